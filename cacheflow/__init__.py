@@ -1,0 +1,1 @@
+"""CacheFlow: a Raft-consistent, replicated key-value cache."""

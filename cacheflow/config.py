@@ -1,0 +1,136 @@
+"""NodeConfig: everything one node is told, in one frozen dataclass, validated once.
+
+Where a value comes from (flag, ``CACHEFLOW_*``, TOML file, default: in that order) is the command line's business.
+Times are seconds here and milliseconds inside the machine.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from cacheflow.errors import ConfigError
+
+EVICTION_POLICIES = ("lru", "lfu")
+FSYNC_MODES = ("always", "interval", "never")
+_NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeConfig:
+    """One node's settings. Raises ConfigError, which names the setting."""
+
+    # Loopback until a secret is given: nobody unknown may write into the cache by accident.
+    host: str = "127.0.0.1"
+    port: int = 8080
+    # How others reach this node; by default the address it listens on.
+    advertise: str | None = None
+    # Port of the peer protocol: port + 1000 unless told.
+    raft_port: int | None = None
+    # None: a random UUID, kept in the data directory.
+    node_id: str | None = None
+    # HTTP addresses of members to join through; none of them: this node starts a new cluster, or goes on with its own.
+    seed: tuple[str, ...] = ()
+    # Raft addresses of all founding nodes, for embedded use without HTTP.
+    peers: tuple[str, ...] = ()
+    # Replicated; the first node of a cluster decides.
+    eviction: str = "lru"
+    max_items: int | None = 1000
+    max_bytes: int | None = None
+    replicas: int = 2
+    data_dir: Path = Path("data")
+    persistence: bool = True
+    # always: a majority has flushed before an answer. interval: flushed once a second. never: left to the system.
+    fsync: str = "always"
+    # How long a write waits for its outcome.
+    request_timeout_s: float = 10.0
+    # memcached's and etcd's order of magnitude: a larger value stalls every other write behind it.
+    max_value_bytes: int = 1024 * 1024
+    # 40 waiting threads cost 0.3 MB each and keep 16 to 64 keep-alive connections busy.
+    http_threads: int = 40
+    cluster_secret_file: Path | None = None
+    api_token_file: Path | None = None
+    # A follower campaigns after 1 to 2 times this without a leader; a broken connection to the leader is noticed at once.
+    election_timeout_s: float = 1.0
+    heartbeat_s: float = 0.1
+
+    def __post_init__(self) -> None:
+        self._check("host", bool(self.host), "must be a host name or an address")
+        self._check("port", 0 <= self.port <= 65535, "must be 0 to 65535")
+        self._check("raft_port", self.raft_port is None or 0 <= self.raft_port <= 65535, "must be 0 to 65535")
+        self._check(
+            "raft_port",
+            self.raft_port is not None or self.port + 1000 <= 65535,
+            "is needed: port + 1000 is over 65535",
+        )
+        self._check(
+            "node_id",
+            self.node_id is None or _NODE_ID.fullmatch(self.node_id) is not None,
+            "must be 1 to 63 letters, digits, dots, dashes or underscores",
+        )
+        self._check("eviction", self.eviction in EVICTION_POLICIES, "must be lru or lfu")
+        self._check("max_items", self.max_items is None or self.max_items >= 1, "must be at least 1")
+        self._check("max_bytes", self.max_bytes is None or self.max_bytes >= 1024, "must be at least 1024")
+        self._check("replicas", 0 <= self.replicas <= 8, "must be 0 to 8")
+        self._check("fsync", self.fsync in FSYNC_MODES, "must be always, interval or never")
+        self._check("request_timeout_s", 0 < self.request_timeout_s <= 3600, "must be above 0 and at most 3600")
+        self._check(
+            "max_value_bytes", 1 <= self.max_value_bytes <= 64 * 1024 * 1024, "must be 1 to 67108864 (64 MiB)"
+        )
+        self._check("http_threads", self.http_threads >= 4, "must be at least 4")
+        self._check("election_timeout_s", 0.1 <= self.election_timeout_s <= 60, "must be 0.1 to 60")
+        self._check(
+            "heartbeat_s", 0.01 <= self.heartbeat_s < self.election_timeout_s / 3, "must be below a third of the election timeout"
+        )
+        for url in self.seed:
+            self._check("seed", url.startswith(("http://", "https://")), "must start with http:// or https://")
+        if not is_loopback(self.host):
+            self._check(
+                "host",
+                self.cluster_secret_file is not None and self.api_token_file is not None,
+                "leaves loopback: give --cluster-secret-file and --api-token-file, so that only those who hold them get in",
+            )
+
+    def _check(self, name: str, valid: bool, rule: str) -> None:
+        if not valid:
+            raise ConfigError(f"{name.replace('_', '-')} = {getattr(self, name)!r}: {rule}")
+
+    @property
+    def raft_listen_port(self) -> int:
+        """The port of the peer protocol."""
+        return self.port + 1000 if self.raft_port is None else self.raft_port
+
+    @classmethod
+    def of(cls, **settings: Any) -> NodeConfig:
+        """Build from loosely typed settings (a file, the environment): names an unknown one."""
+        known = {field.name for field in fields(cls)}
+        for name in settings:
+            if name not in known:
+                raise ConfigError(f"unknown setting {name!r}")
+        return cls(**settings)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host`` can only be reached from this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def read_secret(path: Path | None, setting: str) -> bytes | None:
+    """The secret in ``path``, without blanks around it. Raises ConfigError when unreadable or under 16 bytes."""
+    if path is None:
+        return None
+    try:
+        secret = path.read_bytes().strip()
+    except OSError as error:
+        raise ConfigError(f"{setting} = {str(path)!r}: cannot be read ({error.strerror})") from None
+    if len(secret) < 16:
+        raise ConfigError(f"{setting} = {str(path)!r}: holds {len(secret)} bytes; a secret needs at least 16")
+    return secret

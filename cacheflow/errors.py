@@ -1,0 +1,131 @@
+"""The error tree. The HTTP status stands on the class; one error handler turns any of them into an answer.
+
+    CacheFlowError                500
+    ├─ ConfigError                     at start only: a setting, a port, a directory, a damaged file
+    ├─ InvalidRequest             400  nothing was proposed
+    │  ├─ ValueTooLarge           413  also a ValueError
+    │  └─ IdempotencyKeyReused    422  the key came before with another command
+    ├─ KeyNotFound                404  also a KeyError
+    ├─ NotAnInteger               409  incr on something else, or past 64 bits
+    ├─ MemberConflict             409  the node id lives elsewhere
+    ├─ PreconditionFailed         412  If-Match, If-None-Match, add, compare-and-set
+    └─ ReplicationError           503
+       ├─ NotCommitted            503  certainly not applied: safe to retry (Retry-After)
+       │  ├─ NoLeader
+       │  ├─ NotReady                  this node may not answer reads yet, or not as fresh as asked
+       │  └─ Overloaded
+       └─ OutcomeUnknown          504  it was sent and no answer came in time
+"""
+
+from __future__ import annotations
+
+
+class CacheFlowError(Exception):
+    """Base of everything this package raises on purpose."""
+
+    http_status = 500
+    title = "Internal error"
+
+
+class ConfigError(CacheFlowError):
+    """The node cannot start as configured. The message names the setting or file and says what to do."""
+
+    title = "Configuration error"
+
+
+class InvalidRequest(CacheFlowError, ValueError):
+    """The request itself is wrong; nothing was proposed."""
+
+    http_status = 400
+    title = "Invalid request"
+
+
+class ValueTooLarge(InvalidRequest):
+    """The value is larger than ``--max-value-bytes`` or than the whole cache may hold."""
+
+    http_status = 413
+    title = "Value too large"
+
+
+class IdempotencyKeyReused(InvalidRequest):
+    """An Idempotency-Key came again with a different command."""
+
+    http_status = 422
+    title = "Idempotency key reused"
+
+
+class KeyNotFound(CacheFlowError, KeyError):
+    """The key is absent, expired or evicted."""
+
+    http_status = 404
+    title = "Key not found"
+
+    def __str__(self) -> str:  # KeyError shows the repr of its argument
+        return str(self.args[0]) if self.args else self.title
+
+
+class NotAnInteger(CacheFlowError):
+    """The stored value is not a decimal 64-bit integer, or the sum would leave 64 bits."""
+
+    http_status = 409
+    title = "Not an integer"
+
+
+class MemberConflict(CacheFlowError):
+    """The node id belongs to another living node."""
+
+    http_status = 409
+    title = "Member conflict"
+
+
+class PreconditionFailed(CacheFlowError):
+    """The key is not in the state that the write asked for. ``version`` is the present one, 0 when absent."""
+
+    http_status = 412
+    title = "Precondition failed"
+
+    def __init__(self, message: str, version: int = 0) -> None:
+        super().__init__(message)
+        self.version = version
+
+
+class ReplicationError(CacheFlowError):
+    """The cluster did not do what was asked."""
+
+    http_status = 503
+    title = "Replication error"
+
+
+class NotCommitted(ReplicationError):
+    """Certainly not applied: safe to send again after ``retry_after_s`` seconds."""
+
+    title = "Not committed"
+
+    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class NoLeader(NotCommitted):
+    """No leader is known; an election may be under way, or a majority is down."""
+
+    title = "No leader"
+
+
+class NotReady(NotCommitted):
+    """This node cannot answer a read at the level asked for."""
+
+    title = "Not ready"
+
+
+class Overloaded(NotCommitted):
+    """Too many requests wait already."""
+
+    title = "Overloaded"
+
+
+class OutcomeUnknown(ReplicationError):
+    """The write was sent and no answer came in time: it may or may not have been applied."""
+
+    http_status = 504
+    title = "Outcome unknown"

@@ -1,0 +1,100 @@
+"""Values: bytes and a kind.
+
+A value is *text*, *bytes* or *json* (canonical), kept as bytes beside its kind so that every front (HTTP, wire
+protocols, Python) reads what another wrote. This module alone knows how Python objects become that and back.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from cacheflow.errors import InvalidRequest
+
+TEXT: Final = 0
+BYTES: Final = 1
+JSON: Final = 2
+
+KEY_BYTES_MAX: Final = 1024
+# Deeper than any honest document, far below the interpreter's recursion limit.
+JSON_DEPTH_MAX: Final = 64
+
+
+def check_key(key: object) -> str:
+    """Return ``key`` if it may name an entry: 1 to 1024 bytes of UTF-8 without control characters.
+
+    Raises InvalidRequest.
+    """
+    if not isinstance(key, str):
+        raise InvalidRequest(f"a key is a str, not {type(key).__name__}")
+    if not key:
+        raise InvalidRequest("the key is empty")
+    if len(key) > KEY_BYTES_MAX:
+        raise InvalidRequest(f"the key is longer than {KEY_BYTES_MAX} bytes")
+    if not key.isprintable():
+        # isprintable() also refuses separators and format characters, which are allowed: look closer.
+        for char in key:
+            if char < " " or "\x7f" <= char <= "\x9f":
+                raise InvalidRequest(f"the key has a control character (U+{ord(char):04X})")
+    if not key.isascii():
+        try:
+            size = len(key.encode())
+        except UnicodeEncodeError:
+            raise InvalidRequest("the key has a lone surrogate") from None
+        if size > KEY_BYTES_MAX:
+            raise InvalidRequest(f"the key is longer than {KEY_BYTES_MAX} bytes")
+    return key
+
+
+def canonical_json(value: Any) -> bytes:
+    """The one spelling of a JSON value: sorted keys, no blanks, UTF-8.
+
+    Raises InvalidRequest for NaN, infinities, lone surrogates, foreign types and nesting over 64 levels.
+    """
+    check_depth(value)
+    try:
+        return json.dumps(
+            value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        ).encode()
+    except UnicodeEncodeError:
+        raise InvalidRequest("the value has a lone surrogate, which UTF-8 cannot hold") from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidRequest(f"the value is not JSON: {error}") from None
+
+
+def check_depth(value: Any) -> None:
+    """Refuse containers nested deeper than 64 levels, without recursion. Raises InvalidRequest."""
+    level = [value]
+    for _ in range(JSON_DEPTH_MAX):
+        deeper: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                deeper.extend(item.values())
+            elif isinstance(item, (list, tuple)):
+                deeper.extend(item)
+        if not deeper:
+            return
+        level = deeper
+    if any(isinstance(item, (dict, list, tuple)) for item in level):
+        raise InvalidRequest(f"the value is nested deeper than {JSON_DEPTH_MAX} levels")
+
+
+def encode(value: Any) -> tuple[int, bytes]:
+    """A Python value as (kind, bytes): str is text, bytes are bytes, anything else is JSON. Raises InvalidRequest."""
+    if isinstance(value, str):
+        try:
+            return TEXT, value.encode()
+        except UnicodeEncodeError:
+            raise InvalidRequest("the value has a lone surrogate, which UTF-8 cannot hold") from None
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return BYTES, bytes(value)
+    return JSON, canonical_json(value)
+
+
+def decode(kind: int, data: bytes) -> Any:
+    """The Python value that ``encode`` was given."""
+    if kind == TEXT:
+        return data.decode()
+    if kind == BYTES:
+        return data
+    return json.loads(data)
