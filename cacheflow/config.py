@@ -77,13 +77,13 @@ class NodeConfig:
         self._check("replicas", 0 <= self.replicas <= 8, "must be 0 to 8")
         self._check("fsync", self.fsync in FSYNC_MODES, "must be always, interval or never")
         self._check("request_timeout_s", 0 < self.request_timeout_s <= 3600, "must be above 0 and at most 3600")
-        self._check(
-            "max_value_bytes", 1 <= self.max_value_bytes <= 64 * 1024 * 1024, "must be 1 to 67108864 (64 MiB)"
-        )
+        self._check("max_value_bytes", 1 <= self.max_value_bytes <= 64 * 1024 * 1024, "must be 1 to 67108864 (64 MiB)")
         self._check("http_threads", self.http_threads >= 4, "must be at least 4")
         self._check("election_timeout_s", 0.1 <= self.election_timeout_s <= 60, "must be 0.1 to 60")
         self._check(
-            "heartbeat_s", 0.01 <= self.heartbeat_s < self.election_timeout_s / 3, "must be below a third of the election timeout"
+            "heartbeat_s",
+            0.01 <= self.heartbeat_s < self.election_timeout_s / 3,
+            "must be below a third of the election timeout",
         )
         for url in self.seed:
             self._check("seed", url.startswith(("http://", "https://")), "must start with http:// or https://")

@@ -1,20 +1,20 @@
 """The error tree. The HTTP status stands on the class; one error handler turns any of them into an answer.
 
-    CacheFlowError                500
-    ├─ ConfigError                     at start only: a setting, a port, a directory, a damaged file
-    ├─ InvalidRequest             400  nothing was proposed
-    │  ├─ ValueTooLarge           413  also a ValueError
-    │  └─ IdempotencyKeyReused    422  the key came before with another command
-    ├─ KeyNotFound                404  also a KeyError
-    ├─ NotAnInteger               409  incr on something else, or past 64 bits
-    ├─ MemberConflict             409  the node id lives elsewhere
-    ├─ PreconditionFailed         412  If-Match, If-None-Match, add, compare-and-set
-    └─ ReplicationError           503
-       ├─ NotCommitted            503  certainly not applied: safe to retry (Retry-After)
-       │  ├─ NoLeader
-       │  ├─ NotReady                  this node may not answer reads yet, or not as fresh as asked
-       │  └─ Overloaded
-       └─ OutcomeUnknown          504  it was sent and no answer came in time
+CacheFlowError                500
+├─ ConfigError                     at start only: a setting, a port, a directory, a damaged file
+├─ InvalidRequest             400  nothing was proposed
+│  ├─ ValueTooLarge           413  also a ValueError
+│  └─ IdempotencyKeyReused    422  the key came before with another command
+├─ KeyNotFound                404  also a KeyError
+├─ NotAnInteger               409  incr on something else, or past 64 bits
+├─ MemberConflict             409  the node id lives elsewhere
+├─ PreconditionFailed         412  If-Match, If-None-Match, add, compare-and-set
+└─ ReplicationError           503
+   ├─ NotCommitted            503  certainly not applied: safe to retry (Retry-After)
+   │  ├─ NoLeader
+   │  ├─ NotReady                  this node may not answer reads yet, or not as fresh as asked
+   │  └─ Overloaded
+   └─ OutcomeUnknown          504  it was sent and no answer came in time
 """
 
 from __future__ import annotations

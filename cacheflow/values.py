@@ -53,9 +53,7 @@ def canonical_json(value: Any) -> bytes:
     """
     check_depth(value)
     try:
-        return json.dumps(
-            value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-        ).encode()
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
     except UnicodeEncodeError:
         raise InvalidRequest("the value has a lone surrogate, which UTF-8 cannot hold") from None
     except (TypeError, ValueError, RecursionError) as error:

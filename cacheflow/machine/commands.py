@@ -1,7 +1,8 @@
 """The log's vocabulary and its codec.
 
 1. Commands, results and entries are plain tuples and lists, so that msgpack carries them and nothing else can arrive.
-2. What comes out of ``decode_*`` is data of the right outer shape or CodecError; what is inside a command is checked by the machine.
+2. What comes out of ``decode_*`` is data of the right outer shape or CodecError; what is inside a command is checked by
+   the machine.
 3. Numbers here are on disk for ever: they are added to, never changed.
 
 An *entry* of the log is ``[stamp_ms, [block, ...]]``; a *block* is one node's commands,
@@ -11,7 +12,8 @@ Session 0 is for what needs no exactly-once: ticks, recency, opening a session.
 
 from __future__ import annotations
 
-from typing import Any, Final, Sequence
+from collections.abc import Sequence
+from typing import Any, Final
 
 import msgpack
 
@@ -85,7 +87,7 @@ def delete(key: str, version: int = 0) -> Command:
 
 
 def incr(key: str, delta: int, initial: int | None = None, ttl_ms: int = TTL_NONE) -> Command:
-    """Add ``delta``; an absent key becomes ``initial + delta`` with ``ttl_ms``, or stays absent when initial is None."""
+    """Add ``delta``; an absent key becomes ``initial + delta`` with ``ttl_ms``, or stays absent without ``initial``."""
     return (INCR, key, delta, initial, ttl_ms)
 
 

@@ -1,0 +1,8 @@
+"""The REST front: a Flask application over a store, and the server around it."""
+
+from cacheflow.rest.app import create_app
+from cacheflow.rest.context import RestConfig
+from cacheflow.rest.serving import HttpServer
+from cacheflow.rest.store_api import Store
+
+__all__ = ["HttpServer", "RestConfig", "Store", "create_app"]

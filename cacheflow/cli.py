@@ -1,0 +1,533 @@
+"""The command line. Exit codes: 0; 1: the answer is no; 2: usage or configuration; 3: no node answered."""
+
+from __future__ import annotations
+
+import base64
+import errno
+import functools
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import IO, Any, Final
+
+import click
+
+from cacheflow import bench as load
+from cacheflow import settings, values
+from cacheflow.client import CacheClient
+from cacheflow.config import NodeConfig, read_secret
+from cacheflow.demo import demo as demonstrate
+from cacheflow.demo import tour as show_around
+from cacheflow.errors import (
+    CacheFlowError,
+    ConfigError,
+    InvalidRequest,
+    KeyNotFound,
+    NotAnInteger,
+    PreconditionFailed,
+    ReplicationError,
+    ValueTooLarge,
+)
+from cacheflow.launcher import LocalCluster, terminable
+
+NO: Final = 1
+USAGE: Final = 2
+NOBODY: Final = 3
+INTERRUPTED: Final = 130
+DEFAULT_URL: Final = "http://127.0.0.1:8080"
+DEFAULT_BASE_PORT: Final = 8080
+PASS_ON: Final = {"ignore_unknown_options": True}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code. Errors are one line on stderr."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or (given[0].startswith("-") and given[0] not in ("--help", "-h", "--version")):
+        given.insert(0, "serve")
+    try:
+        code = commands.main(given, prog_name="cacheflow", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except click.UsageError as error:
+        error.show()
+        return USAGE
+    except click.ClickException as error:
+        return _complain(error.format_message(), USAGE)
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough; Python must not complain at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (KeyNotFound, PreconditionFailed, NotAnInteger) as error:
+        return _complain(str(error), NO)
+    except (ConfigError, InvalidRequest, ValueTooLarge) as error:
+        return _complain(str(error), USAGE)
+    except ReplicationError as error:
+        return _complain(str(error), NOBODY)
+    except CacheFlowError as error:
+        return _complain(str(error), NO)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return _complain(f"a port is taken: {error}", USAGE)
+        return _complain(str(error), USAGE)
+
+
+def _complain(message: str, code: int) -> int:
+    click.echo(f"cacheflow: {message}", err=True)
+    return code
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=False)
+@click.version_option(package_name="cacheflow", prog_name="cacheflow")
+def commands() -> None:
+    """A Raft-consistent, replicated cache. Without a command: serve."""
+
+
+# Nodes
+
+
+def _node_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    defaults = {each.name: each.default for each in fields(NodeConfig)}
+    for setting in reversed(settings.SETTINGS):
+        default = defaults[setting.field]
+        shown = "" if default in (None, ()) else f"  [default: {str(default).lower()}]"
+        command = click.option(
+            setting.flag, setting.field, multiple=setting.many, metavar=setting.metavar, help=setting.help + shown
+        )(command)
+    return command
+
+
+@commands.command()
+@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="TOML file with the same names.")
+@_node_options
+def serve(config: Path | None, **flags: Any) -> int:
+    """Run one node until SIGTERM or Ctrl-C. Every flag is also CACHEFLOW_<FLAG> in the environment."""
+    given = {setting.name: flags[setting.field] for setting in settings.SETTINGS}
+    node = settings.load(given, os.environ, config)
+    # Here, not above: Flask and Raft take a while to load, and the other commands need neither.
+    from cacheflow import server
+
+    return server.run(node)
+
+
+def _cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    options: list[Callable[..., Any]] = [
+        click.option("--nodes", default=3, show_default=True, help="How many nodes."),
+        click.option("--api-token-file", type=click.Path(path_type=Path), help="Token of the nodes' HTTP API."),
+        click.argument("flags", nargs=-1, type=click.UNPROCESSED),
+    ]
+    for option in options:
+        command = option(command)
+    return command
+
+
+@commands.command(context_settings=PASS_ON)
+@_cluster_options
+@click.option("--base-port", default=DEFAULT_BASE_PORT, show_default=True, help="HTTP ports: this one and up.")
+@click.option("--data-dir", default=Path("data"), show_default=True, type=click.Path(path_type=Path), help="Data.")
+@click.option("--tour", is_flag=True, help="Write and read one key, and print what to try.")
+def cluster(
+    nodes: int, base_port: int, data_dir: Path, tour: bool, api_token_file: Path | None, flags: tuple[str, ...]
+) -> int:
+    """Run a cluster on this machine until Ctrl-C. Other flags of serve are handed to every node."""
+    token, passed = _token_and_flags(api_token_file, flags)
+    with terminable():
+        try:
+            with LocalCluster(nodes, data_dir, base_port=base_port, flags=passed, token=token, say=_say) as running:
+                _bring_up(running)
+                if tour:
+                    show_around(running, _say, token)
+                _say("Ctrl-C ends the cluster.")
+                running.supervise()
+                return NO
+        except KeyboardInterrupt:
+            return 0
+
+
+@commands.command(context_settings=PASS_ON)
+@_cluster_options
+@click.option("--keep", is_flag=True, help="Go on running afterwards, until Ctrl-C.")
+def demo(nodes: int, keep: bool, api_token_file: Path | None, flags: tuple[str, ...]) -> int:
+    """Three nodes in a temporary folder: a write, a read elsewhere, a leader that dies."""
+    token, passed = _token_and_flags(api_token_file, flags)
+    with terminable(), tempfile.TemporaryDirectory(prefix="cacheflow-demo-") as folder:
+        try:
+            with LocalCluster(nodes, Path(folder), flags=passed, token=token, say=_say) as running:
+                _bring_up(running)
+                demonstrate(running, _say, token)
+                if keep:
+                    _say(f"Still running: {' '.join(running.urls)}; Ctrl-C ends it.")
+                    running.supervise()
+            return 0
+        except KeyboardInterrupt:
+            return 0 if keep else INTERRUPTED
+
+
+def _bring_up(running: LocalCluster) -> None:
+    started = time.perf_counter()
+    running.start()
+    members = running.wait_ready()
+    _say(f"{len(running.children)} nodes ready after {time.perf_counter() - started:.1f} s")
+    roles = {node.get("id"): node.get("role", "") for node in members}
+    rows = [{"id": node.node_id, "url": node.url, "role": roles.get(node.node_id, "")} for node in running.children]
+    _print_table(rows)
+
+
+def _token_and_flags(file: Path | None, flags: tuple[str, ...]) -> tuple[str | None, list[str]]:
+    """The token itself, and the flags for the nodes with the file in them."""
+    if file is None:
+        return _token(None), list(flags)
+    return _token(file), [*flags, "--api-token-file", str(file)]
+
+
+def _say(line: str) -> None:
+    click.echo(line)
+    sys.stdout.flush()
+
+
+# Talking to a node
+
+
+def _client_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(command)
+    def connected(urls: tuple[str, ...], timeout: float, api_token_file: Path | None, **rest: Any) -> Any:
+        with CacheClient(_urls(urls) or [DEFAULT_URL], timeout, _token(api_token_file)) as client:
+            return command(client, **rest)
+
+    wrapped: Callable[..., Any] = connected
+    options: list[Callable[..., Any]] = [
+        click.option("--json", "as_json", is_flag=True, help="JSON for programs instead of text for people."),
+        click.option("--timeout", default=15.0, show_default=True, help="Seconds for the whole call."),
+        click.option("--api-token-file", type=click.Path(path_type=Path), help="Token for the HTTP API."),
+        click.option(
+            "--url", "urls", multiple=True, metavar="URL", help=f"A node; repeatable. {DEFAULT_URL} unless told."
+        ),
+    ]
+    for option in options:
+        wrapped = option(wrapped)
+    return wrapped
+
+
+def _urls(given: Iterable[str]) -> list[str]:
+    """From the flags, else from CACHEFLOW_URL; several are separated by commas or blanks."""
+    texts = list(given) or [os.environ.get("CACHEFLOW_URL", "")]
+    return [url for text in texts for url in text.replace(",", " ").split()]
+
+
+def _token(file: Path | None) -> str | None:
+    told = file or os.environ.get("CACHEFLOW_API_TOKEN_FILE")
+    secret = read_secret(Path(told), "--api-token-file") if told else None
+    return None if secret is None else secret.decode("latin-1")
+
+
+@commands.command()
+@click.argument("key")
+@click.option("--consistency", type=click.Choice(["local", "bounded", "linearizable"]), help="How fresh.")
+@click.option("--max-staleness", type=float, help="Seconds, with --consistency bounded.")
+@_client_options
+def get(client: CacheClient, key: str, consistency: str | None, max_staleness: float | None, as_json: bool) -> int:
+    """Print the value of KEY: text and bytes as they are, anything else as JSON. Exit code 1 without one."""
+    item = client.get_item(key, consistency=consistency, max_staleness=max_staleness)
+    if item is None:
+        raise KeyNotFound(f"{key!r} is absent")
+    if as_json:
+        shown = {"key": key, "value": item.value, "ttl": item.ttl_s, "version": item.version}
+        if item.kind == values.BYTES:
+            shown |= {"value": base64.b64encode(item.data).decode(), "encoding": "base64"}
+        _print_json(shown)
+    else:
+        out: IO[bytes] = click.get_binary_stream("stdout")
+        out.write(item.data + (b"" if item.kind == values.BYTES else b"\n"))
+        out.flush()
+    return 0
+
+
+@commands.command(name="set")
+@click.argument("key")
+@click.argument("value")
+@click.option("--ttl", type=float, help="Seconds until it expires.")
+@click.option("--type", "kind", type=click.Choice(["text", "json", "bytes"]), default="text", show_default=True)
+@click.option("--if-absent", is_flag=True, help="Only if the key is absent; exit code 1 otherwise.")
+@click.option("--if-version", type=int, help="Only if the key is at this version; exit code 1 otherwise.")
+@_client_options
+def set_(
+    client: CacheClient,
+    key: str,
+    value: str,
+    ttl: float | None,
+    kind: str,
+    if_absent: bool,
+    if_version: int | None,
+    as_json: bool,
+) -> int:
+    """Set KEY to VALUE; a VALUE of - is read from standard input."""
+    written = client.set(key, _told_value(value, kind), ttl=ttl, only_if_absent=if_absent, only_if_version=if_version)
+    if as_json:
+        _print_json({"key": key, "version": written.version, "created": written.created, "ttl": written.ttl_s})
+    else:
+        click.echo(f"{'created' if written.created else 'replaced'}, version {written.version}")
+    return 0
+
+
+def _told_value(text: str, kind: str) -> Any:
+    data = click.get_binary_stream("stdin").read() if text == "-" else text.encode("utf-8", "surrogateescape")
+    if kind == "bytes":
+        return data
+    try:
+        return json.loads(data) if kind == "json" else data.decode()
+    except ValueError as error:
+        raise InvalidRequest(f"the value is not {kind}: {error}") from None
+
+
+@commands.command()
+@click.argument("keys", nargs=-1, required=True)
+@_client_options
+def delete(client: CacheClient, keys: tuple[str, ...], as_json: bool) -> int:
+    """Delete KEYS. Exit code 1 when none of them was there."""
+    deleted = sum(client.delete(key) for key in keys)
+    if as_json:
+        _print_json({"deleted": deleted})
+    else:
+        click.echo(f"{deleted} deleted")
+    return 0 if deleted else NO
+
+
+@commands.command(context_settings=PASS_ON)
+@click.argument("key")
+@click.argument("delta", type=int, default=1)
+@click.option("--initial", type=int, help="Where an absent key starts; without it that is exit code 1.")
+@click.option("--ttl", type=float, help="Seconds until a new key expires.")
+@_client_options
+def incr(client: CacheClient, key: str, delta: int, initial: int | None, ttl: float | None, as_json: bool) -> int:
+    """Add DELTA (1 unless told, may be negative) to the integer at KEY and print the sum."""
+    value = client.incr(key, delta, initial=initial, ttl=ttl)
+    if as_json:
+        _print_json({"key": key, "value": value})
+    else:
+        click.echo(value)
+    return 0
+
+
+@commands.command()
+@click.argument("prefix", default="")
+@_client_options
+def keys(client: CacheClient, prefix: str, as_json: bool) -> int:
+    """Print the keys that start with PREFIX, one a line."""
+    if as_json:
+        _print_json(list(client.keys(prefix)))
+    else:
+        for key in client.keys(prefix):
+            click.echo(key)
+    return 0
+
+
+@commands.command()
+@_client_options
+def nodes(client: CacheClient, as_json: bool) -> int:
+    """Print the members of the cluster."""
+    found = client.nodes()
+    if as_json:
+        _print_json(found)
+    else:
+        _print_table([{"id": "", "address": "", "status": "", "role": ""} | node for node in found])
+    return 0
+
+
+@commands.command()
+@_client_options
+def status(client: CacheClient, as_json: bool) -> int:
+    """Print leader, term, indexes and lag."""
+    found = client.status()
+    if as_json:
+        _print_json(found)
+        return 0
+    nested = {name: rows for name, rows in found.items() if _is_rows(rows)}
+    _print_table([{"name": name, "value": _cell(value)} for name, value in found.items() if name not in nested])
+    for name, rows in nested.items():
+        click.echo(f"\n{name}")
+        _print_table(rows)
+    return 0
+
+
+# Load
+
+
+@commands.command(context_settings=PASS_ON)
+@click.option("--ops", default=5000, show_default=True, help="Operations; with --trace at most so many requests.")
+@click.option("--clients", type=int, help="Connections that wait for their answers. [default: 8; with --trace 1]")
+@click.option("--value-bytes", default=100, show_default=True, help="Size of a value.")
+@click.option("--write-ratio", default=0.5, show_default=True, help="Share of writes, 0 to 1.")
+@click.option("--batch", default=1, show_default=True, help="Writes in one request.")
+@click.option("--keys", "key_count", default=1000, show_default=True, help="Different keys.")
+@click.option("--trace", type=click.Path(path_type=Path), help="Replay big-endian 32-bit keys (.xz or plain).")
+@click.option("--strict", is_flag=True, help="With --trace: count every read exactly, through the log.")
+@click.option("--nodes", "node_count", type=int, help="Start so many nodes for it in a temporary folder.")
+@click.option("--json", "as_json", is_flag=True, help="JSON for programs instead of text for people.")
+@click.option("--api-token-file", type=click.Path(path_type=Path), help="Token for the HTTP API.")
+@click.option("--url", "urls", multiple=True, metavar="URL", help="A node; repeatable: load is spread over all.")
+@click.argument("flags", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def bench(
+    context: click.Context, /, node_count: int | None, urls: tuple[str, ...], flags: tuple[str, ...], **options: Any
+) -> int:
+    """Measure reads and writes. With --nodes, other flags of serve (--max-items, ...) are handed to those nodes."""
+    if node_count is None:
+        if flags:
+            raise click.UsageError(f"{flags[0]!r} is unknown; flags for nodes need --nodes")
+        return _measure(_urls(urls) or [DEFAULT_URL], _given(context), **options)
+    if urls:
+        raise click.UsageError("give --url (measure what runs) or --nodes (start some), not both")
+    with terminable(), tempfile.TemporaryDirectory(prefix="cacheflow-bench-") as folder:
+        # Their log would spoil the progress bar; a node that dies is told all the same.
+        token, passed = _token_and_flags(options["api_token_file"], flags)
+        quiet = LocalCluster(node_count, Path(folder), flags=passed, token=token, say=lambda _: None)
+        with quiet as running:
+            running.start()
+            running.wait_ready()
+            return _measure(running.urls, _given(context), **options)
+
+
+def _given(context: click.Context) -> set[str]:
+    """The options that stand on the command line."""
+    return {
+        name for name in context.params if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    }
+
+
+def _measure(
+    urls: list[str],
+    given: set[str],
+    *,
+    ops: int,
+    clients: int | None,
+    value_bytes: int,
+    write_ratio: float,
+    batch: int,
+    key_count: int,
+    trace: Path | None,
+    strict: bool,
+    as_json: bool,
+    api_token_file: Path | None,
+) -> int:
+    token = _token(api_token_file)
+    if trace is None:
+        with _Bar(ops) as bar:
+            report = load.run_load(
+                urls,
+                ops,
+                clients=8 if clients is None else clients,
+                value_bytes=value_bytes,
+                write_ratio=write_ratio,
+                batch=batch,
+                keys=key_count,
+                token=token,
+                progress=bar.advance,
+            )
+    else:
+        requests = load.read_trace(trace)
+        requests = requests[:ops] if "ops" in given else requests
+        with _Bar(len(requests)) as bar:
+            report = load.replay(
+                urls,
+                requests,
+                clients=1 if clients is None else clients,
+                value_bytes=value_bytes,
+                strict=strict,
+                token=token,
+                progress=bar.advance,
+            )
+    _print_report(report, as_json, trace is not None)
+    if not any(tally.ops for tally in report.tallies.values()):
+        return _complain(f"no node answered: {report.first_error}", NOBODY)
+    return 0 if report.first_error is None else NO
+
+
+def _print_report(report: load.Report, as_json: bool, is_trace: bool) -> None:
+    summary: dict[str, Any] = {"elapsed_s": round(report.elapsed_s, 3), "first_error": report.first_error}
+    total = sum(tally.ops for tally in report.tallies.values())
+    summary["ops_per_s"] = round(total / report.elapsed_s, 1) if report.elapsed_s else 0.0
+    if report.hits + report.misses:
+        summary |= {"hits": report.hits, "misses": report.misses, "hit_ratio": round(report.hit_ratio, 4)}
+    if as_json:
+        _print_json({"kinds": report.rows(), **summary})
+        return
+    _print_table(report.rows())
+    click.echo(f"{total} operations in {report.elapsed_s:.2f} s: {summary['ops_per_s']:,.0f} a second")
+    if is_trace:
+        requests = report.hits + report.misses
+        click.echo(
+            f"hit ratio {report.hit_ratio:.2%} ({report.hits} of {requests}), "
+            f"{requests / report.elapsed_s:,.0f} requests a second"
+        )
+    if report.first_error is not None:
+        click.echo(f"first error: {report.first_error}")
+
+
+class _Bar:
+    """A progress bar on a terminal's stderr, redrawn ten times a second; nothing elsewhere."""
+
+    WIDTH = 40
+
+    def __init__(self, total: int) -> None:
+        self._total = max(total, 1)
+        self._done = 0
+        self._next = 0.0
+        self._shown = sys.stderr.isatty()
+
+    def advance(self, count: int) -> None:
+        """``count`` more are done."""
+        self._done += count
+        if self._shown and (now := time.monotonic()) >= self._next:
+            self._next = now + 0.1
+            self._draw()
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown:
+            self._draw()
+            click.echo(err=True)
+
+    def _draw(self) -> None:
+        share = min(self._done / self._total, 1.0)
+        filled = int(share * self.WIDTH)
+        click.echo(f"\r[{'#' * filled}{'-' * (self.WIDTH - filled)}] {share:4.0%}", nl=False, err=True)
+
+
+# Printing
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, ensure_ascii=False))
+
+
+def _is_rows(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, (dict, list)):
+        return json.dumps(value, ensure_ascii=False)
+    return "" if value is None else str(value)
+
+
+def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Columns as wide as they must be; numbers to the right."""
+    if not rows:
+        return
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    lines = [names, *([_cell(row.get(name)) for name in names] for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(names))]
+    numeric = [all(isinstance(row.get(name), (int, float)) for row in rows) for name in names]
+    for line in lines:
+        cells = (
+            text.rjust(width) if right else text.ljust(width)
+            for text, width, right in zip(line, widths, numeric, strict=True)
+        )
+        click.echo("  ".join(cells).rstrip())

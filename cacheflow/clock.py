@@ -1,0 +1,71 @@
+"""ClusterClock: time as the log tells it.
+
+1. Inside ``apply`` only the log's own stamps count; this clock is for what happens outside: a leader that stamps an
+   entry, and a local read that hides what is past due.
+2. It follows the leader's time, carried by every append message, and this machine's monotonic clock in between.
+   Wall clocks may differ by hours and no TTL moves; a failover neither lengthens nor shortens one.
+3. What a read has used never goes back.
+
+Not safe for concurrent use but for ``now_ms``, which any thread may call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+
+class ClusterClock:
+    """The node's estimate of the cluster's time, in milliseconds.
+
+    monotonic: seconds, never goes back.  wall: seconds since 1970, may jump.
+    """
+
+    def __init__(self, monotonic: Callable[[], float], wall: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._wall = wall
+        # (cluster ms - monotonic ms) in one reference, so that a reading thread never sees half a change.
+        self._offset_ms = 0.0
+        self._floor_ms = 0
+        # Nothing was heard since the start: the estimate rests on the pair in the journal, or on nothing.
+        self.heard = False
+        self.known = False
+
+    def restore(self, cluster_ms: int, wall_ms: int) -> None:
+        """Start from a pair that was noted before this process: the cluster's time moved on as the wall clock did."""
+        passed_ms = max(0.0, self._wall() * 1000 - wall_ms)
+        self._move_to(cluster_ms + passed_ms)
+        self.known = True
+
+    def hear(self, cluster_ms: int) -> None:
+        """Follow the leader's time."""
+        self._move_to(cluster_ms)
+        self.heard = self.known = True
+
+    def at_least(self, cluster_ms: int) -> None:
+        """Move forward to ``cluster_ms`` when the estimate is behind it (a stamp in the log, a voter's estimate)."""
+        if not self.known:
+            return
+        if self._monotonic() * 1000 + self._offset_ms < cluster_ms:
+            self._move_to(cluster_ms)
+
+    def lead(self, latest_ms: int) -> None:
+        """Become the one who tells the time: no earlier than ``latest_ms``; a new cluster starts at the wall clock."""
+        if not self.known:
+            self._move_to(max(latest_ms, self._wall() * 1000))
+        self.known = self.heard = True
+        self.at_least(latest_ms)
+
+    def now_ms(self) -> int:
+        """The estimate; never less than it was at an earlier call. Any thread."""
+        now = int(self._monotonic() * 1000 + self._offset_ms)
+        if now < self._floor_ms:
+            return self._floor_ms
+        self._floor_ms = now
+        return now
+
+    def wall_ms(self) -> int:
+        """This machine's own wall clock, for the pairs in the journal and for absolute times of clients."""
+        return int(self._wall() * 1000)
+
+    def _move_to(self, cluster_ms: float) -> None:
+        self._offset_ms = cluster_ms - self._monotonic() * 1000

@@ -1,0 +1,59 @@
+"""What a newcomer should see first: a write on one node, a read from another, and a leader that dies."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from cacheflow.client import CacheClient
+from cacheflow.errors import NotReady
+from cacheflow.launcher import LocalCluster
+
+KEY = "greeting"
+VALUE = "hello from node 1"
+FAILOVER_TIMEOUT_S = 30.0
+
+
+def tour(cluster: LocalCluster, say: Callable[[str], None], token: str | None = None) -> None:
+    """One write on the first node and a read of it from the last, then what to try by hand."""
+    first, last = cluster.children[0], cluster.children[-1]
+    header = "" if token is None else ' -H "Authorization: Bearer $TOKEN"'
+    _write_and_read(cluster, say, token)
+    say("")
+    say("Try it yourself:")
+    say(f"  curl{header} -X PUT {first.url}/cache/{KEY} -H 'Content-Type: application/json' -d '{{\"value\": \"hi\"}}'")
+    say(f"  curl{header} {last.url}/cache/{KEY}")
+    say(f"  curl{header} {first.url}/nodes/list")
+    say("")
+
+
+def demo(cluster: LocalCluster, say: Callable[[str], None], token: str | None = None) -> None:
+    """The tour, then kill -9 of the leader, a write through a survivor, and the pause it took."""
+    _write_and_read(cluster, say, token)
+    leader = cluster.leader()
+    if leader is None or len(cluster.children) < 3:
+        raise NotReady("the demonstration needs three nodes, one of them the leader")
+    say(f"kill -9 {leader.node_id}, the leader")
+    survivors = [child.url for child in cluster.children if child is not leader]
+    started = time.perf_counter()
+    cluster.kill(leader)
+    with CacheClient(survivors, timeout_s=FAILOVER_TIMEOUT_S, token=token) as client:
+        client.set(KEY, "hello again")
+        pause_s = time.perf_counter() - started
+        say(f"write through a survivor: acknowledged; the change of leader was a pause of {pause_s * 1000:.0f} ms")
+        new = cluster.leader()
+        say(f"read: {client.get(KEY)!r}; the leader is now {new.node_id if new else 'unknown'}")
+
+
+def _write_and_read(cluster: LocalCluster, say: Callable[[str], None], token: str | None) -> None:
+    first, last = cluster.children[0], cluster.children[-1]
+    with CacheClient(first.url, token=token) as writer, CacheClient(last.url, token=token) as reader:
+        started = time.perf_counter()
+        written = writer.set(KEY, VALUE)
+        took_ms = (time.perf_counter() - started) * 1000
+        say(f"PUT {first.url}/cache/{KEY}: version {written.version}, on a majority's disks after {took_ms:.1f} ms")
+        started = time.perf_counter()
+        # Linearizable: a local read on another node may be a heartbeat behind.
+        found = reader.get(KEY, consistency="linearizable")
+        took_ms = (time.perf_counter() - started) * 1000
+        say(f"GET {last.url}/cache/{KEY}: {found!r} after {took_ms:.1f} ms")

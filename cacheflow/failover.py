@@ -1,0 +1,299 @@
+"""Nodes: one answer from a cluster, whichever node gives it.
+
+1. A request goes to the node that answered last; a node that cannot be reached or says 503 hands it to the next one,
+   round after round, until the deadline.
+2. A request may be sent more than once: a write is only handed in here with an Idempotency-Key.
+3. What is raised tells whether a write may have happened: NotCommitted is certainly not, OutcomeUnknown may be.
+
+Needs nothing outside the standard library.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.client
+import json
+import os
+import random
+import select
+import socket
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
+
+from cacheflow import errors
+from cacheflow.errors import (
+    CacheFlowError,
+    InvalidRequest,
+    NotCommitted,
+    OutcomeUnknown,
+    PreconditionFailed,
+)
+
+# A host that is switched off answers nothing at all; one on the network answers in a fraction of this.
+CONNECT_TIMEOUT_S_MAX: Final = 2.0
+# More threads than this on one node open and close connections instead of keeping them.
+IDLE_CONNECTIONS_MAX: Final = 32
+PAUSE_S_FIRST: Final = 0.05
+PAUSE_S_MAX: Final = 0.5
+# Rounds in which no node took a connection before the call gives up: enough for one that is just restarting its port.
+REFUSED_ROUNDS_MAX: Final = 3
+
+
+class Request(NamedTuple):
+    """One HTTP request, sent to as many nodes as it takes. write: with an Idempotency-Key among its headers."""
+
+    method: str
+    target: str
+    body: bytes | None
+    headers: Mapping[str, str]
+    write: bool
+
+
+class Answer(NamedTuple):
+    """One HTTP answer and the node that gave it."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+    url: str
+
+    def json(self) -> Any:
+        """The body. Raises CacheFlowError when it is not JSON."""
+        try:
+            return json.loads(self.body)
+        except ValueError:
+            raise CacheFlowError(f"{self.url} answered {self.status} with something that is not JSON") from None
+
+
+class _NotSent(Exception):
+    """No connection: the node has seen nothing."""
+
+
+class _NoAnswer(Exception):
+    """The request left, wholly or partly, and no answer came back."""
+
+
+class _Node:
+    """One node's address and its idle connections. Safe for concurrent use: a deque's append and pop are atomic."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url if "//" in url else f"http://{url}")
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise InvalidRequest(f"{url!r} is not a node's address such as http://127.0.0.1:8080")
+        try:
+            port = parts.port
+        except ValueError:
+            raise InvalidRequest(f"{url!r}: the port is not a number up to 65535") from None
+        self.url = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+        self._prefix = parts.path.rstrip("/")
+        self._connection = functools.partial(
+            http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection, parts.hostname, port
+        )
+        self._idle: deque[http.client.HTTPConnection] = deque()
+        self._pid = os.getpid()
+
+    def exchange(self, request: Request, timeout_s: float) -> Answer:
+        """Send and read one answer within ``timeout_s``. Raises _NotSent, _NoAnswer."""
+        deadline = time.monotonic() + timeout_s
+        connection = self._borrow()
+        try:
+            if connection.sock is None:
+                connection.timeout = min(timeout_s, CONNECT_TIMEOUT_S_MAX)
+                connection.connect()
+        except OSError as error:
+            connection.close()
+            raise _NotSent(_reason(error)) from None
+        sock = connection.sock
+        assert sock is not None
+        try:
+            sock.settimeout(_left(deadline))
+            connection.request(request.method, self._prefix + request.target, request.body, dict(request.headers))
+            response = connection.getresponse()
+            chunks = []
+            # In pieces, so that a long answer that comes slowly does not outlast the deadline.
+            while not response.isclosed() and (chunk := response.read(65536)):
+                chunks.append(chunk)
+                sock.settimeout(_left(deadline))
+            if response.length:  # read(amount) does not complain when the connection ends early
+                raise http.client.IncompleteRead(b"", response.length)
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise _NoAnswer(_reason(error)) from None
+        except BaseException:  # Ctrl-C in the middle of an answer: the rest of it must not be read as the next one
+            connection.close()
+            raise
+        answer = Answer(response.status, response.headers, b"".join(chunks), self.url)
+        if response.will_close or len(self._idle) >= IDLE_CONNECTIONS_MAX:
+            connection.close()
+        else:
+            self._idle.append(connection)
+        return answer
+
+    def close(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
+
+    def _borrow(self) -> http.client.HTTPConnection:
+        if self._pid != os.getpid():
+            # After a fork the parent still talks over these sockets.
+            self._idle = deque()
+            self._pid = os.getpid()
+        while self._idle:
+            try:
+                connection = self._idle.pop()
+            except IndexError:  # another thread took the last one
+                break
+            if connection.sock is not None and not _readable(connection.sock):
+                return connection
+            connection.close()
+        return self._connection()
+
+
+class Nodes:
+    """The nodes of a cluster. Safe for concurrent use, also after a fork."""
+
+    def __init__(self, urls: Sequence[str], timeout_s: float) -> None:
+        self._nodes = [_Node(url) for url in urls]
+        if not self._nodes:
+            raise InvalidRequest("a client needs the address of at least one node")
+        self._timeout_s = timeout_s
+        self._preferred = 0
+
+    @property
+    def urls(self) -> list[str]:
+        """The addresses, in the order given."""
+        return [node.url for node in self._nodes]
+
+    def close(self) -> None:
+        """Close idle connections; the next request opens new ones."""
+        for node in self._nodes:
+            node.close()
+
+    def call(self, request: Request) -> Answer:
+        """The first answer that is no 503 or 504. Raises NotCommitted, OutcomeUnknown or what the last 503 said."""
+        deadline = time.monotonic() + self._timeout_s
+        pause_s = PAUSE_S_FIRST
+        refused_rounds = 0
+        maybe_applied: str | None = None
+        refusal: Answer | None = None
+        failures: dict[str, str] = {}
+        while True:
+            refused_rounds += 1
+            first = self._preferred
+            for offset in range(len(self._nodes)):
+                number = (first + offset) % len(self._nodes)
+                node = self._nodes[number]
+                if time.monotonic() >= deadline:
+                    break
+                try:
+                    # A share of what is left, so that one frozen node does not use up the time of the others.
+                    answer = node.exchange(request, _left(deadline) / (len(self._nodes) - offset))
+                except _NotSent as error:
+                    failures[node.url] = str(error)
+                    continue
+                except _NoAnswer as error:
+                    failures[node.url] = maybe_applied = str(error)
+                    refused_rounds = 0
+                    continue
+                refused_rounds = 0
+                if answer.status not in (503, 504):
+                    self._preferred = number
+                    return answer
+                refusal = answer
+                failures.pop(node.url, None)
+                if answer.status == 504:
+                    maybe_applied = str(problem_of(answer))
+                elif _problem_document(answer).get("title") == errors.Overloaded.title:
+                    pause_s = max(pause_s, _retry_after_s(answer))
+            if time.monotonic() + pause_s >= deadline or refused_rounds == REFUSED_ROUNDS_MAX:
+                break
+            time.sleep(pause_s * random.uniform(0.5, 1))
+            pause_s = min(pause_s * 2, PAUSE_S_MAX)
+        if request.write and maybe_applied is not None:
+            raise OutcomeUnknown(f"the write was sent and no answer came: {maybe_applied}")
+        if refusal is not None:
+            raise problem_of(refusal)
+        raise NotCommitted("no node answered: " + "; ".join(f"{url}: {why}" for url, why in failures.items()))
+
+
+def _left(deadline: float) -> float:
+    """Seconds until ``deadline``; never 0, which would mean a socket that does not block."""
+    return max(deadline - time.monotonic(), 0.001)
+
+
+def _readable(sock: socket.socket) -> bool:
+    """An idle connection with something to read was closed by the other side."""
+    poller = select.poll()
+    poller.register(sock, select.POLLIN)
+    return bool(poller.poll(0))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+
+
+def check_is_ours(answer: Answer) -> None:
+    """A 404 is "the key is absent" only from a CacheFlow node, not from whatever else listens there."""
+    kind = answer.headers.get("Content-Type", "")
+    if not kind.startswith("application/problem+json") and "X-Served-By" not in answer.headers:
+        raise CacheFlowError(f"{answer.url} answered 404 and is not a CacheFlow node")
+
+
+def _problem_document(answer: Answer) -> dict[str, Any]:
+    try:
+        document = json.loads(answer.body)
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _retry_after_s(answer: Answer) -> float:
+    try:
+        return min(max(float(answer.headers.get("Retry-After", "1")), 0.0), 60.0)
+    except ValueError:
+        return 1.0
+
+
+def problem_of(answer: Answer) -> CacheFlowError:
+    """The exception that a node turned into this answer."""
+    document = _problem_document(answer)
+    error = error_of(answer.status, document, f"{answer.url} answered {answer.status}")
+    if isinstance(error, NotCommitted):
+        error.retry_after_s = _retry_after_s(answer)
+    return error
+
+
+def _subclasses(base: type[CacheFlowError]) -> Iterator[type[CacheFlowError]]:
+    yield base
+    for sub in base.__subclasses__():
+        if sub.__module__ == errors.__name__:
+            yield from _subclasses(sub)
+
+
+_BY_TITLE: Final = {(sub.http_status, sub.title): sub for sub in _subclasses(CacheFlowError)}
+_BY_STATUS: Final[dict[int, type[CacheFlowError]]] = {
+    400: InvalidRequest,
+    401: InvalidRequest,
+    403: InvalidRequest,
+    409: errors.NotAnInteger,
+    412: PreconditionFailed,
+    413: errors.ValueTooLarge,
+    422: errors.IdempotencyKeyReused,
+    503: NotCommitted,
+    504: OutcomeUnknown,
+}
+
+
+def error_of(status: int, document: Mapping[str, Any], otherwise: str) -> CacheFlowError:
+    """The exception that a node turned into this problem document; ``otherwise`` when it says nothing."""
+    kind = _BY_TITLE.get((status, str(document.get("title")))) or _BY_STATUS.get(status, CacheFlowError)
+    message = document.get("detail") or document.get("title") or otherwise
+    if kind is PreconditionFailed:
+        version = document.get("version")
+        return PreconditionFailed(message, version if isinstance(version, int) else 0)
+    return kind(message)

@@ -1,0 +1,181 @@
+"""How a node comes into a cluster: it founds one, goes on with its own, or is registered by a member.
+
+1. A node whose journal names a configuration goes on with it.
+2. With ``seed`` it asks a member over HTTP to register it, until one does. It never founds.
+3. With ``peers`` (embedded, no HTTP) all founding nodes look at each other first. Who finds a cluster joins it; when
+   all are there and all are empty, the one with the lowest address founds, and the others join.
+4. With neither it founds a cluster of one.
+
+A member that registers somebody dials the address first: only what answers there, with the cluster's secret, has an
+identity, and that identity (id and incarnation) is what becomes a member.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import urllib.error
+import urllib.request
+
+from cacheflow.config import NodeConfig, read_secret
+from cacheflow.errors import InvalidRequest
+from cacheflow.machine.settings import Member
+from cacheflow.raft.network import Network, Peer, PeerUnreachable
+from cacheflow.raft.node import RaftNode
+from cacheflow.raft.reconfiguration import JOINED, KNOWN, NO_LEADER
+
+logger = logging.getLogger(__name__)
+
+AGAIN_S = 0.25
+PROBE_TIMEOUT_S = 2.0
+REGISTER_TIMEOUT_S = 8.0
+
+
+class Joining:
+    """One node's way in. Not safe for concurrent use: the event loop owns it."""
+
+    def __init__(self, node: RaftNode, network: Network, me: Member, config: NodeConfig) -> None:
+        self._node = node
+        self._network = network
+        self._me = me
+        self._config = config
+        self._peers = [address for address in config.peers if address != me.raft_address]
+
+    def found_or_wait(self) -> None:
+        """Before the node starts: a new one without seeds or peers founds its cluster."""
+        if not (self._is_known() or self._config.seed or self._peers):
+            self._found()
+
+    async def run(self) -> None:
+        """Until this node is a member as it is configured now."""
+        if not self._is_known() and self._peers and not self._config.seed:
+            await self._meet_peers()
+        said = ""
+        while not self._is_current():
+            if self._config.seed:
+                problem = await self._ask_seeds()
+            elif self._is_known():
+                problem = await self._ask_leader()
+            else:
+                problem = await self._ask_peers()
+            if problem and problem != said:
+                said = problem
+                logger.warning("not a member yet: %s", problem)
+            await asyncio.sleep(AGAIN_S)
+        logger.info("member of the cluster")
+
+    async def register(self, node_id: str, address: str, raft_address: str) -> tuple[str, str]:
+        """For somebody else: dial ``raft_address``, and make who answers there a member."""
+        try:
+            peer = await self._network.probe(raft_address, PROBE_TIMEOUT_S)
+        except ValueError as error:
+            raise InvalidRequest(f"raft_address: {error}") from None
+        except PeerUnreachable as error:
+            raise InvalidRequest(f"no node of this cluster answers at {raft_address}: {error}") from None
+        if peer.node_id != node_id:
+            raise InvalidRequest(f"the node at {raft_address} has the id {peer.node_id!r}, not {node_id!r}")
+        return await self._register(Member(node_id, peer.incarnation, raft_address, address, False))
+
+    async def _register(self, member: Member) -> tuple[str, str]:
+        answer: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
+
+        def done(outcome: str, detail: str) -> None:
+            if not answer.done():
+                answer.set_result((outcome, detail))
+
+        self._node.reconfiguration.register(member, done)
+        try:
+            return await asyncio.wait_for(answer, REGISTER_TIMEOUT_S)
+        except TimeoutError:
+            return NO_LEADER, "the leader did not answer in time"
+
+    def _is_known(self) -> bool:
+        return bool(self._node.configurations.latest.members)
+
+    def _is_current(self) -> bool:
+        me, known = self._me, self._node.configurations.latest.members.get(self._me.id)
+        return known is not None and (known.incarnation, known.raft_address, known.address) == (
+            me.incarnation,
+            me.raft_address,
+            me.address,
+        )
+
+    def _found(self) -> None:
+        self._node.found_cluster(os.urandom(8).hex(), Member(*_fields(self._me), True))
+
+    async def _ask_seeds(self) -> str:
+        problem = ""
+        for url in self._config.seed:
+            if self._is_current():
+                return ""
+            problem = await asyncio.to_thread(self._ask_seed, url)
+            if not problem:
+                return ""
+        return problem
+
+    def _ask_seed(self, url: str) -> str:
+        """POST /nodes/register; what went wrong, or nothing. In a thread."""
+        body = {"id": self._me.id, "address": self._me.address, "raft_address": self._me.raft_address}
+        headers = {"Content-Type": "application/json"}
+        token = read_secret(self._config.api_token_file, "api-token-file")
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token.decode()}"
+        request = urllib.request.Request(
+            f"{url.rstrip('/')}/nodes/register", json.dumps(body).encode(), headers, method="POST"
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=REGISTER_TIMEOUT_S + PROBE_TIMEOUT_S):
+                return ""
+        except urllib.error.HTTPError as error:
+            try:
+                detail = json.loads(error.read(65536)).get("detail", error.reason)
+            except (ValueError, OSError, AttributeError):
+                detail = error.reason
+            return f"{url} answers {error.code}: {detail}"
+        except (OSError, ValueError) as error:
+            return f"{url} cannot be asked: {getattr(error, 'reason', error)}"
+
+    async def _ask_leader(self) -> str:
+        """This node is a member already, under another address."""
+        outcome, detail = await self._register(self._me)
+        return "" if outcome in (JOINED, KNOWN) else detail
+
+    async def _meet_peers(self) -> None:
+        """Rule 3: wait until a peer has a cluster, or all are there and empty."""
+        lowest = self._me.raft_address == min([self._me.raft_address, *self._peers])
+        while not self._is_known():
+            peers = await asyncio.gather(*(self._probe(address) for address in self._peers))
+            if any(peer is not None and peer.cluster_id for peer in peers):
+                return
+            if lowest and all(peer is not None for peer in peers):
+                self._found()
+                self._node.wake()
+                return
+            await asyncio.sleep(AGAIN_S)
+
+    async def _probe(self, address: str) -> Peer | None:
+        try:
+            return await self._network.probe(address, PROBE_TIMEOUT_S)
+        except PeerUnreachable:
+            return None
+
+    async def _ask_peers(self) -> str:
+        """Ask those who have a cluster over the peer protocol."""
+        members = {}
+        for address in self._peers:
+            peer = await self._probe(address)
+            if peer is not None and peer.cluster_id:
+                members[peer.node_id] = address
+        if not members:
+            return "no peer has a cluster yet"
+        # The first round only opens the links; the answer is the configuration that the leader sends.
+        self._network.set_peers(members)
+        for node_id in members:
+            self._node.send(node_id, {"type": "register", "request": 0, "member": _fields(self._me)})
+        return f"waiting for {', '.join(sorted(members))} to register this node"
+
+
+def _fields(member: Member) -> list[str]:
+    return [member.id, member.incarnation, member.raft_address, member.address]

@@ -1,0 +1,323 @@
+"""LocalCluster: several nodes on this machine, as child processes.
+
+1. No orphans: children are ended by pid and waited for; if the launcher itself is killed, the kernel ends them (Linux).
+2. Node 1 founds the cluster when no node has data; every other node joins through all the others.
+3. A child that dies is told with its last lines; the others go on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from cacheflow.errors import ConfigError, NotReady
+
+HOST: Final = "127.0.0.1"
+RAFT_PORT_OFFSET: Final = 1000
+# A first start opens disks and elects; a restart may read a long log.
+READY_TIMEOUT_S: Final = 60.0
+# A node that gets SIGTERM answers what is under way; what takes longer than this hangs.
+STOP_TIMEOUT_S: Final = 15.0
+POLL_S: Final = 0.05
+TAIL_LINES: Final = 20
+COMMAND: Final = (sys.executable, "-m", "cacheflow", "serve")
+
+_PR_SET_PDEATHSIG: Final = 1
+# Loaded here: between fork and exec is no time for that.
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+@dataclass
+class Child:
+    """One node's process."""
+
+    node_id: str
+    url: str
+    data_dir: Path
+    arguments: list[str]
+    process: subprocess.Popen[bytes] | None = None
+    tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
+    printer: threading.Thread | None = None
+    death_told: bool = False
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self.process is not None and self.process.poll() is None
+
+
+class LocalCluster:
+    """``size`` nodes with their data under ``data_dir``. Not safe for concurrent use.
+
+    base_port: HTTP on base_port, +1, ..., the peer protocol 1000 above; None: free ports from the kernel.
+    flags: handed to every node.  token: what the nodes' --api-token-file holds.  say: gets every line for people.
+    Use as a context manager: leaving it ends all nodes. Start it from the main thread, because the kernel ends the
+    children when the thread that started them does.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        data_dir: Path,
+        *,
+        base_port: int | None = None,
+        flags: Sequence[str] = (),
+        token: str | None = None,
+        say: Callable[[str], None] = print,
+        command: Sequence[str] = COMMAND,
+    ) -> None:
+        if not 1 <= size <= 16:
+            raise ConfigError(f"--nodes = {size}: must be 1 to 16")
+        if base_port is not None and not 1 <= base_port <= 65535 - RAFT_PORT_OFFSET - size:
+            raise ConfigError(
+                f"--base-port = {base_port}: must leave room for {size} ports and their peers' 1000 above"
+            )
+        self._say = say
+        self._token = token
+        self._command = command
+        if base_port is None:
+            ports = free_ports(2 * size)
+            pairs = list(zip(ports[:size], ports[size:], strict=True))
+        else:
+            pairs = [(base_port + number, base_port + number + RAFT_PORT_OFFSET) for number in range(size)]
+            _check_free([port for pair in pairs for port in pair])
+        urls = [f"http://{HOST}:{port}" for port, _ in pairs]
+        ids = [f"node-{number + 1}" for number in range(size)]
+        folders = [data_dir / node_id for node_id in ids]
+        persistent = _persistent(flags)
+        self.children: list[Child] = []
+        for number, (port, raft_port) in enumerate(pairs):
+            arguments = ["--node-id", ids[number], "--host", HOST, "--port", str(port), "--raft-port", str(raft_port)]
+            arguments += ["--data-dir", str(folders[number])]
+            # Node 1 without data is a founder, unless the others have some: then it lost its disk, and joins again.
+            rejoins = persistent and not _has_data(folders[0]) and any(map(_has_data, folders[1:]))
+            if number > 0 or rejoins:
+                arguments += [part for url in urls if url != urls[number] for part in ("--seed", url)]
+            self.children.append(Child(ids[number], urls[number], folders[number], [*arguments, *flags]))
+
+    @property
+    def urls(self) -> list[str]:
+        """The nodes' HTTP addresses, node 1 first."""
+        return [child.url for child in self.children]
+
+    def __enter__(self) -> LocalCluster:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start every node; returns at once."""
+        # This very package, wherever the launcher was called from.
+        package_root = str(Path(__file__).resolve().parent.parent)
+        paths = [package_root, *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+        # Who founds and who joins is decided here.
+        environment.pop("CACHEFLOW_SEED", None)
+        parent = os.getpid()
+        for child in self.children:
+            child.data_dir.mkdir(parents=True, exist_ok=True)
+            child.process = subprocess.Popen(
+                [*self._command, *child.arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                # A group of its own: Ctrl-C is for the launcher, which then ends the nodes in order.
+                process_group=0,
+                preexec_fn=lambda: _die_with(parent),
+            )
+        # Only now threads: none may run while processes are forked.
+        for child in self.children:
+            child.printer = threading.Thread(target=self._print_lines, args=(child,), daemon=True)
+            child.printer.start()
+
+    def wait_ready(self, timeout_s: float = READY_TIMEOUT_S) -> list[dict[str, Any]]:
+        """Wait until every node is ready and knows all as members; the member list.
+
+        Raises ConfigError when a node ends, NotReady after ``timeout_s``.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            for child in self.children:
+                if not child.alive:
+                    raise ConfigError(_epitaph(child))
+            waits_for = next(filter(None, map(self._missing_at, self.children)), None)
+            if waits_for is None:
+                return self.nodes()
+            if time.monotonic() >= deadline:
+                raise NotReady(f"after {timeout_s:g} s {waits_for}")
+            time.sleep(POLL_S)
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """The member list of the first node that answers; empty when none does."""
+        for child in self.children:
+            status, found = ask(child.url, "/nodes/list", self._token) if child.alive else (0, None)
+            if status == 200 and isinstance(found, list):
+                return found
+        return []
+
+    def leader(self) -> Child | None:
+        """The living node that the others call their leader."""
+        leaders = {node.get("id") for node in self.nodes() if node.get("role") == "leader"}
+        return next((child for child in self.children if child.alive and child.node_id in leaders), None)
+
+    def kill(self, child: Child) -> None:
+        """End one node as a power failure would: kill -9."""
+        assert child.process is not None
+        child.death_told = True
+        child.process.kill()
+        child.process.wait()
+
+    def supervise(self) -> None:
+        """Return when no node lives any more; tell every death. Ctrl-C is a KeyboardInterrupt as usual."""
+        while any(child.alive for child in self.children):
+            self.tell_deaths()
+            time.sleep(4 * POLL_S)
+        self.tell_deaths()
+
+    def tell_deaths(self) -> None:
+        """Say once of every node that ended that it did, with its last lines."""
+        for child in self.children:
+            if not child.alive and not child.death_told:
+                child.death_told = True
+                self._say(_epitaph(child))
+
+    def stop(self) -> None:
+        """End all nodes: SIGTERM, and after a while SIGKILL. Waits for each."""
+        for child in self.children:
+            if child.alive and child.process is not None:
+                child.process.terminate()
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        for child in self.children:
+            if child.process is None:
+                continue
+            try:
+                child.process.wait(max(deadline - time.monotonic(), 0.1))
+            except subprocess.TimeoutExpired:
+                self._say(f"{child.node_id} does not end: killed")
+                child.process.kill()
+                child.process.wait()
+            if child.printer is not None:
+                child.printer.join(1)
+
+    def _print_lines(self, child: Child) -> None:
+        assert child.process is not None and child.process.stdout is not None
+        with child.process.stdout as lines:
+            for line in lines:
+                text = line.decode(errors="replace").rstrip()
+                child.tail.append(text)
+                self._say(f"[{child.node_id}] {text}")
+
+    def _missing_at(self, child: Child) -> str | None:
+        """What still keeps ``child`` from being ready, or None."""
+        status, _ = ask(child.url, "/readyz", self._token)
+        if status != 200:
+            return f"{child.node_id} ({child.url}) is not ready"
+        status, found = ask(child.url, "/nodes/list", self._token)
+        if status != 200 or not isinstance(found, list):
+            return f"{child.node_id} ({child.url}) does not list its members: HTTP {status}"
+        up = {node.get("id") for node in found if node.get("status") == "up"}
+        absent = [other.node_id for other in self.children if other.node_id not in up]
+        if absent:
+            return f"{child.node_id} does not see {', '.join(absent)}"
+        if not any(node.get("role") == "leader" for node in found):
+            return f"{child.node_id} knows no leader"
+        return None
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """Within: SIGTERM raises KeyboardInterrupt as Ctrl-C does, so that everything is cleaned up. Main thread only."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def ask(url: str, path: str, token: str | None = None, timeout_s: float = 2.0) -> tuple[int, Any]:
+    """One GET: the status and what the JSON says (None when it is none); status 0 when nobody answers."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or HOST, parts.port, timeout=timeout_s)
+    try:
+        connection.request("GET", path, headers={} if token is None else {"Authorization": f"Bearer {token}"})
+        response = connection.getresponse()
+        body = response.read()
+    except (OSError, http.client.HTTPException):
+        return 0, None
+    finally:
+        connection.close()
+    try:
+        return response.status, json.loads(body)
+    except ValueError:
+        return response.status, None
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now, as the kernel hands them out."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind((HOST, 0))
+        return [int(each.getsockname()[1]) for each in sockets]
+
+
+def _check_free(ports: Sequence[int]) -> None:
+    for port in ports:
+        with socket.socket() as probe:
+            # As the nodes do: connections that are still closing do not count.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except OSError as error:
+                raise ConfigError(
+                    f"port {port} cannot be used ({error.strerror}); --base-port chooses others"
+                ) from None
+
+
+def _die_with(parent: int) -> None:
+    """In the child: get SIGKILL when the launcher is gone, however it went. Data survives that by design."""
+    if _libc is not None:
+        _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
+
+
+def _has_data(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
+
+
+def _persistent(flags: Sequence[str]) -> bool:
+    told = os.environ.get("CACHEFLOW_PERSISTENCE", "true")
+    for flag, following in zip(flags, [*flags[1:], ""], strict=True):
+        if flag == "--persistence":
+            told = following
+        elif flag.startswith("--persistence="):
+            told = flag.partition("=")[2]
+    return told.lower() != "false"
+
+
+def _epitaph(child: Child) -> str:
+    if child.printer is not None:
+        child.printer.join(1)
+    code = None if child.process is None else child.process.poll()
+    how = "was never started" if code is None else f"ended with exit code {code}"
+    if code is not None and code < 0:
+        how = f"was ended by {signal.Signals(-code).name}"
+    return "\n".join([f"{child.node_id} ({child.url}) {how}", *(f"    {line}" for line in child.tail)])

@@ -1,0 +1,250 @@
+"""The machine's whole state as a stream of msgpack records, and back.
+
+    [name, format, {field: value}]          the small fields
+    [SESSION, id, member id, last]          then each session's results
+    [RESULT, result]                        of the session before, in order
+    [MEMBER, id, incarnation, raft_address, address, voter]
+    [KEPT, client key, kept until, fingerprint, packed result]
+    [TO_DELETE, key] and [TO_EVICT, key]    in the order of their turns
+    [ENTRY, key, data, kind, meta, version, expires_at_ms, uses]    in eviction order
+    [END, number of records before it]
+
+Everything is written in an order that the machine itself follows, so equal machines give equal bytes. What comes back
+is checked: a file may be damaged and a peer may lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from sys import intern
+from typing import TYPE_CHECKING, Any, Final
+
+import msgpack
+
+from cacheflow.machine.commands import CodecError
+from cacheflow.machine.entries import KEY_BYTES_MAX, KIND_MAX, Entry, key_bytes
+from cacheflow.machine.removals import Removals
+from cacheflow.machine.sessions import Session
+from cacheflow.machine.settings import Settings, changed, member_table
+
+if TYPE_CHECKING:
+    from cacheflow.machine.machine import CacheMachine
+
+NAME: Final = "cacheflow machine"
+FORMAT: Final = 1
+CHUNK_BYTES: Final = 256 * 1024
+DIGEST_BYTES: Final = 16
+
+SESSION: Final = 1
+RESULT: Final = 2
+MEMBER: Final = 3
+KEPT: Final = 4
+TO_DELETE: Final = 5
+TO_EVICT: Final = 6
+ENTRY: Final = 7
+END: Final = 8
+
+# What one record may hold; a damaged length must not make us reserve memory for it.
+_RECORD_BYTES_MAX: Final = 2**31 - 1
+_LIST_ITEMS_MAX: Final = 1_000_000
+
+_COUNTERS: Final = ("written", "deleted", "expired", "evicted")
+
+
+def records(machine: CacheMachine) -> Iterator[tuple[Any, ...]]:
+    """All records of ``machine``, which must not change meanwhile."""
+    contents = machine.contents
+    fields = {
+        "applied_index": machine.applied_index,
+        "digest": machine.digest,
+        "settings": asdict(machine.settings),
+        "configured": machine.configured,
+        "cluster_id": machine.cluster_id,
+        "latest_session": machine.sessions.latest_id,
+        "now_ms": contents.now_ms,
+        "revision": contents.revision,
+        **{name: getattr(contents, name) for name in _COUNTERS},
+    }
+    yield NAME, FORMAT, fields
+    for session_id, session in machine.sessions:
+        yield SESSION, session_id, session.member_id, session.last
+        for result in session.kept:
+            yield RESULT, result
+    for member in machine.members.values():
+        yield MEMBER, member.id, member.incarnation, member.raft_address, member.address, member.voter
+    for client_key, kept in machine.idempotency:
+        yield KEPT, client_key, *kept
+    for key in contents.to_delete:
+        yield TO_DELETE, key
+    for key in contents.to_evict:
+        yield TO_EVICT, key
+    raw = contents.raw
+    for key, uses in contents.items.ordered():
+        yield ENTRY, key, *raw[key], uses
+
+
+def pack(stream: Iterable[tuple[Any, ...]]) -> Iterator[bytes]:
+    """``stream`` and its end as chunks of about 256 KiB."""
+    pack_one = msgpack.Packer().pack
+    parts: list[bytes] = []
+    size = count = 0
+    for record in stream:
+        part = pack_one(record)
+        parts.append(part)
+        size += len(part)
+        count += 1
+        if size >= CHUNK_BYTES:
+            yield b"".join(parts)
+            parts.clear()
+            size = 0
+    parts.append(pack_one((END, count)))
+    yield b"".join(parts)
+
+
+def unpack(chunks: Iterable[bytes]) -> Iterator[list[Any]]:
+    """The records in ``chunks`` without the last, END, after which nothing may come. Raises CodecError."""
+    try:
+        unpacker = msgpack.Unpacker(
+            max_buffer_size=_RECORD_BYTES_MAX,
+            max_array_len=_LIST_ITEMS_MAX,
+            max_map_len=_LIST_ITEMS_MAX,
+        )
+        count = 0
+        ended = False
+        for chunk in chunks:
+            unpacker.feed(chunk)
+            for record in unpacker:
+                if ended or type(record) is not list or not record:
+                    raise CodecError("not a snapshot: a record has the wrong shape")
+                if record == [END, count]:
+                    ended = True
+                    continue
+                count += 1
+                yield record
+        if not ended:
+            raise CodecError("not a snapshot: its end is missing")
+    except CodecError:
+        raise
+    except Exception as error:
+        raise CodecError(f"not a snapshot: {error}") from None
+
+
+def load(machine: CacheMachine, stream: Iterator[list[Any]]) -> None:
+    """Put the state that ``stream`` tells into ``machine``, which is new. Raises CodecError."""
+    try:
+        _load(machine, stream)
+    except CodecError:
+        raise
+    except Exception as error:
+        raise CodecError(f"not a snapshot: {error}") from None
+
+
+def _load(machine: CacheMachine, stream: Iterator[list[Any]]) -> None:
+    _load_fields(machine, next(stream, []))
+    contents = machine.contents
+    rows: list[list[Any]] = []
+    to_delete: list[str] = []
+    to_evict: list[str] = []
+    session: Session | None = None
+    session_id_before = 0
+    raw: dict[str, Entry] = {}
+    uses: list[int] = []
+    for record in stream:
+        kind = record[0]
+        if kind == ENTRY:
+            key, entry = _entry(record, contents.revision)
+            if key in raw or (uses and record[7] < uses[-1]):
+                raise CodecError("not a snapshot: an item comes twice or out of order")
+            raw[key] = entry
+            uses.append(record[7])
+        elif kind == RESULT and session is not None:
+            session.kept.append(_typed(record[1], list))
+            if len(session.kept) > session.last:
+                raise CodecError("not a snapshot: more results than commands")
+        elif kind == SESSION:
+            _, session_id, member_id, last = record
+            if not session_id_before < _count(session_id) <= machine.sessions.latest_id:
+                raise CodecError("not a snapshot: the sessions are out of order")
+            session_id_before = session_id
+            session = Session(_typed(member_id, str))
+            session.last = _count(last)
+            machine.sessions.adopt(session_id, session)
+        elif kind == MEMBER:
+            rows.append(record[1:])
+        elif kind == KEPT:
+            _, client_key, until_ms, command_print, packed = record
+            _typed(msgpack.unpackb(_typed(packed, bytes)), list)
+            machine.idempotency.adopt(_typed(client_key, str), (_count(until_ms), _typed(command_print, bytes), packed))
+        elif kind == TO_DELETE:
+            to_delete.append(_key(record[1]))
+        elif kind == TO_EVICT:
+            to_evict.append(_key(record[1]))
+        else:
+            raise CodecError("not a snapshot: a record of an unknown kind")
+    machine.members = member_table(rows)
+    if any(key in raw for key in (*to_delete, *to_evict)):
+        raise CodecError("not a snapshot: a removed item is there")
+    contents.to_delete = Removals.of(to_delete)
+    contents.to_evict = Removals.of(to_evict)
+    contents.waiting = contents.to_delete.count + contents.to_evict.count
+    contents.adopt(machine.settings.policy, raw, uses)
+    contents.set_limits(machine.settings.max_items, machine.settings.max_bytes)
+    if len(contents.raw) != len(uses):
+        raise CodecError("not a snapshot: more items than the limits allow")
+
+
+def _load_fields(machine: CacheMachine, header: list[Any]) -> None:
+    if len(header) != 3 or header[0] != NAME:
+        raise CodecError("not a snapshot")
+    if header[1] != FORMAT:
+        raise CodecError(f"the snapshot has format {header[1]!r:.20}, this release reads {FORMAT}")
+    fields = header[2]
+    contents = machine.contents
+    machine.applied_index = _count(fields["applied_index"])
+    machine.digest = _typed(fields["digest"], bytes)
+    if len(machine.digest) != DIGEST_BYTES:
+        raise CodecError("not a snapshot: the digest has the wrong length")
+    machine.configured = _typed(fields["configured"], bool)
+    machine.cluster_id = _typed(fields["cluster_id"], str)
+    machine.sessions.latest_id = _count(fields["latest_session"])
+    contents.now_ms = _count(fields["now_ms"])
+    contents.revision = _count(fields["revision"])
+    for name in _COUNTERS:
+        setattr(contents, name, _count(fields[name]))
+    settings = _typed(fields["settings"], dict)
+    replicas = settings.pop("replicas")
+    machine.settings = changed(Settings(), settings)
+    if replicas is not None:
+        machine.settings = changed(machine.settings, {"replicas": replicas})
+
+
+def _entry(record: list[Any], revision: int) -> tuple[str, Entry]:
+    _, key, data, kind, meta, version, expires_at_ms, uses = record
+    if type(meta) is str:
+        meta = intern(meta)
+    elif meta is not None and type(meta) is not int:
+        raise CodecError("not a snapshot: an item's metadata has the wrong type")
+    if type(data) is not bytes or type(kind) is not int or not 0 <= kind <= KIND_MAX:
+        raise CodecError("not a snapshot: an item's value has the wrong type")
+    if not 0 < _count(version) <= revision or not _count(uses):
+        raise CodecError("not a snapshot: an item's version or count is impossible")
+    return _key(key), (data, kind, meta, version, _count(expires_at_ms))
+
+
+def _typed(value: Any, wanted: type) -> Any:
+    if type(value) is not wanted:
+        raise CodecError("not a snapshot: a field has the wrong type")
+    return value
+
+
+def _count(value: Any) -> Any:
+    if type(value) is not int or value < 0:
+        raise CodecError("not a snapshot: a number is none")
+    return value
+
+
+def _key(value: Any) -> Any:
+    if type(value) is not str or not 0 < key_bytes(value) <= KEY_BYTES_MAX:
+        raise CodecError("not a snapshot: a key is none")
+    return value

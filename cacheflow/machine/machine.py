@@ -1,0 +1,410 @@
+"""CacheMachine: the replicated state.
+
+1. All replicated state lives here: items, order of eviction, clock, sessions, settings, members.
+2. No clock, no I/O, no randomness, no threads, no logging, no iteration over sets, no ``hash()``: the same log gives
+   the same state, byte for byte, on every node and every run.
+3. ``apply`` is total. Whatever the bytes are, it returns: a bad command gives an error *value*. (One exception inside
+   an apply would wedge every replica for good, at the same entry, also after a restart.)
+4. A command either takes place or has no effect: it is decided first and done afterwards.
+
+Inside an entry: the clock advances, what is due is removed (a bounded number of keys), then the commands run in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from hashlib import blake2b
+from typing import Any, Final, TypeAlias
+
+import msgpack
+
+from cacheflow.machine import commands as c
+from cacheflow.machine import image
+from cacheflow.machine.commands import CodecError, Result, decode_block, decode_entry
+from cacheflow.machine.contents import Contents
+from cacheflow.machine.decisions import DECIDE, REMOVE, UNDECIDED, USE, WRITE, Decision, Malformed, Plan, after
+from cacheflow.machine.effects import CONFIGURED, MEMBERS_CHANGED, Effect
+from cacheflow.machine.entries import KEY_BYTES_MAX, Entry, key_bytes
+from cacheflow.machine.idempotency import CLIENT_KEY_CHARS_MAX, IdempotencyTable, fingerprint
+from cacheflow.machine.image import DIGEST_BYTES
+from cacheflow.machine.listing import page
+from cacheflow.machine.sessions import Sessions
+from cacheflow.machine.settings import Member, Settings, changed, is_name, member_table
+
+Settled: TypeAlias = tuple[int, int, list[Result]]  # session, first number, results
+
+# The year 33658: past it a stamp is damage, and believing it once would expire everything.
+STAMP_MS_MAX: Final = 10**15
+# A key costs some microseconds to remove, so an entry stays below some milliseconds.
+EXPIRED_PER_ENTRY_MAX: Final = 1000
+REMOVED_PER_ENTRY_MAX: Final = 1000
+BATCH_COMMANDS_MAX: Final = 10_000
+RECENCY_KEYS_MAX: Final = 10_000
+# Of one key in one RECENCY: no single node's burst of reads may make a key eternal under LFU.
+USES_MAX: Final = 1000
+DIGESTS_KEPT: Final = 10_000
+
+_FAILURES: Final = (c.PRECONDITION, c.NOT_AN_INTEGER, c.TOO_LARGE, c.MALFORMED)
+_IDEMPOTENT_OPS: Final = (c.SET, c.DELETE, c.INCR, c.TOUCH, c.BATCH)
+
+
+class CacheMachine:
+    """The state machine of one Raft group.
+
+    Not safe for concurrent use: the event loop owns it. ``lookup`` and ``keys`` alone may be called by any thread.
+    """
+
+    def __init__(self) -> None:
+        # Raft's entry 1 is never applied.
+        self.applied_index = 1
+        # Over all effects so far.
+        self.digest = bytes(DIGEST_BYTES)
+        self.settings = Settings()
+        # Whether any CONFIGURE took effect.
+        self.configured = False
+        self.cluster_id = ""
+        self.members: dict[str, Member] = {}
+        self.contents = Contents()
+        self.sessions = Sessions()
+        self.idempotency = IdempotencyTable()
+        self._removals_left = 0
+        self._first_digest = 1
+        self._digests = bytearray(DIGESTS_KEPT * DIGEST_BYTES)
+        self._note_digest(1)
+        self._other_ops: dict[int, Callable[[list[Any]], Result]] = {
+            c.BATCH: self._batch,
+            c.RECENCY: self._recency,
+            c.NOOP: self._noop,
+            c.IDEMPOTENT: self._idempotent,
+            c.DELETE_PREFIX: self._delete_prefix,
+            c.OPEN_SESSION: self._open_session,
+            c.CONFIGURE: self._configure,
+            c.MEMBERS: self._members,
+        }
+
+    # What readers ask
+
+    @property
+    def revision(self) -> int:
+        """The version of the latest key written or removed."""
+        return self.contents.revision
+
+    @property
+    def now_ms(self) -> int:
+        """The time of the log."""
+        return self.contents.now_ms
+
+    @property
+    def effects(self) -> list[Effect]:
+        """What the latest entry did, in order. See effects.py."""
+        return self.contents.effects
+
+    @property
+    def item_count(self) -> int:
+        """Items in memory, among them those due whose removal is still to come."""
+        return len(self.contents.raw)
+
+    @property
+    def bytes_used(self) -> int:
+        """The size of these items by the formula that ``max_bytes`` is about."""
+        return self.contents.bytes_used
+
+    def lookup(self, key: str, now_ms: int) -> Entry | None:
+        """The entry of ``key`` that is live at ``now_ms``, without counting it as a use. Any thread may call it."""
+        entry = self.contents.raw.get(key)
+        if entry is not None and 0 < entry[4] <= now_ms:
+            return None
+        return entry
+
+    def keys(
+        self, prefix: str = "", limit: int | None = None, after: str = "", now_ms: int = 0
+    ) -> tuple[list[str], str | None]:
+        """One page of the keys that start with ``prefix`` and are live at ``now_ms``. Any thread may call it.
+
+        Pages come in the order of the keys: ``after`` is the cursor of the page before, "" for the first one.
+        Returns (keys, cursor), the cursor None when no key follows. limit: None is all.
+        """
+        return page(self.contents.raw, prefix, limit, after, now_ms)
+
+    def next_due_ms(self) -> int | None:
+        """The earliest time at which an entry would remove something: 0 is now, None is never."""
+        return self.contents.next_due_ms()
+
+    def digest_at(self, index: int) -> bytes | None:
+        """The digest after the entry ``index``; None when that is to come, too long ago or before a restore."""
+        if not max(self._first_digest, self.applied_index - DIGESTS_KEPT + 1) <= index <= self.applied_index:
+            return None
+        start = index % DIGESTS_KEPT * DIGEST_BYTES
+        return bytes(self._digests[start : start + DIGEST_BYTES])
+
+    def contents_digest(self) -> bytes:
+        """A digest of the whole state, everything that a snapshot holds. Takes about as long as a snapshot."""
+        whole = blake2b(digest_size=DIGEST_BYTES)
+        for chunk in self.snapshot():
+            whole.update(chunk)
+        return whole.digest()
+
+    # Snapshots
+
+    def snapshot(self) -> Iterator[bytes]:
+        """The whole state in chunks of about 256 KiB. Nothing may be applied before the last one was taken."""
+        return image.pack(image.records(self))
+
+    @classmethod
+    def restore(cls, chunks: Iterable[bytes]) -> CacheMachine:
+        """The machine that gave ``chunks``, however these were cut. Raises CodecError."""
+        machine = cls()
+        image.load(machine, image.unpack(chunks))
+        machine._first_digest = machine.applied_index
+        machine._note_digest(machine.applied_index)
+        return machine
+
+    # The log
+
+    def apply(self, index: int, payload: bytes) -> list[Settled]:
+        """Apply the entry ``index``, the one after ``applied_index``, and return the results of its blocks in order.
+
+        An empty payload is Raft's own entry. Never raises. The results may be kept: nobody may change them.
+        """
+        contents = self.contents
+        effects: list[Effect] = []
+        contents.effects = effects
+        settled: list[Settled] = []
+        if payload:
+            try:
+                stamp_ms, blocks = decode_entry(payload)
+            except CodecError:
+                blocks = []
+            else:
+                if contents.now_ms < stamp_ms <= STAMP_MS_MAX:
+                    contents.now_ms = stamp_ms
+                    if self.idempotency:
+                        self.idempotency.drop_due(stamp_ms)
+                if contents.with_ttl:
+                    contents.expire(EXPIRED_PER_ENTRY_MAX)
+                self._removals_left = REMOVED_PER_ENTRY_MAX
+                if contents.waiting:
+                    self._tell_removals()
+            for block in blocks:
+                try:
+                    session_id, first, lowest, commands = decode_block(block)
+                except CodecError:
+                    continue
+                settled.append((session_id, first, self._run_block(session_id, first, lowest, commands)))
+        if effects:
+            self.digest = blake2b(self.digest + msgpack.packb(effects), digest_size=DIGEST_BYTES).digest()
+        self._note_digest(index)
+        self.applied_index = index
+        return settled
+
+    def _note_digest(self, index: int) -> None:
+        start = index % DIGESTS_KEPT * DIGEST_BYTES
+        self._digests[start : start + DIGEST_BYTES] = self.digest
+
+    def _run_block(self, session_id: int, first: int, lowest: int, commands: list[Any]) -> list[Result]:
+        if session_id == 0:
+            return [self._run(command) for command in commands]
+        session = self.sessions.find(session_id)
+        if session is None:
+            return [[c.UNKNOWN_SESSION] for _ in commands]
+        session.answered_below(lowest)
+        keep = session.kept.append
+        run = self._run
+        results: list[Result] = []
+        for number, command in enumerate(commands, first):
+            if number == session.last + 1:
+                result = run(command)
+                session.last = number
+                keep(result)
+            elif number <= session.last:
+                result = session.kept_result(number) or [c.UNKNOWN_SESSION]
+            else:
+                result = [c.OUT_OF_ORDER, session.last + 1]
+            results.append(result)
+        return results
+
+    def _run(self, command: Any) -> Result:
+        """One command, whole or not at all."""
+        try:
+            if type(command) is not list or type(command[0]) is not int:
+                return [c.MALFORMED, "a command is a list that begins with its number"]
+            if command[0] in DECIDE:
+                decision = self._decide(command)
+                return decision if isinstance(decision, list) else self._carry_out(decision)
+            return self._other_ops[command[0]](command)
+        except Malformed as error:
+            return [c.MALFORMED, str(error)]
+        except Exception:
+            # Every check comes before the first change, so nothing has happened. The message is part of the replicated
+            # state and must not depend on the Python that runs here.
+            return [c.MALFORMED, "not a well-formed command"]
+
+    # Commands on one key
+
+    def _decide(self, command: list[Any]) -> Decision:
+        key = command[1]
+        if type(key) is not str or not 0 < key_bytes(key) <= KEY_BYTES_MAX:
+            raise Malformed("a key is a text of 1 to 1024 bytes")
+        contents = self.contents
+        entry = contents.raw.get(key)
+        if entry is not None and 0 < entry[4] <= contents.now_ms:
+            entry = None
+        return DECIDE[command[0]](entry, command, contents.now_ms, contents.bytes_max)
+
+    def _carry_out(self, plan: Plan) -> Result:
+        """Do what was decided: the one place where a command on a key has effects."""
+        what = plan[0]
+        if what == WRITE:
+            _, key, data, kind, meta, expires_at_ms, told = plan
+            return [c.OK, self.contents.write(key, data, kind, meta, expires_at_ms), told, expires_at_ms]
+        if what == USE:
+            self.contents.use(plan[1], 1)
+            return [c.OK, *plan[2]]
+        if what == REMOVE:
+            return [c.OK, self.contents.remove(plan[1])]
+        self.contents.retime(plan[1], plan[2])
+        return [c.OK, plan[3], plan[2]]
+
+    # Commands that hold commands
+
+    def _batch(self, command: list[Any]) -> Result:
+        _, atomic, commands = command
+        if type(atomic) is not bool or type(commands) is not list or len(commands) > BATCH_COMMANDS_MAX:
+            raise Malformed(f"a batch is a flag and a list of at most {BATCH_COMMANDS_MAX} commands")
+        if atomic:
+            return self._atomic_batch(commands)
+        results = []
+        for one in commands:
+            decision = self._decide_in_batch(one, {})
+            results.append(decision if isinstance(decision, list) else self._carry_out(decision))
+        return [c.OK, results]
+
+    def _atomic_batch(self, commands: list[Any]) -> Result:
+        """Decide everything on an overlay of what earlier commands of the batch would leave behind, then do it."""
+        overlay: dict[str, Entry | None] = {}
+        decisions: list[Decision] = []
+        for position, one in enumerate(commands):
+            decision = self._decide_in_batch(one, overlay)
+            if isinstance(decision, list):
+                status = decision[0]
+                if status in _FAILURES or (status == c.MISSING and one[0] in (c.INCR, c.TOUCH)):
+                    if status == c.PRECONDITION and decision[1] == UNDECIDED:
+                        decision[1] = 0
+                    return [c.ABORTED, position, decision]
+            else:
+                key = one[1]
+                overlay[key] = after(decision, overlay[key] if key in overlay else self.contents.find(key))
+            decisions.append(decision)
+        # A command may evict what an earlier one wrote, so versions are told as they were given, not as they are found.
+        versions: dict[str, int] = {}
+        results = []
+        for decision in decisions:
+            if isinstance(decision, list):
+                results.append(decision)
+                continue
+            result = self._carry_out(decision)
+            key = decision[1]
+            if decision[0] == WRITE:
+                versions[key] = result[1]
+            else:
+                where = 4 if decision[0] == USE else 1
+                if result[where] == UNDECIDED:
+                    result[where] = versions[key]
+            results.append(result)
+        return [c.OK, results]
+
+    def _decide_in_batch(self, command: Any, overlay: dict[str, Entry | None]) -> Decision:
+        try:
+            if type(command) is not list or type(command[0]) is not int or command[0] not in DECIDE:
+                raise Malformed("a batch holds SET, DELETE, INCR, TOUCH and GET only")
+            if command[1] in overlay:
+                contents = self.contents
+                return DECIDE[command[0]](overlay[command[1]], command, contents.now_ms, contents.bytes_max)
+            return self._decide(command)
+        except Malformed as error:
+            return [c.MALFORMED, str(error)]
+        except Exception:
+            return [c.MALFORMED, "not a well-formed command"]
+
+    def _idempotent(self, command: list[Any]) -> Result:
+        _, client_key, inner = command
+        if type(client_key) is not str or not 0 < len(client_key) <= CLIENT_KEY_CHARS_MAX:
+            raise Malformed(f"an idempotency key is a text of 1 to {CLIENT_KEY_CHARS_MAX} characters")
+        if type(inner) is not list or type(inner[0]) is not int or inner[0] not in _IDEMPOTENT_OPS:
+            raise Malformed("only SET, DELETE, INCR, TOUCH and BATCH can be idempotent")
+        command_print = fingerprint(inner)
+        kept = self.idempotency.find(client_key)
+        if kept is not None:
+            return kept[1] if kept[0] == command_print else [c.KEY_REUSED]
+        result = self._run(inner)
+        if result[0] != c.MALFORMED:
+            self.idempotency.keep(client_key, command_print, result, self.contents.now_ms)
+        return result
+
+    # Everything else
+
+    def _noop(self, command: list[Any]) -> Result:
+        return [c.OK]
+
+    def _recency(self, command: list[Any]) -> Result:
+        _, uses = command
+        if type(uses) is not list or len(uses) > RECENCY_KEYS_MAX:
+            raise Malformed(f"recency is a list of at most {RECENCY_KEYS_MAX} keys")
+        use = self.contents.use
+        for item in uses:
+            if type(item) is list and len(item) == 2:
+                key, count = item
+                if type(key) is str and type(count) is int and count > 0:
+                    use(key, min(count, USES_MAX))
+        return [c.OK]
+
+    def _delete_prefix(self, command: list[Any]) -> Result:
+        _, prefix = command
+        if type(prefix) is not str:
+            raise Malformed("a prefix is a text")
+        removed = self.contents.remove_prefix(prefix)
+        self._tell_removals()
+        return [c.OK, removed]
+
+    def _tell_removals(self) -> None:
+        self._removals_left -= self.contents.tell_removals(self._removals_left)
+
+    def _configure(self, command: list[Any]) -> Result:
+        _, only_if_unset, changes = command
+        if type(only_if_unset) is not bool:
+            raise Malformed("only_if_unset is not a bool")
+        try:
+            settings = changed(self.settings, changes)
+        except ValueError as error:
+            raise Malformed(str(error)) from None
+        if only_if_unset and self.configured:
+            return [c.OK, False]
+        if settings.policy != self.settings.policy:
+            self.contents.set_policy(settings.policy)
+        self.settings = settings
+        self.configured = True
+        limits = (settings.max_items, settings.max_bytes)
+        self.contents.effects.append((CONFIGURED, settings.policy, *limits, settings.replicas))
+        self.contents.set_limits(*limits)
+        self._tell_removals()
+        return [c.OK, True]
+
+    def _members(self, command: list[Any]) -> Result:
+        _, cluster_id, rows = command
+        if not is_name(cluster_id):
+            raise Malformed("the cluster's id is not a short text")
+        try:
+            table = member_table(rows)
+        except ValueError as error:
+            raise Malformed(str(error)) from None
+        self.cluster_id = cluster_id
+        self.members = table
+        self.sessions.keep_members(table)
+        self.contents.effects.append((MEMBERS_CHANGED, cluster_id, rows))
+        return [c.OK]
+
+    def _open_session(self, command: list[Any]) -> Result:
+        _, member_id, nonce = command
+        if not is_name(member_id) or not is_name(nonce):
+            raise Malformed("a session's member id and nonce are short texts")
+        return [c.OK, self.sessions.open(member_id), nonce]

@@ -1,0 +1,117 @@
+"""Keys that are gone for everybody but whose removal is still to be told.
+
+Clearing a million keys in one entry would stop every node for seconds. So they leave the container in one sweep (from
+then on they are absent to every command, reader, count and limit) and wait here for their turn: with each entry a
+bounded number gets its revision and its place among the effects. A key that is written again while it waits has its
+turn at once, so that the effects of one key come in order.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, Protocol
+
+# A cleared container of this size is queued as it is, in no time; a smaller one is copied, so that lots stay few.
+WHOLE_LOT_MIN: Final = 10_000
+
+
+class Lot(Protocol):
+    """Removed items with an order; a whole container of eviction.py is one."""
+
+    def __len__(self) -> int: ...
+    def __contains__(self, key: object, /) -> bool: ...
+    def __delitem__(self, key: str, /) -> None: ...
+    def popitem(self) -> tuple[str, Any]: ...
+    def in_order(self) -> list[str]: ...
+
+
+class _Fifo:
+    """A lot that grows at one end and is taken from at the other."""
+
+    __slots__ = ("_entries", "_order")
+
+    def __init__(self) -> None:
+        # The entries are only kept so that freeing their memory is spread like the rest; None after a restore.
+        self._entries: dict[str, Any] = {}
+        # May name keys that are in the lot no more.
+        self._order: deque[str] = deque()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._entries
+
+    def __delitem__(self, key: str) -> None:
+        del self._entries[key]
+
+    def extend(self, entries: dict[str, Any]) -> None:
+        self._order.extend(entries)
+        if self._entries:
+            self._entries.update(entries)
+        else:
+            self._entries = entries
+
+    def popitem(self) -> tuple[str, Any]:
+        while True:
+            key = self._order.popleft()
+            if key in self._entries:
+                return key, self._entries.pop(key)
+
+    def in_order(self) -> list[str]:
+        return list(dict.fromkeys(key for key in self._order if key in self._entries))
+
+
+class Removals:
+    """A queue of removed keys, first in, first out. Not safe for concurrent use."""
+
+    __slots__ = ("_lots", "count")
+
+    def __init__(self) -> None:
+        self._lots: deque[Lot] = deque()
+        self.count = 0
+
+    def add(self, entries: dict[str, Any]) -> None:
+        """Queue the keys of ``entries``, which is taken over."""
+        last = self._lots[-1] if self._lots else None
+        if not isinstance(last, _Fifo):
+            last = _Fifo()
+            self._lots.append(last)
+        last.extend(entries)
+        self.count += len(entries)
+
+    def add_whole(self, items: Lot) -> None:
+        """Queue all of a container in its own order; nobody else may use it any more."""
+        self._lots.append(items)
+        self.count += len(items)
+
+    def pop(self) -> str | None:
+        """Take the next key out of the queue; None when it is empty."""
+        while self._lots:
+            if len(self._lots[0]):
+                self.count -= 1
+                return self._lots[0].popitem()[0]
+            self._lots.popleft()
+        return None
+
+    def discard(self, key: str) -> bool:
+        """Take ``key`` out of its turn; False when it does not wait here."""
+        for lot in self._lots:
+            if key in lot:
+                del lot[key]
+                self.count -= 1
+                return True
+        return False
+
+    def __iter__(self) -> Iterator[str]:
+        """The waiting keys in the order of their turns."""
+        for lot in self._lots:
+            yield from lot.in_order()
+
+    @classmethod
+    def of(cls, keys: Iterable[str]) -> Removals:
+        """A queue of ``keys``."""
+        removals = cls()
+        removals.add(dict.fromkeys(keys))
+        return removals

@@ -1,0 +1,251 @@
+"""Commands on their way through Raft: numbered, sent, sent again, answered once.
+
+1. A command gets its number when it is first sent; the machine applies only the next number of a session, so what is
+   sent again is never applied twice.
+2. Pending commands are sent again exactly when the route to the leader changes, from the lowest unanswered number.
+3. The answer comes from this node's own machine: committed *and* visible here.
+4. At the deadline a command that was never sent is withdrawn (NoLeader: safe to retry); a sent one ends as
+   OutcomeUnknown for its caller and stays in its place until the machine has answered, for its number is taken.
+
+Not safe for concurrent use: the event loop owns it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from cacheflow.errors import NoLeader, OutcomeUnknown, Overloaded, ReplicationError
+from cacheflow.machine import commands
+from cacheflow.machine.commands import Command, Result
+from cacheflow.machine.machine import Settled
+
+Done = Callable[[list[Result] | ReplicationError], None]
+
+# Commands that wait on one node; more are refused at once rather than kept until they time out.
+PENDING_MAX = 100_000
+PENDING_BYTES_MAX = 64 * 1024 * 1024
+# One block: a large batch of small commands travels in one piece.
+BLOCK_COMMANDS_MAX = 10_000
+BLOCK_BYTES_MAX = 1024 * 1024
+# An opened session that is not answered is asked for again: opening is not numbered, so it may get lost.
+OPEN_AGAIN_S = 1.0
+
+
+class Sender(Protocol):
+    """The RaftNode, as proposals see it."""
+
+    def propose(self, block: bytes) -> bool: ...
+
+
+class Proposal:
+    """The commands of one call. done: called once, on the loop."""
+
+    __slots__ = ("commands", "deadline", "done", "first", "results", "size")
+
+    def __init__(self, commands_: Sequence[Command], size: int, deadline: float, done: Done | None) -> None:
+        self.commands = commands_
+        self.size = size
+        self.deadline = deadline
+        self.done = done
+        self.first = 0
+        self.results: list[Result] = []
+
+
+class Proposals:
+    """One process's session and what is pending in it.
+
+    clock: monotonic seconds.  uses: drains the recency buffer, to go with the next block.
+    """
+
+    def __init__(
+        self,
+        sender: Sender,
+        *,
+        member_id: str,
+        nonce: str,
+        clock: Callable[[], float],
+        uses: Callable[[], list[tuple[str, int]]],
+    ) -> None:
+        self._sender = sender
+        self._member_id = member_id
+        self._nonce = nonce
+        self._clock = clock
+        self._uses = uses
+        self._session = 0
+        self._open_sent_at: float | None = None
+        self._has_route = False
+        self._next_number = 1
+        self._unsent: deque[Proposal] = deque()
+        self._sent: deque[Proposal] = deque()
+        self._pending_commands = 0
+        self._pending_bytes = 0
+        self._resend_due = False
+
+    @property
+    def pending(self) -> int:
+        """Commands without an answer."""
+        return self._pending_commands
+
+    def add(self, proposal: Proposal) -> None:
+        """Take a call's commands; ``flush`` sends them."""
+        count = len(proposal.commands)
+        if self._pending_commands + count > PENDING_MAX or self._pending_bytes + proposal.size > PENDING_BYTES_MAX:
+            if proposal.done is not None:
+                proposal.done(Overloaded("too many writes wait on this node"))
+            return
+        self._pending_commands += count
+        self._pending_bytes += proposal.size
+        self._unsent.append(proposal)
+
+    def flush(self) -> None:
+        """Send what was added, in as few blocks as the caps allow."""
+        if not self._has_route:
+            return
+        if not self._session:
+            self._open_session()
+            return
+        if self._resend_due:
+            self._resend()
+        if not self._unsent:
+            return
+        uses = self._uses()
+        if uses:
+            self.send_uses(uses)
+        while self._unsent:
+            block: list[Command] = []
+            size = 0
+            first = self._next_number
+            while self._unsent and len(block) < BLOCK_COMMANDS_MAX and size < BLOCK_BYTES_MAX:
+                proposal = self._unsent.popleft()
+                proposal.first = self._next_number
+                self._next_number += len(proposal.commands)
+                self._sent.append(proposal)
+                block.extend(proposal.commands)
+                size += proposal.size
+            if not self._send(first, block):
+                # The route is broken or full: it will change, or the timer tries again.
+                self._resend_due = True
+                return
+
+    def send_uses(self, uses: list[tuple[str, int]]) -> None:
+        """Recency, unnumbered: lost when the way is."""
+        self._sender.propose(commands.encode_block(0, 0, 0, [commands.recency(uses)]))
+
+    def route_changed(self, has_route: bool) -> None:
+        """The leader, its term or the connection to it is another."""
+        self._has_route = has_route
+        self._open_sent_at = None
+        self._resend_due = bool(self._sent)
+        self.flush()
+
+    def applied(self, settled: list[Settled]) -> None:
+        """The machine has answered blocks, of this session and of others."""
+        for session, first, results in settled:
+            if session == 0:
+                if not self._session:
+                    self._look_for_session(results)
+            elif session == self._session:
+                self._settle(first, results)
+
+    def expire(self) -> None:
+        """Once in a while: end what is past its deadline, and send again what was refused a place."""
+        now = self._clock()
+        while self._unsent and self._unsent[0].deadline <= now:
+            proposal = self._unsent.popleft()
+            self._release(proposal)
+            self._finish(proposal, NoLeader("no leader took the write in time; it was not sent and is safe to retry"))
+        for proposal in self._sent:
+            if proposal.deadline > now:
+                break
+            if proposal.done is not None:
+                self._finish(proposal, OutcomeUnknown("the write was sent and no answer came in time"))
+        self.flush()
+
+    def close(self) -> None:
+        """The node stops: nobody may wait any longer."""
+        for proposal in self._unsent:
+            self._finish(proposal, NoLeader("this node stops; the write was not sent"))
+        for proposal in self._sent:
+            self._finish(proposal, OutcomeUnknown("this node stopped before the answer came"))
+        self._unsent.clear()
+        self._sent.clear()
+
+    # ----------------------------------------------------------------------------------------------------------------
+
+    def _open_session(self) -> None:
+        now = self._clock()
+        if self._open_sent_at is None or now - self._open_sent_at >= OPEN_AGAIN_S:
+            self._open_sent_at = now
+            self._sender.propose(commands.encode_block(0, 0, 0, [commands.open_session(self._member_id, self._nonce)]))
+
+    def _look_for_session(self, results: list[Result]) -> None:
+        for result in results:
+            if len(result) == 3 and result[0] == commands.OK and result[2] == self._nonce:
+                self._session = result[1]
+                self._next_number = 1
+                self.flush()
+                return
+
+    def _lowest(self) -> int:
+        return self._sent[0].first + len(self._sent[0].results) if self._sent else self._next_number
+
+    def _send(self, first: int, block: list[Command]) -> bool:
+        return self._sender.propose(commands.encode_block(self._session, first, self._lowest(), block))
+
+    def _resend(self) -> None:
+        self._resend_due = False
+        block: list[Command] = []
+        size = 0
+        first = self._lowest()
+        for proposal in self._sent:
+            block.extend(proposal.commands[len(proposal.results) :])
+            size += proposal.size
+            if len(block) >= BLOCK_COMMANDS_MAX or size >= BLOCK_BYTES_MAX:
+                if not self._send(first, block):
+                    self._resend_due = True
+                    return
+                first += len(block)
+                block, size = [], 0
+        if block and not self._send(first, block):
+            self._resend_due = True
+
+    def _settle(self, first: int, results: list[Result]) -> None:
+        for number, result in enumerate(results, first):
+            if not self._sent or number != self._lowest():
+                continue
+            status = result[0]
+            if status == commands.UNKNOWN_SESSION:
+                self._session_lost()
+                return
+            if status == commands.OUT_OF_ORDER:
+                # A block before this one did not arrive; the machine expects our lowest.
+                self._resend_due = True
+                return
+            proposal = self._sent[0]
+            proposal.results.append(result)
+            if len(proposal.results) == len(proposal.commands):
+                self._sent.popleft()
+                self._release(proposal)
+                self._finish(proposal, proposal.results)
+
+    def _session_lost(self) -> None:
+        """Another start of this member took the session's place, or the member was removed."""
+        self._session = 0
+        self._open_sent_at = None
+        lost, self._sent = self._sent, deque()
+        for proposal in lost:
+            self._release(proposal)
+            self._finish(proposal, OutcomeUnknown("the session was closed before the answer came"))
+        self.flush()
+
+    def _release(self, proposal: Proposal) -> None:
+        self._pending_commands -= len(proposal.commands)
+        self._pending_bytes -= proposal.size
+
+    @staticmethod
+    def _finish(proposal: Proposal, outcome: list[Result] | ReplicationError) -> None:
+        done, proposal.done = proposal.done, None
+        if done is not None:
+            done(outcome)

@@ -1,0 +1,348 @@
+"""PySyncObj, driven by our loop: every seam that we touch, in one place.
+
+PySyncObj decides who leads, what a follower appends and what is committed. Around it:
+
+1. The journal takes the place of its log, our link the place of its transport; neither its poller, its serializer,
+   its threads nor its pickle are used.
+2. The commit index never goes back, and a leader never commits what it has not flushed itself (audit 9).
+3. A campaign starts with a pre-vote (dissertation 9.6), and only where this node is a voter (4.2.1).
+4. A method ``__name`` of SyncObj is overridden as ``_SyncObj__name``. ``SEAMS`` lists what we rely on; the constructor
+   fails loudly on any other version.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import pysyncobj.syncobj as pysyncobj_module
+from pysyncobj import SyncObj, SyncObjConf
+from pysyncobj.node import Node
+from pysyncobj.transport import Transport
+from pysyncobj.version import VERSION
+
+from cacheflow.errors import ConfigError
+from cacheflow.raft.journal import Journal
+
+PYSYNCOBJ_VERSION = "0.3.17"
+# Methods of SyncObj that are overridden or called by name, and attributes that are read or written.
+SEAMS = (
+    "_SyncObj__onBecomeLeader",
+    "_SyncObj__setState",
+    "_SyncObj__sendAppendEntries",
+    "_SyncObj__applyLogEntries",
+    "_SyncObj__tryLogCompaction",
+    "_SyncObj__getEntries",
+    "_SyncObj__generateRaftTimeout",
+    "_SyncObj__setCurrentTerm",
+    "_SyncObj__updateClusterConfiguration",
+    "_SyncObj__onMessageReceived",
+    "_checkCommandsToApply",
+    "_onTick",
+)
+
+FOLLOWER, CANDIDATE, LEADER = 0, 1, 2
+ROLE_NAMES = ("follower", "candidate", "leader")
+
+
+class Driver(Protocol):
+    """What the core calls back: the RaftNode."""
+
+    def send_vote_message(self, node_id: str, message: dict[str, Any]) -> None: ...
+    def apply_committed(self) -> None: ...
+    def propose_queued(self) -> None: ...
+    def replicate(self) -> None: ...
+    def start_pre_vote(self) -> None: ...
+    def may_campaign(self) -> bool: ...
+    def before_leading(self) -> None: ...
+    def role_changed(self) -> None: ...
+
+
+class Link(Transport):  # type: ignore[misc]
+    """Where PySyncObj believes its network to be: vote messages pass through, all else is answered by the node."""
+
+    def __init__(self, driver: Driver) -> None:
+        super().__init__(None, None, [])
+        self._driver = driver
+
+    ready = True
+
+    def send(self, node: Node, message: dict[str, Any]) -> None:
+        """Votes and timeout_now leave through the node's guards; our own acknowledgements stand for next_node_idx."""
+        if message["type"] != "next_node_idx":
+            self._driver.send_vote_message(node.id, message)
+
+    def addNode(self, node: Node) -> None:
+        """The membership opens connections itself."""
+
+    def dropNode(self, node: Node) -> None:
+        """The membership closes connections itself."""
+
+    def destroy(self) -> None:
+        """Nothing is held here."""
+
+
+class _NoPoller:
+    """The event loop has polled already."""
+
+    def poll(self, timeout: float) -> None:
+        return
+
+
+class Core(SyncObj):  # type: ignore[misc]
+    """One node's Raft state. Not safe for concurrent use: the event loop owns it."""
+
+    def __init__(
+        self,
+        node_id: str,
+        journal: Journal,
+        driver: Driver,
+        *,
+        election_timeout_s: float,
+        heartbeat_s: float,
+        random: Callable[[], float],
+    ) -> None:
+        check_pysyncobj()
+        self._driver = driver
+        self._journal = journal
+        self._commit_index = 0
+        self._election_timeout_s = election_timeout_s
+        self._random = random
+        self._pre_vote_won = False
+        self._asked_to_lead = False
+        if len(journal) == 0:
+            journal.add(b"\x01", 1, 0)
+        conf = SyncObjConf(
+            autoTick=False,
+            dynamicMembershipChange=False,
+            raftMinTimeout=election_timeout_s,
+            raftMaxTimeout=2 * election_timeout_s,
+            appendEntriesPeriod=heartbeat_s,
+            connectionTimeout=10 * election_timeout_s,
+            # An ex-leader without a quorum must know it soon (audit 18).
+            leaderFallbackTimeout=2 * election_timeout_s,
+        )
+        super().__init__(Node(node_id), [], conf=conf, transport=Link(driver))
+        self._poller = _NoPoller()
+        self._SyncObj__raftLog = journal
+        self._SyncObj__raftCurrentTerm = max(journal.getCurrentTerm(), journal.last_term)
+        self._SyncObj__votedForNodeId = journal.getVotedForNodeId()
+        self._commit_index = journal.getRaftCommitIndex()
+        self._SyncObj__raftLastApplied = journal.first_index
+
+    # What PySyncObj reads and writes under these names ------------------------------------------------------------
+
+    @property
+    def _SyncObj__raftCommitIndex(self) -> int:
+        return self._commit_index
+
+    @_SyncObj__raftCommitIndex.setter
+    def _SyncObj__raftCommitIndex(self, index: int) -> None:
+        if self.is_leader and index > self._journal.durable_index:
+            index = self._journal.durable_index
+            # Clipping must not commit an older term's entry by counting (dissertation 3.6.2).
+            if self._journal.term_at(index) != self.term:
+                return
+        if index > self._commit_index:
+            self._commit_index = index
+
+    def _SyncObj__getEntries(
+        self, first: int | None, count: int | None = None, max_bytes: int | None = None
+    ) -> list[tuple[bytes, int, int]]:
+        """As PySyncObj's own, without copying the tail of the log."""
+        first_index = self._journal.first_index
+        if first is None or first < first_index:
+            return []
+        position = first - first_index
+        if count == 1:
+            return [self._journal[position]] if position < len(self._journal) else []
+        return self._journal[position:] if count is None else self._journal[position : position + count]  # type: ignore[return-value]
+
+    def _SyncObj__generateRaftTimeout(self) -> float:
+        factor = self._random()
+        if self.role == CANDIDATE or self.__dict__.get("_SyncObj__raftLeader") is None:
+            # Between rounds without a leader: long enough for a round, short enough not to be an outage.
+            return self._election_timeout_s * (0.3 + 0.5 * factor)
+        return self._election_timeout_s * (1 + factor)
+
+    def _SyncObj__applyLogEntries(self) -> bool:
+        self._driver.apply_committed()
+        return False
+
+    def _SyncObj__sendAppendEntries(self) -> None:
+        self._SyncObj__newAppendEntriesTime = self.now() + self.conf.appendEntriesPeriod
+        self._driver.replicate()
+
+    def _SyncObj__tryLogCompaction(self) -> None:
+        """Snapshots are the node's."""
+
+    def _checkCommandsToApply(self) -> None:
+        self._driver.propose_queued()
+
+    def _SyncObj__onBecomeLeader(self) -> None:
+        self._driver.before_leading()
+        super()._SyncObj__onBecomeLeader()
+
+    def _SyncObj__setState(self, state: int) -> None:
+        before = self.role
+        super()._SyncObj__setState(state)
+        if before != state:
+            self._driver.role_changed()
+
+    # What the node uses -------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def now() -> float:
+        """The clock of PySyncObj's deadlines, in seconds."""
+        return float(pysyncobj_module.monotonicTime())
+
+    @property
+    def role(self) -> int:
+        """FOLLOWER, CANDIDATE or LEADER."""
+        state: int = self.__dict__.get("_SyncObj__raftState", FOLLOWER)
+        return state
+
+    @property
+    def is_leader(self) -> bool:
+        """This node leads, or believes so."""
+        return self.role == LEADER
+
+    @property
+    def leader_id(self) -> str | None:
+        """The leader as this node knows it."""
+        leader = self._SyncObj__raftLeader
+        return None if leader is None else str(leader.id)
+
+    @property
+    def term(self) -> int:
+        """The current term."""
+        term: int = self._SyncObj__raftCurrentTerm
+        return term
+
+    @property
+    def commit_index(self) -> int:
+        """The highest index known to be committed."""
+        return self._commit_index
+
+    @property
+    def last_applied(self) -> int:
+        """The highest index applied to the machine."""
+        index: int = self._SyncObj__raftLastApplied
+        return index
+
+    @last_applied.setter
+    def last_applied(self, index: int) -> None:
+        self._SyncObj__raftLastApplied = index
+
+    @property
+    def noop_index(self) -> int | None:
+        """Index of the no-op with which this node began its last leadership."""
+        index: int | None = self._SyncObj__noopIDx
+        return index
+
+    @property
+    def has_settled(self) -> bool:
+        """This leader's no-op is committed and applied: it knows what is committed."""
+        return self.is_leader and self.noop_index is not None and self.last_applied >= self.noop_index
+
+    @property
+    def voter_ids(self) -> list[str]:
+        """The other voters of the configuration in force, in order."""
+        return sorted(node.id for node in self._SyncObj__otherNodes)
+
+    def tick(self) -> None:
+        """One turn: elect, commit, apply, propose, replicate."""
+        if self.role != LEADER and self._SyncObj__raftElectionDeadline < self.now():
+            if not self._driver.may_campaign():
+                self._SyncObj__raftElectionDeadline = math.inf
+            elif not (self._pre_vote_won or self._SyncObj__transferInProgress):
+                self._SyncObj__raftElectionDeadline = self.now() + self._SyncObj__generateRaftTimeout()
+                self._driver.start_pre_vote()
+            self._pre_vote_won = False
+            self._asked_to_lead = bool(self._SyncObj__transferInProgress)
+        self._onTick(0.0)
+
+    def campaign(self) -> None:
+        """A majority would vote for this node: let the next tick ask for it."""
+        self._pre_vote_won = True
+        self._SyncObj__raftElectionDeadline = 0.0
+
+    def expect_election(self, within_s: float) -> None:
+        """The leader is gone: campaign at a random moment within ``within_s`` seconds."""
+        if self.role == LEADER:
+            return
+        self._SyncObj__raftLeader = None
+        self._SyncObj__raftElectionDeadline = min(
+            self._SyncObj__raftElectionDeadline, self.now() + within_s * self._random()
+        )
+
+    def postpone_election(self) -> None:
+        """A leader was heard, or this node may campaign from now on."""
+        self._SyncObj__raftElectionDeadline = self.now() + self._SyncObj__generateRaftTimeout()
+
+    def receive(self, node_id: str, message: dict[str, Any]) -> None:
+        """Hand PySyncObj a message that the guards have let through."""
+        self._SyncObj__onMessageReceived(Node(node_id), message)
+
+    def adopt_term(self, term: int) -> None:
+        """Somebody is in a later term: follow, without a vote."""
+        if term > self.term:
+            self._SyncObj__setCurrentTerm(term, None)
+            self.step_down()
+
+    def step_down(self) -> None:
+        """Stop leading or campaigning."""
+        self._SyncObj__raftLeader = None
+        self._SyncObj__setState(FOLLOWER)
+        self.postpone_election()
+
+    def acknowledge(self, node_id: str, match_index: int | None) -> None:
+        """A follower answered; ``match_index`` counts towards the commit index when it is a voter."""
+        node = Node(node_id)
+        if node not in self._SyncObj__otherNodes:
+            return
+        self._SyncObj__lastResponseTime[node] = self.now()
+        if match_index is not None and match_index > self._SyncObj__raftMatchIndex.get(node, 0):
+            self._SyncObj__raftMatchIndex[node] = match_index
+
+    @property
+    def asked_to_lead(self) -> bool:
+        """The leader has asked this node to take over."""
+        return self._asked_to_lead
+
+    def ask_to_lead(self, node_id: str) -> bool:
+        """Send timeout_now (dissertation 3.10) when that voter has everything; whether it was sent."""
+        if self._SyncObj__raftMatchIndex.get(Node(node_id), 0) != self._journal.last_index:
+            return False
+        self.transferLeadership(Node(node_id))
+        return True
+
+    def set_voters(self, node_ids: Iterable[str]) -> None:
+        """Take the other voters of the latest configuration in the log (dissertation 4.1: committed or not)."""
+        nodes = [Node(node_id) for node_id in node_ids]
+        for node in nodes:
+            if node not in self._SyncObj__otherNodes:
+                self._SyncObj__lastResponseTime[node] = self.now()
+        self._SyncObj__updateClusterConfiguration(nodes)
+
+    def set_connected(self, node_id: str, connected: bool) -> None:
+        """A link came up or went away."""
+        if connected:
+            self._SyncObj__connectedNodes.add(Node(node_id))
+        else:
+            self._SyncObj__connectedNodes.discard(Node(node_id))
+
+    def restart_at(self, index: int) -> None:
+        """The machine holds a snapshot at ``index`` now."""
+        self._SyncObj__raftLastApplied = index
+        self._commit_index = max(self._commit_index, index)
+
+
+def check_pysyncobj() -> None:
+    """Fail loudly when PySyncObj's inside may not be what this module relies on. Raises ConfigError."""
+    missing = [name for name in SEAMS if not hasattr(SyncObj, name)]
+    if VERSION != PYSYNCOBJ_VERSION or missing:
+        raise ConfigError(
+            f"pysyncobj {VERSION} is installed, {PYSYNCOBJ_VERSION} is needed: pip install pysyncobj=={PYSYNCOBJ_VERSION}"
+        )

@@ -1,0 +1,214 @@
+"""The data directory: one process at a time, and who this node is.
+
+``lock`` is held as long as the node runs. ``identity`` keeps the node id and the *incarnation*, which is new whenever
+the journal is: whoever lost its memory is another member, and cannot vote for the one before.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+from cacheflow.errors import ConfigError
+from cacheflow.raft.disk import RealDisk
+
+FORMAT_VERSION: Final = 1
+# Two segments of the journal: less could not even start, and would stop soon.
+FREE_BYTES_MIN: Final = 32 * 1024 * 1024
+# In memory the snapshots and the journal of a cache with values need more.
+_SHARED_MEMORY: Final = Path("/dev/shm")
+_SHARED_MEMORY_FREE_MIN: Final = 256 * 1024 * 1024
+
+_LOCK = "lock"
+_IDENTITY = "identity"
+_INCARNATION = re.compile(r"[0-9a-f]{16}")
+_EPHEMERAL = re.compile(r"cacheflow-\d+-[0-9a-f]{16}")
+
+
+class DataDirectory:
+    """Holds the directory until ``close``; a context manager too.
+
+    path, node_id, incarnation: what it found or made. ``ephemeral`` makes a directory in memory that ``close`` removes,
+    with a new incarnation every time, and removes those that dead processes left.
+    Raises ConfigError: in use, of another node, damaged, not writable, full.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        node_id: str | None = None,
+        ephemeral: bool = False,
+        random_bytes: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self._random_bytes = random_bytes
+        self._ephemeral = ephemeral
+        self._lock = -1
+        try:
+            self.path = self._make_ephemeral() if ephemeral else self._make(path)
+        except OSError as error:
+            raise ConfigError(f"data directory {path}: {_reason(error)}; give another --data-dir") from None
+        try:
+            self.node_id, self.incarnation = self._identify(node_id)
+        except OSError as error:
+            self.close()
+            raise ConfigError(
+                f"data directory {self.path}: {_reason(error)}; make room or give another --data-dir"
+            ) from None
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Give the directory free, and remove an ephemeral one."""
+        if self._lock >= 0:
+            if self._ephemeral:
+                shutil.rmtree(self.path, ignore_errors=True)
+            os.close(self._lock)
+            self._lock = -1
+
+    def __enter__(self) -> DataDirectory:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _make(self, path: Path) -> Path:
+        path = path.absolute()
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = _take_lock(path)
+        if lock < 0:
+            owner = (path / _LOCK).read_text(errors="replace").strip() or "unknown"
+            raise ConfigError(f"data directory {path} is in use by process {owner}; stop it or give another --data-dir")
+        self._lock = lock
+        return path
+
+    def _make_ephemeral(self) -> Path:
+        base = _memory()
+        for name in os.listdir(base):  # noqa: PTH208 - names, not paths
+            if _EPHEMERAL.fullmatch(name):
+                _remove_if_dead(base / name)
+        while True:
+            path = base / f"cacheflow-{os.getpid()}-{self._random_bytes(8).hex()}"
+            path.mkdir(mode=0o700)
+            try:
+                self._lock = _take_lock(path)
+            except FileNotFoundError:
+                continue  # another node that starts now took it for a leftover
+            if self._lock >= 0:
+                return path
+
+    def _identify(self, node_id: str | None) -> tuple[str, str]:
+        """Read the identity, or make one. (node id, incarnation)"""
+        disk = RealDisk()
+        file = self.path / _IDENTITY
+        names = disk.list(self.path)
+        has_journal = any(name.startswith("journal-") and name.endswith(".cfj") for name in names)
+        has_snapshot = any(name.startswith("snapshot-") and name.endswith(".cfs") for name in names)
+        rejoin = f"remove {self.path} and start again with --seed: the node rejoins as a new member"
+        if has_snapshot and not has_journal:
+            raise ConfigError(f"data directory {self.path} has a snapshot and no journal; {rejoin}")
+        if _IDENTITY in names:
+            known_id, incarnation = _read_identity(file, rejoin)
+            if node_id not in (None, known_id):
+                raise ConfigError(
+                    f"data directory {self.path} belongs to node {known_id}, not {node_id}; give --node-id {known_id}, "
+                    "or another --data-dir"
+                )
+            if has_journal:
+                return known_id, incarnation
+            node_id = known_id
+        elif has_journal:
+            raise ConfigError(f"data directory {self.path} has a journal and no file {_IDENTITY}; {rejoin}")
+        if disk.free_bytes(self.path) < FREE_BYTES_MIN:
+            free = disk.free_bytes(self.path) // 1024 // 1024
+            raise ConfigError(
+                f"data directory {self.path}: {free} MiB are free, {FREE_BYTES_MIN // 1024 // 1024} are needed; make room "
+                "or give another --data-dir"
+            )
+        node_id = node_id or str(uuid.UUID(bytes=self._random_bytes(16), version=4))
+        incarnation = self._random_bytes(8).hex()
+        text = json.dumps({"format_version": FORMAT_VERSION, "node_id": node_id, "incarnation": incarnation}, indent=2)
+        temporary = file.with_name(_IDENTITY + ".new")
+        handle = disk.open(temporary, create=True)
+        try:
+            disk.write(handle, 0, f"{text}\n".encode())
+            disk.sync(handle)
+        finally:
+            disk.close(handle)
+        disk.rename(temporary, file)
+        disk.sync_directory(self.path)
+        return node_id, incarnation
+
+
+def _read_identity(file: Path, rejoin: str) -> tuple[str, str]:
+    try:
+        identity = json.loads(file.read_bytes())
+        version, node_id, incarnation = identity["format_version"], identity["node_id"], identity["incarnation"]
+    except (ValueError, KeyError, TypeError):
+        raise ConfigError(f"{file} is unreadable; {rejoin}") from None
+    if version != FORMAT_VERSION:
+        raise ConfigError(f"{file} has format version {version}; this program knows {FORMAT_VERSION}")
+    if (
+        type(node_id) is not str
+        or not node_id
+        or type(incarnation) is not str
+        or not _INCARNATION.fullmatch(incarnation)
+    ):
+        raise ConfigError(f"{file} is unreadable; {rejoin}")
+    return node_id, incarnation
+
+
+def _take_lock(directory: Path) -> int:
+    """A descriptor that holds the lock, with our process id in the file; -1 when somebody else has it."""
+    handle = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+    except BlockingIOError:
+        os.close(handle)
+        return -1
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
+def _memory() -> Path:
+    """Where an ephemeral directory goes: memory when there is enough, else the temporary folder."""
+    try:
+        if os.access(_SHARED_MEMORY, os.W_OK | os.X_OK):
+            if shutil.disk_usage(_SHARED_MEMORY).free >= _SHARED_MEMORY_FREE_MIN:
+                return _SHARED_MEMORY
+    except OSError:
+        pass
+    return Path(tempfile.gettempdir())
+
+
+def _remove_if_dead(path: Path) -> None:
+    """Remove the directory if it is ours and nobody holds its lock."""
+    try:
+        if path.is_symlink() or path.stat().st_uid != os.getuid():
+            return
+        lock = _take_lock(path)
+    except OSError:  # gone meanwhile, or not a directory
+        return
+    if lock >= 0:
+        shutil.rmtree(path, ignore_errors=True)
+        os.close(lock)
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)

@@ -1,0 +1,211 @@
+"""The few calls that durable state needs from a disk, the real disk, and the thread that makes them.
+
+Every call is synchronous and may block; errors are OSError. A simulation replaces ``RealDisk`` with a disk in memory
+that loses and tears what was not flushed, and ``ThreadWriter`` with a scheduler of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import shutil
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
+
+# Written at once where the file system cannot reserve space.
+_ZEROS = bytes(1 << 20)
+
+
+class Disk(Protocol):
+    """What journal and snapshots call. A handle is an opaque int; offsets and lengths are bytes."""
+
+    def list(self, directory: Path) -> list[str]:
+        """Names of the files in ``directory``, in no order."""
+
+    def read(self, path: Path, offset: int = 0, length: int = -1) -> bytes:
+        """Up to ``length`` bytes from ``offset``, all of them for -1; fewer only at the end of the file."""
+
+    def size(self, path: Path) -> int:
+        """Length of the file."""
+
+    def open(self, path: Path, create: bool = False) -> int:
+        """A handle for writing. With ``create`` the file is made, or emptied when it is there."""
+
+    def close(self, handle: int) -> None:
+        """Give the handle back; flushes nothing."""
+
+    def preallocate(self, handle: int, length: int) -> None:
+        """Make the file ``length`` bytes long, with its space reserved and zeros behind what it holds."""
+
+    def write(self, handle: int, offset: int, data: bytes) -> None:
+        """Write all of ``data``; after a crash of the machine any part of it may be there until ``sync``."""
+
+    def sync(self, handle: int) -> None:
+        """Return once the file's bytes and length are durable (fdatasync)."""
+
+    def truncate(self, handle: int, length: int) -> None:
+        """Cut the file."""
+
+    def rename(self, old: Path, new: Path) -> None:
+        """Replace ``new`` atomically; durable after ``sync_directory``."""
+
+    def remove(self, path: Path) -> None:
+        """Unlink the file; durable after ``sync_directory``."""
+
+    def sync_directory(self, directory: Path) -> None:
+        """Return once names made, renamed and removed in ``directory`` are durable."""
+
+    def free_bytes(self, directory: Path) -> int:
+        """Space left for this user."""
+
+
+class RealDisk:
+    """The operating system's files. Safe to use from any thread."""
+
+    def list(self, directory: Path) -> list[str]:
+        return os.listdir(directory)  # noqa: PTH208 - names, not paths
+
+    def read(self, path: Path, offset: int = 0, length: int = -1) -> bytes:
+        with path.open("rb", buffering=0) as file:
+            if length < 0:
+                length = max(0, os.fstat(file.fileno()).st_size - offset)
+            file.seek(offset)
+            parts = []
+            while length > 0:
+                part = file.read(length)
+                if not part:
+                    break
+                parts.append(part)
+                length -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def size(self, path: Path) -> int:
+        return path.stat().st_size
+
+    def open(self, path: Path, create: bool = False) -> int:
+        flags = os.O_RDWR | os.O_CLOEXEC
+        return os.open(path, flags | os.O_CREAT | os.O_TRUNC if create else flags, 0o600)
+
+    def close(self, handle: int) -> None:
+        os.close(handle)
+
+    def preallocate(self, handle: int, length: int) -> None:
+        present = os.fstat(handle).st_size
+        if present >= length:
+            return
+        try:
+            os.posix_fallocate(handle, 0, length)
+            return
+        except AttributeError:  # not on this system
+            pass
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                raise
+        for offset in range(present, length, len(_ZEROS)):
+            self.write(handle, offset, _ZEROS[: length - offset])
+
+    def write(self, handle: int, offset: int, data: bytes) -> None:
+        written = os.pwrite(handle, data, offset)
+        if written == len(data):
+            return
+        rest = memoryview(data)
+        while written < len(data):  # a nearly full disk or a signal: go on, or meet the error
+            step = os.pwrite(handle, rest[written:], offset + written)
+            if step == 0:
+                raise OSError(errno.EIO, "nothing was written")
+            written += step
+
+    def sync(self, handle: int) -> None:
+        if sys.platform == "darwin":
+            # macOS calls fsync done when the drive's cache has the data.
+            import fcntl
+
+            fcntl.fcntl(handle, fcntl.F_FULLFSYNC)
+        else:
+            os.fdatasync(handle)
+
+    def truncate(self, handle: int, length: int) -> None:
+        os.ftruncate(handle, length)
+
+    def rename(self, old: Path, new: Path) -> None:
+        old.replace(new)
+
+    def remove(self, path: Path) -> None:
+        path.unlink()
+
+    def sync_directory(self, directory: Path) -> None:
+        handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+    def free_bytes(self, directory: Path) -> int:
+        return shutil.disk_usage(directory).free
+
+
+class ThreadWriter:
+    """One thread that runs disk work in order and hands each outcome back on the event loop.
+
+    The loop owns the object: ``submit`` and ``close`` are called on the loop's thread only.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, name: str = "cacheflow-journal") -> None:
+        self._loop = loop
+        self._work: SimpleQueue[tuple[Callable[[], Any], Callable[[Any], None]] | None] = SimpleQueue()
+        self._settled: SimpleQueue[tuple[Callable[[Any], None], Any]] = SimpleQueue()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def defer(self, call: Callable[[], None]) -> None:
+        """Run ``call`` after what is ready on the loop now: what one turn of the loop appends is flushed together."""
+        if self._closed:
+            call()
+        else:
+            self._loop.call_soon(call)
+
+    def submit(self, work: Callable[[], T], done: Callable[[T | BaseException], None]) -> None:
+        """Run ``work`` on the thread, then ``done(result or exception)`` on the loop. Does not block."""
+        if self._closed:
+            done(_outcome(work))
+        else:
+            self._work.put((work, done))
+
+    def close(self) -> None:
+        """Run everything that was submitted, and what its ``done`` submits in turn, then stop. Blocks."""
+        if self._closed:
+            return
+        self._work.put(None)
+        self._thread.join()
+        self._closed = True
+        self._settle()
+
+    def _run(self) -> None:
+        while (item := self._work.get()) is not None:
+            work, done = item
+            self._settled.put((done, _outcome(work)))
+            # A closed loop gets no more calls; close() settles what is left.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._settle)
+
+    def _settle(self) -> None:
+        while not self._settled.empty():
+            done, outcome = self._settled.get()
+            done(outcome)
+
+
+def _outcome(work: Callable[[], T]) -> T | BaseException:
+    """What ``work`` returned or raised."""
+    try:
+        return work()
+    except BaseException as error:  # whatever it is, it is the caller's to judge, not the thread's to die of
+        return error

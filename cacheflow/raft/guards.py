@@ -1,0 +1,168 @@
+"""The Raft rules that PySyncObj leaves out, enforced where messages enter.
+
+Each guard names the section of Ongaro's dissertation ("Consensus: Bridging Theory and Practice") that it restores:
+
+1. A follower deletes entries only on a proven conflict, and never committed ones (3.5, 3.6.3).
+2. It acknowledges exactly what it has verified against the leader's message, and takes no commit index above that (3.5).
+3. A rejection carries the term and first index of the conflict, so that the leader backs off a term at a time (3.5).
+4. Every reply carries a term, and an old leader is told the new one (3.3).
+5. A vote counts once, from a voter of the configuration with the incarnation that it names (3.4, 11.2).
+6. What comes from a socket is checked for its shape first.
+
+The functions are pure: they look at the journal and the message, and say what to do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+Entry = tuple[bytes, int, int]
+INDEX_MAX = 2**62
+
+
+class BadMessage(Exception):
+    """A peer's message has the wrong shape; it is dropped."""
+
+
+class SafetyViolation(Exception):
+    """A leader contradicts what is committed here: Raft was broken somewhere. The node stops rather than forget."""
+
+
+class Log(Protocol):
+    """What the guards look at."""
+
+    first_index: int
+    last_index: int
+
+    def term_at(self, index: int) -> int | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Go on with these: ``entries`` follow ``prev_index``; everything up to ``verified`` is as the leader has it."""
+
+    prev_index: int
+    prev_term: int
+    entries: list[Entry]
+    verified: int
+    commit_index: int
+    truncates: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """The log does not contain the leader's previous entry: where it may try next."""
+
+    last_index: int
+    conflict_term: int
+    conflict_index: int
+
+
+def natural(message: dict[str, Any], name: str) -> int:
+    """A field that must be an integer from 0 to 2^62. Raises BadMessage."""
+    value = message.get(name)
+    if type(value) is not int or not 0 <= value <= INDEX_MAX:
+        raise BadMessage(f"{message.get('type')}: {name} is {value!r}")
+    return value
+
+
+def entries_of(message: dict[str, Any], prev_index: int) -> list[Entry]:
+    """The entries of an append message: contiguous behind ``prev_index``, terms not falling. Raises BadMessage."""
+    raw = message.get("entries")
+    if type(raw) is not list:
+        raise BadMessage("append_entries: no entries")
+    entries: list[Entry] = []
+    index, term = prev_index, 0
+    for item in raw:
+        if type(item) is not list or len(item) != 3:
+            raise BadMessage("append_entries: an entry is not [command, index, term]")
+        command, entry_index, entry_term = item
+        if type(command) is not bytes or not command or type(entry_index) is not int or type(entry_term) is not int:
+            raise BadMessage("append_entries: an entry's field has the wrong type")
+        index += 1
+        if entry_index != index or not term <= entry_term <= INDEX_MAX:
+            raise BadMessage(f"append_entries: entry {entry_index} of term {entry_term} where {index} was due")
+        term = entry_term
+        entries.append((command, entry_index, entry_term))
+    return entries
+
+
+def check_append(log: Log, commit_index: int, message: dict[str, Any]) -> Append | Reject:
+    """What a follower does with an append message of the current term.
+
+    log: this node's.  commit_index: this node's own.  Raises BadMessage, SafetyViolation.
+    """
+    prev_index = natural(message, "prevLogIdx")
+    prev_term = natural(message, "prevLogTerm")
+    leader_commit = natural(message, "commit_index")
+    entries = entries_of(message, prev_index)
+    verified = prev_index + len(entries)
+
+    if prev_index < log.first_index:
+        # The snapshot covers this part, and what a snapshot holds is committed: every leader has it (3.6.3).
+        entries = entries[log.first_index - prev_index :]
+        prev_index = log.first_index
+        verified = max(verified, prev_index)
+        prev_term = log.term_at(prev_index) or 0
+    elif prev_index > log.last_index:
+        return Reject(log.last_index, 0, log.last_index + 1)
+    else:
+        own_term = log.term_at(prev_index)
+        if own_term != prev_term:
+            if prev_index <= commit_index:
+                raise SafetyViolation(
+                    f"entry {prev_index} is committed here in term {own_term}, the leader has {prev_term}"
+                )
+            return Reject(log.last_index, own_term or 0, first_of_term(log, prev_index))
+
+    known = 0
+    for _, index, term in entries:
+        own_term = log.term_at(index)
+        if own_term != term:
+            break
+        prev_index, prev_term = index, term
+        known += 1
+    entries = entries[known:]
+    truncates = bool(entries) and prev_index < log.last_index
+    if truncates and prev_index < commit_index:
+        raise SafetyViolation(f"entry {prev_index + 1} is committed here, the leader has another")
+    if not entries:
+        # PySyncObj would delete whatever stands behind prevLogIdx: show it the end of its own log.
+        prev_index = log.last_index
+        prev_term = log.term_at(prev_index) or 0
+    return Append(prev_index, prev_term, entries, verified, min(leader_commit, verified), truncates)
+
+
+def first_of_term(log: Log, index: int) -> int:
+    """The first index of the run of entries that have the same term as the one at ``index``."""
+    term = log.term_at(index)
+    while index - 1 > log.first_index and log.term_at(index - 1) == term:
+        index -= 1
+    return index
+
+
+def next_after_reject(log: Log, message: dict[str, Any], match_index: int) -> int:
+    """The leader's next index for a follower that rejected: behind its conflict, never at or below what it has verified.
+
+    Fast back-off of dissertation 3.5: the last own entry of the conflicting term, else the first of the follower's.
+    """
+    last_index = natural(message, "last")
+    conflict_term = natural(message, "conflict_term")
+    conflict_index = natural(message, "conflict_index")
+    candidate = min(conflict_index, last_index + 1, log.last_index + 1)
+    if conflict_term:
+        index = min(last_index, log.last_index)
+        while index > max(log.first_index, match_index):
+            term = log.term_at(index)
+            if term is not None and term <= conflict_term:
+                if term == conflict_term:
+                    candidate = index + 1
+                break
+            index -= 1
+    return max(candidate, match_index + 1)
+
+
+def is_up_to_date(log_index: int, log_term: int, message: dict[str, Any]) -> bool:
+    """The election restriction (3.6.1): the candidate's log is at least as complete as ours."""
+    return (natural(message, "last_log_term"), natural(message, "last_log_index")) >= (log_term, log_index)

@@ -1,0 +1,134 @@
+"""Listener: the port on which peers arrive.
+
+asyncio's own server, when descriptors run out, logs and sets a timer a hundred times for one failed accept, and
+cannot be asked whether it listens. This one pauses, says so once, and goes on as soon as there are descriptors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+from collections.abc import Callable
+from typing import Final
+
+from cacheflow.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+# Waiting for accept in the kernel; also how many are accepted in one turn of the loop.
+_BACKLOG: Final = 64
+# Between two tries when there are no descriptors or no memory.
+_PAUSE_S: Final = 0.1
+_EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+
+
+class Listener:
+    """Accepts on one address and gives every connection a protocol of ``factory``. The event loop owns it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, factory: Callable[[], asyncio.BaseProtocol]) -> None:
+        self._loop = loop
+        self._factory = factory
+        self._socket: socket.socket | None = None
+        self._retry: asyncio.TimerHandle | None = None
+        self._welcomes: set[asyncio.Task[None]] = set()
+
+    @property
+    def healthy(self) -> bool:
+        """Whether new connections are being accepted: false before, after, and while there are no descriptors."""
+        return self._socket is not None and self._retry is None
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens, with the real port. Raises RuntimeError when it does not."""
+        if self._socket is None:
+            raise RuntimeError("the listener is not open")
+        host, port = self._socket.getsockname()[:2]
+        return host, port
+
+    async def open(self, host: str, port: int) -> None:
+        """Bind and listen; port 0 lets the system choose. Raises ConfigError that says what to do."""
+        sock: socket.socket | None = None
+        try:
+            # One address, IPv4 first: a name with two would get two ports when the system chooses.
+            found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            family, kind, protocol, _, address = min(found, key=lambda info: info[0] != socket.AF_INET)
+            sock = socket.socket(family, kind, protocol)
+            sock.setblocking(False)
+            # A restarted node gets its port back although old connections still linger in TIME_WAIT.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(address)
+            sock.listen(_BACKLOG)
+        except OSError as error:
+            if sock is not None:
+                sock.close()
+            raise ConfigError(_advice(host, port, error)) from None
+        self._socket = sock
+        self._loop.add_reader(sock, self._accept)
+
+    async def close(self) -> None:
+        """Stop listening; connections that were accepted live on."""
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        if self._socket is not None:
+            self._loop.remove_reader(self._socket)
+            self._socket.close()
+            self._socket = None
+        for task in list(self._welcomes):
+            task.cancel()
+        await asyncio.gather(*self._welcomes, return_exceptions=True)
+
+    def _accept(self) -> None:
+        assert self._socket is not None
+        for _ in range(_BACKLOG):
+            try:
+                sock, _ = self._socket.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    self._pause(error)
+                    return
+                continue  # that one connection died before it was accepted
+            sock.setblocking(False)
+            task = self._loop.create_task(self._welcome(sock))
+            self._welcomes.add(task)
+            task.add_done_callback(self._welcomes.discard)
+
+    async def _welcome(self, sock: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(self._factory, sock)
+        except OSError as error:
+            sock.close()
+            logger.debug("an accepted connection could not be used: %s", error)
+        except asyncio.CancelledError:
+            sock.close()
+            raise
+
+    def _pause(self, error: OSError) -> None:
+        # The kernel keeps reporting the waiting connection: without a pause this would take all of the CPU.
+        assert self._socket is not None
+        logger.error("peers cannot connect for the moment: %s; raise the limit (ulimit -n)", error.strerror)
+        self._loop.remove_reader(self._socket)
+        self._retry = self._loop.call_later(_PAUSE_S, self._resume)
+
+    def _resume(self) -> None:
+        self._retry = None
+        if self._socket is not None:
+            self._loop.add_reader(self._socket, self._accept)
+            self._accept()
+
+
+def _advice(host: str, port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"raft port {port} on {host} is taken: another node or program listens there; "
+            "stop it, or choose another port with --raft-port"
+        )
+    if error.errno == errno.EACCES:
+        return f"raft port {port} on {host}: not allowed; choose a port above 1023 with --raft-port"
+    if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
+        return f"host = {host!r}: not an address of this machine ({error.strerror}); choose another with --host"
+    return f"raft port {port} on {host}: cannot listen ({error.strerror or error})"

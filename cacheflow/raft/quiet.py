@@ -1,0 +1,33 @@
+"""Quiet: the same complaint is logged once in a while, however often there is cause for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Final
+
+# A stranger chooses what we complain about; it must not choose how much we remember.
+_KEYS_MAX: Final = 256
+
+
+class Quiet:
+    """Says when a complaint may be logged. every_s: pause between two with the same key. Not thread-safe."""
+
+    def __init__(self, every_s: float, clock: Callable[[], float]) -> None:
+        self._every_s = every_s
+        self._clock = clock
+        self._last_s: dict[Hashable, float] = {}
+
+    def allows(self, key: Hashable) -> bool:
+        """Whether it is time to log this complaint (again)."""
+        now_s = self._clock()
+        last_s = self._last_s.get(key)
+        if last_s is not None and now_s - last_s < self._every_s:
+            return False
+        if last_s is None and len(self._last_s) >= _KEYS_MAX:
+            oldest = next(iter(self._last_s))
+            if now_s - self._last_s[oldest] < self._every_s:
+                return False
+            del self._last_s[oldest]
+        self._last_s.pop(key, None)  # so that the oldest stays first
+        self._last_s[key] = now_s
+        return True

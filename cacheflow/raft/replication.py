@@ -1,0 +1,168 @@
+"""What the leader knows of each follower, and what it sends next.
+
+After a change of leader, a rejection or a new connection a follower is *probed* with empty messages until one of them is
+verified; then entries are *streamed*, several messages ahead of their acknowledgements (dissertation 10.2.1). Bytes in
+flight are capped a peer, so that one slow follower costs memory to nobody (audit 32). A follower that needs what the
+log no longer has gets a snapshot.
+
+Not safe for concurrent use: the event loop owns it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from cacheflow.raft import guards
+from cacheflow.raft.journal import Journal
+
+# One message: small enough to share the link with heartbeats, large enough to amortise a frame.
+BATCH_BYTES = 256 * 1024
+# Ahead of the acknowledgements: covers 100 MB/s at 40 ms.
+INFLIGHT_BYTES_MAX = 4 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class Progress:
+    """One follower as the leader sees it. Times are the leader's monotonic milliseconds."""
+
+    next_index: int
+    match_index: int = 0
+    probing: bool = True
+    inflight: deque[tuple[int, int]] = field(default_factory=deque)
+    inflight_bytes: int = 0
+    # When the newest message that it has answered was sent.
+    acked_at_ms: int = 0
+    # Its own clock in its newest answer, and when that came: lets it bound how old its contents are.
+    peer_clock_ms: int = 0
+    peer_clock_at_ms: int = 0
+    needs_snapshot: bool = False
+
+    def probe_from(self, next_index: int) -> None:
+        """Forget what is in flight and find the point of agreement again."""
+        self.next_index = next_index
+        self.probing = True
+        self.inflight.clear()
+        self.inflight_bytes = 0
+
+    def verified(self, match_index: int) -> None:
+        """The follower has everything up to ``match_index``."""
+        self.probing = False
+        self.match_index = max(self.match_index, match_index)
+        # Never back on an acknowledgement: what follows is in flight already (audit 1).
+        self.next_index = max(self.next_index, match_index + 1)
+        while self.inflight and self.inflight[0][0] <= match_index:
+            self.inflight_bytes -= self.inflight.popleft()[1]
+
+
+class Replicator:
+    """The leader's side of replication.
+
+    send: (node id, message) -> whether it was taken.  header: the fields that every append message carries beside the log's.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        *,
+        send: Callable[[str, dict[str, Any]], bool],
+        header: Callable[[Progress], dict[str, Any]],
+    ) -> None:
+        self._journal = journal
+        self._send = send
+        self._header = header
+        self.progress: dict[str, Progress] = {}
+
+    def begin(self, node_ids: Iterable[str]) -> None:
+        """A new leadership: nothing is known of anybody."""
+        self.progress = {}
+        self.set_followers(node_ids)
+
+    def set_followers(self, node_ids: Iterable[str]) -> None:
+        """The members beside this node."""
+        next_index = self._journal.last_index + 1
+        before = self.progress
+        self.progress = {node_id: before.get(node_id) or Progress(next_index) for node_id in node_ids}
+
+    def reconnected(self, node_id: str) -> None:
+        """What was in flight may be lost."""
+        progress = self.progress.get(node_id)
+        if progress is not None:
+            progress.probe_from(max(progress.match_index + 1, min(progress.next_index, self._journal.last_index + 1)))
+
+    def replicate(self, node_ids: Iterable[str]) -> None:
+        """Send each follower what it lacks, or at least a heartbeat."""
+        for node_id in node_ids:
+            progress = self.progress.get(node_id)
+            if progress is not None:
+                self._replicate_to(node_id, progress)
+
+    def push(self, node_id: str) -> None:
+        """Go on streaming after an acknowledgement, without a heartbeat when there is nothing to send."""
+        progress = self.progress[node_id]
+        if not progress.probing and progress.next_index <= self._journal.last_index:
+            self._replicate_to(node_id, progress)
+
+    def _replicate_to(self, node_id: str, progress: Progress) -> None:
+        journal = self._journal
+        heartbeat = True
+        while True:
+            prev_index = progress.next_index - 1
+            if prev_index < journal.first_index:
+                progress.needs_snapshot = True
+            if progress.needs_snapshot:
+                # The message below still tells who leads; the follower will reject it or know it already.
+                prev_index = journal.first_index
+            entries: list[tuple[bytes, int, int]] = []
+            if not (progress.probing or progress.needs_snapshot or progress.inflight_bytes >= INFLIGHT_BYTES_MAX):
+                entries = journal.entries(progress.next_index, BATCH_BYTES)
+            if not entries and not heartbeat:
+                return
+            message = self._header(progress)
+            message["prevLogIdx"] = prev_index
+            message["prevLogTerm"] = journal.term_at(prev_index)
+            message["entries"] = entries
+            if not self._send(node_id, message) or not entries:
+                return
+            heartbeat = False
+            size = sum(len(entry[0]) for entry in entries)
+            last_index = entries[-1][1]
+            progress.inflight.append((last_index, size))
+            progress.inflight_bytes += size
+            progress.next_index = last_index + 1
+
+    def acknowledged(self, node_id: str, message: dict[str, Any]) -> int | None:
+        """A follower's answer: its verified and durable index, None when it rejected. Raises BadMessage."""
+        progress = self.progress[node_id]
+        progress.acked_at_ms = max(progress.acked_at_ms, guards.natural(message, "at"))
+        if message.get("ok") is True:
+            match_index = guards.natural(message, "match")
+            if match_index > self._journal.last_index:
+                raise guards.BadMessage(f"append_ack: {match_index} is beyond the log")
+            progress.verified(match_index)
+            if progress.match_index >= self._journal.first_index:
+                progress.needs_snapshot = False
+            return match_index
+        prev_index = guards.natural(message, "prev")
+        stale = prev_index != progress.next_index - 1 if progress.probing else prev_index <= progress.match_index
+        if not stale and not progress.needs_snapshot:
+            progress.probe_from(guards.next_after_reject(self._journal, message, progress.match_index))
+        return None
+
+    def installed(self, node_id: str, index: int) -> None:
+        """The follower holds a snapshot at ``index``."""
+        progress = self.progress[node_id]
+        progress.needs_snapshot = False
+        progress.match_index = max(progress.match_index, index)
+        progress.probe_from(max(progress.match_index, index) + 1)
+
+    def quorum_at_ms(self, voter_ids: Iterable[str], now_ms: int) -> int:
+        """The latest moment after which a majority of the voters (this node among them) has answered."""
+        times = [now_ms]
+        for node_id in voter_ids:
+            progress = self.progress.get(node_id)
+            times.append(progress.acked_at_ms if progress is not None else 0)
+        times.sort(reverse=True)
+        return times[len(times) // 2]

@@ -1,0 +1,367 @@
+"""Snapshots in a node's life: when one is built, how it travels, and what takes its place.
+
+1. Building never stops the loop: a helper process replays the journal onto the last snapshot and writes the next one.
+   Its digest must be the one that this node's machine had at the same index, or it is thrown away.
+2. The log is trimmed only behind a snapshot that is durable here, and not from under a follower that is streaming.
+3. A follower gets a snapshot in acknowledged pieces, checks it whole, and never lets an older one replace newer state
+   (dissertation 5.1); unless its own state differs from its leader's, which is worse than old.
+
+Not safe for concurrent use: the event loop owns it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from cacheflow.machine.machine import CacheMachine
+from cacheflow.raft import guards, snapshots
+from cacheflow.raft.disk import Disk
+from cacheflow.raft.journal import CorruptJournal, Journal, Submit
+from cacheflow.raft.network import Peer
+from cacheflow.raft.snapshots import SnapshotMeta, SnapshotReceiver
+
+if TYPE_CHECKING:
+    from cacheflow.raft.core import Core
+    from cacheflow.raft.node import RaftNode
+
+logger = logging.getLogger(__name__)
+
+# A restart replays what the journal has gathered since the snapshot: about three seconds' worth, or twice the snapshot.
+JOURNAL_BYTES_MIN = 32 * 1024 * 1024
+JOURNAL_PER_SNAPSHOT = 2
+PIECE_BYTES = 256 * 1024
+PIECES_AHEAD = 8
+# Nothing acknowledged for this long: begin the transfer again.
+STALLED_MS = 5000
+
+
+class Builder(Protocol):
+    """Builds the snapshot at an index: in a helper process, in a simulation at once."""
+
+    def __call__(self, index: int, done: Callable[[SnapshotMeta | BaseException], None]) -> None: ...
+
+
+@dataclass(slots=True)
+class _Transfer:
+    """One snapshot on its way to one follower."""
+
+    meta: SnapshotMeta
+    sent: int = 0
+    acknowledged: int = 0
+    moved_at_ms: int = 0
+    reading: bool = False
+
+
+class Snapshotting:
+    """See the module. run: does disk work away from the loop, in order."""
+
+    def __init__(self, disk: Disk, directory: Path, *, run: Submit, build: Builder) -> None:
+        self.diverged = False
+        self._disk = disk
+        self._directory = directory
+        self._run = run
+        self._build = build
+        self._newest: SnapshotMeta | None = None
+        self._building = False
+        self._transfers: dict[str, _Transfer] = {}
+        self._receiver: SnapshotReceiver | None = None
+        self._loading = False
+        self._pending_digest: tuple[int, bytes] | None = None
+        self._node: RaftNode
+        self._core: Core
+        self._journal: Journal
+        self.handlers: dict[str, Callable[[Peer, dict[str, Any]], None]] = {
+            "snapshot": self._on_piece,
+            "snapshot_ack": self._on_piece_ack,
+            "want_snapshot": self._on_want,
+        }
+
+    # At start ---------------------------------------------------------------------------------------------------------
+
+    def load(self) -> CacheMachine:
+        """The machine of the newest snapshot, or an empty one. Raises CorruptSnapshot."""
+        found = snapshots.load_newest(self._disk, self._directory)
+        if found is None:
+            return CacheMachine()
+        self._newest, chunks = found
+        return CacheMachine.restore(chunks)
+
+    def adopt_journal(self, journal: Journal) -> None:
+        """Let the journal begin at the snapshot. Raises CorruptJournal when there is a hole between them."""
+        self._journal = journal
+        index = self._newest.index if self._newest is not None else 1
+        if journal.first_index > index:
+            raise CorruptJournal(
+                self._directory, 0, f"it begins behind entry {journal.first_index}, the newest snapshot ends at {index}"
+            )
+        if self._newest is not None and journal.first_index < index:
+            journal.install(index, self._newest.term)
+
+    def attach(self, node: RaftNode, core: Core) -> None:
+        """Set once, before the node starts."""
+        self._node = node
+        self._core = core
+
+    # Building -----------------------------------------------------------------------------------------------------------
+
+    def consider(self) -> None:
+        """Once a heartbeat: build when the journal has grown enough, and keep transfers going."""
+        size = self._newest.bytes if self._newest is not None else 0
+        if self._journal.bytes_since_trim > max(JOURNAL_BYTES_MIN, JOURNAL_PER_SNAPSHOT * size):
+            self.build()
+        if not self._core.is_leader:
+            self._transfers.clear()
+            return
+        for node_id, progress in self._node.replicator.progress.items():
+            if progress.needs_snapshot:
+                self._serve(node_id)
+            else:
+                self._transfers.pop(node_id, None)
+
+    def build(self) -> None:
+        """Begin a snapshot at the applied index, unless one is under way or nothing is new."""
+        index = self._core.last_applied
+        newest = self._newest.index if self._newest is not None else 1
+        if self._building or self._node.failure is not None or self.diverged or index <= newest:
+            return
+        if index > self._journal.durable_index:
+            return
+        self._building = True
+        self._build(index, self._built)
+
+    def _built(self, outcome: SnapshotMeta | BaseException) -> None:
+        self._building = False
+        if isinstance(outcome, BaseException):
+            logger.error("no snapshot could be built: %s", outcome)
+            return
+        own = self._node.machine.digest_at(outcome.index)
+        if own is not None and own != outcome.digest:
+            logger.error("the snapshot at %d differs from this node's contents and is not used", outcome.index)
+            snapshots.discard(self._disk, self._directory, outcome)
+            return
+        self._newest = outcome
+        keep_from = outcome.index
+        if self._core.is_leader:
+            streaming = [
+                progress.match_index for progress in self._node.replicator.progress.values() if not progress.probing
+            ]
+            keep_from = min([keep_from, *streaming])
+        self._journal.trim(max(keep_from, self._journal.first_index))
+        logger.info("snapshot at %d: %d bytes", outcome.index, outcome.bytes)
+
+    # Sending ------------------------------------------------------------------------------------------------------------
+
+    def _serve(self, node_id: str) -> None:
+        newest = self._newest
+        transfer = self._transfers.get(node_id)
+        now_ms = self._node.now_ms()
+        if transfer is not None and transfer.moved_at_ms + STALLED_MS < now_ms:
+            transfer = self._transfers.pop(node_id, None) and None
+        if transfer is None:
+            if newest is None or newest.index < self._journal.first_index:
+                self.build()
+                return
+            transfer = self._transfers[node_id] = _Transfer(newest, moved_at_ms=now_ms)
+        self._send_pieces(node_id, transfer)
+
+    def _send_pieces(self, node_id: str, transfer: _Transfer) -> None:
+        """One piece at a time is read away from the loop; a few travel ahead of their acknowledgement."""
+        ahead = transfer.sent - transfer.acknowledged
+        if transfer.reading or transfer.sent >= transfer.meta.bytes or ahead >= PIECES_AHEAD * PIECE_BYTES:
+            return
+        transfer.reading = True
+        meta, offset = transfer.meta, transfer.sent
+        disk, directory = self._disk, self._directory
+
+        def read() -> bytes:
+            return snapshots.read_piece(disk, directory, meta, offset, PIECE_BYTES)
+
+        def done(outcome: bytes | BaseException) -> None:
+            transfer.reading = False
+            if self._transfers.get(node_id) is not transfer or not self._core.is_leader:
+                return
+            if isinstance(outcome, BaseException):
+                logger.warning("the snapshot at %d cannot be sent: %s", meta.index, outcome)
+                self._transfers.pop(node_id)
+                return
+            message = {
+                "type": "snapshot",
+                "term": self._core.term,
+                "index": meta.index,
+                "snapshot_term": meta.term,
+                "bytes": meta.bytes,
+                "offset": offset,
+                "data": outcome,
+            }
+            if self._node.send(node_id, message):
+                transfer.sent = offset + len(outcome)
+                self._send_pieces(node_id, transfer)
+
+        self._run(read, done)
+
+    def _on_piece_ack(self, peer: Peer, message: dict[str, Any]) -> None:
+        term = guards.natural(message, "term")
+        if term > self._core.term:
+            self._core.adopt_term(term)
+            return
+        transfer = self._transfers.get(peer.node_id)
+        index = guards.natural(message, "index")
+        if not self._core.is_leader or transfer is None or transfer.meta.index != index or term < self._core.term:
+            return
+        if not self._node.is_member(peer):
+            return
+        transfer.moved_at_ms = self._node.now_ms()
+        if message.get("done") is True:
+            self._transfers.pop(peer.node_id)
+            self._node.replicator.installed(peer.node_id, index)
+            self._core.acknowledge(peer.node_id, index)
+            return
+        offset = guards.natural(message, "offset")
+        if offset < transfer.acknowledged:
+            # The follower has begun again.
+            transfer.sent = offset
+        transfer.acknowledged = offset
+        self._send_pieces(peer.node_id, transfer)
+
+    def _on_want(self, peer: Peer, message: dict[str, Any]) -> None:
+        """A follower's contents differ from ours."""
+        progress = self._node.replicator.progress.get(peer.node_id)
+        if self._core.is_leader and progress is not None and self._node.is_member(peer):
+            progress.needs_snapshot = True
+
+    # Receiving ----------------------------------------------------------------------------------------------------------
+
+    def _on_piece(self, peer: Peer, message: dict[str, Any]) -> None:
+        core = self._core
+        term = guards.natural(message, "term")
+        if term < core.term:
+            self._node.send(peer.node_id, {"type": "term", "term": core.term})
+            return
+        index, offset = guards.natural(message, "index"), guards.natural(message, "offset")
+        snapshot_term, size = guards.natural(message, "snapshot_term"), guards.natural(message, "bytes")
+        data = message.get("data")
+        if type(data) is not bytes:
+            raise guards.BadMessage("snapshot: no data")
+        self._node.hear_leader(peer, message)
+        node_id = peer.node_id
+        if index <= core.commit_index and not self.diverged:
+            self._acknowledge(node_id, index, 0, done=True)
+            return
+        if self._loading:
+            return
+        receiver = self._receiver
+        if receiver is None or (receiver.index, receiver.term) != (index, snapshot_term):
+            if receiver is not None:
+                receiver.abandon()
+            receiver = self._receiver = SnapshotReceiver(self._disk, self._directory, index, snapshot_term, size)
+        if offset != receiver.received:
+            self._acknowledge(node_id, index, receiver.received, done=False)
+            return
+        self._receive(node_id, receiver, offset, data)
+
+    def _receive(self, node_id: str, receiver: SnapshotReceiver, offset: int, data: bytes) -> None:
+        receiver.received = offset + len(data)
+        complete = receiver.received >= receiver.total_bytes
+        self._loading = complete
+
+        def work() -> tuple[SnapshotMeta, CacheMachine] | None:
+            receiver.write(offset, data)
+            if not complete:
+                return None
+            meta = receiver.finish()
+            return meta, CacheMachine.restore(snapshots.chunks_of(self._disk, self._directory, meta))
+
+        def done(outcome: tuple[SnapshotMeta, CacheMachine] | None | BaseException) -> None:
+            if isinstance(outcome, BaseException):
+                logger.error("a snapshot at %d could not be taken over: %s", receiver.index, outcome)
+                receiver.abandon()
+                self._receiver = None
+                self._loading = False
+                return
+            if outcome is not None:
+                self._receiver = None
+                self._loading = False
+                self._install(*outcome)
+            self._acknowledge(node_id, receiver.index, receiver.received, done=outcome is not None)
+
+        self._run(work, done)
+
+    def _install(self, meta: SnapshotMeta, machine: CacheMachine) -> None:
+        if meta.index <= self._core.last_applied and not self.diverged:
+            return
+        if meta.index < self._journal.first_index:
+            return
+        self._journal.install(meta.index, meta.term)
+        self._newest = meta
+        self._node.restarted_from(machine)
+        self.diverged = False
+        self._pending_digest = None
+        logger.info("took over the leader's snapshot at %d", meta.index)
+
+    def _acknowledge(self, node_id: str, index: int, offset: int, *, done: bool) -> None:
+        message = {"type": "snapshot_ack", "term": self._core.term, "index": index, "offset": offset, "done": done}
+        self._node.hold(lambda: self._node.send(node_id, message))
+
+    # Differing from the leader ------------------------------------------------------------------------------------------
+
+    def compare_digest(self, digest: Any) -> None:
+        """The leader's (index, digest), as each of its messages carries it."""
+        if type(digest) is list and len(digest) == 2 and type(digest[0]) is int and type(digest[1]) is bytes:
+            if self._pending_digest is None:
+                self._pending_digest = (digest[0], digest[1])
+        if self._pending_digest is None:
+            return
+        index, theirs = self._pending_digest
+        if index > self._node.machine.applied_index:
+            return
+        self._pending_digest = None
+        ours = self._node.machine.digest_at(index)
+        if ours is not None and ours != theirs and not self.diverged:
+            self.diverged = True
+            logger.critical(
+                "this node's contents differ from the leader's at index %d: it stops serving reads and takes a snapshot",
+                index,
+            )
+        if self.diverged and self._core.leader_id is not None:
+            self._node.send(self._core.leader_id, {"type": "want_snapshot"})
+
+
+class HelperProcess:
+    """Builds snapshots in a process of its own, so that neither the loop nor its memory notices."""
+
+    def __init__(self, directory: Path, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+        self._directory = directory
+        self._spawn = spawn
+
+    def __call__(self, index: int, done: Callable[[SnapshotMeta | BaseException], None]) -> None:
+        """Start the helper; ``done`` is called on the loop."""
+        self._spawn(self._run(index, done))
+
+    async def _run(self, index: int, done: Callable[[SnapshotMeta | BaseException], None]) -> None:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "cacheflow.raft.snapshots",
+            str(self._directory),
+            str(index),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            output, complaint = await process.communicate()
+        except asyncio.CancelledError:
+            process.kill()
+            await process.wait()
+            raise
+        if process.returncode:
+            lines = complaint.decode(errors="replace").strip().splitlines()
+            done(RuntimeError(lines[-1] if lines else f"the helper ended with {process.returncode}"))
+            return
+        done(SnapshotMeta.of(json.loads(output)))

@@ -1,0 +1,102 @@
+"""Answers: a body in memory and its headers, sent with as little between the two as possible.
+
+Werkzeug's Response copies, checks and scans its headers several times. For an answer whose body, length and headers
+are all known that is a third of the work of a GET, so ``Answer`` keeps the three and hands them to WSGI as they are.
+Whoever asks it for anything else (``after_request`` functions, tests) finds an ordinary Response.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable
+from http import HTTPStatus
+from json.encoder import encode_basestring as json_string
+from typing import TYPE_CHECKING, Any
+
+from flask import Response
+
+from cacheflow import values
+from cacheflow.results import Item
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+Headers = list[tuple[str, str]]
+
+JSON_TYPE = ("Content-Type", "application/json")
+TEXT_TYPE = ("Content-Type", "text/plain; charset=utf-8")
+_ANY_BYTES = "application/octet-stream"
+_STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
+_BODILESS = (204, 304)
+
+
+class Answer(Response):
+    """status: a number.  headers: names and values, without Content-Length; the list is taken over."""
+
+    def __init__(self, body: bytes, status: int, headers: Headers) -> None:
+        if status not in _BODILESS:
+            headers.append(("Content-Length", str(len(body))))
+        self._plain: tuple[bytes, int, Headers] | None = (body, status, headers)
+
+    def __getattr__(self, name: str) -> Any:
+        """Become an ordinary Response once somebody looks at it as one."""
+        plain = self.__dict__.get("_plain")
+        if plain is None:
+            raise AttributeError(name)
+        body, status, headers = plain
+        self._plain = None
+        super().__init__(body, status, headers)
+        return getattr(self, name)
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        plain = self._plain
+        if plain is None:
+            return super().__call__(environ, start_response)
+        body, status, headers = plain
+        start_response(_STATUS_LINES[status], headers)
+        return () if environ["REQUEST_METHOD"] == "HEAD" or status in _BODILESS else (body,)
+
+
+def json_bytes(value: Any) -> bytes:
+    """A JSON body."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def json_answer(value: Any, headers: Headers, status: int = 200) -> Answer:
+    """``value`` as a JSON answer; ``headers`` is taken over."""
+    headers.append(JSON_TYPE)
+    return Answer(json_bytes(value), status, headers)
+
+
+def value_members(data: bytes, kind: int, meta: str | int | None) -> str:
+    """The members ``"value"``, and for bytes ``"encoding"`` and ``"content_type"``, as JSON text.
+
+    Stored JSON is canonical, so it is spliced in as it stands.
+    """
+    if kind == values.TEXT:
+        return '"value":' + json_string(data.decode())
+    if kind == values.JSON:
+        return '"value":' + data.decode()
+    members = f'"value":"{base64.b64encode(data).decode()}","encoding":"base64"'
+    return f'{members},"content_type":{json_string(meta)}' if isinstance(meta, str) else members
+
+
+def seconds_json(ttl_s: float | None) -> str:
+    """Seconds left as JSON text."""
+    return "null" if ttl_s is None else repr(ttl_s)
+
+
+def raw_type(item: Item) -> str:
+    """The Content-Type of an item's bytes.
+
+    A value written from Python or a wire port can carry anything as its type: what cannot stand in a header is bytes.
+    """
+    if item.kind == values.TEXT:
+        return "text/plain; charset=utf-8"
+    if item.kind == values.JSON:
+        return "application/json"
+    meta = item.meta
+    if isinstance(meta, str) and "/" in meta and meta.isascii() and meta.isprintable():
+        return meta
+    return _ANY_BYTES

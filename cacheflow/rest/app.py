@@ -1,0 +1,41 @@
+"""The application factory."""
+
+from __future__ import annotations
+
+from flask import Flask, Response
+
+from cacheflow.rest.answers import Answer
+from cacheflow.rest.auth import token_check
+from cacheflow.rest.cache import cache_blueprint
+from cacheflow.rest.cluster import cluster_blueprint
+from cacheflow.rest.context import RestConfig, Services
+from cacheflow.rest.gate import WaitingGate
+from cacheflow.rest.monitoring import monitoring_blueprint
+from cacheflow.rest.problems import answer_error
+from cacheflow.rest.routing import KeyMap
+from cacheflow.rest.store_api import Store
+
+
+class RestApp(Flask):
+    """Flask with our routes below ``/cache/`` and our headers on its own OPTIONS answers."""
+
+    url_map_class = KeyMap
+    services: Services
+
+    def make_default_options_response(self) -> Response:
+        allowed = super().make_default_options_response().headers["Allow"]
+        return Answer(b"", 204, [*self.services.raft_headers(), ("Allow", allowed)])
+
+
+def create_app(store: Store, config: RestConfig) -> RestApp:
+    """The REST application over ``store``. ``app.services`` is what further blueprints need."""
+    app = RestApp("cacheflow.rest", static_folder=None)
+    waiting_max = max(1, config.threads * 3 // 4)
+    app.services = services = Services(store, config, WaitingGate(waiting_max))
+    app.register_blueprint(cache_blueprint(services))
+    app.register_blueprint(cluster_blueprint(services))
+    app.register_blueprint(monitoring_blueprint(services))
+    app.register_error_handler(Exception, lambda error: answer_error(error, services))
+    if config.token is not None:
+        app.before_request(token_check(config.token))
+    return app

@@ -1,0 +1,73 @@
+"""Request bodies: bytes, and strict JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from cacheflow.errors import InvalidRequest
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise InvalidRequest(f"the body is not JSON: {name} is no JSON number")
+
+
+# Made once: json.loads builds a decoder for every call that has an option.
+_decode = json.JSONDecoder(parse_constant=_refuse_constant).decode
+
+
+def read_body(environ: Mapping[str, Any], bytes_max: int) -> bytes:
+    """The whole body. Raises RequestEntityTooLarge over ``bytes_max``, also when no server in front has a cap."""
+    length = environ.get("CONTENT_LENGTH")
+    if length:
+        size = int(length) if length.isascii() and length.isdigit() else 0
+    else:
+        # Without a length there is a body only where the server marks its end.
+        size = bytes_max + 1 if environ.get("wsgi.input_terminated") else 0
+    if not size:
+        return b""
+    if length and size > bytes_max:
+        raise RequestEntityTooLarge(f"the body has {size} bytes; the most is {bytes_max}")
+    body: bytes = environ["wsgi.input"].read(size)
+    if len(body) > bytes_max:
+        raise RequestEntityTooLarge(f"the body has more than {bytes_max} bytes")
+    return body
+
+
+def parse_json(body: bytes) -> Any:
+    """Strict JSON: UTF-8, no NaN or infinity, not absurdly nested. Raises InvalidRequest.
+
+    1e999, which Python reads as infinity, and lone surrogates are found when the value is encoded.
+    """
+    try:
+        return _decode(body.decode())
+    except UnicodeDecodeError:
+        raise InvalidRequest("the body is not JSON: it is not valid UTF-8") from None
+    except RecursionError:
+        raise InvalidRequest("the body is nested too deeply") from None
+    except json.JSONDecodeError as error:
+        raise InvalidRequest(f"the body is not JSON: {error}") from None
+    except InvalidRequest:
+        raise
+    except ValueError:  # more digits than Python turns into an integer
+        raise InvalidRequest("the body has a number with too many digits") from None
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """A JSON object; an empty body is an empty object. Raises InvalidRequest."""
+    if not body:
+        return {}
+    fields = parse_json(body)
+    if type(fields) is not dict:
+        raise InvalidRequest("the body must be a JSON object")
+    return fields
+
+
+def is_json(content_type: str | None) -> bool:
+    """Whether a body of this type is our JSON envelope; ``application/x+json`` is a value of its own."""
+    if content_type is None:
+        return False
+    return content_type == "application/json" or content_type.partition(";")[0].strip().lower() == "application/json"

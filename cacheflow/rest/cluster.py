@@ -1,0 +1,98 @@
+"""Nodes and the cluster: who is a member, who leads, and whether all hold the same contents."""
+
+from __future__ import annotations
+
+from flask import Blueprint, request
+
+from cacheflow.errors import InvalidRequest
+from cacheflow.machine.commands import INT64_MAX
+from cacheflow.rest import checks
+from cacheflow.rest.answers import Answer, json_answer
+from cacheflow.rest.bodies import parse_object, read_body
+from cacheflow.rest.context import Services
+from cacheflow.rest.paths import parse_query
+from cacheflow.rest.problems import Problem
+
+# The peer protocol listens 1000 above HTTP unless a node says otherwise (see NodeConfig.raft_port).
+_RAFT_PORT_OFFSET = 1000
+
+
+def cluster_blueprint(services: Services) -> Blueprint:
+    """The routes below ``/nodes`` and ``/cluster``."""
+    blueprint = Blueprint("cluster", __name__)
+    store, gate, body_bytes_max = services.store, services.gate, services.config.body_bytes_max
+
+    @blueprint.get("/nodes/list", endpoint="nodes")
+    def nodes() -> Answer:
+        return json_answer(store.nodes(), services.raft_headers())
+
+    @blueprint.post("/nodes/register", endpoint="register")
+    def register() -> Answer:
+        fields = parse_object(read_body(request.environ, body_bytes_max))
+        checks.known_fields(fields, ("id", "address", "raft_address"))
+        node_id, address = checks.text_field(fields, "id"), checks.text_field(fields, "address")
+        _host_and_port(address, "address")
+        if fields.get("raft_address") is None:
+            raft_address = default_raft_address(address)
+        else:
+            raft_address = checks.text_field(fields, "raft_address")
+            _host_and_port(raft_address, "raft_address")
+        with gate:
+            joined = store.register(node_id, address, raft_address)
+        member = {"id": node_id, "address": address, "raft_address": raft_address}
+        return json_answer(
+            {**member, "status": "joined" if joined else "known"}, services.raft_headers(), 201 if joined else 200
+        )
+
+    @blueprint.get("/cluster/status", endpoint="status")
+    def status() -> Answer:
+        return json_answer(store.status(), services.raft_headers())
+
+    @blueprint.post("/cluster/leader", endpoint="leader")
+    def leader() -> Answer:
+        fields = parse_object(read_body(request.environ, body_bytes_max))
+        checks.known_fields(fields, ("id",))
+        node_id = None if fields.get("id") is None else checks.text_field(fields, "id")
+        with gate:
+            new_leader = store.transfer_leadership(node_id)
+        return json_answer({"leader": new_leader}, services.raft_headers())
+
+    @blueprint.get("/cluster/digest", endpoint="digest")
+    def digest() -> Answer:
+        query = parse_query(request.environ)
+        index, full = checks.integer(query, "index", 0, INT64_MAX), checks.flag(query, "full")
+        if full and index is not None:
+            raise InvalidRequest("full hashes the contents as they are now: it has no index")
+        if full:
+            with gate:  # hashing a large cache takes seconds
+                found = store.digest(None, True)
+        else:
+            found = store.digest(index, False)
+        if found is None:
+            raise Problem(
+                "the digest of this index is not known here: not applied yet, or longer ago than 10,000 entries",
+                status=404,
+                title="Digest not known",
+                kind="urn:cacheflow:digest-not-known",
+            )
+        return json_answer({"index": found[0], "digest": found[1]}, services.raft_headers())
+
+    return blueprint
+
+
+def default_raft_address(address: str) -> str:
+    """Where the peer protocol of the node at ``address`` (HTTP) listens by default. Raises InvalidRequest."""
+    host, port = _host_and_port(address, "address")
+    if port + _RAFT_PORT_OFFSET > 65535:
+        raise InvalidRequest('"raft_address" is needed: the port of "address" + 1000 is over 65535')
+    return f"{host}:{port + _RAFT_PORT_OFFSET}"
+
+
+def _host_and_port(address: str, name: str) -> tuple[str, int]:
+    """``host:port``, ``[::1]:port`` or a URL of it."""
+    bare = address.removeprefix("http://").removeprefix("https://").rstrip("/")
+    host, colon, port = bare.rpartition(":")
+    valid = host and colon and port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65535
+    if not valid or not host.isprintable() or any(char in host for char in "/ @?#"):
+        raise InvalidRequest(f'"{name}" is host:port, not {checks.shown(address)}')
+    return host, int(port)

@@ -1,0 +1,44 @@
+"""What every blueprint is handed: the settings, the store and the gate, for one application."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cacheflow.rest.gate import WaitingGate
+from cacheflow.rest.store_api import Store
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestConfig:
+    """The REST layer's settings."""
+
+    # Needed on everything but /livez and /readyz; None: no token is asked for.
+    token: bytes | None = None
+    max_value_bytes: int = MIB
+    # Threads of the server around the application: three quarters of them may wait for the cluster.
+    threads: int = 40
+
+    @property
+    def body_bytes_max(self) -> int:
+        """The largest request body. One cap for all routes, because the server knows no routes.
+
+        16 MiB is room for a batch, and for a text of 1 MiB of which JSON escapes every byte (six for one).
+        With larger values: base64 in JSON (four bytes for three) and the rest of the document.
+        """
+        return max(16 * MIB, self.max_value_bytes * 4 // 3 + 64 * 1024)
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the views work with."""
+
+    store: Store
+    config: RestConfig
+    gate: WaitingGate
+
+    def raft_headers(self) -> list[tuple[str, str]]:
+        """X-Raft-Index, X-Raft-Term and X-Served-By, as of now: every answer carries them."""
+        at = self.store.position()
+        return [("X-Raft-Index", str(at.index)), ("X-Raft-Term", str(at.term)), ("X-Served-By", at.node_id)]

@@ -1,0 +1,43 @@
+"""The gate: how many requests may wait for the cluster at once.
+
+Without a leader every write waits until its timeout. Were they allowed all threads, nobody could read or ask
+what is wrong. So they get three quarters; who comes then is told so at once and tries again or elsewhere.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from cacheflow.errors import Overloaded
+
+
+class WaitingGate:
+    """``with gate:`` around what may block. Never blocks itself; safe from any thread. Raises Overloaded."""
+
+    def __init__(self, waiting_max: int) -> None:
+        self.waiting_max = waiting_max
+        self._lock = threading.Lock()  # guards the two counters
+        self._waiting = 0
+        self._refused = 0
+
+    @property
+    def waiting(self) -> int:
+        """Requests inside now."""
+        return self._waiting
+
+    @property
+    def refused(self) -> int:
+        """Requests turned away since the start."""
+        return self._refused
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._waiting < self.waiting_max:
+                self._waiting += 1
+                return
+            self._refused += 1
+        raise Overloaded(f"{self.waiting_max} requests wait for the cluster already; this one was not sent", 1.0)
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._waiting -= 1

@@ -1,0 +1,63 @@
+"""Metrics as Prometheus reads them (text format 0.0.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+PREFIX = "cacheflow_"
+
+# What people read beside the numbers. A name that is not here is shown with its own words.
+HELP: Mapping[str, str] = {
+    "items": "Keys held.",
+    "bytes": "Bytes held, by formula: key, value and a constant for each entry.",
+    "max_items": "Limit of keys; 0 is none.",
+    "max_bytes": "Limit of bytes; 0 is none.",
+    "revision": "The machine's revision: one for every key written or removed.",
+    "hits_total": "Reads on this node that found their key.",
+    "misses_total": "Reads on this node that did not.",
+    "sets_total": "Keys written, as applied here.",
+    "deletes_total": "Keys removed by request, as applied here.",
+    "evicted_total": "Keys removed for space, as applied here.",
+    "expired_total": "Keys removed for time, as applied here.",
+    "evictions_total": "Keys removed for space, as applied here.",
+    "expirations_total": "Keys removed for time, as applied here.",
+    "is_leader": "1 on the leader.",
+    "has_leader": "1 when this node knows a leader.",
+    "ready": "1 when this node passes its readiness checks.",
+    "term": "Raft term.",
+    "commit_index": "Highest log index known to be committed.",
+    "applied_index": "Highest log index applied here.",
+    "durable_index": "Highest log index that is on this node's disk.",
+    "log_entries": "Entries in the log since the last snapshot.",
+    "leader_changes_total": "Changes of leader that this node saw.",
+    "pending_commands": "Commands of this node that wait for their outcome.",
+    "members": "Members of the cluster.",
+    "peer_lag": "Log entries that a peer is behind the leader.",
+    "http_waiting_requests": "HTTP requests that wait for the cluster now.",
+    "http_waiting_requests_max": "How many may.",
+    "http_refused_total": "HTTP requests turned away because too many waited.",
+}
+
+
+def prometheus_text(metrics: Mapping[str, float]) -> str:
+    """``{"items": 3, 'peer_lag{peer="b"}': 0}`` in Prometheus' text format: families together, each explained once."""
+    families: dict[str, list[str]] = {}
+    for name, value in metrics.items():
+        family = name.partition("{")[0]
+        families.setdefault(family, []).append(f"{PREFIX}{name} {_number(value)}")
+    lines: list[str] = []
+    for family, samples in sorted(families.items()):
+        meaning = HELP.get(family) or family.replace("_", " ").capitalize() + "."
+        kind = "counter" if family.endswith("_total") else "gauge"
+        lines.append(f"# HELP {PREFIX}{family} {meaning}")
+        lines.append(f"# TYPE {PREFIX}{family} {kind}")
+        lines += samples
+    return "\n".join(lines) + "\n"
+
+
+def _number(value: float) -> str:
+    if value != value:
+        return "NaN"
+    if value in (float("inf"), float("-inf")):
+        return "+Inf" if value > 0 else "-Inf"
+    return repr(int(value)) if value == int(value) else repr(float(value))

@@ -1,0 +1,79 @@
+"""Health, metrics and the specification: answered from memory, whatever the cluster does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from flask import Blueprint, request
+
+from cacheflow.errors import InvalidRequest
+from cacheflow.rest import checks
+from cacheflow.rest.answers import JSON_TYPE, TEXT_TYPE, Answer, json_answer, json_bytes
+from cacheflow.rest.context import Services
+from cacheflow.rest.headers import media_quality
+from cacheflow.rest.metrics import prometheus_text
+from cacheflow.rest.openapi import specification
+from cacheflow.rest.paths import parse_query
+from cacheflow.rest.store_api import Check
+
+_PROMETHEUS_TYPE = ("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+
+
+def monitoring_blueprint(services: Services) -> Blueprint:
+    """``/livez``, ``/readyz``, ``/metrics`` and ``/openapi.json``."""
+    blueprint = Blueprint("monitoring", __name__)
+    store, gate = services.store, services.gate
+    document = json_bytes(specification(services.config))
+
+    @blueprint.get("/livez", endpoint="livez")
+    def livez() -> Answer:
+        return _health("livez", store.liveness())
+
+    @blueprint.get("/readyz", endpoint="readyz")
+    def readyz() -> Answer:
+        return _health("readyz", store.readiness())
+
+    def _health(name: str, results: Sequence[Check]) -> Answer:
+        verbose = checks.flag(parse_query(request.environ), "verbose")
+        return Answer(*health_text(name, results, verbose), [*services.raft_headers(), TEXT_TYPE])
+
+    @blueprint.get("/metrics", endpoint="metrics")
+    def metrics() -> Answer:
+        environ = request.environ
+        wanted = parse_query(environ).get("format")
+        if wanted not in (None, "json", "prometheus"):
+            raise InvalidRequest(f"format is json or prometheus, not {checks.shown(wanted)}")
+        measured = {
+            **store.metrics(),
+            "http_waiting_requests": gate.waiting,
+            "http_waiting_requests_max": gate.waiting_max,
+            "http_refused_total": gate.refused,
+        }
+        if wanted == "json" or (wanted is None and _prefers_json(environ.get("HTTP_ACCEPT"))):
+            # JSON has no NaN and no infinity.
+            finite = {name: value if math.isfinite(value) else None for name, value in measured.items()}
+            return json_answer(finite, services.raft_headers())
+        return Answer(prometheus_text(measured).encode(), 200, [*services.raft_headers(), _PROMETHEUS_TYPE])
+
+    @blueprint.get("/openapi.json", endpoint="openapi")
+    def openapi() -> Answer:
+        return Answer(document, 200, [*services.raft_headers(), JSON_TYPE])
+
+    return blueprint
+
+
+def health_text(name: str, results: Sequence[Check], verbose: bool) -> tuple[bytes, int]:
+    """(body, status) in Kubernetes' style: ``ok``, or a line a check when asked for or when one fails."""
+    passed = all(ok for _, ok, _ in results)
+    if passed and not verbose:
+        return b"ok", 200
+    lines = [f"[+]{check} ok" if ok else f"[-]{check} failed: {detail}" for check, ok, detail in results]
+    lines.append(f"{name} check {'passed' if passed else 'failed'}")
+    return ("\n".join(lines) + "\n").encode(), 200 if passed else 503
+
+
+def _prefers_json(accept: str | None) -> bool:
+    if not accept:
+        return False
+    return media_quality(accept, "application/json") > media_quality(accept, "text/plain")

@@ -1,0 +1,368 @@
+"""The specification (OpenAPI 3.1) of what is served. A test fails when a route of the URL map is missing here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cacheflow import values
+from cacheflow.rest.batch import OPS_MAX
+from cacheflow.rest.context import RestConfig
+
+Json = dict[str, Any]
+
+_STRING: Json = {"type": "string"}
+_INTEGER: Json = {"type": "integer", "format": "int64"}
+_BOOLEAN: Json = {"type": "boolean"}
+_SECONDS: Json = {"type": "number", "exclusiveMinimum": 0, "description": "seconds"}
+_SECONDS_OR_NULL: Json = {"type": ["number", "null"], "description": "seconds; null: for ever"}
+_BYTES: Json = {"*/*": {"schema": {"description": "the value, byte for byte"}}}
+
+_KEY = {
+    "name": "key",
+    "in": "path",
+    "required": True,
+    "description": "1 to 1024 bytes of UTF-8 without control characters, percent-encoded; '/' may stand as it is",
+    "schema": {"type": "string", "minLength": 1, "maxLength": values.KEY_BYTES_MAX},
+}
+
+_FAILURES = {
+    400: "The request is wrong; nothing was proposed",
+    401: "The API token is missing or wrong",
+    404: "Not found",
+    409: "Conflict",
+    412: "A precondition failed",
+    413: "Too large",
+    422: "The Idempotency-Key came before with another request",
+    503: "Certainly not applied: no leader, not ready or overloaded; safe to repeat after Retry-After",
+    504: "The outcome is unknown: sent, and no answer came in time",
+}
+
+
+def specification(config: RestConfig) -> Json:
+    """The document."""
+    document: Json = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "CacheFlow",
+            "version": "1",
+            "description": "A Raft-replicated cache. Every answer names X-Raft-Index, X-Raft-Term and X-Served-By; "
+            "every error is application/problem+json (RFC 9457). Times are seconds.",
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "paths": {
+            "/cache/{key}": _item_paths(config),
+            "/cache/{key}/incr": _incr_path(),
+            "/cache/{key}/touch": _touch_path(),
+            "/cache/_batch": _batch_path(),
+            "/cache": _many_paths(),
+            **_cluster_paths(),
+            **_monitoring_paths(),
+        },
+        "components": {
+            "schemas": {"Problem": _PROBLEM},
+            "responses": {f"Problem{status}": _problem_response(status) for status in _FAILURES},
+        },
+    }
+    if config.token is not None:
+        document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        document["security"] = [{"token": []}]
+        for path in ("/livez", "/readyz"):
+            document["paths"][path]["get"]["security"] = []
+    return document
+
+
+_PROBLEM: Json = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string", "examples": ["urn:cacheflow:no-leader"]},
+        "title": _STRING,
+        "status": {"type": "integer"},
+        "detail": _STRING,
+        "key": {"type": "string", "description": "the key, where there is one"},
+        "leader": {"type": "string", "description": "the leader's node id, when known"},
+        "version": {"type": "integer", "description": "412: the present version, 0 when absent"},
+        "index": {"type": "integer", "description": "the operation of a batch"},
+        "outcome": {"enum": ["not applied", "unknown"]},
+        "incident": {"type": "string", "description": "500: what to look for in the node's log"},
+    },
+}
+
+
+def _problem_response(status: int) -> Json:
+    response: Json = {
+        "description": _FAILURES[status],
+        "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+    if status == 503:
+        response["headers"] = {"Retry-After": {"description": "seconds", "schema": {"type": "integer"}}}
+    return response
+
+
+def _object(properties: Json, required: tuple[str, ...] | None = None) -> Json:
+    return {"type": "object", "properties": properties, "required": list(properties if required is None else required)}
+
+
+def _json(schema: Json) -> Json:
+    return {"application/json": {"schema": schema}}
+
+
+def _query(name: str, schema: Json, description: str) -> Json:
+    return {"name": name, "in": "query", "description": description, "schema": schema}
+
+
+def _header(name: str, description: str) -> Json:
+    return {"name": name, "in": "header", "description": description, "schema": _STRING}
+
+
+_IF_MATCH = _header("If-Match", 'a version in quotes, such as "7" (a list: any of them), or *: the key exists')
+_IDEMPOTENCY_KEY = _header("Idempotency-Key", "1 to 256 printable ASCII characters; kept 10 minutes")
+_ETAG: Json = {"ETag": {"description": "the version in quotes", "schema": _STRING}}
+_CONSISTENCY: list[Json] = [
+    _query("consistency", {"enum": ["local", "bounded", "linearizable"], "default": "local"}, "how fresh"),
+    _query("max_staleness", _SECONDS, "with consistency=bounded: not older than this, else 503"),
+    _query("peek", _BOOLEAN, "does not count as a use"),
+    _query("recency", {"enum": ["strict"]}, "counts exactly, through the log"),
+]
+_ITEM = _object(
+    {
+        "key": _STRING,
+        "value": {"description": "any JSON; bytes as base64"},
+        "encoding": {"const": "base64", "description": "only with bytes"},
+        "content_type": {"type": "string", "description": "only with bytes"},
+        "ttl": _SECONDS_OR_NULL,
+        "version": _INTEGER,
+    },
+    ("key", "value", "ttl", "version"),
+)
+
+
+def _call(summary: str, answers: dict[int, Json], failures: tuple[int, ...], **rest: Any) -> Json:
+    responses: Json = {str(status): answer for status, answer in answers.items()}
+    for status in failures:
+        responses[str(status)] = {"$ref": f"#/components/responses/Problem{status}"}
+    responses["default"] = {"description": "Any other error, as application/problem+json"}
+    return {"summary": summary, **rest, "responses": responses}
+
+
+def _answer(description: str, schema: Json, headers: Json | None = None) -> Json:
+    answer: Json = {"description": description, "content": _json(schema)}
+    return {**answer, "headers": headers} if headers else answer
+
+
+def _body(schema: Json, required: bool = True) -> Json:
+    return {"required": required, "content": _json(schema)}
+
+
+_WRITE_FAILURES = (400, 401, 413, 422, 503, 504)
+
+
+def _item_paths(config: RestConfig) -> Json:
+    written = _object({"key": _STRING, "version": _INTEGER, "ttl": _SECONDS_OR_NULL})
+    envelope = _object({"value": {"description": "any JSON"}, "ttl": _SECONDS_OR_NULL}, ("value",))
+    read_parameters = [
+        _query("raw", _BOOLEAN, "answer the bytes, with their Content-Type"),
+        *_CONSISTENCY,
+        _header("If-None-Match", "versions in quotes: 304 when the key is at one of them"),
+    ]
+    found = _answer("The entry; its bytes with ?raw or an Accept that prefers their type to JSON", _ITEM, _ETAG)
+    found["content"].update(_BYTES)
+    not_modified = {"description": "Still at that version", "headers": _ETAG}
+    return {
+        "parameters": [_KEY],
+        "get": _call(
+            "Read a key", {200: found, 304: not_modified}, (400, 401, 404, 412, 503, 504), parameters=read_parameters
+        ),
+        "head": _call(
+            "Whether a key exists", {200: {"description": "It does", "headers": _ETAG}}, (400, 401, 404, 503, 504)
+        ),
+        "put": _call(
+            "Write a key",
+            {200: _answer("Replaced", written, _ETAG), 201: _answer("Created", written, _ETAG)},
+            (*_WRITE_FAILURES, 412),
+            parameters=[
+                _query("ttl", _SECONDS, "of the new value, when the body does not say"),
+                _query("keep_ttl", _BOOLEAN, "keep the TTL of the value replaced"),
+                _header("If-None-Match", "*: only when the key is absent"),
+                _IF_MATCH,
+                _IDEMPOTENCY_KEY,
+            ],
+            requestBody={
+                "required": True,
+                "description": f"At most {config.max_value_bytes} bytes of value",
+                "content": {**_json(envelope), **_BYTES},
+            },
+        ),
+        "delete": _call(
+            "Remove a key",
+            {200: _answer("Removed", _object({"key": _STRING, "deleted": {"const": True}}))},
+            (*_WRITE_FAILURES, 404, 412),
+            parameters=[_IF_MATCH, _IDEMPOTENCY_KEY],
+        ),
+    }
+
+
+def _incr_path() -> Json:
+    step = _object({"delta": {**_INTEGER, "default": 1}, "initial": _INTEGER, "ttl": _SECONDS_OR_NULL}, ())
+    counted = _object({"key": _STRING, "value": _INTEGER, "version": _INTEGER})
+    return {
+        "parameters": [_KEY],
+        "post": _call(
+            "Add to an integer; keeps the TTL of an existing key, creates with initial + delta",
+            {200: _answer("Counted", counted)},
+            (*_WRITE_FAILURES, 404, 409),
+            parameters=[_IDEMPOTENCY_KEY],
+            requestBody=_body(step, required=False),
+        ),
+    }
+
+
+def _touch_path() -> Json:
+    return {
+        "parameters": [_KEY],
+        "post": _call(
+            "Give a key a new TTL",
+            {200: _answer("Touched", _object({"key": _STRING, "ttl": _SECONDS_OR_NULL}))},
+            (*_WRITE_FAILURES, 404),
+            parameters=[_IDEMPOTENCY_KEY],
+            requestBody=_body(_object({"ttl": _SECONDS_OR_NULL})),
+        ),
+    }
+
+
+def _batch_path() -> Json:
+    op = _object(
+        {
+            "op": {"enum": ["set", "get", "delete", "incr", "touch", "cas", "add"]},
+            "key": _STRING,
+            "value": {"description": "set, add, cas: any JSON"},
+            "encoding": {"const": "base64", "description": "the value is base64 of bytes"},
+            "content_type": {"type": "string", "description": "of the bytes"},
+            "ttl": _SECONDS_OR_NULL,
+            "keep_ttl": _BOOLEAN,
+            "version": {**_INTEGER, "description": "cas; delete only at that version"},
+            "delta": _INTEGER,
+            "initial": _INTEGER,
+        },
+        ("op", "key"),
+    )
+    ops = {"type": "array", "minItems": 1, "maxItems": OPS_MAX, "items": op}
+    result = _object(
+        {
+            "status": {"enum": [200, 201, 400, 404, 409, 412, 413]},
+            "key": _STRING,
+            "value": {},
+            "encoding": {"const": "base64"},
+            "content_type": _STRING,
+            "version": _INTEGER,
+            "deleted": {"const": True},
+            "detail": _STRING,
+        },
+        ("status", "key"),
+    )
+    return {
+        "post": _call(
+            "Several operations in one log entry",
+            {200: _answer("One result an operation", _object({"results": {"type": "array", "items": result}}))},
+            (*_WRITE_FAILURES, 404, 409, 412),
+            parameters=[_IDEMPOTENCY_KEY],
+            requestBody=_body(_object({"ops": ops, "atomic": {**_BOOLEAN, "description": "all or nothing"}}, ("ops",))),
+        ),
+    }
+
+
+def _many_paths() -> Json:
+    listed = _object({"keys": {"type": "array", "items": _STRING}, "cursor": {"type": ["string", "null"]}})
+    prefix = _query("prefix", _STRING, "what the keys begin with")
+    limit = {"type": "integer", "minimum": 1, "maximum": 10_000, "default": 1000}
+    return {
+        "get": _call(
+            "List keys",
+            {200: _answer("Keys; cursor: where to go on, null at the end", listed)},
+            (400, 401, 503),
+            parameters=[prefix, _query("limit", limit, "the most keys"), _query("cursor", _STRING, "from an answer")],
+        ),
+        "delete": _call(
+            "Remove keys by prefix, or all",
+            {200: _answer("Removed", _object({"deleted": _INTEGER}))},
+            (400, 401, 422, 503, 504),
+            parameters=[prefix, _query("all", _BOOLEAN, "everything"), _IDEMPOTENCY_KEY],
+        ),
+    }
+
+
+def _cluster_paths() -> Json:
+    node = _object(
+        {
+            "id": _STRING,
+            "address": _STRING,
+            "status": {"enum": ["up", "down"]},
+            "role": {"enum": ["leader", "follower"]},
+            "raft_address": _STRING,
+            "last_seen": {},
+        },
+        ("id", "address", "status", "role"),
+    )
+    member = _object({"id": _STRING, "address": _STRING, "raft_address": _STRING}, ("id", "address"))
+    registered = _object(
+        {"id": _STRING, "address": _STRING, "raft_address": _STRING, "status": {"enum": ["joined", "known"]}}
+    )
+    return {
+        "/nodes/list": {"get": _call("The members", {200: _answer("Nodes", {"type": "array", "items": node})}, (401,))},
+        "/nodes/register": {
+            "post": _call(
+                "Join a node; any node takes it",
+                {200: _answer("Known already", registered), 201: _answer("Joined", registered)},
+                (400, 401, 409, 503, 504),
+                requestBody=_body(member),
+            )
+        },
+        "/cluster/status": {
+            "get": _call(
+                "Leader, term, indexes, lag and configuration", {200: _answer("Status", {"type": "object"})}, (401,)
+            )
+        },
+        "/cluster/leader": {
+            "post": _call(
+                "Hand leadership over",
+                {200: _answer("The new leader", _object({"leader": _STRING}))},
+                (400, 401, 503, 504),
+                requestBody=_body(_object({"id": _STRING}, ()), required=False),
+            )
+        },
+        "/cluster/digest": {
+            "get": _call(
+                "A digest over effects: equal on all nodes at an equal index",
+                {200: _answer("The digest", _object({"index": _INTEGER, "digest": _STRING}))},
+                (400, 401, 404),
+                parameters=[
+                    _query("index", _INTEGER, "one of the last 10,000"),
+                    _query("full", _BOOLEAN, "hash the whole contents"),
+                ],
+            )
+        },
+    }
+
+
+def _monitoring_paths() -> Json:
+    text: Json = {"text/plain": {"schema": _STRING}}
+    verbose = [_query("verbose", _BOOLEAN, "a line a check")]
+
+    def health(summary: str) -> Json:
+        passed, failed = {"description": "ok", "content": text}, {"description": "A line a check", "content": text}
+        return {"get": _call(summary, {200: passed, 503: failed}, (400,), parameters=verbose)}
+
+    measured = {"description": "Metrics", "content": {**text, **_json({"type": "object"})}}
+    return {
+        "/livez": health("Alive; needs no leader"),
+        "/readyz": health("Ready to serve; needs a leader"),
+        "/metrics": {
+            "get": _call(
+                "Metrics, for Prometheus or as JSON",
+                {200: measured},
+                (400, 401),
+                parameters=[_query("format", {"enum": ["prometheus", "json"]}, "instead of Accept")],
+            )
+        },
+        "/openapi.json": {"get": _call("This document", {200: _answer("OpenAPI 3.1", {"type": "object"})}, (401,))},
+    }

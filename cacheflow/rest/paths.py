@@ -1,0 +1,63 @@
+"""Paths and queries as bytes: decoded strictly, so that two keys never collapse into one.
+
+WSGI hands over the path percent-decoded, each byte as one latin-1 character. Werkzeug turns that into text and
+puts U+FFFD where it is not UTF-8: ``%FF`` and ``%FE`` would name the same key. It also lets ``%zz`` pass as the
+key that ``%25zz`` names. Here both are refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qsl
+
+from cacheflow.errors import InvalidRequest
+from cacheflow.values import check_key
+
+_BAD_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
+# Our longest query has six parameters; without a cap a query of 16 KiB costs 8,000 tuples.
+_PARAMETERS_MAX = 64
+
+Query = Mapping[str, str]
+_NO_QUERY: Query = {}
+
+
+def decode_key(raw: str, environ: Mapping[str, Any]) -> str:
+    """The key that a path names. raw: its bytes as WSGI gives them. Raises InvalidRequest."""
+    key = raw
+    if not raw.isascii():
+        try:
+            key = raw.encode("latin-1").decode("utf-8")
+        except UnicodeError:
+            raise InvalidRequest("the key is not valid UTF-8") from None
+    # A decoded path has a percent sign only from %25 or from a broken escape.
+    if "%" in raw and _BAD_ESCAPE.search(_target(environ).partition("?")[0]):
+        raise InvalidRequest("the path has a percent sign without two hexadecimal digits; write % as %25")
+    return check_key(key)
+
+
+def _target(environ: Mapping[str, Any]) -> str:
+    return str(environ.get("REQUEST_URI") or environ.get("RAW_URI") or "")
+
+
+def parse_query(environ: Mapping[str, Any]) -> Query:
+    """The query's parameters; a blank in it may be written ``+``. Raises InvalidRequest.
+
+    A parameter given twice is refused: whichever of them won would surprise somebody.
+    """
+    text = environ.get("QUERY_STRING")
+    if not text:
+        return _NO_QUERY
+    if not text.isascii() or _BAD_ESCAPE.search(text):
+        raise InvalidRequest("the query is not percent-encoded")
+    try:
+        pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=_PARAMETERS_MAX)
+    except UnicodeDecodeError:
+        raise InvalidRequest("the query is not valid UTF-8") from None
+    except ValueError:
+        raise InvalidRequest(f"the query has more than {_PARAMETERS_MAX} parameters") from None
+    query = dict(pairs)
+    if len(query) != len(pairs):
+        raise InvalidRequest("the query names a parameter twice")
+    return query

@@ -1,0 +1,147 @@
+"""Errors as ``application/problem+json`` (RFC 9457), all of them, in one place.
+
+The status and the title stand on the exception's class; ``type`` is its name as a URN, so that a client can tell
+``urn:cacheflow:no-leader`` from ``urn:cacheflow:overloaded``. What nobody raised on purpose is logged under an id, and
+the answer carries that id and nothing else: no stack trace leaves the process.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import secrets
+from collections.abc import Iterable
+from typing import Any
+
+from flask import request
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from cacheflow.errors import (
+    CacheFlowError,
+    InvalidRequest,
+    NotCommitted,
+    OutcomeUnknown,
+    PreconditionFailed,
+    ReplicationError,
+)
+from cacheflow.rest.answers import Answer, Headers, json_bytes
+from cacheflow.rest.context import Services
+from cacheflow.rest.paths import decode_key
+
+PROBLEM_TYPE = ("Content-Type", "application/problem+json")
+
+logger = logging.getLogger("cacheflow.rest")
+
+
+class Problem(CacheFlowError):
+    """An answer that no error class of the tree stands for: its parts are given one by one."""
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        status: int,
+        title: str,
+        kind: str,
+        headers: Iterable[tuple[str, str]] = (),
+        **members: Any,
+    ) -> None:
+        super().__init__(detail)
+        self.http_status = status
+        self.title = title
+        self.kind = kind
+        self.headers = list(headers)
+        self.members = members
+
+
+def kind_of(error_class: type[CacheFlowError]) -> str:
+    """``NoLeader`` is ``urn:cacheflow:no-leader``."""
+    return "urn:cacheflow:" + re.sub(r"(?<=[a-z])(?=[A-Z])", "-", error_class.__name__).lower()
+
+
+def problem_bytes(kind: str, title: str, status: int, detail: str, **members: Any) -> bytes:
+    """The body of a problem."""
+    return json_bytes({"type": kind, "title": title, "status": status, "detail": detail, **members})
+
+
+def problem_of_command(error: CacheFlowError, index: int) -> Problem:
+    """The error of one operation of a batch, as the whole batch's answer."""
+    return Problem(
+        f"ops[{index}]: {error}",
+        status=error.http_status,
+        title=error.title,
+        kind=kind_of(type(error)),
+        index=index,
+    )
+
+
+def answer_error(error: Exception, services: Services) -> Answer:
+    """The one error handler."""
+    if isinstance(error, CacheFlowError) and error.http_status != 500:
+        return _answer_known(error, services)
+    if isinstance(error, HTTPException) and error.code is not None:
+        headers = services.raft_headers()
+        if isinstance(error, MethodNotAllowed):
+            headers.append(("Allow", ", ".join(sorted(error.valid_methods or ()))))
+        detail = _routing_detail(error)
+        return _answer("about:blank", error.name, error.code, detail, headers, {})
+    incident = secrets.token_hex(8)
+    logger.error("%s %s failed [%s]", request.method, request.path, incident, exc_info=error)
+    return _answer(
+        "urn:cacheflow:internal-error",
+        "Internal error",
+        500,
+        f"This node failed to answer; its log tells more under {incident}.",
+        services.raft_headers(),
+        {"incident": incident},
+    )
+
+
+def _answer_known(error: CacheFlowError, services: Services) -> Answer:
+    headers = services.raft_headers()
+    members: dict[str, Any] = {}
+    kind = kind_of(type(error))
+    if isinstance(error, Problem):
+        kind = error.kind
+        headers += error.headers
+        members.update(error.members)
+    key = _requested_key()
+    if key is not None:
+        members["key"] = key
+    if isinstance(error, PreconditionFailed):
+        members["version"] = error.version
+    if isinstance(error, ReplicationError):
+        leader = services.store.position().leader_id
+        if leader is not None:
+            members["leader"] = leader
+    if isinstance(error, OutcomeUnknown):
+        members["outcome"] = "unknown"
+    if isinstance(error, NotCommitted):
+        members["outcome"] = "not applied"
+        headers.append(("Retry-After", str(max(1, math.ceil(error.retry_after_s)))))
+    return _answer(kind, error.title, error.http_status, str(error), headers, members)
+
+
+def _requested_key() -> str | None:
+    """The key in the path, when it is a valid one."""
+    raw = (request.view_args or {}).get("raw_key")
+    if raw is None:
+        return None
+    try:
+        return decode_key(raw, request.environ)
+    except InvalidRequest:
+        return None
+
+
+def _routing_detail(error: HTTPException) -> str:
+    if error.code == 404:
+        return "there is no such route; /openapi.json lists them"
+    if error.code == 405:
+        return f"{request.method} is not allowed here"
+    return str(error.description or error.name)
+
+
+def _answer(kind: str, title: str, status: int, detail: str, headers: Headers, members: dict[str, Any]) -> Answer:
+    headers.append(PROBLEM_TYPE)
+    return Answer(problem_bytes(kind, title, status, detail, **members), status, headers)

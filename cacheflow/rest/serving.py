@@ -1,0 +1,252 @@
+"""The HTTP server: waitress with settings for a cache, in a thread of its own.
+
+waitress reads requests whole in one thread and hands them to a pool. So a slow client costs a descriptor, never a
+thread, until its request is complete.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import resource
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from waitress import wasyncore
+from waitress.adjustments import Adjustments
+from waitress.task import ThreadedTaskDispatcher
+
+from cacheflow.errors import ConfigError
+from cacheflow.rest.strict_http import StrictServer
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+logger = logging.getLogger("cacheflow.rest")
+
+# Every waiting connection costs a descriptor and some kilobytes. waitress' 100 is used up by one busy client pool,
+# and by a hundred idle connections of anybody.
+CONNECTIONS_MAX = 4096
+# For the journal, the snapshots, the peers and the wire ports. Bodies over 512 KiB go to temporary files, too.
+_DESCRIPTORS_KEPT = 256
+_QUEUE_WARNING_INTERVAL_S = 60.0
+_LOOP_INTERVAL_S = 1
+
+
+class HttpServer:
+    """Serves a WSGI application. Raises ConfigError when it cannot listen.
+
+    port: 0 takes one from the kernel; ``port`` says which.  threads: requests served at once.
+    body_bytes_max: a larger body is refused before the application sees it.
+    request_deadline_s: how long a request may take to come in, and an answer to be taken.
+    refusal_headers: headers for what is refused before the application sees it.
+    """
+
+    def __init__(
+        self,
+        app: WSGIApplication,
+        host: str,
+        port: int,
+        *,
+        threads: int = 40,
+        body_bytes_max: int = 16 * 1024 * 1024,
+        request_deadline_s: float = 30.0,
+        connections_max: int = CONNECTIONS_MAX,
+        refusal_headers: Callable[[], list[tuple[str, str]]] = list,
+    ) -> None:
+        sockets = _listen(host, port)
+        self.host = host
+        self.port: int = sockets[0].getsockname()[1]
+        settings = Adjustments(
+            sockets=sockets,
+            threads=threads,
+            connection_limit=_connections_within_limits(connections_max),
+            # select() ends at descriptor 1023.
+            asyncore_use_poll=True,
+            # Seconds of nothing at all on a connection. Longer than the pauses of client pools, which keep theirs
+            # for a minute or less, so that it is rarely the server who closes on a request under way.
+            channel_timeout=120,
+            # How often deadlines are looked at.
+            cleanup_interval=1,
+            # A key of 1 KiB takes 3 KiB when percent-encoded; the rest is for cookies and proxies. Default: 256 KiB.
+            max_request_header_size=16 * 1024,
+            # waitress refuses a body of exactly this many bytes.
+            max_request_body_size=body_bytes_max + 1,
+            # Read the next request only when the last is answered: pipelining must not pile up work.
+            channel_request_lookahead=0,
+            # One turn of the loop for 64 KiB of body instead of 8.
+            recv_bytes=64 * 1024,
+            # Nobody needs to know what serves here, and nobody may see our source.
+            ident=None,
+            expose_tracebacks=False,
+            # Clients that leave are everyday life.
+            log_socket_errors=False,
+            # Nothing here reads X-Forwarded-*; removing them would cost every request.
+            clear_untrusted_proxy_headers=False,
+            # send_bytes stays at its 1: an answer is one write (see OneWriteTask), sent by the thread that made it.
+        )
+        self._map: dict[int, Any] = {}
+        self._dispatcher = ThreadedTaskDispatcher()
+        self._dispatcher.queue_logger = _QueueWarning()
+        self._servers = [
+            StrictServer(
+                app,
+                self._map,
+                False,
+                listening,
+                dispatcher=self._dispatcher,
+                adj=settings,
+                sockinfo=(listening.family, listening.type, listening.proto, listening.getsockname()),
+                bind_socket=False,
+                deadline_s=request_deadline_s,
+                refusal_headers=refusal_headers,
+            )
+            for listening in sockets
+        ]
+        self._threads = threads
+        self._draining_until_s: float | None = None  # written once, by stop()
+        self._thread = threading.Thread(target=self._run, name="http", daemon=True)
+
+    def start(self) -> None:
+        """Accept connections."""
+        self._dispatcher.set_thread_count(self._threads)
+        for server in self._servers:
+            server.accept_connections()
+        self._thread.start()
+
+    def stop(self, drain_s: float = 10.0) -> None:
+        """Accept no more, give running requests ``drain_s`` seconds, close. Returns when all is closed."""
+        if self._draining_until_s is None:
+            self._draining_until_s = time.monotonic() + drain_s
+            if self._thread.is_alive():
+                self._servers[0].pull_trigger()
+        if self._thread.ident is not None:
+            self._thread.join()
+        else:
+            wasyncore.close_all(self._map)
+
+    def __enter__(self) -> HttpServer:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _run(self) -> None:
+        while self._draining_until_s is None:
+            self._turn(_LOOP_INTERVAL_S)
+        for server in self._servers:
+            # Only the socket: the object still does the housekeeping, and its trigger wakes the loop.
+            server.accepting = False
+            server.del_channel()
+            server.socket.close()
+        while self._channels() and time.monotonic() < self._draining_until_s:
+            for channel in self._channels():
+                if channel.idle:
+                    channel.will_close = True
+            for server in self._servers:
+                server.maintenance(time.time())
+            self._turn(0.05)
+        self._close()
+
+    def _turn(self, timeout_s: float) -> None:
+        try:
+            wasyncore.loop(timeout=timeout_s, use_poll=True, map=self._map, count=1)
+        except Exception:
+            # One broken connection must not end the service for all.
+            logger.exception("the HTTP loop stumbled")
+
+    def _channels(self) -> list[Any]:
+        return [channel for server in self._servers for channel in server.active_channels.values()]
+
+    def _close(self) -> None:
+        unfinished = self._channels()
+        if unfinished:
+            logger.warning("%d HTTP connections were cut: their requests did not end in time", len(unfinished))
+        for channel in unfinished:
+            channel.handle_close()
+        self._dispatcher.shutdown(cancel_pending=True, timeout=1)
+        if self._dispatcher.threads:
+            # They still hold the trigger's descriptor and will write to its number, whoever has it then.
+            return
+        wasyncore.close_all(self._map)
+
+
+class _QueueWarning:
+    """Stands for waitress' queue logger, which writes a line for every request that waits."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._quiet_until_s = float("-inf")
+
+    def warning(self, _: str, depth: int) -> None:
+        """Called with the dispatcher's lock held."""
+        now_s = self._clock()
+        if now_s >= self._quiet_until_s and depth > 1:
+            self._quiet_until_s = now_s + _QUEUE_WARNING_INTERVAL_S
+            logger.warning("all HTTP threads are busy: %d requests wait (said once a minute)", depth)
+
+
+def _listen(host: str, port: int) -> list[socket.socket]:
+    """Sockets bound to every address of ``host``, all at one port. Raises ConfigError."""
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise ConfigError(f"host = {host!r}: cannot be resolved ({error.strerror}); give an address") from None
+    sockets: list[socket.socket] = []
+    refused: OSError | None = None
+    for family, kind, protocol, _, address in dict.fromkeys(found):
+        listening = None
+        try:
+            listening = socket.socket(family, kind, protocol)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listening.bind((address[0], port, *address[2:]))
+            # Two sockets may be bound to one port as long as neither listens: only this tells who has it.
+            listening.listen(1024)
+        except OSError as error:
+            if listening is not None:
+                listening.close()
+            refused = error
+            if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                continue  # a name such as localhost may have an IPv6 address that this machine does not
+            break
+        sockets.append(listening)
+        port = listening.getsockname()[1]
+    else:
+        if sockets:
+            return sockets
+    for listening in sockets:
+        listening.close()
+    raise ConfigError(_cannot_listen(host, port, refused))
+
+
+def _cannot_listen(host: str, port: int, error: OSError | None) -> str:
+    reason = error.errno if error is not None else None
+    if reason == errno.EADDRINUSE:
+        return f"port = {port}: another process listens on {host}:{port}; stop it or give another --port"
+    if reason == errno.EACCES:
+        return f"port = {port}: this user may not listen on ports below 1024; give another --port"
+    if reason in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+        return f"host = {host!r}: no address of this machine; give one of its own as --host, or 0.0.0.0 for all"
+    return f"host = {host!r}, port = {port}: cannot listen ({os.strerror(reason) if reason else 'no address'})"
+
+
+def _connections_within_limits(wanted: int) -> int:
+    """How many connections the process has descriptors for, after raising its own limit as far as it may.
+
+    One accept too many fails, and is tried again in the next turn of the loop: a node that spins.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + _DESCRIPTORS_KEPT
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft == resource.RLIM_INFINITY:
+        return wanted
+    return max(16, min(wanted, soft - _DESCRIPTORS_KEPT))

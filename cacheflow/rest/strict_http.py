@@ -1,0 +1,200 @@
+"""Where waitress reads HTTP too kindly, and where it never gives up.
+
+1. A request framed two ways (Content-Length and Transfer-Encoding) is refused: a proxy in front may have read it the
+   other way, and then its second half is somebody else's request (RFC 9112, 6.1).
+2. A request target must be what it looks like: ``#`` cuts a key short, and tabs vanish in Python's URL parser.
+3. A request must be complete within a deadline. waitress counts idleness only, so a byte a minute holds for ever.
+4. An answer that nobody takes must not hold its thread for ever.
+5. What is refused here is told in problem+json, and the connection lingers until the client has had time to read it:
+   closing at once, with its body still under way, resets the connection and takes the answer along.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser, ParsingError
+from waitress.server import TcpWSGIServer
+from waitress.task import ErrorTask, WSGITask
+from waitress.utilities import Error
+
+from cacheflow.rest.problems import PROBLEM_TYPE, problem_bytes
+
+# How long a refused client may go on sending before the connection is cut.
+_LINGER_S = 5.0
+# Idle connections older than this make room when there are too many.
+_IDLE_WHEN_FULL_S = 2.0
+_NOT_IN_TARGETS = re.compile(r"[\x00-\x20\x7f#]")
+
+
+class RequestTimeout(Error):  # type: ignore[misc]
+    """The request was not complete in time."""
+
+    code = 408
+    reason = "Request Timeout"
+
+
+class StrictParser(HTTPRequestParser):  # type: ignore[misc]
+    """One request, as it comes in. began_s: when its first byte came (monotonic)."""
+
+    # waitress names these in its own log lines, also for requests whose header never came.
+    path = ""
+    command = ""
+
+    def __init__(self, adjustments: Any) -> None:
+        super().__init__(adjustments)
+        self.began_s = time.monotonic()
+
+    def received(self, data: bytes) -> int:
+        consumed: int = super().received(data)
+        if self.error is not None:
+            # Otherwise waitress would answer "100 Continue" and take the body that it just refused.
+            self.expect_continue = False
+        return consumed
+
+    def parse_header(self, header_plus: bytes) -> None:
+        lowered = header_plus.lower()
+        if b"\r\ntransfer-encoding:" in lowered and b"\r\ncontent-length:" in lowered:
+            raise ParsingError("Content-Length and Transfer-Encoding exclude each other")
+        try:
+            super().parse_header(header_plus)
+        except ValueError as error:  # from Python's URL parser
+            raise ParsingError(f"the request target is no URL: {error}") from None
+        if "TRANSFER_ENCODING" in self.headers:
+            raise ParsingError(f"HTTP/{self.version} has no Transfer-Encoding")
+        if _NOT_IN_TARGETS.search(self.request_uri):
+            raise ParsingError("the request target has a character that must be percent-encoded")
+
+    def time_out(self) -> None:
+        """Turn what came so far into a request whose answer is 408."""
+        if not self.headers_finished:
+            super().parse_header(b"GET / HTTP/1.0\r\n")
+        self.error = RequestTimeout("the request was not complete in time")
+        self.completed = True
+
+
+class ProblemTask(ErrorTask):  # type: ignore[misc]
+    """Answers what the parser refused."""
+
+    def execute(self) -> None:
+        channel, error = self.channel, self.request.error
+        body = problem_bytes("about:blank", error.reason, error.code, str(error.body))
+        self.status = f"{error.code} {error.reason}"
+        self.response_headers.append(PROBLEM_TYPE)
+        self.response_headers.extend(channel.server.refusal_headers())
+        self.set_close_on_finish()
+        channel.refused = True
+        self.content_length = len(body)
+        self.write(body)
+
+
+class OneWriteTask(WSGITask):  # type: ignore[misc]
+    """Sends header and body with one system call and in one packet: waitress' own makes two of each."""
+
+    wrote_header: bool = False
+
+    def write(self, data: bytes) -> None:
+        if self.wrote_header or not data or not self.complete:
+            super().write(data)
+            return
+        header = self.build_response_header()
+        self.wrote_header = True
+        if self.has_body and not self.chunked_response and self.content_length == len(data):
+            self.content_bytes_written = len(data)
+            self.channel.write_soon(header + data)
+        else:
+            self.channel.write_soon(header)
+            super().write(data)
+
+
+class StrictChannel(HTTPChannel):  # type: ignore[misc]
+    """One connection."""
+
+    parser_class = StrictParser
+    error_task_class = ProblemTask
+    task_class = OneWriteTask
+
+    refused = False
+    lingers_until_s: float | None = None  # monotonic
+    # waitress' own; named here for the type checker.
+    will_close: bool = False
+    close_when_flushed: bool = False
+    request: Any = None
+
+    def readable(self) -> bool:
+        return self.lingers_until_s is not None or bool(super().readable())
+
+    def handle_read(self) -> None:
+        if self.lingers_until_s is None:
+            super().handle_read()
+            return
+        try:
+            self.recv(self.adj.recv_bytes)  # thrown away; the end of it closes the connection
+        except OSError:
+            self.handle_close()
+
+    def handle_write(self) -> None:
+        if not self.refused or not self.close_when_flushed or self.will_close:
+            super().handle_write()
+            return
+        self._flush_exception(self._flush_some)
+        if not self.total_outbufs_len and not self.will_close:
+            self.close_when_flushed = False
+            self.lingers_until_s = time.monotonic() + _LINGER_S
+            try:
+                self.socket.shutdown(socket.SHUT_WR)
+            except OSError:
+                self.handle_close()
+
+    def enforce(self, now_s: float, wall_s: float, deadline_s: float) -> None:
+        """Close or refuse what takes too long. now_s is monotonic; wall_s is waitress' own clock."""
+        if self.lingers_until_s is not None:
+            self.will_close = self.will_close or now_s >= self.lingers_until_s
+        elif self.total_outbufs_len:
+            # last_activity moves with every byte that the client takes.
+            self.will_close = self.will_close or wall_s - self.last_activity > deadline_s
+        elif self.request is not None and now_s - self.request.began_s > deadline_s:
+            self._time_out_request()
+
+    def _time_out_request(self) -> None:
+        with self.requests_lock:
+            request = self.request
+            if request is None or self.requests or self.will_close or self.close_when_flushed:
+                return
+            request.time_out()
+            self.request = None
+            self.requests.append(request)
+            self.server.add_task(self)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way in either direction."""
+        return not (self.requests or self.request is not None or self.total_outbufs_len or self.lingers_until_s)
+
+
+class StrictServer(TcpWSGIServer):  # type: ignore[misc]
+    """One listening socket."""
+
+    channel_class = StrictChannel
+
+    def __init__(
+        self, *args: Any, deadline_s: float, refusal_headers: Callable[[], list[tuple[str, str]]], **kwargs: Any
+    ) -> None:
+        self.deadline_s = deadline_s
+        self.refusal_headers = refusal_headers
+        super().__init__(*args, **kwargs)
+
+    def maintenance(self, now: float) -> None:
+        """Called by waitress every ``cleanup_interval``. now: wall clock."""
+        super().maintenance(now)
+        now_s = time.monotonic()
+        full = self.in_connection_overflow
+        for channel in list(self.active_channels.values()):
+            channel.enforce(now_s, now, self.deadline_s)
+            if full and channel.idle and now - channel.last_activity > _IDLE_WHEN_FULL_S:
+                channel.will_close = True

@@ -1,0 +1,57 @@
+"""What reads and writes answer, in Python: the same objects from an embedded store and from the HTTP client."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from cacheflow import values
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One entry as a reader sees it.
+
+    kind: values.TEXT, BYTES or JSON.  meta: a Content-Type, wire flags or None.  version: the machine's revision.
+    ttl_s: seconds left, None without a TTL.
+    """
+
+    key: str
+    data: bytes
+    kind: int
+    meta: str | int | None
+    version: int
+    ttl_s: float | None
+
+    @property
+    def value(self) -> Any:
+        """The Python value: str, bytes, or what the JSON says."""
+        return values.decode(self.kind, self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class SetResult:
+    """A write that took place. created: the key was absent. ttl_s: None without a TTL."""
+
+    version: int
+    created: bool
+    ttl_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class IncrResult:
+    """A counter after its step."""
+
+    value: int
+    version: int
+    ttl_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class RaftPosition:
+    """Where this node stands: applied index, term, node id, leader's id or None."""
+
+    index: int
+    term: int
+    node_id: str
+    leader_id: str | None

@@ -1,0 +1,173 @@
+"""Settings: from flags, CACHEFLOW_* variables and a TOML file to one NodeConfig.
+
+Flag, environment, file, default: in that order. Every error names the setting and where its value came from.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from cacheflow.config import NodeConfig
+from cacheflow.errors import ConfigError
+
+ENVIRONMENT_PREFIX: Final = "CACHEFLOW_"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """name: as in the flag and the file.  field: in NodeConfig.  parse: raises ValueError with the rule."""
+
+    name: str
+    field: str
+    parse: Callable[[str], Any]
+    help: str
+    metavar: str
+    many: bool = False
+
+    @property
+    def flag(self) -> str:
+        """``--max-items``"""
+        return f"--{self.name}"
+
+    @property
+    def variable(self) -> str:
+        """``CACHEFLOW_MAX_ITEMS``"""
+        return ENVIRONMENT_PREFIX + self.name.upper().replace("-", "_")
+
+
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError("must be a whole number") from None
+
+
+def _integer_or_none(text: str) -> int | None:
+    if text.lower() == "none":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError("must be a whole number or none") from None
+
+
+def _seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError("must be a number of seconds") from None
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ValueError("must be true or false")
+    return text.lower() == "true"
+
+
+SETTINGS: Final = (
+    Setting("host", "host", str, "Address to listen on.", "HOST"),
+    Setting("port", "port", _integer, "Port of the HTTP API.", "PORT"),
+    Setting("advertise", "advertise", str, "How others reach this node; the host unless told.", "HOST"),
+    Setting("raft-port", "raft_port", _integer, "Port of the peer protocol; port + 1000 unless told.", "PORT"),
+    Setting("node-id", "node_id", str, "A random one, kept in the data directory, unless told.", "ID"),
+    Setting("seed", "seed", str, "A member to join through; repeatable. None: found a cluster.", "URL", many=True),
+    Setting("eviction", "eviction", str, "lru or lfu; the first node of a cluster decides.", "POLICY"),
+    Setting("max-items", "max_items", _integer_or_none, "Entries before eviction, or none.", "N"),
+    Setting("max-bytes", "max_bytes", _integer_or_none, "Bytes before eviction, or none.", "N"),
+    Setting("replicas", "replicas", _integer, "Copies beside the leader's.", "N"),
+    Setting("data-dir", "data_dir", Path, "Where log and snapshots are kept.", "DIR"),
+    Setting("persistence", "persistence", _boolean, "false: keep log and snapshots in memory.", "BOOL"),
+    Setting("fsync", "fsync", str, "always, interval or never: what an acknowledgement means.", "MODE"),
+    Setting("request-timeout", "request_timeout_s", _seconds, "Seconds a write waits for its outcome.", "S"),
+    Setting("max-value-bytes", "max_value_bytes", _integer, "Largest value taken.", "N"),
+    Setting("http-threads", "http_threads", _integer, "Requests served at the same time.", "N"),
+    Setting("election-timeout", "election_timeout_s", _seconds, "Seconds without a leader before an election.", "S"),
+    Setting("heartbeat", "heartbeat_s", _seconds, "Seconds between two signs of life of the leader.", "S"),
+    Setting("cluster-secret-file", "cluster_secret_file", Path, "What the nodes of a cluster share.", "FILE"),
+    Setting("api-token-file", "api_token_file", Path, "What clients of the HTTP API must show.", "FILE"),
+)
+_BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
+
+
+def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None) -> NodeConfig:
+    """One NodeConfig from all sources. Raises ConfigError.
+
+    flags: by setting name; text, a tuple of texts for a repeatable one; None or () when it was not given.
+    file: what --config says; else CACHEFLOW_CONFIG is looked at.
+    """
+    if file is None and environment.get(ENVIRONMENT_PREFIX + "CONFIG"):
+        file = Path(environment[ENVIRONMENT_PREFIX + "CONFIG"])
+    told = _from_file(file) if file is not None else {}
+    chosen: dict[str, Any] = {}
+    sources: dict[str, tuple[Setting, str]] = {}
+    for setting in SETTINGS:
+        given: Any = flags.get(setting.name)
+        if given not in (None, ()):
+            source = "the command line"
+        elif environment.get(setting.variable):
+            # An empty variable is an unset one: container files can hardly leave one out.
+            given, source = environment[setting.variable], setting.variable
+        elif setting.name in told:
+            given, source = told[setting.name], str(file)
+        else:
+            continue
+        chosen[setting.field] = _parsed(setting, given, source)
+        sources[setting.field] = setting, source
+    try:
+        return NodeConfig(**chosen)
+    except ConfigError as error:
+        raise ConfigError(_with_source(str(error), sources)) from None
+
+
+def _from_file(file: Path) -> dict[str, Any]:
+    try:
+        with file.open("rb") as opened:
+            table = tomllib.load(opened)
+    except OSError as error:
+        raise ConfigError(f"--config = {str(file)!r}: cannot be read ({error.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config = {str(file)!r}: is not TOML: {error}") from None
+    told = {name.replace("_", "-"): value for name, value in table.items()}
+    for name in told:
+        if name not in _BY_NAME:
+            raise ConfigError(f"unknown setting {name!r} (from {file}); known are {', '.join(sorted(_BY_NAME))}")
+    return told
+
+
+def _parsed(setting: Setting, given: Any, source: str) -> Any:
+    try:
+        if setting.many:
+            several = given.replace(",", " ").split() if isinstance(given, str) else given
+            if not isinstance(several, (list, tuple)):
+                raise ValueError("must be a list of texts")
+            return tuple(setting.parse(_text(one)) for one in several)
+        return setting.parse(_text(given))
+    except ValueError as error:
+        raise ConfigError(f"{setting.flag} = {given!r} (from {source}): {error}") from None
+
+
+def _text(given: Any) -> str:
+    """A TOML value as it would stand on a command line."""
+    if isinstance(given, bool):
+        return str(given).lower()
+    if isinstance(given, (str, int, float, Path)):
+        return str(given)
+    raise ValueError("must be one value")
+
+
+def _with_source(message: str, sources: Mapping[str, tuple[Setting, str]]) -> str:
+    """NodeConfig names its field; the user knows a flag, and wants to know who said so."""
+    shown, equals, rest = message.partition(" = ")
+    field = shown.replace("-", "_")
+    value, colon, rule = rest.partition(": ")
+    if not equals or not colon:
+        return message
+    if field in sources:
+        setting, source = sources[field]
+        return f"{setting.flag} = {value} (from {source}): {rule}"
+    flag = next((setting.flag for setting in SETTINGS if setting.field == field), shown)
+    return f"{flag} = {value} (the default): {rule}"

@@ -1,0 +1,149 @@
+"""What a node says of itself and of its cluster: lists, health, numbers.
+
+``nodes``, ``cluster`` and ``digest`` run on the loop; the others may be called by any thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from cacheflow.engine import Engine
+from cacheflow.errors import InvalidRequest, NoLeader
+
+WAIT_STEP_S = 0.01
+
+
+def nodes(engine: Engine) -> list[dict[str, Any]]:
+    """The members of the latest configuration, as this node sees them."""
+    node = engine.node
+    down = node.down_ids()
+    rows = []
+    for member in node.members():
+        seen_ms = 0 if member.id == node.node_id else node.last_seen_ms(member.id)
+        rows.append(
+            {
+                "id": member.id,
+                "address": member.address,
+                "status": "down" if member.id in down else "up",
+                "role": "leader" if member.id == node.leader_id else "follower",
+                "raft_address": member.raft_address,
+                "voter": member.voter,
+                "last_seen": None if seen_ms is None else seen_ms / 1000,
+            }
+        )
+    return rows
+
+
+def cluster(engine: Engine) -> dict[str, Any]:
+    """Where this node and, when it leads, its followers stand."""
+    node, machine = engine.node, engine.machine
+    staleness_ms = node.staleness_ms()
+    return {
+        "node_id": node.node_id,
+        "cluster_id": machine.cluster_id,
+        "role": node.role,
+        "leader": node.leader_id,
+        "term": node.term,
+        "commit_index": node.commit_index,
+        "applied_index": node.last_applied,
+        "revision": machine.revision,
+        "staleness": None if staleness_ms is None else staleness_ms / 1000,
+        "failure": node.failure,
+        "members": [{**row, "lag": node.lag_of(row["id"])} for row in nodes(engine)],
+        "configuration": {
+            "eviction": machine.settings.policy,
+            "max_items": machine.settings.max_items,
+            "max_bytes": machine.settings.max_bytes,
+            "replicas": machine.settings.replicas,
+        },
+    }
+
+
+def digest(engine: Engine, index: int | None, full: bool) -> tuple[int, str] | None:
+    """(index, hex) of the rolling digest, or of the whole contents."""
+    machine = engine.machine
+    if full:
+        return machine.applied_index, machine.contents_digest().hex()
+    if index is None:
+        return machine.applied_index, machine.digest.hex()
+    found = machine.digest_at(index)
+    return None if found is None else (index, found.hex())
+
+
+def metrics(engine: Engine) -> dict[str, float]:
+    """Numbers by name; those that only grow end in ``_total``."""
+    node, machine = engine.node, engine.machine
+    return {
+        "items": machine.item_count,
+        "bytes": machine.bytes_used,
+        "revision": machine.revision,
+        "raft_term": node.term,
+        "raft_commit_index": node.commit_index,
+        "raft_applied_index": node.last_applied,
+        "raft_is_leader": int(node.is_leader),
+        "raft_has_leader": int(node.leader_id is not None),
+        "raft_pending_commands": engine.pending,
+        "members": len(node.members()),
+        "members_down": len(node.down_ids()),
+        "failed": int(node.failure is not None),
+        **engine.counters(),
+    }
+
+
+def liveness(engine: Engine) -> list[tuple[str, bool, str]]:
+    """What a restart could mend. A missing leader is no reason to restart."""
+    return [
+        ("loop", engine.running, "runs" if engine.running else "has ended"),
+        ("listener", engine.listening, "accepts peers" if engine.listening else "does not accept peers"),
+    ]
+
+
+def readiness(engine: Engine) -> list[tuple[str, bool, str]]:
+    """What traffic needs: a leader, contents that have caught up, a disk that works."""
+    node = engine.node
+    leader_id = node.leader_id if node.route is not None else None
+    return [
+        *liveness(engine),
+        ("leader", leader_id is not None, f"is {leader_id}" if leader_id else "is not known"),
+        ("contents", node.may_read, "caught up" if node.may_read else "have not caught up since the start"),
+        ("disk", node.failure is None, node.failure or "works"),
+    ]
+
+
+def wait_ready(engine: Engine, timeout_s: float) -> bool:
+    """Block until the node is ready; whether it is."""
+    deadline = time.monotonic() + timeout_s
+    while not all(good for _, good, _ in readiness(engine)):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(WAIT_STEP_S)
+    return True
+
+
+async def hand_over(engine: Engine, node_id: str | None) -> str:
+    """Hand leadership over and return the new leader's id."""
+    node = engine.node
+    if not node.is_leader:
+        if node.route is None:
+            raise NoLeader("no leader is known")
+        if node_id == node.route.leader_id:
+            return node_id
+        node.send(node.route.leader_id, {"type": "hand_over", "heir": node_id or ""})
+        before = node.route
+    elif node_id == node.node_id:
+        return node_id
+    else:
+        before = node.route
+        if node.reconfiguration.hand_over(node_id) is None:
+            raise InvalidRequest(
+                f"{node_id!r} is no voter that is up" if node_id else "no other voter is up to take over"
+            )
+    deadline = asyncio.get_running_loop().time() + 4.0
+    while asyncio.get_running_loop().time() < deadline:
+        route = node.route
+        if route is not None and before is not None and route.term > before.term:
+            return route.leader_id
+        await asyncio.sleep(WAIT_STEP_S)
+    raise NoLeader("leadership was not handed over in time")

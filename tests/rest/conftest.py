@@ -1,0 +1,25 @@
+"""Fixtures of the REST tests: the fake store, an application over it, and a client of that."""
+
+from __future__ import annotations
+
+import pytest
+from flask.testing import FlaskClient
+from rest.fake_store import FakeStore
+
+from cacheflow.rest.app import RestApp, create_app
+from cacheflow.rest.context import RestConfig
+
+
+@pytest.fixture
+def store() -> FakeStore:
+    return FakeStore()
+
+
+@pytest.fixture
+def app(store: FakeStore) -> RestApp:
+    return create_app(store, RestConfig(max_value_bytes=100_000))
+
+
+@pytest.fixture
+def client(app: RestApp) -> FlaskClient:
+    return app.test_client()

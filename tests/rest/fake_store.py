@@ -1,0 +1,334 @@
+"""A store over a plain dict: the replicated one's answers without a cluster.
+
+Commands are applied as the machine would; what a test wants to go wrong is set on the instance.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from typing import Any
+
+from cacheflow import values
+from cacheflow.errors import (
+    IdempotencyKeyReused,
+    InvalidRequest,
+    KeyNotFound,
+    MemberConflict,
+    NotAnInteger,
+    PreconditionFailed,
+    ValueTooLarge,
+)
+from cacheflow.machine import commands
+from cacheflow.machine.commands import Command, Result
+from cacheflow.results import IncrResult, Item, RaftPosition, SetResult
+
+Entry = tuple[bytes, int, "str | int | None", int, int]  # data, kind, meta, version, expires_at_ms or 0
+
+
+class FakeStore:
+    """clock_ms is moved by tests. failure: raised by the next calls that replicate. blocked: they wait for it."""
+
+    def __init__(self) -> None:
+        self.clock_ms = 1_000_000
+        self.failure: Exception | None = None
+        self.read_failure: Exception | None = None
+        self.blocked: threading.Event | None = None
+        self.waiting = 0
+        self.reads: list[dict[str, Any]] = []
+        self.records_reads = False
+        self.leader_id: str | None = "n1"
+        self.alive: list[tuple[str, bool, str]] = [("loop", True, "")]
+        self.ready: list[tuple[str, bool, str]] = [("leader", True, ""), ("applied", True, "")]
+        self.entries: dict[str, Entry] = {}
+        self.entries_logged = 0
+        self.index = 0
+        self.revision = 0
+        self.kept: dict[str, tuple[Command, Result]] = {}
+        self.digests: dict[int, str] = {0: "00" * 16}
+        self.members = {"n1": ("127.0.0.1:8080", "127.0.0.1:9080")}
+        self.value_bytes_max = 1024 * 1024
+        self._lock = threading.RLock()  # guards all of the above against the server's threads
+
+    # Reads
+
+    def read(
+        self,
+        key: str,
+        *,
+        consistency: str = "local",
+        max_staleness_s: float | None = None,
+        count: bool = True,
+        strict: bool = False,
+    ) -> Item | None:
+        if self.records_reads:
+            asked = {"consistency": consistency, "max_staleness_s": max_staleness_s, "count": count, "strict": strict}
+            self.reads.append(asked)
+        if self.read_failure is not None:
+            raise self.read_failure
+        if consistency == "linearizable" or strict:
+            self._replicate()
+        entry = self._entry(key)
+        if entry is None:
+            return None
+        data, kind, meta, version, expires_at_ms = entry
+        return Item(key, data, kind, meta, version, self._left(expires_at_ms))
+
+    def keys(self, prefix: str, limit: int, cursor: str | None) -> tuple[list[str], str | None]:
+        found = sorted(key for key in self.entries if key.startswith(prefix) and self._entry(key) is not None)
+        found = [key for key in found if cursor is None or key > cursor]
+        return found[:limit], found[limit - 1] if len(found) > limit else None
+
+    # Writes
+
+    def run(self, batch: list[Command], *, timeout_s: float | None = None) -> list[Result]:
+        self._replicate()
+        with self._lock:
+            self.index += 1
+            self.entries_logged += 1
+            results = [self._apply(command) for command in batch]
+            self.digests[self.index] = hashlib.blake2b(repr(self.entries).encode(), digest_size=16).hexdigest()
+            return results
+
+    def set(
+        self,
+        key: str,
+        value: Any,
+        *,
+        ttl: float | None = None,
+        keep_ttl: bool = False,
+        only_if_absent: bool = False,
+        only_if_version: int | None = None,
+        content_type: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> SetResult:
+        kind, data = values.encode(value)
+        when = commands.ALWAYS
+        if only_if_absent:
+            when = commands.IF_ABSENT
+        elif only_if_version is not None:
+            when = commands.IF_VERSION
+        ttl_ms = commands.TTL_KEEP if keep_ttl else self._ttl_ms(ttl)
+        command = commands.set_(values.check_key(key), data, kind, content_type, ttl_ms, when, only_if_version or 0)
+        result = self._one(command, idempotency_key)
+        return SetResult(result[1], result[2], self._left(result[3]))
+
+    def delete(self, key: str, *, only_if_version: int | None = None, idempotency_key: str | None = None) -> bool:
+        try:
+            self._one(commands.delete(key, only_if_version or 0), idempotency_key)
+        except KeyNotFound:
+            return False
+        return True
+
+    def incr(
+        self,
+        key: str,
+        delta: int = 1,
+        *,
+        initial: int | None = None,
+        ttl: float | None = None,
+        idempotency_key: str | None = None,
+    ) -> IncrResult:
+        result = self._one(commands.incr(key, delta, initial, self._ttl_ms(ttl)), idempotency_key)
+        return IncrResult(result[2], result[1], self._left(result[3]))
+
+    def touch(self, key: str, ttl: float | None, *, idempotency_key: str | None = None) -> float | None:
+        return self._left(self._one(commands.touch(key, self._ttl_ms(ttl)), idempotency_key)[2])
+
+    def batch(self, batch: list[Command], *, atomic: bool = False, idempotency_key: str | None = None) -> list[Result]:
+        result = self._one(commands.batch(batch, atomic), idempotency_key, raises=False)
+        return [result] if result[0] == commands.ABORTED else list(result[1])
+
+    def delete_prefix(self, prefix: str) -> int:
+        return int(self._one(commands.delete_prefix(prefix), None)[1])
+
+    # The cluster
+
+    def position(self) -> RaftPosition:
+        return RaftPosition(self.index, 3, "n1", self.leader_id)
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "id": node_id,
+                "address": address,
+                "status": "up",
+                "role": "leader" if node_id == self.leader_id else "follower",
+                "raft_address": raft_address,
+                "last_seen": None,
+            }
+            for node_id, (address, raft_address) in self.members.items()
+        ]
+
+    def status(self) -> dict[str, Any]:
+        return {"leader": self.leader_id, "term": 3, "commit_index": self.index, "applied_index": self.index}
+
+    def digest(self, index: int | None, full: bool) -> tuple[int, str] | None:
+        at = self.index if index is None else index
+        return (at, "ff" * 16 if full else self.digests[at]) if at in self.digests else None
+
+    def register(self, node_id: str, address: str, raft_address: str) -> bool:
+        self._replicate()
+        if " " in node_id:
+            raise InvalidRequest("a node id has no blanks")
+        known = self.members.get(node_id)
+        if known is None:
+            self.members[node_id] = (address, raft_address)
+            return True
+        if known != (address, raft_address):
+            raise MemberConflict(f"{node_id} lives at {known[0]}")
+        return False
+
+    def transfer_leadership(self, node_id: str | None) -> str:
+        self._replicate()
+        if node_id is not None and node_id not in self.members:
+            raise InvalidRequest(f"{node_id} is no member")
+        self.leader_id = node_id or "n1"
+        return self.leader_id
+
+    def readiness(self) -> list[tuple[str, bool, str]]:
+        return self.ready
+
+    def liveness(self) -> list[tuple[str, bool, str]]:
+        return self.alive
+
+    def metrics(self) -> dict[str, float]:
+        return {"items": len(self.entries), "hits_total": 2, 'peer_lag{peer="b"}': 0, 'peer_lag{peer="c"}': 7.5}
+
+    # Inside
+
+    def _replicate(self) -> None:
+        if self.blocked is not None:
+            with self._lock:
+                self.waiting += 1
+            self.blocked.wait(30)
+        if self.failure is not None:
+            raise self.failure
+
+    def _entry(self, key: str) -> Entry | None:
+        entry = self.entries.get(key)
+        return None if entry is None or 0 < entry[4] <= self.clock_ms else entry
+
+    def _left(self, expires_at_ms: int) -> float | None:
+        return (expires_at_ms - self.clock_ms) / 1000 if expires_at_ms else None
+
+    @staticmethod
+    def _ttl_ms(ttl: float | None) -> int:
+        return commands.TTL_NONE if ttl is None else max(1, round(ttl * 1000))
+
+    def _one(self, command: Command, idempotency_key: str | None, raises: bool = True) -> Result:
+        if idempotency_key is not None:
+            command = commands.idempotent(idempotency_key, command)
+        [result] = self.run([command])
+        status = result[0]
+        if not raises or status == commands.OK:
+            if status == commands.KEY_REUSED:
+                raise IdempotencyKeyReused("used before")
+            return result
+        raise {
+            commands.MISSING: lambda: KeyNotFound("the key is absent"),
+            commands.PRECONDITION: lambda: PreconditionFailed("the key is at another version", result[1]),
+            commands.NOT_AN_INTEGER: lambda: NotAnInteger(result[1]),
+            commands.TOO_LARGE: lambda: ValueTooLarge(result[1]),
+            commands.KEY_REUSED: lambda: IdempotencyKeyReused("used before"),
+        }[status]()
+
+    def _apply(self, command: Command) -> Result:
+        return {
+            commands.SET: self._apply_set,
+            commands.DELETE: self._apply_delete,
+            commands.INCR: self._apply_incr,
+            commands.TOUCH: self._apply_touch,
+            commands.GET: self._apply_get,
+            commands.DELETE_PREFIX: self._apply_delete_prefix,
+            commands.BATCH: self._apply_batch,
+            commands.IDEMPOTENT: self._apply_idempotent,
+        }[command[0]](*command[1:])
+
+    def _put(self, key: str, data: bytes, kind: int, meta: str | int | None, expires_at_ms: int) -> int:
+        self.revision += 1
+        self.entries[key] = (data, kind, meta, self.revision, expires_at_ms)
+        return self.revision
+
+    def _apply_set(
+        self, key: str, data: bytes, kind: int, meta: str | int | None, ttl_ms: int, when: int, version: int
+    ) -> Result:
+        old = self._entry(key)
+        present = old[3] if old else 0
+        met = {
+            commands.ALWAYS: True,
+            commands.IF_ABSENT: not present,
+            commands.IF_PRESENT: bool(present),
+            commands.IF_VERSION: present == version,
+        }[when]
+        if not met:
+            return [commands.PRECONDITION, present]
+        if len(data) > self.value_bytes_max:
+            return [commands.TOO_LARGE, "the value is larger than the cache"]
+        if ttl_ms == commands.TTL_KEEP:
+            expires_at_ms = old[4] if old else 0
+        else:
+            expires_at_ms = self.clock_ms + ttl_ms if ttl_ms else 0
+        return [commands.OK, self._put(key, data, kind, meta, expires_at_ms), old is None, expires_at_ms]
+
+    def _apply_delete(self, key: str, version: int) -> Result:
+        old = self._entry(key)
+        if version and (old[3] if old else 0) != version:
+            return [commands.PRECONDITION, old[3] if old else 0]
+        if old is None:
+            return [commands.MISSING]
+        del self.entries[key]
+        self.revision += 1
+        return [commands.OK, self.revision]
+
+    def _apply_incr(self, key: str, delta: int, initial: int | None, ttl_ms: int) -> Result:
+        old = self._entry(key)
+        if old is None:
+            if initial is None:
+                return [commands.MISSING]
+            expires_at_ms = self.clock_ms + ttl_ms if ttl_ms else 0
+            number, kind, meta = initial + delta, values.JSON, None
+        else:
+            data, kind, meta, _, expires_at_ms = old
+            if not data.lstrip(b"-").isdigit():
+                return [commands.NOT_AN_INTEGER, "the value is not an integer"]
+            number = int(data) + delta
+        if not commands.INT64_MIN <= number <= commands.INT64_MAX:
+            return [commands.NOT_AN_INTEGER, "the sum leaves 64 bits"]
+        return [commands.OK, self._put(key, str(number).encode(), kind, meta, expires_at_ms), number, expires_at_ms]
+
+    def _apply_touch(self, key: str, ttl_ms: int) -> Result:
+        old = self._entry(key)
+        if old is None:
+            return [commands.MISSING]
+        expires_at_ms = self.clock_ms + ttl_ms if ttl_ms else 0
+        self.entries[key] = (*old[:4], expires_at_ms)
+        return [commands.OK, old[3], expires_at_ms]
+
+    def _apply_get(self, key: str) -> Result:
+        entry = self._entry(key)
+        return [commands.MISSING] if entry is None else [commands.OK, *entry]
+
+    def _apply_delete_prefix(self, prefix: str) -> Result:
+        found = [key for key in self.entries if key.startswith(prefix)]
+        for key in found:
+            del self.entries[key]
+            self.revision += 1
+        return [commands.OK, len(found)]
+
+    def _apply_batch(self, atomic: bool, batch: list[Command]) -> Result:
+        before, revision = dict(self.entries), self.revision
+        results = []
+        for at, command in enumerate(batch):
+            result = self._apply(command)
+            if atomic and result[0] != commands.OK:
+                self.entries, self.revision = before, revision
+                return [commands.ABORTED, at, result]
+            results.append(result)
+        return [commands.OK, results]
+
+    def _apply_idempotent(self, client_key: str, command: Command) -> Result:
+        kept = self.kept.get(client_key)
+        if kept is None:
+            kept = self.kept[client_key] = (command, self._apply(command))
+        return kept[1] if kept[0] == command else [commands.KEY_REUSED]

@@ -1,0 +1,192 @@
+"""Imports point downwards only, and the machine stays pure. The tables below are the drawing of the house."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "cacheflow"
+
+BASE = ("errors", "values", "results", "config")
+# What stands together under the store: its parts may use each other.
+STORE = ("clock", "recency", "proposals", "joining", "status", "engine", "store")
+CLIENT = ("failover", "client")
+FRONT = (*BASE, "machine.commands", "store", "client")
+
+# Module or folder -> what of ours it may import; a name covers everything below it.
+LAYERS: dict[str, tuple[str, ...]] = {
+    "errors": (),
+    "values": ("errors",),
+    "results": ("errors", "values"),
+    "config": ("errors",),
+    "machine": ("errors", "values", "machine"),
+    "raft": (*BASE, "machine", "raft"),
+    **dict.fromkeys(STORE, (*BASE, "machine", "raft", *STORE)),
+    **dict.fromkeys(CLIENT, (*BASE, *CLIENT)),
+    "aio": (*BASE, "store", "client"),
+    "rest": (*FRONT, "rest"),
+    "wire": (*FRONT, "wire"),
+    "integrations": (*FRONT, "integrations"),
+    "server": (*BASE, "machine", "raft", *STORE, "rest", "wire"),
+    "settings": (*BASE,),
+    "launcher": (*BASE,),
+    "bench": (*BASE,),
+    "demo": (*BASE, "client", "launcher"),
+    "cli": (*BASE, "client", "server", "settings", "launcher", "bench", "demo"),
+    "__main__": ("cli",),
+    # The face: what a user imports.
+    "__init__": (*BASE, "store", "client", "aio", "integrations"),
+}
+
+# Foreign package -> the only place that may import it.
+ONLY_IN = {"pysyncobj": "raft", "cachetools": "machine.eviction", "flask": "rest", "waitress": "rest", "click": "cli"}
+
+IMPURE_MODULES = {
+    *("time", "random", "os", "socket", "threading", "logging", "datetime", "asyncio"),
+    *("secrets", "uuid", "subprocess", "multiprocessing", "concurrent", "pathlib", "io", "tempfile", "platform"),
+}
+IMPURE_CALLS = {"hash", "id", "open", "print", "input"}
+# These go through what they are given in its own order, which a set does not have.
+ORDERED_USERS = {"list", "tuple", "iter", "enumerate", "next", "zip", "map", "filter", "dict"}
+
+
+def modules() -> Iterator[tuple[str, ast.Module]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+        yield name, ast.parse(path.read_text(), str(path))
+
+
+MODULES = dict(modules())
+
+
+def imported(name: str, tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """(line, absolute dotted name) of every import, wherever it stands: inside functions and TYPE_CHECKING too."""
+    is_folder = name == "__init__" or any(other.startswith(f"{name}.") for other in MODULES)
+    folder = ["cacheflow", *(part for part in name.split(".") if part != "__init__")]
+    if not is_folder:
+        folder.pop()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = folder[: len(folder) - node.level + 1] if node.level else []
+            origin = ".".join([*above, *([node.module] if node.module else [])])
+            yield from ((node.lineno, f"{origin}.{alias.name}") for alias in node.names)
+
+
+def covers(allowed: str, target: str) -> bool:
+    return target == allowed or target.startswith(f"{allowed}.")
+
+
+def wrong_imports(name: str, tree: ast.Module) -> list[str]:
+    layer = next((known for known in (name, name.partition(".")[0]) if known in LAYERS), None)
+    if layer is None:
+        return [f"{name}: say in LAYERS what it may import"]
+    wrong = []
+    for line, target in imported(name, tree):
+        top, _, ours = target.partition(".")
+        if top != "cacheflow":
+            owner = ONLY_IN.get(top)
+            if owner is not None and not covers(owner, name):
+                wrong.append(f"{name}:{line} imports {top}, which belongs to {owner}")
+        elif not ours.startswith("__") and not any(covers(allowed, ours) for allowed in LAYERS[layer]):
+            wrong.append(f"{name}:{line} imports {target}")
+    return wrong
+
+
+def is_set(node: ast.expr) -> bool:
+    if isinstance(node, (ast.Set, ast.SetComp)):
+        return True
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("set", "frozenset")
+
+
+def impurities(name: str, tree: ast.Module) -> list[str]:
+    found = [
+        f"{name}:{line} imports {target}"
+        for line, target in imported(name, tree)
+        if target.partition(".")[0] in IMPURE_MODULES
+    ]
+    for node in ast.walk(tree):
+        iterated: list[ast.expr] = []
+        if isinstance(node, (ast.For, ast.comprehension)):
+            iterated = [node.iter]
+        elif isinstance(node, ast.Starred):
+            iterated = [node.value]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            if node.func.id in IMPURE_CALLS:
+                found.append(f"{name}:{node.lineno} calls {node.func.id}()")
+            if node.func.id in ORDERED_USERS:
+                iterated = node.args
+        found += [f"{name}:{each.lineno} goes through a set" for each in iterated if is_set(each)]
+    return found
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_point_downwards_only(name: str) -> None:
+    assert wrong_imports(name, MODULES[name]) == []
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if covers("machine", name)])
+def test_the_machine_is_pure(name: str) -> None:
+    assert impurities(name, MODULES[name]) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("errors", "from cacheflow import values"),
+        ("machine.machine", "from cacheflow.raft import node"),
+        ("machine.machine", "from cacheflow.config import NodeConfig"),
+        ("machine.machine", "import cachetools"),
+        ("machine", "from ..raft import node"),
+        ("raft.node", "def late():\n    from cacheflow.store import ReplicatedStore"),
+        ("rest.app", "import cacheflow.raft.node"),
+        ("rest.app", "from cacheflow.machine.machine import CacheMachine"),
+        ("client", "from cacheflow import store"),
+        ("store", "import pysyncobj.batteries"),
+        ("launcher", "from cacheflow import ReplicatedStore"),
+        ("novelty", "import json"),
+    ],
+)
+def test_a_wrong_import_is_found(name: str, source: str) -> None:
+    assert len(wrong_imports(name, ast.parse(source))) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("machine.eviction", "import cachetools"),
+        ("machine.machine", "from . import commands\nfrom .commands import SET"),
+        ("rest.app", "from cacheflow.machine.commands import SET\nfrom cacheflow.store import ReplicatedStore"),
+        ("client", "from cacheflow import __version__"),
+        ("raft.node", "from pysyncobj import SyncObj"),
+    ],
+)
+def test_a_right_import_is_let_through(name: str, source: str) -> None:
+    assert wrong_imports(name, ast.parse(source)) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import time",
+        "from os import path",
+        "x = hash('a')",
+        "x = id(y)",
+        "for x in {1, 2}: pass",
+        "x = [y for y in set(z)]",
+        "x = list({y for y in z})",
+        "x = [*frozenset(z)]",
+    ],
+)
+def test_an_impurity_is_found(source: str) -> None:
+    assert len(impurities("machine.machine", ast.parse(source))) == 1
+
+
+def test_membership_in_a_set_is_pure() -> None:
+    assert impurities("machine.machine", ast.parse("x = y in {1, 2}\nz = sorted({1, 2})")) == []

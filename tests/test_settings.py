@@ -1,0 +1,100 @@
+"""Where a node's settings come from."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from cacheflow.config import NodeConfig
+from cacheflow.errors import ConfigError
+from cacheflow.settings import SETTINGS, load
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    file = tmp_path / "node.toml"
+    file.write_text('port = 3\nmax-items = 30\nmax_bytes = 3000\npersistence = false\nseed = ["http://c"]\n')
+    return file
+
+
+def test_without_sources_everything_is_the_default() -> None:
+    assert load({}, {}) == NodeConfig()
+
+
+def test_a_flag_beats_the_environment_which_beats_the_file_which_beats_the_default(file: Path) -> None:
+    environment = {"CACHEFLOW_PORT": "2", "CACHEFLOW_MAX_ITEMS": "20"}
+    config = load({"port": "1"}, environment, file)
+    assert (config.port, config.max_items, config.max_bytes, config.replicas) == (1, 20, 3000, 2)
+    assert (config.persistence, config.seed) == (False, ("http://c",))
+
+
+def test_the_file_can_be_named_in_the_environment(file: Path) -> None:
+    assert load({}, {"CACHEFLOW_CONFIG": str(file)}).port == 3
+
+
+def test_an_empty_variable_is_an_unset_one() -> None:
+    assert load({}, {"CACHEFLOW_PORT": "", "CACHEFLOW_CONFIG": ""}).port == NodeConfig().port
+
+
+def test_seeds_are_repeated_flags_or_a_list_in_one_variable() -> None:
+    assert load({"seed": ("http://a", "http://b")}, {}).seed == ("http://a", "http://b")
+    assert load({"seed": ()}, {"CACHEFLOW_SEED": "http://a, http://b"}).seed == ("http://a", "http://b")
+
+
+def test_a_limit_can_be_switched_off() -> None:
+    config = load({"max-items": "none"}, {"CACHEFLOW_MAX_BYTES": "4096"})
+    assert (config.max_items, config.max_bytes) == (None, 4096)
+
+
+def test_every_field_of_a_node_has_a_setting() -> None:
+    known = {setting.field for setting in SETTINGS}
+    # Raft addresses of all founders are for embedded use, which has no command line.
+    assert {field.name for field in fields(NodeConfig)} - known <= {"peers"}
+    assert known <= {field.name for field in fields(NodeConfig)}
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment", "message"),
+    [
+        ({"port": "x"}, {}, r"--port = 'x' \(from the command line\): must be a whole number"),
+        ({}, {"CACHEFLOW_PORT": "70000"}, r"--port = 70000 \(from CACHEFLOW_PORT\): must be 0 to 65535"),
+        ({}, {"CACHEFLOW_REQUEST_TIMEOUT": "0"}, r"--request-timeout = 0.0 \(from CACHEFLOW_REQUEST_TIMEOUT\): must"),
+        ({"persistence": "maybe"}, {}, r"--persistence = 'maybe' .*: must be true or false"),
+        ({"max-items": "many"}, {}, r"--max-items = 'many' .*: must be a whole number or none"),
+        ({"fsync": "often"}, {}, r"--fsync = 'often' .*: must be always, interval or never"),
+        ({"seed": ("host:1",)}, {}, r"--seed = \('host:1',\) .*: must start with http"),
+        ({"host": "0.0.0.0"}, {}, r"--host = '0.0.0.0' .*: leaves loopback: give --cluster-secret-file"),
+        ({"port": "65000"}, {}, r"--raft-port = None \(the default\): is needed"),
+        ({"heartbeat": "9"}, {}, r"--heartbeat = 9.0 .*: must be below a third"),
+    ],
+)
+def test_a_bad_value_is_named_with_its_flag_and_its_source(
+    flags: dict[str, str], environment: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(flags, environment)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("port = 1.5", r"--port = 1.5 \(from .*node.toml\): must be a whole number"),
+        ("port = [1]", r"--port = \[1\] \(from .*node.toml\): must be one value"),
+        ("seed = 5", r"--seed = 5 \(from .*node.toml\): must be a list"),
+        ("colour = 1", r"unknown setting 'colour' \(from .*node.toml\); known are .*max-items"),
+        ("port =", r"--config = '.*node.toml': is not TOML"),
+        ("[server]\nport = 1", r"unknown setting 'server'"),
+    ],
+)
+def test_a_bad_file_is_named(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "node.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load({}, {}, file)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--config = '.*absent.toml': cannot be read"):
+        load({}, {}, tmp_path / "absent.toml")
