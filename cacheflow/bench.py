@@ -343,7 +343,10 @@ def run_load(
 
     def worker(node: int) -> Worker:
         for call in plan:
-            yield call._replace(node=node)
+            reply = yield call._replace(node=node)
+            if reply.status == 0:
+                # Or a dead node, which fails at once, would eat up all the operations.
+                node = (node + 1) % len(urls)
 
     return drive(urls, [worker(number % len(urls)) for number in range(clients)], token=token, progress=progress)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import errno
 import functools
+import importlib.metadata
 import json
 import os
 import sys
@@ -13,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import click
 
@@ -82,8 +83,15 @@ def _complain(message: str, code: int) -> int:
     return code
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=False)
-@click.version_option(package_name="cacheflow", prog_name="cacheflow")
+def _version() -> str:
+    try:
+        return importlib.metadata.version("cacheflow")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown (runs from its source folder)"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(_version(), prog_name="cacheflow")
 def commands() -> None:
     """A Raft-consistent, replicated cache. Without a command: serve."""
 
@@ -241,7 +249,7 @@ def get(client: CacheClient, key: str, consistency: str | None, max_staleness: f
             shown |= {"value": base64.b64encode(item.data).decode(), "encoding": "base64"}
         _print_json(shown)
     else:
-        out: IO[bytes] = click.get_binary_stream("stdout")
+        out = sys.stdout.buffer
         out.write(item.data + (b"" if item.kind == values.BYTES else b"\n"))
         out.flush()
     return 0
@@ -275,7 +283,7 @@ def set_(
 
 
 def _told_value(text: str, kind: str) -> Any:
-    data = click.get_binary_stream("stdin").read() if text == "-" else text.encode("utf-8", "surrogateescape")
+    data = sys.stdin.buffer.read() if text == "-" else text.encode("utf-8", "surrogateescape")
     if kind == "bytes":
         return data
     try:

@@ -53,6 +53,9 @@ class Engine:
         self.config = config
         self.uses = RecencyBuffer()
         self.clock = ClusterClock(time.monotonic, time.time)
+        # Reads of this process; two threads at once may lose one.
+        self.hits = 0
+        self.misses = 0
         self.node: RaftNode
         self.machine: CacheMachine
         self._http_address = ""
@@ -272,10 +275,6 @@ class Engine:
     def listening(self) -> bool:
         """Whether peers can connect."""
         return self.network.healthy
-
-    def counters(self) -> dict[str, float]:
-        """What the machine has counted, by name. Any thread."""
-        return {f"{name}_total": count for name, count in self.machine.contents.counts().items()}
 
     @property
     def pending(self) -> int:

@@ -18,6 +18,7 @@ import logging
 import os
 import urllib.error
 import urllib.request
+from dataclasses import replace
 
 from cacheflow.config import NodeConfig, read_secret
 from cacheflow.errors import InvalidRequest
@@ -103,7 +104,7 @@ class Joining:
         )
 
     def _found(self) -> None:
-        self._node.found_cluster(os.urandom(8).hex(), Member(*_fields(self._me), True))
+        self._node.found_cluster(os.urandom(8).hex(), replace(self._me, voter=True))
 
     async def _ask_seeds(self) -> str:
         problem = ""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import http.client
+import itertools
 import json
 import os
 import signal
@@ -35,7 +36,7 @@ READY_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 15.0
 POLL_S: Final = 0.05
 TAIL_LINES: Final = 20
-COMMAND: Final = (sys.executable, "-m", "cacheflow", "serve")
+COMMAND: Sequence[str] = (sys.executable, "-m", "cacheflow", "serve")
 
 _PR_SET_PDEATHSIG: Final = 1
 # Loaded here: between fork and exec is no time for that.
@@ -79,7 +80,7 @@ class LocalCluster:
         flags: Sequence[str] = (),
         token: str | None = None,
         say: Callable[[str], None] = print,
-        command: Sequence[str] = COMMAND,
+        command: Sequence[str] | None = None,
     ) -> None:
         if not 1 <= size <= 16:
             raise ConfigError(f"--nodes = {size}: must be 1 to 16")
@@ -89,7 +90,7 @@ class LocalCluster:
             )
         self._say = say
         self._token = token
-        self._command = command
+        self._command = COMMAND if command is None else command
         if base_port is None:
             ports = free_ports(2 * size)
             pairs = list(zip(ports[:size], ports[size:], strict=True))
@@ -305,7 +306,7 @@ def _has_data(folder: Path) -> bool:
 
 def _persistent(flags: Sequence[str]) -> bool:
     told = os.environ.get("CACHEFLOW_PERSISTENCE", "true")
-    for flag, following in zip(flags, [*flags[1:], ""], strict=True):
+    for flag, following in itertools.pairwise([*flags, ""]):
         if flag == "--persistence":
             told = following
         elif flag.startswith("--persistence="):

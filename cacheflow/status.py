@@ -78,17 +78,30 @@ def metrics(engine: Engine) -> dict[str, float]:
     return {
         "items": machine.item_count,
         "bytes": machine.bytes_used,
+        "max_items": machine.settings.max_items or 0,
+        "max_bytes": machine.settings.max_bytes or 0,
         "revision": machine.revision,
-        "raft_term": node.term,
-        "raft_commit_index": node.commit_index,
-        "raft_applied_index": node.last_applied,
-        "raft_is_leader": int(node.is_leader),
-        "raft_has_leader": int(node.leader_id is not None),
-        "raft_pending_commands": engine.pending,
+        "term": node.term,
+        "commit_index": node.commit_index,
+        "applied_index": node.last_applied,
+        "durable_index": node.durable_index,
+        "log_entries": node.log_entries,
+        "journal_bytes": node.journal_bytes,
+        "is_leader": int(node.is_leader),
+        "has_leader": int(node.route is not None),
+        "ready": int(all(good for _, good, _ in readiness(engine))),
+        "failed": int(node.failure is not None),
+        "leader_changes_total": node.leader_changes,
+        "pending_commands": engine.pending,
         "members": len(node.members()),
         "members_down": len(node.down_ids()),
-        "failed": int(node.failure is not None),
-        **engine.counters(),
+        "sets_total": machine.contents.written,
+        "deletes_total": machine.contents.deleted,
+        "expired_total": machine.contents.expired,
+        "evicted_total": machine.contents.evicted,
+        "hits_total": engine.hits,
+        "misses_total": engine.misses,
+        **{f'peer_lag{{peer="{member.id}"}}': lag for member in node.members() if (lag := node.lag_of(member.id))},
     }
 
 
@@ -131,11 +144,11 @@ async def hand_over(engine: Engine, node_id: str | None) -> str:
         if node_id == node.route.leader_id:
             return node_id
         node.send(node.route.leader_id, {"type": "hand_over", "heir": node_id or ""})
-        before = node.route
+        before = node.route.term
     elif node_id == node.node_id:
         return node_id
     else:
-        before = node.route
+        before = node.term
         if node.reconfiguration.hand_over(node_id) is None:
             raise InvalidRequest(
                 f"{node_id!r} is no voter that is up" if node_id else "no other voter is up to take over"
@@ -143,7 +156,7 @@ async def hand_over(engine: Engine, node_id: str | None) -> str:
     deadline = asyncio.get_running_loop().time() + 4.0
     while asyncio.get_running_loop().time() < deadline:
         route = node.route
-        if route is not None and before is not None and route.term > before.term:
+        if route is not None and route.term > before:
             return route.leader_id
         await asyncio.sleep(WAIT_STEP_S)
     raise NoLeader("leadership was not handed over in time")

@@ -139,7 +139,9 @@ class ReplicatedStore(MutableMapping[str, Any]):
             now_ms = engine.clock.now_ms()
         entry = engine.machine.lookup(key, now_ms)
         if entry is None:
+            engine.misses += 1
             return None
+        engine.hits += 1
         if count:
             engine.uses.note(key)
         data, kind, meta, version, expires_at_ms = entry
@@ -153,7 +155,9 @@ class ReplicatedStore(MutableMapping[str, Any]):
                 entry = engine.machine.lookup(key, engine.clock.now_ms())
                 if entry is None:
                     values.check_key(key)
+                    engine.misses += 1
                     return default
+                engine.hits += 1
                 engine.uses.note(key)
                 kind = entry[1]
                 return entry[0].decode() if kind == values.TEXT else values.decode(kind, entry[0])

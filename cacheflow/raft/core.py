@@ -104,6 +104,7 @@ class Core(SyncObj):  # type: ignore[misc]
         random: Callable[[], float],
     ) -> None:
         check_pysyncobj()
+        self._SyncObj__raftElectionDeadline = math.inf
         self._driver = driver
         self._journal = journal
         self._commit_index = 0
@@ -157,7 +158,7 @@ class Core(SyncObj):  # type: ignore[misc]
         position = first - first_index
         if count == 1:
             return [self._journal[position]] if position < len(self._journal) else []
-        return self._journal[position:] if count is None else self._journal[position : position + count]  # type: ignore[return-value]
+        return self._journal[position:] if count is None else self._journal[position : position + count]
 
     def _SyncObj__generateRaftTimeout(self) -> float:
         factor = self._random()

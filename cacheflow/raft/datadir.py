@@ -6,6 +6,8 @@ the journal is: whoever lost its memory is another member, and cannot vote for t
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -132,9 +134,9 @@ class DataDirectory:
         elif has_journal:
             raise ConfigError(f"data directory {self.path} has a journal and no file {_IDENTITY}; {rejoin}")
         if disk.free_bytes(self.path) < FREE_BYTES_MIN:
-            free = disk.free_bytes(self.path) // 1024 // 1024
+            free, needed = disk.free_bytes(self.path) >> 20, FREE_BYTES_MIN >> 20
             raise ConfigError(
-                f"data directory {self.path}: {free} MiB are free, {FREE_BYTES_MIN // 1024 // 1024} are needed; make room "
+                f"data directory {self.path}: {free} MiB are free and {needed} are needed; make room "
                 "or give another --data-dir"
             )
         node_id = node_id or str(uuid.UUID(bytes=self._random_bytes(16), version=4))
@@ -171,10 +173,15 @@ def _read_identity(file: Path, rejoin: str) -> tuple[str, str]:
 
 
 def _take_lock(directory: Path) -> int:
-    """A descriptor that holds the lock, with our process id in the file; -1 when somebody else has it."""
+    """A descriptor that holds the lock, with our process id in the file; -1 when somebody else has it.
+
+    Raises OSError, FileNotFoundError also when the directory was removed before the lock was ours.
+    """
     handle = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(handle).st_ino != (directory / _LOCK).stat().st_ino:
+            raise FileNotFoundError(errno.ENOENT, "removed by another process", str(directory))
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
     except BlockingIOError:
@@ -188,12 +195,10 @@ def _take_lock(directory: Path) -> int:
 
 def _memory() -> Path:
     """Where an ephemeral directory goes: memory when there is enough, else the temporary folder."""
-    try:
-        if os.access(_SHARED_MEMORY, os.W_OK | os.X_OK):
-            if shutil.disk_usage(_SHARED_MEMORY).free >= _SHARED_MEMORY_FREE_MIN:
-                return _SHARED_MEMORY
-    except OSError:
-        pass
+    with contextlib.suppress(OSError):
+        writable = os.access(_SHARED_MEMORY, os.W_OK | os.X_OK)
+        if writable and shutil.disk_usage(_SHARED_MEMORY).free >= _SHARED_MEMORY_FREE_MIN:
+            return _SHARED_MEMORY
     return Path(tempfile.gettempdir())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 
 from cacheflow.raft.connection import Connection
@@ -88,9 +89,16 @@ async def dial(
         await connection.answer
     except (OSError, ValueError) as error:
         connection.answer.cancel()
-        raise PeerUnreachable(getattr(error, "strerror", None) or str(error)) from None
+        raise PeerUnreachable(_plain(error)) from None
     except BaseException:
         connection.answer.cancel()
         connection.abort()
         raise
     return connection
+
+
+def _plain(error: Exception) -> str:
+    """Why a connection failed, in the system's own words: asyncio's leave out "refused" and "timed out"."""
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return str(error)

@@ -32,8 +32,11 @@ class SafetyViolation(Exception):
 class Log(Protocol):
     """What the guards look at."""
 
-    first_index: int
-    last_index: int
+    @property
+    def first_index(self) -> int: ...
+
+    @property
+    def last_index(self) -> int: ...
 
     def term_at(self, index: int) -> int | None: ...
 

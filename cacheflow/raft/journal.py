@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, TypeVar, overload
 
+from cacheflow.errors import ConfigError
 from cacheflow.raft.disk import Disk, ThreadWriter
 from cacheflow.raft.records import (
     CLOCK,
@@ -137,11 +138,15 @@ class Journal:
         defer: runs a call a little later on the loop (``ThreadWriter.defer``), so that what one turn of the loop
         appends is one flush; by default the first mutation is handed over at once.
         random_bytes: makes the salts of new segments.
-        Raises CorruptJournal for a damaged one, OSError when the disk refuses.
+        Raises CorruptJournal for a damaged one, ConfigError when the disk refuses.
         """
         files = SegmentWriter(disk, directory, segment_bytes=segment_bytes, group=group, random_bytes=random_bytes)
         try:
             return cls(files, submit=submit, fsync=fsync, on_durable=on_durable, on_failure=on_failure, defer=defer)
+        except OSError as error:
+            files.abandon()
+            reason = error.strerror or str(error)
+            raise ConfigError(f"the journal in {directory} cannot be opened: {reason}") from error
         except BaseException:
             files.abandon()
             raise

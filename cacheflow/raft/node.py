@@ -113,6 +113,8 @@ class RaftNode:
         self.machine = machine
         self.failure: str | None = None
         self.route: Route | None = None
+        self.leader_changes = 0
+        self._last_leader_id: str | None = None
         self._loop = loop
         self._journal = journal
         self._network = network
@@ -175,6 +177,8 @@ class RaftNode:
         """Open connections to the members and begin to tick."""
         self._adopt_configuration()
         self._core.postpone_election()
+        if self.configurations.latest.voters == [self.node_id]:
+            self._core.expect_election(0.0)
         self._on_timer()
 
     def stop(self) -> None:
@@ -203,6 +207,9 @@ class RaftNode:
         self.reconfiguration.proceed()
         route = self._find_route()
         if route != self.route:
+            if route is not None and route.leader_id != self._last_leader_id:
+                self._last_leader_id = route.leader_id
+                self.leader_changes += 1
             self.route = route
             self._events.route_changed()
         if self._queue and self._core.is_leader and not self.reconfiguration.handing_over:
@@ -284,6 +291,21 @@ class RaftNode:
     def commit_index(self) -> int:
         """The highest index known to be committed."""
         return self._core.commit_index
+
+    @property
+    def durable_index(self) -> int:
+        """The highest index that is durable here."""
+        return self._journal.durable_index
+
+    @property
+    def log_entries(self) -> int:
+        """Entries behind the sentinel."""
+        return len(self._journal) - 1
+
+    @property
+    def journal_bytes(self) -> int:
+        """Space that the journal takes on the disk."""
+        return self._journal.disk_bytes
 
     @property
     def last_applied(self) -> int:
@@ -456,6 +478,10 @@ class RaftNode:
     def send(self, node_id: str, message: dict[str, Any]) -> bool:
         """Send what promises nothing."""
         return self._network.send(node_id, message)
+
+    def is_connected(self, node_id: str) -> bool:
+        """Whether there is a link to that node."""
+        return self._network.is_connected(node_id)
 
     def is_member(self, peer: Peer) -> bool:
         """The peer is the member that the configuration names: same id, same incarnation."""

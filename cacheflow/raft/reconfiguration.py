@@ -89,7 +89,7 @@ class Reconfiguration:
         if type(fields) is not list or len(fields) != 4 or any(type(item) is not str for item in fields):
             raise guards.BadMessage("register: no member")
         node_id = peer.node_id
-        self.register(Member(*fields, False), lambda outcome, detail: self._answer(node_id, request, outcome, detail))
+        self.register(Member(fields[0], fields[1], fields[2], fields[3], False), lambda outcome, detail: self._answer(node_id, request, outcome, detail))
 
     def _answer(self, node_id: str, request: int, outcome: str, detail: str) -> None:
         self._node.send(node_id, {"type": "register_reply", "request": request, "outcome": outcome, "detail": detail})
@@ -185,7 +185,7 @@ class Reconfiguration:
         candidates = [
             (self._match_of(voter_id), voter_id)
             for voter_id in self._core.voter_ids
-            if voter_id not in self._node.down_ids() and node_id in (None, voter_id)
+            if self._node.is_connected(voter_id) and node_id in (None, voter_id)
         ]
         if not self._core.is_leader or not candidates:
             return None

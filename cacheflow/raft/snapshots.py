@@ -26,10 +26,10 @@ import struct
 import sys
 import time
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 import msgpack
 
@@ -50,16 +50,19 @@ _TOTAL_BYTES: Final = 16
 _BUFFER_BYTES: Final = 1 << 20
 
 # The first byte of a command in the log.
-_REGULAR, _NO_OP, _CONFIGURATION = 0, 1, 2
+_REGULAR: Final = b"\x00"
+_NO_OP: Final = b"\x01"
+_CONFIGURATION: Final = b"\x02"
 
 
 class CorruptSnapshot(ConfigError):
     """A snapshot that cannot be trusted. The message names the file and what is wrong."""
 
     def __init__(self, file: object, what: str) -> None:
+        self.what = what
         super().__init__(
-            f"the snapshot is damaged: {file}: {what}. Nothing was loaded. Remove this node's data directory and start it "
-            "again with --seed; it rejoins the cluster as a new member"
+            f"the snapshot is damaged: {file}: {what}. Nothing was loaded. Remove this node's data directory and start "
+            "it again with --seed; it rejoins the cluster as a new member"
         )
 
 
@@ -67,17 +70,28 @@ class SnapshotRefused(CacheFlowError):
     """What a peer sent is not the snapshot that it announced. Nothing of it is kept."""
 
 
+# SnapshotMeta has a field of that name.
+_Bytes: TypeAlias = bytes
+
+
 @dataclass(frozen=True, slots=True)
 class SnapshotMeta:
     """What a snapshot says about itself.
 
     index, term: of the last entry it covers. digest: the machine's after it. config: the caller's own bytes.
+    bytes: the length of the file; 0 before it is written.
     """
 
     index: int
     term: int
-    digest: bytes = b""
-    config: bytes = b""
+    digest: _Bytes = b""
+    config: _Bytes = b""
+    bytes: int = 0
+
+    @classmethod
+    def of(cls, report: dict[str, Any]) -> SnapshotMeta:
+        """From the line that the helper process prints. Raises KeyError, ValueError."""
+        return cls(report["index"], report["term"], _Bytes.fromhex(report["digest"]), bytes=report["bytes"])
 
 
 def snapshot_path(directory: Path, index: int) -> Path:
@@ -90,8 +104,11 @@ def list_snapshots(disk: Disk, directory: Path) -> list[int]:
     return sorted(int(match[1]) for name in disk.list(directory) if (match := _NAME.fullmatch(name)))
 
 
-def write_snapshot(disk: Disk, directory: Path, meta: SnapshotMeta, chunks: Iterable[bytes]) -> int:
-    """Write a snapshot and return its size once it is durable. Blocks. Raises OSError, and what ``chunks`` raises."""
+def write_snapshot(disk: Disk, directory: Path, meta: SnapshotMeta, chunks: Iterable[bytes]) -> SnapshotMeta:
+    """Write a snapshot; returns its meta, with the size, once it is durable. Blocks.
+
+    Raises OSError, and what ``chunks`` raises; nothing is left behind then.
+    """
     path = snapshot_path(directory, meta.index)
     temporary = path.with_name(path.name + _WRITING)
     handle = disk.open(temporary, create=True)
@@ -116,39 +133,51 @@ def write_snapshot(disk: Disk, directory: Path, meta: SnapshotMeta, chunks: Iter
             disk.remove(temporary)
         raise
     disk.sync_directory(directory)
-    return size + buffered
+    return replace(meta, bytes=size + buffered)
 
 
-def load_newest(disk: Disk, directory: Path, *, at_least: int = 0) -> tuple[SnapshotMeta, Iterator[bytes]] | None:
-    """The newest snapshot, verified from end to end, and its chunks; None when there is none. Blocks.
+def load_newest(disk: Disk, directory: Path) -> tuple[SnapshotMeta, Iterator[bytes]] | None:
+    """At start: the newest snapshot, verified from end to end, and its chunks; None when there is none. Blocks.
 
-    at_least: the index where the journal begins: no snapshot, or an older one, leaves a hole.
-    Raises CorruptSnapshot, OSError.
+    Removes what a crash left unfinished, and older snapshots once the newest one is verified: call it before anything
+    is built, sent or received. Raises CorruptSnapshot, OSError.
     """
-    indexes = list_snapshots(disk, directory)
-    if not indexes or indexes[-1] < at_least:
-        if at_least <= 1:  # the journal has everything
-            return None
-        raise CorruptSnapshot(
-            snapshot_path(directory, at_least), "the journal begins there, and no snapshot reaches it"
-        )
-    path = snapshot_path(directory, indexes[-1])
-    meta = verify_snapshot(disk, path)
-    if meta.index != indexes[-1]:
-        raise CorruptSnapshot(path, f"holds the snapshot up to {meta.index}")
-    chunks = _frames(disk, path)
-    next(chunks)
-    return meta, chunks
+    for name in disk.list(directory):
+        if name.endswith((_WRITING, _RECEIVING)) and _NAME.fullmatch(name.rpartition(".")[0]):
+            disk.remove(directory / name)
+    meta = _newest(disk, directory)
+    if meta is None:
+        return None
+    remove_older(disk, directory, meta.index)
+    return meta, chunks_of(disk, directory, meta)
+
+
+def chunks_of(disk: Disk, directory: Path, meta: SnapshotMeta) -> Iterator[bytes]:
+    """The machine's chunks, as they were written. Raises CorruptSnapshot on the way when the file was damaged since."""
+    frames = _frames(disk, snapshot_path(directory, meta.index))
+    next(frames)
+    return frames
 
 
 def verify_snapshot(disk: Disk, path: Path) -> SnapshotMeta:
-    """Read the file from end to end. Raises CorruptSnapshot."""
+    """Read the file from end to end. Raises CorruptSnapshot, OSError."""
     frames = _frames(disk, path)
     header = next(frames)
     for _ in frames:
         pass
     index, term, digest, config = msgpack.unpackb(header)
-    return SnapshotMeta(index, term, bytes.fromhex(digest), config)
+    return SnapshotMeta(index, term, bytes.fromhex(digest), config, disk.size(path))
+
+
+def read_piece(disk: Disk, directory: Path, meta: SnapshotMeta, offset: int, length: int) -> bytes:
+    """Up to ``length`` bytes of the file, to be sent; b"" behind its end. Blocks for a moment. Raises OSError."""
+    return disk.read(snapshot_path(directory, meta.index), offset, length)
+
+
+def discard(disk: Disk, directory: Path, meta: SnapshotMeta) -> None:
+    """Remove a snapshot that nobody may load."""
+    disk.remove(snapshot_path(directory, meta.index))
+    disk.sync_directory(directory)
 
 
 def remove_older(disk: Disk, directory: Path, index: int, sending: Collection[int] = ()) -> None:
@@ -158,30 +187,11 @@ def remove_older(disk: Disk, directory: Path, index: int, sending: Collection[in
             disk.remove(snapshot_path(directory, older))
 
 
-def remove_leftovers(disk: Disk, directory: Path) -> None:
-    """At start, before anything is built or received: drop what a crash left unfinished."""
-    for name in disk.list(directory):
-        if _NAME.fullmatch(name.removesuffix(_WRITING).removesuffix(_RECEIVING)) and not _NAME.fullmatch(name):
-            disk.remove(directory / name)
-
-
-class SnapshotFile:
-    """A durable snapshot, read in pieces to be sent. Name its index in ``remove_older`` as long as it is used."""
-
-    def __init__(self, disk: Disk, directory: Path, index: int) -> None:
-        self.index = index
-        self._disk = disk
-        self._path = snapshot_path(directory, index)
-        self.total_bytes = disk.size(self._path)
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Up to ``length`` bytes from ``offset``; b"" behind the end. Blocks for a moment. Raises OSError."""
-        return self._disk.read(self._path, offset, length)
-
-
 class SnapshotReceiver:
-    """Takes a snapshot from a peer, in order. Each call blocks: make it where the disk's work is done.
+    """Takes a snapshot from a peer, piece by piece, in order; ``finish`` makes it one of ours.
 
+    Every call but the constructor's blocks: make them one after the other where the disk's work is done.
+    ``received`` is for whoever hands the pieces in: how many bytes are on their way to ``write`` or through.
     Raises OSError when the space is missing, SnapshotRefused for what does not fit; nothing is left behind then.
     """
 
@@ -190,6 +200,7 @@ class SnapshotReceiver:
         self.term = term
         self.total_bytes = total_bytes
         self.received = 0
+        self._written = 0
         self._disk = disk
         self._directory = directory
         self._path = snapshot_path(directory, index)
@@ -198,47 +209,67 @@ class SnapshotReceiver:
         try:
             disk.preallocate(self._handle, total_bytes)
         except OSError:
-            self.abort()
+            self.abandon()
             raise
 
-    def write(self, offset: int, data: bytes) -> SnapshotMeta | None:
-        """Add the next piece. The last one returns the meta of the snapshot, verified, named and durable."""
+    def write(self, offset: int, data: bytes) -> None:
+        """Add the next piece; ``finish`` is next when it was the last one."""
         if self._handle < 0:
             raise SnapshotRefused("this snapshot is complete or was given up")
-        if offset != self.received or offset + len(data) > self.total_bytes:
-            self.abort()
-            raise SnapshotRefused(
-                f"bytes {offset} to {offset + len(data)} do not follow {self.received} of {self.total_bytes}"
-            )
         try:
+            if offset != self._written or offset + len(data) > self.total_bytes:
+                what = f"bytes {offset} to {offset + len(data)} do not follow {self._written} of {self.total_bytes}"
+                raise SnapshotRefused(what)
             self._disk.write(self._handle, offset, data)
-            self.received += len(data)
-            return self._finish() if self.received == self.total_bytes else None
+            self._written += len(data)
         except BaseException:
-            self.abort()
+            self.abandon()
             raise
 
-    def abort(self) -> None:
-        """Give up, and leave nothing behind. Harmless when it is complete."""
+    def finish(self) -> SnapshotMeta:
+        """Verify the whole file and give it its name; durable when this returns."""
+        if self._handle < 0:
+            raise SnapshotRefused("this snapshot is complete or was given up")
+        try:
+            if self._written != self.total_bytes:
+                raise SnapshotRefused(f"{self._written} of {self.total_bytes} bytes are here")
+            self._disk.sync(self._handle)
+            try:
+                meta = verify_snapshot(self._disk, self._temporary)
+            except CorruptSnapshot as error:
+                raise SnapshotRefused(f"the snapshot came damaged: {error.what}") from None
+            if (meta.index, meta.term) != (self.index, self.term):
+                raise SnapshotRefused(f"it is the snapshot up to {meta.index} of term {meta.term}")
+            self._disk.rename(self._temporary, self._path)
+            self._disk.sync_directory(self._directory)
+        except BaseException:
+            self.abandon()
+            raise
+        self._close()
+        return meta
+
+    def abandon(self) -> None:
+        """Give up, and leave nothing behind. Harmless when it is finished."""
         if self._handle >= 0:
-            handle, self._handle = self._handle, -1
-            self._disk.close(handle)
+            self._close()
             with contextlib.suppress(OSError):
                 self._disk.remove(self._temporary)
 
-    def _finish(self) -> SnapshotMeta:
-        self._disk.sync(self._handle)
-        try:
-            meta = verify_snapshot(self._disk, self._temporary)
-        except CorruptSnapshot as error:
-            raise SnapshotRefused(f"the snapshot came damaged: {error}") from None
-        if (meta.index, meta.term) != (self.index, self.term):
-            raise SnapshotRefused(f"the snapshot is one up to {meta.index} of term {meta.term}")
-        self._disk.rename(self._temporary, self._path)
-        self._disk.sync_directory(self._directory)
+    def _close(self) -> None:
         handle, self._handle = self._handle, -1
         self._disk.close(handle)
-        return meta
+
+
+def _newest(disk: Disk, directory: Path) -> SnapshotMeta | None:
+    """The newest snapshot's meta, after a look at every byte of it."""
+    indexes = list_snapshots(disk, directory)
+    if not indexes:
+        return None
+    path = snapshot_path(directory, indexes[-1])
+    meta = verify_snapshot(disk, path)
+    if meta.index != indexes[-1]:
+        raise CorruptSnapshot(path, f"it is the snapshot up to {meta.index}")
+    return meta
 
 
 def _pieces(meta: SnapshotMeta, chunks: Iterable[bytes]) -> Iterator[bytes]:
@@ -246,11 +277,9 @@ def _pieces(meta: SnapshotMeta, chunks: Iterable[bytes]) -> Iterator[bytes]:
     yield MAGIC + FORMAT_VERSION.to_bytes(2, "little")
     total = blake2b(digest_size=_TOTAL_BYTES)
     header: bytes = msgpack.packb((meta.index, meta.term, meta.digest.hex(), meta.config))
-    number = 0
-    for data in _with_end(header, chunks):
+    for number, data in enumerate(_with_end(header, chunks)):
         head = _FRAME.pack(len(data), _frame_check(number, data))
         total.update(head)
-        number += 1
         yield head
         yield data
     yield total.digest()
@@ -319,9 +348,9 @@ class MachineClass(Protocol):
 
 def payload_of(command: bytes) -> bytes:
     """What the machine applies of an entry of the log: b"" for Raft's own. Raises ConfigError for an unknown kind."""
-    if command[:1] in (b"\x00", b"\x02"):
+    if command[:1] in (_REGULAR, _CONFIGURATION):
         return command[1:]
-    if command[:1] == b"\x01":
+    if command[:1] == _NO_OP:
         return b""
     raise ConfigError(f"an entry of kind {command[:1].hex() or 'nothing'} is in the log; this program knows 0, 1 and 2")
 
@@ -334,29 +363,29 @@ def build(
     machine_class: MachineClass,
     config: bytes | None = None,
     group: int = 0,
-) -> tuple[SnapshotMeta, int]:
-    """Write the snapshot up to ``index``, from the last one and the journal; returns its meta and size. Blocks.
+) -> SnapshotMeta:
+    """Write the snapshot up to ``index``, from the last one and the journal. Blocks.
 
     index: applied, and at most the journal's ``durable_index``. config: by default what the last snapshot has.
     Raises CorruptSnapshot, CorruptJournal, ConfigError, OSError.
     """
-    loaded = load_newest(disk, directory)
-    if loaded is None:
+    newest = _newest(disk, directory)
+    if newest is None:
         # The first entry of a log is never applied: a machine begins behind it.
-        base, machine = SnapshotMeta(1, 0), machine_class()
-        after_term = None
+        base, machine, after_term = SnapshotMeta(1, 0), machine_class(), None
     else:
-        base, machine = loaded[0], machine_class.restore(loaded[1])
+        base, machine = newest, machine_class.restore(chunks_of(disk, directory, newest))
         after_term = base.term
     if base.index != machine.applied_index or base.index > index:
         raise ConfigError(f"a snapshot up to {index} cannot be built on {base.index}, {machine.applied_index} applied")
-    if loaded is not None and base.index == index:
-        return base, disk.size(snapshot_path(directory, index))
+    if newest is not None and base.index == index:
+        return newest
     term = base.term
-    for command, at, term in read_entries(disk, directory, base.index, index, after_term=after_term, group=group):
+    for command, at, at_term in read_entries(disk, directory, base.index, index, after_term=after_term, group=group):
         machine.apply(at, payload_of(command))
+        term = at_term
     meta = SnapshotMeta(index, term, machine.digest, base.config if config is None else config)
-    return meta, write_snapshot(disk, directory, meta, machine.snapshot())
+    return write_snapshot(disk, directory, meta, machine.snapshot())
 
 
 def main(arguments: list[str] | None = None, machine_class: MachineClass | None = None) -> int:
@@ -373,7 +402,7 @@ def main(arguments: list[str] | None = None, machine_class: MachineClass | None 
     os.nice(10)
     started = time.perf_counter()
     try:
-        meta, size = build(RealDisk(), given.directory, given.index, machine_class=machine_class)
+        meta = build(RealDisk(), given.directory, given.index, machine_class=machine_class)
     except Exception as error:  # whatever it is, the node only needs to know that there is no snapshot
         print(f"no snapshot up to {given.index}: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
@@ -381,7 +410,7 @@ def main(arguments: list[str] | None = None, machine_class: MachineClass | None 
         "index": meta.index,
         "term": meta.term,
         "digest": meta.digest.hex(),
-        "bytes": size,
+        "bytes": meta.bytes,
         "seconds": round(time.perf_counter() - started, 3),
     }
     print(json.dumps(report))

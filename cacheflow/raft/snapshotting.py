@@ -146,6 +146,8 @@ class Snapshotting:
             logger.error("the snapshot at %d differs from this node's contents and is not used", outcome.index)
             snapshots.discard(self._disk, self._directory, outcome)
             return
+        if self._newest is not None and outcome.index <= self._newest.index:
+            return
         self._newest = outcome
         keep_from = outcome.index
         if self._core.is_leader:
@@ -154,7 +156,17 @@ class Snapshotting:
             ]
             keep_from = min([keep_from, *streaming])
         self._journal.trim(max(keep_from, self._journal.first_index))
+        self._remove_older()
         logger.info("snapshot at %d: %d bytes", outcome.index, outcome.bytes)
+
+    def _remove_older(self) -> None:
+        assert self._newest is not None
+        index = self._newest.index
+        sending = [transfer.meta.index for transfer in self._transfers.values()]
+        self._run(
+            lambda: snapshots.remove_older(self._disk, self._directory, index, sending),
+            lambda outcome: logger.warning("old snapshots stay: %s", outcome) if outcome is not None else None,
+        )
 
     # Sending ------------------------------------------------------------------------------------------------------------
 
@@ -163,7 +175,8 @@ class Snapshotting:
         transfer = self._transfers.get(node_id)
         now_ms = self._node.now_ms()
         if transfer is not None and transfer.moved_at_ms + STALLED_MS < now_ms:
-            transfer = self._transfers.pop(node_id, None) and None
+            del self._transfers[node_id]
+            transfer = None
         if transfer is None:
             if newest is None or newest.index < self._journal.first_index:
                 self.build()
@@ -178,10 +191,9 @@ class Snapshotting:
             return
         transfer.reading = True
         meta, offset = transfer.meta, transfer.sent
-        disk, directory = self._disk, self._directory
 
         def read() -> bytes:
-            return snapshots.read_piece(disk, directory, meta, offset, PIECE_BYTES)
+            return snapshots.read_piece(self._disk, self._directory, meta, offset, PIECE_BYTES)
 
         def done(outcome: bytes | BaseException) -> None:
             transfer.reading = False
@@ -258,38 +270,49 @@ class Snapshotting:
             return
         receiver = self._receiver
         if receiver is None or (receiver.index, receiver.term) != (index, snapshot_term):
-            if receiver is not None:
-                receiver.abandon()
-            receiver = self._receiver = SnapshotReceiver(self._disk, self._directory, index, snapshot_term, size)
+            if offset != 0:
+                self._acknowledge(node_id, index, 0, done=False)
+                return
+            self._abandon()
+            try:
+                receiver = self._receiver = SnapshotReceiver(self._disk, self._directory, index, snapshot_term, size)
+            except OSError as error:
+                logger.error("there is no room for the leader's snapshot: %s", error)
+                return
         if offset != receiver.received:
             self._acknowledge(node_id, index, receiver.received, done=False)
             return
+        receiver.received = offset + len(data)
+        self._loading = receiver.received >= receiver.total_bytes
         self._receive(node_id, receiver, offset, data)
 
+    def _abandon(self) -> None:
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            self._run(receiver.abandon, lambda _: None)
+
     def _receive(self, node_id: str, receiver: SnapshotReceiver, offset: int, data: bytes) -> None:
-        receiver.received = offset + len(data)
-        complete = receiver.received >= receiver.total_bytes
-        self._loading = complete
+        end = offset + len(data)
 
         def work() -> tuple[SnapshotMeta, CacheMachine] | None:
             receiver.write(offset, data)
-            if not complete:
+            if end < receiver.total_bytes:
                 return None
             meta = receiver.finish()
             return meta, CacheMachine.restore(snapshots.chunks_of(self._disk, self._directory, meta))
 
-        def done(outcome: tuple[SnapshotMeta, CacheMachine] | None | BaseException) -> None:
+        def done(outcome: tuple[SnapshotMeta, CacheMachine] | BaseException | None) -> None:
             if isinstance(outcome, BaseException):
-                logger.error("a snapshot at %d could not be taken over: %s", receiver.index, outcome)
-                receiver.abandon()
-                self._receiver = None
+                logger.error("the leader's snapshot at %d is not taken: %s", receiver.index, outcome)
                 self._loading = False
+                if self._receiver is receiver:
+                    self._abandon()
                 return
             if outcome is not None:
                 self._receiver = None
                 self._loading = False
                 self._install(*outcome)
-            self._acknowledge(node_id, receiver.index, receiver.received, done=outcome is not None)
+            self._acknowledge(node_id, receiver.index, end, done=outcome is not None)
 
         self._run(work, done)
 
@@ -303,6 +326,7 @@ class Snapshotting:
         self._node.restarted_from(machine)
         self.diverged = False
         self._pending_digest = None
+        self._remove_older()
         logger.info("took over the leader's snapshot at %d", meta.index)
 
     def _acknowledge(self, node_id: str, index: int, offset: int, *, done: bool) -> None:

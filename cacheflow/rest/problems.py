@@ -20,6 +20,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from cacheflow.errors import (
     CacheFlowError,
     InvalidRequest,
+    KeyNotFound,
     NotCommitted,
     OutcomeUnknown,
     PreconditionFailed,
@@ -101,6 +102,7 @@ def answer_error(error: Exception, services: Services) -> Answer:
 def _answer_known(error: CacheFlowError, services: Services) -> Answer:
     headers = services.raft_headers()
     members: dict[str, Any] = {}
+    detail = str(error)
     kind = kind_of(type(error))
     if isinstance(error, Problem):
         kind = error.kind
@@ -109,6 +111,8 @@ def _answer_known(error: CacheFlowError, services: Services) -> Answer:
     key = _requested_key()
     if key is not None:
         members["key"] = key
+        if isinstance(error, KeyNotFound):
+            detail = "the key is absent"  # the store's message is the key alone, like KeyError's
     if isinstance(error, PreconditionFailed):
         members["version"] = error.version
     if isinstance(error, ReplicationError):
@@ -120,7 +124,7 @@ def _answer_known(error: CacheFlowError, services: Services) -> Answer:
     if isinstance(error, NotCommitted):
         members["outcome"] = "not applied"
         headers.append(("Retry-After", str(max(1, math.ceil(error.retry_after_s)))))
-    return _answer(kind, error.title, error.http_status, str(error), headers, members)
+    return _answer(kind, error.title, error.http_status, detail, headers, members)
 
 
 def _requested_key() -> str | None:

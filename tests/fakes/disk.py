@@ -207,7 +207,7 @@ class FakeDisk:
 
 
 class StepWriter:
-    """Runs submitted work when told to: ``step`` one piece, ``drain`` all. ``work_only`` leaves its ``done`` waiting."""
+    """Runs submitted work when told to: ``step`` one piece, ``drain`` all; ``work_only`` leaves ``done`` waiting."""
 
     def __init__(self) -> None:
         self._work: deque[tuple[Callable[[], Any], Callable[[Any], None]]] = deque()

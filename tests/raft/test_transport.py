@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 
 import pytest
 from fakes.raft_peers import DeafListener, Node, RawPeer, connected, eventually, hello, number, on_a_loop, started
@@ -12,6 +13,11 @@ from cacheflow.errors import ConfigError
 from cacheflow.raft.handshake import REPLY
 from cacheflow.raft.network import Identity, Network, PeerRefused, PeerUnreachable, join_address, split_address
 from cacheflow.raft.transport import PeerTransport
+
+
+def alone(node: Node) -> bool:
+    """Nobody is connected to the node, and it tries to reach nobody."""
+    return not node._links and not node._incoming
 
 
 @on_a_loop
@@ -41,6 +47,19 @@ async def test_messages_of_one_turn_leave_together() -> None:
 
 
 @on_a_loop
+async def test_a_vanished_host_is_noticed_by_the_system_too() -> None:
+    a, b = await started("a", stall_s=2.5), await started("b", stall_s=2.5)
+    await connected(a, b)
+    sockets = [s.transport.get_extra_info("socket") for node in (a, b) for s in node._sockets if s.transport]
+    assert len(sockets) == 4
+    for sock in sockets:
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 2500
+
+
+@on_a_loop
 async def test_large_and_small_messages_keep_their_order() -> None:
     a, b = await started("a"), await started("b")
     await connected(a, b)
@@ -59,7 +78,7 @@ async def test_sending_to_nobody_says_no() -> None:
     assert a.send("b", number(1)) is False
     assert a.send("a", number(1)) is False
     assert a.backlog("b") == 0 and not a.is_connected("b")
-    await eventually(lambda: a.trouble("b"))
+    await eventually(lambda: a.trouble("b") == "Connection refused")
 
 
 @on_a_loop
@@ -240,7 +259,8 @@ async def test_a_newer_connection_takes_the_place_of_the_older_one() -> None:
     await new.ended()
     newer.close()
     await eventually(lambda: a.events == [("lost", "x")] * 2)
-    old.close(), new.close()
+    old.close()
+    new.close()
 
 
 @on_a_loop
@@ -252,7 +272,7 @@ async def test_an_unknown_node_that_dials_us_is_answered_until_it_leaves() -> No
     await eventually(lambda: b.numbers() == [1])
     b.set_peers({})
     # Neither the answering link nor its answer keeps the other alive.
-    await eventually(lambda: not a.is_connected("b") and a._links == b._links == a._incoming == b._incoming == {})
+    await eventually(lambda: alone(a) and alone(b))
 
 
 @on_a_loop
@@ -268,7 +288,7 @@ async def test_a_stranger_becomes_a_peer_and_a_peer_a_stranger_without_a_break()
     b.send("a", number(2))
     await eventually(lambda: a.numbers() == [2])
     a.set_peers({})
-    await eventually(lambda: a._links == b._links == a._incoming == b._incoming == {})
+    await eventually(lambda: alone(a) and alone(b))
     assert [event for event in b.events if event[0] == "connected"] == [("connected", "a")]
 
 

@@ -90,7 +90,8 @@ async def test_a_recorded_conversation_cannot_be_played_again() -> None:
     with pytest.raises(PeerRefused, match="secrets differ"):
         again.receive(await replay.frame())
     await replay.ended()
-    good.close(), replay.close()
+    good.close()
+    replay.close()
 
 
 @on_a_loop

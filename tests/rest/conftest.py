@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from flask.testing import FlaskClient
+from rest.client import Client
 from rest.fake_store import FakeStore
 
 from cacheflow.rest.app import RestApp, create_app
@@ -21,5 +21,5 @@ def app(store: FakeStore) -> RestApp:
 
 
 @pytest.fixture
-def client(app: RestApp) -> FlaskClient:
-    return app.test_client()
+def client(app: RestApp) -> Client:
+    return Client(app)

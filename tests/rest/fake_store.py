@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from cacheflow import values
@@ -74,7 +75,7 @@ class FakeStore:
         data, kind, meta, version, expires_at_ms = entry
         return Item(key, data, kind, meta, version, self._left(expires_at_ms))
 
-    def keys(self, prefix: str, limit: int, cursor: str | None) -> tuple[list[str], str | None]:
+    def keys_page(self, prefix: str, limit: int, cursor: str | None) -> tuple[list[str], str | None]:
         found = sorted(key for key in self.entries if key.startswith(prefix) and self._entry(key) is not None)
         found = [key for key in found if cursor is None or key > cursor]
         return found[:limit], found[limit - 1] if len(found) > limit else None
@@ -136,7 +137,7 @@ class FakeStore:
         return self._left(self._one(commands.touch(key, self._ttl_ms(ttl)), idempotency_key)[2])
 
     def batch(self, batch: list[Command], *, atomic: bool = False, idempotency_key: str | None = None) -> list[Result]:
-        result = self._one(commands.batch(batch, atomic), idempotency_key, raises=False)
+        result = self._one(commands.batch(batch, atomic), idempotency_key)
         return [result] if result[0] == commands.ABORTED else list(result[1])
 
     def delete_prefix(self, prefix: str) -> int:
@@ -216,25 +217,25 @@ class FakeStore:
     def _ttl_ms(ttl: float | None) -> int:
         return commands.TTL_NONE if ttl is None else max(1, round(ttl * 1000))
 
-    def _one(self, command: Command, idempotency_key: str | None, raises: bool = True) -> Result:
+    def _one(self, command: Command, idempotency_key: str | None) -> Result:
         if idempotency_key is not None:
             command = commands.idempotent(idempotency_key, command)
         [result] = self.run([command])
         status = result[0]
-        if not raises or status == commands.OK:
-            if status == commands.KEY_REUSED:
-                raise IdempotencyKeyReused("used before")
+        if status in (commands.OK, commands.ABORTED):
             return result
-        raise {
-            commands.MISSING: lambda: KeyNotFound("the key is absent"),
-            commands.PRECONDITION: lambda: PreconditionFailed("the key is at another version", result[1]),
-            commands.NOT_AN_INTEGER: lambda: NotAnInteger(result[1]),
-            commands.TOO_LARGE: lambda: ValueTooLarge(result[1]),
-            commands.KEY_REUSED: lambda: IdempotencyKeyReused("used before"),
-        }[status]()
+        if status == commands.MISSING:
+            raise KeyNotFound(command[1])
+        if status == commands.PRECONDITION:
+            raise PreconditionFailed("the key is at another version", result[1])
+        if status == commands.NOT_AN_INTEGER:
+            raise NotAnInteger(result[1])
+        if status == commands.KEY_REUSED:
+            raise IdempotencyKeyReused("used before")
+        raise {commands.TOO_LARGE: ValueTooLarge}.get(status, InvalidRequest)(result[1])
 
     def _apply(self, command: Command) -> Result:
-        return {
+        apply: dict[int, Callable[..., Result]] = {
             commands.SET: self._apply_set,
             commands.DELETE: self._apply_delete,
             commands.INCR: self._apply_incr,
@@ -243,7 +244,8 @@ class FakeStore:
             commands.DELETE_PREFIX: self._apply_delete_prefix,
             commands.BATCH: self._apply_batch,
             commands.IDEMPOTENT: self._apply_idempotent,
-        }[command[0]](*command[1:])
+        }
+        return apply[command[0]](*command[1:])
 
     def _put(self, key: str, data: bytes, kind: int, meta: str | int | None, expires_at_ms: int) -> int:
         self.revision += 1

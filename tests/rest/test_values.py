@@ -5,15 +5,16 @@ from __future__ import annotations
 import base64
 import json
 import time
+from typing import Any
 
 import pytest
-from flask.testing import FlaskClient
+from rest.client import Client
 from rest.fake_store import FakeStore
 
 from cacheflow import values
 
 
-def put_json(client: FlaskClient, body: bytes | str) -> tuple[int, dict]:
+def put_json(client: Client, body: bytes | str) -> tuple[int, dict[str, Any]]:
     answer = client.put("/cache/k", data=body, content_type="application/json")
     return answer.status_code, answer.json
 
@@ -21,12 +22,12 @@ def put_json(client: FlaskClient, body: bytes | str) -> tuple[int, dict]:
 @pytest.mark.parametrize(
     "value", ["text", "", "Grüße 🙂 \u2028", '"quoted"', None, True, 0, -1.5, 10**30, [], {}, {"b": [1, {"a": None}]}]
 )
-def test_a_json_value_comes_back_as_it_went(client: FlaskClient, value: object) -> None:
+def test_a_json_value_comes_back_as_it_went(client: Client, value: object) -> None:
     assert put_json(client, json.dumps({"value": value}))[0] == 201
     assert client.get("/cache/k").json["value"] == value
 
 
-def test_a_json_string_is_text_and_other_json_is_canonical(client: FlaskClient, store: FakeStore) -> None:
+def test_a_json_string_is_text_and_other_json_is_canonical(client: Client, store: FakeStore) -> None:
     put_json(client, '{"value": "é"}')
     assert store.entries["k"][:3] == ("é".encode(), values.TEXT, None)
     put_json(client, '{"value": {"b": 1, "a": [1.0, "\\u00e9"]}}')
@@ -34,7 +35,7 @@ def test_a_json_string_is_text_and_other_json_is_canonical(client: FlaskClient, 
 
 
 @pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "Application/JSON", "application/json ;x"])
-def test_parameters_and_case_of_the_json_type_do_not_matter(client: FlaskClient, content_type: str) -> None:
+def test_parameters_and_case_of_the_json_type_do_not_matter(client: Client, content_type: str) -> None:
     client.put("/cache/k", data=b'{"value": 1}', content_type=content_type)
     assert client.get("/cache/k").json["value"] == 1
 
@@ -65,7 +66,7 @@ def test_parameters_and_case_of_the_json_type_do_not_matter(client: FlaskClient,
         b'{"value": 1} trailing',
     ],
 )
-def test_what_is_not_strict_json_with_a_value_is_refused(client: FlaskClient, store: FakeStore, body: bytes) -> None:
+def test_what_is_not_strict_json_with_a_value_is_refused(client: Client, store: FakeStore, body: bytes) -> None:
     status, problem = put_json(client, body)
     assert (status, problem["status"]) == (400, 400)
     assert problem["detail"]
@@ -73,7 +74,7 @@ def test_what_is_not_strict_json_with_a_value_is_refused(client: FlaskClient, st
 
 
 @pytest.mark.parametrize("opening", [b"[", b'{"a":', b'{"value":['])
-def test_absurd_nesting_is_refused_quickly(client: FlaskClient, opening: bytes) -> None:
+def test_absurd_nesting_is_refused_quickly(client: Client, opening: bytes) -> None:
     begin = time.monotonic()
     assert put_json(client, opening * 100_000)[0] == 400
     assert put_json(client, b'{"value": ' + b"[" * 100_000 + b"]" * 100_000 + b"}")[0] == 400
@@ -81,22 +82,22 @@ def test_absurd_nesting_is_refused_quickly(client: FlaskClient, opening: bytes) 
     assert time.monotonic() - begin < 2
 
 
-def test_64_levels_are_accepted(client: FlaskClient) -> None:
+def test_64_levels_are_accepted(client: Client) -> None:
     assert put_json(client, b'{"value": ' + b"[" * 64 + b"]" * 64 + b"}")[0] == 201
 
 
-def test_unknown_fields_are_refused_by_name(client: FlaskClient) -> None:
+def test_unknown_fields_are_refused_by_name(client: Client) -> None:
     status, problem = put_json(client, b'{"value": 1, "tttl": 5}')
     assert status == 400
     assert "tttl" in problem["detail"]
 
 
-def test_of_duplicate_fields_the_last_one_counts(client: FlaskClient) -> None:
+def test_of_duplicate_fields_the_last_one_counts(client: Client) -> None:
     put_json(client, b'{"value": 1, "value": 2}')
     assert client.get("/cache/k").json["value"] == 2
 
 
-def test_any_other_type_is_kept_byte_for_byte(client: FlaskClient, store: FakeStore) -> None:
+def test_any_other_type_is_kept_byte_for_byte(client: Client, store: FakeStore) -> None:
     body = bytes(range(256))
     assert client.put("/cache/k", data=body, content_type="image/png").status_code == 201
     assert store.entries["k"][:3] == (body, values.BYTES, "image/png")
@@ -107,13 +108,13 @@ def test_any_other_type_is_kept_byte_for_byte(client: FlaskClient, store: FakeSt
     assert (raw.data, raw.content_type) == (body, "image/png")
 
 
-def test_an_empty_body_and_no_type_at_all_are_bytes_too(client: FlaskClient) -> None:
+def test_an_empty_body_and_no_type_at_all_are_bytes_too(client: Client) -> None:
     assert client.put("/cache/k").status_code == 201
     assert client.get("/cache/k").json == {"key": "k", "value": "", "encoding": "base64", "ttl": None, "version": 1}
     assert client.get("/cache/k?raw").content_type == "application/octet-stream"
 
 
-def test_other_types_that_end_in_json_are_values_of_their_own(client: FlaskClient) -> None:
+def test_other_types_that_end_in_json_are_values_of_their_own(client: Client) -> None:
     client.put("/cache/k", data=b"not even json", content_type="application/ld+json")
     assert client.get("/cache/k?raw").data == b"not even json"
 
@@ -126,7 +127,7 @@ def test_other_types_that_end_in_json_are_values_of_their_own(client: FlaskClien
         (7, b"7", "application/json"),
     ],
 )
-def test_raw_answers_are_the_stored_bytes(client: FlaskClient, value: object, body: bytes, content_type: str) -> None:
+def test_raw_answers_are_the_stored_bytes(client: Client, value: object, body: bytes, content_type: str) -> None:
     client.put("/cache/k", json={"value": value})
     for answer in (client.get("/cache/k?raw"), client.get("/cache/k", headers={"Accept": "application/x-other"})):
         assert (answer.data, answer.headers["Content-Type"]) == (body, content_type)
@@ -146,14 +147,14 @@ def test_raw_answers_are_the_stored_bytes(client: FlaskClient, value: object, bo
         ("application/json;q=0.5, image/png;q=0.6", True),
     ],
 )
-def test_the_bytes_are_given_to_who_prefers_their_type(client: FlaskClient, accept: str, raw: bool) -> None:
+def test_the_bytes_are_given_to_who_prefers_their_type(client: Client, accept: str, raw: bool) -> None:
     client.put("/cache/k", data=b"png", content_type="image/png")
     answer = client.get("/cache/k", headers={"Accept": accept})
     assert (answer.data == b"png") is raw
     assert answer.headers["Vary"] == "Accept"
 
 
-def test_a_stored_page_cannot_run_as_a_part_of_this_origin(client: FlaskClient) -> None:
+def test_a_stored_page_cannot_run_as_a_part_of_this_origin(client: Client) -> None:
     client.put("/cache/k", data=b"<script>", content_type="text/html")
     answer = client.get("/cache/k", headers={"Accept": "text/html"})
     assert answer.data == b"<script>"
@@ -163,14 +164,14 @@ def test_a_stored_page_cannot_run_as_a_part_of_this_origin(client: FlaskClient) 
 
 @pytest.mark.parametrize("meta", ["text/html\r\nX-Evil: 1", "täxt/plain", "nonsense", 7, None])
 def test_a_type_that_cannot_be_a_header_is_shown_as_bytes(
-    client: FlaskClient, store: FakeStore, meta: str | int | None
+    client: Client, store: FakeStore, meta: str | int | None
 ) -> None:
     store.entries["k"] = (b"x", values.BYTES, meta, 1, 0)
     answer = client.get("/cache/k?raw")
     assert (answer.data, answer.content_type) == (b"x", "application/octet-stream")
 
 
-def test_a_value_over_the_limit_is_413(client: FlaskClient) -> None:
+def test_a_value_over_the_limit_is_413(client: Client) -> None:
     assert client.put("/cache/k", data=b"x" * 100_000).status_code == 201
     too_large = client.put("/cache/k", data=b"x" * 100_001)
     assert (too_large.status_code, too_large.content_type) == (413, "application/problem+json")
@@ -183,6 +184,6 @@ def test_a_value_over_the_limit_is_413(client: FlaskClient) -> None:
     assert (batch.status_code, batch.json["index"]) == (413, 0)
 
 
-def test_a_body_over_the_cap_is_413_without_a_server_in_front(client: FlaskClient) -> None:
+def test_a_body_over_the_cap_is_413_without_a_server_in_front(client: Client) -> None:
     answer = client.put("/cache/k", data=b"x" * (16 * 1024 * 1024 + 1))
     assert (answer.status_code, answer.content_type) == (413, "application/problem+json")

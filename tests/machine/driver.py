@@ -1,0 +1,98 @@
+"""Short ways to drive a machine in tests, and the checks that must hold after every entry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from cacheflow.machine import commands as c
+from cacheflow.machine.entries import entry_bytes
+from cacheflow.machine.expiry import STALE_ALLOWED
+from cacheflow.machine.machine import CacheMachine, Settled
+
+
+class Driver:
+    """A machine, and the index and time of its next entry."""
+
+    def __init__(self, machine: CacheMachine | None = None) -> None:
+        self.machine = machine or CacheMachine()
+        self.at_ms = self.machine.now_ms or 1
+
+    def apply(self, payload: bytes) -> list[Settled]:
+        return self.machine.apply(self.machine.applied_index + 1, payload)
+
+    def entry(self, *blocks: bytes, at: int | None = None) -> list[Settled]:
+        if at is not None:
+            self.at_ms = at
+        return self.apply(c.encode_entry(self.at_ms, blocks))
+
+    def run(self, *commands: Any, at: int | None = None) -> list[c.Result]:
+        """Apply ``commands`` in one entry outside any session."""
+        return self.entry(c.encode_block(0, 0, 0, commands), at=at)[0][2]
+
+    def one(self, command: Any, at: int | None = None) -> c.Result:
+        return self.run(command, at=at)[0]
+
+    def session(self, member_id: str = "a") -> int:
+        number = self.one(c.open_session(member_id, "nonce"))[1]
+        assert isinstance(number, int)
+        return number
+
+    def send(self, session: int, first: int, *commands: Any, lowest: int | None = None) -> list[c.Result]:
+        block = c.encode_block(session, first, first if lowest is None else lowest, commands)
+        return self.entry(block)[0][2]
+
+    def put(self, *keys: str, data: bytes = b"x", ttl_ms: int = 0) -> None:
+        for result in self.run(*(c.set_(key, data, 1, None, ttl_ms) for key in keys)):
+            assert result[0] == c.OK
+
+    def order(self) -> list[str]:
+        return self.machine.contents.items.in_order()
+
+    def live(self) -> list[str]:
+        return self.machine.keys(now_ms=self.machine.now_ms)[0]
+
+    def told(self) -> list[tuple[int, str]]:
+        """(kind, key) of the effects of the latest entry."""
+        return [(effect[0], effect[1]) for effect in self.machine.effects]
+
+    def copy(self) -> Driver:
+        """A driver of a machine restored from a snapshot of this one."""
+        return Driver(CacheMachine.restore(list(self.machine.snapshot())))
+
+
+def sets(keys: Iterable[str], data: bytes = b"x", ttl_ms: int = 0) -> list[c.Command]:
+    return [c.set_(key, data, 1, None, ttl_ms) for key in keys]
+
+
+def assert_invariants(machine: CacheMachine) -> None:
+    """What is true between any two entries, whatever came."""
+    contents = machine.contents
+    raw = contents.raw
+    assert raw is contents.items.raw
+    order = list(contents.items.ordered())
+    assert [key for key, _ in order] == contents.items.in_order()
+    assert sorted(raw) == sorted(key for key, _ in order)
+    assert len(contents.items) == contents.items.currsize == len(raw) == machine.item_count
+    uses = [count for _, count in order]
+    assert uses == sorted(uses)
+    assert all(count >= 1 for count in uses)
+    assert machine.bytes_used == sum(entry_bytes(key, entry[0], entry[2]) for key, entry in raw.items())
+    assert machine.item_count <= (machine.settings.max_items or machine.item_count)
+    assert machine.bytes_used <= (machine.settings.max_bytes or machine.bytes_used)
+    with_ttl = [entry for entry in raw.values() if entry[4]]
+    assert contents.with_ttl == len(with_ttl)
+    assert len(contents.due) <= 3 * len(with_ttl) + STALE_ALLOWED + 10
+    if not contents.waiting:
+        assert contents.due.next_ms(raw) == min((entry[4] for entry in with_ttl), default=None)
+    versions = [entry[3] for entry in raw.values()]
+    assert len(set(versions)) == len(versions)
+    assert all(0 < version <= machine.revision for version in versions)
+    waiting = [*contents.to_delete, *contents.to_evict]
+    assert len(waiting) == contents.waiting == contents.to_delete.count + contents.to_evict.count
+    assert not any(key in raw for key in waiting)
+    told = contents.written + contents.deleted + contents.expired + contents.evicted
+    assert told == machine.revision
+    for _, session in machine.sessions:
+        assert len(session.kept) <= session.last
+    assert machine.digest_at(machine.applied_index) == machine.digest

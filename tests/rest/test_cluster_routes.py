@@ -1,0 +1,92 @@
+"""``/nodes`` and ``/cluster``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from rest.client import Client
+from rest.fake_store import FakeStore
+
+
+def test_nodes_are_listed(client: Client) -> None:
+    [node] = client.get("/nodes/list").json
+    assert (node["id"], node["address"], node["status"], node["role"]) == ("n1", "127.0.0.1:8080", "up", "leader")
+
+
+def test_a_node_joins_once_and_is_known_then(client: Client, store: FakeStore) -> None:
+    member = {"id": "n2", "address": "127.0.0.1:8081", "raft_address": "127.0.0.1:9999"}
+    joined = client.post("/nodes/register", json=member)
+    assert (joined.status_code, joined.json) == (201, {**member, "status": "joined"})
+    known = client.post("/nodes/register", json=member)
+    assert (known.status_code, known.json["status"]) == (200, "known")
+    moved = client.post("/nodes/register", json={**member, "address": "127.0.0.1:8082"})
+    assert (moved.status_code, moved.json["type"]) == (409, "urn:cacheflow:member-conflict")
+
+
+@pytest.mark.parametrize(
+    ("address", "raft_address"),
+    [
+        ("127.0.0.1:8081", "127.0.0.1:9081"),
+        ("http://node-b:80/", "node-b:1080"),
+        ("[::1]:8081", "[::1]:9081"),
+    ],
+)
+def test_without_a_raft_address_it_is_the_port_plus_1000(
+    client: Client, store: FakeStore, address: str, raft_address: str
+) -> None:
+    assert client.post("/nodes/register", json={"id": "n2", "address": address}).status_code == 201
+    assert store.members["n2"] == (address, raft_address)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"id": "n2"},
+        {"address": "h:1"},
+        {"id": 5, "address": "h:1"},
+        {"id": "", "address": "h:1"},
+        {"id": "a b", "address": "h:1"},
+        {"id": "n2", "address": "h"},
+        {"id": "n2", "address": "h:0"},
+        {"id": "n2", "address": "h:65536"},
+        {"id": "n2", "address": "h:²"},
+        {"id": "n2", "address": ":80"},
+        {"id": "n2", "address": "h/x:80"},
+        {"id": "n2", "address": "h:65000"},
+        {"id": "n2", "address": "h:1", "raft_address": "nonsense"},
+        {"id": "n2", "address": "h:1", "raft_address": 5},
+        {"id": "n2", "address": "h:1", "port": 1},
+        [],
+    ],
+)
+def test_nonsense_in_a_registration_is_refused(client: Client, store: FakeStore, body: Any) -> None:
+    assert client.post("/nodes/register", json=body).status_code == 400
+    assert list(store.members) == ["n1"]
+
+
+def test_status_is_shown(client: Client) -> None:
+    assert client.get("/cluster/status").json == {"leader": "n1", "term": 3, "commit_index": 0, "applied_index": 0}
+
+
+def test_leadership_is_handed_over(client: Client, store: FakeStore) -> None:
+    store.members["n2"] = ("h:1", "h:2")
+    assert client.post("/cluster/leader", json={"id": "n2"}).json == {"leader": "n2"}
+    assert client.post("/cluster/leader").json == {"leader": "n1"}
+    assert client.post("/cluster/leader", json={"id": None}).status_code == 200
+    for body in ({"id": "nobody"}, {"id": 5}, {"id": ""}, {"leader": "n2"}):
+        assert client.post("/cluster/leader", json=body).status_code == 400
+
+
+def test_digests_by_index(client: Client) -> None:
+    client.put("/cache/k", json={"value": 1})
+    now = client.get("/cluster/digest").json
+    assert now["index"] == 1
+    assert client.get("/cluster/digest?index=1").json == now
+    assert client.get("/cluster/digest?index=0").json["digest"] == "00" * 16
+    assert client.get("/cluster/digest?full").json == {"index": 1, "digest": "ff" * 16}
+    unknown = client.get("/cluster/digest?index=99")
+    assert (unknown.status_code, unknown.json["type"]) == (404, "urn:cacheflow:digest-not-known")
+    for query in ("index=-1", "index=x", "index=1&full", "full=perhaps", "index=99999999999999999999"):
+        assert client.get(f"/cluster/digest?{query}").status_code == 400
