@@ -1,1 +1,81 @@
-"""CacheFlow: a Raft-consistent, replicated key-value cache."""
+"""CacheFlow: a Raft-consistent, replicated key-value cache.
+
+    from cacheflow import ReplicatedStore, CacheClient
+
+The names are loaded when they are first used: a client does not pay for the server.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cacheflow.aio import AsyncReplicatedStore
+    from cacheflow.client import AsyncCacheClient, CacheClient
+    from cacheflow.config import NodeConfig
+    from cacheflow.errors import (
+        CacheFlowError,
+        ConfigError,
+        IdempotencyKeyReused,
+        InvalidRequest,
+        KeyNotFound,
+        MemberConflict,
+        NoLeader,
+        NotAnInteger,
+        NotCommitted,
+        NotReady,
+        OutcomeUnknown,
+        Overloaded,
+        PreconditionFailed,
+        ReplicationError,
+        ValueTooLarge,
+    )
+    from cacheflow.keys import hashkey
+    from cacheflow.results import IncrResult, Item, SetResult
+    from cacheflow.store import ReplicatedStore
+
+__all__ = [
+    "AsyncCacheClient",
+    "AsyncReplicatedStore",
+    "CacheClient",
+    "CacheFlowError",
+    "ConfigError",
+    "IdempotencyKeyReused",
+    "IncrResult",
+    "InvalidRequest",
+    "Item",
+    "KeyNotFound",
+    "MemberConflict",
+    "NoLeader",
+    "NodeConfig",
+    "NotAnInteger",
+    "NotCommitted",
+    "NotReady",
+    "OutcomeUnknown",
+    "Overloaded",
+    "PreconditionFailed",
+    "ReplicatedStore",
+    "ReplicationError",
+    "SetResult",
+    "ValueTooLarge",
+    "hashkey",
+]
+
+_HOMES = {
+    "AsyncCacheClient": "client",
+    "AsyncReplicatedStore": "aio",
+    "CacheClient": "client",
+    "IncrResult": "results",
+    "Item": "results",
+    "NodeConfig": "config",
+    "ReplicatedStore": "store",
+    "SetResult": "results",
+    "hashkey": "keys",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"cacheflow.{_HOMES.get(name, 'errors')}"), name)

@@ -430,6 +430,8 @@ class ReplicatedStore(MutableMapping[str, Any]):
     def _wait(self, submit: Any, answered: threading.Lock, timeout_s: float | None) -> None:
         if not self._engine.running:
             raise NotReady("this node is stopped")
+        if self._engine.node.failure is not None:
+            raise NotReady(f"this node takes no writes: {self._engine.node.failure}")
         submit()
         # The loop ends every proposal at its deadline; the margin is for a loop that has died.
         limit = (self.config.request_timeout_s if timeout_s is None else timeout_s) + 5.0

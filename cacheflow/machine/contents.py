@@ -237,6 +237,7 @@ class Contents:
         self.bytes_used -= entry_bytes(key, entry[0], entry[2])
         if entry[4]:
             self.with_ttl -= 1
+            self.due.trim(self.raw, self.with_ttl)
 
     def _tell(self, key: str, how: int) -> None:
         """Revision, counter and effect of a key that is gone."""
@@ -261,6 +262,6 @@ class Contents:
             if not before_ms:
                 self.with_ttl += 1
             self.due.add(after_ms, key)
-            self.due.trim(self.raw, self.with_ttl)
         else:
             self.with_ttl -= 1
+        self.due.trim(self.raw, self.with_ttl)

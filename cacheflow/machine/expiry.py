@@ -2,7 +2,7 @@
 
 Removing from the middle of a heap is slow, so nothing is removed: an item is stale when the key's entry no longer has
 that expiry, and is skipped when it comes up. Stale items of the far future are cleared away heap by heap, a few for
-each item that is added, because clearing a million at once would stop the node for longer than an election takes.
+each change, because clearing a million at once would stop the node for longer than an election takes.
 
 The order of what comes up is that of (time, key), whatever the heaps look like inside, so a machine restored from its
 entries expires the same keys in the same order.
@@ -20,8 +20,8 @@ from cacheflow.machine.entries import EXPIRES_AT_MS, Entry
 _SLOT_BITS: Final = 12
 # Stale items that may always be held, so that a small cache is not busy clearing.
 STALE_ALLOWED: Final = 1024
-# How many items each addition looks at once clearing is needed: with 4 the whole stays below three times the keys.
-_CLEARED_PER_ADDITION: Final = 4
+# How many items each change looks at once clearing is needed: with 4 the whole stays below three times the keys.
+_CLEARED_PER_CHANGE: Final = 4
 
 
 class DueTimes:
@@ -52,13 +52,13 @@ class DueTimes:
         self._count += 1
 
     def trim(self, raw: dict[str, Entry], with_ttl: int) -> None:
-        """After an ``add``: clear some of what is stale if that is more than half.
+        """After an addition or the end of one expiry: clear some of what is stale if that is more than half.
 
         with_ttl: the number of keys in ``raw`` that have an expiry.
         """
         if self._count <= 2 * with_ttl + STALE_ALLOWED:
             return
-        self._budget += _CLEARED_PER_ADDITION
+        self._budget += _CLEARED_PER_CHANGE
         while self._budget > 0:
             slot = next(self._rotation, None)
             if slot is None:

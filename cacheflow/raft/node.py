@@ -158,6 +158,7 @@ class RaftNode:
         self._heard_ms: dict[str, int] = {}
         self._fresh_marks: deque[tuple[int, int]] = deque(maxlen=64)
         self._fresh_at_ms = 0
+        self._catch_up_to: int | None = None
         self._caught_up = False
         self._clock_noted_ms = 0
         self._clock_noted_position = journal.position
@@ -204,6 +205,7 @@ class RaftNode:
         if self._stopped:
             return
         self._core.tick()
+        self._note_progress()
         self.reconfiguration.proceed()
         route = self._find_route()
         if route != self.route:
@@ -214,6 +216,19 @@ class RaftNode:
             self._events.route_changed()
         if self._queue and self._core.is_leader and not self.reconfiguration.handing_over:
             self.wake()
+
+    def _note_progress(self) -> None:
+        """What reads need to know: whether the contents have caught up since the start, and how old they may be."""
+        core = self._core
+        applied = core.last_applied
+        if core.has_settled:
+            self._caught_up = True
+            self._fresh_at_ms = self.replicator.quorum_at_ms(core.voter_ids, self.now_ms())
+            return
+        if not self._caught_up and self._catch_up_to is not None:
+            self._caught_up = applied >= self._catch_up_to
+        while self._fresh_marks and self._fresh_marks[0][0] <= applied:
+            self._fresh_at_ms = max(self._fresh_at_ms, self._fresh_marks.popleft()[1])
 
     def _on_timer(self) -> None:
         if self._stopped:
@@ -319,13 +334,9 @@ class RaftNode:
         return self._caught_up and not self.snapshotting.diverged
 
     def staleness_ms(self) -> int | None:
-        """How old the contents may be: None when nothing is known."""
-        now_ms = self.now_ms()
-        if self._core.has_settled:
-            return now_ms - self.replicator.quorum_at_ms(self._core.voter_ids, now_ms)
-        while self._fresh_marks and self._fresh_marks[0][0] <= self._core.last_applied:
-            self._fresh_at_ms = max(self._fresh_at_ms, self._fresh_marks.popleft()[1])
-        return now_ms - self._fresh_at_ms if self._fresh_at_ms else None
+        """How old the contents may be: None when nothing is known. Any thread."""
+        fresh_at_ms = self._fresh_at_ms
+        return max(0, self.now_ms() - fresh_at_ms) if fresh_at_ms else None
 
     def down_ids(self) -> set[str]:
         """Members that do not answer: the leader's view, else this node's own links."""
@@ -382,8 +393,6 @@ class RaftNode:
                 break
         self.configurations.committed(index)
         self.reconfiguration.applied(index)
-        if not self._caught_up and core.has_settled:
-            self._caught_up = True
 
     def propose_queued(self) -> None:
         """Group commit: everything that is queued, one entry."""
@@ -545,10 +554,9 @@ class RaftNode:
         reply |= {"term": core.term, "ok": True, "match": verdict.verified}
         node_id = peer.node_id
         self.hold(lambda: self._network.send(node_id, reply))
-        if not self._caught_up:
-            commit_index = message["commit_index"]
-            if core.last_applied >= commit_index and self._journal.term_at(commit_index) == term:
-                self._caught_up = True
+        if self._catch_up_to is None and self._journal.term_at(message["commit_index"]) == term:
+            # Only a leader that has committed in its own term knows what is committed (dissertation 6.4).
+            self._catch_up_to = message["commit_index"]
 
     def hear_leader(self, peer: Peer, message: dict[str, Any]) -> None:
         """Follow the sender of a leader's message; PySyncObj takes the term from it and leaves the log alone."""

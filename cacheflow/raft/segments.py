@@ -3,7 +3,8 @@
 1. A segment has its name only once its header is durable (temporary name, flush, rename, flush of the folder), and
    it is never shorter than its header says: space is reserved first, so a full disk shows before a record is torn.
 2. A segment gets a successor only after a flush: all but the last are complete. A SEAL record at the end of each
-   says that the next one exists, so that a lost newest segment is noticed.
+   says that the next one exists, so that a lost newest segment is noticed. Only that record may be torn in an older
+   segment: it is written last, and the successor's chain and state say whether anything else is missing.
 3. Bytes are written once. What a crash tore is overwritten with zeros and flushed before anything follows it.
 4. Older segments go, oldest first, when all they hold is behind the sentinel and the record that says so is durable.
 
@@ -100,7 +101,7 @@ class SegmentReader:
             raise CorruptJournal(path, PREAMBLE_BYTES, f"is segment {self.header.sequence} by its header")
         self.chain_before = first.previous
         self.check = first.check
-        self.end = first.end
+        self.begin = self.end = first.end
         self.last_kind = HEADER
 
     def records(self) -> Iterator[Record]:
@@ -133,9 +134,11 @@ class SegmentReader:
             what = f"the file has been cut short: {len(self.data)} of {self.header.size} bytes"
             raise CorruptJournal(self.path, len(self.data), what)
         torn = self.used() - self.end
-        if torn and (self.sealed or not last):
-            raise CorruptJournal(self.path, self.end, "a bad record, and the journal goes on behind it")
-        if torn:
+        if torn and not last:
+            # At most a seal may be torn; whether it was one, the successor's chain and state tell.
+            if self.sealed or torn > RECORD_BYTES:
+                raise CorruptJournal(self.path, self.end, "a bad record, and the journal goes on behind it")
+        elif torn:
             for record in self.codec.find(self.data, self.end):
                 if record.synced > self.end:
                     what = f"a bad record; the record at byte {record.offset} proves that it had been stored"
@@ -170,6 +173,8 @@ class SegmentWriter:
         self._handle = -1
         self._codec = Codec(bytes(SALT_BYTES), group)
         self._check = bytes(8)
+        # Where the newest segment's records begin, end, and ended when it was flushed last.
+        self._begin = 0
         self._offset = 0
         self._synced = 0
         # Written and not flushed; a mark does not count.
@@ -191,6 +196,8 @@ class SegmentWriter:
         for name in self._disk.list(self._directory):
             if name.endswith(_TEMPORARY) and _NAME.fullmatch(name.removesuffix(_TEMPORARY)):
                 self._disk.remove(self._directory / name)
+        # The newest segment's name may only be in the system's memory, when the process died before it was flushed.
+        self._disk.sync_directory(self._directory)
         found = list_segments(self._disk, self._directory)
         if not found:
             self._roll(0)
@@ -204,7 +211,8 @@ class SegmentWriter:
             elif sequence != self._sequence + 1:
                 raise CorruptJournal(path, 0, f"{segment_name(self._sequence + 1)} before it is missing")
             elif reader.chain_before != self._check[:4] or reader.header.state != self.state:
-                raise CorruptJournal(path, PREAMBLE_BYTES, "does not continue the segment before it")
+                before = f"{segment_name(self._sequence)}, which ends at byte {self._offset}"
+                raise CorruptJournal(path, PREAMBLE_BYTES, f"does not continue {before}")
             self._segments.append(_Segment(path, len(reader.data)))
             for record in reader.records():
                 replay.feed(path, record)
@@ -212,10 +220,10 @@ class SegmentWriter:
                 self._count(record.kind, record.index)
             torn = reader.judge(last=path == found[-1][1])
             self._sequence, self._check, self._codec = sequence, reader.check, reader.codec
+            self._begin, self._offset = reader.begin, reader.end
         assert replay is not None
         replay.finish(found[0][1])
         self._handle = self._disk.open(path)
-        self._offset = reader.end
         if torn:
             self._disk.write(self._handle, self._offset, bytes(torn))
         # Also without a torn tail: what was read may only have been in the system's memory.
@@ -231,11 +239,12 @@ class SegmentWriter:
         """
         buffer: list[bytes] = []
         end = self._offset
-        trimmed = False
+        trimmed = begun_anew = False
         state = self.state
         for kind, index, term, payload in batch:
             size = RECORD_BYTES + len(payload)
-            if end + size + _RESERVE_BYTES > self._segments[-1].size:
+            # A log that begins anew begins a segment, so that all before it can go.
+            if end + size + _RESERVE_BYTES > self._segments[-1].size or (kind == START and end > self._begin):
                 self._write(buffer)
                 self._roll(size)
                 end, buffer = self._offset, []
@@ -247,9 +256,12 @@ class SegmentWriter:
             self._count(kind, index)
             if kind != ENTRY:
                 sync = sync or kind == VOTE
-                trimmed = trimmed or kind in (TRIM, START)
+                trimmed = trimmed or kind == TRIM
+                begun_anew = begun_anew or kind == START
         self._write(buffer)
-        if trimmed:
+        if trimmed and self._offset - self._begin > self._segment_bytes // 4:
+            self._roll(0)  # what is in this segment can go with the next trim
+        if trimmed or begun_anew:
             self._remove_segments()
         if sync:
             self._sync()
@@ -308,9 +320,7 @@ class SegmentWriter:
             self._segments[-1].max_index = index
 
     def _remove_segments(self) -> None:
-        """After a trim: drop what is wholly behind it, and begin a new segment when this one is worth dropping."""
-        if self._offset > self._segment_bytes // 4:
-            self._roll(0)
+        """Drop the segments that are wholly behind the sentinel."""
         while len(self._segments) > 1 and self._segments[0].max_index <= self.state.sentinel_index:
             self._sync()
             self._disk.remove(self._segments[0].path)
@@ -346,7 +356,7 @@ class SegmentWriter:
             self._seal()
         self._handle, self._codec, self._check = handle, codec, pieces[1]
         self._sequence = sequence
-        self._offset = self._synced = len(data)
+        self._begin = self._offset = self._synced = len(data)
         self._dirty, self._vouched = False, True
         self._segments.append(_Segment(path, size))
 

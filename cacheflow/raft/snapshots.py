@@ -190,7 +190,7 @@ def remove_older(disk: Disk, directory: Path, index: int, sending: Collection[in
 class SnapshotReceiver:
     """Takes a snapshot from a peer, piece by piece, in order; ``finish`` makes it one of ours.
 
-    Every call but the constructor's blocks: make them one after the other where the disk's work is done.
+    Every call blocks, the constructor's and ``abandon`` for a moment: make them one after the other.
     ``received`` is for whoever hands the pieces in: how many bytes are on their way to ``write`` or through.
     Raises OSError when the space is missing, SnapshotRefused for what does not fit; nothing is left behind then.
     """

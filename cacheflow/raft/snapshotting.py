@@ -127,21 +127,19 @@ class Snapshotting:
 
     def build(self) -> None:
         """Begin a snapshot at the applied index, unless one is under way or nothing is new."""
-        index = self._core.last_applied
+        index = min(self._core.last_applied, self._journal.durable_index)
         newest = self._newest.index if self._newest is not None else 1
         if self._building or self._node.failure is not None or self.diverged or index <= newest:
             return
-        if index > self._journal.durable_index:
-            return
         self._building = True
-        self._build(index, self._built)
+        digest = self._node.machine.digest_at(index)
+        self._build(index, lambda outcome: self._built(outcome, digest))
 
-    def _built(self, outcome: SnapshotMeta | BaseException) -> None:
+    def _built(self, outcome: SnapshotMeta | BaseException, own: bytes | None) -> None:
         self._building = False
         if isinstance(outcome, BaseException):
             logger.error("no snapshot could be built: %s", outcome)
             return
-        own = self._node.machine.digest_at(outcome.index)
         if own is not None and own != outcome.digest:
             logger.error("the snapshot at %d differs from this node's contents and is not used", outcome.index)
             snapshots.discard(self._disk, self._directory, outcome)

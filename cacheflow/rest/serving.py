@@ -109,6 +109,8 @@ class HttpServer:
         ]
         self._threads = threads
         self._draining_until_s: float | None = None  # written once, by stop()
+        self._stop_lock = threading.Lock()  # makes that once
+        self._woken = threading.Event()
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
 
     def start(self) -> None:
@@ -120,14 +122,16 @@ class HttpServer:
 
     def stop(self, drain_s: float = 10.0) -> None:
         """Accept no more, give running requests ``drain_s`` seconds, close. Returns when all is closed."""
-        if self._draining_until_s is None:
-            self._draining_until_s = time.monotonic() + drain_s
-            if self._thread.is_alive():
-                self._servers[0].pull_trigger()
+        with self._stop_lock:
+            if self._draining_until_s is None:
+                self._draining_until_s = time.monotonic() + drain_s
+                if self._thread.ident is None:
+                    wasyncore.close_all(self._map)
+                else:
+                    self._servers[0].pull_trigger()
+                self._woken.set()
         if self._thread.ident is not None:
             self._thread.join()
-        else:
-            wasyncore.close_all(self._map)
 
     def __enter__(self) -> HttpServer:
         self.start()
@@ -164,6 +168,7 @@ class HttpServer:
         return [channel for server in self._servers for channel in server.active_channels.values()]
 
     def _close(self) -> None:
+        self._woken.wait()  # stop() writes to the trigger, whose descriptor must still be ours then
         unfinished = self._channels()
         if unfinished:
             logger.warning("%d HTTP connections were cut: their requests did not end in time", len(unfinished))

@@ -61,6 +61,10 @@ class StrictParser(HTTPRequestParser):  # type: ignore[misc]
         lowered = header_plus.lower()
         if b"\r\ntransfer-encoding:" in lowered and b"\r\ncontent-length:" in lowered:
             raise ParsingError("Content-Length and Transfer-Encoding exclude each other")
+        if b"\r\n " in header_plus or b"\r\n\t" in header_plus:
+            raise ParsingError(
+                "a header line begins with a blank"
+            )  # RFC 9112, 5.2: who unfolds it reads another header
         try:
             super().parse_header(header_plus)
         except ValueError as error:  # from Python's URL parser
@@ -154,10 +158,13 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
     def enforce(self, now_s: float, wall_s: float, deadline_s: float) -> None:
         """Close or refuse what takes too long. now_s is monotonic; wall_s is waitress' own clock."""
         if self.lingers_until_s is not None:
-            self.will_close = self.will_close or now_s >= self.lingers_until_s
+            if now_s >= self.lingers_until_s:
+                self.handle_close()
         elif self.total_outbufs_len:
-            # last_activity moves with every byte that the client takes.
-            self.will_close = self.will_close or wall_s - self.last_activity > deadline_s
+            # last_activity moves with every byte that the client takes. Setting will_close would not do: waitress looks
+            # at it when the socket takes bytes, and this one takes none.
+            if wall_s - self.last_activity > deadline_s:
+                self.handle_close()
         elif self.request is not None and now_s - self.request.began_s > deadline_s:
             self._time_out_request()
 

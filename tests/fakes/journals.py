@@ -7,10 +7,11 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from fakes.disk import FakeDisk, inline
+
 from cacheflow.raft.disk import Disk
 from cacheflow.raft.journal import Journal, Submit
 from cacheflow.raft.records import Entry
-from fakes.disk import FakeDisk, inline
 
 DIRECTORY = Path("/data")
 

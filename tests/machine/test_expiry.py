@@ -44,6 +44,8 @@ def test_an_entry_removes_a_thousand_due_items_and_hides_the_rest(driver: Driver
     assert driver.machine.item_count == 1500
     assert driver.live() == []
     assert driver.one(c.get("k2400")) == [c.MISSING]
+    assert driver.machine.next_due_ms() == 11
+    driver.run()
     assert driver.machine.next_due_ms() is None
     assert driver.machine.contents.expired == 2500
 

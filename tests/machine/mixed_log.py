@@ -1,0 +1,77 @@
+"""A log of everything that can happen, from a seed: the same for every process."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+from cacheflow.machine import commands as c
+
+
+def mixed_log(seed: int, length: int) -> list[bytes]:
+    """``length`` entries after those that open two sessions, all of them payloads."""
+    random = Random(seed)
+    now_ms = 10**6
+    opening = [c.open_session("a", "x"), c.open_session("b", "y"), c.configure({"policy": "lfu", "max_items": 900})]
+    log = [c.encode_entry(now_ms, [c.encode_block(0, 0, 0, opening)])]
+    numbers = {1: 1, 2: 1}
+    for _ in range(length - 1):
+        now_ms += random.choice([0, 1, 20, 300])
+        if random.random() < 0.05:
+            log.append(b"")
+            continue
+        blocks = [b"\xc1"] if random.random() < 0.05 else []
+        for session in random.sample([0, 1, 2, 7], random.randrange(1, 4)):
+            commands = [_command(random) for _ in range(random.randrange(1, 12))]
+            first = numbers.get(session, 1)
+            # Now and then some are sent again, or some got lost before.
+            start = max(1, first + (random.randrange(-3, 2) if random.random() < 0.2 else 0))
+            blocks.append(c.encode_block(session, start, max(1, first - 3), commands))
+            if session in numbers and start <= first:
+                numbers[session] = max(first, start + len(commands))
+        log.append(c.encode_entry(now_ms, blocks))
+    return log
+
+
+def _command(random: Random) -> Any:
+    chance = random.random()
+    if chance < 0.01:
+        # Enough for the bounds on removals to matter.
+        return c.batch([_set(random, f"m{random.randrange(3000)}") for _ in range(1500)])
+    if chance < 0.03:
+        return c.delete_prefix(random.choice(["", "k1", "m", "m2", "zz"]))
+    if chance < 0.05:
+        limits = {"max_items": random.choice([None, 30, 900]), "max_bytes": random.choice([None, 4096, 200_000])}
+        return c.configure({"policy": random.choice(["lru", "lfu"]), **limits})
+    if chance < 0.07:
+        return c.idempotent(f"i{random.randrange(8)}", random.choice([c.incr("n", 1, 0), _set(random, "k1")]))
+    if chance < 0.09:
+        return c.members("cluster", [["a", "1", "h:1", "h:2", True], ["b", "1", "h:3", "h:4", random.random() < 0.5]])
+    if chance < 0.12:
+        return c.recency([(f"k{random.randrange(60)}", random.randrange(1, 5)) for _ in range(20)])
+    if chance < 0.16:
+        return c.batch([_single(random) for _ in range(random.randrange(6))], atomic=random.random() < 0.7)
+    if chance < 0.18:
+        return random.choice([["nonsense"], None, [c.SET, "k"], (c.NOOP,)])
+    return _single(random)
+
+
+def _single(random: Random) -> c.Command:
+    key = f"k{random.randrange(60)}"
+    chance = random.random()
+    if chance < 0.5:
+        return _set(random, key)
+    if chance < 0.6:
+        return c.incr("n" if random.random() < 0.7 else key, random.randrange(-9, 9), random.choice([None, 5]), 300)
+    if chance < 0.7:
+        return c.touch(key, random.choice([-1, 0, 1, 90, 800]))
+    if chance < 0.8:
+        return c.delete(key, random.choice([0, 0, 7]))
+    return c.get(key)
+
+
+def _set(random: Random, key: str) -> c.Command:
+    when = random.choice([c.ALWAYS, c.ALWAYS, c.ALWAYS, c.IF_ABSENT, c.IF_PRESENT, c.IF_VERSION])
+    meta = random.choice([None, None, 7, "text/plain"])
+    data = random.choice([b"1", b"x" * random.randrange(300)])
+    return c.set_(key, data, random.randrange(3), meta, random.choice([-1, 0, 5, 90, 2000]), when, random.randrange(99))

@@ -1,0 +1,104 @@
+"""Golden transcripts: a line of a text file is a command and what it answers.
+
+@100                          the time of the entries from here on
+set a 1 ttl=50 @100           data, then ttl=, when=absent|present, version=, meta=
+... -> created v1             what it answers
+a ; b -> x ; y                two commands in one entry
+... -> x | evict b v3         behind the bar: what the entry did to other keys, in order
+items -> b a c                all keys in eviction order
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from machine.driver import Driver, assert_invariants
+
+from cacheflow.machine import commands as c
+from cacheflow.machine.effects import DELETED, EVICTED, EXPIRED
+
+FILES = sorted((Path(__file__).parent / "golden").glob("*.txt"))
+OTHERS = {EXPIRED: "expire", EVICTED: "evict", DELETED: "remove"}
+WHEN = {"absent": c.IF_ABSENT, "present": c.IF_PRESENT}
+
+
+def transcript(path: Path) -> Iterator[tuple[int, str, str]]:
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        text = line.partition("#")[0].strip()
+        if text:
+            command, _, answer = text.partition("->")
+            yield number, command.strip(), answer.strip()
+
+
+def parsed(text: str) -> Any:
+    verb, *words = text.split()
+    options = dict(word.split("=") for word in words if "=" in word)
+    plain = [word for word in words if "=" not in word]
+    ttl_ms = int(options.get("ttl", 0))
+    version = int(options.get("version", 0))
+    if verb == "set":
+        when = WHEN.get(options.get("when", ""), c.IF_VERSION if version else c.ALWAYS)
+        return c.set_(plain[0], plain[1].encode(), 1, options.get("meta"), ttl_ms, when, version)
+    if verb == "incr":
+        initial = int(options["initial"]) if "initial" in options else None
+        return c.incr(plain[0], int(plain[1]), initial, ttl_ms)
+    if verb == "use":
+        return c.recency([(key, int(uses)) for key, uses in (word.split("*") for word in words)])
+    if verb == "configure":
+        return c.configure({name: int(value) if value.isdigit() else value for name, value in options.items()})
+    simple: dict[str, Any] = {
+        "delete": lambda: c.delete(plain[0], version),
+        "get": lambda: c.get(plain[0]),
+        "touch": lambda: c.touch(plain[0], ttl_ms),
+        "clear": lambda: c.delete_prefix(plain[0] if plain else ""),
+        "tick": c.noop,
+    }
+    return simple[verb]()
+
+
+def told(command: Any, result: c.Result) -> str:
+    status, *rest = result
+    verb = command[0]
+    if status == c.OK:
+        if verb == c.SET:
+            return ("created" if rest[1] else "replaced") + f" v{rest[0]}"
+        if verb == c.GET:
+            return rest[0].decode() + f" v{rest[3]}" + (f" until {rest[4]}" if rest[4] else "")
+        if verb == c.INCR:
+            return f"{rest[1]} v{rest[0]}"
+        if verb == c.TOUCH:
+            return f"until {rest[1]}"
+        return " ".join(["ok", *(str(one) for one in rest)])
+    names = {c.MISSING: "missing", c.PRECONDITION: "precondition", c.NOT_AN_INTEGER: "not an integer"}
+    names |= {c.TOO_LARGE: "too large", c.MALFORMED: "malformed"}
+    return names[status] + (f" v{rest[0]}" if status == c.PRECONDITION else "")
+
+
+@pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
+def test_the_machine_answers_as_the_transcript_says(path: Path) -> None:
+    driver = Driver()
+    for number, line, wanted in transcript(path):
+        text, _, stamp = line.partition("@")
+        if stamp:
+            driver.at_ms = int(stamp)
+        if not text:
+            continue
+        if text.strip() == "items":
+            answer = " ".join(driver.order())
+        else:
+            commands = [parsed(part) for part in text.split(";")]
+            results = driver.run(*commands)
+            answer = " ; ".join(told(*pair) for pair in zip(commands, results, strict=True))
+            deleted = {command[1] for command in commands if command[0] == c.DELETE}
+            others = [
+                f"{OTHERS[effect[0]]} {effect[1]} v{effect[2]}"
+                for effect in driver.machine.effects
+                if effect[0] in OTHERS and not (effect[0] == DELETED and effect[1] in deleted)
+            ]
+            if others:
+                answer += " | " + ", ".join(others)
+        assert answer == wanted, f"{path.name}:{number}: {line}"
+        assert_invariants(driver.machine)

@@ -1,0 +1,159 @@
+"""The machine against a plain model, over random histories: results, versions, order of eviction, time, sessions."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from machine.driver import Driver, assert_invariants
+from machine.model import Model
+
+from cacheflow.machine import commands as c
+
+KEYS = st.sampled_from(["a", "b", "c", "d", "e", "aa", "ab", "ü"])
+DATA = st.sampled_from([b"", b"1", b"-7", b"x" * 100, b"x" * 700, b"x" * 1500])
+TTLS = st.sampled_from([-1, 0, 0, 1, 5, 30])
+WHENS = {"always": c.ALWAYS, "absent": c.IF_ABSENT, "present": c.IF_PRESENT, "version": c.IF_VERSION}
+NAMES = {c.MISSING: "missing", c.NOT_AN_INTEGER: "not an integer", c.TOO_LARGE: "too large"}
+
+SETS = st.tuples(st.just("set"), KEYS, DATA, TTLS, st.sampled_from(list(WHENS)), st.integers(0, 30))
+COMMANDS = (
+    SETS
+    | SETS
+    | st.tuples(st.just("get"), KEYS)
+    | st.tuples(st.just("delete"), KEYS)
+    | st.tuples(st.just("touch"), KEYS, TTLS)
+    | st.tuples(st.just("incr"), KEYS, st.integers(-5, 5), st.none() | st.integers(0, 3))
+)
+
+
+def to_machine(name: str, *fields: Any) -> c.Command:
+    if name == "set":
+        key, data, ttl_ms, when, version = fields
+        return c.set_(key, data, 1, None, ttl_ms, WHENS[when], version)
+    if name == "get":
+        return c.get(*fields)
+    if name == "delete":
+        return c.delete(*fields)
+    return c.touch(*fields) if name == "touch" else c.incr(*fields)
+
+
+def from_machine(name: str, result: c.Result) -> object:
+    status, *rest = result
+    if status == c.PRECONDITION:
+        return "precondition", rest[0]
+    if status != c.OK:
+        return NAMES[status]
+    if name == "delete":
+        return rest[0]
+    return (rest[0], rest[3], rest[4]) if name == "get" else tuple(rest)
+
+
+class MachineAgainstModel(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = Model()
+        self.driver = Driver()
+        self.session = self.driver.session()
+        self.next_number = 1
+        self.sent: tuple[int, list[c.Command], list[c.Result]] = (1, [], [])
+
+    @initialize(lfu=st.booleans(), items_max=st.integers(1, 5))
+    def start_with_limits(self, lfu: bool, items_max: int) -> None:
+        self.configure(lfu, items_max, 1024)
+
+    @rule(lfu=st.booleans(), items_max=st.integers(1, 6), bytes_max=st.sampled_from([1024, 2048, 10_000]))
+    def configure(self, lfu: bool, items_max: int, bytes_max: int) -> None:
+        self.model.begin_entry(self.driver.at_ms)
+        self.model.configure(lfu, items_max, bytes_max)
+        limits = {"policy": "lfu" if lfu else "lru", "max_items": items_max, "max_bytes": bytes_max}
+        assert self.driver.one(c.configure(limits)) == [c.OK, True]
+
+    @rule(commands=st.lists(COMMANDS, min_size=1, max_size=8), later_ms=st.sampled_from([0, 0, 1, 4, 40]))
+    def send(self, commands: list[tuple[Any, ...]], later_ms: int) -> None:
+        self.driver.at_ms += later_ms
+        self.model.begin_entry(self.driver.at_ms)
+        expected = [getattr(self.model, name)(*fields) for name, *fields in commands]
+        packed = [to_machine(*command) for command in commands]
+        results = self.driver.send(self.session, self.next_number, *packed)
+        assert [from_machine(command[0], result) for command, result in zip(commands, results, strict=True)] == expected
+        self.sent = (self.next_number, packed, results)
+        self.next_number += len(commands)
+
+    @rule(commands=st.lists(COMMANDS, min_size=1, max_size=6))
+    def send_an_atomic_batch(self, commands: list[tuple[Any, ...]]) -> None:
+        self.model.begin_entry(self.driver.at_ms)
+        # Limits that bite inside of a batch make the model's answer another one than what was decided before.
+        trial = copy.deepcopy(self.model)
+        trial.items_max = 10**9
+        expected = [getattr(trial, name)(*fields) for name, *fields in commands]
+        failed = [
+            number
+            for number, (answer, command) in enumerate(zip(expected, commands, strict=True))
+            if answer in ("not an integer", "too large")
+            or (isinstance(answer, tuple) and answer[0] == "precondition")
+            or (answer == "missing" and command[0] in ("incr", "touch"))
+        ]
+        keys = {command[1] for command in commands} | set(self.model.things)
+        fits = len(keys) <= self.model.items_max and trial.revision - self.model.revision < 100
+        if not failed and (not fits or sum(SIZES.get(command[0], lambda _: 80)(command) for command in commands)
+                           + self.model.bytes_used() > self.model.bytes_max):  # fmt: skip
+            return
+        result = self.driver.one(c.batch([to_machine(*command) for command in commands], atomic=True))
+        if failed:
+            assert result[:2] == [c.ABORTED, failed[0]]
+            return
+        assert result[0] == c.OK
+        answers = [from_machine(command[0], one) for command, one in zip(commands, result[1], strict=True)]
+        trial.items_max = self.model.items_max
+        self.model = trial
+        assert answers == expected
+
+    @rule(later=st.integers(0, 3))
+    def send_again(self, later: int) -> None:
+        first, commands, results = self.sent
+        if later < len(commands):
+            self.model.begin_entry(self.driver.at_ms)
+            assert self.driver.send(self.session, first + later, *commands[later:]) == results[later:]
+
+    @rule(gap=st.integers(1, 3), command=COMMANDS)
+    def send_too_far_ahead(self, gap: int, command: tuple[Any, ...]) -> None:
+        self.model.begin_entry(self.driver.at_ms)
+        answer = self.driver.send(self.session, self.next_number + gap, to_machine(*command), lowest=1)
+        assert answer == [[c.OUT_OF_ORDER, self.next_number]]
+
+    @rule(uses=st.lists(st.tuples(KEYS, st.integers(1, 5)), max_size=6))
+    def count_uses(self, uses: list[tuple[str, int]]) -> None:
+        self.model.begin_entry(self.driver.at_ms)
+        for key, count in uses:
+            self.model.use(key, count)
+        assert self.driver.one(c.recency(uses)) == [c.OK]
+
+    @rule(prefix=st.sampled_from(["", "a", "ab", "zz"]))
+    def remove_prefix(self, prefix: str) -> None:
+        self.model.begin_entry(self.driver.at_ms)
+        assert self.driver.one(c.delete_prefix(prefix)) == [c.OK, self.model.remove_prefix(prefix)]
+
+    @rule()
+    def restore(self) -> None:
+        at_ms = self.driver.at_ms
+        self.driver = self.driver.copy()
+        self.driver.at_ms = at_ms
+
+    @invariant()
+    def both_hold_the_same(self) -> None:
+        machine = self.driver.machine
+        assert_invariants(machine)
+        assert self.driver.order() == self.model.order()
+        assert machine.revision == self.model.revision
+        held = {key: (entry[0], entry[3], entry[4]) for key, entry in machine.contents.raw.items()}
+        assert held == {key: (one.data, one.version, one.expires_at_ms) for key, one in self.model.things.items()}
+
+
+SIZES: dict[str, Any] = {"set": lambda command: 80 + len(command[2])}
+
+TestMachineAgainstModel = MachineAgainstModel.TestCase
+TestMachineAgainstModel.settings = settings(max_examples=120, stateful_step_count=30, deadline=None)

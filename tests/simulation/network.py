@@ -1,0 +1,344 @@
+"""A network in memory that delays, loses, cuts one way, and breaks connections.
+
+It behaves as ``PeerTransport`` over TCP does: a node dials whom it wants to send to and whoever dials it, one connection
+a direction; what one process sends to another arrives in order or not at all; different connections overtake each other.
+A cut holds messages back, as TCP does: when it heals they arrive late, or their connection breaks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from random import Random
+from typing import Any
+
+import msgpack
+
+from cacheflow.raft import messages
+from cacheflow.raft.network import Identity, Message, Peer
+
+from simulation.scheduler import ProcessLoop, Scheduler
+
+# A connection whose bytes nobody takes ends after this, as the transport's does.
+STALL_S = 3.0
+RETRY_FIRST_S, RETRY_LONGEST_S = 0.05, 1.0
+# What one connection holds while the way is cut; more is refused, as with a full backlog.
+WAITING_MAX = 2000
+
+
+class Wire:
+    """What lies between the machines. delay_s: least and most of one message's way; loss: of the messages, 0 to 1."""
+
+    def __init__(self, scheduler: Scheduler, random: Random) -> None:
+        self.scheduler = scheduler
+        self.random = random
+        self.delay_s = (0.0002, 0.001)
+        self.loss = 0.0
+        self.cuts: dict[tuple[str, str], int] = {}
+        self.sent: dict[str, int] = {}
+        self.note: Callable[[str, str, str], None] = lambda source, target, kind: None
+        self._sites: dict[str, SimNetwork] = {}
+
+    def delay(self) -> float:
+        """How long one message takes."""
+        low, high = self.delay_s
+        part = self.random.random()
+        return low + (high - low) * part * part
+
+    def is_cut(self, source: str, target: str) -> bool:
+        """Whether nothing comes through that way."""
+        return (source, target) in self.cuts
+
+    def cut(self, source: str, target: str) -> None:
+        """Let nothing through that way. Cuts are counted: as many ``heal`` lift them."""
+        self.cuts[source, target] = self.cuts.get((source, target), 0) + 1
+
+    def heal(self, source: str, target: str) -> None:
+        """Lift a cut: what waits arrives late, or the connection breaks."""
+        left = self.cuts.get((source, target), 0) - 1
+        if left > 0:
+            self.cuts[source, target] = left
+            return
+        self.cuts.pop((source, target), None)
+        site = self._sites.get(source)
+        way = site.ways.get(target) if site is not None else None
+        if way is not None:
+            way.healed()
+
+    def open(self, site: SimNetwork) -> None:
+        """A process listens."""
+        self._sites[site.node_id] = site
+
+    def site_at(self, address: str) -> SimNetwork | None:
+        """Who listens at that address: its name before the colon."""
+        return self._sites.get(address.partition(":")[0])
+
+    def site_of(self, node_id: str) -> SimNetwork | None:
+        """Who has that id."""
+        return self._sites.get(node_id)
+
+    def vanish(self, site: SimNetwork, *, silently: bool) -> None:
+        """A process is gone; its system says so to everybody, or with ``silently`` has gone with it."""
+        self._sites.pop(site.node_id, None)
+        for way in list(site.ways.values()):
+            way.connected = False
+        for other in list(self._sites.values()):
+            if not silently and not self.is_cut(site.node_id, other.node_id):
+                self.scheduler.at(self.delay(), other.peer_vanished, site, owner=other.loop)
+
+    def break_connection(self, source: str, target: str) -> None:
+        """Reset one connection; both ends notice."""
+        site = self._sites.get(source)
+        way = site.ways.get(target) if site is not None else None
+        if way is not None and way.connected:
+            receiver = way.receiver
+            way.end("reset")
+            if receiver is not None and receiver.loop.alive:
+                self.scheduler.at(self.delay(), receiver.incoming_ended, way.site, owner=receiver.loop)
+
+
+class Way:
+    """The way from one process to one node: it dials, and dials again, until it is closed."""
+
+    def __init__(self, site: SimNetwork, node_id: str, address: str) -> None:
+        self.site = site
+        self.node_id = node_id
+        self.address = address
+        self.connected = False
+        self.closed = False
+        self.receiver: SimNetwork | None = None
+        self.held: list[bytes] = []
+        self._wire = site.wire
+        self._failures = 0
+        self._attempts = 0
+        # Connections so far: what an older one carries does not arrive any more.
+        self._generation = 0
+        self._last_arrival = 0.0
+        self._held_since = 0.0
+        self.hurry()
+
+    def hurry(self) -> None:
+        """Dial at once."""
+        if not self.connected and not self.closed:
+            self._attempts += 1
+            self.site.loop.call_later(2 * self._wire.delay(), self._dial, self._attempts)
+
+    def _dial(self, attempt: int) -> None:
+        if self.connected or self.closed or attempt != self._attempts:
+            return
+        wire, here, there = self._wire, self.site.node_id, self.node_id
+        receiver = wire.site_at(self.address)
+        if (
+            receiver is None
+            or receiver.node_id != there
+            or receiver.loop.paused
+            or wire.is_cut(here, there)
+            or wire.is_cut(there, here)
+        ):
+            self._retry()
+            return
+        self.connected = True
+        self._failures = 0
+        self._generation += 1
+        self.receiver = receiver
+        self.held = []
+        receiver.loop.call_soon(receiver.accepted, self.site)
+        self.site.connected(self)
+
+    def _retry(self) -> None:
+        self._attempts += 1
+        pause = min(RETRY_LONGEST_S, RETRY_FIRST_S * 2 ** min(self._failures, 10))
+        self._failures += 1
+        self.site.loop.call_later(pause * (0.5 + self._wire.random.random() / 2), self._dial, self._attempts)
+
+    def send(self, body: bytes) -> bool:
+        """Put one message on its way."""
+        if not self.connected or len(self.held) >= WAITING_MAX:
+            return False
+        wire = self._wire
+        if wire.loss and wire.random.random() < wire.loss:
+            return True
+        arrival = max(self._last_arrival, wire.scheduler.now + wire.delay())
+        self._last_arrival = arrival
+        wire.scheduler.at(arrival - wire.scheduler.now, self._arrive, self._generation, body)
+        return True
+
+    def _arrive(self, generation: int, body: bytes) -> None:
+        if generation != self._generation or not self.connected:
+            return
+        receiver = self.receiver
+        if self.held or receiver is None or not receiver.loop.alive or self._wire.is_cut(self.site.node_id, self.node_id):
+            if not self.held:
+                self._held_since = self._wire.scheduler.now
+                self.site.loop.call_later(STALL_S, self._stalled, generation, self._held_since)
+            self.held.append(body)
+            return
+        if receiver.loop.paused:
+            receiver.loop.backlog.append((receiver.deliver, (self.site, body)))
+        else:
+            receiver.deliver(self.site, body)
+            receiver.loop.after()
+
+    def _stalled(self, generation: int, since: float) -> None:
+        if self.connected and generation == self._generation and self.held and self._held_since == since:
+            self.end("stalled")
+
+    def healed(self) -> None:
+        """The cut is over."""
+        if not self.connected:
+            if not self.closed:
+                self.hurry()
+            return
+        held, self.held = self.held, []
+        if held and self._wire.random.random() < 0.5:
+            self.end("broken by the cut")
+            return
+        for body in held:
+            self.send(body)
+
+    def end(self, reason: str) -> None:
+        """The connection is over; dial again."""
+        if self.connected:
+            self.connected = False
+            self._generation += 1
+            self.held = []
+            self.receiver = None
+            if not self.closed:
+                self._retry()
+            self.site.loop.call_soon(self.site.disconnected, self.node_id)
+
+    def close(self) -> None:
+        """Dial no more."""
+        self.closed = True
+        if self.connected:
+            self.connected = False
+            self._generation += 1
+            self.site.disconnected(self.node_id)
+
+
+class SimNetwork:
+    """One process's ``Network``."""
+
+    def __init__(self, wire: Wire, loop: ProcessLoop, identity: Identity, raft_address: str, epoch: str) -> None:
+        self.wire = wire
+        self.loop = loop
+        self.node_id = identity.node_id
+        self.incarnation = identity.incarnation
+        self.raft_address = raft_address
+        self.epoch = epoch
+        self.cluster_id = identity.cluster_id
+        self.on_message: Callable[[Peer, Message], None]
+        self.on_connected: Callable[[str], None]
+        self.on_disconnected: Callable[[str], None]
+        self.on_peer_lost: Callable[[str], None]
+        self.ways: dict[str, Way] = {}
+        self._peers: dict[str, str] = {}
+        self._incoming: dict[str, SimNetwork] = {}
+
+    async def start(self) -> None:
+        """Listen."""
+        self.listen()
+
+    def listen(self) -> None:
+        """As ``start``, without asyncio."""
+        self.wire.open(self)
+        for node_id in list(self._peers):
+            self._adjust(node_id)
+
+    async def stop(self) -> None:
+        """Close everything."""
+        self.wire.vanish(self, silently=False)
+
+    async def probe(self, raft_address: str, timeout_s: float) -> Peer:
+        """Not used by the simulation, which knows who lives where."""
+        raise NotImplementedError
+
+    def set_peers(self, peers: Mapping[str, str]) -> None:
+        """Dial exactly these, and whoever dials us."""
+        self._peers = {node_id: address for node_id, address in peers.items() if node_id != self.node_id}
+        if self.wire.site_of(self.node_id) is self:
+            for node_id in [*self._peers, *(other for other in list(self.ways) if other not in self._peers)]:
+                self._adjust(node_id)
+
+    def send(self, node_id: str, message: Message) -> bool:
+        """Send; what cannot be packed raises, as with the real one."""
+        way = self.ways.get(node_id)
+        if way is None or not way.connected:
+            return False
+        kind = message["type"]
+        wire = self.wire
+        wire.sent[kind] = wire.sent.get(kind, 0) + 1
+        wire.note(self.node_id, node_id, kind)
+        return way.send(messages.encode(message))
+
+    def backlog(self, node_id: str) -> int:
+        """Bytes that wait because the way is cut."""
+        way = self.ways.get(node_id)
+        return sum(map(len, way.held)) if way is not None else 0
+
+    def is_connected(self, node_id: str) -> bool:
+        """Whether ``send`` has a connection."""
+        way = self.ways.get(node_id)
+        return way is not None and way.connected
+
+    # What the ways call.
+
+    def accepted(self, sender: SimNetwork) -> None:
+        """Somebody's connection to us stands."""
+        older = self._incoming.get(sender.node_id)
+        self._incoming[sender.node_id] = sender
+        if older is not None and older is not sender:
+            self.on_peer_lost(sender.node_id)
+        way = self.ways.get(sender.node_id)
+        if way is not None and way.connected and way.receiver is not sender:
+            way.end("it has started anew")
+        self._adjust(sender.node_id)
+
+    def connected(self, way: Way) -> None:
+        """We can send."""
+        older = self._incoming.get(way.node_id)
+        if older is not None and older is not way.receiver:
+            self._forget(older)
+        if way.connected:
+            self.on_connected(way.node_id)
+
+    def disconnected(self, node_id: str) -> None:
+        """We cannot send any more."""
+        self.on_disconnected(node_id)
+
+    def incoming_ended(self, sender: SimNetwork) -> None:
+        """A connection to us is over."""
+        if self._incoming.get(sender.node_id) is sender:
+            self._forget(sender)
+
+    def peer_vanished(self, peer: SimNetwork) -> None:
+        """A process has ended: its system resets what it had open."""
+        way = self.ways.get(peer.node_id)
+        if way is not None and way.connected and way.receiver is peer:
+            way.end("reset")
+        self.incoming_ended(peer)
+
+    def deliver(self, sender: SimNetwork, body: bytes) -> None:
+        """A message came."""
+        peer = Peer(sender.node_id, sender.incarnation, sender.raft_address, sender.cluster_id, sender.epoch)
+        message: dict[str, Any] = msgpack.unpackb(body)[1]
+        self.on_message(peer, message)
+
+    def _forget(self, sender: SimNetwork) -> None:
+        del self._incoming[sender.node_id]
+        self._adjust(sender.node_id)
+        self.on_peer_lost(sender.node_id)
+
+    def _adjust(self, node_id: str) -> None:
+        incoming = self._incoming.get(node_id)
+        address = self._peers.get(node_id) or (incoming.raft_address if incoming is not None else None)
+        way = self.ways.get(node_id)
+        if address is None:
+            if way is not None:
+                del self.ways[node_id]
+                way.close()
+        elif way is None:
+            self.ways[node_id] = Way(self, node_id, address)
+        else:
+            way.address = address
+            if incoming is not None:
+                way.hurry()
