@@ -64,7 +64,7 @@ class AsyncReplicatedStore:
         """As ReplicatedStore.decr."""
         return await asyncio.to_thread(self.store.decr, key, delta, **options)
 
-    async def touch(self, key: str, ttl: float | None) -> float | None:
+    async def touch(self, key: str, ttl: float | None) -> bool:
         """As ReplicatedStore.touch."""
         return await asyncio.to_thread(self.store.touch, key, ttl)
 

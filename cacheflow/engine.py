@@ -63,7 +63,8 @@ class Engine:
         self._thread: threading.Thread | None = None
         self._inbox: deque[Proposal] = deque()
         self._inbox_woken = False
-        self._barriers: list[Done] = []
+        self._barriers: deque[Done] = deque()
+        self._serves_reads = False
         self._proposals: Proposals
         self._stack = contextlib.ExitStack()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -90,6 +91,7 @@ class Engine:
             return
         with contextlib.suppress(CacheFlowError, TimeoutError):
             self.run(self._shut_down(hand_over_s), timeout_s=hand_over_s + 5)
+        self._serves_reads = False
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._thread = None
@@ -104,6 +106,7 @@ class Engine:
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_until_complete(self._open())
+            self._serves_reads = True
             started.append(None)
         except BaseException as error:  # handed to the caller of start()
             started.append(error)
@@ -116,6 +119,7 @@ class Engine:
             self._loop.run_forever()
         finally:
             self._loop.close()
+            self._refuse_inbox()
             self._stack.close()
 
     async def _open(self) -> None:
@@ -179,7 +183,7 @@ class Engine:
         )
         await self.network.start()
         self._stack.callback(journal.close)
-        me = Member(data.node_id, data.incarnation, self._raft_address(), self._http_address, False)
+        me = Member(data.node_id, data.incarnation, self.network.raft_address, self._http_address, False)
         self._joining = Joining(self.node, self.network, me, config)
         self._joining.found_or_wait()
         self.node.start()
@@ -214,21 +218,38 @@ class Engine:
         size = sum([len(command[2]) if command[0] == commands.SET else 64 for command in commands_])
         deadline = time.monotonic() + (self.config.request_timeout_s if timeout_s is None else timeout_s)
         self._inbox.append(Proposal(commands_, size, deadline, done))
-        if not self._inbox_woken:
-            self._inbox_woken = True
-            self._loop.call_soon_threadsafe(self._take_inbox)
+        self._wake()
 
     def barrier(self, done: Done) -> None:
         """``done`` once everything acknowledged before is applied here: one entry for all who wait in this turn. Any thread."""
         self._barriers.append(done)
+        self._wake()
+
+    def _wake(self) -> None:
         if not self._inbox_woken:
             self._inbox_woken = True
-            self._loop.call_soon_threadsafe(self._take_inbox)
+            try:
+                self._loop.call_soon_threadsafe(self._take_inbox)
+            except RuntimeError:  # the loop was closed meanwhile
+                self._refuse_inbox()
+
+    def _refuse_inbox(self) -> None:
+        """The loop has ended: nobody may wait for it. Any thread."""
+        self._inbox_woken = False
+        with contextlib.suppress(IndexError):  # somebody else takes them too
+            while True:
+                self._barriers.popleft()(NotReady("this node is stopped"))
+        with contextlib.suppress(IndexError):
+            while True:
+                proposal = self._inbox.popleft()
+                if proposal.done is not None:
+                    proposal.done(NotReady("this node is stopped"))
 
     def _take_inbox(self) -> None:
         self._inbox_woken = False
         if self._barriers:
-            waiting, self._barriers = self._barriers, []
+            # One by one: a thread may be adding another.
+            waiting = [self._barriers.popleft() for _ in range(len(self._barriers))]
 
             def passed(outcome: Any) -> None:
                 for done in waiting:
@@ -257,6 +278,7 @@ class Engine:
     def machine_replaced(self, machine: CacheMachine) -> None:
         """A snapshot was installed. (Called by the node.)"""
         self.machine = machine
+        self._proposals.answers_missed()
 
     def applied(self, settled: list[Settled]) -> None:
         """The machine has answered. (Called by the node.)"""
@@ -269,7 +291,7 @@ class Engine:
     @property
     def may_read(self) -> bool:
         """Whether this node's contents may be read. Any thread."""
-        return self.node.may_read
+        return self._serves_reads and self.node.may_read
 
     @property
     def listening(self) -> bool:

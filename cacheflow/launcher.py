@@ -244,12 +244,16 @@ class LocalCluster:
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """Within: SIGTERM raises KeyboardInterrupt as Ctrl-C does, so that everything is cleaned up. Main thread only."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Within: SIGTERM and SIGINT raise KeyboardInterrupt, so that everything is cleaned up. Main thread only.
+
+    SIGINT too, because a shell starts background jobs with it ignored.
+    """
+    before = [(number, signal.signal(number, signal.default_int_handler)) for number in (signal.SIGTERM, signal.SIGINT)]
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before:
+            signal.signal(number, handler)
 
 
 def ask(url: str, path: str, token: str | None = None, timeout_s: float = 2.0) -> tuple[int, Any]:

@@ -12,6 +12,7 @@ Not safe for concurrent use: the event loop owns it.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -82,6 +83,11 @@ class Proposals:
         self._pending_commands = 0
         self._pending_bytes = 0
         self._resend_due = False
+        # The machine has refused a block because one before it is missing.
+        self._gap = False
+        self._closed = False
+        # No deadline is before this.
+        self._next_deadline = math.inf
 
     @property
     def pending(self) -> int:
@@ -90,6 +96,9 @@ class Proposals:
 
     def add(self, proposal: Proposal) -> None:
         """Take a call's commands; ``flush`` sends them."""
+        if self._closed:
+            self._finish(proposal, NoLeader("this node has stopped; the write was not sent"))
+            return
         count = len(proposal.commands)
         if self._pending_commands + count > PENDING_MAX or self._pending_bytes + proposal.size > PENDING_BYTES_MAX:
             if proposal.done is not None:
@@ -97,6 +106,7 @@ class Proposals:
             return
         self._pending_commands += count
         self._pending_bytes += proposal.size
+        self._next_deadline = min(self._next_deadline, proposal.deadline)
         self._unsent.append(proposal)
 
     def flush(self) -> None:
@@ -140,6 +150,10 @@ class Proposals:
         self._resend_due = bool(self._sent)
         self.flush()
 
+    def answers_missed(self) -> None:
+        """A snapshot was installed: what it covers was not answered here. The machine kept the results."""
+        self._gap = bool(self._sent)
+
     def applied(self, settled: list[Settled]) -> None:
         """The machine has answered blocks, of this session and of others."""
         for session, first, results in settled:
@@ -152,19 +166,31 @@ class Proposals:
     def expire(self) -> None:
         """Once in a while: end what is past its deadline, and send again what was refused a place."""
         now = self._clock()
-        while self._unsent and self._unsent[0].deadline <= now:
-            proposal = self._unsent.popleft()
+        if self._next_deadline <= now:
+            self._end_overdue(now)
+        if self._gap:
+            self._gap = False
+            self._resend_due = True
+        self.flush()
+
+    def _end_overdue(self, now: float) -> None:
+        kept: deque[Proposal] = deque()
+        for proposal in self._unsent:
+            if proposal.deadline > now:
+                kept.append(proposal)
+                continue
             self._release(proposal)
             self._finish(proposal, NoLeader("no leader took the write in time; it was not sent and is safe to retry"))
+        self._unsent = kept
         for proposal in self._sent:
-            if proposal.deadline > now:
-                break
-            if proposal.done is not None:
+            if proposal.deadline <= now:
                 self._finish(proposal, OutcomeUnknown("the write was sent and no answer came in time"))
-        self.flush()
+        waiting = [proposal.deadline for proposal in (*self._unsent, *self._sent) if proposal.done is not None]
+        self._next_deadline = min(waiting, default=math.inf)
 
     def close(self) -> None:
         """The node stops: nobody may wait any longer."""
+        self._closed = True
         for proposal in self._unsent:
             self._finish(proposal, NoLeader("this node stops; the write was not sent"))
         for proposal in self._sent:
@@ -213,16 +239,19 @@ class Proposals:
 
     def _settle(self, first: int, results: list[Result]) -> None:
         for number, result in enumerate(results, first):
-            if not self._sent or number != self._lowest():
+            lowest = self._lowest()
+            if not self._sent or number < lowest:
                 continue
             status = result[0]
             if status == commands.UNKNOWN_SESSION:
                 self._session_lost()
                 return
             if status == commands.OUT_OF_ORDER:
-                # A block before this one did not arrive; the machine expects our lowest.
-                self._resend_due = True
+                # A block before this one did not arrive. What is under way is refused likewise: the timer sends again, once.
+                self._gap = True
                 return
+            if number > lowest:
+                continue
             proposal = self._sent[0]
             proposal.results.append(result)
             if len(proposal.results) == len(proposal.commands):

@@ -38,13 +38,17 @@ class SetResult:
     ttl_s: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class IncrResult:
-    """A counter after its step."""
+class IncrResult(int):
+    """A counter after its step: an int that also knows its version and TTL. ttl_s: None without a TTL."""
 
-    value: int
     version: int
     ttl_s: float | None
+
+    def __new__(cls, value: int, version: int, ttl_s: float | None) -> IncrResult:
+        result = super().__new__(cls, value)
+        result.version = version
+        result.ttl_s = ttl_s
+        return result
 
 
 @dataclass(frozen=True, slots=True)

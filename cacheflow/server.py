@@ -42,8 +42,14 @@ def run(config: NodeConfig) -> int:
         threads=config.http_threads,
     )
     # The port is taken before the node tells anybody that it lives there.
+    app = create_app(store, rest)
     http = HttpServer(
-        create_app(store, rest), config.host, config.port, threads=rest.threads, body_bytes_max=rest.body_bytes_max
+        app,
+        config.host,
+        config.port,
+        threads=rest.threads,
+        body_bytes_max=rest.body_bytes_max,
+        refusal_headers=app.services.raft_headers,
     )
     address = join_address(config.advertise or config.host, http.port)
     try:

@@ -107,14 +107,18 @@ def metrics(engine: Engine) -> dict[str, float]:
 
 def liveness(engine: Engine) -> list[tuple[str, bool, str]]:
     """What a restart could mend. A missing leader is no reason to restart."""
+    if not engine.running:
+        return [("loop", False, "does not run")]
     return [
-        ("loop", engine.running, "runs" if engine.running else "has ended"),
+        ("loop", True, "runs"),
         ("listener", engine.listening, "accepts peers" if engine.listening else "does not accept peers"),
     ]
 
 
 def readiness(engine: Engine) -> list[tuple[str, bool, str]]:
     """What traffic needs: a leader, contents that have caught up, a disk that works."""
+    if not engine.running:
+        return liveness(engine)
     node = engine.node
     leader_id = node.leader_id if node.route is not None else None
     return [
@@ -138,6 +142,8 @@ def wait_ready(engine: Engine, timeout_s: float) -> bool:
 async def hand_over(engine: Engine, node_id: str | None) -> str:
     """Hand leadership over and return the new leader's id."""
     node = engine.node
+    if node_id is not None and node_id not in node.configurations.latest.voters:
+        raise InvalidRequest(f"{node_id!r} is no voter of this cluster")
     if not node.is_leader:
         if node.route is None:
             raise NoLeader("no leader is known")

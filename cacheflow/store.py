@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,14 +17,11 @@ from cacheflow import status, values
 from cacheflow.config import NodeConfig
 from cacheflow.engine import Engine
 from cacheflow.errors import (
-    CacheFlowError,
     ConfigError,
-    IdempotencyKeyReused,
     InvalidRequest,
     KeyNotFound,
     MemberConflict,
     NoLeader,
-    NotAnInteger,
     NotReady,
     OutcomeUnknown,
     PreconditionFailed,
@@ -33,13 +30,12 @@ from cacheflow.errors import (
 )
 from cacheflow.machine import commands
 from cacheflow.machine.commands import Command, Result
+from cacheflow.outcomes import error_of, ttl_to_ms
 from cacheflow.raft.network import split_address
 from cacheflow.raft.reconfiguration import CONFLICT, JOINED, KNOWN
 from cacheflow.results import IncrResult, Item, RaftPosition, SetResult
 
 CONSISTENCY_LEVELS = ("local", "bounded", "linearizable")
-# Longer than any cache should remember, and safely inside the machine's milliseconds.
-TTL_S_MAX = 10 * 365 * 86400
 KEYS_PAGE = 1000
 
 
@@ -130,12 +126,13 @@ class ReplicatedStore(MutableMapping[str, Any]):
             self._barrier()
             now_ms = engine.machine.now_ms
         else:
-            if consistency == "bounded":
-                self._check_staleness(max_staleness_s)
-            elif consistency != "local":
+            if consistency not in CONSISTENCY_LEVELS:
                 raise InvalidRequest(f"consistency is one of {', '.join(CONSISTENCY_LEVELS)}, not {consistency!r}")
-            if not engine.may_read:
-                raise NotReady("this node has not caught up with the cluster since it started")
+            if consistency == "bounded" and (max_staleness_s is None or not max_staleness_s >= 0):
+                raise InvalidRequest("a bounded read needs max_staleness, in seconds")
+            self._check_readable()
+            if max_staleness_s is not None and consistency == "bounded":
+                self._check_staleness(max_staleness_s)
             now_ms = engine.clock.now_ms()
         entry = engine.machine.lookup(key, now_ms)
         if entry is None:
@@ -168,9 +165,8 @@ class ReplicatedStore(MutableMapping[str, Any]):
         self, prefix: str = "", limit: int = KEYS_PAGE, cursor: str | None = None
     ) -> tuple[list[str], str | None]:
         """Up to ``limit`` live keys that start with ``prefix``, in order, behind ``cursor``; and the next cursor or None."""
+        self._check_readable()
         engine = self._engine
-        if not engine.may_read:
-            raise NotReady("this node has not caught up with the cluster since it started")
         return engine.machine.keys(prefix, limit, cursor or "", engine.clock.now_ms())
 
     # Writes ---------------------------------------------------------------------------------------------------------
@@ -291,15 +287,18 @@ class ReplicatedStore(MutableMapping[str, Any]):
         """``incr`` downwards."""
         return self.incr(key, -delta, initial=initial, ttl=ttl)
 
-    def touch(self, key: str, ttl: float | None, *, idempotency_key: str | None = None) -> float | None:
-        """Give the key a new TTL in seconds, None to keep it until evicted; the TTL left. Raises KeyNotFound."""
+    def touch(self, key: str, ttl: float | None, *, idempotency_key: str | None = None) -> bool:
+        """Give the key a new TTL in seconds, None to keep it until evicted; whether it was there."""
         values.check_key(key)
-        _, _, expires_at_ms = self._one(key, commands.touch(key, ttl_to_ms(ttl)), idempotency_key)
-        return self._ttl_left(expires_at_ms)
+        try:
+            self._one(key, commands.touch(key, ttl_to_ms(ttl)), idempotency_key)
+        except KeyNotFound:
+            return False
+        return True
 
-    def persist(self, key: str) -> None:
-        """Take the TTL away. Raises KeyNotFound."""
-        self.touch(key, None)
+    def persist(self, key: str) -> bool:
+        """Take the TTL away; whether the key was there."""
+        return self.touch(key, None)
 
     def batch(
         self, commands_: Sequence[Command], *, atomic: bool = False, idempotency_key: str | None = None
@@ -318,9 +317,23 @@ class ReplicatedStore(MutableMapping[str, Any]):
         answers: list[Result] = result[1]
         return answers
 
-    def delete_prefix(self, prefix: str) -> int:
+    def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
+        """The values of those keys that are there; each is a read of its own."""
+        return {key: item.value for key in keys if (item := self.read(key)) is not None}
+
+    def set_many(self, values_: Mapping[str, Any], ttl: float | None = None) -> None:
+        """Write several keys in one log entry."""
+        for result in self.batch([self.set_command(key, value, ttl=ttl) for key, value in values_.items()]):
+            _raise_for("", result)
+
+    def delete_many(self, keys: Iterable[str]) -> int:
+        """Remove several keys in one log entry; how many were there."""
+        results = self.batch([commands.delete(values.check_key(key)) for key in keys])
+        return sum(result[0] == commands.OK for result in results)
+
+    def delete_prefix(self, prefix: str, *, idempotency_key: str | None = None) -> int:
         """Remove every key that starts with ``prefix``; how many there were. "" removes all."""
-        removed: int = self._one(prefix, commands.delete_prefix(prefix), None)[1]
+        removed: int = self._one("", commands.delete_prefix(prefix), idempotency_key)[1]
         return removed
 
     # MutableMapping ---------------------------------------------------------------------------------------------------
@@ -350,6 +363,7 @@ class ReplicatedStore(MutableMapping[str, Any]):
                 return
 
     def __len__(self) -> int:
+        self._check_readable()
         return self._engine.machine.item_count
 
     def clear(self) -> None:
@@ -438,9 +452,15 @@ class ReplicatedStore(MutableMapping[str, Any]):
         if not answered.acquire(timeout=limit):
             raise OutcomeUnknown("this node's loop does not answer")
 
-    def _check_staleness(self, max_staleness_s: float | None) -> None:
-        if max_staleness_s is None or not max_staleness_s >= 0:
-            raise InvalidRequest("a bounded read needs max_staleness, in seconds")
+    def _check_readable(self) -> None:
+        if not self._engine.may_read:
+            raise NotReady(
+                "this node has not caught up with the cluster since it started"
+                if self._engine.running
+                else "this node is stopped"
+            )
+
+    def _check_staleness(self, max_staleness_s: float) -> None:
         staleness_ms = self._engine.node.staleness_ms()
         if staleness_ms is None or staleness_ms > max_staleness_s * 1000:
             known = "of unknown age" if staleness_ms is None else f"{staleness_ms / 1000:.3f} s old"
@@ -448,15 +468,6 @@ class ReplicatedStore(MutableMapping[str, Any]):
 
     def _ttl_left(self, expires_at_ms: int) -> float | None:
         return max(0.0, (expires_at_ms - self._engine.clock.now_ms()) / 1000) if expires_at_ms else None
-
-
-def ttl_to_ms(ttl: float | None) -> int:
-    """Seconds as the log's milliseconds; None is no TTL. Raises InvalidRequest."""
-    if ttl is None:
-        return commands.TTL_NONE
-    if isinstance(ttl, bool) or not isinstance(ttl, (int, float)) or not 0 < ttl <= TTL_S_MAX:
-        raise InvalidRequest(f"ttl = {ttl!r}: must be above 0 and at most {TTL_S_MAX} seconds, or null")
-    return max(1, round(ttl * 1000))
 
 
 def _embedded_config(raft_address: str | None, settings: dict[str, Any]) -> NodeConfig:
@@ -484,26 +495,5 @@ def _unwrap(outcome: list[Any]) -> list[Result]:
 
 
 def _raise_for(key: str, result: Result) -> None:
-    """Turn a result of the machine that is no success into its error."""
-    status_code = result[0]
-    if status_code == commands.OK:
-        return
-    raise error_of(key, result)
-
-
-def error_of(key: str, result: Result) -> CacheFlowError:
-    """The error that a failed result stands for."""
-    code = result[0]
-    detail = str(result[1]) if len(result) > 1 else ""
-    if code == commands.MISSING:
-        return KeyNotFound(key)
-    if code == commands.PRECONDITION:
-        present = f"has version {result[1]}" if result[1] else "is absent"
-        return PreconditionFailed(f"{key!r} {present}", result[1])
-    if code == commands.NOT_AN_INTEGER:
-        return NotAnInteger(detail)
-    if code == commands.TOO_LARGE:
-        return ValueTooLarge(detail)
-    if code == commands.KEY_REUSED:
-        return IdempotencyKeyReused("this Idempotency-Key came before with another command")
-    return InvalidRequest(detail or f"refused with status {code}")
+    if result[0] != commands.OK:
+        raise error_of(key, result)

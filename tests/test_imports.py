@@ -13,9 +13,9 @@ PACKAGE = ROOT / "cacheflow"
 
 BASE = ("errors", "values", "results", "config")
 # What stands together under the store: its parts may use each other.
-STORE = ("clock", "recency", "proposals", "joining", "status", "engine", "store")
+STORE = ("outcomes", "clock", "recency", "proposals", "joining", "status", "engine", "store")
 CLIENT = ("failover", "client")
-FRONT = (*BASE, "machine.commands", "store", "client")
+FRONT = (*BASE, "machine.commands", "outcomes", "store", "client")
 
 # Module or folder -> what of ours it may import; a name covers everything below it.
 LAYERS: dict[str, tuple[str, ...]] = {
@@ -23,6 +23,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "values": ("errors",),
     "results": ("errors", "values"),
     "config": ("errors",),
+    "keys": (),
     "machine": ("errors", "values", "machine"),
     "raft": (*BASE, "machine", "raft"),
     **dict.fromkeys(STORE, (*BASE, "machine", "raft", *STORE)),
@@ -39,7 +40,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "cli": (*BASE, "client", "server", "settings", "launcher", "bench", "demo"),
     "__main__": ("cli",),
     # The face: what a user imports.
-    "__init__": (*BASE, "store", "client", "aio", "integrations"),
+    "__init__": (*BASE, "keys", "store", "client", "aio"),
 }
 
 # Foreign package -> the only place that may import it.

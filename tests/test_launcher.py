@@ -167,8 +167,8 @@ from cacheflow.launcher import LocalCluster, terminable
 with terminable(), LocalCluster(2, Path(sys.argv[1]), command=sys.argv[2:]) as cluster:
     cluster.start()
     cluster.wait_ready()
-    print(*(child.process.pid for child in cluster.children), file=sys.stderr, flush=True)
     try:
+        print(*(child.process.pid for child in cluster.children), file=sys.stderr, flush=True)
         cluster.supervise()
     except KeyboardInterrupt:
         print("ended", file=sys.stderr, flush=True)
@@ -184,6 +184,8 @@ def test_no_node_outlives_its_launcher(tmp_path: Path, signal_number: signal.Sig
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        # As a shell starts background jobs.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
     )
     with started:
         assert started.stderr is not None

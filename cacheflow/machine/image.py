@@ -1,7 +1,7 @@
 """The machine's whole state as a stream of msgpack records, and back.
 
     [name, format, {field: value}]          the small fields
-    [SESSION, id, member id, last]          then each session's results
+    [SESSION, id, member id, nonce, last]   then each session's results
     [RESULT, result]                        of the session before, in order
     [MEMBER, id, incarnation, raft_address, address, voter]
     [KEPT, client key, kept until, fingerprint, packed result]
@@ -68,7 +68,7 @@ def records(machine: CacheMachine) -> Iterator[tuple[Any, ...]]:
     }
     yield NAME, FORMAT, fields
     for session_id, session in machine.sessions:
-        yield SESSION, session_id, session.member_id, session.last
+        yield SESSION, session_id, session.member_id, session.nonce, session.last
         for result in session.kept:
             yield RESULT, result
     for member in machine.members.values():
@@ -163,11 +163,11 @@ def _load(machine: CacheMachine, stream: Iterator[list[Any]]) -> None:
             if len(session.kept) > session.last:
                 raise CodecError("not a snapshot: more results than commands")
         elif kind == SESSION:
-            _, session_id, member_id, last = record
+            _, session_id, member_id, nonce, last = record
             if not session_id_before < _count(session_id) <= machine.sessions.latest_id:
                 raise CodecError("not a snapshot: the sessions are out of order")
             session_id_before = session_id
-            session = Session(_typed(member_id, str))
+            session = Session(_typed(member_id, str), _typed(nonce, str))
             session.last = _count(last)
             machine.sessions.adopt(session_id, session)
         elif kind == MEMBER:

@@ -45,7 +45,7 @@ USES_MAX: Final = 1000
 DIGESTS_KEPT: Final = 10_000
 
 _FAILURES: Final = (c.PRECONDITION, c.NOT_AN_INTEGER, c.TOO_LARGE, c.MALFORMED)
-_IDEMPOTENT_OPS: Final = (c.SET, c.DELETE, c.INCR, c.TOUCH, c.BATCH)
+_IDEMPOTENT_OPS: Final = (c.SET, c.DELETE, c.INCR, c.TOUCH, c.BATCH, c.DELETE_PREFIX)
 
 
 class CacheMachine:
@@ -331,7 +331,7 @@ class CacheMachine:
         if type(client_key) is not str or not 0 < len(client_key) <= CLIENT_KEY_CHARS_MAX:
             raise Malformed(f"an idempotency key is a text of 1 to {CLIENT_KEY_CHARS_MAX} characters")
         if type(inner) is not list or type(inner[0]) is not int or inner[0] not in _IDEMPOTENT_OPS:
-            raise Malformed("only SET, DELETE, INCR, TOUCH and BATCH can be idempotent")
+            raise Malformed("only SET, DELETE, INCR, TOUCH, BATCH and DELETE_PREFIX can be idempotent")
         command_print = fingerprint(inner)
         kept = self.idempotency.find(client_key)
         if kept is not None:
@@ -407,4 +407,4 @@ class CacheMachine:
         _, member_id, nonce = command
         if not is_name(member_id) or not is_name(nonce):
             raise Malformed("a session's member id and nonce are short texts")
-        return [c.OK, self.sessions.open(member_id), nonce]
+        return [c.OK, self.sessions.open(member_id, nonce), nonce]

@@ -25,10 +25,11 @@ class Session:
     Kept results are answers that were already given out: nobody may change one.
     """
 
-    __slots__ = ("kept", "last", "member_id")
+    __slots__ = ("kept", "last", "member_id", "nonce")
 
-    def __init__(self, member_id: str) -> None:
+    def __init__(self, member_id: str, nonce: str) -> None:
         self.member_id = member_id
+        self.nonce = nonce
         self.last = 0
         self.kept: deque[Result] = deque(maxlen=KEPT_RESULTS_MAX)
 
@@ -69,10 +70,16 @@ class Sessions:
         """The open session of that id."""
         return self._by_id.get(session_id)
 
-    def open(self, member_id: str) -> int:
-        """Open a session for a new start of ``member_id`` and return its id."""
+    def open(self, member_id: str, nonce: str) -> int:
+        """Open a session for a new start of ``member_id`` and return its id.
+
+        nonce: names the start, so that a command that was sent twice opens one session.
+        """
+        present = self._by_member.get(member_id)
+        if present is not None and self._by_id[present].nonce == nonce:
+            return present
         self.latest_id += 1
-        self.adopt(self.latest_id, Session(member_id))
+        self.adopt(self.latest_id, Session(member_id, nonce))
         if len(self._by_id) > SESSIONS_MAX:
             self._close(next(iter(self._by_id)))
         return self.latest_id

@@ -153,7 +153,7 @@ def next_after_reject(log: Log, message: dict[str, Any], match_index: int) -> in
     last_index = natural(message, "last")
     conflict_term = natural(message, "conflict_term")
     conflict_index = natural(message, "conflict_index")
-    candidate = min(conflict_index, last_index + 1, log.last_index + 1)
+    candidate = min(conflict_index, last_index + 1, log.last_index + 1, max(1, natural(message, "prev")))
     if conflict_term:
         index = min(last_index, log.last_index)
         while index > max(log.first_index, match_index):

@@ -108,8 +108,8 @@ class Journal:
         # The last flush is vouched for, as far as this process knows.
         self._marked = False
         self._sync_due = False
-        # Entries that are trimmed and wait to be freed.
-        self._trimmed: list[Entry] = []
+        # Lists of trimmed entries that wait to be freed.
+        self._trimmed: list[list[Entry]] = []
         self._term = files.state.term
         self._vote = files.state.vote
         self._clock = files.state.clock
@@ -213,8 +213,7 @@ class Journal:
 
         Does nothing when nothing was written since.
         """
-        if self._trimmed:
-            del self._trimmed[-_FREED_AT_ONCE:]
+        self._free_some()
         if not self._accepting:
             return
         if self._unsynced and self._fsync == "interval":
@@ -375,8 +374,7 @@ class Journal:
         if self._busy:
             return
         batch, self._pending = self._pending, []
-        if self._trimmed:
-            del self._trimmed[-_FREED_AT_ONCE:]
+        self._free_some()
         clock = self._take_clock()
         if clock is not None:
             batch.append((CLOCK, 0, 0, clock_payload(clock)))
@@ -459,6 +457,18 @@ class Journal:
         self._handed_index = min(self._handed_index, index - 1)
 
     def _forget(self, count: int) -> None:
-        """Take the first ``count`` entries out of the log, and free them little by little."""
-        self._trimmed += self._entries[:count]
-        del self._entries[:count]
+        """Take the first ``count`` entries out of the log. Touches the fewer of those that go and those that stay."""
+        gone = self._entries
+        if count > len(gone) // 2:
+            self._entries = gone[count:]
+        else:
+            gone = gone[:count]
+            del self._entries[:count]
+        self._trimmed.append(gone)
+
+    def _free_some(self) -> None:
+        if self._trimmed:
+            gone = self._trimmed[-1]
+            del gone[-_FREED_AT_ONCE:]
+            if not gone:
+                self._trimmed.pop()

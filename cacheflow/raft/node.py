@@ -37,8 +37,15 @@ NO_OP = b"\x01"
 APPLY_SLICE_S = 0.010
 # One entry: as large as a batch of large values, far below the frame cap.
 ENTRY_BYTES_MAX = 1024 * 1024
+# Entries on their way to a majority at once. One more than one keeps the disks busy; many small ones would only share
+# out the same commands over more flushes and messages.
+ENTRIES_AHEAD_MAX = 2
+# Followers learn of a commit with the next entry, or alone after this long.
+ANNOUNCE_WITHIN_S = 0.002
 # A member whose answers are older than this is shown as down.
 DOWN_AFTER_MS = 1500
+# The same when it can't be reached either: time enough for a link to be opened again.
+BROKEN_AFTER_MS = 300
 
 
 class Loop(Protocol):
@@ -152,9 +159,14 @@ class RaftNode:
         self._connections: dict[str, int] = {}
         self._last_stamp_ms = 0
         self._announced_commit = 0
+        self._announcing = False
+        # The last entry with commands of other nodes in it, and whether the queue holds such.
+        self._forwarded_index = 0
+        self._has_forwarded = False
         self._tick_index = 0
         self._configured_term = 0
         self._down: list[str] = []
+        self._watched_since_ms: dict[str, int] = {}
         self._heard_ms: dict[str, int] = {}
         self._fresh_marks: deque[tuple[int, int]] = deque(maxlen=64)
         self._fresh_at_ms = 0
@@ -214,7 +226,7 @@ class RaftNode:
                 self.leader_changes += 1
             self.route = route
             self._events.route_changed()
-        if self._queue and self._core.is_leader and not self.reconfiguration.handing_over:
+        if self._may_append():
             self.wake()
 
     def _note_progress(self) -> None:
@@ -245,7 +257,11 @@ class RaftNode:
         now_ms = self.now_ms()
         down = []
         for node_id, progress in self.replicator.progress.items():
-            if progress.acked_at_ms + DOWN_AFTER_MS < now_ms:
+            connected = self._network.is_connected(node_id)
+            # A new leader listens for a while before it calls somebody down whose connection stands.
+            since_ms = self._watched_since_ms.setdefault(node_id, now_ms if connected else 0)
+            silent_ms = now_ms - max(progress.acked_at_ms, since_ms)
+            if silent_ms > (DOWN_AFTER_MS if connected else BROKEN_AFTER_MS):
                 down.append(node_id)
         self._down = down
         if not self._core.has_settled:
@@ -342,12 +358,11 @@ class RaftNode:
         """Members that do not answer: the leader's view, else this node's own links."""
         if self.route is not None:
             return set(self._down) - {self.node_id}
-        now_ms = self.now_ms()
         return {
             node_id
             for node_id in self.configurations.latest.members
-            if node_id != self.node_id
-            and not (self._network.is_connected(node_id) and self._heard_ms.get(node_id, 0) + DOWN_AFTER_MS > now_ms)
+            # Followers have nothing to say to each other: silence on an open link means nothing.
+            if node_id != self.node_id and not self._network.is_connected(node_id)
         }
 
     def members(self) -> list[Member]:
@@ -400,23 +415,44 @@ class RaftNode:
         if not core.is_leader:
             self._queue.clear()
             return
-        appended = False
-        if self._queue and not self.reconfiguration.handing_over:
+        if self._may_append():
             blocks = [self._queue.popleft()]
             size = len(blocks[0])
             while self._queue and size + len(self._queue[0]) <= ENTRY_BYTES_MAX:
                 blocks.append(self._queue.popleft())
                 size += len(blocks[-1])
             self._append(REGULAR + commands.encode_entry(self._stamp(), blocks))
-            appended = True
-        if appended or core.commit_index > self._announced_commit:
-            self._announced_commit = core.commit_index
+            if self._has_forwarded:
+                # Its sender waits for the commit.
+                self._has_forwarded = bool(self._queue)
+                self._forwarded_index = self._journal.last_index
             self.replicate()
+        elif core.commit_index > self._announced_commit:
+            if self._announced_commit < self._forwarded_index <= core.commit_index:
+                self._announce_commit()
+            elif not self._announcing:
+                self._announcing = True
+                self._loop.call_later(ANNOUNCE_WITHIN_S, self._announce_commit)
 
-    def replicate(self) -> None:
-        """Send entries or heartbeats to every member."""
+    def _may_append(self) -> bool:
+        core = self._core
+        return (
+            bool(self._queue)
+            and core.is_leader
+            and not self.reconfiguration.handing_over
+            and self._journal.last_index - core.commit_index < ENTRIES_AHEAD_MAX
+        )
+
+    def _announce_commit(self) -> None:
+        self._announcing = False
+        if self._core.is_leader and self._core.commit_index > self._announced_commit and not self._stopped:
+            self.replicate(quiet=True)
+
+    def replicate(self, quiet: bool = False) -> None:
+        """Send entries or heartbeats to every member. quiet: heartbeats need no answer."""
         if self.failure is None:
-            self.replicator.replicate(self.replicator.progress)
+            self._announced_commit = self._core.commit_index
+            self.replicator.replicate(self.replicator.progress, quiet)
 
     def start_pre_vote(self) -> None:
         """The election timeout passed."""
@@ -429,7 +465,8 @@ class RaftNode:
 
     def before_leading(self) -> None:
         """Elected: time goes on from the latest estimate, and nothing is known of the followers."""
-        self.replicator.begin(self._other_ids())
+        self.replicator.begin(self._others())
+        self._watched_since_ms = {}
         latest_ms = max(self.machine.now_ms, self.elections.latest_voter_ms)
         for command, _, _ in self._journal.entries(self._core.last_applied + 1, None):
             latest_ms = max(latest_ms, _stamp_of(command))
@@ -551,12 +588,13 @@ class RaftNode:
         self.elections.leader_heard()
         self._hear_header(message)
         self._follow_configuration(verdict)
-        reply |= {"term": core.term, "ok": True, "match": verdict.verified}
-        node_id = peer.node_id
-        self.hold(lambda: self._network.send(node_id, reply))
         if self._catch_up_to is None and self._journal.term_at(message["commit_index"]) == term:
             # Only a leader that has committed in its own term knows what is committed (dissertation 6.4).
             self._catch_up_to = message["commit_index"]
+        if message.get("quiet") is not True:
+            reply |= {"term": core.term, "ok": True, "match": verdict.verified}
+            node_id = peer.node_id
+            self.hold(lambda: self._network.send(node_id, reply))
 
     def hear_leader(self, peer: Peer, message: dict[str, Any]) -> None:
         """Follow the sender of a leader's message; PySyncObj takes the term from it and leaves the log alone."""
@@ -592,9 +630,7 @@ class RaftNode:
         progress.peer_clock_at_ms = self.now_ms()
         match_index = self.replicator.acknowledged(peer.node_id, message)
         self._core.acknowledge(peer.node_id, match_index)
-        if match_index is None:
-            self.replicator.replicate([peer.node_id])
-        else:
+        if match_index is not None:
             self.replicator.push(peer.node_id)
 
     def _on_propose(self, peer: Peer, message: dict[str, Any]) -> None:
@@ -603,6 +639,7 @@ class RaftNode:
             raise guards.BadMessage("propose: no blocks")
         if self._core.is_leader:
             self._queue.extend(blocks)
+            self._has_forwarded = True
 
     def _on_term(self, peer: Peer, message: dict[str, Any]) -> None:
         self._core.adopt_term(guards.natural(message, "term"))
@@ -662,7 +699,7 @@ class RaftNode:
     def _adopt_configuration(self) -> None:
         """The latest configuration of the log is in force, committed or not (dissertation 4.1)."""
         latest = self.configurations.latest
-        others = self._other_ids()
+        others = self._others()
         self._core.set_voters([node_id for node_id in latest.voters if node_id != self.node_id])
         self._network.cluster_id = latest.cluster_id
         self._network.set_peers({node_id: latest.members[node_id].raft_address for node_id in others})
@@ -670,8 +707,10 @@ class RaftNode:
         if self.may_campaign():
             self._core.postpone_election()
 
-    def _other_ids(self) -> list[str]:
-        return sorted(node_id for node_id in self.configurations.latest.members if node_id != self.node_id)
+    def _others(self) -> dict[str, str]:
+        """The other members' ids, in order, and their incarnations."""
+        members = sorted(self.configurations.latest.members.items())
+        return {node_id: member.incarnation for node_id, member in members if node_id != self.node_id}
 
     def _stamp(self) -> int:
         self._last_stamp_ms = max(self._clock.now_ms(), self._last_stamp_ms)

@@ -11,7 +11,7 @@ Not safe for concurrent use: the event loop owns it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +39,8 @@ class Progress:
     peer_clock_ms: int = 0
     peer_clock_at_ms: int = 0
     needs_snapshot: bool = False
+    # Another incarnation is another disk: nothing of what the one before had verified holds for it.
+    incarnation: str = ""
 
     def probe_from(self, next_index: int) -> None:
         """Forget what is in flight and find the point of agreement again."""
@@ -75,16 +77,20 @@ class Replicator:
         self._header = header
         self.progress: dict[str, Progress] = {}
 
-    def begin(self, node_ids: Iterable[str]) -> None:
+    def begin(self, incarnations: Mapping[str, str]) -> None:
         """A new leadership: nothing is known of anybody."""
         self.progress = {}
-        self.set_followers(node_ids)
+        self.set_followers(incarnations)
 
-    def set_followers(self, node_ids: Iterable[str]) -> None:
-        """The members beside this node."""
+    def set_followers(self, incarnations: Mapping[str, str]) -> None:
+        """The members beside this node, and which start of their disk each of them is."""
         next_index = self._journal.last_index + 1
-        before = self.progress
-        self.progress = {node_id: before.get(node_id) or Progress(next_index) for node_id in node_ids}
+        before, self.progress = self.progress, {}
+        for node_id, incarnation in incarnations.items():
+            progress = before.get(node_id)
+            if progress is None or progress.incarnation != incarnation:
+                progress = Progress(next_index, incarnation=incarnation)
+            self.progress[node_id] = progress
 
     def reconnected(self, node_id: str) -> None:
         """What was in flight may be lost."""
@@ -92,12 +98,12 @@ class Replicator:
         if progress is not None:
             progress.probe_from(max(progress.match_index + 1, min(progress.next_index, self._journal.last_index + 1)))
 
-    def replicate(self, node_ids: Iterable[str]) -> None:
-        """Send each follower what it lacks, or at least a heartbeat."""
+    def replicate(self, node_ids: Iterable[str], quiet: bool = False) -> None:
+        """Send each follower what it lacks, or at least a heartbeat. quiet: a heartbeat that needs no answer."""
         for node_id in node_ids:
             progress = self.progress.get(node_id)
             if progress is not None:
-                self._replicate_to(node_id, progress)
+                self._replicate_to(node_id, progress, quiet)
 
     def push(self, node_id: str) -> None:
         """Go on streaming after an acknowledgement, without a heartbeat when there is nothing to send."""
@@ -105,7 +111,7 @@ class Replicator:
         if not progress.probing and progress.next_index <= self._journal.last_index:
             self._replicate_to(node_id, progress)
 
-    def _replicate_to(self, node_id: str, progress: Progress) -> None:
+    def _replicate_to(self, node_id: str, progress: Progress, quiet: bool = False) -> None:
         journal = self._journal
         heartbeat = True
         while True:
@@ -124,6 +130,8 @@ class Replicator:
             message["prevLogIdx"] = prev_index
             message["prevLogTerm"] = journal.term_at(prev_index)
             message["entries"] = entries
+            if quiet and not entries:
+                message["quiet"] = True
             if not self._send(node_id, message) or not entries:
                 return
             heartbeat = False
@@ -148,7 +156,12 @@ class Replicator:
         prev_index = guards.natural(message, "prev")
         stale = prev_index != progress.next_index - 1 if progress.probing else prev_index <= progress.match_index
         if not stale and not progress.needs_snapshot:
+            if prev_index <= progress.match_index:
+                # It has lost what it acknowledged: power failed, and its fsync is not "always".
+                progress.match_index = 0
             progress.probe_from(guards.next_after_reject(self._journal, message, progress.match_index))
+            # Only a rejection that says something new is answered at once; else they multiply.
+            self._replicate_to(node_id, progress)
         return None
 
     def installed(self, node_id: str, index: int) -> None:

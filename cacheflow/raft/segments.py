@@ -243,8 +243,7 @@ class SegmentWriter:
         state = self.state
         for kind, index, term, payload in batch:
             size = RECORD_BYTES + len(payload)
-            # A log that begins anew begins a segment, so that all before it can go.
-            if end + size + _RESERVE_BYTES > self._segments[-1].size or (kind == START and end > self._begin):
+            if end + size + _RESERVE_BYTES > self._segments[-1].size:
                 self._write(buffer)
                 self._roll(size)
                 end, buffer = self._offset, []
@@ -269,7 +268,7 @@ class SegmentWriter:
 
     def mark(self, clock: Clock | None) -> None:
         """Vouch for what was flushed last, and note ``clock`` if given; no flush: the system writes it in its time."""
-        if self._vouched or self._dirty:
+        if self._dirty or (self._vouched and clock is None) or self._offset + _RESERVE_BYTES > self._segments[-1].size:
             return
         check, pieces = self._check, []
         if clock is not None:

@@ -149,8 +149,12 @@ class Snapshotting:
         self._newest = outcome
         keep_from = outcome.index
         if self._core.is_leader:
+            # Who is down may stay so for ever: it gets the snapshot.
+            down = self._node.down_ids()
             streaming = [
-                progress.match_index for progress in self._node.replicator.progress.values() if not progress.probing
+                progress.match_index
+                for node_id, progress in self._node.replicator.progress.items()
+                if not progress.probing and node_id not in down
             ]
             keep_from = min([keep_from, *streaming])
         self._journal.trim(max(keep_from, self._journal.first_index))

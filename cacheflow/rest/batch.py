@@ -23,17 +23,10 @@ from json.encoder import encode_basestring as json_string
 from typing import Any, Final
 
 from cacheflow import values
-from cacheflow.errors import (
-    CacheFlowError,
-    IdempotencyKeyReused,
-    InvalidRequest,
-    KeyNotFound,
-    NotAnInteger,
-    PreconditionFailed,
-    ValueTooLarge,
-)
+from cacheflow.errors import InvalidRequest, PreconditionFailed, ValueTooLarge
 from cacheflow.machine import commands
 from cacheflow.machine.commands import Command, Result
+from cacheflow.outcomes import error_of, ttl_to_ms
 from cacheflow.rest import checks
 from cacheflow.rest.answers import value_members
 from cacheflow.rest.problems import problem_of_command
@@ -139,17 +132,12 @@ class BatchParser:
             _check_key(op["key"]),
             checks.int64(op.get("delta", 1), "delta"),
             None if initial is None else checks.int64(initial, "initial"),
-            ttl_ms(checks.ttl_or_none(op.get("ttl"))),
+            ttl_to_ms(checks.ttl_or_none(op.get("ttl"))),
         )
 
     def _touch(self, op: Operation) -> Command:
         checks.known_fields(op, ("op", "key", "ttl"))
-        return commands.touch(_check_key(op["key"]), ttl_ms(checks.ttl_or_none(op["ttl"])))
-
-
-def ttl_ms(ttl_s: float | None) -> int:
-    """Seconds as the log's milliseconds: at least one, because none would mean for ever."""
-    return commands.TTL_NONE if ttl_s is None else max(1, round(ttl_s * 1000))
+        return commands.touch(_check_key(op["key"]), ttl_to_ms(checks.ttl_or_none(op["ttl"])))
 
 
 def _ttl_ms_of(op: Operation) -> int:
@@ -157,7 +145,7 @@ def _ttl_ms_of(op: Operation) -> int:
     if type(keep) is not bool:
         raise InvalidRequest("keep_ttl is true or false")
     if not keep:
-        return ttl_ms(checks.ttl_or_none(op.get("ttl")))
+        return ttl_to_ms(checks.ttl_or_none(op.get("ttl")))
     if op.get("ttl") is not None:
         raise InvalidRequest("ttl and keep_ttl exclude each other")
     return commands.TTL_KEEP
@@ -185,7 +173,7 @@ def render_results(batch: list[Command], results: list[Result]) -> bytes:
     """The answer's body. Raises Problem with the index of the operation that made an atomic batch fail."""
     if results and results[0][0] == commands.ABORTED:
         _, index, result = results[0][:3]
-        raise problem_of_command(error_of(result), index)
+        raise problem_of_command(error_of("", result), index)
     room = ANSWER_CHARS_MAX
     parts: list[str] = []
     append = parts.append
@@ -230,26 +218,6 @@ _RENDER: Final[dict[int, Callable[[Result], str]]] = {
 
 
 def _failure(result: Result) -> str:
-    error = error_of(result)
+    error = error_of("", result)
     members = f'{error.http_status},"detail":{json_string(str(error))}'
     return f'{members},"version":{error.version}' if isinstance(error, PreconditionFailed) else members
-
-
-def error_of(result: Result) -> CacheFlowError:
-    """The exception that a failed raw result stands for."""
-    status = result[0]
-    message = str(result[1]) if len(result) > 1 else ""
-    if status == commands.MISSING:
-        return KeyNotFound("the key is absent")
-    if status == commands.PRECONDITION:
-        version = result[1]
-        return PreconditionFailed(f"the key is at version {version}" if version else "the key is absent", version)
-    if status == commands.NOT_AN_INTEGER:
-        return NotAnInteger(message or "the value is not an integer")
-    if status == commands.TOO_LARGE:
-        return ValueTooLarge(message or "the value is too large")
-    if status == commands.KEY_REUSED:
-        return IdempotencyKeyReused("the Idempotency-Key came before with another request")
-    if status == commands.MALFORMED:
-        return InvalidRequest(message or "the command is malformed")
-    return CacheFlowError(f"a result with the unexpected status {status}")

@@ -10,9 +10,10 @@ from flask import Blueprint, request
 from cacheflow import values
 from cacheflow.errors import InvalidRequest, KeyNotFound, PreconditionFailed, ValueTooLarge
 from cacheflow.machine import commands
+from cacheflow.outcomes import error_of, ttl_to_ms
 from cacheflow.rest import checks
 from cacheflow.rest.answers import JSON_TYPE, Answer, json_answer, raw_type, seconds_json, value_members
-from cacheflow.rest.batch import BatchParser, error_of, render_results, ttl_ms
+from cacheflow.rest.batch import BatchParser, render_results
 from cacheflow.rest.bodies import is_json, parse_json, parse_object, read_body
 from cacheflow.rest.context import Services
 from cacheflow.rest.headers import (
@@ -96,7 +97,9 @@ def cache_blueprint(services: Services) -> Blueprint:
                 written = _set_conditionally(services, condition, key, value, ttl, keep_ttl, content_type, client_key)
         headers = services.raft_headers()
         headers += (("ETag", f'"{written.version}"'), JSON_TYPE)
-        text = f'{{"key":{json_string(key)},"version":{written.version},"ttl":{seconds_json(written.ttl_s)}}}'
+        text = (
+            f'{{"key":{json_string(key)},"version":{written.version},"ttl":{seconds_json(_told(ttl, written.ttl_s))}}}'
+        )
         return Answer(text.encode(), 201 if written.created else 200, headers)
 
     @blueprint.delete("/cache/<path:raw_key>", endpoint="delete")
@@ -129,7 +132,7 @@ def cache_blueprint(services: Services) -> Blueprint:
         client_key = idempotency_key(environ)
         with gate:
             counted = store.incr(key, delta, initial=initial, ttl=ttl, idempotency_key=client_key)
-        return json_answer({"key": key, "value": counted.value, "version": counted.version}, services.raft_headers())
+        return json_answer({"key": key, "value": int(counted), "version": counted.version}, services.raft_headers())
 
     @blueprint.post("/cache/<path:raw_key>/touch", endpoint="touch")
     def touch(raw_key: str) -> Answer:
@@ -142,8 +145,10 @@ def cache_blueprint(services: Services) -> Blueprint:
         ttl = checks.ttl_or_none(fields["ttl"])
         client_key = idempotency_key(environ)
         with gate:
-            left = store.touch(key, ttl, idempotency_key=client_key)
-        return json_answer({"key": key, "ttl": left}, services.raft_headers())
+            present = store.touch(key, ttl, idempotency_key=client_key)
+        if not present:
+            raise KeyNotFound(f"{key!r} is absent")
+        return json_answer({"key": key, "ttl": _told(ttl, None)}, services.raft_headers())
 
     @blueprint.post("/cache/_batch", endpoint="batch")
     def batch() -> Answer:
@@ -174,13 +179,17 @@ def cache_blueprint(services: Services) -> Blueprint:
         everything, prefix = checks.flag(query, "all"), checks.prefix(query)
         if everything == bool(prefix):
             raise InvalidRequest("give either ?prefix=, not empty, or ?all=true")
-        # The machine keeps no results of it: repeated, it finds nothing left to delete. So the key is only checked.
-        idempotency_key(environ)
+        client_key = idempotency_key(environ)
         with gate:
-            deleted = store.delete_prefix(prefix or "")
+            deleted = store.delete_prefix(prefix or "", idempotency_key=client_key)
         return json_answer({"deleted": deleted}, services.raft_headers())
 
     return blueprint
+
+
+def _told(ttl_s: float | None, left_s: float | None) -> float | None:
+    """The TTL in a write's answer: what was set, as the log counts it; what is left only where it was kept."""
+    return left_s if ttl_s is None else ttl_to_ms(ttl_s) / 1000
 
 
 def _item_json(item: Item) -> bytes:
@@ -267,7 +276,7 @@ def _set_conditionally(
         )
     # If-Match: * (any version will do) is a command of its own.
     kind, data = values.encode(value)
-    ttl_for_log = commands.TTL_KEEP if keep_ttl else ttl_ms(ttl)
+    ttl_for_log = commands.TTL_KEEP if keep_ttl else ttl_to_ms(ttl)
     command = commands.set_(key, data, kind, content_type, ttl_for_log, commands.IF_PRESENT)
     result = _run_one(services, command if client_key is None else commands.idempotent(client_key, command))
     if keep_ttl:
@@ -294,5 +303,5 @@ def _one_version(services: Services, condition: Condition, key: str, client_key:
 def _run_one(services: Services, command: commands.Command) -> commands.Result:
     [result] = services.store.run([command])
     if result[0] != commands.OK:
-        raise error_of(result)
+        raise error_of("", result)
     return result

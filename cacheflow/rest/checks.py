@@ -8,11 +8,11 @@ from typing import Any
 
 from cacheflow.errors import InvalidRequest
 from cacheflow.machine.commands import INT64_MAX, INT64_MIN
+from cacheflow.outcomes import TTL_S_MAX
 from cacheflow.rest.paths import Query
 from cacheflow.values import check_key
 
 # Ten years, as ReplicatedStore takes them: longer than any cache should remember.
-TTL_S_MAX = 10 * 365 * 86400
 _DECIMAL = re.compile(r"[0-9]{1,15}(\.[0-9]{0,15})?([eE][+-]?[0-9]{1,3})?")
 _DIGITS = re.compile(r"[0-9]{1,19}")
 

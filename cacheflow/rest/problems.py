@@ -81,7 +81,7 @@ def answer_error(error: Exception, services: Services) -> Answer:
     """The one error handler."""
     if isinstance(error, CacheFlowError) and error.http_status != 500:
         return _answer_known(error, services)
-    if isinstance(error, HTTPException) and error.code is not None:
+    if isinstance(error, HTTPException) and error.code is not None and error.code < 500:
         headers = services.raft_headers()
         if isinstance(error, MethodNotAllowed):
             headers.append(("Allow", ", ".join(sorted(error.valid_methods or ()))))
@@ -94,9 +94,17 @@ def answer_error(error: Exception, services: Services) -> Answer:
         "Internal error",
         500,
         f"This node failed to answer; its log tells more under {incident}.",
-        services.raft_headers(),
+        _headers_if_any(services),
         {"incident": incident},
     )
+
+
+def _headers_if_any(services: Services) -> Headers:
+    """A node that is broken may not even know where it stands; it must still say that it is broken."""
+    try:
+        return services.raft_headers()
+    except Exception:
+        return []
 
 
 def _answer_known(error: CacheFlowError, services: Services) -> Answer:

@@ -21,6 +21,7 @@ from waitress.adjustments import Adjustments
 from waitress.task import ThreadedTaskDispatcher
 
 from cacheflow.errors import ConfigError
+from cacheflow.rest.lanes import TwoLanes
 from cacheflow.rest.strict_http import StrictServer
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ CONNECTIONS_MAX = 4096
 # For the journal, the snapshots, the peers and the wire ports. Bodies over 512 KiB go to temporary files, too.
 _DESCRIPTORS_KEPT = 256
 _QUEUE_WARNING_INTERVAL_S = 60.0
+# A few wait whenever a burst comes in.
+DEPTH_WORTH_A_LINE = 100
 _LOOP_INTERVAL_S = 1
 
 
@@ -91,6 +94,7 @@ class HttpServer:
         )
         self._map: dict[int, Any] = {}
         self._dispatcher = ThreadedTaskDispatcher()
+        self._dispatcher.queue = TwoLanes()
         self._dispatcher.queue_logger = _QueueWarning()
         self._servers = [
             StrictServer(
@@ -191,7 +195,7 @@ class _QueueWarning:
     def warning(self, _: str, depth: int) -> None:
         """Called with the dispatcher's lock held."""
         now_s = self._clock()
-        if now_s >= self._quiet_until_s and depth > 1:
+        if now_s >= self._quiet_until_s and depth > DEPTH_WORTH_A_LINE:
             self._quiet_until_s = now_s + _QUEUE_WARNING_INTERVAL_S
             logger.warning("all HTTP threads are busy: %d requests wait (said once a minute)", depth)
 

@@ -1,7 +1,7 @@
 """A disk in memory that forgets, and writers that run its work when they are told to.
 
-What was not flushed survives a crash of the machine in part: every sector, every length and a prefix of the names that
-were made, renamed and removed, each as the given randomness decides.
+What was not flushed survives a crash of the machine in part: every sector, every length and every name that was made,
+renamed or removed, each as the given randomness decides.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class FakeDisk:
         self.counts: Counter[str] = Counter()
         self._names: dict[Path, _File] = {}
         self._durable_names: dict[Path, _File] = {}
-        # What the folder looked like after each change since it was flushed.
-        self._name_history: list[dict[Path, _File]] = []
+        # Changes since the folder was flushed: the name that went, the name that came, the file.
+        self._name_changes: list[tuple[Path | None, Path | None, _File]] = []
         self._handles: dict[int, _File] = {}
         self._next_handle = 100
         self._failures: list[tuple[str, int, OSError]] = []
@@ -48,10 +48,15 @@ class FakeDisk:
 
     def crash(self, random: Random) -> None:
         """The machine loses power: handles are gone, and any part of what was not flushed."""
-        history = [self._durable_names, *self._name_history]
-        self._names = dict(random.choice(history))
-        self._durable_names = dict(self._names)
-        self._name_history = []
+        keep = random.random()
+        for gone, new, file in self._name_changes:
+            if random.random() < keep:
+                if gone is not None:
+                    self._durable_names.pop(gone, None)
+                if new is not None:
+                    self._durable_names[new] = file
+        self._names = dict(self._durable_names)
+        self._name_changes = []
         self._handles = {}
         for file in self._names.values():
             keep = random.random()
@@ -107,7 +112,7 @@ class FakeDisk:
         self._count("open")
         if create:
             self._names[path] = _File()
-            self._name_history.append(dict(self._names))
+            self._name_changes.append((None, path, self._names[path]))
         self._next_handle += 1
         self._handles[self._next_handle] = self._named(path)
         return self._next_handle
@@ -151,18 +156,17 @@ class FakeDisk:
         file = self._named(old)
         del self._names[old]
         self._names[new] = file
-        self._name_history.append(dict(self._names))
+        self._name_changes.append((old, new, file))
 
     def remove(self, path: Path) -> None:
         self._count("remove")
-        self._named(path)
+        self._name_changes.append((path, None, self._named(path)))
         del self._names[path]
-        self._name_history.append(dict(self._names))
 
     def sync_directory(self, directory: Path) -> None:
         self._count("sync_directory")
         self._durable_names = dict(self._names)
-        self._name_history = []
+        self._name_changes = []
 
     def free_bytes(self, directory: Path) -> int:
         self._count("free_bytes")

@@ -33,8 +33,8 @@ class Driver:
     def one(self, command: Any, at: int | None = None) -> c.Result:
         return self.run(command, at=at)[0]
 
-    def session(self, member_id: str = "a") -> int:
-        number = self.one(c.open_session(member_id, "nonce"))[1]
+    def session(self, member_id: str = "a", nonce: str = "nonce") -> int:
+        number = self.one(c.open_session(member_id, nonce))[1]
         assert isinstance(number, int)
         return number
 

@@ -35,13 +35,13 @@ def mixed_log(seed: int, length: int) -> list[bytes]:
 
 def _command(random: Random) -> Any:
     chance = random.random()
-    if chance < 0.01:
+    if chance < 0.015:
         # Enough for the bounds on removals to matter.
         return c.batch([_set(random, f"m{random.randrange(3000)}") for _ in range(1500)])
     if chance < 0.03:
         return c.delete_prefix(random.choice(["", "k1", "m", "m2", "zz"]))
     if chance < 0.05:
-        limits = {"max_items": random.choice([None, 30, 900]), "max_bytes": random.choice([None, 4096, 200_000])}
+        limits = {"max_items": random.choice([None, None, 30, 900]), "max_bytes": random.choice([None, 4096, 200_000])}
         return c.configure({"policy": random.choice(["lru", "lfu"]), **limits})
     if chance < 0.07:
         return c.idempotent(f"i{random.randrange(8)}", random.choice([c.incr("n", 1, 0), _set(random, "k1")]))

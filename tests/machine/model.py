@@ -27,6 +27,7 @@ class Model:
         self.now_ms = 0
         self.revision = 0
         self.steps = 0
+        self.evicted = 0
         self.things: dict[str, Thing] = {}
 
     def order(self) -> list[str]:
@@ -118,6 +119,7 @@ class Model:
         growth = len(data) - len(old.data) if old else SIZE + len(key.encode()) + len(data)
         while len(self.things) + (old is None) > self.items_max or self.bytes_used() + growth > self.bytes_max:
             self._drop(next(victim for victim in self.order() if victim != key))
+            self.evicted += 1
         self.revision += 1
         self.steps += 1
         self.things[key] = Thing(data, self.revision, expires_at_ms, old.uses + 1 if old else 1, self.steps)

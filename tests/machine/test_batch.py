@@ -74,6 +74,12 @@ def test_an_atomic_batch_with_a_failure_has_no_effect_at_all(driver: Driver, fai
     assert driver.machine.contents_digest() == twin.machine.contents_digest()
 
 
+def test_a_condition_cannot_name_a_version_that_its_own_atomic_batch_will_give(driver: Driver) -> None:
+    commands = [c.set_("a", b"1", 1), c.set_("a", b"2", 1, when=c.IF_VERSION, version=1)]
+    assert driver.one(c.batch(commands, atomic=True)) == [c.ABORTED, 1, [c.PRECONDITION, 0]]
+    assert driver.one(c.batch(commands)) == [c.OK, [[c.OK, 1, True, 0], [c.OK, 2, False, 0]]]
+
+
 def test_a_miss_of_get_or_delete_is_no_failure(driver: Driver) -> None:
     commands = [c.get("no"), c.delete("no"), c.set_("a", b"", 1)]
     assert driver.one(c.batch(commands, atomic=True)) == [c.OK, [[c.MISSING], [c.MISSING], [c.OK, 1, True, 0]]]

@@ -143,6 +143,18 @@ def test_room_in_bytes_is_made_before_a_write_and_never_with_the_key_itself(cach
     assert cache.live() == ["d"]
 
 
+@pytest.mark.parametrize(("surplus", "left"), [(0, ["a", "k"]), (1, ["k"])])
+def test_a_limit_in_bytes_may_be_reached_and_not_passed(cache: Driver, surplus: int, left: list[str]) -> None:
+    cache.one(c.configure({"max_bytes": 1024}))
+    cache.put("a")
+    cache.put("k", data=bytes(1024 - 66 - 65 + surplus))
+    assert cache.live() == left
+    cache.one(c.delete_prefix(""))
+    cache.put("a", "k")
+    cache.put("k", data=bytes(1024 - 66 - 65 + surplus))
+    assert cache.live() == left
+
+
 def test_an_item_larger_than_the_cache_is_refused_and_the_old_value_stays(cache: Driver) -> None:
     cache.one(c.configure({"max_bytes": 1024}))
     cache.put("k", "other")

@@ -66,7 +66,7 @@ def told(command: Any, result: c.Result) -> str:
         if verb == c.SET:
             return ("created" if rest[1] else "replaced") + f" v{rest[0]}"
         if verb == c.GET:
-            return rest[0].decode() + f" v{rest[3]}" + (f" until {rest[4]}" if rest[4] else "")
+            return f"{rest[0].decode()} v{rest[3]}" + (f" until {rest[4]}" if rest[4] else "")
         if verb == c.INCR:
             return f"{rest[1]} v{rest[0]}"
         if verb == c.TOUCH:

@@ -95,7 +95,7 @@ def filled_machine() -> CacheMachine:
 def rewritten(change: Callable[[list[list[Any]]], None]) -> bytes:
     records = [msgpack.unpackb(msgpack.packb(record)) for record in image.records(filled_machine())]
     change(records)
-    return b"".join(image.pack(records))  # type: ignore[arg-type]
+    return b"".join(image.pack(records))
 
 
 def first(records: list[list[Any]], kind: int) -> list[Any]:
@@ -113,9 +113,10 @@ DAMAGES: dict[str, Callable[[list[list[Any]]], None]] = {
     "a limit that is exceeded": lambda r: r[0][2]["settings"].__setitem__("max_items", 1),
     "a version of the future": lambda r: r[0][2].__setitem__("revision", 1),
     "a session of the future": lambda r: r[0][2].__setitem__("latest_session", 0),
-    "more results than commands": lambda r: first(r, image.SESSION).__setitem__(3, 0),
+    "more results than commands": lambda r: first(r, image.SESSION).__setitem__(4, 0),
+    "a nonce that is none": lambda r: first(r, image.SESSION).__setitem__(3, 5),
     "a result that is none": lambda r: first(r, image.RESULT).__setitem__(1, 5),
-    "a member twice": lambda r: r.insert(1, [image.MEMBER, "a", "", "", "", True]) or r.insert(1, r[1]),
+    "a member twice": lambda r: r.__setitem__(slice(1, 1), [[image.MEMBER, "a", "", "", "", True]] * 2),
     "an item twice": lambda r: r.append(r[-1]),
     "a key that is none": lambda r: r[-1].__setitem__(1, ""),
     "a value that is none": lambda r: r[-1].__setitem__(2, "x"),

@@ -89,6 +89,20 @@ def test_items_with_a_ttl_do_not_expire_once_they_are_removed(cache: Driver) -> 
     assert (cache.machine.contents.expired, cache.machine.contents.deleted) == (0, 1100)
 
 
+@pytest.mark.parametrize("command", [c.configure({"max_items": 10}), c.delete_prefix("k"), c.delete_prefix("")])
+def test_a_restored_machine_tells_what_waits_in_the_same_order(cache: Driver, command: c.Command) -> None:
+    cache.put("stays", *(f"k{number * 7919 % 4000:04}" for number in range(4000)))
+    cache.run(*(c.get(f"k{number:04}") for number in range(0, 4000, 7)))
+    cache.one(command)
+    twin = cache.copy()
+    for step in range(5):
+        for one in (cache, twin):
+            one.put(f"k{step * 700:04}")
+            one.one(c.delete_prefix(f"k{step}"))
+        assert cache.machine.effects == twin.machine.effects
+    assert cache.machine.next_due_ms() is None
+
+
 def test_few_of_many_keys_are_removed_in_an_order_that_a_restored_machine_repeats(cache: Driver) -> None:
     cache.put(*(f"{number % 20}:{number}" for number in range(400)))
     cache.run(*(c.get(f"{number % 20}:{number}") for number in range(0, 400, 3)))

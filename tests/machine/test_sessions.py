@@ -44,10 +44,19 @@ def test_an_unknown_session_is_refused_for_every_command(driver: Driver) -> None
 
 def test_a_new_start_of_a_member_closes_its_older_session_only(driver: Driver) -> None:
     old, other = driver.session("a"), driver.session("b")
-    new = driver.session("a")
+    new = driver.session("a", "another start")
     assert new > other > old
     assert driver.send(old, 1, INCR) == [[c.UNKNOWN_SESSION]]
     assert numbers(driver.send(other, 1, INCR) + driver.send(new, 1, INCR)) == [1, 2]
+
+
+def test_an_opening_that_came_twice_opens_one_session(driver: Driver) -> None:
+    session = driver.session("a", "start")
+    driver.send(session, 1, INCR)
+    twin = driver.copy()
+    for one in (driver, twin):
+        assert one.session("a", "start") == session
+        assert numbers(one.send(session, 2, INCR)) == [2]
 
 
 def test_a_member_that_left_the_table_loses_its_session(driver: Driver) -> None:
@@ -83,7 +92,7 @@ def test_numbers_begin_at_one(driver: Driver) -> None:
 
 
 def test_kept_results_are_bounded() -> None:
-    session = Session("a")
+    session = Session("a", "nonce")
     for number in range(1, sessions_module.KEPT_RESULTS_MAX + 11):
         session.last = number
         session.kept.append([c.OK, number])
@@ -95,7 +104,7 @@ def test_kept_results_are_bounded() -> None:
 def test_open_sessions_are_bounded_and_the_oldest_is_closed() -> None:
     sessions = Sessions()
     for number in range(sessions_module.SESSIONS_MAX + 1):
-        sessions.open(f"m{number}")
+        sessions.open(f"m{number}", "nonce")
     assert len(sessions) == sessions_module.SESSIONS_MAX
     assert sessions.find(1) is None
     assert sessions.find(2) is not None

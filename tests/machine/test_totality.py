@@ -69,7 +69,7 @@ ENTRIES = (
 
 
 @given(st.lists(ENTRIES, max_size=12))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_nothing_that_is_applied_raises_or_breaks_an_invariant(payloads: list[bytes]) -> None:
     driver = Driver()
     driver.session()

@@ -310,7 +310,11 @@ def test_the_clock_pair_is_written_when_the_journal_falls_idle() -> None:
     journal.note_clock(10, 20)
     assert journal.durable_position == journal.position
     journal.onOneSecondTimer()
-    assert reopened(disk).clock_pair == (10, 20)
+    again = reopened(disk)
+    assert again.clock_pair == (10, 20)
+    again.note_clock(30, 40)
+    again.onOneSecondTimer()
+    assert reopened(disk).clock_pair == (30, 40)
 
 
 @pytest.mark.parametrize("mode", ["always", "interval", "never"])
@@ -335,7 +339,7 @@ def test_many_trimmed_entries_are_freed_little_by_little() -> None:
     fill(journal, 30_000)
     journal.trim(29_999)
     assert len(journal) == 2
-    assert len(journal._trimmed) > 10_000
+    assert sum(map(len, journal._trimmed)) > 10_000
     for _ in range(10):
         journal.onOneSecondTimer()
     assert journal._trimmed == []

@@ -18,7 +18,7 @@ from cacheflow.raft.journal import CorruptJournal, Journal
 from cacheflow.raft.records import MAGIC, RECORD_BYTES
 
 # More of them by hand: CACHEFLOW_SEEDS=5000.
-SEEDS = int(os.environ.get("CACHEFLOW_SEEDS", "60"))
+SEEDS = int(os.environ.get("CACHEFLOW_SEEDS", "300"))
 
 
 def path_of(disk: FakeDisk, position: int) -> Path:
@@ -135,6 +135,38 @@ def test_a_tail_lost_anywhere_behind_the_last_flush_is_cut_and_what_was_flushed_
             torn.stop()
             assert outcome(torn) == state_of(again)
     assert len(lengths) > 5
+
+
+def test_what_was_cut_does_not_come_back_when_the_same_entry_is_appended_again() -> None:
+    disk, turns = FakeDisk(), deque[Callable[[], None]]()
+    journal = open_journal(disk, segment_bytes=4096, defer=turns.append)
+    fill(journal, 5)
+    turns.pop()()
+    hole = used_bytes(disk, path_of(disk, 0))
+    disk.fail("sync", OSError("power"))
+    fill(journal, 8)
+    turns.pop()()
+    disk.contents(path_of(disk, 0))[hole] ^= 1
+    disk.stop()
+    again = open_journal(disk)
+    assert again.last_index == 5
+    fill(again, 6)
+    disk.stop()
+    assert open_journal(disk).last_index == 6
+
+
+def test_a_mark_that_was_lost_is_a_torn_tail_whatever_follows_it() -> None:
+    disk = FakeDisk()
+    journal = open_journal(disk, segment_bytes=4096)
+    fill(journal, 5)
+    begin = used_bytes(disk, path_of(disk, 0))
+    journal.onOneSecondTimer()
+    assert used_bytes(disk, path_of(disk, 0)) > begin
+    disk.fail("sync", OSError("power"))
+    fill(journal, 6)
+    disk.contents(path_of(disk, 0))[begin : begin + RECORD_BYTES] = bytes(RECORD_BYTES)
+    disk.stop()
+    assert open_journal(disk).last_index == 5
 
 
 def test_a_hole_in_front_of_what_a_later_flush_vouches_for_is_damage() -> None:

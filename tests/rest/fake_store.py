@@ -133,15 +133,19 @@ class FakeStore:
         result = self._one(commands.incr(key, delta, initial, self._ttl_ms(ttl)), idempotency_key)
         return IncrResult(result[2], result[1], self._left(result[3]))
 
-    def touch(self, key: str, ttl: float | None, *, idempotency_key: str | None = None) -> float | None:
-        return self._left(self._one(commands.touch(key, self._ttl_ms(ttl)), idempotency_key)[2])
+    def touch(self, key: str, ttl: float | None, *, idempotency_key: str | None = None) -> bool:
+        try:
+            self._one(commands.touch(key, self._ttl_ms(ttl)), idempotency_key)
+        except KeyNotFound:
+            return False
+        return True
 
     def batch(self, batch: list[Command], *, atomic: bool = False, idempotency_key: str | None = None) -> list[Result]:
         result = self._one(commands.batch(batch, atomic), idempotency_key)
         return [result] if result[0] == commands.ABORTED else list(result[1])
 
-    def delete_prefix(self, prefix: str) -> int:
-        return int(self._one(commands.delete_prefix(prefix), None)[1])
+    def delete_prefix(self, prefix: str, *, idempotency_key: str | None = None) -> int:
+        return int(self._one(commands.delete_prefix(prefix), idempotency_key)[1])
 
     # The cluster
 

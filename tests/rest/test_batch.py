@@ -185,11 +185,3 @@ def test_an_answer_too_large_for_memory_leaves_the_rest_of_the_values_out(
     client.put("/cache/k", json={"value": "x" * 600})
     statuses = [result["status"] for result in run(client, *[{"op": "get", "key": "k"}] * 3)]
     assert statuses == [200, 413, 413]
-
-
-def test_every_status_of_the_machine_has_its_error() -> None:
-    statuses = [commands.MISSING, commands.PRECONDITION, commands.NOT_AN_INTEGER, commands.TOO_LARGE]
-    statuses += [commands.MALFORMED, commands.KEY_REUSED]
-    errors = [batch_module.error_of([status, 7]) for status in statuses]
-    assert [error.http_status for error in errors] == [404, 412, 409, 413, 400, 422]
-    assert batch_module.error_of([commands.OUT_OF_ORDER, 7]).http_status == 500

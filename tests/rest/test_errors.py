@@ -99,6 +99,19 @@ def test_no_stack_trace_leaves_the_process(
     assert record.exc_info is not None
 
 
+def test_a_node_that_does_not_know_where_it_stands_still_answers(
+    client: Client, store: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        raise AttributeError("secret detail")
+
+    monkeypatch.setattr(store, "position", broken)
+    store.failure = NoLeader("no leader")
+    for answer in (client.get("/cache/k"), client.put("/cache/k", data=b"x"), client.get("/nowhere")):
+        assert (answer.status_code, answer.content_type) == (500, "application/problem+json")
+        assert "secret" not in answer.text
+
+
 @pytest.mark.parametrize("path", ["/", "/nowhere", "/cachex", "/cache_", "/nodes", "/%FF", "/Cache/k"])
 def test_unknown_routes_are_404_problems(client: Client, path: str) -> None:
     answer = client.get(path)

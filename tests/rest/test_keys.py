@@ -62,7 +62,7 @@ CURIOUS += [
 ]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(KEYS.filter(_valid), min_size=1, max_size=5, unique=True))
 def test_any_keys_go_there_and_back_apart(keys: list[str]) -> None:
     client, store = _client()

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # Shorter than the product's, so that faults do show as unknown outcomes.
 TIMEOUT_S = 3.0
 KIND_BYTES = 0
+# A new leader goes on from the last heartbeat that it has heard, which took its time to come.
+LEASE_SLACK_S = 0.35
 
 
 @dataclass(slots=True)
@@ -51,20 +53,21 @@ class Workload:
     """All clients and their histories. pause_s: mean time between one client's calls."""
 
     def __init__(
-        self, cluster: Cluster, random: Random, *, clients: int = 4, pause_s: float = 0.2, registers: int = 5, fillers: bool = False
+        self, cluster: Cluster, random: Random, *, clients: int = 4, pause_s: float = 0.2, registers: int = 5, evicts: bool = False
     ) -> None:
         self.cluster = cluster
         self.random = random
         self.registers: dict[str, list[Operation]] = {f"r{number}": [] for number in range(registers)}
         self.counters: dict[str, list[Increment]] = {f"c{number}": [] for number in range(2)}
         self.leases: list[Lease] = []
+        self.leases_checked = 0
         self.acknowledged = self.unknown = self.refused = self.local_reads = 0
         self.running = True
         # When a write was last answered, and the longest time without one.
         self.answered_at = cluster.scheduler.now
         self._values = 0
         self._pause_s = pause_s
-        self._fillers = fillers
+        self.evicts = evicts
         self._clients = [_Client(self, number) for number in range(clients)]
         for client in self._clients:
             cluster.scheduler.at(random.expovariate(1 / pause_s), client.go_on)
@@ -77,6 +80,33 @@ class Workload:
     def busy(self) -> bool:
         """Whether somebody waits for an answer."""
         return any(client.waiting is not None for client in self._clients)
+
+    def read_all(self) -> None:
+        """Read every register and counter once more through every node."""
+        self.reading = 0
+        for process in self.cluster.processes:
+            for key in [*self.registers, *self.counters]:
+                self._read(process, key)
+
+    def _read(self, process: Process, key: str) -> None:
+        scheduler = self.cluster.scheduler
+        self.reading += 1
+        began = scheduler.now
+
+        def done(outcome: list[Result] | ReplicationError) -> None:
+            if isinstance(outcome, ReplicationError):
+                return
+            self.reading -= 1
+            entry = process.machine.lookup(key, process.machine.now_ms)
+            value = entry[0] if entry is not None else None
+            if key in self.registers:
+                self.registers[key].append(Operation("get", began, scheduler.now, None, value))
+            else:
+                self.counters[key].append(Increment(key, 0, began, scheduler.now, int(value or 0)))
+
+        process.barrier(done, TIMEOUT_S)
+
+    reading = 0
 
     def new_value(self) -> bytes:
         """A value that nobody has written."""
@@ -92,7 +122,7 @@ class Workload:
     def check(self) -> None:
         """Look at all histories."""
         complain = self.cluster.checks.complain
-        if self._fillers:
+        if self.evicts:
             return  # whatever is missing may have been evicted
         for key, history in self.registers.items():
             verdict = linearizability.check(history)
@@ -100,6 +130,17 @@ class Workload:
                 complain(f"linearizability of {key} is {verdict}: {_tell(history)}")
         for key, calls in self.counters.items():
             self._check_counter(key, calls)
+
+    def check_lease(self, lease: Lease, there: bool, began: float, ended: float, what: str) -> None:
+        """Neither early nor late: it ends ``ttl_s`` after a moment between its call and its answer."""
+        slack = self.cluster.lease_slack_s
+        late = began - lease.ended - lease.ttl_s
+        early = lease.began + lease.ttl_s - ended
+        self.leases_checked += 1
+        if there and late > slack:
+            self.cluster.checks.complain(f"{what} sees {lease.key} {late:.3f} s after its end")
+        if not there and early > slack and not self.evicts:
+            self.cluster.checks.complain(f"{what} misses {lease.key} {early:.3f} s before its end")
 
     def _check_counter(self, key: str, calls: list[Increment]) -> None:
         complain = self.cluster.checks.complain
@@ -151,9 +192,11 @@ class _Client:
             self._local_read(process)
         elif choice < 0.30:
             self._increment(process, random.choice(list(workload.counters)), 1 if random.random() < 0.8 else 0)
-        elif choice < 0.42:
+        elif choice < 0.40:
             self._lease(process)
-        elif choice < 0.50 and workload._fillers:
+        elif choice < 0.45 and workload.leases:
+            self._read_lease(process, random.choice(workload.leases[-12:]))
+        elif choice < 0.55 and workload.evicts:
             key = f"f{random.randrange(200)}"
             self._write(process, [commands.set_(key, random.randbytes(20), KIND_BYTES)], None, "")
         else:
@@ -169,7 +212,22 @@ class _Client:
             # The young ones and those about to end are worth a look.
             for lease in leases[-6:]:
                 entry = process.machine.lookup(lease.key, process.clock.now_ms())
-                check_lease(workload.cluster, lease, entry is not None, f"a local read on {process.name}", local=True)
+                now = workload.cluster.scheduler.now
+                # It may not know the lease yet, so only "too late" is checked.
+                if entry is not None:
+                    workload.check_lease(lease, True, now, now, f"a local read on {process.name}")
+
+    def _read_lease(self, process: Process, lease: Lease) -> None:
+        workload = self._workload
+        scheduler = workload.cluster.scheduler
+        began = scheduler.now
+
+        def done(outcome: Result) -> None:
+            there = process.machine.lookup(lease.key, process.machine.now_ms) is not None
+            workload.check_lease(lease, there, began, scheduler.now, f"a linearizable read on {process.name}")
+
+        if lease.ended < began:
+            self._write(process, [commands.noop()], done, f"get {lease.key}")
 
     def _lease(self, process: Process) -> None:
         workload = self._workload
@@ -266,21 +324,6 @@ class _Client:
         if cluster.trace:
             cluster.note(f"{self.name} {what} through {process.name} ...")
         process.submit(command, done, TIMEOUT_S)
-
-
-# A failover loses the age of the last heartbeat that a majority has heard; more than that is a fault.
-LEASE_SLACK_S = 0.35
-
-
-def check_lease(cluster: Cluster, lease: Lease, there: bool, what: str, *, local: bool) -> None:
-    """Neither early nor late: a lease ends ``ttl_s`` after a moment between its call and its answer."""
-    now, slack = cluster.scheduler.now, cluster.lease_slack_s
-    if slack == inf or lease.ended == inf:
-        return
-    if there and now > lease.ended + lease.ttl_s + slack:
-        cluster.checks.complain(f"{what} sees {lease.key} {now - lease.ended - lease.ttl_s:.3f} s after its end")
-    if not there and not local and now < lease.began + lease.ttl_s - slack:
-        cluster.checks.complain(f"{what} misses {lease.key} {lease.began + lease.ttl_s - now:.3f} s before its end")
 
 
 def _tell(history: list[Operation]) -> str:

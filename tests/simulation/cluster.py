@@ -55,6 +55,12 @@ class Host:
         self.process: Process | None = None
         self.starts = 0
 
+    def set_disk_latency(self, latency_s: tuple[float, float]) -> None:
+        """How long one piece of disk work takes from now on: least and most."""
+        self.disk_latency_s = latency_s
+        if self.process is not None:
+            self.process.writer.latency_s = self.process.background.latency_s = latency_s
+
     def empty(self, random: Random) -> None:
         """Somebody emptied the data directory: whoever starts here is somebody else."""
         self.disk = MachineDisk()
@@ -196,6 +202,9 @@ class Process:
         def build() -> None:
             try:
                 meta = snapshots.build(self.host.disk, DIRECTORY, index, machine_class=CacheMachine)
+            except OSError as error:
+                done(error)
+                return
             except Exception as error:
                 self.cluster.checks.complain(f"{self.name} cannot build a snapshot at {index}: {error!r}")
                 return
@@ -273,7 +282,6 @@ class Cluster:
             host.disk.crash(self.random)
         else:
             host.disk.stop()
-        self.checks.forget(process)
 
     @property
     def leader(self) -> Process | None:

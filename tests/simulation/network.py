@@ -31,7 +31,7 @@ class Wire:
     def __init__(self, scheduler: Scheduler, random: Random) -> None:
         self.scheduler = scheduler
         self.random = random
-        self.delay_s = (0.0002, 0.001)
+        self.usual_delay_s = self.delay_s = (0.0002, 0.001)
         self.loss = 0.0
         self.cuts: dict[tuple[str, str], int] = {}
         self.sent: dict[str, int] = {}

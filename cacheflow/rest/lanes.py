@@ -1,0 +1,39 @@
+"""Two lanes into the thread pool: what only reads does not wait behind what writes.
+
+Without a leader every write waits or is refused, and clients come back at once; in one queue a read, a health check or a
+scrape would stand behind hundreds of them (measured with 256 writers: 260 ms at the 99th percentile).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Final
+
+_READING: Final = ("GET", "HEAD", "OPTIONS")
+# Then a write goes first, so that readers cannot stop writers either.
+READS_IN_A_ROW: Final = 8
+
+
+class TwoLanes:
+    """Stands for the dispatcher's deque of channels. Used with the dispatcher's lock held."""
+
+    def __init__(self) -> None:
+        self._reads: deque[Any] = deque()
+        self._writes: deque[Any] = deque()
+        self._in_a_row = 0
+
+    def append(self, channel: Any) -> None:
+        """Queue a channel by the method of its next request."""
+        lane = self._reads if channel.requests[0].command in _READING else self._writes
+        lane.append(channel)
+
+    def popleft(self) -> Any:
+        """The next channel to serve. Raises IndexError when there is none."""
+        if self._reads and (self._in_a_row < READS_IN_A_ROW or not self._writes):
+            self._in_a_row += 1
+            return self._reads.popleft()
+        self._in_a_row = 0
+        return self._writes.popleft()
+
+    def __len__(self) -> int:
+        return len(self._reads) + len(self._writes)

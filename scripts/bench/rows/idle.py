@@ -1,0 +1,58 @@
+"""A cluster at rest: nothing is written, next to nothing computed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+from cacheflow.launcher import Child
+from scripts.bench.harness import Cluster, Verdict, cluster
+from scripts.bench.load import Connection, put
+
+MUST = "an idle cluster writes nothing to disk and uses < 2 % of a core per node"
+LIMIT_S = 400
+# After the last write: the leader's commit index travels, the journal is flushed.
+SETTLE_S = 3.0
+
+
+def run(seconds: float = 60.0) -> Verdict:
+    """Some keys without and some with a TTL far away are there."""
+    with cluster() as nodes:
+        asyncio.run(_fill(nodes))
+        time.sleep(SETTLE_S)
+        before = {child.node_id: (_written(nodes, child), _files(child), _cpu_s(nodes, child)) for child in nodes.children}
+        time.sleep(seconds)
+        after = {child.node_id: (_written(nodes, child), _files(child), _cpu_s(nodes, child)) for child in nodes.children}
+    percent = {node: round((after[node][2] - before[node][2]) / seconds * 100, 2) for node in before}
+    written = {node: after[node][0] - before[node][0] for node in before}
+    changed = {node: sorted(name for name, _ in before[node][1] ^ after[node][1]) for node in before}
+    passed = max(percent.values()) < 2.0 and not any(written.values()) and not any(changed.values())
+    shown = f"in {seconds:g} s: bytes written {written}, files changed {changed}, CPU % {percent}"
+    return Verdict(shown, passed, {"bytes_written": written, "files_changed": changed, "cpu_percent": percent})
+
+
+async def _fill(nodes: Cluster) -> None:
+    connection = await Connection.open(nodes.urls[0])
+    for number in range(200):
+        await connection.ask(put(f"idle:{number}", "x" * 100, 3600 if number % 2 else None))
+    connection.close()
+
+
+def _written(nodes: Cluster, child: Child) -> int:
+    """Bytes that the node handed to the disk since its start."""
+    fields = dict(line.split(": ") for line in Path(f"/proc/{nodes.pid(child)}/io").read_text().splitlines())
+    return int(fields["write_bytes"])
+
+
+def _files(child: Child) -> set[tuple[str, tuple[int, int]]]:
+    """Every data file with its length and time of the last change."""
+    found = [(path, path.stat()) for path in child.data_dir.rglob("*") if path.is_file()]
+    return {(path.name, (stat.st_size, stat.st_mtime_ns)) for path, stat in found}
+
+
+def _cpu_s(nodes: Cluster, child: Child) -> float:
+    """CPU time that the node used since its start."""
+    fields = Path(f"/proc/{nodes.pid(child)}/stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

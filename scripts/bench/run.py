@@ -1,0 +1,121 @@
+#!/usr/bin/env python3
+"""Run rows of the benchmark and say for each what must hold, what was measured, and whether it holds.
+
+    scripts/bench/run.py [ROW ...] [--set NAME=NUMBER ...] [--json FILE] [--logs FOLDER]
+
+Without a name all rows run, one after the other. Exit code 1 when one misses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import inspect
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from scripts.bench.harness import Logs, OutOfTime, Verdict, machine  # noqa: E402
+
+ROWS = (
+    "rest",
+    "batch",
+    "kills",
+    "failover",
+    "noleader",
+    "overload",
+    "idle",
+    "digests",
+    "durability",
+    "cas",
+    "lfu",
+    "embedded",
+    "trace",
+    "skew",
+    "idlerestart",
+)
+
+
+def main() -> int:
+    """The exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=NUMBER", help="a parameter of the rows")
+    parser.add_argument("--json", type=Path, help="write the results there, too")
+    parser.add_argument("--logs", type=Path, help="keep the nodes' lines in this folder")
+    options = parser.parse_args()
+    unknown = set(options.rows) - set(ROWS)
+    if unknown:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; rows are {', '.join(ROWS)}")
+    Logs.folder = options.logs
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    on = machine()
+    print(f"on {on['cores']} cores, Python {on['python']}, {on['system']}, load {on['load']}", flush=True)
+    results = []
+    for name in options.rows or ROWS:
+        result = measure(name, dict(part.split("=", 1) for part in options.set))
+        results.append(result)
+        print(f"{result['verdict']}  {name}: {result['must']}\n      {result['measured']}", flush=True)
+        print(f"      ({result['took_s']:.0f} s; others used {result['cores_used_by_others']:.2f} cores meanwhile)", flush=True)
+        if options.json:
+            options.json.write_text(json.dumps({"machine": on, "rows": results}, indent=2) + "\n")
+    return 1 if any(result["verdict"] == "MISS" for result in results) else 0
+
+
+def measure(name: str, given: dict[str, str]) -> dict[str, Any]:
+    """Run one row within its time. A row that breaks is a miss."""
+    row = importlib.import_module(f"scripts.bench.rows.{name}")
+    known = inspect.signature(row.run).parameters
+    chosen = {key: type(known[key].default)(float(value)) for key, value in given.items() if key in known}
+
+    def too_long(signum: int, frame: FrameType | None) -> None:
+        raise OutOfTime
+
+    began, busy_s, own_s = time.monotonic(), _busy_s(), _own_s()
+    Logs.row = name
+    signal.signal(signal.SIGALRM, too_long)
+    signal.alarm(row.LIMIT_S)
+    try:
+        verdict: Verdict = row.run(**chosen)
+    except OutOfTime:
+        verdict = Verdict(f"did not end within {row.LIMIT_S} s", False)
+    except Exception as error:
+        verdict = Verdict(f"broke: {type(error).__name__}: {error}", False)
+    finally:
+        signal.alarm(0)
+    word = {True: "PASS", False: "MISS", None: "SKIP"}[verdict.passed]
+    took_s = time.monotonic() - began
+    foreign = max(_busy_s() - busy_s - (_own_s() - own_s), 0.0) / took_s
+    return {
+        "row": name,
+        "must": row.MUST,
+        "measured": verdict.measured,
+        "verdict": word,
+        "figures": verdict.figures,
+        "took_s": round(took_s, 1),
+        "cores_used_by_others": round(foreign, 2),
+    }
+
+
+def _busy_s() -> float:
+    """CPU seconds that anybody used on this machine since it started, steal included."""
+    fields = [int(part) for part in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    return (sum(fields) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK")
+
+
+def _own_s() -> float:
+    """CPU seconds of this process and of its children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

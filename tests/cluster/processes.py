@@ -1,0 +1,307 @@
+"""Real nodes as processes: started, killed, paused and restarted by id, on ports from the kernel, always ended.
+
+A node's process asks the kernel to be killed when this one ends, however it ends (Linux); elsewhere ``Nodes`` does it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import quote
+
+from cacheflow.launcher import free_ports
+
+ROOT = Path(__file__).parent.parent.parent
+HOST = "127.0.0.1"
+# Far more than anything here takes on an idle machine: the tests also run beside others.
+DEADLINE_S = 30.0
+POLL_S = 0.02
+
+# As ``python -m cacheflow``, but the node does not outlive the tests.
+PROGRAM = """
+import ctypes, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, 9)
+from cacheflow.cli import main
+sys.exit(main())
+"""
+
+T = TypeVar("T")
+
+
+def wait_for(condition: Callable[[], T], what: str = "", deadline_s: float = DEADLINE_S) -> T:
+    """The first true answer of ``condition``; fails after ``deadline_s``."""
+    deadline = time.monotonic() + deadline_s
+    while True:
+        answer = condition()
+        if answer:
+            return answer
+        if time.monotonic() > deadline:
+            raise AssertionError(f"within {deadline_s:g} s not so: {what or condition}")
+        time.sleep(POLL_S)
+
+
+class Answer(NamedTuple):
+    """One HTTP answer. body: what the JSON says, else the bytes."""
+
+    status: int
+    body: Any
+    headers: dict[str, str]
+
+
+class Connection:
+    """One keep-alive HTTP connection to one node, used by one thread. Nothing is ever sent again."""
+
+    def __init__(self, port: int, timeout_s: float = DEADLINE_S, token: str | None = None) -> None:
+        self._http = http.client.HTTPConnection(HOST, port, timeout=timeout_s)
+        self._token = token
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; the next request opens another."""
+        self._http.close()
+
+    def request(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Answer:
+        """Raises OSError or HTTPException when the connection breaks."""
+        sent = dict(headers or {})
+        if self._token is not None:
+            sent["Authorization"] = f"Bearer {self._token}"
+        data = None
+        if body is not None:
+            data = json.dumps(body).encode()
+            sent["Content-Type"] = "application/json"
+        try:
+            self._http.request(method, path, data, sent)
+            response = self._http.getresponse()
+            raw = response.read()
+        except BaseException:
+            self._http.close()
+            raise
+        try:
+            document = json.loads(raw)
+        except ValueError:
+            document = raw
+        return Answer(response.status, document, {name.lower(): value for name, value in response.getheaders()})
+
+
+def path_of(key: str, query: str = "") -> str:
+    """The path of a key."""
+    return f"/cache/{quote(key)}{query}"
+
+
+class NodeProcess:
+    """One node: its place, its flags, and its process when it runs."""
+
+    def __init__(self, number: int, folder: Path, flags: Sequence[str] = (), seeds: Iterable[int] = ()) -> None:
+        self.node_id = f"node-{number}"
+        self.folder = folder
+        self.data_dir = folder / self.node_id
+        self.port, self.raft_port = free_ports(2)
+        self.flags = list(flags)
+        self.seeds = list(seeds)
+        self.environment: dict[str, str] = {}
+        self.token: str | None = None
+        self.log = folder / f"{self.node_id}.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self.process is not None and self.process.poll() is None
+
+    @property
+    def address(self) -> str:
+        """Where it says that it lives."""
+        return f"{HOST}:{self.port}"
+
+    def arguments(self) -> list[str]:
+        """The command line."""
+        given = ["--node-id", self.node_id, "--port", str(self.port), "--raft-port", str(self.raft_port)]
+        given += ["--data-dir", str(self.data_dir)]
+        for port in self.seeds:
+            given += ["--seed", f"http://{HOST}:{port}"]
+        return ["serve", *given, *self.flags]
+
+    def start(self) -> NodeProcess:
+        """Start the process; returns at once."""
+        assert not self.alive
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", PROGRAM, *self.arguments()],
+                cwd=ROOT,
+                env={**os.environ, **self.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        return self
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to this process alone."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """As a power failure of the process: kill -9."""
+        self.signal(signal.SIGKILL)
+        self.wait()
+
+    def wait(self, timeout_s: float = DEADLINE_S) -> int:
+        """Its exit code."""
+        assert self.process is not None
+        return self.process.wait(timeout_s)
+
+    def output(self) -> str:
+        """Everything that it said, over all its lives."""
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def connect(self, timeout_s: float = DEADLINE_S) -> Connection:
+        """A connection of one's own."""
+        return Connection(self.port, timeout_s, self.token)
+
+    def ask(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Answer:
+        """One request on a connection of its own."""
+        with self.connect() as connection:
+            return connection.request(method, path, body, headers)
+
+    def try_get(self, path: str) -> Answer:
+        """One GET; status 0 when nobody answers."""
+        try:
+            with self.connect(2.0) as connection:
+                return connection.request("GET", path)
+        except (OSError, http.client.HTTPException):
+            return Answer(0, None, {})
+
+    def put(self, key: str, value: Any, ttl: float | None = None) -> Answer:
+        """Write a key."""
+        return self.ask("PUT", path_of(key), {"value": value} if ttl is None else {"value": value, "ttl": ttl})
+
+    def value(self, key: str, query: str = "") -> Any:
+        """The value of a key; None when the node has none."""
+        answer = self.ask("GET", path_of(key, query))
+        assert answer.status in (200, 404), (self.node_id, key, answer)
+        return answer.body["value"] if answer.status == 200 else None
+
+    def is_ready(self) -> bool:
+        """Whether it says that it may be used."""
+        return self.try_get("/readyz").status == 200
+
+    def members(self) -> dict[str, dict[str, Any]]:
+        """What it says of the members, by id."""
+        answer = self.try_get("/nodes/list")
+        return {row["id"]: row for row in answer.body} if answer.status == 200 else {}
+
+    def leader_id(self) -> str | None:
+        """Who leads, as this node knows it."""
+        return next((node_id for node_id, row in self.members().items() if row["role"] == "leader"), None)
+
+    def status(self) -> dict[str, Any]:
+        """Its view of the cluster; empty when it does not answer."""
+        answer = self.try_get("/cluster/status")
+        return answer.body if answer.status == 200 else {}
+
+    def digest(self, query: str = "") -> Any:
+        """(index, digest)."""
+        answer = self.ask("GET", f"/cluster/digest{query}")
+        assert answer.status == 200, answer
+        return answer.body["index"], answer.body["digest"]
+
+
+class Nodes:
+    """A cluster of NodeProcesses. Use as a context manager: leaving it ends all of them."""
+
+    def __init__(self, size: int, folder: Path, flags: Sequence[str] = ()) -> None:
+        self.folder = folder
+        self.flags = list(flags)
+        self.all: list[NodeProcess] = []
+        for _ in range(size):
+            self.add()
+
+    def __enter__(self) -> Nodes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def __getitem__(self, number: int) -> NodeProcess:
+        return self.all[number]
+
+    def add(self, flags: Sequence[str] = ()) -> NodeProcess:
+        """One more node, which joins through the others; not started. The first one founds."""
+        node = NodeProcess(
+            len(self.all) + 1, self.folder, [*self.flags, *flags], [other.port for other in self.all]
+        )
+        self.all.append(node)
+        return node
+
+    def start(self) -> Nodes:
+        """Start all and wait until they are ready."""
+        for node in self.all:
+            if not node.alive:
+                node.start()
+        self.wait_whole()
+        return self
+
+    def wait_whole(self) -> None:
+        """Wait until every node that runs is ready, sees each as up, and names the same leader."""
+        wait_for(self.is_whole, "the cluster is whole")
+
+    def is_whole(self) -> bool:
+        """See ``wait_whole``."""
+        for node in self.all:
+            code = None if node.process is None else node.process.poll()
+            assert code in (None, 0, -signal.SIGKILL), f"{node.node_id} ended with {code}: {node.output()[-2000:]}"
+        alive = [node for node in self.all if node.alive]
+        seen = [node.members() for node in alive]
+        leaders = {node_id for rows in seen for node_id, row in rows.items() if row["role"] == "leader"}
+        return (
+            len(leaders) == 1
+            and all(node.is_ready() for node in alive)
+            and all(rows.get(node.node_id, {}).get("status") == "up" for rows in seen for node in alive)
+        )
+
+    def leader(self) -> NodeProcess:
+        """The node that all living nodes call their leader."""
+
+        def find() -> NodeProcess | None:
+            named = {node.leader_id() for node in self.all if node.alive}
+            return next((node for node in self.all if node.alive and {node.node_id} == named), None)
+
+        return wait_for(find, "there is one leader")
+
+    def others(self, *but: NodeProcess) -> list[NodeProcess]:
+        """The living nodes except ``but``."""
+        return [node for node in self.all if node.alive and node not in but]
+
+    def wait_level(self) -> int:
+        """Wait until the living nodes have applied the same index with the same digest; that index."""
+
+        def level() -> int:
+            found = {node.digest() for node in self.others()}
+            return int(next(iter(found))[0]) if len(found) == 1 else 0
+
+        return wait_for(level, "all nodes are level")
+
+    def end(self) -> None:
+        """End every process, whatever state it is in."""
+        for node in self.all:
+            if node.alive:
+                with contextlib.suppress(ProcessLookupError):
+                    node.signal(signal.SIGKILL)
+        for node in self.all:
+            if node.process is not None:
+                node.wait()

@@ -1,0 +1,67 @@
+"""Wall clocks that differ by hours move no TTL, also when the node that told the time dies."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from cluster.processes import Nodes, wait_for
+
+HOUR_S = 3600
+TTL_S = 3.0
+SOURCE = Path(__file__).parent / "skew.c"
+
+
+@pytest.fixture(scope="module")
+def shim(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The library that skews a process's wall clock."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None or sys.platform != "linux":
+        pytest.skip("skewing one process's clock needs Linux and a C compiler")
+    library = tmp_path_factory.mktemp("skew") / "skew.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", str(library), str(SOURCE), "-ldl"], check=True)
+    return str(library)
+
+
+def test_two_hours_of_skew_and_a_dead_leader_move_no_ttl(shim: str, folder: Path) -> None:
+    with Nodes(3, folder) as nodes:
+        # The founder's wall clock is the cluster's first time; the heirs' are two hours off, both ways.
+        for node, hours in zip(nodes.all, (0, 2, -2), strict=True):
+            node.environment = {"LD_PRELOAD": shim, "CACHEFLOW_TEST_SKEW_S": str(hours * HOUR_S)}
+        nodes.start()
+        dates = [time.mktime(time.strptime(node.output()[:19], "%Y-%m-%d %H:%M:%S")) for node in nodes.all]
+        assert max(dates) - min(dates) > 3.9 * HOUR_S, "the clocks are skewed"
+
+        for _ in range(2):
+            written_at = time.monotonic()
+            assert nodes[1].put("short", "lived", ttl=TTL_S).status == 201
+            acknowledged_at = time.monotonic()
+            assert nodes[1].put("long", "lived", ttl=HOUR_S).status in (200, 201)
+            dead = nodes.leader()
+            dead.kill()
+            ended: dict[str, float] = {}
+
+            def poll(ended: dict[str, float] = ended) -> bool:
+                for node in nodes.others():
+                    asked_at = time.monotonic()
+                    if node.node_id not in ended and node.value("short") is None:
+                        assert time.monotonic() - written_at >= TTL_S - 0.05, f"too early on {node.node_id}"  # noqa: B023
+                        ended[node.node_id] = asked_at
+                return len(ended) == len(nodes.others())
+
+            wait_for(poll, "it ends on every node")
+            # Up to a poll late; the bound is wide for a busy machine, and nothing beside two hours.
+            assert max(ended.values()) - acknowledged_at < TTL_S + 0.5, ended
+            for node in nodes.others():
+                left = node.ask("GET", "/cache/long").body["ttl"]
+                assert abs(HOUR_S - (time.monotonic() - written_at) - left) < 1, (node.node_id, left)
+            dead.start()
+            nodes.wait_whole()
+            assert dead.value("short") is None
+            left = dead.ask("GET", "/cache/long").body["ttl"]
+            assert abs(HOUR_S - (time.monotonic() - written_at) - left) < 1, left
+        nodes.wait_level()

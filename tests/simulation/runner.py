@@ -1,0 +1,157 @@
+"""One run: a cluster is founded, works under faults, is healed, and must be right and well again."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from math import inf
+from random import Random
+from typing import Any
+
+from simulation.checks import MESSAGES_PER_S_MAX, Violation
+from simulation.clients import LEASE_SLACK_S, TIMEOUT_S, Workload
+from simulation.cluster import Cluster, patched
+from simulation.faults import ALL, Faults
+
+# From the end of all faults until everybody is a member, knows the leader and has applied everything.
+HEALED_WITHIN_S = 20.0
+FOUNDED_WITHIN_S = 5.0
+# Small, so that a run sees several snapshots; of journal records.
+JOURNAL_BYTES = 40_000
+
+
+# What moves the clocks that TTLs rest on: a wall clock that jumps while its process is down, and slow messages.
+CLOCK_FAULTS = {"wall_jump", "slow_network"}
+
+
+@dataclass
+class Outcome:
+    """What became of a run. violation: None when everything held."""
+
+    seed: int
+    violation: str | None = None
+    transcript: list[str] = field(default_factory=list)
+    fingerprint: int = 0
+    acknowledged: int = 0
+    unknown: int = 0
+    refused: int = 0
+    elections: int = 0
+    healed_after_s: float = 0.0
+    sent: dict[str, int] = field(default_factory=dict)
+    faults: dict[str, int] = field(default_factory=dict)
+    real_s: float = 0.0
+
+
+def run(
+    seed: int,
+    nodes: int = 3,
+    seconds: float = 30.0,
+    *,
+    kinds: dict[str, float] | None = None,
+    trace: bool = False,
+    every_s: float | None = None,
+) -> Outcome:
+    """Simulate ``seconds`` of work. The seed decides everything; kinds: of faults, {} for none."""
+    outcome = Outcome(seed)
+    began = time.perf_counter()
+    random = Random(seed * 7919 + nodes)
+    if kinds is None:
+        # Some runs have every fault, most have few kinds: what masks what differs.
+        kinds = dict(ALL)
+        if random.random() < 0.7:
+            kinds = {name: weight for name, weight in ALL.items() if random.random() < 0.4} or dict(ALL)
+    evicts = random.random() < 0.2
+    settings: dict[str, Any] = {
+        "policy": random.choice(("lru", "lfu")),
+        "max_items": 40 if evicts else None,
+        "max_bytes": None,
+        # Some of five only observe.
+        "replicas": 2 if random.random() < 0.3 else nodes - 1,
+    }
+    journal_bytes = JOURNAL_BYTES if random.random() < 0.5 else None
+    clients, pause_s = (12, 0.08) if random.random() < 0.15 else (4, 0.2)
+    cluster = Cluster(random.getrandbits(64), nodes, settings=settings, trace=trace)
+    workload = None
+    if random.random() < 0.2:
+        cluster.wire.usual_delay_s = cluster.wire.delay_s = (0.005, 0.03)
+    with patched(cluster, journal_bytes=journal_bytes):
+        try:
+            for host in cluster.hosts:
+                cluster.start(host)
+            if not cluster.run(FOUNDED_WITHIN_S, cluster.healthy):
+                cluster.checks.complain(f"the cluster is not founded after {FOUNDED_WITHIN_S} s")
+            started = cluster.scheduler.now
+            cluster.lease_slack_s = inf if CLOCK_FAULTS & set(kinds) else LEASE_SLACK_S
+            workload = Workload(cluster, Random(random.getrandbits(64)), evicts=evicts, clients=clients, pause_s=pause_s)
+            faults = Faults(cluster, random, kinds, every_s or random.choice((0.5, 1.5, 4.0))) if kinds else None
+            for _ in range(6):
+                cluster.run(seconds / 6)
+                cluster.checks.logs_match()
+            if faults is not None:
+                faults.stop()
+                outcome.faults = faults.counts
+            healed = cluster.scheduler.now
+            _recover(cluster, workload)
+            outcome.healed_after_s = cluster.scheduler.now - healed
+            workload.stop()
+            cluster.run(TIMEOUT_S + 1.0)
+            if not cluster.run(2.0, cluster.healthy):
+                cluster.checks.complain(f"not at rest: {describe(cluster)}")
+            cluster.run(1.0, cluster.checks.nothing_left)
+            cluster.checks.at_the_end(journal_bytes)
+            _read_everything(cluster, workload)
+            workload.check()
+            per_s = sum(cluster.wire.sent.values()) / (cluster.scheduler.now - started)
+            if per_s > MESSAGES_PER_S_MAX:
+                cluster.checks.complain(f"{per_s:.0f} messages a second: {cluster.wire.sent}")
+            if not kinds and len(cluster.checks.leaders) > 1:
+                cluster.checks.complain(f"a healthy cluster changed its leader: {cluster.checks.leaders}")
+        except Violation as violation:
+            outcome.violation = str(violation)
+        except Exception as error:
+            if trace:
+                raise
+            outcome.violation = f"at {cluster.scheduler.now - 1000:.6f}: {type(error).__name__}: {error}"
+    outcome.transcript = cluster.transcript
+    outcome.fingerprint = cluster.fingerprint
+    outcome.sent = cluster.wire.sent
+    outcome.elections = len(cluster.checks.leaders)
+    if workload is not None:
+        outcome.acknowledged, outcome.unknown, outcome.refused = workload.acknowledged, workload.unknown, workload.refused
+    outcome.real_s = time.perf_counter() - began
+    return outcome
+
+
+def _recover(cluster: Cluster, workload: Workload) -> None:
+    """Healed: everybody is well again within a bound, with the clients going on."""
+    deadline = cluster.scheduler.now + HEALED_WITHIN_S
+    while not cluster.run(0.1, cluster.healthy):
+        if cluster.scheduler.now >= deadline:
+            cluster.checks.complain(f"not healed after {HEALED_WITHIN_S} s: {describe(cluster)}")
+    since = cluster.scheduler.now
+    if not cluster.run(2.0, lambda: workload.answered_at > since):
+        cluster.checks.complain(f"no write is answered after all was healed: {describe(cluster)}")
+
+
+def _read_everything(cluster: Cluster, workload: Workload) -> None:
+    """One linearizable look at every key through every node."""
+    workload.read_all()
+    if not cluster.run(5.0, lambda: not workload.reading):
+        cluster.checks.complain(f"the last reads are not answered: {describe(cluster)}")
+
+
+def describe(cluster: Cluster) -> str:
+    """Where everybody stands."""
+    lines = []
+    for process in cluster.processes:
+        node = process.node
+        lines.append(
+            f"{process.name} {node.role} term {node.term} leader {node.leader_id} route {node.route} "
+            f"log {process.journal.first_index}..{process.journal.last_index} durable {process.journal.durable_index} "
+            f"commit {node.commit_index} applied {node.last_applied} pending {process.proposals.pending} "
+            f"session {process.proposals._session} may_read {node.may_read} failure {node.failure} "
+            f"diverged {process.snapshotting.diverged} voters {node.configurations.latest.voters} "
+            f"ways {[way.node_id for way in process.network.ways.values() if way.connected]} "
+            f"progress {node.replicator.progress if node.is_leader else None}"
+        )
+    return "\n".join(["", *lines])

@@ -1,0 +1,104 @@
+"""How long writes pause, and that nothing moves while nothing fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from statistics import median
+
+import pytest
+from simulation.clients import Workload
+from simulation.cluster import Cluster, patched
+
+SEEDS = range(1, 31)
+
+
+def outage(seed: int, nodes: int, fault: Callable[[Cluster], None]) -> float:
+    """Seconds from ``fault`` until the first write that began after it is answered."""
+    cluster = Cluster(seed, nodes)
+    with patched(cluster):
+        for host in cluster.hosts:
+            cluster.start(host)
+        assert cluster.run(5.0, cluster.healthy)
+        workload = Workload(cluster, Random(seed), clients=20, pause_s=0.02)
+        cluster.run(1.0 + seed / 100)
+        began = cluster.scheduler.now
+        fault(cluster)
+        assert cluster.run(20.0, lambda: workload.answered_at > began + 0.01)
+        return cluster.scheduler.now - began
+
+
+def kill_leader(cluster: Cluster) -> None:
+    """The process dies and its connections break."""
+    leader = cluster.leader
+    assert leader is not None
+    cluster.crash(leader.host, power=False)
+
+
+def leader_loses_power(cluster: Cluster) -> None:
+    """The machine dies, and nobody is told."""
+    leader = cluster.leader
+    assert leader is not None
+    cluster.crash(leader.host, power=True)
+
+
+def leader_stalls(cluster: Cluster) -> None:
+    """The process stops and its connections stay."""
+    leader = cluster.leader
+    assert leader is not None
+    leader.loop.pause()
+
+
+def hand_over(cluster: Cluster) -> None:
+    """The leader steps down in an orderly way."""
+    leader = cluster.leader
+    assert leader is not None
+    assert leader.node.reconfiguration.hand_over(None) is not None
+
+
+@pytest.mark.parametrize("nodes", [3, 5])
+@pytest.mark.parametrize(
+    ("fault", "median_s", "longest_s"),
+    [(kill_leader, 0.25, 1.0), (leader_loses_power, 2.0, 4.0), (leader_stalls, 2.0, 4.0), (hand_over, 0.1, 0.5)],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)
+def test_writes_go_on_soon_after(
+    fault: Callable[[Cluster], None], median_s: float, longest_s: float, nodes: int
+) -> None:
+    outages = [outage(seed, nodes, fault) for seed in SEEDS]
+    print(f"median {median(outages):.3f} s, longest {max(outages):.3f} s")
+    assert median(outages) <= median_s
+    assert max(outages) <= longest_s
+
+
+@pytest.mark.parametrize("seed", range(1, 9))
+def test_a_slow_but_healthy_cluster_keeps_its_leader(seed: int) -> None:
+    cluster = Cluster(seed, 3)
+    cluster.wire.usual_delay_s = cluster.wire.delay_s = (0.001, 0.05)
+    with patched(cluster):
+        for host in cluster.hosts:
+            host.set_disk_latency((0.001, 0.1))
+            cluster.start(host)
+        assert cluster.run(10.0, cluster.healthy)
+        workload = Workload(cluster, Random(seed), clients=10, pause_s=0.1)
+        cluster.run(60.0)
+        assert len(cluster.checks.leaders) == 1
+        assert workload.unknown == workload.refused == 0
+        assert workload.acknowledged > 500
+
+
+def test_a_cluster_at_rest_writes_nothing() -> None:
+    cluster = Cluster(1, 3)
+    with patched(cluster):
+        for host in cluster.hosts:
+            cluster.start(host)
+        assert cluster.run(5.0, cluster.healthy)
+        cluster.run(5.0)
+        leader = cluster.leader
+        assert leader is not None
+        positions = [process.journal.position for process in cluster.processes]
+        sent = sum(cluster.wire.sent.values())
+        cluster.run(60.0)
+        assert [process.journal.position for process in cluster.processes] == positions
+        # Ten heartbeats a second to two followers, and their answers.
+        assert sum(cluster.wire.sent.values()) - sent <= 60 * 41
