@@ -13,6 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+# How far the estimate follows a leader that seems to be behind it, as a part of the time since it was heard before: a
+# process that was stopped finds old messages waiting and must not take them for new, yet every drift is made up for.
+STEP_BACK = 0.1
+
 
 class ClusterClock:
     """The node's estimate of the cluster's time, in milliseconds.
@@ -26,6 +30,7 @@ class ClusterClock:
         # (cluster ms - monotonic ms) in one reference, so that a reading thread never sees half a change.
         self._offset_ms = 0.0
         self._floor_ms = 0
+        self._heard_at_ms = 0.0
         # Nothing was heard since the start: the estimate rests on the pair in the journal, or on nothing.
         self.heard = False
         self.known = False
@@ -38,7 +43,15 @@ class ClusterClock:
 
     def hear(self, cluster_ms: int) -> None:
         """Follow the leader's time."""
-        self._move_to(cluster_ms)
+        now_ms = self._monotonic() * 1000
+        ahead_ms = now_ms + self._offset_ms - cluster_ms
+        if self.heard and ahead_ms > 0:
+            # It may only have been late, here or on its way; or our clock is fast, which is little in so short a time.
+            back_ms = min(ahead_ms, (now_ms - self._heard_at_ms) * STEP_BACK)
+            self._offset_ms -= back_ms
+        else:
+            self._move_to(cluster_ms)
+        self._heard_at_ms = now_ms
         self.heard = self.known = True
 
     def at_least(self, cluster_ms: int) -> None:

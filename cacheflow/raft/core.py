@@ -258,6 +258,8 @@ class Core(SyncObj):  # type: ignore[misc]
             if not self._driver.may_campaign():
                 self._SyncObj__raftElectionDeadline = math.inf
             elif not (self._pre_vote_won or self._SyncObj__transferInProgress):
+                # Not heard for a whole timeout. Without it the next round, if one is needed, comes soon.
+                self._SyncObj__raftLeader = None
                 self._SyncObj__raftElectionDeadline = self.now() + self._SyncObj__generateRaftTimeout()
                 self._driver.start_pre_vote()
             self._pre_vote_won = False
@@ -269,14 +271,21 @@ class Core(SyncObj):  # type: ignore[misc]
         self._pre_vote_won = True
         self._SyncObj__raftElectionDeadline = 0.0
 
-    def expect_election(self, within_s: float) -> None:
-        """The leader is gone: campaign at a random moment within ``within_s`` seconds."""
-        if self.role == LEADER:
-            return
-        self._SyncObj__raftLeader = None
-        self._SyncObj__raftElectionDeadline = min(
-            self._SyncObj__raftElectionDeadline, self.now() + within_s * self._random()
-        )
+    def expect_election(self, within_s: float) -> float:
+        """The leader is gone: campaign at a random moment within ``within_s`` seconds; returns that many seconds."""
+        wait_s = within_s * self._random()
+        if self.role != LEADER:
+            self._SyncObj__raftLeader = None
+            self._SyncObj__raftElectionDeadline = min(self._SyncObj__raftElectionDeadline, self.now() + wait_s)
+        return wait_s
+
+    def give_way(self, for_s: float) -> None:
+        """Somebody else is about to be elected: do not campaign against it for ``for_s`` seconds."""
+        self._SyncObj__raftElectionDeadline = max(self._SyncObj__raftElectionDeadline, self.now() + for_s)
+
+    def withdraw(self) -> None:
+        """There is a leader: a pre-vote that was won before says nothing any more."""
+        self._pre_vote_won = False
 
     def postpone_election(self) -> None:
         """A leader was heard, or this node may campaign from now on."""

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # A leader whose connection broke is taken for dead; survivors wait a random part of this, so that one is first.
 LEADER_LOST_WITHIN_S = 0.1
+# Who grants a pre-vote leaves the field to that candidate: time for a vote to be flushed and counted.
+GIVE_WAY_S = 0.15
 
 
 class Elections:
@@ -57,11 +59,13 @@ class Elections:
     def leader_heard(self) -> None:
         """The leader of the current term sent something valid."""
         self._leader_heard_s = self._core.now()
+        self._core.withdraw()
 
     def leader_lost(self) -> None:
         """The connection to the leader broke."""
         self._leader_heard_s = -math.inf
-        self._core.expect_election(LEADER_LOST_WITHIN_S)
+        # Woken at that moment: the timer's grid would let survivors begin together, and split the vote.
+        self._node.wake_after(self._core.expect_election(LEADER_LOST_WITHIN_S) + 0.001)
 
     def start_pre_vote(self) -> None:
         """Ask the voters whether a campaign would succeed."""
@@ -114,6 +118,8 @@ class Elections:
             and self._may_be_elected(peer, message)
             and guards.is_up_to_date(self._journal.last_index, self._journal.last_term, message)
         )
+        if granted:
+            core.give_way(GIVE_WAY_S)
         reply = {"type": "pre_vote_reply", "term": term, "current": core.term, "granted": granted}
         self._node.send(peer.node_id, reply)
 

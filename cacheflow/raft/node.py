@@ -37,11 +37,9 @@ NO_OP = b"\x01"
 APPLY_SLICE_S = 0.010
 # One entry: as large as a batch of large values, far below the frame cap.
 ENTRY_BYTES_MAX = 1024 * 1024
-# Entries on their way to a majority at once. One more than one keeps the disks busy; many small ones would only share
-# out the same commands over more flushes and messages.
-ENTRIES_AHEAD_MAX = 2
-# Followers learn of a commit with the next entry, or alone after this long.
-ANNOUNCE_WITHIN_S = 0.002
+# Entries on their way to a majority at once. While one is, everything else gathers for the next: under load fewer and
+# larger entries, hence fewer flushes and messages for the same commands, and each entry carries the commit of the last.
+ENTRIES_AHEAD_MAX = 1
 # A member whose answers are older than this is shown as down.
 DOWN_AFTER_MS = 1500
 # The same when it can't be reached either: time enough for a link to be opened again.
@@ -159,10 +157,6 @@ class RaftNode:
         self._connections: dict[str, int] = {}
         self._last_stamp_ms = 0
         self._announced_commit = 0
-        self._announcing = False
-        # The last entry with commands of other nodes in it, and whether the queue holds such.
-        self._forwarded_index = 0
-        self._has_forwarded = False
         self._tick_index = 0
         self._configured_term = 0
         self._down: list[str] = []
@@ -185,6 +179,8 @@ class RaftNode:
         self._core.adopt_term(1)
         self._journal.setCurrentTerm(1, self.node_id)
         self._append(entry)
+        # There is nobody to wait for.
+        self._core.expect_election(0.0)
 
     def start(self) -> None:
         """Open connections to the members and begin to tick."""
@@ -203,6 +199,10 @@ class RaftNode:
         if not self._woken and not self._stopped:
             self._woken = True
             self._loop.call_soon(self._turn)
+
+    def wake_after(self, seconds: float) -> None:
+        """Tick then; the timer's grid is a heartbeat wide."""
+        self._loop.call_later(seconds, self.wake)
 
     def fail(self, reason: str) -> None:
         """The disk failed, or safety was violated: lead no more, promise no more, go on serving reads."""
@@ -253,7 +253,7 @@ class RaftNode:
         self.wake()
 
     def _keep_house(self) -> None:
-        """The leader's regular duties: due keys, the first configuration of the cache, who is down."""
+        """The leader's regular duties: due keys, who is down."""
         now_ms = self.now_ms()
         down = []
         for node_id, progress in self.replicator.progress.items():
@@ -266,11 +266,6 @@ class RaftNode:
         self._down = down
         if not self._core.has_settled:
             return
-        if not self.machine.configured and self._configured_term != self._core.term:
-            self._configured_term = self._core.term
-            self._queue.append(
-                commands.encode_block(0, 0, 0, [commands.configure(self._initial_settings, only_if_unset=True)])
-            )
         due_ms = self.machine.next_due_ms()
         if due_ms is not None and due_ms <= self._clock.now_ms() and self._tick_index <= self._core.last_applied:
             self._tick_index = self._journal.last_index + 1
@@ -415,6 +410,12 @@ class RaftNode:
         if not core.is_leader:
             self._queue.clear()
             return
+        if not self.machine.configured and self._configured_term != core.term:
+            # Before anything else: until then there are no limits.
+            self._configured_term = core.term
+            self._queue.appendleft(
+                commands.encode_block(0, 0, 0, [commands.configure(self._initial_settings, only_if_unset=True)])
+            )
         if self._may_append():
             blocks = [self._queue.popleft()]
             size = len(blocks[0])
@@ -422,17 +423,10 @@ class RaftNode:
                 blocks.append(self._queue.popleft())
                 size += len(blocks[-1])
             self._append(REGULAR + commands.encode_entry(self._stamp(), blocks))
-            if self._has_forwarded:
-                # Its sender waits for the commit.
-                self._has_forwarded = bool(self._queue)
-                self._forwarded_index = self._journal.last_index
             self.replicate()
         elif core.commit_index > self._announced_commit:
-            if self._announced_commit < self._forwarded_index <= core.commit_index:
-                self._announce_commit()
-            elif not self._announcing:
-                self._announcing = True
-                self._loop.call_later(ANNOUNCE_WITHIN_S, self._announce_commit)
+            # Followers wait for it, and so do those who read there.
+            self.replicate(quiet=True)
 
     def _may_append(self) -> bool:
         core = self._core
@@ -442,11 +436,6 @@ class RaftNode:
             and not self.reconfiguration.handing_over
             and self._journal.last_index - core.commit_index < ENTRIES_AHEAD_MAX
         )
-
-    def _announce_commit(self) -> None:
-        self._announcing = False
-        if self._core.is_leader and self._core.commit_index > self._announced_commit and not self._stopped:
-            self.replicate(quiet=True)
 
     def replicate(self, quiet: bool = False) -> None:
         """Send entries or heartbeats to every member. quiet: heartbeats need no answer."""
@@ -639,7 +628,6 @@ class RaftNode:
             raise guards.BadMessage("propose: no blocks")
         if self._core.is_leader:
             self._queue.extend(blocks)
-            self._has_forwarded = True
 
     def _on_term(self, peer: Peer, message: dict[str, Any]) -> None:
         self._core.adopt_term(guards.natural(message, "term"))

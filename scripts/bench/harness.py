@@ -68,7 +68,9 @@ class Cluster(LocalCluster):
                 os.kill(self.pid(child), signal.SIGCONT)
         super().stop()
         if fallen:
-            raise RuntimeError("; ".join(f"{child.node_id} ended: {' | '.join(list(child.tail)[-3:])}" for child in fallen))
+            raise RuntimeError(
+                "; ".join(f"{child.node_id} ended: {' | '.join(list(child.tail)[-3:])}" for child in fallen)
+            )
 
 
 class Logs:

@@ -64,7 +64,10 @@ def main() -> int:
         result = measure(name, dict(part.split("=", 1) for part in options.set))
         results.append(result)
         print(f"{result['verdict']}  {name}: {result['must']}\n      {result['measured']}", flush=True)
-        print(f"      ({result['took_s']:.0f} s; others used {result['cores_used_by_others']:.2f} cores meanwhile)", flush=True)
+        print(
+            f"      ({result['took_s']:.0f} s; others used {result['cores_used_by_others']:.2f} cores meanwhile)",
+            flush=True,
+        )
         if options.json:
             options.json.write_text(json.dumps({"machine": on, "rows": results}, indent=2) + "\n")
     return 1 if any(result["verdict"] == "MISS" for result in results) else 0

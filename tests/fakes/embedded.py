@@ -58,7 +58,8 @@ def three_nodes(folder: Path, **settings: Any) -> Iterator[list[ReplicatedStore]
 
 def leader_of(stores: list[ReplicatedStore]) -> ReplicatedStore:
     """The node that leads."""
-    return wait_for(lambda: next((store for store in stores if store.status()["role"] == "leader"), None))
+    # An empty cache is false, as any mapping: look at the list.
+    return wait_for(lambda: [store for store in stores if store.status()["role"] == "leader"])[0]
 
 
 class Waiting:

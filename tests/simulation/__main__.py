@@ -41,7 +41,7 @@ def main() -> int:
             seconds=given.seconds, real_s=outcome.real_s, acknowledged=outcome.acknowledged, unknown=outcome.unknown,
             refused=outcome.refused, elections=outcome.elections,
         )  # fmt: skip
-        healed.append(outcome.healed_after_s)
+        healed.append((outcome.healed_after_s, seed))
         if outcome.violation is not None:
             failed.append(seed)
             print(f"--- seed {seed}, {given.nodes} nodes: {outcome.violation}")
@@ -52,7 +52,7 @@ def main() -> int:
     print(
         f"{len(healed)} runs, {len(failed)} failed {failed}; {totals['acknowledged']} acknowledged, "
         f"{totals['unknown']} unknown, {totals['refused']} refused, {totals['elections']} terms with a leader; "
-        f"healed after at most {max(healed):.1f} s; {totals['seconds'] / totals['real_s']:.0f} simulated s a real s"
+        f"healed after at most {max(healed)[0]:.1f} s (seed {max(healed)[1]}); {totals['seconds'] / totals['real_s']:.0f} simulated s a real s"
     )
     return 1 if failed else 0
 

@@ -162,6 +162,7 @@ class Process:
 
     def machine_replaced(self, machine: CacheMachine) -> None:
         self.machine = machine
+        self.proposals.answers_missed()
         self.cluster.note(f"{self.name} takes a snapshot at {machine.applied_index}")
 
     def applied(self, settled: list[Settled]) -> None:

@@ -52,7 +52,9 @@ async def _measure(nodes: Cluster, rounds: int) -> Verdict:
         acks += sum(count for count in await asyncio.gather(*writers) if count)
         who = "all" if len(killed) > 1 else killed[0].node_id
         missing += [f"turn {turn} ({who} killed): {found}" for found in await _missing(nodes, acknowledged)]
-    shown = f"{len(victims) * rounds} kills ({rounds} of all at once), {acks} acknowledged writes, {len(missing)} missing"
+    shown = (
+        f"{len(victims) * rounds} kills ({rounds} of all at once), {acks} acknowledged writes, {len(missing)} missing"
+    )
     return Verdict(shown + (f"; {missing[0]}" if missing else ""), not missing, {"acks": acks, "missing": missing[:50]})
 
 

@@ -22,9 +22,13 @@ def run(seconds: float = 60.0) -> Verdict:
     with cluster() as nodes:
         asyncio.run(_fill(nodes))
         time.sleep(SETTLE_S)
-        before = {child.node_id: (_written(nodes, child), _files(child), _cpu_s(nodes, child)) for child in nodes.children}
+        before = {
+            child.node_id: (_written(nodes, child), _files(child), _cpu_s(nodes, child)) for child in nodes.children
+        }
         time.sleep(seconds)
-        after = {child.node_id: (_written(nodes, child), _files(child), _cpu_s(nodes, child)) for child in nodes.children}
+        after = {
+            child.node_id: (_written(nodes, child), _files(child), _cpu_s(nodes, child)) for child in nodes.children
+        }
     percent = {node: round((after[node][2] - before[node][2]) / seconds * 100, 2) for node in before}
     written = {node: after[node][0] - before[node][0] for node in before}
     changed = {node: sorted(name for name, _ in before[node][1] ^ after[node][1]) for node in before}

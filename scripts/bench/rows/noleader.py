@@ -31,7 +31,11 @@ def run(seconds: float = 20.0, pause_s: float = 0.0) -> Verdict:
             found[way] = asyncio.run(_measure(nodes, way, seconds, pause_s))
     worst_ms = max(each["p99_ms"][kind] for each in found.values() for kind in each["p99_ms"])
     bad = [text for each in found.values() for text in each["bad"]]
-    passed = worst_ms <= P99_MS and not bad and all(each["refused"] and each["slow_refusals"] == 0 for each in found.values())
+    passed = (
+        worst_ms <= P99_MS
+        and not bad
+        and all(each["refused"] and each["slow_refusals"] == 0 for each in found.values())
+    )
     shown = "; ".join(
         f"{way}: p99 ms {each['p99_ms']}, {each['refused']} refused (p50 {each['refused_p50_ms']}, p99 {each['refused_p99_ms']} ms)"
         for way, each in found.items()

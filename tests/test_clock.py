@@ -1,0 +1,111 @@
+"""ClusterClock: the log's time outside the log. Time is handed in; nothing here waits."""
+
+from __future__ import annotations
+
+import pytest
+
+from cacheflow.clock import ClusterClock
+
+
+class Machine:
+    """One machine's clocks, in seconds."""
+
+    def __init__(self, wall: float = 1_000_000.0) -> None:
+        self.monotonic = 50.0
+        self.wall = wall
+        self.clock = ClusterClock(lambda: self.monotonic, lambda: self.wall)
+
+    def passes(self, seconds: float) -> None:
+        self.monotonic += seconds
+        self.wall += seconds
+
+
+def test_a_new_cluster_begins_at_its_leaders_wall_clock() -> None:
+    machine = Machine()
+    machine.clock.lead(0)
+    assert machine.clock.now_ms() == 1_000_000_000
+    machine.passes(1.5)
+    assert machine.clock.now_ms() == 1_000_001_500
+
+
+def test_a_wall_clock_that_jumps_moves_nothing() -> None:
+    machine = Machine()
+    machine.clock.lead(0)
+    before = machine.clock.now_ms()
+    for jump in (-7200, 7200, -86400):
+        machine.wall += jump
+        assert machine.clock.now_ms() == before
+    machine.clock.lead(before)
+    assert machine.clock.now_ms() == before
+
+
+def test_a_follower_follows_its_leaders_time_whatever_its_own_wall_clock_says() -> None:
+    machine = Machine(wall=5.0)
+    machine.clock.hear(9_000_000)
+    machine.passes(2)
+    assert machine.clock.now_ms() == 9_002_000
+    machine.clock.hear(9_002_500)
+    assert machine.clock.now_ms() == 9_002_500
+
+
+def test_a_late_message_never_takes_back_what_a_read_has_used() -> None:
+    machine = Machine()
+    machine.clock.hear(10_000)
+    machine.passes(1)
+    used = machine.clock.now_ms()
+    machine.clock.hear(used - 400)
+    assert machine.clock.now_ms() >= used
+    machine.passes(0.1)
+    assert machine.clock.now_ms() >= used
+
+
+def test_an_heir_goes_on_where_the_old_leader_was() -> None:
+    machine = Machine(wall=5.0)
+    machine.clock.hear(9_000_000)
+    machine.passes(3)
+    machine.clock.lead(9_001_000)
+    assert machine.clock.now_ms() == 9_003_000
+    machine.clock.lead(9_500_000)
+    assert machine.clock.now_ms() == 9_500_000, "never before a stamp in its log or a voter's estimate"
+
+
+def test_a_node_that_heard_nobody_takes_the_voters_latest_time_when_its_wall_clock_is_behind() -> None:
+    machine = Machine(wall=5.0)
+    machine.clock.lead(9_000_000)
+    assert machine.clock.now_ms() == 9_000_000
+
+
+def test_a_restart_counts_the_time_it_was_away() -> None:
+    machine = Machine()
+    machine.clock.restore(cluster_ms=70_000, wall_ms=machine.clock.wall_ms() - 4_000)
+    assert machine.clock.known and not machine.clock.heard
+    assert machine.clock.now_ms() == 74_000
+    machine.clock.lead(0)
+    assert machine.clock.now_ms() == 74_000
+
+
+def test_a_wall_clock_set_back_while_it_was_away_does_not_set_the_time_back() -> None:
+    machine = Machine()
+    machine.clock.restore(cluster_ms=70_000, wall_ms=machine.clock.wall_ms() + 3_600_000)
+    assert machine.clock.now_ms() == 70_000
+
+
+def test_the_leaders_first_word_after_a_restart_counts_more_than_the_own_estimate() -> None:
+    machine = Machine()
+    machine.clock.restore(cluster_ms=70_000, wall_ms=machine.clock.wall_ms() - 7_200_000)
+    machine.clock.hear(71_000)
+    assert machine.clock.now_ms() == 71_000
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_stamp_in_the_log_only_moves_it_forward(known: bool) -> None:
+    machine = Machine()
+    if known:
+        machine.clock.hear(10_000)
+        machine.clock.at_least(12_000)
+        assert machine.clock.now_ms() == 12_000
+        machine.clock.at_least(11_000)
+        assert machine.clock.now_ms() == 12_000
+    else:
+        machine.clock.at_least(12_000)
+        assert not machine.clock.known, "an old stamp says nothing of how much time has passed"

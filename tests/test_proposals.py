@@ -1,0 +1,280 @@
+"""Proposals against a leader that is a list: numbering, sending again, deadlines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cacheflow.errors import NoLeader, OutcomeUnknown, Overloaded
+from cacheflow.machine import commands
+from cacheflow.machine.commands import Command, Result
+from cacheflow.machine.machine import CacheMachine
+from cacheflow.proposals import BLOCK_COMMANDS_MAX, PENDING_BYTES_MAX, PENDING_MAX, Proposal, Proposals
+
+NONCE = "this start"
+
+
+class Cluster:
+    """A leader that keeps what it is sent until it is told to apply it, and the time."""
+
+    def __init__(self) -> None:
+        self.machine = CacheMachine()
+        self.machine.apply(1, entry([(0, 0, 0, [commands.members("c", [("me", "i", "h:1", "", True)])])]))
+        self.index = 1
+        self.sent: list[bytes] = []
+        self.takes = True
+        self.now = 100.0
+        self.uses: list[tuple[str, int]] = []
+        self.proposals = Proposals(self, member_id="me", nonce=NONCE, clock=lambda: self.now, uses=self.drain)
+
+    def propose(self, block: bytes) -> bool:
+        if self.takes:
+            self.sent.append(block)
+        return self.takes
+
+    def drain(self) -> list[tuple[str, int]]:
+        uses, self.uses = self.uses, []
+        return uses
+
+    def apply(self, *blocks: bytes) -> None:
+        """Commit these blocks, by default everything that was sent, in one entry."""
+        chosen = list(blocks) if blocks else self.sent
+        if not blocks:
+            self.sent = []
+        self.index += 1
+        self.proposals.applied(self.machine.apply(self.index, commands.encode_entry(1000, chosen)))
+
+    def open(self) -> Cluster:
+        """With a route and a session."""
+        self.proposals.route_changed(True)
+        self.apply()
+        return self
+
+    def blocks(self) -> list[tuple[int, int, int, list[list[Any]]]]:
+        return [commands.decode_block(block) for block in self.sent]
+
+
+def entry(blocks: list[tuple[int, int, int, list[Command]]]) -> bytes:
+    return commands.encode_entry(1, [commands.encode_block(*block) for block in blocks])
+
+
+class Call:
+    """A caller that waits. outcomes: what it was told; never more than one."""
+
+    def __init__(self, cluster: Cluster, *commands_: Command, timeout_s: float = 10.0, size: int = 64) -> None:
+        self.outcomes: list[Any] = []
+        cluster.proposals.add(Proposal(commands_, size, cluster.now + timeout_s, self.outcomes.append))
+        cluster.proposals.flush()
+
+    @property
+    def outcome(self) -> Any:
+        assert len(self.outcomes) == 1
+        return self.outcomes[0]
+
+
+def count(key: str = "n") -> Command:
+    return commands.incr(key, 1, 0)
+
+
+def numbers(results: list[Result]) -> list[int]:
+    assert all(result[0] == commands.OK for result in results)
+    return [result[2] for result in results]
+
+
+def test_a_session_is_opened_before_anything_is_sent() -> None:
+    cluster = Cluster()
+    call = Call(cluster, count())
+    assert cluster.sent == []
+    cluster.proposals.route_changed(True)
+    ((session, _, _, (opening,)),) = cluster.blocks()
+    assert session == 0 and opening == [commands.OPEN_SESSION, "me", NONCE]
+    cluster.apply()
+    ((session, first, lowest, _),) = cluster.blocks()
+    assert session > 0 and (first, lowest) == (1, 1)
+    cluster.apply()
+    assert numbers(call.outcome) == [1]
+    assert cluster.proposals.pending == 0
+
+
+def test_an_opening_that_was_lost_is_sent_again_after_a_while() -> None:
+    cluster = Cluster()
+    cluster.proposals.route_changed(True)
+    cluster.sent.clear()
+    cluster.proposals.expire()
+    assert cluster.sent == []
+    cluster.now += 1.1
+    cluster.proposals.expire()
+    assert len(cluster.sent) == 1
+
+
+def test_the_answer_to_somebody_elses_opening_is_not_taken() -> None:
+    cluster = Cluster()
+    cluster.proposals.route_changed(True)
+    cluster.sent = [commands.encode_block(0, 0, 0, [commands.open_session("other", "other start")])]
+    cluster.apply()
+    call = Call(cluster, count())
+    assert cluster.sent == [] and call.outcomes == []
+
+
+def test_what_waits_together_travels_together_and_is_answered_call_by_call() -> None:
+    cluster = Cluster().open()
+    calls = []
+    for _ in range(3):
+        call = Call.__new__(Call)
+        call.outcomes = []
+        cluster.proposals.add(Proposal([count(), count()], 128, 200.0, call.outcomes.append))
+        calls.append(call)
+    cluster.proposals.flush()
+    ((_, first, _, block),) = cluster.blocks()
+    assert (first, len(block)) == (1, 6)
+    cluster.apply()
+    assert [numbers(call.outcome) for call in calls] == [[1, 2], [3, 4], [5, 6]]
+
+
+def test_a_large_crowd_is_cut_into_blocks() -> None:
+    cluster = Cluster().open()
+    Call(cluster, *[count()] * BLOCK_COMMANDS_MAX)
+    Call(cluster, count())
+    Call(cluster, commands.set_("k", b"x" * 2_000_000, 0), size=2_000_000)
+    Call(cluster, count())
+    assert [len(block[3]) for block in cluster.blocks()] == [BLOCK_COMMANDS_MAX, 1, 1, 1]
+    cluster.apply()
+    assert cluster.proposals.pending == 0
+
+
+def test_what_a_new_leader_may_not_have_is_sent_again_and_applied_once() -> None:
+    cluster = Cluster().open()
+    calls = [Call(cluster, count()) for _ in range(3)]
+    before, cluster.sent = cluster.sent, []
+    cluster.proposals.route_changed(True)
+    ((_, first, lowest, block),) = cluster.blocks()
+    assert (first, lowest, len(block)) == (1, 1, 3)
+    again, cluster.sent = cluster.sent, []
+    # Both ways arrive, the old one partly and later.
+    cluster.apply(before[0])
+    cluster.apply(*again)
+    cluster.apply(before[1], before[2])
+    assert [numbers(call.outcome) for call in calls] == [[1], [2], [3]]
+    assert cluster.machine.lookup("n", 0)[0] == b"3"  # type: ignore[index]
+
+
+def test_nothing_is_sent_without_a_route_and_everything_when_there_is_one() -> None:
+    cluster = Cluster().open()
+    first = Call(cluster, count())
+    cluster.sent.clear()
+    cluster.proposals.route_changed(False)
+    second = Call(cluster, count())
+    assert cluster.sent == []
+    cluster.proposals.route_changed(True)
+    cluster.apply()
+    assert [numbers(call.outcome) for call in (first, second)] == [[1], [2]]
+
+
+def test_what_a_full_link_refused_is_sent_by_the_timer() -> None:
+    cluster = Cluster().open()
+    cluster.takes = False
+    calls = [Call(cluster, count()) for _ in range(2)]
+    cluster.takes = True
+    cluster.proposals.expire()
+    cluster.apply()
+    assert [numbers(call.outcome) for call in calls] == [[1], [2]]
+
+
+def test_a_gap_is_closed_from_the_lowest_unanswered_number() -> None:
+    cluster = Cluster().open()
+    calls = [Call(cluster, count()) for _ in range(3)]
+    del cluster.sent[0]
+    cluster.apply()
+    assert [call.outcomes for call in calls] == [[], [], []]
+    cluster.proposals.expire()
+    cluster.apply()
+    assert [numbers(call.outcome) for call in calls] == [[1], [2], [3]]
+
+
+def test_answers_that_a_snapshot_swallowed_are_asked_for_again() -> None:
+    cluster = Cluster().open()
+    call = Call(cluster, count())
+    cluster.machine.apply(cluster.index + 1, commands.encode_entry(1, cluster.sent))
+    cluster.index += 1
+    cluster.sent = []
+    cluster.proposals.answers_missed()
+    cluster.proposals.expire()
+    cluster.apply()
+    assert numbers(call.outcome) == [1], "answered from the kept result, not applied again"
+
+
+def test_at_its_deadline_an_unsent_call_is_withdrawn_and_a_sent_one_unknown() -> None:
+    cluster = Cluster().open()
+    sent = Call(cluster, count(), timeout_s=5)
+    cluster.proposals.route_changed(False)
+    unsent = Call(cluster, count(), timeout_s=5)
+    cluster.now += 4.9
+    cluster.proposals.expire()
+    assert sent.outcomes == unsent.outcomes == []
+    cluster.now += 0.2
+    cluster.proposals.expire()
+    assert isinstance(sent.outcome, OutcomeUnknown) and isinstance(unsent.outcome, NoLeader)
+    # The sent one keeps its number; what comes later is not mixed up with it.
+    later = Call(cluster, count())
+    cluster.proposals.route_changed(True)
+    cluster.sent = cluster.sent[-2:]
+    cluster.apply()
+    assert numbers(later.outcome) == [2]
+    assert len(sent.outcomes) == 1 and cluster.proposals.pending == 0
+
+
+@pytest.mark.parametrize("has_route", [True, False])
+def test_a_short_deadline_behind_a_long_one_is_kept(has_route: bool) -> None:
+    cluster = Cluster().open()
+    cluster.proposals.route_changed(has_route)
+    long, short = Call(cluster, count(), timeout_s=60), Call(cluster, count(), timeout_s=1)
+    cluster.now += 1.5
+    cluster.proposals.expire()
+    assert long.outcomes == [] and isinstance(short.outcome, OutcomeUnknown if has_route else NoLeader)
+    cluster.now += 60
+    cluster.proposals.expire()
+    assert len(long.outcomes) == 1
+
+
+def test_too_much_at_once_is_refused_and_counted_right_afterwards() -> None:
+    cluster = Cluster().open()
+    assert isinstance(Call(cluster, *[count()] * (PENDING_MAX + 1)).outcome, Overloaded)
+    assert isinstance(Call(cluster, count(), size=PENDING_BYTES_MAX + 1).outcome, Overloaded)
+    assert cluster.proposals.pending == 0
+    call = Call(cluster, count())
+    cluster.apply()
+    assert numbers(call.outcome) == [1]
+
+
+def test_a_closed_session_ends_what_was_sent_as_unknown_and_a_new_one_is_opened() -> None:
+    cluster = Cluster().open()
+    call = Call(cluster, count())
+    pending, cluster.sent = cluster.sent, []
+    cluster.apply(commands.encode_block(0, 0, 0, [commands.open_session("me", "a later start")]))
+    cluster.apply(*pending)
+    assert isinstance(call.outcome, OutcomeUnknown)
+    ((session, _, _, (opening,)),) = cluster.blocks()
+    assert (session, opening[0]) == (0, commands.OPEN_SESSION)
+    cluster.apply()
+    later = Call(cluster, count())
+    cluster.apply()
+    assert numbers(later.outcome) == [1]
+
+
+def test_recency_goes_with_the_next_block() -> None:
+    cluster = Cluster().open()
+    cluster.uses = [("a", 2)]
+    Call(cluster, count())
+    (session, _, _, (body,)), _ = cluster.blocks()
+    assert session == 0 and body[0] == commands.RECENCY and body[1] == [["a", 2]]
+
+
+def test_at_the_end_nobody_waits_and_nobody_begins() -> None:
+    cluster = Cluster().open()
+    sent = Call(cluster, count())
+    cluster.proposals.route_changed(False)
+    unsent = Call(cluster, count())
+    cluster.proposals.close()
+    assert isinstance(sent.outcome, OutcomeUnknown) and isinstance(unsent.outcome, NoLeader)
+    assert isinstance(Call(cluster, count()).outcome, NoLeader)
