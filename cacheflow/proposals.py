@@ -32,6 +32,8 @@ BLOCK_COMMANDS_MAX = 10_000
 BLOCK_BYTES_MAX = 1024 * 1024
 # An opened session that is not answered is asked for again: opening is not numbered, so it may get lost.
 OPEN_AGAIN_S = 1.0
+# The network may lose a message without a new connection; when it was the last one, nobody reports the gap.
+SEND_AGAIN_S = 3.0
 
 
 class Sender(Protocol):
@@ -85,6 +87,9 @@ class Proposals:
         self._resend_due = False
         # The machine has refused a block because one before it is missing.
         self._gap = False
+        # The lowest unanswered number, and since when it is that.
+        self._watched = 0
+        self._watched_at = 0.0
         self._closed = False
         # No deadline is before this.
         self._next_deadline = math.inf
@@ -168,6 +173,12 @@ class Proposals:
         now = self._clock()
         if self._next_deadline <= now:
             self._end_overdue(now)
+        lowest = self._lowest()
+        if not self._sent or lowest != self._watched:
+            self._watched, self._watched_at = lowest, now
+        elif now - self._watched_at >= SEND_AGAIN_S:
+            self._watched_at = now
+            self._gap = True
         if self._gap:
             self._gap = False
             self._resend_due = True

@@ -15,9 +15,7 @@ from cacheflow.errors import InvalidRequest, NotReady, PreconditionFailed
 
 def run(folder: Path, body: Callable[[AsyncReplicatedStore], Awaitable[Any]], **settings: Any) -> Any:
     async def main() -> Any:
-        async with AsyncReplicatedStore(
-            node_id="a", raft_address="127.0.0.1:0", data_dir=folder, **settings
-        ) as cache:
+        async with AsyncReplicatedStore(node_id="a", raft_address="127.0.0.1:0", data_dir=folder, **settings) as cache:
             return await body(cache)
 
     return asyncio.run(main())

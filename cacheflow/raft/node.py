@@ -22,28 +22,18 @@ from cacheflow.machine.settings import Member
 from cacheflow.raft import guards
 from cacheflow.raft.core import ROLE_NAMES, Core
 from cacheflow.raft.elections import Elections
+from cacheflow.raft.following import Following
 from cacheflow.raft.journal import Journal
+from cacheflow.raft.leading import NO_OP, Leading
 from cacheflow.raft.membership import CONFIGURATION, NOBODY, Configuration, Configurations
 from cacheflow.raft.network import Network, Peer
 from cacheflow.raft.reconfiguration import Reconfiguration
-from cacheflow.raft.replication import Progress, Replicator
 from cacheflow.raft.snapshotting import Snapshotting
 
 logger = logging.getLogger(__name__)
 
-REGULAR = b"\x00"
-NO_OP = b"\x01"
 # A node that has much to apply goes on answering: this long at a time.
 APPLY_SLICE_S = 0.010
-# One entry: as large as a batch of large values, far below the frame cap.
-ENTRY_BYTES_MAX = 1024 * 1024
-# Entries on their way to a majority at once. While one is, everything else gathers for the next: under load fewer and
-# larger entries, hence fewer flushes and messages for the same commands, and each entry carries the commit of the last.
-ENTRIES_AHEAD_MAX = 1
-# A member whose answers are older than this is shown as down.
-DOWN_AFTER_MS = 1500
-# The same when it can't be reached either: time enough for a link to be opened again.
-BROKEN_AFTER_MS = 300
 
 
 class Loop(Protocol):
@@ -126,7 +116,6 @@ class RaftNode:
         self._clock = clock
         self._events = events
         self._timing = timing
-        self._initial_settings = initial_settings
         self._core = Core(
             node_id,
             journal,
@@ -136,36 +125,24 @@ class RaftNode:
             random=random,
         )
         self.configurations = Configurations(_applied_configuration(machine, journal), journal.entries(0, None))
-        self.replicator = Replicator(journal, send=network.send, header=self._header)
+        self.leading = Leading(self, self._core, journal, network, clock, initial_settings)
+        self.following = Following(self, self._core, journal, network, clock)
         self.elections = Elections(self, self._core, journal, clock)
         self.reconfiguration = Reconfiguration(self, self._core)
         self.snapshotting = snapshotting
         snapshotting.attach(self, self._core)
         self._handlers: dict[str, Callable[[Peer, dict[str, Any]], None]] = {
-            "append_entries": self._on_append,
-            "append_ack": self._on_append_ack,
-            "propose": self._on_propose,
-            "term": self._on_term,
+            **self.leading.handlers,
+            **self.following.handlers,
             **self.elections.handlers,
             **self.reconfiguration.handlers,
             **snapshotting.handlers,
         }
         self._woken = False
         self._stopped = False
-        self._queue: deque[bytes] = deque()
         self._held: deque[tuple[int, Callable[[], None]]] = deque()
         self._connections: dict[str, int] = {}
-        self._last_stamp_ms = 0
-        self._announced_commit = 0
-        self._tick_index = 0
-        self._configured_term = 0
-        self._down: list[str] = []
-        self._watched_since_ms: dict[str, int] = {}
         self._heard_ms: dict[str, int] = {}
-        self._fresh_marks: deque[tuple[int, int]] = deque(maxlen=64)
-        self._fresh_at_ms = 0
-        self._catch_up_to: int | None = None
-        self._caught_up = False
         self._clock_noted_ms = 0
         self._clock_noted_position = journal.position
 
@@ -178,7 +155,7 @@ class RaftNode:
         entry = CONFIGURATION + commands.encode_entry(0, [block])
         self._core.adopt_term(1)
         self._journal.setCurrentTerm(1, self.node_id)
-        self._append(entry)
+        self.append(entry)
         # There is nobody to wait for.
         self._core.expect_election(0.0)
 
@@ -217,7 +194,7 @@ class RaftNode:
         if self._stopped:
             return
         self._core.tick()
-        self._note_progress()
+        self.following.note_progress()
         self.reconfiguration.proceed()
         route = self._find_route()
         if route != self.route:
@@ -226,21 +203,8 @@ class RaftNode:
                 self.leader_changes += 1
             self.route = route
             self._events.route_changed()
-        if self._may_append():
+        if self.leading.may_append():
             self.wake()
-
-    def _note_progress(self) -> None:
-        """What reads need to know: whether the contents have caught up since the start, and how old they may be."""
-        core = self._core
-        applied = core.last_applied
-        if core.has_settled:
-            self._caught_up = True
-            self._fresh_at_ms = self.replicator.quorum_at_ms(core.voter_ids, self.now_ms())
-            return
-        if not self._caught_up and self._catch_up_to is not None:
-            self._caught_up = applied >= self._catch_up_to
-        while self._fresh_marks and self._fresh_marks[0][0] <= applied:
-            self._fresh_at_ms = max(self._fresh_at_ms, self._fresh_marks.popleft()[1])
 
     def _on_timer(self) -> None:
         if self._stopped:
@@ -248,28 +212,9 @@ class RaftNode:
         self._loop.call_later(self._timing.heartbeat_s, self._on_timer)
         self._note_clock()
         if self._core.is_leader:
-            self._keep_house()
+            self.leading.keep_house()
         self.snapshotting.consider()
         self.wake()
-
-    def _keep_house(self) -> None:
-        """The leader's regular duties: due keys, who is down."""
-        now_ms = self.now_ms()
-        down = []
-        for node_id, progress in self.replicator.progress.items():
-            connected = self._network.is_connected(node_id)
-            # A new leader listens for a while before it calls somebody down whose connection stands.
-            since_ms = self._watched_since_ms.setdefault(node_id, now_ms if connected else 0)
-            silent_ms = now_ms - max(progress.acked_at_ms, since_ms)
-            if silent_ms > (DOWN_AFTER_MS if connected else BROKEN_AFTER_MS):
-                down.append(node_id)
-        self._down = down
-        if not self._core.has_settled:
-            return
-        due_ms = self.machine.next_due_ms()
-        if due_ms is not None and due_ms <= self._clock.now_ms() and self._tick_index <= self._core.last_applied:
-            self._tick_index = self._journal.last_index + 1
-            self._queue.append(commands.encode_block(0, 0, 0, [commands.noop()]))
 
     def _note_clock(self) -> None:
         """Keep a pair (cluster time, wall clock) in the journal, at most once a second and never while nothing happens."""
@@ -288,8 +233,7 @@ class RaftNode:
         if route is None:
             return False
         if route.leader_id == self.node_id:
-            self._queue.append(block)
-            self.wake()
+            self.leading.enqueue(block)
             return True
         return self._network.send(route.leader_id, {"type": "propose", "blocks": [block]})
 
@@ -342,17 +286,18 @@ class RaftNode:
     def may_read(self) -> bool:
         """Whether reads may be answered: this process leads and has applied its no-op, or has applied what its leader
         had committed in its own term. Once true it stays so, for local reads never go back in time."""
-        return self._caught_up and not self.snapshotting.diverged
+        return self.following.caught_up and not self.snapshotting.diverged
 
     def staleness_ms(self) -> int | None:
         """How old the contents may be: None when nothing is known. Any thread."""
-        fresh_at_ms = self._fresh_at_ms
+        fresh_at_ms = self.following.fresh_at_ms
         return max(0, self.now_ms() - fresh_at_ms) if fresh_at_ms else None
 
     def down_ids(self) -> set[str]:
         """Members that do not answer: the leader's view, else this node's own links."""
         if self.route is not None:
-            return set(self._down) - {self.node_id}
+            known = self.leading.down if self._core.is_leader else self.following.down
+            return set(known) - {self.node_id}
         return {
             node_id
             for node_id in self.configurations.latest.members
@@ -368,7 +313,7 @@ class RaftNode:
         """Entries that a member is known to lack; only the leader knows of others."""
         if node_id == self.node_id:
             return max(0, self._core.commit_index - self._core.last_applied)
-        progress = self.replicator.progress.get(node_id) if self._core.is_leader else None
+        progress = self.leading.replicator.progress.get(node_id) if self._core.is_leader else None
         return None if progress is None else max(0, self._journal.last_index - progress.match_index)
 
     def last_seen_ms(self, node_id: str) -> int | None:
@@ -405,43 +350,12 @@ class RaftNode:
         self.reconfiguration.applied(index)
 
     def propose_queued(self) -> None:
-        """Group commit: everything that is queued, one entry."""
-        core = self._core
-        if not core.is_leader:
-            self._queue.clear()
-            return
-        if not self.machine.configured and self._configured_term != core.term:
-            # Before anything else: until then there are no limits.
-            self._configured_term = core.term
-            self._queue.appendleft(
-                commands.encode_block(0, 0, 0, [commands.configure(self._initial_settings, only_if_unset=True)])
-            )
-        if self._may_append():
-            blocks = [self._queue.popleft()]
-            size = len(blocks[0])
-            while self._queue and size + len(self._queue[0]) <= ENTRY_BYTES_MAX:
-                blocks.append(self._queue.popleft())
-                size += len(blocks[-1])
-            self._append(REGULAR + commands.encode_entry(self._stamp(), blocks))
-            self.replicate()
-        elif core.commit_index > self._announced_commit:
-            # Followers wait for it, and so do those who read there.
-            self.replicate(quiet=True)
+        """Once a turn, after applying."""
+        self.leading.propose_queued()
 
-    def _may_append(self) -> bool:
-        core = self._core
-        return (
-            bool(self._queue)
-            and core.is_leader
-            and not self.reconfiguration.handing_over
-            and self._journal.last_index - core.commit_index < ENTRIES_AHEAD_MAX
-        )
-
-    def replicate(self, quiet: bool = False) -> None:
-        """Send entries or heartbeats to every member. quiet: heartbeats need no answer."""
-        if self.failure is None:
-            self._announced_commit = self._core.commit_index
-            self.replicator.replicate(self.replicator.progress, quiet)
+    def replicate(self) -> None:
+        """A heartbeat is due."""
+        self.leading.replicate()
 
     def start_pre_vote(self) -> None:
         """The election timeout passed."""
@@ -453,21 +367,13 @@ class RaftNode:
         return self.failure is None and member is not None and member.voter and member.incarnation == self.incarnation
 
     def before_leading(self) -> None:
-        """Elected: time goes on from the latest estimate, and nothing is known of the followers."""
-        self.replicator.begin(self._others())
-        self._watched_since_ms = {}
-        latest_ms = max(self.machine.now_ms, self.elections.latest_voter_ms)
-        for command, _, _ in self._journal.entries(self._core.last_applied + 1, None):
-            latest_ms = max(latest_ms, _stamp_of(command))
-        self._clock.lead(latest_ms)
-        self._last_stamp_ms = latest_ms
-        self._tick_index = 0
-        self._announced_commit = 0
+        """Elected."""
+        self.leading.begin(self.elections.latest_voter_ms)
 
     def role_changed(self) -> None:
         """Leadership was won or lost."""
         if not self._core.is_leader:
-            self._queue.clear()
+            self.leading.end()
             self.reconfiguration.deposed()
         logger.info("%s in term %d", self.role, self._core.term)
         self.wake()
@@ -500,7 +406,7 @@ class RaftNode:
         """Our connection to a member is open."""
         self._connections[node_id] = self._connections.get(node_id, 0) + 1
         self._core.set_connected(node_id, True)
-        self.replicator.reconnected(node_id)
+        self.leading.replicator.reconnected(node_id)
         self.wake()
 
     def disconnected(self, node_id: str) -> None:
@@ -541,134 +447,15 @@ class RaftNode:
             self._held.popleft()[1]()
         self.wake()
 
-    def _on_append(self, peer: Peer, message: dict[str, Any]) -> None:
-        core = self._core
-        term = guards.natural(message, "term")
-        if term < core.term:
-            self._network.send(peer.node_id, {"type": "term", "term": core.term})
-            return
-        if core.is_leader and term == core.term:
-            raise guards.SafetyViolation(f"{peer.node_id} leads term {term} too")
-        reply: dict[str, Any] = {"type": "append_ack", "at": guards.natural(message, "at"), "clock": self.now_ms()}
-        verdict = guards.check_append(self._journal, core.commit_index, message)
-        if isinstance(verdict, guards.Reject):
-            self.hear_leader(peer, message)
-            reply |= {
-                "term": core.term,
-                "ok": False,
-                "prev": message["prevLogIdx"],
-                "last": verdict.last_index,
-                "conflict_term": verdict.conflict_term,
-                "conflict_index": verdict.conflict_index,
-            }
-            self._network.send(peer.node_id, reply)
-            return
-        core.receive(
-            peer.node_id,
-            {
-                "type": "append_entries",
-                "term": term,
-                "commit_index": verdict.commit_index,
-                "prevLogIdx": verdict.prev_index,
-                "prevLogTerm": verdict.prev_term,
-                "entries": verdict.entries,
-            },
-        )
-        self.elections.leader_heard()
-        self._hear_header(message)
-        self._follow_configuration(verdict)
-        if self._catch_up_to is None and self._journal.term_at(message["commit_index"]) == term:
-            # Only a leader that has committed in its own term knows what is committed (dissertation 6.4).
-            self._catch_up_to = message["commit_index"]
-        if message.get("quiet") is not True:
-            reply |= {"term": core.term, "ok": True, "match": verdict.verified}
-            node_id = peer.node_id
-            self.hold(lambda: self._network.send(node_id, reply))
-
-    def hear_leader(self, peer: Peer, message: dict[str, Any]) -> None:
-        """Follow the sender of a leader's message; PySyncObj takes the term from it and leaves the log alone."""
-        self._core.receive(
-            peer.node_id,
-            {
-                "type": "append_entries",
-                "term": message["term"],
-                "commit_index": 0,
-                "prevLogIdx": self._journal.last_index,
-                "prevLogTerm": self._journal.last_term,
-                "entries": [],
-            },
-        )
-        self.elections.leader_heard()
-
-    def _follow_configuration(self, verdict: guards.Append) -> None:
+    def follow_configuration(self, verdict: guards.Append) -> None:
+        """Entries were dropped and appended: the latest configuration may be another."""
         changed = verdict.truncates and self.configurations.drop_from(verdict.prev_index + 1)
         for command, index, _ in verdict.entries:
             changed = self.configurations.note(command, index) or changed
         if changed:
             self._adopt_configuration()
 
-    def _on_append_ack(self, peer: Peer, message: dict[str, Any]) -> None:
-        term = guards.natural(message, "term")
-        if term > self._core.term:
-            self._core.adopt_term(term)
-            return
-        progress = self.replicator.progress.get(peer.node_id)
-        if not self._core.is_leader or term < self._core.term or progress is None or not self.is_member(peer):
-            return
-        progress.peer_clock_ms = guards.natural(message, "clock")
-        progress.peer_clock_at_ms = self.now_ms()
-        match_index = self.replicator.acknowledged(peer.node_id, message)
-        self._core.acknowledge(peer.node_id, match_index)
-        if match_index is not None:
-            self.replicator.push(peer.node_id)
-
-    def _on_propose(self, peer: Peer, message: dict[str, Any]) -> None:
-        blocks = message.get("blocks")
-        if type(blocks) is not list or any(type(block) is not bytes for block in blocks):
-            raise guards.BadMessage("propose: no blocks")
-        if self._core.is_leader:
-            self._queue.extend(blocks)
-
-    def _on_term(self, peer: Peer, message: dict[str, Any]) -> None:
-        self._core.adopt_term(guards.natural(message, "term"))
-
-    # What travels with each append message -----------------------------------------------------------------------------
-
-    def _header(self, progress: Progress) -> dict[str, Any]:
-        now_ms = self.now_ms()
-        return {
-            "type": "append_entries",
-            "term": self._core.term,
-            "commit_index": self._core.commit_index,
-            "time": self._clock.now_ms(),
-            "at": now_ms,
-            # What lets the follower bound how old its contents are, by its own clock alone.
-            "age": now_ms - self.replicator.quorum_at_ms(self._core.voter_ids, now_ms),
-            "clock": progress.peer_clock_ms,
-            "hold": now_ms - progress.peer_clock_at_ms,
-            "down": self._down,
-            "digest": [self.machine.applied_index, self.machine.digest],
-        }
-
-    def _hear_header(self, message: dict[str, Any]) -> None:
-        self._clock.hear(guards.natural(message, "time"))
-        clock_ms = guards.natural(message, "clock")
-        if clock_ms:
-            mark = clock_ms + guards.natural(message, "hold") - guards.natural(message, "age")
-            self._fresh_marks.append((message["commit_index"], mark))
-        down = message.get("down")
-        if type(down) is list:
-            self._down = [node_id for node_id in down if type(node_id) is str]
-        self.snapshotting.compare_digest(message.get("digest"))
-
     # Configuration and log ----------------------------------------------------------------------------------------------
-
-    def append_configuration(self, configuration: Configuration) -> int:
-        """The leader appends a member table; returns its index."""
-        block = commands.encode_block(0, 0, 0, [configuration.command()])
-        self._append(CONFIGURATION + commands.encode_entry(self._stamp(), [block]))
-        self.replicate()
-        return self._journal.last_index
 
     def restarted_from(self, machine: CacheMachine) -> None:
         """A snapshot took the place of the machine; the journal begins at it."""
@@ -678,7 +465,8 @@ class RaftNode:
         self.configurations.restart_from(_applied_configuration(machine, self._journal), self._journal.entries(0, None))
         self._adopt_configuration()
 
-    def _append(self, command: bytes) -> None:
+    def append(self, command: bytes) -> None:
+        """Append an entry of the current term."""
         index = self._journal.last_index + 1
         self._journal.add(command, index, self._core.term)
         if self.configurations.note(command, index):
@@ -687,22 +475,18 @@ class RaftNode:
     def _adopt_configuration(self) -> None:
         """The latest configuration of the log is in force, committed or not (dissertation 4.1)."""
         latest = self.configurations.latest
-        others = self._others()
+        others = self.others()
         self._core.set_voters([node_id for node_id in latest.voters if node_id != self.node_id])
         self._network.cluster_id = latest.cluster_id
         self._network.set_peers({node_id: latest.members[node_id].raft_address for node_id in others})
-        self.replicator.set_followers(others)
+        self.leading.replicator.set_followers(others)
         if self.may_campaign():
             self._core.postpone_election()
 
-    def _others(self) -> dict[str, str]:
+    def others(self) -> dict[str, str]:
         """The other members' ids, in order, and their incarnations."""
         members = sorted(self.configurations.latest.members.items())
         return {node_id: member.incarnation for node_id, member in members if node_id != self.node_id}
-
-    def _stamp(self) -> int:
-        self._last_stamp_ms = max(self._clock.now_ms(), self._last_stamp_ms)
-        return self._last_stamp_ms
 
     def _find_route(self) -> Route | None:
         leader_id = self._core.leader_id
@@ -713,15 +497,6 @@ class RaftNode:
         if not self._network.is_connected(leader_id):
             return None
         return Route(leader_id, self._core.term, self._connections.get(leader_id, 0))
-
-
-def _stamp_of(command: bytes) -> int:
-    if command[:1] == NO_OP:
-        return 0
-    try:
-        return commands.decode_entry(command[1:])[0]
-    except commands.CodecError:
-        return 0
 
 
 def _applied_configuration(machine: CacheMachine, journal: Journal) -> Configuration:

@@ -89,7 +89,10 @@ class Reconfiguration:
         if type(fields) is not list or len(fields) != 4 or any(type(item) is not str for item in fields):
             raise guards.BadMessage("register: no member")
         node_id = peer.node_id
-        self.register(Member(fields[0], fields[1], fields[2], fields[3], False), lambda outcome, detail: self._answer(node_id, request, outcome, detail))
+        self.register(
+            Member(fields[0], fields[1], fields[2], fields[3], False),
+            lambda outcome, detail: self._answer(node_id, request, outcome, detail),
+        )
 
     def _answer(self, node_id: str, request: int, outcome: str, detail: str) -> None:
         self._node.send(node_id, {"type": "register_reply", "request": request, "outcome": outcome, "detail": detail})
@@ -113,13 +116,13 @@ class Reconfiguration:
             change = self._waiting.popleft()
             proposal = self._decide(latest, change)
             if proposal is not None:
-                change.index = self._node.append_configuration(proposal)
+                change.index = self._node.leading.append_configuration(proposal)
                 change.term = self._core.term
                 self._proposed = change
                 return
         learner = self._ready_learner(latest)
         if learner is not None:
-            self._node.append_configuration(latest.with_member(replace(learner, voter=True)))
+            self._node.leading.append_configuration(latest.with_member(replace(learner, voter=True)))
 
     def applied(self, index: int) -> None:
         """The machine has applied up to ``index``."""
@@ -166,7 +169,7 @@ class Reconfiguration:
             return None
         down = self._node.down_ids()
         for _, member in sorted(latest.members.items()):
-            progress = self._node.replicator.progress.get(member.id)
+            progress = self._node.leading.replicator.progress.get(member.id)
             if not member.voter and progress is not None and member.id not in down:
                 # Within one round of what is committed (4.2.1).
                 if not progress.probing and progress.match_index >= self._core.commit_index:
@@ -202,7 +205,7 @@ class Reconfiguration:
         self.hand_over(heir or None)
 
     def _match_of(self, node_id: str) -> int:
-        progress = self._node.replicator.progress.get(node_id)
+        progress = self._node.leading.replicator.progress.get(node_id)
         return progress.match_index if progress is not None else 0
 
     def _proceed_hand_over(self) -> None:

@@ -119,7 +119,7 @@ class Snapshotting:
         if not self._core.is_leader:
             self._transfers.clear()
             return
-        for node_id, progress in self._node.replicator.progress.items():
+        for node_id, progress in self._node.leading.replicator.progress.items():
             if progress.needs_snapshot:
                 self._serve(node_id)
             else:
@@ -133,18 +133,19 @@ class Snapshotting:
             return
         self._building = True
         digest = self._node.machine.digest_at(index)
-        self._build(index, lambda outcome: self._built(outcome, digest))
+        self._build(index, lambda outcome: self._built(index, outcome, digest))
 
-    def _built(self, outcome: SnapshotMeta | BaseException, own: bytes | None) -> None:
+    def _built(self, index: int, outcome: SnapshotMeta | BaseException, own: bytes | None) -> None:
         self._building = False
+        if self._newest is not None and index <= self._newest.index:
+            # The leader's came meanwhile, and the journal begins there now.
+            return
         if isinstance(outcome, BaseException):
             logger.error("no snapshot could be built: %s", outcome)
             return
         if own is not None and own != outcome.digest:
             logger.error("the snapshot at %d differs from this node's contents and is not used", outcome.index)
             snapshots.discard(self._disk, self._directory, outcome)
-            return
-        if self._newest is not None and outcome.index <= self._newest.index:
             return
         self._newest = outcome
         keep_from = outcome.index
@@ -153,7 +154,7 @@ class Snapshotting:
             down = self._node.down_ids()
             streaming = [
                 progress.match_index
-                for node_id, progress in self._node.replicator.progress.items()
+                for node_id, progress in self._node.leading.replicator.progress.items()
                 if not progress.probing and node_id not in down
             ]
             keep_from = min([keep_from, *streaming])
@@ -234,7 +235,7 @@ class Snapshotting:
         transfer.moved_at_ms = self._node.now_ms()
         if message.get("done") is True:
             self._transfers.pop(peer.node_id)
-            self._node.replicator.installed(peer.node_id, index)
+            self._node.leading.replicator.installed(peer.node_id, index)
             self._core.acknowledge(peer.node_id, index)
             return
         offset = guards.natural(message, "offset")
@@ -246,7 +247,7 @@ class Snapshotting:
 
     def _on_want(self, peer: Peer, message: dict[str, Any]) -> None:
         """A follower's contents differ from ours."""
-        progress = self._node.replicator.progress.get(peer.node_id)
+        progress = self._node.leading.replicator.progress.get(peer.node_id)
         if self._core.is_leader and progress is not None and self._node.is_member(peer):
             progress.needs_snapshot = True
 
@@ -263,7 +264,7 @@ class Snapshotting:
         data = message.get("data")
         if type(data) is not bytes:
             raise guards.BadMessage("snapshot: no data")
-        self._node.hear_leader(peer, message)
+        self._node.following.hear_leader(peer, message)
         node_id = peer.node_id
         if index <= core.commit_index and not self.diverged:
             self._acknowledge(node_id, index, 0, done=True)

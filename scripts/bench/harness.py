@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from cacheflow.launcher import Child, LocalCluster
 
@@ -93,11 +93,11 @@ def cluster(*flags: str, nodes: int = 3, command: Sequence[str] | None = None) -
         yield running
 
 
-def _log() -> Any:
+def _log() -> TextIO:
     if Logs.folder is None:
-        return open(os.devnull, "w")
+        return Path(os.devnull).open("w")
     Logs.folder.mkdir(parents=True, exist_ok=True)
-    return open(Logs.folder / f"{Logs.row}.log", "a", buffering=1)
+    return (Logs.folder / f"{Logs.row}.log").open("a", buffering=1)
 
 
 def machine() -> dict[str, Any]:

@@ -64,6 +64,7 @@ class Connection(asyncio.Protocol):
     async def open(cls, url: str) -> Connection:
         """Raises OSError when nobody listens."""
         parts = urlsplit(url)
+        assert parts.hostname is not None and parts.port is not None
         _, connection = await asyncio.get_running_loop().create_connection(cls, parts.hostname, parts.port)
         return connection
 
@@ -176,7 +177,7 @@ async def pump(
     pause_s: float = 0.0,
     note: Done | None = None,
 ) -> Tally:
-    """Closed loops for ``seconds``, then wait for what is under way. pause_s: between an answer and the next request."""
+    """Closed loops for ``seconds``, then wait for what is under way. pause_s: from an answer to the next request."""
     tally = Tally()
     count = note or tally.note
     loop = asyncio.get_running_loop()

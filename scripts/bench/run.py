@@ -23,7 +23,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from scripts.bench.harness import Logs, OutOfTime, Verdict, machine  # noqa: E402
+from scripts.bench.harness import Logs, OutOfTime, Verdict, machine
 
 ROWS = (
     "rest",

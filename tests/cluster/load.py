@@ -98,9 +98,7 @@ class Load:
     def __init__(self, nodes: Sequence[NodeProcess], clients: int = 2, name: str = "load") -> None:
         self.counter = f"{name}/counter"
         self.writers = [
-            Writer(f"{name}/{node.node_id}/{number}", node, self.counter)
-            for node in nodes
-            for number in range(clients)
+            Writer(f"{name}/{node.node_id}/{number}", node, self.counter) for node in nodes for number in range(clients)
         ]
 
     def __enter__(self) -> Load:
@@ -116,9 +114,7 @@ class Load:
         """Wait until every writer (except those on ``but``) had that many more answers."""
         before = {writer.name: writer.done for writer in self.writers}
         wait_for(
-            lambda: all(
-                writer.node is but or writer.done >= before[writer.name] + steps for writer in self.writers
-            ),
+            lambda: all(writer.node is but or writer.done >= before[writer.name] + steps for writer in self.writers),
             f"every client gets {steps} answers",
         )
 

@@ -242,9 +242,7 @@ class Nodes:
 
     def add(self, flags: Sequence[str] = ()) -> NodeProcess:
         """One more node, which joins through the others; not started. The first one founds."""
-        node = NodeProcess(
-            len(self.all) + 1, self.folder, [*self.flags, *flags], [other.port for other in self.all]
-        )
+        node = NodeProcess(len(self.all) + 1, self.folder, [*self.flags, *flags], [other.port for other in self.all])
         self.all.append(node)
         return node
 
@@ -277,11 +275,11 @@ class Nodes:
     def leader(self) -> NodeProcess:
         """The node that all living nodes call their leader."""
 
-        def find() -> NodeProcess | None:
+        def find() -> list[NodeProcess]:
             named = {node.leader_id() for node in self.all if node.alive}
-            return next((node for node in self.all if node.alive and {node.node_id} == named), None)
+            return [node for node in self.all if node.alive and {node.node_id} == named]
 
-        return wait_for(find, "there is one leader")
+        return wait_for(find, "there is one leader")[0]
 
     def others(self, *but: NodeProcess) -> list[NodeProcess]:
         """The living nodes except ``but``."""

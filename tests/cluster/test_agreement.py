@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import threading
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -113,3 +115,19 @@ def test_leadership_cannot_go_to_a_stranger(trio: Nodes, on_leader: bool) -> Non
     answer = asked.ask("POST", "/cluster/leader", {"id": "nobody"})
     assert answer.status == 400, answer
     assert trio.leader() is leader
+
+
+def test_a_cluster_at_rest_writes_nothing(trio: Nodes) -> None:
+    trio.wait_level()
+
+    def files() -> dict[Path, tuple[int, int]]:
+        found = [path for node in trio.all for path in node.data_dir.iterdir()]
+        return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in found}
+
+    def rests() -> bool:
+        """Nothing is written for a second: ten heartbeats, and longer than clocks are noted apart."""
+        before, began_at = files(), time.monotonic()
+        wait_for(lambda: time.monotonic() - began_at > 1.2)
+        return files() == before
+
+    wait_for(rests, "it comes to rest")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import signal
 import time
+from pathlib import Path
 
+import pytest
 from cluster.load import Load
-from cluster.processes import Nodes, path_of, wait_for
+from cluster.processes import NodeProcess, Nodes, path_of, wait_for
 
 
 def test_a_leader_killed_under_load_costs_a_pause_and_nothing_else(trio: Nodes) -> None:
@@ -27,25 +29,25 @@ def test_a_leader_killed_under_load_costs_a_pause_and_nothing_else(trio: Nodes) 
     trio.wait_level()
 
 
-def test_a_dead_node_is_shown_as_down_within_two_seconds_and_the_living_never_are(trio: Nodes) -> None:
-    for victim in (trio.leader(), trio.others(trio.leader())[0]):
-        survivors = trio.others(victim)
-        victim.kill()
-        killed_at = time.monotonic()
+def only_shows_as_down(dead: NodeProcess, survivors: list[NodeProcess]) -> bool:
+    """Whether every survivor shows the dead node as down; fails when one shows a living node so."""
+    seen = [node.members() for node in survivors]
+    for node in survivors:
+        assert {rows[node.node_id]["status"] for rows in seen} == {"up"}, (node.node_id, seen)
+    return all(rows[dead.node_id]["status"] == "down" for rows in seen)
 
-        def shows_down(node_id: str = victim.node_id, survivors: list[object] = survivors) -> bool:  # type: ignore[assignment]
-            rows = [node.members() for node in survivors]  # type: ignore[attr-defined]
-            for node in survivors:
-                for seen in rows:
-                    assert seen[node.node_id]["status"] == "up", (node.node_id, seen)  # type: ignore[attr-defined]
-            return all(seen[node_id]["status"] == "down" for seen in rows)
 
-        wait_for(shows_down, f"{victim.node_id} is down")
-        assert time.monotonic() - killed_at < 2.0
-        # It stays so, also while a new leader takes over.
-        wait_for(lambda: trio.leader() in survivors and shows_down())  # noqa: B023 - called at once
-        victim.start()
-        trio.wait_whole()
+@pytest.mark.parametrize("leads", [True, False], ids=["the leader", "a follower"])
+def test_a_dead_node_is_shown_as_down_within_two_seconds_and_the_living_never_are(trio: Nodes, leads: bool) -> None:
+    victim = trio.leader() if leads else trio.others(trio.leader())[0]
+    survivors = trio.others(victim)
+    victim.kill()
+    killed_at = time.monotonic()
+    wait_for(lambda: only_shows_as_down(victim, survivors), f"{victim.node_id} is down")
+    assert time.monotonic() - killed_at < 2.0
+    # It stays so, also while a new leader takes over.
+    wait_for(lambda: only_shows_as_down(victim, survivors) and trio.leader() in survivors)
+    assert only_shows_as_down(victim, survivors)
 
 
 def test_all_nodes_killed_at_once_under_load_come_back_with_everything_and_the_right_ttls(trio: Nodes) -> None:
@@ -105,8 +107,10 @@ def test_a_leader_that_stood_still_is_replaced_and_follows_when_it_wakes(trio: N
             stopped_at = time.monotonic()
             # The peers' connections must notice nothing, or everything: long enough for both.
             wait_for(lambda: time.monotonic() - stopped_at > 3, "three seconds passed")
+            assert survivors[0].put("while it stood still", 1).status in (200, 201)
         finally:
             leader.signal(signal.SIGCONT)
+        assert leader.value("while it stood still", "?consistency=linearizable") == 1, "it knows that it does not lead"
         trio.wait_whole()
         load.wait_progress(10)
     assert load.refused(leader) == []
@@ -117,15 +121,26 @@ def test_a_leader_that_stood_still_is_replaced_and_follows_when_it_wakes(trio: N
     trio.wait_level()
 
 
-def test_without_a_majority_writes_wait_and_end_honestly_while_reads_go_on(trio: Nodes) -> None:
-    leader = trio.leader()
-    survivor = trio.others(leader)[0]
-    survivor.put("read me", "anyway")
-    for node in trio.others(survivor):
-        node.kill()
-    wait_for(lambda: not survivor.is_ready(), "the survivor says that there is no leader")
-    assert survivor.value("read me") == "anyway"
-    assert survivor.try_get("/livez").status == 200
-    bounded = survivor.ask("GET", path_of("read me", "?consistency=bounded&max_staleness=0.001"))
-    assert (bounded.status, "retry-after" in bounded.headers) == (503, True)
-    assert {row["status"] for row in survivor.members().values()} == {"up", "down"}
+def test_without_a_majority_reads_go_on_and_writes_say_whether_they_may_have_happened(folder: Path) -> None:
+    with Nodes(3, folder, ["--request-timeout", "1"]) as nodes:
+        nodes.start()
+        leader = nodes.leader()
+        followers = nodes.others(leader)
+        assert leader.put("read me", "anyway").status == 201
+        for node in followers:
+            node.kill()
+        # It leads for two more seconds: this one is sent, and nobody can tell what became of it.
+        assert leader.put("sent", 1).status == 504
+        wait_for(lambda: not leader.is_ready(), "it has noticed that it is alone")
+        refused = leader.put("unsent", 1)
+        assert (refused.status, "retry-after" in refused.headers) == (503, True)
+        assert leader.value("read me") == "anyway"
+        bounded = leader.ask("GET", path_of("read me", "?consistency=bounded&max_staleness=0.1"))
+        assert (bounded.status, "retry-after" in bounded.headers) == (503, True)
+        assert leader.ask("GET", path_of("read me", "?consistency=linearizable")).status == 503
+        assert leader.try_get("/livez").status == 200
+        assert only_shows_as_down(followers[0], [leader]) and only_shows_as_down(followers[1], [leader])
+        followers[0].start()
+        nodes.wait_whole()
+        assert leader.value("unsent", "?consistency=linearizable") is None, "refused is refused"
+        assert leader.put("unsent", 2).status == 201

@@ -1,4 +1,4 @@
-"""Nodes join, lose their memory and come back; strangers stay out. One cluster with a secret, one test after another."""
+"""Nodes join, lose their memory and come back; strangers stay out. One cluster, with a secret, for all tests."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from cluster.load import Load
 from cluster.processes import HOST, NodeProcess, Nodes, wait_for
+
+from cacheflow.launcher import free_ports
 
 SECRET = "a secret of this cluster"
 
@@ -77,8 +79,12 @@ def test_a_node_whose_data_was_deleted_rejoins_under_its_id_and_is_worth_its_vot
 def test_a_fourth_node_is_seen_by_all_and_has_everything_but_no_vote(growing: Nodes) -> None:
     grow_to(growing, 3)
     growing[0].put("written before", "they came")
-    grow_to(growing, 4)
+    if len(growing.all) == 3:
+        growing.add(["--max-items", "7", "--eviction", "lfu"])
+    growing.start()
     growing.wait_level()
+    for node in growing.all:
+        assert node.status()["configuration"] == growing[0].status()["configuration"], "the first node decided"
     assert growing[3].value("written before") == "they came"
     assert growing[3].put("through the fourth", 4).status == 201
     for node in growing.all:
@@ -105,6 +111,17 @@ def test_a_node_in_memory_rejoins_as_a_new_member_after_each_restart(growing: No
         assert forgetful.value("remembered by") == "those with disks"
     assert not forgetful.data_dir.exists()
     assert "node-4" in growing[0].members()
+    growing.wait_level()
+
+
+def test_a_member_that_moved_is_found_at_its_new_address(growing: Nodes) -> None:
+    moved = growing.others(growing.leader())[0]
+    moved.kill()
+    moved.port, moved.raft_port = free_ports(2)
+    moved.start()
+    wait_for(lambda: all(node.members()[moved.node_id]["address"] == moved.address for node in growing.others()))
+    growing.wait_whole()
+    assert moved.put("from", "the new address").status in (200, 201)
     growing.wait_level()
 
 

@@ -34,7 +34,7 @@ def test_a_follower_that_was_down_comes_back_through_a_snapshot(folder: Path) ->
         nodes.wait_whole()
         wait_for(lambda: "took over the leader's snapshot" in absent.output(), "it took the snapshot")
         nodes.wait_level()
-        assert len({node.digest("?full") for node in nodes.all}) == 1
+        wait_for(lambda: len({node.digest("?full") for node in nodes.all}) == 1, "the whole contents are equal")
         assert absent.value(f"large-{WRITES - 1}") == VALUE
 
         # What stands on a snapshot can be stood on again: a restart, and a damage that is found.

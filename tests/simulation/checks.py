@@ -30,8 +30,8 @@ class Checks:
         self._committed: dict[int, tuple[int, bytes]] = {}
         self._digests: dict[int, bytes] = {}
         self.last_committed = 1
-        # Only a node whose contents differ from its leader's may, and a test has to say so.
-        self.may_go_back = False
+        # Processes whose contents a test has damaged: they may differ, and go back to a snapshot.
+        self.damaged: set[str] = set()
 
     def complain(self, what: str) -> None:
         """Raise Violation with the moment."""
@@ -79,7 +79,7 @@ class Checks:
             self.complain(f"{process.name} believes to have applied {last}, the machine {machine.applied_index}")
         if last < before:
             self._cluster.note(f"{process.name} goes back from {before} to {last}")
-            if not self.may_go_back:
+            if process.name not in self.damaged:
                 self.complain(f"{process.name} went back from {before} to {last}")
         first = journal.first_index
         committed = self._committed
@@ -96,7 +96,11 @@ class Checks:
 
     def _compare_digest(self, process: Process, index: int) -> None:
         digest = process.machine.digest_at(index)
-        if digest is not None and self._digests.setdefault(index, digest) != digest:
+        if (
+            digest is not None
+            and process.name not in self.damaged
+            and self._digests.setdefault(index, digest) != digest
+        ):
             self.complain(f"state-machine safety: {process.name} has another digest at {index}")
 
     def logs_match(self) -> None:
@@ -112,7 +116,9 @@ class Checks:
         mine = one.journal.entries(low)[: max(0, high - low + 1)]
         theirs = other.journal.entries(low)[: max(0, high - low + 1)]
         agreed = False
-        for (command, index, term), (their_command, _, their_term) in zip(reversed(mine), reversed(theirs), strict=True):
+        for (command, index, term), (their_command, _, their_term) in zip(
+            reversed(mine), reversed(theirs), strict=True
+        ):
             if term == their_term:
                 agreed = True
                 # The sentinel's command is not kept.
@@ -128,9 +134,11 @@ class Checks:
     @staticmethod
     def _left(process: Process) -> int:
         node = process.node
-        left = len(node._held) + len(node._queue) + process.proposals.pending
+        left = len(node._held) + node.leading.queued + process.proposals.pending
         if node.is_leader:
-            left += sum(len(progress.inflight) + progress.inflight_bytes for progress in node.replicator.progress.values())
+            left += sum(
+                len(progress.inflight) + progress.inflight_bytes for progress in node.leading.replicator.progress.values()
+            )
         return left
 
     def at_the_end(self, journal_bytes: int | None) -> None:

@@ -53,7 +53,14 @@ class Workload:
     """All clients and their histories. pause_s: mean time between one client's calls."""
 
     def __init__(
-        self, cluster: Cluster, random: Random, *, clients: int = 4, pause_s: float = 0.2, registers: int = 5, evicts: bool = False
+        self,
+        cluster: Cluster,
+        random: Random,
+        *,
+        clients: int = 4,
+        pause_s: float = 0.2,
+        registers: int = 5,
+        evicts: bool = False,
     ) -> None:
         self.cluster = cluster
         self.random = random

@@ -89,6 +89,7 @@ class Process:
             host.disk,
             DIRECTORY,
             submit=self.writer.submit,
+            fsync=cluster.fsync,
             segment_bytes=64 * 1024,
             on_durable=lambda: self.node.flushed(),
             on_failure=lambda error: self.node.fail(f"writing failed: {error}"),
@@ -134,7 +135,9 @@ class Process:
         cluster.checks.watch(self)
         self.network.listen()
         if host.founds and not self.node.configurations.latest.members:
-            self.node.found_cluster("cluster", Member(self.me.id, self.me.incarnation, self.me.raft_address, self.me.address, True))
+            self.node.found_cluster(
+                "cluster", Member(self.me.id, self.me.incarnation, self.me.raft_address, self.me.address, True)
+            )
         self.node.start()
         self._join()
         self._on_timer()
@@ -180,14 +183,18 @@ class Process:
         if known is not None and known.incarnation == self.me.incarnation:
             return
         self.loop.call_later(JOIN_AGAIN_S, self._join)
-        others = [host.process for host in self.cluster.hosts if host.process is not None and host.node_id != self.node_id]
+        others = [
+            host.process for host in self.cluster.hosts if host.process is not None and host.node_id != self.node_id
+        ]
         others = [process for process in others if process.node.configurations.latest.members]
         if others and self.cluster.scheduler.now >= self._asked_until:
             self._asked_until = self.cluster.scheduler.now + REGISTER_TIMEOUT_S
             asked = self._random.choice(others)
             wire = self.cluster.wire
             if not asked.loop.paused and not wire.is_cut(self.node_id, asked.node_id):
-                self.cluster.scheduler.at(wire.delay(), asked.node.reconfiguration.register, self.me, self._registered, owner=asked.loop)
+                self.cluster.scheduler.at(
+                    wire.delay(), asked.node.reconfiguration.register, self.me, self._registered, owner=asked.loop
+                )
 
     _asked_until = 0.0
 
@@ -229,10 +236,18 @@ class Cluster:
     """All machines and what lies between them."""
 
     def __init__(
-        self, seed: int, node_count: int, *, settings: dict[str, Any] | None = None, trace: bool = False, wall_skew_s: float = 3600.0
+        self,
+        seed: int,
+        node_count: int,
+        *,
+        settings: dict[str, Any] | None = None,
+        trace: bool = False,
+        wall_skew_s: float = 3600.0,
+        fsync: str = "always",
     ) -> None:
         self.random = Random(seed)
         self.wall_skew_s = wall_skew_s
+        self.fsync = fsync
         self.scheduler = Scheduler()
         self.wire = Wire(self.scheduler, Random(self.random.getrandbits(64)))
         self.settings = settings or {"policy": "lru", "max_items": None, "max_bytes": None, "replicas": node_count - 1}
@@ -295,18 +310,25 @@ class Cluster:
         return self.scheduler.run_until(self.scheduler.now + seconds, until)
 
     def healthy(self) -> bool:
-        """Everybody runs, is a voter and knows the same leader, and has applied the same."""
+        """All is well, everybody has applied everything, and nothing waits for an answer."""
+        leader = self.leader
+        return (
+            leader is not None
+            and self.well(leader.journal.last_index)
+            and all(process.proposals.pending == 0 for process in self.processes)
+        )
+
+    def well(self, index: int) -> bool:
+        """Everybody runs, knows the same leader, may be read and has applied ``index``; enough of them vote."""
         processes = self.processes
         leader = self.leader
         if leader is None or len(processes) != len(self.hosts):
             return False
-        index = leader.journal.last_index
         return all(
-            process.node.last_applied == index
+            process.node.last_applied >= index
             and process.node.route is not None
             and process.node.route.leader_id == leader.node_id
             and process.node.may_read
-            and process.proposals.pending == 0
             for process in processes
         ) and len(leader.node.configurations.latest.voters) == min(len(processes), self.settings["replicas"] + 1)
 
@@ -315,7 +337,13 @@ class Cluster:
 def patched(cluster: Cluster, *, journal_bytes: int | None = None, piece_bytes: int = 4096) -> Iterator[None]:
     """Give PySyncObj the simulation's time and randomness, and an order of its sets that no hash seed changes."""
     module = pysyncobj.syncobj
-    before = (module.monotonicTime, module.random, Node.__hash__, snapshotting.JOURNAL_BYTES_MIN, snapshotting.PIECE_BYTES)
+    before = (
+        module.monotonicTime,
+        module.random,
+        Node.__hash__,
+        snapshotting.JOURNAL_BYTES_MIN,
+        snapshotting.PIECE_BYTES,
+    )
     scheduler = cluster.scheduler
     module.monotonicTime = lambda: scheduler.now
     module.random = Random(cluster.random.getrandbits(64))

@@ -166,7 +166,12 @@ class Way:
         if generation != self._generation or not self.connected:
             return
         receiver = self.receiver
-        if self.held or receiver is None or not receiver.loop.alive or self._wire.is_cut(self.site.node_id, self.node_id):
+        if (
+            self.held
+            or receiver is None
+            or not receiver.loop.alive
+            or self._wire.is_cut(self.site.node_id, self.node_id)
+        ):
             if not self.held:
                 self._held_since = self._wire.scheduler.now
                 self.site.loop.call_later(STALL_S, self._stalled, generation, self._held_since)

@@ -82,7 +82,9 @@ def run(
                 cluster.checks.complain(f"the cluster is not founded after {FOUNDED_WITHIN_S} s")
             started = cluster.scheduler.now
             cluster.lease_slack_s = inf if CLOCK_FAULTS & set(kinds) else LEASE_SLACK_S
-            workload = Workload(cluster, Random(random.getrandbits(64)), evicts=evicts, clients=clients, pause_s=pause_s)
+            workload = Workload(
+                cluster, Random(random.getrandbits(64)), evicts=evicts, clients=clients, pause_s=pause_s
+            )
             faults = Faults(cluster, random, kinds, every_s or random.choice((0.5, 1.5, 4.0))) if kinds else None
             for _ in range(6):
                 cluster.run(seconds / 6)
@@ -117,7 +119,11 @@ def run(
     outcome.sent = cluster.wire.sent
     outcome.elections = len(cluster.checks.leaders)
     if workload is not None:
-        outcome.acknowledged, outcome.unknown, outcome.refused = workload.acknowledged, workload.unknown, workload.refused
+        outcome.acknowledged, outcome.unknown, outcome.refused = (
+            workload.acknowledged,
+            workload.unknown,
+            workload.refused,
+        )
     outcome.real_s = time.perf_counter() - began
     return outcome
 
@@ -125,7 +131,8 @@ def run(
 def _recover(cluster: Cluster, workload: Workload) -> None:
     """Healed: everybody is well again within a bound, with the clients going on."""
     deadline = cluster.scheduler.now + HEALED_WITHIN_S
-    while not cluster.run(0.1, cluster.healthy):
+    committed = cluster.checks.last_committed
+    while not cluster.run(0.1, lambda: cluster.checks.last_committed > committed and cluster.well(committed + 1)):
         if cluster.scheduler.now >= deadline:
             cluster.checks.complain(f"not healed after {HEALED_WITHIN_S} s: {describe(cluster)}")
     since = cluster.scheduler.now
@@ -152,6 +159,6 @@ def describe(cluster: Cluster) -> str:
             f"session {process.proposals._session} may_read {node.may_read} failure {node.failure} "
             f"diverged {process.snapshotting.diverged} voters {node.configurations.latest.voters} "
             f"ways {[way.node_id for way in process.network.ways.values() if way.connected]} "
-            f"progress {node.replicator.progress if node.is_leader else None}"
+            f"progress {node.leading.replicator.progress if node.is_leader else None}"
         )
     return "\n".join(["", *lines])

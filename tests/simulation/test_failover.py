@@ -10,7 +10,7 @@ import pytest
 from simulation.clients import Workload
 from simulation.cluster import Cluster, patched
 
-SEEDS = range(1, 31)
+SEEDS = range(1, 16)
 
 
 def outage(seed: int, nodes: int, fault: Callable[[Cluster], None]) -> float:
@@ -20,11 +20,11 @@ def outage(seed: int, nodes: int, fault: Callable[[Cluster], None]) -> float:
         for host in cluster.hosts:
             cluster.start(host)
         assert cluster.run(5.0, cluster.healthy)
-        workload = Workload(cluster, Random(seed), clients=20, pause_s=0.02)
+        workload = Workload(cluster, Random(seed), clients=10, pause_s=0.05)
         cluster.run(1.0 + seed / 100)
         began = cluster.scheduler.now
         fault(cluster)
-        assert cluster.run(20.0, lambda: workload.answered_at > began + 0.01)
+        assert cluster.run(20.0, lambda: workload.answered_at > began + 0.005)
         return cluster.scheduler.now - began
 
 
@@ -71,7 +71,7 @@ def test_writes_go_on_soon_after(
     assert max(outages) <= longest_s
 
 
-@pytest.mark.parametrize("seed", range(1, 9))
+@pytest.mark.parametrize("seed", range(1, 4))
 def test_a_slow_but_healthy_cluster_keeps_its_leader(seed: int) -> None:
     cluster = Cluster(seed, 3)
     cluster.wire.usual_delay_s = cluster.wire.delay_s = (0.001, 0.05)
@@ -81,10 +81,10 @@ def test_a_slow_but_healthy_cluster_keeps_its_leader(seed: int) -> None:
             cluster.start(host)
         assert cluster.run(10.0, cluster.healthy)
         workload = Workload(cluster, Random(seed), clients=10, pause_s=0.1)
-        cluster.run(60.0)
+        cluster.run(30.0)
         assert len(cluster.checks.leaders) == 1
         assert workload.unknown == workload.refused == 0
-        assert workload.acknowledged > 500
+        assert workload.acknowledged > 200
 
 
 def test_a_cluster_at_rest_writes_nothing() -> None:
@@ -102,3 +102,26 @@ def test_a_cluster_at_rest_writes_nothing() -> None:
         assert [process.journal.position for process in cluster.processes] == positions
         # Ten heartbeats a second to two followers, and their answers.
         assert sum(cluster.wire.sent.values()) - sent <= 60 * 41
+
+
+@pytest.mark.parametrize("fsync", ["interval", "never"])
+@pytest.mark.parametrize("seed", range(1, 6))
+def test_a_follower_that_lost_what_it_had_acknowledged_catches_up(seed: int, fsync: str) -> None:
+    """Without fsync a machine that loses power forgets; the others still have it, and the leader must notice."""
+    cluster = Cluster(seed, 3, fsync=fsync)
+    with patched(cluster):
+        for host in cluster.hosts:
+            cluster.start(host)
+        assert cluster.run(5.0, cluster.healthy)
+        workload = Workload(cluster, Random(seed), clients=10, pause_s=0.05)
+        for _ in range(4):
+            cluster.run(2.3)
+            host = next(process.host for process in cluster.processes if not process.node.is_leader)
+            cluster.crash(host, power=True)
+            cluster.run(0.2)
+            cluster.start(host)
+        cluster.run(2.0)
+        workload.stop()
+        assert cluster.run(10.0, cluster.checks.nothing_left)
+        assert len(cluster.checks.leaders) == 1
+        cluster.checks.at_the_end(None)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from scripts.bench.harness import Verdict, cluster
-from scripts.bench.load import Connection, Reply, Tally, batch, get, open_all, put, request
+from scripts.bench.load import Connection, Tally, batch, get, open_all, put, request
 
 MUST = "digests of three nodes after 100,000 mixed operations with eviction and TTL: equal at an equal index, ?full too"
 LIMIT_S = 500

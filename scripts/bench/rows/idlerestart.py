@@ -69,8 +69,8 @@ async def _measure(nodes: Cluster, idle_s: float) -> dict[str, Any]:
     wrong = max([*map(abs, late_s.values()), *map(abs, early_s.values()), *map(abs, ttl_off_s), 0.0])
     shown = (
         f"idle {idle_s:g} s, leads {leads_after_s:.1f} s later; {len(ttl_off_s)} readings: "
-        f"TTLs off by {min(ttl_off_s, default=0):+.3f} to {max(ttl_off_s, default=0):+.3f} s, "
-        f"last readable {max(late_s.values(), default=0):+.3f} s from the end, first missing {-max(early_s.values(), default=0):+.3f} s"
+        f"TTLs off by {min(ttl_off_s, default=0):+.3f} to {max(ttl_off_s, default=0):+.3f} s, last readable "
+        f"{max(late_s.values(), default=0):+.3f} s, first missing {-max(early_s.values(), default=0):+.3f} s"
     )
     passed = not bad and wrong <= MARGIN_S and bool(late_s)
     return {

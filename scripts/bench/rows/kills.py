@@ -68,7 +68,7 @@ async def _measure(nodes: Cluster, kills: int) -> Verdict:
 
 
 async def _work(client: _Client, serving: asyncio.Event, stopping: asyncio.Event) -> None:
-    """Counter, write, read, linearizable read, in turn, over one connection; a new one once a killed node serves again."""
+    """Counter, write, counter, read, ... over one connection; over a new one once the killed node serves again."""
     counter = request("POST", f"/cache/counter:{client.number}/incr", {"delta": 1, "initial": 0})
     turns = [
         counter,

@@ -18,7 +18,7 @@ KEYS = 2000
 
 
 def run(seconds: float = 60.0) -> Verdict:
-    """Half of the time all nodes share the load, half of it the leader has it alone. Half of the requests are writes."""
+    """Half of the time all nodes share the load, then the leader has it alone. Half of the requests are writes."""
     with cluster() as nodes:
         return asyncio.run(_measure(nodes, seconds / 2))
 

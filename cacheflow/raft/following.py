@@ -1,0 +1,124 @@
+"""What a follower does with its leader's messages, and what it knows from them: time, freshness, who is down.
+
+Not safe for concurrent use: the event loop owns it. ``may_read`` and ``fresh_at_ms`` are plain values that any thread reads.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from cacheflow.raft import guards
+from cacheflow.raft.core import Core
+from cacheflow.raft.journal import Journal
+from cacheflow.raft.network import Network, Peer
+
+if TYPE_CHECKING:
+    from cacheflow.raft.node import Clock, RaftNode
+
+
+class Following:
+    """The follower's side of a node."""
+
+    def __init__(self, node: RaftNode, core: Core, journal: Journal, network: Network, clock: Clock) -> None:
+        # Applied what the leader had committed in its own term, at least once since the start.
+        self.caught_up = False
+        # This process's monotonic milliseconds at which the contents were certainly the newest; 0 is never.
+        self.fresh_at_ms = 0
+        self.down: list[str] = []
+        self._node = node
+        self._core = core
+        self._journal = journal
+        self._network = network
+        self._clock = clock
+        self._catch_up_to: int | None = None
+        self._fresh_marks: deque[tuple[int, int]] = deque(maxlen=64)
+        self.handlers: dict[str, Callable[[Peer, dict[str, Any]], None]] = {
+            "append_entries": self._on_append,
+            "term": self._on_term,
+        }
+
+    def note_progress(self) -> None:
+        """Once a turn: what reads need to know."""
+        core = self._core
+        applied = core.last_applied
+        if core.has_settled:
+            self.caught_up = True
+            self.fresh_at_ms = self._node.leading.replicator.quorum_at_ms(core.voter_ids, self._node.now_ms())
+            return
+        if not self.caught_up and self._catch_up_to is not None:
+            self.caught_up = applied >= self._catch_up_to
+        while self._fresh_marks and self._fresh_marks[0][0] <= applied:
+            self.fresh_at_ms = max(self.fresh_at_ms, self._fresh_marks.popleft()[1])
+
+    def hear_leader(self, peer: Peer, message: dict[str, Any]) -> None:
+        """Follow the sender of a leader's message; PySyncObj takes the term from it and leaves the log alone."""
+        self._hand_over(peer, message["term"], 0, self._journal.last_index, self._journal.last_term, [])
+
+    def _hand_over(
+        self, peer: Peer, term: int, commit_index: int, prev_index: int, prev_term: int, entries: list[guards.Entry]
+    ) -> None:
+        self._core.receive(
+            peer.node_id,
+            {
+                "type": "append_entries",
+                "term": term,
+                "commit_index": commit_index,
+                "prevLogIdx": prev_index,
+                "prevLogTerm": prev_term,
+                "entries": entries,
+            },
+        )
+        self._node.elections.leader_heard()
+
+    def _on_append(self, peer: Peer, message: dict[str, Any]) -> None:
+        core = self._core
+        term = guards.natural(message, "term")
+        if term < core.term:
+            self._network.send(peer.node_id, {"type": "term", "term": core.term})
+            return
+        if core.is_leader and term == core.term:
+            raise guards.SafetyViolation(f"{peer.node_id} leads term {term} too")
+        reply: dict[str, Any] = {
+            "type": "append_ack",
+            "at": guards.natural(message, "at"),
+            "clock": self._node.now_ms(),
+        }
+        verdict = guards.check_append(self._journal, core.commit_index, message)
+        if isinstance(verdict, guards.Reject):
+            self.hear_leader(peer, message)
+            reply |= {
+                "term": core.term,
+                "ok": False,
+                "prev": message["prevLogIdx"],
+                "last": verdict.last_index,
+                "conflict_term": verdict.conflict_term,
+                "conflict_index": verdict.conflict_index,
+            }
+            self._network.send(peer.node_id, reply)
+            return
+        self._hand_over(peer, term, verdict.commit_index, verdict.prev_index, verdict.prev_term, verdict.entries)
+        self._node.follow_configuration(verdict)
+        self._hear_header(message)
+        if self._catch_up_to is None and self._journal.term_at(message["commit_index"]) == term:
+            # Only a leader that has committed in its own term knows what is committed (dissertation 6.4).
+            self._catch_up_to = message["commit_index"]
+        if message.get("quiet") is not True:
+            reply |= {"term": core.term, "ok": True, "match": verdict.verified}
+            node_id = peer.node_id
+            self._node.hold(lambda: self._network.send(node_id, reply))
+
+    def _hear_header(self, message: dict[str, Any]) -> None:
+        self._clock.hear(guards.natural(message, "time"))
+        clock_ms = guards.natural(message, "clock")
+        if clock_ms:
+            mark = clock_ms + guards.natural(message, "hold") - guards.natural(message, "age")
+            self._fresh_marks.append((message["commit_index"], mark))
+        down = message.get("down")
+        if type(down) is list:
+            self.down = [node_id for node_id in down if type(node_id) is str]
+        self._node.snapshotting.compare_digest(message.get("digest"))
+
+    def _on_term(self, peer: Peer, message: dict[str, Any]) -> None:
+        self._core.adopt_term(guards.natural(message, "term"))

@@ -1,0 +1,225 @@
+"""What a leader does once a turn and once a heartbeat: group commit, heartbeats, due keys, who is down.
+
+Everything queued, its own and what was forwarded, becomes **one** entry, stamped with the cluster's time. While an entry is
+on its way to a majority the rest gathers for the next one.
+
+Not safe for concurrent use: the event loop owns it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from cacheflow.machine import commands
+from cacheflow.raft import guards
+from cacheflow.raft.core import Core
+from cacheflow.raft.journal import Journal
+from cacheflow.raft.membership import CONFIGURATION, Configuration
+from cacheflow.raft.network import Network, Peer
+from cacheflow.raft.replication import Progress, Replicator
+
+if TYPE_CHECKING:
+    from cacheflow.raft.node import Clock, RaftNode
+
+REGULAR = b"\x00"
+NO_OP = b"\x01"
+# One entry: as large as a batch of large values, far below the frame cap.
+ENTRY_BYTES_MAX = 1024 * 1024
+# Entries on their way to a majority at once. While one is, everything else gathers for the next: under load fewer and
+# larger entries, hence fewer flushes and messages for the same commands, and each entry carries the commit of the last.
+ENTRIES_AHEAD_MAX = 1
+# A member whose answers are older than this is shown as down; one whose connection broke, much sooner.
+DOWN_AFTER_MS = 1500
+BROKEN_AFTER_MS = 300
+
+
+class Leading:
+    """The leader's side of a node. Everything but ``queue`` is idle on a follower."""
+
+    def __init__(
+        self,
+        node: RaftNode,
+        core: Core,
+        journal: Journal,
+        network: Network,
+        clock: Clock,
+        initial_settings: dict[str, Any],
+    ) -> None:
+        self.replicator = Replicator(journal, send=network.send, header=self._header)
+        self.down: list[str] = []
+        self._node = node
+        self._core = core
+        self._journal = journal
+        self._network = network
+        self._clock = clock
+        self._initial_settings = initial_settings
+        self._queue: deque[bytes] = deque()
+        self._last_stamp_ms = 0
+        self._announced_commit = 0
+        self._tick_index = 0
+        self._configured_term = 0
+        self._watched_since_ms: dict[str, int] = {}
+        self.handlers: dict[str, Callable[[Peer, dict[str, Any]], None]] = {
+            "append_ack": self._on_append_ack,
+            "propose": self._on_propose,
+        }
+
+    # Leadership begins and ends ----------------------------------------------------------------------------------------
+
+    def begin(self, latest_voter_ms: int) -> None:
+        """Elected: time goes on from the latest estimate, and nothing is known of the followers."""
+        others = self._node.others()
+        self.replicator.begin(others)
+        self._watched_since_ms = {}
+        # Until it has listened itself, its links say who is down.
+        self.down = [node_id for node_id in others if not self._network.is_connected(node_id)]
+        latest_ms = max(self._node.machine.now_ms, latest_voter_ms)
+        for command, _, _ in self._journal.entries(self._core.last_applied + 1, None):
+            latest_ms = max(latest_ms, _stamp_of(command))
+        self._clock.lead(latest_ms)
+        self._last_stamp_ms = latest_ms
+        self._tick_index = 0
+        self._announced_commit = 0
+
+    def end(self) -> None:
+        """Deposed: what is queued is sent again by those who wait for it."""
+        self._queue.clear()
+
+    # Proposing ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def queued(self) -> int:
+        """Blocks that wait for their entry."""
+        return len(self._queue)
+
+    def enqueue(self, block: bytes) -> None:
+        """Take one of this node's own blocks."""
+        self._queue.append(block)
+        self._node.wake()
+
+    def may_append(self) -> bool:
+        """Something is queued, and nothing stands in its way."""
+        core = self._core
+        return (
+            bool(self._queue)
+            and core.is_leader
+            and not self._node.reconfiguration.handing_over
+            and self._journal.last_index - core.commit_index < ENTRIES_AHEAD_MAX
+        )
+
+    def propose_queued(self) -> None:
+        """Group commit: everything that is queued, one entry."""
+        core = self._core
+        if not core.is_leader:
+            self._queue.clear()
+            return
+        if not self._node.machine.configured and self._configured_term != core.term:
+            # Before anything else: until then there are no limits.
+            self._configured_term = core.term
+            configure = commands.configure(self._initial_settings, only_if_unset=True)
+            self._queue.appendleft(commands.encode_block(0, 0, 0, [configure]))
+        if self.may_append():
+            blocks = [self._queue.popleft()]
+            size = len(blocks[0])
+            while self._queue and size + len(self._queue[0]) <= ENTRY_BYTES_MAX:
+                blocks.append(self._queue.popleft())
+                size += len(blocks[-1])
+            self._node.append(REGULAR + commands.encode_entry(self._stamp(), blocks))
+            self.replicate()
+        elif core.commit_index > self._announced_commit:
+            # Followers wait for it, and so do those who read there.
+            self.replicate(quiet=True)
+
+    def append_configuration(self, configuration: Configuration) -> int:
+        """Append a member table; returns its index."""
+        block = commands.encode_block(0, 0, 0, [configuration.command()])
+        self._node.append(CONFIGURATION + commands.encode_entry(self._stamp(), [block]))
+        self.replicate()
+        return self._journal.last_index
+
+    def replicate(self, quiet: bool = False) -> None:
+        """Send entries or heartbeats to every member. quiet: heartbeats need no answer."""
+        if self._node.failure is None:
+            self._announced_commit = self._core.commit_index
+            self.replicator.replicate(self.replicator.progress, quiet)
+
+    def _stamp(self) -> int:
+        self._last_stamp_ms = max(self._clock.now_ms(), self._last_stamp_ms)
+        return self._last_stamp_ms
+
+    def _on_propose(self, peer: Peer, message: dict[str, Any]) -> None:
+        blocks = message.get("blocks")
+        if type(blocks) is not list or any(type(block) is not bytes for block in blocks):
+            raise guards.BadMessage("propose: no blocks")
+        if self._core.is_leader:
+            self._queue.extend(blocks)
+
+    def _on_append_ack(self, peer: Peer, message: dict[str, Any]) -> None:
+        core = self._core
+        term = guards.natural(message, "term")
+        if term > core.term:
+            core.adopt_term(term)
+            return
+        progress = self.replicator.progress.get(peer.node_id)
+        if not core.is_leader or term < core.term or progress is None or not self._node.is_member(peer):
+            return
+        progress.peer_clock_ms = guards.natural(message, "clock")
+        progress.peer_clock_at_ms = self._node.now_ms()
+        match_index = self.replicator.acknowledged(peer.node_id, message)
+        core.acknowledge(peer.node_id, match_index)
+        if match_index is not None:
+            self.replicator.push(peer.node_id)
+
+    # Once a heartbeat --------------------------------------------------------------------------------------------------
+
+    def keep_house(self) -> None:
+        """Who is down, and an entry for what is due when nobody writes."""
+        now_ms = self._node.now_ms()
+        down = []
+        for node_id, progress in self.replicator.progress.items():
+            connected = self._network.is_connected(node_id)
+            # A new leader listens for a while before it calls somebody down whose connection stands.
+            since_ms = self._watched_since_ms.setdefault(node_id, now_ms if connected else 0)
+            silent_ms = now_ms - max(progress.acked_at_ms, since_ms)
+            if silent_ms > (DOWN_AFTER_MS if connected else BROKEN_AFTER_MS):
+                down.append(node_id)
+        self.down = down
+        due_ms = self._node.machine.next_due_ms()
+        if (
+            self._core.has_settled
+            and due_ms is not None
+            and due_ms <= self._clock.now_ms()
+            and self._tick_index <= self._core.last_applied
+        ):
+            self._tick_index = self._journal.last_index + 1
+            self._queue.append(commands.encode_block(0, 0, 0, [commands.noop()]))
+
+    def _header(self, progress: Progress) -> dict[str, Any]:
+        """What travels with each append message beside the log's own."""
+        core = self._core
+        machine = self._node.machine
+        now_ms = self._node.now_ms()
+        return {
+            "type": "append_entries",
+            "term": core.term,
+            "commit_index": core.commit_index,
+            "time": self._clock.now_ms(),
+            "at": now_ms,
+            # What lets the follower bound how old its contents are, by its own clock alone.
+            "age": now_ms - self.replicator.quorum_at_ms(core.voter_ids, now_ms),
+            "clock": progress.peer_clock_ms,
+            "hold": now_ms - progress.peer_clock_at_ms,
+            "down": self.down,
+            "digest": [machine.applied_index, machine.digest],
+        }
+
+
+def _stamp_of(command: bytes) -> int:
+    if command[:1] == NO_OP:
+        return 0
+    try:
+        return commands.decode_entry(command[1:])[0]
+    except commands.CodecError:
+        return 0
