@@ -33,6 +33,7 @@ from cacheflow.raft.network import Identity, join_address
 from cacheflow.raft.node import RaftNode, Timing
 from cacheflow.raft.snapshotting import HelperProcess, Snapshotting
 from cacheflow.raft.transport import PeerTransport
+from cacheflow.raft.turn import Turn
 from cacheflow.recency import RecencyBuffer
 
 logger = logging.getLogger(__name__)
@@ -129,6 +130,7 @@ class Engine:
             DataDirectory(config.data_dir, node_id=config.node_id, ephemeral=not config.persistence)
         )
         disk = RealDisk()
+        turn = Turn(loop.call_soon)
         writer = self._stack.enter_context(contextlib.closing(ThreadWriter(loop)))
         background = self._stack.enter_context(contextlib.closing(ThreadWriter(loop, "cacheflow-snapshots")))
         snapshotting = Snapshotting(disk, data.path, run=background.submit, build=HelperProcess(data.path, self._spawn))
@@ -140,7 +142,7 @@ class Engine:
             fsync=config.fsync if config.persistence else "never",
             on_durable=lambda: self.node.flushed(),
             on_failure=lambda error: self.node.fail(f"writing to {data.path} failed: {error}"),
-            defer=writer.defer,
+            defer=turn.defer,
         )
         snapshotting.adopt_journal(journal)
         if journal.clock_pair is not None:
@@ -150,6 +152,7 @@ class Engine:
             (config.host, config.raft_listen_port),
             self._raft_address(),
             read_secret(config.cluster_secret_file, "cluster-secret-file"),
+            defer=turn.defer,
         )
         self.node = RaftNode(
             loop=loop,
@@ -169,6 +172,7 @@ class Engine:
                 "replicas": config.replicas,
             },
             random=random.random,
+            turn=turn,
         )
         self.network.on_message = self.node.receive
         self.network.on_connected = self.node.connected
@@ -260,7 +264,7 @@ class Engine:
         inbox = self._inbox
         while inbox:
             self._proposals.add(inbox.popleft())
-        self._proposals.flush()
+        self.node.run(self._proposals.flush)
 
     def _on_timer(self) -> None:
         self._loop.call_later(EXPIRE_EVERY_S, self._on_timer)

@@ -17,9 +17,16 @@ class Outgoing(Connection):
     """A connection that we opened: we send, the other side listens. The event loop owns it."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, handshake: Handshake, *, handshake_s: float, stall_s: float
+        self,
+        loop: asyncio.AbstractEventLoop,
+        handshake: Handshake,
+        *,
+        handshake_s: float,
+        stall_s: float,
+        defer: Callable[[Callable[[], None]], None],
     ) -> None:
         super().__init__(loop, handshake_s, stall_s)
+        self._defer = defer
         self._handshake = handshake
         # The other side's hello once both have proved what they must, or PeerUnreachable.
         self.answer: asyncio.Future[Hello] = loop.create_future()
@@ -45,7 +52,7 @@ class Outgoing(Connection):
             self.transport.write(encode_frame(reply))
         if self._handshake.done:
             assert self._handshake.remote is not None
-            self.outbox = Outbox(self._loop, self.transport, self._stall_s)
+            self.outbox = Outbox(self._loop, self.transport, self._stall_s, self._defer)
             self.established(0)
             if not self.answer.done():
                 self.answer.set_result(self._handshake.remote)
@@ -76,13 +83,19 @@ class Outgoing(Connection):
 
 
 async def dial(
-    loop: asyncio.AbstractEventLoop, address: str, handshake: Handshake, *, handshake_s: float, stall_s: float
+    loop: asyncio.AbstractEventLoop,
+    address: str,
+    handshake: Handshake,
+    *,
+    handshake_s: float,
+    stall_s: float,
+    defer: Callable[[Callable[[], None]], None],
 ) -> Outgoing:
     """Connect to ``host:port`` and shake hands. Raises PeerUnreachable, PeerRefused.
 
     ``handshake_s`` counts from when the connection stands; put a timeout around the whole.
     """
-    connection = Outgoing(loop, handshake, handshake_s=handshake_s, stall_s=stall_s)
+    connection = Outgoing(loop, handshake, handshake_s=handshake_s, stall_s=stall_s, defer=defer)
     try:
         host, port = split_address(address)
         await loop.create_connection(lambda: connection, host, port)

@@ -166,13 +166,6 @@ class ThreadWriter:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def defer(self, call: Callable[[], None]) -> None:
-        """Run ``call`` after what is ready on the loop now: what one turn of the loop appends is flushed together."""
-        if self._closed:
-            call()
-        else:
-            self._loop.call_soon(call)
-
     def submit(self, work: Callable[[], T], done: Callable[[T | BaseException], None]) -> None:
         """Run ``work`` on the thread, then ``done(result or exception)`` on the loop. Does not block."""
         if self._closed:

@@ -135,7 +135,7 @@ class Journal:
     ) -> Journal:
         """Read the journal in ``directory``, or begin one. Blocks; what it returns is durable.
 
-        defer: runs a call a little later on the loop (``ThreadWriter.defer``), so that what one turn of the loop
+        defer: runs a call a little later on the loop (``Turn.defer``), so that what one turn of the loop
         appends is one flush; by default the first mutation is handed over at once.
         random_bytes: makes the salts of new segments.
         Raises CorruptJournal for a damaged one, ConfigError when the disk refuses.

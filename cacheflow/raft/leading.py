@@ -97,7 +97,6 @@ class Leading:
     def enqueue(self, block: bytes) -> None:
         """Take one of this node's own blocks."""
         self._queue.append(block)
-        self._node.wake()
 
     def may_append(self) -> bool:
         """Something is queued, and nothing stands in its way."""

@@ -29,6 +29,7 @@ from cacheflow.raft.membership import CONFIGURATION, NOBODY, Configuration, Conf
 from cacheflow.raft.network import Network, Peer
 from cacheflow.raft.reconfiguration import Reconfiguration
 from cacheflow.raft.snapshotting import Snapshotting
+from cacheflow.raft.turn import Turn
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +103,7 @@ class RaftNode:
         timing: Timing,
         initial_settings: dict[str, Any],
         random: Callable[[], float],
+        turn: Turn,
     ) -> None:
         self.node_id = node_id
         self.incarnation = incarnation
@@ -138,7 +140,9 @@ class RaftNode:
             **self.reconfiguration.handlers,
             **snapshotting.handlers,
         }
+        self._turn = turn
         self._woken = False
+        self._ticking = False
         self._stopped = False
         self._held: deque[tuple[int, Callable[[], None]]] = deque()
         self._connections: dict[str, int] = {}
@@ -172,10 +176,19 @@ class RaftNode:
         self._stopped = True
 
     def wake(self) -> None:
-        """Tick in this turn of the loop."""
+        """Tick soon: at the end of what ``run`` does, or in the next turn of the loop."""
         if not self._woken and not self._stopped:
             self._woken = True
-            self._loop.call_soon(self._turn)
+            if self._ticking or not self._turn.is_open:
+                self._loop.call_soon(self.run)
+
+    def run(self, work: Callable[[], None] | None = None) -> None:
+        """Do ``work`` and tick, in one turn: what it appends and sends leaves at its end."""
+        self._turn.run(self._tick if work is None else lambda: self._work_and_tick(work))
+
+    def _work_and_tick(self, work: Callable[[], None]) -> None:
+        work()
+        self._tick()
 
     def wake_after(self, seconds: float) -> None:
         """Tick then; the timer's grid is a heartbeat wide."""
@@ -189,10 +202,11 @@ class RaftNode:
             self._core.step_down()
             self.wake()
 
-    def _turn(self) -> None:
-        self._woken = False
+    def _tick(self) -> None:
         if self._stopped:
             return
+        self._woken = False
+        self._ticking = True
         self._core.tick()
         self.following.note_progress()
         self.reconfiguration.proceed()
@@ -205,6 +219,7 @@ class RaftNode:
             self._events.route_changed()
         if self.leading.may_append():
             self.wake()
+        self._ticking = False
 
     def _on_timer(self) -> None:
         if self._stopped:
@@ -234,6 +249,8 @@ class RaftNode:
             return False
         if route.leader_id == self.node_id:
             self.leading.enqueue(block)
+            if not self._ticking:
+                self.wake()
             return True
         return self._network.send(route.leader_id, {"type": "propose", "blocks": [block]})
 
@@ -394,13 +411,17 @@ class RaftNode:
             logger.warning("%s sent a message of unknown type %.40r", peer.node_id, message["type"])
             return
         self._heard_ms[peer.node_id] = self.now_ms()
+        self.run(lambda: self._handle(handler, peer, message))
+
+    def _handle(
+        self, handler: Callable[[Peer, dict[str, Any]], None], peer: Peer, message: dict[str, Any]
+    ) -> None:
         try:
             handler(peer, message)
         except guards.BadMessage as error:
             logger.warning("dropped a message of %s: %s", peer.node_id, error)
         except guards.SafetyViolation as error:
             self.fail(f"{error}. Stop this node, remove its data directory and start it with --seed to rejoin")
-        self.wake()
 
     def connected(self, node_id: str) -> None:
         """Our connection to a member is open."""
@@ -442,10 +463,12 @@ class RaftNode:
 
     def flushed(self) -> None:
         """The journal's durable position moved."""
+        self.run(self._release)
+
+    def _release(self) -> None:
         durable = self._journal.durable_position
         while self._held and self._held[0][0] <= durable:
             self._held.popleft()[1]()
-        self.wake()
 
     def follow_configuration(self, verdict: guards.Append) -> None:
         """Entries were dropped and appended: the latest configuration may be another."""

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 from cacheflow.raft.frames import HEADER
@@ -22,8 +23,15 @@ _ALONE_BYTES: Final = 64 * 1024
 class Outbox:
     """Not safe for concurrent use: the event loop owns it."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport, stall_s: float) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        transport: asyncio.Transport,
+        stall_s: float,
+        defer: Callable[[Callable[[], None]], None],
+    ) -> None:
         self._loop = loop
+        self._defer = defer
         self._transport = transport
         self._stall_s = stall_s
         self._parts: list[bytes] = []
@@ -58,7 +66,7 @@ class Outbox:
             self.flush()
         elif not self._scheduled:
             self._scheduled = True
-            self._loop.call_soon(self._end_of_turn)
+            self._defer(self._end_of_turn)
 
     def flush(self) -> None:
         """Write what was put in."""

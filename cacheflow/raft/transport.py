@@ -59,6 +59,7 @@ class PeerTransport:
     listen: (host, port), port 0 lets the system choose.  advertise_raft_address: host:port where peers reach this
     node; port 0 there means the port that was chosen.  secret: shared by the cluster; None on loopback only.
     random_bytes: for nonces, the epoch and the jitter of retries.
+    defer: makes a call at the end of the node's turn, so that what it sends to a peer leaves in one write; by default soon.
     Raises ConfigError for an address that is none, and for leaving loopback without a secret.
     """
 
@@ -74,6 +75,7 @@ class PeerTransport:
         on_peer_lost: Callable[[str], None] = _ignore,
         *,
         random_bytes: Callable[[int], bytes] = os.urandom,
+        defer: Callable[[Callable[[], None]], None] | None = None,
         frame_bytes_max: int = FRAME_BYTES_MAX,
         backlog_bytes_max: int = BACKLOG_BYTES_MAX,
         handshake_s: float = HANDSHAKE_S,
@@ -105,6 +107,7 @@ class PeerTransport:
         self._frame_bytes_max = frame_bytes_max
         self._backlog_bytes_max = backlog_bytes_max
         self._stall_s = stall_s
+        self._defer = defer
         self._handshakes_max = handshakes_max
         self._strangers_max = strangers_max
         self._peers: dict[str, str] = {}
@@ -209,6 +212,9 @@ class PeerTransport:
         link.send(body)
         return True
 
+    def _soon(self, call: Callable[[], None]) -> None:
+        self.loop.call_soon(call)
+
     def backlog(self, node_id: str) -> int:
         """Bytes that wait in this process for that node; 0 without a connection."""
         link = self._links.get(node_id)
@@ -242,7 +248,14 @@ class PeerTransport:
     async def dial(self, address: str, purpose: str, expected: str | None) -> Outgoing:
         """Open a connection. Raises PeerUnreachable."""
         shake = Handshake(self._hello(purpose), self._secret, dialer=True, expected=expected)
-        connection = await dial(self.loop, address, shake, handshake_s=self.dial_s, stall_s=self._stall_s)
+        connection = await dial(
+            self.loop,
+            address,
+            shake,
+            handshake_s=self.dial_s,
+            stall_s=self._stall_s,
+            defer=self._defer or self._soon,
+        )
         self._track(connection)
         return connection
 

@@ -110,6 +110,18 @@ def machine() -> dict[str, Any]:
     }
 
 
+def machine_cpu_s() -> float:
+    """CPU seconds that anybody used on this machine since it started; what its host took away counts, too."""
+    fields = [int(part) for part in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    return (sum(fields) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK")
+
+
+def process_cpu_s(pid: int) -> float:
+    """CPU seconds that a process used since its start."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def spread(values: Sequence[float], digits: int = 2) -> str:
     """``min / median / max``."""
     ordered = sorted(values)

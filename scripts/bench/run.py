@@ -12,7 +12,6 @@ import argparse
 import importlib
 import inspect
 import json
-import os
 import resource
 import signal
 import sys
@@ -23,7 +22,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from scripts.bench.harness import Logs, OutOfTime, Verdict, machine
+from scripts.bench.harness import Logs, OutOfTime, Verdict, machine, machine_cpu_s
 
 ROWS = (
     "rest",
@@ -82,7 +81,7 @@ def measure(name: str, given: dict[str, str]) -> dict[str, Any]:
     def too_long(signum: int, frame: FrameType | None) -> None:
         raise OutOfTime
 
-    began, busy_s, own_s = time.monotonic(), _busy_s(), _own_s()
+    began, busy_s, own_s = time.monotonic(), machine_cpu_s(), _own_s()
     Logs.row = name
     signal.signal(signal.SIGALRM, too_long)
     signal.alarm(row.LIMIT_S)
@@ -96,7 +95,7 @@ def measure(name: str, given: dict[str, str]) -> dict[str, Any]:
         signal.alarm(0)
     word = {True: "PASS", False: "MISS", None: "SKIP"}[verdict.passed]
     took_s = time.monotonic() - began
-    foreign = max(_busy_s() - busy_s - (_own_s() - own_s), 0.0) / took_s
+    foreign = max(machine_cpu_s() - busy_s - (_own_s() - own_s), 0.0) / took_s
     return {
         "row": name,
         "must": row.MUST,
@@ -106,12 +105,6 @@ def measure(name: str, given: dict[str, str]) -> dict[str, Any]:
         "took_s": round(took_s, 1),
         "cores_used_by_others": round(foreign, 2),
     }
-
-
-def _busy_s() -> float:
-    """CPU seconds that anybody used on this machine since it started, steal included."""
-    fields = [int(part) for part in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
-    return (sum(fields) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK")
 
 
 def _own_s() -> float:

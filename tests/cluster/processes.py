@@ -24,7 +24,7 @@ ROOT = Path(__file__).parent.parent.parent
 HOST = "127.0.0.1"
 # Far more than anything here takes on an idle machine: the tests also run beside others.
 DEADLINE_S = 30.0
-POLL_S = 0.02
+POLL_S = 0.04
 
 # As ``python -m cacheflow``, but the node does not outlive the tests.
 PROGRAM = """

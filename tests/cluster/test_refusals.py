@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster.processes import HOST, NodeProcess
+from cluster.processes import HOST, NodeProcess, wait_for
 
 
 @pytest.fixture
@@ -31,8 +31,7 @@ def refusal(node: NodeProcess) -> str:
 def run_once(node: NodeProcess, keys: int = 20) -> None:
     """Let it found a cluster and write."""
     node.start()
-    while not node.is_ready():
-        assert node.alive, node.output()
+    wait_for(lambda: not node.alive or node.is_ready(), "it is ready")
     for number in range(keys):
         assert node.put(f"key {number}", number).status == 201
 

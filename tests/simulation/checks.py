@@ -137,7 +137,8 @@ class Checks:
         left = len(node._held) + node.leading.queued + process.proposals.pending
         if node.is_leader:
             left += sum(
-                len(progress.inflight) + progress.inflight_bytes for progress in node.leading.replicator.progress.values()
+                len(progress.inflight) + progress.inflight_bytes
+                for progress in node.leading.replicator.progress.values()
             )
         return left
 

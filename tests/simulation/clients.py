@@ -11,12 +11,12 @@ from math import inf
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from simulation import linearizability
+from simulation.linearizability import Operation
+
 from cacheflow.errors import NoLeader, OutcomeUnknown, Overloaded, ReplicationError
 from cacheflow.machine import commands
 from cacheflow.machine.commands import Command, Result
-
-from simulation import linearizability
-from simulation.linearizability import Operation
 
 if TYPE_CHECKING:
     from simulation.cluster import Cluster, Process
@@ -185,7 +185,7 @@ class _Client:
         scheduler = workload.cluster.scheduler
         processes = workload.cluster.processes
         scheduler.at(workload.pause(), self.go_on)
-        if self.waiting is not None and self.waiting.loop.alive or not processes:
+        if (self.waiting is not None and self.waiting.loop.alive) or not processes:
             return
         process = workload.random.choice(processes)
         if not process.loop.paused:
@@ -335,6 +335,7 @@ class _Client:
 
 def _tell(history: list[Operation]) -> str:
     return "\n".join(
-        f"  {operation.began - 1000:.6f} {operation.ended - 1000:.6f} {operation.kind} {operation.argument} -> {operation.result}"
+        f"  {operation.began - 1000:.6f} {operation.ended - 1000:.6f} "
+        f"{operation.kind} {operation.argument} -> {operation.result}"
         for operation in history
     )

@@ -12,6 +12,10 @@ from typing import Any
 
 import pysyncobj.syncobj
 from pysyncobj.node import Node
+from simulation.checks import Checks
+from simulation.network import SimNetwork, Wire
+from simulation.scheduler import ProcessLoop, Scheduler
+from simulation.storage import MachineDisk, SimWriter
 
 from cacheflow.clock import ClusterClock
 from cacheflow.machine import commands
@@ -25,12 +29,8 @@ from cacheflow.raft.network import Identity
 from cacheflow.raft.node import RaftNode, Timing
 from cacheflow.raft.reconfiguration import JOINED, KNOWN
 from cacheflow.raft.snapshots import SnapshotMeta
+from cacheflow.raft.turn import Turn
 from cacheflow.raft.snapshotting import Snapshotting
-
-from simulation.checks import Checks
-from simulation.network import SimNetwork, Wire
-from simulation.scheduler import ProcessLoop, Scheduler
-from simulation.storage import MachineDisk, SimWriter
 
 DIRECTORY = Path("/data")
 WALL_S = 1_700_000_000.0
@@ -83,6 +83,7 @@ class Process:
         self.clock = ClusterClock(self.loop.time, lambda: WALL_S + scheduler.now + host.wall_skew_s)
         self.writer = SimWriter(self.loop, host.disk, random, host.disk_latency_s)
         self.background = SimWriter(self.loop, host.disk, random, host.disk_latency_s)
+        turn = Turn(self.loop.call_soon)
         snapshotting_ = Snapshotting(host.disk, DIRECTORY, run=self.background.submit, build=self._build)
         self.machine = snapshotting_.load()
         journal = self.journal = Journal.open(
@@ -93,7 +94,7 @@ class Process:
             segment_bytes=64 * 1024,
             on_durable=lambda: self.node.flushed(),
             on_failure=lambda error: self.node.fail(f"writing failed: {error}"),
-            defer=self.loop.call_soon,
+            defer=turn.defer,
             random_bytes=random.randbytes,
         )
         snapshotting_.adopt_journal(journal)
@@ -115,6 +116,7 @@ class Process:
             timing=Timing(),
             initial_settings=cluster.settings,
             random=random.random,
+            turn=turn,
         )
         self.snapshotting = snapshotting_
         self.network.on_message = self.node.receive
@@ -347,7 +349,7 @@ def patched(cluster: Cluster, *, journal_bytes: int | None = None, piece_bytes: 
     scheduler = cluster.scheduler
     module.monotonicTime = lambda: scheduler.now
     module.random = Random(cluster.random.getrandbits(64))
-    Node.__hash__ = lambda node: zlib.crc32(node.id.encode())  # type: ignore[method-assign]
+    Node.__hash__ = lambda node: zlib.crc32(node.id.encode())
     if journal_bytes is not None:
         snapshotting.JOURNAL_BYTES_MIN = journal_bytes
         snapshotting.PIECE_BYTES = piece_bytes
@@ -355,4 +357,4 @@ def patched(cluster: Cluster, *, journal_bytes: int | None = None, piece_bytes: 
         yield
     finally:
         (module.monotonicTime, module.random, hash_, snapshotting.JOURNAL_BYTES_MIN, snapshotting.PIECE_BYTES) = before
-        Node.__hash__ = hash_  # type: ignore[method-assign]
+        Node.__hash__ = hash_

@@ -1,7 +1,8 @@
 """A network in memory that delays, loses, cuts one way, and breaks connections.
 
-It behaves as ``PeerTransport`` over TCP does: a node dials whom it wants to send to and whoever dials it, one connection
-a direction; what one process sends to another arrives in order or not at all; different connections overtake each other.
+It behaves as ``PeerTransport`` over TCP does: a node dials whom it wants to send to and whoever dials it, one
+connection a direction; what one process sends to another arrives in order or not at all; different connections overtake
+each other.
 A cut holds messages back, as TCP does: when it heals they arrive late, or their connection breaks.
 """
 
@@ -12,11 +13,10 @@ from random import Random
 from typing import Any
 
 import msgpack
+from simulation.scheduler import ProcessLoop, Scheduler
 
 from cacheflow.raft import messages
 from cacheflow.raft.network import Identity, Message, Peer
-
-from simulation.scheduler import ProcessLoop, Scheduler
 
 # A connection whose bytes nobody takes ends after this, as the transport's does.
 STALL_S = 3.0

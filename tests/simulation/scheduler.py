@@ -1,7 +1,7 @@
 """Virtual time: a heap of things to do, and one event loop per process on top of it.
 
-Nothing here sleeps or looks at a real clock. Events of the same moment run in the order in which they were scheduled, so
-that one seed gives one history.
+Nothing here sleeps or looks at a real clock. Events of the same moment run in the order in which they were scheduled,
+so that one seed gives one history.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Scheduler:
         heappush(self._heap, (self.now + delay, self._sequence, owner, call, args))
 
     def run_until(self, end: float, until: Callable[[], bool] | None = None) -> bool:
-        """Run what is due up to the time ``end``; stops early, and returns True, when ``until`` holds after an event."""
+        """Run what is due up to the time ``end``; stops early, returning True, when ``until`` holds after an event."""
         heap = self._heap
         while heap and heap[0][0] <= end:
             moment, _, owner, call, args = heappop(heap)

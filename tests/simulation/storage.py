@@ -8,7 +8,6 @@ from random import Random
 from typing import Any, TypeVar
 
 from fakes.disk import FakeDisk
-
 from simulation.scheduler import ProcessLoop
 
 T = TypeVar("T")

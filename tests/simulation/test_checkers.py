@@ -11,7 +11,7 @@ from simulation.cluster import Process
 from simulation.runner import run
 
 from cacheflow.machine import commands, machine
-from cacheflow.raft import guards, node, replication
+from cacheflow.raft import guards, replication
 from cacheflow.raft.node import RaftNode
 
 SEEDS_MAX = 200
@@ -40,7 +40,7 @@ def delete_what_stands_behind_prev(patch: pytest.MonkeyPatch) -> None:
             True,
         )
 
-    patch.setattr(node.guards, "check_append", unguarded)
+    patch.setattr(guards, "check_append", unguarded)
 
 
 def apply_a_block_as_often_as_it_comes(patch: pytest.MonkeyPatch) -> None:
@@ -68,7 +68,7 @@ def acknowledge_what_was_not_verified(patch: pytest.MonkeyPatch) -> None:
             )
         return verdict
 
-    patch.setattr(node.guards, "check_append", boastful)
+    patch.setattr(guards, "check_append", boastful)
 
 
 def vote_for_anybody(patch: pytest.MonkeyPatch) -> None:

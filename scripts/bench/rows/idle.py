@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from pathlib import Path
 
 from cacheflow.launcher import Child
-from scripts.bench.harness import Cluster, Verdict, cluster
+from scripts.bench.harness import Cluster, Verdict, cluster, process_cpu_s
 from scripts.bench.load import Connection, put
 
 MUST = "an idle cluster writes nothing to disk and uses < 2 % of a core per node"
@@ -23,11 +22,13 @@ def run(seconds: float = 60.0) -> Verdict:
         asyncio.run(_fill(nodes))
         time.sleep(SETTLE_S)
         before = {
-            child.node_id: (_written(nodes, child), _files(child), _cpu_s(nodes, child)) for child in nodes.children
+            child.node_id: (_written(nodes, child), _files(child), process_cpu_s(nodes.pid(child)))
+            for child in nodes.children
         }
         time.sleep(seconds)
         after = {
-            child.node_id: (_written(nodes, child), _files(child), _cpu_s(nodes, child)) for child in nodes.children
+            child.node_id: (_written(nodes, child), _files(child), process_cpu_s(nodes.pid(child)))
+            for child in nodes.children
         }
     percent = {node: round((after[node][2] - before[node][2]) / seconds * 100, 2) for node in before}
     written = {node: after[node][0] - before[node][0] for node in before}
@@ -54,9 +55,3 @@ def _files(child: Child) -> set[tuple[str, tuple[int, int]]]:
     """Every data file with its length and time of the last change."""
     found = [(path, path.stat()) for path in child.data_dir.rglob("*") if path.is_file()]
     return {(path.name, (stat.st_size, stat.st_mtime_ns)) for path, stat in found}
-
-
-def _cpu_s(nodes: Cluster, child: Child) -> float:
-    """CPU time that the node used since its start."""
-    fields = Path(f"/proc/{nodes.pid(child)}/stat").read_text().rpartition(") ")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,42 @@
+"""Turn: what should happen once at the end of the present turn of the event loop.
+
+A system call costs more than everything else that a node does for an entry, and with other threads in the process each
+one may cost it its place. So what one turn appends is one flush, and what it sends to a peer is one write; and both leave
+at the end of that turn itself, not in another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+class Turn:
+    """Not safe for concurrent use: the event loop owns it."""
+
+    def __init__(self, call_soon: Callable[[Callable[[], None]], Any]) -> None:
+        self.is_open = False
+        self._call_soon = call_soon
+        self._at_end: list[Callable[[], None]] = []
+
+    def defer(self, call: Callable[[], None]) -> None:
+        """Do ``call`` at the end of the turn; soon, when none is open."""
+        if self.is_open:
+            self._at_end.append(call)
+        else:
+            self._call_soon(call)
+
+    def run(self, work: Callable[[], None]) -> None:
+        """Do ``work`` as a turn, or as a part of the one that is open."""
+        if self.is_open:
+            work()
+            return
+        self.is_open = True
+        try:
+            work()
+        finally:
+            while self._at_end:
+                calls, self._at_end = self._at_end, []
+                for call in calls:
+                    call()
+            self.is_open = False
