@@ -101,7 +101,9 @@ class NodeConfig:
     @property
     def raft_listen_port(self) -> int:
         """The port of the peer protocol."""
-        return self.port + 1000 if self.raft_port is None else self.raft_port
+        if self.raft_port is None:
+            return self.port + 1000 if self.port else 0
+        return self.raft_port
 
     @classmethod
     def of(cls, **settings: Any) -> NodeConfig:

@@ -208,7 +208,8 @@ class Leading:
             "at": now_ms,
             # What lets the follower bound how old its contents are, by its own clock alone.
             "age": now_ms - self.replicator.quorum_at_ms(core.voter_ids, now_ms),
-            "clock": progress.peer_clock_ms,
+            # Until its no-op is committed a leader does not know what is: whatever it said would be called fresh.
+            "clock": progress.peer_clock_ms if core.has_settled else 0,
             "hold": now_ms - progress.peer_clock_at_ms,
             "down": self.down,
             "digest": [machine.applied_index, machine.digest],

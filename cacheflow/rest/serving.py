@@ -38,6 +38,7 @@ _QUEUE_WARNING_INTERVAL_S = 60.0
 # A few wait whenever a burst comes in.
 DEPTH_WORTH_A_LINE = 100
 _LOOP_INTERVAL_S = 1
+_GRACE_S = 0.2
 
 
 class HttpServer:
@@ -150,11 +151,14 @@ class HttpServer:
         for server in self._servers:
             # Only the socket: the object still does the housekeeping, and its trigger wakes the loop.
             server.accepting = False
+            server.draining = True
             server.del_channel()
             server.socket.close()
+        # What a client sent before it could know is still answered.
+        closing_s = time.monotonic() + _GRACE_S
         while self._channels() and time.monotonic() < self._draining_until_s:
             for channel in self._channels():
-                if channel.idle:
+                if channel.idle and time.monotonic() > closing_s:
                     channel.will_close = True
             for server in self._servers:
                 server.maintenance(time.time())

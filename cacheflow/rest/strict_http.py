@@ -102,6 +102,13 @@ class OneWriteTask(WSGITask):  # type: ignore[misc]
 
     wrote_header: bool = False
 
+    def build_response_header(self) -> bytes:
+        if self.channel.server.draining:
+            # So that a client with a kept connection opens its next one elsewhere.
+            self.set_close_on_finish()
+        header: bytes = super().build_response_header()
+        return header
+
     def write(self, data: bytes) -> None:
         if self.wrote_header or not data or not self.complete:
             super().write(data)
@@ -188,6 +195,7 @@ class StrictServer(TcpWSGIServer):  # type: ignore[misc]
     """One listening socket."""
 
     channel_class = StrictChannel
+    draining = False
 
     def __init__(
         self, *args: Any, deadline_s: float, refusal_headers: Callable[[], list[tuple[str, str]]], **kwargs: Any

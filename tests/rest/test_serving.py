@@ -215,3 +215,20 @@ def test_a_full_queue_is_told_once_a_minute(caplog: pytest.LogCaptureFixture) ->
 def test_what_is_json_on_the_wire_is_utf_8(server: HttpServer) -> None:
     ask(server.port, "PUT", "/cache/k", json.dumps({"value": "Grüße 🙂"}).encode(), JSON)
     assert "Grüße 🙂".encode() in ask(server.port, "GET", "/cache/k").body
+
+
+def test_a_stopping_server_answers_what_is_sent_and_says_that_it_closes(app: RestApp) -> None:
+    server = HttpServer(app, "127.0.0.1", 0)
+    server.start()
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+        request = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+        connection.sendall(request)
+        assert b"connection: close" not in connection.recv(65536).lower()
+        stopping = threading.Thread(target=server.stop)
+        stopping.start()
+        until(lambda: server._servers[0].draining, "draining")
+        connection.sendall(request)
+        answer = connection.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 200") and b"connection: close" in answer.lower()
+    stopping.join(10)
+    assert not stopping.is_alive()

@@ -6,6 +6,7 @@ dissertation; a read's guarantees and what is left over at the end are ours.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ class Checks:
         self._committed: dict[int, tuple[int, bytes]] = {}
         self._digests: dict[int, bytes] = {}
         self.last_committed = 1
+        # (moment, highest index of a write that was answered by then)
+        self._acknowledged: list[tuple[float, int]] = []
         # Processes whose contents a test has damaged: they may differ, and go back to a snapshot.
         self.damaged: set[str] = set()
 
@@ -102,6 +105,26 @@ class Checks:
             and self._digests.setdefault(index, digest) != digest
         ):
             self.complain(f"state-machine safety: {process.name} has another digest at {index}")
+
+    def acknowledged(self, process: Process) -> None:
+        """A client was told that what this process has just applied took place."""
+        index = process.machine.applied_index
+        if not self._acknowledged or index > self._acknowledged[-1][1]:
+            self._acknowledged.append((self._cluster.scheduler.now, index))
+
+    def bounded_read(self, process: Process) -> None:
+        """A node that says how old its contents are has everything that was acknowledged before that."""
+        staleness_ms = process.node.staleness_ms()
+        if not process.node.may_read or staleness_ms is None:
+            return
+        # Milliseconds were rounded, twice.
+        since = self._cluster.scheduler.now - staleness_ms / 1000 - 0.002
+        position = bisect_left(self._acknowledged, (since, 0))
+        if position and self._acknowledged[position - 1][1] > process.machine.applied_index:
+            self.complain(
+                f"{process.name} has applied {process.machine.applied_index} and says that it is {staleness_ms} ms old; "
+                f"{self._acknowledged[position - 1][1]} was acknowledged before"
+            )
 
     def logs_match(self) -> None:
         """Log matching: equal index and term somewhere, then everything before is equal."""

@@ -323,6 +323,7 @@ class _Client:
                     cluster.checks.complain(f"{what}: {outcome}")
                 workload.acknowledged += 1
                 workload.answered_at = cluster.scheduler.now
+                cluster.checks.acknowledged(process)
                 if told is not None:
                     told(outcome[0])
             if cluster.trace:

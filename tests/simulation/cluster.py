@@ -132,6 +132,7 @@ class Process:
         )
         self.me = Member(host.node_id, host.incarnation, host.address, f"{host.node_id}:8000", False)
         self.checked_index = 0
+        self._events = 0
         self._inbox_woken = False
         self._random = random
         cluster.checks.watch(self)
@@ -224,6 +225,9 @@ class Process:
         self.loop.call_later(self._random.uniform(0.01, 0.5), build)
 
     def _after(self) -> None:
+        self._events += 1
+        if self._events % 4 == 0:
+            self.cluster.checks.bounded_read(self)
         if self.node.last_applied != self.checked_index:
             self.cluster.checks.applied(self)
 
