@@ -129,7 +129,7 @@ class Elections:
         if message.get("granted") is not True:
             core.adopt_term(current)
             return
-        if core.is_leader or core.role == CANDIDATE and term <= core.term:
+        if core.is_leader or (core.role == CANDIDATE and term <= core.term):
             return
         if term == self._pre_vote_term == core.term + 1 and self._node.is_voter(peer):
             self._pre_votes.add(peer.node_id)

@@ -413,9 +413,7 @@ class RaftNode:
         self._heard_ms[peer.node_id] = self.now_ms()
         self.run(lambda: self._handle(handler, peer, message))
 
-    def _handle(
-        self, handler: Callable[[Peer, dict[str, Any]], None], peer: Peer, message: dict[str, Any]
-    ) -> None:
+    def _handle(self, handler: Callable[[Peer, dict[str, Any]], None], peer: Peer, message: dict[str, Any]) -> None:
         try:
             handler(peer, message)
         except guards.BadMessage as error:

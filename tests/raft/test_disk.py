@@ -14,6 +14,7 @@ from fakes.journals import fill
 
 from cacheflow.raft.disk import RealDisk, ThreadWriter
 from cacheflow.raft.journal import Journal
+from cacheflow.raft.turn import Turn
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -123,7 +124,9 @@ def test_closing_the_writer_drains_the_journal(loop_closed: bool, tmp_path: Path
     writer = ThreadWriter(loop)
 
     async def append() -> Journal:
-        journal = Journal.open(RealDisk(), tmp_path, submit=writer.submit, defer=asyncio.get_running_loop().call_soon)
+        journal = Journal.open(
+            RealDisk(), tmp_path, submit=writer.submit, defer=Turn(asyncio.get_running_loop().call_soon).defer
+        )
         fill(journal, 100)
         await asyncio.sleep(0)
         fill(journal, 200)
@@ -153,7 +156,13 @@ def test_a_turn_of_the_loop_is_one_flush(tmp_path: Path) -> None:
         disk = Counting()
         writer = ThreadWriter(asyncio.get_running_loop())
         durable = asyncio.Event()
-        journal = Journal.open(disk, tmp_path, submit=writer.submit, defer=asyncio.get_running_loop().call_soon, on_durable=durable.set)
+        journal = Journal.open(
+            disk,
+            tmp_path,
+            submit=writer.submit,
+            defer=Turn(asyncio.get_running_loop().call_soon).defer,
+            on_durable=durable.set,
+        )
         before = disk.syncs
         fill(journal, 500)
         await asyncio.wait_for(durable.wait(), 5)

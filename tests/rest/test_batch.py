@@ -9,7 +9,6 @@ import pytest
 from rest.client import Client
 from rest.fake_store import FakeStore
 
-from cacheflow.machine import commands
 from cacheflow.rest import batch as batch_module
 
 

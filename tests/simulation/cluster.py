@@ -29,8 +29,8 @@ from cacheflow.raft.network import Identity
 from cacheflow.raft.node import RaftNode, Timing
 from cacheflow.raft.reconfiguration import JOINED, KNOWN
 from cacheflow.raft.snapshots import SnapshotMeta
-from cacheflow.raft.turn import Turn
 from cacheflow.raft.snapshotting import Snapshotting
+from cacheflow.raft.turn import Turn
 
 DIRECTORY = Path("/data")
 WALL_S = 1_700_000_000.0
