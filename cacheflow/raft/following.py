@@ -52,6 +52,12 @@ class Following:
         while self._fresh_marks and self._fresh_marks[0][0] <= applied:
             self.fresh_at_ms = max(self.fresh_at_ms, self._fresh_marks.popleft()[1])
 
+    def goes_back(self) -> None:
+        """The contents were wrong and an older snapshot takes their place: no read until this node is where it was."""
+        self._catch_up_to = max(self._catch_up_to or 0, self._core.last_applied)
+        self.caught_up = False
+        self.fresh_at_ms = 0
+
     def hear_leader(self, peer: Peer, message: dict[str, Any]) -> None:
         """Follow the sender of a leader's message; PySyncObj takes the term from it and leaves the log alone."""
         self._hand_over(peer, message["term"], 0, self._journal.last_index, self._journal.last_term, [])

@@ -480,6 +480,8 @@ class RaftNode:
 
     def restarted_from(self, machine: CacheMachine) -> None:
         """A snapshot took the place of the machine; the journal begins at it."""
+        if machine.applied_index < self._core.last_applied:
+            self.following.goes_back()
         self.machine = machine
         self._events.machine_replaced(machine)
         self._core.restart_at(machine.applied_index)
