@@ -130,7 +130,7 @@ class Engine:
             DataDirectory(config.data_dir, node_id=config.node_id, ephemeral=not config.persistence)
         )
         disk = RealDisk()
-        turn = Turn(loop.call_soon)
+        turn = self._turn = Turn(loop.call_soon)
         writer = self._stack.enter_context(contextlib.closing(ThreadWriter(loop)))
         background = self._stack.enter_context(contextlib.closing(ThreadWriter(loop, "cacheflow-snapshots")))
         snapshotting = Snapshotting(disk, data.path, run=background.submit, build=HelperProcess(data.path, self._spawn))
@@ -222,12 +222,20 @@ class Engine:
         size = sum([len(command[2]) if command[0] == commands.SET else 64 for command in commands_])
         deadline = time.monotonic() + (self.config.request_timeout_s if timeout_s is None else timeout_s)
         self._inbox.append(Proposal(commands_, size, deadline, done))
-        self._wake()
+        # While a block is on its way the loop looks into the inbox by itself once it is answered: no system call here.
+        # (First append, then look; the loop looks in the other order.)
+        if not self._proposals.on_its_way:
+            self._wake()
+
+    def release(self, answered: threading.Lock) -> None:
+        """Wake the thread that waits for ``answered``, once this turn has sent what it has to send. On the loop."""
+        self._turn.defer_last(answered.release)
 
     def barrier(self, done: Done) -> None:
         """``done`` once everything acknowledged before is applied here: one entry for all who wait in this turn. Any thread."""
         self._barriers.append(done)
-        self._wake()
+        if not self._proposals.on_its_way:
+            self._wake()
 
     def _wake(self) -> None:
         if not self._inbox_woken:
@@ -251,6 +259,10 @@ class Engine:
 
     def _take_inbox(self) -> None:
         self._inbox_woken = False
+        self._empty_inbox()
+        self.node.run(self._proposals.flush)
+
+    def _empty_inbox(self) -> None:
         if self._barriers:
             # One by one: a thread may be adding another.
             waiting = [self._barriers.popleft() for _ in range(len(self._barriers))]
@@ -264,10 +276,10 @@ class Engine:
         inbox = self._inbox
         while inbox:
             self._proposals.add(inbox.popleft())
-        self.node.run(self._proposals.flush)
 
     def _on_timer(self) -> None:
         self._loop.call_later(EXPIRE_EVERY_S, self._on_timer)
+        self._empty_inbox()
         self._proposals.expire()
         now = self._loop.time()
         if len(self.uses) and now - self._uses_sent_at >= USES_EVERY_S and self._fill() >= NEARLY_FULL:
@@ -287,6 +299,9 @@ class Engine:
     def applied(self, settled: list[Settled]) -> None:
         """The machine has answered. (Called by the node.)"""
         self._proposals.applied(settled)
+        if not self._proposals.on_its_way and (self._inbox or self._barriers):
+            self._empty_inbox()
+            self._proposals.flush()
 
     def route_changed(self) -> None:
         """The way to the leader is another. (Called by the node.)"""

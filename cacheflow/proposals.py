@@ -99,6 +99,11 @@ class Proposals:
         """Commands without an answer."""
         return self._pending_commands
 
+    @property
+    def on_its_way(self) -> bool:
+        """A block was sent and is not answered: what is added waits for that. Any thread may ask."""
+        return bool(self._sent)
+
     def add(self, proposal: Proposal) -> None:
         """Take a call's commands; ``flush`` sends them."""
         if self._closed:
@@ -115,7 +120,7 @@ class Proposals:
         self._unsent.append(proposal)
 
     def flush(self) -> None:
-        """Send what was added, in as few blocks as the caps allow."""
+        """Send what was added: one block at a time, so that under load everything gathers for the next one."""
         if not self._has_route:
             return
         if not self._session:
@@ -123,26 +128,23 @@ class Proposals:
             return
         if self._resend_due:
             self._resend()
-        if not self._unsent:
+        if self._sent or not self._unsent:
             return
         uses = self._uses()
         if uses:
             self.send_uses(uses)
-        while self._unsent:
-            block: list[Command] = []
-            size = 0
-            first = self._next_number
-            while self._unsent and len(block) < BLOCK_COMMANDS_MAX and size < BLOCK_BYTES_MAX:
-                proposal = self._unsent.popleft()
-                proposal.first = self._next_number
-                self._next_number += len(proposal.commands)
-                self._sent.append(proposal)
-                block.extend(proposal.commands)
-                size += proposal.size
-            if not self._send(first, block):
-                # The route is broken or full: it will change, or the timer tries again.
-                self._resend_due = True
-                return
+        block: list[Command] = []
+        size = 0
+        first = self._next_number
+        while self._unsent and len(block) < BLOCK_COMMANDS_MAX and size < BLOCK_BYTES_MAX:
+            proposal = self._unsent.popleft()
+            proposal.first = self._next_number
+            self._next_number += len(proposal.commands)
+            self._sent.append(proposal)
+            block.extend(proposal.commands)
+            size += proposal.size
+        # When the route is broken or full it will change, or the timer tries again.
+        self._resend_due = not self._send(first, block)
 
     def send_uses(self, uses: list[tuple[str, int]]) -> None:
         """Recency, unnumbered: lost when the way is."""
@@ -167,6 +169,8 @@ class Proposals:
                     self._look_for_session(results)
             elif session == self._session:
                 self._settle(first, results)
+        if not self._sent and self._unsent:
+            self.flush()
 
     def expire(self) -> None:
         """Once in a while: end what is past its deadline, and send again what was refused a place."""

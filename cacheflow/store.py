@@ -180,10 +180,11 @@ class ReplicatedStore(MutableMapping[str, Any]):
         # A bare lock wakes the waiting thread in one step; an Event or a Future takes several.
         answered = threading.Lock()
         answered.acquire()
+        release = self._engine.release
 
         def done(result: list[Result] | ReplicationError) -> None:
             outcome.append(result)
-            answered.release()
+            release(answered)
 
         self._wait(lambda: self._engine.submit(commands_, done, timeout_s), answered, timeout_s)
         return _unwrap(outcome)

@@ -142,6 +142,8 @@ class RaftNode:
         }
         self._turn = turn
         self._woken = False
+        # A tick follows in this turn; one is under way.
+        self._tick_ahead = False
         self._ticking = False
         self._stopped = False
         self._held: deque[tuple[int, Callable[[], None]]] = deque()
@@ -179,14 +181,20 @@ class RaftNode:
         """Tick soon: at the end of what ``run`` does, or in the next turn of the loop."""
         if not self._woken and not self._stopped:
             self._woken = True
-            if self._ticking or not self._turn.is_open:
+            if not self._tick_ahead:
                 self._loop.call_soon(self.run)
 
     def run(self, work: Callable[[], None] | None = None) -> None:
         """Do ``work`` and tick, in one turn: what it appends and sends leaves at its end."""
-        self._turn.run(self._tick if work is None else lambda: self._work_and_tick(work))
+        if self._turn.is_open:
+            if work is not None:
+                work()
+            self.wake()
+        else:
+            self._turn.run(self._tick if work is None else lambda: self._work_and_tick(work))
 
     def _work_and_tick(self, work: Callable[[], None]) -> None:
+        self._tick_ahead = True
         work()
         self._tick()
 
@@ -203,6 +211,7 @@ class RaftNode:
             self.wake()
 
     def _tick(self) -> None:
+        self._tick_ahead = False
         if self._stopped:
             return
         self._woken = False

@@ -257,7 +257,7 @@ class SegmentWriter:
                 sync = sync or kind == VOTE
                 trimmed = trimmed or kind == TRIM
                 begun_anew = begun_anew or kind == START
-        self._write(buffer)
+        self._write(buffer, sync)
         if trimmed and self._offset - self._begin > self._segment_bytes // 4:
             self._roll(0)  # what is in this segment can go with the next trim
         if trimmed or begun_anew:
@@ -294,13 +294,19 @@ class SegmentWriter:
             self._disk.close(self._handle)
             self._handle = -1
 
-    def _write(self, pieces: list[bytes]) -> None:
+    def _write(self, pieces: list[bytes], sync: bool = False) -> None:
+        """sync: flushed at once when nothing before it waits for a flush; otherwise ``_sync`` is still due."""
         if pieces:
             data = b"".join(pieces)
-            self._disk.write(self._handle, self._offset, data)
-            self._offset += len(data)
-            self._dirty = True
             self._vouched = False
+            if sync and self._synced == self._offset:
+                self._disk.write_durably(self._handle, self._offset, data)
+                self._offset += len(data)
+                self._synced = self._offset
+            else:
+                self._disk.write(self._handle, self._offset, data)
+                self._offset += len(data)
+                self._dirty = True
 
     def _sync(self) -> None:
         if self._synced != self._offset:

@@ -18,6 +18,7 @@ class Turn:
         self.is_open = False
         self._call_soon = call_soon
         self._at_end: list[Callable[[], None]] = []
+        self._last: list[Callable[[], None]] = []
 
     def defer(self, call: Callable[[], None]) -> None:
         """Do ``call`` at the end of the turn; soon, when none is open."""
@@ -25,6 +26,13 @@ class Turn:
             self._at_end.append(call)
         else:
             self._call_soon(call)
+
+    def defer_last(self, call: Callable[[], None]) -> None:
+        """As ``defer``, after everything else: for what wakes a thread, which would take the interpreter from this one."""
+        if self.is_open:
+            self._last.append(call)
+        else:
+            call()
 
     def run(self, work: Callable[[], None]) -> None:
         """Do ``work`` as a turn, or as a part of the one that is open."""
@@ -40,3 +48,6 @@ class Turn:
                 for call in calls:
                     call()
             self.is_open = False
+            calls, self._last = self._last, []
+            for call in calls:
+                call()

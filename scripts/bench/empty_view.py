@@ -8,12 +8,10 @@ from flask import Flask
 
 from cacheflow.config import NodeConfig
 from cacheflow.rest import HttpServer, RestConfig
-from cacheflow.server import SWITCH_INTERVAL_S
 
 
 def main() -> None:
     """Serve until stdin ends, as it does when the parent is gone."""
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
     app = Flask("empty")
     app.add_url_rule("/empty", view_func=lambda: "", methods=["GET", "PUT"])
     rest = RestConfig(token=None)

@@ -139,6 +139,10 @@ class FakeDisk:
         self._touch(file, offset, end)
         file.data[offset:end] = data
 
+    def write_durably(self, handle: int, offset: int, data: bytes) -> None:
+        self.write(handle, offset, data)
+        self.sync(handle)
+
     def sync(self, handle: int) -> None:
         self._count("sync")
         file = self._file(handle)
