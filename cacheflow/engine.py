@@ -184,6 +184,8 @@ class Engine:
             nonce=os.urandom(8).hex(),
             clock=time.monotonic,
             uses=self.uses.drain,
+            later=loop.call_later,
+            collect=self._take_inbox,
         )
         await self.network.start()
         self._stack.callback(journal.close)
@@ -222,7 +224,7 @@ class Engine:
         size = sum([len(command[2]) if command[0] == commands.SET else 64 for command in commands_])
         deadline = time.monotonic() + (self.config.request_timeout_s if timeout_s is None else timeout_s)
         self._inbox.append(Proposal(commands_, size, deadline, done))
-        # While a block is on its way the loop looks into the inbox by itself once it is answered: no system call here.
+        # While a block is on its way the loop looks into the inbox by itself afterwards: no system call here.
         # (First append, then look; the loop looks in the other order.)
         if not self._proposals.on_its_way:
             self._wake()

@@ -30,6 +30,10 @@ PENDING_BYTES_MAX = 64 * 1024 * 1024
 # One block: a large batch of small commands travels in one piece.
 BLOCK_COMMANDS_MAX = 10_000
 BLOCK_BYTES_MAX = 1024 * 1024
+# Many at once come again at once: after a block of so many commands the next one waits a moment for company, because the
+# flushes and messages of an entry cost more than the commands in it (PostgreSQL's commit_siblings and commit_delay).
+GATHER_FROM = 4
+GATHER_S = 0.0005
 # An opened session that is not answered is asked for again: opening is not numbered, so it may get lost.
 OPEN_AGAIN_S = 1.0
 # The network may lose a message without a new connection; when it was the last one, nobody reports the gap.
@@ -59,7 +63,8 @@ class Proposal:
 class Proposals:
     """One process's session and what is pending in it.
 
-    clock: monotonic seconds.  uses: drains the recency buffer, to go with the next block.
+    clock: monotonic seconds.  uses: drains the recency buffer, to go with the next block.  later: the loop's call_later.
+    collect: adds what waits outside and flushes; by default there is nothing outside.
     """
 
     def __init__(
@@ -70,12 +75,18 @@ class Proposals:
         nonce: str,
         clock: Callable[[], float],
         uses: Callable[[], list[tuple[str, int]]],
+        later: Callable[[float, Callable[[], None]], object],
+        collect: Callable[[], None] | None = None,
     ) -> None:
         self._sender = sender
         self._member_id = member_id
         self._nonce = nonce
         self._clock = clock
         self._uses = uses
+        self._later = later
+        self._collect = collect or self.flush
+        self._gathering = False
+        self._block_size = 0
         self._session = 0
         self._open_sent_at: float | None = None
         self._has_route = False
@@ -101,8 +112,8 @@ class Proposals:
 
     @property
     def on_its_way(self) -> bool:
-        """A block was sent and is not answered: what is added waits for that. Any thread may ask."""
-        return bool(self._sent)
+        """What is added waits: a block is not answered, or the next one gathers. Any thread may ask."""
+        return bool(self._sent) or self._gathering
 
     def add(self, proposal: Proposal) -> None:
         """Take a call's commands; ``flush`` sends them."""
@@ -128,7 +139,7 @@ class Proposals:
             return
         if self._resend_due:
             self._resend()
-        if self._sent or not self._unsent:
+        if self._sent or self._gathering or not self._unsent:
             return
         uses = self._uses()
         if uses:
@@ -143,6 +154,7 @@ class Proposals:
             self._sent.append(proposal)
             block.extend(proposal.commands)
             size += proposal.size
+        self._block_size = len(block)
         # When the route is broken or full it will change, or the timer tries again.
         self._resend_due = not self._send(first, block)
 
@@ -163,14 +175,22 @@ class Proposals:
 
     def applied(self, settled: list[Settled]) -> None:
         """The machine has answered blocks, of this session and of others."""
+        had_sent = bool(self._sent)
         for session, first, results in settled:
             if session == 0:
                 if not self._session:
                     self._look_for_session(results)
             elif session == self._session:
                 self._settle(first, results)
+        if had_sent and not self._sent and self._block_size >= GATHER_FROM and not self._gathering:
+            self._gathering = True
+            self._later(GATHER_S, self._end_gathering)
         if not self._sent and self._unsent:
             self.flush()
+
+    def _end_gathering(self) -> None:
+        self._gathering = False
+        self._collect()
 
     def expire(self) -> None:
         """Once in a while: end what is past its deadline, and send again what was refused a place."""

@@ -128,6 +128,7 @@ class Process:
             member_id=host.node_id,
             nonce=random.randbytes(8).hex(),
             clock=self.loop.time,
+            later=self.loop.call_later,
             uses=list,
         )
         self.me = Member(host.node_id, host.incarnation, host.address, f"{host.node_id}:8000", False)
