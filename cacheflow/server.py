@@ -18,6 +18,7 @@ from cacheflow.store import ReplicatedStore
 
 logger = logging.getLogger(__name__)
 
+
 def run(config: NodeConfig) -> int:
     """Serve until SIGTERM or SIGINT; the process's exit code. Raises ConfigError before anything is served."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)

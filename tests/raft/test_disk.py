@@ -148,9 +148,9 @@ def test_a_turn_of_the_loop_is_one_flush(tmp_path: Path) -> None:
     class Counting(RealDisk):
         syncs = 0
 
-        def sync(self, handle: int) -> None:
+        def write_durably(self, handle: int, offset: int, data: bytes) -> None:
             self.syncs += 1
-            super().sync(handle)
+            super().write_durably(handle, offset, data)
 
     async def run() -> None:
         disk = Counting()
