@@ -13,7 +13,7 @@ from types import FrameType
 
 from cacheflow.config import NodeConfig, read_secret
 from cacheflow.raft.network import join_address
-from cacheflow.rest import HttpServer, RestConfig, create_app
+from cacheflow.rest import HttpServer, RestConfig, TurnAway, create_app
 from cacheflow.store import ReplicatedStore
 
 logger = logging.getLogger(__name__)
@@ -45,6 +45,7 @@ def run(config: NodeConfig) -> int:
         threads=rest.threads,
         body_bytes_max=rest.body_bytes_max,
         refusal_headers=app.services.raft_headers,
+        turn_away=TurnAway(app.services),
     )
     address = join_address(config.advertise or config.host, http.port)
     try:

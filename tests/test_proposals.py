@@ -178,7 +178,7 @@ def test_one_block_is_on_its_way_and_the_rest_gathers_for_the_next() -> None:
     assert [len(block[3]) for block in cluster.blocks()] == [3]
     cluster.apply()
     assert [numbers(call.outcome) for call in calls] == [[1], [2], [3], [4]]
-    assert not cluster.proposals.on_its_way and cluster.timers == []
+    assert cluster.timers == [] and cluster.proposals.pending == 0
 
 
 def test_after_a_crowded_block_the_next_one_waits_a_moment_for_company() -> None:

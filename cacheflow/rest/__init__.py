@@ -4,5 +4,6 @@ from cacheflow.rest.app import create_app
 from cacheflow.rest.context import RestConfig
 from cacheflow.rest.serving import HttpServer
 from cacheflow.rest.store_api import Store
+from cacheflow.rest.turning_away import TurnAway
 
-__all__ = ["HttpServer", "RestConfig", "Store", "create_app"]
+__all__ = ["HttpServer", "RestConfig", "Store", "TurnAway", "create_app"]

@@ -30,13 +30,24 @@ class WaitingGate:
         """Requests turned away since the start."""
         return self._refused
 
+    def refusal(self) -> Overloaded | None:
+        """What to tell somebody who would have to wait, without letting them in: None while there is room."""
+        if self._waiting < self.waiting_max:
+            return None
+        with self._lock:
+            self._refused += 1
+        return self._overloaded()
+
+    def _overloaded(self) -> Overloaded:
+        return Overloaded(f"{self.waiting_max} requests wait for the cluster already; this one was not sent", 1.0)
+
     def __enter__(self) -> None:
         with self._lock:
             if self._waiting < self.waiting_max:
                 self._waiting += 1
                 return
             self._refused += 1
-        raise Overloaded(f"{self.waiting_max} requests wait for the cluster already; this one was not sent", 1.0)
+        raise self._overloaded()
 
     def __exit__(self, *_: object) -> None:
         with self._lock:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Final
 
-_READING: Final = ("GET", "HEAD", "OPTIONS")
+READING: Final = ("GET", "HEAD", "OPTIONS")
 # Then a write goes first, so that readers cannot stop writers either.
 READS_IN_A_ROW: Final = 8
 
@@ -24,7 +24,7 @@ class TwoLanes:
 
     def append(self, channel: Any) -> None:
         """Queue a channel by the method of its next request."""
-        lane = self._reads if channel.requests[0].command in _READING else self._writes
+        lane = self._reads if channel.requests[0].command in READING else self._writes
         lane.append(channel)
 
     def popleft(self) -> Any:

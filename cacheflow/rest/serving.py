@@ -48,6 +48,7 @@ class HttpServer:
     body_bytes_max: a larger body is refused before the application sees it.
     request_deadline_s: how long a request may take to come in, and an answer to be taken.
     refusal_headers: headers for what is refused before the application sees it.
+    turn_away: given a method, the whole answer for a request that need not see the application at all, or None.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class HttpServer:
         request_deadline_s: float = 30.0,
         connections_max: int = CONNECTIONS_MAX,
         refusal_headers: Callable[[], list[tuple[str, str]]] = list,
+        turn_away: Callable[[str], bytes | None] = lambda _: None,
     ) -> None:
         sockets = _listen(host, port)
         self.host = host
@@ -109,6 +111,7 @@ class HttpServer:
                 bind_socket=False,
                 deadline_s=request_deadline_s,
                 refusal_headers=refusal_headers,
+                turn_away=turn_away,
             )
             for listening in sockets
         ]

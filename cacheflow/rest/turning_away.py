@@ -1,0 +1,38 @@
+"""Turning requests away where they come in, before they cost a thread.
+
+When three quarters of the threads wait for the cluster already, a further write will be refused whatever it says. Done by
+a thread through Flask a refusal costs as much as a read, and clients that come back at once fill all queues with them.
+"""
+
+from __future__ import annotations
+
+from email.utils import formatdate
+
+from cacheflow.rest.context import Services
+from cacheflow.rest.lanes import READING
+from cacheflow.rest.problems import PROBLEM_TYPE, kind_of, problem_bytes
+
+
+class TurnAway:
+    """Given to the HTTP server, which calls it in its own thread for each request."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def __call__(self, method: str) -> bytes | None:
+        """The whole answer to a request that would have to wait for a place; None while there is one."""
+        if method in READING:
+            return None
+        error = self._services.gate.refusal()
+        if error is None:
+            return None
+        body = problem_bytes(kind_of(type(error)), error.title, error.http_status, str(error), outcome="not applied")
+        headers = [
+            PROBLEM_TYPE,
+            ("Content-Length", str(len(body))),
+            ("Date", formatdate(usegmt=True)),
+            ("Retry-After", str(round(error.retry_after_s))),
+            *self._services.raft_headers(),
+        ]
+        head = "".join(f"{name}: {value}\r\n" for name, value in headers)
+        return f"HTTP/1.1 503 Service Unavailable\r\n{head}\r\n".encode("latin-1") + body
