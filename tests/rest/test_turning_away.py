@@ -9,7 +9,6 @@ from rest.wire import ask
 from cacheflow.rest import HttpServer, TurnAway
 from cacheflow.rest.app import RestApp
 
-
 JSON = "Content-Type: application/json\r\n"
 
 
