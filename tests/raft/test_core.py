@@ -1,0 +1,90 @@
+"""PySyncObj's inside is as the core relies on it, and the core's own rules hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes.disk import FakeDisk, StepWriter
+from pysyncobj import SyncObj
+
+from cacheflow.errors import ConfigError
+from cacheflow.raft import core as core_module
+from cacheflow.raft.core import Core, check_pysyncobj
+from cacheflow.raft.journal import Journal
+
+
+class Driver:
+    """A node that does nothing but campaign."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, dict[str, Any]]] = []
+        self.pre_votes = 0
+
+    def send_vote_message(self, node_id: str, message: dict[str, Any]) -> None:
+        self.sent.append((node_id, message))
+
+    def apply_committed(self) -> None: ...
+    def propose_queued(self) -> None: ...
+    def replicate(self) -> None: ...
+    def before_leading(self) -> None: ...
+    def role_changed(self) -> None: ...
+
+    def start_pre_vote(self) -> None:
+        self.pre_votes += 1
+
+    def may_campaign(self) -> bool:
+        return True
+
+
+def begin(writer: StepWriter) -> tuple[Core, Journal, Driver]:
+    driver = Driver()
+    journal = Journal.open(FakeDisk(), Path("/data"), submit=writer.submit)
+    core = Core("me", journal, driver, election_timeout_s=1.0, heartbeat_s=0.1, random=lambda: 0.5)
+    return core, journal, driver
+
+
+def test_another_version_of_pysyncobj_is_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_pysyncobj()
+    monkeypatch.setattr(core_module, "VERSION", "0.3.18")
+    with pytest.raises(ConfigError, match=r"pip install pysyncobj==0\.3\.17"):
+        check_pysyncobj()
+
+
+@pytest.mark.parametrize("seam", core_module.SEAMS)
+def test_a_seam_that_is_gone_is_refused(seam: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(SyncObj, seam)
+    with pytest.raises(ConfigError):
+        check_pysyncobj()
+
+
+def test_a_campaign_waits_for_a_pre_vote() -> None:
+    core, _, driver = begin(StepWriter())
+    core.set_voters(["a", "b"])
+    core.set_connected("a", True)
+    core.expect_election(0.0)
+    core.tick()
+    assert driver.pre_votes == 1 and driver.sent == [] and core.term == 0
+    core.campaign()
+    core.tick()
+    assert [message["type"] for _, message in driver.sent] == ["request_vote", "request_vote"] and core.term == 1
+
+
+def test_a_leader_never_commits_what_it_has_not_flushed() -> None:
+    writer = StepWriter()
+    core, journal, _ = begin(writer)
+    core.campaign()
+    core.tick()
+    core.tick()
+    assert core.is_leader and core.commit_index < journal.last_index
+    writer.drain()
+    core.tick()
+    assert core.commit_index == journal.last_index == journal.durable_index
+
+
+def test_the_commit_index_never_goes_back() -> None:
+    core, _, _ = begin(StepWriter())
+    core._SyncObj__raftCommitIndex = 7
+    core._SyncObj__raftCommitIndex = 3
+    assert core.commit_index == 7
