@@ -195,8 +195,10 @@ class RaftNode:
 
     def _work_and_tick(self, work: Callable[[], None]) -> None:
         self._tick_ahead = True
-        work()
-        self._tick()
+        try:
+            work()
+        finally:
+            self._tick()
 
     def wake_after(self, seconds: float) -> None:
         """Tick then; the timer's grid is a heartbeat wide."""
@@ -216,19 +218,21 @@ class RaftNode:
             return
         self._woken = False
         self._ticking = True
-        self._core.tick()
-        self.following.note_progress()
-        self.reconfiguration.proceed()
-        route = self._find_route()
-        if route != self.route:
-            if route is not None and route.leader_id != self._last_leader_id:
-                self._last_leader_id = route.leader_id
-                self.leader_changes += 1
-            self.route = route
-            self._events.route_changed()
-        if self.leading.may_append():
-            self.wake()
-        self._ticking = False
+        try:
+            self._core.tick()
+            self.following.note_progress()
+            self.reconfiguration.proceed()
+            route = self._find_route()
+            if route != self.route:
+                if route is not None and route.leader_id != self._last_leader_id:
+                    self._last_leader_id = route.leader_id
+                    self.leader_changes += 1
+                self.route = route
+                self._events.route_changed()
+            if self.leading.may_append():
+                self.wake()
+        finally:
+            self._ticking = False
 
     def _on_timer(self) -> None:
         if self._stopped:

@@ -7,8 +7,11 @@ at the end of that turn itself, not in another one.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 
 class Turn:
@@ -45,9 +48,16 @@ class Turn:
         finally:
             while self._at_end:
                 calls, self._at_end = self._at_end, []
-                for call in calls:
-                    call()
+                _do(calls)
             self.is_open = False
             calls, self._last = self._last, []
-            for call in calls:
-                call()
+            _do(calls)
+
+
+def _do(calls: list[Callable[[], None]]) -> None:
+    """All of them: one that fails must not take the others, nor the turns to come, with it."""
+    for call in calls:
+        try:
+            call()
+        except Exception:
+            logger.exception("the end of a turn stumbled")

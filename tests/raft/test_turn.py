@@ -1,0 +1,47 @@
+"""What happens at the end of a turn, in which order, and that nothing keeps it from ending."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from cacheflow.raft.turn import Turn
+
+
+def test_what_is_deferred_in_a_turn_is_done_at_its_end_and_what_wakes_threads_after_that() -> None:
+    done: list[str] = []
+    turn = Turn(lambda call: None)
+
+    def work() -> None:
+        turn.defer_last(lambda: done.append("wake"))
+        turn.defer(lambda: turn.defer(lambda: done.append("send")))
+        turn.run(lambda: done.append("inner"))
+        done.append("work")
+
+    turn.run(work)
+    assert done == ["inner", "work", "send", "wake"] and not turn.is_open
+
+
+def test_outside_a_turn_it_is_done_soon_and_threads_are_woken_at_once() -> None:
+    soon: list[Callable[[], None]] = []
+    turn = Turn(soon.append)
+    done: list[str] = []
+    turn.defer(lambda: done.append("send"))
+    turn.defer_last(lambda: done.append("wake"))
+    assert done == ["wake"] and len(soon) == 1
+
+
+def test_a_turn_ends_whatever_fails_in_it(caplog: pytest.LogCaptureFixture) -> None:
+    done: list[str] = []
+    turn = Turn(lambda call: None)
+
+    def work() -> None:
+        turn.defer(lambda: [][0])
+        turn.defer(lambda: done.append("next"))
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        turn.run(work)
+    assert done == ["next"] and not turn.is_open
+    assert "stumbled" in caplog.text
