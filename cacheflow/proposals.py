@@ -37,7 +37,7 @@ GATHER_S = 0.0005
 # An opened session that is not answered is asked for again: opening is not numbered, so it may get lost.
 OPEN_AGAIN_S = 1.0
 # The network may lose a message without a new connection; when it was the last one, nobody reports the gap.
-SEND_AGAIN_S = 3.0
+SEND_AGAIN_S = 1.0
 
 
 class Sender(Protocol):

@@ -218,6 +218,9 @@ class Process:
                 done(error)
                 return
             except Exception as error:
+                if snapshots.list_snapshots(self.host.disk, DIRECTORY)[-1:] > [index]:
+                    done(error)  # the leader's snapshot was faster
+                    return
                 self.cluster.checks.complain(f"{self.name} cannot build a snapshot at {index}: {error!r}")
                 return
             self.cluster.note(f"{self.name} has built a snapshot at {index}")
