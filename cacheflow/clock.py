@@ -16,6 +16,8 @@ from collections.abc import Callable
 # How far the estimate follows a leader that seems to be behind it, as a part of the time since it was heard before: a
 # process that was stopped finds old messages waiting and must not take them for new, yet every drift is made up for.
 STEP_BACK = 0.1
+# No matter how long ago that was.
+STEP_BACK_OVER_MS = 1000.0
 
 
 class ClusterClock:
@@ -47,7 +49,8 @@ class ClusterClock:
         ahead_ms = now_ms + self._offset_ms - cluster_ms
         if self.heard and ahead_ms > 0:
             # It may only have been late, here or on its way; or our clock is fast, which is little in so short a time.
-            back_ms = min(ahead_ms, (now_ms - self._heard_at_ms) * STEP_BACK)
+            # One that led heard nobody for long, and says nothing about how far it may be off: hence the cap.
+            back_ms = min(ahead_ms, min(now_ms - self._heard_at_ms, STEP_BACK_OVER_MS) * STEP_BACK)
             self._offset_ms -= back_ms
         else:
             self._move_to(cluster_ms)

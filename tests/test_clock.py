@@ -109,3 +109,15 @@ def test_a_stamp_in_the_log_only_moves_it_forward(known: bool) -> None:
     else:
         machine.clock.at_least(12_000)
         assert not machine.clock.known, "an old stamp says nothing of how much time has passed"
+
+
+def test_one_that_led_is_not_turned_back_by_messages_that_waited_while_it_stood_still() -> None:
+    monotonic = [1000.0]
+    clock = ClusterClock(lambda: monotonic[0], lambda: 5000.0)
+    clock.lead(0)
+    started_ms = clock.now_ms()
+    monotonic[0] += 60
+    # Its successor wrote this two seconds ago.
+    clock.hear(started_ms + 58_000)
+    monotonic[0] += 0.2
+    assert clock.now_ms() >= started_ms + 60_000
