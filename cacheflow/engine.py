@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import random
@@ -25,7 +26,7 @@ from cacheflow.machine import commands
 from cacheflow.machine.commands import Command
 from cacheflow.machine.machine import CacheMachine, Settled
 from cacheflow.machine.settings import Member
-from cacheflow.proposals import Done, Proposal, Proposals
+from cacheflow.proposals import Outcome, Proposal, Proposals
 from cacheflow.raft.datadir import DataDirectory
 from cacheflow.raft.disk import RealDisk, ThreadWriter
 from cacheflow.raft.journal import Journal
@@ -39,6 +40,9 @@ from cacheflow.recency import RecencyBuffer
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+# Called once on the loop, and must not block; the call it returns wakes whoever waits, when the turn has sent all it has.
+Done = Callable[[Outcome], Callable[[], None]]
 
 # How often deadlines are looked at.
 EXPIRE_EVERY_S = 0.1
@@ -120,6 +124,7 @@ class Engine:
             self._loop.run_forever()
         finally:
             self._loop.close()
+            self._proposals.close()
             self._refuse_inbox()
             self._stack.close()
 
@@ -220,18 +225,17 @@ class Engine:
     # Proposals --------------------------------------------------------------------------------------------------------
 
     def submit(self, commands_: list[Command], done: Done, timeout_s: float | None = None) -> None:
-        """Replicate ``commands_``; ``done`` is called on the loop. Any thread."""
+        """Replicate ``commands_``. Any thread."""
         size = sum([len(command[2]) if command[0] == commands.SET else 64 for command in commands_])
         deadline = time.monotonic() + (self.config.request_timeout_s if timeout_s is None else timeout_s)
-        self._inbox.append(Proposal(commands_, size, deadline, done))
+        self._inbox.append(Proposal(commands_, size, deadline, functools.partial(self._settle, done)))
         # While a block is on its way the loop looks into the inbox by itself afterwards: no system call here.
         # (First append, then look; the loop looks in the other order.)
         if not self._proposals.on_its_way:
             self._wake()
 
-    def release(self, answered: threading.Lock) -> None:
-        """Wake the thread that waits for ``answered``, once this turn has sent what it has to send. On the loop."""
-        self._turn.defer_last(answered.release)
+    def _settle(self, done: Done, outcome: Outcome) -> None:
+        self._turn.defer_last(done(outcome))
 
     def barrier(self, done: Done) -> None:
         """``done`` once everything acknowledged before is applied here: one entry for all who wait in this turn. Any thread."""
@@ -252,7 +256,7 @@ class Engine:
         self._inbox_woken = False
         with contextlib.suppress(IndexError):  # somebody else takes them too
             while True:
-                self._barriers.popleft()(NotReady("this node is stopped"))
+                self._settle(self._barriers.popleft(), NotReady("this node is stopped"))
         with contextlib.suppress(IndexError):
             while True:
                 proposal = self._inbox.popleft()
@@ -269,9 +273,9 @@ class Engine:
             # One by one: a thread may be adding another.
             waiting = [self._barriers.popleft() for _ in range(len(self._barriers))]
 
-            def passed(outcome: Any) -> None:
+            def passed(outcome: Outcome) -> None:
                 for done in waiting:
-                    done(outcome)
+                    self._settle(done, outcome)
 
             deadline = time.monotonic() + self.config.request_timeout_s
             self._proposals.add(Proposal([commands.noop()], 0, deadline, passed))

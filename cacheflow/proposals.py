@@ -22,7 +22,8 @@ from cacheflow.machine import commands
 from cacheflow.machine.commands import Command, Result
 from cacheflow.machine.machine import Settled
 
-Done = Callable[[list[Result] | ReplicationError], None]
+Outcome = list[Result] | ReplicationError
+Done = Callable[[Outcome], None]
 
 # Commands that wait on one node; more are refused at once rather than kept until they time out.
 PENDING_MAX = 100_000
@@ -309,7 +310,7 @@ class Proposals:
         self._pending_bytes -= proposal.size
 
     @staticmethod
-    def _finish(proposal: Proposal, outcome: list[Result] | ReplicationError) -> None:
+    def _finish(proposal: Proposal, outcome: Outcome) -> None:
         done, proposal.done = proposal.done, None
         if done is not None:
             done(outcome)

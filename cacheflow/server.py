@@ -13,7 +13,7 @@ from types import FrameType
 
 from cacheflow.config import NodeConfig, read_secret
 from cacheflow.raft.network import join_address
-from cacheflow.rest import HttpServer, RestConfig, TurnAway, create_app
+from cacheflow.rest import HttpServer, RestConfig, TurnAway, at_once, create_app
 from cacheflow.store import ReplicatedStore
 
 logger = logging.getLogger(__name__)
@@ -46,6 +46,7 @@ def run(config: NodeConfig) -> int:
         body_bytes_max=rest.body_bytes_max,
         refusal_headers=app.services.raft_headers,
         turn_away=TurnAway(app.services),
+        at_once=at_once,
     )
     address = join_address(config.advertise or config.host, http.port)
     try:

@@ -8,14 +8,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from cacheflow import status, values
 from cacheflow.config import NodeConfig
-from cacheflow.engine import Engine
+from cacheflow.engine import Done, Engine
 from cacheflow.errors import (
     ConfigError,
     InvalidRequest,
@@ -31,6 +31,7 @@ from cacheflow.errors import (
 from cacheflow.machine import commands
 from cacheflow.machine.commands import Command, Result
 from cacheflow.outcomes import error_of, ttl_to_ms
+from cacheflow.proposals import Outcome
 from cacheflow.raft.network import split_address
 from cacheflow.raft.reconfiguration import CONFLICT, JOINED, KNOWN
 from cacheflow.results import IncrResult, Item, RaftPosition, SetResult
@@ -121,19 +122,25 @@ class ReplicatedStore(MutableMapping[str, Any]):
             if result[0] == commands.MISSING:
                 return None
             _raise_for(key, result)
-            return Item(key, result[1], result[2], result[3], result[4], self._ttl_left(result[5]))
+            return Item(key, result[1], result[2], result[3], result[4], self.seconds_left(result[5]))
         if consistency == "linearizable":
-            self._barrier()
-            now_ms = engine.machine.now_ms
-        else:
-            if consistency not in CONSISTENCY_LEVELS:
-                raise InvalidRequest(f"consistency is one of {', '.join(CONSISTENCY_LEVELS)}, not {consistency!r}")
-            if consistency == "bounded" and (max_staleness_s is None or not max_staleness_s >= 0):
-                raise InvalidRequest("a bounded read needs max_staleness, in seconds")
-            self._check_readable()
-            if max_staleness_s is not None and consistency == "bounded":
-                self._check_staleness(max_staleness_s)
-            now_ms = engine.clock.now_ms()
+            self.barrier()
+            return self.read_applied(key, count=count)
+        if consistency not in CONSISTENCY_LEVELS:
+            raise InvalidRequest(f"consistency is one of {', '.join(CONSISTENCY_LEVELS)}, not {consistency!r}")
+        if consistency == "bounded" and (max_staleness_s is None or not max_staleness_s >= 0):
+            raise InvalidRequest("a bounded read needs max_staleness, in seconds")
+        self._check_readable()
+        if max_staleness_s is not None and consistency == "bounded":
+            self._check_staleness(max_staleness_s)
+        return self._item(key, engine.clock.now_ms(), count)
+
+    def read_applied(self, key: str, *, count: bool = True) -> Item | None:
+        """The item under ``key`` at the newest applied entry: what a linearizable read looks at behind its barrier."""
+        return self._item(key, self._engine.machine.now_ms, count)
+
+    def _item(self, key: str, now_ms: int, count: bool) -> Item | None:
+        engine = self._engine
         entry = engine.machine.lookup(key, now_ms)
         if entry is None:
             engine.misses += 1
@@ -176,18 +183,31 @@ class ReplicatedStore(MutableMapping[str, Any]):
 
         Raises NotCommitted (safe to retry), OutcomeUnknown.
         """
-        outcome: list[list[Result] | ReplicationError] = []
-        # A bare lock wakes the waiting thread in one step; an Event or a Future takes several.
-        answered = threading.Lock()
-        answered.acquire()
-        release = self._engine.release
+        return self._wait(lambda done: self.submit(commands_, done, timeout_s=timeout_s), timeout_s)
 
-        def done(result: list[Result] | ReplicationError) -> None:
-            outcome.append(result)
-            release(answered)
+    def barrier(self) -> list[Result]:
+        """Return once everything acknowledged anywhere before this call is applied here. Raises as ``run``."""
+        return self._wait(self.submit_barrier, None)
 
-        self._wait(lambda: self._engine.submit(commands_, done, timeout_s), answered, timeout_s)
-        return _unwrap(outcome)
+    def submit(self, commands_: list[Command], done: Done, *, timeout_s: float | None = None) -> None:
+        """``run`` without waiting: ``done`` gets the results, or the error, once.
+
+        The node's loop calls it, so it must not block; the call that it returns is made when the loop's turn has sent
+        what it had to send, and wakes whoever waits.
+        """
+        refusal = self._refusal()
+        if refusal is None:
+            self._engine.submit(commands_, done, timeout_s)
+        else:
+            done(refusal)()
+
+    def submit_barrier(self, done: Done) -> None:
+        """``barrier`` without waiting."""
+        refusal = self._refusal()
+        if refusal is None:
+            self._engine.barrier(done)
+        else:
+            done(refusal)()
 
     def set(
         self,
@@ -216,7 +236,7 @@ class ReplicatedStore(MutableMapping[str, Any]):
             content_type=content_type,
         )
         _, version, created, expires_at_ms = self._one(key, command, idempotency_key)
-        return SetResult(version, created, self._ttl_left(expires_at_ms))
+        return SetResult(version, created, self.seconds_left(expires_at_ms))
 
     def set_command(
         self,
@@ -282,7 +302,7 @@ class ReplicatedStore(MutableMapping[str, Any]):
                 raise InvalidRequest(f"{number} is not a 64-bit integer")
         command = commands.incr(key, delta, initial, ttl_to_ms(ttl))
         _, version, number, expires_at_ms = self._one(key, command, idempotency_key)
-        return IncrResult(number, version, self._ttl_left(expires_at_ms))
+        return IncrResult(number, version, self.seconds_left(expires_at_ms))
 
     def decr(self, key: str, delta: int = 1, *, initial: int | None = None, ttl: float | None = None) -> IncrResult:
         """``incr`` downwards."""
@@ -430,28 +450,33 @@ class ReplicatedStore(MutableMapping[str, Any]):
         _raise_for(key, result)
         return result
 
-    def _barrier(self) -> None:
-        outcome: list[Any] = []
+    def _wait(self, submit: Callable[[Done], None], timeout_s: float | None) -> list[Result]:
+        outcome: list[Outcome] = []
+        # A bare lock wakes the waiting thread in one step; an Event or a Future takes several.
         answered = threading.Lock()
         answered.acquire()
 
-        def done(result: Any) -> None:
+        def done(result: Outcome) -> Callable[[], None]:
             outcome.append(result)
-            answered.release()
+            return answered.release
 
-        self._wait(lambda: self._engine.barrier(done), answered, None)
-        _unwrap(outcome)
-
-    def _wait(self, submit: Any, answered: threading.Lock, timeout_s: float | None) -> None:
-        if not self._engine.running:
-            raise NotReady("this node is stopped")
-        if self._engine.node.failure is not None:
-            raise NotReady(f"this node takes no writes: {self._engine.node.failure}")
-        submit()
+        submit(done)
         # The loop ends every proposal at its deadline; the margin is for a loop that has died.
         limit = (self.config.request_timeout_s if timeout_s is None else timeout_s) + 5.0
         if not answered.acquire(timeout=limit):
             raise OutcomeUnknown("this node's loop does not answer")
+        result = outcome[0]
+        if isinstance(result, ReplicationError):
+            raise result
+        return result
+
+    def _refusal(self) -> NotReady | None:
+        """Why nothing can be replicated through this node at all."""
+        if not self._engine.running:
+            return NotReady("this node is stopped")
+        if self._engine.node.failure is not None:
+            return NotReady(f"this node takes no writes: {self._engine.node.failure}")
+        return None
 
     def _check_readable(self) -> None:
         if not self._engine.may_read:
@@ -467,7 +492,8 @@ class ReplicatedStore(MutableMapping[str, Any]):
             known = "of unknown age" if staleness_ms is None else f"{staleness_ms / 1000:.3f} s old"
             raise NotReady(f"this node's contents are {known}, over the {max_staleness_s} s asked for", 0.1)
 
-    def _ttl_left(self, expires_at_ms: int) -> float | None:
+    def seconds_left(self, expires_at_ms: int) -> float | None:
+        """Until a time of the log's clock, as results carry it; None for 0, which is never."""
         return max(0.0, (expires_at_ms - self._engine.clock.now_ms()) / 1000) if expires_at_ms else None
 
 
@@ -485,14 +511,6 @@ def _embedded_config(raft_address: str | None, settings: dict[str, Any]) -> Node
         if isinstance(settings.get(name), str):
             settings[name] = Path(settings[name])
     return NodeConfig.of(**settings)
-
-
-def _unwrap(outcome: list[Any]) -> list[Result]:
-    result = outcome[0]
-    if isinstance(result, ReplicationError):
-        raise result
-    answers: list[Result] = result
-    return answers
 
 
 def _raise_for(key: str, result: Result) -> None:

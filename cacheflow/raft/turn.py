@@ -8,7 +8,7 @@ at the end of that turn itself, not in another one.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 logger = logging.getLogger(__name__)
@@ -21,7 +21,8 @@ class Turn:
         self.is_open = False
         self._call_soon = call_soon
         self._at_end: list[Callable[[], None]] = []
-        self._last: list[Callable[[], None]] = []
+        # A dictionary for its order: what is asked for twice is done once.
+        self._last: dict[Callable[[], None], None] = {}
 
     def defer(self, call: Callable[[], None]) -> None:
         """Do ``call`` at the end of the turn; soon, when none is open."""
@@ -31,9 +32,9 @@ class Turn:
             self._call_soon(call)
 
     def defer_last(self, call: Callable[[], None]) -> None:
-        """As ``defer``, after everything else: for what wakes a thread, which would take the interpreter from this one."""
+        """Once, after everything else: for what wakes a thread, which would take the interpreter from this one."""
         if self.is_open:
-            self._last.append(call)
+            self._last[call] = None
         else:
             call()
 
@@ -50,11 +51,11 @@ class Turn:
                 calls, self._at_end = self._at_end, []
                 _do(calls)
             self.is_open = False
-            calls, self._last = self._last, []
-            _do(calls)
+            last, self._last = self._last, {}
+            _do(last)
 
 
-def _do(calls: list[Callable[[], None]]) -> None:
+def _do(calls: Iterable[Callable[[], None]]) -> None:
     """All of them: one that fails must not take the others, nor the turns to come, with it."""
     for call in calls:
         try:

@@ -5,5 +5,6 @@ from cacheflow.rest.context import RestConfig
 from cacheflow.rest.serving import HttpServer
 from cacheflow.rest.store_api import Store
 from cacheflow.rest.turning_away import TurnAway
+from cacheflow.rest.waiting import at_once
 
-__all__ = ["HttpServer", "RestConfig", "Store", "TurnAway", "create_app"]
+__all__ = ["HttpServer", "RestConfig", "Store", "TurnAway", "at_once", "create_app"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask import Flask, Response
+from flask import Flask, Response, request
 
 from cacheflow.rest.answers import Answer
 from cacheflow.rest.auth import token_check
@@ -30,12 +30,15 @@ class RestApp(Flask):
 def create_app(store: Store, config: RestConfig) -> RestApp:
     """The REST application over ``store``. ``app.services`` is what further blueprints need."""
     app = RestApp("cacheflow.rest", static_folder=None)
-    waiting_max = max(1, config.threads * 3 // 4)
-    app.services = services = Services(store, config, WaitingGate(waiting_max))
+    thread_gate = WaitingGate(max(1, config.threads * 3 // 4))
+    app.services = services = Services(store, config, WaitingGate(config.waiting_max), thread_gate)
     app.register_blueprint(cache_blueprint(services))
     app.register_blueprint(cluster_blueprint(services))
     app.register_blueprint(monitoring_blueprint(services))
-    app.register_error_handler(Exception, lambda error: answer_error(error, services))
+    app.register_error_handler(
+        Exception,
+        lambda error: answer_error(error, services, request.environ, (request.view_args or {}).get("raw_key")),
+    )
     if config.token is not None:
         app.before_request(token_check(config.token))
     return app

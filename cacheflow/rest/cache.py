@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from json.encoder import encode_basestring as json_string
 from typing import Any
 
@@ -10,7 +11,8 @@ from flask import Blueprint, request
 from cacheflow import values
 from cacheflow.errors import InvalidRequest, KeyNotFound, PreconditionFailed, ValueTooLarge
 from cacheflow.machine import commands
-from cacheflow.outcomes import error_of, ttl_to_ms
+from cacheflow.machine.commands import Command, Result
+from cacheflow.outcomes import ttl_to_ms
 from cacheflow.rest import checks
 from cacheflow.rest.answers import JSON_TYPE, Answer, json_answer, raw_type, seconds_json, value_members
 from cacheflow.rest.batch import BatchParser, render_results
@@ -25,7 +27,9 @@ from cacheflow.rest.headers import (
     write_condition,
 )
 from cacheflow.rest.paths import Query, decode_key, parse_query
-from cacheflow.results import Item, SetResult
+from cacheflow.rest.store_api import Store
+from cacheflow.rest.waiting import BARRIER, Steps, run_one, waits
+from cacheflow.results import Item
 
 KEYS_DEFAULT = 1000
 # With keys of 1 KiB that is an answer of 10 MiB.
@@ -42,16 +46,17 @@ _RAW_GUARDS = (("X-Content-Type-Options", "nosniff"), ("Content-Security-Policy"
 def cache_blueprint(services: Services) -> Blueprint:
     """The routes below ``/cache``. A view's ``raw_key`` is the path's bytes (see routing.py)."""
     blueprint = Blueprint("cache", __name__)
-    store, gate, config = services.store, services.gate, services.config
+    store, config = services.store, services.config
     body_bytes_max = config.body_bytes_max
     batch_parser = BatchParser(config.max_value_bytes)
 
     @blueprint.get("/cache/<path:raw_key>", endpoint="get")
-    def get(raw_key: str) -> Answer:
+    @waits(services)
+    def get(raw_key: str) -> Steps:
         environ = request.environ
         key = decode_key(raw_key, environ)
         query = parse_query(environ)
-        item = _read(services, key, query) if query else store.read(key)
+        item = (yield from _read(store, key, query)) if query else store.read(key)
         if item is None:
             raise KeyNotFound("the key is absent")
         headers = services.raft_headers()
@@ -71,7 +76,8 @@ def cache_blueprint(services: Services) -> Blueprint:
         return Answer(_item_json(item), 200, headers)
 
     @blueprint.put("/cache/<path:raw_key>", endpoint="put")
-    def put(raw_key: str) -> Answer:
+    @waits(services)
+    def put(raw_key: str) -> Steps:
         environ = request.environ
         key = decode_key(raw_key, environ)
         query = parse_query(environ)
@@ -82,44 +88,47 @@ def cache_blueprint(services: Services) -> Blueprint:
         if is_json(content_type):
             content_type = None
             value, ttl = _parse_put(body, ttl)
-        _check_size(value, len(body), config.max_value_bytes)
+        kind, data = values.encode(value)
+        if len(data) > config.max_value_bytes:
+            raise ValueTooLarge(f"the value has {len(data)} bytes; the most is {config.max_value_bytes}")
         keep_ttl = checks.flag(query, "keep_ttl")
         if keep_ttl and ttl is not None:
             raise InvalidRequest("ttl and keep_ttl exclude each other")
+        ttl_ms = commands.TTL_KEEP if keep_ttl else ttl_to_ms(ttl)
         condition = write_condition(environ)
         client_key = idempotency_key(environ)
-        with gate:
-            if condition is UNCONDITIONAL:
-                written = store.set(
-                    key, value, ttl=ttl, keep_ttl=keep_ttl, content_type=content_type, idempotency_key=client_key
-                )
-            else:
-                written = _set_conditionally(services, condition, key, value, ttl, keep_ttl, content_type, client_key)
+        when, version = yield from _write_condition(store, condition, key, client_key)
+        command = commands.set_(key, data, kind, content_type, ttl_ms, when, version)
+        _, version, created, expires_at_ms = yield from run_one(key, command, client_key)
+        # What was set, as the log counts it; what is left only where it was kept.
+        ttl = store.seconds_left(expires_at_ms) if keep_ttl else ttl and ttl_ms / 1000
         headers = services.raft_headers()
-        headers += (("ETag", f'"{written.version}"'), JSON_TYPE)
-        text = (
-            f'{{"key":{json_string(key)},"version":{written.version},"ttl":{seconds_json(_told(ttl, written.ttl_s))}}}'
-        )
-        return Answer(text.encode(), 201 if written.created else 200, headers)
+        headers += (("ETag", f'"{version}"'), JSON_TYPE)
+        text = f'{{"key":{json_string(key)},"version":{version},"ttl":{seconds_json(ttl)}}}'
+        return Answer(text.encode(), 201 if created else 200, headers)
 
     @blueprint.delete("/cache/<path:raw_key>", endpoint="delete")
-    def delete(raw_key: str) -> Answer:
+    @waits(services)
+    def delete(raw_key: str) -> Steps:
         environ = request.environ
         key = decode_key(raw_key, environ)
         condition = write_condition(environ)
         if condition.absent:
             raise InvalidRequest("If-None-Match makes no sense with DELETE")
         client_key = idempotency_key(environ)
-        with gate:
-            only_if = _one_version(services, condition, key, client_key)
-            deleted = store.delete(key, only_if_version=only_if, idempotency_key=client_key)
-        if not deleted:
+        only_if = yield from _one_version(store, condition, key, client_key)
+        try:
+            yield from run_one(key, commands.delete(key, only_if or 0), client_key)
+        except KeyNotFound:
             # RFC 9110, 13.1.1: what is absent fails If-Match, whatever that names.
-            raise PreconditionFailed("the key is absent") if condition.present else KeyNotFound("the key is absent")
+            if condition.present:
+                raise PreconditionFailed("the key is absent") from None
+            raise
         return json_answer({"key": key, "deleted": True}, services.raft_headers())
 
     @blueprint.post("/cache/<path:raw_key>/incr", endpoint="incr")
-    def incr(raw_key: str) -> Answer:
+    @waits(services)
+    def incr(raw_key: str) -> Steps:
         environ = request.environ
         key = decode_key(raw_key, environ)
         fields = parse_object(read_body(environ, body_bytes_max))
@@ -128,14 +137,14 @@ def cache_blueprint(services: Services) -> Blueprint:
         if initial is not None:
             checks.int64(initial, "initial")
         delta = checks.int64(fields.get("delta", 1), "delta")
-        ttl = checks.ttl_or_none(fields.get("ttl"))
-        client_key = idempotency_key(environ)
-        with gate:
-            counted = store.incr(key, delta, initial=initial, ttl=ttl, idempotency_key=client_key)
-        return json_answer({"key": key, "value": int(counted), "version": counted.version}, services.raft_headers())
+        ttl_ms = ttl_to_ms(checks.ttl_or_none(fields.get("ttl")))
+        command = commands.incr(key, delta, initial, ttl_ms)
+        _, version, number, _ = yield from run_one(key, command, idempotency_key(environ))
+        return json_answer({"key": key, "value": number, "version": version}, services.raft_headers())
 
     @blueprint.post("/cache/<path:raw_key>/touch", endpoint="touch")
-    def touch(raw_key: str) -> Answer:
+    @waits(services)
+    def touch(raw_key: str) -> Steps:
         environ = request.environ
         key = decode_key(raw_key, environ)
         fields = parse_object(read_body(environ, body_bytes_max))
@@ -143,15 +152,13 @@ def cache_blueprint(services: Services) -> Blueprint:
         if "ttl" not in fields:
             raise InvalidRequest('"ttl" is needed: seconds, or null for none')
         ttl = checks.ttl_or_none(fields["ttl"])
-        client_key = idempotency_key(environ)
-        with gate:
-            present = store.touch(key, ttl, idempotency_key=client_key)
-        if not present:
-            raise KeyNotFound(f"{key!r} is absent")
-        return json_answer({"key": key, "ttl": _told(ttl, None)}, services.raft_headers())
+        ttl_ms = ttl_to_ms(ttl)
+        yield from run_one(key, commands.touch(key, ttl_ms), idempotency_key(environ))
+        return json_answer({"key": key, "ttl": ttl and ttl_ms / 1000}, services.raft_headers())
 
     @blueprint.post("/cache/_batch", endpoint="batch")
-    def batch() -> Answer:
+    @waits(services)
+    def batch() -> Steps:
         environ = request.environ
         fields = parse_object(read_body(environ, body_bytes_max))
         checks.known_fields(fields, ("ops", "atomic"))
@@ -159,11 +166,9 @@ def cache_blueprint(services: Services) -> Blueprint:
         if type(atomic) is not bool:
             raise InvalidRequest("atomic is true or false")
         parsed = batch_parser.parse(fields.get("ops"))
-        client_key = idempotency_key(environ)
-        with gate:
-            results = store.batch(parsed, atomic=atomic, idempotency_key=client_key)
-        body = render_results(parsed, results)
-        return Answer(body, 200, [*services.raft_headers(), JSON_TYPE])
+        result = yield from run_one("", commands.batch(parsed, atomic), idempotency_key(environ))
+        results = [result] if result[0] == commands.ABORTED else result[1]
+        return Answer(render_results(parsed, results), 200, [*services.raft_headers(), JSON_TYPE])
 
     @blueprint.get("/cache", endpoint="keys")
     def keys() -> Answer:
@@ -173,23 +178,17 @@ def cache_blueprint(services: Services) -> Blueprint:
         return json_answer({"keys": found, "cursor": cursor}, services.raft_headers())
 
     @blueprint.delete("/cache", endpoint="clear")
-    def clear() -> Answer:
+    @waits(services)
+    def clear() -> Steps:
         environ = request.environ
         query = parse_query(environ)
         everything, prefix = checks.flag(query, "all"), checks.prefix(query)
         if everything == bool(prefix):
             raise InvalidRequest("give either ?prefix=, not empty, or ?all=true")
-        client_key = idempotency_key(environ)
-        with gate:
-            deleted = store.delete_prefix(prefix or "", idempotency_key=client_key)
+        _, deleted = yield from run_one("", commands.delete_prefix(prefix or ""), idempotency_key(environ))
         return json_answer({"deleted": deleted}, services.raft_headers())
 
     return blueprint
-
-
-def _told(ttl_s: float | None, left_s: float | None) -> float | None:
-    """The TTL in a write's answer: what was set, as the log counts it; what is left only where it was kept."""
-    return left_s if ttl_s is None else ttl_to_ms(ttl_s) / 1000
 
 
 def _item_json(item: Item) -> bytes:
@@ -199,7 +198,7 @@ def _item_json(item: Item) -> bytes:
     ).encode()
 
 
-def _read(services: Services, key: str, query: Query) -> Item | None:
+def _read(store: Store, key: str, query: Query) -> Generator[list[Command], list[Result], Item | None]:
     """A read as its query asks for."""
     consistency = query.get("consistency")
     max_staleness_s = checks.seconds(query, "max_staleness")
@@ -215,12 +214,15 @@ def _read(services: Services, key: str, query: Query) -> Item | None:
     peek, strict = checks.flag(query, "peek"), recency == "strict"
     if peek and strict:
         raise InvalidRequest("peek (count not) and recency=strict (count exactly) exclude each other")
-    store = services.store
-    if consistency == "linearizable" or strict:
-        with services.gate:
-            return store.read(
-                key, consistency=consistency, max_staleness_s=max_staleness_s, count=not peek, strict=strict
-            )
+    if strict:
+        try:
+            _, data, kind, meta, version, expires_at_ms = yield from run_one(key, commands.get(key), None)
+        except KeyNotFound:
+            return None
+        return Item(key, data, kind, meta, version, store.seconds_left(expires_at_ms))
+    if consistency == "linearizable":
+        yield BARRIER
+        return store.read_applied(key, count=not peek)
     return store.read(key, consistency=consistency, max_staleness_s=max_staleness_s, count=not peek)
 
 
@@ -240,52 +242,21 @@ def _parse_put(body: bytes, query_ttl: float | None) -> tuple[Any, float | None]
     return value, checks.ttl_or_none(fields["ttl"])
 
 
-# 1e15 becomes 1000000000000000.0: so much longer can the canonical spelling be than the one sent.
-_JSON_GROWTH_MAX = 4
+def _write_condition(
+    store: Store, condition: Condition, key: str, client_key: str | None
+) -> Generator[list[Command], list[Result], tuple[int, int]]:
+    """(when, version) of a set."""
+    if condition is UNCONDITIONAL:
+        return commands.ALWAYS, 0
+    if condition.absent:
+        return commands.IF_ABSENT, 0
+    version = yield from _one_version(store, condition, key, client_key)
+    return (commands.IF_PRESENT, 0) if version is None else (commands.IF_VERSION, version)
 
 
-def _check_size(value: Any, body_bytes: int, value_bytes_max: int) -> None:
-    """Refuse a value over the limit. Small bodies, which cannot hold one, are let through unmeasured."""
-    if body_bytes * _JSON_GROWTH_MAX > value_bytes_max:
-        size = len(values.encode(value)[1])
-        if size > value_bytes_max:
-            raise ValueTooLarge(f"the value has {size} bytes; the most is {value_bytes_max}")
-
-
-def _set_conditionally(
-    services: Services,
-    condition: Condition,
-    key: str,
-    value: Any,
-    ttl: float | None,
-    keep_ttl: bool,
-    content_type: str | None,
-    client_key: str | None,
-) -> SetResult:
-    store = services.store
-    if not condition.present or condition.versions is not None:
-        return store.set(
-            key,
-            value,
-            ttl=ttl,
-            keep_ttl=keep_ttl,
-            only_if_absent=condition.absent,
-            only_if_version=_one_version(services, condition, key, client_key),
-            content_type=content_type,
-            idempotency_key=client_key,
-        )
-    # If-Match: * (any version will do) is a command of its own.
-    kind, data = values.encode(value)
-    ttl_for_log = commands.TTL_KEEP if keep_ttl else ttl_to_ms(ttl)
-    command = commands.set_(key, data, kind, content_type, ttl_for_log, commands.IF_PRESENT)
-    result = _run_one(services, command if client_key is None else commands.idempotent(client_key, command))
-    if keep_ttl:
-        item = store.read(key, count=False)
-        ttl = item.ttl_s if item is not None else None
-    return SetResult(version=result[1], created=False, ttl_s=ttl)
-
-
-def _one_version(services: Services, condition: Condition, key: str, client_key: str | None) -> int | None:
+def _one_version(
+    store: Store, condition: Condition, key: str, client_key: str | None
+) -> Generator[list[Command], list[Result], int | None]:
     """The version that a write must find. Of several, the one the key has now: the write itself compares again."""
     versions = condition.versions
     if versions is None:
@@ -294,14 +265,11 @@ def _one_version(services: Services, condition: Condition, key: str, client_key:
         return versions[0]
     if versions and client_key is not None:
         raise InvalidRequest("with an Idempotency-Key, If-Match takes one version: a retry must be the same command")
-    item = services.store.read(key, consistency="linearizable" if versions else "local", count=False)
+    if versions:
+        yield BARRIER
+        item = store.read_applied(key, count=False)
+    else:
+        item = store.read(key, count=False)
     if item is None or item.version not in versions:
         raise PreconditionFailed("no version in If-Match is the key's", item.version if item is not None else 0)
     return item.version
-
-
-def _run_one(services: Services, command: commands.Command) -> commands.Result:
-    [result] = services.store.run([command])
-    if result[0] != commands.OK:
-        raise error_of("", result)
-    return result

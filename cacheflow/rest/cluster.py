@@ -20,7 +20,7 @@ _RAFT_PORT_OFFSET = 1000
 def cluster_blueprint(services: Services) -> Blueprint:
     """The routes below ``/nodes`` and ``/cluster``."""
     blueprint = Blueprint("cluster", __name__)
-    store, gate, body_bytes_max = services.store, services.gate, services.config.body_bytes_max
+    store, gate, body_bytes_max = services.store, services.thread_gate, services.config.body_bytes_max
 
     @blueprint.get("/nodes/list", endpoint="nodes")
     def nodes() -> Answer:

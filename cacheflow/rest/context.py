@@ -1,4 +1,4 @@
-"""What every blueprint is handed: the settings, the store and the gate, for one application."""
+"""What every blueprint is handed: the settings, the store and the gates, for one application."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ class RestConfig:
     max_value_bytes: int = MIB
     # Threads of the server around the application: three quarters of them may wait for the cluster.
     threads: int = 40
+    # Requests that wait without a thread. At some thousand writes a second the last of them waits well under 0.1 s;
+    # more would only make a longer queue.
+    waiting_max: int = 128
 
     @property
     def body_bytes_max(self) -> int:
@@ -36,7 +39,9 @@ class Services:
 
     store: Store
     config: RestConfig
+    # For what waits without a thread, and for what holds one.
     gate: WaitingGate
+    thread_gate: WaitingGate
 
     def raft_headers(self) -> list[tuple[str, str]]:
         """X-Raft-Index, X-Raft-Term and X-Served-By, as of now: every answer carries them."""

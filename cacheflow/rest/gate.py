@@ -1,7 +1,8 @@
 """The gate: how many requests may wait for the cluster at once.
 
-Without a leader every write waits until its timeout. Were they allowed all threads, nobody could read or ask
-what is wrong. So they get three quarters; who comes then is told so at once and tries again or elsewhere.
+Without a leader every write waits until its timeout. Were all let in, they would take every thread, or as many
+descriptors and as much memory as clients care to open; who comes over the limit is told so at once and tries again, or
+elsewhere.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from cacheflow.errors import Overloaded
 
 
 class WaitingGate:
-    """``with gate:`` around what may block. Never blocks itself; safe from any thread. Raises Overloaded."""
+    """``with gate:`` around what waits, or ``enter`` and ``leave``. Never blocks; safe from any thread."""
 
     def __init__(self, waiting_max: int) -> None:
         self.waiting_max = waiting_max
@@ -38,10 +39,8 @@ class WaitingGate:
             self._refused += 1
         return self._overloaded()
 
-    def _overloaded(self) -> Overloaded:
-        return Overloaded(f"{self.waiting_max} requests wait for the cluster already; this one was not sent", 1.0)
-
-    def __enter__(self) -> None:
+    def enter(self) -> None:
+        """Take a place. Raises Overloaded."""
         with self._lock:
             if self._waiting < self.waiting_max:
                 self._waiting += 1
@@ -49,6 +48,16 @@ class WaitingGate:
             self._refused += 1
         raise self._overloaded()
 
-    def __exit__(self, *_: object) -> None:
+    def leave(self) -> None:
+        """Give the place back."""
         with self._lock:
             self._waiting -= 1
+
+    def _overloaded(self) -> Overloaded:
+        return Overloaded(f"{self.waiting_max} requests wait for the cluster already; this one was not sent", 1.0)
+
+    def __enter__(self) -> None:
+        self.enter()
+
+    def __exit__(self, *_: object) -> None:
+        self.leave()

@@ -23,7 +23,7 @@ _PROMETHEUS_TYPE = ("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 def monitoring_blueprint(services: Services) -> Blueprint:
     """``/livez``, ``/readyz``, ``/metrics`` and ``/openapi.json``."""
     blueprint = Blueprint("monitoring", __name__)
-    store, gate = services.store, services.gate
+    store, gates = services.store, (services.gate, services.thread_gate)
     document = json_bytes(specification(services.config))
 
     @blueprint.get("/livez", endpoint="livez")
@@ -46,9 +46,9 @@ def monitoring_blueprint(services: Services) -> Blueprint:
             raise InvalidRequest(f"format is json or prometheus, not {checks.shown(wanted)}")
         measured = {
             **store.metrics(),
-            "http_waiting_requests": gate.waiting,
-            "http_waiting_requests_max": gate.waiting_max,
-            "http_refused_total": gate.refused,
+            "http_waiting_requests": sum(gate.waiting for gate in gates),
+            "http_waiting_requests_max": sum(gate.waiting_max for gate in gates),
+            "http_refused_total": sum(gate.refused for gate in gates),
         }
         if wanted == "json" or (wanted is None and _prefers_json(environ.get("HTTP_ACCEPT"))):
             # JSON has no NaN and no infinity.

@@ -12,9 +12,8 @@ import math
 import re
 import secrets
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flask import request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from cacheflow.errors import (
@@ -29,6 +28,9 @@ from cacheflow.errors import (
 from cacheflow.rest.answers import Answer, Headers, json_bytes
 from cacheflow.rest.context import Services
 from cacheflow.rest.paths import decode_key
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
 
 PROBLEM_TYPE = ("Content-Type", "application/problem+json")
 
@@ -77,18 +79,18 @@ def problem_of_command(error: CacheFlowError, index: int) -> Problem:
     )
 
 
-def answer_error(error: Exception, services: Services) -> Answer:
-    """The one error handler."""
+def answer_error(error: Exception, services: Services, environ: WSGIEnvironment, raw_key: str | None) -> Answer:
+    """The one error handler. raw_key: the key in the path, as bytes spelt by characters, when it has one."""
     if isinstance(error, CacheFlowError) and error.http_status != 500:
-        return _answer_known(error, services)
+        return _answer_known(error, services, environ, raw_key)
     if isinstance(error, HTTPException) and error.code is not None and error.code < 500:
         headers = services.raft_headers()
         if isinstance(error, MethodNotAllowed):
             headers.append(("Allow", ", ".join(sorted(error.valid_methods or ()))))
-        detail = _routing_detail(error)
+        detail = _routing_detail(error, environ["REQUEST_METHOD"])
         return _answer("about:blank", error.name, error.code, detail, headers, {})
     incident = secrets.token_hex(8)
-    logger.error("%s %s failed [%s]", request.method, request.path, incident, exc_info=error)
+    logger.error("%s %s failed [%s]", environ["REQUEST_METHOD"], environ["PATH_INFO"], incident, exc_info=error)
     return _answer(
         "urn:cacheflow:internal-error",
         "Internal error",
@@ -107,7 +109,7 @@ def _headers_if_any(services: Services) -> Headers:
         return []
 
 
-def _answer_known(error: CacheFlowError, services: Services) -> Answer:
+def _answer_known(error: CacheFlowError, services: Services, environ: WSGIEnvironment, raw_key: str | None) -> Answer:
     headers = services.raft_headers()
     members: dict[str, Any] = {}
     detail = str(error)
@@ -116,7 +118,7 @@ def _answer_known(error: CacheFlowError, services: Services) -> Answer:
         kind = error.kind
         headers += error.headers
         members.update(error.members)
-    key = _requested_key()
+    key = _requested_key(environ, raw_key)
     if key is not None:
         members["key"] = key
         if isinstance(error, KeyNotFound):
@@ -135,22 +137,21 @@ def _answer_known(error: CacheFlowError, services: Services) -> Answer:
     return _answer(kind, error.title, error.http_status, detail, headers, members)
 
 
-def _requested_key() -> str | None:
+def _requested_key(environ: WSGIEnvironment, raw_key: str | None) -> str | None:
     """The key in the path, when it is a valid one."""
-    raw = (request.view_args or {}).get("raw_key")
-    if raw is None:
+    if raw_key is None:
         return None
     try:
-        return decode_key(raw, request.environ)
+        return decode_key(raw_key, environ)
     except InvalidRequest:
         return None
 
 
-def _routing_detail(error: HTTPException) -> str:
+def _routing_detail(error: HTTPException, method: str) -> str:
     if error.code == 404:
         return "there is no such route; /openapi.json lists them"
     if error.code == 405:
-        return f"{request.method} is not allowed here"
+        return f"{method} is not allowed here"
     return str(error.description or error.name)
 
 

@@ -1,7 +1,7 @@
 """The HTTP server: waitress with settings for a cache, in a thread of its own.
 
 waitress reads requests whole in one thread and hands them to a pool. So a slow client costs a descriptor, never a
-thread, until its request is complete.
+thread, until its request is complete. Short requests are served by the reading thread itself (reading_thread.py).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from waitress.task import ThreadedTaskDispatcher
 
 from cacheflow.errors import ConfigError
 from cacheflow.rest.lanes import TwoLanes
-from cacheflow.rest.strict_http import StrictServer
+from cacheflow.rest.reading_thread import ReadingServer
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -49,6 +49,7 @@ class HttpServer:
     request_deadline_s: how long a request may take to come in, and an answer to be taken.
     refusal_headers: headers for what is refused before the application sees it.
     turn_away: given a method, the whole answer for a request that need not see the application at all, or None.
+    at_once: given path and body bytes, whether a request is short and never blocks: then no thread is needed for it.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class HttpServer:
         connections_max: int = CONNECTIONS_MAX,
         refusal_headers: Callable[[], list[tuple[str, str]]] = list,
         turn_away: Callable[[str], bytes | None] = lambda _: None,
+        at_once: Callable[[str, int], bool] = lambda *_: False,
     ) -> None:
         sockets = _listen(host, port)
         self.host = host
@@ -100,7 +102,7 @@ class HttpServer:
         self._dispatcher.queue = TwoLanes()
         self._dispatcher.queue_logger = _QueueWarning()
         self._servers = [
-            StrictServer(
+            ReadingServer(
                 app,
                 self._map,
                 False,
@@ -112,6 +114,7 @@ class HttpServer:
                 deadline_s=request_deadline_s,
                 refusal_headers=refusal_headers,
                 turn_away=turn_away,
+                at_once=at_once,
             )
             for listening in sockets
         ]
@@ -149,6 +152,8 @@ class HttpServer:
         self.stop()
 
     def _run(self) -> None:
+        for server in self._servers:
+            server.begin_turns()
         while self._draining_until_s is None:
             self._turn(_LOOP_INTERVAL_S)
         for server in self._servers:
@@ -170,7 +175,11 @@ class HttpServer:
 
     def _turn(self, timeout_s: float) -> None:
         try:
+            if any(server.has_short for server in self._servers):
+                timeout_s = 0.0
             wasyncore.loop(timeout=timeout_s, use_poll=True, map=self._map, count=1)
+            for server in self._servers:
+                server.end_turn()
         except Exception:
             # One broken connection must not end the service for all.
             logger.exception("the HTTP loop stumbled")
@@ -179,6 +188,8 @@ class HttpServer:
         return [channel for server in self._servers for channel in server.active_channels.values()]
 
     def _close(self) -> None:
+        for server in self._servers:
+            server.end_turns()
         self._woken.wait()  # stop() writes to the trigger, whose descriptor must still be ours then
         unfinished = self._channels()
         if unfinished:

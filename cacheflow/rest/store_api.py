@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from cacheflow.errors import ReplicationError
 from cacheflow.machine.commands import Command, Result
-from cacheflow.results import IncrResult, Item, RaftPosition, SetResult
+from cacheflow.results import Item, RaftPosition
+
+Done = Callable[[list[Result] | ReplicationError], Callable[[], None]]
 
 Check = tuple[str, bool, str]
 """(name, whether it passed, detail for people) of one liveness or readiness check."""
@@ -23,39 +26,18 @@ class Store(Protocol):
         consistency: str = "local",
         max_staleness_s: float | None = None,
         count: bool = True,
-        strict: bool = False,
     ) -> Item | None: ...
     def keys_page(self, prefix: str, limit: int, cursor: str | None) -> tuple[list[str], str | None]: ...
 
-    # Writes: replicated; they return once committed and visible here.
-    def run(self, commands: list[Command], *, timeout_s: float | None = None) -> list[Result]: ...
-    def set(
-        self,
-        key: str,
-        value: Any,
-        *,
-        ttl: float | None = None,
-        keep_ttl: bool = False,
-        only_if_absent: bool = False,
-        only_if_version: int | None = None,
-        content_type: str | None = None,
-        idempotency_key: str | None = None,
-    ) -> SetResult: ...
-    def delete(self, key: str, *, only_if_version: int | None = None, idempotency_key: str | None = None) -> bool: ...
-    def incr(
-        self,
-        key: str,
-        delta: int = 1,
-        *,
-        initial: int | None = None,
-        ttl: float | None = None,
-        idempotency_key: str | None = None,
-    ) -> IncrResult: ...
-    def touch(self, key: str, ttl: float | None, *, idempotency_key: str | None = None) -> bool: ...
-    def batch(
-        self, commands: list[Command], *, atomic: bool = False, idempotency_key: str | None = None
-    ) -> list[Result]: ...
-    def delete_prefix(self, prefix: str, *, idempotency_key: str | None = None) -> int: ...
+    def read_applied(self, key: str, *, count: bool) -> Item | None: ...
+    def seconds_left(self, expires_at_ms: int) -> float | None: ...
+
+    # Writes, and what a linearizable read waits for. The first two block; with the others the node's loop calls ``done``
+    # once, which must not block either and returns a call that wakes whoever waits, for the end of the loop's turn.
+    def run(self, commands: list[Command]) -> list[Result]: ...
+    def barrier(self) -> list[Result]: ...
+    def submit(self, commands: list[Command], done: Done) -> None: ...
+    def submit_barrier(self, done: Done) -> None: ...
 
     # The cluster.
     def position(self) -> RaftPosition: ...

@@ -128,7 +128,6 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
 
     parser_class = StrictParser
     error_task_class = ProblemTask
-    task_class = OneWriteTask
 
     refused = False
     lingers_until_s: float | None = None  # monotonic
@@ -161,14 +160,6 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
                 self.socket.shutdown(socket.SHUT_WR)
             except OSError:
                 self.handle_close()
-
-    def answer_at_once(self, answer: bytes) -> None:
-        """Send a whole answer to the request that just came in, without a thread. Called with requests_lock held."""
-        request = self.requests.pop(0)
-        self.write_soon(answer)
-        if request.connection_close:
-            self.close_when_flushed = True
-        request.close()
 
     def enforce(self, now_s: float, wall_s: float, deadline_s: float) -> None:
         """Close or refuse what takes too long. now_s is monotonic; wall_s is waitress' own clock."""
@@ -210,22 +201,11 @@ class StrictServer(TcpWSGIServer):  # type: ignore[misc]
         *args: Any,
         deadline_s: float,
         refusal_headers: Callable[[], list[tuple[str, str]]],
-        turn_away: Callable[[str], bytes | None],
         **kwargs: Any,
     ) -> None:
         self.deadline_s = deadline_s
-        self.turn_away = turn_away
         self.refusal_headers = refusal_headers
         super().__init__(*args, **kwargs)
-
-    def add_task(self, task: StrictChannel) -> None:
-        """Queue a request for a thread, unless it can be turned away right here: that costs a twentieth."""
-        request = task.requests[0]
-        answer = self.turn_away(request.command) if request.error is None and not self.draining else None
-        if answer is None:
-            super().add_task(task)
-        else:
-            task.answer_at_once(answer)
 
     def maintenance(self, now: float) -> None:
         """Called by waitress every ``cleanup_interval``. now: wall clock."""

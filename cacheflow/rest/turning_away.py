@@ -1,7 +1,7 @@
 """Turning requests away where they come in, before they cost a thread.
 
-When three quarters of the threads wait for the cluster already, a further write will be refused whatever it says. Done by
-a thread through Flask a refusal costs as much as a read, and clients that come back at once fill all queues with them.
+When as many requests wait for the cluster as may, a further write will be refused whatever it says. Done by a thread
+through Flask a refusal costs as much as a read, and clients that come back at once fill all queues with them.
 """
 
 from __future__ import annotations

@@ -11,18 +11,12 @@ from collections.abc import Callable
 from typing import Any
 
 from cacheflow import values
-from cacheflow.errors import (
-    IdempotencyKeyReused,
-    InvalidRequest,
-    KeyNotFound,
-    MemberConflict,
-    NotAnInteger,
-    PreconditionFailed,
-    ValueTooLarge,
-)
+from cacheflow.errors import InvalidRequest, MemberConflict
 from cacheflow.machine import commands
 from cacheflow.machine.commands import Command, Result
-from cacheflow.results import IncrResult, Item, RaftPosition, SetResult
+from cacheflow.results import Item, RaftPosition
+
+Done = Callable[[Any], Callable[[], None]]
 
 Entry = tuple[bytes, int, "str | int | None", int, int]  # data, kind, meta, version, expires_at_ms or 0
 
@@ -60,20 +54,27 @@ class FakeStore:
         consistency: str = "local",
         max_staleness_s: float | None = None,
         count: bool = True,
-        strict: bool = False,
     ) -> Item | None:
         if self.records_reads:
-            asked = {"consistency": consistency, "max_staleness_s": max_staleness_s, "count": count, "strict": strict}
-            self.reads.append(asked)
+            self.reads.append({"consistency": consistency, "max_staleness_s": max_staleness_s, "count": count})
         if self.read_failure is not None:
             raise self.read_failure
-        if consistency == "linearizable" or strict:
-            self._replicate()
+        return self._item(key)
+
+    def read_applied(self, key: str, *, count: bool) -> Item | None:
+        if self.records_reads:
+            self.reads.append({"consistency": "linearizable", "max_staleness_s": None, "count": count})
+        return self._item(key)
+
+    def seconds_left(self, expires_at_ms: int) -> float | None:
+        return (expires_at_ms - self.clock_ms) / 1000 if expires_at_ms else None
+
+    def _item(self, key: str) -> Item | None:
         entry = self._entry(key)
         if entry is None:
             return None
         data, kind, meta, version, expires_at_ms = entry
-        return Item(key, data, kind, meta, version, self._left(expires_at_ms))
+        return Item(key, data, kind, meta, version, self.seconds_left(expires_at_ms))
 
     def keys_page(self, prefix: str, limit: int, cursor: str | None) -> tuple[list[str], str | None]:
         found = sorted(key for key in self.entries if key.startswith(prefix) and self._entry(key) is not None)
@@ -82,7 +83,7 @@ class FakeStore:
 
     # Writes
 
-    def run(self, batch: list[Command], *, timeout_s: float | None = None) -> list[Result]:
+    def run(self, batch: list[Command]) -> list[Result]:
         self._replicate()
         with self._lock:
             self.index += 1
@@ -91,61 +92,15 @@ class FakeStore:
             self.digests[self.index] = hashlib.blake2b(repr(self.entries).encode(), digest_size=16).hexdigest()
             return results
 
-    def set(
-        self,
-        key: str,
-        value: Any,
-        *,
-        ttl: float | None = None,
-        keep_ttl: bool = False,
-        only_if_absent: bool = False,
-        only_if_version: int | None = None,
-        content_type: str | None = None,
-        idempotency_key: str | None = None,
-    ) -> SetResult:
-        kind, data = values.encode(value)
-        when = commands.ALWAYS
-        if only_if_absent:
-            when = commands.IF_ABSENT
-        elif only_if_version is not None:
-            when = commands.IF_VERSION
-        ttl_ms = commands.TTL_KEEP if keep_ttl else self._ttl_ms(ttl)
-        command = commands.set_(values.check_key(key), data, kind, content_type, ttl_ms, when, only_if_version or 0)
-        result = self._one(command, idempotency_key)
-        return SetResult(result[1], result[2], self._left(result[3]))
+    def barrier(self) -> list[Result]:
+        self._replicate()
+        return [[commands.OK]]
 
-    def delete(self, key: str, *, only_if_version: int | None = None, idempotency_key: str | None = None) -> bool:
-        try:
-            self._one(commands.delete(key, only_if_version or 0), idempotency_key)
-        except KeyNotFound:
-            return False
-        return True
+    def submit(self, batch: list[Command], done: Done) -> None:
+        self._later(lambda: self.run(batch), done)
 
-    def incr(
-        self,
-        key: str,
-        delta: int = 1,
-        *,
-        initial: int | None = None,
-        ttl: float | None = None,
-        idempotency_key: str | None = None,
-    ) -> IncrResult:
-        result = self._one(commands.incr(key, delta, initial, self._ttl_ms(ttl)), idempotency_key)
-        return IncrResult(result[2], result[1], self._left(result[3]))
-
-    def touch(self, key: str, ttl: float | None, *, idempotency_key: str | None = None) -> bool:
-        try:
-            self._one(commands.touch(key, self._ttl_ms(ttl)), idempotency_key)
-        except KeyNotFound:
-            return False
-        return True
-
-    def batch(self, batch: list[Command], *, atomic: bool = False, idempotency_key: str | None = None) -> list[Result]:
-        result = self._one(commands.batch(batch, atomic), idempotency_key)
-        return [result] if result[0] == commands.ABORTED else list(result[1])
-
-    def delete_prefix(self, prefix: str, *, idempotency_key: str | None = None) -> int:
-        return int(self._one(commands.delete_prefix(prefix), idempotency_key)[1])
+    def submit_barrier(self, done: Done) -> None:
+        self._later(self.barrier, done)
 
     # The cluster
 
@@ -210,33 +165,23 @@ class FakeStore:
         if self.failure is not None:
             raise self.failure
 
+    @staticmethod
+    def _later(work: Callable[[], list[Result]], done: Done) -> None:
+        """In a thread of its own, as the node's loop would."""
+
+        def settle() -> None:
+            outcome: list[Result] | Exception
+            try:
+                outcome = work()
+            except Exception as error:
+                outcome = error
+            done(outcome)()
+
+        threading.Thread(target=settle, daemon=True).start()
+
     def _entry(self, key: str) -> Entry | None:
         entry = self.entries.get(key)
         return None if entry is None or 0 < entry[4] <= self.clock_ms else entry
-
-    def _left(self, expires_at_ms: int) -> float | None:
-        return (expires_at_ms - self.clock_ms) / 1000 if expires_at_ms else None
-
-    @staticmethod
-    def _ttl_ms(ttl: float | None) -> int:
-        return commands.TTL_NONE if ttl is None else max(1, round(ttl * 1000))
-
-    def _one(self, command: Command, idempotency_key: str | None) -> Result:
-        if idempotency_key is not None:
-            command = commands.idempotent(idempotency_key, command)
-        [result] = self.run([command])
-        status = result[0]
-        if status in (commands.OK, commands.ABORTED):
-            return result
-        if status == commands.MISSING:
-            raise KeyNotFound(command[1])
-        if status == commands.PRECONDITION:
-            raise PreconditionFailed("the key is at another version", result[1])
-        if status == commands.NOT_AN_INTEGER:
-            raise NotAnInteger(result[1])
-        if status == commands.KEY_REUSED:
-            raise IdempotencyKeyReused("used before")
-        raise {commands.TOO_LARGE: ValueTooLarge}.get(status, InvalidRequest)(result[1])
 
     def _apply(self, command: Command) -> Result:
         apply: dict[int, Callable[..., Result]] = {

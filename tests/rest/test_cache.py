@@ -252,7 +252,6 @@ def test_an_idempotency_key_is_1_to_256_printable_characters(client: Client, key
         ("max_staleness=3", {"consistency": "bounded", "max_staleness_s": 3.0}),
         ("peek", {"count": False}),
         ("peek=false&unknown=ignored", {}),
-        ("recency=strict", {"strict": True}),
     ],
 )
 def test_a_read_asks_the_store_as_its_query_says(
@@ -261,8 +260,18 @@ def test_a_read_asks_the_store_as_its_query_says(
     client.put("/cache/k", json={"value": 1})
     store.records_reads = True
     assert client.get(f"/cache/k?{query}").status_code == 200
-    plain = {"consistency": "local", "max_staleness_s": None, "count": True, "strict": False}
+    plain = {"consistency": "local", "max_staleness_s": None, "count": True}
     assert store.reads == [plain | asked]
+
+
+def test_a_strict_read_is_a_command_in_the_log(client: Client, store: FakeStore) -> None:
+    client.put("/cache/k", json={"value": 1, "ttl": 7})
+    store.records_reads = True
+    logged = store.entries_logged
+    found = client.get("/cache/k?recency=strict")
+    assert (found.json["value"], found.json["ttl"], found.headers["ETag"]) == (1, 7.0, '"1"')
+    assert (store.entries_logged, store.reads) == (logged + 1, [])
+    assert client.get("/cache/other?recency=strict").status_code == 404
 
 
 @pytest.mark.parametrize(

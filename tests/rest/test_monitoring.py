@@ -42,7 +42,7 @@ def test_metrics_are_prometheus_text(client: Client) -> None:
     assert "cacheflow_items 0" in lines
     assert 'cacheflow_peer_lag{peer="c"} 7.5' in lines
     assert lines.count("# TYPE cacheflow_peer_lag gauge") == 1
-    assert "cacheflow_http_waiting_requests_max 30" in lines
+    assert "cacheflow_http_waiting_requests_max 158" in lines
     sample = re.compile(r'[a-z_]+(\{[a-z]+="[^"]*"\})? [-+0-9.eInfNa]+')
     assert all(line.startswith("# ") or sample.fullmatch(line) for line in lines)
 

@@ -1,0 +1,184 @@
+"""What waitress' reading thread does by itself, and how requests are put aside.
+
+A hand-over to a thread costs more than most requests here: two thread switches each way, in an interpreter that runs one
+thread at a time anyway. So the thread that reads requests also
+
+1. serves the short ones (``at_once``), unless the connection has not taken its last answer yet;
+2. goes on with requests that were put aside (see suspending.py), all those of a turn after one wake-up;
+3. turns away what could only be refused (``turn_away``), for a twentieth of what a refusal by the application costs.
+
+It never waits for a client: what does not fit into a socket is left to the poll loop.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+from cacheflow.rest.strict_http import OneWriteTask, StrictChannel, StrictServer
+from cacheflow.rest.suspending import SUSPENDS, Suspended
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+logger = logging.getLogger("cacheflow.rest")
+
+_RESUMED: Final = "cacheflow.resumed"
+
+
+class SuspendableTask(OneWriteTask):
+    """One request, which may run in two parts."""
+
+    def get_environment(self) -> dict[str, Any]:
+        environ: dict[str, Any] = super().get_environment()
+        environ[SUSPENDS] = True
+        return environ
+
+
+class ReadingChannel(StrictChannel):
+    """One connection."""
+
+    _task: Any = None
+    _resumes = False
+
+    def task_class(self, channel: StrictChannel, request: Any) -> Any:
+        """The task of a request: waitress asks for it whenever it begins to serve one, also for the second part."""
+        if not self._resumes:
+            self._task = SuspendableTask(channel, request)
+        self._resumes = False
+        return self._task
+
+    def service(self) -> None:
+        try:
+            super().service()
+        except Suspended as suspended:
+            suspended.begin(self._resume)
+
+    def _resume(self, application: WSGIApplication) -> Callable[[], None]:
+        self._task.environ[_RESUMED] = application
+        return self.server.resume(self)  # type: ignore[no-any-return]
+
+    def goes_on(self) -> None:
+        """The next ``service`` is the second part."""
+        self._resumes = True
+
+    def answer_at_once(self, answer: bytes) -> None:
+        """Send a whole answer to the request that just came in. Called with requests_lock held."""
+        request = self.requests.pop(0)
+        self.write_soon(answer)
+        if request.connection_close:
+            self.close_when_flushed = True
+        request.close()
+
+    def _flush_outbufs_below_high_watermark(self) -> None:
+        # Waits for the client to take what is there: threads may, the one that has to send it may not.
+        if not self.server.reads_in_this_thread:
+            super()._flush_outbufs_below_high_watermark()
+
+
+class ReadingServer(StrictServer):
+    """One listening socket. at_once: given path and body bytes, whether a request is short work that never blocks."""
+
+    channel_class = ReadingChannel
+
+    def __init__(
+        self,
+        application: WSGIApplication,
+        *args: Any,
+        turn_away: Callable[[str], bytes | None],
+        at_once: Callable[[str, int], bool],
+        **kwargs: Any,
+    ) -> None:
+        self._turn_away = turn_away
+        self._at_once = at_once
+        self._reader: int | None = None
+        self._short: deque[ReadingChannel] = deque()
+        self._resumed: deque[ReadingChannel] = deque()
+        self._woken = False
+        self._closed = False
+        self._wake_lock = threading.Lock()  # guards the trigger's descriptor against its end
+
+        def serve(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+            return environ.pop(_RESUMED, application)(environ, start_response)  # type: ignore[no-any-return]
+
+        super().__init__(serve, *args, **kwargs)
+
+    @property
+    def reads_in_this_thread(self) -> bool:
+        """Whether the caller is the reading thread."""
+        return threading.get_ident() == self._reader
+
+    def add_task(self, channel: ReadingChannel) -> None:
+        """Find who serves the channel's next request."""
+        request = channel.requests[0]
+        if request.error is None and not self.draining:
+            answer = self._turn_away(request.command)
+            if answer is not None:
+                channel.answer_at_once(answer)
+                return
+        self._place(channel)
+
+    def _place(self, channel: ReadingChannel) -> None:
+        request = channel.requests[0]
+        body_bytes = len(request.body_rcv) if request.body_rcv is not None else 0
+        if (
+            self.reads_in_this_thread
+            and not channel.total_outbufs_len
+            and (request.error is not None or self._at_once(request.path, body_bytes))
+        ):
+            self._short.append(channel)
+        else:
+            super().add_task(channel)
+
+    def resume(self, channel: ReadingChannel) -> Callable[[], None]:
+        """Go on with a request that was put aside, after the call that this returns. Any thread."""
+        self._resumed.append(channel)
+        return self.wake
+
+    def wake(self) -> None:
+        """End the reading thread's wait. Any thread."""
+        if self._woken:
+            return
+        self._woken = True
+        with self._wake_lock:
+            if not self._closed:
+                self.trigger.pull_trigger()
+
+    def pull_trigger(self) -> None:
+        """Waitress' own wake-up, after each request."""
+        if not self.reads_in_this_thread:
+            super().pull_trigger()
+
+    def begin_turns(self) -> None:
+        """The calling thread is the reading thread from now on."""
+        self._reader = threading.get_ident()
+
+    def end_turns(self) -> None:
+        """Nothing put aside is gone on with any more."""
+        with self._wake_lock:
+            self._closed = True
+
+    @property
+    def has_short(self) -> bool:
+        """Whether ``end_turn`` left something for the next turn."""
+        return bool(self._short)
+
+    def end_turn(self) -> None:
+        """Serve what this turn of the poll loop has brought: answers first, for they make room."""
+        self._woken = False
+        while self._resumed:
+            channel = self._resumed.popleft()
+            channel.goes_on()
+            if channel.requests:
+                self._place(channel)
+        for _ in range(len(self._short)):
+            channel = self._short.popleft()
+            try:
+                channel.service()
+            except Exception:
+                # One broken connection must not end the service for all.
+                logger.exception("a request stumbled")
+                channel.handle_close()

@@ -1,0 +1,124 @@
+"""Views that wait for the cluster without holding a thread.
+
+Such a view is a generator: ``[result] = yield [command]`` replicates the command and goes on with its result, and
+``yield BARRIER`` goes on once everything acknowledged before is applied here. What is refused or not answered in time
+never comes back to the view: problems.py answers it.
+
+Our HTTP server can put a request aside (suspending.py): the view's thread is free at once, and when the
+event loop has the answer the server goes on with the view where it stopped. Any other WSGI server is waited in.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Generator, Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+from flask import Response, request
+
+from cacheflow.errors import Overloaded
+from cacheflow.machine import commands
+from cacheflow.machine.commands import Command, Result
+from cacheflow.outcomes import error_of
+from cacheflow.rest.answers import Answer
+from cacheflow.rest.context import Services
+from cacheflow.rest.problems import answer_error
+from cacheflow.rest.suspending import SUSPENDS, Suspended
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+    from cacheflow.rest.suspending import Resume, Wake
+
+BARRIER: Final[list[Command]] = []
+Steps = Generator[list[Command], list[Result], Answer]
+Outcome = list[Result] | Exception
+
+# What is served where it came in (see ``at_once``): a larger body takes longer to parse than a hand-over to a thread.
+AT_ONCE_BYTES_MAX: Final = 16 * 1024
+
+
+def at_once(path: str, body_bytes: int) -> bool:
+    """Whether a request is short work that waits for nothing but the cluster: no thread is needed for it."""
+    return path.startswith("/cache/") and body_bytes <= AT_ONCE_BYTES_MAX
+
+
+def run_one(key: str, command: Command, client_key: str | None) -> Generator[list[Command], list[Result], Result]:
+    """``result = yield from run_one(...)``: one command's result. Raises the error that it stands for."""
+    if client_key is not None:
+        command = commands.idempotent(client_key, command)
+    [result] = yield [command]
+    if result[0] not in (commands.OK, commands.ABORTED):
+        raise error_of(key, result)
+    return result
+
+
+def waits(services: Services) -> Callable[[Callable[..., Steps]], Callable[..., Response]]:
+    """Decorates a view that is a generator (see the module)."""
+
+    def decorate(view: Callable[..., Steps]) -> Callable[..., Response]:
+        @functools.wraps(view)
+        def start(**arguments: Any) -> Response:
+            steps = view(**arguments)
+            try:
+                wanted = next(steps)
+                if request.environ.get(SUSPENDS):
+                    return Waiting(services, steps, wanted, arguments.get("raw_key"))
+                while True:
+                    with services.thread_gate:
+                        results = services.store.run(wanted) if wanted is not BARRIER else services.store.barrier()
+                    wanted = steps.send(results)
+            except StopIteration as end:
+                answer: Answer = end.value
+                return answer
+
+        return start
+
+    return decorate
+
+
+class Waiting(Response):
+    """A view between two of its steps; the WSGI application that the server goes on with."""
+
+    def __init__(self, services: Services, steps: Steps, wanted: list[Command], raw_key: str | None) -> None:
+        self._services = services
+        self._steps = steps
+        self._wanted = wanted
+        self._raw_key = raw_key
+        self._outcome: Outcome | None = None
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        outcome, self._outcome = self._outcome, None
+        if outcome is not None:
+            try:
+                if isinstance(outcome, Exception):
+                    raise outcome
+                self._wanted = self._steps.send(outcome)
+            except StopIteration as end:
+                answer: Answer = end.value
+                return answer(environ, start_response)
+            except Exception as error:
+                return answer_error(error, self._services, environ, self._raw_key)(environ, start_response)
+        raise Suspended(self._begin)
+
+    def _begin(self, resume: Resume) -> None:
+        store, gate = self._services.store, self._services.gate
+
+        def done(outcome: Outcome) -> Wake:
+            gate.leave()
+            self._outcome = outcome
+            return resume(self)
+
+        try:
+            gate.enter()
+        except Overloaded as error:
+            self._outcome = error
+            resume(self)()
+            return
+        try:
+            if self._wanted is BARRIER:
+                store.submit_barrier(done)
+            else:
+                store.submit(self._wanted, done)
+        except Exception as error:
+            done(error)()
