@@ -69,13 +69,13 @@ def _mixture(source: random.Random, operations: int) -> Iterator[bytes]:
         key = f"mix:{source.randrange(KEYS)}"
         match source.randrange(12):
             case 0:
-                yield put(key, source.randrange(1000), source.choice([None, 0.2, 1, 60]))
+                yield put(key, source.randrange(1000), source.choice([None, 0.05, 0.2, 60]))
             case 1:
                 yield request("DELETE", f"/cache/{key}")
             case 2:
                 yield request("POST", f"/cache/{key}/incr", {"delta": 3, "initial": 0})
             case 3:
-                yield request("POST", f"/cache/{key}/touch", {"ttl": source.choice([None, 0.5, 30])})
+                yield request("POST", f"/cache/{key}/touch", {"ttl": source.choice([None, 0.1, 30])})
             case 4:
                 yield get(key, source.choice(["", "?recency=strict", "?consistency=linearizable"]))
             case 5 if source.random() < 0.02:
@@ -92,17 +92,17 @@ def _operation(source: random.Random) -> dict[str, Any]:
         case 0:
             return operation | {"op": "delete"}
         case 1:
-            return operation | {"op": "incr", "delta": 1, "initial": 5, "ttl": 2}
+            return operation | {"op": "incr", "delta": 1, "initial": 5, "ttl": 0.2}
         case 2:
             return operation | {"op": "cas", "value": "swapped", "version": source.randrange(1, 50_000)}
         case 3:
-            return operation | {"op": "add", "value": "added", "ttl": 1}
+            return operation | {"op": "add", "value": "added", "ttl": 0.1}
         case 4:
             return operation | {"op": "get"}
         case 5:
-            return operation | {"op": "touch", "ttl": 0.3}
+            return operation | {"op": "touch", "ttl": 0.05}
         case 6:
-            return operation | {"op": "set", "value": source.randrange(100), "ttl": source.choice([0.1, 1, 100])}
+            return operation | {"op": "set", "value": source.randrange(100), "ttl": source.choice([0.02, 0.1, 100])}
         case _:
             return operation | {"op": "set", "value": "x" * source.randrange(200)}
 
