@@ -68,6 +68,10 @@ class AsyncReplicatedStore:
         """As ReplicatedStore.touch."""
         return await asyncio.to_thread(self.store.touch, key, ttl)
 
+    async def remove_node(self, node_id: str) -> None:
+        """As ReplicatedStore.remove_node."""
+        await asyncio.to_thread(self.store.remove_node, node_id)
+
     async def clear(self) -> None:
         """As ReplicatedStore.clear."""
         await asyncio.to_thread(self.store.clear)

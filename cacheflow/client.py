@@ -282,6 +282,13 @@ class CacheClient(MutableMapping[str, Any]):
         found: dict[str, Any] = self._get("/cluster/digest" + _query(index=index, full=full or None))
         return found
 
+    def remove_node(self, node_id: str) -> None:
+        """Take a member out of the cluster. Raises MemberUnknown, MemberConflict (it cannot be spared now).
+
+        A call that was sent twice because its first answer got lost may find no such member any more.
+        """
+        self._write("DELETE", "/nodes/" + quote(node_id, safe=""))
+
     def close(self) -> None:
         """Close idle connections; the client stays usable."""
         self._nodes.close()
@@ -439,6 +446,7 @@ class AsyncCacheClient:
     nodes = _in_thread(CacheClient.nodes)
     status = _in_thread(CacheClient.status)
     digest = _in_thread(CacheClient.digest)
+    remove_node = _in_thread(CacheClient.remove_node)
 
     async def keys(self, prefix: str = "") -> AsyncIterator[str]:
         """The keys that start with ``prefix``, fetched page by page."""

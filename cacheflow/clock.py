@@ -64,16 +64,27 @@ class ClusterClock:
         if self._monotonic() * 1000 + self._offset_ms < cluster_ms:
             self._move_to(cluster_ms)
 
-    def lead(self, latest_ms: int) -> None:
-        """Become the one who tells the time: no earlier than ``latest_ms``; a new cluster starts at the wall clock."""
-        if not self.known:
+    def lead(self, latest_ms: int, voters_heard: bool) -> None:
+        """Become the one who tells the time: no earlier than ``latest_ms``; a new cluster starts at the wall clock.
+
+        voters_heard: ``latest_ms`` comes from nodes that heard a leader. A node that heard none since its start has only
+        its wall clock to go by, which somebody may have set: theirs counts more.
+        """
+        if voters_heard and not self.heard:
+            self._move_to(latest_ms)
+        elif not self.known:
             self._move_to(max(latest_ms, self._wall() * 1000))
         self.known = self.heard = True
         self.at_least(latest_ms)
 
     def now_ms(self) -> int:
-        """The estimate; never less than it was at an earlier call. Any thread."""
+        """The estimate; never less than it was at an earlier call since a leader was heard. Any thread.
+
+        Before that no read is answered, and what the wall clock made of the estimate must not stay.
+        """
         now = int(self._monotonic() * 1000 + self._offset_ms)
+        if not self.heard:
+            return now
         if now < self._floor_ms:
             return self._floor_ms
         self._floor_ms = now

@@ -36,6 +36,7 @@ from cacheflow.raft.snapshotting import HelperProcess, Snapshotting
 from cacheflow.raft.transport import PeerTransport
 from cacheflow.raft.turn import Turn
 from cacheflow.recency import RecencyBuffer
+from cacheflow.services import Service, Services
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ class Engine:
     def __init__(self, config: NodeConfig) -> None:
         self.config = config
         self.uses = RecencyBuffer()
+        self.services = Services()
         self.clock = ClusterClock(time.monotonic, time.time)
         # Reads of this process; two threads at once may lose one.
         self.hits = 0
@@ -66,6 +68,7 @@ class Engine:
         self._http_address = ""
         self._loop: asyncio.AbstractEventLoop
         self._thread: threading.Thread | None = None
+        self._loop_thread = 0
         self._inbox: deque[Proposal] = deque()
         self._inbox_woken = False
         self._barriers: deque[Done] = deque()
@@ -103,11 +106,12 @@ class Engine:
 
     @property
     def running(self) -> bool:
-        """Whether the loop's thread lives."""
-        return self._thread is not None and self._thread.is_alive()
+        """Whether the node is there and its loop's thread lives; not yet while ``start`` is under way."""
+        return self._serves_reads and self._thread is not None and self._thread.is_alive()
 
     def _run(self, started: list[BaseException | None], ready: threading.Event) -> None:
         self._loop = asyncio.new_event_loop()
+        self._loop_thread = threading.get_ident()
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_until_complete(self._open())
@@ -179,6 +183,7 @@ class Engine:
             random=random.random,
             turn=turn,
         )
+        self.node.on_removed = lambda index: self._removed(data, index)
         self.network.on_message = self.node.receive
         self.network.on_connected = self.node.connected
         self.network.on_disconnected = self.node.disconnected
@@ -198,10 +203,11 @@ class Engine:
         self._joining = Joining(self.node, self.network, me, config)
         self._joining.found_or_wait()
         self.node.start()
-        self._spawn(self._joining.run())
+        self._spawn(self._joining.keep())
         self._on_timer()
 
     async def _shut_down(self, hand_over_s: float) -> None:
+        await self.services.close()
         node = self.node
         if node.reconfiguration.hand_over(None) is not None:
             deadline = self._loop.time() + hand_over_s
@@ -246,6 +252,10 @@ class Engine:
     def _wake(self) -> None:
         if not self._inbox_woken:
             self._inbox_woken = True
+            if threading.get_ident() == self._loop_thread:
+                # No system call to wake a loop that runs.
+                self._loop.call_soon(self._take_inbox)
+                return
             try:
                 self._loop.call_soon_threadsafe(self._take_inbox)
             except RuntimeError:  # the loop was closed meanwhile
@@ -313,6 +323,12 @@ class Engine:
         """The way to the leader is another. (Called by the node.)"""
         self._proposals.route_changed(self.node.route is not None)
 
+    def _removed(self, data: DataDirectory, index: int) -> None:
+        """The cluster goes on without this node: nobody may wait here, and the next start must not go on either."""
+        reason = data.note_removed(index)
+        self.network.refuse(reason)
+        self._proposals.close()
+
     @property
     def may_read(self) -> bool:
         """Whether this node's contents may be read. Any thread."""
@@ -350,6 +366,10 @@ class Engine:
             future.cancel()
             raise NoLeader("no answer from the cluster in time") from None
 
-    async def register(self, node_id: str, address: str, raft_address: str) -> tuple[str, str]:
+    def serve(self, service: Service, host: str, port: int) -> int:
+        """Let clients of ``service`` in; the port. Raises ConfigError."""
+        return self.run(self.services.open(service, host, port), timeout_s=5.0)
+
+    async def register(self, node_id: str, address: str, raft_address: str, was_member: bool) -> tuple[str, str]:
         """Make the node at ``raft_address`` a member: (outcome, detail)."""
-        return await self._joining.register(node_id, address, raft_address)
+        return await self._joining.register(node_id, address, raft_address, was_member)

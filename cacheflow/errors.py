@@ -6,8 +6,9 @@ CacheFlowError                500
 │  ├─ ValueTooLarge           413  also a ValueError
 │  └─ IdempotencyKeyReused    422  the key came before with another command
 ├─ KeyNotFound                404  also a KeyError
+├─ MemberUnknown              404  no member has that node id
 ├─ NotAnInteger               409  incr on something else, or past 64 bits
-├─ MemberConflict             409  the node id lives elsewhere
+├─ MemberConflict             409  the node id lives elsewhere, or the member cannot be spared now
 ├─ PreconditionFailed         412  If-Match, If-None-Match, add, compare-and-set
 └─ ReplicationError           503
    ├─ NotCommitted            503  certainly not applied: safe to retry (Retry-After)
@@ -71,8 +72,15 @@ class NotAnInteger(CacheFlowError):
     title = "Not an integer"
 
 
+class MemberUnknown(CacheFlowError):
+    """No member of the cluster has that node id."""
+
+    http_status = 404
+    title = "Member unknown"
+
+
 class MemberConflict(CacheFlowError):
-    """The node id belongs to another living node."""
+    """The node id belongs to another living node, or the cluster would lose its majority without that member."""
 
     http_status = 409
     title = "Member conflict"

@@ -8,6 +8,8 @@
 
 A member that registers somebody dials the address first: only what answers there, with the cluster's secret, has an
 identity, and that identity (id and incarnation) is what becomes a member.
+
+A node that was removed stays out: it says when it asks that it has been a member, and is sent away when it is none.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import os
 import urllib.error
 import urllib.request
 from dataclasses import replace
+from typing import Any
 
 from cacheflow.config import NodeConfig, read_secret
 from cacheflow.errors import InvalidRequest
@@ -30,6 +33,8 @@ from cacheflow.raft.reconfiguration import JOINED, KNOWN, NO_LEADER
 logger = logging.getLogger(__name__)
 
 AGAIN_S = 0.25
+# How often a member looks whether it is still one as it is configured.
+LOOK_S = 1.0
 PROBE_TIMEOUT_S = 2.0
 REGISTER_TIMEOUT_S = 8.0
 
@@ -49,15 +54,24 @@ class Joining:
         if not (self._is_known() or self._config.seed or self._peers):
             self._found()
 
+    async def keep(self) -> None:
+        """Become a member, and again when the entry that made this node one was dropped; until it is removed."""
+        while self._node.standing.removed_at is None:
+            if not self._is_current():
+                await self.run()
+            await asyncio.sleep(LOOK_S)
+
     async def run(self) -> None:
         """Until this node is a member as it is configured now."""
         if not self._is_known() and self._peers and not self._config.seed:
             await self._meet_peers()
         said = ""
         while not self._is_current():
+            if self._node.standing.removed_at is not None:
+                return
             if self._config.seed:
                 problem = await self._ask_seeds()
-            elif self._is_known():
+            elif self._is_known() and not (self._node.standing.disowned and self._peers):
                 problem = await self._ask_leader()
             else:
                 problem = await self._ask_peers()
@@ -67,8 +81,13 @@ class Joining:
             await asyncio.sleep(AGAIN_S)
         logger.info("member of the cluster")
 
-    async def register(self, node_id: str, address: str, raft_address: str) -> tuple[str, str]:
-        """For somebody else: dial ``raft_address``, and make who answers there a member."""
+    async def register(
+        self, node_id: str, address: str, raft_address: str, was_member: bool = False
+    ) -> tuple[str, str]:
+        """For somebody else: dial ``raft_address``, and make who answers there a member.
+
+        was_member: it says that it has been one; who was removed is sent away.
+        """
         try:
             peer = await self._network.probe(raft_address, PROBE_TIMEOUT_S)
         except ValueError as error:
@@ -77,16 +96,16 @@ class Joining:
             raise InvalidRequest(f"no node of this cluster answers at {raft_address}: {error}") from None
         if peer.node_id != node_id:
             raise InvalidRequest(f"the node at {raft_address} has the id {peer.node_id!r}, not {node_id!r}")
-        return await self._register(Member(node_id, peer.incarnation, raft_address, address, False))
+        return await self._register(Member(node_id, peer.incarnation, raft_address, address, False), was_member)
 
-    async def _register(self, member: Member) -> tuple[str, str]:
+    async def _register(self, member: Member, was_member: bool) -> tuple[str, str]:
         answer: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
 
         def done(outcome: str, detail: str) -> None:
             if not answer.done():
                 answer.set_result((outcome, detail))
 
-        self._node.reconfiguration.register(member, done)
+        self._node.reconfiguration.register(member, done, was_member)
         try:
             return await asyncio.wait_for(answer, REGISTER_TIMEOUT_S)
         except TimeoutError:
@@ -95,9 +114,16 @@ class Joining:
     def _is_known(self) -> bool:
         return bool(self._node.configurations.latest.members)
 
+    def _was_member(self) -> bool:
+        """By this node's own log, of which nobody has said that its end was dropped."""
+        standing, latest = self._node.standing, self._node.configurations.latest
+        return latest.lists(self._me.id, self._me.incarnation) and not standing.disowned
+
     def _is_current(self) -> bool:
         me, known = self._me, self._node.configurations.latest.members.get(self._me.id)
-        return known is not None and (known.incarnation, known.raft_address, known.address) == (
+        if known is None or self._node.standing.disowned:
+            return False
+        return (known.incarnation, known.raft_address, known.address) == (
             me.incarnation,
             me.raft_address,
             me.address,
@@ -118,7 +144,12 @@ class Joining:
 
     def _ask_seed(self, url: str) -> str:
         """POST /nodes/register; what went wrong, or nothing. In a thread."""
-        body = {"id": self._me.id, "address": self._me.address, "raft_address": self._me.raft_address}
+        body: dict[str, Any] = {
+            "id": self._me.id,
+            "address": self._me.address,
+            "raft_address": self._me.raft_address,
+            "was_member": self._was_member(),
+        }
         headers = {"Content-Type": "application/json"}
         token = read_secret(self._config.api_token_file, "api-token-file")
         if token is not None:
@@ -140,7 +171,7 @@ class Joining:
 
     async def _ask_leader(self) -> str:
         """This node is a member already, under another address."""
-        outcome, detail = await self._register(self._me)
+        outcome, detail = await self._register(self._me, self._was_member())
         return "" if outcome in (JOINED, KNOWN) else detail
 
     async def _meet_peers(self) -> None:
@@ -174,7 +205,8 @@ class Joining:
         # The first round only opens the links; the answer is the configuration that the leader sends.
         self._network.set_peers(members)
         for node_id in members:
-            self._node.send(node_id, {"type": "register", "request": 0, "member": _fields(self._me)})
+            message = {"type": "register", "request": 0, "member": _fields(self._me), "was": self._was_member()}
+            self._node.send(node_id, message)
         return f"waiting for {', '.join(sorted(members))} to register this node"
 
 

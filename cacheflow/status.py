@@ -90,10 +90,12 @@ def metrics(engine: Engine) -> dict[str, float]:
         "is_leader": int(node.is_leader),
         "has_leader": int(node.route is not None),
         "ready": int(all(good for _, good, _ in readiness(engine))),
-        "failed": int(node.failure is not None),
+        "failed": int(node.failure is not None and node.standing.removed_at is None),
+        "removed": int(node.standing.removed_at is not None),
         "leader_changes_total": node.leader_changes,
         "pending_commands": engine.pending,
         "members": len(node.members()),
+        "voters": sum([member.voter for member in node.members()]),
         "members_down": len(node.down_ids()),
         "sets_total": machine.contents.written,
         "deletes_total": machine.contents.deleted,
@@ -101,6 +103,7 @@ def metrics(engine: Engine) -> dict[str, float]:
         "evicted_total": machine.contents.evicted,
         "hits_total": engine.hits,
         "misses_total": engine.misses,
+        **engine.services.metrics(),
         **{f'peer_lag{{peer="{member.id}"}}': lag for member in node.members() if (lag := node.lag_of(member.id))},
     }
 
@@ -116,10 +119,12 @@ def liveness(engine: Engine) -> list[tuple[str, bool, str]]:
 
 
 def readiness(engine: Engine) -> list[tuple[str, bool, str]]:
-    """What traffic needs: a leader, contents that have caught up, a disk that works."""
+    """What traffic needs: a member, a leader, contents that have caught up, a disk that works."""
     if not engine.running:
         return liveness(engine)
     node = engine.node
+    if node.standing.removed_at is not None:
+        return [*liveness(engine), ("member", False, node.failure or "")]
     leader_id = node.leader_id if node.route is not None else None
     return [
         *liveness(engine),

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from cacheflow import status, values
+from cacheflow import leaving, status, values
 from cacheflow.config import NodeConfig
 from cacheflow.engine import Done, Engine
 from cacheflow.errors import (
@@ -30,11 +30,13 @@ from cacheflow.errors import (
 )
 from cacheflow.machine import commands
 from cacheflow.machine.commands import Command, Result
+from cacheflow.machine.entries import Entry
 from cacheflow.outcomes import error_of, ttl_to_ms
 from cacheflow.proposals import Outcome
 from cacheflow.raft.network import split_address
 from cacheflow.raft.reconfiguration import CONFLICT, JOINED, KNOWN
 from cacheflow.results import IncrResult, Item, RaftPosition, SetResult
+from cacheflow.services import Service
 
 CONSISTENCY_LEVELS = ("local", "bounded", "linearizable")
 KEYS_PAGE = 1000
@@ -74,6 +76,13 @@ class ReplicatedStore(MutableMapping[str, Any]):
         """Open the data and take part in the cluster. http_address: where members show it. Raises ConfigError."""
         self._engine.start(http_address)
         return self
+
+    def serve(self, service: Service, host: str, port: int) -> int:
+        """Serve a protocol on the node's own loop, until ``close``; the port, chosen by the system for 0.
+
+        After ``start``. Raises ConfigError.
+        """
+        return self._engine.serve(service, host, port)
 
     def close(self) -> None:
         """Hand leadership over when this node leads, and stop."""
@@ -168,6 +177,27 @@ class ReplicatedStore(MutableMapping[str, Any]):
         item = self.read(key, consistency=consistency)
         return default if item is None else item.value
 
+    def lookup(self, key: str, *, count: bool = True) -> Entry | None:
+        """The machine's own entry under ``key``, for fronts that answer bytes; what ``read`` makes an Item of.
+
+        Raises NotReady.
+        """
+        engine = self._engine
+        if not engine.may_read:
+            self._check_readable()
+        entry = engine.machine.lookup(key, engine.clock.now_ms())
+        if entry is None:
+            engine.misses += 1
+        else:
+            engine.hits += 1
+            if count:
+                engine.uses.note(key)
+        return entry
+
+    def now_ms(self) -> int:
+        """The cluster's time now, in milliseconds: what entries end by."""
+        return self._engine.clock.now_ms()
+
     def keys_page(
         self, prefix: str = "", limit: int = KEYS_PAGE, cursor: str | None = None
     ) -> tuple[list[str], str | None]:
@@ -175,6 +205,11 @@ class ReplicatedStore(MutableMapping[str, Any]):
         self._check_readable()
         engine = self._engine
         return engine.machine.keys(prefix, limit, cursor or "", engine.clock.now_ms())
+
+    def all_keys(self) -> list[str]:
+        """The keys in memory at this moment, in no order, some of them perhaps past their end. Raises NotReady."""
+        self._check_readable()
+        return list(self._engine.machine.contents.raw)
 
     # Writes ---------------------------------------------------------------------------------------------------------
 
@@ -425,14 +460,27 @@ class ReplicatedStore(MutableMapping[str, Any]):
         """(check, good, detail) of what traffic needs."""
         return status.readiness(self._engine)
 
-    def register(self, node_id: str, address: str, raft_address: str) -> bool:
-        """Make the node at ``raft_address`` a member; False when it was one. Raises MemberConflict, InvalidRequest."""
-        outcome, detail = self._engine.run(self._engine.register(node_id, address, raft_address), timeout_s=12.0)
+    def register(self, node_id: str, address: str, raft_address: str, was_member: bool = False) -> bool:
+        """Make the node at ``raft_address`` a member; False when it was one. Raises MemberConflict, InvalidRequest.
+
+        was_member: it says that it has been one; if it is none any more it was removed, and stays out.
+        """
+        outcome, detail = self._engine.run(
+            self._engine.register(node_id, address, raft_address, was_member), timeout_s=12.0
+        )
         if outcome == CONFLICT:
             raise MemberConflict(detail)
         if outcome not in (JOINED, KNOWN):
             raise NoLeader(f"the registration was not committed: {detail}")
         return outcome == JOINED
+
+    def remove_node(self, node_id: str) -> None:
+        """Take a member out of the cluster; returns once that is committed. A leader hands leadership over first.
+
+        Raises MemberUnknown, MemberConflict (a majority could not be reached without it), NotCommitted, OutcomeUnknown.
+        """
+        timeout_s = self.config.request_timeout_s
+        self._engine.run(leaving.remove(self._engine.node, node_id, timeout_s), timeout_s=timeout_s + 5.0)
 
     def transfer_leadership(self, node_id: str | None = None) -> str:
         """Hand leadership to ``node_id``, or to the most complete voter; the id of the new leader.
@@ -480,11 +528,11 @@ class ReplicatedStore(MutableMapping[str, Any]):
 
     def _check_readable(self) -> None:
         if not self._engine.may_read:
-            raise NotReady(
-                "this node has not caught up with the cluster since it started"
-                if self._engine.running
-                else "this node is stopped"
-            )
+            if not self._engine.running:
+                raise NotReady("this node is stopped")
+            if self._engine.node.standing.removed_at is not None:
+                raise NotReady(f"this node answers no reads: {self._engine.node.failure}")
+            raise NotReady("this node has not caught up with the cluster since it started")
 
     def _check_staleness(self, max_staleness_s: float) -> None:
         staleness_ms = self._engine.node.staleness_ms()

@@ -22,7 +22,7 @@ class Machine:
 
 def test_a_new_cluster_begins_at_its_leaders_wall_clock() -> None:
     machine = Machine()
-    machine.clock.lead(0)
+    machine.clock.lead(0, False)
     assert machine.clock.now_ms() == 1_000_000_000
     machine.passes(1.5)
     assert machine.clock.now_ms() == 1_000_001_500
@@ -30,12 +30,12 @@ def test_a_new_cluster_begins_at_its_leaders_wall_clock() -> None:
 
 def test_a_wall_clock_that_jumps_moves_nothing() -> None:
     machine = Machine()
-    machine.clock.lead(0)
+    machine.clock.lead(0, False)
     before = machine.clock.now_ms()
     for jump in (-7200, 7200, -86400):
         machine.wall += jump
         assert machine.clock.now_ms() == before
-    machine.clock.lead(before)
+    machine.clock.lead(before, False)
     assert machine.clock.now_ms() == before
 
 
@@ -63,15 +63,15 @@ def test_an_heir_goes_on_where_the_old_leader_was() -> None:
     machine = Machine(wall=5.0)
     machine.clock.hear(9_000_000)
     machine.passes(3)
-    machine.clock.lead(9_001_000)
+    machine.clock.lead(9_001_000, False)
     assert machine.clock.now_ms() == 9_003_000
-    machine.clock.lead(9_500_000)
+    machine.clock.lead(9_500_000, True)
     assert machine.clock.now_ms() == 9_500_000, "never before a stamp in its log or a voter's estimate"
 
 
 def test_a_node_that_heard_nobody_takes_the_voters_latest_time_when_its_wall_clock_is_behind() -> None:
     machine = Machine(wall=5.0)
-    machine.clock.lead(9_000_000)
+    machine.clock.lead(9_000_000, False)
     assert machine.clock.now_ms() == 9_000_000
 
 
@@ -80,7 +80,7 @@ def test_a_restart_counts_the_time_it_was_away() -> None:
     machine.clock.restore(cluster_ms=70_000, wall_ms=machine.clock.wall_ms() - 4_000)
     assert machine.clock.known and not machine.clock.heard
     assert machine.clock.now_ms() == 74_000
-    machine.clock.lead(0)
+    machine.clock.lead(0, False)
     assert machine.clock.now_ms() == 74_000
 
 
@@ -114,10 +114,27 @@ def test_a_stamp_in_the_log_only_moves_it_forward(known: bool) -> None:
 def test_one_that_led_is_not_turned_back_by_messages_that_waited_while_it_stood_still() -> None:
     monotonic = [1000.0]
     clock = ClusterClock(lambda: monotonic[0], lambda: 5000.0)
-    clock.lead(0)
+    clock.lead(0, False)
     started_ms = clock.now_ms()
     monotonic[0] += 60
     # Its successor wrote this two seconds ago.
     clock.hear(started_ms + 58_000)
     monotonic[0] += 0.2
     assert clock.now_ms() >= started_ms + 60_000
+
+
+def test_what_a_wrong_wall_clock_made_of_a_restart_is_over_once_a_leader_is_heard() -> None:
+    machine = Machine()
+    machine.clock.restore(cluster_ms=70_000, wall_ms=machine.clock.wall_ms() - 7_200_000)
+    assert machine.clock.now_ms() == 7_270_000, "asked for a vote, it says what it believes"
+    machine.clock.hear(71_000)
+    assert machine.clock.now_ms() == 71_000
+    machine.passes(1)
+    assert machine.clock.now_ms() == 72_000
+
+
+def test_a_leader_that_heard_nobody_since_its_start_believes_voters_that_did() -> None:
+    machine = Machine()
+    machine.clock.restore(cluster_ms=70_000, wall_ms=machine.clock.wall_ms() - 7_200_000)
+    machine.clock.lead(71_000, True)
+    assert machine.clock.now_ms() == 71_000

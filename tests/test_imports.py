@@ -13,7 +13,7 @@ PACKAGE = ROOT / "cacheflow"
 
 BASE = ("errors", "values", "results", "config")
 # What stands together under the store: its parts may use each other.
-STORE = ("outcomes", "clock", "recency", "proposals", "joining", "status", "engine", "store")
+STORE = ("outcomes", "clock", "recency", "proposals", "joining", "leaving", "services", "status", "engine", "store")
 CLIENT = ("failover", "client")
 FRONT = (*BASE, "machine.commands", "outcomes", "store", "client")
 
@@ -24,13 +24,15 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "results": ("errors", "values"),
     "config": ("errors",),
     "keys": (),
+    "listener": ("errors",),
     "machine": ("errors", "values", "machine"),
-    "raft": (*BASE, "machine", "raft"),
-    **dict.fromkeys(STORE, (*BASE, "machine", "raft", *STORE)),
+    "raft": (*BASE, "listener", "machine", "raft"),
+    **dict.fromkeys(STORE, (*BASE, "listener", "machine", "raft", *STORE)),
     **dict.fromkeys(CLIENT, (*BASE, *CLIENT)),
     "aio": (*BASE, "store", "client"),
     "rest": (*FRONT, "rest"),
-    "wire": (*FRONT, "wire"),
+    # A transaction with steps foresees what its commands will do, by the machine's own pure rules.
+    "wire": (*FRONT, "machine.decisions", "wire"),
     "integrations": (*FRONT, "integrations"),
     "server": (*BASE, "machine", "raft", *STORE, "rest", "wire"),
     "settings": (*BASE,),

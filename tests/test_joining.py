@@ -27,10 +27,12 @@ DEADLINE_S = 5.0
 class FakeReconfiguration:
     def __init__(self) -> None:
         self.asked: list[Member] = []
+        self.was_member: list[bool] = []
         self.answer = (JOINED, "")
 
-    def register(self, member: Member, done: Callable[[str, str], None]) -> None:
+    def register(self, member: Member, done: Callable[[str, str], None], was_member: bool) -> None:
         self.asked.append(member)
+        self.was_member.append(was_member)
         done(*self.answer)
 
 
@@ -41,6 +43,9 @@ class FakeNode:
         self.configurations = self
         self.latest = Configuration(0, "", {})
         self.reconfiguration = FakeReconfiguration()
+        self.standing = self
+        self.removed_at: int | None = None
+        self.disowned = False
         self.sent: list[tuple[str, dict[str, Any]]] = []
 
     def found_cluster(self, cluster_id: str, member: Member) -> None:
@@ -156,7 +161,12 @@ def test_a_node_asks_its_seeds_until_it_is_a_member(caplog: pytest.LogCaptureFix
 
     with member_over_http([refusal, (201, {})]) as (url, asked):
         asyncio.run(main(url))
-    assert asked[0] == {"id": "me", "address": "127.0.0.1:8001", "raft_address": "127.0.0.1:9001"}
+    assert asked[0] == {
+        "id": "me",
+        "address": "127.0.0.1:8001",
+        "raft_address": "127.0.0.1:9001",
+        "was_member": False,
+    }
     told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert len(told) == 1 and "lives at 127.0.0.1:7" in told[0], "said once, in the member's words"
 

@@ -26,6 +26,7 @@ from cacheflow.errors import (
     ValueTooLarge,
 )
 from cacheflow.machine import commands
+from cacheflow.raft.datadir import DataDirectory
 from cacheflow.store import ReplicatedStore
 
 
@@ -314,6 +315,24 @@ def test_nothing_is_answered_before_the_start_and_after_the_end(tmp_path: Path) 
             store["k"] = 1
             store.close()
             store.close()
+
+
+def test_nothing_is_answered_while_the_start_is_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = ReplicatedStore(node_id="a", raft_address="127.0.0.1:0", data_dir=tmp_path)
+    refused = []
+
+    class Asked(DataDirectory):
+        def __init__(self, *given: Any, **named: Any) -> None:
+            for call in (lambda: store.get("k"), lambda: store.set("k", 1), store.nodes):
+                with pytest.raises(NotReady):
+                    call()
+                refused.append(call)
+            super().__init__(*given, **named)
+
+    monkeypatch.setattr("cacheflow.engine.DataDirectory", Asked)
+    with store:
+        assert len(refused) == 3
+        store["k"] = 1
 
 
 def test_a_store_can_be_started_again(tmp_path: Path) -> None:

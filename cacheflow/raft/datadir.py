@@ -1,7 +1,8 @@
 """The data directory: one process at a time, and who this node is.
 
 ``lock`` is held as long as the node runs. ``identity`` keeps the node id and the *incarnation*, which is new whenever
-the journal is: whoever lost its memory is another member, and cannot vote for the one before.
+the journal is: whoever lost its memory is another member, and cannot vote for the one before. ``removed`` says that the
+cluster has removed that member: it must not come back by itself.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import errno
 import fcntl
 import json
+import logging
 import os
 import re
 import shutil
@@ -23,6 +25,8 @@ from typing import Final
 from cacheflow.errors import ConfigError
 from cacheflow.raft.disk import RealDisk
 
+logger = logging.getLogger(__name__)
+
 FORMAT_VERSION: Final = 1
 # Two segments of the journal: less could not even start, and would stop soon.
 FREE_BYTES_MIN: Final = 32 * 1024 * 1024
@@ -32,6 +36,7 @@ _SHARED_MEMORY_FREE_MIN: Final = 256 * 1024 * 1024
 
 _LOCK = "lock"
 _IDENTITY = "identity"
+_REMOVED = "removed"
 _INCARNATION = re.compile(r"[0-9a-f]{16}")
 _EPHEMERAL = re.compile(r"cacheflow-\d+-[0-9a-f]{16}")
 
@@ -41,7 +46,7 @@ class DataDirectory:
 
     path, node_id, incarnation: what it found or made. ``ephemeral`` makes a directory in memory that ``close`` removes,
     with a new incarnation every time, and removes those that dead processes left.
-    Raises ConfigError: in use, of another node, damaged, not writable, full.
+    Raises ConfigError: in use, of another or a removed node, damaged, not writable, full.
     """
 
     def __init__(
@@ -77,6 +82,16 @@ class DataDirectory:
                 shutil.rmtree(self.path, ignore_errors=True)
             os.close(self._lock)
             self._lock = -1
+
+    def note_removed(self, index: int) -> str:
+        """The cluster has removed this member at ``index``: no process starts here again. Returns why, for people."""
+        reason = f"node {self.node_id} was removed from the cluster at index {index}"
+        try:
+            self._write(RealDisk(), _REMOVED, f"{reason}\n")
+        except OSError as error:
+            # The next start learns it from the members.
+            logger.warning("%s cannot be noted in %s: %s", reason, self.path, _reason(error))
+        return reason
 
     def __enter__(self) -> DataDirectory:
         return self
@@ -119,6 +134,9 @@ class DataDirectory:
         has_journal = any(name.startswith("journal-") and name.endswith(".cfj") for name in names)
         has_snapshot = any(name.startswith("snapshot-") and name.endswith(".cfs") for name in names)
         rejoin = f"remove {self.path} and start again with --seed: the node rejoins as a new member"
+        if _REMOVED in names:
+            reason = (self.path / _REMOVED).read_text(errors="replace").strip()
+            raise ConfigError(f"data directory {self.path}: {reason}; to use it again, {rejoin}")
         if has_snapshot and not has_journal:
             raise ConfigError(f"data directory {self.path} has a snapshot and no journal; {rejoin}")
         if _IDENTITY in names:
@@ -142,16 +160,20 @@ class DataDirectory:
         node_id = node_id or str(uuid.UUID(bytes=self._random_bytes(16), version=4))
         incarnation = self._random_bytes(8).hex()
         text = json.dumps({"format_version": FORMAT_VERSION, "node_id": node_id, "incarnation": incarnation}, indent=2)
-        temporary = file.with_name(_IDENTITY + ".new")
+        self._write(disk, _IDENTITY, f"{text}\n")
+        return node_id, incarnation
+
+    def _write(self, disk: RealDisk, name: str, text: str) -> None:
+        """A small file, whole or not at all."""
+        temporary = self.path / f"{name}.new"
         handle = disk.open(temporary, create=True)
         try:
-            disk.write(handle, 0, f"{text}\n".encode())
+            disk.write(handle, 0, text.encode())
             disk.sync(handle)
         finally:
             disk.close(handle)
-        disk.rename(temporary, file)
+        disk.rename(temporary, self.path / name)
         disk.sync_directory(self.path)
-        return node_id, incarnation
 
 
 def _read_identity(file: Path, rejoin: str) -> tuple[str, str]:

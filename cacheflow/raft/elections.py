@@ -4,7 +4,8 @@
    partition does not depose a working leader (dissertation 9.6).
 2. Who hears a leader grants nothing, not even the term (4.2.3), unless that leader asked for the election itself (3.10).
 3. A vote counts once, from a voter of the latest configuration with its incarnation (3.4); an emptied disk has another.
-4. Voters tell their estimate of the cluster's time: a node that is elected before it ever heard a leader takes the latest.
+4. Voters tell their estimate of the cluster's time: a node that is elected before it ever heard a leader takes the latest
+   of those who did, and when there is none the latest of all.
 
 Not safe for concurrent use: the event loop owns it.
 """
@@ -42,7 +43,8 @@ class Elections:
         self._pre_votes: set[str] = set()
         self._votes: set[str] = set()
         self._votes_term = 0
-        self._latest_voter_ms = 0
+        # The latest estimate of voters that never heard a leader since their start, and of those that did.
+        self._latest_voter_ms = {False: 0, True: 0}
         self.handlers: dict[str, Callable[[Peer, dict[str, Any]], None]] = {
             "pre_vote": self._on_pre_vote,
             "pre_vote_reply": self._on_pre_vote_reply,
@@ -52,9 +54,22 @@ class Elections:
         }
 
     @property
-    def latest_voter_ms(self) -> int:
-        """The latest estimate of the cluster's time among the voters of the present term."""
-        return self._latest_voter_ms if self._votes_term == self._core.term else 0
+    def latest_voter_ms(self) -> tuple[int, bool]:
+        """The latest estimate of the cluster's time among the voters of the present term; whether a leader was heard.
+
+        0 when this node has heard one and nobody else did: then it knows better.
+        """
+        if self._votes_term != self._core.term:
+            return 0, False
+        heard_ms = self._latest_voter_ms[True]
+        if heard_ms or self._clock.heard:
+            return heard_ms, bool(heard_ms)
+        return self._latest_voter_ms[False], False
+
+    @property
+    def leader_silent_s(self) -> float:
+        """Seconds since the leader was heard; 0 on the leader itself."""
+        return 0.0 if self._core.is_leader else self._core.now() - self._leader_heard_s
 
     def leader_heard(self) -> None:
         """The leader of the current term sent something valid."""
@@ -92,6 +107,7 @@ class Elections:
         """Add what PySyncObj's own vote messages lack."""
         if message["type"] == "response_vote":
             message["time"] = self._clock.now_ms() if self._clock.known else 0
+            message["heard"] = self._clock.heard
         elif message["type"] == "request_vote":
             message["transfer"] = self._core.asked_to_lead
             self._begin_count(message["term"])
@@ -100,7 +116,7 @@ class Elections:
         if self._votes_term != term:
             self._votes_term = term
             self._votes = set()
-            self._latest_voter_ms = 0
+            self._latest_voter_ms = {False: 0, True: 0}
 
     def _is_majority(self, node_ids: set[str]) -> bool:
         return len(node_ids) > (len(self._core.voter_ids) + 1) // 2
@@ -164,7 +180,8 @@ class Elections:
             return
         if peer.node_id not in self._votes:
             self._votes.add(peer.node_id)
-            self._latest_voter_ms = max(self._latest_voter_ms, guards.natural(message, "time"))
+            heard, latest_ms = message.get("heard") is True, guards.natural(message, "time")
+            self._latest_voter_ms[heard] = max(self._latest_voter_ms[heard], latest_ms)
             self._core.receive(peer.node_id, message)
 
     def _on_timeout_now(self, peer: Peer, message: dict[str, Any]) -> None:

@@ -18,22 +18,42 @@ if TYPE_CHECKING:
     from cacheflow.raft.node import Clock, RaftNode
 
 
-class Following:
-    """The follower's side of a node."""
+# What waits to be applied before it says how old the contents are.
+FRESH_MARKS_MAX = 64
+# More than any clock shows, and what is added to it still fits into a message.
+CLOCK_ORIGIN_MAX = 2**61
 
-    def __init__(self, node: RaftNode, core: Core, journal: Journal, network: Network, clock: Clock) -> None:
+
+class Following:
+    """The follower's side of a node. random: at least 0 and below 1."""
+
+    def __init__(
+        self,
+        node: RaftNode,
+        core: Core,
+        journal: Journal,
+        network: Network,
+        clock: Clock,
+        random: Callable[[], float],
+    ) -> None:
         # Applied what the leader had committed in its own term, at least once since the start.
         self.caught_up = False
         # This process's monotonic milliseconds at which the contents were certainly the newest; 0 is never.
         self.fresh_at_ms = 0
         self.down: list[str] = []
+        # When the leader last heard a member, by our clock.
+        self.seen_at_ms: dict[str, int] = {}
         self._node = node
         self._core = core
         self._journal = journal
         self._network = network
         self._clock = clock
         self._catch_up_to: int | None = None
-        self._fresh_marks: deque[tuple[int, int]] = deque(maxlen=64)
+        # (index, moment): whoever has applied that index has contents that were the newest at that moment.
+        self._fresh_marks: deque[tuple[int, int]] = deque()
+        # Leaders are told our clock from here on. It tells one start of this node from another: a leader may still hold
+        # what the one before has said, and after a reboot the clock behind that was another one.
+        self._clock_origin_ms = int(random() * CLOCK_ORIGIN_MAX)
         self.handlers: dict[str, Callable[[Peer, dict[str, Any]], None]] = {
             "append_entries": self._on_append,
             "term": self._on_term,
@@ -45,12 +65,19 @@ class Following:
         applied = core.last_applied
         if core.has_settled:
             self.caught_up = True
-            self.fresh_at_ms = self._node.leading.replicator.quorum_at_ms(core.voter_ids, self._node.now_ms())
-            return
+            # What is committed may wait to be applied here while a follower has acknowledged it already.
+            now_ms = self._node.now_ms()
+            self._note_mark(core.commit_index, self._node.leading.replicator.quorum_at_ms(core.voter_ids, now_ms))
         if not self.caught_up and self._catch_up_to is not None:
             self.caught_up = applied >= self._catch_up_to
         while self._fresh_marks and self._fresh_marks[0][0] <= applied:
             self.fresh_at_ms = max(self.fresh_at_ms, self._fresh_marks.popleft()[1])
+
+    def _note_mark(self, index: int, at_ms: int) -> None:
+        """When there are many, the newest make room for each other: the oldest is the next to be reached."""
+        if len(self._fresh_marks) >= FRESH_MARKS_MAX:
+            self._fresh_marks.pop()
+        self._fresh_marks.append((index, at_ms))
 
     def goes_back(self) -> None:
         """The contents were wrong and an older snapshot takes their place: no read until this node is where it was."""
@@ -89,7 +116,7 @@ class Following:
         reply: dict[str, Any] = {
             "type": "append_ack",
             "at": guards.natural(message, "at"),
-            "clock": self._node.now_ms(),
+            "clock": self._node.now_ms() + self._clock_origin_ms,
         }
         verdict = guards.check_append(self._journal, core.commit_index, message)
         if isinstance(verdict, guards.Reject):
@@ -119,8 +146,14 @@ class Following:
         self._clock.hear(guards.natural(message, "time"))
         clock_ms = guards.natural(message, "clock")
         if clock_ms:
-            mark = clock_ms + guards.natural(message, "hold") - guards.natural(message, "age")
-            self._fresh_marks.append((message["commit_index"], mark))
+            # By our clock: it was this or later when the leader sent the message. Each number was rounded.
+            sent_at_ms = clock_ms - self._clock_origin_ms + guards.natural(message, "hold")
+            if 0 < sent_at_ms <= self._node.now_ms() + 2:
+                self._note_mark(message["commit_index"], sent_at_ms - guards.natural(message, "age"))
+        seen = message.get("seen")
+        if type(seen) is dict:
+            now_ms = self._node.now_ms()
+            self.seen_at_ms = {node_id: now_ms - ago_ms for node_id, ago_ms in seen.items() if type(ago_ms) is int}
         down = message.get("down")
         if type(down) is list:
             self.down = [node_id for node_id in down if type(node_id) is str]

@@ -33,6 +33,8 @@ ENTRIES_AHEAD_MAX = 1
 # A member whose answers are older than this is shown as down; one whose connection broke, much sooner.
 DOWN_AFTER_MS = 1500
 BROKEN_AFTER_MS = 300
+# How often followers are told when the others were last heard.
+TELL_SEEN_MS = 1000
 
 
 class Leading:
@@ -68,7 +70,7 @@ class Leading:
 
     # Leadership begins and ends ----------------------------------------------------------------------------------------
 
-    def begin(self, latest_voter_ms: int) -> None:
+    def begin(self, latest_voter_ms: int, voters_heard: bool) -> None:
         """Elected: time goes on from the latest estimate, and nothing is known of the followers."""
         others = self._node.others()
         self.replicator.begin(others)
@@ -78,7 +80,7 @@ class Leading:
         latest_ms = max(self._node.machine.now_ms, latest_voter_ms)
         for command, _, _ in self._journal.entries(self._core.last_applied + 1, None):
             latest_ms = max(latest_ms, _stamp_of(command))
-        self._clock.lead(latest_ms)
+        self._clock.lead(latest_ms, voters_heard)
         self._last_stamp_ms = latest_ms
         self._tick_index = 0
         self._announced_commit = 0
@@ -152,7 +154,8 @@ class Leading:
         blocks = message.get("blocks")
         if type(blocks) is not list or any(type(block) is not bytes for block in blocks):
             raise guards.BadMessage("propose: no blocks")
-        if self._core.is_leader:
+        # Who is no member would never learn the outcome.
+        if self._core.is_leader and self._node.is_member(peer):
             self._queue.extend(blocks)
 
     def _on_append_ack(self, peer: Peer, message: dict[str, Any]) -> None:
@@ -200,7 +203,7 @@ class Leading:
         core = self._core
         machine = self._node.machine
         now_ms = self._node.now_ms()
-        return {
+        header: dict[str, Any] = {
             "type": "append_entries",
             "term": core.term,
             "commit_index": core.commit_index,
@@ -214,6 +217,12 @@ class Leading:
             "down": self.down,
             "digest": [machine.applied_index, machine.digest],
         }
+        if now_ms - progress.told_seen_at_ms >= TELL_SEEN_MS:
+            # Followers do not talk to each other.
+            progress.told_seen_at_ms = now_ms
+            known = self.replicator.progress.items()
+            header["seen"] = {node_id: now_ms - other.acked_at_ms for node_id, other in known if other.acked_at_ms}
+        return header
 
 
 def _stamp_of(command: bytes) -> int:

@@ -6,6 +6,8 @@
 3. A new member is a learner: it receives, it does not count (4.2.1). It votes once it has caught up, while fewer than
    ``replicas`` + 1 do.
 4. A member is a node id *and* an incarnation: an emptied disk comes back as somebody else.
+5. Tables of two nodes are compared by term and index, as logs are: of two of which one is committed, the one that comes
+   later by both knows more about who belongs to the cluster.
 """
 
 from __future__ import annotations
@@ -31,6 +33,11 @@ class Configuration:
     def voters(self) -> list[str]:
         """The ids of those who vote, in order."""
         return sorted(member.id for member in self.members.values() if member.voter)
+
+    def lists(self, node_id: str, incarnation: str) -> bool:
+        """Whether that node, with that disk, is a member."""
+        member = self.members.get(node_id)
+        return member is not None and member.incarnation == incarnation
 
     def with_member(self, member: Member) -> Configuration:
         """The table with ``member`` added or changed."""
@@ -78,6 +85,15 @@ class Configurations:
         """The one in force."""
         return self._stack[-1]
 
+    @property
+    def settled(self) -> Configuration:
+        """The latest one that is committed, as far as this node has applied its log; NOBODY when there is none."""
+        return self._stack[0]
+
+    def first_with(self, node_id: str, incarnation: str) -> Configuration | None:
+        """The earliest one still known that lists this node with this disk."""
+        return next((table for table in self._stack if table.lists(node_id, incarnation)), None)
+
     def note(self, command: bytes, index: int) -> bool:
         """An entry was appended: whether it changes the configuration."""
         if command[:1] != CONFIGURATION:
@@ -95,10 +111,12 @@ class Configurations:
             self._stack.pop()
         return len(self._stack) != before
 
-    def committed(self, index: int) -> None:
-        """Everything up to ``index`` is committed: older configurations can't come back."""
+    def committed(self, index: int) -> list[Configuration]:
+        """Everything up to ``index`` is committed: older configurations can't come back. Returns those that are over."""
+        over = []
         while len(self._stack) > 1 and self._stack[1].index <= index:
-            del self._stack[0]
+            over.append(self._stack.pop(0))
+        return over
 
     def restart_from(self, base: Configuration, log: Iterable[tuple[bytes, int, int]]) -> None:
         """A snapshot took the place of what was known."""

@@ -29,6 +29,7 @@ from cacheflow.raft.membership import CONFIGURATION, NOBODY, Configuration, Conf
 from cacheflow.raft.network import Network, Peer
 from cacheflow.raft.reconfiguration import Reconfiguration
 from cacheflow.raft.snapshotting import Snapshotting
+from cacheflow.raft.standing import Standing
 from cacheflow.raft.turn import Turn
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ class Clock(Protocol):
     """ClusterClock, as the node sees it."""
 
     def hear(self, cluster_ms: int) -> None: ...
-    def lead(self, latest_ms: int) -> None: ...
+    def lead(self, latest_ms: int, voters_heard: bool) -> None: ...
     def now_ms(self) -> int: ...
     def wall_ms(self) -> int: ...
 
@@ -110,6 +111,8 @@ class RaftNode:
         self.machine = machine
         self.failure: str | None = None
         self.route: Route | None = None
+        # Called once, with the index of the configuration that this node is not in any more.
+        self.on_removed: Callable[[int], None] = lambda index: None
         self.leader_changes = 0
         self._last_leader_id: str | None = None
         self._loop = loop
@@ -128,9 +131,10 @@ class RaftNode:
         )
         self.configurations = Configurations(_applied_configuration(machine, journal), journal.entries(0, None))
         self.leading = Leading(self, self._core, journal, network, clock, initial_settings)
-        self.following = Following(self, self._core, journal, network, clock)
+        self.following = Following(self, self._core, journal, network, clock, random)
         self.elections = Elections(self, self._core, journal, clock)
         self.reconfiguration = Reconfiguration(self, self._core)
+        self.standing = Standing(self, self._core, journal)
         self.snapshotting = snapshotting
         snapshotting.attach(self, self._core)
         self._handlers: dict[str, Callable[[Peer, dict[str, Any]], None]] = {
@@ -138,6 +142,7 @@ class RaftNode:
             **self.following.handlers,
             **self.elections.handlers,
             **self.reconfiguration.handlers,
+            **self.standing.handlers,
             **snapshotting.handlers,
         }
         self._turn = turn
@@ -212,6 +217,14 @@ class RaftNode:
             self._core.step_down()
             self.wake()
 
+    def removed(self, index: int) -> None:
+        """The cluster goes on without this node, since the configuration at ``index``."""
+        self.fail(
+            f"it was removed from the cluster at index {index}; to use it again, stop it, remove its data directory "
+            "and start it with --seed"
+        )
+        self._network.set_peers({})
+
     def _tick(self) -> None:
         self._tick_ahead = False
         if self._stopped:
@@ -221,7 +234,6 @@ class RaftNode:
         try:
             self._core.tick()
             self.following.note_progress()
-            self.reconfiguration.proceed()
             route = self._find_route()
             if route != self.route:
                 if route is not None and route.leader_id != self._last_leader_id:
@@ -229,6 +241,7 @@ class RaftNode:
                     self.leader_changes += 1
                 self.route = route
                 self._events.route_changed()
+            self.reconfiguration.proceed()
             if self.leading.may_append():
                 self.wake()
         finally:
@@ -242,6 +255,8 @@ class RaftNode:
         if self._core.is_leader:
             self.leading.keep_house()
         self.snapshotting.consider()
+        if self.failure is None:
+            self.standing.consider()
         self.wake()
 
     def _note_clock(self) -> None:
@@ -315,8 +330,9 @@ class RaftNode:
     @property
     def may_read(self) -> bool:
         """Whether reads may be answered: this process leads and has applied its no-op, or has applied what its leader
-        had committed in its own term. Once true it stays so, for local reads never go back in time."""
-        return self.following.caught_up and not self.snapshotting.diverged
+        had committed in its own term. Once true it stays so, for local reads never go back in time; but a node that was
+        removed would grow old for ever."""
+        return self.following.caught_up and not self.snapshotting.diverged and self.standing.removed_at is None
 
     def staleness_ms(self) -> int | None:
         """How old the contents may be: None when nothing is known. Any thread."""
@@ -347,9 +363,9 @@ class RaftNode:
         return None if progress is None else max(0, self._journal.last_index - progress.match_index)
 
     def last_seen_ms(self, node_id: str) -> int | None:
-        """Milliseconds since a message of that member arrived here; None when none has."""
-        heard_ms = self._heard_ms.get(node_id)
-        return None if heard_ms is None else self.now_ms() - heard_ms
+        """Milliseconds since that member was heard, here or by the leader; None when it was not."""
+        heard_ms = max(self._heard_ms.get(node_id, 0), self.following.seen_at_ms.get(node_id, 0))
+        return max(0, self.now_ms() - heard_ms) if heard_ms else None
 
     def now_ms(self) -> int:
         """This process's monotonic clock."""
@@ -376,8 +392,11 @@ class RaftNode:
             if clock() > deadline and index < commit_index:
                 self.wake()
                 break
-        self.configurations.committed(index)
+        over = self.configurations.committed(index)
         self.reconfiguration.applied(index)
+        for table in over:
+            self.reconfiguration.note_left(table)
+            self.standing.settled(table)
 
     def propose_queued(self) -> None:
         """Once a turn, after applying."""
@@ -398,7 +417,7 @@ class RaftNode:
 
     def before_leading(self) -> None:
         """Elected."""
-        self.leading.begin(self.elections.latest_voter_ms)
+        self.leading.begin(*self.elections.latest_voter_ms)
 
     def role_changed(self) -> None:
         """Leadership was won or lost."""
@@ -429,6 +448,8 @@ class RaftNode:
     def _handle(self, handler: Callable[[Peer, dict[str, Any]], None], peer: Peer, message: dict[str, Any]) -> None:
         try:
             handler(peer, message)
+            if not self.is_member(peer):
+                self.standing.stranger(peer, message["type"])
         except guards.BadMessage as error:
             logger.warning("dropped a message of %s: %s", peer.node_id, error)
         except guards.SafetyViolation as error:
@@ -442,8 +463,8 @@ class RaftNode:
         self.wake()
 
     def disconnected(self, node_id: str) -> None:
-        """A member's connection is gone: when it was the leader, it is probably dead."""
-        self._core.set_connected(node_id, False)
+        """A member's connection to us is gone, or ours to it: when it was the leader, it is probably dead."""
+        self._core.set_connected(node_id, self._network.is_connected(node_id))
         if node_id == self._core.leader_id and not self._core.is_leader:
             self.elections.leader_lost()
         self.wake()
@@ -458,8 +479,7 @@ class RaftNode:
 
     def is_member(self, peer: Peer) -> bool:
         """The peer is the member that the configuration names: same id, same incarnation."""
-        member = self.configurations.latest.members.get(peer.node_id)
-        return member is not None and member.incarnation == peer.incarnation
+        return self.configurations.latest.lists(peer.node_id, peer.incarnation)
 
     def is_voter(self, peer: Peer) -> bool:
         """A member that votes."""

@@ -38,7 +38,11 @@ class Progress:
     # Its own clock in its newest answer, and when that came: lets it bound how old its contents are.
     peer_clock_ms: int = 0
     peer_clock_at_ms: int = 0
+    # When it was last told how long ago the other followers were heard.
+    told_seen_at_ms: int = 0
     needs_snapshot: bool = False
+    # Its contents are wrong, whatever its log has: only a snapshot helps, from this index on. 0: they are not.
+    snapshot_from: int = 0
     # Another incarnation is another disk: nothing of what the one before had verified holds for it.
     incarnation: str = ""
 
@@ -108,7 +112,8 @@ class Replicator:
     def push(self, node_id: str) -> None:
         """Go on streaming after an acknowledgement, without a heartbeat when there is nothing to send."""
         progress = self.progress[node_id]
-        if not progress.probing and progress.next_index <= self._journal.last_index:
+        # Who waits for a snapshot gets no entries: it would answer heartbeats with acknowledgements for ever.
+        if not (progress.probing or progress.needs_snapshot) and progress.next_index <= self._journal.last_index:
             self._replicate_to(node_id, progress)
 
     def _replicate_to(self, node_id: str, progress: Progress, quiet: bool = False) -> None:
@@ -150,7 +155,7 @@ class Replicator:
             if match_index > self._journal.last_index:
                 raise guards.BadMessage(f"append_ack: {match_index} is beyond the log")
             progress.verified(match_index)
-            if progress.match_index >= self._journal.first_index:
+            if progress.match_index >= self._journal.first_index and not progress.snapshot_from:
                 progress.needs_snapshot = False
             return match_index
         prev_index = guards.natural(message, "prev")
@@ -168,6 +173,7 @@ class Replicator:
         """The follower holds a snapshot at ``index``."""
         progress = self.progress[node_id]
         progress.needs_snapshot = False
+        progress.snapshot_from = 0
         progress.match_index = max(progress.match_index, index)
         progress.probe_from(max(progress.match_index, index) + 1)
 

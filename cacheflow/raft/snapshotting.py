@@ -38,7 +38,11 @@ JOURNAL_BYTES_MIN = 32 * 1024 * 1024
 JOURNAL_PER_SNAPSHOT = 2
 PIECE_BYTES = 256 * 1024
 PIECES_AHEAD = 8
-# Nothing acknowledged for this long: begin the transfer again.
+# Nothing acknowledged for this long: what was on its way is lost with its connection, send it again.
+AGAIN_MS = 1000
+# The same for a piece that is missing where others arrive: longer than these take to arrive.
+LOST_MS = 200
+# Nothing for this long: begin again, with the newest snapshot.
 STALLED_MS = 5000
 
 
@@ -55,8 +59,21 @@ class _Transfer:
     meta: SnapshotMeta
     sent: int = 0
     acknowledged: int = 0
+    # When the follower had more than before, and when pieces were sent again last.
     moved_at_ms: int = 0
+    again_at_ms: int = 0
+    # A piece is missing there: whatever follows it is refused.
+    refused: bool = False
     reading: bool = False
+
+    def go_back(self, now_ms: int) -> None:
+        """Send what is not acknowledged again, if that is due."""
+        silent_ms = now_ms - max(self.moved_at_ms, self.again_at_ms)
+        # What was on its way is refused too, and must not be sent again for each of these pieces.
+        if silent_ms > AGAIN_MS or (self.refused and now_ms - self.again_at_ms > LOST_MS):
+            self.sent = self.acknowledged
+            self.again_at_ms = now_ms
+            self.refused = False
 
 
 class Snapshotting:
@@ -121,7 +138,7 @@ class Snapshotting:
             return
         for node_id, progress in self._node.leading.replicator.progress.items():
             if progress.needs_snapshot:
-                self._serve(node_id)
+                self._serve(node_id, progress.snapshot_from)
             else:
                 self._transfers.pop(node_id, None)
 
@@ -173,7 +190,7 @@ class Snapshotting:
 
     # Sending ------------------------------------------------------------------------------------------------------------
 
-    def _serve(self, node_id: str) -> None:
+    def _serve(self, node_id: str, least_index: int) -> None:
         newest = self._newest
         transfer = self._transfers.get(node_id)
         now_ms = self._node.now_ms()
@@ -181,10 +198,11 @@ class Snapshotting:
             del self._transfers[node_id]
             transfer = None
         if transfer is None:
-            if newest is None or newest.index < self._journal.first_index:
+            if newest is None or newest.index < max(least_index, self._journal.first_index):
                 self.build()
                 return
             transfer = self._transfers[node_id] = _Transfer(newest, moved_at_ms=now_ms)
+        transfer.go_back(now_ms)
         self._send_pieces(node_id, transfer)
 
     def _send_pieces(self, node_id: str, transfer: _Transfer) -> None:
@@ -205,6 +223,9 @@ class Snapshotting:
             if isinstance(outcome, BaseException):
                 logger.warning("the snapshot at %d cannot be sent: %s", meta.index, outcome)
                 self._transfers.pop(node_id)
+                return
+            if transfer.sent != offset:
+                self._send_pieces(node_id, transfer)  # other pieces are asked for meanwhile
                 return
             message = {
                 "type": "snapshot",
@@ -232,17 +253,21 @@ class Snapshotting:
             return
         if not self._node.is_member(peer):
             return
-        transfer.moved_at_ms = self._node.now_ms()
+        now_ms = self._node.now_ms()
         if message.get("done") is True:
             self._transfers.pop(peer.node_id)
             self._node.leading.replicator.installed(peer.node_id, index)
             self._core.acknowledge(peer.node_id, index)
             return
         offset = guards.natural(message, "offset")
-        if offset < transfer.acknowledged:
-            # The follower has begun again.
-            transfer.sent = offset
-        transfer.acknowledged = offset
+        transfer.refused = message.get("refused") is True
+        if offset > transfer.acknowledged:
+            transfer.moved_at_ms = now_ms
+        if offset > transfer.acknowledged or transfer.refused:
+            transfer.acknowledged = offset
+            # It may have more than was sent, from an earlier transfer.
+            transfer.sent = max(transfer.sent, offset)
+        transfer.go_back(now_ms)
         self._send_pieces(peer.node_id, transfer)
 
     def _on_want(self, peer: Peer, message: dict[str, Any]) -> None:
@@ -250,6 +275,7 @@ class Snapshotting:
         progress = self._node.leading.replicator.progress.get(peer.node_id)
         if self._core.is_leader and progress is not None and self._node.is_member(peer):
             progress.needs_snapshot = True
+            progress.snapshot_from = max(1, guards.natural(message, "from"))
 
     # Receiving ----------------------------------------------------------------------------------------------------------
 
@@ -269,12 +295,14 @@ class Snapshotting:
         if index <= core.commit_index and not self.diverged:
             self._acknowledge(node_id, index, 0, done=True)
             return
-        if self._loading:
-            return
         receiver = self._receiver
+        if self._loading:
+            if receiver is not None and receiver.index == index:
+                self._acknowledge(node_id, index, receiver.received)  # all is here, it only takes a while
+            return
         if receiver is None or (receiver.index, receiver.term) != (index, snapshot_term):
             if offset != 0:
-                self._acknowledge(node_id, index, 0, done=False)
+                self._acknowledge(node_id, index, 0, refused=True)
                 return
             self._abandon()
             try:
@@ -283,7 +311,7 @@ class Snapshotting:
                 logger.error("there is no room for the leader's snapshot: %s", error)
                 return
         if offset != receiver.received:
-            self._acknowledge(node_id, index, receiver.received, done=False)
+            self._acknowledge(node_id, index, receiver.received, refused=True)
             return
         receiver.received = offset + len(data)
         self._loading = receiver.received >= receiver.total_bytes
@@ -311,19 +339,21 @@ class Snapshotting:
                 if self._receiver is receiver:
                     self._abandon()
                 return
+            installed = False
             if outcome is not None:
                 self._receiver = None
                 self._loading = False
-                self._install(*outcome)
-            self._acknowledge(node_id, receiver.index, end, done=outcome is not None)
+                installed = self._install(*outcome)
+            self._acknowledge(node_id, receiver.index, end, done=installed)
 
         self._run(work, done)
 
-    def _install(self, meta: SnapshotMeta, machine: CacheMachine) -> None:
+    def _install(self, meta: SnapshotMeta, machine: CacheMachine) -> bool:
+        """Whether everything that it covers is here now."""
         if meta.index <= self._core.last_applied and not self.diverged:
-            return
+            return True
         if meta.index < self._journal.first_index:
-            return
+            return False
         self._journal.install(meta.index, meta.term)
         self._newest = meta
         self._node.restarted_from(machine)
@@ -331,9 +361,12 @@ class Snapshotting:
         self._pending_digest = None
         self._remove_older()
         logger.info("took over the leader's snapshot at %d", meta.index)
+        return True
 
-    def _acknowledge(self, node_id: str, index: int, offset: int, *, done: bool) -> None:
-        message = {"type": "snapshot_ack", "term": self._core.term, "index": index, "offset": offset, "done": done}
+    def _acknowledge(self, node_id: str, index: int, offset: int, *, done: bool = False, refused: bool = False) -> None:
+        """offset: what is here, of this snapshot. refused: the piece that came does not follow that."""
+        message: dict[str, Any] = {"type": "snapshot_ack", "term": self._core.term, "index": index, "offset": offset}
+        message |= {"done": done, "refused": refused}
         self._node.hold(lambda: self._node.send(node_id, message))
 
     # Differing from the leader ------------------------------------------------------------------------------------------
@@ -357,7 +390,8 @@ class Snapshotting:
                 index,
             )
         if self.diverged and self._core.leader_id is not None:
-            self._node.send(self._core.leader_id, {"type": "want_snapshot"})
+            # Behind an older one there would be a hole before what the own log has.
+            self._node.send(self._core.leader_id, {"type": "want_snapshot", "from": self._journal.first_index})
 
 
 class HelperProcess:

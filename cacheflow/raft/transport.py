@@ -20,12 +20,12 @@ from typing import Any, Final
 
 from cacheflow.config import is_loopback
 from cacheflow.errors import ConfigError
+from cacheflow.listener import Listener
 from cacheflow.raft import handshake, messages
 from cacheflow.raft.connection import Connection
 from cacheflow.raft.dialing import Outgoing, dial
 from cacheflow.raft.handshake import Handshake, Hello, Refusal
 from cacheflow.raft.incoming import Incoming
-from cacheflow.raft.listener import Listener
 from cacheflow.raft.network import Identity, Message, Peer, PeerUnreachable, join_address, split_address
 from cacheflow.raft.peer_link import PeerLink
 from cacheflow.raft.quiet import Quiet
@@ -119,6 +119,7 @@ class PeerTransport:
         self._sockets: set[Connection] = set()
         self._running = False
         self._stopped = False
+        self._refusal = ""
 
     # Life.
 
@@ -126,7 +127,7 @@ class PeerTransport:
         """Listen, and dial the peers set so far. Raises ConfigError when the port cannot be had."""
         self.loop = asyncio.get_running_loop()
         self._quiet = Quiet(_COMPLAINTS_EVERY_S, self.loop.time)
-        self._listener = Listener(self.loop, self._make_incoming)
+        self._listener = Listener(self.loop, self._make_incoming, "raft")
         await self._listener.open(*self._listen)
         self._running = True
         for node_id in list(self._peers):
@@ -212,6 +213,10 @@ class PeerTransport:
         link.send(body)
         return True
 
+    def refuse(self, reason: str) -> None:
+        """Shake hands with nobody any more, and tell them why."""
+        self._refusal = reason
+
     def _soon(self, call: Callable[[], None]) -> None:
         self.loop.call_soon(call)
 
@@ -295,6 +300,8 @@ class PeerTransport:
 
     def admit(self, hello: Hello) -> None:
         """Raise Refusal for a peer that may not stay although it proved that it knows the secret."""
+        if self._refusal:
+            raise Refusal(self._refusal)
         if hello.cluster_id and self._cluster_id and hello.cluster_id != self._cluster_id:
             raise Refusal(f"{hello.node_id!r} belongs to cluster {hello.cluster_id!r}, not {self._cluster_id!r}")
         if hello.purpose == handshake.PROBE or hello.node_id in self._peers or hello.node_id in self._incoming:

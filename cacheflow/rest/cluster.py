@@ -29,20 +29,33 @@ def cluster_blueprint(services: Services) -> Blueprint:
     @blueprint.post("/nodes/register", endpoint="register")
     def register() -> Answer:
         fields = parse_object(read_body(request.environ, body_bytes_max))
-        checks.known_fields(fields, ("id", "address", "raft_address"))
-        node_id, address = checks.text_field(fields, "id"), checks.text_field(fields, "address")
-        _host_and_port(address, "address")
+        checks.known_fields(fields, ("id", "address", "raft_address", "was_member"))
+        node_id = checks.text_field(fields, "id")
         if fields.get("raft_address") is None:
+            address = checks.text_field(fields, "address")
             raft_address = default_raft_address(address)
         else:
             raft_address = checks.text_field(fields, "raft_address")
             _host_and_port(raft_address, "raft_address")
+            # Empty: an embedded node serves no HTTP.
+            address = "" if fields.get("address") == "" else checks.text_field(fields, "address")
+            if address:
+                _host_and_port(address, "address")
+        was_member = fields.get("was_member", False)
+        if type(was_member) is not bool:
+            raise InvalidRequest(f'"was_member" is true or false, not {checks.shown(was_member)}')
         with gate:
-            joined = store.register(node_id, address, raft_address)
+            joined = store.register(node_id, address, raft_address, was_member)
         member = {"id": node_id, "address": address, "raft_address": raft_address}
         return json_answer(
             {**member, "status": "joined" if joined else "known"}, services.raft_headers(), 201 if joined else 200
         )
+
+    @blueprint.delete("/nodes/<raw_id>", endpoint="remove")
+    def remove(raw_id: str) -> Answer:
+        with gate:
+            store.remove_node(raw_id)
+        return Answer(b"", 204, services.raft_headers())
 
     @blueprint.get("/cluster/status", endpoint="status")
     def status() -> Answer:

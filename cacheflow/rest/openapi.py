@@ -303,7 +303,11 @@ def _cluster_paths() -> Json:
         },
         ("id", "address", "status", "role"),
     )
-    member = _object({"id": _STRING, "address": _STRING, "raft_address": _STRING}, ("id", "address"))
+    was_member = {**_BOOLEAN, "description": "it says that it has been one: refused when it was removed"}
+    member = _object(
+        {"id": _STRING, "address": _STRING, "raft_address": _STRING, "was_member": was_member}, ("id", "address")
+    )
+    node_id = {"name": "id", "in": "path", "required": True, "description": "a node id", "schema": _STRING}
     registered = _object(
         {"id": _STRING, "address": _STRING, "raft_address": _STRING, "status": {"enum": ["joined", "known"]}}
     )
@@ -316,6 +320,14 @@ def _cluster_paths() -> Json:
                 (400, 401, 409, 503, 504),
                 requestBody=_body(member),
             )
+        },
+        "/nodes/{id}": {
+            "parameters": [node_id],
+            "delete": _call(
+                "Remove a member; refused (409) when the voters that remain could not reach a majority",
+                {204: {"description": "Removed: committed"}},
+                (401, 404, 409, 503, 504),
+            ),
         },
         "/cluster/status": {
             "get": _call(

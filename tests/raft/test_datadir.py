@@ -197,3 +197,17 @@ def test_the_identity_is_plain_json(tmp_path: Path) -> None:
     with DataDirectory(tmp_path, node_id="n1") as data:
         identity = json.loads((tmp_path / "identity").read_text())
     assert identity == {"format_version": 1, "node_id": "n1", "incarnation": data.incarnation}
+
+
+def test_where_a_removed_member_lived_nobody_starts_until_it_is_emptied(tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    with DataDirectory(path, node_id="n1") as data:
+        (path / "journal-000000000001.cfj").write_bytes(b"")
+        assert data.note_removed(57) == "node n1 was removed from the cluster at index 57"
+    with pytest.raises(ConfigError) as refused:
+        DataDirectory(path, node_id="n1")
+    assert "n1 was removed from the cluster at index 57" in str(refused.value)
+    assert f"remove {path} and start again with --seed" in str(refused.value) and "\n" not in str(refused.value)
+    shutil.rmtree(path)
+    with DataDirectory(path, node_id="n1") as again:
+        assert again.incarnation != data.incarnation

@@ -57,3 +57,29 @@ def test_an_entry_that_holds_no_table_changes_nothing() -> None:
         assert not known.note(damaged, 3)
     noop = CONFIGURATION + commands.encode_entry(1, [commands.encode_block(0, 0, 0, [commands.noop()])])
     assert not known.note(noop, 3) and known.latest.voters == ["a"]
+
+
+def test_the_settled_one_is_the_latest_that_is_committed() -> None:
+    known = Configurations(NOBODY, [(entry(configuration(member("a"))), 2, 1)])
+    known.note(entry(configuration(member("a"), member("b"))), 7)
+    assert known.settled == NOBODY and known.latest.index == 7
+    assert known.committed(6) == [NOBODY]
+    assert known.settled.index == 2
+    assert [table.index for table in known.committed(7)] == [2]
+    assert known.settled is known.latest
+
+
+def test_a_member_is_an_id_with_its_disk() -> None:
+    table = configuration(member("a"))
+    assert table.lists("a", "a-disk")
+    assert not table.lists("a", "another disk") and not table.lists("b", "a-disk")
+    assert not table.without("a").lists("a", "a-disk")
+
+
+def test_where_a_node_became_a_member_is_the_first_table_with_its_disk() -> None:
+    known = Configurations(NOBODY, [(entry(configuration(member("a"))), 2, 1)])
+    known.note(entry(configuration(member("a"), member("b"))), 5)
+    known.note(entry(configuration(member("a"), member("b"), member("c"))), 6)
+    found = known.first_with("b", "b-disk")
+    assert found is not None and found.index == 5
+    assert known.first_with("b", "another disk") is None

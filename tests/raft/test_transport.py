@@ -422,3 +422,14 @@ def test_what_is_no_address_is_refused(text: str) -> None:
 def test_the_transport_is_a_network() -> None:
     network: Network = PeerTransport(Identity("a", "1"), ("127.0.0.1", 0), "127.0.0.1:0", None)
     assert network.cluster_id == ""
+
+
+@on_a_loop
+async def test_a_node_that_takes_no_part_any_more_tells_who_knocks_why() -> None:
+    a, b = await started("a"), await started("b")
+    a.refuse("node a was removed")
+    with pytest.raises(PeerRefused, match="node a was removed"):
+        await b.probe(a.raft_address, 2)
+    b.set_peers({"a": a.raft_address})
+    await eventually(lambda: "node a was removed" in str(b.trouble("a")))
+    assert a.events == []

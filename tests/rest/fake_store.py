@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cacheflow import values
-from cacheflow.errors import InvalidRequest, MemberConflict
+from cacheflow.errors import InvalidRequest, MemberConflict, MemberUnknown
 from cacheflow.machine import commands
 from cacheflow.machine.commands import Command, Result
 from cacheflow.results import Item, RaftPosition
@@ -127,8 +127,10 @@ class FakeStore:
         at = self.index if index is None else index
         return (at, "ff" * 16 if full else self.digests[at]) if at in self.digests else None
 
-    def register(self, node_id: str, address: str, raft_address: str) -> bool:
+    def register(self, node_id: str, address: str, raft_address: str, was_member: bool = False) -> bool:
         self._replicate()
+        if was_member and node_id not in self.members:
+            raise MemberConflict(f"{node_id} was removed")
         if " " in node_id:
             raise InvalidRequest("a node id has no blanks")
         known = self.members.get(node_id)
@@ -138,6 +140,14 @@ class FakeStore:
         if known != (address, raft_address):
             raise MemberConflict(f"{node_id} lives at {known[0]}")
         return False
+
+    def remove_node(self, node_id: str) -> None:
+        self._replicate()
+        if node_id not in self.members:
+            raise MemberUnknown(f"no node {node_id!r} is a member")
+        if len(self.members) == 1:
+            raise MemberConflict(f"{node_id} is the only one")
+        del self.members[node_id]
 
     def transfer_leadership(self, node_id: str | None) -> str:
         self._replicate()

@@ -8,6 +8,8 @@ import pytest
 from rest.client import Client
 from rest.fake_store import FakeStore
 
+from cacheflow.errors import NoLeader, NotReady, OutcomeUnknown
+
 
 def test_nodes_are_listed(client: Client) -> None:
     [node] = client.get("/nodes/list").json
@@ -22,6 +24,13 @@ def test_a_node_joins_once_and_is_known_then(client: Client, store: FakeStore) -
     assert (known.status_code, known.json["status"]) == (200, "known")
     moved = client.post("/nodes/register", json={**member, "address": "127.0.0.1:8082"})
     assert (moved.status_code, moved.json["type"]) == (409, "urn:cacheflow:member-conflict")
+
+
+def test_an_embedded_node_has_no_http_address(client: Client, store: FakeStore) -> None:
+    member = {"id": "n2", "address": "", "raft_address": "127.0.0.1:9999"}
+    assert client.post("/nodes/register", json=member).status_code == 201
+    assert store.members["n2"] == ("", "127.0.0.1:9999")
+    assert client.post("/nodes/register", json={"id": "n3", "address": ""}).status_code == 400
 
 
 @pytest.mark.parametrize(
@@ -64,6 +73,47 @@ def test_without_a_raft_address_it_is_the_port_plus_1000(
 def test_nonsense_in_a_registration_is_refused(client: Client, store: FakeStore, body: Any) -> None:
     assert client.post("/nodes/register", json=body).status_code == 400
     assert list(store.members) == ["n1"]
+
+
+def test_one_that_was_removed_is_told_so_when_it_asks_to_come_back(client: Client, store: FakeStore) -> None:
+    member = {"id": "n2", "address": "127.0.0.1:8081", "was_member": True}
+    refused = client.post("/nodes/register", json=member)
+    assert (refused.status_code, refused.json["type"]) == (409, "urn:cacheflow:member-conflict")
+    assert client.post("/nodes/register", json={**member, "was_member": False}).status_code == 201
+    assert client.post("/nodes/register", json={**member, "was_member": 1}).status_code == 400
+
+
+def test_a_member_is_removed_once(client: Client, store: FakeStore) -> None:
+    store.members["n2"] = ("h:1", "h:2")
+    removed = client.delete("/nodes/n2")
+    assert (removed.status_code, removed.data, "X-Raft-Index" in removed.headers) == (204, b"", True)
+    assert [node["id"] for node in client.get("/nodes/list").json] == ["n1"]
+    again = client.delete("/nodes/n2")
+    assert (again.status_code, again.json["type"]) == (404, "urn:cacheflow:member-unknown")
+    assert "n2" in again.json["detail"]
+
+
+def test_a_member_that_cannot_be_spared_stays(client: Client, store: FakeStore) -> None:
+    refused = client.delete("/nodes/n1")
+    assert (refused.status_code, refused.json["type"]) == (409, "urn:cacheflow:member-conflict")
+    assert list(store.members) == ["n1"]
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "kind"),
+    [
+        (NoLeader("no leader is known"), 503, "urn:cacheflow:no-leader"),
+        (NotReady("this node was removed"), 503, "urn:cacheflow:not-ready"),
+        (OutcomeUnknown("it may have been removed"), 504, "urn:cacheflow:outcome-unknown"),
+    ],
+)
+def test_a_removal_that_fails_says_what_is_certain(
+    client: Client, store: FakeStore, failure: Exception, status: int, kind: str
+) -> None:
+    store.failure = failure
+    answer = client.delete("/nodes/n1")
+    assert (answer.status_code, answer.json["type"]) == (status, kind)
+    assert ("Retry-After" in answer.headers) == (status == 503)
 
 
 def test_status_is_shown(client: Client) -> None:

@@ -128,7 +128,7 @@ def test_unknown_routes_are_404_problems(client: Client, path: str) -> None:
         ("BREW", "/cache/_batch", "DELETE, GET, HEAD, OPTIONS, POST, PUT"),
         ("PUT", "/cache", "DELETE, GET, HEAD, OPTIONS"),
         ("POST", "/livez", "GET, HEAD, OPTIONS"),
-        ("GET", "/nodes/register", "OPTIONS, POST"),
+        ("GET", "/nodes/register", "DELETE, OPTIONS, POST"),
     ],
 )
 def test_methods_that_are_not_allowed_are_405_and_name_those_that_are(

@@ -1,4 +1,4 @@
-"""Listener: the port on which peers arrive.
+"""Listener: a port on which somebody arrives: peers, or clients of a wire protocol.
 
 asyncio's own server, when descriptors run out, logs and sets a timer a hundred times for one failed accept, and
 cannot be asked whether it listens. This one pauses, says so once, and goes on as soon as there are descriptors.
@@ -25,11 +25,15 @@ _EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.
 
 
 class Listener:
-    """Accepts on one address and gives every connection a protocol of ``factory``. The event loop owns it."""
+    """Accepts on one address and gives every connection a protocol of ``factory``. The event loop owns it.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, factory: Callable[[], asyncio.BaseProtocol]) -> None:
+    name: of the port, as in its flag: ``raft`` for --raft-port.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, factory: Callable[[], asyncio.BaseProtocol], name: str) -> None:
         self._loop = loop
         self._factory = factory
+        self._name = name
         self._socket: socket.socket | None = None
         self._retry: asyncio.TimerHandle | None = None
         self._welcomes: set[asyncio.Task[None]] = set()
@@ -63,7 +67,7 @@ class Listener:
         except OSError as error:
             if sock is not None:
                 sock.close()
-            raise ConfigError(_advice(host, port, error)) from None
+            raise ConfigError(_advice(self._name, host, port, error)) from None
         self._socket = sock
         self._loop.add_reader(sock, self._accept)
 
@@ -110,7 +114,9 @@ class Listener:
     def _pause(self, error: OSError) -> None:
         # The kernel keeps reporting the waiting connection: without a pause this would take all of the CPU.
         assert self._socket is not None
-        logger.error("peers cannot connect for the moment: %s; raise the limit (ulimit -n)", error.strerror)
+        logger.error(
+            "nobody can connect to the %s port for the moment: %s; raise the limit (ulimit -n)", self._name, error.strerror
+        )
         self._loop.remove_reader(self._socket)
         self._retry = self._loop.call_later(_PAUSE_S, self._resume)
 
@@ -121,14 +127,14 @@ class Listener:
             self._accept()
 
 
-def _advice(host: str, port: int, error: OSError) -> str:
+def _advice(name: str, host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return (
-            f"raft port {port} on {host} is taken: another node or program listens there; "
-            "stop it, or choose another port with --raft-port"
+            f"{name} port {port} on {host} is taken: another node or program listens there; "
+            f"stop it, or choose another port with --{name}-port"
         )
     if error.errno == errno.EACCES:
-        return f"raft port {port} on {host}: not allowed; choose a port above 1023 with --raft-port"
+        return f"{name} port {port} on {host}: not allowed; choose a port above 1023 with --{name}-port"
     if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
         return f"host = {host!r}: not an address of this machine ({error.strerror}); choose another with --host"
-    return f"raft port {port} on {host}: cannot listen ({error.strerror or error})"
+    return f"{name} port {port} on {host}: cannot listen ({error.strerror or error})"
