@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from cluster.processes import Connection, NodeProcess, path_of, wait_for
+from cluster.connection import Connection, path_of
+from cluster.processes import NodeProcess, wait_for
 
 
 class Writer:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import json
 import os
 import signal
 import subprocess
@@ -16,7 +15,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import quote
+
+from cluster.connection import Answer, Connection, path_of
 
 from cacheflow.launcher import free_ports
 
@@ -50,63 +50,34 @@ def wait_for(condition: Callable[[], T], what: str = "", deadline_s: float = DEA
         time.sleep(POLL_S)
 
 
-class Answer(NamedTuple):
-    """One HTTP answer. body: what the JSON says, else the bytes."""
+class Place(NamedTuple):
+    """Where a node runs.
 
-    status: int
-    body: Any
-    headers: dict[str, str]
+    host: what it listens on.  advertise: where the others find it, when that is elsewhere.  before: what its command
+    line begins with.  flags: what it must be told there.  token: what its clients must show.
+    """
 
-
-class Connection:
-    """One keep-alive HTTP connection to one node, used by one thread. Nothing is ever sent again."""
-
-    def __init__(self, port: int, timeout_s: float = DEADLINE_S, token: str | None = None) -> None:
-        self._http = http.client.HTTPConnection(HOST, port, timeout=timeout_s)
-        self._token = token
-
-    def __enter__(self) -> Connection:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connection; the next request opens another."""
-        self._http.close()
-
-    def request(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Answer:
-        """Raises OSError or HTTPException when the connection breaks."""
-        sent = dict(headers or {})
-        if self._token is not None:
-            sent["Authorization"] = f"Bearer {self._token}"
-        data = None
-        if body is not None:
-            data = json.dumps(body).encode()
-            sent["Content-Type"] = "application/json"
-        try:
-            self._http.request(method, path, data, sent)
-            response = self._http.getresponse()
-            raw = response.read()
-        except BaseException:
-            self._http.close()
-            raise
-        try:
-            document = json.loads(raw)
-        except ValueError:
-            document = raw
-        return Answer(response.status, document, {name.lower(): value for name, value in response.getheaders()})
+    host: str = HOST
+    advertise: str | None = None
+    before: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+    token: str | None = None
 
 
-def path_of(key: str, query: str = "") -> str:
-    """The path of a key."""
-    return f"/cache/{quote(key)}{query}"
+HERE = Place()
 
 
 class NodeProcess:
-    """One node: its place, its flags, and its process when it runs."""
+    """One node: its place, its flags, and its process when it runs. seeds: URLs of members."""
 
-    def __init__(self, number: int, folder: Path, flags: Sequence[str] = (), seeds: Iterable[int] = ()) -> None:
+    def __init__(
+        self,
+        number: int,
+        folder: Path,
+        flags: Sequence[str] = (),
+        seeds: Iterable[str] = (),
+        place: Place = HERE,
+    ) -> None:
         self.node_id = f"node-{number}"
         self.folder = folder
         self.data_dir = folder / self.node_id
@@ -114,7 +85,8 @@ class NodeProcess:
         self.flags = list(flags)
         self.seeds = list(seeds)
         self.environment: dict[str, str] = {}
-        self.token: str | None = None
+        self.place = place
+        self.token = place.token
         self.log = folder / f"{self.node_id}.log"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -126,22 +98,35 @@ class NodeProcess:
     @property
     def address(self) -> str:
         """Where it says that it lives."""
-        return f"{HOST}:{self.port}"
+        return f"{self.place.advertise or self.place.host}:{self.port}"
+
+    @property
+    def raft_address(self) -> str:
+        """Where the others dial it."""
+        return f"{self.place.advertise or self.place.host}:{self.raft_port}"
+
+    @property
+    def url(self) -> str:
+        """Where its HTTP API is."""
+        return f"http://{self.place.host}:{self.port}"
 
     def arguments(self) -> list[str]:
         """The command line."""
         given = ["--node-id", self.node_id, "--port", str(self.port), "--raft-port", str(self.raft_port)]
         given += ["--data-dir", str(self.data_dir)]
-        for port in self.seeds:
-            given += ["--seed", f"http://{HOST}:{port}"]
-        return ["serve", *given, *self.flags]
+        given += ["--host", self.place.host]
+        if self.place.advertise is not None:
+            given += ["--advertise", self.place.advertise]
+        for url in self.seeds:
+            given += ["--seed", url]
+        return ["serve", *given, *self.place.flags, *self.flags]
 
     def start(self) -> NodeProcess:
         """Start the process; returns at once."""
         assert not self.alive
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, *self.arguments()],
+                [*self.place.before, sys.executable, "-c", PROGRAM, *self.arguments()],
                 cwd=ROOT,
                 env={**os.environ, **self.environment},
                 stdin=subprocess.DEVNULL,
@@ -171,7 +156,7 @@ class NodeProcess:
 
     def connect(self, timeout_s: float = DEADLINE_S) -> Connection:
         """A connection of one's own."""
-        return Connection(self.port, timeout_s, self.token)
+        return Connection(self.place.host, self.port, timeout_s, self.token)
 
     def ask(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Answer:
         """One request on a connection of its own."""
@@ -224,9 +209,16 @@ class NodeProcess:
 class Nodes:
     """A cluster of NodeProcesses. Use as a context manager: leaving it ends all of them."""
 
-    def __init__(self, size: int, folder: Path, flags: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        size: int,
+        folder: Path,
+        flags: Sequence[str] = (),
+        place: Callable[[str], Place] = lambda node_id: HERE,
+    ) -> None:
         self.folder = folder
         self.flags = list(flags)
+        self._place = place
         self.all: list[NodeProcess] = []
         for _ in range(size):
             self.add()
@@ -242,7 +234,9 @@ class Nodes:
 
     def add(self, flags: Sequence[str] = ()) -> NodeProcess:
         """One more node, which joins through the others; not started. The first one founds."""
-        node = NodeProcess(len(self.all) + 1, self.folder, [*self.flags, *flags], [other.port for other in self.all])
+        number = len(self.all) + 1
+        seeds = [other.url for other in self.all]
+        node = NodeProcess(number, self.folder, [*self.flags, *flags], seeds, self._place(f"node-{number}"))
         self.all.append(node)
         return node
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cluster.connection import path_of
 from cluster.load import Load
-from cluster.processes import NodeProcess, Nodes, path_of, wait_for
+from cluster.processes import NodeProcess, Nodes, wait_for
 
 BATCHES = 15
 BATCH_OPS = 100

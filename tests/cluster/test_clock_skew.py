@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from cluster.processes import Nodes, wait_for
+from cluster.skew import build_shim
 
 HOUR_S = 3600
 TTL_S = 3.0
-SOURCE = Path(__file__).parent / "skew.c"
 
 
 @pytest.fixture(scope="module")
 def shim(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The library that skews a process's wall clock."""
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None or sys.platform != "linux":
-        pytest.skip("skewing one process's clock needs Linux and a C compiler")
-    library = tmp_path_factory.mktemp("skew") / "skew.so"
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", str(library), str(SOURCE), "-ldl"], check=True)
-    return str(library)
+    try:
+        return build_shim(tmp_path_factory.mktemp("skew"))
+    except OSError as error:
+        pytest.skip(str(error))
 
 
 def test_two_hours_of_skew_and_a_dead_leader_move_no_ttl(shim: str, folder: Path) -> None:

@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
+from cluster.connection import path_of
 from cluster.load import Load
-from cluster.processes import NodeProcess, Nodes, path_of, wait_for
+from cluster.processes import NodeProcess, Nodes, wait_for
 
 
 def test_a_leader_killed_under_load_costs_a_pause_and_nothing_else(trio: Nodes) -> None:

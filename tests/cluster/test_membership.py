@@ -11,6 +11,7 @@ from cluster.load import Load
 from cluster.processes import HOST, NodeProcess, Nodes, wait_for
 
 from cacheflow.launcher import free_ports
+from cacheflow.store import ReplicatedStore
 
 SECRET = "a secret of this cluster"
 
@@ -60,7 +61,7 @@ def test_a_third_node_gets_everything_and_a_vote_while_clients_write(growing: No
 def test_a_node_whose_data_was_deleted_rejoins_under_its_id_and_is_worth_its_vote(growing: Nodes) -> None:
     grow_to(growing, 3)
     lost = growing.others(growing.leader())[0]
-    lost.seeds = [node.port for node in growing.all if node is not lost]
+    lost.seeds = [node.url for node in growing.all if node is not lost]
     growing[0].put("kept by", "the others")
     lost.kill()
     shutil.rmtree(lost.data_dir)
@@ -126,7 +127,7 @@ def test_a_member_that_moved_is_found_at_its_new_address(growing: Nodes) -> None
 
 
 def test_an_id_that_lives_elsewhere_is_refused_and_its_owner_notices_nothing(growing: Nodes) -> None:
-    impostor = NodeProcess(2, growing.folder, growing.flags, [growing[0].port])
+    impostor = NodeProcess(2, growing.folder, growing.flags, [growing[0].url])
     impostor.data_dir = growing.folder / "impostor"
     impostor.log = growing.folder / "impostor.log"
     try:
@@ -165,7 +166,7 @@ def test_an_address_where_no_node_answers_cannot_be_registered(growing: Nodes) -
 @pytest.mark.parametrize("secret", [None, "another secret, as long"])
 def test_a_node_without_the_clusters_secret_stays_out(growing: Nodes, secret: str | None) -> None:
     flags = [] if secret is None else ["--cluster-secret-file", secret_file(growing.folder, secret)]
-    stranger = NodeProcess(7, growing.folder, flags, [node.port for node in growing.all])
+    stranger = NodeProcess(7, growing.folder, flags, [node.url for node in growing.all])
     stranger.log = growing.folder / f"stranger-{secret is None}.log"
     try:
         stranger.start()
@@ -174,3 +175,19 @@ def test_a_node_without_the_clusters_secret_stays_out(growing: Nodes, secret: st
         assert all("node-7" not in node.members() for node in growing.others())
     finally:
         stranger.kill()
+
+
+def test_an_embedded_node_without_http_joins_through_a_seed(growing: Nodes, tmp_path: Path) -> None:
+    growing[0].put("seen from inside", "yes")
+    with ReplicatedStore(
+        node_id="inside",
+        raft_address=f"{HOST}:0",
+        seed=[growing[0].url],
+        data_dir=str(tmp_path / "inside"),
+        cluster_secret_file=secret_file(tmp_path, SECRET),
+    ) as inside:
+        assert inside.get("seen from inside", consistency="linearizable") == "yes"
+        inside["written inside"] = 1
+        assert growing[0].value("written inside") is not None
+        growing[0].ask("DELETE", "/nodes/inside")
+        wait_for(lambda: "inside" not in growing[0].members(), "it is no member any more")
