@@ -29,6 +29,7 @@ ROWS = (
     "batch",
     "kills",
     "failover",
+    "resume",
     "noleader",
     "overload",
     "idle",
@@ -40,6 +41,10 @@ ROWS = (
     "trace",
     "skew",
     "idlerestart",
+    "memory",
+    "flat",
+    "pauses",
+    "wire",
 )
 
 

@@ -1,0 +1,115 @@
+"""What replication costs on the wire: bytes of append_entries for each byte of an entry and follower."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import msgpack
+
+from cacheflow import ReplicatedStore
+from cacheflow.launcher import free_ports
+from cacheflow.raft.frames import HEADER
+from cacheflow.raft.peer_link import PeerLink
+from scripts.bench.harness import Verdict
+
+MUST = "append_entries bytes of a fault-free load with entries >= 4 KiB: <= 1.2 x bytes of the entries x followers"
+LIMIT_S = 120
+ENTRY_BYTES_MIN = 4096
+MOST = 1.2
+FOLLOWERS = 2
+# (name, bytes of a value, clients on each node)
+LOADS = (
+    ("one client on the leader, 4 KiB", 4096, 0),
+    ("clients on all nodes, 4 KiB", 4096, 8),
+    ("clients on all nodes, 100 KiB", 102_400, 4),
+)
+
+
+def run(writes: int = 2000) -> Verdict:
+    """Three nodes in this process over real sockets. All sends of a load count: heartbeats and commits, too."""
+    found: dict[str, dict[str, float]] = {}
+    with _three_nodes() as stores, _tapped() as sent:
+        for name, value_bytes, clients in LOADS:
+            found[name] = _measure(
+                stores, sent, writes if value_bytes == ENTRY_BYTES_MIN else writes // 10, value_bytes, clients
+            )
+    shown = "; ".join(
+        f"{name}: {each['ratio']:.3f} ({each['entries']:.0f} entries, the smallest {each['smallest']:.0f} bytes)"
+        for name, each in found.items()
+    )
+    # Below 1 something was not counted.
+    passed = all(1 <= each["ratio"] <= MOST and each["smallest"] >= ENTRY_BYTES_MIN for each in found.values())
+    return Verdict(shown, passed, found)
+
+
+def _measure(
+    stores: list[ReplicatedStore], sent: list[tuple[str, int]], writes: int, value_bytes: int, clients: int
+) -> dict[str, float]:
+    leader = next(store for store in stores if store.status()["role"] == "leader")
+    journal = leader._engine.node._journal
+    writers = stores * clients or [leader]
+    value = "x" * value_bytes
+
+    def write(number: int) -> None:
+        for turn in range(writes // len(writers)):
+            writers[number].set(f"{number}:{turn % 20}", value)
+
+    first = journal.last_index + 1
+    sent.clear()
+    with ThreadPoolExecutor(len(writers)) as threads:
+        list(threads.map(write, range(len(writers))))
+    entries = [len(command) for command, _, _ in leader._engine.call(lambda: journal.entries(first))]
+    on_the_wire = sum(size for kind, size in sent if kind == "append_entries")
+    return {
+        "ratio": on_the_wire / (sum(entries) * FOLLOWERS),
+        "append_entries_bytes": on_the_wire,
+        "entries_bytes": sum(entries),
+        "entries": len(entries),
+        "smallest": min(entries),
+    }
+
+
+@contextlib.contextmanager
+def _tapped() -> Iterator[list[tuple[str, int]]]:
+    """(type, bytes with its frame) of every message that a node of this process sends to a peer."""
+    sent: list[tuple[str, int]] = []
+    send = PeerLink.send
+
+    def tap(link: PeerLink, body: bytes) -> None:
+        message: Any = msgpack.unpackb(body)[1]
+        sent.append((message["type"], HEADER.size + len(body)))
+        send(link, body)
+
+    with mock.patch.object(PeerLink, "send", tap):
+        yield sent
+
+
+@contextlib.contextmanager
+def _three_nodes() -> Iterator[list[ReplicatedStore]]:
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(3)]
+    with tempfile.TemporaryDirectory(prefix="cacheflow-bench-") as folder, contextlib.ExitStack() as stack:
+        stores = [
+            ReplicatedStore(
+                node_id=f"node-{number}",
+                raft_address=address,
+                peers=[peer for peer in addresses if peer != address],
+                data_dir=Path(folder) / str(number),
+            )
+            for number, address in enumerate(addresses)
+        ]
+        for store in stores:
+            # Not ``with store``: that waits for each before the next begins.
+            store.start()
+            stack.callback(store.close)
+        for store in stores:
+            store.wait_ready(20)
+        while len(stores[0].nodes()) < len(stores) or not all(row["voter"] for row in stores[0].nodes()):
+            time.sleep(0.05)
+        yield stores
