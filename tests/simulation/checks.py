@@ -1,7 +1,9 @@
 """What must hold at every moment, looked at after every event of every process.
 
 Election safety, leader completeness, log matching and state-machine safety are the four properties of figure 3.2 of the
-dissertation; a read's guarantees and what is left over at the end are ours.
+dissertation. *Durability*: what is committed is on the disks of a majority, and no restart loses what was on a disk.
+*Membership*: one change at a time (4.1). A read's guarantees and what is left over at the end are ours.
+A complaint begins with the name of its check.
 """
 
 from __future__ import annotations
@@ -9,11 +11,19 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import TYPE_CHECKING
 
+from simulation.leftovers import surplus
+
+from cacheflow.machine.machine import CacheMachine
+from cacheflow.machine.settings import Member
+from cacheflow.raft.membership import CONFIGURATION
+
 if TYPE_CHECKING:
     from simulation.cluster import Cluster, Process
 
 # A heartbeat and its answer ten times a second for every pair, and a few messages for every write.
 MESSAGES_PER_S_MAX = 3000
+# In any one second, when everything comes at once.
+MESSAGES_IN_A_SECOND_MAX = 30_000
 
 
 class Violation(Exception):
@@ -31,10 +41,16 @@ class Checks:
         self._committed: dict[int, tuple[int, bytes]] = {}
         self._digests: dict[int, bytes] = {}
         self.last_committed = 1
+        # The same, by the term in which it was.
+        self._committed_in: dict[int, int] = {}
         # (moment, highest index of a write that was answered by then)
         self._acknowledged: list[tuple[float, int]] = []
-        # Processes whose contents a test has damaged: they may differ, and go back to a snapshot.
-        self.damaged: set[str] = set()
+        # The present second, and the messages before it.
+        self._second = (0, 0)
+        # Processes whose contents were damaged, and these contents: they may differ, and go back to a snapshot.
+        self.damaged: dict[str, CacheMachine] = {}
+        # The latest process on each disk, by incarnation.
+        self._latest: dict[str, Process] = {}
 
     def complain(self, what: str) -> None:
         """Raise Violation with the moment."""
@@ -44,7 +60,11 @@ class Checks:
         """A process was put together."""
         node = process.node
         process.checked_index = node.last_applied
-        told = node.role_changed
+        before = self._latest.get(node.incarnation)
+        if before is not None and self._cluster.fsync == "always":
+            self._kept(before, process)
+        self._latest[node.incarnation] = process
+        told, append = node.role_changed, node.append
 
         def role_changed() -> None:
             told()
@@ -52,22 +72,57 @@ class Checks:
             if node.is_leader:
                 self._elected(process)
 
-        # The core calls it on the node: an attribute of the instance takes its place.
+        def appended(command: bytes) -> None:
+            append(command)
+            if command[:1] == CONFIGURATION and node.is_leader:
+                self._one_change(process)
+
+        # They are called on the node: attributes of the instance take their places.
         node.role_changed = role_changed  # type: ignore[method-assign]
+        node.append = appended  # type: ignore[method-assign]
         self._compare_digest(process, process.machine.applied_index)
+
+    def is_damaged(self, process: Process) -> bool:
+        """Its contents are still the damaged ones."""
+        return self.damaged.get(process.name) is process.machine
+
+    def _kept(self, before: Process, process: Process) -> None:
+        """A process started on the disk of another: what was durable is there."""
+        was, journal = before.journal, process.journal
+        for index in range(max(was.first_index, journal.first_index), was.durable_index + 1):
+            if journal.term_at(index) != was.term_at(index):
+                self.complain(
+                    f"durability: {before.name} had entry {index} of term {was.term_at(index)} on its disk, "
+                    f"{process.name} has term {journal.term_at(index)} there"
+                )
+
+    def _one_change(self, process: Process) -> None:
+        """A leader appends a configuration: everything before is committed, and something of its own term."""
+        node, journal = process.node, process.journal
+        committed = max(self.last_committed, node.last_applied)
+        stack = node.configurations._stack
+        pending = [position for position, known in enumerate(stack) if known.index > committed]
+        if len(pending) > 1:
+            self.complain(f"membership: {process.name} has {len(pending)} changes under way")
+        if journal.term_at(committed) not in (None, node.term):
+            self.complain(f"membership: {process.name} changes it before an entry of term {node.term} is committed")
+        for position in pending:
+            changed = set(stack[position].voters) ^ set(stack[max(0, position - 1)].voters)
+            if len(changed) > 1:
+                self.complain(f"membership: {process.name} changes {len(changed)} votes at once: {sorted(changed)}")
 
     def _elected(self, process: Process) -> None:
         node, journal = process.node, process.journal
         other = self.leaders.setdefault(node.term, process.name)
         if other != process.name:
             self.complain(f"election safety: {process.name} and {other} lead term {node.term}")
-        if journal.last_index < self.last_committed:
-            self.complain(
-                f"leader completeness: {process.name} ends at {journal.last_index}, {self.last_committed} is committed"
-            )
+        # A leader of an earlier term that learns late of its votes need not know what later ones have committed.
+        committed = max((index for term, index in self._committed_in.items() if term < node.term), default=1)
+        if journal.last_index < committed:
+            self.complain(f"leader completeness: {process.name} ends at {journal.last_index}, {committed} is committed")
         first = journal.first_index
         for command, index, term in journal.entries(0, None):
-            known = self._committed.get(index)
+            known = self._committed.get(index) if index <= committed else None
             if known is not None and known[0] != term:
                 self.complain(f"leader completeness: entry {index} of {process.name} has term {term}, not {known[0]}")
             if known is not None and index > first and known[1] != command:
@@ -79,23 +134,65 @@ class Checks:
         before, last = process.checked_index, node.last_applied
         process.checked_index = last
         if machine.applied_index != last:
-            self.complain(f"{process.name} believes to have applied {last}, the machine {machine.applied_index}")
+            self.complain(
+                f"state-machine safety: {process.name} has applied {last}, its machine {machine.applied_index}"
+            )
         if last < before:
             self._cluster.note(f"{process.name} goes back from {before} to {last}")
             if process.name not in self.damaged:
-                self.complain(f"{process.name} went back from {before} to {last}")
+                self.complain(f"state-machine safety: {process.name} went back from {before} to {last}")
         first = journal.first_index
         committed = self._committed
         for index in range(max(before, first) + 1, last + 1):
             command, _, term = journal[index - first]
-            known = committed.setdefault(index, (term, command))
+            known = committed.get(index)
+            if known is None:
+                known = committed[index] = (term, command)
+                self._on_a_majority(process, index, term)
             if known[0] != term or known[1] != command:
                 self.complain(f"state-machine safety: {process.name} applied another entry {index}")
             self._compare_digest(process, index)
         if first >= last:
             self._compare_digest(process, last)
         if last > self.last_committed:
-            self.last_committed = last
+            self.last_committed = self._committed_in[node.term] = last
+
+    def _on_a_majority(self, process: Process, index: int, term: int) -> None:
+        """An entry is applied for the first time anywhere: a majority has it on disk."""
+        if self._cluster.fsync != "always":
+            return
+        said = ""
+        # The change that is under way may have begun in the turn of the commit: either table will do.
+        for configuration in process.node.configurations._stack:
+            voters = [member for member in configuration.members.values() if member.voter]
+            having = [member.id for member in voters if self._has(member, index, term)]
+            if len(having) > len(voters) // 2:
+                return
+            said = f"{having} of {configuration.voters}"
+        self.complain(f"durability: {process.name} has applied entry {index}, which is on the disks of {said}")
+
+    def _has(self, member: Member, index: int, term: int) -> bool:
+        process = self._latest.get(member.incarnation)
+        if process is None or process.host.incarnation != member.incarnation:
+            return False
+        journal = process.journal
+        # What a snapshot covers was durable before the log began behind it.
+        return index <= journal.first_index or (journal.durable_index >= index and journal.term_at(index) == term)
+
+    def _beliefs_hold(self, process: Process) -> None:
+        """What a leader takes for verified is on the follower's disk, unless that follows somebody else by now."""
+        node, journal = process.node, process.journal
+        if not node.is_leader or self._cluster.fsync != "always":
+            return
+        for node_id, progress in node.leading.replicator.progress.items():
+            follower = self._latest.get(progress.incarnation)
+            index, term = progress.match_index, journal.term_at(progress.match_index)
+            if term is None or follower is None or follower.node.term > node.term:
+                continue
+            member = node.configurations.latest.members.get(node_id)
+            if member is not None and follower.host.incarnation == member.incarnation:
+                if not self._has(member, index, term):
+                    self.complain(f"durability: {process.name} believes that {follower.name} has entry {index} on disk")
 
     def _compare_digest(self, process: Process, index: int) -> None:
         digest = process.machine.digest_at(index)
@@ -112,17 +209,29 @@ class Checks:
         if not self._acknowledged or index > self._acknowledged[-1][1]:
             self._acknowledged.append((self._cluster.scheduler.now, index))
 
+    def traffic(self) -> None:
+        """Messages do not multiply."""
+        second, before = self._second
+        now = int(self._cluster.scheduler.now)
+        if now != second:
+            sent = sum(self._cluster.wire.sent.values())
+            if sent - before > MESSAGES_IN_A_SECOND_MAX * (now - second):
+                self.complain(f"bounded traffic: {sent - before} messages since a second: {self._cluster.wire.sent}")
+            self._second = (now, sent)
+
     def bounded_read(self, process: Process) -> None:
         """A node that says how old its contents are has everything that was acknowledged before that."""
+        self.traffic()
+        self._beliefs_hold(process)
         staleness_ms = process.node.staleness_ms()
         if not process.node.may_read or staleness_ms is None:
             return
         # Milliseconds were rounded, twice.
-        since = self._cluster.scheduler.now - staleness_ms / 1000 - 0.002
+        since = self._cluster.scheduler.now - staleness_ms / 1000 * (1 + self._cluster.drift) - 0.002
         position = bisect_left(self._acknowledged, (since, 0))
         if position and self._acknowledged[position - 1][1] > process.machine.applied_index:
             self.complain(
-                f"{process.name} has applied {process.machine.applied_index} and says that it is {staleness_ms} ms old; "
+                f"bounded read: {process.name} is at {process.machine.applied_index} and says that it is {staleness_ms} ms old; "
                 f"{self._acknowledged[position - 1][1]} was acknowledged before"
             )
 
@@ -171,13 +280,18 @@ class Checks:
         processes = self._cluster.processes
         contents = {process.machine.contents_digest() for process in processes}
         if len(contents) != 1:
-            self.complain(f"the replicas' contents differ: {[digest.hex() for digest in contents]}")
+            self.complain(f"digest: the replicas' contents differ: {[digest.hex() for digest in contents]}")
         for process in processes:
             node = process.node
             if node.failure is not None:
-                self.complain(f"{process.name} has failed: {node.failure}")
+                self.complain(f"progress: {process.name} has failed: {node.failure}")
             left = self._left(process)
             if left:
-                self.complain(f"{process.name} keeps {left} things when nothing is under way")
+                self.complain(f"bounded memory: {process.name} keeps {left} things when nothing is under way")
+            more = surplus(process)
+            if more is not None:
+                self.complain(f"bounded memory: {more}")
             if journal_bytes is not None and process.journal.bytes_since_trim > 4 * journal_bytes + 200_000:
-                self.complain(f"{process.name} lets its journal grow to {process.journal.bytes_since_trim} bytes")
+                self.complain(
+                    f"bounded log: {process.name} lets its journal grow to {process.journal.bytes_since_trim} bytes"
+                )

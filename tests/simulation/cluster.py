@@ -6,7 +6,6 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import inf
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -15,27 +14,32 @@ from pysyncobj.node import Node
 from simulation.checks import Checks
 from simulation.network import SimNetwork, Wire
 from simulation.scheduler import ProcessLoop, Scheduler
-from simulation.storage import MachineDisk, SimWriter
+from simulation.storage import DIRECTORY, SEGMENT_BYTES, MachineDisk, SimWriter
 
 from cacheflow.clock import ClusterClock
+from cacheflow.errors import ConfigError
 from cacheflow.machine import commands
 from cacheflow.machine.commands import Command
 from cacheflow.machine.machine import CacheMachine, Settled
 from cacheflow.machine.settings import Member
 from cacheflow.proposals import Done, Proposal, Proposals
 from cacheflow.raft import snapshots, snapshotting
-from cacheflow.raft.journal import Journal
+from cacheflow.raft.journal import CorruptJournal, Journal
 from cacheflow.raft.network import Identity
 from cacheflow.raft.node import RaftNode, Timing
 from cacheflow.raft.reconfiguration import JOINED, KNOWN
-from cacheflow.raft.snapshots import SnapshotMeta
+from cacheflow.raft.snapshots import CorruptSnapshot, SnapshotMeta
 from cacheflow.raft.snapshotting import Snapshotting
 from cacheflow.raft.turn import Turn
+from cacheflow.recency import RecencyBuffer
 
-DIRECTORY = Path("/data")
 WALL_S = 1_700_000_000.0
+# As the engine's.
 EXPIRE_EVERY_S = 0.1
+USES_EVERY_S = 1.0
+NEARLY_FULL = 0.9
 JOIN_AGAIN_S = 0.25
+LOOK_S = 1.0
 REGISTER_TIMEOUT_S = 8.0
 
 
@@ -48,10 +52,13 @@ class Host:
         self.address = f"{node_id}:7000"
         self.founds = founds
         self.incarnation = f"{node_id}-{random.getrandbits(32):08x}"
-        self.disk = MachineDisk()
+        self.disk = MachineDisk(Random(random.getrandbits(64)))
         self.wall_skew_s = random.uniform(-cluster.wall_skew_s, cluster.wall_skew_s)
         self.monotonic_offset_s = random.uniform(0, 1e6)
+        self.clock_rate = 1 + random.uniform(-cluster.drift, cluster.drift)
         self.disk_latency_s = (0.0002, 0.002)
+        # What one entry costs to apply.
+        self.apply_s = 0.0
         self.process: Process | None = None
         self.starts = 0
 
@@ -61,11 +68,35 @@ class Host:
         if self.process is not None:
             self.process.writer.latency_s = self.process.background.latency_s = latency_s
 
+    def reboot(self, random: Random, now: float) -> None:
+        """Its monotonic clock begins at 0 again; its wall clock goes on."""
+        self.monotonic_offset_s = random.uniform(0, 20) - now * self.clock_rate
+
+    def move(self) -> None:
+        """It has another address from now on."""
+        self.moves += 1
+        self.address = f"{self.node_id}-{self.moves}:7000"
+
+    moves = 0
+
     def empty(self, random: Random) -> None:
         """Somebody emptied the data directory: whoever starts here is somebody else."""
-        self.disk = MachineDisk()
+        self.disk = MachineDisk(Random(random.getrandbits(64)))
         self.incarnation = f"{self.node_id}-{random.getrandbits(32):08x}"
         self.founds = False
+
+
+class _Clock(ClusterClock):
+    """Says when a leader has nothing but wall clocks to go by."""
+
+    def __init__(self, cluster: Cluster, monotonic: Callable[[], float], wall: Callable[[], float]) -> None:
+        super().__init__(monotonic, wall)
+        self._cluster = cluster
+
+    def lead(self, latest_ms: int, voters_heard: bool) -> None:
+        if self._cluster.wall_clocks_were_set and not (self.heard or voters_heard):
+            self._cluster.lease_slack_s = inf
+        super().lead(latest_ms, voters_heard)
 
 
 class Process:
@@ -79,8 +110,8 @@ class Process:
         self.name = f"{host.node_id}.{host.starts}"
         random = Random(cluster.random.getrandbits(64))
         scheduler = cluster.scheduler
-        self.loop = ProcessLoop(scheduler, host.monotonic_offset_s, self._after)
-        self.clock = ClusterClock(self.loop.time, lambda: WALL_S + scheduler.now + host.wall_skew_s)
+        self.loop = ProcessLoop(scheduler, host.monotonic_offset_s, host.clock_rate, self._after)
+        self.clock = _Clock(cluster, self.loop.time, lambda: WALL_S + scheduler.now + host.wall_skew_s)
         self.writer = SimWriter(self.loop, host.disk, random, host.disk_latency_s)
         self.background = SimWriter(self.loop, host.disk, random, host.disk_latency_s)
         turn = Turn(self.loop.call_soon)
@@ -91,7 +122,7 @@ class Process:
             DIRECTORY,
             submit=self.writer.submit,
             fsync=cluster.fsync,
-            segment_bytes=64 * 1024,
+            segment_bytes=SEGMENT_BYTES,
             on_durable=lambda: self.node.flushed(),
             on_failure=lambda error: self.node.fail(f"writing failed: {error}"),
             defer=turn.defer,
@@ -123,13 +154,15 @@ class Process:
         self.network.on_connected = self.node.connected
         self.network.on_disconnected = self.node.disconnected
         self.network.on_peer_lost = self.node.disconnected
+        self.uses = RecencyBuffer()
+        self._uses_sent_at = 0.0
         self.proposals = Proposals(
             self.node,
             member_id=host.node_id,
             nonce=random.randbytes(8).hex(),
             clock=self.loop.time,
             later=self.loop.call_later,
-            uses=list,
+            uses=self.uses.drain,
         )
         self.me = Member(host.node_id, host.incarnation, host.address, f"{host.node_id}:8000", False)
         self.checked_index = 0
@@ -166,6 +199,17 @@ class Process:
     def _on_timer(self) -> None:
         self.loop.call_later(EXPIRE_EVERY_S, self._on_timer)
         self.proposals.expire()
+        now = self.loop.time()
+        if len(self.uses) and now - self._uses_sent_at >= USES_EVERY_S and self._nearly_full():
+            self._uses_sent_at = now
+            self.proposals.send_uses(self.uses.drain())
+
+    def _nearly_full(self) -> bool:
+        machine = self.machine
+        items_max, bytes_max = machine.settings.max_items, machine.settings.max_bytes
+        return (items_max is not None and machine.item_count >= NEARLY_FULL * items_max) or (
+            bytes_max is not None and machine.bytes_used >= NEARLY_FULL * bytes_max
+        )
 
     def machine_replaced(self, machine: CacheMachine) -> None:
         self.machine = machine
@@ -173,6 +217,8 @@ class Process:
         self.cluster.note(f"{self.name} takes a snapshot at {machine.applied_index}")
 
     def applied(self, settled: list[Settled]) -> None:
+        if self.host.apply_s:
+            self.loop.work(self.host.apply_s)
         self.proposals.applied(settled)
 
     def route_changed(self) -> None:
@@ -184,9 +230,20 @@ class Process:
 
     def _join(self) -> None:
         known = self.node.configurations.latest.members.get(self.node_id)
-        if known is not None and known.incarnation == self.me.incarnation:
+        standing = self.node.standing
+        if standing.removed_at is not None:
+            return
+        itself = known is not None and known.incarnation == self.me.incarnation and not standing.disowned
+        if itself and known is not None and known.raft_address == self.me.raft_address:
+            self.loop.call_later(LOOK_S, self._join)
             return
         self.loop.call_later(JOIN_AGAIN_S, self._join)
+        if itself and self.node.route is not None and self._random.random() < 0.5:
+            # As one without seeds does.
+            if self.cluster.scheduler.now >= self._asked_until:
+                self._asked_until = self.cluster.scheduler.now + REGISTER_TIMEOUT_S
+                self.node.reconfiguration.register(self.me, self._registered, itself)
+            return
         others = [
             host.process for host in self.cluster.hosts if host.process is not None and host.node_id != self.node_id
         ]
@@ -197,7 +254,12 @@ class Process:
             wire = self.cluster.wire
             if not asked.loop.paused and not wire.is_cut(self.node_id, asked.node_id):
                 self.cluster.scheduler.at(
-                    wire.delay(), asked.node.reconfiguration.register, self.me, self._registered, owner=asked.loop
+                    wire.delay(),
+                    asked.node.reconfiguration.register,
+                    self.me,
+                    self._registered,
+                    itself,
+                    owner=asked.loop,
                 )
 
     _asked_until = 0.0
@@ -230,6 +292,8 @@ class Process:
 
     def _after(self) -> None:
         self._events += 1
+        if self.writer.refused and (self.node.failure is None or self.node.is_leader):
+            self.cluster.checks.complain(f"{self.name} goes on although its journal could not be written")
         if self._events % 4 == 0:
             self.cluster.checks.bounded_read(self)
         if self.node.last_applied != self.checked_index:
@@ -254,9 +318,12 @@ class Cluster:
         trace: bool = False,
         wall_skew_s: float = 3600.0,
         fsync: str = "always",
+        drift: float = 0.0,
     ) -> None:
         self.random = Random(seed)
         self.wall_skew_s = wall_skew_s
+        # How far the rate of a machine's clock may be off.
+        self.drift = drift
         self.fsync = fsync
         self.scheduler = Scheduler()
         self.wire = Wire(self.scheduler, Random(self.random.getrandbits(64)))
@@ -264,9 +331,12 @@ class Cluster:
         self.transcript: list[str] = []
         self.fingerprint = 0
         self.checks = Checks(self)
+        # Machines whose member an operator is taking out.
+        self.leaving: set[str] = set()
         self.trace = trace
-        # How far a lease may end from its time; inf while clocks are tampered with.
+        # How far a lease may end from its time; inf once time had to be taken from wall clocks that somebody has set.
         self.lease_slack_s = inf
+        self.wall_clocks_were_set = False
         if trace:
             self.wire.note = lambda source, target, kind: self.note(f"    {source} -> {target} {kind}")
         else:
@@ -289,11 +359,19 @@ class Cluster:
         """Those that live, paused or not."""
         return [host.process for host in self.hosts if host.process is not None]
 
-    def start(self, host: Host) -> None:
-        """Start the program on a machine where it does not run."""
+    def start(self, host: Host, *, damaged: bool = False) -> str | None:
+        """Start the program on a machine where it does not run; what it says when it refuses. damaged: its disk is."""
         assert host.process is None
         self.note(f"{host.node_id} starts")
-        host.process = Process(self, host)
+        try:
+            host.process = Process(self, host)
+        except (ConfigError, OSError) as error:
+            self.note(f"{host.node_id} refuses to start: {error}")
+            host.disk.stop()
+            if isinstance(error, (CorruptJournal, CorruptSnapshot)) and not damaged:
+                self.checks.complain(f"durability: {host.node_id} cannot read what it has written: {error}")
+            return str(error)
+        return None
 
     def crash(self, host: Host, *, power: bool) -> None:
         """Kill the process; with ``power`` the machine forgets what was not flushed, and nobody is told."""
@@ -306,6 +384,7 @@ class Cluster:
         host.disk.forget_failures()
         if power:
             host.disk.crash(self.random)
+            host.reboot(self.random, self.scheduler.now)
         else:
             host.disk.stop()
 
@@ -332,7 +411,7 @@ class Cluster:
         """Everybody runs, knows the same leader, may be read and has applied ``index``; enough of them vote."""
         processes = self.processes
         leader = self.leader
-        if leader is None or len(processes) != len(self.hosts):
+        if leader is None or len(processes) != len(self.hosts) or self.leaving:
             return False
         return all(
             process.node.last_applied >= index
@@ -344,7 +423,7 @@ class Cluster:
 
 
 @contextmanager
-def patched(cluster: Cluster, *, journal_bytes: int | None = None, piece_bytes: int = 4096) -> Iterator[None]:
+def patched(cluster: Cluster, *, journal_bytes: int | None = None, piece_bytes: int = 700) -> Iterator[None]:
     """Give PySyncObj the simulation's time and randomness, and an order of its sets that no hash seed changes."""
     module = pysyncobj.syncobj
     before = (

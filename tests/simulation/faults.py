@@ -1,15 +1,21 @@
 """What goes wrong: drawn from the seed, begun at random moments, and undone some time later.
 
 Every fault leaves the promise of Raft intact: processes crash and machines forget what was not flushed, messages are
-late, lost or cut off, clocks jump, disks tear what was being written. No disk loses what it has flushed, but for a
-machine that is emptied while everybody else has everything.
+late, lost, doubled or cut off, clocks jump, disks are full or tear what was being written. No disk loses what it has
+flushed, but for a machine that is emptied, or damaged and then emptied, while everybody else has everything.
+
+What happens to single machines is in machine_faults.py; here is what happens to processes and between them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING
+
+from simulation.machine_faults import MACHINE_FAULTS, all_found
+from simulation.membership_faults import MEMBERSHIP_FAULTS
 
 if TYPE_CHECKING:
     from simulation.cluster import Cluster, Host
@@ -27,32 +33,50 @@ ALL: dict[str, float] = {
     "reset": 2,
     "pause": 2,
     "pause_leader": 1,
-    "slow_disk": 1,
-    "broken_disk": 0.5,
     "loss": 1,
     "slow_network": 1,
-    "wall_jump": 1,
+    "doubling": 1,
+    "stragglers": 1,
     "hand_over": 1,
     "snapshot": 1,
-    "empty": 0.5,
+    **{name: weight for name, (weight, _) in (MACHINE_FAULTS | MEMBERSHIP_FAULTS).items()},
 }
 
 
-class Faults:
-    """Begins faults until ``stop``. every_s: mean time between two."""
+@dataclass(frozen=True, slots=True)
+class Strike:
+    """A fault to come, ``at_s`` seconds after the work began. seed: of its own choices, so that others may be left out."""
 
-    def __init__(self, cluster: Cluster, random: Random, kinds: dict[str, float], every_s: float) -> None:
+    at_s: float
+    name: str
+    seed: int
+
+
+def draw(random: Random, kinds: dict[str, float], every_s: float, seconds: float) -> tuple[Strike, ...]:
+    """What strikes in a run of so many seconds. every_s: mean time between two."""
+    strikes = []
+    at_s = random.expovariate(1 / every_s)
+    while kinds and at_s < seconds:
+        name = random.choices(list(kinds), list(kinds.values()))[0]
+        strikes.append(Strike(at_s, name, random.getrandbits(32)))
+        at_s += random.expovariate(1 / every_s)
+    return tuple(strikes)
+
+
+class Faults:
+    """Lets faults strike until ``stop``."""
+
+    def __init__(self, cluster: Cluster, strikes: Iterable[Strike]) -> None:
         self.cluster = cluster
-        self.random = random
+        self.random = Random(0)
         self.counts: dict[str, int] = {}
-        self._kinds = kinds
-        self._every_s = every_s
         self._running = True
         self._undo: dict[int, Callable[[], None]] = {}
         self._next = 0
         # Nothing else happens while a new member catches up.
         self._quiet_until = 0.0
-        self._wait()
+        for strike in strikes:
+            cluster.scheduler.at(strike.at_s, self._strike, strike)
 
     def stop(self) -> None:
         """Undo everything and begin nothing more."""
@@ -67,21 +91,20 @@ class Faults:
             if host.process is None:
                 cluster.start(host)
 
-    def _wait(self) -> None:
-        self.cluster.scheduler.at(self.random.expovariate(1 / self._every_s), self._strike)
-
-    def _strike(self) -> None:
-        if not self._running:
+    def _strike(self, strike: Strike) -> None:
+        if not self._running or self.cluster.scheduler.now < self._quiet_until:
             return
-        self._wait()
-        if self.cluster.scheduler.now < self._quiet_until:
-            return
-        names = list(self._kinds)
-        name = self.random.choices(names, list(self._kinds.values()))[0]
+        self.random = Random(strike.seed)
+        name = strike.name
         self.counts[name] = self.counts.get(name, 0) + 1
-        getattr(self, f"_{name}")()
+        if name in MACHINE_FAULTS:
+            MACHINE_FAULTS[name][1](self)
+        elif name in MEMBERSHIP_FAULTS:
+            MEMBERSHIP_FAULTS[name][1](self)
+        else:
+            getattr(self, f"_{name}")()
 
-    def _later(self, least_s: float, most_s: float, undo: Callable[[], None]) -> None:
+    def later(self, least_s: float, most_s: float, undo: Callable[[], None]) -> None:
         """Undo after a while, or when all is healed."""
         self._next += 1
         self._undo[self._next] = undo
@@ -92,12 +115,43 @@ class Faults:
         if undo is not None:
             undo()
 
-    def _somebody(self) -> Host:
+    @property
+    def anything_wrong(self) -> bool:
+        """Some fault is not over, or not got over."""
+        return bool(self._undo) or not self.cluster.healthy() or not all_found(self)
+
+    def alone(self, strike: Callable[[], None]) -> None:
+        """For what only one at a time can stand: do it when nothing is wrong, and at times wait until nothing is."""
+        if not self.anything_wrong:
+            strike()
+        elif self.random.random() < 0.4:
+            self.quiet_for(8.0)
+            self._once_well(strike)
+
+    def _once_well(self, strike: Callable[[], None]) -> None:
+        if self._running and self.cluster.scheduler.now < self._quiet_until:
+            if self.anything_wrong:
+                self.cluster.scheduler.at(0.1, self._once_well, strike)
+            else:
+                strike()
+
+    def quiet_for(self, seconds: float) -> None:
+        """Begin nothing meanwhile."""
+        self._quiet_until = self.cluster.scheduler.now + seconds
+
+    def start(self, host: Host) -> None:
+        """Start what does not run."""
+        if host.process is None:
+            self.cluster.start(host)
+
+    def somebody(self) -> Host:
+        """Any machine."""
         return self.random.choice(self.cluster.hosts)
 
-    def _leading(self) -> Host:
+    def leading(self) -> Host:
+        """The leader's machine."""
         leader = self.cluster.leader
-        return leader.host if leader is not None else self._somebody()
+        return leader.host if leader is not None else self.somebody()
 
     # Processes and machines.
 
@@ -105,26 +159,22 @@ class Faults:
         if host.process is None:
             return
         self.cluster.crash(host, power=power)
-
-        def restart() -> None:
-            if host.process is None:
-                self.cluster.start(host)
-
-        self._later(0.05, 5.0, restart)
+        self.later(0.05, 5.0, lambda: self.start(host))
 
     def _kill(self) -> None:
-        self._crash(self._somebody(), power=False)
+        self._crash(self.somebody(), power=False)
 
     def _kill_leader(self) -> None:
-        self._crash(self._leading(), power=False)
+        self._crash(self.leading(), power=False)
 
     def _power(self) -> None:
-        self._crash(self._somebody(), power=True)
+        self._crash(self.somebody(), power=True)
 
     def _blackout(self) -> None:
-        """The whole room."""
+        """The whole room, or every process in it."""
+        power = self.random.random() < 0.7
         for host in self.cluster.hosts:
-            self._crash(host, power=True)
+            self._crash(host, power=power)
 
     def _stall(self, host: Host) -> None:
         process = host.process
@@ -138,13 +188,13 @@ class Faults:
                 self.cluster.note(f"{process.name} goes on")
                 process.loop.resume()
 
-        self._later(0.05, 4.0, resume)
+        self.later(0.05, 4.0, resume)
 
     def _pause(self) -> None:
-        self._stall(self._somebody())
+        self._stall(self.somebody())
 
     def _pause_leader(self) -> None:
-        self._stall(self._leading())
+        self._stall(self.leading())
 
     # The network.
 
@@ -159,7 +209,7 @@ class Faults:
             for source, target in ways:
                 wire.heal(source, target)
 
-        self._later(0.1, 6.0, heal)
+        self.later(0.1, 6.0, heal)
 
     def _apart(self, ones: list[Host], what: str) -> None:
         inside = {host.node_id for host in ones}
@@ -168,11 +218,11 @@ class Faults:
         self._cut([*pairs, *((other, one) for one, other in pairs)], what)
 
     def _isolate(self) -> None:
-        host = self._somebody()
+        host = self.somebody()
         self._apart([host], f"{host.node_id} alone")
 
     def _isolate_leader(self) -> None:
-        host = self._leading()
+        host = self.leading()
         self._apart([host], f"{host.node_id} alone")
 
     def _split(self) -> None:
@@ -197,7 +247,7 @@ class Faults:
         def undo() -> None:
             wire.loss = 0.0
 
-        self._later(0.5, 5.0, undo)
+        self.later(0.5, 5.0, undo)
 
     def _slow_network(self) -> None:
         wire = self.cluster.wire
@@ -207,36 +257,34 @@ class Faults:
         def undo() -> None:
             wire.delay_s = wire.usual_delay_s
 
-        self._later(0.5, 4.0, undo)
+        self.later(0.5, 4.0, undo)
 
-    # Disks and clocks.
+    def _doubling(self) -> None:
+        wire = self.cluster.wire
+        wire.doubling = self.random.choice((0.01, 0.1, 0.5))
+        self.cluster.note(f"doubling {wire.doubling}")
 
-    def _slow_disk(self) -> None:
-        host = self._somebody()
-        self.cluster.note(f"{host.node_id}'s disk is slow")
-        host.set_disk_latency((0.01, self.random.choice((0.05, 0.5, 2.0))))
-        self._later(0.5, 5.0, lambda: host.set_disk_latency((0.0002, 0.002)))
+        def undo() -> None:
+            wire.doubling = 0.0
 
-    def _broken_disk(self) -> None:
-        host = self._somebody()
-        if host.process is None:
-            return
-        self.cluster.note(f"{host.node_id}'s disk fails")
-        host.disk.fail(self.random.choice(("write", "sync")), OSError("input/output error"))
-        self._later(0.5, 3.0, lambda: self._replace(host))
+        self.later(0.5, 5.0, undo)
 
-    def _replace(self, host: Host) -> None:
-        """The operator looks after it: the process is started again."""
-        if host.process is not None:
-            self.cluster.crash(host, power=self.random.random() < 0.5)
-        host.disk.forget_failures()
-        if host.process is None:
-            self.cluster.start(host)
+    def _stragglers(self) -> None:
+        """What ended connections carried comes late, and most connections end."""
+        wire, hosts = self.cluster.wire, self.cluster.hosts
+        wire.stragglers = self.random.choice((0.3, 1.0))
+        self.cluster.note(f"stragglers {wire.stragglers}")
+        for one in hosts:
+            for other in hosts:
+                if one is not other and self.random.random() < 0.7:
+                    self.cluster.scheduler.at(
+                        self.random.uniform(0, 1), wire.break_connection, one.node_id, other.node_id
+                    )
 
-    def _wall_jump(self) -> None:
-        host = self._somebody()
-        host.wall_skew_s += self.random.uniform(-7200, 7200)
-        self.cluster.note(f"{host.node_id}'s wall clock jumps")
+        def undo() -> None:
+            wire.stragglers = 0.0
+
+        self.later(0.5, 5.0, undo)
 
     # What operators do.
 
@@ -247,17 +295,6 @@ class Faults:
             self.cluster.note(f"{leader.name} hands over to {heir}")
 
     def _snapshot(self) -> None:
-        process = self._somebody().process
+        process = self.somebody().process
         if process is not None and not process.loop.paused:
             process.snapshotting.build()
-
-    def _empty(self) -> None:
-        """Only while nobody else is in trouble: with everything on all disks, a majority keeps it."""
-        host = self._somebody()
-        if self._undo or not self.cluster.healthy():
-            return
-        self.cluster.note(f"{host.node_id}'s disk is emptied")
-        self.cluster.crash(host, power=False)
-        host.empty(self.random)
-        self._later(3.0, 4.0, lambda: self.cluster.start(host) if host.process is None else None)
-        self._quiet_until = self.cluster.scheduler.now + 10.0

@@ -37,6 +37,10 @@ class Operation:
         return self.ended != inf
 
 
+# (state, operation) -> whether it may happen there, and the state after it.
+Advance = Callable[[Value, Operation], tuple[bool, Value]]
+
+
 def step(state: Value, operation: Operation) -> tuple[bool, Value]:
     """Whether ``operation`` may happen in ``state``, and the state after it."""
     kind = operation.kind
@@ -53,7 +57,7 @@ def step(state: Value, operation: Operation) -> tuple[bool, Value]:
     return True, value if wrote else state
 
 
-def check(history: Sequence[Operation], initial: Value = None) -> str:
+def check(history: Sequence[Operation], initial: Value = None, advance: Advance = step) -> str:
     """ok, wrong or undecided."""
     observed = {operation.result for operation in history if operation.kind == "get"}
     observed |= {operation.argument[0] for operation in history if operation.kind == "cas"}
@@ -65,9 +69,9 @@ def check(history: Sequence[Operation], initial: Value = None) -> str:
     ]
     without_deletes = [operation for operation in likely if operation.known or operation.kind != "delete"]
     for attempt in (without_deletes, likely):
-        if _search(attempt, initial) == "ok":
+        if _search(attempt, initial, advance) == "ok":
             return "ok"
-    return _search(list(history), initial)
+    return _search(list(history), initial, advance)
 
 
 def _written(operation: Operation) -> Value:
@@ -75,7 +79,7 @@ def _written(operation: Operation) -> Value:
     return value
 
 
-def _search(operations: list[Operation], initial: Value, advance: Callable[..., Any] = step) -> str:
+def _search(operations: list[Operation], initial: Value, advance: Advance) -> str:
     operations.sort(key=lambda operation: operation.began)
     count = len(operations)
     began = [operation.began for operation in operations]

@@ -1,9 +1,13 @@
-"""A network in memory that delays, loses, cuts one way, and breaks connections.
+"""A network in memory that delays, loses, doubles, cuts one way, and breaks connections.
 
 It behaves as ``PeerTransport`` over TCP does: a node dials whom it wants to send to and whoever dials it, one
 connection a direction; what one process sends to another arrives in order or not at all; different connections overtake
 each other.
 A cut holds messages back, as TCP does: when it heals they arrive late, or their connection breaks.
+
+Beyond what TCP may do: ``loss`` takes single messages, ``doubling`` lets some arrive a second time, later than what was
+sent after them, and ``stragglers`` lets what an ended connection carried arrive behind what its successor brings. Raft
+promises to stand all three.
 """
 
 from __future__ import annotations
@@ -23,16 +27,24 @@ STALL_S = 3.0
 RETRY_FIRST_S, RETRY_LONGEST_S = 0.05, 1.0
 # What one connection holds while the way is cut; more is refused, as with a full backlog.
 WAITING_MAX = 2000
+# An operator's request, which is none of Raft's: refused at first, it must not be carried out later.
+NOT_DOUBLED = ("remove",)
+# How much later a message comes that comes a second time, or from a connection that has ended.
+LATER_S = (0.0, 2.0)
 
 
 class Wire:
-    """What lies between the machines. delay_s: least and most of one message's way; loss: of the messages, 0 to 1."""
+    """What lies between the machines.
+
+    delay_s: least and most of one message's way.  loss, doubling: of the messages, 0 to 1.  stragglers: of those that a
+    connection carries when it ends.
+    """
 
     def __init__(self, scheduler: Scheduler, random: Random) -> None:
         self.scheduler = scheduler
         self.random = random
         self.usual_delay_s = self.delay_s = (0.0002, 0.001)
-        self.loss = 0.0
+        self.loss = self.doubling = self.stragglers = 0.0
         self.cuts: dict[tuple[str, str], int] = {}
         self.sent: dict[str, int] = {}
         self.note: Callable[[str, str, str], None] = lambda source, target, kind: None
@@ -43,6 +55,10 @@ class Wire:
         low, high = self.delay_s
         part = self.random.random()
         return low + (high - low) * part * part
+
+    def later(self) -> float:
+        """How much too late something comes."""
+        return self.random.uniform(*LATER_S)
 
     def is_cut(self, source: str, target: str) -> bool:
         """Whether nothing comes through that way."""
@@ -69,8 +85,8 @@ class Wire:
         self._sites[site.node_id] = site
 
     def site_at(self, address: str) -> SimNetwork | None:
-        """Who listens at that address: its name before the colon."""
-        return self._sites.get(address.partition(":")[0])
+        """Who listens at that address."""
+        return next((site for site in self._sites.values() if site.raft_address == address), None)
 
     def site_of(self, node_id: str) -> SimNetwork | None:
         """Who has that id."""
@@ -99,10 +115,11 @@ class Wire:
 class Way:
     """The way from one process to one node: it dials, and dials again, until it is closed."""
 
-    def __init__(self, site: SimNetwork, node_id: str, address: str) -> None:
+    def __init__(self, site: SimNetwork, node_id: str, addresses: list[str]) -> None:
         self.site = site
         self.node_id = node_id
-        self.address = address
+        # Tried in turn: a node that moved says so before its peers are told.
+        self.addresses = addresses
         self.connected = False
         self.closed = False
         self.receiver: SimNetwork | None = None
@@ -126,7 +143,7 @@ class Way:
         if self.connected or self.closed or attempt != self._attempts:
             return
         wire, here, there = self._wire, self.site.node_id, self.node_id
-        receiver = wire.site_at(self.address)
+        receiver = wire.site_at(self.addresses[attempt % len(self.addresses)])
         if (
             receiver is None
             or receiver.node_id != there
@@ -150,7 +167,7 @@ class Way:
         self._failures += 1
         self.site.loop.call_later(pause * (0.5 + self._wire.random.random() / 2), self._dial, self._attempts)
 
-    def send(self, body: bytes) -> bool:
+    def send(self, body: bytes, *, may_double: bool = False) -> bool:
         """Put one message on its way."""
         if not self.connected or len(self.held) >= WAITING_MAX:
             return False
@@ -159,29 +176,34 @@ class Way:
             return True
         arrival = max(self._last_arrival, wire.scheduler.now + wire.delay())
         self._last_arrival = arrival
-        wire.scheduler.at(arrival - wire.scheduler.now, self._arrive, self._generation, body)
+        wire.scheduler.at(arrival - wire.scheduler.now, self._arrive, self._generation, self.receiver, body)
+        if may_double and wire.doubling and wire.random.random() < wire.doubling:
+            wire.scheduler.at(wire.delay() + wire.later(), self._arrive_late, self.receiver, body)
         return True
 
-    def _arrive(self, generation: int, body: bytes) -> None:
+    def _arrive(self, generation: int, receiver: SimNetwork, body: bytes) -> None:
+        wire = self._wire
         if generation != self._generation or not self.connected:
+            if wire.stragglers and wire.random.random() < wire.stragglers:
+                wire.scheduler.at(wire.later(), self._arrive_late, receiver, body)
             return
-        receiver = self.receiver
-        if (
-            self.held
-            or receiver is None
-            or not receiver.loop.alive
-            or self._wire.is_cut(self.site.node_id, self.node_id)
-        ):
+        cut = wire.is_cut(self.site.node_id, self.node_id)
+        if not receiver.loop.alive and not cut and wire.site_of(self.node_id) is not None:
+            # Its machine runs, and does not know of this connection.
+            self.end("reset")
+            return
+        if self.held or not receiver.loop.alive or cut:
             if not self.held:
                 self._held_since = self._wire.scheduler.now
                 self.site.loop.call_later(STALL_S, self._stalled, generation, self._held_since)
             self.held.append(body)
             return
-        if receiver.loop.paused:
-            receiver.loop.backlog.append((receiver.deliver, (self.site, body)))
-        else:
-            receiver.deliver(self.site, body)
-            receiver.loop.after()
+        receiver.loop.do(receiver.deliver, self.site, body)
+
+    def _arrive_late(self, receiver: SimNetwork, body: bytes) -> None:
+        """Out of its order. Only to the process that it was sent to: another one has shaken other hands."""
+        if not self._wire.is_cut(self.site.node_id, self.node_id):
+            receiver.loop.do(receiver.deliver, self.site, body)
 
     def _stalled(self, generation: int, since: float) -> None:
         if self.connected and generation == self._generation and self.held and self._held_since == since:
@@ -273,7 +295,7 @@ class SimNetwork:
         wire = self.wire
         wire.sent[kind] = wire.sent.get(kind, 0) + 1
         wire.note(self.node_id, node_id, kind)
-        return way.send(messages.encode(message))
+        return way.send(messages.encode(message), may_double=kind not in NOT_DOUBLED)
 
     def backlog(self, node_id: str) -> int:
         """Bytes that wait because the way is cut."""
@@ -335,15 +357,16 @@ class SimNetwork:
 
     def _adjust(self, node_id: str) -> None:
         incoming = self._incoming.get(node_id)
-        address = self._peers.get(node_id) or (incoming.raft_address if incoming is not None else None)
+        heard = incoming.raft_address if incoming is not None else None
+        addresses = [*dict.fromkeys(address for address in (self._peers.get(node_id), heard) if address is not None)]
         way = self.ways.get(node_id)
-        if address is None:
+        if not addresses:
             if way is not None:
                 del self.ways[node_id]
                 way.close()
         elif way is None:
-            self.ways[node_id] = Way(self, node_id, address)
+            self.ways[node_id] = Way(self, node_id, addresses)
         else:
-            way.address = address
+            way.addresses = addresses
             if incoming is not None:
                 way.hurry()

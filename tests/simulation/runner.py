@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
+import traceback
 from dataclasses import dataclass, field
-from math import inf
 from random import Random
 from typing import Any
 
 from simulation.checks import MESSAGES_PER_S_MAX, Violation
-from simulation.clients import LEASE_SLACK_S, TIMEOUT_S, Workload
+from simulation.clients import TIMEOUT_S, Workload
 from simulation.cluster import Cluster, patched
-from simulation.faults import ALL, Faults
+from simulation.faults import ALL, Faults, Strike, draw
+from simulation.leases import LEASE_SLACK_S
 
 # From the end of all faults until everybody is a member, knows the leader and has applied everything.
 HEALED_WITHIN_S = 20.0
@@ -20,8 +21,8 @@ FOUNDED_WITHIN_S = 5.0
 JOURNAL_BYTES = 40_000
 
 
-# What moves the clocks that TTLs rest on: a wall clock that jumps while its process is down, and slow messages.
-CLOCK_FAULTS = {"wall_jump", "slow_network"}
+# Slow messages tell the time late, and each change of leader may lose as much.
+SLOW_SLACK_S = 1.0
 
 
 @dataclass
@@ -39,6 +40,8 @@ class Outcome:
     healed_after_s: float = 0.0
     sent: dict[str, int] = field(default_factory=dict)
     faults: dict[str, int] = field(default_factory=dict)
+    strikes: tuple[Strike, ...] = ()
+    simulated_s: float = 0.0
     real_s: float = 0.0
 
 
@@ -50,8 +53,13 @@ def run(
     kinds: dict[str, float] | None = None,
     trace: bool = False,
     every_s: float | None = None,
+    strikes: tuple[Strike, ...] | None = None,
+    clients: int | None = None,
 ) -> Outcome:
-    """Simulate ``seconds`` of work. The seed decides everything; kinds: of faults, {} for none."""
+    """Simulate ``seconds`` of work. The seed decides everything; kinds: of faults, {} for none.
+
+    strikes, clients: these faults and so many clients instead of what the seed says, for whoever looks for a smaller run.
+    """
     outcome = Outcome(seed)
     began = time.perf_counter()
     random = Random(seed * 7919 + nodes)
@@ -63,14 +71,16 @@ def run(
     evicts = random.random() < 0.2
     settings: dict[str, Any] = {
         "policy": random.choice(("lru", "lfu")),
-        "max_items": 40 if evicts else None,
+        # So few that under LFU those in use stay and newcomers go, or enough to see order.
+        "max_items": random.choice((6, 40)) if evicts else None,
         "max_bytes": None,
         # Some of five only observe.
         "replicas": 2 if random.random() < 0.3 else nodes - 1,
     }
-    journal_bytes = JOURNAL_BYTES if random.random() < 0.5 else None
-    clients, pause_s = (12, 0.08) if random.random() < 0.15 else (4, 0.2)
-    cluster = Cluster(random.getrandbits(64), nodes, settings=settings, trace=trace)
+    journal_bytes = random.choice((None, None, JOURNAL_BYTES // 5, JOURNAL_BYTES))
+    usual_clients, pause_s = (12, 0.08) if random.random() < 0.15 else (4, 0.2)
+    drift = random.choice((0.0, 0.001))
+    cluster = Cluster(random.getrandbits(64), nodes, settings=settings, trace=trace, drift=drift)
     workload = None
     if random.random() < 0.2:
         cluster.wire.usual_delay_s = cluster.wire.delay_s = (0.005, 0.03)
@@ -79,43 +89,50 @@ def run(
             for host in cluster.hosts:
                 cluster.start(host)
             if not cluster.run(FOUNDED_WITHIN_S, cluster.healthy):
-                cluster.checks.complain(f"the cluster is not founded after {FOUNDED_WITHIN_S} s")
+                cluster.checks.complain(f"progress: the cluster is not founded after {FOUNDED_WITHIN_S} s")
             started = cluster.scheduler.now
-            cluster.lease_slack_s = inf if CLOCK_FAULTS & set(kinds) else LEASE_SLACK_S
+            cluster.lease_slack_s = LEASE_SLACK_S + (SLOW_SLACK_S if "slow_network" in kinds else 0.0)
             workload = Workload(
-                cluster, Random(random.getrandbits(64)), evicts=evicts, clients=clients, pause_s=pause_s
+                cluster,
+                Random(random.getrandbits(64)),
+                evicts=evicts,
+                clients=clients or usual_clients,
+                pause_s=pause_s,
             )
-            faults = Faults(cluster, random, kinds, every_s or random.choice((0.5, 1.5, 4.0))) if kinds else None
+            if strikes is None:
+                strikes = draw(random, kinds, every_s or random.choice((0.5, 1.5, 4.0)), seconds)
+            outcome.strikes = strikes
+            faults = Faults(cluster, strikes)
+            outcome.faults = faults.counts
             for _ in range(6):
                 cluster.run(seconds / 6)
                 cluster.checks.logs_match()
-            if faults is not None:
-                faults.stop()
-                outcome.faults = faults.counts
+            faults.stop()
             healed = cluster.scheduler.now
             _recover(cluster, workload)
             outcome.healed_after_s = cluster.scheduler.now - healed
             workload.stop()
             cluster.run(TIMEOUT_S + 1.0)
             if not cluster.run(2.0, cluster.healthy):
-                cluster.checks.complain(f"not at rest: {describe(cluster)}")
+                cluster.checks.complain(f"progress: not at rest: {describe(cluster)}")
             cluster.run(1.0, cluster.checks.nothing_left)
             cluster.checks.at_the_end(journal_bytes)
             _read_everything(cluster, workload)
             workload.check()
             per_s = sum(cluster.wire.sent.values()) / (cluster.scheduler.now - started)
             if per_s > MESSAGES_PER_S_MAX:
-                cluster.checks.complain(f"{per_s:.0f} messages a second: {cluster.wire.sent}")
+                cluster.checks.complain(f"bounded traffic: {per_s:.0f} messages a second: {cluster.wire.sent}")
             if not kinds and len(cluster.checks.leaders) > 1:
-                cluster.checks.complain(f"a healthy cluster changed its leader: {cluster.checks.leaders}")
+                cluster.checks.complain(f"progress: a healthy cluster changed its leader: {cluster.checks.leaders}")
         except Violation as violation:
             outcome.violation = str(violation)
         except Exception as error:
+            outcome.violation = f"at {cluster.scheduler.now - 1000:.6f}: exception: {type(error).__name__}: {error}"
             if trace:
-                raise
-            outcome.violation = f"at {cluster.scheduler.now - 1000:.6f}: {type(error).__name__}: {error}"
+                cluster.transcript.append(traceback.format_exc())
     outcome.transcript = cluster.transcript
     outcome.fingerprint = cluster.fingerprint
+    outcome.simulated_s = cluster.scheduler.now - 1000
     outcome.sent = cluster.wire.sent
     outcome.elections = len(cluster.checks.leaders)
     if workload is not None:
@@ -134,17 +151,17 @@ def _recover(cluster: Cluster, workload: Workload) -> None:
     committed = cluster.checks.last_committed
     while not cluster.run(0.1, lambda: cluster.checks.last_committed > committed and cluster.well(committed + 1)):
         if cluster.scheduler.now >= deadline:
-            cluster.checks.complain(f"not healed after {HEALED_WITHIN_S} s: {describe(cluster)}")
+            cluster.checks.complain(f"progress: not healed after {HEALED_WITHIN_S} s: {describe(cluster)}")
     since = cluster.scheduler.now
     if not cluster.run(2.0, lambda: workload.answered_at > since):
-        cluster.checks.complain(f"no write is answered after all was healed: {describe(cluster)}")
+        cluster.checks.complain(f"progress: no write is answered after all was healed: {describe(cluster)}")
 
 
 def _read_everything(cluster: Cluster, workload: Workload) -> None:
     """One linearizable look at every key through every node."""
     workload.read_all()
     if not cluster.run(5.0, lambda: not workload.reading):
-        cluster.checks.complain(f"the last reads are not answered: {describe(cluster)}")
+        cluster.checks.complain(f"progress: the last reads are not answered: {describe(cluster)}")
 
 
 def describe(cluster: Cluster) -> str:

@@ -37,12 +37,8 @@ class Scheduler:
             self.events += 1
             if owner is None:
                 call(*args)
-            elif owner.alive:
-                if owner.paused:
-                    owner.backlog.append((call, args))
-                else:
-                    call(*args)
-                    owner.after()
+            else:
+                owner.do(call, *args)
             if until is not None and until():
                 return True
         self.now = max(self.now, end)
@@ -53,20 +49,40 @@ class ProcessLoop:
     """The event loop of one process, with the clock of its machine.
 
     offset_s: its monotonic clock minus the simulation's; no two machines count from the same moment.
+    rate: how fast it runs; no two machines agree on a second either.
     after: called after every callback that ran.
     """
 
-    def __init__(self, scheduler: Scheduler, offset_s: float, after: Callable[[], None]) -> None:
+    def __init__(self, scheduler: Scheduler, offset_s: float, rate: float, after: Callable[[], None]) -> None:
         self.alive = True
         self.paused = False
         self.after = after
-        self.backlog: list[tuple[Call, tuple[Any, ...]]] = []
+        self._backlog: list[tuple[Call, tuple[Any, ...]]] = []
         self._scheduler = scheduler
         self._offset_s = offset_s
+        self._rate = rate
+        # When what it works at is done; nothing else happens before.
+        self._busy_until = 0.0
 
     def time(self) -> float:
         """The process's monotonic clock."""
-        return self._scheduler.now + self._offset_s
+        return max(self._scheduler.now, self._busy_until) * self._rate + self._offset_s
+
+    def do(self, call: Call, *args: Any) -> None:
+        """Call now; when the process is busy or paused once it goes on, when it is dead never."""
+        if not self.alive:
+            return
+        if self.paused:
+            self._backlog.append((call, args))
+        elif self._busy_until > self._scheduler.now:
+            self._scheduler.at(self._busy_until - self._scheduler.now, call, *args, owner=self)
+        else:
+            call(*args)
+            self.after()
+
+    def work(self, seconds: float) -> None:
+        """What happens at present takes so long."""
+        self._busy_until = max(self._scheduler.now, self._busy_until) + seconds
 
     def call_soon(self, call: Call, *args: Any) -> None:
         """In the next turn."""
@@ -74,7 +90,7 @@ class ProcessLoop:
 
     def call_later(self, delay: float, call: Call, *args: Any) -> None:
         """After ``delay`` seconds."""
-        self._scheduler.at(delay, call, *args, owner=self)
+        self._scheduler.at(delay / self._rate, call, *args, owner=self)
 
     def pause(self) -> None:
         """As SIGSTOP, a stalled virtual machine or a long garbage collection do."""
@@ -83,11 +99,11 @@ class ProcessLoop:
     def resume(self) -> None:
         """Everything that came due meanwhile happens now, in its order."""
         self.paused = False
-        backlog, self.backlog = self.backlog, []
+        backlog, self._backlog = self._backlog, []
         for call, args in backlog:
             self._scheduler.at(0.0, call, *args, owner=self)
 
     def kill(self) -> None:
         """Nothing of this process runs any more."""
         self.alive = False
-        self.backlog.clear()
+        self._backlog.clear()

@@ -1,24 +1,70 @@
-"""The writer of one process over its machine's disk: slow, in order, and interrupted by crashes at any point."""
+"""One machine's disk, and the writer of one process over it: slow, in order, and interrupted by crashes at any point."""
 
 from __future__ import annotations
 
+import errno
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
 
 from fakes.disk import FakeDisk
 from simulation.scheduler import ProcessLoop
 
+from cacheflow.raft.segments import SegmentReader, list_segments
+from cacheflow.raft.snapshots import list_snapshots, snapshot_path
+
 T = TypeVar("T")
+
+DIRECTORY = Path("/data")
+# Small, so that a run sees many.
+SEGMENT_BYTES = 16 * 1024
 
 
 class MachineDisk(FakeDisk):
-    """The disk of one machine."""
+    """The disk of one machine. filled: by others, as on a shared volume; whoever writes then is refused."""
+
+    def __init__(self, random: Random) -> None:
+        super().__init__()
+        self.filled = False
+        self._random = random
 
     def forget_failures(self) -> None:
         """What was to fail works again."""
         self._failures.clear()
+
+    def write(self, handle: int, offset: int, data: bytes) -> None:
+        """As the disk's; when it is full some of it may fit, and on many file systems not even reserved space helps."""
+        if self.filled:
+            super().write(handle, offset, data[: self._random.randrange(len(data))] if data else data)
+            raise OSError(errno.ENOSPC, "no space left on device")
+        super().write(handle, offset, data)
+
+    def preallocate(self, handle: int, length: int) -> None:
+        """Refused while the disk is full."""
+        if self.filled:
+            raise OSError(errno.ENOSPC, "no space left on device")
+        super().preallocate(handle, length)
+
+    @property
+    def names(self) -> list[Path]:
+        """All files."""
+        return sorted(self._names)
+
+
+def vouched_bits(disk: FakeDisk, directory: Path) -> list[tuple[Path, int]]:
+    """(file, bytes from its beginning) in which no bit may change unnoticed.
+
+    The newest snapshot, and of each segment what a record behind it says was flushed (see segments.py: what was flushed
+    last of all passes for a torn tail, and so does a seal in an older one).
+    """
+    found = [(snapshot_path(directory, index), -1) for index in list_snapshots(disk, directory)[-1:]]
+    for sequence, path in list_segments(disk, directory):
+        reader = SegmentReader(path, disk.read(path), sequence, 0)
+        synced = max([reader.begin, *(record.synced for record in reader.records())])
+        found.append((path, min(synced, reader.end)))
+    return [(path, length if length >= 0 else disk.size(path)) for path, length in found]
 
 
 class SimWriter:
@@ -26,6 +72,8 @@ class SimWriter:
 
     def __init__(self, loop: ProcessLoop, disk: FakeDisk, random: Random, latency_s: tuple[float, float]) -> None:
         self.latency_s = latency_s
+        # Something that was submitted could not be written.
+        self.refused = False
         self._loop = loop
         self._disk = disk
         self._random = random
@@ -51,6 +99,7 @@ class SimWriter:
             outcome = work()
         except Exception as error:
             outcome = error
+            self.refused = True
         if self._work:
             self._begin()
         else:

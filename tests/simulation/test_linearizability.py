@@ -7,6 +7,7 @@ from math import inf
 import pytest
 from simulation import linearizability
 from simulation.linearizability import Operation, check
+from simulation.registers import lossy_step
 
 HISTORIES = {
     "a read between two writes may see either": (
@@ -94,3 +95,13 @@ def test_what_is_too_hard_is_undecided_and_not_ok(monkeypatch: pytest.MonkeyPatc
     history += [Operation("get", 1, 2, None, b"%d" % number) for number in range(24)]
     history.append(Operation("get", 3, 4, None, b"nobody wrote this"))
     assert check(history) == "undecided"
+
+
+def test_a_key_may_be_evicted_before_an_unknown_write_that_needs_it_absent() -> None:
+    history = [
+        Operation("set", 0, 1, b"a"),
+        Operation("cas", 2, inf, (None, b"b")),
+        Operation("get", 3, 4, None, b"b"),
+    ]
+    assert check(history) == "wrong"
+    assert check(history, advance=lossy_step) == "ok"

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from simulation.corpus import Old, corpus
 from simulation.runner import run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,6 +23,12 @@ def test_every_promise_holds_under_faults(seed: int, nodes: int) -> None:
     outcome = run(seed, nodes, SECONDS)
     tail = "\n".join(outcome.transcript[-60:])
     assert outcome.violation is None, f"{tail}\npython -m tests.simulation --seeds {seed} --nodes {nodes} --trace"
+
+
+@pytest.mark.parametrize("old", corpus(), ids=lambda old: f"{old.seed}-{old.nodes}")
+def test_an_old_failure_stays_away(old: Old) -> None:
+    outcome = run(old.seed, old.nodes, old.seconds, kinds=old.kinds, every_s=old.every_s)
+    assert outcome.violation is None, old.what
 
 
 @pytest.mark.parametrize("seed", range(1, 4))

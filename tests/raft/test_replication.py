@@ -1,0 +1,73 @@
+"""What the leader knows of a follower."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes.disk import FakeDisk, inline
+
+from cacheflow.raft.journal import Journal
+from cacheflow.raft.replication import Replicator
+
+
+@pytest.fixture
+def replicator(sent: list[dict[str, Any]]) -> Replicator:
+    """A leader with ten entries and one follower."""
+    journal = Journal.open(FakeDisk(), Path("/data"), submit=inline)
+    for index in range(1, 11):
+        journal.add(b"entry", index, 1)
+
+    def send(node_id: str, message: dict[str, Any]) -> bool:
+        sent.append(message)
+        return True
+
+    replicator = Replicator(journal, send=send, header=lambda progress: {})
+    replicator.begin({"n2": "one disk"})
+    return replicator
+
+
+@pytest.fixture
+def sent() -> list[dict[str, Any]]:
+    """What the leader has sent."""
+    return []
+
+
+def ack(match: int) -> dict[str, Any]:
+    return {"ok": True, "match": match, "at": 1}
+
+
+def test_who_has_what_the_log_begins_with_needs_no_snapshot(replicator: Replicator) -> None:
+    progress = replicator.progress["n2"]
+    progress.needs_snapshot = True
+    assert replicator.acknowledged("n2", ack(10)) == 10
+    assert not progress.needs_snapshot
+
+
+def test_who_differs_needs_one_whatever_its_log_has(replicator: Replicator) -> None:
+    progress = replicator.progress["n2"]
+    progress.needs_snapshot = True
+    progress.snapshot_from = 5
+    assert replicator.acknowledged("n2", ack(10)) == 10
+    assert progress.needs_snapshot
+    replicator.installed("n2", 10)
+    assert (progress.needs_snapshot, progress.snapshot_from) == (False, 0)
+
+
+def test_who_waits_for_a_snapshot_and_acknowledges_is_not_answered(
+    replicator: Replicator, sent: list[dict[str, Any]]
+) -> None:
+    progress = replicator.progress["n2"]
+    replicator.acknowledged("n2", ack(5))
+    progress.probe_from(6)
+    progress.verified(5)
+    progress.needs_snapshot = True
+    progress.snapshot_from = 5
+    replicator.acknowledged("n2", ack(5))
+    replicator.push("n2")
+    assert sent == []
+    replicator.installed("n2", 5)
+    progress.verified(5)
+    replicator.push("n2")
+    assert [entry[1] for entry in sent[0]["entries"]] == [6, 7, 8, 9, 10]

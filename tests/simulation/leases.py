@@ -1,0 +1,125 @@
+"""Keys with a TTL, written once and given another one now and then: gone neither early nor late."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+from typing import TYPE_CHECKING
+
+from cacheflow.machine import commands
+from cacheflow.machine.commands import Result
+from cacheflow.values import BYTES
+
+if TYPE_CHECKING:
+    from simulation.clients import Client, Workload
+    from simulation.cluster import Process
+
+# A new leader goes on from the last heartbeat that it has heard, which took its time to come.
+LEASE_SLACK_S = 0.35
+TTLS_S = (0.5, 2.0, 5.0, 10.0)
+
+
+@dataclass(slots=True)
+class Lease:
+    """Its last SET or TOUCH, in seconds of the simulation.
+
+    ttl_s: inf once it persists.  unsure: a TOUCH is under way, or nobody knows what became of it.
+    """
+
+    key: str
+    began: float
+    ended: float
+    ttl_s: float
+    unsure: bool = False
+    # What a node may believe that does not know the last TOUCH.
+    older_end: float = 0.0
+
+
+class Leases:
+    """All leases, and what clients saw of them."""
+
+    def __init__(self, workload: Workload) -> None:
+        self.checked = 0
+        self._workload = workload
+        self._cluster = workload.cluster
+        self._leases: list[Lease] = []
+
+    def write(self, client: Client, process: Process) -> None:
+        """A new one."""
+        scheduler = self._cluster.scheduler
+        ttl_s = self._workload.random.choice(TTLS_S)
+        lease = Lease(f"l{len(self._leases)}", scheduler.now, inf, ttl_s)
+        self._leases.append(lease)
+
+        def told(results: list[Result]) -> None:
+            lease.ended = scheduler.now
+
+        command = commands.set_(lease.key, b"x", BYTES, None, round(ttl_s * 1000))
+        client.call(process, [command], f"lease {lease.key} {ttl_s}", told)
+
+    def touch(self, client: Client, process: Process) -> None:
+        """Another TTL, or none, for one that may be there."""
+        lease = self._some()
+        if lease is None or lease.unsure:
+            return
+        scheduler = self._cluster.scheduler
+        began = scheduler.now
+        ttl_s = self._workload.random.choice((*TTLS_S, inf))
+        lease.unsure = True
+
+        def told(results: list[Result]) -> None:
+            there = results[0][0] == commands.OK
+            self._check(lease, there, began, scheduler.now, f"a touch on {process.name}")
+            lease.older_end = max(lease.older_end, lease.ended + lease.ttl_s)
+            if there:
+                lease.began, lease.ended, lease.ttl_s, lease.unsure = began, scheduler.now, ttl_s, False
+
+        def refused() -> None:
+            lease.unsure = False
+
+        ttl_ms = commands.TTL_NONE if ttl_s == inf else round(ttl_s * 1000)
+        client.call(process, [commands.touch(lease.key, ttl_ms)], f"touch {lease.key} {ttl_s}", told, refused)
+
+    def read(self, client: Client, process: Process) -> None:
+        """Linearizably."""
+        lease = self._some()
+        if lease is None:
+            return
+        scheduler = self._cluster.scheduler
+        began = scheduler.now
+
+        def told(results: list[Result]) -> None:
+            there = process.machine.lookup(lease.key, process.machine.now_ms) is not None
+            if not lease.unsure:
+                self._check(lease, there, began, scheduler.now, f"a linearizable read on {process.name}")
+
+        client.call(process, [commands.noop()], f"get {lease.key}", told)
+
+    def look(self, process: Process) -> None:
+        """Local reads of the young ones, which are about to end. A node may not know the latest of one."""
+        now, machine = self._cluster.scheduler.now, process.machine
+        for lease in self._leases[-6:]:
+            if lease.unsure:
+                continue
+            process.uses.note(lease.key)
+            there = machine.lookup(lease.key, process.clock.now_ms()) is not None
+            if there and now - lease.older_end > self._cluster.lease_slack_s:
+                self._check(lease, True, now, now, f"a local read on {process.name}")
+            # The contents have it, and the node's clock hides it.
+            if not there and not lease.older_end and machine.lookup(lease.key, 0) is not None:
+                self._check(lease, False, now, now, f"a local read on {process.name}")
+
+    def _some(self) -> Lease | None:
+        known = [lease for lease in self._leases[-12:] if lease.ended < inf]
+        return self._workload.random.choice(known) if known else None
+
+    def _check(self, lease: Lease, there: bool, began: float, ended: float, what: str) -> None:
+        """It ends ``ttl_s`` after a moment between its call and its answer."""
+        slack = self._cluster.lease_slack_s
+        late = began - lease.ended - lease.ttl_s
+        early = lease.began + lease.ttl_s - ended
+        self.checked += 1
+        if there and late > slack:
+            self._cluster.checks.complain(f"ttl: {what} sees {lease.key} {late:.3f} s after its end")
+        if not there and early > slack and not self._workload.evicts:
+            self._cluster.checks.complain(f"ttl: {what} misses {lease.key} {early:.3f} s before its end")

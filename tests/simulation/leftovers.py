@@ -1,0 +1,70 @@
+"""What a process may keep when nothing is under way: memory and files have documented bounds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from simulation.storage import DIRECTORY, SEGMENT_BYTES
+
+from cacheflow.machine.idempotency import KEPT_BYTES_MAX, KEPT_MAX
+from cacheflow.proposals import BLOCK_COMMANDS_MAX
+from cacheflow.raft.following import FRESH_MARKS_MAX
+from cacheflow.raft.reconfiguration import WAITING_MAX
+from cacheflow.raft.records import RECORD_BYTES
+from cacheflow.raft.segments import list_segments
+from cacheflow.raft.snapshots import list_snapshots
+from cacheflow.recency import KEYS_MAX
+
+if TYPE_CHECKING:
+    from simulation.cluster import Process
+
+
+def surplus(process: Process) -> str | None:
+    """What is more than it may be, if anything."""
+    for what, present, most in [*_machine(process), *_node(process), *_files(process)]:
+        if present > most:
+            return f"{process.name} keeps {present} {what}, not {most}"
+    return None
+
+
+def _machine(process: Process) -> list[tuple[str, int, int]]:
+    machine = process.machine
+    kept = [len(session.kept) for _, session in machine.sessions]
+    return [
+        ("sessions", len(machine.sessions), len(machine.members)),
+        ("kept results of a session", max(kept, default=0), BLOCK_COMMANDS_MAX),
+        ("idempotency keys", len(machine.idempotency), KEPT_MAX),
+        ("bytes of kept answers", machine.idempotency._bytes, KEPT_BYTES_MAX),
+    ]
+
+
+def _node(process: Process) -> list[tuple[str, int, int]]:
+    node, network = process.node, process.network
+    return [
+        ("messages that wait for the disk", len(node._held), 0),
+        ("blocks in the leader's queue", node.leading.queued, 0),
+        ("commands without an answer", process.proposals.pending, 0),
+        ("configurations", len(node.configurations._stack), 1),
+        ("registrations", len(node.reconfiguration._waiting), 0),
+        ("unanswered requests", len(node.reconfiguration._requests), WAITING_MAX),
+        ("marks of freshness", len(node.following._fresh_marks), FRESH_MARKS_MAX),
+        ("snapshot transfers", len(process.snapshotting._transfers), 0),
+        ("half a snapshot", int(process.snapshotting._receiver is not None), 0),
+        ("bytes for others", sum(network.backlog(host.node_id) for host in process.cluster.hosts), 0),
+        ("noted uses", len(process.uses.drain()), KEYS_MAX),
+    ]
+
+
+def _files(process: Process) -> list[tuple[str, int, int]]:
+    disk = process.host.disk
+    snapshots = len(list_snapshots(disk, DIRECTORY))
+    segments = len(list_segments(disk, DIRECTORY))
+    # What the log still holds, and a segment that is not full at either end; one is left early when it was trimmed.
+    log_bytes = sum(RECORD_BYTES + len(command) for command, _, _ in process.journal.entries(0))
+    most = 3 + log_bytes // (SEGMENT_BYTES // 4)
+    return [
+        ("snapshots", snapshots, 2),
+        ("segments", segments, most),
+        ("files", len(disk.names), snapshots + segments),
+        ("open files", disk.open_handles, 1),
+    ]

@@ -1,0 +1,193 @@
+"""What happens to machines rather than to the way between them: disks, clocks, processors, addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from simulation.storage import DIRECTORY, vouched_bits
+
+if TYPE_CHECKING:
+    from simulation.cluster import Host
+    from simulation.faults import Faults
+
+
+# Disks.
+
+
+def slow_disk(faults: Faults) -> None:
+    """A neighbour is loud."""
+    host = faults.somebody()
+    faults.cluster.note(f"{host.node_id}'s disk is slow")
+    host.set_disk_latency((0.01, faults.random.choice((0.05, 0.5, 2.0))))
+    faults.later(0.5, 5.0, lambda: host.set_disk_latency((0.0002, 0.002)))
+
+
+def broken_disk(faults: Faults) -> None:
+    """One write or flush fails."""
+    host = faults.somebody()
+    if host.process is None:
+        return
+    faults.cluster.note(f"{host.node_id}'s disk fails")
+    host.disk.fail(faults.random.choice(("write", "sync")), OSError("input/output error"))
+    faults.later(0.5, 3.0, lambda: _replace(faults, host))
+
+
+def _replace(faults: Faults, host: Host) -> None:
+    """The operator looks after it: the process is started again."""
+    if host.process is not None:
+        faults.cluster.crash(host, power=faults.random.random() < 0.5)
+    host.disk.forget_failures()
+    faults.start(host)
+
+
+def disk_full(faults: Faults) -> None:
+    """Nothing can be written for a while. A node that was refused says so and is started again, the others go on."""
+    host, cluster = faults.somebody(), faults.cluster
+    disk = host.disk
+    if disk.filled:
+        return
+    cluster.note(f"{host.node_id}'s disk is full")
+    disk.filled = True
+
+    def room() -> None:
+        disk.filled = False
+        cluster.note(f"{host.node_id}'s disk has room again")
+        process = host.process
+        if process is not None and process.node.failure is not None:
+            cluster.crash(host, power=faults.random.random() < 0.3)
+        if host.disk is disk:
+            faults.start(host)
+
+    faults.later(0.5, 4.0, room)
+
+
+def empty(faults: Faults) -> None:
+    """Only while nobody else is in trouble: with everything on all disks, a majority keeps it."""
+
+    def strike() -> None:
+        host = faults.somebody()
+        faults.cluster.crash(host, power=False)
+        _come_back_empty(faults, host)
+
+    faults.alone(strike)
+
+
+def _come_back_empty(faults: Faults, host: Host) -> None:
+    cluster = faults.cluster
+    cluster.note(f"{host.node_id}'s disk is emptied")
+    host.empty(faults.random)
+    faults.later(3.0, 4.0, lambda: faults.start(host))
+    faults.quiet_for(10.0)
+
+
+def bit_flip(faults: Faults) -> None:
+    """One bit of what the disk has promised is another. The node refuses by name; somebody empties it."""
+    faults.alone(lambda: _flip(faults))
+
+
+def _flip(faults: Faults) -> None:
+    host, cluster, random = faults.somebody(), faults.cluster, faults.random
+    cluster.crash(host, power=False)
+    path, length = random.choice(vouched_bits(host.disk, DIRECTORY))
+    position, bit = random.randrange(length), random.randrange(8)
+    host.disk.contents(path)[position] ^= 1 << bit
+    cluster.note(f"bit {bit} of byte {position} of {host.node_id}'s {path.name} flips")
+    refusal = cluster.start(host, damaged=True)
+    if refusal is None or path.name not in refusal:
+        cluster.checks.complain(f"corruption: {host.node_id} says {refusal!r} to a changed bit in {path.name}")
+    _come_back_empty(faults, host)
+
+
+def damage(faults: Faults) -> None:
+    """A follower's memory differs: it notices by its digest and takes its leader's contents."""
+    faults.alone(lambda: _damage(faults))
+
+
+def _damage(faults: Faults) -> None:
+    cluster = faults.cluster
+    followers = [process for process in cluster.processes if not process.node.is_leader]
+    process = faults.random.choice(followers)
+    cluster.note(f"the contents of {process.name} are damaged")
+    cluster.checks.damaged[process.name] = process.machine
+    process.machine.contents.revision += 1000
+    # Were it elected before, it would be the one that is right.
+    faults.quiet_for(10.0)
+
+
+# Clocks and processors.
+
+
+def wall_jump(faults: Faults) -> None:
+    """Somebody sets a clock."""
+    host = faults.somebody()
+    faults.cluster.wall_clocks_were_set = True
+    host.wall_skew_s += faults.random.uniform(-7200, 7200)
+    faults.cluster.note(f"{host.node_id}'s wall clock jumps")
+
+
+def slow_processor(faults: Faults) -> None:
+    """Applying an entry takes long: what is committed waits."""
+    host = faults.leading() if faults.random.random() < 0.5 else faults.somebody()
+    host.apply_s = faults.random.choice((0.003, 0.012, 0.04))
+    faults.cluster.note(f"{host.node_id} needs {host.apply_s} s an entry")
+
+    def undo() -> None:
+        host.apply_s = 0.0
+
+    faults.later(0.5, 4.0, undo)
+
+
+# Addresses.
+
+
+def all_found(faults: Faults) -> bool:
+    """Everybody knows where everybody is: whoever moves next can find the others, or be found."""
+    hosts, processes = faults.cluster.hosts, faults.cluster.processes
+    tables = [process.node.configurations.latest.members for process in processes]
+    return len(processes) == len(hosts) and all(
+        host.node_id in table and table[host.node_id].raft_address == host.address for table in tables for host in hosts
+    )
+
+
+def _restart_later(faults: Faults, host: Host) -> None:
+    faults.later(0.05, 3.0, lambda: faults.start(host))
+
+
+def move(faults: Faults) -> None:
+    """A machine comes back under another address."""
+    host = faults.somebody()
+    if not all_found(faults):
+        return
+    faults.cluster.crash(host, power=faults.random.random() < 0.5)
+    host.move()
+    faults.cluster.note(f"{host.node_id} lives at {host.address} now")
+    _restart_later(faults, host)
+
+
+def swap(faults: Faults) -> None:
+    """Two machines come back under each other's address."""
+    one, other = faults.random.sample(faults.cluster.hosts, 2)
+    if not all_found(faults):
+        return
+    for host in (one, other):
+        faults.cluster.crash(host, power=faults.random.random() < 0.5)
+    one.address, other.address = other.address, one.address
+    faults.cluster.note(f"{one.node_id} and {other.node_id} exchange their addresses")
+    for host in (one, other):
+        _restart_later(faults, host)
+
+
+# name -> how often, compared with the others; what it does.
+MACHINE_FAULTS: dict[str, tuple[float, Callable[[Faults], None]]] = {
+    "slow_disk": (1, slow_disk),
+    "broken_disk": (0.5, broken_disk),
+    "disk_full": (0.5, disk_full),
+    "empty": (0.5, empty),
+    "bit_flip": (0.5, bit_flip),
+    "damage": (0.5, damage),
+    "wall_jump": (1, wall_jump),
+    "slow_processor": (1, slow_processor),
+    "move": (0.5, move),
+    "swap": (0.3, swap),
+}

@@ -1,0 +1,99 @@
+"""All mutations, and how each is looked for: the check of the checkers.
+
+A mutation takes one rule out of the product, by a patch; the simulation must notice within SEEDS_MAX seeds. A rule named
+"row N" is row N of the audit of PySyncObj 0.3.17: the mutation is what PySyncObj does, on our journal and snapshots where
+its own are not used. "" is a mutation beyond the 21 that are demanded; one row has two.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+from simulation import mutations_machine as machine
+from simulation import mutations_raft as raft
+from simulation import mutations_storage as storage
+from simulation.runner import run
+from simulation.shrinking import check_of
+
+SEEDS_MAX = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """faults: the kinds that bring it out soonest; None is the usual mixture. every_s: mean time between two of them."""
+
+    rule: str
+    patch: Callable[[pytest.MonkeyPatch], None]
+    faults: str | None = None
+    every_s: float = 0.7
+    nodes: int = 3
+
+    @property
+    def name(self) -> str:
+        """What is done to the product."""
+        return self.patch.__name__
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """seed: the first that shows it; None when none did. check: which one noticed.
+
+    without: what the same seed complains about when nothing was taken away, which must be nothing.
+    """
+
+    seed: int | None
+    check: str
+    violation: str
+    without: str | None
+    real_s: float
+
+
+MUTATIONS = (
+    Mutation("row 1", raft.delete_what_stands_behind_prev, "loss slow_network pause"),
+    Mutation("row 2", raft.commit_what_a_snapshot_says, "isolate_leader snapshot pause_leader"),
+    Mutation("row 3", raft.send_on_where_the_log_of_the_other_ends, "isolate_leader"),
+    Mutation("row 4", storage.throw_the_log_away_behind_a_new_snapshot, "snapshot kill power"),
+    Mutation("row 5", storage.compact_by_writing_the_tail_again, "snapshot power slow_disk"),
+    Mutation("row 6", storage.trim_past_the_end_of_the_log, "isolate kill snapshot"),
+    Mutation("row 7", storage.start_empty_when_something_is_damaged, "bit_flip kill"),
+    Mutation("row 9", storage.promise_before_it_is_durable, "power blackout slow_disk"),
+    Mutation("row 12", storage.restart_without_a_memory, "kill"),
+    Mutation("row 16", raft.forget_the_terms_of_answers, "isolate_leader isolate"),
+    Mutation("row 17", raft.change_the_members_at_once, nodes=5),
+    Mutation("row 21", machine.call_it_not_done_when_the_leader_changes, "isolate_leader hand_over"),
+    Mutation("row 21", machine.wait_for_ever_for_a_lost_answer, "loss isolate"),
+    Mutation("row 22", machine.apply_a_block_as_often_as_it_comes),
+    Mutation("row 23", machine.raise_inside_apply, ""),
+    Mutation("row 31", raft.take_an_older_snapshot, "isolate snapshot slow_disk loss"),
+    Mutation("row 33", storage.name_a_snapshot_before_it_is_written, "snapshot kill"),
+    Mutation("log index as version", machine.take_the_log_index_as_version, ""),
+    Mutation("evict after insert", machine.evict_after_insert, ""),
+    Mutation("entry-only digest", machine.digest_entries_alone, "damage"),
+    Mutation("sessions by high-water mark", machine.keep_only_the_highest_number_of_a_session, "loss reset"),
+    Mutation("clock back on a restart", storage.turn_the_clock_back_at_a_start, "blackout kill"),
+    Mutation("", raft.acknowledge_what_was_not_verified),
+    Mutation("", raft.vote_for_anybody),
+    Mutation("", raft.read_without_a_barrier),
+    Mutation("", raft.never_probe),
+)
+
+
+def find(mutation: Mutation, seeds_max: int = SEEDS_MAX) -> Found:
+    """Look for it, seed by seed."""
+    kinds = None if mutation.faults is None else dict.fromkeys(mutation.faults.split(), 1.0)
+    every_s = None if mutation.faults is None else mutation.every_s
+
+    def violation(seed: int) -> str | None:
+        return run(seed, mutation.nodes, kinds=kinds, every_s=every_s).violation
+
+    began = time.perf_counter()
+    for seed in range(1, seeds_max + 1):
+        with pytest.MonkeyPatch.context() as patch:
+            mutation.patch(patch)
+            found = violation(seed)
+        if found is not None:
+            return Found(seed, check_of(found), found, violation(seed), time.perf_counter() - began)
+    return Found(None, "", "", None, time.perf_counter() - began)

@@ -1,0 +1,143 @@
+"""Promises of the cache itself taken away: outcomes, sessions, total apply, versions, eviction, digest."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import Any
+
+import pytest
+
+from cacheflow.errors import NoLeader
+from cacheflow.machine import commands as c
+from cacheflow.machine.contents import Contents
+from cacheflow.machine.image import DIGEST_BYTES
+from cacheflow.machine.machine import CacheMachine
+from cacheflow.proposals import Proposals
+
+
+def call_it_not_done_when_the_leader_changes(patch: pytest.MonkeyPatch) -> None:
+    """What was sent to an old leader ends as a certain failure, whether it is applied or not."""
+    route_changed = Proposals.route_changed
+
+    def _route_changed(self: Any, has_route: bool) -> None:
+        for proposal in self._sent:
+            self._finish(proposal, NoLeader("the leader changed"))
+        route_changed(self, has_route)
+
+    patch.setattr(Proposals, "route_changed", _route_changed)
+
+
+def wait_for_ever_for_a_lost_answer(patch: pytest.MonkeyPatch) -> None:
+    """What was sent has no deadline and is not sent again."""
+
+    def expire(self: Any) -> None:
+        sent, self._sent = self._sent, type(self._sent)()
+        self._end_overdue(self._clock())
+        self._sent = sent
+        self.flush()
+
+    patch.setattr(Proposals, "expire", expire)
+
+
+def apply_a_block_as_often_as_it_comes(patch: pytest.MonkeyPatch) -> None:
+    """No duplicate check in the session."""
+
+    def _run_block(self: Any, session_id: int, first: int, lowest: int, commands: list[Any]) -> list[Any]:
+        session = self.sessions.find(session_id)
+        if session is not None:
+            session.last = max(session.last, first + len(commands) - 1)
+        return [self._run(command) for command in commands]
+
+    patch.setattr(CacheMachine, "_run_block", _run_block)
+
+
+def raise_inside_apply(patch: pytest.MonkeyPatch) -> None:
+    """A malformed command is an exception, on every node and at every try."""
+
+    def _run(self: Any, command: Any) -> Any:
+        if command[0] in (c.SET, c.DELETE, c.INCR, c.TOUCH, c.GET):
+            decision = self._decide(command)
+            return decision if isinstance(decision, list) else self._carry_out(decision)
+        return self._other_ops[command[0]](command)
+
+    patch.setattr(CacheMachine, "_run", _run)
+
+
+def take_the_log_index_as_version(patch: pytest.MonkeyPatch) -> None:
+    """Two writes of one key in one entry have the same version."""
+    apply, write = CacheMachine.apply, Contents.write
+
+    def _apply(self: Any, index: int, payload: bytes) -> Any:
+        self.contents.index = index
+        return apply(self, index, payload)
+
+    def _write(self: Any, key: str, data: bytes, kind: int, meta: Any, expires_at_ms: int) -> int:
+        revision = self.revision
+        self.revision = self.index - 1
+        version = write(self, key, data, kind, meta, expires_at_ms)
+        self.revision = max(revision, version)
+        return version
+
+    patch.setattr(CacheMachine, "apply", _apply)
+    patch.setattr(Contents, "write", _write)
+
+
+def evict_after_insert(patch: pytest.MonkeyPatch) -> None:
+    """Room is made once the key is there: in a full LFU cache the newcomer goes."""
+    make_room, write = Contents._make_room, Contents.write
+
+    def _write(self: Any, *arguments: Any) -> int:
+        version = write(self, *arguments)
+        make_room(self, "", 0, 0)
+        return version
+
+    patch.setattr(Contents, "_make_room", lambda self, protected, items, size: None)
+    patch.setattr(Contents, "write", _write)
+
+
+def digest_entries_alone(patch: pytest.MonkeyPatch) -> None:
+    """The digest is over what was applied, not over what that did: nodes that differ have the same one."""
+    apply = CacheMachine.apply
+
+    def _apply(self: Any, index: int, payload: bytes) -> Any:
+        digest = blake2b(self.digest + payload, digest_size=DIGEST_BYTES).digest()
+        settled = apply(self, index, payload)
+        self.digest = digest
+        self._note_digest(index)
+        return settled
+
+    patch.setattr(CacheMachine, "apply", _apply)
+
+
+def keep_only_the_highest_number_of_a_session(patch: pytest.MonkeyPatch) -> None:
+    """Any number above the last is the next one, so that what a lost block held counts as done; several travel at once."""
+
+    def _run_block(self: Any, session_id: int, first: int, lowest: int, commands: list[Any]) -> list[Any]:
+        if session_id == 0:
+            return [self._run(command) for command in commands]
+        session = self.sessions.find(session_id)
+        if session is None:
+            return [[c.UNKNOWN_SESSION] for _ in commands]
+        kept = self.__dict__.setdefault("kept", {})
+        results = []
+        for number, command in enumerate(commands, first):
+            if number > session.last:
+                kept[session_id, number] = self._run(command)
+                session.last = number
+            results.append(kept.get((session_id, number), [c.OK, self.revision, 0, 0]))
+        return results
+
+    flush = Proposals.flush
+
+    def _flush(self: Any) -> None:
+        """As ``flush``, without waiting for the answer to the block before."""
+        flush(self)
+        while self._has_route and self._session and self._unsent and not self._resend_due:
+            proposal = self._unsent.popleft()
+            proposal.first = self._next_number
+            self._next_number += len(proposal.commands)
+            self._sent.append(proposal)
+            self._resend_due = not self._send(proposal.first, proposal.commands)
+
+    patch.setattr(CacheMachine, "_run_block", _run_block)
+    patch.setattr(Proposals, "flush", _flush)

@@ -1,0 +1,172 @@
+"""Rules of Raft taken away: what a follower deletes, verifies and commits, who votes, what old messages may say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pysyncobj.syncobj import SyncObj
+from simulation.cluster import Process
+
+from cacheflow.machine import commands
+from cacheflow.raft import guards, replication
+from cacheflow.raft.following import Following
+from cacheflow.raft.leading import Leading
+from cacheflow.raft.reconfiguration import Reconfiguration
+from cacheflow.raft.snapshotting import Snapshotting
+
+
+def delete_what_stands_behind_prev(patch: pytest.MonkeyPatch) -> None:
+    """An old or repeated message drops entries that were acknowledged since."""
+    check = guards.check_append
+
+    def unguarded(log: Any, commit_index: int, message: dict[str, Any]) -> guards.Append | guards.Reject:
+        verdict = check(log, commit_index, message)
+        prev_index, prev_term = message["prevLogIdx"], message["prevLogTerm"]
+        if isinstance(verdict, guards.Reject) or prev_index < log.first_index:
+            return verdict
+        entries = guards.entries_of(message, prev_index)
+        return guards.Append(prev_index, prev_term, entries, verdict.verified, verdict.commit_index, True)
+
+    patch.setattr(guards, "check_append", unguarded)
+
+
+def commit_what_a_snapshot_says(patch: pytest.MonkeyPatch) -> None:
+    """A piece of a snapshot brings the leader's commit index; it is taken for the own, unverified log."""
+    hear = Following.hear_leader
+
+    def hear_leader(self: Any, peer: Any, message: dict[str, Any]) -> None:
+        if message["type"] != "snapshot":
+            hear(self, peer, message)
+            return
+        commit_index = min(message["index"], self._journal.last_index)
+        self._hand_over(peer, message["term"], commit_index, self._journal.last_index, self._journal.last_term, [])
+
+    patch.setattr(Following, "hear_leader", hear_leader)
+
+
+def send_on_where_the_log_of_the_other_ends(patch: pytest.MonkeyPatch) -> None:
+    """A rejection says only where the follower's log ends; the conflict before is never reached."""
+
+    def next_after_reject(log: Any, message: dict[str, Any], match_index: int) -> int:
+        last_index: int = min(guards.natural(message, "last"), log.last_index)
+        return max(last_index + 1, match_index + 1)
+
+    patch.setattr(guards, "next_after_reject", next_after_reject)
+
+
+def forget_the_terms_of_answers(patch: pytest.MonkeyPatch) -> None:
+    """An acknowledgement carries no term, and who leads in an old one gets no answer.
+
+    The first alone does no harm here: one entry at a time is on its way and every leadership begins with a no-op, so what
+    an old acknowledgement is about stands below what the new leader may count (dissertation 3.6.2).
+    """
+    on_append_ack, on_append = Leading._on_append_ack, Following._on_append
+
+    def _on_append_ack(self: Any, peer: Any, message: dict[str, Any]) -> None:
+        on_append_ack(self, peer, {**message, "term": self._core.term})
+
+    def _on_append(self: Any, peer: Any, message: dict[str, Any]) -> None:
+        if message["term"] >= self._core.term:
+            on_append(self, peer, message)
+
+    patch.setattr(Leading, "_on_append_ack", _on_append_ack)
+    patch.setattr(Following, "_on_append", _on_append)
+
+
+def change_the_members_at_once(patch: pytest.MonkeyPatch) -> None:
+    """Whoever registers or has caught up is taken in at once, whatever is under way."""
+
+    def proceed(self: Any) -> None:
+        if not self._core.is_leader:
+            return
+        self._proceed_hand_over()
+        while self._waiting:
+            change = self._waiting.popleft()
+            proposal = self._decide(self._node.configurations.latest, change)
+            if proposal is not None:
+                change.index = self._node.leading.append_configuration(proposal)
+                self._proposed = change
+        for member_id in self._node.others():
+            latest = self._node.configurations.latest
+            learner = self._ready_learner(latest)
+            if learner is not None and learner.id == member_id:
+                voter = type(learner)(learner.id, learner.incarnation, learner.raft_address, learner.address, True)
+                self._node.leading.append_configuration(latest.with_member(voter))
+
+    patch.setattr(Reconfiguration, "proceed", proceed)
+
+
+def take_an_older_snapshot(patch: pytest.MonkeyPatch) -> None:
+    """Whatever snapshot comes takes the place of the state, and whoever rejects an entry may be sent one."""
+    on_piece, install, acknowledged = Snapshotting._on_piece, Snapshotting._install, replication.Replicator.acknowledged
+
+    def as_if_different(call: Any) -> Any:
+        def patched(self: Any, *arguments: Any) -> None:
+            self.diverged = True
+            try:
+                call(self, *arguments)
+            finally:
+                self.diverged = False
+
+        return patched
+
+    def _acknowledged(self: Any, node_id: str, message: dict[str, Any]) -> int | None:
+        match_index = acknowledged(self, node_id, message)
+        if match_index is None and self.progress[node_id].match_index == 0:
+            self.progress[node_id].needs_snapshot = True
+        return match_index
+
+    patch.setattr(Snapshotting, "_on_piece", as_if_different(on_piece))
+    patch.setattr(Snapshotting, "_install", as_if_different(install))
+    patch.setattr(replication.Replicator, "acknowledged", _acknowledged)
+
+
+# Beyond the audit's rows.
+
+
+def acknowledge_what_was_not_verified(patch: pytest.MonkeyPatch) -> None:
+    """A follower answers with the end of its log."""
+    check = guards.check_append
+
+    def boastful(log: Any, commit_index: int, message: dict[str, Any]) -> guards.Append | guards.Reject:
+        verdict = check(log, commit_index, message)
+        if isinstance(verdict, guards.Append):
+            end = max(log.last_index, verdict.verified)
+            return guards.Append(
+                verdict.prev_index, verdict.prev_term, verdict.entries, end, message["commit_index"], verdict.truncates
+            )
+        return verdict
+
+    patch.setattr(guards, "check_append", boastful)
+
+
+def vote_for_anybody(patch: pytest.MonkeyPatch) -> None:
+    """No election restriction."""
+    receive = SyncObj._SyncObj__onMessageReceived
+
+    def credulous(self: Any, sender: Any, message: dict[str, Any]) -> None:
+        if message["type"] == "request_vote":
+            message = {**message, "last_log_term": 2**60, "last_log_index": 2**60}
+        receive(self, sender, message)
+
+    patch.setattr(SyncObj, "_SyncObj__onMessageReceived", credulous)
+    patch.setattr(guards, "is_up_to_date", lambda *_: True)
+
+
+def read_without_a_barrier(patch: pytest.MonkeyPatch) -> None:
+    """A linearizable read that looks at this node's memory at once."""
+    submit = Process.submit
+
+    def hasty(self: Any, commands_: list[Any], done: Any, timeout_s: float) -> None:
+        if commands_ == [commands.noop()] and self.node.may_read:
+            done([[commands.OK]])
+        else:
+            submit(self, commands_, done, timeout_s)
+
+    patch.setattr(Process, "submit", hasty)
+
+
+def never_probe(patch: pytest.MonkeyPatch) -> None:
+    """A leader that takes every rejection for an old one: followers that lack something never get it."""
+    patch.setattr(replication.Progress, "probe_from", lambda self, next_index: None)

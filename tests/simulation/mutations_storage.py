@@ -1,0 +1,133 @@
+"""What a disk is for, taken away: the journal, its compaction, snapshots, and the clock's notes in them."""
+
+from __future__ import annotations
+
+import contextlib
+from random import Random
+from typing import Any
+
+import pytest
+from simulation.cluster import Process
+from simulation.storage import DIRECTORY, MachineDisk
+
+from cacheflow.clock import ClusterClock
+from cacheflow.machine.machine import CacheMachine
+from cacheflow.raft import snapshots
+from cacheflow.raft.journal import CorruptJournal, Journal
+from cacheflow.raft.node import RaftNode
+from cacheflow.raft.snapshots import CorruptSnapshot, snapshot_path
+from cacheflow.raft.snapshotting import Snapshotting
+
+
+def throw_the_log_away_behind_a_new_snapshot(patch: pytest.MonkeyPatch) -> None:
+    """A start that finds a snapshot newer than the journal's beginning believes nothing of the journal."""
+    adopt = Snapshotting.adopt_journal
+
+    def adopt_journal(self: Any, journal: Journal) -> None:
+        newest = self._newest
+        if newest is not None and journal.first_index < newest.index:
+            journal.clear()
+            journal.add(b"", newest.index, newest.term)
+        adopt(self, journal)
+
+    patch.setattr(Snapshotting, "adopt_journal", adopt_journal)
+
+
+def compact_by_writing_the_tail_again(patch: pytest.MonkeyPatch) -> None:
+    """Trimming begins a new log on the disk and adds what is left again."""
+
+    def trim(self: Any, index: int) -> None:
+        if index <= self.first_index:
+            return
+        term, tail = self.term_at(index), self.entries(index + 1)
+        self.clear()
+        self.add(b"", index, term)
+        for command, at, of in tail:
+            self.add(command, at, of)
+        self._bytes_since_trim = 0
+
+    patch.setattr(Journal, "trim", trim)
+
+
+def trim_past_the_end_of_the_log(patch: pytest.MonkeyPatch) -> None:
+    """A snapshot that is ahead of the log leaves it without a single entry."""
+    install = Journal.install
+
+    def _install(self: Any, index: int, term: int) -> None:
+        if index > self.last_index:
+            self.clear()
+        else:
+            install(self, index, term)
+
+    patch.setattr(Journal, "install", _install)
+
+
+def start_empty_when_something_is_damaged(patch: pytest.MonkeyPatch) -> None:
+    """What cannot be read is swallowed: the node starts without log and contents, and votes."""
+    begin = Process.__init__
+
+    def __init__(self: Any, cluster: Any, host: Any) -> None:
+        try:
+            begin(self, cluster, host)
+        except (CorruptSnapshot, CorruptJournal):
+            forget(host)
+            begin(self, cluster, host)
+
+    patch.setattr(Process, "__init__", __init__)
+
+
+def promise_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
+    """Votes and acknowledgements leave at once."""
+    patch.setattr(RaftNode, "hold", lambda self, send: send())
+
+
+def restart_without_a_memory(patch: pytest.MonkeyPatch) -> None:
+    """A member that keeps nothing on a disk comes back as the same member."""
+    begin = Process.__init__
+
+    def __init__(self: Any, cluster: Any, host: Any) -> None:
+        if host.starts:
+            forget(host)
+        begin(self, cluster, host)
+
+    patch.setattr(Process, "__init__", __init__)
+
+
+def name_a_snapshot_before_it_is_written(patch: pytest.MonkeyPatch) -> None:
+    """The file takes the good one's place when the serializer is called; it is finished some time later."""
+
+    def _build(self: Any, index: int, done: Any) -> None:
+        disk = self.host.disk
+        path = snapshot_path(DIRECTORY, index)
+
+        def begin() -> None:
+            # It may stumble over its own unfinished file; that alone harms nobody.
+            with contextlib.suppress(OSError, CorruptSnapshot):
+                meta = snapshots.build(disk, DIRECTORY, index, machine_class=CacheMachine)
+                whole = disk.read(path)
+                handle = disk.open(path)
+                disk.truncate(handle, len(whole) // 2)
+                disk.sync(handle)
+                self.loop.call_later(0.3, finish, handle, whole)
+                done(meta)
+
+        def finish(handle: int, whole: bytes) -> None:
+            disk.write(handle, 0, whole)
+            disk.sync(handle)
+            disk.close(handle)
+
+        self.loop.call_later(0.05, begin)
+
+    patch.setattr(Process, "_build", _build)
+
+
+def turn_the_clock_back_at_a_start(patch: pytest.MonkeyPatch) -> None:
+    """The pair in the journal is taken for the present: the time while the process was down is lost."""
+    restore = ClusterClock.restore
+    patch.setattr(ClusterClock, "restore", lambda self, cluster_ms, wall_ms: restore(self, cluster_ms, self.wall_ms()))
+
+
+def forget(host: Any) -> None:
+    """Empty a machine's disk, and let it be the same member."""
+    host.disk = MachineDisk(Random(host.starts))
+    host.founds = False

@@ -1,0 +1,99 @@
+"""Idempotency keys: whoever sends a command again, through whichever node, it takes place once and has one answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from cacheflow.machine import commands
+from cacheflow.machine.commands import Command, Result
+from cacheflow.machine.idempotency import KEEP_MS
+
+if TYPE_CHECKING:
+    from simulation.clients import Client, Workload
+    from simulation.cluster import Process
+
+COUNTER = "i0"
+
+
+@dataclass(slots=True)
+class _Key:
+    """One of a client's keys. began_ms: the log's time when it was used first."""
+
+    name: str
+    command: Command
+    began_ms: int
+    answers: list[Result] = field(default_factory=list)
+    # The log's clock has passed the time for which answers are kept: it may take place again.
+    forgotten: bool = False
+
+
+class Once:
+    """Increments under idempotency keys, each sent one or several times."""
+
+    def __init__(self, workload: Workload) -> None:
+        self._workload = workload
+        self._cluster = workload.cluster
+        self._keys: list[_Key] = []
+
+    def call(self, client: Client, process: Process) -> None:
+        """Use a new key, send again under an old one, or misuse an old one."""
+        random = self._workload.random
+        if not self._keys or random.random() < 0.5:
+            self._send(client, process, self._new(process))
+            return
+        key = random.choice(self._keys[-6:])
+        if key.answers and random.random() < 0.15:
+            self._misuse(client, process, key)
+        else:
+            self._send(client, process, key)
+
+    def _new(self, process: Process) -> _Key:
+        increment = commands.incr(COUNTER, 1, 0)
+        command = increment if self._workload.random.random() < 0.7 else commands.batch([increment], atomic=True)
+        key = _Key(f"key-{len(self._keys)}", command, process.machine.now_ms)
+        self._keys.append(key)
+        return key
+
+    def _send(self, client: Client, process: Process, key: _Key) -> None:
+        def told(results: list[Result]) -> None:
+            if process.machine.now_ms - key.began_ms >= KEEP_MS:
+                key.forgotten = True
+            if key.forgotten:
+                return
+            key.answers.append(results[0])
+            if results[0] != key.answers[0] or results[0][0] != commands.OK:
+                self._cluster.checks.complain(f"exactly once: {key.name} has the answers {key.answers}")
+
+        command = commands.idempotent(key.name, key.command)
+        statuses = (commands.OK, commands.KEY_REUSED)
+        client.call(process, [command], f"{key.name} {key.command}", told, statuses=statuses)
+
+    def _misuse(self, client: Client, process: Process, key: _Key) -> None:
+        def told(results: list[Result]) -> None:
+            if process.machine.now_ms - key.began_ms >= KEEP_MS:
+                key.forgotten = True
+            elif results[0] != [commands.KEY_REUSED]:
+                self._cluster.checks.complain(f"exactly once: {key.name} was taken for another command: {results}")
+
+        other = commands.idempotent(key.name, commands.touch("nothing", 1000))
+        client.call(process, [other], f"{key.name} misused", told, statuses=(commands.KEY_REUSED, commands.MISSING))
+
+    def check(self, process: Process) -> None:
+        """At the end, on any node: as many increments as keys that took place."""
+        if any(key.forgotten for key in self._keys):
+            return
+        numbers = [_number(key.answers[0]) for key in self._keys if key.answers]
+        if len(set(numbers)) != len(numbers):
+            self._cluster.checks.complain(f"exactly once: two idempotency keys had one number: {sorted(numbers)}")
+        entry = process.machine.lookup(COUNTER, process.machine.now_ms)
+        count = int(entry[0]) if entry is not None else 0
+        if not len(numbers) <= count <= len(self._keys):
+            self._cluster.checks.complain(
+                f"exactly once: {count} increments under {len(self._keys)} keys, {len(numbers)} of them answered"
+            )
+
+
+def _number(result: Result) -> int:
+    number: int = result[2] if len(result) > 2 else result[1][0][2]
+    return number

@@ -1,0 +1,62 @@
+"""Pairs of accounts whose sum is always 0: atomic batches are all or nothing, on every node and at every moment."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cacheflow.machine import commands
+from cacheflow.machine.commands import Result
+from cacheflow.values import BYTES
+
+if TYPE_CHECKING:
+    from simulation.clients import Client, Workload
+    from simulation.cluster import Process
+
+PAIRS = (("p0", "q0"), ("p1", "q1"))
+# No key gets that far.
+NO_VERSION = 2**40
+
+
+class Pairs:
+    """Transfers between the two accounts of a pair."""
+
+    def __init__(self, workload: Workload) -> None:
+        self._workload = workload
+        self._cluster = workload.cluster
+
+    def call(self, client: Client, process: Process) -> None:
+        """A transfer, one that must fail, or a look at both accounts."""
+        random = self._workload.random
+        one, other = random.choice(PAIRS)
+        amount = random.randint(1, 9)
+        choice = random.random()
+        if choice < 0.5:
+            transfer = [commands.incr(one, amount, 0), commands.incr(other, -amount, 0)]
+            client.call(process, [commands.batch(transfer, atomic=True)], f"transfer {amount} {one} {other}")
+        elif choice < 0.7:
+            doomed = [
+                commands.incr(one, amount, 0),
+                commands.set_(other, b"0", BYTES, None, 0, commands.IF_VERSION, NO_VERSION),
+            ]
+            batch = commands.batch(doomed, atomic=True)
+            client.call(process, [batch], f"doomed {amount} {one}", self._aborted, statuses=(commands.ABORTED,))
+        else:
+            batch = commands.batch([commands.get(one), commands.get(other)])
+            client.call(process, [batch], f"sum {one} {other}", lambda results: self._sum(process, results[0][1]))
+
+    def _aborted(self, results: list[Result]) -> None:
+        if results[0][1] != 1 or results[0][2][0] != commands.PRECONDITION:
+            self._cluster.checks.complain(f"batches: the second command failed, and the answer is {results}")
+
+    def _sum(self, process: Process, results: list[Result]) -> None:
+        self._check(process, [result[1] if result[0] == commands.OK else b"0" for result in results])
+
+    def look(self, process: Process) -> None:
+        """Local reads, as old as they may be."""
+        for pair in PAIRS:
+            entries = [process.machine.lookup(key, process.clock.now_ms()) for key in pair]
+            self._check(process, [entry[0] if entry is not None else b"0" for entry in entries])
+
+    def _check(self, process: Process, balances: list[bytes]) -> None:
+        if not self._workload.evicts and sum(map(int, balances)) != 0:
+            self._cluster.checks.complain(f"batches: {process.name} shows half of an atomic one: {balances}")
