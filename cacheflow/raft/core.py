@@ -55,6 +55,7 @@ class Driver(Protocol):
     def replicate(self) -> None: ...
     def start_pre_vote(self) -> None: ...
     def may_campaign(self) -> bool: ...
+    def hold(self, begin: Callable[[], None]) -> None: ...
     def before_leading(self) -> None: ...
     def role_changed(self) -> None: ...
 
@@ -182,8 +183,16 @@ class Core(SyncObj):  # type: ignore[misc]
         self._driver.propose_queued()
 
     def _SyncObj__onBecomeLeader(self) -> None:
-        self._driver.before_leading()
-        super()._SyncObj__onBecomeLeader()
+        # A voter alone is elected by its own vote, which counts like any other: once it is durable. Else it could lead one
+        # term twice, with a crash in between, and observers would have two entries of one index and term.
+        term, lead = self.term, super()._SyncObj__onBecomeLeader
+
+        def begin() -> None:
+            if self.role == CANDIDATE and self.term == term:
+                self._driver.before_leading()
+                lead()
+
+        self._driver.hold(begin)
 
     def _SyncObj__setState(self, state: int) -> None:
         before = self.role

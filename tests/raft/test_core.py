@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ class Driver:
     def __init__(self) -> None:
         self.sent: list[tuple[str, dict[str, Any]]] = []
         self.pre_votes = 0
+        self.held: list[Callable[[], None]] = []
 
     def send_vote_message(self, node_id: str, message: dict[str, Any]) -> None:
         self.sent.append((node_id, message))
@@ -29,6 +31,15 @@ class Driver:
     def propose_queued(self) -> None: ...
     def replicate(self) -> None: ...
     def before_leading(self) -> None: ...
+
+    def hold(self, begin: Callable[[], None]) -> None:
+        self.held.append(begin)
+
+    def flushed(self) -> None:
+        held, self.held = self.held, []
+        for begin in held:
+            begin()
+
     def role_changed(self) -> None: ...
 
     def start_pre_vote(self) -> None:
@@ -71,11 +82,30 @@ def test_a_campaign_waits_for_a_pre_vote() -> None:
     assert [message["type"] for _, message in driver.sent] == ["request_vote", "request_vote"] and core.term == 1
 
 
-def test_a_leader_never_commits_what_it_has_not_flushed() -> None:
-    writer = StepWriter()
-    core, journal, _ = begin(writer)
+def test_a_voter_alone_leads_once_its_own_vote_is_durable() -> None:
+    core, _, driver = begin(StepWriter())
     core.campaign()
     core.tick()
+    assert not core.is_leader and core.term == 1
+    driver.flushed()
+    assert core.is_leader and core.term == 1
+
+
+def test_a_vote_that_is_durable_too_late_elects_nobody() -> None:
+    core, _, driver = begin(StepWriter())
+    core.campaign()
+    core.tick()
+    core.adopt_term(5)
+    driver.flushed()
+    assert not core.is_leader and core.term == 5
+
+
+def test_a_leader_never_commits_what_it_has_not_flushed() -> None:
+    writer = StepWriter()
+    core, journal, driver = begin(writer)
+    core.campaign()
+    core.tick()
+    driver.flushed()
     core.tick()
     assert core.is_leader and core.commit_index < journal.last_index
     writer.drain()
