@@ -240,6 +240,7 @@ class RaftNode:
                     self._last_leader_id = route.leader_id
                     self.leader_changes += 1
                 self.route = route
+                self.reconfiguration.route_changed()
                 self._events.route_changed()
             self.reconfiguration.proceed()
             if self.leading.may_append():

@@ -104,7 +104,7 @@ class Reconfiguration:
             done(NO_LEADER, "no leader is known")
             return
         while len(self._requests) >= WAITING_MAX:
-            # Those whose leader vanished are never answered.
+            # The network may lose one in silence.
             del self._requests[next(iter(self._requests))]
         self._next_request += 1
         self._requests[self._next_request] = done
@@ -142,6 +142,12 @@ class Reconfiguration:
         done = self._requests.pop(guards.natural(message, "request"), None)
         if done is not None:
             done(str(message.get("outcome")), str(message.get("detail")))
+
+    def route_changed(self) -> None:
+        """What went the old way, or its answer, may be lost: whoever asked learns it now and asks again."""
+        requests, self._requests = self._requests, {}
+        for done in requests.values():
+            done(UNSURE, "the leader changed meanwhile")
 
     # One change at a time --------------------------------------------------------------------------------------------
 
