@@ -36,6 +36,10 @@ NOOP: Final = 10  #                                                 ->
 OPEN_SESSION: Final = 11  # member id, nonce                        -> session, nonce
 BATCH: Final = 12  # atomic, [command, ...]                         -> [result, ...]
 IDEMPOTENT: Final = 13  # client's key, command                     -> the command's own result
+APPEND: Final = 14  # key, data, front, create                      -> version, length, expires_at_ms
+COUNT: Final = 15  # key, step, down, initial or None, ttl_ms of a new key -> version, number, expires_at_ms
+GUARDED: Final = 16  # [[key, version (0: absent)], ...], [command, ...]  -> [result, ...]
+EXPIRE: Final = 17  # key, ttl_ms (0: none), when                   -> version, expires_at_ms
 
 # ttl_ms of SET and TOUCH: above 0 from the entry's time on, or one of these.
 TTL_NONE: Final = 0
@@ -48,10 +52,16 @@ IF_ABSENT: Final = 1
 IF_PRESENT: Final = 2
 IF_VERSION: Final = 3
 
+# ``when`` of EXPIRE: 0, one of these, or IF_SET with IF_LATER or IF_EARLIER. No expiry counts as an infinite one.
+IF_UNSET: Final = 1
+IF_SET: Final = 2
+IF_LATER: Final = 4
+IF_EARLIER: Final = 8
+
 # Statuses, the first item of every result.
 OK: Final = 0
 MISSING: Final = 1
-PRECONDITION: Final = 2  # -> present version, 0 when absent
+PRECONDITION: Final = 2  # -> present version, 0 when absent; of GUARDED: index of the condition that does not hold
 NOT_AN_INTEGER: Final = 3  # -> message
 TOO_LARGE: Final = 4  # -> message
 MALFORMED: Final = 5  # -> message
@@ -62,6 +72,7 @@ KEY_REUSED: Final = 9  # an idempotency key with another command
 
 INT64_MIN: Final = -(2**63)
 INT64_MAX: Final = 2**63 - 1
+UINT64_MAX: Final = 2**64 - 1
 
 
 class CodecError(CacheFlowError):
@@ -139,6 +150,43 @@ def batch(commands: Sequence[Command], atomic: bool = False) -> Command:
 def idempotent(client_key: str, command: Command) -> Command:
     """``command`` at most once for ``client_key`` within 10 minutes; later ones get the kept result."""
     return (IDEMPOTENT, client_key, command)
+
+
+def append(key: str, data: bytes, *, front: bool = False, create: bool = False) -> Command:
+    """Add ``data`` behind or in ``front`` of the value. meta and TTL stay; an absent key needs ``create``."""
+    return (APPEND, key, data, front, create)
+
+
+def count(key: str, delta: int, initial: int | None = None, ttl_ms: int = TTL_NONE) -> Command:
+    """Count as memcached does: unsigned, past 2^64 - 1 from 0 on again, down to 0 and no further.
+
+    An absent key becomes ``initial`` itself with ``ttl_ms``, or stays absent without ``initial``.
+    """
+    # Step and direction: msgpack has no number below -2^63.
+    return (COUNT, key, abs(delta), delta < 0, initial, ttl_ms)
+
+
+def guarded(conditions: Sequence[tuple[str, int]], commands: Sequence[Command]) -> Command:
+    """``commands`` one after the other, if every key of ``conditions`` is at its version (0: absent).
+
+    They succeed or fail each for itself. A key may be named twice.
+    """
+    return (GUARDED, conditions, commands)
+
+
+def expire(key: str, ttl_ms: int, when: int = ALWAYS) -> Command:
+    """As ``touch``, under the condition ``when``; PRECONDITION when it is not met."""
+    return (EXPIRE, key, ttl_ms, when)
+
+
+def size_of(command: Command) -> int:
+    """About how many bytes ``command`` takes on its way, also those of the commands that it holds."""
+    op = command[0]
+    if op in (SET, APPEND):
+        return 64 + len(command[2])
+    if op in (BATCH, GUARDED):
+        return 64 + sum([size_of(inner) for inner in command[2]])
+    return size_of(command[2]) if op == IDEMPOTENT else 64
 
 
 def encode_block(session: int, first: int, lowest: int, commands: Sequence[Command]) -> bytes:

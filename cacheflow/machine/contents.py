@@ -11,10 +11,9 @@
 from __future__ import annotations
 
 import math
-from itertools import repeat
 from sys import intern
 
-from cacheflow.machine.effects import DELETED, EVICTED, EXPIRED, TOUCHED, WRITTEN, Effect
+from cacheflow.machine.effects import APPENDED, DELETED, EVICTED, EXPIRED, TOUCHED, WRITTEN, Effect
 from cacheflow.machine.entries import ENTRY_BYTES, Entry, entry_bytes, total_bytes
 from cacheflow.machine.eviction import POLICIES, Items
 from cacheflow.machine.expiry import DueTimes
@@ -87,6 +86,17 @@ class Contents:
         self.effects.append((WRITTEN, key, version, expires_at_ms, data, kind, meta))
         return version
 
+    def extend(
+        self, key: str, data: bytes, kind: int, meta: str | int | None, expires_at_ms: int, added: bytes, front: bool
+    ) -> int:
+        """As ``write``, with ``data`` the value of ``key`` and ``added`` behind or in front of it."""
+        present = self.find(key) is not None
+        version = self.write(key, data, kind, meta, expires_at_ms)
+        if present:
+            # To tell a long value at every short addition would cost its length each time.
+            self.effects[-1] = (APPENDED, key, version, expires_at_ms, added, front, kind)
+        return version
+
     def retime(self, key: str, expires_at_ms: int) -> None:
         """Give ``key`` another expiry, which counts as a use. An absent key stays absent."""
         old = self.find(key)
@@ -141,7 +151,8 @@ class Contents:
                 keys.sort()
             else:
                 keys = [key for key in self.items.in_order() if key.startswith(prefix)]
-            entries = self._take_out(keys)
+            entries = dict(zip(keys, self.items.retire(keys), strict=True))
+            self._account_for_losses(entries)
             self.to_delete.add(entries)
             self.waiting += len(entries)
         return live
@@ -150,25 +161,21 @@ class Contents:
         """Change the limits; what is now too much goes at once, in eviction order."""
         self.items_max = math.inf if items_max is None else items_max
         self.bytes_max = math.inf if bytes_max is None else bytes_max
-        surplus = len(self.raw) - self.items_max
-        if surplus <= 0 and self.bytes_used <= self.bytes_max:
-            return
-        order = self.items.in_order()
-        count = int(max(0, surplus))
-        left = self.bytes_used - total_bytes(order[:count], [self.raw[key] for key in order[:count]])
-        while left > self.bytes_max:
-            entry = self.raw[order[count]]
-            left -= entry_bytes(order[count], entry[0], entry[2])
-            count += 1
-        del order[count:]
-        entries = self._take_out(order)
-        self.to_evict.add(entries)
-        self.waiting += len(entries)
+        if len(self.raw) > self.items_max:
+            self._evict_first(len(self.raw) - int(self.items_max))
+        if self.bytes_used > self.bytes_max:
+            left, count = self.bytes_used, 0
+            for key, _ in self.items.ordered():
+                entry = self.raw[key]
+                left -= entry_bytes(key, entry[0], entry[2])
+                count += 1
+                if left <= self.bytes_max:
+                    break
+            self._evict_first(count)
 
     def set_policy(self, policy: str) -> None:
         """Keep the same items under another policy, starting from the present eviction order with one use each."""
-        keys = self.items.in_order()
-        self._replace_items(POLICIES[policy].filled(self.raw, keys, repeat(1, len(keys))))
+        self._replace_items(POLICIES[policy].with_order(self.raw, self.items.give_order()))
 
     def adopt(self, policy: str, raw: dict[str, Entry], uses: list[int]) -> None:
         """Hold the items of ``raw``, which come in eviction order with their numbers of uses, and none else."""
@@ -191,13 +198,19 @@ class Contents:
             return 0
         return self.due.next_ms(self.raw)
 
-    def _take_out(self, keys: list[str]) -> dict[str, Entry]:
-        """Remove ``keys`` from container and account, without revisions and effects, and return their entries."""
-        removed = self.items.retire(keys)
-        self.bytes_used -= total_bytes(keys, removed)
+    def _evict_first(self, count: int) -> None:
+        """Take the next ``count`` items to evict out, to be told in turn."""
+        entries = self.items.retire_first(count)
+        self._account_for_losses(entries)
+        self.to_evict.add(entries)
+        self.waiting += count
+
+    def _account_for_losses(self, entries: dict[str, Entry]) -> None:
+        """As ``_account_for_loss`` for all items that were just taken out of the container."""
+        removed = list(entries.values())
+        self.bytes_used -= total_bytes(list(entries), removed)
         self.with_ttl -= len(removed) - [entry[4] for entry in removed].count(0)
         self.due.trim_all(self.raw, self.with_ttl)
-        return dict(zip(keys, removed, strict=True))
 
     def _clear(self) -> None:
         """Take everything out, the container with it, to be told as deleted."""

@@ -10,41 +10,44 @@ So an atomic batch can decide all of its commands before the first one takes pla
 
 from __future__ import annotations
 
-import re
+import math
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 from cacheflow.machine import commands as c
-from cacheflow.machine.entries import KIND_JSON, KIND_MAX, META_CHARS_MAX, Entry, entry_bytes
+from cacheflow.machine.counting import decide_count, decide_incr
+from cacheflow.machine.entries import (
+    APPENDED_BYTES_MAX,
+    KIND_BYTES,
+    KIND_JSON,
+    KIND_MAX,
+    KIND_TEXT,
+    META_CHARS_MAX,
+    Entry,
+    entry_bytes,
+)
+from cacheflow.machine.plans import (
+    EXTEND,
+    REMOVE,
+    RETIME,
+    USE,
+    WRITE,
+    Decision,
+    Malformed,
+    Plan,
+    expires_at_ms_of,
+    too_large,
+)
 
-# key, data, kind, meta, expires_at_ms, then what SET and INCR tell beside the version: created, or the number
-WRITE: Final = 1
-REMOVE: Final = 2  # key
-RETIME: Final = 3  # key, expires_at_ms, version
-USE: Final = 4  # key, entry
-
-Plan: TypeAlias = tuple[Any, ...]
-Decision: TypeAlias = c.Result | Plan
-
-# What SET and INCR write and no other spelling, so that a value read back is the value written.
-_INT64_DIGITS = re.compile(rb"0|-?[1-9][0-9]{0,18}")
-
-
-class Malformed(Exception):
-    """The command is none; the message says why."""
-
-
-def _expires_at_ms(ttl_ms: Any, kept_ms: int, now_ms: int) -> int:
-    """The expiry that ``ttl_ms`` asks for, 0 for none. kept_ms: what TTL_KEEP means here."""
-    if type(ttl_ms) is not int or not c.TTL_KEEP <= ttl_ms <= c.TTL_MS_MAX:
-        raise Malformed("the TTL is not a number of milliseconds")
-    if ttl_ms > 0:
-        return now_ms + ttl_ms
-    return kept_ms if ttl_ms else 0
-
-
-def _too_large(bytes_max: float) -> c.Result:
-    return [c.TOO_LARGE, f"the item is larger than the whole cache may be ({bytes_max} bytes)"]
+_EXPIRE_CONDITIONS: Final = (
+    c.ALWAYS,
+    c.IF_UNSET,
+    c.IF_SET,
+    c.IF_LATER,
+    c.IF_EARLIER,
+    c.IF_SET | c.IF_LATER,
+    c.IF_SET | c.IF_EARLIER,
+)
 
 
 def decide_set(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
@@ -61,7 +64,7 @@ def decide_set(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: 
     if ttl_ms == 0 and type(ttl_ms) is int:
         expires_at_ms = 0
     else:
-        expires_at_ms = _expires_at_ms(ttl_ms, 0 if entry is None else entry[4], now_ms)
+        expires_at_ms = expires_at_ms_of(ttl_ms, 0 if entry is None else entry[4], now_ms)
     if when:
         present = 0 if entry is None else entry[3]
         if (
@@ -71,7 +74,7 @@ def decide_set(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: 
         ):
             return [c.PRECONDITION, present]
     if entry_bytes(key, data, meta) > bytes_max:
-        return _too_large(bytes_max)
+        return too_large(bytes_max)
     return (WRITE, key, data, kind, meta, expires_at_ms, entry is None)
 
 
@@ -87,39 +90,10 @@ def decide_delete(entry: Entry | None, command: list[Any], now_ms: int, bytes_ma
     return (REMOVE, key)
 
 
-def decide_incr(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
-    """INCR: a WRITE, MISSING, NOT_AN_INTEGER or TOO_LARGE."""
-    _, key, delta, initial, ttl_ms = command
-    for number in (delta, 0 if initial is None else initial):
-        if type(number) is not int or not c.INT64_MIN <= number <= c.INT64_MAX:
-            raise Malformed("the step or the first number is not a 64-bit integer")
-    expires_at_ms = _expires_at_ms(ttl_ms, 0, now_ms)
-    kind: int = KIND_JSON
-    meta: str | int | None = None
-    if entry is None:
-        if initial is None:
-            return [c.MISSING]
-        number = initial + delta
-    else:
-        if _INT64_DIGITS.fullmatch(entry[0]) is None:
-            return [c.NOT_AN_INTEGER, "the value is not a decimal 64-bit integer"]
-        present = int(entry[0])
-        if not c.INT64_MIN <= present <= c.INT64_MAX:
-            return [c.NOT_AN_INTEGER, "the value is not a decimal 64-bit integer"]
-        number = present + delta
-        kind, meta, expires_at_ms = entry[1], entry[2], entry[4]
-    if not c.INT64_MIN <= number <= c.INT64_MAX:
-        return [c.NOT_AN_INTEGER, "the sum leaves the range of a 64-bit integer"]
-    data = b"%d" % number
-    if entry_bytes(key, data, meta) > bytes_max:
-        return _too_large(bytes_max)
-    return (WRITE, key, data, kind, meta, expires_at_ms, number)
-
-
 def decide_touch(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
     """TOUCH: a RETIME or MISSING."""
     _, key, ttl_ms = command
-    expires_at_ms = _expires_at_ms(ttl_ms, 0 if entry is None else entry[4], now_ms)
+    expires_at_ms = expires_at_ms_of(ttl_ms, 0 if entry is None else entry[4], now_ms)
     if entry is None:
         return [c.MISSING]
     return (RETIME, key, expires_at_ms, entry[3])
@@ -133,6 +107,67 @@ def decide_get(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: 
     return (USE, key, entry)
 
 
+def decide_append(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
+    """APPEND: an EXTEND, a WRITE of a new key, MISSING or TOO_LARGE."""
+    _, key, added, front, create = command
+    if type(added) is not bytes:
+        raise Malformed("the value is not bytes")
+    if type(front) is not bool or type(create) is not bool:
+        raise Malformed("front or create is not a bool")
+    if entry is None:
+        if not create:
+            return [c.MISSING]
+        data, kind, meta, expires_at_ms = added, KIND_TEXT if _is_text(added) else KIND_BYTES, None, 0
+    else:
+        old, old_kind, meta, _, expires_at_ms = entry
+        if len(old) + len(added) > APPENDED_BYTES_MAX:
+            return _too_long()
+        data = added + old if front else old + added
+        # Text stays text when text is added; the whole is looked at once only, when JSON ceases to be JSON.
+        text = _is_text(added) if old_kind == KIND_TEXT else old_kind == KIND_JSON and _is_text(data)
+        kind = KIND_TEXT if text else KIND_BYTES
+    if len(data) > APPENDED_BYTES_MAX:
+        return _too_long()
+    if entry_bytes(key, data, meta) > bytes_max:
+        return too_large(bytes_max)
+    plan = (WRITE, key, data, kind, meta, expires_at_ms, len(data))
+    return plan if entry is None else (EXTEND, *plan[1:], added, front)
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _too_long() -> c.Result:
+    return [c.TOO_LARGE, f"a value cannot grow beyond {APPENDED_BYTES_MAX} bytes"]
+
+
+def decide_expire(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
+    """EXPIRE: a RETIME, MISSING or PRECONDITION."""
+    _, key, ttl_ms, when = command
+    if type(when) is not int or when not in _EXPIRE_CONDITIONS:
+        raise Malformed("the condition is unknown")
+    if ttl_ms == c.TTL_KEEP:
+        raise Malformed("the TTL is not a number of milliseconds")
+    expires_at_ms = expires_at_ms_of(ttl_ms, 0, now_ms)
+    if entry is None:
+        return [c.MISSING]
+    if when:
+        present, wanted = entry[4] or math.inf, expires_at_ms or math.inf
+        if (
+            (when & c.IF_UNSET and entry[4])
+            or (when & c.IF_SET and not entry[4])
+            or (when & c.IF_LATER and wanted <= present)
+            or (when & c.IF_EARLIER and wanted >= present)
+        ):
+            return [c.PRECONDITION, entry[3]]
+    return (RETIME, key, expires_at_ms, entry[3])
+
+
 Decide: TypeAlias = Callable[[Entry | None, list[Any], int, float], Decision]
 
 DECIDE: Final[dict[int, Decide]] = {
@@ -141,6 +176,9 @@ DECIDE: Final[dict[int, Decide]] = {
     c.INCR: decide_incr,
     c.TOUCH: decide_touch,
     c.GET: decide_get,
+    c.APPEND: decide_append,
+    c.COUNT: decide_count,
+    c.EXPIRE: decide_expire,
 }
 
 
@@ -150,7 +188,7 @@ UNDECIDED: Final = -1
 
 def after(plan: Plan, entry: Entry | None) -> Entry | None:
     """What ``plan`` leaves behind of ``entry``; what it writes has no version yet."""
-    if plan[0] == WRITE:
+    if plan[0] in (WRITE, EXTEND):
         return (plan[2], plan[3], plan[4], UNDECIDED, plan[5])
     if plan[0] == RETIME and entry is not None:
         return (*entry[:4], plan[2])

@@ -17,3 +17,4 @@ EXPIRED: Final = 4
 EVICTED: Final = 5
 CONFIGURED: Final = 6  # policy, max_items, max_bytes, replicas
 MEMBERS_CHANGED: Final = 7  # cluster id, rows of the table
+APPENDED: Final = 8  # a write by APPEND to what is there: the added data, in front or not, kind

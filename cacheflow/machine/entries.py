@@ -18,6 +18,8 @@ VERSION: Final = 3
 EXPIRES_AT_MS: Final = 4
 
 # The kinds of values.py, which this layer must not import; a test holds them together.
+KIND_TEXT: Final = 0
+KIND_BYTES: Final = 1
 KIND_JSON: Final = 2
 KIND_MAX: Final = 2
 
@@ -25,6 +27,8 @@ KEY_BYTES_MAX: Final = 1024
 META_CHARS_MAX: Final = 1024
 # About what the tuple, its numbers and two dictionary slots cost. Part of the replicated rules: it must never change.
 ENTRY_BYTES: Final = 64
+# How long a value may become by additions: config.py's largest max_value_bytes. It must never change either.
+APPENDED_BYTES_MAX: Final = 64 * 1024 * 1024
 
 
 def key_bytes(key: str) -> int:

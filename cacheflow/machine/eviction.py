@@ -37,11 +37,20 @@ class LruItems(cachetools.LRUCache[str, Entry]):
     @classmethod
     def filled(cls, raw: dict[str, Entry], keys: Sequence[str], uses: Iterable[int]) -> LruItems:
         """A container of ``raw``, which it takes over, with ``keys`` in eviction order; the uses mean nothing here."""
+        return cls.with_order(raw, OrderedDict.fromkeys(keys))
+
+    @classmethod
+    def with_order(cls, raw: dict[str, Entry], order: OrderedDict[str, None]) -> LruItems:
+        """A container of ``raw`` in the eviction ``order``; both are taken over, which takes no time."""
         items = cls()
         items.raw = items._Cache__data = raw
         items._Cache__currsize = len(raw)
-        items._LRUCache__order = OrderedDict.fromkeys(keys)
+        items._LRUCache__order = order
         return items
+
+    def give_order(self) -> OrderedDict[str, None]:
+        """The eviction order for another container. This one must not be used any more."""
+        return self._LRUCache__order
 
     def in_order(self) -> list[str]:
         """The keys in eviction order."""
@@ -76,6 +85,17 @@ class LruItems(cachetools.LRUCache[str, Entry]):
         self._Cache__currsize = len(self.raw)
         return entries
 
+    def retire_first(self, count: int) -> dict[str, Entry]:
+        """Remove the next ``count`` items to evict and return them in that order."""
+        first = self._LRUCache__order.popitem
+        pop = self.raw.pop
+        entries = {}
+        for _ in range(count):
+            key = first(False)[0]
+            entries[key] = pop(key)
+        self._Cache__currsize = len(self.raw)
+        return entries
+
 
 class LfuItems(cachetools.LFUCache[str, Entry]):
     """Least often used first, ties by who came to that count first. Not safe for concurrent use, except for ``raw``."""
@@ -101,11 +121,57 @@ class LfuItems(cachetools.LFUCache[str, Entry]):
         for count, group in groupby(uses):
             end = start + len(list(group))
             link = cachetools.LFUCache._Link(count)  # type: ignore[attr-defined]
-            link.keys = OrderedDict.fromkeys(keys[start:end])
+            same = keys[start:end]
+            link.keys = OrderedDict.fromkeys(same)
             link.insert(root)
-            items._LFUCache__links.update(dict.fromkeys(link.keys, link))
+            items._LFUCache__links.update(dict.fromkeys(same, link))
             start = end
         return items
+
+    @classmethod
+    def with_order(cls, raw: dict[str, Entry], order: OrderedDict[str, None]) -> LfuItems:
+        """A container of ``raw`` in the eviction ``order`` with one use each; both are taken over."""
+        items = cls()
+        items.raw = items._Cache__data = raw
+        items._Cache__currsize = len(raw)
+        if raw:
+            link = cachetools.LFUCache._Link(1)  # type: ignore[attr-defined]
+            link.keys = order
+            link.insert(items._LFUCache__root)
+            # Of ``raw``, because a plain dictionary is gone through several times faster than an ordered one.
+            items._LFUCache__links = dict.fromkeys(raw, link)
+        return items
+
+    def give_order(self) -> OrderedDict[str, None]:
+        """The eviction order for another container. This one must not be used any more."""
+        groups: list[OrderedDict[str, None]] = []
+        root = self._LFUCache__root
+        link = root.next
+        while link is not root:
+            groups.append(link.keys)
+            # Without their ring the links need no garbage collector.
+            link.prev.next = link.prev = None
+            link = link.next
+        root.next = root.prev = root
+        if not groups:
+            return OrderedDict()
+        # The others are added to the largest, mostly that of the keys used once, at its two ends.
+        largest = max(range(len(groups)), key=lambda number: len(groups[number]))
+        order = groups[largest]
+        for group in reversed(groups[:largest]):
+            for key in reversed(group):
+                order[key] = None
+                order.move_to_end(key, last=False)
+        for group in groups[largest + 1 :]:
+            order.update(group)
+        return order
+
+    def __setitem__(self, key: str, value: Entry) -> None:
+        if key in self.raw:
+            self.raw[key] = value
+            self.touch(key, 1)
+        else:
+            super().__setitem__(key, value)
 
     def in_order(self) -> list[str]:
         """The keys in eviction order."""
@@ -140,11 +206,13 @@ class LfuItems(cachetools.LFUCache[str, Entry]):
             fresh = cachetools.LFUCache._Link(count)  # type: ignore[attr-defined]
             fresh.insert(higher)
             higher = fresh
-        higher.keys[key] = None
-        del link.keys[key]
+        # The text that is in there, not the equal one of the command: a key is in memory once.
+        link.keys.move_to_end(key)
+        held, _ = link.keys.popitem()
+        higher.keys[held] = None
         if not link.keys:
             link.unlink()
-        links[key] = higher
+        links[held] = higher
 
     def pop_victim(self, protected: str) -> tuple[str, Entry] | None:
         """Remove and return the next item to evict that is not ``protected``; None when there is no other."""
@@ -166,6 +234,23 @@ class LfuItems(cachetools.LFUCache[str, Entry]):
             if not link.keys:
                 link.unlink()
             entries.append(pop(key))
+        self._Cache__currsize = len(self.raw)
+        return entries
+
+    def retire_first(self, count: int) -> dict[str, Entry]:
+        """Remove the next ``count`` items to evict and return them in that order."""
+        forget = self._LFUCache__links.__delitem__
+        pop = self.raw.pop
+        entries: dict[str, Entry] = {}
+        while len(entries) < count:
+            link = self._LFUCache__root.next
+            first = link.keys.popitem
+            for _ in range(min(count - len(entries), len(link.keys))):
+                key = first(False)[0]
+                forget(key)
+                entries[key] = pop(key)
+            if not link.keys:
+                link.unlink()
         self._Cache__currsize = len(self.raw)
         return entries
 

@@ -29,6 +29,13 @@ def fingerprint(command: Any) -> bytes:
     return blake2b(msgpack.packb(command), digest_size=16).digest()
 
 
+def _data_bytes(result: Result) -> int:
+    """The values in the result of a batch."""
+    if len(result) != 2 or type(result[1]) is not list:
+        return 0
+    return sum([len(one[1]) for one in result[1] if len(one) > 1 and type(one[1]) is bytes])
+
+
 class IdempotencyTable:
     """Results by client key, the oldest first. Not safe for concurrent use."""
 
@@ -50,7 +57,10 @@ class IdempotencyTable:
         return None if kept is None else (kept[1], msgpack.unpackb(kept[2]))
 
     def keep(self, client_key: str, command_print: bytes, result: Result, now_ms: int) -> None:
-        """Remember ``result`` under a ``client_key`` that is not in the table."""
+        """Remember ``result`` under a ``client_key`` that is not in the table, unless it is larger than the table."""
+        # Many reads of one large value: a small result in memory, gigabytes when packed.
+        if _data_bytes(result) > KEPT_BYTES_MAX:
+            return
         self.adopt(client_key, (now_ms + KEEP_MS, command_print, msgpack.packb(result)))
         while len(self._kept) > KEPT_MAX or self._bytes > KEPT_BYTES_MAX:
             self._drop_oldest()

@@ -2,13 +2,23 @@
 
 Pages come in the order of the keys and the cursor is the last key of the page before: whatever comes and goes
 meanwhile, a key that is there all the time is listed exactly once.
+
+The event loop waits while another thread is inside one call of C, so no such call may sort a million keys: few are
+picked by a heap, many are sorted in pieces.
 """
 
 from __future__ import annotations
 
-from heapq import nsmallest
+from collections.abc import Iterator
+from heapq import merge, nsmallest
+from itertools import islice
+from typing import Final
 
 from cacheflow.machine.entries import Entry
+
+# A heap of more keys is slower than sorting all.
+_PICKED_MAX: Final = 2000
+_PIECE_KEYS: Final = 16_384
 
 
 def page(
@@ -20,10 +30,27 @@ def page(
     if prefix or after:
         keys = [key for key in keys if key > after and key.startswith(prefix)]
     find = raw.get
-    keys = [key for key in keys if (entry := find(key)) is not None and not 0 < entry[4] <= now_ms]
-    if limit is None or len(keys) <= limit:
-        return sorted(keys), None
-    if limit < 1:
-        return [], after
-    keys = nsmallest(limit, keys)
-    return keys, keys[-1]
+
+    def live(some: Iterator[str]) -> Iterator[str]:
+        return (key for key in some if (entry := find(key)) is not None and not 0 < entry[4] <= now_ms)
+
+    if limit is None:
+        return list(live(_in_order(keys))), None
+    limit = max(0, limit)
+    # One more than asked for tells whether a page follows. Those that are dead cost another try at most.
+    if limit < _PICKED_MAX:
+        picked = nsmallest(limit + _PICKED_MAX, keys)
+        found = list(islice(live(iter(picked)), limit + 1))
+    else:
+        picked = []
+        found = []
+    if len(found) <= limit and len(picked) < len(keys):
+        found = list(islice(live(_in_order(keys)), limit + 1))
+    if len(found) <= limit:
+        return found, None
+    del found[limit:]
+    return found, found[-1] if found else after
+
+
+def _in_order(keys: list[str]) -> Iterator[str]:
+    return merge(*(sorted(keys[start : start + _PIECE_KEYS]) for start in range(0, len(keys), _PIECE_KEYS)))

@@ -20,14 +20,16 @@ import msgpack
 
 from cacheflow.machine import commands as c
 from cacheflow.machine import image
+from cacheflow.machine.batches import Batches
 from cacheflow.machine.commands import CodecError, Result, decode_block, decode_entry
 from cacheflow.machine.contents import Contents
-from cacheflow.machine.decisions import DECIDE, REMOVE, UNDECIDED, USE, WRITE, Decision, Malformed, Plan, after
+from cacheflow.machine.decisions import DECIDE
 from cacheflow.machine.effects import CONFIGURED, MEMBERS_CHANGED, Effect
 from cacheflow.machine.entries import KEY_BYTES_MAX, Entry, key_bytes
 from cacheflow.machine.idempotency import CLIENT_KEY_CHARS_MAX, IdempotencyTable, fingerprint
 from cacheflow.machine.image import DIGEST_BYTES
 from cacheflow.machine.listing import page
+from cacheflow.machine.plans import EXTEND, REMOVE, USE, WRITE, Decision, Malformed, Plan
 from cacheflow.machine.sessions import Sessions
 from cacheflow.machine.settings import Member, Settings, changed, is_name, member_table
 
@@ -38,14 +40,15 @@ STAMP_MS_MAX: Final = 10**15
 # A key costs some microseconds to remove, so an entry stays below some milliseconds.
 EXPIRED_PER_ENTRY_MAX: Final = 1000
 REMOVED_PER_ENTRY_MAX: Final = 1000
-BATCH_COMMANDS_MAX: Final = 10_000
 RECENCY_KEYS_MAX: Final = 10_000
 # Of one key in one RECENCY: no single node's burst of reads may make a key eternal under LFU.
 USES_MAX: Final = 1000
 DIGESTS_KEPT: Final = 10_000
 
-_FAILURES: Final = (c.PRECONDITION, c.NOT_AN_INTEGER, c.TOO_LARGE, c.MALFORMED)
-_IDEMPOTENT_OPS: Final = (c.SET, c.DELETE, c.INCR, c.TOUCH, c.BATCH, c.DELETE_PREFIX)
+_IDEMPOTENT_OPS: Final = (
+    *(c.SET, c.DELETE, c.INCR, c.TOUCH, c.APPEND, c.COUNT, c.EXPIRE),
+    *(c.BATCH, c.GUARDED, c.DELETE_PREFIX),
+)
 
 
 class CacheMachine:
@@ -71,8 +74,10 @@ class CacheMachine:
         self._first_digest = 1
         self._digests = bytearray(DIGESTS_KEPT * DIGEST_BYTES)
         self._note_digest(1)
+        batches = Batches(self.contents, self._decide, self._carry_out)
         self._other_ops: dict[int, Callable[[list[Any]], Result]] = {
-            c.BATCH: self._batch,
+            c.BATCH: batches.batch,
+            c.GUARDED: batches.guarded,
             c.RECENCY: self._recency,
             c.NOOP: self._noop,
             c.IDEMPOTENT: self._idempotent,
@@ -257,6 +262,10 @@ class CacheMachine:
         if what == WRITE:
             _, key, data, kind, meta, expires_at_ms, told = plan
             return [c.OK, self.contents.write(key, data, kind, meta, expires_at_ms), told, expires_at_ms]
+        if what == EXTEND:
+            _, key, data, kind, meta, expires_at_ms, told, added, front = plan
+            version = self.contents.extend(key, data, kind, meta, expires_at_ms, added, front)
+            return [c.OK, version, told, expires_at_ms]
         if what == USE:
             self.contents.use(plan[1], 1)
             return [c.OK, *plan[2]]
@@ -267,71 +276,12 @@ class CacheMachine:
 
     # Commands that hold commands
 
-    def _batch(self, command: list[Any]) -> Result:
-        _, atomic, commands = command
-        if type(atomic) is not bool or type(commands) is not list or len(commands) > BATCH_COMMANDS_MAX:
-            raise Malformed(f"a batch is a flag and a list of at most {BATCH_COMMANDS_MAX} commands")
-        if atomic:
-            return self._atomic_batch(commands)
-        results = []
-        for one in commands:
-            decision = self._decide_in_batch(one, {})
-            results.append(decision if isinstance(decision, list) else self._carry_out(decision))
-        return [c.OK, results]
-
-    def _atomic_batch(self, commands: list[Any]) -> Result:
-        """Decide everything on an overlay of what earlier commands of the batch would leave behind, then do it."""
-        overlay: dict[str, Entry | None] = {}
-        decisions: list[Decision] = []
-        for position, one in enumerate(commands):
-            decision = self._decide_in_batch(one, overlay)
-            if isinstance(decision, list):
-                status = decision[0]
-                if status in _FAILURES or (status == c.MISSING and one[0] in (c.INCR, c.TOUCH)):
-                    if status == c.PRECONDITION and decision[1] == UNDECIDED:
-                        decision[1] = 0
-                    return [c.ABORTED, position, decision]
-            else:
-                key = one[1]
-                overlay[key] = after(decision, overlay[key] if key in overlay else self.contents.find(key))
-            decisions.append(decision)
-        # A command may evict what an earlier one wrote, so versions are told as they were given, not as they are found.
-        versions: dict[str, int] = {}
-        results = []
-        for decision in decisions:
-            if isinstance(decision, list):
-                results.append(decision)
-                continue
-            result = self._carry_out(decision)
-            key = decision[1]
-            if decision[0] == WRITE:
-                versions[key] = result[1]
-            else:
-                where = 4 if decision[0] == USE else 1
-                if result[where] == UNDECIDED:
-                    result[where] = versions[key]
-            results.append(result)
-        return [c.OK, results]
-
-    def _decide_in_batch(self, command: Any, overlay: dict[str, Entry | None]) -> Decision:
-        try:
-            if type(command) is not list or type(command[0]) is not int or command[0] not in DECIDE:
-                raise Malformed("a batch holds SET, DELETE, INCR, TOUCH and GET only")
-            if command[1] in overlay:
-                contents = self.contents
-                return DECIDE[command[0]](overlay[command[1]], command, contents.now_ms, contents.bytes_max)
-            return self._decide(command)
-        except Malformed as error:
-            return [c.MALFORMED, str(error)]
-        except Exception:
-            return [c.MALFORMED, "not a well-formed command"]
-
     def _idempotent(self, command: list[Any]) -> Result:
         _, client_key, inner = command
         if type(client_key) is not str or not 0 < len(client_key) <= CLIENT_KEY_CHARS_MAX:
             raise Malformed(f"an idempotency key is a text of 1 to {CLIENT_KEY_CHARS_MAX} characters")
         if type(inner) is not list or type(inner[0]) is not int or inner[0] not in _IDEMPOTENT_OPS:
-            raise Malformed("only SET, DELETE, INCR, TOUCH, BATCH and DELETE_PREFIX can be idempotent")
+            raise Malformed("only writes, batches and DELETE_PREFIX can be idempotent")
         command_print = fingerprint(inner)
         kept = self.idempotency.find(client_key)
         if kept is not None:

@@ -51,7 +51,11 @@ def _command(random: Random) -> Any:
         return c.recency([(f"k{random.randrange(60)}", random.randrange(1, 5)) for _ in range(20)])
     if chance < 0.16:
         return c.batch([_single(random) for _ in range(random.randrange(6))], atomic=random.random() < 0.7)
-    if chance < 0.18:
+    if chance < 0.2:
+        conditions = [(f"k{random.randrange(60)}", 0) for _ in range(random.randrange(2))]
+        guarded = c.guarded(conditions, [_single(random) for _ in range(random.randrange(6))])
+        return guarded if random.random() < 0.8 else c.idempotent(f"g{random.randrange(8)}", guarded)
+    if chance < 0.22:
         return random.choice([["nonsense"], None, [c.SET, "k"], (c.NOOP,)])
     return _single(random)
 
@@ -59,8 +63,15 @@ def _command(random: Random) -> Any:
 def _single(random: Random) -> c.Command:
     key = f"k{random.randrange(60)}"
     chance = random.random()
-    if chance < 0.5:
+    if chance < 0.4:
         return _set(random, key)
+    if chance < 0.44:
+        data = random.choice([b"5", "ü".encode(), b"\xff", b"x" * 90])
+        return c.append(key, data, front=random.random() < 0.5, create=random.random() < 0.5)
+    if chance < 0.47:
+        return c.count(random.choice(["n", key]), random.choice([1, 2**64 - 1, -4, 1 - 2**64]), 8, 200)
+    if chance < 0.5:
+        return c.expire(key, random.choice([0, 1, 90, 800]), random.choice([0, 1, 2, 4, 8, 6, 10]))
     if chance < 0.6:
         return c.incr("n" if random.random() < 0.7 else key, random.randrange(-9, 9), random.choice([None, 5]), 300)
     if chance < 0.7:

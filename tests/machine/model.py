@@ -77,6 +77,49 @@ class Model:
         expires_at_ms = thing.expires_at_ms if thing else 0
         return self._write(key, str(number).encode(), expires_at_ms), number, expires_at_ms
 
+    def append(self, key: str, data: bytes, front: bool, create: bool) -> object:
+        thing = self.things.get(key)
+        if thing is None and not create:
+            return "missing"
+        old = thing.data if thing else b""
+        whole = data + old if front else old + data
+        if SIZE + len(key.encode()) + len(whole) > self.bytes_max:
+            return "too large"
+        expires_at_ms = thing.expires_at_ms if thing else 0
+        return self._write(key, whole, expires_at_ms), len(whole), expires_at_ms
+
+    def count(self, key: str, delta: int, initial: int | None, ttl_ms: int) -> object:
+        thing = self.things.get(key)
+        if thing is None and initial is None:
+            return "missing"
+        if thing and not (thing.data.isdigit() and len(thing.data) <= 20 and int(thing.data) < 2**64):
+            return "not an integer"
+        number = max(0, int(thing.data) + delta) % 2**64 if thing else initial or 0
+        expires_at_ms = thing.expires_at_ms if thing else self.now_ms + ttl_ms if ttl_ms > 0 else 0
+        return self._write(key, str(number).encode(), expires_at_ms), number, expires_at_ms
+
+    def expire(self, key: str, ttl_ms: int, when: str) -> object:
+        thing = self.things.get(key)
+        if thing is None:
+            return "missing"
+        # Sorted by their end, an expiry that never comes is the last.
+        present = thing.expires_at_ms or 10**18
+        wanted = self.now_ms + ttl_ms if ttl_ms else 10**18
+        passed = {
+            "always": True,
+            "unset": thing.expires_at_ms == 0,
+            "set": thing.expires_at_ms != 0,
+            "later": wanted > present,
+            "earlier": wanted < present,
+        }
+        if not all(passed[one] for one in when.split()):
+            return "precondition", thing.version
+        return self.touch(key, ttl_ms)
+
+    def holds(self, key: str, version: int) -> bool:
+        thing = self.things.get(key)
+        return version == (thing.version if thing else 0)
+
     def touch(self, key: str, ttl_ms: int) -> object:
         thing = self.things.get(key)
         if thing is None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from machine.driver import Driver
 
 from cacheflow.machine import commands as c
+from cacheflow.machine.effects import APPENDED, EVICTED, WRITTEN
 
 
 def test_a_plain_batch_goes_on_after_a_failure(driver: Driver) -> None:
@@ -26,6 +28,11 @@ def test_each_command_of_an_atomic_batch_sees_the_ones_before_it(driver: Driver)
         c.delete("n"),
         c.set_("n", b"2", 1, when=c.IF_ABSENT),
         c.touch("n", c.TTL_KEEP),
+        c.append("n", b"0"),
+        c.count("n", -3),
+        c.append("n", b"x", front=True),
+        c.expire("n", 30, c.IF_UNSET),
+        c.get("n"),
     ]
     driver.at_ms = 100
     for atomic in (True, False):
@@ -42,6 +49,11 @@ def test_each_command_of_an_atomic_batch_sees_the_ones_before_it(driver: Driver)
                 [c.MISSING],
                 [c.OK, revision + 4, True, 0],
                 [c.OK, revision + 4, 0],
+                [c.OK, revision + 5, 2, 0],
+                [c.OK, revision + 6, 17, 0],
+                [c.OK, revision + 7, 3, 0],
+                [c.OK, revision + 7, 130],
+                [c.OK, b"x17", 1, None, revision + 7, 130],
             ],
         ]
         driver.one(c.delete("n"))
@@ -54,9 +66,17 @@ FAILING = [
     (c.incr("there", 1), [c.NOT_AN_INTEGER, "the value is not a decimal 64-bit integer"]),
     (c.incr("absent", 1), [c.MISSING]),
     (c.touch("absent", 1), [c.MISSING]),
+    (c.append("absent", b""), [c.MISSING]),
+    (c.append("there", bytes(1000)), [c.TOO_LARGE, "the item is larger than the whole cache may be (1024 bytes)"]),
+    (c.count("absent", 1), [c.MISSING]),
+    (c.count("there", 1), [c.NOT_AN_INTEGER, "the value is not a decimal unsigned 64-bit integer"]),
+    (c.expire("absent", 1), [c.MISSING]),
+    (c.expire("there", 1, c.IF_SET), [c.PRECONDITION, 1]),
+    (c.expire("a", 1, c.IF_SET), [c.PRECONDITION, 0]),
     (c.set_("large", bytes(2000), 1), [c.TOO_LARGE, "the item is larger than the whole cache may be (1024 bytes)"]),
     (c.set_("k", b"", 9), [c.MALFORMED, "the value's kind is unknown"]),
-    (c.batch([]), [c.MALFORMED, "a batch holds SET, DELETE, INCR, TOUCH and GET only"]),
+    (c.batch([]), [c.MALFORMED, "a batch holds commands on one key only"]),
+    (c.guarded([], []), [c.MALFORMED, "a batch holds commands on one key only"]),
 ]
 
 
@@ -72,6 +92,24 @@ def test_an_atomic_batch_with_a_failure_has_no_effect_at_all(driver: Driver, fai
     assert driver.machine.effects == []
     twin.run()
     assert driver.machine.contents_digest() == twin.machine.contents_digest()
+
+
+def test_an_addition_to_what_its_own_atomic_batch_has_evicted_is_a_write_like_any_other(driver: Driver) -> None:
+    driver.one(c.configure({"max_items": 1}))
+    driver.put("old", data=b"1")
+    commands = [c.append("old", b"2"), c.set_("a", b"", 1), c.append("old", b"3")]
+    assert driver.one(c.batch(commands, atomic=True))[1][2] == [c.OK, 6, 3, 0]
+    assert driver.told() == [(APPENDED, "old"), (EVICTED, "old"), (WRITTEN, "a"), (EVICTED, "a"), (WRITTEN, "old")]
+    assert driver.machine.contents.raw["old"][0] == b"123"
+
+
+@pytest.mark.parametrize("wrap", [c.batch, lambda many: c.batch(many, atomic=True), lambda many: c.guarded([], many)])
+def test_what_a_batch_copies_by_additions_is_bounded(driver: Driver, wrap: Callable[[Any], c.Command]) -> None:
+    driver.one(c.set_("k", bytes(2**25), 1))
+    result = driver.one(wrap([c.append("k", b"")] * 9))
+    last = result[2] if result[0] == c.ABORTED else result[1][8]
+    assert last[0] == c.TOO_LARGE
+    assert driver.one(wrap([c.append("k", b"")] * 8))[0] == c.OK
 
 
 def test_a_condition_cannot_name_a_version_that_its_own_atomic_batch_will_give(driver: Driver) -> None:

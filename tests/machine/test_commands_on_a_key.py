@@ -1,4 +1,4 @@
-"""SET, DELETE, INCR, TOUCH and GET: results, conditions, versions, and what is refused."""
+"""SET, DELETE, INCR, TOUCH and GET: results, conditions, versions; and what of any command on a key is refused."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from cacheflow.machine.decisions import DECIDE
 
 
 def test_the_kinds_of_the_machine_are_those_of_values() -> None:
+    assert (values.TEXT, values.BYTES) == (entries.KIND_TEXT, entries.KIND_BYTES)
     assert values.JSON == entries.KIND_JSON == entries.KIND_MAX
     assert entries.KEY_BYTES_MAX == values.KEY_BYTES_MAX
 
@@ -135,8 +136,8 @@ def test_a_key_has_at_most_1024_bytes(driver: Driver) -> None:
     assert driver.one(c.set_("k" * 1024, b"", 1))[0] == c.OK
     assert driver.one(c.set_("ü" * 512, b"", 1))[0] == c.OK
     for key in ("", "k" * 1025, "ü" * 513):
-        for command in (c.set_(key, b"", 1), c.delete(key), c.incr(key, 1, 1), c.touch(key, 1), c.get(key)):
-            assert driver.one(command)[0] == c.MALFORMED
+        for good in GOOD.values():
+            assert driver.one([good[0], key, *good[2:]])[0] == c.MALFORMED
 
 
 GOOD: dict[int, list[Any]] = {
@@ -145,7 +146,11 @@ GOOD: dict[int, list[Any]] = {
     c.INCR: [c.INCR, "k", 1, 1, 0],
     c.TOUCH: [c.TOUCH, "k", 0],
     c.GET: [c.GET, "k"],
+    c.APPEND: [c.APPEND, "k", b"1", False, True],
+    c.COUNT: [c.COUNT, "k", 1, False, 1, 0],
+    c.EXPIRE: [c.EXPIRE, "k", 1, c.ALWAYS],
 }
+ANY_NUMBER = ((c.INCR, 2), (c.INCR, 3), (c.SET, 7), (c.DELETE, 2), (c.COUNT, 2), (c.COUNT, 4))
 NEVER_RIGHT: list[Any] = [-2, 10**15, True, 1.5, [], {}, "x" * 1025]
 
 
@@ -158,8 +163,10 @@ def test_a_wrong_field_makes_a_command_malformed(driver: Driver, op: int, wrong:
         command = [*GOOD[op][:position], wrong, *GOOD[op][position + 1 :]]
         if position == 4 and op == c.SET and type(wrong) is int:
             continue  # wire flags
-        if (op, position) in ((c.INCR, 2), (c.INCR, 3), (c.SET, 7), (c.DELETE, 2)) and wrong == 10**15:
+        if (op, position) in ANY_NUMBER and wrong == 10**15:
             continue  # a number like any other
+        if (op, position) in ((c.APPEND, 3), (c.APPEND, 4), (c.COUNT, 3)) and wrong is True:
+            continue
         if (op, position) in ((c.INCR, 2), (c.INCR, 3)) and wrong == -2:
             continue
         driver.machine.applied_index -= 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from itertools import repeat
 from random import Random
 
@@ -12,7 +14,7 @@ from machine.driver import Driver, assert_invariants, sets
 from cacheflow.machine import commands as c
 from cacheflow.machine.effects import EVICTED
 from cacheflow.machine.entries import Entry
-from cacheflow.machine.eviction import POLICIES, Items, LfuItems
+from cacheflow.machine.eviction import POLICIES, Items, LfuItems, LruItems
 
 
 def entry(number: int) -> Entry:
@@ -95,6 +97,61 @@ def test_retiring_takes_out_what_is_named_and_nothing_else(policy: str) -> None:
     assert items.retire(["k3", "k1"]) == [entry(3), entry(1)]
     assert items.in_order() == [f"k{number}" for number in (0, 2, 4, 5, 6, 7, 8, 9)]
     assert items.currsize == 8
+
+
+def test_the_first_of_an_order_are_retired_in_that_order(policy: str) -> None:
+    items = filled(policy, 10)
+    for number in (3, 1, 1, 0):
+        items.touch(f"k{number}", 1)
+    order = items.in_order()
+    assert list(items.retire_first(8).items()) == [(key, entry(int(key[1:]))) for key in order[:8]]
+    assert items.in_order() == order[8:]
+    assert (items.currsize, items.retire_first(0)) == (2, {})
+    assert len(items.retire_first(2)) == 2
+    items["k"] = entry(1)
+    assert items.in_order() == ["k"]
+
+
+@pytest.mark.parametrize(
+    "counts", [[], [1], [1, 1, 1], [1, 1, 1, 2, 5, 5], [1, 2, 2, 2, 3], [2, 7, 7, 7, 7], [3, 4, 5]]
+)
+@pytest.mark.parametrize("target", ["lru", "lfu"])
+def test_an_order_is_handed_over_from_any_container_to_any(counts: list[int], target: str) -> None:
+    keys = [f"k{number}" for number in range(len(counts))]
+    raw = {key: entry(number) for number, key in sorted(enumerate(keys), reverse=True)}
+    for source in (LfuItems.filled(dict(raw), keys, counts), LruItems.filled(dict(raw), keys, counts)):
+        given = source.raw
+        items = POLICIES[target].with_order(given, source.give_order())
+        assert items.raw is given
+        assert list(items.ordered()) == list(zip(keys, repeat(1), strict=False))
+        for key in reversed(keys):
+            items.touch(key, 1)
+        items["new"] = entry(9)
+        assert items.in_order() == (["new", *reversed(keys)] if target == "lfu" else [*reversed(keys), "new"])
+
+
+def test_a_container_that_gave_its_order_away_leaves_nothing_to_the_garbage_collector() -> None:
+    source = LfuItems.filled({key: entry(1) for key in "abcd"}, [*"abcd"], [1, 2, 2, 3])
+    links = [weakref.ref(link.keys) for link in source._LFUCache__links.values()]
+    gc.disable()
+    try:
+        order = source.give_order()
+        del source
+        assert [link() for link in links if link() is not order] == [None] * 2
+    finally:
+        gc.enable()
+
+
+def test_a_key_is_in_memory_once_whoever_spells_it_again(cache: Driver) -> None:
+    keys = [f"key{number}" for number in range(50)]
+    cache.put(*keys)
+    for _ in range(3):
+        cache.run(*(c.get(key) for key in keys[::2]), *sets(keys[::3]), c.recency([(key, 2) for key in keys[::5]]))
+    items = cache.machine.contents.items
+    held = {key: key for key in items.raw}
+    assert all(key is held[key] for key in items.in_order())
+    if isinstance(items, LfuItems):
+        assert all(key is held[key] for key in items._LFUCache__links)
 
 
 def test_lru_evicts_what_was_not_used_for_longest(driver: Driver) -> None:

@@ -3,6 +3,8 @@
 @100                          the time of the entries from here on
 set a 1 ttl=50 @100           data, then ttl=, when=absent|present, version=, meta=
 ... -> created v1             what it answers
+append k data at=front create=1 ; count n -1 initial=5 ttl=50 ; expire k 50 when=unset|set|later|earlier
+if a=1 b=0 : set c 1 & get c  ->    guarded: (what each of them answers), or unless 1: the condition at that place
 a ; b -> x ; y                two commands in one entry
 ... -> x | evict b v3         behind the bar: what the entry did to other keys, in order
 items -> b a c                all keys in eviction order
@@ -33,8 +35,15 @@ def transcript(path: Path) -> Iterator[tuple[int, str, str]]:
             yield number, command.strip(), answer.strip()
 
 
+EXPIRE_WHEN = {"unset": c.IF_UNSET, "set": c.IF_SET, "later": c.IF_LATER, "earlier": c.IF_EARLIER}
+
+
 def parsed(text: str) -> Any:
     verb, *words = text.split()
+    if verb == "if":
+        conditions, _, commands = text.partition(":")
+        pairs = [word.split("=") for word in conditions.split()[1:]]
+        return c.guarded([(key, int(version)) for key, version in pairs], [parsed(one) for one in commands.split("&")])
     options = dict(word.split("=") for word in words if "=" in word)
     plain = [word for word in words if "=" not in word]
     ttl_ms = int(options.get("ttl", 0))
@@ -45,6 +54,13 @@ def parsed(text: str) -> Any:
     if verb == "incr":
         initial = int(options["initial"]) if "initial" in options else None
         return c.incr(plain[0], int(plain[1]), initial, ttl_ms)
+    if verb == "count":
+        initial = int(options["initial"]) if "initial" in options else None
+        return c.count(plain[0], int(plain[1]), initial, ttl_ms)
+    if verb == "append":
+        return c.append(plain[0], plain[1].encode(), front="at" in options, create="create" in options)
+    if verb == "expire":
+        return c.expire(plain[0], int(plain[1]), EXPIRE_WHEN.get(options.get("when", ""), c.ALWAYS))
     if verb == "use":
         return c.recency([(key, int(uses)) for key, uses in (word.split("*") for word in words)])
     if verb == "configure":
@@ -67,13 +83,19 @@ def told(command: Any, result: c.Result) -> str:
             return ("created" if rest[1] else "replaced") + f" v{rest[0]}"
         if verb == c.GET:
             return f"{rest[0].decode()} v{rest[3]}" + (f" until {rest[4]}" if rest[4] else "")
-        if verb == c.INCR:
+        if verb == c.GUARDED:
+            return "(" + " & ".join(told(*pair) for pair in zip(command[2], rest[0], strict=True)) + ")"
+        if verb == c.APPEND:
+            return f"{rest[1]} bytes v{rest[0]}" + (f" until {rest[2]}" if rest[2] else "")
+        if verb in (c.INCR, c.COUNT):
             return f"{rest[1]} v{rest[0]}"
-        if verb == c.TOUCH:
+        if verb in (c.TOUCH, c.EXPIRE):
             return f"until {rest[1]}"
         return " ".join(["ok", *(str(one) for one in rest)])
     names = {c.MISSING: "missing", c.PRECONDITION: "precondition", c.NOT_AN_INTEGER: "not an integer"}
     names |= {c.TOO_LARGE: "too large", c.MALFORMED: "malformed"}
+    if verb == c.GUARDED and status == c.PRECONDITION:
+        return f"unless {rest[0]}"
     return names[status] + (f" v{rest[0]}" if status == c.PRECONDITION else "")
 
 

@@ -47,6 +47,38 @@ def test_a_removal_by_prefix_can_be_idempotent(driver: Driver) -> None:
     assert driver.live() == ["k"]
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        c.append("n", b"1", create=True),
+        c.count("n", 1, 0),
+        c.expire("n", 5),
+        c.guarded([("n", 0)], [c.append("n", b"1", create=True), c.expire("n", 0)]),
+    ],
+)
+def test_every_write_can_be_idempotent(driver: Driver, command: c.Command) -> None:
+    once = c.idempotent("key", command)
+    first = driver.one(once)
+    driver.run(c.set_("n", b"5", 1), c.count("n", 3))
+    before = driver.machine.contents.raw["n"]
+    assert driver.one(once) == first
+    assert driver.machine.contents.raw["n"] == before
+
+
+def test_a_condition_that_did_not_hold_is_kept_as_well(driver: Driver) -> None:
+    command = c.idempotent("key", c.guarded([("n", 1)], [c.count("n", 1, 0)]))
+    assert driver.one(command) == [c.PRECONDITION, 0]
+    driver.put("n", data=b"1")
+    assert driver.one(command) == [c.PRECONDITION, 0]
+
+
+def test_an_answer_larger_than_the_table_is_given_and_not_kept(driver: Driver) -> None:
+    driver.run(c.set_("k", bytes(2**20), 1), INCR)
+    reads = c.idempotent("reads", c.batch([c.get("k")] * 10_000))
+    assert len(driver.one(reads)[1]) == 10_000
+    assert [key for key, _ in driver.machine.idempotency] == ["key"]
+
+
 def test_results_are_kept_ten_minutes_of_machine_time(driver: Driver) -> None:
     driver.one(INCR, at=1)
     assert driver.one(INCR, at=600_000)[1] == 1

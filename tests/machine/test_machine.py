@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgpack
 import pytest
-from machine.driver import Driver, assert_invariants
+from machine.driver import Driver, assert_invariants, sets
 
 from cacheflow.machine import commands as c
 from cacheflow.machine.machine import DIGESTS_KEPT, CacheMachine
@@ -116,6 +116,30 @@ def test_pages_of_keys_come_in_order_and_end(driver: Driver) -> None:
     assert driver.machine.keys("", None) == ([*keys, "other", "ü"], None)
     assert driver.machine.keys("k", 0) == ([], "")
     assert driver.machine.keys("zz", 0) == ([], None)
+
+
+@pytest.mark.parametrize("limit", [1, 10, 1999, 2000, 30_000])
+def test_pages_of_many_keys_skip_the_dead_ones_and_tell_whether_one_follows(driver: Driver, limit: int) -> None:
+    keys = [f"k{number * 7919 % 24_000:05}" for number in range(24_000)]
+    driver.run(*sets(keys[:6000], ttl_ms=5), *sets(keys[6000:]))
+    living, cursor = sorted(keys[6000:]), ""
+    listed: list[str] = []
+    for _ in range(3):
+        page, after = driver.machine.keys("k", limit, cursor, now_ms=100)
+        assert page == living[len(listed) : len(listed) + limit]
+        listed += page
+        assert after == (page[-1] if len(listed) < len(living) else None)
+        if after is None:
+            break
+        cursor = after
+    assert driver.machine.keys(now_ms=100)[0] == living
+
+
+def test_a_page_whose_first_thousands_are_dead_is_full_all_the_same(driver: Driver) -> None:
+    driver.run(*sets((f"a{number}" for number in range(9000)), ttl_ms=5), *sets("xyz"))
+    assert driver.machine.keys(limit=2, now_ms=100) == (["x", "y"], "y")
+    assert driver.machine.keys(limit=3, now_ms=100) == (["x", "y", "z"], None)
+    assert driver.machine.keys("a", limit=0, now_ms=100) == ([], None)
 
 
 def test_pages_go_on_where_they_were_when_keys_come_and_go(driver: Driver) -> None:

@@ -17,6 +17,15 @@ KEYS = st.sampled_from(["a", "b", "c", "d", "e", "aa", "ab", "ü"])
 DATA = st.sampled_from([b"", b"1", b"-7", b"x" * 100, b"x" * 700, b"x" * 1500])
 TTLS = st.sampled_from([-1, 0, 0, 1, 5, 30])
 WHENS = {"always": c.ALWAYS, "absent": c.IF_ABSENT, "present": c.IF_PRESENT, "version": c.IF_VERSION}
+STEPS = st.integers(-5, 5) | st.sampled_from([2**64 - 1, 1 - 2**64])
+EXPIRE_WHENS = {
+    "always": c.ALWAYS,
+    "unset": c.IF_UNSET,
+    "set": c.IF_SET,
+    "later": c.IF_LATER,
+    "earlier": c.IF_EARLIER,
+    "set earlier": c.IF_SET | c.IF_EARLIER,
+}
 NAMES = {c.MISSING: "missing", c.NOT_AN_INTEGER: "not an integer", c.TOO_LARGE: "too large"}
 
 SETS = st.tuples(st.just("set"), KEYS, DATA, TTLS, st.sampled_from(list(WHENS)), st.integers(0, 30))
@@ -27,7 +36,12 @@ COMMANDS = (
     | st.tuples(st.just("delete"), KEYS)
     | st.tuples(st.just("touch"), KEYS, TTLS)
     | st.tuples(st.just("incr"), KEYS, st.integers(-5, 5), st.none() | st.integers(0, 3))
+    | st.tuples(st.just("append"), KEYS, DATA, st.booleans(), st.booleans())
+    | st.tuples(st.just("count"), KEYS, STEPS, st.none() | st.integers(0, 3), TTLS.filter(lambda ttl: ttl >= 0))
+    | st.tuples(st.just("expire"), KEYS, TTLS.filter(lambda ttl: ttl >= 0), st.sampled_from(list(EXPIRE_WHENS)))
 )
+# Those that fail, and undo an atomic batch, when the key is absent.
+NEED_THE_KEY = ("incr", "touch", "append", "count", "expire")
 
 
 def to_machine(name: str, *fields: Any) -> c.Command:
@@ -38,6 +52,14 @@ def to_machine(name: str, *fields: Any) -> c.Command:
         return c.get(*fields)
     if name == "delete":
         return c.delete(*fields)
+    if name == "append":
+        key, data, front, create = fields
+        return c.append(key, data, front=front, create=create)
+    if name == "count":
+        return c.count(*fields)
+    if name == "expire":
+        key, ttl_ms, when = fields
+        return c.expire(key, ttl_ms, EXPIRE_WHENS[when])
     return c.touch(*fields) if name == "touch" else c.incr(*fields)
 
 
@@ -100,7 +122,7 @@ class MachineAgainstModel(RuleBasedStateMachine):
             for number, (answer, command) in enumerate(zip(expected, commands, strict=True))
             if answer in ("not an integer", "too large")
             or (isinstance(answer, tuple) and answer[0] == "precondition")
-            or (answer == "missing" and command[0] in ("incr", "touch"))
+            or (answer == "missing" and command[0] in NEED_THE_KEY)
         ]
         result = self.driver.one(c.batch([to_machine(*command) for command in commands], atomic=True))
         if failed:
@@ -108,6 +130,26 @@ class MachineAgainstModel(RuleBasedStateMachine):
             return
         assert [from_machine(command[0], one) for command, one in zip(commands, result[1], strict=True)] == expected
         self.model = trial
+
+    @rule(
+        conditions=st.lists(st.tuples(KEYS, st.booleans(), st.integers(0, 3)), max_size=3),
+        commands=st.lists(COMMANDS, max_size=5),
+    )
+    def send_under_conditions(self, conditions: list[tuple[str, bool, int]], commands: list[tuple[Any, ...]]) -> None:
+        self.model.begin_entry(self.driver.at_ms)
+        things = self.model.things
+        # Mostly as it is now, or nothing would ever take place.
+        wanted = [
+            (key, things[key].version if present and key in things else version) for key, present, version in conditions
+        ]
+        result = self.driver.one(c.guarded(wanted, [to_machine(*command) for command in commands]))
+        failed = [number for number, pair in enumerate(wanted) if not self.model.holds(*pair)]
+        if failed:
+            assert result == [c.PRECONDITION, failed[0]]
+            return
+        expected = [getattr(self.model, name)(*fields) for name, *fields in commands]
+        assert result[0] == c.OK
+        assert [from_machine(command[0], one) for command, one in zip(commands, result[1], strict=True)] == expected
 
     @rule(later=st.integers(0, 3))
     def send_again(self, later: int) -> None:

@@ -21,7 +21,7 @@ ATOMS = (
 ANYTHING = st.recursive(
     ATOMS, lambda inner: st.lists(inner, max_size=8) | st.dictionaries(KEYS, inner, max_size=4), max_leaves=25
 )
-OPS = st.integers(0, 14)
+OPS = st.integers(0, 18)
 
 
 def command_of(fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -35,6 +35,9 @@ NEARLY = (
     | st.tuples(st.just(c.DELETE), KEYS, NUMBERS)
     | st.tuples(st.just(c.TOUCH), KEYS, NUMBERS)
     | st.tuples(st.just(c.GET), KEYS)
+    | st.tuples(st.just(c.APPEND), KEYS, st.binary(max_size=900), st.booleans(), st.booleans())
+    | st.tuples(st.just(c.COUNT), KEYS, NUMBERS, st.booleans(), st.none() | NUMBERS, NUMBERS)
+    | st.tuples(st.just(c.EXPIRE), KEYS, NUMBERS, st.integers(0, 11))
     | st.tuples(st.just(c.DELETE_PREFIX), KEYS)
     | st.tuples(st.just(c.RECENCY), st.lists(st.tuples(KEYS, NUMBERS) | ATOMS, max_size=5))
     | st.tuples(
@@ -52,6 +55,7 @@ COMMANDS = st.recursive(
     command_of(ANYTHING) | ANYTHING | NEARLY,
     lambda inner: (
         st.tuples(st.just(c.BATCH), st.booleans(), st.lists(inner, max_size=5))
+        | st.tuples(st.just(c.GUARDED), st.lists(st.tuples(KEYS, NUMBERS), max_size=2), st.lists(inner, max_size=5))
         | st.tuples(st.just(c.IDEMPOTENT), KEYS, inner)
     ),
     max_leaves=8,

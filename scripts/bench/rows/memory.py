@@ -1,0 +1,54 @@
+"""Memory of a whole node that holds many items: as it was filled, and after a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+from scripts.bench.fill import fill
+from scripts.bench.harness import Cluster, Verdict, cluster
+
+MUST = "a node at rest with 10^6 items of 16 B key + 100 B value (LRU, no TTL), whole process: <= 700 B an item"
+LIMIT_S = 600
+BYTES_PER_ITEM = 700
+# At rest: the resident memory stayed the same that long, and no snapshot is being built.
+STILL_S = 3.0
+STILL_WITHIN_S = 60.0
+
+
+def run(items: int = 1_000_000) -> Verdict:
+    """One node, filled over HTTP in batches. The empty node is measured too: it is part of the whole."""
+    with cluster("--max-items", str(items), nodes=1) as nodes:
+        empty = _at_rest(nodes)
+        asyncio.run(fill(nodes.urls[0], items))
+        found = {"filled": _at_rest(nodes)}
+        node = nodes.children[0]
+        nodes.kill(node)
+        nodes.restart(node)
+        nodes.wait_ready()
+        found["restarted"] = _at_rest(nodes)
+    per_item = {how: round(resident / items) for how, resident in found.items()}
+    shown = ", ".join(f"{how} {size} B an item" for how, size in per_item.items())
+    shown += f"; the empty node {empty / 2**20:.0f} MiB"
+    return Verdict(shown, max(per_item.values()) <= BYTES_PER_ITEM, {**per_item, "empty_bytes": empty, "items": items})
+
+
+def _at_rest(nodes: Cluster) -> int:
+    """Resident bytes of the only node once they rest. Raises RuntimeError when they do not."""
+    pid = nodes.pid(nodes.children[0])
+    deadline = time.monotonic() + STILL_WITHIN_S
+    before, since = 0, time.monotonic()
+    while (now := time.monotonic()) < deadline:
+        resident = _resident_bytes(pid)
+        if abs(resident - before) > resident // 200 or Path(f"/proc/{pid}/task/{pid}/children").read_text().strip():
+            before, since = resident, now
+        elif now - since >= STILL_S:
+            return resident
+        time.sleep(0.2)
+    raise RuntimeError(f"the node's memory did not rest within {STILL_WITHIN_S:g} s")
+
+
+def _resident_bytes(pid: int) -> int:
+    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return int(fields["VmRSS"].split()[0]) * 1024
