@@ -142,7 +142,10 @@ def _cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def cluster(
     nodes: int, base_port: int, data_dir: Path, tour: bool, api_token_file: Path | None, flags: tuple[str, ...]
 ) -> int:
-    """Run a cluster on this machine until Ctrl-C. Other flags of serve are handed to every node."""
+    """Run a cluster on this machine until Ctrl-C. Other flags of serve are handed to every node.
+
+    --memcached-port and --resp-port are node 1's; the others get the ports after it.
+    """
     token, passed = _token_and_flags(api_token_file, flags)
     with terminable():
         try:
@@ -182,7 +185,12 @@ def _bring_up(running: LocalCluster) -> None:
     members = running.wait_ready()
     _say(f"{len(running.children)} nodes ready after {time.perf_counter() - started:.1f} s")
     roles = {node.get("id"): node.get("role", "") for node in members}
-    rows = [{"id": node.node_id, "url": node.url, "role": roles.get(node.node_id, "")} for node in running.children]
+    rows = [
+        {"id": node.node_id, "url": node.url}
+        | {flag.removeprefix("--"): port for flag, port in node.wire_ports.items()}
+        | {"role": roles.get(node.node_id, "")}
+        for node in running.children
+    ]
     _print_table(rows)
 
 

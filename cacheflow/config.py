@@ -30,6 +30,9 @@ class NodeConfig:
     advertise: str | None = None
     # Port of the peer protocol: port + 1000 unless told.
     raft_port: int | None = None
+    # Other protocols, served on ``host`` too; None: not at all, 0: a port that the system chooses.
+    memcached_port: int | None = None
+    resp_port: int | None = None
     # None: a random UUID, kept in the data directory.
     node_id: str | None = None
     # HTTP addresses of members to join through; none of them: this node starts a new cluster, or goes on with its own.
@@ -60,7 +63,12 @@ class NodeConfig:
     def __post_init__(self) -> None:
         self._check("host", bool(self.host), "must be a host name or an address")
         self._check("port", 0 <= self.port <= 65535, "must be 0 to 65535")
-        self._check("raft_port", self.raft_port is None or 0 <= self.raft_port <= 65535, "must be 0 to 65535")
+        for name in ("raft_port", "memcached_port", "resp_port"):
+            port = getattr(self, name)
+            self._check(name, port is None or 0 <= port <= 65535, "must be 0 to 65535")
+        told = [port for port in (self.memcached_port, self.resp_port, self.port, self.raft_listen_port) if port]
+        for name in ("memcached_port", "resp_port"):
+            self._check(name, told.count(getattr(self, name)) <= 1, "is taken by another port of this node")
         self._check(
             "raft_port",
             self.raft_port is not None or self.port + 1000 <= 65535,

@@ -232,7 +232,7 @@ class Engine:
 
     def submit(self, commands_: list[Command], done: Done, timeout_s: float | None = None) -> None:
         """Replicate ``commands_``. Any thread."""
-        size = sum([len(command[2]) if command[0] == commands.SET else 64 for command in commands_])
+        size = sum(map(commands.size_of, commands_))
         deadline = time.monotonic() + (self.config.request_timeout_s if timeout_s is None else timeout_s)
         self._inbox.append(Proposal(commands_, size, deadline, functools.partial(self._settle, done)))
         # While a block is on its way the loop looks into the inbox by itself afterwards: no system call here.

@@ -30,6 +30,7 @@ from cacheflow.errors import ConfigError, NotReady
 
 HOST: Final = "127.0.0.1"
 RAFT_PORT_OFFSET: Final = 1000
+WIRE_FLAGS: Final = ("--memcached-port", "--resp-port")
 # A first start opens disks and elects; a restart may read a long log.
 READY_TIMEOUT_S: Final = 60.0
 # A node that gets SIGTERM answers what is under way; what takes longer than this hangs.
@@ -51,6 +52,8 @@ class Child:
     url: str
     data_dir: Path
     arguments: list[str]
+    # By flag.
+    wire_ports: dict[str, int]
     process: subprocess.Popen[bytes] | None = None
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
     printer: threading.Thread | None = None
@@ -66,7 +69,8 @@ class LocalCluster:
     """``size`` nodes with their data under ``data_dir``. Not safe for concurrent use.
 
     base_port: HTTP on base_port, +1, ..., the peer protocol 1000 above; None: free ports from the kernel.
-    flags: handed to every node.  token: what the nodes' --api-token-file holds.  say: gets every line for people.
+    flags: handed to every node; a port of WIRE_FLAGS is node 1's, the others get +1, ..., and 0 is free ports.
+    token: what the nodes' --api-token-file holds.  say: gets every line for people.
     Use as a context manager: leaving it ends all nodes. Start it from the main thread, because the kernel ends the
     children when the thread that started them does.
     """
@@ -97,6 +101,7 @@ class LocalCluster:
         else:
             pairs = [(base_port + number, base_port + number + RAFT_PORT_OFFSET) for number in range(size)]
             _check_free([port for pair in pairs for port in pair])
+        flags, wires = _wire_ports(flags, size)
         urls = [f"http://{HOST}:{port}" for port, _ in pairs]
         ids = [f"node-{number + 1}" for number in range(size)]
         folders = [data_dir / node_id for node_id in ids]
@@ -105,11 +110,14 @@ class LocalCluster:
         for number, (port, raft_port) in enumerate(pairs):
             arguments = ["--node-id", ids[number], "--host", HOST, "--port", str(port), "--raft-port", str(raft_port)]
             arguments += ["--data-dir", str(folders[number])]
+            wire_ports = {flag: ports[number] for flag, ports in wires.items()}
+            arguments += [part for flag, port in wire_ports.items() for part in (flag, str(port))]
             # Node 1 without data is a founder, unless the others have some: then it lost its disk, and joins again.
             rejoins = persistent and not _has_data(folders[0]) and any(map(_has_data, folders[1:]))
             if number > 0 or rejoins:
                 arguments += [part for url in urls if url != urls[number] for part in ("--seed", url)]
-            self.children.append(Child(ids[number], urls[number], folders[number], [*arguments, *flags]))
+            child = Child(ids[number], urls[number], folders[number], [*arguments, *flags], wire_ports)
+            self.children.append(child)
 
     @property
     def urls(self) -> list[str]:
@@ -283,7 +291,25 @@ def free_ports(count: int) -> list[int]:
         return [int(each.getsockname()[1]) for each in sockets]
 
 
-def _check_free(ports: Sequence[int]) -> None:
+def _wire_ports(flags: Sequence[str], size: int) -> tuple[list[str], dict[str, list[int]]]:
+    """The flags that are the same for all nodes, and the ports that are not."""
+    rest: list[str] = []
+    wires: dict[str, list[int]] = {}
+    left = iter(flags)
+    for told in left:
+        flag, equals, text = told.partition("=")
+        if flag not in WIRE_FLAGS:
+            rest.append(told)
+            continue
+        text = text if equals else next(left, "")
+        if not text.isdecimal() or not 0 <= int(text) <= 65536 - size:
+            raise ConfigError(f"{flag} = {text!r}: must be 0, or a port that leaves room for {size}")
+        wires[flag] = free_ports(size) if int(text) == 0 else [int(text) + number for number in range(size)]
+        _check_free(wires[flag], flag)
+    return rest, wires
+
+
+def _check_free(ports: Sequence[int], flag: str = "--base-port") -> None:
     for port in ports:
         with socket.socket() as probe:
             # As the nodes do: connections that are still closing do not count.
@@ -291,9 +317,7 @@ def _check_free(ports: Sequence[int]) -> None:
             try:
                 probe.bind((HOST, port))
             except OSError as error:
-                raise ConfigError(
-                    f"port {port} cannot be used ({error.strerror}); --base-port chooses others"
-                ) from None
+                raise ConfigError(f"port {port} cannot be used ({error.strerror}); {flag} chooses others") from None
 
 
 def _die_with(parent: int) -> None:

@@ -115,7 +115,9 @@ class Listener:
         # The kernel keeps reporting the waiting connection: without a pause this would take all of the CPU.
         assert self._socket is not None
         logger.error(
-            "nobody can connect to the %s port for the moment: %s; raise the limit (ulimit -n)", self._name, error.strerror
+            "nobody can connect to the %s port for the moment: %s; raise the limit (ulimit -n)",
+            self._name,
+            error.strerror,
         )
         self._loop.remove_reader(self._socket)
         self._retry = self._loop.call_later(_PAUSE_S, self._resume)

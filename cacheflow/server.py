@@ -15,6 +15,9 @@ from cacheflow.config import NodeConfig, read_secret
 from cacheflow.raft.network import join_address
 from cacheflow.rest import HttpServer, RestConfig, TurnAway, at_once, create_app
 from cacheflow.store import ReplicatedStore
+from cacheflow.wire.memcached import memcached_port
+from cacheflow.wire.resp_service import resp_port
+from cacheflow.wire.serving import connections_allowed
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +34,9 @@ def run(config: NodeConfig) -> int:
     signal.signal(signal.SIGINT, stop)
 
     store = ReplicatedStore(config)
+    token = read_secret(config.api_token_file, "api-token-file")
     rest = RestConfig(
-        token=read_secret(config.api_token_file, "api-token-file"),
+        token=token,
         max_value_bytes=config.max_value_bytes,
         threads=config.http_threads,
     )
@@ -51,6 +55,7 @@ def run(config: NodeConfig) -> int:
     address = join_address(config.advertise or config.host, http.port)
     try:
         store.start(address)
+        _serve_wires(store, config, token)
         http.start()
         logger.info("listening on http://%s", address)
         while not stopping.wait(1.0):
@@ -60,3 +65,18 @@ def run(config: NodeConfig) -> int:
     finally:
         store.close()
     return 0
+
+
+def _serve_wires(store: ReplicatedStore, config: NodeConfig, token: bytes | None) -> None:
+    """The ports of other protocols, on the node's own loop; they end with the store."""
+    wires = {memcached_port: config.memcached_port, resp_port: config.resp_port}
+    told = {make: port for make, port in wires.items() if port is not None}
+    for make, port in told.items():
+        service = make(
+            store,
+            value_bytes_max=config.max_value_bytes,
+            token=token,
+            connections_max=connections_allowed(len(told)),
+        )
+        bound = store.serve(service, config.host, port)
+        logger.info("%s protocol on %s", service.name, join_address(config.host, bound))

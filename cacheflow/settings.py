@@ -73,6 +73,8 @@ SETTINGS: Final = (
     Setting("port", "port", _integer, "Port of the HTTP API.", "PORT"),
     Setting("advertise", "advertise", str, "How others reach this node; the host unless told.", "HOST"),
     Setting("raft-port", "raft_port", _integer, "Port of the peer protocol; port + 1000 unless told.", "PORT"),
+    Setting("memcached-port", "memcached_port", _integer, "Port of memcached's protocol; none unless told.", "PORT"),
+    Setting("resp-port", "resp_port", _integer, "Port of Redis' protocol (RESP); none unless told.", "PORT"),
     Setting("node-id", "node_id", str, "A random one, kept in the data directory, unless told.", "ID"),
     Setting("seed", "seed", str, "A member to join through; repeatable. None: found a cluster.", "URL", many=True),
     Setting("eviction", "eviction", str, "lru or lfu; the first node of a cluster decides.", "POLICY"),
@@ -88,7 +90,7 @@ SETTINGS: Final = (
     Setting("election-timeout", "election_timeout_s", _seconds, "Seconds without a leader before an election.", "S"),
     Setting("heartbeat", "heartbeat_s", _seconds, "Seconds between two signs of life of the leader.", "S"),
     Setting("cluster-secret-file", "cluster_secret_file", Path, "What the nodes of a cluster share.", "FILE"),
-    Setting("api-token-file", "api_token_file", Path, "What clients of the HTTP API must show.", "FILE"),
+    Setting("api-token-file", "api_token_file", Path, "What clients must show, on every port.", "FILE"),
 )
 _BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
 

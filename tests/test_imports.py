@@ -46,7 +46,14 @@ LAYERS: dict[str, tuple[str, ...]] = {
 }
 
 # Foreign package -> the only place that may import it.
-ONLY_IN = {"pysyncobj": "raft", "cachetools": "machine.eviction", "flask": "rest", "waitress": "rest", "click": "cli"}
+ONLY_IN = {
+    "pysyncobj": "raft",
+    "cachetools": "machine.eviction",
+    "flask": "rest",
+    "waitress": "rest",
+    "click": "cli",
+    "hiredis": "wire",
+}
 
 IMPURE_MODULES = {
     *("time", "random", "os", "socket", "threading", "logging", "datetime", "asyncio"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -61,6 +62,32 @@ def test_all_nodes_come_up_and_go_down(cluster: LocalCluster, tmp_path: Path, sa
 def test_the_first_start_has_one_founder_and_the_others_join_through_all(cluster: LocalCluster) -> None:
     one, two, three = cluster.urls
     assert [seeds(cluster, number) for number in range(3)] == [[], [one, three], [one, two]]
+
+
+def test_a_wire_port_is_the_first_node_s_and_the_others_get_the_next_ones(tmp_path: Path) -> None:
+    first = free_ports(1)[0]
+    flags = ("--memcached-port", str(first), "--resp-port=0", "--fsync", "never")
+    children = LocalCluster(2, tmp_path, flags=flags).children
+    assert [child.wire_ports["--memcached-port"] for child in children] == [first, first + 1]
+    for child in children:
+        told = [child.arguments[at + 1] for at, part in enumerate(child.arguments) if part in child.wire_ports]
+        assert told == [str(port) for port in child.wire_ports.values()]
+        assert child.arguments[-2:] == ["--fsync", "never"] and "--resp-port=0" not in child.arguments
+    assert len({child.wire_ports["--resp-port"] for child in children}) == 2
+
+
+@pytest.mark.parametrize("text", ["x", "-1", "65535", ""])
+def test_a_wire_port_that_leaves_no_room_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match=f"--resp-port = '{text}': must be 0, or a port that leaves room for 2"):
+        LocalCluster(2, tmp_path, flags=("--resp-port", text))
+
+
+def test_a_wire_port_that_is_taken_names_its_flag(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"port {port} cannot be used .*; --memcached-port chooses others"):
+            LocalCluster(1, tmp_path, flags=("--memcached-port", str(port)))
 
 
 def test_a_restart_has_no_second_founder_when_the_first_node_lost_its_disk(tmp_path: Path) -> None:

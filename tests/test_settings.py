@@ -68,6 +68,10 @@ def test_every_field_of_a_node_has_a_setting() -> None:
         ({"host": "0.0.0.0"}, {}, r"--host = '0.0.0.0' .*: leaves loopback: give --cluster-secret-file"),
         ({"port": "65000"}, {}, r"--raft-port = None \(the default\): is needed"),
         ({"heartbeat": "9"}, {}, r"--heartbeat = 9.0 .*: must be below a third"),
+        ({"memcached-port": "70000"}, {}, r"--memcached-port = 70000 .*: must be 0 to 65535"),
+        ({"resp-port": "8080"}, {}, r"--resp-port = 8080 .*: is taken by another port of this node"),
+        ({"resp-port": "9080"}, {}, r"--resp-port = 9080 .*: is taken by another port of this node"),
+        ({"memcached-port": "5", "resp-port": "5"}, {}, r"--memcached-port = 5 .*: is taken by another port"),
     ],
 )
 def test_a_bad_value_is_named_with_its_flag_and_its_source(

@@ -86,9 +86,9 @@ def test_a_voter_alone_leads_once_its_own_vote_is_durable() -> None:
     core, _, driver = begin(StepWriter())
     core.campaign()
     core.tick()
-    assert not core.is_leader and core.term == 1
+    assert (core.is_leader, core.term) == (False, 1)
     driver.flushed()
-    assert core.is_leader and core.term == 1
+    assert (core.is_leader, core.term) == (True, 1)
 
 
 def test_a_vote_that_is_durable_too_late_elects_nobody() -> None:
@@ -97,7 +97,7 @@ def test_a_vote_that_is_durable_too_late_elects_nobody() -> None:
     core.tick()
     core.adopt_term(5)
     driver.flushed()
-    assert not core.is_leader and core.term == 5
+    assert (core.is_leader, core.term) == (False, 5)
 
 
 def test_a_leader_never_commits_what_it_has_not_flushed() -> None:

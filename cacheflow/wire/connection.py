@@ -1,0 +1,367 @@
+"""One client of a wire port: bytes in, replies out, in the order of the requests.
+
+1. A subclass parses (``take``) and says for each request one of: ``reply`` (the answer is known), ``read`` (it comes
+   from memory), ``write`` (it comes from the log) or ``exclusive`` (it takes several steps).
+2. Replies leave in the order of the requests. A read behind a write that is not answered yet looks into memory only when
+   its turn comes, so that a pipeline reads what it wrote; and a write behind such a read waits for it, so that it does
+   not read what comes later.
+3. All writes of one piece of input are one proposal, and all replies of one turn are one system call.
+4. Nothing piles up: at most REQUESTS_MAX requests of a connection are under way, at most ``request_bytes_max`` of one
+   that is not complete are kept, and a client that does not take its replies is not read, nor answered further.
+
+Not safe for concurrent use: the event loop owns it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import ClassVar, cast
+
+from cacheflow.errors import ReplicationError
+from cacheflow.machine.commands import Command, Result
+from cacheflow.wire.store_api import Outcome, Store
+
+logger = logging.getLogger("cacheflow.wire")
+
+REQUESTS_MAX = 1024
+# What is read at once while replies wait in the transport: a client that sends and never reads must not fill memory.
+REPLY_BYTES_MAX = 1024 * 1024
+
+Answer = bytes | Callable[[], bytes] | None
+
+
+def no_reply(result: Result) -> bytes:
+    """What to give ``write`` for a client that wants to hear nothing, not even of a failure."""
+    return b""
+
+
+class _Promise:
+    """The place of a reply that is not known yet. answer: None until then; a callable is asked when its turn comes."""
+
+    __slots__ = ("answer",)
+
+    def __init__(self, answer: Answer = None) -> None:
+        self.answer = answer
+
+
+class Connection(asyncio.Protocol):
+    """One connection. linearizable: its reads see everything acknowledged before them, for a round through the log.
+
+    request_bytes_max: of one request that is not complete.  on_closed: called once.
+    requests: how many there were; subclasses count.
+    """
+
+    # What a subclass sends when the bytes make no sense (and closes).
+    TOO_LONG: ClassVar[bytes]
+
+    def __init__(self, store: Store, request_bytes_max: int, on_closed: Callable[[Connection], None]) -> None:
+        self.store = store
+        self.linearizable = False
+        self.requests = 0
+        # Set by ``take``: so many bytes, at least, are missing of the request at the end of its input. A large value that
+        # comes in small pieces is then looked at once, not once a piece.
+        self.missing = 0
+        self._request_bytes_max = request_bytes_max
+        self._on_closed = on_closed
+        self._transport: asyncio.Transport
+        self._input = b""
+        # What came behind ``_input`` while bytes were missing.
+        self._pieces = bytearray()
+        self._promises: deque[_Promise] = deque()
+        # The latest read that waits for its turn, and how many writes wait for such a one.
+        self._last_read: _Promise | None = None
+        self._writes_waiting = 0
+        self._output: list[bytes] = []
+        self._output_bytes = 0
+        # The writes of this piece of input, and how their results read.
+        self._commands: list[Command] = []
+        self._written: list[tuple[_Promise, Callable[[Result], bytes]]] = []
+        # The reads of this piece that must see all that was acknowledged before; the first is the barrier itself.
+        self._behind: list[tuple[_Promise, Callable[[bytes], bytes] | None]] = []
+        self._connected = False
+        self._holds = False
+        self._draining = False
+        self._paused = False
+        self._stalled = False
+        self._closing = False
+        self._at_end = False
+
+    # For subclasses ---------------------------------------------------------------------------------------------------
+
+    def take(self, data: bytes) -> int:
+        """Handle the complete requests at the start of ``data`` while ``goes_on``; how many bytes they were."""
+        raise NotImplementedError
+
+    def advance(self) -> bool:
+        """Handle what has come in while ``goes_on``; whether there was a request.
+
+        A subclass that keeps its input in another form overrides it, with ``data_received``, instead of ``take``.
+        """
+        if not self._input:
+            return False
+        self.missing = 0
+        taken = self.take(self._input)
+        if taken:
+            self._input = self._input[taken:]
+        if len(self._input) > self._request_bytes_max and self.goes_on:
+            self._input = b""
+            self.close(self.TOO_LONG)
+        return taken > 0
+
+    def failure(self, error: ReplicationError) -> bytes:
+        """The reply to a request that was not committed, or of which that is not known."""
+        raise NotImplementedError
+
+    @property
+    def answers_at_once(self) -> bool:
+        """Whether a read would be answered now, from this node's memory."""
+        return not self._promises and not self.linearizable
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether another request may be handled now."""
+        return not (self._holds or self._closing or self._stalled or self._writes_waiting) and (
+            len(self._promises) < REQUESTS_MAX
+        )
+
+    def reply(self, answer: bytes) -> None:
+        """A reply that is known."""
+        if self._promises:
+            self._promises.append(_Promise(answer))
+        else:
+            self._output.append(answer)
+            self._output_bytes += len(answer)
+            if self._output_bytes >= REPLY_BYTES_MAX:
+                self.flush()
+
+    def read(self, answer: Callable[[], bytes], refused: Callable[[bytes], bytes] | None = None) -> None:
+        """A reply from memory: ``answer`` is asked when all before it is answered.
+
+        refused: gets the failure of a linearizable read instead; without it that is the reply.
+        """
+        if self.linearizable:
+            if not self._behind:
+                self._promises.append(_Promise())
+                self._behind.append((self._promises[-1], None))
+            self._last_read = _Promise(answer)
+            self._promises.append(self._last_read)
+            self._behind.append((self._last_read, refused))
+        elif self._promises:
+            self._last_read = _Promise(answer)
+            self._promises.append(self._last_read)
+        else:
+            self.reply(answer())
+
+    def write(self, command: Command, answer: Callable[[Result], bytes]) -> None:
+        """A reply from the log: ``answer`` gets the command's result."""
+        if self._last_read is not None or self._writes_waiting:
+            self._writes_waiting += 1
+            self._promises.append(_Promise(functools.partial(self._start_write, command, answer)))
+            return
+        promise = _Promise()
+        self._promises.append(promise)
+        self._commands.append(command)
+        self._written.append((promise, answer))
+
+    def _start_write(self, command: Command, answer: Callable[[Result], bytes]) -> bytes:
+        self._writes_waiting -= 1
+        promise = _Promise()
+        self._promises.appendleft(promise)
+        self._commands.append(command)
+        self._written.append((promise, answer))
+        return b""
+
+    def exclusive(self, begin: Callable[[Callable[[bytes], None]], None]) -> None:
+        """A request of several steps: no other of this connection is handled before it has called what it is given.
+
+        ``begin`` is called when all before it is answered.
+        """
+        promise = _Promise()
+        self._holds = True
+
+        def end(answer: bytes) -> None:
+            self._holds = False
+            promise.answer = answer
+            if not self._draining:
+                self._settle()
+
+        def start() -> bytes:
+            self._promises.appendleft(promise)
+            begin(end)
+            return b""
+
+        self._promises.append(_Promise(start))
+
+    def close(self, farewell: bytes = b"") -> None:
+        """Take no more requests; close when all before is answered."""
+        self.reply(farewell)
+        self._closing = True
+
+    def finish(self) -> None:
+        """The node stops: what is under way is answered, and nothing else is taken."""
+        self._closing = True
+        if self._connected and not self._transport.is_closing():
+            self._set_reading()
+            self._end_when_idle()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._closing = True
+        if self._connected:
+            self._transport.abort()
+
+    # asyncio.Protocol -------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports have all of its methods and do not derive from it.
+        self._transport = cast(asyncio.Transport, transport)
+        self._connected = True
+        if self._closing:
+            self._transport.abort()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._closing = True
+        self._promises.clear()
+        self._input = b""
+        self._pieces.clear()
+        self._on_closed(self)
+
+    def data_received(self, data: bytes) -> None:
+        if not self._input:
+            self._input = data
+        else:
+            self._pieces += data
+            if len(self._pieces) < self.missing:
+                return
+            self._input += self._pieces
+            self._pieces.clear()
+        self._work()
+
+    def eof_received(self) -> bool:
+        # Whoever has said all may still listen.
+        self._at_end = True
+        self._end_when_idle()
+        return True
+
+    def pause_writing(self) -> None:
+        self._stalled = True
+        self._set_reading()
+
+    def resume_writing(self) -> None:
+        self._stalled = False
+        self._work()
+
+    # ----------------------------------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        """Handle what has come in, as far as it may be."""
+        try:
+            if self._promises:
+                self._drain()
+            self._handle()
+        except Exception:
+            self._stumbled()
+
+    def _stumbled(self) -> None:
+        """One broken request must not end the service for all. To be called where the exception is."""
+        logger.exception("a wire connection stumbled and was closed")
+        self._closing = True
+        self._transport.abort()
+
+    def _handle(self) -> None:
+        while self.goes_on and self.advance():
+            all_taken = self.goes_on
+            self._send()
+            if all_taken:
+                break
+        self._send()
+        self.flush()
+        self._set_reading()
+        self._end_when_idle()
+
+    def _send(self) -> None:
+        if self._behind:
+            self._propose_barrier()
+        if self._commands:
+            self._propose()
+        if self._promises:
+            self._drain()
+
+    def _propose(self) -> None:
+        commands, self._commands = self._commands, []
+        written, self._written = self._written, []
+
+        def done(outcome: Outcome) -> Callable[[], None]:
+            if isinstance(outcome, ReplicationError):
+                failure = self.failure(outcome)
+                for promise, answer in written:
+                    promise.answer = b"" if answer is no_reply else failure
+            else:
+                for (promise, answer), result in zip(written, outcome, strict=True):
+                    # Asked when its turn comes: results are held, not a second copy of what is in them.
+                    promise.answer = functools.partial(answer, result)
+            return self._settle
+
+        self.store.submit(commands, done)
+
+    def _propose_barrier(self) -> None:
+        ((barrier, _), *reads), self._behind = self._behind, []
+
+        def done(outcome: Outcome) -> Callable[[], None]:
+            if isinstance(outcome, ReplicationError):
+                failure = self.failure(outcome)
+                for promise, refused in reads:
+                    promise.answer = failure if refused is None else functools.partial(refused, failure)
+            barrier.answer = b""
+            return self._settle
+
+        self.store.submit_barrier(done)
+
+    def _drain(self) -> None:
+        promises = self._promises
+        self._draining = True
+        while promises and not self._stalled:
+            promise = promises[0]
+            answer = promise.answer
+            if answer is None:
+                break
+            promises.popleft()
+            if promise is self._last_read:
+                self._last_read = None
+            data = answer if isinstance(answer, bytes) else answer()
+            self._output.append(data)
+            self._output_bytes += len(data)
+            if self._output_bytes >= REPLY_BYTES_MAX:
+                self.flush()
+        self._draining = False
+
+    def _settle(self) -> None:
+        """Some promise is kept: at the end of the loop's turn."""
+        if not self._transport.is_closing():
+            self._work()
+
+    def flush(self) -> None:
+        """Send what is ready."""
+        output = self._output
+        if output:
+            self._transport.write(output[0] if len(output) == 1 else b"".join(output))
+            self._output = []
+            self._output_bytes = 0
+
+    def _set_reading(self) -> None:
+        pause = not self.goes_on
+        if pause != self._paused and not self._transport.is_closing():
+            self._paused = pause
+            if pause:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
+
+    def _end_when_idle(self) -> None:
+        if (self._closing or self._at_end) and not self._promises and not self._output and not self._stalled:
+            if not self._transport.is_closing():
+                self._transport.close()

@@ -1,0 +1,234 @@
+"""memcached's text protocol: where a connection's bytes become requests (github.com/memcached/memcached, protocol.txt).
+
+1. A lone ``get key`` is answered in ``data_received`` itself, in a few operations; everything else goes through ``take``.
+2. A request's errors are memcached's own words. What only a replicated cache can answer: ``SERVER_ERROR not committed``
+   (certainly not applied: safe to send again), ``SERVER_ERROR outcome unknown`` and ``SERVER_ERROR not ready``.
+3. How the same bytes are cut into pieces never changes what is answered.
+"""
+
+from __future__ import annotations
+
+import hmac
+import time
+from collections.abc import Callable
+from typing import ClassVar, Final
+
+from cacheflow.errors import NotReady, OutcomeUnknown, ReplicationError
+from cacheflow.wire import memcached_lines as lines
+from cacheflow.wire.connection import REPLY_BYTES_MAX, Connection
+from cacheflow.wire.memcached_fetch import END, Fetch, not_ready, value_line
+from cacheflow.wire.memcached_meta import META
+from cacheflow.wire.memcached_meta_store import meta_set
+from cacheflow.wire.memcached_storage import INCOMPLETE, STORED, store, value_behind
+from cacheflow.wire.memcached_text import COMMANDS, version_text
+from cacheflow.wire.serving import WirePort
+from cacheflow.wire.store_api import Store
+
+REFUSAL: Final = b"ERROR Too many open connections\r\n"
+UNAUTHENTICATED: Final = b"CLIENT_ERROR unauthenticated\r\n"
+AUTHENTICATION_BYTES_MAX: Final = 1024
+# Of everything that one request may be, beside its value.
+_OVERHEAD_BYTES: Final = 2 * lines.LINE_BYTES_MAX
+
+_WITH_VALUE: Final = {
+    **dict.fromkeys((b"set", b"add", b"replace", b"append", b"prepend", b"cas"), store),
+    b"ms": meta_set,
+}
+_MANY_KEYS: Final = (b"get ", b"gets ", b"gat ", b"gats ")
+
+
+class Shared:
+    """What all connections of one port have in common. token: what clients must show, None for nothing."""
+
+    def __init__(self, value_bytes_max: int, token: bytes | None, wall_s: Callable[[], float]) -> None:
+        self.value_bytes_max = value_bytes_max
+        self.token = token
+        self.wall_s = wall_s
+        self.version = version_text()
+        self.port: WirePort
+
+
+def memcached_port(
+    store: Store,
+    *,
+    value_bytes_max: int,
+    token: bytes | None,
+    connections_max: int,
+    wall_s: Callable[[], float] = time.time,
+) -> WirePort:
+    """The port on which memcached's protocol is spoken over ``store``."""
+    shared = Shared(value_bytes_max, token, wall_s)
+    shared.port = WirePort(
+        "memcached", lambda closed: MemcachedConnection(store, shared, closed), REFUSAL, connections_max
+    )
+    return shared.port
+
+
+class MemcachedConnection(Connection):
+    """One client. Not safe for concurrent use: the event loop owns it."""
+
+    TOO_LONG: ClassVar[bytes] = lines.TOO_LONG
+
+    def __init__(self, store: Store, shared: Shared, on_closed: Callable[[Connection], None]) -> None:
+        super().__init__(
+            store, max(shared.value_bytes_max + _OVERHEAD_BYTES, lines.KEYS_LINE_BYTES_MAX + _OVERHEAD_BYTES), on_closed
+        )
+        self.shared = shared
+        self.value_bytes_max = shared.value_bytes_max
+        self.wall_s = shared.wall_s
+        self._lookup = store.lookup
+        self._authenticated = shared.token is None
+        # Bytes to come of a value that was refused already.
+        self._skip = 0
+        # The request at the start of the input, when it is answered in parts.
+        self._fetch: Fetch | None = None
+
+    def data_received(self, data: bytes) -> None:
+        if (
+            data[:4] == b"get "
+            and data[-2:] == b"\r\n"
+            and not (self._promises or self._input or self._paused or self._skip or self.linearizable)
+            and self._authenticated
+        ):
+            answer = self._found(data[4:-2])
+            if answer is not None:
+                self.requests += 1
+                self._transport.write(answer)
+                return
+        super().data_received(data)
+
+    def _found(self, word: bytes) -> bytes | None:
+        """The whole reply to a get of the one key ``word``; None when it is not that simple."""
+        if not (word.isascii() and 0 < len(word) <= lines.KEY_BYTES_MAX):
+            return None
+        key = word.decode("ascii")
+        # Several keys, or several requests.
+        if not key.isprintable() or " " in key:
+            return None
+        try:
+            entry = self._lookup(key)
+        except NotReady as error:
+            return not_ready(error)
+        if entry is None:
+            return END
+        data, _, meta, _, _ = entry
+        if meta is None:
+            return b"VALUE %b 0 %d\r\n%b\r\nEND\r\n" % (word, len(data), data)
+        return value_line(word, entry) + END
+
+    def _found_all(self, data: bytes, at: int) -> int:
+        """Answer the simple gets in a row at ``at``; the position behind them."""
+        answers: list[bytes] = []
+        size = 0
+        while size < REPLY_BYTES_MAX and data.startswith(b"get ", at):
+            end = data.find(b"\r\n", at)
+            answer = self._found(data[at + 4 : end]) if end > 0 else None
+            if answer is None:
+                break
+            answers.append(answer)
+            size += len(answer)
+            at = end + 2
+        if answers:
+            self.requests += len(answers)
+            self.reply(b"".join(answers))
+        return at
+
+    def take(self, data: bytes) -> int:
+        """Handle the complete requests at the start of ``data``; how many bytes they were."""
+        at, size = 0, len(data)
+        while at < size and self.goes_on:
+            if self._skip:
+                skipped = min(self._skip, size - at)
+                self._skip -= skipped
+                at += skipped
+                continue
+            if data.startswith(b"get ", at) and self._authenticated and self._fetch is None and self.answers_at_once:
+                behind = self._found_all(data, at)
+                if behind != at:
+                    at = behind
+                    continue
+            end = data.find(b"\n", at)
+            if self._is_too_long(data, at, size if end < 0 else end):
+                self.close(self.TOO_LONG)
+                return size
+            if end < 0:
+                break
+            behind = self._request(data, at, end) if self._authenticated else self._authenticate(data, at, end)
+            if behind == INCOMPLETE:
+                break
+            self.requests += 1
+            at = behind
+        return at
+
+    def fetch(self, fetch: Fetch) -> None:
+        """Answer in parts."""
+        self._fetch = fetch
+
+    def skip(self, count: int) -> None:
+        """Throw away what comes: the next ``count`` bytes behind the line."""
+        self._skip = count
+
+    def failure(self, error: ReplicationError) -> bytes:
+        """The reply to a request that was not committed, or of which that is not known."""
+        unknown = isinstance(error, OutcomeUnknown)
+        return lines.server_error(f"{'outcome unknown' if unknown else 'not committed'}: {error}")
+
+    def _is_too_long(self, data: bytes, at: int, end: int) -> bool:
+        if end - at <= lines.LINE_BYTES_MAX:
+            return False
+        return end - at > lines.KEYS_LINE_BYTES_MAX or not data.startswith(_MANY_KEYS, at) or not self._authenticated
+
+    def _request(self, data: bytes, at: int, end: int) -> int:
+        """Handle the request whose line is ``data[at:end]``; the position behind it, or INCOMPLETE."""
+        stop = end - 1 if end > at and data[end - 1] == 13 else end
+        if self._fetch is None:
+            words = lines.words_of(data[at:stop])
+            name = words[0] if words else b""
+            with_value = _WITH_VALUE.get(name)
+            if with_value is not None:
+                return with_value(self, words, data, end)
+            one_line = COMMANDS.get(name) or META.get(name)
+            if one_line is None:
+                self._unknown(words)
+                return end + 1
+            one_line(self, words)
+        if self._fetch is not None:
+            if not self._fetch.go_on(self):
+                return INCOMPLETE
+            self._fetch = None
+        return end + 1
+
+    def _unknown(self, words: list[bytes]) -> None:
+        if words and words[-1].startswith(b"HTTP/"):
+            # A browser was made to send commands in the body of a request.
+            self.close()
+        elif len(words) < 2 and len(b"".join(words)) < 2:
+            self.reply(lines.BAD_FORMAT)
+        else:
+            self.reply(b"" if words[-1] == b"noreply" else lines.ERROR)
+
+    def _authenticate(self, data: bytes, at: int, end: int) -> int:
+        """The only request of a client that is not known: ``set <any key> 0 0 <bytes>``, then ``user token``."""
+        words = lines.words_of(data[at:end].rstrip(b"\r"))
+        size = lines.number_of(words[4]) if len(words) >= 5 and words[0] == b"set" else None
+        if size is None:
+            self.reply(UNAUTHENTICATED)
+            return end + 1
+        if size > AUTHENTICATION_BYTES_MAX:
+            self.reply(b"CLIENT_ERROR auth token too long\r\n")
+            return end + 1
+        shown = value_behind(self, data, end, size)
+        if shown is None:
+            return INCOMPLETE
+        behind = end + size + 3
+        _, blank, token = shown.partition(b" ")
+        if not data.startswith(b"\r\n", behind - 2):
+            self.reply(b"CLIENT_ERROR bad command line termination\r\n")
+        elif not blank:
+            self.reply(b"CLIENT_ERROR bad authentication token format\r\n")
+        elif hmac.compare_digest(token, self.shared.token or b""):
+            self._authenticated = True
+            self.reply(STORED)
+        else:
+            self.reply(b"CLIENT_ERROR authentication failure\r\n")
+        return behind

@@ -1,0 +1,88 @@
+"""What stands in memcached's command lines: words, numbers, keys, flags; and the errors when it does not."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cacheflow.errors import InvalidRequest
+from cacheflow.values import BYTES, TEXT, check_key
+from cacheflow.wire.store_api import Entry
+
+KEY_BYTES_MAX: Final = 250
+# As memcached's: more than this without an end is no command, unless it fetches many keys.
+LINE_BYTES_MAX: Final = 2048
+# Of a line that fetches many keys.
+KEYS_LINE_BYTES_MAX: Final = 256 * 1024
+VALUE_BYTES_LAST: Final = 2**31 - 3
+UINT32_MAX: Final = 2**32 - 1
+UINT64_MAX: Final = 2**64 - 1
+
+# What ``meta`` holds: the client's 32 bits, and two of our own for the meta commands.
+FLAGS: Final = UINT32_MAX
+STALE: Final = 1 << 32
+WON: Final = 1 << 33
+
+ERROR: Final = b"ERROR\r\n"
+BAD_FORMAT: Final = b"CLIENT_ERROR bad command line format\r\n"
+BAD_EXPTIME: Final = b"CLIENT_ERROR invalid exptime argument\r\n"
+BAD_DELTA: Final = b"CLIENT_ERROR invalid numeric delta argument\r\n"
+BAD_CHUNK: Final = b"CLIENT_ERROR bad data chunk\r\n"
+NON_NUMERIC: Final = b"CLIENT_ERROR cannot increment or decrement non-numeric value\r\n"
+TOO_LARGE: Final = b"SERVER_ERROR object too large for cache\r\n"
+TOO_LONG: Final = b"CLIENT_ERROR line too long\r\n"
+
+
+def words_of(line: bytes) -> list[bytes]:
+    """The words between blanks. (Only blanks: a tab is part of a word, and then of no key.)"""
+    words = line.split(b" ")
+    return [word for word in words if word] if b"" in words else words
+
+
+def key_of(word: bytes) -> str | None:
+    """The store's key, or None for one that memcached or the store would not take."""
+    if len(word) > KEY_BYTES_MAX or not word:
+        return None
+    if word.isascii():
+        key = word.decode("ascii")
+        return key if key.isprintable() and " " not in key else None
+    return text_key_of(word)
+
+
+def text_key_of(data: bytes) -> str | None:
+    """A key that may have blanks, as those of HTTP may: UTF-8 without control characters."""
+    if len(data) > KEY_BYTES_MAX:
+        return None
+    try:
+        return check_key(data.decode())
+    except (InvalidRequest, UnicodeDecodeError):
+        return None
+
+
+def number_of(word: bytes, largest: int = UINT64_MAX) -> int | None:
+    """The unsigned number in ``word``, or None."""
+    if not word.isdigit() or len(word) > 20:
+        return None
+    number = int(word)
+    return number if number <= largest else None
+
+
+def kind_of(data: bytes) -> int:
+    """Text if it can be read as such."""
+    if data.isascii():
+        return TEXT
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return BYTES
+    return TEXT
+
+
+def bits_of(entry: Entry) -> int:
+    """The entry's flags and ours; a Content-Type from HTTP has none."""
+    meta = entry[2]
+    return meta if type(meta) is int else 0
+
+
+def server_error(message: str) -> bytes:
+    """One line, whatever the message is."""
+    return b"SERVER_ERROR " + " ".join(message.split()).encode(errors="replace") + b"\r\n"

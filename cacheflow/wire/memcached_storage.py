@@ -1,0 +1,140 @@
+"""set, add, replace, append, prepend, cas: a command line, and a value behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from cacheflow.machine import commands
+from cacheflow.machine.commands import Command, Result
+from cacheflow.wire import memcached_lines as lines
+from cacheflow.wire.connection import no_reply
+from cacheflow.wire.memcached_expiry import OVER, exptime_of, ttl_ms_of
+
+STORED: Final = b"STORED\r\n"
+NOT_STORED: Final = b"NOT_STORED\r\n"
+EXISTS: Final = b"EXISTS\r\n"
+NOT_FOUND: Final = b"NOT_FOUND\r\n"
+# What a request that is not complete answers instead of the position behind it.
+INCOMPLETE: Final = -1
+
+_WHEN: Final = {
+    b"set": commands.ALWAYS,
+    b"add": commands.IF_ABSENT,
+    b"replace": commands.IF_PRESENT,
+    b"cas": commands.IF_VERSION,
+}
+
+
+class Storing(Protocol):
+    """What is needed of a connection."""
+
+    missing: int
+    value_bytes_max: int
+
+    def wall_s(self) -> float: ...
+    def skip(self, count: int) -> None: ...
+    def reply(self, answer: bytes) -> None: ...
+    def write(self, command: Command, answer: Callable[[Result], bytes]) -> None: ...
+
+
+def store(connection: Storing, words: list[bytes], data: bytes, end: int) -> int:
+    """Handle the request whose line ends at ``end``; the position behind it, or INCOMPLETE."""
+    size = lines.number_of(words[4], lines.VALUE_BYTES_LAST) if len(words) >= 5 else None
+    if size is None:
+        connection.reply(lines.BAD_FORMAT)
+        return end + 1
+    quiet = words[-1] == b"noreply"
+    key = lines.key_of(words[1])
+    flags = lines.number_of(words[2], lines.UINT32_MAX)
+    exptime = exptime_of(words[3])
+    version: int | None = 0
+    if words[0] == b"cas":
+        version = lines.number_of(words[5]) if len(words) > 5 else None
+    if key is None or flags is None or exptime is None or version is None:
+        connection.reply(b"" if quiet else lines.BAD_FORMAT)
+        connection.skip(size + 2)
+        return end + 1
+    if size > connection.value_bytes_max:
+        refuse(connection, key, words[0] == b"set", quiet)
+        connection.skip(size + 2)
+        return end + 1
+    value = value_behind(connection, data, end, size)
+    if value is None:
+        return INCOMPLETE
+    behind = end + size + 3
+    if not data.startswith(b"\r\n", behind - 2):
+        connection.reply(b"" if quiet else lines.BAD_CHUNK)
+    elif words[0] in _WHEN:
+        ttl_ms = ttl_ms_of(exptime, connection.wall_s()) if exptime else 0
+        command = set_command(key, value, flags, ttl_ms, _WHEN[words[0]], version)
+        connection.write(command, no_reply if quiet else cas_stored if words[0] == b"cas" else stored)
+    else:
+        command = commands.append(key, value, front=words[0] == b"prepend")
+        connection.write(command, no_reply if quiet else stored)
+    return behind
+
+
+def value_behind(connection: Storing, data: bytes, end: int, size: int) -> bytes | None:
+    """The ``size`` bytes behind the line that ends at ``end``; None when they and their end are not all there."""
+    missing = end + size + 3 - len(data)
+    if missing > 0:
+        connection.missing = missing
+        return None
+    return data[end + 1 : end + 1 + size]
+
+
+def refuse(connection: Storing, key: str, replaces: bool, quiet: bool) -> None:
+    """A value over the limit: as with memcached, what it should have replaced is not served any longer."""
+    if not replaces:
+        connection.reply(b"" if quiet else lines.TOO_LARGE)
+        return
+    connection.write(commands.delete(key), no_reply if quiet else too_large)
+
+
+def set_command(key: str, value: bytes, bits: int, ttl_ms: int, when: int = 0, version: int = 0) -> Command:
+    """SET; one whose time is over already replaces what is there by nothing, if its condition holds."""
+    if ttl_ms == OVER:
+        emptied = commands.set_(key, b"", 0, None, commands.TTL_NONE, when, version)
+        return commands.batch([emptied, commands.delete(key)], atomic=True)
+    return commands.set_(key, value, lines.kind_of(value), bits or None, ttl_ms, when, version)
+
+
+def set_result(result: Result) -> Result:
+    """What SET itself answered, in whichever of ``set_command``'s forms."""
+    if result[0] == commands.ABORTED:
+        return list(result[2])
+    return list(result[1][0]) if result[0] == commands.OK and type(result[1]) is list else result
+
+
+def stored(result: Result) -> bytes:
+    """The reply to all but cas."""
+    if result[0] == commands.OK:
+        return STORED
+    if set_result(result)[0] in (commands.PRECONDITION, commands.MISSING):
+        return NOT_STORED
+    return failed(set_result(result))
+
+
+def cas_stored(result: Result) -> bytes:
+    """The reply to cas."""
+    if result[0] == commands.OK:
+        return STORED
+    told = set_result(result)
+    if told[0] == commands.PRECONDITION:
+        return EXISTS if told[1] else NOT_FOUND
+    return failed(told)
+
+
+def too_large(_: Result) -> bytes:
+    """The reply when the command was about something else than the request."""
+    return lines.TOO_LARGE
+
+
+def failed(result: Result) -> bytes:
+    """The reply to what the machine would not do."""
+    if result[0] == commands.TOO_LARGE:
+        return lines.TOO_LARGE
+    if result[0] == commands.NOT_AN_INTEGER:
+        return lines.NON_NUMERIC
+    return lines.server_error(str(result[1]) if len(result) > 1 else f"unexpected status {result[0]}")

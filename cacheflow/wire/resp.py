@@ -1,0 +1,257 @@
+"""One RESP connection: dispatch, and the state that commands keep in it.
+
+GET, SET, INCR and DEL of one key have ways of their own here: they are nearly everything a cache is asked, and the
+general way costs a GET half of its speed.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from cacheflow import values
+from cacheflow.errors import NotReady, ReplicationError
+from cacheflow.machine import commands as c
+from cacheflow.machine.commands import Result
+from cacheflow.wire.connection import REPLY_BYTES_MAX, Connection
+from cacheflow.wire.resp_arguments import key_of, kind_of
+from cacheflow.wire.resp_parser import Request
+from cacheflow.wire.resp_replies import OK, ONE, QUEUED, ZERO, CommandError, failure
+from cacheflow.wire.resp_session import RespSession
+from cacheflow.wire.resp_spec import Read, Spec, wrong_arity
+from cacheflow.wire.resp_strings import counted, failed
+from cacheflow.wire.resp_table import TABLE
+from cacheflow.wire.resp_transaction import COMMANDS_MAX, run_steps
+
+if TYPE_CHECKING:
+    from cacheflow.wire.resp_service import RespService
+
+# What is done at once also inside MULTI.
+_NEVER_QUEUED: Final = frozenset(("exec", "discard", "multi", "watch", "quit", "reset"))
+# What browsers say when a page makes them talk to this port.
+_HTTP: Final = (b"POST", b"HOST:")
+_NAMED_IN_ERROR: Final = 128
+
+
+class RespConnection(RespSession):
+    """One client. Not safe for concurrent use: the event loop owns it."""
+
+    def __init__(self, service: RespService, number: int, on_closed: Callable[[Connection], None]) -> None:
+        super().__init__(service, number, on_closed)
+        self._pending: deque[Request] = deque()
+
+    # Input ----------------------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        if self._closing:
+            return
+        try:
+            requests = self._parser.feed(data)
+            # Reads, with nothing before them, of a client that takes its answers: most of what a cache ever sees.
+            if not (self._promises or self._pending or self._stalled or self.linearizable) and self.plain:
+                answered = self._answer_gets(requests)
+                self.requests += answered
+                if answered == len(requests) and self._parser.fault is None:
+                    self.flush()
+                    return
+                del requests[:answered]
+            self._pending.extend(requests)
+        except Exception:
+            self._stumbled()
+        else:
+            self._work()
+
+    def _answer_gets(self, requests: list[Request]) -> int:
+        """Answer the GETs at the start of ``requests``; how many. The general way takes over at anything unusual."""
+        lookup = self.store.lookup
+        output = self._output
+        size = self._output_bytes
+        answered = 0
+        for request in requests:
+            if request[0] not in GETS or len(request) != 2 or size >= REPLY_BYTES_MAX:
+                break
+            try:
+                entry = lookup(request[1].decode())
+            except (UnicodeDecodeError, NotReady):
+                break
+            if entry is None:
+                # What may be no key is an error, not a miss.
+                reply = self.said(functools.partial(self._missing, request[1]))
+            else:
+                data = entry[0]
+                reply = b"$%d\r\n%b\r\n" % (len(data), data)
+            output.append(reply)
+            size += len(reply)
+            answered += 1
+        self._output_bytes = size
+        return answered
+
+    def _missing(self, raw: bytes) -> bytes:
+        key_of(raw)
+        return self.null
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._pending.clear()
+        self.service.closed(self)
+        super().connection_lost(error)
+
+    def advance(self) -> bool:
+        pending = self._pending
+        fault = self._parser.fault
+        if not pending and fault is None:
+            return False
+        while pending and self.goes_on:
+            request = pending.popleft()
+            self.requests += 1
+            way = FAST.get(request[0])
+            if way is not None and self.plain:
+                way(self, request)
+            else:
+                self._general(request)
+        if fault is not None and self.goes_on:
+            self.close(b"-ERR Protocol error: %b\r\n" % str(fault).encode("latin-1", "replace"))
+        return True
+
+    def failure(self, failed: ReplicationError) -> bytes:
+        return failure(failed)
+
+    def _general(self, request: Request) -> None:
+        name = request[0]
+        spec = TABLE.get(name) or TABLE.get(name.lower())
+        try:
+            if spec is None:
+                self._unknown(request)
+            elif not spec.takes(len(request)):
+                raise CommandError(wrong_arity(spec.name))
+            elif not self.trusted and "no_auth" not in spec.flags:
+                raise CommandError("NOAUTH Authentication required.")
+            elif self.queue is not None and spec.name not in _NEVER_QUEUED:
+                self._enqueue(spec, request)
+            else:
+                self._run(spec, request)
+                return
+        except CommandError as wrong:
+            # Also for what is no command: a transaction with a mistake in it is none.
+            self.refused = self.refused or (self.queue is not None and (spec is None or spec.name not in _NEVER_QUEUED))
+            self.reply(wrong.reply)
+        except ReplicationError as failed_:
+            self.reply(failure(failed_))
+
+    def _unknown(self, request: Request) -> None:
+        name = request[0]
+        if name.upper() in _HTTP:
+            self._pending.clear()
+            self.close()
+            return
+        listed = b""
+        for argument in request[1:]:
+            if len(listed) >= _NAMED_IN_ERROR:
+                break
+            listed += b"'%b' " % argument[: _NAMED_IN_ERROR - len(listed)]
+        raise CommandError(b"ERR unknown command '%b', with args beginning with: %b" % (name[:_NAMED_IN_ERROR], listed))
+
+    def _enqueue(self, spec: Spec, request: Request) -> None:
+        queue = self.queue
+        assert queue is not None
+        if spec.control is not None and spec.read is None:
+            raise CommandError(f"ERR {spec.name.upper()} is not served inside MULTI")
+        if spec.name in ("flushall", "flushdb"):
+            raise CommandError(f"ERR {spec.name.upper()} is not served inside MULTI")
+        self._queued_bytes += sum(map(len, request))
+        if len(queue) >= COMMANDS_MAX or self._queued_bytes > self._request_bytes_max:
+            raise CommandError(
+                f"ERR a transaction has at most {COMMANDS_MAX} commands and {self._request_bytes_max} bytes"
+            )
+        queue.append((spec, request))
+        self.reply(QUEUED)
+
+    def _run(self, spec: Spec, request: Request) -> None:
+        if spec.control is not None:
+            spec.control(self, request)
+        elif spec.read is not None:
+            self.read(functools.partial(self._read, spec.read, request))
+        elif spec.local is not None:
+            self.reply(spec.local(self, request))
+        elif spec.steps:
+            self.exclusive(lambda end: self.guarded(functools.partial(run_steps, self, spec, request, end), end)())
+        else:
+            assert spec.plan is not None
+            commands, finish = spec.plan(self, self.store.lookup, request)
+            if len(commands) == 1:
+                self.write(commands[0], lambda result: finish([result]))
+            else:
+                self.write(c.batch(commands, spec.name == "mset"), functools.partial(_batch, finish))
+
+    def _read(self, answer: Read, request: Request) -> bytes:
+        try:
+            return answer(self, self.store.lookup, request)
+        except CommandError as wrong:
+            return wrong.reply
+        except ReplicationError as failed_:
+            return failure(failed_)
+
+    # The fast ways for writes -----------------------------------------------------------------------------------------------
+
+    def _set(self, request: Request) -> None:
+        if len(request) != 3 or len(request[2]) > self.service.value_bytes_max:
+            self._general(request)
+            return
+        try:
+            key = key_of(request[1])
+        except CommandError as wrong:
+            self.reply(wrong.reply)
+            return
+        data = request[2]
+        kind = values.TEXT if data.isascii() else kind_of(data)
+        self.write((c.SET, key, data, kind, None, 0, 0, 0), _set_answer)
+
+    def _incr(self, request: Request) -> None:
+        if len(request) != 2:
+            self._general(request)
+            return
+        try:
+            key = key_of(request[1])
+        except CommandError as wrong:
+            self.reply(wrong.reply)
+            return
+        self.write((c.INCR, key, 1, 0, 0), counted)
+
+    def _del(self, request: Request) -> None:
+        if len(request) != 2:
+            self._general(request)
+            return
+        try:
+            key = key_of(request[1])
+        except CommandError as wrong:
+            self.reply(wrong.reply)
+            return
+        self.write((c.DELETE, key, 0), _delete_answer)
+
+
+def _set_answer(result: Result) -> bytes:
+    return OK if result[0] == c.OK else failed(result)
+
+
+def _delete_answer(result: Result) -> bytes:
+    status = result[0]
+    return ONE if status == c.OK else ZERO if status == c.MISSING else failed(result)
+
+
+def _batch(finish: Callable[[list[Result]], bytes], result: Result) -> bytes:
+    if result[0] == c.OK:
+        return finish(result[1])
+    return failed(result[2] if result[0] == c.ABORTED else result)
+
+
+FAST: Final[dict[bytes, Callable[[RespConnection, Request], None]]] = {
+    spelling: way
+    for name, way in (
+        ("set", RespConnection._set),
+        ("incr", RespConnection._incr),
+        ("del", RespConnection._del),
+    )
+    for spelling in (name.encode(), name.upper().encode(), name.title().encode())
+}
+GETS: Final = frozenset((b"get", b"GET", b"Get"))

@@ -1,0 +1,98 @@
+"""How answers read on the wire, in RESP2 and RESP3."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from cacheflow.errors import NoLeader, NotCommitted, NotReady, ReplicationError
+
+OK: Final = b"+OK\r\n"
+QUEUED: Final = b"+QUEUED\r\n"
+ZERO: Final = b":0\r\n"
+ONE: Final = b":1\r\n"
+EMPTY: Final = b"$0\r\n\r\n"
+EMPTY_ARRAY: Final = b"*0\r\n"
+# By protocol version.
+NULL: Final = {2: b"$-1\r\n", 3: b"_\r\n"}
+NULL_ARRAY: Final = {2: b"*-1\r\n", 3: b"_\r\n"}
+
+_LINE = bytes.maketrans(b"\r\n", b"  ")
+
+
+class Status(str):
+    """A text that goes as a simple string."""
+
+
+class CommandError(Exception):
+    """A command that is answered with an error. message: its code and words."""
+
+    def __init__(self, message: str | bytes) -> None:
+        super().__init__(message)
+        self.reply = error(message)
+
+
+def error(message: str | bytes) -> bytes:
+    """An error: one line, whatever the client put into it."""
+    line = message.encode("utf-8", "surrogateescape") if isinstance(message, str) else message
+    return b"-%b\r\n" % line.translate(_LINE)
+
+
+def bulk(data: bytes) -> bytes:
+    return b"$%d\r\n%b\r\n" % (len(data), data)
+
+
+def integer(number: int) -> bytes:
+    return b":%d\r\n" % number
+
+
+def array(items: list[bytes]) -> bytes:
+    """items: as they read."""
+    return b"*%d\r\n%b" % (len(items), b"".join(items))
+
+
+def bulks(items: Iterable[bytes]) -> bytes:
+    """An array of bulk strings."""
+    return array([b"$%d\r\n%b\r\n" % (len(item), item) for item in items])
+
+
+def text(protocol: int, words: str) -> bytes:
+    """Words for people: RESP3 says so."""
+    data = words.encode()
+    return bulk(data) if protocol == 2 else b"=%d\r\ntxt:%b\r\n" % (len(data) + 4, data)
+
+
+def encode(protocol: int, value: Any) -> bytes:
+    """A Python value: None, int, str, bytes, list, set or dict; RESP2 has flat arrays for the last two."""
+    if value is None:
+        return NULL[protocol]
+    if isinstance(value, Status):
+        return b"+%b\r\n" % value.encode()
+    if isinstance(value, str):
+        return bulk(value.encode())
+    if isinstance(value, bytes):
+        return bulk(value)
+    if isinstance(value, int):
+        return integer(value)
+    if isinstance(value, dict):
+        parts = [encode(protocol, part) for pair in value.items() for part in pair]
+        return b"%%%d\r\n%b" % (len(value), b"".join(parts)) if protocol == 3 else array(parts)
+    parts = [encode(protocol, part) for part in (sorted(value) if isinstance(value, set) else value)]
+    if isinstance(value, set) and protocol == 3:
+        return b"~%d\r\n%b" % (len(parts), b"".join(parts))
+    return array(parts)
+
+
+def failure(failed: ReplicationError) -> bytes:
+    """What was not committed, or nobody knows.
+
+    Clients send LOADING, TRYAGAIN and CLUSTERDOWN again by themselves, which is right where nothing has happened. No
+    client knows OUTCOMEUNKNOWN, so that none repeats what may have taken place.
+    """
+    if isinstance(failed, NotReady):
+        return error(f"LOADING {failed}")
+    if isinstance(failed, NoLeader):
+        return error(f"CLUSTERDOWN {failed}")
+    if isinstance(failed, NotCommitted):
+        return error(f"TRYAGAIN not committed: {failed}")
+    return error(f"OUTCOMEUNKNOWN {failed}")

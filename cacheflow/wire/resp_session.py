@@ -1,0 +1,158 @@
+"""What a RESP connection is to the commands that come through it: its state, and the ways to answer later."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from cacheflow.errors import ReplicationError
+from cacheflow.machine.commands import Result
+from cacheflow.wire.connection import Connection
+from cacheflow.wire.resp_parser import RequestParser
+from cacheflow.wire.resp_replies import NULL, NULL_ARRAY, OK, CommandError, failure
+from cacheflow.wire.resp_transaction import Queue, Watched
+
+if TYPE_CHECKING:
+    from cacheflow.wire.resp_service import RespService
+
+
+class RespSession(Connection):
+    """See the module and resp_spec.Session.
+
+    queue: what MULTI has gathered.  refused: one of it was wrong.  watched: see WATCH.
+    """
+
+    def __init__(self, service: RespService, number: int, on_closed: Callable[[Connection], None]) -> None:
+        super().__init__(service.store, service.request_bytes_max, on_closed)
+        self.service = service
+        self.id = number
+        self.name = ""
+        self.library: dict[str, str] = {}
+        self.queue: Queue | None = None
+        self.refused = False
+        self.watched: Watched = {}
+        # Neither a password is missing nor a transaction gathers.
+        self.plain = False
+        self._queued_bytes = 0
+        self._since = service.wall()
+        self._parser = RequestParser(service.request_bytes_max, trusted=False)
+        self.speak(2)
+        self.trust(service.token is None)
+
+    def speak(self, protocol: int) -> None:
+        """Use RESP2 or RESP3 from now on."""
+        self.protocol = protocol
+        self.null = NULL[protocol]
+        self.null_array = NULL_ARRAY[protocol]
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the client has shown who it is."""
+        return self._parser.trusted
+
+    def trust(self, trusted: bool) -> None:
+        """Let the client in, or ask it again."""
+        self._parser.trusted = trusted
+        self.plain = trusted and self.queue is None
+
+    def begin_transaction(self) -> None:
+        """MULTI."""
+        self.queue = []
+        self.plain = False
+
+    def forget_transaction(self) -> None:
+        """Neither a transaction nor watched keys any more."""
+        self.queue = None
+        self.refused = False
+        self.watched = {}
+        self._queued_bytes = 0
+        self.plain = self.trusted
+
+    def watch(self, keys: list[str]) -> None:
+        """Note the versions of ``keys`` when the turn comes."""
+        watched = self.watched
+        for key in keys:
+            watched.setdefault(key, None)
+
+        def look() -> bytes:
+            for key in keys:
+                if watched[key] is None:
+                    entry = self.store.lookup(key, count=False)
+                    watched[key] = 0 if entry is None else entry[3]
+            return OK
+
+        self.read(functools.partial(self.said, look))
+
+    def describe(self) -> str:
+        """The connection's line in CLIENT LIST."""
+        peer, own = (self._transport.get_extra_info(name) for name in ("peername", "sockname"))
+        fields = {
+            "id": self.id,
+            "addr": _address(peer),
+            "laddr": _address(own),
+            "name": self.name,
+            "age": int(self.service.wall() - self._since),
+            "db": 0,
+            "multi": -1 if self.queue is None else len(self.queue),
+            "user": "default",
+            "resp": self.protocol,
+            "lib-name": self.library.get("lib-name", ""),
+            "lib-ver": self.library.get("lib-ver", ""),
+        }
+        return " ".join([f"{name}={value}" for name, value in fields.items()])
+
+    # Answers ----------------------------------------------------------------------------------------------------------
+
+    def in_turn(self, answer: Callable[[], bytes]) -> None:
+        """Reply when all before is answered, and handle nothing behind it until then."""
+        if self._promises:
+            self.exclusive(lambda end: end(self.said(answer)))
+        else:
+            self.reply(self.said(answer))
+
+    def behind_barrier(self, begin: Callable[[Callable[[bytes], None]], None]) -> None:
+        """``exclusive`` for a read: ``begin`` sees what this connection's reads are to see."""
+
+        def start(end: Callable[[bytes], None]) -> None:
+            def passed(outcome: list[Result] | ReplicationError) -> Callable[[], None]:
+                if isinstance(outcome, ReplicationError):
+                    return functools.partial(end, failure(outcome))
+                return self.guarded(functools.partial(begin, end), end)
+
+            if self.linearizable:
+                self.store.submit_barrier(passed)
+            else:
+                self.guarded(functools.partial(begin, end), end)()
+
+        self.exclusive(start)
+
+    def guarded(self, call: Callable[[], None], end: Callable[[bytes], None]) -> Callable[[], None]:
+        """``call`` for the loop: what it raises ends this request, or this connection, and nobody else's."""
+
+        def run() -> None:
+            if self._transport.is_closing():
+                return
+            try:
+                call()
+            except CommandError as wrong:
+                end(wrong.reply)
+            except ReplicationError as failed_:
+                end(failure(failed_))
+            except Exception:
+                self._stumbled()
+
+        return run
+
+    def said(self, answer: Callable[[], bytes]) -> bytes:
+        """What ``answer`` says, or the error in its place."""
+        try:
+            return answer()
+        except CommandError as wrong:
+            return wrong.reply
+        except ReplicationError as failed_:
+            return failure(failed_)
+
+
+def _address(address: Any) -> str:
+    return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "?:0"

@@ -1,0 +1,110 @@
+"""WirePort: the connections of one wire protocol, how many there may be, and how they end.
+
+A connection costs a descriptor and some kilobytes, and may be silent for ever, as with memcached and Redis: there is no
+idle timeout. So their number has a cap, and who comes over it is told so and closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from collections.abc import Callable
+from typing import Final, cast
+
+from cacheflow.wire.connection import Connection
+
+# Redis' default.
+CONNECTIONS_MAX: Final = 10_000
+# Descriptors for everything else: the journal, peers, and what HTTP takes at most.
+DESCRIPTORS_KEPT: Final = 384
+DRAIN_S: Final = 1.0
+
+Make = Callable[[Callable[[Connection], None]], Connection]
+
+
+class WirePort:
+    """Not safe for concurrent use: the event loop owns it; ``metrics`` may be asked by any thread.
+
+    name: of the port, as in its flag.  make: a connection; it gets what to call when it is closed.
+    refusal: the last words to a client over ``connections_max``.
+    """
+
+    def __init__(self, name: str, make: Make, refusal: bytes, connections_max: int) -> None:
+        self.name = name
+        self.connections_max = connections_max
+        self.accepted = 0
+        self.refused = 0
+        self._make = make
+        self._refusal = refusal
+        self._connections: set[Connection] = set()
+        self._requests_before = 0
+        self._empty: asyncio.Event | None = None
+
+    def connect(self) -> asyncio.BaseProtocol:
+        """The protocol of a connection that was accepted."""
+        if len(self._connections) >= self.connections_max or self._empty is not None:
+            self.refused += 1
+            return _Refused(self._refusal)
+        self.accepted += 1
+        connection = self._make(self._closed)
+        self._connections.add(connection)
+        return connection
+
+    async def drain(self) -> None:
+        """Let every connection answer what is under way, for DRAIN_S at most, and close it."""
+        self._empty = asyncio.Event()
+        for connection in list(self._connections):
+            connection.finish()
+        if self._connections:
+            try:
+                await asyncio.wait_for(self._empty.wait(), DRAIN_S)
+            except TimeoutError:
+                for connection in list(self._connections):
+                    connection.abort()
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._connections)
+
+    @property
+    def requests(self) -> int:
+        """How many there were."""
+        return self._requests_before + sum([connection.requests for connection in list(self._connections)])
+
+    def metrics(self) -> dict[str, float]:
+        """By name, with the port as a label."""
+        label = f'{{port="{self.name}"}}'
+        return {
+            f"wire_connections{label}": self.connections,
+            f"wire_connections_max{label}": self.connections_max,
+            f"wire_connections_total{label}": self.accepted,
+            f"wire_refused_total{label}": self.refused,
+            f"wire_requests_total{label}": self.requests,
+        }
+
+    def _closed(self, connection: Connection) -> None:
+        if connection in self._connections:
+            self._connections.remove(connection)
+            self._requests_before += connection.requests
+        if self._empty is not None and not self._connections:
+            self._empty.set()
+
+
+class _Refused(asyncio.Protocol):
+    def __init__(self, words: bytes) -> None:
+        self._words = words
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports do not derive from asyncio's.
+        transport = cast(asyncio.Transport, transport)
+        transport.write(self._words)
+        transport.close()
+
+
+def connections_allowed(ports: int) -> int:
+    """For each of so many ports: what this process's limit of descriptors leaves, CONNECTIONS_MAX at most."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return CONNECTIONS_MAX
+    return max(16, min(CONNECTIONS_MAX, (soft - DESCRIPTORS_KEPT) // ports))

@@ -1,0 +1,131 @@
+"""What the wire ports see of a store, over a real CacheMachine and without a cluster.
+
+Every proposal is applied as one entry: at once, or with ``held`` when a test calls ``release``. What a test wants to go
+wrong is set on the instance.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from cacheflow.errors import NotReady, ReplicationError
+from cacheflow.machine import commands
+from cacheflow.machine.commands import Command, Result
+from cacheflow.machine.machine import CacheMachine
+from cacheflow.wire.store_api import Done, Entry
+
+START_MS = 1_700_000_000_000
+
+
+class FakeStore:
+    """clock_ms: the cluster's time, moved by tests.  held: proposals wait for ``release``.
+
+    failure: what proposals end with instead of being applied.  readable: false: reads raise NotReady.
+    proposed: every proposal so far, a barrier as [].  noted: the keys whose reads counted as uses.
+    """
+
+    def __init__(self, max_items: int | None = None, max_bytes: int | None = None) -> None:
+        self.machine = CacheMachine()
+        self.clock_ms = START_MS
+        self.held = False
+        self.failure: ReplicationError | None = None
+        self.readable = True
+        self.proposed: list[list[Command]] = []
+        self.noted: list[str] = []
+        self.hits = 0
+        self.misses = 0
+        self._waiting: deque[tuple[list[Command], Done]] = deque()
+        self.apply([commands.configure({"max_items": max_items, "max_bytes": max_bytes})])
+
+    # What tests do
+
+    def apply(self, batch: list[Command]) -> list[Result]:
+        """Apply one entry as somebody else's."""
+        block = commands.encode_block(0, 0, 0, batch)
+        payload = commands.encode_entry(self.clock_ms, [block])
+        ((_, _, results),) = self.machine.apply(self.machine.applied_index + 1, payload)
+        return results
+
+    def release(self, count: int | None = None) -> int:
+        """Apply the ``count`` oldest proposals that wait (None: all), answered in one turn; how many these were."""
+        batch = [self._waiting.popleft() for _ in range(len(self._waiting) if count is None else count)]
+        wakes: dict[Callable[[], None], None] = {}
+        for proposal, done in batch:
+            wakes[done(self._outcome(proposal))] = None
+        for wake in wakes:
+            wake()
+        return len(batch)
+
+    @property
+    def waiting(self) -> int:
+        """Proposals that wait for ``release``."""
+        return len(self._waiting)
+
+    def entry(self, key: str) -> Entry | None:
+        """The live entry, without counting anything."""
+        return self.machine.lookup(key, self.clock_ms)
+
+    def _outcome(self, proposal: list[Command]) -> list[Result] | ReplicationError:
+        return self.failure if self.failure is not None else self.apply(proposal)
+
+    # What fronts call
+
+    def lookup(self, key: str, *, count: bool = True) -> Entry | None:
+        if not self.readable:
+            raise NotReady("this node has not caught up with the cluster since it started")
+        entry = self.entry(key)
+        if entry is None:
+            self.misses += 1
+        else:
+            self.hits += 1
+            if count:
+                self.noted.append(key)
+        return entry
+
+    def submit(self, commands_: list[Command], done: Done) -> None:
+        self.proposed.append(commands_)
+        if self.held:
+            self._waiting.append((commands_, done))
+        else:
+            done(self._outcome(commands_))()
+
+    def submit_barrier(self, done: Done) -> None:
+        self.submit([], done)
+
+    def now_ms(self) -> int:
+        return self.clock_ms
+
+    def keys_page(self, prefix: str, limit: int, cursor: str | None) -> tuple[list[str], str | None]:
+        return self.machine.keys(prefix, limit, cursor or "", self.clock_ms)
+
+    def all_keys(self) -> list[str]:
+        if not self.readable:
+            raise NotReady("this node has not caught up with the cluster since it started")
+        return list(self.machine.contents.raw)
+
+    def __len__(self) -> int:
+        return self.machine.item_count
+
+    def metrics(self) -> dict[str, float]:
+        return {
+            "items": self.machine.item_count,
+            "bytes": self.machine.bytes_used,
+            "max_items": self.machine.settings.max_items or 0,
+            "max_bytes": self.machine.settings.max_bytes or 0,
+            "hits_total": self.hits,
+            "misses_total": self.misses,
+            "sets_total": self.machine.contents.written,
+            "deletes_total": self.machine.contents.deleted,
+            "expired_total": self.machine.contents.expired,
+            "evicted_total": self.machine.contents.evicted,
+        }
+
+    def status(self) -> dict[str, Any]:
+        return {
+            "node_id": "n1",
+            "role": "leader",
+            "leader": "n1",
+            "configuration": {"eviction": self.machine.settings.policy},
+        }

@@ -1,0 +1,126 @@
+"""A wire port on a loop of its own: how many it lets in, what it counts, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from collections.abc import Awaitable, Callable
+
+import pytest
+from wire.fake_store import FakeStore
+from wire.memcached_client import port as memcached
+
+from cacheflow.errors import ConfigError
+from cacheflow.services import Services
+from cacheflow.wire import serving
+from cacheflow.wire.serving import CONNECTIONS_MAX, DESCRIPTORS_KEPT, connections_allowed
+
+DEADLINE_S = 10.0
+
+
+def on_a_loop(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
+    def run() -> None:
+        async def timed() -> None:
+            async with asyncio.timeout(DEADLINE_S):
+                await test()
+
+        asyncio.run(timed())
+
+    run.__name__ = test.__name__
+    return run
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0.001)
+
+
+@on_a_loop
+async def test_who_comes_over_the_limit_is_told_so_and_others_come_in_when_one_leaves() -> None:
+    services, service = Services(), memcached(FakeStore(), connections_max=2)
+    number = await services.open(service, "127.0.0.1", 0)
+    first = await asyncio.open_connection("127.0.0.1", number)
+    second = await asyncio.open_connection("127.0.0.1", number)
+    await until(lambda: service.connections == 2)
+    reader, writer = await asyncio.open_connection("127.0.0.1", number)
+    assert await reader.read() == b"ERROR Too many open connections\r\n"
+    writer.close()
+    for stream_reader, stream_writer in (first, second):
+        stream_writer.write(b"mn\r\nget a\r\n")
+        assert await stream_reader.readexactly(9) == b"MN\r\nEND\r\n"
+    first[1].close()
+    await until(lambda: service.connections == 1)
+    third = await asyncio.open_connection("127.0.0.1", number)
+    third[1].write(b"mn\r\n")
+    assert await third[0].readexactly(4) == b"MN\r\n"
+    assert services.metrics() == {
+        'wire_connections{port="memcached"}': 2,
+        'wire_connections_max{port="memcached"}': 2,
+        'wire_connections_total{port="memcached"}': 3,
+        'wire_refused_total{port="memcached"}': 1,
+        'wire_requests_total{port="memcached"}': 5,
+    }
+    await services.close()
+
+
+@on_a_loop
+async def test_what_is_under_way_is_answered_before_the_end_and_the_silent_are_closed() -> None:
+    store = FakeStore()
+    store.held = True
+    services, service = Services(), memcached(store)
+    number = await services.open(service, "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection("127.0.0.1", number)
+    silent, _ = await asyncio.open_connection("127.0.0.1", number)
+    writer.write(b"delete k\r\n")
+    await until(lambda: store.waiting == 1)
+    ending = asyncio.create_task(services.close())
+    assert await silent.read() == b""
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", number)
+    assert not ending.done()
+    store.release()
+    assert await reader.read() == b"NOT_FOUND\r\n"
+    await ending
+    assert service.connections == 0
+
+
+@on_a_loop
+async def test_who_is_not_answered_in_a_moment_is_cut_off() -> None:
+    store = FakeStore()
+    store.held = True
+    services, service = Services(), memcached(store)
+    number = await services.open(service, "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection("127.0.0.1", number)
+    writer.write(b"delete k\r\n")
+    await until(lambda: store.waiting == 1)
+    began_s = asyncio.get_running_loop().time()
+    await services.close()
+    assert serving.DRAIN_S <= asyncio.get_running_loop().time() - began_s < serving.DRAIN_S + 2
+    assert service.connections == 0 and not await reader.read()
+    store.release()
+
+
+@on_a_loop
+async def test_a_port_that_is_taken_names_its_flag() -> None:
+    services, service = Services(), memcached(FakeStore())
+    number = await services.open(service, "127.0.0.1", 0)
+    with pytest.raises(ConfigError, match=f"memcached port {number} on 127.0.0.1 is taken.*--memcached-port"):
+        await services.open(service, "127.0.0.1", number)
+    await services.close()
+
+
+@pytest.mark.parametrize(
+    ("soft", "ports", "allowed"),
+    [
+        (DESCRIPTORS_KEPT + 640, 1, 640),
+        (DESCRIPTORS_KEPT + 640, 2, 320),
+        (64, 1, 16),
+        (10**6, 1, CONNECTIONS_MAX),
+        (resource.RLIM_INFINITY, 2, CONNECTIONS_MAX),
+    ],
+)
+def test_descriptors_decide_how_many_may_connect(
+    soft: int, ports: int, allowed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, soft))
+    assert connections_allowed(ports) == allowed
