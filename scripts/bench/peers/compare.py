@@ -1,0 +1,222 @@
+#!/usr/bin/env python3
+"""The project beside redis-server, memcached and etcd: what is installed of them, interleaved in one run.
+
+    scripts/bench/peers/compare.py [--repeats 5] [--seconds 2] [--only NAME ...] [--out FOLDER]
+
+Three nodes with --fsync always, the peers and the load generator share this machine, one of them at work at a time. Only
+ratios within one run mean much. Writes comparison.json, comparison.md and, where matplotlib is installed, comparison.png.
+Exit code 1 when a ratio misses what it must be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+
+from scripts.bench.harness import machine, spread
+from scripts.bench.peers import servers
+from scripts.bench.peers.loading import LoadGenerator, Measured
+from scripts.bench.peers.plotting import plot_ratios
+from scripts.bench.peers.servers import Served
+
+# Which of a server's ports; the leader's is the first.
+LEADER, FOLLOWER, ALL = (0, 1), (1, 2), (0, None)
+ETCD_CONNECTIONS = (16, 64, 256)
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one side is given. ports: which of the server's."""
+
+    server: str
+    operation: str
+    connections: int = 64
+    pipeline: int = 1
+    ports: tuple[int, int | None] = ALL
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison: ours over the best of theirs, in replies a second or by median latency."""
+
+    name: str
+    ours: Load
+    theirs: tuple[Load, ...]
+    must: float
+    aim: float
+    latency: bool = False
+
+    def ratio(self, ours: Measured, theirs: Sequence[Measured]) -> float:
+        """Of rates; of median latencies when that is what counts (then less is better)."""
+        if self.latency:
+            return ours.p50_us / min(each.p50_us for each in theirs)
+        return ours.per_s / max(each.per_s for each in theirs)
+
+    def holds(self, ratio: float) -> bool:
+        """Whether ``ratio`` is as good as it must be."""
+        return ratio <= self.must if self.latency else ratio >= self.must
+
+
+def _rows(etcd: str) -> list[Row]:
+    def etcds(operation: str, *connections: int) -> tuple[Load, ...]:
+        return tuple(Load(etcd, operation, count) for count in connections)
+
+    redis, memcached = (Load("redis", "get"),), (Load("memcached", "get"),)
+    return [
+        Row("GET, follower / redis-server", Load("resp", "get", ports=FOLLOWER), redis, 0.85, 1.0),
+        Row("GET, leader / redis-server", Load("resp", "get", ports=LEADER), redis, 0.85, 1.0),
+        Row(
+            "GET pipelined by 16 / redis-server",
+            Load("resp", "get", pipeline=16, ports=FOLLOWER),
+            (Load("redis", "get", pipeline=16),),
+            0.4,
+            0.6,
+        ),
+        Row("GET, memcached protocol / memcached", Load("memcached-port", "get", ports=FOLLOWER), memcached, 0.85, 1.0),
+        Row(f"SET / {etcd} put, 64 connections", Load("resp", "set"), etcds("set", 64), 3, 5),
+        Row(
+            f"SET pipelined by 16 / {etcd} put at its best",
+            Load("resp", "set", pipeline=16),
+            etcds("set", *ETCD_CONNECTIONS),
+            8,
+            15,
+        ),
+        Row(
+            f"SET median latency, one connection / {etcd} put",
+            Load("resp", "set", 1, ports=LEADER),
+            (Load(etcd, "set", 1, ports=LEADER),),
+            0.8,
+            0.5,
+            latency=True,
+        ),
+        Row(
+            f"linearizable GET / {etcd} linearizable range, 64 connections",
+            Load("resp", "lget"),
+            etcds("lget", 64),
+            3,
+            6,
+        ),
+    ]
+
+
+def main() -> int:
+    """The exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--only", nargs="*", default=[], metavar="TEXT", help="rows whose name has this text in it")
+    parser.add_argument("--out", type=Path, help="a folder for the table, the figures and the plot")
+    options = parser.parse_args()
+    rows = [row for etcd in ("etcd", "etcd, one node") for row in _rows(etcd)]
+    rows = list({row.name: row for row in rows}.values())
+    if options.only:
+        rows = [row for row in rows if any(text in row.name for text in options.only)]
+    on = machine()
+    print(f"on {on['cores']} cores, Python {on['python']}, {on['system']}, load {on['load']}", flush=True)
+    results = _measure(rows, options.repeats, options.seconds)
+    for line in table(results):
+        print(line)
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
+        (options.out / "comparison.json").write_text(json.dumps({"machine": on, "rows": results}, indent=2) + "\n")
+        (options.out / "comparison.md").write_text("\n".join(table(results)) + "\n")
+        plot_ratios(results, options.out / "comparison.png")
+    return 1 if any(result["holds"] is False for result in results) else 0
+
+
+def _measure(rows: Sequence[Row], repeats: int, seconds: float) -> list[dict[str, Any]]:
+    with contextlib.ExitStack() as stack:
+        load = stack.enter_context(contextlib.closing(LoadGenerator()))
+        ours = stack.enter_context(servers.cacheflow())
+        served: dict[str, Served | None] = {"resp": ours["resp"], "memcached-port": ours["memcached"]}
+        wanted = {each.server for row in rows for each in row.theirs}
+        for name in servers.PEERS:
+            if name in wanted:
+                served[name] = stack.enter_context(servers.peer(name))
+        ready: dict[str, Served] = {name: each for name, each in served.items() if each is not None}
+        for each in ready.values():
+            load.run(each.protocol, "set", each.ports[:1], seconds=2.0)  # the keys that are read
+        return [_compare(row, ready, load, repeats, seconds) for row in rows]
+
+
+def _compare(
+    row: Row, ready: Mapping[str, Served], load: LoadGenerator, repeats: int, seconds: float
+) -> dict[str, Any]:
+    result: dict[str, Any] = {"name": row.name, "must": row.must, "aim": row.aim, "latency": row.latency}
+    missing = sorted({each.server for each in row.theirs} - ready.keys())
+    if missing:
+        return {**result, "holds": None, "skipped": f"{', '.join(missing)} is not installed"}
+
+    def run(asked: Load) -> Measured:
+        server = ready[asked.server]
+        return load.run(
+            server.protocol,
+            asked.operation,
+            server.ports[slice(*asked.ports)],
+            connections=asked.connections,
+            pipeline=asked.pipeline,
+            seconds=seconds,
+        )
+
+    own, others, ratios = [], [], []
+    for _ in range(repeats):
+        own.append(run(row.ours))
+        others.append([run(asked) for asked in row.theirs])
+        ratios.append(row.ratio(own[-1], others[-1]))
+    ratio = _median(ratios)
+    return {
+        **result,
+        "ratio": ratio,
+        "ratios": ratios,
+        "holds": row.holds(ratio),
+        "ours": _summary(own),
+        "theirs": [_summary(runs) for runs in zip(*others, strict=True)],
+        "runs": {
+            "ours": [asdict(each) for each in own],
+            "theirs": [[asdict(each) for each in all_] for all_ in others],
+        },
+    }
+
+
+def _summary(runs: Sequence[Measured]) -> dict[str, float]:
+    def of(name: str) -> float:
+        return _median([getattr(run, name) for run in runs])
+
+    return {"per_s": of("per_s"), "p50_us": of("p50_us"), "p99_us": of("p99_us")}
+
+
+def _median(values: Sequence[float]) -> float:
+    return sorted(values)[len(values) // 2]
+
+
+def table(results: Sequence[dict[str, Any]]) -> list[str]:
+    """Lines of Markdown."""
+    lines = [
+        "| | ours | theirs | ratio (min / median / max) | must | aim | holds |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for result in results:
+        sign = "≤" if result["latency"] else "≥"
+        limits = f"{sign} {result['must']:g} | {sign} {result['aim']:g}"
+        if result["holds"] is None:
+            lines.append(f"| {result['name']} | | {result['skipped']} | | {limits} | |")
+            continue
+        unit, name, digits = (" µs", "p50_us", 0) if result["latency"] else ("/s", "per_s", 0)
+        best = (min if result["latency"] else max)(each[name] for each in result["theirs"])
+        lines.append(
+            f"| {result['name']} | {result['ours'][name]:,.{digits}f}{unit} | {best:,.{digits}f}{unit} "
+            f"| {spread(result['ratios'])} | {limits} | {'yes' if result['holds'] else 'NO'} |"
+        )
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())

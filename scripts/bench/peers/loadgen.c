@@ -1,0 +1,313 @@
+/* The load generator: one thread, epoll, so cheap that it measures the server and not itself.
+ *
+ *   loadgen PROTOCOL OPERATION CONNECTIONS PIPELINE SECONDS KEYS VALUE_BYTES PORT...
+ *
+ * PROTOCOL: resp, memcached, etcd (its JSON gateway), http (CacheFlow's REST API).  OPERATION: get, set, or lget
+ * (etcd: a linearizable range; resp: a get after READWRITE).  Keys are key:000000000000 and so on, at random.
+ * Each connection keeps PIPELINE requests under way; connections are spread over the ports (127.0.0.1).
+ * Prints one line of JSON: replies a second, errors, and latencies in microseconds. Exit code 1 when a connection fails.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { RESP, MEMCACHED, ETCD, HTTP };
+enum { GET, SET, LGET };
+#define BUCKETS 4096
+#define PIPELINE_MAX 4096
+
+struct connection {
+    int fd, port;
+    char *in;
+    size_t have, room, skip; /* skip: bytes of a body that need not be looked at */
+    char *out;
+    size_t out_len, out_at;
+    double sent_at[PIPELINE_MAX];
+    unsigned first, pending;
+    int greeting; /* replies that belong to the set-up */
+};
+
+static int protocol, operation, pipeline, keys, value_bytes;
+static char *value;
+static double ends_at;
+static uint64_t replies, errors, misses, histogram[BUCKETS];
+static uint64_t state = 88172645463325252ULL;
+static char last_error[200];
+
+static double now_s(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec + t.tv_nsec / 1e9;
+}
+
+static uint64_t draw(void) {
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    return state;
+}
+
+static void die(const char *what) {
+    fprintf(stderr, "%s: %s\n", what, errno ? strerror(errno) : "");
+    exit(1);
+}
+
+/* Sixteen buckets for each power of two: within 5 %. */
+static int bucket(double us) {
+    if (us < 16) return us < 0 ? 0 : (int)us;
+    int power = 0;
+    double scaled = us;
+    while (scaled >= 32) {
+        scaled /= 2;
+        power++;
+    }
+    int at = 16 * (power + 1) + (int)scaled - 16;
+    return at < BUCKETS ? at : BUCKETS - 1;
+}
+
+static double bucket_us(int at) {
+    if (at < 16) return at;
+    double us = 16 + at % 16;
+    for (int power = at / 16 - 1; power > 0; power--) us *= 2;
+    return us;
+}
+
+static double percentile(double share) {
+    uint64_t seen = 0;
+    for (int at = 0; at < BUCKETS; at++) {
+        seen += histogram[at];
+        if (seen >= share * replies) return bucket_us(at);
+    }
+    return 0;
+}
+
+static size_t base64(char *to, const char *from, size_t len) {
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    size_t at = 0;
+    for (size_t i = 0; i < len; i += 3) {
+        unsigned a = (unsigned char)from[i], b = i + 1 < len ? (unsigned char)from[i + 1] : 0,
+                 c = i + 2 < len ? (unsigned char)from[i + 2] : 0, all = a << 16 | b << 8 | c;
+        to[at++] = digits[all >> 18];
+        to[at++] = digits[all >> 12 & 63];
+        to[at++] = i + 1 < len ? digits[all >> 6 & 63] : '=';
+        to[at++] = i + 2 < len ? digits[all & 63] : '=';
+    }
+    return at;
+}
+
+static size_t request(char *to) {
+    char key[32];
+    int key_len = sprintf(key, "key:%012d", (int)(draw() % keys));
+    switch (protocol) {
+    case RESP:
+        if (operation != SET) return sprintf(to, "*2\r\n$3\r\nGET\r\n$%d\r\n%s\r\n", key_len, key);
+        return sprintf(to, "*3\r\n$3\r\nSET\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n", key_len, key, value_bytes, value);
+    case MEMCACHED:
+        if (operation != SET) return sprintf(to, "get %s\r\n", key);
+        return sprintf(to, "set %s 0 0 %d\r\n%s\r\n", key, value_bytes, value);
+    case HTTP:
+        if (operation == GET) return sprintf(to, "GET /cache/%s HTTP/1.1\r\nHost: x\r\n\r\n", key);
+        if (operation == LGET)
+            return sprintf(to, "GET /cache/%s?consistency=linearizable HTTP/1.1\r\nHost: x\r\n\r\n", key);
+        return sprintf(to, "PUT /cache/%s HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%s",
+                       key, value_bytes, value);
+    }
+    char *body = malloc(256 + value_bytes * 2);
+    size_t len = sprintf(body, "{\"key\":\"");
+    len += base64(body + len, key, key_len);
+    if (operation == SET) {
+        len += sprintf(body + len, "\",\"value\":\"");
+        len += base64(body + len, value, value_bytes);
+        len += sprintf(body + len, "\"}");
+    } else {
+        len += sprintf(body + len, operation == GET ? "\",\"serializable\":true}" : "\"}");
+    }
+    size_t head = sprintf(to, "POST /v3/kv/%s HTTP/1.1\r\nHost: x\r\nContent-Length: %zu\r\n\r\n",
+                          operation == SET ? "put" : "range", len);
+    memcpy(to + head, body, len);
+    free(body);
+    return head + len;
+}
+
+static void note_error(const char *from, size_t len) {
+    errors++;
+    if (len > sizeof last_error - 1) len = sizeof last_error - 1;
+    memcpy(last_error, from, len);
+    last_error[len] = 0;
+}
+
+/* Bytes of the complete reply at `from`, 0 when it is not complete. *body: of these, how many need not be here. */
+static size_t reply_size(const char *from, size_t have, size_t *body) {
+    *body = 0;
+    if (protocol == HTTP || protocol == ETCD) {
+        const char *end = memmem(from, have, "\r\n\r\n", 4);
+        if (!end) return 0;
+        size_t head = end + 4 - from;
+        const char *length = NULL;
+        for (const char *at = from; at < end; at = (const char *)memchr(at, '\n', end + 4 - at) + 1)
+            if (!strncasecmp(at, "content-length:", 15)) length = at + 15;
+        if (memcmp(from + 9, "200", 3) && memcmp(from + 9, "201", 3)) note_error(from, have);
+        *body = length ? strtoul(length, NULL, 10) : 0;
+        return head + *body;
+    }
+    const char *end = memmem(from, have, "\r\n", 2);
+    if (!end) return 0;
+    size_t line = end + 2 - from;
+    if (protocol == RESP) {
+        if (from[0] == '$' && from[1] != '-') {
+            *body = strtoul(from + 1, NULL, 10) + 2;
+            return line + *body;
+        }
+        if (from[0] == '-') note_error(from, line);
+        if (from[0] == '$' || from[0] == '_') misses++;
+        return line;
+    }
+    if (!memcmp(from, "VALUE ", 6)) {
+        const char *at = memchr(from + 6, ' ', line);
+        *body = strtoul(strchr(at + 1, ' ') + 1, NULL, 10) + 7; /* CRLF END CRLF */
+        return line + *body;
+    }
+    if (memcmp(from, "END", 3) && memcmp(from, "STORED", 6)) note_error(from, line);
+    if (!memcmp(from, "END", 3)) misses++;
+    return line;
+}
+
+static void flush(struct connection *c, int poller) {
+    while (c->out_at < c->out_len) {
+        ssize_t sent = send(c->fd, c->out + c->out_at, c->out_len - c->out_at, MSG_NOSIGNAL);
+        if (sent < 0) {
+            if (errno != EAGAIN) die("send");
+            break;
+        }
+        c->out_at += sent;
+    }
+    if (c->out_at == c->out_len) c->out_at = c->out_len = 0;
+    struct epoll_event event = {.events = EPOLLIN | (c->out_len ? EPOLLOUT : 0), .data.ptr = c};
+    static unsigned char wants[65536];
+    if (wants[c->fd] != (c->out_len != 0)) {
+        wants[c->fd] = c->out_len != 0;
+        epoll_ctl(poller, EPOLL_CTL_MOD, c->fd, &event);
+    }
+}
+
+static void refill(struct connection *c, double now) {
+    while (c->pending < (unsigned)pipeline && now < ends_at) {
+        c->sent_at[(c->first + c->pending++) % PIPELINE_MAX] = now;
+        c->out_len += request(c->out + c->out_len);
+    }
+}
+
+static void receive(struct connection *c) {
+    for (;;) {
+        if (c->room - c->have < 65536) c->in = realloc(c->in, c->room = c->room * 2 + 65536);
+        ssize_t got = recv(c->fd, c->in + c->have, c->room - c->have, 0);
+        if (got < 0 && errno == EAGAIN) break;
+        if (got <= 0) die(got ? "recv" : "the server closed a connection");
+        c->have += got;
+        if ((size_t)got < 65536) break;
+    }
+    double now = now_s();
+    size_t at = 0;
+    for (;;) {
+        if (c->skip) {
+            size_t skipped = c->skip < c->have - at ? c->skip : c->have - at;
+            c->skip -= skipped;
+            at += skipped;
+            if (c->skip) break;
+        } else {
+            size_t body, size = at < c->have ? reply_size(c->in + at, c->have - at, &body) : 0;
+            if (!size) break;
+            at += size - body;
+            c->skip = body;
+            if (body) continue;
+        }
+        if (c->greeting) {
+            c->greeting--;
+            continue;
+        }
+        replies++;
+        histogram[bucket((now - c->sent_at[c->first]) * 1e6)]++;
+        c->first = (c->first + 1) % PIPELINE_MAX;
+        c->pending--;
+    }
+    memmove(c->in, c->in + at, c->have -= at);
+}
+
+static int word(const char *given, const char *const *known, int count) {
+    for (int i = 0; i < count; i++)
+        if (!strcmp(given, known[i])) return i;
+    fprintf(stderr, "unknown: %s\n", given);
+    exit(2);
+}
+
+int main(int argc, char **argv) {
+    static const char *const protocols[] = {"resp", "memcached", "etcd", "http"}, *const operations[] = {"get", "set", "lget"};
+    if (argc < 9) {
+        fprintf(stderr, "loadgen PROTOCOL OPERATION CONNECTIONS PIPELINE SECONDS KEYS VALUE_BYTES PORT...\n");
+        return 2;
+    }
+    protocol = word(argv[1], protocols, 4);
+    operation = word(argv[2], operations, 3);
+    int count = atoi(argv[3]);
+    pipeline = atoi(argv[4]);
+    double seconds = atof(argv[5]);
+    keys = atoi(argv[6]);
+    value_bytes = atoi(argv[7]);
+    if (count < 1 || pipeline < 1 || pipeline > PIPELINE_MAX || seconds <= 0 || keys < 1 || value_bytes < 1) return 2;
+    value = malloc(value_bytes + 1);
+    memset(value, 'x', value_bytes);
+    value[value_bytes] = 0;
+    state ^= getpid();
+    int poller = epoll_create1(0);
+    struct connection *all = calloc(count, sizeof *all);
+    for (int i = 0; i < count; i++) {
+        struct connection *c = all + i;
+        c->port = atoi(argv[8 + i % (argc - 8)]);
+        struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(c->port)};
+        inet_pton(AF_INET, "127.0.0.1", &address.sin_addr);
+        c->fd = socket(AF_INET, SOCK_STREAM, 0);
+        if (c->fd < 0 || connect(c->fd, (struct sockaddr *)&address, sizeof address)) die("connect");
+        int one = 1;
+        setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+        fcntl(c->fd, F_SETFL, O_NONBLOCK);
+        c->out = malloc((size_t)pipeline * (512 + 2 * (size_t)value_bytes) + 64);
+        struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
+        epoll_ctl(poller, EPOLL_CTL_ADD, c->fd, &event);
+        if (protocol == RESP && operation == LGET) {
+            c->out_len = sprintf(c->out, "READWRITE\r\n");
+            c->greeting = 1;
+        }
+    }
+    double began = now_s();
+    ends_at = began + seconds;
+    for (int i = 0; i < count; i++) {
+        refill(all + i, began);
+        flush(all + i, poller);
+    }
+    struct epoll_event ready[256];
+    for (double now = began; now < ends_at;) {
+        int found = epoll_wait(poller, ready, 256, (int)((ends_at - now) * 1000) + 1);
+        now = now_s();
+        for (int i = 0; i < found; i++) {
+            struct connection *c = ready[i].data.ptr;
+            if (ready[i].events & ~EPOLLOUT) receive(c);
+            refill(c, now);
+            flush(c, poller);
+        }
+    }
+    double took = now_s() - began;
+    printf("{\"per_s\": %.1f, \"errors\": %llu, \"misses\": %llu, \"p50_us\": %.0f, \"p99_us\": %.0f, \"max_us\": %.0f}\n",
+           replies / took, (unsigned long long)errors, (unsigned long long)misses, percentile(0.5), percentile(0.99),
+           percentile(1));
+    if (errors) fprintf(stderr, "an error: %s\n", last_error);
+    return 0;
+}

@@ -1,0 +1,71 @@
+"""Runs loadgen.c, which is compiled once a run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+SOURCE = Path(__file__).with_name("loadgen.c")
+# A run ends after its seconds and the slowest answer.
+SLOWEST_S = 60.0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run of the load generator."""
+
+    per_s: float
+    errors: int
+    misses: int
+    p50_us: float
+    p99_us: float
+    max_us: float
+
+
+class LoadGenerator:
+    """Compiled on first use. Raises RuntimeError where there is no C compiler."""
+
+    def __init__(self) -> None:
+        compiler = shutil.which("cc") or shutil.which("gcc")
+        if compiler is None:
+            raise RuntimeError("the load generator needs a C compiler (apt-get install gcc libc6-dev)")
+        self._folder = tempfile.TemporaryDirectory(prefix="cacheflow-loadgen-")
+        self._program = str(Path(self._folder.name) / "loadgen")
+        subprocess.run([compiler, "-O2", "-D_GNU_SOURCE", "-o", self._program, str(SOURCE)], check=True)
+
+    def close(self) -> None:
+        """Remove the program."""
+        self._folder.cleanup()
+
+    def run(
+        self,
+        protocol: str,
+        operation: str,
+        ports: Sequence[int],
+        *,
+        connections: int = 64,
+        pipeline: int = 1,
+        seconds: float = 2.0,
+        keys: int = 10_000,
+        value_bytes: int = 100,
+    ) -> Measured:
+        """Load for ``seconds``. Raises RuntimeError with the generator's line when a connection fails."""
+        numbers = (connections, pipeline, seconds, keys, value_bytes, *ports)
+        ran = subprocess.run(
+            [self._program, protocol, operation, *map(str, numbers)],
+            capture_output=True,
+            text=True,
+            timeout=seconds + SLOWEST_S,
+            check=False,
+        )
+        if ran.returncode:
+            raise RuntimeError(f"{protocol} {operation} on {list(ports)}: {ran.stderr.strip()}")
+        measured = Measured(**json.loads(ran.stdout))
+        if measured.errors:
+            raise RuntimeError(f"{protocol} {operation} on {list(ports)}: {measured.errors} errors: {ran.stderr[:300]}")
+        return measured

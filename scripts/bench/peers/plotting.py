@@ -1,0 +1,70 @@
+"""Plots of the comparisons, where matplotlib is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+INK, OURS, MUST = "#222222", "#2a6f97", "#c1121f"
+
+
+def _pyplot() -> Any:
+    try:
+        import matplotlib
+    except ImportError:
+        print("no plot: matplotlib is not installed (pip install matplotlib)")
+        return None
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def plot_ratios(results: Sequence[Mapping[str, Any]], file: Path) -> None:
+    """Each ratio with what it must be, on a logarithmic axis; nothing without matplotlib."""
+    pyplot = _pyplot()
+    shown = [result for result in results if result["holds"] is not None]
+    if pyplot is None or not shown:
+        return
+    figure, axes = pyplot.subplots(figsize=(9, 0.55 * len(shown) + 1.4), layout="constrained")
+    for at, result in enumerate(reversed(shown)):
+        axes.barh(at, result["ratio"], color=OURS, height=0.55)
+        axes.plot([min(result["ratios"]), max(result["ratios"])], [at, at], color=INK, linewidth=1.2)
+        axes.plot([result["must"]] * 2, [at - 0.38, at + 0.38], color=MUST, linewidth=2)
+        axes.annotate(
+            f"{result['ratio']:.2f}", (result["ratio"], at), xytext=(4, 0), textcoords="offset points", va="center"
+        )
+    axes.set_yticks(range(len(shown)), [result["name"] for result in reversed(shown)])
+    axes.set_xscale("log")
+    axes.axvline(1, color=INK, linewidth=0.8)
+    axes.set_xlabel("CacheFlow / peer (red: what it must be; for latency less is better)")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(file, dpi=140)
+    pyplot.close(figure)
+
+
+def plot_sweeps(sweeps: Mapping[str, Sequence[Mapping[str, Any]]], file: Path) -> None:
+    """One panel a sweep: rates against what was varied, a line a server; nothing without matplotlib."""
+    pyplot = _pyplot()
+    if pyplot is None:
+        return
+    figure, panels = pyplot.subplots(
+        len(sweeps), 2, figsize=(11, 3.1 * len(sweeps)), layout="constrained", squeeze=False
+    )
+    for (name, points), (rates, latencies) in zip(sweeps.items(), panels, strict=True):
+        for server in dict.fromkeys(point["server"] for point in points):
+            line = [point for point in points if point["server"] == server]
+            at = [point["at"] for point in line]
+            rates.plot(at, [point["per_s"] for point in line], marker="o", label=server)
+            latencies.plot(at, [point["p99_us"] / 1000 for point in line], marker="o", label=server)
+        for axes, what in ((rates, "replies a second"), (latencies, "p99, ms")):
+            axes.set_xscale("log")
+            axes.set_yscale("log")
+            axes.set_xlabel(name)
+            axes.set_ylabel(what)
+            axes.grid(True, which="major", color="#dddddd", linewidth=0.6)
+            axes.spines[["top", "right"]].set_visible(False)
+        rates.legend(frameon=False, fontsize=8)
+    figure.savefig(file, dpi=140)
+    pyplot.close(figure)
