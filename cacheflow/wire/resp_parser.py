@@ -47,7 +47,7 @@ class RequestParser:
         # Whether hiredis may look.
         self._quick = trusted
         # Whether a part of a request waits in ``_exact``.
-        self._holds = False
+        self.holds = False
 
     @property
     def trusted(self) -> bool:
@@ -62,7 +62,7 @@ class RequestParser:
     def feed(self, data: bytes) -> list[Request]:
         """The requests that ``data`` completes, in order."""
         requests: list[Request] = []
-        if self._holds:
+        if self.holds:
             data = self._complete(data, requests)
         if data and self._quick and data[0] == _STAR and not _UNUSUAL_ARRAY(data) and not _OTHER_TYPE(data):
             data = self._parse_plain(data, requests)
@@ -80,7 +80,7 @@ class RequestParser:
         except ProtocolFault as fault:
             self._end(fault)
             return b""
-        self._holds = False
+        self.holds = False
         return exact.rest()
 
     def _parse_plain(self, data: bytes, requests: list[Request]) -> bytes:
@@ -120,12 +120,12 @@ class RequestParser:
         except ProtocolFault as fault:
             self._end(fault)
         else:
-            self._holds = exact.holds
+            self.holds = exact.holds
 
     def _end(self, fault: ProtocolFault) -> None:
         self.fault = fault
         self._exact.forget()
-        self._quick = self._holds = False
+        self._quick = self.holds = False
 
 
 def _wire_bytes(request: Request) -> int:

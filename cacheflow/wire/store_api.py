@@ -29,8 +29,6 @@ class Store(Protocol):
     def now_ms(self) -> int:
         """The cluster's time, to which entries' ends belong."""
 
-    def keys_page(self, prefix: str, limit: int, cursor: str | None) -> tuple[list[str], str | None]: ...
-
     def all_keys(self) -> list[str]:
         """The keys in memory, in no order, some perhaps past their end: 10 ms a million. Raises NotReady."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 SIZE = 64
@@ -70,10 +71,10 @@ class Model:
         thing = self.things.get(key)
         if thing is None and initial is None:
             return "missing"
-        try:
-            number = int(thing.data) + delta if thing else (initial or 0) + delta
-        except ValueError:
+        # One spelling of each number: a value read back is the value written.
+        if thing and not (re.fullmatch(rb"-?[0-9]+", thing.data) and str(int(thing.data)).encode() == thing.data):
             return "not an integer"
+        number = int(thing.data) + delta if thing else (initial or 0) + delta
         expires_at_ms = thing.expires_at_ms if thing else 0
         return self._write(key, str(number).encode(), expires_at_ms), number, expires_at_ms
 

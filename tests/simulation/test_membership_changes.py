@@ -107,7 +107,10 @@ def test_a_removed_leader_hands_over_first_whoever_is_asked(through: str) -> Non
         removed = leader_of(cluster)
         others = followers(cluster)
         asked = removed if through == "itself" else others[0]
-        assert remove(cluster, removed.host, asked, within_s=0.5) == REMOVED
+        # Another node may see the new leader before it gets the answer.
+        assert remove(cluster, removed.host, asked, within_s=0.5) in (
+            (REMOVED,) if asked is removed else (REMOVED, UNSURE)
+        )
         assert leads(cluster, *others, within_s=1.0)
         assert cluster.run(1.0, lambda: knows(removed))
         assert members(cluster) == {process.node_id for process in others}

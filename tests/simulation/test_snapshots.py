@@ -57,7 +57,8 @@ def test_a_transfer_goes_on_when_pieces_are_lost(cluster: Cluster, monkeypatch: 
     leader = cluster.leader
     assert leader is not None
     last_index = leader.journal.last_index
-    assert cluster.run(10.0, lambda: cluster.well(last_index))
+    # 4 to 13 s in eleven clusters: heartbeats, acknowledgements and writes are lost like the pieces.
+    assert cluster.run(25.0, lambda: cluster.well(last_index))
     cluster.wire.loss = 0.0
     workload.stop()
     assert cluster.run(10.0, cluster.checks.nothing_left)

@@ -9,6 +9,7 @@ from wire.memcached_client import VALUE_BYTES_MAX, connect, talk
 from cacheflow import values
 from cacheflow.errors import NotCommitted, OutcomeUnknown
 from cacheflow.machine import commands
+from cacheflow.wire.memcached_text import version_text
 
 MAX = b"x" * VALUE_BYTES_MAX
 CONVERSATIONS: dict[str, list[tuple[bytes, bytes]]] = {
@@ -127,7 +128,7 @@ CONVERSATIONS: dict[str, list[tuple[bytes, bytes]]] = {
         (b"flush_all 0\r\n", b"OK\r\n"),
     ],
     "the rest": [
-        (b"version\r\n", b"VERSION 0.1.0\r\n"),
+        (b"version\r\n", b"VERSION %b\r\n" % version_text().encode()),
         (b"verbosity 1\r\n", b"OK\r\n"),
         (b"verbosity\r\n", b"CLIENT_ERROR bad command line format\r\n"),
         (b"bogus command\r\n", b"ERROR\r\n"),

@@ -10,10 +10,14 @@ from pathlib import Path
 import pytest
 import redis
 from fakes.embedded import three_nodes
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from cacheflow.store import ReplicatedStore
 from cacheflow.wire.resp_service import resp_port
 
+# By default redis-py tries ten times, with pauses, when it is refused at once.
+AT_ONCE = Retry(NoBackoff(), 0)
 TOKEN = b"a token of many letters"
 
 
@@ -117,11 +121,14 @@ def test_the_token(node: ReplicatedStore) -> None:
         with redis.Redis(port=port, password=TOKEN.decode(), protocol=protocol) as client:
             assert client.ping()
         with (
-            redis.Redis(port=port, password="another", protocol=protocol) as client,
+            redis.Redis(port=port, password="another", protocol=protocol, retry=AT_ONCE) as client,
             pytest.raises(redis.AuthenticationError),
         ):
             client.ping()
-        with redis.Redis(port=port, protocol=protocol) as client, pytest.raises(redis.AuthenticationError):
+        with (
+            redis.Redis(port=port, protocol=protocol, retry=AT_ONCE) as client,
+            pytest.raises(redis.AuthenticationError),
+        ):
             client.ping()
 
 
