@@ -194,7 +194,7 @@ class Snapshotting:
         newest = self._newest
         transfer = self._transfers.get(node_id)
         now_ms = self._node.now_ms()
-        if transfer is not None and transfer.moved_at_ms + STALLED_MS < now_ms:
+        if transfer is not None and (transfer.moved_at_ms + STALLED_MS < now_ms or transfer.meta.index < least_index):
             del self._transfers[node_id]
             transfer = None
         if transfer is None:
@@ -373,6 +373,9 @@ class Snapshotting:
 
     def compare_digest(self, digest: Any) -> None:
         """The leader's (index, digest), as each of its messages carries it."""
+        if self.diverged:
+            self._want()
+            return
         if type(digest) is list and len(digest) == 2 and type(digest[0]) is int and type(digest[1]) is bytes:
             if self._pending_digest is None:
                 self._pending_digest = (digest[0], digest[1])
@@ -383,14 +386,18 @@ class Snapshotting:
             return
         self._pending_digest = None
         ours = self._node.machine.digest_at(index)
-        if ours is not None and ours != theirs and not self.diverged:
+        if ours is not None and ours != theirs:
             self.diverged = True
             logger.critical(
                 "this node's contents differ from the leader's at index %d: it stops serving reads and takes a snapshot",
                 index,
             )
-        if self.diverged and self._core.leader_id is not None:
-            # Behind an older one there would be a hole before what the own log has.
+            self._want()
+
+    def _want(self) -> None:
+        """Said with every message of the leader's until it has come: the own log may begin later by then, and behind an
+        older snapshot there would be a hole before it."""
+        if self._core.leader_id is not None:
             self._node.send(self._core.leader_id, {"type": "want_snapshot", "from": self._journal.first_index})
 
 

@@ -145,8 +145,16 @@ def all_found(faults: Faults) -> bool:
     """Everybody knows where everybody is: whoever moves next can find the others, or be found."""
     hosts, processes = faults.cluster.hosts, faults.cluster.processes
     tables = [process.node.configurations.latest.members for process in processes]
-    return len(processes) == len(hosts) and all(
-        host.node_id in table and table[host.node_id].raft_address == host.address for table in tables for host in hosts
+    everybody = len(processes) == len(hosts) and all(host.node_id in table for table in tables for host in hosts)
+    return everybody and none_moved(faults)
+
+
+def none_moved(faults: Faults) -> bool:
+    """No member is known under an address where it is no more."""
+    return all(
+        host.node_id not in members or members[host.node_id].raft_address == host.address
+        for members in (process.node.configurations.latest.members for process in faults.cluster.processes)
+        for host in faults.cluster.hosts
     )
 
 
@@ -157,7 +165,7 @@ def _restart_later(faults: Faults, host: Host) -> None:
 def move(faults: Faults) -> None:
     """A machine comes back under another address."""
     host = faults.somebody()
-    if not all_found(faults):
+    if not all_found(faults) or faults.cluster.leaving:
         return
     faults.cluster.crash(host, power=faults.random.random() < 0.5)
     host.move()
@@ -168,7 +176,7 @@ def move(faults: Faults) -> None:
 def swap(faults: Faults) -> None:
     """Two machines come back under each other's address."""
     one, other = faults.random.sample(faults.cluster.hosts, 2)
-    if not all_found(faults):
+    if not all_found(faults) or faults.cluster.leaving:
         return
     for host in (one, other):
         faults.cluster.crash(host, power=faults.random.random() < 0.5)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from simulation.machine_faults import none_moved
+
 from cacheflow.raft.reconfiguration import CONFLICT, NO_LEADER, REMOVED, UNKNOWN
 
 if TYPE_CHECKING:
@@ -103,7 +105,8 @@ def _take_out(faults: Faults, host: Host) -> None:
         process.node.configurations.settled.lists(host.node_id, host.incarnation)
         for process in faults.cluster.processes
     )
-    if is_member and host.node_id not in faults.cluster.leaving:
+    # It comes back with another disk: at an address that a member still claims, that member would be taken for gone.
+    if is_member and host.node_id not in faults.cluster.leaving and none_moved(faults):
         _Removal(faults, host)
 
 
