@@ -96,10 +96,16 @@ class Connection(asyncio.Protocol):
         """Handle the complete requests at the start of ``data`` while ``goes_on``; how many bytes they were."""
         raise NotImplementedError
 
+    @property
+    def has_input(self) -> bool:
+        """Whether something has come in that is not handled."""
+        return bool(self._input)
+
     def advance(self) -> bool:
         """Handle what has come in while ``goes_on``; whether there was a request.
 
-        A subclass that keeps its input in another form overrides it, with ``data_received``, instead of ``take``.
+        A subclass that keeps its input in another form overrides it, with ``data_received``, instead of ``take``, and
+        ``has_input``.
         """
         if not self._input:
             return False
@@ -262,7 +268,10 @@ class Connection(asyncio.Protocol):
         try:
             if self._promises:
                 self._drain()
-            self._handle()
+            if self._promises or self.has_input or self._paused or self._closing or self._at_end:
+                self._handle()
+            else:
+                self.flush()
         except Exception:
             self._stumbled()
 

@@ -33,8 +33,9 @@ _NEVER_QUEUED: Final = frozenset(("exec", "discard", "multi", "watch", "quit", "
 # What browsers say when a page makes them talk to this port.
 _HTTP: Final = (b"POST", b"HOST:")
 _NAMED_IN_ERROR: Final = 128
-# A GET up to the length of its key, and the lengths that most keys have.
+# A GET and a SET up to the length of their key, and the lengths that most keys have.
 _LONE_GET: Final = b"*2\r\n$3\r\nGET\r\n$"
+_LONE_SET: Final = b"*3\r\n$3\r\nSET\r\n$"
 _LENGTHS: Final = {b"%d" % length: length for length in range(1, 256)}
 
 
@@ -49,7 +50,11 @@ class RespConnection(RespSession):
     # Input ----------------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        if data[:14] == _LONE_GET and self._idle and self._answer_lone_get(data):
+        head = data[:14]
+        if head == _LONE_GET:
+            if self._idle and self._answer_lone_get(data):
+                return
+        elif head == _LONE_SET and self._idle and self._take_lone_set(data):
             return
         if self._closing:
             return
@@ -93,6 +98,27 @@ class RespConnection(RespSession):
         self._transport.write(b"$%d\r\n%b\r\n" % (len(value), value))
         return True
 
+    def _take_lone_set(self, data: bytes) -> bool:
+        """Propose ``data`` when it is exactly one SET without options in the spelling of every client; whether it was."""
+        end = data.find(b"\r\n", 14)
+        value_from = end + 2 + _LENGTHS.get(data[14:end], 0)
+        size_to = data.find(b"\r\n", value_from + 3)
+        size = data[value_from + 3 : size_to]
+        if data[value_from : value_from + 3] != b"\r\n$" or not size.isdigit() or size[:1] == b"0":
+            return False
+        value = data[size_to + 2 : -2]
+        if len(value) != int(size) or data[-2:] != b"\r\n" or self._parser.holds:
+            return False
+        if value_from == end + 2 or len(value) > self.service.value_bytes_max:
+            return False
+        self.requests += 1
+        self._set([b"SET", data[end + 2 : value_from], value])
+        if self._commands:
+            self._propose()
+        else:
+            self.flush()
+        return True
+
     def _answer_gets(self, requests: list[Request]) -> int:
         """Answer the GETs at the start of ``requests``; how many. The general way takes over at anything unusual."""
         lookup = self.store.lookup
@@ -126,6 +152,10 @@ class RespConnection(RespSession):
         self._pending.clear()
         self.service.closed(self)
         super().connection_lost(error)
+
+    @property
+    def has_input(self) -> bool:
+        return bool(self._pending) or self._parser.fault is not None
 
     def advance(self) -> bool:
         pending = self._pending
