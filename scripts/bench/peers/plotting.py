@@ -29,16 +29,24 @@ def plot_ratios(results: Sequence[Mapping[str, Any]], file: Path) -> None:
         return
     figure, axes = pyplot.subplots(figsize=(9, 0.55 * len(shown) + 1.4), layout="constrained")
     for at, result in enumerate(reversed(shown)):
-        axes.barh(at, result["ratio"], color=OURS, height=0.55)
+        # From 1, where both are equal: a logarithmic axis has no zero.
+        axes.barh(at, result["ratio"] - 1, left=1, color=OURS, height=0.55)
         axes.plot([min(result["ratios"]), max(result["ratios"])], [at, at], color=INK, linewidth=1.2)
         axes.plot([result["must"]] * 2, [at - 0.38, at + 0.38], color=MUST, linewidth=2)
         axes.annotate(
-            f"{result['ratio']:.2f}", (result["ratio"], at), xytext=(4, 0), textcoords="offset points", va="center"
+            f"{result['ratio']:.2f}",
+            (max(1.0, *result["ratios"], result["must"]), at),
+            xytext=(6, 0),
+            textcoords="offset points",
+            va="center",
         )
     axes.set_yticks(range(len(shown)), [result["name"] for result in reversed(shown)])
     axes.set_xscale("log")
     axes.axvline(1, color=INK, linewidth=0.8)
-    axes.set_xlabel("CacheFlow / peer (red: what it must be; for latency less is better)")
+    ticks = [0.25, 0.5, 1, 2, 4, 8, 16]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set_xticks([], minor=True)
+    axes.set_xlabel("CacheFlow / peer; red: must be")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(file, dpi=140)
     pyplot.close(figure)
