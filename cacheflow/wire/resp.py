@@ -254,14 +254,20 @@ class RespConnection(RespSession):
 
     # The fast ways for writes -----------------------------------------------------------------------------------------------
 
+    def _key(self, raw: bytes) -> str | None:
+        """A key of the store; None when it is none, which the client is told."""
+        try:
+            return key_of(raw)
+        except CommandError as wrong:
+            self.reply(wrong.reply)
+            return None
+
     def _set(self, request: Request) -> None:
         if len(request) != 3 or len(request[2]) > self.service.value_bytes_max:
             self._general(request)
             return
-        try:
-            key = key_of(request[1])
-        except CommandError as wrong:
-            self.reply(wrong.reply)
+        key = self._key(request[1])
+        if key is None:
             return
         data = request[2]
         kind = values.TEXT if data.isascii() else kind_of(data)
@@ -271,10 +277,8 @@ class RespConnection(RespSession):
         if len(request) != 2:
             self._general(request)
             return
-        try:
-            key = key_of(request[1])
-        except CommandError as wrong:
-            self.reply(wrong.reply)
+        key = self._key(request[1])
+        if key is None:
             return
         self.write((c.INCR, key, 1, 0, 0), counted)
 
@@ -282,10 +286,8 @@ class RespConnection(RespSession):
         if len(request) != 2:
             self._general(request)
             return
-        try:
-            key = key_of(request[1])
-        except CommandError as wrong:
-            self.reply(wrong.reply)
+        key = self._key(request[1])
+        if key is None:
             return
         self.write((c.DELETE, key, 0), _delete_answer)
 
