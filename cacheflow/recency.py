@@ -9,6 +9,8 @@ from __future__ import annotations
 
 # As many keys as one entry should carry; past it the oldest are dropped.
 KEYS_MAX = 1024
+# A cache that is only read, and not nearly full, sends nothing: the buffer must not grow to all of its keys.
+NOTED_MAX = 8 * KEYS_MAX
 
 
 class RecencyBuffer:
@@ -23,6 +25,8 @@ class RecencyBuffer:
         """A read used ``key``. Two threads at once may lose a count, never more."""
         uses = self._uses
         uses[key] = uses.pop(key, 0) + 1
+        if len(uses) > NOTED_MAX:
+            self._uses = dict(list(uses.copy().items())[-KEYS_MAX:])
 
     def __len__(self) -> int:
         return len(self._uses)

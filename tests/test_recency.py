@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from cacheflow.recency import KEYS_MAX, RecencyBuffer
+from cacheflow.recency import KEYS_MAX, NOTED_MAX, RecencyBuffer
 
 
 def test_uses_are_counted_in_order_of_the_last() -> None:
@@ -51,3 +51,12 @@ def test_threads_may_note_while_it_is_drained() -> None:
     for thread in threads:
         thread.join()
     assert errors == []
+
+
+def test_a_buffer_that_nobody_drains_keeps_the_latest_and_stays_small() -> None:
+    buffer = RecencyBuffer()
+    for number in range(5 * NOTED_MAX):
+        buffer.note(f"k{number}")
+        assert len(buffer) <= NOTED_MAX
+    last = 5 * NOTED_MAX
+    assert [key for key, _ in buffer.drain()] == [f"k{number}" for number in range(last - KEYS_MAX, last)]
