@@ -197,6 +197,32 @@ class ReplicatedStore(MutableMapping[str, Any]):
                 engine.uses.note(key)
         return entry
 
+    def lookup_all(self, keys: list[str], bytes_max: int) -> list[Entry | None] | None:
+        """``lookup`` of several keys at one moment; None, and nothing is counted, when their values are over ``bytes_max``.
+
+        Raises NotReady.
+        """
+        engine = self._engine
+        if not engine.may_read:
+            self._check_readable()
+        get = engine.machine.contents.raw.get
+        entries = [get(key) for key in keys]
+        size = 0
+        for number, entry in enumerate(entries):
+            if entry is not None:
+                size += len(entry[0])
+                if entry[4] and entry[4] <= engine.clock.now_ms():
+                    entries[number] = None
+        if size > bytes_max:
+            return None
+        note = engine.uses.note
+        found = [key for key, entry in zip(keys, entries, strict=True) if entry is not None]
+        for key in found:
+            note(key)
+        engine.hits += len(found)
+        engine.misses += len(keys) - len(found)
+        return entries
+
     def now_ms(self) -> int:
         """The cluster's time now, in milliseconds: what entries end by."""
         return self._engine.clock.now_ms()

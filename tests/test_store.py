@@ -108,6 +108,19 @@ def test_a_ttl_ends_and_can_be_changed(cache: ReplicatedStore) -> None:
     wait_for(lambda: len(cache) == 2)
 
 
+def test_several_keys_are_looked_up_at_one_moment_and_counted(cache: ReplicatedStore) -> None:
+    cache.set_many({"a": "1", "b": "22"})
+    cache.set("over", "333", ttl=0.01)
+    wait_for(lambda: cache.get("over") is None)
+    before = cache.metrics()
+    found = cache.lookup_all(["a", "none", "over", "b", "a"], 100)
+    assert found is not None
+    assert [None if entry is None else entry[0] for entry in found] == [b"1", None, None, b"22", b"1"]
+    assert cache.lookup_all(["a", "b"], 2) is None, "too much at once"
+    after = cache.metrics()
+    assert (after["hits_total"] - before["hits_total"], after["misses_total"] - before["misses_total"]) == (3, 2)
+
+
 def test_versions_rise_with_every_write_and_guard_the_next(cache: ReplicatedStore) -> None:
     first = cache.set("k", "a")
     second = cache.set("k", "b")

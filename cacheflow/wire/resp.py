@@ -37,6 +37,7 @@ _NAMED_IN_ERROR: Final = 128
 _LONE_GET: Final = b"*2\r\n$3\r\nGET\r\n$"
 _LONE_SET: Final = b"*3\r\n$3\r\nSET\r\n$"
 _LENGTHS: Final = {b"%d" % length: length for length in range(1, 256)}
+_HEADERS: Final = {length: b"$%d" % length for length in range(1, 256)}
 
 
 class RespConnection(RespSession):
@@ -52,7 +53,7 @@ class RespConnection(RespSession):
     def data_received(self, data: bytes) -> None:
         head = data[:14]
         if head == _LONE_GET:
-            if self._idle and self._answer_lone_get(data):
+            if self._idle and (self._answer_lone_get(data) or self._answer_row_of_gets(data)):
                 return
         elif head == _LONE_SET and self._idle and self._take_lone_set(data):
             return
@@ -96,6 +97,37 @@ class RespConnection(RespSession):
         self.requests += 1
         value = entry[0]
         self._transport.write(b"$%d\r\n%b\r\n" % (len(value), value))
+        return True
+
+    def _answer_row_of_gets(self, data: bytes) -> bool:
+        """Answer ``data`` when it is nothing but such GETs, a pipeline's usual load; whether it was."""
+        parts = data.split(b"\r\n")
+        count = len(parts) // 5
+        words = parts[4::5]
+        if (
+            len(parts) != 5 * count + 1
+            or parts[-1]
+            or parts[:-1:5].count(b"*2") != count
+            or parts[1::5].count(b"$3") != count
+            or parts[2::5].count(b"GET") != count
+            or parts[3::5] != [_HEADERS.get(len(word)) for word in words]
+            or self._parser.holds
+        ):
+            return False
+        try:
+            entries = self.store.lookup_all([word.decode() for word in words], REPLY_BYTES_MAX)
+        except (UnicodeDecodeError, NotReady):
+            return False
+        if entries is None:
+            return False
+        self.requests += count
+        self._output += [
+            self.said(functools.partial(self._missing, word))
+            if entry is None
+            else b"$%d\r\n%b\r\n" % (len(entry[0]), entry[0])
+            for word, entry in zip(words, entries, strict=True)
+        ]
+        self.flush()
         return True
 
     def _take_lone_set(self, data: bytes) -> bool:

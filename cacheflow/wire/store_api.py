@@ -20,6 +20,9 @@ class Store(Protocol):
     def lookup(self, key: str, *, count: bool = True) -> Entry | None:
         """The live entry in this node's memory. Raises NotReady."""
 
+    def lookup_all(self, keys: list[str], bytes_max: int) -> list[Entry | None] | None:
+        """Several at one moment; None when their values are over ``bytes_max``. Raises NotReady."""
+
     def submit(self, commands: list[Command], done: Done) -> None:
         """Replicate; ``done`` is called once, and what it returns once at the end of the loop's turn."""
 

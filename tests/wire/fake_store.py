@@ -84,6 +84,12 @@ class FakeStore:
                 self.noted.append(key)
         return entry
 
+    def lookup_all(self, keys: list[str], bytes_max: int) -> list[Entry | None] | None:
+        entries = [self.entry(key) for key in keys]
+        if self.readable and sum(len(entry[0]) for entry in entries if entry is not None) > bytes_max:
+            return None
+        return [self.lookup(key) for key in keys]
+
     def submit(self, commands_: list[Command], done: Done) -> None:
         self.proposed.append(commands_)
         if self.held:
@@ -96,9 +102,6 @@ class FakeStore:
 
     def now_ms(self) -> int:
         return self.clock_ms
-
-    def keys_page(self, prefix: str, limit: int, cursor: str | None) -> tuple[list[str], str | None]:
-        return self.machine.keys(prefix, limit, cursor or "", self.clock_ms)
 
     def all_keys(self) -> list[str]:
         if not self.readable:

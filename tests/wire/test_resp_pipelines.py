@@ -208,3 +208,27 @@ def test_a_write_that_no_node_takes_now_is_refused_at_once_many_times_over() -> 
     store.failure = NotReady("this node is stopped")
     client = connect(store)
     assert client.send(pack("RENAME", "a", "b") * 2000) == b"-LOADING this node is stopped\r\n" * 2000
+
+
+def test_a_row_of_gets_is_answered_as_one_by_one() -> None:
+    store = FakeStore()
+    client = connect(store)
+    client.send(pack("SET", "a", "1") + pack("SET", "b", "x\r\ny"))
+    asked: list[bytes | str] = ["a", "b", "none", "a\x01b", "long" * 80, "a\r\nb", "ä", b"\xff", "b"]
+    each = [client.send(pack("GET", key)) for key in asked]
+    assert client.send(b"".join(pack("GET", key) for key in asked)) == b"".join(each)
+    for keys in (["a", "b"], ["a", "none", "b"], ["none"] * 3, ["a", "a\x01b"]):
+        store.hits = store.misses = 0
+        store.noted.clear()
+        told = client.send(b"".join(pack("GET", key) for key in keys))
+        assert told == b"".join(each[asked.index(key)] for key in keys)
+        assert store.noted == [key for key in keys if key in ("a", "b")]
+        assert (store.hits, store.misses) == (len(store.noted), len(keys) - len(store.noted))
+
+
+def test_a_row_of_gets_of_large_values_is_not_in_memory_at_once() -> None:
+    store = FakeStore()
+    client = connect(store)
+    client.send(pack("SET", "large", MEGABYTE))
+    assert client.send(pack("GET", "large") * 5) == (b"$1048576\r\n" + MEGABYTE + b"\r\n") * 5
+    assert store.hits == 5
