@@ -61,17 +61,25 @@ def check(history: Sequence[Operation], initial: Value = None, advance: Advance 
     """ok, wrong or undecided."""
     observed = {operation.result for operation in history if operation.kind == "get"}
     observed |= {operation.argument[0] for operation in history if operation.kind == "cas"}
-    # Most writes without an outcome never show: first without those.
+    # Most writes without an outcome never show: first without those, and without all that only removed something.
     likely = [
         operation
         for operation in history
         if operation.known or _written(operation) in observed or operation.kind == "delete"
     ]
-    without_deletes = [operation for operation in likely if operation.known or operation.kind != "delete"]
-    for attempt in (without_deletes, likely):
+    for attempt in (_without_removals(likely), _without_removals(history), likely):
         if _search(attempt, initial, advance) == "ok":
             return "ok"
     return _search(list(history), initial, advance)
+
+
+def _without_removals(history: Sequence[Operation]) -> list[Operation]:
+    """Without the removals of which nobody knows whether they took place; a prefix delete is a set of nothing."""
+    return [
+        operation
+        for operation in history
+        if operation.known or (operation.kind != "delete" and _written(operation) is not None)
+    ]
 
 
 def _written(operation: Operation) -> Value:

@@ -176,7 +176,14 @@ def move(faults: Faults) -> None:
 def swap(faults: Faults) -> None:
     """Two machines come back under each other's address."""
     one, other = faults.random.sample(faults.cluster.hosts, 2)
-    if not all_found(faults) or faults.cluster.leaving:
+    tables = [process.node.configurations.latest.members for process in faults.cluster.processes]
+    # Somebody must stay whom both can find, and who may lead.
+    third = any(
+        all(table[host.node_id].voter for table in tables)
+        for host in faults.cluster.hosts
+        if host not in (one, other) and all(host.node_id in table for table in tables)
+    )
+    if not all_found(faults) or faults.cluster.leaving or not third:
         return
     for host in (one, other):
         faults.cluster.crash(host, power=faults.random.random() < 0.5)
