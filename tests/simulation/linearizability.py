@@ -6,8 +6,9 @@ remembers which (taken, state) it has seen. What has no known outcome may be tak
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
@@ -67,9 +68,10 @@ def check(history: Sequence[Operation], initial: Value = None, advance: Advance 
         for operation in history
         if operation.known or _written(operation) in observed or operation.kind == "delete"
     ]
-    for attempt in (_without_removals(likely), _without_removals(history), likely):
-        if _search(attempt, initial, advance) == "ok":
-            return "ok"
+    if _search(_without_removals(likely), initial, advance) == "ok" or _repaired(history, likely, initial, advance):
+        return "ok"
+    if _search(likely, initial, advance) == "ok":
+        return "ok"
     return _search(list(history), initial, advance)
 
 
@@ -80,6 +82,36 @@ def _without_removals(history: Sequence[Operation]) -> list[Operation]:
         for operation in history
         if operation.known or (operation.kind != "delete" and _written(operation) is not None)
     ]
+
+
+def _repaired(history: Sequence[Operation], likely: list[Operation], initial: Value, advance: Advance) -> bool:
+    """Whether some of the writes without an outcome make it whole: where it first fails, the latest one that mends that.
+
+    A write that no read saw may still be what a delete removed; trying all of them together takes for ever.
+    """
+    chosen = _without_removals(likely)
+    rest = [operation for operation in history if not operation.known and operation.kind != "get"]
+    rest = sorted([operation for operation in rest if operation not in chosen], key=lambda operation: -operation.began)
+    moments = sorted({operation.ended for operation in history if operation.known})
+
+    def holds_until(moment: float, operations: list[Operation]) -> bool:
+        seen = [
+            operation if operation.ended <= moment else replace(operation, ended=inf)
+            for operation in operations
+            if operation.began < moment and (operation.ended <= moment or operation.kind != "get")
+        ]
+        return _search(seen, initial, advance) == "ok"
+
+    while True:
+        first_bad = bisect_left(moments, True, key=lambda moment: not holds_until(moment, chosen))
+        if first_bad == len(moments):
+            return True
+        moment = moments[first_bad]
+        helps = next((one for one in rest if one.began < moment and holds_until(moment, [*chosen, one])), None)
+        if helps is None:
+            return False
+        chosen.append(helps)
+        rest.remove(helps)
 
 
 def _written(operation: Operation) -> Value:

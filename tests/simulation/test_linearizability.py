@@ -105,3 +105,12 @@ def test_a_key_may_be_evicted_before_an_unknown_write_that_needs_it_absent() -> 
     ]
     assert check(history) == "wrong"
     assert check(history, advance=lossy_step) == "ok"
+
+
+def test_a_write_that_nobody_saw_may_be_what_a_delete_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linearizability, "STEPS_MAX", 2000)
+    lost = [Operation("set", 0.1 * n, inf, b"lost%d" % n) for n in range(30)]
+    removed = [Operation("delete", 5, 6, None, True), Operation("delete", 7, 8, None, False)]
+    later = [Operation("set", 10.0 + n, 10.5 + n, b"v%d" % n) for n in range(5)]
+    assert check([*lost, *removed, *later, Operation("get", 20, 21, None, b"v4")]) == "ok"
+    assert check([*removed, *later]) == "wrong"
