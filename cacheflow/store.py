@@ -207,12 +207,14 @@ class ReplicatedStore(MutableMapping[str, Any]):
             self._check_readable()
         get = engine.machine.contents.raw.get
         entries = [get(key) for key in keys]
-        size = 0
+        size = now_ms = 0
         for number, entry in enumerate(entries):
             if entry is not None:
                 size += len(entry[0])
-                if entry[4] and entry[4] <= engine.clock.now_ms():
-                    entries[number] = None
+                if entry[4]:
+                    now_ms = now_ms or engine.clock.now_ms()
+                    if entry[4] <= now_ms:
+                        entries[number] = None
         if size > bytes_max:
             return None
         note = engine.uses.note

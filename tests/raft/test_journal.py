@@ -443,9 +443,11 @@ def test_a_reader_sees_a_clean_prefix_whenever_it_looks(tmp_path: Path) -> None:
 
     reader = threading.Thread(target=look)
     reader.start()
+    deadline = time.monotonic() + 60
     for turn in range(60):
         # In step with the reader, which is starved by a writer that never waits.
         while reads[0] < turn // 5 and not failures:
+            assert time.monotonic() < deadline, "the reader hangs"
             time.sleep(0.0005)
         assert not failures
         fill(journal, journal.last_index + 20)
