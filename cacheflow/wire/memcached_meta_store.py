@@ -10,7 +10,7 @@ from cacheflow.machine.commands import Command, Result
 from cacheflow.wire import memcached_lines as lines
 from cacheflow.wire.memcached_guarded import Step, carry_out
 from cacheflow.wire.memcached_meta_flags import MetaRequest, parse
-from cacheflow.wire.memcached_storage import INCOMPLETE, failed, refuse, set_command, set_result, value_behind
+from cacheflow.wire.memcached_storage import INCOMPLETE, failed, outgrows, refuse, set_command, set_result, value_behind
 from cacheflow.wire.store_api import Entry
 
 if TYPE_CHECKING:
@@ -49,7 +49,9 @@ def meta_set(connection: MemcachedConnection, words: list[bytes], data: bytes, e
     if value is None:
         return INCOMPLETE
     behind = end + size + 3
-    if data.startswith(b"\r\n", behind - 2):
+    if request.mode in _GROWING and outgrows(connection, request.key, value):
+        connection.reply(lines.TOO_LARGE)
+    elif data.startswith(b"\r\n", behind - 2):
         _store(connection, request, value)
     else:
         connection.reply(lines.BAD_CHUNK)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from cacheflow.errors import NotReady
 from cacheflow.machine import commands
 from cacheflow.machine.commands import Command, Result
 from cacheflow.wire import memcached_lines as lines
 from cacheflow.wire.connection import no_reply
 from cacheflow.wire.memcached_expiry import OVER, exptime_of, ttl_ms_of
+from cacheflow.wire.store_api import Store
 
 STORED: Final = b"STORED\r\n"
 NOT_STORED: Final = b"NOT_STORED\r\n"
@@ -29,6 +31,7 @@ _WHEN: Final = {
 class Storing(Protocol):
     """What is needed of a connection."""
 
+    store: Store
     missing: int
     value_bytes_max: int
 
@@ -69,6 +72,8 @@ def store(connection: Storing, words: list[bytes], data: bytes, end: int) -> int
         ttl_ms = ttl_ms_of(exptime, connection.wall_s()) if exptime else 0
         command = set_command(key, value, flags, ttl_ms, _WHEN[words[0]], version)
         connection.write(command, no_reply if quiet else cas_stored if words[0] == b"cas" else stored)
+    elif outgrows(connection, key, value):
+        connection.reply(b"" if quiet else lines.TOO_LARGE)
     else:
         command = commands.append(key, value, front=words[0] == b"prepend")
         connection.write(command, no_reply if quiet else stored)
@@ -82,6 +87,15 @@ def value_behind(connection: Storing, data: bytes, end: int, size: int) -> bytes
         connection.missing = missing
         return None
     return data[end + 1 : end + 1 + size]
+
+
+def outgrows(connection: Storing, key: str, added: bytes) -> bool:
+    """Whether ``added`` would make a value longer than one may be, by what this node's memory says of it."""
+    try:
+        entry = connection.store.lookup(key, count=False)
+    except NotReady:
+        return False  # the write itself is refused then
+    return entry is not None and len(entry[0]) + len(added) > connection.value_bytes_max
 
 
 def refuse(connection: Storing, key: str, replaces: bool, quiet: bool) -> None:

@@ -349,3 +349,14 @@ def test_quit_closes_when_all_before_is_answered() -> None:
 def test_a_browser_is_hung_up_on() -> None:
     client = connect(FakeStore())
     assert client.send(b"POST / HTTP/1.1\r\nset k 0 0 1\r\n1\r\n") == b"" and client.closed
+
+
+@pytest.mark.parametrize("grow", [b"append k 0 0 1\r\nx\r\n", b"prepend k 0 0 1\r\nx\r\n", b"ms k 1 MA\r\nx\r\n"])
+def test_a_value_does_not_grow_over_the_limit_by_additions(grow: bytes) -> None:
+    store = FakeStore()
+    client = connect(store)
+    client.send(b"set k 0 0 %d\r\n%b\r\n" % (VALUE_BYTES_MAX - 1, b"v" * (VALUE_BYTES_MAX - 1)))
+    assert client.send(grow) in (b"STORED\r\n", b"HD\r\n")
+    assert client.send(grow) == b"SERVER_ERROR object too large for cache\r\n"
+    entry = store.entry("k")
+    assert entry is not None and len(entry[0]) == VALUE_BYTES_MAX
