@@ -151,7 +151,8 @@ class Engine:
             fsync=config.fsync if config.persistence else "never",
             on_durable=lambda: self.node.flushed(),
             on_failure=lambda error: self.node.fail(f"writing to {data.path} failed: {error}"),
-            defer=turn.defer,
+            # Followers begin with an entry as early as they can; their flush is further away than this node's own.
+            defer=turn.defer_behind,
         )
         snapshotting.adopt_journal(journal)
         if journal.clock_pair is not None:
@@ -237,7 +238,7 @@ class Engine:
         self._inbox.append(Proposal(commands_, size, deadline, functools.partial(self._settle, done)))
         # While a block is on its way the loop looks into the inbox by itself afterwards: no system call here.
         # (First append, then look; the loop looks in the other order.)
-        if not self._proposals.on_its_way:
+        if not self._proposals.holds_back(len(self._inbox)):
             self._wake()
 
     def _settle(self, done: Done, outcome: Outcome) -> None:
@@ -246,7 +247,7 @@ class Engine:
     def barrier(self, done: Done) -> None:
         """``done`` once everything acknowledged before is applied here: one entry for all who wait in this turn. Any thread."""
         self._barriers.append(done)
-        if not self._proposals.on_its_way:
+        if not self._proposals.holds_back(len(self._inbox)):
             self._wake()
 
     def _wake(self) -> None:
@@ -314,10 +315,8 @@ class Engine:
 
     def applied(self, settled: list[Settled]) -> None:
         """The machine has answered. (Called by the node.)"""
+        self._empty_inbox()
         self._proposals.applied(settled)
-        if not self._proposals.on_its_way and (self._inbox or self._barriers):
-            self._empty_inbox()
-            self._proposals.flush()
 
     def route_changed(self) -> None:
         """The way to the leader is another. (Called by the node.)"""

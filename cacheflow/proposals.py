@@ -12,6 +12,7 @@ Not safe for concurrent use: the event loop owns it.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -31,8 +32,9 @@ PENDING_BYTES_MAX = 64 * 1024 * 1024
 # One block: a large batch of small commands travels in one piece.
 BLOCK_COMMANDS_MAX = 10_000
 BLOCK_BYTES_MAX = 1024 * 1024
-# Many at once come again at once: after a block of so many commands the next one waits a moment for company, because the
-# flushes and messages of an entry cost more than the commands in it (PostgreSQL's commit_siblings and commit_delay).
+# Many at once come again at once: after a block of so many callers the next one waits until as many are here again, but
+# not for long, because the flushes and messages of an entry cost more than the commands in it (PostgreSQL's
+# commit_siblings and commit_delay).
 GATHER_FROM = 4
 GATHER_S = 0.0005
 # An opened session that is not answered is asked for again: opening is not numbered, so it may get lost.
@@ -44,7 +46,7 @@ SEND_AGAIN_S = 1.0
 class Sender(Protocol):
     """The RaftNode, as proposals see it."""
 
-    def propose(self, block: bytes) -> bool: ...
+    def propose(self, block: bytes, crowded: bool = False) -> bool: ...
 
 
 class Proposal:
@@ -87,7 +89,9 @@ class Proposals:
         self._later = later
         self._collect = collect or self.flush
         self._gathering = False
-        self._block_size = 0
+        # Callers of the latest block; how many the next one gathers.
+        self._block_callers = 0
+        self._expected = 0
         self._session = 0
         self._open_sent_at: float | None = None
         self._has_route = False
@@ -111,10 +115,9 @@ class Proposals:
         """Commands without an answer."""
         return self._pending_commands
 
-    @property
-    def on_its_way(self) -> bool:
-        """What is added waits: a block is not answered, or the next one gathers. Any thread may ask."""
-        return bool(self._sent) or self._gathering
+    def holds_back(self, callers: int) -> bool:
+        """What ``callers`` more ask would wait: a block is not answered, or the next one gathers. Any thread may ask."""
+        return bool(self._sent) or (self._gathering and callers + len(self._unsent) < self._expected)
 
     def add(self, proposal: Proposal) -> None:
         """Take a call's commands; ``flush`` sends them."""
@@ -140,8 +143,9 @@ class Proposals:
             return
         if self._resend_due:
             self._resend()
-        if self._sent or self._gathering or not self._unsent:
+        if not self._unsent or self.holds_back(0):
             return
+        self._gathering = False
         uses = self._uses()
         if uses:
             self.send_uses(uses)
@@ -155,7 +159,7 @@ class Proposals:
             self._sent.append(proposal)
             block.extend(proposal.commands)
             size += proposal.size
-        self._block_size = len(block)
+        self._block_callers = len(self._sent)
         # When the route is broken or full it will change, or the timer tries again.
         self._resend_due = not self._send(first, block)
 
@@ -183,15 +187,19 @@ class Proposals:
                     self._look_for_session(results)
             elif session == self._session:
                 self._settle(first, results)
-        if had_sent and not self._sent and self._block_size >= GATHER_FROM and not self._gathering:
+        if had_sent and not self._sent and self._block_callers >= GATHER_FROM and not self._gathering:
             self._gathering = True
-            self._later(GATHER_S, self._end_gathering)
+            # Those who have just been answered, beside those who came too late for that block: all in one from now on.
+            self._expected = self._block_callers + len(self._unsent)
+            self._later(GATHER_S, functools.partial(self._end_gathering, self._next_number))
         if not self._sent and self._unsent:
             self.flush()
 
-    def _end_gathering(self) -> None:
-        self._gathering = False
-        self._collect()
+    def _end_gathering(self, first: int) -> None:
+        """The time is over for the block that begins with the number ``first``."""
+        if self._gathering and first == self._next_number:
+            self._gathering = False
+            self._collect()
 
     def expire(self) -> None:
         """Once in a while: end what is past its deadline, and send again what was refused a place."""
@@ -254,7 +262,8 @@ class Proposals:
         return self._sent[0].first + len(self._sent[0].results) if self._sent else self._next_number
 
     def _send(self, first: int, block: list[Command]) -> bool:
-        return self._sender.propose(commands.encode_block(self._session, first, self._lowest(), block))
+        crowded = len(self._sent) >= GATHER_FROM
+        return self._sender.propose(commands.encode_block(self._session, first, self._lowest(), block), crowded)
 
     def _resend(self) -> None:
         self._resend_due = False

@@ -44,7 +44,7 @@ class Cluster:
             later=lambda _, call: self.timers.append(call),
         )
 
-    def propose(self, block: bytes) -> bool:
+    def propose(self, block: bytes, crowded: bool = False) -> bool:
         if self.takes:
             self.sent.append(block)
         return self.takes
@@ -173,7 +173,7 @@ def test_one_block_is_on_its_way_and_the_rest_gathers_for_the_next() -> None:
     cluster = Cluster().open()
     calls = [Call(cluster, count()) for _ in range(4)]
     assert [len(block[3]) for block in cluster.blocks()] == [1]
-    assert cluster.proposals.on_its_way
+    assert cluster.proposals.holds_back(1000)
     cluster.apply()
     assert [len(block[3]) for block in cluster.blocks()] == [3]
     cluster.apply()
@@ -182,15 +182,55 @@ def test_one_block_is_on_its_way_and_the_rest_gathers_for_the_next() -> None:
 
 
 def test_after_a_crowded_block_the_next_one_waits_a_moment_for_company() -> None:
-    cluster = Cluster().open()
-    Call(cluster, *[count()] * GATHER_FROM)
-    cluster.apply()
+    cluster = crowded()
     calls = [Call(cluster, count()) for _ in range(2)]
-    assert cluster.sent == [] and cluster.proposals.on_its_way
+    assert cluster.sent == [] and cluster.proposals.holds_back(1)
     cluster.wait()
     assert [len(block[3]) for block in cluster.blocks()] == [2]
     cluster.apply()
     assert [len(call.outcomes) for call in calls] == [1, 1]
+
+
+def crowded() -> Cluster:
+    """GATHER_FROM callers have just been answered by one block."""
+    cluster = Cluster().open()
+    first, *others = [Call(cluster, count()) for _ in range(GATHER_FROM + 1)]
+    cluster.apply()
+    assert [len(block[3]) for block in cluster.blocks()] == [GATHER_FROM]
+    cluster.apply()
+    assert all(len(call.outcomes) == 1 for call in (first, *others))
+    return cluster
+
+
+def test_who_has_all_its_company_waits_no_longer() -> None:
+    cluster = crowded()
+    for _ in range(GATHER_FROM - 1):
+        Call(cluster, count())
+    assert cluster.sent == [] and not cluster.proposals.holds_back(1)
+    Call(cluster, count())
+    assert [len(block[3]) for block in cluster.blocks()] == [GATHER_FROM]
+
+
+def test_who_came_too_late_for_a_crowded_block_goes_with_those_that_it_answers() -> None:
+    cluster = crowded()
+    for _ in range(GATHER_FROM):
+        Call(cluster, count())
+    late = [Call(cluster, count()) for _ in range(2)]
+    cluster.apply()
+    assert cluster.sent == []
+    for _ in range(GATHER_FROM):
+        Call(cluster, count())
+    assert [len(block[3]) for block in cluster.blocks()] == [GATHER_FROM + 2]
+    cluster.apply()
+    assert [len(call.outcomes) for call in late] == [1, 1]
+
+
+def test_a_lone_caller_of_many_commands_waits_for_nobody() -> None:
+    cluster = Cluster().open()
+    Call(cluster, *[count()] * 10 * GATHER_FROM)
+    cluster.apply()
+    Call(cluster, count())
+    assert [len(block[3]) for block in cluster.blocks()] == [1]
 
 
 def test_what_a_new_leader_may_not_have_is_sent_again_and_applied_once() -> None:

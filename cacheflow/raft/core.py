@@ -6,7 +6,10 @@ PySyncObj decides who leads, what a follower appends and what is committed. Arou
    its threads nor its pickle are used.
 2. The commit index never goes back, and a leader never commits what it has not flushed itself (audit 9).
 3. A campaign starts with a pre-vote (dissertation 9.6), and only where this node is a voter (4.2.1).
-4. A method ``__name`` of SyncObj is overridden as ``_SyncObj__name``. ``SEAMS`` lists what we rely on; the constructor
+4. PySyncObj's whole tick looks at every deadline and counts every vote: it is due a few times a second, and when
+   somebody's role may change. What load brings, entries and acknowledgements of one leader in one term, takes the short
+   ways ``advance`` and ``extend``, which do the same to the same attributes for a fifth of the time.
+5. A method ``__name`` of SyncObj is overridden as ``_SyncObj__name``. ``SEAMS`` lists what we rely on; the constructor
    fails loudly on any other version.
 """
 
@@ -24,6 +27,7 @@ from pysyncobj.version import VERSION
 
 from cacheflow.errors import ConfigError
 from cacheflow.raft.journal import Journal
+from cacheflow.raft.records import Entry
 
 PYSYNCOBJ_VERSION = "0.3.17"
 # Methods of SyncObj that are overridden or called by name, and attributes that are read or written.
@@ -43,6 +47,8 @@ SEAMS = (
 )
 
 FOLLOWER, CANDIDATE, LEADER = 0, 1, 2
+# Members and those that were; a peer has proved that it knows the cluster's secret.
+NODES_MAX = 1000
 ROLE_NAMES = ("follower", "candidate", "leader")
 
 
@@ -94,6 +100,10 @@ class _NoPoller:
 class Core(SyncObj):  # type: ignore[misc]
     """One node's Raft state. Not safe for concurrent use: the event loop owns it."""
 
+    # Read before SyncObj's constructor has set them.
+    _SyncObj__raftState = FOLLOWER
+    _SyncObj__raftLeader: Node | None = None
+
     def __init__(
         self,
         node_id: str,
@@ -113,6 +123,11 @@ class Core(SyncObj):  # type: ignore[misc]
         self._random = random
         self._pre_vote_won = False
         self._asked_to_lead = False
+        # One object an id: PySyncObj's dictionaries find it without comparing.
+        self._nodes: dict[str, Node] = {}
+        # The other voters, in the order of their ids.
+        self._voters: list[Node] = []
+        self.voter_ids: list[str] = []
         if len(journal) == 0:
             journal.add(b"\x01", 1, 0)
         conf = SyncObjConf(
@@ -163,7 +178,7 @@ class Core(SyncObj):  # type: ignore[misc]
 
     def _SyncObj__generateRaftTimeout(self) -> float:
         factor = self._random()
-        if self.role == CANDIDATE or self.__dict__.get("_SyncObj__raftLeader") is None:
+        if self.role == CANDIDATE or self._SyncObj__raftLeader is None:
             # Between rounds without a leader: long enough for a round, short enough not to be an outage.
             return self._election_timeout_s * (0.3 + 0.5 * factor)
         return self._election_timeout_s * (1 + factor)
@@ -210,13 +225,13 @@ class Core(SyncObj):  # type: ignore[misc]
     @property
     def role(self) -> int:
         """FOLLOWER, CANDIDATE or LEADER."""
-        state: int = self.__dict__.get("_SyncObj__raftState", FOLLOWER)
+        state: int = self._SyncObj__raftState
         return state
 
     @property
     def is_leader(self) -> bool:
         """This node leads, or believes so."""
-        return self.role == LEADER
+        return bool(self._SyncObj__raftState == LEADER)
 
     @property
     def leader_id(self) -> str | None:
@@ -257,12 +272,30 @@ class Core(SyncObj):  # type: ignore[misc]
         return self.is_leader and self.noop_index is not None and self.last_applied >= self.noop_index
 
     @property
-    def voter_ids(self) -> list[str]:
-        """The other voters of the configuration in force, in order."""
-        return sorted(node.id for node in self._SyncObj__otherNodes)
+    def position(self) -> tuple[int, int, Node | None]:
+        """Role, term and leader: when it is another, a whole tick is due."""
+        return self._SyncObj__raftState, self._SyncObj__raftCurrentTerm, self._SyncObj__raftLeader
+
+    def advance(self) -> None:
+        """A turn that only load has brought: commit, apply, propose."""
+        if self._SyncObj__raftState == LEADER:
+            self._commit_what_a_majority_has()
+        if self._SyncObj__raftLastApplied < self._commit_index:
+            self._driver.apply_committed()
+        self._driver.propose_queued()
+
+    def _commit_what_a_majority_has(self) -> None:
+        """Dissertation 3.5 and 3.6.2, as PySyncObj's tick has it, but that of this node what is durable counts."""
+        match_of = self._SyncObj__raftMatchIndex
+        indexes = [match_of[node] for node in self._voters]
+        indexes.append(self._journal.durable_index)
+        indexes.sort(reverse=True)
+        index = indexes[len(indexes) // 2]
+        if index > self._commit_index and self._journal.term_at(index) == self._SyncObj__raftCurrentTerm:
+            self._SyncObj__raftCommitIndex = index
 
     def tick(self) -> None:
-        """One turn: elect, commit, apply, propose, replicate."""
+        """One whole turn: elect, commit, apply, propose, replicate."""
         if self.role != LEADER and self._SyncObj__raftElectionDeadline < self.now():
             if not self._driver.may_campaign():
                 self._SyncObj__raftElectionDeadline = math.inf
@@ -302,7 +335,34 @@ class Core(SyncObj):  # type: ignore[misc]
 
     def receive(self, node_id: str, message: dict[str, Any]) -> None:
         """Hand PySyncObj a message that the guards have let through."""
-        self._SyncObj__onMessageReceived(Node(node_id), message)
+        self._SyncObj__onMessageReceived(self._node(node_id), message)
+
+    def extend(self, node_id: str, term: int, commit_index: int, entries: Iterable[Entry]) -> bool:
+        """Take entries that follow this node's last one, of the leader that it follows already; whether that was so."""
+        leader = self._SyncObj__raftLeader
+        if (
+            leader is None
+            or leader is not self._nodes.get(node_id)
+            or term != self._SyncObj__raftCurrentTerm
+            or self._SyncObj__raftState != FOLLOWER
+            or self._SyncObj__transferInProgress
+        ):
+            return False
+        for command, index, entry_term in entries:
+            self._journal.add(command, index, entry_term)
+        self._SyncObj__raftCommitIndex = min(commit_index, self._journal.last_index)
+        self._SyncObj__leaderCommitIndex = commit_index
+        self.postpone_election()
+        return True
+
+    def _node(self, node_id: str) -> Node:
+        node = self._nodes.get(node_id)
+        if node is None:
+            # Voters, and whoever has sent a message: members, and those that were.
+            if len(self._nodes) >= NODES_MAX:
+                self._nodes = {voter.id: voter for voter in self._voters}
+            node = self._nodes[node_id] = Node(node_id)
+        return node
 
     def adopt_term(self, term: int) -> None:
         """Somebody is in a later term: follow, without a vote."""
@@ -318,11 +378,11 @@ class Core(SyncObj):  # type: ignore[misc]
 
     def acknowledge(self, node_id: str, match_index: int | None) -> None:
         """A follower answered; ``match_index`` counts towards the commit index when it is a voter."""
-        node = Node(node_id)
-        if node not in self._SyncObj__otherNodes:
+        if node_id not in self.voter_ids:
             return
+        node = self._node(node_id)
         self._SyncObj__lastResponseTime[node] = self.now()
-        if match_index is not None and match_index > self._SyncObj__raftMatchIndex.get(node, 0):
+        if match_index is not None and match_index > self._SyncObj__raftMatchIndex[node]:
             self._SyncObj__raftMatchIndex[node] = match_index
 
     @property
@@ -332,25 +392,28 @@ class Core(SyncObj):  # type: ignore[misc]
 
     def ask_to_lead(self, node_id: str) -> bool:
         """Send timeout_now (dissertation 3.10) when that voter has everything; whether it was sent."""
-        if self._SyncObj__raftMatchIndex.get(Node(node_id), 0) != self._journal.last_index:
+        node = self._node(node_id)
+        if self._SyncObj__raftMatchIndex.get(node, 0) != self._journal.last_index:
             return False
-        self.transferLeadership(Node(node_id))
+        self.transferLeadership(node)
         return True
 
     def set_voters(self, node_ids: Iterable[str]) -> None:
         """Take the other voters of the latest configuration in the log (dissertation 4.1: committed or not)."""
-        nodes = [Node(node_id) for node_id in node_ids]
+        nodes = [self._node(node_id) for node_id in sorted(node_ids)]
         for node in nodes:
             if node not in self._SyncObj__otherNodes:
                 self._SyncObj__lastResponseTime[node] = self.now()
         self._SyncObj__updateClusterConfiguration(nodes)
+        self._voters = nodes
+        self.voter_ids = [node.id for node in nodes]
 
     def set_connected(self, node_id: str, connected: bool) -> None:
         """A link came up or went away."""
         if connected:
-            self._SyncObj__connectedNodes.add(Node(node_id))
+            self._SyncObj__connectedNodes.add(self._node(node_id))
         else:
-            self._SyncObj__connectedNodes.discard(Node(node_id))
+            self._SyncObj__connectedNodes.discard(self._node(node_id))
 
     def restart_at(self, index: int) -> None:
         """The machine holds a snapshot at ``index`` now."""

@@ -3,17 +3,22 @@
 Everything queued, its own and what was forwarded, becomes **one** entry, stamped with the cluster's time. While an entry is
 on its way to a majority the rest gathers for the next one.
 
+A commit travels with the next entry. When there is none yet, those whose commands were committed are told at once, and the
+others a moment later, if no entry came meanwhile: a message costs more, here and there, than everything else an entry does.
+
 Not safe for concurrent use: the event loop owns it.
 """
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from cacheflow.machine import commands
 from cacheflow.raft import guards
+from cacheflow.raft.company import Company
 from cacheflow.raft.core import Core
 from cacheflow.raft.journal import Journal
 from cacheflow.raft.membership import CONFIGURATION, Configuration
@@ -35,6 +40,8 @@ DOWN_AFTER_MS = 1500
 BROKEN_AFTER_MS = 300
 # How often followers are told when the others were last heard.
 TELL_SEEN_MS = 1000
+# How much later than their leader followers apply what none of their own clients waits for, when no entry follows.
+ANNOUNCE_S = 0.001
 
 
 class Leading:
@@ -49,7 +56,7 @@ class Leading:
         clock: Clock,
         initial_settings: dict[str, Any],
     ) -> None:
-        self.replicator = Replicator(journal, send=network.send, header=self._header)
+        self.replicator = Replicator(journal, send=network.send, header=self._header, address=self._address)
         self.down: list[str] = []
         self._node = node
         self._core = core
@@ -57,9 +64,15 @@ class Leading:
         self._network = network
         self._clock = clock
         self._initial_settings = initial_settings
-        self._queue: deque[bytes] = deque()
+        # Whose block, "" for this node's own and for what nobody waits for, and the block.
+        self._queue: deque[tuple[str, bytes]] = deque()
+        self._company = Company(core.now, node.nudge_after)
+        # Who waits for the latest entry.
+        self._waiting: set[str] = set()
         self._last_stamp_ms = 0
-        self._announced_commit = 0
+        # Those who wait were told of it; everybody was, or will be.
+        self._told_commit = 0
+        self._announcing = False
         self._tick_index = 0
         self._configured_term = 0
         self._watched_since_ms: dict[str, int] = {}
@@ -83,7 +96,9 @@ class Leading:
         self._clock.lead(latest_ms, voters_heard)
         self._last_stamp_ms = latest_ms
         self._tick_index = 0
-        self._announced_commit = 0
+        self._told_commit = 0
+        self._waiting = set()
+        self._company.forget()
 
     def end(self) -> None:
         """Deposed: what is queued is sent again by those who wait for it."""
@@ -96,9 +111,11 @@ class Leading:
         """Blocks that wait for their entry."""
         return len(self._queue)
 
-    def enqueue(self, block: bytes) -> None:
-        """Take one of this node's own blocks."""
-        self._queue.append(block)
+    def enqueue(self, block: bytes, crowded: bool) -> None:
+        """Take one of this node's own blocks. crowded: many wait for it, and will come again together."""
+        self._queue.append(("", block))
+        if crowded:
+            self._company.came("", self._journal.last_index)
 
     def may_append(self) -> bool:
         """Something is queued, and nothing stands in its way."""
@@ -108,6 +125,7 @@ class Leading:
             and core.is_leader
             and not self._node.reconfiguration.handing_over
             and self._journal.last_index - core.commit_index < ENTRIES_AHEAD_MAX
+            and not self._company.is_awaited([origin for origin, _ in self._queue], self._journal.last_index)
         )
 
     def propose_queued(self) -> None:
@@ -120,18 +138,34 @@ class Leading:
             # Before anything else: until then there are no limits.
             self._configured_term = core.term
             configure = commands.configure(self._initial_settings, only_if_unset=True)
-            self._queue.appendleft(commands.encode_block(0, 0, 0, [configure]))
+            self._queue.appendleft(("", commands.encode_block(0, 0, 0, [configure])))
         if self.may_append():
-            blocks = [self._queue.popleft()]
-            size = len(blocks[0])
-            while self._queue and size + len(self._queue[0]) <= ENTRY_BYTES_MAX:
-                blocks.append(self._queue.popleft())
-                size += len(blocks[-1])
+            blocks: list[bytes] = []
+            size = 0
+            self._waiting = set()
+            while self._queue and (not blocks or size + len(self._queue[0][1]) <= ENTRY_BYTES_MAX):
+                origin, block = self._queue.popleft()
+                self._waiting.add(origin)
+                blocks.append(block)
+                size += len(block)
             self._node.append(REGULAR + commands.encode_entry(self._stamp(), blocks))
             self.replicate()
-        elif core.commit_index > self._announced_commit:
-            # Followers wait for it, and so do those who read there.
-            self.replicate(quiet=True)
+        elif core.commit_index > self._told_commit:
+            self._told_commit = core.commit_index
+            self.replicator.announce(self._waiting, core.commit_index)
+            self._announce_later()
+
+    def _announce_later(self) -> None:
+        if not self._announcing:
+            self._announcing = True
+            self._node.run_after(ANNOUNCE_S, functools.partial(self._announce_to_all, self._core.commit_index))
+
+    def _announce_to_all(self, commit_index: int) -> None:
+        self._announcing = False
+        if self._core.is_leader and self._node.failure is None:
+            self.replicator.announce(self.replicator.progress, commit_index)
+            if commit_index < self._core.commit_index:
+                self._announce_later()
 
     def append_configuration(self, configuration: Configuration) -> int:
         """Append a member table; returns its index."""
@@ -140,11 +174,11 @@ class Leading:
         self.replicate()
         return self._journal.last_index
 
-    def replicate(self, quiet: bool = False) -> None:
-        """Send entries or heartbeats to every member. quiet: heartbeats need no answer."""
+    def replicate(self) -> None:
+        """Send entries or heartbeats to every member."""
         if self._node.failure is None:
-            self._announced_commit = self._core.commit_index
-            self.replicator.replicate(self.replicator.progress, quiet)
+            self._told_commit = self._core.commit_index
+            self.replicator.replicate()
 
     def _stamp(self) -> int:
         self._last_stamp_ms = max(self._clock.now_ms(), self._last_stamp_ms)
@@ -156,7 +190,10 @@ class Leading:
             raise guards.BadMessage("propose: no blocks")
         # Who is no member would never learn the outcome.
         if self._core.is_leader and self._node.is_member(peer):
-            self._queue.extend(blocks)
+            node_id = peer.node_id
+            if message.get("crowded") is True:
+                self._company.came(node_id, self._journal.last_index)
+            self._queue.extend([(node_id, block) for block in blocks])
 
     def _on_append_ack(self, peer: Peer, message: dict[str, Any]) -> None:
         core = self._core
@@ -196,14 +233,14 @@ class Leading:
             and self._tick_index <= self._core.last_applied
         ):
             self._tick_index = self._journal.last_index + 1
-            self._queue.append(commands.encode_block(0, 0, 0, [commands.noop()]))
+            self._queue.append(("", commands.encode_block(0, 0, 0, [commands.noop()])))
 
-    def _header(self, progress: Progress) -> dict[str, Any]:
+    def _header(self) -> dict[str, Any]:
         """What travels with each append message beside the log's own."""
         core = self._core
         machine = self._node.machine
         now_ms = self._node.now_ms()
-        header: dict[str, Any] = {
+        return {
             "type": "append_entries",
             "term": core.term,
             "commit_index": core.commit_index,
@@ -211,18 +248,23 @@ class Leading:
             "at": now_ms,
             # What lets the follower bound how old its contents are, by its own clock alone.
             "age": now_ms - self.replicator.quorum_at_ms(core.voter_ids, now_ms),
-            # Until its no-op is committed a leader does not know what is: whatever it said would be called fresh.
-            "clock": progress.peer_clock_ms if core.has_settled else 0,
-            "hold": now_ms - progress.peer_clock_at_ms,
             "down": self.down,
             "digest": [machine.applied_index, machine.digest],
         }
+
+    def _address(self, header: dict[str, Any], progress: Progress) -> dict[str, Any]:
+        """``header`` for one follower."""
+        now_ms = header["at"]
+        message = header.copy()
+        # Until its no-op is committed a leader does not know what is: whatever it said would be called fresh.
+        message["clock"] = progress.peer_clock_ms if self._core.has_settled else 0
+        message["hold"] = now_ms - progress.peer_clock_at_ms
         if now_ms - progress.told_seen_at_ms >= TELL_SEEN_MS:
             # Followers do not talk to each other.
             progress.told_seen_at_ms = now_ms
             known = self.replicator.progress.items()
-            header["seen"] = {node_id: now_ms - other.acked_at_ms for node_id, other in known if other.acked_at_ms}
-        return header
+            message["seen"] = {node_id: now_ms - other.acked_at_ms for node_id, other in known if other.acked_at_ms}
+        return message
 
 
 def _stamp_of(command: bytes) -> int:

@@ -1,8 +1,9 @@
 """RaftNode: one member, driven by the event loop.
 
-A message, a proposal, a finished flush or the timer *wakes* the node; one turn of the loop later it ticks once:
-elect, commit, apply, append what is queued as one entry (group commit), replicate. Nothing here waits: the disk's work
-is done elsewhere, and what must not leave before a flush is held until it is durable (dissertation 10.2.1).
+A message, a proposal or a finished flush makes the node *advance* once a turn: commit, apply, append what is queued as
+one entry (group commit), replicate. The timer, and whatever may change a role, the route or the membership, *wakes* it
+for a whole tick, which looks at everything else too. Nothing here waits: the disk's work is done elsewhere, and what
+must not leave before a flush is held until it is durable (dissertation 10.2.1).
 
 Seams for the simulation: ``loop`` (call_soon, call_later, time), the network, the journal's disk and writer, randomness.
 Not safe for concurrent use: the event loop owns it.
@@ -36,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 # A node that has much to apply goes on answering: this long at a time.
 APPLY_SLICE_S = 0.010
+# Messages that come with every entry. Where one changes more than the log, that shows in the core's position.
+OF_LOAD = frozenset(("append_entries", "append_ack", "propose"))
 
 
 class Loop(Protocol):
@@ -146,7 +149,10 @@ class RaftNode:
             **snapshotting.handlers,
         }
         self._turn = turn
+        # A turn is due; a whole tick is.
         self._woken = False
+        self._whole = True
+        self._position_seen: tuple[Any, ...] = ()
         # A tick follows in this turn; one is under way.
         self._tick_ahead = False
         self._ticking = False
@@ -183,18 +189,23 @@ class RaftNode:
         self._stopped = True
 
     def wake(self) -> None:
-        """Tick soon: at the end of what ``run`` does, or in the next turn of the loop."""
+        """A whole tick soon: at the end of what ``run`` does, or in the next turn of the loop."""
+        self._whole = True
+        self.nudge()
+
+    def nudge(self) -> None:
+        """Advance soon, likewise."""
         if not self._woken and not self._stopped:
             self._woken = True
             if not self._tick_ahead:
                 self._loop.call_soon(self.run)
 
     def run(self, work: Callable[[], None] | None = None) -> None:
-        """Do ``work`` and tick, in one turn: what it appends and sends leaves at its end."""
+        """Do ``work`` and advance, in one turn: what it appends and sends leaves at its end."""
         if self._turn.is_open:
             if work is not None:
                 work()
-            self.wake()
+            self.nudge()
         else:
             self._turn.run(self._tick if work is None else lambda: self._work_and_tick(work))
 
@@ -208,6 +219,14 @@ class RaftNode:
     def wake_after(self, seconds: float) -> None:
         """Tick then; the timer's grid is a heartbeat wide."""
         self._loop.call_later(seconds, self.wake)
+
+    def nudge_after(self, seconds: float) -> None:
+        """Advance then."""
+        self._loop.call_later(seconds, self.nudge)
+
+    def run_after(self, seconds: float, work: Callable[[], None]) -> None:
+        """``run`` it then."""
+        self._loop.call_later(seconds, self.run, work)
 
     def fail(self, reason: str) -> None:
         """The disk failed, or safety was violated: lead no more, promise no more, go on serving reads."""
@@ -231,22 +250,32 @@ class RaftNode:
             return
         self._woken = False
         self._ticking = True
+        core = self._core
         try:
-            self._core.tick()
-            self.following.note_progress()
-            route = self._find_route()
-            if route != self.route:
-                if route is not None and route.leader_id != self._last_leader_id:
-                    self._last_leader_id = route.leader_id
-                    self.leader_changes += 1
-                self.route = route
-                self.reconfiguration.route_changed()
-                self._events.route_changed()
-            self.reconfiguration.proceed()
+            if self._whole or core.position != self._position_seen or self.reconfiguration.handing_over:
+                self._whole = False
+                core.tick()
+                self.following.note_progress()
+                self._position_seen = core.position
+                self._follow_route()
+                self.reconfiguration.proceed()
+            else:
+                core.advance()
+                self.following.note_progress()
             if self.leading.may_append():
-                self.wake()
+                self.nudge()
         finally:
             self._ticking = False
+
+    def _follow_route(self) -> None:
+        route = self._find_route()
+        if route != self.route:
+            if route is not None and route.leader_id != self._last_leader_id:
+                self._last_leader_id = route.leader_id
+                self.leader_changes += 1
+            self.route = route
+            self.reconfiguration.route_changed()
+            self._events.route_changed()
 
     def _on_timer(self) -> None:
         if self._stopped:
@@ -271,17 +300,17 @@ class RaftNode:
 
     # What the store asks ---------------------------------------------------------------------------------------------
 
-    def propose(self, block: bytes) -> bool:
+    def propose(self, block: bytes, crowded: bool = False) -> bool:
         """Send a block to the leader. False: there is no route, or its link is full; it will change."""
         route = self.route
         if route is None:
             return False
         if route.leader_id == self.node_id:
-            self.leading.enqueue(block)
+            self.leading.enqueue(block, crowded)
             if not self._ticking:
-                self.wake()
+                self.nudge()
             return True
-        return self._network.send(route.leader_id, {"type": "propose", "blocks": [block]})
+        return self._network.send(route.leader_id, {"type": "propose", "blocks": [block], "crowded": crowded})
 
     @property
     def is_leader(self) -> bool:
@@ -391,11 +420,12 @@ class RaftNode:
             if settled:
                 self._events.applied(settled)
             if clock() > deadline and index < commit_index:
-                self.wake()
+                self.nudge()
                 break
         over = self.configurations.committed(index)
         self.reconfiguration.applied(index)
         for table in over:
+            self.wake()
             self.reconfiguration.note_left(table)
             self.standing.settled(table)
 
@@ -444,6 +474,8 @@ class RaftNode:
             logger.warning("%s sent a message of unknown type %.40r", peer.node_id, message["type"])
             return
         self._heard_ms[peer.node_id] = self.now_ms()
+        if message["type"] not in OF_LOAD:
+            self._whole = True
         self.run(lambda: self._handle(handler, peer, message))
 
     def _handle(self, handler: Callable[[Peer, dict[str, Any]], None], peer: Peer, message: dict[str, Any]) -> None:
@@ -531,6 +563,7 @@ class RaftNode:
 
     def _adopt_configuration(self) -> None:
         """The latest configuration of the log is in force, committed or not (dissertation 4.1)."""
+        self._whole = True
         latest = self.configurations.latest
         others = self.others()
         self._core.set_voters([node_id for node_id in latest.voters if node_id != self.node_id])

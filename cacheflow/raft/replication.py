@@ -11,7 +11,7 @@ Not safe for concurrent use: the event loop owns it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,6 +40,8 @@ class Progress:
     peer_clock_at_ms: int = 0
     # When it was last told how long ago the other followers were heard.
     told_seen_at_ms: int = 0
+    # The newest commit index that it was told of.
+    told_commit: int = 0
     needs_snapshot: bool = False
     # Its contents are wrong, whatever its log has: only a snapshot helps, from this index on. 0: they are not.
     snapshot_from: int = 0
@@ -66,7 +68,8 @@ class Progress:
 class Replicator:
     """The leader's side of replication.
 
-    send: (node id, message) -> whether it was taken.  header: the fields that every append message carries beside the log's.
+    send: (node id, message) -> whether it was taken.  header: what every append message carries beside the log's own.
+    address: makes one follower's message of it.
     """
 
     def __init__(
@@ -74,11 +77,13 @@ class Replicator:
         journal: Journal,
         *,
         send: Callable[[str, dict[str, Any]], bool],
-        header: Callable[[Progress], dict[str, Any]],
+        header: Callable[[], dict[str, Any]],
+        address: Callable[[dict[str, Any], Progress], dict[str, Any]],
     ) -> None:
         self._journal = journal
         self._send = send
         self._header = header
+        self._address = address
         self.progress: dict[str, Progress] = {}
 
     def begin(self, incarnations: Mapping[str, str]) -> None:
@@ -100,24 +105,33 @@ class Replicator:
         """What was in flight may be lost."""
         progress = self.progress.get(node_id)
         if progress is not None:
+            progress.told_commit = 0
             progress.probe_from(max(progress.match_index + 1, min(progress.next_index, self._journal.last_index + 1)))
 
-    def replicate(self, node_ids: Iterable[str], quiet: bool = False) -> None:
-        """Send each follower what it lacks, or at least a heartbeat. quiet: a heartbeat that needs no answer."""
-        for node_id in node_ids:
-            progress = self.progress.get(node_id)
-            if progress is not None:
-                self._replicate_to(node_id, progress, quiet)
+    def replicate(self) -> None:
+        """Send each follower what it lacks, or at least a heartbeat."""
+        header = self._header()
+        for node_id, progress in self.progress.items():
+            self._replicate_to(node_id, progress, header)
+
+    def announce(self, node_ids: Container[str], commit_index: int) -> None:
+        """Tell those followers what is committed, if they were not told. They need not answer."""
+        header = None
+        for node_id, progress in self.progress.items():
+            if node_id in node_ids and progress.told_commit < commit_index:
+                header = header or self._header()
+                self._replicate_to(node_id, progress, header, quiet=True)
 
     def push(self, node_id: str) -> None:
         """Go on streaming after an acknowledgement, without a heartbeat when there is nothing to send."""
         progress = self.progress[node_id]
         # Who waits for a snapshot gets no entries: it would answer heartbeats with acknowledgements for ever.
         if not (progress.probing or progress.needs_snapshot) and progress.next_index <= self._journal.last_index:
-            self._replicate_to(node_id, progress)
+            self._replicate_to(node_id, progress, self._header())
 
-    def _replicate_to(self, node_id: str, progress: Progress, quiet: bool = False) -> None:
+    def _replicate_to(self, node_id: str, progress: Progress, header: dict[str, Any], quiet: bool = False) -> None:
         journal = self._journal
+        last_index = journal.last_index
         heartbeat = True
         while True:
             prev_index = progress.next_index - 1
@@ -127,24 +141,29 @@ class Replicator:
                 # The message below still tells who leads; the follower will reject it or know it already.
                 prev_index = journal.first_index
             entries: list[tuple[bytes, int, int]] = []
-            if not (progress.probing or progress.needs_snapshot or progress.inflight_bytes >= INFLIGHT_BYTES_MAX):
+            if progress.next_index <= last_index and not (
+                progress.probing or progress.needs_snapshot or progress.inflight_bytes >= INFLIGHT_BYTES_MAX
+            ):
                 entries = journal.entries(progress.next_index, BATCH_BYTES)
             if not entries and not heartbeat:
                 return
-            message = self._header(progress)
+            message = self._address(header, progress)
             message["prevLogIdx"] = prev_index
             message["prevLogTerm"] = journal.term_at(prev_index)
             message["entries"] = entries
             if quiet and not entries:
                 message["quiet"] = True
-            if not self._send(node_id, message) or not entries:
+            if not self._send(node_id, message):
+                return
+            progress.told_commit = max(progress.told_commit, header["commit_index"])
+            if not entries:
                 return
             heartbeat = False
             size = sum(len(entry[0]) for entry in entries)
-            last_index = entries[-1][1]
-            progress.inflight.append((last_index, size))
+            sent_index = entries[-1][1]
+            progress.inflight.append((sent_index, size))
             progress.inflight_bytes += size
-            progress.next_index = last_index + 1
+            progress.next_index = sent_index + 1
 
     def acknowledged(self, node_id: str, message: dict[str, Any]) -> int | None:
         """A follower's answer: its verified and durable index, None when it rejected. Raises BadMessage."""
@@ -166,7 +185,7 @@ class Replicator:
                 progress.match_index = 0
             progress.probe_from(guards.next_after_reject(self._journal, message, progress.match_index))
             # Only a rejection that says something new is answered at once; else they multiply.
-            self._replicate_to(node_id, progress)
+            self._replicate_to(node_id, progress, self._header())
         return None
 
     def installed(self, node_id: str, index: int) -> None:

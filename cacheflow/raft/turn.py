@@ -21,6 +21,7 @@ class Turn:
         self.is_open = False
         self._call_soon = call_soon
         self._at_end: list[Callable[[], None]] = []
+        self._behind: list[Callable[[], None]] = []
         # A dictionary for its order: what is asked for twice is done once.
         self._last: dict[Callable[[], None], None] = {}
 
@@ -28,6 +29,16 @@ class Turn:
         """Do ``call`` at the end of the turn; soon, when none is open."""
         if self.is_open:
             self._at_end.append(call)
+        else:
+            self._call_soon(call)
+
+    def defer_behind(self, call: Callable[[], None]) -> None:
+        """The same, behind all that was deferred so: for what hands work to a thread.
+
+        That thread wants the interpreter next, and whatever this one still has to send would wait for it.
+        """
+        if self.is_open:
+            self._behind.append(call)
         else:
             self._call_soon(call)
 
@@ -47,8 +58,10 @@ class Turn:
         try:
             work()
         finally:
-            while self._at_end:
+            while self._at_end or self._behind:
                 calls, self._at_end = self._at_end, []
+                if not calls:
+                    calls, self._behind = self._behind, []
                 _do(calls)
             self.is_open = False
             last, self._last = self._last, {}

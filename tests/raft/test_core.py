@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -118,3 +119,101 @@ def test_the_commit_index_never_goes_back() -> None:
     core._SyncObj__raftCommitIndex = 7
     core._SyncObj__raftCommitIndex = 3
     assert core.commit_index == 7
+
+
+def leader_of(others: list[str]) -> tuple[Core, Journal, StepWriter]:
+    """A leader whose own no-op is durable."""
+    writer = StepWriter()
+    core, journal, driver = begin(writer)
+    core.set_voters(others)
+    for node_id in others:
+        core.set_connected(node_id, True)
+    core.campaign()
+    core.tick()
+    for node_id in others:
+        core.receive(node_id, {"type": "response_vote", "term": core.term})
+    driver.flushed()
+    writer.drain()
+    assert core.is_leader
+    return core, journal, writer
+
+
+def test_a_turn_of_load_commits_what_a_majority_has_and_this_node_has_flushed() -> None:
+    core, journal, writer = leader_of(["a", "b", "c", "d"])
+    journal.add(b"\x00x", journal.last_index + 1, core.term)
+    index = journal.last_index
+    core.acknowledge("a", index)
+    core.advance()
+    assert core.commit_index < index, "two of five"
+    core.acknowledge("b", index)
+    core.acknowledge("c", index)
+    core.advance()
+    assert core.commit_index == index - 1, "three others, but it is not durable here"
+    writer.drain()
+    core.advance()
+    assert core.commit_index == index
+
+
+def test_a_turn_of_load_commits_no_older_term_by_counting() -> None:
+    core, journal, _ = leader_of(["a", "b"])
+    noop_index = journal.last_index
+    core.acknowledge("a", noop_index - 1)
+    core.advance()
+    assert core.commit_index == 1, "what came before the no-op is of an older term"
+    core.acknowledge("a", noop_index)
+    core.advance()
+    assert core.commit_index == noop_index
+
+
+@pytest.mark.parametrize("others", [["a"], ["a", "b"], ["a", "b", "c"], ["a", "b", "c", "d"]])
+def test_a_turn_of_load_commits_what_pysyncobj_would(others: list[str]) -> None:
+    random = Random(len(others))
+    for _ in range(30):
+        by_us, by_pysyncobj = leader_of(others), leader_of(others)
+        acknowledged = {node_id: random.randrange(7) for node_id in others}
+        flushed = random.random() < 0.7
+        for core, journal, writer in (by_us, by_pysyncobj):
+            for _ in range(4):
+                journal.add(b"\x00x", journal.last_index + 1, core.term)
+            if flushed:
+                writer.drain()
+            for node_id, index in acknowledged.items():
+                core.acknowledge(node_id, min(index, journal.last_index))
+        by_us[0].advance()
+        by_pysyncobj[0].tick()
+        assert by_us[0].commit_index == by_pysyncobj[0].commit_index
+
+
+def test_entries_of_the_leader_that_is_followed_go_the_short_way_and_all_others_do_not() -> None:
+    core, journal, _ = begin(StepWriter())
+    entry = (b"\x00x", 2, 1)
+    heartbeat = {
+        "type": "append_entries",
+        "term": 1,
+        "commit_index": 1,
+        "prevLogIdx": 1,
+        "prevLogTerm": 0,
+        "entries": [],
+    }
+    assert not core.extend("a", 1, 1, [entry]), "nobody is followed yet"
+    core.receive("a", heartbeat)
+    assert not core.extend("b", 1, 1, [entry]), "another leader"
+    assert not core.extend("a", 2, 1, [entry]), "another term"
+    assert journal.last_index == 1
+    assert core.extend("a", 1, 7, [entry])
+    assert (journal.last_index, core.commit_index) == (2, 2), "no more is committed than what is here"
+    core.adopt_term(2)
+    assert not core.extend("a", 2, 2, []), "it follows nobody in the new term"
+    core.receive("a", {"type": "timeout_now", "term": 2})
+    assert journal.last_index == 2
+
+
+def test_who_was_asked_to_lead_takes_nothing_the_short_way() -> None:
+    core, journal, _ = begin(StepWriter())
+    core.receive(
+        "a",
+        {"type": "append_entries", "term": 1, "commit_index": 1, "prevLogIdx": 1, "prevLogTerm": 0, "entries": []},
+    )
+    core.receive("a", {"type": "timeout_now", "term": 1})
+    assert not core.extend("a", 1, 1, [(b"\x00x", 2, 1)])
+    assert journal.last_index == 1

@@ -16,7 +16,9 @@ class Node:
     def __init__(self) -> None:
         self.time_ms = 1_000
         self.heard_ms = 0
-        self.core = SimpleNamespace(has_settled=False, last_applied=0, commit_index=0, voter_ids=["n2", "n3"])
+        self.core = SimpleNamespace(
+            is_leader=False, has_settled=False, last_applied=0, commit_index=0, voter_ids=["n2", "n3"]
+        )
         replicator = SimpleNamespace(quorum_at_ms=lambda voters, now_ms: self.time_ms - 10)
         self.leading = SimpleNamespace(replicator=replicator)
         self.snapshotting = SimpleNamespace(compare_digest=lambda digest: None)
@@ -76,7 +78,7 @@ def test_what_a_leader_heard_from_the_start_before_says_nothing(node: Node, upti
 
 def test_a_leader_is_not_fresh_while_it_has_not_applied_what_it_committed(node: Node) -> None:
     leader = following(node)
-    node.core.has_settled = True
+    node.core.is_leader = node.core.has_settled = True
     node.core.commit_index = node.core.last_applied = 7
     leader.note_progress()
     assert leader.fresh_at_ms == 990

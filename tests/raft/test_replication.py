@@ -11,6 +11,8 @@ from fakes.disk import FakeDisk, inline
 from cacheflow.raft.journal import Journal
 from cacheflow.raft.replication import Replicator
 
+COMMITTED = 7
+
 
 @pytest.fixture
 def replicator(sent: list[dict[str, Any]]) -> Replicator:
@@ -23,7 +25,9 @@ def replicator(sent: list[dict[str, Any]]) -> Replicator:
         sent.append(message)
         return True
 
-    replicator = Replicator(journal, send=send, header=lambda progress: {})
+    replicator = Replicator(
+        journal, send=send, header=lambda: {"commit_index": COMMITTED}, address=lambda header, _: header.copy()
+    )
     replicator.begin({"n2": "one disk"})
     return replicator
 
@@ -71,3 +75,24 @@ def test_who_waits_for_a_snapshot_and_acknowledges_is_not_answered(
     progress.verified(5)
     replicator.push("n2")
     assert [entry[1] for entry in sent[0]["entries"]] == [6, 7, 8, 9, 10]
+
+
+def test_a_commit_is_told_once_to_those_who_are_named_and_needs_no_answer(
+    replicator: Replicator, sent: list[dict[str, Any]]
+) -> None:
+    replicator.announce(["n3", ""], COMMITTED)
+    assert sent == []
+    replicator.announce(["n2"], COMMITTED)
+    replicator.announce(["n2"], COMMITTED)
+    assert [(message["commit_index"], message["quiet"]) for message in sent] == [(COMMITTED, True)]
+
+
+def test_entries_bring_the_commit_along_and_a_new_connection_may_have_lost_it(
+    replicator: Replicator, sent: list[dict[str, Any]]
+) -> None:
+    replicator.replicate()
+    replicator.announce(["n2"], COMMITTED)
+    assert len(sent) == 1
+    replicator.reconnected("n2")
+    replicator.announce(["n2"], COMMITTED)
+    assert len(sent) == 2

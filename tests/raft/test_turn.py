@@ -23,6 +23,19 @@ def test_what_is_deferred_in_a_turn_is_done_at_its_end_and_what_wakes_threads_af
     assert done == ["inner", "work", "send", "wake"] and not turn.is_open
 
 
+def test_what_hands_work_to_a_thread_comes_behind_all_that_leaves_without_one() -> None:
+    done: list[str] = []
+    turn = Turn(lambda call: None)
+
+    def work() -> None:
+        turn.defer_last(lambda: done.append("wake"))
+        turn.defer_behind(lambda: done.append("flush"))
+        turn.defer(lambda: turn.defer(lambda: done.append("send")))
+
+    turn.run(work)
+    assert done == ["send", "flush", "wake"]
+
+
 def test_outside_a_turn_it_is_done_soon_and_threads_are_woken_at_once() -> None:
     soon: list[Callable[[], None]] = []
     turn = Turn(soon.append)
