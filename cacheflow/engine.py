@@ -238,7 +238,7 @@ class Engine:
         self._inbox.append(Proposal(commands_, size, deadline, functools.partial(self._settle, done)))
         # While a block is on its way the loop looks into the inbox by itself afterwards: no system call here.
         # (First append, then look; the loop looks in the other order.)
-        if not self._proposals.holds_back(len(self._inbox)):
+        if not self._proposals.holds_back(len(self._inbox) + len(self._barriers)):
             self._wake()
 
     def _settle(self, done: Done, outcome: Outcome) -> None:
@@ -247,7 +247,7 @@ class Engine:
     def barrier(self, done: Done) -> None:
         """``done`` once everything acknowledged before is applied here: one entry for all who wait in this turn. Any thread."""
         self._barriers.append(done)
-        if not self._proposals.holds_back(len(self._inbox)):
+        if not self._proposals.holds_back(len(self._inbox) + len(self._barriers)):
             self._wake()
 
     def _wake(self) -> None:
@@ -289,7 +289,7 @@ class Engine:
                     self._settle(done, outcome)
 
             deadline = time.monotonic() + self.config.request_timeout_s
-            self._proposals.add(Proposal([commands.noop()], 0, deadline, passed))
+            self._proposals.add(Proposal([commands.noop()], 0, deadline, passed, len(waiting)))
         inbox = self._inbox
         while inbox:
             self._proposals.add(inbox.popleft())

@@ -50,15 +50,18 @@ class Sender(Protocol):
 
 
 class Proposal:
-    """The commands of one call. done: called once, on the loop."""
+    """The commands of one call. done: called once, on the loop.  callers: how many wait for it."""
 
-    __slots__ = ("commands", "deadline", "done", "first", "results", "size")
+    __slots__ = ("callers", "commands", "deadline", "done", "first", "results", "size")
 
-    def __init__(self, commands_: Sequence[Command], size: int, deadline: float, done: Done | None) -> None:
+    def __init__(
+        self, commands_: Sequence[Command], size: int, deadline: float, done: Done | None, callers: int = 1
+    ) -> None:
         self.commands = commands_
         self.size = size
         self.deadline = deadline
         self.done = done
+        self.callers = callers
         self.first = 0
         self.results: list[Result] = []
 
@@ -97,6 +100,7 @@ class Proposals:
         self._has_route = False
         self._next_number = 1
         self._unsent: deque[Proposal] = deque()
+        self._unsent_callers = 0
         self._sent: deque[Proposal] = deque()
         self._pending_commands = 0
         self._pending_bytes = 0
@@ -117,7 +121,7 @@ class Proposals:
 
     def holds_back(self, callers: int) -> bool:
         """What ``callers`` more ask would wait: a block is not answered, or the next one gathers. Any thread may ask."""
-        return bool(self._sent) or (self._gathering and callers + len(self._unsent) < self._expected)
+        return bool(self._sent) or (self._gathering and callers + self._unsent_callers < self._expected)
 
     def add(self, proposal: Proposal) -> None:
         """Take a call's commands; ``flush`` sends them."""
@@ -133,6 +137,7 @@ class Proposals:
         self._pending_bytes += proposal.size
         self._next_deadline = min(self._next_deadline, proposal.deadline)
         self._unsent.append(proposal)
+        self._unsent_callers += proposal.callers
 
     def flush(self) -> None:
         """Send what was added: one block at a time, so that under load everything gathers for the next one."""
@@ -150,7 +155,7 @@ class Proposals:
         if uses:
             self.send_uses(uses)
         block: list[Command] = []
-        size = 0
+        size = callers = 0
         first = self._next_number
         while self._unsent and len(block) < BLOCK_COMMANDS_MAX and size < BLOCK_BYTES_MAX:
             proposal = self._unsent.popleft()
@@ -159,7 +164,9 @@ class Proposals:
             self._sent.append(proposal)
             block.extend(proposal.commands)
             size += proposal.size
-        self._block_callers = len(self._sent)
+            callers += proposal.callers
+        self._unsent_callers -= callers
+        self._block_callers = callers
         # When the route is broken or full it will change, or the timer tries again.
         self._resend_due = not self._send(first, block)
 
@@ -190,7 +197,7 @@ class Proposals:
         if had_sent and not self._sent and self._block_callers >= GATHER_FROM and not self._gathering:
             self._gathering = True
             # Those who have just been answered, beside those who came too late for that block: all in one from now on.
-            self._expected = self._block_callers + len(self._unsent)
+            self._expected = self._block_callers + self._unsent_callers
             self._later(GATHER_S, functools.partial(self._end_gathering, self._next_number))
         if not self._sent and self._unsent:
             self.flush()
@@ -226,6 +233,7 @@ class Proposals:
             self._release(proposal)
             self._finish(proposal, NoLeader("no leader took the write in time; it was not sent and is safe to retry"))
         self._unsent = kept
+        self._unsent_callers = sum([proposal.callers for proposal in kept])
         for proposal in self._sent:
             if proposal.deadline <= now:
                 self._finish(proposal, OutcomeUnknown("the write was sent and no answer came in time"))
@@ -240,6 +248,7 @@ class Proposals:
         for proposal in self._sent:
             self._finish(proposal, OutcomeUnknown("this node stopped before the answer came"))
         self._unsent.clear()
+        self._unsent_callers = 0
         self._sent.clear()
 
     # ----------------------------------------------------------------------------------------------------------------
@@ -262,7 +271,7 @@ class Proposals:
         return self._sent[0].first + len(self._sent[0].results) if self._sent else self._next_number
 
     def _send(self, first: int, block: list[Command]) -> bool:
-        crowded = len(self._sent) >= GATHER_FROM
+        crowded = self._block_callers >= GATHER_FROM
         return self._sender.propose(commands.encode_block(self._session, first, self._lowest(), block), crowded)
 
     def _resend(self) -> None:
