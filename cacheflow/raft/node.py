@@ -252,7 +252,7 @@ class RaftNode:
         self._ticking = True
         core = self._core
         try:
-            if self._whole or core.position != self._position_seen or self.reconfiguration.handing_over:
+            if self._whole or core.position != self._position_seen or self.reconfiguration.is_pending:
                 self._whole = False
                 core.tick()
                 self.following.note_progress()

@@ -67,6 +67,8 @@ class Reconfiguration:
         self._left: dict[tuple[str, str], None] = {}
         self._requests: dict[int, Done] = {}
         self._next_request = 0
+        # Somebody is to become a voter as soon as it has what is committed.
+        self._learning = False
         self._heir: str | None = None
         self._heir_asked = False
         self._hand_over_until_ms = 0
@@ -154,10 +156,12 @@ class Reconfiguration:
     def proceed(self) -> None:
         """Once a turn: propose the next change when nothing stands in its way."""
         if not self._core.is_leader:
+            self._learning = False
             self._pass_on()
             return
         self._proceed_hand_over()
         latest = self._node.configurations.latest
+        self._learning = self._wants_voters(latest) and len(latest.voters) < len(latest.members)
         if not self._core.has_settled or latest.index > self._core.last_applied:
             return
         while self._waiting and not self.handing_over:
@@ -278,9 +282,12 @@ class Reconfiguration:
             return None
         return after
 
-    def _ready_learner(self, latest: Configuration) -> Member | None:
+    def _wants_voters(self, latest: Configuration) -> bool:
         replicas = self._node.machine.settings.replicas
-        if replicas is None or len(latest.voters) > replicas:
+        return replicas is not None and len(latest.voters) <= replicas
+
+    def _ready_learner(self, latest: Configuration) -> Member | None:
+        if not self._wants_voters(latest):
             return None
         down = self._node.down_ids()
         for _, member in sorted(latest.members.items()):
@@ -292,6 +299,11 @@ class Reconfiguration:
         return None
 
     # Handing leadership over (3.10) ----------------------------------------------------------------------------------
+
+    @property
+    def is_pending(self) -> bool:
+        """Something may be done in any turn."""
+        return self._heir is not None or self._learning or bool(self._waiting)
 
     @property
     def handing_over(self) -> bool:
