@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import math
+from itertools import repeat
 from sys import intern
 
 from cacheflow.machine.effects import APPENDED, DELETED, EVICTED, EXPIRED, TOUCHED, WRITTEN, Effect
@@ -70,15 +71,19 @@ class Contents:
             if self.waiting:
                 self._tell_early(key)
             if self.bytes_used + growth > self.bytes_max or len(self.raw) >= self.items_max:
-                self._make_room(key, 1, growth)
+                self.make_room(key, 1, growth)
             old_expires_at_ms = 0
         else:
             growth -= entry_bytes(key, old[0], old[2])
             if self.bytes_used + growth > self.bytes_max:
-                self._make_room(key, 0, growth)
+                self.make_room(key, 0, growth)
             old_expires_at_ms = old[4]
         version = self.revision = self.revision + 1
-        self.items[key] = (data, kind, meta, version, expires_at_ms)
+        entry = (data, kind, meta, version, expires_at_ms)
+        if old is None:
+            self.items.add(key, entry)
+        else:
+            self.items.rewrite(key, old, entry)
         self.bytes_used += growth
         self.written += 1
         if expires_at_ms != old_expires_at_ms:
@@ -103,7 +108,7 @@ class Contents:
         if old is None:
             return
         data, kind, meta, version, old_expires_at_ms = old
-        self.items[key] = (data, kind, meta, version, expires_at_ms)
+        self.items.retime(key, (data, kind, meta, version, expires_at_ms))
         if expires_at_ms != old_expires_at_ms:
             self._expiry_changed(key, old_expires_at_ms, expires_at_ms)
         self.effects.append((TOUCHED, key, version, expires_at_ms))
@@ -175,7 +180,8 @@ class Contents:
 
     def set_policy(self, policy: str) -> None:
         """Keep the same items under another policy, starting from the present eviction order with one use each."""
-        self._replace_items(POLICIES[policy].with_order(self.raw, self.items.give_order()))
+        keys = self.items.in_order()
+        self._replace_items(POLICIES[policy].filled(self.raw, keys, repeat(1, len(keys))))
 
     def adopt(self, policy: str, raw: dict[str, Entry], uses: list[int]) -> None:
         """Hold the items of ``raw``, which come in eviction order with their numbers of uses, and none else."""
@@ -231,15 +237,23 @@ class Contents:
             return 0
         return sum([1 for key in keys if self.find(key) is None])
 
-    def _make_room(self, protected: str, items: int, size: int) -> None:
+    def make_room(self, protected: str, items: int, size: int) -> None:
         """Evict until ``items`` more items and ``size`` more bytes fit, but never ``protected``."""
+        pop_victim = self.items.pop_victim
         while len(self.raw) + items > self.items_max or self.bytes_used + size > self.bytes_max:
-            victim = self.items.pop_victim(protected)
+            victim = pop_victim(protected)
             if victim is None:
                 return
             key, entry = victim
-            self._account_for_loss(key, entry)
-            self._tell(key, EXPIRED if 0 < entry[4] <= self.now_ms else EVICTED)
+            if entry[4]:
+                self._account_for_loss(key, entry)
+                self._tell(key, EXPIRED if entry[4] <= self.now_ms else EVICTED)
+                continue
+            # The two spelt out: in a full cache every write comes by.
+            self.bytes_used -= entry_bytes(key, entry[0], entry[2])
+            self.evicted += 1
+            version = self.revision = self.revision + 1
+            self.effects.append((EVICTED, key, version, 0))
 
     def _remove(self, key: str, entry: Entry, how: int) -> None:
         del self.items[key]

@@ -21,80 +21,98 @@ from typing import Any, TypeAlias
 import cachetools
 
 from cacheflow.machine.entries import Entry
+from cacheflow.machine.order import UseOrder
 
 
-class LruItems(cachetools.LRUCache[str, Entry]):
+class LruItems(cachetools.Cache[str, Entry]):
     """Least recently used first. Not safe for concurrent use, except for reading ``raw``."""
 
     _Cache__data: dict[str, Entry]
-    _Cache__currsize: int
-    _LRUCache__order: OrderedDict[str, None]
 
     def __init__(self) -> None:
         super().__init__(math.inf)
         self.raw = self._Cache__data
+        self._order = UseOrder()
 
     @classmethod
     def filled(cls, raw: dict[str, Entry], keys: Sequence[str], uses: Iterable[int]) -> LruItems:
         """A container of ``raw``, which it takes over, with ``keys`` in eviction order; the uses mean nothing here."""
-        return cls.with_order(raw, OrderedDict.fromkeys(keys))
-
-    @classmethod
-    def with_order(cls, raw: dict[str, Entry], order: OrderedDict[str, None]) -> LruItems:
-        """A container of ``raw`` in the eviction ``order``; both are taken over, which takes no time."""
         items = cls()
         items.raw = items._Cache__data = raw
-        items._Cache__currsize = len(raw)
-        items._LRUCache__order = order
+        items._order = UseOrder.of(keys, [raw[key][3] for key in keys])
         return items
 
-    def give_order(self) -> OrderedDict[str, None]:
-        """The eviction order for another container. This one must not be used any more."""
-        return self._LRUCache__order
+    @property
+    def currsize(self) -> float:
+        """How many items there are."""
+        return len(self.raw)
 
     def in_order(self) -> list[str]:
         """The keys in eviction order."""
-        return list(self._LRUCache__order)
+        return list(self._order)
 
     def ordered(self) -> Iterator[tuple[str, int]]:
         """(key, uses) in eviction order; LRU keeps no count, so uses is 1."""
-        for key in self._LRUCache__order:
+        for key in self._order:
             yield key, 1
+
+    def __setitem__(self, key: str, entry: Entry) -> None:
+        old = self.raw.get(key)
+        if old is None:
+            self.add(key, entry)
+        else:
+            self.rewrite(key, old, entry)
+
+    def add(self, key: str, entry: Entry) -> None:
+        """Put in an item under a ``key`` that is not there."""
+        self.raw[key] = entry
+        self._order.add(key, entry[3])
+
+    def rewrite(self, key: str, old: Entry, entry: Entry) -> None:
+        """Put ``entry`` with a new version in the place of ``old``, which counts as a use."""
+        self.raw[key] = entry
+        self._order.rewrite(key, old[3], entry[3])
+
+    def retime(self, key: str, entry: Entry) -> None:
+        """Put ``entry`` in the place of one of the same version, which counts as a use."""
+        self.raw[key] = entry
+        self._order.use(key, entry[3])
+
+    def __delitem__(self, key: str) -> None:
+        self._order.remove(key, self.raw.pop(key)[3])
+
+    def popitem(self) -> tuple[str, Entry]:
+        """Remove and return the next item to evict."""
+        item = self.pop_victim("")
+        if item is None:
+            raise KeyError("there is no item")
+        return item
 
     def touch(self, key: str, uses: int) -> None:
         """Count ``key`` as used just now."""
-        self._LRUCache__order.move_to_end(key)
+        self._order.use(key, self.raw[key][3])
 
     def pop_victim(self, protected: str) -> tuple[str, Entry] | None:
         """Remove and return the next item to evict that is not ``protected``; None when there is no other."""
-        for key in self._LRUCache__order:
-            if key != protected:
-                entry = self.raw[key]
-                del self[key]
-                return key, entry
-        return None
+        key = self._order.pop_first(protected)
+        return None if key is None else (key, self.raw.pop(key))
 
     def retire(self, keys: Iterable[str]) -> list[Entry]:
         """Remove all ``keys`` and return their entries."""
-        forget = self._LRUCache__order.__delitem__
         pop = self.raw.pop
+        forget = self._order.remove
         entries = []
         for key in keys:
-            forget(key)
-            entries.append(pop(key))
-        self._Cache__currsize = len(self.raw)
+            entry = pop(key)
+            forget(key, entry[3])
+            entries.append(entry)
         return entries
 
     def retire_first(self, count: int) -> dict[str, Entry]:
         """Remove the next ``count`` items to evict and return them in that order."""
-        first = self._LRUCache__order.popitem
         pop = self.raw.pop
-        entries = {}
-        for _ in range(count):
-            key = first(False)[0]
-            entries[key] = pop(key)
-        self._Cache__currsize = len(self.raw)
-        return entries
+        first = self._order.pop_first
+        return {key: pop(key) for _ in range(count) if (key := first()) is not None}
 
 
 class LfuItems(cachetools.LFUCache[str, Entry]):
@@ -128,50 +146,19 @@ class LfuItems(cachetools.LFUCache[str, Entry]):
             start = end
         return items
 
-    @classmethod
-    def with_order(cls, raw: dict[str, Entry], order: OrderedDict[str, None]) -> LfuItems:
-        """A container of ``raw`` in the eviction ``order`` with one use each; both are taken over."""
-        items = cls()
-        items.raw = items._Cache__data = raw
-        items._Cache__currsize = len(raw)
-        if raw:
-            link = cachetools.LFUCache._Link(1)  # type: ignore[attr-defined]
-            link.keys = order
-            link.insert(items._LFUCache__root)
-            # Of ``raw``, because a plain dictionary is gone through several times faster than an ordered one.
-            items._LFUCache__links = dict.fromkeys(raw, link)
-        return items
+    def add(self, key: str, entry: Entry) -> None:
+        """Put in an item under a ``key`` that is not there."""
+        self[key] = entry
 
-    def give_order(self) -> OrderedDict[str, None]:
-        """The eviction order for another container. This one must not be used any more."""
-        groups: list[OrderedDict[str, None]] = []
-        root = self._LFUCache__root
-        link = root.next
-        while link is not root:
-            groups.append(link.keys)
-            # Without their ring the links need no garbage collector.
-            link.prev.next = link.prev = None
-            link = link.next
-        root.next = root.prev = root
-        if not groups:
-            return OrderedDict()
-        # The others are added to the largest, mostly that of the keys used once, at its two ends.
-        largest = max(range(len(groups)), key=lambda number: len(groups[number]))
-        order = groups[largest]
-        for group in reversed(groups[:largest]):
-            for key in reversed(group):
-                order[key] = None
-                order.move_to_end(key, last=False)
-        for group in groups[largest + 1 :]:
-            order.update(group)
-        return order
+    def rewrite(self, key: str, old: Entry, entry: Entry) -> None:
+        """Put ``entry`` in the place of ``old``, which counts as a use."""
+        self.raw[key] = entry
+        self.touch(key, 1)
 
-    def __setitem__(self, key: str, value: Entry) -> None:
-        if key in self.raw:
-            self.raw[key] = value
-            self.touch(key, 1)
-        else:
-            super().__setitem__(key, value)
+    def retime(self, key: str, entry: Entry) -> None:
+        """Put ``entry`` in the place of one of the same version, which counts as a use."""
+        self.raw[key] = entry
+        self.touch(key, 1)
 
     def in_order(self) -> list[str]:
         """The keys in eviction order."""
