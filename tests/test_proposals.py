@@ -340,7 +340,8 @@ def test_answers_that_come_in_pieces_are_put_together() -> None:
     calls = [Call(cluster, count())]
     calls += [Call(cluster, *[count()] * number) for number in (3, 2, 1)]
     cluster.apply()
-    ((session, first, lowest, sent),) = cluster.blocks()
+    ((session, first, lowest, block),) = cluster.blocks()
+    sent = [tuple(command) for command in block]
     assert (first, len(sent)) == (2, 6)
     cluster.apply(commands.encode_block(session, 2, lowest, sent[:2]))
     assert [len(call.outcomes) for call in calls] == [1, 0, 0, 0]
