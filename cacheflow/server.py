@@ -22,9 +22,8 @@ from cacheflow.wire.serving import connections_allowed
 
 logger = logging.getLogger(__name__)
 
-# New objects before a pass over these, such passes before one over their survivors, and those before a full one: under
-# full load some five a second, one in two seconds, and one in minutes.
-GC_THRESHOLDS = (10_000, 10, 100)
+# Passes over the middle generation before a full one, instead of ten: then it comes every few minutes under full load.
+FULL_PASS_AFTER = 1000
 
 
 def run(config: NodeConfig) -> int:
@@ -81,7 +80,7 @@ def _spare_the_items() -> None:
     in cycles that lives that long is rare. This is the process's own affair, so an embedded store leaves it alone.
     """
     gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
+    gc.set_threshold(*gc.get_threshold()[:2], FULL_PASS_AFTER)
 
 
 def _serve_wires(store: ReplicatedStore, config: NodeConfig, token: bytes | None) -> None:
