@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import math
-from itertools import repeat
 from sys import intern
 
 from cacheflow.machine.effects import APPENDED, DELETED, EVICTED, EXPIRED, TOUCHED, WRITTEN, Effect
@@ -180,8 +179,7 @@ class Contents:
 
     def set_policy(self, policy: str) -> None:
         """Keep the same items under another policy, starting from the present eviction order with one use each."""
-        keys = self.items.in_order()
-        self._replace_items(POLICIES[policy].filled(self.raw, keys, repeat(1, len(keys))))
+        self._replace_items(POLICIES[policy].with_order(self.raw, self.items.give_order(self.revision)))
 
     def adopt(self, policy: str, raw: dict[str, Entry], uses: list[int]) -> None:
         """Hold the items of ``raw``, which come in eviction order with their numbers of uses, and none else."""

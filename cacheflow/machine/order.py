@@ -58,6 +58,18 @@ class UseOrder:
             order._version = max(order._version, max(theirs))
         return order
 
+    @classmethod
+    def of_one(cls, keys: Segment, version: int) -> UseOrder:
+        """An order of ``keys``, which it takes over in no time; none of them is above ``version``."""
+        order = cls()
+        order._segments[0] = order._newest = keys
+        order._version = version
+        order._begin()
+        return order
+
+    def __len__(self) -> int:
+        return sum(map(len, self._segments))
+
     def __iter__(self) -> Iterator[str]:
         for segment in self._segments:
             yield from segment
@@ -68,6 +80,13 @@ class UseOrder:
             self._begin()
         self._newest[key] = key
         self._version = version
+
+    def append(self, key: str) -> None:
+        """Put a new ``key`` at the end, whatever its version is."""
+        if len(self._newest) >= SEGMENT_KEYS_MAX:
+            self._begin()
+        self._newest[key] = key
+        self._used[key] = self._newest
 
     def rewrite(self, key: str, before: int, version: int) -> None:
         """Move ``key``, whose version was ``before``, to the end."""
@@ -121,6 +140,24 @@ class UseOrder:
                 return key
             if not self._look_ahead(protected):
                 return None
+
+    def pop_many(self, count: int) -> list[str]:
+        """Take out the first ``count`` keys, or all that there are."""
+        taken: list[str] = []
+        self._coming.clear()
+        while len(self._segments) > 1 and len(self._segments[0]) <= count - len(taken):
+            taken += self._segments.pop(0)
+            # The next one begins where this one did.
+            del self._starts[1]
+        oldest = self._segments[0]
+        rest = list(islice(oldest, count - len(taken)))
+        for key in rest:
+            del oldest[key]
+        taken += rest
+        if self._used:
+            for key in taken:
+                self._used.pop(key, None)
+        return taken
 
     def _look_ahead(self, protected: str) -> bool:
         """Set ``_coming`` anew; False when there is no key but ``protected``."""

@@ -117,13 +117,55 @@ def test_an_order_is_handed_over_from_any_container_to_any(counts: list[int], ta
     raw = {key: entry(number) for number, key in sorted(enumerate(keys), reverse=True)}
     for source in (LfuItems.filled(dict(raw), keys, counts), LruItems.filled(dict(raw), keys, counts)):
         given = source.raw
-        items = POLICIES[target].filled(given, source.in_order(), repeat(1, len(keys)))
+        items = POLICIES[target].with_order(given, source.give_order(len(keys)))
         assert items.raw is given
         assert list(items.ordered()) == list(zip(keys, repeat(1), strict=False))
         for key in reversed(keys):
             items.touch(key, 1)
         items["new"] = entry(9)
         assert items.in_order() == (["new", *reversed(keys)] if target == "lfu" else [*reversed(keys), "new"])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_container_that_took_an_order_over_goes_on_like_one_filled_from_it(seed: int) -> None:
+    random = Random(seed)
+    first = filled("lru", 60)
+    version = 60
+
+    def changes(items: Items) -> list[object]:
+        """Some of everything; the same for the same state of ``random``."""
+        nonlocal version
+        seen: list[object] = []
+        for _ in range(60):
+            version += 1
+            key = f"k{random.randrange(80)}"
+            old = items.raw.get(key)
+            what = random.randrange(6)
+            if old is None:
+                items.add(key, entry(version))
+            elif what < 2:
+                items.rewrite(key, old, entry(version))
+            elif what < 4:
+                items.touch(key, random.randrange(1, 4))
+            elif what == 4:
+                del items[key]
+            else:
+                seen.append(items.pop_victim(key))
+            seen.append(list(items.ordered()))
+        seen.append(items.retire_first(random.randrange(20)))
+        return [*seen, list(items.ordered())]
+
+    changes(first)
+    items: Items = first
+    for policy in ["lfu", "lru", "lfu", "lfu", "lru"]:
+        keys = items.in_order()
+        twin = POLICIES[policy].filled(dict(items.raw), keys, repeat(1, len(keys)))
+        items = POLICIES[policy].with_order(items.raw, items.give_order(version))
+        state, before = random.getstate(), version
+        seen = changes(twin)
+        random.setstate(state)
+        version = before
+        assert changes(items) == seen
 
 
 def test_a_key_is_in_memory_once_whoever_spells_it_again(cache: Driver) -> None:

@@ -53,19 +53,34 @@ class Twins:
         if wanted is not None:
             del self.plain[wanted]
 
+    def evict_many(self, count: str) -> None:
+        wanted = list(self.plain)[: int(count)]
+        assert self.order.pop_many(int(count)) == wanted
+        for key in wanted:
+            del self.plain[key]
+
+    def append(self, key: str) -> None:
+        if key not in self.plain:
+            self.order.append(key)
+            self.plain[key] = self.version and Random(key).randrange(1, self.version + 1)
+
+    def take_over(self) -> None:
+        self.order = UseOrder.of_one(OrderedDict(zip(self.plain, self.plain, strict=True)), self.version)
+
     def restore(self) -> None:
         self.order = UseOrder.of(list(self.plain), list(self.plain.values()))
 
     def check(self) -> None:
         assert list(self.order) == list(self.plain)
+        assert len(self.order) == len(self.plain)
         # Nothing is remembered of keys that are gone, and segments do not pile up.
         assert set(self.order._used) <= set(self.plain)
 
 
 KEYS = st.integers(0, 40).map(str)
 STEPS = st.one_of(
-    st.tuples(st.sampled_from(["write", "write", "use", "remove", "evict"]), KEYS),
-    st.just(("restore",)),
+    st.tuples(st.sampled_from(["write", "write", "use", "remove", "evict", "evict_many", "append"]), KEYS),
+    st.sampled_from([("restore",), ("take_over",)]),
 )
 
 

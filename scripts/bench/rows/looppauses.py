@@ -80,19 +80,23 @@ def run(seconds: float = 60.0, items: int = 0) -> Verdict:
     finally:
         generator.close()
     shown = "; ".join(f"{size} items: {_told(each)}" for size, each in found.items())
-    return Verdict(shown, all(_holds(size, each) for size, each in found.items()), {str(k): v for k, v in found.items()})
+    return Verdict(
+        shown, all(_holds(size, each) for size, each in found.items()), {str(k): v for k, v in found.items()}
+    )
 
 
 def _holds(items: int, found: dict[str, Any]) -> bool:
     longest_ms, long_ones = LIMITS.get(items, LIMITS[max(LIMITS)])
-    worst = max(found["longest_ms"].values())
-    most = max(found["over_50_ms"].values())
-    return worst <= longest_ms and most <= long_ones and min(found["evicted"], found["snapshots"]) > 0
+    worst: float = max(found["longest_ms"].values())
+    most: int = max(found["over_50_ms"].values())
+    busy: int = min(found["evicted"], found["snapshots"])
+    return worst <= longest_ms and most <= long_ones and busy > 0
 
 
 def _told(found: dict[str, Any]) -> str:
     nodes = ", ".join(
-        f"{name} {longest:.0f} ms ({found['over_50_ms'][name]} over 50)" for name, longest in found["longest_ms"].items()
+        f"{name} {longest:.0f} ms ({found['over_50_ms'][name]} over 50)"
+        for name, longest in found["longest_ms"].items()
     )
     return (
         f"{nodes}; {found['sets_per_s']:.0f} SETs/s, {found['evicted']} evicted, {found['snapshots']} nodes wrote snapshots;"
@@ -114,7 +118,9 @@ def _measure(generator: LoadGenerator, items: int, seconds: float) -> dict[str, 
 
         thread = threading.Thread(target=load)
         thread.start()
-        watched = [_watch(child.node_id, nodes.pid(child), port) for child, port in zip(nodes.children, ports, strict=True)]
+        watched = [
+            _watch(child.node_id, nodes.pid(child), port) for child, port in zip(nodes.children, ports, strict=True)
+        ]
         noise_ms = _ask_until(watched, lambda: not thread.is_alive())
         thread.join()
         for node in watched:
