@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import math
 from sys import intern
+from typing import Final
 
 from cacheflow.machine.effects import APPENDED, DELETED, EVICTED, EXPIRED, TOUCHED, WRITTEN, Effect
 from cacheflow.machine.entries import ENTRY_BYTES, Entry, entry_bytes, total_bytes
 from cacheflow.machine.eviction import POLICIES, Items
 from cacheflow.machine.expiry import DueTimes
 from cacheflow.machine.removals import WHOLE_LOT_MIN, Removals
+
+RETIRED_AT_ONCE: Final = 10_000
 
 
 class Contents:
@@ -157,6 +160,7 @@ class Contents:
                 keys = [key for key in self.items.in_order() if key.startswith(prefix)]
             entries = dict(zip(keys, self.items.retire(keys), strict=True))
             self._account_for_losses(entries)
+            self.due.trim_all(self.raw, self.with_ttl)
             self.to_delete.add(entries)
             self.waiting += len(entries)
         return live
@@ -204,17 +208,21 @@ class Contents:
 
     def _evict_first(self, count: int) -> None:
         """Take the next ``count`` items to evict out, to be told in turn."""
-        entries = self.items.retire_first(count)
-        self._account_for_losses(entries)
-        self.to_evict.add(entries)
         self.waiting += count
+        while count:
+            # All about one part while it is in the processor's cache.
+            some = min(count, RETIRED_AT_ONCE)
+            count -= some
+            entries = self.items.retire_first(some)
+            self._account_for_losses(entries)
+            self.to_evict.add(entries)
+        self.due.trim_all(self.raw, self.with_ttl)
 
     def _account_for_losses(self, entries: dict[str, Entry]) -> None:
-        """As ``_account_for_loss`` for all items that were just taken out of the container."""
+        """The account after all these items were taken out of the container."""
         removed = list(entries.values())
         self.bytes_used -= total_bytes(list(entries), removed)
         self.with_ttl -= len(removed) - [entry[4] for entry in removed].count(0)
-        self.due.trim_all(self.raw, self.with_ttl)
 
     def _clear(self) -> None:
         """Take everything out, the container with it, to be told as deleted."""
