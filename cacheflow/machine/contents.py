@@ -117,8 +117,9 @@ class Contents:
 
     def use(self, key: str, uses: int) -> None:
         """Count ``key`` as used ``uses`` times just now; an absent key is no use."""
-        if self.find(key) is not None:
-            self.items.touch(key, uses)
+        entry = self.find(key)
+        if entry is not None:
+            self.items.touch(key, entry, uses)
 
     def remove(self, key: str) -> int:
         """Remove ``key``, when it is there, and return the revision."""
@@ -245,21 +246,16 @@ class Contents:
 
     def make_room(self, protected: str, items: int, size: int) -> None:
         """Evict until ``items`` more items and ``size`` more bytes fit, but never ``protected``."""
-        pop_victim = self.items.pop_victim
         while len(self.raw) + items > self.items_max or self.bytes_used + size > self.bytes_max:
-            victim = pop_victim(protected)
+            victim = self.items.pop_victim(protected)
             if victim is None:
                 return
-            key, entry = victim
-            if entry[4]:
-                self._account_for_loss(key, entry)
-                self._tell(key, EXPIRED if entry[4] <= self.now_ms else EVICTED)
-                continue
-            # The two spelt out: in a full cache every write comes by.
-            self.bytes_used -= entry_bytes(key, entry[0], entry[2])
-            self.evicted += 1
-            version = self.revision = self.revision + 1
-            self.effects.append((EVICTED, key, version, 0))
+            self.evict(*victim)
+
+    def evict(self, key: str, entry: Entry) -> None:
+        """Account for the victim that was just taken out, and tell it."""
+        self._account_for_loss(key, entry)
+        self._tell(key, EXPIRED if 0 < entry[4] <= self.now_ms else EVICTED)
 
     def _remove(self, key: str, entry: Entry, how: int) -> None:
         del self.items[key]

@@ -100,9 +100,9 @@ class LruItems(cachetools.Cache[str, Entry]):
             raise KeyError("there is no item")
         return item
 
-    def touch(self, key: str, uses: int) -> None:
-        """Count ``key`` as used just now."""
-        self._order.use(key, self.raw[key][3])
+    def touch(self, key: str, entry: Entry, uses: int) -> None:
+        """Count ``key``, whose entry that is, as used just now."""
+        self._order.use(key, entry[3])
 
     def pop_victim(self, protected: str) -> tuple[str, Entry] | None:
         """Remove and return the next item to evict that is not ``protected``; None when there is no other."""
@@ -223,9 +223,9 @@ class LfuItems(cachetools.LFUCache[str, Entry]):
         self.raw[key] = entry
         self._use(key, 1, entry[3])
 
-    def touch(self, key: str, uses: int) -> None:
-        """Count ``uses`` uses of ``key`` just now, ending where as many single ones would have ended."""
-        self._use(key, uses, self.raw[key][3])
+    def touch(self, key: str, entry: Entry, uses: int) -> None:
+        """Count ``uses`` uses of ``key``, whose entry that is, ending where as many single ones would have ended."""
+        self._use(key, uses, entry[3])
 
     def _use(self, key: str, uses: int, version: int) -> None:
         link = self._LFUCache__links.get(key)

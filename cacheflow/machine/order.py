@@ -91,11 +91,10 @@ class UseOrder:
     def rewrite(self, key: str, before: int, version: int) -> None:
         """Move ``key``, whose version was ``before``, to the end."""
         # ``remove`` spelt out: this is what most writes come to.
-        held = self._segments[bisect_right(self._starts, before) - 1].pop(key, None)
-        if held is None:
-            held = self._used.pop(key).pop(key)
-        elif self._used:
-            self._used.pop(key, None)
+        segment = self._used.pop(key, None) if self._used else None
+        if segment is None:
+            segment = self._segments[bisect_right(self._starts, before) - 1]
+        held = segment.pop(key)
         if len(self._newest) >= SEGMENT_KEYS_MAX:
             self._begin()
         self._newest[held] = held
@@ -103,21 +102,25 @@ class UseOrder:
 
     def use(self, key: str, version: int) -> None:
         """Move ``key``, whose ``version`` stays, to the end."""
-        held = self.remove(key, version)
+        used = self._used
+        segment = used.get(key)
+        if segment is None:
+            segment = self._segments[bisect_right(self._starts, version) - 1]
+        held = segment.pop(key)
         if len(self._newest) >= SEGMENT_KEYS_MAX:
             self._begin()
         self._newest[held] = held
         if version < self._starts[-1]:
-            self._used[held] = self._newest
+            used[held] = self._newest
+        elif used:
+            used.pop(key, None)
 
     def remove(self, key: str, version: int) -> str:
         """Take ``key`` out and return the text that was held."""
-        held = self._segments[bisect_right(self._starts, version) - 1].pop(key, None)
-        if held is None:
-            return self._used.pop(key).pop(key)
-        if self._used:
-            self._used.pop(key, None)
-        return held
+        segment = self._used.pop(key, None) if self._used else None
+        if segment is None:
+            segment = self._segments[bisect_right(self._starts, version) - 1]
+        return segment.pop(key)
 
     def pop_first(self, protected: str = "") -> str | None:
         """Take out the first key that is not ``protected``; None when there is no other."""
@@ -127,17 +130,14 @@ class UseOrder:
             passed = False
             while coming:
                 key = coming.pop()
-                if key not in oldest:
-                    continue
                 if key == protected:
-                    passed = True
-                    continue
-                del oldest[key]
-                if self._used:
-                    self._used.pop(key, None)
-                if passed:
-                    coming.append(protected)
-                return key
+                    passed = key in oldest
+                elif oldest.pop(key, None) is not None:
+                    if self._used:
+                        self._used.pop(key, None)
+                    if passed:
+                        coming.append(protected)
+                    return key
             if not self._look_ahead(protected):
                 return None
 

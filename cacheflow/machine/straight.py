@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from cacheflow.machine.commands import OK, SET, Result
 from cacheflow.machine.contents import Contents
-from cacheflow.machine.effects import WRITTEN
-from cacheflow.machine.entries import ENTRY_BYTES, KEY_BYTES_MAX, KIND_MAX
+from cacheflow.machine.effects import EVICTED, WRITTEN
+from cacheflow.machine.entries import ENTRY_BYTES, KEY_BYTES_MAX, KIND_MAX, entry_bytes
 
 # Compared by identity, which True and 0.0 do not pass: whatever is not this very object goes the general way.
 _ZERO: Final = 0
@@ -23,7 +23,7 @@ def set_plainly(contents: Contents, commands: Iterable[Any], results: list[Resul
     raw = contents.raw
     find = raw.get
     items = contents.items
-    add, rewrite = items.add, items.rewrite
+    add, rewrite, pop_victim = items.add, items.rewrite, items.pop_victim
     tell = contents.effects.append
     answer = results.append
     items_max, bytes_max = contents.items_max, contents.bytes_max
@@ -47,10 +47,20 @@ def set_plainly(contents: Contents, commands: Iterable[Any], results: list[Resul
         if old is None:
             if waiting:
                 break
-            if bytes_used + size > bytes_max or len(raw) >= items_max:
-                contents.bytes_used = bytes_used
-                contents.make_room(key, 1, size)
-                revision, bytes_used = contents.revision, contents.bytes_used
+            while len(raw) >= items_max or bytes_used + size > bytes_max:
+                victim = pop_victim(key)
+                if victim is None:
+                    break
+                gone, lost = victim
+                if lost[4]:
+                    contents.bytes_used = bytes_used
+                    contents.evict(gone, lost)
+                    bytes_used, revision = contents.bytes_used, contents.revision
+                    continue
+                bytes_used -= entry_bytes(gone, lost[0], lost[2])
+                contents.evicted += 1
+                revision = contents.revision = revision + 1
+                tell((EVICTED, gone, revision, 0))
             bytes_used += size
             # Before the entry is there: no reader may see a version that is above the machine's.
             revision = contents.revision = revision + 1
