@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import gc
 import logging
 import os
 import random
@@ -77,6 +78,7 @@ class Engine:
         self._stack = contextlib.ExitStack()
         self._tasks: set[asyncio.Task[None]] = set()
         self._uses_sent_at = 0.0
+        self._revision_passed = 0
 
     # Life -----------------------------------------------------------------------------------------------------------
 
@@ -298,10 +300,22 @@ class Engine:
         self._loop.call_later(EXPIRE_EVERY_S, self._on_timer)
         self._empty_inbox()
         self._proposals.expire()
+        self._let_go_of_entries()
         now = self._loop.time()
         if len(self.uses) and now - self._uses_sent_at >= USES_EVERY_S and self._fill() >= NEARLY_FULL:
             self._uses_sent_at = now
             self._proposals.send_uses(self.uses.drain())
+
+    def _let_go_of_entries(self) -> None:
+        """Have the garbage collector look at new entries soon, for then it drops them: they are tuples of atoms.
+
+        It comes by itself when there are many more objects than before. In a full cache each write frees what it takes, so
+        it would come when a million are waiting for it.
+        """
+        revision = self.machine.revision
+        if revision != self._revision_passed and gc.isenabled():
+            self._revision_passed = revision
+            gc.collect(0)
 
     def _fill(self) -> float:
         machine, settings = self.machine, self.machine.settings

@@ -37,6 +37,8 @@ BLOCK_BYTES_MAX = 1024 * 1024
 # commit_siblings and commit_delay).
 GATHER_FROM = 4
 GATHER_S = 0.0005
+# What the machine answers to a command that it does not number among those it has run.
+_REFUSALS = (commands.UNKNOWN_SESSION, commands.OUT_OF_ORDER)
 # An opened session that is not answered is asked for again: opening is not numbered, so it may get lost.
 OPEN_AGAIN_S = 1.0
 # The network may lose a message without a new connection; when it was the last one, nobody reports the gap.
@@ -292,6 +294,28 @@ class Proposals:
             self._resend_due = True
 
     def _settle(self, first: int, results: list[Result]) -> None:
+        if results and first == self._lowest() and results[0][0] not in _REFUSALS:
+            self._settle_in_order(results)
+        else:
+            self._settle_one_by_one(first, results)
+
+    def _settle_in_order(self, results: list[Result]) -> None:
+        """Answer from the lowest number on: when a session takes the first command of a block it refuses none of them."""
+        sent = self._sent
+        begin, count = 0, len(results)
+        while begin < count and sent:
+            proposal = sent[0]
+            wanted = len(proposal.commands) - len(proposal.results)
+            end = begin + wanted
+            proposal.results += results[begin:end]
+            if end > count:
+                return
+            begin = end
+            sent.popleft()
+            self._release(proposal)
+            self._finish(proposal, proposal.results)
+
+    def _settle_one_by_one(self, first: int, results: list[Result]) -> None:
         for number, result in enumerate(results, first):
             lowest = self._lowest()
             if not self._sent or number < lowest:

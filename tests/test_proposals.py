@@ -373,3 +373,21 @@ def test_at_the_end_nobody_waits_and_nobody_begins() -> None:
     cluster.proposals.close()
     assert isinstance(sent.outcome, OutcomeUnknown) and isinstance(unsent.outcome, NoLeader)
     assert isinstance(Call(cluster, count()).outcome, NoLeader)
+
+
+def test_answers_that_come_in_pieces_are_put_together() -> None:
+    cluster = Cluster().open()
+    calls = [Call(cluster, count())]
+    calls += [Call(cluster, *[count()] * number) for number in (3, 2, 1)]
+    cluster.apply()
+    ((session, first, lowest, block),) = cluster.blocks()
+    sent = [tuple(command) for command in block]
+    assert (first, len(sent)) == (2, 6)
+    cluster.apply(commands.encode_block(session, 2, lowest, sent[:2]))
+    assert [len(call.outcomes) for call in calls] == [1, 0, 0, 0]
+    # The same numbers once more, with some that were not there before.
+    cluster.apply(
+        commands.encode_block(session, 2, lowest, sent[:4]), commands.encode_block(session, 6, lowest, sent[4:])
+    )
+    assert [numbers(call.outcome) for call in calls] == [[1], [2, 3, 4], [5, 6], [7]]
+    assert cluster.proposals.pending == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Iterator, MutableMapping
@@ -222,6 +223,17 @@ def test_two_compare_and_sets_in_one_entry_have_one_winner(cache: ReplicatedStor
     results = cache.run([cache.set_command("k", n, only_if_version=version) for n in (1, 2)])
     assert [result[0] for result in results] == [commands.OK, commands.PRECONDITION]
     assert cache["k"] == 1
+
+
+def test_new_entries_leave_the_garbage_collector_though_it_has_no_reason_to_come(cache: ReplicatedStore) -> None:
+    thresholds = gc.get_threshold()
+    gc.set_threshold(10**9)
+    try:
+        cache.set_many({f"k{number}": "x" for number in range(100)})
+        entries = [cache.lookup(f"k{number}") for number in range(100)]
+        wait_for(lambda: not any(gc.is_tracked(entry) for entry in entries))
+    finally:
+        gc.set_threshold(*thresholds)
 
 
 def test_keys_come_in_pages(cache: ReplicatedStore) -> None:

@@ -7,6 +7,7 @@ before the first takes place; GUARDED compares versions first and is then a batc
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from typing import Any, Final
 
 from cacheflow.machine import commands as c
@@ -15,6 +16,7 @@ from cacheflow.machine.contents import Contents
 from cacheflow.machine.decisions import DECIDE, UNDECIDED, after
 from cacheflow.machine.entries import APPENDED_BYTES_MAX, KEY_BYTES_MAX, Entry, key_bytes
 from cacheflow.machine.plans import EXTEND, USE, WRITE, Decision, Malformed, Plan
+from cacheflow.machine.straight import set_plainly
 
 BATCH_COMMANDS_MAX: Final = 10_000
 # A short command may copy a long value: ten thousand of them must fill neither the memory nor the time of a node.
@@ -58,8 +60,9 @@ class Batches:
 
     def _one_by_one(self, commands: list[Any]) -> Result:
         self._extended_left = EXTENDED_PER_BATCH_BYTES_MAX
-        results = []
-        for one in commands:
+        results: list[Result] = []
+        set_plainly(self._contents, commands, results)
+        for one in islice(commands, len(results), None):
             decision = self._decided(one, {})
             results.append(decision if isinstance(decision, list) else self._carry_out(decision))
         return [c.OK, results]

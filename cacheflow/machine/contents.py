@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import math
 from sys import intern
+from typing import Final
 
 from cacheflow.machine.effects import APPENDED, DELETED, EVICTED, EXPIRED, TOUCHED, WRITTEN, Effect
 from cacheflow.machine.entries import ENTRY_BYTES, Entry, entry_bytes, total_bytes
 from cacheflow.machine.eviction import POLICIES, Items
 from cacheflow.machine.expiry import DueTimes
 from cacheflow.machine.removals import WHOLE_LOT_MIN, Removals
+
+RETIRED_AT_ONCE: Final = 10_000
 
 
 class Contents:
@@ -70,15 +73,19 @@ class Contents:
             if self.waiting:
                 self._tell_early(key)
             if self.bytes_used + growth > self.bytes_max or len(self.raw) >= self.items_max:
-                self._make_room(key, 1, growth)
+                self.make_room(key, 1, growth)
             old_expires_at_ms = 0
         else:
             growth -= entry_bytes(key, old[0], old[2])
             if self.bytes_used + growth > self.bytes_max:
-                self._make_room(key, 0, growth)
+                self.make_room(key, 0, growth)
             old_expires_at_ms = old[4]
         version = self.revision = self.revision + 1
-        self.items[key] = (data, kind, meta, version, expires_at_ms)
+        entry = (data, kind, meta, version, expires_at_ms)
+        if old is None:
+            self.items.add(key, entry)
+        else:
+            self.items.rewrite(key, old, entry)
         self.bytes_used += growth
         self.written += 1
         if expires_at_ms != old_expires_at_ms:
@@ -103,15 +110,16 @@ class Contents:
         if old is None:
             return
         data, kind, meta, version, old_expires_at_ms = old
-        self.items[key] = (data, kind, meta, version, expires_at_ms)
+        self.items.retime(key, (data, kind, meta, version, expires_at_ms))
         if expires_at_ms != old_expires_at_ms:
             self._expiry_changed(key, old_expires_at_ms, expires_at_ms)
         self.effects.append((TOUCHED, key, version, expires_at_ms))
 
     def use(self, key: str, uses: int) -> None:
         """Count ``key`` as used ``uses`` times just now; an absent key is no use."""
-        if self.find(key) is not None:
-            self.items.touch(key, uses)
+        entry = self.find(key)
+        if entry is not None:
+            self.items.touch(key, entry, uses)
 
     def remove(self, key: str) -> int:
         """Remove ``key``, when it is there, and return the revision."""
@@ -153,6 +161,7 @@ class Contents:
                 keys = [key for key in self.items.in_order() if key.startswith(prefix)]
             entries = dict(zip(keys, self.items.retire(keys), strict=True))
             self._account_for_losses(entries)
+            self.due.trim_all(self.raw, self.with_ttl)
             self.to_delete.add(entries)
             self.waiting += len(entries)
         return live
@@ -175,7 +184,7 @@ class Contents:
 
     def set_policy(self, policy: str) -> None:
         """Keep the same items under another policy, starting from the present eviction order with one use each."""
-        self._replace_items(POLICIES[policy].with_order(self.raw, self.items.give_order()))
+        self._replace_items(POLICIES[policy].with_order(self.raw, self.items.give_order(self.revision)))
 
     def adopt(self, policy: str, raw: dict[str, Entry], uses: list[int]) -> None:
         """Hold the items of ``raw``, which come in eviction order with their numbers of uses, and none else."""
@@ -200,17 +209,21 @@ class Contents:
 
     def _evict_first(self, count: int) -> None:
         """Take the next ``count`` items to evict out, to be told in turn."""
-        entries = self.items.retire_first(count)
-        self._account_for_losses(entries)
-        self.to_evict.add(entries)
         self.waiting += count
+        while count:
+            # All about one part while it is in the processor's cache.
+            some = min(count, RETIRED_AT_ONCE)
+            count -= some
+            entries = self.items.retire_first(some)
+            self._account_for_losses(entries)
+            self.to_evict.add(entries)
+        self.due.trim_all(self.raw, self.with_ttl)
 
     def _account_for_losses(self, entries: dict[str, Entry]) -> None:
-        """As ``_account_for_loss`` for all items that were just taken out of the container."""
+        """The account after all these items were taken out of the container."""
         removed = list(entries.values())
         self.bytes_used -= total_bytes(list(entries), removed)
         self.with_ttl -= len(removed) - [entry[4] for entry in removed].count(0)
-        self.due.trim_all(self.raw, self.with_ttl)
 
     def _clear(self) -> None:
         """Take everything out, the container with it, to be told as deleted."""
@@ -231,15 +244,18 @@ class Contents:
             return 0
         return sum([1 for key in keys if self.find(key) is None])
 
-    def _make_room(self, protected: str, items: int, size: int) -> None:
+    def make_room(self, protected: str, items: int, size: int) -> None:
         """Evict until ``items`` more items and ``size`` more bytes fit, but never ``protected``."""
         while len(self.raw) + items > self.items_max or self.bytes_used + size > self.bytes_max:
             victim = self.items.pop_victim(protected)
             if victim is None:
                 return
-            key, entry = victim
-            self._account_for_loss(key, entry)
-            self._tell(key, EXPIRED if 0 < entry[4] <= self.now_ms else EVICTED)
+            self.evict(*victim)
+
+    def evict(self, key: str, entry: Entry) -> None:
+        """Account for the victim that was just taken out, and tell it."""
+        self._account_for_loss(key, entry)
+        self._tell(key, EXPIRED if 0 < entry[4] <= self.now_ms else EVICTED)
 
     def _remove(self, key: str, entry: Entry, how: int) -> None:
         del self.items[key]

@@ -7,7 +7,8 @@
 
 cachetools (8.0.1 or later: an O(1) LFU whose ties are decided by insertion) has no operation for a victim other than
 a given key, for counting several uses at once, or for reading and building the order in one pass. Those reach for its
-private structures, which a test checks against the installed release.
+private structures, which a test checks against the installed release. Its LRUCache keeps the order in one OrderedDict;
+here it is in pieces (order.py), and a test holds the two side by side.
 """
 
 from __future__ import annotations
@@ -21,130 +22,156 @@ from typing import Any, TypeAlias
 import cachetools
 
 from cacheflow.machine.entries import Entry
+from cacheflow.machine.order import UseOrder
 
 
-class LruItems(cachetools.LRUCache[str, Entry]):
+class LruItems(cachetools.Cache[str, Entry]):
     """Least recently used first. Not safe for concurrent use, except for reading ``raw``."""
 
     _Cache__data: dict[str, Entry]
-    _Cache__currsize: int
-    _LRUCache__order: OrderedDict[str, None]
 
     def __init__(self) -> None:
         super().__init__(math.inf)
         self.raw = self._Cache__data
+        self._order = UseOrder()
 
     @classmethod
     def filled(cls, raw: dict[str, Entry], keys: Sequence[str], uses: Iterable[int]) -> LruItems:
         """A container of ``raw``, which it takes over, with ``keys`` in eviction order; the uses mean nothing here."""
-        return cls.with_order(raw, OrderedDict.fromkeys(keys))
+        items = cls()
+        items.raw = items._Cache__data = raw
+        items._order = UseOrder.of(keys, [raw[key][3] for key in keys])
+        return items
 
     @classmethod
-    def with_order(cls, raw: dict[str, Entry], order: OrderedDict[str, None]) -> LruItems:
+    def with_order(cls, raw: dict[str, Entry], order: UseOrder) -> LruItems:
         """A container of ``raw`` in the eviction ``order``; both are taken over, which takes no time."""
         items = cls()
         items.raw = items._Cache__data = raw
-        items._Cache__currsize = len(raw)
-        items._LRUCache__order = order
+        items._order = order
         return items
 
-    def give_order(self) -> OrderedDict[str, None]:
-        """The eviction order for another container. This one must not be used any more."""
-        return self._LRUCache__order
+    def give_order(self, version: int) -> UseOrder:
+        """The eviction order for another container; no item is above ``version``. This one must not be used any more."""
+        return self._order
+
+    @property
+    def currsize(self) -> float:
+        """How many items there are."""
+        return len(self.raw)
 
     def in_order(self) -> list[str]:
         """The keys in eviction order."""
-        return list(self._LRUCache__order)
+        return list(self._order)
 
     def ordered(self) -> Iterator[tuple[str, int]]:
         """(key, uses) in eviction order; LRU keeps no count, so uses is 1."""
-        for key in self._LRUCache__order:
+        for key in self._order:
             yield key, 1
 
-    def touch(self, key: str, uses: int) -> None:
-        """Count ``key`` as used just now."""
-        self._LRUCache__order.move_to_end(key)
+    def __setitem__(self, key: str, entry: Entry) -> None:
+        old = self.raw.get(key)
+        if old is None:
+            self.add(key, entry)
+        else:
+            self.rewrite(key, old, entry)
+
+    def add(self, key: str, entry: Entry) -> None:
+        """Put in an item under a ``key`` that is not there."""
+        self.raw[key] = entry
+        self._order.add(key, entry[3])
+
+    def rewrite(self, key: str, old: Entry, entry: Entry) -> None:
+        """Put ``entry`` with a new version in the place of ``old``, which counts as a use."""
+        self.raw[key] = entry
+        self._order.rewrite(key, old[3], entry[3])
+
+    def retime(self, key: str, entry: Entry) -> None:
+        """Put ``entry`` in the place of one of the same version, which counts as a use."""
+        self.raw[key] = entry
+        self._order.use(key, entry[3])
+
+    def __delitem__(self, key: str) -> None:
+        self._order.remove(key, self.raw.pop(key)[3])
+
+    def popitem(self) -> tuple[str, Entry]:
+        """Remove and return the next item to evict."""
+        item = self.pop_victim("")
+        if item is None:
+            raise KeyError("there is no item")
+        return item
+
+    def touch(self, key: str, entry: Entry, uses: int) -> None:
+        """Count ``key``, whose entry that is, as used just now."""
+        self._order.use(key, entry[3])
 
     def pop_victim(self, protected: str) -> tuple[str, Entry] | None:
         """Remove and return the next item to evict that is not ``protected``; None when there is no other."""
-        for key in self._LRUCache__order:
-            if key != protected:
-                entry = self.raw[key]
-                del self[key]
-                return key, entry
-        return None
+        key = self._order.pop_first(protected)
+        return None if key is None else (key, self.raw.pop(key))
 
     def retire(self, keys: Iterable[str]) -> list[Entry]:
         """Remove all ``keys`` and return their entries."""
-        forget = self._LRUCache__order.__delitem__
         pop = self.raw.pop
+        forget = self._order.remove
         entries = []
         for key in keys:
-            forget(key)
-            entries.append(pop(key))
-        self._Cache__currsize = len(self.raw)
+            entry = pop(key)
+            forget(key, entry[3])
+            entries.append(entry)
         return entries
 
     def retire_first(self, count: int) -> dict[str, Entry]:
         """Remove the next ``count`` items to evict and return them in that order."""
-        first = self._LRUCache__order.popitem
-        pop = self.raw.pop
-        entries = {}
-        for _ in range(count):
-            key = first(False)[0]
-            entries[key] = pop(key)
-        self._Cache__currsize = len(self.raw)
-        return entries
+        keys = self._order.pop_many(count)
+        return dict(zip(keys, map(self.raw.pop, keys), strict=True))
 
 
 class LfuItems(cachetools.LFUCache[str, Entry]):
-    """Least often used first, ties by who came to that count first. Not safe for concurrent use, except for ``raw``."""
+    """Least often used first, ties by who came to that count first. Not safe for concurrent use, except for ``raw``.
+
+    Those that came from LRU and were not used since are kept in its order: they were used once, before all others.
+    """
 
     _Cache__data: dict[str, Entry]
-    _Cache__currsize: int
-    # A ring of links in order of count; each holds the keys with that count in the order in which they came to it.
+    # A ring of links in order of count; each holds the keys with that count in the order in which they came to it. (Each
+    # with itself, for a key is in memory once.)
     _LFUCache__root: Any
     _LFUCache__links: dict[str, Any]
 
     def __init__(self) -> None:
         super().__init__(math.inf)
         self.raw = self._Cache__data
+        self._before = UseOrder()
 
     @classmethod
     def filled(cls, raw: dict[str, Entry], keys: Sequence[str], uses: Iterable[int]) -> LfuItems:
         """A container of ``raw``, which it takes over, with ``keys`` in eviction order; the uses must not fall."""
         items = cls()
         items.raw = items._Cache__data = raw
-        items._Cache__currsize = len(raw)
         root = items._LFUCache__root
         start = 0
         for count, group in groupby(uses):
             end = start + len(list(group))
             link = cachetools.LFUCache._Link(count)  # type: ignore[attr-defined]
             same = keys[start:end]
-            link.keys = OrderedDict.fromkeys(same)
+            link.keys = OrderedDict(zip(same, same, strict=True))
             link.insert(root)
             items._LFUCache__links.update(dict.fromkeys(same, link))
             start = end
         return items
 
     @classmethod
-    def with_order(cls, raw: dict[str, Entry], order: OrderedDict[str, None]) -> LfuItems:
-        """A container of ``raw`` in the eviction ``order`` with one use each; both are taken over."""
+    def with_order(cls, raw: dict[str, Entry], order: UseOrder) -> LfuItems:
+        """A container of ``raw`` in the eviction ``order`` with one use each; both are taken over, which takes no time."""
         items = cls()
         items.raw = items._Cache__data = raw
-        items._Cache__currsize = len(raw)
-        if raw:
-            link = cachetools.LFUCache._Link(1)  # type: ignore[attr-defined]
-            link.keys = order
-            link.insert(items._LFUCache__root)
-            # Of ``raw``, because a plain dictionary is gone through several times faster than an ordered one.
-            items._LFUCache__links = dict.fromkeys(raw, link)
+        items._before = order
         return items
 
-    def give_order(self) -> OrderedDict[str, None]:
-        """The eviction order for another container. This one must not be used any more."""
-        groups: list[OrderedDict[str, None]] = []
+    def give_order(self, version: int) -> UseOrder:
+        """The eviction order for another container; no item is above ``version``. This one must not be used any more."""
+        groups: list[OrderedDict[str, str]] = []
         root = self._LFUCache__root
         link = root.next
         while link is not root:
@@ -153,29 +180,96 @@ class LfuItems(cachetools.LFUCache[str, Entry]):
             link.prev.next = link.prev = None
             link = link.next
         root.next = root.prev = root
-        if not groups:
-            return OrderedDict()
+        if 2 * len(self._before) >= len(self.raw):
+            for group in groups:
+                for key in group:
+                    self._before.append(key)
+            return self._before
+        groups.insert(0, OrderedDict(zip(self._before, self._before, strict=True)))
         # The others are added to the largest, mostly that of the keys used once, at its two ends.
         largest = max(range(len(groups)), key=lambda number: len(groups[number]))
         order = groups[largest]
         for group in reversed(groups[:largest]):
             for key in reversed(group):
-                order[key] = None
+                order[key] = key
                 order.move_to_end(key, last=False)
         for group in groups[largest + 1 :]:
             order.update(group)
-        return order
+        return UseOrder.of_one(order, version)
 
-    def __setitem__(self, key: str, value: Entry) -> None:
-        if key in self.raw:
-            self.raw[key] = value
-            self.touch(key, 1)
+    @property
+    def currsize(self) -> float:
+        """How many items there are."""
+        return len(self.raw)
+
+    def __setitem__(self, key: str, entry: Entry) -> None:
+        old = self.raw.get(key)
+        if old is None:
+            self.add(key, entry)
         else:
-            super().__setitem__(key, value)
+            self.rewrite(key, old, entry)
+
+    def add(self, key: str, entry: Entry) -> None:
+        """Put in an item under a ``key`` that is not there."""
+        self.raw[key] = entry
+        self._place(key, 1, self._LFUCache__root.next)
+
+    def rewrite(self, key: str, old: Entry, entry: Entry) -> None:
+        """Put ``entry`` with a new version in the place of ``old``, which counts as a use."""
+        self.raw[key] = entry
+        self._use(key, 1, old[3])
+
+    def retime(self, key: str, entry: Entry) -> None:
+        """Put ``entry`` in the place of one of the same version, which counts as a use."""
+        self.raw[key] = entry
+        self._use(key, 1, entry[3])
+
+    def touch(self, key: str, entry: Entry, uses: int) -> None:
+        """Count ``uses`` uses of ``key``, whose entry that is, ending where as many single ones would have ended."""
+        self._use(key, uses, entry[3])
+
+    def _use(self, key: str, uses: int, version: int) -> None:
+        link = self._LFUCache__links.get(key)
+        if link is None:
+            self._place(self._before.remove(key, version), 1 + uses, self._LFUCache__root.next)
+            return
+        count = link.count + uses
+        higher = link.next
+        if len(link.keys) == 1 and (higher is self._LFUCache__root or higher.count > count):
+            link.count = count
+            return
+        held = link.keys.pop(key)
+        if not link.keys:
+            link.unlink()
+        self._place(held, count, higher)
+
+    def _place(self, key: str, count: int, link: Any) -> None:
+        """Put ``key`` behind all that were used as often. link: where to begin to look for these."""
+        root = self._LFUCache__root
+        while link is not root and link.count < count:
+            link = link.next
+        if link is root or link.count != count:
+            fresh = cachetools.LFUCache._Link(count)  # type: ignore[attr-defined]
+            fresh.insert(link)
+            link = fresh
+        link.keys[key] = key
+        self._LFUCache__links[key] = link
+
+    def __delitem__(self, key: str) -> None:
+        self._forget(key, self.raw.pop(key))
+
+    def _forget(self, key: str, entry: Entry) -> None:
+        link = self._LFUCache__links.pop(key, None)
+        if link is None:
+            self._before.remove(key, entry[3])
+            return
+        del link.keys[key]
+        if not link.keys:
+            link.unlink()
 
     def in_order(self) -> list[str]:
         """The keys in eviction order."""
-        keys: list[str] = []
+        keys = list(self._before)
         link = self._LFUCache__root.next
         while link is not self._LFUCache__root:
             keys.extend(link.keys)
@@ -184,64 +278,51 @@ class LfuItems(cachetools.LFUCache[str, Entry]):
 
     def ordered(self) -> Iterator[tuple[str, int]]:
         """(key, uses) in eviction order."""
+        for key in self._before:
+            yield key, 1
         link = self._LFUCache__root.next
         while link is not self._LFUCache__root:
             for key in link.keys:
                 yield key, link.count
             link = link.next
 
-    def touch(self, key: str, uses: int) -> None:
-        """Count ``uses`` uses of ``key`` just now, ending where as many single ones would have ended."""
-        links = self._LFUCache__links
-        root = self._LFUCache__root
-        link = links[key]
-        count = link.count + uses
-        higher = link.next
-        while higher is not root and higher.count < count:
-            higher = higher.next
-        if higher is root or higher.count != count:
-            if higher is link.next and len(link.keys) == 1:
-                link.count = count
-                return
-            fresh = cachetools.LFUCache._Link(count)  # type: ignore[attr-defined]
-            fresh.insert(higher)
-            higher = fresh
-        # The text that is in there, not the equal one of the command: a key is in memory once.
-        link.keys.move_to_end(key)
-        held, _ = link.keys.popitem()
-        higher.keys[held] = None
-        if not link.keys:
-            link.unlink()
-        links[held] = higher
+    def popitem(self) -> tuple[str, Entry]:
+        """Remove and return the next item to evict."""
+        item = self.pop_victim("")
+        if item is None:
+            raise KeyError("there is no item")
+        return item
 
     def pop_victim(self, protected: str) -> tuple[str, Entry] | None:
         """Remove and return the next item to evict that is not ``protected``; None when there is no other."""
-        for key, _ in self.ordered():
-            if key != protected:
-                entry = self.raw[key]
-                del self[key]
-                return key, entry
+        first = self._before.pop_first(protected)
+        if first is not None:
+            return first, self.raw.pop(first)
+        link = self._LFUCache__root.next
+        while link is not self._LFUCache__root:
+            for key in link.keys:
+                if key != protected:
+                    entry = self.raw.pop(key)
+                    self._forget(key, entry)
+                    return key, entry
+            link = link.next
         return None
 
     def retire(self, keys: Iterable[str]) -> list[Entry]:
         """Remove all ``keys`` and return their entries."""
-        links = self._LFUCache__links
         pop = self.raw.pop
         entries = []
         for key in keys:
-            link = links.pop(key)
-            del link.keys[key]
-            if not link.keys:
-                link.unlink()
-            entries.append(pop(key))
-        self._Cache__currsize = len(self.raw)
+            entry = pop(key)
+            self._forget(key, entry)
+            entries.append(entry)
         return entries
 
     def retire_first(self, count: int) -> dict[str, Entry]:
         """Remove the next ``count`` items to evict and return them in that order."""
-        forget = self._LFUCache__links.__delitem__
         pop = self.raw.pop
-        entries: dict[str, Entry] = {}
+        forget = self._LFUCache__links.__delitem__
+        entries = {key: pop(key) for key in self._before.pop_many(count)}
         while len(entries) < count:
             link = self._LFUCache__root.next
             first = link.keys.popitem
@@ -251,7 +332,6 @@ class LfuItems(cachetools.LFUCache[str, Entry]):
                 entries[key] = pop(key)
             if not link.keys:
                 link.unlink()
-        self._Cache__currsize = len(self.raw)
         return entries
 
 

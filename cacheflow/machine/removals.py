@@ -14,6 +14,8 @@ from typing import Any, Final, Protocol
 
 # A cleared container of this size is queued as it is, in no time; a smaller one is copied, so that lots stay few.
 WHOLE_LOT_MIN: Final = 10_000
+# A lot of that size is not added to: a larger dictionary takes long to grow, and very many lots take long to search.
+LOT_KEYS_MAX: Final = 40_000
 
 
 class Lot(Protocol):
@@ -75,7 +77,7 @@ class Removals:
     def add(self, entries: dict[str, Any]) -> None:
         """Queue the keys of ``entries``, which is taken over."""
         last = self._lots[-1] if self._lots else None
-        if not isinstance(last, _Fifo):
+        if not isinstance(last, _Fifo) or len(last) >= LOT_KEYS_MAX:
             last = _Fifo()
             self._lots.append(last)
         last.extend(entries)

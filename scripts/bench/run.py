@@ -44,6 +44,7 @@ ROWS = (
     "memory",
     "flat",
     "pauses",
+    "looppauses",
     "wire",
 )
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cacheflow.errors import NoLeader
+from cacheflow.machine import batches, machine
 from cacheflow.machine import commands as c
 from cacheflow.machine.contents import Contents
 from cacheflow.machine.image import DIGEST_BYTES
@@ -63,6 +64,12 @@ def raise_inside_apply(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(CacheMachine, "_run", _run)
 
 
+def _go_the_general_way(patch: pytest.MonkeyPatch) -> None:
+    """Plain SETs have a way of their own beside ``Contents.write``."""
+    for module in (batches, machine):
+        patch.setattr(module, "set_plainly", lambda contents, commands, results: None)
+
+
 def take_the_log_index_as_version(patch: pytest.MonkeyPatch) -> None:
     """Two writes of one key in one entry have the same version."""
     apply, write = CacheMachine.apply, Contents.write
@@ -78,20 +85,22 @@ def take_the_log_index_as_version(patch: pytest.MonkeyPatch) -> None:
         self.revision = max(revision, version)
         return version
 
+    _go_the_general_way(patch)
     patch.setattr(CacheMachine, "apply", _apply)
     patch.setattr(Contents, "write", _write)
 
 
 def evict_after_insert(patch: pytest.MonkeyPatch) -> None:
     """Room is made once the key is there: in a full LFU cache the newcomer goes."""
-    make_room, write = Contents._make_room, Contents.write
+    make_room, write = Contents.make_room, Contents.write
 
     def _write(self: Any, *arguments: Any) -> int:
         version = write(self, *arguments)
         make_room(self, "", 0, 0)
         return version
 
-    patch.setattr(Contents, "_make_room", lambda self, protected, items, size: None)
+    _go_the_general_way(patch)
+    patch.setattr(Contents, "make_room", lambda self, protected, items, size: None)
     patch.setattr(Contents, "write", _write)
 
 

@@ -1,0 +1,210 @@
+"""Keys from the least to the most recently used, in pieces, so that no operation takes long however many there are.
+
+A million keys in one OrderedDict stop the node for a quarter of a second whenever its table is built anew, and take 120
+bytes each. Here they are in *segments*, small plain dictionaries, the oldest first. A key that is used moves to the end of
+the newest segment.
+
+To move a key its segment must be found. An item's version tells that, for versions rise: each segment begins at a version,
+and a key that was only written is in the segment of its version. Those that were used since are in ``_used`` beside.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Final, TypeAlias
+
+# Each key with itself, because a dictionary does not tell which of two equal texts it holds; a key is in memory once.
+Segment: TypeAlias = dict[str, str]
+
+# As many as fill the table of a dictionary; building that anew takes half a millisecond.
+SEGMENT_KEYS_MAX: Final = 21_000
+# So many sparse segments are joined with their neighbours whenever a new one begins, which is one more.
+_JOINED_AT_ONCE: Final = 4
+
+
+class UseOrder:
+    """Not safe for concurrent use. A key's version is that of its latest write."""
+
+    __slots__ = ("_coming", "_newest", "_segments", "_starts", "_used", "_version")
+
+    def __init__(self) -> None:
+        self._newest: Segment = {}
+        self._segments = [self._newest]
+        # The version at which each segment begins.
+        self._starts = [0]
+        # Where the keys are that are not in the segment of their version.
+        self._used: dict[str, Segment] = {}
+        # The highest version so far.
+        self._version = 0
+        # The keys that come next in the oldest segment, the first one last; some may have left it meanwhile.
+        self._coming: list[str] = []
+
+    @classmethod
+    def of(cls, keys: Sequence[str], versions: Sequence[int]) -> UseOrder:
+        """An order of ``keys``, the least recently used first."""
+        order = cls()
+        for first in range(0, len(keys), SEGMENT_KEYS_MAX):
+            if first:
+                order._begin()
+            start, segment = order._starts[-1], order._newest
+            some = keys[first : first + SEGMENT_KEYS_MAX]
+            theirs = versions[first : first + SEGMENT_KEYS_MAX]
+            segment.update(zip(some, some, strict=True))
+            if min(theirs) < start:
+                strangers = [key for key, version in zip(some, theirs, strict=True) if version < start]
+                order._used.update(dict.fromkeys(strangers, segment))
+            order._version = max(order._version, max(theirs))
+        return order
+
+    @classmethod
+    def of_one(cls, keys: Segment, version: int) -> UseOrder:
+        """An order of ``keys``, which it takes over in no time; none of them is above ``version``."""
+        order = cls()
+        order._segments[0] = order._newest = keys
+        order._version = version
+        order._begin()
+        return order
+
+    def __len__(self) -> int:
+        return sum(map(len, self._segments))
+
+    def __iter__(self) -> Iterator[str]:
+        for segment in self._segments:
+            yield from segment
+
+    def add(self, key: str, version: int) -> None:
+        """Put a new ``key`` at the end; no ``version`` before was as high."""
+        if len(self._newest) >= SEGMENT_KEYS_MAX:
+            self._begin()
+        self._newest[key] = key
+        self._version = version
+
+    def append(self, key: str) -> None:
+        """Put a new ``key`` at the end, whatever its version is."""
+        if len(self._newest) >= SEGMENT_KEYS_MAX:
+            self._begin()
+        self._newest[key] = key
+        self._used[key] = self._newest
+
+    def rewrite(self, key: str, before: int, version: int) -> None:
+        """Move ``key``, whose version was ``before``, to the end."""
+        # ``remove`` spelt out: this is what most writes come to.
+        segment = self._used.pop(key, None) if self._used else None
+        if segment is None:
+            segment = self._segments[bisect_right(self._starts, before) - 1]
+        held = segment.pop(key)
+        if len(self._newest) >= SEGMENT_KEYS_MAX:
+            self._begin()
+        self._newest[held] = held
+        self._version = version
+
+    def use(self, key: str, version: int) -> None:
+        """Move ``key``, whose ``version`` stays, to the end."""
+        used = self._used
+        segment = used.get(key)
+        if segment is None:
+            segment = self._segments[bisect_right(self._starts, version) - 1]
+        held = segment.pop(key)
+        if len(self._newest) >= SEGMENT_KEYS_MAX:
+            self._begin()
+        self._newest[held] = held
+        if version < self._starts[-1]:
+            used[held] = self._newest
+        elif used:
+            used.pop(key, None)
+
+    def remove(self, key: str, version: int) -> str:
+        """Take ``key`` out and return the text that was held."""
+        segment = self._used.pop(key, None) if self._used else None
+        if segment is None:
+            segment = self._segments[bisect_right(self._starts, version) - 1]
+        return segment.pop(key)
+
+    def pop_first(self, protected: str = "") -> str | None:
+        """Take out the first key that is not ``protected``; None when there is no other."""
+        coming = self._coming
+        while True:
+            oldest = self._segments[0]
+            passed = False
+            while coming:
+                key = coming.pop()
+                if key == protected:
+                    passed = key in oldest
+                elif oldest.pop(key, None) is not None:
+                    if self._used:
+                        self._used.pop(key, None)
+                    if passed:
+                        coming.append(protected)
+                    return key
+            if not self._look_ahead(protected):
+                return None
+
+    def pop_many(self, count: int) -> list[str]:
+        """Take out the first ``count`` keys, or all that there are."""
+        taken: list[str] = []
+        self._coming.clear()
+        while len(self._segments) > 1 and len(self._segments[0]) <= count - len(taken):
+            taken += self._segments.pop(0)
+            # The next one begins where this one did.
+            del self._starts[1]
+        oldest = self._segments[0]
+        rest = list(islice(oldest, count - len(taken)))
+        for key in rest:
+            del oldest[key]
+        taken += rest
+        if self._used:
+            for key in taken:
+                self._used.pop(key, None)
+        return taken
+
+    def _look_ahead(self, protected: str) -> bool:
+        """Set ``_coming`` anew; False when there is no key but ``protected``."""
+        while True:
+            oldest = self._segments[0]
+            others = len(oldest) - (protected in oldest)
+            if oldest is self._newest:
+                if not others:
+                    return False
+                # Nothing may be added to it while it is gone through.
+                self._begin()
+            elif not others:
+                if self._segments[1] is not self._newest:
+                    self._join(0)
+                elif self._newest:
+                    self._begin()
+                else:
+                    return False
+                continue
+            self._coming += [*islice(oldest, SEGMENT_KEYS_MAX)][::-1]
+            return True
+
+    def _begin(self) -> None:
+        """Begin a new segment, and tidy up."""
+        self._newest = {}
+        self._segments.append(self._newest)
+        self._starts.append(self._version + 1)
+        sizes = [len(segment) for segment in self._segments]
+        left = _JOINED_AT_ONCE
+        # Not the last one, which is the newest.
+        for position in range(len(sizes) - 3, -1, -1):
+            if sizes[position] + sizes[position + 1] <= SEGMENT_KEYS_MAX // 2:
+                self._join(position)
+                sizes[position] += sizes[position + 1]
+                left -= 1
+                if not left:
+                    break
+
+    def _join(self, position: int) -> None:
+        """Make one of a segment and the one behind it."""
+        into, other = self._segments[position], self._segments.pop(position + 1)
+        del self._starts[position + 1]
+        if self._used:
+            for key in other:
+                if key in self._used:
+                    self._used[key] = into
+        into.update(other)
+        if not position:
+            # A key may have left this segment and come back to its end with the other one.
+            self._coming.clear()

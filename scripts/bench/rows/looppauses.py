@@ -1,0 +1,193 @@
+"""How long a node's loop stands still under full load: seen by a client that asks each node for a PONG every few ms."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import select
+import socket
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from scripts.bench.fill import fill
+from scripts.bench.harness import Cluster, Verdict, cluster
+from scripts.bench.peers.loading import LoadGenerator, Measured
+
+MUST = (
+    "longest pause of a node's loop in a minute of SETs at full load, with evictions and snapshots: "
+    "10^5 items <= 50 ms; 10^6 items <= 350 ms, and at most two over 50 ms"
+)
+LIMIT_S = 900
+# By the number of items: the longest pause, and how many may be over LONG_MS.
+LIMITS: dict[int, tuple[float, float]] = {100_000: (50.0, 0), 1_000_000: (350.0, 2)}
+LONG_MS = 50.0
+EVERY_S = 0.004
+SHOWN = 5
+FIND_THREAD_S = 0.5
+
+
+@dataclass
+class Pause:
+    """An answer that took long. waited_ms: of that, how long the loop's thread was ready and had no core."""
+
+    at_s: float
+    took_ms: float
+    waited_ms: float
+
+
+@dataclass
+class Watched:
+    """One node: its port, its loop's thread, and what was found."""
+
+    name: str
+    connection: socket.socket
+    thread: Path
+    asked_at: float = 0.0
+    waited_before_s: float = 0.0
+    answers: int = 0
+    pauses: list[Pause] = field(default_factory=list)
+
+    def waited_s(self) -> float:
+        """How long the thread was ready without a core so far."""
+        return int(self.thread.read_text().split()[1]) / 1e9
+
+    def ask(self, now: float) -> None:
+        """Send a PING."""
+        self.waited_before_s = self.waited_s()
+        self.asked_at = now
+        self.connection.sendall(b"PING\r\n")
+
+    def answered(self, now: float, began: float) -> None:
+        """Its answer is here."""
+        self.connection.recv(64)
+        took_ms = (now - self.asked_at) * 1000
+        waited_ms = (self.waited_s() - self.waited_before_s) * 1000
+        self.answers += 1
+        self.pauses.append(Pause(round(self.asked_at - began, 2), took_ms, waited_ms))
+        self.asked_at = 0.0
+
+
+def run(seconds: float = 60.0, items: int = 0) -> Verdict:
+    """Three nodes, 64 connections that pipeline 16 SETs of keys three times as many as the items. items: 0 is all sizes."""
+    generator = LoadGenerator()
+    try:
+        found = {size: _measure(generator, size, seconds) for size in ([items] if items else LIMITS)}
+    finally:
+        generator.close()
+    shown = "; ".join(f"{size} items: {_told(each)}" for size, each in found.items())
+    return Verdict(
+        shown, all(_holds(size, each) for size, each in found.items()), {str(k): v for k, v in found.items()}
+    )
+
+
+def _holds(items: int, found: dict[str, Any]) -> bool:
+    longest_ms, long_ones = LIMITS.get(items, LIMITS[max(LIMITS)])
+    worst: float = max(found["longest_ms"].values())
+    most: int = max(found["over_50_ms"].values())
+    busy: int = min(found["evicted"], found["snapshots"])
+    return worst <= longest_ms and most <= long_ones and busy > 0
+
+
+def _told(found: dict[str, Any]) -> str:
+    nodes = ", ".join(
+        f"{name} {longest:.0f} ms ({found['over_50_ms'][name]} over 50)"
+        for name, longest in found["longest_ms"].items()
+    )
+    return (
+        f"{nodes}; {found['sets_per_s']:.0f} SETs/s, {found['evicted']} evicted, {found['snapshots']} nodes wrote snapshots;"
+        f" a process that only sleeps woke {found['noise_ms']:.0f} ms late at worst"
+    )
+
+
+def _measure(generator: LoadGenerator, items: int, seconds: float) -> dict[str, Any]:
+    with cluster("--max-items", str(items), "--resp-port", "0") as nodes:
+        asyncio.run(fill(nodes.urls[0], items))
+        ports = [child.wire_ports["--resp-port"] for child in nodes.children]
+        evicted, snapshots = _evicted(nodes), _snapshots(nodes)
+        measured: list[Measured] = []
+
+        def load() -> None:
+            measured.append(
+                generator.run("resp", "set", ports, connections=64, pipeline=16, seconds=seconds, keys=3 * items)
+            )
+
+        thread = threading.Thread(target=load)
+        thread.start()
+        watched = [
+            _watch(child.node_id, nodes.pid(child), port) for child, port in zip(nodes.children, ports, strict=True)
+        ]
+        noise_ms = _ask_until(watched, lambda: not thread.is_alive())
+        thread.join()
+        for node in watched:
+            node.connection.close()
+        return {
+            "longest_ms": {node.name: max(pause.took_ms for pause in node.pauses) for node in watched},
+            "over_50_ms": {node.name: sum(pause.took_ms > LONG_MS for pause in node.pauses) for node in watched},
+            "worst": {node.name: _worst(node.pauses) for node in watched},
+            "answers": {node.name: node.answers for node in watched},
+            "noise_ms": noise_ms,
+            "sets_per_s": measured[0].per_s,
+            "evicted": _evicted(nodes) - evicted,
+            "snapshots": len(_snapshots(nodes) - snapshots),
+        }
+
+
+def _evicted(nodes: Cluster) -> int:
+    with urllib.request.urlopen(f"{nodes.urls[0]}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    return int(float(next(line for line in lines if line.startswith("cacheflow_evicted_total")).split()[-1]))
+
+
+def _snapshots(nodes: Cluster) -> set[Path]:
+    """The files of all nodes; each has its entry's index in its name."""
+    return {path for child in nodes.children for path in child.data_dir.glob("snapshot-*.cfs")}
+
+
+def _worst(pauses: Sequence[Pause]) -> list[dict[str, float]]:
+    chosen = sorted(pauses, key=lambda pause: -pause.took_ms)[:SHOWN]
+    return [{"at_s": p.at_s, "took_ms": round(p.took_ms, 1), "waited_ms": round(p.waited_ms, 1)} for p in chosen]
+
+
+def _watch(name: str, pid: int, port: int) -> Watched:
+    """The loop's thread is the one that works most under this load."""
+
+    def ran() -> dict[Path, int]:
+        threads = Path(f"/proc/{pid}/task").iterdir()
+        return {thread: int((thread / "schedstat").read_text().split()[0]) for thread in threads}
+
+    before = ran()
+    time.sleep(FIND_THREAD_S)
+    busiest = max(before, key=lambda thread: ran()[thread] - before[thread])
+    connection = socket.create_connection(("127.0.0.1", port), 5)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return Watched(name, connection, busiest / "schedstat")
+
+
+def _ask_until(watched: list[Watched], over: Callable[[], bool]) -> float:
+    """Ask every node as often as it answers, but not more than every EVERY_S; how late this process woke at worst, in ms."""
+    began = time.monotonic()
+    due = began
+    late_s = 0.0
+    gc.disable()
+    try:
+        while not over() or any(node.asked_at for node in watched):
+            now = time.monotonic()
+            if now >= due:
+                late_s = max(late_s, now - due)
+                due = now + EVERY_S
+                for node in watched:
+                    if not node.asked_at:
+                        node.ask(now)
+            asked = {node.connection: node for node in watched if node.asked_at}
+            ready, _, _ = select.select(list(asked), [], [], max(0.0, due - time.monotonic()))
+            now = time.monotonic()
+            for connection in ready:
+                asked[connection].answered(now, began)
+    finally:
+        gc.enable()
+    return late_s * 1000
