@@ -28,12 +28,20 @@ class Listener:
     """Accepts on one address and gives every connection a protocol of ``factory``. The event loop owns it.
 
     name: of the port, as in its flag: ``raft`` for --raft-port.
+    adopt: takes the sockets instead; it raises OSError for one that is broken.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, factory: Callable[[], asyncio.BaseProtocol], name: str) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        factory: Callable[[], asyncio.BaseProtocol],
+        name: str,
+        adopt: Callable[[socket.socket], None] | None = None,
+    ) -> None:
         self._loop = loop
         self._factory = factory
         self._name = name
+        self._adopt = adopt
         self._socket: socket.socket | None = None
         self._retry: asyncio.TimerHandle | None = None
         self._welcomes: set[asyncio.Task[None]] = set()
@@ -97,6 +105,12 @@ class Listener:
                     return
                 continue  # that one connection died before it was accepted
             sock.setblocking(False)
+            if self._adopt is not None:
+                try:
+                    self._adopt(sock)
+                except OSError as error:
+                    logger.debug("an accepted connection could not be used: %s", error)
+                continue
             task = self._loop.create_task(self._welcome(sock))
             self._welcomes.add(task)
             task.add_done_callback(self._welcomes.discard)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from collections.abc import Callable
 from typing import Protocol
 
+from cacheflow import poller
 from cacheflow.listener import Listener
+from cacheflow.poller import Poller
 
 
 class Service(Protocol):
@@ -15,7 +19,7 @@ class Service(Protocol):
     def name(self) -> str:
         """Of its port, as in the flag: ``memcached`` for --memcached-port."""
 
-    def connect(self) -> asyncio.BaseProtocol:
+    def connect(self) -> asyncio.Protocol:
         """For a connection that was accepted."""
 
     async def drain(self) -> None:
@@ -26,23 +30,40 @@ class Service(Protocol):
 
 
 class Services:
-    """Those that are open. The event loop owns it; any thread may ask for ``metrics``."""
+    """Those that are open. The event loop owns it; any thread may ask for ``metrics``.
 
-    def __init__(self) -> None:
+    direct: their clients' sockets are polled past the loop, where the system can; else they are asyncio's transports.
+    """
+
+    def __init__(self, direct: bool = poller.available()) -> None:
         self._open: list[tuple[Service, Listener]] = []
+        self._direct = direct
+        self._poller: Poller | None = None
 
     async def open(self, service: Service, host: str, port: int) -> int:
         """Listen, on a free port when ``port`` is 0; the port. Raises ConfigError."""
-        listener = Listener(asyncio.get_running_loop(), service.connect, service.name)
+        loop = asyncio.get_running_loop()
+        listener = Listener(loop, service.connect, service.name, self._adopting(loop, service))
         await listener.open(host, port)
         self._open.append((service, listener))
         return listener.address[1]
+
+    def _adopting(self, loop: asyncio.AbstractEventLoop, service: Service) -> Callable[[socket.socket], None] | None:
+        if not self._direct:
+            return None
+        if self._poller is None:
+            self._poller = Poller(loop)
+        adopt = self._poller.adopt
+        return lambda sock: adopt(sock, service.connect())
 
     async def close(self) -> None:
         """Accept nobody, and end who is there."""
         for _, listener in self._open:
             await listener.close()
         await asyncio.gather(*(service.drain() for service, _ in self._open))
+        if self._poller is not None:
+            self._poller.close()
+            self._poller = None
 
     def metrics(self) -> dict[str, float]:
         """Of all of them."""

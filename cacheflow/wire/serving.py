@@ -40,7 +40,7 @@ class WirePort:
         self._requests_before = 0
         self._empty: asyncio.Event | None = None
 
-    def connect(self) -> asyncio.BaseProtocol:
+    def connect(self) -> asyncio.Protocol:
         """The protocol of a connection that was accepted."""
         if len(self._connections) >= self.connections_max or self._empty is not None:
             self.refused += 1

@@ -1,0 +1,205 @@
+"""SocketTransport: one client's socket, with asyncio's words for it.
+
+A protocol cannot tell it from asyncio's own transport: ``pause_writing`` over the high-water mark and ``resume_writing``
+below the low one; ``close`` sends what is left first; ``connection_lost`` comes once, in a later turn of the loop.
+
+Not safe for concurrent use: the event loop owns it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import select
+import socket
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from cacheflow.poller import Poller
+
+# asyncio's own defaults.
+HIGH_WATER_BYTES: Final = 64 * 1024
+LOW_WATER_BYTES: Final = 16 * 1024
+
+# Spelled out, since other systems import this module too.
+READ: Final = getattr(select, "EPOLLIN", 1)
+WRITE: Final = getattr(select, "EPOLLOUT", 4)
+
+
+class SocketTransport(asyncio.Transport):
+    """See the module. ``receive`` and ``received`` are for the Poller: the socket's recv, and who gets what it returns."""
+
+    __slots__ = (
+        "_buffer",
+        "_closing",
+        "_descriptor",
+        "_ended",
+        "_full",
+        "_lost",
+        "_paused",
+        "_poller",
+        "_protocol",
+        "_send",
+        "_socket",
+        "_wanted",
+        "receive",
+        "received",
+    )
+
+    def __init__(self, poller: Poller, sock: socket.socket, protocol: asyncio.Protocol) -> None:
+        super().__init__()
+        self._poller = poller
+        self._socket = sock
+        self._descriptor = sock.fileno()
+        self._protocol = protocol
+        self._send = sock.send
+        self.receive = sock.recv
+        self.received = protocol.data_received
+        # What the socket did not take.
+        self._buffer = bytearray()
+        # The events that epoll is asked for.
+        self._wanted = 0
+        self._paused = False
+        # The other side has said all.
+        self._ended = False
+        # The protocol was told to pause.
+        self._full = False
+        self._closing = False
+        # ``connection_lost`` is under way.
+        self._lost = False
+
+    def start(self) -> None:
+        """Tell the protocol, and listen."""
+        self._poller.transports[self._descriptor] = self
+        self._protocol.connection_made(self)
+        self._want()
+
+    # asyncio.Transport ------------------------------------------------------------------------------------------------
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        if self._buffer or self._closing:
+            self._keep(data)
+            return
+        try:
+            sent = self._send(data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError as error:
+            self.fail(error)
+            return
+        if sent != len(data):
+            self._keep(memoryview(data)[sent:])
+
+    def _keep(self, data: bytes | bytearray | memoryview) -> None:
+        if self._closing:
+            return
+        self._buffer += data
+        self._want()
+        if len(self._buffer) > HIGH_WATER_BYTES and not self._full:
+            self._full = True
+            self._protocol.pause_writing()
+
+    def pause_reading(self) -> None:
+        self._paused = True
+        self._want()
+
+    def resume_reading(self) -> None:
+        self._paused = False
+        self._want()
+
+    def is_reading(self) -> bool:
+        return not (self._paused or self._ended or self._closing)
+
+    def is_closing(self) -> bool:
+        return self._closing
+
+    def close(self) -> None:
+        if not self._closing:
+            self._closing = True
+            if self._buffer:
+                self._want()
+            else:
+                self._lose(None)
+
+    def abort(self) -> None:
+        self._lose(None)
+
+    def get_write_buffer_size(self) -> int:
+        return len(self._buffer)
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        ask = {"peername": self._socket.getpeername, "sockname": self._socket.getsockname}.get(name)
+        if ask is not None:
+            with contextlib.suppress(OSError):
+                return ask()
+        return default
+
+    # For the Poller ---------------------------------------------------------------------------------------------------
+
+    def writable(self) -> None:
+        """The socket takes bytes again, or never will."""
+        if not self._buffer:
+            return
+        try:
+            del self._buffer[: self._send(self._buffer)]
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self.fail(error)
+            return
+        if self._buffer:
+            pass
+        elif self._closing:
+            self._lose(None)
+        else:
+            self._want()
+        if self._full and len(self._buffer) <= LOW_WATER_BYTES and not self._closing:
+            self._full = False
+            self._protocol.resume_writing()
+
+    def end_of_input(self) -> None:
+        """The other side has said all; whether the protocol still wants to answer is its own decision."""
+        self._ended = True
+        self._want()
+        if not self._protocol.eof_received():
+            self.close()
+
+    def fail(self, error: OSError) -> None:
+        """The connection is broken."""
+        self._lose(error)
+
+    def _want(self) -> None:
+        """Ask epoll for what is of interest now. (For nothing is not possible: it always tells of broken connections.)"""
+        if self._lost:
+            return
+        reads = self.is_reading()
+        wanted = (READ if reads else 0) | (WRITE if self._buffer else 0)
+        if wanted == self._wanted:
+            return
+        poller, descriptor, before, self._wanted = self._poller, self._descriptor, self._wanted, wanted
+        if reads:
+            poller.readers[descriptor] = self
+        else:
+            poller.readers.pop(descriptor, None)
+        if not before:
+            poller.epoll.register(descriptor, wanted)
+        elif wanted:
+            poller.epoll.modify(descriptor, wanted)
+        else:
+            poller.epoll.unregister(descriptor)
+
+    def _lose(self, error: OSError | None) -> None:
+        if self._lost:
+            return
+        self._closing = True
+        self._buffer.clear()
+        self._want()
+        self._lost = True
+        del self._poller.transports[self._descriptor]
+        self._poller.loop.call_soon(self._end, error)
+
+    def _end(self, error: OSError | None) -> None:
+        try:
+            self._protocol.connection_lost(error)
+        finally:
+            self._socket.close()
