@@ -27,7 +27,7 @@ WRITE: Final = getattr(select, "EPOLLOUT", 4)
 
 
 class SocketTransport(asyncio.Transport):
-    """See the module. ``receive`` and ``received`` are for the Poller: the socket's recv, and who gets what it returns."""
+    """See the module."""
 
     __slots__ = (
         "_buffer",
@@ -42,8 +42,6 @@ class SocketTransport(asyncio.Transport):
         "_send",
         "_socket",
         "_wanted",
-        "receive",
-        "received",
     )
 
     def __init__(self, poller: Poller, sock: socket.socket, protocol: asyncio.Protocol) -> None:
@@ -53,8 +51,6 @@ class SocketTransport(asyncio.Transport):
         self._descriptor = sock.fileno()
         self._protocol = protocol
         self._send = sock.send
-        self.receive = sock.recv
-        self.received = protocol.data_received
         # What the socket did not take.
         self._buffer = bytearray()
         # The events that epoll is asked for.
@@ -178,7 +174,7 @@ class SocketTransport(asyncio.Transport):
             return
         poller, descriptor, before, self._wanted = self._poller, self._descriptor, self._wanted, wanted
         if reads:
-            poller.readers[descriptor] = self
+            poller.readers[descriptor] = self._socket.recv, self._protocol.data_received
         else:
             poller.readers.pop(descriptor, None)
         if not before:
