@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 # Of one socket at once. Far more would be a mapping of its own from the kernel for each read, which costs more than the
 # read itself; asyncio's 256 KiB do.
 RECEIVE_BYTES: Final = 64 * 1024
-EVENTS_A_POLL: Final = 32
+EVENTS_A_POLL: Final = 64
 # A turn ends after so much, looked at once a poll: some hundred small requests (under a millisecond), or this many bytes.
 COST_A_TURN: Final = 256 * 1024
 # What an event costs beside its bytes.
@@ -49,6 +49,10 @@ class Poller:
         # By descriptor: all there are; and those whose input is wanted, with how to receive it and whom to give it to.
         self.transports: dict[int, SocketTransport] = {}
         self.readers: dict[int, tuple[Receive, Received]] = {}
+        # Answers that leave at the end of the round, and whether they are to wait for it: a client that sleeps is woken by the
+        # first of them, finds the next ones coming, and need not be woken for each.
+        self.holds = False
+        self.held: list[SocketTransport] = []
         loop.add_reader(self.epoll.fileno(), self._turn)
 
     def adopt(self, sock: socket.socket, protocol: asyncio.Protocol) -> None:
@@ -71,34 +75,45 @@ class Poller:
         self.epoll.close()
 
     def _turn(self) -> None:
-        poll, readers = self.epoll.poll, self.readers
         room = COST_A_TURN
         while room > 0:
-            ready = poll(0, EVENTS_A_POLL)
+            ready = self.epoll.poll(0, EVENTS_A_POLL)
             if not ready:
                 return
-            for descriptor, events in ready:
-                if events != READ:
-                    self._write(descriptor)
-                    if events == WRITE:
-                        continue
-                try:
-                    receive, received = readers[descriptor]
-                    data = receive(RECEIVE_BYTES)
-                except (KeyError, BlockingIOError, InterruptedError):
-                    # One before it in the same turn has ended it, or wants to hear no more; or it was ready once.
+            self.holds = len(ready) > 1
+            room -= self._receive(ready)
+            self.holds = False
+            for transport in self.held:
+                transport.send_held()
+            self.held.clear()
+
+    def _receive(self, ready: list[tuple[int, int]]) -> int:
+        """Hand over what these sockets have; what that has cost."""
+        readers = self.readers
+        cost = 0
+        for descriptor, events in ready:
+            if events != READ:
+                self._write(descriptor)
+                if events == WRITE:
                     continue
-                except OSError as error:
-                    self.transports[descriptor].fail(error)
-                    continue
-                room -= len(data) + COST_OF_EVENT
-                try:
-                    if data:
-                        received(data)
-                    else:
-                        self.transports[descriptor].end_of_input()
-                except Exception:
-                    self._stumbled(descriptor)
+            try:
+                receive, received = readers[descriptor]
+                data = receive(RECEIVE_BYTES)
+            except (KeyError, BlockingIOError, InterruptedError):
+                # One before it in the same turn has ended it, or wants to hear no more; or it was ready once.
+                continue
+            except OSError as error:
+                self.transports[descriptor].fail(error)
+                continue
+            cost += len(data) + COST_OF_EVENT
+            try:
+                if data:
+                    received(data)
+                else:
+                    self.transports[descriptor].end_of_input()
+            except Exception:
+                self._stumbled(descriptor)
+        return cost
 
     def _write(self, descriptor: int) -> None:
         """The socket takes bytes again, or is broken."""

@@ -76,7 +76,6 @@ class MemcachedConnection(Connection):
         self.shared = shared
         self.value_bytes_max = shared.value_bytes_max
         self.wall_s = shared.wall_s
-        self._lookup = store.lookup
         self._authenticated = shared.token is None
         # Bytes to come of a value that was refused already.
         self._skip = 0
@@ -109,7 +108,7 @@ class MemcachedConnection(Connection):
         if " " in key or not (key.isprintable() and 0 < len(key) <= lines.KEY_BYTES_MAX):
             return None
         try:
-            entry = self._lookup(key)
+            entry = self.store.lookup(key)
         except NotReady as error:
             return not_ready(error)
         if entry is None:

@@ -43,7 +43,6 @@ class RespConnection(RespSession):
     def __init__(self, service: RespService, number: int, on_closed: Callable[[Connection], None]) -> None:
         super().__init__(service, number, on_closed)
         self._pending: deque[Request] = deque()
-        self._lookup = service.store.lookup
 
     # Input ----------------------------------------------------------------------------------------------------------
 
@@ -59,7 +58,10 @@ class RespConnection(RespSession):
         ):
             head = LONE_GETS.get(len(data))
             if head is not None and data.startswith(head) and data.endswith(b"\r\n"):
-                if self._answer_lone_get(data[len(head) : -2]):
+                answer = self._found(data[len(head) : -2])
+                if answer is not None:
+                    self.requests += 1
+                    self._transport.write(answer)
                     return
             elif data.startswith(GET):
                 data = self._answer_row_of_gets(data)
@@ -92,22 +94,20 @@ class RespConnection(RespSession):
             self._promises or self._pending or self._stalled or self.linearizable or self._closing
         )
 
-    def _answer_lone_get(self, raw: bytes) -> bool:
-        """Answer a GET that came alone, in the spelling of every client, when that is simple; whether it was."""
+    def _found(self, raw: bytes) -> bytes | None:
+        """The reply to a GET of ``raw``; None when that is not so simple."""
         try:
             key = raw.decode()
-            if not key.isprintable():
-                return False
-            entry = self._lookup(key)
+            entry = self.store.lookup(key)
         except (UnicodeDecodeError, NotReady):
-            return False
-        self.requests += 1
-        if entry is None:
-            self._transport.write(self.null)
-        else:
+            return None
+        if entry is not None:
             value = entry[0]
-            self._transport.write(b"$%d\r\n%b\r\n" % (len(value), value))
-        return True
+            return b"$%d\r\n%b\r\n" % (len(value), value)
+        # What may be no key is an error, not a miss.
+        if 0 < len(raw) <= values.KEY_BYTES_MAX and key.isprintable():
+            return self.null
+        return self.said(functools.partial(self._missing, raw))
 
     def _complete(self, data: bytes) -> bytes:
         """Bring the request to its end that has begun in earlier input; what stands behind it."""
@@ -177,25 +177,17 @@ class RespConnection(RespSession):
 
     def _answer_gets(self, requests: list[Request]) -> int:
         """Answer the GETs at the start of ``requests``; how many. The general way takes over at anything unusual."""
-        lookup = self.store.lookup
         output = self._output
         size = self._output_bytes
         answered = 0
         for request in requests:
             if request[0] not in GETS or len(request) != 2 or size >= REPLY_BYTES_MAX:
                 break
-            try:
-                entry = lookup(request[1].decode())
-            except (UnicodeDecodeError, NotReady):
+            answer = self._found(request[1])
+            if answer is None:
                 break
-            if entry is None:
-                # What may be no key is an error, not a miss.
-                reply = self.said(functools.partial(self._missing, request[1]))
-            else:
-                data = entry[0]
-                reply = b"$%d\r\n%b\r\n" % (len(data), data)
-            output.append(reply)
-            size += len(reply)
+            output.append(answer)
+            size += len(answer)
             answered += 1
         self._output_bytes = size
         return answered
