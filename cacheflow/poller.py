@@ -15,19 +15,24 @@ import asyncio
 import logging
 import select
 import socket
+from collections.abc import Callable
 from typing import Final
 
 from cacheflow.socket_transport import READ, WRITE, SocketTransport
+
+Receive = Callable[[int], bytes]
+Received = Callable[[bytes], None]
 
 logger = logging.getLogger(__name__)
 
 # Of one socket at once. Far more would be a mapping of its own from the kernel for each read, which costs more than the
 # read itself; asyncio's 256 KiB do.
 RECEIVE_BYTES: Final = 64 * 1024
-# A turn ends after so many events or bytes, whichever comes first; the bytes are looked at once a poll.
-EVENTS_A_POLL: Final = 16
-POLLS_A_TURN: Final = 4
-BYTES_A_TURN: Final = 256 * 1024
+EVENTS_A_POLL: Final = 64
+# A turn ends after so much, looked at once a poll: some hundred small requests (under a millisecond), or this many bytes.
+COST_A_TURN: Final = 256 * 1024
+# What an event costs beside its bytes.
+COST_OF_EVENT: Final = 2 * 1024
 
 
 def available() -> bool:
@@ -41,9 +46,13 @@ class Poller:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.epoll = select.epoll()
-        # By descriptor: all there are, and how to receive from those whose input is wanted.
+        # By descriptor: all there are; and those whose input is wanted, with how to receive it and whom to give it to.
         self.transports: dict[int, SocketTransport] = {}
-        self.readers: dict[int, SocketTransport] = {}
+        self.readers: dict[int, tuple[Receive, Received]] = {}
+        # Answers that leave at the end of the round, and whether they are to wait for it: a client that sleeps is woken by the
+        # first of them, finds the next ones coming, and need not be woken for each.
+        self.holds = False
+        self.held: list[SocketTransport] = []
         loop.add_reader(self.epoll.fileno(), self._turn)
 
     def adopt(self, sock: socket.socket, protocol: asyncio.Protocol) -> None:
@@ -53,11 +62,10 @@ class Poller:
         except OSError:
             sock.close()
             raise
-        transport = SocketTransport(self, sock, protocol)
         try:
-            transport.start()
+            SocketTransport(self, sock, protocol).start()
         except Exception:
-            _stumbled(transport)
+            self._stumbled(sock.fileno())
 
     def close(self) -> None:
         """Cut off whoever is left."""
@@ -67,36 +75,45 @@ class Poller:
         self.epoll.close()
 
     def _turn(self) -> None:
-        readers = self.readers
-        room = BYTES_A_TURN
-        for _ in range(POLLS_A_TURN):
+        room = COST_A_TURN
+        while room > 0:
             ready = self.epoll.poll(0, EVENTS_A_POLL)
-            for descriptor, events in ready:
-                if events != READ:
-                    self._write(descriptor)
-                    if events == WRITE:
-                        continue
-                transport = readers.get(descriptor)
-                # One before it in the same turn may have ended it, or wants to hear no more.
-                if transport is None:
-                    continue
-                try:
-                    data = transport.receive(RECEIVE_BYTES)
-                except (BlockingIOError, InterruptedError):
-                    continue
-                except OSError as error:
-                    transport.fail(error)
-                    continue
-                room -= len(data)
-                try:
-                    if data:
-                        transport.received(data)
-                    else:
-                        transport.end_of_input()
-                except Exception:
-                    _stumbled(transport)
-            if len(ready) < EVENTS_A_POLL or room <= 0:
+            if not ready:
                 return
+            self.holds = len(ready) > 1
+            room -= self._receive(ready)
+            self.holds = False
+            for transport in self.held:
+                transport.send_held()
+            self.held.clear()
+
+    def _receive(self, ready: list[tuple[int, int]]) -> int:
+        """Hand over what these sockets have; what that has cost."""
+        readers = self.readers
+        cost = 0
+        for descriptor, events in ready:
+            if events != READ:
+                self._write(descriptor)
+                if events == WRITE:
+                    continue
+            try:
+                receive, received = readers[descriptor]
+                data = receive(RECEIVE_BYTES)
+            except (KeyError, BlockingIOError, InterruptedError):
+                # One before it in the same turn has ended it, or wants to hear no more; or it was ready once.
+                continue
+            except OSError as error:
+                self.transports[descriptor].fail(error)
+                continue
+            cost += len(data) + COST_OF_EVENT
+            try:
+                if data:
+                    received(data)
+                else:
+                    self.transports[descriptor].end_of_input()
+            except Exception:
+                self._stumbled(descriptor)
+        return cost
 
     def _write(self, descriptor: int) -> None:
         """The socket takes bytes again, or is broken."""
@@ -105,9 +122,11 @@ class Poller:
             try:
                 transport.writable()
             except Exception:
-                _stumbled(transport)
+                self._stumbled(descriptor)
 
-
-def _stumbled(transport: SocketTransport) -> None:
-    logger.exception("a connection stumbled and was closed")
-    transport.abort()
+    def _stumbled(self, descriptor: int) -> None:
+        """To be called where the exception is."""
+        logger.exception("a connection stumbled and was closed")
+        transport = self.transports.get(descriptor)
+        if transport is not None:
+            transport.abort()

@@ -1,32 +1,35 @@
 """Uses counted by local reads, until they travel to the log.
 
-A local read must not touch the replicated order. It notes its key here: a small, lossy, deduplicated buffer in order of
-last use. The buffer goes with the next batch of writes; it is unnumbered and never sent again, because a lost use only
-costs hit ratio. (BuildBuddy batches access times through Raft alike; Caffeine drains a read buffer in batches.)
+A local read must not touch the replicated order. It notes its key here: a small, lossy buffer of the latest uses. It
+goes with the next batch of writes, each key once with its count, in order of last use; it is unnumbered and never sent
+again, because a lost use only costs hit ratio. (BuildBuddy batches access times through Raft alike; Caffeine drains a
+read buffer in batches.)
 """
 
 from __future__ import annotations
 
+from collections import Counter, deque
+
 # As many keys as one entry should carry; past it the oldest are dropped.
 KEYS_MAX = 1024
-# A cache that is only read, and not nearly full, sends nothing: the buffer must not grow to all of its keys.
+# A cache that is only read, and not nearly full, sends nothing: the buffer must not grow with its reads.
 NOTED_MAX = 8 * KEYS_MAX
 
 
 class RecencyBuffer:
-    """Any thread may note; the event loop drains."""
+    """Any thread may note; the event loop drains.
 
-    __slots__ = ("_uses",)
+    note: a read used this key.  note_all: reads used these, in this order. Both are one step in C: noting is a good part
+    of what a read costs.
+    """
+
+    __slots__ = ("_uses", "note", "note_all")
 
     def __init__(self) -> None:
-        self._uses: dict[str, int] = {}
-
-    def note(self, key: str) -> None:
-        """A read used ``key``. Two threads at once may lose a count, never more."""
-        uses = self._uses
-        uses[key] = uses.pop(key, 0) + 1
-        if len(uses) > NOTED_MAX:
-            self._uses = dict(list(uses.copy().items())[-KEYS_MAX:])
+        # The latest uses, one by one.
+        self._uses: deque[str] = deque(maxlen=NOTED_MAX)
+        self.note = self._uses.append
+        self.note_all = self._uses.extend
 
     def __len__(self) -> int:
         return len(self._uses)
@@ -35,6 +38,9 @@ class RecencyBuffer:
         """Everything noted since the last time, the least recently used first."""
         if not self._uses:
             return []
-        uses, self._uses = self._uses, {}
-        # A thread that still holds the old dictionary may grow it: copy before looking.
-        return list(uses.copy().items())[-KEYS_MAX:]
+        uses = self._uses.copy()
+        # What another thread notes in between is lost.
+        self._uses.clear()
+        counts = Counter(uses)
+        latest = list(dict.fromkeys(reversed(uses)))[:KEYS_MAX]
+        return [(key, counts[key]) for key in reversed(latest)]

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # asyncio's own defaults.
 HIGH_WATER_BYTES: Final = 64 * 1024
 LOW_WATER_BYTES: Final = 16 * 1024
+# An answer over this leaves at once.
+HELD_BYTES_MAX: Final = 4 * 1024
 
 # Spelled out, since other systems import this module too.
 READ: Final = getattr(select, "EPOLLIN", 1)
@@ -27,7 +29,7 @@ WRITE: Final = getattr(select, "EPOLLOUT", 4)
 
 
 class SocketTransport(asyncio.Transport):
-    """See the module. ``receive`` and ``received`` are for the Poller: the socket's recv, and who gets what it returns."""
+    """See the module."""
 
     __slots__ = (
         "_buffer",
@@ -35,6 +37,7 @@ class SocketTransport(asyncio.Transport):
         "_descriptor",
         "_ended",
         "_full",
+        "_held",
         "_lost",
         "_paused",
         "_poller",
@@ -42,8 +45,6 @@ class SocketTransport(asyncio.Transport):
         "_send",
         "_socket",
         "_wanted",
-        "receive",
-        "received",
     )
 
     def __init__(self, poller: Poller, sock: socket.socket, protocol: asyncio.Protocol) -> None:
@@ -53,8 +54,8 @@ class SocketTransport(asyncio.Transport):
         self._descriptor = sock.fileno()
         self._protocol = protocol
         self._send = sock.send
-        self.receive = sock.recv
-        self.received = protocol.data_received
+        # To be sent at the end of the Poller's round.
+        self._held: bytes | bytearray | memoryview = b""
         # What the socket did not take.
         self._buffer = bytearray()
         # The events that epoll is asked for.
@@ -77,11 +78,21 @@ class SocketTransport(asyncio.Transport):
     # asyncio.Transport ------------------------------------------------------------------------------------------------
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
+        if self._poller.holds and not (self._held or self._buffer or self._closing or len(data) > HELD_BYTES_MAX):
+            self._held = data
+            self._poller.held.append(self)
+            return
+        if self._held:
+            self.send_held()
+        self._write(data)
+
+    def _write(self, data: bytes | bytearray | memoryview) -> None:
         if self._buffer or self._closing:
             self._keep(data)
             return
+        send = self._send
         try:
-            sent = self._send(data)
+            sent = send(data)
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError as error:
@@ -114,6 +125,7 @@ class SocketTransport(asyncio.Transport):
         return self._closing
 
     def close(self) -> None:
+        self.send_held()
         if not self._closing:
             self._closing = True
             if self._buffer:
@@ -125,7 +137,7 @@ class SocketTransport(asyncio.Transport):
         self._lose(None)
 
     def get_write_buffer_size(self) -> int:
-        return len(self._buffer)
+        return len(self._buffer) + len(self._held)
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         ask = {"peername": self._socket.getpeername, "sockname": self._socket.getsockname}.get(name)
@@ -135,6 +147,12 @@ class SocketTransport(asyncio.Transport):
         return default
 
     # For the Poller ---------------------------------------------------------------------------------------------------
+
+    def send_held(self) -> None:
+        """Send what was held back for the end of the round."""
+        data, self._held = self._held, b""
+        if data:
+            self._write(data)
 
     def writable(self) -> None:
         """The socket takes bytes again, or never will."""
@@ -178,7 +196,7 @@ class SocketTransport(asyncio.Transport):
             return
         poller, descriptor, before, self._wanted = self._poller, self._descriptor, self._wanted, wanted
         if reads:
-            poller.readers[descriptor] = self
+            poller.readers[descriptor] = self._socket.recv, self._protocol.data_received
         else:
             poller.readers.pop(descriptor, None)
         if not before:
@@ -192,6 +210,7 @@ class SocketTransport(asyncio.Transport):
         if self._lost:
             return
         self._closing = True
+        self._held = b""
         self._buffer.clear()
         self._want()
         self._lost = True

@@ -205,24 +205,28 @@ class ReplicatedStore(MutableMapping[str, Any]):
         engine = self._engine
         if not engine.may_read:
             self._check_readable()
-        get = engine.machine.contents.raw.get
-        entries = [get(key) for key in keys]
-        size = now_ms = 0
-        for number, entry in enumerate(entries):
-            if entry is not None:
+        entries = list(map(engine.machine.contents.raw.get, keys))
+        size = missing = 0
+        ends = False
+        for entry in entries:
+            if entry is None:
+                missing += 1
+            else:
                 size += len(entry[0])
                 if entry[4]:
-                    now_ms = now_ms or engine.clock.now_ms()
-                    if entry[4] <= now_ms:
-                        entries[number] = None
+                    ends = True
+        if ends:
+            now_ms = engine.clock.now_ms()
+            entries = [None if entry is not None and 0 < entry[4] <= now_ms else entry for entry in entries]
+            missing = entries.count(None)
         if size > bytes_max:
             return None
-        note = engine.uses.note
-        found = [key for key, entry in zip(keys, entries, strict=True) if entry is not None]
-        for key in found:
-            note(key)
-        engine.hits += len(found)
-        engine.misses += len(keys) - len(found)
+        if missing:
+            engine.uses.note_all([key for key, entry in zip(keys, entries, strict=True) if entry is not None])
+        else:
+            engine.uses.note_all(keys)
+        engine.hits += len(keys) - missing
+        engine.misses += missing
         return entries
 
     def now_ms(self) -> int:

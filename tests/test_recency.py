@@ -11,9 +11,16 @@ def test_uses_are_counted_in_order_of_the_last() -> None:
     buffer = RecencyBuffer()
     for key in "abcab":
         buffer.note(key)
-    assert len(buffer) == 3
+    assert len(buffer) == 5
     assert buffer.drain() == [("c", 1), ("a", 2), ("b", 2)]
     assert buffer.drain() == [] and len(buffer) == 0
+
+
+def test_several_may_be_noted_at_once() -> None:
+    buffer = RecencyBuffer()
+    buffer.note("a")
+    buffer.note_all(["b", "c", "a"])
+    assert buffer.drain() == [("b", 1), ("c", 1), ("a", 2)]
 
 
 def test_only_the_latest_travel() -> None:

@@ -19,7 +19,7 @@ import functools
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 from cacheflow.errors import ReplicationError
 from cacheflow.machine.commands import Command, Result
@@ -31,7 +31,9 @@ REQUESTS_MAX = 1024
 # What is read at once while replies wait in the transport: a client that sends and never reads must not fill memory.
 REPLY_BYTES_MAX = 1024 * 1024
 
-Answer = bytes | Callable[[], bytes] | None
+# Known; or asked for when its turn comes: a callable, or one with the result of the log that it reads, or all of a row's.
+# (Results are held, not a second copy of what is in them.)
+Answer = bytes | Callable[[], bytes] | tuple[Callable[[Any], bytes], Any] | None
 
 
 def no_reply(result: Result) -> bytes:
@@ -40,7 +42,7 @@ def no_reply(result: Result) -> bytes:
 
 
 class _Promise:
-    """The place of a reply that is not known yet. answer: None until then; a callable is asked when its turn comes."""
+    """The place of a reply, or of a row of them, that is not known yet. answer: None until then."""
 
     __slots__ = ("answer",)
 
@@ -54,6 +56,35 @@ class Connection(asyncio.Protocol):
     request_bytes_max: of one request that is not complete.  on_closed: called once.
     requests: how many there were; subclasses count.
     """
+
+    # A subclass has its own attributes in a dictionary; these are looked at for every request.
+    __slots__ = (
+        "_at_end",
+        "_behind",
+        "_closing",
+        "_commands",
+        "_connected",
+        "_draining",
+        "_holds",
+        "_in_row",
+        "_input",
+        "_last_read",
+        "_on_closed",
+        "_output",
+        "_output_bytes",
+        "_paused",
+        "_pieces",
+        "_promises",
+        "_request_bytes_max",
+        "_stalled",
+        "_transport",
+        "_writes_waiting",
+        "_written",
+        "linearizable",
+        "missing",
+        "requests",
+        "store",
+    )
 
     # What a subclass sends when the bytes make no sense (and closes).
     TOO_LONG: ClassVar[bytes]
@@ -72,6 +103,8 @@ class Connection(asyncio.Protocol):
         # What came behind ``_input`` while bytes were missing.
         self._pieces = bytearray()
         self._promises: deque[_Promise] = deque()
+        # How many requests, beside one, the first of them stands for.
+        self._in_row = 0
         # The latest read that waits for its turn, and how many writes wait for such a one.
         self._last_read: _Promise | None = None
         self._writes_waiting = 0
@@ -131,7 +164,7 @@ class Connection(asyncio.Protocol):
     def goes_on(self) -> bool:
         """Whether another request may be handled now."""
         return not (self._holds or self._closing or self._stalled or self._writes_waiting) and (
-            len(self._promises) < REQUESTS_MAX
+            len(self._promises) + self._in_row < REQUESTS_MAX
         )
 
     def reply(self, answer: bytes) -> None:
@@ -180,6 +213,21 @@ class Connection(asyncio.Protocol):
         self._commands.append(command)
         self._written.append((promise, answer))
         return b""
+
+    def write_row(self, commands: list[Command], answer: Callable[[list[Result]], bytes]) -> None:
+        """Writes before which nothing is under way, REQUESTS_MAX of them at most: ``answer`` gets all results at once."""
+        promise = _Promise()
+        self._promises.append(promise)
+        self._in_row = len(commands) - 1
+
+        def done(outcome: Outcome) -> Callable[[], None]:
+            if isinstance(outcome, ReplicationError):
+                promise.answer = self.failure(outcome) * len(commands)
+            else:
+                promise.answer = answer, outcome
+            return self._settle
+
+        self.store.submit(commands, done)
 
     def exclusive(self, begin: Callable[[Callable[[bytes], None]], None]) -> None:
         """A request of several steps: no other of this connection is handled before it has called what it is given.
@@ -311,8 +359,7 @@ class Connection(asyncio.Protocol):
                     promise.answer = b"" if answer is no_reply else failure
             else:
                 for (promise, answer), result in zip(written, outcome, strict=True):
-                    # Asked when its turn comes: results are held, not a second copy of what is in them.
-                    promise.answer = functools.partial(answer, result)
+                    promise.answer = answer, result
             return self._settle
 
         self.store.submit(commands, done)
@@ -339,9 +386,14 @@ class Connection(asyncio.Protocol):
             if answer is None:
                 break
             promises.popleft()
+            self._in_row = 0
             if promise is self._last_read:
                 self._last_read = None
-            data = answer if isinstance(answer, bytes) else answer()
+            if isinstance(answer, tuple):
+                read, result = answer
+                data = read(result)
+            else:
+                data = answer if isinstance(answer, bytes) else answer()
             self._output.append(data)
             self._output_bytes += len(data)
             if self._output_bytes >= REPLY_BYTES_MAX:

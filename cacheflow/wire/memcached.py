@@ -76,7 +76,6 @@ class MemcachedConnection(Connection):
         self.shared = shared
         self.value_bytes_max = shared.value_bytes_max
         self.wall_s = shared.wall_s
-        self._lookup = store.lookup
         self._authenticated = shared.token is None
         # Bytes to come of a value that was refused already.
         self._skip = 0
@@ -85,36 +84,73 @@ class MemcachedConnection(Connection):
 
     def data_received(self, data: bytes) -> None:
         if (
-            data[:4] == b"get "
-            and data[-2:] == b"\r\n"
+            data.startswith(b"get ")
+            and data.endswith(b"\r\n")
             and not (self._promises or self._input or self._paused or self._skip or self.linearizable)
             and self._authenticated
         ):
-            answer = self._found(data[4:-2])
+            line = data[4:-2]
+            answer = self._found(line)
             if answer is not None:
                 self.requests += 1
                 self._transport.write(answer)
+                return
+            if self._answer_row(line):
                 return
         super().data_received(data)
 
     def _found(self, word: bytes) -> bytes | None:
         """The whole reply to a get of the one key ``word``; None when it is not that simple."""
-        if not (word.isascii() and 0 < len(word) <= lines.KEY_BYTES_MAX):
+        if not word.isascii():
             return None
-        key = word.decode("ascii")
+        key = word.decode()
         # Several keys, or several requests.
-        if not key.isprintable() or " " in key:
+        if " " in key or not (key.isprintable() and 0 < len(key) <= lines.KEY_BYTES_MAX):
             return None
         try:
-            entry = self._lookup(key)
+            entry = self.store.lookup(key)
         except NotReady as error:
             return not_ready(error)
         if entry is None:
             return END
-        data, _, meta, _, _ = entry
-        if meta is None:
+        data = entry[0]
+        if entry[2] is None:
             return b"VALUE %b 0 %d\r\n%b\r\nEND\r\n" % (word, len(data), data)
         return value_line(word, entry) + END
+
+    def _answer_row(self, line: bytes) -> bool:
+        """Answer a get of several keys, or several gets of one each, when ``line`` is nothing else; whether it was.
+
+        line: what stands behind the first ``get``, without the last end.
+        """
+        gets = line.split(b"\r\nget ")
+        words = gets if len(gets) > 1 else line.split(b" ")
+        text = b" ".join(words)
+        if not text.isascii():
+            return False
+        joined = text.decode()
+        keys = joined.split(" ")
+        if not joined.isprintable() or len(keys) != len(words) or not min(map(len, keys)) > 0:
+            return False
+        if max(map(len, keys)) > lines.KEY_BYTES_MAX:
+            return False
+        try:
+            entries = self.store.lookup_all(keys, REPLY_BYTES_MAX)
+        except NotReady:
+            return False
+        if entries is None:
+            return False
+        self.requests += len(gets)
+        found = [
+            b""
+            if entry is None
+            else b"VALUE %b 0 %d\r\n%b\r\n" % (word, len(entry[0]), entry[0])
+            if entry[2] is None
+            else value_line(word, entry)
+            for word, entry in zip(words, entries, strict=True)
+        ]
+        self._transport.write((END if len(gets) > 1 else b"").join(found) + END)
+        return True
 
     def _found_all(self, data: bytes, at: int) -> int:
         """Answer the simple gets in a row at ``at``; the position behind them."""

@@ -1,7 +1,7 @@
 """One RESP connection: dispatch, and the state that commands keep in it.
 
-GET, SET, INCR and DEL of one key have ways of their own here: they are nearly everything a cache is asked, and the
-general way costs a GET half of its speed.
+GET, SET, INCR and DEL of one key have ways of their own here, alone and in a row: they are nearly everything a cache is
+asked, and the general way costs a GET half of its speed.
 """
 
 from __future__ import annotations
@@ -9,16 +9,18 @@ from __future__ import annotations
 import functools
 from collections import deque
 from collections.abc import Callable
+from itertools import repeat
 from typing import TYPE_CHECKING, Final
 
 from cacheflow import values
 from cacheflow.errors import NotReady, ReplicationError
 from cacheflow.machine import commands as c
 from cacheflow.machine.commands import Result
-from cacheflow.wire.connection import REPLY_BYTES_MAX, Connection
+from cacheflow.wire.connection import REPLY_BYTES_MAX, REQUESTS_MAX, Connection
 from cacheflow.wire.resp_arguments import key_of, kind_of
 from cacheflow.wire.resp_parser import Request
 from cacheflow.wire.resp_replies import OK, ONE, QUEUED, ZERO, CommandError, failure
+from cacheflow.wire.resp_rows import GET, LONE_GETS, SET, is_part_of_set, keys_of_gets, lone_set, pairs_of_sets
 from cacheflow.wire.resp_session import RespSession
 from cacheflow.wire.resp_spec import Read, Spec, wrong_arity
 from cacheflow.wire.resp_strings import counted, failed
@@ -33,11 +35,6 @@ _NEVER_QUEUED: Final = frozenset(("exec", "discard", "multi", "watch", "quit", "
 # What browsers say when a page makes them talk to this port.
 _HTTP: Final = (b"POST", b"HOST:")
 _NAMED_IN_ERROR: Final = 128
-# A GET and a SET up to the length of their key, and the lengths that most keys have.
-_LONE_GET: Final = b"*2\r\n$3\r\nGET\r\n$"
-_LONE_SET: Final = b"*3\r\n$3\r\nSET\r\n$"
-_LENGTHS: Final = {b"%d" % length: length for length in range(1, 256)}
-_HEADERS: Final = {length: b"$%d" % length for length in range(1, 256)}
 
 
 class RespConnection(RespSession):
@@ -46,26 +43,41 @@ class RespConnection(RespSession):
     def __init__(self, service: RespService, number: int, on_closed: Callable[[Connection], None]) -> None:
         super().__init__(service, number, on_closed)
         self._pending: deque[Request] = deque()
-        self._lookup = service.store.lookup
 
     # Input ----------------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        head = data[:14]
-        if head == _LONE_GET:
-            if self._idle and (self._answer_lone_get(data) or self._answer_row_of_gets(data)):
+        parser = self._parser
+        if parser.holds:
+            data = self._complete(data)
+            if not data:
                 return
-        elif head == _LONE_SET and self._idle and self._take_lone_set(data):
-            return
+        # Nothing is under way, and a read may be answered from memory.
+        if self.plain and not (
+            self._promises or self._pending or self._stalled or self.linearizable or self._closing or parser.holds
+        ):
+            head = LONE_GETS.get(len(data))
+            if head is not None and data.startswith(head) and data.endswith(b"\r\n"):
+                answer = self._found(data[len(head) : -2])
+                if answer is not None:
+                    self.requests += 1
+                    self._transport.write(answer)
+                    return
+            elif data.startswith(GET):
+                data = self._answer_row_of_gets(data)
+            elif data.startswith(SET):
+                data = self._take_sets(data)
+            if not data:
+                return
         if self._closing:
             return
         try:
-            requests = self._parser.feed(data)
+            requests = parser.feed(data)
             # Reads, with nothing before them, of a client that takes its answers: most of what a cache ever sees.
-            if self._idle:
+            if self._is_idle:
                 answered = self._answer_gets(requests)
                 self.requests += answered
-                if answered == len(requests) and self._parser.fault is None:
+                if answered == len(requests) and parser.fault is None:
                     self.flush()
                     return
                 del requests[:answered]
@@ -76,102 +88,106 @@ class RespConnection(RespSession):
             self._work()
 
     @property
-    def _idle(self) -> bool:
+    def _is_idle(self) -> bool:
         """Nothing is under way, and a read may be answered from memory."""
         return self.plain and not (
             self._promises or self._pending or self._stalled or self.linearizable or self._closing
         )
 
-    def _answer_lone_get(self, data: bytes) -> bool:
-        """Answer ``data`` when it is exactly one GET in the spelling of every client; whether it was."""
-        end = data.find(b"\r\n", 14)
-        raw = data[end + 2 : -2]
-        if len(raw) != _LENGTHS.get(data[14:end]) or data[-2:] != b"\r\n" or self._parser.holds:
-            return False
+    def _found(self, raw: bytes) -> bytes | None:
+        """The reply to a GET of ``raw``; None when that is not so simple."""
         try:
-            entry = self._lookup(raw.decode())
+            key = raw.decode()
+            entry = self.store.lookup(key)
         except (UnicodeDecodeError, NotReady):
-            return False
-        if entry is None:
-            return False
-        self.requests += 1
-        value = entry[0]
-        self._transport.write(b"$%d\r\n%b\r\n" % (len(value), value))
-        return True
+            return None
+        if entry is not None:
+            value = entry[0]
+            return b"$%d\r\n%b\r\n" % (len(value), value)
+        # What may be no key is an error, not a miss.
+        if 0 < len(raw) <= values.KEY_BYTES_MAX and key.isprintable():
+            return self.null
+        return self.said(functools.partial(self._missing, raw))
 
-    def _answer_row_of_gets(self, data: bytes) -> bool:
-        """Answer ``data`` when it is nothing but such GETs, a pipeline's usual load; whether it was."""
-        parts = data.split(b"\r\n")
-        count = len(parts) // 5
-        words = parts[4::5]
-        if (
-            len(parts) != 5 * count + 1
-            or parts[-1]
-            or parts[:-1:5].count(b"*2") != count
-            or parts[1::5].count(b"$3") != count
-            or parts[2::5].count(b"GET") != count
-            or parts[3::5] != [_HEADERS.get(len(word)) for word in words]
-            or self._parser.holds
-        ):
-            return False
+    def _complete(self, data: bytes) -> bytes:
+        """Bring the request to its end that has begun in earlier input; what stands behind it."""
         try:
-            entries = self.store.lookup_all([word.decode() for word in words], REPLY_BYTES_MAX)
-        except (UnicodeDecodeError, NotReady):
-            return False
+            requests, rest = self._parser.complete(data)
+            self._pending.extend(requests)
+        except Exception:
+            self._stumbled()
+            return b""
+        self._work()
+        return rest
+
+    def _answer_row_of_gets(self, data: bytes) -> bytes:
+        """Answer the GETs in a row in ``data``, a pipeline's usual load; what is left."""
+        keys = keys_of_gets(data)
+        rest = b""
+        if keys is None:
+            # The last one may not be complete.
+            cut = data.rfind(GET)
+            keys = keys_of_gets(data[:cut]) if cut > 0 else None
+            if keys is None:
+                return data
+            rest = data[cut:]
+        try:
+            entries = self.store.lookup_all(keys, REPLY_BYTES_MAX)
+        except NotReady:
+            return data
         if entries is None:
-            return False
-        self.requests += count
-        self._output += [
-            self.said(functools.partial(self._missing, word))
-            if entry is None
-            else b"$%d\r\n%b\r\n" % (len(entry[0]), entry[0])
-            for word, entry in zip(words, entries, strict=True)
-        ]
-        self.flush()
-        return True
+            return data
+        self.requests += len(keys)
+        null = self.null
+        self._transport.write(
+            b"".join([null if entry is None else b"$%d\r\n%b\r\n" % (len(entry[0]), entry[0]) for entry in entries])
+        )
+        return rest
 
-    def _take_lone_set(self, data: bytes) -> bool:
-        """Propose ``data`` when it is exactly one SET without options in the spelling of every client; whether it was."""
-        end = data.find(b"\r\n", 14)
-        value_from = end + 2 + _LENGTHS.get(data[14:end], 0)
-        size_to = data.find(b"\r\n", value_from + 3)
-        size = data[value_from + 3 : size_to]
-        if data[value_from : value_from + 3] != b"\r\n$" or not size.isdigit() or size[:1] == b"0":
-            return False
-        value = data[size_to + 2 : -2]
-        if len(value) != int(size) or data[-2:] != b"\r\n" or self._parser.holds:
-            return False
-        if value_from == end + 2 or len(value) > self.service.value_bytes_max:
-            return False
-        self.requests += 1
-        self._set([b"SET", data[end + 2 : value_from], value])
-        if self._commands:
-            self._propose()
-        else:
-            self.flush()
-        return True
+    def _take_sets(self, data: bytes) -> bytes:
+        """Propose the SET that ``data`` is, or the row of them; what is left."""
+        lone = lone_set(data)
+        if lone is not None:
+            key, value = lone
+            if len(value) > self.service.value_bytes_max:
+                return data
+            self.requests += 1
+            kind = values.TEXT if value.isascii() else kind_of(value)
+            self.write_row([(c.SET, key, value, kind, None, 0, 0, 0)], _set_answers)
+            return b""
+        pairs = pairs_of_sets(data)
+        rest = b""
+        if pairs is None:
+            # The last one may not be complete. What is anything else is one proposal with those before it.
+            cut = data.rfind(SET)
+            pairs = pairs_of_sets(data[:cut]) if cut > 0 and is_part_of_set(data[cut:]) else None
+            if pairs is None:
+                return data
+            rest = data[cut:]
+        keys, datas = pairs
+        if len(keys) > REQUESTS_MAX or max(map(len, datas)) > self.service.value_bytes_max:
+            return data
+        self.requests += len(keys)
+        kinds = repeat(values.TEXT) if data.isascii() else map(kind_of, datas)
+        self.write_row(
+            [(c.SET, key, value, kind, None, 0, 0, 0) for key, value, kind in zip(keys, datas, kinds, strict=False)],
+            _set_answers,
+        )
+        return rest
 
     def _answer_gets(self, requests: list[Request]) -> int:
         """Answer the GETs at the start of ``requests``; how many. The general way takes over at anything unusual."""
-        lookup = self.store.lookup
         output = self._output
         size = self._output_bytes
         answered = 0
         for request in requests:
             if request[0] not in GETS or len(request) != 2 or size >= REPLY_BYTES_MAX:
                 break
-            try:
-                entry = lookup(request[1].decode())
-            except (UnicodeDecodeError, NotReady):
+            answer = self._found(request[1])
+            if answer is None:
                 break
-            if entry is None:
-                # What may be no key is an error, not a miss.
-                reply = self.said(functools.partial(self._missing, request[1]))
-            else:
-                data = entry[0]
-                reply = b"$%d\r\n%b\r\n" % (len(data), data)
-            output.append(reply)
-            size += len(reply)
+            output.append(answer)
+            size += len(answer)
             answered += 1
         self._output_bytes = size
         return answered
@@ -326,6 +342,10 @@ class RespConnection(RespSession):
 
 def _set_answer(result: Result) -> bytes:
     return OK if result[0] == c.OK else failed(result)
+
+
+def _set_answers(results: list[Result]) -> bytes:
+    return b"".join([OK if result[0] == c.OK else failed(result) for result in results])
 
 
 def _delete_answer(result: Result) -> bytes:

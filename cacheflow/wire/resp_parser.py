@@ -59,6 +59,11 @@ class RequestParser:
         self._exact.trusted = trusted
         self._quick = trusted and self.fault is None
 
+    def complete(self, data: bytes) -> tuple[list[Request], bytes]:
+        """While ``holds``: the request that waits, when ``data`` brings it to its end, and what stands behind it."""
+        requests: list[Request] = []
+        return requests, self._complete(data, requests)
+
     def feed(self, data: bytes) -> list[Request]:
         """The requests that ``data`` completes, in order."""
         requests: list[Request] = []
