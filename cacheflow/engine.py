@@ -59,7 +59,8 @@ class Engine:
     def __init__(self, config: NodeConfig) -> None:
         self.config = config
         self.uses = RecencyBuffer()
-        self.services = Services()
+        # What clients ask for in one turn is proposed at the end of that turn.
+        self.services = Services(lambda work: self._turn.run(work))
         self.clock = ClusterClock(time.monotonic, time.time)
         # Reads of this process; two threads at once may lose one.
         self.hits = 0
@@ -257,7 +258,7 @@ class Engine:
             self._inbox_woken = True
             if threading.get_ident() == self._loop_thread:
                 # No system call to wake a loop that runs.
-                self._loop.call_soon(self._take_inbox)
+                self._turn.defer(self._take_inbox)
                 return
             try:
                 self._loop.call_soon_threadsafe(self._take_inbox)

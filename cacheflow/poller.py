@@ -41,9 +41,9 @@ def available() -> bool:
 
 
 class Poller:
-    """Belongs to ``loop`` from now until ``close``."""
+    """Belongs to ``loop`` from now until ``close``. run: runs what one turn brings."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, run: Callable[[Callable[[], None]], None]) -> None:
         self.loop = loop
         self.epoll = select.epoll()
         # By descriptor: all there are; and those whose input is wanted, with how to receive it and whom to give it to.
@@ -53,7 +53,7 @@ class Poller:
         # first of them, finds the next ones coming, and need not be woken for each.
         self.holds = False
         self.held: list[SocketTransport] = []
-        loop.add_reader(self.epoll.fileno(), self._turn)
+        loop.add_reader(self.epoll.fileno(), run, self._turn)
 
     def adopt(self, sock: socket.socket, protocol: asyncio.Protocol) -> None:
         """Serve a connected socket that does not block with ``protocol``. Raises OSError."""

@@ -12,6 +12,13 @@ from cacheflow.listener import Listener
 from cacheflow.poller import Poller
 
 
+Run = Callable[[Callable[[], None]], None]
+
+
+def _call(work: Callable[[], None]) -> None:
+    work()
+
+
 class Service(Protocol):
     """A protocol for clients. Called on the loop, but for ``metrics``."""
 
@@ -32,10 +39,12 @@ class Service(Protocol):
 class Services:
     """Those that are open. The event loop owns it; any thread may ask for ``metrics``.
 
+    run: runs what one poll of their clients brings; by default it is just called.
     direct: their clients' sockets are polled past the loop, where the system can; else they are asyncio's transports.
     """
 
-    def __init__(self, direct: bool = poller.available()) -> None:
+    def __init__(self, run: Run = _call, *, direct: bool = poller.available()) -> None:
+        self._run = run
         self._open: list[tuple[Service, Listener]] = []
         self._direct = direct
         self._poller: Poller | None = None
@@ -52,7 +61,7 @@ class Services:
         if not self._direct:
             return None
         if self._poller is None:
-            self._poller = Poller(loop)
+            self._poller = Poller(loop, self._run)
         adopt = self._poller.adopt
         return lambda sock: adopt(sock, service.connect())
 

@@ -197,17 +197,23 @@ class RaftNode:
         """Advance soon, likewise."""
         if not self._woken and not self._stopped:
             self._woken = True
-            if not self._tick_ahead:
-                self._loop.call_soon(self.run)
+            if self._ticking:
+                # Others of the loop come first.
+                self._loop.call_soon(self._tick_if_due)
+            elif not self._tick_ahead:
+                self._turn.defer(self._tick_if_due)
 
-    def run(self, work: Callable[[], None] | None = None) -> None:
+    def run(self, work: Callable[[], None]) -> None:
         """Do ``work`` and advance, in one turn: what it appends and sends leaves at its end."""
         if self._turn.is_open:
-            if work is not None:
-                work()
+            work()
             self.nudge()
         else:
-            self._turn.run(self._tick if work is None else lambda: self._work_and_tick(work))
+            self._turn.run(lambda: self._work_and_tick(work))
+
+    def _tick_if_due(self) -> None:
+        if self._woken:
+            self._turn.run(self._tick)
 
     def _work_and_tick(self, work: Callable[[], None]) -> None:
         self._tick_ahead = True
