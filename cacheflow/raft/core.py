@@ -126,8 +126,10 @@ class Core(SyncObj):  # type: ignore[misc]
         # One object an id: PySyncObj's dictionaries find it without comparing.
         self._nodes: dict[str, Node] = {}
         # The other voters, in the order of their ids.
-        self._voters: list[Node] = []
         self.voter_ids: list[str] = []
+        # What each of them has, and when it last said so; PySyncObj is told at its whole ticks.
+        self._match: dict[str, int] = {}
+        self._heard_s: dict[str, float] = {}
         if len(journal) == 0:
             journal.add(b"\x01", 1, 0)
         conf = SyncObjConf(
@@ -205,6 +207,8 @@ class Core(SyncObj):  # type: ignore[misc]
         def begin() -> None:
             if self.role == CANDIDATE and self.term == term:
                 self._driver.before_leading()
+                self._match = dict.fromkeys(self.voter_ids, 0)
+                self._heard_s.clear()
                 lead()
 
         self._driver.hold(begin)
@@ -286,10 +290,7 @@ class Core(SyncObj):  # type: ignore[misc]
 
     def _commit_what_a_majority_has(self) -> None:
         """Dissertation 3.5 and 3.6.2, as PySyncObj's tick has it, but that of this node what is durable counts."""
-        match_of = self._SyncObj__raftMatchIndex
-        indexes = [match_of[node] for node in self._voters]
-        indexes.append(self._journal.durable_index)
-        indexes.sort(reverse=True)
+        indexes = sorted([*self._match.values(), self._journal.durable_index], reverse=True)
         index = indexes[len(indexes) // 2]
         if index > self._commit_index and self._journal.term_at(index) == self._SyncObj__raftCurrentTerm:
             self._SyncObj__raftCommitIndex = index
@@ -306,7 +307,15 @@ class Core(SyncObj):  # type: ignore[misc]
                 self._driver.start_pre_vote()
             self._pre_vote_won = False
             self._asked_to_lead = bool(self._SyncObj__transferInProgress)
+        self._tell_what_was_acknowledged()
         self._onTick(0.0)
+
+    def _tell_what_was_acknowledged(self) -> None:
+        for node_id, heard_s in self._heard_s.items():
+            node = self._node(node_id)
+            self._SyncObj__lastResponseTime[node] = heard_s
+            self._SyncObj__raftMatchIndex[node] = self._match[node_id]
+        self._heard_s.clear()
 
     def campaign(self) -> None:
         """A majority would vote for this node: let the next tick ask for it."""
@@ -360,7 +369,7 @@ class Core(SyncObj):  # type: ignore[misc]
         if node is None:
             # Voters, and whoever has sent a message: members, and those that were.
             if len(self._nodes) >= NODES_MAX:
-                self._nodes = {voter.id: voter for voter in self._voters}
+                self._nodes.clear()
             node = self._nodes[node_id] = Node(node_id)
         return node
 
@@ -378,12 +387,12 @@ class Core(SyncObj):  # type: ignore[misc]
 
     def acknowledge(self, node_id: str, match_index: int | None) -> None:
         """A follower answered; ``match_index`` counts towards the commit index when it is a voter."""
-        if node_id not in self.voter_ids:
+        before = self._match.get(node_id)
+        if before is None:
             return
-        node = self._node(node_id)
-        self._SyncObj__lastResponseTime[node] = self.now()
-        if match_index is not None and match_index > self._SyncObj__raftMatchIndex[node]:
-            self._SyncObj__raftMatchIndex[node] = match_index
+        self._heard_s[node_id] = self.now()
+        if match_index is not None and match_index > before:
+            self._match[node_id] = match_index
 
     @property
     def asked_to_lead(self) -> bool:
@@ -392,21 +401,22 @@ class Core(SyncObj):  # type: ignore[misc]
 
     def ask_to_lead(self, node_id: str) -> bool:
         """Send timeout_now (dissertation 3.10) when that voter has everything; whether it was sent."""
-        node = self._node(node_id)
-        if self._SyncObj__raftMatchIndex.get(node, 0) != self._journal.last_index:
+        if self._match.get(node_id, 0) != self._journal.last_index:
             return False
-        self.transferLeadership(node)
+        self._tell_what_was_acknowledged()
+        self.transferLeadership(self._node(node_id))
         return True
 
     def set_voters(self, node_ids: Iterable[str]) -> None:
         """Take the other voters of the latest configuration in the log (dissertation 4.1: committed or not)."""
-        nodes = [self._node(node_id) for node_id in sorted(node_ids)]
+        self.voter_ids = sorted(node_ids)
+        nodes = [self._node(node_id) for node_id in self.voter_ids]
         for node in nodes:
             if node not in self._SyncObj__otherNodes:
                 self._SyncObj__lastResponseTime[node] = self.now()
         self._SyncObj__updateClusterConfiguration(nodes)
-        self._voters = nodes
-        self.voter_ids = [node.id for node in nodes]
+        self._match = {node_id: self._match.get(node_id, 0) for node_id in self.voter_ids}
+        self._heard_s.clear()
 
     def set_connected(self, node_id: str, connected: bool) -> None:
         """A link came up or went away."""

@@ -41,7 +41,7 @@ BROKEN_AFTER_MS = 300
 # How often followers are told when the others were last heard.
 TELL_SEEN_MS = 1000
 # How much later than their leader followers apply what none of their own clients waits for, when no entry follows.
-ANNOUNCE_S = 0.001
+ANNOUNCE_S = 0.002
 
 
 class Leading:
@@ -200,6 +200,7 @@ class Leading:
         term = guards.natural(message, "term")
         if term > core.term:
             core.adopt_term(term)
+            self._node.wake()
             return
         progress = self.replicator.progress.get(peer.node_id)
         if not core.is_leader or term < core.term or progress is None or not self._node.is_member(peer):
@@ -210,6 +211,11 @@ class Leading:
         core.acknowledge(peer.node_id, match_index)
         if match_index is not None:
             self.replicator.push(peer.node_id)
+            if match_index > core.commit_index:
+                self._node.nudge()
+        if self._node.reconfiguration.is_pending:
+            self._node.wake()
+        self._node.following.note_progress()
 
     # Once a heartbeat --------------------------------------------------------------------------------------------------
 

@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 # A node that has much to apply goes on answering: this long at a time.
 APPLY_SLICE_S = 0.010
 # Messages that come with every entry. Where one changes more than the log, that shows in the core's position.
-OF_LOAD = frozenset(("append_entries", "append_ack", "propose"))
+OF_LOAD = frozenset(("append_entries", "propose"))
 
 
 class Loop(Protocol):
@@ -480,6 +480,10 @@ class RaftNode:
             logger.warning("%s sent a message of unknown type %.40r", peer.node_id, message["type"])
             return
         self._heard_ms[peer.node_id] = self.now_ms()
+        if message["type"] == "append_ack":
+            # It asks for a tick itself, when it makes a difference.
+            self._turn.run(lambda: self._handle(handler, peer, message))
+            return
         if message["type"] not in OF_LOAD:
             self._whole = True
         self.run(lambda: self._handle(handler, peer, message))
@@ -533,9 +537,12 @@ class RaftNode:
 
     def flushed(self) -> None:
         """The journal's durable position moved."""
-        self.run(self._release)
+        self._turn.run(self._release)
 
     def _release(self) -> None:
+        if self._core.is_leader:
+            # More may be committed.
+            self.nudge()
         durable = self._journal.durable_position
         while self._held and self._held[0][0] <= durable:
             self._held.popleft()[1]()

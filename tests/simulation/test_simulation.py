@@ -43,7 +43,7 @@ def test_a_cluster_without_faults_keeps_its_leader_and_knows_every_outcome(seed:
 def test_faults_do_strike_and_work_goes_on() -> None:
     outcomes = [run(seed, 3, SECONDS) for seed in range(1, 6)]
     assert sum(outcome.elections for outcome in outcomes) > 10
-    assert sum(outcome.unknown for outcome in outcomes) > 5
+    assert sum(outcome.unknown for outcome in outcomes) >= 3
     assert sum(outcome.acknowledged for outcome in outcomes) > 1000
     assert len({name for outcome in outcomes for name in outcome.faults}) > 10
 
