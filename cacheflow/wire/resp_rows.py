@@ -17,8 +17,6 @@ _LENGTHS: Final = {b"%d" % length: length for length in range(1, KEY_BYTES_MAX +
 _KEY_LENGTHS: Final = range(1, KEY_BYTES_MAX + 1)
 _GET_HEADS: Final = {length: f"{GET.decode()}{length}" for length in _KEY_LENGTHS}
 _SET_HEADS: Final = {length: b"%b%d" % (SET, length) for length in _KEY_LENGTHS}
-# By the length of the whole input, where its key begins: what stands before it has one length only.
-LONE_GETS: Final = {len(head) + 4 + length: f"{head}\r\n".encode() for length, head in _GET_HEADS.items()}
 
 
 def keys_of_gets(data: bytes) -> list[str] | None:
