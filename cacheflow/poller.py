@@ -53,7 +53,7 @@ class Poller:
         self.epoll = select.epoll()
         # By descriptor: all there are; and those whose input is wanted, with how to receive it and where to put it.
         self.transports: dict[int, SocketTransport] = {}
-        self.readers: dict[int, tuple[Receive, asyncio.Protocol, list[Arrival]]] = {}
+        self.readers: dict[int, tuple[Receive, asyncio.Protocol, SocketTransport, list[Arrival]]] = {}
         # What has come in this round.
         self._arrived: dict[Together, list[Arrival]] = {}
         # Answers that leave at the end of the round, and whether they are to wait for it.
@@ -105,16 +105,15 @@ class Poller:
                 if events == WRITE:
                     continue
             try:
-                receive, protocol, arrived = readers[descriptor]
+                receive, protocol, transport, arrived = readers[descriptor]
                 data = receive(RECEIVE_BYTES)
             except (KeyError, BlockingIOError, InterruptedError):
                 # One before it in the same round has ended it, or wants to hear no more; or it was ready once.
                 continue
             except OSError as error:
-                self.transports[descriptor].fail(error)
+                transport.fail(error)
                 continue
             cost += len(data) + COST_OF_EVENT
-            transport = self.transports[descriptor]
             if data:
                 arrived.append((protocol, data, transport))
                 continue

@@ -80,14 +80,13 @@ class SocketTransport(asyncio.Transport):
     # asyncio.Transport ------------------------------------------------------------------------------------------------
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        if self._poller.holds and not (self._held or self._buffer or self._closing or len(data) > HELD_BYTES_MAX):
-            self._held = data
-            self._poller.held.append(self)
-            return
         if self._held:
             self.send_held()
         if self._buffer or self._closing:
             self._keep(data)
+        elif self._poller.holds and len(data) <= HELD_BYTES_MAX:
+            self._held = data
+            self._poller.held.append(self)
         else:
             self._send(data)
 
@@ -198,7 +197,7 @@ class SocketTransport(asyncio.Transport):
             return
         poller, descriptor, before, self._wanted = self._poller, self._descriptor, self._wanted, wanted
         if reads:
-            poller.readers[descriptor] = self._socket.recv, self._protocol, self._arrived
+            poller.readers[descriptor] = self._socket.recv, self._protocol, self, self._arrived
         else:
             poller.readers.pop(descriptor, None)
         if not before:

@@ -44,6 +44,21 @@ def no_reply(result: Result) -> bytes:
     return b""
 
 
+def others(arrived: list[Arrival], answered: list[Arrival]) -> list[Arrival]:
+    """Those of ``arrived`` who were not answered, in their order; ``answered`` has the order of ``arrived``."""
+    if len(answered) == len(arrived):
+        return []
+    left = iter(answered)
+    first = next(left, None)
+    rest = []
+    for arrival in arrived:
+        if arrival is first:
+            first = next(left, None)
+        else:
+            rest.append(arrival)
+    return rest
+
+
 class _Promise:
     """The place of a reply, or of a row of them, that is not known yet. answer: None until then."""
 

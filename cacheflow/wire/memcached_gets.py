@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cacheflow.errors import NotReady
-from cacheflow.wire.connection import REPLY_BYTES_MAX, Arrival
+from cacheflow.wire.connection import REPLY_BYTES_MAX, Arrival, others
 from cacheflow.wire.memcached_fetch import END, value_line
 from cacheflow.wire.memcached_lines import KEY_BYTES_MAX
 from cacheflow.wire.store_api import Store
@@ -39,12 +39,11 @@ def value_lines(store: Store, words: list[bytes]) -> list[bytes] | None:
 
 def answer_gets(store: Store, arrived: list[Arrival]) -> list[Arrival]:
     """Answer those who sent a get of one key and have nothing under way; the others."""
-    asking: list[Arrival] = []
-    rest: list[Arrival] = []
-    for arrival in arrived:
-        connection, data, _ = arrival
-        plain = connection.at_rest and data.startswith(b"get ") and data.endswith(b"\r\n")
-        (asking if plain else rest).append(arrival)
+    asking = [
+        arrival
+        for arrival in arrived
+        if arrival[0].at_rest and arrival[1].startswith(b"get ") and arrival[1].endswith(b"\r\n")
+    ]
     # No key has an end of a line in it. So each has sent one get, when there are as many as there are clients.
     words = b"".join([data for _, data, _ in asking])[4:-2].split(b"\r\nget ")
     if len(words) != len(asking):
@@ -55,4 +54,4 @@ def answer_gets(store: Store, arrived: list[Arrival]) -> list[Arrival]:
     for (connection, _, transport), shown in zip(asking, found, strict=True):
         connection.requests += 1
         transport.write(shown + END)
-    return rest
+    return others(arrived, asking)

@@ -21,7 +21,7 @@ from cacheflow.wire.resp_arguments import key_of, kind_of
 from cacheflow.wire.resp_gets import replies
 from cacheflow.wire.resp_parser import Request
 from cacheflow.wire.resp_replies import OK, ONE, QUEUED, ZERO, CommandError, failure
-from cacheflow.wire.resp_rows import GET, SET, is_part_of_set, keys_of_gets, lone_set, pairs_of_sets
+from cacheflow.wire.resp_rows import GET, LONE_GETS, SET, is_part_of_set, keys_of_gets, lone_set, pairs_of_sets
 from cacheflow.wire.resp_session import RespSession
 from cacheflow.wire.resp_spec import Read, Spec, wrong_arity
 from cacheflow.wire.resp_strings import counted, failed
@@ -51,7 +51,14 @@ class RespConnection(RespSession):
         if self._parser.holds:
             data = self._complete(data)
         if self.at_rest:
-            if data.startswith(GET):
+            head = LONE_GETS.get(len(data))
+            if head is not None and data.startswith(head) and data.endswith(b"\r\n"):
+                answer = self._found(data[len(head) : -2])
+                if answer is not None:
+                    self.requests += 1
+                    self._transport.write(answer)
+                    return
+            elif data.startswith(GET):
                 data = self._answer_row_of_gets(data)
             elif data.startswith(SET):
                 data = self._take_sets(data)
