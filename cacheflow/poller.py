@@ -2,9 +2,11 @@
 
 1. A loop's own transports cost several microseconds a request: a handle, a context and a row of checks for each event.
    Here one callback of the loop asks which sockets are ready and calls their protocols directly.
-2. One turn does a bounded amount of work, so that peers and timers of the same loop do not wait for clients. The kernel
+2. A turn has rounds: what has come is received from everybody who is ready, handed over, and only then answered. So a
+   protocol may answer many at once, and a client that slept is woken by the first answer and finds the others coming.
+3. One turn does a bounded amount of work, so that peers and timers of the same loop do not wait for clients. The kernel
    puts whoever was told of to the end of its list: everybody has a turn.
-3. What one connection does wrong ends that connection.
+4. What one connection does wrong ends that connection.
 
 Not safe for concurrent use: the event loop owns it. Only Linux has epoll: see ``available``.
 """
@@ -16,12 +18,15 @@ import logging
 import select
 import socket
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from cacheflow.socket_transport import READ, WRITE, SocketTransport
 
 Receive = Callable[[int], bytes]
-Received = Callable[[bytes], None]
+# A protocol, what has come for it in this round, and its transport.
+Arrival = tuple[Any, bytes, asyncio.Transport]
+# Answers what it can of a round's arrivals, for all of them at once, and returns the rest. It raises before it answers.
+Together = Callable[[list[Arrival]], list[Arrival]]
 
 logger = logging.getLogger(__name__)
 
@@ -46,26 +51,31 @@ class Poller:
     def __init__(self, loop: asyncio.AbstractEventLoop, run: Callable[[Callable[[], None]], None]) -> None:
         self.loop = loop
         self.epoll = select.epoll()
-        # By descriptor: all there are; and those whose input is wanted, with how to receive it and whom to give it to.
+        # By descriptor: all there are; and those whose input is wanted, with how to receive it and where to put it.
         self.transports: dict[int, SocketTransport] = {}
-        self.readers: dict[int, tuple[Receive, Received]] = {}
-        # Answers that leave at the end of the round, and whether they are to wait for it: a client that sleeps is woken by the
-        # first of them, finds the next ones coming, and need not be woken for each.
+        self.readers: dict[int, tuple[Receive, asyncio.Protocol, SocketTransport, list[Arrival]]] = {}
+        # What has come in this round.
+        self._arrived: dict[Together, list[Arrival]] = {}
+        # Answers that leave at the end of the round, and whether they are to wait for it.
         self.holds = False
         self.held: list[SocketTransport] = []
         loop.add_reader(self.epoll.fileno(), run, self._turn)
 
-    def adopt(self, sock: socket.socket, protocol: asyncio.Protocol) -> None:
-        """Serve a connected socket that does not block with ``protocol``. Raises OSError."""
+    def adopt(self, sock: socket.socket, protocol: asyncio.Protocol, together: Together = list) -> None:
+        """Serve a connected socket that does not block with ``protocol``. Raises OSError.
+
+        together: what comes for several protocols in one round is shown to it first.
+        """
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError:
             sock.close()
             raise
+        transport = SocketTransport(self, sock, protocol, self._arrived.setdefault(together, []))
         try:
-            SocketTransport(self, sock, protocol).start()
+            transport.start()
         except Exception:
-            self._stumbled(sock.fileno())
+            _stumbled(transport)
 
     def close(self) -> None:
         """Cut off whoever is left."""
@@ -80,15 +90,13 @@ class Poller:
             ready = self.epoll.poll(0, EVENTS_A_POLL)
             if not ready:
                 return
-            self.holds = len(ready) > 1
             room -= self._receive(ready)
-            self.holds = False
-            for transport in self.held:
-                transport.send_held()
-            self.held.clear()
+            for together, arrived in self._arrived.items():
+                if arrived:
+                    self._hand_over(together, arrived)
 
     def _receive(self, ready: list[tuple[int, int]]) -> int:
-        """Hand over what these sockets have; what that has cost."""
+        """Take what these sockets have; what that costs."""
         readers = self.readers
         cost = 0
         for descriptor, events in ready:
@@ -97,23 +105,44 @@ class Poller:
                 if events == WRITE:
                     continue
             try:
-                receive, received = readers[descriptor]
+                receive, protocol, transport, arrived = readers[descriptor]
                 data = receive(RECEIVE_BYTES)
             except (KeyError, BlockingIOError, InterruptedError):
-                # One before it in the same turn has ended it, or wants to hear no more; or it was ready once.
+                # One before it in the same round has ended it, or wants to hear no more; or it was ready once.
                 continue
             except OSError as error:
-                self.transports[descriptor].fail(error)
+                transport.fail(error)
                 continue
             cost += len(data) + COST_OF_EVENT
+            if data:
+                arrived.append((protocol, data, transport))
+                continue
             try:
-                if data:
-                    received(data)
-                else:
-                    self.transports[descriptor].end_of_input()
+                transport.end_of_input()
             except Exception:
-                self._stumbled(descriptor)
+                _stumbled(transport)
         return cost
+
+    def _hand_over(self, together: Together, arrived: list[Arrival]) -> None:
+        several = len(arrived) > 1
+        try:
+            rest = together(arrived) if several else arrived[:]
+        except Exception:
+            logger.exception("what came for several connections was not understood")
+            rest = arrived[:]
+        arrived.clear()
+        self.holds = several
+        for protocol, data, transport in rest:
+            if transport.is_closing():
+                continue
+            try:
+                protocol.data_received(data)
+            except Exception:
+                _stumbled(transport)
+        self.holds = False
+        for transport in self.held:
+            transport.send_held()
+        self.held.clear()
 
     def _write(self, descriptor: int) -> None:
         """The socket takes bytes again, or is broken."""
@@ -122,11 +151,10 @@ class Poller:
             try:
                 transport.writable()
             except Exception:
-                self._stumbled(descriptor)
+                _stumbled(transport)
 
-    def _stumbled(self, descriptor: int) -> None:
-        """To be called where the exception is."""
-        logger.exception("a connection stumbled and was closed")
-        transport = self.transports.get(descriptor)
-        if transport is not None:
-            transport.abort()
+
+def _stumbled(transport: asyncio.Transport) -> None:
+    """To be called where the exception is."""
+    logger.exception("a connection stumbled and was closed")
+    transport.abort()

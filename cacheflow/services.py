@@ -9,7 +9,7 @@ from typing import Protocol
 
 from cacheflow import poller
 from cacheflow.listener import Listener
-from cacheflow.poller import Poller
+from cacheflow.poller import Arrival, Poller
 
 
 Run = Callable[[Callable[[], None]], None]
@@ -28,6 +28,9 @@ class Service(Protocol):
 
     def connect(self) -> asyncio.Protocol:
         """For a connection that was accepted."""
+
+    def together(self, arrived: list[Arrival]) -> list[Arrival]:
+        """Answer what can be answered for several connections at once; the rest, for each to handle by itself."""
 
     async def drain(self) -> None:
         """Answer what is under way, for a moment; then close every connection."""
@@ -63,7 +66,7 @@ class Services:
         if self._poller is None:
             self._poller = Poller(loop, self._run)
         adopt = self._poller.adopt
-        return lambda sock: adopt(sock, service.connect())
+        return lambda sock: adopt(sock, service.connect(), service.together)
 
     async def close(self) -> None:
         """Accept nobody, and end who is there."""

@@ -15,7 +15,7 @@ import socket
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from cacheflow.poller import Poller
+    from cacheflow.poller import Arrival, Poller
 
 # asyncio's own defaults.
 HIGH_WATER_BYTES: Final = 64 * 1024
@@ -32,6 +32,7 @@ class SocketTransport(asyncio.Transport):
     """See the module."""
 
     __slots__ = (
+        "_arrived",
         "_buffer",
         "_closing",
         "_descriptor",
@@ -42,18 +43,19 @@ class SocketTransport(asyncio.Transport):
         "_paused",
         "_poller",
         "_protocol",
-        "_send",
         "_socket",
+        "_socket_send",
         "_wanted",
     )
 
-    def __init__(self, poller: Poller, sock: socket.socket, protocol: asyncio.Protocol) -> None:
+    def __init__(self, poller: Poller, sock: socket.socket, protocol: asyncio.Protocol, arrived: list[Arrival]) -> None:
         super().__init__()
         self._poller = poller
         self._socket = sock
         self._descriptor = sock.fileno()
         self._protocol = protocol
-        self._send = sock.send
+        self._arrived = arrived
+        self._socket_send = sock.send
         # To be sent at the end of the Poller's round.
         self._held: bytes | bytearray | memoryview = b""
         # What the socket did not take.
@@ -78,19 +80,18 @@ class SocketTransport(asyncio.Transport):
     # asyncio.Transport ------------------------------------------------------------------------------------------------
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        if self._poller.holds and not (self._held or self._buffer or self._closing or len(data) > HELD_BYTES_MAX):
-            self._held = data
-            self._poller.held.append(self)
-            return
         if self._held:
             self.send_held()
-        self._write(data)
-
-    def _write(self, data: bytes | bytearray | memoryview) -> None:
         if self._buffer or self._closing:
             self._keep(data)
-            return
-        send = self._send
+        elif self._poller.holds and len(data) <= HELD_BYTES_MAX:
+            self._held = data
+            self._poller.held.append(self)
+        else:
+            self._send(data)
+
+    def _send(self, data: bytes | bytearray | memoryview) -> None:
+        send = self._socket_send
         try:
             sent = send(data)
         except (BlockingIOError, InterruptedError):
@@ -152,14 +153,14 @@ class SocketTransport(asyncio.Transport):
         """Send what was held back for the end of the round."""
         data, self._held = self._held, b""
         if data:
-            self._write(data)
+            self._send(data)
 
     def writable(self) -> None:
         """The socket takes bytes again, or never will."""
         if not self._buffer:
             return
         try:
-            del self._buffer[: self._send(self._buffer)]
+            del self._buffer[: self._socket_send(self._buffer)]
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -196,7 +197,7 @@ class SocketTransport(asyncio.Transport):
             return
         poller, descriptor, before, self._wanted = self._poller, self._descriptor, self._wanted, wanted
         if reads:
-            poller.readers[descriptor] = self._socket.recv, self._protocol.data_received
+            poller.readers[descriptor] = self._socket.recv, self._protocol, self, self._arrived
         else:
             poller.readers.pop(descriptor, None)
         if not before:

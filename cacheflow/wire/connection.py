@@ -35,10 +35,28 @@ REPLY_BYTES_MAX = 1024 * 1024
 # (Results are held, not a second copy of what is in them.)
 Answer = bytes | Callable[[], bytes] | tuple[Callable[[Any], bytes], Any] | None
 
+# A connection, what has come for it, and its transport: see ``WirePort.together``.
+Arrival = tuple[Any, bytes, asyncio.Transport]
+
 
 def no_reply(result: Result) -> bytes:
     """What to give ``write`` for a client that wants to hear nothing, not even of a failure."""
     return b""
+
+
+def others(arrived: list[Arrival], answered: list[Arrival]) -> list[Arrival]:
+    """Those of ``arrived`` who were not answered, in their order; ``answered`` has the order of ``arrived``."""
+    if len(answered) == len(arrived):
+        return []
+    left = iter(answered)
+    first = next(left, None)
+    rest = []
+    for arrival in arrived:
+        if arrival is first:
+            first = next(left, None)
+        else:
+            rest.append(arrival)
+    return rest
 
 
 class _Promise:
@@ -55,6 +73,7 @@ class Connection(asyncio.Protocol):
 
     request_bytes_max: of one request that is not complete.  on_closed: called once.
     requests: how many there were; subclasses count.
+    at_rest: nothing is under way and nothing kept, so that a read may be answered from memory without looking further.
     """
 
     # A subclass has its own attributes in a dictionary; these are looked at for every request.
@@ -80,6 +99,7 @@ class Connection(asyncio.Protocol):
         "_transport",
         "_writes_waiting",
         "_written",
+        "at_rest",
         "linearizable",
         "missing",
         "requests",
@@ -93,6 +113,7 @@ class Connection(asyncio.Protocol):
         self.store = store
         self.linearizable = False
         self.requests = 0
+        self.at_rest = False
         # Set by ``take``: so many bytes, at least, are missing of the request at the end of its input. A large value that
         # comes in small pieces is then looked at once, not once a piece.
         self.missing = 0
@@ -154,6 +175,12 @@ class Connection(asyncio.Protocol):
     def failure(self, error: ReplicationError) -> bytes:
         """The reply to a request that was not committed, or of which that is not known."""
         raise NotImplementedError
+
+    def may_rest(self) -> bool:
+        """What ``at_rest`` is to be."""
+        return not (
+            self._promises or self._paused or self._stalled or self._closing or self.linearizable or self._input
+        )
 
     @property
     def answers_at_once(self) -> bool:
@@ -217,6 +244,7 @@ class Connection(asyncio.Protocol):
     def write_row(self, commands: list[Command], answer: Callable[[list[Result]], bytes]) -> None:
         """Writes before which nothing is under way, REQUESTS_MAX of them at most: ``answer`` gets all results at once."""
         promise = _Promise()
+        self.at_rest = False
         self._promises.append(promise)
         self._in_row = len(commands) - 1
 
@@ -254,10 +282,12 @@ class Connection(asyncio.Protocol):
         """Take no more requests; close when all before is answered."""
         self.reply(farewell)
         self._closing = True
+        self.at_rest = False
 
     def finish(self) -> None:
         """The node stops: what is under way is answered, and nothing else is taken."""
         self._closing = True
+        self.at_rest = False
         if self._connected and not self._transport.is_closing():
             self._set_reading()
             self._end_when_idle()
@@ -265,6 +295,7 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Close at once."""
         self._closing = True
+        self.at_rest = False
         if self._connected:
             self._transport.abort()
 
@@ -274,17 +305,20 @@ class Connection(asyncio.Protocol):
         # uvloop's transports have all of its methods and do not derive from it.
         self._transport = cast(asyncio.Transport, transport)
         self._connected = True
+        self.at_rest = self.may_rest()
         if self._closing:
             self._transport.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._closing = True
+        self.at_rest = False
         self._promises.clear()
         self._input = b""
         self._pieces.clear()
         self._on_closed(self)
 
     def data_received(self, data: bytes) -> None:
+        self.at_rest = False
         if not self._input:
             self._input = data
         else:
@@ -303,6 +337,7 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._stalled = True
+        self.at_rest = False
         self._set_reading()
 
     def resume_writing(self) -> None:
@@ -320,6 +355,7 @@ class Connection(asyncio.Protocol):
                 self._handle()
             else:
                 self.flush()
+            self.at_rest = self.may_rest()
         except Exception:
             self._stumbled()
 
@@ -327,6 +363,7 @@ class Connection(asyncio.Protocol):
         """One broken request must not end the service for all. To be called where the exception is."""
         logger.exception("a wire connection stumbled and was closed")
         self._closing = True
+        self.at_rest = False
         self._transport.abort()
 
     def _handle(self) -> None:

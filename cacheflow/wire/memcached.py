@@ -1,6 +1,6 @@
 """memcached's text protocol: where a connection's bytes become requests (github.com/memcached/memcached, protocol.txt).
 
-1. A lone ``get key`` is answered in ``data_received`` itself, in a few operations; everything else goes through ``take``.
+1. Plain gets are answered in ``data_received`` itself, in a few operations; everything else goes through ``take``.
 2. A request's errors are memcached's own words. What only a replicated cache can answer: ``SERVER_ERROR not committed``
    (certainly not applied: safe to send again), ``SERVER_ERROR outcome unknown`` and ``SERVER_ERROR not ready``.
 3. How the same bytes are cut into pieces never changes what is answered.
@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import functools
 import hmac
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from cacheflow.errors import NotReady, OutcomeUnknown, ReplicationError
 from cacheflow.wire import memcached_lines as lines
 from cacheflow.wire.connection import REPLY_BYTES_MAX, Connection
 from cacheflow.wire.memcached_fetch import END, Fetch, not_ready, value_line
+from cacheflow.wire.memcached_gets import answer_gets, value_lines
 from cacheflow.wire.memcached_meta import META
 from cacheflow.wire.memcached_meta_store import meta_set
 from cacheflow.wire.memcached_storage import INCOMPLETE, STORED, store, value_behind
@@ -59,7 +61,11 @@ def memcached_port(
     """The port on which memcached's protocol is spoken over ``store``."""
     shared = Shared(value_bytes_max, token, wall_s)
     shared.port = WirePort(
-        "memcached", lambda closed: MemcachedConnection(store, shared, closed), REFUSAL, connections_max
+        "memcached",
+        lambda closed: MemcachedConnection(store, shared, closed),
+        REFUSAL,
+        connections_max,
+        functools.partial(answer_gets, store),
     )
     return shared.port
 
@@ -83,21 +89,30 @@ class MemcachedConnection(Connection):
         self._fetch: Fetch | None = None
 
     def data_received(self, data: bytes) -> None:
-        if (
-            data.startswith(b"get ")
-            and data.endswith(b"\r\n")
-            and not (self._promises or self._input or self._paused or self._skip or self.linearizable)
-            and self._authenticated
-        ):
+        if self.at_rest and data.startswith(b"get ") and data.endswith(b"\r\n"):
             line = data[4:-2]
-            answer = self._found(line)
+            answer = self._found(line) or self._found_row(line)
             if answer is not None:
                 self.requests += 1
                 self._transport.write(answer)
                 return
-            if self._answer_row(line):
-                return
         super().data_received(data)
+
+    def may_rest(self) -> bool:
+        return self._authenticated and not self._skip and super().may_rest()
+
+    def _found_row(self, line: bytes) -> bytes | None:
+        """The replies to a get of several keys, or to several gets of one each; None when ``line`` is anything else.
+
+        line: what stands behind the first ``get``, without the last end.
+        """
+        gets = line.split(b"\r\nget ")
+        one_by_one = len(gets) > 1
+        found = value_lines(self.store, gets if one_by_one else line.split(b" "))
+        if found is None:
+            return None
+        self.requests += len(gets) - 1
+        return (END if one_by_one else b"").join(found) + END
 
     def _found(self, word: bytes) -> bytes | None:
         """The whole reply to a get of the one key ``word``; None when it is not that simple."""
@@ -111,46 +126,7 @@ class MemcachedConnection(Connection):
             entry = self.store.lookup(key)
         except NotReady as error:
             return not_ready(error)
-        if entry is None:
-            return END
-        data = entry[0]
-        if entry[2] is None:
-            return b"VALUE %b 0 %d\r\n%b\r\nEND\r\n" % (word, len(data), data)
-        return value_line(word, entry) + END
-
-    def _answer_row(self, line: bytes) -> bool:
-        """Answer a get of several keys, or several gets of one each, when ``line`` is nothing else; whether it was.
-
-        line: what stands behind the first ``get``, without the last end.
-        """
-        gets = line.split(b"\r\nget ")
-        words = gets if len(gets) > 1 else line.split(b" ")
-        text = b" ".join(words)
-        if not text.isascii():
-            return False
-        joined = text.decode()
-        keys = joined.split(" ")
-        if not joined.isprintable() or len(keys) != len(words) or not min(map(len, keys)) > 0:
-            return False
-        if max(map(len, keys)) > lines.KEY_BYTES_MAX:
-            return False
-        try:
-            entries = self.store.lookup_all(keys, REPLY_BYTES_MAX)
-        except NotReady:
-            return False
-        if entries is None:
-            return False
-        self.requests += len(gets)
-        found = [
-            b""
-            if entry is None
-            else b"VALUE %b 0 %d\r\n%b\r\n" % (word, len(entry[0]), entry[0])
-            if entry[2] is None
-            else value_line(word, entry)
-            for word, entry in zip(words, entries, strict=True)
-        ]
-        self._transport.write((END if len(gets) > 1 else b"").join(found) + END)
-        return True
+        return END if entry is None else value_line(word, entry) + END
 
     def _found_all(self, data: bytes, at: int) -> int:
         """Answer the simple gets in a row at ``at``; the position behind them."""

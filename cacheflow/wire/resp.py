@@ -18,6 +18,7 @@ from cacheflow.machine import commands as c
 from cacheflow.machine.commands import Result
 from cacheflow.wire.connection import REPLY_BYTES_MAX, REQUESTS_MAX, Connection
 from cacheflow.wire.resp_arguments import key_of, kind_of
+from cacheflow.wire.resp_gets import replies
 from cacheflow.wire.resp_parser import Request
 from cacheflow.wire.resp_replies import OK, ONE, QUEUED, ZERO, CommandError, failure
 from cacheflow.wire.resp_rows import GET, LONE_GETS, SET, is_part_of_set, keys_of_gets, lone_set, pairs_of_sets
@@ -47,15 +48,9 @@ class RespConnection(RespSession):
     # Input ----------------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        parser = self._parser
-        if parser.holds:
+        if self._parser.holds:
             data = self._complete(data)
-            if not data:
-                return
-        # Nothing is under way, and a read may be answered from memory.
-        if self.plain and not (
-            self._promises or self._pending or self._stalled or self.linearizable or self._closing or parser.holds
-        ):
+        if self.at_rest:
             head = LONE_GETS.get(len(data))
             if head is not None and data.startswith(head) and data.endswith(b"\r\n"):
                 answer = self._found(data[len(head) : -2])
@@ -67,19 +62,15 @@ class RespConnection(RespSession):
                 data = self._answer_row_of_gets(data)
             elif data.startswith(SET):
                 data = self._take_sets(data)
-            if not data:
-                return
-        if self._closing:
+        if not data or self._closing:
             return
+        self.at_rest = False
         try:
-            requests = parser.feed(data)
+            requests = self._parser.feed(data)
             # Reads, with nothing before them, of a client that takes its answers: most of what a cache ever sees.
-            if self._is_idle:
+            if self.plain and not (self._promises or self._pending or self._stalled or self.linearizable):
                 answered = self._answer_gets(requests)
                 self.requests += answered
-                if answered == len(requests) and parser.fault is None:
-                    self.flush()
-                    return
                 del requests[:answered]
             self._pending.extend(requests)
         except Exception:
@@ -87,12 +78,8 @@ class RespConnection(RespSession):
         else:
             self._work()
 
-    @property
-    def _is_idle(self) -> bool:
-        """Nothing is under way, and a read may be answered from memory."""
-        return self.plain and not (
-            self._promises or self._pending or self._stalled or self.linearizable or self._closing
-        )
+    def may_rest(self) -> bool:
+        return self.plain and not self._pending and not self._parser.holds and super().may_rest()
 
     def _found(self, raw: bytes) -> bytes | None:
         """The reply to a GET of ``raw``; None when that is not so simple."""
@@ -138,10 +125,7 @@ class RespConnection(RespSession):
         if entries is None:
             return data
         self.requests += len(keys)
-        null = self.null
-        self._transport.write(
-            b"".join([null if entry is None else b"$%d\r\n%b\r\n" % (len(entry[0]), entry[0]) for entry in entries])
-        )
+        self._transport.write(replies(entries, self.null))
         return rest
 
     def _take_sets(self, data: bytes) -> bytes:

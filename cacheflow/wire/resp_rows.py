@@ -16,9 +16,9 @@ KEY_BYTES_MAX: Final = 255
 _LENGTHS: Final = {b"%d" % length: length for length in range(1, KEY_BYTES_MAX + 1)}
 _KEY_LENGTHS: Final = range(1, KEY_BYTES_MAX + 1)
 _GET_HEADS: Final = {length: f"{GET.decode()}{length}" for length in _KEY_LENGTHS}
-_SET_HEADS: Final = {length: b"%b%d" % (SET, length) for length in _KEY_LENGTHS}
-# By the length of the whole input, where its key begins: what stands before it has one length only.
+# By the length of the whole input: what stands before the key of a GET that came alone has one length only.
 LONE_GETS: Final = {len(head) + 4 + length: f"{head}\r\n".encode() for length, head in _GET_HEADS.items()}
+_SET_HEADS: Final = {length: b"%b%d" % (SET, length) for length in _KEY_LENGTHS}
 
 
 def keys_of_gets(data: bytes) -> list[str] | None:
@@ -26,14 +26,24 @@ def keys_of_gets(data: bytes) -> list[str] | None:
     if not data.isascii():
         return None
     text = data.decode()
-    keys = text.split("\r\n")[4::5]
-    again = [""] * (2 * len(keys) + 1)
-    again[1::2] = keys
-    try:
-        again[:-1:2] = map(_GET_HEADS.__getitem__, map(len, keys))
-    except KeyError:
+    end = text.find("\r\n", len(GET))
+    length = _LENGTHS.get(data[len(GET) : end])
+    if length is None or not data.startswith(GET):
         return None
-    return keys if "\r\n".join(again) == text and "".join(keys).isprintable() else None
+    # Most often all keys of a row are of one length, and what stands between them is one text.
+    head = text[: end + 2]
+    keys = text[end + 2 : -2].split("\r\n" + head)
+    if set(map(len, keys)) != {length} or not data.endswith(b"\r\n"):
+        keys = text.split("\r\n")[4::5]
+        again = [""] * (2 * len(keys) + 1)
+        again[1::2] = keys
+        try:
+            again[:-1:2] = map(_GET_HEADS.__getitem__, map(len, keys))
+        except KeyError:
+            return None
+        if "\r\n".join(again) != text:
+            return None
+    return keys if "".join(keys).isprintable() else None
 
 
 def pairs_of_sets(data: bytes) -> tuple[list[str], list[bytes]] | None:

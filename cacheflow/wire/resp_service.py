@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hmac
 import os
 import time
@@ -10,6 +11,7 @@ from typing import Final
 
 from cacheflow.wire.connection import Connection
 from cacheflow.wire.resp import RespConnection
+from cacheflow.wire.resp_gets import answer_gets
 from cacheflow.wire.resp_scan import Scans
 from cacheflow.wire.resp_spec import Spec
 from cacheflow.wire.resp_table import TABLE
@@ -27,7 +29,7 @@ VALUES_IN_REQUEST: Final = 4
 def resp_port(store: Store, *, value_bytes_max: int, token: bytes | None, connections_max: int) -> WirePort:
     """The port on which RESP is spoken over ``store``."""
     service = RespService(store, token=token, value_bytes_max=value_bytes_max)
-    return WirePort("resp", service.connection, REFUSAL, connections_max)
+    return WirePort("resp", service.connection, REFUSAL, connections_max, functools.partial(answer_gets, store))
 
 
 class RespService:

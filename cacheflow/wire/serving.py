@@ -11,7 +11,7 @@ import resource
 from collections.abc import Callable
 from typing import Final, cast
 
-from cacheflow.wire.connection import Connection
+from cacheflow.wire.connection import Arrival, Connection
 
 # Redis' default.
 CONNECTIONS_MAX: Final = 10_000
@@ -20,6 +20,7 @@ DESCRIPTORS_KEPT: Final = 384
 DRAIN_S: Final = 1.0
 
 Make = Callable[[Callable[[Connection], None]], Connection]
+Together = Callable[[list[Arrival]], list[Arrival]]
 
 
 class WirePort:
@@ -27,10 +28,12 @@ class WirePort:
 
     name: of the port, as in its flag.  make: a connection; it gets what to call when it is closed.
     refusal: the last words to a client over ``connections_max``.
+    together: answers what came for several connections at once, as far as it can, and returns the rest.
     """
 
-    def __init__(self, name: str, make: Make, refusal: bytes, connections_max: int) -> None:
+    def __init__(self, name: str, make: Make, refusal: bytes, connections_max: int, together: Together) -> None:
         self.name = name
+        self.together = together
         self.connections_max = connections_max
         self.accepted = 0
         self.refused = 0

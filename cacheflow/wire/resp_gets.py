@@ -1,0 +1,47 @@
+"""GETs of many connections that came at the same moment: found, and answered, as one row."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cacheflow.errors import NotReady
+from cacheflow.wire.connection import REPLY_BYTES_MAX, Arrival, others
+from cacheflow.wire.resp_rows import GET, keys_of_gets
+from cacheflow.wire.store_api import Entry, Store
+
+# More than this is a row for each.
+TOGETHER_BYTES_MAX: Final = 256 * 1024
+
+
+def answer_gets(store: Store, arrived: list[Arrival]) -> list[Arrival]:
+    """Answer those who sent nothing but GETs and have nothing under way; the others."""
+    asking = [arrival for arrival in arrived if arrival[0].at_rest and arrival[1].startswith(GET)]
+    row = b"".join([data for _, data, _ in asking])
+    # No key has the beginning of a request in it, for it is no key then. So each has sent as many requests as it has
+    # sent beginnings, when it begins with one and all together are a row.
+    keys = keys_of_gets(row) if len(row) <= TOGETHER_BYTES_MAX else None
+    if keys is None:
+        return arrived[:]
+    try:
+        entries = store.lookup_all(keys, REPLY_BYTES_MAX)
+    except NotReady:
+        return arrived[:]
+    if entries is None:
+        return arrived[:]
+    if len(keys) == len(asking):
+        for (connection, _, transport), entry in zip(asking, entries, strict=True):
+            connection.requests += 1
+            transport.write(connection.null if entry is None else b"$%d\r\n%b\r\n" % (len(entry[0]), entry[0]))
+    else:
+        at = 0
+        for connection, data, transport in asking:
+            count = data.count(GET)
+            connection.requests += count
+            transport.write(replies(entries[at : at + count], connection.null))
+            at += count
+    return others(arrived, asking)
+
+
+def replies(entries: list[Entry | None], null: bytes) -> bytes:
+    """The values; ``null`` for those that are not there."""
+    return b"".join([null if entry is None else b"$%d\r\n%b\r\n" % (len(entry[0]), entry[0]) for entry in entries])
