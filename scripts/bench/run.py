@@ -44,6 +44,8 @@ ROWS = (
     "memory",
     "flat",
     "pauses",
+    "start",
+    "snapshot",
     "wire",
 )
 
