@@ -9,8 +9,8 @@ _BATCH = 10_000
 
 
 def key_of(number: int) -> str:
-    """16 bytes."""
-    return f"item:{number:011}"
+    """16 bytes; the load generator has the same."""
+    return f"key:{number:012}"
 
 
 async def fill(url: str, items: int) -> None:

@@ -122,6 +122,16 @@ def process_cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def children(pid: int) -> list[int]:
+    """The processes that ``pid`` has started and that live."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            if int(stat.read_text().rpartition(") ")[2].split()[1]) == pid:
+                found.append(int(stat.parent.name))
+    return found
+
+
 def spread(values: Sequence[float], digits: int = 2) -> str:
     """``min / median / max``."""
     ordered = sorted(values)

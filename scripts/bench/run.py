@@ -45,6 +45,8 @@ ROWS = (
     "flat",
     "pauses",
     "looppauses",
+    "start",
+    "snapshot",
     "wire",
 )
 

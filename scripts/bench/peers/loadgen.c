@@ -1,10 +1,12 @@
 /* The load generator: one thread, epoll, so cheap that it measures the server and not itself.
  *
- *   loadgen PROTOCOL OPERATION CONNECTIONS PIPELINE SECONDS KEYS VALUE_BYTES PORT...
+ *   loadgen PROTOCOL OPERATION CONNECTIONS PIPELINE SECONDS KEYS VALUE_BYTES RATE PORT...
  *
  * PROTOCOL: resp, memcached, etcd (its JSON gateway), http (CacheFlow's REST API).  OPERATION: get, set, or lget
  * (etcd: a linearizable range; resp: a get after READWRITE).  Keys are key:000000000000 and so on, at random.
- * Each connection keeps PIPELINE requests under way; connections are spread over the ports (127.0.0.1).
+ * Connections are spread over the ports (127.0.0.1). RATE 0: each connection keeps PIPELINE requests under way. Another RATE:
+ * that many requests a second, whatever the server does, in turn over the connections, each with at most PIPELINE under way;
+ * a latency then counts from when the request was due.
  * Prints one line of JSON: replies a second, errors, and latencies in microseconds. Exit code 1 when a connection fails.
  */
 #include <arpa/inet.h>
@@ -38,7 +40,7 @@ struct connection {
 
 static int protocol, operation, pipeline, keys, value_bytes;
 static char *value;
-static double ends_at;
+static double ends_at, rate, due_at;
 static uint64_t replies, errors, misses, histogram[BUCKETS];
 static uint64_t state = 88172645463325252ULL;
 static char last_error[200];
@@ -199,10 +201,23 @@ static void flush(struct connection *c, int poller) {
     }
 }
 
+static void ask(struct connection *c, double at) {
+    c->sent_at[(c->first + c->pending++) % PIPELINE_MAX] = at;
+    c->out_len += request(c->out + c->out_len);
+}
+
 static void refill(struct connection *c, double now) {
-    while (c->pending < (unsigned)pipeline && now < ends_at) {
-        c->sent_at[(c->first + c->pending++) % PIPELINE_MAX] = now;
-        c->out_len += request(c->out + c->out_len);
+    while (c->pending < (unsigned)pipeline && now < ends_at) ask(c, now);
+}
+
+/* Send what is due by now; where a connection has no room, the rest waits and grows old. */
+static void ask_what_is_due(struct connection *all, int count, double now, int poller) {
+    static int next;
+    while (due_at <= now && now < ends_at && all[next].pending < (unsigned)pipeline && !all[next].out_len) {
+        ask(all + next, due_at);
+        flush(all + next, poller);
+        next = (next + 1) % count;
+        due_at += 1 / rate;
     }
 }
 
@@ -251,8 +266,8 @@ static int word(const char *given, const char *const *known, int count) {
 
 int main(int argc, char **argv) {
     static const char *const protocols[] = {"resp", "memcached", "etcd", "http"}, *const operations[] = {"get", "set", "lget"};
-    if (argc < 9) {
-        fprintf(stderr, "loadgen PROTOCOL OPERATION CONNECTIONS PIPELINE SECONDS KEYS VALUE_BYTES PORT...\n");
+    if (argc < 10) {
+        fprintf(stderr, "loadgen PROTOCOL OPERATION CONNECTIONS PIPELINE SECONDS KEYS VALUE_BYTES RATE PORT...\n");
         return 2;
     }
     protocol = word(argv[1], protocols, 4);
@@ -262,7 +277,9 @@ int main(int argc, char **argv) {
     double seconds = atof(argv[5]);
     keys = atoi(argv[6]);
     value_bytes = atoi(argv[7]);
-    if (count < 1 || pipeline < 1 || pipeline > PIPELINE_MAX || seconds <= 0 || keys < 1 || value_bytes < 1) return 2;
+    rate = atof(argv[8]);
+    if (count < 1 || pipeline < 1 || pipeline > PIPELINE_MAX || seconds <= 0 || keys < 1 || value_bytes < 1 || rate < 0)
+        return 2;
     value = malloc(value_bytes + 1);
     memset(value, 'x', value_bytes);
     value[value_bytes] = 0;
@@ -271,7 +288,7 @@ int main(int argc, char **argv) {
     struct connection *all = calloc(count, sizeof *all);
     for (int i = 0; i < count; i++) {
         struct connection *c = all + i;
-        c->port = atoi(argv[8 + i % (argc - 8)]);
+        c->port = atoi(argv[9 + i % (argc - 9)]);
         struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(c->port)};
         inet_pton(AF_INET, "127.0.0.1", &address.sin_addr);
         c->fd = socket(AF_INET, SOCK_STREAM, 0);
@@ -289,18 +306,22 @@ int main(int argc, char **argv) {
     }
     double began = now_s();
     ends_at = began + seconds;
+    due_at = began;
     for (int i = 0; i < count; i++) {
-        refill(all + i, began);
+        if (!rate) refill(all + i, began);
         flush(all + i, poller);
     }
     struct epoll_event ready[256];
     for (double now = began; now < ends_at;) {
-        int found = epoll_wait(poller, ready, 256, (int)((ends_at - now) * 1000) + 1);
+        if (rate) ask_what_is_due(all, count, now, poller);
+        double wait_s = (rate && due_at > now && due_at < ends_at ? due_at : ends_at) - now;
+        struct timespec wait = {.tv_sec = (time_t)wait_s, .tv_nsec = (long)((wait_s - (time_t)wait_s) * 1e9)};
+        int found = epoll_pwait2(poller, ready, 256, &wait, NULL);
         now = now_s();
         for (int i = 0; i < found; i++) {
             struct connection *c = ready[i].data.ptr;
             if (ready[i].events & ~EPOLLOUT) receive(c);
-            refill(c, now);
+            if (!rate) refill(c, now);
             flush(c, poller);
         }
     }

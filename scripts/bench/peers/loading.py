@@ -53,9 +53,13 @@ class LoadGenerator:
         seconds: float = 2.0,
         keys: int = 10_000,
         value_bytes: int = 100,
+        rate: float = 0.0,
     ) -> Measured:
-        """Load for ``seconds``. Raises RuntimeError with the generator's line when a connection fails."""
-        numbers = (connections, pipeline, seconds, keys, value_bytes, *ports)
+        """Load for ``seconds``. Raises RuntimeError with the generator's line when a connection fails.
+
+        rate: requests a second, whatever the server does; 0 keeps ``pipeline`` requests a connection under way.
+        """
+        numbers = (connections, pipeline, seconds, keys, value_bytes, rate, *ports)
         ran = subprocess.run(
             [self._program, protocol, operation, *map(str, numbers)],
             capture_output=True,

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from scripts.bench.fill import fill
-from scripts.bench.harness import Cluster, Verdict, cluster
+from scripts.bench.harness import Cluster, Verdict, children, cluster
 
 MUST = "a node at rest with 10^6 items of 16 B key + 100 B value (LRU, no TTL), whole process: <= 700 B an item"
 LIMIT_S = 600
@@ -41,7 +41,7 @@ def _at_rest(nodes: Cluster) -> int:
     before, since = 0, time.monotonic()
     while (now := time.monotonic()) < deadline:
         resident = _resident_bytes(pid)
-        if abs(resident - before) > resident // 200 or Path(f"/proc/{pid}/task/{pid}/children").read_text().strip():
+        if abs(resident - before) > resident // 200 or children(pid):
             before, since = resident, now
         elif now - since >= STILL_S:
             return resident

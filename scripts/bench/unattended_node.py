@@ -1,0 +1,38 @@
+"""A node that builds a snapshot when it gets SIGUSR1, and otherwise none, so that a row decides what is on its disk.
+
+    unattended_node.py serve FLAGS
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType
+
+from cacheflow import engine
+from cacheflow.cli import main
+from cacheflow.raft import snapshotting
+
+_asked: list[int] = []
+
+
+class OnDemand(snapshotting.Snapshotting):
+    """Looks once a heartbeat whether it was asked."""
+
+    def consider(self) -> None:
+        """As always, for no journal is long enough; and what was asked."""
+        super().consider()
+        if _asked:
+            _asked.clear()
+            self.build()
+
+
+def _ask(signum: int, frame: FrameType | None) -> None:
+    _asked.append(signum)
+
+
+if __name__ == "__main__":
+    snapshotting.JOURNAL_BYTES_MIN = sys.maxsize
+    engine.Snapshotting = OnDemand  # type: ignore[misc]
+    signal.signal(signal.SIGUSR1, _ask)
+    sys.exit(main())
