@@ -222,6 +222,17 @@ class Connection(asyncio.Protocol):
         else:
             self.reply(answer())
 
+    def read_alone(self, answer: Callable[[], bytes]) -> None:
+        """A linearizable read before which nothing is under way: it waits for its barrier in the barrier's own place."""
+        promise = self._last_read = _Promise()
+        self._promises.append(promise)
+
+        def done(outcome: Outcome) -> Callable[[], None]:
+            promise.answer = self.failure(outcome) if isinstance(outcome, ReplicationError) else answer
+            return self._settle
+
+        self.store.submit_barrier(done)
+
     def write(self, command: Command, answer: Callable[[Result], bytes]) -> None:
         """A reply from the log: ``answer`` gets the command's result."""
         if self._last_read is not None or self._writes_waiting:

@@ -24,7 +24,7 @@ from cacheflow.wire.resp_replies import OK, ONE, QUEUED, ZERO, CommandError, fai
 from cacheflow.wire.resp_rows import GET, LONE_GETS, SET, is_part_of_set, keys_of_gets, lone_set, pairs_of_sets
 from cacheflow.wire.resp_session import RespSession
 from cacheflow.wire.resp_spec import Read, Spec, wrong_arity
-from cacheflow.wire.resp_strings import counted, failed
+from cacheflow.wire.resp_strings import counted, failed, get
 from cacheflow.wire.resp_table import TABLE
 from cacheflow.wire.resp_transaction import COMMANDS_MAX, run_steps
 
@@ -62,6 +62,12 @@ class RespConnection(RespSession):
                 data = self._answer_row_of_gets(data)
             elif data.startswith(SET):
                 data = self._take_sets(data)
+        elif self.linearizable and not (self._promises or self._stalled or self._closing) and self._is_plain_so_far:
+            head = LONE_GETS.get(len(data))
+            if head is not None and data.startswith(head) and data.endswith(b"\r\n"):
+                self.requests += 1
+                self.read_alone(functools.partial(self._found_or_not, data[len(head) : -2]))
+                return
         if not data or self._closing:
             return
         self.at_rest = False
@@ -79,7 +85,11 @@ class RespConnection(RespSession):
             self._work()
 
     def may_rest(self) -> bool:
-        return self.plain and not self._pending and not self._parser.holds and super().may_rest()
+        return self._is_plain_so_far and super().may_rest()
+
+    @property
+    def _is_plain_so_far(self) -> bool:
+        return self.plain and not self._pending and not self._parser.holds
 
     def _found(self, raw: bytes) -> bytes | None:
         """The reply to a GET of ``raw``; None when that is not so simple."""
@@ -95,6 +105,10 @@ class RespConnection(RespSession):
         if 0 < len(raw) <= values.KEY_BYTES_MAX and key.isprintable():
             return self.null
         return self.said(functools.partial(self._missing, raw))
+
+    def _found_or_not(self, raw: bytes) -> bytes:
+        answer = self._found(raw)
+        return self._read(get, [b"GET", raw]) if answer is None else answer
 
     def _complete(self, data: bytes) -> bytes:
         """Bring the request to its end that has begun in earlier input; what stands behind it."""
