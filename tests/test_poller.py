@@ -288,7 +288,7 @@ async def test_who_was_ended_in_the_same_round_gets_nothing_any_more(here: Party
 @party
 async def test_answers_of_one_round_keep_their_order(here: Party, _: pytest.MonkeyPatch) -> None:
     def answer(protocol: Recorder, data: bytes) -> None:
-        for piece in (b"a", b"b" * 10_000, b"c", b""):
+        for piece in (b"a", b"", b"b" * 10_000, b"c"):
             protocol.transport.write(piece)
         if data == b"q":
             protocol.transport.close()
