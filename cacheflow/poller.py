@@ -30,9 +30,9 @@ Together = Callable[[list[Arrival]], list[Arrival]]
 
 logger = logging.getLogger(__name__)
 
-# Of one socket at once. Far more would be a mapping of its own from the kernel for each read, which costs more than the
-# read itself; asyncio's 256 KiB do.
-RECEIVE_BYTES: Final = 64 * 1024
+# Of one socket at once. So that a turn of nothing but pipelines is some ten milliseconds. (Over 128 KiB each read would also
+# be a mapping of its own from the kernel, which costs more than the read itself: asyncio's 256 KiB do.)
+RECEIVE_BYTES: Final = 16 * 1024
 EVENTS_A_POLL: Final = 64
 # A turn ends after so much, looked at once a poll: some hundred small requests (under a millisecond), or this many bytes.
 COST_A_TURN: Final = 256 * 1024

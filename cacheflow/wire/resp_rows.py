@@ -50,7 +50,7 @@ def pairs_of_sets(data: bytes) -> tuple[list[str], list[bytes]] | None:
     """The keys and the values, when ``data`` is nothing but SETs of keys that are keys."""
     parts = data.split(b"\r\n")
     raws, values = parts[4::7], parts[6::7]
-    if len(raws) != len(values):
+    if not raws or len(raws) != len(values):
         return None
     again = [b""] * (4 * len(raws) + 1)
     again[1::4] = raws

@@ -11,6 +11,7 @@ from wire.fake_store import FakeStore
 from wire.memcached_client import port as memcached
 
 from cacheflow.errors import ConfigError
+from cacheflow.machine import commands
 from cacheflow.services import Services
 from cacheflow.wire import serving
 from cacheflow.wire.serving import CONNECTIONS_MAX, DESCRIPTORS_KEPT, connections_allowed
@@ -18,11 +19,14 @@ from cacheflow.wire.serving import CONNECTIONS_MAX, DESCRIPTORS_KEPT, connection
 DEADLINE_S = 10.0
 
 
-def on_a_loop(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
-    def run() -> None:
+def on_a_loop(test: Callable[[Services], Awaitable[None]]) -> Callable[[bool], None]:
+    """With the clients' sockets polled past the loop, and as transports of the loop."""
+
+    @pytest.mark.parametrize("direct", [True, False])
+    def run(direct: bool) -> None:
         async def timed() -> None:
             async with asyncio.timeout(DEADLINE_S):
-                await test()
+                await test(Services(direct))
 
         asyncio.run(timed())
 
@@ -36,8 +40,8 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @on_a_loop
-async def test_who_comes_over_the_limit_is_told_so_and_others_come_in_when_one_leaves() -> None:
-    services, service = Services(), memcached(FakeStore(), connections_max=2)
+async def test_who_comes_over_the_limit_is_told_so_and_others_come_in_when_one_leaves(services: Services) -> None:
+    service = memcached(FakeStore(), connections_max=2)
     number = await services.open(service, "127.0.0.1", 0)
     first = await asyncio.open_connection("127.0.0.1", number)
     second = await asyncio.open_connection("127.0.0.1", number)
@@ -64,10 +68,10 @@ async def test_who_comes_over_the_limit_is_told_so_and_others_come_in_when_one_l
 
 
 @on_a_loop
-async def test_what_is_under_way_is_answered_before_the_end_and_the_silent_are_closed() -> None:
+async def test_what_is_under_way_is_answered_before_the_end_and_the_silent_are_closed(services: Services) -> None:
     store = FakeStore()
     store.held = True
-    services, service = Services(), memcached(store)
+    service = memcached(store)
     number = await services.open(service, "127.0.0.1", 0)
     reader, writer = await asyncio.open_connection("127.0.0.1", number)
     silent, _ = await asyncio.open_connection("127.0.0.1", number)
@@ -85,10 +89,10 @@ async def test_what_is_under_way_is_answered_before_the_end_and_the_silent_are_c
 
 
 @on_a_loop
-async def test_who_is_not_answered_in_a_moment_is_cut_off() -> None:
+async def test_who_is_not_answered_in_a_moment_is_cut_off(services: Services) -> None:
     store = FakeStore()
     store.held = True
-    services, service = Services(), memcached(store)
+    service = memcached(store)
     number = await services.open(service, "127.0.0.1", 0)
     reader, writer = await asyncio.open_connection("127.0.0.1", number)
     writer.write(b"delete k\r\n")
@@ -101,11 +105,30 @@ async def test_who_is_not_answered_in_a_moment_is_cut_off() -> None:
 
 
 @on_a_loop
-async def test_a_port_that_is_taken_names_its_flag() -> None:
-    services, service = Services(), memcached(FakeStore())
+async def test_a_port_that_is_taken_names_its_flag(services: Services) -> None:
+    service = memcached(FakeStore())
     number = await services.open(service, "127.0.0.1", 0)
     with pytest.raises(ConfigError, match=f"memcached port {number} on 127.0.0.1 is taken.*--memcached-port"):
         await services.open(service, "127.0.0.1", number)
+    await services.close()
+
+
+@on_a_loop
+async def test_clients_that_ask_at_once_get_each_what_it_asked_for(services: Services) -> None:
+    store = FakeStore()
+    for number in range(8):
+        store.apply([commands.set_(f"k{number}", b"%d" % number, 0)])
+    service = memcached(store)
+    number = await services.open(service, "127.0.0.1", 0)
+    clients = [await asyncio.open_connection("127.0.0.1", number) for _ in range(8)]
+    await until(lambda: service.connections == 8)
+    for turn in range(3):
+        for at, (_, writer) in enumerate(clients):
+            writer.write(b"get k%d\r\n" % ((at + turn) % 8))
+        for at, (reader, _) in enumerate(clients):
+            wanted = (at + turn) % 8
+            assert await reader.readexactly(22) == b"VALUE k%d 0 1\r\n%d\r\nEND\r\n" % (wanted, wanted)
+    assert service.requests == 24
     await services.close()
 
 
