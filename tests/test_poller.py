@@ -60,7 +60,7 @@ class Party:
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
-        self.poller = Poller(self.loop)
+        self.poller = Poller(self.loop, lambda work: work())
         self.turns = 0
         self._clients: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -357,7 +357,7 @@ async def test_its_end_is_the_end_of_whoever_is_left(here: Party, _: pytest.Monk
     client = here.connect(protocol)
     here.poller.close()
     assert await here.read(client, 1) == b"" and protocol.lost == [None]
-    here.poller = Poller(here.loop)
+    here.poller = Poller(here.loop, lambda work: work())
 
 
 @party

@@ -1,6 +1,6 @@
 """A node that builds a snapshot when it gets SIGUSR1, and otherwise none, so that a row decides what is on its disk.
 
-    unattended_node.py serve FLAGS
+unattended_node.py serve FLAGS
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def on_a_loop(test: Callable[[Services], Awaitable[None]]) -> Callable[[bool], N
     def run(direct: bool) -> None:
         async def timed() -> None:
             async with asyncio.timeout(DEADLINE_S):
-                await test(Services(direct))
+                await test(Services(direct=direct))
 
         asyncio.run(timed())
 
