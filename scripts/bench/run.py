@@ -46,6 +46,7 @@ ROWS = (
     "pauses",
     "start",
     "snapshot",
+    "steady",
     "wire",
 )
 
