@@ -1,6 +1,6 @@
 """A node that builds a snapshot when it gets SIGUSR1, and otherwise none, so that a row decides what is on its disk.
 
-    unattended_node.py serve FLAGS
+unattended_node.py serve FLAGS
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 import sys
 from types import FrameType
+from unittest import mock
 
 from cacheflow import engine
 from cacheflow.cli import main
@@ -33,6 +34,6 @@ def _ask(signum: int, frame: FrameType | None) -> None:
 
 if __name__ == "__main__":
     snapshotting.JOURNAL_BYTES_MIN = sys.maxsize
-    engine.Snapshotting = OnDemand  # type: ignore[misc]
     signal.signal(signal.SIGUSR1, _ask)
-    sys.exit(main())
+    with mock.patch.object(engine, "Snapshotting", OnDemand):
+        sys.exit(main())

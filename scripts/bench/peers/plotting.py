@@ -33,10 +33,11 @@ def plot_ratios(results: Sequence[Mapping[str, Any]], file: Path) -> None:
         # From 1, where both are equal: a logarithmic axis has no zero.
         axes.barh(at, result["ratio"] - 1, left=1, color=OURS, height=0.55)
         axes.plot([min(result["ratios"]), max(result["ratios"])], [at, at], color=INK, linewidth=1.2)
-        axes.plot([result["must"]] * 2, [at - 0.38, at + 0.38], color=MUST, linewidth=2)
+        if result["decides"]:
+            axes.plot([result["must"]] * 2, [at - 0.38, at + 0.38], color=MUST, linewidth=2)
         axes.annotate(
             f"{result['ratio']:.2f}",
-            (max(1.0, *result["ratios"], result["must"]), at),
+            (max(1.0, *result["ratios"], result["must"] if result["decides"] else 0), at),
             xytext=(6, 0),
             textcoords="offset points",
             va="center",
@@ -58,6 +59,8 @@ def plot_sweeps(sweeps: Mapping[str, Sequence[Mapping[str, Any]]], file: Path) -
     pyplot = _pyplot()
     if pyplot is None:
         return
+    from matplotlib import ticker
+
     figure, rows = pyplot.subplots(len(sweeps), 2, figsize=(11, 3.1 * len(sweeps)), layout="constrained", squeeze=False)
     for (name, points), panels in zip(sweeps.items(), rows, strict=True):
         at = sorted({point["at"] for point in points})
@@ -71,10 +74,12 @@ def plot_sweeps(sweeps: Mapping[str, Sequence[Mapping[str, Any]]], file: Path) -
             axes.set_xticks(at, [f"{each:,}" for each in at])
             axes.set_xticks([], minor=True)
             axes.set_xlabel("items in one node" if name == "holding" else name.replace("_", " "))
+            axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+            axes.yaxis.set_minor_formatter(ticker.NullFormatter())
             axes.grid(True, which="major", color="#dddddd", linewidth=0.6)
             axes.spines[["top", "right"]].set_visible(False)
-            axes.legend(frameon=False, fontsize=8)
+        panels[-1 if name == "holding" else 0].legend(frameon=False, fontsize=8, handlelength=4)
     figure.savefig(file, dpi=140)
     pyplot.close(figure)
 
@@ -85,7 +90,12 @@ def _draw_rates(points: Sequence[Mapping[str, Any]], panels: Sequence[Any]) -> N
         line = [point for point in points if point["server"] == name]
         at = [point["at"] for point in line]
         server, _, operation = name.rpartition(" ")
-        style = {"marker": "o", "label": name, "color": SERVERS[server], "linestyle": "--" if operation == "SET" else "-"}
+        style = {
+            "marker": "o",
+            "label": name,
+            "color": SERVERS[server],
+            "linestyle": "--" if operation == "SET" else "-",
+        }
         panels[0].plot(at, [point["per_s"] for point in line], **style)
         panels[1].plot(at, [point["p99_us"] / 1000 for point in line], **style)
     panels[0].set_ylabel("replies a second")

@@ -46,7 +46,9 @@ def run(items: int = 1_000_000, repeats: int = 3, nodes: int = 1) -> Verdict:
         found["tail"] = _starts(running, node, items, repeats)
     shown = "; ".join(f"{state} {spread([start['ready_s'] for start in starts])} s" for state, starts in found.items())
     longest = max(start["ready_s"] for starts in found.values() for start in starts)
-    return Verdict(f"{shown} (min / median / max)", longest <= READY_WITHIN_S, {"items": items, "nodes": nodes, **found})
+    return Verdict(
+        f"{shown} (min / median / max)", longest <= READY_WITHIN_S, {"items": items, "nodes": nodes, **found}
+    )
 
 
 def _starts(running: Cluster, node: Child, items: int, repeats: int) -> list[dict[str, float]]:

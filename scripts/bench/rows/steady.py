@@ -38,7 +38,9 @@ def run(seconds: float = 300.0) -> Verdict:
         while (left := seconds - (time.monotonic() - began)) > 0:
             windows.append(_both(load, nodes, min(left, WINDOW_S)))
         after = [_standing(child) for child in nodes.children]
-    changes = [now["leader_changes_total"] - then["leader_changes_total"] for then, now in zip(before, after, strict=True)]
+    changes = [
+        now["leader_changes_total"] - then["leader_changes_total"] for then, now in zip(before, after, strict=True)
+    ]
     terms = sorted({each["term"] for each in (*before, *after)})
     leaders = sorted({each["leader"] for each in (*before, *after)})
     evicted = min(now["evicted_total"] - then["evicted_total"] for then, now in zip(before, after, strict=True))
