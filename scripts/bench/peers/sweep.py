@@ -35,6 +35,8 @@ CONNECTIONS = (1, 4, 16, 64, 256, 1024)
 VALUE_BYTES = (100, 1_000, 10_000, 100_000)
 ITEMS = (1_000, 10_000, 100_000, 1_000_000)
 NODES = (1, 3, 5)
+# Below, what a node without items takes is more than what they take.
+HELD = (10_000, 100_000, 300_000, 1_000_000)
 SWEEPS = ("connections", "value_bytes", "items", "nodes", "holding")
 # Filling draws keys at random: this many rounds, until hardly a read misses.
 ROUNDS_MAX = 40
@@ -89,7 +91,7 @@ class Sweeps:
     def holding(self) -> list[Point]:
         """Against items in one node at rest."""
         points = []
-        for at in ITEMS:
+        for at in HELD:
             held = hold(at)
             print(
                 f"{at:>8}  {held.bytes_per_item:,.0f} B an item, snapshot {held.snapshot_s:.1f} s, "
