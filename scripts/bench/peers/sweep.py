@@ -6,7 +6,7 @@
 GETs at a follower and SETs at all nodes, by RESP, of three nodes with --fsync always; redis-server and etcd (three nodes,
 GETs that may be stale) beside them where they are installed. The load generator shares the machine. ``holding`` is one node:
 memory for an item, and the seconds that a snapshot and a restart take. Prints tables in Markdown; writes sweep.json, sweep.md
-and, where matplotlib is installed, sweep.png. All of it takes about eight minutes.
+and, where matplotlib is installed, sweep.png. All of it takes about six minutes.
 """
 
 from __future__ import annotations
