@@ -47,6 +47,7 @@ ROWS = (
     "looppauses",
     "start",
     "snapshot",
+    "steady",
     "wire",
 )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 import sys
 from types import FrameType
+from unittest import mock
 
 from cacheflow import engine
 from cacheflow.cli import main
@@ -33,6 +34,6 @@ def _ask(signum: int, frame: FrameType | None) -> None:
 
 if __name__ == "__main__":
     snapshotting.JOURNAL_BYTES_MIN = sys.maxsize
-    engine.Snapshotting = OnDemand  # type: ignore[misc]
     signal.signal(signal.SIGUSR1, _ask)
-    sys.exit(main())
+    with mock.patch.object(engine, "Snapshotting", OnDemand):
+        sys.exit(main())

@@ -327,3 +327,18 @@ def test_the_helper_process_builds_what_the_machine_would_say(tmp_path: Path) ->
     assert failed.stderr.count("\n") == 1
     assert "900" in failed.stderr
     journal.close()
+
+
+@pytest.mark.parametrize("how", ["written", "received"])
+def test_a_large_snapshot_is_flushed_on_the_way(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    monkeypatch.setattr(snapshots, "_FLUSH_BYTES", 2 << 20)
+    source = FakeDisk()
+    meta = write_snapshot(source, DIRECTORY, META, [bytes(1 << 20)] * 10)
+    disk = source
+    if how == "received":
+        disk = FakeDisk()
+        receiver = SnapshotReceiver(disk, DIRECTORY, META.index, META.term, meta.bytes)
+        for offset in range(0, meta.bytes, 256 * 1024):
+            receiver.write(offset, snapshots.read_piece(source, DIRECTORY, meta, offset, 256 * 1024))
+        receiver.finish()
+    assert disk.counts["sync"] >= 5

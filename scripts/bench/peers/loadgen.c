@@ -147,6 +147,18 @@ static void note_error(const char *from, size_t len) {
     last_error[len] = 0;
 }
 
+/* Bytes of the complete chunked body at `from`, 0 when it is not complete. */
+static size_t chunks_size(const char *from, size_t have) {
+    for (size_t at = 0;;) {
+        const char *end = memmem(from + at, have - at, "\r\n", 2);
+        if (!end) return 0;
+        size_t length = strtoul(from + at, NULL, 16);
+        at = end + 4 - from + length;
+        if (at > have) return 0;
+        if (!length) return at;
+    }
+}
+
 /* Bytes of the complete reply at `from`, 0 when it is not complete. *body: of these, how many need not be here. */
 static size_t reply_size(const char *from, size_t have, size_t *body) {
     *body = 0;
@@ -155,9 +167,14 @@ static size_t reply_size(const char *from, size_t have, size_t *body) {
         if (!end) return 0;
         size_t head = end + 4 - from;
         const char *length = NULL;
-        for (const char *at = from; at < end; at = (const char *)memchr(at, '\n', end + 4 - at) + 1)
+        size_t chunks = 0;
+        for (const char *at = from; at < end; at = (const char *)memchr(at, '\n', end + 4 - at) + 1) {
             if (!strncasecmp(at, "content-length:", 15)) length = at + 15;
+            if (!strncasecmp(at, "transfer-encoding: chunked", 26) && !(chunks = chunks_size(from + head, have - head)))
+                return 0;
+        }
         if (memcmp(from + 9, "200", 3) && memcmp(from + 9, "201", 3)) note_error(from, have);
+        if (chunks) return head + chunks;
         *body = length ? strtoul(length, NULL, 10) : 0;
         return head + *body;
     }

@@ -1,26 +1,32 @@
 #!/usr/bin/env python3
-"""How rates and latencies change with connections, value size, items and nodes.
+"""How rates, latencies, memory and times change with connections, value size, items and nodes.
 
-    scripts/bench/peers/sweep.py [--seconds 2] [--only connections|value_bytes|items|nodes ...] [--out FOLDER]
+    scripts/bench/peers/sweep.py [--seconds 2] [--only connections|value_bytes|items|nodes|holding ...] [--out FOLDER]
 
-GET and SET on the RESP port of three nodes with --fsync always; redis-server and etcd beside them where they are installed.
-Writes sweep.json and, where matplotlib is installed, sweep.png.
+GETs at a follower and SETs at all nodes, by RESP, of three nodes with --fsync always; redis-server and etcd (three nodes,
+GETs that may be stale) beside them where they are installed. The load generator shares the machine. ``holding`` is one node:
+memory for an item, and the seconds that a snapshot and a restart take. Prints tables in Markdown; writes sweep.json, sweep.md
+and, where matplotlib is installed, sweep.png. All of it takes about six minutes.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
+from scripts.bench.fill import fill
 from scripts.bench.harness import machine
 from scripts.bench.peers import servers
+from scripts.bench.peers.holding import hold
 from scripts.bench.peers.loading import LoadGenerator
 from scripts.bench.peers.plotting import plot_sweeps
 from scripts.bench.peers.servers import Served
@@ -29,6 +35,14 @@ CONNECTIONS = (1, 4, 16, 64, 256, 1024)
 VALUE_BYTES = (100, 1_000, 10_000, 100_000)
 ITEMS = (1_000, 10_000, 100_000, 1_000_000)
 NODES = (1, 3, 5)
+# Below, what a node without items takes is more than what they take.
+HELD = (10_000, 100_000, 300_000, 1_000_000)
+SWEEPS = ("connections", "value_bytes", "items", "nodes", "holding")
+# Filling draws keys at random: this many rounds, until hardly a read misses.
+ROUNDS_MAX = 40
+MISSES_MAX = 0.02
+# More of what waits for its commit than this and a node refuses it.
+PIPELINED_VALUE_BYTES_MAX = 1_000
 
 Point = dict[str, Any]
 
@@ -50,7 +64,8 @@ class Sweeps:
         """Against value size, 64 connections."""
 
         def point(served: Served, operation: str, at: int) -> Point:
-            self._fill(served, 1_000, at)
+            if operation == "get":
+                self._fill(served, 1_000, at)
             return self._point(served, operation, at, value_bytes=at, keys=1_000)
 
         return self._beside_peers(point, VALUE_BYTES)
@@ -59,8 +74,8 @@ class Sweeps:
         """Against items in the cache, 64 connections; ours alone."""
         points = []
         for at in ITEMS:
-            with servers.cacheflow(items=2 * at) as ours:
-                self._fill(ours["resp"], at, 100)
+            with servers.cacheflow(items=at) as ours:
+                asyncio.run(fill(f"http://127.0.0.1:{ours['http'].ports[0]}", at))
                 points += [self._point(ours["resp"], operation, at, keys=at) for operation in ("get", "set")]
         return points
 
@@ -73,7 +88,20 @@ class Sweeps:
                 points += [self._point(ours["resp"], operation, at) for operation in ("get", "set")]
         return points
 
-    def _beside_peers(self, point: Callable[[Served, str, int], Point], values: tuple[int, ...]) -> list[Point]:
+    def holding(self) -> list[Point]:
+        """Against items in one node at rest."""
+        points = []
+        for at in HELD:
+            held = hold(at)
+            print(
+                f"{at:>8}  {held.bytes_per_item:,.0f} B an item, snapshot {held.snapshot_s:.1f} s, "
+                f"restart {held.restart_s:.1f} s",
+                flush=True,
+            )
+            points.append({"at": at, **asdict(held)})
+        return points
+
+    def _beside_peers(self, point: Callable[[Served, str, int], Point], values: Sequence[int]) -> list[Point]:
         points = []
         with contextlib.ExitStack() as stack:
             ours = stack.enter_context(servers.cacheflow())["resp"]
@@ -94,43 +122,75 @@ class Sweeps:
 
     def _fill(self, served: Served, keys: int, value_bytes: int) -> None:
         """Write until nearly every key is there: what is drawn at random covers them after some rounds."""
-        deadline_rounds = 40
-        for _ in range(deadline_rounds):
+        pipelined = served.protocol == "resp" and value_bytes <= PIPELINED_VALUE_BYTES_MAX
+        for _ in range(ROUNDS_MAX):
             self._load.run(
                 served.protocol,
                 "set",
                 served.ports[:1],
-                pipeline=16 if served.protocol == "resp" else 1,
-                seconds=max(0.3, keys * (100 + value_bytes) / 2e8),
+                pipeline=16 if pipelined else 1,
+                seconds=0.5,
                 keys=keys,
                 value_bytes=value_bytes,
             )
             read = self._load.run(served.protocol, "get", served.ports[:1], seconds=0.1, keys=keys)
-            if read.misses <= 0.02 * read.per_s * 0.1 or served.protocol == "etcd":
+            if read.misses <= MISSES_MAX * read.per_s * 0.1 or served.protocol == "etcd":
                 return
         raise RuntimeError(f"{served.name}: {keys} keys could not be written")
+
+
+def tables(found: Mapping[str, Sequence[Point]]) -> list[str]:
+    """Lines of Markdown: a table a sweep."""
+    lines: list[str] = []
+    for name, points in found.items():
+        if name == "holding":
+            rows = {
+                point["at"]: [
+                    f"{point['bytes_per_item']:,.0f} B",
+                    f"{point['snapshot_s']:.1f} s",
+                    f"{point['restart_s']:.1f} s",
+                ]
+                for point in points
+            }
+            columns, label = ["memory an item", "a snapshot takes", "a restart takes"], "items"
+        else:
+            columns, label, rows = list(dict.fromkeys(point["server"] for point in points)), name, {}
+            for point in points:
+                told = f"{point['per_s']:,.0f}/s, p99 {point['p99_us'] / 1000:,.1f} ms"
+                rows.setdefault(point["at"], []).append(told)
+        lines += [f"| {' | '.join([label.replace('_', ' '), *columns])} |", "|" + "---|" * (len(columns) + 1)]
+        lines += [f"| {at:,} | {' | '.join(cells)} |" for at, cells in rows.items()]
+        lines.append("")
+    return lines[:-1]
 
 
 def main() -> int:
     """The exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    known = ("connections", "value_bytes", "items", "nodes")
-    parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument("--only", nargs="*", choices=known, default=list(known))
-    parser.add_argument("--out", type=Path, help="a folder for the figures and the plot")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each point")
+    parser.add_argument("--only", nargs="*", choices=SWEEPS, default=list(SWEEPS))
+    parser.add_argument("--out", type=Path, help="a folder for the tables, the figures and the plot")
     options = parser.parse_args()
     on = machine()
-    print(f"on {on['cores']} cores, Python {on['python']}, {on['system']}, load {on['load']}", flush=True)
+    told = f"on {on['cores']} cores, Python {on['python']}, {on['system']}, load {on['load']}"
+    print(told, flush=True)
     found: dict[str, list[Point]] = {}
     with contextlib.closing(LoadGenerator()) as load:
         for name in options.only:
             print(name, flush=True)
             found[name] = getattr(Sweeps(load, options.seconds), name)()
-    if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "sweep.json").write_text(json.dumps({"machine": on, "sweeps": found}, indent=2) + "\n")
-        plot_sweeps(found, options.out / "sweep.png")
+            if options.out:
+                _write(options.out, on, told, found)
+    print("\n".join(tables(found)))
     return 0
+
+
+def _write(folder: Path, on: dict[str, Any], told: str, found: Mapping[str, Sequence[Point]]) -> None:
+    """After each sweep, so that the ones before are there when one fails."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "sweep.json").write_text(json.dumps({"machine": on, "sweeps": found}, indent=2) + "\n")
+    (folder / "sweep.md").write_text("\n".join([f"Measured {told}.", "", *tables(found)]) + "\n")
+    plot_sweeps(found, folder / "sweep.png")
 
 
 if __name__ == "__main__":

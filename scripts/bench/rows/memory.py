@@ -20,21 +20,21 @@ STILL_WITHIN_S = 60.0
 def run(items: int = 1_000_000) -> Verdict:
     """One node, filled over HTTP in batches. The empty node is measured too: it is part of the whole."""
     with cluster("--max-items", str(items), nodes=1) as nodes:
-        empty = _at_rest(nodes)
+        empty = resident_at_rest(nodes)
         asyncio.run(fill(nodes.urls[0], items))
-        found = {"filled": _at_rest(nodes)}
+        found = {"filled": resident_at_rest(nodes)}
         node = nodes.children[0]
         nodes.kill(node)
         nodes.restart(node)
         nodes.wait_ready()
-        found["restarted"] = _at_rest(nodes)
+        found["restarted"] = resident_at_rest(nodes)
     per_item = {how: round(resident / items) for how, resident in found.items()}
     shown = ", ".join(f"{how} {size} B an item" for how, size in per_item.items())
     shown += f"; the empty node {empty / 2**20:.0f} MiB"
     return Verdict(shown, max(per_item.values()) <= BYTES_PER_ITEM, {**per_item, "empty_bytes": empty, "items": items})
 
 
-def _at_rest(nodes: Cluster) -> int:
+def resident_at_rest(nodes: Cluster) -> int:
     """Resident bytes of the only node once they rest. Raises RuntimeError when they do not."""
     pid = nodes.pid(nodes.children[0])
     deadline = time.monotonic() + STILL_WITHIN_S

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from cacheflow.launcher import Child
 from scripts.bench import unattended_node
 from scripts.bench.fill import fill
-from scripts.bench.harness import Cluster, Verdict, children, cluster, spread
+from scripts.bench.harness import Cluster, Verdict, children, cluster, process_cpu_s, spread
 from scripts.bench.peers.loading import LoadGenerator, Measured
 
 MUST = "GET p99 at half load while a snapshot of 10^6 items is written: <= 2 x without (aim <= 1.2 x)"
@@ -37,10 +37,11 @@ BUILT_WITHIN_S = 120.0
 
 @dataclass(frozen=True)
 class _Window:
-    """GETs and SETs of the same second."""
+    """GETs and SETs of the same second. cores: what the node used of them, without its helper process."""
 
     gets: Measured
     sets: Measured
+    cores: float
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def run(items: int = 1_000_000, repeats: int = 5) -> Verdict:
     with cluster(*flags, command=command) as nodes, contextlib.closing(LoadGenerator()) as generator:
         asyncio.run(fill(nodes.urls[0], items))
         node = nodes.others(nodes.led_by())[0]
-        load = _Load(generator, node.wire_ports["--resp-port"], items)
+        load = _Load(generator, node.wire_ports["--resp-port"], nodes.pid(node), items)
         # Later ones are built on it, and not on all of the journal.
         _begin_snapshot(nodes, node)
         _wait_until(lambda: not _is_building(nodes, node))
@@ -76,9 +77,10 @@ def run(items: int = 1_000_000, repeats: int = 5) -> Verdict:
 class _Load:
     """Both kinds of requests at one node, for one window at a time."""
 
-    def __init__(self, generator: LoadGenerator, port: int, items: int) -> None:
+    def __init__(self, generator: LoadGenerator, port: int, pid: int, items: int) -> None:
         self._generator = generator
         self._port = port
+        self._pid = pid
         self._items = items
         self.rate = 0.0
 
@@ -89,10 +91,12 @@ class _Load:
 
     def window(self) -> _Window:
         """One more."""
+        before_s, began = process_cpu_s(self._pid), time.monotonic()
         with ThreadPoolExecutor(2) as threads:
             gets = threads.submit(self._run, "get", CONNECTIONS, self.rate)
             sets = threads.submit(self._run, "set", 1, SETS_PER_S)
-            return _Window(gets.result(), sets.result())
+            found = gets.result(), sets.result()
+        return _Window(*found, (process_cpu_s(self._pid) - before_s) / (time.monotonic() - began))
 
     def _run(self, operation: str, connections: int, rate: float) -> Measured:
         return self._generator.run(
@@ -142,4 +146,7 @@ def _p99_us(windows: Sequence[_Window], what: str) -> float:
 def _told(turns: Sequence[_Turn], side: str) -> str:
     windows = [window for turn in turns for window in getattr(turn, side)]
     longest_us = max(window.gets.max_us for window in windows)
-    return f"{_p99_us(windows, 'gets') / 1000:.1f} ms, longest {longest_us / 1000:.0f} ms"
+    cores = sum(window.cores for window in windows) / len(windows)
+    return (
+        f"{_p99_us(windows, 'gets') / 1000:.1f} ms, longest {longest_us / 1000:.0f} ms, the node used {cores:.2f} cores"
+    )
