@@ -11,7 +11,6 @@ from cacheflow import poller
 from cacheflow.listener import Listener
 from cacheflow.poller import Arrival, Poller
 
-
 Run = Callable[[Callable[[], None]], None]
 
 

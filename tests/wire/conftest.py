@@ -1,0 +1,14 @@
+"""Conversations have no event loop, so nothing in them may be put off by a clock; who tests slices sets them by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from cacheflow.wire import resp_scan
+
+
+@pytest.fixture(autouse=True)
+def _slices_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resp_scan, "SLICE_S", math.inf)
