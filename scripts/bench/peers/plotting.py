@@ -79,7 +79,7 @@ def plot_sweeps(sweeps: Mapping[str, Sequence[Mapping[str, Any]]], file: Path) -
             axes.yaxis.set_minor_formatter(ticker.NullFormatter())
             axes.grid(True, which="major", color="#dddddd", linewidth=0.6)
             axes.spines[["top", "right"]].set_visible(False)
-        panels[-1 if name == "holding" else 0].legend(frameon=False, fontsize=8, handlelength=4)
+        panels[-1 if name == "holding" else 0].legend(framealpha=0.8, edgecolor="none", fontsize=8, handlelength=4)
     figure.savefig(file, dpi=140)
     pyplot.close(figure)
 
