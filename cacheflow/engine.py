@@ -51,6 +51,8 @@ EXPIRE_EVERY_S = 0.1
 # Recency of a node that only reads travels alone this often, once the cache is nearly full.
 USES_EVERY_S = 1.0
 NEARLY_FULL = 0.9
+# Below that a use costs every node more than it is worth: nothing is evicted soon, and the latest uses are kept here.
+HALF_FULL = 0.5
 
 
 class Engine:
@@ -110,7 +112,10 @@ class Engine:
     @property
     def running(self) -> bool:
         """Whether the node is there and its loop's thread lives; not yet while ``start`` is under way."""
-        return self._serves_reads and self._thread is not None and self._thread.is_alive()
+        if not self._serves_reads:
+            return False
+        # Whoever asks on the loop's own thread has the answer, and asks for every request.
+        return threading.get_ident() == self._loop_thread or (self._thread is not None and self._thread.is_alive())
 
     def _run(self, started: list[BaseException | None], ready: threading.Event) -> None:
         self._loop = asyncio.new_event_loop()
@@ -197,7 +202,7 @@ class Engine:
             member_id=data.node_id,
             nonce=os.urandom(8).hex(),
             clock=time.monotonic,
-            uses=self.uses.drain,
+            uses=self._uses_that_matter,
             later=loop.call_later,
             collect=self._take_inbox,
         )
@@ -317,6 +322,9 @@ class Engine:
         if revision != self._revision_passed and gc.isenabled():
             self._revision_passed = revision
             gc.collect(0)
+
+    def _uses_that_matter(self) -> list[tuple[str, int]]:
+        return self.uses.drain() if self._fill() >= HALF_FULL else []
 
     def _fill(self) -> float:
         machine, settings = self.machine, self.machine.settings

@@ -48,7 +48,7 @@ SEND_AGAIN_S = 1.0
 class Sender(Protocol):
     """The RaftNode, as proposals see it."""
 
-    def propose(self, block: bytes, crowded: bool = False) -> bool: ...
+    def propose(self, blocks: list[bytes], crowded: bool = False) -> bool: ...
 
 
 class Proposal:
@@ -153,9 +153,6 @@ class Proposals:
         if not self._unsent or self.holds_back(0):
             return
         self._gathering = False
-        uses = self._uses()
-        if uses:
-            self.send_uses(uses)
         block: list[Command] = []
         size = callers = 0
         first = self._next_number
@@ -170,11 +167,12 @@ class Proposals:
         self._unsent_callers -= callers
         self._block_callers = callers
         # When the route is broken or full it will change, or the timer tries again.
-        self._resend_due = not self._send(first, block)
+        uses = self._uses()
+        self._resend_due = not self._send(first, block, [_block_of_uses(uses)] if uses else [])
 
     def send_uses(self, uses: list[tuple[str, int]]) -> None:
-        """Recency, unnumbered: lost when the way is."""
-        self._sender.propose(commands.encode_block(0, 0, 0, [commands.recency(uses)]))
+        """Recency alone."""
+        self._sender.propose([_block_of_uses(uses)])
 
     def route_changed(self, has_route: bool) -> None:
         """The leader, its term or the connection to it is another."""
@@ -259,7 +257,9 @@ class Proposals:
         now = self._clock()
         if self._open_sent_at is None or now - self._open_sent_at >= OPEN_AGAIN_S:
             self._open_sent_at = now
-            self._sender.propose(commands.encode_block(0, 0, 0, [commands.open_session(self._member_id, self._nonce)]))
+            self._sender.propose(
+                [commands.encode_block(0, 0, 0, [commands.open_session(self._member_id, self._nonce)])]
+            )
 
     def _look_for_session(self, results: list[Result]) -> None:
         for result in results:
@@ -272,9 +272,11 @@ class Proposals:
     def _lowest(self) -> int:
         return self._sent[0].first + len(self._sent[0].results) if self._sent else self._next_number
 
-    def _send(self, first: int, block: list[Command]) -> bool:
+    def _send(self, first: int, block: list[Command], before: Sequence[bytes] = ()) -> bool:
+        """before: blocks that go with it, in the same message: whoever waits for this node's block must not take them for it."""
         crowded = self._block_callers >= GATHER_FROM
-        return self._sender.propose(commands.encode_block(self._session, first, self._lowest(), block), crowded)
+        numbered = commands.encode_block(self._session, first, self._lowest(), block)
+        return self._sender.propose([*before, numbered], crowded)
 
     def _resend(self) -> None:
         self._resend_due = False
@@ -356,3 +358,8 @@ class Proposals:
         done, proposal.done = proposal.done, None
         if done is not None:
             done(outcome)
+
+
+def _block_of_uses(uses: list[tuple[str, int]]) -> bytes:
+    """Unnumbered: lost when the way is."""
+    return commands.encode_block(0, 0, 0, [commands.recency(uses)])

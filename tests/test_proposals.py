@@ -44,9 +44,9 @@ class Cluster:
             later=lambda _, call: self.timers.append(call),
         )
 
-    def propose(self, block: bytes, crowded: bool = False) -> bool:
+    def propose(self, blocks: list[bytes], crowded: bool = False) -> bool:
         if self.takes:
-            self.sent.append(block)
+            self.sent += blocks
         return self.takes
 
     def drain(self) -> list[tuple[str, int]]:

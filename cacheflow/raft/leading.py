@@ -111,9 +111,9 @@ class Leading:
         """Blocks that wait for their entry."""
         return len(self._queue)
 
-    def enqueue(self, block: bytes, crowded: bool) -> None:
-        """Take one of this node's own blocks. crowded: many wait for it, and will come again together."""
-        self._queue.append(("", block))
+    def enqueue(self, blocks: list[bytes], crowded: bool) -> None:
+        """Take blocks of this node's own."""
+        self._queue.extend([("", block) for block in blocks])
         if crowded:
             self._company.came("", self._journal.last_index)
 

@@ -306,17 +306,20 @@ class RaftNode:
 
     # What the store asks ---------------------------------------------------------------------------------------------
 
-    def propose(self, block: bytes, crowded: bool = False) -> bool:
-        """Send a block to the leader. False: there is no route, or its link is full; it will change."""
+    def propose(self, blocks: list[bytes], crowded: bool = False) -> bool:
+        """Send blocks to the leader. False: there is no route, or its link is full; it will change.
+
+        crowded: many wait for them, and will come again together.
+        """
         route = self.route
         if route is None:
             return False
         if route.leader_id == self.node_id:
-            self.leading.enqueue(block, crowded)
+            self.leading.enqueue(blocks, crowded)
             if not self._ticking:
                 self.nudge()
             return True
-        return self._network.send(route.leader_id, {"type": "propose", "blocks": [block], "crowded": crowded})
+        return self._network.send(route.leader_id, {"type": "propose", "blocks": blocks, "crowded": crowded})
 
     @property
     def is_leader(self) -> bool:

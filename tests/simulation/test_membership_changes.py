@@ -182,7 +182,7 @@ def test_what_a_removed_node_sends_before_it_knows_is_not_done() -> None:
         for host in cluster.hosts:
             cluster.wire.cut(host.node_id, removed.node_id)
         assert remove(cluster, removed.host) == REMOVED
-        assert removed.node.propose(commands.encode_block(0, 0, 0, [commands.set_("late", b"x", 0)]))
+        assert removed.node.propose([commands.encode_block(0, 0, 0, [commands.set_("late", b"x", 0)])])
         cluster.run(2.0)
         assert leader.machine.lookup("late", leader.machine.now_ms) is None
 
