@@ -225,8 +225,7 @@ class ReplicatedStore(MutableMapping[str, Any]):
             engine.uses.note_all([key for key, entry in zip(keys, entries, strict=True) if entry is not None])
         else:
             engine.uses.note_all(keys)
-        engine.hits += len(keys) - missing
-        engine.misses += missing
+        engine.hits, engine.misses = engine.hits + len(keys) - missing, engine.misses + missing
         return entries
 
     def now_ms(self) -> int:

@@ -22,7 +22,8 @@ from cacheflow.raft.network import Peer
 
 if TYPE_CHECKING:
     from cacheflow.raft.journal import Journal
-    from cacheflow.raft.node import Clock, RaftNode
+    from cacheflow.raft.node import RaftNode
+    from cacheflow.raft.seams import Clock
 
 # A leader whose connection broke is taken for dead; survivors wait a random part of this, so that one is first.
 LEADER_LOST_WITHIN_S = 0.1

@@ -15,7 +15,8 @@ from cacheflow.raft.journal import Journal
 from cacheflow.raft.network import Network, Peer
 
 if TYPE_CHECKING:
-    from cacheflow.raft.node import Clock, RaftNode
+    from cacheflow.raft.node import RaftNode
+    from cacheflow.raft.seams import Clock
 
 
 # What waits to be applied before it says how old the contents are.

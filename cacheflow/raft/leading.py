@@ -26,7 +26,8 @@ from cacheflow.raft.network import Network, Peer
 from cacheflow.raft.replication import Progress, Replicator
 
 if TYPE_CHECKING:
-    from cacheflow.raft.node import Clock, RaftNode
+    from cacheflow.raft.node import RaftNode
+    from cacheflow.raft.seams import Clock
 
 REGULAR = b"\x00"
 NO_OP = b"\x01"

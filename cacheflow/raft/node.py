@@ -15,10 +15,10 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from cacheflow.machine import commands
-from cacheflow.machine.machine import CacheMachine, Settled
+from cacheflow.machine.machine import CacheMachine
 from cacheflow.machine.settings import Member
 from cacheflow.raft import guards
 from cacheflow.raft.core import ROLE_NAMES, Core
@@ -29,6 +29,7 @@ from cacheflow.raft.leading import NO_OP, Leading
 from cacheflow.raft.membership import CONFIGURATION, NOBODY, Configuration, Configurations
 from cacheflow.raft.network import Network, Peer
 from cacheflow.raft.reconfiguration import Reconfiguration
+from cacheflow.raft.seams import Clock, Events, Loop
 from cacheflow.raft.snapshotting import Snapshotting
 from cacheflow.raft.standing import Standing
 from cacheflow.raft.turn import Turn
@@ -39,37 +40,6 @@ logger = logging.getLogger(__name__)
 APPLY_SLICE_S = 0.010
 # Messages that come with every entry. Where one changes more than the log, that shows in the core's position.
 OF_LOAD = frozenset(("append_entries", "propose"))
-
-
-class Loop(Protocol):
-    """What the node asks of its event loop; asyncio's has it."""
-
-    def call_soon(self, callback: Callable[..., Any], *args: Any) -> Any: ...
-    def call_later(self, delay: float, callback: Callable[..., Any], *args: Any) -> Any: ...
-    def time(self) -> float: ...
-
-
-class Clock(Protocol):
-    """ClusterClock, as the node sees it."""
-
-    def hear(self, cluster_ms: int) -> None: ...
-    def lead(self, latest_ms: int, voters_heard: bool) -> None: ...
-    def now_ms(self) -> int: ...
-    def wall_ms(self) -> int: ...
-
-    @property
-    def heard(self) -> bool: ...
-
-    @property
-    def known(self) -> bool: ...
-
-
-class Events(Protocol):
-    """What the node tells the store."""
-
-    def applied(self, settled: list[Settled]) -> None: ...
-    def route_changed(self) -> None: ...
-    def machine_replaced(self, machine: CacheMachine) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
