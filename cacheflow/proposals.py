@@ -266,6 +266,8 @@ class Proposals:
             if len(result) == 3 and result[0] == commands.OK and result[2] == self._nonce:
                 self._session = result[1]
                 self._next_number = 1
+                # Its end was set by a number of the session before.
+                self._gathering = False
                 self.flush()
                 return
 

@@ -391,3 +391,18 @@ def test_answers_that_come_in_pieces_are_put_together() -> None:
     )
     assert [numbers(call.outcome) for call in calls] == [[1], [2, 3, 4], [5, 6], [7]]
     assert cluster.proposals.pending == 0
+
+
+def test_a_session_that_is_lost_while_the_next_block_gathers_keeps_nobody_waiting() -> None:
+    cluster = Cluster().open()
+    for _ in range(GATHER_FROM + 1):
+        Call(cluster, count())
+    cluster.apply()
+    # Another start of this member takes the session's place; the crowded block is refused.
+    cluster.apply(commands.encode_block(0, 0, 0, [commands.open_session("me", "another start")]))
+    cluster.apply()
+    late = Call(cluster, count())
+    cluster.apply()
+    cluster.wait()
+    cluster.apply()
+    assert numbers(late.outcome) != []
