@@ -183,7 +183,7 @@ class LfuItems(cachetools.LFUCache[str, Entry]):
         if 2 * len(self._before) >= len(self.raw):
             for group in groups:
                 for key in group:
-                    self._before.append(key)
+                    self._before.append(key, self.raw[key][3])
             return self._before
         groups.insert(0, OrderedDict(zip(self._before, self._before, strict=True)))
         # The others are added to the largest, mostly that of the keys used once, at its two ends.

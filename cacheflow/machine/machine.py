@@ -173,7 +173,7 @@ class CacheMachine:
     def apply(self, index: int, payload: bytes) -> list[Settled]:
         """Apply the entry ``index``, the one after ``applied_index``, and return the results of its blocks in order.
 
-        An empty payload is Raft's own entry. Never raises. The results may be kept: nobody may change them.
+        An empty payload is Raft's own entry. No payload makes it raise. The results may be kept: nobody may change them.
         """
         contents = self.contents
         effects: list[Effect] = []
@@ -255,16 +255,16 @@ class CacheMachine:
         try:
             if type(command) is not list or type(command[0]) is not int:
                 return [c.MALFORMED, "a command is a list that begins with its number"]
-            if command[0] in DECIDE:
-                decision = self._decide(command)
-                return decision if isinstance(decision, list) else self._carry_out(decision)
-            return self._other_ops[command[0]](command)
+            if command[0] not in DECIDE:
+                return self._other_ops[command[0]](command)
+            decision = self._decide(command)
         except Malformed as error:
             return [c.MALFORMED, str(error)]
         except Exception:
             # Every check comes before the first change, so nothing has happened. The message is part of the replicated
             # state and must not depend on the Python that runs here.
             return [c.MALFORMED, "not a well-formed command"]
+        return decision if isinstance(decision, list) else self._carry_out(decision)
 
     # Commands on one key
 

@@ -81,8 +81,10 @@ class UseOrder:
         self._newest[key] = key
         self._version = version
 
-    def append(self, key: str) -> None:
-        """Put a new ``key`` at the end, whatever its version is."""
+    def append(self, key: str, version: int) -> None:
+        """Put a new ``key`` at the end, whatever its ``version`` is."""
+        # The next segment begins above all there are: from then on a key may be found by its version.
+        self._version = max(self._version, version)
         if len(self._newest) >= SEGMENT_KEYS_MAX:
             self._begin()
         self._newest[key] = key

@@ -127,6 +127,7 @@ class RaftNode:
         self._tick_ahead = False
         self._ticking = False
         self._stopped = False
+        self._stumbled = False
         self._held: deque[tuple[int, Callable[[], None]]] = deque()
         self._connections: dict[str, int] = {}
         self._heard_ms: dict[str, int] = {}
@@ -340,8 +341,12 @@ class RaftNode:
     def may_read(self) -> bool:
         """Whether reads may be answered: this process leads and has applied its no-op, or has applied what its leader
         had committed in its own term. Once true it stays so, for local reads never go back in time; but a node that was
-        removed would grow old for ever."""
-        return self.following.caught_up and not self.snapshotting.diverged and self.standing.removed_at is None
+        removed would grow old for ever, and one whose machine has stumbled may be wrong."""
+        return (
+            self.following.caught_up
+            and not (self._stumbled or self.snapshotting.diverged)
+            and self.standing.removed_at is None
+        )
 
     def staleness_ms(self) -> int | None:
         """How old the contents may be: None when nothing is known. Any thread."""
@@ -386,15 +391,22 @@ class RaftNode:
         """Apply what is committed, for at most one slice of time."""
         core, machine, journal = self._core, self.machine, self._journal
         index, commit_index = core.last_applied, core.commit_index
-        if index >= commit_index:
+        if index >= commit_index or self._stumbled:
             return
         clock = self._loop.time
         deadline = clock() + APPLY_SLICE_S
         first_index = journal.first_index
+        if index < first_index:
+            self._stumble(f"entry {index + 1} is not applied and not in the journal, which begins behind {first_index}")
+            return
         while index < commit_index:
             index += 1
             command = journal[index - first_index][0]
-            settled = machine.apply(index, b"" if command[:1] == NO_OP else command[1:])
+            try:
+                settled = machine.apply(index, b"" if command[:1] == NO_OP else command[1:])
+            except Exception:
+                self._stumble(f"entry {index} could not be applied to the end")
+                raise
             core.last_applied = index
             if settled:
                 self._events.applied(settled)
@@ -407,6 +419,11 @@ class RaftNode:
             self.wake()
             self.reconfiguration.note_left(table)
             self.standing.settled(table)
+
+    def _stumble(self, reason: str) -> None:
+        """The machine cannot go on, nor be trusted: a part of an entry may be in it."""
+        self._stumbled = True
+        self.fail(f"{reason}; this is a defect of CacheFlow: keep its data directory for a report, and start it again")
 
     def propose_queued(self) -> None:
         """Once a turn, after applying."""

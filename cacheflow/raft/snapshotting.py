@@ -132,6 +132,10 @@ class Snapshotting:
 
     def consider(self) -> None:
         """Once a heartbeat: build when the journal has grown enough, and keep transfers going."""
+        receiver = self._receiver
+        if receiver is not None and not (self._loading or self.diverged) and receiver.index <= self._core.commit_index:
+            # The entries themselves came meanwhile, from another leader.
+            self._abandon()
         size = self._newest.bytes if self._newest is not None else 0
         if self._journal.bytes_since_trim > max(JOURNAL_BYTES_MIN, JOURNAL_PER_SNAPSHOT * size):
             self.build()
@@ -164,6 +168,10 @@ class Snapshotting:
             return
         if own is not None and own != outcome.digest:
             logger.error("the snapshot at %d differs from this node's contents and is not used", outcome.index)
+            snapshots.discard(self._disk, self._directory, outcome)
+            return
+        if index > self._core.last_applied:
+            # This node went back to an older snapshot of its leader's meanwhile, and needs the entries between.
             snapshots.discard(self._disk, self._directory, outcome)
             return
         self._newest = outcome

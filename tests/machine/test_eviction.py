@@ -10,6 +10,7 @@ import pytest
 from machine.driver import Driver, assert_invariants, sets
 
 from cacheflow.machine import commands as c
+from cacheflow.machine import order
 from cacheflow.machine.effects import EVICTED
 from cacheflow.machine.entries import Entry
 from cacheflow.machine.eviction import POLICIES, Items, LfuItems, LruItems
@@ -126,8 +127,26 @@ def test_an_order_is_handed_over_from_any_container_to_any(counts: list[int], ta
         assert items.in_order() == (["new", *reversed(keys)] if target == "lfu" else [*reversed(keys), "new"])
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_a_container_that_took_an_order_over_goes_on_like_one_filled_from_it(seed: int) -> None:
+def test_an_order_that_comes_back_finds_what_was_written_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(order, "SEGMENT_KEYS_MAX", 4)
+    lru = filled("lru", 8)
+    lfu = LfuItems.with_order(lru.raw, lru.give_order(7))
+    for number in (1, 2):
+        lfu.rewrite(f"k{number}", lfu.raw[f"k{number}"], entry(10 + number))
+    back = LruItems.with_order(lfu.raw, lfu.give_order(12))
+    for _ in range(3):
+        # No write tells the order how far the versions have come.
+        for number in (1, 2, 3, 4, 5):
+            back.touch(f"k{number}", back.raw[f"k{number}"], 1)
+    assert back.in_order() == ["k0", "k6", "k7", "k1", "k2", "k3", "k4", "k5"]
+
+
+@pytest.mark.parametrize("segment_keys", [8, 21_000])
+@pytest.mark.parametrize("seed", range(8))
+def test_a_container_that_took_an_order_over_goes_on_like_one_filled_from_it(
+    seed: int, segment_keys: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(order, "SEGMENT_KEYS_MAX", segment_keys)
     random = Random(seed)
     first = filled("lru", 60)
     version = 60
@@ -136,9 +155,11 @@ def test_a_container_that_took_an_order_over_goes_on_like_one_filled_from_it(see
         """Some of everything; the same for the same state of ``random``."""
         nonlocal version
         seen: list[object] = []
+        # Of many keys or of few: then an order that was taken over is handed on nearly as it came.
+        keys_max = random.choice((10, 80))
         for _ in range(60):
             version += 1
-            key = f"k{random.randrange(80)}"
+            key = f"k{random.randrange(keys_max)}"
             old = items.raw.get(key)
             what = random.randrange(6)
             if old is None:
@@ -152,7 +173,7 @@ def test_a_container_that_took_an_order_over_goes_on_like_one_filled_from_it(see
             else:
                 seen.append(items.pop_victim(key))
             seen.append(list(items.ordered()))
-        seen.append(items.retire_first(random.randrange(20)))
+        seen.append(items.retire_first(min(random.randrange(20), len(items.raw))))
         return [*seen, list(items.ordered())]
 
     changes(first)

@@ -61,8 +61,10 @@ class Twins:
 
     def append(self, key: str) -> None:
         if key not in self.plain:
-            self.order.append(key)
-            self.plain[key] = self.version and Random(key).randrange(1, self.version + 1)
+            # It may have been written while another container kept the order.
+            self.version += 3
+            self.plain[key] = Random(key).randrange(1, self.version + 1)
+            self.order.append(key, self.plain[key])
 
     def take_over(self) -> None:
         self.order = UseOrder.of_one(OrderedDict(zip(self.plain, self.plain, strict=True)), self.version)

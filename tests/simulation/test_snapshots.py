@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from random import Random
 
 import pytest
@@ -10,6 +10,7 @@ from simulation.clients import Workload
 from simulation.cluster import Cluster, Process, patched
 from simulation.runner import JOURNAL_BYTES
 
+from cacheflow.machine.machine import Settled
 from cacheflow.raft import snapshotting
 
 
@@ -111,3 +112,67 @@ def test_a_node_that_differs_is_repaired_although_its_own_snapshot_is_newer_than
     workload.stop()
     assert cluster.run(10.0, cluster.checks.nothing_left)
     cluster.checks.at_the_end(JOURNAL_BYTES)
+
+
+def test_a_snapshot_that_is_under_way_when_its_node_goes_back_is_not_used(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workload = Workload(cluster, Random(1), clients=10, pause_s=0.05)
+    cluster.run(5.0)
+    damaged = follower_of(cluster)
+    built: list[Callable[[], None]] = []
+    build = damaged.snapshotting._build
+    monkeypatch.setattr(
+        damaged.snapshotting,
+        "_build",
+        lambda index, done: build(index, lambda outcome: built.append(lambda: done(outcome))),
+    )
+    index = damaged.node.last_applied
+    damaged.snapshotting.build()
+    assert cluster.run(2.0, lambda: bool(built))
+    cluster.checks.damaged[damaged.name] = damaged.machine
+    damaged.machine.contents.revision += 1000
+    assert cluster.run(2.0, lambda: damaged.node.last_applied < index)
+    damaged.loop.do(built[0])
+    # What it still has to apply is still in its journal.
+    assert damaged.journal.first_index <= damaged.node.last_applied
+    assert cluster.run(1.0, lambda: damaged.node.may_read)
+    workload.stop()
+    assert cluster.run(10.0, cluster.checks.nothing_left)
+    cluster.checks.at_the_end(JOURNAL_BYTES)
+
+
+def test_half_a_snapshot_is_thrown_away_when_the_entries_came_from_somebody_else(cluster: Cluster) -> None:
+    follower, leader = follower_of(cluster), cluster.leader
+    assert leader is not None
+    workload = Workload(cluster, Random(1), clients=10, pause_s=0.05)
+    cluster.run(1.0)
+    term = leader.node.term
+    piece = {"type": "snapshot", "term": term, "index": follower.node.commit_index + 20, "snapshot_term": term}
+    leader.node.send(follower.node.node_id, {**piece, "bytes": 10_000, "offset": 0, "data": b"the first piece"})
+    assert cluster.run(0.5, lambda: follower.snapshotting._receiver is not None)
+    assert cluster.run(2.0, lambda: follower.snapshotting._receiver is None)
+    workload.stop()
+    assert cluster.run(10.0, cluster.checks.nothing_left)
+
+
+def test_a_node_whose_machine_stumbles_applies_nothing_twice_and_shows_nothing(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workload = Workload(cluster, Random(1), clients=10, pause_s=0.05)
+    cluster.run(1.0)
+    stumbling = follower_of(cluster)
+    applied: list[int] = []
+
+    def apply(index: int, payload: bytes) -> list[Settled]:
+        applied.append(index)
+        raise KeyError("a defect")
+
+    monkeypatch.setattr(stumbling.machine, "apply", apply)
+    with pytest.raises(KeyError, match="a defect"):
+        cluster.run(1.0)
+    cluster.run(1.0)
+    assert len(applied) == 1
+    assert not stumbling.node.may_read
+    assert "could not be applied" in (stumbling.node.failure or "")
+    workload.stop()
