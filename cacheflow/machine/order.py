@@ -19,7 +19,7 @@ from typing import Final, TypeAlias
 Segment: TypeAlias = dict[str, str]
 
 # As many as fill the table of a dictionary; building that anew takes half a millisecond.
-SEGMENT_KEYS_MAX: Final = 21_000
+SEGMENT_KEYS_MAX = 21_000
 # So many sparse segments are joined with their neighbours whenever a new one begins, which is one more.
 _JOINED_AT_ONCE: Final = 4
 

@@ -8,6 +8,13 @@ import pytest
 from machine.driver import Driver, assert_invariants
 
 from cacheflow.machine import commands as c
+from cacheflow.machine import order
+
+
+@pytest.fixture(autouse=True)
+def short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So short that a few keys are many segments of the order of use."""
+    monkeypatch.setattr(order, "SEGMENT_KEYS_MAX", 8)
 
 
 @pytest.fixture

@@ -63,7 +63,8 @@ def test_a_container_filled_from_an_order_goes_on_like_the_original(policy: str)
     items = filled(policy, 30)
     random = Random(3)
     for _ in range(200):
-        items.touch(f"k{random.randrange(30)}", items.raw[f"k{random.randrange(30)}"], random.randrange(1, 4))
+        key = f"k{random.randrange(30)}"
+        items.touch(key, items.raw[key], random.randrange(1, 4))
     order = list(items.ordered())
     twin = type(items).filled(dict(items.raw), [key for key, _ in order], [uses for _, uses in order])
     assert list(twin.ordered()) == order

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
 from random import Random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cacheflow.machine import order as module
 from cacheflow.machine.order import UseOrder
-
-
-@pytest.fixture(autouse=True)
-def short_segments(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """So short that a few keys are many segments."""
-    monkeypatch.setattr(module, "SEGMENT_KEYS_MAX", 8)
-    yield
 
 
 class Twins:

@@ -18,7 +18,7 @@ from simulation.storage import DIRECTORY, SEGMENT_BYTES, MachineDisk, SimWriter
 
 from cacheflow.clock import ClusterClock
 from cacheflow.errors import ConfigError
-from cacheflow.machine import commands
+from cacheflow.machine import commands, order
 from cacheflow.machine.commands import Command
 from cacheflow.machine.machine import CacheMachine, Settled
 from cacheflow.machine.settings import Member
@@ -422,6 +422,10 @@ class Cluster:
         ) and len(leader.node.configurations.latest.voters) == min(len(processes), self.settings["replicas"] + 1)
 
 
+# So short that the few keys of a simulation are some segments of the order of use.
+SEGMENT_KEYS = 12
+
+
 @contextmanager
 def patched(cluster: Cluster, *, journal_bytes: int | None = None, piece_bytes: int = 700) -> Iterator[None]:
     """Give PySyncObj the simulation's time and randomness, and an order of its sets that no hash seed changes."""
@@ -432,16 +436,24 @@ def patched(cluster: Cluster, *, journal_bytes: int | None = None, piece_bytes: 
         Node.__hash__,
         snapshotting.JOURNAL_BYTES_MIN,
         snapshotting.PIECE_BYTES,
+        order.SEGMENT_KEYS_MAX,
     )
     scheduler = cluster.scheduler
     module.monotonicTime = lambda: scheduler.now
     module.random = Random(cluster.random.getrandbits(64))
     Node.__hash__ = lambda node: zlib.crc32(node.id.encode())
+    order.SEGMENT_KEYS_MAX = SEGMENT_KEYS
     if journal_bytes is not None:
         snapshotting.JOURNAL_BYTES_MIN = journal_bytes
         snapshotting.PIECE_BYTES = piece_bytes
     try:
         yield
     finally:
-        (module.monotonicTime, module.random, hash_, snapshotting.JOURNAL_BYTES_MIN, snapshotting.PIECE_BYTES) = before
-        Node.__hash__ = hash_
+        (
+            module.monotonicTime,
+            module.random,
+            Node.__hash__,
+            snapshotting.JOURNAL_BYTES_MIN,
+            snapshotting.PIECE_BYTES,
+            order.SEGMENT_KEYS_MAX,
+        ) = before
