@@ -31,13 +31,15 @@ class Lot(Protocol):
 class _Fifo:
     """A lot that grows at one end and is taken from at the other."""
 
-    __slots__ = ("_entries", "_order")
+    __slots__ = ("_entries", "_order", "_void")
 
     def __init__(self) -> None:
         # The entries are only kept so that freeing their memory is spread like the rest; None after a restore.
         self._entries: dict[str, Any] = {}
-        # May name keys that are in the lot no more.
         self._order: deque[str] = deque()
+        # How many places in ``_order``, the earliest, do not count, of keys that were taken out of their turn: such a key
+        # may have come again behind them, and its turn must not depend on how this lot came about.
+        self._void: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -47,6 +49,7 @@ class _Fifo:
 
     def __delitem__(self, key: str) -> None:
         del self._entries[key]
+        self._void[key] = self._void.get(key, 0) + 1
 
     def extend(self, entries: dict[str, Any]) -> None:
         self._order.extend(entries)
@@ -58,11 +61,24 @@ class _Fifo:
     def popitem(self) -> tuple[str, Any]:
         while True:
             key = self._order.popleft()
-            if key in self._entries:
+            if not _skips(self._void, key):
                 return key, self._entries.pop(key)
 
     def in_order(self) -> list[str]:
-        return list(dict.fromkeys(key for key in self._order if key in self._entries))
+        void = self._void.copy()
+        return [key for key in self._order if not _skips(void, key)]
+
+
+def _skips(void: dict[str, int], key: str) -> bool:
+    """Whether this place of ``key`` does not count; then it is taken off ``void``."""
+    count = void.get(key)
+    if count is None:
+        return False
+    if count == 1:
+        del void[key]
+    else:
+        void[key] = count - 1
+    return True
 
 
 class Removals:

@@ -8,8 +8,11 @@ from typing import Any
 from cacheflow.machine import commands as c
 
 
-def mixed_log(seed: int, length: int) -> list[bytes]:
-    """``length`` entries after those that open two sessions, all of them payloads."""
+def mixed_log(seed: int, length: int, *, removals: float = 0.0, many: int = 1500) -> list[bytes]:
+    """``length`` entries after those that open two sessions, all of them payloads.
+
+    removals: the share of commands that remove much at once, beside the usual.  many: keys of a large batch.
+    """
     random = Random(seed)
     now_ms = 10**6
     opening = [c.open_session("a", "x"), c.open_session("b", "y"), c.configure({"policy": "lfu", "max_items": 900})]
@@ -22,7 +25,11 @@ def mixed_log(seed: int, length: int) -> list[bytes]:
             continue
         blocks = [b"\xc1"] if random.random() < 0.05 else []
         for session in random.sample([0, 1, 2, 7], random.randrange(1, 4)):
-            commands = [_command(random) for _ in range(random.randrange(1, 12))]
+            commands = [
+                # Nothing is drawn for a share of nothing: the usual logs stay as they are.
+                _removal(random, many) if removals and random.random() < removals else _command(random, many)
+                for _ in range(random.randrange(1, 12))
+            ]
             first = numbers.get(session, 1)
             # Now and then some are sent again, or some got lost before.
             start = max(1, first + (random.randrange(-3, 2) if random.random() < 0.2 else 0))
@@ -33,16 +40,37 @@ def mixed_log(seed: int, length: int) -> list[bytes]:
     return log
 
 
-def _command(random: Random) -> Any:
+def _removal(random: Random, many: int) -> Any:
+    chance = random.random()
+    if chance < 0.5:
+        return _many(random, many)
+    if chance < 0.75:
+        return _delete_prefix(random)
+    return _configure(random)
+
+
+def _many(random: Random, many: int) -> Any:
+    """Enough for the bounds on removals to matter."""
+    return c.batch([_set(random, f"m{random.randrange(2 * many)}") for _ in range(many)])
+
+
+def _delete_prefix(random: Random) -> Any:
+    return c.delete_prefix(random.choice(["", "k1", "m", "m2", "zz"]))
+
+
+def _configure(random: Random) -> Any:
+    limits = {"max_items": random.choice([None, None, 30, 900]), "max_bytes": random.choice([None, 4096, 200_000])}
+    return c.configure({"policy": random.choice(["lru", "lfu"]), **limits})
+
+
+def _command(random: Random, many: int) -> Any:
     chance = random.random()
     if chance < 0.015:
-        # Enough for the bounds on removals to matter.
-        return c.batch([_set(random, f"m{random.randrange(3000)}") for _ in range(1500)])
+        return _many(random, many)
     if chance < 0.03:
-        return c.delete_prefix(random.choice(["", "k1", "m", "m2", "zz"]))
+        return _delete_prefix(random)
     if chance < 0.05:
-        limits = {"max_items": random.choice([None, None, 30, 900]), "max_bytes": random.choice([None, 4096, 200_000])}
-        return c.configure({"policy": random.choice(["lru", "lfu"]), **limits})
+        return _configure(random)
     if chance < 0.07:
         return c.idempotent(f"i{random.randrange(8)}", random.choice([c.incr("n", 1, 0), _set(random, "k1")]))
     if chance < 0.09:
