@@ -252,6 +252,7 @@ class CacheMachine:
 
     def _run(self, command: Any) -> Result:
         """One command, whole or not at all."""
+        revision = self.contents.revision
         try:
             if type(command) is not list or type(command[0]) is not int:
                 return [c.MALFORMED, "a command is a list that begins with its number"]
@@ -261,8 +262,11 @@ class CacheMachine:
         except Malformed as error:
             return [c.MALFORMED, str(error)]
         except Exception:
-            # Every check comes before the first change, so nothing has happened. The message is part of the replicated
-            # state and must not depend on the Python that runs here.
+            # Every check comes before the first change. What raises behind that is a defect of this machine, not of the
+            # command, and half of it has happened.
+            if self.contents.revision != revision:
+                raise
+            # The message is part of the replicated state and must not depend on the Python that runs here.
             return [c.MALFORMED, "not a well-formed command"]
         return decision if isinstance(decision, list) else self._carry_out(decision)
 

@@ -74,7 +74,11 @@ class Model:
         # One spelling of each number: a value read back is the value written.
         if thing and not (re.fullmatch(rb"-?[0-9]+", thing.data) and str(int(thing.data)).encode() == thing.data):
             return "not an integer"
-        number = int(thing.data) + delta if thing else (initial or 0) + delta
+        present = int(thing.data) if thing else initial or 0
+        number = present + delta
+        # A counter of memcached's may be larger than a signed one.
+        if not -(2**63) <= min(present, number) <= max(present, number) < 2**63:
+            return "not an integer"
         expires_at_ms = thing.expires_at_ms if thing else 0
         return self._write(key, str(number).encode(), expires_at_ms), number, expires_at_ms
 

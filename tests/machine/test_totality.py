@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgpack
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from machine.driver import Driver, assert_invariants
 
 from cacheflow.machine import commands as c
+from cacheflow.machine.eviction import LruItems
 from cacheflow.machine.machine import CacheMachine
 
 KEYS = st.sampled_from(["a", "b", "ab", "k" * 1024, "k" * 1025, "", "ü", "\x00"])
@@ -112,3 +115,18 @@ def test_a_fault_inside_a_command_is_an_error_value(driver: Driver) -> None:
 
     faulty = Driver(Faulty())
     assert faulty.run(c.noop(), c.set_("k", b"", 1)) == [[c.MALFORMED, "not a well-formed command"], [c.OK, 1, True, 0]]
+
+
+@pytest.mark.parametrize("wrap", [lambda one: one, lambda one: c.batch([one]), lambda one: c.idempotent("i", one)])
+def test_a_fault_behind_the_checks_is_never_told_as_the_commands(
+    wrap: Callable[[c.Command], c.Command],
+) -> None:
+    for command in (c.set_("k", b"", 1), c.set_("k", b"", 1, ttl_ms=5), c.append("k", b"x")):
+        driver = Driver()
+        driver.put("k")
+        items = driver.machine.contents.items
+        assert isinstance(items, LruItems)
+        # A defect: the order has lost a key.
+        items._order.remove("k", items.raw["k"][3])
+        with pytest.raises(KeyError):
+            driver.run(wrap(command))
