@@ -116,7 +116,7 @@ class Journal:
         self._clock_is_new = False
         self._durable_index = self._handed_index = self.last_index
         self._disk_bytes = files.disk_bytes
-        self._bytes_since_trim = replay.bytes_since_trim
+        self._log_bytes = _size_of(self._entries)
 
     @classmethod
     def open(
@@ -164,9 +164,10 @@ class Journal:
             raise ValueError(f"entry {idx} does not follow entry {entries[-1][1]}")
         entries.append((command, idx, term))
         self.position += 1
+        # The first one is the sentinel.
+        self._log_bytes = self._log_bytes + RECORD_BYTES + len(command) if kind == ENTRY else 0
         if self._accepting:
             self._pending.append((kind, idx, term, command))
-            self._bytes_since_trim += RECORD_BYTES + len(command)
             if not self._scheduled:
                 self._scheduled = True
                 self._defer(self.hand_over)
@@ -185,6 +186,7 @@ class Journal:
         if entryFrom == len(entries):
             return
         index = entries[entryFrom][1]
+        self._log_bytes -= _size_of(entries[entryFrom - 1 :])
         del entries[entryFrom:]
         self._lose_from(index)
         self._record(TRUNCATE, index, entries[-1][2], b"")
@@ -272,9 +274,13 @@ class Journal:
         return self._clock
 
     @property
-    def bytes_since_trim(self) -> int:
-        """Bytes of records since the last trim: what a restart has to read and apply."""
-        return self._bytes_since_trim
+    def log_bytes(self) -> int:
+        """Size of the entries behind the sentinel."""
+        return self._log_bytes
+
+    def bytes_up_to(self, index: int) -> int:
+        """Size of the entries behind the sentinel up to ``index``, which is in the log."""
+        return _size_of(self._entries[: index - self.first_index + 1])
 
     @property
     def disk_bytes(self) -> int:
@@ -325,8 +331,8 @@ class Journal:
         term = self._entries[position][2]
         self._forget(position)
         self._entries[0] = (b"", index, term)
+        self._log_bytes = _size_of(self._entries)
         self._record(TRIM, index, term, b"")
-        self._bytes_since_trim = 0
 
     def install(self, index: int, term: int) -> None:
         """A durable snapshot up to ``index`` is here: go on behind it.
@@ -341,7 +347,6 @@ class Journal:
             return
         self.clear()
         self.add(b"", index, term)
-        self._bytes_since_trim = 0
 
     def hand_over(self) -> None:
         """Give the writer what is pending, unless it is at work: then it follows by itself."""
@@ -364,7 +369,6 @@ class Journal:
         self.position += 1
         if self._accepting:
             self._pending.append((kind, index, term, payload))
-            self._bytes_since_trim += RECORD_BYTES + len(payload)
             if not self._scheduled:
                 self._scheduled = True
                 self._defer(self.hand_over)
@@ -472,3 +476,8 @@ class Journal:
             del gone[-_FREED_AT_ONCE:]
             if not gone:
                 self._trimmed.pop()
+
+
+def _size_of(entries: list[Entry]) -> int:
+    """Of the records of ``entries`` without the first."""
+    return sum([RECORD_BYTES + len(command) for command, _, _ in entries[1:]])

@@ -210,7 +210,6 @@ class Replay(Generic[V]):
 
     def __init__(self, state: LogState, value_of: Callable[[Record], V], nothing: V) -> None:
         self.entries: list[tuple[V, int, int]] = []
-        self.bytes_since_trim = 0
         self._value_of = value_of
         self._nothing = nothing
         # Entries between sentinel and last of the first header were in segments that are removed: a trim or a new
@@ -223,7 +222,6 @@ class Replay(Generic[V]):
         """Follow one record of ``file``."""
         kind, index, term = record.kind, record.index, record.term
         entries = self.entries
-        self.bytes_since_trim += record.end - record.offset
         if kind == ENTRY:
             if not entries or index != entries[-1][1] + 1 or term < entries[-1][2]:
                 raise CorruptJournal(
@@ -241,7 +239,6 @@ class Replay(Generic[V]):
             self._trim(file, record)
         elif kind == START:
             self.entries = [(self._value_of(record), index, term)]
-            self.bytes_since_trim = 0
             self._gap = False
         elif kind == HEADER or kind > SEAL:
             raise CorruptJournal(file, record.offset, f"a record of kind {kind} has no place here")
@@ -253,7 +250,6 @@ class Replay(Generic[V]):
 
     def _trim(self, file: object, record: Record) -> None:
         entries, index = self.entries, record.index
-        self.bytes_since_trim = 0
         if self._gap and entries and index < entries[0][1]:
             return
         if not entries or not entries[0][1] <= index <= entries[-1][1]:

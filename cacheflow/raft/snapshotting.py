@@ -88,6 +88,8 @@ class Snapshotting:
         self._run = run
         self._build = build
         self._newest: SnapshotMeta | None = None
+        # Of the entries that the newest snapshot covers and a follower still needs.
+        self._held_back_bytes = 0
         self._building = False
         self._transfers: dict[str, _Transfer] = {}
         self._receiver: SnapshotReceiver | None = None
@@ -137,7 +139,7 @@ class Snapshotting:
             # The entries themselves came meanwhile, from another leader.
             self._abandon()
         size = self._newest.bytes if self._newest is not None else 0
-        if self._journal.bytes_since_trim > max(JOURNAL_BYTES_MIN, JOURNAL_PER_SNAPSHOT * size):
+        if self._journal.log_bytes - self._held_back_bytes > max(JOURNAL_BYTES_MIN, JOURNAL_PER_SNAPSHOT * size):
             self.build()
         if not self._core.is_leader:
             self._transfers.clear()
@@ -186,6 +188,7 @@ class Snapshotting:
             ]
             keep_from = min([keep_from, *streaming])
         self._journal.trim(max(keep_from, self._journal.first_index))
+        self._held_back_bytes = self._journal.bytes_up_to(outcome.index)
         self._remove_older()
         logger.info("snapshot at %d: %d bytes", outcome.index, outcome.bytes)
 
@@ -366,6 +369,7 @@ class Snapshotting:
             return False
         self._journal.install(meta.index, meta.term)
         self._newest = meta
+        self._held_back_bytes = 0
         self._node.restarted_from(machine)
         self.diverged = False
         self._pending_digest = None

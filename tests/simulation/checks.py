@@ -291,7 +291,5 @@ class Checks:
             more = surplus(process)
             if more is not None:
                 self.complain(f"bounded memory: {more}")
-            if journal_bytes is not None and process.journal.bytes_since_trim > 4 * journal_bytes + 200_000:
-                self.complain(
-                    f"bounded log: {process.name} lets its journal grow to {process.journal.bytes_since_trim} bytes"
-                )
+            if journal_bytes is not None and process.journal.log_bytes > 4 * journal_bytes + 200_000:
+                self.complain(f"bounded log: {process.name} lets its journal grow to {process.journal.log_bytes} bytes")

@@ -44,7 +44,6 @@ def compact_by_writing_the_tail_again(patch: pytest.MonkeyPatch) -> None:
         self.add(b"", index, term)
         for command, at, of in tail:
             self.add(command, at, of)
-        self._bytes_since_trim = 0
 
     patch.setattr(Journal, "trim", trim)
 
