@@ -4,8 +4,9 @@
    Here one callback of the loop asks which sockets are ready and calls their protocols directly.
 2. A turn has rounds: what has come is received from everybody who is ready, handed over, and only then answered. So a
    protocol may answer many at once, and a client that slept is woken by the first answer and finds the others coming.
-3. One turn does a bounded amount of work, so that peers and timers of the same loop do not wait for clients. The kernel
-   puts whoever was told of to the end of its list: everybody has a turn.
+3. One turn does a bounded amount of work, so that peers and timers of the same loop do not wait for clients, however
+   fast these take their answers: when it is over, answers are kept until the next one. The kernel puts whoever was told
+   of to the end of its list, and who was told of and not served comes first: everybody has a turn.
 4. What one connection does wrong ends that connection.
 
 Not safe for concurrent use: the event loop owns it. Only Linux has epoll: see ``available``.
@@ -34,10 +35,12 @@ logger = logging.getLogger(__name__)
 # be a mapping of its own from the kernel, which costs more than the read itself: asyncio's 256 KiB do.)
 RECEIVE_BYTES: Final = 16 * 1024
 EVENTS_A_POLL: Final = 64
-# A turn ends after so much, looked at once a poll: some hundred small requests (under a millisecond), or this many bytes.
-COST_A_TURN: Final = 256 * 1024
+# A turn ends after so much: this many bytes that leave (a few milliseconds), or some hundred small requests.
+ROOM_A_TURN: Final = 4 * 1024 * 1024
+# A byte that comes is parsed.
+COST_OF_BYTE: Final = 16
 # What an event costs beside its bytes.
-COST_OF_EVENT: Final = 2 * 1024
+COST_OF_EVENT: Final = 32 * 1024
 
 
 def available() -> bool:
@@ -56,13 +59,17 @@ class Poller:
         self.readers: dict[int, tuple[Receive, asyncio.Protocol, SocketTransport, list[Arrival]]] = {}
         # What has come in this round.
         self._arrived: dict[Together, list[Arrival]] = {}
+        # What may still be done before others of the loop have their turn; transports take from it what they send.
+        self.room = ROOM_A_TURN
+        # Whom the kernel told of when there was no room any more.
+        self._left: list[tuple[int, int]] = []
         # Answers that leave at the end of the round, and whether they are to wait for it.
         self.holds = False
         self.held: list[SocketTransport] = []
         loop.add_reader(self.epoll.fileno(), run, self._turn)
 
-    def adopt(self, sock: socket.socket, protocol: asyncio.Protocol, together: Together = list) -> None:
-        """Serve a connected socket that does not block with ``protocol``. Raises OSError.
+    def adopt(self, sock: socket.socket, make: Callable[[], asyncio.Protocol], together: Together = list) -> None:
+        """Serve a connected socket that does not block with the protocol that ``make`` gives. Raises OSError.
 
         together: what comes for several protocols in one round is shown to it first.
         """
@@ -71,7 +78,7 @@ class Poller:
         except OSError:
             sock.close()
             raise
-        transport = SocketTransport(self, sock, protocol, self._arrived.setdefault(together, []))
+        transport = SocketTransport(self, sock, make(), self._arrived.setdefault(together, []))
         try:
             transport.start()
         except Exception:
@@ -85,22 +92,29 @@ class Poller:
         self.epoll.close()
 
     def _turn(self) -> None:
-        room = COST_A_TURN
-        while room > 0:
-            ready = self.epoll.poll(0, EVENTS_A_POLL)
+        self.room = ROOM_A_TURN
+        while self.room > 0:
+            ready = self._left or self.epoll.poll(0, EVENTS_A_POLL)
             if not ready:
-                return
-            room -= self._receive(ready)
+                break
+            self._left = []
+            self._receive(ready)
             for together, arrived in self._arrived.items():
                 if arrived:
                     self._hand_over(together, arrived)
+        # For what leaves outside turns.
+        self.room = ROOM_A_TURN
 
-    def _receive(self, ready: list[tuple[int, int]]) -> int:
-        """Take what these sockets have; what that costs."""
+    def _receive(self, ready: list[tuple[int, int]]) -> None:
+        """Take what these sockets have."""
         readers = self.readers
-        cost = 0
+        size = 0
+        self.room -= len(ready) * COST_OF_EVENT
         for descriptor, events in ready:
             if events != READ:
+                if self.room <= 0:
+                    self._left = ready[ready.index((descriptor, events)) :]
+                    break
                 self._write(descriptor)
                 if events == WRITE:
                     continue
@@ -113,7 +127,7 @@ class Poller:
             except OSError as error:
                 transport.fail(error)
                 continue
-            cost += len(data) + COST_OF_EVENT
+            size += len(data)
             if data:
                 arrived.append((protocol, data, transport))
                 continue
@@ -121,7 +135,7 @@ class Poller:
                 transport.end_of_input()
             except Exception:
                 _stumbled(transport)
-        return cost
+        self.room -= size * COST_OF_BYTE
 
     def _hand_over(self, together: Together, arrived: list[Arrival]) -> None:
         several = len(arrived) > 1

@@ -65,7 +65,7 @@ class Services:
         if self._poller is None:
             self._poller = Poller(loop, self._run)
         adopt = self._poller.adopt
-        return lambda sock: adopt(sock, service.connect(), service.together)
+        return lambda sock: adopt(sock, service.connect, service.together)
 
     async def close(self) -> None:
         """Accept nobody, and end who is there."""

@@ -1,6 +1,6 @@
 """SocketTransport: one client's socket, with asyncio's words for it.
 
-A protocol cannot tell it from asyncio's own transport: ``pause_writing`` over the high-water mark and ``resume_writing``
+To a protocol of this project it is as asyncio's own transport: ``pause_writing`` over the high-water mark and ``resume_writing``
 below the low one; ``close`` sends what is left first; ``connection_lost`` comes once, in a later turn of the loop.
 
 Not safe for concurrent use: the event loop owns it.
@@ -26,6 +26,9 @@ HELD_BYTES_MAX: Final = 4 * 1024
 # Spelled out, since other systems import this module too.
 READ: Final = getattr(select, "EPOLLIN", 1)
 WRITE: Final = getattr(select, "EPOLLOUT", 4)
+
+
+_NOBODY: Final = asyncio.Protocol()
 
 
 class SocketTransport(asyncio.Transport):
@@ -91,14 +94,18 @@ class SocketTransport(asyncio.Transport):
             self._send(data)
 
     def _send(self, data: bytes | bytearray | memoryview) -> None:
-        send = self._socket_send
+        poller = self._poller
+        if poller.room <= 0:
+            self._keep(data)
+            return
         try:
-            sent = send(data)
+            sent = self._socket_send(data)
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError as error:
             self.fail(error)
             return
+        poller.room -= sent
         if sent != len(data):
             self._keep(memoryview(data)[sent:])
 
@@ -132,10 +139,10 @@ class SocketTransport(asyncio.Transport):
             if self._buffer:
                 self._want()
             else:
-                self._lose(None)
+                self.fail(None)
 
     def abort(self) -> None:
-        self._lose(None)
+        self.fail(None)
 
     def get_write_buffer_size(self) -> int:
         return len(self._buffer) + len(self._held)
@@ -160,16 +167,18 @@ class SocketTransport(asyncio.Transport):
         if not self._buffer:
             return
         try:
-            del self._buffer[: self._socket_send(self._buffer)]
+            sent = self._socket_send(self._buffer)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
             self.fail(error)
             return
+        self._poller.room -= sent
+        del self._buffer[:sent]
         if self._buffer:
             pass
         elif self._closing:
-            self._lose(None)
+            self.fail(None)
         else:
             self._want()
         if self._full and len(self._buffer) <= LOW_WATER_BYTES and not self._closing:
@@ -183,10 +192,6 @@ class SocketTransport(asyncio.Transport):
         if not self._protocol.eof_received():
             self.close()
 
-    def fail(self, error: OSError) -> None:
-        """The connection is broken."""
-        self._lose(error)
-
     def _want(self) -> None:
         """Ask epoll for what is of interest now. (For nothing is not possible: it always tells of broken connections.)"""
         if self._lost:
@@ -195,31 +200,44 @@ class SocketTransport(asyncio.Transport):
         wanted = (READ if reads else 0) | (WRITE if self._buffer else 0)
         if wanted == self._wanted:
             return
-        poller, descriptor, before, self._wanted = self._poller, self._descriptor, self._wanted, wanted
+        poller, descriptor = self._poller, self._descriptor
         if reads:
             poller.readers[descriptor] = self._socket.recv, self._protocol, self, self._arrived
         else:
             poller.readers.pop(descriptor, None)
-        if not before:
-            poller.epoll.register(descriptor, wanted)
-        elif wanted:
-            poller.epoll.modify(descriptor, wanted)
-        else:
-            poller.epoll.unregister(descriptor)
+        try:
+            if not self._wanted:
+                poller.epoll.register(descriptor, wanted)
+            elif wanted:
+                poller.epoll.modify(descriptor, wanted)
+            else:
+                poller.epoll.unregister(descriptor)
+        except OSError as error:
+            # The kernel has no memory for it, or the user watches too many.
+            self.fail(error)
+            return
+        self._wanted = wanted
 
-    def _lose(self, error: OSError | None) -> None:
+    def fail(self, error: OSError | None) -> None:
+        """The connection is over: broken, or nobody wants it any more."""
         if self._lost:
             return
-        self._closing = True
+        self._closing = self._lost = True
         self._held = b""
         self._buffer.clear()
-        self._want()
-        self._lost = True
-        del self._poller.transports[self._descriptor]
-        self._poller.loop.call_soon(self._end, error)
+        poller, descriptor = self._poller, self._descriptor
+        poller.readers.pop(descriptor, None)
+        del poller.transports[descriptor]
+        if self._wanted:
+            with contextlib.suppress(OSError):
+                poller.epoll.unregister(descriptor)
+        poller.loop.call_soon(self._end, error)
 
     def _end(self, error: OSError | None) -> None:
         try:
             self._protocol.connection_lost(error)
         finally:
             self._socket.close()
+            # It knows this transport: such a pair, and all that it has received, would wait for a pass of the garbage
+            # collector over everything, which seldom comes.
+            self._protocol = _NOBODY

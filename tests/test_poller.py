@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import gc
 import logging
+import select
 import socket
 import struct
+import weakref
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
@@ -72,7 +77,7 @@ class Party:
         self._clients.append(client)
         served, _ = self._listener.accept()
         served.setblocking(False)
-        self.poller.adopt(served, protocol, together)
+        self.poller.adopt(served, lambda: protocol, together)
         return client
 
     async def read(self, client: socket.socket, count: int) -> bytes:
@@ -91,9 +96,9 @@ class Party:
         taken: list[int] = []
         receive, turn = self.poller._receive, self.poller._turn
 
-        def counted(ready: list[tuple[int, int]]) -> int:
+        def counted(ready: list[tuple[int, int]]) -> None:
             taken[-1] += len(ready)
-            return receive(ready)
+            receive(ready)
 
         def begun() -> None:
             taken.append(0)
@@ -338,7 +343,7 @@ async def test_what_comes_at_once_is_shown_together_and_the_rest_goes_its_own_wa
 @party
 async def test_a_turn_is_bounded_and_everybody_has_one(here: Party, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(polling, "EVENTS_A_POLL", 4)
-    monkeypatch.setattr(polling, "COST_A_TURN", 8 * polling.COST_OF_EVENT)
+    monkeypatch.setattr(polling, "ROOM_A_TURN", 8 * polling.COST_OF_EVENT)
     protocols = [Recorder(echo) for _ in range(40)]
     clients = [here.connect(protocol) for protocol in protocols]
     flood = b"x" * polling.RECEIVE_BYTES * 4
@@ -349,6 +354,98 @@ async def test_a_turn_is_bounded_and_everybody_has_one(here: Party, monkeypatch:
             client.send(b"y")
         await until(lambda: all(protocol.received for protocol in protocols))
         assert max(turns) <= 12
+
+
+@party
+async def test_a_turn_is_bounded_however_fast_answers_are_taken(here: Party, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(polling, "ROOM_A_TURN", 40 * polling.COST_OF_EVENT)
+    answer = bytes(HIGH_WATER_BYTES + 1)
+    sent: Counter[SocketTransport] = Counter()
+
+    class Spring(Recorder):
+        """Has always more to say."""
+
+        def data_received(self, data: bytes) -> None:
+            self.resume_writing()
+
+        def resume_writing(self) -> None:
+            if not self.transport.is_closing():
+                self.transport.write(answer)
+                self.transport.write(answer)
+
+    protocols = [Spring() for _ in range(6)]
+    clients = [here.connect(protocol) for protocol in protocols]
+
+    def taking_all(transport: SocketTransport) -> Callable[[bytes | bytearray], int]:
+        def send(data: bytes | bytearray) -> int:
+            sent[transport] += len(data)
+            return len(data)
+
+        return send
+
+    for protocol in protocols:
+        monkeypatch.setattr(protocol.transport, "_socket_send", taking_all(protocol.transport))
+    here.loop.remove_reader(here.poller.epoll.fileno())
+    for client in clients:
+        client.send(b"x")
+    most = 0
+    for _ in range(200):
+        before = sent.total()
+        here.poller._turn()
+        most = max(most, sent.total() - before)
+    # One that has its turn says what it has begun.
+    assert most <= polling.ROOM_A_TURN + 3 * len(answer)
+    assert min(sent.values()) > max(sent.values()) // 2
+    for protocol in protocols:
+        protocol.transport.abort()
+
+
+@party
+async def test_who_is_gone_is_freed_without_the_garbage_collector(here: Party, _: pytest.MonkeyPatch) -> None:
+    protocols = [Recorder()]
+    client = here.connect(protocols[0])
+    kept = weakref.ref(protocols[0])
+    client.close()
+    gc.disable()
+    try:
+        await until(lambda: "eof" in protocols[0].told)
+        protocols[0].transport.close()
+        await until(lambda: bool(protocols[0].lost))
+        await asyncio.sleep(0)
+        protocols.clear()
+        assert kept() is None
+    finally:
+        gc.enable()
+
+
+@party
+async def test_whom_the_kernel_cannot_watch_is_closed_and_forgotten(
+    here: Party, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full:
+        """An epoll object that takes nobody more."""
+
+        def __init__(self, real: select.epoll) -> None:
+            self._real = real
+
+        def register(self, descriptor: int, events: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._real, name)
+
+    there, late = Recorder(), Recorder()
+    client = here.connect(there)
+    there.transport.pause_reading()
+    monkeypatch.setattr(here.poller, "epoll", Full(here.poller.epoll))
+    refused = here.connect(late)
+    there.transport.resume_reading()
+    for each in (client, refused):
+        assert await here.read(each, 1) == b""
+    await until(lambda: bool(there.lost and late.lost))
+    assert not here.poller.transports and not here.poller.readers
+    client = here.connect(Recorder())
+    assert await here.read(client, 1) == b""
 
 
 @party

@@ -75,7 +75,7 @@ def lone_set(data: bytes) -> tuple[str, bytes] | None:
     value_from = end + 2 + length
     size_to = data.find(b"\r\n", value_from + 3)
     size = data[value_from + 3 : size_to]
-    if data[value_from : value_from + 3] != b"\r\n$" or not size.isdigit() or size[:1] == b"0":
+    if data[value_from : value_from + 3] != b"\r\n$" or not size.isdigit() or size[:1] == b"0" or len(size) > 9:
         return None
     value = data[size_to + 2 : -2]
     if len(value) != int(size) or not data.endswith(b"\r\n"):
