@@ -76,9 +76,12 @@ def _spare_the_items() -> None:
     """Keep the garbage collector from what is here to stay.
 
     A full pass goes through everything, the dictionary of a million items too, and stops the loop for up to 0.2 s. What is
-    there by now is never looked at again; what comes later (a cleared cache begins a new dictionary) seldom, for garbage
-    in cycles that lives that long is rare. This is the process's own affair, so an embedded store leaves it alone.
+    there by now is never looked at again; what comes later (a cleared cache begins a new dictionary) seldom. So what is
+    large or often comes and goes must not be in a cycle: machines and connections are not, and tests see to it. This is the
+    process's own affair, so an embedded store leaves it alone.
     """
+    # What the start has left behind is not kept for good.
+    gc.collect()
     gc.freeze()
     gc.set_threshold(*gc.get_threshold()[:2], FULL_PASS_AFTER)
 

@@ -6,7 +6,6 @@ before the first takes place; GUARDED compares versions first and is then a batc
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import islice
 from typing import Any, Final
 
@@ -15,7 +14,8 @@ from cacheflow.machine.commands import Result
 from cacheflow.machine.contents import Contents
 from cacheflow.machine.decisions import DECIDE, UNDECIDED, after
 from cacheflow.machine.entries import APPENDED_BYTES_MAX, KEY_BYTES_MAX, Entry, key_bytes
-from cacheflow.machine.plans import EXTEND, USE, WRITE, Decision, Malformed, Plan
+from cacheflow.machine.on_key import carry_out, decide
+from cacheflow.machine.plans import EXTEND, USE, WRITE, Decision, Malformed
 from cacheflow.machine.straight import set_plainly
 
 BATCH_COMMANDS_MAX: Final = 10_000
@@ -28,14 +28,10 @@ _NEED_THE_KEY: Final = (c.INCR, c.TOUCH, c.APPEND, c.COUNT, c.EXPIRE)
 
 
 class Batches:
-    """Runs them on ``contents``. decide, carry_out: the machine's, for one command on a key."""
+    """Runs them on ``contents``."""
 
-    def __init__(
-        self, contents: Contents, decide: Callable[[list[Any]], Decision], carry_out: Callable[[Plan], Result]
-    ) -> None:
+    def __init__(self, contents: Contents) -> None:
         self._contents = contents
-        self._decide = decide
-        self._carry_out = carry_out
         # How many bytes the batch at hand may still copy by APPEND.
         self._extended_left = 0
 
@@ -64,7 +60,7 @@ class Batches:
         set_plainly(self._contents, commands, results)
         for one in islice(commands, len(results), None):
             decision = self._decided(one, {})
-            results.append(decision if isinstance(decision, list) else self._carry_out(decision))
+            results.append(decision if isinstance(decision, list) else carry_out(self._contents, decision))
         return [c.OK, results]
 
     def _atomic(self, commands: list[Any]) -> Result:
@@ -91,7 +87,7 @@ class Batches:
             if isinstance(decision, list):
                 results.append(decision)
                 continue
-            result = self._carry_out(decision)
+            result = carry_out(self._contents, decision)
             key = decision[1]
             if decision[0] in (WRITE, EXTEND):
                 versions[key] = result[1]
@@ -110,7 +106,7 @@ class Batches:
                 contents = self._contents
                 decision = DECIDE[command[0]](overlay[command[1]], command, contents.now_ms, contents.bytes_max)
             else:
-                decision = self._decide(command)
+                decision = decide(self._contents, command)
         except Malformed as error:
             return [c.MALFORMED, str(error)]
         except Exception:

@@ -169,16 +169,25 @@ class LfuItems(cachetools.LFUCache[str, Entry]):
         items._before = order
         return items
 
-    def give_order(self, version: int) -> UseOrder:
-        """The eviction order for another container; no item is above ``version``. This one must not be used any more."""
+    def __del__(self) -> None:
+        self._break_ring()
+
+    def _break_ring(self) -> list[OrderedDict[str, str]]:
+        """Take the links apart, so that they need no garbage collector; the keys that each had."""
         groups: list[OrderedDict[str, str]] = []
         root = self._LFUCache__root
         link = root.next
         while link is not root:
             groups.append(link.keys)
-            # Without their ring the links need no garbage collector.
             link.prev.next = link.prev = None
             link = link.next
+        root.next = root.prev = None
+        return groups
+
+    def give_order(self, version: int) -> UseOrder:
+        """The eviction order for another container; no item is above ``version``. This one must not be used any more."""
+        groups = self._break_ring()
+        root = self._LFUCache__root
         root.next = root.prev = root
         if 2 * len(self._before) >= len(self.raw):
             for group in groups:

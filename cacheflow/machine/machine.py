@@ -4,7 +4,8 @@
 2. No clock, no I/O, no randomness, no threads, no logging, no iteration over sets, no ``hash()``: the same log gives
    the same state, byte for byte, on every node and every run.
 3. ``apply`` is total. Whatever the bytes are, it returns: a bad command gives an error *value*. (One exception inside
-   an apply would wedge every replica for good, at the same entry, also after a restart.)
+   an apply would wedge every replica for good, at the same entry, also after a restart.) What raises nevertheless, behind
+   a command's checks, is a defect: the node stops there, for it is half done, and a release without it goes on.
 4. A command either takes place or has no effect: it is decided first and done afterwards.
 
 Inside an entry: the clock advances, what is due is removed (a bounded number of keys), then the commands run in order.
@@ -26,11 +27,12 @@ from cacheflow.machine.commands import CodecError, Result, decode_block, decode_
 from cacheflow.machine.contents import Contents
 from cacheflow.machine.decisions import DECIDE
 from cacheflow.machine.effects import CONFIGURED, MEMBERS_CHANGED, Effect
-from cacheflow.machine.entries import KEY_BYTES_MAX, Entry, key_bytes
+from cacheflow.machine.entries import Entry
 from cacheflow.machine.idempotency import CLIENT_KEY_CHARS_MAX, IdempotencyTable, fingerprint
 from cacheflow.machine.image import DIGEST_BYTES
 from cacheflow.machine.listing import page
-from cacheflow.machine.plans import EXTEND, REMOVE, USE, WRITE, Decision, Malformed, Plan
+from cacheflow.machine.on_key import carry_out, decide
+from cacheflow.machine.plans import Malformed
 from cacheflow.machine.sessions import Sessions
 from cacheflow.machine.settings import Member, Settings, changed, is_name, member_table
 from cacheflow.machine.straight import set_plainly
@@ -51,6 +53,18 @@ _IDEMPOTENT_OPS: Final = (
     *(c.SET, c.DELETE, c.INCR, c.TOUCH, c.APPEND, c.COUNT, c.EXPIRE),
     *(c.BATCH, c.GUARDED, c.DELETE_PREFIX),
 )
+
+_OTHER_OPS: Final = {
+    c.BATCH: "_batch",
+    c.GUARDED: "_guarded",
+    c.RECENCY: "_recency",
+    c.NOOP: "_noop",
+    c.IDEMPOTENT: "_idempotent",
+    c.DELETE_PREFIX: "_delete_prefix",
+    c.OPEN_SESSION: "_open_session",
+    c.CONFIGURE: "_configure",
+    c.MEMBERS: "_members",
+}
 
 
 class CacheMachine:
@@ -78,18 +92,7 @@ class CacheMachine:
         self._first_digest = 1
         self._digests = bytearray(DIGESTS_KEPT * DIGEST_BYTES)
         self._note_digest(1)
-        batches = Batches(self.contents, self._decide, self._carry_out)
-        self._other_ops: dict[int, Callable[[list[Any]], Result]] = {
-            c.BATCH: batches.batch,
-            c.GUARDED: batches.guarded,
-            c.RECENCY: self._recency,
-            c.NOOP: self._noop,
-            c.IDEMPOTENT: self._idempotent,
-            c.DELETE_PREFIX: self._delete_prefix,
-            c.OPEN_SESSION: self._open_session,
-            c.CONFIGURE: self._configure,
-            c.MEMBERS: self._members,
-        }
+        self._batches = Batches(self.contents)
 
     # What readers ask
 
@@ -257,8 +260,11 @@ class CacheMachine:
             if type(command) is not list or type(command[0]) is not int:
                 return [c.MALFORMED, "a command is a list that begins with its number"]
             if command[0] not in DECIDE:
-                return self._other_ops[command[0]](command)
-            decision = self._decide(command)
+                # By name: a table of bound methods would be a cycle, in which a machine that was replaced, with all of its
+                # items, waits for a pass of the garbage collector over everything.
+                run: Callable[[list[Any]], Result] = getattr(self, _OTHER_OPS[command[0]])
+                return run(command)
+            decision = decide(self.contents, command)
         except Malformed as error:
             return [c.MALFORMED, str(error)]
         except Exception:
@@ -268,39 +274,15 @@ class CacheMachine:
                 raise
             # The message is part of the replicated state and must not depend on the Python that runs here.
             return [c.MALFORMED, "not a well-formed command"]
-        return decision if isinstance(decision, list) else self._carry_out(decision)
-
-    # Commands on one key
-
-    def _decide(self, command: list[Any]) -> Decision:
-        key = command[1]
-        if type(key) is not str or not 0 < key_bytes(key) <= KEY_BYTES_MAX:
-            raise Malformed("a key is a text of 1 to 1024 bytes")
-        contents = self.contents
-        entry = contents.raw.get(key)
-        if entry is not None and 0 < entry[4] <= contents.now_ms:
-            entry = None
-        return DECIDE[command[0]](entry, command, contents.now_ms, contents.bytes_max)
-
-    def _carry_out(self, plan: Plan) -> Result:
-        """Do what was decided: the one place where a command on a key has effects."""
-        what = plan[0]
-        if what == WRITE:
-            _, key, data, kind, meta, expires_at_ms, told = plan
-            return [c.OK, self.contents.write(key, data, kind, meta, expires_at_ms), told, expires_at_ms]
-        if what == EXTEND:
-            _, key, data, kind, meta, expires_at_ms, told, added, front = plan
-            version = self.contents.extend(key, data, kind, meta, expires_at_ms, added, front)
-            return [c.OK, version, told, expires_at_ms]
-        if what == USE:
-            self.contents.use(plan[1], 1)
-            return [c.OK, *plan[2]]
-        if what == REMOVE:
-            return [c.OK, self.contents.remove(plan[1])]
-        self.contents.retime(plan[1], plan[2])
-        return [c.OK, plan[3], plan[2]]
+        return decision if isinstance(decision, list) else carry_out(self.contents, decision)
 
     # Commands that hold commands
+
+    def _batch(self, command: list[Any]) -> Result:
+        return self._batches.batch(command)
+
+    def _guarded(self, command: list[Any]) -> Result:
+        return self._batches.guarded(command)
 
     def _idempotent(self, command: list[Any]) -> Result:
         _, client_key, inner = command

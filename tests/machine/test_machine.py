@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import msgpack
 import pytest
 from machine.driver import Driver, assert_invariants, sets
 
 from cacheflow.machine import commands as c
+from cacheflow.machine.eviction import LfuItems
 from cacheflow.machine.machine import DIGESTS_KEPT, CacheMachine
 
 
@@ -162,3 +166,20 @@ def test_an_entry_of_many_commands_leaves_the_machine_sound(cache: Driver) -> No
     cache.one(c.configure({"max_items": 100}))
     cache.run(*(c.set_(f"k{number % 300}", b"x" * (number % 7), 1, ttl_ms=number % 5) for number in range(5000)))
     assert_invariants(cache.machine)
+
+
+def test_a_machine_that_is_replaced_is_freed_with_all_its_items_without_the_garbage_collector(cache: Driver) -> None:
+    driver = Driver(CacheMachine.restore(cache.machine.snapshot()))
+    driver.put("a", "b", "c", ttl_ms=5)
+    driver.run(c.get("a"), c.batch([c.set_("d", b"x", 1)], atomic=True), c.guarded([], [c.get("b")]), c.noop())
+    items = driver.machine.contents.items
+    kept = [weakref.ref(one) for one in (driver.machine, driver.machine.contents, items)]
+    if isinstance(items, LfuItems):
+        kept.append(weakref.ref(items._LFUCache__root.next.keys))
+    del items
+    gc.disable()
+    try:
+        driver.machine = CacheMachine()
+        assert [one() for one in kept] == [None] * len(kept)
+    finally:
+        gc.enable()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cacheflow.errors import NoLeader
-from cacheflow.machine import batches, machine
+from cacheflow.machine import batches, machine, on_key
 from cacheflow.machine import commands as c
 from cacheflow.machine.contents import Contents
 from cacheflow.machine.image import DIGEST_BYTES
@@ -57,9 +57,9 @@ def raise_inside_apply(patch: pytest.MonkeyPatch) -> None:
 
     def _run(self: Any, command: Any) -> Any:
         if command[0] in (c.SET, c.DELETE, c.INCR, c.TOUCH, c.GET):
-            decision = self._decide(command)
-            return decision if isinstance(decision, list) else self._carry_out(decision)
-        return self._other_ops[command[0]](command)
+            decision = on_key.decide(self.contents, command)
+            return decision if isinstance(decision, list) else on_key.carry_out(self.contents, decision)
+        return getattr(self, machine._OTHER_OPS[command[0]])(command)
 
     patch.setattr(CacheMachine, "_run", _run)
 
