@@ -48,6 +48,8 @@ RECENCY_KEYS_MAX: Final = 10_000
 # Of one key in one RECENCY: no single node's burst of reads may make a key eternal under LFU.
 USES_MAX: Final = 1000
 DIGESTS_KEPT: Final = 10_000
+# A Packer keeps the memory of the largest that it has packed.
+PACKER_BYTES_MAX: Final = 1024 * 1024
 
 _IDEMPOTENT_OPS: Final = (
     *(c.SET, c.DELETE, c.INCR, c.TOUCH, c.APPEND, c.COUNT, c.EXPIRE),
@@ -205,8 +207,11 @@ class CacheMachine:
                 settled.append((session_id, first, self._run_block(session_id, first, lowest, commands)))
         if effects:
             digest = blake2b(self.digest, digest_size=DIGEST_BYTES)
-            digest.update(self._pack(effects))
+            packed = self._pack(effects)
+            digest.update(packed)
             self.digest = digest.digest()
+            if len(packed) > PACKER_BYTES_MAX:
+                self._pack = msgpack.Packer().pack
         self._note_digest(index)
         self.applied_index = index
         return settled

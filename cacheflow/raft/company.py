@@ -4,7 +4,7 @@ An entry costs every node a flush and some wake-ups, whatever is in it. Clients 
 come again together: the nodes whose crowds were answered by the last entries are about to send their next blocks, and one
 entry for all of them costs no more than one for the first. (PostgreSQL's commit_siblings and commit_delay.)
 
-1. Only a *crowded* block lets the leader wait: a lone client's entry never does.
+1. Only the block of a node with a crowd lets the leader wait: the entry of lone clients never does.
 2. It waits until all who are expected are here, and for COMPANY_S at most. Who stays away is soon expected no more.
 
 Not safe for concurrent use: the event loop owns it.
@@ -41,14 +41,19 @@ class Company:
 
     def is_awaited(self, present: Iterable[str], last_index: int) -> bool:
         """Whether the entry behind ``last_index`` should wait for more than the blocks of those who are ``present``."""
-        crowds = self._crowds
-        if not crowds or crowds.keys() <= {*present}:
+        here = {*present}
+        if not self._lacks_some(here):
             return False
         if self._index != last_index:
             self._index = last_index
-            for origin in [origin for origin, seen in crowds.items() if seen < last_index - ENTRIES]:
-                del crowds[origin]
+            for origin in [origin for origin, seen in self._crowds.items() if seen < last_index - ENTRIES]:
+                del self._crowds[origin]
             self._until_s = self._now() + COMPANY_S
             self._wake_after(COMPANY_S)
-            return not crowds.keys() <= {*present}
+            return self._lacks_some(here)
         return self._now() < self._until_s
+
+    def _lacks_some(self, here: set[str]) -> bool:
+        """One crowd is here, and another is not."""
+        crowds = self._crowds.keys()
+        return not (crowds <= here or crowds.isdisjoint(here))

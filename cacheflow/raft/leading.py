@@ -126,7 +126,10 @@ class Leading:
             and core.is_leader
             and not self._node.reconfiguration.handing_over
             and self._journal.last_index - core.commit_index < ENTRIES_AHEAD_MAX
-            and not self._company.is_awaited([origin for origin, _ in self._queue], self._journal.last_index)
+            and not (
+                self._company.is_awaited([origin for origin, _ in self._queue], self._journal.last_index)
+                and sum([len(block) for _, block in self._queue]) < ENTRY_BYTES_MAX
+            )
         )
 
     def propose_queued(self) -> None:

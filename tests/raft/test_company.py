@@ -40,6 +40,7 @@ def test_the_first_of_several_crowds_waits_until_all_are_here(company: Company, 
 
 
 def test_who_stays_away_is_waited_for_no_longer_than_told(company: Company, time: Time) -> None:
+    company.came("", 5)
     company.came("n2", 5)
     assert company.is_awaited([""], 6)
     time.now_s += COMPANY_S / 2
@@ -48,8 +49,16 @@ def test_who_stays_away_is_waited_for_no_longer_than_told(company: Company, time
     assert not company.is_awaited([""], 6)
 
 
+def test_a_lone_client_waits_for_nobody(company: Company, time: Time) -> None:
+    company.came("n2", 5)
+    assert not company.is_awaited([""], 6)
+    assert not company.is_awaited(["", "n3"], 6)
+    assert time.woken_after == []
+
+
 def test_who_has_stayed_away_is_expected_no_more(company: Company, time: Time) -> None:
     company.came("n2", 5)
+    company.came("", 6)
     assert company.is_awaited([""], 5 + ENTRIES)
     time.now_s += COMPANY_S
     assert not company.is_awaited([""], 5 + ENTRIES)
