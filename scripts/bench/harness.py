@@ -17,7 +17,7 @@ from cacheflow.launcher import Child, LocalCluster
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one row found. passed: None when it could not be measured here; ``measured`` then says why."""
+    """What one row found. passed: None when it could not be judged here; ``measured`` then says why."""
 
     measured: str
     passed: bool | None

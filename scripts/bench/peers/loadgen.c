@@ -1,13 +1,18 @@
 /* The load generator: one thread, epoll, so cheap that it measures the server and not itself.
+ * Compiled with -D_GNU_SOURCE and -DDRAIN_S=SECONDS.
  *
  *   loadgen PROTOCOL OPERATION CONNECTIONS PIPELINE SECONDS KEYS VALUE_BYTES RATE PORT...
  *
- * PROTOCOL: resp, memcached, etcd (its JSON gateway), http (CacheFlow's REST API).  OPERATION: get, set, or lget
- * (etcd: a linearizable range; resp: a get after READWRITE).  Keys are key:000000000000 and so on, at random.
+ * PROTOCOL: resp, memcached, etcd (its JSON gateway), http (CacheFlow's REST API).  OPERATION: get, set, lget
+ * (etcd: a linearizable range; resp: a get after READWRITE), or fill (a set of each key once, in order; SECONDS is how long it
+ * may take).  Keys are key:000000000000 and so on, at random but for fill.
  * Connections are spread over the ports (127.0.0.1). RATE 0: each connection keeps PIPELINE requests under way. Another RATE:
  * that many requests a second, whatever the server does, in turn over the connections, each with at most PIPELINE under way;
  * a latency then counts from when the request was due.
- * Prints one line of JSON: replies a second, errors, and latencies in microseconds. Exit code 1 when a connection fails.
+ * After SECONDS nothing more is asked, and what was asked is waited for, DRAIN_S at most: its latencies count, too.
+ * Prints one line of JSON: replies a second within SECONDS, all replies, errors, and latencies in microseconds: the longest
+ * is exact, others are the middles of the buckets, which are printed as well. Exit code 1 when a connection fails and when
+ * answers are missing.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -23,8 +28,12 @@
 #include <unistd.h>
 
 enum { RESP, MEMCACHED, ETCD, HTTP };
-enum { GET, SET, LGET };
+enum { GET, SET, LGET, FILL };
+/* Buckets for each power of two; the middle of one is within 0.8 % (below PARTS microseconds: half of one) of what is in it. */
+#define PARTS 64
 #define BUCKETS 4096
+/* Enough of etcd's answer to a range to see whether there is something in it: behind a header of four numbers. */
+#define RANGE_SEEN 256
 #define PIPELINE_MAX 4096
 
 struct connection {
@@ -38,10 +47,11 @@ struct connection {
     int greeting; /* replies that belong to the set-up */
 };
 
+static const double drain_s = DRAIN_S;
 static int protocol, operation, pipeline, keys, value_bytes;
 static char *value;
-static double ends_at, rate, due_at;
-static uint64_t replies, errors, misses, histogram[BUCKETS];
+static double ends_at, rate, due_at, longest_us;
+static uint64_t asked, replies, errors, misses, histogram[BUCKETS];
 static uint64_t state = 88172645463325252ULL;
 static char last_error[200];
 
@@ -63,23 +73,23 @@ static void die(const char *what) {
     exit(1);
 }
 
-/* Sixteen buckets for each power of two: within 5 %. */
 static int bucket(double us) {
-    if (us < 16) return us < 0 ? 0 : (int)us;
+    if (us < PARTS) return us < 0 ? 0 : (int)us;
     int power = 0;
     double scaled = us;
-    while (scaled >= 32) {
+    while (scaled >= 2 * PARTS) {
         scaled /= 2;
         power++;
     }
-    int at = 16 * (power + 1) + (int)scaled - 16;
+    int at = PARTS * (power + 1) + (int)scaled - PARTS;
     return at < BUCKETS ? at : BUCKETS - 1;
 }
 
+/* Its middle. */
 static double bucket_us(int at) {
-    if (at < 16) return at;
-    double us = 16 + at % 16;
-    for (int power = at / 16 - 1; power > 0; power--) us *= 2;
+    if (at < PARTS) return at + 0.5;
+    double us = PARTS + at % PARTS + 0.5;
+    for (int power = at / PARTS - 1; power > 0; power--) us *= 2;
     return us;
 }
 
@@ -87,9 +97,9 @@ static double percentile(double share) {
     uint64_t seen = 0;
     for (int at = 0; at < BUCKETS; at++) {
         seen += histogram[at];
-        if (seen >= share * replies) return bucket_us(at);
+        if (seen >= share * replies) return bucket_us(at) < longest_us ? bucket_us(at) : longest_us;
     }
-    return 0;
+    return longest_us;
 }
 
 static size_t base64(char *to, const char *from, size_t len) {
@@ -108,13 +118,14 @@ static size_t base64(char *to, const char *from, size_t len) {
 
 static size_t request(char *to) {
     char key[32];
-    int key_len = sprintf(key, "key:%012d", (int)(draw() % keys));
+    int key_len = sprintf(key, "key:%012d", (int)(operation == FILL ? asked : draw() % keys));
+    int writes = operation == SET || operation == FILL;
     switch (protocol) {
     case RESP:
-        if (operation != SET) return sprintf(to, "*2\r\n$3\r\nGET\r\n$%d\r\n%s\r\n", key_len, key);
+        if (!writes) return sprintf(to, "*2\r\n$3\r\nGET\r\n$%d\r\n%s\r\n", key_len, key);
         return sprintf(to, "*3\r\n$3\r\nSET\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n", key_len, key, value_bytes, value);
     case MEMCACHED:
-        if (operation != SET) return sprintf(to, "get %s\r\n", key);
+        if (!writes) return sprintf(to, "get %s\r\n", key);
         return sprintf(to, "set %s 0 0 %d\r\n%s\r\n", key, value_bytes, value);
     case HTTP:
         if (operation == GET) return sprintf(to, "GET /cache/%s HTTP/1.1\r\nHost: x\r\n\r\n", key);
@@ -126,7 +137,7 @@ static size_t request(char *to) {
     char *body = malloc(256 + value_bytes * 2);
     size_t len = sprintf(body, "{\"key\":\"");
     len += base64(body + len, key, key_len);
-    if (operation == SET) {
+    if (writes) {
         len += sprintf(body + len, "\",\"value\":\"");
         len += base64(body + len, value, value_bytes);
         len += sprintf(body + len, "\"}");
@@ -134,7 +145,7 @@ static size_t request(char *to) {
         len += sprintf(body + len, operation == GET ? "\",\"serializable\":true}" : "\"}");
     }
     size_t head = sprintf(to, "POST /v3/kv/%s HTTP/1.1\r\nHost: x\r\nContent-Length: %zu\r\n\r\n",
-                          operation == SET ? "put" : "range", len);
+                          writes ? "put" : "range", len);
     memcpy(to + head, body, len);
     free(body);
     return head + len;
@@ -173,10 +184,16 @@ static size_t reply_size(const char *from, size_t have, size_t *body) {
             if (!strncasecmp(at, "transfer-encoding: chunked", 26) && !(chunks = chunks_size(from + head, have - head)))
                 return 0;
         }
-        if (memcmp(from + 9, "200", 3) && memcmp(from + 9, "201", 3)) note_error(from, have);
-        if (chunks) return head + chunks;
-        *body = length ? strtoul(length, NULL, 10) : 0;
-        return head + *body;
+        size_t rest = chunks ? chunks : length ? strtoul(length, NULL, 10) : 0;
+        int done = !memcmp(from + 9, "200", 3) || !memcmp(from + 9, "201", 3);
+        if (done && protocol == ETCD && (operation == GET || operation == LGET)) {
+            size_t seen = rest < RANGE_SEEN ? rest : RANGE_SEEN;
+            if (have - head < seen) return 0;
+            if (!memmem(from + head, seen, "\"kvs\"", 5)) misses++;
+        }
+        if (!done) note_error(from, have);
+        if (!chunks) *body = rest;
+        return head + rest;
     }
     const char *end = memmem(from, have, "\r\n", 2);
     if (!end) return 0;
@@ -219,18 +236,27 @@ static void flush(struct connection *c, int poller) {
 }
 
 static void ask(struct connection *c, double at) {
+    if (c->out_at) { /* there is room for PIPELINE requests, but not behind what is already sent */
+        memmove(c->out, c->out + c->out_at, c->out_len -= c->out_at);
+        c->out_at = 0;
+    }
     c->sent_at[(c->first + c->pending++) % PIPELINE_MAX] = at;
     c->out_len += request(c->out + c->out_len);
+    asked++;
+}
+
+static int is_over(double now) {
+    return now >= ends_at || (operation == FILL && asked == (uint64_t)keys);
 }
 
 static void refill(struct connection *c, double now) {
-    while (c->pending < (unsigned)pipeline && now < ends_at) ask(c, now);
+    while (c->pending < (unsigned)pipeline && !is_over(now)) ask(c, now);
 }
 
 /* Send what is due by now; where a connection has no room, the rest waits and grows old. */
 static void ask_what_is_due(struct connection *all, int count, double now, int poller) {
     static int next;
-    while (due_at <= now && now < ends_at && all[next].pending < (unsigned)pipeline && !all[next].out_len) {
+    while (due_at <= now && due_at < ends_at && all[next].pending < (unsigned)pipeline && !all[next].out_len) {
         ask(all + next, due_at);
         flush(all + next, poller);
         next = (next + 1) % count;
@@ -267,7 +293,9 @@ static void receive(struct connection *c) {
             continue;
         }
         replies++;
-        histogram[bucket((now - c->sent_at[c->first]) * 1e6)]++;
+        double us = (now - c->sent_at[c->first]) * 1e6;
+        if (us > longest_us) longest_us = us;
+        histogram[bucket(us)]++;
         c->first = (c->first + 1) % PIPELINE_MAX;
         c->pending--;
     }
@@ -281,21 +309,54 @@ static int word(const char *given, const char *const *known, int count) {
     exit(2);
 }
 
+/* Wait until `until` for answers, take what came, and ask again where that is due; the time then. */
+static double serve(double until, int poller) {
+    struct epoll_event ready[256];
+    double wait_s = until - now_s();
+    if (wait_s < 0) wait_s = 0;
+    struct timespec wait = {.tv_sec = (time_t)wait_s, .tv_nsec = (long)((wait_s - (time_t)wait_s) * 1e9)};
+    int found = epoll_pwait2(poller, ready, 256, &wait, NULL);
+    double now = now_s();
+    for (int i = 0; i < found; i++) {
+        struct connection *c = ready[i].data.ptr;
+        if (ready[i].events & ~EPOLLOUT) receive(c);
+        if (!rate) refill(c, now);
+        flush(c, poller);
+    }
+    return now;
+}
+
+static void print(double per_s) {
+    printf("{\"per_s\": %.1f, \"replies\": %llu, \"errors\": %llu, \"misses\": %llu, ", per_s, (unsigned long long)replies,
+           (unsigned long long)errors, (unsigned long long)misses);
+    printf("\"p50_us\": %.1f, \"p99_us\": %.1f, \"max_us\": %.1f, \"buckets\": [", percentile(0.5), percentile(0.99),
+           longest_us);
+    const char *between = "";
+    for (int at = 0; at < BUCKETS; at++) {
+        if (!histogram[at]) continue;
+        printf("%s[%.1f, %llu]", between, bucket_us(at), (unsigned long long)histogram[at]);
+        between = ", ";
+    }
+    printf("]}\n");
+}
+
 int main(int argc, char **argv) {
-    static const char *const protocols[] = {"resp", "memcached", "etcd", "http"}, *const operations[] = {"get", "set", "lget"};
+    static const char *const protocols[] = {"resp", "memcached", "etcd", "http"};
+    static const char *const operations[] = {"get", "set", "lget", "fill"};
     if (argc < 10) {
         fprintf(stderr, "loadgen PROTOCOL OPERATION CONNECTIONS PIPELINE SECONDS KEYS VALUE_BYTES RATE PORT...\n");
         return 2;
     }
     protocol = word(argv[1], protocols, 4);
-    operation = word(argv[2], operations, 3);
+    operation = word(argv[2], operations, 4);
     int count = atoi(argv[3]);
     pipeline = atoi(argv[4]);
     double seconds = atof(argv[5]);
     keys = atoi(argv[6]);
     value_bytes = atoi(argv[7]);
     rate = atof(argv[8]);
-    if (count < 1 || pipeline < 1 || pipeline > PIPELINE_MAX || seconds <= 0 || keys < 1 || value_bytes < 1 || rate < 0)
+    if (count < 1 || pipeline < 1 || pipeline > PIPELINE_MAX || seconds <= 0 || keys < 1 || value_bytes < 1 || rate < 0 ||
+        (rate && operation == FILL))
         return 2;
     value = malloc(value_bytes + 1);
     memset(value, 'x', value_bytes);
@@ -328,24 +389,30 @@ int main(int argc, char **argv) {
         if (!rate) refill(all + i, began);
         flush(all + i, poller);
     }
-    struct epoll_event ready[256];
-    for (double now = began; now < ends_at;) {
+    double now = began;
+    while (!is_over(now)) {
         if (rate) ask_what_is_due(all, count, now, poller);
-        double wait_s = (rate && due_at > now && due_at < ends_at ? due_at : ends_at) - now;
-        struct timespec wait = {.tv_sec = (time_t)wait_s, .tv_nsec = (long)((wait_s - (time_t)wait_s) * 1e9)};
-        int found = epoll_pwait2(poller, ready, 256, &wait, NULL);
-        now = now_s();
-        for (int i = 0; i < found; i++) {
-            struct connection *c = ready[i].data.ptr;
-            if (ready[i].events & ~EPOLLOUT) receive(c);
-            if (!rate) refill(c, now);
-            flush(c, poller);
-        }
+        now = serve(rate && due_at > now && due_at < ends_at ? due_at : ends_at, poller);
     }
-    double took = now_s() - began;
-    printf("{\"per_s\": %.1f, \"errors\": %llu, \"misses\": %llu, \"p50_us\": %.0f, \"p99_us\": %.0f, \"max_us\": %.0f}\n",
-           replies / took, (unsigned long long)errors, (unsigned long long)misses, percentile(0.5), percentile(0.99),
-           percentile(1));
+    /* Replies a second: those within the window, by the time that really passed. A fill ends with its last one. */
+    uint64_t within = replies;
+    double took_s = now - began;
+    if (rate) ask_what_is_due(all, count, now, poller); /* what fell due since it was looked at last */
+    for (double until = now + drain_s; replies < asked && now < until;) now = serve(until, poller);
+    if (operation == FILL) {
+        within = replies;
+        took_s = now - began;
+    }
     if (errors) fprintf(stderr, "an error: %s\n", last_error);
+    if (replies < asked) {
+        fprintf(stderr, "%llu of %llu answers are missing %g s after the end\n", (unsigned long long)(asked - replies),
+                (unsigned long long)asked, drain_s);
+        return 1;
+    }
+    if (operation == FILL && asked < (uint64_t)keys) {
+        fprintf(stderr, "%llu of %d keys were written in %g s\n", (unsigned long long)asked, keys, seconds);
+        return 1;
+    }
+    print(within / took_s);
     return 0;
 }

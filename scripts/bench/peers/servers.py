@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cacheflow.launcher import free_ports
 from scripts.bench.harness import cluster
@@ -20,11 +23,16 @@ READY_WITHIN_S = 30.0
 
 @dataclass(frozen=True)
 class Served:
-    """A running server: its protocol and the port of each node, the leader's first."""
+    """A running server: its protocol, the port of each node, the leader's first, and who leads by now, where one does."""
 
     name: str
     protocol: str
     ports: tuple[int, ...]
+    led_by: Callable[[], int] | None = None
+
+    def still_led(self) -> bool:
+        """Whether the first port is the leader's still. Raises RuntimeError when there is none."""
+        return self.led_by is None or self.led_by() == self.ports[0]
 
 
 @contextlib.contextmanager
@@ -39,7 +47,12 @@ def cacheflow(nodes: int = 3, *flags: str, items: int = 1_000_000) -> Iterator[d
             "memcached": [child.wire_ports["--memcached-port"] for child in children],
             "http": [int(child.url.rpartition(":")[2]) for child in children],
         }
-        yield {protocol: Served("CacheFlow", protocol, tuple(each)) for protocol, each in ports.items()}
+
+        def served(protocol: str) -> Served:
+            by_node = dict(zip((child.node_id for child in children), ports[protocol], strict=True))
+            return Served("CacheFlow", protocol, tuple(ports[protocol]), lambda: by_node[running.led_by().node_id])
+
+        yield {protocol: served(protocol) for protocol in ports}
 
 
 def _redis(folder: Path) -> tuple[list[list[str]], list[int], str]:
@@ -103,7 +116,35 @@ def peer(name: str) -> Iterator[Served | None]:
             stack.callback(process.terminate)
         for port in ports:
             _wait_for(port, name)
-        yield Served(name, protocol, tuple(ports))
+        if protocol != "etcd":
+            yield Served(name, protocol, tuple(ports))
+            return
+        leader = etcd_led_by(ports)
+        others = [port for port in ports if port != leader]
+        yield Served(name, protocol, (leader, *others), lambda: etcd_led_by(ports))
+
+
+def etcd_led_by(ports: Sequence[int]) -> int:
+    """The port of the node that says that it leads. Raises RuntimeError when none says so in time."""
+    deadline = time.monotonic() + READY_WITHIN_S
+    while time.monotonic() < deadline:
+        for port in ports:
+            status = _etcd_status(port)
+            if status and status.get("leader") == status["header"]["member_id"]:
+                return port
+        time.sleep(0.05)
+    raise RuntimeError(f"no etcd of ports {', '.join(map(str, ports))} leads")
+
+
+def _etcd_status(port: int) -> dict[str, Any] | None:
+    """What the gateway says; None while the node cannot."""
+    asked = urllib.request.Request(f"http://127.0.0.1:{port}/v3/maintenance/status", b"{}")
+    try:
+        with urllib.request.urlopen(asked, timeout=5.0) as answer:
+            status: dict[str, Any] = json.load(answer)
+            return status
+    except OSError:
+        return None
 
 
 def _wait_for(port: int, name: str) -> None:
