@@ -34,13 +34,15 @@ logger = logging.getLogger(__name__)
 # Of one socket at once. So that a turn of nothing but pipelines is some ten milliseconds. (Over 128 KiB each read would also
 # be a mapping of its own from the kernel, which costs more than the read itself: asyncio's 256 KiB do.)
 RECEIVE_BYTES: Final = 16 * 1024
+# Tried first: memory for that much costs next to nothing, and most requests are no longer.
+SHORT_BYTES: Final = 512 - 33
 EVENTS_A_POLL: Final = 64
-# A turn ends after so much: this many bytes that leave (a few milliseconds), or some hundred small requests.
-ROOM_A_TURN: Final = 4 * 1024 * 1024
-# A byte that comes is parsed.
-COST_OF_BYTE: Final = 16
+# A turn ends after so much, looked at once a poll: some hundred small requests (under a millisecond), or this many bytes.
+COST_A_TURN: Final = 256 * 1024
 # What an event costs beside its bytes.
-COST_OF_EVENT: Final = 32 * 1024
+COST_OF_EVENT: Final = 2 * 1024
+# And when so many bytes have left, which takes a few milliseconds: what else is to leave is kept until the next one.
+ROOM_A_TURN: Final = 4 * 1024 * 1024
 
 
 def available() -> bool:
@@ -59,7 +61,7 @@ class Poller:
         self.readers: dict[int, tuple[Receive, asyncio.Protocol, SocketTransport, list[Arrival]]] = {}
         # What has come in this round.
         self._arrived: dict[Together, list[Arrival]] = {}
-        # What may still be done before others of the loop have their turn; transports take from it what they send.
+        # How many bytes may still leave before others of the loop have their turn; transports take from it what they send.
         self.room = ROOM_A_TURN
         # Whom the kernel told of when there was no room any more.
         self._left: list[tuple[int, int]] = []
@@ -93,23 +95,23 @@ class Poller:
 
     def _turn(self) -> None:
         self.room = ROOM_A_TURN
-        while self.room > 0:
+        cost = 0
+        while cost < COST_A_TURN and self.room > 0:
             ready = self._left or self.epoll.poll(0, EVENTS_A_POLL)
             if not ready:
                 break
             self._left = []
-            self._receive(ready)
+            cost += self._receive(ready)
             for together, arrived in self._arrived.items():
                 if arrived:
                     self._hand_over(together, arrived)
         # For what leaves outside turns.
         self.room = ROOM_A_TURN
 
-    def _receive(self, ready: list[tuple[int, int]]) -> None:
-        """Take what these sockets have."""
+    def _receive(self, ready: list[tuple[int, int]]) -> int:
+        """Take what these sockets have; what that costs."""
         readers = self.readers
         size = 0
-        self.room -= len(ready) * COST_OF_EVENT
         for descriptor, events in ready:
             if events != READ:
                 if self.room <= 0:
@@ -120,7 +122,9 @@ class Poller:
                     continue
             try:
                 receive, protocol, transport, arrived = readers[descriptor]
-                data = receive(RECEIVE_BYTES)
+                data = receive(SHORT_BYTES)
+                if len(data) == SHORT_BYTES:
+                    data += _more(receive)
             except (KeyError, BlockingIOError, InterruptedError):
                 # One before it in the same round has ended it, or wants to hear no more; or it was ready once.
                 continue
@@ -135,7 +139,7 @@ class Poller:
                 transport.end_of_input()
             except Exception:
                 _stumbled(transport)
-        self.room -= size * COST_OF_BYTE
+        return size + len(ready) * COST_OF_EVENT
 
     def _hand_over(self, together: Together, arrived: list[Arrival]) -> None:
         several = len(arrived) > 1
@@ -166,6 +170,14 @@ class Poller:
                 transport.writable()
             except Exception:
                 _stumbled(transport)
+
+
+def _more(receive: Receive) -> bytes:
+    """What is there beside; an end or an error is told by the next event."""
+    try:
+        return receive(RECEIVE_BYTES)
+    except OSError:
+        return b""
 
 
 def _stumbled(transport: asyncio.Transport) -> None:
