@@ -83,20 +83,15 @@ class SocketTransport(asyncio.Transport):
     # asyncio.Transport ------------------------------------------------------------------------------------------------
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        if self._held:
-            self.send_held()
-        if self._buffer or self._closing:
-            self._keep(data)
-        elif self._poller.holds and len(data) <= HELD_BYTES_MAX:
-            self._held = data
-            self._poller.held.append(self)
-        else:
-            self._send(data)
-
-    def _send(self, data: bytes | bytearray | memoryview) -> None:
         poller = self._poller
-        if poller.room <= 0:
+        if self._held:
+            data, self._held = b"".join((self._held, data)), b""
+        if self._buffer or self._closing or poller.room <= 0:
             self._keep(data)
+            return
+        if poller.holds and len(data) <= HELD_BYTES_MAX:
+            self._held = data
+            poller.held.append(self)
             return
         try:
             sent = self._socket_send(data)
@@ -133,8 +128,9 @@ class SocketTransport(asyncio.Transport):
         return self._closing
 
     def close(self) -> None:
-        self.send_held()
         if not self._closing:
+            self._buffer += self._held
+            self._held = b""
             self._closing = True
             if self._buffer:
                 self._want()
@@ -160,7 +156,7 @@ class SocketTransport(asyncio.Transport):
         """Send what was held back for the end of the round."""
         data, self._held = self._held, b""
         if data:
-            self._send(data)
+            self.write(data)
 
     def writable(self) -> None:
         """The socket takes bytes again, or never will."""

@@ -18,9 +18,9 @@ from cacheflow.machine import commands as c
 from cacheflow.machine.commands import Result
 from cacheflow.wire.connection import REPLY_BYTES_MAX, REQUESTS_MAX, Connection
 from cacheflow.wire.resp_arguments import key_of, kind_of
-from cacheflow.wire.resp_gets import replies
+from cacheflow.wire.resp_gets import bulks_of
 from cacheflow.wire.resp_parser import Request
-from cacheflow.wire.resp_replies import OK, ONE, QUEUED, ZERO, CommandError, failure
+from cacheflow.wire.resp_replies import OK, ONE, QUEUED, ZERO, CommandError, bulk, failure
 from cacheflow.wire.resp_rows import GET, LONE_GETS, SET, is_part_of_set, keys_of_gets, lone_set, pairs_of_sets
 from cacheflow.wire.resp_session import RespSession
 from cacheflow.wire.resp_spec import Read, Spec, wrong_arity
@@ -100,7 +100,7 @@ class RespConnection(RespSession):
             return None
         if entry is not None:
             value = entry[0]
-            return b"$%d\r\n%b\r\n" % (len(value), value)
+            return bulk(value)
         # What may be no key is an error, not a miss.
         if 0 < len(raw) <= values.KEY_BYTES_MAX and key.isprintable():
             return self.null
@@ -139,7 +139,8 @@ class RespConnection(RespSession):
         if entries is None:
             return data
         self.requests += len(keys)
-        self._transport.write(replies(entries, self.null))
+        null = self.null
+        self._transport.write(b"".join([answer or null for answer in bulks_of(entries)]))
         return rest
 
     def _take_sets(self, data: bytes) -> bytes:

