@@ -64,7 +64,7 @@ class Engine:
         # What clients ask for in one turn is proposed at the end of that turn.
         self.services = Services(lambda work: self._turn.run(work))
         self.clock = ClusterClock(time.monotonic, time.time)
-        # Reads of this process; two threads at once may lose one.
+        # Reads of this process; when two threads count at once some may be lost.
         self.hits = 0
         self.misses = 0
         self.node: RaftNode

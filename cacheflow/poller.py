@@ -105,6 +105,9 @@ class Poller:
             for together, arrived in self._arrived.items():
                 if arrived:
                     self._hand_over(together, arrived)
+            if len(ready) == 1:
+                # A lone client waits for its answer, and that for the end of the turn.
+                break
         # For what leaves outside turns.
         self.room = ROOM_A_TURN
 

@@ -3,14 +3,18 @@
 Everything queued, its own and what was forwarded, becomes **one** entry, stamped with the cluster's time. While an entry is
 on its way to a majority the rest gathers for the next one.
 
-A commit travels with the next entry. When there is none yet, those whose commands were committed are told at once, and the
-others a moment later, if no entry came meanwhile: a message costs more, here and there, than everything else an entry does.
+A message costs more, here and there, than everything else an entry does. So an entry goes at once to those whose commands
+are in it, and to as many others as make a majority with this node: those who were the quickest lately. The rest gets it a
+moment later, with those that came meanwhile and what is committed of them by then; so does everybody when a quick one is
+not quick. A commit travels with the next entry. When there is none yet, those whose commands were committed are told at
+once, and the others a moment later.
 
 Not safe for concurrent use: the event loop owns it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections import deque
 from collections.abc import Callable
@@ -41,8 +45,11 @@ DOWN_AFTER_MS = 1500
 BROKEN_AFTER_MS = 300
 # How often followers are told when the others were last heard.
 TELL_SEEN_MS = 1000
-# How much later than their leader followers apply what none of their own clients waits for, when no entry follows.
-ANNOUNCE_S = 0.002
+# How much later than the quick ones the other followers get an entry, and how much later than their leader followers apply
+# what none of their own clients waits for, when no entry follows.
+ANNOUNCE_S = 0.010
+# Who lacks more than this does not wait: it catches up.
+LATE_ENTRIES_MAX = 64
 
 
 class Leading:
@@ -74,6 +81,8 @@ class Leading:
         # Those who wait were told of it; everybody was, or will be.
         self._told_commit = 0
         self._announcing = False
+        # Voters who have acknowledged, the quickest first: a majority waited for nobody else.
+        self._quick: list[str] = []
         self._tick_index = 0
         self._configured_term = 0
         self._watched_since_ms: dict[str, int] = {}
@@ -99,6 +108,7 @@ class Leading:
         self._tick_index = 0
         self._told_commit = 0
         self._waiting = set()
+        self._quick.clear()
         self._company.forget()
 
     def end(self) -> None:
@@ -153,11 +163,39 @@ class Leading:
                 blocks.append(block)
                 size += len(block)
             self._node.append(REGULAR + commands.encode_entry(self._stamp(), blocks))
-            self.replicate()
+            self._replicate_to_the_first()
         elif core.commit_index > self._told_commit:
             self._told_commit = core.commit_index
             self.replicator.announce(self._waiting, core.commit_index)
             self._announce_later()
+
+    def _replicate_to_the_first(self) -> None:
+        """Send the newest entry to those who wait for it and to a majority; the others get it soon."""
+        progress = self.replicator.progress
+        first = {node_id for node_id in self._waiting if node_id in progress}
+        voters = self._core.voter_ids
+        missing = (len(voters) + 1) // 2 - sum([node_id in first for node_id in voters])
+        if missing > 0:
+            quick = [node_id for node_id in self._quick if node_id not in first and self._is_quick(node_id)][:missing]
+            if len(quick) < missing:
+                self.replicate()
+                return
+            first.update(quick)
+        if self._node.failure is None:
+            self._told_commit = self._core.commit_index
+            self.replicator.replicate(first)
+            if len(first) < len(progress):
+                self._announce_later()
+
+    def _is_quick(self, node_id: str) -> bool:
+        """It is there, and has everything before the newest entry or will have it soon."""
+        progress = self.replicator.progress.get(node_id)
+        return (
+            progress is not None
+            and not (progress.probing or progress.needs_snapshot)
+            and self._journal.last_index - progress.match_index <= LATE_ENTRIES_MAX
+            and self._network.is_connected(node_id)
+        )
 
     def _announce_later(self) -> None:
         if not self._announcing:
@@ -168,7 +206,8 @@ class Leading:
         self._announcing = False
         if self._core.is_leader and self._node.failure is None:
             self.replicator.announce(self.replicator.progress, commit_index)
-            if commit_index < self._core.commit_index:
+            commit_index = self._core.commit_index
+            if any([progress.told_commit < commit_index for progress in self.replicator.progress.values()]):
                 self._announce_later()
 
     def append_configuration(self, configuration: Configuration) -> int:
@@ -214,12 +253,24 @@ class Leading:
         match_index = self.replicator.acknowledged(peer.node_id, message)
         core.acknowledge(peer.node_id, match_index)
         if match_index is not None:
-            self.replicator.push(peer.node_id)
+            if self._journal.last_index - progress.next_index >= LATE_ENTRIES_MAX:
+                self.replicator.push(peer.node_id)
+            elif progress.next_index <= self._journal.last_index:
+                self._announce_later()
             if match_index > core.commit_index:
+                self._note_quick(peer.node_id)
                 self._node.nudge()
         if self._node.reconfiguration.is_pending:
             self._node.wake()
         self._node.following.note_progress()
+
+    def _note_quick(self, node_id: str) -> None:
+        """It has acknowledged what is not committed yet."""
+        quick = self._quick
+        if node_id in self._core.voter_ids and quick[:1] != [node_id]:
+            with contextlib.suppress(ValueError):
+                quick.remove(node_id)
+            quick.insert(0, node_id)
 
     # Once a heartbeat --------------------------------------------------------------------------------------------------
 

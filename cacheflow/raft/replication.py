@@ -108,17 +108,21 @@ class Replicator:
             progress.told_commit = 0
             progress.probe_from(max(progress.match_index + 1, min(progress.next_index, self._journal.last_index + 1)))
 
-    def replicate(self) -> None:
-        """Send each follower what it lacks, or at least a heartbeat."""
+    def replicate(self, node_ids: Container[str] | None = None) -> None:
+        """Send each follower, or those, what it lacks, or at least a heartbeat."""
         header = self._header()
         for node_id, progress in self.progress.items():
-            self._replicate_to(node_id, progress, header)
+            if node_ids is None or node_id in node_ids:
+                self._replicate_to(node_id, progress, header)
 
     def announce(self, node_ids: Container[str], commit_index: int) -> None:
-        """Tell those followers what is committed, if they were not told. They need not answer."""
+        """Send those followers what they lack, and tell them what is committed, if they were not. A commit needs no answer."""
         header = None
+        last_index = self._journal.last_index
         for node_id, progress in self.progress.items():
-            if node_id in node_ids and progress.told_commit < commit_index:
+            if node_id in node_ids and (
+                progress.told_commit < commit_index or (progress.next_index <= last_index and not progress.probing)
+            ):
                 header = header or self._header()
                 self._replicate_to(node_id, progress, header, quiet=True)
 

@@ -119,7 +119,13 @@ def test_a_snapshot_that_is_under_way_when_its_node_goes_back_is_not_used(
 ) -> None:
     workload = Workload(cluster, Random(1), clients=10, pause_s=0.05)
     cluster.run(5.0)
-    damaged = follower_of(cluster)
+    damaged, leader = follower_of(cluster), cluster.leader
+    assert leader is not None
+    # The leader has a snapshot that is newer than this node's, so that it need not build one, which would be newer still.
+    assert cluster.run(
+        20.0,
+        lambda: leader.journal.first_index > damaged.journal.first_index and not damaged.snapshotting._building,
+    )
     built: list[Callable[[], None]] = []
     build = damaged.snapshotting._build
     monkeypatch.setattr(

@@ -1,0 +1,84 @@
+"""An entry goes to a quick majority first: who gets it when, and what a quick one that stalls costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from simulation.cluster import Cluster, Process, patched
+
+from cacheflow.machine import commands
+from cacheflow.proposals import Outcome
+from cacheflow.raft.leading import ANNOUNCE_S
+
+
+@pytest.fixture(params=[3, 5])
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    cluster = Cluster(3, request.param)
+    with patched(cluster):
+        for host in cluster.hosts:
+            cluster.start(host)
+        assert cluster.run(5.0, cluster.healthy)
+        yield cluster
+
+
+def leader_of(cluster: Cluster) -> Process:
+    leader = cluster.leader
+    assert leader is not None
+    return leader
+
+
+def write(cluster: Cluster, process: Process) -> float:
+    """How long it took, in seconds."""
+    answers: list[Outcome] = []
+
+    def done(outcome: Outcome) -> None:
+        answers.append(outcome)
+
+    began = cluster.scheduler.now
+    process.submit([commands.set_("k", b"x", 0)], done, 5.0)
+    assert cluster.run(5.0, lambda: bool(answers))
+    assert isinstance(answers[0], list)
+    return cluster.scheduler.now - began
+
+
+def holders(cluster: Cluster, index: int) -> int:
+    return sum(process.journal.last_index >= index for process in cluster.processes)
+
+
+def test_a_majority_has_it_first_and_all_soon(cluster: Cluster) -> None:
+    leader = leader_of(cluster)
+    for _ in range(3):
+        write(cluster, leader)
+    cluster.run(5 * ANNOUNCE_S)
+    write(cluster, leader)
+    index = leader.journal.last_index
+    assert holders(cluster, index) == len(cluster.hosts) // 2 + 1
+    assert cluster.run(2 * ANNOUNCE_S, lambda: holders(cluster, index) == len(cluster.hosts))
+    assert cluster.run(4 * ANNOUNCE_S, lambda: {process.node.last_applied for process in cluster.processes} == {index})
+
+
+def test_who_waits_for_it_has_it_first(cluster: Cluster) -> None:
+    leader = leader_of(cluster)
+    for _ in range(3):
+        write(cluster, leader)
+    slow = next(process for process in cluster.processes if process.node_id not in (leader.node_id, *quick(leader)))
+    cluster.run(5 * ANNOUNCE_S)
+    write(cluster, slow)
+    assert slow.node.last_applied == leader.journal.last_index
+
+
+def test_a_quick_one_that_stalls_costs_a_moment_once(cluster: Cluster) -> None:
+    leader = leader_of(cluster)
+    for _ in range(3):
+        usual_s = write(cluster, leader)
+    stalled = next(process for process in cluster.processes if process.node_id == quick(leader)[0])
+    stalled.loop.pause()
+    assert write(cluster, leader) < usual_s + 2 * ANNOUNCE_S
+    assert write(cluster, leader) < 2 * usual_s
+    stalled.loop.resume()
+
+
+def quick(leader: Process) -> list[str]:
+    """Those who hear of an entry at once."""
+    return leader.node.leading._quick[: (len(leader.node.configurations.latest.voters)) // 2]
