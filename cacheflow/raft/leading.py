@@ -207,7 +207,7 @@ class Leading:
         if self._core.is_leader and self._node.failure is None:
             self.replicator.announce(self.replicator.progress, commit_index)
             commit_index = self._core.commit_index
-            if any([progress.told_commit < commit_index for progress in self.replicator.progress.values()]):
+            if any(progress.told_commit < commit_index for progress in self.replicator.progress.values()):
                 self._announce_later()
 
     def append_configuration(self, configuration: Configuration) -> int:
