@@ -4,6 +4,7 @@
     [SESSION, id, member id, nonce, last]   then each session's results
     [RESULT, result]                        of the session before, in order
     [MEMBER, id, incarnation, raft_address, address, voter]
+    [REMOVED, id, incarnation]              in the order of their removals
     [KEPT, client key, kept until, fingerprint, packed result]
     [TO_DELETE, key] and [TO_EVICT, key]    in the order of their turns
     [ENTRY, key, data, kind, meta, version, expires_at_ms, uses]    in eviction order
@@ -44,6 +45,7 @@ TO_DELETE: Final = 5
 TO_EVICT: Final = 6
 ENTRY: Final = 7
 END: Final = 8
+REMOVED: Final = 9
 
 # What one record may hold; a damaged length must not make us reserve memory for it.
 _RECORD_BYTES_MAX: Final = 2**31 - 1
@@ -73,6 +75,8 @@ def records(machine: CacheMachine) -> Iterator[tuple[Any, ...]]:
             yield RESULT, result
     for member in machine.members.values():
         yield MEMBER, member.id, member.incarnation, member.raft_address, member.address, member.voter
+    for node_id, incarnation in machine.removed:
+        yield REMOVED, node_id, incarnation
     for client_key, kept in machine.idempotency:
         yield KEPT, client_key, *kept
     for key in contents.to_delete:
@@ -175,6 +179,9 @@ def _load(machine: CacheMachine, stream: Iterator[list[Any]]) -> None:
             machine.sessions.adopt(session_id, session)
         elif kind == MEMBER:
             rows.append(record[1:])
+        elif kind == REMOVED:
+            _, node_id, incarnation = record
+            machine.removed[_typed(node_id, str), _typed(incarnation, str)] = None
         elif kind == KEPT:
             _, client_key, until_ms, command_print, packed = record
             _typed(msgpack.unpackb(_typed(packed, bytes)), list)

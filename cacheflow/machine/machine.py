@@ -48,6 +48,8 @@ RECENCY_KEYS_MAX: Final = 10_000
 # Of one key in one RECENCY: no single node's burst of reads may make a key eternal under LFU.
 USES_MAX: Final = 1000
 DIGESTS_KEPT: Final = 10_000
+# A disk that was away while so many members were removed is not known as one of them any more.
+REMOVED_KEPT: Final = 1000
 # A Packer keeps the memory of the largest that it has packed.
 PACKER_BYTES_MAX: Final = 1024 * 1024
 
@@ -85,6 +87,8 @@ class CacheMachine:
         self.configured = False
         self.cluster_id = ""
         self.members: dict[str, Member] = {}
+        # (id, incarnation) of those that were members and are none any more, the latest last: a dictionary for its order.
+        self.removed: dict[tuple[str, str], None] = {}
         self.contents = Contents()
         self.sessions = Sessions()
         self.idempotency = IdempotencyTable()
@@ -360,6 +364,14 @@ class CacheMachine:
             table = member_table(rows)
         except ValueError as error:
             raise Malformed(str(error)) from None
+        for member in self.members.values():
+            now = table.get(member.id)
+            if now is None or now.incarnation != member.incarnation:
+                self.removed[member.id, member.incarnation] = None
+        for member in table.values():
+            self.removed.pop((member.id, member.incarnation), None)
+        while len(self.removed) > REMOVED_KEPT:
+            del self.removed[next(iter(self.removed))]
         self.cluster_id = cluster_id
         self.members = table
         self.sessions.keep_members(table)

@@ -6,8 +6,8 @@ A removed node gets no more messages of its leader: it must be told (dissertatio
    A node that hears no leader asks all members: who was down when it was removed, and who never campaigns, learns it too.
 2. That is believed when the entry is later, by term and index, than the latest configuration in the node's own log. So a
    member that lags cannot send away one that joined meanwhile, and a stale message changes nothing.
-3. Only who *was* a member can have been removed. A newcomer whose own entry was dropped before it was committed is told
-   so (``was`` is false) and registers again.
+3. Only who *was* a member can have been removed, which the machine knows. A newcomer whose own entry was dropped before it
+   was committed is told so (``was`` is false) and registers again.
 
 Not safe for concurrent use: the event loop owns it. ``removed_at`` is a plain value that any thread reads.
 """
@@ -105,11 +105,7 @@ class Standing:
             "since": self._node.configurations.settled.index,
         }
         if first is not None:
-            # What a snapshot covers cannot be looked up; to be asked about it, it was most likely committed.
-            was = first[1] < self._journal.first_index or (
-                first[1] <= self._core.commit_index and self._journal.term_at(first[1]) == first[0]
-            )
-            message |= {"first": list(first), "was": was}
+            message |= {"first": list(first), "was": (node_id, incarnation) in self._node.machine.removed}
         self._node.send(node_id, message)
 
     # Being told ---------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from cacheflow.machine import commands
+from cacheflow.machine.machine import CacheMachine
 from cacheflow.machine.settings import Member
 from cacheflow.raft import guards
 from cacheflow.raft.membership import CONFIGURATION, NOBODY, Configuration, Configurations
@@ -38,6 +39,7 @@ class FakeNode:
         self.last_applied = self.commit_index = applied
         self.is_leader = False
         self.elections = self
+        self.machine = CacheMachine()
         self.leader_silent_s = 0.0
         self.time_ms = 10_000
         self.sent: list[tuple[str, dict[str, Any]]] = []
@@ -164,18 +166,12 @@ def test_a_node_that_knows_no_configuration_tells_nobody_anything() -> None:
     assert not node.sent
 
 
-@pytest.mark.parametrize(
-    ("first", "was"),
-    [
-        ([1, 3], True),
-        ([2, 3], False),
-        ([2, 6], False),
-        # The snapshot covers it.
-        ([1, 1], True),
-    ],
-)
-def test_the_answer_tells_whether_the_asker_ever_was_a_member(first: list[int], was: bool) -> None:
+@pytest.mark.parametrize("was", [True, False])
+def test_the_answer_tells_whether_the_asker_ever_was_a_member(was: bool) -> None:
     node = FakeNode({2: 1, 3: 1, 4: 2, 5: 2}, {4: ["a", "me"]}, 5)
+    node.machine.removed["b", "disk" if was else "an older disk"] = None
+    # The log does not go back so far.
+    first = [1, 1]
     node.hear("membership", "b", first=first)
     [(receiver, answer)] = node.sent
     assert (receiver, answer["type"], answer["first"], answer["was"]) == ("b", "not_member", first, was)
