@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 # A restart replays what the journal has gathered since the snapshot, which takes about three times as long for a byte as
 # loading the snapshot: some two seconds' worth, or as much as the snapshot. Less would have the helper load and write
 # what did not change more often than anybody restarts.
-JOURNAL_BYTES_MIN = 32 * 1024 * 1024
+JOURNAL_BYTES_MIN = 64 * 1024 * 1024
 JOURNAL_PER_SNAPSHOT = 1
 PIECE_BYTES = 256 * 1024
 PIECES_AHEAD = 8

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from cluster.processes import NodeProcess, Nodes, wait_for
 
-# The journal is replaced once it has gathered 32 MiB.
+# The journal is replaced once it has gathered 64 MiB.
 VALUE = "x" * 1_000_000
-WRITES = 40
+WRITES = 75
 
 
 def snapshots(node: NodeProcess) -> list[Path]:
