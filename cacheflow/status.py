@@ -129,7 +129,11 @@ def readiness(engine: Engine) -> list[tuple[str, bool, str]]:
     return [
         *liveness(engine),
         ("leader", leader_id is not None, f"is {leader_id}" if leader_id else "is not known"),
-        ("contents", node.may_read, "caught up" if node.may_read else "have not caught up since the start"),
+        (
+            "contents",
+            node.may_read,
+            "caught up" if node.may_read else node.stumbled or "have not caught up since the start",
+        ),
         ("disk", node.failure is None, node.failure or "works"),
     ]
 

@@ -564,8 +564,9 @@ class ReplicatedStore(MutableMapping[str, Any]):
         if not self._engine.may_read:
             if not self._engine.running:
                 raise NotReady("this node is stopped")
-            if self._engine.node.standing.removed_at is not None:
-                raise NotReady(f"this node answers no reads: {self._engine.node.failure}")
+            node = self._engine.node
+            if node.stumbled is not None or node.standing.removed_at is not None:
+                raise NotReady(f"this node answers no reads: {node.stumbled or node.failure}")
             raise NotReady("this node has not caught up with the cluster since it started")
 
     def _check_staleness(self, max_staleness_s: float) -> None:

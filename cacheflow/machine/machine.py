@@ -277,8 +277,8 @@ class CacheMachine:
         except Malformed as error:
             return [c.MALFORMED, str(error)]
         except Exception:
-            # Every check comes before the first change. What raises behind that is a defect of this machine, not of the
-            # command, and half of it has happened.
+            # Every check comes before the first change. What raises behind the first new version is a defect of this machine,
+            # not of the command, and half of it has happened.
             if self.contents.revision != revision:
                 raise
             # The message is part of the replicated state and must not depend on the Python that runs here.

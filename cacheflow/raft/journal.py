@@ -17,7 +17,8 @@ The format is in records.py, the files and the difference between a torn tail an
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Protocol, TypeVar, overload
 
@@ -116,7 +117,7 @@ class Journal:
         self._clock_is_new = False
         self._durable_index = self._handed_index = self.last_index
         self._disk_bytes = files.disk_bytes
-        self._log_bytes = _size_of(self._entries)
+        self._log_bytes = _size_of(self._entries[1:])
 
     @classmethod
     def open(
@@ -186,7 +187,7 @@ class Journal:
         if entryFrom == len(entries):
             return
         index = entries[entryFrom][1]
-        self._log_bytes -= _size_of(entries[entryFrom - 1 :])
+        self._log_bytes -= _size_of(entries[entryFrom:])
         del entries[entryFrom:]
         self._lose_from(index)
         self._record(TRUNCATE, index, entries[-1][2], b"")
@@ -280,7 +281,7 @@ class Journal:
 
     def bytes_up_to(self, index: int) -> int:
         """Size of the entries behind the sentinel up to ``index``, which is in the log."""
-        return _size_of(self._entries[: index - self.first_index + 1])
+        return _size_of(islice(self._entries, 1, index - self.first_index + 1))
 
     @property
     def disk_bytes(self) -> int:
@@ -329,9 +330,12 @@ class Journal:
         if position >= len(self._entries):
             raise ValueError(f"cannot trim to {index}: the log ends at {self.last_index}")
         term = self._entries[position][2]
+        if position > len(self._entries) // 2:
+            self._log_bytes = _size_of(islice(self._entries, position + 1, None))
+        else:
+            self._log_bytes -= self.bytes_up_to(index)
         self._forget(position)
         self._entries[0] = (b"", index, term)
-        self._log_bytes = _size_of(self._entries)
         self._record(TRIM, index, term, b"")
 
     def install(self, index: int, term: int) -> None:
@@ -478,6 +482,6 @@ class Journal:
                 self._trimmed.pop()
 
 
-def _size_of(entries: list[Entry]) -> int:
-    """Of the records of ``entries`` without the first."""
-    return sum([RECORD_BYTES + len(command) for command, _, _ in entries[1:]])
+def _size_of(entries: Iterable[Entry]) -> int:
+    """Of their records."""
+    return sum([RECORD_BYTES + len(command) for command, _, _ in entries])

@@ -156,6 +156,8 @@ class Leading:
         if self.may_append():
             blocks: list[bytes] = []
             size = 0
+            # Whose commands were committed and who were not told yet: the next entry goes to others, perhaps.
+            owed = self._waiting if core.commit_index > self._told_commit else set()
             self._waiting = set()
             while self._queue and (not blocks or size + len(self._queue[0][1]) <= ENTRY_BYTES_MAX):
                 origin, block = self._queue.popleft()
@@ -163,25 +165,22 @@ class Leading:
                 blocks.append(block)
                 size += len(block)
             self._node.append(REGULAR + commands.encode_entry(self._stamp(), blocks))
-            self._replicate_to_the_first()
+            self._replicate_to_the_first(owed)
         elif core.commit_index > self._told_commit:
             self._told_commit = core.commit_index
             self.replicator.announce(self._waiting, core.commit_index)
             self._announce_later()
 
-    def _replicate_to_the_first(self) -> None:
-        """Send the newest entry to those who wait for it and to a majority; the others get it soon."""
-        progress = self.replicator.progress
-        first = {node_id for node_id in self._waiting if node_id in progress}
-        voters = self._core.voter_ids
-        missing = (len(voters) + 1) // 2 - sum([node_id in first for node_id in voters])
-        if missing > 0:
-            quick = [node_id for node_id in self._quick if node_id not in first and self._is_quick(node_id)][:missing]
-            if len(quick) < missing:
-                self.replicate()
-                return
+    def _replicate_to_the_first(self, owed: set[str]) -> None:
+        """Send the newest entry to those who wait for it, to a quick majority and to ``owed``; the others get it soon."""
+        progress, voters = self.replicator.progress, self._core.voter_ids
+        first = {node_id for node_id in self._waiting | owed if node_id in progress}
+        needed = (len(voters) + 1) // 2
+        quick = [node_id for node_id in self._quick if node_id in voters and self._is_quick(node_id)][:needed]
+        if len(quick) < needed:
+            self.replicate()
+        elif self._node.failure is None:
             first.update(quick)
-        if self._node.failure is None:
             self._told_commit = self._core.commit_index
             self.replicator.replicate(first)
             if len(first) < len(progress):
@@ -205,9 +204,15 @@ class Leading:
     def _announce_to_all(self, commit_index: int) -> None:
         self._announcing = False
         if self._core.is_leader and self._node.failure is None:
-            self.replicator.announce(self.replicator.progress, commit_index)
+            # Who is not there will be probed when it is.
+            there = {
+                node_id: progress
+                for node_id, progress in self.replicator.progress.items()
+                if self._network.is_connected(node_id)
+            }
+            self.replicator.announce(there, commit_index)
             commit_index = self._core.commit_index
-            if any(progress.told_commit < commit_index for progress in self.replicator.progress.values()):
+            if any(progress.told_commit < commit_index for progress in there.values()):
                 self._announce_later()
 
     def append_configuration(self, configuration: Configuration) -> int:
@@ -250,10 +255,11 @@ class Leading:
             return
         progress.peer_clock_ms = guards.natural(message, "clock")
         progress.peer_clock_at_ms = self._node.now_ms()
+        was_probed = progress.probing
         match_index = self.replicator.acknowledged(peer.node_id, message)
         core.acknowledge(peer.node_id, match_index)
         if match_index is not None:
-            if self._journal.last_index - progress.next_index >= LATE_ENTRIES_MAX:
+            if was_probed or self._journal.last_index - progress.next_index >= LATE_ENTRIES_MAX:
                 self.replicator.push(peer.node_id)
             elif progress.next_index <= self._journal.last_index:
                 self._announce_later()

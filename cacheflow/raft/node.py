@@ -83,6 +83,8 @@ class RaftNode:
         self.incarnation = incarnation
         self.machine = machine
         self.failure: str | None = None
+        # Why the machine goes on no more and may not be read.
+        self.stumbled: str | None = None
         self.route: Route | None = None
         # Called once, with the index of the configuration that this node is not in any more.
         self.on_removed: Callable[[int], None] = lambda index: None
@@ -127,7 +129,6 @@ class RaftNode:
         self._tick_ahead = False
         self._ticking = False
         self._stopped = False
-        self._stumbled = False
         self._held: deque[tuple[int, Callable[[], None]]] = deque()
         self._connections: dict[str, int] = {}
         self._heard_ms: dict[str, int] = {}
@@ -344,7 +345,8 @@ class RaftNode:
         removed would grow old for ever, and one whose machine has stumbled may be wrong."""
         return (
             self.following.caught_up
-            and not (self._stumbled or self.snapshotting.diverged)
+            and self.stumbled is None
+            and not self.snapshotting.diverged
             and self.standing.removed_at is None
         )
 
@@ -391,7 +393,7 @@ class RaftNode:
         """Apply what is committed, for at most one slice of time."""
         core, machine, journal = self._core, self.machine, self._journal
         index, commit_index = core.last_applied, core.commit_index
-        if index >= commit_index or self._stumbled:
+        if index >= commit_index or self.stumbled is not None:
             return
         clock = self._loop.time
         deadline = clock() + APPLY_SLICE_S
@@ -417,13 +419,15 @@ class RaftNode:
         self.reconfiguration.applied(index)
         for table in over:
             self.wake()
-            self.reconfiguration.note_left(table)
             self.standing.settled(table)
 
     def _stumble(self, reason: str) -> None:
         """The machine cannot go on, nor be trusted: a part of an entry may be in it."""
-        self._stumbled = True
-        self.fail(f"{reason}; this is a defect of CacheFlow: keep its data directory for a report, and start it again")
+        self.stumbled = (
+            f"{reason}; this is a defect of CacheFlow: keep the data directory for a report, and start it again"
+        )
+        logger.critical("%s", self.stumbled)
+        self.fail(self.stumbled)
 
     def propose_queued(self) -> None:
         """Once a turn, after applying."""

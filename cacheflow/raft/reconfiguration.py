@@ -34,8 +34,6 @@ HAND_OVER_MS = 2000
 # Further changes than this at once are refused; whoever asked for one has given up after so long.
 WAITING_MAX = 100
 WAITING_MS = 8000
-# Late registrations are some seconds old; this many members do not come and go in that time.
-LEFT_MAX = 1000
 
 Done = Callable[[str, str], None]
 
@@ -63,8 +61,6 @@ class Reconfiguration:
         self._proposed: _Change | None = None
         # This node's own removal, for whoever takes over.
         self._own: deque[_Change] = deque()
-        # Members that are none any more, with their disks, as far as this node's log goes back; the latest ones.
-        self._left: dict[tuple[str, str], None] = {}
         self._requests: dict[int, Done] = {}
         self._next_request = 0
         # Somebody is to become a voter as soon as it has what is committed.
@@ -187,15 +183,6 @@ class Reconfiguration:
             change = self._own.popleft()
             self._ask(change.member, True, False, change.done)
 
-    def note_left(self, table: Configuration) -> None:
-        """Another table has taken the place of this one: a registration of who is gone that comes late must not count."""
-        settled = self._node.configurations.settled
-        for node_id, member in table.members.items():
-            if not settled.lists(node_id, member.incarnation):
-                self._left[node_id, member.incarnation] = None
-        while len(self._left) > LEFT_MAX:
-            del self._left[next(iter(self._left))]
-
     def applied(self, index: int) -> None:
         """The machine has applied up to ``index``."""
         change = self._proposed
@@ -227,7 +214,7 @@ class Reconfiguration:
                 change.done(KNOWN, "")
                 return None
             return latest.with_member(replace(member, voter=known.voter))
-        if change.was_member or (member.id, member.incarnation) in self._left:
+        if change.was_member or (member.id, member.incarnation) in self._node.machine.removed:
             change.done(
                 CONFLICT,
                 f"node {member.id!r} was removed from the cluster; to use it again, stop it, remove its data directory "
@@ -293,8 +280,8 @@ class Reconfiguration:
         for _, member in sorted(latest.members.items()):
             progress = self._node.leading.replicator.progress.get(member.id)
             if not member.voter and progress is not None and member.id not in down:
-                # Within one round of what is committed (4.2.1).
-                if not progress.probing and progress.match_index >= self._core.commit_index:
+                # Within one round of what is committed (4.2.1): it has what was when its last message left.
+                if not progress.probing and progress.match_index >= progress.told_commit > 0:
                     return member
         return None
 

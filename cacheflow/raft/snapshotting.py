@@ -91,6 +91,8 @@ class Snapshotting:
         # Of the entries that the newest snapshot covers and a follower still needs.
         self._held_back_bytes = 0
         self._building = False
+        # The contents at which the build under way began were replaced meanwhile.
+        self._build_is_void = False
         self._transfers: dict[str, _Transfer] = {}
         self._receiver: SnapshotReceiver | None = None
         self._loading = False
@@ -162,18 +164,18 @@ class Snapshotting:
 
     def _built(self, index: int, outcome: SnapshotMeta | BaseException, own: bytes | None) -> None:
         self._building = False
-        if self._newest is not None and index <= self._newest.index:
-            # The leader's came meanwhile, and the journal begins there now.
-            return
+        void, self._build_is_void = self._build_is_void, False
         if isinstance(outcome, BaseException):
-            logger.error("no snapshot could be built: %s", outcome)
+            if not void:
+                logger.error("no snapshot could be built: %s", outcome)
+            return
+        if void:
+            # What it began with may have been wrong, and this node may need the entries before it once more.
+            if self._newest is None or outcome.index != self._newest.index:
+                snapshots.discard(self._disk, self._directory, outcome)
             return
         if own is not None and own != outcome.digest:
             logger.error("the snapshot at %d differs from this node's contents and is not used", outcome.index)
-            snapshots.discard(self._disk, self._directory, outcome)
-            return
-        if index > self._core.last_applied:
-            # This node went back to an older snapshot of its leader's meanwhile, and needs the entries between.
             snapshots.discard(self._disk, self._directory, outcome)
             return
         self._newest = outcome
@@ -370,6 +372,7 @@ class Snapshotting:
         self._journal.install(meta.index, meta.term)
         self._newest = meta
         self._held_back_bytes = 0
+        self._build_is_void = self._building
         self._node.restarted_from(machine)
         self.diverged = False
         self._pending_digest = None

@@ -121,25 +121,27 @@ def test_a_snapshot_that_is_under_way_when_its_node_goes_back_is_not_used(
     cluster.run(5.0)
     damaged, leader = follower_of(cluster), cluster.leader
     assert leader is not None
-    # The leader has a snapshot that is newer than this node's, so that it need not build one, which would be newer still.
+    # The leader has a snapshot that is newer than this node's, and builds no other, which would be newer still.
     assert cluster.run(
         20.0,
         lambda: leader.journal.first_index > damaged.journal.first_index and not damaged.snapshotting._building,
     )
-    built: list[Callable[[], None]] = []
+    monkeypatch.setattr(leader.snapshotting, "build", lambda: None)
+    built: list[tuple[int, Callable[[], None]]] = []
     build = damaged.snapshotting._build
     monkeypatch.setattr(
         damaged.snapshotting,
         "_build",
-        lambda index, done: build(index, lambda outcome: built.append(lambda: done(outcome))),
+        lambda index, done: build(index, lambda outcome: built.append((index, lambda: done(outcome)))),
     )
-    index = damaged.node.last_applied
+    cluster.run(0.5)
     damaged.snapshotting.build()
     assert cluster.run(2.0, lambda: bool(built))
+    index, told = built[0]
     cluster.checks.damaged[damaged.name] = damaged.machine
     damaged.machine.contents.revision += 1000
     assert cluster.run(2.0, lambda: damaged.node.last_applied < index)
-    damaged.loop.do(built[0])
+    damaged.loop.do(told)
     # What it still has to apply is still in its journal.
     assert damaged.journal.first_index <= damaged.node.last_applied
     assert cluster.run(1.0, lambda: damaged.node.may_read)

@@ -85,6 +85,13 @@ def _rows() -> list[Row]:
             1.0,
         ),
         Row(
+            "GET, leader / redis-server, by redis-benchmark",
+            Load("resp", "get", ports=LEADER, by="redis-benchmark"),
+            (Load("redis", "get", by="redis-benchmark"),),
+            0.85,
+            1.0,
+        ),
+        Row(
             "GET pipelined by 16 / redis-server, by redis-benchmark",
             Load("resp", "get", pipeline=16, ports=FOLLOWER, by="redis-benchmark"),
             (Load("redis", "get", pipeline=16, by="redis-benchmark"),),
