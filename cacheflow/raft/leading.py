@@ -45,9 +45,10 @@ DOWN_AFTER_MS = 1500
 BROKEN_AFTER_MS = 300
 # How often followers are told when the others were last heard.
 TELL_SEEN_MS = 1000
-# How much later than the quick ones the other followers get an entry, and how much later than their leader followers apply
-# what none of their own clients waits for, when no entry follows.
-ANNOUNCE_S = 0.010
+# The other followers get an entry, and all of them the commit of one that none of their own clients waits for, when no other
+# entry has come for so long; and after ANNOUNCE_MAX_S, whatever comes.
+ANNOUNCE_S = 0.002
+ANNOUNCE_MAX_S = 0.010
 # Who lacks more than this does not wait: it catches up.
 LATE_ENTRIES_MAX = 64
 
@@ -199,9 +200,20 @@ class Leading:
     def _announce_later(self) -> None:
         if not self._announcing:
             self._announcing = True
-            self._node.run_after(ANNOUNCE_S, functools.partial(self._announce_to_all, self._core.commit_index))
+            self._announce_when_quiet(self._core.now() + ANNOUNCE_MAX_S)
+
+    def _announce_when_quiet(self, until_s: float) -> None:
+        seen = until_s, self._journal.last_index, self._core.commit_index
+        self._node.call_after(ANNOUNCE_S, functools.partial(self._look_whether_quiet, *seen))
+
+    def _look_whether_quiet(self, until_s: float, last_index: int, commit_index: int) -> None:
+        if self._core.is_leader and last_index != self._journal.last_index and self._core.now() < until_s:
+            self._announce_when_quiet(until_s)
+        else:
+            self._node.run(functools.partial(self._announce_to_all, commit_index))
 
     def _announce_to_all(self, commit_index: int) -> None:
+        """commit_index: what the others need not wait for any more; the next entry tells the rest."""
         self._announcing = False
         if self._core.is_leader and self._node.failure is None:
             # Who is not there will be probed when it is.

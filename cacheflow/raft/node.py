@@ -202,9 +202,9 @@ class RaftNode:
         """Advance then."""
         self._loop.call_later(seconds, self.nudge)
 
-    def run_after(self, seconds: float, work: Callable[[], None]) -> None:
-        """``run`` it then."""
-        self._loop.call_later(seconds, self.run, work)
+    def call_after(self, seconds: float, call: Callable[[], None]) -> None:
+        """Call it then, outside a turn."""
+        self._loop.call_later(seconds, call)
 
     def fail(self, reason: str) -> None:
         """The disk failed, or safety was violated: lead no more, promise no more, go on serving reads."""

@@ -38,6 +38,8 @@ def test_two_hours_of_skew_and_a_dead_leader_move_no_ttl(shim: str, folder: Path
         assert nodes[2].put("short", "lived", ttl=TTL_S).status == 201
         acknowledged_at = time.monotonic()
         assert nodes[2].put("long", "lived", ttl=HOUR_S).status == 201
+        # Whoever was not waited for has it a moment later.
+        wait_for(lambda: all(node.value("long") == "lived" for node in nodes.all), "every node has it")
         nodes[1].kill()
         ended: dict[str, float] = {}
 
