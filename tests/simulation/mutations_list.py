@@ -18,7 +18,7 @@ from simulation import mutations_storage as storage
 from simulation.runner import run
 from simulation.shrinking import check_of
 
-SEEDS_MAX = 300
+SEEDS_MAX = 500
 
 
 @dataclass(frozen=True, slots=True)
