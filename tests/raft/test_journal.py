@@ -450,7 +450,7 @@ def test_a_reader_sees_a_clean_prefix_whenever_it_looks(tmp_path: Path) -> None:
     reader = threading.Thread(target=look)
     reader.start()
     deadline = time.monotonic() + 60
-    for turn in range(60):
+    for turn in range(30):
         # In step with the reader, which is starved by a writer that never waits.
         while reads[0] < turn // 5 and not failures:
             assert time.monotonic() < deadline, "the reader hangs"
