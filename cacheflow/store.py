@@ -565,7 +565,7 @@ class ReplicatedStore(MutableMapping[str, Any]):
             if not self._engine.running:
                 raise NotReady("this node is stopped")
             node = self._engine.node
-            if node.stumbled is not None or node.standing.removed_at is not None:
+            if node.stumbled or node.standing.removed_at is not None:
                 raise NotReady(f"this node answers no reads: {node.stumbled or node.failure}")
             raise NotReady("this node has not caught up with the cluster since it started")
 

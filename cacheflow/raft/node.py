@@ -207,7 +207,7 @@ class RaftNode:
         self._loop.call_later(seconds, call)
 
     def fail(self, reason: str) -> None:
-        """The disk failed, or safety was violated: lead no more, promise no more, go on serving reads."""
+        """The disk failed, or safety was violated: lead no more, promise no more; reads go on while ``may_read``."""
         if self.failure is None:
             self.failure = reason
             logger.error("this node takes no further part in the cluster: %s", reason)
@@ -423,9 +423,7 @@ class RaftNode:
 
     def _stumble(self, reason: str) -> None:
         """The machine cannot go on, nor be trusted: a part of an entry may be in it."""
-        self.stumbled = (
-            f"{reason}; this is a defect of CacheFlow: keep the data directory for a report, and start it again"
-        )
+        self.stumbled = f"{reason}, a defect of CacheFlow: keep the data directory for a report, and start it again"
         logger.critical("%s", self.stumbled)
         self.fail(self.stumbled)
 

@@ -10,6 +10,7 @@ from random import Random
 from typing import Any
 
 import pysyncobj.syncobj
+import pytest
 from pysyncobj.node import Node
 from simulation.checks import Checks
 from simulation.network import SimNetwork, Wire
@@ -422,6 +423,13 @@ class Cluster:
         ) and len(leader.node.configurations.latest.voters) == min(len(processes), self.settings["replicas"] + 1)
 
 
+def leader_of(cluster: Cluster) -> Process:
+    """The one there must be."""
+    leader = cluster.leader
+    assert leader is not None
+    return leader
+
+
 # So short that the few keys of a simulation are some segments of the order of use.
 SEGMENT_KEYS = 12
 
@@ -429,31 +437,14 @@ SEGMENT_KEYS = 12
 @contextmanager
 def patched(cluster: Cluster, *, journal_bytes: int | None = None, piece_bytes: int = 700) -> Iterator[None]:
     """Give PySyncObj the simulation's time and randomness, and an order of its sets that no hash seed changes."""
-    module = pysyncobj.syncobj
-    before = (
-        module.monotonicTime,
-        module.random,
-        Node.__hash__,
-        snapshotting.JOURNAL_BYTES_MIN,
-        snapshotting.PIECE_BYTES,
-        order.SEGMENT_KEYS_MAX,
-    )
     scheduler = cluster.scheduler
-    module.monotonicTime = lambda: scheduler.now
-    module.random = Random(cluster.random.getrandbits(64))
-    Node.__hash__ = lambda node: zlib.crc32(node.id.encode())
-    order.SEGMENT_KEYS_MAX = SEGMENT_KEYS
-    if journal_bytes is not None:
-        snapshotting.JOURNAL_BYTES_MIN = journal_bytes
-        snapshotting.PIECE_BYTES = piece_bytes
-    try:
+    random = Random(cluster.random.getrandbits(64))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pysyncobj.syncobj, "monotonicTime", lambda: scheduler.now)
+        patch.setattr(pysyncobj.syncobj, "random", random)
+        patch.setattr(Node, "__hash__", lambda node: zlib.crc32(node.id.encode()))
+        patch.setattr(order, "SEGMENT_KEYS_MAX", SEGMENT_KEYS)
+        if journal_bytes is not None:
+            patch.setattr(snapshotting, "JOURNAL_BYTES_MIN", journal_bytes)
+            patch.setattr(snapshotting, "PIECE_BYTES", piece_bytes)
         yield
-    finally:
-        (
-            module.monotonicTime,
-            module.random,
-            Node.__hash__,
-            snapshotting.JOURNAL_BYTES_MIN,
-            snapshotting.PIECE_BYTES,
-            order.SEGMENT_KEYS_MAX,
-        ) = before

@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 from simulation.clients import Workload
-from simulation.cluster import Cluster, Host, Process, patched
+from simulation.cluster import Cluster, Host, Process, leader_of, patched
 
 from cacheflow.machine import commands
 from cacheflow.machine.settings import Member
@@ -26,12 +26,6 @@ def running(nodes: int, seed: int = 1, replicas: int = 2) -> Iterator[Cluster]:
             cluster.start(host)
         assert cluster.run(5.0, cluster.healthy)
         yield cluster
-
-
-def leader_of(cluster: Cluster) -> Process:
-    leader = cluster.leader
-    assert leader is not None
-    return leader
 
 
 def leads(cluster: Cluster, *candidates: Process, within_s: float = 10.0) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from simulation.cluster import Cluster, Process, patched
+from simulation.cluster import Cluster, Process, leader_of, patched
 
 from cacheflow.machine import commands
 from cacheflow.proposals import Outcome
@@ -22,12 +22,6 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
             cluster.start(host)
         assert cluster.run(5.0, cluster.healthy)
         yield cluster
-
-
-def leader_of(cluster: Cluster) -> Process:
-    leader = cluster.leader
-    assert leader is not None
-    return leader
 
 
 def write(cluster: Cluster, process: Process) -> float:

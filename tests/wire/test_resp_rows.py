@@ -255,3 +255,7 @@ def test_large_values_are_not_in_memory_for_all_at_once() -> None:
     count = TOGETHER_BYTES_MAX // 50
     arrived = [(each.protocol, pack("GET", "k") * count, each.transport) for each in here.clients]
     assert answer_gets(store, arrived) == arrived
+
+
+def test_a_length_of_too_many_digits_is_left_to_the_parser() -> None:
+    assert lone_set(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$" + b"9" * 5000 + b"\r\nx\r\n") is None

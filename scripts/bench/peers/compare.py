@@ -74,23 +74,10 @@ class Row:
 
 
 def _rows() -> list[Row]:
-    redis, memcached = (Load("redis", "get"),), (Load("memcached", "get"),)
+    memcached = (Load("memcached", "get"),)
     return [
-        Row("GET, follower / redis-server", Load("resp", "get", ports=FOLLOWER), redis, 0.85, 1.0),
-        Row(
-            "GET, follower / redis-server, by redis-benchmark",
-            Load("resp", "get", ports=FOLLOWER, by="redis-benchmark"),
-            (Load("redis", "get", by="redis-benchmark"),),
-            0.85,
-            1.0,
-        ),
-        Row(
-            "GET, leader / redis-server, by redis-benchmark",
-            Load("resp", "get", ports=LEADER, by="redis-benchmark"),
-            (Load("redis", "get", by="redis-benchmark"),),
-            0.85,
-            1.0,
-        ),
+        *_gets("follower", FOLLOWER),
+        *_gets("leader", LEADER),
         Row(
             "GET pipelined by 16 / redis-server, by redis-benchmark",
             Load("resp", "get", pipeline=16, ports=FOLLOWER, by="redis-benchmark"),
@@ -98,7 +85,6 @@ def _rows() -> list[Row]:
             0.4,
             0.6,
         ),
-        Row("GET, leader / redis-server", Load("resp", "get", ports=LEADER), redis, 0.85, 1.0),
         Row(
             "GET pipelined by 16 / redis-server",
             Load("resp", "get", pipeline=16, ports=FOLLOWER),
@@ -109,6 +95,17 @@ def _rows() -> list[Row]:
         Row("GET, memcached protocol / memcached", Load("memcached-port", "get", ports=FOLLOWER), memcached, 0.85, 1.0),
         *_beside_etcd("etcd", decides=True),
         *_beside_etcd("etcd, one node", decides=False),
+    ]
+
+
+def _gets(who: str, ports: tuple[int, int | None]) -> list[Row]:
+    by_redis_benchmark = Load("resp", "get", ports=ports, by="redis-benchmark")
+    name = f"GET, {who} / redis-server"
+    return [
+        Row(
+            f"{name}, by redis-benchmark", by_redis_benchmark, (Load("redis", "get", by="redis-benchmark"),), 0.85, 1.0
+        ),
+        Row(name, Load("resp", "get", ports=ports), (Load("redis", "get"),), 0.85, 1.0),
     ]
 
 
