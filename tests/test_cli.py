@@ -233,14 +233,15 @@ def test_help_and_version_work(capfd: pytest.CaptureFixture[str]) -> None:
     assert run(capfd, "--version")[1].startswith("cacheflow, version ")
 
 
-@pytest.mark.parametrize("program", ["-m cacheflow --help", "scripts/launch_cluster.py --help"])
-def test_the_programs_start(program: str) -> None:
-    done = subprocess.run([sys.executable, *program.split()], cwd=ROOT, capture_output=True, text=True, timeout=30)
+def test_the_program_starts() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "cacheflow", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=30
+    )
     assert done.returncode == 0 and "--help" in done.stdout
 
 
-@pytest.mark.parametrize("program", ["cacheflow/__main__.py", "scripts/launch_cluster.py"])
-def test_an_old_python_is_told_in_one_line(program: str) -> None:
+def test_an_old_python_is_told_in_one_line() -> None:
+    program = "cacheflow/__main__.py"
     script = f"import runpy, sys; sys.version_info = (3, 10, 1); runpy.run_path({program!r}, run_name='__main__')"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=30)
     assert done.returncode == 2
