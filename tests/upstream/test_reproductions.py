@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
 import subprocess
 import sys
 from importlib.metadata import version
@@ -18,7 +21,17 @@ ROWS = ["01", "02", "03", "04", "05", "06", "07", "16", "17", "26", "31"]
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.stem)
 def test_a_reproduction_shows_its_bug(program: Path, tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, program], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    # The report's own command, where `python` is this one.
+    written = re.search(r"`(python \S+)`", program.with_suffix(".md").read_text())
+    assert written is not None and shutil.copy(program, tmp_path)
+    done = subprocess.run(
+        ["bash", "-c", written[1]],
+        cwd=tmp_path,
+        env=os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert "expected:" in done.stdout, done.stderr
     assert done.returncode == 0, (
         f"{program.name} does not show its bug with pysyncobj {version('pysyncobj')}: if a new version has mended it, "

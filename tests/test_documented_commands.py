@@ -1,0 +1,132 @@
+"""Every command of README and docs is run as written, on a fresh copy of the checkout; long ones are only parsed."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from documented import reading
+from documented.reading import LONG, PYTHON, ROOT, RUN, Block
+from documented.running import CannotRun, Machine, new_machine
+
+from cacheflow import settings
+from scripts.bench.run import ROWS
+
+DOCUMENTS = reading.documents()
+BLOCKS = [block for document in DOCUMENTS for block in reading.blocks_of(document)]
+SHELL = [block for block in BLOCKS if block.kind in (RUN, LONG)]
+
+
+def named(blocks: list[Block]) -> list[object]:
+    return [pytest.param(block, id=block.name) for block in blocks]
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    try:
+        with new_machine(tmp_path_factory.mktemp("new-machine")) as machine:
+            yield machine
+    except CannotRun as reason:
+        pytest.skip(str(reason))
+
+
+def servers_of(block: Block) -> Block | None:
+    """The servers that a reader has running who has come to this block: those of the last block that starts some."""
+    before = [other for other in BLOCKS if other.document == block.document and other.line <= block.line]
+    return next((other for other in reversed(before) if other.serves), None)
+
+
+@pytest.mark.parametrize("block", named(BLOCKS))
+def test_a_block_says_what_it_is(block: Block) -> None:
+    """So that none escapes: a command without a mark would not be run."""
+    assert block.kind in reading.KINDS, f"{block.name}: give it a fence of {', '.join(reading.KINDS)}\n{block.text}"
+
+
+@pytest.mark.parametrize("block", named(SHELL))
+def test_a_block_of_commands_is_understood_by_bash(block: Block) -> None:
+    done = subprocess.run(["bash", "-n"], input=block.text, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+    assert block.commands and "<<" not in block.text, "one command a line is what this test can read"
+
+
+@pytest.mark.parametrize("block", named([block for block in BLOCKS if block.kind in (RUN, PYTHON)]))
+def test_a_documented_command_works_as_written(block: Block, machine: Machine) -> None:
+    if block.kind == RUN:
+        if missing := machine.missing(block):
+            pytest.skip(f"{missing} is not installed")
+    if servers := servers_of(block):
+        machine.serve(servers)
+    if block.kind == PYTHON:
+        machine.run([".venv/bin/python", "-"], text=block.text)
+    elif block.serves:
+        assert all(map(reading.is_server, block.commands)), "other commands of a block with servers would not be run"
+    else:
+        # pip needs its index, which is not in the network of the others.
+        machine.run(["bash", "-e", "-c", block.text], isolated="pip install" not in block.text)
+
+
+@pytest.mark.parametrize("block", named([block for block in BLOCKS if block.kind == LONG]))
+def test_a_long_command_names_what_there_is(block: Block, machine: Machine) -> None:
+    for words in block.commands:
+        program, *arguments = words
+        assert os.access(machine.folder / program, os.X_OK), f"{program} is no program"
+        command = [program]
+        if program.endswith("/python"):
+            assert (machine.folder / arguments[0]).is_file(), f"{arguments[0]} is no file"
+            command.append(arguments.pop(0))
+        elif program.endswith("/cacheflow"):
+            command.append(arguments.pop(0))
+        flags = {word.partition("=")[0] for word in arguments if word.startswith("-")}
+        # Its help would be pytest's, after an installation of what tests need.
+        if program.endswith("/test"):
+            assert not flags
+            continue
+        known = machine.run([*command, "--help"])
+        assert flags <= set(re.findall(r"--[a-z][\w-]*", known)), f"{' '.join(words)}\n{known}"
+        if program.endswith("/soak"):
+            assert re.search(rf"scripts/soak {arguments[0]}\s", known)
+        if command[-1].endswith("bench/run.py"):
+            assert {word for word in arguments if not word.startswith("-")} <= set(ROWS)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.relative_to(ROOT).as_posix())
+def test_a_command_in_a_sentence_stands_in_a_block_as_well(document: Path) -> None:
+    shown = [" ".join(words) for block in SHELL for words in block.commands]
+    flags = {setting.flag for setting in settings.SETTINGS}
+    flags |= {word for block in SHELL for words in block.commands for word in words if word.startswith("--")}
+    for code in reading.inline_code(document.read_text()):
+        word = code.split()[0]
+        if reading.is_command(code):
+            # tests/upstream runs the program of each report.
+            own = re.fullmatch(r"python (\S+\.py)", code)
+            stands_beside = own is not None and (document.parent / own[1]).is_file()
+            assert stands_beside or any(code in command for command in shown), code
+        elif word.startswith("--"):
+            assert word.partition("=")[0] in flags, code
+        elif word.startswith(("scripts/", "./scripts/", "tests/", "docs/")):
+            assert (ROOT / word).exists(), code
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("```sh long\na\n```\n", LONG),
+        ("```bash\na\n```\n", "bash"),
+        ("```\na\n```\n", ""),
+        ("words\n\n    ./scripts/test\n", reading.INDENTED),
+        ("~~~python\na\n~~~\n", PYTHON),
+        ("```sh\na\n", "fence without an end"),
+    ],
+)
+def test_each_way_to_show_code_is_found(text: str, kind: str) -> None:
+    assert [block.kind for block in reading.blocks_in("a document", text)] == [kind]
+
+
+def test_commands_in_sentences_are_found() -> None:
+    found = reading.inline_code("run `./scripts/test\n-k x`, not\n\n```sh\n`a b`\n```\n\nwith `x`")
+    assert found == ["./scripts/test -k x", "x"]
+    assert [code for code in found if reading.is_command(code)] == ["./scripts/test -k x"]
