@@ -33,7 +33,7 @@ CURLRC: Final = "fail\nsilent\nshow-error\nretry = 5\nretry-delay = 1\nretry-all
 
 NEW_ENOUGH: Final = "import sys; sys.exit(sys.version_info < (3, 11))"
 
-# Keeps its namespace until its input ends.
+# This program keeps its namespace until its input ends.
 HOLDER: Final = """
 import fcntl, socket, struct, sys
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
@@ -43,7 +43,7 @@ print("up", flush=True)
 sys.stdin.read()
 """
 
-# Ends once a node is ready.
+# This program ends once the node at the given address is ready.
 PROBE: Final = """
 import sys, time, urllib.request
 while True:
@@ -78,7 +78,10 @@ class Server:
 
 @dataclass
 class Machine:
-    """folder: the copy.  network: what a command line begins with to be in the network of its own.
+    """A copy of the checkout in ``folder``, and the servers that run in it.
+
+    logs: where their output is kept, and curl's settings.  network: what a command line begins with to be in the
+    network of its own.
 
     Not safe for concurrent use.
     """
@@ -179,7 +182,7 @@ class Machine:
         return subprocess.Popen([*self.network, sys.executable, "-c", PROBE, url])
 
     def _stop(self, server: Server) -> str:
-        """What is wrong with how it ended."""
+        """What is wrong with how a server ended; "" when nothing is."""
         # As a terminal does: everything that the command has started gets it.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(server.process.pid, signal.SIGINT)
