@@ -39,6 +39,7 @@ ROWS = (
     "lfu",
     "embedded",
     "trace",
+    "freshness",
     "skew",
     "idlerestart",
     "memory",
