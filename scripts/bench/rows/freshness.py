@@ -28,6 +28,7 @@ MUST = "600 reads on the two other nodes right after an acknowledged write, over
 LIMIT_S = 180
 # Without the load: what it shows is information.
 SHORT = {"loaded_s": 0.0}
+WHAT = "reads on the other nodes right after an acknowledged write that find it, over HTTP / over RESP"
 FOUND_MIN = 0.99
 KEYS = 10
 ANSWER_WITHIN_S = 10.0
@@ -151,8 +152,14 @@ def run(reads: int = 600, loaded_s: float = 3.0) -> Verdict:
         if loaded_s and (shutil.which("cc") or shutil.which("gcc")):
             found["HTTP while others write"] = _beside_writers(nodes, ways["HTTP"], loaded_s)
         passed = all(found[way].share >= FOUND_MIN for way in ways)
-    shown = "; ".join(f"{way}: {_told(seen)}" for way, seen in found.items())
-    return Verdict(shown, passed, {way: seen.figures() for way, seen in found.items()})
+    told = "; ".join(f"{way}: {_told(seen)}" for way, seen in found.items())
+    figures = {way.lower(): round(found[way].share, 4) for way in ways} | {"reads": reads}
+    return Verdict(told, passed, figures, {way: seen.figures() for way, seen in found.items()})
+
+
+def shown(figures: dict[str, Any]) -> str:
+    """Both shares."""
+    return f"{100 * figures['http']:.1f} % / {100 * figures['resp']:.1f} % of {figures['reads']}"
 
 
 def _ways(nodes: Cluster) -> dict[str, list[Callable[[], Client]]]:
