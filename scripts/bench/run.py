@@ -82,9 +82,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results = []
     for name in options.rows or known:
         tree = figures.tree_hash()
-        result = measure(name, {**(short_form(name) or {}), **given} if options.short else given)
+        chosen = {**(short_form(name) or {}), **given} if options.short else given
+        result = measure(name, chosen)
         results.append(result)
-        print(f"{result['verdict']}  {name}: {result['must']}\n      {result['measured']}", flush=True)
+        form = f" (with {', '.join(f'{key} = {value}' for key, value in chosen.items())})" if chosen else ""
+        print(f"{result['verdict']}  {name}{form}: {result['must']}\n      {result['measured']}", flush=True)
         print(
             f"      ({result['took_s']:.0f} s; others used {result['cores_used_by_others']:.2f} cores meanwhile)",
             flush=True,

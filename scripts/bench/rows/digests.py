@@ -12,7 +12,7 @@ from scripts.bench.load import Connection, Tally, batch, get, open_all, put, req
 
 MUST = "digests of three nodes after 100,000 mixed operations with eviction and TTL: equal at an equal index, ?full too"
 LIMIT_S = 500
-SHORT = {"operations": 20_000}
+SHORT = {"operations": 50_000}
 WHAT = "digests of three nodes after mixed operations through all of them, with eviction and TTL, LRU and LFU"
 CONNECTIONS = 12
 KEYS = 5000

@@ -17,7 +17,7 @@ from scripts.bench.load import Connection, get, put
 
 MUST = "acknowledged writes missing after kill -9 of any node, or of all nodes at once, under load: 0"
 LIMIT_S = 400
-SHORT = {"rounds": 2}
+SHORT = {"rounds": 3}
 WHAT = "acknowledged writes missing after `kill -9` under load, of one node after the other and of all at once"
 CLIENTS_PER_NODE = 8
 KEYS_PER_CLIENT = 20

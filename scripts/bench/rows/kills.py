@@ -16,7 +16,7 @@ from scripts.bench.load import Connection, get, put, request
 
 MUST = "20 leader kills under load, clients never retry: no failure through survivors; acked <= counter <= acked + cut"
 LIMIT_S = 480
-SHORT = {"kills": 5}
+SHORT = {"kills": 10}
 WHAT = "leader kills under load, clients that never retry, on the survivors"
 CLIENTS_PER_NODE = 6
 # Answers each client gets between the restart and the next kill.

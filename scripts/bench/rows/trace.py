@@ -23,7 +23,7 @@ from scripts.bench.harness import Verdict
 MUST = "hit ratio of bench --trace, three nodes, reads spread, --max-items 1000: within 0.5 points of exact LRU"
 LIMIT_S = 900
 # A part of each file, and exact LRU over the same part.
-SHORT = {"requests": 8_000}
+SHORT = {"requests": 12_000}
 WHAT = "hits on real requests, 1,000 items, exact LRU / this cluster, reads spread over three nodes"
 ROOT = Path(__file__).resolve().parents[3]
 TRACES = ROOT.parent / "shared" / "traces"

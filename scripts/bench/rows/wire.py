@@ -21,7 +21,8 @@ from scripts.bench.harness import Verdict
 
 MUST = "append_entries bytes of a fault-free load with entries >= 4 KiB: <= 1.2 x bytes of the entries x followers"
 LIMIT_S = 120
-SHORT = {"writes": 400}
+# It takes seconds: the short form is the whole.
+SHORT: dict[str, float] = {}
 WHAT = "bytes of append_entries for entries of 4 KiB and more / bytes of the entries x followers"
 ENTRY_BYTES_MIN = 4096
 MOST = 1.2
