@@ -62,8 +62,8 @@ def kept(file: Path) -> Any:
     "page", [page for page in tables.pages() if tables.BEGIN in page.read_text()], ids=lambda p: p.name
 )
 def test_the_tables_are_those_that_the_file_makes(page: Path) -> None:
-    text = page.read_text()
-    assert text == tables.rewritten(text, figures.read()), "run scripts/bench/tables.py"
+    if found := tables.differences(page, figures.read()):
+        pytest.fail("\n".join(["scripts/bench/tables.py makes them anew:", *found]), pytrace=False)
 
 
 def test_every_row_and_every_table_is_shown_once() -> None:
@@ -101,11 +101,10 @@ def test_the_command_says_what_differs_and_rewrites_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     page = tmp_path / "README.md"
-    right = (ROOT / "README.md").read_text()
+    right = tables.rewritten((ROOT / "README.md").read_text(), figures.read())
     line = next(line for line in right.splitlines() if line.endswith("| durability |"))
     page.write_text(right.replace(line, line.replace("kills", "calls")))
     monkeypatch.setattr(tables, "pages", lambda: [page])
-    monkeypatch.setattr(figures, "ROOT", tmp_path)
     assert tables.main(["--check"]) == 1
     assert f"+{line}" in capsys.readouterr().out.splitlines()
     assert tables.main([]) == 0
@@ -145,7 +144,7 @@ def promises(**rows: figures.Record) -> str:
 
 def test_a_miss_and_what_was_never_measured_are_shown_as_such() -> None:
     text = promises(lfu=record({"readable": 99, "newcomers": 100}, passed=False))
-    assert "| 99 of 100 **missed**: must be hold | lfu |" in text
+    assert "| 99 of 100 **missed**, must: hold | lfu |" in text
     assert "| not measured yet | cas |" in text
 
 
@@ -255,6 +254,29 @@ def test_a_run_during_which_the_tree_changed_is_not_kept(
     monkeypatch.setattr(figures, "tree_hash", lambda: next(trees))
     run.main([])
     assert kept(file) is None
+
+
+@pytest.mark.parametrize(("repeats", "seconds", "whole"), [(3, 2.0, True), (2, 2.0, False), (5, 1.0, False)])
+def test_a_comparison_is_kept_of_three_turns_of_the_usual_length(repeats: int, seconds: float, whole: bool) -> None:
+    assert compare.is_whole(repeats, seconds) is whole
+
+
+def test_of_a_comparison_what_decides_and_was_compared_is_kept(file: Path) -> None:
+    ours, theirs = {"per_s": 90.2, "p50_us": 7.0}, [{"per_s": 80.0, "p50_us": 9.0}, {"per_s": 100.4, "p50_us": 8.0}]
+    base: dict[str, Any] = {"must": 0.85, "latency": False, "decides": True, "holds": True}
+    compared = {**base, "ratio": 0.9, "ratios": [0.8, 0.9, 1.0], "ours": ours, "theirs": theirs}
+    results = [
+        {**compared, "name": "GET"},
+        {**compared, "name": "SET latency", "latency": True, "must": 0.8, "ratio": 0.875, "holds": False},
+        {**compared, "name": "one node", "decides": False},
+        {**base, "name": "absent", "holds": None, "skipped": "etcd is not installed"},
+    ]
+    compare.keep(results, 3, "aa", "m")
+    found = figures.read()["peers"]
+    assert set(found) == {"GET", "SET latency"}
+    assert found["GET"]["figures"] == {"ours": 90, "theirs": 100, "unit": "/s", "ratio": 0.9, "repeats": 3}
+    assert found["SET latency"]["figures"] == {"ours": 7, "theirs": 8, "unit": " µs", "ratio": 0.875, "repeats": 3}
+    assert (found["SET latency"]["must"], found["SET latency"]["passed"]) == ("<= 0.8", False)
 
 
 def test_a_machine_is_told_without_what_changes_from_day_to_day() -> None:

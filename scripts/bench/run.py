@@ -121,6 +121,7 @@ def _keep(result: dict[str, Any], tree: str, on: str) -> None:
             "figures": result["figures"],
         }
         figures.keep("rows", result["row"], record, tree=tree, machine=on)
+        print("      kept; scripts/bench/tables.py makes the tables anew")
 
 
 def measure(name: str, given: Mapping[str, str | float]) -> dict[str, Any]:

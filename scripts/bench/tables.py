@@ -63,26 +63,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     differing = 0
     for page in pages():
-        text = page.read_text()
-        made = rewritten(text, kept)
-        if made == text:
-            continue
-        differing += 1
-        name = page.relative_to(figures.ROOT)
-        if options.check:
-            lines = difflib.unified_diff(
-                text.splitlines(), made.splitlines(), str(name), "figures.json", lineterm="", n=0
-            )
+        lines = differences(page, kept)
+        differing += bool(lines)
+        if options.check and lines:
             print("\n".join(lines))
-        else:
-            page.write_text(made)
-            print(f"{name} rewritten")
+        elif lines:
+            page.write_text(rewritten(page.read_text(), kept))
+            print(f"{page.name} rewritten")
     return 1 if options.check and differing else 0
 
 
 def pages(root: Path = figures.ROOT) -> list[Path]:
     """The files that may have tables."""
     return [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+
+
+def differences(page: Path, kept: Figures) -> list[str]:
+    """What stands in the page and what should, as lines of a diff."""
+    text = page.read_text()
+    made = rewritten(text, kept)
+    return list(
+        difflib.unified_diff(text.splitlines(), made.splitlines(), page.name, figures.FILE.name, lineterm="", n=0)
+    )
 
 
 def rewritten(text: str, kept: Figures) -> str:
@@ -121,7 +123,7 @@ def _line(name: str, record: Record | None) -> str:
     row = importlib.import_module(f"scripts.bench.rows.{name}")
     if record is None:
         return f"| {row.WHAT} | not measured yet | {name} |"
-    missed = "" if record["passed"] else f" **missed**: must be {record['must']}"
+    missed = "" if record["passed"] else f" **missed**, must: {record['must']}"
     return f"| {row.WHAT} | {row.shown(record['figures'])}{missed} | {name} |"
 
 
@@ -130,7 +132,7 @@ def _peers(kept: Figures) -> list[str]:
     runs = {row.name: kept["peers"][row.name] for row in compare.rows() if row.name in kept["peers"]}
     for name, record in runs.items():
         found = record["figures"]
-        missed = "" if record["passed"] else f" **missed**: must be {record['must']}"
+        missed = "" if record["passed"] else f" **missed**, must: {record['must']}"
         ours, theirs = (f"{rounded(found[who])}{found['unit']}" for who in ("ours", "theirs"))
         lines.append(f"| {name} | {ours} | {theirs} | {found['ratio']:.2f}{missed} |")
     repeats = sorted({record["figures"]["repeats"] for record in runs.values()})

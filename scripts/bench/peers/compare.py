@@ -162,9 +162,9 @@ def main() -> int:
     tree = figures.tree_hash()
     results, moved = _measure(chosen, options.repeats, options.seconds)
     # Where the leader moved, what is called the leader's is not.
-    is_whole = options.repeats >= KEPT_REPEATS_MIN and options.seconds == SECONDS
-    if is_whole and not moved and figures.tree_hash() == tree:
-        _keep(results, options.repeats, tree, told(on))
+    if is_whole(options.repeats, options.seconds) and not moved and figures.tree_hash() == tree:
+        keep(results, options.repeats, tree, told(on))
+        print("kept; scripts/bench/tables.py makes the tables anew")
     lines = [*table(results), *(["", *moved] if moved else [])]
     for line in lines:
         print(line)
@@ -178,7 +178,12 @@ def main() -> int:
     return 1 if any(result["holds"] is False and result["decides"] for result in results) else 0
 
 
-def _keep(results: Sequence[dict[str, Any]], repeats: int, tree: str, on: str) -> None:
+def is_whole(repeats: int, seconds: float) -> bool:
+    """True for a run whose figures are worth keeping."""
+    return repeats >= KEPT_REPEATS_MIN and seconds == SECONDS
+
+
+def keep(results: Sequence[dict[str, Any]], repeats: int, tree: str, on: str) -> None:
     """Write what was compared with a peer that is here, and decides, into the file of figures."""
     for result in results:
         if result["holds"] is None or not result["decides"]:
