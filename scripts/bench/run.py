@@ -95,9 +95,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _keep(result, tree, told(on))
         if options.json:
             options.json.write_text(json.dumps({"machine": on, "rows": results}, indent=2) + "\n")
-    missed = [result["row"] for result in results if result["verdict"] == "MISS"]
+    missed, skipped = ([result["row"] for result in results if result["verdict"] == word] for word in ("MISS", "SKIP"))
     took_s = sum(result["took_s"] for result in results)
-    print(f"{len(results)} rows in {took_s:.0f} s; missed: {', '.join(missed) or 'none'}")
+    print(
+        f"{len(results)} rows in {took_s:.0f} s; missed: {', '.join(missed) or 'none'}; skipped: {', '.join(skipped) or 'none'}"
+    )
     return 1 if missed else 0
 
 

@@ -147,8 +147,8 @@ def run(reads: int = 600, loaded_s: float = 3.0) -> Verdict:
         for way, clients in ways.items():
             with contextlib.ExitStack() as stack:
                 opened = [stack.enter_context(contextlib.closing(client())) for client in clients]
-                _turns(opened, f"warm:{way}", 30, lambda: False)
-                found[way] = _turns(opened, way, reads, lambda: False)
+                turns(opened, f"warm:{way}", 30, lambda: False)
+                found[way] = turns(opened, way, reads, lambda: False)
         if loaded_s and (shutil.which("cc") or shutil.which("gcc")):
             found["HTTP while others write"] = _beside_writers(nodes, ways["HTTP"], loaded_s)
         passed = all(found[way].share >= FOUND_MIN for way in ways)
@@ -172,7 +172,7 @@ def _ways(nodes: Cluster) -> dict[str, list[Callable[[], Client]]]:
     }
 
 
-def _turns(clients: Sequence[Client], prefix: str, reads: int, over: Callable[[], bool]) -> Seen:
+def turns(clients: Sequence[Client], prefix: str, reads: int, over: Callable[[], bool]) -> Seen:
     """One node writes and the others are asked, the nodes in turn, until there were ``reads`` or it is over."""
     seen = Seen()
     turn = 0
@@ -211,7 +211,7 @@ def _beside_writers(nodes: Cluster, clients: Sequence[Callable[[], Client]], sec
     with contextlib.closing(LoadGenerator()) as load, ThreadPoolExecutor(1) as threads, contextlib.ExitStack() as stack:
         opened = [stack.enter_context(contextlib.closing(client())) for client in clients]
         writing = threads.submit(load.run, "resp", "set", ports, connections=LOAD_CONNECTIONS, seconds=seconds)
-        seen = _turns(opened, "loaded", 1_000_000, writing.done)
+        seen = turns(opened, "loaded", 1_000_000, writing.done)
         writing.result()
     return seen
 
