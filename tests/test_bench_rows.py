@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from scripts.bench.peers.loading import Measured
-from scripts.bench.rows import looppauses, snapshot
+from scripts.bench.rows import freshness, looppauses, snapshot
 from scripts.bench.rows.snapshot import Turn, Window
 
 RATE = 1000.0
@@ -66,3 +66,35 @@ def test_pauses_with_another_number_of_items_are_information() -> None:
     verdict = looppauses.judge({20_000: paused(300, 2)})
     assert verdict.passed is None
     assert "information" in verdict.measured
+
+
+class LaggingNode:
+    """A node that shows a write of another one only after ``lag`` questions."""
+
+    def __init__(self, written: dict[str, str], lag: int) -> None:
+        self._written = written
+        self._lag = lag
+        self._asked: list[str] = []
+        self._misses: dict[str, int] = {}
+
+    def write(self, key: str, value: str) -> None:
+        self._written[key] = value
+
+    def ask(self, key: str) -> None:
+        self._asked.append(key)
+
+    def answer(self) -> str | None:
+        key = self._asked.pop(0)
+        value = self._written[key]
+        self._misses[value] = self._misses.get(value, 0) + 1
+        return value if self._misses[value] > self._lag else "an older one"
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("lags", "found"), [((0, 0, 0), 60), ((0, 0, 1), 40), ((1, 1, 1), 0)])
+def test_a_read_counts_as_fresh_when_its_first_question_finds_the_write(lags: tuple[int, ...], found: int) -> None:
+    written: dict[str, str] = {}
+    seen = freshness.turns([LaggingNode(written, lag) for lag in lags], "test", 60, lambda: False)
+    assert (seen.reads, seen.found, len(seen.late_s), seen.never) == (60, found, 60 - found, 0)

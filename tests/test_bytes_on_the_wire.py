@@ -8,5 +8,5 @@ from scripts.bench.rows import wire
 def test_append_entries_takes_at_most_1_2_times_the_bytes_of_the_entries_for_each_follower() -> None:
     verdict = wire.run(writes=400)
     assert verdict.passed, verdict.measured
-    assert verdict.figures.keys() == {name for name, _, _ in wire.LOADS}
-    assert all(each["entries"] >= 5 for each in verdict.figures.values())
+    assert verdict.details.keys() == {name for name, _, _ in wire.LOADS}
+    assert all(each["entries"] >= 5 for each in verdict.details.values())

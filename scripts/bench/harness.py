@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import platform
 import signal
@@ -17,11 +18,15 @@ from cacheflow.launcher import Child, LocalCluster
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one row found. passed: None when it could not be judged here; ``measured`` then says why."""
+    """What one row found. passed: None when it could not be judged here; ``measured`` then says why.
+
+    figures: the few that the tables are made from; they are kept.  details: all else that is worth a look.
+    """
 
     measured: str
     passed: bool | None
     figures: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
 
 
 class OutOfTime(KeyboardInterrupt):
@@ -110,6 +115,12 @@ def machine() -> dict[str, Any]:
     }
 
 
+def told(on: dict[str, Any]) -> str:
+    """``machine()`` in a few words that stay the same from one start of it to the next."""
+    kind, _, release = on["system"].partition(" ")
+    return f"{on['cores']} cores, Python {on['python']}, {kind} {'.'.join(release.split('.')[:2])}"
+
+
 def machine_cpu_s() -> float:
     """CPU seconds that anybody used on this machine since it started; what its host took away counts, too."""
     fields = [int(part) for part in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
@@ -137,3 +148,9 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
     ordered = sorted(values)
     chosen = (ordered[0], ordered[len(ordered) // 2], ordered[-1])
     return " / ".join(f"{value:.{digits}f}" for value in chosen)
+
+
+def rounded(number: float) -> str:
+    """``number`` to four digits, with commas: a rate says no more.  Nothing behind the point."""
+    digits = 3 - math.floor(math.log10(abs(number))) if number else 0
+    return f"{round(number, min(digits, 0)):,.0f}"

@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Run rows of the benchmark and say for each what must hold, what was measured, and whether it holds.
 
-    scripts/bench/run.py [ROW ...] [--set NAME=NUMBER ...] [--json FILE] [--logs FOLDER]
+    scripts/bench/run.py [ROW ...] [--set NAME=NUMBER ...] [--short] [--no-keep] [--json FILE] [--logs FOLDER]
 
-Without a name all rows run, one after the other. Exit code 1 when one misses.
+Without a name all rows run, one after the other; with --short all that have a short form, in that form. Exit code 1 when one
+misses. What a whole run measured is kept in scripts/bench/figures.json, of which tables.py makes the tables of README and
+docs: never of a short form, with --set or --no-keep, or when there is no figure.
 """
 
 from __future__ import annotations
@@ -16,13 +18,15 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from scripts.bench.harness import Logs, OutOfTime, Verdict, machine, machine_cpu_s
+from scripts.bench import figures
+from scripts.bench.harness import Logs, OutOfTime, Verdict, machine, machine_cpu_s, told
 
 ROWS = (
     "rest",
@@ -39,6 +43,7 @@ ROWS = (
     "lfu",
     "embedded",
     "trace",
+    "freshness",
     "skew",
     "idlerestart",
     "memory",
@@ -52,36 +57,76 @@ ROWS = (
 )
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=NUMBER", help="a parameter of the rows")
+    parser.add_argument(
+        "--short", action="store_true", help="the short forms, which guard a promise and keep no figure"
+    )
+    parser.add_argument("--no-keep", action="store_true", help="leave figures.json alone")
     parser.add_argument("--json", type=Path, help="write the results there, too")
     parser.add_argument("--logs", type=Path, help="keep the nodes' lines in this folder")
-    options = parser.parse_args()
-    unknown = set(options.rows) - set(ROWS)
+    options = parser.parse_args(arguments)
+    known = [name for name in ROWS if short_form(name) is not None] if options.short else ROWS
+    unknown = set(options.rows) - set(known)
     if unknown:
-        parser.error(f"unknown: {', '.join(sorted(unknown))}; rows are {', '.join(ROWS)}")
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; rows are {', '.join(known)}")
     Logs.folder = options.logs
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     on = machine()
-    print(f"on {on['cores']} cores, Python {on['python']}, {on['system']}, load {on['load']}", flush=True)
+    print(f"on {told(on)}, load {on['load']}", flush=True)
+    given = dict(part.split("=", 1) for part in options.set)
+    keeping = not (options.short or given or options.no_keep)
     results = []
-    for name in options.rows or ROWS:
-        result = measure(name, dict(part.split("=", 1) for part in options.set))
+    for name in options.rows or known:
+        tree = figures.tree_hash()
+        chosen = {**(short_form(name) or {}), **given} if options.short else given
+        result = measure(name, chosen)
         results.append(result)
-        print(f"{result['verdict']}  {name}: {result['must']}\n      {result['measured']}", flush=True)
+        form = f" (with {', '.join(f'{key} = {value}' for key, value in chosen.items())})" if chosen else ""
+        print(f"{result['verdict']}  {name}{form}: {result['must']}\n      {result['measured']}", flush=True)
         print(
             f"      ({result['took_s']:.0f} s; others used {result['cores_used_by_others']:.2f} cores meanwhile)",
             flush=True,
         )
+        if keeping:
+            _keep(result, tree, told(on))
         if options.json:
             options.json.write_text(json.dumps({"machine": on, "rows": results}, indent=2) + "\n")
-    return 1 if any(result["verdict"] == "MISS" for result in results) else 0
+    missed, skipped = ([result["row"] for result in results if result["verdict"] == word] for word in ("MISS", "SKIP"))
+    took_s = sum(result["took_s"] for result in results)
+    print(
+        f"{len(results)} rows in {took_s:.0f} s; missed: {', '.join(missed) or 'none'}; skipped: {', '.join(skipped) or 'none'}"
+    )
+    return 1 if missed else 0
 
 
-def measure(name: str, given: dict[str, str]) -> dict[str, Any]:
+def short_form(name: str) -> Mapping[str, float] | None:
+    """The parameters with which a row guards its promise in little time, on a machine that need not be quiet; or None."""
+    form: Mapping[str, float] | None = getattr(importlib.import_module(f"scripts.bench.rows.{name}"), "SHORT", None)
+    return form
+
+
+def _keep(result: dict[str, Any], tree: str, on: str) -> None:
+    """Write the result into the file; or say why not: then the last run's stays, with its date."""
+    if result["verdict"] == "SKIP" or not result["figures"]:
+        print("      not kept: no figure")
+    elif figures.tree_hash() != tree:
+        print("      not kept: cacheflow/ changed meanwhile")
+    else:
+        record = {
+            "must": result["must"],
+            "measured": result["measured"],
+            "passed": result["verdict"] == "PASS",
+            "figures": result["figures"],
+        }
+        figures.keep("rows", result["row"], record, tree=tree, machine=on)
+        print("      kept; scripts/bench/tables.py makes the tables anew")
+
+
+def measure(name: str, given: Mapping[str, str | float]) -> dict[str, Any]:
     """Run one row within its time. A row that breaks is a miss."""
     row = importlib.import_module(f"scripts.bench.rows.{name}")
     known = inspect.signature(row.run).parameters
@@ -111,6 +156,7 @@ def measure(name: str, given: dict[str, str]) -> dict[str, Any]:
         "measured": verdict.measured,
         "verdict": word,
         "figures": verdict.figures,
+        "details": verdict.details,
         "took_s": round(took_s, 1),
         "cores_used_by_others": round(foreign, 2),
     }

@@ -4,9 +4,10 @@
     scripts/bench/peers/compare.py [--repeats 5] [--seconds 2] [--only NAME ...] [--out FOLDER]
 
 Three nodes with --fsync always, the peers and the load generator share this machine, one of them at work at a time. Only
-ratios within one run mean much: ours and theirs take turns, and the median of the turns counts. Writes comparison.json,
-comparison.md and, where matplotlib is installed, comparison.png. Exit code 1 when a ratio misses what it must be. The leader
-is the one before the first row; when another one leads after the last, that is told.
+ratios within one run mean much: ours and theirs take turns, and the median of the turns counts. With --out it writes
+comparison.json, comparison.md and, where matplotlib is installed, comparison.png. The medians of three turns or more are kept in
+scripts/bench/figures.json. Exit code 1 when a ratio misses what it must be. The leader is the one before the first row; when
+another one leads after the last, that is told.
 
 Three nodes that replicate are compared with three nodes of etcd that replicate: these rows decide. What one node of etcd does,
 which replicates to nobody, is told as information and decides nothing. loadgen.c takes less CPU than the servers;
@@ -26,7 +27,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from scripts.bench.harness import machine, spread
+from scripts.bench import figures
+from scripts.bench.harness import machine, spread, told
 from scripts.bench.peers import servers
 from scripts.bench.peers.loading import LoadGenerator, Measured, redis_benchmark
 from scripts.bench.peers.plotting import plot_ratios
@@ -34,6 +36,9 @@ from scripts.bench.peers.servers import Served
 
 # Which of a server's ports; the leader's is the first.
 LEADER, FOLLOWER, ALL = (0, 1), (1, 2), (0, None)
+# Of one load. With another number, or fewer turns, a figure is not kept in scripts/bench/figures.json.
+SECONDS = 2.0
+KEPT_REPEATS_MIN = 3
 # Up to what ours has under way when 64 connections pipeline 16 requests each.
 ETCD_CONNECTIONS = (16, 64, 256, 1024)
 
@@ -73,7 +78,8 @@ class Row:
         return ratio <= self.must if self.latency else ratio >= self.must
 
 
-def _rows() -> list[Row]:
+def rows() -> list[Row]:
+    """All comparisons."""
     memcached = (Load("memcached", "get"),)
     return [
         *_gets("follower", FOLLOWER),
@@ -113,7 +119,7 @@ def _beside_etcd(etcd: str, *, decides: bool) -> list[Row]:
     def etcds(operation: str, *connections: int) -> tuple[Load, ...]:
         return tuple(Load(etcd, operation, count) for count in connections)
 
-    rows = [
+    found = [
         Row(f"SET / {etcd} put, 64 connections", Load("resp", "set"), etcds("set", 64), 3, 5),
         Row(
             f"SET pipelined by 16 / {etcd} put at its best",
@@ -138,24 +144,27 @@ def _beside_etcd(etcd: str, *, decides: bool) -> list[Row]:
             6,
         ),
     ]
-    return [replace(row, decides=decides) for row in rows]
+    return [replace(row, decides=decides) for row in found]
 
 
 def main() -> int:
     """The exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--seconds", type=float, default=SECONDS)
     parser.add_argument("--only", nargs="*", default=[], metavar="TEXT", help="rows whose name has this text in it")
     parser.add_argument("--out", type=Path, help="a folder for the table, the figures and the plot")
     options = parser.parse_args()
-    rows = _rows()
-    if options.only:
-        rows = [row for row in rows if any(text in row.name for text in options.only)]
+    chosen = [row for row in rows() if not options.only or any(text in row.name for text in options.only)]
     on = machine()
-    told = f"on {on['cores']} cores, Python {on['python']}, {on['system']}, load {on['load']}"
-    print(told, flush=True)
-    results, moved = _measure(rows, options.repeats, options.seconds)
+    where = f"on {told(on)}, load {on['load']}"
+    print(where, flush=True)
+    tree = figures.tree_hash()
+    results, moved = _measure(chosen, options.repeats, options.seconds)
+    # Where the leader moved, what is called the leader's is not.
+    if is_whole(options.repeats, options.seconds) and not moved and figures.tree_hash() == tree:
+        keep(results, options.repeats, tree, told(on))
+        print("kept; scripts/bench/tables.py makes the tables anew")
     lines = [*table(results), *(["", *moved] if moved else [])]
     for line in lines:
         print(line)
@@ -164,9 +173,36 @@ def main() -> int:
         (options.out / "comparison.json").write_text(
             json.dumps({"machine": on, "rows": results, "moved": moved}, indent=2) + "\n"
         )
-        (options.out / "comparison.md").write_text("\n".join([f"Measured {told}.", "", *lines]) + "\n")
+        (options.out / "comparison.md").write_text("\n".join([f"Measured {where}.", "", *lines]) + "\n")
         plot_ratios(results, options.out / "comparison.png")
     return 1 if any(result["holds"] is False and result["decides"] for result in results) else 0
+
+
+def is_whole(repeats: int, seconds: float) -> bool:
+    """True for a run whose figures are worth keeping."""
+    return repeats >= KEPT_REPEATS_MIN and seconds == SECONDS
+
+
+def keep(results: Sequence[dict[str, Any]], repeats: int, tree: str, on: str) -> None:
+    """Write what was compared with a peer that is here, and decides, into the file of figures."""
+    for result in results:
+        if result["holds"] is None or not result["decides"]:
+            continue
+        name, unit, best = ("p50_us", " µs", min) if result["latency"] else ("per_s", "/s", max)
+        found = {
+            "ours": round(result["ours"][name]),
+            "theirs": round(best(each[name] for each in result["theirs"])),
+            "unit": unit,
+            "ratio": round(result["ratio"], 3),
+            "repeats": repeats,
+        }
+        record = {
+            "must": f"{'<=' if result['latency'] else '>='} {result['must']:g}",
+            "measured": f"ratio {spread(result['ratios'])} (min / median / max)",
+            "passed": result["holds"],
+            "figures": found,
+        }
+        figures.keep("peers", result["name"], record, tree=tree, machine=on)
 
 
 def _measure(rows: Sequence[Row], repeats: int, seconds: float) -> tuple[list[dict[str, Any]], list[str]]:

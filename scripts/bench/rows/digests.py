@@ -12,6 +12,8 @@ from scripts.bench.load import Connection, Tally, batch, get, open_all, put, req
 
 MUST = "digests of three nodes after 100,000 mixed operations with eviction and TTL: equal at an equal index, ?full too"
 LIMIT_S = 500
+SHORT = {"operations": 50_000}
+WHAT = "digests of three nodes after mixed operations through all of them, with eviction and TTL, LRU and LFU"
 CONNECTIONS = 12
 KEYS = 5000
 OPS_A_BATCH = 40
@@ -32,7 +34,14 @@ def run(operations: int = 100_000) -> Verdict:
         each["equal"] and each["equal_full"] and each["evicted"] > 1000 and each["expired"] > 100 and not each["bad"]
         for each in found.values()
     )
-    return Verdict("; ".join(f"{policy}: {each}" for policy, each in found.items()), passed, found)
+    equal = all(each["equal"] and each["equal_full"] for each in found.values())
+    told = "; ".join(f"{policy}: {each}" for policy, each in found.items())
+    return Verdict(told, passed, {"operations": operations, "equal": equal}, found)
+
+
+def shown(figures: dict[str, Any]) -> str:
+    """Whether they were equal, after how many operations."""
+    return f"{'equal' if figures['equal'] else 'different'} after {figures['operations']:,} operations"
 
 
 async def _measure(urls: Sequence[str], operations: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from typing import Any
 
 from cacheflow.launcher import Child
 from scripts.bench.harness import Cluster, Verdict, cluster
@@ -16,6 +17,8 @@ from scripts.bench.load import Connection, get, put
 
 MUST = "acknowledged writes missing after kill -9 of any node, or of all nodes at once, under load: 0"
 LIMIT_S = 400
+SHORT = {"rounds": 3}
+WHAT = "acknowledged writes missing after `kill -9` under load, of one node after the other and of all at once"
 CLIENTS_PER_NODE = 8
 KEYS_PER_CLIENT = 20
 # How long the load runs before each kill.
@@ -52,10 +55,16 @@ async def _measure(nodes: Cluster, rounds: int) -> Verdict:
         acks += sum(count for count in await asyncio.gather(*writers) if count)
         who = "all" if len(killed) > 1 else killed[0].node_id
         missing += [f"turn {turn} ({who} killed): {found}" for found in await _missing(nodes, acknowledged)]
-    shown = (
+    told = (
         f"{len(victims) * rounds} kills ({rounds} of all at once), {acks} acknowledged writes, {len(missing)} missing"
     )
-    return Verdict(shown + (f"; {missing[0]}" if missing else ""), not missing, {"acks": acks, "missing": missing[:50]})
+    figures = {"kills": len(victims) * rounds, "of_all": rounds, "acks": acks, "missing": len(missing)}
+    return Verdict(told + (f"; {missing[0]}" if missing else ""), not missing, figures, {"missing": missing[:50]})
+
+
+def shown(figures: dict[str, Any]) -> str:
+    """How many are missing, of how many."""
+    return f"{figures['missing']:,} of {figures['acks']:,} ({figures['kills']} kills, {figures['of_all']} of them of all at once)"
 
 
 async def _write(url: str, client: int, numbers: itertools.count[int], acknowledged: dict[str, int]) -> int:

@@ -6,6 +6,7 @@ import contextlib
 import tempfile
 import timeit
 from pathlib import Path
+from typing import Any
 
 from cacheflow import ReplicatedStore
 from cacheflow.launcher import free_ports
@@ -13,17 +14,24 @@ from scripts.bench.harness import Verdict
 
 MUST = "embedded store.get <= 3 µs"
 LIMIT_S = 120
+WHAT = "embedded `store.get`"
 CALLS = 20_000
 
 
 def run(repeats: int = 30) -> Verdict:
     """Median of the repeats, for a store alone and for one of three that are one cluster."""
     found = {f"{nodes} node{'s' if nodes > 1 else ''}": _measure(nodes, repeats) for nodes in (1, 3)}
-    shown = "; ".join(
+    told = "; ".join(
         f"{who}: {each['median_us']:.2f} µs (fastest {each['fastest_us']:.2f}, missing key {each['missing_us']:.2f})"
         for who, each in found.items()
     )
-    return Verdict(shown, all(each["median_us"] <= 3.0 for each in found.values()), found)
+    median_us = max(each["median_us"] for each in found.values())
+    return Verdict(told, median_us <= 3.0, {"median_us": round(median_us, 2)}, found)
+
+
+def shown(figures: dict[str, Any]) -> str:
+    """The median, of a node alone or of one of three: the longer one."""
+    return f"{figures['median_us']:.1f} µs"
 
 
 def _measure(nodes: int, repeats: int) -> dict[str, float]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
+from typing import Any
 
 from cacheflow.bench import percentile
 from scripts.bench.harness import Cluster, Verdict, cluster
@@ -11,6 +13,7 @@ from scripts.bench.load import Connection, put
 
 MUST = "first write accepted after kill -9 of the leader, through a survivor: median <= 1 s"
 LIMIT_S = 300
+WHAT = "first write accepted after `kill -9` of the leader, through a survivor"
 
 
 def run(kills: int = 20) -> Verdict:
@@ -18,8 +21,19 @@ def run(kills: int = 20) -> Verdict:
     with cluster() as nodes:
         took_s = sorted(asyncio.run(measure(nodes, kills)))
     median, p99 = percentile(took_s, 0.5), percentile(took_s, 0.99)
-    shown = f"median {median:.2f} s, p99 {p99:.2f} s, fastest {took_s[0]:.2f} s of {kills} kills"
-    return Verdict(shown, median <= 1.0, {"took_s": took_s})
+    told = f"median {median:.2f} s, p99 {p99:.2f} s, fastest {took_s[0]:.2f} s of {kills} kills"
+    return Verdict(told, median <= 1.0, figures(took_s), {"took_s": took_s})
+
+
+def figures(took_s: Sequence[float]) -> dict[str, Any]:
+    """The few that are kept, of times in ascending order."""
+    median, p99 = percentile(took_s, 0.5), percentile(took_s, 0.99)
+    return {"kills": len(took_s), "median_s": round(median, 3), "p99_s": round(p99, 3)}
+
+
+def shown(figures: dict[str, Any]) -> str:
+    """The median and what is rare."""
+    return f"median {figures['median_s']:.2f} s, p99 {figures['p99_s']:.2f} s of {figures['kills']} kills"
 
 
 async def measure(nodes: Cluster, kills: int) -> list[float]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from typing import Any
 
 from cacheflow.launcher import Child
 from scripts.bench.harness import Cluster, Verdict, cluster
@@ -15,6 +16,8 @@ from scripts.bench.load import Connection, get, put, request
 
 MUST = "20 leader kills under load, clients never retry: no failure through survivors; acked <= counter <= acked + cut"
 LIMIT_S = 480
+SHORT = {"kills": 10}
+WHAT = "leader kills under load, clients that never retry, on the survivors"
 CLIENTS_PER_NODE = 6
 # Answers each client gets between the restart and the next kill.
 PROGRESS = 20
@@ -59,12 +62,27 @@ async def _measure(nodes: Cluster, kills: int) -> Verdict:
     wrong = [found for client in clients if (found := await _wrong_counter(client))]
     failures = [f"{client.node.node_id}: {failure}" for client in clients for failure in client.failures]
     answers, cut = sum(client.answers for client in clients), sum(client.cut for client in clients)
-    shown = f"{kills} kills, {answers} answers, {cut} cut, {len(failures)} failures, {len(wrong)} wrong counters"
-    shown += f", longest wait {max(client.longest_s for client in clients):.2f} s"
+    told = f"{kills} kills, {answers} answers, {cut} cut, {len(failures)} failures, {len(wrong)} wrong counters"
+    longest_s = max(client.longest_s for client in clients)
+    told += f", longest wait {longest_s:.2f} s"
     for first in (failures + wrong)[:2]:
-        shown += f"; {first}"
-    figures = {"answers": answers, "cut": cut, "failures": failures[:20], "wrong_counters": wrong}
-    return Verdict(shown, not failures and not wrong, figures)
+        told += f"; {first}"
+    figures = {
+        "kills": kills,
+        "answers": answers,
+        "failures": len(failures),
+        "wrong_counters": len(wrong),
+        "longest_s": round(longest_s, 3),
+    }
+    details = {"cut": cut, "failures": failures[:20], "wrong_counters": wrong}
+    return Verdict(told, not failures and not wrong, figures, details)
+
+
+def shown(figures: dict[str, Any]) -> str:
+    """What failed, of how many answers."""
+    text = f"{figures['failures']:,} failures of {figures['answers']:,}, longest wait {figures['longest_s']:.2f} s"
+    text += f", {figures['wrong_counters']} wrong counters" if figures["wrong_counters"] else ""
+    return f"{text} ({figures['kills']} kills)"
 
 
 async def _work(client: _Client, serving: asyncio.Event, stopping: asyncio.Event) -> None:

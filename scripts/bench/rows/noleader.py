@@ -16,6 +16,7 @@ from scripts.bench.load import Reply, Tally, get, open_all, pump, put, request
 
 MUST = "no leader, 256 PUT clients: p99 of GET, /livez, /metrics <= 100 ms; surplus PUTs get 503 + Retry-After at once"
 LIMIT_S = 240
+WHAT = "no leader and 256 writers that come back at once: GET, `/livez`, `/metrics`"
 WRITERS = 256
 P99_MS = 100.0
 AT_ONCE_S = 1.0
@@ -36,12 +37,17 @@ def run(seconds: float = 20.0, pause_s: float = 0.0) -> Verdict:
         and not bad
         and all(each["refused"] and each["slow_refusals"] == 0 for each in found.values())
     )
-    shown = "; ".join(
+    told = "; ".join(
         f"{way}: p99 ms {each['p99_ms']}, {each['refused']} refused "
         f"(p50 {each['refused_p50_ms']}, p99 {each['refused_p99_ms']} ms)"
         for way, each in found.items()
     )
-    return Verdict(shown + (f"; bad: {bad[0]}" if bad else ""), passed, found)
+    return Verdict(told + (f"; bad: {bad[0]}" if bad else ""), passed, {"p99_ms": worst_ms}, found)
+
+
+def shown(figures: dict[str, Any]) -> str:
+    """The worst of all three."""
+    return f"p99 {figures['p99_ms']:.0f} ms"
 
 
 async def _measure(nodes: Cluster, way: str, seconds: float, pause_s: float) -> dict[str, Any]:

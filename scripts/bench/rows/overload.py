@@ -8,11 +8,12 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-from scripts.bench.harness import Cluster, Verdict, cluster
+from scripts.bench.harness import Cluster, Verdict, cluster, rounded
 from scripts.bench.load import Connection, get, open_all, pump, put, request
 
 MUST = "256 connections, reads and writes, 60 s: no leader change, no error but 503 with Retry-After"
 LIMIT_S = 240
+WHAT = "256 connections reading and writing for a minute: all nodes / the leader alone"
 CONNECTIONS = 256
 KEYS = 2000
 
@@ -42,10 +43,22 @@ async def _measure(nodes: Cluster, seconds: float) -> Verdict:
         for connection in connections:
             connection.close()
     after = await _terms(nodes)
-    shown = "; ".join(f"{way}: {each}" for way, each in found.items())
-    shown += f"; terms {before} -> {after}" + (f"; bad: {bad[0]}" if bad else "")
+    told = "; ".join(f"{way}: {each}" for way, each in found.items())
+    told += f"; terms {before} -> {after}" + (f"; bad: {bad[0]}" if bad else "")
     passed = before == after and not any(each["errors"] for each in found.values())
-    return Verdict(shown, passed, {**found, "terms": [before, after], "bad": bad})
+    ways = [found["all nodes"], found["leader"]]
+    figures: dict[str, Any] = {name: [each[name] for each in ways] for name in ("per_s", "turned_away", "errors")}
+    figures |= {"leader_changed": before != after}
+    return Verdict(told, passed, figures, {**found, "terms": [before, after], "bad": bad})
+
+
+def shown(figures: dict[str, Any]) -> str:
+    """Both ways: the rate, who was turned away with 503 and Retry-After, and what else went wrong."""
+    rates = " / ".join(rounded(per_s) for per_s in figures["per_s"])
+    refused = " / ".join(f"{count:,}" for count in figures["turned_away"])
+    errors = " / ".join(f"{count:,}" for count in figures["errors"])
+    changed = "the leader changed" if figures["leader_changed"] else "no leader change"
+    return f"{rates} requests/s, {changed}; 503 with Retry-After: {refused}, other errors: {errors}"
 
 
 def _mix() -> Iterator[bytes]:

@@ -14,8 +14,10 @@ from scripts.bench.harness import Verdict
 
 MUST = "longest entry of 100 newcomers in a full cache: 10^5 items <= 50 ms, 10^6 items <= 350 ms"
 LIMIT_S = 600
+WHAT = "longest entry of 100 newcomers in a full cache, the machine alone, LRU and LFU, by the number of items"
 LIMITS_MS = {100_000: 50.0, 1_000_000: 350.0}
 PER_ENTRY = 100
+JUDGED = ("filling", "newcomers", "mixed")
 
 
 def run() -> Verdict:
@@ -25,11 +27,20 @@ def run() -> Verdict:
     for items, limit_ms in LIMITS_MS.items():
         for policy in ("lru", "lfu"):
             took = found[f"{policy} {items}"] = _measure(policy, items)
-            passed = passed and max(took["filling"], took["newcomers"], took["mixed"]) <= limit_ms
-    shown = "; ".join(
+            passed = passed and max(took[what] for what in JUDGED) <= limit_ms
+    told = "; ".join(
         f"{who}: " + ", ".join(f"{what} {took:.0f}" for what, took in each.items()) for who, each in found.items()
     )
-    return Verdict(f"longest entry in ms: {shown}", passed, found)
+    figures = {
+        str(items): round(max(found[f"{policy} {items}"][what] for policy in ("lru", "lfu") for what in JUDGED), 1)
+        for items in LIMITS_MS
+    }
+    return Verdict(f"longest entry in ms: {told}", passed, figures, found)
+
+
+def shown(figures: dict[str, Any]) -> str:
+    """The worst of both policies."""
+    return "; ".join(f"{int(items):,}: {longest_ms:.0f} ms" for items, longest_ms in figures.items())
 
 
 def _measure(policy: str, items: int) -> dict[str, float]:

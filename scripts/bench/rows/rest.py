@@ -16,13 +16,15 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from scripts.bench import empty_view
-from scripts.bench.harness import Verdict, cluster, machine_cpu_s, process_cpu_s, spread
+from scripts.bench.harness import Verdict, cluster, machine_cpu_s, process_cpu_s, rounded, spread
 from scripts.bench.load import Connection, get, open_all, pump, put, request
 
 MUST = "REST GET >= 0.7 x, PUT >= 0.5 x an empty Flask view, 16 connections (min / median / max of the turns)"
 LIMIT_S = 400
+WHAT = "REST GET / PUT at 16 connections, against an empty Flask view on the same waitress"
 CONNECTIONS = 16
 KEYS = 500
 VALUE = "x" * 100
@@ -54,14 +56,26 @@ def run(repeats: int = 7, seconds: float = 1.5) -> Verdict:
     medians = {name: sorted(values)[len(values) // 2] for name, values in ratios.items()}
     passed = not errors and all(medians[name] >= least for name, (_, least) in AGAINST.items())
     rates = {name: sorted(turn.rates[name] for turn in judged)[len(judged) // 2] for name in turns[0].rates}
-    shown = "; ".join(f"{name} {spread(values)} ({rates[name]:.0f}/s)" for name, values in ratios.items())
-    shown += f"; empty view {rates['empty GET']:.0f}/s; {len(quiet)} of {len(turns)} turns were undisturbed"
+    told = "; ".join(f"{name} {spread(values)} ({rates[name]:.0f}/s)" for name, values in ratios.items())
+    told += f"; empty view {rates['empty GET']:.0f}/s; {len(quiet)} of {len(turns)} turns were undisturbed"
+    puts = ("PUT leader", "PUT follower")
     figures = {
+        "get_ratio": round(medians["GET"], 3),
+        "put_ratio": round(min(medians[name] for name in puts), 3),
+        "put_per_s": [round(pick(rates[name] for name in puts)) for pick in (min, max)],
+    }
+    details = {
         "ratios": ratios,
         "median_rates": rates,
         "turns": [{**turn.rates, "others_cores": turn.others_cores} for turn in turns],
     }
-    return Verdict(shown + (f"; {errors[0]}" if errors else ""), passed, figures)
+    return Verdict(told + (f"; {errors[0]}" if errors else ""), passed, figures, details)
+
+
+def shown(figures: dict[str, Any]) -> str:
+    """The medians; a PUT's is the lower one of the leader and a follower."""
+    least, most = map(rounded, figures["put_per_s"])
+    return f"{figures['get_ratio']:.1f} x / {figures['put_ratio']:.2f} x ({least} to {most} PUT/s)"
 
 
 async def _measure(

@@ -12,6 +12,7 @@ import contextlib
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from cacheflow.launcher import Child, ask
 from cacheflow.machine.machine import CacheMachine
@@ -25,6 +26,10 @@ from scripts.bench.peers.loading import LoadGenerator
 
 MUST = "start with 10^6 items on disk until ready, after kill -9: <= 10 s (aim <= 4 s)"
 LIMIT_S = 900
+WHAT = (
+    "start with 10^6 items until ready, after `kill -9`: from a snapshot / the journal alone / the longest journal behind a "
+    "snapshot"
+)
 READY_WITHIN_S = 10.0
 POLL_S = 0.01
 # The tail is written in pieces of this length, until it is long enough.
@@ -44,11 +49,15 @@ def run(items: int = 1_000_000, repeats: int = 3, nodes: int = 1) -> Verdict:
         found["snapshot"] = _starts(running, node, items, repeats)
         _write_tail(running, node, load, items, max(JOURNAL_BYTES_MIN, int(JOURNAL_PER_SNAPSHOT * snapshot_bytes)))
         found["tail"] = _starts(running, node, items, repeats)
-    shown = "; ".join(f"{state} {spread([start['ready_s'] for start in starts])} s" for state, starts in found.items())
-    longest = max(start["ready_s"] for starts in found.values() for start in starts)
-    return Verdict(
-        f"{shown} (min / median / max)", longest <= READY_WITHIN_S, {"items": items, "nodes": nodes, **found}
-    )
+    told = "; ".join(f"{state} {spread([start['ready_s'] for start in starts])} s" for state, starts in found.items())
+    longest = {state: max(start["ready_s"] for start in starts) for state, starts in found.items()}
+    passed = max(longest.values()) <= READY_WITHIN_S
+    return Verdict(f"{told} (min / median / max)", passed, longest, {"items": items, "nodes": nodes, **found})
+
+
+def shown(figures: dict[str, Any]) -> str:
+    """The longest of some starts from each state."""
+    return " / ".join(f"{figures[state]:.1f}" for state in ("snapshot", "journal", "tail")) + " s"
 
 
 def _starts(running: Cluster, node: Child, items: int, repeats: int) -> list[dict[str, float]]:

@@ -21,9 +21,14 @@ from scripts.bench.harness import Verdict
 
 MUST = "append_entries bytes of a fault-free load with entries >= 4 KiB: <= 1.2 x bytes of the entries x followers"
 LIMIT_S = 120
+# It takes seconds: the short form is the whole.
+SHORT: dict[str, float] = {}
+WHAT = "bytes of append_entries for entries of 4 KiB and more / bytes of the entries x followers"
 ENTRY_BYTES_MIN = 4096
 MOST = 1.2
 FOLLOWERS = 2
+# The others get an entry some ms after a majority has it; this is for a machine that is busy with something else.
+ARRIVED_WITHIN_S = 20.0
 # (name, bytes of a value, clients on each node)
 LOADS = (
     ("one client on the leader, 4 KiB", 4096, 0),
@@ -40,13 +45,19 @@ def run(writes: int = 2000) -> Verdict:
             found[name] = _measure(
                 stores, sent, writes if value_bytes == ENTRY_BYTES_MIN else writes // 10, value_bytes, clients
             )
-    shown = "; ".join(
+    told = "; ".join(
         f"{name}: {each['ratio']:.3f} ({each['entries']:.0f} entries, the smallest {each['smallest']:.0f} bytes)"
         for name, each in found.items()
     )
-    # Below 1 something was not counted.
+    # Below 1 something was not counted: what every follower has in its journal came to it in a message.
     passed = all(1 <= each["ratio"] <= MOST and each["smallest"] >= ENTRY_BYTES_MIN for each in found.values())
-    return Verdict(shown, passed, found)
+    ratios = [each["ratio"] for each in found.values()]
+    return Verdict(told, passed, {"least": round(min(ratios), 4), "most": round(max(ratios), 4)}, found)
+
+
+def shown(figures: dict[str, Any]) -> str:
+    """The least and the most of the loads."""
+    return f"{figures['least']:.3f} to {figures['most']:.3f}"
 
 
 def _measure(
@@ -65,6 +76,7 @@ def _measure(
     sent.clear()
     with ThreadPoolExecutor(len(writers)) as threads:
         list(threads.map(write, range(len(writers))))
+    _wait_until_all_have(stores, journal.last_index)
     entries = [len(command) for command, _, _ in leader._engine.call(lambda: journal.entries(first))]
     on_the_wire = sum(size for kind, size in sent if kind == "append_entries")
     return {
@@ -74,6 +86,15 @@ def _measure(
         "entries": len(entries),
         "smallest": min(entries),
     }
+
+
+def _wait_until_all_have(stores: list[ReplicatedStore], index: int) -> None:
+    """Raises RuntimeError when a node's journal does not get there."""
+    deadline = time.monotonic() + ARRIVED_WITHIN_S
+    while any(store._engine.node._journal.last_index < index for store in stores):
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"a follower did not have entry {index} within {ARRIVED_WITHIN_S:g} s")
+        time.sleep(0.005)
 
 
 @contextlib.contextmanager
