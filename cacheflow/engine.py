@@ -23,6 +23,7 @@ from cacheflow.clock import ClusterClock
 from cacheflow.config import NodeConfig, read_secret
 from cacheflow.errors import CacheFlowError, NoLeader, NotReady
 from cacheflow.joining import Joining
+from cacheflow.loop import NodeLoop
 from cacheflow.machine import commands
 from cacheflow.machine.commands import Command
 from cacheflow.machine.machine import CacheMachine, Settled
@@ -118,7 +119,7 @@ class Engine:
         return threading.get_ident() == self._loop_thread or (self._thread is not None and self._thread.is_alive())
 
     def _run(self, started: list[BaseException | None], ready: threading.Event) -> None:
-        self._loop = asyncio.new_event_loop()
+        self._loop = NodeLoop()
         self._loop_thread = threading.get_ident()
         asyncio.set_event_loop(self._loop)
         try:
@@ -161,6 +162,7 @@ class Engine:
             on_failure=lambda error: self.node.fail(f"writing to {data.path} failed: {error}"),
             # Followers begin with an entry as early as they can; their flush is further away than this node's own.
             defer=turn.defer_behind,
+            later=loop.call_later,
         )
         snapshotting.adopt_journal(journal)
         if journal.clock_pair is not None:

@@ -21,6 +21,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, Final
 
+from cacheflow.loop import NodeLoop
 from cacheflow.socket_transport import READ, WRITE, SocketTransport
 
 Receive = Callable[[int], bytes]
@@ -69,6 +70,8 @@ class Poller:
         self.holds = False
         self.held: list[SocketTransport] = []
         loop.add_reader(self.epoll.fileno(), run, self._turn)
+        if isinstance(loop, NodeLoop):
+            loop.put_last(self.epoll.fileno())
 
     def adopt(self, sock: socket.socket, make: Callable[[], asyncio.Protocol], together: Together = list) -> None:
         """Serve a connected socket that does not block with the protocol that ``make`` gives. Raises OSError.
@@ -91,6 +94,8 @@ class Poller:
         for transport in list(self.transports.values()):
             transport.abort()
         self.loop.remove_reader(self.epoll.fileno())
+        if isinstance(self.loop, NodeLoop):
+            self.loop.put_none_last()
         self.epoll.close()
 
     def _turn(self) -> None:

@@ -358,7 +358,8 @@ class Core(SyncObj):  # type: ignore[misc]
         ):
             return False
         for command, index, entry_term in entries:
-            self._journal.add(command, index, entry_term)
+            # What is committed has a majority without this node.
+            self._journal.add(command, index, entry_term, awaited=index > commit_index)
         self._SyncObj__raftCommitIndex = min(commit_index, self._journal.last_index)
         self._SyncObj__leaderCommitIndex = commit_index
         self.postpone_election()

@@ -61,6 +61,7 @@ class Following:
         self._clock_origin_ms = int(random() * CLOCK_ORIGIN_MAX)
         self.handlers: dict[str, Callable[[Peer, dict[str, Any]], None]] = {
             "append_entries": self._on_append,
+            "commit": self._on_commit,
             "term": self._on_term,
         }
 
@@ -147,10 +148,16 @@ class Following:
         if self._catch_up_to is None and self._journal.term_at(message["commit_index"]) == term:
             # Only a leader that has committed in its own term knows what is committed (dissertation 6.4).
             self._catch_up_to = message["commit_index"]
-        if message.get("quiet") is not True:
-            reply |= {"term": core.term, "ok": True, "match": verdict.verified}
-            node_id = peer.node_id
-            self._node.hold(lambda: self._network.send(node_id, reply))
+        reply |= {"term": core.term, "ok": True, "match": verdict.verified}
+        node_id = peer.node_id
+        self._node.hold(lambda: self._network.send(node_id, reply))
+
+    def _on_commit(self, peer: Peer, message: dict[str, Any]) -> None:
+        """The leader has committed an entry. Who has that entry has all before it, and the same ones (log matching)."""
+        index = guards.natural(message, "index")
+        if self._journal.term_at(index) == guards.natural(message, "index_term"):
+            if self._core.extend(peer.node_id, guards.natural(message, "term"), index, ()):
+                self._node.elections.leader_heard()
 
     def _hear_header(self, message: dict[str, Any]) -> None:
         self._clock.hear(guards.natural(message, "time"))

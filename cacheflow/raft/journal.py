@@ -45,6 +45,8 @@ T = TypeVar("T")
 
 # Large enough that a new segment, a few flushes, is rare; small enough that a restart reads little that is trimmed.
 SEGMENT_BYTES = 16 * 1024 * 1024
+# What nobody waits for is flushed this much later at most: a flush for many entries costs about as much as one for one.
+RELAXED_S = 0.010
 # Freeing 100,000 entries at once holds the loop for 10 ms; this many take a fraction of one.
 _FREED_AT_ONCE = 5_000
 
@@ -56,6 +58,10 @@ class Submit(Protocol):
 
 
 def _at_once(call: Callable[[], None]) -> None:
+    call()
+
+
+def _not_later(seconds: float, call: Callable[[], None]) -> None:
     call()
 
 
@@ -85,6 +91,7 @@ class Journal:
         on_durable: Callable[[], None],
         on_failure: Callable[[BaseException], None],
         defer: Callable[[Callable[[], None]], None],
+        later: Callable[[float, Callable[[], None]], object],
     ) -> None:
         self.on_durable = on_durable
         self.on_failure = on_failure
@@ -93,6 +100,7 @@ class Journal:
         self.durable_position = 0
         self._submit = submit
         self._defer = defer
+        self._later = later
         self._fsync = fsync
         self._files = files
         replay = files.recover(lambda record: record.payload, b"")
@@ -100,6 +108,8 @@ class Journal:
         self._pending: list[Pending] = []
         # A hand-over is due or under way: a mutation has nothing to start.
         self._scheduled = False
+        # The timer of a hand-over that nobody waits for runs.
+        self._timed = False
         self._busy = False
         self._closed = False
         # Records are wanted: neither failed nor closed.
@@ -132,18 +142,28 @@ class Journal:
         on_failure: Callable[[BaseException], None] = _ignore,
         group: int = 0,
         defer: Callable[[Callable[[], None]], None] = _at_once,
+        later: Callable[[float, Callable[[], None]], object] = _not_later,
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> Journal:
         """Read the journal in ``directory``, or begin one. Blocks; what it returns is durable.
 
         defer: runs a call a little later on the loop (``Turn.defer``), so that what one turn of the loop
         appends is one flush; by default the first mutation is handed over at once.
+        later: the loop's call_later.
         random_bytes: makes the salts of new segments.
         Raises CorruptJournal for a damaged one, ConfigError when the disk refuses.
         """
         files = SegmentWriter(disk, directory, segment_bytes=segment_bytes, group=group, random_bytes=random_bytes)
         try:
-            return cls(files, submit=submit, fsync=fsync, on_durable=on_durable, on_failure=on_failure, defer=defer)
+            return cls(
+                files,
+                submit=submit,
+                fsync=fsync,
+                on_durable=on_durable,
+                on_failure=on_failure,
+                defer=defer,
+                later=later,
+            )
         except OSError as error:
             files.abandon()
             reason = error.strerror or str(error)
@@ -154,8 +174,11 @@ class Journal:
 
     # What PySyncObj calls.
 
-    def add(self, command: bytes, idx: int, term: int) -> None:
-        """Append an entry; ``idx`` must follow the last one. Into an empty log any index may come."""
+    def add(self, command: bytes, idx: int, term: int, awaited: bool = True) -> None:
+        """Append an entry; ``idx`` must follow the last one. Into an empty log any index may come.
+
+        awaited: somebody waits until it is durable; else it is flushed with what comes next, after RELAXED_S at the latest.
+        """
         entries = self._entries
         kind = ENTRY
         if not entries:
@@ -169,9 +192,14 @@ class Journal:
         self._log_bytes = self._log_bytes + RECORD_BYTES + len(command) if kind == ENTRY else 0
         if self._accepting:
             self._pending.append((kind, idx, term, command))
-            if not self._scheduled:
+            if self._scheduled:
+                return
+            if awaited:
                 self._scheduled = True
                 self._defer(self.hand_over)
+            elif not self._timed:
+                self._timed = True
+                self._later(RELAXED_S, self._hand_over_relaxed)
 
     def clear(self) -> None:
         """Empty the log in memory. On disk the old one stays until ``add`` begins the new one in its place."""
@@ -296,19 +324,22 @@ class Journal:
         position = index - entries[0][1]
         return entries[position][2] if 0 <= position < len(entries) else None
 
-    def entries(self, first_index: int, max_bytes: int | None = None) -> list[Entry]:
+    def entries(self, first_index: int, max_bytes: int | None = None, last_index: int | None = None) -> list[Entry]:
         """Entries from ``first_index`` on, or from the sentinel when that is behind it.
 
-        max_bytes: of commands; at least one entry is returned when there is one.
+        max_bytes: of commands; at least one entry is returned when there is one.  last_index: no entry behind it.
         """
         entries = self._entries
         if not entries:
             return []
         begin = max(0, first_index - entries[0][1])
+        stop = len(entries) if last_index is None else min(len(entries), last_index - entries[0][1] + 1)
         if max_bytes is None:
-            return entries[begin:]
+            return entries[begin:stop]
+        if begin >= stop:
+            return []
         end, size = begin, 0
-        for end in range(begin, len(entries)):
+        for end in range(begin, stop):
             size += len(entries[end][0])
             if size > max_bytes and end > begin:
                 return entries[begin:end]
@@ -360,6 +391,11 @@ class Journal:
             self._hand_over()
         else:
             self._scheduled = False
+
+    def _hand_over_relaxed(self) -> None:
+        self._timed = False
+        if not self._scheduled:
+            self.hand_over()
 
     def close(self) -> None:
         """Write and flush what is pending, in every mode, and let the files go. ``ThreadWriter.close`` waits for it."""

@@ -3,18 +3,15 @@
 Everything queued, its own and what was forwarded, becomes **one** entry, stamped with the cluster's time. While an entry is
 on its way to a majority the rest gathers for the next one.
 
-A message costs more, here and there, than everything else an entry does. So an entry goes at once to those whose commands
-are in it, and to as many others as make a majority with this node: those who were the quickest lately. The rest gets it a
-moment later, with those that came meanwhile and what is committed of them by then; so does everybody when a quick one is
-not quick. A commit travels with the next entry. When there is none yet, those whose commands were committed are told at
-once, and the others a moment later.
+An entry goes at once to the followers that are quick enough to commit it, and to the others when it is committed
+(``replication.py``). A commit travels with the next entry, or at once when there is none: what is acknowledged on one node
+is there to be read on the others.
 
 Not safe for concurrent use: the event loop owns it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections import deque
 from collections.abc import Callable
@@ -45,12 +42,8 @@ DOWN_AFTER_MS = 1500
 BROKEN_AFTER_MS = 300
 # How often followers are told when the others were last heard.
 TELL_SEEN_MS = 1000
-# The other followers get an entry, and all of them the commit of one that none of their own clients waits for, when no other
-# entry has come for so long; and after ANNOUNCE_MAX_S, whatever comes.
-ANNOUNCE_S = 0.002
-ANNOUNCE_MAX_S = 0.010
-# Who lacks more than this does not wait: it catches up.
-LATE_ENTRIES_MAX = 64
+# An entry that is not committed by then goes to everybody: a follower that was quick is so no more.
+GUARD_S = 0.005
 
 
 class Leading:
@@ -65,7 +58,13 @@ class Leading:
         clock: Clock,
         initial_settings: dict[str, Any],
     ) -> None:
-        self.replicator = Replicator(journal, send=network.send, header=self._header, address=self._address)
+        self.replicator = Replicator(
+            journal,
+            send=network.send,
+            header=self._header,
+            address=self._address,
+            commit_index=lambda: core.commit_index,
+        )
         self.down: list[str] = []
         self._node = node
         self._core = core
@@ -76,14 +75,12 @@ class Leading:
         # Whose block, "" for this node's own and for what nobody waits for, and the block.
         self._queue: deque[tuple[str, bytes]] = deque()
         self._company = Company(core.now, node.nudge_after)
-        # Who waits for the latest entry.
-        self._waiting: set[str] = set()
         self._last_stamp_ms = 0
-        # Those who wait were told of it; everybody was, or will be.
-        self._told_commit = 0
-        self._announcing = False
-        # Voters who have acknowledged, the quickest first: a majority waited for nobody else.
-        self._quick: list[str] = []
+        # The commit index at which the followers were last sent something.
+        self._sent_commit = 0
+        self._guarding = False
+        # What was committed at the last heartbeat: who lacks nothing of it is about as far as this node.
+        self.committed_lately = 0
         self._tick_index = 0
         self._configured_term = 0
         self._watched_since_ms: dict[str, int] = {}
@@ -107,9 +104,8 @@ class Leading:
         self._clock.lead(latest_ms, voters_heard)
         self._last_stamp_ms = latest_ms
         self._tick_index = 0
-        self._told_commit = 0
-        self._waiting = set()
-        self._quick.clear()
+        self._sent_commit = 0
+        self.committed_lately = self._journal.last_index
         self._company.forget()
 
     def end(self) -> None:
@@ -157,87 +153,50 @@ class Leading:
         if self.may_append():
             blocks: list[bytes] = []
             size = 0
-            # Whose commands were committed and who were not told yet: the next entry goes to others, perhaps.
-            owed = self._waiting if core.commit_index > self._told_commit else set()
-            self._waiting = set()
             while self._queue and (not blocks or size + len(self._queue[0][1]) <= ENTRY_BYTES_MAX):
-                origin, block = self._queue.popleft()
-                self._waiting.add(origin)
+                _, block = self._queue.popleft()
                 blocks.append(block)
                 size += len(block)
             self._node.append(REGULAR + commands.encode_entry(self._stamp(), blocks))
-            self._replicate_to_the_first(owed)
-        elif core.commit_index > self._told_commit:
-            self._told_commit = core.commit_index
-            self.replicator.announce(self._waiting, core.commit_index)
-            self._announce_later()
+            self._send_news()
+        elif core.commit_index > self._sent_commit:
+            self._send_news()
 
-    def _replicate_to_the_first(self, owed: set[str]) -> None:
-        """Send the newest entry to those who wait for it, to a quick majority and to ``owed``; the others get it soon."""
-        progress, voters = self.replicator.progress, self._core.voter_ids
-        first = {node_id for node_id in self._waiting | owed if node_id in progress}
-        needed = (len(voters) + 1) // 2
-        quick = [node_id for node_id in self._quick if node_id in voters and self._is_quick(node_id)][:needed]
-        if len(quick) < needed:
-            self.replicate()
-        elif self._node.failure is None:
-            first.update(quick)
-            self._told_commit = self._core.commit_index
-            self.replicator.replicate(first)
-            if len(first) < len(progress):
-                self._announce_later()
+    def _send_news(self) -> None:
+        """Send what was appended and committed to those whom it concerns."""
+        core = self._core
+        if self._node.failure is None:
+            if core.commit_index > self._sent_commit:
+                self._sent_commit = core.commit_index
+                self.replicator.choose_ahead(core.voter_ids)
+            self.replicator.send_news()
+            self._guard()
 
-    def _is_quick(self, node_id: str) -> bool:
-        """It is there, and has everything before the newest entry or will have it soon."""
-        progress = self.replicator.progress.get(node_id)
-        return (
-            progress is not None
-            and not (progress.probing or progress.needs_snapshot)
-            and self._journal.last_index - progress.match_index <= LATE_ENTRIES_MAX
-            and self._network.is_connected(node_id)
-        )
+    def _guard(self) -> None:
+        """See to it that an entry does not wait for a follower that has stalled."""
+        waits = self.replicator.ahead is not None and self._core.commit_index < self._journal.last_index
+        if waits and not self._guarding:
+            self._guarding = True
+            self._node.call_after(GUARD_S, functools.partial(self._hurry_before, self._journal.last_index))
 
-    def _announce_later(self) -> None:
-        if not self._announcing:
-            self._announcing = True
-            self._announce_when_quiet(self._core.now() + ANNOUNCE_MAX_S)
-
-    def _announce_when_quiet(self, until_s: float) -> None:
-        seen = until_s, self._journal.last_index, self._core.commit_index
-        self._node.call_after(ANNOUNCE_S, functools.partial(self._look_whether_quiet, *seen))
-
-    def _look_whether_quiet(self, until_s: float, last_index: int, commit_index: int) -> None:
-        if self._core.is_leader and last_index != self._journal.last_index and self._core.now() < until_s:
-            self._announce_when_quiet(until_s)
-        else:
-            self._node.run(functools.partial(self._announce_to_all, commit_index))
-
-    def _announce_to_all(self, commit_index: int) -> None:
-        """commit_index: what the others need not wait for any more; the next entry tells the rest."""
-        self._announcing = False
+    def _hurry_before(self, index: int) -> None:
+        self._guarding = False
         if self._core.is_leader and self._node.failure is None:
-            # Who is not there will be probed when it is.
-            there = {
-                node_id: progress
-                for node_id, progress in self.replicator.progress.items()
-                if self._network.is_connected(node_id)
-            }
-            self.replicator.announce(there, commit_index)
-            commit_index = self._core.commit_index
-            if any(progress.told_commit < commit_index for progress in there.values()):
-                self._announce_later()
+            if self._core.commit_index < index and self.replicator.ahead is not None:
+                self.replicator.hurry()
+            else:
+                self._guard()
 
     def append_configuration(self, configuration: Configuration) -> int:
         """Append a member table; returns its index."""
         block = commands.encode_block(0, 0, 0, [configuration.command()])
         self._node.append(CONFIGURATION + commands.encode_entry(self._stamp(), [block]))
-        self.replicate()
+        self._send_news()
         return self._journal.last_index
 
     def replicate(self) -> None:
         """Send entries or heartbeats to every member."""
         if self._node.failure is None:
-            self._told_commit = self._core.commit_index
             self.replicator.replicate()
 
     def _stamp(self) -> int:
@@ -267,33 +226,23 @@ class Leading:
             return
         progress.peer_clock_ms = guards.natural(message, "clock")
         progress.peer_clock_at_ms = self._node.now_ms()
-        was_probed = progress.probing
         match_index = self.replicator.acknowledged(peer.node_id, message)
         core.acknowledge(peer.node_id, match_index)
         if match_index is not None:
-            if was_probed or self._journal.last_index - progress.next_index >= LATE_ENTRIES_MAX:
-                self.replicator.push(peer.node_id)
-            elif progress.next_index <= self._journal.last_index:
-                self._announce_later()
+            self.replicator.push(peer.node_id)
             if match_index > core.commit_index:
-                self._note_quick(peer.node_id)
                 self._node.nudge()
         if self._node.reconfiguration.is_pending:
             self._node.wake()
         self._node.following.note_progress()
 
-    def _note_quick(self, node_id: str) -> None:
-        """It has acknowledged what is not committed yet."""
-        quick = self._quick
-        if node_id in self._core.voter_ids and quick[:1] != [node_id]:
-            with contextlib.suppress(ValueError):
-                quick.remove(node_id)
-            quick.insert(0, node_id)
-
     # Once a heartbeat --------------------------------------------------------------------------------------------------
 
     def keep_house(self) -> None:
         """Who is down, and an entry for what is due when nobody writes."""
+        self.committed_lately = max(self.committed_lately, self._core.commit_index)
+        # The next entry goes to everybody and shows who is quick now.
+        self.replicator.ahead = None
         now_ms = self._node.now_ms()
         down = []
         for node_id, progress in self.replicator.progress.items():

@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 # A node that has much to apply goes on answering: this long at a time.
 APPLY_SLICE_S = 0.010
 # Messages that come with every entry. Where one changes more than the log, that shows in the core's position.
-OF_LOAD = frozenset(("append_entries", "propose"))
+OF_LOAD = frozenset(("append_entries", "commit", "propose"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +203,8 @@ class RaftNode:
         self._loop.call_later(seconds, self.nudge)
 
     def call_after(self, seconds: float, call: Callable[[], None]) -> None:
-        """Call it then, outside a turn."""
-        self._loop.call_later(seconds, call)
+        """Call it then, in a turn of its own."""
+        self._loop.call_later(seconds, self._turn.run, call)
 
     def fail(self, reason: str) -> None:
         """The disk failed, or safety was violated: lead no more, promise no more; reads go on while ``may_read``."""

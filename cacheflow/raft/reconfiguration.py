@@ -280,8 +280,8 @@ class Reconfiguration:
         for _, member in sorted(latest.members.items()):
             progress = self._node.leading.replicator.progress.get(member.id)
             if not member.voter and progress is not None and member.id not in down:
-                # Within one round of what is committed (4.2.1): it has what was when its last message left.
-                if not progress.probing and progress.match_index >= progress.told_commit > 0:
+                # Within one round of what is committed (4.2.1), a round being a heartbeat.
+                if not progress.probing and progress.match_index >= self._node.leading.committed_lately:
                     return member
         return None
 

@@ -5,13 +5,17 @@ verified; then entries are *streamed*, several messages ahead of their acknowled
 flight are capped a peer, so that one slow follower costs memory to nobody (audit 32). A follower that needs what the
 log no longer has gets a snapshot.
 
+An entry goes at once to the followers that are *ahead*: those whose answers have committed the latest one. The others get
+it when it is committed, with the commit in the same message, and so have no need to hurry with its flush. Once a heartbeat,
+and when an entry is not committed soon, everybody gets everything until the next commit shows who is quick now.
+
 Not safe for concurrent use: the event loop owns it.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,8 +44,8 @@ class Progress:
     peer_clock_at_ms: int = 0
     # When it was last told how long ago the other followers were heard.
     told_seen_at_ms: int = 0
-    # The newest commit index that it was told of.
-    told_commit: int = 0
+    # The newest commit index that it was sent.
+    sent_commit: int = 0
     needs_snapshot: bool = False
     # Its contents are wrong, whatever its log has: only a snapshot helps, from this index on. 0: they are not.
     snapshot_from: int = 0
@@ -69,7 +73,7 @@ class Replicator:
     """The leader's side of replication.
 
     send: (node id, message) -> whether it was taken.  header: what every append message carries beside the log's own.
-    address: makes one follower's message of it.
+    address: makes one follower's message of it.  commit_index: the leader's.
     """
 
     def __init__(
@@ -79,12 +83,16 @@ class Replicator:
         send: Callable[[str, dict[str, Any]], bool],
         header: Callable[[], dict[str, Any]],
         address: Callable[[dict[str, Any], Progress], dict[str, Any]],
+        commit_index: Callable[[], int],
     ) -> None:
         self._journal = journal
         self._send = send
         self._header = header
         self._address = address
+        self._commit_index = commit_index
         self.progress: dict[str, Progress] = {}
+        # The followers that get an entry before it is committed; None: all of them.
+        self.ahead: frozenset[str] | None = None
 
     def begin(self, incarnations: Mapping[str, str]) -> None:
         """A new leadership: nothing is known of anybody."""
@@ -93,6 +101,7 @@ class Replicator:
 
     def set_followers(self, incarnations: Mapping[str, str]) -> None:
         """The members beside this node, and which start of their disk each of them is."""
+        self.ahead = None
         next_index = self._journal.last_index + 1
         before, self.progress = self.progress, {}
         for node_id, incarnation in incarnations.items():
@@ -105,37 +114,65 @@ class Replicator:
         """What was in flight may be lost."""
         progress = self.progress.get(node_id)
         if progress is not None:
-            progress.told_commit = 0
+            progress.sent_commit = 0
             progress.probe_from(max(progress.match_index + 1, min(progress.next_index, self._journal.last_index + 1)))
 
-    def replicate(self, node_ids: Container[str] | None = None) -> None:
-        """Send each follower, or those, what it lacks, or at least a heartbeat."""
+    def hurry(self) -> None:
+        """Give everybody everything: what the followers ahead have is not committed as soon as it should be."""
+        self.ahead = None
+        self.send_news()
+
+    def choose_ahead(self, voter_ids: Sequence[str]) -> None:
+        """Something was committed: as many of the voters that have it as make a majority are the quick ones."""
+        if self.ahead is None:
+            commit_index = self._commit_index()
+            having = [node_id for node_id in voter_ids if self.progress[node_id].match_index >= commit_index]
+            self.ahead = frozenset(having[: (len(voter_ids) + 1) // 2])
+
+    def replicate(self) -> None:
+        """Send each follower what it lacks, or at least a heartbeat."""
         header = self._header()
         for node_id, progress in self.progress.items():
-            if node_ids is None or node_id in node_ids:
-                self._replicate_to(node_id, progress, header)
+            self._replicate_to(node_id, progress, header)
 
-    def announce(self, node_ids: Container[str], commit_index: int) -> None:
-        """Send those followers what they lack, and tell them what is committed, if they were not. A commit needs no answer."""
-        header = None
-        last_index = self._journal.last_index
+    def send_news(self) -> None:
+        """Send the followers what was appended and committed since they were sent something."""
+        commit_index = self._commit_index()
+        header: dict[str, Any] | None = None
+        commit: dict[str, Any] | None = None
         for node_id, progress in self.progress.items():
-            if node_id in node_ids and (
-                progress.told_commit < commit_index or (progress.next_index <= last_index and not progress.probing)
-            ):
+            if progress.probing or progress.next_index <= self._last_for(node_id):
                 header = header or self._header()
-                self._replicate_to(node_id, progress, header, quiet=True)
+                self._replicate_to(node_id, progress, header)
+            elif progress.sent_commit < commit_index:
+                commit = commit or self._commit_message(commit_index)
+                if self._send(node_id, commit):
+                    progress.sent_commit = commit_index
+
+    def _last_for(self, node_id: str) -> int:
+        """The index up to which that follower gets entries now."""
+        return self._journal.last_index if self.ahead is None or node_id in self.ahead else self._commit_index()
+
+    def _commit_message(self, commit_index: int) -> dict[str, Any]:
+        """A commit alone, which nobody answers. Who has that entry has the leader's log up to it (log matching)."""
+        journal = self._journal
+        return {
+            "type": "commit",
+            "term": journal.getCurrentTerm(),
+            "index": commit_index,
+            "index_term": journal.term_at(commit_index),
+        }
 
     def push(self, node_id: str) -> None:
         """Go on streaming after an acknowledgement, without a heartbeat when there is nothing to send."""
         progress = self.progress[node_id]
         # Who waits for a snapshot gets no entries: it would answer heartbeats with acknowledgements for ever.
-        if not (progress.probing or progress.needs_snapshot) and progress.next_index <= self._journal.last_index:
+        if not (progress.probing or progress.needs_snapshot) and progress.next_index <= self._last_for(node_id):
             self._replicate_to(node_id, progress, self._header())
 
-    def _replicate_to(self, node_id: str, progress: Progress, header: dict[str, Any], quiet: bool = False) -> None:
+    def _replicate_to(self, node_id: str, progress: Progress, header: dict[str, Any]) -> None:
         journal = self._journal
-        last_index = journal.last_index
+        last_index = self._last_for(node_id)
         heartbeat = True
         while True:
             prev_index = progress.next_index - 1
@@ -148,18 +185,16 @@ class Replicator:
             if progress.next_index <= last_index and not (
                 progress.probing or progress.needs_snapshot or progress.inflight_bytes >= INFLIGHT_BYTES_MAX
             ):
-                entries = journal.entries(progress.next_index, BATCH_BYTES)
+                entries = journal.entries(progress.next_index, BATCH_BYTES, last_index)
             if not entries and not heartbeat:
                 return
             message = self._address(header, progress)
             message["prevLogIdx"] = prev_index
             message["prevLogTerm"] = journal.term_at(prev_index)
             message["entries"] = entries
-            if quiet and not entries:
-                message["quiet"] = True
             if not self._send(node_id, message):
                 return
-            progress.told_commit = max(progress.told_commit, header["commit_index"])
+            progress.sent_commit = max(progress.sent_commit, header["commit_index"])
             if not entries:
                 return
             heartbeat = False

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from cacheflow.raft import guards
 from cacheflow.raft.following import FRESH_MARKS_MAX, Following
 
 
@@ -100,3 +101,28 @@ def test_who_lags_for_long_still_learns_how_far_it_is(node: Node) -> None:
     node.core.last_applied = 1
     follower.note_progress()
     assert follower.fresh_at_ms == 1_100
+
+
+def test_a_commit_counts_where_the_log_has_that_very_entry(node: Node) -> None:
+    taken: list[tuple[str, int, int]] = []
+
+    def extend(node_id: str, term: int, index: int, entries: object) -> bool:
+        taken.append((node_id, term, index))
+        return False
+
+    node.core.extend = extend
+    log = SimpleNamespace(term_at={7: 3, 8: 4}.get)
+    make: Any = Following
+    follower = make(node, node.core, log, None, node, lambda: 0.5)
+
+    def hear(index: int, index_term: int) -> None:
+        message = {"type": "commit", "term": 4, "index": index, "index_term": index_term}
+        follower.handlers["commit"](SimpleNamespace(node_id="n2"), message)
+
+    hear(8, 3)
+    hear(9, 4)
+    assert taken == []
+    hear(8, 4)
+    assert taken == [("n2", 4, 8)]
+    with pytest.raises(guards.BadMessage):
+        hear(8, -1)

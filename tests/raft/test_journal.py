@@ -14,7 +14,7 @@ from fakes.journals import DIRECTORY, fill, open_journal, segments, state_of
 
 from cacheflow.errors import ConfigError
 from cacheflow.raft.disk import RealDisk
-from cacheflow.raft.journal import CorruptJournal, Journal
+from cacheflow.raft.journal import RELAXED_S, CorruptJournal, Journal
 from cacheflow.raft.reading import read_entries
 from cacheflow.raft.records import RECORD_BYTES
 
@@ -250,6 +250,47 @@ def test_with_defer_one_turn_of_the_loop_is_one_flush() -> None:
     writer.drain()
     assert journal.durable_position == 50
     assert disk.counts["write"] == 2  # the header and all entries
+
+
+def test_what_nobody_waits_for_is_flushed_with_what_comes_or_after_a_moment() -> None:
+    disk, writer = FakeDisk(), StepWriter()
+    timers: list[tuple[float, Callable[[], None]]] = []
+    journal = open_journal(disk, writer.submit, later=lambda after_s, call: timers.append((after_s, call)))
+    fill(journal, 1)
+    writer.drain()
+    journal.add(b"a", 2, 1, awaited=False)
+    journal.add(b"b", 3, 1, awaited=False)
+    assert (len(writer), [after_s for after_s, _ in timers]) == (0, [RELAXED_S])
+    timers.pop()[1]()
+    writer.drain()
+    assert journal.durable_index == 3
+    journal.add(b"c", 4, 1, awaited=False)
+    journal.add(b"d", 5, 1)
+    assert len(writer) == 1
+    writer.drain()
+    assert journal.durable_index == 5
+    timers.pop()[1]()
+    assert len(writer) == 0
+    journal.add(b"e", 6, 1, awaited=False)
+    journal.close()
+    writer.drain()
+    timers.pop()[1]()
+    assert reopened(disk).last_index == 6
+
+
+def test_a_flush_that_nobody_waits_for_does_not_pass_one_that_is_under_way() -> None:
+    disk, writer = FakeDisk(), StepWriter()
+    timers: list[Callable[[], None]] = []
+    journal = open_journal(disk, writer.submit, later=lambda _, call: timers.append(call))
+    fill(journal, 1)
+    writer.drain()
+    journal.add(b"a", 2, 1, awaited=False)
+    journal.setCurrentTerm(2, "n1")
+    journal.add(b"b", 3, 1, awaited=False)
+    timers.pop()()
+    assert len(writer) == 1
+    writer.drain()
+    assert (journal.durable_index, journal.durable_position) == (3, journal.position)
 
 
 def test_the_durable_index_never_counts_what_was_truncated_meanwhile() -> None:

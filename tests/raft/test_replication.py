@@ -18,6 +18,7 @@ COMMITTED = 7
 def replicator(sent: list[dict[str, Any]]) -> Replicator:
     """A leader with ten entries and one follower."""
     journal = Journal.open(FakeDisk(), Path("/data"), submit=inline)
+    journal.setCurrentTerm(1, "n1")
     for index in range(1, 11):
         journal.add(b"entry", index, 1)
 
@@ -26,7 +27,11 @@ def replicator(sent: list[dict[str, Any]]) -> Replicator:
         return True
 
     replicator = Replicator(
-        journal, send=send, header=lambda: {"commit_index": COMMITTED}, address=lambda header, _: header.copy()
+        journal,
+        send=send,
+        header=lambda: {"commit_index": COMMITTED},
+        address=lambda header, _: header.copy(),
+        commit_index=lambda: COMMITTED,
     )
     replicator.begin({"n2": "one disk"})
     return replicator
@@ -77,22 +82,56 @@ def test_who_waits_for_a_snapshot_and_acknowledges_is_not_answered(
     assert [entry[1] for entry in sent[0]["entries"]] == [6, 7, 8, 9, 10]
 
 
-def test_a_commit_is_told_once_to_those_who_are_named_and_needs_no_answer(
+def entries_in(message: dict[str, Any]) -> list[int]:
+    return [entry[1] for entry in message["entries"]]
+
+
+def test_who_has_all_it_should_is_told_once_what_is_committed(
     replicator: Replicator, sent: list[dict[str, Any]]
 ) -> None:
-    replicator.announce(["n3", ""], COMMITTED)
-    assert sent == []
-    replicator.announce(["n2"], COMMITTED)
-    replicator.announce(["n2"], COMMITTED)
-    assert [(message["commit_index"], message["quiet"]) for message in sent] == [(COMMITTED, True)]
+    replicator.acknowledged("n2", ack(10))
+    replicator.send_news()
+    replicator.send_news()
+    assert sent == [{"type": "commit", "term": 1, "index": COMMITTED, "index_term": 1}]
 
 
 def test_entries_bring_the_commit_along_and_a_new_connection_may_have_lost_it(
     replicator: Replicator, sent: list[dict[str, Any]]
 ) -> None:
-    replicator.replicate()
-    replicator.announce(["n2"], COMMITTED)
+    replicator.acknowledged("n2", ack(5))
+    replicator.progress["n2"].probe_from(6)
+    replicator.progress["n2"].verified(5)
+    replicator.send_news()
+    assert [entries_in(message) for message in sent] == [[6, 7, 8, 9, 10]]
+    replicator.send_news()
     assert len(sent) == 1
     replicator.reconnected("n2")
-    replicator.announce(["n2"], COMMITTED)
-    assert len(sent) == 2
+    replicator.acknowledged("n2", ack(10))
+    replicator.send_news()
+    assert sent[1]["type"] == "commit"
+
+
+def test_who_is_not_ahead_gets_what_is_committed_and_the_rest_when_there_is_a_hurry(
+    replicator: Replicator, sent: list[dict[str, Any]]
+) -> None:
+    replicator.ahead = frozenset()
+    replicator.progress["n2"].probe_from(4)
+    replicator.progress["n2"].verified(3)
+    for send in (replicator.send_news, lambda: replicator.push("n2"), replicator.replicate, replicator.hurry):
+        send()
+    assert [entries_in(message) for message in sent] == [[4, 5, 6, 7], [], [8, 9, 10]]
+
+
+def test_the_voters_whose_answers_have_committed_an_entry_are_ahead_until_the_members_change(
+    replicator: Replicator,
+) -> None:
+    members = {f"n{number}": "one disk" for number in range(2, 6)}
+    replicator.set_followers(members)
+    for node_id in ("n3", "n4", "n5"):
+        replicator.acknowledged(node_id, ack(COMMITTED))
+    replicator.choose_ahead(list(members))
+    assert replicator.ahead == frozenset(("n3", "n4"))
+    replicator.choose_ahead(["n2"])
+    assert replicator.ahead == frozenset(("n3", "n4"))
+    replicator.set_followers(members)
+    assert replicator.ahead is None

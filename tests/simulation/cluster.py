@@ -127,6 +127,7 @@ class Process:
             on_durable=lambda: self.node.flushed(),
             on_failure=lambda error: self.node.fail(f"writing failed: {error}"),
             defer=turn.defer,
+            later=self.loop.call_later,
             random_bytes=random.randbytes,
         )
         snapshotting_.adopt_journal(journal)

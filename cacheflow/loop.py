@@ -1,0 +1,44 @@
+"""NodeLoop: the node's event loop, which serves clients last.
+
+A client that was answered by one node and asks another finds what it has written there: the commit reached that node's
+socket before the answer reached the client. But the kernel lists ready descriptors in an order of its own, so that the
+client's question could be handled before the commit, whenever both have come since the loop last looked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+
+_NONE = -1
+
+
+class _ClientsLast(selectors.DefaultSelector):
+    """A selector whose ``last`` descriptor comes behind all others that are ready at the same time."""
+
+    last = _NONE
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(timeout)
+        if len(ready) > 1:
+            ready.sort(key=self._comes_last)
+        return ready
+
+    def _comes_last(self, item: tuple[selectors.SelectorKey, int]) -> bool:
+        return item[0].fd == self.last
+
+
+class NodeLoop(asyncio.SelectorEventLoop):
+    """asyncio's own loop but for the order in which it hears of its descriptors."""
+
+    def __init__(self) -> None:
+        self._order = _ClientsLast()
+        super().__init__(self._order)
+
+    def put_last(self, descriptor: int) -> None:
+        """Handle what ``descriptor`` brings behind everything else that came in the same turn."""
+        self._order.last = descriptor
+
+    def put_none_last(self) -> None:
+        """That descriptor is closed; its number may be another's."""
+        self._order.last = _NONE

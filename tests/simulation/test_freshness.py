@@ -1,0 +1,187 @@
+"""What is acknowledged on one node is to be read on the others: who gets an entry when, and what a stalled follower costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from simulation.cluster import Cluster, Process, leader_of, patched
+
+from cacheflow.machine import commands
+from cacheflow.proposals import Outcome
+from cacheflow.raft.journal import RELAXED_S
+from cacheflow.raft.leading import GUARD_S
+
+# A message's way takes this long at most; a little more for the turns at its ends.
+MESSAGE_S = 0.001 + 0.0002
+
+
+@pytest.fixture(params=[3, 5])
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    cluster = Cluster(3, request.param)
+    with patched(cluster):
+        for host in cluster.hosts:
+            cluster.start(host)
+        assert cluster.run(5.0, cluster.healthy)
+        for _ in range(3):
+            write(cluster, leader_of(cluster))
+        yield cluster
+
+
+def write(cluster: Cluster, process: Process) -> float:
+    """How long it took, in seconds."""
+    answers: list[Outcome] = []
+
+    def done(outcome: Outcome) -> None:
+        answers.append(outcome)
+
+    began = cluster.scheduler.now
+    process.submit([commands.set_("k", b"x", 0)], done, 5.0)
+    assert cluster.run(5.0, lambda: bool(answers))
+    assert isinstance(answers[0], list)
+    return cluster.scheduler.now - began
+
+
+def late(cluster: Cluster, index: int) -> list[str]:
+    """The nodes that have not applied that entry."""
+    return [process.name for process in cluster.processes if process.node.last_applied < index]
+
+
+def followers(cluster: Cluster) -> list[Process]:
+    leader = leader_of(cluster)
+    return [process for process in cluster.processes if process is not leader]
+
+
+def ahead(cluster: Cluster) -> list[Process]:
+    """The followers that get the next entry before it is committed; the choice stands from here on."""
+    leading = leader_of(cluster).node.leading
+    leading.keep_house = lambda: None  # type: ignore[method-assign]
+    write(cluster, leader_of(cluster))
+    chosen = leading.replicator.ahead
+    assert chosen is not None and len(chosen) == len(cluster.hosts) // 2
+    return [process for process in cluster.processes if process.node_id in chosen]
+
+
+def behind(cluster: Cluster) -> Process:
+    quick = ahead(cluster)
+    return next(process for process in followers(cluster) if process not in quick)
+
+
+def test_an_acknowledged_write_is_on_every_node_one_message_later(cluster: Cluster) -> None:
+    for turn in range(60):
+        writer = cluster.processes[turn % len(cluster.processes)]
+        write(cluster, writer)
+        index = writer.node.last_applied
+        cluster.run(MESSAGE_S)
+        assert late(cluster, index) == []
+
+
+def test_so_is_each_of_many_that_come_at_once_from_all_nodes(cluster: Cluster) -> None:
+    answered = 0
+    found: list[str] = []
+
+    def again(process: Process) -> None:
+        def done(outcome: Outcome) -> None:
+            nonlocal answered
+            assert isinstance(outcome, list)
+            answered += 1
+            index = process.node.last_applied
+            cluster.scheduler.at(MESSAGE_S, lambda: found.extend(late(cluster, index)))
+            process.loop.call_soon(again, process)
+
+        process.submit([commands.set_(process.node_id, b"x", 0)], done, 5.0)
+
+    for process in cluster.processes:
+        for _ in range(8):
+            again(process)
+    cluster.run(1.0)
+    assert answered > 1000
+    assert found == []
+
+
+def test_who_is_not_ahead_gets_an_entry_once_with_its_commit_and_flushes_several_at_once(cluster: Cluster) -> None:
+    process = behind(cluster)
+    cluster.run(MESSAGE_S)
+    messages: list[str] = []
+    receive = process.node._handlers["append_entries"]
+
+    def hear(peer: Any, message: dict[str, Any]) -> None:
+        messages.extend(["entry"] * len(message["entries"]))
+        receive(peer, message)
+
+    process.node._handlers["append_entries"] = hear
+    process.node._handlers["commit"] = lambda peer, message: messages.append("commit")
+    first, disks = process.node.last_applied, [each.host.disk for each in (process, ahead(cluster)[0])]
+    cluster.run(MESSAGE_S)
+    messages.clear()
+    before = [disk.counts["sync"] for disk in disks]
+    for _ in range(20):
+        write(cluster, leader_of(cluster))
+    cluster.run(MESSAGE_S)
+    assert messages == ["entry"] * 20
+    assert process.node.last_applied == first + 21
+    flushes, of_the_quick = (disk.counts["sync"] - count for disk, count in zip(disks, before, strict=True))
+    assert 2 * flushes <= of_the_quick
+    assert cluster.run(2 * RELAXED_S, lambda: process.journal.durable_index == process.journal.last_index)
+
+
+def test_a_follower_ahead_that_stalls_costs_a_moment_once(cluster: Cluster) -> None:
+    leader = leader_of(cluster)
+    usual_s = max(write(cluster, leader) for _ in range(5))
+    stalled = ahead(cluster)[0]
+    stalled.loop.pause()
+    assert write(cluster, leader) < usual_s + 3 * GUARD_S
+    assert stalled not in ahead(cluster)
+    assert max(write(cluster, leader) for _ in range(5)) < 2 * usual_s
+    stalled.loop.resume()
+
+
+def test_a_follower_that_was_slow_once_is_not_left_behind_for_ever(cluster: Cluster) -> None:
+    """The other one is slower than it, but never so slow that the leader would hurry."""
+    slow, quick = followers(cluster)[:2]
+    for process in followers(cluster):
+        process.host.set_disk_latency((0.0001, 0.0001) if process is quick else (0.003, 0.003))
+    leader_of(cluster).node.leading.replicator.ahead = frozenset((slow.node_id,))
+    for _ in range(60):
+        write(cluster, leader_of(cluster))
+    chosen = leader_of(cluster).node.leading.replicator.ahead
+    assert chosen is None or quick.node_id in chosen
+
+
+def test_who_waits_and_has_a_slow_disk_keeps_nobody_else_waiting(cluster: Cluster) -> None:
+    usual_s = max(write(cluster, leader_of(cluster)) for _ in range(5))
+    slow = followers(cluster)[0]
+    slow.host.set_disk_latency((0.1, 0.1))
+    for _ in range(4):
+        write(cluster, slow)
+    assert max(write(cluster, slow) for _ in range(5)) < 4 * usual_s
+
+
+def test_without_a_majority_the_leader_looks_after_a_waiting_entry_once(cluster: Cluster) -> None:
+    leader = leader_of(cluster)
+    for process in followers(cluster):
+        process.loop.pause()
+    looked = 0
+    hurry = leader.node.leading._hurry_before
+
+    def look(index: int) -> None:
+        nonlocal looked
+        looked += 1
+        hurry(index)
+
+    leader.node.leading._hurry_before = look  # type: ignore[method-assign]
+    leader.submit([commands.set_("k", b"x", 0)], lambda outcome: None, 5.0)
+    cluster.run(0.5)
+    assert looked == 1 and leader.node.leading.replicator.ahead is None
+    for process in followers(cluster):
+        process.loop.resume()
+    assert cluster.run(5.0, lambda: leader_of(cluster).node.commit_index == leader_of(cluster).journal.last_index)
+
+
+def test_who_is_down_costs_an_idle_leader_nothing(cluster: Cluster) -> None:
+    leader = leader_of(cluster)
+    cluster.crash(followers(cluster)[0].host, power=False)
+    write(cluster, leader)
+    cluster.run(0.5)
+    assert not leader.node.leading._guarding

@@ -1,0 +1,44 @@
+"""In which order the node's loop hears of what has come."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+
+from cacheflow.loop import NodeLoop
+
+
+@pytest.mark.parametrize("last", [0, 1, 2])
+def test_what_comes_at_once_is_handled_with_the_clients_last(last: int) -> None:
+    loop = NodeLoop()
+    pairs = [socket.socketpair() for _ in range(3)]
+    heard: list[int] = []
+
+    def hear(number: int) -> None:
+        heard.append(number)
+        loop.remove_reader(pairs[number][0])
+
+    try:
+        for number, (here, there) in enumerate(pairs):
+            loop.add_reader(here, hear, number)
+            there.send(b"x")
+        loop.put_last(pairs[last][0].fileno())
+        loop.run_until_complete(asyncio.sleep(0))
+        while len(heard) < 3:
+            loop.run_until_complete(asyncio.sleep(0))
+        assert heard[-1] == last
+    finally:
+        loop.close()
+        for pair in pairs:
+            for each in pair:
+                each.close()
+
+
+def test_a_closed_descriptor_is_nobodys_place_any_more() -> None:
+    loop = NodeLoop()
+    loop.put_last(7)
+    loop.put_none_last()
+    assert loop._order.last not in range(1024)
+    loop.close()
