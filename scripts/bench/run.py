@@ -54,6 +54,7 @@ ROWS = (
     "snapshot",
     "steady",
     "wire",
+    "delays",
 )
 
 

@@ -25,6 +25,7 @@ from scripts.bench import figures
 from scripts.bench.figures import Figures, Record
 from scripts.bench.harness import rounded
 from scripts.bench.peers import compare
+from scripts.bench.rows import delays
 
 BEGIN = "<!-- figures:"
 BLOCK = re.compile(r"<!-- figures: (\w+) -->\n.*?<!-- end of figures -->", re.DOTALL)
@@ -48,6 +49,7 @@ ROWS_OF = {
     ),
     "promises": ("cas", "lfu", "idlerestart"),
     "costs": ("pauses", "flat"),
+    "delays": ("delays",),
 }
 
 
@@ -152,8 +154,17 @@ def _told(runs: dict[str, Record]) -> list[str]:
     return lines
 
 
+def _delays(kept: Figures) -> list[str]:
+    record = kept["rows"].get("delays")
+    if record is None:
+        return delays.table(None)
+    missed = [] if record["passed"] else [f"**Missed**, must: {record['must']}.", ""]
+    return [*delays.table(record["figures"]), "", *missed, *_told({"delays": record})]
+
+
 TABLES: dict[str, Callable[[Figures], list[str]]] = {
     **{name: _of_rows(rows) for name, rows in ROWS_OF.items()},
+    "delays": _delays,
     "peers": _peers,
 }
 
