@@ -246,8 +246,7 @@ class Engine:
         size = sum(map(commands.size_of, commands_))
         deadline = time.monotonic() + (self.config.request_timeout_s if timeout_s is None else timeout_s)
         self._inbox.append(Proposal(commands_, size, deadline, functools.partial(self._settle, done)))
-        # While a block is on its way the loop looks into the inbox by itself afterwards: no system call here.
-        # (First append, then look; the loop looks in the other order.)
+        # While the next block gathers, or much is on its way, the loop looks into the inbox by itself: no system call here.
         if not self._proposals.holds_back(len(self._inbox) + len(self._barriers)):
             self._wake()
 

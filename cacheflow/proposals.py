@@ -29,7 +29,8 @@ Done = Callable[[Outcome], None]
 # Commands that wait on one node; more are refused at once rather than kept until they time out.
 PENDING_MAX = 100_000
 PENDING_BYTES_MAX = 64 * 1024 * 1024
-# One block: a large batch of small commands travels in one piece.
+# One block, and all that are on their way together: a large batch of small commands travels in one piece, and what a leader
+# that stands still is sent by one node is bounded.
 BLOCK_COMMANDS_MAX = 10_000
 BLOCK_BYTES_MAX = 1024 * 1024
 # Many at once come again at once: after a block of so many callers the next one waits until as many are here again, but
@@ -94,8 +95,8 @@ class Proposals:
         self._later = later
         self._collect = collect or self.flush
         self._gathering = False
-        # Callers of the latest block; how many the next one gathers.
-        self._block_callers = 0
+        # Callers that the entries applied last have answered; how many the next block gathers.
+        self._answered_callers = 0
         self._expected = 0
         self._session = 0
         self._open_sent_at: float | None = None
@@ -104,6 +105,9 @@ class Proposals:
         self._unsent: deque[Proposal] = deque()
         self._unsent_callers = 0
         self._sent: deque[Proposal] = deque()
+        # What is on its way.
+        self._sent_commands = 0
+        self._sent_bytes = 0
         self._pending_commands = 0
         self._pending_bytes = 0
         self._resend_due = False
@@ -122,8 +126,11 @@ class Proposals:
         return self._pending_commands
 
     def holds_back(self, callers: int) -> bool:
-        """What ``callers`` more ask would wait: a block is not answered, or the next one gathers. Any thread may ask."""
-        return bool(self._sent) or (self._gathering and callers + self._unsent_callers < self._expected)
+        """True if what ``callers`` more ask would wait: much is on its way, or the next block gathers. Any thread may ask."""
+        return not self._has_room() or (self._gathering and callers + self._unsent_callers < self._expected)
+
+    def _has_room(self) -> bool:
+        return self._sent_commands < BLOCK_COMMANDS_MAX and self._sent_bytes < BLOCK_BYTES_MAX
 
     def add(self, proposal: Proposal) -> None:
         """Take a call's commands; ``flush`` sends them."""
@@ -142,7 +149,7 @@ class Proposals:
         self._unsent_callers += proposal.callers
 
     def flush(self) -> None:
-        """Send what was added: one block at a time, so that under load everything gathers for the next one."""
+        """Send what was added as one block, unless it is to wait for more."""
         if not self._has_route:
             return
         if not self._session:
@@ -150,25 +157,25 @@ class Proposals:
             return
         if self._resend_due:
             self._resend()
-        if not self._unsent or self.holds_back(0):
+        if self._resend_due or not self._unsent or self.holds_back(0):
             return
         self._gathering = False
         block: list[Command] = []
-        size = callers = 0
+        callers = 0
         first = self._next_number
-        while self._unsent and len(block) < BLOCK_COMMANDS_MAX and size < BLOCK_BYTES_MAX:
+        while self._unsent and self._has_room():
             proposal = self._unsent.popleft()
             proposal.first = self._next_number
             self._next_number += len(proposal.commands)
             self._sent.append(proposal)
+            self._sent_commands += len(proposal.commands)
+            self._sent_bytes += proposal.size
             block.extend(proposal.commands)
-            size += proposal.size
             callers += proposal.callers
         self._unsent_callers -= callers
-        self._block_callers = callers
         # When the route is broken or full it will change, or the timer tries again.
         uses = self._uses()
-        self._resend_due = not self._send(first, block, [_block_of_uses(uses)] if uses else [])
+        self._resend_due = not self._send(first, block, callers, [_block_of_uses(uses)] if uses else [])
 
     def send_uses(self, uses: list[tuple[str, int]]) -> None:
         """Recency alone."""
@@ -187,19 +194,19 @@ class Proposals:
 
     def applied(self, settled: list[Settled]) -> None:
         """The machine has answered blocks, of this session and of others."""
-        had_sent = bool(self._sent)
+        self._answered_callers = 0
         for session, first, results in settled:
             if session == 0:
                 if not self._session:
                     self._look_for_session(results)
             elif session == self._session:
                 self._settle(first, results)
-        if had_sent and not self._sent and self._block_callers >= GATHER_FROM and not self._gathering:
+        if self._answered_callers >= GATHER_FROM and not self._gathering:
             self._gathering = True
-            # Those who have just been answered, beside those who came too late for that block: all in one from now on.
-            self._expected = self._block_callers + self._unsent_callers
+            # Those who have just been answered, beside those who wait already: all in one from now on.
+            self._expected = self._answered_callers + self._unsent_callers
             self._later(GATHER_S, functools.partial(self._end_gathering, self._next_number))
-        if not self._sent and self._unsent:
+        if self._unsent:
             self.flush()
 
     def _end_gathering(self, first: int) -> None:
@@ -250,6 +257,7 @@ class Proposals:
         self._unsent.clear()
         self._unsent_callers = 0
         self._sent.clear()
+        self._sent_commands = self._sent_bytes = 0
 
     # ----------------------------------------------------------------------------------------------------------------
 
@@ -274,11 +282,11 @@ class Proposals:
     def _lowest(self) -> int:
         return self._sent[0].first + len(self._sent[0].results) if self._sent else self._next_number
 
-    def _send(self, first: int, block: list[Command], before: Sequence[bytes] = ()) -> bool:
-        """before: blocks that go with it, in the same message: whoever waits for this node's block must not take them for it."""
-        crowded = self._block_callers >= GATHER_FROM
+    def _send(self, first: int, block: list[Command], callers: int = 0, before: Sequence[bytes] = ()) -> bool:
+        """callers: how many wait for the block.  before: blocks that go with it, in the same message: whoever waits for this
+        node's block must not take them for it."""
         numbered = commands.encode_block(self._session, first, self._lowest(), block)
-        return self._sender.propose([*before, numbered], crowded)
+        return self._sender.propose([*before, numbered], callers >= GATHER_FROM)
 
     def _resend(self) -> None:
         self._resend_due = False
@@ -315,9 +323,7 @@ class Proposals:
             if end > count:
                 return
             begin = end
-            sent.popleft()
-            self._release(proposal)
-            self._finish(proposal, proposal.results)
+            self._answer(proposal)
 
     def _settle_one_by_one(self, first: int, results: list[Result]) -> None:
         for number, result in enumerate(results, first):
@@ -337,15 +343,23 @@ class Proposals:
             proposal = self._sent[0]
             proposal.results.append(result)
             if len(proposal.results) == len(proposal.commands):
-                self._sent.popleft()
-                self._release(proposal)
-                self._finish(proposal, proposal.results)
+                self._answer(proposal)
+
+    def _answer(self, proposal: Proposal) -> None:
+        """All results of the lowest proposal that was sent are here."""
+        self._sent.popleft()
+        self._sent_commands -= len(proposal.commands)
+        self._sent_bytes -= proposal.size
+        self._answered_callers += proposal.callers
+        self._release(proposal)
+        self._finish(proposal, proposal.results)
 
     def _session_lost(self) -> None:
         """Another start of this member took the session's place, or the member was removed."""
         self._session = 0
         self._open_sent_at = None
         lost, self._sent = self._sent, deque()
+        self._sent_commands = self._sent_bytes = 0
         for proposal in lost:
             self._release(proposal)
             self._finish(proposal, OutcomeUnknown("the session was closed before the answer came"))

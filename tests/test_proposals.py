@@ -12,6 +12,7 @@ from cacheflow.machine import commands
 from cacheflow.machine.commands import Command, Result
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.proposals import (
+    BLOCK_BYTES_MAX,
     BLOCK_COMMANDS_MAX,
     GATHER_FROM,
     PENDING_BYTES_MAX,
@@ -84,10 +85,13 @@ def entry(blocks: list[tuple[int, int, int, list[Command]]]) -> bytes:
 class Call:
     """A caller that waits. outcomes: what it was told; never more than one."""
 
-    def __init__(self, cluster: Cluster, *commands_: Command, timeout_s: float = 10.0, size: int = 64) -> None:
+    def __init__(
+        self, cluster: Cluster, *commands_: Command, timeout_s: float = 10.0, size: int = 64, flush: bool = True
+    ) -> None:
         self.outcomes: list[Any] = []
         cluster.proposals.add(Proposal(commands_, size, cluster.now + timeout_s, self.outcomes.append))
-        cluster.proposals.flush()
+        if flush:
+            cluster.proposals.flush()
 
     @property
     def outcome(self) -> Any:
@@ -169,16 +173,37 @@ def test_a_large_crowd_is_cut_into_blocks() -> None:
     assert cluster.proposals.pending == 0
 
 
-def test_one_block_is_on_its_way_and_the_rest_gathers_for_the_next() -> None:
+def test_a_block_does_not_wait_for_the_answer_to_the_one_before() -> None:
     cluster = Cluster().open()
-    calls = [Call(cluster, count()) for _ in range(4)]
-    assert [len(block[3]) for block in cluster.blocks()] == [1]
-    assert cluster.proposals.holds_back(1000)
+    calls = [Call(cluster, count()) for _ in range(3)]
+    assert [(first, len(block)) for _, first, _, block in cluster.blocks()] == [(1, 1), (2, 1), (3, 1)]
     cluster.apply()
-    assert [len(block[3]) for block in cluster.blocks()] == [3]
-    cluster.apply()
-    assert [numbers(call.outcome) for call in calls] == [[1], [2], [3], [4]]
+    assert [numbers(call.outcome) for call in calls] == [[1], [2], [3]]
     assert cluster.timers == [] and cluster.proposals.pending == 0
+
+
+def test_what_is_on_its_way_is_bounded() -> None:
+    cluster = Cluster().open()
+    large = [Call(cluster, commands.set_("k", b"x", 0), size=BLOCK_BYTES_MAX // 2) for _ in range(3)]
+    assert len(cluster.blocks()) == 2 and cluster.proposals.holds_back(1000)
+    cluster.apply()
+    assert [len(call.outcomes) for call in large] == [1, 1, 0] and not cluster.proposals.holds_back(0)
+    cluster.apply()
+    assert len(large[2].outcomes) == 1
+
+
+def test_while_the_way_is_full_nothing_new_overtakes_what_is_to_be_sent_again() -> None:
+    cluster = Cluster().open()
+    first = Call(cluster, count())
+    cluster.sent.clear()
+    cluster.takes = False
+    second = Call(cluster, count())
+    cluster.proposals.flush()
+    assert cluster.sent == []
+    cluster.takes = True
+    cluster.proposals.flush()
+    cluster.apply()
+    assert [numbers(call.outcome) for call in (first, second)] == [[1], [2]]
 
 
 def test_after_a_crowded_block_the_next_one_waits_a_moment_for_company() -> None:
@@ -192,13 +217,11 @@ def test_after_a_crowded_block_the_next_one_waits_a_moment_for_company() -> None
 
 
 def crowded() -> Cluster:
-    """GATHER_FROM callers have just been answered by one block."""
+    """GATHER_FROM callers have just been answered by one entry."""
     cluster = Cluster().open()
-    first, *others = [Call(cluster, count()) for _ in range(GATHER_FROM + 1)]
+    calls = [Call(cluster, count()) for _ in range(GATHER_FROM)]
     cluster.apply()
-    assert [len(block[3]) for block in cluster.blocks()] == [GATHER_FROM]
-    cluster.apply()
-    assert all(len(call.outcomes) == 1 for call in (first, *others))
+    assert all(len(call.outcomes) == 1 for call in calls)
     return cluster
 
 
@@ -215,7 +238,9 @@ def test_who_came_too_late_for_a_crowded_block_goes_with_those_that_it_answers()
     cluster = crowded()
     for _ in range(GATHER_FROM):
         Call(cluster, count())
+    cluster.proposals._has_room = lambda: False  # type: ignore[method-assign]
     late = [Call(cluster, count()) for _ in range(2)]
+    del cluster.proposals._has_room
     cluster.apply()
     assert cluster.sent == []
     for _ in range(GATHER_FROM):
@@ -311,22 +336,19 @@ def test_at_its_deadline_an_unsent_call_is_withdrawn_and_a_sent_one_unknown() ->
     # The sent one keeps its number; what comes later is not mixed up with it.
     later = Call(cluster, count())
     cluster.proposals.route_changed(True)
-    cluster.sent = cluster.sent[-1:]
-    cluster.apply()
     cluster.apply()
     assert numbers(later.outcome) == [2]
     assert len(sent.outcomes) == 1 and cluster.proposals.pending == 0
 
 
-@pytest.mark.parametrize("has_route", [True, False])
-def test_a_short_deadline_behind_a_long_one_is_kept(has_route: bool) -> None:
+@pytest.mark.parametrize(("has_route", "told"), [(True, OutcomeUnknown), (False, NoLeader)])
+def test_a_short_deadline_behind_a_long_one_is_kept(has_route: bool, told: type[Exception]) -> None:
     cluster = Cluster().open()
     cluster.proposals.route_changed(has_route)
     long, short = Call(cluster, count(), timeout_s=60), Call(cluster, count(), timeout_s=1)
     cluster.now += 1.5
     cluster.proposals.expire()
-    # It was not sent: without a route nothing is, and with one the long call is on its way.
-    assert long.outcomes == [] and isinstance(short.outcome, NoLeader)
+    assert long.outcomes == [] and isinstance(short.outcome, told)
     cluster.now += 60
     cluster.proposals.expire()
     assert len(long.outcomes) == 1
@@ -378,8 +400,8 @@ def test_at_the_end_nobody_waits_and_nobody_begins() -> None:
 def test_answers_that_come_in_pieces_are_put_together() -> None:
     cluster = Cluster().open()
     calls = [Call(cluster, count())]
-    calls += [Call(cluster, *[count()] * number) for number in (3, 2, 1)]
     cluster.apply()
+    calls += [Call(cluster, *[count()] * number, flush=number == 1) for number in (3, 2, 1)]
     ((session, first, lowest, block),) = cluster.blocks()
     sent = [tuple(command) for command in block]
     assert (first, len(sent)) == (2, 6)
@@ -395,12 +417,15 @@ def test_answers_that_come_in_pieces_are_put_together() -> None:
 
 def test_a_session_that_is_lost_while_the_next_block_gathers_keeps_nobody_waiting() -> None:
     cluster = Cluster().open()
-    for _ in range(GATHER_FROM + 1):
+    for _ in range(GATHER_FROM):
         Call(cluster, count())
-    cluster.apply()
-    # Another start of this member takes the session's place; the crowded block is refused.
+    crowd, cluster.sent = cluster.sent, []
+    Call(cluster, count())
+    behind, cluster.sent = cluster.sent, []
+    cluster.apply(*crowd)
+    # Another start of this member takes the session's place; the block behind the crowd's is refused.
     cluster.apply(commands.encode_block(0, 0, 0, [commands.open_session("me", "another start")]))
-    cluster.apply()
+    cluster.apply(*behind)
     late = Call(cluster, count())
     cluster.apply()
     cluster.wait()

@@ -42,13 +42,6 @@ def _without_company() -> None:
     Company.is_awaited = lambda self, present, last_index: False  # type: ignore[method-assign]
 
 
-def _without_one_block() -> None:
-    def holds_back(self: proposals.Proposals, callers: int) -> bool:
-        return self._gathering and callers + self._unsent_callers < self._expected
-
-    proposals.Proposals.holds_back = holds_back  # type: ignore[method-assign]
-
-
 def _without_one_entry() -> None:
     leading.ENTRIES_AHEAD_MAX = sys.maxsize
 
@@ -67,11 +60,6 @@ def _without_relaxed_flushes() -> None:
 
 
 DELAYS = {
-    "block": Delay(
-        "`proposals.py`, each node",
-        "a node's next block waits until the one before is answered",
-        _without_one_block,
-    ),
     "gather": Delay(
         "`proposals.py`, each node",
         f"after a block of {proposals.GATHER_FROM} callers and more the next one waits for as many, "
