@@ -341,6 +341,10 @@ class Engine:
         """The machine has answered. (Called by the node.)"""
         self._empty_inbox()
         self._proposals.applied(settled)
+        if self._inbox or self._barriers:
+            # Of threads that saw, before these answers were given, that they would have to wait.
+            self._empty_inbox()
+            self._proposals.flush()
 
     def route_changed(self) -> None:
         """The way to the leader is another. (Called by the node.)"""

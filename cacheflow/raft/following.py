@@ -56,6 +56,8 @@ class Following:
         self._fresh_marks: deque[tuple[int, int]] = deque()
         # When this node, leading, last looked how old its own contents may be.
         self._marked_at_ms = 0
+        # Whom to answer once what came committed is durable, and the newest answer to it.
+        self._relaxed: tuple[str, dict[str, Any]] | None = None
         # Leaders are told our clock from here on. It tells one start of this node from another: a leader may still hold
         # what the one before has said, and after a reboot the clock behind that was another one.
         self._clock_origin_ms = int(random() * CLOCK_ORIGIN_MAX)
@@ -150,7 +152,26 @@ class Following:
             self._catch_up_to = message["commit_index"]
         reply |= {"term": core.term, "ok": True, "match": verdict.verified}
         node_id = peer.node_id
-        self._node.hold(lambda: self._network.send(node_id, reply))
+        if verdict.entries and verdict.verified <= verdict.commit_index:
+            self._answer_relaxed(node_id, reply)
+        else:
+            self._node.hold(lambda: self._network.send(node_id, reply))
+
+    def _answer_relaxed(self, node_id: str, reply: dict[str, Any]) -> None:
+        """Answer when it is durable; nobody waits for that, so that one answer may do for several messages."""
+        held, self._relaxed = self._relaxed, (node_id, reply)
+        if held is None:
+            self._node.hold(self._send_relaxed)
+
+    def _send_relaxed(self) -> None:
+        assert self._relaxed is not None
+        (node_id, reply), self._relaxed = self._relaxed, None
+        durable = self._journal.durable_index
+        if reply["term"] == self._core.term:
+            self._network.send(node_id, reply | {"match": min(reply["match"], durable)})
+            if durable < reply["match"] <= self._journal.last_index:
+                # It came after the flush had begun.
+                self._answer_relaxed(node_id, reply)
 
     def _on_commit(self, peer: Peer, message: dict[str, Any]) -> None:
         """The leader has committed an entry. Who has that entry has all before it, and the same ones (log matching)."""

@@ -182,7 +182,7 @@ class Leading:
     def _hurry_before(self, index: int) -> None:
         self._guarding = False
         if self._core.is_leader and self._node.failure is None:
-            if self._core.commit_index < index and self.replicator.ahead is not None:
+            if self._core.commit_index < index:
                 self.replicator.hurry()
             else:
                 self._guard()
@@ -242,7 +242,7 @@ class Leading:
         """Who is down, and an entry for what is due when nobody writes."""
         self.committed_lately = max(self.committed_lately, self._core.commit_index)
         # The next entry goes to everybody and shows who is quick now.
-        self.replicator.ahead = None
+        self.replicator.choose_anew()
         now_ms = self._node.now_ms()
         down = []
         for node_id, progress in self.replicator.progress.items():

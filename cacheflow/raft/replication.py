@@ -91,8 +91,9 @@ class Replicator:
         self._address = address
         self._commit_index = commit_index
         self.progress: dict[str, Progress] = {}
-        # The followers that get an entry before it is committed; None: all of them.
+        # The followers that get an entry before it is committed; None: all of them, from an index on.
         self.ahead: frozenset[str] | None = None
+        self._everybody_from = 0
 
     def begin(self, incarnations: Mapping[str, str]) -> None:
         """A new leadership: nothing is known of anybody."""
@@ -101,7 +102,7 @@ class Replicator:
 
     def set_followers(self, incarnations: Mapping[str, str]) -> None:
         """The members beside this node, and which start of their disk each of them is."""
-        self.ahead = None
+        self.choose_anew()
         next_index = self._journal.last_index + 1
         before, self.progress = self.progress, {}
         for node_id, incarnation in incarnations.items():
@@ -117,15 +118,21 @@ class Replicator:
             progress.sent_commit = 0
             progress.probe_from(max(progress.match_index + 1, min(progress.next_index, self._journal.last_index + 1)))
 
+    def choose_anew(self) -> None:
+        """Give everybody the next entry."""
+        self.ahead = None
+        self._everybody_from = self._journal.last_index + 1
+
     def hurry(self) -> None:
         """Give everybody everything: what the followers ahead have is not committed as soon as it should be."""
         self.ahead = None
+        self._everybody_from = self._commit_index() + 1
         self.send_news()
 
     def choose_ahead(self, voter_ids: Sequence[str]) -> None:
         """Something was committed: as many of the voters that have it as make a majority are the quick ones."""
-        if self.ahead is None:
-            commit_index = self._commit_index()
+        commit_index = self._commit_index()
+        if self.ahead is None and commit_index >= self._everybody_from:
             having = [node_id for node_id in voter_ids if self.progress[node_id].match_index >= commit_index]
             self.ahead = frozenset(having[: (len(voter_ids) + 1) // 2])
 

@@ -137,6 +137,19 @@ def test_a_follower_ahead_that_stalls_costs_a_moment_once(cluster: Cluster) -> N
     stalled.loop.resume()
 
 
+def test_it_costs_no_more_when_the_leader_is_about_to_choose_anew(cluster: Cluster) -> None:
+    """A heartbeat comes between the entry and the end of its guard."""
+    leader = leader_of(cluster)
+    stalled = ahead(cluster)[0]
+    stalled.loop.pause()
+    answers: list[Outcome] = []
+    leader.submit([commands.set_("k", b"x", 0)], answers.append, 5.0)
+    assert cluster.run(GUARD_S / 2, lambda: leader.journal.last_index > leader.node.commit_index)
+    leader.node.leading.replicator.choose_anew()
+    assert cluster.run(4 * GUARD_S, lambda: bool(answers))
+    stalled.loop.resume()
+
+
 def test_a_follower_that_was_slow_once_is_not_left_behind_for_ever(cluster: Cluster) -> None:
     """The other one is slower than it, but never so slow that the leader would hurry."""
     slow, quick = followers(cluster)[:2]
