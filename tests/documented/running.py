@@ -33,14 +33,37 @@ CURLRC: Final = "fail\nsilent\nshow-error\nretry = 5\nretry-delay = 1\nretry-all
 
 NEW_ENOUGH: Final = "import sys; sys.exit(sys.version_info < (3, 11))"
 
-# This program keeps its namespace until its input ends.
+# This program makes a network of its own and keeps it until its input ends. Where that takes a user namespace, it is its root.
+# By system calls alone: unshare(1) and nsenter(1) are missing on some machines.
 HOLDER: Final = """
-import fcntl, socket, struct, sys
+import ctypes, fcntl, os, pathlib, socket, struct, sys
+CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
+libc = ctypes.CDLL(None)
+user, group = os.getuid(), os.getgid()
+if libc.unshare(CLONE_NEWNET):
+    if libc.unshare(CLONE_NEWUSER | CLONE_NEWNET):
+        sys.exit(1)
+    for name, text in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
+        pathlib.Path("/proc/self", name).write_text(text)
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
     fcntl.ioctl(control, SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", IFF_UP))
 print("up", flush=True)
 sys.stdin.read()
+"""
+
+# This program becomes a command in the namespaces of the process whose id it gets first.
+ENTER: Final = """
+import ctypes, os, sys
+process, *command = sys.argv[1:]
+for kind in ("user", "net"):
+    theirs = f"/proc/{process}/ns/{kind}"
+    if os.readlink(theirs) != os.readlink(f"/proc/self/ns/{kind}"):
+        descriptor = os.open(theirs, os.O_RDONLY)
+        if ctypes.CDLL(None).setns(descriptor, 0):
+            sys.exit(1)
+        os.close(descriptor)
+os.execvp(command[0], command)
 """
 
 # This program ends once the node at the given address is ready.
@@ -250,25 +273,17 @@ def copy_checkout(target: Path) -> None:
 @contextlib.contextmanager
 def own_network() -> Iterator[list[str]]:
     """What a command line begins with to be in a network where all ports are free. Raises CannotRun."""
-    for user in ([], ["--user", "--map-root-user"]):
-        try:
-            holder = subprocess.Popen(
-                ["unshare", "--net", *user, sys.executable, "-c", HOLDER],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-            )
-        except FileNotFoundError:
-            break
-        with holder:
-            assert holder.stdout is not None
-            if holder.stdout.readline() == b"up\n":
-                enter = ["nsenter", "--target", str(holder.pid), "--net"]
-                enter += ["--user", "--preserve-credentials"] if user else []
-                if subprocess.run([*enter, "true"], capture_output=True).returncode == 0:
-                    # Leaving the block closes its input, and it ends.
-                    yield enter
-                    return
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    with holder:
+        assert holder.stdout is not None
+        if holder.stdout.readline() == b"up\n":
+            enter = [sys.executable, "-c", ENTER, str(holder.pid)]
+            if subprocess.run([*enter, "true"], capture_output=True).returncode == 0:
+                # Leaving the block closes its input, and it ends.
+                yield enter
+                return
     taken = [port for port in PORTS if not _is_free(port)]
     if taken:
         raise CannotRun(f"there is no network namespace to be had, and port {taken[0]} of the documents is taken")
