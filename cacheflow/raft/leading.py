@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from cacheflow.machine import commands
@@ -79,6 +79,8 @@ class Leading:
         # The commit index at which the followers were last sent something.
         self._sent_commit = 0
         self._guarding = False
+        # Whose clients wait for the newest entry.
+        self._waiting: set[str] = set()
         # What was committed at the last heartbeat: who lacks nothing of it is about as far as this node.
         self.committed_lately = 0
         self._tick_index = 0
@@ -105,6 +107,7 @@ class Leading:
         self._last_stamp_ms = latest_ms
         self._tick_index = 0
         self._sent_commit = 0
+        self._waiting = set()
         self.committed_lately = self._journal.last_index
         self._company.forget()
 
@@ -153,23 +156,25 @@ class Leading:
         if self.may_append():
             blocks: list[bytes] = []
             size = 0
+            answering, self._waiting = self._waiting, set()
             while self._queue and (not blocks or size + len(self._queue[0][1]) <= ENTRY_BYTES_MAX):
-                _, block = self._queue.popleft()
+                origin, block = self._queue.popleft()
+                self._waiting.add(origin)
                 blocks.append(block)
                 size += len(block)
             self._node.append(REGULAR + commands.encode_entry(self._stamp(), blocks))
-            self._send_news()
+            self._send_news(answering)
         elif core.commit_index > self._sent_commit:
-            self._send_news()
+            self._send_news(self._waiting)
 
-    def _send_news(self) -> None:
+    def _send_news(self, answering: Collection[str] = ()) -> None:
         """Send what was appended and committed to those whom it concerns."""
         core = self._core
         if self._node.failure is None:
             if core.commit_index > self._sent_commit:
                 self._sent_commit = core.commit_index
                 self.replicator.choose_ahead(core.voter_ids)
-            self.replicator.send_news()
+            self.replicator.send_news(answering)
             self._guard()
 
     def _guard(self) -> None:

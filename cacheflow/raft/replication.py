@@ -15,7 +15,7 @@ Not safe for concurrent use: the event loop owns it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -142,12 +142,19 @@ class Replicator:
         for node_id, progress in self.progress.items():
             self._replicate_to(node_id, progress, header)
 
-    def send_news(self) -> None:
-        """Send the followers what was appended and committed since they were sent something."""
+    def send_news(self, answering: Collection[str] = ()) -> None:
+        """Send the followers what was appended and committed since they were sent something.
+
+        answering: those that answer their clients once they know of the commit. They come last, because such a client may
+        ask any other node next.
+        """
         commit_index = self._commit_index()
         header: dict[str, Any] | None = None
         commit: dict[str, Any] | None = None
-        for node_id, progress in self.progress.items():
+        followers: Iterable[tuple[str, Progress]] = self.progress.items()
+        if answering:
+            followers = sorted(followers, key=lambda each: each[0] in answering)
+        for node_id, progress in followers:
             if progress.probing or progress.next_index <= self._last_for(node_id):
                 header = header or self._header()
                 self._replicate_to(node_id, progress, header)

@@ -117,8 +117,10 @@ def test_who_is_not_ahead_gets_what_is_committed_and_the_rest_when_there_is_a_hu
     replicator.ahead = frozenset()
     replicator.progress["n2"].probe_from(4)
     replicator.progress["n2"].verified(3)
-    for send in (replicator.send_news, lambda: replicator.push("n2"), replicator.replicate, replicator.hurry):
-        send()
+    replicator.send_news()
+    replicator.push("n2")
+    replicator.replicate()
+    replicator.hurry()
     assert [entries_in(message) for message in sent] == [[4, 5, 6, 7], [], [8, 9, 10]]
 
 
@@ -144,3 +146,20 @@ def test_the_voters_whose_answers_have_committed_an_entry_are_ahead_until_the_me
     quick = frozenset(("n3", "n4"))
     # The first entry was not sent to all of them.
     assert chosen == [None, quick, quick, None]
+
+
+def test_those_who_answer_their_clients_hear_of_a_commit_last(
+    replicator: Replicator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    def send(node_id: str, message: dict[str, Any]) -> bool:
+        told.append(node_id)
+        return True
+
+    monkeypatch.setattr(replicator, "_send", send)
+    replicator.set_followers(dict.fromkeys(("n2", "n3", "n4"), "one disk"))
+    for node_id in replicator.progress:
+        replicator.acknowledged(node_id, ack(10))
+    replicator.send_news({"", "n2"})
+    assert told == ["n3", "n4", "n2"]
