@@ -26,9 +26,9 @@ from scripts.bench.peers.loading import LoadGenerator
 
 MUST = "600 reads on the two other nodes right after an acknowledged write, over HTTP and RESP each: >= 99 % find it"
 LIMIT_S = 180
-# Without the load, which is information. Beside a busy core a thread that serves HTTP may be quicker than the node's own loop:
-# 98 % find the write then; nodes that hold a commit back are found out at 34 %.
-SHORT = {"loaded_s": 0.0, "found_min": 0.9}
+# Without the load, which is information. On busy cores a thread that serves HTTP may be quicker than the node's own loop: beside
+# one busy core 98 % find the write, beside two 92 %. Nodes that hold a commit back are found out at 34 %.
+SHORT = {"loaded_s": 0.0, "found_min": 0.75}
 WHAT = "reads on the other nodes right after an acknowledged write that find it, over HTTP / over RESP"
 FOUND_MIN = 0.99
 KEYS = 10
