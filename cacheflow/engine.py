@@ -342,7 +342,7 @@ class Engine:
         self._empty_inbox()
         self._proposals.applied(settled)
         if self._inbox or self._barriers:
-            # Of threads that saw, before these answers were given, that they would have to wait.
+            # Writes of threads that waited for the inbox while the answers above were given: they go on their way now.
             self._empty_inbox()
             self._proposals.flush()
 

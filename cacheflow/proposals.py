@@ -203,7 +203,7 @@ class Proposals:
                 self._settle(first, results)
         if self._answered_callers >= GATHER_FROM and not self._gathering:
             self._gathering = True
-            # Those who have just been answered, beside those who wait already: all in one from now on.
+            # The callers just answered will probably write again at once: wait for them, so that one block takes them all.
             self._expected = self._answered_callers + self._unsent_callers
             self._later(GATHER_S, functools.partial(self._end_gathering, self._next_number))
         if self._unsent:

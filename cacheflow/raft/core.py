@@ -322,13 +322,11 @@ class Core(SyncObj):  # type: ignore[misc]
         self._pre_vote_won = True
         self._SyncObj__raftElectionDeadline = 0.0
 
-    def expect_election(self, within_s: float) -> float:
-        """The leader is gone: campaign at a random moment within ``within_s`` seconds; returns that many seconds."""
-        wait_s = within_s * self._random()
+    def expect_election(self, after_s: float) -> None:
+        """The leader is gone: this node campaigns after ``after_s`` seconds at the latest, unless another is elected."""
         if self.role != LEADER:
             self._SyncObj__raftLeader = None
-            self._SyncObj__raftElectionDeadline = min(self._SyncObj__raftElectionDeadline, self.now() + wait_s)
-        return wait_s
+            self._SyncObj__raftElectionDeadline = min(self._SyncObj__raftElectionDeadline, self.now() + after_s)
 
     def give_way(self, for_s: float) -> None:
         """Somebody else is about to be elected: do not campaign against it for ``for_s`` seconds."""

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from cacheflow.raft.node import RaftNode
     from cacheflow.raft.seams import Clock
 
-# A leader whose connection broke is taken for dead; survivors wait a random part of this, so that one is first.
+# A leader whose connection broke is taken for dead. Within this time each survivor has a moment of its own to campaign:
+# those whose logs are equal would split the vote when they began together, and cost an election timeout.
 LEADER_LOST_WITHIN_S = 0.1
 # Who grants a pre-vote leaves the field to that candidate: time for a vote to be flushed and counted.
 GIVE_WAY_S = 0.15
@@ -78,10 +79,15 @@ class Elections:
         self._core.withdraw()
 
     def leader_lost(self) -> None:
-        """The connection to the leader broke."""
+        """The connection to the leader broke: campaign when it is this node's turn, counted from the next leader's term."""
+        core, node_id = self._core, self._node.node_id
+        survivors = sorted({*core.voter_ids, node_id} - {core.leader_id})
+        turn = (survivors.index(node_id) + core.term) % len(survivors)
+        wait_s = LEADER_LOST_WITHIN_S * (turn + 0.5) / len(survivors)
         self._leader_heard_s = -math.inf
-        # Woken at that moment: the timer's grid would let survivors begin together, and split the vote.
-        self._node.wake_after(self._core.expect_election(LEADER_LOST_WITHIN_S) + 0.001)
+        core.expect_election(wait_s)
+        # Woken at that moment: the timer's grid would let survivors begin together.
+        self._node.wake_after(wait_s + 0.001)
 
     def start_pre_vote(self) -> None:
         """Ask the voters whether a campaign would succeed."""

@@ -170,7 +170,7 @@ class Following:
         if reply["term"] == self._core.term:
             self._network.send(node_id, reply | {"match": min(reply["match"], durable)})
             if durable < reply["match"] <= self._journal.last_index:
-                # It came after the flush had begun.
+                # The entries of the latest message came after that flush had begun: answer for them after the next.
                 self._answer_relaxed(node_id, reply)
 
     def _on_commit(self, peer: Peer, message: dict[str, Any]) -> None:
