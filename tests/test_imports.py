@@ -13,7 +13,10 @@ PACKAGE = ROOT / "cacheflow"
 
 BASE = ("errors", "values", "results", "config")
 # What stands together under the store: its parts may use each other.
-STORE = ("outcomes", "clock", "recency", "proposals", "joining", "leaving", "services", "status", "engine", "store")
+STORE = (
+    *("outcomes", "clock", "recency", "proposals", "inbox", "registration", "joining", "leaving", "services", "status"),
+    *("assembly", "engine", "store"),
+)
 CLIENT = ("failover", "client")
 FRONT = (*BASE, "machine.commands", "outcomes", "store", "client")
 
@@ -29,8 +32,9 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "loop": (),
     "poller": ("socket_transport", "loop"),
     "machine": ("errors", "values", "machine"),
-    "raft": (*BASE, "listener", "machine", "raft"),
-    **dict.fromkeys(STORE, (*BASE, "listener", "loop", "poller", "machine", "raft", *STORE)),
+    "supervisor": (),
+    "raft": (*BASE, "listener", "supervisor", "machine", "raft"),
+    **dict.fromkeys(STORE, (*BASE, "listener", "loop", "poller", "supervisor", "machine", "raft", *STORE)),
     **dict.fromkeys(CLIENT, (*BASE, *CLIENT)),
     "aio": (*BASE, "store", "client"),
     "rest": (*FRONT, "rest"),
