@@ -35,6 +35,9 @@ REPLY_BYTES_MAX = 1024 * 1024
 # (Results are held, not a second copy of what is in them.)
 Answer = bytes | Callable[[], bytes] | tuple[Callable[[Any], bytes], Any] | None
 
+# Takes the reply to a request of several steps.
+End = Callable[[bytes], None]
+
 # A connection, what has come for it, and its transport: see ``WirePort.together``.
 Arrival = tuple[Any, bytes, asyncio.Transport]
 
@@ -268,10 +271,10 @@ class Connection(asyncio.Protocol):
 
         self.store.submit(commands, done)
 
-    def exclusive(self, begin: Callable[[Callable[[bytes], None]], None]) -> None:
+    def exclusive(self, begin: Callable[[End], None]) -> None:
         """A request of several steps: no other of this connection is handled before it has called what it is given.
 
-        ``begin`` is called when all before it is answered.
+        ``begin`` is called when all before it is answered, and may raise ReplicationError.
         """
         promise = _Promise()
         self._holds = True
@@ -284,10 +287,40 @@ class Connection(asyncio.Protocol):
 
         def start() -> bytes:
             self._promises.appendleft(promise)
-            begin(end)
+            self.contained(end, begin, end)
             return b""
 
         self._promises.append(_Promise(start))
+
+    def behind_barrier(self, begin: Callable[[End], None]) -> None:
+        """``exclusive`` for a request that reads: ``begin`` sees what this connection's reads are to see."""
+        if not self.linearizable:
+            self.exclusive(begin)
+            return
+
+        def start(end: End) -> None:
+            def passed(outcome: Outcome) -> Callable[[], None]:
+                if isinstance(outcome, ReplicationError):
+                    return functools.partial(end, self.failure(outcome))
+                return functools.partial(self.contained, end, begin, end)
+
+            self.store.submit_barrier(passed)
+
+        self.exclusive(start)
+
+    def contained(self, end: End, call: Callable[..., None], *arguments: object) -> None:
+        """Call ``call`` for the request that ``end`` answers, unless its client has gone.
+
+        The loop may call this: what ``call`` raises ends this request, or this connection, and nobody else's.
+        """
+        if self._transport.is_closing():
+            return
+        try:
+            call(*arguments)
+        except ReplicationError as error:
+            end(self.failure(error))
+        except Exception:
+            self._stumbled()
 
     def close(self, farewell: bytes = b"") -> None:
         """Take no more requests; close when all before is answered."""

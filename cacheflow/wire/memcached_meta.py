@@ -11,10 +11,10 @@ from cacheflow.machine import commands
 from cacheflow.machine.commands import Command, Result
 from cacheflow.wire.memcached_expiry import OVER, seconds_left
 from cacheflow.wire.memcached_fetch import not_ready
-from cacheflow.wire.memcached_guarded import Step, carry_out
 from cacheflow.wire.memcached_lines import BAD_FORMAT, NON_NUMERIC, STALE, WON, bits_of, number_of
 from cacheflow.wire.memcached_meta_flags import MetaRequest, parse
 from cacheflow.wire.memcached_meta_get import plan_get
+from cacheflow.wire.memcached_meta_plan import Step, carry_out
 from cacheflow.wire.memcached_storage import failed
 from cacheflow.wire.store_api import Entry
 

@@ -11,9 +11,9 @@ import functools
 from cacheflow.machine import commands
 from cacheflow.machine.commands import Command, Result
 from cacheflow.wire.memcached_expiry import OVER, seconds_left
-from cacheflow.wire.memcached_guarded import Step
 from cacheflow.wire.memcached_lines import FLAGS, STALE, WON, bits_of
 from cacheflow.wire.memcached_meta_flags import MetaRequest
+from cacheflow.wire.memcached_meta_plan import Step
 from cacheflow.wire.memcached_storage import failed
 from cacheflow.wire.store_api import Entry
 

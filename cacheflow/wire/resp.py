@@ -282,7 +282,7 @@ class RespConnection(RespSession):
         elif spec.local is not None:
             self.reply(spec.local(self, request))
         elif spec.steps:
-            self.exclusive(lambda end: self.guarded(functools.partial(run_steps, self, spec, request, end), end)())
+            run_steps(self, spec, request)
         else:
             assert spec.plan is not None
             commands, finish = spec.plan(self, self.store.lookup, request)

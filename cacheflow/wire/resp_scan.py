@@ -153,7 +153,7 @@ def keys_in_slices(connection: Any, arguments: Arguments) -> None:
             for part in slices:
                 found.extend(_live(store, part, matches))
                 if time.monotonic() >= until:
-                    asyncio.get_running_loop().call_soon(connection.guarded(work, end))
+                    asyncio.get_running_loop().call_soon(connection.contained, end, work)
                     return
             end(bulks(found))
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from cacheflow.errors import ReplicationError
-from cacheflow.machine.commands import Result
 from cacheflow.wire.connection import Connection
 from cacheflow.wire.resp_parser import RequestParser
 from cacheflow.wire.resp_replies import NULL, NULL_ARRAY, OK, CommandError, failure
@@ -110,39 +109,6 @@ class RespSession(Connection):
             self.exclusive(lambda end: end(self.said(answer)))
         else:
             self.reply(self.said(answer))
-
-    def behind_barrier(self, begin: Callable[[Callable[[bytes], None]], None]) -> None:
-        """``exclusive`` for a read: ``begin`` sees what this connection's reads are to see."""
-
-        def start(end: Callable[[bytes], None]) -> None:
-            def passed(outcome: list[Result] | ReplicationError) -> Callable[[], None]:
-                if isinstance(outcome, ReplicationError):
-                    return functools.partial(end, failure(outcome))
-                return self.guarded(functools.partial(begin, end), end)
-
-            if self.linearizable:
-                self.store.submit_barrier(passed)
-            else:
-                self.guarded(functools.partial(begin, end), end)()
-
-        self.exclusive(start)
-
-    def guarded(self, call: Callable[[], None], end: Callable[[bytes], None]) -> Callable[[], None]:
-        """``call`` for the loop: what it raises ends this request, or this connection, and nobody else's."""
-
-        def run() -> None:
-            if self._transport.is_closing():
-                return
-            try:
-                call()
-            except CommandError as wrong:
-                end(wrong.reply)
-            except ReplicationError as failed_:
-                end(failure(failed_))
-            except Exception:
-                self._stumbled()
-
-        return run
 
     def said(self, answer: Callable[[], bytes]) -> bytes:
         """What ``answer`` says, or the error in its place."""

@@ -8,30 +8,29 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from cacheflow.errors import ReplicationError
 from cacheflow.machine import commands as c
 from cacheflow.machine.commands import Command, Result
 from cacheflow.machine.decisions import DECIDE, after
+from cacheflow.wire.connection import End
+from cacheflow.wire.optimistic import Attempt, Attempts
 from cacheflow.wire.resp_arguments import key_of
-from cacheflow.wire.resp_replies import NULL_ARRAY, CommandError, error, failure
+from cacheflow.wire.resp_replies import CommandError, error
 from cacheflow.wire.resp_spec import Arguments, Finish, Plan, Spec
 from cacheflow.wire.resp_strings import ANSWER_BYTES_MAX, failed
-from cacheflow.wire.store_api import Entry, Outcome, Store
+from cacheflow.wire.store_api import Entry, Store
 
 if TYPE_CHECKING:
     from cacheflow.wire.resp_session import RespSession
 
-ATTEMPTS_MAX: Final = 100
 # As many as one entry takes.
 COMMANDS_MAX: Final = 10_000
 
 Queue = list[tuple[Spec, Arguments]]
 # Key -> version at its WATCH, 0: absent, None: its turn has not come.
 Watched = dict[str, "int | None"]
-End = Callable[[bytes], None]
 
 
 class Overlay:
@@ -59,20 +58,21 @@ class Overlay:
                 self._left[command[1]] = after(decision, entry)
 
 
-def run_steps(connection: RespSession, spec: Spec, arguments: Arguments, end: End) -> None:
-    """One command that looks before it writes."""
+def run_steps(connection: RespSession, spec: Spec, arguments: Arguments) -> None:
+    """Carry out one command that looks before it writes."""
     planner = spec.plan
     assert planner is not None
 
-    def prepare() -> tuple[dict[str, int], Plan]:
+    def decide() -> Attempt:
         overlay = Overlay(connection.store)
         try:
-            return overlay.conditions, planner(connection, overlay.find, arguments)
+            commands, finish = planner(connection, overlay.find, arguments)
         except CommandError as wrong:
             # Also a refusal rests on what was seen.
-            return overlay.conditions, ([], functools.partial(_said, wrong.reply))
+            commands, finish = [], functools.partial(_said, wrong.reply)
+        return Attempt(list(overlay.conditions.items()), commands, finish)
 
-    _attempt(connection, prepare, {}, end, ATTEMPTS_MAX)
+    connection.exclusive(Attempts(connection, decide, failed).begin)
 
 
 def _said(reply: bytes, results: Sequence[Result]) -> bytes:
@@ -80,62 +80,32 @@ def _said(reply: bytes, results: Sequence[Result]) -> bytes:
 
 
 def execute(connection: RespSession, queue: Queue, watched: Watched) -> None:
-    """EXEC."""
+    """Carry out EXEC."""
+    steps = any(spec.steps for spec, _ in queue)
     if not watched and not any(spec.plan for spec, _ in queue):
         connection.read(functools.partial(_read_all, connection, queue))
-    elif not watched and not any(spec.steps for spec, _ in queue):
+    elif not watched and not steps:
         commands, finish = _prepare(connection, queue, None)
-        connection.write(c.guarded([], commands), lambda result: _settled(result, finish))
+        connection.write(c.guarded([], commands), functools.partial(_settled, finish))
     else:
-        steps = any(spec.steps for spec, _ in queue)
 
-        def prepare() -> tuple[dict[str, int], Plan]:
+        def decide() -> Attempt | bytes:
             overlay = Overlay(connection.store)
-            plan = _prepare(connection, queue, overlay if steps else None)
-            return overlay.conditions, plan
+            try:
+                commands, finish = _prepare(connection, queue, overlay if steps else None)
+            except CommandError as wrong:
+                return wrong.reply
+            return Attempt(list(overlay.conditions.items()), commands, finish)
 
-        connection.exclusive(
-            lambda end: connection.guarded(
-                lambda: _attempt(connection, prepare, {k: v or 0 for k, v in watched.items()}, end, ATTEMPTS_MAX), end
-            )()
-        )
+        def begin(end: End) -> None:
+            # By now every WATCH before it has had its turn; one that failed has told its client, and seen nothing.
+            fixed = [(key, version or 0) for key, version in watched.items()]
+            Attempts(connection, decide, failed, fixed, connection.null_array).begin(end)
 
-
-def _attempt(
-    connection: RespSession,
-    prepare: Callable[[], tuple[dict[str, int], Plan]],
-    watched: dict[str, int],
-    end: End,
-    left: int,
-) -> None:
-    seen, (commands, finish) = prepare()
-    conditions = [*watched.items(), *seen.items()]
-    if not conditions:
-        # Nothing was looked at: the arguments alone were wrong.
-        end(finish([]))
-        return
-
-    def settle(outcome: Outcome) -> None:
-        if isinstance(outcome, ReplicationError):
-            end(failure(outcome))
-            return
-        result = outcome[0]
-        if result[0] != c.PRECONDITION:
-            end(_settled(result, finish))
-        elif result[1] < len(watched):
-            end(NULL_ARRAY[connection.protocol])
-        elif left > 1:
-            _attempt(connection, prepare, watched, end, left - 1)
-        else:
-            end(error("TRYAGAIN not committed: others changed the same keys again and again"))
-
-    def done(outcome: Outcome) -> Callable[[], None]:
-        return connection.guarded(functools.partial(settle, outcome), end)
-
-    connection.store.submit([c.guarded(conditions, commands)], done)
+        connection.exclusive(begin)
 
 
-def _settled(result: Result, finish: Finish) -> bytes:
+def _settled(finish: Finish, result: Result) -> bytes:
     return finish(result[1]) if result[0] == c.OK else failed(result)
 
 
