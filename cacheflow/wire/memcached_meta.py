@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from cacheflow.errors import NotReady
 from cacheflow.machine import commands
@@ -15,18 +14,16 @@ from cacheflow.wire.memcached_lines import BAD_FORMAT, NON_NUMERIC, STALE, WON, 
 from cacheflow.wire.memcached_meta_flags import MetaRequest, parse
 from cacheflow.wire.memcached_meta_get import plan_get
 from cacheflow.wire.memcached_meta_plan import Step, carry_out
+from cacheflow.wire.memcached_session import Handler, Session
 from cacheflow.wire.memcached_storage import failed
 from cacheflow.wire.store_api import Entry
-
-if TYPE_CHECKING:
-    from cacheflow.wire.memcached import MemcachedConnection
 
 BAD_ARITHMETIC_FLAG: Final = b"CLIENT_ERROR invalid or duplicate flag\r\n"
 BAD_MODE: Final = b"CLIENT_ERROR invalid mode for ma M token\r\n"
 _DIRECTIONS: Final = {b"": 1, b"I": 1, b"i": 1, b"+": 1, b"D": -1, b"d": -1, b"-": -1}
 
 
-def _get(connection: MemcachedConnection, words: list[bytes]) -> None:
+def _get(connection: Session, words: list[bytes]) -> None:
     request = parse(words, 2, connection.wall_s())
     if isinstance(request, bytes):
         connection.reply(request)
@@ -49,7 +46,7 @@ def _get(connection: MemcachedConnection, words: list[bytes]) -> None:
         carry_out(connection, request.key, plan)
 
 
-def _delete(connection: MemcachedConnection, words: list[bytes]) -> None:
+def _delete(connection: Session, words: list[bytes]) -> None:
     request = parse(words, 2, connection.wall_s())
     if isinstance(request, bytes):
         connection.reply(request)
@@ -91,7 +88,7 @@ def _plan_delete(request: MetaRequest, entry: Entry | None) -> Step:
     return Step(writes, lambda results: _deleted(request, results[0]))
 
 
-def _count(connection: MemcachedConnection, words: list[bytes]) -> None:
+def _count(connection: Session, words: list[bytes]) -> None:
     request = parse(words, 2, connection.wall_s())
     if isinstance(request, bytes):
         connection.reply(request if len(words) < 2 else BAD_ARITHMETIC_FLAG)
@@ -162,7 +159,7 @@ def _counted(request: MetaRequest, now_ms: int, result: Result) -> bytes:
     return told + (b"\r\n%b\r\n" % value if request.has(b"v") else b"\r\n")
 
 
-def _debug(connection: MemcachedConnection, words: list[bytes]) -> None:
+def _debug(connection: Session, words: list[bytes]) -> None:
     """me: what is known of the entry. (When it was last used is not.)"""
     request = parse(words[:2] + words[2:3] * (words[2:3] == [b"b"]), 2, 0.0)
     if isinstance(request, bytes):
@@ -183,11 +180,11 @@ def _debug(connection: MemcachedConnection, words: list[bytes]) -> None:
     connection.read(told)
 
 
-def _nothing(connection: MemcachedConnection, words: list[bytes]) -> None:
+def _nothing(connection: Session, words: list[bytes]) -> None:
     connection.reply(b"MN\r\n")
 
 
-META: Final[dict[bytes, Callable[[MemcachedConnection, list[bytes]], None]]] = {
+META: Final[dict[bytes, Handler]] = {
     b"mg": _get,
     b"md": _delete,
     b"ma": _count,

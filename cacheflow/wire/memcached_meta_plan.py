@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from cacheflow.errors import NotReady
 from cacheflow.machine.commands import Command, Result
-from cacheflow.wire.connection import End
 from cacheflow.wire.memcached_fetch import not_ready
+from cacheflow.wire.memcached_session import Session
 from cacheflow.wire.memcached_storage import failed
-from cacheflow.wire.optimistic import Attempt, Attempts, Client
+from cacheflow.wire.optimistic import Attempt, Attempts
 from cacheflow.wire.store_api import Entry
 
 
@@ -25,13 +25,7 @@ class Step(NamedTuple):
 Plan = Callable[[Entry | None], Step | bytes]
 
 
-class Planning(Client, Protocol):
-    """What is needed of a connection."""
-
-    def behind_barrier(self, begin: Callable[[End], None]) -> None: ...
-
-
-def carry_out(connection: Planning, key: str, plan: Plan, *, count: bool = False) -> None:
+def carry_out(connection: Session, key: str, plan: Plan, *, count: bool = False) -> None:
     """Reply as ``plan`` says. count: looking at the entry is a use."""
     counts = count
 

@@ -6,17 +6,15 @@ import os
 import resource
 import sys
 import time
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from cacheflow.wire.memcached_lines import ERROR
-
-if TYPE_CHECKING:
-    from cacheflow.wire.memcached import MemcachedConnection
+from cacheflow.wire.memcached_session import Session
 
 _STARTED_S: Final = time.monotonic()
 
 
-def statistics(connection: MemcachedConnection, words: list[bytes]) -> bytes:
+def statistics(connection: Session, words: list[bytes]) -> bytes:
     """The reply to ``stats``, ``stats settings`` and ``stats items``."""
     if not words:
         told = _general(connection)
@@ -29,7 +27,7 @@ def statistics(connection: MemcachedConnection, words: list[bytes]) -> bytes:
     return b"".join([f"STAT {name} {value}\r\n".encode() for name, value in told.items()] + [b"END\r\n"])
 
 
-def _general(connection: MemcachedConnection) -> dict[str, object]:
+def _general(connection: Session) -> dict[str, object]:
     numbers = connection.store.metrics()
     port = connection.shared.port
     used = resource.getrusage(resource.RUSAGE_SELF)
@@ -61,7 +59,7 @@ def _general(connection: MemcachedConnection) -> dict[str, object]:
     }
 
 
-def _settings(connection: MemcachedConnection) -> dict[str, object]:
+def _settings(connection: Session) -> dict[str, object]:
     numbers = connection.store.metrics()
     port = connection.shared.port
     return {
@@ -79,7 +77,7 @@ def _settings(connection: MemcachedConnection) -> dict[str, object]:
     }
 
 
-def _items(connection: MemcachedConnection) -> dict[str, object]:
+def _items(connection: Session) -> dict[str, object]:
     """Everything is of one class here."""
     numbers = connection.store.metrics()
     if not numbers["items"]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 from cacheflow.errors import NotReady
 from cacheflow.machine import commands
@@ -11,7 +10,7 @@ from cacheflow.machine.commands import Command, Result
 from cacheflow.wire import memcached_lines as lines
 from cacheflow.wire.connection import no_reply
 from cacheflow.wire.memcached_expiry import OVER, exptime_of, ttl_ms_of
-from cacheflow.wire.store_api import Store
+from cacheflow.wire.memcached_session import Session
 
 STORED: Final = b"STORED\r\n"
 NOT_STORED: Final = b"NOT_STORED\r\n"
@@ -28,20 +27,7 @@ _WHEN: Final = {
 }
 
 
-class Storing(Protocol):
-    """What is needed of a connection."""
-
-    store: Store
-    missing: int
-    value_bytes_max: int
-
-    def wall_s(self) -> float: ...
-    def skip(self, count: int) -> None: ...
-    def reply(self, answer: bytes) -> None: ...
-    def write(self, command: Command, answer: Callable[[Result], bytes]) -> None: ...
-
-
-def store(connection: Storing, words: list[bytes], data: bytes, end: int) -> int:
+def store(connection: Session, words: list[bytes], data: bytes, end: int) -> int:
     """Handle the request whose line ends at ``end``; the position behind it, or INCOMPLETE."""
     size = lines.number_of(words[4], lines.VALUE_BYTES_LAST) if len(words) >= 5 else None
     if size is None:
@@ -80,7 +66,7 @@ def store(connection: Storing, words: list[bytes], data: bytes, end: int) -> int
     return behind
 
 
-def value_behind(connection: Storing, data: bytes, end: int, size: int) -> bytes | None:
+def value_behind(connection: Session, data: bytes, end: int, size: int) -> bytes | None:
     """The ``size`` bytes behind the line that ends at ``end``; None when they and their end are not all there."""
     missing = end + size + 3 - len(data)
     if missing > 0:
@@ -89,7 +75,7 @@ def value_behind(connection: Storing, data: bytes, end: int, size: int) -> bytes
     return data[end + 1 : end + 1 + size]
 
 
-def outgrows(connection: Storing, key: str, added: bytes) -> bool:
+def outgrows(connection: Session, key: str, added: bytes) -> bool:
     """Whether ``added`` would make a value longer than one may be, by what this node's memory says of it."""
     try:
         entry = connection.store.lookup(key, count=False)
@@ -98,7 +84,7 @@ def outgrows(connection: Storing, key: str, added: bytes) -> bool:
     return entry is not None and len(entry[0]) + len(added) > connection.value_bytes_max
 
 
-def refuse(connection: Storing, key: str, replaces: bool, quiet: bool) -> None:
+def refuse(connection: Session, key: str, replaces: bool, quiet: bool) -> None:
     """A value over the limit: as with memcached, what it should have replaced is not served any longer."""
     if not replaces:
         connection.reply(b"" if quiet else lines.TOO_LARGE)

@@ -10,7 +10,7 @@ import functools
 from collections import deque
 from collections.abc import Callable
 from itertools import repeat
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from cacheflow import values
 from cacheflow.errors import NotReady, ReplicationError
@@ -23,13 +23,9 @@ from cacheflow.wire.resp_parser import Request
 from cacheflow.wire.resp_replies import OK, ONE, QUEUED, ZERO, CommandError, bulk, failure
 from cacheflow.wire.resp_rows import GET, LONE_GETS, SET, is_part_of_set, keys_of_gets, lone_set, pairs_of_sets
 from cacheflow.wire.resp_session import RespSession
-from cacheflow.wire.resp_spec import Read, Spec, wrong_arity
+from cacheflow.wire.resp_spec import Read, Shared, Spec, wrong_arity
 from cacheflow.wire.resp_strings import counted, failed, get
-from cacheflow.wire.resp_table import TABLE
 from cacheflow.wire.resp_transaction import COMMANDS_MAX, run_steps
-
-if TYPE_CHECKING:
-    from cacheflow.wire.resp_service import RespService
 
 # What is done at once also inside MULTI.
 _NEVER_QUEUED: Final = frozenset(("exec", "discard", "multi", "watch", "quit", "reset"))
@@ -41,8 +37,9 @@ _NAMED_IN_ERROR: Final = 128
 class RespConnection(RespSession):
     """One client. Not safe for concurrent use: the event loop owns it."""
 
-    def __init__(self, service: RespService, number: int, on_closed: Callable[[Connection], None]) -> None:
+    def __init__(self, service: Shared, number: int, on_closed: Callable[[Connection], None]) -> None:
         super().__init__(service, number, on_closed)
+        self._table = service.table
         self._pending: deque[Request] = deque()
 
     # Input ----------------------------------------------------------------------------------------------------------
@@ -197,7 +194,6 @@ class RespConnection(RespSession):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._pending.clear()
-        self.service.closed(self)
         super().connection_lost(error)
 
     @property
@@ -226,7 +222,7 @@ class RespConnection(RespSession):
 
     def _general(self, request: Request) -> None:
         name = request[0]
-        spec = TABLE.get(name) or TABLE.get(name.lower())
+        spec = self._table.get(name) or self._table.get(name.lower())
         try:
             if spec is None:
                 self._unknown(request)

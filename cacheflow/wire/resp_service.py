@@ -28,7 +28,7 @@ VALUES_IN_REQUEST: Final = 4
 
 def resp_port(store: Store, *, value_bytes_max: int, token: bytes | None, connections_max: int) -> WirePort:
     """The port on which RESP is spoken over ``store``."""
-    service = RespService(store, token=token, value_bytes_max=value_bytes_max)
+    service = RespService(store, TABLE, token=token, value_bytes_max=value_bytes_max)
     return WirePort("resp", service.connection, REFUSAL, connections_max, functools.partial(answer_gets, store))
 
 
@@ -39,9 +39,16 @@ class RespService:
     """
 
     def __init__(
-        self, store: Store, *, token: bytes | None, value_bytes_max: int, wall: Callable[[], float] = time.time
+        self,
+        store: Store,
+        table: Mapping[bytes, Spec],
+        *,
+        token: bytes | None,
+        value_bytes_max: int,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self.store = store
+        self.table = table
         self.token = token
         self.value_bytes_max = value_bytes_max
         self.request_bytes_max = min(max(REQUEST_BYTES_MIN, VALUES_IN_REQUEST * value_bytes_max), REQUEST_BYTES_MAX)
@@ -51,18 +58,18 @@ class RespService:
         self.accepted = 0
         self.started_at = wall()
         self.run_id = os.urandom(20).hex()
-        self.table: Mapping[bytes, Spec] = TABLE
 
     def connection(self, on_closed: Callable[[Connection], None]) -> RespConnection:
-        """A new one."""
+        """A new connection. on_closed: called with it when it is no more."""
         self.accepted += 1
-        connection = RespConnection(self, self.accepted, on_closed)
-        self.connections[connection.id] = connection
-        return connection
+        number = self.accepted
 
-    def closed(self, connection: RespConnection) -> None:
-        """It is no more."""
-        self.connections.pop(connection.id, None)
+        def closed(connection: Connection) -> None:
+            self.connections.pop(number, None)
+            on_closed(connection)
+
+        connection = self.connections[number] = RespConnection(self, number, closed)
+        return connection
 
     def wall_ms(self) -> int:
         """This node's wall clock: what ends that are given as times refer to."""

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cacheflow.errors import ReplicationError
 from cacheflow.wire.connection import Connection
 from cacheflow.wire.resp_parser import RequestParser
 from cacheflow.wire.resp_replies import NULL, NULL_ARRAY, OK, CommandError, failure
+from cacheflow.wire.resp_spec import Shared
 from cacheflow.wire.resp_transaction import Queue, Watched
-
-if TYPE_CHECKING:
-    from cacheflow.wire.resp_service import RespService
 
 
 class RespSession(Connection):
@@ -22,9 +20,9 @@ class RespSession(Connection):
     queue: what MULTI has gathered.  refused: one of it was wrong.  watched: see WATCH.
     """
 
-    def __init__(self, service: RespService, number: int, on_closed: Callable[[Connection], None]) -> None:
+    def __init__(self, service: Shared, number: int, on_closed: Callable[[Connection], None]) -> None:
         super().__init__(service.store, service.request_bytes_max, on_closed)
-        self.service = service
+        self.service: Shared = service
         self.id = number
         self.name = ""
         self.library: dict[str, str] = {}

@@ -15,15 +15,14 @@ There are four sorts, by what answers:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from cacheflow.machine.commands import Command, Result
-from cacheflow.wire.store_api import Entry
-
-if TYPE_CHECKING:
-    from cacheflow.wire.resp_service import RespService
+from cacheflow.wire.connection import End
+from cacheflow.wire.optimistic import Client
+from cacheflow.wire.store_api import Entry, Store
 
 Arguments = list[bytes]
 
@@ -34,10 +33,38 @@ class Find(Protocol):
     def __call__(self, key: str, *, count: bool = True) -> Entry | None: ...
 
 
+class Scans(Protocol):
+    """The scans under way on this node. See resp_scan.Scans."""
+
+    def page(self, cursor: int, count: int) -> tuple[list[str], int]: ...
+    def any_key(self) -> str | None: ...
+
+
+class Shared(Protocol):
+    """What the connections of one port share. See resp_service.RespService."""
+
+    store: Store
+    table: Mapping[bytes, Spec]
+    token: bytes | None
+    value_bytes_max: int
+    request_bytes_max: int
+    wall: Callable[[], float]
+    accepted: int
+    started_at: float
+    run_id: str
+
+    @property
+    def scans(self) -> Scans: ...
+    @property
+    def connections(self) -> Mapping[int, Session]: ...
+    def wall_ms(self) -> int: ...
+    def admits(self, user: bytes, password: bytes) -> bool: ...
+
+
 class Session(Protocol):
     """What commands may know of the connection they came through."""
 
-    service: RespService
+    service: Shared
     protocol: int
     null: bytes
     null_array: bytes
@@ -48,6 +75,15 @@ class Session(Protocol):
 
     def describe(self) -> str:
         """The connection's line in CLIENT LIST."""
+
+
+class Answering(Session, Client, Protocol):
+    """A connection through which commands answer by themselves, in several steps. See connection.Connection."""
+
+    def read(self, answer: Callable[[], bytes]) -> None: ...
+    def write(self, command: Command, answer: Callable[[Result], bytes]) -> None: ...
+    def exclusive(self, begin: Callable[[End], None]) -> None: ...
+    def behind_barrier(self, begin: Callable[[End], None]) -> None: ...
 
 
 Finish = Callable[[Sequence[Result]], bytes]

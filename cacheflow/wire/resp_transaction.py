@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from cacheflow.machine import commands as c
 from cacheflow.machine.commands import Command, Result
@@ -18,12 +18,9 @@ from cacheflow.wire.connection import End
 from cacheflow.wire.optimistic import Attempt, Attempts
 from cacheflow.wire.resp_arguments import key_of
 from cacheflow.wire.resp_replies import CommandError, error
-from cacheflow.wire.resp_spec import Arguments, Finish, Plan, Spec
+from cacheflow.wire.resp_spec import Answering, Arguments, Finish, Plan, Spec
 from cacheflow.wire.resp_strings import ANSWER_BYTES_MAX, failed
 from cacheflow.wire.store_api import Entry, Store
-
-if TYPE_CHECKING:
-    from cacheflow.wire.resp_session import RespSession
 
 # As many as one entry takes.
 COMMANDS_MAX: Final = 10_000
@@ -58,7 +55,7 @@ class Overlay:
                 self._left[command[1]] = after(decision, entry)
 
 
-def run_steps(connection: RespSession, spec: Spec, arguments: Arguments) -> None:
+def run_steps(connection: Answering, spec: Spec, arguments: Arguments) -> None:
     """Carry out one command that looks before it writes."""
     planner = spec.plan
     assert planner is not None
@@ -79,7 +76,7 @@ def _said(reply: bytes, results: Sequence[Result]) -> bytes:
     return reply
 
 
-def execute(connection: RespSession, queue: Queue, watched: Watched) -> None:
+def execute(connection: Answering, queue: Queue, watched: Watched) -> None:
     """Carry out EXEC."""
     steps = any(spec.steps for spec, _ in queue)
     if not watched and not any(spec.plan for spec, _ in queue):
@@ -109,7 +106,7 @@ def _settled(finish: Finish, result: Result) -> bytes:
     return finish(result[1]) if result[0] == c.OK else failed(result)
 
 
-def _read_all(connection: RespSession, queue: Queue) -> bytes:
+def _read_all(connection: Answering, queue: Queue) -> bytes:
     """A transaction that changes nothing: memory at one moment."""
     find = connection.store.lookup
     replies = []
@@ -136,7 +133,7 @@ def _bounded(replies: list[bytes]) -> bytes:
     return b"*%d\r\n%b" % (len(replies), b"".join(replies))
 
 
-def _prepare(connection: RespSession, queue: Queue, overlay: Overlay | None) -> Plan:
+def _prepare(connection: Answering, queue: Queue, overlay: Overlay | None) -> Plan:
     """The commands of all that is queued, and their answers together."""
     commands: list[Command] = []
     parts: list[tuple[int, int, Finish]] = []
@@ -168,7 +165,7 @@ def _prepare(connection: RespSession, queue: Queue, overlay: Overlay | None) -> 
     return commands, finish_all
 
 
-def _local(connection: RespSession, spec: Spec, arguments: Arguments, results: Sequence[Result]) -> bytes:
+def _local(connection: Answering, spec: Spec, arguments: Arguments, results: Sequence[Result]) -> bytes:
     assert spec.local is not None
     try:
         return spec.local(connection, arguments)
@@ -177,7 +174,7 @@ def _local(connection: RespSession, spec: Spec, arguments: Arguments, results: S
 
 
 def _read_found(
-    connection: RespSession, spec: Spec, arguments: Arguments, keys: list[str], results: Sequence[Result]
+    connection: Answering, spec: Spec, arguments: Arguments, keys: list[str], results: Sequence[Result]
 ) -> bytes:
     """A read of what the entry of the log found."""
     assert spec.read is not None
