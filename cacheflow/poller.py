@@ -19,14 +19,11 @@ import logging
 import select
 import socket
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from cacheflow.loop import NodeLoop
-from cacheflow.socket_transport import READ, WRITE, SocketTransport
+from cacheflow.socket_transport import READ, WRITE, Arrival, Receive, SocketTransport
 
-Receive = Callable[[int], bytes]
-# A protocol, what has come for it in this round, and its transport.
-Arrival = tuple[Any, bytes, asyncio.Transport]
 # Answers what it can of a round's arrivals, for all of them at once, and returns the rest. It raises before it answers.
 Together = Callable[[list[Arrival]], list[Arrival]]
 

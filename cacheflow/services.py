@@ -9,7 +9,8 @@ from typing import Protocol
 
 from cacheflow import poller
 from cacheflow.listener import Listener
-from cacheflow.poller import Arrival, Poller
+from cacheflow.poller import Poller
+from cacheflow.socket_transport import Arrival
 
 Run = Callable[[Callable[[], None]], None]
 

@@ -12,10 +12,12 @@ import asyncio
 import contextlib
 import select
 import socket
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from typing import Any, Final, Protocol
 
-if TYPE_CHECKING:
-    from cacheflow.poller import Arrival, Poller
+Receive = Callable[[int], bytes]
+# A protocol, what has come for it in one round of the poller, and its transport.
+Arrival = tuple[Any, bytes, asyncio.Transport]
 
 # asyncio's own defaults.
 HIGH_WATER_BYTES: Final = 64 * 1024
@@ -29,6 +31,20 @@ WRITE: Final = getattr(select, "EPOLLOUT", 4)
 
 
 _NOBODY: Final = asyncio.Protocol()
+
+
+class Polling(Protocol):
+    """The poller that tells a transport of its socket. See poller.Poller, and there for what each of these is."""
+
+    loop: asyncio.AbstractEventLoop
+    transports: dict[int, SocketTransport]
+    readers: dict[int, tuple[Receive, asyncio.Protocol, SocketTransport, list[Arrival]]]
+    room: int
+    holds: bool
+    held: list[SocketTransport]
+
+    @property
+    def epoll(self) -> select.epoll: ...
 
 
 class SocketTransport(asyncio.Transport):
@@ -51,7 +67,9 @@ class SocketTransport(asyncio.Transport):
         "_wanted",
     )
 
-    def __init__(self, poller: Poller, sock: socket.socket, protocol: asyncio.Protocol, arrived: list[Arrival]) -> None:
+    def __init__(
+        self, poller: Polling, sock: socket.socket, protocol: asyncio.Protocol, arrived: list[Arrival]
+    ) -> None:
         super().__init__()
         self._poller = poller
         self._socket = sock

@@ -17,8 +17,8 @@ from collections.abc import Awaitable, Callable, Iterator
 import pytest
 
 from cacheflow import poller as polling
-from cacheflow.poller import Arrival, Poller
-from cacheflow.socket_transport import HIGH_WATER_BYTES, LOW_WATER_BYTES, SocketTransport
+from cacheflow.poller import Poller
+from cacheflow.socket_transport import HIGH_WATER_BYTES, LOW_WATER_BYTES, Arrival, SocketTransport
 
 DEADLINE_S = 10.0
 MEGABYTES = bytes(range(256)) * (16 * 1024)
