@@ -28,6 +28,7 @@ from cacheflow.machine import commands
 from cacheflow.machine.commands import Command
 from cacheflow.machine.machine import CacheMachine, Settled
 from cacheflow.machine.settings import Member
+from cacheflow.ports import ListeningPorts, Service
 from cacheflow.proposals import Outcome, Proposal, Proposals
 from cacheflow.raft.datadir import DataDirectory
 from cacheflow.raft.disk import RealDisk, ThreadWriter
@@ -38,7 +39,6 @@ from cacheflow.raft.snapshotting import HelperProcess, Snapshotting
 from cacheflow.raft.transport import PeerTransport
 from cacheflow.raft.turn import Turn
 from cacheflow.recency import RecencyBuffer
-from cacheflow.services import Service, Services
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class Engine:
         self.config = config
         self.uses = RecencyBuffer()
         # What clients ask for in one turn is proposed at the end of that turn.
-        self.services = Services(lambda work: self._turn.run(work))
+        self.ports = ListeningPorts(lambda work: self._turn.run(work))
         self.clock = ClusterClock(time.monotonic, time.time)
         # Reads of this process; when two threads count at once some may be lost.
         self.hits = 0
@@ -218,7 +218,7 @@ class Engine:
         self._on_timer()
 
     async def _shut_down(self, hand_over_s: float) -> None:
-        await self.services.close()
+        await self.ports.close()
         node = self.node
         if node.reconfiguration.hand_over(None) is not None:
             deadline = self._loop.time() + hand_over_s
@@ -395,7 +395,7 @@ class Engine:
 
     def serve(self, service: Service, host: str, port: int) -> int:
         """Let clients of ``service`` in; the port. Raises ConfigError."""
-        return self.run(self.services.open(service, host, port), timeout_s=5.0)
+        return self.run(self.ports.open(service, host, port), timeout_s=5.0)
 
     async def register(self, node_id: str, address: str, raft_address: str, was_member: bool) -> tuple[str, str]:
         """Make the node at ``raft_address`` a member: (outcome, detail)."""

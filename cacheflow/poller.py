@@ -25,7 +25,7 @@ from cacheflow.loop import NodeLoop
 from cacheflow.socket_transport import READ, WRITE, Arrival, Receive, SocketTransport
 
 # Answers what it can of a round's arrivals, for all of them at once, and returns the rest. It raises before it answers.
-Together = Callable[[list[Arrival]], list[Arrival]]
+AnswerMany = Callable[[list[Arrival]], list[Arrival]]
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Poller:
         self.transports: dict[int, SocketTransport] = {}
         self.readers: dict[int, tuple[Receive, asyncio.Protocol, SocketTransport, list[Arrival]]] = {}
         # What has come in this round.
-        self._arrived: dict[Together, list[Arrival]] = {}
+        self._arrived: dict[AnswerMany, list[Arrival]] = {}
         # How many bytes may still leave before others of the loop have their turn; transports take from it what they send.
         self.room = ROOM_A_TURN
         # Whom the kernel told of when there was no room any more.
@@ -70,17 +70,17 @@ class Poller:
         if isinstance(loop, NodeLoop):
             loop.put_last(self.epoll.fileno())
 
-    def adopt(self, sock: socket.socket, make: Callable[[], asyncio.Protocol], together: Together = list) -> None:
+    def adopt(self, sock: socket.socket, make: Callable[[], asyncio.Protocol], answer_many: AnswerMany = list) -> None:
         """Serve a connected socket that does not block with the protocol that ``make`` gives. Raises OSError.
 
-        together: what comes for several protocols in one round is shown to it first.
+        answer_many: what comes for several protocols in one round is shown to it first.
         """
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError:
             sock.close()
             raise
-        transport = SocketTransport(self, sock, make(), self._arrived.setdefault(together, []))
+        transport = SocketTransport(self, sock, make(), self._arrived.setdefault(answer_many, []))
         try:
             transport.start()
         except Exception:
@@ -104,9 +104,9 @@ class Poller:
                 break
             self._left = []
             cost += self._receive(ready)
-            for together, arrived in self._arrived.items():
+            for answer_many, arrived in self._arrived.items():
                 if arrived:
-                    self._hand_over(together, arrived)
+                    self._hand_over(answer_many, arrived)
             if len(ready) == 1:
                 # A lone client waits for its answer, and that for the end of the turn.
                 break
@@ -146,10 +146,10 @@ class Poller:
                 _stumbled(transport)
         return size + len(ready) * COST_OF_EVENT
 
-    def _hand_over(self, together: Together, arrived: list[Arrival]) -> None:
+    def _hand_over(self, answer_many: AnswerMany, arrived: list[Arrival]) -> None:
         several = len(arrived) > 1
         try:
-            rest = together(arrived) if several else arrived[:]
+            rest = answer_many(arrived) if several else arrived[:]
         except Exception:
             logger.exception("what came for several connections was not understood")
             rest = arrived[:]

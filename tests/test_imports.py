@@ -13,7 +13,7 @@ PACKAGE = ROOT / "cacheflow"
 
 BASE = ("errors", "values", "results", "config")
 # What stands together under the store: its parts may use each other.
-STORE = ("outcomes", "clock", "recency", "proposals", "joining", "leaving", "services", "status", "engine", "store")
+STORE = ("outcomes", "clock", "recency", "proposals", "joining", "leaving", "ports", "status", "engine", "store")
 CLIENT = ("failover", "client")
 FRONT = (*BASE, "machine.commands", "outcomes", "store", "client")
 

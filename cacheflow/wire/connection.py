@@ -38,7 +38,7 @@ Answer = bytes | Callable[[], bytes] | tuple[Callable[[Any], bytes], Any] | None
 # Takes the reply to a request of several steps.
 End = Callable[[bytes], None]
 
-# A connection, what has come for it, and its transport: see ``WirePort.together``.
+# A connection, what has come for it, and its transport: see ``WirePort.answer_many``.
 Arrival = tuple[Any, bytes, asyncio.Transport]
 
 

@@ -11,7 +11,7 @@ from cacheflow.wire.resp_rows import GET, keys_of_gets
 from cacheflow.wire.store_api import Entry, Store
 
 # More than this is a row for each.
-TOGETHER_BYTES_MAX: Final = 256 * 1024
+MANY_BYTES_MAX: Final = 256 * 1024
 # By the length of a value that is not long: three times as fast as writing it down anew.
 _HEADS: Final = [b"$%d\r\n" % length for length in range(1024)]
 
@@ -22,7 +22,7 @@ def answer_gets(store: Store, arrived: list[Arrival]) -> list[Arrival]:
     row = b"".join([data for _, data, _ in asking])
     # No key has the beginning of a request in it, for it is no key then. So each has sent as many requests as it has
     # sent beginnings, when it begins with one and all together are a row.
-    keys = keys_of_gets(row) if len(row) <= TOGETHER_BYTES_MAX else None
+    keys = keys_of_gets(row) if len(row) <= MANY_BYTES_MAX else None
     if keys is None:
         return arrived[:]
     try:

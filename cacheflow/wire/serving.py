@@ -20,7 +20,7 @@ DESCRIPTORS_KEPT: Final = 384
 DRAIN_S: Final = 1.0
 
 Make = Callable[[Callable[[Connection], None]], Connection]
-Together = Callable[[list[Arrival]], list[Arrival]]
+AnswerMany = Callable[[list[Arrival]], list[Arrival]]
 
 
 class WirePort:
@@ -28,12 +28,12 @@ class WirePort:
 
     name: of the port, as in its flag.  make: a connection; it gets what to call when it is closed.
     refusal: the last words to a client over ``connections_max``.
-    together: answers what came for several connections at once, as far as it can, and returns the rest.
+    answer_many: answers what came for several connections at once, as far as it can, and returns the rest.
     """
 
-    def __init__(self, name: str, make: Make, refusal: bytes, connections_max: int, together: Together) -> None:
+    def __init__(self, name: str, make: Make, refusal: bytes, connections_max: int, answer_many: AnswerMany) -> None:
         self.name = name
-        self.together = together
+        self.answer_many = answer_many
         self.connections_max = connections_max
         self.accepted = 0
         self.refused = 0

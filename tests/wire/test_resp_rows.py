@@ -13,7 +13,7 @@ from cacheflow import values
 from cacheflow.errors import NoLeader
 from cacheflow.machine import commands
 from cacheflow.wire.connection import REQUESTS_MAX, Arrival
-from cacheflow.wire.resp_gets import TOGETHER_BYTES_MAX, answer_gets
+from cacheflow.wire.resp_gets import MANY_BYTES_MAX, answer_gets
 from cacheflow.wire.resp_parser import RequestParser
 from cacheflow.wire.resp_rows import keys_of_gets, lone_set, pairs_of_sets
 
@@ -258,7 +258,7 @@ def test_large_values_are_not_in_memory_for_all_at_once() -> None:
     here = Round(store, 3)
     arrived: list[Arrival] = [(each.protocol, pack("GET", "large"), each.transport) for each in here.clients]
     assert answer_gets(store, arrived) == arrived
-    count = TOGETHER_BYTES_MAX // 50
+    count = MANY_BYTES_MAX // 50
     arrived = [(each.protocol, pack("GET", "k") * count, each.transport) for each in here.clients]
     assert answer_gets(store, arrived) == arrived
 

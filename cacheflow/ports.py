@@ -1,4 +1,4 @@
-"""Services: what else is served on the node's own loop, each on a port of its own."""
+"""ListeningPorts: what else is served on the node's own loop, each on a port of its own."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Service(Protocol):
     def connect(self) -> asyncio.Protocol:
         """For a connection that was accepted."""
 
-    def together(self, arrived: list[Arrival]) -> list[Arrival]:
+    def answer_many(self, arrived: list[Arrival]) -> list[Arrival]:
         """Answer what can be answered for several connections at once; the rest, for each to handle by itself."""
 
     async def drain(self) -> None:
@@ -39,7 +39,7 @@ class Service(Protocol):
         """Counters and gauges by name. Any thread."""
 
 
-class Services:
+class ListeningPorts:
     """Those that are open. The event loop owns it; any thread may ask for ``metrics``.
 
     run: runs what one poll of their clients brings; by default it is just called.
@@ -66,7 +66,7 @@ class Services:
         if self._poller is None:
             self._poller = Poller(loop, self._run)
         adopt = self._poller.adopt
-        return lambda sock: adopt(sock, service.connect, service.together)
+        return lambda sock: adopt(sock, service.connect, service.answer_many)
 
     async def close(self) -> None:
         """Accept nobody, and end who is there."""
