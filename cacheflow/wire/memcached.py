@@ -29,7 +29,7 @@ from cacheflow.wire.store_api import Store
 REFUSAL: Final = b"ERROR Too many open connections\r\n"
 UNAUTHENTICATED: Final = b"CLIENT_ERROR unauthenticated\r\n"
 AUTHENTICATION_BYTES_MAX: Final = 1024
-# Of everything that one request may be, beside its value.
+# The bytes of a request beside its value: a command line, and as much again.
 _OVERHEAD_BYTES: Final = 2 * lines.LINE_BYTES_MAX
 
 _WITH_VALUE: Final = {
@@ -40,7 +40,7 @@ _MANY_KEYS: Final = (b"get ", b"gets ", b"gat ", b"gats ")
 
 
 class Shared:
-    """What all connections of one port have in common. token: what clients must show, None for nothing."""
+    """The settings and figures that all connections of one port share. token: clients must show it, unless it is None."""
 
     def __init__(self, value_bytes_max: int, token: bytes | None, wall_s: Callable[[], float]) -> None:
         self.value_bytes_max = value_bytes_max
@@ -71,7 +71,7 @@ def memcached_port(
 
 
 class MemcachedConnection(Connection):
-    """One client. Not safe for concurrent use: the event loop owns it."""
+    """A connection that speaks memcached's protocol. Not safe for concurrent use: the event loop owns it."""
 
     TOO_LONG: ClassVar[bytes] = lines.TOO_LONG
 
@@ -83,9 +83,9 @@ class MemcachedConnection(Connection):
         self.value_bytes_max = shared.value_bytes_max
         self.wall_s = shared.wall_s
         self._authenticated = shared.token is None
-        # Bytes to come of a value that was refused already.
+        # The number of bytes that are still to come of a value that was refused.
         self._skip = 0
-        # The request at the start of the input, when it is answered in parts.
+        # The get at the start of the input whose reply is given in parts; None when there is none.
         self._fetch: Fetch | None = None
 
     def data_received(self, data: bytes) -> None:
@@ -102,9 +102,9 @@ class MemcachedConnection(Connection):
         return self._authenticated and not self._skip and super().may_rest()
 
     def _found_row(self, line: bytes) -> bytes | None:
-        """The replies to a get of several keys, or to several gets of one each; None when ``line`` is anything else.
+        """Return the reply to a get of several keys, or to several gets of one key each; None when it is anything else.
 
-        line: what stands behind the first ``get``, without the last end.
+        line: the input behind the first ``get``, without the last end of line.
         """
         gets = line.split(b"\r\nget ")
         one_by_one = len(gets) > 1
@@ -115,11 +115,11 @@ class MemcachedConnection(Connection):
         return (END if one_by_one else b"").join(found) + END
 
     def _found(self, word: bytes) -> bytes | None:
-        """The whole reply to a get of the one key ``word``; None when it is not that simple."""
+        """Return the whole reply to a get of the one key ``word``; None when the general way has to answer."""
         if not word.isascii():
             return None
         key = word.decode()
-        # Several keys, or several requests.
+        # A blank: these are several keys, or several requests.
         if " " in key or not (key.isprintable() and 0 < len(key) <= lines.KEY_BYTES_MAX):
             return None
         try:
@@ -129,7 +129,7 @@ class MemcachedConnection(Connection):
         return END if entry is None else value_line(word, entry) + END
 
     def _found_all(self, data: bytes, at: int) -> int:
-        """Answer the simple gets in a row at ``at``; the position behind them."""
+        """Answer the simple gets in a row that begins at ``at``; return the position behind them."""
         answers: list[bytes] = []
         size = 0
         while size < REPLY_BYTES_MAX and data.startswith(b"get ", at):
@@ -146,7 +146,7 @@ class MemcachedConnection(Connection):
         return at
 
     def take(self, data: bytes) -> int:
-        """Handle the complete requests at the start of ``data``; how many bytes they were."""
+        """Handle the complete requests at the start of ``data``; return how many bytes they were."""
         at, size = 0, len(data)
         while at < size and self.goes_on:
             if self._skip:
@@ -173,15 +173,15 @@ class MemcachedConnection(Connection):
         return at
 
     def fetch(self, fetch: Fetch) -> None:
-        """Answer in parts."""
+        """Answer the request at hand in parts, as far as replies may be given now."""
         self._fetch = fetch
 
     def skip(self, count: int) -> None:
-        """Throw away what comes: the next ``count`` bytes behind the line."""
+        """Throw away the next ``count`` bytes of input behind the line."""
         self._skip = count
 
     def failure(self, error: ReplicationError) -> bytes:
-        """The reply to a request that was not committed, or of which that is not known."""
+        """Return the reply to a request that was not committed, or whose outcome is not known."""
         unknown = isinstance(error, OutcomeUnknown)
         return lines.server_error(f"{'outcome unknown' if unknown else 'not committed'}: {error}")
 
@@ -191,7 +191,7 @@ class MemcachedConnection(Connection):
         return end - at > lines.KEYS_LINE_BYTES_MAX or not data.startswith(_MANY_KEYS, at) or not self._authenticated
 
     def _request(self, data: bytes, at: int, end: int) -> int:
-        """Handle the request whose line is ``data[at:end]``; the position behind it, or INCOMPLETE."""
+        """Handle the request whose line is ``data[at:end]``; return the position behind it, or INCOMPLETE."""
         stop = end - 1 if end > at and data[end - 1] == 13 else end
         if self._fetch is None:
             words = lines.words_of(data[at:stop])
@@ -220,7 +220,7 @@ class MemcachedConnection(Connection):
             self.reply(b"" if words[-1] == b"noreply" else lines.ERROR)
 
     def _authenticate(self, data: bytes, at: int, end: int) -> int:
-        """The only request of a client that is not known: ``set <any key> 0 0 <bytes>``, then ``user token``."""
+        """Handle the only request that an unauthenticated client may send: ``set <any key> 0 0 <bytes>``, then ``user token``."""
         words = lines.words_of(data[at:end].rstrip(b"\r"))
         size = lines.number_of(words[4]) if len(words) >= 5 and words[0] == b"set" else None
         if size is None:

@@ -52,7 +52,7 @@ def _delete(connection: Session, words: list[bytes]) -> None:
         connection.reply(request)
         return
     version = request.number(b"C")
-    # To DELETE itself a version of 0 is any; for C it is none.
+    # A version of 0 is any version to the command DELETE, and no version to the flag C.
     if request.has(b"I") or request.has(b"x") or version == 0:
         carry_out(connection, request.key, functools.partial(_plan_delete, request))
     else:
@@ -69,7 +69,7 @@ def _deleted(request: MetaRequest, result: Result) -> bytes:
 
 
 def _plan_delete(request: MetaRequest, entry: Entry | None) -> Step:
-    """Mark as stale (I), leave an empty entry (x), or both."""
+    """Plan a delete that marks the entry as stale (I), leaves an empty entry (x), or both."""
     if entry is None:
         return Step([], lambda _: _deleted(request, [commands.MISSING]))
     version = request.number(b"C")
@@ -79,7 +79,7 @@ def _plan_delete(request: MetaRequest, entry: Entry | None) -> Step:
     if request.has(b"x"):
         data, kind, bits, ttl_ms = b"", 0, request.number(b"F") or 0, ttl_ms or commands.TTL_NONE
     if request.has(b"I"):
-        # The next one may win again.
+        # Without WON the next client may win again.
         bits = bits & ~WON | STALE
     kept = commands.TTL_KEEP if ttl_ms is None else max(ttl_ms, 0)
     writes: list[Command] = [commands.set_(request.key, data, kind, bits or None, kept)]
@@ -112,14 +112,14 @@ def _counting(request: MetaRequest) -> Command:
 
 
 def _plan_count(request: MetaRequest, now_ms: int, entry: Entry | None) -> Step:
-    """Count at a version, or with a new TTL."""
+    """Plan an increment at a version, or one with a new TTL."""
     version, over = request.number(b"C"), request.number(b"T")
     if entry is None:
         over = request.number(b"N") if over is None else over
     elif version and version != entry[3]:
         return Step([], lambda _: b"EX" + request.echo() + b"\r\n")
     elif number_of(entry[0]) is None:
-        # Nothing else of the request may take place either.
+        # Without a number to add to, nothing else of the request may take place either.
         return Step([], lambda _: NON_NUMERIC)
     writes: list[Command] = [_counting(request)]
     if over == OVER:
@@ -160,7 +160,7 @@ def _counted(request: MetaRequest, now_ms: int, result: Result) -> bytes:
 
 
 def _debug(connection: Session, words: list[bytes]) -> None:
-    """me: what is known of the entry. (When it was last used is not.)"""
+    """Answer me: show what is known of an entry. (When it was last used is not known.)"""
     request = parse(words[:2] + words[2:3] * (words[2:3] == [b"b"]), 2, 0.0)
     if isinstance(request, bytes):
         connection.reply(BAD_FORMAT)

@@ -1,4 +1,4 @@
-"""Meta commands that depend on the entry: what one would write is planned from it, and holds as optimistic.py says."""
+"""Meta commands whose writes depend on the entry: they are planned from what memory says, and take place by optimistic.py."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Plan = Callable[[Entry | None], Step | bytes]
 
 
 def carry_out(connection: Session, key: str, plan: Plan, *, count: bool = False) -> None:
-    """Reply as ``plan`` says. count: looking at the entry is a use."""
+    """Carry out a request on one key as ``plan`` says. count: looking at the entry is a use."""
     counts = count
 
     def decide() -> Attempt | bytes:

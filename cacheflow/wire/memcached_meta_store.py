@@ -1,4 +1,4 @@
-"""ms: store a value in one of five modes, compare versions, or leave a stale value for others to replace."""
+"""The command ms: store a value in one of five modes, compare versions, or leave a stale value for others to replace."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _GROWING: Final = (b"A", b"P")
 
 
 def meta_set(connection: Session, words: list[bytes], data: bytes, end: int) -> int:
-    """Handle the request whose line ends at ``end``; the position behind it, or INCOMPLETE."""
+    """Handle the ms whose line ends at ``end``; return the position behind it, or INCOMPLETE."""
     size = lines.number_of(words[2], lines.VALUE_BYTES_LAST) if len(words) >= 3 else None
     if size is None:
         connection.reply(lines.BAD_FORMAT)
@@ -84,7 +84,7 @@ def _growth(request: MetaRequest, value: bytes) -> Command:
 
 
 def _plan_growth(request: MetaRequest, value: bytes, entry: Entry | None) -> Step:
-    """Append or prepend at a version, or to an entry that N makes when there is none."""
+    """Plan an append or prepend at a version, or to an entry that N makes when there is none."""
     version = request.number(b"C")
     if entry is None:
         if not request.has(b"N"):
@@ -97,7 +97,7 @@ def _plan_growth(request: MetaRequest, value: bytes, entry: Entry | None) -> Ste
 
 
 def _plan_stale(request: MetaRequest, value: bytes, version: int, entry: Entry | None) -> Step:
-    """C with I: one that comes too late may still leave its value, marked as stale; TTL and mark stay."""
+    """Plan a set with C and I: one that comes too late may still leave its value, marked as stale; TTL and mark stay."""
     if entry is None:
         return Step([], lambda _: _told(request, b"NF", 0, len(value)))
     ttl_ms = request.number(b"T") or 0

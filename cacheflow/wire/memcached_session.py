@@ -1,4 +1,4 @@
-"""What a command of memcached's protocol may know of the connection it came through."""
+"""The protocols by which memcached's commands see the connection they came through."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cacheflow.wire.optimistic import Client
 
 
 class Port(Protocol):
-    """The figures of the port. See serving.WirePort."""
+    """The figures of a port, as ``stats`` shows them. See serving.WirePort."""
 
     connections_max: int
     accepted: int
@@ -25,7 +25,7 @@ class Port(Protocol):
 
 
 class Shared(Protocol):
-    """What all connections of one port have in common. token: what clients must show, None for nothing."""
+    """The settings and figures that all connections of one port share. See memcached.Shared."""
 
     token: bytes | None
     version: str
@@ -35,7 +35,7 @@ class Shared(Protocol):
 
 
 class Session(Client, Protocol):
-    """One connection. missing: bytes that are still to come of the request that is handled; see Connection."""
+    """A connection, as commands see it. missing: bytes still to come of the request at hand. See connection.Connection."""
 
     linearizable: bool
     missing: int

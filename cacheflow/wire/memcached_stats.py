@@ -1,4 +1,4 @@
-"""stats: figures of this node that are true; what a replicated cache does not have (slabs, threads) is left out."""
+"""The figures of this node that ``stats`` shows; what a replicated cache does not have (slabs, threads) is left out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _STARTED_S: Final = time.monotonic()
 
 
 def statistics(connection: Session, words: list[bytes]) -> bytes:
-    """The reply to ``stats``, ``stats settings`` and ``stats items``."""
+    """Return the reply to ``stats``, ``stats settings`` and ``stats items``."""
     if not words:
         told = _general(connection)
     elif words == [b"settings"]:
@@ -44,7 +44,7 @@ def _general(connection: Session) -> dict[str, object]:
         "curr_connections": port.connections,
         "total_connections": port.accepted,
         "rejected_connections": port.refused,
-        # Of every front of this node, not of this port alone.
+        # Reads through every front of this node are counted, not those of this port alone.
         "cmd_get": hits + misses,
         "get_hits": hits,
         "get_misses": misses,
@@ -78,7 +78,7 @@ def _settings(connection: Session) -> dict[str, object]:
 
 
 def _items(connection: Session) -> dict[str, object]:
-    """Everything is of one class here."""
+    """Return the figures of ``stats items``: all items are of one class here."""
     numbers = connection.store.metrics()
     if not numbers["items"]:
         return {}

@@ -20,12 +20,12 @@ from cacheflow.wire.memcached_stats import statistics
 from cacheflow.wire.memcached_storage import NOT_FOUND, failed
 
 OK: Final = b"OK\r\n"
-# A delay would be a promise of this node alone: gone when it stops, and nobody would know.
+# flush_all with a delay would be a promise of this node alone: gone when it stops, and nobody would know.
 NO_DELAY: Final = b"CLIENT_ERROR flush_all with a delay is not served\r\n"
 
 
 def version_text() -> str:
-    """Of this package."""
+    """Return the version of this package."""
     try:
         return importlib.metadata.version("cacheflow")
     except importlib.metadata.PackageNotFoundError:
@@ -141,7 +141,7 @@ def _version(connection: Session, words: list[bytes]) -> None:
 
 
 def _verbosity(connection: Session, words: list[bytes]) -> None:
-    """Taken and without effect, as the log's level is the whole node's."""
+    """Answer verbosity, which has no effect: the log's level is the whole node's."""
     known = len(words) > 1 and lines.number_of(words[1], lines.UINT32_MAX) is not None
     _say(connection, words, OK if known else lines.BAD_FORMAT)
 

@@ -21,10 +21,10 @@ from cacheflow.machine.commands import Command, Result
 from cacheflow.wire.connection import End
 from cacheflow.wire.store_api import Outcome, Store
 
-# Each failed attempt means that somebody else's write took place: so many in a row are a key that is written all the time.
+# Each failed attempt means that somebody else's write took place: so many in a row are a key that is always being written.
 ATTEMPTS_MAX: Final = 100
 
-# A key and the version that it must have, 0: it must be absent.
+# (key, version that it must have); 0 says that it must be absent.
 Condition = tuple[str, int]
 
 
@@ -37,21 +37,21 @@ class Attempt(NamedTuple):
 
 
 class Client(Protocol):
-    """The connection whose request is carried out."""
+    """A connection whose request is carried out. See connection.Connection."""
 
     @property
     def store(self) -> Store:
-        """The store in whose memory it looks."""
+        """The store in whose memory requests look."""
 
     def contained(self, end: End, call: Callable[..., None], *arguments: object) -> None:
-        """Call ``call``; what it raises ends this request, or this connection."""
+        """Make a call that ends no more than this request, or this connection, whatever it raises."""
 
     def failure(self, error: ReplicationError, /) -> bytes:
-        """The reply to a request that was not committed, or of which that is not known."""
+        """Return the reply to a request that was not committed, or whose outcome is not known."""
 
 
 class Attempts:
-    """One request of ``client``, from its first look to its reply. To be used once.
+    """The attempts at one request of ``client``, from the first look to the reply. To be used once.
 
     decide: looks at memory; an attempt, or a reply that needs no write.  refused: the reply when the machine refuses the
     command itself.

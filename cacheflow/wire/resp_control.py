@@ -1,4 +1,4 @@
-"""Commands that change the connection: who it is, which protocol it speaks, its transaction."""
+"""The commands that change the connection: who its client is, which protocol it speaks, its transaction."""
 
 from __future__ import annotations
 

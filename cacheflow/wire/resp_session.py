@@ -1,4 +1,4 @@
-"""What a RESP connection is to the commands that come through it: its state, and the ways to answer later."""
+"""RespSession: a RESP connection as its commands see it, with their state and the ways to answer later."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from cacheflow.wire.resp_transaction import Queue, Watched
 
 
 class RespSession(Connection):
-    """See the module and resp_spec.Session.
+    """The state that commands keep in a RESP connection. See resp_spec.Session.
 
-    queue: what MULTI has gathered.  refused: one of it was wrong.  watched: see WATCH.
+    queue: the commands since MULTI, None outside a transaction.  refused: one of them was wrong.
+    watched: the keys since WATCH, with their versions.
     """
 
     def __init__(self, service: Shared, number: int, on_closed: Callable[[Connection], None]) -> None:
@@ -29,7 +30,7 @@ class RespSession(Connection):
         self.queue: Queue | None = None
         self.refused = False
         self.watched: Watched = {}
-        # Neither a password is missing nor a transaction gathers.
+        # True if no password is missing and no transaction gathers.
         self.plain = False
         self._queued_bytes = 0
         self._since = service.wall()
@@ -38,28 +39,28 @@ class RespSession(Connection):
         self.trust(service.token is None)
 
     def speak(self, protocol: int) -> None:
-        """Use RESP2 or RESP3 from now on."""
+        """Speak RESP2 or RESP3 from now on."""
         self.protocol = protocol
         self.null = NULL[protocol]
         self.null_array = NULL_ARRAY[protocol]
 
     @property
     def trusted(self) -> bool:
-        """Whether the client has shown who it is."""
+        """True if the client has shown who it is."""
         return self._parser.trusted
 
     def trust(self, trusted: bool) -> None:
-        """Let the client in, or ask it again."""
+        """Let the client in, or ask it for its password again."""
         self._parser.trusted = trusted
         self.plain = trusted and self.queue is None
 
     def begin_transaction(self) -> None:
-        """MULTI."""
+        """Queue commands from now on, after MULTI."""
         self.queue = []
         self.plain = False
 
     def forget_transaction(self) -> None:
-        """Neither a transaction nor watched keys any more."""
+        """Forget the queued commands and the watched keys."""
         self.queue = None
         self.refused = False
         self.watched = {}
@@ -82,7 +83,7 @@ class RespSession(Connection):
         self.read(functools.partial(self.said, look))
 
     def describe(self) -> str:
-        """The connection's line in CLIENT LIST."""
+        """Return the connection's line in CLIENT LIST."""
         peer, own = (self._transport.get_extra_info(name) for name in ("peername", "sockname"))
         fields = {
             "id": self.id,
@@ -102,14 +103,14 @@ class RespSession(Connection):
     # Answers ----------------------------------------------------------------------------------------------------------
 
     def in_turn(self, answer: Callable[[], bytes]) -> None:
-        """Reply when all before is answered, and handle nothing behind it until then."""
+        """Reply when all requests before are answered, and handle no request behind this one until then."""
         if self._promises:
             self.exclusive(lambda end: end(self.said(answer)))
         else:
             self.reply(self.said(answer))
 
     def said(self, answer: Callable[[], bytes]) -> bytes:
-        """What ``answer`` says, or the error in its place."""
+        """Return the reply that ``answer`` makes, or the error that it raises."""
         try:
             return answer()
         except CommandError as wrong:

@@ -1,7 +1,7 @@
-"""MULTI, and commands of several steps: read memory, propose what follows from it, again if that has changed.
+"""Transactions, and commands of several steps: they read memory and propose what follows from it.
 
 Whatever takes place does so in one entry of the log, under the condition that every key that was looked at is still at
-the version that was seen.
+the version that was seen. When one is not, optimistic.py has them look again.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from cacheflow.wire.resp_spec import Answering, Arguments, Finish, Plan, Spec
 from cacheflow.wire.resp_strings import ANSWER_BYTES_MAX, failed
 from cacheflow.wire.store_api import Entry, Store
 
-# As many as one entry takes.
+# The most commands of a transaction: as many as one GUARDED takes.
 COMMANDS_MAX: Final = 10_000
 
 Queue = list[tuple[Spec, Arguments]]
-# Key -> version at its WATCH, 0: absent, None: its turn has not come.
+# Key -> its version at WATCH; 0 for an absent key, None until the turn of WATCH has come.
 Watched = dict[str, "int | None"]
 
 
 class Overlay:
-    """Memory as earlier commands of a transaction will leave it, and what was seen of it. conditions: key -> version."""
+    """Memory as earlier commands of a transaction will leave it. conditions: the version of each key that was looked at."""
 
     def __init__(self, store: Store) -> None:
         self.conditions: dict[str, int] = {}
@@ -46,7 +46,7 @@ class Overlay:
         return entry
 
     def expect(self, commands: Sequence[Command]) -> None:
-        """These will take place."""
+        """Note what these commands will leave behind."""
         now_ms = self._store.now_ms()
         for command in commands:
             entry = self.find(command[1])
@@ -65,7 +65,7 @@ def run_steps(connection: Answering, spec: Spec, arguments: Arguments) -> None:
         try:
             commands, finish = planner(connection, overlay.find, arguments)
         except CommandError as wrong:
-            # Also a refusal rests on what was seen.
+            # A refusal rests on what was seen too: it holds only on the same conditions.
             commands, finish = [], functools.partial(_said, wrong.reply)
         return Attempt(list(overlay.conditions.items()), commands, finish)
 
@@ -107,7 +107,7 @@ def _settled(finish: Finish, result: Result) -> bytes:
 
 
 def _read_all(connection: Answering, queue: Queue) -> bytes:
-    """A transaction that changes nothing: memory at one moment."""
+    """Return the reply to a transaction that changes nothing: it reads memory at one moment."""
     find = connection.store.lookup
     replies = []
     for spec, arguments in queue:
@@ -123,7 +123,7 @@ def _read_all(connection: Answering, queue: Queue) -> bytes:
 
 
 def _bounded(replies: list[bytes]) -> bytes:
-    """An array of at most ANSWER_BYTES_MAX: what comes behind that is an error in its place."""
+    """Return an array of at most ANSWER_BYTES_MAX: each reply over that is an error in its place."""
     size = 0
     for position, reply in enumerate(replies):
         size += len(reply)
@@ -134,7 +134,7 @@ def _bounded(replies: list[bytes]) -> bytes:
 
 
 def _prepare(connection: Answering, queue: Queue, overlay: Overlay | None) -> Plan:
-    """The commands of all that is queued, and their answers together."""
+    """Return the commands of everything that is queued, and the function that makes one reply of their results."""
     commands: list[Command] = []
     parts: list[tuple[int, int, Finish]] = []
     find = connection.store.lookup if overlay is None else overlay.find
@@ -176,7 +176,7 @@ def _local(connection: Answering, spec: Spec, arguments: Arguments, results: Seq
 def _read_found(
     connection: Answering, spec: Spec, arguments: Arguments, keys: list[str], results: Sequence[Result]
 ) -> bytes:
-    """A read of what the entry of the log found."""
+    """Return the reply of a read inside a transaction, of the results that the log's entry gave."""
     assert spec.read is not None
     entries: dict[str, Entry | None] = {
         key: (result[1], result[2], result[3], result[4], result[5]) if result[0] == c.OK else None
