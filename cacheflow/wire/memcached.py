@@ -17,10 +17,11 @@ from typing import ClassVar, Final
 from cacheflow.errors import NotReady, OutcomeUnknown, ReplicationError
 from cacheflow.wire import memcached_lines as lines
 from cacheflow.wire.connection import REPLY_BYTES_MAX, Connection
-from cacheflow.wire.memcached_fetch import END, Fetch, not_ready, value_line
+from cacheflow.wire.memcached_fetch import END, not_ready, value_line
 from cacheflow.wire.memcached_gets import answer_gets, value_lines
 from cacheflow.wire.memcached_meta import META
 from cacheflow.wire.memcached_meta_store import meta_set
+from cacheflow.wire.memcached_session import MemcachedSession, Shared
 from cacheflow.wire.memcached_storage import INCOMPLETE, STORED, store, value_behind
 from cacheflow.wire.memcached_text import COMMANDS, version_text
 from cacheflow.wire.serving import WirePort
@@ -29,25 +30,12 @@ from cacheflow.wire.store_api import Store
 REFUSAL: Final = b"ERROR Too many open connections\r\n"
 UNAUTHENTICATED: Final = b"CLIENT_ERROR unauthenticated\r\n"
 AUTHENTICATION_BYTES_MAX: Final = 1024
-# The bytes of a request beside its value: a command line, and as much again.
-_OVERHEAD_BYTES: Final = 2 * lines.LINE_BYTES_MAX
 
 _WITH_VALUE: Final = {
     **dict.fromkeys((b"set", b"add", b"replace", b"append", b"prepend", b"cas"), store),
     b"ms": meta_set,
 }
 _MANY_KEYS: Final = (b"get ", b"gets ", b"gat ", b"gats ")
-
-
-class Shared:
-    """The settings and figures that all connections of one port share. token: clients must show it, unless it is None."""
-
-    def __init__(self, value_bytes_max: int, token: bytes | None, wall_s: Callable[[], float]) -> None:
-        self.value_bytes_max = value_bytes_max
-        self.token = token
-        self.wall_s = wall_s
-        self.version = version_text()
-        self.port: WirePort
 
 
 def memcached_port(
@@ -59,7 +47,7 @@ def memcached_port(
     wall_s: Callable[[], float] = time.time,
 ) -> WirePort:
     """The port on which memcached's protocol is spoken over ``store``."""
-    shared = Shared(value_bytes_max, token, wall_s)
+    shared = Shared(version_text(), value_bytes_max, token, wall_s)
     shared.port = WirePort(
         "memcached",
         lambda closed: MemcachedConnection(store, shared, closed),
@@ -70,23 +58,14 @@ def memcached_port(
     return shared.port
 
 
-class MemcachedConnection(Connection):
+class MemcachedConnection(MemcachedSession):
     """A connection that speaks memcached's protocol. Not safe for concurrent use: the event loop owns it."""
 
     TOO_LONG: ClassVar[bytes] = lines.TOO_LONG
 
     def __init__(self, store: Store, shared: Shared, on_closed: Callable[[Connection], None]) -> None:
-        super().__init__(
-            store, max(shared.value_bytes_max + _OVERHEAD_BYTES, lines.KEYS_LINE_BYTES_MAX + _OVERHEAD_BYTES), on_closed
-        )
-        self.shared = shared
-        self.value_bytes_max = shared.value_bytes_max
-        self.wall_s = shared.wall_s
+        super().__init__(store, shared, on_closed)
         self._authenticated = shared.token is None
-        # The number of bytes that are still to come of a value that was refused.
-        self._skip = 0
-        # The get at the start of the input whose reply is given in parts; None when there is none.
-        self._fetch: Fetch | None = None
 
     def data_received(self, data: bytes) -> None:
         if self.at_rest and data.startswith(b"get ") and data.endswith(b"\r\n"):
@@ -171,14 +150,6 @@ class MemcachedConnection(Connection):
             self.requests += 1
             at = behind
         return at
-
-    def fetch(self, fetch: Fetch) -> None:
-        """Answer the request at hand in parts, as far as replies may be given now."""
-        self._fetch = fetch
-
-    def skip(self, count: int) -> None:
-        """Throw away the next ``count`` bytes of input behind the line."""
-        self._skip = count
 
     def failure(self, error: ReplicationError) -> bytes:
         """Return the reply to a request that was not committed, or whose outcome is not known."""

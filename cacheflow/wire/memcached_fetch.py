@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Protocol
 
 from cacheflow.errors import NotReady
 from cacheflow.machine import commands
-from cacheflow.machine.commands import Command, Result
+from cacheflow.machine.commands import Result
 from cacheflow.wire.connection import REPLY_BYTES_MAX, Connection
 from cacheflow.wire.memcached_expiry import OVER
 from cacheflow.wire.memcached_lines import FLAGS, server_error
@@ -111,14 +109,7 @@ class Fetch:
         return b"" if self._failed else END
 
 
-class Writing(Protocol):
-    """A connection, as gat needs it."""
-
-    def reply(self, answer: bytes) -> None: ...
-    def write(self, command: Command, answer: Callable[[Result], bytes]) -> None: ...
-
-
-def fetch_and_touch(connection: Writing, words: list[bytes], keys: list[str], ttl_ms: int, with_cas: bool) -> None:
+def fetch_and_touch(connection: Connection, words: list[bytes], keys: list[str], ttl_ms: int, with_cas: bool) -> None:
     """Answer gat: read keys and give them a new TTL in one entry of the log."""
     if len(keys) > TOUCHED_KEYS_MAX:
         connection.reply(TOO_MANY_KEYS)

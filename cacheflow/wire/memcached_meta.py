@@ -14,7 +14,7 @@ from cacheflow.wire.memcached_lines import BAD_FORMAT, NON_NUMERIC, STALE, WON, 
 from cacheflow.wire.memcached_meta_flags import MetaRequest, parse
 from cacheflow.wire.memcached_meta_get import plan_get
 from cacheflow.wire.memcached_meta_plan import Step, carry_out
-from cacheflow.wire.memcached_session import Handler, Session
+from cacheflow.wire.memcached_session import Handler, MemcachedSession
 from cacheflow.wire.memcached_storage import failed
 from cacheflow.wire.store_api import Entry
 
@@ -23,7 +23,7 @@ BAD_MODE: Final = b"CLIENT_ERROR invalid mode for ma M token\r\n"
 _DIRECTIONS: Final = {b"": 1, b"I": 1, b"i": 1, b"+": 1, b"D": -1, b"d": -1, b"-": -1}
 
 
-def _get(connection: Session, words: list[bytes]) -> None:
+def _get(connection: MemcachedSession, words: list[bytes]) -> None:
     request = parse(words, 2, connection.wall_s())
     if isinstance(request, bytes):
         connection.reply(request)
@@ -46,7 +46,7 @@ def _get(connection: Session, words: list[bytes]) -> None:
         carry_out(connection, request.key, plan)
 
 
-def _delete(connection: Session, words: list[bytes]) -> None:
+def _delete(connection: MemcachedSession, words: list[bytes]) -> None:
     request = parse(words, 2, connection.wall_s())
     if isinstance(request, bytes):
         connection.reply(request)
@@ -88,7 +88,7 @@ def _plan_delete(request: MetaRequest, entry: Entry | None) -> Step:
     return Step(writes, lambda results: _deleted(request, results[0]))
 
 
-def _count(connection: Session, words: list[bytes]) -> None:
+def _count(connection: MemcachedSession, words: list[bytes]) -> None:
     request = parse(words, 2, connection.wall_s())
     if isinstance(request, bytes):
         connection.reply(request if len(words) < 2 else BAD_ARITHMETIC_FLAG)
@@ -159,7 +159,7 @@ def _counted(request: MetaRequest, now_ms: int, result: Result) -> bytes:
     return told + (b"\r\n%b\r\n" % value if request.has(b"v") else b"\r\n")
 
 
-def _debug(connection: Session, words: list[bytes]) -> None:
+def _debug(connection: MemcachedSession, words: list[bytes]) -> None:
     """Answer me: show what is known of an entry. (When it was last used is not known.)"""
     request = parse(words[:2] + words[2:3] * (words[2:3] == [b"b"]), 2, 0.0)
     if isinstance(request, bytes):
@@ -180,7 +180,7 @@ def _debug(connection: Session, words: list[bytes]) -> None:
     connection.read(told)
 
 
-def _nothing(connection: Session, words: list[bytes]) -> None:
+def _nothing(connection: MemcachedSession, words: list[bytes]) -> None:
     connection.reply(b"MN\r\n")
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from cacheflow.errors import NotReady
 from cacheflow.machine.commands import Command, Result
 from cacheflow.wire.memcached_fetch import not_ready
-from cacheflow.wire.memcached_session import Session
+from cacheflow.wire.memcached_session import MemcachedSession
 from cacheflow.wire.memcached_storage import failed
 from cacheflow.wire.optimistic import Attempt, Attempts
 from cacheflow.wire.store_api import Entry
@@ -25,7 +25,7 @@ class Step(NamedTuple):
 Plan = Callable[[Entry | None], Step | bytes]
 
 
-def carry_out(connection: Session, key: str, plan: Plan, *, count: bool = False) -> None:
+def carry_out(connection: MemcachedSession, key: str, plan: Plan, *, count: bool = False) -> None:
     """Carry out a request on one key as ``plan`` says. count: looking at the entry is a use."""
     counts = count
 

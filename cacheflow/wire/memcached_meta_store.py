@@ -10,7 +10,7 @@ from cacheflow.machine.commands import Command, Result
 from cacheflow.wire import memcached_lines as lines
 from cacheflow.wire.memcached_meta_flags import MetaRequest, parse
 from cacheflow.wire.memcached_meta_plan import Step, carry_out
-from cacheflow.wire.memcached_session import Session
+from cacheflow.wire.memcached_session import MemcachedSession
 from cacheflow.wire.memcached_storage import INCOMPLETE, failed, outgrows, refuse, set_command, set_result, value_behind
 from cacheflow.wire.store_api import Entry
 
@@ -25,7 +25,7 @@ _WHEN: Final = {
 _GROWING: Final = (b"A", b"P")
 
 
-def meta_set(connection: Session, words: list[bytes], data: bytes, end: int) -> int:
+def meta_set(connection: MemcachedSession, words: list[bytes], data: bytes, end: int) -> int:
     """Handle the ms whose line ends at ``end``; return the position behind it, or INCOMPLETE."""
     size = lines.number_of(words[2], lines.VALUE_BYTES_LAST) if len(words) >= 3 else None
     if size is None:
@@ -56,7 +56,7 @@ def meta_set(connection: Session, words: list[bytes], data: bytes, end: int) -> 
     return behind
 
 
-def _store(connection: Session, request: MetaRequest, value: bytes) -> None:
+def _store(connection: MemcachedSession, request: MetaRequest, value: bytes) -> None:
     version = request.number(b"C")
     if request.mode in _GROWING:
         # A version of 0 compares with nothing, as with memcached.

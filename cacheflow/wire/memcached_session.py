@@ -1,58 +1,53 @@
-"""The protocols by which memcached's commands see the connection they came through."""
+"""MemcachedSession: a connection of memcached's protocol as its commands see it, with the state that they keep in it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
-from cacheflow.machine.commands import Command, Result
-from cacheflow.wire.connection import End
+from cacheflow.wire import memcached_lines as lines
+from cacheflow.wire.connection import Connection
 from cacheflow.wire.memcached_fetch import Fetch
-from cacheflow.wire.optimistic import Client
+from cacheflow.wire.serving import WirePort
+from cacheflow.wire.store_api import Store
+
+# The bytes of a request beside its value: a command line, and as much again.
+_OVERHEAD_BYTES = 2 * lines.LINE_BYTES_MAX
 
 
-class Port(Protocol):
-    """The figures of a port, as ``stats`` shows them. See serving.WirePort."""
+class Shared:
+    """The settings and figures that all connections of one port share. token: clients must show it, unless it is None."""
 
-    connections_max: int
-    accepted: int
-    refused: int
+    port: WirePort
 
-    @property
-    def connections(self) -> int: ...
-    @property
-    def requests(self) -> int: ...
-
-
-class Shared(Protocol):
-    """The settings and figures that all connections of one port share. See memcached.Shared."""
-
-    token: bytes | None
-    version: str
-
-    @property
-    def port(self) -> Port: ...
+    def __init__(self, version: str, value_bytes_max: int, token: bytes | None, wall_s: Callable[[], float]) -> None:
+        self.version = version
+        self.value_bytes_max = value_bytes_max
+        self.token = token
+        self.wall_s = wall_s
 
 
-class Session(Client, Protocol):
-    """A connection, as commands see it. missing: bytes still to come of the request at hand. See connection.Connection."""
+class MemcachedSession(Connection):
+    """The state that commands keep in a connection of memcached's protocol."""
 
-    linearizable: bool
-    missing: int
-    value_bytes_max: int
+    def __init__(self, store: Store, shared: Shared, on_closed: Callable[[Connection], None]) -> None:
+        super().__init__(
+            store, max(shared.value_bytes_max + _OVERHEAD_BYTES, lines.KEYS_LINE_BYTES_MAX + _OVERHEAD_BYTES), on_closed
+        )
+        self.shared = shared
+        self.value_bytes_max = shared.value_bytes_max
+        self.wall_s = shared.wall_s
+        # The number of bytes that are still to come of a value that was refused.
+        self._skip = 0
+        # The get at the start of the input whose reply is given in parts; None when there is none.
+        self._fetch: Fetch | None = None
 
-    @property
-    def shared(self) -> Shared: ...
-    @property
-    def answers_at_once(self) -> bool: ...
-    def wall_s(self) -> float: ...
-    def reply(self, answer: bytes) -> None: ...
-    def read(self, answer: Callable[[], bytes]) -> None: ...
-    def write(self, command: Command, answer: Callable[[Result], bytes]) -> None: ...
-    def behind_barrier(self, begin: Callable[[End], None]) -> None: ...
-    def fetch(self, fetch: Fetch) -> None: ...
-    def skip(self, count: int) -> None: ...
-    def close(self) -> None: ...
+    def fetch(self, fetch: Fetch) -> None:
+        """Answer the request at hand in parts, as far as replies may be given now."""
+        self._fetch = fetch
+
+    def skip(self, count: int) -> None:
+        """Throw away the next ``count`` bytes of input behind the line."""
+        self._skip = count
 
 
-Handler = Callable[[Session, list[bytes]], None]
+Handler = Callable[[MemcachedSession, list[bytes]], None]

@@ -9,12 +9,12 @@ import time
 from typing import Final
 
 from cacheflow.wire.memcached_lines import ERROR
-from cacheflow.wire.memcached_session import Session
+from cacheflow.wire.memcached_session import MemcachedSession
 
 _STARTED_S: Final = time.monotonic()
 
 
-def statistics(connection: Session, words: list[bytes]) -> bytes:
+def statistics(connection: MemcachedSession, words: list[bytes]) -> bytes:
     """Return the reply to ``stats``, ``stats settings`` and ``stats items``."""
     if not words:
         told = _general(connection)
@@ -27,7 +27,7 @@ def statistics(connection: Session, words: list[bytes]) -> bytes:
     return b"".join([f"STAT {name} {value}\r\n".encode() for name, value in told.items()] + [b"END\r\n"])
 
 
-def _general(connection: Session) -> dict[str, object]:
+def _general(connection: MemcachedSession) -> dict[str, object]:
     numbers = connection.store.metrics()
     port = connection.shared.port
     used = resource.getrusage(resource.RUSAGE_SELF)
@@ -59,7 +59,7 @@ def _general(connection: Session) -> dict[str, object]:
     }
 
 
-def _settings(connection: Session) -> dict[str, object]:
+def _settings(connection: MemcachedSession) -> dict[str, object]:
     numbers = connection.store.metrics()
     port = connection.shared.port
     return {
@@ -77,7 +77,7 @@ def _settings(connection: Session) -> dict[str, object]:
     }
 
 
-def _items(connection: Session) -> dict[str, object]:
+def _items(connection: MemcachedSession) -> dict[str, object]:
     """Return the figures of ``stats items``: all items are of one class here."""
     numbers = connection.store.metrics()
     if not numbers["items"]:

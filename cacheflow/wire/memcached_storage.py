@@ -10,7 +10,7 @@ from cacheflow.machine.commands import Command, Result
 from cacheflow.wire import memcached_lines as lines
 from cacheflow.wire.connection import no_reply
 from cacheflow.wire.memcached_expiry import OVER, exptime_of, ttl_ms_of
-from cacheflow.wire.memcached_session import Session
+from cacheflow.wire.memcached_session import MemcachedSession
 
 STORED: Final = b"STORED\r\n"
 NOT_STORED: Final = b"NOT_STORED\r\n"
@@ -27,7 +27,7 @@ _WHEN: Final = {
 }
 
 
-def store(connection: Session, words: list[bytes], data: bytes, end: int) -> int:
+def store(connection: MemcachedSession, words: list[bytes], data: bytes, end: int) -> int:
     """Handle the request whose line ends at ``end``; return the position behind it, or INCOMPLETE."""
     size = lines.number_of(words[4], lines.VALUE_BYTES_LAST) if len(words) >= 5 else None
     if size is None:
@@ -66,7 +66,7 @@ def store(connection: Session, words: list[bytes], data: bytes, end: int) -> int
     return behind
 
 
-def value_behind(connection: Session, data: bytes, end: int, size: int) -> bytes | None:
+def value_behind(connection: MemcachedSession, data: bytes, end: int, size: int) -> bytes | None:
     """Return the ``size`` bytes behind the line that ends at ``end``; None when they and their end are not all there."""
     missing = end + size + 3 - len(data)
     if missing > 0:
@@ -75,7 +75,7 @@ def value_behind(connection: Session, data: bytes, end: int, size: int) -> bytes
     return data[end + 1 : end + 1 + size]
 
 
-def outgrows(connection: Session, key: str, added: bytes) -> bool:
+def outgrows(connection: MemcachedSession, key: str, added: bytes) -> bool:
     """True if ``added`` would make a value longer than one may be, by what this node's memory says of it."""
     try:
         entry = connection.store.lookup(key, count=False)
@@ -84,7 +84,7 @@ def outgrows(connection: Session, key: str, added: bytes) -> bool:
     return entry is not None and len(entry[0]) + len(added) > connection.value_bytes_max
 
 
-def refuse(connection: Session, key: str, replaces: bool, quiet: bool) -> None:
+def refuse(connection: MemcachedSession, key: str, replaces: bool, quiet: bool) -> None:
     """Refuse a value over the limit; as with memcached, the value that it should have replaced is removed."""
     if not replaces:
         connection.reply(b"" if quiet else lines.TOO_LARGE)

@@ -15,7 +15,7 @@ from cacheflow.wire import memcached_lines as lines
 from cacheflow.wire.connection import no_reply
 from cacheflow.wire.memcached_expiry import OVER, exptime_of, ttl_ms_of
 from cacheflow.wire.memcached_fetch import Fetch, fetch_and_touch
-from cacheflow.wire.memcached_session import Handler, Session
+from cacheflow.wire.memcached_session import Handler, MemcachedSession
 from cacheflow.wire.memcached_stats import statistics
 from cacheflow.wire.memcached_storage import NOT_FOUND, failed
 
@@ -39,7 +39,7 @@ def _quiet(words: list[bytes]) -> bool:
     return words[-1] == b"noreply"
 
 
-def _say(connection: Session, words: list[bytes], answer: bytes) -> None:
+def _say(connection: MemcachedSession, words: list[bytes], answer: bytes) -> None:
     connection.reply(b"" if _quiet(words) else answer)
 
 
@@ -48,7 +48,7 @@ def _keys(words: list[bytes]) -> list[str] | None:
     return None if None in keys else [key for key in keys if key is not None]
 
 
-def _get(connection: Session, words: list[bytes]) -> None:
+def _get(connection: MemcachedSession, words: list[bytes]) -> None:
     keys = _keys(words[1:])
     if not keys:
         connection.reply(lines.BAD_FORMAT)
@@ -56,7 +56,7 @@ def _get(connection: Session, words: list[bytes]) -> None:
         connection.fetch(Fetch(words[1:], keys, words[0] == b"gets"))
 
 
-def _gat(connection: Session, words: list[bytes]) -> None:
+def _gat(connection: MemcachedSession, words: list[bytes]) -> None:
     exptime = exptime_of(words[1]) if len(words) > 2 else None
     keys = _keys(words[2:])
     if len(words) > 2 and exptime is None:
@@ -67,7 +67,7 @@ def _gat(connection: Session, words: list[bytes]) -> None:
         fetch_and_touch(connection, words[2:], keys, ttl_ms_of(exptime, connection.wall_s()), words[0] == b"gats")
 
 
-def _delete(connection: Session, words: list[bytes]) -> None:
+def _delete(connection: MemcachedSession, words: list[bytes]) -> None:
     key = lines.key_of(words[1]) if len(words) > 1 else None
     if key is None:
         _say(connection, words, lines.BAD_FORMAT)
@@ -79,7 +79,7 @@ def _deleted(result: Result) -> bytes:
     return _said(result, b"DELETED\r\n")
 
 
-def _touch(connection: Session, words: list[bytes]) -> None:
+def _touch(connection: MemcachedSession, words: list[bytes]) -> None:
     key = lines.key_of(words[1]) if len(words) > 2 else None
     if key is None:
         _say(connection, words, lines.BAD_FORMAT)
@@ -103,7 +103,7 @@ def _said(result: Result, answer: bytes) -> bytes:
     return NOT_FOUND if result[0] == commands.MISSING else failed(result)
 
 
-def _count(connection: Session, words: list[bytes]) -> None:
+def _count(connection: MemcachedSession, words: list[bytes]) -> None:
     key = lines.key_of(words[1]) if len(words) > 2 else None
     if key is None:
         _say(connection, words, lines.BAD_FORMAT)
@@ -120,7 +120,7 @@ def _counted(result: Result) -> bytes:
     return b"%d\r\n" % result[2] if result[0] == commands.OK else _said(result, b"")
 
 
-def _flush_all(connection: Session, words: list[bytes]) -> None:
+def _flush_all(connection: MemcachedSession, words: list[bytes]) -> None:
     delay: int | None = 0
     if len(words) > (2 if _quiet(words) else 1):
         delay = exptime_of(words[1])
@@ -136,21 +136,21 @@ def _flushed(result: Result) -> bytes:
     return OK if result[0] == commands.OK else failed(result)
 
 
-def _version(connection: Session, words: list[bytes]) -> None:
+def _version(connection: MemcachedSession, words: list[bytes]) -> None:
     connection.reply(_VERSION)
 
 
-def _verbosity(connection: Session, words: list[bytes]) -> None:
+def _verbosity(connection: MemcachedSession, words: list[bytes]) -> None:
     """Answer verbosity, which has no effect: the log's level is the whole node's."""
     known = len(words) > 1 and lines.number_of(words[1], lines.UINT32_MAX) is not None
     _say(connection, words, OK if known else lines.BAD_FORMAT)
 
 
-def _stats(connection: Session, words: list[bytes]) -> None:
+def _stats(connection: MemcachedSession, words: list[bytes]) -> None:
     connection.read(lambda: statistics(connection, words[1:]))
 
 
-def _consistency(connection: Session, words: list[bytes]) -> None:
+def _consistency(connection: MemcachedSession, words: list[bytes]) -> None:
     if words[1:] not in ([b"local"], [b"linearizable"]):
         connection.reply(b"CLIENT_ERROR usage: consistency local|linearizable\r\n")
         return
@@ -158,7 +158,7 @@ def _consistency(connection: Session, words: list[bytes]) -> None:
     connection.reply(OK)
 
 
-def _quit(connection: Session, words: list[bytes]) -> None:
+def _quit(connection: MemcachedSession, words: list[bytes]) -> None:
     connection.close()
 
 

@@ -18,7 +18,8 @@ from typing import Final
 from cacheflow.wire.resp_arguments import NOT_AN_INTEGER, SYNTAX, integer_of
 from cacheflow.wire.resp_glob import PATTERN_BYTES_MAX, matcher
 from cacheflow.wire.resp_replies import CommandError, array, bulk, bulks, integer
-from cacheflow.wire.resp_spec import Answering, Arguments, Find, Session, Spec
+from cacheflow.wire.resp_session import RespSession
+from cacheflow.wire.resp_spec import Arguments, Find, Session, Spec
 from cacheflow.wire.store_api import Store
 
 SCANS_MAX: Final = 256
@@ -139,7 +140,7 @@ def keys(session: Session, find: Find, arguments: Arguments) -> bytes:
     return bulks(_live(store, store.all_keys(), _pattern(arguments[1])))
 
 
-def keys_in_slices(connection: Answering, arguments: Arguments) -> None:
+def keys_in_slices(connection: RespSession, arguments: Arguments) -> None:
     """Answer KEYS with the loop's other work in between."""
     matches = _pattern(arguments[1])
     store = connection.store

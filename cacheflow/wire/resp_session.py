@@ -10,8 +10,7 @@ from cacheflow.errors import ReplicationError
 from cacheflow.wire.connection import Connection
 from cacheflow.wire.resp_parser import RequestParser
 from cacheflow.wire.resp_replies import NULL, NULL_ARRAY, OK, CommandError, failure
-from cacheflow.wire.resp_spec import Shared
-from cacheflow.wire.resp_transaction import Queue, Watched
+from cacheflow.wire.resp_spec import Queue, Shared, Watched
 
 
 class RespSession(Connection):

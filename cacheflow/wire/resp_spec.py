@@ -20,8 +20,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from cacheflow.machine.commands import Command, Result
-from cacheflow.wire.connection import End
-from cacheflow.wire.optimistic import Client
 from cacheflow.wire.store_api import Entry, Store
 
 Arguments = list[bytes]
@@ -77,15 +75,6 @@ class Session(Protocol):
         """Return the connection's line in CLIENT LIST."""
 
 
-class Answering(Session, Client, Protocol):
-    """A connection through which commands answer by themselves, in several steps. See connection.Connection."""
-
-    def read(self, answer: Callable[[], bytes]) -> None: ...
-    def write(self, command: Command, answer: Callable[[Result], bytes]) -> None: ...
-    def exclusive(self, begin: Callable[[End], None]) -> None: ...
-    def behind_barrier(self, begin: Callable[[End], None]) -> None: ...
-
-
 Finish = Callable[[Sequence[Result]], bytes]
 Plan = tuple[Sequence[Command], Finish]
 
@@ -123,6 +112,12 @@ class Spec:
         """Return the keys that ``arguments`` name."""
         first, last, step = self.keys
         return arguments[first : (last if last >= 0 else len(arguments) + last) + 1 : step] if first else []
+
+
+# The commands since MULTI.
+Queue = list[tuple[Spec, Arguments]]
+# Key -> its version at WATCH; 0 for an absent key, None until the turn of WATCH has come.
+Watched = dict[str, "int | None"]
 
 
 def wrong_arity(name: str) -> str:

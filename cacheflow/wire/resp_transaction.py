@@ -18,16 +18,13 @@ from cacheflow.wire.connection import End
 from cacheflow.wire.optimistic import Attempt, Attempts
 from cacheflow.wire.resp_arguments import key_of
 from cacheflow.wire.resp_replies import CommandError, error
-from cacheflow.wire.resp_spec import Answering, Arguments, Finish, Plan, Spec
+from cacheflow.wire.resp_session import RespSession
+from cacheflow.wire.resp_spec import Arguments, Finish, Plan, Queue, Spec, Watched
 from cacheflow.wire.resp_strings import ANSWER_BYTES_MAX, failed
 from cacheflow.wire.store_api import Entry, Store
 
 # The most commands of a transaction: as many as one GUARDED takes.
 COMMANDS_MAX: Final = 10_000
-
-Queue = list[tuple[Spec, Arguments]]
-# Key -> its version at WATCH; 0 for an absent key, None until the turn of WATCH has come.
-Watched = dict[str, "int | None"]
 
 
 class Overlay:
@@ -55,7 +52,7 @@ class Overlay:
                 self._left[command[1]] = after(decision, entry)
 
 
-def run_steps(connection: Answering, spec: Spec, arguments: Arguments) -> None:
+def run_steps(connection: RespSession, spec: Spec, arguments: Arguments) -> None:
     """Carry out one command that looks before it writes."""
     planner = spec.plan
     assert planner is not None
@@ -76,7 +73,7 @@ def _said(reply: bytes, results: Sequence[Result]) -> bytes:
     return reply
 
 
-def execute(connection: Answering, queue: Queue, watched: Watched) -> None:
+def execute(connection: RespSession, queue: Queue, watched: Watched) -> None:
     """Carry out EXEC."""
     steps = any(spec.steps for spec, _ in queue)
     if not watched and not any(spec.plan for spec, _ in queue):
@@ -106,7 +103,7 @@ def _settled(finish: Finish, result: Result) -> bytes:
     return finish(result[1]) if result[0] == c.OK else failed(result)
 
 
-def _read_all(connection: Answering, queue: Queue) -> bytes:
+def _read_all(connection: RespSession, queue: Queue) -> bytes:
     """Return the reply to a transaction that changes nothing: it reads memory at one moment."""
     find = connection.store.lookup
     replies = []
@@ -133,7 +130,7 @@ def _bounded(replies: list[bytes]) -> bytes:
     return b"*%d\r\n%b" % (len(replies), b"".join(replies))
 
 
-def _prepare(connection: Answering, queue: Queue, overlay: Overlay | None) -> Plan:
+def _prepare(connection: RespSession, queue: Queue, overlay: Overlay | None) -> Plan:
     """Return the commands of everything that is queued, and the function that makes one reply of their results."""
     commands: list[Command] = []
     parts: list[tuple[int, int, Finish]] = []
@@ -165,7 +162,7 @@ def _prepare(connection: Answering, queue: Queue, overlay: Overlay | None) -> Pl
     return commands, finish_all
 
 
-def _local(connection: Answering, spec: Spec, arguments: Arguments, results: Sequence[Result]) -> bytes:
+def _local(connection: RespSession, spec: Spec, arguments: Arguments, results: Sequence[Result]) -> bytes:
     assert spec.local is not None
     try:
         return spec.local(connection, arguments)
@@ -174,7 +171,7 @@ def _local(connection: Answering, spec: Spec, arguments: Arguments, results: Seq
 
 
 def _read_found(
-    connection: Answering, spec: Spec, arguments: Arguments, keys: list[str], results: Sequence[Result]
+    connection: RespSession, spec: Spec, arguments: Arguments, keys: list[str], results: Sequence[Result]
 ) -> bytes:
     """Return the reply of a read inside a transaction, of the results that the log's entry gave."""
     assert spec.read is not None
