@@ -21,6 +21,7 @@ from cacheflow.clock import ClusterClock
 from cacheflow.config import NodeConfig, read_secret
 from cacheflow.errors import CacheFlowError, NoLeader, NotReady
 from cacheflow.loop import NodeLoop
+from cacheflow.ports import ListeningPorts, Service
 from cacheflow.raft.datadir import DataDirectory
 from cacheflow.raft.disk import RealDisk, ThreadWriter
 from cacheflow.raft.network import Identity, join_address
@@ -28,7 +29,6 @@ from cacheflow.raft.snapshotting import HelperProcess
 from cacheflow.raft.transport import PeerTransport
 from cacheflow.raft.turn import Turn
 from cacheflow.registration import over_http
-from cacheflow.services import Service, Services
 from cacheflow.supervisor import Supervisor
 
 T = TypeVar("T")
@@ -46,7 +46,7 @@ class Engine:
     def __init__(self, config: NodeConfig) -> None:
         self.config = config
         # What clients ask for in one turn is proposed at the end of that turn.
-        self.services = Services(lambda work: self._turn.run(work))
+        self.ports = ListeningPorts(lambda work: self._turn.run(work))
         self.local: LocalNode
         self._turn: Turn
         self._http_address = ""
@@ -162,7 +162,7 @@ class Engine:
         self._let_go_of_entries()
 
     async def _shut_down(self, hand_over_s: float) -> None:
-        await self.services.close()
+        await self.ports.close()
         node = self.local.node
         if node.reconfiguration.hand_over(None) is not None:
             deadline = self._loop.time() + hand_over_s
@@ -206,4 +206,4 @@ class Engine:
 
     def serve(self, service: Service, host: str, port: int) -> int:
         """Let clients of ``service`` in; the port. Raises ConfigError."""
-        return self.run(self.services.open(service, host, port), timeout_s=5.0)
+        return self.run(self.ports.open(service, host, port), timeout_s=5.0)

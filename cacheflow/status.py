@@ -103,7 +103,7 @@ def metrics(engine: Engine) -> dict[str, float]:
         "evicted_total": machine.contents.evicted,
         "hits_total": engine.local.hits,
         "misses_total": engine.local.misses,
-        **engine.services.metrics(),
+        **engine.ports.metrics(),
         **{f'peer_lag{{peer="{member.id}"}}': lag for member in node.members() if (lag := node.lag_of(member.id))},
     }
 

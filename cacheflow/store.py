@@ -34,11 +34,11 @@ from cacheflow.machine import commands
 from cacheflow.machine.commands import Command, Result
 from cacheflow.machine.entries import Entry
 from cacheflow.outcomes import error_of, ttl_to_ms
+from cacheflow.ports import Service
 from cacheflow.proposals import Outcome
 from cacheflow.raft.network import split_address
 from cacheflow.raft.reconfiguration import CONFLICT, JOINED, KNOWN
 from cacheflow.results import IncrResult, Item, RaftPosition, SetResult
-from cacheflow.services import Service
 
 CONSISTENCY_LEVELS = ("local", "bounded", "linearizable")
 KEYS_PAGE = 1000
