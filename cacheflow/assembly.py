@@ -232,12 +232,12 @@ class LocalNode:
         self.inbox.empty()
         self.proposals.expire()
         now = self._loop.time()
-        if len(self.uses) and now - self._uses_sent_at >= USES_EVERY_S and self._fill() >= NEARLY_FULL:
+        if self.uses.noted and now - self._uses_sent_at >= USES_EVERY_S and self._fill() >= NEARLY_FULL:
             self._uses_sent_at = now
             self.proposals.send_uses(self.uses.drain())
 
     def _uses_that_matter(self) -> list[tuple[str, int]]:
-        return self.uses.drain() if self._fill() >= HALF_FULL else []
+        return self.uses.drain() if self.uses.noted and self._fill() >= HALF_FULL else []
 
     def _fill(self) -> float:
         machine, settings = self.machine, self.machine.settings

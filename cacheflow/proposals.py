@@ -127,10 +127,11 @@ class Proposals:
 
     def holds_back(self, callers: int) -> bool:
         """True if what ``callers`` more ask would wait: much is on its way, or the next block gathers. Any thread may ask."""
-        return not self._has_room() or (self._gathering and callers + self._unsent_callers < self._expected)
-
-    def _has_room(self) -> bool:
-        return self._sent_commands < BLOCK_COMMANDS_MAX and self._sent_bytes < BLOCK_BYTES_MAX
+        return (
+            self._sent_commands >= BLOCK_COMMANDS_MAX
+            or self._sent_bytes >= BLOCK_BYTES_MAX
+            or (self._gathering and callers + self._unsent_callers < self._expected)
+        )
 
     def add(self, proposal: Proposal) -> None:
         """Take a call's commands; ``flush`` sends them."""
@@ -163,7 +164,7 @@ class Proposals:
         block: list[Command] = []
         callers = 0
         first = self._next_number
-        while self._unsent and self._has_room():
+        while self._unsent and self._sent_commands < BLOCK_COMMANDS_MAX and self._sent_bytes < BLOCK_BYTES_MAX:
             proposal = self._unsent.popleft()
             proposal.first = self._next_number
             self._next_number += len(proposal.commands)

@@ -19,28 +19,25 @@ NOTED_MAX = 8 * KEYS_MAX
 class RecencyBuffer:
     """Any thread may note; the event loop drains.
 
-    note: a read used this key.  note_all: reads used these, in this order. Both are one step in C: noting is a good part
-    of what a read costs.
+    noted: the keys read since the last time, one by one.  note: a read used this key.  note_all: reads used these, in this
+    order. Both are one step in C: noting is a good part of what a read costs.
     """
 
-    __slots__ = ("_uses", "note", "note_all")
+    __slots__ = ("note", "note_all", "noted")
 
     def __init__(self) -> None:
         # The latest uses, one by one.
-        self._uses: deque[str] = deque(maxlen=NOTED_MAX)
-        self.note = self._uses.append
-        self.note_all = self._uses.extend
-
-    def __len__(self) -> int:
-        return len(self._uses)
+        self.noted: deque[str] = deque(maxlen=NOTED_MAX)
+        self.note = self.noted.append
+        self.note_all = self.noted.extend
 
     def drain(self) -> list[tuple[str, int]]:
         """Everything noted since the last time, the least recently used first."""
-        if not self._uses:
+        if not self.noted:
             return []
-        uses = self._uses.copy()
+        uses = self.noted.copy()
         # What another thread notes in between is lost.
-        self._uses.clear()
+        self.noted.clear()
         counts = Counter(uses)
         latest = list(dict.fromkeys(reversed(uses)))[:KEYS_MAX]
         return [(key, counts[key]) for key in reversed(latest)]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from cacheflow import proposals
 from cacheflow.errors import NoLeader, OutcomeUnknown, Overloaded
 from cacheflow.machine import commands
 from cacheflow.machine.commands import Command, Result
@@ -234,13 +235,15 @@ def test_who_has_all_its_company_waits_no_longer() -> None:
     assert [len(block[3]) for block in cluster.blocks()] == [GATHER_FROM]
 
 
-def test_who_came_too_late_for_a_crowded_block_goes_with_those_that_it_answers() -> None:
+def test_who_came_too_late_for_a_crowded_block_goes_with_those_that_it_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     cluster = crowded()
     for _ in range(GATHER_FROM):
         Call(cluster, count())
-    cluster.proposals._has_room = lambda: False  # type: ignore[method-assign]
-    late = [Call(cluster, count()) for _ in range(2)]
-    del cluster.proposals._has_room
+    with monkeypatch.context() as full:
+        full.setattr(proposals, "BLOCK_COMMANDS_MAX", 0)
+        late = [Call(cluster, count()) for _ in range(2)]
     cluster.apply()
     assert cluster.sent == []
     for _ in range(GATHER_FROM):

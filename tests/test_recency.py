@@ -11,9 +11,9 @@ def test_uses_are_counted_in_order_of_the_last() -> None:
     buffer = RecencyBuffer()
     for key in "abcab":
         buffer.note(key)
-    assert len(buffer) == 5
+    assert len(buffer.noted) == 5
     assert buffer.drain() == [("c", 1), ("a", 2), ("b", 2)]
-    assert buffer.drain() == [] and len(buffer) == 0
+    assert buffer.drain() == [] and len(buffer.noted) == 0
 
 
 def test_several_may_be_noted_at_once() -> None:
@@ -64,6 +64,6 @@ def test_a_buffer_that_nobody_drains_keeps_the_latest_and_stays_small() -> None:
     buffer = RecencyBuffer()
     for number in range(5 * NOTED_MAX):
         buffer.note(f"k{number}")
-        assert len(buffer) <= NOTED_MAX
+        assert len(buffer.noted) <= NOTED_MAX
     last = 5 * NOTED_MAX
     assert [key for key, _ in buffer.drain()] == [f"k{number}" for number in range(last - KEYS_MAX, last)]

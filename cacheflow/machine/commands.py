@@ -218,6 +218,6 @@ def decode_entry(payload: bytes) -> tuple[int, list[bytes]]:
         stamp_ms, blocks = msgpack.unpackb(payload)
     except Exception as error:
         raise CodecError(f"not an entry: {error}") from None
-    if type(stamp_ms) is not int or type(blocks) is not list or any(type(block) is not bytes for block in blocks):
+    if type(stamp_ms) is not int or type(blocks) is not list or not {*map(type, blocks)} <= {bytes}:
         raise CodecError("not an entry: a field has the wrong type")
     return stamp_ms, blocks

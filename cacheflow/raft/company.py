@@ -27,17 +27,17 @@ class Company:
         self._now = now
         self._wake_after = wake_after
         # The last index of the log when its latest crowded block came, by its origin.
-        self._crowds: dict[str, int] = {}
+        self.crowds: dict[str, int] = {}
         self._index = 0
         self._until_s = 0.0
 
     def came(self, origin: str, last_index: int) -> None:
         """A crowded block of ``origin`` came."""
-        self._crowds[origin] = last_index
+        self.crowds[origin] = last_index
 
     def forget(self) -> None:
         """Another leadership: nobody is known."""
-        self._crowds.clear()
+        self.crowds.clear()
 
     def is_awaited(self, present: Iterable[str], last_index: int) -> bool:
         """Whether the entry behind ``last_index`` should wait for more than the blocks of those who are ``present``."""
@@ -46,8 +46,8 @@ class Company:
             return False
         if self._index != last_index:
             self._index = last_index
-            for origin in [origin for origin, seen in self._crowds.items() if seen < last_index - ENTRIES]:
-                del self._crowds[origin]
+            for origin in [origin for origin, seen in self.crowds.items() if seen < last_index - ENTRIES]:
+                del self.crowds[origin]
             self._until_s = self._now() + COMPANY_S
             self._wake_after(COMPANY_S)
             return self._lacks_some(here)
@@ -55,5 +55,5 @@ class Company:
 
     def _lacks_some(self, here: set[str]) -> bool:
         """One crowd is here, and another is not."""
-        crowds = self._crowds.keys()
+        crowds = self.crowds.keys()
         return not (crowds <= here or crowds.isdisjoint(here))

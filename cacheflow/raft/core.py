@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from operator import attrgetter
 from typing import Any, Protocol
 
 import pysyncobj.syncobj as pysyncobj_module
@@ -118,7 +119,13 @@ class Core(SyncObj):  # type: ignore[misc]
         self._SyncObj__raftElectionDeadline = math.inf
         self._driver = driver
         self._journal = journal
-        self._commit_index = 0
+        # What every step of an entry asks for, as plain attributes: FOLLOWER, CANDIDATE or LEADER; whether this node leads,
+        # or believes so; the current term; the highest indexes known to be committed and applied here.
+        self.role = FOLLOWER
+        self.is_leader = False
+        self.term = 0
+        self.commit_index = 0
+        self.last_applied = 0
         self._election_timeout_s = election_timeout_s
         self._random = random
         self._pre_vote_won = False
@@ -145,26 +152,30 @@ class Core(SyncObj):  # type: ignore[misc]
         super().__init__(Node(node_id), [], conf=conf, transport=Link(driver))
         self._poller = _NoPoller()
         self._SyncObj__raftLog = journal
-        self._SyncObj__raftCurrentTerm = max(journal.getCurrentTerm(), journal.last_term)
+        self.term = self._SyncObj__raftCurrentTerm = max(journal.getCurrentTerm(), journal.last_term)
         self._SyncObj__votedForNodeId = journal.getVotedForNodeId()
-        self._commit_index = journal.getRaftCommitIndex()
-        self._SyncObj__raftLastApplied = journal.first_index
+        self.commit_index = journal.getRaftCommitIndex()
+        self.last_applied = journal.first_index
 
     # What PySyncObj reads and writes under these names ------------------------------------------------------------
 
-    @property
-    def _SyncObj__raftCommitIndex(self) -> int:
-        return self._commit_index
-
-    @_SyncObj__raftCommitIndex.setter
-    def _SyncObj__raftCommitIndex(self, index: int) -> None:
+    def _commit_up_to(self, index: int) -> None:
         if self.is_leader and index > self._journal.durable_index:
             index = self._journal.durable_index
             # Clipping must not commit an older term's entry by counting (dissertation 3.6.2).
             if self._journal.term_at(index) != self.term:
                 return
-        if index > self._commit_index:
-            self._commit_index = index
+        if index > self.commit_index:
+            self.commit_index = index
+
+    _SyncObj__raftCommitIndex = property(attrgetter("commit_index"), _commit_up_to)
+    _SyncObj__raftLastApplied = property(
+        attrgetter("last_applied"), lambda core, index: setattr(core, "last_applied", index)
+    )
+
+    def _SyncObj__setCurrentTerm(self, term: int, voted_for: str | None) -> None:
+        super()._SyncObj__setCurrentTerm(term, voted_for)
+        self.term = term
 
     def _SyncObj__getEntries(
         self, first: int | None, count: int | None = None, max_bytes: int | None = None
@@ -216,6 +227,8 @@ class Core(SyncObj):  # type: ignore[misc]
     def _SyncObj__setState(self, state: int) -> None:
         before = self.role
         super()._SyncObj__setState(state)
+        self.role = state
+        self.is_leader = state == LEADER
         if before != state:
             self._driver.role_changed()
 
@@ -227,73 +240,31 @@ class Core(SyncObj):  # type: ignore[misc]
         return float(pysyncobj_module.monotonicTime())
 
     @property
-    def role(self) -> int:
-        """FOLLOWER, CANDIDATE or LEADER."""
-        state: int = self._SyncObj__raftState
-        return state
-
-    @property
-    def is_leader(self) -> bool:
-        """This node leads, or believes so."""
-        return bool(self._SyncObj__raftState == LEADER)
-
-    @property
     def leader_id(self) -> str | None:
         """The leader as this node knows it."""
         leader = self._SyncObj__raftLeader
         return None if leader is None else str(leader.id)
 
     @property
-    def term(self) -> int:
-        """The current term."""
-        term: int = self._SyncObj__raftCurrentTerm
-        return term
-
-    @property
-    def commit_index(self) -> int:
-        """The highest index known to be committed."""
-        return self._commit_index
-
-    @property
-    def last_applied(self) -> int:
-        """The highest index applied to the machine."""
-        index: int = self._SyncObj__raftLastApplied
-        return index
-
-    @last_applied.setter
-    def last_applied(self, index: int) -> None:
-        self._SyncObj__raftLastApplied = index
-
-    @property
-    def noop_index(self) -> int | None:
-        """Index of the no-op with which this node began its last leadership."""
-        index: int | None = self._SyncObj__noopIDx
-        return index
-
-    @property
     def has_settled(self) -> bool:
         """This leader's no-op is committed and applied: it knows what is committed."""
-        return self.is_leader and self.noop_index is not None and self.last_applied >= self.noop_index
+        noop_index: int | None = self._SyncObj__noopIDx
+        return self.is_leader and noop_index is not None and self.last_applied >= noop_index
 
-    @property
-    def position(self) -> tuple[int, int, Node | None]:
-        """Role, term and leader: when it is another, a whole tick is due."""
-        return self._SyncObj__raftState, self._SyncObj__raftCurrentTerm, self._SyncObj__raftLeader
+    # Role, term and leader: when it is another, a whole tick is due.
+    position = property(attrgetter("role", "term", "_SyncObj__raftLeader"))
 
     def advance(self) -> None:
         """A turn that only load has brought: commit, apply, propose."""
-        if self._SyncObj__raftState == LEADER:
-            self._commit_what_a_majority_has()
-        if self._SyncObj__raftLastApplied < self._commit_index:
+        if self.is_leader:
+            # Dissertation 3.5 and 3.6.2, as PySyncObj's tick has it, but that of this node what is durable counts.
+            indexes = sorted([*self._match.values(), self._journal.durable_index], reverse=True)
+            index = indexes[len(indexes) // 2]
+            if index > self.commit_index and self._journal.term_at(index) == self.term:
+                self._commit_up_to(index)
+        if self.last_applied < self.commit_index:
             self._driver.apply_committed()
         self._driver.propose_queued()
-
-    def _commit_what_a_majority_has(self) -> None:
-        """Dissertation 3.5 and 3.6.2, as PySyncObj's tick has it, but that of this node what is durable counts."""
-        indexes = sorted([*self._match.values(), self._journal.durable_index], reverse=True)
-        index = indexes[len(indexes) // 2]
-        if index > self._commit_index and self._journal.term_at(index) == self._SyncObj__raftCurrentTerm:
-            self._SyncObj__raftCommitIndex = index
 
     def tick(self) -> None:
         """One whole turn: elect, commit, apply, propose, replicate."""
@@ -350,15 +321,15 @@ class Core(SyncObj):  # type: ignore[misc]
         if (
             leader is None
             or leader is not self._nodes.get(node_id)
-            or term != self._SyncObj__raftCurrentTerm
-            or self._SyncObj__raftState != FOLLOWER
+            or term != self.term
+            or self.role != FOLLOWER
             or self._SyncObj__transferInProgress
         ):
             return False
         for command, index, entry_term in entries:
             # What is committed has a majority without this node.
             self._journal.add(command, index, entry_term, awaited=index > commit_index)
-        self._SyncObj__raftCommitIndex = min(commit_index, self._journal.last_index)
+        self._commit_up_to(min(commit_index, self._journal.last_index))
         self._SyncObj__leaderCommitIndex = commit_index
         self.postpone_election()
         return True
@@ -426,8 +397,8 @@ class Core(SyncObj):  # type: ignore[misc]
 
     def restart_at(self, index: int) -> None:
         """The machine holds a snapshot at ``index`` now."""
-        self._SyncObj__raftLastApplied = index
-        self._commit_index = max(self._commit_index, index)
+        self.last_applied = index
+        self.commit_index = max(self.commit_index, index)
 
 
 def check_pysyncobj() -> None:

@@ -125,7 +125,11 @@ class Journal:
         self._vote = files.state.vote
         self._clock = files.state.clock
         self._clock_is_new = False
-        self._durable_index = self._handed_index = self.last_index
+        # Indexes of the sentinel, of the last entry, and of the last one that is durable; 0 in an empty log. They are plain
+        # attributes because every step of an entry asks for them.
+        self.first_index = self.last_index = 0
+        self._note_ends()
+        self.durable_index = self._handed_index = self.last_index
         self._disk_bytes = files.disk_bytes
         self._log_bytes = _size_of(self._entries[1:])
 
@@ -183,10 +187,12 @@ class Journal:
         kind = ENTRY
         if not entries:
             kind = START
+            self.first_index = idx
             self._lose_from(idx)
         elif entries[-1][1] + 1 != idx:
             raise ValueError(f"entry {idx} does not follow entry {entries[-1][1]}")
         entries.append((command, idx, term))
+        self.last_index = idx
         self.position += 1
         # The first one is the sentinel.
         self._log_bytes = self._log_bytes + RECORD_BYTES + len(command) if kind == ENTRY else 0
@@ -204,6 +210,7 @@ class Journal:
     def clear(self) -> None:
         """Empty the log in memory. On disk the old one stays until ``add`` begins the new one in its place."""
         self._forget(len(self._entries))
+        self._note_ends()
 
     def deleteEntriesFrom(self, entryFrom: int) -> None:
         """Drop the entries at list positions ``entryFrom`` and up. Raises ValueError for the sentinel."""
@@ -217,6 +224,7 @@ class Journal:
         index = entries[entryFrom][1]
         self._log_bytes -= _size_of(entries[entryFrom:])
         del entries[entryFrom:]
+        self._note_ends()
         self._lose_from(index)
         self._record(TRUNCATE, index, entries[-1][2], b"")
 
@@ -278,20 +286,6 @@ class Journal:
         return self._vote
 
     # What the node calls.
-
-    @property
-    def durable_index(self) -> int:
-        """The highest log index that is durable and still in the log; 0 when there is none."""
-        return self._durable_index
-
-    @property
-    def first_index(self) -> int:
-        """The sentinel's index; 0 in an empty log."""
-        return self._entries[0][1] if self._entries else 0
-
-    @property
-    def last_index(self) -> int:
-        return self._entries[-1][1] if self._entries else 0
 
     @property
     def last_term(self) -> int:
@@ -367,6 +361,7 @@ class Journal:
             self._log_bytes -= self.bytes_up_to(index)
         self._forget(position)
         self._entries[0] = (b"", index, term)
+        self._note_ends()
         self._record(TRIM, index, term, b"")
 
     def install(self, index: int, term: int) -> None:
@@ -437,7 +432,7 @@ class Journal:
             self._unsynced = not sync
             self._disk_bytes = outcome
             self.durable_position = position
-            self._durable_index = self._handed_index
+            self.durable_index = self._handed_index
             self._continue()
             self.on_durable()
 
@@ -474,7 +469,7 @@ class Journal:
                 self._fail(outcome)
             elif failed is None and position != self.durable_position:
                 self.durable_position = position
-                self._durable_index = self.last_index
+                self.durable_index = self.last_index
                 self.on_durable()
 
         self._submit(files.abandon if failed is not None else lambda: files.close(batch), done)
@@ -495,9 +490,13 @@ class Journal:
         self._clock_is_new = False
         return self._clock
 
+    def _note_ends(self) -> None:
+        entries = self._entries
+        self.first_index, self.last_index = (entries[0][1], entries[-1][1]) if entries else (0, 0)
+
     def _lose_from(self, index: int) -> None:
         """Entries from ``index`` on are no longer in the log, whatever the writer still makes durable."""
-        self._durable_index = min(self._durable_index, index - 1)
+        self.durable_index = min(self.durable_index, index - 1)
         self._handed_index = min(self._handed_index, index - 1)
 
     def _forget(self, count: int) -> None:

@@ -63,7 +63,7 @@ class Leading:
             send=network.send,
             header=self._header,
             address=self._address,
-            commit_index=lambda: core.commit_index,
+            leader=core,
         )
         self.down: list[str] = []
         self._node = node
@@ -73,7 +73,7 @@ class Leading:
         self._clock = clock
         self._initial_settings = initial_settings
         # Whose block, "" for this node's own and for what nobody waits for, and the block.
-        self._queue: deque[tuple[str, bytes]] = deque()
+        self.queue: deque[tuple[str, bytes]] = deque()
         self._company = Company(core.now, node.nudge_after)
         self._last_stamp_ms = 0
         # The commit index at which the followers were last sent something.
@@ -113,32 +113,28 @@ class Leading:
 
     def end(self) -> None:
         """Deposed: what is queued is sent again by those who wait for it."""
-        self._queue.clear()
+        self.queue.clear()
 
     # Proposing ---------------------------------------------------------------------------------------------------------
 
-    @property
-    def queued(self) -> int:
-        """Blocks that wait for their entry."""
-        return len(self._queue)
-
     def enqueue(self, blocks: list[bytes], crowded: bool) -> None:
         """Take blocks of this node's own."""
-        self._queue.extend([("", block) for block in blocks])
+        for block in blocks:
+            self.queue.append(("", block))
         if crowded:
             self._company.came("", self._journal.last_index)
 
     def may_append(self) -> bool:
-        """Something is queued, and nothing stands in its way."""
+        """Whether what is queued may be appended now. Something must be queued."""
         core = self._core
         return (
-            bool(self._queue)
-            and core.is_leader
+            core.is_leader
             and not self._node.reconfiguration.handing_over
             and self._journal.last_index - core.commit_index < ENTRIES_AHEAD_MAX
             and not (
-                self._company.is_awaited([origin for origin, _ in self._queue], self._journal.last_index)
-                and sum([len(block) for _, block in self._queue]) < ENTRY_BYTES_MAX
+                self._company.crowds
+                and self._company.is_awaited([origin for origin, _ in self.queue], self._journal.last_index)
+                and sum([len(block) for _, block in self.queue]) < ENTRY_BYTES_MAX
             )
         )
 
@@ -146,19 +142,19 @@ class Leading:
         """Group commit: everything that is queued, one entry."""
         core = self._core
         if not core.is_leader:
-            self._queue.clear()
+            self.queue.clear()
             return
         if not self._node.machine.configured and self._configured_term != core.term:
             # Before anything else: until then there are no limits.
             self._configured_term = core.term
             configure = commands.configure(self._initial_settings, only_if_unset=True)
-            self._queue.appendleft(("", commands.encode_block(0, 0, 0, [configure])))
-        if self.may_append():
+            self.queue.appendleft(("", commands.encode_block(0, 0, 0, [configure])))
+        if self.queue and self.may_append():
             blocks: list[bytes] = []
             size = 0
             answering, self._waiting = self._waiting, set()
-            while self._queue and (not blocks or size + len(self._queue[0][1]) <= ENTRY_BYTES_MAX):
-                origin, block = self._queue.popleft()
+            while self.queue and (not blocks or size + len(self.queue[0][1]) <= ENTRY_BYTES_MAX):
+                origin, block = self.queue.popleft()
                 self._waiting.add(origin)
                 blocks.append(block)
                 size += len(block)
@@ -175,12 +171,13 @@ class Leading:
                 self._sent_commit = core.commit_index
                 self.replicator.choose_ahead(core.voter_ids)
             self.replicator.send_news(answering)
-            self._guard()
+            if not self._guarding:
+                self._guard()
 
     def _guard(self) -> None:
         """See to it that an entry does not wait for a follower that has stalled."""
         waits = self.replicator.ahead is not None and self._core.commit_index < self._journal.last_index
-        if waits and not self._guarding:
+        if waits:
             self._guarding = True
             self._node.call_after(GUARD_S, functools.partial(self._hurry_before, self._journal.last_index))
 
@@ -217,7 +214,7 @@ class Leading:
             node_id = peer.node_id
             if message.get("crowded") is True:
                 self._company.came(node_id, self._journal.last_index)
-            self._queue.extend([(node_id, block) for block in blocks])
+            self.queue.extend([(node_id, block) for block in blocks])
 
     def _on_append_ack(self, peer: Peer, message: dict[str, Any]) -> None:
         core = self._core
@@ -266,7 +263,7 @@ class Leading:
             and self._tick_index <= self._core.last_applied
         ):
             self._tick_index = self._journal.last_index + 1
-            self._queue.append(("", commands.encode_block(0, 0, 0, [commands.noop()])))
+            self.queue.append(("", commands.encode_block(0, 0, 0, [commands.noop()])))
 
     def _header(self) -> dict[str, Any]:
         """What travels with each append message beside the log's own."""

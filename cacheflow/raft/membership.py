@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from cacheflow.machine import commands
 from cacheflow.machine.settings import Member
@@ -23,16 +23,15 @@ CONFIGURATION = b"\x02"
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """A member table. index: the entry that brought it, 0 when there is none."""
+    """A member table. index: the entry that brought it, 0 when there is none.  voters: the ids of those who vote, in order."""
 
     index: int
     cluster_id: str
     members: Mapping[str, Member]
+    voters: list[str] = field(init=False, compare=False)
 
-    @property
-    def voters(self) -> list[str]:
-        """The ids of those who vote, in order."""
-        return sorted(member.id for member in self.members.values() if member.voter)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "voters", sorted([member.id for member in self.members.values() if member.voter]))
 
     def lists(self, node_id: str, incarnation: str) -> bool:
         """Whether that node, with that disk, is a member."""

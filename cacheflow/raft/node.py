@@ -106,6 +106,9 @@ class RaftNode:
         )
         self.configurations = Configurations(_applied_configuration(machine, journal), journal.entries(0, None))
         self.leading = Leading(self, self._core, journal, network, clock, initial_settings)
+        # What the core calls once a turn after applying, and when a heartbeat is due.
+        self.propose_queued = self.leading.propose_queued
+        self.replicate = self.leading.replicate
         self.following = Following(self, self._core, journal, network, clock, random)
         self.elections = Elections(self, self._core, journal, clock)
         self.reconfiguration = Reconfiguration(self, self._core)
@@ -239,7 +242,7 @@ class RaftNode:
             else:
                 core.advance()
                 self.following.note_progress()
-            if self.leading.may_append():
+            if self.leading.queue and self.leading.may_append():
                 self.nudge()
         finally:
             self._ticking = False
@@ -411,7 +414,7 @@ class RaftNode:
             core.last_applied = index
             if settled:
                 self._events.applied(settled)
-            if clock() > deadline and index < commit_index:
+            if index < commit_index and clock() > deadline:
                 self.nudge()
                 break
         over = self.configurations.committed(index)
@@ -425,14 +428,6 @@ class RaftNode:
         self.stumbled = f"{reason}, a defect of CacheFlow: keep the data directory for a report, and start it again"
         logger.critical("%s", self.stumbled)
         self.fail(self.stumbled)
-
-    def propose_queued(self) -> None:
-        """Once a turn, after applying."""
-        self.leading.propose_queued()
-
-    def replicate(self) -> None:
-        """A heartbeat is due."""
-        self.leading.replicate()
 
     def start_pre_vote(self) -> None:
         """The election timeout passed."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from cacheflow.raft import guards
 from cacheflow.raft.journal import Journal
@@ -69,11 +69,17 @@ class Progress:
             self.inflight_bytes -= self.inflight.popleft()[1]
 
 
+class Leader(Protocol):
+    """The core, as replication sees it."""
+
+    commit_index: int
+
+
 class Replicator:
     """The leader's side of replication.
 
     send: (node id, message) -> whether it was taken.  header: what every append message carries beside the log's own.
-    address: makes one follower's message of it.  commit_index: the leader's.
+    address: makes one follower's message of it.  leader: knows the commit index.
     """
 
     def __init__(
@@ -83,13 +89,13 @@ class Replicator:
         send: Callable[[str, dict[str, Any]], bool],
         header: Callable[[], dict[str, Any]],
         address: Callable[[dict[str, Any], Progress], dict[str, Any]],
-        commit_index: Callable[[], int],
+        leader: Leader,
     ) -> None:
         self._journal = journal
         self._send = send
         self._header = header
         self._address = address
-        self._commit_index = commit_index
+        self._leader = leader
         self.progress: dict[str, Progress] = {}
         # The followers that get an entry before it is committed; None: all of them, from an index on.
         self.ahead: frozenset[str] | None = None
@@ -126,12 +132,12 @@ class Replicator:
     def hurry(self) -> None:
         """Give everybody everything: what the followers ahead have is not committed as soon as it should be."""
         self.ahead = None
-        self._everybody_from = self._commit_index() + 1
+        self._everybody_from = self._leader.commit_index + 1
         self.send_news()
 
     def choose_ahead(self, voter_ids: Sequence[str]) -> None:
         """Something was committed: as many of the voters that have it as make a majority are the quick ones."""
-        commit_index = self._commit_index()
+        commit_index = self._leader.commit_index
         if self.ahead is None and commit_index >= self._everybody_from:
             having = [node_id for node_id in voter_ids if self.progress[node_id].match_index >= commit_index]
             self.ahead = frozenset(having[: (len(voter_ids) + 1) // 2])
@@ -148,7 +154,7 @@ class Replicator:
         answering: those that answer their clients once they know of the commit. They come last, because such a client may
         ask any other node next.
         """
-        commit_index = self._commit_index()
+        commit_index = self._leader.commit_index
         header: dict[str, Any] | None = None
         commit: dict[str, Any] | None = None
         followers: Iterable[tuple[str, Progress]] = self.progress.items()
@@ -165,7 +171,7 @@ class Replicator:
 
     def _last_for(self, node_id: str) -> int:
         """The index up to which that follower gets entries now."""
-        return self._journal.last_index if self.ahead is None or node_id in self.ahead else self._commit_index()
+        return self._journal.last_index if self.ahead is None or node_id in self.ahead else self._leader.commit_index
 
     def _commit_message(self, commit_index: int) -> dict[str, Any]:
         """A commit alone, which nobody answers. Who has that entry has the leader's log up to it (log matching)."""

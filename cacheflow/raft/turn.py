@@ -13,6 +13,8 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
+STUMBLED = "the end of a turn stumbled"
+
 
 class Turn:
     """Not safe for concurrent use: the event loop owns it."""
@@ -58,20 +60,29 @@ class Turn:
         try:
             work()
         finally:
-            while self._at_end or self._behind:
-                calls, self._at_end = self._at_end, []
-                if not calls:
+            while True:
+                if self._at_end:
+                    calls, self._at_end = self._at_end, []
+                elif self._behind:
                     calls, self._behind = self._behind, []
-                _do(calls)
+                else:
+                    break
+                # Written out, not called: this is on the way of every entry.
+                for call in calls:
+                    try:
+                        call()
+                    except Exception:
+                        logger.exception(STUMBLED)
             self.is_open = False
-            last, self._last = self._last, {}
-            _do(last)
+            if self._last:
+                last, self._last = self._last, {}
+                _do(last)
 
 
 def _do(calls: Iterable[Callable[[], None]]) -> None:
-    """All of them: one that fails must not take the others, nor the turns to come, with it."""
+    """Make every call: one that fails must not take the others, nor the turns to come, with it."""
     for call in calls:
         try:
             call()
         except Exception:
-            logger.exception("the end of a turn stumbled")
+            logger.exception(STUMBLED)

@@ -75,7 +75,7 @@ class ReadingChannel(StrictChannel):
 
     def _flush_outbufs_below_high_watermark(self) -> None:
         # Waits for the client to take what is there: threads may, the one that has to send it may not.
-        if not self.server.reads_in_this_thread:
+        if threading.get_ident() != self.server.reader:
             super()._flush_outbufs_below_high_watermark()
 
 
@@ -94,8 +94,10 @@ class ReadingServer(StrictServer):
     ) -> None:
         self._turn_away = turn_away
         self._at_once = at_once
-        self._reader: int | None = None
-        self._short: deque[ReadingChannel] = deque()
+        # The identifier of the reading thread.
+        self.reader: int | None = None
+        # Short requests that came in and are served at the end of this turn of the poll loop, or of the next.
+        self.short: deque[ReadingChannel] = deque()
         self._resumed: deque[ReadingChannel] = deque()
         self._woken = False
         self._closed = False
@@ -105,11 +107,6 @@ class ReadingServer(StrictServer):
             return environ.pop(_RESUMED, application)(environ, start_response)  # type: ignore[no-any-return]
 
         super().__init__(serve, *args, **kwargs)
-
-    @property
-    def reads_in_this_thread(self) -> bool:
-        """Whether the caller is the reading thread."""
-        return threading.get_ident() == self._reader
 
     def add_task(self, channel: ReadingChannel) -> None:
         """Find who serves the channel's next request."""
@@ -125,11 +122,11 @@ class ReadingServer(StrictServer):
         request = channel.requests[0]
         body_bytes = len(request.body_rcv) if request.body_rcv is not None else 0
         if (
-            self.reads_in_this_thread
+            threading.get_ident() == self.reader
             and not channel.total_outbufs_len
             and (request.error is not None or self._at_once(request.path, body_bytes))
         ):
-            self._short.append(channel)
+            self.short.append(channel)
         else:
             super().add_task(channel)
 
@@ -149,22 +146,17 @@ class ReadingServer(StrictServer):
 
     def pull_trigger(self) -> None:
         """Waitress' own wake-up, after each request."""
-        if not self.reads_in_this_thread:
+        if threading.get_ident() != self.reader:
             super().pull_trigger()
 
     def begin_turns(self) -> None:
         """The calling thread is the reading thread from now on."""
-        self._reader = threading.get_ident()
+        self.reader = threading.get_ident()
 
     def end_turns(self) -> None:
         """Nothing put aside is gone on with any more."""
         with self._wake_lock:
             self._closed = True
-
-    @property
-    def has_short(self) -> bool:
-        """Whether ``end_turn`` left something for the next turn."""
-        return bool(self._short)
 
     def end_turn(self) -> None:
         """Serve what this turn of the poll loop has brought: answers first, for they make room."""
@@ -174,8 +166,8 @@ class ReadingServer(StrictServer):
             channel.goes_on()
             if channel.requests:
                 self._place(channel)
-        for _ in range(len(self._short)):
-            channel = self._short.popleft()
+        for _ in range(len(self.short)):
+            channel = self.short.popleft()
             try:
                 channel.service()
             except Exception:

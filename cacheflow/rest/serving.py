@@ -175,8 +175,9 @@ class HttpServer:
 
     def _turn(self, timeout_s: float) -> None:
         try:
-            if any(server.has_short for server in self._servers):
-                timeout_s = 0.0
+            for server in self._servers:
+                if server.short:
+                    timeout_s = 0.0
             wasyncore.loop(timeout=timeout_s, use_poll=True, map=self._map, count=1)
             for server in self._servers:
                 server.end_turn()

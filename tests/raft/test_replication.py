@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,7 +32,7 @@ def replicator(sent: list[dict[str, Any]]) -> Replicator:
         send=send,
         header=lambda: {"commit_index": COMMITTED},
         address=lambda header, _: header.copy(),
-        commit_index=lambda: COMMITTED,
+        leader=SimpleNamespace(commit_index=COMMITTED),
     )
     replicator.begin({"n2": "one disk"})
     return replicator
@@ -134,7 +135,7 @@ def test_the_voters_whose_answers_have_committed_an_entry_are_ahead_until_the_me
     replicator.choose_ahead(list(members))
     chosen = [replicator.ahead]
     replicator._journal.add(b"entry", 11, 1)
-    replicator._commit_index = lambda: 11
+    replicator._leader.commit_index = 11
     for node_id in ("n3", "n4", "n5"):
         replicator.acknowledged(node_id, ack(11))
     replicator.choose_ahead(list(members))

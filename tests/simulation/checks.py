@@ -266,7 +266,7 @@ class Checks:
     @staticmethod
     def _left(process: Process) -> int:
         node = process.node
-        left = len(node._held) + node.leading.queued + process.proposals.pending
+        left = len(node._held) + len(node.leading.queue) + process.proposals.pending
         if node.is_leader:
             left += sum(
                 len(progress.inflight) + progress.inflight_bytes

@@ -42,7 +42,7 @@ def _node(process: Process) -> list[tuple[str, int, int]]:
     node, network = process.node, process.network
     return [
         ("messages that wait for the disk", len(node._held), 0),
-        ("blocks in the leader's queue", node.leading.queued, 0),
+        ("blocks in the leader's queue", len(node.leading.queue), 0),
         ("commands without an answer", process.proposals.pending, 0),
         ("configurations", len(node.configurations._stack), 1),
         ("registrations", len(node.reconfiguration._waiting), 0),
