@@ -33,7 +33,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "poller": ("socket_transport", "loop"),
     "machine": ("errors", "values", "machine"),
     "supervisor": (),
-    "raft": (*BASE, "listener", "supervisor", "machine", "raft"),
+    "raft": (*BASE, "listener", "machine", "raft"),
     **dict.fromkeys(
         STORE, (*BASE, "listener", "loop", "poller", "socket_transport", "supervisor", "machine", "raft", *STORE)
     ),

@@ -14,7 +14,7 @@ from typing import Protocol
 from cacheflow.raft import messages
 from cacheflow.raft.dialing import Outgoing
 from cacheflow.raft.network import Peer, PeerUnreachable
-from cacheflow.supervisor import Supervisor
+from cacheflow.raft.seams import Tasks
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ class LinkHost(Protocol):
     """What a link asks of the transport that it belongs to."""
 
     loop: asyncio.AbstractEventLoop
-    supervisor: Supervisor
+    supervisor: Tasks
     dial_s: float
     retry_s: tuple[float, float]
     cluster_id: str

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from cacheflow.machine.machine import CacheMachine, Settled
@@ -14,6 +15,12 @@ class Loop(Protocol):
     def call_soon(self, callback: Callable[..., Any], *args: Any) -> Any: ...
     def call_later(self, delay: float, callback: Callable[..., Any], *args: Any) -> Any: ...
     def time(self) -> float: ...
+
+
+class Tasks(Protocol):
+    """Starts background tasks, and starts one again that raises. name: what people read in the log."""
+
+    def start(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]: ...
 
 
 class Clock(Protocol):

@@ -25,8 +25,8 @@ from cacheflow.raft import guards, snapshots
 from cacheflow.raft.disk import Disk
 from cacheflow.raft.journal import CorruptJournal, Journal, Submit
 from cacheflow.raft.network import Peer
+from cacheflow.raft.seams import Tasks
 from cacheflow.raft.snapshots import SnapshotMeta, SnapshotReceiver
-from cacheflow.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from cacheflow.raft.core import Core
@@ -441,7 +441,7 @@ class Snapshotting:
 class HelperProcess:
     """Builds snapshots in a process of its own, so that neither the loop nor its memory notices."""
 
-    def __init__(self, directory: Path, supervisor: Supervisor) -> None:
+    def __init__(self, directory: Path, supervisor: Tasks) -> None:
         self._directory = directory
         self._supervisor = supervisor
 

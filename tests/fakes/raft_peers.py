@@ -11,6 +11,7 @@ from cacheflow.raft.frames import HEADER, encode_frame
 from cacheflow.raft.handshake import SEND, Handshake, Hello
 from cacheflow.raft.network import Identity, Peer
 from cacheflow.raft.transport import PeerTransport
+from cacheflow.supervisor import Supervisor
 
 SECRET = b"sixteen bytes or more"
 DEADLINE_S = 5.0
@@ -58,6 +59,7 @@ class Node(PeerTransport):
         self, node_id: str, *, incarnation: str = "1", cluster_id: str = "", port: int = 0, **named: Any
     ) -> None:
         named.setdefault("secret", SECRET)
+        named.setdefault("supervisor", Supervisor(asyncio.get_running_loop()))
         named.setdefault("retry_s", (0.005, 0.05))
         super().__init__(Identity(node_id, incarnation, cluster_id), ("127.0.0.1", port), "127.0.0.1:0", **named)
         self.node_id = node_id

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import pytest
 from fakes.raft_peers import DeafListener, Node, RawPeer, connected, eventually, hello, number, on_a_loop, started
@@ -13,6 +15,13 @@ from cacheflow.errors import ConfigError
 from cacheflow.raft.handshake import REPLY
 from cacheflow.raft.network import Identity, Network, PeerRefused, PeerUnreachable, join_address, split_address
 from cacheflow.raft.transport import PeerTransport
+
+
+class NoTasks:
+    """For a transport that is never started."""
+
+    def start(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]:
+        raise AssertionError
 
 
 def alone(node: Node) -> bool:
@@ -91,12 +100,12 @@ async def test_without_a_secret_nodes_on_loopback_talk() -> None:
 
 def test_without_a_secret_no_other_address_is_listened_on() -> None:
     with pytest.raises(ConfigError, match="--cluster-secret-file"):
-        PeerTransport(Identity("a", "1"), ("0.0.0.0", 0), "10.0.0.1:9080", None)
+        PeerTransport(Identity("a", "1"), ("0.0.0.0", 0), "10.0.0.1:9080", None, supervisor=NoTasks())
 
 
 def test_an_advertised_address_that_is_none_is_refused() -> None:
     with pytest.raises(ConfigError, match="not host:port"):
-        PeerTransport(Identity("a", "1"), ("127.0.0.1", 0), "nonsense", None)
+        PeerTransport(Identity("a", "1"), ("127.0.0.1", 0), "nonsense", None, supervisor=NoTasks())
 
 
 @on_a_loop
@@ -420,7 +429,7 @@ def test_what_is_no_address_is_refused(text: str) -> None:
 
 
 def test_the_transport_is_a_network() -> None:
-    network: Network = PeerTransport(Identity("a", "1"), ("127.0.0.1", 0), "127.0.0.1:0", None)
+    network: Network = PeerTransport(Identity("a", "1"), ("127.0.0.1", 0), "127.0.0.1:0", None, supervisor=NoTasks())
     assert network.cluster_id == ""
 
 
