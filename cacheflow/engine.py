@@ -20,7 +20,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from cacheflow.clock import ClusterClock
-from cacheflow.config import NodeConfig, read_secret
+from cacheflow.config import NodeConfig, join_address, read_secret
+from cacheflow.contract import Done, Outcome
 from cacheflow.errors import CacheFlowError, NoLeader, NotReady
 from cacheflow.joining import Joining
 from cacheflow.loop import NodeLoop
@@ -28,11 +29,11 @@ from cacheflow.machine import commands
 from cacheflow.machine.commands import Command
 from cacheflow.machine.machine import CacheMachine, Settled
 from cacheflow.machine.settings import Member
-from cacheflow.proposals import Outcome, Proposal, Proposals
+from cacheflow.proposals import Proposal, Proposals
 from cacheflow.raft.datadir import DataDirectory
 from cacheflow.raft.disk import RealDisk, ThreadWriter
 from cacheflow.raft.journal import Journal
-from cacheflow.raft.network import Identity, join_address
+from cacheflow.raft.network import Identity
 from cacheflow.raft.node import RaftNode, Timing
 from cacheflow.raft.snapshotting import HelperProcess, Snapshotting
 from cacheflow.raft.transport import PeerTransport
@@ -43,9 +44,6 @@ from cacheflow.services import Service, Services
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-# Called once on the loop, and must not block; the call it returns wakes whoever waits, when the turn has sent all it has.
-Done = Callable[[Outcome], Callable[[], None]]
 
 # How often deadlines are looked at.
 EXPIRE_EVERY_S = 0.1

@@ -14,8 +14,9 @@ from types import TracebackType
 from typing import Any
 
 from cacheflow import leaving, status, values
-from cacheflow.config import NodeConfig
-from cacheflow.engine import Done, Engine
+from cacheflow.config import NodeConfig, split_address
+from cacheflow.contract import Done, Outcome
+from cacheflow.engine import Engine
 from cacheflow.errors import (
     ConfigError,
     InvalidRequest,
@@ -32,8 +33,6 @@ from cacheflow.machine import commands
 from cacheflow.machine.commands import Command, Result
 from cacheflow.machine.entries import Entry
 from cacheflow.outcomes import error_of, ttl_to_ms
-from cacheflow.proposals import Outcome
-from cacheflow.raft.network import split_address
 from cacheflow.raft.reconfiguration import CONFLICT, JOINED, KNOWN
 from cacheflow.results import IncrResult, Item, RaftPosition, SetResult
 from cacheflow.services import Service

@@ -13,9 +13,10 @@ PACKAGE = ROOT / "cacheflow"
 
 BASE = ("errors", "values", "results", "config")
 # What stands together under the store: its parts may use each other.
+CONTRACT = ("contract", "machine.commands")
 STORE = ("outcomes", "clock", "recency", "proposals", "joining", "leaving", "services", "status", "engine", "store")
 CLIENT = ("failover", "client")
-FRONT = (*BASE, "machine.commands", "outcomes", "store", "client")
+FRONT = (*BASE, *CONTRACT, "outcomes", "store", "client")
 
 # Module or folder -> what of ours it may import; a name covers everything below it.
 LAYERS: dict[str, tuple[str, ...]] = {
@@ -28,9 +29,11 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "socket_transport": ("poller",),
     "loop": (),
     "poller": ("socket_transport", "loop"),
+    # What the store answers and the fronts ask for: above the machine, below all of them.
+    "contract": (*BASE, "machine.commands", "machine.entries"),
     "machine": ("errors", "values", "machine"),
     "raft": (*BASE, "listener", "machine", "raft"),
-    **dict.fromkeys(STORE, (*BASE, "listener", "loop", "poller", "machine", "raft", *STORE)),
+    **dict.fromkeys(STORE, (*BASE, "contract", "listener", "loop", "poller", "machine", "raft", *STORE)),
     **dict.fromkeys(CLIENT, (*BASE, *CLIENT)),
     "aio": (*BASE, "store", "client"),
     "rest": (*FRONT, "rest"),

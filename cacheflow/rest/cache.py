@@ -9,6 +9,7 @@ from typing import Any
 from flask import Blueprint, request
 
 from cacheflow import values
+from cacheflow.contract import RestStore
 from cacheflow.errors import InvalidRequest, KeyNotFound, PreconditionFailed, ValueTooLarge
 from cacheflow.machine import commands
 from cacheflow.machine.commands import Command, Result
@@ -27,7 +28,6 @@ from cacheflow.rest.headers import (
     write_condition,
 )
 from cacheflow.rest.paths import Query, decode_key, parse_query
-from cacheflow.rest.store_api import Store
 from cacheflow.rest.waiting import BARRIER, Steps, run_one, waits
 from cacheflow.results import Item
 
@@ -198,7 +198,7 @@ def _item_json(item: Item) -> bytes:
     ).encode()
 
 
-def _read(store: Store, key: str, query: Query) -> Generator[list[Command], list[Result], Item | None]:
+def _read(store: RestStore, key: str, query: Query) -> Generator[list[Command], list[Result], Item | None]:
     """A read as its query asks for."""
     consistency = query.get("consistency")
     max_staleness_s = checks.seconds(query, "max_staleness")
@@ -243,7 +243,7 @@ def _parse_put(body: bytes, query_ttl: float | None) -> tuple[Any, float | None]
 
 
 def _write_condition(
-    store: Store, condition: Condition, key: str, client_key: str | None
+    store: RestStore, condition: Condition, key: str, client_key: str | None
 ) -> Generator[list[Command], list[Result], tuple[int, int]]:
     """(when, version) of a set."""
     if condition is UNCONDITIONAL:
@@ -255,7 +255,7 @@ def _write_condition(
 
 
 def _one_version(
-    store: Store, condition: Condition, key: str, client_key: str | None
+    store: RestStore, condition: Condition, key: str, client_key: str | None
 ) -> Generator[list[Command], list[Result], int | None]:
     """The version that a write must find. Of several, the one the key has now: the write itself compares again."""
     versions = condition.versions

@@ -58,7 +58,7 @@ class Problem(CacheFlowError):
         self.members = members
 
 
-def kind_of(error_class: type[CacheFlowError]) -> str:
+def urn_of(error_class: type[CacheFlowError]) -> str:
     """``NoLeader`` is ``urn:cacheflow:no-leader``."""
     return "urn:cacheflow:" + re.sub(r"(?<=[a-z])(?=[A-Z])", "-", error_class.__name__).lower()
 
@@ -74,7 +74,7 @@ def problem_of_command(error: CacheFlowError, index: int) -> Problem:
         f"ops[{index}]: {error}",
         status=error.http_status,
         title=error.title,
-        kind=kind_of(type(error)),
+        kind=urn_of(type(error)),
         index=index,
     )
 
@@ -113,7 +113,7 @@ def _answer_known(error: CacheFlowError, services: Services, environ: WSGIEnviro
     headers = services.raft_headers()
     members: dict[str, Any] = {}
     detail = str(error)
-    kind = kind_of(type(error))
+    kind = urn_of(type(error))
     if isinstance(error, Problem):
         kind = error.kind
         headers += error.headers

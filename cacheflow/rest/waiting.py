@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 BARRIER: Final[list[Command]] = []
 Steps = Generator[list[Command], list[Result], Answer]
-Outcome = list[Result] | Exception
 
 # What is served where it came in (see ``at_once``): a larger body takes longer to parse than a hand-over to a thread.
 AT_ONCE_BYTES_MAX: Final = 16 * 1024
@@ -85,7 +84,7 @@ class Waiting(Response):
         self._steps = steps
         self._wanted = wanted
         self._raw_key = raw_key
-        self._outcome: Outcome | None = None
+        self._outcome: list[Result] | Exception | None = None
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         outcome, self._outcome = self._outcome, None
@@ -104,7 +103,7 @@ class Waiting(Response):
     def _begin(self, resume: Resume) -> None:
         store, gate = self._services.store, self._services.gate
 
-        def done(outcome: Outcome) -> Wake:
+        def done(outcome: list[Result] | Exception) -> Wake:
             gate.leave()
             self._outcome = outcome
             return resume(self)

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from cacheflow.contract import Entry, Outcome
 from cacheflow.errors import NotCommitted, NotReady, ReplicationError
 from cacheflow.machine import commands
 from cacheflow.machine.commands import Command, Result
 from cacheflow.wire.memcached_fetch import not_ready
-from cacheflow.wire.store_api import Entry, Outcome
 
 if TYPE_CHECKING:
     from cacheflow.wire.memcached import MemcachedConnection

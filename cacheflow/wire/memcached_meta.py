@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from cacheflow.contract import Entry
 from cacheflow.errors import NotReady
 from cacheflow.machine import commands
 from cacheflow.machine.commands import Command, Result
@@ -16,7 +17,6 @@ from cacheflow.wire.memcached_lines import BAD_FORMAT, NON_NUMERIC, STALE, WON, 
 from cacheflow.wire.memcached_meta_flags import MetaRequest, parse
 from cacheflow.wire.memcached_meta_get import plan_get
 from cacheflow.wire.memcached_storage import failed
-from cacheflow.wire.store_api import Entry
 
 if TYPE_CHECKING:
     from cacheflow.wire.memcached import MemcachedConnection

@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Final
 
+from cacheflow.contract import Entry
 from cacheflow.machine import commands
 from cacheflow.machine.commands import Command, Result
 from cacheflow.wire import memcached_lines as lines
 from cacheflow.wire.memcached_guarded import Step, carry_out
 from cacheflow.wire.memcached_meta_flags import MetaRequest, parse
 from cacheflow.wire.memcached_storage import INCOMPLETE, failed, outgrows, refuse, set_command, set_result, value_behind
-from cacheflow.wire.store_api import Entry
 
 if TYPE_CHECKING:
     from cacheflow.wire.memcached import MemcachedConnection

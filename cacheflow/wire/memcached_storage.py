@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from cacheflow.contract import WireStore as Store
 from cacheflow.errors import NotReady
 from cacheflow.machine import commands
 from cacheflow.machine.commands import Command, Result
 from cacheflow.wire import memcached_lines as lines
 from cacheflow.wire.connection import no_reply
 from cacheflow.wire.memcached_expiry import OVER, exptime_of, ttl_ms_of
-from cacheflow.wire.store_api import Store
 
 STORED: Final = b"STORED\r\n"
 NOT_STORED: Final = b"NOT_STORED\r\n"

@@ -19,8 +19,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from cacheflow.contract import Entry
 from cacheflow.machine.commands import Command, Result
-from cacheflow.wire.store_api import Entry
 
 if TYPE_CHECKING:
     from cacheflow.wire.resp_service import RespService

@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
+from cacheflow.contract import Entry, Outcome
+from cacheflow.contract import WireStore as Store
 from cacheflow.errors import ReplicationError
 from cacheflow.machine import commands as c
 from cacheflow.machine.commands import Command, Result
@@ -19,7 +21,6 @@ from cacheflow.wire.resp_arguments import key_of
 from cacheflow.wire.resp_replies import NULL_ARRAY, CommandError, error, failure
 from cacheflow.wire.resp_spec import Arguments, Finish, Plan, Spec
 from cacheflow.wire.resp_strings import ANSWER_BYTES_MAX, failed
-from cacheflow.wire.store_api import Entry, Outcome, Store
 
 if TYPE_CHECKING:
     from cacheflow.wire.resp_session import RespSession

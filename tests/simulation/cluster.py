@@ -23,7 +23,7 @@ from cacheflow.machine import commands, order
 from cacheflow.machine.commands import Command
 from cacheflow.machine.machine import CacheMachine, Settled
 from cacheflow.machine.settings import Member
-from cacheflow.proposals import Done, Proposal, Proposals
+from cacheflow.proposals import Proposal, Proposals, Settle
 from cacheflow.raft import snapshots, snapshotting
 from cacheflow.raft.journal import CorruptJournal, Journal
 from cacheflow.raft.network import Identity
@@ -183,14 +183,14 @@ class Process:
 
     # What Engine does.
 
-    def submit(self, commands_: list[Command], done: Done, timeout_s: float) -> None:
+    def submit(self, commands_: list[Command], done: Settle, timeout_s: float) -> None:
         """Replicate ``commands_``."""
         self.proposals.add(Proposal(commands_, 64, self.loop.time() + timeout_s, done))
         if not self._inbox_woken:
             self._inbox_woken = True
             self.loop.call_soon(self._take_inbox)
 
-    def barrier(self, done: Done, timeout_s: float) -> None:
+    def barrier(self, done: Settle, timeout_s: float) -> None:
         """``done`` once everything acknowledged before is applied here."""
         self.submit([commands.noop()], done, timeout_s)
 

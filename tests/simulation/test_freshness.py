@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from simulation.cluster import Cluster, Process, leader_of, patched
 
+from cacheflow.contract import Outcome
 from cacheflow.machine import commands
-from cacheflow.proposals import Outcome
 from cacheflow.raft.journal import RELAXED_S
 from cacheflow.raft.leading import GUARD_S
 
