@@ -14,9 +14,11 @@ PACKAGE = ROOT / "cacheflow"
 BASE = ("errors", "values", "results", "config")
 # What stands together under the store: its parts may use each other.
 CONTRACT = ("contract", "machine.commands")
-STORE = ("outcomes", "clock", "recency", "proposals", "joining", "leaving", "services", "status", "engine", "store")
-CLIENT = ("failover", "client")
-FRONT = (*BASE, *CONTRACT, "outcomes", "store", "client")
+# The verbs, and what makes methods of them: for store and client alike.
+VERBS = ("verbs", "operations", "faces")
+STORE = ("clock", "recency", "proposals", "joining", "leaving", "services", "status", "engine", "store")
+CLIENT = ("failover", "http_commands", "client")
+FRONT = (*BASE, *CONTRACT, "verbs", "operations", "store", "client")
 
 # Module or folder -> what of ours it may import; a name covers everything below it.
 LAYERS: dict[str, tuple[str, ...]] = {
@@ -33,9 +35,10 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "contract": (*BASE, "machine.commands", "machine.entries"),
     "machine": ("errors", "values", "machine"),
     "raft": (*BASE, "listener", "machine", "raft"),
-    **dict.fromkeys(STORE, (*BASE, "contract", "listener", "loop", "poller", "machine", "raft", *STORE)),
-    **dict.fromkeys(CLIENT, (*BASE, *CLIENT)),
-    "aio": (*BASE, "store", "client"),
+    **dict.fromkeys(STORE, (*BASE, "contract", *VERBS, "listener", "loop", "poller", "machine", "raft", *STORE)),
+    **dict.fromkeys(VERBS, (*BASE, "machine.commands", *VERBS)),
+    **dict.fromkeys(CLIENT, (*BASE, "machine.commands", *VERBS, *CLIENT)),
+    "aio": (*BASE, *CONTRACT, *VERBS, "store"),
     "rest": (*FRONT, "rest"),
     # A transaction with steps foresees what its commands will do, by the machine's own pure rules.
     "wire": (*FRONT, "machine.decisions", "wire"),

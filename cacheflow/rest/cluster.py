@@ -13,6 +13,7 @@ from cacheflow.rest.bodies import parse_object, read_body
 from cacheflow.rest.context import Services
 from cacheflow.rest.paths import parse_query
 from cacheflow.rest.problems import Problem
+from cacheflow.verbs import check_digest, known_fields, shown
 
 
 def cluster_blueprint(services: Services) -> Blueprint:
@@ -27,7 +28,7 @@ def cluster_blueprint(services: Services) -> Blueprint:
     @blueprint.post("/nodes/register", endpoint="register")
     def register() -> Answer:
         fields = parse_object(read_body(request.environ, body_bytes_max))
-        checks.known_fields(fields, ("id", "address", "raft_address", "was_member"))
+        known_fields(fields, ("id", "address", "raft_address", "was_member"))
         node_id = checks.text_field(fields, "id")
         if fields.get("raft_address") is None:
             address = checks.text_field(fields, "address")
@@ -41,7 +42,7 @@ def cluster_blueprint(services: Services) -> Blueprint:
                 _split(address, "address")
         was_member = fields.get("was_member", False)
         if type(was_member) is not bool:
-            raise InvalidRequest(f'"was_member" is true or false, not {checks.shown(was_member)}')
+            raise InvalidRequest(f'"was_member" is true or false, not {shown(was_member)}')
         with gate:
             joined = store.register(node_id, address, raft_address, was_member)
         member = {"id": node_id, "address": address, "raft_address": raft_address}
@@ -62,7 +63,7 @@ def cluster_blueprint(services: Services) -> Blueprint:
     @blueprint.post("/cluster/leader", endpoint="leader")
     def leader() -> Answer:
         fields = parse_object(read_body(request.environ, body_bytes_max))
-        checks.known_fields(fields, ("id",))
+        known_fields(fields, ("id",))
         node_id = None if fields.get("id") is None else checks.text_field(fields, "id")
         with gate:
             new_leader = store.transfer_leadership(node_id)
@@ -72,13 +73,12 @@ def cluster_blueprint(services: Services) -> Blueprint:
     def digest() -> Answer:
         query = parse_query(request.environ)
         index, full = checks.integer(query, "index", 0, INT64_MAX), checks.flag(query, "full")
-        if full and index is not None:
-            raise InvalidRequest("full hashes the contents as they are now: it has no index")
+        check_digest(index, full)
         if full:
             with gate:  # hashing a large cache takes seconds
-                found = store.digest(None, True)
+                found = store.digest(full=True)
         else:
-            found = store.digest(index, False)
+            found = store.digest(index=index)
         if found is None:
             raise Problem(
                 "the digest of this index is not known here: not applied yet, or longer ago than 10,000 entries",
@@ -86,7 +86,7 @@ def cluster_blueprint(services: Services) -> Blueprint:
                 title="Digest not known",
                 kind="urn:cacheflow:digest-not-known",
             )
-        return json_answer({"index": found[0], "digest": found[1]}, services.raft_headers())
+        return json_answer({"index": found.index, "digest": found.digest}, services.raft_headers())
 
     return blueprint
 
@@ -99,7 +99,7 @@ def _split(address: str, name: str) -> tuple[str, int]:
             return host, port
     except ValueError:
         pass
-    raise InvalidRequest(f'"{name}" is host:port, not {checks.shown(address)}')
+    raise InvalidRequest(f'"{name}" is host:port, not {shown(address)}')
 
 
 def _raft_address_beside(address: str) -> str:

@@ -70,12 +70,14 @@ def problem_bytes(kind: str, title: str, status: int, detail: str, **members: An
 
 def problem_of_command(error: CacheFlowError, index: int) -> Problem:
     """The error of one operation of a batch, as the whole batch's answer."""
+    members: dict[str, Any] = {"version": error.version} if isinstance(error, PreconditionFailed) else {}
     return Problem(
         f"ops[{index}]: {error}",
         status=error.http_status,
         title=error.title,
         kind=urn_of(type(error)),
         index=index,
+        **members,
     )
 
 

@@ -19,11 +19,11 @@ from flask import Response, request
 from cacheflow.errors import Overloaded
 from cacheflow.machine import commands
 from cacheflow.machine.commands import Command, Result
-from cacheflow.outcomes import error_of
 from cacheflow.rest.answers import Answer
 from cacheflow.rest.context import Services
 from cacheflow.rest.problems import answer_error
 from cacheflow.rest.suspending import SUSPENDS, Suspended
+from cacheflow.verbs import error_of, once
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -44,9 +44,7 @@ def at_once(path: str, body_bytes: int) -> bool:
 
 def run_one(key: str, command: Command, client_key: str | None) -> Generator[list[Command], list[Result], Result]:
     """``result = yield from run_one(...)``: one command's result. Raises the error that it stands for."""
-    if client_key is not None:
-        command = commands.idempotent(client_key, command)
-    [result] = yield [command]
+    [result] = yield [once(command, client_key)]
     if result[0] not in (commands.OK, commands.ABORTED):
         raise error_of(key, result)
     return result
