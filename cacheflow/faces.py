@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 def blocking(verb: Callable[P, Steps[T]]) -> Callable[Concatenate[Face, P], T]:
-    """Make a method of a verb."""
+    """Turn a verb into a method that blocks until the verb is answered."""
 
     def call(self: Face, /, *args: P.args, **kwargs: P.kwargs) -> T:
         steps = verb(*args, **kwargs)
@@ -48,7 +48,7 @@ def blocking(verb: Callable[P, Steps[T]]) -> Callable[Concatenate[Face, P], T]:
 
 
 def coroutine(verb: Callable[P, Steps[T]]) -> Callable[Concatenate[AsyncFace, P], Coroutine[Any, Any, T]]:
-    """Make a coroutine of a verb."""
+    """Turn a verb into a coroutine method."""
 
     async def call(self: AsyncFace, /, *args: P.args, **kwargs: P.kwargs) -> T:
         steps = verb(*args, **kwargs)
@@ -84,11 +84,11 @@ _setdefault = blocking(verbs.setdefault)
 
 
 class Face(MutableMapping[str, Any]):
-    """The verbs as methods, and the mapping."""
+    """A cache whose verbs are methods that block, and a mapping. Subclasses say how they read and replicate."""
 
     @abc.abstractmethod
     def _replicate(self, command: Command) -> tuple[Result, int]:
-        """Run a checked command; its raw result, and the time to which the ends in it belong."""
+        """Run a checked command; return its raw result, and the time to which the ends in it belong."""
 
     @abc.abstractmethod
     def get_item(
@@ -224,6 +224,10 @@ class _Items(ItemsView[str, Any]):
             if value is not MISSING:
                 yield key, value
 
+    def __contains__(self, pair: object) -> bool:
+        key, value = pair if isinstance(pair, tuple) and len(pair) == 2 else (None, None)
+        return isinstance(key, str) and self._face.get(key, MISSING, peek=True) == value
+
 
 class _Values(ValuesView[Any]):
     def __init__(self, face: Face) -> None:
@@ -238,11 +242,11 @@ class _Values(ValuesView[Any]):
 
 
 class AsyncFace(abc.ABC):
-    """The verbs as coroutines; ``keys``, ``values`` and ``items`` as asynchronous iterators."""
+    """A cache whose verbs are coroutines; ``keys``, ``values`` and ``items`` are asynchronous iterators."""
 
     @abc.abstractmethod
     async def _replicate(self, command: Command) -> tuple[Result, int]:
-        """Run a checked command; its raw result, and the time to which the ends in it belong."""
+        """Run a checked command; return its raw result, and the time to which the ends in it belong."""
 
     @abc.abstractmethod
     async def get_item(

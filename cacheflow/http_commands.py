@@ -41,7 +41,7 @@ _OPERATION_OF: Final = {commands.ALWAYS: "set", commands.IF_ABSENT: "add", comma
 
 
 class Call(NamedTuple):
-    """One request, without the node."""
+    """An HTTP request that any node may be sent."""
 
     method: str
     target: str

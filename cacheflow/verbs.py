@@ -372,7 +372,7 @@ def persist(key: str, *, idempotency_key: str | None = None) -> Steps[bool]:
 
 
 def get_many(keys: Iterable[str]) -> Steps[dict[str, Any]]:
-    """Return the values of those keys that are there."""
+    """Return the values of those keys that are there, read through the log in batches; each read counts as a use."""
     found: dict[str, Any] = {}
     for command, result in (yield from _in_batches(commands.get(values.check_key(key)) for key in keys)):
         if result[0] == commands.OK:
@@ -439,7 +439,7 @@ def setdefault(key: str, default: Any = None) -> Steps[Any]:
 
 
 def _in_batches(wanted: Iterable[Command]) -> Steps[list[tuple[Command, Result]]]:
-    """Run commands on one key each in batches of bounded size; (command, result) of each of them.
+    """Run commands on one key each in batches of bounded size; return (command, result) of each of them.
 
     All of them are checked before the first is sent.
     """
