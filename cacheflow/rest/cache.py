@@ -224,8 +224,6 @@ def _write_condition(
     store: RestStore, condition: Condition, key: str, client_key: str | None
 ) -> Generator[list[Command], list[Result], tuple[int, int]]:
     """(when, version) of a set."""
-    if condition is UNCONDITIONAL:
-        return commands.ALWAYS, 0
     if condition.absent:
         return commands.IF_ABSENT, 0
     version = yield from _one_version(store, condition, key, client_key)
