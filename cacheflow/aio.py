@@ -53,7 +53,7 @@ class AsyncReplicatedStore(AsyncFace):
             await asyncio.to_thread(self._start)
             await self._ready()
         except BaseException:
-            await asyncio.shield(self.close())
+            await self.close()
             raise
         return self
 
@@ -65,7 +65,10 @@ class AsyncReplicatedStore(AsyncFace):
     async def close(self) -> None:
         """Hand leadership over when this node leads, and stop. A start that is under way ends first."""
         self._unwanted = True
-        await asyncio.to_thread(self._stop)
+        # Not in the executor, which forgets what is cancelled before a thread takes it: the node ends in any case.
+        ending = threading.Thread(target=self._stop, name="cacheflow-close")
+        ending.start()
+        await asyncio.to_thread(ending.join)
 
     def _start(self) -> None:
         with self._life:

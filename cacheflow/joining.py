@@ -15,20 +15,17 @@ A node that was removed stays out: it says when it asks that it has been a membe
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import os
-import urllib.error
-import urllib.request
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
-from cacheflow.config import NodeConfig, read_secret
+from cacheflow.config import NodeConfig
 from cacheflow.errors import InvalidRequest
 from cacheflow.machine.settings import Member
 from cacheflow.raft.network import Network, Peer, PeerUnreachable
 from cacheflow.raft.node import RaftNode
 from cacheflow.raft.reconfiguration import JOINED, KNOWN, NO_LEADER
+from cacheflow.registration import AskSeed
 
 logger = logging.getLogger(__name__)
 
@@ -40,14 +37,37 @@ REGISTER_TIMEOUT_S = 8.0
 
 
 class Joining:
-    """One node's way in. Not safe for concurrent use: the event loop owns it."""
+    """One node's way in. Not safe for concurrent use: the event loop owns it.
 
-    def __init__(self, node: RaftNode, network: Network, me: Member, config: NodeConfig) -> None:
+    http_address: host:port where members show this node.  ask_seed: asks a member over HTTP.
+    random_bytes: for the id of a cluster that this node founds.
+    """
+
+    def __init__(
+        self,
+        node: RaftNode,
+        network: Network,
+        config: NodeConfig,
+        http_address: str,
+        *,
+        ask_seed: AskSeed,
+        random_bytes: Callable[[int], bytes],
+    ) -> None:
         self._node = node
         self._network = network
-        self._me = me
         self._config = config
-        self._peers = [address for address in config.peers if address != me.raft_address]
+        self._http_address = http_address
+        self._ask_seed = ask_seed
+        self._random_bytes = random_bytes
+
+    @property
+    def me(self) -> Member:
+        """This node as it is configured now. The network knows its address once it listens."""
+        return Member(self._node.node_id, self._node.incarnation, self._network.raft_address, self._http_address, False)
+
+    @property
+    def _peers(self) -> list[str]:
+        return [address for address in self._config.peers if address != self._network.raft_address]
 
     def found_or_wait(self) -> None:
         """Before the node starts: a new one without seeds or peers founds its cluster."""
@@ -117,10 +137,10 @@ class Joining:
     def _was_member(self) -> bool:
         """By this node's own log, of which nobody has said that its end was dropped."""
         standing, latest = self._node.standing, self._node.configurations.latest
-        return latest.lists(self._me.id, self._me.incarnation) and not standing.disowned
+        return latest.lists(self.me.id, self.me.incarnation) and not standing.disowned
 
     def _is_current(self) -> bool:
-        me, known = self._me, self._node.configurations.latest.members.get(self._me.id)
+        me, known = self.me, self._node.configurations.latest.members.get(self.me.id)
         if known is None or self._node.standing.disowned:
             return False
         return (known.incarnation, known.raft_address, known.address) == (
@@ -130,53 +150,36 @@ class Joining:
         )
 
     def _found(self) -> None:
-        self._node.found_cluster(os.urandom(8).hex(), replace(self._me, voter=True))
+        self._node.found_cluster(self._random_bytes(8).hex(), replace(self.me, voter=True))
 
     async def _ask_seeds(self) -> str:
+        me = self.me
+        document = {
+            "id": me.id,
+            "address": me.address,
+            "raft_address": me.raft_address,
+            "was_member": self._was_member(),
+        }
         problem = ""
         for url in self._config.seed:
             if self._is_current():
                 return ""
-            problem = await asyncio.to_thread(self._ask_seed, url)
+            problem = await self._ask_seed(url, document)
             if not problem:
                 return ""
         return problem
 
-    def _ask_seed(self, url: str) -> str:
-        """POST /nodes/register; what went wrong, or nothing. In a thread."""
-        body: dict[str, Any] = {
-            "id": self._me.id,
-            "address": self._me.address,
-            "raft_address": self._me.raft_address,
-            "was_member": self._was_member(),
-        }
-        headers = {"Content-Type": "application/json"}
-        token = read_secret(self._config.api_token_file, "api-token-file")
-        if token is not None:
-            headers["Authorization"] = f"Bearer {token.decode()}"
-        request = urllib.request.Request(
-            f"{url.rstrip('/')}/nodes/register", json.dumps(body).encode(), headers, method="POST"
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=REGISTER_TIMEOUT_S + PROBE_TIMEOUT_S):
-                return ""
-        except urllib.error.HTTPError as error:
-            try:
-                detail = json.loads(error.read(65536)).get("detail", error.reason)
-            except (ValueError, OSError, AttributeError):
-                detail = error.reason
-            return f"{url} answers {error.code}: {detail}"
-        except (OSError, ValueError) as error:
-            return f"{url} cannot be asked: {getattr(error, 'reason', error)}"
-
     async def _ask_leader(self) -> str:
         """This node is a member already, under another address."""
-        outcome, detail = await self._register(self._me, self._was_member())
+        if self._node.route is None:
+            # The leader dials the old address, and may have left its own; whoever else is connected can pass it on.
+            return self._ask_members(list(self._node.others()))
+        outcome, detail = await self._register(self.me, self._was_member())
         return "" if outcome in (JOINED, KNOWN) else detail
 
     async def _meet_peers(self) -> None:
         """Rule 3: wait until a peer has a cluster, or all are there and empty."""
-        lowest = self._me.raft_address == min([self._me.raft_address, *self._peers])
+        lowest = self.me.raft_address == min([self.me.raft_address, *self._peers])
         while not self._is_known():
             peers = await asyncio.gather(*(self._probe(address) for address in self._peers))
             if any(peer is not None and peer.cluster_id for peer in peers):
@@ -202,12 +205,16 @@ class Joining:
                 members[peer.node_id] = address
         if not members:
             return "no peer has a cluster yet"
-        # The first round only opens the links; the answer is the configuration that the leader sends.
+        # The first round only opens the links.
         self._network.set_peers(members)
-        for node_id in members:
-            message = {"type": "register", "request": 0, "member": _fields(self._me), "was": self._was_member()}
+        return self._ask_members(list(members))
+
+    def _ask_members(self, node_ids: list[str]) -> str:
+        """Over the peer protocol; the answer is the configuration that the leader sends."""
+        message = {"type": "register", "request": 0, "member": _fields(self.me), "was": self._was_member()}
+        for node_id in node_ids:
             self._node.send(node_id, message)
-        return f"waiting for {', '.join(sorted(members))} to register this node"
+        return f"waiting for {', '.join(sorted(node_ids))} to register this node"
 
 
 def _fields(member: Member) -> list[str]:

@@ -1,4 +1,4 @@
-"""Listener: a port on which somebody arrives: peers, or clients of a wire protocol.
+"""Listener: one port that accepts connections, of peers or of clients of a wire protocol.
 
 asyncio's own server, when descriptors run out, logs and sets a timer a hundred times for one failed accept, and
 cannot be asked whether it listens. This one pauses, says so once, and goes on as soon as there are descriptors.
@@ -17,17 +17,17 @@ from cacheflow.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
-# Waiting for accept in the kernel; also how many are accepted in one turn of the loop.
+# Connections that may wait in the kernel to be accepted; also the most that one turn of the loop accepts.
 _BACKLOG: Final = 64
-# Between two tries when there are no descriptors or no memory.
+# The pause between two tries to accept when there are no descriptors or no memory.
 _PAUSE_S: Final = 0.1
 _EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
 
 class Listener:
-    """Accepts on one address and gives every connection a protocol of ``factory``. The event loop owns it.
+    """One listening socket, which gives every connection a protocol of ``factory``. The event loop owns it.
 
-    name: of the port, as in its flag: ``raft`` for --raft-port.
+    name: the port's name in its flag: ``raft`` for --raft-port.
     adopt: takes the sockets instead; it raises OSError for one that is broken.
     """
 
@@ -48,12 +48,12 @@ class Listener:
 
     @property
     def healthy(self) -> bool:
-        """Whether new connections are being accepted: false before, after, and while there are no descriptors."""
+        """True while new connections are accepted: not before ``open``, after ``close``, nor while there are no descriptors."""
         return self._socket is not None and self._retry is None
 
     @property
     def address(self) -> tuple[str, int]:
-        """Where it listens, with the real port. Raises RuntimeError when it does not."""
+        """The address that it listens on, with the real port. Raises RuntimeError when it is not open."""
         if self._socket is None:
             raise RuntimeError("the listener is not open")
         host, port = self._socket.getsockname()[:2]

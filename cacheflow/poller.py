@@ -4,9 +4,10 @@
    Here one callback of the loop asks which sockets are ready and calls their protocols directly.
 2. A turn has rounds: what has come is received from everybody who is ready, handed over, and only then answered. So a
    protocol may answer many at once, and a client that slept is woken by the first answer and finds the others coming.
-3. One turn does a bounded amount of work, so that peers and timers of the same loop do not wait for clients, however
-   fast these take their answers: when it is over, answers are kept until the next one. The kernel puts whoever was told
-   of to the end of its list, and who was told of and not served comes first: everybody has a turn.
+3. One turn receives at most COST_A_TURN and what one more poll brings (1.3 MiB in all), and sends at most ROOM_A_TURN and
+   one more answer: peers and timers of the same loop do not wait for clients longer than that, however fast these take
+   their answers. Answers over it are kept until the next turn. The kernel puts a socket that it has told of to the end of
+   its list, and sockets that it has told of and that were not served come first: every client has its turn.
 4. What one connection does wrong ends that connection.
 
 Not safe for concurrent use: the event loop owns it. Only Linux has epoll: see ``available``.
@@ -19,78 +20,78 @@ import logging
 import select
 import socket
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from cacheflow.loop import NodeLoop
-from cacheflow.socket_transport import READ, WRITE, SocketTransport
+from cacheflow.socket_transport import READ, WRITE, Arrival, Receive, SocketTransport
 
-Receive = Callable[[int], bytes]
-# A protocol, what has come for it in this round, and its transport.
-Arrival = tuple[Any, bytes, asyncio.Transport]
-# Answers what it can of a round's arrivals, for all of them at once, and returns the rest. It raises before it answers.
-Together = Callable[[list[Arrival]], list[Arrival]]
+# A function that answers what it can of a round's arrivals, for all clients at once, and returns the rest. It may raise only
+# before it has answered anybody.
+AnswerMany = Callable[[list[Arrival]], list[Arrival]]
 
 logger = logging.getLogger(__name__)
 
-# Of one socket at once. So that a turn of nothing but pipelines is some ten milliseconds. (Over 128 KiB each read would also
-# be a mapping of its own from the kernel, which costs more than the read itself: asyncio's 256 KiB do.)
+# Bytes read from one socket in a round: bounds a round of pipelines to about 10 ms. (A buffer over 128 KiB, as asyncio's of
+# 256 KiB, would be a mapping of its own from the kernel, which costs more than the read itself.)
 RECEIVE_BYTES: Final = 16 * 1024
-# Tried first: memory for that much costs next to nothing, and most requests are no longer.
+# Bytes of the first read from a socket, enough for most requests: a bytes object of this length takes 512 bytes, the most for
+# which Python has memory at hand.
 SHORT_BYTES: Final = 512 - 33
+# Events of one poll: bounds what a turn may take over its cost.
 EVENTS_A_POLL: Final = 64
-# A turn ends after so much, looked at once a poll: some hundred small requests (under a millisecond), or this many bytes.
+# The cost after which a turn makes no further poll: 128 small requests (under a millisecond), or this many bytes.
 COST_A_TURN: Final = 256 * 1024
-# What an event costs beside its bytes.
+# The cost of an event beside its bytes, counted in bytes.
 COST_OF_EVENT: Final = 2 * 1024
-# And when so many bytes have left, which takes a few milliseconds: what else is to leave is kept until the next one.
+# Bytes that may leave in one turn, which takes a few milliseconds; what else is to leave is kept until the next turn.
 ROOM_A_TURN: Final = 4 * 1024 * 1024
 
 
 def available() -> bool:
-    """Whether this system has what it takes."""
+    """True if this system has epoll."""
     return hasattr(select, "epoll")
 
 
 class Poller:
-    """Belongs to ``loop`` from now until ``close``. run: runs what one turn brings."""
+    """The clients' sockets that ``loop`` serves through one descriptor, until ``close``. run: runs the work of one turn."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, run: Callable[[Callable[[], None]], None]) -> None:
         self.loop = loop
         self.epoll = select.epoll()
-        # By descriptor: all there are; and those whose input is wanted, with how to receive it and where to put it.
+        # By descriptor: all transports; and those whose input is wanted, with the socket's ``recv`` and the list for its input.
         self.transports: dict[int, SocketTransport] = {}
         self.readers: dict[int, tuple[Receive, asyncio.Protocol, SocketTransport, list[Arrival]]] = {}
-        # What has come in this round.
-        self._arrived: dict[Together, list[Arrival]] = {}
-        # How many bytes may still leave before others of the loop have their turn; transports take from it what they send.
+        # The input of this round, by the function that may answer it for many clients at once.
+        self._arrived: dict[AnswerMany, list[Arrival]] = {}
+        # Bytes that may still leave in this turn; transports take from it what they send.
         self.room = ROOM_A_TURN
-        # Whom the kernel told of when there was no room any more.
+        # The events that the kernel told of when no room was left.
         self._left: list[tuple[int, int]] = []
-        # Answers that leave at the end of the round, and whether they are to wait for it.
+        # True while answers wait for the end of the round; the transports with such an answer.
         self.holds = False
         self.held: list[SocketTransport] = []
         loop.add_reader(self.epoll.fileno(), run, self._turn)
         if isinstance(loop, NodeLoop):
             loop.put_last(self.epoll.fileno())
 
-    def adopt(self, sock: socket.socket, make: Callable[[], asyncio.Protocol], together: Together = list) -> None:
+    def adopt(self, sock: socket.socket, make: Callable[[], asyncio.Protocol], answer_many: AnswerMany = list) -> None:
         """Serve a connected socket that does not block with the protocol that ``make`` gives. Raises OSError.
 
-        together: what comes for several protocols in one round is shown to it first.
+        answer_many: what comes for several protocols in one round is shown to it first.
         """
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError:
             sock.close()
             raise
-        transport = SocketTransport(self, sock, make(), self._arrived.setdefault(together, []))
+        transport = SocketTransport(self, sock, make(), self._arrived.setdefault(answer_many, []))
         try:
             transport.start()
         except Exception:
             _stumbled(transport)
 
     def close(self) -> None:
-        """Cut off whoever is left."""
+        """Cut off every client, and leave the loop."""
         for transport in list(self.transports.values()):
             transport.abort()
         self.loop.remove_reader(self.epoll.fileno())
@@ -107,17 +108,17 @@ class Poller:
                 break
             self._left = []
             cost += self._receive(ready)
-            for together, arrived in self._arrived.items():
+            for answer_many, arrived in self._arrived.items():
                 if arrived:
-                    self._hand_over(together, arrived)
+                    self._hand_over(answer_many, arrived)
             if len(ready) == 1:
-                # A lone client waits for its answer, and that for the end of the turn.
+                # A lone client waits for its answer, which leaves at the end of the turn.
                 break
-        # For what leaves outside turns.
+        # Answers outside of turns have room of their own.
         self.room = ROOM_A_TURN
 
     def _receive(self, ready: list[tuple[int, int]]) -> int:
-        """Take what these sockets have; what that costs."""
+        """Read from the sockets that are ready, or write to them; return the cost."""
         readers = self.readers
         size = 0
         for descriptor, events in ready:
@@ -134,7 +135,7 @@ class Poller:
                 if len(data) == SHORT_BYTES:
                     data += _more(receive)
             except (KeyError, BlockingIOError, InterruptedError):
-                # One before it in the same round has ended it, or wants to hear no more; or it was ready once.
+                # An earlier event of the round has closed this connection or paused it; or the socket is not ready any more.
                 continue
             except OSError as error:
                 transport.fail(error)
@@ -149,10 +150,10 @@ class Poller:
                 _stumbled(transport)
         return size + len(ready) * COST_OF_EVENT
 
-    def _hand_over(self, together: Together, arrived: list[Arrival]) -> None:
+    def _hand_over(self, answer_many: AnswerMany, arrived: list[Arrival]) -> None:
         several = len(arrived) > 1
         try:
-            rest = together(arrived) if several else arrived[:]
+            rest = answer_many(arrived) if several else arrived[:]
         except Exception:
             logger.exception("what came for several connections was not understood")
             rest = arrived[:]
@@ -171,7 +172,7 @@ class Poller:
         self.held.clear()
 
     def _write(self, descriptor: int) -> None:
-        """The socket takes bytes again, or is broken."""
+        """Let a transport go on that can write again, or whose socket is broken."""
         transport = self.transports.get(descriptor)
         if transport is not None:
             try:
@@ -181,7 +182,7 @@ class Poller:
 
 
 def _more(receive: Receive) -> bytes:
-    """What is there beside; an end or an error is told by the next event."""
+    """Return what else the socket holds, RECEIVE_BYTES at most; the next event tells of an end or an error."""
     try:
         return receive(RECEIVE_BYTES)
     except OSError:
@@ -189,6 +190,6 @@ def _more(receive: Receive) -> bytes:
 
 
 def _stumbled(transport: asyncio.Transport) -> None:
-    """To be called where the exception is."""
+    """Log the exception at hand and close the connection that raised it."""
     logger.exception("a connection stumbled and was closed")
     transport.abort()

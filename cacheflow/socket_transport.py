@@ -12,18 +12,20 @@ import asyncio
 import contextlib
 import select
 import socket
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from typing import Any, Final, Protocol
 
-if TYPE_CHECKING:
-    from cacheflow.poller import Arrival, Poller
+Receive = Callable[[int], bytes]
+# (protocol, its input of one round of the poller, its transport)
+Arrival = tuple[Any, bytes, asyncio.Transport]
 
-# asyncio's own defaults.
+# Bytes that are not sent yet over which a protocol is told to pause, and below which to resume: asyncio's defaults.
 HIGH_WATER_BYTES: Final = 64 * 1024
 LOW_WATER_BYTES: Final = 16 * 1024
-# An answer over this leaves at once.
+# The longest answer that waits for the end of the round; a longer one leaves at once.
 HELD_BYTES_MAX: Final = 4 * 1024
 
-# Spelled out, since other systems import this module too.
+# The bits of epoll's events, also on systems that have no epoll and import this module.
 READ: Final = getattr(select, "EPOLLIN", 1)
 WRITE: Final = getattr(select, "EPOLLOUT", 4)
 
@@ -31,8 +33,22 @@ WRITE: Final = getattr(select, "EPOLLOUT", 4)
 _NOBODY: Final = asyncio.Protocol()
 
 
+class Polling(Protocol):
+    """A poller, as its transports see it. See poller.Poller for each attribute."""
+
+    loop: asyncio.AbstractEventLoop
+    transports: dict[int, SocketTransport]
+    readers: dict[int, tuple[Receive, asyncio.Protocol, SocketTransport, list[Arrival]]]
+    room: int
+    holds: bool
+    held: list[SocketTransport]
+
+    @property
+    def epoll(self) -> select.epoll: ...
+
+
 class SocketTransport(asyncio.Transport):
-    """See the module."""
+    """The transport of one client's socket, told of events by a Poller."""
 
     __slots__ = (
         "_arrived",
@@ -51,7 +67,9 @@ class SocketTransport(asyncio.Transport):
         "_wanted",
     )
 
-    def __init__(self, poller: Poller, sock: socket.socket, protocol: asyncio.Protocol, arrived: list[Arrival]) -> None:
+    def __init__(
+        self, poller: Polling, sock: socket.socket, protocol: asyncio.Protocol, arrived: list[Arrival]
+    ) -> None:
         super().__init__()
         self._poller = poller
         self._socket = sock
@@ -59,23 +77,23 @@ class SocketTransport(asyncio.Transport):
         self._protocol = protocol
         self._arrived = arrived
         self._socket_send = sock.send
-        # To be sent at the end of the Poller's round.
+        # An answer that is sent at the end of the Poller's round.
         self._held: bytes | bytearray | memoryview = b""
-        # What the socket did not take.
+        # Bytes that the socket did not take.
         self._buffer = bytearray()
         # The events that epoll is asked for.
         self._wanted = 0
         self._paused = False
-        # The other side has said all.
+        # True once the client has shut down its side.
         self._ended = False
-        # The protocol was told to pause.
+        # True while the protocol is told to pause.
         self._full = False
         self._closing = False
-        # ``connection_lost`` is under way.
+        # True once ``connection_lost`` is on its way.
         self._lost = False
 
     def start(self) -> None:
-        """Tell the protocol, and listen."""
+        """Tell the protocol that it is connected, and have the poller watch the socket."""
         self._poller.transports[self._descriptor] = self
         self._protocol.connection_made(self)
         self._want()
@@ -153,13 +171,13 @@ class SocketTransport(asyncio.Transport):
     # For the Poller ---------------------------------------------------------------------------------------------------
 
     def send_held(self) -> None:
-        """Send what was held back for the end of the round."""
+        """Send the answer that was held back for the end of the round."""
         data, self._held = self._held, b""
         if data:
             self.write(data)
 
     def writable(self) -> None:
-        """The socket takes bytes again, or never will."""
+        """Send what is left, after the socket can be written to again or is broken."""
         if not self._buffer:
             return
         try:
@@ -182,14 +200,14 @@ class SocketTransport(asyncio.Transport):
             self._protocol.resume_writing()
 
     def end_of_input(self) -> None:
-        """The other side has said all; whether the protocol still wants to answer is its own decision."""
+        """Tell the protocol that the client has shut down its side; the protocol decides whether it still answers."""
         self._ended = True
         self._want()
         if not self._protocol.eof_received():
             self.close()
 
     def _want(self) -> None:
-        """Ask epoll for what is of interest now. (For nothing is not possible: it always tells of broken connections.)"""
+        """Ask epoll for the events that are wanted now; for none, let go of the socket, of whose errors it would tell still."""
         if self._lost:
             return
         reads = self.is_reading()
@@ -209,13 +227,13 @@ class SocketTransport(asyncio.Transport):
             else:
                 poller.epoll.unregister(descriptor)
         except OSError as error:
-            # The kernel has no memory for it, or the user watches too many.
+            # The kernel has no memory for another watch, or the user has too many.
             self.fail(error)
             return
         self._wanted = wanted
 
     def fail(self, error: OSError | None) -> None:
-        """The connection is over: broken, or nobody wants it any more."""
+        """End the connection, because it is broken or not wanted any more."""
         if self._lost:
             return
         self._closing = self._lost = True
@@ -234,6 +252,6 @@ class SocketTransport(asyncio.Transport):
             self._protocol.connection_lost(error)
         finally:
             self._socket.close()
-            # It knows this transport: such a pair, and all that it has received, would wait for a pass of the garbage
-            # collector over everything, which seldom comes.
+            # The protocol refers to this transport. Two that refer to each other, and all that they have received, would
+            # wait for a full pass of the garbage collector, which seldom comes.
             self._protocol = _NOBODY

@@ -18,7 +18,7 @@ WAIT_STEP_S = 0.01
 
 def nodes(engine: Engine) -> list[dict[str, Any]]:
     """The members of the latest configuration, as this node sees them."""
-    node = engine.node
+    node = engine.local.node
     down = node.down_ids()
     rows = []
     for member in node.members():
@@ -39,7 +39,7 @@ def nodes(engine: Engine) -> list[dict[str, Any]]:
 
 def cluster(engine: Engine) -> dict[str, Any]:
     """Where this node and, when it leads, its followers stand."""
-    node, machine = engine.node, engine.machine
+    node, machine = engine.local.node, engine.local.machine
     staleness_ms = node.staleness_ms()
     return {
         "node_id": node.node_id,
@@ -64,7 +64,7 @@ def cluster(engine: Engine) -> dict[str, Any]:
 
 def digest(engine: Engine, index: int | None, full: bool) -> Digest | None:
     """Return the rolling digest, or that of the whole contents; None when nobody kept it."""
-    machine = engine.machine
+    machine = engine.local.machine
     if full:
         return Digest(machine.applied_index, machine.contents_digest().hex())
     if index is None:
@@ -75,7 +75,7 @@ def digest(engine: Engine, index: int | None, full: bool) -> Digest | None:
 
 def metrics(engine: Engine) -> dict[str, float]:
     """Numbers by name; those that only grow end in ``_total``."""
-    node, machine = engine.node, engine.machine
+    node, machine = engine.local.node, engine.local.machine
     return {
         "items": machine.item_count,
         "bytes": machine.bytes_used,
@@ -94,7 +94,7 @@ def metrics(engine: Engine) -> dict[str, float]:
         "failed": int(node.failure is not None and node.standing.removed_at is None),
         "removed": int(node.standing.removed_at is not None),
         "leader_changes_total": node.leader_changes,
-        "pending_commands": engine.pending,
+        "pending_commands": engine.local.proposals.pending,
         "members": len(node.members()),
         "voters": sum([member.voter for member in node.members()]),
         "members_down": len(node.down_ids()),
@@ -102,9 +102,9 @@ def metrics(engine: Engine) -> dict[str, float]:
         "deletes_total": machine.contents.deleted,
         "expired_total": machine.contents.expired,
         "evicted_total": machine.contents.evicted,
-        "hits_total": engine.hits,
-        "misses_total": engine.misses,
-        **engine.services.metrics(),
+        "hits_total": engine.local.hits,
+        "misses_total": engine.local.misses,
+        **engine.ports.metrics(),
         **{f'peer_lag{{peer="{member.id}"}}': lag for member in node.members() if (lag := node.lag_of(member.id))},
     }
 
@@ -113,9 +113,10 @@ def liveness(engine: Engine) -> list[tuple[str, bool, str]]:
     """What a restart could mend. A missing leader is no reason to restart."""
     if not engine.running:
         return [("loop", False, "does not run")]
+    listening = engine.local.network.healthy
     return [
         ("loop", True, "runs"),
-        ("listener", engine.listening, "accepts peers" if engine.listening else "does not accept peers"),
+        ("listener", listening, "accepts peers" if listening else "does not accept peers"),
     ]
 
 
@@ -123,10 +124,11 @@ def readiness(engine: Engine) -> list[tuple[str, bool, str]]:
     """What traffic needs: a member, a leader, contents that have caught up, a disk that works."""
     if not engine.running:
         return liveness(engine)
-    node = engine.node
+    node = engine.local.node
     if node.standing.removed_at is not None:
         return [*liveness(engine), ("member", False, node.failure or "")]
     leader_id = node.leader_id if node.route is not None else None
+    problems = engine.local.supervisor.problems()
     return [
         *liveness(engine),
         ("leader", leader_id is not None, f"is {leader_id}" if leader_id else "is not known"),
@@ -136,6 +138,7 @@ def readiness(engine: Engine) -> list[tuple[str, bool, str]]:
             "caught up" if node.may_read else node.stumbled or "have not caught up since the start",
         ),
         ("disk", node.failure is None, node.failure or "works"),
+        ("tasks", not problems, "; ".join(problems) or "run"),
     ]
 
 
@@ -151,7 +154,7 @@ def wait_ready(engine: Engine, timeout_s: float) -> bool:
 
 async def hand_over(engine: Engine, node_id: str | None) -> str:
     """Hand leadership over and return the new leader's id."""
-    node = engine.node
+    node = engine.local.node
     if node_id is not None and node_id not in node.configurations.latest.voters:
         raise InvalidRequest(f"{node_id!r} is no voter of this cluster")
     if not node.is_leader:

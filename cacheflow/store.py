@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from cacheflow import leaving, status, values, verbs
+from cacheflow.assembly import LocalNode
 from cacheflow.config import NodeConfig, split_address
 from cacheflow.contract import Done, Outcome
 from cacheflow.engine import Engine
@@ -29,9 +30,9 @@ from cacheflow.faces import Face
 from cacheflow.machine import commands
 from cacheflow.machine.commands import Command, Result
 from cacheflow.machine.entries import Entry
+from cacheflow.ports import Service
 from cacheflow.raft.reconfiguration import CONFLICT, JOINED, KNOWN
 from cacheflow.results import Digest, Item, RaftPosition
-from cacheflow.services import Service
 from cacheflow.verbs import KEYS_PAGE
 
 
@@ -62,12 +63,14 @@ class ReplicatedStore(Face):
             raise ConfigError("give either a NodeConfig or its fields, not both")
         self.config = config
         self._engine = Engine(config)
+        # The node, once it has been started.
+        self._local: LocalNode | None = None
 
     # Life -----------------------------------------------------------------------------------------------------------
 
     def start(self, http_address: str = "") -> ReplicatedStore:
         """Open the data and take part in the cluster. http_address: where members show it. Raises ConfigError."""
-        self._engine.start(http_address)
+        self._local = self._engine.start(http_address)
         return self
 
     def serve(self, service: Service, host: str, port: int) -> int:
@@ -120,26 +123,15 @@ class ReplicatedStore(Face):
             if consistency == "linearizable":
                 self.barrier()
                 return self.read_applied(key, peek=peek)
-        self._check_readable()
+        local = self._readable()
         if max_staleness is not None:
-            self._check_staleness(max_staleness)
-        return self._item(key, self._engine.clock.now_ms(), peek)
+            _check_staleness(local, max_staleness)
+        return _item(local, key, local.clock.now_ms(), peek)
 
     def read_applied(self, key: str, *, peek: bool = False) -> Item | None:
         """Return the item at the newest applied entry: what a linearizable read looks at behind its barrier."""
-        return self._item(key, self._engine.machine.now_ms, peek)
-
-    def _item(self, key: str, now_ms: int, peek: bool) -> Item | None:
-        engine = self._engine
-        entry = engine.machine.lookup(key, now_ms)
-        if entry is None:
-            engine.misses += 1
-            return None
-        engine.hits += 1
-        if not peek:
-            engine.uses.note(key)
-        data, kind, meta, version, expires_at_ms = entry
-        return Item(key, data, kind, meta, version, (expires_at_ms - now_ms) / 1000 if expires_at_ms else None)
+        local = self._started()
+        return _item(local, key, local.machine.now_ms, peek)
 
     def get(
         self,
@@ -154,15 +146,15 @@ class ReplicatedStore(Face):
         """Return the value under ``key``, or ``default``. See ``get_item`` for the options."""
         # A dictionary look-up and little else: the usual read makes no item.
         if consistency == "local" and max_staleness is None and not (peek or strict) and type(key) is str:
-            engine = self._engine
-            if engine.may_read:
-                entry = engine.machine.lookup(key, engine.clock.now_ms())
+            local = self._local
+            if local is not None and local.may_read:
+                entry = local.machine.lookup(key, local.clock.now_ms())
                 if entry is None:
                     values.check_key(key)
-                    engine.misses += 1
+                    local.misses += 1
                     return default
-                engine.hits += 1
-                engine.uses.note(key)
+                local.hits += 1
+                local.uses.note(key)
                 kind = entry[1]
                 return entry[0].decode() if kind == values.TEXT else values.decode(kind, entry[0])
         return super().get(key, default, consistency=consistency, max_staleness=max_staleness, peek=peek, strict=strict)
@@ -176,19 +168,19 @@ class ReplicatedStore(Face):
 
         Raises NotReady.
         """
-        engine = self._engine
-        if not engine.may_read:
-            self._check_readable()
-        entry = engine.machine.contents.raw.get(key)
+        local = self._local
+        if local is None or not local.may_read:
+            local = self._readable()
+        entry = local.machine.contents.raw.get(key)
         # The clock costs as much as all the rest, and most entries have no end.
-        if entry is not None and entry[4] and entry[4] <= engine.clock.now_ms():
+        if entry is not None and entry[4] and entry[4] <= local.clock.now_ms():
             entry = None
         if entry is None:
-            engine.misses += 1
+            local.misses += 1
         else:
-            engine.hits += 1
+            local.hits += 1
             if count:
-                engine.uses.note(key)
+                local.uses.note(key)
         return entry
 
     def lookup_all(self, keys: list[str], bytes_max: int) -> list[Entry | None] | None:
@@ -196,10 +188,10 @@ class ReplicatedStore(Face):
 
         Raises NotReady.
         """
-        engine = self._engine
-        if not engine.may_read:
-            self._check_readable()
-        entries = list(map(engine.machine.contents.raw.get, keys))
+        local = self._local
+        if local is None or not local.may_read:
+            local = self._readable()
+        entries = list(map(local.machine.contents.raw.get, keys))
         size = missing = 0
         ends = False
         for entry in entries:
@@ -210,35 +202,33 @@ class ReplicatedStore(Face):
                 if entry[4]:
                     ends = True
         if ends:
-            now_ms = engine.clock.now_ms()
+            now_ms = local.clock.now_ms()
             entries = [None if entry is not None and 0 < entry[4] <= now_ms else entry for entry in entries]
             missing = entries.count(None)
         if size > bytes_max:
             return None
         if missing:
-            engine.uses.note_all([key for key, entry in zip(keys, entries, strict=True) if entry is not None])
+            local.uses.note_all([key for key, entry in zip(keys, entries, strict=True) if entry is not None])
         else:
-            engine.uses.note_all(keys)
-        engine.hits, engine.misses = engine.hits + len(keys) - missing, engine.misses + missing
+            local.uses.note_all(keys)
+        local.hits, local.misses = local.hits + len(keys) - missing, local.misses + missing
         return entries
 
     def now_ms(self) -> int:
         """The cluster's time now, in milliseconds: what entries end by."""
-        return self._engine.clock.now_ms()
+        return self._started().clock.now_ms()
 
     def keys_page(
         self, prefix: str = "", limit: int = KEYS_PAGE, cursor: str | None = None
     ) -> tuple[list[str], str | None]:
         """Return up to ``limit`` keys that start with ``prefix``, in order, behind ``cursor``; and the next cursor or None."""
         verbs.check_page(prefix, limit)
-        self._check_readable()
-        engine = self._engine
-        return engine.machine.keys(prefix, limit, cursor or "", engine.clock.now_ms())
+        local = self._readable()
+        return local.machine.keys(prefix, limit, cursor or "", local.clock.now_ms())
 
     def all_keys(self) -> list[str]:
         """The keys in memory at this moment, in no order, some of them perhaps past their end. Raises NotReady."""
-        self._check_readable()
-        return list(self._engine.machine.contents.raw)
+        return list(self._readable().machine.contents.raw)
 
     # Writes ---------------------------------------------------------------------------------------------------------
 
@@ -261,7 +251,7 @@ class ReplicatedStore(Face):
         """
         refusal = self._refusal()
         if refusal is None:
-            self._engine.submit(commands_, done, timeout_s)
+            self._started().submit(commands_, done, timeout_s)
         else:
             done(refusal)()
 
@@ -269,7 +259,7 @@ class ReplicatedStore(Face):
         """``barrier`` without waiting."""
         refusal = self._refusal()
         if refusal is None:
-            self._engine.barrier(done)
+            self._started().barrier(done)
         else:
             done(refusal)()
 
@@ -279,8 +269,7 @@ class ReplicatedStore(Face):
         return result, self.now_ms()
 
     def __len__(self) -> int:
-        self._check_readable()
-        return self._engine.machine.item_count
+        return self._readable().machine.item_count
 
     def __repr__(self) -> str:
         return f"<ReplicatedStore {self.config.node_id or ''} at {self.config.host}:{self.config.raft_listen_port}>"
@@ -289,7 +278,7 @@ class ReplicatedStore(Face):
 
     def position(self) -> RaftPosition:
         """Applied index, term, this node's id and the leader's."""
-        node = self._engine.node
+        node = self._started().node
         return RaftPosition(node.last_applied, node.term, node.node_id, node.leader_id)
 
     def nodes(self) -> list[dict[str, Any]]:
@@ -326,7 +315,7 @@ class ReplicatedStore(Face):
         was_member: it says that it has been one; if it is none any more it was removed, and stays out.
         """
         outcome, detail = self._engine.run(
-            self._engine.register(node_id, address, raft_address, was_member), timeout_s=12.0
+            self._started().joining.register(node_id, address, raft_address, was_member), timeout_s=12.0
         )
         if outcome == CONFLICT:
             raise MemberConflict(detail)
@@ -340,7 +329,7 @@ class ReplicatedStore(Face):
         Raises MemberUnknown, MemberConflict (a majority could not be reached without it), NotCommitted, OutcomeUnknown.
         """
         timeout_s = self.config.request_timeout_s
-        self._engine.run(leaving.remove(self._engine.node, node_id, timeout_s), timeout_s=timeout_s + 5.0)
+        self._engine.run(leaving.remove(self._started().node, node_id, timeout_s), timeout_s=timeout_s + 5.0)
 
     def transfer_leadership(self, node_id: str | None = None) -> str:
         """Hand leadership to ``node_id``, or to the most complete voter; the id of the new leader.
@@ -373,26 +362,29 @@ class ReplicatedStore(Face):
 
     def _refusal(self) -> NotReady | None:
         """Why nothing can be replicated through this node at all."""
-        if not self._engine.running:
+        if self._local is None or not self._engine.running:
             return NotReady("this node is stopped")
-        if self._engine.node.failure is not None:
-            return NotReady(f"this node takes no writes: {self._engine.node.failure}")
+        if self._local.node.failure is not None:
+            return NotReady(f"this node takes no writes: {self._local.node.failure}")
         return None
 
-    def _check_readable(self) -> None:
-        if not self._engine.may_read:
-            if not self._engine.running:
-                raise NotReady("this node is stopped")
-            node = self._engine.node
-            if node.stumbled or node.standing.removed_at is not None:
-                raise NotReady(f"this node answers no reads: {node.stumbled or node.failure}")
-            raise NotReady("this node has not caught up with the cluster since it started")
+    def _started(self) -> LocalNode:
+        """The node, running or stopped. Raises NotReady when it was never started."""
+        if self._local is None:
+            raise NotReady("this node is stopped")
+        return self._local
 
-    def _check_staleness(self, max_staleness_s: float) -> None:
-        staleness_ms = self._engine.node.staleness_ms()
-        if staleness_ms is None or staleness_ms > max_staleness_s * 1000:
-            known = "of unknown age" if staleness_ms is None else f"{staleness_ms / 1000:.3f} s old"
-            raise NotReady(f"this node's contents are {known}, over the {max_staleness_s} s asked for", 0.1)
+    def _readable(self) -> LocalNode:
+        """The node, when its contents may be read. Raises NotReady."""
+        local = self._started()
+        if local.may_read:
+            return local
+        if not self._engine.running:
+            raise NotReady("this node is stopped")
+        node = local.node
+        if node.stumbled or node.standing.removed_at is not None:
+            raise NotReady(f"this node answers no reads: {node.stumbled or node.failure}")
+        raise NotReady("this node has not caught up with the cluster since it started")
 
 
 def _embedded_config(raft_address: str | None, settings: dict[str, Any]) -> NodeConfig:
@@ -409,3 +401,22 @@ def _embedded_config(raft_address: str | None, settings: dict[str, Any]) -> Node
         if isinstance(settings.get(name), str):
             settings[name] = Path(settings[name])
     return NodeConfig.of(**settings)
+
+
+def _item(local: LocalNode, key: str, now_ms: int, peek: bool) -> Item | None:
+    entry = local.machine.lookup(key, now_ms)
+    if entry is None:
+        local.misses += 1
+        return None
+    local.hits += 1
+    if not peek:
+        local.uses.note(key)
+    data, kind, meta, version, expires_at_ms = entry
+    return Item(key, data, kind, meta, version, (expires_at_ms - now_ms) / 1000 if expires_at_ms else None)
+
+
+def _check_staleness(local: LocalNode, max_staleness_s: float) -> None:
+    staleness_ms = local.node.staleness_ms()
+    if staleness_ms is None or staleness_ms > max_staleness_s * 1000:
+        known = "of unknown age" if staleness_ms is None else f"{staleness_ms / 1000:.3f} s old"
+        raise NotReady(f"this node's contents are {known}, over the {max_staleness_s} s asked for", 0.1)

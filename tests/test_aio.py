@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes.embedded import wait_for
 
 from cacheflow.aio import AsyncReplicatedStore, _Answers
 from cacheflow.errors import InvalidRequest, NotReady, OutcomeUnknown, PreconditionFailed
@@ -122,7 +123,8 @@ def test_a_start_that_is_cancelled_leaves_no_node_behind(
         with pytest.raises(asyncio.CancelledError):
             await entering
 
-    asyncio.run(main())  # which waits for the threads of its executor
+    asyncio.run(main())
+    wait_for(lambda: not any(thread.name.startswith("cacheflow-") for thread in threading.enumerate()))
     assert [good for _, good, _ in cache.store.liveness()] == [False]
     run(tmp_path, lambda cache: cache.set("k", 1))
 

@@ -27,7 +27,9 @@ def test_what_was_sent_ends_as_unknown_and_what_was_not_as_no_leader(trio: list[
     leader["before"] = 1
     for store in trio:
         if store is not leader:
-            store._engine.call(store._engine.node.stop)  # deaf and dumb, but connected: the leader notices nothing yet
+            store._engine.call(
+                store._engine.local.node.stop
+            )  # deaf and dumb, but connected: the leader notices nothing yet
     sent = Waiting(lambda: leader.run([verbs.set_command("sent", 1)], timeout_s=TIMEOUT_S))
     assert isinstance(sent.end(), OutcomeUnknown)
     assert TIMEOUT_S <= sent.took_s < TIMEOUT_S + 1
@@ -45,7 +47,7 @@ def test_a_short_timeout_does_not_wait_for_a_longer_one_before_it(trio: list[Rep
     leader = leader_of(trio)
     for store in trio:
         if store is not leader:
-            store._engine.call(store._engine.node.stop)
+            store._engine.call(store._engine.local.node.stop)
     long = Waiting(lambda: leader.run([verbs.set_command("long", 1)], timeout_s=3))
     wait_for(lambda: leader.metrics()["pending_commands"] == 1)
     short = Waiting(lambda: leader.run([verbs.set_command("short", 1)], timeout_s=0.3))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from cacheflow.machine.settings import Member
 from cacheflow.raft.membership import Configuration
 from cacheflow.raft.network import Peer, PeerUnreachable
 from cacheflow.raft.reconfiguration import CONFLICT, JOINED
+from cacheflow.registration import over_http
 
 ME = Member("me", "incarnation-1", "127.0.0.1:9001", "127.0.0.1:8001", False)
 DEADLINE_S = 5.0
@@ -39,6 +42,9 @@ class FakeReconfiguration:
 class FakeNode:
     """A RaftNode as Joining sees it: its configuration, and what it was told to do."""
 
+    node_id = ME.id
+    incarnation = ME.incarnation
+
     def __init__(self) -> None:
         self.configurations = self
         self.latest = Configuration(0, "", {})
@@ -47,6 +53,7 @@ class FakeNode:
         self.removed_at: int | None = None
         self.disowned = False
         self.sent: list[tuple[str, dict[str, Any]]] = []
+        self.route: object | None = object()
 
     def found_cluster(self, cluster_id: str, member: Member) -> None:
         assert not self.latest.members, "a cluster is founded once"
@@ -54,6 +61,9 @@ class FakeNode:
 
     def learn(self, member: Member, cluster_id: str = "c") -> None:
         self.latest = Configuration(1, cluster_id, {**self.latest.members, member.id: member})
+
+    def others(self) -> dict[str, str]:
+        return {member.id: member.incarnation for member in self.latest.members.values() if member.id != ME.id}
 
     def wake(self) -> None:
         pass
@@ -65,6 +75,8 @@ class FakeNode:
 
 class FakeNetwork:
     """Who answers where."""
+
+    raft_address = ME.raft_address
 
     def __init__(self, **peers: Peer) -> None:
         self.at = {peer.raft_address: peer for peer in peers.values()}
@@ -84,8 +96,14 @@ def peer(node_id: str, port: int, cluster_id: str = "", incarnation: str = "inca
 
 
 def joining(node: FakeNode, network: FakeNetwork | None = None, **settings: Any) -> Joining:
-    config = NodeConfig(port=8001, **settings)
-    return Joining(node, network or FakeNetwork(), ME, config)  # type: ignore[arg-type]
+    return Joining(
+        node,  # type: ignore[arg-type]
+        network or FakeNetwork(),  # type: ignore[arg-type]
+        NodeConfig(port=8001, **settings),
+        ME.address,
+        ask_seed=over_http(None),
+        random_bytes=os.urandom,
+    )
 
 
 async def until(task: asyncio.Task[None], condition: Callable[[], Any]) -> None:
@@ -183,6 +201,32 @@ def test_a_member_at_a_new_address_tells_the_leader() -> None:
 
     asyncio.run(main())
     assert node.reconfiguration.asked == [ME]
+
+
+def test_a_member_at_a_new_address_that_knows_no_leader_tells_the_others() -> None:
+    node = FakeNode()
+    node.learn(Member("me", "incarnation-1", "127.0.0.1:7777", "127.0.0.1:8001", True))
+    node.learn(Member("b", "b's disk", "127.0.0.1:9002", "127.0.0.1:8002", True))
+    node.route = None
+
+    async def main() -> None:
+        task = asyncio.ensure_future(joining(node).run())
+        await until(task, lambda: node.sent)
+        node.learn(ME)
+        await asyncio.wait_for(task, DEADLINE_S)
+
+    asyncio.run(main())
+    assert node.reconfiguration.asked == []
+    node_id, message = node.sent[0]
+    assert (node_id, message["type"], message["member"][2]) == ("b", "register", ME.raft_address)
+
+
+def test_a_request_that_cannot_even_be_made_is_told_and_made_again(tmp_path: Path) -> None:
+    async def main() -> None:
+        assert "no token here" in await over_http(tmp_path / "no token here")("http://127.0.0.1:1", {})
+        assert "cannot be asked" in await over_http(None)("nonsense", {})
+
+    asyncio.run(main())
 
 
 def test_a_member_with_another_disk_is_not_current() -> None:

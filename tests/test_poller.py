@@ -17,8 +17,8 @@ from collections.abc import Awaitable, Callable, Iterator
 import pytest
 
 from cacheflow import poller as polling
-from cacheflow.poller import Arrival, Poller
-from cacheflow.socket_transport import HIGH_WATER_BYTES, LOW_WATER_BYTES, SocketTransport
+from cacheflow.poller import Poller
+from cacheflow.socket_transport import HIGH_WATER_BYTES, LOW_WATER_BYTES, Arrival, SocketTransport
 
 DEADLINE_S = 10.0
 MEGABYTES = bytes(range(256)) * (16 * 1024)
@@ -73,7 +73,7 @@ class Party:
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
 
-    def connect(self, protocol: Recorder, together: polling.Together = list) -> socket.socket:
+    def connect(self, protocol: Recorder, answer_many: polling.AnswerMany = list) -> socket.socket:
         """The client's end."""
         client = socket.socket()
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
@@ -82,7 +82,7 @@ class Party:
         self._clients.append(client)
         served, _ = self._listener.accept()
         served.setblocking(False)
-        self.poller.adopt(served, lambda: protocol, together)
+        self.poller.adopt(served, lambda: protocol, answer_many)
         return client
 
     async def read(self, client: socket.socket, count: int) -> bytes:
@@ -316,7 +316,7 @@ async def test_what_comes_at_once_is_shown_together_and_the_rest_goes_its_own_wa
 ) -> None:
     shown: list[list[bytes]] = []
 
-    def together(arrived: list[Arrival]) -> list[Arrival]:
+    def answer_many(arrived: list[Arrival]) -> list[Arrival]:
         shown.append([data for _, data, _ in arrived])
         if any(data == b"?" for _, data, _ in arrived):
             raise RuntimeError("a bug")
@@ -326,7 +326,7 @@ async def test_what_comes_at_once_is_shown_together_and_the_rest_goes_its_own_wa
         return [arrival for arrival in arrived if arrival[1] != b"m"]
 
     protocols = [Recorder(echo) for _ in range(3)]
-    clients = [here.connect(protocol, together) for protocol in protocols]
+    clients = [here.connect(protocol, answer_many) for protocol in protocols]
     for client, word in zip(clients, (b"m", b"one", b"m"), strict=True):
         client.send(word)
     assert [await here.read(client, count) for client, count in zip(clients, (4, 3, 4), strict=True)] == [

@@ -19,18 +19,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from sys import intern
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 import msgpack
 
 from cacheflow.machine.commands import CodecError
+from cacheflow.machine.contents import Contents
 from cacheflow.machine.entries import KEY_BYTES_MAX, KIND_MAX, Entry, key_bytes
+from cacheflow.machine.idempotency import IdempotencyTable
 from cacheflow.machine.removals import Removals
-from cacheflow.machine.sessions import Session
-from cacheflow.machine.settings import Settings, changed, member_table
-
-if TYPE_CHECKING:
-    from cacheflow.machine.machine import CacheMachine
+from cacheflow.machine.sessions import Session, Sessions
+from cacheflow.machine.settings import Member, Settings, changed, member_table
 
 NAME: Final = "cacheflow machine"
 FORMAT: Final = 1
@@ -54,7 +53,22 @@ _LIST_ITEMS_MAX: Final = 1_000_000
 _COUNTERS: Final = ("written", "deleted", "expired", "evicted")
 
 
-def records(machine: CacheMachine) -> Iterator[tuple[Any, ...]]:
+class State(Protocol):
+    """The whole state of a machine. See machine.CacheMachine."""
+
+    applied_index: int
+    digest: bytes
+    settings: Settings
+    configured: bool
+    cluster_id: str
+    members: dict[str, Member]
+    removed: dict[tuple[str, str], None]
+    contents: Contents
+    sessions: Sessions
+    idempotency: IdempotencyTable
+
+
+def records(machine: State) -> Iterator[tuple[Any, ...]]:
     """All records of ``machine``, which must not change meanwhile."""
     contents = machine.contents
     fields = {
@@ -134,7 +148,7 @@ def unpack(chunks: Iterable[bytes]) -> Iterator[list[Any]]:
         raise CodecError(f"not a snapshot: {error}") from None
 
 
-def load(machine: CacheMachine, stream: Iterator[list[Any]]) -> None:
+def load(machine: State, stream: Iterator[list[Any]]) -> None:
     """Put the state that ``stream`` tells into ``machine``, which is new. Raises CodecError."""
     try:
         _load(machine, stream)
@@ -144,7 +158,7 @@ def load(machine: CacheMachine, stream: Iterator[list[Any]]) -> None:
         raise CodecError(f"not a snapshot: {error}") from None
 
 
-def _load(machine: CacheMachine, stream: Iterator[list[Any]]) -> None:
+def _load(machine: State, stream: Iterator[list[Any]]) -> None:
     _load_fields(machine, next(stream, []))
     contents = machine.contents
     rows: list[list[Any]] = []
@@ -204,7 +218,7 @@ def _load(machine: CacheMachine, stream: Iterator[list[Any]]) -> None:
         raise CodecError("not a snapshot: more items than the limits allow")
 
 
-def _load_fields(machine: CacheMachine, header: list[Any]) -> None:
+def _load_fields(machine: State, header: list[Any]) -> None:
     if len(header) != 3 or header[0] != NAME:
         raise CodecError("not a snapshot")
     if header[1] != FORMAT:

@@ -65,6 +65,14 @@ class Network(Protocol):
     # Told to every peer; connections with members of another cluster end.
     cluster_id: str
 
+    @property
+    def raft_address(self) -> str:
+        """host:port where peers reach this node; known once ``start`` has returned."""
+
+    @property
+    def healthy(self) -> bool:
+        """Whether peers can connect."""
+
     async def start(self) -> None:
         """Begin to listen and to dial. Raises ConfigError."""
 
@@ -82,6 +90,9 @@ class Network(Protocol):
 
     def is_connected(self, node_id: str) -> bool:
         """Whether ``send`` has a connection."""
+
+    def refuse(self, reason: str) -> None:
+        """Shake hands with nobody any more, and tell them why."""
 
     async def probe(self, raft_address: str, timeout_s: float) -> Peer:
         """Who lives at this address. Raises PeerUnreachable, PeerRefused."""

@@ -30,7 +30,7 @@ from cacheflow.raft.membership import CONFIGURATION, NOBODY, Configuration, Conf
 from cacheflow.raft.network import Network, Peer
 from cacheflow.raft.reconfiguration import Reconfiguration
 from cacheflow.raft.seams import Clock, Events, Loop
-from cacheflow.raft.snapshotting import Snapshotting
+from cacheflow.raft.snapshotting import SnapshotStorage, Snapshotting
 from cacheflow.raft.standing import Standing
 from cacheflow.raft.turn import Turn
 
@@ -72,7 +72,7 @@ class RaftNode:
         machine: CacheMachine,
         network: Network,
         clock: Clock,
-        snapshotting: Snapshotting,
+        snapshots: SnapshotStorage,
         events: Events,
         timing: Timing,
         initial_settings: dict[str, Any],
@@ -110,15 +110,14 @@ class RaftNode:
         self.elections = Elections(self, self._core, journal, clock)
         self.reconfiguration = Reconfiguration(self, self._core)
         self.standing = Standing(self, self._core, journal)
-        self.snapshotting = snapshotting
-        snapshotting.attach(self, self._core)
+        self.snapshotting = Snapshotting(self, self._core, journal, snapshots)
         self._handlers: dict[str, Callable[[Peer, dict[str, Any]], None]] = {
             **self.leading.handlers,
             **self.following.handlers,
             **self.elections.handlers,
             **self.reconfiguration.handlers,
             **self.standing.handlers,
-            **snapshotting.handlers,
+            **self.snapshotting.handlers,
         }
         self._turn = turn
         # A turn is due; a whole tick is.

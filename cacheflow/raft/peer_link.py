@@ -14,6 +14,7 @@ from typing import Protocol
 from cacheflow.raft import messages
 from cacheflow.raft.dialing import Outgoing
 from cacheflow.raft.network import Peer, PeerUnreachable
+from cacheflow.supervisor import Supervisor
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ class LinkHost(Protocol):
     """What a link asks of the transport that it belongs to."""
 
     loop: asyncio.AbstractEventLoop
+    supervisor: Supervisor
     dial_s: float
     retry_s: tuple[float, float]
     cluster_id: str
@@ -66,7 +68,7 @@ class PeerLink:
         self._wake = asyncio.Event()
         self._attempt: asyncio.Timeout | None = None
         self._attempt_began_s = 0.0
-        self._task = host.loop.create_task(self._run())
+        self._task = host.supervisor.start(f"the link to {node_id}", self._run)
 
     @property
     def connected(self) -> bool:
@@ -146,12 +148,9 @@ class PeerLink:
         while True:
             address = self._addresses[self._turn % len(self._addresses)]
             began_s = self._host.loop.time()
-            try:
-                connection = await self._dial(address)
-                if connection is not None:
-                    await connection.gone
-            except Exception:
-                logger.exception("the link to %s failed; it goes on", self.node_id)
+            connection = await self._dial(address)
+            if connection is not None:
+                await connection.gone
             # One that ends young counts as a failure: whoever accepts and hangs up must not be dialed in a circle.
             failures = 0 if self._host.loop.time() - began_s > longest_s + self._host.dial_s else failures + 1
             delay_s = min(longest_s, first_s * 2 ** min(failures, 16)) * (0.5 + self._host.random() / 2)

@@ -15,7 +15,7 @@ import asyncio
 import json
 import logging
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -26,6 +26,7 @@ from cacheflow.raft.disk import Disk
 from cacheflow.raft.journal import CorruptJournal, Journal, Submit
 from cacheflow.raft.network import Peer
 from cacheflow.raft.snapshots import SnapshotMeta, SnapshotReceiver
+from cacheflow.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from cacheflow.raft.core import Core
@@ -46,6 +47,8 @@ AGAIN_MS = 1000
 LOST_MS = 200
 # Nothing for this long: begin again, with the newest snapshot.
 STALLED_MS = 5000
+# Pause after a build that failed: a helper that cannot work must not be started ten times a second.
+BUILD_AGAIN_MS = 1000
 
 
 class Builder(Protocol):
@@ -78,59 +81,73 @@ class _Transfer:
             self.refused = False
 
 
-class Snapshotting:
-    """See the module. run: does disk work away from the loop, in order."""
+@dataclass(frozen=True, slots=True)
+class SnapshotStorage:
+    """Where the snapshots of one node are, and who works on them.
 
-    def __init__(self, disk: Disk, directory: Path, *, run: Submit, build: Builder) -> None:
+    newest: the newest one that is complete, None without one.  run: does disk work away from the loop, in order.
+    build: builds another.
+    """
+
+    disk: Disk
+    directory: Path
+    newest: SnapshotMeta | None
+    run: Submit
+    build: Builder
+
+
+def load_machine(disk: Disk, directory: Path) -> tuple[SnapshotMeta | None, CacheMachine]:
+    """At a node's start: its newest snapshot and the machine in it; (None, an empty machine) without one.
+
+    Raises CorruptSnapshot.
+    """
+    found = snapshots.load_newest(disk, directory)
+    if found is None:
+        return None, CacheMachine()
+    newest, chunks = found
+    return newest, CacheMachine.restore(chunks)
+
+
+def begin_journal_at(journal: Journal, newest: SnapshotMeta | None, directory: Path) -> None:
+    """Let the journal begin at the newest snapshot. Raises CorruptJournal when there is a hole between them."""
+    index = newest.index if newest is not None else 1
+    if journal.first_index > index:
+        raise CorruptJournal(
+            directory, 0, f"it begins behind entry {journal.first_index}, the newest snapshot ends at {index}"
+        )
+    if newest is not None and journal.first_index < index:
+        journal.install(index, newest.term)
+
+
+class Snapshotting:
+    """See the module."""
+
+    def __init__(self, node: RaftNode, core: Core, journal: Journal, storage: SnapshotStorage) -> None:
         self.diverged = False
-        self._disk = disk
-        self._directory = directory
-        self._run = run
-        self._build = build
-        self._newest: SnapshotMeta | None = None
-        # Of the entries that the newest snapshot covers and a follower still needs.
+        self._node = node
+        self._core = core
+        self._journal = journal
+        self._disk = storage.disk
+        self._directory = storage.directory
+        self._run = storage.run
+        self._build = storage.build
+        self._newest = storage.newest
+        # Bytes of the entries that the newest snapshot covers and a follower still needs.
         self._held_back_bytes = 0
         self._building = False
         # The contents at which the build under way began were replaced meanwhile.
         self._build_is_void = False
+        # A build that failed is not begun again before this moment of the node's clock.
+        self._next_build_ms = 0
         self._transfers: dict[str, _Transfer] = {}
         self._receiver: SnapshotReceiver | None = None
         self._loading = False
         self._pending_digest: tuple[int, bytes] | None = None
-        self._node: RaftNode
-        self._core: Core
-        self._journal: Journal
         self.handlers: dict[str, Callable[[Peer, dict[str, Any]], None]] = {
             "snapshot": self._on_piece,
             "snapshot_ack": self._on_piece_ack,
             "want_snapshot": self._on_want,
         }
-
-    # At start ---------------------------------------------------------------------------------------------------------
-
-    def load(self) -> CacheMachine:
-        """The machine of the newest snapshot, or an empty one. Raises CorruptSnapshot."""
-        found = snapshots.load_newest(self._disk, self._directory)
-        if found is None:
-            return CacheMachine()
-        self._newest, chunks = found
-        return CacheMachine.restore(chunks)
-
-    def adopt_journal(self, journal: Journal) -> None:
-        """Let the journal begin at the snapshot. Raises CorruptJournal when there is a hole between them."""
-        self._journal = journal
-        index = self._newest.index if self._newest is not None else 1
-        if journal.first_index > index:
-            raise CorruptJournal(
-                self._directory, 0, f"it begins behind entry {journal.first_index}, the newest snapshot ends at {index}"
-            )
-        if self._newest is not None and journal.first_index < index:
-            journal.install(index, self._newest.term)
-
-    def attach(self, node: RaftNode, core: Core) -> None:
-        """Set once, before the node starts."""
-        self._node = node
-        self._core = core
 
     # Building -----------------------------------------------------------------------------------------------------------
 
@@ -158,6 +175,8 @@ class Snapshotting:
         newest = self._newest.index if self._newest is not None else 1
         if self._building or self._node.failure is not None or self.diverged or index <= newest:
             return
+        if self._node.now_ms() < self._next_build_ms:
+            return
         self._building = True
         digest = self._node.machine.digest_at(index)
         self._build(index, lambda outcome: self._built(index, outcome, digest))
@@ -167,6 +186,7 @@ class Snapshotting:
         void, self._build_is_void = self._build_is_void, False
         if isinstance(outcome, BaseException):
             if not void:
+                self._next_build_ms = self._node.now_ms() + BUILD_AGAIN_MS
                 logger.error("no snapshot could be built: %s", outcome)
             return
         if void:
@@ -421,15 +441,22 @@ class Snapshotting:
 class HelperProcess:
     """Builds snapshots in a process of its own, so that neither the loop nor its memory notices."""
 
-    def __init__(self, directory: Path, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+    def __init__(self, directory: Path, supervisor: Supervisor) -> None:
         self._directory = directory
-        self._spawn = spawn
+        self._supervisor = supervisor
 
     def __call__(self, index: int, done: Callable[[SnapshotMeta | BaseException], None]) -> None:
-        """Start the helper; ``done`` is called on the loop."""
-        self._spawn(self._run(index, done))
+        """Start the helper; ``done`` is called on the loop, once, whatever becomes of it."""
+        self._supervisor.start("the snapshot helper", lambda: self._run(index, done))
 
     async def _run(self, index: int, done: Callable[[SnapshotMeta | BaseException], None]) -> None:
+        try:
+            outcome: SnapshotMeta | BaseException = await self._build(index)
+        except Exception as error:
+            outcome = error
+        done(outcome)
+
+    async def _build(self, index: int) -> SnapshotMeta:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -447,6 +474,5 @@ class HelperProcess:
             raise
         if process.returncode:
             lines = complaint.decode(errors="replace").strip().splitlines()
-            done(RuntimeError(lines[-1] if lines else f"the helper ended with {process.returncode}"))
-            return
-        done(SnapshotMeta.of(json.loads(output)))
+            raise RuntimeError(lines[-1] if lines else f"the helper ended with {process.returncode}")
+        return SnapshotMeta.of(json.loads(output))

@@ -29,6 +29,7 @@ from cacheflow.raft.incoming import Incoming
 from cacheflow.raft.network import Identity, Message, Peer, PeerUnreachable
 from cacheflow.raft.peer_link import PeerLink
 from cacheflow.raft.quiet import Quiet
+from cacheflow.supervisor import Supervisor
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ class PeerTransport:
     node; port 0 there means the port that was chosen.  secret: shared by the cluster; None on loopback only.
     random_bytes: for nonces, the epoch and the jitter of retries.
     defer: makes a call at the end of the node's turn, so that what it sends to a peer leaves in one write; by default soon.
+    supervisor: of the node's tasks; by default one of its own.
     Raises ConfigError for an address that is none, and for leaving loopback without a secret.
     """
 
@@ -83,6 +85,7 @@ class PeerTransport:
         retry_s: tuple[float, float] = RETRY_S,
         handshakes_max: int = HANDSHAKES_MAX,
         strangers_max: int = STRANGERS_MAX,
+        supervisor: Supervisor | None = None,
     ) -> None:
         if secret is None and not is_loopback(listen[0]):
             raise ConfigError(
@@ -110,6 +113,7 @@ class PeerTransport:
         self._defer = defer
         self._handshakes_max = handshakes_max
         self._strangers_max = strangers_max
+        self._given_supervisor = supervisor
         self._peers: dict[str, str] = {}
         self._links: dict[str, PeerLink] = {}
         self._incoming: dict[str, Incoming] = {}
@@ -126,6 +130,7 @@ class PeerTransport:
     async def start(self) -> None:
         """Listen, and dial the peers set so far. Raises ConfigError when the port cannot be had."""
         self.loop = asyncio.get_running_loop()
+        self.supervisor = self._given_supervisor or Supervisor(self.loop)
         self._quiet = Quiet(_COMPLAINTS_EVERY_S, self.loop.time)
         self._listener = Listener(self.loop, self._make_incoming, "raft")
         await self._listener.open(*self._listen)

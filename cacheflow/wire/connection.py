@@ -29,24 +29,28 @@ from cacheflow.machine.commands import Command, Result
 logger = logging.getLogger("cacheflow.wire")
 
 REQUESTS_MAX = 1024
-# What is read at once while replies wait in the transport: a client that sends and never reads must not fill memory.
+# Replies of more bytes than this are handed to the transport before more are made: a client that sends and never reads
+# makes the transport stop us then, and so does not fill memory.
 REPLY_BYTES_MAX = 1024 * 1024
 
-# Known; or asked for when its turn comes: a callable, or one with the result of the log that it reads, or all of a row's.
-# (Results are held, not a second copy of what is in them.)
+# The reply's bytes; or a function that makes them when the reply's turn comes; or ``(render, results)``, so that the log's
+# results are kept and no second copy of what is in them; None while unknown.
 Answer = bytes | Callable[[], bytes] | tuple[Callable[[Any], bytes], Any] | None
 
-# A connection, what has come for it, and its transport: see ``WirePort.together``.
+# A function that takes the reply to a request of several steps.
+End = Callable[[bytes], None]
+
+# (connection, its new input, its transport): see ``WirePort.answer_many``.
 Arrival = tuple[Any, bytes, asyncio.Transport]
 
 
 def no_reply(result: Result) -> bytes:
-    """What to give ``write`` for a client that wants to hear nothing, not even of a failure."""
+    """Render the result of a write whose client wants no reply, not even when it fails: ``write`` knows this function."""
     return b""
 
 
 def others(arrived: list[Arrival], answered: list[Arrival]) -> list[Arrival]:
-    """Those of ``arrived`` who were not answered, in their order; ``answered`` has the order of ``arrived``."""
+    """Return the arrivals that are not in ``answered``, in their order; ``answered`` has the order of ``arrived``."""
     if len(answered) == len(arrived):
         return []
     left = iter(answered)
@@ -61,7 +65,7 @@ def others(arrived: list[Arrival], answered: list[Arrival]) -> list[Arrival]:
 
 
 class _Promise:
-    """The place of a reply, or of a row of them, that is not known yet. answer: None until then."""
+    """The place of a reply, or of a row of replies. answer: None until it is known."""
 
     __slots__ = ("answer",)
 
@@ -70,14 +74,14 @@ class _Promise:
 
 
 class Connection(asyncio.Protocol):
-    """One connection. linearizable: its reads see everything acknowledged before them, for a round through the log.
+    """One client's connection. linearizable: reads see everything acknowledged before them, for a round through the log.
 
-    request_bytes_max: of one request that is not complete.  on_closed: called once.
+    request_bytes_max: how long one request may be.  on_closed: called once, when the connection is over.
     requests: how many there were; subclasses count.
     at_rest: nothing is under way and nothing kept, so that a read may be answered from memory without looking further.
     """
 
-    # A subclass has its own attributes in a dictionary; these are looked at for every request.
+    # Slots, because these are looked at for every request; a subclass has its own attributes in a dictionary.
     __slots__ = (
         "_at_end",
         "_behind",
@@ -107,7 +111,7 @@ class Connection(asyncio.Protocol):
         "store",
     )
 
-    # What a subclass sends when the bytes make no sense (and closes).
+    # The reply to a request that is too long, after which the connection is closed.
     TOO_LONG: ClassVar[bytes]
 
     def __init__(self, store: Store, request_bytes_max: int, on_closed: Callable[[Connection], None]) -> None:
@@ -115,24 +119,24 @@ class Connection(asyncio.Protocol):
         self.linearizable = False
         self.requests = 0
         self.at_rest = False
-        # Set by ``take``: so many bytes, at least, are missing of the request at the end of its input. A large value that
-        # comes in small pieces is then looked at once, not once a piece.
+        # The least number of bytes that are missing of the request at the end of the input; ``take`` sets it. A large value
+        # that comes in small pieces is then looked at once, not once a piece.
         self.missing = 0
         self._request_bytes_max = request_bytes_max
         self._on_closed = on_closed
         self._transport: asyncio.Transport
         self._input = b""
-        # What came behind ``_input`` while bytes were missing.
+        # Input behind ``_input`` that came while bytes were missing.
         self._pieces = bytearray()
         self._promises: deque[_Promise] = deque()
-        # How many requests, beside one, the first of them stands for.
+        # The number of requests, beside one, that the first promise stands for.
         self._in_row = 0
-        # The latest read that waits for its turn, and how many writes wait for such a one.
+        # The latest read that waits for its turn, and the number of writes that wait for such a read.
         self._last_read: _Promise | None = None
         self._writes_waiting = 0
         self._output: list[bytes] = []
         self._output_bytes = 0
-        # The writes of this piece of input, and how their results read.
+        # The writes of this piece of input; the promise of each, and the function that renders its result.
         self._commands: list[Command] = []
         self._written: list[tuple[_Promise, Callable[[Result], bytes]]] = []
         # The reads of this piece that must see all that was acknowledged before; the first is the barrier itself.
@@ -148,16 +152,16 @@ class Connection(asyncio.Protocol):
     # For subclasses ---------------------------------------------------------------------------------------------------
 
     def take(self, data: bytes) -> int:
-        """Handle the complete requests at the start of ``data`` while ``goes_on``; how many bytes they were."""
+        """Handle the complete requests at the start of ``data`` while ``goes_on``; return how many bytes they were."""
         raise NotImplementedError
 
     @property
     def has_input(self) -> bool:
-        """Whether something has come in that is not handled."""
+        """True if input is waiting to be handled."""
         return bool(self._input)
 
     def advance(self) -> bool:
-        """Handle what has come in while ``goes_on``; whether there was a request.
+        """Handle the waiting input while ``goes_on``; return whether there was a request.
 
         A subclass that keeps its input in another form overrides it, with ``data_received``, instead of ``take``, and
         ``has_input``.
@@ -174,29 +178,29 @@ class Connection(asyncio.Protocol):
         return taken > 0
 
     def failure(self, error: ReplicationError) -> bytes:
-        """The reply to a request that was not committed, or of which that is not known."""
+        """Return the reply to a request that was not committed, or whose outcome is not known."""
         raise NotImplementedError
 
     def may_rest(self) -> bool:
-        """What ``at_rest`` is to be."""
+        """True if nothing is under way and nothing kept: the value that ``at_rest`` gets."""
         return not (
             self._promises or self._paused or self._stalled or self._closing or self.linearizable or self._input
         )
 
     @property
     def answers_at_once(self) -> bool:
-        """Whether a read would be answered now, from this node's memory."""
+        """True if a read would be answered now, from this node's memory."""
         return not self._promises and not self.linearizable
 
     @property
     def goes_on(self) -> bool:
-        """Whether another request may be handled now."""
+        """True if another request may be handled now."""
         return not (self._holds or self._closing or self._stalled or self._writes_waiting) and (
             len(self._promises) + self._in_row < REQUESTS_MAX
         )
 
     def reply(self, answer: bytes) -> None:
-        """A reply that is known."""
+        """Answer a request by bytes that are known."""
         if self._promises:
             self._promises.append(_Promise(answer))
         else:
@@ -206,9 +210,9 @@ class Connection(asyncio.Protocol):
                 self.flush()
 
     def read(self, answer: Callable[[], bytes], refused: Callable[[bytes], bytes] | None = None) -> None:
-        """A reply from memory: ``answer`` is asked when all before it is answered.
+        """Answer a request from memory: ``answer`` makes the reply when all requests before this one are answered.
 
-        refused: gets the failure of a linearizable read instead; without it that is the reply.
+        refused: makes the reply of a failure of the linearizable read instead; without it the failure is the reply.
         """
         if self.linearizable:
             if not self._behind:
@@ -224,7 +228,7 @@ class Connection(asyncio.Protocol):
             self.reply(answer())
 
     def read_alone(self, answer: Callable[[], bytes]) -> None:
-        """A linearizable read before which nothing is under way: it waits for its barrier in the barrier's own place."""
+        """Answer a linearizable read before which nothing is under way: one promise serves for the barrier and the read."""
         promise = self._last_read = _Promise()
         self._promises.append(promise)
 
@@ -235,7 +239,7 @@ class Connection(asyncio.Protocol):
         self.store.submit_barrier(done)
 
     def write(self, command: Command, answer: Callable[[Result], bytes]) -> None:
-        """A reply from the log: ``answer`` gets the command's result."""
+        """Answer a request from the log: ``answer`` makes the reply of the command's result."""
         if self._last_read is not None or self._writes_waiting:
             self._writes_waiting += 1
             self._promises.append(_Promise(functools.partial(self._start_write, command, answer)))
@@ -254,7 +258,7 @@ class Connection(asyncio.Protocol):
         return b""
 
     def write_row(self, commands: list[Command], answer: Callable[[list[Result]], bytes]) -> None:
-        """Writes before which nothing is under way, REQUESTS_MAX of them at most: ``answer`` gets all results at once."""
+        """Answer writes before which nothing is under way, at most REQUESTS_MAX: ``answer`` makes one reply of all results."""
         promise = _Promise()
         self.at_rest = False
         self._promises.append(promise)
@@ -269,10 +273,11 @@ class Connection(asyncio.Protocol):
 
         self.store.submit(commands, done)
 
-    def exclusive(self, begin: Callable[[Callable[[bytes], None]], None]) -> None:
-        """A request of several steps: no other of this connection is handled before it has called what it is given.
+    def exclusive(self, begin: Callable[[End], None]) -> None:
+        """Answer a request of several steps: no other request of this connection is handled until its reply is given.
 
-        ``begin`` is called when all before it is answered.
+        ``begin`` is called when all requests before it are answered, with the function that takes the reply, now or later;
+        it may raise ReplicationError.
         """
         promise = _Promise()
         self._holds = True
@@ -285,19 +290,49 @@ class Connection(asyncio.Protocol):
 
         def start() -> bytes:
             self._promises.appendleft(promise)
-            begin(end)
+            self.contained(end, begin, end)
             return b""
 
         self._promises.append(_Promise(start))
 
+    def behind_barrier(self, begin: Callable[[End], None]) -> None:
+        """Answer as ``exclusive`` does; ``begin`` finds in memory what this connection's reads are to see."""
+        if not self.linearizable:
+            self.exclusive(begin)
+            return
+
+        def start(end: End) -> None:
+            def passed(outcome: Outcome) -> Callable[[], None]:
+                if isinstance(outcome, ReplicationError):
+                    return functools.partial(end, self.failure(outcome))
+                return functools.partial(self.contained, end, begin, end)
+
+            self.store.submit_barrier(passed)
+
+        self.exclusive(start)
+
+    def contained(self, end: End, call: Callable[..., None], *arguments: object) -> None:
+        """Make the call that answers, or goes on with, the request of ``end``, unless its client has gone.
+
+        An error that it raises is the reply; a defect closes this connection, and nobody else hears of it.
+        """
+        if self._transport.is_closing():
+            return
+        try:
+            call(*arguments)
+        except ReplicationError as error:
+            end(self.failure(error))
+        except Exception:
+            self._stumbled()
+
     def close(self, farewell: bytes = b"") -> None:
-        """Take no more requests; close when all before is answered."""
+        """Take no more requests; close when all requests so far are answered, ``farewell`` the last reply."""
         self.reply(farewell)
         self._closing = True
         self.at_rest = False
 
     def finish(self) -> None:
-        """The node stops: what is under way is answered, and nothing else is taken."""
+        """Take no more requests, because the node stops; close when all requests so far are answered."""
         self._closing = True
         self.at_rest = False
         if self._connected and not self._transport.is_closing():
@@ -305,7 +340,7 @@ class Connection(asyncio.Protocol):
             self._end_when_idle()
 
     def abort(self) -> None:
-        """Close at once."""
+        """Close the connection at once."""
         self._closing = True
         self.at_rest = False
         if self._connected:
@@ -342,7 +377,7 @@ class Connection(asyncio.Protocol):
         self._work()
 
     def eof_received(self) -> bool:
-        # Whoever has said all may still listen.
+        # A client that has shut down its side may still read.
         self._at_end = True
         self._end_when_idle()
         return True
@@ -359,7 +394,7 @@ class Connection(asyncio.Protocol):
     # ----------------------------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        """Handle what has come in, as far as it may be."""
+        """Make the replies whose turn has come, and handle the waiting input as far as it may be."""
         try:
             if self._promises:
                 self._drain()
@@ -372,7 +407,7 @@ class Connection(asyncio.Protocol):
             self._stumbled()
 
     def _stumbled(self) -> None:
-        """One broken request must not end the service for all. To be called where the exception is."""
+        """Log the exception at hand and close the connection: one broken request must not end the service for all."""
         logger.exception("a wire connection stumbled and was closed")
         self._closing = True
         self.at_rest = False
@@ -450,12 +485,12 @@ class Connection(asyncio.Protocol):
         self._draining = False
 
     def _settle(self) -> None:
-        """Some promise is kept: at the end of the loop's turn."""
+        """Go on after results have come; called at the end of the loop's turn."""
         if not self._transport.is_closing():
             self._work()
 
     def flush(self) -> None:
-        """Send what is ready."""
+        """Send the replies that are ready."""
         output = self._output
         if output:
             self._transport.write(output[0] if len(output) == 1 else b"".join(output))

@@ -18,10 +18,11 @@ from cacheflow.contract import WireStore as Store
 from cacheflow.errors import NotReady, OutcomeUnknown, ReplicationError
 from cacheflow.wire import memcached_lines as lines
 from cacheflow.wire.connection import REPLY_BYTES_MAX, Connection
-from cacheflow.wire.memcached_fetch import END, Fetch, not_ready, value_line
+from cacheflow.wire.memcached_fetch import END, not_ready, value_line
 from cacheflow.wire.memcached_gets import answer_gets, value_lines
 from cacheflow.wire.memcached_meta import META
 from cacheflow.wire.memcached_meta_store import meta_set
+from cacheflow.wire.memcached_session import MemcachedSession, Shared
 from cacheflow.wire.memcached_storage import INCOMPLETE, STORED, store, value_behind
 from cacheflow.wire.memcached_text import COMMANDS, version_text
 from cacheflow.wire.serving import WirePort
@@ -29,25 +30,12 @@ from cacheflow.wire.serving import WirePort
 REFUSAL: Final = b"ERROR Too many open connections\r\n"
 UNAUTHENTICATED: Final = b"CLIENT_ERROR unauthenticated\r\n"
 AUTHENTICATION_BYTES_MAX: Final = 1024
-# Of everything that one request may be, beside its value.
-_OVERHEAD_BYTES: Final = 2 * lines.LINE_BYTES_MAX
 
 _WITH_VALUE: Final = {
     **dict.fromkeys((b"set", b"add", b"replace", b"append", b"prepend", b"cas"), store),
     b"ms": meta_set,
 }
 _MANY_KEYS: Final = (b"get ", b"gets ", b"gat ", b"gats ")
-
-
-class Shared:
-    """What all connections of one port have in common. token: what clients must show, None for nothing."""
-
-    def __init__(self, value_bytes_max: int, token: bytes | None, wall_s: Callable[[], float]) -> None:
-        self.value_bytes_max = value_bytes_max
-        self.token = token
-        self.wall_s = wall_s
-        self.version = version_text()
-        self.port: WirePort
 
 
 def memcached_port(
@@ -59,7 +47,7 @@ def memcached_port(
     wall_s: Callable[[], float] = time.time,
 ) -> WirePort:
     """The port on which memcached's protocol is spoken over ``store``."""
-    shared = Shared(value_bytes_max, token, wall_s)
+    shared = Shared(version_text(), value_bytes_max, token, wall_s)
     shared.port = WirePort(
         "memcached",
         lambda closed: MemcachedConnection(store, shared, closed),
@@ -70,23 +58,14 @@ def memcached_port(
     return shared.port
 
 
-class MemcachedConnection(Connection):
-    """One client. Not safe for concurrent use: the event loop owns it."""
+class MemcachedConnection(MemcachedSession):
+    """A connection that speaks memcached's protocol. Not safe for concurrent use: the event loop owns it."""
 
     TOO_LONG: ClassVar[bytes] = lines.TOO_LONG
 
     def __init__(self, store: Store, shared: Shared, on_closed: Callable[[Connection], None]) -> None:
-        super().__init__(
-            store, max(shared.value_bytes_max + _OVERHEAD_BYTES, lines.KEYS_LINE_BYTES_MAX + _OVERHEAD_BYTES), on_closed
-        )
-        self.shared = shared
-        self.value_bytes_max = shared.value_bytes_max
-        self.wall_s = shared.wall_s
+        super().__init__(store, shared, on_closed)
         self._authenticated = shared.token is None
-        # Bytes to come of a value that was refused already.
-        self._skip = 0
-        # The request at the start of the input, when it is answered in parts.
-        self._fetch: Fetch | None = None
 
     def data_received(self, data: bytes) -> None:
         if self.at_rest and data.startswith(b"get ") and data.endswith(b"\r\n"):
@@ -102,9 +81,9 @@ class MemcachedConnection(Connection):
         return self._authenticated and not self._skip and super().may_rest()
 
     def _found_row(self, line: bytes) -> bytes | None:
-        """The replies to a get of several keys, or to several gets of one each; None when ``line`` is anything else.
+        """Return the reply to a get of several keys, or to several gets of one key each; None when it is anything else.
 
-        line: what stands behind the first ``get``, without the last end.
+        line: the input behind the first ``get``, without the last end of line.
         """
         gets = line.split(b"\r\nget ")
         one_by_one = len(gets) > 1
@@ -115,11 +94,11 @@ class MemcachedConnection(Connection):
         return (END if one_by_one else b"").join(found) + END
 
     def _found(self, word: bytes) -> bytes | None:
-        """The whole reply to a get of the one key ``word``; None when it is not that simple."""
+        """Return the whole reply to a get of the one key ``word``; None when the general way has to answer."""
         if not word.isascii():
             return None
         key = word.decode()
-        # Several keys, or several requests.
+        # A blank: these are several keys, or several requests.
         if " " in key or not (key.isprintable() and 0 < len(key) <= lines.KEY_BYTES_MAX):
             return None
         try:
@@ -129,7 +108,7 @@ class MemcachedConnection(Connection):
         return END if entry is None else value_line(word, entry) + END
 
     def _found_all(self, data: bytes, at: int) -> int:
-        """Answer the simple gets in a row at ``at``; the position behind them."""
+        """Answer the simple gets in a row that begins at ``at``; return the position behind them."""
         answers: list[bytes] = []
         size = 0
         while size < REPLY_BYTES_MAX and data.startswith(b"get ", at):
@@ -146,7 +125,7 @@ class MemcachedConnection(Connection):
         return at
 
     def take(self, data: bytes) -> int:
-        """Handle the complete requests at the start of ``data``; how many bytes they were."""
+        """Handle the complete requests at the start of ``data``; return how many bytes they were."""
         at, size = 0, len(data)
         while at < size and self.goes_on:
             if self._skip:
@@ -172,16 +151,8 @@ class MemcachedConnection(Connection):
             at = behind
         return at
 
-    def fetch(self, fetch: Fetch) -> None:
-        """Answer in parts."""
-        self._fetch = fetch
-
-    def skip(self, count: int) -> None:
-        """Throw away what comes: the next ``count`` bytes behind the line."""
-        self._skip = count
-
     def failure(self, error: ReplicationError) -> bytes:
-        """The reply to a request that was not committed, or of which that is not known."""
+        """Return the reply to a request that was not committed, or whose outcome is not known."""
         unknown = isinstance(error, OutcomeUnknown)
         return lines.server_error(f"{'outcome unknown' if unknown else 'not committed'}: {error}")
 
@@ -191,7 +162,7 @@ class MemcachedConnection(Connection):
         return end - at > lines.KEYS_LINE_BYTES_MAX or not data.startswith(_MANY_KEYS, at) or not self._authenticated
 
     def _request(self, data: bytes, at: int, end: int) -> int:
-        """Handle the request whose line is ``data[at:end]``; the position behind it, or INCOMPLETE."""
+        """Handle the request whose line is ``data[at:end]``; return the position behind it, or INCOMPLETE."""
         stop = end - 1 if end > at and data[end - 1] == 13 else end
         if self._fetch is None:
             words = lines.words_of(data[at:stop])
@@ -220,7 +191,7 @@ class MemcachedConnection(Connection):
             self.reply(b"" if words[-1] == b"noreply" else lines.ERROR)
 
     def _authenticate(self, data: bytes, at: int, end: int) -> int:
-        """The only request of a client that is not known: ``set <any key> 0 0 <bytes>``, then ``user token``."""
+        """Handle the only request that an unauthenticated client may send: ``set <any key> 0 0 <bytes>``, then ``user token``."""
         words = lines.words_of(data[at:end].rstrip(b"\r"))
         size = lines.number_of(words[4]) if len(words) >= 5 and words[0] == b"set" else None
         if size is None:

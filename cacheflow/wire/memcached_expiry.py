@@ -11,16 +11,16 @@ from typing import Final
 
 from cacheflow.machine.commands import TTL_NONE
 
-# Up to 30 days it counts from now, above that it is a Unix time.
+# An exptime up to 30 days counts from now; above that it is a Unix time.
 RELATIVE_MAX_S: Final = 60 * 60 * 24 * 30
-# A time that is over. No command says "expire now", so whoever gets this removes the key in the same entry.
+# The TTL of a time that is over. No command says "expire now", so whoever gets this removes the key in the same entry.
 OVER: Final = -1
 
 _INT32 = re.compile(rb"-?[0-9]{1,10}")
 
 
 def exptime_of(word: bytes) -> int | None:
-    """The signed 32-bit number in ``word``, or None."""
+    """Return the signed 32-bit number in ``word``, or None."""
     if not word.isdigit() and _INT32.fullmatch(word) is None:
         return None
     number = int(word) if len(word) <= 11 else 2**31
@@ -28,7 +28,7 @@ def exptime_of(word: bytes) -> int | None:
 
 
 def ttl_ms_of(exptime: int, wall_s: float) -> int:
-    """The milliseconds that are left: TTL_NONE for 0, OVER for what is past."""
+    """Return the milliseconds from now to ``exptime``: TTL_NONE for 0, OVER for a time that is past."""
     if exptime == 0:
         return TTL_NONE
     if 0 < exptime <= RELATIVE_MAX_S:
@@ -40,5 +40,5 @@ def ttl_ms_of(exptime: int, wall_s: float) -> int:
 
 
 def seconds_left(expires_at_ms: int, now_ms: int) -> int:
-    """What the ``t`` flag shows: whole seconds, -1 for an entry that does not expire."""
+    """Return the whole seconds to an expiry, as the ``t`` flag shows them: -1 for an entry that does not expire."""
     return max(0, (expires_at_ms - now_ms + 999) // 1000) if expires_at_ms else -1

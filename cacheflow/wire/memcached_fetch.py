@@ -13,7 +13,7 @@ from cacheflow.wire.memcached_expiry import OVER
 from cacheflow.wire.memcached_lines import FLAGS, server_error
 
 END = b"END\r\n"
-# All keys of one gat are one entry of the log, and their values one reply.
+# The keys of one gat, and the bytes of their values: all are one entry of the log and one reply.
 TOUCHED_KEYS_MAX = 1000
 TOUCHED_BYTES_MAX = 64 * 1024 * 1024
 TOO_MANY_KEYS = b"CLIENT_ERROR at most %d keys in one gat\r\n" % TOUCHED_KEYS_MAX
@@ -21,13 +21,13 @@ TOO_MUCH = b"SERVER_ERROR out of memory writing get response\r\n"
 
 
 def value_line(word: bytes, entry: Entry) -> bytes:
-    """``VALUE`` and the data, as get shows an entry."""
+    """Return the line and the data by which get shows an entry."""
     data, _, meta = entry[:3]
     return b"VALUE %b %d %d\r\n%b\r\n" % (word, meta & FLAGS if type(meta) is int else 0, len(data), data)
 
 
 def value_line_with_cas(word: bytes, entry: Entry) -> bytes:
-    """The same as gets shows it."""
+    """Return the line and the data by which gets shows an entry: with its version."""
     data, _, meta, version, _ = entry
     return b"VALUE %b %d %d %d\r\n%b\r\n" % (
         word,
@@ -39,12 +39,12 @@ def value_line_with_cas(word: bytes, entry: Entry) -> bytes:
 
 
 def not_ready(error: NotReady) -> bytes:
-    """The reply to a read that this node may not answer."""
+    """Return the reply to a read that this node may not answer."""
     return server_error(f"not ready: {error}")
 
 
 class Fetch:
-    """One request for several keys. A reply for each, so that many large values are not in memory at once."""
+    """A get of several keys. It is answered key by key, so that many large values are not in memory at once."""
 
     def __init__(self, words: list[bytes], keys: list[str], with_cas: bool) -> None:
         self._words = words
@@ -54,7 +54,7 @@ class Fetch:
         self._failed = False
 
     def go_on(self, connection: Connection) -> bool:
-        """Read what may be read now; whether that was all."""
+        """Read the keys that may be read now; return whether the request is answered."""
         if connection.answers_at_once and not self._failed:
             return self._at_once(connection)
         keys = self._keys
@@ -99,7 +99,7 @@ class Fetch:
         return b"" if entry is None else self._show(self._words[number], entry)
 
     def _refused(self, failure: bytes) -> bytes:
-        """One error for the whole request."""
+        """Return the one error of the whole request: nothing when it was told already."""
         if self._failed:
             return b""
         self._failed = True
@@ -110,13 +110,13 @@ class Fetch:
 
 
 def fetch_and_touch(connection: Connection, words: list[bytes], keys: list[str], ttl_ms: int, with_cas: bool) -> None:
-    """gat: read and give a new TTL in one entry of the log."""
+    """Answer gat: read keys and give them a new TTL in one entry of the log."""
     if len(keys) > TOUCHED_KEYS_MAX:
         connection.reply(TOO_MANY_KEYS)
         return
     batch = []
     for key in keys:
-        # In this order: what is removed cannot be read.
+        # The read comes first: a removed key cannot be read.
         batch += [commands.get(key), commands.delete(key) if ttl_ms == OVER else commands.touch(key, ttl_ms)]
 
     def answer(result: Result) -> bytes:

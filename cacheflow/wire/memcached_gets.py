@@ -1,4 +1,4 @@
-"""Plain gets, which are nearly everything a cache is asked: of a row, and of many connections at the same moment."""
+"""Plain gets, which are nearly everything a cache is asked, answered many at once: those of one pipeline, or of many clients."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from cacheflow.wire.memcached_lines import KEY_BYTES_MAX
 
 
 def value_lines(store: Store, words: list[bytes]) -> list[bytes] | None:
-    """What is shown of each of these keys, nothing of one that is not there; None when one of them is no plain key.
+    """Return the VALUE block of each key, empty bytes for an absent one; None when the general way has to answer.
 
-    Also when this node may not be read, or the values are too much for one reply.
+    That is when a word is no plain key, this node may not be read, or the values are too much for one reply.
     """
     joined = b" ".join(words)
     if not joined.isascii():
@@ -38,13 +38,13 @@ def value_lines(store: Store, words: list[bytes]) -> list[bytes] | None:
 
 
 def answer_gets(store: Store, arrived: list[Arrival]) -> list[Arrival]:
-    """Answer those who sent a get of one key and have nothing under way; the others."""
+    """Answer the clients that sent a get of one key and have nothing under way; return the arrivals of all others."""
     asking = [
         arrival
         for arrival in arrived
         if arrival[0].at_rest and arrival[1].startswith(b"get ") and arrival[1].endswith(b"\r\n")
     ]
-    # No key has an end of a line in it. So each has sent one get, when there are as many as there are clients.
+    # No key has an end of line in it. So each client has sent one get when there are as many gets as clients.
     words = b"".join([data for _, data, _ in asking])[4:-2].split(b"\r\nget ")
     if len(words) != len(asking):
         return arrived[:]

@@ -1,4 +1,4 @@
-"""What stands in memcached's command lines: words, numbers, keys, flags; and the errors when it does not."""
+"""The words, numbers, keys and flags of memcached's command lines, and the errors for what is none of them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from cacheflow.errors import InvalidRequest
 from cacheflow.values import BYTES, TEXT, check_key
 
 KEY_BYTES_MAX: Final = 250
-# As memcached's: more than this without an end is no command, unless it fetches many keys.
+# memcached's own limit: a longer line is no command, unless it fetches many keys.
 LINE_BYTES_MAX: Final = 2048
-# Of a line that fetches many keys.
+# The longest line that fetches many keys: about a thousand of the longest ones.
 KEYS_LINE_BYTES_MAX: Final = 256 * 1024
 VALUE_BYTES_LAST: Final = 2**31 - 3
 UINT32_MAX: Final = 2**32 - 1
 UINT64_MAX: Final = 2**64 - 1
 
-# What ``meta`` holds: the client's 32 bits, and two of our own for the meta commands.
+# The bits in an entry's ``meta``: the client's 32, and two of our own for the meta commands.
 FLAGS: Final = UINT32_MAX
 STALE: Final = 1 << 32
 WON: Final = 1 << 33
@@ -33,13 +33,13 @@ TOO_LONG: Final = b"CLIENT_ERROR line too long\r\n"
 
 
 def words_of(line: bytes) -> list[bytes]:
-    """The words between blanks. (Only blanks: a tab is part of a word, and then of no key.)"""
+    """Return the words of a line. (Only blanks part them: a tab is part of a word, and no key.)"""
     words = line.split(b" ")
     return [word for word in words if word] if b"" in words else words
 
 
 def key_of(word: bytes) -> str | None:
-    """The store's key, or None for one that memcached or the store would not take."""
+    """Return the store's key, or None for one that memcached or the store would not take."""
     if len(word) > KEY_BYTES_MAX or not word:
         return None
     if word.isascii():
@@ -49,7 +49,7 @@ def key_of(word: bytes) -> str | None:
 
 
 def text_key_of(data: bytes) -> str | None:
-    """A key that may have blanks, as those of HTTP may: UTF-8 without control characters."""
+    """Return the key in UTF-8 without control characters, which may have blanks as those of HTTP may; None for no key."""
     if len(data) > KEY_BYTES_MAX:
         return None
     try:
@@ -59,7 +59,7 @@ def text_key_of(data: bytes) -> str | None:
 
 
 def number_of(word: bytes, largest: int = UINT64_MAX) -> int | None:
-    """The unsigned number in ``word``, or None."""
+    """Return the unsigned number in ``word``, or None."""
     if not word.isdigit() or len(word) > 20:
         return None
     number = int(word)
@@ -67,7 +67,7 @@ def number_of(word: bytes, largest: int = UINT64_MAX) -> int | None:
 
 
 def kind_of(data: bytes) -> int:
-    """Text if it can be read as such."""
+    """Return TEXT for data that is UTF-8, else BYTES."""
     if data.isascii():
         return TEXT
     try:
@@ -78,11 +78,11 @@ def kind_of(data: bytes) -> int:
 
 
 def bits_of(entry: Entry) -> int:
-    """The entry's flags and ours; a Content-Type from HTTP has none."""
+    """Return the client's flags and our own bits of an entry; one with a Content-Type from HTTP has none."""
     meta = entry[2]
     return meta if type(meta) is int else 0
 
 
 def server_error(message: str) -> bytes:
-    """One line, whatever the message is."""
+    """Return a SERVER_ERROR of one line, whatever the message is."""
     return b"SERVER_ERROR " + " ".join(message.split()).encode(errors="replace") + b"\r\n"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from cacheflow.contract import Entry
 from cacheflow.errors import NotReady
@@ -12,21 +11,19 @@ from cacheflow.machine import commands
 from cacheflow.machine.commands import Command, Result
 from cacheflow.wire.memcached_expiry import OVER, seconds_left
 from cacheflow.wire.memcached_fetch import not_ready
-from cacheflow.wire.memcached_guarded import Step, carry_out
 from cacheflow.wire.memcached_lines import BAD_FORMAT, NON_NUMERIC, STALE, WON, bits_of, number_of
 from cacheflow.wire.memcached_meta_flags import MetaRequest, parse
 from cacheflow.wire.memcached_meta_get import plan_get
+from cacheflow.wire.memcached_meta_plan import Step, carry_out
+from cacheflow.wire.memcached_session import Handler, MemcachedSession
 from cacheflow.wire.memcached_storage import failed
-
-if TYPE_CHECKING:
-    from cacheflow.wire.memcached import MemcachedConnection
 
 BAD_ARITHMETIC_FLAG: Final = b"CLIENT_ERROR invalid or duplicate flag\r\n"
 BAD_MODE: Final = b"CLIENT_ERROR invalid mode for ma M token\r\n"
 _DIRECTIONS: Final = {b"": 1, b"I": 1, b"i": 1, b"+": 1, b"D": -1, b"d": -1, b"-": -1}
 
 
-def _get(connection: MemcachedConnection, words: list[bytes]) -> None:
+def _get(connection: MemcachedSession, words: list[bytes]) -> None:
     request = parse(words, 2, connection.wall_s())
     if isinstance(request, bytes):
         connection.reply(request)
@@ -49,13 +46,13 @@ def _get(connection: MemcachedConnection, words: list[bytes]) -> None:
         carry_out(connection, request.key, plan)
 
 
-def _delete(connection: MemcachedConnection, words: list[bytes]) -> None:
+def _delete(connection: MemcachedSession, words: list[bytes]) -> None:
     request = parse(words, 2, connection.wall_s())
     if isinstance(request, bytes):
         connection.reply(request)
         return
     version = request.number(b"C")
-    # To DELETE itself a version of 0 is any; for C it is none.
+    # A version of 0 is any version to the command DELETE, and no version to the flag C.
     if request.has(b"I") or request.has(b"x") or version == 0:
         carry_out(connection, request.key, functools.partial(_plan_delete, request))
     else:
@@ -72,7 +69,7 @@ def _deleted(request: MetaRequest, result: Result) -> bytes:
 
 
 def _plan_delete(request: MetaRequest, entry: Entry | None) -> Step:
-    """Mark as stale (I), leave an empty entry (x), or both."""
+    """Plan a delete that marks the entry as stale (I), leaves an empty entry (x), or both."""
     if entry is None:
         return Step([], lambda _: _deleted(request, [commands.MISSING]))
     version = request.number(b"C")
@@ -82,7 +79,7 @@ def _plan_delete(request: MetaRequest, entry: Entry | None) -> Step:
     if request.has(b"x"):
         data, kind, bits, ttl_ms = b"", 0, request.number(b"F") or 0, ttl_ms or commands.TTL_NONE
     if request.has(b"I"):
-        # The next one may win again.
+        # Without WON the next client may win again.
         bits = bits & ~WON | STALE
     kept = commands.TTL_KEEP if ttl_ms is None else max(ttl_ms, 0)
     writes: list[Command] = [commands.set_(request.key, data, kind, bits or None, kept)]
@@ -91,7 +88,7 @@ def _plan_delete(request: MetaRequest, entry: Entry | None) -> Step:
     return Step(writes, lambda results: _deleted(request, results[0]))
 
 
-def _count(connection: MemcachedConnection, words: list[bytes]) -> None:
+def _count(connection: MemcachedSession, words: list[bytes]) -> None:
     request = parse(words, 2, connection.wall_s())
     if isinstance(request, bytes):
         connection.reply(request if len(words) < 2 else BAD_ARITHMETIC_FLAG)
@@ -115,14 +112,14 @@ def _counting(request: MetaRequest) -> Command:
 
 
 def _plan_count(request: MetaRequest, now_ms: int, entry: Entry | None) -> Step:
-    """Count at a version, or with a new TTL."""
+    """Plan an increment at a version, or one with a new TTL."""
     version, over = request.number(b"C"), request.number(b"T")
     if entry is None:
         over = request.number(b"N") if over is None else over
     elif version and version != entry[3]:
         return Step([], lambda _: b"EX" + request.echo() + b"\r\n")
     elif number_of(entry[0]) is None:
-        # Nothing else of the request may take place either.
+        # Without a number to add to, nothing else of the request may take place either.
         return Step([], lambda _: NON_NUMERIC)
     writes: list[Command] = [_counting(request)]
     if over == OVER:
@@ -162,8 +159,8 @@ def _counted(request: MetaRequest, now_ms: int, result: Result) -> bytes:
     return told + (b"\r\n%b\r\n" % value if request.has(b"v") else b"\r\n")
 
 
-def _debug(connection: MemcachedConnection, words: list[bytes]) -> None:
-    """me: what is known of the entry. (When it was last used is not.)"""
+def _debug(connection: MemcachedSession, words: list[bytes]) -> None:
+    """Answer me: show what is known of an entry. (When it was last used is not known.)"""
     request = parse(words[:2] + words[2:3] * (words[2:3] == [b"b"]), 2, 0.0)
     if isinstance(request, bytes):
         connection.reply(BAD_FORMAT)
@@ -183,11 +180,11 @@ def _debug(connection: MemcachedConnection, words: list[bytes]) -> None:
     connection.read(told)
 
 
-def _nothing(connection: MemcachedConnection, words: list[bytes]) -> None:
+def _nothing(connection: MemcachedSession, words: list[bytes]) -> None:
     connection.reply(b"MN\r\n")
 
 
-META: Final[dict[bytes, Callable[[MemcachedConnection, list[bytes]], None]]] = {
+META: Final[dict[bytes, Handler]] = {
     b"mg": _get,
     b"md": _delete,
     b"ma": _count,

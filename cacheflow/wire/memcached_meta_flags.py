@@ -13,7 +13,7 @@ from typing import Final
 from cacheflow.wire.memcached_expiry import exptime_of, ttl_ms_of
 from cacheflow.wire.memcached_lines import BAD_FORMAT, KEY_BYTES_MAX, UINT32_MAX, key_of, number_of, text_key_of
 
-# Words of one request, as memcached counts them.
+# The most words of one request, as memcached counts them.
 WORDS_MAX: Final = 20
 OPAQUE_BYTES_MAX: Final = 32
 
@@ -36,9 +36,9 @@ _b, _O, _M, _N, _R, _T, _F = b"bOMNRTF"
 
 
 class MetaRequest:
-    """A request that can be carried out.
+    """A parsed meta request.
 
-    tokens: the flags in their order.  numbers: by flag, for C J D F; TTLs in milliseconds for N R T.
+    tokens: the flags in their order, each with its token.  numbers: by flag, for C J D F; TTLs in milliseconds for N R T.
     """
 
     __slots__ = ("flags", "key", "mode", "numbers", "quiet", "shown_key", "tokens")
@@ -53,15 +53,15 @@ class MetaRequest:
         self.quiet = False
 
     def has(self, flag: bytes) -> bool:
-        """Whether this flag stands in the request."""
+        """True if this flag stands in the request."""
         return flag[0] in self.flags
 
     def number(self, flag: bytes) -> int | None:
-        """Its number, when it stands there."""
+        """Return the number behind a flag, or None when the flag is not there."""
         return self.numbers.get(flag[0])
 
     def echo(self) -> bytes:
-        """What every reply brings back: the opaque token and the key."""
+        """Return the part of the request that every reply repeats: the opaque token and the key."""
         told = b""
         for token in self.tokens:
             if token[0] == _O:
@@ -72,7 +72,7 @@ class MetaRequest:
 
 
 def parse(words: list[bytes], first: int, wall_s: float) -> MetaRequest | bytes:
-    """The request in ``words``, whose flags begin at ``first``; or the error to reply."""
+    """Return the request in ``words``, whose flags begin at ``first``; or the error to reply."""
     if len(words) < first or len(words[1]) > KEY_BYTES_MAX:
         return BAD_FORMAT
     if len(words) > WORDS_MAX:

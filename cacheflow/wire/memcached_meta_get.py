@@ -1,7 +1,8 @@
-"""mg: one key, its value and whatever else is asked for; with N, R and stale entries, who is to fill it again.
+"""The command mg: one key, its value and whatever else is asked for; also which client is to fill an entry again.
 
-Who *wins* that (W) is decided by a write that marks the entry, so that exactly one client of the whole cluster is told:
-the winner's ``c`` is the version after it, and the others see Z. A Content-Type from HTTP gives way to the mark.
+Who *wins* that (W), after N, R or on a stale entry, is decided by a write that marks the entry, so that exactly one
+client of the whole cluster is told: the winner's ``c`` is the version after it, and the others see Z. A Content-Type
+from HTTP gives way to the mark.
 """
 
 from __future__ import annotations
@@ -12,16 +13,16 @@ from cacheflow.contract import Entry
 from cacheflow.machine import commands
 from cacheflow.machine.commands import Command, Result
 from cacheflow.wire.memcached_expiry import OVER, seconds_left
-from cacheflow.wire.memcached_guarded import Step
 from cacheflow.wire.memcached_lines import FLAGS, STALE, WON, bits_of
 from cacheflow.wire.memcached_meta_flags import MetaRequest
+from cacheflow.wire.memcached_meta_plan import Step
 from cacheflow.wire.memcached_storage import failed
 
 _T, _R = b"TR"
 
 
 def plan_get(request: MetaRequest, now_ms: int, entry: Entry | None) -> Step | bytes:
-    """What mg does with this entry."""
+    """Plan mg for an entry: a write, or the reply that needs none."""
     if entry is None:
         vivified = request.number(b"N")
         if vivified is None:
@@ -45,7 +46,7 @@ def plan_get(request: MetaRequest, now_ms: int, entry: Entry | None) -> Step | b
 
 
 def _vivify(request: MetaRequest, now_ms: int, ttl_ms: int) -> Step:
-    """An empty entry for the winner to fill."""
+    """Plan the empty entry that the winner is to fill."""
     writes = [commands.set_(request.key, b"", 0, WON, max(ttl_ms, 0), commands.IF_ABSENT)]
     if ttl_ms == OVER:
         writes.append(commands.delete(request.key))
@@ -54,7 +55,7 @@ def _vivify(request: MetaRequest, now_ms: int, ttl_ms: int) -> Step:
 
 
 def _due(request: MetaRequest, expires_at_ms: int, now_ms: int) -> bool:
-    """Whether R wins: less time is left than its token. A T before it counts already."""
+    """True if R wins, because less time is left than its token. A T before it counts already."""
     for token in request.tokens:
         if token[0] == _T:
             ttl_ms = request.numbers[_T]
@@ -65,7 +66,7 @@ def _due(request: MetaRequest, expires_at_ms: int, now_ms: int) -> bool:
 
 
 def _hit(request: MetaRequest, entry: Entry, now_ms: int, wins: bool, results: list[Result]) -> bytes:
-    """The reply that shows ``entry``, after the writes with ``results``."""
+    """Return the reply that shows ``entry``, after the writes with ``results``."""
     data, _, _, version, expires_at_ms = entry
     bits = bits_of(entry)
     shown = request.has(b"v") and request.number(b"C") != version

@@ -1,20 +1,18 @@
-"""ms: store a value in one of five modes, compare versions, or leave a stale value for others to replace."""
+"""The command ms: store a value in one of five modes, compare versions, or leave a stale value for others to replace."""
 
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from cacheflow.contract import Entry
 from cacheflow.machine import commands
 from cacheflow.machine.commands import Command, Result
 from cacheflow.wire import memcached_lines as lines
-from cacheflow.wire.memcached_guarded import Step, carry_out
 from cacheflow.wire.memcached_meta_flags import MetaRequest, parse
+from cacheflow.wire.memcached_meta_plan import Step, carry_out
+from cacheflow.wire.memcached_session import MemcachedSession
 from cacheflow.wire.memcached_storage import INCOMPLETE, failed, outgrows, refuse, set_command, set_result, value_behind
-
-if TYPE_CHECKING:
-    from cacheflow.wire.memcached import MemcachedConnection
 
 BAD_MODE: Final = b"CLIENT_ERROR invalid mode for ms M token\r\n"
 
@@ -27,8 +25,8 @@ _WHEN: Final = {
 _GROWING: Final = (b"A", b"P")
 
 
-def meta_set(connection: MemcachedConnection, words: list[bytes], data: bytes, end: int) -> int:
-    """Handle the request whose line ends at ``end``; the position behind it, or INCOMPLETE."""
+def meta_set(connection: MemcachedSession, words: list[bytes], data: bytes, end: int) -> int:
+    """Handle the ms whose line ends at ``end``; return the position behind it, or INCOMPLETE."""
     size = lines.number_of(words[2], lines.VALUE_BYTES_LAST) if len(words) >= 3 else None
     if size is None:
         connection.reply(lines.BAD_FORMAT)
@@ -58,7 +56,7 @@ def meta_set(connection: MemcachedConnection, words: list[bytes], data: bytes, e
     return behind
 
 
-def _store(connection: MemcachedConnection, request: MetaRequest, value: bytes) -> None:
+def _store(connection: MemcachedSession, request: MetaRequest, value: bytes) -> None:
     version = request.number(b"C")
     if request.mode in _GROWING:
         # A version of 0 compares with nothing, as with memcached.
@@ -86,7 +84,7 @@ def _growth(request: MetaRequest, value: bytes) -> Command:
 
 
 def _plan_growth(request: MetaRequest, value: bytes, entry: Entry | None) -> Step:
-    """Append or prepend at a version, or to an entry that N makes when there is none."""
+    """Plan an append or prepend at a version, or to an entry that N makes when there is none."""
     version = request.number(b"C")
     if entry is None:
         if not request.has(b"N"):
@@ -99,7 +97,7 @@ def _plan_growth(request: MetaRequest, value: bytes, entry: Entry | None) -> Ste
 
 
 def _plan_stale(request: MetaRequest, value: bytes, version: int, entry: Entry | None) -> Step:
-    """C with I: one that comes too late may still leave its value, marked as stale; TTL and mark stay."""
+    """Plan a set with C and I: one that comes too late may still leave its value, marked as stale; TTL and mark stay."""
     if entry is None:
         return Step([], lambda _: _told(request, b"NF", 0, len(value)))
     ttl_ms = request.number(b"T") or 0

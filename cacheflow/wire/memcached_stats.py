@@ -1,4 +1,4 @@
-"""stats: figures of this node that are true; what a replicated cache does not have (slabs, threads) is left out."""
+"""The figures of this node that ``stats`` shows; what a replicated cache does not have (slabs, threads) is left out."""
 
 from __future__ import annotations
 
@@ -6,18 +6,16 @@ import os
 import resource
 import sys
 import time
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from cacheflow.wire.memcached_lines import ERROR
-
-if TYPE_CHECKING:
-    from cacheflow.wire.memcached import MemcachedConnection
+from cacheflow.wire.memcached_session import MemcachedSession
 
 _STARTED_S: Final = time.monotonic()
 
 
-def statistics(connection: MemcachedConnection, words: list[bytes]) -> bytes:
-    """The reply to ``stats``, ``stats settings`` and ``stats items``."""
+def statistics(connection: MemcachedSession, words: list[bytes]) -> bytes:
+    """Return the reply to ``stats``, ``stats settings`` and ``stats items``."""
     if not words:
         told = _general(connection)
     elif words == [b"settings"]:
@@ -29,7 +27,7 @@ def statistics(connection: MemcachedConnection, words: list[bytes]) -> bytes:
     return b"".join([f"STAT {name} {value}\r\n".encode() for name, value in told.items()] + [b"END\r\n"])
 
 
-def _general(connection: MemcachedConnection) -> dict[str, object]:
+def _general(connection: MemcachedSession) -> dict[str, object]:
     numbers = connection.store.metrics()
     port = connection.shared.port
     used = resource.getrusage(resource.RUSAGE_SELF)
@@ -46,7 +44,7 @@ def _general(connection: MemcachedConnection) -> dict[str, object]:
         "curr_connections": port.connections,
         "total_connections": port.accepted,
         "rejected_connections": port.refused,
-        # Of every front of this node, not of this port alone.
+        # Reads through every front of this node are counted, not those of this port alone.
         "cmd_get": hits + misses,
         "get_hits": hits,
         "get_misses": misses,
@@ -61,7 +59,7 @@ def _general(connection: MemcachedConnection) -> dict[str, object]:
     }
 
 
-def _settings(connection: MemcachedConnection) -> dict[str, object]:
+def _settings(connection: MemcachedSession) -> dict[str, object]:
     numbers = connection.store.metrics()
     port = connection.shared.port
     return {
@@ -79,8 +77,8 @@ def _settings(connection: MemcachedConnection) -> dict[str, object]:
     }
 
 
-def _items(connection: MemcachedConnection) -> dict[str, object]:
-    """Everything is of one class here."""
+def _items(connection: MemcachedSession) -> dict[str, object]:
+    """Return the figures of ``stats items``: all items are of one class here."""
     numbers = connection.store.metrics()
     if not numbers["items"]:
         return {}

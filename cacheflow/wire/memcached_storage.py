@@ -1,23 +1,22 @@
-"""set, add, replace, append, prepend, cas: a command line, and a value behind it."""
+"""The commands with a value behind their line: set, add, replace, append, prepend, cas."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
-from cacheflow.contract import WireStore as Store
 from cacheflow.errors import NotReady
 from cacheflow.machine import commands
 from cacheflow.machine.commands import Command, Result
 from cacheflow.wire import memcached_lines as lines
 from cacheflow.wire.connection import no_reply
 from cacheflow.wire.memcached_expiry import OVER, exptime_of, ttl_ms_of
+from cacheflow.wire.memcached_session import MemcachedSession
 
 STORED: Final = b"STORED\r\n"
 NOT_STORED: Final = b"NOT_STORED\r\n"
 EXISTS: Final = b"EXISTS\r\n"
 NOT_FOUND: Final = b"NOT_FOUND\r\n"
-# What a request that is not complete answers instead of the position behind it.
+# The position behind a request that is not complete.
 INCOMPLETE: Final = -1
 
 _WHEN: Final = {
@@ -28,21 +27,8 @@ _WHEN: Final = {
 }
 
 
-class Storing(Protocol):
-    """What is needed of a connection."""
-
-    store: Store
-    missing: int
-    value_bytes_max: int
-
-    def wall_s(self) -> float: ...
-    def skip(self, count: int) -> None: ...
-    def reply(self, answer: bytes) -> None: ...
-    def write(self, command: Command, answer: Callable[[Result], bytes]) -> None: ...
-
-
-def store(connection: Storing, words: list[bytes], data: bytes, end: int) -> int:
-    """Handle the request whose line ends at ``end``; the position behind it, or INCOMPLETE."""
+def store(connection: MemcachedSession, words: list[bytes], data: bytes, end: int) -> int:
+    """Handle the request whose line ends at ``end``; return the position behind it, or INCOMPLETE."""
     size = lines.number_of(words[4], lines.VALUE_BYTES_LAST) if len(words) >= 5 else None
     if size is None:
         connection.reply(lines.BAD_FORMAT)
@@ -80,8 +66,8 @@ def store(connection: Storing, words: list[bytes], data: bytes, end: int) -> int
     return behind
 
 
-def value_behind(connection: Storing, data: bytes, end: int, size: int) -> bytes | None:
-    """The ``size`` bytes behind the line that ends at ``end``; None when they and their end are not all there."""
+def value_behind(connection: MemcachedSession, data: bytes, end: int, size: int) -> bytes | None:
+    """Return the ``size`` bytes behind the line that ends at ``end``; None when they and their end are not all there."""
     missing = end + size + 3 - len(data)
     if missing > 0:
         connection.missing = missing
@@ -89,8 +75,8 @@ def value_behind(connection: Storing, data: bytes, end: int, size: int) -> bytes
     return data[end + 1 : end + 1 + size]
 
 
-def outgrows(connection: Storing, key: str, added: bytes) -> bool:
-    """Whether ``added`` would make a value longer than one may be, by what this node's memory says of it."""
+def outgrows(connection: MemcachedSession, key: str, added: bytes) -> bool:
+    """True if ``added`` would make a value longer than one may be, by what this node's memory says of it."""
     try:
         entry = connection.store.lookup(key, count=False)
     except NotReady:
@@ -98,8 +84,8 @@ def outgrows(connection: Storing, key: str, added: bytes) -> bool:
     return entry is not None and len(entry[0]) + len(added) > connection.value_bytes_max
 
 
-def refuse(connection: Storing, key: str, replaces: bool, quiet: bool) -> None:
-    """A value over the limit: as with memcached, what it should have replaced is not served any longer."""
+def refuse(connection: MemcachedSession, key: str, replaces: bool, quiet: bool) -> None:
+    """Refuse a value over the limit; as with memcached, the value that it should have replaced is removed."""
     if not replaces:
         connection.reply(b"" if quiet else lines.TOO_LARGE)
         return
@@ -107,7 +93,7 @@ def refuse(connection: Storing, key: str, replaces: bool, quiet: bool) -> None:
 
 
 def set_command(key: str, value: bytes, bits: int, ttl_ms: int, when: int = 0, version: int = 0) -> Command:
-    """SET; one whose time is over already replaces what is there by nothing, if its condition holds."""
+    """Return the command for a set; one whose time is over already removes the entry, if its condition holds."""
     if ttl_ms == OVER:
         emptied = commands.set_(key, b"", 0, None, commands.TTL_NONE, when, version)
         return commands.batch([emptied, commands.delete(key)], atomic=True)
@@ -115,14 +101,14 @@ def set_command(key: str, value: bytes, bits: int, ttl_ms: int, when: int = 0, v
 
 
 def set_result(result: Result) -> Result:
-    """What SET itself answered, in whichever of ``set_command``'s forms."""
+    """Return the result of SET itself, in whichever form ``set_command`` gave it."""
     if result[0] == commands.ABORTED:
         return list(result[2])
     return list(result[1][0]) if result[0] == commands.OK and type(result[1]) is list else result
 
 
 def stored(result: Result) -> bytes:
-    """The reply to all but cas."""
+    """Return the reply to a store command other than cas."""
     if result[0] == commands.OK:
         return STORED
     if set_result(result)[0] in (commands.PRECONDITION, commands.MISSING):
@@ -131,7 +117,7 @@ def stored(result: Result) -> bytes:
 
 
 def cas_stored(result: Result) -> bytes:
-    """The reply to cas."""
+    """Return the reply to cas."""
     if result[0] == commands.OK:
         return STORED
     told = set_result(result)
@@ -141,12 +127,12 @@ def cas_stored(result: Result) -> bytes:
 
 
 def too_large(_: Result) -> bytes:
-    """The reply when the command was about something else than the request."""
+    """Return the reply to a value over the limit, whose command has removed the old one."""
     return lines.TOO_LARGE
 
 
 def failed(result: Result) -> bytes:
-    """The reply to what the machine would not do."""
+    """Return the reply to a command that the machine refused."""
     if result[0] == commands.TOO_LARGE:
         return lines.TOO_LARGE
     if result[0] == commands.NOT_AN_INTEGER:

@@ -7,8 +7,7 @@ cache_memlimit), watch, shutdown. ``consistency`` is not memcached's: it says ho
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from cacheflow.machine import commands
 from cacheflow.machine.commands import Result
@@ -16,19 +15,17 @@ from cacheflow.wire import memcached_lines as lines
 from cacheflow.wire.connection import no_reply
 from cacheflow.wire.memcached_expiry import OVER, exptime_of, ttl_ms_of
 from cacheflow.wire.memcached_fetch import Fetch, fetch_and_touch
+from cacheflow.wire.memcached_session import Handler, MemcachedSession
 from cacheflow.wire.memcached_stats import statistics
 from cacheflow.wire.memcached_storage import NOT_FOUND, failed
 
-if TYPE_CHECKING:
-    from cacheflow.wire.memcached import MemcachedConnection
-
 OK: Final = b"OK\r\n"
-# A delay would be a promise of this node alone: gone when it stops, and nobody would know.
+# flush_all with a delay would be a promise of this node alone: gone when it stops, and nobody would know.
 NO_DELAY: Final = b"CLIENT_ERROR flush_all with a delay is not served\r\n"
 
 
 def version_text() -> str:
-    """Of this package."""
+    """Return the version of this package."""
     try:
         return importlib.metadata.version("cacheflow")
     except importlib.metadata.PackageNotFoundError:
@@ -42,7 +39,7 @@ def _quiet(words: list[bytes]) -> bool:
     return words[-1] == b"noreply"
 
 
-def _say(connection: MemcachedConnection, words: list[bytes], answer: bytes) -> None:
+def _say(connection: MemcachedSession, words: list[bytes], answer: bytes) -> None:
     connection.reply(b"" if _quiet(words) else answer)
 
 
@@ -51,7 +48,7 @@ def _keys(words: list[bytes]) -> list[str] | None:
     return None if None in keys else [key for key in keys if key is not None]
 
 
-def _get(connection: MemcachedConnection, words: list[bytes]) -> None:
+def _get(connection: MemcachedSession, words: list[bytes]) -> None:
     keys = _keys(words[1:])
     if not keys:
         connection.reply(lines.BAD_FORMAT)
@@ -59,7 +56,7 @@ def _get(connection: MemcachedConnection, words: list[bytes]) -> None:
         connection.fetch(Fetch(words[1:], keys, words[0] == b"gets"))
 
 
-def _gat(connection: MemcachedConnection, words: list[bytes]) -> None:
+def _gat(connection: MemcachedSession, words: list[bytes]) -> None:
     exptime = exptime_of(words[1]) if len(words) > 2 else None
     keys = _keys(words[2:])
     if len(words) > 2 and exptime is None:
@@ -70,7 +67,7 @@ def _gat(connection: MemcachedConnection, words: list[bytes]) -> None:
         fetch_and_touch(connection, words[2:], keys, ttl_ms_of(exptime, connection.wall_s()), words[0] == b"gats")
 
 
-def _delete(connection: MemcachedConnection, words: list[bytes]) -> None:
+def _delete(connection: MemcachedSession, words: list[bytes]) -> None:
     key = lines.key_of(words[1]) if len(words) > 1 else None
     if key is None:
         _say(connection, words, lines.BAD_FORMAT)
@@ -82,7 +79,7 @@ def _deleted(result: Result) -> bytes:
     return _said(result, b"DELETED\r\n")
 
 
-def _touch(connection: MemcachedConnection, words: list[bytes]) -> None:
+def _touch(connection: MemcachedSession, words: list[bytes]) -> None:
     key = lines.key_of(words[1]) if len(words) > 2 else None
     if key is None:
         _say(connection, words, lines.BAD_FORMAT)
@@ -106,7 +103,7 @@ def _said(result: Result, answer: bytes) -> bytes:
     return NOT_FOUND if result[0] == commands.MISSING else failed(result)
 
 
-def _count(connection: MemcachedConnection, words: list[bytes]) -> None:
+def _count(connection: MemcachedSession, words: list[bytes]) -> None:
     key = lines.key_of(words[1]) if len(words) > 2 else None
     if key is None:
         _say(connection, words, lines.BAD_FORMAT)
@@ -123,7 +120,7 @@ def _counted(result: Result) -> bytes:
     return b"%d\r\n" % result[2] if result[0] == commands.OK else _said(result, b"")
 
 
-def _flush_all(connection: MemcachedConnection, words: list[bytes]) -> None:
+def _flush_all(connection: MemcachedSession, words: list[bytes]) -> None:
     delay: int | None = 0
     if len(words) > (2 if _quiet(words) else 1):
         delay = exptime_of(words[1])
@@ -139,21 +136,21 @@ def _flushed(result: Result) -> bytes:
     return OK if result[0] == commands.OK else failed(result)
 
 
-def _version(connection: MemcachedConnection, words: list[bytes]) -> None:
+def _version(connection: MemcachedSession, words: list[bytes]) -> None:
     connection.reply(_VERSION)
 
 
-def _verbosity(connection: MemcachedConnection, words: list[bytes]) -> None:
-    """Taken and without effect, as the log's level is the whole node's."""
+def _verbosity(connection: MemcachedSession, words: list[bytes]) -> None:
+    """Answer verbosity, which has no effect: the log's level is the whole node's."""
     known = len(words) > 1 and lines.number_of(words[1], lines.UINT32_MAX) is not None
     _say(connection, words, OK if known else lines.BAD_FORMAT)
 
 
-def _stats(connection: MemcachedConnection, words: list[bytes]) -> None:
+def _stats(connection: MemcachedSession, words: list[bytes]) -> None:
     connection.read(lambda: statistics(connection, words[1:]))
 
 
-def _consistency(connection: MemcachedConnection, words: list[bytes]) -> None:
+def _consistency(connection: MemcachedSession, words: list[bytes]) -> None:
     if words[1:] not in ([b"local"], [b"linearizable"]):
         connection.reply(b"CLIENT_ERROR usage: consistency local|linearizable\r\n")
         return
@@ -161,11 +158,11 @@ def _consistency(connection: MemcachedConnection, words: list[bytes]) -> None:
     connection.reply(OK)
 
 
-def _quit(connection: MemcachedConnection, words: list[bytes]) -> None:
+def _quit(connection: MemcachedSession, words: list[bytes]) -> None:
     connection.close()
 
 
-COMMANDS: Final[dict[bytes, Callable[[MemcachedConnection, list[bytes]], None]]] = {
+COMMANDS: Final[dict[bytes, Handler]] = {
     b"get": _get,
     b"gets": _get,
     b"gat": _gat,

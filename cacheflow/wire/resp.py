@@ -10,7 +10,7 @@ import functools
 from collections import deque
 from collections.abc import Callable
 from itertools import repeat
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from cacheflow import values
 from cacheflow.errors import NotReady, ReplicationError
@@ -23,26 +23,23 @@ from cacheflow.wire.resp_parser import Request
 from cacheflow.wire.resp_replies import OK, ONE, QUEUED, ZERO, CommandError, bulk, failure
 from cacheflow.wire.resp_rows import GET, LONE_GETS, SET, is_part_of_set, keys_of_gets, lone_set, pairs_of_sets
 from cacheflow.wire.resp_session import RespSession
-from cacheflow.wire.resp_spec import Read, Spec, wrong_arity
+from cacheflow.wire.resp_spec import Read, Shared, Spec, wrong_arity
 from cacheflow.wire.resp_strings import counted, failed, get
-from cacheflow.wire.resp_table import TABLE
 from cacheflow.wire.resp_transaction import COMMANDS_MAX, run_steps
 
-if TYPE_CHECKING:
-    from cacheflow.wire.resp_service import RespService
-
-# What is done at once also inside MULTI.
+# Commands that are carried out at once also inside MULTI.
 _NEVER_QUEUED: Final = frozenset(("exec", "discard", "multi", "watch", "quit", "reset"))
-# What browsers say when a page makes them talk to this port.
+# The first words of a browser that a page has made to talk to this port.
 _HTTP: Final = (b"POST", b"HOST:")
 _NAMED_IN_ERROR: Final = 128
 
 
 class RespConnection(RespSession):
-    """One client. Not safe for concurrent use: the event loop owns it."""
+    """A connection that speaks RESP. Not safe for concurrent use: the event loop owns it."""
 
-    def __init__(self, service: RespService, number: int, on_closed: Callable[[Connection], None]) -> None:
+    def __init__(self, service: Shared, number: int, on_closed: Callable[[Connection], None]) -> None:
         super().__init__(service, number, on_closed)
+        self._table = service.table
         self._pending: deque[Request] = deque()
 
     # Input ----------------------------------------------------------------------------------------------------------
@@ -92,7 +89,7 @@ class RespConnection(RespSession):
         return self.plain and not self._pending and not self._parser.holds
 
     def _found(self, raw: bytes) -> bytes | None:
-        """The reply to a GET of ``raw``; None when that is not so simple."""
+        """Return the reply to a GET of the key ``raw``; None when the general way has to answer."""
         try:
             key = raw.decode()
             entry = self.store.lookup(key)
@@ -101,7 +98,7 @@ class RespConnection(RespSession):
         if entry is not None:
             value = entry[0]
             return bulk(value)
-        # What may be no key is an error, not a miss.
+        # Bytes that are no key are an error, not a miss.
         if 0 < len(raw) <= values.KEY_BYTES_MAX and key.isprintable():
             return self.null
         return self.said(functools.partial(self._missing, raw))
@@ -111,7 +108,7 @@ class RespConnection(RespSession):
         return self._read(get, [b"GET", raw]) if answer is None else answer
 
     def _complete(self, data: bytes) -> bytes:
-        """Bring the request to its end that has begun in earlier input; what stands behind it."""
+        """Complete the request that has begun in earlier input; return the input behind it."""
         try:
             requests, rest = self._parser.complete(data)
             self._pending.extend(requests)
@@ -122,11 +119,11 @@ class RespConnection(RespSession):
         return rest
 
     def _answer_row_of_gets(self, data: bytes) -> bytes:
-        """Answer the GETs in a row in ``data``, a pipeline's usual load; what is left."""
+        """Answer the GETs in a row in ``data``, a pipeline's usual load; return the input that is left."""
         keys = keys_of_gets(data)
         rest = b""
         if keys is None:
-            # The last one may not be complete.
+            # The last GET may not be complete.
             cut = data.rfind(GET)
             keys = keys_of_gets(data[:cut]) if cut > 0 else None
             if keys is None:
@@ -144,7 +141,7 @@ class RespConnection(RespSession):
         return rest
 
     def _take_sets(self, data: bytes) -> bytes:
-        """Propose the SET that ``data`` is, or the row of them; what is left."""
+        """Propose the SET that ``data`` is, or its row of SETs; return the input that is left."""
         lone = lone_set(data)
         if lone is not None:
             key, value = lone
@@ -157,7 +154,7 @@ class RespConnection(RespSession):
         pairs = pairs_of_sets(data)
         rest = b""
         if pairs is None:
-            # The last one may not be complete. What is anything else is one proposal with those before it.
+            # The last SET may not be complete. Any other command behind the SETs is one proposal with them.
             cut = data.rfind(SET)
             pairs = pairs_of_sets(data[:cut]) if cut > 0 and is_part_of_set(data[cut:]) else None
             if pairs is None:
@@ -175,7 +172,7 @@ class RespConnection(RespSession):
         return rest
 
     def _answer_gets(self, requests: list[Request]) -> int:
-        """Answer the GETs at the start of ``requests``; how many. The general way takes over at anything unusual."""
+        """Answer the GETs at the start of ``requests``; return their number. The general way takes over at anything unusual."""
         output = self._output
         size = self._output_bytes
         answered = 0
@@ -197,7 +194,6 @@ class RespConnection(RespSession):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._pending.clear()
-        self.service.closed(self)
         super().connection_lost(error)
 
     @property
@@ -226,7 +222,7 @@ class RespConnection(RespSession):
 
     def _general(self, request: Request) -> None:
         name = request[0]
-        spec = TABLE.get(name) or TABLE.get(name.lower())
+        spec = self._table.get(name) or self._table.get(name.lower())
         try:
             if spec is None:
                 self._unknown(request)
@@ -240,7 +236,7 @@ class RespConnection(RespSession):
                 self._run(spec, request)
                 return
         except CommandError as wrong:
-            # Also for what is no command: a transaction with a mistake in it is none.
+            # An unknown command counts too: a transaction with a mistake in it does not take place.
             self.refused = self.refused or (self.queue is not None and (spec is None or spec.name not in _NEVER_QUEUED))
             self.reply(wrong.reply)
         except ReplicationError as failed_:
@@ -282,7 +278,7 @@ class RespConnection(RespSession):
         elif spec.local is not None:
             self.reply(spec.local(self, request))
         elif spec.steps:
-            self.exclusive(lambda end: self.guarded(functools.partial(run_steps, self, spec, request, end), end)())
+            run_steps(self, spec, request)
         else:
             assert spec.plan is not None
             commands, finish = spec.plan(self, self.store.lookup, request)
@@ -302,7 +298,7 @@ class RespConnection(RespSession):
     # The fast ways for writes -----------------------------------------------------------------------------------------------
 
     def _key(self, raw: bytes) -> str | None:
-        """A key of the store; None when it is none, which the client is told."""
+        """Return the store's key; None for bytes that are no key, which the client is told."""
         try:
             return key_of(raw)
         except CommandError as wrong:

@@ -1,4 +1,4 @@
-"""What the arguments of commands mean, with Redis' words for those that mean nothing."""
+"""The meaning of commands' arguments, with Redis' words for those that mean nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cacheflow.wire.resp_replies import CommandError
 _INTEGER = re.compile(rb"0|-?[1-9][0-9]{0,18}").fullmatch
 _FLOAT = re.compile(rb"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?").fullmatch
 _FLOAT_CHARS_MAX: Final = 256
-# A double's range: what no double can hold is not counted with.
+# The largest decimal exponent of a double: numbers that no double can hold are refused.
 _EXPONENT_MAX: Final = 308
 
 SYNTAX: Final = "ERR syntax error"
@@ -24,7 +24,7 @@ TOO_LONG: Final = "ERR string exceeds maximum allowed size (proto-max-bulk-len)"
 
 
 def key_of(raw: bytes) -> str:
-    """The key that ``raw`` names. Raises CommandError."""
+    """Return the key that ``raw`` names. Raises CommandError."""
     try:
         return values.check_key(raw.decode())
     except UnicodeDecodeError:
@@ -38,7 +38,7 @@ def keys_of(raws: list[bytes]) -> list[str]:
 
 
 def kind_of(data: bytes) -> int:
-    """As what a wire port keeps ``data``."""
+    """Return the kind under which a wire port keeps ``data``: TEXT for UTF-8, else BYTES."""
     if data.isascii():
         return values.TEXT
     try:
@@ -49,14 +49,14 @@ def kind_of(data: bytes) -> int:
 
 
 def integer_of(raw: bytes, message: str = NOT_AN_INTEGER) -> int:
-    """A 64-bit integer in its one spelling. Raises CommandError."""
+    """Return the 64-bit integer in ``raw``, which has one spelling only. Raises CommandError."""
     if _INTEGER(raw) is None or not INT64_MIN <= (number := int(raw)) <= INT64_MAX:
         raise CommandError(message)
     return number
 
 
 def float_of(raw: bytes) -> Decimal:
-    """A number as Redis reads floats, without its infinities. Raises CommandError."""
+    """Return the number in ``raw`` as Redis reads floats, without its infinities. Raises CommandError."""
     if len(raw) > _FLOAT_CHARS_MAX or _FLOAT(raw) is None:
         raise CommandError(NOT_A_FLOAT)
     number = Decimal(raw.decode())
@@ -66,7 +66,7 @@ def float_of(raw: bytes) -> Decimal:
 
 
 def lifetime_ms(raw: bytes, unit: bytes, command: str, wall_ms: int) -> int:
-    """How long, in milliseconds, ``unit`` (EX, PX, EXAT, PXAT) and its number mean from now on; negative: it is over.
+    """Return the milliseconds from now that ``unit`` (EX, PX, EXAT, PXAT) and its number mean; negative for a past end.
 
     wall_ms: this node's wall clock, which ends that are given as times refer to. Raises CommandError.
     """

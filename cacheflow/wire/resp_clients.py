@@ -1,4 +1,4 @@
-"""CLIENT: what a connection says of itself, and how its reads look."""
+"""The command CLIENT: what a connection says of itself, and which level its reads have."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LEVELS: Final = {b"LOCAL": False, b"LINEARIZABLE": True}
 
 
 def set_name(session: Session, name: bytes) -> None:
-    """Raises CommandError."""
+    """Give the connection a name. Raises CommandError."""
     if not _NAME_CHARS.issuperset(name):
         raise CommandError("ERR Client names cannot contain spaces, newlines or special characters.")
     session.name = name.decode()
@@ -64,7 +64,7 @@ def _info(session: Session, arguments: Arguments) -> bytes:
 
 
 def _switch(session: Session, arguments: Arguments) -> bytes:
-    """NO-EVICT and NO-TOUCH: connections are not evicted, and whether a read counts is not theirs to say."""
+    """Answer NO-EVICT and NO-TOUCH, which have no effect: connections are not evicted, and their reads count as uses."""
     if arguments[2].lower() not in (b"on", b"off"):
         raise CommandError(SYNTAX)
     return OK

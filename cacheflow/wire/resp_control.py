@@ -1,18 +1,16 @@
-"""Commands that change the connection: who it is, which protocol it speaks, its transaction."""
+"""The commands that change the connection: who its client is, which protocol it speaks, its transaction."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from cacheflow.wire.resp_arguments import SYNTAX, integer_of, keys_of
 from cacheflow.wire.resp_clients import set_name
 from cacheflow.wire.resp_replies import OK, CommandError, encode
 from cacheflow.wire.resp_server import REDIS_VERSION
+from cacheflow.wire.resp_session import RespSession
 from cacheflow.wire.resp_spec import Arguments, Spec
 from cacheflow.wire.resp_transaction import execute
-
-if TYPE_CHECKING:
-    from cacheflow.wire.resp_session import RespSession
 
 NO_PASSWORD: Final = (
     "ERR AUTH <password> called without any password configured for the default user. "

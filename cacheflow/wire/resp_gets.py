@@ -11,19 +11,19 @@ from cacheflow.wire.connection import REPLY_BYTES_MAX, Arrival, others
 from cacheflow.wire.resp_replies import bulk
 from cacheflow.wire.resp_rows import GET, keys_of_gets
 
-# More than this is a row for each.
-TOGETHER_BYTES_MAX: Final = 256 * 1024
-# By the length of a value that is not long: three times as fast as writing it down anew.
+# The most bytes of GETs, over all clients, that are answered as one row; more are answered client by client.
+MANY_BYTES_MAX: Final = 256 * 1024
+# The head of a reply by the length of its value: three times as fast as formatting it.
 _HEADS: Final = [b"$%d\r\n" % length for length in range(1024)]
 
 
 def answer_gets(store: Store, arrived: list[Arrival]) -> list[Arrival]:
-    """Answer those who sent nothing but GETs and have nothing under way; the others."""
+    """Answer the clients that sent nothing but GETs and have nothing under way; return the arrivals of all others."""
     asking = [arrival for arrival in arrived if arrival[0].at_rest and arrival[1].startswith(GET)]
     row = b"".join([data for _, data, _ in asking])
-    # No key has the beginning of a request in it, for it is no key then. So each has sent as many requests as it has
-    # sent beginnings, when it begins with one and all together are a row.
-    keys = keys_of_gets(row) if len(row) <= TOGETHER_BYTES_MAX else None
+    # No key has the beginning of a request in it, for it is no key then. So each client has sent as many requests as
+    # beginnings of requests, when its input begins with one and all input joined is a row of GETs.
+    keys = keys_of_gets(row) if len(row) <= MANY_BYTES_MAX else None
     if keys is None:
         return arrived[:]
     try:
@@ -48,7 +48,7 @@ def answer_gets(store: Store, arrived: list[Arrival]) -> list[Arrival]:
 
 
 def bulks_of(entries: list[Entry | None]) -> list[bytes]:
-    """The value of each as it reads on the wire; nothing for one that is not there."""
+    """Return the bulk string of each entry's value; empty bytes for an absent entry."""
     join, heads = b"".join, _HEADS
     try:
         return [b"" if entry is None else join((heads[len(entry[0])], entry[0], b"\r\n")) for entry in entries]

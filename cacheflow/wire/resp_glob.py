@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Final
 
 _PATTERNS_KEPT: Final = 256
-# A key has no more bytes, and compiling takes its time.
+# The longest pattern: no key has more bytes, and compiling takes its time.
 PATTERN_BYTES_MAX: Final = 1024
 
 
@@ -28,7 +28,7 @@ def matcher(pattern: bytes) -> Callable[[bytes], object]:
 
 
 def _parts(pattern: bytes) -> list[bytes]:
-    """What stands between the stars, as regular expressions."""
+    """Return the parts of a pattern between its stars, as regular expressions."""
     parts = [b""]
     position = 0
     while position < len(pattern):
@@ -50,7 +50,10 @@ def _parts(pattern: bytes) -> list[bytes]:
 
 
 def _class(pattern: bytes, position: int) -> tuple[bytes, int]:
-    """The class that begins at ``position``, and where it ends. One that is not closed ends with the pattern."""
+    """Return the character class that begins at ``position`` as a regular expression, and its end in the pattern.
+
+    A class that is not closed ends with the pattern.
+    """
     negated = pattern[position : position + 1] == b"^"
     position += negated
     members = bytearray(256)

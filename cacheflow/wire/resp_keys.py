@@ -72,7 +72,7 @@ def _expire(name: str, unit_ms: int, as_time: bool) -> Planner:
         ttl_ms = min(ttl_ms, c.TTL_MS_MAX)
         if ttl_ms > 0:
             return [c.expire(key, ttl_ms, when)], _done
-        # Over already. Under a condition it lives for another millisecond, for the machine's EXPIRE knows no less.
+        # The end is past. Under a condition the key lives for another millisecond: the machine's EXPIRE takes no less.
         return [c.expire(key, 1, when) if when else c.delete(key)], _done
 
     return plan
@@ -106,7 +106,7 @@ def persist(session: Session, find: Find, arguments: Arguments) -> Plan:
 
 
 def _moved(session: Session, entry: Entry, key: str) -> Command:
-    """What writes ``entry`` under ``key``, with the rest of its life."""
+    """Return the command that writes ``entry`` under ``key``, with the time that is left of its life."""
     data, kind, meta, _, expires_at_ms = entry
     ttl_ms = max(1, expires_at_ms - session.service.store.now_ms()) if expires_at_ms else c.TTL_NONE
     return c.set_(key, data, kind, meta, ttl_ms)

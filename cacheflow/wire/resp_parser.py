@@ -21,7 +21,8 @@ LINE_BYTES_MAX: Final = 64 * 1024
 STRANGER_ELEMENTS_MAX: Final = 10
 STRANGER_BULK_BYTES_MAX: Final = 16 * 1024
 
-# An array that is not one of 1 to 99 bulk strings, and all other types there are. Inside a value they only cost speed.
+# Input that holds one of these is parsed exactly: an array that is not one of 1 to 99 bulk strings, any other type. Inside
+# a value they only cost speed.
 _UNUSUAL_ARRAY = re.compile(rb"\*(?![1-9][0-9]?\r\n\$)").search
 _OTHER_TYPE = re.compile(rb"\n[-+:,(=!_#%~>|]").search
 _INTEGER = re.compile(rb"-?(?:0|[1-9][0-9]{0,18})").fullmatch
@@ -31,27 +32,28 @@ _DOLLAR: Final = ord("$")
 
 
 class ProtocolFault(Exception):
-    """Bytes that are no request: the words to close the connection with."""
+    """Raised for bytes that are no request. Its words are the last reply before the connection is closed."""
 
 
 class RequestParser:
-    """``feed`` returns the requests that are complete. After a ``fault`` nothing comes any more.
+    """A parser that returns the requests that input completes; none any more after a ``fault``.
 
-    request_bytes_max: of one request.  trusted: False until the client has shown who it is, and held short until then.
+    request_bytes_max: how long one request may be.  trusted: False until the client has shown who it is; until then its
+    requests must be short.
     """
 
     def __init__(self, request_bytes_max: int, trusted: bool) -> None:
         self.fault: ProtocolFault | None = None
         self._exact = _Exact(request_bytes_max, trusted)
         self._reader = hiredis.Reader()
-        # Whether hiredis may look.
+        # True if hiredis may parse input.
         self._quick = trusted
-        # Whether a part of a request waits in ``_exact``.
+        # True if a part of a request waits in ``_exact``.
         self.holds = False
 
     @property
     def trusted(self) -> bool:
-        """See the class."""
+        """True once the client has shown who it is."""
         return self._exact.trusted
 
     @trusted.setter
@@ -60,12 +62,12 @@ class RequestParser:
         self._quick = trusted and self.fault is None
 
     def complete(self, data: bytes) -> tuple[list[Request], bytes]:
-        """While ``holds``: the request that waits, when ``data`` brings it to its end, and what stands behind it."""
+        """Return the request that waits (``holds``), when ``data`` completes it, and the input behind it."""
         requests: list[Request] = []
         return requests, self._complete(data, requests)
 
     def feed(self, data: bytes) -> list[Request]:
-        """The requests that ``data`` completes, in order."""
+        """Return the requests that ``data`` completes, in order."""
         requests: list[Request] = []
         if self.holds:
             data = self._complete(data, requests)
@@ -76,7 +78,7 @@ class RequestParser:
         return requests
 
     def _complete(self, data: bytes, requests: list[Request]) -> bytes:
-        """Bring the request that waits to its end; what stands behind it."""
+        """Complete the request that waits; return the input behind it."""
         exact = self._exact
         try:
             exact.add(data)
@@ -89,11 +91,11 @@ class RequestParser:
         return exact.rest()
 
     def _parse_plain(self, data: bytes, requests: list[Request]) -> bytes:
-        """Let hiredis parse; what it leaves over."""
+        """Let hiredis parse ``data``; return what it leaves over."""
         reader = self._reader
         feed, gets = reader.feed, reader.gets
         feed(data)
-        # An empty array behind it comes out as one only if the last request was whole.
+        # An empty array behind the data comes out as one only if the last request was whole.
         feed(_END)
         first = len(requests)
         try:
@@ -110,7 +112,7 @@ class RequestParser:
         self._reader = hiredis.Reader()
         taken = sum([_wire_bytes(request) for request in requests[first:]])
         while taken > len(data):
-            # It has taken the end for an argument.
+            # hiredis has taken the empty array at the end for an argument.
             taken -= _wire_bytes(requests.pop())
         return data[taken:]
 
@@ -134,7 +136,7 @@ class RequestParser:
 
 
 def _wire_bytes(request: Request) -> int:
-    """How long ``request`` was; hiredis takes lengths in their one spelling only."""
+    """Return how many bytes ``request`` was; hiredis takes lengths in their one spelling only."""
     size = 3 + len(b"%d" % len(request))
     for argument in request:
         length = len(argument)
@@ -143,13 +145,13 @@ def _wire_bytes(request: Request) -> int:
 
 
 class _Exact:
-    """Requests one by one, from pieces of any size."""
+    """A parser of one request after the other, from pieces of any size."""
 
     def __init__(self, request_bytes_max: int, trusted: bool) -> None:
         self.trusted = trusted
         self._request_bytes_max = request_bytes_max
         self._buffer = bytearray()
-        # Of the request under way: its arguments so far, how many are missing, the length of the next one (-1: unknown).
+        # The request under way: its arguments so far, the number that is missing, the length of the next one (-1: unknown).
         self._arguments: Request = []
         self._missing = 0
         self._length = -1
@@ -157,14 +159,14 @@ class _Exact:
 
     @property
     def holds(self) -> bool:
-        """Whether a part of a request is here."""
+        """True if a part of a request is kept here."""
         return self._missing > 0 or len(self._buffer) > 0
 
     def add(self, data: bytes) -> None:
         self._buffer += data
 
     def rest(self) -> bytes:
-        """What stands behind the last request; no longer kept here."""
+        """Return the input behind the last request, which is no longer kept here."""
         rest = bytes(self._buffer)
         self._buffer.clear()
         return rest
@@ -174,7 +176,7 @@ class _Exact:
         self._arguments = []
 
     def step(self, requests: list[Request]) -> bool:
-        """Take one request off the buffer; False when it is not complete. Raises ProtocolFault."""
+        """Take one request off the buffer; return False when it is not complete. Raises ProtocolFault."""
         if not self._missing:
             if not self._buffer:
                 return False
@@ -232,7 +234,7 @@ class _Exact:
         return True
 
     def _bulk_header(self, start: int) -> int:
-        """Note the length that stands at ``start``; where its bytes begin, or 0."""
+        """Note the length of the argument at ``start``; return where its bytes begin, or 0 when that is not known yet."""
         end = self._line_end(start, "too big bulk count string")
         if not end:
             return 0
@@ -250,7 +252,7 @@ class _Exact:
         return end
 
     def _line_end(self, start: int, too_long: str) -> int:
-        """Behind the line that begins at ``start``, or 0."""
+        """Return the position behind the line that begins at ``start``, or 0 when it is not complete."""
         end = self._buffer.find(b"\r", start, start + LINE_BYTES_MAX + 1)
         if end < 0:
             if len(self._buffer) - start > LINE_BYTES_MAX:
@@ -275,7 +277,7 @@ _ESCAPED: Final = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"a": b"\
 
 
 def split_line(line: bytes) -> Request:
-    """The words of an inline command, quoted as in a shell. Raises ProtocolFault."""
+    """Return the words of an inline command, quoted as in a shell. Raises ProtocolFault."""
     if b'"' not in line and b"'" not in line:
         return line.replace(b"\0", b" ").split()
     words: Request = []

@@ -1,4 +1,4 @@
-"""How answers read on the wire, in RESP2 and RESP3."""
+"""The bytes of replies, in RESP2 and RESP3."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ZERO: Final = b":0\r\n"
 ONE: Final = b":1\r\n"
 EMPTY: Final = b"$0\r\n\r\n"
 EMPTY_ARRAY: Final = b"*0\r\n"
-# By protocol version.
+# The null replies by protocol version.
 NULL: Final = {2: b"$-1\r\n", 3: b"_\r\n"}
 NULL_ARRAY: Final = {2: b"*-1\r\n", 3: b"_\r\n"}
 
@@ -21,11 +21,11 @@ _LINE = bytes.maketrans(b"\r\n", b"  ")
 
 
 class Status(str):
-    """A text that goes as a simple string."""
+    """A text that ``encode`` writes as a simple string."""
 
 
 class CommandError(Exception):
-    """A command that is answered with an error. message: its code and words."""
+    """Raised for a command that is answered with an error. message: the error's code and words."""
 
     def __init__(self, message: str | bytes) -> None:
         super().__init__(message)
@@ -33,7 +33,7 @@ class CommandError(Exception):
 
 
 def error(message: str | bytes) -> bytes:
-    """An error: one line, whatever the client put into it."""
+    """Return an error reply of one line, whatever the client put into the message."""
     line = message.encode("utf-8", "surrogateescape") if isinstance(message, str) else message
     return b"-%b\r\n" % line.translate(_LINE)
 
@@ -47,23 +47,23 @@ def integer(number: int) -> bytes:
 
 
 def array(items: list[bytes]) -> bytes:
-    """items: as they read."""
+    """Return an array of items that are encoded already."""
     return b"*%d\r\n%b" % (len(items), b"".join(items))
 
 
 def bulks(items: Iterable[bytes]) -> bytes:
-    """An array of bulk strings."""
+    """Return an array of bulk strings."""
     return array([b"$%d\r\n%b\r\n" % (len(item), item) for item in items])
 
 
 def text(protocol: int, words: str) -> bytes:
-    """Words for people: RESP3 says so."""
+    """Return words for people: a verbatim string in RESP3, a bulk string in RESP2."""
     data = words.encode()
     return bulk(data) if protocol == 2 else b"=%d\r\ntxt:%b\r\n" % (len(data) + 4, data)
 
 
 def encode(protocol: int, value: Any) -> bytes:
-    """A Python value: None, int, str, bytes, list, set or dict; RESP2 has flat arrays for the last two."""
+    """Return the reply for a Python value: None, int, str, bytes, list, set or dict; RESP2 has flat arrays for the last two."""
     if value is None:
         return NULL[protocol]
     if isinstance(value, Status):
@@ -84,7 +84,7 @@ def encode(protocol: int, value: Any) -> bytes:
 
 
 def failure(failed: ReplicationError) -> bytes:
-    """What was not committed, or nobody knows.
+    """Return the reply to a request that was not committed, or whose outcome is not known.
 
     Clients send LOADING, TRYAGAIN and CLUSTERDOWN again by themselves, which is right where nothing has happened. No
     client knows OUTCOMEUNKNOWN, so that none repeats what may have taken place.

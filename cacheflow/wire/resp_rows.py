@@ -10,19 +10,19 @@ from typing import Final
 
 GET: Final = b"*2\r\n$3\r\nGET\r\n$"
 SET: Final = b"*3\r\n$3\r\nSET\r\n$"
-# Longer ones go the general way.
+# The longest key of a row; requests with longer keys go the general way.
 KEY_BYTES_MAX: Final = 255
 
 _LENGTHS: Final = {b"%d" % length: length for length in range(1, KEY_BYTES_MAX + 1)}
 _KEY_LENGTHS: Final = range(1, KEY_BYTES_MAX + 1)
 _GET_HEADS: Final = {length: f"{GET.decode()}{length}" for length in _KEY_LENGTHS}
-# By the length of the whole input: what stands before the key of a GET that came alone has one length only.
+# The bytes before the key of a GET that came alone, by the length of the whole input: there is one for each length.
 LONE_GETS: Final = {len(head) + 4 + length: f"{head}\r\n".encode() for length, head in _GET_HEADS.items()}
 _SET_HEADS: Final = {length: b"%b%d" % (SET, length) for length in _KEY_LENGTHS}
 
 
 def keys_of_gets(data: bytes) -> list[str] | None:
-    """The keys, when ``data`` is nothing but GETs of keys that are keys, and ASCII."""
+    """Return the keys when ``data`` is nothing but GETs of valid ASCII keys, else None."""
     if not data.isascii():
         return None
     text = data.decode()
@@ -30,7 +30,7 @@ def keys_of_gets(data: bytes) -> list[str] | None:
     length = _LENGTHS.get(data[len(GET) : end])
     if length is None or not data.startswith(GET):
         return None
-    # Most often all keys of a row are of one length, and what stands between them is one text.
+    # Most often all keys of a row are of one length, and the same text stands between any two of them.
     head = text[: end + 2]
     keys = text[end + 2 : -2].split("\r\n" + head)
     if set(map(len, keys)) != {length} or not data.endswith(b"\r\n"):
@@ -47,7 +47,7 @@ def keys_of_gets(data: bytes) -> list[str] | None:
 
 
 def pairs_of_sets(data: bytes) -> tuple[list[str], list[bytes]] | None:
-    """The keys and the values, when ``data`` is nothing but SETs of keys that are keys."""
+    """Return the keys and the values when ``data`` is nothing but SETs of valid keys, else None."""
     parts = data.split(b"\r\n")
     raws, values = parts[4::7], parts[6::7]
     if not raws or len(raws) != len(values):
@@ -67,7 +67,7 @@ def pairs_of_sets(data: bytes) -> tuple[list[str], list[bytes]] | None:
 
 
 def lone_set(data: bytes) -> tuple[str, bytes] | None:
-    """The key and the value, when ``data`` is exactly one SET of a key that is one: cheaper than a row of one."""
+    """Return the key and the value when ``data`` is exactly one SET of a valid key, else None: cheaper than a row of one."""
     end = data.find(b"\r\n", len(SET))
     length = _LENGTHS.get(data[len(SET) : end])
     if length is None:
@@ -88,7 +88,7 @@ def lone_set(data: bytes) -> tuple[str, bytes] | None:
 
 
 def is_part_of_set(data: bytes) -> bool:
-    """Whether ``data``, which begins as a SET, is less than one. (A guess, by which nothing but speed may be decided.)"""
+    """True if ``data``, which begins as a SET, is only a part of one. (A guess: it may decide nothing but speed.)"""
     parts = data.split(b"\r\n", 6)
     if len(parts) < 7:
         return True

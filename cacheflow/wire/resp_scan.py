@@ -13,20 +13,21 @@ import random
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Final
 
 from cacheflow.contract import WireStore as Store
 from cacheflow.wire.resp_arguments import NOT_AN_INTEGER, SYNTAX, integer_of
 from cacheflow.wire.resp_glob import PATTERN_BYTES_MAX, matcher
 from cacheflow.wire.resp_replies import CommandError, array, bulk, bulks, integer
+from cacheflow.wire.resp_session import RespSession
 from cacheflow.wire.resp_spec import Arguments, Find, Session, Spec
 
 SCANS_MAX: Final = 256
-# Over all copies, the newest apart: 32 MiB.
+# The most keys that all copies but the newest hold: 32 MiB.
 KEYS_KEPT_MAX: Final = 4 * 1024 * 1024
 COUNT_DEFAULT: Final = 10
 COUNT_MAX: Final = 10_000
-# How long KEYS works before others get their turn, and how often it looks at the time.
+# The time that KEYS works before others get their turn, and the keys between two looks at the clock.
 SLICE_S: Final = 0.005
 SLICE_KEYS: Final = 256
 SAMPLE_S: Final = 1.0
@@ -40,15 +41,15 @@ class Scans:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._copies: OrderedDict[int, list[str]] = OrderedDict()
-        # How many keys all copies hold.
+        # The number of keys in all copies.
         self.kept = 0
-        # Cursors of an earlier start shall not fit.
+        # The number of the latest copy. It begins anywhere, so that cursors of an earlier start do not fit.
         self._number = random.getrandbits(28)
         self._sample: list[str] = []
         self._sampled_at = -SAMPLE_S
 
     def page(self, cursor: int, count: int) -> tuple[list[str], int]:
-        """(the keys of the page at ``cursor``, the next cursor or 0). Some keys may be gone. Raises CommandError."""
+        """Return (the keys of the page at ``cursor``, the next cursor or 0). Some keys may be gone. Raises CommandError."""
         number, place = cursor >> _PLACE_BITS, cursor & (1 << _PLACE_BITS) - 1
         if not cursor:
             keys = self._store.all_keys()
@@ -77,7 +78,7 @@ class Scans:
         self.kept -= len(self._copies.pop(number, ()))
 
     def any_key(self) -> str | None:
-        """A key that is there, of those there a second ago; None when there is none."""
+        """Return a live key, of those that were there a second ago; None when there is none."""
         alive = self._store.lookup
         if time.monotonic() - self._sampled_at >= SAMPLE_S or len(self._sample) < SAMPLE_TRIES:
             self._sample = self._store.all_keys()
@@ -92,7 +93,7 @@ class Scans:
 
 
 def _pattern(raw: bytes) -> Callable[[bytes], object] | None:
-    """What a key must match, None: nothing."""
+    """Return the function that a key must match; None when every key matches. Raises CommandError."""
     if len(raw) > PATTERN_BYTES_MAX:
         raise CommandError(f"ERR a pattern has at most {PATTERN_BYTES_MAX} bytes")
     return None if raw == b"*" else matcher(raw)
@@ -134,15 +135,15 @@ def _live(store: Store, keys: list[str], matches: Callable[[bytes], object] | No
 
 
 def keys(session: Session, find: Find, arguments: Arguments) -> bytes:
-    """KEYS at once, for a transaction."""
+    """Answer KEYS at once, inside a transaction."""
     store = session.service.store
     return bulks(_live(store, store.all_keys(), _pattern(arguments[1])))
 
 
-def keys_in_slices(connection: Any, arguments: Arguments) -> None:
-    """KEYS, with the loop's other work in between."""
+def keys_in_slices(connection: RespSession, arguments: Arguments) -> None:
+    """Answer KEYS with the loop's other work in between."""
     matches = _pattern(arguments[1])
-    store: Store = connection.store
+    store = connection.store
 
     def begin(end: Callable[[bytes], None]) -> None:
         found: list[bytes] = []
@@ -153,7 +154,7 @@ def keys_in_slices(connection: Any, arguments: Arguments) -> None:
             for part in slices:
                 found.extend(_live(store, part, matches))
                 if time.monotonic() >= until:
-                    asyncio.get_running_loop().call_soon(connection.guarded(work, end))
+                    asyncio.get_running_loop().call_soon(connection.contained, end, work)
                     return
             end(bulks(found))
 

@@ -1,4 +1,4 @@
-"""Commands on the node: PING, INFO, COMMAND, CONFIG GET and the like."""
+"""The commands on the node: PING, INFO, COMMAND, CONFIG GET and the like."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cacheflow.wire.resp_replies import OK, CommandError, Status, array, bulk, b
 from cacheflow.wire.resp_spec import Arguments, Find, Plan, Session, Spec, wrong_arity
 from cacheflow.wire.resp_strings import failed
 
-# Whose commands and answers these are.
+# The release of Redis whose commands and answers these are.
 REDIS_VERSION: Final = "7.0.15"
 
 
@@ -40,7 +40,7 @@ def time_(session: Session, arguments: Arguments) -> bytes:
 
 
 def wait(session: Session, find: Find, arguments: Arguments) -> bytes:
-    """Every write that was answered is on a majority: on that many nodes beside one."""
+    """Answer WAIT: every write that was answered is on a majority, which is so many nodes beside one."""
     integer_of(arguments[1])
     if integer_of(arguments[2], "ERR timeout is not an integer or out of range") < 0:
         raise CommandError("ERR timeout is negative")
@@ -86,7 +86,7 @@ def _sections(session: Session) -> dict[str, dict[str, object]]:
             "keyspace_hits": whole("hits_total"),
             "keyspace_misses": whole("misses_total"),
         },
-        # Every node takes writes.
+        # Every node is a master to clients: all take writes.
         "Replication": {
             "role": "master",
             "raft_role": "leader" if whole("is_leader") else "follower",

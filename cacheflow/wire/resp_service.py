@@ -1,4 +1,4 @@
-"""RespService: what the RESP connections of one node share."""
+"""RespService: the settings, scans and figures that the RESP connections of one node share."""
 
 from __future__ import annotations
 
@@ -18,30 +18,38 @@ from cacheflow.wire.resp_spec import Spec
 from cacheflow.wire.resp_table import TABLE
 from cacheflow.wire.serving import WirePort
 
-# To a client for whom there is no room.
+# The reply to a client for whom there is no room.
 REFUSAL: Final = b"-ERR max number of clients reached\r\n"
-# A request is room for some values of the largest size, in an entry that still fits into one message between nodes.
+# The longest request has room for some values of the largest size, in an entry that still fits into one message between
+# nodes.
 REQUEST_BYTES_MIN: Final = 5 * 1024 * 1024
 REQUEST_BYTES_MAX: Final = 65 * 1024 * 1024
 VALUES_IN_REQUEST: Final = 4
 
 
 def resp_port(store: Store, *, value_bytes_max: int, token: bytes | None, connections_max: int) -> WirePort:
-    """The port on which RESP is spoken over ``store``."""
-    service = RespService(store, token=token, value_bytes_max=value_bytes_max)
+    """Return the port on which RESP is spoken over ``store``."""
+    service = RespService(store, TABLE, token=token, value_bytes_max=value_bytes_max)
     return WirePort("resp", service.connection, REFUSAL, connections_max, functools.partial(answer_gets, store))
 
 
 class RespService:
-    """Not safe for concurrent use: the event loop owns it.
+    """The settings, scans and figures that the connections of one port share. The event loop owns it.
 
-    token: what AUTH must bring, None: nothing.  wall: seconds since 1970.
+    table: the commands that are served.  token: AUTH must bring it, unless it is None.  wall: seconds since 1970.
     """
 
     def __init__(
-        self, store: Store, *, token: bytes | None, value_bytes_max: int, wall: Callable[[], float] = time.time
+        self,
+        store: Store,
+        table: Mapping[bytes, Spec],
+        *,
+        token: bytes | None,
+        value_bytes_max: int,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self.store = store
+        self.table = table
         self.token = token
         self.value_bytes_max = value_bytes_max
         self.request_bytes_max = min(max(REQUEST_BYTES_MIN, VALUES_IN_REQUEST * value_bytes_max), REQUEST_BYTES_MAX)
@@ -51,24 +59,24 @@ class RespService:
         self.accepted = 0
         self.started_at = wall()
         self.run_id = os.urandom(20).hex()
-        self.table: Mapping[bytes, Spec] = TABLE
 
     def connection(self, on_closed: Callable[[Connection], None]) -> RespConnection:
-        """A new one."""
+        """Return a new connection. on_closed: called with it when it is over."""
         self.accepted += 1
-        connection = RespConnection(self, self.accepted, on_closed)
-        self.connections[connection.id] = connection
+        number = self.accepted
+
+        def closed(connection: Connection) -> None:
+            self.connections.pop(number, None)
+            on_closed(connection)
+
+        connection = self.connections[number] = RespConnection(self, number, closed)
         return connection
 
-    def closed(self, connection: RespConnection) -> None:
-        """It is no more."""
-        self.connections.pop(connection.id, None)
-
     def wall_ms(self) -> int:
-        """This node's wall clock: what ends that are given as times refer to."""
+        """Return the time of this node's wall clock, to which expiry times of clients refer."""
         return int(self.wall() * 1000)
 
     def admits(self, user: bytes, password: bytes) -> bool:
-        """Whether they may come in. Takes as long whatever is wrong."""
+        """True if user and password are right. It takes as long whatever is wrong."""
         right = hmac.compare_digest(password, self.token or b"")
         return right and user == b"default" and self.token is not None

@@ -1,38 +1,35 @@
-"""What a RESP connection is to the commands that come through it: its state, and the ways to answer later."""
+"""RespSession: a RESP connection as its commands see it, with their state and the ways to answer later."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cacheflow.errors import ReplicationError
-from cacheflow.machine.commands import Result
 from cacheflow.wire.connection import Connection
 from cacheflow.wire.resp_parser import RequestParser
 from cacheflow.wire.resp_replies import NULL, NULL_ARRAY, OK, CommandError, failure
-from cacheflow.wire.resp_transaction import Queue, Watched
-
-if TYPE_CHECKING:
-    from cacheflow.wire.resp_service import RespService
+from cacheflow.wire.resp_spec import Queue, Shared, Watched
 
 
 class RespSession(Connection):
-    """See the module and resp_spec.Session.
+    """The state that commands keep in a RESP connection. See resp_spec.Session.
 
-    queue: what MULTI has gathered.  refused: one of it was wrong.  watched: see WATCH.
+    queue: the commands since MULTI, None outside a transaction.  refused: one of them was wrong.
+    watched: the keys since WATCH, with their versions.
     """
 
-    def __init__(self, service: RespService, number: int, on_closed: Callable[[Connection], None]) -> None:
+    def __init__(self, service: Shared, number: int, on_closed: Callable[[Connection], None]) -> None:
         super().__init__(service.store, service.request_bytes_max, on_closed)
-        self.service = service
+        self.service: Shared = service
         self.id = number
         self.name = ""
         self.library: dict[str, str] = {}
         self.queue: Queue | None = None
         self.refused = False
         self.watched: Watched = {}
-        # Neither a password is missing nor a transaction gathers.
+        # True if no password is missing and no transaction gathers.
         self.plain = False
         self._queued_bytes = 0
         self._since = service.wall()
@@ -41,28 +38,28 @@ class RespSession(Connection):
         self.trust(service.token is None)
 
     def speak(self, protocol: int) -> None:
-        """Use RESP2 or RESP3 from now on."""
+        """Speak RESP2 or RESP3 from now on."""
         self.protocol = protocol
         self.null = NULL[protocol]
         self.null_array = NULL_ARRAY[protocol]
 
     @property
     def trusted(self) -> bool:
-        """Whether the client has shown who it is."""
+        """True if the client has shown who it is."""
         return self._parser.trusted
 
     def trust(self, trusted: bool) -> None:
-        """Let the client in, or ask it again."""
+        """Let the client in, or ask it for its password again."""
         self._parser.trusted = trusted
         self.plain = trusted and self.queue is None
 
     def begin_transaction(self) -> None:
-        """MULTI."""
+        """Queue commands from now on, after MULTI."""
         self.queue = []
         self.plain = False
 
     def forget_transaction(self) -> None:
-        """Neither a transaction nor watched keys any more."""
+        """Forget the queued commands and the watched keys."""
         self.queue = None
         self.refused = False
         self.watched = {}
@@ -85,7 +82,7 @@ class RespSession(Connection):
         self.read(functools.partial(self.said, look))
 
     def describe(self) -> str:
-        """The connection's line in CLIENT LIST."""
+        """Return the connection's line in CLIENT LIST."""
         peer, own = (self._transport.get_extra_info(name) for name in ("peername", "sockname"))
         fields = {
             "id": self.id,
@@ -105,47 +102,14 @@ class RespSession(Connection):
     # Answers ----------------------------------------------------------------------------------------------------------
 
     def in_turn(self, answer: Callable[[], bytes]) -> None:
-        """Reply when all before is answered, and handle nothing behind it until then."""
+        """Reply when all requests before are answered, and handle no request behind this one until then."""
         if self._promises:
             self.exclusive(lambda end: end(self.said(answer)))
         else:
             self.reply(self.said(answer))
 
-    def behind_barrier(self, begin: Callable[[Callable[[bytes], None]], None]) -> None:
-        """``exclusive`` for a read: ``begin`` sees what this connection's reads are to see."""
-
-        def start(end: Callable[[bytes], None]) -> None:
-            def passed(outcome: list[Result] | ReplicationError) -> Callable[[], None]:
-                if isinstance(outcome, ReplicationError):
-                    return functools.partial(end, failure(outcome))
-                return self.guarded(functools.partial(begin, end), end)
-
-            if self.linearizable:
-                self.store.submit_barrier(passed)
-            else:
-                self.guarded(functools.partial(begin, end), end)()
-
-        self.exclusive(start)
-
-    def guarded(self, call: Callable[[], None], end: Callable[[bytes], None]) -> Callable[[], None]:
-        """``call`` for the loop: what it raises ends this request, or this connection, and nobody else's."""
-
-        def run() -> None:
-            if self._transport.is_closing():
-                return
-            try:
-                call()
-            except CommandError as wrong:
-                end(wrong.reply)
-            except ReplicationError as failed_:
-                end(failure(failed_))
-            except Exception:
-                self._stumbled()
-
-        return run
-
     def said(self, answer: Callable[[], bytes]) -> bytes:
-        """What ``answer`` says, or the error in its place."""
+        """Return the reply that ``answer`` makes, or the error that it raises."""
         try:
             return answer()
         except CommandError as wrong:

@@ -1,4 +1,4 @@
-"""What a command is: one entry of the table that dispatches, checks, queues and documents it.
+"""Spec: a command as one entry of the table that dispatches, checks, queues and documents it.
 
 There are four sorts, by what answers:
 
@@ -15,29 +15,55 @@ There are four sorts, by what answers:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from cacheflow.contract import Entry
+from cacheflow.contract import WireStore as Store
 from cacheflow.machine.commands import Command, Result
-
-if TYPE_CHECKING:
-    from cacheflow.wire.resp_service import RespService
 
 Arguments = list[bytes]
 
 
 class Find(Protocol):
-    """The live entry of a key. count: as a use."""
+    """A function that returns the live entry of a key. count: looking at it is a use."""
 
     def __call__(self, key: str, *, count: bool = True) -> Entry | None: ...
 
 
-class Session(Protocol):
-    """What commands may know of the connection they came through."""
+class Scans(Protocol):
+    """The scans under way on this node, as commands see them. See resp_scan.Scans."""
 
-    service: RespService
+    def page(self, cursor: int, count: int) -> tuple[list[str], int]: ...
+    def any_key(self) -> str | None: ...
+
+
+class Shared(Protocol):
+    """The settings and figures that the connections of one port share. See resp_service.RespService."""
+
+    store: Store
+    table: Mapping[bytes, Spec]
+    token: bytes | None
+    value_bytes_max: int
+    request_bytes_max: int
+    wall: Callable[[], float]
+    accepted: int
+    started_at: float
+    run_id: str
+
+    @property
+    def scans(self) -> Scans: ...
+    @property
+    def connections(self) -> Mapping[int, Session]: ...
+    def wall_ms(self) -> int: ...
+    def admits(self, user: bytes, password: bytes) -> bool: ...
+
+
+class Session(Protocol):
+    """A connection, as the commands see it that came through it. See resp_session.RespSession."""
+
+    service: Shared
     protocol: int
     null: bytes
     null_array: bytes
@@ -47,7 +73,7 @@ class Session(Protocol):
     library: dict[str, str]
 
     def describe(self) -> str:
-        """The connection's line in CLIENT LIST."""
+        """Return the connection's line in CLIENT LIST."""
 
 
 Finish = Callable[[Sequence[Result]], bytes]
@@ -61,8 +87,10 @@ Control = Callable[[Any, Arguments], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
-    """arity: of the name and all arguments, negative for "at least".  keys: the first, the last (negative: from the end)
-    and the step, as COMMAND tells them.  steps, local, read, plan, control: see the module.
+    """One command of the table.
+
+    arity: the number of words, the name among them; negative for "at least".  keys: the first, the last (negative: from the
+    end) and the step, as COMMAND tells them.  steps, local, read, plan, control: see the module.
     """
 
     name: str
@@ -78,15 +106,21 @@ class Spec:
     control: Control | None = None
 
     def takes(self, count: int) -> bool:
-        """Whether a request may have so many parts."""
+        """True if a request of this command may have so many words."""
         return count == self.arity if self.arity >= 0 else count >= -self.arity
 
     def keys_in(self, arguments: Arguments) -> list[bytes]:
-        """The keys that ``arguments`` name."""
+        """Return the keys that ``arguments`` name."""
         first, last, step = self.keys
         return arguments[first : (last if last >= 0 else len(arguments) + last) + 1 : step] if first else []
 
 
+# The commands since MULTI.
+Queue = list[tuple[Spec, Arguments]]
+# Key -> its version at WATCH; 0 for an absent key, None until the turn of WATCH has come.
+Watched = dict[str, "int | None"]
+
+
 def wrong_arity(name: str) -> str:
-    """Redis' words."""
+    """Return Redis' words for a wrong number of arguments."""
     return f"ERR wrong number of arguments for '{name}' command"

@@ -1,4 +1,4 @@
-"""Commands on values: GET, SET and their kin, counters, parts of strings."""
+"""The commands on values: GET, SET and their kin, counters, parts of strings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cacheflow.wire.resp_replies import EMPTY, OK, ONE, ZERO, CommandError, arra
 from cacheflow.wire.resp_spec import Arguments, Find, Finish, Plan, Planner, Read, Session, Spec, wrong_arity
 
 _UNITS: Final = (b"EX", b"PX", b"EXAT", b"PXAT")
-# What one answer may hold: a request of some kilobytes can name the same large value thousands of times.
+# The longest answer: a request of some kilobytes can name the same large value thousands of times.
 ANSWER_BYTES_MAX: Final = 128 * 1024 * 1024
 KEYS_MAX: Final = 10_000
 _SEVENTEEN_DECIMALS = Decimal("1e-17")
@@ -30,7 +30,7 @@ _PRECISE = Context(prec=800, rounding=ROUND_HALF_EVEN)
 
 
 def failed(result: Result) -> bytes:
-    """The reply to a command of the machine that did not take place, for a reason that no command here expects."""
+    """Return the reply to a command that the machine refused for a reason that no command here expects."""
     if result[0] == c.TOO_LARGE:
         return error(f"OOM {result[1]}")
     return error(f"ERR the command was refused ({result[0]}): {', '.join(map(str, result[1:]))}")
@@ -41,7 +41,7 @@ def _ok(results: Sequence[Result]) -> bytes:
 
 
 def check_value(session: Session, data: bytes) -> bytes:
-    """Raises CommandError for one that is too long."""
+    """Return ``data``. Raises CommandError when it is too long for a value."""
     if len(data) > session.service.value_bytes_max:
         raise CommandError(TOO_LONG)
     return data
@@ -86,7 +86,7 @@ def set_(session: Session, find: Find, arguments: Arguments) -> Plan:
     key, data = key_of(arguments[1]), check_value(session, arguments[2])
     null = session.null
     if ttl_ms is not None and ttl_ms < 0:
-        # Over before it begins. Under a condition it lives for a millisecond, for the machine's SET knows no less.
+        # The end is past. Under a condition the value lives for a millisecond: the machine's SET takes no less.
         write = c.delete(key) if when == c.ALWAYS else c.set_(key, data, kind_of(data), None, 1, when)
     else:
         write = c.set_(key, data, kind_of(data), None, c.TTL_KEEP if ttl_ms is None else ttl_ms, when)
@@ -103,7 +103,7 @@ def set_(session: Session, find: Find, arguments: Arguments) -> Plan:
 
 
 def _set_options(session: Session, arguments: Arguments) -> tuple[int, int | None, bool]:
-    """(when, ttl_ms or None to keep it, whether the old value is the answer)."""
+    """Return (when, ttl_ms or None to keep it, whether the old value is the answer). Raises CommandError."""
     when, returns, keeps = c.ALWAYS, False, False
     unit = number = None
     options = iter(arguments[3:])
@@ -132,7 +132,7 @@ def getset(session: Session, find: Find, arguments: Arguments) -> Plan:
 
 
 def _old_value(null: bytes) -> Finish:
-    """The answer of those that read and change in one."""
+    """Return the function that answers with the old value, for commands that read and then change a key."""
 
     def finish(results: Sequence[Result]) -> bytes:
         if results[-1][0] not in (c.OK, c.MISSING):
@@ -214,12 +214,12 @@ def msetnx(session: Session, find: Find, arguments: Arguments) -> Plan:
 
 
 def incr_by(raw: bytes, delta: int) -> Plan:
-    """Add ``delta`` to a key."""
+    """Plan to add ``delta`` to a key."""
     return [c.incr(key_of(raw), delta, 0)], lambda results: counted(results[0])
 
 
 def counted(result: Result) -> bytes:
-    """The answer to a counter's step."""
+    """Return the reply to an INCR of the machine."""
     if result[0] == c.OK:
         return b":%d\r\n" % result[2]
     if result[0] != c.NOT_AN_INTEGER:
@@ -248,7 +248,7 @@ def incrbyfloat(session: Session, find: Find, arguments: Arguments) -> Plan:
 
 
 def _shortest(number: Decimal) -> bytes:
-    """At most 17 decimals and no zeros behind them."""
+    """Return the digits of a number: at most 17 decimals, and no zeros at their end."""
     digits = format(number.quantize(_SEVENTEEN_DECIMALS, context=_PRECISE), "f")
     digits = digits.rstrip("0").rstrip(".")
     return b"0" if digits in ("-0", "") else digits.encode()

@@ -1,4 +1,4 @@
-"""The table of commands: what dispatches, checks, queues and documents them."""
+"""The table of all RESP commands, by name."""
 
 from __future__ import annotations
 

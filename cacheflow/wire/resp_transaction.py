@@ -1,42 +1,35 @@
-"""MULTI, and commands of several steps: read memory, propose what follows from it, again if that has changed.
+"""Transactions, and commands of several steps: they read memory and propose what follows from it.
 
 Whatever takes place does so in one entry of the log, under the condition that every key that was looked at is still at
-the version that was seen.
+the version that was seen. When one is not, optimistic.py has them look again.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Sequence
+from typing import Final
 
-from cacheflow.contract import Entry, Outcome
+from cacheflow.contract import Entry
 from cacheflow.contract import WireStore as Store
-from cacheflow.errors import ReplicationError
 from cacheflow.machine import commands as c
 from cacheflow.machine.commands import Command, Result
 from cacheflow.machine.decisions import DECIDE, after
+from cacheflow.wire.connection import End
+from cacheflow.wire.optimistic import Attempt, Attempts
 from cacheflow.wire.resp_arguments import key_of
-from cacheflow.wire.resp_replies import NULL_ARRAY, CommandError, error, failure
-from cacheflow.wire.resp_spec import Arguments, Finish, Plan, Spec
+from cacheflow.wire.resp_replies import CommandError, error
+from cacheflow.wire.resp_session import RespSession
+from cacheflow.wire.resp_spec import Arguments, Finish, Plan, Queue, Spec, Watched
 from cacheflow.wire.resp_strings import ANSWER_BYTES_MAX, failed
 
-if TYPE_CHECKING:
-    from cacheflow.wire.resp_session import RespSession
-
-ATTEMPTS_MAX: Final = 100
-# As many as one entry takes.
+# The most commands of a transaction: as many as one GUARDED takes.
 COMMANDS_MAX: Final = 10_000
-
-Queue = list[tuple[Spec, Arguments]]
-# Key -> version at its WATCH, 0: absent, None: its turn has not come.
-Watched = dict[str, "int | None"]
-End = Callable[[bytes], None]
 
 
 class Overlay:
-    """Memory as earlier commands of a transaction will leave it, and what was seen of it. conditions: key -> version."""
+    """Memory as earlier commands of a transaction will leave it. conditions: the version of each key that was looked at."""
 
     def __init__(self, store: Store) -> None:
         self.conditions: dict[str, int] = {}
@@ -51,7 +44,7 @@ class Overlay:
         return entry
 
     def expect(self, commands: Sequence[Command]) -> None:
-        """These will take place."""
+        """Note what these commands will leave behind."""
         now_ms = self._store.now_ms()
         for command in commands:
             entry = self.find(command[1])
@@ -60,20 +53,21 @@ class Overlay:
                 self._left[command[1]] = after(decision, entry)
 
 
-def run_steps(connection: RespSession, spec: Spec, arguments: Arguments, end: End) -> None:
-    """One command that looks before it writes."""
+def run_steps(connection: RespSession, spec: Spec, arguments: Arguments) -> None:
+    """Carry out one command that looks before it writes."""
     planner = spec.plan
     assert planner is not None
 
-    def prepare() -> tuple[dict[str, int], Plan]:
+    def decide() -> Attempt:
         overlay = Overlay(connection.store)
         try:
-            return overlay.conditions, planner(connection, overlay.find, arguments)
+            commands, finish = planner(connection, overlay.find, arguments)
         except CommandError as wrong:
-            # Also a refusal rests on what was seen.
-            return overlay.conditions, ([], functools.partial(_said, wrong.reply))
+            # A refusal rests on what was seen too: it holds only on the same conditions.
+            commands, finish = [], functools.partial(_said, wrong.reply)
+        return Attempt(list(overlay.conditions.items()), commands, finish)
 
-    _attempt(connection, prepare, {}, end, ATTEMPTS_MAX)
+    connection.exclusive(Attempts(connection, decide, failed).begin)
 
 
 def _said(reply: bytes, results: Sequence[Result]) -> bytes:
@@ -81,67 +75,37 @@ def _said(reply: bytes, results: Sequence[Result]) -> bytes:
 
 
 def execute(connection: RespSession, queue: Queue, watched: Watched) -> None:
-    """EXEC."""
+    """Carry out EXEC."""
+    steps = any(spec.steps for spec, _ in queue)
     if not watched and not any(spec.plan for spec, _ in queue):
         connection.read(functools.partial(_read_all, connection, queue))
-    elif not watched and not any(spec.steps for spec, _ in queue):
+    elif not watched and not steps:
         commands, finish = _prepare(connection, queue, None)
-        connection.write(c.guarded([], commands), lambda result: _settled(result, finish))
+        connection.write(c.guarded([], commands), functools.partial(_settled, finish))
     else:
-        steps = any(spec.steps for spec, _ in queue)
 
-        def prepare() -> tuple[dict[str, int], Plan]:
+        def decide() -> Attempt | bytes:
             overlay = Overlay(connection.store)
-            plan = _prepare(connection, queue, overlay if steps else None)
-            return overlay.conditions, plan
+            try:
+                commands, finish = _prepare(connection, queue, overlay if steps else None)
+            except CommandError as wrong:
+                return wrong.reply
+            return Attempt(list(overlay.conditions.items()), commands, finish)
 
-        connection.exclusive(
-            lambda end: connection.guarded(
-                lambda: _attempt(connection, prepare, {k: v or 0 for k, v in watched.items()}, end, ATTEMPTS_MAX), end
-            )()
-        )
+        def begin(end: End) -> None:
+            # By now every WATCH before it has had its turn; one that failed has told its client, and seen nothing.
+            fixed = [(key, version or 0) for key, version in watched.items()]
+            Attempts(connection, decide, failed, fixed, connection.null_array).begin(end)
 
-
-def _attempt(
-    connection: RespSession,
-    prepare: Callable[[], tuple[dict[str, int], Plan]],
-    watched: dict[str, int],
-    end: End,
-    left: int,
-) -> None:
-    seen, (commands, finish) = prepare()
-    conditions = [*watched.items(), *seen.items()]
-    if not conditions:
-        # Nothing was looked at: the arguments alone were wrong.
-        end(finish([]))
-        return
-
-    def settle(outcome: Outcome) -> None:
-        if isinstance(outcome, ReplicationError):
-            end(failure(outcome))
-            return
-        result = outcome[0]
-        if result[0] != c.PRECONDITION:
-            end(_settled(result, finish))
-        elif result[1] < len(watched):
-            end(NULL_ARRAY[connection.protocol])
-        elif left > 1:
-            _attempt(connection, prepare, watched, end, left - 1)
-        else:
-            end(error("TRYAGAIN not committed: others changed the same keys again and again"))
-
-    def done(outcome: Outcome) -> Callable[[], None]:
-        return connection.guarded(functools.partial(settle, outcome), end)
-
-    connection.store.submit([c.guarded(conditions, commands)], done)
+        connection.exclusive(begin)
 
 
-def _settled(result: Result, finish: Finish) -> bytes:
+def _settled(finish: Finish, result: Result) -> bytes:
     return finish(result[1]) if result[0] == c.OK else failed(result)
 
 
 def _read_all(connection: RespSession, queue: Queue) -> bytes:
-    """A transaction that changes nothing: memory at one moment."""
+    """Return the reply to a transaction that changes nothing: it reads memory at one moment."""
     find = connection.store.lookup
     replies = []
     for spec, arguments in queue:
@@ -157,7 +121,7 @@ def _read_all(connection: RespSession, queue: Queue) -> bytes:
 
 
 def _bounded(replies: list[bytes]) -> bytes:
-    """An array of at most ANSWER_BYTES_MAX: what comes behind that is an error in its place."""
+    """Return an array of at most ANSWER_BYTES_MAX: each reply over that is an error in its place."""
     size = 0
     for position, reply in enumerate(replies):
         size += len(reply)
@@ -168,7 +132,7 @@ def _bounded(replies: list[bytes]) -> bytes:
 
 
 def _prepare(connection: RespSession, queue: Queue, overlay: Overlay | None) -> Plan:
-    """The commands of all that is queued, and their answers together."""
+    """Return the commands of everything that is queued, and the function that makes one reply of their results."""
     commands: list[Command] = []
     parts: list[tuple[int, int, Finish]] = []
     find = connection.store.lookup if overlay is None else overlay.find
@@ -210,7 +174,7 @@ def _local(connection: RespSession, spec: Spec, arguments: Arguments, results: S
 def _read_found(
     connection: RespSession, spec: Spec, arguments: Arguments, keys: list[str], results: Sequence[Result]
 ) -> bytes:
-    """A read of what the entry of the log found."""
+    """Return the reply of a read inside a transaction, of the results that the log's entry gave."""
     assert spec.read is not None
     entries: dict[str, Entry | None] = {
         key: (result[1], result[2], result[3], result[4], result[5]) if result[0] == c.OK else None

@@ -1,4 +1,4 @@
-"""WirePort: the connections of one wire protocol, how many there may be, and how they end.
+"""WirePort: the connections of one wire protocol, their number and their end.
 
 A connection costs a descriptor and some kilobytes, and may be silent for ever, as with memcached and Redis: there is no
 idle timeout. So their number has a cap, and who comes over it is told so and closed.
@@ -13,27 +13,27 @@ from typing import Final, cast
 
 from cacheflow.wire.connection import Arrival, Connection
 
-# Redis' default.
+# The most connections of a port, Redis' default.
 CONNECTIONS_MAX: Final = 10_000
-# Descriptors for everything else: the journal, peers, and what HTTP takes at most.
+# Descriptors that are left for everything else: the journal, peers, and what HTTP takes at most.
 DESCRIPTORS_KEPT: Final = 384
 DRAIN_S: Final = 1.0
 
 Make = Callable[[Callable[[Connection], None]], Connection]
-Together = Callable[[list[Arrival]], list[Arrival]]
+AnswerMany = Callable[[list[Arrival]], list[Arrival]]
 
 
 class WirePort:
-    """Not safe for concurrent use: the event loop owns it; ``metrics`` may be asked by any thread.
+    """The connections of one wire protocol. The event loop owns it; any thread may ask for ``metrics``.
 
-    name: of the port, as in its flag.  make: a connection; it gets what to call when it is closed.
-    refusal: the last words to a client over ``connections_max``.
-    together: answers what came for several connections at once, as far as it can, and returns the rest.
+    name: the port's name in its flag.  make: makes a connection, which calls the function it gets when it is closed.
+    refusal: the reply to a client over ``connections_max``.
+    answer_many: answers what came for several connections at once, as far as it can, and returns the rest.
     """
 
-    def __init__(self, name: str, make: Make, refusal: bytes, connections_max: int, together: Together) -> None:
+    def __init__(self, name: str, make: Make, refusal: bytes, connections_max: int, answer_many: AnswerMany) -> None:
         self.name = name
-        self.together = together
+        self.answer_many = answer_many
         self.connections_max = connections_max
         self.accepted = 0
         self.refused = 0
@@ -44,7 +44,7 @@ class WirePort:
         self._empty: asyncio.Event | None = None
 
     def connect(self) -> asyncio.Protocol:
-        """The protocol of a connection that was accepted."""
+        """Return the protocol of a connection that was accepted."""
         if len(self._connections) >= self.connections_max or self._empty is not None:
             self.refused += 1
             return _Refused(self._refusal)
@@ -67,16 +67,16 @@ class WirePort:
 
     @property
     def connections(self) -> int:
-        """How many are open."""
+        """The number of open connections."""
         return len(self._connections)
 
     @property
     def requests(self) -> int:
-        """How many there were."""
+        """The number of requests so far, over all connections."""
         return self._requests_before + sum([connection.requests for connection in list(self._connections)])
 
     def metrics(self) -> dict[str, float]:
-        """By name, with the port as a label."""
+        """Return the port's metrics by name, the port as a label."""
         label = f'{{port="{self.name}"}}'
         return {
             f"wire_connections{label}": self.connections,
@@ -106,7 +106,10 @@ class _Refused(asyncio.Protocol):
 
 
 def connections_allowed(ports: int) -> int:
-    """For each of so many ports: what this process's limit of descriptors leaves, CONNECTIONS_MAX at most."""
+    """Return how many connections each of so many ports may have.
+
+    That is what this process's limit of descriptors leaves, CONNECTIONS_MAX at most.
+    """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return CONNECTIONS_MAX

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import subprocess
@@ -29,6 +30,8 @@ from cacheflow.raft.snapshots import (
     load_newest,
     write_snapshot,
 )
+from cacheflow.raft.snapshotting import HelperProcess
+from cacheflow.supervisor import Supervisor
 
 CHUNKS = [b"one", b"two" * 100, b"x"]
 META = SnapshotMeta(42, 3, b"\x01" * 16, b"members")
@@ -327,6 +330,22 @@ def test_the_helper_process_builds_what_the_machine_would_say(tmp_path: Path) ->
     assert failed.stderr.count("\n") == 1
     assert "900" in failed.stderr
     journal.close()
+
+
+@pytest.mark.parametrize("what", ["there is no such program", "the helper fails"])
+def test_a_helper_that_cannot_work_is_told_to_the_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    if what == "there is no such program":
+        monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
+
+    async def main() -> SnapshotMeta | BaseException:
+        told: asyncio.Future[SnapshotMeta | BaseException] = asyncio.get_running_loop().create_future()
+        HelperProcess(tmp_path, Supervisor(asyncio.get_running_loop()))(7, told.set_result)
+        return await asyncio.wait_for(told, 30.0)
+
+    outcome = asyncio.run(main())
+    assert isinstance(outcome, FileNotFoundError if what == "there is no such program" else RuntimeError)
 
 
 @pytest.mark.parametrize("how", ["written", "received"])

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING
 
+from simulation.cluster import TIMEOUT_S
 from simulation.counters import Counters
 from simulation.leases import Leases
 from simulation.once import Once
@@ -24,8 +25,6 @@ from cacheflow.machine.commands import Command, Result
 if TYPE_CHECKING:
     from simulation.cluster import Cluster, Process
 
-# Shorter than the product's, so that faults do show as unknown outcomes.
-TIMEOUT_S = 3.0
 ANSWERS = (commands.OK, commands.MISSING, commands.PRECONDITION)
 # What no front sends: a key that is none, commands too short, one that does not exist.
 NONSENSE: tuple[Command, ...] = (
@@ -35,6 +34,10 @@ NONSENSE: tuple[Command, ...] = (
     (commands.INCR, "", 1, 0),
     (10_000, "key"),
 )
+
+
+def nobody_waits() -> None:
+    """In the place of what wakes a thread."""
 
 
 class Workload:
@@ -94,12 +97,13 @@ class Workload:
         self.reading += 1
         began = self.cluster.scheduler.now
 
-        def done(outcome: list[Result] | ReplicationError) -> None:
+        def done(outcome: list[Result] | ReplicationError) -> Callable[[], None]:
             if not isinstance(outcome, ReplicationError):
                 self.reading -= 1
                 note(process, key, began)
+            return nobody_waits
 
-        process.barrier(done, TIMEOUT_S)
+        process.barrier(done)
 
     def check(self) -> None:
         """Look at all histories."""
@@ -161,10 +165,12 @@ class Client:
         told: Callable[[list[Result]], None] | None = None,
         refused: Callable[[], None] | None = None,
         statuses: tuple[int, ...] = ANSWERS,
+        unchecked: bool = False,
     ) -> None:
         """Send ``commands_`` through ``process``.
 
         told: takes the results, one a command.  refused: called when nothing took place.  statuses: that may be answered.
+        unchecked: they are put on their way as they are, as no front would.
         """
         workload = self._workload
         cluster = workload.cluster
@@ -172,7 +178,7 @@ class Client:
         self._calls += 1
         number = self._calls
 
-        def done(outcome: list[Result] | ReplicationError) -> None:
+        def done(outcome: list[Result] | ReplicationError) -> Callable[[], None]:
             if self._calls == number:
                 self.waiting = None
             if cluster.trace:
@@ -194,10 +200,14 @@ class Client:
                 workload.tuning.check(process)
                 if told is not None:
                     told(outcome)
+            return nobody_waits
 
         if cluster.trace:
             cluster.note(f"{self.name} {what} through {process.name} ...")
-        process.submit(commands_, done, TIMEOUT_S)
+        if unchecked:
+            process.send_unchecked(commands_, done)
+        else:
+            process.submit(commands_, done, TIMEOUT_S)
 
     def _look(self, _: Client, process: Process) -> None:
         """Local reads."""
@@ -215,4 +225,4 @@ class Client:
 
     def _nonsense(self, _: Client, process: Process) -> None:
         nonsense = self._workload.random.choice(NONSENSE)
-        self.call(process, [nonsense], "nonsense", statuses=(commands.MALFORMED,))
+        self.call(process, [nonsense], "nonsense", statuses=(commands.MALFORMED,), unchecked=True)

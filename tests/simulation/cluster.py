@@ -1,7 +1,10 @@
-"""Machines, and the processes that run and crash on them, put together as engine.py does it."""
+"""Machines, and the processes that run and crash on them."""
 
 from __future__ import annotations
 
+import asyncio
+import functools
+import threading
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,31 +20,28 @@ from simulation.network import SimNetwork, Wire
 from simulation.scheduler import ProcessLoop, Scheduler
 from simulation.storage import DIRECTORY, SEGMENT_BYTES, MachineDisk, SimWriter
 
+from cacheflow.assembly import LocalNode, Surroundings
 from cacheflow.clock import ClusterClock
-from cacheflow.errors import ConfigError
-from cacheflow.machine import commands, order
+from cacheflow.config import NodeConfig
+from cacheflow.contract import Done
+from cacheflow.errors import CacheFlowError, ConfigError
+from cacheflow.machine import order
 from cacheflow.machine.commands import Command
 from cacheflow.machine.machine import CacheMachine, Settled
-from cacheflow.machine.settings import Member
-from cacheflow.proposals import Proposal, Proposals, Settle
+from cacheflow.proposals import Proposal
 from cacheflow.raft import snapshots, snapshotting
-from cacheflow.raft.journal import CorruptJournal, Journal
+from cacheflow.raft.journal import CorruptJournal
 from cacheflow.raft.network import Identity
-from cacheflow.raft.node import RaftNode, Timing
 from cacheflow.raft.reconfiguration import JOINED, KNOWN
 from cacheflow.raft.snapshots import CorruptSnapshot, SnapshotMeta
-from cacheflow.raft.snapshotting import Snapshotting
 from cacheflow.raft.turn import Turn
-from cacheflow.recency import RecencyBuffer
+from cacheflow.registration import TIMEOUT_S as HTTP_TIMEOUT_S
+from cacheflow.supervisor import Supervisor
 
 WALL_S = 1_700_000_000.0
-# As the engine's.
-EXPIRE_EVERY_S = 0.1
-USES_EVERY_S = 1.0
-NEARLY_FULL = 0.9
-JOIN_AGAIN_S = 0.25
-LOOK_S = 1.0
-REGISTER_TIMEOUT_S = 8.0
+# Seconds after which a call through a node is answered, whatever the answer: shorter than the product's, so that faults
+# do show as unknown outcomes.
+TIMEOUT_S = 3.0
 
 
 class Host:
@@ -51,6 +51,7 @@ class Host:
         random = cluster.random
         self.node_id = node_id
         self.address = f"{node_id}:7000"
+        self.http_address = f"{node_id}:8000"
         self.founds = founds
         self.incarnation = f"{node_id}-{random.getrandbits(32):08x}"
         self.disk = MachineDisk(Random(random.getrandbits(64)))
@@ -100,8 +101,8 @@ class _Clock(ClusterClock):
         super().lead(latest_ms, voters_heard)
 
 
-class Process:
-    """One start of the program: what Engine builds, on the simulation's loop."""
+class Process(LocalNode):
+    """One start of the program: the product's own assembly on the simulation's loop, disk, network and clocks."""
 
     def __init__(self, cluster: Cluster, host: Host) -> None:
         host.starts += 1
@@ -109,168 +110,66 @@ class Process:
         self.host = host
         self.node_id = host.node_id
         self.name = f"{host.node_id}.{host.starts}"
-        random = Random(cluster.random.getrandbits(64))
+        random = self._random = Random(cluster.random.getrandbits(64))
         scheduler = cluster.scheduler
-        self.loop = ProcessLoop(scheduler, host.monotonic_offset_s, host.clock_rate, self._after)
-        self.clock = _Clock(cluster, self.loop.time, lambda: WALL_S + scheduler.now + host.wall_skew_s)
-        self.writer = SimWriter(self.loop, host.disk, random, host.disk_latency_s)
-        self.background = SimWriter(self.loop, host.disk, random, host.disk_latency_s)
-        turn = Turn(self.loop.call_soon)
-        snapshotting_ = Snapshotting(host.disk, DIRECTORY, run=self.background.submit, build=self._build)
-        self.machine = snapshotting_.load()
-        journal = self.journal = Journal.open(
-            host.disk,
-            DIRECTORY,
-            submit=self.writer.submit,
-            fsync=cluster.fsync,
-            segment_bytes=SEGMENT_BYTES,
-            on_durable=lambda: self.node.flushed(),
-            on_failure=lambda error: self.node.fail(f"writing failed: {error}"),
-            defer=turn.defer,
-            later=self.loop.call_later,
-            random_bytes=random.randbytes,
+        loop = self.loop = ProcessLoop(scheduler, host.monotonic_offset_s, host.clock_rate, self._after)
+        self.writer = SimWriter(loop, host.disk, random, host.disk_latency_s)
+        self.background = SimWriter(loop, host.disk, random, host.disk_latency_s)
+        identity = Identity(host.node_id, host.incarnation)
+        self.site = SimNetwork(cluster.wire, loop, identity, host.address, random.randbytes(8).hex())
+        super().__init__(
+            cluster.config_of(host),
+            identity,
+            host.http_address,
+            Surroundings(
+                loop=loop,
+                loop_thread=threading.get_ident(),
+                turn=Turn(loop.call_soon),
+                supervisor=Supervisor(loop),
+                disk=host.disk,
+                directory=DIRECTORY,
+                write_journal=self.writer.submit,
+                write_snapshots=self.background.submit,
+                build_snapshot=self._build,
+                network=self.site,
+                clock=_Clock(cluster, loop.time, lambda: WALL_S + scheduler.now + host.wall_skew_s),
+                ask_seed=functools.partial(cluster.ask_seed, self),
+                random=random.random,
+                random_bytes=random.randbytes,
+                segment_bytes=SEGMENT_BYTES,
+            ),
+            self._note_removal,
         )
-        snapshotting_.adopt_journal(journal)
-        if journal.clock_pair is not None:
-            self.clock.restore(*journal.clock_pair)
-        self.network = SimNetwork(
-            cluster.wire, self.loop, Identity(host.node_id, host.incarnation), host.address, random.randbytes(8).hex()
-        )
-        self.node = RaftNode(
-            loop=self.loop,
-            node_id=host.node_id,
-            incarnation=host.incarnation,
-            journal=journal,
-            machine=self.machine,
-            network=self.network,
-            clock=self.clock,
-            snapshotting=snapshotting_,
-            events=self,
-            timing=Timing(),
-            initial_settings=cluster.settings,
-            random=random.random,
-            turn=turn,
-        )
-        self.snapshotting = snapshotting_
-        self.network.on_message = self.node.receive
-        self.network.on_connected = self.node.connected
-        self.network.on_disconnected = self.node.disconnected
-        self.network.on_peer_lost = self.node.disconnected
-        self.uses = RecencyBuffer()
-        self._uses_sent_at = 0.0
-        self.proposals = Proposals(
-            self.node,
-            member_id=host.node_id,
-            nonce=random.randbytes(8).hex(),
-            clock=self.loop.time,
-            later=self.loop.call_later,
-            uses=self.uses.drain,
-        )
-        self.me = Member(host.node_id, host.incarnation, host.address, f"{host.node_id}:8000", False)
         self.checked_index = 0
         self._events = 0
-        self._inbox_woken = False
-        self._random = random
         cluster.checks.watch(self)
-        self.network.listen()
-        if host.founds and not self.node.configurations.latest.members:
-            self.node.found_cluster(
-                "cluster", Member(self.me.id, self.me.incarnation, self.me.raft_address, self.me.address, True)
-            )
-        self.node.start()
-        self._join()
-        self._on_timer()
+        loop.create_task(self.start())
 
-    # What Engine does.
+    def send_unchecked(self, commands_: list[Command], done: Done) -> None:
+        """``submit`` for what is no command."""
+        deadline = self.loop.time() + TIMEOUT_S
+        self.proposals.add(Proposal(commands_, 64, deadline, lambda outcome: done(outcome)()))
+        self.node.run(self.proposals.flush)
 
-    def submit(self, commands_: list[Command], done: Settle, timeout_s: float) -> None:
-        """Replicate ``commands_``."""
-        self.proposals.add(Proposal(commands_, 64, self.loop.time() + timeout_s, done))
-        if not self._inbox_woken:
-            self._inbox_woken = True
-            self.loop.call_soon(self._take_inbox)
-
-    def barrier(self, done: Settle, timeout_s: float) -> None:
-        """``done`` once everything acknowledged before is applied here."""
-        self.submit([commands.noop()], done, timeout_s)
-
-    def _take_inbox(self) -> None:
-        self._inbox_woken = False
-        self.proposals.flush()
-
-    def _on_timer(self) -> None:
-        self.loop.call_later(EXPIRE_EVERY_S, self._on_timer)
-        self.proposals.expire()
-        now = self.loop.time()
-        if len(self.uses) and now - self._uses_sent_at >= USES_EVERY_S and self._nearly_full():
-            self._uses_sent_at = now
-            self.proposals.send_uses(self.uses.drain())
-
-    def _nearly_full(self) -> bool:
-        machine = self.machine
-        items_max, bytes_max = machine.settings.max_items, machine.settings.max_bytes
-        return (items_max is not None and machine.item_count >= NEARLY_FULL * items_max) or (
-            bytes_max is not None and machine.bytes_used >= NEARLY_FULL * bytes_max
-        )
+    # What happens is noted.
 
     def machine_replaced(self, machine: CacheMachine) -> None:
-        self.machine = machine
-        self.proposals.answers_missed()
         self.cluster.note(f"{self.name} takes a snapshot at {machine.applied_index}")
+        super().machine_replaced(machine)
 
     def applied(self, settled: list[Settled]) -> None:
         if self.host.apply_s:
             self.loop.work(self.host.apply_s)
-        self.proposals.applied(settled)
+        super().applied(settled)
 
     def route_changed(self) -> None:
         route = self.node.route
         self.cluster.note(f"{self.name} route {route.leader_id if route else None} in term {self.node.term}")
-        self.proposals.route_changed(route is not None)
+        super().route_changed()
 
-    # What Joining does, with the HTTP request replaced by a call.
-
-    def _join(self) -> None:
-        known = self.node.configurations.latest.members.get(self.node_id)
-        standing = self.node.standing
-        if standing.removed_at is not None:
-            return
-        itself = known is not None and known.incarnation == self.me.incarnation and not standing.disowned
-        if itself and known is not None and known.raft_address == self.me.raft_address:
-            self.loop.call_later(LOOK_S, self._join)
-            return
-        self.loop.call_later(JOIN_AGAIN_S, self._join)
-        if itself and self.node.route is not None and self._random.random() < 0.5:
-            # As one without seeds does.
-            if self.cluster.scheduler.now >= self._asked_until:
-                self._asked_until = self.cluster.scheduler.now + REGISTER_TIMEOUT_S
-                self.node.reconfiguration.register(self.me, self._registered, itself)
-            return
-        others = [
-            host.process for host in self.cluster.hosts if host.process is not None and host.node_id != self.node_id
-        ]
-        others = [process for process in others if process.node.configurations.latest.members]
-        if others and self.cluster.scheduler.now >= self._asked_until:
-            self._asked_until = self.cluster.scheduler.now + REGISTER_TIMEOUT_S
-            asked = self._random.choice(others)
-            wire = self.cluster.wire
-            if not asked.loop.paused and not wire.is_cut(self.node_id, asked.node_id):
-                self.cluster.scheduler.at(
-                    wire.delay(),
-                    asked.node.reconfiguration.register,
-                    self.me,
-                    self._registered,
-                    itself,
-                    owner=asked.loop,
-                )
-
-    _asked_until = 0.0
-
-    def _registered(self, outcome: str, detail: str) -> None:
-        self.cluster.note(f"{self.name} registers: {outcome} {detail}")
-        self._asked_until = 0.0
-        if outcome in (JOINED, KNOWN):
-            self._asked_until = self.cluster.scheduler.now + 2.0
+    def _note_removal(self, index: int) -> str:
+        self.cluster.note(f"{self.name} was removed at {index}")
+        return f"{self.name} was removed at {index}"
 
     # Inside.
 
@@ -308,6 +207,11 @@ class Process:
         self.background.interrupt()
 
 
+def url_of(host: Host) -> str:
+    """Where a machine's REST API is."""
+    return f"http://{host.http_address}"
+
+
 class Cluster:
     """All machines and what lies between them."""
 
@@ -321,11 +225,14 @@ class Cluster:
         wall_skew_s: float = 3600.0,
         fsync: str = "always",
         drift: float = 0.0,
+        embedded: bool = False,
     ) -> None:
         self.random = Random(seed)
         self.wall_skew_s = wall_skew_s
         # How far the rate of a machine's clock may be off.
         self.drift = drift
+        # Nodes know each other's Raft addresses and have no HTTP, as in applications; else all but the first have seeds.
+        self.embedded = embedded
         self.fsync = fsync
         self.scheduler = Scheduler()
         self.wire = Wire(self.scheduler, Random(self.random.getrandbits(64)))
@@ -344,6 +251,57 @@ class Cluster:
         else:
             self.wire.note = self._fold
         self.hosts = [Host(self, f"n{number}", number == 1) for number in range(1, node_count + 1)]
+
+    def config_of(self, host: Host) -> NodeConfig:
+        """How the program is started there: the first node founds, and everybody else has all the others as seeds."""
+        seeds = (
+            () if host.founds or self.embedded else tuple(url_of(other) for other in self.hosts if other is not host)
+        )
+        return NodeConfig(
+            node_id=host.node_id,
+            seed=seeds,
+            peers=tuple(other.address for other in self.hosts) if self.embedded else (),
+            fsync=self.fsync,
+            request_timeout_s=TIMEOUT_S,
+            eviction=self.settings["policy"],
+            max_items=self.settings["max_items"],
+            max_bytes=self.settings["max_bytes"],
+            replicas=self.settings["replicas"],
+        )
+
+    async def ask_seed(self, asking: Process, url: str, document: dict[str, Any]) -> str:
+        """HTTP between two machines: the other one's own registration answers, or nobody does in time."""
+        wire = self.wire
+        await asyncio.sleep(2 * wire.delay())
+        host = next(host for host in self.hosts if url_of(host) == url)
+        asked = host.process
+        if asked is None:
+            return f"{url} cannot be asked: connection refused"
+        answer: asyncio.Future[str] = asking.loop.create_future()
+
+        def answered(detail: str) -> None:
+            if not answer.done():
+                answer.set_result(detail)
+
+        async def register() -> None:
+            try:
+                outcome, detail = await asked.joining.register(
+                    document["id"], document["address"], document["raft_address"], document["was_member"]
+                )
+            except CacheFlowError as error:
+                outcome, detail = "refused", str(error)
+            if not wire.is_cut(asked.node_id, asking.node_id):
+                self.note(f"{asking.name} asks {asked.name} to be registered: {outcome} {detail}")
+                self.scheduler.at(
+                    wire.delay(), answered, "" if outcome in (JOINED, KNOWN) else detail, owner=asking.loop
+                )
+
+        if not wire.is_cut(asking.node_id, asked.node_id):
+            self.scheduler.at(wire.delay(), lambda: asked.loop.create_task(register()), owner=asked.loop)
+        try:
+            return await asyncio.wait_for(answer, HTTP_TIMEOUT_S)
+        except TimeoutError:
+            return f"{url} cannot be asked: no answer in time"
 
     def note(self, line: str) -> None:
         """Into the transcript."""
@@ -382,7 +340,7 @@ class Cluster:
             return
         self.note(f"{process.name} {'loses power' if power else 'is killed'}")
         process.die()
-        self.wire.vanish(process.network, silently=power)
+        self.wire.vanish(process.site, silently=power)
         host.disk.forget_failures()
         if power:
             host.disk.crash(self.random)

@@ -297,4 +297,4 @@ class Faults:
     def _snapshot(self) -> None:
         process = self.somebody().process
         if process is not None and not process.loop.paused:
-            process.snapshotting.build()
+            process.node.snapshotting.build()

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from pysyncobj.syncobj import SyncObj
-from simulation.cluster import Process
 
+from cacheflow.assembly import LocalNode
 from cacheflow.machine import commands
 from cacheflow.raft import guards, replication
 from cacheflow.raft.following import Following
@@ -156,15 +156,15 @@ def vote_for_anybody(patch: pytest.MonkeyPatch) -> None:
 
 def read_without_a_barrier(patch: pytest.MonkeyPatch) -> None:
     """A linearizable read that looks at this node's memory at once."""
-    submit = Process.submit
+    barrier = LocalNode.barrier
 
-    def hasty(self: Any, commands_: list[Any], done: Any, timeout_s: float) -> None:
-        if commands_ == [commands.noop()] and self.node.may_read:
-            done([[commands.OK]])
+    def hasty(self: Any, done: Any) -> None:
+        if self.node.may_read:
+            done([[commands.OK]])()
         else:
-            submit(self, commands_, done, timeout_s)
+            barrier(self, done)
 
-    patch.setattr(Process, "submit", hasty)
+    patch.setattr(LocalNode, "barrier", hasty)
 
 
 def never_probe(patch: pytest.MonkeyPatch) -> None:

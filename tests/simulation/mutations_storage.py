@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -12,25 +13,23 @@ from simulation.storage import DIRECTORY, MachineDisk
 
 from cacheflow.clock import ClusterClock
 from cacheflow.machine.machine import CacheMachine
-from cacheflow.raft import snapshots
+from cacheflow.raft import snapshots, snapshotting
 from cacheflow.raft.journal import CorruptJournal, Journal
 from cacheflow.raft.node import RaftNode
-from cacheflow.raft.snapshots import CorruptSnapshot, snapshot_path
-from cacheflow.raft.snapshotting import Snapshotting
+from cacheflow.raft.snapshots import CorruptSnapshot, SnapshotMeta, snapshot_path
 
 
 def throw_the_log_away_behind_a_new_snapshot(patch: pytest.MonkeyPatch) -> None:
     """A start that finds a snapshot newer than the journal's beginning believes nothing of the journal."""
-    adopt = Snapshotting.adopt_journal
+    begin = snapshotting.begin_journal_at
 
-    def adopt_journal(self: Any, journal: Journal) -> None:
-        newest = self._newest
+    def begin_journal_at(journal: Journal, newest: SnapshotMeta | None, directory: Path) -> None:
         if newest is not None and journal.first_index < newest.index:
             journal.clear()
             journal.add(b"", newest.index, newest.term)
-        adopt(self, journal)
+        begin(journal, newest, directory)
 
-    patch.setattr(Snapshotting, "adopt_journal", adopt_journal)
+    patch.setattr(snapshotting, "begin_journal_at", begin_journal_at)
 
 
 def compact_by_writing_the_tail_again(patch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ promises to stand all three.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any
@@ -20,7 +21,7 @@ import msgpack
 from simulation.scheduler import ProcessLoop, Scheduler
 
 from cacheflow.raft import messages
-from cacheflow.raft.network import Identity, Message, Peer
+from cacheflow.raft.network import Identity, Message, Peer, PeerRefused, PeerUnreachable
 
 # A connection whose bytes nobody takes ends after this, as the transport's does.
 STALL_S = 3.0
@@ -147,6 +148,7 @@ class Way:
         if (
             receiver is None
             or receiver.node_id != there
+            or self.site.is_refused_by(receiver)
             or receiver.loop.paused
             or wire.is_cut(here, there)
             or wire.is_cut(there, here)
@@ -253,6 +255,8 @@ class SimNetwork:
         self.raft_address = raft_address
         self.epoch = epoch
         self.cluster_id = identity.cluster_id
+        # Why it shakes hands with nobody; "" while it does.
+        self.refusal = ""
         self.on_message: Callable[[Peer, Message], None]
         self.on_connected: Callable[[str], None]
         self.on_disconnected: Callable[[str], None]
@@ -263,10 +267,6 @@ class SimNetwork:
 
     async def start(self) -> None:
         """Listen."""
-        self.listen()
-
-    def listen(self) -> None:
-        """As ``start``, without asyncio."""
         self.wire.open(self)
         for node_id in list(self._peers):
             self._adjust(node_id)
@@ -275,9 +275,39 @@ class SimNetwork:
         """Close everything."""
         self.wire.vanish(self, silently=False)
 
+    @property
+    def healthy(self) -> bool:
+        """Peers can connect."""
+        return self.wire.site_of(self.node_id) is self
+
+    def refuse(self, reason: str) -> None:
+        """Shake hands with nobody any more."""
+        self.refusal = reason
+
     async def probe(self, raft_address: str, timeout_s: float) -> Peer:
-        """Not used by the simulation, which knows who lives where."""
-        raise NotImplementedError
+        """Dial, shake hands, close. Raises PeerUnreachable, PeerRefused."""
+        wire = self.wire
+        await asyncio.sleep(2 * wire.delay())
+        site = wire.site_at(raft_address)
+        if site is None:
+            raise PeerUnreachable("connection refused")
+        if site.loop.paused or wire.is_cut(self.node_id, site.node_id) or wire.is_cut(site.node_id, self.node_id):
+            await asyncio.sleep(timeout_s)
+            raise PeerUnreachable(f"no answer within {timeout_s:g} s")
+        refusal = self.is_refused_by(site)
+        if refusal:
+            raise PeerRefused(refusal)
+        return site.describe()
+
+    def is_refused_by(self, other: SimNetwork) -> str:
+        """Why the other one does not shake hands with this; "" when it does."""
+        if self.cluster_id and other.cluster_id and self.cluster_id != other.cluster_id:
+            return f"{self.node_id!r} belongs to cluster {self.cluster_id!r}, not {other.cluster_id!r}"
+        return other.refusal
+
+    def describe(self) -> Peer:
+        """This process, as it describes itself to others."""
+        return Peer(self.node_id, self.incarnation, self.raft_address, self.cluster_id, self.epoch)
 
     def set_peers(self, peers: Mapping[str, str]) -> None:
         """Dial exactly these, and whoever dials us."""
@@ -346,9 +376,8 @@ class SimNetwork:
 
     def deliver(self, sender: SimNetwork, body: bytes) -> None:
         """A message came."""
-        peer = Peer(sender.node_id, sender.incarnation, sender.raft_address, sender.cluster_id, sender.epoch)
         message: dict[str, Any] = msgpack.unpackb(body)[1]
-        self.on_message(peer, message)
+        self.on_message(sender.describe(), message)
 
     def _forget(self, sender: SimNetwork) -> None:
         del self._incoming[sender.node_id]

@@ -9,8 +9,8 @@ from random import Random
 from typing import Any
 
 from simulation.checks import MESSAGES_PER_S_MAX, Violation
-from simulation.clients import TIMEOUT_S, Workload
-from simulation.cluster import Cluster, patched
+from simulation.clients import Workload
+from simulation.cluster import TIMEOUT_S, Cluster, patched
 from simulation.faults import ALL, Faults, Strike, draw
 from simulation.leases import LEASE_SLACK_S
 
@@ -80,7 +80,8 @@ def run(
     journal_bytes = random.choice((None, None, JOURNAL_BYTES // 5, JOURNAL_BYTES))
     usual_clients, pause_s = (12, 0.08) if random.random() < 0.15 else (4, 0.2)
     drift = random.choice((0.0, 0.001))
-    cluster = Cluster(random.getrandbits(64), nodes, settings=settings, trace=trace, drift=drift)
+    embedded = random.random() < 0.2
+    cluster = Cluster(random.getrandbits(64), nodes, settings=settings, trace=trace, drift=drift, embedded=embedded)
     workload = None
     if random.random() < 0.2:
         cluster.wire.usual_delay_s = cluster.wire.delay_s = (0.005, 0.03)
@@ -174,8 +175,8 @@ def describe(cluster: Cluster) -> str:
             f"log {process.journal.first_index}..{process.journal.last_index} durable {process.journal.durable_index} "
             f"commit {node.commit_index} applied {node.last_applied} pending {process.proposals.pending} "
             f"session {process.proposals._session} may_read {node.may_read} failure {node.failure} "
-            f"diverged {process.snapshotting.diverged} voters {node.configurations.latest.voters} "
-            f"ways {[way.node_id for way in process.network.ways.values() if way.connected]} "
+            f"diverged {process.node.snapshotting.diverged} voters {node.configurations.latest.voters} "
+            f"ways {[way.node_id for way in process.site.ways.values() if way.connected]} "
             f"progress {node.leading.replicator.progress if node.is_leader else None}"
         )
     return "\n".join(["", *lines])

@@ -6,7 +6,9 @@ so that one seed gives one history.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import inspect
+from collections.abc import Callable, Coroutine
 from heapq import heappop, heappush
 from typing import Any
 
@@ -45,8 +47,28 @@ class Scheduler:
         return until is not None and until()
 
 
+class Timer:
+    """A call that was asked for, which may be taken back."""
+
+    __slots__ = ("args", "call", "cancelled")
+
+    def __init__(self, call: Call, args: tuple[Any, ...]) -> None:
+        self.call = call
+        self.args = args
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        """Do not call."""
+        self.cancelled = True
+
+    def run(self) -> None:
+        """It is time."""
+        if not self.cancelled:
+            self.call(*self.args)
+
+
 class ProcessLoop:
-    """The event loop of one process, with the clock of its machine.
+    """The event loop of one process, with the clock of its machine. It runs coroutines as asyncio's loops do.
 
     offset_s: its monotonic clock minus the simulation's; no two machines count from the same moment.
     rate: how fast it runs; no two machines agree on a second either.
@@ -63,6 +85,7 @@ class ProcessLoop:
         self._rate = rate
         # When what it works at is done; nothing else happens before.
         self._busy_until = 0.0
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     def time(self) -> float:
         """The process's monotonic clock."""
@@ -77,20 +100,56 @@ class ProcessLoop:
         elif self._busy_until > self._scheduler.now:
             self._scheduler.at(self._busy_until - self._scheduler.now, call, *args, owner=self)
         else:
-            call(*args)
+            before = asyncio._get_running_loop()
+            asyncio._set_running_loop(self)  # type: ignore[arg-type]
+            try:
+                call(*args)
+            finally:
+                asyncio._set_running_loop(before)
             self.after()
 
     def work(self, seconds: float) -> None:
         """What happens at present takes so long."""
         self._busy_until = max(self._scheduler.now, self._busy_until) + seconds
 
-    def call_soon(self, call: Call, *args: Any) -> None:
+    def call_soon(self, call: Call, *args: Any, context: object = None) -> Timer:
         """In the next turn."""
-        self._scheduler.at(0.0, call, *args, owner=self)
+        timer = Timer(call, args)
+        self._scheduler.at(0.0, timer.run, owner=self)
+        return timer
 
-    def call_later(self, delay: float, call: Call, *args: Any) -> None:
+    # No thread but the simulation's own ever asks.
+    call_soon_threadsafe = call_soon
+
+    def call_later(self, delay: float, call: Call, *args: Any, context: object = None) -> Timer:
         """After ``delay`` seconds."""
-        self._scheduler.at(delay / self._rate, call, *args, owner=self)
+        timer = Timer(call, args)
+        self._scheduler.at(delay / self._rate, timer.run, owner=self)
+        return timer
+
+    def call_at(self, when: float, call: Call, *args: Any, context: object = None) -> Timer:
+        """At that time of the process's clock."""
+        return self.call_later(max(0.0, when - self.time()), call, *args)
+
+    def create_future(self) -> asyncio.Future[Any]:
+        """As asyncio's loops do."""
+        return asyncio.Future(loop=self)  # type: ignore[arg-type]
+
+    def create_task(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """As asyncio's loops do."""
+        task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=self)  # type: ignore[arg-type]
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def get_debug(self) -> bool:
+        """No."""
+        return False
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """What a task or a future raised and nobody took is a defect; what ends with its process is none."""
+        if self.alive and "exception" in context:
+            raise context["exception"]
 
     def pause(self) -> None:
         """As SIGSTOP, a stalled virtual machine or a long garbage collection do."""
@@ -107,3 +166,8 @@ class ProcessLoop:
         """Nothing of this process runs any more."""
         self.alive = False
         self._backlog.clear()
+        for task in self._tasks:
+            coroutine = task.get_coro()
+            if inspect.iscoroutine(coroutine) and inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
+                coroutine.close()  # it has not begun, and never will
+        self._tasks.clear()

@@ -336,7 +336,7 @@ def test_a_newcomer_whose_entry_was_dropped_registers_again() -> None:
         assert process is not None
         itself = (newcomer.node_id, newcomer.incarnation)
         # The leader that is cut off with it takes it in, which nobody else will ever hear of.
-        cut.node.reconfiguration.register(process.me, lambda outcome, detail: None)
+        cut.node.reconfiguration.register(process.joining.me, lambda outcome, detail: None)
         assert cluster.run(0.5, lambda: process.node.configurations.latest.lists(*itself))
         others = [process for process in cluster.processes if process.node_id in voters and process is not cut]
         assert leads(cluster, *others)
@@ -354,7 +354,7 @@ def test_who_was_removed_is_not_taken_back_when_it_asks_from_a_new_address() -> 
         assert remove(cluster, removed.host) == REMOVED
         outcomes: list[tuple[str, str]] = []
         asked = leader_of(cluster).node.reconfiguration
-        asked.register(removed.me, lambda *answer: outcomes.append(answer), True)
+        asked.register(removed.joining.me, lambda *answer: outcomes.append(answer), True)
         assert cluster.run(1.0, lambda: bool(outcomes))
         assert outcomes[0][0] == CONFLICT and "remove its data directory" in outcomes[0][1]
         assert removed.node_id not in members(cluster)
@@ -369,7 +369,7 @@ def test_a_registration_that_comes_after_the_removal_does_not_undo_it() -> None:
         assert leads(cluster, other)
         outcomes: list[str] = []
         # Sent while it was about to join, when it had not been a member.
-        other.node.reconfiguration.register(removed.me, lambda outcome, _: outcomes.append(outcome))
+        other.node.reconfiguration.register(removed.joining.me, lambda outcome, _: outcomes.append(outcome))
         assert cluster.run(1.0, lambda: bool(outcomes))
         assert outcomes == [CONFLICT] and removed.node_id not in members(cluster)
 

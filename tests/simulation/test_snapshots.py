@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from random import Random
 
@@ -44,6 +45,26 @@ def test_who_was_away_for_long_gets_a_snapshot_and_the_rest_of_the_log(cluster: 
     assert cluster.run(10.0, cluster.checks.nothing_left)
     cluster.checks.at_the_end(JOURNAL_BYTES)
     workload.check()
+
+
+def test_a_snapshot_that_cannot_be_built_is_begun_again_after_a_pause(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[float] = []
+
+    def fail(process: Process, index: int, done: Callable[[BaseException], None]) -> None:
+        begun.append(cluster.scheduler.now)
+        process.loop.call_soon(done, OSError("no more processes"))
+
+    process = follower_of(cluster)
+    storage_build = process.node.snapshotting._build
+    monkeypatch.setattr(process.node.snapshotting, "_build", functools.partial(fail, process))
+    workload = Workload(cluster, Random(1), clients=10, pause_s=0.05)
+    assert cluster.run(60.0, lambda: len(begun) == 3)
+    assert begun[2] - begun[0] >= 2.0
+    monkeypatch.setattr(process.node.snapshotting, "_build", storage_build)
+    assert cluster.run(5.0, lambda: process.journal.first_index > 100)
+    workload.stop()
 
 
 def test_a_transfer_goes_on_when_pieces_are_lost(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +125,7 @@ def test_a_node_that_differs_is_repaired_although_its_own_snapshot_is_newer_than
     assert leader is not None
 
     def builds_the_newest() -> bool:
-        damaged.snapshotting.build()
+        damaged.node.snapshotting.build()
         return cluster.run(2.0, lambda: damaged.journal.first_index > leader.journal.first_index > 1)
 
     # The leader may be building one at the same moment.
@@ -129,18 +150,18 @@ def test_a_snapshot_that_is_under_way_when_its_node_goes_back_is_not_used(
     # The leader has a snapshot that is newer than this node's, and builds no other, which would be newer still.
     assert cluster.run(
         20.0,
-        lambda: leader.journal.first_index > damaged.journal.first_index and not damaged.snapshotting._building,
+        lambda: leader.journal.first_index > damaged.journal.first_index and not damaged.node.snapshotting._building,
     )
-    monkeypatch.setattr(leader.snapshotting, "build", lambda: None)
+    monkeypatch.setattr(leader.node.snapshotting, "build", lambda: None)
     built: list[tuple[int, Callable[[], None]]] = []
-    build = damaged.snapshotting._build
+    build = damaged.node.snapshotting._build
     monkeypatch.setattr(
-        damaged.snapshotting,
+        damaged.node.snapshotting,
         "_build",
         lambda index, done: build(index, lambda outcome: built.append((index, lambda: done(outcome)))),
     )
     cluster.run(0.5)
-    damaged.snapshotting.build()
+    damaged.node.snapshotting.build()
     assert cluster.run(2.0, lambda: bool(built))
     index, told = built[0]
     cluster.checks.damaged[damaged.name] = damaged.machine
@@ -163,8 +184,8 @@ def test_half_a_snapshot_is_thrown_away_when_the_entries_came_from_somebody_else
     term = leader.node.term
     piece = {"type": "snapshot", "term": term, "index": follower.node.commit_index + 20, "snapshot_term": term}
     leader.node.send(follower.node.node_id, {**piece, "bytes": 10_000, "offset": 0, "data": b"the first piece"})
-    assert cluster.run(0.5, lambda: follower.snapshotting._receiver is not None)
-    assert cluster.run(2.0, lambda: follower.snapshotting._receiver is None)
+    assert cluster.run(0.5, lambda: follower.node.snapshotting._receiver is not None)
+    assert cluster.run(2.0, lambda: follower.node.snapshotting._receiver is None)
     workload.stop()
     assert cluster.run(10.0, cluster.checks.nothing_left)
 

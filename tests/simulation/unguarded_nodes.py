@@ -106,8 +106,8 @@ class PlainProcess:
         self.store = PlainStore(
             host.node_id, [other for other in addresses if other != host.node_id], PlainTransport(network, self.wake)
         )
+        cluster.wire.open(network)
         network.set_peers(addresses)
-        network.listen()
         self._on_timer()
 
     def _on_timer(self) -> None:

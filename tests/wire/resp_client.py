@@ -9,6 +9,7 @@ from wire.fake_transport import Client
 
 from cacheflow.wire.connection import Connection
 from cacheflow.wire.resp_service import RespService
+from cacheflow.wire.resp_table import TABLE
 
 VALUE_BYTES_MAX = 1024 * 1024
 
@@ -19,7 +20,7 @@ def ignore(connection: Connection) -> None:
 
 def service(store: FakeStore, token: bytes | None = None) -> RespService:
     """A service whose node's wall clock stands where the cluster's clock stood at the start."""
-    return RespService(store, token=token, value_bytes_max=VALUE_BYTES_MAX, wall=lambda: START_MS / 1000)
+    return RespService(store, TABLE, token=token, value_bytes_max=VALUE_BYTES_MAX, wall=lambda: START_MS / 1000)
 
 
 def connect(store: FakeStore | None = None, token: bytes | None = None) -> Client:

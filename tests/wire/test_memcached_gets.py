@@ -55,7 +55,7 @@ def test_what_comes_together_is_answered_as_if_it_came_apart(said: list[bytes]) 
     arrived: list[Arrival] = [
         (client.protocol, data, client.transport) for client, data in zip(clients, said, strict=True) if data
     ]
-    for connection, data, _ in service.together(arrived):
+    for connection, data, _ in service.answer_many(arrived):
         connection.data_received(data)
     other = filled()
     apart = [connect(other) for _ in said]

@@ -313,7 +313,7 @@ def test_a_key_that_others_change_all_the_time_is_given_up_in_the_end() -> None:
         store.apply([commands.set_("n", b"%d" % turn, values.TEXT)])
         if not store.release():
             break
-    assert client.replies() == b"SERVER_ERROR not committed: others change this key all the time\r\nMN\r\n"
+    assert client.replies() == b"SERVER_ERROR not committed: others changed the same keys again and again\r\nMN\r\n"
     assert len(store.proposed) == 100
 
 

@@ -64,7 +64,7 @@ def _measure(
     stores: list[ReplicatedStore], sent: list[tuple[str, int]], writes: int, value_bytes: int, clients: int
 ) -> dict[str, float]:
     leader = next(store for store in stores if store.status()["role"] == "leader")
-    journal = leader._engine.node._journal
+    journal = leader._engine.local.node._journal
     writers = stores * clients or [leader]
     value = "x" * value_bytes
 
@@ -91,7 +91,7 @@ def _measure(
 def _wait_until_all_have(stores: list[ReplicatedStore], index: int) -> None:
     """Raises RuntimeError when a node's journal does not get there."""
     deadline = time.monotonic() + ARRIVED_WITHIN_S
-    while any(store._engine.node._journal.last_index < index for store in stores):
+    while any(store._engine.local.node._journal.last_index < index for store in stores):
         if time.monotonic() > deadline:
             raise RuntimeError(f"a follower did not have entry {index} within {ARRIVED_WITHIN_S:g} s")
         time.sleep(0.005)

@@ -1,4 +1,4 @@
-"""Services: what else is served on the node's own loop, each on a port of its own."""
+"""ListeningPorts: the ports on which the node's own loop serves the wire protocols."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Protocol
 
 from cacheflow import poller
 from cacheflow.listener import Listener
-from cacheflow.poller import Arrival, Poller
+from cacheflow.poller import Poller
+from cacheflow.socket_transport import Arrival
 
 Run = Callable[[Callable[[], None]], None]
 
@@ -19,30 +20,30 @@ def _call(work: Callable[[], None]) -> None:
 
 
 class Service(Protocol):
-    """A protocol for clients. Called on the loop, but for ``metrics``."""
+    """The server of one wire protocol. The loop calls everything but ``metrics``."""
 
     @property
     def name(self) -> str:
-        """Of its port, as in the flag: ``memcached`` for --memcached-port."""
+        """The port's name in its flag: ``memcached`` for --memcached-port."""
 
     def connect(self) -> asyncio.Protocol:
-        """For a connection that was accepted."""
+        """Return the protocol of a connection that was accepted."""
 
-    def together(self, arrived: list[Arrival]) -> list[Arrival]:
-        """Answer what can be answered for several connections at once; the rest, for each to handle by itself."""
+    def answer_many(self, arrived: list[Arrival]) -> list[Arrival]:
+        """Answer what can be answered for several connections at once; return the arrivals that each handles by itself."""
 
     async def drain(self) -> None:
-        """Answer what is under way, for a moment; then close every connection."""
+        """Give every connection a moment to answer what is under way, and close it."""
 
     def metrics(self) -> dict[str, float]:
-        """Counters and gauges by name. Any thread."""
+        """Return counters and gauges by name. Any thread may call it."""
 
 
-class Services:
-    """Those that are open. The event loop owns it; any thread may ask for ``metrics``.
+class ListeningPorts:
+    """The wire-protocol servers that are listening now. The event loop owns it; any thread may ask for ``metrics``.
 
-    run: runs what one poll of their clients brings; by default it is just called.
-    direct: their clients' sockets are polled past the loop, where the system can; else they are asyncio's transports.
+    run: runs the work of one turn of the poller; by default it is just called.
+    direct: clients' sockets are polled past the loop, where the system can; else they are asyncio's transports.
     """
 
     def __init__(self, run: Run = _call, *, direct: bool = poller.available()) -> None:
@@ -52,7 +53,7 @@ class Services:
         self._poller: Poller | None = None
 
     async def open(self, service: Service, host: str, port: int) -> int:
-        """Listen, on a free port when ``port`` is 0; the port. Raises ConfigError."""
+        """Let clients of ``service`` in, on a free port when ``port`` is 0; return the port. Raises ConfigError."""
         loop = asyncio.get_running_loop()
         listener = Listener(loop, service.connect, service.name, self._adopting(loop, service))
         await listener.open(host, port)
@@ -65,10 +66,10 @@ class Services:
         if self._poller is None:
             self._poller = Poller(loop, self._run)
         adopt = self._poller.adopt
-        return lambda sock: adopt(sock, service.connect, service.together)
+        return lambda sock: adopt(sock, service.connect, service.answer_many)
 
     async def close(self) -> None:
-        """Accept nobody, and end who is there."""
+        """Accept no more connections, and close those there are."""
         for _, listener in self._open:
             await listener.close()
         await asyncio.gather(*(service.drain() for service, _ in self._open))
@@ -77,5 +78,5 @@ class Services:
             self._poller = None
 
     def metrics(self) -> dict[str, float]:
-        """Of all of them."""
+        """The metrics of every open service, merged."""
         return {name: value for service, _ in self._open for name, value in service.metrics().items()}

@@ -1,0 +1,246 @@
+"""The assembly of one running node: the same for a server, for an embedded store and for the simulation.
+
+``LocalNode`` puts a node together on the ``Surroundings`` that it is given: a loop, a disk, a network, clocks, randomness
+and ways to start helpers. ``engine.py`` hands in the real ones and runs the loop in a thread; the simulation hands in its
+own. So whatever a node does between its start and its end is code that the simulation runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cacheflow.clock import ClusterClock
+from cacheflow.config import NodeConfig
+from cacheflow.contract import Done
+from cacheflow.inbox import Inbox
+from cacheflow.joining import Joining
+from cacheflow.machine.commands import Command
+from cacheflow.machine.machine import CacheMachine, Settled
+from cacheflow.proposals import Proposals
+from cacheflow.raft import snapshotting
+from cacheflow.raft.disk import Disk
+from cacheflow.raft.journal import SEGMENT_BYTES, Journal, Submit
+from cacheflow.raft.network import Identity, Network
+from cacheflow.raft.node import RaftNode, Timing
+from cacheflow.raft.snapshotting import Builder, SnapshotStorage
+from cacheflow.raft.turn import Turn
+from cacheflow.recency import RecencyBuffer
+from cacheflow.registration import AskSeed
+from cacheflow.supervisor import Supervisor
+
+# Seconds between two looks at the deadlines of calls: how late a call may learn that its time is over.
+EXPIRE_EVERY_S = 0.1
+# Recency of a node that only reads travels alone this often, once the cache is nearly full.
+USES_EVERY_S = 1.0
+NEARLY_FULL = 0.9
+# Below this part of its limits a cache evicts nothing soon: a use sent earlier costs every node more than it is worth.
+HALF_FULL = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a node stands on.
+
+    loop: asyncio's, or one that has the same calls.  loop_thread: the identifier of the thread that runs it.
+    turn: the end of that loop's turns.  directory: the node's files on ``disk``.
+    write_journal, write_snapshots: do disk work away from the loop, each in its own order.
+    build_snapshot: builds a snapshot in a process of its own.  ask_seed: asks a member over HTTP to register this node.
+    random: 0 to 1.  segment_bytes: size of the journal's files.
+    """
+
+    loop: Any
+    loop_thread: int
+    turn: Turn
+    supervisor: Supervisor
+    disk: Disk
+    directory: Path
+    write_journal: Submit
+    write_snapshots: Submit
+    build_snapshot: Builder
+    network: Network
+    clock: ClusterClock
+    ask_seed: AskSeed
+    random: Callable[[], float]
+    random_bytes: Callable[[int], bytes]
+    segment_bytes: int = SEGMENT_BYTES
+
+
+class LocalNode:
+    """One node that runs here: Raft, the machine, what its clients wait for, and its way into the cluster.
+
+    http_address: host:port where members show this node.  note_removed: called once with the index at which the cluster
+    went on without this node; returns why, for people.
+
+    The event loop owns it. Any thread may read the machine's memory, ``submit``, ask for a ``barrier`` and count hits.
+    Raises CorruptSnapshot, CorruptJournal, OSError.
+    """
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        identity: Identity,
+        http_address: str,
+        around: Surroundings,
+        note_removed: Callable[[int], str],
+    ) -> None:
+        loop, turn = around.loop, around.turn
+        self.uses = RecencyBuffer()
+        self.clock = around.clock
+        self.network = around.network
+        self.supervisor = around.supervisor
+        # Reads of this process; when two threads count at once some may be lost.
+        self.hits = 0
+        self.misses = 0
+        # Local reads are answered from the end of ``start`` to the beginning of ``stop``.
+        self.serves_reads = False
+        self._loop = loop
+        self._note_removed = note_removed
+        self._uses_sent_at = 0.0
+        newest, self.machine = snapshotting.load_machine(around.disk, around.directory)
+        self.journal = Journal.open(
+            around.disk,
+            around.directory,
+            submit=around.write_journal,
+            fsync=config.fsync if config.persistence else "never",
+            segment_bytes=around.segment_bytes,
+            on_durable=lambda: self.node.flushed(),
+            on_failure=lambda error: self.node.fail(f"writing to {around.directory} failed: {error}"),
+            # Followers begin with an entry as early as they can; their flush is further away than this node's own.
+            defer=turn.defer_behind,
+            later=loop.call_later,
+            random_bytes=around.random_bytes,
+        )
+        snapshotting.begin_journal_at(self.journal, newest, around.directory)
+        if self.journal.clock_pair is not None:
+            self.clock.restore(*self.journal.clock_pair)
+        self.node = RaftNode(
+            loop=loop,
+            node_id=identity.node_id,
+            incarnation=identity.incarnation,
+            journal=self.journal,
+            machine=self.machine,
+            network=self.network,
+            clock=self.clock,
+            snapshots=SnapshotStorage(
+                around.disk, around.directory, newest, run=around.write_snapshots, build=around.build_snapshot
+            ),
+            events=self,
+            timing=Timing(config.election_timeout_s, config.heartbeat_s),
+            initial_settings={
+                "policy": config.eviction,
+                "max_items": config.max_items,
+                "max_bytes": config.max_bytes,
+                "replicas": config.replicas,
+            },
+            random=around.random,
+            turn=turn,
+        )
+        self.node.on_removed = self._removed
+        self.network.on_message = self.node.receive
+        self.network.on_connected = self.node.connected
+        self.network.on_disconnected = self.node.disconnected
+        self.network.on_peer_lost = self.node.disconnected
+        self.proposals = Proposals(
+            self.node,
+            member_id=identity.node_id,
+            nonce=around.random_bytes(8).hex(),
+            clock=loop.time,
+            uses=self._uses_that_matter,
+            later=loop.call_later,
+            collect=lambda: self.inbox.take(),
+        )
+        self.inbox = Inbox(
+            self.proposals,
+            turn,
+            self.node.run,
+            loop,
+            timeout_s=config.request_timeout_s,
+            loop_thread=around.loop_thread,
+        )
+        self.joining = Joining(
+            self.node,
+            self.network,
+            config,
+            http_address,
+            ask_seed=around.ask_seed,
+            random_bytes=around.random_bytes,
+        )
+
+    async def start(self) -> None:
+        """Listen, take part in the cluster, and become a member of it. Raises ConfigError."""
+        await self.network.start()
+        self.joining.found_or_wait()
+        self.node.start()
+        self.supervisor.start("joining the cluster", self.joining.keep)
+        self._on_timer()
+        self.serves_reads = True
+
+    async def stop(self) -> None:
+        """End everything that runs, and whatever waits; the journal stays open."""
+        await self.supervisor.stop()
+        self.proposals.close()
+        self.node.stop()
+        await self.network.stop()
+
+    # What callers ask -------------------------------------------------------------------------------------------------
+
+    @property
+    def may_read(self) -> bool:
+        """Whether this node's contents may be read. Any thread."""
+        return self.serves_reads and self.node.may_read
+
+    def submit(self, commands_: list[Command], done: Done, timeout_s: float | None = None) -> None:
+        """Replicate ``commands_``. Any thread."""
+        self.inbox.submit(commands_, done, timeout_s)
+
+    def barrier(self, done: Done) -> None:
+        """Call ``done`` once everything acknowledged before is applied here. Any thread."""
+        self.inbox.barrier(done)
+
+    # What the Raft node tells -----------------------------------------------------------------------------------------
+
+    def machine_replaced(self, machine: CacheMachine) -> None:
+        """A snapshot was installed."""
+        self.machine = machine
+        self.proposals.answers_missed()
+
+    def applied(self, settled: list[Settled]) -> None:
+        """The machine has answered."""
+        inbox, proposals = self.inbox, self.proposals
+        inbox.empty()
+        proposals.applied(settled)
+        if not inbox.is_empty:
+            # Writes of threads that waited for the inbox while the answers above were given: they go on their way now.
+            inbox.empty()
+            proposals.flush()
+
+    def route_changed(self) -> None:
+        """The way to the leader is another."""
+        self.proposals.route_changed(self.node.route is not None)
+
+    def _removed(self, index: int) -> None:
+        """The cluster goes on without this node: nobody may wait here, and the next start must not go on either."""
+        self.network.refuse(self._note_removed(index))
+        self.proposals.close()
+
+    # Recency, and what is done by time --------------------------------------------------------------------------------
+
+    def _on_timer(self) -> None:
+        self._loop.call_later(EXPIRE_EVERY_S, self._on_timer)
+        self.inbox.empty()
+        self.proposals.expire()
+        now = self._loop.time()
+        if len(self.uses) and now - self._uses_sent_at >= USES_EVERY_S and self._fill() >= NEARLY_FULL:
+            self._uses_sent_at = now
+            self.proposals.send_uses(self.uses.drain())
+
+    def _uses_that_matter(self) -> list[tuple[str, int]]:
+        return self.uses.drain() if self._fill() >= HALF_FULL else []
+
+    def _fill(self) -> float:
+        machine, settings = self.machine, self.machine.settings
+        items = machine.item_count / settings.max_items if settings.max_items else 0.0
+        return max(items, machine.bytes_used / settings.max_bytes if settings.max_bytes else 0.0)

@@ -1,0 +1,127 @@
+"""Inbox: what threads ask of the node's event loop, and how the loop is woken for it.
+
+A call from another thread wakes the loop once per burst. While the next block gathers, or much is on its way, the loop
+looks into the inbox by itself: then no system call is needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from cacheflow.contract import Done, Outcome
+from cacheflow.errors import NotReady
+from cacheflow.machine import commands
+from cacheflow.machine.commands import Command
+from cacheflow.proposals import Proposal, Proposals
+from cacheflow.raft.turn import Turn
+
+
+class LoopToWake(Protocol):
+    """The part of an event loop that another thread may call; asyncio's has it."""
+
+    def call_soon_threadsafe(self, callback: Callable[[], None], /) -> object: ...
+    def time(self) -> float: ...
+
+
+class Inbox:
+    """Commands on their way from any thread to the loop. ``submit`` and ``barrier`` are safe for concurrent use.
+
+    turn: what the loop does at the end of its turn.  run: does its argument in a turn of the node.
+    timeout_s: how long a call waits unless it says so itself.  loop_thread: the identifier of the loop's thread.
+    """
+
+    def __init__(
+        self,
+        proposals: Proposals,
+        turn: Turn,
+        run: Callable[[Callable[[], None]], None],
+        loop: LoopToWake,
+        *,
+        timeout_s: float,
+        loop_thread: int,
+    ) -> None:
+        self._proposals = proposals
+        self._turn = turn
+        self._run = run
+        self._loop = loop
+        self._timeout_s = timeout_s
+        self._loop_thread = loop_thread
+        self._waiting: deque[Proposal] = deque()
+        self._barriers: deque[Done] = deque()
+        self._woken = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Nobody has asked for anything since the loop looked last."""
+        return not (self._waiting or self._barriers)
+
+    def submit(self, commands_: Sequence[Command], done: Done, timeout_s: float | None = None) -> None:
+        """Replicate ``commands_``. Any thread."""
+        size = sum(map(commands.size_of, commands_))
+        deadline = self._loop.time() + (self._timeout_s if timeout_s is None else timeout_s)
+        self._waiting.append(Proposal(commands_, size, deadline, functools.partial(self._settle, done)))
+        if not self._proposals.holds_back(len(self._waiting) + len(self._barriers)):
+            self._wake()
+
+    def barrier(self, done: Done) -> None:
+        """Call ``done`` once everything acknowledged before is applied here: one entry for all who wait in this turn.
+
+        Any thread.
+        """
+        self._barriers.append(done)
+        if not self._proposals.holds_back(len(self._waiting) + len(self._barriers)):
+            self._wake()
+
+    def take(self) -> None:
+        """Hand everything over and send it. On the loop."""
+        self._woken = False
+        self.empty()
+        self._run(self._proposals.flush)
+
+    def empty(self) -> None:
+        """Hand everything over. On the loop."""
+        if self._barriers:
+            # One by one: a thread may be adding another.
+            waiting = [self._barriers.popleft() for _ in range(len(self._barriers))]
+
+            def passed(outcome: Outcome) -> None:
+                for done in waiting:
+                    self._settle(done, outcome)
+
+            deadline = self._loop.time() + self._timeout_s
+            self._proposals.add(Proposal([commands.noop()], 0, deadline, passed, len(waiting)))
+        inbox = self._waiting
+        while inbox:
+            self._proposals.add(inbox.popleft())
+
+    def refuse(self) -> None:
+        """The loop has ended: nobody may wait for it. Any thread."""
+        self._woken = False
+        with contextlib.suppress(IndexError):  # somebody else takes them too
+            while True:
+                self._settle(self._barriers.popleft(), NotReady("this node is stopped"))
+        with contextlib.suppress(IndexError):
+            while True:
+                proposal = self._waiting.popleft()
+                if proposal.done is not None:
+                    proposal.done(NotReady("this node is stopped"))
+
+    def _settle(self, done: Done, outcome: Outcome) -> None:
+        self._turn.defer_last(done(outcome))
+
+    def _wake(self) -> None:
+        if not self._woken:
+            self._woken = True
+            if threading.get_ident() == self._loop_thread:
+                # No system call to wake a loop that runs.
+                self._turn.defer(self.take)
+                return
+            try:
+                self._loop.call_soon_threadsafe(self.take)
+            except RuntimeError:  # the loop was closed meanwhile
+                self.refuse()

@@ -1,0 +1,117 @@
+"""The optimistic loop: look at memory, decide, write on condition that what was seen still holds, else look again.
+
+1. The conditions are part of the command (GUARDED), so what is decided here holds at its place in the log, also when it
+   is to write nothing: this node's memory may be behind, and its own word would not be enough to refuse a write.
+2. There are at most ATTEMPTS_MAX attempts, each with the deadline of any write. Behind the last one nothing has taken
+   place, and the client hears that it may send its request again.
+3. An outcome that is not known ends the loop and is told as such: the next attempt might repeat what has taken place.
+4. Only a condition that did not hold leads to another attempt. Whatever else the machine refuses, it would refuse again.
+5. Nothing is attempted for a client that has gone.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple, Protocol
+
+from cacheflow.contract import Outcome
+from cacheflow.contract import WireStore as Store
+from cacheflow.errors import NotCommitted, ReplicationError
+from cacheflow.machine import commands as c
+from cacheflow.machine.commands import Command, Result
+from cacheflow.wire.connection import End
+
+# Each failed attempt means that somebody else's write took place: so many in a row are a key that is always being written.
+ATTEMPTS_MAX: Final = 100
+
+# (key, version that it must have); 0 says that it must be absent.
+Condition = tuple[str, int]
+
+
+class Attempt(NamedTuple):
+    """The commands that are to take place, one after the other, if all conditions hold, and the reply to their results."""
+
+    conditions: Sequence[Condition]
+    commands: Sequence[Command]
+    reply: Callable[[list[Result]], bytes]
+
+
+class Client(Protocol):
+    """A connection whose request is carried out. See connection.Connection."""
+
+    @property
+    def store(self) -> Store:
+        """The store in whose memory requests look."""
+
+    def contained(self, end: End, call: Callable[..., None], *arguments: object) -> None:
+        """Make a call that ends no more than this request, or this connection, whatever it raises."""
+
+    def failure(self, error: ReplicationError, /) -> bytes:
+        """Return the reply to a request that was not committed, or whose outcome is not known."""
+
+
+class Attempts:
+    """The attempts at one request of ``client``, from the first look to the reply. To be used once.
+
+    decide: looks at memory; an attempt, or a reply that needs no write.  refused: the reply when the machine refuses the
+    command itself.
+    fixed: conditions of an earlier look, which no later one can mend.  lost: the reply when one of them does not hold.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        decide: Callable[[], Attempt | bytes],
+        refused: Callable[[Result], bytes],
+        fixed: Sequence[Condition] = (),
+        lost: bytes = b"",
+    ) -> None:
+        self._client = client
+        self._decide = decide
+        self._refused = refused
+        self._fixed = fixed
+        self._lost = lost
+        self._left = ATTEMPTS_MAX
+        self._reply: Callable[[list[Result]], bytes]
+        self._end: End
+
+    def begin(self, end: End) -> None:
+        """Make the first attempt; ``end`` gets the reply, now or later."""
+        self._end = end
+        self._attempt()
+
+    def _attempt(self) -> None:
+        attempt = self._decide()
+        if isinstance(attempt, bytes):
+            self._end(attempt)
+            return
+        conditions, commands, self._reply = attempt
+        conditions = [*self._fixed, *conditions]
+        if conditions or commands:
+            self._client.store.submit([c.guarded(conditions, commands)], self._done)
+        else:
+            # Nothing was looked at, so that nothing can have changed: the request alone was wrong.
+            self._end(self._reply([]))
+
+    def _done(self, outcome: Outcome) -> Callable[[], None]:
+        return functools.partial(self._client.contained, self._end, self._settle, outcome)
+
+    def _settle(self, outcome: Outcome) -> None:
+        if isinstance(outcome, ReplicationError):
+            self._end(self._client.failure(outcome))
+            return
+        result = outcome[0]
+        if result[0] == c.OK:
+            self._end(self._reply(result[1]))
+        elif result[0] != c.PRECONDITION:
+            self._end(self._refused(result))
+        elif result[1] < len(self._fixed):
+            self._end(self._lost)
+        else:
+            # Somebody was faster; by now this node knows what they wrote.
+            self._left -= 1
+            if self._left:
+                self._attempt()
+            else:
+                self._end(self._client.failure(NotCommitted("others changed the same keys again and again")))
