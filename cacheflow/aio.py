@@ -1,77 +1,235 @@
 """The asyncio twin of ReplicatedStore: the same verbs as coroutines.
 
-An embedded node's loop has a thread of its own, so that a busy application never delays a heartbeat; the twin's calls
-therefore cross from the application's loop to the node's, as a thread's do. Local reads are plain memory and wait for nothing.
+An embedded node's loop has a thread of its own, so that a busy application never delays a heartbeat. A write goes into the
+node's inbox without a thread; its answer comes back through a future, and all that one turn of the node has answered
+wakes the application's loop once. Local reads are plain memory and wait for nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any
 
-from cacheflow.results import IncrResult, Item, SetResult
+from cacheflow import values, verbs
+from cacheflow.config import NodeConfig
+from cacheflow.contract import Done, Outcome
+from cacheflow.errors import OutcomeUnknown, ReplicationError
+from cacheflow.faces import AsyncFace
+from cacheflow.machine import commands
+from cacheflow.machine.commands import Command, Result
+from cacheflow.results import Digest, Item
 from cacheflow.store import ReplicatedStore
+from cacheflow.verbs import KEYS_PAGE
+
+# How often a node that starts is asked whether it is ready.
+WAIT_STEP_S = 0.01
 
 
-class AsyncReplicatedStore:
-    """``async with AsyncReplicatedStore(...) as cache: await cache.set("k", "v")``. Arguments as ReplicatedStore's."""
+class AsyncReplicatedStore(AsyncFace):
+    """A replicated cache in this process, for asyncio. Arguments as ReplicatedStore's; one event loop may use it.
 
-    def __init__(self, *args: Any, **settings: Any) -> None:
-        self.store = ReplicatedStore(*args, **settings)
+    >>> async with AsyncReplicatedStore(node_id="a", raft_address="127.0.0.1:9080", data_dir="./data") as cache:
+    ...     await cache.set("k", "v")
+
+    ``store`` is the ReplicatedStore behind it.
+    """
+
+    def __init__(self, config: NodeConfig | None = None, *, raft_address: str | None = None, **settings: Any) -> None:
+        self.store = ReplicatedStore(config, raft_address=raft_address, **settings)
+        self._answers: _Answers | None = None
+        # Guards the node's start and end against each other: they run in threads, which a cancellation does not stop.
+        self._life = threading.Lock()
+        self._unwanted = False
+
+    # Life
 
     async def __aenter__(self) -> AsyncReplicatedStore:
-        await asyncio.to_thread(self.store.__enter__)
+        self._unwanted = False
+        try:
+            await asyncio.to_thread(self._start)
+            await self._ready()
+        except BaseException:
+            await self.close()
+            raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await asyncio.to_thread(self.store.close)
+        await self.close()
 
-    async def read(self, key: str, **options: Any) -> Item | None:
-        """As ReplicatedStore.read; local reads do not leave this loop."""
-        if options.get("consistency", "local") == "local" and not options.get("strict"):
-            return self.store.read(key, **options)
-        return await asyncio.to_thread(self.store.read, key, **options)
+    async def close(self) -> None:
+        """Hand leadership over when this node leads, and stop. A start that is under way ends first."""
+        self._unwanted = True
+        # Not in the executor, which forgets what is cancelled before a thread takes it: the node ends in any case.
+        ending = threading.Thread(target=self._stop, name="cacheflow-close")
+        ending.start()
+        await asyncio.to_thread(ending.join)
 
-    async def get(self, key: str, default: Any = None, *, consistency: str = "local") -> Any:
-        """As ReplicatedStore.get."""
-        item = await self.read(key, consistency=consistency)
-        return default if item is None else item.value
+    def _start(self) -> None:
+        with self._life:
+            if not self._unwanted:
+                self.store.start()
 
-    async def set(self, key: str, value: Any, **options: Any) -> SetResult:
-        """As ReplicatedStore.set."""
-        return await asyncio.to_thread(self.store.set, key, value, **options)
+    def _stop(self) -> None:
+        with self._life:
+            self.store.close()
 
-    async def add(self, key: str, value: Any, ttl: float | None = None) -> bool:
-        """As ReplicatedStore.add."""
-        return await asyncio.to_thread(self.store.add, key, value, ttl)
+    async def _ready(self) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.store.config.request_timeout_s
+        while not all(good for _, good, _ in self.store.readiness()):
+            if loop.time() > deadline:
+                return self.store.wait_ready(0)  # says why it is not
+            await asyncio.sleep(WAIT_STEP_S)
 
-    async def compare_and_set(self, key: str, value: Any, *, version: int, ttl: float | None = None) -> SetResult:
-        """As ReplicatedStore.compare_and_set."""
-        return await asyncio.to_thread(self.store.compare_and_set, key, value, version=version, ttl=ttl)
+    # Reads
 
-    async def delete(self, key: str, **options: Any) -> bool:
-        """As ReplicatedStore.delete."""
-        return await asyncio.to_thread(self.store.delete, key, **options)
+    async def get_item(
+        self,
+        key: str,
+        *,
+        consistency: str = "local",
+        max_staleness: float | None = None,
+        peek: bool = False,
+        strict: bool = False,
+    ) -> Item | None:
+        """Return the item under ``key`` with its version and TTL, or None. The options are those of ``Face.get_item``."""
+        if not strict and consistency != "linearizable":
+            return self.store.get_item(key, consistency=consistency, max_staleness=max_staleness, peek=peek)
+        verbs.check_read(consistency, max_staleness, peek, strict)
+        values.check_key(key)
+        if strict:
+            return verbs.item_of(key, *await self._replicate(commands.get(key)))
+        await self._answered(self.store.submit_barrier)
+        return self.store.read_applied(key, peek=peek)
 
-    async def incr(self, key: str, delta: int = 1, **options: Any) -> IncrResult:
-        """As ReplicatedStore.incr."""
-        return await asyncio.to_thread(self.store.incr, key, delta, **options)
+    async def get(
+        self,
+        key: str,
+        default: Any = None,
+        *,
+        consistency: str = "local",
+        max_staleness: float | None = None,
+        peek: bool = False,
+        strict: bool = False,
+    ) -> Any:
+        """Return the value under ``key``, or ``default``. See ``get_item`` for the options."""
+        if not strict and consistency != "linearizable":
+            return self.store.get(key, default, consistency=consistency, max_staleness=max_staleness, peek=peek)
+        return await super().get(
+            key, default, consistency=consistency, max_staleness=max_staleness, peek=peek, strict=strict
+        )
 
-    async def decr(self, key: str, delta: int = 1, **options: Any) -> IncrResult:
-        """As ReplicatedStore.decr."""
-        return await asyncio.to_thread(self.store.decr, key, delta, **options)
+    async def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
+        """Return the values of those keys that are there; each is a read of its own from this node's memory."""
+        return self.store.get_many(keys)
 
-    async def touch(self, key: str, ttl: float | None) -> bool:
-        """As ReplicatedStore.touch."""
-        return await asyncio.to_thread(self.store.touch, key, ttl)
+    async def keys_page(
+        self, prefix: str = "", limit: int = KEYS_PAGE, cursor: str | None = None
+    ) -> tuple[list[str], str | None]:
+        """Return up to ``limit`` keys that start with ``prefix``, in order, behind ``cursor``; and the next cursor or None."""
+        # In a thread: of a million keys a page takes longer than a loop may stand still.
+        return await asyncio.to_thread(self.store.keys_page, prefix, limit, cursor)
+
+    # The cluster
+
+    async def nodes(self) -> list[dict[str, Any]]:
+        """Return the members as this node knows them."""
+        return await asyncio.to_thread(self.store.nodes)
+
+    async def status(self) -> dict[str, Any]:
+        """Return leader, term, indexes, lag and configuration."""
+        return await asyncio.to_thread(self.store.status)
+
+    async def digest(self, *, index: int | None = None, full: bool = False) -> Digest | None:
+        """Return the digest over effects, now or at ``index``; with ``full`` that of the whole contents."""
+        return await asyncio.to_thread(self.store.digest, index=index, full=full)
 
     async def remove_node(self, node_id: str) -> None:
-        """As ReplicatedStore.remove_node."""
+        """Take a member out of the cluster. Raises MemberUnknown, MemberConflict (it cannot be spared now)."""
         await asyncio.to_thread(self.store.remove_node, node_id)
 
-    async def clear(self) -> None:
-        """As ReplicatedStore.clear."""
-        await asyncio.to_thread(self.store.clear)
+    # Writes
+
+    async def _replicate(self, command: Command) -> tuple[Result, int]:
+        verbs.check_size(command, self.store.config.max_value_bytes)
+        (result,) = await self._answered(lambda done: self.store.submit([command], done))
+        return result, self.store.now_ms()
+
+    def _answered(self, submit: Callable[[Done], None]) -> asyncio.Future[list[Result]]:
+        loop = asyncio.get_running_loop()
+        answers = self._answers
+        if answers is None or answers.loop is not loop:
+            # The node's own loop ends every proposal at its deadline; the margin is for one that has died.
+            answers = self._answers = _Answers(loop, self.store.config.request_timeout_s + 5.0)
+        future = answers.expect()
+        submit(lambda outcome: answers.tell(future, outcome))
+        return future
+
+
+class _Answers:
+    """Answers on their way from the node's loop to the application's ``loop``, which is woken once for many.
+
+    limit_s: whoever has waited so long is told that the outcome is unknown.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, limit_s: float) -> None:
+        self.loop = loop
+        self._limit_s = limit_s
+        # Since when each waits, in the order of their beginnings.
+        self._waiting: dict[asyncio.Future[list[Result]], float] = {}
+        self._watches = False
+        self._told: deque[tuple[asyncio.Future[list[Result]], Outcome]] = deque()
+        self._woken = False
+
+    def expect(self) -> asyncio.Future[list[Result]]:
+        """Return a future for one answer."""
+        future: asyncio.Future[list[Result]] = self.loop.create_future()
+        self._waiting[future] = self.loop.time()
+        if not self._watches:
+            self._watches = True
+            self.loop.call_later(self._limit_s, self._watch)
+        return future
+
+    def tell(self, future: asyncio.Future[list[Result]], outcome: Outcome) -> Callable[[], None]:
+        """Keep an answer and return what wakes the application's loop. (Called on the node's loop.)"""
+        self._told.append((future, outcome))
+        return self._wake
+
+    def _wake(self) -> None:
+        if not self._woken:
+            self._woken = True
+            try:
+                self.loop.call_soon_threadsafe(self._deliver)
+            except RuntimeError:  # it was closed meanwhile: nobody waits
+                self._told.clear()
+
+    def _deliver(self) -> None:
+        self._woken = False
+        while self._told:
+            future, outcome = self._told.popleft()
+            self._waiting.pop(future, None)
+            if future.done():  # cancelled
+                continue
+            if isinstance(outcome, ReplicationError):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+    def _watch(self) -> None:
+        self._watches = False
+        over = self.loop.time() - self._limit_s
+        while self._waiting:
+            future, since = next(iter(self._waiting.items()))
+            if since > over:
+                self._watches = True
+                self.loop.call_at(since + self._limit_s, self._watch)
+                return
+            del self._waiting[future]
+            if not future.done():
+                future.set_exception(OutcomeUnknown("this node's loop does not answer"))

@@ -14,7 +14,8 @@ from typing import Any
 
 from cacheflow.clock import ClusterClock
 from cacheflow.config import NodeConfig
-from cacheflow.inbox import Done, Inbox
+from cacheflow.contract import Done
+from cacheflow.inbox import Inbox
 from cacheflow.joining import Joining
 from cacheflow.machine.commands import Command
 from cacheflow.machine.machine import CacheMachine, Settled

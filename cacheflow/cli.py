@@ -248,6 +248,7 @@ def _token(file: Path | None) -> str | None:
 @_client_options
 def get(client: CacheClient, key: str, consistency: str | None, max_staleness: float | None, as_json: bool) -> int:
     """Print the value of KEY: text and bytes as they are, anything else as JSON. Exit code 1 without one."""
+    consistency = consistency or ("local" if max_staleness is None else "bounded")
     item = client.get_item(key, consistency=consistency, max_staleness=max_staleness)
     if item is None:
         raise KeyNotFound(f"{key!r} is absent")

@@ -16,6 +16,8 @@ from cacheflow.errors import ConfigError
 
 EVICTION_POLICIES = ("lru", "lfu")
 FSYNC_MODES = ("always", "interval", "never")
+# The peer protocol listens so far above HTTP unless a node says otherwise.
+RAFT_PORT_OFFSET = 1000
 _NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
@@ -28,7 +30,7 @@ class NodeConfig:
     port: int = 8080
     # How others reach this node; by default the address it listens on.
     advertise: str | None = None
-    # Port of the peer protocol: port + 1000 unless told.
+    # Port of the peer protocol: port + RAFT_PORT_OFFSET unless told.
     raft_port: int | None = None
     # Other protocols, served on ``host`` too; None: not at all, 0: a port that the system chooses.
     memcached_port: int | None = None
@@ -71,8 +73,8 @@ class NodeConfig:
             self._check(name, told.count(getattr(self, name)) <= 1, "is taken by another port of this node")
         self._check(
             "raft_port",
-            self.raft_port is not None or self.port + 1000 <= 65535,
-            "is needed: port + 1000 is over 65535",
+            self.raft_port is not None or self.port + RAFT_PORT_OFFSET <= 65535,
+            f"is needed: port + {RAFT_PORT_OFFSET} is over 65535",
         )
         self._check(
             "node_id",
@@ -110,7 +112,7 @@ class NodeConfig:
     def raft_listen_port(self) -> int:
         """The port of the peer protocol."""
         if self.raft_port is None:
-            return self.port + 1000 if self.port else 0
+            return self.port + RAFT_PORT_OFFSET if self.port else 0
         return self.raft_port
 
     @classmethod
@@ -121,6 +123,25 @@ class NodeConfig:
             if name not in known:
                 raise ConfigError(f"unknown setting {name!r}")
         return cls(**settings)
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Split ``host:port`` or ``[v6]:port`` into its parts. Raises ValueError."""
+    host, colon, port = address.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError(f"{address!r}: an IPv6 address needs brackets")
+    if not (colon and host and port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535):
+        raise ValueError(f"{address!r} is not host:port")
+    if not host.isprintable() or any(char in host for char in "/ @?#"):
+        raise ValueError(f"{address!r} names no host")
+    return host, int(port)
+
+
+def join_address(host: str, port: int) -> str:
+    """Join a host and a port as ``split_address`` takes them."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def is_loopback(host: str) -> bool:

@@ -18,13 +18,13 @@ from typing import Any, TypeVar
 
 from cacheflow.assembly import LocalNode, Surroundings
 from cacheflow.clock import ClusterClock
-from cacheflow.config import NodeConfig, read_secret
+from cacheflow.config import NodeConfig, join_address, read_secret
 from cacheflow.errors import CacheFlowError, NoLeader, NotReady
 from cacheflow.loop import NodeLoop
 from cacheflow.ports import ListeningPorts, Service
 from cacheflow.raft.datadir import DataDirectory
 from cacheflow.raft.disk import RealDisk, ThreadWriter
-from cacheflow.raft.network import Identity, join_address
+from cacheflow.raft.network import Identity
 from cacheflow.raft.snapshotting import HelperProcess
 from cacheflow.raft.transport import PeerTransport
 from cacheflow.raft.turn import Turn

@@ -206,7 +206,7 @@ class Nodes:
                 failures.pop(node.url, None)
                 if answer.status == 504:
                     maybe_applied = str(problem_of(answer))
-                elif _problem_document(answer).get("title") == errors.Overloaded.title:
+                elif problem_document(answer).get("title") == errors.Overloaded.title:
                     pause_s = max(pause_s, _retry_after_s(answer))
             if time.monotonic() + pause_s >= deadline or refused_rounds == REFUSED_ROUNDS_MAX:
                 break
@@ -244,7 +244,8 @@ def check_is_ours(answer: Answer) -> None:
         raise CacheFlowError(f"{answer.url} answered 404 and is not a CacheFlow node")
 
 
-def _problem_document(answer: Answer) -> dict[str, Any]:
+def problem_document(answer: Answer) -> dict[str, Any]:
+    """Return what a node says of a refusal; nothing when it says nothing that can be read."""
     try:
         document = json.loads(answer.body)
     except ValueError:
@@ -261,8 +262,13 @@ def _retry_after_s(answer: Answer) -> float:
 
 def problem_of(answer: Answer) -> CacheFlowError:
     """The exception that a node turned into this answer."""
-    document = _problem_document(answer)
-    error = error_of(answer.status, document, f"{answer.url} answered {answer.status}")
+    document = problem_document(answer)
+    kind = _BY_TITLE.get((answer.status, str(document.get("title")))) or _BY_STATUS.get(answer.status, CacheFlowError)
+    message = document.get("detail") or document.get("title") or f"{answer.url} answered {answer.status}"
+    if kind is PreconditionFailed:
+        version = document.get("version")
+        return PreconditionFailed(message, version if isinstance(version, int) else 0)
+    error = kind(message)
     if isinstance(error, NotCommitted):
         error.retry_after_s = _retry_after_s(answer)
     return error
@@ -287,13 +293,3 @@ _BY_STATUS: Final[dict[int, type[CacheFlowError]]] = {
     503: NotCommitted,
     504: OutcomeUnknown,
 }
-
-
-def error_of(status: int, document: Mapping[str, Any], otherwise: str) -> CacheFlowError:
-    """The exception that a node turned into this problem document; ``otherwise`` when it says nothing."""
-    kind = _BY_TITLE.get((status, str(document.get("title")))) or _BY_STATUS.get(status, CacheFlowError)
-    message = document.get("detail") or document.get("title") or otherwise
-    if kind is PreconditionFailed:
-        version = document.get("version")
-        return PreconditionFailed(message, version if isinstance(version, int) else 0)
-    return kind(message)

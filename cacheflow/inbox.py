@@ -13,14 +13,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from cacheflow.contract import Done, Outcome
 from cacheflow.errors import NotReady
 from cacheflow.machine import commands
 from cacheflow.machine.commands import Command
-from cacheflow.proposals import Outcome, Proposal, Proposals
+from cacheflow.proposals import Proposal, Proposals
 from cacheflow.raft.turn import Turn
-
-# Called once on the loop, and must not block; the call it returns wakes whoever waits, when the turn has sent all it has.
-Done = Callable[[Outcome], Callable[[], None]]
 
 
 class LoopToWake(Protocol):

@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from cacheflow.config import RAFT_PORT_OFFSET
 from cacheflow.errors import ConfigError, NotReady
 
 HOST: Final = "127.0.0.1"
-RAFT_PORT_OFFSET: Final = 1000
 WIRE_FLAGS: Final = ("--memcached-port", "--resp-port")
 # A first start opens disks and elects; a restart may read a long log.
 READY_TIMEOUT_S: Final = 60.0
@@ -68,7 +68,7 @@ class Child:
 class LocalCluster:
     """``size`` nodes with their data under ``data_dir``. Not safe for concurrent use.
 
-    base_port: HTTP on base_port, +1, ..., the peer protocol 1000 above; None: free ports from the kernel.
+    base_port: HTTP on base_port, +1, ..., the peer protocol RAFT_PORT_OFFSET above; None: free ports from the kernel.
     flags: handed to every node; a port of WIRE_FLAGS is node 1's, the others get +1, ..., and 0 is free ports.
     token: what the nodes' --api-token-file holds.  say: gets every line for people.
     Use as a context manager: leaving it ends all nodes. Start it from the main thread, because the kernel ends the
@@ -90,7 +90,7 @@ class LocalCluster:
             raise ConfigError(f"--nodes = {size}: must be 1 to 16")
         if base_port is not None and not 1 <= base_port <= 65535 - RAFT_PORT_OFFSET - size:
             raise ConfigError(
-                f"--base-port = {base_port}: must leave room for {size} ports and their peers' 1000 above"
+                f"--base-port = {base_port}: must leave room for {size} ports and their peers' {RAFT_PORT_OFFSET} above"
             )
         self._say = say
         self._token = token

@@ -18,13 +18,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from cacheflow.errors import NoLeader, OutcomeUnknown, Overloaded, ReplicationError
+from cacheflow.contract import Outcome
+from cacheflow.errors import NoLeader, OutcomeUnknown, Overloaded
 from cacheflow.machine import commands
 from cacheflow.machine.commands import Command, Result
 from cacheflow.machine.machine import Settled
 
-Outcome = list[Result] | ReplicationError
-Done = Callable[[Outcome], None]
+# Called once, on the loop, with what a proposal ends with.
+Settle = Callable[[Outcome], None]
 
 # Commands that wait on one node; more are refused at once rather than kept until they time out.
 PENDING_MAX = 100_000
@@ -58,7 +59,7 @@ class Proposal:
     __slots__ = ("callers", "commands", "deadline", "done", "first", "results", "size")
 
     def __init__(
-        self, commands_: Sequence[Command], size: int, deadline: float, done: Done | None, callers: int = 1
+        self, commands_: Sequence[Command], size: int, deadline: float, done: Settle | None, callers: int = 1
     ) -> None:
         self.commands = commands_
         self.size = size

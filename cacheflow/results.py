@@ -52,6 +52,14 @@ class IncrResult(int):
 
 
 @dataclass(frozen=True, slots=True)
+class Digest:
+    """A hash of a node's contents at an index of the log, in hex: equal on every node at an equal index."""
+
+    index: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class RaftPosition:
     """Where this node stands: applied index, term, node id, leader's id or None."""
 

@@ -12,8 +12,7 @@ import sys
 import threading
 from types import FrameType
 
-from cacheflow.config import NodeConfig, read_secret
-from cacheflow.raft.network import join_address
+from cacheflow.config import NodeConfig, join_address, read_secret
 from cacheflow.rest import HttpServer, RestConfig, TurnAway, at_once, create_app
 from cacheflow.store import ReplicatedStore
 from cacheflow.wire.memcached import memcached_port

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from cacheflow.config import NodeConfig
+from cacheflow.config import RAFT_PORT_OFFSET, NodeConfig
 from cacheflow.errors import ConfigError
 
 ENVIRONMENT_PREFIX: Final = "CACHEFLOW_"
@@ -72,7 +72,9 @@ SETTINGS: Final = (
     Setting("host", "host", str, "Address to listen on.", "HOST"),
     Setting("port", "port", _integer, "Port of the HTTP API.", "PORT"),
     Setting("advertise", "advertise", str, "How others reach this node; the host unless told.", "HOST"),
-    Setting("raft-port", "raft_port", _integer, "Port of the peer protocol; port + 1000 unless told.", "PORT"),
+    Setting(
+        "raft-port", "raft_port", _integer, f"Port of the peer protocol; port + {RAFT_PORT_OFFSET} unless told.", "PORT"
+    ),
     Setting("memcached-port", "memcached_port", _integer, "Port of memcached's protocol; none unless told.", "PORT"),
     Setting("resp-port", "resp_port", _integer, "Port of Redis' protocol (RESP); none unless told.", "PORT"),
     Setting("node-id", "node_id", str, "A random one, kept in the data directory, unless told.", "ID"),

@@ -11,6 +11,7 @@ from typing import Any
 
 from cacheflow.engine import Engine
 from cacheflow.errors import InvalidRequest, NoLeader
+from cacheflow.results import Digest
 
 WAIT_STEP_S = 0.01
 
@@ -61,15 +62,15 @@ def cluster(engine: Engine) -> dict[str, Any]:
     }
 
 
-def digest(engine: Engine, index: int | None, full: bool) -> tuple[int, str] | None:
-    """(index, hex) of the rolling digest, or of the whole contents."""
+def digest(engine: Engine, index: int | None, full: bool) -> Digest | None:
+    """Return the rolling digest, or that of the whole contents; None when nobody kept it."""
     machine = engine.local.machine
     if full:
-        return machine.applied_index, machine.contents_digest().hex()
+        return Digest(machine.applied_index, machine.contents_digest().hex())
     if index is None:
-        return machine.applied_index, machine.digest.hex()
+        return Digest(machine.applied_index, machine.digest.hex())
     found = machine.digest_at(index)
-    return None if found is None else (index, found.hex())
+    return None if found is None else Digest(index, found.hex())
 
 
 def metrics(engine: Engine) -> dict[str, float]:

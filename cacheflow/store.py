@@ -2,49 +2,41 @@
 
 1. A read is served from this node's memory: one dictionary access, no lock, any thread.
 2. A write returns once it is committed and visible on this node, so every thread here reads what it wrote.
-3. Results of the machine become Python here and nowhere else; errors are the tree of errors.py.
+3. What a verb asks for and answers stands in verbs.py, the mapping in faces.py.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from cacheflow import leaving, status, values
+from cacheflow import leaving, status, values, verbs
 from cacheflow.assembly import LocalNode
-from cacheflow.config import NodeConfig
+from cacheflow.config import NodeConfig, split_address
+from cacheflow.contract import Done, Outcome
 from cacheflow.engine import Engine
 from cacheflow.errors import (
     ConfigError,
-    InvalidRequest,
-    KeyNotFound,
     MemberConflict,
     NoLeader,
     NotReady,
     OutcomeUnknown,
-    PreconditionFailed,
     ReplicationError,
-    ValueTooLarge,
 )
-from cacheflow.inbox import Done
+from cacheflow.faces import Face
 from cacheflow.machine import commands
 from cacheflow.machine.commands import Command, Result
 from cacheflow.machine.entries import Entry
-from cacheflow.outcomes import error_of, ttl_to_ms
 from cacheflow.ports import Service
-from cacheflow.proposals import Outcome
-from cacheflow.raft.network import split_address
 from cacheflow.raft.reconfiguration import CONFLICT, JOINED, KNOWN
-from cacheflow.results import IncrResult, Item, RaftPosition, SetResult
-
-CONSISTENCY_LEVELS = ("local", "bounded", "linearizable")
-KEYS_PAGE = 1000
+from cacheflow.results import Digest, Item, RaftPosition
+from cacheflow.verbs import KEYS_PAGE
 
 
-class ReplicatedStore(MutableMapping[str, Any]):
+class ReplicatedStore(Face):
     """A replicated cache in this process. Safe for use by many threads; ``aio`` is its asyncio twin.
 
     >>> with ReplicatedStore(node_id="a", raft_address="127.0.0.1:9080", data_dir="./data") as cache:
@@ -113,48 +105,47 @@ class ReplicatedStore(MutableMapping[str, Any]):
 
     # Reads ----------------------------------------------------------------------------------------------------------
 
-    def read(
+    def get_item(
         self,
         key: str,
         *,
         consistency: str = "local",
-        max_staleness_s: float | None = None,
-        count: bool = True,
+        max_staleness: float | None = None,
+        peek: bool = False,
         strict: bool = False,
     ) -> Item | None:
-        """The item under ``key``, or None.
-
-        consistency: ``local`` (this node's memory), ``bounded`` (not older than max_staleness_s), ``linearizable``
-        (everything acknowledged before this call).  count: counts as a use.  strict: counts exactly, through the log.
-        Raises InvalidRequest, NotReady, and for linearizable and strict reads what a write raises.
-        """
+        """Return the item under ``key`` with its version and TTL, or None. The options are those of ``Face.get_item``."""
         values.check_key(key)
-        if strict:
-            (result,) = self.run([commands.get(key)])
-            if result[0] == commands.MISSING:
-                return None
-            _raise_for(key, result)
-            return Item(key, result[1], result[2], result[3], result[4], self.seconds_left(result[5]))
-        if consistency == "linearizable":
-            self.barrier()
-            return self.read_applied(key, count=count)
-        if consistency not in CONSISTENCY_LEVELS:
-            raise InvalidRequest(f"consistency is one of {', '.join(CONSISTENCY_LEVELS)}, not {consistency!r}")
-        if consistency == "bounded" and (max_staleness_s is None or not max_staleness_s >= 0):
-            raise InvalidRequest("a bounded read needs max_staleness, in seconds")
+        if consistency != "local" or max_staleness is not None or strict:
+            verbs.check_read(consistency, max_staleness, peek, strict)
+            if strict:
+                return verbs.item_of(key, *self._replicate(commands.get(key)))
+            if consistency == "linearizable":
+                self.barrier()
+                return self.read_applied(key, peek=peek)
         local = self._readable()
-        if max_staleness_s is not None and consistency == "bounded":
-            _check_staleness(local, max_staleness_s)
-        return _item(local, key, local.clock.now_ms(), count)
+        if max_staleness is not None:
+            _check_staleness(local, max_staleness)
+        return _item(local, key, local.clock.now_ms(), peek)
 
-    def read_applied(self, key: str, *, count: bool = True) -> Item | None:
-        """The item under ``key`` at the newest applied entry: what a linearizable read looks at behind its barrier."""
+    def read_applied(self, key: str, *, peek: bool = False) -> Item | None:
+        """Return the item at the newest applied entry: what a linearizable read looks at behind its barrier."""
         local = self._started()
-        return _item(local, key, local.machine.now_ms, count)
+        return _item(local, key, local.machine.now_ms, peek)
 
-    def get(self, key: str, default: Any = None, *, consistency: str = "local") -> Any:
-        """The value under ``key``, or ``default``. Raises InvalidRequest, NotReady, ReplicationError."""
-        if consistency == "local" and type(key) is str:
+    def get(
+        self,
+        key: str,
+        default: Any = None,
+        *,
+        consistency: str = "local",
+        max_staleness: float | None = None,
+        peek: bool = False,
+        strict: bool = False,
+    ) -> Any:
+        """Return the value under ``key``, or ``default``. See ``get_item`` for the options."""
+        # A dictionary look-up and little else: the usual read makes no item.
+        if consistency == "local" and max_staleness is None and not (peek or strict) and type(key) is str:
             local = self._local
             if local is not None and local.may_read:
                 entry = local.machine.lookup(key, local.clock.now_ms())
@@ -166,11 +157,14 @@ class ReplicatedStore(MutableMapping[str, Any]):
                 local.uses.note(key)
                 kind = entry[1]
                 return entry[0].decode() if kind == values.TEXT else values.decode(kind, entry[0])
-        item = self.read(key, consistency=consistency)
-        return default if item is None else item.value
+        return super().get(key, default, consistency=consistency, max_staleness=max_staleness, peek=peek, strict=strict)
+
+    def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
+        """Return the values of those keys that are there; each is a read of its own from this node's memory."""
+        return {key: item.value for key in keys if (item := self.get_item(key)) is not None}
 
     def lookup(self, key: str, *, count: bool = True) -> Entry | None:
-        """The machine's own entry under ``key``, for fronts that answer bytes; what ``read`` makes an Item of.
+        """The machine's own entry under ``key``, for fronts that answer bytes; what ``get_item`` makes an Item of.
 
         Raises NotReady.
         """
@@ -227,7 +221,8 @@ class ReplicatedStore(MutableMapping[str, Any]):
     def keys_page(
         self, prefix: str = "", limit: int = KEYS_PAGE, cursor: str | None = None
     ) -> tuple[list[str], str | None]:
-        """Up to ``limit`` live keys that start with ``prefix``, in order, behind ``cursor``; and the next cursor or None."""
+        """Return up to ``limit`` keys that start with ``prefix``, in order, behind ``cursor``; and the next cursor or None."""
+        verbs.check_page(prefix, limit)
         local = self._readable()
         return local.machine.keys(prefix, limit, cursor or "", local.clock.now_ms())
 
@@ -268,186 +263,13 @@ class ReplicatedStore(MutableMapping[str, Any]):
         else:
             done(refusal)()
 
-    def set(
-        self,
-        key: str,
-        value: Any,
-        *,
-        ttl: float | None = None,
-        keep_ttl: bool = False,
-        only_if_absent: bool = False,
-        only_if_version: int | None = None,
-        content_type: str | None = None,
-        idempotency_key: str | None = None,
-    ) -> SetResult:
-        """Replicate ``key = value`` and return once it is committed and visible on this node.
-
-        ttl: seconds > 0; None keeps it until evicted.  only_if_version: compare and set.
-        Raises InvalidRequest, ValueTooLarge, PreconditionFailed, NotCommitted (safe to retry), OutcomeUnknown.
-        """
-        command = self.set_command(
-            key,
-            value,
-            ttl=ttl,
-            keep_ttl=keep_ttl,
-            only_if_absent=only_if_absent,
-            only_if_version=only_if_version,
-            content_type=content_type,
-        )
-        _, version, created, expires_at_ms = self._one(key, command, idempotency_key)
-        return SetResult(version, created, self.seconds_left(expires_at_ms))
-
-    def set_command(
-        self,
-        key: str,
-        value: Any,
-        *,
-        ttl: float | None = None,
-        keep_ttl: bool = False,
-        only_if_absent: bool = False,
-        only_if_version: int | None = None,
-        content_type: str | None = None,
-    ) -> Command:
-        """The checked command of ``set``, for a batch. Raises InvalidRequest, ValueTooLarge."""
-        values.check_key(key)
-        kind, data = values.encode(value)
-        if len(data) > self.config.max_value_bytes:
-            raise ValueTooLarge(f"the value has {len(data)} bytes; at most {self.config.max_value_bytes} are taken")
-        when, version = commands.ALWAYS, 0
-        if only_if_absent:
-            when = commands.IF_ABSENT
-        elif only_if_version is not None:
-            when, version = commands.IF_VERSION, only_if_version
-        ttl_ms = commands.TTL_KEEP if keep_ttl else ttl_to_ms(ttl)
-        return commands.set_(key, data, kind, content_type, ttl_ms, when, version)
-
-    def add(self, key: str, value: Any, ttl: float | None = None) -> bool:
-        """Write only when the key is absent; whether it was."""
-        try:
-            self.set(key, value, ttl=ttl, only_if_absent=True)
-        except PreconditionFailed:
-            return False
-        return True
-
-    def compare_and_set(self, key: str, value: Any, *, version: int, ttl: float | None = None) -> SetResult:
-        """Write only when the key has this version. Raises PreconditionFailed with the present one."""
-        return self.set(key, value, ttl=ttl, only_if_version=version)
-
-    def delete(self, key: str, *, only_if_version: int | None = None, idempotency_key: str | None = None) -> bool:
-        """Remove the key; whether it was there. Raises PreconditionFailed and what ``set`` raises."""
-        values.check_key(key)
-        try:
-            self._one(key, commands.delete(key, only_if_version or 0), idempotency_key)
-        except KeyNotFound:
-            return False
-        return True
-
-    def incr(
-        self,
-        key: str,
-        delta: int = 1,
-        *,
-        initial: int | None = None,
-        ttl: float | None = None,
-        idempotency_key: str | None = None,
-    ) -> IncrResult:
-        """Add to a decimal 64-bit integer; its TTL stays. An absent key becomes ``initial + delta`` with ``ttl``.
-
-        Raises KeyNotFound (no initial), NotAnInteger and what ``set`` raises.
-        """
-        values.check_key(key)
-        for number in (delta, initial):
-            if number is not None and not commands.INT64_MIN <= number <= commands.INT64_MAX:
-                raise InvalidRequest(f"{number} is not a 64-bit integer")
-        command = commands.incr(key, delta, initial, ttl_to_ms(ttl))
-        _, version, number, expires_at_ms = self._one(key, command, idempotency_key)
-        return IncrResult(number, version, self.seconds_left(expires_at_ms))
-
-    def decr(self, key: str, delta: int = 1, *, initial: int | None = None, ttl: float | None = None) -> IncrResult:
-        """``incr`` downwards."""
-        return self.incr(key, -delta, initial=initial, ttl=ttl)
-
-    def touch(self, key: str, ttl: float | None, *, idempotency_key: str | None = None) -> bool:
-        """Give the key a new TTL in seconds, None to keep it until evicted; whether it was there."""
-        values.check_key(key)
-        try:
-            self._one(key, commands.touch(key, ttl_to_ms(ttl)), idempotency_key)
-        except KeyNotFound:
-            return False
-        return True
-
-    def persist(self, key: str) -> bool:
-        """Take the TTL away; whether the key was there."""
-        return self.touch(key, None)
-
-    def batch(
-        self, commands_: Sequence[Command], *, atomic: bool = False, idempotency_key: str | None = None
-    ) -> list[Result]:
-        """Several commands in one log entry, with ``atomic`` all or none; their raw results.
-
-        An atomic batch that failed answers one result: ``[ABORTED, index, result]``.
-        """
-        command = commands.batch(list(commands_), atomic)
-        if idempotency_key is not None:
-            command = commands.idempotent(idempotency_key, command)
+    def _replicate(self, command: Command) -> tuple[Result, int]:
+        verbs.check_size(command, self.config.max_value_bytes)
         (result,) = self.run([command])
-        if result[0] == commands.ABORTED:
-            return [result]
-        _raise_for("", result)
-        answers: list[Result] = result[1]
-        return answers
-
-    def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
-        """The values of those keys that are there; each is a read of its own."""
-        return {key: item.value for key in keys if (item := self.read(key)) is not None}
-
-    def set_many(self, values_: Mapping[str, Any], ttl: float | None = None) -> None:
-        """Write several keys in one log entry."""
-        for result in self.batch([self.set_command(key, value, ttl=ttl) for key, value in values_.items()]):
-            _raise_for("", result)
-
-    def delete_many(self, keys: Iterable[str]) -> int:
-        """Remove several keys in one log entry; how many were there."""
-        results = self.batch([commands.delete(values.check_key(key)) for key in keys])
-        return sum(result[0] == commands.OK for result in results)
-
-    def delete_prefix(self, prefix: str, *, idempotency_key: str | None = None) -> int:
-        """Remove every key that starts with ``prefix``; how many there were. "" removes all."""
-        removed: int = self._one("", commands.delete_prefix(prefix), idempotency_key)[1]
-        return removed
-
-    # MutableMapping ---------------------------------------------------------------------------------------------------
-
-    def __getitem__(self, key: str) -> Any:
-        item = self.read(key)
-        if item is None:
-            raise KeyNotFound(key)
-        return item.value
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        self.set(key, value)
-
-    def __delitem__(self, key: str) -> None:
-        if not self.delete(key):
-            raise KeyNotFound(key)
-
-    def __contains__(self, key: object) -> bool:
-        return isinstance(key, str) and self.read(key, count=False) is not None
-
-    def __iter__(self) -> Iterator[str]:
-        cursor: str | None = None
-        while True:
-            page, cursor = self.keys_page(cursor=cursor)
-            yield from page
-            if cursor is None:
-                return
+        return result, self.now_ms()
 
     def __len__(self) -> int:
         return self._readable().machine.item_count
-
-    def clear(self) -> None:
-        """Remove everything."""
-        self.delete_prefix("")
 
     def __repr__(self) -> str:
         return f"<ReplicatedStore {self.config.node_id or ''} at {self.config.host}:{self.config.raft_listen_port}>"
@@ -467,8 +289,12 @@ class ReplicatedStore(MutableMapping[str, Any]):
         """Leader, term, indexes, lag and configuration, as ``GET /cluster/status`` shows them."""
         return self._engine.call(lambda: status.cluster(self._engine))
 
-    def digest(self, index: int | None = None, full: bool = False) -> tuple[int, str] | None:
-        """(index, hex): the rolling digest at ``index`` (None: now), or with ``full`` that of the whole contents."""
+    def digest(self, *, index: int | None = None, full: bool = False) -> Digest | None:
+        """Return the digest over effects, now or at ``index``, None when it is not known here (any more).
+
+        full: that of the whole contents as they are now.
+        """
+        verbs.check_digest(index, full)
         return self._engine.call(lambda: status.digest(self._engine, index, full), timeout_s=60.0)
 
     def metrics(self) -> dict[str, float]:
@@ -513,13 +339,6 @@ class ReplicatedStore(MutableMapping[str, Any]):
         return self._engine.run(status.hand_over(self._engine, node_id), timeout_s=5.0)
 
     # ----------------------------------------------------------------------------------------------------------------
-
-    def _one(self, key: str, command: Command, idempotency_key: str | None) -> Result:
-        if idempotency_key is not None:
-            command = commands.idempotent(idempotency_key, command)
-        (result,) = self.run([command])
-        _raise_for(key, result)
-        return result
 
     def _wait(self, submit: Callable[[Done], None], timeout_s: float | None) -> list[Result]:
         outcome: list[Outcome] = []
@@ -567,10 +386,6 @@ class ReplicatedStore(MutableMapping[str, Any]):
             raise NotReady(f"this node answers no reads: {node.stumbled or node.failure}")
         raise NotReady("this node has not caught up with the cluster since it started")
 
-    def seconds_left(self, expires_at_ms: int) -> float | None:
-        """Until a time of the log's clock, as results carry it; None for 0, which is never."""
-        return max(0.0, (expires_at_ms - self._started().clock.now_ms()) / 1000) if expires_at_ms else None
-
 
 def _embedded_config(raft_address: str | None, settings: dict[str, Any]) -> NodeConfig:
     if raft_address is not None:
@@ -588,13 +403,13 @@ def _embedded_config(raft_address: str | None, settings: dict[str, Any]) -> Node
     return NodeConfig.of(**settings)
 
 
-def _item(local: LocalNode, key: str, now_ms: int, count: bool) -> Item | None:
+def _item(local: LocalNode, key: str, now_ms: int, peek: bool) -> Item | None:
     entry = local.machine.lookup(key, now_ms)
     if entry is None:
         local.misses += 1
         return None
     local.hits += 1
-    if count:
+    if not peek:
         local.uses.note(key)
     data, kind, meta, version, expires_at_ms = entry
     return Item(key, data, kind, meta, version, (expires_at_ms - now_ms) / 1000 if expires_at_ms else None)
@@ -605,8 +420,3 @@ def _check_staleness(local: LocalNode, max_staleness_s: float) -> None:
     if staleness_ms is None or staleness_ms > max_staleness_s * 1000:
         known = "of unknown age" if staleness_ms is None else f"{staleness_ms / 1000:.3f} s old"
         raise NotReady(f"this node's contents are {known}, over the {max_staleness_s} s asked for", 0.1)
-
-
-def _raise_for(key: str, result: Result) -> None:
-    if result[0] != commands.OK:
-        raise error_of(key, result)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from fakes.embedded import QUICK, Waiting, leader_of, three_nodes, wait_for
 
+from cacheflow import verbs
 from cacheflow.errors import ConfigError, InvalidRequest, NotCommitted, NotReady
 from cacheflow.store import ReplicatedStore
 
@@ -48,7 +49,7 @@ def test_threads_on_all_nodes_count_exactly(trio: list[ReplicatedStore]) -> None
 
 def test_digests_are_equal_at_an_equal_index(trio: list[ReplicatedStore]) -> None:
     for number in range(600):
-        trio[number % 3].run([trio[0].set_command(f"digest/{number}", number, ttl=0.05 if number % 7 == 0 else None)])
+        trio[number % 3].run([verbs.set_command(f"digest/{number}", number, ttl=0.05 if number % 7 == 0 else None)])
 
     def equal() -> bool:
         found = {store.digest() for store in trio}
@@ -64,10 +65,10 @@ def test_bounded_reads_on_a_follower_are_as_fresh_as_asked(trio: list[Replicated
     follower = next(store for store in trio if store is not leader)
     leader["bounded"] = 1
     wait_for(lambda: follower.get("bounded") == 1)
-    item = follower.read("bounded", consistency="bounded", max_staleness_s=2)
+    item = follower.get_item("bounded", consistency="bounded", max_staleness=2)
     assert item is not None and item.value == 1
     with pytest.raises(NotReady):
-        follower.read("bounded", consistency="bounded", max_staleness_s=0)
+        follower.get_item("bounded", consistency="bounded", max_staleness=1e-9)
 
 
 def test_leadership_is_handed_over_while_threads_write(trio: list[ReplicatedStore]) -> None:
@@ -109,7 +110,7 @@ def test_a_cluster_closed_and_started_again_has_its_contents(tmp_path: Path) -> 
             store.start()
         for store in stores:
             store.wait_ready(20)
-            item = store.read("kept")
+            item = store.get_item("kept")
             assert item is not None and item.value == "by all"
             assert item.ttl_s is not None and 500 < item.ttl_s <= 600
 

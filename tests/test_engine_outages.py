@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from fakes.embedded import Waiting, leader_of, three_nodes, wait_for
 
+from cacheflow import verbs
 from cacheflow.errors import CacheFlowError, NoLeader, NotReady, OutcomeUnknown, ReplicationError
 from cacheflow.store import ReplicatedStore
 
@@ -29,17 +30,17 @@ def test_what_was_sent_ends_as_unknown_and_what_was_not_as_no_leader(trio: list[
             store._engine.call(
                 store._engine.local.node.stop
             )  # deaf and dumb, but connected: the leader notices nothing yet
-    sent = Waiting(lambda: leader.run([leader.set_command("sent", 1)], timeout_s=TIMEOUT_S))
+    sent = Waiting(lambda: leader.run([verbs.set_command("sent", 1)], timeout_s=TIMEOUT_S))
     assert isinstance(sent.end(), OutcomeUnknown)
     assert TIMEOUT_S <= sent.took_s < TIMEOUT_S + 1
     # Without a quorum it steps down; then nothing is sent any more.
     wait_for(lambda: leader.status()["leader"] is None)
-    waits = Waiting(lambda: leader.run([leader.set_command("unsent", 1)], timeout_s=TIMEOUT_S))
+    waits = Waiting(lambda: leader.run([verbs.set_command("unsent", 1)], timeout_s=TIMEOUT_S))
     assert isinstance(waits.end(), NoLeader)
     assert TIMEOUT_S <= waits.took_s < TIMEOUT_S + 1
     assert leader["before"] == 1, "local reads go on"
     with pytest.raises(NotReady):
-        leader.read("before", consistency="bounded", max_staleness_s=0.01)
+        leader.get_item("before", consistency="bounded", max_staleness=0.01)
 
 
 def test_a_short_timeout_does_not_wait_for_a_longer_one_before_it(trio: list[ReplicatedStore]) -> None:
@@ -47,9 +48,9 @@ def test_a_short_timeout_does_not_wait_for_a_longer_one_before_it(trio: list[Rep
     for store in trio:
         if store is not leader:
             store._engine.call(store._engine.local.node.stop)
-    long = Waiting(lambda: leader.run([leader.set_command("long", 1)], timeout_s=3))
+    long = Waiting(lambda: leader.run([verbs.set_command("long", 1)], timeout_s=3))
     wait_for(lambda: leader.metrics()["pending_commands"] == 1)
-    short = Waiting(lambda: leader.run([leader.set_command("short", 1)], timeout_s=0.3))
+    short = Waiting(lambda: leader.run([verbs.set_command("short", 1)], timeout_s=0.3))
     assert isinstance(short.end(), OutcomeUnknown)
     assert short.took_s < 1.5 and not long.ended
     assert isinstance(long.end(), ReplicationError)
@@ -61,7 +62,7 @@ def test_a_write_that_waits_is_done_when_a_majority_returns(trio: list[Replicate
     for store in others:
         store.close()
     waits = [Waiting(lambda n=n: leader.incr("patient", initial=0)) for n in range(3)]  # type: ignore[misc]
-    linearizable = Waiting(lambda: leader.read("patient", consistency="linearizable"))
+    linearizable = Waiting(lambda: leader.get_item("patient", consistency="linearizable"))
     wait_for(lambda: leader.metrics()["pending_commands"] >= 4)
     others[0].start()
     assert [call.end() for call in waits] == [None] * 3
@@ -76,7 +77,7 @@ def test_closing_a_node_ends_every_call_that_waits_on_it(trio: list[ReplicatedSt
         if store is not leader:
             store.close()
     calls = [Waiting(lambda n=n: leader.set(f"k{n}", n)) for n in range(4)]  # type: ignore[misc]
-    calls += [Waiting(lambda: leader.read("k", consistency="linearizable"))]
+    calls += [Waiting(lambda: leader.get_item("k", consistency="linearizable"))]
     wait_for(lambda: leader.metrics()["pending_commands"] >= 5)
     closing = Waiting(leader.close)
     for call in calls:
@@ -96,7 +97,7 @@ def test_closing_a_busy_node_leaves_no_call_behind(tmp_path: Path) -> None:
             while True:
                 try:
                     store.incr("busy", initial=0)
-                    store.read("busy", consistency="linearizable")
+                    store.get_item("busy", consistency="linearizable")
                     done += 1
                 except CacheFlowError:
                     return done

@@ -12,13 +12,17 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "cacheflow"
 
 BASE = ("errors", "values", "results", "config")
+# What a store answers, and the commands that it is asked for.
+CONTRACT = ("contract", "machine.commands")
+# The verbs, and what makes methods of them: for store and client alike.
+VERBS = ("verbs", "operations", "faces")
 # What stands together under the store: its parts may use each other.
 STORE = (
-    *("outcomes", "clock", "recency", "proposals", "inbox", "registration", "joining", "leaving", "ports", "status"),
+    *("clock", "recency", "proposals", "inbox", "registration", "joining", "leaving", "ports", "status"),
     *("assembly", "engine", "store"),
 )
-CLIENT = ("failover", "client")
-FRONT = (*BASE, "machine.commands", "outcomes", "store", "client")
+CLIENT = ("failover", "http_commands", "client")
+FRONT = (*BASE, *CONTRACT, "verbs", "operations", "store", "client")
 
 # Module or folder -> what of ours it may import; a name covers everything below it.
 LAYERS: dict[str, tuple[str, ...]] = {
@@ -31,14 +35,21 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "socket_transport": (),
     "loop": (),
     "poller": ("socket_transport", "loop"),
+    # What the store answers and the fronts ask for: above the machine, below all of them.
+    "contract": (*BASE, "machine.commands", "machine.entries"),
     "machine": ("errors", "values", "machine"),
     "supervisor": (),
     "raft": (*BASE, "listener", "machine", "raft"),
     **dict.fromkeys(
-        STORE, (*BASE, "listener", "loop", "poller", "socket_transport", "supervisor", "machine", "raft", *STORE)
+        STORE,
+        (
+            *(*BASE, "contract", *VERBS, "listener", "loop", "poller", "socket_transport", "supervisor", "machine"),
+            *("raft", *STORE),
+        ),
     ),
-    **dict.fromkeys(CLIENT, (*BASE, *CLIENT)),
-    "aio": (*BASE, "store", "client"),
+    **dict.fromkeys(VERBS, (*BASE, "machine.commands", *VERBS)),
+    **dict.fromkeys(CLIENT, (*BASE, "machine.commands", *VERBS, *CLIENT)),
+    "aio": (*BASE, *CONTRACT, *VERBS, "store"),
     "rest": (*FRONT, "rest"),
     # A transaction with steps foresees what its commands will do, by the machine's own pure rules.
     "wire": (*FRONT, "machine.decisions", "wire"),

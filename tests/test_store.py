@@ -14,7 +14,7 @@ import pytest
 from fakes.embedded import Waiting, wait_for
 
 import cacheflow
-from cacheflow import values
+from cacheflow import values, verbs
 from cacheflow.config import NodeConfig
 from cacheflow.errors import (
     ConfigError,
@@ -81,7 +81,7 @@ def test_an_absent_key_is_a_key_error(cache: ReplicatedStore) -> None:
 
 @pytest.mark.parametrize("key", ["", "x" * 1025, "\u00e9" * 513, "a\nb", "\ud800"])
 def test_a_key_that_cannot_be_is_refused_by_reads_and_writes(cache: ReplicatedStore, key: str) -> None:
-    for call in (cache.get, cache.read, cache.delete, cache.persist, lambda key: cache.set(key, 1)):
+    for call in (cache.get, cache.get_item, cache.delete, cache.persist, lambda key: cache.set(key, 1)):
         with pytest.raises(InvalidRequest):
             call(key)
 
@@ -101,10 +101,10 @@ def test_a_ttl_ends_and_can_be_changed(cache: ReplicatedStore) -> None:
     wait_for(lambda: "short" not in cache)
     assert time.monotonic() - began < 1
     assert sorted(cache) == ["kept", "longer"]
-    item = cache.read("kept")
+    item = cache.get_item("kept")
     assert item is not None and item.ttl_s is None
     cache.set("longer", 2, keep_ttl=True)
-    item = cache.read("longer")
+    item = cache.get_item("longer")
     assert item is not None and item.ttl_s is not None and 50 < item.ttl_s <= 60
     wait_for(lambda: len(cache) == 2)
 
@@ -210,17 +210,17 @@ def test_many_keys_are_written_read_and_removed_in_one_entry(cache: ReplicatedSt
 
 def test_an_atomic_batch_is_all_or_nothing(cache: ReplicatedStore) -> None:
     cache["present"] = 1
-    writes = [cache.set_command("a", 1), cache.set_command("present", 2, only_if_absent=True)]
-    (failed,) = cache.batch(writes, atomic=True)
-    assert failed[:2] == [commands.ABORTED, 1]
+    writes = [{"op": "set", "key": "a", "value": 1}, {"op": "add", "key": "present", "value": 2}]
+    with pytest.raises(PreconditionFailed, match=r"ops\[1\]"):
+        cache.batch(writes, atomic=True)
     assert "a" not in cache
-    assert [result[0] for result in cache.batch(writes)] == [commands.OK, commands.PRECONDITION]
+    assert [result["status"] for result in cache.batch(writes)] == [201, 412]
     assert cache["a"] == 1 and cache["present"] == 1
 
 
 def test_two_compare_and_sets_in_one_entry_have_one_winner(cache: ReplicatedStore) -> None:
     version = cache.set("k", 0).version
-    results = cache.run([cache.set_command("k", n, only_if_version=version) for n in (1, 2)])
+    results = cache.run([verbs.set_command("k", n, only_if_version=version) for n in (1, 2)])
     assert [result[0] for result in results] == [commands.OK, commands.PRECONDITION]
     assert cache["k"] == 1
 
@@ -237,7 +237,7 @@ def test_new_entries_leave_the_garbage_collector_though_it_has_no_reason_to_come
 
 
 def test_keys_come_in_pages(cache: ReplicatedStore) -> None:
-    cache.run([cache.set_command(f"page/{number:04}", number) for number in range(2500)])
+    cache.run([verbs.set_command(f"page/{number:04}", number) for number in range(2500)])
     cache["other"] = 1
     first, cursor = cache.keys_page("page/", 1000)
     assert first == [f"page/{number:04}" for number in range(1000)] and cursor is not None
@@ -253,26 +253,26 @@ def test_keys_come_in_pages(cache: ReplicatedStore) -> None:
 def test_every_level_reads_the_last_write(cache: ReplicatedStore, options: dict[str, Any]) -> None:
     for number in range(5):
         version = cache.set("k", number).version
-        item = cache.read("k", **options)
+        item = cache.get_item("k", **options)
         assert item is not None and (item.value, item.version, item.kind) == (number, version, values.JSON)
-    assert cache.read("absent", **options) is None
+    assert cache.get_item("absent", **options) is None
 
 
 def test_a_bounded_read_says_how_old_it_may_be(cache: ReplicatedStore) -> None:
     cache["k"] = 1
-    item = cache.read("k", consistency="bounded", max_staleness_s=5)
+    item = cache.get_item("k", consistency="bounded", max_staleness=5)
     assert item is not None and item.value == 1
     for wrong in (None, -1, float("nan")):
         with pytest.raises(InvalidRequest):
-            cache.read("k", consistency="bounded", max_staleness_s=wrong)
+            cache.get_item("k", consistency="bounded", max_staleness=wrong)
     with pytest.raises(InvalidRequest):
-        cache.read("k", consistency="eventual")
+        cache.get_item("k", consistency="eventual")
 
 
 def test_linearizable_reads_of_many_threads_share_barriers(cache: ReplicatedStore) -> None:
     cache["k"] = 1
     before = cache.position().index
-    calls = [Waiting(lambda: [cache.read("k", consistency="linearizable") for _ in range(20)]) for _ in range(8)]
+    calls = [Waiting(lambda: [cache.get_item("k", consistency="linearizable") for _ in range(20)]) for _ in range(8)]
     assert [call.end() for call in calls] == [None] * 8
     assert all(item.value == 1 for call in calls for item in call.result)
     assert cache.position().index - before < 160, "fewer entries than reads"
@@ -284,7 +284,7 @@ def test_a_read_counts_as_a_use_and_decides_who_is_evicted(tmp_path: Path) -> No
             cache[key] = key
         assert cache["a"] == "a"
         assert "b" in cache, "asking whether it is there is no use"
-        assert cache.read("b", count=False) is not None
+        assert cache.get_item("b", peek=True) is not None
         cache["d"] = "d"
         assert sorted(cache) == ["a", "c", "d"]
         assert cache.metrics()["evicted_total"] == 1
@@ -297,7 +297,7 @@ def test_a_node_that_only_reads_counts_its_uses_too(tmp_path: Path) -> None:
         index = cache.position().index
         assert cache["a"] == "a"
         wait_for(lambda: cache.position().index > index)
-        cache.run([cache.set_command("d", 1)])
+        cache.run([verbs.set_command("d", 1)])
         assert "a" in cache and "b" not in cache
 
 
@@ -326,8 +326,8 @@ def test_nothing_is_answered_before_the_start_and_after_the_end(tmp_path: Path) 
             lambda: store.set("k", 1),
             lambda: len(store),
             lambda: list(store),
-            lambda: store.read("k", consistency="linearizable"),
-            lambda: store.read("k", consistency="bounded", max_staleness_s=1),
+            lambda: store.get_item("k", consistency="linearizable"),
+            lambda: store.get_item("k", consistency="bounded", max_staleness=1),
             store.nodes,
             lambda: store.wait_ready(0.01),
         ):

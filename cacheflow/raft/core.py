@@ -28,7 +28,7 @@ from pysyncobj.version import VERSION
 
 from cacheflow.errors import ConfigError
 from cacheflow.raft.journal import Journal
-from cacheflow.raft.records import Entry
+from cacheflow.raft.records import LogEntry
 
 PYSYNCOBJ_VERSION = "0.3.17"
 # Methods of SyncObj that are overridden or called by name, and attributes that are read or written.
@@ -315,7 +315,7 @@ class Core(SyncObj):  # type: ignore[misc]
         """Hand PySyncObj a message that the guards have let through."""
         self._SyncObj__onMessageReceived(self._node(node_id), message)
 
-    def extend(self, node_id: str, term: int, commit_index: int, entries: Iterable[Entry]) -> bool:
+    def extend(self, node_id: str, term: int, commit_index: int, entries: Iterable[LogEntry]) -> bool:
         """Take entries that follow this node's last one, of the leader that it follows already; whether that was so."""
         leader = self._SyncObj__raftLeader
         if (

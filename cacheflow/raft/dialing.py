@@ -6,10 +6,11 @@ import asyncio
 import os
 from collections.abc import Callable
 
+from cacheflow.config import split_address
 from cacheflow.raft.connection import Connection
 from cacheflow.raft.frames import FrameError, encode_frame
 from cacheflow.raft.handshake import Handshake, Hello, Refusal, failure
-from cacheflow.raft.network import PeerRefused, PeerUnreachable, split_address
+from cacheflow.raft.network import PeerRefused, PeerUnreachable
 from cacheflow.raft.outbox import Outbox
 
 

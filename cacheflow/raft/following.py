@@ -13,6 +13,7 @@ from cacheflow.raft import guards
 from cacheflow.raft.core import Core
 from cacheflow.raft.journal import Journal
 from cacheflow.raft.network import Network, Peer
+from cacheflow.raft.records import LogEntry
 
 if TYPE_CHECKING:
     from cacheflow.raft.node import RaftNode
@@ -100,7 +101,7 @@ class Following:
         self._hand_over(peer, message["term"], 0, self._journal.last_index, self._journal.last_term, [])
 
     def _hand_over(
-        self, peer: Peer, term: int, commit_index: int, prev_index: int, prev_term: int, entries: list[guards.Entry]
+        self, peer: Peer, term: int, commit_index: int, prev_index: int, prev_term: int, entries: list[LogEntry]
     ) -> None:
         self._core.receive(
             peer.node_id,

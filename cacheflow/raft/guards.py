@@ -17,7 +17,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-Entry = tuple[bytes, int, int]
+from cacheflow.raft.records import LogEntry
+
 INDEX_MAX = 2**62
 
 
@@ -47,7 +48,7 @@ class Append:
 
     prev_index: int
     prev_term: int
-    entries: list[Entry]
+    entries: list[LogEntry]
     verified: int
     commit_index: int
     truncates: bool
@@ -70,12 +71,12 @@ def natural(message: dict[str, Any], name: str) -> int:
     return value
 
 
-def entries_of(message: dict[str, Any], prev_index: int) -> list[Entry]:
+def entries_of(message: dict[str, Any], prev_index: int) -> list[LogEntry]:
     """The entries of an append message: contiguous behind ``prev_index``, terms not falling. Raises BadMessage."""
     raw = message.get("entries")
     if type(raw) is not list:
         raise BadMessage("append_entries: no entries")
-    entries: list[Entry] = []
+    entries: list[LogEntry] = []
     index, term = prev_index, 0
     for item in raw:
         if type(item) is not list or len(item) != 3:

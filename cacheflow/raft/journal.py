@@ -34,7 +34,7 @@ from cacheflow.raft.records import (
     VOTE,
     Clock,
     CorruptJournal,
-    Entry,
+    LogEntry,
     clock_payload,
 )
 from cacheflow.raft.segments import Pending, SegmentWriter
@@ -104,7 +104,7 @@ class Journal:
         self._fsync = fsync
         self._files = files
         replay = files.recover(lambda record: record.payload, b"")
-        self._entries: list[Entry] = replay.entries
+        self._entries: list[LogEntry] = replay.entries
         self._pending: list[Pending] = []
         # A hand-over is due or under way: a mutation has nothing to start.
         self._scheduled = False
@@ -120,7 +120,7 @@ class Journal:
         self._marked = False
         self._sync_due = False
         # Lists of trimmed entries that wait to be freed.
-        self._trimmed: list[list[Entry]] = []
+        self._trimmed: list[list[LogEntry]] = []
         self._term = files.state.term
         self._vote = files.state.vote
         self._clock = files.state.clock
@@ -235,10 +235,10 @@ class Journal:
         self.trim(self._entries[entryTo][1])
 
     @overload
-    def __getitem__(self, item: int) -> Entry: ...
+    def __getitem__(self, item: int) -> LogEntry: ...
     @overload
-    def __getitem__(self, item: slice) -> list[Entry]: ...
-    def __getitem__(self, item: int | slice) -> Entry | list[Entry]:
+    def __getitem__(self, item: slice) -> list[LogEntry]: ...
+    def __getitem__(self, item: int | slice) -> LogEntry | list[LogEntry]:
         return self._entries[item]
 
     def __len__(self) -> int:
@@ -318,7 +318,7 @@ class Journal:
         position = index - entries[0][1]
         return entries[position][2] if 0 <= position < len(entries) else None
 
-    def entries(self, first_index: int, max_bytes: int | None = None, last_index: int | None = None) -> list[Entry]:
+    def entries(self, first_index: int, max_bytes: int | None = None, last_index: int | None = None) -> list[LogEntry]:
         """Entries from ``first_index`` on, or from the sentinel when that is behind it.
 
         max_bytes: of commands; at least one entry is returned when there is one.  last_index: no entry behind it.
@@ -517,6 +517,6 @@ class Journal:
                 self._trimmed.pop()
 
 
-def _size_of(entries: Iterable[Entry]) -> int:
+def _size_of(entries: Iterable[LogEntry]) -> int:
     """Of their records."""
     return sum([RECORD_BYTES + len(command) for command, _, _ in entries])

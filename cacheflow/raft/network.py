@@ -96,20 +96,3 @@ class Network(Protocol):
 
     async def probe(self, raft_address: str, timeout_s: float) -> Peer:
         """Who lives at this address. Raises PeerUnreachable, PeerRefused."""
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """``host:port`` or ``[v6]:port`` in its parts. Raises ValueError."""
-    host, colon, port = address.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        raise ValueError(f"{address!r}: an IPv6 address needs brackets")
-    if not (colon and host and port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535):
-        raise ValueError(f"{address!r} is not host:port")
-    return host, int(port)
-
-
-def join_address(host: str, port: int) -> str:
-    """The inverse of ``split_address``."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -35,7 +35,8 @@ HAND_OVER_MS = 2000
 WAITING_MAX = 100
 WAITING_MS = 8000
 
-Done = Callable[[str, str], None]
+# Called once with (outcome, detail) when a change of members has ended.
+ChangeDone = Callable[[str, str], None]
 
 
 @dataclass(slots=True)
@@ -47,7 +48,7 @@ class _Change:
     # It says that it has been a member: if it is none, it was removed.
     was_member: bool
     until_ms: int
-    done: Done
+    done: ChangeDone
     index: int = 0
 
 
@@ -61,7 +62,7 @@ class Reconfiguration:
         self._proposed: _Change | None = None
         # This node's own removal, for whoever takes over.
         self._own: deque[_Change] = deque()
-        self._requests: dict[int, Done] = {}
+        self._requests: dict[int, ChangeDone] = {}
         self._next_request = 0
         # Somebody is to become a voter as soon as it has what is committed.
         self._learning = False
@@ -77,18 +78,18 @@ class Reconfiguration:
 
     # Asking for a change -----------------------------------------------------------------------------------------------
 
-    def register(self, member: Member, done: Done, was_member: bool = False) -> None:
+    def register(self, member: Member, done: ChangeDone, was_member: bool = False) -> None:
         """Make ``member`` part of the cluster. done(outcome, detail) is called once, unless the leader vanishes.
 
         was_member: it has been one, by its own log; then it is not made one again when it is none.
         """
         self._ask(member, False, was_member, done)
 
-    def remove(self, node_id: str, incarnation: str, done: Done) -> None:
+    def remove(self, node_id: str, incarnation: str, done: ChangeDone) -> None:
         """Take a member out of the cluster; ``done`` as with ``register``. incarnation: "" for whichever it has."""
         self._ask(Member(node_id, incarnation, "", "", False), True, False, done)
 
-    def _ask(self, member: Member, removes: bool, was_member: bool, done: Done) -> None:
+    def _ask(self, member: Member, removes: bool, was_member: bool, done: ChangeDone) -> None:
         node = self._node
         if self._core.is_leader:
             if len(self._waiting) >= WAITING_MAX:

@@ -51,7 +51,8 @@ RECORD_BYTES: Final = _HEAD.size
 _UNCOVERED: Final = RECORD_BYTES - _COVERED.size
 
 Clock = tuple[int, int]
-Entry = tuple[bytes, int, int]
+# (payload, index, term) of one entry of the log.
+LogEntry = tuple[bytes, int, int]
 V = TypeVar("V")
 
 

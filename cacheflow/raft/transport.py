@@ -18,7 +18,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from cacheflow.config import is_loopback
+from cacheflow.config import is_loopback, join_address, split_address
 from cacheflow.errors import ConfigError
 from cacheflow.listener import Listener
 from cacheflow.raft import handshake, messages
@@ -26,7 +26,7 @@ from cacheflow.raft.connection import Connection
 from cacheflow.raft.dialing import Outgoing, dial
 from cacheflow.raft.handshake import Handshake, Hello, Refusal
 from cacheflow.raft.incoming import Incoming
-from cacheflow.raft.network import Identity, Message, Peer, PeerUnreachable, join_address, split_address
+from cacheflow.raft.network import Identity, Message, Peer, PeerUnreachable
 from cacheflow.raft.peer_link import PeerLink
 from cacheflow.raft.quiet import Quiet
 from cacheflow.raft.seams import Tasks

@@ -7,11 +7,9 @@ Whoever asks it for anything else (``after_request`` functions, tests) finds an 
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Iterable
 from http import HTTPStatus
-from json.encoder import encode_basestring as json_string
 from typing import TYPE_CHECKING, Any
 
 from flask import Response
@@ -67,19 +65,6 @@ def json_answer(value: Any, headers: Headers, status: int = 200) -> Answer:
     """``value`` as a JSON answer; ``headers`` is taken over."""
     headers.append(JSON_TYPE)
     return Answer(json_bytes(value), status, headers)
-
-
-def value_members(data: bytes, kind: int, meta: str | int | None) -> str:
-    """The members ``"value"``, and for bytes ``"encoding"`` and ``"content_type"``, as JSON text.
-
-    Stored JSON is canonical, so it is spliced in as it stands.
-    """
-    if kind == values.TEXT:
-        return '"value":' + json_string(data.decode())
-    if kind == values.JSON:
-        return '"value":' + data.decode()
-    members = f'"value":"{base64.b64encode(data).decode()}","encoding":"base64"'
-    return f'{members},"content_type":{json_string(meta)}' if isinstance(meta, str) else members
 
 
 def seconds_json(ttl_s: float | None) -> str:

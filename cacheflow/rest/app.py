@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flask import Flask, Response, request
 
+from cacheflow.contract import RestStore
 from cacheflow.rest.answers import Answer
 from cacheflow.rest.auth import token_check
 from cacheflow.rest.cache import cache_blueprint
@@ -13,7 +14,6 @@ from cacheflow.rest.gate import WaitingGate
 from cacheflow.rest.monitoring import monitoring_blueprint
 from cacheflow.rest.problems import answer_error
 from cacheflow.rest.routing import KeyMap
-from cacheflow.rest.store_api import Store
 
 
 class RestApp(Flask):
@@ -27,7 +27,7 @@ class RestApp(Flask):
         return Answer(b"", 204, [*self.services.raft_headers(), ("Allow", allowed)])
 
 
-def create_app(store: Store, config: RestConfig) -> RestApp:
+def create_app(store: RestStore, config: RestConfig) -> RestApp:
     """The REST application over ``store``. ``app.services`` is what further blueprints need."""
     app = RestApp("cacheflow.rest", static_folder=None)
     thread_gate = WaitingGate(max(1, config.threads * 3 // 4))

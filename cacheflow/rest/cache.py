@@ -8,14 +8,15 @@ from typing import Any
 
 from flask import Blueprint, request
 
-from cacheflow import values
-from cacheflow.errors import InvalidRequest, KeyNotFound, PreconditionFailed, ValueTooLarge
+from cacheflow import verbs
+from cacheflow.contract import RestStore
+from cacheflow.errors import InvalidRequest, KeyNotFound, PreconditionFailed
 from cacheflow.machine import commands
 from cacheflow.machine.commands import Command, Result
-from cacheflow.outcomes import ttl_to_ms
+from cacheflow.operations import value_members
 from cacheflow.rest import checks
-from cacheflow.rest.answers import JSON_TYPE, Answer, json_answer, raw_type, seconds_json, value_members
-from cacheflow.rest.batch import BatchParser, render_results
+from cacheflow.rest.answers import JSON_TYPE, Answer, json_answer, raw_type, seconds_json
+from cacheflow.rest.batch import parse_batch, render_results
 from cacheflow.rest.bodies import is_json, parse_json, parse_object, read_body
 from cacheflow.rest.context import Services
 from cacheflow.rest.headers import (
@@ -27,14 +28,9 @@ from cacheflow.rest.headers import (
     write_condition,
 )
 from cacheflow.rest.paths import Query, decode_key, parse_query
-from cacheflow.rest.store_api import Store
 from cacheflow.rest.waiting import BARRIER, Steps, run_one, waits
 from cacheflow.results import Item
-
-KEYS_DEFAULT = 1000
-# With keys of 1 KiB that is an answer of 10 MiB.
-KEYS_MAX = 10_000
-CONSISTENCY_LEVELS = ("local", "bounded", "linearizable")
+from cacheflow.verbs import KEYS_MAX, KEYS_PAGE, known_fields, seconds_left, shown
 
 # An entry changes whenever somebody writes: nobody may keep an answer without asking again, which the ETag makes cheap.
 _NO_CACHE = ("Cache-Control", "no-cache")
@@ -48,7 +44,6 @@ def cache_blueprint(services: Services) -> Blueprint:
     blueprint = Blueprint("cache", __name__)
     store, config = services.store, services.config
     body_bytes_max = config.body_bytes_max
-    batch_parser = BatchParser(config.max_value_bytes)
 
     @blueprint.get("/cache/<path:raw_key>", endpoint="get")
     @waits(services)
@@ -56,7 +51,7 @@ def cache_blueprint(services: Services) -> Blueprint:
         environ = request.environ
         key = decode_key(raw_key, environ)
         query = parse_query(environ)
-        item = (yield from _read(store, key, query)) if query else store.read(key)
+        item = (yield from _read(store, key, query)) if query else store.get_item(key)
         if item is None:
             raise KeyNotFound("the key is absent")
         headers = services.raft_headers()
@@ -88,20 +83,16 @@ def cache_blueprint(services: Services) -> Blueprint:
         if is_json(content_type):
             content_type = None
             value, ttl = _parse_put(body, ttl)
-        kind, data = values.encode(value)
-        if len(data) > config.max_value_bytes:
-            raise ValueTooLarge(f"the value has {len(data)} bytes; the most is {config.max_value_bytes}")
-        keep_ttl = checks.flag(query, "keep_ttl")
-        if keep_ttl and ttl is not None:
-            raise InvalidRequest("ttl and keep_ttl exclude each other")
-        ttl_ms = commands.TTL_KEEP if keep_ttl else ttl_to_ms(ttl)
+        command = verbs.write(key, value, ttl, checks.flag(query, "keep_ttl"), content_type)
+        verbs.check_size(command, config.max_value_bytes)
         condition = write_condition(environ)
         client_key = idempotency_key(environ)
-        when, version = yield from _write_condition(store, condition, key, client_key)
-        command = commands.set_(key, data, kind, content_type, ttl_ms, when, version)
+        if condition is not UNCONDITIONAL:
+            command = (*command[:6], *(yield from _write_condition(store, condition, key, client_key)))
         _, version, created, expires_at_ms = yield from run_one(key, command, client_key)
         # What was set, as the log counts it; what is left only where it was kept.
-        ttl = store.seconds_left(expires_at_ms) if keep_ttl else ttl and ttl_ms / 1000
+        ttl_ms = command[5]
+        ttl = seconds_left(expires_at_ms, store.now_ms()) if ttl_ms < 0 else ttl and ttl_ms / 1000
         headers = services.raft_headers()
         headers += (("ETag", f'"{version}"'), JSON_TYPE)
         text = f'{{"key":{json_string(key)},"version":{version},"ttl":{seconds_json(ttl)}}}'
@@ -118,7 +109,7 @@ def cache_blueprint(services: Services) -> Blueprint:
         client_key = idempotency_key(environ)
         only_if = yield from _one_version(store, condition, key, client_key)
         try:
-            yield from run_one(key, commands.delete(key, only_if or 0), client_key)
+            yield from run_one(key, verbs.delete_command(key, only_if), client_key)
         except KeyNotFound:
             # RFC 9110, 13.1.1: what is absent fails If-Match, whatever that names.
             if condition.present:
@@ -132,15 +123,11 @@ def cache_blueprint(services: Services) -> Blueprint:
         environ = request.environ
         key = decode_key(raw_key, environ)
         fields = parse_object(read_body(environ, body_bytes_max))
-        checks.known_fields(fields, ("delta", "initial", "ttl"))
-        initial = fields.get("initial")
-        if initial is not None:
-            checks.int64(initial, "initial")
-        delta = checks.int64(fields.get("delta", 1), "delta")
-        ttl_ms = ttl_to_ms(checks.ttl_or_none(fields.get("ttl")))
-        command = commands.incr(key, delta, initial, ttl_ms)
-        _, version, number, _ = yield from run_one(key, command, idempotency_key(environ))
-        return json_answer({"key": key, "value": number, "version": version}, services.raft_headers())
+        known_fields(fields, ("delta", "initial", "ttl"))
+        command = verbs.incr_command(key, fields.get("delta", 1), fields.get("initial"), fields.get("ttl"))
+        _, version, number, expires_at_ms = yield from run_one(key, command, idempotency_key(environ))
+        ttl = seconds_left(expires_at_ms, store.now_ms())
+        return json_answer({"key": key, "value": number, "version": version, "ttl": ttl}, services.raft_headers())
 
     @blueprint.post("/cache/<path:raw_key>/touch", endpoint="touch")
     @waits(services)
@@ -148,24 +135,23 @@ def cache_blueprint(services: Services) -> Blueprint:
         environ = request.environ
         key = decode_key(raw_key, environ)
         fields = parse_object(read_body(environ, body_bytes_max))
-        checks.known_fields(fields, ("ttl",))
+        known_fields(fields, ("ttl",))
         if "ttl" not in fields:
             raise InvalidRequest('"ttl" is needed: seconds, or null for none')
-        ttl = checks.ttl_or_none(fields["ttl"])
-        ttl_ms = ttl_to_ms(ttl)
-        yield from run_one(key, commands.touch(key, ttl_ms), idempotency_key(environ))
-        return json_answer({"key": key, "ttl": ttl and ttl_ms / 1000}, services.raft_headers())
+        command = verbs.touch_command(key, fields["ttl"])
+        yield from run_one(key, command, idempotency_key(environ))
+        return json_answer({"key": key, "ttl": command[2] / 1000 if command[2] else None}, services.raft_headers())
 
     @blueprint.post("/cache/_batch", endpoint="batch")
     @waits(services)
     def batch() -> Steps:
         environ = request.environ
         fields = parse_object(read_body(environ, body_bytes_max))
-        checks.known_fields(fields, ("ops", "atomic"))
+        known_fields(fields, ("ops", "atomic"))
         atomic = fields.get("atomic", False)
         if type(atomic) is not bool:
             raise InvalidRequest("atomic is true or false")
-        parsed = batch_parser.parse(fields.get("ops"))
+        parsed = parse_batch(fields.get("ops"), config.max_value_bytes)
         result = yield from run_one("", commands.batch(parsed, atomic), idempotency_key(environ))
         results = [result] if result[0] == commands.ABORTED else result[1]
         return Answer(render_results(parsed, results), 200, [*services.raft_headers(), JSON_TYPE])
@@ -173,7 +159,7 @@ def cache_blueprint(services: Services) -> Blueprint:
     @blueprint.get("/cache", endpoint="keys")
     def keys() -> Answer:
         query = parse_query(request.environ)
-        limit = checks.integer(query, "limit", 1, KEYS_MAX) or KEYS_DEFAULT
+        limit = checks.integer(query, "limit", 1, KEYS_MAX) or KEYS_PAGE
         found, cursor = store.keys_page(checks.prefix(query) or "", limit, query.get("cursor") or None)
         return json_answer({"keys": found, "cursor": cursor}, services.raft_headers())
 
@@ -198,32 +184,24 @@ def _item_json(item: Item) -> bytes:
     ).encode()
 
 
-def _read(store: Store, key: str, query: Query) -> Generator[list[Command], list[Result], Item | None]:
+def _read(store: RestStore, key: str, query: Query) -> Generator[list[Command], list[Result], Item | None]:
     """A read as its query asks for."""
     consistency = query.get("consistency")
-    max_staleness_s = checks.seconds(query, "max_staleness")
+    max_staleness = checks.seconds(query, "max_staleness")
     if consistency is None:
-        consistency = "local" if max_staleness_s is None else "bounded"
-    elif consistency not in CONSISTENCY_LEVELS:
-        raise InvalidRequest(f"consistency is one of {', '.join(CONSISTENCY_LEVELS)}, not {checks.shown(consistency)}")
-    if (consistency == "bounded") != (max_staleness_s is not None):
-        raise InvalidRequest("consistency=bounded and max_staleness=SECONDS go together")
+        consistency = "local" if max_staleness is None else "bounded"
     recency = query.get("recency")
     if recency not in (None, "strict"):
-        raise InvalidRequest(f"recency is strict or absent, not {checks.shown(recency)}")
+        raise InvalidRequest(f"recency is strict or absent, not {shown(recency)}")
     peek, strict = checks.flag(query, "peek"), recency == "strict"
-    if peek and strict:
-        raise InvalidRequest("peek (count not) and recency=strict (count exactly) exclude each other")
+    verbs.check_read(consistency, max_staleness, peek, strict)
     if strict:
-        try:
-            _, data, kind, meta, version, expires_at_ms = yield from run_one(key, commands.get(key), None)
-        except KeyNotFound:
-            return None
-        return Item(key, data, kind, meta, version, store.seconds_left(expires_at_ms))
+        [result] = yield [commands.get(key)]
+        return verbs.item_of(key, result, store.now_ms())
     if consistency == "linearizable":
         yield BARRIER
-        return store.read_applied(key, count=not peek)
-    return store.read(key, consistency=consistency, max_staleness_s=max_staleness_s, count=not peek)
+        return store.read_applied(key, peek=peek)
+    return store.get_item(key, consistency=consistency, max_staleness=max_staleness, peek=peek)
 
 
 def _parse_put(body: bytes, query_ttl: float | None) -> tuple[Any, float | None]:
@@ -236,18 +214,16 @@ def _parse_put(body: bytes, query_ttl: float | None) -> tuple[Any, float | None]
     value = fields["value"]
     if len(fields) == 1:
         return value, query_ttl
-    checks.known_fields(fields, ("value", "ttl"))
+    known_fields(fields, ("value", "ttl"))
     if query_ttl is not None:
         raise InvalidRequest("ttl is given twice, in the query and in the body")
-    return value, checks.ttl_or_none(fields["ttl"])
+    return value, fields["ttl"]
 
 
 def _write_condition(
-    store: Store, condition: Condition, key: str, client_key: str | None
+    store: RestStore, condition: Condition, key: str, client_key: str | None
 ) -> Generator[list[Command], list[Result], tuple[int, int]]:
     """(when, version) of a set."""
-    if condition is UNCONDITIONAL:
-        return commands.ALWAYS, 0
     if condition.absent:
         return commands.IF_ABSENT, 0
     version = yield from _one_version(store, condition, key, client_key)
@@ -255,7 +231,7 @@ def _write_condition(
 
 
 def _one_version(
-    store: Store, condition: Condition, key: str, client_key: str | None
+    store: RestStore, condition: Condition, key: str, client_key: str | None
 ) -> Generator[list[Command], list[Result], int | None]:
     """The version that a write must find. Of several, the one the key has now: the write itself compares again."""
     versions = condition.versions
@@ -267,9 +243,9 @@ def _one_version(
         raise InvalidRequest("with an Idempotency-Key, If-Match takes one version: a retry must be the same command")
     if versions:
         yield BARRIER
-        item = store.read_applied(key, count=False)
+        item = store.read_applied(key, peek=True)
     else:
-        item = store.read(key, count=False)
+        item = store.get_item(key, peek=True)
     if item is None or item.version not in versions:
         raise PreconditionFailed("no version in If-Match is the key's", item.version if item is not None else 0)
     return item.version

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flask import Blueprint, request
 
+from cacheflow.config import RAFT_PORT_OFFSET, join_address, split_address
 from cacheflow.errors import InvalidRequest
 from cacheflow.machine.commands import INT64_MAX
 from cacheflow.rest import checks
@@ -12,9 +13,7 @@ from cacheflow.rest.bodies import parse_object, read_body
 from cacheflow.rest.context import Services
 from cacheflow.rest.paths import parse_query
 from cacheflow.rest.problems import Problem
-
-# The peer protocol listens 1000 above HTTP unless a node says otherwise (see NodeConfig.raft_port).
-_RAFT_PORT_OFFSET = 1000
+from cacheflow.verbs import check_digest, known_fields, shown
 
 
 def cluster_blueprint(services: Services) -> Blueprint:
@@ -29,21 +28,21 @@ def cluster_blueprint(services: Services) -> Blueprint:
     @blueprint.post("/nodes/register", endpoint="register")
     def register() -> Answer:
         fields = parse_object(read_body(request.environ, body_bytes_max))
-        checks.known_fields(fields, ("id", "address", "raft_address", "was_member"))
+        known_fields(fields, ("id", "address", "raft_address", "was_member"))
         node_id = checks.text_field(fields, "id")
         if fields.get("raft_address") is None:
             address = checks.text_field(fields, "address")
-            raft_address = default_raft_address(address)
+            raft_address = _raft_address_beside(address)
         else:
             raft_address = checks.text_field(fields, "raft_address")
-            _host_and_port(raft_address, "raft_address")
+            _split(raft_address, "raft_address")
             # Empty: an embedded node serves no HTTP.
             address = "" if fields.get("address") == "" else checks.text_field(fields, "address")
             if address:
-                _host_and_port(address, "address")
+                _split(address, "address")
         was_member = fields.get("was_member", False)
         if type(was_member) is not bool:
-            raise InvalidRequest(f'"was_member" is true or false, not {checks.shown(was_member)}')
+            raise InvalidRequest(f'"was_member" is true or false, not {shown(was_member)}')
         with gate:
             joined = store.register(node_id, address, raft_address, was_member)
         member = {"id": node_id, "address": address, "raft_address": raft_address}
@@ -64,7 +63,7 @@ def cluster_blueprint(services: Services) -> Blueprint:
     @blueprint.post("/cluster/leader", endpoint="leader")
     def leader() -> Answer:
         fields = parse_object(read_body(request.environ, body_bytes_max))
-        checks.known_fields(fields, ("id",))
+        known_fields(fields, ("id",))
         node_id = None if fields.get("id") is None else checks.text_field(fields, "id")
         with gate:
             new_leader = store.transfer_leadership(node_id)
@@ -74,13 +73,12 @@ def cluster_blueprint(services: Services) -> Blueprint:
     def digest() -> Answer:
         query = parse_query(request.environ)
         index, full = checks.integer(query, "index", 0, INT64_MAX), checks.flag(query, "full")
-        if full and index is not None:
-            raise InvalidRequest("full hashes the contents as they are now: it has no index")
+        check_digest(index, full)
         if full:
             with gate:  # hashing a large cache takes seconds
-                found = store.digest(None, True)
+                found = store.digest(full=True)
         else:
-            found = store.digest(index, False)
+            found = store.digest(index=index)
         if found is None:
             raise Problem(
                 "the digest of this index is not known here: not applied yet, or longer ago than 10,000 entries",
@@ -88,24 +86,25 @@ def cluster_blueprint(services: Services) -> Blueprint:
                 title="Digest not known",
                 kind="urn:cacheflow:digest-not-known",
             )
-        return json_answer({"index": found[0], "digest": found[1]}, services.raft_headers())
+        return json_answer({"index": found.index, "digest": found.digest}, services.raft_headers())
 
     return blueprint
 
 
-def default_raft_address(address: str) -> str:
-    """Where the peer protocol of the node at ``address`` (HTTP) listens by default. Raises InvalidRequest."""
-    host, port = _host_and_port(address, "address")
-    if port + _RAFT_PORT_OFFSET > 65535:
-        raise InvalidRequest('"raft_address" is needed: the port of "address" + 1000 is over 65535')
-    return f"{host}:{port + _RAFT_PORT_OFFSET}"
-
-
-def _host_and_port(address: str, name: str) -> tuple[str, int]:
+def _split(address: str, name: str) -> tuple[str, int]:
     """``host:port``, ``[::1]:port`` or a URL of it."""
-    bare = address.removeprefix("http://").removeprefix("https://").rstrip("/")
-    host, colon, port = bare.rpartition(":")
-    valid = host and colon and port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65535
-    if not valid or not host.isprintable() or any(char in host for char in "/ @?#"):
-        raise InvalidRequest(f'"{name}" is host:port, not {checks.shown(address)}')
-    return host, int(port)
+    try:
+        host, port = split_address(address.removeprefix("http://").removeprefix("https://").rstrip("/"))
+        if port:
+            return host, port
+    except ValueError:
+        pass
+    raise InvalidRequest(f'"{name}" is host:port, not {shown(address)}')
+
+
+def _raft_address_beside(address: str) -> str:
+    """Where the peer protocol of the node that serves HTTP at ``address`` listens by default."""
+    host, port = _split(address, "address")
+    if port + RAFT_PORT_OFFSET > 65535:
+        raise InvalidRequest(f'"raft_address" is needed: the port of "address" + {RAFT_PORT_OFFSET} is over 65535')
+    return join_address(host, port + RAFT_PORT_OFFSET)

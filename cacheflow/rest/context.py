@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cacheflow.contract import RestStore
 from cacheflow.rest.gate import WaitingGate
-from cacheflow.rest.store_api import Store
 
 MIB = 1024 * 1024
 
@@ -37,7 +37,7 @@ class RestConfig:
 class Services:
     """What the views work with."""
 
-    store: Store
+    store: RestStore
     config: RestConfig
     # For what waits without a thread, and for what holds one.
     gate: WaitingGate

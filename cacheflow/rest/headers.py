@@ -17,11 +17,10 @@ from typing import Any
 
 from cacheflow.errors import InvalidRequest
 from cacheflow.machine.commands import INT64_MAX
-from cacheflow.rest.checks import shown
+from cacheflow.verbs import check_idempotency_key, shown
 
 _TAG = re.compile(r'[ \t]*(W/)?"([\x21\x23-\x7e\x80-\xff]*)"[ \t]*(?:,|$)')
 _VERSION = re.compile(r"[1-9][0-9]{0,18}")
-_IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,256}")
 _QUALITY = re.compile(r"[ \t]*q=([01](?:\.[0-9]{0,3})?)[ \t]*", re.IGNORECASE)
 # Each further version of an If-Match list costs a comparison, not a round; still, nobody needs more.
 _TAGS_MAX = 64
@@ -98,9 +97,7 @@ def _is_version(tag: str) -> bool:
 def idempotency_key(environ: Mapping[str, Any]) -> str | None:
     """The Idempotency-Key, or None. Raises InvalidRequest unless it is 1 to 256 printable ASCII characters."""
     key: str | None = environ.get("HTTP_IDEMPOTENCY_KEY")
-    if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
-        raise InvalidRequest("Idempotency-Key is 1 to 256 printable ASCII characters")
-    return key
+    return None if key is None else check_idempotency_key(key)
 
 
 def prefers_raw(accept: str | None, raw_type: str) -> bool:

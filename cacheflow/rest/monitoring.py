@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from flask import Blueprint, request
 
+from cacheflow.contract import Check
 from cacheflow.errors import InvalidRequest
 from cacheflow.rest import checks
 from cacheflow.rest.answers import JSON_TYPE, TEXT_TYPE, Answer, json_answer, json_bytes
@@ -15,7 +16,7 @@ from cacheflow.rest.headers import media_quality
 from cacheflow.rest.metrics import prometheus_text
 from cacheflow.rest.openapi import specification
 from cacheflow.rest.paths import parse_query
-from cacheflow.rest.store_api import Check
+from cacheflow.verbs import shown
 
 _PROMETHEUS_TYPE = ("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 
@@ -43,7 +44,7 @@ def monitoring_blueprint(services: Services) -> Blueprint:
         environ = request.environ
         wanted = parse_query(environ).get("format")
         if wanted not in (None, "json", "prometheus"):
-            raise InvalidRequest(f"format is json or prometheus, not {checks.shown(wanted)}")
+            raise InvalidRequest(f"format is json or prometheus, not {shown(wanted)}")
         measured = {
             **store.metrics(),
             "http_waiting_requests": sum(gate.waiting for gate in gates),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cacheflow import values
-from cacheflow.rest.batch import OPS_MAX
+from cacheflow.operations import OPS_MAX
 from cacheflow.rest.context import RestConfig
 
 Json = dict[str, Any]
@@ -204,7 +204,7 @@ def _item_paths(config: RestConfig) -> Json:
 
 def _incr_path() -> Json:
     step = _object({"delta": {**_INTEGER, "default": 1}, "initial": _INTEGER, "ttl": _SECONDS_OR_NULL}, ())
-    counted = _object({"key": _STRING, "value": _INTEGER, "version": _INTEGER})
+    counted = _object({"key": _STRING, "value": _INTEGER, "version": _INTEGER, "ttl": _SECONDS_OR_NULL})
     return {
         "parameters": [_KEY],
         "post": _call(

@@ -58,7 +58,7 @@ class Problem(CacheFlowError):
         self.members = members
 
 
-def kind_of(error_class: type[CacheFlowError]) -> str:
+def urn_of(error_class: type[CacheFlowError]) -> str:
     """``NoLeader`` is ``urn:cacheflow:no-leader``."""
     return "urn:cacheflow:" + re.sub(r"(?<=[a-z])(?=[A-Z])", "-", error_class.__name__).lower()
 
@@ -70,12 +70,14 @@ def problem_bytes(kind: str, title: str, status: int, detail: str, **members: An
 
 def problem_of_command(error: CacheFlowError, index: int) -> Problem:
     """The error of one operation of a batch, as the whole batch's answer."""
+    members: dict[str, Any] = {"version": error.version} if isinstance(error, PreconditionFailed) else {}
     return Problem(
         f"ops[{index}]: {error}",
         status=error.http_status,
         title=error.title,
-        kind=kind_of(type(error)),
+        kind=urn_of(type(error)),
         index=index,
+        **members,
     )
 
 
@@ -113,7 +115,7 @@ def _answer_known(error: CacheFlowError, services: Services, environ: WSGIEnviro
     headers = services.raft_headers()
     members: dict[str, Any] = {}
     detail = str(error)
-    kind = kind_of(type(error))
+    kind = urn_of(type(error))
     if isinstance(error, Problem):
         kind = error.kind
         headers += error.headers

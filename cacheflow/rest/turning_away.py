@@ -10,7 +10,7 @@ from email.utils import formatdate
 
 from cacheflow.rest.context import Services
 from cacheflow.rest.lanes import READING
-from cacheflow.rest.problems import PROBLEM_TYPE, kind_of, problem_bytes
+from cacheflow.rest.problems import PROBLEM_TYPE, problem_bytes, urn_of
 
 
 class TurnAway:
@@ -26,7 +26,7 @@ class TurnAway:
         error = self._services.gate.refusal()
         if error is None:
             return None
-        body = problem_bytes(kind_of(type(error)), error.title, error.http_status, str(error), outcome="not applied")
+        body = problem_bytes(urn_of(type(error)), error.title, error.http_status, str(error), outcome="not applied")
         headers = [
             PROBLEM_TYPE,
             ("Content-Length", str(len(body))),

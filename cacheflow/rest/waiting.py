@@ -19,11 +19,11 @@ from flask import Response, request
 from cacheflow.errors import Overloaded
 from cacheflow.machine import commands
 from cacheflow.machine.commands import Command, Result
-from cacheflow.outcomes import error_of
 from cacheflow.rest.answers import Answer
 from cacheflow.rest.context import Services
 from cacheflow.rest.problems import answer_error
 from cacheflow.rest.suspending import SUSPENDS, Suspended
+from cacheflow.verbs import error_of, once
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 BARRIER: Final[list[Command]] = []
 Steps = Generator[list[Command], list[Result], Answer]
-Outcome = list[Result] | Exception
 
 # What is served where it came in (see ``at_once``): a larger body takes longer to parse than a hand-over to a thread.
 AT_ONCE_BYTES_MAX: Final = 16 * 1024
@@ -45,9 +44,7 @@ def at_once(path: str, body_bytes: int) -> bool:
 
 def run_one(key: str, command: Command, client_key: str | None) -> Generator[list[Command], list[Result], Result]:
     """``result = yield from run_one(...)``: one command's result. Raises the error that it stands for."""
-    if client_key is not None:
-        command = commands.idempotent(client_key, command)
-    [result] = yield [command]
+    [result] = yield [once(command, client_key)]
     if result[0] not in (commands.OK, commands.ABORTED):
         raise error_of(key, result)
     return result
@@ -85,7 +82,7 @@ class Waiting(Response):
         self._steps = steps
         self._wanted = wanted
         self._raw_key = raw_key
-        self._outcome: Outcome | None = None
+        self._outcome: list[Result] | Exception | None = None
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         outcome, self._outcome = self._outcome, None
@@ -104,7 +101,7 @@ class Waiting(Response):
     def _begin(self, resume: Resume) -> None:
         store, gate = self._services.store, self._services.gate
 
-        def done(outcome: Outcome) -> Wake:
+        def done(outcome: list[Result] | Exception) -> Wake:
             gate.leave()
             self._outcome = outcome
             return resume(self)

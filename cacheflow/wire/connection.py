@@ -21,9 +21,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, ClassVar, cast
 
+from cacheflow.contract import Outcome
+from cacheflow.contract import WireStore as Store
 from cacheflow.errors import ReplicationError
 from cacheflow.machine.commands import Command, Result
-from cacheflow.wire.store_api import Outcome, Store
 
 logger = logging.getLogger("cacheflow.wire")
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from typing import ClassVar, Final
 
+from cacheflow.contract import WireStore as Store
 from cacheflow.errors import NotReady, OutcomeUnknown, ReplicationError
 from cacheflow.wire import memcached_lines as lines
 from cacheflow.wire.connection import REPLY_BYTES_MAX, Connection
@@ -25,7 +26,6 @@ from cacheflow.wire.memcached_session import MemcachedSession, Shared
 from cacheflow.wire.memcached_storage import INCOMPLETE, STORED, store, value_behind
 from cacheflow.wire.memcached_text import COMMANDS, version_text
 from cacheflow.wire.serving import WirePort
-from cacheflow.wire.store_api import Store
 
 REFUSAL: Final = b"ERROR Too many open connections\r\n"
 UNAUTHENTICATED: Final = b"CLIENT_ERROR unauthenticated\r\n"

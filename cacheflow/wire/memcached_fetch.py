@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 
+from cacheflow.contract import Entry
 from cacheflow.errors import NotReady
 from cacheflow.machine import commands
 from cacheflow.machine.commands import Result
 from cacheflow.wire.connection import REPLY_BYTES_MAX, Connection
 from cacheflow.wire.memcached_expiry import OVER
 from cacheflow.wire.memcached_lines import FLAGS, server_error
-from cacheflow.wire.store_api import Entry
 
 END = b"END\r\n"
 # The keys of one gat, and the bytes of their values: all are one entry of the log and one reply.

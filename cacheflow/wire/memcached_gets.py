@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from cacheflow.contract import WireStore as Store
 from cacheflow.errors import NotReady
 from cacheflow.wire.connection import REPLY_BYTES_MAX, Arrival, others
 from cacheflow.wire.memcached_fetch import END, value_line
 from cacheflow.wire.memcached_lines import KEY_BYTES_MAX
-from cacheflow.wire.store_api import Store
 
 
 def value_lines(store: Store, words: list[bytes]) -> list[bytes] | None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from cacheflow.contract import Entry
 from cacheflow.errors import InvalidRequest
 from cacheflow.values import BYTES, TEXT, check_key
-from cacheflow.wire.store_api import Entry
 
 KEY_BYTES_MAX: Final = 250
 # memcached's own limit: a longer line is no command, unless it fetches many keys.

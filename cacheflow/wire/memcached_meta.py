@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Final
 
+from cacheflow.contract import Entry
 from cacheflow.errors import NotReady
 from cacheflow.machine import commands
 from cacheflow.machine.commands import Command, Result
@@ -16,7 +17,6 @@ from cacheflow.wire.memcached_meta_get import plan_get
 from cacheflow.wire.memcached_meta_plan import Step, carry_out
 from cacheflow.wire.memcached_session import Handler, MemcachedSession
 from cacheflow.wire.memcached_storage import failed
-from cacheflow.wire.store_api import Entry
 
 BAD_ARITHMETIC_FLAG: Final = b"CLIENT_ERROR invalid or duplicate flag\r\n"
 BAD_MODE: Final = b"CLIENT_ERROR invalid mode for ma M token\r\n"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 
+from cacheflow.contract import Entry
 from cacheflow.machine import commands
 from cacheflow.machine.commands import Command, Result
 from cacheflow.wire.memcached_expiry import OVER, seconds_left
@@ -16,7 +17,6 @@ from cacheflow.wire.memcached_lines import FLAGS, STALE, WON, bits_of
 from cacheflow.wire.memcached_meta_flags import MetaRequest
 from cacheflow.wire.memcached_meta_plan import Step
 from cacheflow.wire.memcached_storage import failed
-from cacheflow.wire.store_api import Entry
 
 _T, _R = b"TR"
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from cacheflow.contract import Entry
 from cacheflow.errors import NotReady
 from cacheflow.machine.commands import Command, Result
 from cacheflow.wire.memcached_fetch import not_ready
 from cacheflow.wire.memcached_session import MemcachedSession
 from cacheflow.wire.memcached_storage import failed
 from cacheflow.wire.optimistic import Attempt, Attempts
-from cacheflow.wire.store_api import Entry
 
 
 class Step(NamedTuple):

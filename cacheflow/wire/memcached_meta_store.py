@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Final
 
+from cacheflow.contract import Entry
 from cacheflow.machine import commands
 from cacheflow.machine.commands import Command, Result
 from cacheflow.wire import memcached_lines as lines
@@ -12,7 +13,6 @@ from cacheflow.wire.memcached_meta_flags import MetaRequest, parse
 from cacheflow.wire.memcached_meta_plan import Step, carry_out
 from cacheflow.wire.memcached_session import MemcachedSession
 from cacheflow.wire.memcached_storage import INCOMPLETE, failed, outgrows, refuse, set_command, set_result, value_behind
-from cacheflow.wire.store_api import Entry
 
 BAD_MODE: Final = b"CLIENT_ERROR invalid mode for ms M token\r\n"
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from cacheflow.contract import WireStore as Store
 from cacheflow.wire import memcached_lines as lines
 from cacheflow.wire.connection import Connection
 from cacheflow.wire.memcached_fetch import Fetch
 from cacheflow.wire.serving import WirePort
-from cacheflow.wire.store_api import Store
 
 # The bytes of a request beside its value: a command line, and as much again.
 _OVERHEAD_BYTES = 2 * lines.LINE_BYTES_MAX

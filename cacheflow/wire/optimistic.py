@@ -15,11 +15,12 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 
+from cacheflow.contract import Outcome
+from cacheflow.contract import WireStore as Store
 from cacheflow.errors import NotCommitted, ReplicationError
 from cacheflow.machine import commands as c
 from cacheflow.machine.commands import Command, Result
 from cacheflow.wire.connection import End
-from cacheflow.wire.store_api import Outcome, Store
 
 # Each failed attempt means that somebody else's write took place: so many in a row are a key that is always being written.
 ATTEMPTS_MAX: Final = 100

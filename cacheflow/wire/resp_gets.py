@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
+from cacheflow.contract import Entry
+from cacheflow.contract import WireStore as Store
 from cacheflow.errors import NotReady
 from cacheflow.wire.connection import REPLY_BYTES_MAX, Arrival, others
 from cacheflow.wire.resp_replies import bulk
 from cacheflow.wire.resp_rows import GET, keys_of_gets
-from cacheflow.wire.store_api import Entry, Store
 
 # The most bytes of GETs, over all clients, that are answered as one row; more are answered client by client.
 MANY_BYTES_MAX: Final = 256 * 1024

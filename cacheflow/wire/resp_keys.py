@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from cacheflow.contract import Entry
 from cacheflow.machine import commands as c
 from cacheflow.machine.commands import Command, Result
 from cacheflow.wire.resp_arguments import NOT_AN_INTEGER, SYNTAX, integer_of, key_of, keys_of
 from cacheflow.wire.resp_replies import OK, ONE, ZERO, CommandError, integer
 from cacheflow.wire.resp_spec import Arguments, Find, Plan, Planner, Read, Session, Spec
 from cacheflow.wire.resp_strings import KEYS_MAX, failed
-from cacheflow.wire.store_api import Entry
 
 NO_KEY: Final = -2
 NO_EXPIRY: Final = -1

@@ -15,12 +15,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from cacheflow.contract import WireStore as Store
 from cacheflow.wire.resp_arguments import NOT_AN_INTEGER, SYNTAX, integer_of
 from cacheflow.wire.resp_glob import PATTERN_BYTES_MAX, matcher
 from cacheflow.wire.resp_replies import CommandError, array, bulk, bulks, integer
 from cacheflow.wire.resp_session import RespSession
 from cacheflow.wire.resp_spec import Arguments, Find, Session, Spec
-from cacheflow.wire.store_api import Store
 
 SCANS_MAX: Final = 256
 # The most keys that all copies but the newest hold: 32 MiB.

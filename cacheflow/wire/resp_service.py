@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from cacheflow.contract import WireStore as Store
 from cacheflow.wire.connection import Connection
 from cacheflow.wire.resp import RespConnection
 from cacheflow.wire.resp_gets import answer_gets
@@ -16,7 +17,6 @@ from cacheflow.wire.resp_scan import Scans
 from cacheflow.wire.resp_spec import Spec
 from cacheflow.wire.resp_table import TABLE
 from cacheflow.wire.serving import WirePort
-from cacheflow.wire.store_api import Store
 
 # The reply to a client for whom there is no room.
 REFUSAL: Final = b"-ERR max number of clients reached\r\n"

@@ -19,8 +19,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from cacheflow.contract import Entry
+from cacheflow.contract import WireStore as Store
 from cacheflow.machine.commands import Command, Result
-from cacheflow.wire.store_api import Entry, Store
 
 Arguments = list[bytes]
 

@@ -11,6 +11,8 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
+from cacheflow.contract import Entry
+from cacheflow.contract import WireStore as Store
 from cacheflow.machine import commands as c
 from cacheflow.machine.commands import Command, Result
 from cacheflow.machine.decisions import DECIDE, after
@@ -21,7 +23,6 @@ from cacheflow.wire.resp_replies import CommandError, error
 from cacheflow.wire.resp_session import RespSession
 from cacheflow.wire.resp_spec import Arguments, Finish, Plan, Queue, Spec, Watched
 from cacheflow.wire.resp_strings import ANSWER_BYTES_MAX, failed
-from cacheflow.wire.store_api import Entry, Store
 
 # The most commands of a transaction: as many as one GUARDED takes.
 COMMANDS_MAX: Final = 10_000

@@ -126,7 +126,7 @@ class EmbeddedAccess:
     def get(self, key: str, *, linearizable: bool) -> tuple[str | int | None, int]:
         """See ``Access``."""
         level = "linearizable" if linearizable else "local"
-        item = self._call(lambda store: store.read(key, consistency=level))
+        item = self._call(lambda store: store.get_item(key, consistency=level))
         return (item.value, item.version) if item is not None else (None, 0)
 
     def set(self, key: str, value: str, ttl_s: float | None = None) -> None:

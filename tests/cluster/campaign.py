@@ -246,7 +246,7 @@ class Campaign:
         """Whether all are at one index; they may never differ there."""
         own = embedded.store().digest(full=bool(query))
         assert own is not None, "the embedded member knows its present digest"
-        digests = {own, *(node.digest(query) for node in nodes.all)}
+        digests = {(own.index, own.digest), *(node.digest(query) for node in nodes.all)}
         assert len({index for index, _ in digests}) == len(digests), f"digests{query} differ at an index: {digests}"
         return len(digests) == 1
 

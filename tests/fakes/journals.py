@@ -11,12 +11,12 @@ from fakes.disk import FakeDisk, inline
 
 from cacheflow.raft.disk import Disk
 from cacheflow.raft.journal import Journal, Submit
-from cacheflow.raft.records import Entry
+from cacheflow.raft.records import LogEntry
 
 DIRECTORY = Path("/data")
 
 # (entries, term, vote): what a restart must bring back.
-State = tuple[tuple[Entry, ...], int, str | None]
+State = tuple[tuple[LogEntry, ...], int, str | None]
 
 
 def open_journal(disk: Disk, submit: Submit = inline, **options: Any) -> Journal:

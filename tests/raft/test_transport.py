@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from fakes.raft_peers import DeafListener, Node, RawPeer, connected, eventually, hello, number, on_a_loop, started
 
+from cacheflow.config import join_address, split_address
 from cacheflow.errors import ConfigError
 from cacheflow.raft.handshake import REPLY
-from cacheflow.raft.network import Identity, Network, PeerRefused, PeerUnreachable, join_address, split_address
+from cacheflow.raft.network import Identity, Network, PeerRefused, PeerUnreachable
 from cacheflow.raft.transport import PeerTransport
 
 

@@ -11,14 +11,12 @@ from collections.abc import Callable
 from typing import Any
 
 from cacheflow import values
+from cacheflow.contract import Done, Entry
 from cacheflow.errors import InvalidRequest, MemberConflict, MemberUnknown
 from cacheflow.machine import commands
 from cacheflow.machine.commands import Command, Result
-from cacheflow.results import Item, RaftPosition
-
-Done = Callable[[Any], Callable[[], None]]
-
-Entry = tuple[bytes, int, "str | int | None", int, int]  # data, kind, meta, version, expires_at_ms or 0
+from cacheflow.results import Digest, Item, RaftPosition
+from cacheflow.verbs import seconds_left
 
 
 class FakeStore:
@@ -47,36 +45,36 @@ class FakeStore:
 
     # Reads
 
-    def read(
+    def get_item(
         self,
         key: str,
         *,
         consistency: str = "local",
-        max_staleness_s: float | None = None,
-        count: bool = True,
+        max_staleness: float | None = None,
+        peek: bool = False,
     ) -> Item | None:
         if self.records_reads:
-            self.reads.append({"consistency": consistency, "max_staleness_s": max_staleness_s, "count": count})
+            self.reads.append({"consistency": consistency, "max_staleness": max_staleness, "peek": peek})
         if self.read_failure is not None:
             raise self.read_failure
         return self._item(key)
 
-    def read_applied(self, key: str, *, count: bool) -> Item | None:
+    def read_applied(self, key: str, *, peek: bool = False) -> Item | None:
         if self.records_reads:
-            self.reads.append({"consistency": "linearizable", "max_staleness_s": None, "count": count})
+            self.reads.append({"consistency": "linearizable", "max_staleness": None, "peek": peek})
         return self._item(key)
 
-    def seconds_left(self, expires_at_ms: int) -> float | None:
-        return (expires_at_ms - self.clock_ms) / 1000 if expires_at_ms else None
+    def now_ms(self) -> int:
+        return self.clock_ms
 
     def _item(self, key: str) -> Item | None:
         entry = self._entry(key)
         if entry is None:
             return None
         data, kind, meta, version, expires_at_ms = entry
-        return Item(key, data, kind, meta, version, self.seconds_left(expires_at_ms))
+        return Item(key, data, kind, meta, version, seconds_left(expires_at_ms, self.clock_ms))
 
-    def keys_page(self, prefix: str, limit: int, cursor: str | None) -> tuple[list[str], str | None]:
+    def keys_page(self, prefix: str = "", limit: int = 1000, cursor: str | None = None) -> tuple[list[str], str | None]:
         found = sorted(key for key in self.entries if key.startswith(prefix) and self._entry(key) is not None)
         found = [key for key in found if cursor is None or key > cursor]
         return found[:limit], found[limit - 1] if len(found) > limit else None
@@ -123,9 +121,9 @@ class FakeStore:
     def status(self) -> dict[str, Any]:
         return {"leader": self.leader_id, "term": 3, "commit_index": self.index, "applied_index": self.index}
 
-    def digest(self, index: int | None, full: bool) -> tuple[int, str] | None:
+    def digest(self, *, index: int | None = None, full: bool = False) -> Digest | None:
         at = self.index if index is None else index
-        return (at, "ff" * 16 if full else self.digests[at]) if at in self.digests else None
+        return Digest(at, "ff" * 16 if full else self.digests[at]) if at in self.digests else None
 
     def register(self, node_id: str, address: str, raft_address: str, was_member: bool = False) -> bool:
         self._replicate()
@@ -185,7 +183,7 @@ class FakeStore:
                 outcome = work()
             except Exception as error:
                 outcome = error
-            done(outcome)()
+            done(outcome)()  # type: ignore[arg-type]  # also what a store must not raise
 
         threading.Thread(target=settle, daemon=True).start()
 

@@ -248,9 +248,9 @@ def test_an_idempotency_key_is_1_to_256_printable_characters(client: Client, key
     [
         ("consistency=local", {}),
         ("consistency=linearizable", {"consistency": "linearizable"}),
-        ("consistency=bounded&max_staleness=0.5", {"consistency": "bounded", "max_staleness_s": 0.5}),
-        ("max_staleness=3", {"consistency": "bounded", "max_staleness_s": 3.0}),
-        ("peek", {"count": False}),
+        ("consistency=bounded&max_staleness=0.5", {"consistency": "bounded", "max_staleness": 0.5}),
+        ("max_staleness=3", {"consistency": "bounded", "max_staleness": 3.0}),
+        ("peek", {"peek": True}),
         ("peek=false&unknown=ignored", {}),
     ],
 )
@@ -260,7 +260,7 @@ def test_a_read_asks_the_store_as_its_query_says(
     client.put("/cache/k", json={"value": 1})
     store.records_reads = True
     assert client.get(f"/cache/k?{query}").status_code == 200
-    plain = {"consistency": "local", "max_staleness_s": None, "count": True}
+    plain = {"consistency": "local", "max_staleness": None, "peek": False}
     assert store.reads == [plain | asked]
 
 
@@ -324,7 +324,7 @@ def test_delete_takes_if_match(client: Client) -> None:
 def test_incr_counts_creates_with_initial_and_keeps_the_ttl(client: Client, store: FakeStore) -> None:
     assert client.post("/cache/n/incr").status_code == 404
     created = client.post("/cache/n/incr", json={"delta": 5, "initial": 10, "ttl": 60})
-    assert (created.status_code, created.json) == (200, {"key": "n", "value": 15, "version": 1})
+    assert (created.status_code, created.json) == (200, {"key": "n", "value": 15, "version": 1, "ttl": 60.0})
     assert client.post("/cache/n/incr", json={"delta": -20, "ttl": 1}).json["value"] == -5
     assert client.post("/cache/n/incr").json["value"] == -4
     assert client.get("/cache/n").json["ttl"] == 60

@@ -13,7 +13,7 @@ from cacheflow import errors
 from cacheflow.errors import NoLeader, NotCommitted, OutcomeUnknown, Overloaded
 from cacheflow.rest.app import create_app
 from cacheflow.rest.context import RestConfig
-from cacheflow.rest.problems import kind_of
+from cacheflow.rest.problems import urn_of
 
 WRITES: list[tuple[str, str, dict[str, Any]]] = [
     ("PUT", "/cache/k", {"json": {"value": 1}}),
@@ -63,8 +63,8 @@ def test_what_is_safe_to_repeat_says_when(client: Client, store: FakeStore, erro
 
 
 def test_types_are_the_names_of_the_classes() -> None:
-    assert kind_of(errors.NoLeader) == "urn:cacheflow:no-leader"
-    assert kind_of(errors.NotAnInteger) == "urn:cacheflow:not-an-integer"
+    assert urn_of(errors.NoLeader) == "urn:cacheflow:no-leader"
+    assert urn_of(errors.NotAnInteger) == "urn:cacheflow:not-an-integer"
 
 
 def test_every_class_of_the_tree_is_answered_with_its_status(client: Client, store: FakeStore) -> None:

@@ -107,7 +107,7 @@ def test_names_of_actions_are_keys_to_every_method_but_post(client: Client) -> N
     for key in ("_batch", "a/incr", "a/touch"):
         assert client.put(f"/cache/{key}", json={"value": 5}).status_code == 201
         assert client.get(f"/cache/{key}").json["value"] == 5
-    assert client.post("/cache/a/incr/incr").json == {"key": "a/incr", "value": 6, "version": 4}
+    assert client.post("/cache/a/incr/incr").json == {"key": "a/incr", "value": 6, "version": 4, "ttl": None}
     assert client.post("/cache/_batch/incr").json["key"] == "_batch"
     assert client.post("/cache/a%2Fincr%2Ftouch", json={"ttl": 1}).json["key"] == "a/incr"
 

@@ -23,8 +23,8 @@ from simulation.storage import DIRECTORY, SEGMENT_BYTES, MachineDisk, SimWriter
 from cacheflow.assembly import LocalNode, Surroundings
 from cacheflow.clock import ClusterClock
 from cacheflow.config import NodeConfig
+from cacheflow.contract import Done
 from cacheflow.errors import CacheFlowError, ConfigError
-from cacheflow.inbox import Done
 from cacheflow.machine import order
 from cacheflow.machine.commands import Command
 from cacheflow.machine.machine import CacheMachine, Settled

@@ -9,8 +9,8 @@ import pytest
 from simulation.clients import nobody_waits
 from simulation.cluster import Cluster, Process, leader_of, patched
 
+from cacheflow.contract import Outcome
 from cacheflow.machine import commands
-from cacheflow.proposals import Outcome
 from cacheflow.raft.journal import RELAXED_S
 from cacheflow.raft.leading import GUARD_S
 

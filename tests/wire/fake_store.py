@@ -10,11 +10,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from cacheflow.contract import Done, Entry
 from cacheflow.errors import NotReady, ReplicationError
 from cacheflow.machine import commands
 from cacheflow.machine.commands import Command, Result
 from cacheflow.machine.machine import CacheMachine
-from cacheflow.wire.store_api import Done, Entry
 
 START_MS = 1_700_000_000_000
 

@@ -1,0 +1,124 @@
+"""The contract of a store: the types of what it answers, and what each layer above asks of it.
+
+1. The fronts name the protocols here, never the store: tests hand them a fake.
+2. A *done* is called once, on the node's loop, and must not block. The call that it returns is made when the loop's turn
+   has sent what it had to send, and wakes whoever waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeAlias
+
+from cacheflow.errors import ReplicationError
+from cacheflow.machine.commands import Command, Result
+from cacheflow.machine.entries import Entry
+from cacheflow.results import Digest, Item, RaftPosition
+
+__all__ = [
+    "Check",
+    "Cluster",
+    "Done",
+    "Entries",
+    "Entry",
+    "Health",
+    "Items",
+    "Metrics",
+    "Outcome",
+    "RestStore",
+    "WaitingWrites",
+    "WireStore",
+    "Writes",
+]
+
+# What a proposal ends with: one raw result a command, or why there is none.
+Outcome: TypeAlias = list[Result] | ReplicationError
+Done: TypeAlias = Callable[[Outcome], Callable[[], None]]
+# (name, whether it passed, detail for people) of one liveness or readiness check.
+Check: TypeAlias = tuple[str, bool, str]
+
+
+class Items(Protocol):
+    """Reads of single items as Python sees them. Any thread; ``get_item`` may block when the level asks for it."""
+
+    def get_item(
+        self,
+        key: str,
+        *,
+        consistency: str = "local",
+        max_staleness: float | None = None,
+        peek: bool = False,
+    ) -> Item | None: ...
+    def read_applied(self, key: str, *, peek: bool = False) -> Item | None: ...
+    def keys_page(
+        self, prefix: str = "", limit: int = ..., cursor: str | None = None
+    ) -> tuple[list[str], str | None]: ...
+    def now_ms(self) -> int: ...
+
+
+class Entries(Protocol):
+    """Reads of raw entries in this node's memory, for fronts that answer bytes. Nothing here blocks."""
+
+    def lookup(self, key: str, *, count: bool = True) -> Entry | None:
+        """The live entry. Raises NotReady."""
+
+    def lookup_all(self, keys: list[str], bytes_max: int) -> list[Entry | None] | None:
+        """Several at one moment; None when their values are over ``bytes_max``. Raises NotReady."""
+
+    def now_ms(self) -> int:
+        """The cluster's time, to which entries' ends belong."""
+
+    def all_keys(self) -> list[str]:
+        """The keys in memory, in no order, some perhaps past their end: 10 ms a million. Raises NotReady."""
+
+    def __len__(self) -> int: ...
+
+
+class Writes(Protocol):
+    """Commands on their way through the log. Nothing here blocks."""
+
+    def submit(self, commands: list[Command], done: Done) -> None:
+        """Replicate ``commands``."""
+
+    def submit_barrier(self, done: Done) -> None:
+        """Call ``done`` once everything acknowledged before this call is applied here."""
+
+
+class WaitingWrites(Writes, Protocol):
+    """The same, and calls that block until the answer is there. Any thread."""
+
+    def run(self, commands: list[Command]) -> list[Result]: ...
+    def barrier(self) -> list[Result]: ...
+
+
+class Cluster(Protocol):
+    """The members and who leads them. Any thread; these calls block."""
+
+    def position(self) -> RaftPosition: ...
+    def nodes(self) -> list[dict[str, Any]]: ...
+    def status(self) -> dict[str, Any]: ...
+    def digest(self, *, index: int | None = None, full: bool = False) -> Digest | None: ...
+    def register(self, node_id: str, address: str, raft_address: str, was_member: bool = False) -> bool: ...
+    def remove_node(self, node_id: str) -> None: ...
+    def transfer_leadership(self, node_id: str | None) -> str: ...
+
+
+class Metrics(Protocol):
+    """Numbers by name. Any thread."""
+
+    def metrics(self) -> dict[str, float]: ...
+
+
+class Health(Metrics, Protocol):
+    """Checks of this node, and its numbers. Any thread."""
+
+    def readiness(self) -> Sequence[Check]: ...
+    def liveness(self) -> Sequence[Check]: ...
+
+
+class RestStore(Items, WaitingWrites, Cluster, Health, Protocol):
+    """What the REST layer asks of a store. Any thread may call it."""
+
+
+class WireStore(Entries, Writes, Metrics, Protocol):
+    """What the wire ports ask of a store. They call it on the event loop only."""

@@ -1,0 +1,332 @@
+"""The face of a cache: the verbs of ``verbs.py`` as methods, or as coroutines, and the mapping around them.
+
+The four classes that an application uses derive from these two. Each adds how it reads and how it has a command
+replicated; so their verbs have the same names, options, defaults and refusals.
+"""
+
+from __future__ import annotations
+
+import abc
+import functools
+import inspect
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    ItemsView,
+    Iterator,
+    KeysView,
+    MutableMapping,
+    ValuesView,
+)
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from cacheflow import operations, verbs
+from cacheflow.errors import KeyNotFound
+from cacheflow.machine.commands import Command, Result
+from cacheflow.results import Item
+from cacheflow.verbs import KEYS_PAGE, MISSING, Steps
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def blocking(verb: Callable[P, Steps[T]]) -> Callable[Concatenate[Face, P], T]:
+    """Turn a verb into a method that blocks until the verb is answered."""
+
+    def call(self: Face, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        steps = verb(*args, **kwargs)
+        try:
+            command = next(steps)
+            while True:
+                command = steps.send(self._replicate(command))
+        except StopIteration as end:
+            answer: T = end.value
+            return answer
+
+    return _named(call, verb)
+
+
+def coroutine(verb: Callable[P, Steps[T]]) -> Callable[Concatenate[AsyncFace, P], Coroutine[Any, Any, T]]:
+    """Turn a verb into a coroutine method."""
+
+    async def call(self: AsyncFace, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        steps = verb(*args, **kwargs)
+        try:
+            command = next(steps)
+            while True:
+                command = steps.send(await self._replicate(command))
+        except StopIteration as end:
+            answer: T = end.value
+            return answer
+
+    return _named(call, verb)
+
+
+def _named(call: Callable[..., Any], verb: Callable[..., Any]) -> Callable[..., Any]:
+    """Give ``call`` the name, the words and the signature of ``verb``, as a method has it."""
+    functools.update_wrapper(call, verb)
+    del call.__wrapped__  # type: ignore[attr-defined]  # its signature has no self
+    call.__name__ = verb.__name__.rstrip("_")
+    told = inspect.signature(verb)
+    this = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    answer = str(told.return_annotation).removeprefix("Steps[").removesuffix("]")
+    call.__signature__ = told.replace(  # type: ignore[attr-defined]
+        parameters=[this, *told.parameters.values()], return_annotation=answer
+    )
+    return call
+
+
+# Here, and not in the class, where mypy would take the first overload of MutableMapping for all of them.
+_update = blocking(verbs.update)
+_pop = blocking(verbs.pop)
+_setdefault = blocking(verbs.setdefault)
+
+
+class Face(MutableMapping[str, Any]):
+    """A cache whose verbs are methods that block, and a mapping. Subclasses say how they read and replicate."""
+
+    @abc.abstractmethod
+    def _replicate(self, command: Command) -> tuple[Result, int]:
+        """Run a checked command; return its raw result, and the time to which the ends in it belong."""
+
+    @abc.abstractmethod
+    def get_item(
+        self,
+        key: str,
+        *,
+        consistency: str = "local",
+        max_staleness: float | None = None,
+        peek: bool = False,
+        strict: bool = False,
+    ) -> Item | None:
+        """Return the item under ``key`` with its version and TTL, or None.
+
+        consistency: ``local`` (the memory of the node asked), ``bounded`` (not older than max_staleness, in seconds),
+        ``linearizable`` (everything acknowledged before this call).  peek: does not count as a use.
+        strict: counts exactly, through the log.
+        Raises InvalidRequest, NotReady, and for linearizable and strict reads what ``set`` raises.
+        """
+
+    @abc.abstractmethod
+    def keys_page(
+        self, prefix: str = "", limit: int = KEYS_PAGE, cursor: str | None = None
+    ) -> tuple[list[str], str | None]:
+        """Return up to ``limit`` keys that start with ``prefix``, in order, behind ``cursor``; and the next cursor or None."""
+
+    def get(
+        self,
+        key: str,
+        default: Any = None,
+        *,
+        consistency: str = "local",
+        max_staleness: float | None = None,
+        peek: bool = False,
+        strict: bool = False,
+    ) -> Any:
+        """Return the value under ``key``, or ``default``. See ``get_item`` for the options."""
+        item = self.get_item(key, consistency=consistency, max_staleness=max_staleness, peek=peek, strict=strict)
+        return default if item is None else item.value
+
+    get_many = blocking(verbs.get_many)
+    set = blocking(verbs.set_)
+    add = blocking(verbs.add)
+    compare_and_set = blocking(verbs.compare_and_set)
+    delete = blocking(verbs.delete)
+    incr = blocking(verbs.incr)
+    decr = blocking(verbs.decr)
+    touch = blocking(verbs.touch)
+    persist = blocking(verbs.persist)
+    batch = blocking(operations.batch)
+    set_many = blocking(verbs.set_many)
+    update = _update
+    delete_many = blocking(verbs.delete_many)
+    delete_prefix = blocking(verbs.delete_prefix)
+    clear = blocking(verbs.clear)
+    pop = _pop
+    setdefault = _setdefault
+
+    def popitem(self) -> tuple[str, Any]:
+        """Remove one key and return it with its value. Raises KeyNotFound when there is none."""
+        for key in self:
+            value = self.pop(key, MISSING)
+            if value is not MISSING:
+                return key, value
+        raise KeyNotFound("the cache is empty")
+
+    def keys(self, prefix: str = "") -> KeysView[str]:
+        """Return a live view of the keys that start with ``prefix``, fetched page by page while it is iterated."""
+        return _Keys(self, prefix)
+
+    def values(self) -> ValuesView[Any]:
+        """Return a live view; what vanishes while it is iterated is left out. Looking at it is no use."""
+        return _Values(self)
+
+    def items(self) -> ItemsView[str, Any]:
+        """Return a live view; what vanishes while it is iterated is left out. Looking at it is no use.
+
+        Each pair was in the cache at some moment of the iteration.
+        """
+        return _Items(self)
+
+    def __getitem__(self, key: str) -> Any:
+        value = self.get(key, MISSING)
+        if value is MISSING:
+            raise KeyNotFound(key)
+        return value
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.set(key, value)
+
+    def __delitem__(self, key: str) -> None:
+        if not self.delete(key):
+            raise KeyNotFound(key)
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and self.get_item(key, peek=True) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+class _Keys(KeysView[str]):
+    def __init__(self, face: Face, prefix: str) -> None:
+        super().__init__(face)
+        self._face = face
+        self._prefix = prefix
+
+    def __iter__(self) -> Iterator[str]:
+        cursor: str | None = None
+        while True:
+            page, cursor = self._face.keys_page(self._prefix, KEYS_PAGE, cursor)
+            yield from page
+            if not cursor:
+                return
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self) if self._prefix else len(self._face)
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and key.startswith(self._prefix) and key in self._face
+
+
+class _Items(ItemsView[str, Any]):
+    def __init__(self, face: Face) -> None:
+        super().__init__(face)
+        self._face = face
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        for key in self._face:
+            value = self._face.get(key, MISSING, peek=True)
+            if value is not MISSING:
+                yield key, value
+
+    def __contains__(self, pair: object) -> bool:
+        key, value = pair if isinstance(pair, tuple) and len(pair) == 2 else (None, None)
+        return isinstance(key, str) and self._face.get(key, MISSING, peek=True) == value
+
+
+class _Values(ValuesView[Any]):
+    def __init__(self, face: Face) -> None:
+        super().__init__(face)
+        self._face = face
+
+    def __iter__(self) -> Iterator[Any]:
+        return (value for _, value in self._face.items())
+
+    def __contains__(self, value: object) -> bool:
+        return any(each is value or each == value for each in self)
+
+
+class AsyncFace(abc.ABC):
+    """A cache whose verbs are coroutines; ``keys``, ``values`` and ``items`` are asynchronous iterators."""
+
+    @abc.abstractmethod
+    async def _replicate(self, command: Command) -> tuple[Result, int]:
+        """Run a checked command; return its raw result, and the time to which the ends in it belong."""
+
+    @abc.abstractmethod
+    async def get_item(
+        self,
+        key: str,
+        *,
+        consistency: str = "local",
+        max_staleness: float | None = None,
+        peek: bool = False,
+        strict: bool = False,
+    ) -> Item | None:
+        """Return the item under ``key`` with its version and TTL, or None. The options are those of ``Face.get_item``."""
+
+    async def get(
+        self,
+        key: str,
+        default: Any = None,
+        *,
+        consistency: str = "local",
+        max_staleness: float | None = None,
+        peek: bool = False,
+        strict: bool = False,
+    ) -> Any:
+        """Return the value under ``key``, or ``default``. See ``get_item`` for the options."""
+        item = await self.get_item(key, consistency=consistency, max_staleness=max_staleness, peek=peek, strict=strict)
+        return default if item is None else item.value
+
+    @abc.abstractmethod
+    async def keys_page(
+        self, prefix: str = "", limit: int = KEYS_PAGE, cursor: str | None = None
+    ) -> tuple[list[str], str | None]:
+        """Return up to ``limit`` keys that start with ``prefix``, in order, behind ``cursor``; and the next cursor or None."""
+
+    get_many = coroutine(verbs.get_many)
+    set = coroutine(verbs.set_)
+    add = coroutine(verbs.add)
+    compare_and_set = coroutine(verbs.compare_and_set)
+    delete = coroutine(verbs.delete)
+    incr = coroutine(verbs.incr)
+    decr = coroutine(verbs.decr)
+    touch = coroutine(verbs.touch)
+    persist = coroutine(verbs.persist)
+    batch = coroutine(operations.batch)
+    set_many = coroutine(verbs.set_many)
+    update = coroutine(verbs.update)
+    delete_many = coroutine(verbs.delete_many)
+    delete_prefix = coroutine(verbs.delete_prefix)
+    clear = coroutine(verbs.clear)
+    pop = coroutine(verbs.pop)
+    setdefault = coroutine(verbs.setdefault)
+
+    async def popitem(self) -> tuple[str, Any]:
+        """Remove one key and return it with its value. Raises KeyNotFound when there is none."""
+        async for key in self.keys():
+            value = await self.pop(key, MISSING)
+            if value is not MISSING:
+                return key, value
+        raise KeyNotFound("the cache is empty")
+
+    async def keys(self, prefix: str = "") -> AsyncIterator[str]:
+        """Yield the keys that start with ``prefix``, fetched page by page."""
+        cursor: str | None = None
+        while True:
+            page, cursor = await self.keys_page(prefix, KEYS_PAGE, cursor)
+            for key in page:
+                yield key
+            if not cursor:
+                return
+
+    async def values(self) -> AsyncIterator[Any]:
+        """Yield the values; what vanishes meanwhile is left out. Looking at them is no use."""
+        async for _, value in self.items():
+            yield value
+
+    async def items(self) -> AsyncIterator[tuple[str, Any]]:
+        """Yield keys with their values; what vanishes meanwhile is left out. Looking at them is no use."""
+        async for key in self.keys():
+            value = await self.get(key, MISSING, peek=True)
+            if value is not MISSING:
+                yield key, value
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        return self.keys()

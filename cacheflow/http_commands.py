@@ -1,0 +1,180 @@
+"""Commands over HTTP: a command as a request, and the answer to it as the command's raw result.
+
+No clock is shared with the node, so ends are counted from now: an ``expires_at_ms`` here is what is left, and the time
+that belongs to it is 0.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from json.encoder import encode_basestring as json_string
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote, urlencode
+
+from cacheflow import values
+from cacheflow.errors import (
+    CacheFlowError,
+    IdempotencyKeyReused,
+    InvalidRequest,
+    KeyNotFound,
+    NotAnInteger,
+    PreconditionFailed,
+    ValueTooLarge,
+)
+from cacheflow.machine import commands
+from cacheflow.machine.commands import Command, Result
+from cacheflow.operations import value_members
+
+JSON_TYPE: Final = {"Content-Type": "application/json"}
+
+_STATUS_OF: Final[dict[type[CacheFlowError], int]] = {
+    KeyNotFound: commands.MISSING,
+    PreconditionFailed: commands.PRECONDITION,
+    NotAnInteger: commands.NOT_AN_INTEGER,
+    ValueTooLarge: commands.TOO_LARGE,
+    InvalidRequest: commands.MALFORMED,
+    IdempotencyKeyReused: commands.KEY_REUSED,
+}
+_ERROR_OF: Final = {error.http_status: error for error in _STATUS_OF}
+_OPERATION_OF: Final = {commands.ALWAYS: "set", commands.IF_ABSENT: "add", commands.IF_VERSION: "cas"}
+
+
+class Call(NamedTuple):
+    """An HTTP request that any node may be sent."""
+
+    method: str
+    target: str
+    body: bytes | None
+    headers: dict[str, str]
+
+
+def target_of(key: str) -> str:
+    """Return the path of a key."""
+    return "/cache/" + quote(values.check_key(key), safe="")
+
+
+def query_of(**options: Any) -> str:
+    """Return the query that tells those options that are given."""
+    given = {name: _query_value(value) for name, value in options.items() if value is not None and value is not False}
+    return "?" + urlencode(given) if given else ""
+
+
+def _query_value(value: Any) -> Any:
+    if value is True:
+        return "true"
+    # Microseconds: a float's 17 digits are more than a node takes.
+    return max(round(value, 6), 1e-6) if isinstance(value, float) else value
+
+
+def request_of(command: Command) -> Call:
+    """Return the request that runs ``command``."""
+    op = command[0]
+    if op == commands.SET:
+        return _put(command)
+    if op == commands.BATCH:
+        _, atomic, batch = command
+        body = '{"ops":[' + ",".join(map(_operation, batch)) + ('],"atomic":true}' if atomic else "]}")
+        return Call("POST", "/cache/_batch", body.encode(), JSON_TYPE)
+    if op == commands.DELETE:
+        _, key, version = command
+        return Call("DELETE", target_of(key), None, {"If-Match": f'"{version}"'} if version else {})
+    if op == commands.DELETE_PREFIX:
+        return Call("DELETE", "/cache" + query_of(prefix=command[1] or None, all=not command[1]), None, {})
+    path = "/incr" if op == commands.INCR else "/touch"
+    return Call("POST", target_of(command[1]) + path, f"{{{_members(command)}}}".encode(), JSON_TYPE)
+
+
+def _put(command: Command) -> Call:
+    _, key, data, kind, content_type, ttl_ms, when, version = command
+    headers = {}
+    if when == commands.IF_ABSENT:
+        headers["If-None-Match"] = "*"
+    elif when == commands.IF_VERSION:
+        headers["If-Match"] = f'"{version}"'
+    keep_ttl = ttl_ms == commands.TTL_KEEP
+    if kind == values.BYTES:
+        if content_type is not None:
+            headers["Content-Type"] = content_type
+        ttl = ttl_ms / 1000 if ttl_ms > 0 else None
+        return Call("PUT", target_of(key) + query_of(keep_ttl=keep_ttl, ttl=ttl), data, headers)
+    body = f"{{{value_members(data, kind, None)}{_ttl(ttl_ms)}}}"
+    return Call("PUT", target_of(key) + query_of(keep_ttl=keep_ttl), body.encode(), headers | JSON_TYPE)
+
+
+def _ttl(ttl_ms: int) -> str:
+    return f',"ttl":{ttl_ms / 1000!r}' if ttl_ms > 0 else ""
+
+
+def _members(command: Command) -> str:
+    """Return what an INCR or a TOUCH says beside its key, as JSON text."""
+    if command[0] == commands.TOUCH:
+        return f'"ttl":{command[2] / 1000!r}' if command[2] else '"ttl":null'
+    _, _, delta, initial, ttl_ms = command
+    return f'"delta":{delta}' + ("" if initial is None else f',"initial":{initial}') + _ttl(ttl_ms)
+
+
+def _operation(command: Command) -> str:
+    """Return one command of a batch as JSON text."""
+    op, key = command[0], json_string(command[1])
+    if op == commands.SET:
+        _, _, data, kind, content_type, ttl_ms, when, version = command
+        text = f'{{"op":"{_OPERATION_OF[when]}","key":{key},{value_members(data, kind, content_type)}{_ttl(ttl_ms)}'
+        text += f',"version":{version}' if when == commands.IF_VERSION else ""
+        return text + (',"keep_ttl":true}' if ttl_ms == commands.TTL_KEEP else "}")
+    if op == commands.GET:
+        return f'{{"op":"get","key":{key}}}'
+    if op == commands.DELETE:
+        return f'{{"op":"delete","key":{key}' + (f',"version":{command[2]}}}' if command[2] else "}")
+    return f'{{"op":"{"incr" if op == commands.INCR else "touch"}","key":{key},{_members(command)}}}'
+
+
+def result_of(command: Command, status: int, document: Mapping[str, Any]) -> Result:
+    """Return the raw result that a node has told, of ``command`` or of one command of a batch."""
+    if status >= 300:
+        return _failed(_STATUS_OF[_ERROR_OF.get(status, InvalidRequest)], str(document.get("detail", "")), document)
+    op = command[0]
+    if op == commands.BATCH:
+        told = zip(command[2], document["results"], strict=True)
+        return [commands.OK, [result_of(inner, each["status"], each) for inner, each in told]]
+    if op == commands.SET:
+        return [commands.OK, document["version"], status == 201, _left_ms(document)]
+    if op == commands.INCR:
+        return [commands.OK, document["version"], document["value"], _left_ms(document)]
+    if op == commands.GET:
+        kind, data = values.encode(value_of(document))
+        return [commands.OK, data, kind, document.get("content_type"), document["version"], _left_ms(document)]
+    if op == commands.DELETE_PREFIX:
+        return [commands.OK, document["deleted"]]
+    return [commands.OK, document.get("version", 0), _left_ms(document)]
+
+
+def refusal_of(error: CacheFlowError, document: Mapping[str, Any], command: Command) -> Result:
+    """Return the raw result of ``command`` that a node made ``error`` of. Raises ``error`` if no result makes it."""
+    status = _STATUS_OF.get(type(error))
+    if status is None:
+        raise error
+    index = document.get("index")
+    if command[0] == commands.BATCH and command[1] and isinstance(index, int):
+        detail = str(error).removeprefix(f"ops[{index}]: ")
+        return [commands.ABORTED, index, _failed(status, detail, document)]
+    return _failed(status, str(error), document)
+
+
+def _failed(status: int, detail: str, document: Mapping[str, Any]) -> Result:
+    if status != commands.PRECONDITION:
+        return [status, detail]
+    version = document.get("version")
+    return [status, version if isinstance(version, int) else 0]
+
+
+def _left_ms(document: Mapping[str, Any]) -> float:
+    ttl = document.get("ttl")
+    # At its end it is not for ever.
+    return 0 if ttl is None else max(ttl * 1000, 1)
+
+
+def value_of(document: Mapping[str, Any]) -> Any:
+    """Return the value that a node has told, as Python has it."""
+    value = document["value"]
+    return base64.b64decode(value) if document.get("encoding") == "base64" else value

@@ -1,0 +1,463 @@
+"""The verbs of a cache: what a call asks of the machine, and what the machine's answer means in Python.
+
+1. Pure: no I/O, no clock, no store.
+2. Every check of an argument stands here, so what one class refuses all refuse, before anything is sent.
+3. A verb is a generator. It yields one command at a time and is sent the command's raw result with the time to which
+   the ends in it belong; its value is what the call answers. ``faces.py`` makes methods and coroutines of the verbs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
+from typing import Any, Final, TypeAlias, TypeVar
+
+from cacheflow import values
+from cacheflow.errors import (
+    CacheFlowError,
+    IdempotencyKeyReused,
+    InvalidRequest,
+    KeyNotFound,
+    NotAnInteger,
+    PreconditionFailed,
+    ValueTooLarge,
+)
+from cacheflow.machine import commands
+from cacheflow.machine.commands import INT64_MAX, INT64_MIN, Command, Result
+from cacheflow.results import IncrResult, Item, SetResult
+
+# Longer than any cache should remember, and safely inside the machine's milliseconds.
+TTL_S_MAX: Final = 10 * 365 * 86400
+CONSISTENCY_LEVELS: Final = ("local", "bounded", "linearizable")
+KEYS_PAGE: Final = 1000
+# With keys of 1 KiB that is an answer of 10 MiB.
+KEYS_MAX: Final = 10_000
+# What set_many and its like put into one batch. A batch is one log entry, and larger ones make every other write wait.
+BATCH_OPS_MAX: Final = 500
+BATCH_BYTES_MAX: Final = 512 * 1024
+# Stands for "no default was given", since None is a value.
+MISSING: Final = object()
+
+_IDEMPOTENCY_KEY: Final = re.compile(r"[\x20-\x7e]{1,256}")
+_CONTENT_TYPE: Final = re.compile(r"[\x20-\x7e]{1,255}")
+
+T = TypeVar("T")
+Steps: TypeAlias = Generator[Command, tuple[Result, int], T]
+
+
+# Checks -------------------------------------------------------------------------------------------------------------
+
+
+def shown(value: Any) -> str:
+    """Return ``value`` for a message: short, whatever it is."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of too many digits to print
+        text = type(value).__name__
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def positive_seconds(value: Any, name: str = "ttl") -> float:
+    """Return seconds above 0. true is no number, although Python says so. Raises InvalidRequest."""
+    if type(value) not in (float, int) or not 0 < value <= TTL_S_MAX:
+        raise InvalidRequest(f"{name} is a number of seconds above 0 and at most {TTL_S_MAX}, not {shown(value)}")
+    return float(value)
+
+
+def ttl_to_ms(ttl_s: float | None) -> int:
+    """Turn seconds into the log's milliseconds: at least one, because none means for ever. Raises InvalidRequest."""
+    return commands.TTL_NONE if ttl_s is None else max(1, round(positive_seconds(ttl_s) * 1000))
+
+
+def int64(value: Any, name: str) -> int:
+    """Return an integer of 64 bits. Raises InvalidRequest."""
+    if type(value) is not int or not INT64_MIN <= value <= INT64_MAX:
+        raise InvalidRequest(f"{name} is a 64-bit integer, not {shown(value)}")
+    return value
+
+
+def check_version(value: Any, name: str = "version") -> int:
+    """Return a version that an entry can have. Raises InvalidRequest."""
+    if type(value) is not int or not 1 <= value <= INT64_MAX:
+        raise InvalidRequest(f"{name} is a positive integer, not {shown(value)}")
+    return value
+
+
+def check_idempotency_key(key: Any) -> str:
+    """Return a key that can travel as a header. Raises InvalidRequest."""
+    if not isinstance(key, str) or not _IDEMPOTENCY_KEY.fullmatch(key):
+        raise InvalidRequest("an idempotency key is 1 to 256 printable ASCII characters")
+    return key
+
+
+def check_read(consistency: str, max_staleness: float | None, peek: bool, strict: bool) -> None:
+    """Refuse a read whose options contradict each other. Raises InvalidRequest."""
+    if consistency not in CONSISTENCY_LEVELS:
+        raise InvalidRequest(f"consistency is one of {', '.join(CONSISTENCY_LEVELS)}, not {shown(consistency)}")
+    if max_staleness is not None:
+        positive_seconds(max_staleness, "max_staleness")
+    if (consistency == "bounded") != (max_staleness is not None):
+        raise InvalidRequest("consistency bounded and max_staleness, in seconds, go together")
+    if peek and strict:
+        raise InvalidRequest("peek (count no use) and strict (count exactly) exclude each other")
+
+
+def check_page(prefix: str, limit: int) -> None:
+    """Refuse a page of keys that cannot be. Raises InvalidRequest."""
+    if prefix != "":
+        values.check_key(prefix)
+    if not 1 <= int64(limit, "limit") <= KEYS_MAX:
+        raise InvalidRequest(f"limit is a whole number from 1 to {KEYS_MAX}, not {limit}")
+
+
+def check_digest(index: int | None, full: bool) -> None:
+    """Refuse a digest that nobody keeps. Raises InvalidRequest."""
+    if index is not None:
+        if full:
+            raise InvalidRequest("full hashes the contents as they are now: it has no index")
+        if int64(index, "index") < 0:
+            raise InvalidRequest(f"index is no entry of the log: {index}")
+
+
+def check_size(command: Command, value_bytes_max: int, place: str = "") -> None:
+    """Refuse values of more than ``value_bytes_max``, in what the command holds too. Raises ValueTooLarge."""
+    op = command[0]
+    if op == commands.SET:
+        if len(command[2]) > value_bytes_max:
+            raise ValueTooLarge(f"{place}the value has {len(command[2])} bytes; at most {value_bytes_max} are taken")
+    elif op == commands.BATCH:
+        for index, inner in enumerate(command[2]):
+            check_size(inner, value_bytes_max, f"ops[{index}]: ")
+    elif op == commands.IDEMPOTENT:
+        check_size(command[2], value_bytes_max)
+
+
+def known_fields(fields: Mapping[str, Any], known: Collection[str]) -> None:
+    """Refuse fields that nobody reads: a misspelt ttl must not become a value that stays for ever."""
+    unknown = [name for name in fields if name not in known]
+    if unknown:
+        listed = ", ".join(shown(name) for name in sorted(unknown, key=str)[:5])
+        raise InvalidRequest(f"unknown field {listed}; known are {', '.join(sorted(known))}")
+
+
+# Arguments to commands ----------------------------------------------------------------------------------------------
+
+
+def write(
+    key: str,
+    value: Any,
+    ttl: float | None = None,
+    keep_ttl: bool = False,
+    content_type: str | None = None,
+    when: int = commands.ALWAYS,
+    version: int = 0,
+) -> Command:
+    """Build a SET of a checked key. Raises InvalidRequest."""
+    kind, data = values.encode(value)
+    if keep_ttl and ttl is not None:
+        raise InvalidRequest("ttl and keep_ttl exclude each other")
+    ttl_ms = commands.TTL_KEEP if keep_ttl else ttl_to_ms(ttl)
+    return commands.set_(key, data, kind, content_type, ttl_ms, when, version)
+
+
+def set_command(
+    key: str,
+    value: Any,
+    *,
+    ttl: float | None = None,
+    keep_ttl: bool = False,
+    only_if_absent: bool = False,
+    only_if_version: int | None = None,
+    content_type: str | None = None,
+) -> Command:
+    """Build the command of ``set_``. Raises InvalidRequest."""
+    values.check_key(key)
+    when, version = commands.ALWAYS, 0
+    if only_if_absent:
+        if only_if_version is not None:
+            raise InvalidRequest("only_if_absent and only_if_version exclude each other")
+        when = commands.IF_ABSENT
+    elif only_if_version is not None:
+        when, version = commands.IF_VERSION, check_version(only_if_version, "only_if_version")
+    if content_type is not None:
+        _check_content_type(content_type, value)
+    return write(key, value, ttl, keep_ttl, content_type, when, version)
+
+
+def _check_content_type(content_type: Any, value: Any) -> None:
+    if not isinstance(value, (bytes, bytearray, memoryview)):
+        raise InvalidRequest("content_type goes with a value of bytes")
+    if not isinstance(content_type, str) or not _CONTENT_TYPE.fullmatch(content_type):
+        raise InvalidRequest("content_type is 1 to 255 printable ASCII characters")
+    if content_type.partition(";")[0].strip().lower() == "application/json":
+        raise InvalidRequest("bytes of the type application/json are a JSON value: give the value itself")
+
+
+def delete_command(key: str, only_if_version: int | None = None) -> Command:
+    """Build a DELETE. Raises InvalidRequest."""
+    version = 0 if only_if_version is None else check_version(only_if_version, "only_if_version")
+    return commands.delete(values.check_key(key), version)
+
+
+def incr_command(key: str, delta: Any = 1, initial: Any = None, ttl: float | None = None) -> Command:
+    """Build an INCR. Raises InvalidRequest."""
+    if initial is not None:
+        int64(initial, "initial")
+    return commands.incr(values.check_key(key), int64(delta, "delta"), initial, ttl_to_ms(ttl))
+
+
+def touch_command(key: str, ttl: float | None) -> Command:
+    """Build a TOUCH. Raises InvalidRequest."""
+    return commands.touch(values.check_key(key), ttl_to_ms(ttl))
+
+
+def once(command: Command, idempotency_key: str | None) -> Command:
+    """Wrap ``command`` so that one idempotency key counts once; as it is without a key. Raises InvalidRequest."""
+    if idempotency_key is None:
+        return command
+    return commands.idempotent(check_idempotency_key(idempotency_key), command)
+
+
+# Results to Python --------------------------------------------------------------------------------------------------
+
+
+def error_of(key: str, result: Result) -> CacheFlowError:
+    """Return the error that a failed raw result stands for. key: for the message, "" when there is none."""
+    status = result[0]
+    name = repr(key) if key else "the key"
+    detail = str(result[1]) if len(result) > 1 else ""
+    if status == commands.MISSING:
+        return KeyNotFound(f"{name} is absent")
+    if status == commands.PRECONDITION:
+        version = result[1]
+        return PreconditionFailed(f"{name} is at version {version}" if version else f"{name} is absent", version)
+    if status == commands.NOT_AN_INTEGER:
+        return NotAnInteger(detail)
+    if status == commands.TOO_LARGE:
+        return ValueTooLarge(detail)
+    if status == commands.KEY_REUSED:
+        return IdempotencyKeyReused("the Idempotency-Key came before with another request")
+    if status == commands.MALFORMED:
+        return InvalidRequest(detail)
+    return CacheFlowError(f"a result with the unexpected status {status}")
+
+
+def checked(key: str, result: Result) -> Result:
+    """Return ``result`` if the command succeeded. Raises the error that it stands for."""
+    if result[0] != commands.OK:
+        raise error_of(key, result)
+    return result
+
+
+def seconds_left(expires_at_ms: int, now_ms: int) -> float | None:
+    """Return the seconds until an end as results carry it; None for 0, which is never."""
+    return max(0.0, (expires_at_ms - now_ms) / 1000) if expires_at_ms else None
+
+
+def item_of(key: str, result: Result, now_ms: int) -> Item | None:
+    """Return the item that a GET has found. Raises the error that the result stands for."""
+    if result[0] == commands.MISSING:
+        return None
+    _, data, kind, meta, version, expires_at_ms = checked(key, result)
+    return Item(key, data, kind, meta, version, seconds_left(expires_at_ms, now_ms))
+
+
+# The verbs ----------------------------------------------------------------------------------------------------------
+
+
+def set_(
+    key: str,
+    value: Any,
+    *,
+    ttl: float | None = None,
+    keep_ttl: bool = False,
+    only_if_absent: bool = False,
+    only_if_version: int | None = None,
+    content_type: str | None = None,
+    idempotency_key: str | None = None,
+) -> Steps[SetResult]:
+    """Replicate ``key = value`` and return once it is committed and visible on the node that answers.
+
+    ttl: seconds > 0; None keeps it until evicted, or with keep_ttl as long as the key has.  only_if_version: compare
+    and set.  content_type: of a value of bytes.  idempotency_key: what was sent with it before counts once.
+    Raises InvalidRequest, ValueTooLarge, PreconditionFailed, NotCommitted (safe to retry), OutcomeUnknown.
+    """
+    command = set_command(
+        key,
+        value,
+        ttl=ttl,
+        keep_ttl=keep_ttl,
+        only_if_absent=only_if_absent,
+        only_if_version=only_if_version,
+        content_type=content_type,
+    )
+    result, now_ms = yield once(command, idempotency_key)
+    _, version, created, expires_at_ms = checked(key, result)
+    return SetResult(version, created, seconds_left(expires_at_ms, now_ms))
+
+
+def add(key: str, value: Any, *, ttl: float | None = None, idempotency_key: str | None = None) -> Steps[bool]:
+    """Write only when the key is absent; return whether it was. Raises what ``set`` raises."""
+    try:
+        yield from set_(key, value, ttl=ttl, only_if_absent=True, idempotency_key=idempotency_key)
+    except PreconditionFailed:
+        return False
+    return True
+
+
+def compare_and_set(
+    key: str, value: Any, *, version: int, ttl: float | None = None, idempotency_key: str | None = None
+) -> Steps[SetResult]:
+    """Write only when the key has this version. Raises PreconditionFailed with the present one, and what ``set`` raises."""
+    check_version(version)
+    return (yield from set_(key, value, ttl=ttl, only_if_version=version, idempotency_key=idempotency_key))
+
+
+def delete(key: str, *, only_if_version: int | None = None, idempotency_key: str | None = None) -> Steps[bool]:
+    """Remove the key; return whether it was there. An absent key is at no version.
+
+    Raises PreconditionFailed and what ``set`` raises.
+    """
+    result, _ = yield once(delete_command(key, only_if_version), idempotency_key)
+    if result[0] == commands.MISSING:
+        if only_if_version is not None:
+            raise error_of(key, [commands.PRECONDITION, 0])
+        return False
+    checked(key, result)
+    return True
+
+
+def incr(
+    key: str,
+    delta: int = 1,
+    *,
+    initial: int | None = None,
+    ttl: float | None = None,
+    idempotency_key: str | None = None,
+) -> Steps[IncrResult]:
+    """Add to a decimal 64-bit integer; its TTL stays. An absent key becomes ``initial + delta`` with ``ttl``.
+
+    Raises KeyNotFound (no initial), NotAnInteger and what ``set`` raises.
+    """
+    result, now_ms = yield once(incr_command(key, delta, initial, ttl), idempotency_key)
+    _, version, number, expires_at_ms = checked(key, result)
+    return IncrResult(number, version, seconds_left(expires_at_ms, now_ms))
+
+
+def decr(
+    key: str,
+    delta: int = 1,
+    *,
+    initial: int | None = None,
+    ttl: float | None = None,
+    idempotency_key: str | None = None,
+) -> Steps[IncrResult]:
+    """Subtract from a decimal 64-bit integer; otherwise as ``incr``."""
+    step = -int64(delta, "delta")
+    return (yield from incr(key, step, initial=initial, ttl=ttl, idempotency_key=idempotency_key))
+
+
+def touch(key: str, ttl: float | None, *, idempotency_key: str | None = None) -> Steps[bool]:
+    """Give the key a new TTL in seconds, None to keep it until evicted; return whether it was there."""
+    result, _ = yield once(touch_command(key, ttl), idempotency_key)
+    if result[0] == commands.MISSING:
+        return False
+    checked(key, result)
+    return True
+
+
+def persist(key: str, *, idempotency_key: str | None = None) -> Steps[bool]:
+    """Take the TTL away; return whether the key was there."""
+    return (yield from touch(key, None, idempotency_key=idempotency_key))
+
+
+def get_many(keys: Iterable[str]) -> Steps[dict[str, Any]]:
+    """Return the values of those keys that are there, read through the log in batches; each read counts as a use."""
+    found: dict[str, Any] = {}
+    for command, result in (yield from _in_batches(commands.get(values.check_key(key)) for key in keys)):
+        if result[0] == commands.OK:
+            found[command[1]] = values.decode(result[2], result[1])
+    return found
+
+
+def set_many(mapping: Mapping[str, Any], *, ttl: float | None = None) -> Steps[None]:
+    """Write several keys, in as few log entries as their size allows. Raises the first failure."""
+    for command, result in (yield from _in_batches(set_command(key, value, ttl=ttl) for key, value in mapping.items())):
+        checked(command[1], result)
+
+
+def update(other: Any = (), /, **more: Any) -> Steps[None]:
+    """Write what ``other``, a mapping or pairs, and the keywords hold; otherwise as ``set_many``."""
+    pairs = other.items() if isinstance(other, Mapping) else other
+    yield from set_many({**dict(pairs), **more})
+
+
+def delete_many(keys: Iterable[str]) -> Steps[int]:
+    """Remove several keys, in as few log entries as their number allows; return how many were there."""
+    results = yield from _in_batches(delete_command(key) for key in keys)
+    return sum(result[0] == commands.OK for _, result in results)
+
+
+def delete_prefix(prefix: str, *, idempotency_key: str | None = None) -> Steps[int]:
+    """Remove every key that starts with ``prefix``, as one command; return how many there were."""
+    if prefix == "":
+        raise InvalidRequest("the prefix is empty: clear() removes every key")
+    result, _ = yield once(commands.delete_prefix(values.check_key(prefix)), idempotency_key)
+    removed: int = checked("", result)[1]
+    return removed
+
+
+def clear() -> Steps[None]:
+    """Remove every key, as one command."""
+    result, _ = yield commands.delete_prefix("")
+    checked("", result)
+
+
+def pop(key: str, default: Any = MISSING) -> Steps[Any]:
+    """Remove the key and return its value, as one command: of several callers one gets it.
+
+    Raises KeyNotFound when it is absent and no ``default`` is given, and what ``set`` raises.
+    """
+    values.check_key(key)
+    result, _ = yield commands.batch([commands.get(key), commands.delete(key)], atomic=True)
+    found = checked(key, result)[1][0]
+    if found[0] == commands.MISSING and default is not MISSING:
+        return default
+    _, data, kind, *_ = checked(key, found)
+    return values.decode(kind, data)
+
+
+def setdefault(key: str, default: Any = None) -> Steps[Any]:
+    """Return the value of the key, which is set to ``default`` if it is absent, as one command."""
+    result, _ = yield commands.batch([set_command(key, default, only_if_absent=True), commands.get(key)])
+    written, found = checked(key, result)[1]
+    if written[0] == commands.OK:
+        return default
+    if written[0] != commands.PRECONDITION:
+        raise error_of(key, written)
+    return values.decode(found[2], found[1])
+
+
+def _in_batches(wanted: Iterable[Command]) -> Steps[list[tuple[Command, Result]]]:
+    """Run commands on one key each in batches of bounded size; return (command, result) of each of them.
+
+    All of them are checked before the first is sent.
+    """
+    done: list[tuple[Command, Result]] = []
+    for block in list(_blocks(wanted)):
+        result, _ = yield commands.batch(block)
+        done += zip(block, checked("", result)[1], strict=True)
+    return done
+
+
+def _blocks(wanted: Iterable[Command]) -> Iterator[list[Command]]:
+    block: list[Command] = []
+    size = 0
+    for command in wanted:
+        block.append(command)
+        size += commands.size_of(command)
+        if len(block) >= BATCH_OPS_MAX or size >= BATCH_BYTES_MAX:
+            yield block
+            block, size = [], 0
+    if block:
+        yield block
