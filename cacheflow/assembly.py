@@ -14,10 +14,8 @@ from typing import Any
 
 from cacheflow.clock import ClusterClock
 from cacheflow.config import NodeConfig
-from cacheflow.contract import Done
 from cacheflow.inbox import Inbox
 from cacheflow.joining import Joining
-from cacheflow.machine.commands import Command
 from cacheflow.machine.machine import CacheMachine, Settled
 from cacheflow.proposals import Proposals
 from cacheflow.raft import snapshotting
@@ -74,7 +72,7 @@ class LocalNode:
     http_address: host:port where members show this node.  note_removed: called once with the index at which the cluster
     went on without this node; returns why, for people.
 
-    The event loop owns it. Any thread may read the machine's memory, ``submit``, ask for a ``barrier`` and count hits.
+    The event loop owns it. Any thread may read the machine's memory, use the inbox and count hits.
     Raises CorruptSnapshot, CorruptJournal, OSError.
     """
 
@@ -94,8 +92,8 @@ class LocalNode:
         # Reads of this process; when two threads count at once some may be lost.
         self.hits = 0
         self.misses = 0
-        # Local reads are answered from the end of ``start`` to the beginning of ``stop``.
-        self.serves_reads = False
+        # Callers are served from the end of ``start`` until the node is stopped.
+        self.is_serving = False
         self._loop = loop
         self._note_removed = note_removed
         self._uses_sent_at = 0.0
@@ -176,7 +174,7 @@ class LocalNode:
         self.node.start()
         self.supervisor.start("joining the cluster", self.joining.keep)
         self._on_timer()
-        self.serves_reads = True
+        self.is_serving = True
 
     async def stop(self) -> None:
         """End everything that runs, and whatever waits; the journal stays open."""
@@ -190,15 +188,12 @@ class LocalNode:
     @property
     def may_read(self) -> bool:
         """Whether this node's contents may be read. Any thread."""
-        return self.serves_reads and self.node.may_read
+        return self.is_serving and self.node.may_read
 
-    def submit(self, commands_: list[Command], done: Done, timeout_s: float | None = None) -> None:
-        """Replicate ``commands_``. Any thread."""
-        self.inbox.submit(commands_, done, timeout_s)
-
-    def barrier(self, done: Done) -> None:
-        """Call ``done`` once everything acknowledged before is applied here. Any thread."""
-        self.inbox.barrier(done)
+    @property
+    def takes_writes(self) -> bool:
+        """Whether anything can be replicated through this node at all. Any thread."""
+        return self.is_serving and self.node.failure is None
 
     # What the Raft node tells -----------------------------------------------------------------------------------------
 

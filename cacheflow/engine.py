@@ -80,7 +80,7 @@ class Engine:
             return
         with contextlib.suppress(CacheFlowError, TimeoutError):
             self.run(self._shut_down(hand_over_s), timeout_s=hand_over_s + 5)
-        self._started = self.local.serves_reads = False
+        self._started = self.local.is_serving = False
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._thread = None
@@ -111,6 +111,7 @@ class Engine:
         try:
             self._loop.run_forever()
         finally:
+            self.local.is_serving = False
             self._loop.close()
             self.local.proposals.close()
             self.local.inbox.refuse()

@@ -249,19 +249,19 @@ class ReplicatedStore(Face):
         The node's loop calls it, so it must not block; the call that it returns is made when the loop's turn has sent
         what it had to send, and wakes whoever waits.
         """
-        refusal = self._refusal()
-        if refusal is None:
-            self._started().submit(commands_, done, timeout_s)
+        local = self._local
+        if local is not None and local.takes_writes:
+            local.inbox.submit(commands_, done, timeout_s)
         else:
-            done(refusal)()
+            done(self._refusal())()
 
     def submit_barrier(self, done: Done) -> None:
         """``barrier`` without waiting."""
-        refusal = self._refusal()
-        if refusal is None:
-            self._started().barrier(done)
+        local = self._local
+        if local is not None and local.takes_writes:
+            local.inbox.barrier(done)
         else:
-            done(refusal)()
+            done(self._refusal())()
 
     def _replicate(self, command: Command) -> tuple[Result, int]:
         verbs.check_size(command, self.config.max_value_bytes)
@@ -360,13 +360,11 @@ class ReplicatedStore(Face):
             raise result
         return result
 
-    def _refusal(self) -> NotReady | None:
+    def _refusal(self) -> NotReady:
         """Why nothing can be replicated through this node at all."""
-        if self._local is None or not self._engine.running:
+        if self._local is None or self._local.node.failure is None:
             return NotReady("this node is stopped")
-        if self._local.node.failure is not None:
-            return NotReady(f"this node takes no writes: {self._local.node.failure}")
-        return None
+        return NotReady(f"this node takes no writes: {self._local.node.failure}")
 
     def _started(self) -> LocalNode:
         """The node, running or stopped. Raises NotReady when it was never started."""

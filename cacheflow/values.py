@@ -89,6 +89,17 @@ def encode(value: Any) -> tuple[int, bytes]:
     return JSON, canonical_json(value)
 
 
+def kind_of(data: bytes) -> int:
+    """Return the kind under which a wire port keeps ``data``: TEXT for UTF-8, else BYTES."""
+    if data.isascii():
+        return TEXT
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return BYTES
+    return TEXT
+
+
 def decode(kind: int, data: bytes) -> Any:
     """The Python value that ``encode`` was given."""
     if kind == TEXT:

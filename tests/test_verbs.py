@@ -502,9 +502,9 @@ def test_views_go_on_when_keys_vanish(node: Four, name: str) -> None:
 def test_looking_at_a_view_is_no_use(node: Four, name: str) -> None:
     node.store.clear()
     node.store.update({"a": 1, "b": 2})
-    before = len(node.store._engine.local.uses)
+    before = len(node.store._engine.local.uses.noted)
     assert dict(node.faces[name].items()) == {"a": 1, "b": 2} and "a" in node.faces[name]
-    assert len(node.store._engine.local.uses) <= before
+    assert len(node.store._engine.local.uses.noted) <= before
 
 
 def test_asynchronous_iteration_goes_on_when_keys_vanish(node: Four) -> None:

@@ -6,7 +6,7 @@ from typing import Final
 
 from cacheflow.contract import Entry
 from cacheflow.errors import InvalidRequest
-from cacheflow.values import BYTES, TEXT, check_key
+from cacheflow.values import check_key
 
 KEY_BYTES_MAX: Final = 250
 # memcached's own limit: a longer line is no command, unless it fetches many keys.
@@ -64,17 +64,6 @@ def number_of(word: bytes, largest: int = UINT64_MAX) -> int | None:
         return None
     number = int(word)
     return number if number <= largest else None
-
-
-def kind_of(data: bytes) -> int:
-    """Return TEXT for data that is UTF-8, else BYTES."""
-    if data.isascii():
-        return TEXT
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return BYTES
-    return TEXT
 
 
 def bits_of(entry: Entry) -> int:

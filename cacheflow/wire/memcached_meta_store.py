@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Final
 
+from cacheflow import values
 from cacheflow.contract import Entry
 from cacheflow.machine import commands
 from cacheflow.machine.commands import Command, Result
@@ -108,7 +109,7 @@ def _plan_stale(request: MetaRequest, value: bytes, version: int, entry: Entry |
     if entry[3] > version:
         ttl_ms = commands.TTL_KEEP
         bits |= lines.STALE | lines.bits_of(entry) & lines.WON
-        command = commands.set_(request.key, value, lines.kind_of(value), bits, ttl_ms)
+        command = commands.set_(request.key, value, values.kind_of(value), bits, ttl_ms)
     else:
         command = set_command(request.key, value, bits, ttl_ms)
     return Step([command], lambda results: _stored(request, len(value), results[0]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from cacheflow import values
 from cacheflow.errors import NotReady
 from cacheflow.machine import commands
 from cacheflow.machine.commands import Command, Result
@@ -97,7 +98,7 @@ def set_command(key: str, value: bytes, bits: int, ttl_ms: int, when: int = 0, v
     if ttl_ms == OVER:
         emptied = commands.set_(key, b"", 0, None, commands.TTL_NONE, when, version)
         return commands.batch([emptied, commands.delete(key)], atomic=True)
-    return commands.set_(key, value, lines.kind_of(value), bits or None, ttl_ms, when, version)
+    return commands.set_(key, value, values.kind_of(value), bits or None, ttl_ms, when, version)
 
 
 def set_result(result: Result) -> Result:

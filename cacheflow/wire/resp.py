@@ -17,7 +17,7 @@ from cacheflow.errors import NotReady, ReplicationError
 from cacheflow.machine import commands as c
 from cacheflow.machine.commands import Result
 from cacheflow.wire.connection import REPLY_BYTES_MAX, REQUESTS_MAX, Connection
-from cacheflow.wire.resp_arguments import key_of, kind_of
+from cacheflow.wire.resp_arguments import key_of
 from cacheflow.wire.resp_gets import bulks_of
 from cacheflow.wire.resp_parser import Request
 from cacheflow.wire.resp_replies import OK, ONE, QUEUED, ZERO, CommandError, bulk, failure
@@ -148,7 +148,7 @@ class RespConnection(RespSession):
             if len(value) > self.service.value_bytes_max:
                 return data
             self.requests += 1
-            kind = values.TEXT if value.isascii() else kind_of(value)
+            kind = values.TEXT if value.isascii() else values.kind_of(value)
             self.write_row([(c.SET, key, value, kind, None, 0, 0, 0)], _set_answers)
             return b""
         pairs = pairs_of_sets(data)
@@ -164,7 +164,7 @@ class RespConnection(RespSession):
         if len(keys) > REQUESTS_MAX or max(map(len, datas)) > self.service.value_bytes_max:
             return data
         self.requests += len(keys)
-        kinds = repeat(values.TEXT) if data.isascii() else map(kind_of, datas)
+        kinds = repeat(values.TEXT) if data.isascii() else map(values.kind_of, datas)
         self.write_row(
             [(c.SET, key, value, kind, None, 0, 0, 0) for key, value, kind in zip(keys, datas, kinds, strict=False)],
             _set_answers,
@@ -313,7 +313,7 @@ class RespConnection(RespSession):
         if key is None:
             return
         data = request[2]
-        kind = values.TEXT if data.isascii() else kind_of(data)
+        kind = values.TEXT if data.isascii() else values.kind_of(data)
         self.write((c.SET, key, data, kind, None, 0, 0, 0), _set_answer)
 
     def _incr(self, request: Request) -> None:

@@ -37,17 +37,6 @@ def keys_of(raws: list[bytes]) -> list[str]:
     return [key_of(raw) for raw in raws]
 
 
-def kind_of(data: bytes) -> int:
-    """Return the kind under which a wire port keeps ``data``: TEXT for UTF-8, else BYTES."""
-    if data.isascii():
-        return values.TEXT
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return values.BYTES
-    return values.TEXT
-
-
 def integer_of(raw: bytes, message: str = NOT_AN_INTEGER) -> int:
     """Return the 64-bit integer in ``raw``, which has one spelling only. Raises CommandError."""
     if _INTEGER(raw) is None or not INT64_MIN <= (number := int(raw)) <= INT64_MAX:

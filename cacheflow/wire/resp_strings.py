@@ -8,6 +8,7 @@ from typing import Final
 
 from cacheflow.machine import commands as c
 from cacheflow.machine.commands import Command, Result
+from cacheflow.values import kind_of
 from cacheflow.wire.resp_arguments import (
     NOT_AN_INTEGER,
     SYNTAX,
@@ -15,7 +16,6 @@ from cacheflow.wire.resp_arguments import (
     float_of,
     integer_of,
     key_of,
-    kind_of,
     lifetime_ms,
 )
 from cacheflow.wire.resp_replies import EMPTY, OK, ONE, ZERO, CommandError, array, bulk, error, integer

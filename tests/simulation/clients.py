@@ -103,7 +103,7 @@ class Workload:
                 note(process, key, began)
             return nobody_waits
 
-        process.barrier(done)
+        process.inbox.barrier(done)
 
     def check(self) -> None:
         """Look at all histories."""
@@ -207,7 +207,7 @@ class Client:
         if unchecked:
             process.send_unchecked(commands_, done)
         else:
-            process.submit(commands_, done, TIMEOUT_S)
+            process.inbox.submit(commands_, done, TIMEOUT_S)
 
     def _look(self, _: Client, process: Process) -> None:
         """Local reads."""

@@ -44,7 +44,7 @@ def write(cluster: Cluster, process: Process) -> float:
     """How long it took, in seconds."""
     answers: list[Outcome] = []
     began = cluster.scheduler.now
-    process.submit([commands.set_("k", b"x", 0)], keep(answers), 5.0)
+    process.inbox.submit([commands.set_("k", b"x", 0)], keep(answers), 5.0)
     assert cluster.run(5.0, lambda: bool(answers))
     assert isinstance(answers[0], list)
     return cluster.scheduler.now - began
@@ -98,7 +98,7 @@ def test_so_is_each_of_many_that_come_at_once_from_all_nodes(cluster: Cluster) -
             process.loop.call_soon(again, process)
             return nobody_waits
 
-        process.submit([commands.set_(process.node_id, b"x", 0)], done, 5.0)
+        process.inbox.submit([commands.set_(process.node_id, b"x", 0)], done, 5.0)
 
     for process in cluster.processes:
         for _ in range(8):
@@ -151,7 +151,7 @@ def test_it_costs_no_more_when_the_leader_is_about_to_choose_anew(cluster: Clust
     stalled = ahead(cluster)[0]
     stalled.loop.pause()
     answers: list[Outcome] = []
-    leader.submit([commands.set_("k", b"x", 0)], keep(answers), 5.0)
+    leader.inbox.submit([commands.set_("k", b"x", 0)], keep(answers), 5.0)
     assert cluster.run(GUARD_S / 2, lambda: leader.journal.last_index > leader.node.commit_index)
     leader.node.leading.replicator.choose_anew()
     assert cluster.run(4 * GUARD_S, lambda: bool(answers))
@@ -192,7 +192,7 @@ def test_without_a_majority_the_leader_looks_after_a_waiting_entry_once(cluster:
         hurry(index)
 
     leader.node.leading._hurry_before = look  # type: ignore[method-assign]
-    leader.submit([commands.set_("k", b"x", 0)], keep([]), 5.0)
+    leader.inbox.submit([commands.set_("k", b"x", 0)], keep([]), 5.0)
     cluster.run(0.5)
     assert looked == 1 and leader.node.leading.replicator.ahead is None
     for process in followers(cluster):
