@@ -19,8 +19,8 @@ from cacheflow.config import NodeConfig
 from cacheflow.contract import Done, Outcome
 from cacheflow.errors import OutcomeUnknown, ReplicationError
 from cacheflow.faces import AsyncFace
-from cacheflow.machine import commands
-from cacheflow.machine.commands import Command, Result
+from cacheflow.machine.language import commands
+from cacheflow.machine.language.commands import Command, Result
 from cacheflow.results import Digest, Item
 from cacheflow.store import ReplicatedStore
 from cacheflow.verbs import KEYS_PAGE

@@ -18,8 +18,8 @@ from cacheflow.errors import InvalidRequest
 from cacheflow.faces import AsyncFace, Face
 from cacheflow.failover import Answer, Nodes, Request, check_is_ours, problem_document, problem_of
 from cacheflow.http_commands import Call, query_of, refusal_of, request_of, result_of, target_of, value_of
-from cacheflow.machine import commands
-from cacheflow.machine.commands import Command, Result
+from cacheflow.machine.language import commands
+from cacheflow.machine.language.commands import Command, Result
 from cacheflow.results import Digest, Item
 from cacheflow.verbs import KEYS_PAGE
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeAlias
 
 from cacheflow.errors import ReplicationError
-from cacheflow.machine.commands import Command, Result
-from cacheflow.machine.entries import Entry
+from cacheflow.machine.language.commands import Command, Result
+from cacheflow.machine.state.entries import Entry
 from cacheflow.results import Digest, Item, RaftPosition
 
 __all__ = [

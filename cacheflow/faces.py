@@ -23,7 +23,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from cacheflow import operations, verbs
 from cacheflow.errors import KeyNotFound
-from cacheflow.machine.commands import Command, Result
+from cacheflow.machine.language.commands import Command, Result
 from cacheflow.results import Item
 from cacheflow.verbs import KEYS_PAGE, MISSING, Steps
 

@@ -22,8 +22,8 @@ from cacheflow.errors import (
     PreconditionFailed,
     ValueTooLarge,
 )
-from cacheflow.machine import commands
-from cacheflow.machine.commands import Command, Result
+from cacheflow.machine.language import commands
+from cacheflow.machine.language.commands import Command, Result
 from cacheflow.operations import value_members
 
 JSON_TYPE: Final = {"Content-Type": "application/json"}

@@ -15,8 +15,8 @@ from typing import Protocol
 
 from cacheflow.contract import Done, Outcome
 from cacheflow.errors import NotReady
-from cacheflow.machine import commands
-from cacheflow.machine.commands import Command
+from cacheflow.machine.language import commands
+from cacheflow.machine.language.commands import Command
 from cacheflow.proposals import Proposal, Proposals
 from cacheflow.raft.turn import Turn
 

@@ -21,7 +21,7 @@ from dataclasses import replace
 
 from cacheflow.config import NodeConfig
 from cacheflow.errors import InvalidRequest
-from cacheflow.machine.settings import Member
+from cacheflow.machine.state.settings import Member
 from cacheflow.raft.network import Network, Peer, PeerUnreachable
 from cacheflow.raft.node import RaftNode
 from cacheflow.raft.reconfiguration import JOINED, KNOWN, NO_LEADER

@@ -24,8 +24,8 @@ from typing import Any, Final
 
 from cacheflow import values
 from cacheflow.errors import InvalidRequest, PreconditionFailed, ValueTooLarge
-from cacheflow.machine import commands
-from cacheflow.machine.commands import Command, Result
+from cacheflow.machine.language import commands
+from cacheflow.machine.language.commands import Command, Result
 from cacheflow.verbs import (
     Steps,
     check_size,

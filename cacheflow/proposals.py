@@ -20,8 +20,8 @@ from typing import Protocol
 
 from cacheflow.contract import Outcome
 from cacheflow.errors import NoLeader, OutcomeUnknown, Overloaded
-from cacheflow.machine import commands
-from cacheflow.machine.commands import Command, Result
+from cacheflow.machine.language import commands
+from cacheflow.machine.language.commands import Command, Result
 from cacheflow.machine.machine import Settled
 
 # Called once, on the loop, with what a proposal ends with.

@@ -27,9 +27,9 @@ from cacheflow.errors import (
     ReplicationError,
 )
 from cacheflow.faces import Face
-from cacheflow.machine import commands
-from cacheflow.machine.commands import Command, Result
-from cacheflow.machine.entries import Entry
+from cacheflow.machine.language import commands
+from cacheflow.machine.language.commands import Command, Result
+from cacheflow.machine.state.entries import Entry
 from cacheflow.ports import Service
 from cacheflow.raft.reconfiguration import CONFLICT, JOINED, KNOWN
 from cacheflow.results import Digest, Item, RaftPosition

@@ -22,8 +22,8 @@ from cacheflow.errors import (
     PreconditionFailed,
     ValueTooLarge,
 )
-from cacheflow.machine import commands
-from cacheflow.machine.commands import INT64_MAX, INT64_MIN, Command, Result
+from cacheflow.machine.language import commands
+from cacheflow.machine.language.commands import INT64_MAX, INT64_MIN, Command, Result
 from cacheflow.results import IncrResult, Item, SetResult
 
 # Longer than any cache should remember, and safely inside the machine's milliseconds.

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "cacheflow"
 
 BASE = ("errors", "values", "results", "config")
 # What a store answers, and the commands that it is asked for.
-CONTRACT = ("contract", "machine.commands")
+CONTRACT = ("contract", "machine.language")
 # The verbs, and what makes methods of them: for store and client alike.
 VERBS = ("verbs", "operations", "faces")
 # What stands together under the store: its parts may use each other.
@@ -36,7 +36,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "loop": (),
     "poller": ("socket_transport", "loop"),
     # What the store answers and the fronts ask for: above the machine, below all of them.
-    "contract": (*BASE, "machine.commands", "machine.entries"),
+    "contract": (*BASE, "machine.language", "machine.state.entries"),
     "machine": ("errors", "values", "machine"),
     "supervisor": (),
     "raft": (*BASE, "listener", "machine", "raft"),
@@ -47,13 +47,12 @@ LAYERS: dict[str, tuple[str, ...]] = {
             *("raft", *STORE),
         ),
     ),
-    **dict.fromkeys(VERBS, (*BASE, "machine.commands", *VERBS)),
-    **dict.fromkeys(CLIENT, (*BASE, "machine.commands", *VERBS, *CLIENT)),
+    **dict.fromkeys(VERBS, (*BASE, "machine.language", *VERBS)),
+    **dict.fromkeys(CLIENT, (*BASE, "machine.language", *VERBS, *CLIENT)),
     "aio": (*BASE, *CONTRACT, *VERBS, "store"),
     "rest": (*FRONT, "rest"),
     # A transaction with steps foresees what its commands will do, by the machine's own pure rules.
-    "wire": (*FRONT, "machine.decisions", "wire"),
-    "integrations": (*FRONT, "integrations"),
+    "wire": (*FRONT, "machine.deciding.decisions", "wire"),
     "server": (*BASE, "machine", "raft", *STORE, "rest", "wire"),
     "settings": (*BASE,),
     "launcher": (*BASE,),
@@ -122,7 +121,9 @@ def covers(allowed: str, target: str) -> bool:
 
 
 def wrong_imports(name: str, tree: ast.Module) -> list[str]:
-    layer = next((known for known in (name, name.partition(".")[0]) if known in LAYERS), None)
+    # The nearest of the folders above it counts.
+    parts = name.split(".")
+    layer = next((known for end in range(len(parts), 0, -1) if (known := ".".join(parts[:end])) in LAYERS), None)
     if layer is None:
         return [f"{name}: say in LAYERS what it may import"]
     wrong = []
@@ -255,7 +256,10 @@ def test_a_wrong_import_is_found(name: str, source: str) -> None:
     [
         ("machine.eviction", "import cachetools"),
         ("machine.machine", "from . import commands\nfrom .commands import SET"),
-        ("rest.app", "from cacheflow.machine.commands import SET\nfrom cacheflow.store import ReplicatedStore"),
+        (
+            "rest.app",
+            "from cacheflow.machine.language.commands import SET\nfrom cacheflow.store import ReplicatedStore",
+        ),
         ("client", "from cacheflow import __version__"),
         ("raft.node", "from pysyncobj import SyncObj"),
     ],

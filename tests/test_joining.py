@@ -17,7 +17,7 @@ import pytest
 from cacheflow.config import NodeConfig
 from cacheflow.errors import InvalidRequest
 from cacheflow.joining import Joining
-from cacheflow.machine.settings import Member
+from cacheflow.machine.state.settings import Member
 from cacheflow.raft.membership import Configuration
 from cacheflow.raft.network import Peer, PeerUnreachable
 from cacheflow.raft.reconfiguration import CONFLICT, JOINED

@@ -9,8 +9,8 @@ import pytest
 
 from cacheflow import proposals
 from cacheflow.errors import NoLeader, OutcomeUnknown, Overloaded
-from cacheflow.machine import commands
-from cacheflow.machine.commands import Command, Result
+from cacheflow.machine.language import commands
+from cacheflow.machine.language.commands import Command, Result
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.proposals import (
     BLOCK_BYTES_MAX,

@@ -26,7 +26,7 @@ from cacheflow.errors import (
     PreconditionFailed,
     ValueTooLarge,
 )
-from cacheflow.machine import commands
+from cacheflow.machine.language import commands
 from cacheflow.raft.datadir import DataDirectory
 from cacheflow.store import ReplicatedStore
 

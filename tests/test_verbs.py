@@ -27,7 +27,7 @@ from cacheflow.errors import (
     PreconditionFailed,
     ValueTooLarge,
 )
-from cacheflow.machine import commands
+from cacheflow.machine.language import commands
 from cacheflow.rest import HttpServer, RestConfig, TurnAway, at_once, create_app
 from cacheflow.results import Digest, IncrResult, Item, SetResult
 from cacheflow.store import ReplicatedStore

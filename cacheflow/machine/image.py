@@ -23,13 +23,13 @@ from typing import Any, Final, Protocol
 
 import msgpack
 
-from cacheflow.machine.commands import CodecError
-from cacheflow.machine.contents import Contents
-from cacheflow.machine.entries import KEY_BYTES_MAX, KIND_MAX, Entry, key_bytes
-from cacheflow.machine.idempotency import IdempotencyTable
-from cacheflow.machine.removals import Removals
-from cacheflow.machine.sessions import Session, Sessions
-from cacheflow.machine.settings import Member, Settings, changed, member_table
+from cacheflow.machine.language.commands import CodecError
+from cacheflow.machine.state.contents import Contents
+from cacheflow.machine.state.entries import KEY_BYTES_MAX, KIND_MAX, Entry, key_bytes
+from cacheflow.machine.state.idempotency import IdempotencyTable
+from cacheflow.machine.state.removals import Removals
+from cacheflow.machine.state.sessions import Session, Sessions
+from cacheflow.machine.state.settings import Member, Settings, changed, member_table
 
 NAME: Final = "cacheflow machine"
 FORMAT: Final = 1

@@ -14,7 +14,7 @@ from heapq import merge, nsmallest
 from itertools import islice
 from typing import Final
 
-from cacheflow.machine.entries import Entry
+from cacheflow.machine.state.entries import Entry
 
 # A heap of more keys is slower than sorting all.
 _PICKED_MAX: Final = 2000

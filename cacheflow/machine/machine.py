@@ -20,22 +20,22 @@ from typing import Any, Final, TypeAlias
 
 import msgpack
 
-from cacheflow.machine import commands as c
 from cacheflow.machine import image
-from cacheflow.machine.batches import Batches
-from cacheflow.machine.commands import CodecError, Result, decode_block, decode_entry
-from cacheflow.machine.contents import Contents
-from cacheflow.machine.decisions import DECIDE
+from cacheflow.machine.deciding.batches import Batches
+from cacheflow.machine.deciding.carry_out import carry_out, decide
+from cacheflow.machine.deciding.decisions import DECIDE
+from cacheflow.machine.deciding.fast_set import set_plainly
+from cacheflow.machine.deciding.plans import Malformed
 from cacheflow.machine.effects import CONFIGURED, MEMBERS_CHANGED, Effect
-from cacheflow.machine.entries import Entry
-from cacheflow.machine.idempotency import CLIENT_KEY_CHARS_MAX, IdempotencyTable, fingerprint
 from cacheflow.machine.image import DIGEST_BYTES
+from cacheflow.machine.language import commands as c
+from cacheflow.machine.language.commands import CodecError, Result, decode_block, decode_entry
 from cacheflow.machine.listing import page
-from cacheflow.machine.on_key import carry_out, decide
-from cacheflow.machine.plans import Malformed
-from cacheflow.machine.sessions import Sessions
-from cacheflow.machine.settings import Member, Settings, changed, is_name, member_table
-from cacheflow.machine.straight import set_plainly
+from cacheflow.machine.state.contents import Contents
+from cacheflow.machine.state.entries import Entry
+from cacheflow.machine.state.idempotency import CLIENT_KEY_CHARS_MAX, IdempotencyTable, fingerprint
+from cacheflow.machine.state.sessions import Sessions
+from cacheflow.machine.state.settings import Member, Settings, changed, is_name, member_table
 
 Settled: TypeAlias = tuple[int, int, list[Result]]  # session, first number, results
 

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
-from cacheflow.machine import commands
+from cacheflow.machine.language import commands
 from cacheflow.raft import guards
 from cacheflow.raft.company import Company
 from cacheflow.raft.core import Core

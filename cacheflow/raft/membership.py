@@ -15,8 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from cacheflow.machine import commands
-from cacheflow.machine.settings import Member
+from cacheflow.machine.language import commands
+from cacheflow.machine.state.settings import Member
 
 CONFIGURATION = b"\x02"
 

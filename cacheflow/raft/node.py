@@ -17,9 +17,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from cacheflow.machine import commands
+from cacheflow.machine.language import commands
 from cacheflow.machine.machine import CacheMachine
-from cacheflow.machine.settings import Member
+from cacheflow.machine.state.settings import Member
 from cacheflow.raft import guards
 from cacheflow.raft.core import ROLE_NAMES, Core
 from cacheflow.raft.elections import Elections

@@ -10,8 +10,8 @@ from json.encoder import encode_basestring as json_string
 from typing import Any, Final
 
 from cacheflow.errors import InvalidRequest, PreconditionFailed
-from cacheflow.machine import commands
-from cacheflow.machine.commands import Command, Result
+from cacheflow.machine.language import commands
+from cacheflow.machine.language.commands import Command, Result
 from cacheflow.operations import parse_into, value_members
 from cacheflow.rest.problems import problem_of_command
 from cacheflow.verbs import error_of

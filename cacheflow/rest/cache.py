@@ -11,8 +11,8 @@ from flask import Blueprint, request
 from cacheflow import verbs
 from cacheflow.contract import RestStore
 from cacheflow.errors import InvalidRequest, KeyNotFound, PreconditionFailed
-from cacheflow.machine import commands
-from cacheflow.machine.commands import Command, Result
+from cacheflow.machine.language import commands
+from cacheflow.machine.language.commands import Command, Result
 from cacheflow.operations import value_members
 from cacheflow.rest import checks
 from cacheflow.rest.answers import JSON_TYPE, Answer, json_answer, raw_type, seconds_json

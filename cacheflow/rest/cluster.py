@@ -6,7 +6,7 @@ from flask import Blueprint, request
 
 from cacheflow.config import RAFT_PORT_OFFSET, join_address, split_address
 from cacheflow.errors import InvalidRequest
-from cacheflow.machine.commands import INT64_MAX
+from cacheflow.machine.language.commands import INT64_MAX
 from cacheflow.rest import checks
 from cacheflow.rest.answers import Answer, json_answer
 from cacheflow.rest.bodies import parse_object, read_body

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cacheflow.errors import InvalidRequest
-from cacheflow.machine.commands import INT64_MAX
+from cacheflow.machine.language.commands import INT64_MAX
 from cacheflow.verbs import check_idempotency_key, shown
 
 _TAG = re.compile(r'[ \t]*(W/)?"([\x21\x23-\x7e\x80-\xff]*)"[ \t]*(?:,|$)')

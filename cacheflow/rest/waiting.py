@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 from flask import Response, request
 
 from cacheflow.errors import Overloaded
-from cacheflow.machine import commands
-from cacheflow.machine.commands import Command, Result
+from cacheflow.machine.language import commands
+from cacheflow.machine.language.commands import Command, Result
 from cacheflow.rest.answers import Answer
 from cacheflow.rest.context import Services
 from cacheflow.rest.problems import answer_error

@@ -24,7 +24,7 @@ from typing import Any, ClassVar, cast
 from cacheflow.contract import Outcome
 from cacheflow.contract import WireStore as Store
 from cacheflow.errors import ReplicationError
-from cacheflow.machine.commands import Command, Result
+from cacheflow.machine.language.commands import Command, Result
 
 logger = logging.getLogger("cacheflow.wire")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from cacheflow.machine.commands import TTL_NONE
+from cacheflow.machine.language.commands import TTL_NONE
 
 # An exptime up to 30 days counts from now; above that it is a Unix time.
 RELATIVE_MAX_S: Final = 60 * 60 * 24 * 30

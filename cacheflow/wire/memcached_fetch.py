@@ -6,8 +6,8 @@ import functools
 
 from cacheflow.contract import Entry
 from cacheflow.errors import NotReady
-from cacheflow.machine import commands
-from cacheflow.machine.commands import Result
+from cacheflow.machine.language import commands
+from cacheflow.machine.language.commands import Result
 from cacheflow.wire.connection import REPLY_BYTES_MAX, Connection
 from cacheflow.wire.memcached_expiry import OVER
 from cacheflow.wire.memcached_lines import FLAGS, server_error

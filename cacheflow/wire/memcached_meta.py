@@ -7,8 +7,8 @@ from typing import Final
 
 from cacheflow.contract import Entry
 from cacheflow.errors import NotReady
-from cacheflow.machine import commands
-from cacheflow.machine.commands import Command, Result
+from cacheflow.machine.language import commands
+from cacheflow.machine.language.commands import Command, Result
 from cacheflow.wire.memcached_expiry import OVER, seconds_left
 from cacheflow.wire.memcached_fetch import not_ready
 from cacheflow.wire.memcached_lines import BAD_FORMAT, NON_NUMERIC, STALE, WON, bits_of, number_of

@@ -10,8 +10,8 @@ from __future__ import annotations
 import functools
 
 from cacheflow.contract import Entry
-from cacheflow.machine import commands
-from cacheflow.machine.commands import Command, Result
+from cacheflow.machine.language import commands
+from cacheflow.machine.language.commands import Command, Result
 from cacheflow.wire.memcached_expiry import OVER, seconds_left
 from cacheflow.wire.memcached_lines import FLAGS, STALE, WON, bits_of
 from cacheflow.wire.memcached_meta_flags import MetaRequest

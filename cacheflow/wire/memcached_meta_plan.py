@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from cacheflow.contract import Entry
 from cacheflow.errors import NotReady
-from cacheflow.machine.commands import Command, Result
+from cacheflow.machine.language.commands import Command, Result
 from cacheflow.wire.memcached_fetch import not_ready
 from cacheflow.wire.memcached_session import MemcachedSession
 from cacheflow.wire.memcached_storage import failed

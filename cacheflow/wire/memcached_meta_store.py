@@ -7,8 +7,8 @@ from typing import Final
 
 from cacheflow import values
 from cacheflow.contract import Entry
-from cacheflow.machine import commands
-from cacheflow.machine.commands import Command, Result
+from cacheflow.machine.language import commands
+from cacheflow.machine.language.commands import Command, Result
 from cacheflow.wire import memcached_lines as lines
 from cacheflow.wire.memcached_meta_flags import MetaRequest, parse
 from cacheflow.wire.memcached_meta_plan import Step, carry_out

@@ -6,8 +6,8 @@ from typing import Final
 
 from cacheflow import values
 from cacheflow.errors import NotReady
-from cacheflow.machine import commands
-from cacheflow.machine.commands import Command, Result
+from cacheflow.machine.language import commands
+from cacheflow.machine.language.commands import Command, Result
 from cacheflow.wire import memcached_lines as lines
 from cacheflow.wire.connection import no_reply
 from cacheflow.wire.memcached_expiry import OVER, exptime_of, ttl_ms_of

@@ -9,8 +9,8 @@ from __future__ import annotations
 import importlib.metadata
 from typing import Final
 
-from cacheflow.machine import commands
-from cacheflow.machine.commands import Result
+from cacheflow.machine.language import commands
+from cacheflow.machine.language.commands import Result
 from cacheflow.wire import memcached_lines as lines
 from cacheflow.wire.connection import no_reply
 from cacheflow.wire.memcached_expiry import OVER, exptime_of, ttl_ms_of

@@ -18,8 +18,8 @@ from typing import Final, NamedTuple, Protocol
 from cacheflow.contract import Outcome
 from cacheflow.contract import WireStore as Store
 from cacheflow.errors import NotCommitted, ReplicationError
-from cacheflow.machine import commands as c
-from cacheflow.machine.commands import Command, Result
+from cacheflow.machine.language import commands as c
+from cacheflow.machine.language.commands import Command, Result
 from cacheflow.wire.connection import End
 
 # Each failed attempt means that somebody else's write took place: so many in a row are a key that is always being written.

@@ -14,8 +14,8 @@ from typing import Final
 
 from cacheflow import values
 from cacheflow.errors import NotReady, ReplicationError
-from cacheflow.machine import commands as c
-from cacheflow.machine.commands import Result
+from cacheflow.machine.language import commands as c
+from cacheflow.machine.language.commands import Result
 from cacheflow.wire.connection import REPLY_BYTES_MAX, REQUESTS_MAX, Connection
 from cacheflow.wire.resp_arguments import key_of
 from cacheflow.wire.resp_gets import bulks_of

@@ -8,7 +8,7 @@ from typing import Final
 
 from cacheflow import values
 from cacheflow.errors import InvalidRequest
-from cacheflow.machine.commands import INT64_MAX, INT64_MIN, TTL_MS_MAX
+from cacheflow.machine.language.commands import INT64_MAX, INT64_MIN, TTL_MS_MAX
 from cacheflow.wire.resp_replies import CommandError
 
 _INTEGER = re.compile(rb"0|-?[1-9][0-9]{0,18}").fullmatch

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from cacheflow.contract import Entry
-from cacheflow.machine import commands as c
-from cacheflow.machine.commands import Command, Result
+from cacheflow.machine.language import commands as c
+from cacheflow.machine.language.commands import Command, Result
 from cacheflow.wire.resp_arguments import NOT_AN_INTEGER, SYNTAX, integer_of, key_of, keys_of
 from cacheflow.wire.resp_replies import OK, ONE, ZERO, CommandError, integer
 from cacheflow.wire.resp_spec import Arguments, Find, Plan, Planner, Read, Session, Spec

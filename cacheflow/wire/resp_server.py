@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from cacheflow.machine import commands as c
-from cacheflow.machine.commands import Result
+from cacheflow.machine.language import commands as c
+from cacheflow.machine.language.commands import Result
 from cacheflow.wire.resp_arguments import NOT_AN_INTEGER, SYNTAX, integer_of
 from cacheflow.wire.resp_clients import subcommand
 from cacheflow.wire.resp_glob import PATTERN_BYTES_MAX, matcher

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from cacheflow.contract import Entry
 from cacheflow.contract import WireStore as Store
-from cacheflow.machine.commands import Command, Result
+from cacheflow.machine.language.commands import Command, Result
 
 Arguments = list[bytes]
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Final
 
-from cacheflow.machine import commands as c
-from cacheflow.machine.commands import Command, Result
+from cacheflow.machine.language import commands as c
+from cacheflow.machine.language.commands import Command, Result
 from cacheflow.values import kind_of
 from cacheflow.wire.resp_arguments import (
     NOT_AN_INTEGER,

@@ -13,9 +13,9 @@ from typing import Final
 
 from cacheflow.contract import Entry
 from cacheflow.contract import WireStore as Store
-from cacheflow.machine import commands as c
-from cacheflow.machine.commands import Command, Result
-from cacheflow.machine.decisions import DECIDE, after
+from cacheflow.machine.deciding.decisions import DECIDE, after
+from cacheflow.machine.language import commands as c
+from cacheflow.machine.language.commands import Command, Result
 from cacheflow.wire.connection import End
 from cacheflow.wire.optimistic import Attempt, Attempts
 from cacheflow.wire.resp_arguments import key_of

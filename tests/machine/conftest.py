@@ -7,14 +7,14 @@ from collections.abc import Iterator
 import pytest
 from machine.driver import Driver, assert_invariants
 
-from cacheflow.machine import commands as c
-from cacheflow.machine import order
+from cacheflow.machine.eviction import use_order
+from cacheflow.machine.language import commands as c
 
 
 @pytest.fixture(autouse=True)
 def short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     """So short that a few keys are many segments of the order of use."""
-    monkeypatch.setattr(order, "SEGMENT_KEYS_MAX", 8)
+    monkeypatch.setattr(use_order, "SEGMENT_KEYS_MAX", 8)
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from cacheflow.machine import commands as c
-from cacheflow.machine.entries import entry_bytes
-from cacheflow.machine.expiry import STALE_ALLOWED
+from cacheflow.machine.language import commands as c
 from cacheflow.machine.machine import CacheMachine, Settled
+from cacheflow.machine.state.entries import entry_bytes
+from cacheflow.machine.state.expiry import STALE_ALLOWED
 
 
 class Driver:

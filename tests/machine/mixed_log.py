@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-from cacheflow.machine import commands as c
+from cacheflow.machine.language import commands as c
 
 
 def mixed_log(seed: int, length: int, *, removals: float = 0.0, many: int = 1500) -> list[bytes]:

@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 from machine.driver import Driver, assert_invariants
 
-from cacheflow.machine import commands as c
 from cacheflow.machine.effects import DELETED, EVICTED, EXPIRED
+from cacheflow.machine.language import commands as c
 
 FILES = sorted((Path(__file__).parent / "golden").glob("*.txt"))
 OTHERS = {EXPIRED: "expire", EVICTED: "evict", DELETED: "remove"}

@@ -12,7 +12,7 @@ from machine.driver import Driver, assert_invariants
 from machine.mixed_log import mixed_log
 
 from cacheflow.machine import image
-from cacheflow.machine.commands import CodecError
+from cacheflow.machine.language.commands import CodecError
 from cacheflow.machine.machine import CacheMachine
 
 

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from machine.driver import Driver, assert_invariants
 from machine.model import Model
 
-from cacheflow.machine import commands as c
+from cacheflow.machine.language import commands as c
 
 KEYS = st.sampled_from(["a", "b", "c", "d", "e", "aa", "ab", "ü"])
 DATA = st.sampled_from([b"", b"1", b"-7", b"x" * 100, b"x" * 700, b"x" * 1500])

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from machine.driver import Driver, sets
 
-from cacheflow.machine import commands as c
+from cacheflow.machine.language import commands as c
 
 KEYS = [f"k{number}" for number in range(200)]
 

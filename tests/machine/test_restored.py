@@ -8,7 +8,9 @@ import pytest
 from machine.driver import Driver
 from machine.mixed_log import mixed_log
 
-from cacheflow.machine import contents, expiry, machine, order, removals
+from cacheflow.machine import machine
+from cacheflow.machine.eviction import use_order
+from cacheflow.machine.state import contents, expiry, removals
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +21,7 @@ def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contents, "RETIRED_AT_ONCE", 3)
     monkeypatch.setattr(contents, "WHOLE_LOT_MIN", 9)
     monkeypatch.setattr(removals, "LOT_KEYS_MAX", 12)
-    monkeypatch.setattr(order, "SEGMENT_KEYS_MAX", 8)
+    monkeypatch.setattr(use_order, "SEGMENT_KEYS_MAX", 8)
     monkeypatch.setattr(expiry, "STALE_ALLOWED", 4)
 
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from machine.driver import Driver, assert_invariants
 
-from cacheflow.machine import commands as c
-from cacheflow.machine.eviction import LruItems
+from cacheflow.machine.eviction.policies import LruItems
+from cacheflow.machine.language import commands as c
 from cacheflow.machine.machine import CacheMachine
 
 KEYS = st.sampled_from(["a", "b", "ab", "k" * 1024, "k" * 1025, "", "ü", "\x00"])

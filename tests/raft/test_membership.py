@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cacheflow.machine import commands
-from cacheflow.machine.settings import Member
+from cacheflow.machine.language import commands
+from cacheflow.machine.state.settings import Member
 from cacheflow.raft.membership import CONFIGURATION, NOBODY, Configuration, Configurations
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from cacheflow.machine.settings import Member
+from cacheflow.machine.state.settings import Member
 from cacheflow.raft.reconfiguration import NO_LEADER, UNSURE, Reconfiguration
 
 NEWCOMER = Member("new", "disk", "127.0.0.1:9", "", False)

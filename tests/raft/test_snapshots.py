@@ -16,7 +16,7 @@ from fakes.disk import FakeDisk, inline
 from fakes.journals import DIRECTORY, fill, open_journal
 
 from cacheflow.errors import ConfigError
-from cacheflow.machine import commands
+from cacheflow.machine.language import commands
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.raft import snapshots
 from cacheflow.raft.disk import RealDisk

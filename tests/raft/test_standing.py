@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from cacheflow.machine import commands
+from cacheflow.machine.language import commands
 from cacheflow.machine.machine import CacheMachine
-from cacheflow.machine.settings import Member
+from cacheflow.machine.state.settings import Member
 from cacheflow.raft import guards
 from cacheflow.raft.membership import CONFIGURATION, NOBODY, Configuration, Configurations
 from cacheflow.raft.network import Peer

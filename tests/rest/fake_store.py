@@ -13,8 +13,8 @@ from typing import Any
 from cacheflow import values
 from cacheflow.contract import Done, Entry
 from cacheflow.errors import InvalidRequest, MemberConflict, MemberUnknown
-from cacheflow.machine import commands
-from cacheflow.machine.commands import Command, Result
+from cacheflow.machine.language import commands
+from cacheflow.machine.language.commands import Command, Result
 from cacheflow.results import Digest, Item, RaftPosition
 from cacheflow.verbs import seconds_left
 

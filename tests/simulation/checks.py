@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from simulation.leftovers import surplus
 
 from cacheflow.machine.machine import CacheMachine
-from cacheflow.machine.settings import Member
+from cacheflow.machine.state.settings import Member
 from cacheflow.raft.membership import CONFIGURATION
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from simulation.registers import PREFIX, Registers
 from simulation.tuning import Tuning
 
 from cacheflow.errors import NoLeader, OutcomeUnknown, Overloaded, ReplicationError
-from cacheflow.machine import commands
-from cacheflow.machine.commands import Command, Result
+from cacheflow.machine.language import commands
+from cacheflow.machine.language.commands import Command, Result
 
 if TYPE_CHECKING:
     from simulation.cluster import Cluster, Process

@@ -25,8 +25,8 @@ from cacheflow.clock import ClusterClock
 from cacheflow.config import NodeConfig
 from cacheflow.contract import Done
 from cacheflow.errors import CacheFlowError, ConfigError
-from cacheflow.machine import order
-from cacheflow.machine.commands import Command
+from cacheflow.machine.eviction import use_order
+from cacheflow.machine.language.commands import Command
 from cacheflow.machine.machine import CacheMachine, Settled
 from cacheflow.proposals import Proposal
 from cacheflow.raft import snapshots, snapshotting
@@ -402,7 +402,7 @@ def patched(cluster: Cluster, *, journal_bytes: int | None = None, piece_bytes: 
         patch.setattr(pysyncobj.syncobj, "monotonicTime", lambda: scheduler.now)
         patch.setattr(pysyncobj.syncobj, "random", random)
         patch.setattr(Node, "__hash__", lambda node: zlib.crc32(node.id.encode()))
-        patch.setattr(order, "SEGMENT_KEYS_MAX", SEGMENT_KEYS)
+        patch.setattr(use_order, "SEGMENT_KEYS_MAX", SEGMENT_KEYS)
         if journal_bytes is not None:
             patch.setattr(snapshotting, "JOURNAL_BYTES_MIN", journal_bytes)
             patch.setattr(snapshotting, "PIECE_BYTES", piece_bytes)

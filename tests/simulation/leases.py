@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING
 
-from cacheflow.machine import commands
-from cacheflow.machine.commands import Result
+from cacheflow.machine.language import commands
+from cacheflow.machine.language.commands import Result
 from cacheflow.values import BYTES
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from simulation.storage import DIRECTORY, SEGMENT_BYTES
 
-from cacheflow.machine.idempotency import KEPT_BYTES_MAX, KEPT_MAX
+from cacheflow.machine.state.idempotency import KEPT_BYTES_MAX, KEPT_MAX
 from cacheflow.proposals import BLOCK_COMMANDS_MAX
 from cacheflow.raft.following import FRESH_MARKS_MAX
 from cacheflow.raft.reconfiguration import WAITING_MAX

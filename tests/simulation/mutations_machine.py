@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from cacheflow.errors import NoLeader
-from cacheflow.machine import batches, machine, on_key
-from cacheflow.machine import commands as c
-from cacheflow.machine.contents import Contents
+from cacheflow.machine import machine
+from cacheflow.machine.deciding import batches, carry_out
 from cacheflow.machine.image import DIGEST_BYTES
+from cacheflow.machine.language import commands as c
 from cacheflow.machine.machine import CacheMachine
+from cacheflow.machine.state.contents import Contents
 from cacheflow.proposals import Proposals
 
 
@@ -57,8 +58,8 @@ def raise_inside_apply(patch: pytest.MonkeyPatch) -> None:
 
     def _run(self: Any, command: Any) -> Any:
         if command[0] in (c.SET, c.DELETE, c.INCR, c.TOUCH, c.GET):
-            decision = on_key.decide(self.contents, command)
-            return decision if isinstance(decision, list) else on_key.carry_out(self.contents, decision)
+            decision = carry_out.decide(self.contents, command)
+            return decision if isinstance(decision, list) else carry_out.carry_out(self.contents, decision)
         return getattr(self, machine._OTHER_OPS[command[0]])(command)
 
     patch.setattr(CacheMachine, "_run", _run)

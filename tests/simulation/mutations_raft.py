@@ -8,7 +8,7 @@ import pytest
 from pysyncobj.syncobj import SyncObj
 
 from cacheflow.inbox import Inbox
-from cacheflow.machine import commands
+from cacheflow.machine.language import commands
 from cacheflow.raft import guards, replication
 from cacheflow.raft.following import Following
 from cacheflow.raft.leading import Leading

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cacheflow.machine import commands
-from cacheflow.machine.commands import Command, Result
-from cacheflow.machine.idempotency import KEEP_MS
+from cacheflow.machine.language import commands
+from cacheflow.machine.language.commands import Command, Result
+from cacheflow.machine.state.idempotency import KEEP_MS
 
 if TYPE_CHECKING:
     from simulation.clients import Client, Workload

@@ -10,8 +10,8 @@ from simulation import linearizability
 from simulation.linearizability import Operation
 from simulation.versions import Versions
 
-from cacheflow.machine import commands
-from cacheflow.machine.commands import Command, Result
+from cacheflow.machine.language import commands
+from cacheflow.machine.language.commands import Command, Result
 from cacheflow.values import BYTES
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from simulation.clients import nobody_waits
 from simulation.cluster import Cluster, Process, leader_of, patched
 
 from cacheflow.contract import Outcome
-from cacheflow.machine import commands
+from cacheflow.machine.language import commands
 from cacheflow.raft.journal import RELAXED_S
 from cacheflow.raft.leading import GUARD_S
 

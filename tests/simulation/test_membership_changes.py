@@ -10,8 +10,8 @@ import pytest
 from simulation.clients import Workload
 from simulation.cluster import Cluster, Host, Process, leader_of, patched
 
-from cacheflow.machine import commands
-from cacheflow.machine.settings import Member
+from cacheflow.machine.language import commands
+from cacheflow.machine.state.settings import Member
 from cacheflow.raft.reconfiguration import CONFLICT, JOINED, REMOVED, UNKNOWN, UNSURE
 
 SETTINGS = {"policy": "lru", "max_items": None, "max_bytes": None, "replicas": 2}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cacheflow.machine import commands
-from cacheflow.machine.commands import Result
 from cacheflow.machine.effects import CONFIGURED, DELETED, WRITTEN
+from cacheflow.machine.language import commands
+from cacheflow.machine.language.commands import Result
 from cacheflow.values import BYTES
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import Any
 
 from cacheflow.contract import Done, Entry
 from cacheflow.errors import NotReady, ReplicationError
-from cacheflow.machine import commands
-from cacheflow.machine.commands import Command, Result
+from cacheflow.machine.language import commands
+from cacheflow.machine.language.commands import Command, Result
 from cacheflow.machine.machine import CacheMachine
 
 START_MS = 1_700_000_000_000

@@ -8,7 +8,7 @@ from wire.memcached_client import VALUE_BYTES_MAX, connect, talk
 
 from cacheflow import values
 from cacheflow.errors import NotCommitted, OutcomeUnknown
-from cacheflow.machine import commands
+from cacheflow.machine.language import commands
 from cacheflow.wire.memcached_text import version_text
 
 MAX = b"x" * VALUE_BYTES_MAX

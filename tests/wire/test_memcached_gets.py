@@ -9,7 +9,7 @@ from wire.fake_store import FakeStore
 from wire.fake_transport import Client
 from wire.memcached_client import connect, port
 
-from cacheflow.machine import commands
+from cacheflow.machine.language import commands
 from cacheflow.wire.connection import Arrival, Connection
 
 LINES = st.sampled_from(

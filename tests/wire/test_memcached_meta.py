@@ -8,7 +8,7 @@ from wire.memcached_client import VALUE_BYTES_MAX, connect, talk
 
 from cacheflow import values
 from cacheflow.errors import NotCommitted
-from cacheflow.machine import commands
+from cacheflow.machine.language import commands
 
 BAD = b"CLIENT_ERROR bad command line format\r\n"
 CONVERSATIONS: dict[str, list[tuple[bytes, bytes]]] = {

@@ -13,8 +13,8 @@ from wire.resp_client import connect, lines
 
 from cacheflow import values
 from cacheflow.errors import NotCommitted, OutcomeUnknown, ReplicationError
-from cacheflow.machine import commands as c
-from cacheflow.machine.commands import Result
+from cacheflow.machine.language import commands as c
+from cacheflow.machine.language.commands import Result
 from cacheflow.wire import memcached_meta
 from cacheflow.wire.optimistic import ATTEMPTS_MAX, Attempt, Attempts, Condition
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from wire.fake_store import FakeStore
 from wire.memcached_client import VALUE_BYTES_MAX, connect
 
-from cacheflow.machine import commands
+from cacheflow.machine.language import commands
 from cacheflow.wire import connection as base
 from cacheflow.wire.connection import REPLY_BYTES_MAX, REQUESTS_MAX
 from cacheflow.wire.memcached_text import version_text

@@ -9,7 +9,7 @@ from wire.resp_conversations import CONVERSATIONS
 
 from cacheflow import values
 from cacheflow.errors import NoLeader, NotCommitted, NotReady, OutcomeUnknown, Overloaded, ReplicationError
-from cacheflow.machine import commands
+from cacheflow.machine.language import commands
 from cacheflow.wire.resp_table import TABLE
 
 LARGE = b"x" * VALUE_BYTES_MAX

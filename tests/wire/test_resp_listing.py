@@ -13,7 +13,7 @@ from wire.fake_store import FakeStore
 from wire.fake_transport import Client
 from wire.resp_client import connect, ignore, line, pack, service
 
-from cacheflow.machine import commands
+from cacheflow.machine.language import commands
 from cacheflow.wire import resp_scan
 from cacheflow.wire.resp_glob import matcher
 

@@ -7,7 +7,7 @@ from wire.fake_store import FakeStore
 from wire.resp_client import connect, line, lines, pack
 
 from cacheflow.errors import NoLeader, NotReady
-from cacheflow.machine import commands
+from cacheflow.machine.language import commands
 
 MEGABYTE = b"x" * (1024 * 1024)
 

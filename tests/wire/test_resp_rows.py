@@ -11,7 +11,7 @@ from wire.resp_client import VALUE_BYTES_MAX, connect, ignore, pack, service
 
 from cacheflow import values
 from cacheflow.errors import NoLeader
-from cacheflow.machine import commands
+from cacheflow.machine.language import commands
 from cacheflow.wire.connection import REQUESTS_MAX, Arrival
 from cacheflow.wire.resp_gets import MANY_BYTES_MAX, answer_gets
 from cacheflow.wire.resp_parser import RequestParser

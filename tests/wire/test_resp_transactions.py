@@ -8,7 +8,7 @@ from wire.fake_transport import Client
 from wire.resp_client import connect, ignore, line, lines, pack, service
 
 from cacheflow.errors import NoLeader, OutcomeUnknown
-from cacheflow.machine import commands
+from cacheflow.machine.language import commands
 
 
 def both(store: FakeStore) -> tuple[Client, Client]:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from cacheflow.machine import commands as c
+from cacheflow.machine.language import commands as c
 from cacheflow.machine.machine import CacheMachine
 from scripts.bench.fill import VALUE, key_of
 from scripts.bench.harness import Verdict

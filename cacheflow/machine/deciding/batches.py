@@ -1,0 +1,136 @@
+"""Commands that hold commands: one after the other, all or none, or only when nothing has changed.
+
+What they hold are commands on one key. A batch decides and does one after the other; an atomic one decides all of them
+before the first takes place; GUARDED compares versions first and is then a batch that is not atomic.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any, Final
+
+from cacheflow.machine.deciding.carry_out import carry_out, decide
+from cacheflow.machine.deciding.decisions import DECIDE, UNDECIDED, after
+from cacheflow.machine.deciding.fast_set import set_plainly
+from cacheflow.machine.deciding.plans import EXTEND, USE, WRITE, Decision, Malformed
+from cacheflow.machine.language import commands as c
+from cacheflow.machine.language.commands import Result
+from cacheflow.machine.state.contents import Contents
+from cacheflow.machine.state.entries import APPENDED_BYTES_MAX, KEY_BYTES_MAX, Entry, key_bytes
+
+BATCH_COMMANDS_MAX: Final = 10_000
+# A short command may copy a long value: ten thousand of them must fill neither the memory nor the time of a node.
+EXTENDED_PER_BATCH_BYTES_MAX: Final = 4 * APPENDED_BYTES_MAX
+
+_FAILURES: Final = (c.PRECONDITION, c.NOT_AN_INTEGER, c.TOO_LARGE, c.MALFORMED)
+# GET and DELETE of an absent key are no failures.
+_NEED_THE_KEY: Final = (c.INCR, c.TOUCH, c.APPEND, c.COUNT, c.EXPIRE)
+
+
+class Batches:
+    """Runs them on ``contents``."""
+
+    def __init__(self, contents: Contents) -> None:
+        self._contents = contents
+        # How many bytes the batch at hand may still copy by APPEND.
+        self._extended_left = 0
+
+    def batch(self, command: list[Any]) -> Result:
+        """BATCH."""
+        _, atomic, commands = command
+        if type(atomic) is not bool:
+            raise Malformed("a batch begins with a flag")
+        _check_commands(commands)
+        return self._atomic(commands) if atomic else self._one_by_one(commands)
+
+    def guarded(self, command: list[Any]) -> Result:
+        """GUARDED: a batch when all conditions hold, else the index of the first that does not."""
+        _, conditions, commands = command
+        _check_commands(commands)
+        _check_conditions(conditions)
+        for position, (key, version) in enumerate(conditions):
+            entry = self._contents.find(key)
+            if version != (0 if entry is None else entry[3]):
+                return [c.PRECONDITION, position]
+        return self._one_by_one(commands)
+
+    def _one_by_one(self, commands: list[Any]) -> Result:
+        self._extended_left = EXTENDED_PER_BATCH_BYTES_MAX
+        results: list[Result] = []
+        set_plainly(self._contents, commands, results)
+        for one in islice(commands, len(results), None):
+            decision = self._decided(one, {})
+            results.append(decision if isinstance(decision, list) else carry_out(self._contents, decision))
+        return [c.OK, results]
+
+    def _atomic(self, commands: list[Any]) -> Result:
+        """Decide everything on an overlay of what earlier commands of the batch would leave behind, then do it."""
+        self._extended_left = EXTENDED_PER_BATCH_BYTES_MAX
+        overlay: dict[str, Entry | None] = {}
+        decisions: list[Decision] = []
+        for position, one in enumerate(commands):
+            decision = self._decided(one, overlay)
+            if isinstance(decision, list):
+                status = decision[0]
+                if status in _FAILURES or (status == c.MISSING and one[0] in _NEED_THE_KEY):
+                    if status == c.PRECONDITION and decision[1] == UNDECIDED:
+                        decision[1] = 0
+                    return [c.ABORTED, position, decision]
+            else:
+                key = one[1]
+                overlay[key] = after(decision, overlay[key] if key in overlay else self._contents.find(key))
+            decisions.append(decision)
+        # A command may evict what an earlier one wrote, so versions are told as they were given, not as they are found.
+        versions: dict[str, int] = {}
+        results = []
+        for decision in decisions:
+            if isinstance(decision, list):
+                results.append(decision)
+                continue
+            result = carry_out(self._contents, decision)
+            key = decision[1]
+            if decision[0] in (WRITE, EXTEND):
+                versions[key] = result[1]
+            else:
+                where = 4 if decision[0] == USE else 1
+                if result[where] == UNDECIDED:
+                    result[where] = versions[key]
+            results.append(result)
+        return [c.OK, results]
+
+    def _decided(self, command: Any, overlay: dict[str, Entry | None]) -> Decision:
+        try:
+            if type(command) is not list or type(command[0]) is not int or command[0] not in DECIDE:
+                raise Malformed("a batch holds commands on one key only")
+            if command[1] in overlay:
+                contents = self._contents
+                decision = DECIDE[command[0]](overlay[command[1]], command, contents.now_ms, contents.bytes_max)
+            else:
+                decision = decide(self._contents, command)
+        except Malformed as error:
+            return [c.MALFORMED, str(error)]
+        except Exception:
+            return [c.MALFORMED, "not a well-formed command"]
+        if decision[0] == EXTEND and isinstance(decision, tuple):
+            self._extended_left -= len(decision[2])
+            if self._extended_left < 0:
+                return [c.TOO_LARGE, f"a batch cannot add to values of more than {EXTENDED_PER_BATCH_BYTES_MAX} bytes"]
+        return decision
+
+
+def _check_commands(commands: Any) -> None:
+    if type(commands) is not list or len(commands) > BATCH_COMMANDS_MAX:
+        raise Malformed(f"a batch holds a list of at most {BATCH_COMMANDS_MAX} commands")
+
+
+def _check_conditions(conditions: Any) -> None:
+    if type(conditions) is not list or len(conditions) > BATCH_COMMANDS_MAX:
+        raise Malformed(f"the conditions are a list of at most {BATCH_COMMANDS_MAX}")
+    for condition in conditions:
+        if type(condition) is not list or len(condition) != 2:
+            raise Malformed("a condition is a key and a version")
+        key, version = condition
+        if type(key) is not str or not 0 < key_bytes(key) <= KEY_BYTES_MAX:
+            raise Malformed("a key is a text of 1 to 1024 bytes")
+        if type(version) is not int or version < 0:
+            raise Malformed("the version is not a number")

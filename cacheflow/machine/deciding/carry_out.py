@@ -1,0 +1,42 @@
+"""Commands on one key: decided by decisions.py, done here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cacheflow.machine.deciding.decisions import DECIDE
+from cacheflow.machine.deciding.plans import EXTEND, REMOVE, USE, WRITE, Decision, Malformed, Plan
+from cacheflow.machine.language import commands as c
+from cacheflow.machine.language.commands import Result
+from cacheflow.machine.state.contents import Contents
+from cacheflow.machine.state.entries import KEY_BYTES_MAX, key_bytes
+
+
+def decide(contents: Contents, command: list[Any]) -> Decision:
+    """What ``command`` would do. Raises Malformed, and anything else for one that makes no sense."""
+    key = command[1]
+    if type(key) is not str or not 0 < key_bytes(key) <= KEY_BYTES_MAX:
+        raise Malformed("a key is a text of 1 to 1024 bytes")
+    entry = contents.raw.get(key)
+    if entry is not None and 0 < entry[4] <= contents.now_ms:
+        entry = None
+    return DECIDE[command[0]](entry, command, contents.now_ms, contents.bytes_max)
+
+
+def carry_out(contents: Contents, plan: Plan) -> Result:
+    """Do what was decided: the one place where a command on a key has effects."""
+    what = plan[0]
+    if what == WRITE:
+        _, key, data, kind, meta, expires_at_ms, told = plan
+        return [c.OK, contents.write(key, data, kind, meta, expires_at_ms), told, expires_at_ms]
+    if what == EXTEND:
+        _, key, data, kind, meta, expires_at_ms, told, added, front = plan
+        version = contents.extend(key, data, kind, meta, expires_at_ms, added, front)
+        return [c.OK, version, told, expires_at_ms]
+    if what == USE:
+        contents.use(plan[1], 1)
+        return [c.OK, *plan[2]]
+    if what == REMOVE:
+        return [c.OK, contents.remove(plan[1])]
+    contents.retime(plan[1], plan[2])
+    return [c.OK, plan[3], plan[2]]

@@ -1,0 +1,71 @@
+"""Counters: signed ones for HTTP and RESP, memcached's unsigned ones. Decided as in decisions.py."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from cacheflow.machine.deciding.plans import WRITE, Decision, Malformed, expires_at_ms_of, too_large
+from cacheflow.machine.language import commands as c
+from cacheflow.machine.state.entries import KIND_JSON, Entry, entry_bytes
+
+# What SET and INCR write and no other spelling, so that a value read back is the value written.
+_INT64_DIGITS = re.compile(rb"0|-?[1-9][0-9]{0,18}")
+# What memcached takes for a number: leading zeros and all.
+_UINT64_DIGITS = re.compile(rb"[0-9]{1,20}")
+
+
+def decide_incr(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
+    """INCR: a WRITE, MISSING, NOT_AN_INTEGER or TOO_LARGE."""
+    _, key, delta, initial, ttl_ms = command
+    for number in (delta, 0 if initial is None else initial):
+        if type(number) is not int or not c.INT64_MIN <= number <= c.INT64_MAX:
+            raise Malformed("the step or the first number is not a 64-bit integer")
+    expires_at_ms = expires_at_ms_of(ttl_ms, 0, now_ms)
+    kind: int = KIND_JSON
+    meta: str | int | None = None
+    if entry is None:
+        if initial is None:
+            return [c.MISSING]
+        number = initial + delta
+    else:
+        if _INT64_DIGITS.fullmatch(entry[0]) is None:
+            return [c.NOT_AN_INTEGER, "the value is not a decimal 64-bit integer"]
+        present = int(entry[0])
+        if not c.INT64_MIN <= present <= c.INT64_MAX:
+            return [c.NOT_AN_INTEGER, "the value is not a decimal 64-bit integer"]
+        number = present + delta
+        kind, meta, expires_at_ms = entry[1], entry[2], entry[4]
+    if not c.INT64_MIN <= number <= c.INT64_MAX:
+        return [c.NOT_AN_INTEGER, "the sum leaves the range of a 64-bit integer"]
+    data = b"%d" % number
+    if entry_bytes(key, data, meta) > bytes_max:
+        return too_large(bytes_max)
+    return (WRITE, key, data, kind, meta, expires_at_ms, number)
+
+
+def decide_count(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
+    """COUNT: a WRITE, MISSING, NOT_AN_INTEGER or TOO_LARGE."""
+    _, key, step, down, initial, ttl_ms = command
+    for number in (step, 0 if initial is None else initial):
+        if type(number) is not int or not 0 <= number <= c.UINT64_MAX:
+            raise Malformed("the step or the first number is not an unsigned 64-bit integer")
+    if type(down) is not bool:
+        raise Malformed("the direction is not a bool")
+    expires_at_ms = expires_at_ms_of(ttl_ms, 0, now_ms)
+    kind: int = KIND_JSON
+    meta: str | int | None = None
+    if entry is None:
+        if initial is None:
+            return [c.MISSING]
+        number = initial
+    else:
+        present = int(entry[0]) if _UINT64_DIGITS.fullmatch(entry[0]) is not None else c.UINT64_MAX + 1
+        if present > c.UINT64_MAX:
+            return [c.NOT_AN_INTEGER, "the value is not a decimal unsigned 64-bit integer"]
+        number = max(0, present - step) if down else (present + step) & c.UINT64_MAX
+        kind, meta, expires_at_ms = entry[1], entry[2], entry[4]
+    data = b"%d" % number
+    if entry_bytes(key, data, meta) > bytes_max:
+        return too_large(bytes_max)
+    return (WRITE, key, data, kind, meta, expires_at_ms, number)

@@ -1,0 +1,195 @@
+"""What a command on one key would do, decided without doing it.
+
+1. Pure functions of the live entry (None when absent), the command, the time and the byte limit.
+2. They return a list, which is the command's final result and has no effect, or a tuple, which is a *plan* that cannot
+   fail.
+3. They check everything. Whatever they raise means a malformed command.
+
+So an atomic batch can decide all of its commands before the first one takes place.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
+
+from cacheflow.machine.deciding.counting import decide_count, decide_incr
+from cacheflow.machine.deciding.plans import (
+    EXTEND,
+    REMOVE,
+    RETIME,
+    USE,
+    WRITE,
+    Decision,
+    Malformed,
+    Plan,
+    expires_at_ms_of,
+    too_large,
+)
+from cacheflow.machine.language import commands as c
+from cacheflow.machine.state.entries import (
+    APPENDED_BYTES_MAX,
+    KIND_BYTES,
+    KIND_JSON,
+    KIND_MAX,
+    KIND_TEXT,
+    META_CHARS_MAX,
+    Entry,
+    entry_bytes,
+)
+
+_EXPIRE_CONDITIONS: Final = (
+    c.ALWAYS,
+    c.IF_UNSET,
+    c.IF_SET,
+    c.IF_LATER,
+    c.IF_EARLIER,
+    c.IF_SET | c.IF_LATER,
+    c.IF_SET | c.IF_EARLIER,
+)
+
+
+def decide_set(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
+    """SET: a WRITE, PRECONDITION or TOO_LARGE."""
+    _, key, data, kind, meta, ttl_ms, when, version = command
+    if type(data) is not bytes:
+        raise Malformed("the value is not bytes")
+    if type(kind) is not int or not 0 <= kind <= KIND_MAX:
+        raise Malformed("the value's kind is unknown")
+    if meta is not None and type(meta) is not int and (type(meta) is not str or len(meta) > META_CHARS_MAX):
+        raise Malformed("the value's metadata is neither a number nor a short text")
+    if type(when) is not int or not c.ALWAYS <= when <= c.IF_VERSION or type(version) is not int or version < 0:
+        raise Malformed("the condition is unknown")
+    if ttl_ms == 0 and type(ttl_ms) is int:
+        expires_at_ms = 0
+    else:
+        expires_at_ms = expires_at_ms_of(ttl_ms, 0 if entry is None else entry[4], now_ms)
+    if when:
+        present = 0 if entry is None else entry[3]
+        if (
+            (when == c.IF_ABSENT and entry is not None)
+            or (when == c.IF_PRESENT and entry is None)
+            or (when == c.IF_VERSION and (entry is None or present != version))
+        ):
+            return [c.PRECONDITION, present]
+    if entry_bytes(key, data, meta) > bytes_max:
+        return too_large(bytes_max)
+    return (WRITE, key, data, kind, meta, expires_at_ms, entry is None)
+
+
+def decide_delete(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
+    """DELETE: a REMOVE, MISSING or PRECONDITION."""
+    _, key, version = command
+    if type(version) is not int or version < 0:
+        raise Malformed("the version is not a number")
+    if entry is None:
+        return [c.MISSING]
+    if version and entry[3] != version:
+        return [c.PRECONDITION, entry[3]]
+    return (REMOVE, key)
+
+
+def decide_touch(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
+    """TOUCH: a RETIME or MISSING."""
+    _, key, ttl_ms = command
+    expires_at_ms = expires_at_ms_of(ttl_ms, 0 if entry is None else entry[4], now_ms)
+    if entry is None:
+        return [c.MISSING]
+    return (RETIME, key, expires_at_ms, entry[3])
+
+
+def decide_get(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
+    """GET: a USE or MISSING."""
+    _, key = command
+    if entry is None:
+        return [c.MISSING]
+    return (USE, key, entry)
+
+
+def decide_append(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
+    """APPEND: an EXTEND, a WRITE of a new key, MISSING or TOO_LARGE."""
+    _, key, added, front, create = command
+    if type(added) is not bytes:
+        raise Malformed("the value is not bytes")
+    if type(front) is not bool or type(create) is not bool:
+        raise Malformed("front or create is not a bool")
+    if entry is None:
+        if not create:
+            return [c.MISSING]
+        data, kind, meta, expires_at_ms = added, KIND_TEXT if _is_text(added) else KIND_BYTES, None, 0
+    else:
+        old, old_kind, meta, _, expires_at_ms = entry
+        if len(old) + len(added) > APPENDED_BYTES_MAX:
+            return _too_long()
+        data = added + old if front else old + added
+        # Text stays text when text is added; the whole is looked at once only, when JSON ceases to be JSON.
+        text = _is_text(added) if old_kind == KIND_TEXT else old_kind == KIND_JSON and _is_text(data)
+        kind = KIND_TEXT if text else KIND_BYTES
+    if len(data) > APPENDED_BYTES_MAX:
+        return _too_long()
+    if entry_bytes(key, data, meta) > bytes_max:
+        return too_large(bytes_max)
+    plan = (WRITE, key, data, kind, meta, expires_at_ms, len(data))
+    return plan if entry is None else (EXTEND, *plan[1:], added, front)
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _too_long() -> c.Result:
+    return [c.TOO_LARGE, f"a value cannot grow beyond {APPENDED_BYTES_MAX} bytes"]
+
+
+def decide_expire(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
+    """EXPIRE: a RETIME, MISSING or PRECONDITION."""
+    _, key, ttl_ms, when = command
+    if type(when) is not int or when not in _EXPIRE_CONDITIONS:
+        raise Malformed("the condition is unknown")
+    if ttl_ms == c.TTL_KEEP:
+        raise Malformed("the TTL is not a number of milliseconds")
+    expires_at_ms = expires_at_ms_of(ttl_ms, 0, now_ms)
+    if entry is None:
+        return [c.MISSING]
+    if when:
+        present, wanted = entry[4] or math.inf, expires_at_ms or math.inf
+        if (
+            (when & c.IF_UNSET and entry[4])
+            or (when & c.IF_SET and not entry[4])
+            or (when & c.IF_LATER and wanted <= present)
+            or (when & c.IF_EARLIER and wanted >= present)
+        ):
+            return [c.PRECONDITION, entry[3]]
+    return (RETIME, key, expires_at_ms, entry[3])
+
+
+Decide: TypeAlias = Callable[[Entry | None, list[Any], int, float], Decision]
+
+DECIDE: Final[dict[int, Decide]] = {
+    c.SET: decide_set,
+    c.DELETE: decide_delete,
+    c.INCR: decide_incr,
+    c.TOUCH: decide_touch,
+    c.GET: decide_get,
+    c.APPEND: decide_append,
+    c.COUNT: decide_count,
+    c.EXPIRE: decide_expire,
+}
+
+
+# The version of what a batch has decided to write but has not written; equal to none that a command may name.
+UNDECIDED: Final = -1
+
+
+def after(plan: Plan, entry: Entry | None) -> Entry | None:
+    """What ``plan`` leaves behind of ``entry``; what it writes has no version yet."""
+    if plan[0] in (WRITE, EXTEND):
+        return (plan[2], plan[3], plan[4], UNDECIDED, plan[5])
+    if plan[0] == RETIME and entry is not None:
+        return (*entry[:4], plan[2])
+    return entry if plan[0] == USE else None

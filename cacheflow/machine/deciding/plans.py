@@ -1,0 +1,34 @@
+"""What a decision about a command on one key is: the command's final result, or a plan that cannot fail."""
+
+from __future__ import annotations
+
+from typing import Any, Final, TypeAlias
+
+from cacheflow.machine.language import commands as c
+
+# key, data, kind, meta, expires_at_ms, then what is told beside the version: created, the number, or the length
+WRITE: Final = 1
+REMOVE: Final = 2  # key
+RETIME: Final = 3  # key, expires_at_ms, version
+USE: Final = 4  # key, entry
+EXTEND: Final = 5  # as WRITE, then what was added and whether in front
+
+Plan: TypeAlias = tuple[Any, ...]
+Decision: TypeAlias = c.Result | Plan
+
+
+class Malformed(Exception):
+    """The command is none; the message says why."""
+
+
+def expires_at_ms_of(ttl_ms: Any, kept_ms: int, now_ms: int) -> int:
+    """The expiry that ``ttl_ms`` asks for, 0 for none. kept_ms: what TTL_KEEP means here."""
+    if type(ttl_ms) is not int or not c.TTL_KEEP <= ttl_ms <= c.TTL_MS_MAX:
+        raise Malformed("the TTL is not a number of milliseconds")
+    if ttl_ms > 0:
+        return now_ms + ttl_ms
+    return kept_ms if ttl_ms else 0
+
+
+def too_large(bytes_max: float) -> c.Result:
+    return [c.TOO_LARGE, f"the item is larger than the whole cache may be ({bytes_max} bytes)"]

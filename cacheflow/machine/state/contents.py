@@ -1,0 +1,296 @@
+"""The items, their limits and their clock: the one place where an item comes, changes or goes.
+
+1. Every change raises the revision by one for each key written or removed, keeps the account of bytes and notes its
+   effect.
+2. Room is made *before* a key is written and never with that key as the victim: a newcomer in a full LFU cache has the
+   lowest count, and evicting afterwards would evict it.
+3. An item past its expiry that still waits for its removal is absent to every command, counts as removed when it is
+   written over, and still takes its room.
+"""
+
+from __future__ import annotations
+
+import math
+from sys import intern
+from typing import Final
+
+from cacheflow.machine.effects import APPENDED, DELETED, EVICTED, EXPIRED, TOUCHED, WRITTEN, Effect
+from cacheflow.machine.eviction.policies import POLICIES, Items
+from cacheflow.machine.state.entries import ENTRY_BYTES, Entry, entry_bytes, total_bytes
+from cacheflow.machine.state.expiry import DueTimes
+from cacheflow.machine.state.removals import WHOLE_LOT_MIN, Removals
+
+RETIRED_AT_ONCE: Final = 10_000
+
+
+class Contents:
+    """Items with a policy, limits and expiry. Not safe for concurrent use, except for reading ``raw``."""
+
+    def __init__(self) -> None:
+        self.now_ms = 0
+        self.revision = 0
+        self.items_max: float = math.inf
+        self.bytes_max: float = math.inf
+        # The size of all items by formula.
+        self.bytes_used = 0
+        # Items that have an expiry.
+        self.with_ttl = 0
+        # How many keys were ever: written, deleted, expired, evicted.
+        self.written = 0
+        self.deleted = 0
+        self.expired = 0
+        self.evicted = 0
+        self.effects: list[Effect] = []
+        self.items: Items = POLICIES["lru"]()
+        # ``items.raw`` itself, replaced by one assignment: what readers in other threads see.
+        self.raw: dict[str, Entry] = self.items.raw
+        self.due = DueTimes()
+        # Removed for everybody, still to be told: by a command, and by a limit that was lowered.
+        self.to_delete = Removals()
+        self.to_evict = Removals()
+        # How many keys these two hold.
+        self.waiting = 0
+
+    def find(self, key: str) -> Entry | None:
+        """The live entry of ``key``."""
+        entry = self.raw.get(key)
+        if entry is not None and 0 < entry[4] <= self.now_ms:
+            return None
+        return entry
+
+    def write(self, key: str, data: bytes, kind: int, meta: str | int | None, expires_at_ms: int) -> int:
+        """Write ``key`` and return its version; one that is there counts as used. By itself it fits ``bytes_max``."""
+        old = self.raw.get(key)
+        if old is not None and 0 < old[4] <= self.now_ms:
+            self._remove(key, old, EXPIRED)
+            old = None
+        growth = ENTRY_BYTES + len(data) + (len(key) if key.isascii() else len(key.encode()))
+        if type(meta) is str:
+            growth += len(meta)
+            # One Content-Type for a million items, not a million of them.
+            meta = intern(meta)
+        if old is None:
+            if self.waiting:
+                self._tell_early(key)
+            if self.bytes_used + growth > self.bytes_max or len(self.raw) >= self.items_max:
+                self.make_room(key, 1, growth)
+            old_expires_at_ms = 0
+        else:
+            growth -= entry_bytes(key, old[0], old[2])
+            if self.bytes_used + growth > self.bytes_max:
+                self.make_room(key, 0, growth)
+            old_expires_at_ms = old[4]
+        version = self.revision = self.revision + 1
+        entry = (data, kind, meta, version, expires_at_ms)
+        if old is None:
+            self.items.add(key, entry)
+        else:
+            self.items.rewrite(key, old, entry)
+        self.bytes_used += growth
+        self.written += 1
+        if expires_at_ms != old_expires_at_ms:
+            self._expiry_changed(key, old_expires_at_ms, expires_at_ms)
+        self.effects.append((WRITTEN, key, version, expires_at_ms, data, kind, meta))
+        return version
+
+    def extend(
+        self, key: str, data: bytes, kind: int, meta: str | int | None, expires_at_ms: int, added: bytes, front: bool
+    ) -> int:
+        """As ``write``, with ``data`` the value of ``key`` and ``added`` behind or in front of it."""
+        present = self.find(key) is not None
+        version = self.write(key, data, kind, meta, expires_at_ms)
+        if present:
+            # To tell a long value at every short addition would cost its length each time.
+            self.effects[-1] = (APPENDED, key, version, expires_at_ms, added, front, kind)
+        return version
+
+    def retime(self, key: str, expires_at_ms: int) -> None:
+        """Give ``key`` another expiry, which counts as a use. An absent key stays absent."""
+        old = self.find(key)
+        if old is None:
+            return
+        data, kind, meta, version, old_expires_at_ms = old
+        self.items.retime(key, (data, kind, meta, version, expires_at_ms))
+        if expires_at_ms != old_expires_at_ms:
+            self._expiry_changed(key, old_expires_at_ms, expires_at_ms)
+        self.effects.append((TOUCHED, key, version, expires_at_ms))
+
+    def use(self, key: str, uses: int) -> None:
+        """Count ``key`` as used ``uses`` times just now; an absent key is no use."""
+        entry = self.find(key)
+        if entry is not None:
+            self.items.touch(key, entry, uses)
+
+    def remove(self, key: str) -> int:
+        """Remove ``key``, when it is there, and return the revision."""
+        old = self.find(key)
+        if old is not None:
+            self._remove(key, old, DELETED)
+        return self.revision
+
+    def expire(self, keys_max: int) -> int:
+        """Remove up to ``keys_max`` items that are due, in the order of (expiry, key), and return how many."""
+        for removed in range(keys_max):
+            key = self.due.pop(self.raw, self.now_ms)
+            if key is None:
+                return removed
+            self._remove(key, self.raw[key], EXPIRED)
+        return keys_max
+
+    def tell_removals(self, keys_max: int) -> int:
+        """Give up to ``keys_max`` keys that wait for it their revision and effect, and return how many."""
+        told = 0
+        for queue, how in ((self.to_delete, DELETED), (self.to_evict, EVICTED)):
+            while told < keys_max and (key := queue.pop()) is not None:
+                self._tell(key, how)
+                told += 1
+        self.waiting -= told
+        return told
+
+    def remove_prefix(self, prefix: str) -> int:
+        """Make every key that starts with ``prefix`` absent at once and return how many live ones that were."""
+        keys = [key for key in self.raw if key.startswith(prefix)] if prefix else list(self.raw)
+        live = len(keys) - self._count_due(keys)
+        if len(keys) == len(self.raw):
+            self._clear()
+        elif keys:
+            # The order of ``raw`` is not part of the state, so the turns need another: whichever is the cheaper one.
+            if len(keys) < len(self.raw) // 8:
+                keys.sort()
+            else:
+                keys = [key for key in self.items.in_order() if key.startswith(prefix)]
+            entries = dict(zip(keys, self.items.retire(keys), strict=True))
+            self._account_for_losses(entries)
+            self.due.trim_all(self.raw, self.with_ttl)
+            self.to_delete.add(entries)
+            self.waiting += len(entries)
+        return live
+
+    def set_limits(self, items_max: int | None, bytes_max: int | None) -> None:
+        """Change the limits; what is now too much goes at once, in eviction order."""
+        self.items_max = math.inf if items_max is None else items_max
+        self.bytes_max = math.inf if bytes_max is None else bytes_max
+        if len(self.raw) > self.items_max:
+            self._evict_first(len(self.raw) - int(self.items_max))
+        if self.bytes_used > self.bytes_max:
+            left, count = self.bytes_used, 0
+            for key, _ in self.items.ordered():
+                entry = self.raw[key]
+                left -= entry_bytes(key, entry[0], entry[2])
+                count += 1
+                if left <= self.bytes_max:
+                    break
+            self._evict_first(count)
+
+    def set_policy(self, policy: str) -> None:
+        """Keep the same items under another policy, starting from the present eviction order with one use each."""
+        self._replace_items(POLICIES[policy].with_order(self.raw, self.items.give_order(self.revision)))
+
+    def adopt(self, policy: str, raw: dict[str, Entry], uses: list[int]) -> None:
+        """Hold the items of ``raw``, which come in eviction order with their numbers of uses, and none else."""
+        keys = list(raw)
+        self.bytes_used = total_bytes(keys, list(raw.values()))
+        for key, entry in raw.items():
+            if entry[4]:
+                self.with_ttl += 1
+                self.due.add(entry[4], key)
+        self._replace_items(POLICIES[policy].filled(raw, keys, uses))
+
+    def _replace_items(self, items: Items) -> None:
+        """Make ``items`` the container."""
+        self.items = items
+        self.raw = items.raw
+
+    def next_due_ms(self) -> int | None:
+        """The earliest time at which ``expire`` or ``tell_removals`` has work: 0 is now, None is never."""
+        if self.waiting:
+            return 0
+        return self.due.next_ms(self.raw)
+
+    def _evict_first(self, count: int) -> None:
+        """Take the next ``count`` items to evict out, to be told in turn."""
+        self.waiting += count
+        while count:
+            # All about one part while it is in the processor's cache.
+            some = min(count, RETIRED_AT_ONCE)
+            count -= some
+            entries = self.items.retire_first(some)
+            self._account_for_losses(entries)
+            self.to_evict.add(entries)
+        self.due.trim_all(self.raw, self.with_ttl)
+
+    def _account_for_losses(self, entries: dict[str, Entry]) -> None:
+        """The account after all these items were taken out of the container."""
+        removed = list(entries.values())
+        self.bytes_used -= total_bytes(list(entries), removed)
+        self.with_ttl -= len(removed) - [entry[4] for entry in removed].count(0)
+
+    def _clear(self) -> None:
+        """Take everything out, the container with it, to be told as deleted."""
+        cleared = self.items
+        self._replace_items(type(cleared)())
+        self.bytes_used = self.with_ttl = 0
+        self.due = DueTimes()
+        self.waiting += len(cleared)
+        if len(cleared) >= WHOLE_LOT_MIN:
+            self.to_delete.add_whole(cleared)
+        else:
+            self.to_delete.add({key: cleared.raw[key] for key in cleared.in_order()})
+
+    def _count_due(self, keys: list[str]) -> int:
+        """How many of ``keys`` are past their expiry."""
+        first_ms = self.due.next_ms(self.raw)
+        if first_ms is None or first_ms > self.now_ms:
+            return 0
+        return sum([1 for key in keys if self.find(key) is None])
+
+    def make_room(self, protected: str, items: int, size: int) -> None:
+        """Evict until ``items`` more items and ``size`` more bytes fit, but never ``protected``."""
+        while len(self.raw) + items > self.items_max or self.bytes_used + size > self.bytes_max:
+            victim = self.items.pop_victim(protected)
+            if victim is None:
+                return
+            self.evict(*victim)
+
+    def evict(self, key: str, entry: Entry) -> None:
+        """Account for the victim that was just taken out, and tell it."""
+        self._account_for_loss(key, entry)
+        self._tell(key, EXPIRED if 0 < entry[4] <= self.now_ms else EVICTED)
+
+    def _remove(self, key: str, entry: Entry, how: int) -> None:
+        del self.items[key]
+        self._account_for_loss(key, entry)
+        self._tell(key, how)
+
+    def _account_for_loss(self, key: str, entry: Entry) -> None:
+        self.bytes_used -= entry_bytes(key, entry[0], entry[2])
+        if entry[4]:
+            self.with_ttl -= 1
+            self.due.trim(self.raw, self.with_ttl)
+
+    def _tell(self, key: str, how: int) -> None:
+        """Revision, counter and effect of a key that is gone."""
+        version = self.revision = self.revision + 1
+        if how == EVICTED:
+            self.evicted += 1
+        elif how == EXPIRED:
+            self.expired += 1
+        else:
+            self.deleted += 1
+        self.effects.append((how, key, version, 0))
+
+    def _tell_early(self, key: str) -> None:
+        """Tell the removal of ``key`` before its new life begins."""
+        for queue, how in ((self.to_delete, DELETED), (self.to_evict, EVICTED)):
+            if queue.discard(key):
+                self.waiting -= 1
+                self._tell(key, how)
+
+    def _expiry_changed(self, key: str, before_ms: int, after_ms: int) -> None:
+        if after_ms:
+            if not before_ms:
+                self.with_ttl += 1
+            self.due.add(after_ms, key)
+        else:
+            self.with_ttl -= 1
+        self.due.trim(self.raw, self.with_ttl)

@@ -1,0 +1,125 @@
+"""When items fall due: heaps of (expires_at_ms, key), one for every four seconds.
+
+Removing from the middle of a heap is slow, so nothing is removed: an item is stale when the key's entry no longer has
+that expiry, and is skipped when it comes up. Stale items of the far future are cleared away heap by heap, a few for
+each change, because clearing a million at once would stop the node for longer than an election takes.
+
+The order of what comes up is that of (time, key), whatever the heaps look like inside, so a machine restored from its
+entries expires the same keys in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from heapq import heapify, heappop, heappush
+from typing import Final
+
+from cacheflow.machine.state.entries import EXPIRES_AT_MS, Entry
+
+# 4,096 ms: at 20,000 writes a second a heap is cleared in some 20 ms, and TTLs of up to a month share 600,000 heaps.
+_SLOT_BITS: Final = 12
+# Stale items that may always be held, so that a small cache is not busy clearing.
+STALE_ALLOWED: Final = 1024
+# How many items each change looks at once clearing is needed: with 4 the whole stays below three times the keys.
+_CLEARED_PER_CHANGE: Final = 4
+
+
+class DueTimes:
+    """The expiries of all items that have one. Not safe for concurrent use."""
+
+    __slots__ = ("_budget", "_count", "_heaps", "_rotation", "_slots")
+
+    def __init__(self) -> None:
+        self._heaps: dict[int, list[tuple[int, str]]] = {}
+        # A heap with all keys of ``_heaps``, and some of heaps that went empty before their time.
+        self._slots: list[int] = []
+        self._count = 0
+        self._rotation: Iterator[int] = iter(())
+        self._budget = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, expires_at_ms: int, key: str) -> None:
+        """Note that ``key`` now falls due at ``expires_at_ms``."""
+        slot = expires_at_ms >> _SLOT_BITS
+        heap = self._heaps.get(slot)
+        if heap is None:
+            self._heaps[slot] = [(expires_at_ms, key)]
+            heappush(self._slots, slot)
+        else:
+            heappush(heap, (expires_at_ms, key))
+        self._count += 1
+
+    def trim(self, raw: dict[str, Entry], with_ttl: int) -> None:
+        """After an addition or the end of one expiry: clear some of what is stale if that is more than half.
+
+        with_ttl: the number of keys in ``raw`` that have an expiry.
+        """
+        if self._count <= 2 * with_ttl + STALE_ALLOWED:
+            return
+        self._budget += _CLEARED_PER_CHANGE
+        while self._budget > 0:
+            slot = next(self._rotation, None)
+            if slot is None:
+                self._start_rotation()
+                return
+            self._budget -= self._clear(slot, raw)
+
+    def trim_all(self, raw: dict[str, Entry], with_ttl: int) -> None:
+        """After the removal of many keys: clear all that is stale if that is more than half."""
+        if self._count > 2 * with_ttl + STALE_ALLOWED:
+            for slot in list(self._heaps):
+                self._clear(slot, raw)
+            self._start_rotation()
+
+    def next_ms(self, raw: dict[str, Entry]) -> int | None:
+        """The earliest expiry of an item in ``raw``, None without any."""
+        heap = self._first(raw)
+        return heap[0][0] if heap else None
+
+    def pop(self, raw: dict[str, Entry], now_ms: int) -> str | None:
+        """The next key of ``raw`` that is due at ``now_ms``, None without any. The caller removes it from ``raw``."""
+        if not self._slots or self._slots[0] << _SLOT_BITS > now_ms:
+            return None
+        heap = self._first(raw)
+        if not heap or heap[0][0] > now_ms:
+            return None
+        self._count -= 1
+        return heappop(heap)[1]
+
+    def _first(self, raw: dict[str, Entry]) -> list[tuple[int, str]] | None:
+        """The first heap, with an item on top that is not stale."""
+        while self._slots:
+            heap = self._heaps.get(self._slots[0])
+            while heap:
+                expires_at_ms, key = heap[0]
+                entry = raw.get(key)
+                if entry is not None and entry[EXPIRES_AT_MS] == expires_at_ms:
+                    return heap
+                heappop(heap)
+                self._count -= 1
+            self._heaps.pop(heappop(self._slots), None)
+        return None
+
+    def _start_rotation(self) -> None:
+        """Begin a new round of clearing, without the slots of heaps that went empty in the last one."""
+        self._slots = list(self._heaps)
+        self._rotation = iter(self._slots.copy())
+        heapify(self._slots)
+
+    def _clear(self, slot: int, raw: dict[str, Entry]) -> int:
+        """Drop what is stale or double in one heap and return how many items that took."""
+        heap = self._heaps.get(slot)
+        if heap is None:
+            return 1
+        find = raw.get
+        live = [item for item in heap if (entry := find(item[1])) and entry[EXPIRES_AT_MS] == item[0]]
+        live = list(dict.fromkeys(live))
+        self._count -= len(heap) - len(live)
+        if live:
+            heapify(live)
+            self._heaps[slot] = live
+        else:
+            del self._heaps[slot]
+        return len(heap)

@@ -1,0 +1,82 @@
+"""A client's own Idempotency-Key: the command takes place once, whoever sends it and to whichever node.
+
+Results are kept 10 minutes of machine time, packed, because packed bytes are one object to the garbage collector and
+tell their size.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from hashlib import blake2b
+from typing import Any, Final
+
+import msgpack
+
+from cacheflow.machine.language.commands import Result
+
+KEEP_MS: Final = 600_000
+KEPT_MAX: Final = 10_000
+# A batch of reads may answer with megabytes.
+KEPT_BYTES_MAX: Final = 64 * 1024 * 1024
+CLIENT_KEY_CHARS_MAX: Final = 256
+
+Kept = tuple[int, bytes, bytes]  # kept until (ms), fingerprint of the command, packed result
+
+
+def fingerprint(command: Any) -> bytes:
+    """16 bytes that tell one command from another. Raises whatever msgpack raises for what it cannot pack."""
+    return blake2b(msgpack.packb(command), digest_size=16).digest()
+
+
+def _data_bytes(result: Result) -> int:
+    """The values in the result of a batch."""
+    if len(result) != 2 or type(result[1]) is not list:
+        return 0
+    return sum([len(one[1]) for one in result[1] if len(one) > 1 and type(one[1]) is bytes])
+
+
+class IdempotencyTable:
+    """Results by client key, the oldest first. Not safe for concurrent use."""
+
+    __slots__ = ("_bytes", "_kept")
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __iter__(self) -> Iterator[tuple[str, Kept]]:
+        return iter(self._kept.items())
+
+    def find(self, client_key: str) -> tuple[bytes, Result] | None:
+        """(fingerprint, result) of the command that came with ``client_key``; what is past its time was dropped."""
+        kept = self._kept.get(client_key)
+        return None if kept is None else (kept[1], msgpack.unpackb(kept[2]))
+
+    def keep(self, client_key: str, command_print: bytes, result: Result, now_ms: int) -> None:
+        """Remember ``result`` under a ``client_key`` that is not in the table, unless it is larger than the table."""
+        # Many reads of one large value: a small result in memory, gigabytes when packed.
+        if _data_bytes(result) > KEPT_BYTES_MAX:
+            return
+        self.adopt(client_key, (now_ms + KEEP_MS, command_print, msgpack.packb(result)))
+        while len(self._kept) > KEPT_MAX or self._bytes > KEPT_BYTES_MAX:
+            self._drop_oldest()
+
+    def adopt(self, client_key: str, kept: Kept) -> None:
+        """Add what another table held."""
+        self._kept[client_key] = kept
+        self._bytes += len(kept[2])
+
+    def drop_due(self, now_ms: int) -> None:
+        """Forget what was kept long enough."""
+        while self._kept:
+            if next(iter(self._kept.values()))[0] > now_ms:
+                return
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        _, kept = self._kept.popitem(last=False)
+        self._bytes -= len(kept[2])

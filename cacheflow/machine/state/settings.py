@@ -1,0 +1,85 @@
+"""What is replicated beside the items: the limits of the cache and the table of members.
+
+Both come from the log, so both are checked here without trust: the functions raise ValueError with a message for
+people. It becomes part of a kept result, hence of the replicated state: no ``repr`` in it, which differs between
+Pythons.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from cacheflow.machine.language.commands import INT64_MAX
+
+MAX_BYTES_MIN: Final = 1024
+REPLICAS_MAX: Final = 8
+MEMBERS_MAX: Final = 1000
+NAME_CHARS_MAX: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The replicated settings. A limit of None means no limit; replicas is None until somebody said it."""
+
+    policy: str = "lru"
+    max_items: int | None = None
+    max_bytes: int | None = None
+    replicas: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One node that the cluster's configuration names. A new incarnation is a node whose disk was emptied."""
+
+    id: str
+    incarnation: str
+    raft_address: str
+    address: str
+    voter: bool
+
+
+def changed(settings: Settings, changes: Any) -> Settings:
+    """``settings`` with ``changes`` ({name: value}) in it. Raises ValueError for unknown names and bad values."""
+    if type(changes) is not dict:
+        raise ValueError("the settings are not a map")
+    for name, value in changes.items():
+        whole = type(value) is int
+        if name == "policy":
+            good = value in ("lru", "lfu")
+        elif name == "max_items":
+            good = value is None or (whole and 1 <= value <= INT64_MAX)
+        elif name == "max_bytes":
+            good = value is None or (whole and MAX_BYTES_MIN <= value <= INT64_MAX)
+        elif name == "replicas":
+            good = whole and 0 <= value <= REPLICAS_MAX
+        else:
+            raise ValueError("no setting has that name")
+        if not good:
+            raise ValueError(f"{name} cannot have that value")
+    return replace(settings, **changes)
+
+
+def is_name(value: Any) -> bool:
+    """Whether ``value`` may be an id, an address or a nonce: a str of 1 to 256 characters."""
+    return type(value) is str and 0 < len(value) <= NAME_CHARS_MAX
+
+
+def member_table(rows: Any) -> dict[str, Member]:
+    """``[[id, incarnation, raft_address, address, voter], ...]`` as {id: Member}. Raises ValueError."""
+    if type(rows) is not list or len(rows) > MEMBERS_MAX:
+        raise ValueError(f"the member table is not a list of at most {MEMBERS_MAX}")
+    table: dict[str, Member] = {}
+    for row in rows:
+        if type(row) is not list or len(row) != 5:
+            raise ValueError("a member is not a list of five")
+        member = Member(*row)
+        texts = (member.incarnation, member.raft_address, member.address)
+        if not is_name(member.id) or any(type(text) is not str or len(text) > NAME_CHARS_MAX for text in texts):
+            raise ValueError("a member's id or address is not a short str")
+        if type(member.voter) is not bool:
+            raise ValueError("a member's voter flag is not a bool")
+        if member.id in table:
+            raise ValueError(f"the member {member.id} is named twice")
+        table[member.id] = member
+    return table

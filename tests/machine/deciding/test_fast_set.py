@@ -1,0 +1,113 @@
+"""The straight way for plain SETs leaves what the general way leaves: results, effects, order, digests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from machine.driver import Driver, assert_invariants
+from machine.mixed_log import mixed_log
+
+from cacheflow.machine import machine
+from cacheflow.machine.deciding import batches
+from cacheflow.machine.deciding.fast_set import set_plainly
+from cacheflow.machine.language import commands as c
+from cacheflow.machine.machine import Settled
+
+
+def by_the_general_way(driver: Driver, payload: bytes) -> list[Settled]:
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (machine, batches):
+            patch.setattr(module, "set_plainly", lambda contents, commands, results: None)
+        return driver.apply(payload)
+
+
+def assert_equal_after(straight: Driver, general: Driver, payload: bytes) -> None:
+    assert straight.apply(payload) == by_the_general_way(general, payload)
+    one, other = straight.machine, general.machine
+    assert one.effects == other.effects
+    assert one.digest == other.digest
+    assert straight.order() == general.order()
+    for name in ("revision", "bytes_used", "with_ttl", "written", "deleted", "expired", "evicted", "waiting"):
+        assert getattr(one.contents, name) == getattr(other.contents, name)
+
+
+KEYS = st.one_of(
+    st.integers(0, 12).map("k{}".format), st.sampled_from(["", "ü", "k" * 1024, "k" * 1025, b"k", 5, None])
+)
+# What is equal to 0 and is not 0 must be refused as ever.
+ZEROS = st.sampled_from([0] * 12 + [False, 0.0, -1, 1])
+PLAIN = st.tuples(
+    st.sampled_from([c.SET] * 12 + [True, 1.0]),
+    KEYS,
+    st.one_of(st.binary(max_size=60), st.sampled_from([bytes(950), bytes(961), "text", None])),
+    st.sampled_from([0, 1, 2, 0, 1, 2, 3, -1, True, None]),
+    st.sampled_from([None, None, None, 7, -1, 2**40, True, "text/plain", "x" * 1025, 0.5]),
+    ZEROS,
+    ZEROS,
+    ZEROS,
+).map(list)
+SMALL = st.integers(0, 12).map("k{}".format)
+OTHERS = st.one_of(
+    st.tuples(
+        st.just(c.SET), SMALL, st.binary(max_size=9), st.just(1), st.none(), st.sampled_from([3, -1]), ZEROS, ZEROS
+    ),
+    st.tuples(st.just(c.GET), SMALL),
+    st.tuples(st.just(c.DELETE), SMALL, st.just(0)),
+    st.tuples(st.just(c.TOUCH), SMALL, st.sampled_from([0, 2, 5])),
+    st.tuples(st.just(c.APPEND), SMALL, st.binary(max_size=9), st.booleans(), st.booleans()),
+    st.tuples(st.just(c.BATCH), st.just(False), st.lists(PLAIN, max_size=6)),
+    st.tuples(st.just(c.DELETE_PREFIX), st.sampled_from(["", "k1"])),
+    st.tuples(
+        st.just(c.CONFIGURE),
+        st.just(False),
+        st.fixed_dictionaries(
+            {
+                "policy": st.sampled_from(["lru", "lfu"]),
+                "max_items": st.sampled_from([None, 1, 4, 9]),
+                "max_bytes": st.sampled_from([None, 1024]),
+            }
+        ),
+    ),
+    st.sampled_from([[c.SET], [c.SET, "k", b""], [], "eight898", None, 5, [1, 2, 3, 4, 5, 6, 7, 8]]),
+)
+COMMANDS = st.one_of(PLAIN, PLAIN, PLAIN, PLAIN, OTHERS)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(-2, 2), st.lists(COMMANDS, max_size=12)), max_size=12))
+def test_any_log_leaves_the_same_by_both_ways(log: list[tuple[int, int, list[Any]]]) -> None:
+    straight, general = Driver(), Driver()
+    opening = c.encode_entry(1, [c.encode_block(0, 0, 0, [c.open_session("a", "x")])])
+    assert_equal_after(straight, general, opening)
+    at_ms, number = 1, 1
+    for later_ms, shifted, commands in log:
+        at_ms += later_ms
+        first = max(1, number + shifted)
+        payload = c.encode_entry(at_ms, [c.encode_block(1, first, 1, commands), c.encode_block(0, 0, 0, commands[:2])])
+        assert_equal_after(straight, general, payload)
+        if first <= number:
+            number = max(number, first + len(commands))
+        assert_invariants(straight.machine)
+    assert straight.machine.contents_digest() == general.machine.contents_digest()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_mixed_log_leaves_the_same_by_both_ways(seed: int) -> None:
+    straight, general = Driver(), Driver()
+    for payload in mixed_log(seed, 80):
+        assert_equal_after(straight, general, payload)
+    assert straight.machine.contents_digest() == general.machine.contents_digest()
+
+
+def test_plain_sets_do_go_the_straight_way(cache: Driver) -> None:
+    cache.one(c.configure({"max_items": 5}))
+    results: list[c.Result] = []
+    plain = [list(c.set_(f"k{number % 7}", b"x" * number, 1, None if number % 2 else number)) for number in range(40)]
+    set_plainly(cache.machine.contents, plain, results)
+    assert [result[0] for result in results] == [c.OK] * 40
+    for other in (c.set_("k", b"", 1, ttl_ms=5), c.set_("k", b"", 1, when=c.IF_ABSENT), c.get("k1")):
+        set_plainly(cache.machine.contents, [list(other), *plain], results)
+    assert len(results) == 40

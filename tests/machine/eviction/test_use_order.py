@@ -1,0 +1,126 @@
+"""The order of use in its pieces, against one OrderedDict."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cacheflow.machine.eviction.use_order import UseOrder
+
+
+class Twins:
+    """The order and what it must be."""
+
+    def __init__(self) -> None:
+        self.order = UseOrder()
+        self.plain: OrderedDict[str, int] = OrderedDict()
+        self.version = 0
+
+    def write(self, key: str) -> None:
+        self.version += 1
+        if key in self.plain:
+            self.order.rewrite(key, self.plain[key], self.version)
+        else:
+            self.order.add(key, self.version)
+        self.plain[key] = self.version
+        self.plain.move_to_end(key)
+
+    def use(self, key: str) -> None:
+        if key in self.plain:
+            self.order.use(key, self.plain[key])
+            self.plain.move_to_end(key)
+
+    def remove(self, key: str) -> None:
+        if key in self.plain:
+            assert self.order.remove(key, self.plain.pop(key)) == key
+
+    def evict(self, protected: str) -> None:
+        wanted = next((key for key in self.plain if key != protected), None)
+        assert self.order.pop_first(protected) == wanted
+        if wanted is not None:
+            del self.plain[wanted]
+
+    def evict_many(self, count: str) -> None:
+        wanted = list(self.plain)[: int(count)]
+        assert self.order.pop_many(int(count)) == wanted
+        for key in wanted:
+            del self.plain[key]
+
+    def append(self, key: str) -> None:
+        if key not in self.plain:
+            # It may have been written while another container kept the order.
+            self.version += 3
+            self.plain[key] = Random(key).randrange(1, self.version + 1)
+            self.order.append(key, self.plain[key])
+
+    def take_over(self) -> None:
+        self.order = UseOrder.of_one(OrderedDict(zip(self.plain, self.plain, strict=True)), self.version)
+
+    def restore(self) -> None:
+        self.order = UseOrder.of(list(self.plain), list(self.plain.values()))
+
+    def check(self) -> None:
+        assert list(self.order) == list(self.plain)
+        assert len(self.order) == len(self.plain)
+        # Nothing is remembered of keys that are gone, and segments do not pile up.
+        assert set(self.order._used) <= set(self.plain)
+
+
+KEYS = st.integers(0, 40).map(str)
+STEPS = st.one_of(
+    st.tuples(st.sampled_from(["write", "write", "use", "remove", "evict", "evict_many", "append"]), KEYS),
+    st.sampled_from([("restore",), ("take_over",)]),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(STEPS, max_size=200))
+def test_it_is_one_order_whatever_happens(steps: list[tuple[str, ...]]) -> None:
+    twins = Twins()
+    for name, *arguments in steps:
+        getattr(twins, name)(*arguments)
+        twins.check()
+
+
+@pytest.mark.parametrize("uses", [0.0, 0.3, 0.9])
+def test_it_stays_one_order_in_a_long_run(uses: float) -> None:
+    random, twins = Random(4), Twins()
+    for step in range(8000):
+        key = str(int(200 * random.random() ** 3))
+        if random.random() < uses:
+            twins.use(key)
+        else:
+            twins.write(key)
+        if random.random() < 0.1:
+            twins.evict(key)
+        if step % 50 == 0:
+            twins.check()
+    assert len(twins.order._segments) < 8 + len(twins.plain) // 2
+    while twins.plain:
+        twins.evict("")
+    assert twins.order.pop_first() is None
+
+
+def test_the_protected_key_stays_wherever_it_is() -> None:
+    for number in range(20):
+        twins = Twins()
+        for key in range(20):
+            twins.write(str(key))
+        for _ in range(20):
+            twins.evict(str(number))
+        assert list(twins.order) == [str(number)]
+
+
+def test_a_key_that_moved_is_still_the_text_it_was() -> None:
+    keys = [f"key {number}" for number in range(30)]
+    order = UseOrder.of(keys, range(1, 31))
+    order.use("key " + str(3), 4)
+    order.rewrite("key " + str(4), 5, 31)
+    order.rewrite("key " + str(3), 4, 32)
+    held = {key: key for key in keys}
+    assert all(key is held[key] for key in order)
+    assert list(order)[-2:] == ["key 4", "key 3"]

@@ -1,0 +1,124 @@
+"""Time comes from the log; what is due is absent at once and removed in bounded steps."""
+
+from __future__ import annotations
+
+from machine.driver import Driver, assert_invariants, sets
+
+from cacheflow.machine.effects import EXPIRED, WRITTEN
+from cacheflow.machine.language import commands as c
+from cacheflow.machine.state.entries import Entry
+from cacheflow.machine.state.expiry import STALE_ALLOWED, DueTimes
+
+
+def test_an_item_lives_until_its_time_and_not_in_it(driver: Driver) -> None:
+    driver.put("k", ttl_ms=50)
+    assert driver.one(c.get("k"), at=50)[0] == c.OK
+    assert driver.machine.lookup("k", 50) is not None
+    assert driver.machine.lookup("k", 51) is None
+    assert driver.one(c.get("k"), at=51) == [c.MISSING]
+    assert driver.told() == [(EXPIRED, "k")]
+
+
+def test_the_clock_never_goes_back_and_absurd_stamps_are_no_stamps(driver: Driver) -> None:
+    driver.run(at=1000)
+    for stamp in (5, -1, 10**15 + 1, 2**63):
+        driver.run(at=stamp)
+        assert driver.machine.now_ms == 1000
+    driver.run(at=10**15)
+    assert driver.machine.now_ms == 10**15
+    assert driver.one(c.set_("k", b"", 1, None, c.TTL_MS_MAX))[3] == 10**15 + 10**14
+
+
+def test_due_items_go_in_the_order_of_time_and_key(driver: Driver) -> None:
+    driver.run(*(c.set_(key, b"", 1, None, ttl) for key, ttl in (("b", 9), ("c", 8), ("a", 9), ("d", 99))), at=1)
+    driver.run(at=20)
+    assert driver.told() == [(EXPIRED, "c"), (EXPIRED, "a"), (EXPIRED, "b")]
+    assert driver.machine.contents.expired == 3
+
+
+def test_an_entry_removes_a_thousand_due_items_and_hides_the_rest(driver: Driver) -> None:
+    keys = [f"k{number:04}" for number in range(2500)]
+    driver.put(*keys, ttl_ms=10)
+    assert driver.machine.next_due_ms() == 11
+    driver.run(c.get("k2400"), at=11)
+    assert driver.machine.item_count == 1500
+    assert driver.live() == []
+    assert driver.one(c.get("k2400")) == [c.MISSING]
+    assert driver.machine.next_due_ms() == 11
+    driver.run()
+    assert driver.machine.next_due_ms() is None
+    assert driver.machine.contents.expired == 2500
+
+
+def test_stale_expiries_are_skipped_uncounted(driver: Driver) -> None:
+    keys = [f"k{number:04}" for number in range(1500)]
+    driver.put(*keys, ttl_ms=5)
+    driver.put(*keys, ttl_ms=6)
+    driver.put(*(key + "'" for key in keys[:1000]), ttl_ms=7)
+    driver.run(at=8)
+    driver.run()
+    assert driver.machine.contents.expired == 2000
+    driver.run()
+    assert driver.machine.item_count == 0
+
+
+def test_writing_over_a_due_item_that_still_waits_counts_as_removing_it(driver: Driver) -> None:
+    driver.put(*(f"k{number:04}" for number in range(1000)), ttl_ms=5)
+    driver.put("late", ttl_ms=5)
+    result = driver.one(c.set_("late", b"new", 1, when=c.IF_ABSENT), at=6)
+    assert result == [c.OK, 1001 + 1000 + 2, True, 0]
+    assert driver.told()[-2:] == [(EXPIRED, "late"), (WRITTEN, "late")]
+
+
+def test_a_due_item_that_still_waits_is_absent_to_every_command(driver: Driver) -> None:
+    driver.put(*(f"k{number:04}" for number in range(1000)), ttl_ms=5)
+    driver.put("late", data=b"1", ttl_ms=5)
+    driver.at_ms = 6
+    commands = [
+        (c.delete("late"), [c.MISSING]),
+        (c.incr("late", 1), [c.MISSING]),
+        (c.touch("late", 50), [c.MISSING]),
+        (c.get("late"), [c.MISSING]),
+        (c.set_("late", b"", 1, when=c.IF_PRESENT), [c.PRECONDITION, 0]),
+        (c.set_("late", b"", 1, when=c.IF_VERSION, version=1001), [c.PRECONDITION, 0]),
+        (c.recency([("late", 1)]), [c.OK]),
+        (c.delete_prefix("late"), [c.OK, 0]),
+    ]
+    assert driver.run(*(command for command, _ in commands)) == [result for _, result in commands]
+
+
+def test_next_due_is_the_first_expiry_that_still_holds(driver: Driver) -> None:
+    assert driver.machine.next_due_ms() is None
+    driver.run(*sets(["a"], ttl_ms=10), *sets(["b"], ttl_ms=10_000_000), at=1)
+    assert driver.machine.next_due_ms() == 11
+    driver.run(c.touch("a", c.TTL_NONE))
+    assert driver.machine.next_due_ms() == 10_000_001
+    driver.run(c.delete("b"))
+    assert driver.machine.next_due_ms() is None
+
+
+def test_what_is_stale_is_cleared_while_items_come_and_go(driver: Driver) -> None:
+    driver.one(c.configure({"max_items": 500}))
+    for number in range(100):
+        driver.run(*sets((f"k{number}-{one}" for one in range(100)), ttl_ms=10**7 + number * 5000))
+        assert_invariants(driver.machine)
+    for number in range(100):
+        driver.run(*sets((f"k{one}" for one in range(100)), ttl_ms=10**8 + number * 7919 % 10**6))
+        assert_invariants(driver.machine)
+
+
+def test_slots_of_heaps_that_went_empty_do_not_pile_up() -> None:
+    due = DueTimes()
+    raw: dict[str, Entry] = {}
+    for number in range(20_000):
+        expires_at_ms = 10**6 + number * 10_000
+        raw["k"] = (b"", 1, None, 1, expires_at_ms)
+        due.add(expires_at_ms, "k")
+        due.trim(raw, 1)
+        assert len(due) <= 3 + STALE_ALLOWED + 10
+    assert len(due._slots) < 3 * STALE_ALLOWED
+    assert due.next_ms(raw) == 10**6 + 19_999 * 10_000
+    assert due.pop(raw, 10**12) == "k"
+    del raw["k"]
+    assert due.pop(raw, 10**12) is None
+    assert len(due) == 0
