@@ -18,12 +18,12 @@ from cacheflow.inbox import Inbox
 from cacheflow.joining import Joining
 from cacheflow.machine.machine import CacheMachine, Settled
 from cacheflow.proposals import Proposals
-from cacheflow.raft import snapshotting
-from cacheflow.raft.disk import Disk
-from cacheflow.raft.journal import SEGMENT_BYTES, Journal, Submit
-from cacheflow.raft.network import Identity, Network
+from cacheflow.raft.log.disk import Disk
+from cacheflow.raft.log.journal import SEGMENT_BYTES, Journal, Submit
 from cacheflow.raft.node import RaftNode, Timing
-from cacheflow.raft.snapshotting import Builder, SnapshotStorage
+from cacheflow.raft.snapshots import schedule
+from cacheflow.raft.snapshots.schedule import Builder, SnapshotStorage
+from cacheflow.raft.transport.network import Identity, Network
 from cacheflow.raft.turn import Turn
 from cacheflow.recency import RecencyBuffer
 from cacheflow.registration import AskSeed
@@ -97,7 +97,7 @@ class LocalNode:
         self._loop = loop
         self._note_removed = note_removed
         self._uses_sent_at = 0.0
-        newest, self.machine = snapshotting.load_machine(around.disk, around.directory)
+        newest, self.machine = schedule.load_machine(around.disk, around.directory)
         self.journal = Journal.open(
             around.disk,
             around.directory,
@@ -111,7 +111,7 @@ class LocalNode:
             later=loop.call_later,
             random_bytes=around.random_bytes,
         )
-        snapshotting.begin_journal_at(self.journal, newest, around.directory)
+        schedule.begin_journal_at(self.journal, newest, around.directory)
         if self.journal.clock_pair is not None:
             self.clock.restore(*self.journal.clock_pair)
         self.node = RaftNode(

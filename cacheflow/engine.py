@@ -22,11 +22,11 @@ from cacheflow.config import NodeConfig, join_address, read_secret
 from cacheflow.errors import CacheFlowError, NoLeader, NotReady
 from cacheflow.loop import NodeLoop
 from cacheflow.ports import ListeningPorts, Service
-from cacheflow.raft.datadir import DataDirectory
-from cacheflow.raft.disk import RealDisk, ThreadWriter
-from cacheflow.raft.network import Identity
-from cacheflow.raft.snapshotting import HelperProcess
-from cacheflow.raft.transport import PeerTransport
+from cacheflow.raft.log.datadir import DataDirectory
+from cacheflow.raft.log.disk import RealDisk, ThreadWriter
+from cacheflow.raft.snapshots.schedule import HelperProcess
+from cacheflow.raft.transport.network import Identity
+from cacheflow.raft.transport.peer_transport import PeerTransport
 from cacheflow.raft.turn import Turn
 from cacheflow.registration import over_http
 from cacheflow.supervisor import Supervisor

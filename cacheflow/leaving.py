@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 
 from cacheflow.errors import MemberConflict, MemberUnknown, NoLeader, NotReady, OutcomeUnknown
+from cacheflow.raft.membership.changes import CONFLICT, NO_LEADER, REMOVED, UNKNOWN, UNSURE
 from cacheflow.raft.node import RaftNode
-from cacheflow.raft.reconfiguration import CONFLICT, NO_LEADER, REMOVED, UNKNOWN, UNSURE
 
 ATTEMPT_S = 4.0
 AGAIN_S = 0.05

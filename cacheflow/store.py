@@ -31,7 +31,7 @@ from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.machine.state.entries import Entry
 from cacheflow.ports import Service
-from cacheflow.raft.reconfiguration import CONFLICT, JOINED, KNOWN
+from cacheflow.raft.membership.changes import CONFLICT, JOINED, KNOWN
 from cacheflow.results import Digest, Item, RaftPosition
 from cacheflow.verbs import KEYS_PAGE
 

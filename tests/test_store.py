@@ -27,7 +27,7 @@ from cacheflow.errors import (
     ValueTooLarge,
 )
 from cacheflow.machine.language import commands
-from cacheflow.raft.datadir import DataDirectory
+from cacheflow.raft.log.datadir import DataDirectory
 from cacheflow.store import ReplicatedStore
 
 

@@ -27,8 +27,8 @@ from pysyncobj.transport import Transport
 from pysyncobj.version import VERSION
 
 from cacheflow.errors import ConfigError
-from cacheflow.raft.journal import Journal
-from cacheflow.raft.records import LogEntry
+from cacheflow.raft.log.journal import Journal
+from cacheflow.raft.log.records import LogEntry
 
 PYSYNCOBJ_VERSION = "0.3.17"
 # Methods of SyncObj that are overridden or called by name, and attributes that are read or written.

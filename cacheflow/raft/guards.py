@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from cacheflow.raft.records import LogEntry
+from cacheflow.raft.log.records import LogEntry
 
 INDEX_MAX = 2**62
 

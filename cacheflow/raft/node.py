@@ -22,16 +22,16 @@ from cacheflow.machine.machine import CacheMachine
 from cacheflow.machine.state.settings import Member
 from cacheflow.raft import guards
 from cacheflow.raft.core import ROLE_NAMES, Core
-from cacheflow.raft.elections import Elections
-from cacheflow.raft.following import Following
-from cacheflow.raft.journal import Journal
-from cacheflow.raft.leading import NO_OP, Leading
-from cacheflow.raft.membership import CONFIGURATION, NOBODY, Configuration, Configurations
-from cacheflow.raft.network import Network, Peer
-from cacheflow.raft.reconfiguration import Reconfiguration
+from cacheflow.raft.log.journal import Journal
+from cacheflow.raft.membership.changes import Reconfiguration
+from cacheflow.raft.membership.configuration import CONFIGURATION, NOBODY, Configuration, Configurations
+from cacheflow.raft.membership.removed import Standing
+from cacheflow.raft.roles.elections import Elections
+from cacheflow.raft.roles.follower import Following
+from cacheflow.raft.roles.leader import NO_OP, Leading
 from cacheflow.raft.seams import Clock, Events, Loop
-from cacheflow.raft.snapshotting import SnapshotStorage, Snapshotting
-from cacheflow.raft.standing import Standing
+from cacheflow.raft.snapshots.schedule import SnapshotStorage, Snapshotting
+from cacheflow.raft.transport.network import Network, Peer
 from cacheflow.raft.turn import Turn
 
 logger = logging.getLogger(__name__)

@@ -12,12 +12,12 @@ from unittest import mock
 
 from cacheflow import engine
 from cacheflow.cli import main
-from cacheflow.raft import snapshotting
+from cacheflow.raft.snapshots import schedule
 
 _asked: list[int] = []
 
 
-class OnDemand(snapshotting.Snapshotting):
+class OnDemand(schedule.Snapshotting):
     """Looks once a heartbeat whether it was asked."""
 
     def consider(self) -> None:
@@ -33,7 +33,7 @@ def _ask(signum: int, frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    snapshotting.JOURNAL_BYTES_MIN = sys.maxsize
+    schedule.JOURNAL_BYTES_MIN = sys.maxsize
     signal.signal(signal.SIGUSR1, _ask)
     with mock.patch.object(engine, "Snapshotting", OnDemand):
         sys.exit(main())

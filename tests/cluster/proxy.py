@@ -20,8 +20,8 @@ from collections.abc import Callable
 
 import msgpack
 
-from cacheflow.raft.frames import HEADER
-from cacheflow.raft.handshake import HANDSHAKE_BYTES_MAX, Hello
+from cacheflow.raft.transport.frames import HEADER
+from cacheflow.raft.transport.handshake import HANDSHAKE_BYTES_MAX, Hello
 
 CHUNK_BYTES = 256 * 1024
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from fakes.disk import FakeDisk, inline
 
-from cacheflow.raft.disk import Disk
-from cacheflow.raft.journal import Journal, Submit
-from cacheflow.raft.records import LogEntry
+from cacheflow.raft.log.disk import Disk
+from cacheflow.raft.log.journal import Journal, Submit
+from cacheflow.raft.log.records import LogEntry
 
 DIRECTORY = Path("/data")
 

@@ -7,10 +7,10 @@ import functools
 from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar
 
-from cacheflow.raft.frames import HEADER, encode_frame
-from cacheflow.raft.handshake import SEND, Handshake, Hello
-from cacheflow.raft.network import Identity, Peer
-from cacheflow.raft.transport import PeerTransport
+from cacheflow.raft.transport.frames import HEADER, encode_frame
+from cacheflow.raft.transport.handshake import SEND, Handshake, Hello
+from cacheflow.raft.transport.network import Identity, Peer
+from cacheflow.raft.transport.peer_transport import PeerTransport
 from cacheflow.supervisor import Supervisor
 
 SECRET = b"sixteen bytes or more"

@@ -14,7 +14,7 @@ from pysyncobj import SyncObj
 from cacheflow.errors import ConfigError
 from cacheflow.raft import core as core_module
 from cacheflow.raft.core import Core, check_pysyncobj
-from cacheflow.raft.journal import Journal
+from cacheflow.raft.log.journal import Journal
 
 
 class Driver:

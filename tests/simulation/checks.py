@@ -15,7 +15,7 @@ from simulation.leftovers import surplus
 
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.machine.state.settings import Member
-from cacheflow.raft.membership import CONFIGURATION
+from cacheflow.raft.membership.configuration import CONFIGURATION
 
 if TYPE_CHECKING:
     from simulation.cluster import Cluster, Process

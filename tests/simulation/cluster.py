@@ -29,11 +29,11 @@ from cacheflow.machine.eviction import use_order
 from cacheflow.machine.language.commands import Command
 from cacheflow.machine.machine import CacheMachine, Settled
 from cacheflow.proposals import Proposal
-from cacheflow.raft import snapshots, snapshotting
-from cacheflow.raft.journal import CorruptJournal
-from cacheflow.raft.network import Identity
-from cacheflow.raft.reconfiguration import JOINED, KNOWN
-from cacheflow.raft.snapshots import CorruptSnapshot, SnapshotMeta
+from cacheflow.raft.log.journal import CorruptJournal
+from cacheflow.raft.membership.changes import JOINED, KNOWN
+from cacheflow.raft.snapshots import files, schedule
+from cacheflow.raft.snapshots.files import CorruptSnapshot, SnapshotMeta
+from cacheflow.raft.transport.network import Identity
 from cacheflow.raft.turn import Turn
 from cacheflow.registration import TIMEOUT_S as HTTP_TIMEOUT_S
 from cacheflow.supervisor import Supervisor
@@ -176,12 +176,12 @@ class Process(LocalNode):
     def _build(self, index: int, done: Callable[[SnapshotMeta | BaseException], None]) -> None:
         def build() -> None:
             try:
-                meta = snapshots.build(self.host.disk, DIRECTORY, index, machine_class=CacheMachine)
+                meta = files.build(self.host.disk, DIRECTORY, index, machine_class=CacheMachine)
             except OSError as error:
                 done(error)
                 return
             except Exception as error:
-                if snapshots.list_snapshots(self.host.disk, DIRECTORY)[-1:] > [index]:
+                if files.list_snapshots(self.host.disk, DIRECTORY)[-1:] > [index]:
                     done(error)  # the leader's snapshot was faster
                     return
                 self.cluster.checks.complain(f"{self.name} cannot build a snapshot at {index}: {error!r}")
@@ -404,6 +404,6 @@ def patched(cluster: Cluster, *, journal_bytes: int | None = None, piece_bytes: 
         patch.setattr(Node, "__hash__", lambda node: zlib.crc32(node.id.encode()))
         patch.setattr(use_order, "SEGMENT_KEYS_MAX", SEGMENT_KEYS)
         if journal_bytes is not None:
-            patch.setattr(snapshotting, "JOURNAL_BYTES_MIN", journal_bytes)
-            patch.setattr(snapshotting, "PIECE_BYTES", piece_bytes)
+            patch.setattr(schedule, "JOURNAL_BYTES_MIN", journal_bytes)
+            patch.setattr(schedule, "PIECE_BYTES", piece_bytes)
         yield

@@ -8,11 +8,11 @@ from simulation.storage import DIRECTORY, SEGMENT_BYTES
 
 from cacheflow.machine.state.idempotency import KEPT_BYTES_MAX, KEPT_MAX
 from cacheflow.proposals import BLOCK_COMMANDS_MAX
-from cacheflow.raft.following import FRESH_MARKS_MAX
-from cacheflow.raft.reconfiguration import WAITING_MAX
-from cacheflow.raft.records import RECORD_BYTES
-from cacheflow.raft.segments import list_segments
-from cacheflow.raft.snapshots import list_snapshots
+from cacheflow.raft.log.records import RECORD_BYTES
+from cacheflow.raft.log.segments import list_segments
+from cacheflow.raft.membership.changes import WAITING_MAX
+from cacheflow.raft.roles.follower import FRESH_MARKS_MAX
+from cacheflow.raft.snapshots.files import list_snapshots
 from cacheflow.recency import KEYS_MAX
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from simulation.machine_faults import none_moved
 
-from cacheflow.raft.reconfiguration import CONFLICT, NO_LEADER, REMOVED, UNKNOWN
+from cacheflow.raft.membership.changes import CONFLICT, NO_LEADER, REMOVED, UNKNOWN
 
 if TYPE_CHECKING:
     from simulation.cluster import Host

@@ -9,11 +9,12 @@ from pysyncobj.syncobj import SyncObj
 
 from cacheflow.inbox import Inbox
 from cacheflow.machine.language import commands
-from cacheflow.raft import guards, replication
-from cacheflow.raft.following import Following
-from cacheflow.raft.leading import Leading
-from cacheflow.raft.reconfiguration import Reconfiguration
-from cacheflow.raft.snapshotting import Snapshotting
+from cacheflow.raft import guards
+from cacheflow.raft.membership.changes import Reconfiguration
+from cacheflow.raft.roles import replication
+from cacheflow.raft.roles.follower import Following
+from cacheflow.raft.roles.leader import Leading
+from cacheflow.raft.snapshots.schedule import Snapshotting
 
 
 def delete_what_stands_behind_prev(patch: pytest.MonkeyPatch) -> None:

@@ -13,15 +13,15 @@ from simulation.storage import DIRECTORY, MachineDisk
 
 from cacheflow.clock import ClusterClock
 from cacheflow.machine.machine import CacheMachine
-from cacheflow.raft import snapshots, snapshotting
-from cacheflow.raft.journal import CorruptJournal, Journal
+from cacheflow.raft.log.journal import CorruptJournal, Journal
 from cacheflow.raft.node import RaftNode
-from cacheflow.raft.snapshots import CorruptSnapshot, SnapshotMeta, snapshot_path
+from cacheflow.raft.snapshots import files, schedule
+from cacheflow.raft.snapshots.files import CorruptSnapshot, SnapshotMeta, snapshot_path
 
 
 def throw_the_log_away_behind_a_new_snapshot(patch: pytest.MonkeyPatch) -> None:
     """A start that finds a snapshot newer than the journal's beginning believes nothing of the journal."""
-    begin = snapshotting.begin_journal_at
+    begin = schedule.begin_journal_at
 
     def begin_journal_at(journal: Journal, newest: SnapshotMeta | None, directory: Path) -> None:
         if newest is not None and journal.first_index < newest.index:
@@ -29,7 +29,7 @@ def throw_the_log_away_behind_a_new_snapshot(patch: pytest.MonkeyPatch) -> None:
             journal.add(b"", newest.index, newest.term)
         begin(journal, newest, directory)
 
-    patch.setattr(snapshotting, "begin_journal_at", begin_journal_at)
+    patch.setattr(schedule, "begin_journal_at", begin_journal_at)
 
 
 def compact_by_writing_the_tail_again(patch: pytest.MonkeyPatch) -> None:
@@ -101,7 +101,7 @@ def name_a_snapshot_before_it_is_written(patch: pytest.MonkeyPatch) -> None:
         def begin() -> None:
             # It may stumble over its own unfinished file; that alone harms nobody.
             with contextlib.suppress(OSError, CorruptSnapshot):
-                meta = snapshots.build(disk, DIRECTORY, index, machine_class=CacheMachine)
+                meta = files.build(disk, DIRECTORY, index, machine_class=CacheMachine)
                 whole = disk.read(path)
                 handle = disk.open(path)
                 disk.truncate(handle, len(whole) // 2)

@@ -20,8 +20,8 @@ from typing import Any
 import msgpack
 from simulation.scheduler import ProcessLoop, Scheduler
 
-from cacheflow.raft import messages
-from cacheflow.raft.network import Identity, Message, Peer, PeerRefused, PeerUnreachable
+from cacheflow.raft.transport import messages
+from cacheflow.raft.transport.network import Identity, Message, Peer, PeerRefused, PeerUnreachable
 
 # A connection whose bytes nobody takes ends after this, as the transport's does.
 STALL_S = 3.0

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 from fakes.disk import FakeDisk
 from simulation.scheduler import ProcessLoop
 
-from cacheflow.raft.segments import SegmentReader, list_segments
-from cacheflow.raft.snapshots import list_snapshots, snapshot_path
+from cacheflow.raft.log.segments import SegmentReader, list_segments
+from cacheflow.raft.snapshots.files import list_snapshots, snapshot_path
 
 T = TypeVar("T")
 

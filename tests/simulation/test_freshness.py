@@ -11,8 +11,8 @@ from simulation.cluster import Cluster, Process, leader_of, patched
 
 from cacheflow.contract import Outcome
 from cacheflow.machine.language import commands
-from cacheflow.raft.journal import RELAXED_S
-from cacheflow.raft.leading import GUARD_S
+from cacheflow.raft.log.journal import RELAXED_S
+from cacheflow.raft.roles.leader import GUARD_S
 
 # A message's way takes this long at most; a little more for the turns at its ends.
 MESSAGE_S = 0.001 + 0.0002

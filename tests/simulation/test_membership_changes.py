@@ -12,7 +12,7 @@ from simulation.cluster import Cluster, Host, Process, leader_of, patched
 
 from cacheflow.machine.language import commands
 from cacheflow.machine.state.settings import Member
-from cacheflow.raft.reconfiguration import CONFLICT, JOINED, REMOVED, UNKNOWN, UNSURE
+from cacheflow.raft.membership.changes import CONFLICT, JOINED, REMOVED, UNKNOWN, UNSURE
 
 SETTINGS = {"policy": "lru", "max_items": None, "max_bytes": None, "replicas": 2}
 

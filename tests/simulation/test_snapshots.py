@@ -12,7 +12,7 @@ from simulation.cluster import Cluster, Process, patched
 from simulation.runner import JOURNAL_BYTES
 
 from cacheflow.machine.machine import Settled
-from cacheflow.raft import snapshotting
+from cacheflow.raft.snapshots import schedule
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_a_snapshot_that_cannot_be_built_is_begun_again_after_a_pause(
 
 def test_a_transfer_goes_on_when_pieces_are_lost(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     # About fifty of them, of which ten are lost.
-    monkeypatch.setattr(snapshotting, "PIECE_BYTES", 128)
+    monkeypatch.setattr(schedule, "PIECE_BYTES", 128)
     host = follower_of(cluster).host
     cluster.crash(host, power=False)
     workload = Workload(cluster, Random(1), clients=10, pause_s=0.05)

@@ -19,7 +19,7 @@ from simulation.cluster import Cluster
 from simulation.network import SimNetwork, Wire
 from simulation.scheduler import ProcessLoop, Scheduler
 
-from cacheflow.raft.network import Identity, Peer
+from cacheflow.raft.transport.network import Identity, Peer
 
 TICK_S = 0.05
 

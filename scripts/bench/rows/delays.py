@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from cacheflow import proposals
-from cacheflow.raft import journal, leading
-from cacheflow.raft.company import Company
-from cacheflow.raft.replication import Replicator
+from cacheflow.raft.log import journal
+from cacheflow.raft.roles import leader
+from cacheflow.raft.roles.batching import Company
+from cacheflow.raft.roles.replication import Replicator
 from scripts.bench.harness import Verdict, cluster
 from scripts.bench.peers.loading import LoadGenerator
 
@@ -43,7 +44,7 @@ def _without_company() -> None:
 
 
 def _without_one_entry() -> None:
-    leading.ENTRIES_AHEAD_MAX = sys.maxsize
+    leader.ENTRIES_AHEAD_MAX = sys.maxsize
 
 
 def _without_waiting_for_the_commit() -> None:

@@ -16,9 +16,9 @@ from typing import Any
 
 from cacheflow.launcher import Child, ask
 from cacheflow.machine.machine import CacheMachine
-from cacheflow.raft import snapshots
-from cacheflow.raft.disk import RealDisk
-from cacheflow.raft.snapshotting import JOURNAL_BYTES_MIN, JOURNAL_PER_SNAPSHOT
+from cacheflow.raft.log.disk import RealDisk
+from cacheflow.raft.snapshots import files
+from cacheflow.raft.snapshots.schedule import JOURNAL_BYTES_MIN, JOURNAL_PER_SNAPSHOT
 from scripts.bench import unattended_node
 from scripts.bench.fill import fill, key_of
 from scripts.bench.harness import Cluster, Verdict, cluster, process_cpu_s, spread
@@ -87,7 +87,7 @@ def _build_snapshot(running: Cluster, node: Child) -> int:
     """Put everything into a snapshot, as the helper process would; its size."""
     _, status = ask(node.url, "/cluster/status")
     running.kill(node)
-    meta = snapshots.build(RealDisk(), Path(node.data_dir), status["applied_index"], machine_class=CacheMachine)
+    meta = files.build(RealDisk(), Path(node.data_dir), status["applied_index"], machine_class=CacheMachine)
     running.restart(node)
     _wait_for(node, "/readyz")
     return meta.bytes

@@ -15,8 +15,8 @@ import msgpack
 
 from cacheflow import ReplicatedStore
 from cacheflow.launcher import free_ports
-from cacheflow.raft.frames import HEADER
-from cacheflow.raft.peer_link import PeerLink
+from cacheflow.raft.transport.frames import HEADER
+from cacheflow.raft.transport.peer_link import PeerLink
 from scripts.bench.harness import Verdict
 
 MUST = "append_entries bytes of a fault-free load with entries >= 4 KiB: <= 1.2 x bytes of the entries x followers"

@@ -1,0 +1,241 @@
+"""The data directory: one process at a time, and who this node is.
+
+``lock`` is held as long as the node runs. ``identity`` keeps the node id and the *incarnation*, which is new whenever
+the journal is: whoever lost its memory is another member, and cannot vote for the one before. ``removed`` says that the
+cluster has removed that member: it must not come back by itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import logging
+import os
+import re
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+from cacheflow.errors import ConfigError
+from cacheflow.raft.log.disk import RealDisk
+
+logger = logging.getLogger(__name__)
+
+FORMAT_VERSION: Final = 1
+# Two segments of the journal: less could not even start, and would stop soon.
+FREE_BYTES_MIN: Final = 32 * 1024 * 1024
+# In memory the snapshots and the journal of a cache with values need more.
+_SHARED_MEMORY: Final = Path("/dev/shm")
+_SHARED_MEMORY_FREE_MIN: Final = 256 * 1024 * 1024
+
+_LOCK = "lock"
+_IDENTITY = "identity"
+_REMOVED = "removed"
+_INCARNATION = re.compile(r"[0-9a-f]{16}")
+_EPHEMERAL = re.compile(r"cacheflow-\d+-[0-9a-f]{16}")
+
+
+class DataDirectory:
+    """Holds the directory until ``close``; a context manager too.
+
+    path, node_id, incarnation: what it found or made. ``ephemeral`` makes a directory in memory that ``close`` removes,
+    with a new incarnation every time, and removes those that dead processes left.
+    Raises ConfigError: in use, of another or a removed node, damaged, not writable, full.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        node_id: str | None = None,
+        ephemeral: bool = False,
+        random_bytes: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self._random_bytes = random_bytes
+        self._ephemeral = ephemeral
+        self._lock = -1
+        try:
+            self.path = self._make_ephemeral() if ephemeral else self._make(path)
+        except OSError as error:
+            raise ConfigError(f"data directory {path}: {_reason(error)}; give another --data-dir") from None
+        try:
+            self.node_id, self.incarnation = self._identify(node_id)
+        except OSError as error:
+            self.close()
+            raise ConfigError(
+                f"data directory {self.path}: {_reason(error)}; make room or give another --data-dir"
+            ) from None
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Give the directory free, and remove an ephemeral one."""
+        if self._lock >= 0:
+            if self._ephemeral:
+                shutil.rmtree(self.path, ignore_errors=True)
+            os.close(self._lock)
+            self._lock = -1
+
+    def note_removed(self, index: int) -> str:
+        """The cluster has removed this member at ``index``: no process starts here again. Returns why, for people."""
+        reason = f"node {self.node_id} was removed from the cluster at index {index}"
+        try:
+            self._write(RealDisk(), _REMOVED, f"{reason}\n")
+        except OSError as error:
+            # The next start learns it from the members.
+            logger.warning("%s cannot be noted in %s: %s", reason, self.path, _reason(error))
+        return reason
+
+    def __enter__(self) -> DataDirectory:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _make(self, path: Path) -> Path:
+        path = path.absolute()
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = _take_lock(path)
+        if lock < 0:
+            owner = (path / _LOCK).read_text(errors="replace").strip() or "unknown"
+            raise ConfigError(f"data directory {path} is in use by process {owner}; stop it or give another --data-dir")
+        self._lock = lock
+        return path
+
+    def _make_ephemeral(self) -> Path:
+        base = _memory()
+        for name in os.listdir(base):  # noqa: PTH208 - names, not paths
+            if _EPHEMERAL.fullmatch(name):
+                _remove_if_dead(base / name)
+        while True:
+            path = base / f"cacheflow-{os.getpid()}-{self._random_bytes(8).hex()}"
+            path.mkdir(mode=0o700)
+            try:
+                self._lock = _take_lock(path)
+            except FileNotFoundError:
+                continue  # another node that starts now took it for a leftover
+            if self._lock >= 0:
+                return path
+
+    def _identify(self, node_id: str | None) -> tuple[str, str]:
+        """Read the identity, or make one. (node id, incarnation)"""
+        disk = RealDisk()
+        file = self.path / _IDENTITY
+        names = disk.list(self.path)
+        has_journal = any(name.startswith("journal-") and name.endswith(".cfj") for name in names)
+        has_snapshot = any(name.startswith("snapshot-") and name.endswith(".cfs") for name in names)
+        rejoin = f"remove {self.path} and start again with --seed: the node rejoins as a new member"
+        if _REMOVED in names:
+            reason = (self.path / _REMOVED).read_text(errors="replace").strip()
+            raise ConfigError(f"data directory {self.path}: {reason}; to use it again, {rejoin}")
+        if has_snapshot and not has_journal:
+            raise ConfigError(f"data directory {self.path} has a snapshot and no journal; {rejoin}")
+        if _IDENTITY in names:
+            known_id, incarnation = _read_identity(file, rejoin)
+            if node_id not in (None, known_id):
+                raise ConfigError(
+                    f"data directory {self.path} belongs to node {known_id}, not {node_id}; give --node-id {known_id}, "
+                    "or another --data-dir"
+                )
+            if has_journal:
+                return known_id, incarnation
+            node_id = known_id
+        elif has_journal:
+            raise ConfigError(f"data directory {self.path} has a journal and no file {_IDENTITY}; {rejoin}")
+        if disk.free_bytes(self.path) < FREE_BYTES_MIN:
+            free, needed = disk.free_bytes(self.path) >> 20, FREE_BYTES_MIN >> 20
+            raise ConfigError(
+                f"data directory {self.path}: {free} MiB are free and {needed} are needed; make room "
+                "or give another --data-dir"
+            )
+        node_id = node_id or str(uuid.UUID(bytes=self._random_bytes(16), version=4))
+        incarnation = self._random_bytes(8).hex()
+        text = json.dumps({"format_version": FORMAT_VERSION, "node_id": node_id, "incarnation": incarnation}, indent=2)
+        self._write(disk, _IDENTITY, f"{text}\n")
+        return node_id, incarnation
+
+    def _write(self, disk: RealDisk, name: str, text: str) -> None:
+        """A small file, whole or not at all."""
+        temporary = self.path / f"{name}.new"
+        handle = disk.open(temporary, create=True)
+        try:
+            disk.write(handle, 0, text.encode())
+            disk.sync(handle)
+        finally:
+            disk.close(handle)
+        disk.rename(temporary, self.path / name)
+        disk.sync_directory(self.path)
+
+
+def _read_identity(file: Path, rejoin: str) -> tuple[str, str]:
+    try:
+        identity = json.loads(file.read_bytes())
+        version, node_id, incarnation = identity["format_version"], identity["node_id"], identity["incarnation"]
+    except (ValueError, KeyError, TypeError):
+        raise ConfigError(f"{file} is unreadable; {rejoin}") from None
+    if version != FORMAT_VERSION:
+        raise ConfigError(f"{file} has format version {version}; this program knows {FORMAT_VERSION}")
+    if (
+        type(node_id) is not str
+        or not node_id
+        or type(incarnation) is not str
+        or not _INCARNATION.fullmatch(incarnation)
+    ):
+        raise ConfigError(f"{file} is unreadable; {rejoin}")
+    return node_id, incarnation
+
+
+def _take_lock(directory: Path) -> int:
+    """A descriptor that holds the lock, with our process id in the file; -1 when somebody else has it.
+
+    Raises OSError, FileNotFoundError also when the directory was removed before the lock was ours.
+    """
+    handle = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(handle).st_ino != (directory / _LOCK).stat().st_ino:
+            raise FileNotFoundError(errno.ENOENT, "removed by another process", str(directory))
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+    except BlockingIOError:
+        os.close(handle)
+        return -1
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
+def _memory() -> Path:
+    """Where an ephemeral directory goes: memory when there is enough, else the temporary folder."""
+    with contextlib.suppress(OSError):
+        writable = os.access(_SHARED_MEMORY, os.W_OK | os.X_OK)
+        if writable and shutil.disk_usage(_SHARED_MEMORY).free >= _SHARED_MEMORY_FREE_MIN:
+            return _SHARED_MEMORY
+    return Path(tempfile.gettempdir())
+
+
+def _remove_if_dead(path: Path) -> None:
+    """Remove the directory if it is ours and nobody holds its lock."""
+    try:
+        if path.is_symlink() or path.stat().st_uid != os.getuid():
+            return
+        lock = _take_lock(path)
+    except OSError:  # gone meanwhile, or not a directory
+        return
+    if lock >= 0:
+        shutil.rmtree(path, ignore_errors=True)
+        os.close(lock)
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)

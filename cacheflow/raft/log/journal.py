@@ -1,0 +1,522 @@
+"""Journal: term, vote and log, in memory for PySyncObj and on disk for the day after.
+
+The event loop owns it. A mutation changes memory and joins the pending records, which costs about a microsecond; the
+disk's work is done elsewhere by one writer, one piece at a time. What gathers while a piece is under way goes with the
+next one, so that a flush is shared by everything that waits for it.
+
+``position`` counts the records, ``durable_position`` says how many of them are durable as ``fsync`` understands it:
+*always* flushed, *interval* written and flushed once a second, *never* written. A term or a vote is flushed in every
+mode before ``durable_position`` passes it. What must not leave this node before it is durable waits for that.
+
+The log in memory is a list of (command, index, term). ``[0]`` is the *sentinel*: the last entry that the snapshot
+covers, with command b"", or the entry that a new log began with. It is never removed, so the log is never empty.
+
+The format is in records.py, the files and the difference between a torn tail and damage in segments.py.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from itertools import islice
+from pathlib import Path
+from typing import Protocol, TypeVar, overload
+
+from cacheflow.errors import ConfigError
+from cacheflow.raft.log.disk import Disk, ThreadWriter
+from cacheflow.raft.log.records import (
+    CLOCK,
+    ENTRY,
+    RECORD_BYTES,
+    START,
+    TRIM,
+    TRUNCATE,
+    VOTE,
+    Clock,
+    CorruptJournal,
+    LogEntry,
+    clock_payload,
+)
+from cacheflow.raft.log.segments import Pending, SegmentWriter
+
+__all__ = ["CorruptJournal", "Journal", "Submit", "ThreadWriter"]
+
+T = TypeVar("T")
+
+# Large enough that a new segment, a few flushes, is rare; small enough that a restart reads little that is trimmed.
+SEGMENT_BYTES = 16 * 1024 * 1024
+# What nobody waits for is flushed this much later at most: a flush for many entries costs about as much as one for one.
+RELAXED_S = 0.010
+# Freeing 100,000 entries at once holds the loop for 10 ms; this many take a fraction of one.
+_FREED_AT_ONCE = 5_000
+
+
+class Submit(Protocol):
+    """Run ``work`` on the writer, then ``done(result or exception)`` on the loop. One after the other, in order."""
+
+    def __call__(self, work: Callable[[], T], done: Callable[[T | BaseException], None]) -> None: ...
+
+
+def _at_once(call: Callable[[], None]) -> None:
+    call()
+
+
+def _not_later(seconds: float, call: Callable[[], None]) -> None:
+    call()
+
+
+def _ignore(_: BaseException) -> None:
+    """No one to tell."""
+
+
+def _nothing() -> None:
+    """No one to tell."""
+
+
+class Journal:
+    """PySyncObj's ``raftLog``, and its durability. Not safe for concurrent use: the event loop owns it.
+
+    on_durable: called on the loop whenever ``durable_position`` has moved.
+    on_failure: called once, with what a write or flush raised. Nothing is written after that: a flush that failed may
+    have dropped what it could not write, and a second one would report success. ``failed`` keeps the exception,
+    ``durable_position`` stands still, memory goes on.
+    """
+
+    def __init__(
+        self,
+        files: SegmentWriter,
+        *,
+        submit: Submit,
+        fsync: str,
+        on_durable: Callable[[], None],
+        on_failure: Callable[[BaseException], None],
+        defer: Callable[[Callable[[], None]], None],
+        later: Callable[[float, Callable[[], None]], object],
+    ) -> None:
+        self.on_durable = on_durable
+        self.on_failure = on_failure
+        self.failed: BaseException | None = None
+        self.position = 0
+        self.durable_position = 0
+        self._submit = submit
+        self._defer = defer
+        self._later = later
+        self._fsync = fsync
+        self._files = files
+        replay = files.recover(lambda record: record.payload, b"")
+        self._entries: list[LogEntry] = replay.entries
+        self._pending: list[Pending] = []
+        # A hand-over is due or under way: a mutation has nothing to start.
+        self._scheduled = False
+        # The timer of a hand-over that nobody waits for runs.
+        self._timed = False
+        self._busy = False
+        self._closed = False
+        # Records are wanted: neither failed nor closed.
+        self._accepting = True
+        # Written and not flushed, in another mode than always.
+        self._unsynced = False
+        # The last flush is vouched for, as far as this process knows.
+        self._marked = False
+        self._sync_due = False
+        # Lists of trimmed entries that wait to be freed.
+        self._trimmed: list[list[LogEntry]] = []
+        self._term = files.state.term
+        self._vote = files.state.vote
+        self._clock = files.state.clock
+        self._clock_is_new = False
+        # Indexes of the sentinel, of the last entry, and of the last one that is durable; 0 in an empty log. They are plain
+        # attributes because every step of an entry asks for them.
+        self.first_index = self.last_index = 0
+        self._note_ends()
+        self.durable_index = self._handed_index = self.last_index
+        self._disk_bytes = files.disk_bytes
+        self._log_bytes = _size_of(self._entries[1:])
+
+    @classmethod
+    def open(
+        cls,
+        disk: Disk,
+        directory: Path,
+        *,
+        submit: Submit,
+        fsync: str = "always",
+        segment_bytes: int = SEGMENT_BYTES,
+        on_durable: Callable[[], None] = _nothing,
+        on_failure: Callable[[BaseException], None] = _ignore,
+        group: int = 0,
+        defer: Callable[[Callable[[], None]], None] = _at_once,
+        later: Callable[[float, Callable[[], None]], object] = _not_later,
+        random_bytes: Callable[[int], bytes] = os.urandom,
+    ) -> Journal:
+        """Read the journal in ``directory``, or begin one. Blocks; what it returns is durable.
+
+        defer: runs a call a little later on the loop (``Turn.defer``), so that what one turn of the loop
+        appends is one flush; by default the first mutation is handed over at once.
+        later: the loop's call_later.
+        random_bytes: makes the salts of new segments.
+        Raises CorruptJournal for a damaged one, ConfigError when the disk refuses.
+        """
+        files = SegmentWriter(disk, directory, segment_bytes=segment_bytes, group=group, random_bytes=random_bytes)
+        try:
+            return cls(
+                files,
+                submit=submit,
+                fsync=fsync,
+                on_durable=on_durable,
+                on_failure=on_failure,
+                defer=defer,
+                later=later,
+            )
+        except OSError as error:
+            files.abandon()
+            reason = error.strerror or str(error)
+            raise ConfigError(f"the journal in {directory} cannot be opened: {reason}") from error
+        except BaseException:
+            files.abandon()
+            raise
+
+    # What PySyncObj calls.
+
+    def add(self, command: bytes, idx: int, term: int, awaited: bool = True) -> None:
+        """Append an entry; ``idx`` must follow the last one. Into an empty log any index may come.
+
+        awaited: somebody waits until it is durable; else it is flushed with what comes next, after RELAXED_S at the latest.
+        """
+        entries = self._entries
+        kind = ENTRY
+        if not entries:
+            kind = START
+            self.first_index = idx
+            self._lose_from(idx)
+        elif entries[-1][1] + 1 != idx:
+            raise ValueError(f"entry {idx} does not follow entry {entries[-1][1]}")
+        entries.append((command, idx, term))
+        self.last_index = idx
+        self.position += 1
+        # The first one is the sentinel.
+        self._log_bytes = self._log_bytes + RECORD_BYTES + len(command) if kind == ENTRY else 0
+        if self._accepting:
+            self._pending.append((kind, idx, term, command))
+            if self._scheduled:
+                return
+            if awaited:
+                self._scheduled = True
+                self._defer(self.hand_over)
+            elif not self._timed:
+                self._timed = True
+                self._later(RELAXED_S, self._hand_over_relaxed)
+
+    def clear(self) -> None:
+        """Empty the log in memory. On disk the old one stays until ``add`` begins the new one in its place."""
+        self._forget(len(self._entries))
+        self._note_ends()
+
+    def deleteEntriesFrom(self, entryFrom: int) -> None:
+        """Drop the entries at list positions ``entryFrom`` and up. Raises ValueError for the sentinel."""
+        entries = self._entries
+        if not 1 <= entryFrom <= len(entries):
+            raise ValueError(
+                f"cannot drop the log from position {entryFrom}: it has {len(entries)} and keeps its first"
+            )
+        if entryFrom == len(entries):
+            return
+        index = entries[entryFrom][1]
+        self._log_bytes -= _size_of(entries[entryFrom:])
+        del entries[entryFrom:]
+        self._note_ends()
+        self._lose_from(index)
+        self._record(TRUNCATE, index, entries[-1][2], b"")
+
+    def deleteEntriesTo(self, entryTo: int) -> None:
+        """Trim to the entry at list position ``entryTo``: the new sentinel. Raises ValueError past the end."""
+        if not 0 <= entryTo < len(self._entries):
+            raise ValueError(f"cannot trim to position {entryTo}: the log has {len(self._entries)}")
+        self.trim(self._entries[entryTo][1])
+
+    @overload
+    def __getitem__(self, item: int) -> LogEntry: ...
+    @overload
+    def __getitem__(self, item: slice) -> list[LogEntry]: ...
+    def __getitem__(self, item: int | slice) -> LogEntry | list[LogEntry]:
+        return self._entries[item]
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def _destroy(self) -> None:
+        self.close()
+
+    def onOneSecondTimer(self) -> None:
+        """Once a second: flush what *interval* left unflushed, or vouch for the last flush.
+
+        Does nothing when nothing was written since.
+        """
+        self._free_some()
+        if not self._accepting:
+            return
+        if self._unsynced and self._fsync == "interval":
+            self._sync_due = True
+            self._hand_over()
+        elif not (self._marked or self._unsynced or self._scheduled):
+            self._marked = True
+            self._scheduled = self._busy = True
+            files, clock = self._files, self._take_clock()
+            self._submit(lambda: files.mark(clock), self._marked_done)
+
+    def setRaftCommitIndex(self, raftCommitIndex: int) -> None:
+        """Not kept: after a restart only a leader can say what is committed."""
+
+    def getRaftCommitIndex(self) -> int:
+        """What is known to be committed at start: the sentinel. At least 1."""
+        return max(1, self.first_index)
+
+    def setCurrentTerm(self, term: int, votedForNodeId: str | None) -> None:
+        """Note term and vote; flushed in every mode. Raises ValueError for a lower term."""
+        if term < self._term:
+            raise ValueError(f"term {term} is lower than {self._term}")
+        if (term, votedForNodeId) != (self._term, self._vote):
+            self._term, self._vote = term, votedForNodeId
+            self._record(VOTE, 0, term, (votedForNodeId or "").encode())
+
+    def getCurrentTerm(self) -> int:
+        return self._term
+
+    def getVotedForNodeId(self) -> str | None:
+        return self._vote
+
+    # What the node calls.
+
+    @property
+    def last_term(self) -> int:
+        return self._entries[-1][2] if self._entries else 0
+
+    @property
+    def clock_pair(self) -> Clock | None:
+        """(cluster_ms, wall_ms) as noted last, also before a restart."""
+        return self._clock
+
+    @property
+    def log_bytes(self) -> int:
+        """Size of the entries behind the sentinel."""
+        return self._log_bytes
+
+    def bytes_up_to(self, index: int) -> int:
+        """Size of the entries behind the sentinel up to ``index``, which is in the log."""
+        return _size_of(islice(self._entries, 1, index - self.first_index + 1))
+
+    @property
+    def disk_bytes(self) -> int:
+        """Space that the segments take, after the last flush."""
+        return self._disk_bytes
+
+    def term_at(self, index: int) -> int | None:
+        """The term of the entry at ``index``, the sentinel's too; None outside the log."""
+        entries = self._entries
+        if not entries:
+            return None
+        position = index - entries[0][1]
+        return entries[position][2] if 0 <= position < len(entries) else None
+
+    def entries(self, first_index: int, max_bytes: int | None = None, last_index: int | None = None) -> list[LogEntry]:
+        """Entries from ``first_index`` on, or from the sentinel when that is behind it.
+
+        max_bytes: of commands; at least one entry is returned when there is one.  last_index: no entry behind it.
+        """
+        entries = self._entries
+        if not entries:
+            return []
+        begin = max(0, first_index - entries[0][1])
+        stop = len(entries) if last_index is None else min(len(entries), last_index - entries[0][1] + 1)
+        if max_bytes is None:
+            return entries[begin:stop]
+        if begin >= stop:
+            return []
+        end, size = begin, 0
+        for end in range(begin, stop):
+            size += len(entries[end][0])
+            if size > max_bytes and end > begin:
+                return entries[begin:end]
+        return entries[begin : end + 1]
+
+    def note_clock(self, cluster_ms: int, wall_ms: int) -> None:
+        """Keep a pair of readings. Costs no flush: written with the next record, or when the journal falls idle."""
+        self._clock = (cluster_ms, wall_ms)
+        self._clock_is_new = True
+
+    def trim(self, index: int) -> None:
+        """Entries up to ``index`` are covered by a durable snapshot: forget them; the one at ``index`` is the sentinel.
+
+        Nothing happens at or before the present sentinel. Raises ValueError past the end.
+        """
+        position = index - self.first_index
+        if position <= 0 and self._entries:
+            return
+        if position >= len(self._entries):
+            raise ValueError(f"cannot trim to {index}: the log ends at {self.last_index}")
+        term = self._entries[position][2]
+        if position > len(self._entries) // 2:
+            self._log_bytes = _size_of(islice(self._entries, position + 1, None))
+        else:
+            self._log_bytes -= self.bytes_up_to(index)
+        self._forget(position)
+        self._entries[0] = (b"", index, term)
+        self._note_ends()
+        self._record(TRIM, index, term, b"")
+
+    def install(self, index: int, term: int) -> None:
+        """A durable snapshot up to ``index`` is here: go on behind it.
+
+        Entries behind ``index`` are kept when the log has that entry with that term; otherwise the log begins anew
+        with a sentinel (dissertation 5.1, row 13). Raises ValueError for a snapshot that is older than the sentinel.
+        """
+        if index < self.first_index:
+            raise ValueError(f"a snapshot up to {index} is older than the log, which begins at {self.first_index}")
+        if self.term_at(index) == term:
+            self.trim(index)
+            return
+        self.clear()
+        self.add(b"", index, term)
+
+    def hand_over(self) -> None:
+        """Give the writer what is pending, unless it is at work: then it follows by itself."""
+        if self._busy:
+            return
+        if self._pending and self._accepting:
+            self._hand_over()
+        else:
+            self._scheduled = False
+
+    def _hand_over_relaxed(self) -> None:
+        self._timed = False
+        if not self._scheduled:
+            self.hand_over()
+
+    def close(self) -> None:
+        """Write and flush what is pending, in every mode, and let the files go. ``ThreadWriter.close`` waits for it."""
+        if self._closed:
+            return
+        self._closed, self._accepting = True, False
+        if not self._busy:
+            self._finish()
+
+    def _record(self, kind: int, index: int, term: int, payload: bytes) -> None:
+        self.position += 1
+        if self._accepting:
+            self._pending.append((kind, index, term, payload))
+            if not self._scheduled:
+                self._scheduled = True
+                self._defer(self.hand_over)
+
+    def _hand_over(self) -> None:
+        """Start one piece of work with all that is pending, and a flush if one is due."""
+        if self._busy:
+            return
+        batch, self._pending = self._pending, []
+        self._free_some()
+        clock = self._take_clock()
+        if clock is not None:
+            batch.append((CLOCK, 0, 0, clock_payload(clock)))
+        sync = self._sync_due or self._fsync == "always"
+        self._sync_due = False
+        self._scheduled = self._busy = True
+        self._marked = False
+        self._handed_index = self.last_index
+        files, position = self._files, self.position
+
+        def done(outcome: int | BaseException) -> None:
+            self._busy = False
+            if isinstance(outcome, BaseException):
+                self._fail(outcome)
+                return
+            self._unsynced = not sync
+            self._disk_bytes = outcome
+            self.durable_position = position
+            self.durable_index = self._handed_index
+            self._continue()
+            self.on_durable()
+
+        self._submit(lambda: files.append(batch, sync), done)
+
+    def _marked_done(self, outcome: BaseException | None) -> None:
+        self._busy = False
+        if outcome is not None:
+            self._fail(outcome)
+        else:
+            self._continue()
+
+    def _continue(self) -> None:
+        """A piece of work is done: what is next?"""
+        if self._closed:
+            self._finish()
+        elif self._pending or self._sync_due:
+            self._hand_over()
+        else:
+            self._scheduled = False
+
+    def _finish(self) -> None:
+        """The last piece of work."""
+        self._busy = self._scheduled = True
+        batch, self._pending = self._pending, []
+        clock = self._take_clock()
+        if clock is not None:
+            batch.append((CLOCK, 0, 0, clock_payload(clock)))
+        files, position, failed = self._files, self.position, self.failed
+
+        def done(outcome: BaseException | None) -> None:
+            self._busy = False
+            if isinstance(outcome, BaseException):
+                self._fail(outcome)
+            elif failed is None and position != self.durable_position:
+                self.durable_position = position
+                self.durable_index = self.last_index
+                self.on_durable()
+
+        self._submit(files.abandon if failed is not None else lambda: files.close(batch), done)
+
+    def _fail(self, error: BaseException) -> None:
+        self._pending = []
+        self._accepting = False
+        if self.failed is None:
+            self.failed = error
+            if self._closed:
+                self._submit(self._files.abandon, lambda _: None)
+            self.on_failure(error)
+
+    def _take_clock(self) -> Clock | None:
+        """The noted pair, once."""
+        if not self._clock_is_new:
+            return None
+        self._clock_is_new = False
+        return self._clock
+
+    def _note_ends(self) -> None:
+        entries = self._entries
+        self.first_index, self.last_index = (entries[0][1], entries[-1][1]) if entries else (0, 0)
+
+    def _lose_from(self, index: int) -> None:
+        """Entries from ``index`` on are no longer in the log, whatever the writer still makes durable."""
+        self.durable_index = min(self.durable_index, index - 1)
+        self._handed_index = min(self._handed_index, index - 1)
+
+    def _forget(self, count: int) -> None:
+        """Take the first ``count`` entries out of the log. Touches the fewer of those that go and those that stay."""
+        gone = self._entries
+        if count > len(gone) // 2:
+            self._entries = gone[count:]
+        else:
+            gone = gone[:count]
+            del self._entries[:count]
+        self._trimmed.append(gone)
+
+    def _free_some(self) -> None:
+        if self._trimmed:
+            gone = self._trimmed[-1]
+            del gone[-_FREED_AT_ONCE:]
+            if not gone:
+                self._trimmed.pop()
+
+
+def _size_of(entries: Iterable[LogEntry]) -> int:
+    """Of their records."""
+    return sum([RECORD_BYTES + len(command) for command, _, _ in entries])

@@ -1,0 +1,67 @@
+"""The journal's entries, read from its files beside a living writer.
+
+The reader sees the files as they are at one moment: it stops at the first record that is not whole yet, and takes
+truncations into account that come later in the stream. Nothing is written, cut or removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from cacheflow.raft.log.disk import Disk
+from cacheflow.raft.log.records import CorruptJournal, Record, Replay
+from cacheflow.raft.log.segments import SegmentReader, list_segments
+
+# file, first byte, end of a command
+_Place = tuple[Path, int, int]
+
+
+def read_entries(
+    disk: Disk, directory: Path, after_index: int, to_index: int, *, after_term: int | None = None, group: int = 0
+) -> Iterator[tuple[bytes, int, int]]:
+    """(command, index, term) of the entries behind ``after_index`` up to ``to_index``, all of them or CorruptJournal.
+
+    Only call it for a ``to_index`` that is committed and at most the journal's ``durable_index``: an entry may still be
+    replaced in memory while the files show the one before.
+    after_term: the term that the entry at ``after_index`` must have.
+    Raises OSError, also when the living journal drops segments meanwhile.
+    """
+    log = _places(disk, directory, group)
+    if not log or log[0][1] > after_index or log[-1][1] < to_index:
+        holds = f"entries behind {log[0][1]} up to {log[-1][1]}" if log else "no entries"
+        raise CorruptJournal(directory, 0, f"it holds {holds}; {after_index + 1} to {to_index} are asked for")
+    first_index = log[0][1]
+    if after_term is not None and log[after_index - first_index][2] != after_term:
+        raise CorruptJournal(directory, 0, f"entry {after_index} is not of the snapshot's term {after_term}")
+    data, data_path = b"", None
+    for (path, begin, end), index, term in log[after_index + 1 - first_index : to_index + 1 - first_index]:
+        if path != data_path:
+            data, data_path = disk.read(path), path
+        yield data[begin:end], index, term
+
+
+def _places(disk: Disk, directory: Path, group: int) -> list[tuple[_Place, int, int]]:
+    """The log as it is at the end of the stream, with places instead of commands."""
+    segments = list_segments(disk, directory)
+    if not segments:
+        return []
+    path = first_path = segments[0][1]
+
+    def place(record: Record) -> _Place:
+        return path, record.end - len(record.payload), record.end
+
+    replay: Replay[_Place] | None = None
+    check = b""
+    for sequence, path in segments:
+        reader = SegmentReader(path, disk.read(path), sequence, group)
+        if replay is None:
+            replay = Replay(reader.header.state, place, (path, 0, 0))
+        elif reader.chain_before != check[:4]:
+            raise CorruptJournal(path, 0, "does not continue the segment before it")
+        for record in reader.records():
+            replay.feed(path, record)
+        check = reader.check
+    assert replay is not None
+    replay.finish(first_path)
+    return replay.entries

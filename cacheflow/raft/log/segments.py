@@ -1,0 +1,374 @@
+"""The journal's files: read and judged at start, then appended to by the one writer.
+
+1. A segment has its name only once its header is durable (temporary name, flush, rename, flush of the folder), and
+   it is never shorter than its header says: space is reserved first, so a full disk shows before a record is torn.
+2. A segment gets a successor only after a flush: all but the last are complete. A SEAL record at the end of each
+   says that the next one exists, so that a lost newest segment is noticed. Only that record may be torn in an older
+   segment: it is written last, and the successor's chain and state say whether anything else is missing.
+3. Bytes are written once. What a crash tore is overwritten with zeros and flushed before anything follows it.
+4. Older segments go, oldest first, when all they hold is behind the sentinel and the record that says so is durable.
+
+**Torn tail or damage.** A power failure may keep any part of what was not flushed: later records can be whole where
+an earlier one is not. So "valid records behind a bad one" alone proves nothing. But each record carries ``synced``,
+the length of the file that was durable when it was written. When the last segment has a bad record at byte *b*:
+
+* some valid record behind has ``synced > b``: byte *b* had been flushed, and no crash may take flushed bytes away.
+  It is damage, and the journal is refused: what is lost may have been promised to others;
+* none has: everything from *b* on was written after the last flush that anything vouches for. It is a torn tail,
+  never promised, and it is cut at *b*.
+
+What was flushed last is vouched for by the next batch, or by a MARK record that is written when the journal falls
+idle. Between the flush and that mark, at most about a second, damage to the last batch passes for a torn tail.
+A file shorter than reserved, a bad record in any other segment, a segment that is missing in the middle or at the
+end, a chain that does not meet, another format version: damage. Zeros where a record could begin, to the end: the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from cacheflow.raft.log.disk import Disk
+from cacheflow.raft.log.records import (
+    CLOCK,
+    ENTRY,
+    FORMAT_VERSION,
+    HEADER,
+    MAGIC,
+    MARK,
+    PREAMBLE_BYTES,
+    RECORD_BYTES,
+    SALT_BYTES,
+    SEAL,
+    START,
+    TRIM,
+    VOTE,
+    Clock,
+    Codec,
+    CorruptJournal,
+    Header,
+    LogState,
+    Record,
+    Replay,
+    clock_payload,
+)
+
+V = TypeVar("V")
+# kind, index, term, payload: a record before it has a place.
+Pending = tuple[int, int, int, bytes]
+
+# Room kept behind every batch: for a clock pair, a mark and the seal.
+_RESERVE_BYTES = 3 * RECORD_BYTES + 16
+# More than preamble and header can be; a node id has at most 63 bytes.
+_HEADER_BYTES_MAX = 1024
+_NAME = re.compile(r"journal-(\d{12})\.cfj")
+_TEMPORARY = ".new"
+
+
+def segment_name(sequence: int) -> str:
+    return f"journal-{sequence:012}.cfj"
+
+
+def list_segments(disk: Disk, directory: Path) -> list[tuple[int, Path]]:
+    """(sequence, path) in order."""
+    matches = (_NAME.fullmatch(name) for name in disk.list(directory))
+    return sorted((int(match[1]), directory / match[0]) for match in matches if match)
+
+
+class SegmentReader:
+    """One segment's bytes at one moment. Raises CorruptJournal when it does not begin as it should."""
+
+    def __init__(self, path: Path, data: bytes, sequence: int, group: int) -> None:
+        self.path = path
+        self.data = data
+        if not data.startswith(MAGIC) or len(data) < PREAMBLE_BYTES:
+            raise CorruptJournal(path, 0, "not a segment of a journal")
+        version = int.from_bytes(data[len(MAGIC) : len(MAGIC) + 2], "little")
+        if version != FORMAT_VERSION:
+            raise CorruptJournal(path, len(MAGIC), f"format version {version}; this program knows {FORMAT_VERSION}")
+        self.codec = Codec(data[PREAMBLE_BYTES - SALT_BYTES : PREAMBLE_BYTES], group)
+        first = self.codec.decode(data, PREAMBLE_BYTES)
+        if first is None or first.kind != HEADER:
+            raise CorruptJournal(path, PREAMBLE_BYTES, "the segment's header is unreadable")
+        if first.group != group:
+            raise CorruptJournal(path, PREAMBLE_BYTES, f"belongs to group {first.group}, not {group}")
+        self.header = Header.unpack(first.payload)
+        if self.header.sequence != sequence:
+            raise CorruptJournal(path, PREAMBLE_BYTES, f"is segment {self.header.sequence} by its header")
+        self.chain_before = first.previous
+        self.check = first.check
+        self.begin = self.end = first.end
+        self.last_kind = HEADER
+
+    def records(self) -> Iterator[Record]:
+        """What follows the header, to the first invalid record; ``end``, ``check`` and ``last_kind`` move along."""
+        for record in self.codec.read(self.data, self.end, self.check):
+            self.end, self.last_kind = record.end, record.kind
+            if record.kind == SEAL:  # outside the chain: the successor's header was written before it
+                return
+            self.check = record.check
+            yield record
+
+    @property
+    def sealed(self) -> bool:
+        """Whether all records were read, up to the seal."""
+        return self.last_kind == SEAL
+
+    def used(self) -> int:
+        """Where the zeros begin that reach to the end of the file, not before ``end``."""
+        return max(self.end, len(self.data.rstrip(b"\0")))
+
+    def judge(self, last: bool) -> int:
+        """How many bytes behind ``end`` were torn by a crash and may be cut. Raises CorruptJournal for damage.
+
+        last: whether no segment follows. Call it after ``records``.
+        """
+        if self.sealed:
+            if last:
+                raise CorruptJournal(self.path, self.end, "the segment that follows this one is missing")
+        elif len(self.data) < self.header.size:
+            what = f"the file has been cut short: {len(self.data)} of {self.header.size} bytes"
+            raise CorruptJournal(self.path, len(self.data), what)
+        torn = self.used() - self.end
+        if torn and not last:
+            # At most a seal may be torn; whether it was one, the successor's chain and state tell.
+            if self.sealed or torn > RECORD_BYTES:
+                raise CorruptJournal(self.path, self.end, "a bad record, and the journal goes on behind it")
+        elif torn:
+            for record in self.codec.find(self.data, self.end):
+                if record.synced > self.end:
+                    what = f"a bad record; the record at byte {record.offset} proves that it had been stored"
+                    raise CorruptJournal(self.path, self.end, what)
+        return torn
+
+
+@dataclass(slots=True)
+class _Segment:
+    path: Path
+    size: int
+    # The highest index among its entries; 0 when a new start made all of them void.
+    max_index: int = 0
+
+
+class SegmentWriter:
+    """Appends to the newest segment. Owned by the writer: one call at a time, none after one has raised.
+
+    ``recover`` or ``create`` first, then ``append``, ``mark`` and ``close``.
+    """
+
+    def __init__(
+        self, disk: Disk, directory: Path, *, segment_bytes: int, group: int, random_bytes: Callable[[int], bytes]
+    ) -> None:
+        self._disk = disk
+        self._directory = directory
+        self._segment_bytes = segment_bytes
+        self._group = group
+        self._random_bytes = random_bytes
+        self._segments: list[_Segment] = []
+        self._sequence = 0
+        self._handle = -1
+        self._codec = Codec(bytes(SALT_BYTES), group)
+        self._check = bytes(8)
+        # Where the newest segment's records begin, end, and ended when it was flushed last.
+        self._begin = 0
+        self._offset = 0
+        self._synced = 0
+        # Written and not flushed; a mark does not count.
+        self._dirty = False
+        # A mark or a header says that everything before it was flushed.
+        self._vouched = False
+        self.state = LogState()
+
+    @property
+    def disk_bytes(self) -> int:
+        """Space that all segments take."""
+        return sum([segment.size for segment in self._segments])
+
+    def recover(self, value_of: Callable[[Record], V], nothing: V) -> Replay[V]:
+        """Read all segments, cut a torn tail, and stand ready to append; makes the first segment of a new journal.
+
+        Everything that was read is durable afterwards. Raises CorruptJournal, OSError.
+        """
+        for name in self._disk.list(self._directory):
+            if name.endswith(_TEMPORARY) and _NAME.fullmatch(name.removesuffix(_TEMPORARY)):
+                self._disk.remove(self._directory / name)
+        # The newest segment's name may only be in the system's memory, when the process died before it was flushed.
+        self._disk.sync_directory(self._directory)
+        found = list_segments(self._disk, self._directory)
+        if not found:
+            self._roll(0)
+            return Replay(self.state, value_of, nothing)
+        replay: Replay[V] | None = None
+        for sequence, path in found:
+            reader = SegmentReader(path, self._disk.read(path), sequence, self._group)
+            if replay is None:
+                self.state = reader.header.state
+                replay = Replay(self.state, value_of, nothing)
+            elif sequence != self._sequence + 1:
+                raise CorruptJournal(path, 0, f"{segment_name(self._sequence + 1)} before it is missing")
+            elif reader.chain_before != self._check[:4] or reader.header.state != self.state:
+                before = f"{segment_name(self._sequence)}, which ends at byte {self._offset}"
+                raise CorruptJournal(path, PREAMBLE_BYTES, f"does not continue {before}")
+            self._segments.append(_Segment(path, len(reader.data)))
+            for record in reader.records():
+                replay.feed(path, record)
+                self.state.note(record.kind, record.index, record.term, record.payload)
+                self._count(record.kind, record.index)
+            torn = reader.judge(last=path == found[-1][1])
+            self._sequence, self._check, self._codec = sequence, reader.check, reader.codec
+            self._begin, self._offset = reader.begin, reader.end
+        assert replay is not None
+        replay.finish(found[0][1])
+        self._handle = self._disk.open(path)
+        if torn:
+            self._disk.write(self._handle, self._offset, bytes(torn))
+        # Also without a torn tail: what was read may only have been in the system's memory.
+        self._disk.sync(self._handle)
+        self._synced = self._offset
+        self._vouched = reader.last_kind in (HEADER, MARK)
+        return replay
+
+    def append(self, batch: list[Pending], sync: bool) -> int:
+        """Write ``batch``; flush when told to, for a vote, and before segments are removed. Returns disk_bytes.
+
+        Raises OSError; nothing may be written afterwards.
+        """
+        buffer: list[bytes] = []
+        end = self._offset
+        trimmed = begun_anew = False
+        state = self.state
+        for kind, index, term, payload in batch:
+            size = RECORD_BYTES + len(payload)
+            if end + size + _RESERVE_BYTES > self._segments[-1].size:
+                self._write(buffer)
+                self._roll(size)
+                end, buffer = self._offset, []
+            pieces = self._codec.encode(kind, index, term, payload, self._check, self._synced)
+            self._check = pieces[1]
+            buffer += pieces
+            end += size
+            state.note(kind, index, term, payload)
+            self._count(kind, index)
+            if kind != ENTRY:
+                sync = sync or kind == VOTE
+                trimmed = trimmed or kind == TRIM
+                begun_anew = begun_anew or kind == START
+        self._write(buffer, sync)
+        if trimmed and self._offset - self._begin > self._segment_bytes // 4:
+            self._roll(0)  # what is in this segment can go with the next trim
+        if trimmed or begun_anew:
+            self._remove_segments()
+        if sync:
+            self._sync()
+        return self.disk_bytes
+
+    def mark(self, clock: Clock | None) -> None:
+        """Vouch for what was flushed last, and note ``clock`` if given; no flush: the system writes it in its time."""
+        if self._dirty or (self._vouched and clock is None) or self._offset + _RESERVE_BYTES > self._segments[-1].size:
+            return
+        check, pieces = self._check, []
+        if clock is not None:
+            self.state.clock = clock
+            pieces = self._codec.encode(CLOCK, 0, 0, clock_payload(clock), check, self._synced)
+            check = pieces[1]
+        mark = self._codec.encode(MARK, 0, 0, b"", check, self._synced)
+        self._check = mark[1]
+        self._write(pieces + mark)
+        # Neither promises anything: only what comes next makes the file worth a flush.
+        self._dirty, self._vouched = False, True
+
+    def close(self, batch: list[Pending]) -> None:
+        """Append ``batch``, flush, vouch for it and let the file go."""
+        self.append(batch, True)
+        self.mark(None)
+        self._sync()
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Let the file go as it is."""
+        if self._handle >= 0:
+            self._disk.close(self._handle)
+            self._handle = -1
+
+    def _write(self, pieces: list[bytes], sync: bool = False) -> None:
+        """sync: flushed at once when nothing before it waits for a flush; otherwise ``_sync`` is still due."""
+        if pieces:
+            data = b"".join(pieces)
+            self._vouched = False
+            if sync and self._synced == self._offset:
+                self._disk.write_durably(self._handle, self._offset, data)
+                self._offset += len(data)
+                self._synced = self._offset
+            else:
+                self._disk.write(self._handle, self._offset, data)
+                self._offset += len(data)
+                self._dirty = True
+
+    def _sync(self) -> None:
+        if self._synced != self._offset:
+            self._disk.sync(self._handle)
+            self._synced = self._offset
+        self._dirty = False
+
+    def _count(self, kind: int, index: int) -> None:
+        if kind == ENTRY:
+            segment = self._segments[-1]
+            if index > segment.max_index:
+                segment.max_index = index
+        elif kind == START:
+            for segment in self._segments:
+                segment.max_index = 0
+            self._segments[-1].max_index = index
+
+    def _remove_segments(self) -> None:
+        """Drop the segments that are wholly behind the sentinel."""
+        while len(self._segments) > 1 and self._segments[0].max_index <= self.state.sentinel_index:
+            self._sync()
+            self._disk.remove(self._segments[0].path)
+            # One at a time: after a power failure no younger one may be missing where an older one is left.
+            self._disk.sync_directory(self._directory)
+            del self._segments[0]
+
+    def _roll(self, record_bytes: int) -> None:
+        """Flush, and go on in a new segment with room for a record of ``record_bytes``."""
+        disk = self._disk
+        if self._segments:
+            self._sync()
+        sequence = self._sequence + 1
+        path = self._directory / segment_name(sequence)
+        temporary = path.with_name(path.name + _TEMPORARY)
+        codec = Codec(self._random_bytes(SALT_BYTES), self._group)
+        size = max(self._segment_bytes, _HEADER_BYTES_MAX + record_bytes + _RESERVE_BYTES)
+        pieces = codec.encode(HEADER, 0, 0, Header(sequence, size, self.state).pack(), self._check, 0)
+        data = b"".join([MAGIC, FORMAT_VERSION.to_bytes(2, "little"), codec.salt, *pieces])
+        handle = disk.open(temporary, create=True)
+        try:
+            disk.preallocate(handle, size)
+            disk.write(handle, 0, data)
+            disk.sync(handle)
+            disk.rename(temporary, path)
+            disk.sync_directory(self._directory)
+        except OSError:
+            disk.close(handle)
+            with contextlib.suppress(OSError):
+                disk.remove(temporary)
+            raise
+        if self._segments:
+            self._seal()
+        self._handle, self._codec, self._check = handle, codec, pieces[1]
+        self._sequence = sequence
+        self._begin = self._offset = self._synced = len(data)
+        self._dirty, self._vouched = False, True
+        self._segments.append(_Segment(path, size))
+
+    def _seal(self) -> None:
+        """Say in the present segment that the next one exists, and give back what it does not use."""
+        self._write(self._codec.encode(SEAL, 0, 0, b"", self._check, self._synced))
+        self._disk.sync(self._handle)
+        self._disk.truncate(self._handle, self._offset)
+        self._disk.close(self._handle)
+        self._segments[-1].size = self._offset

@@ -1,0 +1,334 @@
+"""Changing the membership and handing leadership over: the leader's slow decisions.
+
+One change at a time, each proposed only when the one before is applied here and the leader's no-op is (dissertation
+4.1 and its erratum). A learner becomes a voter once it has what is committed, while fewer than ``replicas`` + 1 vote.
+A leader that is to be removed hands leadership over first: PySyncObj counts its own node in every majority.
+
+Not safe for concurrent use: the event loop owns it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from cacheflow.machine.state.settings import Member
+from cacheflow.raft import guards
+from cacheflow.raft.core import Core
+from cacheflow.raft.membership.configuration import Configuration
+from cacheflow.raft.transport.network import Peer
+
+if TYPE_CHECKING:
+    from cacheflow.raft.node import RaftNode
+
+logger = logging.getLogger(__name__)
+
+# Outcomes of a change, as they travel between nodes. UNSURE: it was proposed, and the leader lost its place.
+JOINED, REMOVED, KNOWN, UNKNOWN, CONFLICT = "joined", "removed", "known", "unknown", "conflict"
+NO_LEADER, UNSURE = "no leader", "unsure"
+# A hand-over that takes longer is given up: proposals wait meanwhile.
+HAND_OVER_MS = 2000
+# Further changes than this at once are refused; whoever asked for one has given up after so long.
+WAITING_MAX = 100
+WAITING_MS = 8000
+
+# Called once with (outcome, detail) when a change of members has ended.
+ChangeDone = Callable[[str, str], None]
+
+
+@dataclass(slots=True)
+class _Change:
+    """A member to add, or with ``removes`` one to remove: an id, and an incarnation or "" for whichever it has."""
+
+    member: Member
+    removes: bool
+    # It says that it has been a member: if it is none, it was removed.
+    was_member: bool
+    until_ms: int
+    done: ChangeDone
+    index: int = 0
+
+
+class Reconfiguration:
+    """The leader's queue of membership changes."""
+
+    def __init__(self, node: RaftNode, core: Core) -> None:
+        self._node = node
+        self._core = core
+        self._waiting: deque[_Change] = deque()
+        self._proposed: _Change | None = None
+        # This node's own removal, for whoever takes over.
+        self._own: deque[_Change] = deque()
+        self._requests: dict[int, ChangeDone] = {}
+        self._next_request = 0
+        # Somebody is to become a voter as soon as it has what is committed.
+        self._learning = False
+        self._heir: str | None = None
+        self._heir_asked = False
+        self._hand_over_until_ms = 0
+        self.handlers: dict[str, Callable[[Peer, dict[str, Any]], None]] = {
+            "register": self._on_change,
+            "remove": self._on_change,
+            "change_reply": self._on_change_reply,
+            "hand_over": self._on_hand_over,
+        }
+
+    # Asking for a change -----------------------------------------------------------------------------------------------
+
+    def register(self, member: Member, done: ChangeDone, was_member: bool = False) -> None:
+        """Make ``member`` part of the cluster. done(outcome, detail) is called once, unless the leader vanishes.
+
+        was_member: it has been one, by its own log; then it is not made one again when it is none.
+        """
+        self._ask(member, False, was_member, done)
+
+    def remove(self, node_id: str, incarnation: str, done: ChangeDone) -> None:
+        """Take a member out of the cluster; ``done`` as with ``register``. incarnation: "" for whichever it has."""
+        self._ask(Member(node_id, incarnation, "", "", False), True, False, done)
+
+    def _ask(self, member: Member, removes: bool, was_member: bool, done: ChangeDone) -> None:
+        node = self._node
+        if self._core.is_leader:
+            if len(self._waiting) >= WAITING_MAX:
+                done(NO_LEADER, "too many nodes come and go at once; try again")
+                return
+            self._waiting.append(_Change(member, removes, was_member, node.now_ms() + WAITING_MS, done))
+            node.wake()
+            return
+        route = node.route
+        if route is None:
+            done(NO_LEADER, "no leader is known")
+            return
+        while len(self._requests) >= WAITING_MAX:
+            # The network may lose one in silence.
+            del self._requests[next(iter(self._requests))]
+        self._next_request += 1
+        self._requests[self._next_request] = done
+        fields = [member.id, member.incarnation, member.raft_address, member.address]
+        message = {
+            "type": "remove" if removes else "register",
+            "request": self._next_request,
+            "member": fields,
+            "was": was_member,
+        }
+        if not node.send(route.leader_id, message):
+            del self._requests[self._next_request]
+            done(NO_LEADER, "the leader cannot be reached")
+
+    def _on_change(self, peer: Peer, message: dict[str, Any]) -> None:
+        request = guards.natural(message, "request")
+        fields = message.get("member")
+        if type(fields) is not list or len(fields) != 4 or any(type(item) is not str for item in fields):
+            raise guards.BadMessage(f"{message['type']}: no member")
+        removes = message["type"] == "remove"
+        if removes and not self._node.is_member(peer):
+            return
+        node_id = peer.node_id
+        self._ask(
+            Member(fields[0], fields[1], fields[2], fields[3], False),
+            removes,
+            message.get("was") is True,
+            lambda outcome, detail: self._answer(node_id, request, outcome, detail),
+        )
+
+    def _answer(self, node_id: str, request: int, outcome: str, detail: str) -> None:
+        self._node.send(node_id, {"type": "change_reply", "request": request, "outcome": outcome, "detail": detail})
+
+    def _on_change_reply(self, peer: Peer, message: dict[str, Any]) -> None:
+        done = self._requests.pop(guards.natural(message, "request"), None)
+        if done is not None:
+            done(str(message.get("outcome")), str(message.get("detail")))
+
+    def route_changed(self) -> None:
+        """What went the old way, or its answer, may be lost: whoever asked learns it now and asks again."""
+        requests, self._requests = self._requests, {}
+        for done in requests.values():
+            done(UNSURE, "the leader changed meanwhile")
+
+    # One change at a time --------------------------------------------------------------------------------------------
+
+    def proceed(self) -> None:
+        """Once a turn: propose the next change when nothing stands in its way."""
+        if not self._core.is_leader:
+            self._learning = False
+            self._pass_on()
+            return
+        self._proceed_hand_over()
+        latest = self._node.configurations.latest
+        self._learning = self._wants_voters(latest) and len(latest.voters) < len(latest.members)
+        if not self._core.has_settled or latest.index > self._core.last_applied:
+            return
+        while self._waiting and not self.handing_over:
+            change = self._waiting.popleft()
+            if change.until_ms < self._node.now_ms():
+                change.done(NO_LEADER, "it could not be done in time")
+                continue
+            proposal = self._decide_removal(latest, change) if change.removes else self._decide(latest, change)
+            if proposal is not None:
+                change.index = self._node.leading.append_configuration(proposal)
+                if not (self._waiting and self._waiting[0] is change):
+                    self._proposed = change
+                return
+        if self.handing_over:
+            return
+        learner = self._ready_learner(latest)
+        if learner is not None:
+            self._node.leading.append_configuration(latest.with_member(replace(learner, voter=True)))
+
+    def _pass_on(self) -> None:
+        """The successor is asked at once: between two leaders that are to be removed it would go back and forth for ever."""
+        while self._own and (self._node.route is not None or self._own[0].until_ms < self._node.now_ms()):
+            change = self._own.popleft()
+            self._ask(change.member, True, False, change.done)
+
+    def applied(self, index: int) -> None:
+        """The machine has applied up to ``index``."""
+        change = self._proposed
+        if change is not None and change.index <= index:
+            self._proposed = None
+            change.done(REMOVED if change.removes else JOINED, "")
+
+    def deposed(self) -> None:
+        """This node leads no more: who waits asks the new leader."""
+        waiting, proposed = [*self._waiting], self._proposed
+        self._waiting.clear()
+        self._proposed = None
+        self._heir = None
+        for change in waiting:
+            if change.removes and change.member.id == self._node.node_id:
+                self._own.append(change)
+            else:
+                change.done(NO_LEADER, "the leader changed meanwhile")
+        if proposed is not None:
+            proposed.done(UNSURE, "the leader changed meanwhile")
+
+    def _decide(self, latest: Configuration, change: _Change) -> Configuration | None:
+        """The table after a registration; None when it was answered without one."""
+        member = change.member
+        known = latest.members.get(member.id)
+        down = self._node.down_ids()
+        if known is not None and known.incarnation == member.incarnation:
+            if (known.raft_address, known.address) == (member.raft_address, member.address):
+                change.done(KNOWN, "")
+                return None
+            return latest.with_member(replace(member, voter=known.voter))
+        if change.was_member or (member.id, member.incarnation) in self._node.machine.removed:
+            change.done(
+                CONFLICT,
+                f"node {member.id!r} was removed from the cluster; to use it again, stop it, remove its data directory "
+                "and start it with --seed",
+            )
+            return None
+        if known is not None and (known.id == self._node.node_id or known.id not in down):
+            change.done(CONFLICT, f"node id {member.id!r} lives at {known.address or known.raft_address}")
+            return None
+        # An emptied disk under another id: the member that it was can't come back.
+        for other in latest.members.values():
+            if other.id != member.id and other.raft_address == member.raft_address:
+                if other.id not in down:
+                    change.done(CONFLICT, f"{member.raft_address} belongs to the living node {other.id!r}")
+                    return None
+                latest = latest.without(other.id)
+                if known is not None and known.voter and other.voter:
+                    # Two votes at once could make two majorities that share nobody (4.1): the rest in its own turn.
+                    self._waiting.appendleft(change)
+                    return latest
+                break
+        return latest.with_member(replace(member, voter=False))
+
+    def _decide_removal(self, latest: Configuration, change: _Change) -> Configuration | None:
+        """The table after a removal; None when it was answered without one, or has to wait."""
+        node_id, incarnation = change.member.id, change.member.incarnation
+        known = latest.members.get(node_id)
+        if known is None or incarnation not in ("", known.incarnation):
+            change.done(UNKNOWN, f"no node {node_id!r} is a member of this cluster")
+            return None
+        after = latest.without(node_id)
+        if known.voter:
+            down = self._node.down_ids()
+            voters = after.voters
+            there = [voter_id for voter_id in voters if voter_id not in down]
+            if not voters:
+                change.done(CONFLICT, f"{node_id!r} is the only node that votes: without it there is no cluster")
+                return None
+            if len(there) <= len(voters) // 2:
+                change.done(
+                    CONFLICT,
+                    f"without {node_id!r} only {len(there)} of {len(voters)} voters can be reached, which is no majority: "
+                    "bring the others back first, or remove those that are down",
+                )
+                return None
+        if node_id == self._node.node_id:
+            # Whoever takes over removes this node as any other.
+            self._waiting.appendleft(change)
+            if self.hand_over(None) is None:
+                self._waiting.popleft()
+                change.done(NO_LEADER, "nobody can take over leadership from the node that is to be removed")
+            return None
+        return after
+
+    def _wants_voters(self, latest: Configuration) -> bool:
+        replicas = self._node.machine.settings.replicas
+        return replicas is not None and len(latest.voters) <= replicas
+
+    def _ready_learner(self, latest: Configuration) -> Member | None:
+        if not self._wants_voters(latest):
+            return None
+        down = self._node.down_ids()
+        for _, member in sorted(latest.members.items()):
+            progress = self._node.leading.replicator.progress.get(member.id)
+            if not member.voter and progress is not None and member.id not in down:
+                # Within one round of what is committed (4.2.1), a round being a heartbeat.
+                if not progress.probing and progress.match_index >= self._node.leading.committed_lately:
+                    return member
+        return None
+
+    # Handing leadership over (3.10) ----------------------------------------------------------------------------------
+
+    @property
+    def is_pending(self) -> bool:
+        """Something may be done in any turn."""
+        return self._heir is not None or self._learning or bool(self._waiting)
+
+    @property
+    def handing_over(self) -> bool:
+        """Nothing is appended meanwhile, so that the heir can have everything."""
+        return self._heir is not None
+
+    def hand_over(self, node_id: str | None) -> str | None:
+        """Begin to hand leadership to ``node_id``, or to the most complete voter. Returns its id, None if there is none."""
+        candidates = [
+            (self._match_of(voter_id), voter_id)
+            for voter_id in self._core.voter_ids
+            if self._node.is_connected(voter_id) and node_id in (None, voter_id)
+        ]
+        if not self._core.is_leader or not candidates:
+            return None
+        self._heir = max(candidates)[1]
+        self._heir_asked = False
+        self._hand_over_until_ms = self._node.now_ms() + HAND_OVER_MS
+        self._node.wake()
+        return self._heir
+
+    def _on_hand_over(self, peer: Peer, message: dict[str, Any]) -> None:
+        heir = message.get("heir")
+        if type(heir) is not str:
+            raise guards.BadMessage("hand_over: no heir")
+        self.hand_over(heir or None)
+
+    def _match_of(self, node_id: str) -> int:
+        progress = self._node.leading.replicator.progress.get(node_id)
+        return progress.match_index if progress is not None else 0
+
+    def _proceed_hand_over(self) -> None:
+        if self._heir is None:
+            return
+        if self._node.now_ms() > self._hand_over_until_ms:
+            logger.warning("%s did not take over leadership in time", self._heir)
+            self._heir = None
+            self._node.wake()
+        elif not self._heir_asked:
+            self._heir_asked = self._core.ask_to_lead(self._heir)

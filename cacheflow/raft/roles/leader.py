@@ -1,0 +1,306 @@
+"""What a leader does once a turn and once a heartbeat: group commit, heartbeats, due keys, who is down.
+
+Everything queued, its own and what was forwarded, becomes **one** entry, stamped with the cluster's time. While an entry is
+on its way to a majority the rest gathers for the next one.
+
+An entry goes at once to the followers that are quick enough to commit it, and to the others when it is committed
+(``replication.py``). A commit travels with the next entry, or at once when there is none: what is acknowledged on one node
+is there to be read on the others.
+
+Not safe for concurrent use: the event loop owns it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import deque
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any
+
+from cacheflow.machine.language import commands
+from cacheflow.raft import guards
+from cacheflow.raft.core import Core
+from cacheflow.raft.log.journal import Journal
+from cacheflow.raft.membership.configuration import CONFIGURATION, Configuration
+from cacheflow.raft.roles.batching import Company
+from cacheflow.raft.roles.replication import Progress, Replicator
+from cacheflow.raft.transport.network import Network, Peer
+
+if TYPE_CHECKING:
+    from cacheflow.raft.node import RaftNode
+    from cacheflow.raft.seams import Clock
+
+REGULAR = b"\x00"
+NO_OP = b"\x01"
+# One entry: as large as a batch of large values, far below the frame cap.
+ENTRY_BYTES_MAX = 1024 * 1024
+# Entries on their way to a majority at once. While one is, everything else gathers for the next: under load fewer and
+# larger entries, hence fewer flushes and messages for the same commands, and each entry carries the commit of the last.
+ENTRIES_AHEAD_MAX = 1
+# A member whose answers are older than this is shown as down; one whose connection broke, much sooner.
+DOWN_AFTER_MS = 1500
+BROKEN_AFTER_MS = 300
+# How often followers are told when the others were last heard.
+TELL_SEEN_MS = 1000
+# An entry that is not committed by then goes to everybody: a follower that was quick is so no more.
+GUARD_S = 0.005
+
+
+class Leading:
+    """The leader's side of a node. Everything but ``queue`` is idle on a follower."""
+
+    def __init__(
+        self,
+        node: RaftNode,
+        core: Core,
+        journal: Journal,
+        network: Network,
+        clock: Clock,
+        initial_settings: dict[str, Any],
+    ) -> None:
+        self.replicator = Replicator(
+            journal,
+            send=network.send,
+            header=self._header,
+            address=self._address,
+            leader=core,
+        )
+        self.down: list[str] = []
+        self._node = node
+        self._core = core
+        self._journal = journal
+        self._network = network
+        self._clock = clock
+        self._initial_settings = initial_settings
+        # Whose block, "" for this node's own and for what nobody waits for, and the block.
+        self.queue: deque[tuple[str, bytes]] = deque()
+        self._company = Company(core.now, node.nudge_after)
+        self._last_stamp_ms = 0
+        # The commit index at which the followers were last sent something.
+        self._sent_commit = 0
+        self._guarding = False
+        # Whose clients wait for the newest entry.
+        self._waiting: set[str] = set()
+        # What was committed at the last heartbeat: who lacks nothing of it is about as far as this node.
+        self.committed_lately = 0
+        self._tick_index = 0
+        self._configured_term = 0
+        self._watched_since_ms: dict[str, int] = {}
+        self.handlers: dict[str, Callable[[Peer, dict[str, Any]], None]] = {
+            "append_ack": self._on_append_ack,
+            "propose": self._on_propose,
+        }
+
+    # Leadership begins and ends ----------------------------------------------------------------------------------------
+
+    def begin(self, latest_voter_ms: int, voters_heard: bool) -> None:
+        """Elected: time goes on from the latest estimate, and nothing is known of the followers."""
+        others = self._node.others()
+        self.replicator.begin(others)
+        self._watched_since_ms = {}
+        # Until it has listened itself, its links say who is down.
+        self.down = [node_id for node_id in others if not self._network.is_connected(node_id)]
+        latest_ms = max(self._node.machine.now_ms, latest_voter_ms)
+        for command, _, _ in self._journal.entries(self._core.last_applied + 1, None):
+            latest_ms = max(latest_ms, _stamp_of(command))
+        self._clock.lead(latest_ms, voters_heard)
+        self._last_stamp_ms = latest_ms
+        self._tick_index = 0
+        self._sent_commit = 0
+        self._waiting = set()
+        self.committed_lately = self._journal.last_index
+        self._company.forget()
+
+    def end(self) -> None:
+        """Deposed: what is queued is sent again by those who wait for it."""
+        self.queue.clear()
+
+    # Proposing ---------------------------------------------------------------------------------------------------------
+
+    def enqueue(self, blocks: list[bytes], crowded: bool) -> None:
+        """Take blocks of this node's own."""
+        for block in blocks:
+            self.queue.append(("", block))
+        if crowded:
+            self._company.came("", self._journal.last_index)
+
+    def may_append(self) -> bool:
+        """Whether what is queued may be appended now. Something must be queued."""
+        core = self._core
+        return (
+            core.is_leader
+            and not self._node.reconfiguration.handing_over
+            and self._journal.last_index - core.commit_index < ENTRIES_AHEAD_MAX
+            and not (
+                self._company.crowds
+                and self._company.is_awaited([origin for origin, _ in self.queue], self._journal.last_index)
+                and sum([len(block) for _, block in self.queue]) < ENTRY_BYTES_MAX
+            )
+        )
+
+    def propose_queued(self) -> None:
+        """Group commit: everything that is queued, one entry."""
+        core = self._core
+        if not core.is_leader:
+            self.queue.clear()
+            return
+        if not self._node.machine.configured and self._configured_term != core.term:
+            # Before anything else: until then there are no limits.
+            self._configured_term = core.term
+            configure = commands.configure(self._initial_settings, only_if_unset=True)
+            self.queue.appendleft(("", commands.encode_block(0, 0, 0, [configure])))
+        if self.queue and self.may_append():
+            blocks: list[bytes] = []
+            size = 0
+            answering, self._waiting = self._waiting, set()
+            while self.queue and (not blocks or size + len(self.queue[0][1]) <= ENTRY_BYTES_MAX):
+                origin, block = self.queue.popleft()
+                self._waiting.add(origin)
+                blocks.append(block)
+                size += len(block)
+            self._node.append(REGULAR + commands.encode_entry(self._stamp(), blocks))
+            self._send_news(answering)
+        elif core.commit_index > self._sent_commit:
+            self._send_news(self._waiting)
+
+    def _send_news(self, answering: Collection[str] = ()) -> None:
+        """Send what was appended and committed to those whom it concerns."""
+        core = self._core
+        if self._node.failure is None:
+            if core.commit_index > self._sent_commit:
+                self._sent_commit = core.commit_index
+                self.replicator.choose_ahead(core.voter_ids)
+            self.replicator.send_news(answering)
+            if not self._guarding:
+                self._guard()
+
+    def _guard(self) -> None:
+        """See to it that an entry does not wait for a follower that has stalled."""
+        waits = self.replicator.ahead is not None and self._core.commit_index < self._journal.last_index
+        if waits:
+            self._guarding = True
+            self._node.call_after(GUARD_S, functools.partial(self._hurry_before, self._journal.last_index))
+
+    def _hurry_before(self, index: int) -> None:
+        self._guarding = False
+        if self._core.is_leader and self._node.failure is None:
+            if self._core.commit_index < index:
+                self.replicator.hurry()
+            else:
+                self._guard()
+
+    def append_configuration(self, configuration: Configuration) -> int:
+        """Append a member table; returns its index."""
+        block = commands.encode_block(0, 0, 0, [configuration.command()])
+        self._node.append(CONFIGURATION + commands.encode_entry(self._stamp(), [block]))
+        self._send_news()
+        return self._journal.last_index
+
+    def replicate(self) -> None:
+        """Send entries or heartbeats to every member."""
+        if self._node.failure is None:
+            self.replicator.replicate()
+
+    def _stamp(self) -> int:
+        self._last_stamp_ms = max(self._clock.now_ms(), self._last_stamp_ms)
+        return self._last_stamp_ms
+
+    def _on_propose(self, peer: Peer, message: dict[str, Any]) -> None:
+        blocks = message.get("blocks")
+        if type(blocks) is not list or any(type(block) is not bytes for block in blocks):
+            raise guards.BadMessage("propose: no blocks")
+        # Who is no member would never learn the outcome.
+        if self._core.is_leader and self._node.is_member(peer):
+            node_id = peer.node_id
+            if message.get("crowded") is True:
+                self._company.came(node_id, self._journal.last_index)
+            self.queue.extend([(node_id, block) for block in blocks])
+
+    def _on_append_ack(self, peer: Peer, message: dict[str, Any]) -> None:
+        core = self._core
+        term = guards.natural(message, "term")
+        if term > core.term:
+            core.adopt_term(term)
+            self._node.wake()
+            return
+        progress = self.replicator.progress.get(peer.node_id)
+        if not core.is_leader or term < core.term or progress is None or not self._node.is_member(peer):
+            return
+        progress.peer_clock_ms = guards.natural(message, "clock")
+        progress.peer_clock_at_ms = self._node.now_ms()
+        match_index = self.replicator.acknowledged(peer.node_id, message)
+        core.acknowledge(peer.node_id, match_index)
+        if match_index is not None:
+            self.replicator.push(peer.node_id)
+            if match_index > core.commit_index:
+                self._node.nudge()
+        if self._node.reconfiguration.is_pending:
+            self._node.wake()
+        self._node.following.note_progress()
+
+    # Once a heartbeat --------------------------------------------------------------------------------------------------
+
+    def keep_house(self) -> None:
+        """Who is down, and an entry for what is due when nobody writes."""
+        self.committed_lately = max(self.committed_lately, self._core.commit_index)
+        # The next entry goes to everybody and shows who is quick now.
+        self.replicator.choose_anew()
+        now_ms = self._node.now_ms()
+        down = []
+        for node_id, progress in self.replicator.progress.items():
+            connected = self._network.is_connected(node_id)
+            # A new leader listens for a while before it calls somebody down whose connection stands.
+            since_ms = self._watched_since_ms.setdefault(node_id, now_ms if connected else 0)
+            silent_ms = now_ms - max(progress.acked_at_ms, since_ms)
+            if silent_ms > (DOWN_AFTER_MS if connected else BROKEN_AFTER_MS):
+                down.append(node_id)
+        self.down = down
+        due_ms = self._node.machine.next_due_ms()
+        if (
+            self._core.has_settled
+            and due_ms is not None
+            and due_ms <= self._clock.now_ms()
+            and self._tick_index <= self._core.last_applied
+        ):
+            self._tick_index = self._journal.last_index + 1
+            self.queue.append(("", commands.encode_block(0, 0, 0, [commands.noop()])))
+
+    def _header(self) -> dict[str, Any]:
+        """What travels with each append message beside the log's own."""
+        core = self._core
+        machine = self._node.machine
+        now_ms = self._node.now_ms()
+        return {
+            "type": "append_entries",
+            "term": core.term,
+            "commit_index": core.commit_index,
+            "time": self._clock.now_ms(),
+            "at": now_ms,
+            # What lets the follower bound how old its contents are, by its own clock alone.
+            "age": now_ms - self.replicator.quorum_at_ms(core.voter_ids, now_ms),
+            "down": self.down,
+            "digest": [machine.applied_index, machine.digest],
+        }
+
+    def _address(self, header: dict[str, Any], progress: Progress) -> dict[str, Any]:
+        """``header`` for one follower."""
+        now_ms = header["at"]
+        message = header.copy()
+        # Until its no-op is committed a leader does not know what is: whatever it said would be called fresh.
+        message["clock"] = progress.peer_clock_ms if self._core.has_settled else 0
+        message["hold"] = now_ms - progress.peer_clock_at_ms
+        if now_ms - progress.told_seen_at_ms >= TELL_SEEN_MS:
+            # Followers do not talk to each other.
+            progress.told_seen_at_ms = now_ms
+            known = self.replicator.progress.items()
+            message["seen"] = {node_id: now_ms - other.acked_at_ms for node_id, other in known if other.acked_at_ms}
+        return message
+
+
+def _stamp_of(command: bytes) -> int:
+    if command[:1] == NO_OP:
+        return 0
+    try:
+        return commands.decode_entry(command[1:])[0]
+    except commands.CodecError:
+        return 0

@@ -1,0 +1,479 @@
+"""Snapshots in a node's life: when one is built, how it travels, and what takes its place.
+
+1. Building never stops the loop: a helper process replays the journal onto the last snapshot and writes the next one.
+   Its digest must be the one that this node's machine had at the same index, or it is thrown away.
+2. The log is trimmed only behind a snapshot that is durable here, and not from under a follower that is streaming.
+3. A follower gets a snapshot in acknowledged pieces, checks it whole, and never lets an older one replace newer state
+   (dissertation 5.1); unless its own state differs from its leader's, which is worse than old.
+
+Not safe for concurrent use: the event loop owns it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from cacheflow.machine.machine import CacheMachine
+from cacheflow.raft import guards
+from cacheflow.raft.log.disk import Disk
+from cacheflow.raft.log.journal import CorruptJournal, Journal, Submit
+from cacheflow.raft.seams import Tasks
+from cacheflow.raft.snapshots import files
+from cacheflow.raft.snapshots.files import SnapshotMeta, SnapshotReceiver
+from cacheflow.raft.transport.network import Peer
+
+if TYPE_CHECKING:
+    from cacheflow.raft.core import Core
+    from cacheflow.raft.node import RaftNode
+
+logger = logging.getLogger(__name__)
+
+# A restart replays what the journal has gathered since the snapshot, which takes about three times as long for a byte as
+# loading the snapshot: some two seconds' worth, or as much as the snapshot. Less would have the helper load and write
+# what did not change more often than anybody restarts.
+JOURNAL_BYTES_MIN = 64 * 1024 * 1024
+JOURNAL_PER_SNAPSHOT = 1
+PIECE_BYTES = 256 * 1024
+PIECES_AHEAD = 8
+# Nothing acknowledged for this long: what was on its way is lost with its connection, send it again.
+AGAIN_MS = 1000
+# The same for a piece that is missing where others arrive: longer than these take to arrive.
+LOST_MS = 200
+# Nothing for this long: begin again, with the newest snapshot.
+STALLED_MS = 5000
+# Pause after a build that failed: a helper that cannot work must not be started ten times a second.
+BUILD_AGAIN_MS = 1000
+
+
+class Builder(Protocol):
+    """Builds the snapshot at an index: in a helper process, in a simulation at once."""
+
+    def __call__(self, index: int, done: Callable[[SnapshotMeta | BaseException], None]) -> None: ...
+
+
+@dataclass(slots=True)
+class _Transfer:
+    """One snapshot on its way to one follower."""
+
+    meta: SnapshotMeta
+    sent: int = 0
+    acknowledged: int = 0
+    # When the follower had more than before, and when pieces were sent again last.
+    moved_at_ms: int = 0
+    again_at_ms: int = 0
+    # A piece is missing there: whatever follows it is refused.
+    refused: bool = False
+    reading: bool = False
+
+    def go_back(self, now_ms: int) -> None:
+        """Send what is not acknowledged again, if that is due."""
+        silent_ms = now_ms - max(self.moved_at_ms, self.again_at_ms)
+        # What was on its way is refused too, and must not be sent again for each of these pieces.
+        if silent_ms > AGAIN_MS or (self.refused and now_ms - self.again_at_ms > LOST_MS):
+            self.sent = self.acknowledged
+            self.again_at_ms = now_ms
+            self.refused = False
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotStorage:
+    """Where the snapshots of one node are, and who works on them.
+
+    newest: the newest one that is complete, None without one.  run: does disk work away from the loop, in order.
+    build: builds another.
+    """
+
+    disk: Disk
+    directory: Path
+    newest: SnapshotMeta | None
+    run: Submit
+    build: Builder
+
+
+def load_machine(disk: Disk, directory: Path) -> tuple[SnapshotMeta | None, CacheMachine]:
+    """At a node's start: its newest snapshot and the machine in it; (None, an empty machine) without one.
+
+    Raises CorruptSnapshot.
+    """
+    found = files.load_newest(disk, directory)
+    if found is None:
+        return None, CacheMachine()
+    newest, chunks = found
+    return newest, CacheMachine.restore(chunks)
+
+
+def begin_journal_at(journal: Journal, newest: SnapshotMeta | None, directory: Path) -> None:
+    """Let the journal begin at the newest snapshot. Raises CorruptJournal when there is a hole between them."""
+    index = newest.index if newest is not None else 1
+    if journal.first_index > index:
+        raise CorruptJournal(
+            directory, 0, f"it begins behind entry {journal.first_index}, the newest snapshot ends at {index}"
+        )
+    if newest is not None and journal.first_index < index:
+        journal.install(index, newest.term)
+
+
+class Snapshotting:
+    """See the module."""
+
+    def __init__(self, node: RaftNode, core: Core, journal: Journal, storage: SnapshotStorage) -> None:
+        self.diverged = False
+        self._node = node
+        self._core = core
+        self._journal = journal
+        self._disk = storage.disk
+        self._directory = storage.directory
+        self._run = storage.run
+        self._build = storage.build
+        self._newest = storage.newest
+        # Bytes of the entries that the newest snapshot covers and a follower still needs.
+        self._held_back_bytes = 0
+        self._building = False
+        # The contents at which the build under way began were replaced meanwhile.
+        self._build_is_void = False
+        # A build that failed is not begun again before this moment of the node's clock.
+        self._next_build_ms = 0
+        self._transfers: dict[str, _Transfer] = {}
+        self._receiver: SnapshotReceiver | None = None
+        self._loading = False
+        self._pending_digest: tuple[int, bytes] | None = None
+        self.handlers: dict[str, Callable[[Peer, dict[str, Any]], None]] = {
+            "snapshot": self._on_piece,
+            "snapshot_ack": self._on_piece_ack,
+            "want_snapshot": self._on_want,
+        }
+
+    # Building -----------------------------------------------------------------------------------------------------------
+
+    def consider(self) -> None:
+        """Once a heartbeat: build when the journal has grown enough, and keep transfers going."""
+        receiver = self._receiver
+        if receiver is not None and not (self._loading or self.diverged) and receiver.index <= self._core.commit_index:
+            # The entries themselves came meanwhile, from another leader.
+            self._abandon()
+        size = self._newest.bytes if self._newest is not None else 0
+        if self._journal.log_bytes - self._held_back_bytes > max(JOURNAL_BYTES_MIN, JOURNAL_PER_SNAPSHOT * size):
+            self.build()
+        if not self._core.is_leader:
+            self._transfers.clear()
+            return
+        for node_id, progress in self._node.leading.replicator.progress.items():
+            if progress.needs_snapshot:
+                self._serve(node_id, progress.snapshot_from)
+            else:
+                self._transfers.pop(node_id, None)
+
+    def build(self) -> None:
+        """Begin a snapshot at the applied index, unless one is under way or nothing is new."""
+        index = min(self._core.last_applied, self._journal.durable_index)
+        newest = self._newest.index if self._newest is not None else 1
+        if self._building or self._node.failure is not None or self.diverged or index <= newest:
+            return
+        if self._node.now_ms() < self._next_build_ms:
+            return
+        self._building = True
+        digest = self._node.machine.digest_at(index)
+        self._build(index, lambda outcome: self._built(index, outcome, digest))
+
+    def _built(self, index: int, outcome: SnapshotMeta | BaseException, own: bytes | None) -> None:
+        self._building = False
+        void, self._build_is_void = self._build_is_void, False
+        if isinstance(outcome, BaseException):
+            if not void:
+                self._next_build_ms = self._node.now_ms() + BUILD_AGAIN_MS
+                logger.error("no snapshot could be built: %s", outcome)
+            return
+        if void:
+            # What it began with may have been wrong, and this node may need the entries before it once more.
+            if self._newest is None or outcome.index != self._newest.index:
+                files.discard(self._disk, self._directory, outcome)
+            return
+        if own is not None and own != outcome.digest:
+            logger.error("the snapshot at %d differs from this node's contents and is not used", outcome.index)
+            files.discard(self._disk, self._directory, outcome)
+            return
+        self._newest = outcome
+        keep_from = outcome.index
+        if self._core.is_leader:
+            # Who is down may stay so for ever: it gets the snapshot.
+            down = self._node.down_ids()
+            streaming = [
+                progress.match_index
+                for node_id, progress in self._node.leading.replicator.progress.items()
+                if not progress.probing and node_id not in down
+            ]
+            keep_from = min([keep_from, *streaming])
+        self._journal.trim(max(keep_from, self._journal.first_index))
+        self._held_back_bytes = self._journal.bytes_up_to(outcome.index)
+        self._remove_older()
+        logger.info("snapshot at %d: %d bytes", outcome.index, outcome.bytes)
+
+    def _remove_older(self) -> None:
+        assert self._newest is not None
+        index = self._newest.index
+        sending = [transfer.meta.index for transfer in self._transfers.values()]
+        self._run(
+            lambda: files.remove_older(self._disk, self._directory, index, sending),
+            lambda outcome: logger.warning("old snapshots stay: %s", outcome) if outcome is not None else None,
+        )
+
+    # Sending ------------------------------------------------------------------------------------------------------------
+
+    def _serve(self, node_id: str, least_index: int) -> None:
+        newest = self._newest
+        transfer = self._transfers.get(node_id)
+        now_ms = self._node.now_ms()
+        if transfer is not None and (transfer.moved_at_ms + STALLED_MS < now_ms or transfer.meta.index < least_index):
+            del self._transfers[node_id]
+            transfer = None
+        if transfer is None:
+            if newest is None or newest.index < max(least_index, self._journal.first_index):
+                self.build()
+                return
+            transfer = self._transfers[node_id] = _Transfer(newest, moved_at_ms=now_ms)
+        transfer.go_back(now_ms)
+        self._send_pieces(node_id, transfer)
+
+    def _send_pieces(self, node_id: str, transfer: _Transfer) -> None:
+        """One piece at a time is read away from the loop; a few travel ahead of their acknowledgement."""
+        ahead = transfer.sent - transfer.acknowledged
+        if transfer.reading or transfer.sent >= transfer.meta.bytes or ahead >= PIECES_AHEAD * PIECE_BYTES:
+            return
+        transfer.reading = True
+        meta, offset = transfer.meta, transfer.sent
+
+        def read() -> bytes:
+            return files.read_piece(self._disk, self._directory, meta, offset, PIECE_BYTES)
+
+        def done(outcome: bytes | BaseException) -> None:
+            transfer.reading = False
+            if self._transfers.get(node_id) is not transfer or not self._core.is_leader:
+                return
+            if isinstance(outcome, BaseException):
+                logger.warning("the snapshot at %d cannot be sent: %s", meta.index, outcome)
+                self._transfers.pop(node_id)
+                return
+            if transfer.sent != offset:
+                self._send_pieces(node_id, transfer)  # other pieces are asked for meanwhile
+                return
+            message = {
+                "type": "snapshot",
+                "term": self._core.term,
+                "index": meta.index,
+                "snapshot_term": meta.term,
+                "bytes": meta.bytes,
+                "offset": offset,
+                "data": outcome,
+            }
+            if self._node.send(node_id, message):
+                transfer.sent = offset + len(outcome)
+                self._send_pieces(node_id, transfer)
+
+        self._run(read, done)
+
+    def _on_piece_ack(self, peer: Peer, message: dict[str, Any]) -> None:
+        term = guards.natural(message, "term")
+        if term > self._core.term:
+            self._core.adopt_term(term)
+            return
+        transfer = self._transfers.get(peer.node_id)
+        index = guards.natural(message, "index")
+        if not self._core.is_leader or transfer is None or transfer.meta.index != index or term < self._core.term:
+            return
+        if not self._node.is_member(peer):
+            return
+        now_ms = self._node.now_ms()
+        if message.get("done") is True:
+            self._transfers.pop(peer.node_id)
+            self._node.leading.replicator.installed(peer.node_id, index)
+            self._core.acknowledge(peer.node_id, index)
+            return
+        offset = guards.natural(message, "offset")
+        transfer.refused = message.get("refused") is True
+        if offset > transfer.acknowledged:
+            transfer.moved_at_ms = now_ms
+        if offset > transfer.acknowledged or transfer.refused:
+            transfer.acknowledged = offset
+            # It may have more than was sent, from an earlier transfer.
+            transfer.sent = max(transfer.sent, offset)
+        transfer.go_back(now_ms)
+        self._send_pieces(peer.node_id, transfer)
+
+    def _on_want(self, peer: Peer, message: dict[str, Any]) -> None:
+        """A follower's contents differ from ours."""
+        progress = self._node.leading.replicator.progress.get(peer.node_id)
+        if self._core.is_leader and progress is not None and self._node.is_member(peer):
+            progress.needs_snapshot = True
+            progress.snapshot_from = max(1, guards.natural(message, "from"))
+
+    # Receiving ----------------------------------------------------------------------------------------------------------
+
+    def _on_piece(self, peer: Peer, message: dict[str, Any]) -> None:
+        core = self._core
+        term = guards.natural(message, "term")
+        if term < core.term:
+            self._node.send(peer.node_id, {"type": "term", "term": core.term})
+            return
+        index, offset = guards.natural(message, "index"), guards.natural(message, "offset")
+        snapshot_term, size = guards.natural(message, "snapshot_term"), guards.natural(message, "bytes")
+        data = message.get("data")
+        if type(data) is not bytes:
+            raise guards.BadMessage("snapshot: no data")
+        self._node.following.hear_leader(peer, message)
+        node_id = peer.node_id
+        if index <= core.commit_index and not self.diverged:
+            self._acknowledge(node_id, index, 0, done=True)
+            return
+        receiver = self._receiver
+        if self._loading:
+            if receiver is not None and receiver.index == index:
+                self._acknowledge(node_id, index, receiver.received)  # all is here, it only takes a while
+            return
+        if receiver is None or (receiver.index, receiver.term) != (index, snapshot_term):
+            if offset != 0:
+                self._acknowledge(node_id, index, 0, refused=True)
+                return
+            self._abandon()
+            try:
+                receiver = self._receiver = SnapshotReceiver(self._disk, self._directory, index, snapshot_term, size)
+            except OSError as error:
+                logger.error("there is no room for the leader's snapshot: %s", error)
+                return
+        if offset != receiver.received:
+            self._acknowledge(node_id, index, receiver.received, refused=True)
+            return
+        receiver.received = offset + len(data)
+        self._loading = receiver.received >= receiver.total_bytes
+        self._receive(node_id, receiver, offset, data)
+
+    def _abandon(self) -> None:
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            self._run(receiver.abandon, lambda _: None)
+
+    def _receive(self, node_id: str, receiver: SnapshotReceiver, offset: int, data: bytes) -> None:
+        end = offset + len(data)
+
+        def work() -> tuple[SnapshotMeta, CacheMachine] | None:
+            receiver.write(offset, data)
+            if end < receiver.total_bytes:
+                return None
+            meta = receiver.finish()
+            return meta, CacheMachine.restore(files.chunks_of(self._disk, self._directory, meta))
+
+        def done(outcome: tuple[SnapshotMeta, CacheMachine] | BaseException | None) -> None:
+            if isinstance(outcome, BaseException):
+                logger.error("the leader's snapshot at %d is not taken: %s", receiver.index, outcome)
+                self._loading = False
+                if self._receiver is receiver:
+                    self._abandon()
+                return
+            installed = False
+            if outcome is not None:
+                self._receiver = None
+                self._loading = False
+                installed = self._install(*outcome)
+            self._acknowledge(node_id, receiver.index, end, done=installed)
+
+        self._run(work, done)
+
+    def _install(self, meta: SnapshotMeta, machine: CacheMachine) -> bool:
+        """Whether everything that it covers is here now."""
+        if meta.index <= self._core.last_applied and not self.diverged:
+            return True
+        if meta.index < self._journal.first_index:
+            return False
+        self._journal.install(meta.index, meta.term)
+        self._newest = meta
+        self._held_back_bytes = 0
+        self._build_is_void = self._building
+        self._node.restarted_from(machine)
+        self.diverged = False
+        self._pending_digest = None
+        self._remove_older()
+        logger.info("took over the leader's snapshot at %d", meta.index)
+        return True
+
+    def _acknowledge(self, node_id: str, index: int, offset: int, *, done: bool = False, refused: bool = False) -> None:
+        """offset: what is here, of this snapshot. refused: the piece that came does not follow that."""
+        message: dict[str, Any] = {"type": "snapshot_ack", "term": self._core.term, "index": index, "offset": offset}
+        message |= {"done": done, "refused": refused}
+        self._node.hold(lambda: self._node.send(node_id, message))
+
+    # Differing from the leader ------------------------------------------------------------------------------------------
+
+    def compare_digest(self, digest: Any) -> None:
+        """The leader's (index, digest), as each of its messages carries it."""
+        if self.diverged:
+            self._want()
+            return
+        if type(digest) is list and len(digest) == 2 and type(digest[0]) is int and type(digest[1]) is bytes:
+            if self._pending_digest is None:
+                self._pending_digest = (digest[0], digest[1])
+        if self._pending_digest is None:
+            return
+        index, theirs = self._pending_digest
+        if index > self._node.machine.applied_index:
+            return
+        self._pending_digest = None
+        ours = self._node.machine.digest_at(index)
+        if ours is not None and ours != theirs:
+            self.diverged = True
+            logger.critical(
+                "this node's contents differ from the leader's at index %d: it stops serving reads and takes a snapshot",
+                index,
+            )
+            self._want()
+
+    def _want(self) -> None:
+        """Said with every message of the leader's until it has come: the own log may begin later by then, and behind an
+        older snapshot there would be a hole before it."""
+        if self._core.leader_id is not None:
+            self._node.send(self._core.leader_id, {"type": "want_snapshot", "from": self._journal.first_index})
+
+
+class HelperProcess:
+    """Builds snapshots in a process of its own, so that neither the loop nor its memory notices."""
+
+    def __init__(self, directory: Path, supervisor: Tasks) -> None:
+        self._directory = directory
+        self._supervisor = supervisor
+
+    def __call__(self, index: int, done: Callable[[SnapshotMeta | BaseException], None]) -> None:
+        """Start the helper; ``done`` is called on the loop, once, whatever becomes of it."""
+        self._supervisor.start("the snapshot helper", lambda: self._run(index, done))
+
+    async def _run(self, index: int, done: Callable[[SnapshotMeta | BaseException], None]) -> None:
+        try:
+            outcome: SnapshotMeta | BaseException = await self._build(index)
+        except Exception as error:
+            outcome = error
+        done(outcome)
+
+    async def _build(self, index: int) -> SnapshotMeta:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "cacheflow.raft.snapshots.files",
+            str(self._directory),
+            str(index),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            output, complaint = await process.communicate()
+        except asyncio.CancelledError:
+            process.kill()
+            await process.wait()
+            raise
+        if process.returncode:
+            lines = complaint.decode(errors="replace").strip().splitlines()
+            raise RuntimeError(lines[-1] if lines else f"the helper ended with {process.returncode}")
+        return SnapshotMeta.of(json.loads(output))

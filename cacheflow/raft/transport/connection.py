@@ -1,0 +1,150 @@
+"""Connection: one socket between two nodes, from its first byte to its last; both roles begin here.
+
+1. Until the handshake is done there are a deadline and 4 KiB, and then the connection is gone.
+2. What breaks a rule ends this connection and nothing else.
+3. Once closed, no frame is handled any more, also none that was already read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import cast
+
+from cacheflow.raft.transport.frames import FrameBuffer, FrameError
+from cacheflow.raft.transport.handshake import HANDSHAKE_BYTES_MAX
+
+
+class Connection(asyncio.BufferedProtocol):
+    """Not safe for concurrent use: the event loop owns it. Subclasses say what a frame means and what an end means."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, handshake_s: float, stall_s: float) -> None:
+        self._loop = loop
+        self._handshake_s = handshake_s
+        self._stall_s = stall_s
+        self._frames = FrameBuffer(HANDSHAKE_BYTES_MAX)
+        self._received_bytes = 0
+        self._established = False
+        self._deadline: asyncio.TimerHandle | None = None
+        self.transport: asyncio.Transport | None = None
+        self.closed = False
+        # Done when the socket is closed; for those that must wait until it is.
+        self.gone: asyncio.Future[None] = loop.create_future()
+        self.remote = "?"
+
+    # What the roles fill in.
+
+    def opened(self) -> None:
+        """The socket is connected."""
+
+    def frame_received(self, body: memoryview) -> None:
+        """One frame; ``body`` is valid during the call. May raise FrameError."""
+        raise NotImplementedError
+
+    def broken(self, error: Exception) -> None:
+        """The other side broke a rule; the connection is being aborted."""
+        raise NotImplementedError
+
+    def ended(self, error: Exception | None) -> None:
+        """The connection is over; called once, whoever ended it."""
+        raise NotImplementedError
+
+    # What the roles use.
+
+    def established(self, frame_bytes_max: int) -> None:
+        """The handshake is done: from here on the limits for peers apply."""
+        self._established = True
+        self._frames.limit = frame_bytes_max
+        self._cancel_deadline()
+
+    def close(self) -> None:
+        """Send what was written, then close; handle nothing more."""
+        if not self.closed:
+            self.closed = True
+            self._cancel_deadline()
+            if self.transport is not None:
+                self.transport.close()
+
+    def abort(self) -> None:
+        """Close at once; what waits is dropped."""
+        self.closed = True
+        self._cancel_deadline()
+        if self.transport is not None:
+            self.transport.abort()
+
+    # asyncio's side.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.remote = _readable_address(transport.get_extra_info("peername"))
+        sock = transport.get_extra_info("socket")
+        if sock is not None:
+            _tune(sock, self._stall_s)
+        if self.closed:
+            self.transport.abort()
+            return
+        self._deadline = self._loop.call_later(self._handshake_s, self._too_late)
+        self.opened()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._frames.space()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if not self._established:
+            self._received_bytes += nbytes
+        try:
+            if self._received_bytes > HANDSHAKE_BYTES_MAX:
+                raise FrameError(f"more than {HANDSHAKE_BYTES_MAX} bytes before the handshake was done")
+            for body in self._frames.received(nbytes):
+                if self.closed:
+                    return
+                self.frame_received(body)
+        except FrameError as error:
+            self._break(error)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        self._cancel_deadline()
+        if not self.gone.done():
+            self.gone.set_result(None)
+        self.ended(exc)
+
+    def _too_late(self) -> None:
+        self._break(TimeoutError(f"no handshake within {self._handshake_s:g} s"))
+
+    def _break(self, error: Exception) -> None:
+        if not self.closed:
+            self.abort()
+            self.broken(error)
+
+    def _cancel_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+def _tune(sock: socket.socket, stall_s: float) -> None:
+    """A small message leaves at once, and a host that vanished is noticed by the system also where nothing is sent.
+
+    TCP_USER_TIMEOUT covers what ``Outbox`` cannot see: bytes that the system took and that nobody acknowledges.
+    """
+    for level, name, value in (
+        (socket.IPPROTO_TCP, "TCP_NODELAY", 1),
+        (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
+        (socket.IPPROTO_TCP, "TCP_KEEPIDLE", 5),
+        (socket.IPPROTO_TCP, "TCP_KEEPINTVL", 1),
+        (socket.IPPROTO_TCP, "TCP_KEEPCNT", 3),
+        (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", int(stall_s * 1000)),
+    ):
+        option = getattr(socket, name, None)  # not every system has all of them
+        if option is not None:
+            try:
+                sock.setsockopt(level, option, value)
+            except OSError:
+                continue  # the connection is gone already, and its end will be reported in its own way
+
+
+def _readable_address(address: object) -> str:
+    if isinstance(address, tuple) and len(address) >= 2:
+        return f"{address[0]}:{address[1]}"
+    return "?"

@@ -1,0 +1,118 @@
+"""Dialing: open a connection to a peer, prove who we are, learn who it is."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+
+from cacheflow.config import split_address
+from cacheflow.raft.transport.connection import Connection
+from cacheflow.raft.transport.frames import FrameError, encode_frame
+from cacheflow.raft.transport.handshake import Handshake, Hello, Refusal, failure
+from cacheflow.raft.transport.network import PeerRefused, PeerUnreachable
+from cacheflow.raft.transport.outbox import Outbox
+
+
+class Outgoing(Connection):
+    """A connection that we opened: we send, the other side listens. The event loop owns it."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        handshake: Handshake,
+        *,
+        handshake_s: float,
+        stall_s: float,
+        defer: Callable[[Callable[[], None]], None],
+    ) -> None:
+        super().__init__(loop, handshake_s, stall_s)
+        self._defer = defer
+        self._handshake = handshake
+        # The other side's hello once both have proved what they must, or PeerUnreachable.
+        self.answer: asyncio.Future[Hello] = loop.create_future()
+        self.outbox: Outbox | None = None
+        self.on_end: Callable[[str], None] | None = None
+        self._reason = "the other side closed the connection"
+
+    def opened(self) -> None:
+        assert self.transport is not None
+        self.transport.write(encode_frame(self._handshake.opening()))
+
+    def frame_received(self, body: memoryview) -> None:
+        assert self.transport is not None
+        if self._established:
+            raise FrameError("a listener says nothing after the handshake")
+        try:
+            reply = self._handshake.receive(bytes(body))
+        except (Refusal, PeerRefused) as error:
+            self._fail(error)
+            self.abort()
+            return
+        if reply is not None:
+            self.transport.write(encode_frame(reply))
+        if self._handshake.done:
+            assert self._handshake.remote is not None
+            self.outbox = Outbox(self._loop, self.transport, self._stall_s, self._defer)
+            self.established(0)
+            if not self.answer.done():
+                self.answer.set_result(self._handshake.remote)
+
+    def close(self) -> None:
+        if self.outbox is not None and not self.closed:
+            self.outbox.flush()
+        super().close()
+
+    def broken(self, error: Exception) -> None:
+        self._reason = str(error)
+        self._fail(error)
+
+    def ended(self, error: Exception | None) -> None:
+        if self.outbox is not None:
+            if self.outbox.stalled:
+                self._reason = f"it took nothing for {self._stall_s:g} s"
+            elif error is not None:
+                self._reason = str(error)
+            self.outbox.close()
+        self._fail(FrameError("the connection was closed during the handshake"))
+        if self.on_end is not None:
+            self.on_end(self._reason)
+
+    def _fail(self, error: Exception) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(failure(error))
+
+
+async def dial(
+    loop: asyncio.AbstractEventLoop,
+    address: str,
+    handshake: Handshake,
+    *,
+    handshake_s: float,
+    stall_s: float,
+    defer: Callable[[Callable[[], None]], None],
+) -> Outgoing:
+    """Connect to ``host:port`` and shake hands. Raises PeerUnreachable, PeerRefused.
+
+    ``handshake_s`` counts from when the connection stands; put a timeout around the whole.
+    """
+    connection = Outgoing(loop, handshake, handshake_s=handshake_s, stall_s=stall_s, defer=defer)
+    try:
+        host, port = split_address(address)
+        await loop.create_connection(lambda: connection, host, port)
+        await connection.answer
+    except (OSError, ValueError) as error:
+        connection.answer.cancel()
+        raise PeerUnreachable(_plain(error)) from None
+    except BaseException:
+        connection.answer.cancel()
+        connection.abort()
+        raise
+    return connection
+
+
+def _plain(error: Exception) -> str:
+    """Why a connection failed, in the system's own words: asyncio's leave out "refused" and "timed out"."""
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return str(error)

@@ -1,0 +1,213 @@
+"""Who is there: the four frames with which every connection begins. Pure: frames in, frames out.
+
+    dialer                                listener
+      hello  (who I am, nonce)     ->
+                                   <-     hello  (who I am, nonce)      or  refused (reason)
+      proof  (knows the secret)    ->
+                                   <-     proof  (knows the secret)     or  refused (reason)
+
+A proof is HMAC-SHA256, keyed with the cluster's secret, over the prover's role and both hellos as they were sent,
+nonces included. So it cannot be replayed (each side's nonce is fresh), reflected (the roles differ) or moved to
+another conversation (it covers both sides' words). The dialer proves first: a stranger that knocks gets nothing
+to guess the secret from.
+
+What this protects: who may talk. What it does not: after the handshake nothing is encrypted or signed. Who can read
+the network reads the data; who can change packets on their way, or take over a TCP connection, can forge messages.
+Networks that are not trusted need a tunnel (WireGuard, stunnel) below.
+
+Without a secret the frames are the same and the key is empty; both must agree on whether there is one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from dataclasses import dataclass
+from typing import Any, Final, TypeGuard
+
+import msgpack
+
+from cacheflow.raft.transport.frames import HEADER, FrameError
+from cacheflow.raft.transport.network import Peer, PeerRefused, PeerUnreachable
+
+# Raised when messages or frames change their meaning. Frames that begin alike tell different versions apart.
+VERSION: Final = 1
+MAGIC: Final = "cacheflow"
+NONCE_BYTES: Final = 32
+# A hello has some 300 bytes. Nobody may spend more of ours before it is known who it is.
+HANDSHAKE_BYTES_MAX: Final = 4096
+
+# What a connection is for: to send to a node that we dial anyway; to answer one only because it dialed us; to ask.
+SEND: Final = "send"
+REPLY: Final = "reply"
+PROBE: Final = "probe"
+PURPOSES: Final = (SEND, REPLY, PROBE)
+
+_HELLO: Final = "hello"
+_PROOF: Final = "proof"
+_REFUSED: Final = "refused"
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_NAME_OR_NONE: Final = re.compile(r"[A-Za-z0-9._-]{0,64}")
+_ADDRESS: Final = re.compile(r"[\x21-\x7e]{1,255}")
+
+
+class Refusal(Exception):
+    """This side will not go on. The listener tells the dialer why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """One side's description of itself."""
+
+    node_id: str
+    incarnation: str
+    raft_address: str
+    cluster_id: str
+    epoch: str
+    purpose: str
+    secured: bool
+    nonce: bytes
+
+    def encode(self) -> bytes:
+        """The body of its frame."""
+        body: bytes = msgpack.packb(
+            (
+                _HELLO, MAGIC, VERSION, self.node_id, self.incarnation, self.raft_address, self.cluster_id,
+                self.epoch, self.purpose, self.secured, self.nonce,
+            )
+        )  # fmt: skip
+        return body
+
+    @classmethod
+    def of(cls, fields: list[Any]) -> Hello:
+        """What came in, checked. Raises FrameError, Refusal for another version."""
+        if fields[:2] != [_HELLO, MAGIC] or len(fields) < 3 or type(fields[2]) is not int:
+            raise FrameError("no hello of a peer")
+        if fields[2] != VERSION:
+            raise Refusal(f"peer protocol {fields[2]} is spoken there and {VERSION} here: run the same version on both")
+        if len(fields) != 11:
+            raise FrameError("a hello of the wrong length")
+        hello = cls(*fields[3:])
+        if not (
+            _matches(_NAME, hello.node_id)
+            and _matches(_NAME_OR_NONE, hello.incarnation)
+            and _matches(_ADDRESS, hello.raft_address)
+            and _matches(_NAME_OR_NONE, hello.cluster_id)
+            and _matches(_NAME_OR_NONE, hello.epoch)
+            and type(hello.purpose) is str
+            and hello.purpose in PURPOSES
+            and type(hello.secured) is bool
+            and type(hello.nonce) is bytes
+            and len(hello.nonce) == NONCE_BYTES
+        ):
+            raise FrameError("a hello with a wrong field")
+        return hello
+
+    def peer(self) -> Peer:
+        """The same, as the node sees it."""
+        return Peer(self.node_id, self.incarnation, self.raft_address, self.cluster_id, self.epoch)
+
+
+class Handshake:
+    """One side of one handshake. Feed it the other side's frames until ``done``.
+
+    expected: the node id that the dialer wants to reach; None: whoever lives there.
+    Raises, from ``receive``: FrameError (not a peer), Refusal (by us), PeerRefused (by the other side).
+    """
+
+    def __init__(self, local: Hello, secret: bytes | None, *, dialer: bool, expected: str | None = None) -> None:
+        self.local = local
+        self.remote: Hello | None = None
+        self.done = False
+        self._key = secret or b""
+        self._dialer = dialer
+        self._expected = expected
+        self._sent = local.encode()
+        self._heard = b""
+
+    def opening(self) -> bytes:
+        """The dialer's first frame."""
+        return self._sent
+
+    def receive(self, body: bytes) -> bytes | None:
+        """Take one frame of the other side and return the answer to it, if there is one."""
+        fields = _decode(body)
+        if fields[0] == _REFUSED and self._dialer:
+            raise PeerRefused(_readable(fields))
+        if self.remote is None:
+            self.remote = Hello.of(fields)
+            self._heard = body
+            self._check(self.remote)
+            return _encode(_PROOF, self._proof(of_dialer=True)) if self._dialer else self._sent
+        self._check_proof(fields)
+        self.done = True
+        return None if self._dialer else _encode(_PROOF, self._proof(of_dialer=False))
+
+    def _check(self, remote: Hello) -> None:
+        local = self.local
+        if remote.secured != local.secured:
+            has, lacks = ("there", "here") if remote.secured else ("here", "there")
+            raise Refusal(f"a cluster secret is set {has} and none {lacks}: give every node the same")
+        if remote.node_id == local.node_id and remote.incarnation == local.incarnation:
+            raise Refusal(f"both sides are node {local.node_id!r}: the address is its own, or its data was copied")
+        if remote.cluster_id and local.cluster_id and remote.cluster_id != local.cluster_id:
+            raise Refusal(f"{remote.node_id!r} belongs to cluster {remote.cluster_id!r}, not {local.cluster_id!r}")
+        if self._expected is not None and remote.node_id != self._expected:
+            raise Refusal(f"node {remote.node_id!r} lives there, not {self._expected!r}")
+
+    def _check_proof(self, fields: list[Any]) -> None:
+        if fields[0] != _PROOF or len(fields) != 2 or type(fields[1]) is not bytes:
+            raise FrameError("no proof after the hello")
+        if not hmac.compare_digest(fields[1], self._proof(of_dialer=not self._dialer)):
+            raise Refusal("the cluster secrets differ: give every node the same")
+
+    def _proof(self, *, of_dialer: bool) -> bytes:
+        first, second = (self._sent, self._heard) if self._dialer else (self._heard, self._sent)
+        role = b"cacheflow dialer\0" if of_dialer else b"cacheflow listener\0"
+        # The length keeps the border between the two hellos from being moved.
+        return hmac.digest(self._key, role + HEADER.pack(len(first)) + first + second, hashlib.sha256)
+
+
+def refused(reason: str) -> bytes:
+    """The listener's last frame to somebody it will not talk to."""
+    return _encode(_REFUSED, reason)
+
+
+def failure(error: Exception) -> PeerUnreachable:
+    """What a dialer's caller gets for anything that ``Handshake.receive`` raises."""
+    if isinstance(error, PeerUnreachable):
+        return error
+    if isinstance(error, Refusal):
+        return PeerRefused(str(error))
+    return PeerUnreachable(f"no CacheFlow peer answers there: {error}")
+
+
+def is_cluster_id(value: object) -> TypeGuard[str]:
+    """Whether a peer may call its cluster that; "" is none."""
+    return _matches(_NAME_OR_NONE, value)
+
+
+def _encode(kind: str, value: str | bytes) -> bytes:
+    body: bytes = msgpack.packb((kind, value))
+    return body
+
+
+def _decode(body: bytes) -> list[Any]:
+    try:
+        fields = msgpack.unpackb(body, max_str_len=1024, max_bin_len=64, max_array_len=64, max_map_len=0, max_ext_len=0)
+    except Exception as error:  # msgpack raises a dozen kinds; all mean the same here
+        raise FrameError(f"not a handshake: {error or type(error).__name__}") from None
+    if type(fields) is not list or not fields or type(fields[0]) is not str:
+        raise FrameError("not a handshake")
+    return fields
+
+
+def _readable(fields: list[Any]) -> str:
+    """The reason in a refusal; it goes into logs, so it is one line of printable text."""
+    reason = fields[1] if len(fields) > 1 and type(fields[1]) is str else "no reason given"
+    return "".join(char if char.isprintable() else "?" for char in reason[:300])
+
+
+def _matches(pattern: re.Pattern[str], value: object) -> bool:
+    return type(value) is str and pattern.fullmatch(value) is not None

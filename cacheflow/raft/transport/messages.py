@@ -1,0 +1,121 @@
+"""What a frame holds once a peer is known: msgpack ``[group, message]``, read with a limit on everything.
+
+1. A message is a map of plain data with a text under "type"; what else is in it is its receiver's to check.
+2. Group 0 is the one Raft group that there is. CONTROL is between transports and never delivered.
+3. Every limit is kept before the memory is spent: lengths by msgpack itself, the number of items of a large frame
+   by looking over it first (ten empty lists are ten bytes there and 640 here), the depth before anybody recurses.
+"""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import Any, Final, NoReturn
+
+import msgpack
+
+from cacheflow.raft.transport.frames import FrameError
+from cacheflow.raft.transport.network import Message
+
+GROUP: Final = 0
+CONTROL: Final = -1
+
+# Texts are names and addresses; keys and values travel as bytes.
+STRING_BYTES_MAX: Final = 64 * 1024
+# Entries in one message.
+ARRAY_ITEMS_MAX: Final = 64 * 1024
+MAP_ITEMS_MAX: Final = 4096
+# An entry is a list of a few atoms inside a list inside a map; commands stay packed.
+DEPTH_MAX: Final = 16
+# Up to this size a frame cannot become more than about 64 MiB, whatever is in it.
+UNCOUNTED_BYTES_MAX: Final = 1024 * 1024 + 4096
+# ARRAY_ITEMS_MAX entries of four atoms, and the rest of the message.
+ITEMS_MAX: Final = 5 * ARRAY_ITEMS_MAX + MAP_ITEMS_MAX
+
+_CONTAINERS: Final = frozenset((list, dict))
+# For the bytes 0xc0 to 0xdf: (bytes of the length field, bytes of the item itself, items for each counted one).
+_TOKENS: Final = (
+    (0, 0, 0), (0, 0, 0), (0, 0, 0), (0, 0, 0), (1, 0, 0), (2, 0, 0), (4, 0, 0), (1, 1, 0),
+    (2, 1, 0), (4, 1, 0), (0, 4, 0), (0, 8, 0), (0, 1, 0), (0, 2, 0), (0, 4, 0), (0, 8, 0),
+    (0, 1, 0), (0, 2, 0), (0, 4, 0), (0, 8, 0), (0, 2, 0), (0, 3, 0), (0, 5, 0), (0, 9, 0),
+    (0, 17, 0), (1, 0, 0), (2, 0, 0), (4, 0, 0), (2, 0, 1), (4, 0, 1), (2, 0, 2), (4, 0, 2),
+)  # fmt: skip
+
+# Its buffer is kept between messages, which packb would allocate each time.
+_pack = msgpack.Packer(autoreset=True).pack
+
+
+def encode(message: Message, group: int = GROUP) -> bytes:
+    """The body of a frame. Raises TypeError, ValueError or OverflowError for what msgpack cannot carry."""
+    body: bytes = _pack((group, message))
+    return body
+
+
+def decode(body: memoryview) -> tuple[int, Message]:
+    """(group, message). Raises FrameError."""
+    size = len(body)
+    if size > UNCOUNTED_BYTES_MAX:
+        _check_items(body)
+    try:
+        group, message = msgpack.unpackb(
+            body,
+            max_str_len=STRING_BYTES_MAX,
+            max_bin_len=size,
+            max_array_len=min(size, ARRAY_ITEMS_MAX),
+            max_map_len=min(size, MAP_ITEMS_MAX),
+            max_ext_len=0,
+            ext_hook=_refuse_extension,
+            strict_map_key=True,
+        )
+    except Exception as error:  # msgpack raises a dozen kinds; all mean the same here
+        raise FrameError(f"not a message: {error or type(error).__name__}") from None
+    if type(group) is not int or type(message) is not dict or type(message.get("type")) is not str:
+        raise FrameError("not a message: a number and a map with a type are needed")
+    _check_depth(message)
+    return group, message
+
+
+def _refuse_extension(code: int, data: bytes) -> NoReturn:
+    raise ValueError(f"extension type {code}")
+
+
+def _check_depth(message: Message) -> None:
+    """Level by level and without recursion. The passes over all items run in C: entries come by the thousand."""
+    level: list[Any] = list(message.values())
+    for _ in range(DEPTH_MAX):
+        if _CONTAINERS.isdisjoint(map(type, level)):
+            return
+        inner = [item for item in level if type(item) in _CONTAINERS]
+        # Keys are texts or bytes (strict_map_key): only values can go deeper.
+        level = list(chain.from_iterable(item.values() if type(item) is dict else item for item in inner))
+    raise FrameError(f"not a message: nested deeper than {DEPTH_MAX} levels")
+
+
+def _check_items(body: memoryview) -> None:
+    """Count items as they are claimed, without making any. A few steps for a large value, 0.2 us an item."""
+    position, waiting, claimed = 0, 1, 0
+    try:
+        while waiting:
+            waiting -= 1
+            token = body[position]
+            position += 1
+            if token < 0x80 or token >= 0xE0:
+                continue
+            if token < 0xA0:
+                more = (token & 15) * (2 if token < 0x90 else 1)
+            elif token < 0xC0:
+                position += token & 31
+                continue
+            else:
+                width, fixed, factor = _TOKENS[token - 0xC0]
+                length = int.from_bytes(body[position : position + width], "big")
+                position += width + fixed
+                if not factor:
+                    position += length
+                    continue
+                more = length * factor
+            waiting += more
+            claimed += more
+            if claimed > ITEMS_MAX:
+                raise FrameError(f"not a message: more than {ITEMS_MAX} items")
+    except IndexError:
+        raise FrameError("not a message: it ends too early") from None

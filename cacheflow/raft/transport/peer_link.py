@@ -1,0 +1,207 @@
+"""PeerLink: the way to one node. It dials, and dials again, until it is closed.
+
+There is one connection at a time, only for sending; what the node has to say comes over its own link to us. So no
+two connections ever compete, and nothing that was sent later arrives earlier.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Protocol
+
+from cacheflow.raft.seams import Tasks
+from cacheflow.raft.transport import messages
+from cacheflow.raft.transport.dialing import Outgoing
+from cacheflow.raft.transport.network import Peer, PeerUnreachable
+
+logger = logging.getLogger(__name__)
+
+# An attempt that is older than this when its target dials us is given up for a new one: it probably began when the
+# target's host was down, and the system would try again only after seconds.
+_FRESH_S = 0.25
+
+
+class LinkHost(Protocol):
+    """What a link asks of the transport that it belongs to."""
+
+    loop: asyncio.AbstractEventLoop
+    supervisor: Tasks
+    dial_s: float
+    retry_s: tuple[float, float]
+    cluster_id: str
+
+    async def dial(self, address: str, purpose: str, expected: str) -> Outgoing:
+        """Open a connection. Raises PeerUnreachable."""
+
+    def random(self) -> float:
+        """At least 0 and below 1."""
+
+    def link_up(self, link: PeerLink, peer: Peer) -> None:
+        """The connection stands."""
+
+    def link_down(self, link: PeerLink) -> None:
+        """It ended; called once for each ``link_up``."""
+
+
+class PeerLink:
+    """Not safe for concurrent use: the event loop owns it.
+
+    addresses: where the node may live, the likeliest first.  purpose: handshake.SEND or REPLY.
+    """
+
+    def __init__(self, host: LinkHost, node_id: str, addresses: Sequence[str], purpose: str) -> None:
+        self.node_id = node_id
+        # Why the last attempt failed or the last connection ended; None while connected.
+        self.trouble: str | None = None
+        self.peer: Peer | None = None
+        self._host = host
+        self._addresses = list(addresses)
+        # Which of them is tried next; back to the likeliest after a success.
+        self._turn = 0
+        self._purpose = purpose
+        self._connection: Outgoing | None = None
+        self._address = ""
+        self._said = ("", "")
+        # Set: do not wait for the next attempt.
+        self._wake = asyncio.Event()
+        self._attempt: asyncio.Timeout | None = None
+        self._attempt_began_s = 0.0
+        self._task = host.supervisor.start(f"the link to {node_id}", self._run)
+
+    @property
+    def connected(self) -> bool:
+        """Whether ``send`` has a connection."""
+        return self._connection is not None
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes that wait in this process; 0 without a connection."""
+        connection = self._connection
+        return 0 if connection is None or connection.outbox is None else connection.outbox.waiting_bytes
+
+    def send(self, body: bytes) -> None:
+        """Send one frame; without a connection it is dropped."""
+        if self._connection is not None and self._connection.outbox is not None:
+            self._connection.outbox.put(body)
+
+    def update(self, addresses: Sequence[str], purpose: str) -> None:
+        """The node may live elsewhere now, or is dialed for another reason."""
+        moved = addresses[0] != self._addresses[0] and addresses[0] != self._address
+        self._addresses = list(addresses)
+        self._purpose = purpose
+        if moved:
+            self._turn = 0
+            if self._connection is not None:
+                self.redial("its address changed")
+            else:
+                self._start_again()
+        self.tell()
+
+    def tell(self) -> None:
+        """Tell the peer what changed about us since the handshake."""
+        about = (self._host.cluster_id, self._purpose)
+        if self._connection is not None and self._said != about:
+            self._said = about
+            message = {"type": "about", "cluster_id": about[0], "purpose": about[1]}
+            self.send(messages.encode(message, messages.CONTROL))
+
+    def hurry(self) -> None:
+        """The node is there, it has just dialed us: do not wait."""
+        if self._connection is not None:
+            return
+        if self._attempt is None:
+            self._wake.set()
+        elif self._host.loop.time() - self._attempt_began_s > _FRESH_S:
+            self._start_again()
+
+    def redial(self, reason: str) -> None:
+        """Give the connection up and open another at once."""
+        connection = self._connection
+        if connection is not None:
+            self._ended(reason)
+            self._wake.set()
+            connection.abort()
+
+    def close(self) -> Outgoing | None:
+        """End it. What was sent still leaves: returns the connection that is being closed."""
+        self._task.cancel()
+        connection = self._connection
+        if connection is not None:
+            self._ended("closed")
+            connection.close()
+        return connection
+
+    async def wait_closed(self) -> None:
+        """Return when nothing of it runs any more."""
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    def _start_again(self) -> None:
+        self._wake.set()
+        if self._attempt is not None and not self._attempt.expired():
+            self._attempt.reschedule(self._host.loop.time())
+
+    async def _run(self) -> None:
+        first_s, longest_s = self._host.retry_s
+        failures = 0
+        while True:
+            address = self._addresses[self._turn % len(self._addresses)]
+            began_s = self._host.loop.time()
+            connection = await self._dial(address)
+            if connection is not None:
+                await connection.gone
+            # One that ends young counts as a failure: whoever accepts and hangs up must not be dialed in a circle.
+            failures = 0 if self._host.loop.time() - began_s > longest_s + self._host.dial_s else failures + 1
+            delay_s = min(longest_s, first_s * 2 ** min(failures, 16)) * (0.5 + self._host.random() / 2)
+            try:
+                async with asyncio.timeout(max(first_s, delay_s)):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+
+    async def _dial(self, address: str) -> Outgoing | None:
+        host = self._host
+        said = (host.cluster_id, self._purpose)
+        self._attempt_began_s = host.loop.time()
+        self._address = address
+        try:
+            async with asyncio.timeout(host.dial_s) as self._attempt:
+                connection = await host.dial(address, self._purpose, self.node_id)
+        except (PeerUnreachable, TimeoutError) as error:
+            self._turn += 1
+            self._complain(address, str(error) or f"no answer within {host.dial_s:g} s")
+            return None
+        finally:
+            self._attempt = None
+        if connection.closed:
+            self._complain(address, "the connection ended at once")
+            return None
+        self._connection = connection
+        self._turn = 0
+        self._wake.clear()
+        self._said = said
+        self.peer = connection.answer.result().peer()
+        self.trouble = None
+        connection.on_end = self._ended
+        logger.info("connected to %s at %s", self.node_id, address)
+        host.link_up(self, self.peer)
+        self.tell()
+        return connection
+
+    def _ended(self, reason: str) -> None:
+        connection = self._connection
+        if connection is not None:
+            connection.on_end = None
+            self._connection = None
+            self.peer = None
+            self.trouble = reason
+            logger.info("disconnected from %s: %s", self.node_id, reason)
+            self._host.link_down(self)
+
+    def _complain(self, address: str, reason: str) -> None:
+        # A node that is down for a day is one line, not 86,400.
+        if self.trouble != reason:
+            self.trouble = reason
+            logger.warning("cannot reach %s at %s: %s", self.node_id, address, reason)

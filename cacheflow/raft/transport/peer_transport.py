@@ -1,0 +1,440 @@
+"""PeerTransport: messages between the nodes of a cluster, over TCP, on the node's event loop.
+
+1. Each node dials every node that it wants to send to, and uses that connection only for sending. Answers come over
+   the other's own dial. Whoever dials us without being one of ours is dialed back for as long as it stays.
+2. Nothing counts before the handshake (``handshake.py``): protocol, cluster, secret. What that protects and what it
+   does not, notably that nothing is encrypted, stands there. Without a secret only loopback is listened on.
+3. A newer connection of a node takes the place of its older one; nothing more of the older one is delivered.
+4. Bytes are data: everything has a limit, and whoever breaks one loses its connection and nothing else.
+5. What waits for a slow peer is bounded; sending to it says no, and nobody else notices.
+6. An exception in a callback is logged and goes no further. After ``stop`` there are no callbacks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from cacheflow.config import is_loopback, join_address, split_address
+from cacheflow.errors import ConfigError
+from cacheflow.listener import Listener
+from cacheflow.raft.seams import Tasks
+from cacheflow.raft.transport import handshake, messages
+from cacheflow.raft.transport.connection import Connection
+from cacheflow.raft.transport.dialing import Outgoing, dial
+from cacheflow.raft.transport.handshake import Handshake, Hello, Refusal
+from cacheflow.raft.transport.incoming import Incoming
+from cacheflow.raft.transport.log_throttle import Quiet
+from cacheflow.raft.transport.network import Identity, Message, Peer, PeerUnreachable
+from cacheflow.raft.transport.peer_link import PeerLink
+
+logger = logging.getLogger(__name__)
+
+# The largest value that may be configured is 64 MiB; the rest is for what travels with it.
+FRAME_BYTES_MAX: Final = 72 * 1024 * 1024
+# Half a second of a gigabit link is 64 MiB; a peer that is further behind is better served by a snapshot.
+BACKLOG_BYTES_MAX: Final = 16 * 1024 * 1024
+# Three times the longest election timeout by default: by then the peer has long been replaced as a leader.
+STALL_S: Final = 3.0
+HANDSHAKE_S: Final = 3.0
+RETRY_S: Final = (0.05, 1.0)
+# Connections that have not proved anything yet; the oldest makes room, since an honest one needs milliseconds.
+HANDSHAKES_MAX: Final = 64
+# Nodes that dial us and are none of ours: joining, removed or misled.
+STRANGERS_MAX: Final = 64
+# What was sent may still leave when the node stops, but not for longer than this.
+_CLOSE_S: Final = 1.0
+_COMPLAINTS_EVERY_S: Final = 30.0
+
+
+def _ignore(*_: Any) -> None:
+    pass
+
+
+class PeerTransport:
+    """A ``Network`` over TCP. Not safe for concurrent use: the event loop owns it.
+
+    listen: (host, port), port 0 lets the system choose.  advertise_raft_address: host:port where peers reach this
+    node; port 0 there means the port that was chosen.  secret: shared by the cluster; None on loopback only.
+    random_bytes: for nonces, the epoch and the jitter of retries.
+    defer: makes a call at the end of the node's turn, so that what it sends to a peer leaves in one write; by default soon.
+    supervisor: runs the links.
+    Raises ConfigError for an address that is none, and for leaving loopback without a secret.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        listen: tuple[str, int],
+        advertise_raft_address: str,
+        secret: bytes | None,
+        on_message: Callable[[Peer, Message], None] = _ignore,
+        on_connected: Callable[[str], None] = _ignore,
+        on_disconnected: Callable[[str], None] = _ignore,
+        on_peer_lost: Callable[[str], None] = _ignore,
+        *,
+        supervisor: Tasks,
+        random_bytes: Callable[[int], bytes] = os.urandom,
+        defer: Callable[[Callable[[], None]], None] | None = None,
+        frame_bytes_max: int = FRAME_BYTES_MAX,
+        backlog_bytes_max: int = BACKLOG_BYTES_MAX,
+        handshake_s: float = HANDSHAKE_S,
+        stall_s: float = STALL_S,
+        retry_s: tuple[float, float] = RETRY_S,
+        handshakes_max: int = HANDSHAKES_MAX,
+        strangers_max: int = STRANGERS_MAX,
+    ) -> None:
+        if secret is None and not is_loopback(listen[0]):
+            raise ConfigError(
+                f"host = {listen[0]!r}: peers on other machines need a shared secret: give --cluster-secret-file"
+            )
+        try:
+            self._advertised = split_address(advertise_raft_address)
+        except ValueError as error:
+            raise ConfigError(f"the advertised raft address {error}") from None
+        self.on_message = on_message
+        self.on_connected = on_connected
+        self.on_disconnected = on_disconnected
+        self.on_peer_lost = on_peer_lost
+        self.supervisor = supervisor
+        self.dial_s = handshake_s
+        self.retry_s = retry_s
+        self.epoch = random_bytes(16).hex()
+        self._identity = identity
+        self._cluster_id = identity.cluster_id
+        self._listen = listen
+        self._secret = secret
+        self._random_bytes = random_bytes
+        self._frame_bytes_max = frame_bytes_max
+        self._backlog_bytes_max = backlog_bytes_max
+        self._stall_s = stall_s
+        self._defer = defer
+        self._handshakes_max = handshakes_max
+        self._strangers_max = strangers_max
+        self._peers: dict[str, str] = {}
+        self._links: dict[str, PeerLink] = {}
+        self._incoming: dict[str, Incoming] = {}
+        # In order of arrival; a dict because it is asked for membership too.
+        self._handshaking: dict[Incoming, None] = {}
+        # Every socket that is open, also those that are only being closed.
+        self._sockets: set[Connection] = set()
+        self._running = False
+        self._stopped = False
+        self._refusal = ""
+
+    # Life.
+
+    async def start(self) -> None:
+        """Listen, and dial the peers set so far. Raises ConfigError when the port cannot be had."""
+        self.loop = asyncio.get_running_loop()
+        self._quiet = Quiet(_COMPLAINTS_EVERY_S, self.loop.time)
+        self._listener = Listener(self.loop, self._make_incoming, "raft")
+        await self._listener.open(*self._listen)
+        self._running = True
+        for node_id in list(self._peers):
+            self._adjust_link(node_id)
+
+    async def stop(self) -> None:
+        """Close everything. What was sent may still leave, for a second at most. No callback from now on."""
+        self._stopped = True
+        if not self._running:
+            return
+        self._running = False
+        await self._listener.close()
+        links, self._links = list(self._links.values()), {}
+        for link in links:
+            link.close()
+        for connection in list(self._sockets):
+            connection.close()
+        for link in links:
+            await link.wait_closed()
+        if self._sockets:
+            await asyncio.wait([connection.gone for connection in self._sockets], timeout=_CLOSE_S)
+        for connection in list(self._sockets):
+            connection.abort()
+            await connection.gone
+
+    @property
+    def healthy(self) -> bool:
+        """Whether peers can connect: false also while descriptors have run out."""
+        return self._running and self._listener.healthy
+
+    @property
+    def bound_address(self) -> tuple[str, int]:
+        """Where it really listens; between ``start`` and ``stop``."""
+        return self._listener.address
+
+    @property
+    def raft_address(self) -> str:
+        """What peers are told to dial; after ``start``."""
+        host, port = self._advertised
+        return join_address(host, port or self.bound_address[1])
+
+    @property
+    def cluster_id(self) -> str:
+        """The cluster that this node says it belongs to; "" for none yet."""
+        return self._cluster_id
+
+    @cluster_id.setter
+    def cluster_id(self, cluster_id: str) -> None:
+        if cluster_id == self._cluster_id:
+            return
+        self._cluster_id = cluster_id
+        for incoming in list(self._incoming.values()):
+            self.changed(incoming)
+        for link in list(self._links.values()):
+            link.tell()
+
+    # Sending.
+
+    def set_peers(self, peers: Mapping[str, str]) -> None:
+        """Dial exactly these (node id: host:port), and whoever dials us. Our own id is passed over.
+
+        May call ``on_disconnected`` before it returns, for a node that is dropped.
+        """
+        self._peers = {node_id: address for node_id, address in peers.items() if node_id != self._identity.node_id}
+        for node_id in [*self._peers, *(node_id for node_id in list(self._links) if node_id not in self._peers)]:
+            self._adjust_link(node_id)
+
+    def send(self, node_id: str, message: Message) -> bool:
+        """Send, or return False: not connected, over the backlog, or larger than a frame may be (which is logged).
+
+        True is no promise: what is on its way when a connection ends is lost.
+        Raises TypeError, ValueError or OverflowError for what msgpack cannot carry.
+        """
+        link = self._links.get(node_id)
+        # Asked before packing: a large message to a slow peer would be packed again and again for nothing.
+        if link is None or not link.connected or link.waiting_bytes > self._backlog_bytes_max:
+            return False
+        body = messages.encode(message)
+        if len(body) > self._frame_bytes_max:
+            if self._quiet.allows(("oversize", node_id)):
+                logger.error("a %s message of %d bytes is too large to send", message.get("type"), len(body))
+            return False
+        link.send(body)
+        return True
+
+    def refuse(self, reason: str) -> None:
+        """Shake hands with nobody any more, and tell them why."""
+        self._refusal = reason
+
+    def _soon(self, call: Callable[[], None]) -> None:
+        self.loop.call_soon(call)
+
+    def backlog(self, node_id: str) -> int:
+        """Bytes that wait in this process for that node; 0 without a connection."""
+        link = self._links.get(node_id)
+        return 0 if link is None else link.waiting_bytes
+
+    def is_connected(self, node_id: str) -> bool:
+        """Whether there is a connection to send on."""
+        link = self._links.get(node_id)
+        return link is not None and link.connected
+
+    def trouble(self, node_id: str) -> str | None:
+        """Why there is no connection to that node, for people; None when there is one or nothing is known."""
+        link = self._links.get(node_id)
+        return None if link is None else link.trouble
+
+    async def probe(self, raft_address: str, timeout_s: float) -> Peer:
+        """Who lives at host:port. Dials, shakes hands, closes; disturbs no connection that there is.
+
+        Raises PeerRefused with the other side's reason, PeerUnreachable.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                connection = await self.dial(raft_address, handshake.PROBE, None)
+        except TimeoutError:
+            raise PeerUnreachable(f"no answer within {timeout_s:g} s") from None
+        connection.close()
+        return connection.answer.result().peer()
+
+    # For links.
+
+    async def dial(self, address: str, purpose: str, expected: str | None) -> Outgoing:
+        """Open a connection. Raises PeerUnreachable."""
+        shake = Handshake(self._hello(purpose), self._secret, dialer=True, expected=expected)
+        connection = await dial(
+            self.loop,
+            address,
+            shake,
+            handshake_s=self.dial_s,
+            stall_s=self._stall_s,
+            defer=self._defer or self._soon,
+        )
+        self._track(connection)
+        return connection
+
+    def random(self) -> float:
+        """At least 0 and below 1."""
+        return int.from_bytes(self._random_bytes(2), "big") / 65536
+
+    def link_up(self, link: PeerLink, peer: Peer) -> None:
+        """We can send to that node."""
+        incoming = self._incoming.get(peer.node_id)
+        if incoming is not None and incoming.peer is not None and incoming.peer.epoch != peer.epoch:
+            # It has started anew, and the end of the old process never reached us.
+            self._forget(incoming)
+            incoming.abort()
+        if link.connected:  # it may have been there only to answer the connection that has just ended
+            self._call(self.on_connected, peer.node_id)
+
+    def link_down(self, link: PeerLink) -> None:
+        """We cannot any more."""
+        self._call(self.on_disconnected, link.node_id)
+
+    # For incoming connections.
+
+    def knocked(self, connection: Incoming) -> Handshake | None:
+        """Somebody connected."""
+        if not self._running:
+            return None
+        if len(self._handshaking) >= self._handshakes_max:
+            oldest = next(iter(self._handshaking))
+            del self._handshaking[oldest]
+            oldest.abort()
+            if self._quiet.allows("handshakes"):
+                logger.warning("more than %d connections without a handshake: dropping some", self._handshakes_max)
+        self._handshaking[connection] = None
+        self._track(connection)
+        return Handshake(self._hello(handshake.SEND), self._secret, dialer=False)
+
+    def admit(self, hello: Hello) -> None:
+        """Raise Refusal for a peer that may not stay although it proved that it knows the secret."""
+        if self._refusal:
+            raise Refusal(self._refusal)
+        if hello.cluster_id and self._cluster_id and hello.cluster_id != self._cluster_id:
+            raise Refusal(f"{hello.node_id!r} belongs to cluster {hello.cluster_id!r}, not {self._cluster_id!r}")
+        if hello.purpose == handshake.PROBE or hello.node_id in self._peers or hello.node_id in self._incoming:
+            return
+        if sum(node_id not in self._peers for node_id in self._incoming) >= self._strangers_max:
+            raise Refusal("too many nodes that are no members are connected already")
+
+    def accepted(self, connection: Incoming) -> None:
+        """A peer may send us messages now."""
+        self._handshaking.pop(connection, None)
+        peer = connection.peer
+        assert peer is not None
+        if connection.purpose == handshake.PROBE:
+            connection.close()
+            return
+        older = self._incoming.get(peer.node_id)
+        if older is not None:
+            older.abort()
+            assert older.peer is not None
+            if older.peer.epoch != peer.epoch:
+                self._call(self.on_peer_lost, peer.node_id)
+        self._incoming[peer.node_id] = connection
+        link = self._links.get(peer.node_id)
+        if link is not None and link.peer is not None and link.peer.epoch != peer.epoch:
+            link.redial("it has started anew")
+        self._adjust_link(peer.node_id)
+
+    def deliver(self, peer: Peer, message: Message) -> None:
+        """A message came."""
+        self._call(self.on_message, peer, message)
+
+    def changed(self, connection: Incoming) -> None:
+        """A peer's cluster or purpose is new, or our cluster is."""
+        peer = connection.peer
+        assert peer is not None
+        if peer.cluster_id and self._cluster_id and peer.cluster_id != self._cluster_id:
+            self.incoming_refused(connection, f"it belongs to cluster {peer.cluster_id!r}, not {self._cluster_id!r}")
+            # It hears why when it dials again.
+            self._forget(connection)
+            connection.abort()
+            link = self._links.get(peer.node_id)
+            if link is not None:
+                link.redial("it belongs to another cluster")
+            return
+        self._adjust_link(peer.node_id)
+
+    def incoming_refused(self, connection: Incoming, reason: str) -> None:
+        """A peer was sent away."""
+        self._handshaking.pop(connection, None)
+        if self._quiet.allows((connection.remote.rpartition(":")[0], reason)):
+            logger.warning("refused the peer at %s: %s", connection.remote, reason)
+
+    def incoming_broken(self, connection: Incoming, error: Exception) -> None:
+        """A connection was cut because of what came over it."""
+        who = connection.peer.node_id if connection.peer is not None else None
+        if self._quiet.allows((connection.remote.rpartition(":")[0], who, type(error))):
+            logger.warning("closed the connection of %s at %s: %s", who or "a stranger", connection.remote, error)
+
+    def incoming_ended(self, connection: Incoming) -> None:
+        """A connection is gone."""
+        self._handshaking.pop(connection, None)
+        self._forget(connection)
+
+    # Inside.
+
+    def _forget(self, connection: Incoming) -> None:
+        peer = connection.peer
+        if peer is not None and self._incoming.get(peer.node_id) is connection:
+            del self._incoming[peer.node_id]
+            self._adjust_link(peer.node_id)
+            self._call(self.on_peer_lost, peer.node_id)
+
+    def _track(self, connection: Connection) -> None:
+        if not connection.gone.done():
+            self._sockets.add(connection)
+            connection.gone.add_done_callback(lambda _: self._sockets.discard(connection))
+
+    def _adjust_link(self, node_id: str) -> None:
+        """Make the link to that node what it should be: a peer's, an answering one, or none."""
+        if not self._running:
+            return
+        incoming = self._incoming.get(node_id)
+        heard = incoming.peer.raft_address if incoming is not None and incoming.peer is not None else None
+        configured = self._peers.get(node_id)
+        link = self._links.get(node_id)
+        if configured is not None:
+            purpose = handshake.SEND
+        elif incoming is not None and incoming.purpose == handshake.SEND:
+            # Only a real dial is answered: two answering links would keep each other alive for ever.
+            purpose = handshake.REPLY
+        else:
+            if link is not None:
+                del self._links[node_id]
+                link.close()
+            return
+        # A node that moved tells its new address before the members know it.
+        addresses = list(dict.fromkeys(address for address in (configured, heard) if address is not None))
+        if link is None:
+            self._links[node_id] = PeerLink(self, node_id, addresses, purpose)
+            return
+        link.update(addresses, purpose)
+        if incoming is not None:
+            link.hurry()
+
+    def _make_incoming(self) -> Incoming:
+        return Incoming(
+            self.loop,
+            self,
+            handshake_s=self.dial_s,
+            stall_s=self._stall_s,
+            frame_bytes_max=self._frame_bytes_max,
+        )
+
+    def _hello(self, purpose: str) -> Hello:
+        return Hello(
+            node_id=self._identity.node_id,
+            incarnation=self._identity.incarnation,
+            raft_address=self.raft_address,
+            cluster_id=self._cluster_id,
+            epoch=self.epoch,
+            purpose=purpose,
+            secured=self._secret is not None,
+            nonce=self._random_bytes(handshake.NONCE_BYTES),
+        )
+
+    def _call(self, callback: Callable[..., None], *arguments: Any) -> None:
+        if self._stopped:
+            return
+        try:
+            callback(*arguments)
+        except Exception:
+            logger.exception("a callback of the transport failed; the connection goes on")

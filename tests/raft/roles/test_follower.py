@@ -1,0 +1,128 @@
+"""How old the contents are, as a node tells it: never fresher than they are."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cacheflow.raft import guards
+from cacheflow.raft.roles.follower import FRESH_MARKS_MAX, Following
+
+
+class Node:
+    """A node's time, and what its core has committed and applied. Everything else of it does nothing."""
+
+    def __init__(self) -> None:
+        self.time_ms = 1_000
+        self.heard_ms = 0
+        self.core = SimpleNamespace(
+            is_leader=False, has_settled=False, last_applied=0, commit_index=0, voter_ids=["n2", "n3"]
+        )
+        replicator = SimpleNamespace(quorum_at_ms=lambda voters, now_ms: self.time_ms - 10)
+        self.leading = SimpleNamespace(replicator=replicator)
+        self.snapshotting = SimpleNamespace(compare_digest=lambda digest: None)
+
+    def now_ms(self) -> int:
+        return self.time_ms
+
+    def hear(self, cluster_ms: int) -> None:
+        self.heard_ms = cluster_ms
+
+
+@pytest.fixture
+def node() -> Node:
+    return Node()
+
+
+def following(node: Node, random: float = 0.5) -> Following:
+    make: Any = Following
+    made: Following = make(node, node.core, None, None, node, lambda: random)
+    return made
+
+
+def header(clock_ms: int, commit_index: int = 5, hold_ms: int = 20, age_ms: int = 30) -> dict[str, Any]:
+    return {
+        "type": "append_entries",
+        "time": 0,
+        "clock": clock_ms,
+        "hold": hold_ms,
+        "age": age_ms,
+        "commit_index": commit_index,
+    }
+
+
+def test_contents_are_as_old_as_the_leaders_last_majority_once_what_it_had_committed_is_applied(node: Node) -> None:
+    follower = following(node)
+    said_ms = node.now_ms() + follower._clock_origin_ms
+    node.time_ms += 50
+    follower._hear_header(header(said_ms))
+    follower.note_progress()
+    assert follower.fresh_at_ms == 0
+    node.core.last_applied = 5
+    follower.note_progress()
+    assert follower.fresh_at_ms == 1_000 + 20 - 30
+
+
+@pytest.mark.parametrize("uptime_ms", [1_000, 10_000_000])
+@pytest.mark.parametrize("random", [0.1, 0.9])
+def test_what_a_leader_heard_from_the_start_before_says_nothing(node: Node, uptime_ms: int, random: float) -> None:
+    before = following(node)
+    node.core.last_applied = 5
+    said_ms = uptime_ms + before._clock_origin_ms
+    after = following(node, random)
+    after._hear_header(header(said_ms))
+    after.note_progress()
+    assert after.fresh_at_ms == 0
+
+
+def test_a_leader_is_not_fresh_while_it_has_not_applied_what_it_committed(node: Node) -> None:
+    leader = following(node)
+    node.core.is_leader = node.core.has_settled = True
+    node.core.commit_index = node.core.last_applied = 7
+    leader.note_progress()
+    assert leader.fresh_at_ms == 990
+    node.core.commit_index = 9
+    node.time_ms = 2_000
+    leader.note_progress()
+    assert leader.fresh_at_ms == 990, "a follower may have acknowledged 9 already"
+    node.core.last_applied = 9
+    node.time_ms = 2_500
+    leader.note_progress()
+    assert leader.fresh_at_ms == 2_490
+
+
+def test_who_lags_for_long_still_learns_how_far_it_is(node: Node) -> None:
+    follower = following(node)
+    for index in range(1, 10 * FRESH_MARKS_MAX):
+        node.time_ms += 100
+        follower._hear_header(header(node.now_ms() + follower._clock_origin_ms, index, 0, 0))
+    node.core.last_applied = 1
+    follower.note_progress()
+    assert follower.fresh_at_ms == 1_100
+
+
+def test_a_commit_counts_where_the_log_has_that_very_entry(node: Node) -> None:
+    taken: list[tuple[str, int, int]] = []
+
+    def extend(node_id: str, term: int, index: int, entries: object) -> bool:
+        taken.append((node_id, term, index))
+        return False
+
+    node.core.extend = extend
+    log = SimpleNamespace(term_at={7: 3, 8: 4}.get)
+    make: Any = Following
+    follower = make(node, node.core, log, None, node, lambda: 0.5)
+
+    def hear(index: int, index_term: int) -> None:
+        message = {"type": "commit", "term": 4, "index": index, "index_term": index_term}
+        follower.handlers["commit"](SimpleNamespace(node_id="n2"), message)
+
+    hear(8, 3)
+    hear(9, 4)
+    assert taken == []
+    hear(8, 4)
+    assert taken == [("n2", 4, 8)]
+    with pytest.raises(guards.BadMessage):
+        hear(8, -1)

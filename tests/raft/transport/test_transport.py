@@ -1,0 +1,445 @@
+"""Nodes find each other, talk, lose each other and come back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+from fakes.raft_peers import DeafListener, Node, RawPeer, connected, eventually, hello, number, on_a_loop, started
+
+from cacheflow.config import join_address, split_address
+from cacheflow.errors import ConfigError
+from cacheflow.raft.transport.handshake import REPLY
+from cacheflow.raft.transport.network import Identity, Network, PeerRefused, PeerUnreachable
+from cacheflow.raft.transport.peer_transport import PeerTransport
+
+
+class NoTasks:
+    """For a transport that is never started."""
+
+    def start(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]:
+        raise AssertionError
+
+
+def alone(node: Node) -> bool:
+    """Nobody is connected to the node, and it tries to reach nobody."""
+    return not node._links and not node._incoming
+
+
+@on_a_loop
+async def test_messages_go_both_ways_and_arrive_in_order() -> None:
+    a, b = await started("a"), await started("b", incarnation="7")
+    await connected(a, b)
+    for n in range(2000):
+        assert a.send("b", number(n, data=bytes(n)))
+        assert b.send("a", number(-n))
+    await eventually(lambda: len(a.messages) == len(b.messages) == 2000)
+    assert b.numbers() == list(range(2000))
+    assert a.numbers() == [-n for n in range(2000)]
+    assert b.messages[5][1] == number(5, data=bytes(5))
+    peer = a.messages[0][0]
+    assert (peer.node_id, peer.incarnation, peer.raft_address, peer.epoch) == ("b", "7", b.raft_address, b.epoch)
+
+
+@on_a_loop
+async def test_messages_of_one_turn_leave_together() -> None:
+    a, b = await started("a"), await started("b")
+    await connected(a, b)
+    for n in range(10):
+        a.send("b", number(n))
+    assert a.backlog("b") > 10 * 10
+    await asyncio.sleep(0)
+    assert a.backlog("b") == 0
+
+
+@on_a_loop
+async def test_a_vanished_host_is_noticed_by_the_system_too() -> None:
+    a, b = await started("a", stall_s=2.5), await started("b", stall_s=2.5)
+    await connected(a, b)
+    sockets = [s.transport.get_extra_info("socket") for node in (a, b) for s in node._sockets if s.transport]
+    assert len(sockets) == 4
+    for sock in sockets:
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 2500
+
+
+@on_a_loop
+async def test_large_and_small_messages_keep_their_order() -> None:
+    a, b = await started("a"), await started("b")
+    await connected(a, b)
+    sizes = [0, 3_000_000, 10, 70_000, 0, 65_000, 300_000, 1]
+    for n, size in enumerate(sizes):
+        assert a.send("b", number(n, data=bytes(size)))
+    await eventually(lambda: len(b.messages) == len(sizes))
+    assert [(m["number"], len(m["data"])) for _, m in b.messages] == list(enumerate(sizes))
+
+
+@on_a_loop
+async def test_sending_to_nobody_says_no() -> None:
+    a = await started("a")
+    assert a.send("b", number(1)) is False
+    a.set_peers({"b": "127.0.0.1:1", "a": a.raft_address})
+    assert a.send("b", number(1)) is False
+    assert a.send("a", number(1)) is False
+    assert a.backlog("b") == 0 and not a.is_connected("b")
+    await eventually(lambda: a.trouble("b") == "Connection refused")
+
+
+@on_a_loop
+async def test_without_a_secret_nodes_on_loopback_talk() -> None:
+    a, b = await started("a", secret=None), await started("b", secret=None)
+    await connected(a, b)
+    a.send("b", number(1))
+    await eventually(lambda: b.numbers() == [1])
+
+
+def test_without_a_secret_no_other_address_is_listened_on() -> None:
+    with pytest.raises(ConfigError, match="--cluster-secret-file"):
+        PeerTransport(Identity("a", "1"), ("0.0.0.0", 0), "10.0.0.1:9080", None, supervisor=NoTasks())
+
+
+def test_an_advertised_address_that_is_none_is_refused() -> None:
+    with pytest.raises(ConfigError, match="not host:port"):
+        PeerTransport(Identity("a", "1"), ("127.0.0.1", 0), "nonsense", None, supervisor=NoTasks())
+
+
+@on_a_loop
+async def test_other_secrets_are_refused_and_the_dialer_knows_why(caplog: pytest.LogCaptureFixture) -> None:
+    a, b, c = await started("a"), await started("b", secret=b"another secret, wrong"), await started("c", secret=None)
+    with caplog.at_level(logging.WARNING):
+        for node in (b, c):
+            node.set_peers({"a": a.raft_address})
+            a.set_peers({"b": b.raft_address, "c": c.raft_address})
+        await eventually(lambda: all([b.trouble("a"), c.trouble("a"), a.trouble("b"), a.trouble("c")]))
+        for _ in range(3):
+            with pytest.raises(PeerRefused, match="secrets differ"):
+                await b.probe(a.raft_address, 2)
+    assert "secrets differ" in str(b.trouble("a"))
+    assert "a cluster secret is set there and none here" in str(a.trouble("b")) or "differ" in str(a.trouble("b"))
+    assert "secret is set" in str(c.trouble("a"))
+    assert a.events == b.events == c.events == []
+    # However often it was tried: once at each of the two nodes that refused for this reason.
+    assert (
+        1 <= sum("refused the peer" in record.message and "differ" in record.message for record in caplog.records) <= 2
+    )
+
+
+@on_a_loop
+async def test_members_of_another_cluster_are_refused() -> None:
+    a, b = await started("a", cluster_id="c1"), await started("b", cluster_id="c2")
+    a.set_peers({"b": b.raft_address})
+    await eventually(lambda: a.trouble("b"))
+    assert "belongs to cluster 'c1', not 'c2'" in str(a.trouble("b"))
+    with pytest.raises(PeerRefused, match="cluster"):
+        await b.probe(a.raft_address, 2)
+
+
+@on_a_loop
+async def test_a_node_without_a_cluster_may_join_and_tells_its_cluster_later() -> None:
+    a, b = await started("a", cluster_id="c1"), await started("b")
+    await connected(a, b)
+    b.send("a", number(1))
+    b.cluster_id = "c1"
+    b.send("a", number(2))
+    await eventually(lambda: a.numbers() == [1, 2])
+    assert [peer.cluster_id for peer, _ in a.messages] == ["", "c1"]
+    assert ("disconnected", "a") not in b.events
+
+
+@on_a_loop
+async def test_a_node_that_joins_another_cluster_is_cut_off() -> None:
+    a, b = await started("a", cluster_id="c1"), await started("b")
+    await connected(a, b)
+    b.cluster_id = "c2"
+    await eventually(lambda: not a.is_connected("b") and not b.is_connected("a"))
+    await eventually(lambda: "belongs to cluster" in str(b.trouble("a")))
+    assert ("lost", "b") in a.events
+
+
+@on_a_loop
+async def test_an_address_where_another_node_lives_is_not_sent_to() -> None:
+    a, b = await started("a"), await started("b")
+    a.set_peers({"c": b.raft_address})
+    await eventually(lambda: a.trouble("c"))
+    assert a.trouble("c") == "node 'b' lives there, not 'c'"
+    assert b.events == []
+
+
+@on_a_loop
+async def test_a_node_does_not_dial_itself_under_another_name() -> None:
+    a = await started("a")
+    a.set_peers({"b": a.raft_address})
+    await eventually(lambda: a.trouble("b"))
+    assert "both sides are node 'a'" in str(a.trouble("b"))
+
+
+@on_a_loop
+async def test_a_peer_that_starts_again_is_found_again() -> None:
+    a, b = await started("a"), await started("b")
+    await connected(a, b)
+    port = b.port
+    await b.stop()
+    await eventually(lambda: ("disconnected", "b") in a.events and ("lost", "b") in a.events)
+    assert not a.send("b", number(0))
+    again = await started("b", port=port)
+    again.set_peers({"a": a.raft_address})
+    await eventually(lambda: a.is_connected("b") and again.is_connected("a"))
+    assert a.send("b", number(1)) and again.send("a", number(2))
+    await eventually(lambda: again.numbers() == [1] and a.numbers() == [2])
+    assert [event for event, _ in a.events if event != "lost"] == ["connected", "disconnected", "connected"]
+
+
+@on_a_loop
+async def test_a_peer_that_dials_us_is_dialed_at_once() -> None:
+    a = await started("a", retry_s=(60, 60))
+    b = Node("b")
+    unused = await started("unused")
+    port = unused.port
+    await unused.stop()
+    a.set_peers({"b": f"127.0.0.1:{port}"})
+    await eventually(lambda: a.trouble("b"))
+    b = await started("b", port=port)
+    b.set_peers({"a": a.raft_address})
+    await eventually(lambda: a.is_connected("b"))
+
+
+@on_a_loop
+async def test_a_peer_that_moved_is_answered_at_its_new_address() -> None:
+    a, b = await started("a"), await started("b")
+    await connected(a, b)
+    await b.stop()
+    moved = await started("b")
+    moved.set_peers({"a": a.raft_address})
+    await eventually(lambda: a.is_connected("b"))
+    a.send("b", number(1))
+    await eventually(lambda: moved.numbers() == [1])
+
+
+@on_a_loop
+async def test_a_new_address_is_dialed_and_a_dropped_peer_is_not() -> None:
+    a, b, other = await started("a"), await started("b"), await started("b", incarnation="2")
+    a.set_peers({"b": b.raft_address})
+    await eventually(lambda: a.is_connected("b"))
+    a.set_peers({"b": other.raft_address})
+    assert not a.is_connected("b")
+    await eventually(lambda: a.is_connected("b"))
+    a.send("b", number(1))
+    await eventually(lambda: other.numbers() == [1] and ("lost", "a") in b.events)
+    a.set_peers({})
+    assert [what for what, _ in a.events if what != "lost"][:4] == ["connected", "disconnected"] * 2
+    await eventually(lambda: ("lost", "a") in other.events)
+
+
+@on_a_loop
+async def test_what_was_sent_to_a_peer_before_it_was_dropped_still_arrives() -> None:
+    a, b = await started("a"), await started("b")
+    a.set_peers({"b": b.raft_address})
+    await eventually(lambda: a.is_connected("b"))
+    a.send("b", number(1, data=bytes(5_000_000)))
+    a.send("b", number(2))
+    a.set_peers({})
+    assert not a.send("b", number(3))
+    await eventually(lambda: b.numbers() == [1, 2])
+
+
+@on_a_loop
+async def test_a_newer_connection_takes_the_place_of_the_older_one() -> None:
+    a = await started("a")
+    old = await RawPeer.to(a)
+    await old.shake(hello("x", purpose=REPLY))
+    old.send(b"\x92\x00\x82\xa4type\xa1t\xa6number\x01")
+    await eventually(lambda: a.numbers() == [1])
+    new = await RawPeer.to(a)
+    await new.shake(hello("x", purpose=REPLY))
+    await old.ended()
+    old.send(b"\x92\x00\x82\xa4type\xa1t\xa6number\x02")
+    new.send(b"\x92\x00\x82\xa4type\xa1t\xa6number\x03")
+    await eventually(lambda: len(a.messages) == 2)
+    assert a.numbers() == [1, 3]
+    assert a.events == []  # the same process: nobody was lost
+    newer = await RawPeer.to(a)
+    await newer.shake(hello("x", purpose=REPLY, epoch="e2"))
+    await eventually(lambda: a.events == [("lost", "x")])
+    await new.ended()
+    newer.close()
+    await eventually(lambda: a.events == [("lost", "x")] * 2)
+    old.close()
+    new.close()
+
+
+@on_a_loop
+async def test_an_unknown_node_that_dials_us_is_answered_until_it_leaves() -> None:
+    a, b = await started("a"), await started("b")
+    b.set_peers({"a": a.raft_address})
+    await eventually(lambda: a.is_connected("b"))
+    a.send("b", number(1))
+    await eventually(lambda: b.numbers() == [1])
+    b.set_peers({})
+    # Neither the answering link nor its answer keeps the other alive.
+    await eventually(lambda: alone(a) and alone(b))
+
+
+@on_a_loop
+async def test_a_stranger_becomes_a_peer_and_a_peer_a_stranger_without_a_break() -> None:
+    a, b = await started("a"), await started("b")
+    b.set_peers({"a": a.raft_address})
+    await eventually(lambda: a.is_connected("b"))
+    a.set_peers({"b": b.raft_address})
+    a.send("b", number(1))
+    await eventually(lambda: b.numbers() == [1])
+    # Now b may leave its link and a's keeps standing, answered by b.
+    b.set_peers({})
+    b.send("a", number(2))
+    await eventually(lambda: a.numbers() == [2])
+    a.set_peers({})
+    await eventually(lambda: alone(a) and alone(b))
+    assert [event for event in b.events if event[0] == "connected"] == [("connected", "a")]
+
+
+@on_a_loop
+async def test_only_so_many_unknown_nodes_are_let_in() -> None:
+    a, member = await started("a", strangers_max=3), await started("member")
+    a.set_peers({"member": member.raft_address})
+    strangers = [await RawPeer.to(a) for _ in range(3)]
+    for n, stranger in enumerate(strangers):
+        await stranger.shake(hello(f"x{n}", purpose=REPLY))
+    late = await RawPeer.to(a)
+    with pytest.raises(PeerRefused, match="too many"):
+        await late.shake(hello("late"))
+    member.set_peers({"a": a.raft_address})
+    await eventually(lambda: member.is_connected("a"))
+    assert (await member.probe(a.raft_address, 2)).node_id == "a"
+    strangers[0].close()
+    await eventually(lambda: len(a._incoming) == 3)
+    again = await RawPeer.to(a)
+    await again.shake(hello("late", purpose=REPLY))
+    for peer in (*strangers, late, again):
+        peer.close()
+
+
+@on_a_loop
+async def test_a_probe_tells_who_lives_there_and_disturbs_nothing() -> None:
+    a, b = await started("a", cluster_id="c1"), await started("b", incarnation="5")
+    await connected(a, b)
+    peer = await a.probe(b.raft_address, 2)
+    assert (peer.node_id, peer.incarnation, peer.raft_address, peer.epoch) == ("b", "5", b.raft_address, b.epoch)
+    a.send("b", number(1)), b.send("a", number(2))
+    await eventually(lambda: b.numbers() == [1] and a.numbers() == [2])
+    assert a.events == [("connected", "b")] and b.events == [("connected", "a")]
+    with pytest.raises(PeerRefused, match="both sides are node 'a'"):
+        await a.probe(a.raft_address, 2)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1", "", "::1:80", "no such host:80", "127.0.0.1:70000"])
+@on_a_loop
+async def test_a_probe_of_nobody_says_so(address: str) -> None:
+    a = await started("a")
+    with pytest.raises(PeerUnreachable):
+        await a.probe(address, 2)
+
+
+@on_a_loop
+async def test_a_probe_of_somebody_silent_ends_in_time() -> None:
+    a, silent = await started("a"), DeafListener(shakes=False)
+    await silent.start()
+    with pytest.raises(PeerUnreachable, match=r"no answer within 0\.05 s"):
+        await a.probe(silent.address, 0.05)
+    await silent.stop()
+
+
+@on_a_loop
+async def test_a_callback_that_fails_is_logged_and_the_connection_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    a, b = await started("a"), await started("b")
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("on purpose")
+
+    b.on_connected = fail
+    await connected(a, b)
+    keep, b.on_message = b.on_message, fail
+    a.send("b", number(1))
+    await eventually(lambda: sum(record.exc_info is not None for record in caplog.records) == 2)
+    b.on_message = keep
+    a.send("b", number(2))
+    await eventually(lambda: b.numbers() == [2])
+    assert ("disconnected", "b") not in a.events
+
+
+@on_a_loop
+async def test_after_stop_there_are_no_callbacks_and_no_sockets() -> None:
+    a, b = await started("a"), await started("b")
+    await connected(a, b)
+    b.send("a", number(1, data=bytes(1_000_000)))
+    stopping = asyncio.ensure_future(a.stop())
+    await asyncio.sleep(0)
+    a.events.clear()
+    a.messages.clear()
+    b.send("a", number(2))
+    await stopping
+    await eventually(lambda: ("disconnected", "a") in b.events and ("lost", "a") in b.events)
+    assert a.events == [] and a.messages == [] and not a._sockets
+    assert not a.send("b", number(3)) and not a.healthy
+    a.set_peers({"b": b.raft_address})
+    assert not a._links
+    await a.stop()
+
+
+@on_a_loop
+async def test_a_node_may_be_stopped_from_a_callback() -> None:
+    a, b = await started("a"), await started("b")
+    await connected(a, b)
+    stops: list[asyncio.Task[None]] = []
+
+    def stop_at_the_first(*message: object) -> None:
+        b.messages.append(message)  # type: ignore[arg-type]
+        stops.append(asyncio.get_running_loop().create_task(b.stop()))
+
+    b.on_message = stop_at_the_first
+    a.send("b", number(1))
+    await eventually(lambda: stops)
+    await stops[0]
+    assert len(b.messages) == 1
+
+
+@on_a_loop
+async def test_peers_may_be_set_before_the_start_and_from_callbacks() -> None:
+    a, b = Node("a"), await started("b")
+    a.set_peers({"b": b.raft_address})
+    a.on_connected = lambda node_id: a.set_peers({})
+    await a.start()
+    await eventually(lambda: ("disconnected", "b") in a.events)
+    await eventually(lambda: ("lost", "a") in b.events)
+
+
+@pytest.mark.parametrize(("text", "parts"), [("h:1", ("h", 1)), ("[::1]:9080", ("::1", 9080))])
+def test_addresses_are_split_and_joined(text: str, parts: tuple[str, int]) -> None:
+    assert split_address(text) == parts
+    assert join_address(*parts) == text
+
+
+@pytest.mark.parametrize("text", ["", "h", "h:", ":1", "::1:1", "h:65536", "h:1x", "h:²", "h:-1"])
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        split_address(text)
+
+
+def test_the_transport_is_a_network() -> None:
+    network: Network = PeerTransport(Identity("a", "1"), ("127.0.0.1", 0), "127.0.0.1:0", None, supervisor=NoTasks())
+    assert network.cluster_id == ""
+
+
+@on_a_loop
+async def test_a_node_that_takes_no_part_any_more_tells_who_knocks_why() -> None:
+    a, b = await started("a"), await started("b")
+    a.refuse("node a was removed")
+    with pytest.raises(PeerRefused, match="node a was removed"):
+        await b.probe(a.raft_address, 2)
+    b.set_peers({"a": a.raft_address})
+    await eventually(lambda: "node a was removed" in str(b.trouble("a")))
+    assert a.events == []
