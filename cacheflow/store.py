@@ -13,11 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from cacheflow import leaving, status, values, verbs
-from cacheflow.assembly import LocalNode
+from cacheflow import values, verbs
 from cacheflow.config import NodeConfig, split_address
 from cacheflow.contract import Done, Outcome
-from cacheflow.engine import Engine
 from cacheflow.errors import (
     ConfigError,
     MemberConflict,
@@ -30,6 +28,9 @@ from cacheflow.faces import Face
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.machine.state.entries import Entry
+from cacheflow.node import leaving, status
+from cacheflow.node.assembly import LocalNode
+from cacheflow.node.engine import Engine
 from cacheflow.ports import Service
 from cacheflow.raft.membership.changes import CONFLICT, JOINED, KNOWN
 from cacheflow.results import Digest, Item, RaftPosition

@@ -16,11 +16,6 @@ BASE = ("errors", "values", "results", "config")
 CONTRACT = ("contract", "machine.language")
 # The verbs, and what makes methods of them: for store and client alike.
 VERBS = ("verbs", "operations", "faces")
-# What stands together under the store: its parts may use each other.
-STORE = (
-    *("clock", "recency", "proposals", "inbox", "registration", "joining", "leaving", "ports", "status"),
-    *("assembly", "engine", "store"),
-)
 CLIENT = ("failover", "http_commands", "client")
 FRONT = (*BASE, *CONTRACT, "verbs", "operations", "store", "client")
 
@@ -38,22 +33,17 @@ LAYERS: dict[str, tuple[str, ...]] = {
     # What the store answers and the fronts ask for: above the machine, below all of them.
     "contract": (*BASE, "machine.language", "machine.state.entries"),
     "machine": ("errors", "values", "machine"),
-    "supervisor": (),
     "raft": (*BASE, "listener", "machine", "raft"),
-    **dict.fromkeys(
-        STORE,
-        (
-            *(*BASE, "contract", *VERBS, "listener", "loop", "poller", "socket_transport", "supervisor", "machine"),
-            *("raft", *STORE),
-        ),
-    ),
+    "ports": ("errors", "listener", "loop", "poller", "socket_transport"),
+    "node": (*BASE, "contract", "loop", "ports", "machine", "raft", "node"),
+    "store": (*BASE, *CONTRACT, *VERBS, "machine.state.entries", "ports", "raft.membership.changes", "node"),
     **dict.fromkeys(VERBS, (*BASE, "machine.language", *VERBS)),
     **dict.fromkeys(CLIENT, (*BASE, "machine.language", *VERBS, *CLIENT)),
     "aio": (*BASE, *CONTRACT, *VERBS, "store"),
     "rest": (*FRONT, "rest"),
     # A transaction with steps foresees what its commands will do, by the machine's own pure rules.
     "wire": (*FRONT, "machine.deciding.decisions", "wire"),
-    "server": (*BASE, "machine", "raft", *STORE, "rest", "wire"),
+    "server": (*BASE, "store", "rest", "wire"),
     "settings": (*BASE,),
     "launcher": (*BASE,),
     "bench": (*BASE,),

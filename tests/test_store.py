@@ -354,7 +354,7 @@ def test_nothing_is_answered_while_the_start_is_under_way(tmp_path: Path, monkey
                 refused.append(call)
             super().__init__(*given, **named)
 
-    monkeypatch.setattr("cacheflow.engine.DataDirectory", Asked)
+    monkeypatch.setattr("cacheflow.node.engine.DataDirectory", Asked)
     with store:
         assert len(refused) == 3
         store["k"] = 1

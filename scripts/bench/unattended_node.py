@@ -10,8 +10,8 @@ import sys
 from types import FrameType
 from unittest import mock
 
-from cacheflow import engine
 from cacheflow.cli import main
+from cacheflow.node import engine
 from cacheflow.raft.snapshots import schedule
 
 _asked: list[int] = []

@@ -7,11 +7,11 @@ import functools
 from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar
 
+from cacheflow.node.supervisor import Supervisor
 from cacheflow.raft.transport.frames import HEADER, encode_frame
 from cacheflow.raft.transport.handshake import SEND, Handshake, Hello
 from cacheflow.raft.transport.network import Identity, Peer
 from cacheflow.raft.transport.peer_transport import PeerTransport
-from cacheflow.supervisor import Supervisor
 
 SECRET = b"sixteen bytes or more"
 DEADLINE_S = 5.0

@@ -20,23 +20,23 @@ from simulation.network import SimNetwork, Wire
 from simulation.scheduler import ProcessLoop, Scheduler
 from simulation.storage import DIRECTORY, SEGMENT_BYTES, MachineDisk, SimWriter
 
-from cacheflow.assembly import LocalNode, Surroundings
-from cacheflow.clock import ClusterClock
 from cacheflow.config import NodeConfig
 from cacheflow.contract import Done
 from cacheflow.errors import CacheFlowError, ConfigError
 from cacheflow.machine.eviction import use_order
 from cacheflow.machine.language.commands import Command
 from cacheflow.machine.machine import CacheMachine, Settled
-from cacheflow.proposals import Proposal
+from cacheflow.node.assembly import LocalNode, Surroundings
+from cacheflow.node.clock import ClusterClock
+from cacheflow.node.proposals import Proposal
+from cacheflow.node.registration import TIMEOUT_S as HTTP_TIMEOUT_S
+from cacheflow.node.supervisor import Supervisor
 from cacheflow.raft.log.journal import CorruptJournal
 from cacheflow.raft.membership.changes import JOINED, KNOWN
 from cacheflow.raft.snapshots import files, schedule
 from cacheflow.raft.snapshots.files import CorruptSnapshot, SnapshotMeta
 from cacheflow.raft.transport.network import Identity
 from cacheflow.raft.turn import Turn
-from cacheflow.registration import TIMEOUT_S as HTTP_TIMEOUT_S
-from cacheflow.supervisor import Supervisor
 
 WALL_S = 1_700_000_000.0
 # Seconds after which a call through a node is answered, whatever the answer: shorter than the product's, so that faults

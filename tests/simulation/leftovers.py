@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from simulation.storage import DIRECTORY, SEGMENT_BYTES
 
 from cacheflow.machine.state.idempotency import KEPT_BYTES_MAX, KEPT_MAX
-from cacheflow.proposals import BLOCK_COMMANDS_MAX
+from cacheflow.node.proposals import BLOCK_COMMANDS_MAX
+from cacheflow.node.recency import KEYS_MAX
 from cacheflow.raft.log.records import RECORD_BYTES
 from cacheflow.raft.log.segments import list_segments
 from cacheflow.raft.membership.changes import WAITING_MAX
 from cacheflow.raft.roles.follower import FRESH_MARKS_MAX
 from cacheflow.raft.snapshots.files import list_snapshots
-from cacheflow.recency import KEYS_MAX
 
 if TYPE_CHECKING:
     from simulation.cluster import Process

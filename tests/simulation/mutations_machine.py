@@ -14,7 +14,7 @@ from cacheflow.machine.image import DIGEST_BYTES
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.machine.state.contents import Contents
-from cacheflow.proposals import Proposals
+from cacheflow.node.proposals import Proposals
 
 
 def call_it_not_done_when_the_leader_changes(patch: pytest.MonkeyPatch) -> None:

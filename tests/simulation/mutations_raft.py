@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pysyncobj.syncobj import SyncObj
 
-from cacheflow.inbox import Inbox
 from cacheflow.machine.language import commands
+from cacheflow.node.inbox import Inbox
 from cacheflow.raft import guards
 from cacheflow.raft.membership.changes import Reconfiguration
 from cacheflow.raft.roles import replication

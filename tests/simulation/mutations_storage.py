@@ -11,8 +11,8 @@ import pytest
 from simulation.cluster import Process
 from simulation.storage import DIRECTORY, MachineDisk
 
-from cacheflow.clock import ClusterClock
 from cacheflow.machine.machine import CacheMachine
+from cacheflow.node.clock import ClusterClock
 from cacheflow.raft.log.journal import CorruptJournal, Journal
 from cacheflow.raft.node import RaftNode
 from cacheflow.raft.snapshots import files, schedule

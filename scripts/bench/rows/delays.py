@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cacheflow import proposals
+from cacheflow.node import proposals
 from cacheflow.raft.log import journal
 from cacheflow.raft.roles import leader
 from cacheflow.raft.roles.batching import Company

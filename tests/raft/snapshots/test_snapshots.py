@@ -18,6 +18,7 @@ from fakes.journals import DIRECTORY, fill, open_journal
 from cacheflow.errors import ConfigError
 from cacheflow.machine.language import commands
 from cacheflow.machine.machine import CacheMachine
+from cacheflow.node.supervisor import Supervisor
 from cacheflow.raft.log.disk import RealDisk
 from cacheflow.raft.log.journal import CorruptJournal, Journal
 from cacheflow.raft.snapshots import files
@@ -31,7 +32,6 @@ from cacheflow.raft.snapshots.files import (
     write_snapshot,
 )
 from cacheflow.raft.snapshots.schedule import HelperProcess
-from cacheflow.supervisor import Supervisor
 
 CHUNKS = [b"one", b"two" * 100, b"x"]
 META = SnapshotMeta(42, 3, b"\x01" * 16, b"members")

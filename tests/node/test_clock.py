@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cacheflow.clock import ClusterClock
+from cacheflow.node.clock import ClusterClock
 
 
 class Machine:

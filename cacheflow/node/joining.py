@@ -22,10 +22,10 @@ from dataclasses import replace
 from cacheflow.config import NodeConfig
 from cacheflow.errors import InvalidRequest
 from cacheflow.machine.state.settings import Member
+from cacheflow.node.registration import AskSeed
 from cacheflow.raft.membership.changes import JOINED, KNOWN, NO_LEADER
 from cacheflow.raft.node import RaftNode
 from cacheflow.raft.transport.network import Network, Peer, PeerUnreachable
-from cacheflow.registration import AskSeed
 
 logger = logging.getLogger(__name__)
 

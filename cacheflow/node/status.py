@@ -9,8 +9,8 @@ import asyncio
 import time
 from typing import Any
 
-from cacheflow.engine import Engine
 from cacheflow.errors import InvalidRequest, NoLeader
+from cacheflow.node.engine import Engine
 from cacheflow.results import Digest
 
 WAIT_STEP_S = 0.01

@@ -16,11 +16,13 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from cacheflow.assembly import LocalNode, Surroundings
-from cacheflow.clock import ClusterClock
 from cacheflow.config import NodeConfig, join_address, read_secret
 from cacheflow.errors import CacheFlowError, NoLeader, NotReady
 from cacheflow.loop import NodeLoop
+from cacheflow.node.assembly import LocalNode, Surroundings
+from cacheflow.node.clock import ClusterClock
+from cacheflow.node.registration import over_http
+from cacheflow.node.supervisor import Supervisor
 from cacheflow.ports import ListeningPorts, Service
 from cacheflow.raft.log.datadir import DataDirectory
 from cacheflow.raft.log.disk import RealDisk, ThreadWriter
@@ -28,8 +30,6 @@ from cacheflow.raft.snapshots.schedule import HelperProcess
 from cacheflow.raft.transport.network import Identity
 from cacheflow.raft.transport.peer_transport import PeerTransport
 from cacheflow.raft.turn import Turn
-from cacheflow.registration import over_http
-from cacheflow.supervisor import Supervisor
 
 T = TypeVar("T")
 

@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cacheflow.clock import ClusterClock
 from cacheflow.config import NodeConfig
-from cacheflow.inbox import Inbox
-from cacheflow.joining import Joining
 from cacheflow.machine.machine import CacheMachine, Settled
-from cacheflow.proposals import Proposals
+from cacheflow.node.clock import ClusterClock
+from cacheflow.node.inbox import Inbox
+from cacheflow.node.joining import Joining
+from cacheflow.node.proposals import Proposals
+from cacheflow.node.recency import RecencyBuffer
+from cacheflow.node.registration import AskSeed
+from cacheflow.node.supervisor import Supervisor
 from cacheflow.raft.log.disk import Disk
 from cacheflow.raft.log.journal import SEGMENT_BYTES, Journal, Submit
 from cacheflow.raft.node import RaftNode, Timing
@@ -25,9 +28,6 @@ from cacheflow.raft.snapshots import schedule
 from cacheflow.raft.snapshots.schedule import Builder, SnapshotStorage
 from cacheflow.raft.transport.network import Identity, Network
 from cacheflow.raft.turn import Turn
-from cacheflow.recency import RecencyBuffer
-from cacheflow.registration import AskSeed
-from cacheflow.supervisor import Supervisor
 
 # Seconds between two looks at the deadlines of calls: how late a call may learn that its time is over.
 EXPIRE_EVERY_S = 0.1

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from cacheflow import supervisor as supervisor_module
-from cacheflow.supervisor import Supervisor
+from cacheflow.node import supervisor as supervisor_module
+from cacheflow.node.supervisor import Supervisor
 
 
 class Failing:

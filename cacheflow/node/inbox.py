@@ -17,7 +17,7 @@ from cacheflow.contract import Done, Outcome
 from cacheflow.errors import NotReady
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command
-from cacheflow.proposals import Proposal, Proposals
+from cacheflow.node.proposals import Proposal, Proposals
 from cacheflow.raft.turn import Turn
 
 

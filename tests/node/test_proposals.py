@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from cacheflow import proposals
 from cacheflow.errors import NoLeader, OutcomeUnknown, Overloaded
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.machine.machine import CacheMachine
-from cacheflow.proposals import (
+from cacheflow.node import proposals
+from cacheflow.node.proposals import (
     BLOCK_BYTES_MAX,
     BLOCK_COMMANDS_MAX,
     GATHER_FROM,

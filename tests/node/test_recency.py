@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from cacheflow.recency import KEYS_MAX, NOTED_MAX, RecencyBuffer
+from cacheflow.node.recency import KEYS_MAX, NOTED_MAX, RecencyBuffer
 
 
 def test_uses_are_counted_in_order_of_the_last() -> None:

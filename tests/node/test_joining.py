@@ -16,12 +16,12 @@ import pytest
 
 from cacheflow.config import NodeConfig
 from cacheflow.errors import InvalidRequest
-from cacheflow.joining import Joining
 from cacheflow.machine.state.settings import Member
+from cacheflow.node.joining import Joining
+from cacheflow.node.registration import over_http
 from cacheflow.raft.membership.changes import CONFLICT, JOINED
 from cacheflow.raft.membership.configuration import Configuration
 from cacheflow.raft.transport.network import Peer, PeerUnreachable
-from cacheflow.registration import over_http
 
 ME = Member("me", "incarnation-1", "127.0.0.1:9001", "127.0.0.1:8001", False)
 DEADLINE_S = 5.0
