@@ -28,10 +28,10 @@ from cacheflow.faces import Face
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.machine.state.entries import Entry
+from cacheflow.net.ports import Service
 from cacheflow.node import leaving, status
 from cacheflow.node.assembly import LocalNode
 from cacheflow.node.engine import Engine
-from cacheflow.ports import Service
 from cacheflow.raft.membership.changes import CONFLICT, JOINED, KNOWN
 from cacheflow.results import Digest, Item, RaftPosition
 from cacheflow.verbs import KEYS_PAGE

@@ -18,12 +18,12 @@ from typing import Any, TypeVar
 
 from cacheflow.config import NodeConfig, join_address, read_secret
 from cacheflow.errors import CacheFlowError, NoLeader, NotReady
-from cacheflow.loop import NodeLoop
+from cacheflow.net.loop import NodeLoop
+from cacheflow.net.ports import ListeningPorts, Service
 from cacheflow.node.assembly import LocalNode, Surroundings
 from cacheflow.node.clock import ClusterClock
 from cacheflow.node.registration import over_http
 from cacheflow.node.supervisor import Supervisor
-from cacheflow.ports import ListeningPorts, Service
 from cacheflow.raft.log.datadir import DataDirectory
 from cacheflow.raft.log.disk import RealDisk, ThreadWriter
 from cacheflow.raft.snapshots.schedule import HelperProcess

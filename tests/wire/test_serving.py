@@ -12,7 +12,7 @@ from wire.memcached_client import port as memcached
 
 from cacheflow.errors import ConfigError
 from cacheflow.machine.language import commands
-from cacheflow.ports import ListeningPorts
+from cacheflow.net.ports import ListeningPorts
 from cacheflow.wire import serving
 from cacheflow.wire.serving import CONNECTIONS_MAX, DESCRIPTORS_KEPT, connections_allowed
 

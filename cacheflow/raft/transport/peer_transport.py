@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from cacheflow.config import is_loopback, join_address, split_address
 from cacheflow.errors import ConfigError
-from cacheflow.listener import Listener
+from cacheflow.net.listener import Listener
 from cacheflow.raft.seams import Tasks
 from cacheflow.raft.transport import handshake, messages
 from cacheflow.raft.transport.connection import Connection

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from cacheflow.loop import NodeLoop
+from cacheflow.net.loop import NodeLoop
 
 
 @pytest.mark.parametrize("last", [0, 1, 2])

@@ -22,8 +22,8 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
-from cacheflow.loop import NodeLoop
-from cacheflow.socket_transport import READ, WRITE, Arrival, Receive, SocketTransport
+from cacheflow.net.loop import NodeLoop
+from cacheflow.net.transport import READ, WRITE, Arrival, Receive, SocketTransport
 
 # A function that answers what it can of a round's arrivals, for all clients at once, and returns the rest. It may raise only
 # before it has answered anybody.

@@ -7,10 +7,10 @@ import socket
 from collections.abc import Callable
 from typing import Protocol
 
-from cacheflow import poller
-from cacheflow.listener import Listener
-from cacheflow.poller import Poller
-from cacheflow.socket_transport import Arrival
+from cacheflow.net import poller
+from cacheflow.net.listener import Listener
+from cacheflow.net.poller import Poller
+from cacheflow.net.transport import Arrival
 
 Run = Callable[[Callable[[], None]], None]
 

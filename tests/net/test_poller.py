@@ -16,9 +16,9 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
-from cacheflow import poller as polling
-from cacheflow.poller import Poller
-from cacheflow.socket_transport import HIGH_WATER_BYTES, LOW_WATER_BYTES, Arrival, SocketTransport
+from cacheflow.net import poller as polling
+from cacheflow.net.poller import Poller
+from cacheflow.net.transport import HIGH_WATER_BYTES, LOW_WATER_BYTES, Arrival, SocketTransport
 
 DEADLINE_S = 10.0
 MEGABYTES = bytes(range(256)) * (16 * 1024)
@@ -268,13 +268,13 @@ async def test_a_protocol_that_stumbles_takes_only_its_connection(here: Party, _
 
     bad, good = Recorder(broken), Recorder(echo)
     first, second = here.connect(bad), here.connect(good)
-    logging.getLogger("cacheflow.poller").disabled = True
+    logging.getLogger("cacheflow.net.poller").disabled = True
     try:
         first.send(b"x")
         second.send(b"y")
         assert await here.read(second, 1) == b"y" and await here.read(first, 1) == b""
     finally:
-        logging.getLogger("cacheflow.poller").disabled = False
+        logging.getLogger("cacheflow.net.poller").disabled = False
     assert bad.lost == [None]
 
 
@@ -334,13 +334,13 @@ async def test_what_comes_at_once_is_shown_together_and_the_rest_goes_its_own_wa
     ]
     assert [protocol.received for protocol in protocols] == [b"", b"one", b""]
     assert shown == [[b"m", b"one", b"m"]]
-    logging.getLogger("cacheflow.poller").disabled = True
+    logging.getLogger("cacheflow.net.poller").disabled = True
     try:
         for client in clients:
             client.send(b"?")
         assert [await here.read(client, 1) for client in clients] == [b"?"] * 3
     finally:
-        logging.getLogger("cacheflow.poller").disabled = False
+        logging.getLogger("cacheflow.net.poller").disabled = False
     clients[0].send(b"m")
     assert await here.read(clients[0], 1) == b"m" and len(shown) == 2
 
