@@ -6,14 +6,14 @@ from flask import Flask, Response, request
 
 from cacheflow.contract import RestStore
 from cacheflow.rest.answers import Answer
-from cacheflow.rest.auth import token_check
-from cacheflow.rest.cache import cache_blueprint
-from cacheflow.rest.cluster import cluster_blueprint
-from cacheflow.rest.context import RestConfig, Services
-from cacheflow.rest.gate import WaitingGate
-from cacheflow.rest.monitoring import monitoring_blueprint
 from cacheflow.rest.problems import answer_error
-from cacheflow.rest.routing import KeyMap
+from cacheflow.rest.request.auth import token_check
+from cacheflow.rest.request.context import RestConfig, Services
+from cacheflow.rest.request.gate import WaitingGate
+from cacheflow.rest.request.routing import KeyMap
+from cacheflow.rest.routes.cache import cache_blueprint
+from cacheflow.rest.routes.cluster import cluster_blueprint
+from cacheflow.rest.routes.monitoring import monitoring_blueprint
 
 
 class RestApp(Flask):

@@ -6,7 +6,7 @@ from typing import Any
 
 from cacheflow import values
 from cacheflow.operations import OPS_MAX
-from cacheflow.rest.context import RestConfig
+from cacheflow.rest.request.context import RestConfig
 
 Json = dict[str, Any]
 

@@ -26,8 +26,8 @@ from cacheflow.errors import (
     ReplicationError,
 )
 from cacheflow.rest.answers import Answer, Headers, json_bytes
-from cacheflow.rest.context import Services
-from cacheflow.rest.paths import decode_key
+from cacheflow.rest.request.context import Services
+from cacheflow.rest.request.paths import decode_key
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment

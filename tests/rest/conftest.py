@@ -7,7 +7,7 @@ from rest.client import Client
 from rest.fake_store import FakeStore
 
 from cacheflow.rest.app import RestApp, create_app
-from cacheflow.rest.context import RestConfig
+from cacheflow.rest.request.context import RestConfig
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from rest.fake_store import FakeStore
 from cacheflow import errors
 from cacheflow.errors import NoLeader, NotCommitted, OutcomeUnknown, Overloaded
 from cacheflow.rest.app import create_app
-from cacheflow.rest.context import RestConfig
 from cacheflow.rest.problems import urn_of
+from cacheflow.rest.request.context import RestConfig
 
 WRITES: list[tuple[str, str, dict[str, Any]]] = [
     ("PUT", "/cache/k", {"json": {"value": 1}}),

@@ -12,7 +12,7 @@ from rest.fake_store import FakeStore
 
 from cacheflow.errors import InvalidRequest
 from cacheflow.rest.app import create_app
-from cacheflow.rest.context import RestConfig
+from cacheflow.rest.request.context import RestConfig
 from cacheflow.values import check_key
 
 

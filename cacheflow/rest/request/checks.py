@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cacheflow.errors import InvalidRequest
-from cacheflow.rest.paths import Query
+from cacheflow.rest.request.paths import Query
 from cacheflow.values import check_key
 from cacheflow.verbs import positive_seconds, shown
 

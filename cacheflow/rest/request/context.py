@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cacheflow.contract import RestStore
-from cacheflow.rest.gate import WaitingGate
+from cacheflow.rest.request.gate import WaitingGate
 
 MIB = 1024 * 1024
 

@@ -9,13 +9,13 @@ from flask import Blueprint, request
 
 from cacheflow.contract import Check
 from cacheflow.errors import InvalidRequest
-from cacheflow.rest import checks
 from cacheflow.rest.answers import JSON_TYPE, TEXT_TYPE, Answer, json_answer, json_bytes
-from cacheflow.rest.context import Services
-from cacheflow.rest.headers import media_quality
-from cacheflow.rest.metrics import prometheus_text
 from cacheflow.rest.openapi import specification
-from cacheflow.rest.paths import parse_query
+from cacheflow.rest.request import checks
+from cacheflow.rest.request.context import Services
+from cacheflow.rest.request.headers import media_quality
+from cacheflow.rest.request.paths import parse_query
+from cacheflow.rest.routes.metrics import prometheus_text
 from cacheflow.verbs import shown
 
 _PROMETHEUS_TYPE = ("Content-Type", "text/plain; version=0.0.4; charset=utf-8")

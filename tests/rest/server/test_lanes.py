@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cacheflow.rest.lanes import READS_IN_A_ROW, TwoLanes
+from cacheflow.rest.server.lanes import READS_IN_A_ROW, TwoLanes
 
 
 def channel(method: str, name: int) -> Any:

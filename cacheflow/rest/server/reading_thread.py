@@ -18,8 +18,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from cacheflow.rest.strict_http import OneWriteTask, StrictChannel, StrictServer
-from cacheflow.rest.suspending import SUSPENDS, Suspended
+from cacheflow.rest.server.strict_http import OneWriteTask, StrictChannel, StrictServer
+from cacheflow.rest.server.suspending import SUSPENDS, Suspended
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment

@@ -20,15 +20,15 @@ from cacheflow.errors import Overloaded
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.rest.answers import Answer
-from cacheflow.rest.context import Services
 from cacheflow.rest.problems import answer_error
-from cacheflow.rest.suspending import SUSPENDS, Suspended
+from cacheflow.rest.request.context import Services
+from cacheflow.rest.server.suspending import SUSPENDS, Suspended
 from cacheflow.verbs import error_of, once
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-    from cacheflow.rest.suspending import Resume, Wake
+    from cacheflow.rest.server.suspending import Resume, Wake
 
 BARRIER: Final[list[Command]] = []
 Steps = Generator[list[Command], list[Result], Answer]

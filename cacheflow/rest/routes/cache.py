@@ -14,12 +14,11 @@ from cacheflow.errors import InvalidRequest, KeyNotFound, PreconditionFailed
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.operations import value_members
-from cacheflow.rest import checks
 from cacheflow.rest.answers import JSON_TYPE, Answer, json_answer, raw_type, seconds_json
-from cacheflow.rest.batch import parse_batch, render_results
-from cacheflow.rest.bodies import is_json, parse_json, parse_object, read_body
-from cacheflow.rest.context import Services
-from cacheflow.rest.headers import (
+from cacheflow.rest.request import checks
+from cacheflow.rest.request.bodies import is_json, parse_json, parse_object, read_body
+from cacheflow.rest.request.context import Services
+from cacheflow.rest.request.headers import (
     UNCONDITIONAL,
     Condition,
     idempotency_key,
@@ -27,8 +26,9 @@ from cacheflow.rest.headers import (
     read_condition,
     write_condition,
 )
-from cacheflow.rest.paths import Query, decode_key, parse_query
-from cacheflow.rest.waiting import BARRIER, Steps, run_one, waits
+from cacheflow.rest.request.paths import Query, decode_key, parse_query
+from cacheflow.rest.request.waiting import BARRIER, Steps, run_one, waits
+from cacheflow.rest.routes.batch import parse_batch, render_results
 from cacheflow.results import Item
 from cacheflow.verbs import KEYS_MAX, KEYS_PAGE, known_fields, seconds_left, shown
 

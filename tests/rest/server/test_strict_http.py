@@ -13,7 +13,7 @@ from rest.fake_store import FakeStore
 from rest.wire import Connection, Reply, ask, request, until
 
 from cacheflow.rest.app import RestApp
-from cacheflow.rest.serving import HttpServer
+from cacheflow.rest.server.serving import HttpServer
 
 DEADLINE_S = 1.0
 SMUGGLED = b"PUT /cache/smuggled HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx"
@@ -210,7 +210,7 @@ def test_an_answer_that_nobody_takes_does_not_hold_its_connection(server: HttpSe
 
 
 def test_a_refused_client_that_goes_on_for_ever_is_cut(server: HttpServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cacheflow.rest.strict_http._LINGER_S", 0.1)
+    monkeypatch.setattr("cacheflow.rest.server.strict_http._LINGER_S", 0.1)
     with Connection(server.port) as connection:
         connection.send(b"PUT /cache/k HTTP/1.1\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n")
         assert connection.reply().status == 400
@@ -218,7 +218,7 @@ def test_a_refused_client_that_goes_on_for_ever_is_cut(server: HttpServer, monke
 
 
 def test_too_many_connections_make_room_by_ending_idle_ones(app: RestApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cacheflow.rest.strict_http._IDLE_WHEN_FULL_S", 0.0)
+    monkeypatch.setattr("cacheflow.rest.server.strict_http._IDLE_WHEN_FULL_S", 0.0)
     with HttpServer(app, "127.0.0.1", 0, connections_max=20) as server:
         idle = [Connection(server.port) for _ in range(40)]
         try:

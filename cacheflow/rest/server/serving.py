@@ -21,8 +21,8 @@ from waitress.adjustments import Adjustments
 from waitress.task import ThreadedTaskDispatcher
 
 from cacheflow.errors import ConfigError
-from cacheflow.rest.lanes import TwoLanes
-from cacheflow.rest.reading_thread import ReadingServer
+from cacheflow.rest.server.lanes import TwoLanes
+from cacheflow.rest.server.reading_thread import ReadingServer
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication

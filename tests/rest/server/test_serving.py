@@ -16,8 +16,8 @@ from rest.wire import Connection, ask, request, until
 
 from cacheflow.errors import ConfigError
 from cacheflow.rest.app import RestApp
-from cacheflow.rest.serving import HttpServer, _QueueWarning
-from cacheflow.rest.waiting import at_once
+from cacheflow.rest.request.waiting import at_once
+from cacheflow.rest.server.serving import HttpServer, _QueueWarning
 
 JSON = "Content-Type: application/json\r\n"
 

@@ -8,8 +8,8 @@ from rest.client import Client
 from rest.fake_store import FakeStore
 
 from cacheflow.rest.app import RestApp, create_app
-from cacheflow.rest.context import RestConfig
-from cacheflow.rest.metrics import prometheus_text
+from cacheflow.rest.request.context import RestConfig
+from cacheflow.rest.routes.metrics import prometheus_text
 
 
 def test_alive_and_ready_are_a_plain_ok(client: Client) -> None:

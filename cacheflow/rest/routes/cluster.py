@@ -7,12 +7,12 @@ from flask import Blueprint, request
 from cacheflow.config import RAFT_PORT_OFFSET, join_address, split_address
 from cacheflow.errors import InvalidRequest
 from cacheflow.machine.language.commands import INT64_MAX
-from cacheflow.rest import checks
 from cacheflow.rest.answers import Answer, json_answer
-from cacheflow.rest.bodies import parse_object, read_body
-from cacheflow.rest.context import Services
-from cacheflow.rest.paths import parse_query
 from cacheflow.rest.problems import Problem
+from cacheflow.rest.request import checks
+from cacheflow.rest.request.bodies import parse_object, read_body
+from cacheflow.rest.request.context import Services
+from cacheflow.rest.request.paths import parse_query
 from cacheflow.verbs import check_digest, known_fields, shown
 
 

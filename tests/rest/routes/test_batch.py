@@ -9,7 +9,7 @@ import pytest
 from rest.client import Client
 from rest.fake_store import FakeStore
 
-from cacheflow.rest import batch as batch_module
+from cacheflow.rest.routes import batch as batch_module
 
 
 def run(client: Client, *ops: Any, **members: Any) -> Any:

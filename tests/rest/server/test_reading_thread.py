@@ -13,8 +13,8 @@ from rest.wire import Connection, ask, request, until
 
 from cacheflow.errors import OutcomeUnknown
 from cacheflow.rest.app import RestApp
-from cacheflow.rest.serving import HttpServer
-from cacheflow.rest.waiting import AT_ONCE_BYTES_MAX, at_once
+from cacheflow.rest.request.waiting import AT_ONCE_BYTES_MAX, at_once
+from cacheflow.rest.server.serving import HttpServer
 
 LARGE = b"x" * (AT_ONCE_BYTES_MAX + 1)
 

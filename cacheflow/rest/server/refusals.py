@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from email.utils import formatdate
 
-from cacheflow.rest.context import Services
-from cacheflow.rest.lanes import READING
 from cacheflow.rest.problems import PROBLEM_TYPE, problem_bytes, urn_of
+from cacheflow.rest.request.context import Services
+from cacheflow.rest.server.lanes import READING
 
 
 class TurnAway:
