@@ -15,9 +15,9 @@ from types import FrameType
 from cacheflow.config import NodeConfig, join_address, read_secret
 from cacheflow.rest import HttpServer, RestConfig, TurnAway, at_once, create_app
 from cacheflow.store import ReplicatedStore
-from cacheflow.wire.memcached import memcached_port
-from cacheflow.wire.resp_service import resp_port
-from cacheflow.wire.serving import connections_allowed
+from cacheflow.wire.memcached.connection import memcached_port
+from cacheflow.wire.port import connections_allowed
+from cacheflow.wire.resp.service import resp_port
 
 logger = logging.getLogger(__name__)
 

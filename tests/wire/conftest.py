@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from cacheflow.wire import resp_scan
+from cacheflow.wire.resp.commands import scan
 
 
 @pytest.fixture(autouse=True)
 def _slices_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resp_scan, "SLICE_S", math.inf)
+    monkeypatch.setattr(scan, "SLICE_S", math.inf)

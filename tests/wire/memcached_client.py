@@ -6,8 +6,8 @@ from wire.fake_store import START_MS, FakeStore
 from wire.fake_transport import Client
 
 from cacheflow.wire.connection import Connection
-from cacheflow.wire.memcached import memcached_port
-from cacheflow.wire.serving import WirePort
+from cacheflow.wire.memcached.connection import memcached_port
+from cacheflow.wire.port import WirePort
 
 VALUE_BYTES_MAX = 1000
 

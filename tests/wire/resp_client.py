@@ -8,8 +8,8 @@ from wire.fake_store import START_MS, FakeStore
 from wire.fake_transport import Client
 
 from cacheflow.wire.connection import Connection
-from cacheflow.wire.resp_service import RespService
-from cacheflow.wire.resp_table import TABLE
+from cacheflow.wire.resp.service import RespService
+from cacheflow.wire.resp.table import TABLE
 
 VALUE_BYTES_MAX = 1024 * 1024
 

@@ -15,7 +15,7 @@ from cacheflow import values
 from cacheflow.errors import NotCommitted, OutcomeUnknown, ReplicationError
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.language.commands import Result
-from cacheflow.wire import memcached_meta
+from cacheflow.wire.memcached.meta import commands
 from cacheflow.wire.optimistic import ATTEMPTS_MAX, Attempt, Attempts, Condition
 
 
@@ -136,12 +136,12 @@ def test_a_defect_in_a_plan_closes_its_own_connection_alone(monkeypatch: pytest.
     store.held = True
     client = memcached_client.connect(store)
     if not again:
-        monkeypatch.setattr(memcached_meta, "_plan_count", broken)
+        monkeypatch.setattr(commands, "_plan_count", broken)
     logging.getLogger("cacheflow.wire").disabled = True
     try:
         client.send(b"ma n N0 T60 v\r\n")
         if again:
-            monkeypatch.setattr(memcached_meta, "_plan_count", broken)
+            monkeypatch.setattr(commands, "_plan_count", broken)
             others_write(store)
             store.release()
     finally:

@@ -16,7 +16,7 @@ from wire.memcached_client import VALUE_BYTES_MAX, connect
 from cacheflow.machine.language import commands
 from cacheflow.wire import connection as base
 from cacheflow.wire.connection import REPLY_BYTES_MAX, REQUESTS_MAX
-from cacheflow.wire.memcached_text import version_text
+from cacheflow.wire.memcached.text import version_text
 
 
 @pytest.fixture

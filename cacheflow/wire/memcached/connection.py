@@ -1,0 +1,217 @@
+"""memcached's text protocol: where a connection's bytes become requests (github.com/memcached/memcached, protocol.txt).
+
+1. Plain gets are answered in ``data_received`` itself, in a few operations; everything else goes through ``take``.
+2. A request's errors are memcached's own words. What only a replicated cache can answer: ``SERVER_ERROR not committed``
+   (certainly not applied: safe to send again), ``SERVER_ERROR outcome unknown`` and ``SERVER_ERROR not ready``.
+3. How the same bytes are cut into pieces never changes what is answered.
+"""
+
+from __future__ import annotations
+
+import functools
+import hmac
+import time
+from collections.abc import Callable
+from typing import ClassVar, Final
+
+from cacheflow.contract import WireStore as Store
+from cacheflow.errors import NotReady, OutcomeUnknown, ReplicationError
+from cacheflow.wire.connection import REPLY_BYTES_MAX, Connection
+from cacheflow.wire.memcached import lines
+from cacheflow.wire.memcached.fetch import END, not_ready, value_line
+from cacheflow.wire.memcached.gets import answer_gets, value_lines
+from cacheflow.wire.memcached.meta.commands import META
+from cacheflow.wire.memcached.meta.store import meta_set
+from cacheflow.wire.memcached.session import MemcachedSession, Shared
+from cacheflow.wire.memcached.storage import INCOMPLETE, STORED, store, value_behind
+from cacheflow.wire.memcached.text import COMMANDS, version_text
+from cacheflow.wire.port import WirePort
+
+REFUSAL: Final = b"ERROR Too many open connections\r\n"
+UNAUTHENTICATED: Final = b"CLIENT_ERROR unauthenticated\r\n"
+AUTHENTICATION_BYTES_MAX: Final = 1024
+
+_WITH_VALUE: Final = {
+    **dict.fromkeys((b"set", b"add", b"replace", b"append", b"prepend", b"cas"), store),
+    b"ms": meta_set,
+}
+_MANY_KEYS: Final = (b"get ", b"gets ", b"gat ", b"gats ")
+
+
+def memcached_port(
+    store: Store,
+    *,
+    value_bytes_max: int,
+    token: bytes | None,
+    connections_max: int,
+    wall_s: Callable[[], float] = time.time,
+) -> WirePort:
+    """The port on which memcached's protocol is spoken over ``store``."""
+    shared = Shared(version_text(), value_bytes_max, token, wall_s)
+    shared.port = WirePort(
+        "memcached",
+        lambda closed: MemcachedConnection(store, shared, closed),
+        REFUSAL,
+        connections_max,
+        functools.partial(answer_gets, store),
+    )
+    return shared.port
+
+
+class MemcachedConnection(MemcachedSession):
+    """A connection that speaks memcached's protocol. Not safe for concurrent use: the event loop owns it."""
+
+    TOO_LONG: ClassVar[bytes] = lines.TOO_LONG
+
+    def __init__(self, store: Store, shared: Shared, on_closed: Callable[[Connection], None]) -> None:
+        super().__init__(store, shared, on_closed)
+        self._authenticated = shared.token is None
+
+    def data_received(self, data: bytes) -> None:
+        if self.at_rest and data.startswith(b"get ") and data.endswith(b"\r\n"):
+            line = data[4:-2]
+            answer = self._found(line) or self._found_row(line)
+            if answer is not None:
+                self.requests += 1
+                self._transport.write(answer)
+                return
+        super().data_received(data)
+
+    def may_rest(self) -> bool:
+        return self._authenticated and not self._skip and super().may_rest()
+
+    def _found_row(self, line: bytes) -> bytes | None:
+        """Return the reply to a get of several keys, or to several gets of one key each; None when it is anything else.
+
+        line: the input behind the first ``get``, without the last end of line.
+        """
+        gets = line.split(b"\r\nget ")
+        one_by_one = len(gets) > 1
+        found = value_lines(self.store, gets if one_by_one else line.split(b" "))
+        if found is None:
+            return None
+        self.requests += len(gets) - 1
+        return (END if one_by_one else b"").join(found) + END
+
+    def _found(self, word: bytes) -> bytes | None:
+        """Return the whole reply to a get of the one key ``word``; None when the general way has to answer."""
+        if not word.isascii():
+            return None
+        key = word.decode()
+        # A blank: these are several keys, or several requests.
+        if " " in key or not (key.isprintable() and 0 < len(key) <= lines.KEY_BYTES_MAX):
+            return None
+        try:
+            entry = self.store.lookup(key)
+        except NotReady as error:
+            return not_ready(error)
+        return END if entry is None else value_line(word, entry) + END
+
+    def _found_all(self, data: bytes, at: int) -> int:
+        """Answer the simple gets in a row that begins at ``at``; return the position behind them."""
+        answers: list[bytes] = []
+        size = 0
+        while size < REPLY_BYTES_MAX and data.startswith(b"get ", at):
+            end = data.find(b"\r\n", at)
+            answer = self._found(data[at + 4 : end]) if end > 0 else None
+            if answer is None:
+                break
+            answers.append(answer)
+            size += len(answer)
+            at = end + 2
+        if answers:
+            self.requests += len(answers)
+            self.reply(b"".join(answers))
+        return at
+
+    def take(self, data: bytes) -> int:
+        """Handle the complete requests at the start of ``data``; return how many bytes they were."""
+        at, size = 0, len(data)
+        while at < size and self.goes_on:
+            if self._skip:
+                skipped = min(self._skip, size - at)
+                self._skip -= skipped
+                at += skipped
+                continue
+            if data.startswith(b"get ", at) and self._authenticated and self._fetch is None and self.answers_at_once:
+                behind = self._found_all(data, at)
+                if behind != at:
+                    at = behind
+                    continue
+            end = data.find(b"\n", at)
+            if self._is_too_long(data, at, size if end < 0 else end):
+                self.close(self.TOO_LONG)
+                return size
+            if end < 0:
+                break
+            behind = self._request(data, at, end) if self._authenticated else self._authenticate(data, at, end)
+            if behind == INCOMPLETE:
+                break
+            self.requests += 1
+            at = behind
+        return at
+
+    def failure(self, error: ReplicationError) -> bytes:
+        """Return the reply to a request that was not committed, or whose outcome is not known."""
+        unknown = isinstance(error, OutcomeUnknown)
+        return lines.server_error(f"{'outcome unknown' if unknown else 'not committed'}: {error}")
+
+    def _is_too_long(self, data: bytes, at: int, end: int) -> bool:
+        if end - at <= lines.LINE_BYTES_MAX:
+            return False
+        return end - at > lines.KEYS_LINE_BYTES_MAX or not data.startswith(_MANY_KEYS, at) or not self._authenticated
+
+    def _request(self, data: bytes, at: int, end: int) -> int:
+        """Handle the request whose line is ``data[at:end]``; return the position behind it, or INCOMPLETE."""
+        stop = end - 1 if end > at and data[end - 1] == 13 else end
+        if self._fetch is None:
+            words = lines.words_of(data[at:stop])
+            name = words[0] if words else b""
+            with_value = _WITH_VALUE.get(name)
+            if with_value is not None:
+                return with_value(self, words, data, end)
+            one_line = COMMANDS.get(name) or META.get(name)
+            if one_line is None:
+                self._unknown(words)
+                return end + 1
+            one_line(self, words)
+        if self._fetch is not None:
+            if not self._fetch.go_on(self):
+                return INCOMPLETE
+            self._fetch = None
+        return end + 1
+
+    def _unknown(self, words: list[bytes]) -> None:
+        if words and words[-1].startswith(b"HTTP/"):
+            # A browser was made to send commands in the body of a request.
+            self.close()
+        elif len(words) < 2 and len(b"".join(words)) < 2:
+            self.reply(lines.BAD_FORMAT)
+        else:
+            self.reply(b"" if words[-1] == b"noreply" else lines.ERROR)
+
+    def _authenticate(self, data: bytes, at: int, end: int) -> int:
+        """Handle the only request that an unauthenticated client may send: ``set <any key> 0 0 <bytes>``, then ``user token``."""
+        words = lines.words_of(data[at:end].rstrip(b"\r"))
+        size = lines.number_of(words[4]) if len(words) >= 5 and words[0] == b"set" else None
+        if size is None:
+            self.reply(UNAUTHENTICATED)
+            return end + 1
+        if size > AUTHENTICATION_BYTES_MAX:
+            self.reply(b"CLIENT_ERROR auth token too long\r\n")
+            return end + 1
+        shown = value_behind(self, data, end, size)
+        if shown is None:
+            return INCOMPLETE
+        behind = end + size + 3
+        _, blank, token = shown.partition(b" ")
+        if not data.startswith(b"\r\n", behind - 2):
+            self.reply(b"CLIENT_ERROR bad command line termination\r\n")
+        elif not blank:
+            self.reply(b"CLIENT_ERROR bad authentication token format\r\n")
+        elif hmac.compare_digest(token, self.shared.token or b""):
+            self._authenticated = True
+            self.reply(STORED)
+        else:
+            self.reply(b"CLIENT_ERROR authentication failure\r\n")
+        return behind

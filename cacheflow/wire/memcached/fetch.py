@@ -1,0 +1,129 @@
+"""get, gets, gat, gats: values by key."""
+
+from __future__ import annotations
+
+import functools
+
+from cacheflow.contract import Entry
+from cacheflow.errors import NotReady
+from cacheflow.machine.language import commands
+from cacheflow.machine.language.commands import Result
+from cacheflow.wire.connection import REPLY_BYTES_MAX, Connection
+from cacheflow.wire.memcached.expiry import OVER
+from cacheflow.wire.memcached.lines import FLAGS, server_error
+
+END = b"END\r\n"
+# The keys of one gat, and the bytes of their values: all are one entry of the log and one reply.
+TOUCHED_KEYS_MAX = 1000
+TOUCHED_BYTES_MAX = 64 * 1024 * 1024
+TOO_MANY_KEYS = b"CLIENT_ERROR at most %d keys in one gat\r\n" % TOUCHED_KEYS_MAX
+TOO_MUCH = b"SERVER_ERROR out of memory writing get response\r\n"
+
+
+def value_line(word: bytes, entry: Entry) -> bytes:
+    """Return the line and the data by which get shows an entry."""
+    data, _, meta = entry[:3]
+    return b"VALUE %b %d %d\r\n%b\r\n" % (word, meta & FLAGS if type(meta) is int else 0, len(data), data)
+
+
+def value_line_with_cas(word: bytes, entry: Entry) -> bytes:
+    """Return the line and the data by which gets shows an entry: with its version."""
+    data, _, meta, version, _ = entry
+    return b"VALUE %b %d %d %d\r\n%b\r\n" % (
+        word,
+        meta & FLAGS if type(meta) is int else 0,
+        len(data),
+        version,
+        data,
+    )
+
+
+def not_ready(error: NotReady) -> bytes:
+    """Return the reply to a read that this node may not answer."""
+    return server_error(f"not ready: {error}")
+
+
+class Fetch:
+    """A get of several keys. It is answered key by key, so that many large values are not in memory at once."""
+
+    def __init__(self, words: list[bytes], keys: list[str], with_cas: bool) -> None:
+        self._words = words
+        self._keys = keys
+        self._show = value_line_with_cas if with_cas else value_line
+        self._next = 0
+        self._failed = False
+
+    def go_on(self, connection: Connection) -> bool:
+        """Read the keys that may be read now; return whether the request is answered."""
+        if connection.answers_at_once and not self._failed:
+            return self._at_once(connection)
+        keys = self._keys
+        while self._next < len(keys):
+            if not connection.goes_on:
+                return False
+            connection.read(functools.partial(self._one, connection, self._next), self._refused)
+            self._next += 1
+        connection.read(self._end, self._refused)
+        return True
+
+    def _at_once(self, connection: Connection) -> bool:
+        lookup, show, keys, words = connection.store.lookup, self._show, self._keys, self._words
+        answers: list[bytes] = []
+        size = 0
+        while self._next < len(keys):
+            number = self._next
+            self._next += 1
+            try:
+                entry = lookup(keys[number])
+            except NotReady as error:
+                connection.reply(self._refused(not_ready(error)))
+                return True
+            if entry is not None:
+                answers.append(show(words[number], entry))
+                size += len(answers[-1])
+                if size >= REPLY_BYTES_MAX:
+                    connection.reply(b"".join(answers))
+                    answers, size = [], 0
+                    if not connection.goes_on:
+                        return False
+        connection.reply(b"".join([*answers, END]))
+        return True
+
+    def _one(self, connection: Connection, number: int) -> bytes:
+        if self._failed:
+            return b""
+        try:
+            entry = connection.store.lookup(self._keys[number])
+        except NotReady as error:
+            return self._refused(not_ready(error))
+        return b"" if entry is None else self._show(self._words[number], entry)
+
+    def _refused(self, failure: bytes) -> bytes:
+        """Return the one error of the whole request: nothing when it was told already."""
+        if self._failed:
+            return b""
+        self._failed = True
+        return failure
+
+    def _end(self) -> bytes:
+        return b"" if self._failed else END
+
+
+def fetch_and_touch(connection: Connection, words: list[bytes], keys: list[str], ttl_ms: int, with_cas: bool) -> None:
+    """Answer gat: read keys and give them a new TTL in one entry of the log."""
+    if len(keys) > TOUCHED_KEYS_MAX:
+        connection.reply(TOO_MANY_KEYS)
+        return
+    batch = []
+    for key in keys:
+        # The read comes first: a removed key cannot be read.
+        batch += [commands.get(key), commands.delete(key) if ttl_ms == OVER else commands.touch(key, ttl_ms)]
+
+    def answer(result: Result) -> bytes:
+        found = [(word, got[1:]) for word, got in zip(words, result[1][::2], strict=True) if got[0] == commands.OK]
+        if sum(len(entry[0]) for _, entry in found) > TOUCHED_BYTES_MAX:
+            return TOO_MUCH
+        show = value_line_with_cas if with_cas else value_line
+        return b"".join([show(word, entry) for word, entry in found] + [END])
+
+    connection.write(commands.batch(batch), answer)

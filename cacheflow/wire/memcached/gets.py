@@ -1,0 +1,57 @@
+"""Plain gets, which are nearly everything a cache is asked, answered many at once: those of one pipeline, or of many clients."""
+
+from __future__ import annotations
+
+from cacheflow.contract import WireStore as Store
+from cacheflow.errors import NotReady
+from cacheflow.wire.connection import REPLY_BYTES_MAX, Arrival, others
+from cacheflow.wire.memcached.fetch import END, value_line
+from cacheflow.wire.memcached.lines import KEY_BYTES_MAX
+
+
+def value_lines(store: Store, words: list[bytes]) -> list[bytes] | None:
+    """Return the VALUE block of each key, empty bytes for an absent one; None when the general way has to answer.
+
+    That is when a word is no plain key, this node may not be read, or the values are too much for one reply.
+    """
+    joined = b" ".join(words)
+    if not joined.isascii():
+        return None
+    text = joined.decode()
+    keys = text.split(" ")
+    if len(keys) != len(words) or "" in keys or not text.isprintable() or max(map(len, keys)) > KEY_BYTES_MAX:
+        return None
+    try:
+        entries = store.lookup_all(keys, REPLY_BYTES_MAX)
+    except NotReady:
+        return None
+    if entries is None:
+        return None
+    return [
+        b""
+        if entry is None
+        else b"VALUE %b 0 %d\r\n%b\r\n" % (word, len(entry[0]), entry[0])
+        if entry[2] is None
+        else value_line(word, entry)
+        for word, entry in zip(words, entries, strict=True)
+    ]
+
+
+def answer_gets(store: Store, arrived: list[Arrival]) -> list[Arrival]:
+    """Answer the clients that sent a get of one key and have nothing under way; return the arrivals of all others."""
+    asking = [
+        arrival
+        for arrival in arrived
+        if arrival[0].at_rest and arrival[1].startswith(b"get ") and arrival[1].endswith(b"\r\n")
+    ]
+    # No key has an end of line in it. So each client has sent one get when there are as many gets as clients.
+    words = b"".join([data for _, data, _ in asking])[4:-2].split(b"\r\nget ")
+    if len(words) != len(asking):
+        return arrived[:]
+    found = value_lines(store, words)
+    if found is None:
+        return arrived[:]
+    for (connection, _, transport), shown in zip(asking, found, strict=True):
+        connection.requests += 1
+        transport.write(shown + END)
+    return others(arrived, asking)

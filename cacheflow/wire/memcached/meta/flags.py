@@ -1,0 +1,130 @@
+"""The flags of a meta command: ``<command> <key> [<size>] <flag>[<token>]...``.
+
+Three flags are refused, because a true answer is not to be had: E (versions are the cluster's own: nobody can choose
+them), h and l (uses are counted in batches and not by time). P and L are for proxies and ignored.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Final
+
+from cacheflow.wire.memcached.expiry import exptime_of, ttl_ms_of
+from cacheflow.wire.memcached.lines import BAD_FORMAT, KEY_BYTES_MAX, UINT32_MAX, key_of, number_of, text_key_of
+
+# The most words of one request, as memcached counts them.
+WORDS_MAX: Final = 20
+OPAQUE_BYTES_MAX: Final = 32
+
+BAD_TOKEN: Final = b"CLIENT_ERROR bad token in command line format\r\n"
+BAD_KEY: Final = b"CLIENT_ERROR error decoding key\r\n"
+# Keys of the cache are texts, so that every front can name them.
+NO_TEXT: Final = b"CLIENT_ERROR the decoded key is not UTF-8 without control characters\r\n"
+DUPLICATE: Final = b"CLIENT_ERROR duplicate flag\r\n"
+INVALID: Final = b"CLIENT_ERROR invalid flag\r\n"
+OPAQUE_TOO_LONG: Final = b"CLIENT_ERROR opaque token too long\r\n"
+TOO_MANY: Final = b"CLIENT_ERROR options flags are too long\r\n"
+BAD_INITIAL: Final = b"CLIENT_ERROR invalid numeric initial value\r\n"
+BAD_DELTA: Final = b"CLIENT_ERROR invalid numeric delta value\r\n"
+
+_PLAIN: Final = frozenset(b"kstcfvuqxIPL")
+_REFUSED: Final = frozenset(b"Ehl")
+_NUMBERS: Final = {ord("C"): BAD_TOKEN, ord("J"): BAD_INITIAL, ord("D"): BAD_DELTA, ord("F"): BAD_FORMAT}
+
+_b, _O, _M, _N, _R, _T, _F = b"bOMNRTF"
+
+
+class MetaRequest:
+    """A parsed meta request.
+
+    tokens: the flags in their order, each with its token.  numbers: by flag, for C J D F; TTLs in milliseconds for N R T.
+    """
+
+    __slots__ = ("flags", "key", "mode", "numbers", "quiet", "shown_key", "tokens")
+
+    def __init__(self, key: str, word: bytes, tokens: list[bytes]) -> None:
+        self.key = key
+        self.tokens = tokens
+        self.flags: set[int] = set()
+        self.numbers: dict[int, int] = {}
+        self.mode = b""
+        self.shown_key = b" k" + word
+        self.quiet = False
+
+    def has(self, flag: bytes) -> bool:
+        """True if this flag stands in the request."""
+        return flag[0] in self.flags
+
+    def number(self, flag: bytes) -> int | None:
+        """Return the number behind a flag, or None when the flag is not there."""
+        return self.numbers.get(flag[0])
+
+    def echo(self) -> bytes:
+        """Return the part of the request that every reply repeats: the opaque token and the key."""
+        told = b""
+        for token in self.tokens:
+            if token[0] == _O:
+                told += b" " + token
+            elif token == b"k":
+                told += self.shown_key
+        return told
+
+
+def parse(words: list[bytes], first: int, wall_s: float) -> MetaRequest | bytes:
+    """Return the request in ``words``, whose flags begin at ``first``; or the error to reply."""
+    if len(words) < first or len(words[1]) > KEY_BYTES_MAX:
+        return BAD_FORMAT
+    if len(words) > WORDS_MAX:
+        return TOO_MANY
+    tokens = words[first:]
+    request = MetaRequest("", words[1], tokens)
+    error = b""
+    for token in tokens:
+        flag = token[0]
+        if flag in request.flags:
+            return DUPLICATE
+        request.flags.add(flag)
+        if flag in _PLAIN or flag == _b:
+            continue
+        if flag in _REFUSED:
+            return b"CLIENT_ERROR flag %c is not served\r\n" % flag
+        if flag == _O:
+            error = OPAQUE_TOO_LONG if len(token) > OPAQUE_BYTES_MAX else error
+        elif flag == _M:
+            request.mode = token[1:2] or b" "
+        elif flag in (_N, _R, _T):
+            exptime = exptime_of(token[1:])
+            if exptime is None:
+                error = BAD_TOKEN
+            else:
+                request.numbers[flag] = ttl_ms_of(exptime, wall_s)
+        elif flag in _NUMBERS:
+            number = number_of(token[1:], UINT32_MAX) if flag == _F else number_of(token[1:])
+            if number is None:
+                error = _NUMBERS[flag]
+            else:
+                request.numbers[flag] = number
+        else:
+            return INVALID
+    request.quiet = request.has(b"q")
+    return error or _named(request, words[1])
+
+
+def _named(request: MetaRequest, word: bytes) -> MetaRequest | bytes:
+    if not request.has(b"b"):
+        key = key_of(word)
+        if key is None:
+            return BAD_FORMAT
+        request.key = key
+        return request
+    try:
+        decoded = base64.b64decode(word, validate=True)
+    except binascii.Error:
+        return BAD_KEY
+    key = text_key_of(decoded)
+    if key is None:
+        return NO_TEXT if decoded else BAD_KEY
+    request.key = key
+    request.shown_key += b" b"
+    return request

@@ -1,0 +1,102 @@
+"""The command mg: one key, its value and whatever else is asked for; also which client is to fill an entry again.
+
+Who *wins* that (W), after N, R or on a stale entry, is decided by a write that marks the entry, so that exactly one
+client of the whole cluster is told: the winner's ``c`` is the version after it, and the others see Z. A Content-Type
+from HTTP gives way to the mark.
+"""
+
+from __future__ import annotations
+
+import functools
+
+from cacheflow.contract import Entry
+from cacheflow.machine.language import commands
+from cacheflow.machine.language.commands import Command, Result
+from cacheflow.wire.memcached.expiry import OVER, seconds_left
+from cacheflow.wire.memcached.lines import FLAGS, STALE, WON, bits_of
+from cacheflow.wire.memcached.meta.flags import MetaRequest
+from cacheflow.wire.memcached.meta.plan import Step
+from cacheflow.wire.memcached.storage import failed
+
+_T, _R = b"TR"
+
+
+def plan_get(request: MetaRequest, now_ms: int, entry: Entry | None) -> Step | bytes:
+    """Plan mg for an entry: a write, or the reply that needs none."""
+    if entry is None:
+        vivified = request.number(b"N")
+        if vivified is None:
+            return b"" if request.quiet else b"EN" + request.echo() + b"\r\n"
+        return _vivify(request, now_ms, vivified)
+    bits = bits_of(entry)
+    wins = not bits & WON and (bool(bits & STALE) or _due(request, entry[4], now_ms))
+    ttl_ms = request.number(b"T")
+    if ttl_ms is None and not wins:
+        return _hit(request, entry, now_ms, False, [])
+    data, kind, _, _, _ = entry
+    writes: list[Command] = []
+    if wins:
+        kept = commands.TTL_KEEP if ttl_ms is None or ttl_ms == OVER else ttl_ms
+        writes.append(commands.set_(request.key, data, kind, bits | WON, kept))
+    elif ttl_ms != OVER:
+        writes.append(commands.touch(request.key, ttl_ms or 0))
+    if ttl_ms == OVER:
+        writes.append(commands.delete(request.key))
+    return Step(writes, functools.partial(_hit, request, entry, now_ms, wins))
+
+
+def _vivify(request: MetaRequest, now_ms: int, ttl_ms: int) -> Step:
+    """Plan the empty entry that the winner is to fill."""
+    writes = [commands.set_(request.key, b"", 0, WON, max(ttl_ms, 0), commands.IF_ABSENT)]
+    if ttl_ms == OVER:
+        writes.append(commands.delete(request.key))
+    stub = (b"", 0, 0, 0, now_ms + ttl_ms if ttl_ms > 0 else 0)
+    return Step(writes, functools.partial(_hit, request, stub, now_ms, True))
+
+
+def _due(request: MetaRequest, expires_at_ms: int, now_ms: int) -> bool:
+    """True if R wins, because less time is left than its token. A T before it counts already."""
+    for token in request.tokens:
+        if token[0] == _T:
+            ttl_ms = request.numbers[_T]
+            expires_at_ms = now_ms + ttl_ms if ttl_ms else 0
+        elif token[0] == _R:
+            return expires_at_ms != 0 and expires_at_ms - now_ms < request.numbers[_R]
+    return False
+
+
+def _hit(request: MetaRequest, entry: Entry, now_ms: int, wins: bool, results: list[Result]) -> bytes:
+    """Return the reply that shows ``entry``, after the writes with ``results``."""
+    data, _, _, version, expires_at_ms = entry
+    bits = bits_of(entry)
+    shown = request.has(b"v") and request.number(b"C") != version
+    for result in results:
+        if result[0] != commands.OK:
+            return failed(result)
+    if wins:
+        version = results[0][1]
+    ttl_ms = request.number(b"T")
+    told = b"VA %d" % len(data) if shown else b"HD"
+    for token in request.tokens:
+        flag = token[:1]
+        if flag == b"t":
+            told += b" t%d" % seconds_left(expires_at_ms, now_ms)
+        elif flag == b"T" and ttl_ms is not None:
+            expires_at_ms = now_ms + ttl_ms if ttl_ms else 0
+        elif flag == b"s":
+            told += b" s%d" % len(data)
+        elif flag == b"c":
+            told += b" c%d" % version
+        elif flag == b"f":
+            told += b" f%d" % (bits & FLAGS)
+        elif flag == b"O":
+            told += b" " + token
+        elif flag == b"k":
+            told += request.shown_key
+    if bits & WON:
+        told += b" Z"
+    if bits & STALE:
+        told += b" X"
+    if wins:
+        told += b" W"
+    return told + (b"\r\n%b\r\n" % data if shown else b"\r\n")

@@ -1,0 +1,44 @@
+"""Meta commands whose writes depend on the entry: they are planned from what memory says, and take place by optimistic.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from cacheflow.contract import Entry
+from cacheflow.errors import NotReady
+from cacheflow.machine.language.commands import Command, Result
+from cacheflow.wire.memcached.fetch import not_ready
+from cacheflow.wire.memcached.session import MemcachedSession
+from cacheflow.wire.memcached.storage import failed
+from cacheflow.wire.optimistic import Attempt, Attempts
+
+
+class Step(NamedTuple):
+    """The commands to be written, and the reply to their results."""
+
+    commands: Sequence[Command]
+    reply: Callable[[list[Result]], bytes]
+
+
+# A plan makes a step of the entry, None for an absent one; or a reply that needs no write.
+Plan = Callable[[Entry | None], Step | bytes]
+
+
+def carry_out(connection: MemcachedSession, key: str, plan: Plan, *, count: bool = False) -> None:
+    """Carry out a request on one key as ``plan`` says. count: looking at the entry is a use."""
+    counts = count
+
+    def decide() -> Attempt | bytes:
+        nonlocal counts
+        try:
+            entry = connection.store.lookup(key, count=counts)
+        except NotReady as error:
+            return not_ready(error)
+        counts = False
+        step = plan(entry)
+        if isinstance(step, bytes):
+            return step
+        return Attempt([(key, 0 if entry is None else entry[3])], step.commands, step.reply)
+
+    connection.behind_barrier(Attempts(connection, decide, failed).begin)

@@ -1,0 +1,53 @@
+"""MemcachedSession: a connection of memcached's protocol as its commands see it, with the state that they keep in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cacheflow.contract import WireStore as Store
+from cacheflow.wire.connection import Connection
+from cacheflow.wire.memcached import lines
+from cacheflow.wire.memcached.fetch import Fetch
+from cacheflow.wire.port import WirePort
+
+# The bytes of a request beside its value: a command line, and as much again.
+_OVERHEAD_BYTES = 2 * lines.LINE_BYTES_MAX
+
+
+class Shared:
+    """The settings and figures that all connections of one port share. token: clients must show it, unless it is None."""
+
+    port: WirePort
+
+    def __init__(self, version: str, value_bytes_max: int, token: bytes | None, wall_s: Callable[[], float]) -> None:
+        self.version = version
+        self.value_bytes_max = value_bytes_max
+        self.token = token
+        self.wall_s = wall_s
+
+
+class MemcachedSession(Connection):
+    """The state that commands keep in a connection of memcached's protocol."""
+
+    def __init__(self, store: Store, shared: Shared, on_closed: Callable[[Connection], None]) -> None:
+        super().__init__(
+            store, max(shared.value_bytes_max + _OVERHEAD_BYTES, lines.KEYS_LINE_BYTES_MAX + _OVERHEAD_BYTES), on_closed
+        )
+        self.shared = shared
+        self.value_bytes_max = shared.value_bytes_max
+        self.wall_s = shared.wall_s
+        # The number of bytes that are still to come of a value that was refused.
+        self._skip = 0
+        # The get at the start of the input whose reply is given in parts; None when there is none.
+        self._fetch: Fetch | None = None
+
+    def fetch(self, fetch: Fetch) -> None:
+        """Answer the request at hand in parts, as far as replies may be given now."""
+        self._fetch = fetch
+
+    def skip(self, count: int) -> None:
+        """Throw away the next ``count`` bytes of input behind the line."""
+        self._skip = count
+
+
+Handler = Callable[[MemcachedSession, list[bytes]], None]

@@ -1,0 +1,85 @@
+"""The figures of this node that ``stats`` shows; what a replicated cache does not have (slabs, threads) is left out."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import time
+from typing import Final
+
+from cacheflow.wire.memcached.lines import ERROR
+from cacheflow.wire.memcached.session import MemcachedSession
+
+_STARTED_S: Final = time.monotonic()
+
+
+def statistics(connection: MemcachedSession, words: list[bytes]) -> bytes:
+    """Return the reply to ``stats``, ``stats settings`` and ``stats items``."""
+    if not words:
+        told = _general(connection)
+    elif words == [b"settings"]:
+        told = _settings(connection)
+    elif words == [b"items"]:
+        told = _items(connection)
+    else:
+        return ERROR
+    return b"".join([f"STAT {name} {value}\r\n".encode() for name, value in told.items()] + [b"END\r\n"])
+
+
+def _general(connection: MemcachedSession) -> dict[str, object]:
+    numbers = connection.store.metrics()
+    port = connection.shared.port
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    hits, misses = int(numbers["hits_total"]), int(numbers["misses_total"])
+    return {
+        "pid": os.getpid(),
+        "uptime": int(time.monotonic() - _STARTED_S),
+        "time": int(connection.wall_s()),
+        "version": connection.shared.version,
+        "pointer_size": sys.maxsize.bit_length() + 1,
+        "rusage_user": f"{used.ru_utime:.6f}",
+        "rusage_system": f"{used.ru_stime:.6f}",
+        "max_connections": port.connections_max,
+        "curr_connections": port.connections,
+        "total_connections": port.accepted,
+        "rejected_connections": port.refused,
+        # Reads through every front of this node are counted, not those of this port alone.
+        "cmd_get": hits + misses,
+        "get_hits": hits,
+        "get_misses": misses,
+        "cmd_set": int(numbers["sets_total"]),
+        "total_items": int(numbers["sets_total"]),
+        "curr_items": int(numbers["items"]),
+        "bytes": int(numbers["bytes"]),
+        "limit_maxbytes": int(numbers["max_bytes"]),
+        "evictions": int(numbers["evicted_total"]),
+        "requests": port.requests,
+        "threads": 1,
+    }
+
+
+def _settings(connection: MemcachedSession) -> dict[str, object]:
+    numbers = connection.store.metrics()
+    port = connection.shared.port
+    return {
+        "maxbytes": int(numbers["max_bytes"]),
+        "max_items": int(numbers["max_items"]),
+        "maxconns": port.connections_max,
+        "evictions": "on",
+        "cas_enabled": "yes",
+        "flush_enabled": "yes",
+        "dump_enabled": "no",
+        "auth_enabled_ascii": "no" if connection.shared.token is None else "yes",
+        "item_size_max": connection.value_bytes_max,
+        "client_flags_size": 4,
+        "consistency": "linearizable" if connection.linearizable else "local",
+    }
+
+
+def _items(connection: MemcachedSession) -> dict[str, object]:
+    """Return the figures of ``stats items``: all items are of one class here."""
+    numbers = connection.store.metrics()
+    if not numbers["items"]:
+        return {}
+    return {"items:1:number": int(numbers["items"]), "items:1:evicted": int(numbers["evicted_total"])}

@@ -1,0 +1,69 @@
+"""The meaning of commands' arguments, with Redis' words for those that mean nothing."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import Final
+
+from cacheflow import values
+from cacheflow.errors import InvalidRequest
+from cacheflow.machine.language.commands import INT64_MAX, INT64_MIN, TTL_MS_MAX
+from cacheflow.wire.resp.replies import CommandError
+
+_INTEGER = re.compile(rb"0|-?[1-9][0-9]{0,18}").fullmatch
+_FLOAT = re.compile(rb"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?").fullmatch
+_FLOAT_CHARS_MAX: Final = 256
+# The largest decimal exponent of a double: numbers that no double can hold are refused.
+_EXPONENT_MAX: Final = 308
+
+SYNTAX: Final = "ERR syntax error"
+NOT_AN_INTEGER: Final = "ERR value is not an integer or out of range"
+NOT_A_FLOAT: Final = "ERR value is not a valid float"
+TOO_LONG: Final = "ERR string exceeds maximum allowed size (proto-max-bulk-len)"
+
+
+def key_of(raw: bytes) -> str:
+    """Return the key that ``raw`` names. Raises CommandError."""
+    try:
+        return values.check_key(raw.decode())
+    except UnicodeDecodeError:
+        raise CommandError("ERR invalid key: it is not UTF-8") from None
+    except InvalidRequest as wrong:
+        raise CommandError(f"ERR invalid key: {wrong}") from None
+
+
+def keys_of(raws: list[bytes]) -> list[str]:
+    return [key_of(raw) for raw in raws]
+
+
+def integer_of(raw: bytes, message: str = NOT_AN_INTEGER) -> int:
+    """Return the 64-bit integer in ``raw``, which has one spelling only. Raises CommandError."""
+    if _INTEGER(raw) is None or not INT64_MIN <= (number := int(raw)) <= INT64_MAX:
+        raise CommandError(message)
+    return number
+
+
+def float_of(raw: bytes) -> Decimal:
+    """Return the number in ``raw`` as Redis reads floats, without its infinities. Raises CommandError."""
+    if len(raw) > _FLOAT_CHARS_MAX or _FLOAT(raw) is None:
+        raise CommandError(NOT_A_FLOAT)
+    number = Decimal(raw.decode())
+    if abs(number.adjusted()) > _EXPONENT_MAX and number:
+        raise CommandError(NOT_A_FLOAT)
+    return number
+
+
+def lifetime_ms(raw: bytes, unit: bytes, command: str, wall_ms: int) -> int:
+    """Return the milliseconds from now that ``unit`` (EX, PX, EXAT, PXAT) and its number mean; negative for a past end.
+
+    wall_ms: this node's wall clock, which ends that are given as times refer to. Raises CommandError.
+    """
+    number = integer_of(raw)
+    if number <= 0 or (unit.startswith(b"EX") and number > INT64_MAX // 1000):
+        raise CommandError(f"ERR invalid expire time in '{command}' command")
+    milliseconds = number * 1000 if unit.startswith(b"EX") else number
+    if unit.endswith(b"AT"):
+        # Nothing but a past end may be negative, and 0 means something else to the machine.
+        milliseconds = milliseconds - wall_ms or -1
+    return min(milliseconds, TTL_MS_MAX)

@@ -1,0 +1,130 @@
+"""The command CLIENT: what a connection says of itself, and which level its reads have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from cacheflow.wire.resp.arguments import SYNTAX, integer_of
+from cacheflow.wire.resp.replies import OK, CommandError, bulk, integer, text
+from cacheflow.wire.resp.spec import Arguments, Session, Spec, wrong_arity
+
+_NAME_CHARS = frozenset(range(ord("!"), ord("~") + 1))
+_LEVELS: Final = {b"LOCAL": False, b"LINEARIZABLE": True}
+
+
+def set_name(session: Session, name: bytes) -> None:
+    """Give the connection a name. Raises CommandError."""
+    if not _NAME_CHARS.issuperset(name):
+        raise CommandError("ERR Client names cannot contain spaces, newlines or special characters.")
+    session.name = name.decode()
+
+
+def _setname(session: Session, arguments: Arguments) -> bytes:
+    set_name(session, arguments[2])
+    return OK
+
+
+def _getname(session: Session, arguments: Arguments) -> bytes:
+    return bulk(session.name.encode()) if session.name else session.null
+
+
+def _id(session: Session, arguments: Arguments) -> bytes:
+    return integer(session.id)
+
+
+def _setinfo(session: Session, arguments: Arguments) -> bytes:
+    option = arguments[2].lower()
+    if option not in (b"lib-name", b"lib-ver"):
+        raise CommandError(b"ERR Unrecognized option '%b'" % arguments[2])
+    if not _NAME_CHARS.issuperset(arguments[3]):
+        raise CommandError(f"ERR {option.decode()} cannot contain spaces, newlines or special characters.")
+    session.library[option.decode()] = arguments[3].decode()
+    return OK
+
+
+def _list(session: Session, arguments: Arguments) -> bytes:
+    chosen = list(session.service.connections.values())
+    options = arguments[2:]
+    if len(options) > 1 and options[0].upper() == b"ID":
+        ids = {integer_of(raw, "ERR Invalid client ID") for raw in options[1:]}
+        chosen = [each for each in chosen if each.id in ids]
+    elif len(options) == 2 and options[0].upper() == b"TYPE":
+        kind = options[1].lower()
+        if kind not in (b"normal", b"master", b"replica", b"slave", b"pubsub"):
+            raise CommandError(b"ERR Unknown client type '%b'" % options[1])
+        chosen = chosen if kind == b"normal" else []
+    elif options:
+        raise CommandError(SYNTAX)
+    return text(session.protocol, "".join([f"{each.describe()}\n" for each in chosen]))
+
+
+def _info(session: Session, arguments: Arguments) -> bytes:
+    return text(session.protocol, f"{session.describe()}\n")
+
+
+def _switch(session: Session, arguments: Arguments) -> bytes:
+    """Answer NO-EVICT and NO-TOUCH, which have no effect: connections are not evicted, and their reads count as uses."""
+    if arguments[2].lower() not in (b"on", b"off"):
+        raise CommandError(SYNTAX)
+    return OK
+
+
+def _consistency(session: Session, arguments: Arguments) -> bytes:
+    level = arguments[2].upper()
+    if level not in _LEVELS:
+        raise CommandError("ERR CLIENT CONSISTENCY is LOCAL or LINEARIZABLE")
+    session.linearizable = _LEVELS[level]
+    return OK
+
+
+_SUBCOMMANDS: Final[dict[bytes, tuple[int, Callable[[Session, Arguments], bytes]]]] = {
+    b"CONSISTENCY": (3, _consistency),
+    b"GETNAME": (2, _getname),
+    b"ID": (2, _id),
+    b"INFO": (2, _info),
+    b"LIST": (-2, _list),
+    b"NO-EVICT": (3, _switch),
+    b"NO-TOUCH": (3, _switch),
+    b"SETINFO": (4, _setinfo),
+    b"SETNAME": (3, _setname),
+}
+
+
+def subcommand(
+    subcommands: dict[bytes, tuple[int, Callable[[Session, Arguments], bytes]]], session: Session, arguments: Arguments
+) -> bytes:
+    """Let one of ``subcommands`` answer. Raises CommandError."""
+    name, chosen = arguments[0], arguments[1]
+    arity, answer = subcommands.get(chosen.upper(), (0, None))
+    if answer is None:
+        raise CommandError(b"ERR unknown subcommand '%b'. Try %b HELP." % (chosen[:128], name.upper()))
+    if len(arguments) != arity if arity > 0 else len(arguments) < -arity:
+        raise CommandError(wrong_arity(f"{name.decode().lower()}|{chosen.decode().lower()}"))
+    return answer(session, arguments)
+
+
+def client(session: Session, arguments: Arguments) -> bytes:
+    return subcommand(_SUBCOMMANDS, session, arguments)
+
+
+def readonly(session: Session, arguments: Arguments) -> bytes:
+    session.linearizable = False
+    return OK
+
+
+def readwrite(session: Session, arguments: Arguments) -> bytes:
+    session.linearizable = True
+    return OK
+
+
+def _spec(name: str, arity: int, answer: Callable[[Session, Arguments], bytes], summary: str) -> Spec:
+    flags = ("loading", "stale", "fast")
+    return Spec(name=name, arity=arity, summary=summary, group="connection", flags=flags, local=answer)
+
+
+SPECS: Final = (
+    _spec("client", -2, client, "Names connections, lists them, and sets how their reads look."),
+    _spec("readonly", 1, readonly, "Reads of this connection come from this node's memory."),
+    _spec("readwrite", 1, readwrite, "Reads of this connection see everything acknowledged before them."),
+)

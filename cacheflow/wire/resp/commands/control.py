@@ -1,0 +1,158 @@
+"""The commands that change the connection: who its client is, which protocol it speaks, its transaction."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cacheflow.wire.resp.arguments import SYNTAX, integer_of, keys_of
+from cacheflow.wire.resp.commands.clients import set_name
+from cacheflow.wire.resp.commands.server import REDIS_VERSION
+from cacheflow.wire.resp.commands.transaction import execute
+from cacheflow.wire.resp.replies import OK, CommandError, encode
+from cacheflow.wire.resp.session import RespSession
+from cacheflow.wire.resp.spec import Arguments, Spec
+
+NO_PASSWORD: Final = (
+    "ERR AUTH <password> called without any password configured for the default user. "
+    "Are you sure your configuration is correct?"
+)
+WRONG_PASSWORD: Final = "WRONGPASS invalid username-password pair or user is disabled."
+HELLO_FIRST: Final = (
+    "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> "
+    "<pass> option can be used to authenticate the client and select the RESP protocol version at the same time"
+)
+
+
+def _let_in(connection: RespSession, user: bytes, password: bytes) -> None:
+    service = connection.service
+    if service.token is None:
+        # Redis' default user without a password takes any.
+        if user != b"default":
+            raise CommandError(WRONG_PASSWORD)
+    elif not service.admits(user, password):
+        raise CommandError(WRONG_PASSWORD)
+    connection.trust(True)
+
+
+def auth(connection: RespSession, arguments: Arguments) -> None:
+    if len(arguments) > 3:
+        raise CommandError(SYNTAX)
+    if len(arguments) == 2 and connection.service.token is None:
+        raise CommandError(NO_PASSWORD)
+    _let_in(connection, arguments[1] if len(arguments) == 3 else b"default", arguments[-1])
+    connection.reply(OK)
+
+
+def hello(connection: RespSession, arguments: Arguments) -> None:
+    connection.in_turn(lambda: _hello(connection, arguments))
+
+
+def _hello(connection: RespSession, arguments: Arguments) -> bytes:
+    protocol = connection.protocol
+    if len(arguments) > 1:
+        protocol = integer_of(arguments[1], "ERR Protocol version is not an integer or out of range")
+        if protocol not in (2, 3):
+            raise CommandError("NOPROTO unsupported protocol version")
+    name = None
+    options = iter(arguments[2:])
+    for raw in options:
+        option = raw.upper()
+        if (
+            option == b"AUTH"
+            and (user := next(options, None)) is not None
+            and (word := next(options, None)) is not None
+        ):
+            _let_in(connection, user, word)
+        elif option == b"SETNAME" and (given := next(options, None)) is not None:
+            name = given
+        else:
+            raise CommandError(b"ERR Syntax error in HELLO option '%b'" % raw)
+    if not connection.trusted:
+        raise CommandError(HELLO_FIRST)
+    if name is not None:
+        set_name(connection, name)
+    connection.speak(protocol)
+    about = {
+        "server": "redis",
+        "version": REDIS_VERSION,
+        "proto": protocol,
+        "id": connection.id,
+        "mode": "standalone",
+        "role": "master",
+        "modules": [],
+    }
+    return encode(protocol, about)
+
+
+def reset(connection: RespSession, arguments: Arguments) -> None:
+    connection.forget_transaction()
+
+    def answer() -> bytes:
+        connection.speak(2)
+        connection.name = ""
+        connection.linearizable = False
+        connection.trust(connection.service.token is None)
+        return b"+RESET\r\n"
+
+    connection.in_turn(answer)
+
+
+def quit_(connection: RespSession, arguments: Arguments) -> None:
+    connection.close(OK)
+
+
+# Transactions ---------------------------------------------------------------------------------------------------------
+
+
+def multi(connection: RespSession, arguments: Arguments) -> None:
+    if connection.queue is not None:
+        raise CommandError("ERR MULTI calls can not be nested")
+    connection.begin_transaction()
+    connection.reply(OK)
+
+
+def discard(connection: RespSession, arguments: Arguments) -> None:
+    if connection.queue is None:
+        raise CommandError("ERR DISCARD without MULTI")
+    connection.forget_transaction()
+    connection.reply(OK)
+
+
+def exec_(connection: RespSession, arguments: Arguments) -> None:
+    queue, watched, refused = connection.queue, connection.watched, connection.refused
+    if queue is None:
+        raise CommandError("ERR EXEC without MULTI")
+    connection.forget_transaction()
+    if refused:
+        raise CommandError("EXECABORT Transaction discarded because of previous errors.")
+    execute(connection, queue, watched)
+
+
+def watch(connection: RespSession, arguments: Arguments) -> None:
+    if connection.queue is not None:
+        raise CommandError("ERR WATCH inside MULTI is not allowed")
+    connection.watch(keys_of(arguments[1:]))
+
+
+def unwatch(connection: RespSession, arguments: Arguments) -> None:
+    connection.watched = {}
+    connection.reply(OK)
+
+
+_NO_AUTH: Final = ("noscript", "loading", "stale", "fast", "no_auth")
+_FLAGS: Final = ("noscript", "loading", "stale", "fast")
+
+SPECS: Final = (
+    Spec(name="auth", arity=-2, summary="Shows who the client is.", group="connection", flags=_NO_AUTH, control=auth),
+    Spec(name="hello", arity=-1, summary="Chooses the protocol.", group="connection", flags=_NO_AUTH, control=hello),
+    Spec(name="reset", arity=1, summary="Makes the connection new.", group="connection", flags=_NO_AUTH, control=reset),
+    Spec(name="quit", arity=-1, summary="Closes the connection.", group="connection", flags=_NO_AUTH, control=quit_),
+    Spec(name="multi", arity=1, summary="Begins a transaction.", group="transactions", flags=_FLAGS, control=multi),
+    Spec(name="exec", arity=1, summary="Does what is queued.", group="transactions", flags=_FLAGS, control=exec_),
+    Spec(name="discard", arity=1, summary="Forgets what is queued.", group="transactions", flags=_FLAGS, control=discard),
+    Spec(
+        name="watch", arity=-2, summary="Lets EXEC do nothing if keys change.", group="transactions", flags=_FLAGS,
+        keys=(1, -1, 1), control=watch,
+    ),
+    Spec(name="unwatch", arity=1, summary="Watches no key.", group="transactions", flags=_FLAGS, control=unwatch),
+)  # fmt: skip

@@ -1,0 +1,194 @@
+"""Commands on keys: deleting, expiry, renaming."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from cacheflow.contract import Entry
+from cacheflow.machine.language import commands as c
+from cacheflow.machine.language.commands import Command, Result
+from cacheflow.wire.resp.arguments import NOT_AN_INTEGER, SYNTAX, integer_of, key_of, keys_of
+from cacheflow.wire.resp.commands.strings import KEYS_MAX, failed
+from cacheflow.wire.resp.replies import OK, ONE, ZERO, CommandError, integer
+from cacheflow.wire.resp.spec import Arguments, Find, Plan, Planner, Read, Session, Spec
+
+NO_KEY: Final = -2
+NO_EXPIRY: Final = -1
+
+_WHEN: Final = {b"NX": c.IF_UNSET, b"XX": c.IF_SET, b"GT": c.IF_LATER, b"LT": c.IF_EARLIER}
+
+
+def delete(session: Session, find: Find, arguments: Arguments) -> Plan:
+    if len(arguments) > KEYS_MAX + 1:
+        raise CommandError(f"ERR at most {KEYS_MAX} keys can be deleted at once")
+    return [c.delete(key) for key in keys_of(arguments[1:])], _count
+
+
+def _count(results: Sequence[Result]) -> bytes:
+    return integer(sum([result[0] == c.OK for result in results]))
+
+
+def exists(session: Session, find: Find, arguments: Arguments) -> bytes:
+    return integer(sum([find(key, count=False) is not None for key in keys_of(arguments[1:])]))
+
+
+def touch(session: Session, find: Find, arguments: Arguments) -> bytes:
+    return integer(sum([find(key) is not None for key in keys_of(arguments[1:])]))
+
+
+def type_(session: Session, find: Find, arguments: Arguments) -> bytes:
+    return b"+none\r\n" if find(key_of(arguments[1]), count=False) is None else b"+string\r\n"
+
+
+# Expiry ---------------------------------------------------------------------------------------------------------------
+
+
+def _left(unit_ms: int, as_time: bool) -> Read:
+    def answer(session: Session, find: Find, arguments: Arguments) -> bytes:
+        entry = find(key_of(arguments[1]), count=False)
+        if entry is None:
+            return integer(NO_KEY)
+        if not entry[4]:
+            return integer(NO_EXPIRY)
+        left_ms = max(0, entry[4] - session.service.store.now_ms())
+        if as_time:
+            left_ms += session.service.wall_ms()
+        return integer((left_ms + unit_ms // 2) // unit_ms)
+
+    return answer
+
+
+def _expire(name: str, unit_ms: int, as_time: bool) -> Planner:
+    def plan(session: Session, find: Find, arguments: Arguments) -> Plan:
+        when = _condition(arguments[3:])
+        key = key_of(arguments[1])
+        number = integer_of(arguments[2])
+        ttl_ms = number * unit_ms
+        if not c.INT64_MIN <= ttl_ms <= c.INT64_MAX:
+            raise CommandError(f"ERR invalid expire time in '{name}' command")
+        if as_time:
+            ttl_ms -= session.service.wall_ms()
+        ttl_ms = min(ttl_ms, c.TTL_MS_MAX)
+        if ttl_ms > 0:
+            return [c.expire(key, ttl_ms, when)], _done
+        # The end is past. Under a condition the key lives for another millisecond: the machine's EXPIRE takes no less.
+        return [c.expire(key, 1, when) if when else c.delete(key)], _done
+
+    return plan
+
+
+def _condition(options: Arguments) -> int:
+    when = 0
+    for raw in options:
+        if raw.upper() not in _WHEN:
+            raise CommandError(b"ERR Unsupported option " + raw)
+        when |= _WHEN[raw.upper()]
+    if when & c.IF_UNSET and when != c.IF_UNSET:
+        raise CommandError("ERR NX and XX, GT or LT options at the same time are not compatible")
+    if when & c.IF_LATER and when & c.IF_EARLIER:
+        raise CommandError("ERR GT and LT options at the same time are not compatible")
+    return when
+
+
+def _done(results: Sequence[Result]) -> bytes:
+    status = results[0][0]
+    if status == c.OK:
+        return ONE
+    return ZERO if status in (c.MISSING, c.PRECONDITION) else failed(results[0])
+
+
+def persist(session: Session, find: Find, arguments: Arguments) -> Plan:
+    return [c.expire(key_of(arguments[1]), c.TTL_NONE, c.IF_SET)], _done
+
+
+# Renaming -------------------------------------------------------------------------------------------------------------
+
+
+def _moved(session: Session, entry: Entry, key: str) -> Command:
+    """Return the command that writes ``entry`` under ``key``, with the time that is left of its life."""
+    data, kind, meta, _, expires_at_ms = entry
+    ttl_ms = max(1, expires_at_ms - session.service.store.now_ms()) if expires_at_ms else c.TTL_NONE
+    return c.set_(key, data, kind, meta, ttl_ms)
+
+
+def _answer(reply: bytes) -> Plan:
+    return [], lambda results: reply
+
+
+def _writes(commands: list[Command], reply: bytes) -> Plan:
+    return commands, lambda results: reply if results[0][0] == c.OK else failed(results[0])
+
+
+def rename(session: Session, find: Find, arguments: Arguments) -> Plan:
+    old, new = keys_of(arguments[1:])
+    entry = find(old)
+    if entry is None:
+        raise CommandError("ERR no such key")
+    if old == new:
+        return _answer(OK)
+    return _writes([_moved(session, entry, new), c.delete(old)], OK)
+
+
+def renamenx(session: Session, find: Find, arguments: Arguments) -> Plan:
+    old, new = keys_of(arguments[1:])
+    entry = find(old)
+    if entry is None:
+        raise CommandError("ERR no such key")
+    if find(new, count=False) is not None:
+        return _answer(ZERO)
+    return _writes([_moved(session, entry, new), c.delete(old)], ONE)
+
+
+def copy(session: Session, find: Find, arguments: Arguments) -> Plan:
+    old, new = keys_of(arguments[1:3])
+    replaces = False
+    options = iter(arguments[3:])
+    for raw in options:
+        option = raw.upper()
+        if option == b"REPLACE":
+            replaces = True
+        elif option == b"DB" and (number := next(options, None)) is not None:
+            if integer_of(number, NOT_AN_INTEGER) != 0:
+                raise CommandError("ERR DB index is out of range")
+        else:
+            raise CommandError(SYNTAX)
+    if old == new:
+        raise CommandError("ERR source and destination objects are the same")
+    entry = find(old)
+    if entry is None or (not replaces and find(new, count=False) is not None):
+        return _answer(ZERO)
+    return _writes([_moved(session, entry, new)], ONE)
+
+
+def _read(name: str, arity: int, answer: Read, summary: str, last: int = 1) -> Spec:
+    flags = ("readonly", "fast")
+    return Spec(name=name, arity=arity, summary=summary, group="generic", flags=flags, keys=(1, last, 1), read=answer)
+
+
+def _write(name: str, arity: int, plan: Planner, summary: str, *, last: int = 1, steps: bool = False) -> Spec:
+    keys = (1, last, 1)
+    return Spec(
+        name=name, arity=arity, summary=summary, group="generic", flags=("write",), keys=keys, plan=plan, steps=steps
+    )
+
+
+SPECS: Final = (
+    _write("del", -2, delete, "Deletes keys.", last=-1),
+    _write("unlink", -2, delete, "Deletes keys.", last=-1),
+    _read("exists", -2, exists, "Returns how many of the keys exist.", -1),
+    _read("touch", -2, touch, "Counts keys as used and returns how many exist.", -1),
+    _read("type", 2, type_, "Returns the type of a value."),
+    _read("ttl", 2, _left(1000, False), "Returns the time to live of a key in seconds."),
+    _read("pttl", 2, _left(1, False), "Returns the time to live of a key in milliseconds."),
+    _read("expiretime", 2, _left(1000, True), "Returns when a key ends, in seconds since 1970."),
+    _read("pexpiretime", 2, _left(1, True), "Returns when a key ends, in milliseconds since 1970."),
+    _write("expire", -3, _expire("expire", 1000, False), "Sets the expiry of a key in seconds."),
+    _write("pexpire", -3, _expire("pexpire", 1, False), "Sets the expiry of a key in milliseconds."),
+    _write("expireat", -3, _expire("expireat", 1000, True), "Sets when a key ends, in seconds since 1970."),
+    _write("pexpireat", -3, _expire("pexpireat", 1, True), "Sets when a key ends, in milliseconds since 1970."),
+    _write("persist", 2, persist, "Takes the expiry of a key away."),
+    _write("rename", 3, rename, "Gives a value another key.", last=2, steps=True),
+    _write("renamenx", 3, renamenx, "Gives a value another key that does not exist.", last=2, steps=True),
+    _write("copy", -3, copy, "Writes a value under another key too.", last=2, steps=True),
+)

@@ -1,0 +1,216 @@
+"""The commands on the node: PING, INFO, COMMAND, CONFIG GET and the like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from cacheflow.machine.language import commands as c
+from cacheflow.machine.language.commands import Result
+from cacheflow.wire.resp.arguments import NOT_AN_INTEGER, SYNTAX, integer_of
+from cacheflow.wire.resp.commands.clients import subcommand
+from cacheflow.wire.resp.commands.strings import failed
+from cacheflow.wire.resp.glob import PATTERN_BYTES_MAX, matcher
+from cacheflow.wire.resp.replies import OK, CommandError, Status, array, bulk, bulks, encode, integer, text
+from cacheflow.wire.resp.spec import Arguments, Find, Plan, Session, Spec, wrong_arity
+
+# The release of Redis whose commands and answers these are.
+REDIS_VERSION: Final = "7.0.15"
+
+
+def ping(session: Session, arguments: Arguments) -> bytes:
+    if len(arguments) > 2:
+        raise CommandError(wrong_arity("ping"))
+    return bulk(arguments[1]) if len(arguments) == 2 else b"+PONG\r\n"
+
+
+def echo(session: Session, arguments: Arguments) -> bytes:
+    return bulk(arguments[1])
+
+
+def select(session: Session, arguments: Arguments) -> bytes:
+    if integer_of(arguments[1], NOT_AN_INTEGER) != 0:
+        raise CommandError("ERR DB index is out of range")
+    return OK
+
+
+def time_(session: Session, arguments: Arguments) -> bytes:
+    microseconds = int(session.service.wall() * 1_000_000)
+    return bulks([b"%d" % (microseconds // 1_000_000), b"%d" % (microseconds % 1_000_000)])
+
+
+def wait(session: Session, find: Find, arguments: Arguments) -> bytes:
+    """Answer WAIT: every write that was answered is on a majority, which is so many nodes beside one."""
+    integer_of(arguments[1])
+    if integer_of(arguments[2], "ERR timeout is not an integer or out of range") < 0:
+        raise CommandError("ERR timeout is negative")
+    return integer(int(session.service.store.metrics().get("voters", 1)) // 2)
+
+
+def flush(session: Session, find: Find, arguments: Arguments) -> Plan:
+    if len(arguments) > 2 or (len(arguments) == 2 and arguments[1].upper() not in (b"ASYNC", b"SYNC")):
+        raise CommandError(SYNTAX)
+
+    def finish(results: Sequence[Result]) -> bytes:
+        return OK if results[0][0] == c.OK else failed(results[0])
+
+    return [c.delete_prefix("")], finish
+
+
+# INFO ---------------------------------------------------------------------------------------------------------------
+
+
+def _sections(session: Session) -> dict[str, dict[str, object]]:
+    service = session.service
+    metrics = service.store.metrics()
+
+    def whole(name: str) -> int:
+        return int(metrics.get(name, 0))
+
+    uptime_s = int(service.wall() - service.started_at)
+    return {
+        "Server": {
+            "redis_version": REDIS_VERSION,
+            "redis_mode": "standalone",
+            "server_name": "cacheflow",
+            "run_id": service.run_id,
+            "uptime_in_seconds": uptime_s,
+            "uptime_in_days": uptime_s // 86400,
+        },
+        "Clients": {"connected_clients": len(service.connections)},
+        "Memory": {"used_memory": whole("bytes"), "maxmemory": whole("max_bytes")},
+        "Stats": {
+            "total_connections_received": service.accepted,
+            "expired_keys": whole("expired_total"),
+            "evicted_keys": whole("evicted_total"),
+            "keyspace_hits": whole("hits_total"),
+            "keyspace_misses": whole("misses_total"),
+        },
+        # Every node is a master to clients: all take writes.
+        "Replication": {
+            "role": "master",
+            "raft_role": "leader" if whole("is_leader") else "follower",
+            "raft_has_leader": whole("has_leader"),
+            "raft_term": whole("term"),
+            "raft_applied_index": whole("applied_index"),
+            "raft_members": whole("members"),
+            "raft_voters": whole("voters"),
+        },
+        "Keyspace": {"db0": f"keys={whole('items')}"} if whole("items") else {},
+    }
+
+
+def info(session: Session, arguments: Arguments) -> bytes:
+    wanted = {argument.decode("utf-8", "replace").lower() for argument in arguments[1:]}
+    everything = not wanted or not wanted.isdisjoint({"all", "default", "everything"})
+    shown = [
+        "\r\n".join([f"# {title}", *[f"{name}:{value}" for name, value in lines.items()], ""])
+        for title, lines in _sections(session).items()
+        if everything or title.lower() in wanted
+    ]
+    return text(session.protocol, "\r\n".join(shown))
+
+
+# CONFIG -------------------------------------------------------------------------------------------------------------
+
+
+def _config_get(session: Session, arguments: Arguments) -> bytes:
+    service = session.service
+    settings = {
+        "appendonly": "yes",
+        "databases": "1",
+        "maxmemory": str(int(service.store.metrics().get("max_bytes", 0))),
+        "proto-max-bulk-len": str(service.value_bytes_max),
+        "save": "",
+        "timeout": "0",
+    }
+    chosen: dict[str, str] = {}
+    for pattern in arguments[2:]:
+        if len(pattern) <= PATTERN_BYTES_MAX:
+            matches = matcher(pattern.lower())
+            chosen.update({name: value for name, value in settings.items() if matches(name.encode())})
+    return encode(session.protocol, chosen)
+
+
+_CONFIG: Final[dict[bytes, tuple[int, Callable[[Session, Arguments], bytes]]]] = {b"GET": (-3, _config_get)}
+
+
+def config(session: Session, arguments: Arguments) -> bytes:
+    return subcommand(_CONFIG, session, arguments)
+
+
+# COMMAND ------------------------------------------------------------------------------------------------------------
+
+
+def _details(spec: Spec) -> list[Any]:
+    first, last, step = spec.keys
+    flags = {Status(flag) for flag in spec.flags}
+    return [spec.name, spec.arity, flags, first, last, step, set(), [], [], []]
+
+
+def _command_info(session: Session, arguments: Arguments) -> bytes:
+    table = session.service.table
+    names = arguments[2:] or list(table)
+    found = [table.get(name.lower()) for name in names]
+    return array(
+        [
+            session.null_array if spec is None else encode(session.protocol, _details(spec))
+            for spec in found
+        ]
+    )  # fmt: skip
+
+
+def _command_docs(session: Session, arguments: Arguments) -> bytes:
+    table = session.service.table
+    names = [name.lower() for name in arguments[2:]] or list(table)
+    docs = {
+        spec.name: {"summary": spec.summary, "since": "0.1.0", "group": spec.group}
+        for name in names
+        if (spec := table.get(name)) is not None
+    }
+    return encode(session.protocol, docs)
+
+
+def _command_list(session: Session, arguments: Arguments) -> bytes:
+    return bulks(list(session.service.table))
+
+
+def _command_count(session: Session, arguments: Arguments) -> bytes:
+    return integer(len(session.service.table))
+
+
+_COMMAND: Final[dict[bytes, tuple[int, Callable[[Session, Arguments], bytes]]]] = {
+    b"COUNT": (2, _command_count),
+    b"DOCS": (-2, _command_docs),
+    b"INFO": (-2, _command_info),
+    b"LIST": (2, _command_list),
+}
+
+
+def command(session: Session, arguments: Arguments) -> bytes:
+    if len(arguments) == 1:
+        return _command_info(session, arguments)
+    return subcommand(_COMMAND, session, arguments)
+
+
+def _local(
+    name: str, arity: int, answer: Callable[[Session, Arguments], bytes], summary: str, group: str = "server"
+) -> Spec:
+    flags = ("loading", "stale", "fast")
+    return Spec(name=name, arity=arity, summary=summary, group=group, flags=flags, local=answer)
+
+
+SPECS: Final = (
+    _local("ping", -1, ping, "Answers PONG.", "connection"),
+    _local("echo", 2, echo, "Answers what it is given.", "connection"),
+    _local("select", 2, select, "Chooses database 0, the only one.", "connection"),
+    _local("time", 1, time_, "Returns this node's wall clock."),
+    _local("info", -1, info, "Tells about the node."),
+    _local("config", -2, config, "Tells settings."),
+    _local("command", -1, command, "Tells about the commands."),
+    Spec(
+        name="wait", arity=3, summary="Returns how many other nodes have what was written.", group="generic", read=wait
+    ),
+    Spec(name="flushdb", arity=-1, summary="Removes all keys.", group="server", flags=("write",), plan=flush),
+    Spec(name="flushall", arity=-1, summary="Removes all keys.", group="server", flags=("write",), plan=flush),
+)

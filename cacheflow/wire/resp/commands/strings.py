@@ -1,0 +1,309 @@
+"""The commands on values: GET, SET and their kin, counters, parts of strings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from decimal import ROUND_HALF_EVEN, Context, Decimal
+from typing import Final
+
+from cacheflow.machine.language import commands as c
+from cacheflow.machine.language.commands import Command, Result
+from cacheflow.values import kind_of
+from cacheflow.wire.resp.arguments import NOT_AN_INTEGER, SYNTAX, TOO_LONG, float_of, integer_of, key_of, lifetime_ms
+from cacheflow.wire.resp.replies import EMPTY, OK, ONE, ZERO, CommandError, array, bulk, error, integer
+from cacheflow.wire.resp.spec import Arguments, Find, Finish, Plan, Planner, Read, Session, Spec, wrong_arity
+
+_UNITS: Final = (b"EX", b"PX", b"EXAT", b"PXAT")
+# The longest answer: a request of some kilobytes can name the same large value thousands of times.
+ANSWER_BYTES_MAX: Final = 128 * 1024 * 1024
+KEYS_MAX: Final = 10_000
+_SEVENTEEN_DECIMALS = Decimal("1e-17")
+_PRECISE = Context(prec=800, rounding=ROUND_HALF_EVEN)
+
+
+def failed(result: Result) -> bytes:
+    """Return the reply to a command that the machine refused for a reason that no command here expects."""
+    if result[0] == c.TOO_LARGE:
+        return error(f"OOM {result[1]}")
+    return error(f"ERR the command was refused ({result[0]}): {', '.join(map(str, result[1:]))}")
+
+
+def _ok(results: Sequence[Result]) -> bytes:
+    return OK if results[-1][0] == c.OK else failed(results[-1])
+
+
+def check_value(session: Session, data: bytes) -> bytes:
+    """Return ``data``. Raises CommandError when it is too long for a value."""
+    if len(data) > session.service.value_bytes_max:
+        raise CommandError(TOO_LONG)
+    return data
+
+
+# Reads --------------------------------------------------------------------------------------------------------------
+
+
+def get(session: Session, find: Find, arguments: Arguments) -> bytes:
+    entry = find(key_of(arguments[1]))
+    return session.null if entry is None else bulk(entry[0])
+
+
+def mget(session: Session, find: Find, arguments: Arguments) -> bytes:
+    entries = [find(key_of(raw)) for raw in arguments[1:]]
+    if sum([len(entry[0]) for entry in entries if entry is not None]) > ANSWER_BYTES_MAX:
+        raise CommandError(f"ERR the answer is larger than {ANSWER_BYTES_MAX} bytes")
+    return array([session.null if entry is None else bulk(entry[0]) for entry in entries])
+
+
+def strlen(session: Session, find: Find, arguments: Arguments) -> bytes:
+    entry = find(key_of(arguments[1]))
+    return ZERO if entry is None else integer(len(entry[0]))
+
+
+def getrange(session: Session, find: Find, arguments: Arguments) -> bytes:
+    start, end = integer_of(arguments[2]), integer_of(arguments[3])
+    entry = find(key_of(arguments[1]))
+    if entry is None or (start < 0 and end < 0 and start > end):
+        return EMPTY
+    length = len(entry[0])
+    start = max(0, start + length if start < 0 else start)
+    end = max(0, end + length if end < 0 else end)
+    return bulk(entry[0][start : end + 1]) if start <= end else EMPTY
+
+
+# SET and what sets ----------------------------------------------------------------------------------------------------
+
+
+def set_(session: Session, find: Find, arguments: Arguments) -> Plan:
+    when, ttl_ms, returns = _set_options(session, arguments)
+    key, data = key_of(arguments[1]), check_value(session, arguments[2])
+    null = session.null
+    if ttl_ms is not None and ttl_ms < 0:
+        # The end is past. Under a condition the value lives for a millisecond: the machine's SET takes no less.
+        write = c.delete(key) if when == c.ALWAYS else c.set_(key, data, kind_of(data), None, 1, when)
+    else:
+        write = c.set_(key, data, kind_of(data), None, c.TTL_KEEP if ttl_ms is None else ttl_ms, when)
+
+    def finish(results: Sequence[Result]) -> bytes:
+        status = results[-1][0]
+        if status not in (c.OK, c.MISSING, c.PRECONDITION):
+            return failed(results[-1])
+        if returns:
+            return null if results[0][0] == c.MISSING else bulk(results[0][1])
+        return null if status == c.PRECONDITION else OK
+
+    return ([c.get(key), write] if returns else [write]), finish
+
+
+def _set_options(session: Session, arguments: Arguments) -> tuple[int, int | None, bool]:
+    """Return (when, ttl_ms or None to keep it, whether the old value is the answer). Raises CommandError."""
+    when, returns, keeps = c.ALWAYS, False, False
+    unit = number = None
+    options = iter(arguments[3:])
+    for raw in options:
+        option = raw.upper()
+        if option == b"NX" and when != c.IF_PRESENT:
+            when = c.IF_ABSENT
+        elif option == b"XX" and when != c.IF_ABSENT:
+            when = c.IF_PRESENT
+        elif option == b"GET":
+            returns = True
+        elif option == b"KEEPTTL" and unit is None:
+            keeps = True
+        elif option in _UNITS and unit is None and not keeps and (number := next(options, None)) is not None:
+            unit = option
+        else:
+            raise CommandError(SYNTAX)
+    if unit is not None and number is not None:
+        return when, lifetime_ms(number, unit, "set", session.service.wall_ms()), returns
+    return when, None if keeps else c.TTL_NONE, returns
+
+
+def getset(session: Session, find: Find, arguments: Arguments) -> Plan:
+    key, data = key_of(arguments[1]), check_value(session, arguments[2])
+    return [c.get(key), c.set_(key, data, kind_of(data))], _old_value(session.null)
+
+
+def _old_value(null: bytes) -> Finish:
+    """Return the function that answers with the old value, for commands that read and then change a key."""
+
+    def finish(results: Sequence[Result]) -> bytes:
+        if results[-1][0] not in (c.OK, c.MISSING):
+            return failed(results[-1])
+        return null if results[0][0] == c.MISSING else bulk(results[0][1])
+
+    return finish
+
+
+def getdel(session: Session, find: Find, arguments: Arguments) -> Plan:
+    key = key_of(arguments[1])
+    return [c.get(key), c.delete(key)], _old_value(session.null)
+
+
+def getex(session: Session, find: Find, arguments: Arguments) -> Plan:
+    key = key_of(arguments[1])
+    options = [argument.upper() for argument in arguments[2:3]]
+    if not options:
+        return [c.get(key)], _old_value(session.null)
+    if options == [b"PERSIST"] and len(arguments) == 3:
+        change = c.touch(key, c.TTL_NONE)
+    elif options[0] in _UNITS and len(arguments) == 4:
+        ttl_ms = lifetime_ms(arguments[3], options[0], "getex", session.service.wall_ms())
+        change = c.touch(key, ttl_ms) if ttl_ms > 0 else c.delete(key)
+    else:
+        raise CommandError(SYNTAX)
+    return [c.get(key), change], _old_value(session.null)
+
+
+def _set_for(unit: bytes, name: str) -> Callable[[Session, Find, Arguments], Plan]:
+    def plan(session: Session, find: Find, arguments: Arguments) -> Plan:
+        data = check_value(session, arguments[3])
+        ttl_ms = lifetime_ms(arguments[2], unit, name, 0)
+        return [c.set_(key_of(arguments[1]), data, kind_of(data), None, ttl_ms)], _ok
+
+    return plan
+
+
+def setnx(session: Session, find: Find, arguments: Arguments) -> Plan:
+    data = check_value(session, arguments[2])
+
+    def finish(results: Sequence[Result]) -> bytes:
+        status = results[0][0]
+        return ONE if status == c.OK else ZERO if status == c.PRECONDITION else failed(results[0])
+
+    return [c.set_(key_of(arguments[1]), data, kind_of(data), None, c.TTL_NONE, c.IF_ABSENT)], finish
+
+
+def _pairs(session: Session, arguments: Arguments, name: str) -> list[Command]:
+    if len(arguments) % 2 == 0:
+        raise CommandError(wrong_arity(name))
+    if len(arguments) > 2 * KEYS_MAX + 1:
+        raise CommandError(f"ERR at most {KEYS_MAX} keys can be written at once")
+    return [
+        c.set_(key_of(raw), check_value(session, data), kind_of(data))
+        for raw, data in zip(arguments[1::2], arguments[2::2], strict=True)
+    ]
+
+
+def mset(session: Session, find: Find, arguments: Arguments) -> Plan:
+    def finish(results: Sequence[Result]) -> bytes:
+        return next((failed(result) for result in results if result[0] != c.OK), OK)
+
+    return _pairs(session, arguments, "mset"), finish
+
+
+def msetnx(session: Session, find: Find, arguments: Arguments) -> Plan:
+    writes = _pairs(session, arguments, "msetnx")
+    if any(find(write[1], count=False) is not None for write in writes):
+        return [], lambda results: ZERO
+
+    def finish(results: Sequence[Result]) -> bytes:
+        return next((failed(result) for result in results if result[0] != c.OK), ONE)
+
+    return writes, finish
+
+
+# Counters and parts ---------------------------------------------------------------------------------------------------
+
+
+def incr_by(raw: bytes, delta: int) -> Plan:
+    """Plan to add ``delta`` to a key."""
+    return [c.incr(key_of(raw), delta, 0)], lambda results: counted(results[0])
+
+
+def counted(result: Result) -> bytes:
+    """Return the reply to an INCR of the machine."""
+    if result[0] == c.OK:
+        return b":%d\r\n" % result[2]
+    if result[0] != c.NOT_AN_INTEGER:
+        return failed(result)
+    return error("ERR increment or decrement would overflow" if "sum" in result[1] else NOT_AN_INTEGER)
+
+
+def decrby(session: Session, find: Find, arguments: Arguments) -> Plan:
+    delta = integer_of(arguments[2])
+    if delta == c.INT64_MIN:
+        raise CommandError("ERR decrement would overflow")
+    return incr_by(arguments[1], -delta)
+
+
+def incrbyfloat(session: Session, find: Find, arguments: Arguments) -> Plan:
+    key = key_of(arguments[1])
+    entry = find(key)
+    present = Decimal(0) if entry is None else float_of(entry[0])
+    total = _PRECISE.add(present, float_of(arguments[2]))
+    if total.adjusted() > 308:
+        raise CommandError("ERR increment would produce NaN or Infinity")
+    data = _shortest(total)
+    kind, meta = (kind_of(data), None) if entry is None else (entry[1], entry[2])
+    write = c.set_(key, data, kind, meta, c.TTL_KEEP)
+    return [write], lambda results: bulk(data) if results[0][0] == c.OK else failed(results[0])
+
+
+def _shortest(number: Decimal) -> bytes:
+    """Return the digits of a number: at most 17 decimals, and no zeros at their end."""
+    digits = format(number.quantize(_SEVENTEEN_DECIMALS, context=_PRECISE), "f")
+    digits = digits.rstrip("0").rstrip(".")
+    return b"0" if digits in ("-0", "") else digits.encode()
+
+
+def append(session: Session, find: Find, arguments: Arguments) -> Plan:
+    key, data = key_of(arguments[1]), arguments[2]
+    entry = session.service.store.lookup(key, count=False)
+    if len(data) + (0 if entry is None else len(entry[0])) > session.service.value_bytes_max:
+        raise CommandError(TOO_LONG)
+    return [
+        c.append(key, data, create=True)
+    ], lambda results: integer(results[0][2]) if results[0][0] == c.OK else failed(results[0])
+
+
+def setrange(session: Session, find: Find, arguments: Arguments) -> Plan:
+    offset, added = integer_of(arguments[2]), arguments[3]
+    if offset < 0:
+        raise CommandError("ERR offset is out of range")
+    key = key_of(arguments[1])
+    entry = find(key)
+    old = b"" if entry is None else entry[0]
+    if not added:
+        return [], lambda results: integer(len(old))
+    if offset + len(added) > session.service.value_bytes_max:
+        raise CommandError(TOO_LONG)
+    data = old[:offset].ljust(offset, b"\0") + added + old[offset + len(added) :]
+    write = c.set_(key, data, kind_of(data), None if entry is None else entry[2], c.TTL_KEEP)
+    return [write], lambda results: integer(len(data)) if results[0][0] == c.OK else failed(results[0])
+
+
+def _read(name: str, arity: int, answer: Read, summary: str, keys: tuple[int, int, int] = (1, 1, 1)) -> Spec:
+    flags = ("readonly", "fast")
+    return Spec(name=name, arity=arity, summary=summary, group="string", flags=flags, keys=keys, read=answer)
+
+
+def _write(
+    name: str, arity: int, plan: Planner, summary: str, *, last: int = 1, step: int = 1, steps: bool = False
+) -> Spec:
+    flags, keys = ("write", "denyoom"), (1, last, step)
+    return Spec(name=name, arity=arity, summary=summary, group="string", flags=flags, keys=keys, plan=plan, steps=steps)
+
+
+SPECS: Final = (
+    _read("get", 2, get, "Returns the string value of a key."),
+    _read("mget", -2, mget, "Returns the values of keys, all at one moment.", (1, -1, 1)),
+    _read("strlen", 2, strlen, "Returns the length of a value."),
+    _read("getrange", 4, getrange, "Returns a part of a value."),
+    _read("substr", 4, getrange, "Returns a part of a value."),
+    _write("set", -3, set_, "Sets the value of a key, whatever it was."),
+    _write("getset", 3, getset, "Sets the value of a key and returns the old one."),
+    _write("getdel", 2, getdel, "Returns the value of a key and deletes it."),
+    _write("getex", -2, getex, "Returns the value of a key and sets its expiry."),
+    _write("setex", 4, _set_for(b"EX", "setex"), "Sets the value of a key and its expiry in seconds."),
+    _write("psetex", 4, _set_for(b"PX", "psetex"), "Sets the value of a key and its expiry in milliseconds."),
+    _write("setnx", 3, setnx, "Sets the value of a key that does not exist."),
+    _write("mset", -3, mset, "Sets several keys, all or none.", last=-1, step=2),
+    _write("msetnx", -3, msetnx, "Sets several keys if none exists.", last=-1, step=2, steps=True),
+    _write("append", 3, append, "Adds to the end of a value."),
+    _write("incr", 2, lambda session, find, a: incr_by(a[1], 1), "Adds one to a number."),
+    _write("decr", 2, lambda session, find, a: incr_by(a[1], -1), "Takes one from a number."),
+    _write("incrby", 3, lambda session, find, a: incr_by(a[1], integer_of(a[2])), "Adds to a number."),
+    _write("decrby", 3, decrby, "Takes from a number."),
+    _write("incrbyfloat", 3, incrbyfloat, "Adds to a number with decimals.", steps=True),
+    _write("setrange", 4, setrange, "Writes over a part of a value.", steps=True),
+)

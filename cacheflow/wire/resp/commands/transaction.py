@@ -1,0 +1,190 @@
+"""Transactions, and commands of several steps: they read memory and propose what follows from it.
+
+Whatever takes place does so in one entry of the log, under the condition that every key that was looked at is still at
+the version that was seen. When one is not, optimistic.py has them look again.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Final
+
+from cacheflow.contract import Entry
+from cacheflow.contract import WireStore as Store
+from cacheflow.machine.deciding.decisions import DECIDE, after
+from cacheflow.machine.language import commands as c
+from cacheflow.machine.language.commands import Command, Result
+from cacheflow.wire.connection import End
+from cacheflow.wire.optimistic import Attempt, Attempts
+from cacheflow.wire.resp.arguments import key_of
+from cacheflow.wire.resp.commands.strings import ANSWER_BYTES_MAX, failed
+from cacheflow.wire.resp.replies import CommandError, error
+from cacheflow.wire.resp.session import RespSession
+from cacheflow.wire.resp.spec import Arguments, Finish, Plan, Queue, Spec, Watched
+
+# The most commands of a transaction: as many as one GUARDED takes.
+COMMANDS_MAX: Final = 10_000
+
+
+class Overlay:
+    """Memory as earlier commands of a transaction will leave it. conditions: the version of each key that was looked at."""
+
+    def __init__(self, store: Store) -> None:
+        self.conditions: dict[str, int] = {}
+        self._store = store
+        self._left: dict[str, Entry | None] = {}
+
+    def find(self, key: str, *, count: bool = True) -> Entry | None:
+        if key in self._left:
+            return self._left[key]
+        entry = self._store.lookup(key, count=False)
+        self.conditions.setdefault(key, 0 if entry is None else entry[3])
+        return entry
+
+    def expect(self, commands: Sequence[Command]) -> None:
+        """Note what these commands will leave behind."""
+        now_ms = self._store.now_ms()
+        for command in commands:
+            entry = self.find(command[1])
+            decision = DECIDE[command[0]](entry, list(command), now_ms, math.inf)
+            if isinstance(decision, tuple):
+                self._left[command[1]] = after(decision, entry)
+
+
+def run_steps(connection: RespSession, spec: Spec, arguments: Arguments) -> None:
+    """Carry out one command that looks before it writes."""
+    planner = spec.plan
+    assert planner is not None
+
+    def decide() -> Attempt:
+        overlay = Overlay(connection.store)
+        try:
+            commands, finish = planner(connection, overlay.find, arguments)
+        except CommandError as wrong:
+            # A refusal rests on what was seen too: it holds only on the same conditions.
+            commands, finish = [], functools.partial(_said, wrong.reply)
+        return Attempt(list(overlay.conditions.items()), commands, finish)
+
+    connection.exclusive(Attempts(connection, decide, failed).begin)
+
+
+def _said(reply: bytes, results: Sequence[Result]) -> bytes:
+    return reply
+
+
+def execute(connection: RespSession, queue: Queue, watched: Watched) -> None:
+    """Carry out EXEC."""
+    steps = any(spec.steps for spec, _ in queue)
+    if not watched and not any(spec.plan for spec, _ in queue):
+        connection.read(functools.partial(_read_all, connection, queue))
+    elif not watched and not steps:
+        commands, finish = _prepare(connection, queue, None)
+        connection.write(c.guarded([], commands), functools.partial(_settled, finish))
+    else:
+
+        def decide() -> Attempt | bytes:
+            overlay = Overlay(connection.store)
+            try:
+                commands, finish = _prepare(connection, queue, overlay if steps else None)
+            except CommandError as wrong:
+                return wrong.reply
+            return Attempt(list(overlay.conditions.items()), commands, finish)
+
+        def begin(end: End) -> None:
+            # By now every WATCH before it has had its turn; one that failed has told its client, and seen nothing.
+            fixed = [(key, version or 0) for key, version in watched.items()]
+            Attempts(connection, decide, failed, fixed, connection.null_array).begin(end)
+
+        connection.exclusive(begin)
+
+
+def _settled(finish: Finish, result: Result) -> bytes:
+    return finish(result[1]) if result[0] == c.OK else failed(result)
+
+
+def _read_all(connection: RespSession, queue: Queue) -> bytes:
+    """Return the reply to a transaction that changes nothing: it reads memory at one moment."""
+    find = connection.store.lookup
+    replies = []
+    for spec, arguments in queue:
+        try:
+            if spec.read is not None:
+                replies.append(spec.read(connection, find, arguments))
+            else:
+                assert spec.local is not None
+                replies.append(spec.local(connection, arguments))
+        except CommandError as wrong:
+            replies.append(wrong.reply)
+    return _bounded(replies)
+
+
+def _bounded(replies: list[bytes]) -> bytes:
+    """Return an array of at most ANSWER_BYTES_MAX: each reply over that is an error in its place."""
+    size = 0
+    for position, reply in enumerate(replies):
+        size += len(reply)
+        if size > ANSWER_BYTES_MAX:
+            replies[position] = error(f"ERR the answers are larger than {ANSWER_BYTES_MAX} bytes")
+            size -= len(reply)
+    return b"*%d\r\n%b" % (len(replies), b"".join(replies))
+
+
+def _prepare(connection: RespSession, queue: Queue, overlay: Overlay | None) -> Plan:
+    """Return the commands of everything that is queued, and the function that makes one reply of their results."""
+    commands: list[Command] = []
+    parts: list[tuple[int, int, Finish]] = []
+    find = connection.store.lookup if overlay is None else overlay.find
+    for spec, arguments in queue:
+        try:
+            if spec.plan is not None:
+                own, finish = spec.plan(connection, find, arguments)
+            elif spec.read is not None:
+                keys = [key_of(raw) for raw in spec.keys_in(arguments)]
+                own, finish = (
+                    [c.get(key) for key in keys],
+                    functools.partial(_read_found, connection, spec, arguments, keys),
+                )
+            else:
+                own, finish = [], functools.partial(_local, connection, spec, arguments)
+        except CommandError as wrong:
+            own, finish = [], functools.partial(_said, wrong.reply)
+        if overlay is not None:
+            overlay.expect(own)
+        parts.append((len(commands), len(commands) + len(own), finish))
+        commands.extend(own)
+    if len(commands) > COMMANDS_MAX:
+        raise CommandError(f"ERR a transaction changes and reads at most {COMMANDS_MAX} keys")
+
+    def finish_all(results: Sequence[Result]) -> bytes:
+        return _bounded([finish(results[start:end]) for start, end, finish in parts])
+
+    return commands, finish_all
+
+
+def _local(connection: RespSession, spec: Spec, arguments: Arguments, results: Sequence[Result]) -> bytes:
+    assert spec.local is not None
+    try:
+        return spec.local(connection, arguments)
+    except CommandError as wrong:
+        return wrong.reply
+
+
+def _read_found(
+    connection: RespSession, spec: Spec, arguments: Arguments, keys: list[str], results: Sequence[Result]
+) -> bytes:
+    """Return the reply of a read inside a transaction, of the results that the log's entry gave."""
+    assert spec.read is not None
+    entries: dict[str, Entry | None] = {
+        key: (result[1], result[2], result[3], result[4], result[5]) if result[0] == c.OK else None
+        for key, result in zip(keys, results, strict=True)
+    }
+
+    def find(key: str, *, count: bool = True) -> Entry | None:
+        return entries[key]
+
+    try:
+        return spec.read(connection, find, arguments)
+    except CommandError as wrong:
+        return wrong.reply

@@ -1,0 +1,366 @@
+"""One RESP connection: dispatch, and the state that commands keep in it.
+
+GET, SET, INCR and DEL of one key have ways of their own here, alone and in a row: they are nearly everything a cache is
+asked, and the general way costs a GET half of its speed.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import deque
+from collections.abc import Callable
+from itertools import repeat
+from typing import Final
+
+from cacheflow import values
+from cacheflow.errors import NotReady, ReplicationError
+from cacheflow.machine.language import commands as c
+from cacheflow.machine.language.commands import Result
+from cacheflow.wire.connection import REPLY_BYTES_MAX, REQUESTS_MAX, Connection
+from cacheflow.wire.resp.arguments import key_of
+from cacheflow.wire.resp.commands.strings import counted, failed, get
+from cacheflow.wire.resp.commands.transaction import COMMANDS_MAX, run_steps
+from cacheflow.wire.resp.gets import bulks_of
+from cacheflow.wire.resp.parser import Request
+from cacheflow.wire.resp.replies import OK, ONE, QUEUED, ZERO, CommandError, bulk, failure
+from cacheflow.wire.resp.rows import GET, LONE_GETS, SET, is_part_of_set, keys_of_gets, lone_set, pairs_of_sets
+from cacheflow.wire.resp.session import RespSession
+from cacheflow.wire.resp.spec import Read, Shared, Spec, wrong_arity
+
+# Commands that are carried out at once also inside MULTI.
+_NEVER_QUEUED: Final = frozenset(("exec", "discard", "multi", "watch", "quit", "reset"))
+# The first words of a browser that a page has made to talk to this port.
+_HTTP: Final = (b"POST", b"HOST:")
+_NAMED_IN_ERROR: Final = 128
+
+
+class RespConnection(RespSession):
+    """A connection that speaks RESP. Not safe for concurrent use: the event loop owns it."""
+
+    def __init__(self, service: Shared, number: int, on_closed: Callable[[Connection], None]) -> None:
+        super().__init__(service, number, on_closed)
+        self._table = service.table
+        self._pending: deque[Request] = deque()
+
+    # Input ----------------------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        if self._parser.holds:
+            data = self._complete(data)
+        if self.at_rest:
+            head = LONE_GETS.get(len(data))
+            if head is not None and data.startswith(head) and data.endswith(b"\r\n"):
+                answer = self._found(data[len(head) : -2])
+                if answer is not None:
+                    self.requests += 1
+                    self._transport.write(answer)
+                    return
+            elif data.startswith(GET):
+                data = self._answer_row_of_gets(data)
+            elif data.startswith(SET):
+                data = self._take_sets(data)
+        elif self.linearizable and not (self._promises or self._stalled or self._closing) and self._is_plain_so_far:
+            head = LONE_GETS.get(len(data))
+            if head is not None and data.startswith(head) and data.endswith(b"\r\n"):
+                self.requests += 1
+                self.read_alone(functools.partial(self._found_or_not, data[len(head) : -2]))
+                return
+        if not data or self._closing:
+            return
+        self.at_rest = False
+        try:
+            requests = self._parser.feed(data)
+            # Reads, with nothing before them, of a client that takes its answers: most of what a cache ever sees.
+            if self.plain and not (self._promises or self._pending or self._stalled or self.linearizable):
+                answered = self._answer_gets(requests)
+                self.requests += answered
+                del requests[:answered]
+            self._pending.extend(requests)
+        except Exception:
+            self._stumbled()
+        else:
+            self._work()
+
+    def may_rest(self) -> bool:
+        return self._is_plain_so_far and super().may_rest()
+
+    @property
+    def _is_plain_so_far(self) -> bool:
+        return self.plain and not self._pending and not self._parser.holds
+
+    def _found(self, raw: bytes) -> bytes | None:
+        """Return the reply to a GET of the key ``raw``; None when the general way has to answer."""
+        try:
+            key = raw.decode()
+            entry = self.store.lookup(key)
+        except (UnicodeDecodeError, NotReady):
+            return None
+        if entry is not None:
+            value = entry[0]
+            return bulk(value)
+        # Bytes that are no key are an error, not a miss.
+        if 0 < len(raw) <= values.KEY_BYTES_MAX and key.isprintable():
+            return self.null
+        return self.said(functools.partial(self._missing, raw))
+
+    def _found_or_not(self, raw: bytes) -> bytes:
+        answer = self._found(raw)
+        return self._read(get, [b"GET", raw]) if answer is None else answer
+
+    def _complete(self, data: bytes) -> bytes:
+        """Complete the request that has begun in earlier input; return the input behind it."""
+        try:
+            requests, rest = self._parser.complete(data)
+            self._pending.extend(requests)
+        except Exception:
+            self._stumbled()
+            return b""
+        self._work()
+        return rest
+
+    def _answer_row_of_gets(self, data: bytes) -> bytes:
+        """Answer the GETs in a row in ``data``, a pipeline's usual load; return the input that is left."""
+        keys = keys_of_gets(data)
+        rest = b""
+        if keys is None:
+            # The last GET may not be complete.
+            cut = data.rfind(GET)
+            keys = keys_of_gets(data[:cut]) if cut > 0 else None
+            if keys is None:
+                return data
+            rest = data[cut:]
+        try:
+            entries = self.store.lookup_all(keys, REPLY_BYTES_MAX)
+        except NotReady:
+            return data
+        if entries is None:
+            return data
+        self.requests += len(keys)
+        null = self.null
+        self._transport.write(b"".join([answer or null for answer in bulks_of(entries)]))
+        return rest
+
+    def _take_sets(self, data: bytes) -> bytes:
+        """Propose the SET that ``data`` is, or its row of SETs; return the input that is left."""
+        lone = lone_set(data)
+        if lone is not None:
+            key, value = lone
+            if len(value) > self.service.value_bytes_max:
+                return data
+            self.requests += 1
+            kind = values.TEXT if value.isascii() else values.kind_of(value)
+            self.write_row([(c.SET, key, value, kind, None, 0, 0, 0)], _set_answers)
+            return b""
+        pairs = pairs_of_sets(data)
+        rest = b""
+        if pairs is None:
+            # The last SET may not be complete. Any other command behind the SETs is one proposal with them.
+            cut = data.rfind(SET)
+            pairs = pairs_of_sets(data[:cut]) if cut > 0 and is_part_of_set(data[cut:]) else None
+            if pairs is None:
+                return data
+            rest = data[cut:]
+        keys, datas = pairs
+        if len(keys) > REQUESTS_MAX or max(map(len, datas)) > self.service.value_bytes_max:
+            return data
+        self.requests += len(keys)
+        kinds = repeat(values.TEXT) if data.isascii() else map(values.kind_of, datas)
+        self.write_row(
+            [(c.SET, key, value, kind, None, 0, 0, 0) for key, value, kind in zip(keys, datas, kinds, strict=False)],
+            _set_answers,
+        )
+        return rest
+
+    def _answer_gets(self, requests: list[Request]) -> int:
+        """Answer the GETs at the start of ``requests``; return their number. The general way takes over at anything unusual."""
+        output = self._output
+        size = self._output_bytes
+        answered = 0
+        for request in requests:
+            if request[0] not in GETS or len(request) != 2 or size >= REPLY_BYTES_MAX:
+                break
+            answer = self._found(request[1])
+            if answer is None:
+                break
+            output.append(answer)
+            size += len(answer)
+            answered += 1
+        self._output_bytes = size
+        return answered
+
+    def _missing(self, raw: bytes) -> bytes:
+        key_of(raw)
+        return self.null
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._pending.clear()
+        super().connection_lost(error)
+
+    @property
+    def has_input(self) -> bool:
+        return bool(self._pending) or self._parser.fault is not None
+
+    def advance(self) -> bool:
+        pending = self._pending
+        fault = self._parser.fault
+        if not pending and fault is None:
+            return False
+        while pending and self.goes_on:
+            request = pending.popleft()
+            self.requests += 1
+            way = FAST.get(request[0])
+            if way is not None and self.plain:
+                way(self, request)
+            else:
+                self._general(request)
+        if fault is not None and self.goes_on:
+            self.close(b"-ERR Protocol error: %b\r\n" % str(fault).encode("latin-1", "replace"))
+        return True
+
+    def failure(self, failed: ReplicationError) -> bytes:
+        return failure(failed)
+
+    def _general(self, request: Request) -> None:
+        name = request[0]
+        spec = self._table.get(name) or self._table.get(name.lower())
+        try:
+            if spec is None:
+                self._unknown(request)
+            elif not spec.takes(len(request)):
+                raise CommandError(wrong_arity(spec.name))
+            elif not self.trusted and "no_auth" not in spec.flags:
+                raise CommandError("NOAUTH Authentication required.")
+            elif self.queue is not None and spec.name not in _NEVER_QUEUED:
+                self._enqueue(spec, request)
+            else:
+                self._run(spec, request)
+                return
+        except CommandError as wrong:
+            # An unknown command counts too: a transaction with a mistake in it does not take place.
+            self.refused = self.refused or (self.queue is not None and (spec is None or spec.name not in _NEVER_QUEUED))
+            self.reply(wrong.reply)
+        except ReplicationError as failed_:
+            self.reply(failure(failed_))
+
+    def _unknown(self, request: Request) -> None:
+        name = request[0]
+        if name.upper() in _HTTP:
+            self._pending.clear()
+            self.close()
+            return
+        listed = b""
+        for argument in request[1:]:
+            if len(listed) >= _NAMED_IN_ERROR:
+                break
+            listed += b"'%b' " % argument[: _NAMED_IN_ERROR - len(listed)]
+        raise CommandError(b"ERR unknown command '%b', with args beginning with: %b" % (name[:_NAMED_IN_ERROR], listed))
+
+    def _enqueue(self, spec: Spec, request: Request) -> None:
+        queue = self.queue
+        assert queue is not None
+        if spec.control is not None and spec.read is None:
+            raise CommandError(f"ERR {spec.name.upper()} is not served inside MULTI")
+        if spec.name in ("flushall", "flushdb"):
+            raise CommandError(f"ERR {spec.name.upper()} is not served inside MULTI")
+        self._queued_bytes += sum(map(len, request))
+        if len(queue) >= COMMANDS_MAX or self._queued_bytes > self._request_bytes_max:
+            raise CommandError(
+                f"ERR a transaction has at most {COMMANDS_MAX} commands and {self._request_bytes_max} bytes"
+            )
+        queue.append((spec, request))
+        self.reply(QUEUED)
+
+    def _run(self, spec: Spec, request: Request) -> None:
+        if spec.control is not None:
+            spec.control(self, request)
+        elif spec.read is not None:
+            self.read(functools.partial(self._read, spec.read, request))
+        elif spec.local is not None:
+            self.reply(spec.local(self, request))
+        elif spec.steps:
+            run_steps(self, spec, request)
+        else:
+            assert spec.plan is not None
+            commands, finish = spec.plan(self, self.store.lookup, request)
+            if len(commands) == 1:
+                self.write(commands[0], lambda result: finish([result]))
+            else:
+                self.write(c.batch(commands, spec.name == "mset"), functools.partial(_batch, finish))
+
+    def _read(self, answer: Read, request: Request) -> bytes:
+        try:
+            return answer(self, self.store.lookup, request)
+        except CommandError as wrong:
+            return wrong.reply
+        except ReplicationError as failed_:
+            return failure(failed_)
+
+    # The fast ways for writes -----------------------------------------------------------------------------------------------
+
+    def _key(self, raw: bytes) -> str | None:
+        """Return the store's key; None for bytes that are no key, which the client is told."""
+        try:
+            return key_of(raw)
+        except CommandError as wrong:
+            self.reply(wrong.reply)
+            return None
+
+    def _set(self, request: Request) -> None:
+        if len(request) != 3 or len(request[2]) > self.service.value_bytes_max:
+            self._general(request)
+            return
+        key = self._key(request[1])
+        if key is None:
+            return
+        data = request[2]
+        kind = values.TEXT if data.isascii() else values.kind_of(data)
+        self.write((c.SET, key, data, kind, None, 0, 0, 0), _set_answer)
+
+    def _incr(self, request: Request) -> None:
+        if len(request) != 2:
+            self._general(request)
+            return
+        key = self._key(request[1])
+        if key is None:
+            return
+        self.write((c.INCR, key, 1, 0, 0), counted)
+
+    def _del(self, request: Request) -> None:
+        if len(request) != 2:
+            self._general(request)
+            return
+        key = self._key(request[1])
+        if key is None:
+            return
+        self.write((c.DELETE, key, 0), _delete_answer)
+
+
+def _set_answer(result: Result) -> bytes:
+    return OK if result[0] == c.OK else failed(result)
+
+
+def _set_answers(results: list[Result]) -> bytes:
+    return b"".join([OK if result[0] == c.OK else failed(result) for result in results])
+
+
+def _delete_answer(result: Result) -> bytes:
+    status = result[0]
+    return ONE if status == c.OK else ZERO if status == c.MISSING else failed(result)
+
+
+def _batch(finish: Callable[[list[Result]], bytes], result: Result) -> bytes:
+    if result[0] == c.OK:
+        return finish(result[1])
+    return failed(result[2] if result[0] == c.ABORTED else result)
+
+
+FAST: Final[dict[bytes, Callable[[RespConnection, Request], None]]] = {
+    spelling: way
+    for name, way in (
+        ("set", RespConnection._set),
+        ("incr", RespConnection._incr),
+        ("del", RespConnection._del),
+    )
+    for spelling in (name.encode(), name.upper().encode(), name.title().encode())
+}
+GETS: Final = frozenset((b"get", b"GET", b"Get"))

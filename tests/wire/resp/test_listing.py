@@ -1,0 +1,222 @@
+"""SCAN, KEYS, RANDOMKEY and their patterns."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import hiredis
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from wire.fake_store import FakeStore
+from wire.fake_transport import Client
+from wire.resp_client import connect, ignore, line, pack, service
+
+from cacheflow.machine.language import commands
+from cacheflow.wire.resp.commands import scan
+from cacheflow.wire.resp.glob import matcher
+
+
+def filled(count: int) -> FakeStore:
+    store = FakeStore()
+    for start in range(0, count, 5000):
+        sets = [commands.set_(f"key:{number}", b"v", 0) for number in range(start, min(count, start + 5000))]
+        store.apply([commands.batch(sets)])
+    return store
+
+
+def understood(answer: bytes) -> object:
+    """What a client makes of it."""
+    reader = hiredis.Reader(encoding="utf-8")
+    reader.feed(answer)
+    return reader.gets()
+
+
+def page(client: Client, cursor: int | str, *options: str) -> tuple[int, list[str]]:
+    answer = understood(client.send(pack("SCAN", str(cursor), *options)))
+    assert isinstance(answer, list), answer
+    return int(answer[0]), answer[1]
+
+
+def test_a_scan_returns_every_key_that_is_there_all_the_time_exactly_once() -> None:
+    store = filled(1000)
+    client = connect(store)
+    cursor, found = page(client, 0, "COUNT", "7")
+    turn = 0
+    while cursor:
+        # Some come, some go, some are written over; these stay.
+        store.apply(
+            [commands.set_(f"new:{turn}", b"v", 0), commands.delete(f"key:{turn}"), commands.set_("key:999", b"w", 0)]
+        )
+        turn += 1
+        cursor, keys = page(client, cursor, "COUNT", "7")
+        found += keys
+    assert len(found) == len(set(found))
+    assert {f"key:{number}" for number in range(turn, 1000)} <= set(found)
+
+
+def test_a_page_may_be_asked_for_again_and_through_another_connection() -> None:
+    shared = service(filled(100))
+    client, other = Client(shared.connection(ignore)), Client(shared.connection(ignore))
+    cursor, _ = page(client, 0)
+    assert page(client, cursor) == page(client, cursor) == page(other, cursor)
+
+
+def test_scans_do_not_disturb_each_other() -> None:
+    client = connect(filled(50))
+    cursors = {}
+    founds: dict[int, list[str]] = {}
+    for number in range(20):
+        cursors[number], founds[number] = page(client, 0, "COUNT", "3")
+    while any(cursors.values()):
+        for number, cursor in cursors.items():
+            if cursor:
+                cursors[number], keys = page(client, cursor, "COUNT", "3")
+                founds[number] += keys
+    assert all(len(found) == len(set(found)) == 50 for found in founds.values())
+
+
+def test_options_choose() -> None:
+    store = filled(100)
+    store.apply([commands.set_("other", b"v", 0)])
+    client = connect(store)
+    assert page(client, 0, "MATCH", "o*", "COUNT", "1000") == (0, ["other"])
+    assert page(client, 0, "TYPE", "string", "COUNT", "1000", "match", "key:9?")[1] == [
+        f"key:{n}" for n in range(90, 100)
+    ]
+    assert page(client, 0, "TYPE", "hash", "COUNT", "1000") == (0, [])
+
+
+def test_what_is_past_its_end_is_not_listed() -> None:
+    store = FakeStore()
+    client = connect(store)
+    client.send(line("SET a 1 PX 10") + line("SET b 1"))
+    store.clock_ms += 10
+    assert page(client, 0) == (0, ["b"])
+    assert client.send(line("KEYS *")) == b"*1\r\n$1\r\nb\r\n"
+    assert client.send(line("RANDOMKEY")) == b"$1\r\nb\r\n"
+
+
+def test_few_scans_are_kept_and_a_forgotten_one_is_an_error_and_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan, "SCANS_MAX", 3)
+    client = connect(filled(100))
+    cursors = [page(client, 0)[0] for _ in range(4)]
+    assert client.send(pack("SCAN", str(cursors[0]))).startswith(b"-ERR invalid cursor")
+    assert all(page(client, cursor)[1] for cursor in cursors[1:])
+    monkeypatch.setattr(scan, "KEYS_KEPT_MAX", 150)
+    page(client, 0)
+    assert client.send(pack("SCAN", str(cursors[3]))).startswith(b"-ERR invalid cursor")
+    assert client.send(pack("SCAN", str(2**64 - 1))).startswith(b"-ERR invalid cursor")
+
+
+def test_a_finished_scan_is_not_kept() -> None:
+    shared = service(filled(100))
+    client = Client(shared.connection(ignore))
+    cursor, _ = page(client, 0, "COUNT", "60")
+    assert page(client, cursor, "COUNT", "60")[0] == 0
+    assert shared.scans.kept == 0
+
+
+def test_keys_works_in_slices_and_lets_others_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan, "SLICE_S", 0.0)
+    shared = service(filled(5000))
+    client, other = Client(shared.connection(ignore)), Client(shared.connection(ignore))
+
+    async def talk() -> bytes:
+        assert client.send(line("KEYS *") + line("PING")) == b""
+        assert other.send(line("PING")) == b"+PONG\r\n"
+        deadline = time.monotonic() + 10
+        answered = b""
+        while not answered and time.monotonic() < deadline:
+            await asyncio.sleep(0)
+            answered = client.replies()
+        return answered
+
+    answered = asyncio.run(talk())
+    assert answered.endswith(b"+PONG\r\n")
+    assert sorted(understood(answered)) == sorted(f"key:{number}" for number in range(5000))  # type: ignore[call-overload]
+
+
+def test_keys_for_a_client_that_has_gone_is_not_finished(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan, "SLICE_S", 0.0)
+    client = connect(filled(5000))
+
+    async def talk() -> None:
+        client.send(line("KEYS *"))
+        client.transport.close()
+        client.protocol.connection_lost(None)
+        await asyncio.sleep(0)
+
+    asyncio.run(talk())
+    assert client.replies() == b""
+
+
+def test_randomkey_finds_what_is_there() -> None:
+    store = filled(300)
+    client = connect(store)
+    assert len({client.send(line("RANDOMKEY")) for _ in range(200)}) > 50
+    store.apply([commands.delete_prefix("")])
+    assert client.send(line("RANDOMKEY")) == b"$-1\r\n"
+
+
+# Patterns -------------------------------------------------------------------------------------------------------------
+
+
+def matches_slowly(pattern: bytes, text: bytes) -> bool:
+    """Redis' stringmatchlen, word for word."""
+    p = t = 0
+    while p < len(pattern):
+        if pattern[p : p + 1] == b"*":
+            return any(matches_slowly(pattern[p + 1 :], text[skip:]) for skip in range(t, len(text) + 1))
+        if t == len(text):
+            return False
+        if pattern[p : p + 1] == b"[":
+            p += 1
+            negated = pattern[p : p + 1] == b"^"
+            p += negated
+            match = False
+            while p < len(pattern) and pattern[p : p + 1] != b"]":
+                if pattern[p : p + 1] == b"\\" and p + 1 < len(pattern):
+                    p += 1
+                    match |= pattern[p] == text[t]
+                elif pattern[p + 1 : p + 2] == b"-" and p + 2 < len(pattern):
+                    low, high = sorted((pattern[p], pattern[p + 2]))
+                    match |= low <= text[t] <= high
+                    p += 2
+                else:
+                    match |= pattern[p] == text[t]
+                p += 1
+            if match == negated:
+                return False
+        elif pattern[p : p + 1] != b"?":
+            if pattern[p : p + 1] == b"\\" and p + 1 < len(pattern):
+                p += 1
+            if pattern[p] != text[t]:
+                return False
+        p += 1
+        t += 1
+    return t == len(text)
+
+
+@given(st.lists(st.sampled_from(list("ab*?[]^-\\é.+")), max_size=10), st.text("ab-]^é.\n\\", max_size=8))
+@settings(max_examples=2000, deadline=None)
+def test_patterns_match_what_redis_patterns_match(parts: list[str], text: str) -> None:
+    pattern = "".join(parts).encode()
+    assert bool(matcher(pattern)(text.encode())) == matches_slowly(pattern, text.encode())
+
+
+@pytest.mark.parametrize(
+    "pattern", [b"*a" * 400, b"a*" * 400 + b"b", b"*?" * 400 + b"b", b"[a-c]*" * 170 + b"x", b"*" * 1000 + b"b"]
+)
+def test_no_pattern_takes_long(pattern: bytes) -> None:
+    matches = matcher(pattern)
+    started = time.perf_counter()
+    assert not matches(b"a" * 1023 + b"c")
+    assert time.perf_counter() - started < 0.5
+
+
+def test_a_pattern_is_as_long_as_a_key_at_most() -> None:
+    client = connect()
+    assert client.send(pack("KEYS", b"x" * 1025)) == b"-ERR a pattern has at most 1024 bytes\r\n"
+    assert client.send(pack("SCAN", "0", "MATCH", b"x" * 1025)) == b"-ERR a pattern has at most 1024 bytes\r\n"
