@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cacheflow.aio import AsyncReplicatedStore
-    from cacheflow.client import AsyncCacheClient, CacheClient
+    from cacheflow.client.client import AsyncCacheClient, CacheClient
     from cacheflow.config import NodeConfig
     from cacheflow.errors import (
         CacheFlowError,

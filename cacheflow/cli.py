@@ -20,7 +20,7 @@ import click
 
 from cacheflow import bench as load
 from cacheflow import settings, values
-from cacheflow.client import CacheClient
+from cacheflow.client.client import CacheClient
 from cacheflow.config import NodeConfig, read_secret
 from cacheflow.demo import demo as demonstrate
 from cacheflow.demo import tour as show_around

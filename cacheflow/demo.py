@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from cacheflow.client import CacheClient
+from cacheflow.client.client import CacheClient
 from cacheflow.errors import NotReady
 from cacheflow.launcher import LocalCluster
 

@@ -16,7 +16,6 @@ BASE = ("errors", "values", "results", "config")
 CONTRACT = ("contract", "machine.language")
 # The verbs, and what makes methods of them: for store and client alike.
 VERBS = ("verbs", "operations", "faces")
-CLIENT = ("failover", "http_commands", "client")
 FRONT = (*BASE, *CONTRACT, "verbs", "operations", "store", "client")
 
 # Module or folder -> what of ours it may import; a name covers everything below it.
@@ -34,7 +33,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "node": (*BASE, "contract", "net", "machine", "raft", "node"),
     "store": (*BASE, *CONTRACT, *VERBS, "machine.state.entries", "net.ports", "raft.membership.changes", "node"),
     **dict.fromkeys(VERBS, (*BASE, "machine.language", *VERBS)),
-    **dict.fromkeys(CLIENT, (*BASE, "machine.language", *VERBS, *CLIENT)),
+    "client": (*BASE, "machine.language", *VERBS, "client"),
     "aio": (*BASE, *CONTRACT, *VERBS, "store"),
     "rest": (*FRONT, "rest"),
     # A transaction with steps foresees what its commands will do, by the machine's own pure rules.

@@ -15,7 +15,7 @@ from fakes.embedded import Waiting
 
 from cacheflow import verbs
 from cacheflow.aio import AsyncReplicatedStore
-from cacheflow.client import AsyncCacheClient, CacheClient
+from cacheflow.client.client import AsyncCacheClient, CacheClient
 from cacheflow.errors import (
     CacheFlowError,
     IdempotencyKeyReused,

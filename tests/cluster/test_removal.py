@@ -9,7 +9,7 @@ import pytest
 from cluster.load import Load
 from cluster.processes import NodeProcess, Nodes, wait_for
 
-from cacheflow.client import CacheClient
+from cacheflow.client.client import CacheClient
 from cacheflow.errors import MemberUnknown
 from cacheflow.launcher import free_ports
 

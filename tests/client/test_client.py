@@ -10,8 +10,9 @@ from collections.abc import Iterator
 import pytest
 from fakes.http_node import FakeNode, FakeState
 
-from cacheflow import errors, failover, values
-from cacheflow.client import AsyncCacheClient, CacheClient
+from cacheflow import errors, values
+from cacheflow.client import failover
+from cacheflow.client.client import AsyncCacheClient, CacheClient
 from cacheflow.errors import (
     CacheFlowError,
     InvalidRequest,

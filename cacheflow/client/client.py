@@ -14,10 +14,10 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from cacheflow import values, verbs
+from cacheflow.client.failover import Answer, Nodes, Request, check_is_ours, problem_document, problem_of
+from cacheflow.client.http_commands import Call, query_of, refusal_of, request_of, result_of, target_of, value_of
 from cacheflow.errors import InvalidRequest
 from cacheflow.faces import AsyncFace, Face
-from cacheflow.failover import Answer, Nodes, Request, check_is_ours, problem_document, problem_of
-from cacheflow.http_commands import Call, query_of, refusal_of, request_of, result_of, target_of, value_of
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.results import Digest, Item
