@@ -13,7 +13,7 @@ from documented import reading
 from documented.reading import LONG, PYTHON, ROOT, RUN, Block
 from documented.running import CannotRun, Machine, new_machine
 
-from cacheflow import settings
+from cacheflow.cli import settings
 from scripts.bench.run import ROWS
 
 DOCUMENTS = reading.documents()

@@ -38,12 +38,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "rest": (*FRONT, "rest"),
     # A transaction with steps foresees what its commands will do, by the machine's own pure rules.
     "wire": (*FRONT, "machine.deciding.decisions", "wire"),
-    "server": (*BASE, "store", "rest", "wire"),
-    "settings": (*BASE,),
-    "launcher": (*BASE,),
-    "bench": (*BASE,),
-    "demo": (*BASE, "client", "launcher"),
-    "cli": (*BASE, "client", "server", "settings", "launcher", "bench", "demo"),
+    "cli": (*BASE, "client", "store", "rest", "wire", "cli"),
     "__main__": ("cli",),
     # The face: what a user imports.
     "__init__": (*BASE, "keys", "store", "client", "aio"),

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-from cacheflow.launcher import Child, LocalCluster
+from cacheflow.cli.launcher import Child, LocalCluster
 
 
 @dataclass(frozen=True)

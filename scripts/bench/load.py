@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from cacheflow.bench import percentile
+from cacheflow.cli.bench import percentile
 
 # Longer than any --request-timeout of the rows: what takes longer hangs.
 ANSWER_TIMEOUT_S = 30.0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from cacheflow.cli import main as cacheflow
+from cacheflow.cli.main import main as cacheflow
 from scripts.bench.rows.delays import DELAYS
 
 

@@ -10,7 +10,7 @@ import sys
 from types import FrameType
 from unittest import mock
 
-from cacheflow.cli import main
+from cacheflow.cli.main import main
 from cacheflow.node import engine
 from cacheflow.raft.snapshots import schedule
 

@@ -12,7 +12,7 @@ from typing import Any
 from cluster.partitions import Network
 from cluster.processes import NodeProcess, wait_for
 
-from cacheflow.launcher import free_ports
+from cacheflow.cli.launcher import free_ports
 from cacheflow.store import ReplicatedStore
 
 CLONE_NEWNET = 0x40000000

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from cluster.connection import Answer, Connection, path_of
 
-from cacheflow.launcher import free_ports
+from cacheflow.cli.launcher import free_ports
 
 ROOT = Path(__file__).parent.parent.parent
 HOST = "127.0.0.1"
@@ -31,7 +31,7 @@ PROGRAM = """
 import ctypes, sys
 if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, 9)
-from cacheflow.cli import main
+from cacheflow.cli.main import main
 sys.exit(main())
 """
 

@@ -10,7 +10,7 @@ import pytest
 from cluster.load import Load
 from cluster.processes import HOST, NodeProcess, Nodes, wait_for
 
-from cacheflow.launcher import free_ports
+from cacheflow.cli.launcher import free_ports
 from cacheflow.store import ReplicatedStore
 
 SECRET = "a secret of this cluster"

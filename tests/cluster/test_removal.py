@@ -9,9 +9,9 @@ import pytest
 from cluster.load import Load
 from cluster.processes import NodeProcess, Nodes, wait_for
 
+from cacheflow.cli.launcher import free_ports
 from cacheflow.client.client import CacheClient
 from cacheflow.errors import MemberUnknown
-from cacheflow.launcher import free_ports
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cacheflow.launcher import free_ports
+from cacheflow.cli.launcher import free_ports
 from cacheflow.store import ReplicatedStore
 
 DEADLINE_S = 20.0

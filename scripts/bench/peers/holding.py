@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cacheflow.launcher import ask
+from cacheflow.cli.launcher import ask
 from scripts.bench import unattended_node
 from scripts.bench.fill import fill, key_of
 from scripts.bench.harness import Cluster, children, cluster

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cacheflow.launcher import free_ports
+from cacheflow.cli.launcher import free_ports
 from scripts.bench.harness import cluster
 
 READY_WITHIN_S = 30.0

@@ -11,7 +11,7 @@ import asyncio
 import itertools
 from typing import Any
 
-from cacheflow.launcher import Child
+from cacheflow.cli.launcher import Child
 from scripts.bench.harness import Cluster, Verdict, cluster
 from scripts.bench.load import Connection, get, put
 

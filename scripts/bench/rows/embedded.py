@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cacheflow import ReplicatedStore
-from cacheflow.launcher import free_ports
+from cacheflow.cli.launcher import free_ports
 from scripts.bench.harness import Verdict
 
 MUST = "embedded store.get <= 3 µs"

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from cacheflow.bench import percentile
+from cacheflow.cli.bench import percentile
 from scripts.bench.harness import Cluster, Verdict, cluster
 from scripts.bench.load import Connection, put
 

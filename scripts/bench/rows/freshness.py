@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from cacheflow.bench import percentile
+from cacheflow.cli.bench import percentile
 from scripts.bench.harness import Cluster, Verdict, cluster
 from scripts.bench.load import get, put
 from scripts.bench.peers.loading import LoadGenerator

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cacheflow.launcher import Child
+from cacheflow.cli.launcher import Child
 from scripts.bench.harness import Cluster, Verdict, cluster, process_cpu_s
 from scripts.bench.load import Connection, put
 

@@ -10,7 +10,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
-from cacheflow.launcher import Child
+from cacheflow.cli.launcher import Child
 from scripts.bench.harness import Cluster, Verdict, cluster
 from scripts.bench.load import Connection, get, put, request
 

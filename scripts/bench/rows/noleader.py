@@ -10,7 +10,7 @@ import asyncio
 import itertools
 from typing import Any
 
-from cacheflow.bench import percentile
+from cacheflow.cli.bench import percentile
 from scripts.bench.harness import Cluster, Verdict, cluster
 from scripts.bench.load import Reply, Tally, get, open_all, pump, put, request
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from cacheflow.bench import percentile
+from cacheflow.cli.bench import percentile
 from scripts.bench.harness import Verdict, cluster
 from scripts.bench.rows import failover
 

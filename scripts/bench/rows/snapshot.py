@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from cacheflow.launcher import Child
+from cacheflow.cli.launcher import Child
 from scripts.bench import unattended_node
 from scripts.bench.fill import fill
 from scripts.bench.harness import Cluster, Verdict, children, cluster, process_cpu_s, spread

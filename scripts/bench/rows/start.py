@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cacheflow.launcher import Child, ask
+from cacheflow.cli.launcher import Child, ask
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.raft.log.disk import RealDisk
 from cacheflow.raft.snapshots import files

@@ -12,7 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from cacheflow.launcher import Child, ask
+from cacheflow.cli.launcher import Child, ask
 from scripts.bench.fill import fill
 from scripts.bench.harness import Cluster, Verdict, cluster, rounded
 from scripts.bench.peers.loading import LoadGenerator, Measured

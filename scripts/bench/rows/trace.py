@@ -17,7 +17,7 @@ from typing import Any
 
 from cachetools import LRUCache
 
-from cacheflow.bench import read_trace
+from cacheflow.cli.bench import read_trace
 from scripts.bench.harness import Verdict
 
 MUST = "hit ratio of bench --trace, three nodes, reads spread, --max-items 1000: within 0.5 points of exact LRU"

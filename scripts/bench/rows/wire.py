@@ -14,7 +14,7 @@ from unittest import mock
 import msgpack
 
 from cacheflow import ReplicatedStore
-from cacheflow.launcher import free_ports
+from cacheflow.cli.launcher import free_ports
 from cacheflow.raft.transport.frames import HEADER
 from cacheflow.raft.transport.peer_link import PeerLink
 from scripts.bench.harness import Verdict

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from cacheflow.cli.launcher import LocalCluster
 from cacheflow.client.client import CacheClient
 from cacheflow.errors import NotReady
-from cacheflow.launcher import LocalCluster
 
 KEY = "greeting"
 VALUE = "hello from node 1"

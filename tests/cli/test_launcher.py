@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from fakes import http_node
 
-from cacheflow import demo, launcher
+from cacheflow.cli import demo, launcher
+from cacheflow.cli.launcher import LocalCluster, ask, free_ports
 from cacheflow.errors import ConfigError, NotReady
-from cacheflow.launcher import LocalCluster, ask, free_ports
 
 FAKE = (sys.executable, http_node.__file__)
 ROOT = Path(__file__).parent.parent
@@ -190,7 +190,7 @@ def test_the_tour_prints_commands_to_try(cluster: LocalCluster, said: list[str])
 PROGRAM = """
 import sys
 from pathlib import Path
-from cacheflow.launcher import LocalCluster, terminable
+from cacheflow.cli.launcher import LocalCluster, terminable
 with terminable(), LocalCluster(2, Path(sys.argv[1]), command=sys.argv[2:]) as cluster:
     cluster.start()
     cluster.wait_ready()

@@ -18,12 +18,14 @@ from typing import Any, Final
 
 import click
 
-from cacheflow import bench as load
-from cacheflow import settings, values
+from cacheflow import values
+from cacheflow.cli import bench as load
+from cacheflow.cli import settings
+from cacheflow.cli.demo import demo as demonstrate
+from cacheflow.cli.demo import tour as show_around
+from cacheflow.cli.launcher import LocalCluster, terminable
 from cacheflow.client.client import CacheClient
 from cacheflow.config import NodeConfig, read_secret
-from cacheflow.demo import demo as demonstrate
-from cacheflow.demo import tour as show_around
 from cacheflow.errors import (
     CacheFlowError,
     ConfigError,
@@ -34,7 +36,6 @@ from cacheflow.errors import (
     ReplicationError,
     ValueTooLarge,
 )
-from cacheflow.launcher import LocalCluster, terminable
 
 NO: Final = 1
 USAGE: Final = 2
@@ -118,7 +119,7 @@ def serve(config: Path | None, **flags: Any) -> int:
     given = {setting.name: flags[setting.field] for setting in settings.SETTINGS}
     node = settings.load(given, os.environ, config)
     # Here, not above: Flask and Raft take a while to load, and the other commands need neither.
-    from cacheflow import server
+    from cacheflow.cli import server
 
     return server.run(node)
 

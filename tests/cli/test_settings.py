@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from cacheflow.cli.settings import SETTINGS, load
 from cacheflow.config import NodeConfig
 from cacheflow.errors import ConfigError
-from cacheflow.settings import SETTINGS, load
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import pytest
 from fakes import http_node
 from fakes.http_node import FakeNode
 
-from cacheflow import cli, launcher
+from cacheflow.cli import launcher, main
 from cacheflow.config import NodeConfig
 from cacheflow.errors import ConfigError
 
@@ -34,20 +34,20 @@ def node(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeNode]:
 def served(monkeypatch: pytest.MonkeyPatch) -> list[NodeConfig]:
     """The configurations that ``serve`` was about to run."""
     configs: list[NodeConfig] = []
-    fake = ModuleType("cacheflow.server")
+    fake = ModuleType("cacheflow.cli.server")
 
     def run(config: NodeConfig) -> int:
         configs.append(config)
         return 0
 
     fake.run = run  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "cacheflow.server", fake)
-    monkeypatch.setattr("cacheflow.server", fake, raising=False)
+    monkeypatch.setitem(sys.modules, "cacheflow.cli.server", fake)
+    monkeypatch.setattr("cacheflow.cli.server", fake, raising=False)
     return configs
 
 
 def run(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    code = cli.main(arguments)
+    code = main.main(arguments)
     out, err = capfd.readouterr()
     return code, out, err
 
@@ -214,7 +214,7 @@ def test_a_node_that_cannot_start_says_why_in_one_line(
     def fail(config: NodeConfig) -> int:
         raise failure
 
-    monkeypatch.setattr("cacheflow.server.run", fail)
+    monkeypatch.setattr("cacheflow.cli.server.run", fail)
     code, _, err = run(capfd, "serve")
     assert code == 2
     assert err.startswith("cacheflow: ") and err.count("\n") == 1

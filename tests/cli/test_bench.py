@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from fakes.http_node import FakeNode, FakeState
 
-from cacheflow.bench import Report, percentile, read_trace, replay, run_load
+from cacheflow.cli.bench import Report, percentile, read_trace, replay, run_load
 from cacheflow.errors import InvalidRequest
 
 
