@@ -32,9 +32,9 @@ if TYPE_CHECKING:
         ReplicationError,
         ValueTooLarge,
     )
-    from cacheflow.keys import hashkey
     from cacheflow.results import IncrResult, Item, SetResult
     from cacheflow.store import ReplicatedStore
+    from cacheflow.values import hashkey
 
 __all__ = [
     "AsyncCacheClient",
@@ -65,15 +65,15 @@ __all__ = [
 ]
 
 _HOMES = {
-    "AsyncCacheClient": "client",
+    "AsyncCacheClient": "client.client",
     "AsyncReplicatedStore": "aio",
-    "CacheClient": "client",
+    "CacheClient": "client.client",
     "IncrResult": "results",
     "Item": "results",
     "NodeConfig": "config",
     "ReplicatedStore": "store",
     "SetResult": "results",
-    "hashkey": "keys",
+    "hashkey": "values",
 }
 
 

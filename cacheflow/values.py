@@ -7,6 +7,8 @@ protocols, Python) reads what another wrote. This module alone knows how Python 
 from __future__ import annotations
 
 import json
+from collections.abc import Hashable
+from hashlib import blake2b
 from typing import Any, Final
 
 from cacheflow.errors import InvalidRequest
@@ -44,6 +46,16 @@ def check_key(key: object) -> str:
         if size > KEY_BYTES_MAX:
             raise InvalidRequest(f"the key is longer than {KEY_BYTES_MAX} bytes")
     return key
+
+
+def hashkey(*args: Hashable, **kwargs: Hashable) -> str:
+    """Return the key of a call with these arguments, for ``cachetools.cached(cache, key=cacheflow.hashkey)``.
+
+    It is equal in every process; by their repr, so they need a stable one. Two calls get one key when types, values and
+    names are the same.
+    """
+    text = repr((args, sorted(kwargs.items())))
+    return f"call:{blake2b(text.encode('utf-8', 'surrogatepass'), digest_size=16).hexdigest()}"
 
 
 def canonical_json(value: Any) -> bytes:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import cacheflow
+
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "cacheflow"
 
@@ -24,7 +26,6 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "values": ("errors",),
     "results": ("errors", "values"),
     "config": ("errors",),
-    "keys": (),
     "net": ("errors", "net"),
     # What the store answers and the fronts ask for: above the machine, below all of them.
     "contract": (*BASE, "machine.language", "machine.state.entries"),
@@ -41,7 +42,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "cli": (*BASE, "client", "store", "rest", "wire", "cli"),
     "__main__": ("cli",),
     # The face: what a user imports.
-    "__init__": (*BASE, "keys", "store", "client", "aio"),
+    "__init__": (*BASE, "store", "client", "aio"),
 }
 
 # Foreign package -> the only place that may import it.
@@ -267,3 +268,13 @@ def test_an_impurity_is_found(source: str) -> None:
 
 def test_membership_in_a_set_is_pure() -> None:
     assert impurities("machine.machine", ast.parse("x = y in {1, 2}\nz = sorted({1, 2})")) == []
+
+
+def test_every_name_of_the_face_is_there() -> None:
+    for name in cacheflow.__all__:
+        assert getattr(cacheflow, name).__name__ == name
+
+
+def test_few_modules_stand_beside_the_folders() -> None:
+    alone = [path.stem for path in PACKAGE.glob("*.py") if not path.stem.startswith("__")]
+    assert len(alone) <= 10, alone

@@ -302,12 +302,9 @@ def test_a_node_that_only_reads_counts_its_uses_too(tmp_path: Path) -> None:
 
 
 def test_cachetools_caches_in_it(cache: ReplicatedStore) -> None:
-    hashkey = getattr(cacheflow, "hashkey", None)
-    if hashkey is None:
-        pytest.skip("cacheflow.hashkey is not there yet")
     calls: list[Any] = []
 
-    @cachetools.cached(cache, key=hashkey)
+    @cachetools.cached(cache, key=cacheflow.hashkey)
     def double(number: int, *, plus: int = 0) -> int:
         calls.append(number)
         return 2 * number + plus

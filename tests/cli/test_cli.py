@@ -20,7 +20,7 @@ from cacheflow.cli import launcher, main
 from cacheflow.config import NodeConfig
 from cacheflow.errors import ConfigError
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from cacheflow.cli.launcher import LocalCluster, ask, free_ports
 from cacheflow.errors import ConfigError, NotReady
 
 FAKE = (sys.executable, http_node.__file__)
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 DEADLINE_S = 10.0
 
 
