@@ -83,6 +83,11 @@ class Node(PeerTransport):
     def port(self) -> int:
         return self.bound_address[1]
 
+    def trouble(self, node_id: str) -> str | None:
+        """Why there is no connection to that node; None when there is one or nothing is known."""
+        link = self._links.get(node_id)
+        return None if link is None else link.trouble
+
     def numbers(self, of: str | None = None) -> list[int]:
         """The numbers in the messages that came (from one node)."""
         return [message["number"] for peer, message in self.messages if of in (None, peer.node_id)]

@@ -228,12 +228,6 @@ class Journal:
         self._lose_from(index)
         self._record(TRUNCATE, index, entries[-1][2], b"")
 
-    def deleteEntriesTo(self, entryTo: int) -> None:
-        """Trim to the entry at list position ``entryTo``: the new sentinel. Raises ValueError past the end."""
-        if not 0 <= entryTo < len(self._entries):
-            raise ValueError(f"cannot trim to position {entryTo}: the log has {len(self._entries)}")
-        self.trim(self._entries[entryTo][1])
-
     @overload
     def __getitem__(self, item: int) -> LogEntry: ...
     @overload

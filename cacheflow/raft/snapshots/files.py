@@ -81,14 +81,13 @@ _Bytes: TypeAlias = bytes
 class SnapshotMeta:
     """What a snapshot says about itself.
 
-    index, term: of the last entry it covers. digest: the machine's after it. config: the caller's own bytes.
+    index, term: of the last entry it covers. digest: the machine's after it.
     bytes: the length of the file; 0 before it is written.
     """
 
     index: int
     term: int
     digest: _Bytes = b""
-    config: _Bytes = b""
     bytes: int = 0
 
     @classmethod
@@ -171,8 +170,8 @@ def verify_snapshot(disk: Disk, path: Path) -> SnapshotMeta:
     header = next(frames)
     for _ in frames:
         pass
-    index, term, digest, config = msgpack.unpackb(header)
-    return SnapshotMeta(index, term, bytes.fromhex(digest), config, disk.size(path))
+    index, term, digest, _ = msgpack.unpackb(header)
+    return SnapshotMeta(index, term, bytes.fromhex(digest), disk.size(path))
 
 
 def read_piece(disk: Disk, directory: Path, meta: SnapshotMeta, offset: int, length: int) -> bytes:
@@ -286,7 +285,8 @@ def _pieces(meta: SnapshotMeta, chunks: Iterable[bytes]) -> Iterator[bytes]:
     """The file's bytes in order."""
     yield MAGIC + FORMAT_VERSION.to_bytes(2, "little")
     total = blake2b(digest_size=_TOTAL_BYTES)
-    header: bytes = msgpack.packb((meta.index, meta.term, meta.digest.hex(), meta.config))
+    # The fourth field of format version 1 is not used.
+    header: bytes = msgpack.packb((meta.index, meta.term, meta.digest.hex(), b""))
     for number, data in enumerate(_with_end(header, chunks)):
         head = _FRAME.pack(len(data), _frame_check(number, data))
         total.update(head)
@@ -371,12 +371,11 @@ def build(
     index: int,
     *,
     machine_class: MachineClass,
-    config: bytes | None = None,
     group: int = 0,
 ) -> SnapshotMeta:
     """Write the snapshot up to ``index``, from the last one and the journal. Blocks.
 
-    index: applied, and at most the journal's ``durable_index``. config: by default what the last snapshot has.
+    index: applied, and at most the journal's ``durable_index``.
     Raises CorruptSnapshot, CorruptJournal, ConfigError, OSError.
     """
     newest = _newest(disk, directory)
@@ -394,7 +393,7 @@ def build(
     for command, at, at_term in read_entries(disk, directory, base.index, index, after_term=after_term, group=group):
         machine.apply(at, payload_of(command))
         term = at_term
-    meta = SnapshotMeta(index, term, machine.digest, base.config if config is None else config)
+    meta = SnapshotMeta(index, term, machine.digest)
     return write_snapshot(disk, directory, meta, machine.snapshot())
 
 

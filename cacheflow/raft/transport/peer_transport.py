@@ -234,11 +234,6 @@ class PeerTransport:
         link = self._links.get(node_id)
         return link is not None and link.connected
 
-    def trouble(self, node_id: str) -> str | None:
-        """Why there is no connection to that node, for people; None when there is one or nothing is known."""
-        link = self._links.get(node_id)
-        return None if link is None else link.trouble
-
     async def probe(self, raft_address: str, timeout_s: float) -> Peer:
         """Who lives at host:port. Dials, shakes hands, closes; disturbs no connection that there is.
 

@@ -76,9 +76,6 @@ def test_what_would_empty_the_log_is_refused() -> None:
     for position in (-1, 0, 4):
         with pytest.raises(ValueError, match="cannot drop"):
             journal.deleteEntriesFrom(position)
-    for position in (-1, 3):
-        with pytest.raises(ValueError, match="cannot trim"):
-            journal.deleteEntriesTo(position)
     with pytest.raises(ValueError, match="cannot trim"):
         journal.trim(4)
     assert len(journal) == 3
@@ -157,10 +154,10 @@ def test_after_trims_only_what_is_needed_is_left_on_disk() -> None:
     assert state_of(reopened(disk)) == before
 
 
-def test_delete_entries_to_is_a_trim() -> None:
+def test_the_entry_to_which_the_log_is_trimmed_stays_as_the_sentinel() -> None:
     journal = open_journal(FakeDisk())
     fill(journal, 5)
-    journal.deleteEntriesTo(2)
+    journal.trim(3)
     assert journal[:] == [(b"", 3, 1), (b"c4", 4, 1), (b"c5", 5, 1)]
 
 

@@ -34,7 +34,7 @@ from cacheflow.raft.snapshots.files import (
 from cacheflow.raft.snapshots.schedule import HelperProcess
 
 CHUNKS = [b"one", b"two" * 100, b"x"]
-META = SnapshotMeta(42, 3, b"\x01" * 16, b"members")
+META = SnapshotMeta(42, 3, b"\x01" * 16)
 
 
 class FakeMachine:
@@ -84,7 +84,7 @@ def test_a_snapshot_comes_back_as_it_was_written() -> None:
     disk = FakeDisk()
     assert load_newest(disk, DIRECTORY) is None
     meta = written(disk)
-    assert meta == SnapshotMeta(42, 3, b"\x01" * 16, b"members", disk.size(path_of(42)))
+    assert meta == SnapshotMeta(42, 3, b"\x01" * 16, disk.size(path_of(42)))
     disk.crash(Random(1))
     assert loaded(disk) == (meta, CHUNKS)
     assert disk.open_handles == 0
@@ -262,8 +262,8 @@ def test_building_is_applying_the_log_up_to_exactly_there() -> None:
     fill(journal, 150, command=command)
     journal.deleteEntriesFrom(99)
     fill(journal, 120, term=2, command=command)
-    meta = build(disk, DIRECTORY, 110, machine_class=FakeMachine, config=b"c")
-    assert (meta.index, meta.term, meta.config) == (110, 2, b"c")
+    meta = build(disk, DIRECTORY, 110, machine_class=FakeMachine)
+    assert (meta.index, meta.term) == (110, 2)
     found, chunks = loaded(disk)
     assert found == meta
     assert FakeMachine.restore(chunks).payloads == payloads(2, 110)
@@ -271,7 +271,7 @@ def test_building_is_applying_the_log_up_to_exactly_there() -> None:
     fill(journal, 300, term=3, command=command)
     # From the snapshot on, and the caller's bytes stay.
     again = build(disk, DIRECTORY, 300, machine_class=FakeMachine)
-    assert (again.index, again.term, again.digest, again.config) == (300, 3, b"%016d" % 299, b"c")
+    assert (again.index, again.term, again.digest) == (300, 3, b"%016d" % 299)
     assert FakeMachine.restore(loaded(disk)[1]).payloads == payloads(2, 300)
     assert build(disk, DIRECTORY, 300, machine_class=FakeMachine) == again
 
