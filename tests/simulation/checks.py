@@ -16,6 +16,7 @@ from simulation.leftovers import surplus
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.machine.state.settings import Member
 from cacheflow.raft.membership.configuration import CONFIGURATION
+from cacheflow.raft.roles.replication import REPLICATE
 
 if TYPE_CHECKING:
     from simulation.cluster import Cluster, Process
@@ -182,9 +183,14 @@ class Checks:
     def _beliefs_hold(self, process: Process) -> None:
         """What a leader takes for verified is on the follower's disk, unless that follows somebody else by now."""
         node, journal = process.node, process.journal
-        if not node.is_leader or self._cluster.fsync != "always":
+        if not node.is_leader:
             return
         for node_id, progress in node.leading.replicator.progress.items():
+            in_flight = len(progress.inflight)
+            if not 0 <= progress.match_index < progress.next_index or (in_flight and progress.state != REPLICATE):
+                self.complain(f"progress of {node_id} on {process.name}: {progress}")
+            if self._cluster.fsync != "always":
+                continue
             follower = self._latest.get(progress.incarnation)
             index, term = progress.match_index, journal.term_at(progress.match_index)
             if term is None or follower is None or follower.node.term > node.term:

@@ -115,7 +115,7 @@ def take_an_older_snapshot(patch: pytest.MonkeyPatch) -> None:
     def _acknowledged(self: Any, node_id: str, message: dict[str, Any]) -> int | None:
         match_index = acknowledged(self, node_id, message)
         if match_index is None and self.progress[node_id].match_index == 0:
-            self.progress[node_id].needs_snapshot = True
+            self.progress[node_id].need_snapshot()
         return match_index
 
     patch.setattr(Snapshotting, "_on_piece", as_if_different(on_piece))

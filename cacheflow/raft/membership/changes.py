@@ -19,6 +19,7 @@ from cacheflow.machine.state.settings import Member
 from cacheflow.raft import guards
 from cacheflow.raft.core import Core
 from cacheflow.raft.membership.configuration import Configuration
+from cacheflow.raft.roles.replication import REPLICATE
 from cacheflow.raft.transport.network import Peer
 
 if TYPE_CHECKING:
@@ -282,7 +283,7 @@ class Reconfiguration:
             progress = self._node.leading.replicator.progress.get(member.id)
             if not member.voter and progress is not None and member.id not in down:
                 # Within one round of what is committed (4.2.1), a round being a heartbeat.
-                if not progress.probing and progress.match_index >= self._node.leading.committed_lately:
+                if progress.state == REPLICATE and progress.match_index >= self._node.leading.committed_lately:
                     return member
         return None
 

@@ -1,9 +1,9 @@
 """What the leader knows of each follower, and what it sends next.
 
-After a change of leader, a rejection or a new connection a follower is *probed* with empty messages until one of them is
-verified; then entries are *streamed*, several messages ahead of their acknowledgements (dissertation 10.2.1). Bytes in
-flight are capped a peer, so that one slow follower costs memory to nobody (audit 32). A follower that needs what the
-log no longer has gets a snapshot.
+A follower is in one of three states. PROBE: after a change of leader, a rejection or a new connection it gets empty
+messages until one of them is verified. REPLICATE: entries are streamed, several messages ahead of their acknowledgements
+(dissertation 10.2.1). SNAPSHOT: it needs what the log no longer has, or its contents are wrong; it gets no entries until it
+has a snapshot. Bytes in flight are capped a peer, so that one slow follower costs memory to nobody (audit 32).
 
 An entry goes at once to the followers that are *ahead*: those whose answers have committed the latest one. The others get
 it when it is committed, with the commit in the same message, and so have no need to hurry with its flush. Once a heartbeat,
@@ -27,14 +27,21 @@ BATCH_BYTES = 256 * 1024
 # Ahead of the acknowledgements: covers 100 MB/s at 40 ms.
 INFLIGHT_BYTES_MAX = 4 * 1024 * 1024
 
+# The states of a follower (see the module).
+PROBE, REPLICATE, SNAPSHOT = "probe", "replicate", "snapshot"
+
 
 @dataclass(slots=True)
 class Progress:
-    """One follower as the leader sees it. Times are the leader's monotonic milliseconds."""
+    """One follower as the leader sees it. Times are the leader's monotonic milliseconds.
+
+    Always 0 <= match_index < next_index, and nothing is in flight but in REPLICATE. match_index: the follower has the
+    leader's log up to there, durably.  next_index: the first entry that it was not sent, or not since the last probe.
+    """
 
     next_index: int
     match_index: int = 0
-    probing: bool = True
+    state: str = PROBE
     inflight: deque[tuple[int, int]] = field(default_factory=deque)
     inflight_bytes: int = 0
     # When the newest message that it has answered was sent.
@@ -46,22 +53,38 @@ class Progress:
     told_seen_at_ms: int = 0
     # The newest commit index that it was sent.
     sent_commit: int = 0
-    needs_snapshot: bool = False
-    # Its contents are wrong, whatever its log has: only a snapshot helps, from this index on. 0: they are not.
+    # In SNAPSHOT: its contents are wrong, whatever its log has, and only a snapshot from this index on helps. 0: they are not.
     snapshot_from: int = 0
     # Another incarnation is another disk: nothing of what the one before had verified holds for it.
     incarnation: str = ""
 
     def probe_from(self, next_index: int) -> None:
-        """Forget what is in flight and find the point of agreement again."""
+        """Forget what is in flight and find the point of agreement again; who waits for a snapshot goes on waiting."""
         self.next_index = next_index
-        self.probing = True
+        if self.state != SNAPSHOT:
+            self.state = PROBE
         self.inflight.clear()
         self.inflight_bytes = 0
 
-    def verified(self, match_index: int) -> None:
-        """The follower has everything up to ``match_index``."""
-        self.probing = False
+    def need_snapshot(self, from_index: int = 0) -> None:
+        """Only a snapshot helps. from_index: above 0 when the contents are wrong, then it must be at least that new."""
+        self.state = SNAPSHOT
+        self.snapshot_from = max(self.snapshot_from, from_index)
+        self.inflight.clear()
+        self.inflight_bytes = 0
+
+    def installed(self, index: int) -> None:
+        """The follower holds a snapshot at ``index``."""
+        self.state = PROBE
+        self.snapshot_from = 0
+        self.match_index = max(self.match_index, index)
+        self.probe_from(self.match_index + 1)
+
+    def verified(self, match_index: int, first_index: int) -> None:
+        """The follower has everything up to ``match_index``. first_index: where the leader's log begins."""
+        # Who waits for a snapshot because of a hole may have got the entries themselves, from another leader.
+        if self.state != SNAPSHOT or (match_index >= first_index and not self.snapshot_from):
+            self.state = REPLICATE
         self.match_index = max(self.match_index, match_index)
         # Never back on an acknowledgement: what follows is in flight already (audit 1).
         self.next_index = max(self.next_index, match_index + 1)
@@ -161,7 +184,7 @@ class Replicator:
         if answering:
             followers = sorted(followers, key=lambda each: each[0] in answering)
         for node_id, progress in followers:
-            if progress.probing or progress.next_index <= self._last_for(node_id):
+            if progress.state != REPLICATE or progress.next_index <= self._last_for(node_id):
                 header = header or self._header()
                 self._replicate_to(node_id, progress, header)
             elif progress.sent_commit < commit_index:
@@ -186,8 +209,8 @@ class Replicator:
     def push(self, node_id: str) -> None:
         """Go on streaming after an acknowledgement, without a heartbeat when there is nothing to send."""
         progress = self.progress[node_id]
-        # Who waits for a snapshot gets no entries: it would answer heartbeats with acknowledgements for ever.
-        if not (progress.probing or progress.needs_snapshot) and progress.next_index <= self._last_for(node_id):
+        # The others get no entries: they would answer heartbeats with acknowledgements for ever.
+        if progress.state == REPLICATE and progress.next_index <= self._last_for(node_id):
             self._replicate_to(node_id, progress, self._header())
 
     def _replicate_to(self, node_id: str, progress: Progress, header: dict[str, Any]) -> None:
@@ -196,15 +219,14 @@ class Replicator:
         heartbeat = True
         while True:
             prev_index = progress.next_index - 1
-            if prev_index < journal.first_index:
-                progress.needs_snapshot = True
-            if progress.needs_snapshot:
+            if prev_index < journal.first_index and progress.state != SNAPSHOT:
+                progress.need_snapshot()
+            if progress.state == SNAPSHOT:
                 # The message below still tells who leads; the follower will reject it or know it already.
                 prev_index = journal.first_index
             entries: list[tuple[bytes, int, int]] = []
-            if progress.next_index <= last_index and not (
-                progress.probing or progress.needs_snapshot or progress.inflight_bytes >= INFLIGHT_BYTES_MAX
-            ):
+            has_room = progress.state == REPLICATE and progress.inflight_bytes < INFLIGHT_BYTES_MAX
+            if has_room and progress.next_index <= last_index:
                 entries = journal.entries(progress.next_index, BATCH_BYTES, last_index)
             if not entries and not heartbeat:
                 return
@@ -232,13 +254,14 @@ class Replicator:
             match_index = guards.natural(message, "match")
             if match_index > self._journal.last_index:
                 raise guards.BadMessage(f"append_ack: {match_index} is beyond the log")
-            progress.verified(match_index)
-            if progress.match_index >= self._journal.first_index and not progress.snapshot_from:
-                progress.needs_snapshot = False
+            progress.verified(match_index, self._journal.first_index)
             return match_index
         prev_index = guards.natural(message, "prev")
-        stale = prev_index != progress.next_index - 1 if progress.probing else prev_index <= progress.match_index
-        if not stale and not progress.needs_snapshot:
+        if progress.state == SNAPSHOT:
+            return None
+        probing = progress.state == PROBE
+        stale = prev_index != progress.next_index - 1 if probing else prev_index <= progress.match_index
+        if not stale:
             if prev_index <= progress.match_index:
                 # It has lost what it acknowledged: power failed, and its fsync is not "always".
                 progress.match_index = 0
@@ -246,14 +269,6 @@ class Replicator:
             # Only a rejection that says something new is answered at once; else they multiply.
             self._replicate_to(node_id, progress, self._header())
         return None
-
-    def installed(self, node_id: str, index: int) -> None:
-        """The follower holds a snapshot at ``index``."""
-        progress = self.progress[node_id]
-        progress.needs_snapshot = False
-        progress.snapshot_from = 0
-        progress.match_index = max(progress.match_index, index)
-        progress.probe_from(max(progress.match_index, index) + 1)
 
     def quorum_at_ms(self, voter_ids: Iterable[str], now_ms: int) -> int:
         """The latest moment after which a majority of the voters (this node among them) has answered."""

@@ -24,6 +24,7 @@ from cacheflow.machine.machine import CacheMachine
 from cacheflow.raft import guards
 from cacheflow.raft.log.disk import Disk
 from cacheflow.raft.log.journal import CorruptJournal, Journal, Submit
+from cacheflow.raft.roles.replication import REPLICATE, SNAPSHOT
 from cacheflow.raft.seams import Tasks
 from cacheflow.raft.snapshots import files
 from cacheflow.raft.snapshots.files import SnapshotMeta, SnapshotReceiver
@@ -165,7 +166,7 @@ class Snapshotting:
             self._transfers.clear()
             return
         for node_id, progress in self._node.leading.replicator.progress.items():
-            if progress.needs_snapshot:
+            if progress.state == SNAPSHOT:
                 self._serve(node_id, progress.snapshot_from)
             else:
                 self._transfers.pop(node_id, None)
@@ -207,7 +208,7 @@ class Snapshotting:
             streaming = [
                 progress.match_index
                 for node_id, progress in self._node.leading.replicator.progress.items()
-                if not progress.probing and node_id not in down
+                if progress.state == REPLICATE and node_id not in down
             ]
             keep_from = min([keep_from, *streaming])
         self._journal.trim(max(keep_from, self._journal.first_index))
@@ -292,7 +293,7 @@ class Snapshotting:
         now_ms = self._node.now_ms()
         if message.get("done") is True:
             self._transfers.pop(peer.node_id)
-            self._node.leading.replicator.installed(peer.node_id, index)
+            self._node.leading.replicator.progress[peer.node_id].installed(index)
             self._core.acknowledge(peer.node_id, index)
             return
         offset = guards.natural(message, "offset")
@@ -310,8 +311,7 @@ class Snapshotting:
         """A follower's contents differ from ours."""
         progress = self._node.leading.replicator.progress.get(peer.node_id)
         if self._core.is_leader and progress is not None and self._node.is_member(peer):
-            progress.needs_snapshot = True
-            progress.snapshot_from = max(1, guards.natural(message, "from"))
+            progress.need_snapshot(max(1, guards.natural(message, "from")))
 
     # Receiving ----------------------------------------------------------------------------------------------------------
 

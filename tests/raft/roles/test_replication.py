@@ -10,7 +10,7 @@ import pytest
 from fakes.disk import FakeDisk, inline
 
 from cacheflow.raft.log.journal import Journal
-from cacheflow.raft.roles.replication import Replicator
+from cacheflow.raft.roles.replication import PROBE, REPLICATE, SNAPSHOT, Replicator
 
 COMMITTED = 7
 
@@ -50,19 +50,18 @@ def ack(match: int) -> dict[str, Any]:
 
 def test_who_has_what_the_log_begins_with_needs_no_snapshot(replicator: Replicator) -> None:
     progress = replicator.progress["n2"]
-    progress.needs_snapshot = True
+    progress.need_snapshot()
     assert replicator.acknowledged("n2", ack(10)) == 10
-    assert not progress.needs_snapshot
+    assert progress.state == REPLICATE
 
 
 def test_who_differs_needs_one_whatever_its_log_has(replicator: Replicator) -> None:
     progress = replicator.progress["n2"]
-    progress.needs_snapshot = True
-    progress.snapshot_from = 5
+    progress.need_snapshot(5)
     assert replicator.acknowledged("n2", ack(10)) == 10
-    assert progress.needs_snapshot
-    replicator.installed("n2", 10)
-    assert (progress.needs_snapshot, progress.snapshot_from) == (False, 0)
+    assert progress.state == SNAPSHOT
+    progress.installed(10)
+    assert (progress.state, progress.snapshot_from, progress.next_index) == (PROBE, 0, 11)
 
 
 def test_who_waits_for_a_snapshot_and_acknowledges_is_not_answered(
@@ -71,14 +70,13 @@ def test_who_waits_for_a_snapshot_and_acknowledges_is_not_answered(
     progress = replicator.progress["n2"]
     replicator.acknowledged("n2", ack(5))
     progress.probe_from(6)
-    progress.verified(5)
-    progress.needs_snapshot = True
-    progress.snapshot_from = 5
+    progress.verified(5, 1)
+    progress.need_snapshot(5)
     replicator.acknowledged("n2", ack(5))
     replicator.push("n2")
     assert sent == []
-    replicator.installed("n2", 5)
-    progress.verified(5)
+    progress.installed(5)
+    progress.verified(5, 1)
     replicator.push("n2")
     assert [entry[1] for entry in sent[0]["entries"]] == [6, 7, 8, 9, 10]
 
@@ -101,7 +99,7 @@ def test_entries_bring_the_commit_along_and_a_new_connection_may_have_lost_it(
 ) -> None:
     replicator.acknowledged("n2", ack(5))
     replicator.progress["n2"].probe_from(6)
-    replicator.progress["n2"].verified(5)
+    replicator.progress["n2"].verified(5, 1)
     replicator.send_news()
     assert [entries_in(message) for message in sent] == [[6, 7, 8, 9, 10]]
     replicator.send_news()
@@ -117,7 +115,7 @@ def test_who_is_not_ahead_gets_what_is_committed_and_the_rest_when_there_is_a_hu
 ) -> None:
     replicator.ahead = frozenset()
     replicator.progress["n2"].probe_from(4)
-    replicator.progress["n2"].verified(3)
+    replicator.progress["n2"].verified(3, 1)
     replicator.send_news()
     replicator.push("n2")
     replicator.replicate()
