@@ -279,8 +279,8 @@ class ReplicatedStore(Face):
 
     def position(self) -> RaftPosition:
         """Applied index, term, this node's id and the leader's."""
-        node = self._started().node
-        return RaftPosition(node.last_applied, node.term, node.node_id, node.leader_id)
+        local = self._local
+        return (local or self._started()).node.position()
 
     def nodes(self) -> list[dict[str, Any]]:
         """The members, as ``GET /nodes/list`` shows them."""

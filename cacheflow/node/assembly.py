@@ -205,9 +205,10 @@ class LocalNode:
     def applied(self, settled: list[Settled]) -> None:
         """The machine has answered."""
         inbox, proposals = self.inbox, self.proposals
-        inbox.empty()
+        if inbox.waiting or inbox.barriers:
+            inbox.empty()
         proposals.applied(settled)
-        if not inbox.is_empty:
+        if inbox.waiting or inbox.barriers:
             # Writes of threads that waited for the inbox while the answers above were given: they go on their way now.
             inbox.empty()
             proposals.flush()
@@ -237,5 +238,5 @@ class LocalNode:
 
     def _fill(self) -> float:
         machine, settings = self.machine, self.machine.settings
-        items = machine.item_count / settings.max_items if settings.max_items else 0.0
+        items = len(machine.contents.raw) / settings.max_items if settings.max_items else 0.0
         return max(items, machine.bytes_used / settings.max_bytes if settings.max_bytes else 0.0)

@@ -51,21 +51,17 @@ class Inbox:
         self._loop = loop
         self._timeout_s = timeout_s
         self._loop_thread = loop_thread
-        self._waiting: deque[Proposal] = deque()
-        self._barriers: deque[Done] = deque()
+        # What was asked for since the loop looked last.
+        self.waiting: deque[Proposal] = deque()
+        self.barriers: deque[Done] = deque()
         self._woken = False
-
-    @property
-    def is_empty(self) -> bool:
-        """Nobody has asked for anything since the loop looked last."""
-        return not (self._waiting or self._barriers)
 
     def submit(self, commands_: Sequence[Command], done: Done, timeout_s: float | None = None) -> None:
         """Replicate ``commands_``. Any thread."""
         size = sum(map(commands.size_of, commands_))
         deadline = self._loop.time() + (self._timeout_s if timeout_s is None else timeout_s)
-        self._waiting.append(Proposal(commands_, size, deadline, functools.partial(self._settle, done)))
-        if not self._proposals.holds_back(len(self._waiting) + len(self._barriers)):
+        self.waiting.append(Proposal(commands_, size, deadline, functools.partial(self._settle, done)))
+        if not self._proposals.holds_back(len(self.waiting) + len(self.barriers)):
             self._wake()
 
     def barrier(self, done: Done) -> None:
@@ -73,8 +69,8 @@ class Inbox:
 
         Any thread.
         """
-        self._barriers.append(done)
-        if not self._proposals.holds_back(len(self._waiting) + len(self._barriers)):
+        self.barriers.append(done)
+        if not self._proposals.holds_back(len(self.waiting) + len(self.barriers)):
             self._wake()
 
     def take(self) -> None:
@@ -85,9 +81,9 @@ class Inbox:
 
     def empty(self) -> None:
         """Hand everything over. On the loop."""
-        if self._barriers:
+        if self.barriers:
             # One by one: a thread may be adding another.
-            waiting = [self._barriers.popleft() for _ in range(len(self._barriers))]
+            waiting = [self.barriers.popleft() for _ in range(len(self.barriers))]
 
             def passed(outcome: Outcome) -> None:
                 for done in waiting:
@@ -95,7 +91,7 @@ class Inbox:
 
             deadline = self._loop.time() + self._timeout_s
             self._proposals.add(Proposal([commands.noop()], 0, deadline, passed, len(waiting)))
-        inbox = self._waiting
+        inbox = self.waiting
         while inbox:
             self._proposals.add(inbox.popleft())
 
@@ -104,10 +100,10 @@ class Inbox:
         self._woken = False
         with contextlib.suppress(IndexError):  # somebody else takes them too
             while True:
-                self._settle(self._barriers.popleft(), NotReady("this node is stopped"))
+                self._settle(self.barriers.popleft(), NotReady("this node is stopped"))
         with contextlib.suppress(IndexError):
             while True:
-                proposal = self._waiting.popleft()
+                proposal = self.waiting.popleft()
                 if proposal.done is not None:
                     proposal.done(NotReady("this node is stopped"))
 

@@ -11,6 +11,7 @@ Not safe for concurrent use: the event loop owns it.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections import deque
 from collections.abc import Callable
@@ -33,6 +34,7 @@ from cacheflow.raft.seams import Clock, Events, Loop
 from cacheflow.raft.snapshots.schedule import SnapshotStorage, Snapshotting
 from cacheflow.raft.transport.network import Network, Peer
 from cacheflow.raft.turn import Turn
+from cacheflow.results import RaftPosition
 
 logger = logging.getLogger(__name__)
 
@@ -183,7 +185,7 @@ class RaftNode:
             work()
             self.nudge()
         else:
-            self._turn.run(lambda: self._work_and_tick(work))
+            self._turn.run(functools.partial(self._work_and_tick, work))
 
     def _tick_if_due(self) -> None:
         if self._woken:
@@ -294,6 +296,11 @@ class RaftNode:
                 self.nudge()
             return True
         return self._network.send(route.leader_id, {"type": "propose", "blocks": blocks, "crowded": crowded})
+
+    def position(self) -> RaftPosition:
+        """Where this node stands: applied index, term, its own id and its leader's."""
+        core = self._core
+        return RaftPosition(core.last_applied, core.term, self.node_id, core.leader_id)
 
     @property
     def is_leader(self) -> bool:

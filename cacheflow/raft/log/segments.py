@@ -186,7 +186,10 @@ class SegmentWriter:
     @property
     def disk_bytes(self) -> int:
         """Space that all segments take."""
-        return sum([segment.size for segment in self._segments])
+        size = 0
+        for segment in self._segments:
+            size += segment.size
+        return size
 
     def recover(self, value_of: Callable[[Record], V], nothing: V) -> Replay[V]:
         """Read all segments, cut a torn tail, and stand ready to append; makes the first segment of a new journal.

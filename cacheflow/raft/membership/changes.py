@@ -67,7 +67,8 @@ class Reconfiguration:
         self._next_request = 0
         # Somebody is to become a voter as soon as it has what is committed.
         self._learning = False
-        self._heir: str | None = None
+        # Who is to take over leadership. Nothing is appended meanwhile, so that it can have everything.
+        self.heir: str | None = None
         self._heir_asked = False
         self._hand_over_until_ms = 0
         self.handlers: dict[str, Callable[[Peer, dict[str, Any]], None]] = {
@@ -162,7 +163,7 @@ class Reconfiguration:
         self._learning = self._wants_voters(latest) and len(latest.voters) < len(latest.members)
         if not self._core.has_settled or latest.index > self._core.last_applied:
             return
-        while self._waiting and not self.handing_over:
+        while self._waiting and self.heir is None:
             change = self._waiting.popleft()
             if change.until_ms < self._node.now_ms():
                 change.done(NO_LEADER, "it could not be done in time")
@@ -173,7 +174,7 @@ class Reconfiguration:
                 if not (self._waiting and self._waiting[0] is change):
                     self._proposed = change
                 return
-        if self.handing_over:
+        if self.heir is not None:
             return
         learner = self._ready_learner(latest)
         if learner is not None:
@@ -197,7 +198,7 @@ class Reconfiguration:
         waiting, proposed = [*self._waiting], self._proposed
         self._waiting.clear()
         self._proposed = None
-        self._heir = None
+        self.heir = None
         for change in waiting:
             if change.removes and change.member.id == self._node.node_id:
                 self._own.append(change)
@@ -292,12 +293,7 @@ class Reconfiguration:
     @property
     def is_pending(self) -> bool:
         """Something may be done in any turn."""
-        return self._heir is not None or self._learning or bool(self._waiting)
-
-    @property
-    def handing_over(self) -> bool:
-        """Nothing is appended meanwhile, so that the heir can have everything."""
-        return self._heir is not None
+        return self.heir is not None or self._learning or bool(self._waiting)
 
     def hand_over(self, node_id: str | None) -> str | None:
         """Begin to hand leadership to ``node_id``, or to the most complete voter. Returns its id, None if there is none."""
@@ -308,11 +304,11 @@ class Reconfiguration:
         ]
         if not self._core.is_leader or not candidates:
             return None
-        self._heir = max(candidates)[1]
+        self.heir = max(candidates)[1]
         self._heir_asked = False
         self._hand_over_until_ms = self._node.now_ms() + HAND_OVER_MS
         self._node.wake()
-        return self._heir
+        return self.heir
 
     def _on_hand_over(self, peer: Peer, message: dict[str, Any]) -> None:
         heir = message.get("heir")
@@ -325,11 +321,11 @@ class Reconfiguration:
         return progress.match_index if progress is not None else 0
 
     def _proceed_hand_over(self) -> None:
-        if self._heir is None:
+        if self.heir is None:
             return
         if self._node.now_ms() > self._hand_over_until_ms:
-            logger.warning("%s did not take over leadership in time", self._heir)
-            self._heir = None
+            logger.warning("%s did not take over leadership in time", self.heir)
+            self.heir = None
             self._node.wake()
         elif not self._heir_asked:
-            self._heir_asked = self._core.ask_to_lead(self._heir)
+            self._heir_asked = self._core.ask_to_lead(self.heir)

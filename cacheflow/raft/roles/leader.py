@@ -129,7 +129,7 @@ class Leading:
         core = self._core
         return (
             core.is_leader
-            and not self._node.reconfiguration.handing_over
+            and self._node.reconfiguration.heir is None
             and self._journal.last_index - core.commit_index < ENTRIES_AHEAD_MAX
             and not (
                 self._company.crowds

@@ -27,13 +27,12 @@ class KeyMap(Map):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.merge_slashes = False
-        self._rule_of: dict[str, Rule] = {}
+        # The only rule of an endpoint, once it was asked for.
+        self.rules: dict[str, Rule] = {}
 
     def rule_of(self, endpoint: str) -> Rule:
         """The only rule of ``endpoint``."""
-        rule = self._rule_of.get(endpoint)
-        if rule is None:
-            rule = self._rule_of[endpoint] = next(self.iter_rules(endpoint))
+        rule = self.rules[endpoint] = next(self.iter_rules(endpoint))
         return rule
 
     def bind_to_environ(self, environ: Any, server_name: str | None = None, subdomain: str | None = None) -> MapAdapter:
@@ -80,7 +79,7 @@ class KeyAdapter(MapAdapter):
                 arguments = {} if key is None else {"raw_key": key}
             else:
                 raise MethodNotAllowed(valid_methods=allowed_methods(rest))
-        rule = self._key_map.rule_of(endpoint)
+        rule = self._key_map.rules.get(endpoint) or self._key_map.rule_of(endpoint)
         return (rule if return_rule else rule.endpoint), arguments
 
 

@@ -44,7 +44,7 @@ def at_once(path: str, body_bytes: int) -> bool:
 
 def run_one(key: str, command: Command, client_key: str | None) -> Generator[list[Command], list[Result], Result]:
     """``result = yield from run_one(...)``: one command's result. Raises the error that it stands for."""
-    [result] = yield [once(command, client_key)]
+    [result] = yield [command if client_key is None else once(command, client_key)]
     if result[0] not in (commands.OK, commands.ABORTED):
         raise error_of(key, result)
     return result

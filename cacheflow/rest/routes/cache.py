@@ -79,11 +79,11 @@ def cache_blueprint(services: Services) -> Blueprint:
         body = read_body(environ, body_bytes_max)
         content_type = environ.get("CONTENT_TYPE") or None
         value: Any = body
-        ttl = checks.seconds(query, "ttl")
+        ttl, keep_ttl = (checks.seconds(query, "ttl"), checks.flag(query, "keep_ttl")) if query else (None, False)
         if is_json(content_type):
             content_type = None
             value, ttl = _parse_put(body, ttl)
-        command = verbs.write(key, value, ttl, checks.flag(query, "keep_ttl"), content_type)
+        command = verbs.write(key, value, ttl, keep_ttl, content_type)
         verbs.check_size(command, config.max_value_bytes)
         condition = write_condition(environ)
         client_key = idempotency_key(environ)

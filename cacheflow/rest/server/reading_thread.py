@@ -29,15 +29,6 @@ logger = logging.getLogger("cacheflow.rest")
 _RESUMED: Final = "cacheflow.resumed"
 
 
-class SuspendableTask(OneWriteTask):
-    """One request, which may run in two parts."""
-
-    def get_environment(self) -> dict[str, Any]:
-        environ: dict[str, Any] = super().get_environment()
-        environ[SUSPENDS] = True
-        return environ
-
-
 class ReadingChannel(StrictChannel):
     """One connection."""
 
@@ -47,7 +38,7 @@ class ReadingChannel(StrictChannel):
     def task_class(self, channel: StrictChannel, request: Any) -> Any:
         """The task of a request: waitress asks for it whenever it begins to serve one, also for the second part."""
         if not self._resumes:
-            self._task = SuspendableTask(channel, request)
+            self._task = OneWriteTask(channel, request)
         self._resumes = False
         return self._task
 
@@ -104,6 +95,7 @@ class ReadingServer(StrictServer):
         self._wake_lock = threading.Lock()  # guards the trigger's descriptor against its end
 
         def serve(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+            environ[SUSPENDS] = True
             return environ.pop(_RESUMED, application)(environ, start_response)  # type: ignore[no-any-return]
 
         super().__init__(serve, *args, **kwargs)
