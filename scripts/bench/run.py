@@ -55,6 +55,7 @@ ROWS = (
     "steady",
     "wire",
     "delays",
+    "calls",
 )
 
 

@@ -48,7 +48,7 @@ ROWS_OF = {
         ),
     ),
     "promises": ("cas", "lfu", "idlerestart"),
-    "costs": ("pauses", "flat"),
+    "costs": ("pauses", "flat", "calls"),
     "delays": ("delays",),
 }
 
