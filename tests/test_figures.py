@@ -73,6 +73,11 @@ def test_every_row_and_every_table_is_shown_once() -> None:
     assert sorted(used) == sorted(tables.TABLES)
 
 
+def test_the_headlines_are_five_of_what_is_measured() -> None:
+    assert len(set(tables.HEADLINES)) == 5
+    assert set(tables.HEADLINES) <= {*run.ROWS, *(each.name for each in compare.rows() if each.decides)}
+
+
 def test_what_is_kept_is_of_a_row_and_small() -> None:
     all_ = figures.read()
     assert set(all_["rows"]) <= set(run.ROWS)
@@ -112,8 +117,9 @@ def test_the_command_says_what_differs_and_rewrites_it(
     assert tables.main(["--check"]) == 0
 
 
-def test_readme_has_no_figure_outside_the_tables() -> None:
-    text = tables.BLOCK.sub("", (ROOT / "README.md").read_text())
+@pytest.mark.parametrize("page", ["README.md", "docs/benchmarks.md"])
+def test_a_page_of_tables_has_no_figure_outside_them(page: str) -> None:
+    text = tables.BLOCK.sub("", (ROOT / page).read_text())
     assert [line for line in text.splitlines() if MEASURED.search(line)] == []
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from scripts.bench import figures
+from scripts.bench import figures, run
 from scripts.bench.figures import Figures, Record
 from scripts.bench.harness import rounded
 from scripts.bench.peers import compare
@@ -51,6 +51,8 @@ ROWS_OF = {
     "costs": ("pauses", "flat", "calls"),
     "delays": ("delays",),
 }
+# What README shows of all that was measured: rows, and comparisons with a peer.
+HEADLINES = ("durability", "failover", "embedded", "GET, leader / redis-server", "SET / etcd put, 64 connections")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -129,16 +131,38 @@ def _line(name: str, record: Record | None) -> str:
     return f"| {row.WHAT} | {row.shown(record['figures'])}{missed} | {name} |"
 
 
+def _headlines(kept: Figures) -> list[str]:
+    lines = ["| what | measured | row |", "|---|---|---|"]
+    runs: dict[str, Record] = {}
+    for name in HEADLINES:
+        kind = "rows" if name in run.ROWS else "peers"
+        record = kept[kind].get(name)
+        if kind == "rows":
+            lines.append(_line(name, record))
+        elif record is None:
+            lines.append(f"| {name} | not measured yet | peers |")
+        else:
+            ours, theirs, ratio = _compared(record)
+            lines.append(f"| {name} | {ours} / {theirs}, ratio {ratio} | peers |")
+        if record is not None:
+            runs[name] = record
+    return [*lines, *(["", *_told(runs)] if runs else [])]
+
+
 def _peers(kept: Figures) -> list[str]:
     lines = ["| | CacheFlow | peer | ratio |", "|---|---|---|---|"]
     runs = {row.name: kept["peers"][row.name] for row in compare.rows() if row.name in kept["peers"]}
-    for name, record in runs.items():
-        found = record["figures"]
-        missed = "" if record["passed"] else f" **missed**, must: {record['must']}"
-        ours, theirs = (f"{rounded(found[who])}{found['unit']}" for who in ("ours", "theirs"))
-        lines.append(f"| {name} | {ours} | {theirs} | {found['ratio']:.2f}{missed} |")
+    lines += [f"| {name} | {' | '.join(_compared(record))} |" for name, record in runs.items()]
     repeats = sorted({record["figures"]["repeats"] for record in runs.values()})
     return [*lines, "", f"Medians of {' or '.join(map(str, repeats))} turns.", *_told(runs)]
+
+
+def _compared(record: Record) -> list[str]:
+    """What this project did, what the peer did, and the ratio."""
+    found = record["figures"]
+    missed = "" if record["passed"] else f" **missed**, must: {record['must']}"
+    ours, theirs = (f"{rounded(found[who])}{found['unit']}" for who in ("ours", "theirs"))
+    return [ours, theirs, f"{found['ratio']:.2f}{missed}"]
 
 
 def _told(runs: dict[str, Record]) -> list[str]:
@@ -166,6 +190,7 @@ TABLES: dict[str, Callable[[Figures], list[str]]] = {
     **{name: _of_rows(rows) for name, rows in ROWS_OF.items()},
     "delays": _delays,
     "peers": _peers,
+    "headlines": _headlines,
 }
 
 

@@ -62,28 +62,28 @@ def _without_relaxed_flushes() -> None:
 
 DELAYS = {
     "gather": Delay(
-        "`proposals.py`, each node",
+        "`node/proposals.py`, each node",
         f"after a block of {proposals.GATHER_FROM} callers and more the next one waits for as many, "
         f"{proposals.GATHER_S * 1000:g} ms at most",
         _without_gathering,
     ),
     "entry": Delay(
-        "`leading.py`, the leader",
+        "`raft/roles/leader.py`, the leader",
         "the next entry waits until the one before is committed",
         _without_one_entry,
     ),
     "company": Delay(
-        "`company.py`, the leader",
+        "`raft/roles/batching.py`, the leader",
         "an entry with a crowd's block waits for the other nodes' crowds, 1.5 ms at most",
         _without_company,
     ),
     "commit": Delay(
-        "`replication.py`, the leader",
+        "`raft/roles/replication.py`, the leader",
         "who is not needed for the majority gets an entry when it is committed",
         _without_waiting_for_the_commit,
     ),
     "flush": Delay(
-        "`journal.py`, a follower",
+        "`raft/log/journal.py`, a follower",
         f"what comes committed is flushed with what comes next, after {journal.RELAXED_S * 1000:g} ms at most",
         _without_relaxed_flushes,
     ),
