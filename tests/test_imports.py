@@ -278,3 +278,10 @@ def test_every_name_of_the_face_is_there() -> None:
 def test_few_modules_stand_beside_the_folders() -> None:
     alone = [path.stem for path in PACKAGE.glob("*.py") if not path.stem.startswith("__")]
     assert len(alone) <= 10, alone
+
+
+def test_the_design_names_every_file() -> None:
+    design = (ROOT / "docs" / "DESIGN.md").read_text()
+    # Two folders are shown as such: a file there is a group of a protocol's commands.
+    files = [path for path in PACKAGE.rglob("*.py") if path.parent.name not in ("commands", "meta")]
+    assert [path for path in files if not path.stem.startswith("__") and path.name not in design] == []

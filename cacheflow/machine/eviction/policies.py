@@ -8,7 +8,7 @@
 cachetools (8.0.1 or later: an O(1) LFU whose ties are decided by insertion) has no operation for a victim other than
 a given key, for counting several uses at once, or for reading and building the order in one pass. Those reach for its
 private structures, which a test checks against the installed release. Its LRUCache keeps the order in one OrderedDict;
-here it is in pieces (order.py), and a test holds the two side by side.
+here it is in pieces (use_order.py), and a test holds the two side by side.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ LOT_KEYS_MAX: Final = 40_000
 
 
 class Lot(Protocol):
-    """Removed items with an order; a whole container of eviction.py is one."""
+    """Removed items with an order; a whole container of eviction/policies.py is one."""
 
     def __len__(self) -> int: ...
     def __contains__(self, key: object, /) -> bool: ...

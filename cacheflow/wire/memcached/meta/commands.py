@@ -1,4 +1,4 @@
-"""The meta commands that are one line: mg md ma me mn. (ms has a value: memcached_meta_store.py.)"""
+"""The meta commands that are one line: mg md ma me mn. (ms has a value: store.py.)"""
 
 from __future__ import annotations
 
