@@ -19,6 +19,7 @@ from typing import Any
 
 import msgpack
 from simulation.scheduler import ProcessLoop, Scheduler
+from simulation.typed import wrong_fields
 
 from cacheflow.raft.transport import messages
 from cacheflow.raft.transport.network import Identity, Message, Peer, PeerRefused, PeerUnreachable
@@ -323,6 +324,7 @@ class SimNetwork:
             return False
         kind = message["type"]
         wire = self.wire
+        assert not (problem := wrong_fields(message)), problem
         wire.sent[kind] = wire.sent.get(kind, 0) + 1
         wire.note(self.node_id, node_id, kind)
         return way.send(messages.encode(message), may_double=kind not in NOT_DOUBLED)
