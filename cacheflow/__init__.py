@@ -64,6 +64,7 @@ __all__ = [
     "hashkey",
 ]
 
+# The module of each name that is not in errors.py.
 _HOMES = {
     "AsyncCacheClient": "client.client",
     "AsyncReplicatedStore": "aio",

@@ -25,7 +25,7 @@ from cacheflow.results import Digest, Item
 from cacheflow.store import ReplicatedStore
 from cacheflow.verbs import KEYS_PAGE
 
-# How often a node that starts is asked whether it is ready.
+# Seconds between two checks of whether a starting node is ready.
 WAIT_STEP_S = 0.01
 
 
@@ -84,7 +84,7 @@ class AsyncReplicatedStore(AsyncFace):
         deadline = loop.time() + self.store.config.request_timeout_s
         while not all(good for _, good, _ in self.store.readiness()):
             if loop.time() > deadline:
-                return self.store.wait_ready(0)  # says why it is not
+                return self.store.wait_ready(0)  # raises NotReady that says why
             await asyncio.sleep(WAIT_STEP_S)
 
     # Reads
@@ -165,7 +165,7 @@ class AsyncReplicatedStore(AsyncFace):
         loop = asyncio.get_running_loop()
         answers = self._answers
         if answers is None or answers.loop is not loop:
-            # The node's own loop ends every proposal at its deadline; the margin is for one that has died.
+            # The node's own loop ends every proposal at its deadline; the margin is for a loop that has died.
             answers = self._answers = _Answers(loop, self.store.config.request_timeout_s + 5.0)
         future = answers.expect()
         submit(lambda outcome: answers.tell(future, outcome))
@@ -175,13 +175,13 @@ class AsyncReplicatedStore(AsyncFace):
 class _Answers:
     """Answers on their way from the node's loop to the application's ``loop``, which is woken once for many.
 
-    limit_s: whoever has waited so long is told that the outcome is unknown.
+    limit_s: seconds after which a call is told that its outcome is unknown.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, limit_s: float) -> None:
         self.loop = loop
         self._limit_s = limit_s
-        # Since when each waits, in the order of their beginnings.
+        # The futures without an answer, each with the time at which it began to wait; the oldest is first.
         self._waiting: dict[asyncio.Future[list[Result]], float] = {}
         self._watches = False
         self._told: deque[tuple[asyncio.Future[list[Result]], Outcome]] = deque()
@@ -197,7 +197,7 @@ class _Answers:
         return future
 
     def tell(self, future: asyncio.Future[list[Result]], outcome: Outcome) -> Callable[[], None]:
-        """Keep an answer and return what wakes the application's loop. (Called on the node's loop.)"""
+        """Keep an answer and return a function that wakes the application's loop. Called on the node's loop."""
         self._told.append((future, outcome))
         return self._wake
 
@@ -206,7 +206,7 @@ class _Answers:
             self._woken = True
             try:
                 self.loop.call_soon_threadsafe(self._deliver)
-            except RuntimeError:  # it was closed meanwhile: nobody waits
+            except RuntimeError:  # the loop was closed meanwhile: nobody waits
                 self._told.clear()
 
     def _deliver(self) -> None:

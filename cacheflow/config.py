@@ -1,6 +1,6 @@
-"""NodeConfig: everything one node is told, in one frozen dataclass, validated once.
+"""NodeConfig: the settings of one node in one frozen dataclass, validated once.
 
-Where a value comes from (flag, ``CACHEFLOW_*``, TOML file, default: in that order) is the command line's business.
+Where a value comes from (flag, ``CACHEFLOW_*``, TOML file, default: in that order) is decided by cli/settings.py.
 Times are seconds here and milliseconds inside the machine.
 """
 
@@ -16,7 +16,7 @@ from cacheflow.errors import ConfigError
 
 EVICTION_POLICIES = ("lru", "lfu")
 FSYNC_MODES = ("always", "interval", "never")
-# The peer protocol listens so far above HTTP unless a node says otherwise.
+# The port of the peer protocol minus that of HTTP, unless the settings say otherwise.
 RAFT_PORT_OFFSET = 1000
 _NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
@@ -25,40 +25,40 @@ _NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 class NodeConfig:
     """One node's settings. Raises ConfigError, which names the setting."""
 
-    # Loopback until a secret is given: nobody unknown may write into the cache by accident.
+    # The address to listen on: loopback unless a secret and a token are given, so that no stranger writes into the cache.
     host: str = "127.0.0.1"
     port: int = 8080
-    # How others reach this node; by default the address it listens on.
+    # The host under which others reach this node; None: ``host``.
     advertise: str | None = None
-    # Port of the peer protocol: port + RAFT_PORT_OFFSET unless told.
+    # The port of the peer protocol; None: port + RAFT_PORT_OFFSET.
     raft_port: int | None = None
-    # Other protocols, served on ``host`` too; None: not at all, 0: a port that the system chooses.
+    # Ports of memcached's protocol and RESP on ``host``; None: not served, 0: a port that the system chooses.
     memcached_port: int | None = None
     resp_port: int | None = None
-    # None: a random UUID, kept in the data directory.
+    # The node's id; None: a random UUID, kept in the data directory.
     node_id: str | None = None
-    # HTTP addresses of members to join through; none of them: this node starts a new cluster, or goes on with its own.
+    # HTTP addresses of members to join through; empty: this node founds a new cluster, or goes on with its own.
     seed: tuple[str, ...] = ()
     # Raft addresses of all founding nodes, for embedded use without HTTP.
     peers: tuple[str, ...] = ()
-    # Replicated; the first node of a cluster decides.
+    # Policy, limits and replicas are replicated: those of a cluster's first node count.
     eviction: str = "lru"
     max_items: int | None = 1000
     max_bytes: int | None = None
     replicas: int = 2
     data_dir: Path = Path("data")
     persistence: bool = True
-    # always: a majority has flushed before an answer. interval: flushed once a second. never: left to the system.
+    # When the journal is flushed. always: on a majority before an answer. interval: once a second. never: left to the system.
     fsync: str = "always"
-    # How long a write waits for its outcome.
+    # Seconds that a write waits for its outcome.
     request_timeout_s: float = 10.0
-    # memcached's and etcd's order of magnitude: a larger value stalls every other write behind it.
+    # The largest value, in memcached's and etcd's order of magnitude: a larger one stalls every other write behind it.
     max_value_bytes: int = 1024 * 1024
-    # 40 waiting threads cost 0.3 MB each and keep 16 to 64 keep-alive connections busy.
+    # Threads that serve HTTP: 40 waiting ones cost 0.3 MB each and keep 16 to 64 keep-alive connections busy.
     http_threads: int = 40
     cluster_secret_file: Path | None = None
     api_token_file: Path | None = None
-    # A follower campaigns after 1 to 2 times this without a leader; a broken connection to the leader is noticed at once.
+    # A follower campaigns after 1 to 2 times this without a leader, and at once when its connection to the leader breaks.
     election_timeout_s: float = 1.0
     heartbeat_s: float = 0.1
 
@@ -110,14 +110,14 @@ class NodeConfig:
 
     @property
     def raft_listen_port(self) -> int:
-        """The port of the peer protocol."""
+        """The port on which the peer protocol listens; 0: the system chooses."""
         if self.raft_port is None:
             return self.port + RAFT_PORT_OFFSET if self.port else 0
         return self.raft_port
 
     @classmethod
     def of(cls, **settings: Any) -> NodeConfig:
-        """Build from loosely typed settings (a file, the environment): names an unknown one."""
+        """Build a configuration from settings by name. Raises ConfigError, which names an unknown one."""
         known = {field.name for field in fields(cls)}
         for name in settings:
             if name not in known:
@@ -145,7 +145,7 @@ def join_address(host: str, port: int) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether ``host`` can only be reached from this machine."""
+    """Return whether ``host`` can only be reached from this machine."""
     if host == "localhost":
         return True
     try:
@@ -155,7 +155,7 @@ def is_loopback(host: str) -> bool:
 
 
 def read_secret(path: Path | None, setting: str) -> bytes | None:
-    """The secret in ``path``, without blanks around it. Raises ConfigError when unreadable or under 16 bytes."""
+    """Return the secret in ``path`` without blanks around it. Raises ConfigError when unreadable or under 16 bytes."""
     if path is None:
         return None
     try:

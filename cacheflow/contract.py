@@ -31,8 +31,9 @@ __all__ = [
     "Writes",
 ]
 
-# What a proposal ends with: one raw result a command, or why there is none.
+# The outcome of a proposal: one raw result a command, or the error that says why there is none.
 Outcome: TypeAlias = list[Result] | ReplicationError
+# A function that takes an outcome (see rule 2).
 Done: TypeAlias = Callable[[Outcome], Callable[[], None]]
 # (name, whether it passed, detail for people) of one liveness or readiness check.
 Check: TypeAlias = tuple[str, bool, str]
@@ -60,16 +61,16 @@ class Entries(Protocol):
     """Reads of raw entries in this node's memory, for fronts that answer bytes. Nothing here blocks."""
 
     def lookup(self, key: str, *, count: bool = True) -> Entry | None:
-        """The live entry. Raises NotReady."""
+        """Return the live entry under ``key``, or None. count: it is a use. Raises NotReady."""
 
     def lookup_all(self, keys: list[str], bytes_max: int) -> list[Entry | None] | None:
-        """Several at one moment; None when their values are over ``bytes_max``. Raises NotReady."""
+        """Return the live entries of several keys at one moment; None if their values are over ``bytes_max``. Raises NotReady."""
 
     def now_ms(self) -> int:
-        """The cluster's time, to which entries' ends belong."""
+        """Return the cluster's time in milliseconds, by which entries expire."""
 
     def all_keys(self) -> list[str]:
-        """The keys in memory, in no order, some perhaps past their end: 10 ms a million. Raises NotReady."""
+        """Return the keys in memory, unordered, some perhaps past their expiry: 10 ms a million. Raises NotReady."""
 
     def __len__(self) -> int: ...
 
@@ -78,14 +79,14 @@ class Writes(Protocol):
     """Commands on their way through the log. Nothing here blocks."""
 
     def submit(self, commands: list[Command], done: Done) -> None:
-        """Replicate ``commands``."""
+        """Replicate ``commands``; ``done`` gets the outcome."""
 
     def submit_barrier(self, done: Done) -> None:
         """Call ``done`` once everything acknowledged before this call is applied here."""
 
 
 class WaitingWrites(Writes, Protocol):
-    """The same, and calls that block until the answer is there. Any thread."""
+    """Commands on their way through the log, with calls that block until the answer is there. Any thread."""
 
     def run(self, commands: list[Command]) -> list[Result]: ...
     def barrier(self) -> list[Result]: ...
@@ -104,13 +105,13 @@ class Cluster(Protocol):
 
 
 class Metrics(Protocol):
-    """Numbers by name. Any thread."""
+    """A source of counters and gauges by name. Any thread."""
 
     def metrics(self) -> dict[str, float]: ...
 
 
 class Health(Metrics, Protocol):
-    """Checks of this node, and its numbers. Any thread."""
+    """The liveness and readiness checks of a node, and its metrics. Any thread."""
 
     def readiness(self) -> Sequence[Check]: ...
     def liveness(self) -> Sequence[Check]: ...

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 
 class CacheFlowError(Exception):
-    """Base of everything this package raises on purpose."""
+    """The base class of every error that this package raises on purpose."""
 
     http_status = 500
     title = "Internal error"
@@ -98,14 +98,14 @@ class PreconditionFailed(CacheFlowError):
 
 
 class ReplicationError(CacheFlowError):
-    """The cluster did not do what was asked."""
+    """The command was not replicated, or its outcome is not known."""
 
     http_status = 503
     title = "Replication error"
 
 
 class NotCommitted(ReplicationError):
-    """Certainly not applied: safe to send again after ``retry_after_s`` seconds."""
+    """The command was certainly not applied: it is safe to send it again after ``retry_after_s`` seconds."""
 
     title = "Not committed"
 
@@ -121,7 +121,7 @@ class NoLeader(NotCommitted):
 
 
 class NotReady(NotCommitted):
-    """This node cannot answer a read at the level asked for."""
+    """This node is stopped, takes no writes, or cannot answer a read at the level asked for."""
 
     title = "Not ready"
 

@@ -77,7 +77,7 @@ def _named(call: Callable[..., Any], verb: Callable[..., Any]) -> Callable[..., 
     return call
 
 
-# Here, and not in the class, where mypy would take the first overload of MutableMapping for all of them.
+# Made here and not in the class, where mypy would take the first overload of MutableMapping for the type of each.
 _update = blocking(verbs.update)
 _pop = blocking(verbs.pop)
 _setdefault = blocking(verbs.setdefault)
@@ -88,7 +88,7 @@ class Face(MutableMapping[str, Any]):
 
     @abc.abstractmethod
     def _replicate(self, command: Command) -> tuple[Result, int]:
-        """Run a checked command; return its raw result, and the time to which the ends in it belong."""
+        """Run a checked command; return its raw result, and the time in ms with which its expiry times compare."""
 
     @abc.abstractmethod
     def get_item(
@@ -159,11 +159,11 @@ class Face(MutableMapping[str, Any]):
         return _Keys(self, prefix)
 
     def values(self) -> ValuesView[Any]:
-        """Return a live view; what vanishes while it is iterated is left out. Looking at it is no use."""
+        """Return a live view without the keys that vanish during an iteration. Its reads do not count as uses."""
         return _Values(self)
 
     def items(self) -> ItemsView[str, Any]:
-        """Return a live view; what vanishes while it is iterated is left out. Looking at it is no use.
+        """Return a live view without the keys that vanish during an iteration. Its reads do not count as uses.
 
         Each pair was in the cache at some moment of the iteration.
         """
@@ -246,7 +246,7 @@ class AsyncFace(abc.ABC):
 
     @abc.abstractmethod
     async def _replicate(self, command: Command) -> tuple[Result, int]:
-        """Run a checked command; return its raw result, and the time to which the ends in it belong."""
+        """Run a checked command; return its raw result, and the time in ms with which its expiry times compare."""
 
     @abc.abstractmethod
     async def get_item(
@@ -317,12 +317,12 @@ class AsyncFace(abc.ABC):
                 return
 
     async def values(self) -> AsyncIterator[Any]:
-        """Yield the values; what vanishes meanwhile is left out. Looking at them is no use."""
+        """Yield the values, without those that vanish meanwhile. The reads do not count as uses."""
         async for _, value in self.items():
             yield value
 
     async def items(self) -> AsyncIterator[tuple[str, Any]]:
-        """Yield keys with their values; what vanishes meanwhile is left out. Looking at them is no use."""
+        """Yield keys with their values, without those that vanish meanwhile. The reads do not count as uses."""
         async for key in self.keys():
             value = await self.get(key, MISSING, peek=True)
             if value is not MISSING:

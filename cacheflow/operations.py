@@ -11,7 +11,7 @@
 In JSON ``"encoding": "base64"`` marks a value of bytes, in both directions; ``content_type`` goes with bytes.
 
 This is the path for throughput: up to 10,000 operations in one log entry. So each operation costs one dictionary look-up
-and a tuple; what is wrong with one is found out only when one is wrong.
+and a tuple; a second look finds the reason only when one is wrong.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from cacheflow.verbs import (
     write,
 )
 
+# The most operations of one batch, which is one log entry.
 OPS_MAX: Final = 10_000
 
 Operation = Mapping[str, Any]
@@ -78,7 +79,7 @@ def batch(
 
 
 def parse_into(parsed: list[Command], ops: Any, value_bytes_max: int) -> None:
-    """Append the commands of ``ops`` to ``parsed``; the one that is wrong stands behind them. Raises InvalidRequest."""
+    """Append the commands of ``ops`` to ``parsed``, up to the first wrong one. Raises InvalidRequest."""
     if type(ops) is not list or not ops:
         raise InvalidRequest('"ops" is needed: a list of operations')
     if len(ops) > OPS_MAX:

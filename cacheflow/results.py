@@ -1,4 +1,4 @@
-"""What reads and writes answer, in Python: the same objects from an embedded store and from the HTTP client."""
+"""The results of reads and writes in Python: the same objects from an embedded store and from the HTTP client."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class SetResult:
-    """A write that took place. created: the key was absent. ttl_s: None without a TTL."""
+    """The result of a write that took place. created: the key was absent. ttl_s: None without a TTL."""
 
     version: int
     created: bool
@@ -61,7 +61,7 @@ class Digest:
 
 @dataclass(frozen=True, slots=True)
 class RaftPosition:
-    """Where this node stands: applied index, term, node id, leader's id or None."""
+    """Where a node stands in the log: applied index, term, node id, leader's id or None."""
 
     index: int
     term: int

@@ -2,7 +2,7 @@
 
 1. A read is served from this node's memory: one dictionary access, no lock, any thread.
 2. A write returns once it is committed and visible on this node, so every thread here reads what it wrote.
-3. What a verb asks for and answers stands in verbs.py, the mapping in faces.py.
+3. The verbs themselves are in verbs.py, the mapping is in faces.py.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class ReplicatedStore(Face):
         raft_address: str | None = None,
         **settings: Any,
     ) -> None:
-        """config: or the fields of NodeConfig as keywords. raft_address: host:port of the peer protocol.
+        """Check the settings: a ``config``, or its fields as keywords. raft_address: host:port of the peer protocol.
 
         Raises ConfigError.
         """
@@ -70,12 +70,15 @@ class ReplicatedStore(Face):
     # Life -----------------------------------------------------------------------------------------------------------
 
     def start(self, http_address: str = "") -> ReplicatedStore:
-        """Open the data and take part in the cluster. http_address: where members show it. Raises ConfigError."""
+        """Open the data directory, take part in the cluster, and return this store.
+
+        http_address: host:port that members show for this node. Raises ConfigError.
+        """
         self._local = self._engine.start(http_address)
         return self
 
     def serve(self, service: Service, host: str, port: int) -> int:
-        """Serve a protocol on the node's own loop, until ``close``; the port, chosen by the system for 0.
+        """Serve a protocol on the node's own loop until ``close``; return its port, which the system chooses for 0.
 
         After ``start``. Raises ConfigError.
         """
@@ -165,7 +168,7 @@ class ReplicatedStore(Face):
         return {key: item.value for key in keys if (item := self.get_item(key)) is not None}
 
     def lookup(self, key: str, *, count: bool = True) -> Entry | None:
-        """The machine's own entry under ``key``, for fronts that answer bytes; what ``get_item`` makes an Item of.
+        """Return the machine's own live entry under ``key``, or None, for fronts that answer bytes.
 
         Raises NotReady.
         """
@@ -173,7 +176,7 @@ class ReplicatedStore(Face):
         if local is None or not local.may_read:
             local = self._readable()
         entry = local.machine.contents.raw.get(key)
-        # The clock costs as much as all the rest, and most entries have no end.
+        # Reading the clock costs as much as all the rest, and most entries never expire.
         if entry is not None and entry[4] and entry[4] <= local.clock.now_ms():
             entry = None
         if entry is None:
@@ -185,9 +188,9 @@ class ReplicatedStore(Face):
         return entry
 
     def lookup_all(self, keys: list[str], bytes_max: int) -> list[Entry | None] | None:
-        """``lookup`` of several keys at one moment; None, and nothing is counted, when their values are over ``bytes_max``.
+        """Return the live entries of several keys at one moment.
 
-        Raises NotReady.
+        None, and nothing is counted, when their values are over ``bytes_max``. Raises NotReady.
         """
         local = self._local
         if local is None or not local.may_read:
@@ -216,7 +219,7 @@ class ReplicatedStore(Face):
         return entries
 
     def now_ms(self) -> int:
-        """The cluster's time now, in milliseconds: what entries end by."""
+        """Return the cluster's time in milliseconds, by which entries expire."""
         return self._started().clock.now_ms()
 
     def keys_page(
@@ -228,7 +231,7 @@ class ReplicatedStore(Face):
         return local.machine.keys(prefix, limit, cursor or "", local.clock.now_ms())
 
     def all_keys(self) -> list[str]:
-        """The keys in memory at this moment, in no order, some of them perhaps past their end. Raises NotReady."""
+        """Return the keys in memory, unordered, some perhaps past their expiry. Raises NotReady."""
         return list(self._readable().machine.contents.raw)
 
     # Writes ---------------------------------------------------------------------------------------------------------
@@ -245,7 +248,7 @@ class ReplicatedStore(Face):
         return self._wait(self.submit_barrier, None)
 
     def submit(self, commands_: list[Command], done: Done, *, timeout_s: float | None = None) -> None:
-        """``run`` without waiting: ``done`` gets the results, or the error, once.
+        """Replicate commands without waiting: ``done`` gets their results, or the error, once.
 
         The node's loop calls it, so it must not block; the call that it returns is made when the loop's turn has sent
         what it had to send, and wakes whoever waits.
@@ -257,7 +260,7 @@ class ReplicatedStore(Face):
             done(self._refusal())()
 
     def submit_barrier(self, done: Done) -> None:
-        """``barrier`` without waiting."""
+        """Call ``done`` once everything acknowledged anywhere before this call is applied here, without waiting."""
         local = self._local
         if local is not None and local.takes_writes:
             local.inbox.barrier(done)
@@ -278,16 +281,16 @@ class ReplicatedStore(Face):
     # Cluster ----------------------------------------------------------------------------------------------------------
 
     def position(self) -> RaftPosition:
-        """Applied index, term, this node's id and the leader's."""
+        """Return this node's applied index, term and id, and the leader's id."""
         local = self._local
         return (local or self._started()).node.position()
 
     def nodes(self) -> list[dict[str, Any]]:
-        """The members, as ``GET /nodes/list`` shows them."""
+        """Return the members, as ``GET /nodes/list`` shows them."""
         return self._engine.call(lambda: status.nodes(self._engine))
 
     def status(self) -> dict[str, Any]:
-        """Leader, term, indexes, lag and configuration, as ``GET /cluster/status`` shows them."""
+        """Return leader, term, indexes, lag and configuration, as ``GET /cluster/status`` shows them."""
         return self._engine.call(lambda: status.cluster(self._engine))
 
     def digest(self, *, index: int | None = None, full: bool = False) -> Digest | None:
@@ -299,21 +302,21 @@ class ReplicatedStore(Face):
         return self._engine.call(lambda: status.digest(self._engine, index, full), timeout_s=60.0)
 
     def metrics(self) -> dict[str, float]:
-        """Counters and gauges by name."""
+        """Return counters and gauges by name."""
         return status.metrics(self._engine)
 
     def liveness(self) -> list[tuple[str, bool, str]]:
-        """(check, good, detail) of what a restart could mend."""
+        """Return the checks of what a restart could mend, as (check, good, detail)."""
         return status.liveness(self._engine)
 
     def readiness(self) -> list[tuple[str, bool, str]]:
-        """(check, good, detail) of what traffic needs."""
+        """Return the checks of what traffic needs, as (check, good, detail)."""
         return status.readiness(self._engine)
 
     def register(self, node_id: str, address: str, raft_address: str, was_member: bool = False) -> bool:
-        """Make the node at ``raft_address`` a member; False when it was one. Raises MemberConflict, InvalidRequest.
+        """Make the node at ``raft_address`` a member; return False if it is one. Raises MemberConflict, InvalidRequest.
 
-        was_member: it says that it has been one; if it is none any more it was removed, and stays out.
+        was_member: the node says that it has been a member; if it is none now, it was removed and is refused.
         """
         outcome, detail = self._engine.run(
             self._started().joining.register(node_id, address, raft_address, was_member), timeout_s=12.0
@@ -333,7 +336,7 @@ class ReplicatedStore(Face):
         self._engine.run(leaving.remove(self._started().node, node_id, timeout_s), timeout_s=timeout_s + 5.0)
 
     def transfer_leadership(self, node_id: str | None = None) -> str:
-        """Hand leadership to ``node_id``, or to the most complete voter; the id of the new leader.
+        """Hand leadership to ``node_id``, or to the most complete voter; return the id of the new leader.
 
         Raises InvalidRequest (no such voter), NotCommitted.
         """
@@ -362,19 +365,19 @@ class ReplicatedStore(Face):
         return result
 
     def _refusal(self) -> NotReady:
-        """Why nothing can be replicated through this node at all."""
+        """Return the error that says why nothing can be replicated through this node."""
         if self._local is None or self._local.node.failure is None:
             return NotReady("this node is stopped")
         return NotReady(f"this node takes no writes: {self._local.node.failure}")
 
     def _started(self) -> LocalNode:
-        """The node, running or stopped. Raises NotReady when it was never started."""
+        """Return the node, running or stopped. Raises NotReady if it was never started."""
         if self._local is None:
             raise NotReady("this node is stopped")
         return self._local
 
     def _readable(self) -> LocalNode:
-        """The node, when its contents may be read. Raises NotReady."""
+        """Return the node. Raises NotReady unless its contents may be read."""
         local = self._started()
         if local.may_read:
             return local

@@ -13,12 +13,13 @@ from typing import Any, Final
 
 from cacheflow.errors import InvalidRequest
 
+# The kinds of values, as the log and snapshots hold them.
 TEXT: Final = 0
 BYTES: Final = 1
 JSON: Final = 2
 
 KEY_BYTES_MAX: Final = 1024
-# Deeper than any honest document, far below the interpreter's recursion limit.
+# The deepest nesting of a JSON value: deeper than any honest document, far below the interpreter's recursion limit.
 JSON_DEPTH_MAX: Final = 64
 
 
@@ -51,15 +52,15 @@ def check_key(key: object) -> str:
 def hashkey(*args: Hashable, **kwargs: Hashable) -> str:
     """Return the key of a call with these arguments, for ``cachetools.cached(cache, key=cacheflow.hashkey)``.
 
-    It is equal in every process; by their repr, so they need a stable one. Two calls get one key when types, values and
-    names are the same.
+    It is made of their reprs, so it is the same in every process if these are. Two calls have one key when the types, values
+    and names of their arguments are the same.
     """
     text = repr((args, sorted(kwargs.items())))
     return f"call:{blake2b(text.encode('utf-8', 'surrogatepass'), digest_size=16).hexdigest()}"
 
 
 def canonical_json(value: Any) -> bytes:
-    """The one spelling of a JSON value: sorted keys, no blanks, UTF-8.
+    """Return the one spelling of a JSON value: sorted keys, no blanks, UTF-8.
 
     Raises InvalidRequest for NaN, infinities, lone surrogates, foreign types and nesting over 64 levels.
     """
@@ -90,7 +91,7 @@ def check_depth(value: Any) -> None:
 
 
 def encode(value: Any) -> tuple[int, bytes]:
-    """A Python value as (kind, bytes): str is text, bytes are bytes, anything else is JSON. Raises InvalidRequest."""
+    """Return a Python value as (kind, bytes): str is text, bytes are bytes, anything else is JSON. Raises InvalidRequest."""
     if isinstance(value, str):
         try:
             return TEXT, value.encode()
@@ -113,7 +114,7 @@ def kind_of(data: bytes) -> int:
 
 
 def decode(kind: int, data: bytes) -> Any:
-    """The Python value that ``encode`` was given."""
+    """Return the Python value that ``encode`` was given."""
     if kind == TEXT:
         return data.decode()
     if kind == BYTES:

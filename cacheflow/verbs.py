@@ -2,8 +2,8 @@
 
 1. Pure: no I/O, no clock, no store.
 2. Every check of an argument stands here, so what one class refuses all refuse, before anything is sent.
-3. A verb is a generator. It yields one command at a time and is sent the command's raw result with the time to which
-   the ends in it belong; its value is what the call answers. ``faces.py`` makes methods and coroutines of the verbs.
+3. A verb is a generator. It yields one command at a time and is sent the command's raw result with the time in ms with
+   which the expiry times in it compare; it returns what the call answers. ``faces.py`` makes methods and coroutines of the verbs.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import INT64_MAX, INT64_MIN, Command, Result
 from cacheflow.results import IncrResult, Item, SetResult
 
-# Longer than any cache should remember, and safely inside the machine's milliseconds.
+# The longest TTL, ten years: longer than any cache should remember, and safely inside the machine's milliseconds.
 TTL_S_MAX: Final = 10 * 365 * 86400
 CONSISTENCY_LEVELS: Final = ("local", "bounded", "linearizable")
+# Keys in a page, and the most that a caller may ask for: with keys of 1 KiB that is an answer of 10 MiB.
 KEYS_PAGE: Final = 1000
-# With keys of 1 KiB that is an answer of 10 MiB.
 KEYS_MAX: Final = 10_000
-# What set_many and its like put into one batch. A batch is one log entry, and larger ones make every other write wait.
+# The limits of a batch that set_many and its like send: it is one log entry, and a larger one makes every other write wait.
 BATCH_OPS_MAX: Final = 500
 BATCH_BYTES_MAX: Final = 512 * 1024
 # Stands for "no default was given", since None is a value.
@@ -58,33 +58,33 @@ def shown(value: Any) -> str:
 
 
 def positive_seconds(value: Any, name: str = "ttl") -> float:
-    """Return seconds above 0. true is no number, although Python says so. Raises InvalidRequest."""
+    """Return ``value`` as seconds above 0; a bool is none, although Python says so. Raises InvalidRequest."""
     if type(value) not in (float, int) or not 0 < value <= TTL_S_MAX:
         raise InvalidRequest(f"{name} is a number of seconds above 0 and at most {TTL_S_MAX}, not {shown(value)}")
     return float(value)
 
 
 def ttl_to_ms(ttl_s: float | None) -> int:
-    """Turn seconds into the log's milliseconds: at least one, because none means for ever. Raises InvalidRequest."""
+    """Return a TTL in the log's milliseconds: at least 1, because 0 means for ever. Raises InvalidRequest."""
     return commands.TTL_NONE if ttl_s is None else max(1, round(positive_seconds(ttl_s) * 1000))
 
 
 def int64(value: Any, name: str) -> int:
-    """Return an integer of 64 bits. Raises InvalidRequest."""
+    """Return ``value`` if it is an integer of 64 bits. Raises InvalidRequest."""
     if type(value) is not int or not INT64_MIN <= value <= INT64_MAX:
         raise InvalidRequest(f"{name} is a 64-bit integer, not {shown(value)}")
     return value
 
 
 def check_version(value: Any, name: str = "version") -> int:
-    """Return a version that an entry can have. Raises InvalidRequest."""
+    """Return ``value`` if an entry can have it as its version. Raises InvalidRequest."""
     if type(value) is not int or not 1 <= value <= INT64_MAX:
         raise InvalidRequest(f"{name} is a positive integer, not {shown(value)}")
     return value
 
 
 def check_idempotency_key(key: Any) -> str:
-    """Return a key that can travel as a header. Raises InvalidRequest."""
+    """Return an idempotency key if it can travel as a header. Raises InvalidRequest."""
     if not isinstance(key, str) or not _IDEMPOTENCY_KEY.fullmatch(key):
         raise InvalidRequest("an idempotency key is 1 to 256 printable ASCII characters")
     return key
@@ -103,7 +103,7 @@ def check_read(consistency: str, max_staleness: float | None, peek: bool, strict
 
 
 def check_page(prefix: str, limit: int) -> None:
-    """Refuse a page of keys that cannot be. Raises InvalidRequest."""
+    """Refuse a prefix or a limit that no page of keys can have. Raises InvalidRequest."""
     if prefix != "":
         values.check_key(prefix)
     if not 1 <= int64(limit, "limit") <= KEYS_MAX:
@@ -111,7 +111,7 @@ def check_page(prefix: str, limit: int) -> None:
 
 
 def check_digest(index: int | None, full: bool) -> None:
-    """Refuse a digest that nobody keeps. Raises InvalidRequest."""
+    """Refuse an index for which there can be no digest. Raises InvalidRequest."""
     if index is not None:
         if full:
             raise InvalidRequest("full hashes the contents as they are now: it has no index")
@@ -120,7 +120,7 @@ def check_digest(index: int | None, full: bool) -> None:
 
 
 def check_size(command: Command, value_bytes_max: int, place: str = "") -> None:
-    """Refuse values of more than ``value_bytes_max``, in what the command holds too. Raises ValueTooLarge."""
+    """Refuse a command with a value of more than ``value_bytes_max`` bytes, also inside a batch. Raises ValueTooLarge."""
     op = command[0]
     if op == commands.SET:
         if len(command[2]) > value_bytes_max:
@@ -212,7 +212,7 @@ def touch_command(key: str, ttl: float | None) -> Command:
 
 
 def once(command: Command, idempotency_key: str | None) -> Command:
-    """Wrap ``command`` so that one idempotency key counts once; as it is without a key. Raises InvalidRequest."""
+    """Return a command that counts once for an idempotency key; ``command`` itself without one. Raises InvalidRequest."""
     if idempotency_key is None:
         return command
     return commands.idempotent(check_idempotency_key(idempotency_key), command)
@@ -222,7 +222,7 @@ def once(command: Command, idempotency_key: str | None) -> Command:
 
 
 def error_of(key: str, result: Result) -> CacheFlowError:
-    """Return the error that a failed raw result stands for. key: for the message, "" when there is none."""
+    """Return the error that a failed raw result stands for. key: named in the message, "" when there is none."""
     status = result[0]
     name = repr(key) if key else "the key"
     detail = str(result[1]) if len(result) > 1 else ""
@@ -250,7 +250,7 @@ def checked(key: str, result: Result) -> Result:
 
 
 def seconds_left(expires_at_ms: int, now_ms: int) -> float | None:
-    """Return the seconds until an end as results carry it; None for 0, which is never."""
+    """Return the seconds until an expiry time; None for 0, which means never."""
     return max(0.0, (expires_at_ms - now_ms) / 1000) if expires_at_ms else None
 
 
@@ -278,8 +278,8 @@ def set_(
 ) -> Steps[SetResult]:
     """Replicate ``key = value`` and return once it is committed and visible on the node that answers.
 
-    ttl: seconds > 0; None keeps it until evicted, or with keep_ttl as long as the key has.  only_if_version: compare
-    and set.  content_type: of a value of bytes.  idempotency_key: what was sent with it before counts once.
+    ttl: seconds > 0; None keeps it until evicted, or with keep_ttl for the time that the key has left.  only_if_version: compare
+    and set.  content_type: of a value of bytes.  idempotency_key: what is sent again under it counts once.
     Raises InvalidRequest, ValueTooLarge, PreconditionFailed, NotCommitted (safe to retry), OutcomeUnknown.
     """
     command = set_command(

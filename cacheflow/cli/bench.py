@@ -1,4 +1,4 @@
-"""Load: many connections from one thread, and what the nodes made of it.
+"""Load: many connections from one thread, and a report of the answers.
 
 A worker is a generator: it yields one ``Call`` after another and gets each answer sent in. One selector drives them
 all over keep-alive connections, one a worker and node. Requests are built before the clock starts, and of an answer
@@ -24,11 +24,13 @@ from urllib.parse import urlsplit
 
 from cacheflow.errors import InvalidRequest
 
+# Seconds without any answer after which every request under way has failed.
 ANSWER_TIMEOUT_S: Final = 30.0
 # Different requests built beforehand; after these they come again. Enough that no node sees a pattern.
 REQUESTS_BUILT: Final = 2000
 BATCHES_BUILT: Final = 100
 TRACE_VALUE_BYTES: Final = 100
+# The kinds of requests in a report.
 READS: Final = "reads"
 WRITES: Final = "writes"
 
@@ -44,7 +46,7 @@ class Call(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """Status 0: no answer."""
+    """One HTTP answer; status 0 when there was none."""
 
     status: int
     body: bytes
@@ -56,7 +58,7 @@ Progress = Callable[[int], None]
 
 @dataclass
 class Tally:
-    """What became of the requests of one kind. latencies_s: one a request, of those that succeeded."""
+    """The outcome of the requests of one kind. latencies_s: one a request, of those that succeeded."""
 
     latencies_s: list[float] = field(default_factory=list)
     ops: int = 0
@@ -65,7 +67,7 @@ class Tally:
 
 @dataclass
 class Report:
-    """A run's result. hits and misses count reads."""
+    """The result of a run. hits and misses count reads."""
 
     tallies: dict[str, Tally] = field(default_factory=dict)
     elapsed_s: float = 0.0
@@ -75,11 +77,11 @@ class Report:
 
     @property
     def hit_ratio(self) -> float:
-        """0 to 1; 0 without reads."""
+        """The part of the reads that found their key, 0 to 1; 0 without reads."""
         return self.hits / max(self.hits + self.misses, 1)
 
     def rows(self) -> list[dict[str, float | int | str]]:
-        """One row a kind: count, rate and latencies in ms."""
+        """Return one row a kind: count, rate and latencies in ms."""
         return [self._row(kind, tally) for kind, tally in sorted(self.tallies.items())]
 
     def _row(self, kind: str, tally: Tally) -> dict[str, float | int | str]:
@@ -97,12 +99,12 @@ class Report:
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
-    """The smallest value that ``share`` of all do not exceed (nearest rank); 0 without values."""
+    """Return the smallest value that ``share`` of all do not exceed (nearest rank); 0 without values."""
     return ordered[max(math.ceil(len(ordered) * share) - 1, 0)] if ordered else 0.0
 
 
 class _Connection:
-    """One worker's connection to one node. Broken: opened again for the next call."""
+    """One worker's connection to one node; a broken one is opened again for the next call."""
 
     def __init__(self, url: str, token: str | None) -> None:
         parts = urlsplit(url if "//" in url else f"http://{url}")
@@ -113,14 +115,14 @@ class _Connection:
         if token is not None:
             self._headers += f"Authorization: Bearer {token}\r\n".encode()
         self.socket: socket.socket | None = None
-        # Whether the node closes it after the last answer.
+        # True if the node closes the connection after the answer that came last.
         self.ends = False
         self._received = b""
         self._body_from = 0
         self._needed = 0
 
     def open(self) -> socket.socket | None:
-        """Connect; the socket if it is a new one. Raises OSError."""
+        """Connect if there is no connection; return the socket if it is a new one, else None. Raises OSError."""
         if self.socket is not None:
             return None
         self.ends = False
@@ -129,14 +131,14 @@ class _Connection:
         return self.socket
 
     def send(self, call: Call) -> None:
-        """Raises OSError."""
+        """Send one request. Raises OSError."""
         assert self.socket is not None
         self._received = b""
         self._needed = 0
         self.socket.sendall(call.line + self._headers + call.rest)
 
     def receive(self) -> Reply | None:
-        """One recv; the reply once it is whole. Raises OSError."""
+        """Read what has come; return the reply once it is whole, else None. Raises OSError."""
         assert self.socket is not None
         data = self.socket.recv(262_144)
         if not data:
@@ -180,7 +182,7 @@ def drive(
 
 
 class _Driver:
-    """All workers of one run. Not safe for concurrent use."""
+    """The loop that runs all workers of a load. Not safe for concurrent use."""
 
     def __init__(self, urls: Sequence[str], workers: Sequence[Worker], token: str | None, progress: Progress) -> None:
         self._workers = workers
@@ -250,7 +252,7 @@ class _Driver:
         self._send(number, self._settle(number, call, took_s, reply, why))
 
     def _settle(self, number: int, call: Call, took_s: float, reply: Reply, why: str) -> Call | None:
-        """Count the reply and hand it to the worker; what that wants next."""
+        """Count a reply and hand it to the worker; return the worker's next call, None at its end."""
         report = self._report
         tally = report.tallies.setdefault(call.kind, Tally())
         failed = _failed_ops(call, reply)
@@ -287,18 +289,18 @@ def _failed_ops(call: Call, reply: Reply) -> int:
 
 
 def get_call(node: int, key: str, strict: bool = False) -> Call:
-    """One read. strict: counted exactly as a use, through the log."""
+    """Return the call of one read. strict: counted exactly as a use, through the log."""
     query = "?recency=strict" if strict else ""
     return Call(node, READS, f"GET /cache/{key}{query} HTTP/1.1\r\n".encode(), b"\r\n")
 
 
 def set_call(node: int, key: str, value: str) -> Call:
-    """One write."""
+    """Return the call of one write."""
     return _with_body(node, f"PUT /cache/{key}", json.dumps({"value": value}).encode(), 1)
 
 
 def batch_call(node: int, keys: Sequence[str], value: str) -> Call:
-    """One batch of sets."""
+    """Return the call of one batch of sets."""
     body = json.dumps({"ops": [{"op": "set", "key": key, "value": value} for key in keys]}, separators=(",", ":"))
     return _with_body(node, "POST /cache/_batch", body.encode(), len(keys))
 
@@ -320,7 +322,7 @@ def run_load(
     token: str | None = None,
     progress: Progress = lambda _: None,
 ) -> Report:
-    """``ops`` operations from ``clients`` connections, spread evenly over the nodes.
+    """Run ``ops`` operations from ``clients`` connections, spread evenly over the nodes, and report.
 
     write_ratio: 0 to 1.  batch: sets a request.  keys: how many different ones.
     """
@@ -345,7 +347,7 @@ def run_load(
         for call in plan:
             reply = yield call._replace(node=node)
             if reply.status == 0:
-                # Or a dead node, which fails at once, would eat up all the operations.
+                # Go on with another node: a dead one fails at once and would use up all the operations.
                 node = (node + 1) % len(urls)
 
     return drive(urls, [worker(number % len(urls)) for number in range(clients)], token=token, progress=progress)
@@ -354,7 +356,7 @@ def run_load(
 def _plan(
     ops: int, write_ratio: float, batch: int, reads: Iterator[Call], writes: Iterator[Call], rest: Callable[[], Call]
 ) -> Iterator[Call]:
-    """Reads and writes in the wanted proportion, evenly mixed; never more than ``ops`` operations."""
+    """Yield reads and writes in the wanted proportion, evenly mixed; never more than ``ops`` operations."""
     done = written = 0
     while done < ops:
         if written < write_ratio * (done + 1):
@@ -367,7 +369,7 @@ def _plan(
 
 
 def read_trace(path: Path) -> list[int]:
-    """The keys of a trace: big-endian 32-bit numbers, plain or xz-compressed. Raises InvalidRequest."""
+    """Return the keys of a trace: big-endian 32-bit numbers, plain or xz-compressed. Raises InvalidRequest."""
     try:
         data = path.read_bytes()
         if path.suffix == ".xz":
@@ -391,7 +393,7 @@ def replay(
 ) -> Report:
     """Get every key of a trace, and set it on a miss; request i goes to node i modulo their number.
 
-    clients: more than one takes the requests out of order, which changes hit ratios a little.
+    clients: the number of connections; more than one takes the requests out of order, which changes hit ratios a little.
     """
     if clients < 1 or value_bytes < 0:
         raise InvalidRequest("clients is at least 1, value-bytes at least 0")

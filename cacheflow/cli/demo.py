@@ -1,4 +1,4 @@
-"""What a newcomer should see first: a write on one node, a read from another, and a leader that dies."""
+"""The demonstration for newcomers: a write on one node, a read from another, and a leader that dies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FAILOVER_TIMEOUT_S = 30.0
 
 
 def tour(cluster: LocalCluster, say: Callable[[str], None], token: str | None = None) -> None:
-    """One write on the first node and a read of it from the last, then what to try by hand."""
+    """Show a write on the first node and a read of it from the last, then tell what to try by hand."""
     first, last = cluster.children[0], cluster.children[-1]
     header = "" if token is None else ' -H "Authorization: Bearer $TOKEN"'
     _write_and_read(cluster, say, token)
@@ -28,7 +28,7 @@ def tour(cluster: LocalCluster, say: Callable[[str], None], token: str | None = 
 
 
 def demo(cluster: LocalCluster, say: Callable[[str], None], token: str | None = None) -> None:
-    """The tour, then kill -9 of the leader, a write through a survivor, and the pause it took."""
+    """Show a write and a read, then kill -9 of the leader, a write through a survivor, and the pause that it took."""
     _write_and_read(cluster, say, token)
     leader = cluster.leader()
     if leader is None or len(cluster.children) < 3:

@@ -26,33 +26,38 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+import cacheflow
 from cacheflow.config import RAFT_PORT_OFFSET
 from cacheflow.errors import ConfigError, NotReady
 
 HOST: Final = "127.0.0.1"
+# The flags of ports that are counted up from node to node.
 WIRE_FLAGS: Final = ("--memcached-port", "--resp-port")
-# A first start opens disks and elects; a restart may read a long log.
+# Seconds until all nodes must be ready: a first start opens disks and elects; a restart may read a long log.
 READY_TIMEOUT_S: Final = 60.0
-# A node that gets SIGTERM answers what is under way; what takes longer than this hangs.
+# Seconds after SIGTERM until a node is killed: it answers what is under way, and hangs when it takes longer.
 STOP_TIMEOUT_S: Final = 15.0
+# Seconds between two looks at the nodes while they start.
 POLL_S: Final = 0.05
+# The last lines of a node that are shown when it ends.
 TAIL_LINES: Final = 20
 COMMAND: Sequence[str] = (sys.executable, "-m", "cacheflow", "serve")
 
+# Linux' prctl option: the signal that a process gets when the thread that started it ends.
 _PR_SET_PDEATHSIG: Final = 1
-# Loaded here: between fork and exec is no time for that.
+# Loaded here, because nothing may be loaded between fork and exec.
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 @dataclass
 class Child:
-    """One node's process."""
+    """One node of the cluster, and its process once it is started."""
 
     node_id: str
     url: str
     data_dir: Path
     arguments: list[str]
-    # By flag.
+    # The ports of the wire protocols, by flag.
     wire_ports: dict[str, int]
     process: subprocess.Popen[bytes] | None = None
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
@@ -61,7 +66,7 @@ class Child:
 
     @property
     def alive(self) -> bool:
-        """Whether the process runs."""
+        """True if the process runs."""
         return self.process is not None and self.process.poll() is None
 
 
@@ -112,7 +117,7 @@ class LocalCluster:
             arguments += ["--data-dir", str(folders[number])]
             wire_ports = {flag: ports[number] for flag, ports in wires.items()}
             arguments += [part for flag, port in wire_ports.items() for part in (flag, str(port))]
-            # Node 1 without data is a founder, unless the others have some: then it lost its disk, and joins again.
+            # Node 1 without data founds the cluster, unless others have data: then it has lost its disk, and joins again.
             rejoins = persistent and not _has_data(folders[0]) and any(map(_has_data, folders[1:]))
             if number > 0 or rejoins:
                 arguments += [part for url in urls if url != urls[number] for part in ("--seed", url)]
@@ -133,7 +138,7 @@ class LocalCluster:
     def start(self) -> None:
         """Start every node; returns at once."""
         # This very package, wherever the launcher was called from.
-        package_root = str(Path(__file__).resolve().parent.parent)
+        package_root = str(Path(cacheflow.__file__).resolve().parents[1])
         paths = [package_root, *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
         # Who founds and who joins is decided here.
@@ -157,7 +162,7 @@ class LocalCluster:
             child.printer.start()
 
     def wait_ready(self, timeout_s: float = READY_TIMEOUT_S) -> list[dict[str, Any]]:
-        """Wait until every node is ready and knows all as members; the member list.
+        """Wait until every node is ready and knows all as members; return the member list.
 
         Raises ConfigError when a node ends, NotReady after ``timeout_s``.
         """
@@ -165,7 +170,7 @@ class LocalCluster:
         while True:
             for child in self.children:
                 if not child.alive:
-                    raise ConfigError(_epitaph(child))
+                    raise ConfigError(_how_it_ended(child))
             waits_for = next(filter(None, map(self._missing_at, self.children)), None)
             if waits_for is None:
                 return self.nodes()
@@ -174,7 +179,7 @@ class LocalCluster:
             time.sleep(POLL_S)
 
     def nodes(self) -> list[dict[str, Any]]:
-        """The member list of the first node that answers; empty when none does."""
+        """Return the member list of the first node that answers; empty when none does."""
         for child in self.children:
             status, found = ask(child.url, "/nodes/list", self._token) if child.alive else (0, None)
             if status == 200 and isinstance(found, list):
@@ -182,7 +187,7 @@ class LocalCluster:
         return []
 
     def leader(self) -> Child | None:
-        """The living node that the others call their leader."""
+        """Return the living node that the others call their leader, None when there is none."""
         leaders = {node.get("id") for node in self.nodes() if node.get("role") == "leader"}
         return next((child for child in self.children if child.alive and child.node_id in leaders), None)
 
@@ -194,18 +199,18 @@ class LocalCluster:
         child.process.wait()
 
     def supervise(self) -> None:
-        """Return when no node lives any more; tell every death. Ctrl-C is a KeyboardInterrupt as usual."""
+        """Report every node that ends, and return when none lives any more. Ctrl-C is a KeyboardInterrupt as usual."""
         while any(child.alive for child in self.children):
             self.tell_deaths()
             time.sleep(4 * POLL_S)
         self.tell_deaths()
 
     def tell_deaths(self) -> None:
-        """Say once of every node that ended that it did, with its last lines."""
+        """Report every node that has ended, once, with its last lines."""
         for child in self.children:
             if not child.alive and not child.death_told:
                 child.death_told = True
-                self._say(_epitaph(child))
+                self._say(_how_it_ended(child))
 
     def stop(self) -> None:
         """End all nodes: SIGTERM, and after a while SIGKILL. Waits for each."""
@@ -234,7 +239,7 @@ class LocalCluster:
                 self._say(f"[{child.node_id}] {text}")
 
     def _missing_at(self, child: Child) -> str | None:
-        """What still keeps ``child`` from being ready, or None."""
+        """Return what still keeps ``child`` from being ready, for people; None when nothing does."""
         status, _ = ask(child.url, "/readyz", self._token)
         if status != 200:
             return f"{child.node_id} ({child.url}) is not ready"
@@ -252,9 +257,9 @@ class LocalCluster:
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """Within: SIGTERM and SIGINT raise KeyboardInterrupt, so that everything is cleaned up. Main thread only.
+    """Have SIGTERM and SIGINT raise KeyboardInterrupt within, so that everything is cleaned up. Main thread only.
 
-    SIGINT too, because a shell starts background jobs with it ignored.
+    SIGINT is among them, because a shell starts background jobs with it ignored.
     """
     before = [(number, signal.signal(number, signal.default_int_handler)) for number in (signal.SIGTERM, signal.SIGINT)]
     try:
@@ -265,7 +270,7 @@ def terminable() -> Iterator[None]:
 
 
 def ask(url: str, path: str, token: str | None = None, timeout_s: float = 2.0) -> tuple[int, Any]:
-    """One GET: the status and what the JSON says (None when it is none); status 0 when nobody answers."""
+    """Send one GET; return the status and what the JSON says (None when it is none); status 0 when nobody answers."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or HOST, parts.port, timeout=timeout_s)
     try:
@@ -283,7 +288,7 @@ def ask(url: str, path: str, token: str | None = None, timeout_s: float = 2.0) -
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now, as the kernel hands them out."""
+    """Return ports that nobody listens on now, as the kernel hands them out."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
@@ -292,7 +297,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def _wire_ports(flags: Sequence[str], size: int) -> tuple[list[str], dict[str, list[int]]]:
-    """The flags that are the same for all nodes, and the ports that are not."""
+    """Return the flags that are the same for all nodes, and by flag the ports that are not."""
     rest: list[str] = []
     wires: dict[str, list[int]] = {}
     left = iter(flags)
@@ -321,7 +326,7 @@ def _check_free(ports: Sequence[int], flag: str = "--base-port") -> None:
 
 
 def _die_with(parent: int) -> None:
-    """In the child: get SIGKILL when the launcher is gone, however it went. Data survives that by design."""
+    """Have the kernel kill this child when the launcher is gone, however it went. Data survives that by design."""
     if _libc is not None:
         _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
         if os.getppid() != parent:
@@ -342,7 +347,7 @@ def _persistent(flags: Sequence[str]) -> bool:
     return told.lower() != "false"
 
 
-def _epitaph(child: Child) -> str:
+def _how_it_ended(child: Child) -> str:
     if child.printer is not None:
         child.printer.join(1)
     code = None if child.process is None else child.process.poll()

@@ -37,12 +37,14 @@ from cacheflow.errors import (
     ValueTooLarge,
 )
 
+# The exit codes (see the module); the last is the shell's for SIGINT.
 NO: Final = 1
 USAGE: Final = 2
 NOBODY: Final = 3
 INTERRUPTED: Final = 130
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 DEFAULT_BASE_PORT: Final = 8080
+# Lets a command take flags that it does not know, and hand them to nodes.
 PASS_ON: Final = {"ignore_unknown_options": True}
 
 
@@ -196,7 +198,7 @@ def _bring_up(running: LocalCluster) -> None:
 
 
 def _token_and_flags(file: Path | None, flags: tuple[str, ...]) -> tuple[str | None, list[str]]:
-    """The token itself, and the flags for the nodes with the file in them."""
+    """Return the API token itself, and the flags for the nodes with its file among them."""
     if file is None:
         return _token(None), list(flags)
     return _token(file), [*flags, "--api-token-file", str(file)]
@@ -231,7 +233,7 @@ def _client_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _urls(given: Iterable[str]) -> list[str]:
-    """From the flags, else from CACHEFLOW_URL; several are separated by commas or blanks."""
+    """Return the URLs in the flags, else in CACHEFLOW_URL; several are separated by commas or blanks."""
     texts = list(given) or [os.environ.get("CACHEFLOW_URL", "")]
     return [url for text in texts for url in text.replace(",", " ").split()]
 
@@ -401,7 +403,7 @@ def bench(
     if urls:
         raise click.UsageError("give --url (measure what runs) or --nodes (start some), not both")
     with terminable(), tempfile.TemporaryDirectory(prefix="cacheflow-bench-") as folder:
-        # Their log would spoil the progress bar; a node that dies is told all the same.
+        # The nodes' log would spoil the progress bar; a node that does not start is reported all the same.
         token, passed = _token_and_flags(options["api_token_file"], flags)
         quiet = LocalCluster(node_count, Path(folder), flags=passed, token=token, say=lambda _: None)
         with quiet as running:
@@ -411,7 +413,7 @@ def bench(
 
 
 def _given(context: click.Context) -> set[str]:
-    """The options that stand on the command line."""
+    """Return the names of the options that stand on the command line."""
     return {
         name for name in context.params if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
     }
@@ -498,7 +500,7 @@ class _Bar:
         self._shown = sys.stderr.isatty()
 
     def advance(self, count: int) -> None:
-        """``count`` more are done."""
+        """Count ``count`` more operations as done."""
         self._done += count
         if self._shown and (now := time.monotonic()) >= self._next:
             self._next = now + 0.1
@@ -536,7 +538,7 @@ def _cell(value: Any) -> str:
 
 
 def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Columns as wide as they must be; numbers to the right."""
+    """Print a table with columns as wide as they must be, numbers to the right."""
     if not rows:
         return
     names = list(dict.fromkeys(name for row in rows for name in row))

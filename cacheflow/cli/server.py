@@ -21,12 +21,13 @@ from cacheflow.wire.resp.service import resp_port
 
 logger = logging.getLogger(__name__)
 
-# Passes over the middle generation before a full one, instead of ten: then it comes every few minutes under full load.
+# The garbage collector's passes over its middle generation before a full pass, instead of ten: then one comes every few
+# minutes under full load.
 FULL_PASS_AFTER = 1000
 
 
 def run(config: NodeConfig) -> int:
-    """Serve until SIGTERM or SIGINT; the process's exit code. Raises ConfigError before anything is served."""
+    """Serve until SIGTERM or SIGINT; return the process's exit code. Raises ConfigError before anything is served."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     stopping = threading.Event()
 
@@ -60,7 +61,7 @@ def run(config: NodeConfig) -> int:
         store.start(address)
         _serve_wires(store, config, token)
         http.start()
-        _spare_the_items()
+        _freeze_what_stays()
         logger.info("listening on http://%s", address)
         while not stopping.wait(1.0):
             pass
@@ -71,22 +72,22 @@ def run(config: NodeConfig) -> int:
     return 0
 
 
-def _spare_the_items() -> None:
-    """Keep the garbage collector from what is here to stay.
+def _freeze_what_stays() -> None:
+    """Keep the garbage collector away from the objects that are here to stay.
 
     A full pass goes through everything, the dictionary of a million items too, and stops the loop for up to 0.2 s. What is
     there by now is never looked at again; what comes later (a cleared cache begins a new dictionary) seldom. So what is
     large or often comes and goes must not be in a cycle: machines and connections are not, and tests see to it. This is the
     process's own affair, so an embedded store leaves it alone.
     """
-    # What the start has left behind is not kept for good.
+    # Garbage of the start must not be frozen with the rest.
     gc.collect()
     gc.freeze()
     gc.set_threshold(*gc.get_threshold()[:2], FULL_PASS_AFTER)
 
 
 def _serve_wires(store: ReplicatedStore, config: NodeConfig, token: bytes | None) -> None:
-    """The ports of other protocols, on the node's own loop; they end with the store."""
+    """Open the ports of the wire protocols on the node's own loop; they close with the store."""
     wires = {memcached_port: config.memcached_port, resp_port: config.resp_port}
     told = {make: port for make, port in wires.items() if port is not None}
     for make, port in told.items():

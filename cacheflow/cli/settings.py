@@ -19,7 +19,10 @@ ENVIRONMENT_PREFIX: Final = "CACHEFLOW_"
 
 @dataclass(frozen=True)
 class Setting:
-    """name: as in the flag and the file.  field: in NodeConfig.  parse: raises ValueError with the rule."""
+    """One setting of a node, as a flag, a variable and a line of a file.
+
+    name: as in the flag and the file.  field: in NodeConfig.  parse: raises ValueError with the rule.
+    """
 
     name: str
     field: str
@@ -30,12 +33,12 @@ class Setting:
 
     @property
     def flag(self) -> str:
-        """``--max-items``"""
+        """The setting's flag, such as ``--max-items``."""
         return f"--{self.name}"
 
     @property
     def variable(self) -> str:
-        """``CACHEFLOW_MAX_ITEMS``"""
+        """The setting's environment variable, such as ``CACHEFLOW_MAX_ITEMS``."""
         return ENVIRONMENT_PREFIX + self.name.upper().replace("-", "_")
 
 
@@ -98,10 +101,10 @@ _BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
 
 
 def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None) -> NodeConfig:
-    """One NodeConfig from all sources. Raises ConfigError.
+    """Return one NodeConfig from all sources. Raises ConfigError.
 
     flags: by setting name; text, a tuple of texts for a repeatable one; None or () when it was not given.
-    file: what --config says; else CACHEFLOW_CONFIG is looked at.
+    file: the file of --config; None: that of CACHEFLOW_CONFIG, if it is set.
     """
     if file is None and environment.get(ENVIRONMENT_PREFIX + "CONFIG"):
         file = Path(environment[ENVIRONMENT_PREFIX + "CONFIG"])
@@ -155,7 +158,7 @@ def _parsed(setting: Setting, given: Any, source: str) -> Any:
 
 
 def _text(given: Any) -> str:
-    """A TOML value as it would stand on a command line."""
+    """Return a TOML value as it would stand on a command line."""
     if isinstance(given, bool):
         return str(given).lower()
     if isinstance(given, (str, int, float, Path)):
@@ -164,7 +167,7 @@ def _text(given: Any) -> str:
 
 
 def _with_source(message: str, sources: Mapping[str, tuple[Setting, str]]) -> str:
-    """NodeConfig names its field; the user knows a flag, and wants to know who said so."""
+    """Return a message of NodeConfig with the flag in place of its field, and with the source of the value."""
     shown, equals, rest = message.partition(" = ")
     field = shown.replace("-", "_")
     value, colon, rule = rest.partition(": ")

@@ -23,15 +23,15 @@ from cacheflow.machine.language.commands import Command, Result
 from cacheflow.results import Digest, Item
 from cacheflow.verbs import KEYS_PAGE
 
-# A node waits 10 s for an outcome (--request-timeout); the rest is for the way and for one more node.
+# Seconds for a call: a node waits 10 s for an outcome (--request-timeout); the rest is for the way and one more node.
 TIMEOUT_S_DEFAULT: Final = 15.0
 
 
 class CacheClient(Face):
     """A replicated cache behind HTTP, as a mapping and as verbs. Safe for concurrent use, also after a fork.
 
-    urls: one or more nodes.  timeout_s: for a whole call, fail-over included.  token: what the nodes' --api-token-file
-    holds.  Values are str, bytes or anything JSON can hold; keys are str.
+    urls: addresses of one or more nodes.  timeout_s: for a whole call, fail-over included.
+    token: what the nodes' --api-token-file holds.  Values are str, bytes or anything JSON can hold; keys are str.
     Raises NotCommitted (certainly not applied), OutcomeUnknown (a write that may have been), InvalidRequest.
     """
 
@@ -161,7 +161,7 @@ class CacheClient(Face):
         return self._nodes.call(Request(call.method, call.target, call.body, headers, write=True))
 
     def _found(self, method: str, target: str) -> Answer | None:
-        """The answer to a read, None when there is nothing to be read."""
+        """Return the answer to a read, None when there is nothing to be read. Raises what the answer stands for."""
         answer = self._nodes.call(Request(method, target, None, self._headers, write=False))
         if answer.status == 404:
             check_is_ours(answer)

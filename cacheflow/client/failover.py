@@ -32,18 +32,22 @@ from cacheflow.errors import (
     PreconditionFailed,
 )
 
-# A host that is switched off answers nothing at all; one on the network answers in a fraction of this.
+# Seconds to connect: a host that is switched off answers nothing at all; one on the network answers in a fraction of this.
 CONNECT_TIMEOUT_S_MAX: Final = 2.0
-# More threads than this on one node open and close connections instead of keeping them.
+# Idle connections that are kept to one node: more threads than this open and close their own.
 IDLE_CONNECTIONS_MAX: Final = 32
+# Seconds between two rounds over all nodes: doubled after each, up to PAUSE_S_MAX.
 PAUSE_S_FIRST: Final = 0.05
 PAUSE_S_MAX: Final = 0.5
-# Rounds in which no node took a connection before the call gives up: enough for one that is just restarting its port.
+# Rounds in which no node takes a connection before a call gives up: enough for a node that is just restarting.
 REFUSED_ROUNDS_MAX: Final = 3
 
 
 class Request(NamedTuple):
-    """One HTTP request, sent to as many nodes as it takes. write: with an Idempotency-Key among its headers."""
+    """One HTTP request, sent to as many nodes as it takes.
+
+    write: the request may change something, and has an Idempotency-Key among its headers.
+    """
 
     method: str
     target: str
@@ -61,7 +65,7 @@ class Answer(NamedTuple):
     url: str
 
     def json(self) -> Any:
-        """The body. Raises CacheFlowError when it is not JSON."""
+        """Return what the body says. Raises CacheFlowError when it is not JSON."""
         try:
             return json.loads(self.body)
         except ValueError:
@@ -69,7 +73,7 @@ class Answer(NamedTuple):
 
 
 class _NotSent(Exception):
-    """No connection: the node has seen nothing."""
+    """There was no connection: the node has seen nothing."""
 
 
 class _NoAnswer(Exception):
@@ -96,7 +100,7 @@ class _Node:
         self._pid = os.getpid()
 
     def exchange(self, request: Request, timeout_s: float) -> Answer:
-        """Send and read one answer within ``timeout_s``. Raises _NotSent, _NoAnswer."""
+        """Send a request and return the answer, within ``timeout_s``. Raises _NotSent, _NoAnswer."""
         deadline = time.monotonic() + timeout_s
         connection = self._borrow()
         try:
@@ -153,7 +157,7 @@ class _Node:
 
 
 class Nodes:
-    """The nodes of a cluster. Safe for concurrent use, also after a fork."""
+    """The nodes of a cluster, of which any one may answer. Safe for concurrent use, also after a fork."""
 
     def __init__(self, urls: Sequence[str], timeout_s: float) -> None:
         self._nodes = [_Node(url) for url in urls]
@@ -173,7 +177,7 @@ class Nodes:
             node.close()
 
     def call(self, request: Request) -> Answer:
-        """The first answer that is no 503 or 504. Raises NotCommitted, OutcomeUnknown or what the last 503 said."""
+        """Return the first answer that is no 503 or 504. Raises NotCommitted, OutcomeUnknown or what the last 503 said."""
         deadline = time.monotonic() + self._timeout_s
         pause_s = PAUSE_S_FIRST
         refused_rounds = 0
@@ -220,12 +224,12 @@ class Nodes:
 
 
 def _left(deadline: float) -> float:
-    """Seconds until ``deadline``; never 0, which would mean a socket that does not block."""
+    """Return the seconds until ``deadline``; never 0, which would mean a socket that does not block."""
     return max(deadline - time.monotonic(), 0.001)
 
 
 def _readable(sock: socket.socket) -> bool:
-    """An idle connection with something to read was closed by the other side."""
+    """Return whether an idle connection can be read: then the other side has closed it."""
     poller = select.poll()
     poller.register(sock, select.POLLIN)
     return bool(poller.poll(0))
@@ -238,14 +242,14 @@ def _reason(error: Exception) -> str:
 
 
 def check_is_ours(answer: Answer) -> None:
-    """A 404 is "the key is absent" only from a CacheFlow node, not from whatever else listens there."""
+    """Raise CacheFlowError if a 404 is not from a CacheFlow node: only from one does it mean that the key is absent."""
     kind = answer.headers.get("Content-Type", "")
     if not kind.startswith("application/problem+json") and "X-Served-By" not in answer.headers:
         raise CacheFlowError(f"{answer.url} answered 404 and is not a CacheFlow node")
 
 
 def problem_document(answer: Answer) -> dict[str, Any]:
-    """Return what a node says of a refusal; nothing when it says nothing that can be read."""
+    """Return the problem document of a refusal; {} when there is none that can be read."""
     try:
         document = json.loads(answer.body)
     except ValueError:
@@ -261,7 +265,7 @@ def _retry_after_s(answer: Answer) -> float:
 
 
 def problem_of(answer: Answer) -> CacheFlowError:
-    """The exception that a node turned into this answer."""
+    """Return the exception that a node turned into this answer."""
     document = problem_document(answer)
     kind = _BY_TITLE.get((answer.status, str(document.get("title")))) or _BY_STATUS.get(answer.status, CacheFlowError)
     message = document.get("detail") or document.get("title") or f"{answer.url} answered {answer.status}"

@@ -1,7 +1,7 @@
 """Commands over HTTP: a command as a request, and the answer to it as the command's raw result.
 
-No clock is shared with the node, so ends are counted from now: an ``expires_at_ms`` here is what is left, and the time
-that belongs to it is 0.
+No clock is shared with the node, so expiry times count from now: an ``expires_at_ms`` here is the milliseconds left, and
+compares with the time 0.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def target_of(key: str) -> str:
 
 
 def query_of(**options: Any) -> str:
-    """Return the query that tells those options that are given."""
+    """Return the query string of those options that are given."""
     given = {name: _query_value(value) for name, value in options.items() if value is not None and value is not False}
     return "?" + urlencode(given) if given else ""
 
@@ -63,7 +63,7 @@ def query_of(**options: Any) -> str:
 def _query_value(value: Any) -> Any:
     if value is True:
         return "true"
-    # Microseconds: a float's 17 digits are more than a node takes.
+    # To the microsecond, because a float's 17 digits are more than a node takes.
     return max(round(value, 6), 1e-6) if isinstance(value, float) else value
 
 
@@ -107,7 +107,7 @@ def _ttl(ttl_ms: int) -> str:
 
 
 def _members(command: Command) -> str:
-    """Return what an INCR or a TOUCH says beside its key, as JSON text."""
+    """Return the JSON members of an INCR or a TOUCH beside its key, as text."""
     if command[0] == commands.TOUCH:
         return f'"ttl":{command[2] / 1000!r}' if command[2] else '"ttl":null'
     _, _, delta, initial, ttl_ms = command
@@ -130,7 +130,7 @@ def _operation(command: Command) -> str:
 
 
 def result_of(command: Command, status: int, document: Mapping[str, Any]) -> Result:
-    """Return the raw result that a node has told, of ``command`` or of one command of a batch."""
+    """Return the raw result in a node's answer, of ``command`` or of one command of a batch."""
     if status >= 300:
         return _failed(_STATUS_OF[_ERROR_OF.get(status, InvalidRequest)], str(document.get("detail", "")), document)
     op = command[0]
@@ -150,7 +150,7 @@ def result_of(command: Command, status: int, document: Mapping[str, Any]) -> Res
 
 
 def refusal_of(error: CacheFlowError, document: Mapping[str, Any], command: Command) -> Result:
-    """Return the raw result of ``command`` that a node made ``error`` of. Raises ``error`` if no result makes it."""
+    """Return the raw result of which a node has made ``error``. Raises ``error`` if it stands for no result."""
     status = _STATUS_OF.get(type(error))
     if status is None:
         raise error
@@ -170,11 +170,11 @@ def _failed(status: int, detail: str, document: Mapping[str, Any]) -> Result:
 
 def _left_ms(document: Mapping[str, Any]) -> float:
     ttl = document.get("ttl")
-    # At its end it is not for ever.
+    # An entry at its very end must not pass for one that never expires.
     return 0 if ttl is None else max(ttl * 1000, 1)
 
 
 def value_of(document: Mapping[str, Any]) -> Any:
-    """Return the value that a node has told, as Python has it."""
+    """Return the value in a node's document, as Python has it."""
     value = document["value"]
     return base64.b64decode(value) if document.get("encoding") == "base64" else value

@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 _BACKLOG: Final = 64
 # The pause between two tries to accept when there are no descriptors or no memory.
 _PAUSE_S: Final = 0.1
+# The errors of an accept for which there are no descriptors or no memory.
 _EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
 
@@ -28,7 +29,7 @@ class Listener:
     """One listening socket, which gives every connection a protocol of ``factory``. The event loop owns it.
 
     name: the port's name in its flag: ``raft`` for --raft-port.
-    adopt: takes the sockets instead; it raises OSError for one that is broken.
+    adopt: takes each accepted socket in place of ``factory``; it raises OSError for one that is broken.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Listener:
 
     @property
     def address(self) -> tuple[str, int]:
-        """The address that it listens on, with the real port. Raises RuntimeError when it is not open."""
+        """The address on which the port listens, with the real port. Raises RuntimeError when it is not open."""
         if self._socket is None:
             raise RuntimeError("the listener is not open")
         host, port = self._socket.getsockname()[:2]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import selectors
 
+# Stands for no descriptor at all.
 _NONE = -1
 
 
@@ -29,7 +30,7 @@ class _ClientsLast(selectors.DefaultSelector):
 
 
 class NodeLoop(asyncio.SelectorEventLoop):
-    """asyncio's own loop but for the order in which it hears of its descriptors."""
+    """asyncio's own loop, which can handle one descriptor behind all others that are ready at the same time."""
 
     def __init__(self) -> None:
         self._order = _ClientsLast()
@@ -40,5 +41,5 @@ class NodeLoop(asyncio.SelectorEventLoop):
         self._order.last = descriptor
 
     def put_none_last(self) -> None:
-        """That descriptor is closed; its number may be another's."""
+        """Forget the last descriptor, which is closed: its number may be another's soon."""
         self._order.last = _NONE

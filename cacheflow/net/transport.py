@@ -28,9 +28,8 @@ HELD_BYTES_MAX: Final = 4 * 1024
 # The bits of epoll's events, also on systems that have no epoll and import this module.
 READ: Final = getattr(select, "EPOLLIN", 1)
 WRITE: Final = getattr(select, "EPOLLOUT", 4)
-
-
-_NOBODY: Final = asyncio.Protocol()
+# The protocol of a connection that is over.
+_NO_PROTOCOL: Final = asyncio.Protocol()
 
 
 class Polling(Protocol):
@@ -207,7 +206,10 @@ class SocketTransport(asyncio.Transport):
             self.close()
 
     def _want(self) -> None:
-        """Ask epoll for the events that are wanted now; for none, let go of the socket, of whose errors it would tell still."""
+        """Ask epoll for the events that are wanted now.
+
+        When none are, the socket is taken out: epoll would go on to tell of its errors.
+        """
         if self._lost:
             return
         reads = self.is_reading()
@@ -254,4 +256,4 @@ class SocketTransport(asyncio.Transport):
             self._socket.close()
             # The protocol refers to this transport. Two that refer to each other, and all that they have received, would
             # wait for a full pass of the garbage collector, which seldom comes.
-            self._protocol = _NOBODY
+            self._protocol = _NO_PROTOCOL

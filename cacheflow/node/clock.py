@@ -4,7 +4,7 @@
    entry, and a local read that hides what is past due.
 2. It follows the leader's time, carried by every append message, and this machine's monotonic clock in between.
    Wall clocks may differ by hours and no TTL moves; a failover neither lengthens nor shortens one.
-3. What a read has used never goes back.
+3. The time that local reads use never goes back.
 
 Not safe for concurrent use but for ``now_ms``, which any thread may call.
 """
@@ -13,10 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-# How far the estimate follows a leader that seems to be behind it, as a part of the time since it was heard before: a
-# process that was stopped finds old messages waiting and must not take them for new, yet every drift is made up for.
+# The largest step of the estimate back towards a leader that seems to be behind it, as a fraction of the time since that
+# leader was last heard. A process that was stopped finds old messages waiting and must not take them for new; still,
+# every drift is made up for in the end.
 STEP_BACK = 0.1
-# No matter how long ago that was.
+# The time since the leader was last heard counts for at most this much, so one step back is 100 ms at most.
 STEP_BACK_OVER_MS = 1000.0
 
 
@@ -33,23 +34,24 @@ class ClusterClock:
         self._offset_ms = 0.0
         self._floor_ms = 0
         self._heard_at_ms = 0.0
-        # Nothing was heard since the start: the estimate rests on the pair in the journal, or on nothing.
+        # heard: a leader has told its time since the start.  known: there is an estimate, from a leader or from the
+        # journal's pair.
         self.heard = False
         self.known = False
 
     def restore(self, cluster_ms: int, wall_ms: int) -> None:
-        """Start from a pair that was noted before this process: the cluster's time moved on as the wall clock did."""
+        """Set the estimate from a pair in the journal, as if the cluster's time had moved on with the wall clock since."""
         passed_ms = max(0.0, self._wall() * 1000 - wall_ms)
         self._move_to(cluster_ms + passed_ms)
         self.known = True
 
     def hear(self, cluster_ms: int) -> None:
-        """Follow the leader's time."""
+        """Move the estimate to the time that a leader has just told, backwards only in small steps."""
         now_ms = self._monotonic() * 1000
         ahead_ms = now_ms + self._offset_ms - cluster_ms
         if self.heard and ahead_ms > 0:
-            # It may only have been late, here or on its way; or our clock is fast, which is little in so short a time.
-            # One that led heard nobody for long, and says nothing about how far it may be off: hence the cap.
+            # The message may only have been late, here or on its way; or our clock is fast, by little in so short a time.
+            # A node that led has heard nobody for long, which says nothing about how far it is off: hence the cap.
             back_ms = min(ahead_ms, min(now_ms - self._heard_at_ms, STEP_BACK_OVER_MS) * STEP_BACK)
             self._offset_ms -= back_ms
         else:
@@ -58,14 +60,14 @@ class ClusterClock:
         self.heard = self.known = True
 
     def at_least(self, cluster_ms: int) -> None:
-        """Move forward to ``cluster_ms`` when the estimate is behind it (a stamp in the log, a voter's estimate)."""
+        """Move the estimate forward to ``cluster_ms`` (a stamp in the log, a voter's estimate) when it is behind that."""
         if not self.known:
             return
         if self._monotonic() * 1000 + self._offset_ms < cluster_ms:
             self._move_to(cluster_ms)
 
     def lead(self, latest_ms: int, voters_heard: bool) -> None:
-        """Become the one who tells the time: no earlier than ``latest_ms``; a new cluster starts at the wall clock.
+        """Begin to tell the time as a leader: not before ``latest_ms``; a new cluster starts at the wall clock.
 
         voters_heard: ``latest_ms`` comes from nodes that heard a leader. A node that heard none since its start has only
         its wall clock to go by, which somebody may have set: theirs counts more.
@@ -78,9 +80,9 @@ class ClusterClock:
         self.at_least(latest_ms)
 
     def now_ms(self) -> int:
-        """The estimate; never less than it was at an earlier call since a leader was heard. Any thread.
+        """Return the estimate in milliseconds; once a leader was heard it never goes back. Any thread.
 
-        Before that no read is answered, and what the wall clock made of the estimate must not stay.
+        Before that no read is answered, and an estimate that rests on the wall clock must not stay.
         """
         now = int(self._monotonic() * 1000 + self._offset_ms)
         if not self.heard:
@@ -91,7 +93,7 @@ class ClusterClock:
         return now
 
     def wall_ms(self) -> int:
-        """This machine's own wall clock, for the pairs in the journal and for absolute times of clients."""
+        """Return this machine's own wall clock in ms, for the pairs in the journal and for absolute times of clients."""
         return int(self._wall() * 1000)
 
     def _move_to(self, cluster_ms: float) -> None:

@@ -33,19 +33,19 @@ from cacheflow.raft.turn import Turn
 
 T = TypeVar("T")
 
-# Seconds between two passes over the newest objects while writes come (see ``_let_go_of_entries``).
+# Seconds between two passes of the garbage collector over the newest objects while writes come: each pass is short then.
 COLLECT_EVERY_S = 0.1
 
 
 class Engine:
-    """The thread of one node. ``start`` returns when the node runs; ``stop`` when nothing of it is left.
+    """One node and the thread of its loop. ``start`` returns when the node runs, ``stop`` when nothing of it is left.
 
     local: the node, from ``start`` on.
     """
 
     def __init__(self, config: NodeConfig) -> None:
         self.config = config
-        # What clients ask for in one turn is proposed at the end of that turn.
+        # Commands that clients send in one turn of the poller are proposed together at the end of that turn.
         self.ports = ListeningPorts(lambda work: self._turn.run(work))
         self.local: LocalNode
         self._turn: Turn
@@ -53,15 +53,18 @@ class Engine:
         self._loop: asyncio.AbstractEventLoop
         self._thread: threading.Thread | None = None
         self._loop_thread = 0
-        # From the end of ``start`` to the end of ``stop``.
+        # True from the end of ``start`` to the end of ``stop``.
         self._started = False
         self._stack = contextlib.ExitStack()
-        self._revision_passed = 0
+        self._revision_collected = 0
 
     # Life -----------------------------------------------------------------------------------------------------------
 
     def start(self, http_address: str = "") -> LocalNode:
-        """Open the data directory, listen, and begin. http_address: host:port that members show. Raises ConfigError."""
+        """Open the data directory, listen, take part in the cluster, and return the node.
+
+        http_address: host:port that members show for this node. Raises ConfigError.
+        """
         self._http_address = http_address
         started: list[BaseException | None] = []
         ready = threading.Event()
@@ -87,10 +90,10 @@ class Engine:
 
     @property
     def running(self) -> bool:
-        """Whether the node is there and its loop's thread lives; not yet while ``start`` is under way."""
+        """True if the node is started and its loop's thread lives; False while ``start`` is under way."""
         if not self._started:
             return False
-        # Whoever asks on the loop's own thread has the answer, and asks for every request.
+        # The loop's own thread, which asks for every request, is proof enough that it lives.
         return threading.get_ident() == self._loop_thread or (self._thread is not None and self._thread.is_alive())
 
     def _run(self, started: list[BaseException | None], ready: threading.Event) -> None:
@@ -160,7 +163,7 @@ class Engine:
         self.local = local
         stack.callback(local.journal.close)
         await local.start()
-        self._let_go_of_entries()
+        self._collect_new_objects()
 
     async def _shut_down(self, hand_over_s: float) -> None:
         await self.ports.close()
@@ -171,22 +174,22 @@ class Engine:
                 await asyncio.sleep(0.005)
         await self.local.stop()
 
-    def _let_go_of_entries(self) -> None:
-        """Have the garbage collector look at new entries soon, for then it drops them: they are tuples of atoms.
+    def _collect_new_objects(self) -> None:
+        """Have the garbage collector look at the newest objects soon: then it stops tracking entries, tuples of atoms.
 
-        It comes by itself when there are many more objects than before. In a full cache each write frees what it takes, so
-        it would come when a million are waiting for it.
+        By itself it runs when there are many more objects than before. In a full cache each write frees as many as it
+        makes, so it would run only once a million entries wait for it.
         """
-        self._loop.call_later(COLLECT_EVERY_S, self._let_go_of_entries)
+        self._loop.call_later(COLLECT_EVERY_S, self._collect_new_objects)
         revision = self.local.machine.revision
-        if revision != self._revision_passed and gc.isenabled():
-            self._revision_passed = revision
+        if revision != self._revision_collected and gc.isenabled():
+            self._revision_collected = revision
             gc.collect(0)
 
     # Questions ------------------------------------------------------------------------------------------------------
 
     def call(self, question: Callable[[], T], timeout_s: float = 5.0) -> T:
-        """Ask on the loop and wait for the answer. Not from the loop itself."""
+        """Call ``question`` on the loop's thread and return its answer. Must not be called on that thread."""
 
         async def ask() -> T:
             return question()
@@ -194,7 +197,7 @@ class Engine:
         return self.run(ask(), timeout_s=timeout_s)
 
     def run(self, coroutine: Coroutine[Any, Any, T], timeout_s: float) -> T:
-        """Run a coroutine on the loop and wait for its end. Raises NoLeader after ``timeout_s``."""
+        """Run a coroutine on the loop and return its result. Raises NotReady when stopped, NoLeader after ``timeout_s``."""
         if not self.running:
             coroutine.close()
             raise NotReady("this node is stopped")
@@ -206,5 +209,5 @@ class Engine:
             raise NoLeader("no answer from the cluster in time") from None
 
     def serve(self, service: Service, host: str, port: int) -> int:
-        """Let clients of ``service`` in; the port. Raises ConfigError."""
+        """Open a port for the clients of ``service`` and return its number. Raises ConfigError."""
         return self.run(self.ports.open(service, host, port), timeout_s=5.0)

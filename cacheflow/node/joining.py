@@ -2,14 +2,14 @@
 
 1. A node whose journal names a configuration goes on with it.
 2. With ``seed`` it asks a member over HTTP to register it, until one does. It never founds.
-3. With ``peers`` (embedded, no HTTP) all founding nodes look at each other first. Who finds a cluster joins it; when
-   all are there and all are empty, the one with the lowest address founds, and the others join.
+3. With ``peers`` (embedded, no HTTP) every founding node dials all others first. A node that finds a cluster joins it;
+   when all answer and all are empty, the one with the lowest address founds, and the others join.
 4. With neither it founds a cluster of one.
 
 A member that registers somebody dials the address first: only what answers there, with the cluster's secret, has an
 identity, and that identity (id and incarnation) is what becomes a member.
 
-A node that was removed stays out: it says when it asks that it has been a member, and is sent away when it is none.
+A node that was removed stays out: its request says that it has been a member, and a cluster that lists it no more refuses.
 """
 
 from __future__ import annotations
@@ -29,17 +29,20 @@ from cacheflow.raft.transport.network import Network, Peer, PeerUnreachable
 
 logger = logging.getLogger(__name__)
 
+# Seconds between two attempts to become a member, and between two probes of the peers.
 AGAIN_S = 0.25
-# How often a member looks whether it is still one as it is configured.
+# Seconds between two checks that this node is still a member, with the addresses that it has now.
 LOOK_S = 1.0
+# Seconds for dialing a node and shaking hands with it.
 PROBE_TIMEOUT_S = 2.0
+# Seconds for the leader's answer: with the probe before, no longer than the newcomer's request waits (registration.py).
 REGISTER_TIMEOUT_S = 8.0
 
 
 class Joining:
-    """One node's way in. Not safe for concurrent use: the event loop owns it.
+    """One node's way into a cluster. Not safe for concurrent use: the event loop owns it.
 
-    http_address: host:port where members show this node.  ask_seed: asks a member over HTTP.
+    http_address: host:port where members show this node.  ask_seed: asks a member over HTTP to register this node.
     random_bytes: for the id of a cluster that this node founds.
     """
 
@@ -62,7 +65,7 @@ class Joining:
 
     @property
     def me(self) -> Member:
-        """This node as it is configured now. The network knows its address once it listens."""
+        """Return this node as a member, with the addresses that it has now: its network must listen already."""
         return Member(self._node.node_id, self._node.incarnation, self._network.raft_address, self._http_address, False)
 
     @property
@@ -70,19 +73,19 @@ class Joining:
         return [address for address in self._config.peers if address != self._network.raft_address]
 
     def found_or_wait(self) -> None:
-        """Before the node starts: a new one without seeds or peers founds its cluster."""
+        """Found a cluster if this node is new and has neither seeds nor peers. Called before the node starts."""
         if not (self._is_known() or self._config.seed or self._peers):
             self._found()
 
     async def keep(self) -> None:
-        """Become a member, and again when the entry that made this node one was dropped; until it is removed."""
+        """Make this node a member, and again whenever the entry that lists it was dropped, until the node is removed."""
         while self._node.standing.removed_at is None:
             if not self._is_current():
                 await self.run()
             await asyncio.sleep(LOOK_S)
 
     async def run(self) -> None:
-        """Until this node is a member as it is configured now."""
+        """Ask until this node is a member with the addresses that it has now, or was removed."""
         if not self._is_known() and self._peers and not self._config.seed:
             await self._meet_peers()
         said = ""
@@ -104,9 +107,9 @@ class Joining:
     async def register(
         self, node_id: str, address: str, raft_address: str, was_member: bool = False
     ) -> tuple[str, str]:
-        """For somebody else: dial ``raft_address``, and make who answers there a member.
+        """Dial ``raft_address`` and have the node that answers there made a member; return (outcome, detail).
 
-        was_member: it says that it has been one; who was removed is sent away.
+        was_member: the node says that it has been a member; one that was removed is refused. Raises InvalidRequest.
         """
         try:
             peer = await self._network.probe(raft_address, PROBE_TIMEOUT_S)
@@ -135,7 +138,7 @@ class Joining:
         return bool(self._node.configurations.latest.members)
 
     def _was_member(self) -> bool:
-        """By this node's own log, of which nobody has said that its end was dropped."""
+        """Return whether this node's log lists it as a member, and no member has told that this entry was dropped."""
         standing, latest = self._node.standing, self._node.configurations.latest
         return latest.lists(self.me.id, self.me.incarnation) and not standing.disowned
 
@@ -170,15 +173,15 @@ class Joining:
         return problem
 
     async def _ask_leader(self) -> str:
-        """This node is a member already, under another address."""
+        """Have the leader note this member's new addresses; return what went wrong, for people."""
         if self._node.route is None:
-            # The leader dials the old address, and may have left its own; whoever else is connected can pass it on.
+            # The leader dials this node's old address, and may have moved itself; another member can pass the request on.
             return self._ask_members(list(self._node.others()))
         outcome, detail = await self._register(self.me, self._was_member())
         return "" if outcome in (JOINED, KNOWN) else detail
 
     async def _meet_peers(self) -> None:
-        """Rule 3: wait until a peer has a cluster, or all are there and empty."""
+        """Wait until a peer has a cluster; the node with the lowest address founds it once all are there and empty (rule 3)."""
         lowest = self.me.raft_address == min([self.me.raft_address, *self._peers])
         while not self._is_known():
             peers = await asyncio.gather(*(self._probe(address) for address in self._peers))
@@ -197,7 +200,7 @@ class Joining:
             return None
 
     async def _ask_peers(self) -> str:
-        """Ask those who have a cluster over the peer protocol."""
+        """Ask the peers that have a cluster to register this node; return what is waited for, for people."""
         members = {}
         for address in self._peers:
             peer = await self._probe(address)
@@ -205,12 +208,15 @@ class Joining:
                 members[peer.node_id] = address
         if not members:
             return "no peer has a cluster yet"
-        # The first round only opens the links.
+        # The first round only opens connections: nothing can be sent yet.
         self._network.set_peers(members)
         return self._ask_members(list(members))
 
     def _ask_members(self, node_ids: list[str]) -> str:
-        """Over the peer protocol; the answer is the configuration that the leader sends."""
+        """Ask members over the peer protocol to register this node; return what is waited for, for people.
+
+        The answer is the configuration that the leader sends.
+        """
         message = {"type": "register", "request": 0, "member": _fields(self.me), "was": self._was_member()}
         for node_id in node_ids:
             self._node.send(node_id, message)

@@ -1,7 +1,7 @@
 """How a member leaves: any node takes the request, the leader decides, and the answer says what is certain.
 
-The change is asked for again whenever the leader changes under way, for the same node with the same disk. So an attempt
-whose answer was lost does not turn into "there is no such node", and one that comes late cannot hit a newcomer.
+The removal is asked for again when the leader changes meanwhile, always of the same incarnation. So an attempt whose
+answer was lost does not turn into "there is no such node", and one that comes late cannot hit a newcomer.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from cacheflow.errors import MemberConflict, MemberUnknown, NoLeader, NotReady, 
 from cacheflow.raft.membership.changes import CONFLICT, NO_LEADER, REMOVED, UNKNOWN, UNSURE
 from cacheflow.raft.node import RaftNode
 
+# Seconds for which one attempt waits for the leader's answer.
 ATTEMPT_S = 4.0
+# Seconds between two attempts.
 AGAIN_S = 0.05
 
 
 async def remove(node: RaftNode, node_id: str, timeout_s: float) -> None:
-    """Return once the cluster has committed that ``node_id`` is no member.
+    """Remove the member ``node_id`` and return once that is committed.
 
     Raises MemberUnknown, MemberConflict (it may not go now), NoLeader, NotReady (this node was removed itself),
     OutcomeUnknown. Runs on the node's loop.

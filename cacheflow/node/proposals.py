@@ -24,37 +24,41 @@ from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.machine.machine import Settled
 
-# Called once, on the loop, with what a proposal ends with.
+# A function that is called once, on the loop, with the outcome of a proposal.
 Settle = Callable[[Outcome], None]
 
-# Commands that wait on one node; more are refused at once rather than kept until they time out.
+# The most commands, and their bytes, that wait on one node; more are refused at once rather than kept until they time out.
 PENDING_MAX = 100_000
 PENDING_BYTES_MAX = 64 * 1024 * 1024
-# One block, and all that are on their way together: a large batch of small commands travels in one piece, and what a leader
-# that stands still is sent by one node is bounded.
+# The limits of one block, and of all blocks on their way together: a large batch of small commands travels in one piece, and
+# one node sends only so much to a leader that stands still.
 BLOCK_COMMANDS_MAX = 10_000
 BLOCK_BYTES_MAX = 1024 * 1024
-# Many at once come again at once: after a block of so many callers the next one waits until as many are here again, but
-# not for long, because the flushes and messages of an entry cost more than the commands in it (PostgreSQL's
-# commit_siblings and commit_delay).
+# After a block of so many callers the next one waits until as many are here again, GATHER_S seconds at most: those who were
+# answered together will probably write again together, and the flushes and messages of an entry cost more than the commands
+# in it (PostgreSQL's commit_siblings and commit_delay).
 GATHER_FROM = 4
 GATHER_S = 0.0005
-# What the machine answers to a command that it does not number among those it has run.
+# The results of commands that the machine has not run, because their session or their number was not the expected one.
 _REFUSALS = (commands.UNKNOWN_SESSION, commands.OUT_OF_ORDER)
-# An opened session that is not answered is asked for again: opening is not numbered, so it may get lost.
+# Seconds after which the opening of a session is sent again: it has no number, so it may get lost unnoticed.
 OPEN_AGAIN_S = 1.0
-# The network may lose a message without a new connection; when it was the last one, nobody reports the gap.
+# Seconds without progress after which pending commands are sent again: when the network has lost the last message, and the
+# connection still stands, nobody reports the gap.
 SEND_AGAIN_S = 1.0
 
 
 class Sender(Protocol):
-    """The RaftNode, as proposals see it."""
+    """The part of RaftNode that proposals use."""
 
     def propose(self, blocks: list[bytes], crowded: bool = False) -> bool: ...
 
 
 class Proposal:
-    """The commands of one call. done: called once, on the loop.  callers: how many wait for it."""
+    """The commands of one call, and their results so far.
+
+    done: called once, on the loop.  callers: how many wait for it.  first: the number of its first command, once sent.
+    """
 
     __slots__ = ("callers", "commands", "deadline", "done", "first", "results", "size")
 
@@ -71,10 +75,10 @@ class Proposal:
 
 
 class Proposals:
-    """One process's session and what is pending in it.
+    """One process's session in the log, and the commands in it that have no result yet.
 
     clock: monotonic seconds.  uses: drains the recency buffer, to go with the next block.  later: the loop's call_later.
-    collect: adds what waits outside and flushes; by default there is nothing outside.
+    collect: adds the proposals that wait elsewhere and flushes; by default it only flushes.
     """
 
     def __init__(
@@ -96,7 +100,7 @@ class Proposals:
         self._later = later
         self._collect = collect or self.flush
         self._gathering = False
-        # Callers that the entries applied last have answered; how many the next block gathers.
+        # Callers that the entries applied last have answered; callers for whom the next block waits.
         self._answered_callers = 0
         self._expected = 0
         self._session = 0
@@ -106,7 +110,7 @@ class Proposals:
         self._unsent: deque[Proposal] = deque()
         self._unsent_callers = 0
         self._sent: deque[Proposal] = deque()
-        # What is on its way.
+        # The commands and bytes of the proposals in ``_sent``.
         self._sent_commands = 0
         self._sent_bytes = 0
         self._pending_commands = 0
@@ -114,20 +118,20 @@ class Proposals:
         self._resend_due = False
         # The machine has refused a block because one before it is missing.
         self._gap = False
-        # The lowest unanswered number, and since when it is that.
+        # The lowest unanswered number, and since when it has been the same.
         self._watched = 0
         self._watched_at = 0.0
         self._closed = False
-        # No deadline is before this.
+        # No deadline of a proposal that waits is before this.
         self._next_deadline = math.inf
 
     @property
     def pending(self) -> int:
-        """Commands without an answer."""
+        """The number of commands without a result."""
         return self._pending_commands
 
     def holds_back(self, callers: int) -> bool:
-        """True if what ``callers`` more ask would wait: much is on its way, or the next block gathers. Any thread may ask."""
+        """Return True if ``callers`` more would have to wait: much is on its way, or the next block still gathers. Any thread."""
         return (
             self._sent_commands >= BLOCK_COMMANDS_MAX
             or self._sent_bytes >= BLOCK_BYTES_MAX
@@ -135,7 +139,7 @@ class Proposals:
         )
 
     def add(self, proposal: Proposal) -> None:
-        """Take a call's commands; ``flush`` sends them."""
+        """Queue a proposal for the next block, which ``flush`` sends; end it at once when too much is pending."""
         if self._closed:
             self._finish(proposal, NoLeader("this node has stopped; the write was not sent"))
             return
@@ -151,7 +155,7 @@ class Proposals:
         self._unsent_callers += proposal.callers
 
     def flush(self) -> None:
-        """Send what was added as one block, unless it is to wait for more."""
+        """Send the queued proposals as one block, unless there is no way to the leader or the block waits for more callers."""
         if not self._has_route:
             return
         if not self._session:
@@ -175,27 +179,30 @@ class Proposals:
             block.extend(proposal.commands)
             callers += proposal.callers
         self._unsent_callers -= callers
-        # When the route is broken or full it will change, or the timer tries again.
+        # A block that the route has not taken is sent again when the route changes, or by the timer.
         uses = self._uses()
         self._resend_due = not self._send(first, block, callers, [_block_of_uses(uses)] if uses else [])
 
     def send_uses(self, uses: list[tuple[str, int]]) -> None:
-        """Recency alone."""
+        """Send the uses counted by local reads in a block of their own."""
         self._sender.propose([_block_of_uses(uses)])
 
     def route_changed(self, has_route: bool) -> None:
-        """The leader, its term or the connection to it is another."""
+        """Send what is pending again, because the leader, its term or the connection to it is another."""
         self._has_route = has_route
         self._open_sent_at = None
         self._resend_due = bool(self._sent)
         self.flush()
 
     def answers_missed(self) -> None:
-        """A snapshot was installed: what it covers was not answered here. The machine kept the results."""
+        """Have pending commands sent again, because an installed snapshot covers entries that were not applied here.
+
+        The machine has kept the results of those commands.
+        """
         self._gap = bool(self._sent)
 
     def applied(self, settled: list[Settled]) -> None:
-        """The machine has answered blocks, of this session and of others."""
+        """Take the results of applied blocks: of this session, of others, and of the opening of sessions."""
         self._answered_callers = 0
         for session, first, results in settled:
             if session == 0:
@@ -212,13 +219,13 @@ class Proposals:
             self.flush()
 
     def _end_gathering(self, first: int) -> None:
-        """The time is over for the block that begins with the number ``first``."""
+        """Send the block that begins with the number ``first``, if it still waits for more callers."""
         if self._gathering and first == self._next_number:
             self._gathering = False
             self._collect()
 
     def expire(self) -> None:
-        """Once in a while: end what is past its deadline, and send again what was refused a place."""
+        """End the proposals past their deadline, and send again after a gap or without progress. A timer calls it."""
         now = self._clock()
         if self._next_deadline <= now:
             self._end_overdue(now)
@@ -250,7 +257,7 @@ class Proposals:
         self._next_deadline = min(waiting, default=math.inf)
 
     def close(self) -> None:
-        """The node stops: nobody may wait any longer."""
+        """End every proposal, because the node stops."""
         self._closed = True
         for proposal in self._unsent:
             self._finish(proposal, NoLeader("this node stops; the write was not sent"))
@@ -276,7 +283,7 @@ class Proposals:
             if len(result) == 3 and result[0] == commands.OK and result[2] == self._nonce:
                 self._session = result[1]
                 self._next_number = 1
-                # Its end was set by a number of the session before.
+                # A wait that has begun would end at a number of the session before, which never comes.
                 self._gathering = False
                 self.flush()
                 return
@@ -285,8 +292,11 @@ class Proposals:
         return self._sent[0].first + len(self._sent[0].results) if self._sent else self._next_number
 
     def _send(self, first: int, block: list[Command], callers: int = 0, before: Sequence[bytes] = ()) -> bool:
-        """callers: how many wait for the block.  before: blocks that go with it, in the same message: whoever waits for this
-        node's block must not take them for it."""
+        """Send a block of numbered commands; return False if the route has not taken it.
+
+        callers: how many wait for the block.  before: other blocks in the same message, in front of it: alone they would
+        pass for the block of this node that the leader waits for.
+        """
         numbered = commands.encode_block(self._session, first, self._lowest(), block)
         return self._sender.propose([*before, numbered], callers >= GATHER_FROM)
 
@@ -314,7 +324,7 @@ class Proposals:
             self._settle_one_by_one(first, results)
 
     def _settle_in_order(self, results: list[Result]) -> None:
-        """Answer from the lowest number on: when a session takes the first command of a block it refuses none of them."""
+        """Give results to the lowest proposals: when a session takes a block's first command, it refuses none of the others."""
         sent = self._sent
         begin, count = 0, len(results)
         while begin < count and sent:
@@ -337,7 +347,7 @@ class Proposals:
                 self._session_lost()
                 return
             if status == commands.OUT_OF_ORDER:
-                # A block before this one did not arrive. What is under way is refused likewise: the timer sends again, once.
+                # A block before this one did not arrive. Those behind it are refused likewise: the timer sends again, once.
                 self._gap = True
                 return
             if number > lowest:
@@ -348,7 +358,7 @@ class Proposals:
                 self._answer(proposal)
 
     def _answer(self, proposal: Proposal) -> None:
-        """All results of the lowest proposal that was sent are here."""
+        """Settle the lowest proposal that was sent: all its results are here."""
         self._sent.popleft()
         self._sent_commands -= len(proposal.commands)
         self._sent_bytes -= proposal.size
@@ -357,7 +367,10 @@ class Proposals:
         self._finish(proposal, proposal.results)
 
     def _session_lost(self) -> None:
-        """Another start of this member took the session's place, or the member was removed."""
+        """End what was sent as unknown, and open a new session.
+
+        Another start of this member has taken the session's place, or the member was removed.
+        """
         self._session = 0
         self._open_sent_at = None
         lost, self._sent = self._sent, deque()
@@ -379,5 +392,5 @@ class Proposals:
 
 
 def _block_of_uses(uses: list[tuple[str, int]]) -> bytes:
-    """Unnumbered: lost when the way is."""
+    """Encode uses as a block without numbers, which is not sent again when it gets lost."""
     return commands.encode_block(0, 0, 0, [commands.recency(uses)])

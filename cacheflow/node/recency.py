@@ -10,29 +10,28 @@ from __future__ import annotations
 
 from collections import Counter, deque
 
-# As many keys as one entry should carry; past it the oldest are dropped.
+# The most keys that travel in one entry; of more, the least recently used are dropped.
 KEYS_MAX = 1024
-# A cache that is only read, and not nearly full, sends nothing: the buffer must not grow with its reads.
+# The most uses that are kept: a cache that is only read, and not nearly full, sends none, and must not grow with its reads.
 NOTED_MAX = 8 * KEYS_MAX
 
 
 class RecencyBuffer:
-    """Any thread may note; the event loop drains.
+    """The keys that local reads have used since the last ``drain``. Any thread may note; the event loop drains.
 
-    noted: the keys read since the last time, one by one.  note: a read used this key.  note_all: reads used these, in this
-    order. Both are one step in C: noting is a good part of what a read costs.
+    noted: these keys, one by one.  note: adds the key of one read.  note_all: adds several, in this order. Both are one
+    step in C: noting is a good part of what a read costs.
     """
 
     __slots__ = ("note", "note_all", "noted")
 
     def __init__(self) -> None:
-        # The latest uses, one by one.
         self.noted: deque[str] = deque(maxlen=NOTED_MAX)
         self.note = self.noted.append
         self.note_all = self.noted.extend
 
     def drain(self) -> list[tuple[str, int]]:
-        """Everything noted since the last time, the least recently used first."""
+        """Empty the buffer and return (key, count) of each key in it, the least recently used first."""
         if not self.noted:
             return []
         uses = self.noted.copy()

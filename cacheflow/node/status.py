@@ -13,11 +13,12 @@ from cacheflow.errors import InvalidRequest, NoLeader
 from cacheflow.node.engine import Engine
 from cacheflow.results import Digest
 
+# Seconds between two looks while something is waited for.
 WAIT_STEP_S = 0.01
 
 
 def nodes(engine: Engine) -> list[dict[str, Any]]:
-    """The members of the latest configuration, as this node sees them."""
+    """Return the members of the latest configuration as this node sees them, a row each."""
     node = engine.local.node
     down = node.down_ids()
     rows = []
@@ -38,7 +39,7 @@ def nodes(engine: Engine) -> list[dict[str, Any]]:
 
 
 def cluster(engine: Engine) -> dict[str, Any]:
-    """Where this node and, when it leads, its followers stand."""
+    """Return where this node stands in the log and, when it leads, how far each follower lags behind."""
     node, machine = engine.local.node, engine.local.machine
     staleness_ms = node.staleness_ms()
     return {
@@ -63,7 +64,7 @@ def cluster(engine: Engine) -> dict[str, Any]:
 
 
 def digest(engine: Engine, index: int | None, full: bool) -> Digest | None:
-    """Return the rolling digest, or that of the whole contents; None when nobody kept it."""
+    """Return the rolling digest, or with ``full`` that of the whole contents; None when that of ``index`` is not known."""
     machine = engine.local.machine
     if full:
         return Digest(machine.applied_index, machine.contents_digest().hex())
@@ -74,7 +75,7 @@ def digest(engine: Engine, index: int | None, full: bool) -> Digest | None:
 
 
 def metrics(engine: Engine) -> dict[str, float]:
-    """Numbers by name; those that only grow end in ``_total``."""
+    """Return counters, whose names end in ``_total``, and gauges by name."""
     node, machine = engine.local.node, engine.local.machine
     return {
         "items": machine.item_count,
@@ -110,7 +111,7 @@ def metrics(engine: Engine) -> dict[str, float]:
 
 
 def liveness(engine: Engine) -> list[tuple[str, bool, str]]:
-    """What a restart could mend. A missing leader is no reason to restart."""
+    """Return the checks of what a restart could mend. A missing leader is no reason to restart."""
     if not engine.running:
         return [("loop", False, "does not run")]
     listening = engine.local.network.healthy
@@ -121,7 +122,7 @@ def liveness(engine: Engine) -> list[tuple[str, bool, str]]:
 
 
 def readiness(engine: Engine) -> list[tuple[str, bool, str]]:
-    """What traffic needs: a member, a leader, contents that have caught up, a disk that works."""
+    """Return the checks of what traffic needs: a member, a leader, contents that have caught up, a disk that works."""
     if not engine.running:
         return liveness(engine)
     node = engine.local.node
@@ -143,7 +144,7 @@ def readiness(engine: Engine) -> list[tuple[str, bool, str]]:
 
 
 def wait_ready(engine: Engine, timeout_s: float) -> bool:
-    """Block until the node is ready; whether it is."""
+    """Block until the node is ready, or ``timeout_s`` are over; return whether it is ready."""
     deadline = time.monotonic() + timeout_s
     while not all(good for _, good, _ in readiness(engine)):
         if time.monotonic() > deadline:
@@ -153,7 +154,7 @@ def wait_ready(engine: Engine, timeout_s: float) -> bool:
 
 
 async def hand_over(engine: Engine, node_id: str | None) -> str:
-    """Hand leadership over and return the new leader's id."""
+    """Hand leadership over, to ``node_id`` if it is given, and return the new leader's id. Raises InvalidRequest, NoLeader."""
     node = engine.local.node
     if node_id is not None and node_id not in node.configurations.latest.voters:
         raise InvalidRequest(f"{node_id!r} is no voter of this cluster")

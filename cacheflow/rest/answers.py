@@ -30,7 +30,10 @@ _BODILESS = (204, 304)
 
 
 class Answer(Response):
-    """status: a number.  headers: names and values, without Content-Length; the list is taken over."""
+    """An answer whose body, status and headers are all known.
+
+    status: a number.  headers: names and values, without Content-Length; the list is taken over.
+    """
 
     def __init__(self, body: bytes, status: int, headers: Headers) -> None:
         if status not in _BODILESS:
@@ -57,25 +60,26 @@ class Answer(Response):
 
 
 def json_bytes(value: Any) -> bytes:
-    """A JSON body."""
+    """Return ``value`` as a JSON body."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def json_answer(value: Any, headers: Headers, status: int = 200) -> Answer:
-    """``value`` as a JSON answer; ``headers`` is taken over."""
+    """Return ``value`` as a JSON answer; ``headers`` is taken over."""
     headers.append(JSON_TYPE)
     return Answer(json_bytes(value), status, headers)
 
 
 def seconds_json(ttl_s: float | None) -> str:
-    """Seconds left as JSON text."""
+    """Return seconds, or null for None, as JSON text."""
     return "null" if ttl_s is None else repr(ttl_s)
 
 
 def raw_type(item: Item) -> str:
-    """The Content-Type of an item's bytes.
+    """Return the Content-Type of an item's bytes.
 
-    A value written from Python or a wire port can carry anything as its type: what cannot stand in a header is bytes.
+    A value written from Python or a wire port can carry anything as its type: what cannot stand in a header is answered as
+    application/octet-stream.
     """
     if item.kind == values.TEXT:
         return "text/plain; charset=utf-8"

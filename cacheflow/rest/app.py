@@ -1,4 +1,4 @@
-"""The application factory."""
+"""The factory of the REST application."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RestApp(Flask):
 
 
 def create_app(store: RestStore, config: RestConfig) -> RestApp:
-    """The REST application over ``store``. ``app.services`` is what further blueprints need."""
+    """Return the REST application over ``store``. Its ``services`` are what further blueprints need."""
     app = RestApp("cacheflow.rest", static_folder=None)
     thread_gate = WaitingGate(max(1, config.threads * 3 // 4))
     app.services = services = Services(store, config, WaitingGate(config.waiting_max), thread_gate)

@@ -1,4 +1,4 @@
-"""The specification (OpenAPI 3.1) of what is served. A test fails when a route of the URL map is missing here."""
+"""The specification (OpenAPI 3.1) of the REST API. A test fails when a route of the URL map is missing here."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _FAILURES = {
 
 
 def specification(config: RestConfig) -> Json:
-    """The document."""
+    """Return the OpenAPI document for an application with these settings."""
     document: Json = {
         "openapi": "3.1.0",
         "info": {

@@ -59,17 +59,17 @@ class Problem(CacheFlowError):
 
 
 def urn_of(error_class: type[CacheFlowError]) -> str:
-    """``NoLeader`` is ``urn:cacheflow:no-leader``."""
+    """Return the URN of an error class: that of ``NoLeader`` is ``urn:cacheflow:no-leader``."""
     return "urn:cacheflow:" + re.sub(r"(?<=[a-z])(?=[A-Z])", "-", error_class.__name__).lower()
 
 
 def problem_bytes(kind: str, title: str, status: int, detail: str, **members: Any) -> bytes:
-    """The body of a problem."""
+    """Return the body of a problem document."""
     return json_bytes({"type": kind, "title": title, "status": status, "detail": detail, **members})
 
 
 def problem_of_command(error: CacheFlowError, index: int) -> Problem:
-    """The error of one operation of a batch, as the whole batch's answer."""
+    """Return the error of one operation as the answer to its whole batch."""
     members: dict[str, Any] = {"version": error.version} if isinstance(error, PreconditionFailed) else {}
     return Problem(
         f"ops[{index}]: {error}",
@@ -82,7 +82,10 @@ def problem_of_command(error: CacheFlowError, index: int) -> Problem:
 
 
 def answer_error(error: Exception, services: Services, environ: WSGIEnvironment, raw_key: str | None) -> Answer:
-    """The one error handler. raw_key: the key in the path, as bytes spelt by characters, when it has one."""
+    """Return the answer to any exception: the application's only error handler.
+
+    raw_key: the key in the path, each byte as one character; None when the path has none.
+    """
     if isinstance(error, CacheFlowError) and error.http_status != 500:
         return _answer_known(error, services, environ, raw_key)
     if isinstance(error, HTTPException) and error.code is not None and error.code < 500:
@@ -104,7 +107,7 @@ def answer_error(error: Exception, services: Services, environ: WSGIEnvironment,
 
 
 def _headers_if_any(services: Services) -> Headers:
-    """A node that is broken may not even know where it stands; it must still say that it is broken."""
+    """Return the Raft headers, or none: a broken node may not know where it stands and must still say that it is broken."""
     try:
         return services.raft_headers()
     except Exception:
@@ -140,7 +143,7 @@ def _answer_known(error: CacheFlowError, services: Services, environ: WSGIEnviro
 
 
 def _requested_key(environ: WSGIEnvironment, raw_key: str | None) -> str | None:
-    """The key in the path, when it is a valid one."""
+    """Return the key in the path, None when there is none or an invalid one."""
     if raw_key is None:
         return None
     try:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from fakes import http_node
 
+import cacheflow
 from cacheflow.cli import demo, launcher
 from cacheflow.cli.launcher import LocalCluster, ask, free_ports
 from cacheflow.errors import ConfigError, NotReady
@@ -44,6 +45,21 @@ def said() -> list[str]:
 def cluster(tmp_path: Path, said: list[str]) -> Iterator[LocalCluster]:
     with LocalCluster(3, tmp_path, flags=("--eviction", "lfu"), say=said.append, command=FAKE) as cluster:
         yield cluster
+
+
+def test_the_nodes_import_this_very_package_wherever_the_launcher_was_called_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = tmp_path / "found"
+    # As an uninstalled checkout: nothing but PYTHONPATH leads to it.
+    program = f"import sys, cacheflow, pathlib; pathlib.Path({str(found)!r}).write_text(cacheflow.__file__)"
+    command = [sys.executable, "-S", "-c", f"{program}  #"]
+    with LocalCluster(1, tmp_path, say=lambda _: None, command=command) as cluster:
+        cluster.start()
+        wait_for(found.exists)
+        wait_for(lambda: found.read_text() != "")
+    assert found.read_text() == cacheflow.__file__
 
 
 def test_all_nodes_come_up_and_go_down(cluster: LocalCluster, tmp_path: Path, said: list[str]) -> None:

@@ -23,43 +23,43 @@ SILENCE_S = 25.0
 
 
 class Refused(Exception):
-    """Certainly not done."""
+    """The call was certainly not carried out."""
 
 
 class Unknown(Exception):
-    """It may have been done."""
+    """The call may have been carried out."""
 
 
 class Broken(Exception):
-    """What a node may never answer."""
+    """A node gave an answer that no node may give."""
 
 
 class Access(Protocol):
-    """Used by one thread. name: the node's.  version: of the key, 0 when it is absent."""
+    """The calls of one client to one node, used by one thread. name: the node's.  version: of the key, 0 when it is absent."""
 
     name: str
 
     def get(self, key: str, *, linearizable: bool) -> tuple[str | int | None, int]:
-        """(value, version)."""
+        """Return (value, version) of a key."""
 
     def set(self, key: str, value: str, ttl_s: float | None = None) -> None:
-        """Write."""
+        """Write a key."""
 
     def cas(self, key: str, value: str, version: int) -> bool:
-        """Write when the key has this version; whether it had."""
+        """Write a key if it has this version; return whether it had."""
 
     def delete(self, key: str) -> bool:
-        """Whether there was something."""
+        """Remove a key; return whether it was there."""
 
     def incr(self, key: str) -> int:
-        """Add one; the first makes it 1."""
+        """Add 1 to a counter and return it; the first call makes it 1."""
 
     def close(self) -> None:
-        """Give back what it holds."""
+        """Give back the connection or whatever else is held."""
 
 
 class HttpAccess:
-    """Over one connection to a node's HTTP API. Nothing is sent twice."""
+    """The calls over one connection to a node's HTTP API. Nothing is sent twice."""
 
     def __init__(self, node: NodeProcess) -> None:
         self.name = node.node_id
@@ -117,7 +117,7 @@ class HttpAccess:
 
 
 class EmbeddedAccess:
-    """Through the store of a member in this process. store: the present one, since a member may be opened again."""
+    """The calls to a member in this process. store: returns its present store, since a member may be opened again."""
 
     def __init__(self, name: str, store: Callable[[], ReplicatedStore]) -> None:
         self.name = name

@@ -30,8 +30,9 @@ UNKNOWN_MAX = 0.05
 
 @dataclass(frozen=True)
 class Plan:
-    """seconds: of faults, behind ``calm_s`` without.  clients: on every node.  pause_s: mean time between one's calls.
+    """The settings of a run.
 
+    seconds: of faults, behind ``calm_s`` without.  clients: on every node.  pause_s: mean time between one's calls.
     epoch_s: how often histories are judged.  embedded_votes: the member in this process is one of the voters; else it
     comes last.  small_disk: one node has a disk that can be filled.  shim: skews the nodes' wall clocks, by hours.
     """
@@ -51,7 +52,7 @@ class Plan:
 
 @dataclass
 class Report:
-    """What was done and found."""
+    """The result of a run: what was done and found."""
 
     faults: Counter[str] = field(default_factory=Counter)
     calls: Counter[str] = field(default_factory=Counter)
@@ -64,12 +65,12 @@ class Report:
 
     @property
     def unknown(self) -> float:
-        """The part of all calls whose outcome nobody knows."""
+        """The part of all calls whose outcome is unknown."""
         sent = self.calls["done"] + self.calls["unknown"]
         return self.calls["unknown"] / sent if sent else 1.0
 
     def line(self) -> str:
-        """For people."""
+        """Return the report in one line, for people."""
         faults = ", ".join(f"{count} {kind}" for kind, count in sorted(self.faults.items())) or "no faults"
         return (
             f"{faults}; {self.checked} operations and {self.leases} leases checked (ended at most {self.earliest_s:.2f} s "
@@ -79,7 +80,7 @@ class Report:
 
 
 class Campaign:
-    """Run it once, from the thread that stays: the kernel ends the nodes with the thread that started them."""
+    """One run of a plan. Run it once, from the thread that stays: the kernel ends the nodes with the thread that started them."""
 
     def __init__(
         self, plan: Plan, network: Network, folder: Path, say: Callable[[str], None] = lambda line: None
@@ -97,7 +98,7 @@ class Campaign:
         self._stopping = threading.Event()
 
     def run(self) -> Report:
-        """Everything; violations are in the report."""
+        """Do the whole run and return its report, which names the violations."""
         with ExitStack() as stack:
             nodes = Nodes(self._plan.nodes, self._folder, self._flags(), self._network.place)
             # Disks are unmounted after the nodes have ended.
@@ -202,7 +203,7 @@ class Campaign:
         self._join(judging)
 
     def _judge_epochs(self, nemesis: Nemesis) -> None:
-        """In a thread of its own, until the workers have ended and the last epoch is judged."""
+        """Judge one epoch after another, in a thread of its own, until the workers have ended and the last epoch is judged."""
         while True:
             last = self._stopping.wait(self._plan.epoch_s) or self._histories.violated.is_set()
             epoch = self._histories.turn(60)
@@ -230,7 +231,7 @@ class Campaign:
                 self._histories.complain("the last histories cannot be judged: nobody answers reads")
 
     def _end(self, nodes: Nodes, embedded: EmbeddedMember) -> None:
-        """All is quiet: everybody holds the same, and nothing acknowledged is missing."""
+        """Check at the end, when all is quiet, that all nodes hold the same and that nothing acknowledged is missing."""
         if self._histories.violations:
             return
         wait_for(nodes.is_whole, "the cluster is whole at the end")
@@ -243,7 +244,7 @@ class Campaign:
             access.close()
 
     def _level(self, nodes: Nodes, embedded: EmbeddedMember, query: str) -> bool:
-        """Whether all are at one index; they may never differ there."""
+        """Return whether all nodes are at one index, at which they may never differ."""
         own = embedded.store().digest(full=bool(query))
         assert own is not None, "the embedded member knows its present digest"
         digests = {(own.index, own.digest), *(node.digest(query) for node in nodes.all)}
@@ -259,7 +260,7 @@ class Campaign:
 
 
 def too_little(report: Report) -> list[str]:
-    """Why a run that found nothing proves nothing."""
+    """Return the reasons why a run that found nothing proves nothing."""
     problems = []
     if report.calm_rate < RATE_MIN:
         problems.append(f"only {report.calm_rate:.0f} operations/s before the first fault; {RATE_MIN:.0f} are needed")

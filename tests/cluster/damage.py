@@ -1,4 +1,4 @@
-"""What can happen to a node's disk: a flipped bit while it is down, a lost file, no room."""
+"""Damage to a node's disk: a flipped bit while it is down, a lost file, no room."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HEADER_BYTES = 32
 
 
 def damage(data_dir: Path, random: Random) -> str:
-    """Damage a file of a node that is down, so that it must not start; what was done."""
+    """Damage a file of a node that is down, so that it must not start; return what was done."""
     journal = max(data_dir.glob("journal-*.cfj"), key=_written)
     snapshots = sorted(data_dir.glob("snapshot-*.cfs"))
     choice = random.random()
@@ -31,13 +31,13 @@ def damage(data_dir: Path, random: Random) -> str:
 
 
 def empty(data_dir: Path) -> None:
-    """Leave the directory and nothing in it."""
+    """Remove everything in a node's directory, but not the directory."""
     for path in data_dir.iterdir():
         path.unlink()
 
 
 def _written(journal: Path) -> int:
-    """Bytes in front of the zeros that are reserved for what comes."""
+    """Return the number of bytes in front of the zeros that are reserved for later records."""
     return len(journal.read_bytes().rstrip(b"\0"))
 
 
@@ -55,7 +55,7 @@ class SmallDisk:
     """A node's own small file system, in memory. Making one needs root."""
 
     def __init__(self, node: NodeProcess) -> None:
-        """Before the node starts for the first time. Raises OSError where it cannot be mounted."""
+        """Mount the file system before the node starts for the first time. Raises OSError where it cannot be mounted."""
         self.node = node
         node.data_dir.mkdir(parents=True)
         mount = shutil.which("mount")
@@ -66,7 +66,7 @@ class SmallDisk:
 
     @contextlib.contextmanager
     def filled(self) -> Iterator[None]:
-        """Within, not a byte is free."""
+        """Leave not a byte free while the context is open."""
         filler = self.node.data_dir / "filler"
         try:
             with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
@@ -77,5 +77,5 @@ class SmallDisk:
             filler.unlink()
 
     def close(self) -> None:
-        """Unmount it; the node has ended."""
+        """Unmount the file system of a node that has ended."""
         subprocess.run(["umount", "-l", str(self.node.data_dir)], check=False, capture_output=True)

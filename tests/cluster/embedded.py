@@ -1,4 +1,4 @@
-"""A member of a real cluster in this process, with its loop in the network namespace that its network says."""
+"""A member of a real cluster in this process, with its loop in the network namespace that the network of the run names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CLONE_NEWNET = 0x40000000
 
 
 class EmbeddedMember:
-    """Not safe for concurrent use, except ``store``."""
+    """A member that runs in this process. Not safe for concurrent use, except ``store``."""
 
     def __init__(self, network: Network, folder: Path, nodes: Sequence[NodeProcess], request_timeout_s: float) -> None:
         self.name = "embedded"
@@ -42,11 +42,11 @@ class EmbeddedMember:
         self._store: ReplicatedStore
 
     def store(self) -> ReplicatedStore:
-        """The present one."""
+        """The store of the present start."""
         return self._store
 
     def start(self) -> None:
-        """Open it (again)."""
+        """Open the store, or open it again."""
         self._store = ReplicatedStore(**self._settings)
         failed: list[BaseException] = []
 
@@ -66,19 +66,19 @@ class EmbeddedMember:
             raise failed[0]
 
     def is_ready(self) -> bool:
-        """Whether it may be used."""
+        """Return whether the store answers and knows a leader."""
         return all(good for _, good, _ in self._store.readiness())
 
     def wait_ready(self) -> None:
-        """Wait until it is."""
+        """Wait until the member is ready."""
         wait_for(self.is_ready, "the embedded member is ready")
 
     def votes(self) -> bool:
-        """Whether it counts, as it knows."""
+        """Return whether this member is a voter, as far as it knows."""
         return any(row["id"] == self.name and row["voter"] for row in self._store.nodes())
 
     def close(self) -> None:
-        """Stop it in order."""
+        """Close the store."""
         self._store.close()
 
 

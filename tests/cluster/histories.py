@@ -47,7 +47,7 @@ class Lease:
 
 @dataclass
 class Epoch:
-    """Lists are only appended to, each operation once it is over."""
+    """The histories of one set of keys. Lists are only appended to, each operation once it is over."""
 
     number: int
     registers: dict[str, list[Operation]] = field(default_factory=dict)
@@ -60,11 +60,11 @@ class Epoch:
 
     @property
     def size(self) -> int:
-        """Operations in it."""
+        """The number of operations in this epoch."""
         return sum(map(len, self.registers.values())) + sum(map(len, self.counters.values()))
 
     def save(self, folder: Path) -> None:
-        """Write it down, one operation a line."""
+        """Write the epoch to a file, one operation a line."""
         with gzip.open(folder / f"epoch-{self.number}.jsonl.gz", "wt") as file:
             everything: dict[str, list[Any]] = {**self.registers, **self.counters}
             for key, operations in everything.items():
@@ -73,20 +73,20 @@ class Epoch:
 
 
 class Histories:
-    """Safe for use by many threads."""
+    """The epochs, leases and violations of one run. Safe for use by many threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._epoch = Epoch(0)
         self._idle = threading.Condition(self._lock)
         self.leases: deque[Lease] = deque(maxlen=LEASES_KEPT)
-        # What must not be; the first one ends the run.
+        # Broken promises; the first one ends the run.
         self.violations: list[str] = []
         self.violated = threading.Event()
 
     @contextmanager
     def epoch(self) -> Iterator[Epoch]:
-        """The present epoch, which is not judged while it is held."""
+        """Yield the present epoch, which is not judged while the context is open."""
         with self._lock:
             held = self._epoch
             held.users += 1
@@ -99,7 +99,7 @@ class Histories:
                     self._idle.notify_all()
 
     def turn(self, timeout_s: float) -> Epoch:
-        """Begin another epoch; the one before, once nobody works on it any more."""
+        """Begin another epoch; return the one before, once nobody works on it any more."""
         with self._lock:
             before, self._epoch = self._epoch, Epoch(self._epoch.number + 1)
             if not self._idle.wait_for(lambda: not before.users, timeout_s):
@@ -107,6 +107,6 @@ class Histories:
         return before
 
     def complain(self, what: str) -> None:
-        """A promise was broken."""
+        """Note a broken promise, which ends the run."""
         self.violations.append(what)
         self.violated.set()

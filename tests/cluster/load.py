@@ -35,11 +35,11 @@ class Writer:
 
     @property
     def done(self) -> int:
-        """Requests answered."""
+        """The number of requests that were answered."""
         return self._step - self.cuts
 
     def start(self) -> None:
-        """Begin."""
+        """Begin to write."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -120,15 +120,15 @@ class Load:
         )
 
     def refused(self, but: NodeProcess | None = None) -> list[Any]:
-        """Answers that were no success; those of ``but``'s clients left out."""
+        """Return the answers that were no success; those of ``but``'s clients left out."""
         return [answer for writer in self.writers if writer.node is not but for answer in writer.refused]
 
     def cuts(self, but: NodeProcess | None = None) -> int:
-        """Requests without an answer; those of ``but``'s clients left out."""
+        """Return the number of requests without an answer; those of ``but``'s clients left out."""
         return sum(writer.cuts for writer in self.writers if writer.node is not but)
 
     def check(self, node: NodeProcess) -> None:
-        """Nothing acknowledged is missing on ``node``, and nothing counted twice."""
+        """Check that nothing acknowledged is missing on ``node``, and that nothing was counted twice."""
         node.value(self.counter, "?consistency=linearizable")
         with node.connect() as connection:
             lost = []
@@ -145,7 +145,7 @@ class Load:
         assert counted <= int(found) <= counted + maybe, (node.node_id, counted, found, maybe)
 
     def summary(self) -> Counter[str]:
-        """How much was done, for a failing test's message."""
+        """Return how much was done, for a failing test's message."""
         total: Counter[str] = Counter()
         for writer in self.writers:
             total.update(done=writer.done, cut=writer.cuts, refused=len(writer.refused), counted=writer.counted)

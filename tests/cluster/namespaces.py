@@ -17,7 +17,7 @@ FOLDER = Path("/run/netns")
 
 
 def missing() -> str:
-    """Why there can be no namespaces here; "" when there can."""
+    """Return why there can be no namespaces here; "" when there can."""
     if sys.platform != "linux" or os.geteuid() != 0:
         return "network namespaces need Linux and root"
     if shutil.which("ip") is None or shutil.which("nsenter") is None:
@@ -50,7 +50,7 @@ class NamespaceNetwork:
         _ip(f"link set {self._name} up")
 
     def place(self, node_id: str) -> Place:
-        """Make its namespace."""
+        """Make the namespace of a node, and return its place."""
         number = self._hosts.setdefault(node_id, len(self._hosts) + 1)
         name, outside, host = f"{self._name}-{number}", f"{self._name}v{number}", self._host(node_id)
         _ip(f"netns add {name}")
@@ -62,10 +62,10 @@ class NamespaceNetwork:
         return Place(host, None, ("nsenter", f"--net={FOLDER / name}"), flags, self.token)
 
     def attach(self, node_id: str, raft_port: int) -> None:
-        """Any port passes."""
+        """Do nothing, because every port passes."""
 
     def namespace(self, node_id: str) -> str | None:
-        """Where it is mounted."""
+        """Return the file at which a node's namespace is mounted."""
         return str(FOLDER / f"{self._name}-{self._hosts[node_id]}")
 
     def cut(self, pairs: Cut) -> None:

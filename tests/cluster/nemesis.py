@@ -14,7 +14,7 @@ from cluster.embedded import EmbeddedMember
 from cluster.partitions import Network
 from cluster.processes import NodeProcess, Nodes, wait_for
 
-# Kinds and how often, against each other.
+# The kinds of faults, and how often each is chosen compared with the others.
 WEIGHTS = {
     "kill_leader": 5.0,
     "kill_some": 3.0,
@@ -31,13 +31,13 @@ WEIGHTS = {
     "join": 0.3,
     "leave": 0.5,
 }
-# How many nodes may come beside the first ones.
+# The most nodes that join beside the first ones.
 JOIN_MAX = 2
 WHOLE_AGAIN_S = 45.0
 
 
 class Nemesis:
-    """Not safe for concurrent use: the thread that starts the nodes' processes owns it.
+    """The faults of one run. Not safe for concurrent use: the thread that starts the nodes' processes owns it.
 
     stopping: set when the run is over or a promise is broken; then holds end at once.
     """
@@ -74,7 +74,7 @@ class Nemesis:
         return kind != "reopen_embedded" or self._embedded is not None
 
     def step(self) -> str:
-        """One fault from its beginning to its end; what it was. Raises AssertionError when it is not whole again."""
+        """Run one fault from its beginning to its end; return what it was. Raises AssertionError when it is not whole again."""
         # Whoever came seldom so far, for its weight: a short run has kinds of every sort too.
         kind = min(self._kinds, key=lambda each: (self._drawn[each] + self._random.random()) / WEIGHTS[each])
         self._drawn[kind] += 1
@@ -87,7 +87,7 @@ class Nemesis:
         return self.log[-1]
 
     def wait_whole(self, when: str = "") -> None:
-        """Everything runs, is ready and agrees about the leader."""
+        """Wait until every node runs, is ready and names the same leader."""
         wait_for(self._nodes.is_whole, f"the cluster is whole {when}", WHOLE_AGAIN_S)
         if self._embedded is not None:
             wait_for(self._embedded.is_ready, f"the embedded member is ready {when}", WHOLE_AGAIN_S)
@@ -171,7 +171,7 @@ class Nemesis:
         self.done["rolling restarts"] += 1
 
     def _corrupt(self) -> None:
-        """It must refuse to start and say what to do; emptied, it comes back."""
+        """Damage a node's disk: it must refuse to start and say what to do; emptied, it comes back."""
         node = self._random.choice(self._nodes.all)
         self._note([node])
         node.kill()
@@ -225,7 +225,7 @@ class Nemesis:
         self.done["joins"] += 1
 
     def _leave(self) -> None:
-        """A member is removed, whoever it is; emptied, it comes back."""
+        """Remove a member, whichever it is; emptied, it comes back."""
         node = self._random.choice(self._nodes.all)
         self._note([node])
         answer = self._random.choice(self._nodes.all).ask("DELETE", f"/nodes/{node.node_id}")
@@ -239,7 +239,7 @@ class Nemesis:
     # Helpers.
 
     def _leader(self) -> str:
-        """Who leads, as all nodes say."""
+        """Return the leader that all nodes name."""
 
         def named() -> set[str | None]:
             found = {node.leader_id() for node in self._nodes.all}

@@ -12,28 +12,28 @@ Cut = set[tuple[str, str]]
 
 
 class Network(Protocol):
-    """What lies between real nodes, and can be cut. kind: a word for people."""
+    """A network between real nodes that can be cut. kind: a word for people."""
 
     kind: str
 
     def place(self, node_id: str) -> Place:
-        """Where a node of this name is to run; to be asked once for each, before it starts."""
+        """Return where a node of this name is to run; to be asked once for each, before it starts."""
 
     def attach(self, node_id: str, raft_port: int) -> None:
-        """The peer port of a placed node, before it starts."""
+        """Note the peer port of a placed node, before it starts."""
 
     def namespace(self, node_id: str) -> str | None:
-        """The file of the network namespace in which a node runs; None: this process's."""
+        """Return the file of the network namespace in which a node runs; None: this process's."""
 
     def cut(self, pairs: Cut) -> None:
-        """From now on nothing passes from the first to the second of each pair; between all others everything does."""
+        """Set the cuts: from now on nothing passes from the first to the second of each pair; everything else does."""
 
     def close(self) -> None:
-        """Leave nothing behind."""
+        """Remove everything that the network has made."""
 
 
 def split(sides: Iterable[Iterable[str]]) -> Cut:
-    """Nothing passes between any two sides."""
+    """Return a cut in which nothing passes between any two sides."""
     groups = [list(side) for side in sides]
     return {
         pair
@@ -46,19 +46,19 @@ def split(sides: Iterable[Iterable[str]]) -> Cut:
 
 
 def isolated(node: str, nodes: Sequence[str]) -> Cut:
-    """One node alone."""
+    """Return a cut that leaves one node alone."""
     return split([[node], [other for other in nodes if other != node]])
 
 
 def halves(nodes: Sequence[str], random: Random) -> Cut:
-    """Two sides of any size."""
+    """Return a cut into two sides of any size."""
     mixed = random.sample(list(nodes), len(nodes))
     border = random.randrange(1, len(nodes))
     return split([mixed[:border], mixed[border:]])
 
 
 def ring(nodes: Sequence[str], random: Random) -> Cut:
-    """A majority ring: every node sees a majority, and no two see the same one."""
+    """Return a majority ring, in which every node sees a majority and no two see the same one."""
     mixed = random.sample(list(nodes), len(nodes))
     count = len(mixed)
     # In a circle each sees as many neighbors on both sides as make a majority with itself.
@@ -74,7 +74,7 @@ def ring(nodes: Sequence[str], random: Random) -> Cut:
 
 
 def deaf_or_dumb(node: str, nodes: Sequence[str], random: Random) -> Cut:
-    """One way only: nothing comes to the node, or nothing leaves it; from all others or from one."""
+    """Return a cut of one direction: nothing comes to the node, or nothing leaves it; from all others or from one."""
     others = [other for other in nodes if other != node]
     if random.random() < 0.3:
         others = random.sample(others, 1)

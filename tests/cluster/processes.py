@@ -22,7 +22,7 @@ from cacheflow.cli.launcher import free_ports
 
 ROOT = Path(__file__).parent.parent.parent
 HOST = "127.0.0.1"
-# Far more than anything here takes on an idle machine: the tests also run beside others.
+# Seconds for anything to happen: far more than it takes on an idle machine, because tests also run beside others.
 DEADLINE_S = 30.0
 POLL_S = 0.04
 
@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 
 def wait_for(condition: Callable[[], T], what: str = "", deadline_s: float = DEADLINE_S) -> T:
-    """The first true answer of ``condition``; fails after ``deadline_s``."""
+    """Return the first true answer of ``condition``; fail the test after ``deadline_s``."""
     deadline = time.monotonic() + deadline_s
     while True:
         answer = condition()
@@ -51,10 +51,10 @@ def wait_for(condition: Callable[[], T], what: str = "", deadline_s: float = DEA
 
 
 class Place(NamedTuple):
-    """Where a node runs.
+    """The place where a node runs.
 
-    host: what it listens on.  advertise: where the others find it, when that is elsewhere.  before: what its command
-    line begins with.  flags: what it must be told there.  token: what its clients must show.
+    host: what it listens on.  advertise: where the others find it, when that is elsewhere.  before: the beginning
+    of its command line.  flags: those that it needs there.  token: the one that its clients must show.
     """
 
     host: str = HOST
@@ -92,26 +92,26 @@ class NodeProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether the process runs."""
+        """True if the process runs."""
         return self.process is not None and self.process.poll() is None
 
     @property
     def address(self) -> str:
-        """Where it says that it lives."""
+        """The HTTP address that the node tells the others."""
         return f"{self.place.advertise or self.place.host}:{self.port}"
 
     @property
     def raft_address(self) -> str:
-        """Where the others dial it."""
+        """The address at which the others dial the node."""
         return f"{self.place.advertise or self.place.host}:{self.raft_port}"
 
     @property
     def url(self) -> str:
-        """Where its HTTP API is."""
+        """The URL of the node's HTTP API."""
         return f"http://{self.place.host}:{self.port}"
 
     def arguments(self) -> list[str]:
-        """The command line."""
+        """Return the node's command line."""
         given = ["--node-id", self.node_id, "--port", str(self.port), "--raft-port", str(self.raft_port)]
         given += ["--data-dir", str(self.data_dir)]
         given += ["--host", self.place.host]
@@ -141,30 +141,30 @@ class NodeProcess:
         self.process.send_signal(number)
 
     def kill(self) -> None:
-        """As a power failure of the process: kill -9."""
+        """Kill the process with SIGKILL."""
         self.signal(signal.SIGKILL)
         self.wait()
 
     def wait(self, timeout_s: float = DEADLINE_S) -> int:
-        """Its exit code."""
+        """Wait for the process to end; return its exit code."""
         assert self.process is not None
         return self.process.wait(timeout_s)
 
     def output(self) -> str:
-        """Everything that it said, over all its lives."""
+        """Return everything that the node has printed, over all its starts."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
     def connect(self, timeout_s: float = DEADLINE_S) -> Connection:
-        """A connection of one's own."""
+        """Return a new connection to the node."""
         return Connection(self.place.host, self.port, timeout_s, self.token)
 
     def ask(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Answer:
-        """One request on a connection of its own."""
+        """Send one request on a connection of its own; return the answer."""
         with self.connect() as connection:
             return connection.request(method, path, body, headers)
 
     def try_get(self, path: str) -> Answer:
-        """One GET; status 0 when nobody answers."""
+        """Send one GET; return the answer, with status 0 when nobody answers."""
         try:
             with self.connect(2.0) as connection:
                 return connection.request("GET", path)
@@ -176,31 +176,31 @@ class NodeProcess:
         return self.ask("PUT", path_of(key), {"value": value} if ttl is None else {"value": value, "ttl": ttl})
 
     def value(self, key: str, query: str = "") -> Any:
-        """The value of a key; None when the node has none."""
+        """Return the value of a key; None when the node has none."""
         answer = self.ask("GET", path_of(key, query))
         assert answer.status in (200, 404), (self.node_id, key, answer)
         return answer.body["value"] if answer.status == 200 else None
 
     def is_ready(self) -> bool:
-        """Whether it says that it may be used."""
+        """Return whether the node says that it is ready."""
         return self.try_get("/readyz").status == 200
 
     def members(self) -> dict[str, dict[str, Any]]:
-        """What it says of the members, by id."""
+        """Return the members by id, as the node lists them."""
         answer = self.try_get("/nodes/list")
         return {row["id"]: row for row in answer.body} if answer.status == 200 else {}
 
     def leader_id(self) -> str | None:
-        """Who leads, as this node knows it."""
+        """Return the id of the leader that this node knows, or None."""
         return next((node_id for node_id, row in self.members().items() if row["role"] == "leader"), None)
 
     def status(self) -> dict[str, Any]:
-        """Its view of the cluster; empty when it does not answer."""
+        """Return the node's view of the cluster; empty when it does not answer."""
         answer = self.try_get("/cluster/status")
         return answer.body if answer.status == 200 else {}
 
     def digest(self, query: str = "") -> Any:
-        """(index, digest)."""
+        """Return (index, digest) of the node's contents."""
         answer = self.ask("GET", f"/cluster/digest{query}")
         assert answer.status == 200, answer
         return answer.body["index"], answer.body["digest"]
@@ -233,7 +233,7 @@ class Nodes:
         return self.all[number]
 
     def add(self, flags: Sequence[str] = ()) -> NodeProcess:
-        """One more node, which joins through the others; not started. The first one founds."""
+        """Add a node, not started, which joins through the others; the first one founds. Return it."""
         number = len(self.all) + 1
         seeds = [other.url for other in self.all]
         node = NodeProcess(number, self.folder, [*self.flags, *flags], seeds, self._place(f"node-{number}"))
@@ -253,7 +253,7 @@ class Nodes:
         wait_for(self.is_whole, "the cluster is whole")
 
     def is_whole(self) -> bool:
-        """See ``wait_whole``."""
+        """Return whether every node that runs is ready, sees each as up, and names the same leader."""
         for node in self.all:
             code = None if node.process is None else node.process.poll()
             assert code in (None, 0, -signal.SIGKILL), f"{node.node_id} ended with {code}: {node.output()[-2000:]}"
@@ -267,7 +267,7 @@ class Nodes:
         )
 
     def leader(self) -> NodeProcess:
-        """The node that all living nodes call their leader."""
+        """Return the node that all living nodes call their leader."""
 
         def find() -> list[NodeProcess]:
             named = {node.leader_id() for node in self.all if node.alive}
@@ -276,11 +276,11 @@ class Nodes:
         return wait_for(find, "there is one leader")[0]
 
     def others(self, *but: NodeProcess) -> list[NodeProcess]:
-        """The living nodes except ``but``."""
+        """Return the living nodes except ``but``."""
         return [node for node in self.all if node.alive and node not in but]
 
     def wait_level(self) -> int:
-        """Wait until the living nodes have applied the same index with the same digest; that index."""
+        """Wait until the living nodes have applied the same index with the same digest; return that index."""
 
         def level() -> int:
             found = {node.digest() for node in self.others()}

@@ -1,4 +1,4 @@
-"""What was promised, held against the histories of a real cluster; the checker is the simulation's own."""
+"""The checks of promises against the histories of a real cluster, with the simulation's own checker."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from cluster.histories import Count, Epoch, Histories, Lease
 from simulation import linearizability
 from simulation.linearizability import Operation
 
-# As in the simulation, and what a busy machine adds between a clock and its reader.
+# Seconds by which a lease may end early or late: as in the simulation, and what a busy machine adds to it.
 LEASE_SLACK_S = 0.5
 
 
 @dataclass
 class Settled:
-    """What a judged epoch may still hold at the end: by register its values, by counter its bounds."""
+    """The values that judged keys may have at the end: by register the values, by counter the bounds."""
 
     registers: dict[str, set[str | None]] = field(default_factory=dict)
     counters: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def forbids(self, key: str, value: str | int | None) -> str:
-        """Why the key may not be that; "" when it may."""
+        """Return why a key may not have this value at the end; "" when it may."""
         if key in self.registers:
             allowed = self.registers[key]
             return "" if value in allowed else f"{key} is {value!r} at the end and must be one of {allowed}"
@@ -33,7 +33,7 @@ class Settled:
 
 
 class Judge:
-    """Keeps what is settled. One thread judges epochs; leases may be judged by all."""
+    """The judge of all histories of a run, who keeps what is settled. One thread judges epochs; leases may be judged by all."""
 
     def __init__(self, histories: Histories) -> None:
         self.checked = 0
@@ -78,7 +78,7 @@ class Judge:
                 self._histories.complain(f"{access.name}: {problem}")
 
     def lease(self, lease: Lease, there: bool, began: float, ended: float, where: str, exact: bool) -> None:
-        """Neither early nor late: it ends ``ttl_s`` after a moment between its call and its answer.
+        """Check a lease, which must end ``ttl_s`` after a moment between its call and its answer.
 
         exact: the read was linearizable; a local one may not know the lease yet.
         """
@@ -97,7 +97,7 @@ class Judge:
 
 
 def counted_wrong(counts: Sequence[Count]) -> list[str]:
-    """What cannot be true of a counter that starts at 0, if every increment happens once."""
+    """Return what cannot be true of a counter that starts at 0, if every increment happens once."""
     problems = []
     answered = [each for each in counts if each.number or not each.by]
     numbers = [each.number for each in answered if each.by]
@@ -121,7 +121,7 @@ def counted_wrong(counts: Sequence[Count]) -> list[str]:
 
 
 def read(accesses: Sequence[Access], key: str, attempts: int = 200) -> tuple[str | int | None, float, float]:
-    """A linearizable read through the first node that answers: (value, began, ended)."""
+    """Read a key linearizably through the first node that answers; return (value, began, ended)."""
     refused: Exception | None = None
     for attempt in range(attempts):
         access = accesses[attempt % len(accesses)]

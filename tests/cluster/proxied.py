@@ -16,7 +16,7 @@ PROXY_HOST = "127.0.0.2"
 
 
 def missing() -> str:
-    """Why there can be no proxy here; "" when there can."""
+    """Return why there can be no proxy here; "" when there can."""
     return "" if sys.platform == "linux" else f"the proxy needs {PROXY_HOST} beside {HOST}, as Linux has it"
 
 
@@ -36,15 +36,15 @@ class ProxyNetwork:
         )
 
     def place(self, node_id: str) -> Place:
-        """On loopback, advertised elsewhere."""
+        """Return a place on loopback that is advertised at the proxy's address."""
         return Place(HOST, PROXY_HOST)
 
     def attach(self, node_id: str, raft_port: int) -> None:
-        """Listen for it."""
+        """Have the proxy listen for a node."""
         self._order("relay", [node_id, PROXY_HOST, raft_port, HOST])
 
     def namespace(self, node_id: str) -> str | None:
-        """All are in this one."""
+        """Return None: all nodes are in this process's namespace."""
         return None
 
     def cut(self, pairs: Cut) -> None:
@@ -52,7 +52,7 @@ class ProxyNetwork:
         self._order("cut", sorted(pairs))
 
     def close(self) -> None:
-        """End the process."""
+        """End the proxy's process."""
         if self._process.stdin is not None:
             self._process.stdin.close()
         self._process.kill()

@@ -11,7 +11,7 @@ SOURCE = Path(__file__).with_name("skew.c")
 
 
 def build_shim(folder: Path) -> str:
-    """Compile it into ``folder``; its path. Raises OSError where that is not possible."""
+    """Compile the library into ``folder``; return its path. Raises OSError where that is not possible."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None or sys.platform != "linux":
         raise OSError("skewing one process's clock needs Linux and a C compiler")

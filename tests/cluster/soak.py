@@ -36,7 +36,7 @@ AROUND_S = 15.0
 
 
 def main() -> int:
-    """The exit code."""
+    """Run the rounds; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.cluster.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--nodes", type=int, choices=(3, 5), default=3)

@@ -51,7 +51,7 @@ def test_one_of_many_creators_wins(trio: Nodes) -> None:
 
 
 def mixed(seed: int) -> list[dict[str, Any]]:
-    """A batch of operations on a few thousand keys: more than the nodes may hold, some of them short-lived."""
+    """Return a batch of operations on a few thousand keys: more than the nodes may hold, some of them short-lived."""
     chosen = random.Random(seed)
     ops: list[dict[str, Any]] = []
     for _ in range(BATCH_OPS):
@@ -126,7 +126,7 @@ def test_a_cluster_at_rest_writes_nothing(trio: Nodes) -> None:
         return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in found}
 
     def rests() -> bool:
-        """Nothing is written for a second: ten heartbeats, and longer than clocks are noted apart."""
+        """Return whether nothing is written for a second: ten heartbeats, and longer than clocks are noted apart."""
         before, began_at = files(), time.monotonic()
         wait_for(lambda: time.monotonic() - began_at > 1.2)
         return files() == before

@@ -31,7 +31,7 @@ def test_a_leader_killed_under_load_costs_a_pause_and_nothing_else(trio: Nodes) 
 
 
 def only_shows_as_down(dead: NodeProcess, survivors: list[NodeProcess]) -> bool:
-    """Whether every survivor shows the dead node as down; fails when one shows a living node so."""
+    """Return whether every survivor shows the dead node as down; fails when one shows a living node so."""
     seen = [node.members() for node in survivors]
     for node in survivors:
         assert {rows[node.node_id]["status"] for rows in seen} == {"up"}, (node.node_id, seen)

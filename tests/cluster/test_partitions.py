@@ -52,7 +52,7 @@ def test_a_leader_that_is_cut_off_or_not_heard_is_replaced_and_finds_back(networ
 
 
 def replaced(nodes: Nodes, leader: NodeProcess) -> None:
-    """The others have another leader, and take writes."""
+    """Wait until the others have another leader than the one cut off, and take writes."""
     others = nodes.others(leader)
     names = {node.node_id for node in others}
     wait_for(lambda: all(node.leader_id() in names for node in others), "the others have a leader of their own")

@@ -57,7 +57,7 @@ def violations(
 
 
 def history() -> tuple[list[Operation], list[Count]]:
-    """Two writes and two increments of known outcome; one of each nobody knows."""
+    """Return two writes and two increments of known outcome, and one of each of unknown outcome."""
     registers = [Operation("set", 1, 2, "a"), Operation("set", 3, 4, "b"), Operation("set", 5, inf, "perhaps")]
     return registers, [Count(1, 1, 2, 1), Count(1, 3, 4, 2), Count(1, 5)]
 

@@ -19,7 +19,7 @@ def node(tmp_path: Path) -> Iterator[NodeProcess]:
 
 
 def refusal(node: NodeProcess) -> str:
-    """Start it; the one line with which it ends."""
+    """Start a node that must refuse; return the one line with which it ends."""
     before = len(node.output())
     assert node.start().wait() == 2, node.output()
     said = [line for line in node.output()[before:].splitlines() if " INFO " not in line]
@@ -29,7 +29,7 @@ def refusal(node: NodeProcess) -> str:
 
 
 def run_once(node: NodeProcess, keys: int = 20) -> None:
-    """Let it found a cluster and write."""
+    """Let a node found a cluster, write keys, and end."""
     node.start()
     wait_for(lambda: not node.alive or node.is_ready(), "it is ready")
     for number in range(keys):

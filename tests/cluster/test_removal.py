@@ -40,7 +40,7 @@ def four(_four: Nodes) -> Nodes:
 
 
 def leader_of(nodes: list[NodeProcess]) -> NodeProcess:
-    """The one of these that leads; who was removed names nobody."""
+    """Return the node of these that leads; one that was removed names nobody."""
     return wait_for(lambda: [node for node in nodes if node.leader_id() == node.node_id], "one of them leads")[0]
 
 
@@ -49,7 +49,7 @@ def voters(nodes: list[NodeProcess]) -> set[str]:
 
 
 def come_back(nodes: Nodes, node: NodeProcess) -> None:
-    """Empty its directory and start it again, with the others as seeds."""
+    """Empty a node's directory and start it again, with the others as seeds."""
     shutil.rmtree(node.data_dir)
     node.seeds = [other.url for other in nodes.all if other is not node]
     node.start()

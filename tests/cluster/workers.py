@@ -19,7 +19,7 @@ TTLS_S = (1.0, 2.0, 5.0)
 # Now and then a large value, so that logs are cut, and nodes that stayed away come back through snapshots.
 BALLAST = "x" * 400_000
 BALLAST_KEYS = 8
-# How long a client waits that was certainly refused.
+# Seconds that a client waits after a call that was certainly refused.
 REFUSED_S = 0.05
 
 
@@ -30,7 +30,7 @@ class Worker:
         self, name: str, access: Access, histories: Histories, judge: Judge, random: Random, pause_s: float
     ) -> None:
         self.name = name
-        # done, unknown, refused: calls by how they ended.
+        # The number of calls by how they ended: done, unknown, refused.
         self.ended: Counter[str] = Counter()
         self._access = access
         self._histories = histories
@@ -53,7 +53,7 @@ class Worker:
         ]
 
     def start(self) -> None:
-        """Begin."""
+        """Begin to call."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -61,7 +61,7 @@ class Worker:
         self._stopping.set()
 
     def join(self) -> None:
-        """Wait for its end."""
+        """Wait for the end of the thread."""
         self._thread.join(60)
         if self._thread.is_alive():
             self._histories.complain(f"{self.name} still waits for an answer")
@@ -149,7 +149,7 @@ class Worker:
 
 
 class _Written:
-    """A write goes into its history when it is over, unless it was refused: without an end when nobody knows."""
+    """A context for one write, which goes into its history at the end: not if it was refused, and without an end if unknown."""
 
     def __init__(self, history: list[Operation] | list[Count], call: Operation | Count) -> None:
         self._history = history

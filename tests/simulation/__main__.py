@@ -20,7 +20,7 @@ from simulation.shrinking import Case, shrunk  # noqa: E402
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How every seed is run."""
+    """The settings with which every seed is run."""
 
     nodes: int
     seconds: float
@@ -29,7 +29,7 @@ class Plan:
     trace: bool
 
     def play(self, seed: int) -> Outcome:
-        """Run one; the transcript is only worth its way between processes when it is wanted."""
+        """Run one seed; its transcript travels between processes only when it is wanted."""
         outcome = run(seed, self.nodes, self.seconds, kinds=self.kinds, trace=self.trace, every_s=self.every_s)
         if outcome.violation is None and not self.trace:
             outcome.transcript = []
@@ -37,7 +37,7 @@ class Plan:
 
 
 def played(plan: Plan, seeds: range, workers: int) -> Iterator[Outcome]:
-    """All seeds in order."""
+    """Yield the outcomes of all seeds, in order."""
     if workers == 1:
         yield from map(plan.play, seeds)
     else:
@@ -46,7 +46,7 @@ def played(plan: Plan, seeds: range, workers: int) -> Iterator[Outcome]:
 
 
 def parse() -> argparse.Namespace:
-    """What was asked for."""
+    """Return the command line's arguments."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--seeds", default="1..20", help="A..B or one")
     parser.add_argument("--nodes", type=int, default=3)
@@ -64,7 +64,7 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> int:
-    """1 when a seed fails."""
+    """Run the seeds; return the exit code, 1 when a seed fails."""
     given = parse()
     logging.disable(logging.CRITICAL)
     low, _, high = given.seeds.partition("..")
@@ -102,7 +102,7 @@ def main() -> int:
 
 
 def tell(plan: Plan, outcome: Outcome, given: argparse.Namespace) -> None:
-    """A failing seed, or the smaller run that fails likewise."""
+    """Print a failing seed, or the smaller run that fails likewise."""
     print(f"--- seed {outcome.seed}, {plan.nodes} nodes: {outcome.violation}", flush=True)
     if given.shrink:
         case = Case(outcome.seed, plan.nodes, plan.seconds, outcome.strikes, kinds=plan.kinds)

@@ -1,4 +1,4 @@
-"""What must hold at every moment, looked at after every event of every process.
+"""The checks of what must hold at every moment, made after every event of every process.
 
 Election safety, leader completeness, log matching and state-machine safety are the four properties of figure 3.2 of the
 dissertation. *Durability*: what is committed is on the disks of a majority, and no restart loses what was on a disk.
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # A heartbeat and its answer ten times a second for every pair, and a few messages for every write.
 MESSAGES_PER_S_MAX = 3000
-# In any one second, when everything comes at once.
+# The most messages of one second, when everything comes at once.
 MESSAGES_IN_A_SECOND_MAX = 30_000
 
 
@@ -32,21 +32,24 @@ class Violation(Exception):
 
 
 class Checks:
-    """The omniscient observer. ``complain`` ends the run at once: what follows a violation means nothing."""
+    """The observer of all processes, who knows everything.
+
+    ``complain`` ends the run at once, because what follows a violation means nothing.
+    """
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        # Who led in a term.
+        # The leader of each term.
         self.leaders: dict[int, str] = {}
         # What was applied anywhere, by index: (term, command), and the digest after it.
         self._committed: dict[int, tuple[int, bytes]] = {}
         self._digests: dict[int, bytes] = {}
         self.last_committed = 1
-        # The same, by the term in which it was.
+        # The highest committed index, by the term in which it was.
         self._committed_in: dict[int, int] = {}
         # (moment, highest index of a write that was answered by then)
         self._acknowledged: list[tuple[float, int]] = []
-        # The present second, and the messages before it.
+        # The present second, and the number of messages before it.
         self._second = (0, 0)
         # Processes whose contents were damaged, and these contents: they may differ, and go back to a snapshot.
         self.damaged: dict[str, CacheMachine] = {}
@@ -58,7 +61,7 @@ class Checks:
         raise Violation(f"at {self._cluster.scheduler.now - 1000:.6f}: {what}")
 
     def watch(self, process: Process) -> None:
-        """A process was put together."""
+        """Watch a process from now on, which was just put together."""
         node = process.node
         process.checked_index = node.last_applied
         before = self._latest.get(node.incarnation)
@@ -84,11 +87,11 @@ class Checks:
         self._compare_digest(process, process.machine.applied_index)
 
     def is_damaged(self, process: Process) -> bool:
-        """Its contents are still the damaged ones."""
+        """Return whether a process still has the contents that were damaged."""
         return self.damaged.get(process.name) is process.machine
 
     def _kept(self, before: Process, process: Process) -> None:
-        """A process started on the disk of another: what was durable is there."""
+        """Check that a process has everything that was durable when the process before it on this disk ended."""
         was, journal = before.journal, process.journal
         for index in range(max(was.first_index, journal.first_index), was.durable_index + 1):
             if journal.term_at(index) != was.term_at(index):
@@ -98,7 +101,7 @@ class Checks:
                 )
 
     def _one_change(self, process: Process) -> None:
-        """A leader appends a configuration: everything before is committed, and something of its own term."""
+        """Check a configuration that a leader appends: the one before is committed, and something of its own term."""
         node, journal = process.node, process.journal
         committed = max(self.last_committed, node.last_applied)
         stack = node.configurations._stack
@@ -130,7 +133,7 @@ class Checks:
                 self.complain(f"leader completeness: entry {index} of {process.name} is another")
 
     def applied(self, process: Process) -> None:
-        """A process has applied something, or taken a snapshot."""
+        """Check a process that has just applied something, or taken a snapshot."""
         node, journal, machine = process.node, process.journal, process.machine
         before, last = process.checked_index, node.last_applied
         process.checked_index = last
@@ -159,7 +162,7 @@ class Checks:
             self.last_committed = self._committed_in[node.term] = last
 
     def _on_a_majority(self, process: Process, index: int, term: int) -> None:
-        """An entry is applied for the first time anywhere: a majority has it on disk."""
+        """Check that a majority has an entry on disk, when it is applied for the first time anywhere."""
         if self._cluster.fsync != "always":
             return
         said = ""
@@ -181,7 +184,7 @@ class Checks:
         return index <= journal.first_index or (journal.durable_index >= index and journal.term_at(index) == term)
 
     def _beliefs_hold(self, process: Process) -> None:
-        """What a leader takes for verified is on the follower's disk, unless that follows somebody else by now."""
+        """Check that what a leader takes for verified is on the follower's disk, unless that follows another by now."""
         node, journal = process.node, process.journal
         if not node.is_leader:
             return
@@ -210,13 +213,13 @@ class Checks:
             self.complain(f"state-machine safety: {process.name} has another digest at {index}")
 
     def acknowledged(self, process: Process) -> None:
-        """A client was told that what this process has just applied took place."""
+        """Note that a client was told of a write that this process has just applied."""
         index = process.machine.applied_index
         if not self._acknowledged or index > self._acknowledged[-1][1]:
             self._acknowledged.append((self._cluster.scheduler.now, index))
 
     def traffic(self) -> None:
-        """Messages do not multiply."""
+        """Check that messages do not multiply: that each second had no more than a cluster needs."""
         second, before = self._second
         now = int(self._cluster.scheduler.now)
         if now != second:
@@ -226,7 +229,7 @@ class Checks:
             self._second = (now, sent)
 
     def bounded_read(self, process: Process) -> None:
-        """A node that says how old its contents are has everything that was acknowledged before that."""
+        """Check that a node which says how old its contents are has everything that was acknowledged before that."""
         self.traffic()
         self._beliefs_hold(process)
         staleness_ms = process.node.staleness_ms()
@@ -242,7 +245,7 @@ class Checks:
             )
 
     def logs_match(self) -> None:
-        """Log matching: equal index and term somewhere, then everything before is equal."""
+        """Check log matching: where two logs have an equal index and term, everything before is equal."""
         processes = self._cluster.processes
         for number, one in enumerate(processes):
             for other in processes[number + 1 :]:
@@ -266,7 +269,7 @@ class Checks:
                 self.complain(f"log matching: {one.name} and {other.name} agree behind {index} and differ there")
 
     def nothing_left(self) -> bool:
-        """Nobody holds, queues or waits for anything."""
+        """Return whether nobody holds, queues or waits for anything."""
         return self._cluster.healthy() and not any(self._left(process) for process in self._cluster.processes)
 
     @staticmethod
@@ -281,7 +284,7 @@ class Checks:
         return left
 
     def at_the_end(self, journal_bytes: int | None) -> None:
-        """Everything has been healed for a while: all are equal, and nothing is left over."""
+        """Check, a while after everything was healed, that all nodes are equal and that nothing is left over."""
         self.logs_match()
         processes = self._cluster.processes
         contents = {process.machine.contents_digest() for process in processes}

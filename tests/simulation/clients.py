@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from simulation.cluster import Cluster, Process
 
 ANSWERS = (commands.OK, commands.MISSING, commands.PRECONDITION)
-# What no front sends: a key that is none, commands too short, one that does not exist.
+# Commands that no front sends: with a key that is none, too short, or unknown.
 NONSENSE: tuple[Command, ...] = (
     (commands.SET,),
     (commands.GET, 7),
@@ -37,11 +37,11 @@ NONSENSE: tuple[Command, ...] = (
 
 
 def nobody_waits() -> None:
-    """In the place of what wakes a thread."""
+    """Do nothing, in place of waking a thread."""
 
 
 class Workload:
-    """All clients and their histories. pause_s: mean time between one client's calls."""
+    """All clients of a run and their histories. pause_s: mean time between one client's calls."""
 
     def __init__(
         self,
@@ -73,16 +73,16 @@ class Workload:
             cluster.scheduler.at(random.expovariate(1 / pause_s), client.go_on)
 
     def stop(self) -> None:
-        """Begin nothing more."""
+        """Let the clients begin nothing more."""
         self.running = False
 
     @property
     def busy(self) -> bool:
-        """Whether somebody waits for an answer."""
+        """True if a client waits for an answer."""
         return any(client.waiting is not None and client.waiting.loop.alive for client in self._clients)
 
     def pause(self) -> float:
-        """Seconds until a client's next call."""
+        """Return the seconds until a client's next call."""
         return self.random.expovariate(1 / self._pause_s)
 
     def read_all(self) -> None:
@@ -106,7 +106,7 @@ class Workload:
         process.inbox.barrier(done)
 
     def check(self) -> None:
-        """Look at all histories."""
+        """Check all histories. Raises Violation."""
         if self.busy:
             self.cluster.checks.complain("progress: a caller was never told anything")
         self.registers.check()
@@ -116,12 +116,12 @@ class Workload:
 
 
 class Client:
-    """One client."""
+    """One client, which does one thing after the other through random nodes."""
 
     def __init__(self, workload: Workload, number: int) -> None:
         self.name = f"client{number}"
         self.waiting: Process | None = None
-        # What it wrote last under a key, and the version that it was told.
+        # By key: the value that this client wrote last, and the version that it was told.
         self.written: dict[str, tuple[bytes, int]] = {}
         self._workload = workload
         self._calls = 0
@@ -143,12 +143,12 @@ class Client:
         self._weights = [weight for weight, _ in acts]
 
     def go_on(self) -> None:
-        """Do the next thing, and come back later."""
+        """Make the next call through a random node, and come back later."""
         workload = self._workload
         if not workload.running:
             return
         cluster = workload.cluster
-        # Until it has noticed it, nothing that a damaged node says means anything.
+        # What a damaged node says means nothing until it has noticed the damage.
         processes = [process for process in cluster.processes if not cluster.checks.is_damaged(process)]
         cluster.scheduler.at(workload.pause(), self.go_on)
         if (self.waiting is not None and self.waiting.loop.alive) or not processes:
@@ -169,8 +169,8 @@ class Client:
     ) -> None:
         """Send ``commands_`` through ``process``.
 
-        told: takes the results, one a command.  refused: called when nothing took place.  statuses: that may be answered.
-        unchecked: they are put on their way as they are, as no front would.
+        told: takes the results, one a command.  refused: called when nothing took place.  statuses: those that results may have.
+        unchecked: the commands are sent as they are, as no front would.
         """
         workload = self._workload
         cluster = workload.cluster
@@ -210,7 +210,7 @@ class Client:
             process.inbox.submit(commands_, done, TIMEOUT_S)
 
     def _look(self, _: Client, process: Process) -> None:
-        """Local reads."""
+        """Make local reads through a process, and check them."""
         workload = self._workload
         workload.local_reads += 1
         if process.node.may_read:

@@ -39,8 +39,8 @@ from cacheflow.raft.transport.network import Identity
 from cacheflow.raft.turn import Turn
 
 WALL_S = 1_700_000_000.0
-# Seconds after which a call through a node is answered, whatever the answer: shorter than the product's, so that faults
-# do show as unknown outcomes.
+# Seconds after which every call through a node has an answer: less than in the product, so that faults do show as unknown
+# outcomes.
 TIMEOUT_S = 3.0
 
 
@@ -59,37 +59,37 @@ class Host:
         self.monotonic_offset_s = random.uniform(0, 1e6)
         self.clock_rate = 1 + random.uniform(-cluster.drift, cluster.drift)
         self.disk_latency_s = (0.0002, 0.002)
-        # What one entry costs to apply.
+        # Seconds that applying one entry takes.
         self.apply_s = 0.0
         self.process: Process | None = None
         self.starts = 0
 
     def set_disk_latency(self, latency_s: tuple[float, float]) -> None:
-        """How long one piece of disk work takes from now on: least and most."""
+        """Set how long one piece of disk work takes from now on: least and most."""
         self.disk_latency_s = latency_s
         if self.process is not None:
             self.process.writer.latency_s = self.process.background.latency_s = latency_s
 
     def reboot(self, random: Random, now: float) -> None:
-        """Its monotonic clock begins at 0 again; its wall clock goes on."""
+        """Restart the machine: its monotonic clock begins at 0 again, its wall clock goes on."""
         self.monotonic_offset_s = random.uniform(0, 20) - now * self.clock_rate
 
     def move(self) -> None:
-        """It has another address from now on."""
+        """Give the machine another address from now on."""
         self.moves += 1
         self.address = f"{self.node_id}-{self.moves}:7000"
 
     moves = 0
 
     def empty(self, random: Random) -> None:
-        """Somebody emptied the data directory: whoever starts here is somebody else."""
+        """Empty the data directory: the node that starts here next has another identity."""
         self.disk = MachineDisk(Random(random.getrandbits(64)))
         self.incarnation = f"{self.node_id}-{random.getrandbits(32):08x}"
         self.founds = False
 
 
 class _Clock(ClusterClock):
-    """Says when a leader has nothing but wall clocks to go by."""
+    """The product's clock, which also reports a leader that has nothing but wall clocks to go by."""
 
     def __init__(self, cluster: Cluster, monotonic: Callable[[], float], wall: Callable[[], float]) -> None:
         super().__init__(monotonic, wall)
@@ -146,7 +146,7 @@ class Process(LocalNode):
         loop.create_task(self.start())
 
     def send_unchecked(self, commands_: list[Command], done: Done) -> None:
-        """``submit`` for what is no command."""
+        """Replicate what need not be a command: ``submit`` without its checks."""
         deadline = self.loop.time() + TIMEOUT_S
         self.proposals.add(Proposal(commands_, 64, deadline, lambda outcome: done(outcome)()))
         self.node.run(self.proposals.flush)
@@ -201,19 +201,19 @@ class Process(LocalNode):
             self.cluster.checks.applied(self)
 
     def die(self) -> None:
-        """The process is gone, in the middle of whatever it did."""
+        """End this process in the middle of whatever it does."""
         self.loop.kill()
         self.writer.interrupt()
         self.background.interrupt()
 
 
 def url_of(host: Host) -> str:
-    """Where a machine's REST API is."""
+    """Return the URL of a machine's REST API."""
     return f"http://{host.http_address}"
 
 
 class Cluster:
-    """All machines and what lies between them."""
+    """All machines of a run, and the network between them."""
 
     def __init__(
         self,
@@ -229,7 +229,7 @@ class Cluster:
     ) -> None:
         self.random = Random(seed)
         self.wall_skew_s = wall_skew_s
-        # How far the rate of a machine's clock may be off.
+        # The most by which the rate of a machine's clock is off.
         self.drift = drift
         # Nodes know each other's Raft addresses and have no HTTP, as in applications; else all but the first have seeds.
         self.embedded = embedded
@@ -253,7 +253,7 @@ class Cluster:
         self.hosts = [Host(self, f"n{number}", number == 1) for number in range(1, node_count + 1)]
 
     def config_of(self, host: Host) -> NodeConfig:
-        """How the program is started there: the first node founds, and everybody else has all the others as seeds."""
+        """Return the settings of a machine's node: the first one founds, every other has all others as seeds."""
         seeds = (
             () if host.founds or self.embedded else tuple(url_of(other) for other in self.hosts if other is not host)
         )
@@ -270,7 +270,7 @@ class Cluster:
         )
 
     async def ask_seed(self, asking: Process, url: str, document: dict[str, Any]) -> str:
-        """HTTP between two machines: the other one's own registration answers, or nobody does in time."""
+        """Stand for HTTP between two machines: the other one's own registration answers, or nobody does in time."""
         wire = self.wire
         await asyncio.sleep(2 * wire.delay())
         host = next(host for host in self.hosts if url_of(host) == url)
@@ -304,7 +304,7 @@ class Cluster:
             return f"{url} cannot be asked: no answer in time"
 
     def note(self, line: str) -> None:
-        """Into the transcript."""
+        """Add a line to the transcript."""
         line = f"{self.scheduler.now - 1000:10.6f} {line}"
         self.transcript.append(line)
         self.fingerprint = zlib.crc32(line.encode(), self.fingerprint)
@@ -316,11 +316,11 @@ class Cluster:
 
     @property
     def processes(self) -> list[Process]:
-        """Those that live, paused or not."""
+        """The processes that live, paused or not."""
         return [host.process for host in self.hosts if host.process is not None]
 
     def start(self, host: Host, *, damaged: bool = False) -> str | None:
-        """Start the program on a machine where it does not run; what it says when it refuses. damaged: its disk is."""
+        """Start the program where it does not run; return what it says if it refuses. damaged: its disk is damaged."""
         assert host.process is None
         self.note(f"{host.node_id} starts")
         try:
@@ -350,7 +350,7 @@ class Cluster:
 
     @property
     def leader(self) -> Process | None:
-        """The one that leads in the latest term."""
+        """The process that leads in the latest term, None when none does."""
         leaders = [process for process in self.processes if process.node.is_leader]
         return max(leaders, key=lambda process: process.node.term, default=None)
 
@@ -359,7 +359,7 @@ class Cluster:
         return self.scheduler.run_until(self.scheduler.now + seconds, until)
 
     def healthy(self) -> bool:
-        """All is well, everybody has applied everything, and nothing waits for an answer."""
+        """Return whether all is well, everything is applied everywhere, and nobody waits for an answer."""
         leader = self.leader
         return (
             leader is not None
@@ -368,7 +368,7 @@ class Cluster:
         )
 
     def well(self, index: int) -> bool:
-        """Everybody runs, knows the same leader, may be read and has applied ``index``; enough of them vote."""
+        """Return whether all run, know one leader, may be read and have applied ``index``, and enough of them vote."""
         processes = self.processes
         leader = self.leader
         if leader is None or len(processes) != len(self.hosts) or self.leaving:
@@ -383,13 +383,13 @@ class Cluster:
 
 
 def leader_of(cluster: Cluster) -> Process:
-    """The one there must be."""
+    """Return the leader of a cluster, which must have one."""
     leader = cluster.leader
     assert leader is not None
     return leader
 
 
-# So short that the few keys of a simulation are some segments of the order of use.
+# Keys in a segment of the order of use: so few that a simulation's keys take several segments.
 SEGMENT_KEYS = 12
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Old:
-    """A run of the corpus. kinds: of faults; None is what the seed chooses."""
+    """A run of the corpus. kinds: those of its faults; None: the seed chooses."""
 
     seed: int
     nodes: int
@@ -19,7 +19,7 @@ class Old:
 
     @classmethod
     def parse(cls, line: str) -> Old:
-        """A line of the file."""
+        """Return the run that a line of the file names."""
         seed, nodes, seconds, faults, every_s, what = line.split(maxsplit=5)
         return cls(
             int(seed),
@@ -32,6 +32,6 @@ class Old:
 
 
 def corpus() -> list[Old]:
-    """All of them."""
+    """Return all runs of the corpus."""
     lines = Path(__file__).with_name("corpus.txt").read_text().splitlines()
     return [Old.parse(line) for line in lines if line and not line.startswith("#")]

@@ -1,4 +1,4 @@
-"""Counters: each increment once, whatever was sent again."""
+"""Counters, on which each increment must take place once, whatever was sent again."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class Counters:
 
     @property
     def keys(self) -> list[str]:
-        """Their names."""
+        """The keys of all counters."""
         return list(self._calls)
 
     def call(self, client: Client, process: Process) -> None:
-        """An increment, or a read."""
+        """Make an increment or a read through a process."""
         scheduler, random = self._cluster.scheduler, self._workload.random
         key = random.choice(self.keys)
         call = Increment(1 if random.random() < 0.8 else 0, scheduler.now)
@@ -53,11 +53,11 @@ class Counters:
         client.call(process, [command], f"incr {key} {call.amount}", told, lambda: history.remove(call))
 
     def note_read(self, process: Process, key: str, began: float) -> None:
-        """``process`` has just passed a barrier for a read that began then."""
+        """Note the value that ``process`` reads: it has just passed a barrier for a read that began at ``began``."""
         self._calls[key].append(Increment(0, began, self._cluster.scheduler.now, _number(process, key)))
 
     def check(self) -> None:
-        """Look at all histories."""
+        """Check all histories. Raises Violation."""
         for key, calls in self._calls.items():
             self._check(key, calls)
 

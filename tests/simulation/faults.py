@@ -1,4 +1,4 @@
-"""What goes wrong: drawn from the seed, begun at random moments, and undone some time later.
+"""Faults: drawn from the seed, begun at random moments, and undone some time later.
 
 Every fault leaves the promise of Raft intact: processes crash and machines forget what was not flushed, messages are
 late, lost, doubled or cut off, clocks jump, disks are full or tear what was being written. No disk loses what it has
@@ -20,7 +20,7 @@ from simulation.membership_faults import MEMBERSHIP_FAULTS
 if TYPE_CHECKING:
     from simulation.cluster import Cluster, Host
 
-# name -> how often, compared with the others.
+# The kinds of faults by name, and how often each strikes compared with the others.
 ALL: dict[str, float] = {
     "kill": 3,
     "kill_leader": 2,
@@ -45,7 +45,10 @@ ALL: dict[str, float] = {
 
 @dataclass(frozen=True, slots=True)
 class Strike:
-    """A fault to come, ``at_s`` seconds after the work began. seed: of its own choices, so that others may be left out."""
+    """A fault to come, ``at_s`` seconds after the work began.
+
+    seed: for the choices of this fault alone, so that others may be left out.
+    """
 
     at_s: float
     name: str
@@ -53,7 +56,7 @@ class Strike:
 
 
 def draw(random: Random, kinds: dict[str, float], every_s: float, seconds: float) -> tuple[Strike, ...]:
-    """What strikes in a run of so many seconds. every_s: mean time between two."""
+    """Return the faults of a run of so many seconds. every_s: mean time between two."""
     strikes = []
     at_s = random.expovariate(1 / every_s)
     while kinds and at_s < seconds:
@@ -64,7 +67,7 @@ def draw(random: Random, kinds: dict[str, float], every_s: float, seconds: float
 
 
 class Faults:
-    """Lets faults strike until ``stop``."""
+    """The faults of one run, which strike until ``stop``."""
 
     def __init__(self, cluster: Cluster, strikes: Iterable[Strike]) -> None:
         self.cluster = cluster
@@ -105,7 +108,7 @@ class Faults:
             getattr(self, f"_{name}")()
 
     def later(self, least_s: float, most_s: float, undo: Callable[[], None]) -> None:
-        """Undo after a while, or when all is healed."""
+        """Call ``undo`` after a while, or when all is healed."""
         self._next += 1
         self._undo[self._next] = undo
         self.cluster.scheduler.at(self.random.uniform(least_s, most_s), self._end, self._next)
@@ -117,11 +120,11 @@ class Faults:
 
     @property
     def anything_wrong(self) -> bool:
-        """Some fault is not over, or not got over."""
+        """True if a fault is not over, or the cluster has not recovered from it."""
         return bool(self._undo) or not self.cluster.healthy() or not all_found(self)
 
     def alone(self, strike: Callable[[], None]) -> None:
-        """For what only one at a time can stand: do it when nothing is wrong, and at times wait until nothing is."""
+        """Let a fault strike that needs an otherwise healthy cluster: only when nothing is wrong, or at times later."""
         if not self.anything_wrong:
             strike()
         elif self.random.random() < 0.4:
@@ -136,20 +139,20 @@ class Faults:
                 strike()
 
     def quiet_for(self, seconds: float) -> None:
-        """Begin nothing meanwhile."""
+        """Let no further fault begin for so many seconds."""
         self._quiet_until = self.cluster.scheduler.now + seconds
 
     def start(self, host: Host) -> None:
-        """Start what does not run."""
+        """Start the process of a machine on which none runs."""
         if host.process is None:
             self.cluster.start(host)
 
     def somebody(self) -> Host:
-        """Any machine."""
+        """Return any machine."""
         return self.random.choice(self.cluster.hosts)
 
     def leading(self) -> Host:
-        """The leader's machine."""
+        """Return the leader's machine."""
         leader = self.cluster.leader
         return leader.host if leader is not None else self.somebody()
 
@@ -171,7 +174,7 @@ class Faults:
         self._crash(self.somebody(), power=True)
 
     def _blackout(self) -> None:
-        """The whole room, or every process in it."""
+        """Let all machines lose power, or all processes die."""
         power = self.random.random() < 0.7
         for host in self.cluster.hosts:
             self._crash(host, power=power)
@@ -270,7 +273,7 @@ class Faults:
         self.later(0.5, 5.0, undo)
 
     def _stragglers(self) -> None:
-        """What ended connections carried comes late, and most connections end."""
+        """Let what ended connections carried arrive late, and end most connections."""
         wire, hosts = self.cluster.wire, self.cluster.hosts
         wire.stragglers = self.random.choice((0.3, 1.0))
         self.cluster.note(f"stragglers {wire.stragglers}")

@@ -14,14 +14,15 @@ if TYPE_CHECKING:
     from simulation.clients import Client, Workload
     from simulation.cluster import Process
 
-# A new leader goes on from the last heartbeat that it has heard, which took its time to come.
+# Seconds by which a lease may end early or late: a new leader goes on from the last heartbeat that it has heard, which took
+# its time to come.
 LEASE_SLACK_S = 0.35
 TTLS_S = (0.5, 2.0, 5.0, 10.0)
 
 
 @dataclass(slots=True)
 class Lease:
-    """Its last SET or TOUCH, in seconds of the simulation.
+    """The last SET or TOUCH of one key with a TTL, in seconds of the simulation.
 
     ttl_s: inf once it persists.  unsure: a TOUCH is under way, or nobody knows what became of it.
     """
@@ -36,7 +37,7 @@ class Lease:
 
 
 class Leases:
-    """All leases, and what clients saw of them."""
+    """All keys with a TTL, and the calls of clients on them."""
 
     def __init__(self, workload: Workload) -> None:
         self.checked = 0
@@ -45,7 +46,7 @@ class Leases:
         self._leases: list[Lease] = []
 
     def write(self, client: Client, process: Process) -> None:
-        """A new one."""
+        """Write a new lease."""
         scheduler = self._cluster.scheduler
         ttl_s = self._workload.random.choice(TTLS_S)
         lease = Lease(f"l{len(self._leases)}", scheduler.now, inf, ttl_s)
@@ -58,7 +59,7 @@ class Leases:
         client.call(process, [command], f"lease {lease.key} {ttl_s}", told)
 
     def touch(self, client: Client, process: Process) -> None:
-        """Another TTL, or none, for one that may be there."""
+        """Give a lease that may be there another TTL, or none."""
         lease = self._some()
         if lease is None or lease.unsure:
             return
@@ -81,7 +82,7 @@ class Leases:
         client.call(process, [commands.touch(lease.key, ttl_ms)], f"touch {lease.key} {ttl_s}", told, refused)
 
     def read(self, client: Client, process: Process) -> None:
-        """Linearizably."""
+        """Read a lease linearizably, and check it."""
         lease = self._some()
         if lease is None:
             return
@@ -96,7 +97,7 @@ class Leases:
         client.call(process, [commands.noop()], f"get {lease.key}", told)
 
     def look(self, process: Process) -> None:
-        """Local reads of the young ones, which are about to end. A node may not know the latest of one."""
+        """Check local reads of the young leases, which are about to end. A node may not know the latest TTL of one."""
         now, machine = self._cluster.scheduler.now, process.machine
         for lease in self._leases[-6:]:
             if lease.unsure:
@@ -114,7 +115,7 @@ class Leases:
         return self._workload.random.choice(known) if known else None
 
     def _check(self, lease: Lease, there: bool, began: float, ended: float, what: str) -> None:
-        """It ends ``ttl_s`` after a moment between its call and its answer."""
+        """Check that a lease ends ``ttl_s`` after a moment between its call and its answer."""
         slack = self._cluster.lease_slack_s
         late = began - lease.ended - lease.ttl_s
         early = lease.began + lease.ttl_s - ended

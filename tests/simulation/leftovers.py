@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def surplus(process: Process) -> str | None:
-    """What is more than it may be, if anything."""
+    """Return what a process has more of than it may, for people; None when nothing."""
     for what, present, most in [*_machine(process), *_node(process), *_files(process)]:
         if present > most:
             return f"{process.name} keeps {present} {what}, not {most}"

@@ -1,4 +1,4 @@
-"""Whether the history of one key could have come from one copy of it (Wing and Gong's search with Lowe's memory).
+"""The check whether the history of one key could have come from one copy of it (Wing and Gong's search with Lowe's memory).
 
 The search takes operations one by one, each time any that began before the first end of those not yet taken, and
 remembers which (taken, state) it has seen. What has no known outcome may be taken at any time after it began, or never.
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
-# Configurations looked at before a history counts as undecided.
+# The most (taken, state) pairs that are looked at before a history counts as undecided.
 STEPS_MAX = 300_000
 
 Value = bytes | None
@@ -34,7 +34,7 @@ class Operation:
 
     @property
     def known(self) -> bool:
-        """Whether it was answered."""
+        """True if the operation was answered."""
         return self.ended != inf
 
 
@@ -43,7 +43,7 @@ Advance = Callable[[Value, Operation], tuple[bool, Value]]
 
 
 def step(state: Value, operation: Operation) -> tuple[bool, Value]:
-    """Whether ``operation`` may happen in ``state``, and the state after it."""
+    """Return whether ``operation`` may happen in ``state``, and the state after it."""
     kind = operation.kind
     if kind == "set":
         return True, operation.argument
@@ -59,7 +59,7 @@ def step(state: Value, operation: Operation) -> tuple[bool, Value]:
 
 
 def check(history: Sequence[Operation], initial: Value = None, advance: Advance = step) -> str:
-    """ok, wrong or undecided."""
+    """Return whether the history is linearizable: "ok", "wrong" or "undecided"."""
     observed = {operation.result for operation in history if operation.kind == "get"}
     observed |= {operation.argument[0] for operation in history if operation.kind == "cas"}
     # Most writes without an outcome never show: first without those, and without all that only removed something.
@@ -76,7 +76,7 @@ def check(history: Sequence[Operation], initial: Value = None, advance: Advance 
 
 
 def _without_removals(history: Sequence[Operation]) -> list[Operation]:
-    """Without the removals of which nobody knows whether they took place; a prefix delete is a set of nothing."""
+    """Return a history without the removals of unknown outcome; a prefix delete is a set of nothing."""
     return [
         operation
         for operation in history
@@ -85,7 +85,9 @@ def _without_removals(history: Sequence[Operation]) -> list[Operation]:
 
 
 def _repaired(history: Sequence[Operation], likely: list[Operation], initial: Value, advance: Advance) -> bool:
-    """Whether some of the writes without an outcome make it whole: where it first fails, the latest one that mends that.
+    """Return whether the history is linearizable with some of the writes of unknown outcome.
+
+    Where it first fails, the latest such write that mends it is taken.
 
     A write that no read saw may still be what a delete removed; trying all of them together takes for ever.
     """

@@ -1,4 +1,4 @@
-"""What happens to machines rather than to the way between them: disks, clocks, processors, addresses."""
+"""Faults of single machines: of disks, clocks, processors and addresses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def slow_disk(faults: Faults) -> None:
-    """A neighbour is loud."""
+    """Slow a disk down for a while, as a busy neighbour does."""
     host = faults.somebody()
     faults.cluster.note(f"{host.node_id}'s disk is slow")
     host.set_disk_latency((0.01, faults.random.choice((0.05, 0.5, 2.0))))
@@ -24,7 +24,7 @@ def slow_disk(faults: Faults) -> None:
 
 
 def broken_disk(faults: Faults) -> None:
-    """One write or flush fails."""
+    """Let one write or flush of a disk fail."""
     host = faults.somebody()
     if host.process is None:
         return
@@ -34,7 +34,7 @@ def broken_disk(faults: Faults) -> None:
 
 
 def _replace(faults: Faults, host: Host) -> None:
-    """The operator looks after it: the process is started again."""
+    """Start the process of a machine again, as its operator would."""
     if host.process is not None:
         faults.cluster.crash(host, power=faults.random.random() < 0.5)
     host.disk.forget_failures()
@@ -42,7 +42,7 @@ def _replace(faults: Faults, host: Host) -> None:
 
 
 def disk_full(faults: Faults) -> None:
-    """Nothing can be written for a while. A node that was refused says so and is started again, the others go on."""
+    """Let a disk be full for a while. A node that was refused says so and is started again, the others go on."""
     host, cluster = faults.somebody(), faults.cluster
     disk = host.disk
     if disk.filled:
@@ -63,7 +63,7 @@ def disk_full(faults: Faults) -> None:
 
 
 def empty(faults: Faults) -> None:
-    """Only while nobody else is in trouble: with everything on all disks, a majority keeps it."""
+    """Empty a machine's disk, only while no other is in trouble: a majority then keeps everything."""
 
     def strike() -> None:
         host = faults.somebody()
@@ -82,7 +82,7 @@ def _come_back_empty(faults: Faults, host: Host) -> None:
 
 
 def bit_flip(faults: Faults) -> None:
-    """One bit of what the disk has promised is another. The node refuses by name; somebody empties it."""
+    """Flip one bit of what a disk has promised. The node must refuse and name the file; then it is emptied."""
     faults.alone(lambda: _flip(faults))
 
 
@@ -100,7 +100,7 @@ def _flip(faults: Faults) -> None:
 
 
 def damage(faults: Faults) -> None:
-    """A follower's memory differs: it notices by its digest and takes its leader's contents."""
+    """Change a follower's memory: it must notice by its digest and take its leader's contents."""
     faults.alone(lambda: _damage(faults))
 
 
@@ -119,7 +119,7 @@ def _damage(faults: Faults) -> None:
 
 
 def wall_jump(faults: Faults) -> None:
-    """Somebody sets a clock."""
+    """Set a machine's wall clock."""
     host = faults.somebody()
     faults.cluster.wall_clocks_were_set = True
     host.wall_skew_s += faults.random.uniform(-7200, 7200)
@@ -127,7 +127,7 @@ def wall_jump(faults: Faults) -> None:
 
 
 def slow_processor(faults: Faults) -> None:
-    """Applying an entry takes long: what is committed waits."""
+    """Let applying an entry take long on one machine: what is committed waits."""
     host = faults.leading() if faults.random.random() < 0.5 else faults.somebody()
     host.apply_s = faults.random.choice((0.003, 0.012, 0.04))
     faults.cluster.note(f"{host.node_id} needs {host.apply_s} s an entry")
@@ -142,7 +142,7 @@ def slow_processor(faults: Faults) -> None:
 
 
 def all_found(faults: Faults) -> bool:
-    """Everybody knows where everybody is: whoever moves next can find the others, or be found."""
+    """Return whether all know all addresses: whoever moves next can find the others, or be found."""
     hosts, processes = faults.cluster.hosts, faults.cluster.processes
     tables = [process.node.configurations.latest.members for process in processes]
     everybody = len(processes) == len(hosts) and all(host.node_id in table for table in tables for host in hosts)
@@ -150,7 +150,7 @@ def all_found(faults: Faults) -> bool:
 
 
 def none_moved(faults: Faults) -> bool:
-    """No member is known under an address where it is no more."""
+    """Return whether no member is known under an address that it has left."""
     return all(
         host.node_id not in members or members[host.node_id].raft_address == host.address
         for members in (process.node.configurations.latest.members for process in faults.cluster.processes)
@@ -163,7 +163,7 @@ def _restart_later(faults: Faults, host: Host) -> None:
 
 
 def move(faults: Faults) -> None:
-    """A machine comes back under another address."""
+    """Restart a machine under another address."""
     host = faults.somebody()
     if not all_found(faults) or faults.cluster.leaving:
         return
@@ -174,7 +174,7 @@ def move(faults: Faults) -> None:
 
 
 def swap(faults: Faults) -> None:
-    """Two machines come back under each other's address."""
+    """Restart two machines under each other's address."""
     one, other = faults.random.sample(faults.cluster.hosts, 2)
     tables = [process.node.configurations.latest.members for process in faults.cluster.processes]
     # Somebody must stay whom both can find, and who may lead.

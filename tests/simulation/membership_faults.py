@@ -1,4 +1,4 @@
-"""What operators do to the membership: they take a node out, and let it come back with an empty disk.
+"""Faults by operators: they take a node out, and let it come back with an empty disk.
 
 The operator is as careful as one has to be: a machine is emptied only once it is certain that the member on it was removed.
 Until then, and for a while after, its old process goes on, is killed and started as any other, and must harm nobody.
@@ -22,7 +22,7 @@ AGAIN_S = 0.3
 
 
 class _Removal:
-    """One removal, until it is certain whether it took place."""
+    """The removal of one member, until it is certain whether it took place."""
 
     def __init__(self, faults: Faults, host: Host) -> None:
         self._faults = faults

@@ -16,7 +16,7 @@ LINE = "{:<28} {:<44} {:>5} {:>8}  {}"
 
 
 def main() -> int:
-    """1 when a mutation is not found."""
+    """Look for the mutations; return the exit code, 1 when one is not found."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation.mutations", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="parts of names or rules; all by default")
     parser.add_argument("--seeds-max", type=int, default=SEEDS_MAX)

@@ -23,7 +23,10 @@ SEEDS_MAX = 500
 
 @dataclass(frozen=True, slots=True)
 class Mutation:
-    """faults: the kinds that bring it out soonest; None is the usual mixture. every_s: mean time between two of them."""
+    """One rule of the product to take away, and the faults that show it.
+
+    faults: the kinds that bring it out soonest; None is the usual mixture. every_s: mean time between two of them.
+    """
 
     rule: str
     patch: Callable[[pytest.MonkeyPatch], None]
@@ -33,15 +36,17 @@ class Mutation:
 
     @property
     def name(self) -> str:
-        """What is done to the product."""
+        """The name of the mutation: what is done to the product."""
         return self.patch.__name__
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """seed: the first that shows it; None when none did. check: which one noticed.
+    """The result of the search for a mutation.
 
-    without: what the same seed complains about when nothing was taken away, which must be nothing.
+    seed: the first that shows it; None when none did. check: the name of the check that noticed.
+
+    without: the complaint of the same seed when nothing was taken away, which must be nothing.
     """
 
     seed: int | None
@@ -82,7 +87,7 @@ MUTATIONS = (
 
 
 def find(mutation: Mutation, seeds_max: int = SEEDS_MAX) -> Found:
-    """Look for it, seed by seed."""
+    """Run a mutation seed by seed until a check notices it."""
     kinds = None if mutation.faults is None else dict.fromkeys(mutation.faults.split(), 1.0)
     every_s = None if mutation.faults is None else mutation.every_s
 

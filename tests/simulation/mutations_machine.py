@@ -18,7 +18,7 @@ from cacheflow.node.proposals import Proposals
 
 
 def call_it_not_done_when_the_leader_changes(patch: pytest.MonkeyPatch) -> None:
-    """What was sent to an old leader ends as a certain failure, whether it is applied or not."""
+    """Let writes sent to an old leader end as certainly failed, whether they are applied or not."""
     route_changed = Proposals.route_changed
 
     def _route_changed(self: Any, has_route: bool) -> None:
@@ -30,7 +30,7 @@ def call_it_not_done_when_the_leader_changes(patch: pytest.MonkeyPatch) -> None:
 
 
 def wait_for_ever_for_a_lost_answer(patch: pytest.MonkeyPatch) -> None:
-    """What was sent has no deadline and is not sent again."""
+    """Let writes that were sent have no deadline, and send none again."""
 
     def expire(self: Any) -> None:
         sent, self._sent = self._sent, type(self._sent)()
@@ -42,7 +42,7 @@ def wait_for_ever_for_a_lost_answer(patch: pytest.MonkeyPatch) -> None:
 
 
 def apply_a_block_as_often_as_it_comes(patch: pytest.MonkeyPatch) -> None:
-    """No duplicate check in the session."""
+    """Leave out the session's check for duplicates."""
 
     def _run_block(self: Any, session_id: int, first: int, lowest: int, commands: list[Any]) -> list[Any]:
         session = self.sessions.find(session_id)
@@ -54,7 +54,7 @@ def apply_a_block_as_often_as_it_comes(patch: pytest.MonkeyPatch) -> None:
 
 
 def raise_inside_apply(patch: pytest.MonkeyPatch) -> None:
-    """A malformed command is an exception, on every node and at every try."""
+    """Let a malformed command raise inside ``apply``, on every node and at every try."""
 
     def _run(self: Any, command: Any) -> Any:
         if command[0] in (c.SET, c.DELETE, c.INCR, c.TOUCH, c.GET):
@@ -66,13 +66,13 @@ def raise_inside_apply(patch: pytest.MonkeyPatch) -> None:
 
 
 def _go_the_general_way(patch: pytest.MonkeyPatch) -> None:
-    """Plain SETs have a way of their own beside ``Contents.write``."""
+    """Turn off the fast way of plain SETs, so that all writes go through ``Contents.write``."""
     for module in (batches, machine):
         patch.setattr(module, "set_plainly", lambda contents, commands, results: None)
 
 
 def take_the_log_index_as_version(patch: pytest.MonkeyPatch) -> None:
-    """Two writes of one key in one entry have the same version."""
+    """Take the log index as version: two writes of one key in one entry have the same."""
     apply, write = CacheMachine.apply, Contents.write
 
     def _apply(self: Any, index: int, payload: bytes) -> Any:
@@ -92,7 +92,7 @@ def take_the_log_index_as_version(patch: pytest.MonkeyPatch) -> None:
 
 
 def evict_after_insert(patch: pytest.MonkeyPatch) -> None:
-    """Room is made once the key is there: in a full LFU cache the newcomer goes."""
+    """Evict after the insertion of a key instead of before: in a full LFU cache the newcomer goes."""
     make_room, write = Contents.make_room, Contents.write
 
     def _write(self: Any, *arguments: Any) -> int:
@@ -106,7 +106,7 @@ def evict_after_insert(patch: pytest.MonkeyPatch) -> None:
 
 
 def digest_entries_alone(patch: pytest.MonkeyPatch) -> None:
-    """The digest is over what was applied, not over what that did: nodes that differ have the same one."""
+    """Compute the digest over what was applied, not over its effects: nodes that differ have the same one."""
     apply = CacheMachine.apply
 
     def _apply(self: Any, index: int, payload: bytes) -> Any:
@@ -120,7 +120,7 @@ def digest_entries_alone(patch: pytest.MonkeyPatch) -> None:
 
 
 def keep_only_the_highest_number_of_a_session(patch: pytest.MonkeyPatch) -> None:
-    """Any number above the last is the next one, so that what a lost block held counts as done; several travel at once."""
+    """Take any number above the last for the next one: a lost block counts as done; several blocks travel at once."""
 
     def _run_block(self: Any, session_id: int, first: int, lowest: int, commands: list[Any]) -> list[Any]:
         if session_id == 0:
@@ -140,7 +140,7 @@ def keep_only_the_highest_number_of_a_session(patch: pytest.MonkeyPatch) -> None
     flush = Proposals.flush
 
     def _flush(self: Any) -> None:
-        """As ``flush``, without waiting for the answer to the block before."""
+        """Send what is queued like ``Proposals.flush``, without waiting for the answer to the block before."""
         flush(self)
         while self._has_route and self._session and self._unsent and not self._resend_due:
             proposal = self._unsent.popleft()

@@ -18,7 +18,7 @@ from cacheflow.raft.snapshots.schedule import Snapshotting
 
 
 def delete_what_stands_behind_prev(patch: pytest.MonkeyPatch) -> None:
-    """An old or repeated message drops entries that were acknowledged since."""
+    """Let an old or repeated message drop entries that were acknowledged since."""
     check = guards.check_append
 
     def unguarded(log: Any, commit_index: int, message: dict[str, Any]) -> guards.Append | guards.Reject:
@@ -33,7 +33,7 @@ def delete_what_stands_behind_prev(patch: pytest.MonkeyPatch) -> None:
 
 
 def commit_what_a_snapshot_says(patch: pytest.MonkeyPatch) -> None:
-    """A piece of a snapshot brings the leader's commit index; it is taken for the own, unverified log."""
+    """Take the leader's commit index from a snapshot's piece, for a log that was not compared with the leader's."""
     hear = Following.hear_leader
 
     def hear_leader(self: Any, peer: Any, message: dict[str, Any]) -> None:
@@ -47,7 +47,7 @@ def commit_what_a_snapshot_says(patch: pytest.MonkeyPatch) -> None:
 
 
 def send_on_where_the_log_of_the_other_ends(patch: pytest.MonkeyPatch) -> None:
-    """A rejection says only where the follower's log ends; the conflict before is never reached."""
+    """Let a rejection tell only where the follower's log ends: the conflict before it is never reached."""
 
     def next_after_reject(log: Any, message: dict[str, Any], match_index: int) -> int:
         last_index: int = min(guards.natural(message, "last"), log.last_index)
@@ -57,7 +57,7 @@ def send_on_where_the_log_of_the_other_ends(patch: pytest.MonkeyPatch) -> None:
 
 
 def forget_the_terms_of_answers(patch: pytest.MonkeyPatch) -> None:
-    """An acknowledgement carries no term, and who leads in an old one gets no answer.
+    """Let acknowledgements carry no term, and give the leader of an old term no answer.
 
     The first alone does no harm here: one entry at a time is on its way and every leadership begins with a no-op, so what
     an old acknowledgement is about stands below what the new leader may count (dissertation 3.6.2).
@@ -76,7 +76,7 @@ def forget_the_terms_of_answers(patch: pytest.MonkeyPatch) -> None:
 
 
 def change_the_members_at_once(patch: pytest.MonkeyPatch) -> None:
-    """Whoever registers or has caught up is taken in at once, whatever is under way."""
+    """Take in a member at once when it registers or has caught up, whatever change is under way."""
 
     def proceed(self: Any) -> None:
         if not self._core.is_leader:
@@ -99,7 +99,7 @@ def change_the_members_at_once(patch: pytest.MonkeyPatch) -> None:
 
 
 def take_an_older_snapshot(patch: pytest.MonkeyPatch) -> None:
-    """Whatever snapshot comes takes the place of the state, and whoever rejects an entry may be sent one."""
+    """Install any snapshot that comes, and send one to any follower that rejects an entry."""
     on_piece, install, acknowledged = Snapshotting._on_piece, Snapshotting._install, replication.Replicator.acknowledged
 
     def as_if_different(call: Any) -> Any:
@@ -127,7 +127,7 @@ def take_an_older_snapshot(patch: pytest.MonkeyPatch) -> None:
 
 
 def acknowledge_what_was_not_verified(patch: pytest.MonkeyPatch) -> None:
-    """A follower answers with the end of its log."""
+    """Let a follower acknowledge its whole log, not only what was compared with the leader's."""
     check = guards.check_append
 
     def boastful(log: Any, commit_index: int, message: dict[str, Any]) -> guards.Append | guards.Reject:
@@ -143,7 +143,7 @@ def acknowledge_what_was_not_verified(patch: pytest.MonkeyPatch) -> None:
 
 
 def vote_for_anybody(patch: pytest.MonkeyPatch) -> None:
-    """No election restriction."""
+    """Leave out the election restriction: vote also for a candidate whose log is behind."""
     receive = SyncObj._SyncObj__onMessageReceived
 
     def credulous(self: Any, sender: Any, message: dict[str, Any]) -> None:
@@ -156,10 +156,10 @@ def vote_for_anybody(patch: pytest.MonkeyPatch) -> None:
 
 
 def read_without_a_barrier(patch: pytest.MonkeyPatch) -> None:
-    """A linearizable read that looks at this node's memory at once."""
+    """Let a linearizable read look at this node's memory at once."""
     patch.setattr(Inbox, "barrier", lambda self, done: done([[commands.OK]])())
 
 
 def never_probe(patch: pytest.MonkeyPatch) -> None:
-    """A leader that takes every rejection for an old one: followers that lack something never get it."""
+    """Let a leader take every rejection for an old one: followers that lack something never get it."""
     patch.setattr(replication.Progress, "probe_from", lambda self, next_index: None)

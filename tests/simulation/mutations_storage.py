@@ -1,4 +1,4 @@
-"""What a disk is for, taken away: the journal, its compaction, snapshots, and the clock's notes in them."""
+"""Promises of the disk taken away: the journal, its compaction, snapshots, and the clock's notes in them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cacheflow.raft.snapshots.files import CorruptSnapshot, SnapshotMeta, snapsh
 
 
 def throw_the_log_away_behind_a_new_snapshot(patch: pytest.MonkeyPatch) -> None:
-    """A start that finds a snapshot newer than the journal's beginning believes nothing of the journal."""
+    """Let a start drop the whole journal when it finds a snapshot newer than the journal's beginning."""
     begin = schedule.begin_journal_at
 
     def begin_journal_at(journal: Journal, newest: SnapshotMeta | None, directory: Path) -> None:
@@ -33,7 +33,7 @@ def throw_the_log_away_behind_a_new_snapshot(patch: pytest.MonkeyPatch) -> None:
 
 
 def compact_by_writing_the_tail_again(patch: pytest.MonkeyPatch) -> None:
-    """Trimming begins a new log on the disk and adds what is left again."""
+    """Trim by beginning a new log on the disk and adding what is left again."""
 
     def trim(self: Any, index: int) -> None:
         if index <= self.first_index:
@@ -48,7 +48,7 @@ def compact_by_writing_the_tail_again(patch: pytest.MonkeyPatch) -> None:
 
 
 def trim_past_the_end_of_the_log(patch: pytest.MonkeyPatch) -> None:
-    """A snapshot that is ahead of the log leaves it without a single entry."""
+    """Let a snapshot that is ahead of the log leave it without a single entry."""
     install = Journal.install
 
     def _install(self: Any, index: int, term: int) -> None:
@@ -61,7 +61,7 @@ def trim_past_the_end_of_the_log(patch: pytest.MonkeyPatch) -> None:
 
 
 def start_empty_when_something_is_damaged(patch: pytest.MonkeyPatch) -> None:
-    """What cannot be read is swallowed: the node starts without log and contents, and votes."""
+    """Let a node with files that cannot be read start without log and contents, and vote."""
     begin = Process.__init__
 
     def __init__(self: Any, cluster: Any, host: Any) -> None:
@@ -75,12 +75,12 @@ def start_empty_when_something_is_damaged(patch: pytest.MonkeyPatch) -> None:
 
 
 def promise_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
-    """Votes and acknowledgements leave at once."""
+    """Send votes and acknowledgements at once, before what they promise is durable."""
     patch.setattr(RaftNode, "hold", lambda self, send: send())
 
 
 def restart_without_a_memory(patch: pytest.MonkeyPatch) -> None:
-    """A member that keeps nothing on a disk comes back as the same member."""
+    """Let a member that keeps nothing on a disk come back with the same incarnation."""
     begin = Process.__init__
 
     def __init__(self: Any, cluster: Any, host: Any) -> None:
@@ -92,7 +92,7 @@ def restart_without_a_memory(patch: pytest.MonkeyPatch) -> None:
 
 
 def name_a_snapshot_before_it_is_written(patch: pytest.MonkeyPatch) -> None:
-    """The file takes the good one's place when the serializer is called; it is finished some time later."""
+    """Put a new snapshot file in the old one's place at once, and finish it some time later."""
 
     def _build(self: Any, index: int, done: Any) -> None:
         disk = self.host.disk
@@ -120,7 +120,7 @@ def name_a_snapshot_before_it_is_written(patch: pytest.MonkeyPatch) -> None:
 
 
 def turn_the_clock_back_at_a_start(patch: pytest.MonkeyPatch) -> None:
-    """The pair in the journal is taken for the present: the time while the process was down is lost."""
+    """Take the journal's pair for the present time: the time while the process was down is lost."""
     restore = ClusterClock.restore
     patch.setattr(ClusterClock, "restore", lambda self, cluster_ms, wall_ms: restore(self, cluster_ms, self.wall_ms()))
 

@@ -24,19 +24,19 @@ from simulation.typed import wrong_fields
 from cacheflow.raft.transport import messages
 from cacheflow.raft.transport.network import Identity, Message, Peer, PeerRefused, PeerUnreachable
 
-# A connection whose bytes nobody takes ends after this, as the transport's does.
+# Seconds after which a connection ends whose bytes nobody takes, as in the real transport.
 STALL_S = 3.0
 RETRY_FIRST_S, RETRY_LONGEST_S = 0.05, 1.0
-# What one connection holds while the way is cut; more is refused, as with a full backlog.
+# The most that one connection holds while the way is cut; more is refused, as with a full backlog.
 WAITING_MAX = 2000
-# An operator's request, which is none of Raft's: refused at first, it must not be carried out later.
+# Messages that are never doubled: an operator's request that was refused at first must not be carried out later.
 NOT_DOUBLED = ("remove",)
-# How much later a message comes that comes a second time, or from a connection that has ended.
+# Seconds (least, most) by which a message is late that comes a second time, or from a connection that has ended.
 LATER_S = (0.0, 2.0)
 
 
 class Wire:
-    """What lies between the machines.
+    """The network between the machines.
 
     delay_s: least and most of one message's way.  loss, doubling: of the messages, 0 to 1.  stragglers: of those that a
     connection carries when it ends.
@@ -53,21 +53,21 @@ class Wire:
         self._sites: dict[str, SimNetwork] = {}
 
     def delay(self) -> float:
-        """How long one message takes."""
+        """Return the seconds that one message takes."""
         low, high = self.delay_s
         part = self.random.random()
         return low + (high - low) * part * part
 
     def later(self) -> float:
-        """How much too late something comes."""
+        """Return the seconds by which a late message is late."""
         return self.random.uniform(*LATER_S)
 
     def is_cut(self, source: str, target: str) -> bool:
-        """Whether nothing comes through that way."""
+        """Return whether nothing passes from ``source`` to ``target``."""
         return (source, target) in self.cuts
 
     def cut(self, source: str, target: str) -> None:
-        """Let nothing through that way. Cuts are counted: as many ``heal`` lift them."""
+        """Let nothing pass from ``source`` to ``target``. Cuts are counted: as many ``heal`` lift them."""
         self.cuts[source, target] = self.cuts.get((source, target), 0) + 1
 
     def heal(self, source: str, target: str) -> None:
@@ -83,19 +83,19 @@ class Wire:
             way.healed()
 
     def open(self, site: SimNetwork) -> None:
-        """A process listens."""
+        """Note that a process listens."""
         self._sites[site.node_id] = site
 
     def site_at(self, address: str) -> SimNetwork | None:
-        """Who listens at that address."""
+        """Return the process that listens at an address."""
         return next((site for site in self._sites.values() if site.raft_address == address), None)
 
     def site_of(self, node_id: str) -> SimNetwork | None:
-        """Who has that id."""
+        """Return the process with a node id."""
         return self._sites.get(node_id)
 
     def vanish(self, site: SimNetwork, *, silently: bool) -> None:
-        """A process is gone; its system says so to everybody, or with ``silently`` has gone with it."""
+        """Remove a process that is gone; its system tells the others, unless it went ``silently`` with the machine."""
         self._sites.pop(site.node_id, None)
         for way in list(site.ways.values()):
             way.connected = False
@@ -115,7 +115,7 @@ class Wire:
 
 
 class Way:
-    """The way from one process to one node: it dials, and dials again, until it is closed."""
+    """The outgoing connection of one process to one node, which is dialed again and again until it is closed."""
 
     def __init__(self, site: SimNetwork, node_id: str, addresses: list[str]) -> None:
         self.site = site
@@ -204,7 +204,7 @@ class Way:
         receiver.loop.do(receiver.deliver, self.site, body)
 
     def _arrive_late(self, receiver: SimNetwork, body: bytes) -> None:
-        """Out of its order. Only to the process that it was sent to: another one has shaken other hands."""
+        """Deliver a message out of its order, and only to the process to which it was sent: another shook other hands."""
         if not self._wire.is_cut(self.site.node_id, self.node_id):
             receiver.loop.do(receiver.deliver, self.site, body)
 
@@ -213,7 +213,7 @@ class Way:
             self.end("stalled")
 
     def healed(self) -> None:
-        """The cut is over."""
+        """Go on after a cut: what was held arrives late, or the connection breaks."""
         if not self.connected:
             if not self.closed:
                 self.hurry()
@@ -226,7 +226,7 @@ class Way:
             self.send(body)
 
     def end(self, reason: str) -> None:
-        """The connection is over; dial again."""
+        """End the connection, and dial again."""
         if self.connected:
             self.connected = False
             self._generation += 1
@@ -246,7 +246,7 @@ class Way:
 
 
 class SimNetwork:
-    """One process's ``Network``."""
+    """The ``Network`` of one process, over a Wire."""
 
     def __init__(self, wire: Wire, loop: ProcessLoop, identity: Identity, raft_address: str, epoch: str) -> None:
         self.wire = wire
@@ -256,7 +256,7 @@ class SimNetwork:
         self.raft_address = raft_address
         self.epoch = epoch
         self.cluster_id = identity.cluster_id
-        # Why it shakes hands with nobody; "" while it does.
+        # The reason for which this process shakes no hands; "" while it does.
         self.refusal = ""
         self.on_message: Callable[[Peer, Message], None]
         self.on_connected: Callable[[str], None]
@@ -278,7 +278,7 @@ class SimNetwork:
 
     @property
     def healthy(self) -> bool:
-        """Peers can connect."""
+        """True if peers can connect."""
         return self.wire.site_of(self.node_id) is self
 
     def refuse(self, reason: str) -> None:
@@ -301,24 +301,24 @@ class SimNetwork:
         return site.describe()
 
     def is_refused_by(self, other: SimNetwork) -> str:
-        """Why the other one does not shake hands with this; "" when it does."""
+        """Return why the other process shakes no hands with this one; "" when it does."""
         if self.cluster_id and other.cluster_id and self.cluster_id != other.cluster_id:
             return f"{self.node_id!r} belongs to cluster {self.cluster_id!r}, not {other.cluster_id!r}"
         return other.refusal
 
     def describe(self) -> Peer:
-        """This process, as it describes itself to others."""
+        """Return this process as it describes itself to others."""
         return Peer(self.node_id, self.incarnation, self.raft_address, self.cluster_id, self.epoch)
 
     def set_peers(self, peers: Mapping[str, str]) -> None:
-        """Dial exactly these, and whoever dials us."""
+        """Dial exactly these nodes, and those that dial this one."""
         self._peers = {node_id: address for node_id, address in peers.items() if node_id != self.node_id}
         if self.wire.site_of(self.node_id) is self:
             for node_id in [*self._peers, *(other for other in list(self.ways) if other not in self._peers)]:
                 self._adjust(node_id)
 
     def send(self, node_id: str, message: Message) -> bool:
-        """Send; what cannot be packed raises, as with the real one."""
+        """Send a message; what cannot be packed raises, as in the real network."""
         way = self.ways.get(node_id)
         if way is None or not way.connected:
             return False
@@ -330,7 +330,7 @@ class SimNetwork:
         return way.send(messages.encode(message), may_double=kind not in NOT_DOUBLED)
 
     def backlog(self, node_id: str) -> int:
-        """Bytes that wait because the way is cut."""
+        """Return the bytes that wait because the way is cut."""
         way = self.ways.get(node_id)
         return sum(map(len, way.held)) if way is not None else 0
 
@@ -342,7 +342,7 @@ class SimNetwork:
     # What the ways call.
 
     def accepted(self, sender: SimNetwork) -> None:
-        """Somebody's connection to us stands."""
+        """Note that a connection from ``sender`` stands."""
         older = self._incoming.get(sender.node_id)
         self._incoming[sender.node_id] = sender
         if older is not None and older is not sender:
@@ -353,7 +353,7 @@ class SimNetwork:
         self._adjust(sender.node_id)
 
     def connected(self, way: Way) -> None:
-        """We can send."""
+        """Note that this process can send over ``way``."""
         older = self._incoming.get(way.node_id)
         if older is not None and older is not way.receiver:
             self._forget(older)
@@ -361,23 +361,23 @@ class SimNetwork:
             self.on_connected(way.node_id)
 
     def disconnected(self, node_id: str) -> None:
-        """We cannot send any more."""
+        """Note that this process cannot send to a node any more."""
         self.on_disconnected(node_id)
 
     def incoming_ended(self, sender: SimNetwork) -> None:
-        """A connection to us is over."""
+        """Note that the connection from ``sender`` is over."""
         if self._incoming.get(sender.node_id) is sender:
             self._forget(sender)
 
     def peer_vanished(self, peer: SimNetwork) -> None:
-        """A process has ended: its system resets what it had open."""
+        """End the connections to and from a process whose system has reset them."""
         way = self.ways.get(peer.node_id)
         if way is not None and way.connected and way.receiver is peer:
             way.end("reset")
         self.incoming_ended(peer)
 
     def deliver(self, sender: SimNetwork, body: bytes) -> None:
-        """A message came."""
+        """Take a message that has arrived."""
         message: dict[str, Any] = msgpack.unpackb(body)[1]
         self.on_message(sender.describe(), message)
 

@@ -18,13 +18,13 @@ COUNTER = "i0"
 
 @dataclass(slots=True)
 class _Key:
-    """One of a client's keys. began_ms: the log's time when it was used first."""
+    """One idempotency key of a client. began_ms: the log's time when it was used first."""
 
     name: str
     command: Command
     began_ms: int
     answers: list[Result] = field(default_factory=list)
-    # The log's clock has passed the time for which answers are kept: it may take place again.
+    # True once the log's clock has passed the time for which answers are kept: the command may take place again.
     forgotten: bool = False
 
 
@@ -80,7 +80,7 @@ class Once:
         client.call(process, [other], f"{key.name} misused", told, statuses=(commands.KEY_REUSED, commands.MISSING))
 
     def check(self, process: Process) -> None:
-        """At the end, on any node: as many increments as keys that took place."""
+        """Check at the end, on any node, that there are as many increments as keys that took place."""
         if any(key.forgotten for key in self._keys):
             return
         numbers = [_number(key.answers[0]) for key in self._keys if key.answers]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from simulation.cluster import Process
 
 PAIRS = (("p0", "q0"), ("p1", "q1"))
-# No key gets that far.
+# A version that no key reaches.
 NO_VERSION = 2**40
 
 
@@ -25,7 +25,7 @@ class Pairs:
         self._cluster = workload.cluster
 
     def call(self, client: Client, process: Process) -> None:
-        """A transfer, one that must fail, or a look at both accounts."""
+        """Make a transfer, one that must fail, or a read of both accounts."""
         random = self._workload.random
         one, other = random.choice(PAIRS)
         amount = random.randint(1, 9)
@@ -52,7 +52,7 @@ class Pairs:
         self._check(process, [result[1] if result[0] == commands.OK else b"0" for result in results])
 
     def look(self, process: Process) -> None:
-        """Local reads, as old as they may be."""
+        """Check local reads of both accounts, however old they are."""
         for pair in PAIRS:
             entries = [process.machine.lookup(key, process.clock.now_ms()) for key in pair]
             self._check(process, [entry[0] if entry is not None else b"0" for entry in entries])

@@ -22,7 +22,7 @@ PREFIX = "r"
 
 
 class Registers:
-    """All registers and their histories."""
+    """All registers, and the calls of clients on them."""
 
     def __init__(self, workload: Workload, count: int) -> None:
         self.versions = Versions()
@@ -33,20 +33,20 @@ class Registers:
 
     @property
     def keys(self) -> list[str]:
-        """Their names."""
+        """The keys of all registers."""
         return list(self._histories)
 
     def new_value(self) -> bytes:
-        """A value that nobody has written."""
+        """Return a value that nobody has written yet."""
         self._values += 1
         return b"v%d" % self._values
 
     def call(self, client: Client, process: Process) -> None:
-        """One operation, or several on different keys: in one block, or as one batch that is not atomic."""
+        """Make one operation, or several on different keys: in one block, or as one batch that is not atomic."""
         random = self._workload.random
         several = random.random() < 0.2
         keys = random.sample(self.keys, random.randint(2, 3) if several else 1)
-        # One get as the store reads: behind a barrier; several as a batch does.
+        # A single get is read as the store does, behind a barrier; several are read as in a batch.
         get = commands.get if several else lambda _: commands.noop()
         planned = [(key, *self._plan(client, process, key, get)) for key in keys]
         operations = [(key, operation) for key, operation, _ in planned]
@@ -113,9 +113,9 @@ class Registers:
             client.written[key] = (value, result[1])
 
     def clear(self, client: Client, process: Process, prefix: str) -> None:
-        """Remove them all, with everything else that begins with ``prefix``."""
+        """Remove all registers, with everything else that begins with ``prefix``."""
         began = self._cluster.scheduler.now
-        # Whether something was there is not told, so it is the writing of nothing.
+        # The answer does not tell whether something was there, so the removal counts as the writing of nothing.
         operations = [(history, Operation("set", began, inf, None)) for history in self._histories.values()]
         for history, operation in operations:
             history.append(operation)
@@ -131,11 +131,11 @@ class Registers:
         client.call(process, [commands.delete_prefix(prefix)], f"clear {prefix!r}", told, refused)
 
     def note_read(self, process: Process, key: str, began: float) -> None:
-        """``process`` has just passed a barrier for a read that began then."""
+        """Note the value that ``process`` reads: it has just passed a barrier for a read that began at ``began``."""
         self._histories[key].append(Operation("get", began, self._cluster.scheduler.now, None, _value(process, key)))
 
     def check(self) -> None:
-        """Look at all histories."""
+        """Check all histories. Raises Violation."""
         complain = self._cluster.checks.complain
         wrong = self.versions.check()
         if wrong is not None:
@@ -148,7 +148,7 @@ class Registers:
 
 
 def lossy_step(state: linearizability.Value, operation: Operation) -> tuple[bool, linearizability.Value]:
-    """As ``step``, for a key that may be evicted at any moment."""
+    """Return what ``step`` does, for a key that may be evicted at any moment."""
     if operation.kind == "cas" and not operation.known and operation.argument[0] is None:
         # Had it no effect, nobody would need to take it: the key was evicted before.
         return True, operation.argument[1]

@@ -14,10 +14,10 @@ from simulation.cluster import TIMEOUT_S, Cluster, patched
 from simulation.faults import ALL, Faults, Strike, draw
 from simulation.leases import LEASE_SLACK_S
 
-# From the end of all faults until everybody is a member, knows the leader and has applied everything.
+# Seconds from the end of all faults until all are members, know the leader and have applied everything.
 HEALED_WITHIN_S = 20.0
 FOUNDED_WITHIN_S = 5.0
-# Small, so that a run sees several snapshots; of journal records.
+# Bytes of journal records after which a snapshot is built: few, so that a run sees several.
 JOURNAL_BYTES = 40_000
 
 
@@ -27,7 +27,7 @@ SLOW_SLACK_S = 1.0
 
 @dataclass
 class Outcome:
-    """What became of a run. violation: None when everything held."""
+    """The result of a run. violation: None when everything held."""
 
     seed: int
     violation: str | None = None
@@ -58,7 +58,7 @@ def run(
 ) -> Outcome:
     """Simulate ``seconds`` of work. The seed decides everything; kinds: of faults, {} for none.
 
-    strikes, clients: these faults and so many clients instead of what the seed says, for whoever looks for a smaller run.
+    strikes, clients: these faults and so many clients in place of the seed's, in the search for a smaller run.
     """
     outcome = Outcome(seed)
     began = time.perf_counter()
@@ -147,7 +147,7 @@ def run(
 
 
 def _recover(cluster: Cluster, workload: Workload) -> None:
-    """Healed: everybody is well again within a bound, with the clients going on."""
+    """Check that all are well again within a bound after the faults, with the clients going on."""
     deadline = cluster.scheduler.now + HEALED_WITHIN_S
     committed = cluster.checks.last_committed
     while not cluster.run(0.1, lambda: cluster.checks.last_committed > committed and cluster.well(committed + 1)):
@@ -159,14 +159,14 @@ def _recover(cluster: Cluster, workload: Workload) -> None:
 
 
 def _read_everything(cluster: Cluster, workload: Workload) -> None:
-    """One linearizable look at every key through every node."""
+    """Read every key linearizably through every node."""
     workload.read_all()
     if not cluster.run(5.0, lambda: not workload.reading):
         cluster.checks.complain(f"progress: the last reads are not answered: {describe(cluster)}")
 
 
 def describe(cluster: Cluster) -> str:
-    """Where everybody stands."""
+    """Return where every process stands, for people."""
     lines = []
     for process in cluster.processes:
         node = process.node

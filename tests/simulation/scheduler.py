@@ -25,7 +25,7 @@ class Scheduler:
         self._sequence = 0
 
     def at(self, delay: float, call: Call, *args: Any, owner: ProcessLoop | None = None) -> None:
-        """Call after ``delay`` seconds; when ``owner`` is dead by then never, when it is paused once it goes on."""
+        """Make a call after ``delay`` seconds: never if ``owner`` is dead then, later if it is paused."""
         self._sequence += 1
         heappush(self._heap, (self.now + delay, self._sequence, owner, call, args))
 
@@ -58,11 +58,11 @@ class Timer:
         self.cancelled = False
 
     def cancel(self) -> None:
-        """Do not call."""
+        """Take the call back."""
         self.cancelled = True
 
     def run(self) -> None:
-        """It is time."""
+        """Make the call, unless it was taken back."""
         if not self.cancelled:
             self.call(*self.args)
 
@@ -83,16 +83,16 @@ class ProcessLoop:
         self._scheduler = scheduler
         self._offset_s = offset_s
         self._rate = rate
-        # When what it works at is done; nothing else happens before.
+        # The time at which the process has done its present work; nothing else of it happens before.
         self._busy_until = 0.0
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def time(self) -> float:
-        """The process's monotonic clock."""
+        """Return the time of the process's monotonic clock."""
         return max(self._scheduler.now, self._busy_until) * self._rate + self._offset_s
 
     def do(self, call: Call, *args: Any) -> None:
-        """Call now; when the process is busy or paused once it goes on, when it is dead never."""
+        """Make a call now; later if the process is busy or paused, never if it is dead."""
         if not self.alive:
             return
         if self.paused:
@@ -109,11 +109,11 @@ class ProcessLoop:
             self.after()
 
     def work(self, seconds: float) -> None:
-        """What happens at present takes so long."""
+        """Keep the process busy for so many seconds with what it does at present."""
         self._busy_until = max(self._scheduler.now, self._busy_until) + seconds
 
     def call_soon(self, call: Call, *args: Any, context: object = None) -> Timer:
-        """In the next turn."""
+        """Make a call in the next turn."""
         timer = Timer(call, args)
         self._scheduler.at(0.0, timer.run, owner=self)
         return timer
@@ -122,48 +122,48 @@ class ProcessLoop:
     call_soon_threadsafe = call_soon
 
     def call_later(self, delay: float, call: Call, *args: Any, context: object = None) -> Timer:
-        """After ``delay`` seconds."""
+        """Make a call after ``delay`` seconds."""
         timer = Timer(call, args)
         self._scheduler.at(delay / self._rate, timer.run, owner=self)
         return timer
 
     def call_at(self, when: float, call: Call, *args: Any, context: object = None) -> Timer:
-        """At that time of the process's clock."""
+        """Make a call at a time of the process's clock."""
         return self.call_later(max(0.0, when - self.time()), call, *args)
 
     def create_future(self) -> asyncio.Future[Any]:
-        """As asyncio's loops do."""
+        """Do what asyncio's loops do."""
         return asyncio.Future(loop=self)  # type: ignore[arg-type]
 
     def create_task(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """As asyncio's loops do."""
+        """Do what asyncio's loops do."""
         task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=self)  # type: ignore[arg-type]
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     def get_debug(self) -> bool:
-        """No."""
+        """Return False: debugging is off."""
         return False
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """What a task or a future raised and nobody took is a defect; what ends with its process is none."""
+        """Raise what a task or a future has raised and nobody took: a defect, unless its process has ended."""
         if self.alive and "exception" in context:
             raise context["exception"]
 
     def pause(self) -> None:
-        """As SIGSTOP, a stalled virtual machine or a long garbage collection do."""
+        """Stop the process for a while, as SIGSTOP, a stalled virtual machine or a long garbage collection do."""
         self.paused = True
 
     def resume(self) -> None:
-        """Everything that came due meanwhile happens now, in its order."""
+        """Let the process go on: what came due meanwhile happens now, in its order."""
         self.paused = False
         backlog, self._backlog = self._backlog, []
         for call, args in backlog:
             self._scheduler.at(0.0, call, *args, owner=self)
 
     def kill(self) -> None:
-        """Nothing of this process runs any more."""
+        """End the process: nothing of it runs any more."""
         self.alive = False
         self._backlog.clear()
         for task in self._tasks:

@@ -1,4 +1,4 @@
-"""From a failing run to a small one that fails in the same way: fewer faults, less time, fewer clients.
+"""The search for a smaller run that fails in the same way: fewer faults, less time, fewer clients.
 
 Everything else of a run follows from its seed, and each fault makes its own choices, so what is left plays again exactly.
 """
@@ -12,13 +12,13 @@ from simulation.faults import Strike
 from simulation.runner import Outcome, run
 
 SECONDS_MIN = 1.0
-# Runs that a shrinking may take.
+# The most runs of one search.
 RUNS_MAX = 400
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A run. clients: None is as many as its seed says. kinds: of the faults, as ``run`` takes them."""
+    """The settings of a run. clients: None is as many as its seed says. kinds: of the faults, as ``run`` takes them."""
 
     seed: int
     nodes: int
@@ -41,12 +41,12 @@ class Case:
 
 
 def check_of(violation: str) -> str:
-    """The name of the check that complained: "at 1.5: durability: n1 ..." is durability's."""
+    """Return the name of the check that complained: "at 1.5: durability: n1 ..." is durability's."""
     return violation.partition(": ")[2].partition(":")[0]
 
 
 class Shrinking:
-    """Looks for smaller runs. play: runs one; the tests' own counts them."""
+    """The search for a smaller run. play: runs one; that of the tests counts them."""
 
     def __init__(self, check: str, play: Callable[[Case], Outcome] = Case.play) -> None:
         self._check = check
@@ -54,7 +54,7 @@ class Shrinking:
         self._runs_left = RUNS_MAX
 
     def fails(self, case: Case) -> bool:
-        """Whether the same check complains. False, too, when there were enough runs."""
+        """Return whether the same check complains in a run; False, too, when no more runs are left."""
         if self._runs_left <= 0:
             return False
         self._runs_left -= 1
@@ -62,13 +62,13 @@ class Shrinking:
         return violation is not None and check_of(violation) == self._check
 
     def shrink(self, case: Case) -> Case:
-        """A smaller case that fails likewise, or ``case`` itself."""
+        """Return a smaller case that fails likewise, or ``case`` itself."""
         case = self._fewer_clients(self._less_time(self._fewer_strikes(case)))
         # With less under way some more faults may have become needless.
         return self._fewer_strikes(case)
 
     def _fewer_strikes(self, case: Case) -> Case:
-        """Delta debugging (Zeller): leave pieces out, large ones first."""
+        """Return a case with fewer faults by delta debugging (Zeller): leave pieces out, large ones first."""
         pieces = 2
         while len(case.strikes) > 0:
             size = -(-len(case.strikes) // pieces)
@@ -96,7 +96,7 @@ class Shrinking:
 
 
 def shrunk(outcome: Outcome, case: Case) -> tuple[Case, str]:
-    """The smaller case, and its whole transcript with every message and call."""
+    """Return a smaller case that fails like ``outcome``, and its transcript with every message and call."""
     assert outcome.violation is not None
     smaller = Shrinking(check_of(outcome.violation)).shrink(case)
     played = smaller.play(trace=True)

@@ -18,12 +18,12 @@ from cacheflow.raft.snapshots.files import list_snapshots, snapshot_path
 T = TypeVar("T")
 
 DIRECTORY = Path("/data")
-# Small, so that a run sees many.
+# Bytes of a journal's segment: few, so that a run sees many segments.
 SEGMENT_BYTES = 16 * 1024
 
 
 class MachineDisk(FakeDisk):
-    """The disk of one machine. filled: by others, as on a shared volume; whoever writes then is refused."""
+    """The disk of one machine. filled: true while others have filled it, as on a shared volume; writes are refused then."""
 
     def __init__(self, random: Random) -> None:
         super().__init__()
@@ -31,30 +31,30 @@ class MachineDisk(FakeDisk):
         self._random = random
 
     def forget_failures(self) -> None:
-        """What was to fail works again."""
+        """Let everything work again that was to fail."""
         self._failures.clear()
 
     def write(self, handle: int, offset: int, data: bytes) -> None:
-        """As the disk's; when it is full some of it may fit, and on many file systems not even reserved space helps."""
+        """Write to a file; on a full disk a part may fit, and on many file systems not even reserved space helps."""
         if self.filled:
             super().write(handle, offset, data[: self._random.randrange(len(data))] if data else data)
             raise OSError(errno.ENOSPC, "no space left on device")
         super().write(handle, offset, data)
 
     def preallocate(self, handle: int, length: int) -> None:
-        """Refused while the disk is full."""
+        """Reserve space for a file; refused while the disk is full."""
         if self.filled:
             raise OSError(errno.ENOSPC, "no space left on device")
         super().preallocate(handle, length)
 
     @property
     def names(self) -> list[Path]:
-        """All files."""
+        """Return the paths of all files."""
         return sorted(self._names)
 
 
 def vouched_bits(disk: FakeDisk, directory: Path) -> list[tuple[Path, int]]:
-    """(file, bytes from its beginning) in which no bit may change unnoticed.
+    """Return (file, bytes from its beginning) for the parts in which no bit may change unnoticed.
 
     The newest snapshot, and of each segment what a record behind it says was flushed (see segments.py: what was flushed
     last of all passes for a torn tail, and so does a seal in an older one).
@@ -68,11 +68,11 @@ def vouched_bits(disk: FakeDisk, directory: Path) -> list[tuple[Path, int]]:
 
 
 class SimWriter:
-    """Runs submitted work one piece after the other; each takes ``latency_s`` (least, most)."""
+    """The writer of one process, which runs submitted work piece by piece; each takes ``latency_s`` (least, most)."""
 
     def __init__(self, loop: ProcessLoop, disk: FakeDisk, random: Random, latency_s: tuple[float, float]) -> None:
         self.latency_s = latency_s
-        # Something that was submitted could not be written.
+        # True once something that was submitted could not be written.
         self.refused = False
         self._loop = loop
         self._disk = disk
@@ -107,7 +107,7 @@ class SimWriter:
         done(outcome)
 
     def interrupt(self) -> None:
-        """The process is killed: the piece under way is not begun, half done, or done without anybody hearing of it."""
+        """Stop, because the process is killed: the piece under way is not begun, half done, or done unheard of."""
         if not self._work or self._random.random() < 0.3:
             return
         if self._random.random() < 0.6:

@@ -14,7 +14,7 @@ SEEDS = range(1, 16)
 
 
 def outage(seed: int, nodes: int, fault: Callable[[Cluster], None]) -> float:
-    """Seconds from ``fault`` until the first write that began after it is answered."""
+    """Return the seconds from ``fault`` until the first write that began after it is answered."""
     cluster = Cluster(seed, nodes)
     with patched(cluster):
         for host in cluster.hosts:
@@ -29,28 +29,28 @@ def outage(seed: int, nodes: int, fault: Callable[[Cluster], None]) -> float:
 
 
 def kill_leader(cluster: Cluster) -> None:
-    """The process dies and its connections break."""
+    """Kill the leader's process: its connections break."""
     leader = cluster.leader
     assert leader is not None
     cluster.crash(leader.host, power=False)
 
 
 def leader_loses_power(cluster: Cluster) -> None:
-    """The machine dies, and nobody is told."""
+    """Take the power from the leader's machine: nobody is told."""
     leader = cluster.leader
     assert leader is not None
     cluster.crash(leader.host, power=True)
 
 
 def leader_stalls(cluster: Cluster) -> None:
-    """The process stops and its connections stay."""
+    """Pause the leader's process: its connections stay."""
     leader = cluster.leader
     assert leader is not None
     leader.loop.pause()
 
 
 def hand_over(cluster: Cluster) -> None:
-    """The leader steps down in an orderly way."""
+    """Have the leader hand its leadership over."""
     leader = cluster.leader
     assert leader is not None
     assert leader.node.reconfiguration.hand_over(None) is not None

@@ -1,4 +1,4 @@
-"""What is acknowledged on one node is to be read on the others: who gets an entry when, and what a stalled follower costs."""
+"""A write acknowledged on one node can be read on the others: who gets an entry when, and what a stalled follower costs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cacheflow.machine.language import commands
 from cacheflow.raft.log.journal import RELAXED_S
 from cacheflow.raft.roles.leader import GUARD_S
 
-# A message's way takes this long at most; a little more for the turns at its ends.
+# Seconds that a message takes at most, and a little more for the turns at its ends.
 MESSAGE_S = 0.001 + 0.0002
 
 
@@ -31,7 +31,7 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 
 
 def keep(answers: list[Outcome]) -> Callable[[Outcome], Callable[[], None]]:
-    """What a call is given to put its answer there."""
+    """Return a ``done`` that appends a call's outcome to ``answers``."""
 
     def done(outcome: Outcome) -> Callable[[], None]:
         answers.append(outcome)
@@ -41,7 +41,7 @@ def keep(answers: list[Outcome]) -> Callable[[Outcome], Callable[[], None]]:
 
 
 def write(cluster: Cluster, process: Process) -> float:
-    """How long it took, in seconds."""
+    """Write a key through a process; return the seconds that it took."""
     answers: list[Outcome] = []
     began = cluster.scheduler.now
     process.inbox.submit([commands.set_("k", b"x", 0)], keep(answers), 5.0)
@@ -51,7 +51,7 @@ def write(cluster: Cluster, process: Process) -> float:
 
 
 def late(cluster: Cluster, index: int) -> list[str]:
-    """The nodes that have not applied that entry."""
+    """Return the names of the nodes that have not applied the entry at ``index``."""
     return [process.name for process in cluster.processes if process.node.last_applied < index]
 
 
@@ -61,7 +61,7 @@ def followers(cluster: Cluster) -> list[Process]:
 
 
 def ahead(cluster: Cluster) -> list[Process]:
-    """The followers that get the next entry before it is committed; the choice stands from here on."""
+    """Return the followers that get entries before they are committed, and freeze the leader's choice of them."""
     leading = leader_of(cluster).node.leading
     leading.keep_house = lambda: None  # type: ignore[method-assign]
     write(cluster, leader_of(cluster))
@@ -146,7 +146,7 @@ def test_a_follower_ahead_that_stalls_costs_a_moment_once(cluster: Cluster) -> N
 
 
 def test_it_costs_no_more_when_the_leader_is_about_to_choose_anew(cluster: Cluster) -> None:
-    """A heartbeat comes between the entry and the end of its guard."""
+    """A heartbeat, at which the leader chooses anew, comes between an entry and the time at which it would hurry."""
     leader = leader_of(cluster)
     stalled = ahead(cluster)[0]
     stalled.loop.pause()
@@ -159,7 +159,7 @@ def test_it_costs_no_more_when_the_leader_is_about_to_choose_anew(cluster: Clust
 
 
 def test_a_follower_that_was_slow_once_is_not_left_behind_for_ever(cluster: Cluster) -> None:
-    """The other one is slower than it, but never so slow that the leader would hurry."""
+    """The other follower is slower than this one, but never so slow that the leader would hurry."""
     slow, quick = followers(cluster)[:2]
     for process in followers(cluster):
         process.host.set_disk_latency((0.0001, 0.0001) if process is quick else (0.003, 0.003))

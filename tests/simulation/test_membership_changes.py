@@ -19,7 +19,7 @@ SETTINGS = {"policy": "lru", "max_items": None, "max_bytes": None, "replicas": 2
 
 @contextmanager
 def running(nodes: int, seed: int = 1, replicas: int = 2) -> Iterator[Cluster]:
-    """A healthy cluster."""
+    """Yield a healthy cluster."""
     cluster = Cluster(seed, nodes, settings={**SETTINGS, "replicas": replicas})
     with patched(cluster):
         for host in cluster.hosts:
@@ -29,7 +29,7 @@ def running(nodes: int, seed: int = 1, replicas: int = 2) -> Iterator[Cluster]:
 
 
 def leads(cluster: Cluster, *candidates: Process, within_s: float = 10.0) -> bool:
-    """One of them is elected in time, and all of them know it."""
+    """Return whether one of ``candidates`` is elected in time, and all of them know it."""
     return cluster.run(
         within_s,
         lambda: (
@@ -43,13 +43,13 @@ def leads(cluster: Cluster, *candidates: Process, within_s: float = 10.0) -> boo
 
 
 def followers(cluster: Cluster) -> list[Process]:
-    """Voters that do not lead."""
+    """Return the voters that do not lead."""
     voters = leader_of(cluster).node.configurations.latest.voters
     return [process for process in cluster.processes if process.node_id in voters and not process.node.is_leader]
 
 
 def remove(cluster: Cluster, host: Host, through: Process | None = None, within_s: float = 5.0) -> str:
-    """Ask once; the outcome, "" when there was none in time."""
+    """Ask once to remove a member; return the outcome, "" when there was none in time."""
     outcomes: list[str] = []
     asked = through or leader_of(cluster)
     asked.node.reconfiguration.remove(host.node_id, host.incarnation, lambda outcome, _: outcomes.append(outcome))
@@ -62,7 +62,7 @@ def members(cluster: Cluster) -> set[str]:
 
 
 def knows(process: Process) -> bool:
-    """It knows that it was removed, and behaves so."""
+    """Return whether a process knows that it was removed, and behaves so."""
     node = process.node
     return node.standing.removed_at is not None and not node.may_read and node.route is None and not node.may_campaign()
 

@@ -11,7 +11,7 @@ SEEDS = range(16, 40)
 
 @pytest.fixture(scope="module")
 def caught() -> Outcome:
-    """The first run that loses something."""
+    """Return the first run that loses something."""
     for seed in SEEDS:
         outcome = run(seed)
         if outcome.lost:

@@ -17,14 +17,14 @@ FILLERS = 200
 
 
 class Tuning:
-    """What only makes a difference when not everything has its place."""
+    """The calls that only matter in a cache that is too small for its keys."""
 
     def __init__(self, workload: Workload) -> None:
         self._workload = workload
         self._cluster = workload.cluster
 
     def fill(self, client: Client, process: Process) -> None:
-        """A write makes room for itself before, so that it is there when it is answered."""
+        """Write a key, which must be there when the write is answered: room is made before."""
         random = self._workload.random
         key = f"f{random.randrange(FILLERS)}"
 
@@ -39,7 +39,7 @@ class Tuning:
         client.call(process, [commands.set_(key, random.randbytes(20), BYTES)], f"fill {key}", told)
 
     def configure(self, client: Client, process: Process) -> None:
-        """Another policy; when there are limits, others."""
+        """Set another policy, and where there are limits, others."""
         random = self._workload.random
         changes: dict[str, Any] = {"policy": random.choice(("lru", "lfu"))}
         if self._workload.evicts:
@@ -48,13 +48,13 @@ class Tuning:
         client.call(process, [commands.configure(changes)], f"configure {changes}")
 
     def look(self, process: Process) -> None:
-        """Local reads, which count as uses."""
+        """Make local reads, which count as uses."""
         random = self._workload.random
         for _ in range(5):
             process.uses.note(f"f{int(random.random() ** 3 * FILLERS)}")
 
     def check(self, process: Process) -> None:
-        """Limits hold after every entry."""
+        """Check that the limits hold after every entry."""
         machine = process.machine
         items_max, bytes_max = machine.settings.max_items, machine.settings.max_bytes
         if items_max is not None and machine.item_count > items_max:

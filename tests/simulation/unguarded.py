@@ -15,7 +15,7 @@ from simulation.checks import Violation
 from simulation.unguarded_clients import TIMEOUT_S, PlainWorkload
 from simulation.unguarded_nodes import PlainCluster, PlainHost
 
-# A long way, so that several messages are on it; and how often something goes wrong.
+# Seconds that a message takes (long, so that several are on their way), and mean seconds between two faults.
 DELAY_S, EVERY_S = (0.001, 0.5), 5.0
 HEALED_WITHIN_S = 20.0
 
@@ -49,7 +49,7 @@ class PlainFaults:
         self._later(0.5, 3.0, self._cut(self._random.choice(self._cluster.hosts)))
 
     def _cut(self, away: PlainHost) -> Callable[[], None]:
-        """Cut one machine off; returns what heals that."""
+        """Cut one machine off; return a function that heals the cut."""
         wire = self._cluster.wire
         ways = [
             way
@@ -67,7 +67,7 @@ class PlainFaults:
         return heal
 
     def _cut_off_then_kill(self) -> None:
-        """A follower is away for a while; the leader dies when it comes back."""
+        """Cut a follower off for a while, and kill the leader when it comes back."""
         cluster, leader = self._cluster, self._cluster.leader
         if leader is None:
             return
@@ -91,7 +91,7 @@ class PlainFaults:
 
 @dataclass
 class Outcome:
-    """What became of a run.
+    """The result of a run of plain PySyncObj.
 
     violation: what the checks say, None when everything held.  lost: acknowledged values that the last leader does not have.
     converged: whether all were well in time.
@@ -105,7 +105,7 @@ class Outcome:
 
 
 def run(seed: int, nodes: int = 3, seconds: float = 20.0, *, faulty: bool = True) -> Outcome:
-    """Simulate; the seed decides everything."""
+    """Simulate a cluster of plain PySyncObj; the seed decides everything."""
     outcome = Outcome(seed)
     cluster = PlainCluster(seed, nodes)
     random = Random(seed)
@@ -138,13 +138,13 @@ def run(seed: int, nodes: int = 3, seconds: float = 20.0, *, faulty: bool = True
 
 @contextmanager
 def patched(cluster: PlainCluster) -> Iterator[None]:
-    """PySyncObj on the simulation's time and randomness, with journals that outlive its processes."""
+    """Give PySyncObj the simulation's time and randomness, and journals that outlive its processes."""
     module = pysyncobj.syncobj
     before = module.monotonicTime, module.random, module.createJournal, Node.__hash__
     read_at = 0.0
 
     def now() -> float:
-        # It spins on its clock while a leader sends: each reading takes a while.
+        # PySyncObj spins on its clock while a leader sends, so each reading must move it.
         nonlocal read_at
         read_at = max(read_at + 2e-5, cluster.scheduler.now)
         return read_at

@@ -24,7 +24,7 @@ CERTAIN = {
     FAIL_REASON.NOT_LEADER,
     FAIL_REASON.REQUEST_DENIED,
 }
-# Written beside each value: two of them fill a message.
+# The padding beside each value: two of them fill a message.
 PADDING = "x" * 40_000
 
 
@@ -44,7 +44,7 @@ class PlainWorkload:
             PlainClient(self)
 
     def put(self, process: PlainProcess, key: str, over: Callable[[], None]) -> None:
-        """Set a register to something new."""
+        """Set a register to a new value."""
         operation = Operation("set", self.cluster.scheduler.now, inf, self.registers.new_value())
         told = self._told(operation, self.registers._histories[key], over)
         process.store.put(key, operation.argument, PADDING, callback=told)
@@ -80,7 +80,7 @@ class PlainWorkload:
         return told
 
     def look_at_everything(self) -> None:
-        """Once more through every node."""
+        """Read every key once more through every node."""
         for process in self.cluster.processes:
             for key in self.registers.keys:
                 self.read(process, key, lambda: None)
@@ -88,7 +88,7 @@ class PlainWorkload:
                 self.increment(process, key, lambda: None)
 
     def not_in_the_leaders_log(self) -> list[bytes]:
-        """Acknowledged values that are gone: what the last leader lacks nobody will have. No log is ever trimmed here."""
+        """Return acknowledged values that the last leader lacks, so that nobody will have them: no log is trimmed here."""
         leader = self.cluster.leader
         if leader is None:
             return []

@@ -34,23 +34,23 @@ class PlainStore(SyncObj):  # type: ignore[misc]
 
     @replicated  # type: ignore[untyped-decorator]
     def put(self, key: str, value: bytes, padding: str) -> None:
-        """Set."""
+        """Set a key; replicated."""
         self.contents[key] = value
 
     @replicated  # type: ignore[untyped-decorator]
     def count(self, key: str) -> int:
-        """Increment; the new number."""
+        """Increment a counter; return the new number."""
         self.contents[key] = b"%d" % (int(self.contents.get(key, b"0")) + 1)
         return int(self.contents[key])
 
     @replicated  # type: ignore[untyped-decorator]
     def read(self, key: str) -> bytes | None:
-        """A linearizable read."""
+        """Return a key's value; linearizable, because it goes through the log."""
         return self.contents.get(key)
 
 
 class PlainNetwork(SimNetwork):
-    """Carries PySyncObj's own messages, as they are: nobody changes one."""
+    """The simulation's network with PySyncObj's own messages as they are: nobody changes one."""
 
     def send(self, node_id: str, message: Any) -> bool:
         way = self.ways.get(node_id)
@@ -62,7 +62,7 @@ class PlainNetwork(SimNetwork):
 
 
 class PlainTransport(Transport):  # type: ignore[misc]
-    """PySyncObj's side of it."""
+    """The transport of one PySyncObj node, over PlainNetwork."""
 
     def __init__(self, network: PlainNetwork, wake: Callable[[], None]) -> None:
         super().__init__(None, None, [])
@@ -115,7 +115,7 @@ class PlainProcess:
         self.store.doTick()
 
     def wake(self) -> None:
-        """As its poller does: a message makes it tick."""
+        """Make PySyncObj tick at a message, as its poller does."""
         if not self._woken:
             self._woken = True
             self.loop.call_soon(self._tick)
@@ -126,7 +126,7 @@ class PlainProcess:
 
 
 class PlainCluster:
-    """What ``Cluster`` is to the faults and checks."""
+    """The machines of a run, with the part of ``Cluster`` that faults and checks use."""
 
     def __init__(self, seed: int, node_count: int) -> None:
         self.random = Random(seed)
@@ -137,16 +137,16 @@ class PlainCluster:
         self.hosts = [PlainHost(f"n{number}") for number in range(1, node_count + 1)]
 
     def note(self, line: str) -> None:
-        """No transcript is kept."""
+        """Drop a line, because no transcript is kept."""
 
     @property
     def processes(self) -> list[PlainProcess]:
-        """Those that live."""
+        """The processes that live."""
         return [host.process for host in self.hosts if host.process is not None]
 
     @property
     def leader(self) -> PlainProcess | None:
-        """The one that leads in the latest term."""
+        """The process that leads in the latest term."""
         leaders = [process for process in self.processes if process.store._isLeader()]
         return max(leaders, key=lambda process: int(process.store.raftCurrentTerm), default=None)
 
@@ -166,7 +166,7 @@ class PlainCluster:
         self.scheduler.run_until(self.scheduler.now + seconds)
 
     def well(self) -> bool:
-        """Everybody runs, knows the leader and has applied its log."""
+        """Return whether all run, know the leader and have applied its log."""
         leader = self.leader
         return (
             leader is not None

@@ -1,4 +1,4 @@
-"""The versions that writers were told: each once, and in an order that time allows."""
+"""The versions that writers were told, each of which must come once and in an order that time allows."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from math import inf
 
 
 class Versions:
-    """What was told of writes that took place. Seconds of the simulation."""
+    """The versions of the writes that took place, with their times in seconds of the simulation."""
 
     def __init__(self) -> None:
         self._told: list[tuple[int, float, float]] = []
 
     def note(self, began: float, ended: float, version: int) -> None:
-        """A write was answered."""
+        """Note the version of a write that was answered."""
         self._told.append((version, began, ended))
 
     def check(self) -> str | None:
-        """What is wrong; None when nothing is."""
+        """Return what is wrong with the versions; None when nothing is."""
         latest_began, before = -inf, 0
         for version, began, ended in sorted(self._told):
             if version == before:

@@ -9,12 +9,12 @@ from flask import request
 
 from cacheflow.rest.problems import Problem
 
-# Load balancers and kubelets carry no token, and what these two tell is whether to send traffic here.
+# Paths that need no token: load balancers and kubelets carry none, and these tell only whether to send traffic here.
 OPEN_PATHS = frozenset({"/livez", "/readyz"})
 
 
 def token_check(token: bytes) -> Callable[[], None]:
-    """A ``before_request`` function that lets only holders of ``token`` pass. Raises Problem (401)."""
+    """Return a ``before_request`` function that lets only holders of ``token`` pass. Raises Problem (401)."""
 
     def check() -> None:
         environ = request.environ

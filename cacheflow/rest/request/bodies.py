@@ -20,7 +20,7 @@ _decode = json.JSONDecoder(parse_constant=_refuse_constant).decode
 
 
 def read_body(environ: Mapping[str, Any], bytes_max: int) -> bytes:
-    """The whole body. Raises RequestEntityTooLarge over ``bytes_max``, also when no server in front has a cap."""
+    """Return the whole request body. Raises RequestEntityTooLarge over ``bytes_max``, also when no server in front has a cap."""
     length = environ.get("CONTENT_LENGTH")
     if length:
         size = int(length) if length.isascii() and length.isdigit() else 0
@@ -38,7 +38,7 @@ def read_body(environ: Mapping[str, Any], bytes_max: int) -> bytes:
 
 
 def parse_json(body: bytes) -> Any:
-    """Strict JSON: UTF-8, no NaN or infinity, not absurdly nested. Raises InvalidRequest.
+    """Return the value of strict JSON: UTF-8, no NaN or infinity, not absurdly nested. Raises InvalidRequest.
 
     1e999, which Python reads as infinity, and lone surrogates are found when the value is encoded.
     """
@@ -57,7 +57,7 @@ def parse_json(body: bytes) -> Any:
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
-    """A JSON object; an empty body is an empty object. Raises InvalidRequest."""
+    """Return the JSON object in a body; an empty body is an empty object. Raises InvalidRequest."""
     if not body:
         return {}
     fields = parse_json(body)
@@ -67,7 +67,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 
 def is_json(content_type: str | None) -> bool:
-    """Whether a body of this type is our JSON envelope; ``application/x+json`` is a value of its own."""
+    """Return whether a body of this type is our JSON envelope; ``application/x+json`` is a value of its own."""
     if content_type is None:
         return False
     return content_type == "application/json" or content_type.partition(";")[0].strip().lower() == "application/json"

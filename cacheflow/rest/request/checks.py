@@ -14,12 +14,13 @@ from cacheflow.rest.request.paths import Query
 from cacheflow.values import check_key
 from cacheflow.verbs import positive_seconds, shown
 
+# Numbers of bounded length: float() and int() also take "nan", "1_0" and any number of digits.
 _DECIMAL = re.compile(r"[0-9]{1,15}(\.[0-9]{0,15})?([eE][+-]?[0-9]{1,3})?")
 _DIGITS = re.compile(r"[0-9]{1,19}")
 
 
 def flag(query: Query, name: str) -> bool:
-    """``?name``, ``?name=true`` and ``?name=1`` are yes; absent, ``false`` and ``0`` no."""
+    """Return a yes-or-no parameter: ``?name``, ``?name=true`` and ``?name=1`` are yes; absent, ``false`` and ``0`` no."""
     text = query.get(name)
     if text is None or text in ("false", "0"):
         return False
@@ -29,7 +30,7 @@ def flag(query: Query, name: str) -> bool:
 
 
 def integer(query: Query, name: str, lowest: int, highest: int) -> int | None:
-    """``?name=`` as a whole number within bounds, or None when absent."""
+    """Return ``?name=`` as a whole number within bounds, or None when absent."""
     text = query.get(name)
     if text is None:
         return None
@@ -39,7 +40,7 @@ def integer(query: Query, name: str, lowest: int, highest: int) -> int | None:
 
 
 def seconds(query: Query, name: str) -> float | None:
-    """``?name=`` as seconds above 0, or None when absent."""
+    """Return ``?name=`` as seconds above 0, or None when absent."""
     text = query.get(name)
     if text is None:
         return None
@@ -49,7 +50,7 @@ def seconds(query: Query, name: str) -> float | None:
 
 
 def text_field(fields: Mapping[str, Any], name: str) -> str:
-    """A JSON field that must be there and be a string with something in it."""
+    """Return a JSON field that must be a string of 1 to 1024 characters."""
     value = fields.get(name)
     if type(value) is not str or not value or len(value) > 1024:
         raise InvalidRequest(f'"{name}" is needed: a string of 1 to 1024 characters')
@@ -57,6 +58,6 @@ def text_field(fields: Mapping[str, Any], name: str) -> str:
 
 
 def prefix(query: Query) -> str | None:
-    """``?prefix=``: what could begin a key, or None when absent."""
+    """Return ``?prefix=``, which must be able to begin a key; None when absent."""
     text = query.get("prefix")
     return check_key(text) if text else text

@@ -14,18 +14,18 @@ MIB = 1024 * 1024
 class RestConfig:
     """The REST layer's settings."""
 
-    # Needed on everything but /livez and /readyz; None: no token is asked for.
+    # The API token, needed on everything but /livez and /readyz; None: no token is asked for.
     token: bytes | None = None
     max_value_bytes: int = MIB
     # Threads of the server around the application: three quarters of them may wait for the cluster.
     threads: int = 40
-    # Requests that wait without a thread. At some thousand writes a second the last of them waits well under 0.1 s;
+    # The most requests that wait without a thread. At some thousand writes a second the last of them waits well under 0.1 s;
     # more would only make a longer queue.
     waiting_max: int = 128
 
     @property
     def body_bytes_max(self) -> int:
-        """The largest request body. One cap for all routes, because the server knows no routes.
+        """The most bytes of a request body. One cap for all routes, because the server knows no routes.
 
         16 MiB is room for a batch, and for a text of 1 MiB of which JSON escapes every byte (six for one).
         With larger values: base64 in JSON (four bytes for three) and the rest of the document.
@@ -35,15 +35,15 @@ class RestConfig:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What the views work with."""
+    """The store, the settings and the gates of one application, as its views use them."""
 
     store: RestStore
     config: RestConfig
-    # For what waits without a thread, and for what holds one.
+    # gate: for requests that wait without a thread.  thread_gate: for those that hold one.
     gate: WaitingGate
     thread_gate: WaitingGate
 
     def raft_headers(self) -> list[tuple[str, str]]:
-        """X-Raft-Index, X-Raft-Term and X-Served-By, as of now: every answer carries them."""
+        """Return X-Raft-Index, X-Raft-Term and X-Served-By as of now, which every answer carries."""
         at = self.store.position()
         return [("X-Raft-Index", str(at.index)), ("X-Raft-Term", str(at.term)), ("X-Served-By", at.node_id)]

@@ -1,8 +1,8 @@
 """The gate: how many requests may wait for the cluster at once.
 
 Without a leader every write waits until its timeout. Were all let in, they would take every thread, or as many
-descriptors and as much memory as clients care to open; who comes over the limit is told so at once and tries again, or
-elsewhere.
+descriptors and as much memory as clients care to open; a request over the limit is refused at once, and its client tries
+again, or elsewhere.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from cacheflow.errors import Overloaded
 
 
 class WaitingGate:
-    """``with gate:`` around what waits, or ``enter`` and ``leave``. Never blocks; safe from any thread."""
+    """A limit for requests that wait at the same time. Never blocks; any thread may use it.
+
+    ``with gate:`` stands around what waits, or ``enter`` before and ``leave`` behind it.
+    """
 
     def __init__(self, waiting_max: int) -> None:
         self.waiting_max = waiting_max
@@ -23,16 +26,16 @@ class WaitingGate:
 
     @property
     def waiting(self) -> int:
-        """Requests inside now."""
+        """The number of requests that wait now."""
         return self._waiting
 
     @property
     def refused(self) -> int:
-        """Requests turned away since the start."""
+        """The number of requests refused since the start."""
         return self._refused
 
     def refusal(self) -> Overloaded | None:
-        """What to tell somebody who would have to wait, without letting them in: None while there is room."""
+        """Return the error for a request that would have to wait, without letting it in; None while there is room."""
         if self._waiting < self.waiting_max:
             return None
         with self._lock:
@@ -40,7 +43,7 @@ class WaitingGate:
         return self._overloaded()
 
     def enter(self) -> None:
-        """Take a place. Raises Overloaded."""
+        """Take a place for a request that is to wait. Raises Overloaded."""
         with self._lock:
             if self._waiting < self.waiting_max:
                 self._waiting += 1
@@ -49,7 +52,7 @@ class WaitingGate:
         raise self._overloaded()
 
     def leave(self) -> None:
-        """Give the place back."""
+        """Give back the place of a request that waits no more."""
         with self._lock:
             self._waiting -= 1
 

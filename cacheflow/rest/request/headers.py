@@ -22,13 +22,13 @@ from cacheflow.verbs import check_idempotency_key, shown
 _TAG = re.compile(r'[ \t]*(W/)?"([\x21\x23-\x7e\x80-\xff]*)"[ \t]*(?:,|$)')
 _VERSION = re.compile(r"[1-9][0-9]{0,18}")
 _QUALITY = re.compile(r"[ \t]*q=([01](?:\.[0-9]{0,3})?)[ \t]*", re.IGNORECASE)
-# Each further version of an If-Match list costs a comparison, not a round; still, nobody needs more.
+# The most versions in one header: each costs a comparison only, but nobody needs more.
 _TAGS_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What must hold for a write. versions: any of these; None: no matter which."""
+    """The state in which a key must be for a write. versions: any of these; None: no matter which."""
 
     absent: bool = False
     present: bool = False
@@ -41,7 +41,7 @@ _PRESENT = Condition(present=True)
 
 
 def write_condition(environ: Mapping[str, Any]) -> Condition:
-    """What If-Match and If-None-Match ask of a write. Raises InvalidRequest."""
+    """Return the condition that If-Match and If-None-Match set for a write. Raises InvalidRequest."""
     match = environ.get("HTTP_IF_MATCH")
     none_match = environ.get("HTTP_IF_NONE_MATCH")
     if match is None and none_match is None:
@@ -60,7 +60,7 @@ def write_condition(environ: Mapping[str, Any]) -> Condition:
 
 
 def read_condition(environ: Mapping[str, Any], version: int) -> int | None:
-    """The status that ends a read of an entry at ``version`` early: 304, 412 or None. Raises InvalidRequest."""
+    """Return the status that ends a read of an entry at ``version`` early: 304, 412 or None. Raises InvalidRequest."""
     match = environ.get("HTTP_IF_MATCH")
     if match is not None and match.strip() != "*":
         tags = parse_tags(match, "If-Match")
@@ -76,7 +76,7 @@ def read_condition(environ: Mapping[str, Any], version: int) -> int | None:
 
 
 def parse_tags(text: str, header: str) -> list[tuple[bool, str]]:
-    """Entity tags as (weak, what the quotes hold). Raises InvalidRequest."""
+    """Return the entity tags in a header as (weak, what the quotes hold). Raises InvalidRequest."""
     tags: list[tuple[bool, str]] = []
     at = 0
     while at < len(text):
@@ -95,13 +95,13 @@ def _is_version(tag: str) -> bool:
 
 
 def idempotency_key(environ: Mapping[str, Any]) -> str | None:
-    """The Idempotency-Key, or None. Raises InvalidRequest unless it is 1 to 256 printable ASCII characters."""
+    """Return the Idempotency-Key or None. Raises InvalidRequest unless it is 1 to 256 printable ASCII characters."""
     key: str | None = environ.get("HTTP_IDEMPOTENCY_KEY")
     return None if key is None else check_idempotency_key(key)
 
 
 def prefers_raw(accept: str | None, raw_type: str) -> bool:
-    """Whether a client would rather have the bytes (of type ``raw_type``) than our JSON; a tie is for JSON.
+    """Return whether a client would rather have the bytes (of type ``raw_type``) than our JSON; a tie is for JSON.
 
     An Accept that names neither counts as wanting the bytes: it asks for something that is not JSON.
     """
@@ -114,7 +114,7 @@ def prefers_raw(accept: str | None, raw_type: str) -> bool:
 
 
 def media_quality(accept: str, media_type: str) -> float:
-    """How much an Accept header wants ``media_type``, 0 to 1: its most exact range counts (RFC 9110, 12.5.1)."""
+    """Return how much an Accept header wants ``media_type``, 0 to 1: its most exact range counts (RFC 9110, 12.5.1)."""
     ranges = (media_type, media_type.partition("/")[0] + "/*", "*/*")
     best_exactness, quality = len(ranges), 0.0
     for part in accept.split(","):

@@ -15,10 +15,10 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 from cacheflow.errors import InvalidRequest
 from cacheflow.values import check_key
 
-# U+FFFD in UTF-8, each byte as one character.
+# U+FFFD, which stands where bytes were no UTF-8: itself in UTF-8, each byte as one character.
 _REPLACEMENT = "\xef\xbf\xbd"
 _BAD_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
-# Our longest query has six parameters; without a cap a query of 16 KiB costs 8,000 tuples.
+# The most parameters of a query. Our longest has six; without a cap a query of 16 KiB costs 8,000 tuples.
 _PARAMETERS_MAX = 64
 
 Query = Mapping[str, str]
@@ -26,7 +26,7 @@ _NO_QUERY: Query = {}
 
 
 def decode_key(raw: str, environ: Mapping[str, Any]) -> str:
-    """The key that a path names. raw: its bytes as WSGI gives them. Raises InvalidRequest."""
+    """Return the key that a path names. raw: its bytes as WSGI gives them. Raises InvalidRequest."""
     key = raw
     if not raw.isascii():
         try:
@@ -39,10 +39,10 @@ def decode_key(raw: str, environ: Mapping[str, Any]) -> str:
 
 
 def _check_escapes(path: str) -> None:
-    """Look at the path as it was sent.
+    """Refuse a path as it was sent when an escape is broken or its bytes are no UTF-8. Raises InvalidRequest.
 
-    Once decoded it has a percent sign from ``%25`` or from a broken escape, and U+FFFD because the key has one or
-    because whoever is between the wire and us (Werkzeug's test client, for one) decodes loosely.
+    The decoded path does not tell: its percent sign comes from ``%25`` or from a broken escape, and its U+FFFD from the
+    key or from a layer between the wire and us (Werkzeug's test client, for one) that decodes loosely.
     """
     if _BAD_ESCAPE.search(path):
         raise InvalidRequest("the path has a percent sign without two hexadecimal digits; write % as %25")
@@ -53,7 +53,7 @@ def _check_escapes(path: str) -> None:
 
 
 def parse_query(environ: Mapping[str, Any]) -> Query:
-    """The query's parameters; a blank in it may be written ``+``. Raises InvalidRequest.
+    """Return the query's parameters; a blank in it may be written ``+``. Raises InvalidRequest.
 
     A parameter given twice is refused: whichever of them won would surprise somebody.
     """

@@ -22,7 +22,7 @@ _ITEM_ENDPOINTS = {"GET": "cache.get", "HEAD": "cache.get", "PUT": "cache.put", 
 
 
 class KeyMap(Map):
-    """The application's URL map."""
+    """The application's URL map, which leaves paths below ``/cache/`` to KeyAdapter."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -31,7 +31,7 @@ class KeyMap(Map):
         self.rules: dict[str, Rule] = {}
 
     def rule_of(self, endpoint: str) -> Rule:
-        """The only rule of ``endpoint``."""
+        """Return the only rule of ``endpoint``."""
         rule = self.rules[endpoint] = next(self.iter_rules(endpoint))
         return rule
 
@@ -44,7 +44,7 @@ class KeyMap(Map):
 
 
 class KeyAdapter(MapAdapter):
-    """One request below ``/cache/``. rest: the path behind it, each byte as one character."""
+    """The routing of one request below ``/cache/``. rest: the path behind it, each byte as one character."""
 
     def __init__(self, key_map: KeyMap, rest: str, method: str) -> None:
         super().__init__(
@@ -84,7 +84,7 @@ class KeyAdapter(MapAdapter):
 
 
 def post_action(rest: str) -> tuple[str | None, str | None]:
-    """(endpoint, key) of a POST, as far as there are any."""
+    """Return (endpoint, key) of a POST below ``/cache/``: a batch has no key, and other paths have no endpoint."""
     if rest == "_batch":
         return "cache.batch", None
     if rest.endswith("/incr"):
@@ -95,6 +95,6 @@ def post_action(rest: str) -> tuple[str | None, str | None]:
 
 
 def allowed_methods(rest: str) -> list[str]:
-    """What ``Allow`` names for a path below ``/cache/``."""
+    """Return the methods that a path below ``/cache/`` allows."""
     methods = ["DELETE", "GET", "HEAD", "OPTIONS", "PUT"]
     return [*methods, "POST"] if post_action(rest)[0] else methods

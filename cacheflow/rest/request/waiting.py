@@ -30,20 +30,21 @@ if TYPE_CHECKING:
 
     from cacheflow.rest.server.suspending import Resume, Wake
 
+# What a view yields to wait until everything acknowledged before is applied here.
 BARRIER: Final[list[Command]] = []
 Steps = Generator[list[Command], list[Result], Answer]
 
-# What is served where it came in (see ``at_once``): a larger body takes longer to parse than a hand-over to a thread.
+# The largest body of a request that needs no thread: a larger one takes longer to parse than a hand-over to a thread.
 AT_ONCE_BYTES_MAX: Final = 16 * 1024
 
 
 def at_once(path: str, body_bytes: int) -> bool:
-    """Whether a request is short work that waits for nothing but the cluster: no thread is needed for it."""
+    """Return whether a request is short work that waits for nothing but the cluster: no thread is needed for it."""
     return path.startswith("/cache/") and body_bytes <= AT_ONCE_BYTES_MAX
 
 
 def run_one(key: str, command: Command, client_key: str | None) -> Generator[list[Command], list[Result], Result]:
-    """``result = yield from run_one(...)``: one command's result. Raises the error that it stands for."""
+    """Replicate a command; return its result: ``result = yield from run_one(...)``. Raises the error that it stands for."""
     [result] = yield [command if client_key is None else once(command, client_key)]
     if result[0] not in (commands.OK, commands.ABORTED):
         raise error_of(key, result)
@@ -51,7 +52,7 @@ def run_one(key: str, command: Command, client_key: str | None) -> Generator[lis
 
 
 def waits(services: Services) -> Callable[[Callable[..., Steps]], Callable[..., Response]]:
-    """Decorates a view that is a generator (see the module)."""
+    """Return a decorator for views that are generators (see the module)."""
 
     def decorate(view: Callable[..., Steps]) -> Callable[..., Response]:
         @functools.wraps(view)
@@ -75,7 +76,7 @@ def waits(services: Services) -> Callable[[Callable[..., Steps]], Callable[..., 
 
 
 class Waiting(Response):
-    """A view between two of its steps; the WSGI application that the server goes on with."""
+    """A view that waits between two of its steps; the server goes on with it as with a WSGI application."""
 
     def __init__(self, services: Services, steps: Steps, wanted: list[Command], raw_key: str | None) -> None:
         self._services = services

@@ -16,7 +16,7 @@ from cacheflow.operations import parse_into, value_members
 from cacheflow.rest.problems import problem_of_command
 from cacheflow.verbs import error_of
 
-# Ten thousand reads of one large value are a small request: without a cap, gigabytes of answer.
+# The most characters of an answer: ten thousand reads of one large value are a small request and would be gigabytes.
 ANSWER_CHARS_MAX: Final = 64 * 1024 * 1024
 
 _SET = commands.SET
@@ -24,7 +24,7 @@ _OK = commands.OK
 
 
 def parse_batch(ops: Any, value_bytes_max: int) -> list[Command]:
-    """Commands in the operations' order. Raises InvalidRequest, or Problem with the index of the bad one."""
+    """Return the commands of a batch's operations. Raises InvalidRequest, or Problem with the index of the wrong one."""
     parsed: list[Command] = []
     try:
         parse_into(parsed, ops, value_bytes_max)
@@ -36,7 +36,7 @@ def parse_batch(ops: Any, value_bytes_max: int) -> list[Command]:
 
 
 def render_results(batch: list[Command], results: list[Result]) -> bytes:
-    """The answer's body. Raises Problem with the index of the operation that made an atomic batch fail."""
+    """Return the body of a batch's answer. Raises Problem with the index of the operation that made an atomic batch fail."""
     if results and results[0][0] == commands.ABORTED:
         _, index, result = results[0][:3]
         raise problem_of_command(error_of("", result), index)
@@ -56,7 +56,7 @@ def render_results(batch: list[Command], results: list[Result]) -> bytes:
     return ('{"results":[' + ",".join(parts) + "]}").encode()
 
 
-# Each gives the status and the members behind "key".
+# Each of these returns the status of a result and, as JSON text, the members that stand behind "key".
 
 
 def _got(result: Result) -> str:

@@ -35,12 +35,12 @@ from cacheflow.verbs import KEYS_MAX, KEYS_PAGE, known_fields, seconds_left, sho
 # An entry changes whenever somebody writes: nobody may keep an answer without asking again, which the ETag makes cheap.
 _NO_CACHE = ("Cache-Control", "no-cache")
 _VARY = ("Vary", "Accept")
-# A stored page must not run as a part of this origin, where the dashboard lives.
+# A stored page must not run as a part of this origin, where its scripts could call the API.
 _RAW_GUARDS = (("X-Content-Type-Options", "nosniff"), ("Content-Security-Policy", "sandbox"))
 
 
 def cache_blueprint(services: Services) -> Blueprint:
-    """The routes below ``/cache``. A view's ``raw_key`` is the path's bytes (see routing.py)."""
+    """Return the blueprint of the routes below ``/cache``. A view's ``raw_key`` is the path's bytes (see routing.py)."""
     blueprint = Blueprint("cache", __name__)
     store, config = services.store, services.config
     body_bytes_max = config.body_bytes_max
@@ -90,7 +90,7 @@ def cache_blueprint(services: Services) -> Blueprint:
         if condition is not UNCONDITIONAL:
             command = (*command[:6], *(yield from _write_condition(store, condition, key, client_key)))
         _, version, created, expires_at_ms = yield from run_one(key, command, client_key)
-        # What was set, as the log counts it; what is left only where it was kept.
+        # The TTL that was set, in milliseconds as the log has it; with keep_ttl what is left of the old one.
         ttl_ms = command[5]
         ttl = seconds_left(expires_at_ms, store.now_ms()) if ttl_ms < 0 else ttl and ttl_ms / 1000
         headers = services.raft_headers()
@@ -185,7 +185,7 @@ def _item_json(item: Item) -> bytes:
 
 
 def _read(store: RestStore, key: str, query: Query) -> Generator[list[Command], list[Result], Item | None]:
-    """A read as its query asks for."""
+    """Read an item at the level that the query asks for; the value of the generator is the item or None."""
     consistency = query.get("consistency")
     max_staleness = checks.seconds(query, "max_staleness")
     if consistency is None:
@@ -205,7 +205,7 @@ def _read(store: RestStore, key: str, query: Query) -> Generator[list[Command], 
 
 
 def _parse_put(body: bytes, query_ttl: float | None) -> tuple[Any, float | None]:
-    """(value, ttl) of the JSON envelope. An empty body is no envelope."""
+    """Return (value, ttl) of the JSON envelope. Raises InvalidRequest, also for an empty body."""
     fields = parse_json(body)
     if type(fields) is not dict:
         raise InvalidRequest('the body must be a JSON object with "value"')
@@ -223,7 +223,7 @@ def _parse_put(body: bytes, query_ttl: float | None) -> tuple[Any, float | None]
 def _write_condition(
     store: RestStore, condition: Condition, key: str, client_key: str | None
 ) -> Generator[list[Command], list[Result], tuple[int, int]]:
-    """(when, version) of a set."""
+    """Return (when, version) of a SET that is to hold to ``condition``."""
     if condition.absent:
         return commands.IF_ABSENT, 0
     version = yield from _one_version(store, condition, key, client_key)
@@ -233,7 +233,10 @@ def _write_condition(
 def _one_version(
     store: RestStore, condition: Condition, key: str, client_key: str | None
 ) -> Generator[list[Command], list[Result], int | None]:
-    """The version that a write must find. Of several, the one the key has now: the write itself compares again."""
+    """Return the version that a write must find, None for any.
+
+    Of several versions it is the one that the key has now: the write itself compares again.
+    """
     versions = condition.versions
     if versions is None:
         return None

@@ -17,7 +17,7 @@ from cacheflow.verbs import check_digest, known_fields, shown
 
 
 def cluster_blueprint(services: Services) -> Blueprint:
-    """The routes below ``/nodes`` and ``/cluster``."""
+    """Return the blueprint of the routes below ``/nodes`` and ``/cluster``."""
     blueprint = Blueprint("cluster", __name__)
     store, gate, body_bytes_max = services.store, services.thread_gate, services.config.body_bytes_max
 
@@ -36,7 +36,7 @@ def cluster_blueprint(services: Services) -> Blueprint:
         else:
             raft_address = checks.text_field(fields, "raft_address")
             _split(raft_address, "raft_address")
-            # Empty: an embedded node serves no HTTP.
+            # An empty address is that of an embedded node, which serves no HTTP.
             address = "" if fields.get("address") == "" else checks.text_field(fields, "address")
             if address:
                 _split(address, "address")
@@ -92,7 +92,7 @@ def cluster_blueprint(services: Services) -> Blueprint:
 
 
 def _split(address: str, name: str) -> tuple[str, int]:
-    """``host:port``, ``[::1]:port`` or a URL of it."""
+    """Return the host and the port of ``host:port``, ``[::1]:port`` or a URL of these. Raises InvalidRequest."""
     try:
         host, port = split_address(address.removeprefix("http://").removeprefix("https://").rstrip("/"))
         if port:
@@ -103,7 +103,7 @@ def _split(address: str, name: str) -> tuple[str, int]:
 
 
 def _raft_address_beside(address: str) -> str:
-    """Where the peer protocol of the node that serves HTTP at ``address`` listens by default."""
+    """Return the default Raft address of a node that serves HTTP at ``address``. Raises InvalidRequest."""
     host, port = _split(address, "address")
     if port + RAFT_PORT_OFFSET > 65535:
         raise InvalidRequest(f'"raft_address" is needed: the port of "address" + {RAFT_PORT_OFFSET} is over 65535')

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 PREFIX = "cacheflow_"
 
-# What people read beside the numbers. A name that is not here is shown with its own words.
+# The explanation of each metric for people; one that is missing here is explained by the words of its name.
 HELP: Mapping[str, str] = {
     "items": "Keys held.",
     "bytes": "Bytes held, by formula: key, value and a constant for each entry.",
@@ -47,7 +47,10 @@ HELP: Mapping[str, str] = {
 
 
 def prometheus_text(metrics: Mapping[str, float]) -> str:
-    """``{"items": 3, 'peer_lag{peer="b"}': 0}`` in Prometheus' text format: families together, each explained once."""
+    """Return metrics in Prometheus' text format: families together, each explained once.
+
+    metrics: by name and labels, such as ``{"items": 3, 'peer_lag{peer="b"}': 0}``.
+    """
     families: dict[str, list[str]] = {}
     for name, value in metrics.items():
         family = name.partition("{")[0]

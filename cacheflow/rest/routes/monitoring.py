@@ -22,7 +22,7 @@ _PROMETHEUS_TYPE = ("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 
 
 def monitoring_blueprint(services: Services) -> Blueprint:
-    """``/livez``, ``/readyz``, ``/metrics`` and ``/openapi.json``."""
+    """Return the blueprint of ``/livez``, ``/readyz``, ``/metrics`` and ``/openapi.json``."""
     blueprint = Blueprint("monitoring", __name__)
     store, gates = services.store, (services.gate, services.thread_gate)
     document = json_bytes(specification(services.config))
@@ -65,7 +65,7 @@ def monitoring_blueprint(services: Services) -> Blueprint:
 
 
 def health_text(name: str, results: Sequence[Check], verbose: bool) -> tuple[bytes, int]:
-    """(body, status) in Kubernetes' style: ``ok``, or a line a check when asked for or when one fails."""
+    """Return (body, status) of a health check in Kubernetes' style: ``ok``, or a line a check if asked for or if one fails."""
     passed = all(ok for _, ok, _ in results)
     if passed and not verbose:
         return b"ok", 200

@@ -30,13 +30,13 @@ _RESUMED: Final = "cacheflow.resumed"
 
 
 class ReadingChannel(StrictChannel):
-    """One connection."""
+    """One client's connection, whose requests may be put aside."""
 
     _task: Any = None
     _resumes = False
 
     def task_class(self, channel: StrictChannel, request: Any) -> Any:
-        """The task of a request: waitress asks for it whenever it begins to serve one, also for the second part."""
+        """Return the task of a request. waitress asks whenever it begins with one, and when it goes on with one."""
         if not self._resumes:
             self._task = OneWriteTask(channel, request)
         self._resumes = False
@@ -53,7 +53,7 @@ class ReadingChannel(StrictChannel):
         return self.server.resume(self)  # type: ignore[no-any-return]
 
     def goes_on(self) -> None:
-        """The next ``service`` is the second part."""
+        """Have the next ``service`` go on with the request that was put aside."""
         self._resumes = True
 
     def answer_at_once(self, answer: bytes) -> None:
@@ -65,13 +65,17 @@ class ReadingChannel(StrictChannel):
         request.close()
 
     def _flush_outbufs_below_high_watermark(self) -> None:
-        # Waits for the client to take what is there: threads may, the one that has to send it may not.
+        # This waits until the client has taken what is there: any thread may, but for the reading thread, which has to send it.
         if threading.get_ident() != self.server.reader:
             super()._flush_outbufs_below_high_watermark()
 
 
 class ReadingServer(StrictServer):
-    """One listening socket. at_once: given path and body bytes, whether a request is short work that never blocks."""
+    """One listening socket, whose reading thread serves short requests itself.
+
+    turn_away: given a method, a whole answer, or None.  at_once: given path and body bytes, whether a request is short work
+    that never blocks.
+    """
 
     channel_class = ReadingChannel
 
@@ -101,7 +105,7 @@ class ReadingServer(StrictServer):
         super().__init__(serve, *args, **kwargs)
 
     def add_task(self, channel: ReadingChannel) -> None:
-        """Find who serves the channel's next request."""
+        """Serve the channel's next request: refuse it at once, or leave it to the reading thread or to a thread of the pool."""
         request = channel.requests[0]
         if request.error is None and not self.draining:
             answer = self._turn_away(request.command)
@@ -128,7 +132,7 @@ class ReadingServer(StrictServer):
         return self.wake
 
     def wake(self) -> None:
-        """End the reading thread's wait. Any thread."""
+        """Wake the reading thread. Any thread."""
         if self._woken:
             return
         self._woken = True
@@ -137,16 +141,16 @@ class ReadingServer(StrictServer):
                 self.trigger.pull_trigger()
 
     def pull_trigger(self) -> None:
-        """Waitress' own wake-up, after each request."""
+        """Wake the poll loop, as waitress does after each request; in the reading thread it is awake."""
         if threading.get_ident() != self.reader:
             super().pull_trigger()
 
     def begin_turns(self) -> None:
-        """The calling thread is the reading thread from now on."""
+        """Note that the calling thread is the reading thread from now on."""
         self.reader = threading.get_ident()
 
     def end_turns(self) -> None:
-        """Nothing put aside is gone on with any more."""
+        """Let no request that was put aside wake the reading thread any more."""
         with self._wake_lock:
             self._closed = True
 

@@ -14,13 +14,13 @@ from cacheflow.rest.server.lanes import READING
 
 
 class TurnAway:
-    """Given to the HTTP server, which calls it in its own thread for each request."""
+    """A check for requests to refuse, which the HTTP server makes in its own thread for each request."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
 
     def __call__(self, method: str) -> bytes | None:
-        """The whole answer to a request that would have to wait for a place; None while there is one."""
+        """Return the whole answer to a request that would find no place to wait; None while there is one."""
         if method in READING:
             return None
         error = self._services.gate.refusal()

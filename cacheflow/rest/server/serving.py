@@ -29,20 +29,22 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("cacheflow.rest")
 
-# Every waiting connection costs a descriptor and some kilobytes. waitress' 100 is used up by one busy client pool,
+# The most HTTP connections: each costs a descriptor and some kilobytes. waitress' 100 is used up by one busy client pool,
 # and by a hundred idle connections of anybody.
 CONNECTIONS_MAX = 4096
-# For the journal, the snapshots, the peers and the wire ports. Bodies over 512 KiB go to temporary files, too.
+# Descriptors left for the journal, the snapshots, the peers and the wire ports, and for temporary files, to which bodies
+# over 512 KiB go.
 _DESCRIPTORS_KEPT = 256
 _QUEUE_WARNING_INTERVAL_S = 60.0
-# A few wait whenever a burst comes in.
+# More waiting requests than this are worth a warning: a few wait whenever a burst comes in.
 DEPTH_WORTH_A_LINE = 100
 _LOOP_INTERVAL_S = 1
+# Seconds for which a server that stops still answers idle clients, which may have sent before they could know.
 _GRACE_S = 0.2
 
 
 class HttpServer:
-    """Serves a WSGI application. Raises ConfigError when it cannot listen.
+    """The server of one WSGI application. Raises ConfigError when it cannot listen.
 
     port: 0 takes one from the kernel; ``port`` says which.  threads: requests served at once.
     body_bytes_max: a larger body is refused before the application sees it.
@@ -78,7 +80,7 @@ class HttpServer:
             # Seconds of nothing at all on a connection. Longer than the pauses of client pools, which keep theirs
             # for a minute or less, so that it is rarely the server who closes on a request under way.
             channel_timeout=120,
-            # How often deadlines are looked at.
+            # Seconds between two looks at the deadlines of requests.
             cleanup_interval=1,
             # A key of 1 KiB takes 3 KiB when percent-encoded; the rest is for cookies and proxies. Default: 256 KiB.
             max_request_header_size=16 * 1024,
@@ -88,7 +90,7 @@ class HttpServer:
             channel_request_lookahead=0,
             # One turn of the loop for 64 KiB of body instead of 8.
             recv_bytes=64 * 1024,
-            # Nobody needs to know what serves here, and nobody may see our source.
+            # A client needs no name of the server, and must see no traceback.
             ident=None,
             expose_tracebacks=False,
             # Clients that leave are everyday life.
@@ -162,7 +164,7 @@ class HttpServer:
             server.draining = True
             server.del_channel()
             server.socket.close()
-        # What a client sent before it could know is still answered.
+        # A request that a client sent before it could know is still answered.
         closing_s = time.monotonic() + _GRACE_S
         while self._channels() and time.monotonic() < self._draining_until_s:
             for channel in self._channels():
@@ -205,14 +207,14 @@ class HttpServer:
 
 
 class _QueueWarning:
-    """Stands for waitress' queue logger, which writes a line for every request that waits."""
+    """A logger in place of waitress' queue logger, which writes a line for every request that waits."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._quiet_until_s = float("-inf")
 
     def warning(self, _: str, depth: int) -> None:
-        """Called with the dispatcher's lock held."""
+        """Log, once a minute at most, that requests wait. Called with the dispatcher's lock held."""
         now_s = self._clock()
         if now_s >= self._quiet_until_s and depth > DEPTH_WORTH_A_LINE:
             self._quiet_until_s = now_s + _QUEUE_WARNING_INTERVAL_S
@@ -220,7 +222,7 @@ class _QueueWarning:
 
 
 def _listen(host: str, port: int) -> list[socket.socket]:
-    """Sockets bound to every address of ``host``, all at one port. Raises ConfigError."""
+    """Return listening sockets for every address of ``host``, all at one port. Raises ConfigError."""
     try:
         found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
@@ -266,9 +268,9 @@ def _cannot_listen(host: str, port: int, error: OSError | None) -> str:
 
 
 def _connections_within_limits(wanted: int) -> int:
-    """How many connections the process has descriptors for, after raising its own limit as far as it may.
+    """Return for how many connections the process has descriptors, after raising its own limit as far as it may.
 
-    One accept too many fails, and is tried again in the next turn of the loop: a node that spins.
+    With more, an accept would fail and be tried again in every turn of the loop: the node would spin.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = wanted + _DESCRIPTORS_KEPT

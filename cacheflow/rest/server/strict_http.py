@@ -25,10 +25,11 @@ from waitress.utilities import Error
 
 from cacheflow.rest.problems import PROBLEM_TYPE, problem_bytes
 
-# How long a refused client may go on sending before the connection is cut.
+# Seconds for which a refused client may go on sending before its connection is cut.
 _LINGER_S = 5.0
-# Idle connections older than this make room when there are too many.
+# Seconds after which an idle connection makes room when there are too many.
 _IDLE_WHEN_FULL_S = 2.0
+# Characters that a request target must not hold (see rule 2).
 _NOT_IN_TARGETS = re.compile(r"[\x00-\x20\x7f#]")
 
 
@@ -40,7 +41,7 @@ class RequestTimeout(Error):  # type: ignore[misc]
 
 
 class StrictParser(HTTPRequestParser):  # type: ignore[misc]
-    """One request, as it comes in. began_s: when its first byte came (monotonic)."""
+    """The parser of one request as it comes in. began_s: when its first byte came (monotonic)."""
 
     # waitress names these in its own log lines, also for requests whose header never came.
     path = ""
@@ -83,7 +84,7 @@ class StrictParser(HTTPRequestParser):  # type: ignore[misc]
 
 
 class ProblemTask(ErrorTask):  # type: ignore[misc]
-    """Answers what the parser refused."""
+    """The answer to a request that the parser has refused."""
 
     def execute(self) -> None:
         channel, error = self.channel, self.request.error
@@ -98,7 +99,7 @@ class ProblemTask(ErrorTask):  # type: ignore[misc]
 
 
 class OneWriteTask(WSGITask):  # type: ignore[misc]
-    """Sends header and body with one system call and in one packet: waitress' own makes two of each."""
+    """An answer that sends header and body with one system call and in one packet: waitress' own makes two of each."""
 
     wrote_header: bool = False
 
@@ -124,7 +125,7 @@ class OneWriteTask(WSGITask):  # type: ignore[misc]
 
 
 class StrictChannel(HTTPChannel):  # type: ignore[misc]
-    """One connection."""
+    """One client's connection, with deadlines, and with time to read a refusal."""
 
     parser_class = StrictParser
     error_task_class = ProblemTask
@@ -186,12 +187,12 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is under way in either direction."""
+        """True if nothing is under way in either direction."""
         return not (self.requests or self.request is not None or self.total_outbufs_len or self.lingers_until_s)
 
 
 class StrictServer(TcpWSGIServer):  # type: ignore[misc]
-    """One listening socket."""
+    """One listening socket, which looks after the deadlines of its connections."""
 
     channel_class = StrictChannel
     draining = False
@@ -208,7 +209,7 @@ class StrictServer(TcpWSGIServer):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
 
     def maintenance(self, now: float) -> None:
-        """Called by waitress every ``cleanup_interval``. now: wall clock."""
+        """Close or refuse what takes too long. waitress calls it every ``cleanup_interval``. now: wall clock."""
         super().maintenance(now)
         now_s = time.monotonic()
         full = self.in_connection_overflow

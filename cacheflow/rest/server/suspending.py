@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     Wake = Callable[[], None]
     Resume = Callable[[WSGIApplication], Wake]
 
+# The key in the environ by which a server says that it can put a request aside.
 SUSPENDS: Final = "cacheflow.suspends"
 
 
 class Suspended(BaseException):
-    """No Exception: nobody between the application and the server may take it for an error.
+    """A request to put aside. It is no Exception: nobody between application and server may take it for an error.
 
     begin: called by the server once it has let go of the request, with ``resume``. Any thread may call that, once, with
     the application to go on with; what it returns wakes the server, and may be called once for many requests.
