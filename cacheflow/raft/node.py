@@ -25,7 +25,7 @@ from cacheflow.raft.core import ROLE_NAMES, Core
 from cacheflow.raft.log.journal import Journal
 from cacheflow.raft.membership.changes import Reconfiguration
 from cacheflow.raft.membership.configuration import CONFIGURATION, NOBODY, Configuration, Configurations
-from cacheflow.raft.membership.removed import Standing
+from cacheflow.raft.membership.removed import Removal
 from cacheflow.raft.roles.elections import Elections
 from cacheflow.raft.roles.follower import Following
 from cacheflow.raft.roles.leader import NO_OP, Leading
@@ -112,14 +112,14 @@ class RaftNode:
         self.following = Following(self, self._core, journal, network, clock, random)
         self.elections = Elections(self, self._core, journal, clock)
         self.reconfiguration = Reconfiguration(self, self._core)
-        self.standing = Standing(self, self._core, journal)
+        self.removal = Removal(self, self._core, journal)
         self.snapshotting = Snapshotting(self, self._core, journal, snapshots)
         self._handlers: dict[str, Callable[[Peer, dict[str, Any]], None]] = {
             **self.leading.handlers,
             **self.following.handlers,
             **self.elections.handlers,
             **self.reconfiguration.handlers,
-            **self.standing.handlers,
+            **self.removal.handlers,
             **self.snapshotting.handlers,
         }
         self._turn = turn
@@ -266,7 +266,7 @@ class RaftNode:
             self.leading.keep_house()
         self.snapshotting.consider()
         if self.failure is None:
-            self.standing.consider()
+            self.removal.consider()
         self.wake()
 
     def _note_clock(self) -> None:
@@ -349,7 +349,7 @@ class RaftNode:
             self.following.caught_up
             and self.stumbled is None
             and not self.snapshotting.diverged
-            and self.standing.removed_at is None
+            and self.removal.removed_at is None
         )
 
     def staleness_ms(self) -> int | None:
@@ -421,7 +421,7 @@ class RaftNode:
         self.reconfiguration.applied(index)
         for table in over:
             self.wake()
-            self.standing.settled(table)
+            self.removal.tell_removed(table)
 
     def _stumble(self, reason: str) -> None:
         """The machine cannot go on, nor be trusted: a part of an entry may be in it."""
@@ -478,7 +478,7 @@ class RaftNode:
         try:
             handler(peer, message)
             if not self.is_member(peer):
-                self.standing.stranger(peer, message["type"])
+                self.removal.answer_stranger(peer, message["type"])
         except guards.BadMessage as error:
             logger.warning("dropped a message of %s: %s", peer.node_id, error)
         except guards.SafetyViolation as error:

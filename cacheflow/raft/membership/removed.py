@@ -38,7 +38,7 @@ _NOT_ANSWERED = frozenset(("membership", "not_member", "register", "change_reply
 Position = tuple[int, int]
 
 
-class Standing:
+class Removal:
     """This node's own membership, and what it answers to those who have none."""
 
     def __init__(self, node: RaftNode, core: Core, journal: Journal) -> None:
@@ -63,14 +63,14 @@ class Standing:
 
     # Telling others -----------------------------------------------------------------------------------------------------
 
-    def settled(self, before: Configuration) -> None:
+    def tell_removed(self, before: Configuration) -> None:
         """A configuration is committed and applied: the leader tells those who are not in it any more."""
         if self._core.is_leader:
             for node_id, member in before.members.items():
                 if self._is_out(node_id, member.incarnation):
                     self._tell(node_id, member.incarnation, None)
 
-    def stranger(self, peer: Peer, kind: str) -> None:
+    def answer_stranger(self, peer: Peer, kind: str) -> None:
         """Somebody who is no member of the latest configuration has sent a message."""
         if kind in _NOT_ANSWERED or not self._is_out(peer.node_id, peer.incarnation):
             return

@@ -22,7 +22,7 @@ from cacheflow.raft import guards
 from cacheflow.raft.core import Core
 from cacheflow.raft.log.journal import Journal
 from cacheflow.raft.membership.configuration import CONFIGURATION, Configuration
-from cacheflow.raft.roles.batching import Company
+from cacheflow.raft.roles.batching import Batching
 from cacheflow.raft.roles.replication import Progress, Replicator
 from cacheflow.raft.transport.network import Network, Peer
 
@@ -43,7 +43,7 @@ BROKEN_AFTER_MS = 300
 # How often followers are told when the others were last heard.
 TELL_SEEN_MS = 1000
 # An entry that is not committed by then goes to everybody: a follower that was quick is so no more.
-GUARD_S = 0.005
+HURRY_AFTER_S = 0.005
 
 
 class Leading:
@@ -62,7 +62,7 @@ class Leading:
             journal,
             send=network.send,
             header=self._header,
-            address=self._address,
+            message_for=self._message_for,
             leader=core,
         )
         self.down: list[str] = []
@@ -74,11 +74,11 @@ class Leading:
         self._initial_settings = initial_settings
         # Whose block, "" for this node's own and for what nobody waits for, and the block.
         self.queue: deque[tuple[str, bytes]] = deque()
-        self._company = Company(core.now, node.nudge_after)
+        self._batching = Batching(core.now, node.nudge_after)
         self._last_stamp_ms = 0
         # The commit index at which the followers were last sent something.
         self._sent_commit = 0
-        self._guarding = False
+        self._watching = False
         # Whose clients wait for the newest entry.
         self._waiting: set[str] = set()
         # What was committed at the last heartbeat: who lacks nothing of it is about as far as this node.
@@ -109,7 +109,7 @@ class Leading:
         self._sent_commit = 0
         self._waiting = set()
         self.committed_lately = self._journal.last_index
-        self._company.forget()
+        self._batching.forget_crowds()
 
     def end(self) -> None:
         """Deposed: what is queued is sent again by those who wait for it."""
@@ -122,7 +122,7 @@ class Leading:
         for block in blocks:
             self.queue.append(("", block))
         if crowded:
-            self._company.came("", self._journal.last_index)
+            self._batching.note_crowd("", self._journal.last_index)
 
     def may_append(self) -> bool:
         """Whether what is queued may be appended now. Something must be queued."""
@@ -132,8 +132,8 @@ class Leading:
             and not self._node.reconfiguration.handing_over
             and self._journal.last_index - core.commit_index < ENTRIES_AHEAD_MAX
             and not (
-                self._company.crowds
-                and self._company.is_awaited([origin for origin, _ in self.queue], self._journal.last_index)
+                self._batching.crowds
+                and self._batching.should_wait([origin for origin, _ in self.queue], self._journal.last_index)
                 and sum([len(block) for _, block in self.queue]) < ENTRY_BYTES_MAX
             )
         )
@@ -171,23 +171,23 @@ class Leading:
                 self._sent_commit = core.commit_index
                 self.replicator.choose_ahead(core.voter_ids)
             self.replicator.send_news(answering)
-            if not self._guarding:
-                self._guard()
+            if not self._watching:
+                self._watch_for_stall()
 
-    def _guard(self) -> None:
+    def _watch_for_stall(self) -> None:
         """See to it that an entry does not wait for a follower that has stalled."""
         waits = self.replicator.ahead is not None and self._core.commit_index < self._journal.last_index
         if waits:
-            self._guarding = True
-            self._node.call_after(GUARD_S, functools.partial(self._hurry_before, self._journal.last_index))
+            self._watching = True
+            self._node.call_after(HURRY_AFTER_S, functools.partial(self._hurry_if_stalled, self._journal.last_index))
 
-    def _hurry_before(self, index: int) -> None:
-        self._guarding = False
+    def _hurry_if_stalled(self, index: int) -> None:
+        self._watching = False
         if self._core.is_leader and self._node.failure is None:
             if self._core.commit_index < index:
                 self.replicator.hurry()
             else:
-                self._guard()
+                self._watch_for_stall()
 
     def append_configuration(self, configuration: Configuration) -> int:
         """Append a member table; returns its index."""
@@ -213,7 +213,7 @@ class Leading:
         if self._core.is_leader and self._node.is_member(peer):
             node_id = peer.node_id
             if message.get("crowded") is True:
-                self._company.came(node_id, self._journal.last_index)
+                self._batching.note_crowd(node_id, self._journal.last_index)
             self.queue.extend([(node_id, block) for block in blocks])
 
     def _on_append_ack(self, peer: Peer, message: dict[str, Any]) -> None:
@@ -282,7 +282,7 @@ class Leading:
             "digest": [machine.applied_index, machine.digest],
         }
 
-    def _address(self, header: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    def _message_for(self, header: dict[str, Any], progress: Progress) -> dict[str, Any]:
         """``header`` for one follower."""
         now_ms = header["at"]
         message = header.copy()

@@ -27,7 +27,7 @@ from cacheflow.raft.transport.connection import Connection
 from cacheflow.raft.transport.dialing import Outgoing, dial
 from cacheflow.raft.transport.handshake import Handshake, Hello, Refusal
 from cacheflow.raft.transport.incoming import Incoming
-from cacheflow.raft.transport.log_throttle import Quiet
+from cacheflow.raft.transport.log_throttle import LogThrottle
 from cacheflow.raft.transport.network import Identity, Message, Peer, PeerUnreachable
 from cacheflow.raft.transport.peer_link import PeerLink
 
@@ -130,7 +130,7 @@ class PeerTransport:
     async def start(self) -> None:
         """Listen, and dial the peers set so far. Raises ConfigError when the port cannot be had."""
         self.loop = asyncio.get_running_loop()
-        self._quiet = Quiet(_COMPLAINTS_EVERY_S, self.loop.time)
+        self._throttle = LogThrottle(_COMPLAINTS_EVERY_S, self.loop.time)
         self._listener = Listener(self.loop, self._make_incoming, "raft")
         await self._listener.open(*self._listen)
         self._running = True
@@ -211,7 +211,7 @@ class PeerTransport:
             return False
         body = messages.encode(message)
         if len(body) > self._frame_bytes_max:
-            if self._quiet.allows(("oversize", node_id)):
+            if self._throttle.allows(("oversize", node_id)):
                 logger.error("a %s message of %d bytes is too large to send", message.get("type"), len(body))
             return False
         link.send(body)
@@ -296,7 +296,7 @@ class PeerTransport:
             oldest = next(iter(self._handshaking))
             del self._handshaking[oldest]
             oldest.abort()
-            if self._quiet.allows("handshakes"):
+            if self._throttle.allows("handshakes"):
                 logger.warning("more than %d connections without a handshake: dropping some", self._handshakes_max)
         self._handshaking[connection] = None
         self._track(connection)
@@ -355,13 +355,13 @@ class PeerTransport:
     def incoming_refused(self, connection: Incoming, reason: str) -> None:
         """A peer was sent away."""
         self._handshaking.pop(connection, None)
-        if self._quiet.allows((connection.remote.rpartition(":")[0], reason)):
+        if self._throttle.allows((connection.remote.rpartition(":")[0], reason)):
             logger.warning("refused the peer at %s: %s", connection.remote, reason)
 
     def incoming_broken(self, connection: Incoming, error: Exception) -> None:
         """A connection was cut because of what came over it."""
         who = connection.peer.node_id if connection.peer is not None else None
-        if self._quiet.allows((connection.remote.rpartition(":")[0], who, type(error))):
+        if self._throttle.allows((connection.remote.rpartition(":")[0], who, type(error))):
             logger.warning("closed the connection of %s at %s: %s", who or "a stranger", connection.remote, error)
 
     def incoming_ended(self, connection: Incoming) -> None:
