@@ -384,7 +384,7 @@ class ReplicatedStore(Face):
         if not self._engine.running:
             raise NotReady("this node is stopped")
         node = local.node
-        if node.stumbled or node.standing.removed_at is not None:
+        if node.stumbled or node.removal.removed_at is not None:
             raise NotReady(f"this node answers no reads: {node.stumbled or node.failure}")
         raise NotReady("this node has not caught up with the cluster since it started")
 

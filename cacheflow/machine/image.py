@@ -1,8 +1,8 @@
 """The machine's whole state as a stream of msgpack records, and back.
 
     [name, format, {field: value}]          the small fields
-    [SESSION, id, member id, nonce, last]   then each session's results
-    [RESULT, result]                        of the session before, in order
+    [SESSION, id, member id, nonce, last]   followed by this session's results
+    [RESULT, result]                        one result of the session before it, in order
     [MEMBER, id, incarnation, raft_address, address, voter]
     [REMOVED, id, incarnation]              in the order of their removals
     [KEPT, client key, kept until, fingerprint, packed result]
@@ -33,6 +33,7 @@ from cacheflow.machine.state.settings import Member, Settings, changed, member_t
 
 NAME: Final = "cacheflow machine"
 FORMAT: Final = 1
+# Size of a snapshot's chunks: large enough that a chunk costs little beside its bytes, small beside a node's memory.
 CHUNK_BYTES: Final = 256 * 1024
 DIGEST_BYTES: Final = 16
 
@@ -46,10 +47,11 @@ ENTRY: Final = 7
 END: Final = 8
 REMOVED: Final = 9
 
-# What one record may hold; a damaged length must not make us reserve memory for it.
+# The most that one record may hold: a damaged length must not make us reserve memory for it.
 _RECORD_BYTES_MAX: Final = 2**31 - 1
 _LIST_ITEMS_MAX: Final = 1_000_000
 
+# The counters of Contents that are part of the state.
 _COUNTERS: Final = ("written", "deleted", "expired", "evicted")
 
 
@@ -69,7 +71,7 @@ class State(Protocol):
 
 
 def records(machine: State) -> Iterator[tuple[Any, ...]]:
-    """All records of ``machine``, which must not change meanwhile."""
+    """Yield the records that hold the whole state of ``machine``, which must not change meanwhile."""
     contents = machine.contents
     fields = {
         "applied_index": machine.applied_index,
@@ -103,7 +105,7 @@ def records(machine: State) -> Iterator[tuple[Any, ...]]:
 
 
 def pack(stream: Iterable[tuple[Any, ...]]) -> Iterator[bytes]:
-    """``stream`` and its end as chunks of about 256 KiB."""
+    """Pack the records of ``stream`` and an END record into chunks of about 256 KiB."""
     pack_one = msgpack.Packer().pack
     parts: list[bytes] = []
     size = count = 0
@@ -121,7 +123,7 @@ def pack(stream: Iterable[tuple[Any, ...]]) -> Iterator[bytes]:
 
 
 def unpack(chunks: Iterable[bytes]) -> Iterator[list[Any]]:
-    """The records in ``chunks`` without the last, END, after which nothing may come. Raises CodecError."""
+    """Yield the records in ``chunks`` except the last one, END, after which nothing may come. Raises CodecError."""
     try:
         unpacker = msgpack.Unpacker(
             max_buffer_size=_RECORD_BYTES_MAX,
@@ -149,7 +151,7 @@ def unpack(chunks: Iterable[bytes]) -> Iterator[list[Any]]:
 
 
 def load(machine: State, stream: Iterator[list[Any]]) -> None:
-    """Put the state that ``stream`` tells into ``machine``, which is new. Raises CodecError."""
+    """Load the records of ``stream`` into ``machine``, which must be new. Raises CodecError."""
     try:
         _load(machine, stream)
     except CodecError:
@@ -244,7 +246,10 @@ def _load_fields(machine: State, header: list[Any]) -> None:
 
 
 def _entry(record: list[Any], revision: int) -> tuple[str, Entry, int]:
-    """Key, entry and uses. Everything is checked in place: a million calls are half a second."""
+    """Return (key, entry, uses) of an ENTRY record.
+
+    The checks are written out here: a million calls of a helper would take half a second.
+    """
     _, key, data, kind, meta, version, expires_at_ms, uses = record
     if meta is not None:
         if type(meta) is str:

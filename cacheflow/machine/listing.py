@@ -3,8 +3,8 @@
 Pages come in the order of the keys and the cursor is the last key of the page before: whatever comes and goes
 meanwhile, a key that is there all the time is listed exactly once.
 
-The event loop waits while another thread is inside one call of C, so no such call may sort a million keys: few are
-picked by a heap, many are sorted in pieces.
+The event loop waits while another thread is inside one call of C, so no such call may sort a million keys: a few
+keys are picked by a heap, many are sorted in pieces.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from typing import Final
 
 from cacheflow.machine.state.entries import Entry
 
-# A heap of more keys is slower than sorting all.
+# The largest page that is picked by a heap: for more keys a heap is slower than sorting all.
 _PICKED_MAX: Final = 2000
+# Keys that one call sorts, during which the event loop waits: some milliseconds at most.
 _PIECE_KEYS: Final = 16_384
 
 
 def page(
     raw: dict[str, Entry], prefix: str, limit: int | None, after: str, now_ms: int
 ) -> tuple[list[str], str | None]:
-    """(keys, cursor): up to ``limit`` live keys of ``raw`` behind ``after``; the cursor is None on the last page."""
+    """Return (keys, cursor): up to ``limit`` live keys of ``raw`` behind ``after``; the cursor is None on the last page."""
     # list() of a dict is one step for CPython: no other thread changes the dict in the middle of it.
     keys = list(raw)
     if prefix or after:
@@ -37,7 +38,7 @@ def page(
     if limit is None:
         return list(live(_in_order(keys))), None
     limit = max(0, limit)
-    # One more than asked for tells whether a page follows. Those that are dead cost another try at most.
+    # One key more than asked for tells whether a page follows. Keys that are past their expiry cost a second try at most.
     if limit < _PICKED_MAX:
         picked = nsmallest(limit + _PICKED_MAX, keys)
         found = list(islice(live(iter(picked)), limit + 1))
@@ -53,4 +54,5 @@ def page(
 
 
 def _in_order(keys: list[str]) -> Iterator[str]:
+    """Yield ``keys`` sorted, a piece of them sorted at a time."""
     return merge(*(sorted(keys[start : start + _PIECE_KEYS]) for start in range(0, len(keys), _PIECE_KEYS)))

@@ -4,8 +4,8 @@
 2. No clock, no I/O, no randomness, no threads, no logging, no iteration over sets, no ``hash()``: the same log gives
    the same state, byte for byte, on every node and every run.
 3. ``apply`` is total. Whatever the bytes are, it returns: a bad command gives an error *value*. (One exception inside
-   an apply would wedge every replica for good, at the same entry, also after a restart.) What raises nevertheless, behind
-   a command's checks, is a defect: the node stops there, for it is half done, and a release without it goes on.
+   an apply would stop every replica for good, at the same entry, also after a restart.) An exception behind a command's
+   checks is a defect: the command is half done, so the node stops there; a release without the defect goes on.
 4. A command either takes place or has no effect: it is decided first and done afterwards.
 
 Inside an entry: the clock advances, what is due is removed (a bounded number of keys), then the commands run in order.
@@ -39,18 +39,21 @@ from cacheflow.machine.state.settings import Member, Settings, changed, is_name,
 
 Settled: TypeAlias = tuple[int, int, list[Result]]  # session, first number, results
 
-# The year 33658: past it a stamp is damage, and believing it once would expire everything.
+# The highest time stamp that is believed, in the year 33658: a higher one is damage and would expire every key that has
+# a TTL.
 STAMP_MS_MAX: Final = 10**15
-# A key costs some microseconds to remove, so an entry stays below some milliseconds.
+# Keys that one entry may expire, and may remove after a clear or a lowered limit: some microseconds each, so that an
+# entry takes some milliseconds at most.
 EXPIRED_PER_ENTRY_MAX: Final = 1000
 REMOVED_PER_ENTRY_MAX: Final = 1000
 RECENCY_KEYS_MAX: Final = 10_000
-# Of one key in one RECENCY: no single node's burst of reads may make a key eternal under LFU.
+# Uses of a key that one RECENCY counts at most: a burst of reads on one node must not keep a key for ever under LFU.
 USES_MAX: Final = 1000
+# Digests that are kept, of the latest entries: the digest that a leader sends may be of an earlier entry than the last.
 DIGESTS_KEPT: Final = 10_000
-# A disk that was away while so many members were removed is not known as one of them any more.
+# Removed members that are remembered: a disk that was away while more than these were removed is not known as removed.
 REMOVED_KEPT: Final = 1000
-# A Packer keeps the memory of the largest that it has packed.
+# A Packer keeps the memory of the largest object that it has packed: one that has packed more than this is replaced.
 PACKER_BYTES_MAX: Final = 1024 * 1024
 
 _IDEMPOTENT_OPS: Final = (
@@ -80,20 +83,20 @@ class CacheMachine:
     def __init__(self) -> None:
         # Raft's entry 1 is never applied.
         self.applied_index = 1
-        # Over all effects so far.
+        # The rolling digest over all effects so far.
         self.digest = bytes(DIGEST_BYTES)
         self.settings = Settings()
         # Whether any CONFIGURE took effect.
         self.configured = False
         self.cluster_id = ""
         self.members: dict[str, Member] = {}
-        # (id, incarnation) of those that were members and are none any more, the latest last: a dictionary for its order.
+        # (id, incarnation) of the nodes that were members and are none any more, the latest last: a dictionary for its order.
         self.removed: dict[tuple[str, str], None] = {}
         self.contents = Contents()
         self.sessions = Sessions()
         self.idempotency = IdempotencyTable()
         self._removals_left = 0
-        # Its own one, for a new one begins with a quarter of a megabyte of new memory.
+        # One packer for all entries: a new one begins with a quarter of a megabyte of new memory.
         self._pack = msgpack.Packer().pack
         self._first_digest = 1
         self._digests = bytearray(DIGESTS_KEPT * DIGEST_BYTES)
@@ -109,26 +112,26 @@ class CacheMachine:
 
     @property
     def now_ms(self) -> int:
-        """The time of the log."""
+        """The machine's clock: the highest time stamp of the entries applied so far, in milliseconds."""
         return self.contents.now_ms
 
     @property
     def effects(self) -> list[Effect]:
-        """What the latest entry did, in order. See effects.py."""
+        """The effects of the latest entry, in order. See effects.py."""
         return self.contents.effects
 
     @property
     def item_count(self) -> int:
-        """Items in memory, among them those due whose removal is still to come."""
+        """The number of items in memory, including expired ones that are not removed yet."""
         return len(self.contents.raw)
 
     @property
     def bytes_used(self) -> int:
-        """The size of these items by the formula that ``max_bytes`` is about."""
+        """The size of all items in memory by the formula of ``entries.entry_bytes``, which ``max_bytes`` limits."""
         return self.contents.bytes_used
 
     def lookup(self, key: str, now_ms: int) -> Entry | None:
-        """The entry of ``key`` that is live at ``now_ms``, without counting it as a use. Any thread may call it."""
+        """Return the entry of ``key`` if it is live at ``now_ms``, without counting a use. Any thread may call it."""
         entry = self.contents.raw.get(key)
         if entry is not None and 0 < entry[4] <= now_ms:
             return None
@@ -137,26 +140,26 @@ class CacheMachine:
     def keys(
         self, prefix: str = "", limit: int | None = None, after: str = "", now_ms: int = 0
     ) -> tuple[list[str], str | None]:
-        """One page of the keys that start with ``prefix`` and are live at ``now_ms``. Any thread may call it.
+        """Return one page of the keys that start with ``prefix`` and are live at ``now_ms``. Any thread may call it.
 
         Pages come in the order of the keys: ``after`` is the cursor of the page before, "" for the first one.
-        Returns (keys, cursor), the cursor None when no key follows. limit: None is all.
+        Returns (keys, cursor), the cursor None when no key follows. limit: None for all keys.
         """
         return page(self.contents.raw, prefix, limit, after, now_ms)
 
     def next_due_ms(self) -> int | None:
-        """The earliest time at which an entry would remove something: 0 is now, None is never."""
+        """The earliest time at which a new entry would remove a key: 0 for now, None for never."""
         return self.contents.next_due_ms()
 
     def digest_at(self, index: int) -> bytes | None:
-        """The digest after the entry ``index``; None when that is to come, too long ago or before a restore."""
+        """Return the digest after the entry ``index``; None if it is not applied yet, too long ago or before a restore."""
         if not max(self._first_digest, self.applied_index - DIGESTS_KEPT + 1) <= index <= self.applied_index:
             return None
         start = index % DIGESTS_KEPT * DIGEST_BYTES
         return bytes(self._digests[start : start + DIGEST_BYTES])
 
     def contents_digest(self) -> bytes:
-        """A digest of the whole state, everything that a snapshot holds. Takes about as long as a snapshot."""
+        """Return a digest of everything that a snapshot holds. Takes about as long as a snapshot."""
         whole = blake2b(digest_size=DIGEST_BYTES)
         for chunk in self.snapshot():
             whole.update(chunk)
@@ -165,12 +168,12 @@ class CacheMachine:
     # Snapshots
 
     def snapshot(self) -> Iterator[bytes]:
-        """The whole state in chunks of about 256 KiB. Nothing may be applied before the last one was taken."""
+        """Yield the whole state in chunks of about 256 KiB. Nothing may be applied before the last chunk was taken."""
         return image.pack(image.records(self))
 
     @classmethod
     def restore(cls, chunks: Iterable[bytes]) -> CacheMachine:
-        """The machine that gave ``chunks``, however these were cut. Raises CodecError."""
+        """Return a machine equal to the one whose snapshot ``chunks`` are, however they were cut. Raises CodecError."""
         machine = cls()
         image.load(machine, image.unpack(chunks))
         machine._first_digest = machine.applied_index
@@ -182,7 +185,8 @@ class CacheMachine:
     def apply(self, index: int, payload: bytes) -> list[Settled]:
         """Apply the entry ``index``, the one after ``applied_index``, and return the results of its blocks in order.
 
-        An empty payload is Raft's own entry. No payload makes it raise. The results may be kept: nobody may change them.
+        An empty payload is an entry of Raft's own. No payload, however damaged, raises. Callers must not change the
+        results: the sessions keep them.
         """
         contents = self.contents
         effects: list[Effect] = []
@@ -258,34 +262,34 @@ class CacheMachine:
             done = len(results)
             set_plainly(self.contents, islice(commands, done, None), results)
             if len(results) == done:
-                # A block is seldom a mixture: what begins with something else goes the general way to its end.
+                # A block is seldom a mixture: from the first other command on, all go the general way.
                 results += [self._run(command) for command in islice(commands, done, None)]
         return results
 
     def _run(self, command: Any) -> Result:
-        """One command, whole or not at all."""
+        """Run one command, wholly or not at all, and return its result."""
         revision = self.contents.revision
         try:
             if type(command) is not list or type(command[0]) is not int:
                 return [c.MALFORMED, "a command is a list that begins with its number"]
             if command[0] not in DECIDE:
-                # By name: a table of bound methods would be a cycle, in which a machine that was replaced, with all of its
-                # items, waits for a pass of the garbage collector over everything.
+                # Looked up by name: a table of bound methods would be a cycle, in which a machine that was replaced, with all of
+                # its items, waits for a pass of the garbage collector over everything.
                 run: Callable[[list[Any]], Result] = getattr(self, _OTHER_OPS[command[0]])
                 return run(command)
             decision = decide(self.contents, command)
         except Malformed as error:
             return [c.MALFORMED, str(error)]
         except Exception:
-            # Every check comes before the first change. What raises behind the first new version is a defect of this machine,
-            # not of the command, and half of it has happened.
+            # Every check comes before the first change. An exception after the first new version is a defect of this
+            # machine, not of the command, and half of the command has happened.
             if self.contents.revision != revision:
                 raise
             # The message is part of the replicated state and must not depend on the Python that runs here.
             return [c.MALFORMED, "not a well-formed command"]
         return decision if isinstance(decision, list) else carry_out(self.contents, decision)
 
-    # Commands that hold commands
+    # Commands that hold other commands
 
     def _batch(self, command: list[Any]) -> Result:
         return self._batches.batch(command)
@@ -308,7 +312,7 @@ class CacheMachine:
             self.idempotency.keep(client_key, command_print, result, self.contents.now_ms)
         return result
 
-    # Everything else
+    # Commands that are not about one key
 
     def _noop(self, command: list[Any]) -> Result:
         return [c.OK]

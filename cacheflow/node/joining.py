@@ -79,7 +79,7 @@ class Joining:
 
     async def keep(self) -> None:
         """Make this node a member, and again whenever the entry that lists it was dropped, until the node is removed."""
-        while self._node.standing.removed_at is None:
+        while self._node.removal.removed_at is None:
             if not self._is_current():
                 await self.run()
             await asyncio.sleep(LOOK_S)
@@ -90,11 +90,11 @@ class Joining:
             await self._meet_peers()
         said = ""
         while not self._is_current():
-            if self._node.standing.removed_at is not None:
+            if self._node.removal.removed_at is not None:
                 return
             if self._config.seed:
                 problem = await self._ask_seeds()
-            elif self._is_known() and not (self._node.standing.disowned and self._peers):
+            elif self._is_known() and not (self._node.removal.disowned and self._peers):
                 problem = await self._ask_leader()
             else:
                 problem = await self._ask_peers()
@@ -139,12 +139,12 @@ class Joining:
 
     def _was_member(self) -> bool:
         """Return whether this node's log lists it as a member, and no member has told that this entry was dropped."""
-        standing, latest = self._node.standing, self._node.configurations.latest
-        return latest.lists(self.me.id, self.me.incarnation) and not standing.disowned
+        removal, latest = self._node.removal, self._node.configurations.latest
+        return latest.lists(self.me.id, self.me.incarnation) and not removal.disowned
 
     def _is_current(self) -> bool:
         me, known = self.me, self._node.configurations.latest.members.get(self.me.id)
-        if known is None or self._node.standing.disowned:
+        if known is None or self._node.removal.disowned:
             return False
         return (known.incarnation, known.raft_address, known.address) == (
             me.incarnation,

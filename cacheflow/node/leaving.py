@@ -31,7 +31,7 @@ async def remove(node: RaftNode, node_id: str, timeout_s: float) -> None:
     unsure = False
     while True:
         if node.failure is not None:
-            if node_id == node.node_id and node.standing.removed_at is not None:
+            if node_id == node.node_id and node.removal.removed_at is not None:
                 return
             raise NotReady(f"this node changes no membership: {node.failure}")
         answer: asyncio.Future[tuple[str, str]] = loop.create_future()

@@ -92,8 +92,8 @@ def metrics(engine: Engine) -> dict[str, float]:
         "is_leader": int(node.is_leader),
         "has_leader": int(node.route is not None),
         "ready": int(all(good for _, good, _ in readiness(engine))),
-        "failed": int(node.failure is not None and node.standing.removed_at is None),
-        "removed": int(node.standing.removed_at is not None),
+        "failed": int(node.failure is not None and node.removal.removed_at is None),
+        "removed": int(node.removal.removed_at is not None),
         "leader_changes_total": node.leader_changes,
         "pending_commands": engine.local.proposals.pending,
         "members": len(node.members()),
@@ -126,7 +126,7 @@ def readiness(engine: Engine) -> list[tuple[str, bool, str]]:
     if not engine.running:
         return liveness(engine)
     node = engine.local.node
-    if node.standing.removed_at is not None:
+    if node.removal.removed_at is not None:
         return [*liveness(engine), ("member", False, node.failure or "")]
     leader_id = node.leader_id if node.route is not None else None
     problems = engine.local.supervisor.problems()

@@ -1,4 +1,4 @@
-"""PySyncObj, driven by our loop: every seam that we touch, in one place.
+"""Core: PySyncObj driven by our loop, with every seam that we touch in one place.
 
 PySyncObj decides who leads, what a follower appends and what is committed. Around it:
 
@@ -6,8 +6,8 @@ PySyncObj decides who leads, what a follower appends and what is committed. Arou
    its threads nor its pickle are used.
 2. The commit index never goes back, and a leader never commits what it has not flushed itself (audit 9).
 3. A campaign starts with a pre-vote (dissertation 9.6), and only where this node is a voter (4.2.1).
-4. PySyncObj's whole tick looks at every deadline and counts every vote: it is due a few times a second, and when
-   somebody's role may change. What load brings, entries and acknowledgements of one leader in one term, takes the short
+4. PySyncObj's whole tick looks at every deadline and counts every vote: it is due a few times a second, and when some
+   node's role may change. Entries and acknowledgements of one leader in one term, which come with load, take the short
    ways ``advance`` and ``extend``, which do the same to the same attributes for a fifth of the time.
 5. A method ``__name`` of SyncObj is overridden as ``_SyncObj__name``. ``SEAMS`` lists what we rely on; the constructor
    fails loudly on any other version.
@@ -31,7 +31,7 @@ from cacheflow.raft.log.journal import Journal
 from cacheflow.raft.log.records import LogEntry
 
 PYSYNCOBJ_VERSION = "0.3.17"
-# Methods of SyncObj that are overridden or called by name, and attributes that are read or written.
+# The private methods of SyncObj that this module overrides or calls.
 SEAMS = (
     "_SyncObj__onBecomeLeader",
     "_SyncObj__setState",
@@ -48,13 +48,13 @@ SEAMS = (
 )
 
 FOLLOWER, CANDIDATE, LEADER = 0, 1, 2
-# Members and those that were; a peer has proved that it knows the cluster's secret.
+# Nodes whose objects are kept: members and former members, all of which have proved that they know the cluster's secret.
 NODES_MAX = 1000
 ROLE_NAMES = ("follower", "candidate", "leader")
 
 
 class Driver(Protocol):
-    """What the core calls back: the RaftNode."""
+    """The calls that the core makes to its RaftNode."""
 
     def send_vote_message(self, node_id: str, message: dict[str, Any]) -> None: ...
     def apply_committed(self) -> None: ...
@@ -68,7 +68,7 @@ class Driver(Protocol):
 
 
 class Link(Transport):  # type: ignore[misc]
-    """Where PySyncObj believes its network to be: vote messages pass through, all else is answered by the node."""
+    """The transport that PySyncObj is given: it passes vote messages on to the node, which sends everything else itself."""
 
     def __init__(self, driver: Driver) -> None:
         super().__init__(None, None, [])
@@ -77,22 +77,22 @@ class Link(Transport):  # type: ignore[misc]
     ready = True
 
     def send(self, node: Node, message: dict[str, Any]) -> None:
-        """Votes and timeout_now leave through the node's guards; our own acknowledgements stand for next_node_idx."""
+        """Pass votes and timeout_now on to the node; drop next_node_idx, for which the node's own acknowledgements stand."""
         if message["type"] != "next_node_idx":
             self._driver.send_vote_message(node.id, message)
 
     def addNode(self, node: Node) -> None:
-        """The membership opens connections itself."""
+        """Do nothing: the node opens connections as its configuration says."""
 
     def dropNode(self, node: Node) -> None:
-        """The membership closes connections itself."""
+        """Do nothing: the node closes connections as its configuration says."""
 
     def destroy(self) -> None:
-        """Nothing is held here."""
+        """Do nothing: this transport holds no resources."""
 
 
 class _NoPoller:
-    """The event loop has polled already."""
+    """A poller that does nothing, for the event loop has polled already."""
 
     def poll(self, timeout: float) -> None:
         return
@@ -101,7 +101,7 @@ class _NoPoller:
 class Core(SyncObj):  # type: ignore[misc]
     """One node's Raft state. Not safe for concurrent use: the event loop owns it."""
 
-    # Read before SyncObj's constructor has set them.
+    # These two are read before SyncObj's constructor has set them.
     _SyncObj__raftState = FOLLOWER
     _SyncObj__raftLeader: Node | None = None
 
@@ -119,8 +119,8 @@ class Core(SyncObj):  # type: ignore[misc]
         self._SyncObj__raftElectionDeadline = math.inf
         self._driver = driver
         self._journal = journal
-        # What every step of an entry asks for, as plain attributes: FOLLOWER, CANDIDATE or LEADER; whether this node leads,
-        # or believes so; the current term; the highest indexes known to be committed and applied here.
+        # Plain attributes, because every step of an entry reads them: the role (FOLLOWER, CANDIDATE or LEADER); whether
+        # this node leads, or believes so; the current term; the highest indexes known to be committed and applied here.
         self.role = FOLLOWER
         self.is_leader = False
         self.term = 0
@@ -128,13 +128,14 @@ class Core(SyncObj):  # type: ignore[misc]
         self.last_applied = 0
         self._election_timeout_s = election_timeout_s
         self._random = random
+        # A majority has promised its votes: the next tick may campaign.
         self._pre_vote_won = False
         self._asked_to_lead = False
-        # One object an id: PySyncObj's dictionaries find it without comparing.
+        # {id: its one Node object}: PySyncObj's dictionaries find the same object without comparing.
         self._nodes: dict[str, Node] = {}
-        # The other voters, in the order of their ids.
+        # The ids of the other voters, in order.
         self.voter_ids: list[str] = []
-        # What each of them has, and when it last said so; PySyncObj is told at its whole ticks.
+        # {voter id: index that it has acknowledged} and {voter id: time of its last answer}; PySyncObj gets both at whole ticks.
         self._match: dict[str, int] = {}
         self._heard_s: dict[str, float] = {}
         if len(journal) == 0:
@@ -146,7 +147,7 @@ class Core(SyncObj):  # type: ignore[misc]
             raftMaxTimeout=2 * election_timeout_s,
             appendEntriesPeriod=heartbeat_s,
             connectionTimeout=10 * election_timeout_s,
-            # An ex-leader without a quorum must know it soon (audit 18).
+            # A leader that lost its quorum must notice it soon (audit 18).
             leaderFallbackTimeout=2 * election_timeout_s,
         )
         super().__init__(Node(node_id), [], conf=conf, transport=Link(driver))
@@ -180,7 +181,7 @@ class Core(SyncObj):  # type: ignore[misc]
     def _SyncObj__getEntries(
         self, first: int | None, count: int | None = None, max_bytes: int | None = None
     ) -> list[tuple[bytes, int, int]]:
-        """As PySyncObj's own, without copying the tail of the log."""
+        """Return the same entries as PySyncObj's own method, without copying the tail of the log."""
         first_index = self._journal.first_index
         if first is None or first < first_index:
             return []
@@ -192,7 +193,7 @@ class Core(SyncObj):  # type: ignore[misc]
     def _SyncObj__generateRaftTimeout(self) -> float:
         factor = self._random()
         if self.role == CANDIDATE or self._SyncObj__raftLeader is None:
-            # Between rounds without a leader: long enough for a round, short enough not to be an outage.
+            # The pause between rounds of an election: long enough for a round, short enough not to be an outage.
             return self._election_timeout_s * (0.3 + 0.5 * factor)
         return self._election_timeout_s * (1 + factor)
 
@@ -205,13 +206,13 @@ class Core(SyncObj):  # type: ignore[misc]
         self._driver.replicate()
 
     def _SyncObj__tryLogCompaction(self) -> None:
-        """Snapshots are the node's."""
+        """Do nothing: the node takes the snapshots."""
 
     def _checkCommandsToApply(self) -> None:
         self._driver.propose_queued()
 
     def _SyncObj__onBecomeLeader(self) -> None:
-        # A voter alone is elected by its own vote, which counts like any other: once it is durable. Else it could lead one
+        # A single voter is elected by its own vote, which must be durable like any other. Otherwise it could lead one
         # term twice, with a crash in between, and observers would have two entries of one index and term.
         term, lead = self.term, super()._SyncObj__onBecomeLeader
 
@@ -236,28 +237,28 @@ class Core(SyncObj):  # type: ignore[misc]
 
     @staticmethod
     def now() -> float:
-        """The clock of PySyncObj's deadlines, in seconds."""
+        """Return the monotonic time by which PySyncObj sets its deadlines, in seconds."""
         return float(pysyncobj_module.monotonicTime())
 
     @property
     def leader_id(self) -> str | None:
-        """The leader as this node knows it."""
+        """The id of the leader that this node follows or is; None when it knows none."""
         leader = self._SyncObj__raftLeader
         return None if leader is None else str(leader.id)
 
     @property
     def has_settled(self) -> bool:
-        """This leader's no-op is committed and applied: it knows what is committed."""
+        """True if this node leads and has applied the no-op of its term: from then on it knows what is committed."""
         noop_index: int | None = self._SyncObj__noopIDx
         return self.is_leader and noop_index is not None and self.last_applied >= noop_index
 
-    # Role, term and leader: when it is another, a whole tick is due.
+    # (role, term, leader): a whole tick is due when any of them has changed.
     position = property(attrgetter("role", "term", "_SyncObj__raftLeader"))
 
     def advance(self) -> None:
-        """A turn that only load has brought: commit, apply, propose."""
+        """Commit, apply and propose: the short way for turns in which no role, route or membership may change."""
         if self.is_leader:
-            # Dissertation 3.5 and 3.6.2, as PySyncObj's tick has it, but that of this node what is durable counts.
+            # Dissertation 3.5 and 3.6.2, as in PySyncObj's tick, except that this node counts with what is durable here.
             indexes = sorted([*self._match.values(), self._journal.durable_index], reverse=True)
             index = indexes[len(indexes) // 2]
             if index > self.commit_index and self._journal.term_at(index) == self.term:
@@ -267,12 +268,12 @@ class Core(SyncObj):  # type: ignore[misc]
         self._driver.propose_queued()
 
     def tick(self) -> None:
-        """One whole turn: elect, commit, apply, propose, replicate."""
+        """Run PySyncObj's whole tick: elect, commit, apply, propose, replicate."""
         if self.role != LEADER and self._SyncObj__raftElectionDeadline < self.now():
             if not self._driver.may_campaign():
                 self._SyncObj__raftElectionDeadline = math.inf
             elif not (self._pre_vote_won or self._SyncObj__transferInProgress):
-                # Not heard for a whole timeout. Without it the next round, if one is needed, comes soon.
+                # The leader was silent for a whole timeout. With no leader set, the next round comes sooner, if one is needed.
                 self._SyncObj__raftLeader = None
                 self._SyncObj__raftElectionDeadline = self.now() + self._SyncObj__generateRaftTimeout()
                 self._driver.start_pre_vote()
@@ -289,26 +290,26 @@ class Core(SyncObj):  # type: ignore[misc]
         self._heard_s.clear()
 
     def campaign(self) -> None:
-        """A majority would vote for this node: let the next tick ask for it."""
+        """Let the next tick ask for votes, because a majority would vote for this node."""
         self._pre_vote_won = True
         self._SyncObj__raftElectionDeadline = 0.0
 
     def expect_election(self, after_s: float) -> None:
-        """The leader is gone: this node campaigns after ``after_s`` seconds at the latest, unless another is elected."""
+        """Forget the leader, and campaign after ``after_s`` seconds at the latest unless another node is elected."""
         if self.role != LEADER:
             self._SyncObj__raftLeader = None
             self._SyncObj__raftElectionDeadline = min(self._SyncObj__raftElectionDeadline, self.now() + after_s)
 
     def give_way(self, for_s: float) -> None:
-        """Somebody else is about to be elected: do not campaign against it for ``for_s`` seconds."""
+        """Do not campaign for ``for_s`` seconds, because another node is about to be elected."""
         self._SyncObj__raftElectionDeadline = max(self._SyncObj__raftElectionDeadline, self.now() + for_s)
 
     def withdraw(self) -> None:
-        """There is a leader: a pre-vote that was won before says nothing any more."""
+        """Forget a pre-vote that was won, because there is a leader now."""
         self._pre_vote_won = False
 
     def postpone_election(self) -> None:
-        """A leader was heard, or this node may campaign from now on."""
+        """Start the election timeout anew: a leader was heard, or this node may campaign from now on."""
         self._SyncObj__raftElectionDeadline = self.now() + self._SyncObj__generateRaftTimeout()
 
     def receive(self, node_id: str, message: dict[str, Any]) -> None:
@@ -316,7 +317,10 @@ class Core(SyncObj):  # type: ignore[misc]
         self._SyncObj__onMessageReceived(self._node(node_id), message)
 
     def extend(self, node_id: str, term: int, commit_index: int, entries: Iterable[LogEntry]) -> bool:
-        """Take entries that follow this node's last one, of the leader that it follows already; whether that was so."""
+        """Append ``entries`` of the leader that this node follows already; they must follow its last one.
+
+        Returns False, with nothing done, when the sender is not that leader or this node is no follower of its term.
+        """
         leader = self._SyncObj__raftLeader
         if (
             leader is None
@@ -327,7 +331,7 @@ class Core(SyncObj):  # type: ignore[misc]
         ):
             return False
         for command, index, entry_term in entries:
-            # What is committed has a majority without this node.
+            # A committed entry has its majority without this node, so nobody waits for its flush here.
             self._journal.add(command, index, entry_term, awaited=index > commit_index)
         self._commit_up_to(min(commit_index, self._journal.last_index))
         self._SyncObj__leaderCommitIndex = commit_index
@@ -337,26 +341,26 @@ class Core(SyncObj):  # type: ignore[misc]
     def _node(self, node_id: str) -> Node:
         node = self._nodes.get(node_id)
         if node is None:
-            # Voters, and whoever has sent a message: members, and those that were.
+            # Voters and senders of messages have an object here: members and former members.
             if len(self._nodes) >= NODES_MAX:
                 self._nodes.clear()
             node = self._nodes[node_id] = Node(node_id)
         return node
 
     def adopt_term(self, term: int) -> None:
-        """Somebody is in a later term: follow, without a vote."""
+        """Move to ``term`` as a follower, without a vote, if it is later than the current one."""
         if term > self.term:
             self._SyncObj__setCurrentTerm(term, None)
             self.step_down()
 
     def step_down(self) -> None:
-        """Stop leading or campaigning."""
+        """Become a follower without a leader: stop leading or campaigning."""
         self._SyncObj__raftLeader = None
         self._SyncObj__setState(FOLLOWER)
         self.postpone_election()
 
     def acknowledge(self, node_id: str, match_index: int | None) -> None:
-        """A follower answered; ``match_index`` counts towards the commit index when it is a voter."""
+        """Note that a follower has answered; a voter's ``match_index`` counts towards the commit index. None: it rejected."""
         before = self._match.get(node_id)
         if before is None:
             return
@@ -366,11 +370,11 @@ class Core(SyncObj):  # type: ignore[misc]
 
     @property
     def asked_to_lead(self) -> bool:
-        """The leader has asked this node to take over."""
+        """True if the leader has asked this node to take over and it is campaigning for that reason."""
         return self._asked_to_lead
 
     def ask_to_lead(self, node_id: str) -> bool:
-        """Send timeout_now (dissertation 3.10) when that voter has everything; whether it was sent."""
+        """Send timeout_now (dissertation 3.10) to a voter if it has the whole log; return whether it was sent."""
         if self._match.get(node_id, 0) != self._journal.last_index:
             return False
         self._tell_what_was_acknowledged()
@@ -378,7 +382,7 @@ class Core(SyncObj):  # type: ignore[misc]
         return True
 
     def set_voters(self, node_ids: Iterable[str]) -> None:
-        """Take the other voters of the latest configuration in the log (dissertation 4.1: committed or not)."""
+        """Set the other voters to those of the latest configuration in the log, committed or not (dissertation 4.1)."""
         self.voter_ids = sorted(node_ids)
         nodes = [self._node(node_id) for node_id in self.voter_ids]
         for node in nodes:
@@ -389,14 +393,14 @@ class Core(SyncObj):  # type: ignore[misc]
         self._heard_s.clear()
 
     def set_connected(self, node_id: str, connected: bool) -> None:
-        """A link came up or went away."""
+        """Tell PySyncObj whether there is a connection to a node."""
         if connected:
             self._SyncObj__connectedNodes.add(self._node(node_id))
         else:
             self._SyncObj__connectedNodes.discard(self._node(node_id))
 
     def restart_at(self, index: int) -> None:
-        """The machine holds a snapshot at ``index`` now."""
+        """Go on from ``index``, because the machine now holds a snapshot up to it."""
         self.last_applied = index
         self.commit_index = max(self.commit_index, index)
 

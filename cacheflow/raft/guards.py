@@ -1,13 +1,14 @@
-"""The Raft rules that PySyncObj leaves out, enforced where messages enter.
+"""Guards: the Raft rules that PySyncObj leaves out, enforced where messages enter.
 
 Each guard names the section of Ongaro's dissertation ("Consensus: Bridging Theory and Practice") that it restores:
 
 1. A follower deletes entries only on a proven conflict, and never committed ones (3.5, 3.6.3).
-2. It acknowledges exactly what it has verified against the leader's message, and takes no commit index above that (3.5).
+2. A follower acknowledges exactly what it has verified against the leader's message, and takes no commit index above
+   that (3.5).
 3. A rejection carries the term and first index of the conflict, so that the leader backs off a term at a time (3.5).
 4. Every reply carries a term, and an old leader is told the new one (3.3).
 5. A vote counts once, from a voter of the configuration with the incarnation that it names (3.4, 11.2).
-6. What comes from a socket is checked for its shape first.
+6. A message is checked for its shape before anything else.
 
 The functions are pure: they look at the journal and the message, and say what to do.
 """
@@ -19,6 +20,7 @@ from typing import Any, Protocol
 
 from cacheflow.raft.log.records import LogEntry
 
+# The highest index, term or time that a message may carry: sums of two still fit into 64 bits.
 INDEX_MAX = 2**62
 
 
@@ -27,11 +29,11 @@ class BadMessage(Exception):
 
 
 class SafetyViolation(Exception):
-    """A leader contradicts what is committed here: Raft was broken somewhere. The node stops rather than forget."""
+    """A leader contradicts what is committed here, so Raft was broken somewhere. The node stops rather than forget."""
 
 
 class Log(Protocol):
-    """What the guards look at."""
+    """The log as the guards read it: its bounds and the terms of its entries."""
 
     @property
     def first_index(self) -> int: ...
@@ -44,7 +46,11 @@ class Log(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """Go on with these: ``entries`` follow ``prev_index``; everything up to ``verified`` is as the leader has it."""
+    """The verdict that an append message is good.
+
+    entries: the new ones, which follow ``prev_index``.  verified: up to here the log is then as the leader has it.
+    truncates: whether entries of this node's log behind ``prev_index`` must be deleted.
+    """
 
     prev_index: int
     prev_term: int
@@ -56,7 +62,7 @@ class Append:
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """The log does not contain the leader's previous entry: where it may try next."""
+    """The verdict that the log lacks the leader's previous entry, with what tells the leader where to try next."""
 
     last_index: int
     conflict_term: int
@@ -64,7 +70,7 @@ class Reject:
 
 
 def natural(message: dict[str, Any], name: str) -> int:
-    """A field that must be an integer from 0 to 2^62. Raises BadMessage."""
+    """Return the field ``name`` of ``message``, an integer from 0 to 2^62. Raises BadMessage."""
     value = message.get(name)
     if type(value) is not int or not 0 <= value <= INDEX_MAX:
         raise BadMessage(f"{message.get('type')}: {name} is {value!r}")
@@ -72,7 +78,7 @@ def natural(message: dict[str, Any], name: str) -> int:
 
 
 def entries_of(message: dict[str, Any], prev_index: int) -> list[LogEntry]:
-    """The entries of an append message: contiguous behind ``prev_index``, terms not falling. Raises BadMessage."""
+    """Return the entries of an append message: contiguous behind ``prev_index``, terms not falling. Raises BadMessage."""
     raw = message.get("entries")
     if type(raw) is not list:
         raise BadMessage("append_entries: no entries")
@@ -93,9 +99,9 @@ def entries_of(message: dict[str, Any], prev_index: int) -> list[LogEntry]:
 
 
 def check_append(log: Log, commit_index: int, message: dict[str, Any]) -> Append | Reject:
-    """What a follower does with an append message of the current term.
+    """Decide what a follower does with an append message of the current term.
 
-    log: this node's.  commit_index: this node's own.  Raises BadMessage, SafetyViolation.
+    log, commit_index: this node's own.  Raises BadMessage, SafetyViolation.
     """
     prev_index = natural(message, "prevLogIdx")
     prev_term = natural(message, "prevLogTerm")
@@ -139,7 +145,7 @@ def check_append(log: Log, commit_index: int, message: dict[str, Any]) -> Append
 
 
 def first_of_term(log: Log, index: int) -> int:
-    """The first index of the run of entries that have the same term as the one at ``index``."""
+    """Return the first index of the run of entries that have the same term as the one at ``index``."""
     term = log.term_at(index)
     while index - 1 > log.first_index and log.term_at(index - 1) == term:
         index -= 1
@@ -147,9 +153,10 @@ def first_of_term(log: Log, index: int) -> int:
 
 
 def next_after_reject(log: Log, message: dict[str, Any], match_index: int) -> int:
-    """The leader's next index for a follower that rejected: behind its conflict, never at or below what it has verified.
+    """Return the leader's next index for a follower that rejected: never at or below what the follower has verified.
 
-    Fast back-off of dissertation 3.5: the last own entry of the conflicting term, else the first of the follower's.
+    This is the fast back-off of dissertation 3.5: next is the entry behind the leader's last one of the conflicting
+    term, or else the follower's first one of that term.
     """
     last_index = natural(message, "last")
     conflict_term = natural(message, "conflict_term")
@@ -168,5 +175,5 @@ def next_after_reject(log: Log, message: dict[str, Any], match_index: int) -> in
 
 
 def is_up_to_date(log_index: int, log_term: int, message: dict[str, Any]) -> bool:
-    """The election restriction (3.6.1): the candidate's log is at least as complete as ours."""
+    """True if the candidate's log is at least as complete as ours: the election restriction (3.6.1)."""
     return (natural(message, "last_log_term"), natural(message, "last_log_index")) >= (log_term, log_index)

@@ -5,8 +5,8 @@ one entry (group commit), replicate. The timer, and whatever may change a role, 
 for a whole tick, which looks at everything else too. Nothing here waits: the disk's work is done elsewhere, and what
 must not leave before a flush is held until it is durable (dissertation 10.2.1).
 
-Seams for the simulation: ``loop`` (call_soon, call_later, time), the network, the journal's disk and writer, randomness.
-Not safe for concurrent use: the event loop owns it.
+Seams for the simulation: ``loop`` (call_soon, call_later, time), the network, the journal's disk and writer,
+randomness. Not safe for concurrent use: the event loop owns it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from cacheflow.raft.core import ROLE_NAMES, Core
 from cacheflow.raft.log.journal import Journal
 from cacheflow.raft.membership.changes import Reconfiguration
 from cacheflow.raft.membership.configuration import CONFIGURATION, NOBODY, Configuration, Configurations
-from cacheflow.raft.membership.removed import Standing
+from cacheflow.raft.membership.removed import Removal
 from cacheflow.raft.roles.elections import Elections
 from cacheflow.raft.roles.follower import Following
 from cacheflow.raft.roles.leader import NO_OP, Leading
@@ -38,15 +38,15 @@ from cacheflow.results import RaftPosition
 
 logger = logging.getLogger(__name__)
 
-# A node that has much to apply goes on answering: this long at a time.
+# A node applies entries for this long at a time, so that it goes on answering when it has many to apply.
 APPLY_SLICE_S = 0.010
-# Messages that come with every entry. Where one changes more than the log, that shows in the core's position.
+# The messages that come with every entry and need no whole tick: if one changes a role, the core's position shows it.
 OF_LOAD = frozenset(("append_entries", "commit", "propose"))
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds. A follower campaigns after one to two election timeouts without its leader."""
+    """The node's intervals in seconds. A follower campaigns after one to two election timeouts without its leader."""
 
     election_timeout_s: float = 1.0
     heartbeat_s: float = 0.1
@@ -54,7 +54,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where proposals go: pending ones are sent again exactly when this changes."""
+    """The way that proposals take to the leader; pending ones are sent again exactly when it changes."""
 
     leader_id: str
     term: int
@@ -62,7 +62,10 @@ class Route:
 
 
 class RaftNode:
-    """See the module. ``start`` begins, ``stop`` ends the timer; the journal and the network are their owner's."""
+    """One member of the cluster, driven by the event loop.
+
+    ``start`` begins and ``stop`` ends its timer; whoever built it closes the journal and the network.
+    """
 
     def __init__(
         self,
@@ -84,11 +87,12 @@ class RaftNode:
         self.node_id = node_id
         self.incarnation = incarnation
         self.machine = machine
+        # Why this node takes no further part in the cluster; None while it does.
         self.failure: str | None = None
-        # Why the machine goes on no more and may not be read.
+        # Why the machine applies no more and may not be read; None while it works.
         self.stumbled: str | None = None
         self.route: Route | None = None
-        # Called once, with the index of the configuration that this node is not in any more.
+        # Called once, with the index of the configuration that no longer contains this node.
         self.on_removed: Callable[[int], None] = lambda index: None
         self.leader_changes = 0
         self._last_leader_id: str | None = None
@@ -108,32 +112,34 @@ class RaftNode:
         )
         self.configurations = Configurations(_applied_configuration(machine, journal), journal.entries(0, None))
         self.leading = Leading(self, self._core, journal, network, clock, initial_settings)
-        # What the core calls once a turn after applying, and when a heartbeat is due.
+        # The core calls these two: once a turn after applying, and when a heartbeat is due.
         self.propose_queued = self.leading.propose_queued
         self.replicate = self.leading.replicate
         self.following = Following(self, self._core, journal, network, clock, random)
         self.elections = Elections(self, self._core, journal, clock)
         self.reconfiguration = Reconfiguration(self, self._core)
-        self.standing = Standing(self, self._core, journal)
+        self.removal = Removal(self, self._core, journal)
         self.snapshotting = Snapshotting(self, self._core, journal, snapshots)
         self._handlers: dict[str, Callable[[Peer, dict[str, Any]], None]] = {
             **self.leading.handlers,
             **self.following.handlers,
             **self.elections.handlers,
             **self.reconfiguration.handlers,
-            **self.standing.handlers,
+            **self.removal.handlers,
             **self.snapshotting.handlers,
         }
         self._turn = turn
-        # A turn is due; a whole tick is.
+        # Whether a turn is due, and whether it must be a whole tick.
         self._woken = False
         self._whole = True
         self._position_seen: tuple[Any, ...] = ()
-        # A tick follows in this turn; one is under way.
+        # Whether a tick follows in the present turn, and whether one is under way.
         self._tick_ahead = False
         self._ticking = False
         self._stopped = False
+        # (journal position, call): calls that wait until the journal is durable up to that position.
         self._held: deque[tuple[int, Callable[[], None]]] = deque()
+        # {node id: how often the connection to it has been opened}: another connection is another route.
         self._connections: dict[str, int] = {}
         self._heard_ms: dict[str, int] = {}
         self._clock_noted_ms = 0
@@ -142,18 +148,18 @@ class RaftNode:
     # Life -----------------------------------------------------------------------------------------------------------
 
     def found_cluster(self, cluster_id: str, member: Member) -> None:
-        """Begin a new cluster with this node as its only voter: its first configuration is written, not voted on."""
+        """Begin a new cluster with this node as its only voter. The first configuration is written, not voted on."""
         table = Configuration(0, cluster_id, {member.id: member})
         block = commands.encode_block(0, 0, 0, [table.command()])
         entry = CONFIGURATION + commands.encode_entry(0, [block])
         self._core.adopt_term(1)
         self._journal.setCurrentTerm(1, self.node_id)
         self.append(entry)
-        # There is nobody to wait for.
+        # No other voter could be heard first: campaign at once.
         self._core.expect_election(0.0)
 
     def start(self) -> None:
-        """Open connections to the members and begin to tick."""
+        """Open connections to the members and start the timer."""
         self._adopt_configuration()
         self._core.postpone_election()
         if self.configurations.latest.voters == [self.node_id]:
@@ -161,26 +167,26 @@ class RaftNode:
         self._on_timer()
 
     def stop(self) -> None:
-        """Take part no more. What was promised stays in the journal."""
+        """Take no further part in the cluster. What was promised stays in the journal."""
         self._stopped = True
 
     def wake(self) -> None:
-        """A whole tick soon: at the end of what ``run`` does, or in the next turn of the loop."""
+        """Let a whole tick happen soon: at the end of the present turn, or in the next one."""
         self._whole = True
         self.nudge()
 
     def nudge(self) -> None:
-        """Advance soon, likewise."""
+        """Let the node advance soon: at the end of the present turn, or in the next one."""
         if not self._woken and not self._stopped:
             self._woken = True
             if self._ticking:
-                # Others of the loop come first.
+                # Other callbacks of the loop come first.
                 self._loop.call_soon(self._tick_if_due)
             elif not self._tick_ahead:
                 self._turn.defer(self._tick_if_due)
 
     def run(self, work: Callable[[], None]) -> None:
-        """Do ``work`` and advance, in one turn: what it appends and sends leaves at its end."""
+        """Do ``work`` and advance, in one turn, at whose end all that was appended and sent leaves."""
         if self._turn.is_open:
             work()
             self.nudge()
@@ -199,19 +205,19 @@ class RaftNode:
             self._tick()
 
     def wake_after(self, seconds: float) -> None:
-        """Tick then; the timer's grid is a heartbeat wide."""
+        """Do a whole tick after ``seconds``, for what cannot wait for the timer: that comes once a heartbeat."""
         self._loop.call_later(seconds, self.wake)
 
     def nudge_after(self, seconds: float) -> None:
-        """Advance then."""
+        """Advance after ``seconds``."""
         self._loop.call_later(seconds, self.nudge)
 
     def call_after(self, seconds: float, call: Callable[[], None]) -> None:
-        """Call it then, in a turn of its own."""
+        """Make ``call`` after ``seconds``, in a turn of its own."""
         self._loop.call_later(seconds, self._turn.run, call)
 
     def fail(self, reason: str) -> None:
-        """The disk failed, or safety was violated: lead no more, promise no more; reads go on while ``may_read``."""
+        """Stop leading and promising for ``reason``: the disk failed, or safety was violated. Reads go on while ``may_read``."""
         if self.failure is None:
             self.failure = reason
             logger.error("this node takes no further part in the cluster: %s", reason)
@@ -219,7 +225,7 @@ class RaftNode:
             self.wake()
 
     def removed(self, index: int) -> None:
-        """The cluster goes on without this node, since the configuration at ``index``."""
+        """Take no further part, because the configuration at ``index`` no longer contains this node."""
         self.fail(
             f"it was removed from the cluster at index {index}; to use it again, stop it, remove its data directory "
             "and start it with --seed"
@@ -268,11 +274,11 @@ class RaftNode:
             self.leading.keep_house()
         self.snapshotting.consider()
         if self.failure is None:
-            self.standing.consider()
+            self.removal.consider()
         self.wake()
 
     def _note_clock(self) -> None:
-        """Keep a pair (cluster time, wall clock) in the journal, at most once a second and never while nothing happens."""
+        """Note a pair (cluster time, wall clock) in the journal, once a second at most, if something else was written since."""
         now_ms = self.now_ms()
         if self._clock.heard and self._journal.position != self._clock_noted_position and self.failure is None:
             if now_ms - self._clock_noted_ms >= 1000:
@@ -283,9 +289,9 @@ class RaftNode:
     # What the store asks ---------------------------------------------------------------------------------------------
 
     def propose(self, blocks: list[bytes], crowded: bool = False) -> bool:
-        """Send blocks to the leader. False: there is no route, or its link is full; it will change.
+        """Send blocks to the leader. Returns False when there is no route or its link is full, which will pass.
 
-        crowded: many wait for them, and will come again together.
+        crowded: many callers wait for these blocks and will send their next commands together.
         """
         route = self.route
         if route is None:
@@ -304,7 +310,7 @@ class RaftNode:
 
     @property
     def is_leader(self) -> bool:
-        """This node leads, or believes so."""
+        """True if this node leads, or believes so."""
         return self._core.is_leader
 
     @property
@@ -314,12 +320,12 @@ class RaftNode:
 
     @property
     def leader_id(self) -> str | None:
-        """The leader as this node knows it."""
+        """The id of the leader that this node follows or is; None when it knows none."""
         return self._core.leader_id
 
     @property
     def role(self) -> str:
-        """leader, follower or candidate."""
+        """This node's role as a word: leader, follower or candidate."""
         return ROLE_NAMES[self._core.role]
 
     @property
@@ -334,12 +340,12 @@ class RaftNode:
 
     @property
     def log_entries(self) -> int:
-        """Entries behind the sentinel."""
+        """The number of entries in the log, without the sentinel."""
         return len(self._journal) - 1
 
     @property
     def journal_bytes(self) -> int:
-        """Space that the journal takes on the disk."""
+        """Bytes that the journal takes on the disk."""
         return self._journal.disk_bytes
 
     @property
@@ -349,57 +355,60 @@ class RaftNode:
 
     @property
     def may_read(self) -> bool:
-        """Whether reads may be answered: this process leads and has applied its no-op, or has applied what its leader
-        had committed in its own term. Once true it stays so, for local reads never go back in time; but a node that was
-        removed would grow old for ever, and one whose machine has stumbled may be wrong."""
+        """True if local reads may be answered.
+
+        This process must lead and have applied its no-op, or have applied what its leader had committed in its own
+        term. That stays true, for local reads never go back in time. But a removed node would grow old for ever, and a
+        node whose machine has failed or differs from the leader's may be wrong: neither answers reads.
+        """
         return (
             self.following.caught_up
             and self.stumbled is None
             and not self.snapshotting.diverged
-            and self.standing.removed_at is None
+            and self.removal.removed_at is None
         )
 
     def staleness_ms(self) -> int | None:
-        """How old the contents may be: None when nothing is known. Any thread."""
+        """Return how old the contents may be; None when nothing is known. Any thread may call it."""
         fresh_at_ms = self.following.fresh_at_ms
         return max(0, self.now_ms() - fresh_at_ms) if fresh_at_ms else None
 
     def down_ids(self) -> set[str]:
-        """Members that do not answer: the leader's view, else this node's own links."""
+        """Return the ids of the members that do not answer: in the leader's view, or without a leader by this node's links."""
         if self.route is not None:
             known = self.leading.down if self._core.is_leader else self.following.down
             return set(known) - {self.node_id}
         return {
             node_id
             for node_id in self.configurations.latest.members
-            # Followers have nothing to say to each other: silence on an open link means nothing.
+            # Followers send each other nothing, so silence on an open link means nothing.
             if node_id != self.node_id and not self._network.is_connected(node_id)
         }
 
     def members(self) -> list[Member]:
-        """The members of the latest configuration, in order."""
+        """Return the members of the latest configuration, in the order of their ids."""
         return [member for _, member in sorted(self.configurations.latest.members.items())]
 
     def lag_of(self, node_id: str) -> int | None:
-        """Entries that a member is known to lack; only the leader knows of others."""
+        """Return how many entries a member lacks; None when unknown, for only the leader knows of other members."""
         if node_id == self.node_id:
             return max(0, self._core.commit_index - self._core.last_applied)
         progress = self.leading.replicator.progress.get(node_id) if self._core.is_leader else None
         return None if progress is None else max(0, self._journal.last_index - progress.match_index)
 
     def last_seen_ms(self, node_id: str) -> int | None:
-        """Milliseconds since that member was heard, here or by the leader; None when it was not."""
+        """Return the milliseconds since a member was heard, here or by the leader; None when it was not."""
         heard_ms = max(self._heard_ms.get(node_id, 0), self.following.seen_at_ms.get(node_id, 0))
         return max(0, self.now_ms() - heard_ms) if heard_ms else None
 
     def now_ms(self) -> int:
-        """This process's monotonic clock."""
+        """Return the time of this process's monotonic clock, in milliseconds."""
         return int(self._loop.time() * 1000)
 
     # The core calls ---------------------------------------------------------------------------------------------------
 
     def apply_committed(self) -> None:
-        """Apply what is committed, for at most one slice of time."""
+        """Apply committed entries to the machine, for one slice of time at most, and report their results."""
         core, machine, journal = self._core, self.machine, self._journal
         index, commit_index = core.last_applied, core.commit_index
         if index >= commit_index or self.stumbled is not None:
@@ -428,29 +437,29 @@ class RaftNode:
         self.reconfiguration.applied(index)
         for table in over:
             self.wake()
-            self.standing.settled(table)
+            self.removal.tell_removed(table)
 
     def _stumble(self, reason: str) -> None:
-        """The machine cannot go on, nor be trusted: a part of an entry may be in it."""
+        """Stop the machine for good: it cannot go on nor be trusted, for it may hold a part of an entry."""
         self.stumbled = f"{reason}, a defect of CacheFlow: keep the data directory for a report, and start it again"
         logger.critical("%s", self.stumbled)
         self.fail(self.stumbled)
 
     def start_pre_vote(self) -> None:
-        """The election timeout passed."""
+        """Ask for pre-votes, because the election timeout has passed."""
         self.elections.start_pre_vote()
 
     def may_campaign(self) -> bool:
-        """Only a voter of the latest configuration in its own log, whose disk works (dissertation 4.2.1)."""
+        """True if this node is a voter of the latest configuration in its own log and its disk works (dissertation 4.2.1)."""
         member = self.configurations.latest.members.get(self.node_id)
         return self.failure is None and member is not None and member.voter and member.incarnation == self.incarnation
 
     def before_leading(self) -> None:
-        """Elected."""
+        """Prepare for leading, because this node was elected."""
         self.leading.begin(*self.elections.latest_voter_ms)
 
     def role_changed(self) -> None:
-        """Leadership was won or lost."""
+        """React to a new role: leadership may have been won or lost."""
         if not self._core.is_leader:
             self.leading.end()
             self.reconfiguration.deposed()
@@ -458,14 +467,14 @@ class RaftNode:
         self.wake()
 
     def send_vote_message(self, node_id: str, message: dict[str, Any]) -> None:
-        """PySyncObj's own messages: votes and vote requests promise something, so they wait for the journal."""
+        """Send a vote or a vote request of PySyncObj's once the journal is durable, for either is a promise."""
         self.elections.complete(message)
         self.hold(lambda: self._network.send(node_id, message))
 
     # Messages -------------------------------------------------------------------------------------------------------
 
     def receive(self, peer: Peer, message: dict[str, Any]) -> None:
-        """A message of an authenticated peer."""
+        """Handle a message of a peer that has proved who it is."""
         if self._stopped or self.failure is not None:
             return
         handler = self._handlers.get(message["type"])
@@ -474,7 +483,7 @@ class RaftNode:
             return
         self._heard_ms[peer.node_id] = self.now_ms()
         if message["type"] == "append_ack":
-            # It asks for a tick itself, when it makes a difference.
+            # The handler wakes the node itself, when the acknowledgement makes a difference.
             self._turn.run(lambda: self._handle(handler, peer, message))
             return
         if message["type"] not in OF_LOAD:
@@ -485,73 +494,73 @@ class RaftNode:
         try:
             handler(peer, message)
             if not self.is_member(peer):
-                self.standing.stranger(peer, message["type"])
+                self.removal.answer_stranger(peer, message["type"])
         except guards.BadMessage as error:
             logger.warning("dropped a message of %s: %s", peer.node_id, error)
         except guards.SafetyViolation as error:
             self.fail(f"{error}. Stop this node, remove its data directory and start it with --seed to rejoin")
 
     def connected(self, node_id: str) -> None:
-        """Our connection to a member is open."""
+        """React to a new connection to a member: what was in flight on the old one may be lost."""
         self._connections[node_id] = self._connections.get(node_id, 0) + 1
         self._core.set_connected(node_id, True)
         self.leading.replicator.reconnected(node_id)
         self.wake()
 
     def disconnected(self, node_id: str) -> None:
-        """A member's connection to us is gone, or ours to it: when it was the leader, it is probably dead."""
+        """React to a connection that ended, to or from a member: if that is the leader, it is probably dead."""
         self._core.set_connected(node_id, self._network.is_connected(node_id))
         if node_id == self._core.leader_id and not self._core.is_leader:
             self.elections.leader_lost()
         self.wake()
 
     def send(self, node_id: str, message: dict[str, Any]) -> bool:
-        """Send what promises nothing."""
+        """Send a message that promises nothing, at once. Returns False when the network does not take it."""
         return self._network.send(node_id, message)
 
     def is_connected(self, node_id: str) -> bool:
-        """Whether there is a link to that node."""
+        """True if there is a connection on which messages can be sent to that node."""
         return self._network.is_connected(node_id)
 
     def is_member(self, peer: Peer) -> bool:
-        """The peer is the member that the configuration names: same id, same incarnation."""
+        """True if the latest configuration contains the peer, by its id and its incarnation."""
         return self.configurations.latest.lists(peer.node_id, peer.incarnation)
 
     def is_voter(self, peer: Peer) -> bool:
-        """A member that votes."""
+        """True if the peer is a voter of the latest configuration."""
         return self.is_member(peer) and self.configurations.latest.members[peer.node_id].voter
 
     def hold(self, send: Callable[[], Any]) -> None:
-        """Do ``send`` once everything journalled so far is durable; in order."""
+        """Call ``send`` once everything journalled so far is durable; such calls keep their order."""
         if self._journal.durable_position >= self._journal.position and not self._held:
             send()
         else:
             self._held.append((self._journal.position, send))
 
     def flushed(self) -> None:
-        """The journal's durable position moved."""
+        """Make the calls that waited for the journal's durable position, which has moved."""
         self._turn.run(self._release)
 
     def _release(self) -> None:
         if self._core.is_leader:
-            # More may be committed.
+            # The leader's own flush may complete a majority.
             self.nudge()
         durable = self._journal.durable_position
         while self._held and self._held[0][0] <= durable:
             self._held.popleft()[1]()
 
     def follow_configuration(self, verdict: guards.Append) -> None:
-        """Entries were dropped and appended: the latest configuration may be another."""
+        """Adopt the latest configuration after entries were dropped and appended as ``verdict`` says."""
         changed = verdict.truncates and self.configurations.drop_from(verdict.prev_index + 1)
         for command, index, _ in verdict.entries:
             changed = self.configurations.note(command, index) or changed
         if changed:
             self._adopt_configuration()
 
-    # Configuration and log ----------------------------------------------------------------------------------------------
+    # Configuration and log --------------------------------------------------------------------------------------------
 
     def restarted_from(self, machine: CacheMachine) -> None:
-        """A snapshot took the place of the machine; the journal begins at it."""
+        """Go on with ``machine``, which a snapshot of the leader's has put in place; the journal begins at its index."""
         if machine.applied_index < self._core.last_applied:
             self.following.goes_back()
         self.machine = machine
@@ -568,7 +577,7 @@ class RaftNode:
             self._adopt_configuration()
 
     def _adopt_configuration(self) -> None:
-        """The latest configuration of the log is in force, committed or not (dissertation 4.1)."""
+        """Put the latest configuration of the log in force, committed or not (dissertation 4.1)."""
         self._whole = True
         latest = self.configurations.latest
         others = self.others()
@@ -580,7 +589,7 @@ class RaftNode:
             self._core.postpone_election()
 
     def others(self) -> dict[str, str]:
-        """The other members' ids, in order, and their incarnations."""
+        """Return {id: incarnation} of the other members, in the order of their ids."""
         members = sorted(self.configurations.latest.members.items())
         return {node_id: member.incarnation for node_id, member in members if node_id != self.node_id}
 

@@ -1,4 +1,4 @@
-"""What a node asks of what is around it: its event loop, the cluster's time, the store. The simulation has its own."""
+"""Seams: the interfaces through which a node uses its surroundings. The simulation has its own of each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cacheflow.machine.machine import CacheMachine, Settled
 
 
 class Loop(Protocol):
-    """What the node asks of its event loop; asyncio's has it."""
+    """The methods of an event loop that a node uses; asyncio's loop has them."""
 
     def call_soon(self, callback: Callable[..., Any], *args: Any) -> Any: ...
     def call_later(self, delay: float, callback: Callable[..., Any], *args: Any) -> Any: ...
@@ -18,13 +18,13 @@ class Loop(Protocol):
 
 
 class Tasks(Protocol):
-    """Starts background tasks, and starts one again that raises. name: what people read in the log."""
+    """A supervisor: starts background tasks, and starts a task again that raises. name: what people read in the log."""
 
     def start(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]: ...
 
 
 class Clock(Protocol):
-    """ClusterClock, as the node sees it."""
+    """The cluster's time as a node uses it: ClusterClock."""
 
     def hear(self, cluster_ms: int) -> None: ...
     def lead(self, latest_ms: int, voters_heard: bool) -> None: ...
@@ -39,7 +39,7 @@ class Clock(Protocol):
 
 
 class Events(Protocol):
-    """What the node tells the store."""
+    """The events that a node reports to the store."""
 
     def applied(self, settled: list[Settled]) -> None: ...
     def route_changed(self) -> None: ...

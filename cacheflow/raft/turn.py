@@ -1,8 +1,8 @@
-"""Turn: what should happen once at the end of the present turn of the event loop.
+"""Turn: calls that should happen once, at the end of the present turn of the event loop.
 
 A system call costs more than everything else that a node does for an entry, and with other threads in the process each
-one may cost it its place. So what one turn appends is one flush, and what it sends to a peer is one write; and both leave
-at the end of that turn itself, not in another one.
+one may cost it the interpreter. So what one turn appends is one flush, and what it sends to a peer is one write; and
+both leave at the end of that turn itself, not in another one.
 """
 
 from __future__ import annotations
@@ -17,27 +17,28 @@ STUMBLED = "the end of a turn stumbled"
 
 
 class Turn:
-    """Not safe for concurrent use: the event loop owns it."""
+    """The present turn of the loop and the calls that wait for its end. Not safe for concurrent use: the loop owns it."""
 
     def __init__(self, call_soon: Callable[[Callable[[], None]], Any]) -> None:
         self.is_open = False
         self._call_soon = call_soon
+        # Three queues, in the order in which they are emptied.
         self._at_end: list[Callable[[], None]] = []
         self._behind: list[Callable[[], None]] = []
-        # A dictionary for its order: what is asked for twice is done once.
+        # A dictionary instead of a list, so that a call that is asked for twice is made once.
         self._last: dict[Callable[[], None], None] = {}
 
     def defer(self, call: Callable[[], None]) -> None:
-        """Do ``call`` at the end of the turn; soon, when none is open."""
+        """Make ``call`` at the end of the turn; soon, when no turn is open."""
         if self.is_open:
             self._at_end.append(call)
         else:
             self._call_soon(call)
 
     def defer_behind(self, call: Callable[[], None]) -> None:
-        """The same, behind all that was deferred so: for what hands work to a thread.
+        """Make ``call`` at the end of the turn, after all calls of ``defer``: for calls that hand work to another thread.
 
-        That thread wants the interpreter next, and whatever this one still has to send would wait for it.
+        That thread wants the interpreter next, and what this thread still has to send would wait for it.
         """
         if self.is_open:
             self._behind.append(call)
@@ -45,14 +46,17 @@ class Turn:
             self._call_soon(call)
 
     def defer_last(self, call: Callable[[], None]) -> None:
-        """Once, after everything else: for what wakes a thread, which would take the interpreter from this one."""
+        """Make ``call`` once, after everything else of the turn; at once when no turn is open.
+
+        It is for calls that wake a thread, which would take the interpreter from this one.
+        """
         if self.is_open:
             self._last[call] = None
         else:
             call()
 
     def run(self, work: Callable[[], None]) -> None:
-        """Do ``work`` as a turn, or as a part of the one that is open."""
+        """Do ``work`` as a turn, or as a part of the turn that is open."""
         if self.is_open:
             work()
             return
@@ -67,7 +71,7 @@ class Turn:
                     calls, self._behind = self._behind, []
                 else:
                     break
-                # Written out, not called: this is on the way of every entry.
+                # The body of ``_do``, written out because every entry comes here.
                 for call in calls:
                     try:
                         call()
@@ -80,7 +84,7 @@ class Turn:
 
 
 def _do(calls: Iterable[Callable[[], None]]) -> None:
-    """Make every call: one that fails must not take the others, nor the turns to come, with it."""
+    """Make all ``calls``; one that raises is logged and keeps neither the others nor later turns from happening."""
     for call in calls:
         try:
             call()

@@ -49,7 +49,7 @@ class FakeNode:
         self.configurations = self
         self.latest = Configuration(0, "", {})
         self.reconfiguration = FakeReconfiguration()
-        self.standing = self
+        self.removal = self
         self.removed_at: int | None = None
         self.disowned = False
         self.sent: list[tuple[str, dict[str, Any]]] = []

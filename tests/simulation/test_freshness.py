@@ -12,7 +12,7 @@ from simulation.cluster import Cluster, Process, leader_of, patched
 from cacheflow.contract import Outcome
 from cacheflow.machine.language import commands
 from cacheflow.raft.log.journal import RELAXED_S
-from cacheflow.raft.roles.leader import GUARD_S
+from cacheflow.raft.roles.leader import HURRY_AFTER_S
 
 # Seconds that a message takes at most, and a little more for the turns at its ends.
 MESSAGE_S = 0.001 + 0.0002
@@ -139,22 +139,22 @@ def test_a_follower_ahead_that_stalls_costs_a_moment_once(cluster: Cluster) -> N
     usual_s = max(write(cluster, leader) for _ in range(5))
     stalled = ahead(cluster)[0]
     stalled.loop.pause()
-    assert write(cluster, leader) < usual_s + 3 * GUARD_S
+    assert write(cluster, leader) < usual_s + 3 * HURRY_AFTER_S
     assert stalled not in ahead(cluster)
     assert max(write(cluster, leader) for _ in range(5)) < 2 * usual_s
     stalled.loop.resume()
 
 
 def test_it_costs_no_more_when_the_leader_is_about_to_choose_anew(cluster: Cluster) -> None:
-    """A heartbeat, at which the leader chooses anew, comes between an entry and the time at which it would hurry."""
+    """A heartbeat comes between the entry and the moment when the leader would hurry it."""
     leader = leader_of(cluster)
     stalled = ahead(cluster)[0]
     stalled.loop.pause()
     answers: list[Outcome] = []
     leader.inbox.submit([commands.set_("k", b"x", 0)], keep(answers), 5.0)
-    assert cluster.run(GUARD_S / 2, lambda: leader.journal.last_index > leader.node.commit_index)
+    assert cluster.run(HURRY_AFTER_S / 2, lambda: leader.journal.last_index > leader.node.commit_index)
     leader.node.leading.replicator.choose_anew()
-    assert cluster.run(4 * GUARD_S, lambda: bool(answers))
+    assert cluster.run(4 * HURRY_AFTER_S, lambda: bool(answers))
     stalled.loop.resume()
 
 
@@ -184,14 +184,14 @@ def test_without_a_majority_the_leader_looks_after_a_waiting_entry_once(cluster:
     for process in followers(cluster):
         process.loop.pause()
     looked = 0
-    hurry = leader.node.leading._hurry_before
+    hurry = leader.node.leading._hurry_if_stalled
 
     def look(index: int) -> None:
         nonlocal looked
         looked += 1
         hurry(index)
 
-    leader.node.leading._hurry_before = look  # type: ignore[method-assign]
+    leader.node.leading._hurry_if_stalled = look  # type: ignore[method-assign]
     leader.inbox.submit([commands.set_("k", b"x", 0)], keep([]), 5.0)
     cluster.run(0.5)
     assert looked == 1 and leader.node.leading.replicator.ahead is None
@@ -205,4 +205,4 @@ def test_who_is_down_costs_an_idle_leader_nothing(cluster: Cluster) -> None:
     cluster.crash(followers(cluster)[0].host, power=False)
     write(cluster, leader)
     cluster.run(0.5)
-    assert not leader.node.leading._guarding
+    assert not leader.node.leading._watching

@@ -64,7 +64,7 @@ def members(cluster: Cluster) -> set[str]:
 def knows(process: Process) -> bool:
     """Return whether a process knows that it was removed, and behaves so."""
     node = process.node
-    return node.standing.removed_at is not None and not node.may_read and node.route is None and not node.may_campaign()
+    return node.removal.removed_at is not None and not node.may_read and node.route is None and not node.may_campaign()
 
 
 def cut_off(cluster: Cluster, process: Process) -> None:
@@ -125,7 +125,7 @@ def test_two_that_are_to_be_removed_do_not_hand_leadership_to_each_other_for_eve
                 break
             cluster.run(pause_s)
         assert cluster.run(5.0, lambda: cluster.leader is not None)
-        assert leader.node.standing.removed_at is not None or heir.node.standing.removed_at is not None
+        assert leader.node.removal.removed_at is not None or heir.node.removal.removed_at is not None
 
 
 @pytest.mark.parametrize("power", [False, True])
@@ -344,7 +344,7 @@ def test_a_newcomer_whose_entry_was_dropped_registers_again() -> None:
         for way in apart:
             cluster.wire.heal(*way)
         assert cluster.run(10.0, lambda: leader_of(cluster).node.configurations.settled.lists(*itself))
-        assert cluster.run(5.0, cluster.healthy) and process.node.standing.removed_at is None
+        assert cluster.run(5.0, cluster.healthy) and process.node.removal.removed_at is None
 
 
 def test_who_was_removed_is_not_taken_back_when_it_asks_from_a_new_address() -> None:

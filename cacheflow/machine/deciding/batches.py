@@ -1,7 +1,7 @@
-"""Commands that hold commands: one after the other, all or none, or only when nothing has changed.
+"""Commands that hold other commands: one after the other, all or none, or only when nothing has changed.
 
-What they hold are commands on one key. A batch decides and does one after the other; an atomic one decides all of them
-before the first takes place; GUARDED compares versions first and is then a batch that is not atomic.
+The inner commands are commands on one key. A batch decides and does one after the other; an atomic batch decides all of
+them before the first takes place; GUARDED compares versions first and is then a batch that is not atomic.
 """
 
 from __future__ import annotations
@@ -19,24 +19,26 @@ from cacheflow.machine.state.contents import Contents
 from cacheflow.machine.state.entries import APPENDED_BYTES_MAX, KEY_BYTES_MAX, Entry, key_bytes
 
 BATCH_COMMANDS_MAX: Final = 10_000
-# A short command may copy a long value: ten thousand of them must fill neither the memory nor the time of a node.
+# Bytes that the APPENDs of one batch may copy: a short command copies a long value, and ten thousand of them must fill
+# neither the memory nor the time of a node.
 EXTENDED_PER_BATCH_BYTES_MAX: Final = 4 * APPENDED_BYTES_MAX
 
+# The statuses with which a command fails an atomic batch.
 _FAILURES: Final = (c.PRECONDITION, c.NOT_AN_INTEGER, c.TOO_LARGE, c.MALFORMED)
-# GET and DELETE of an absent key are no failures.
+# The commands that fail an atomic batch when their key is absent; a GET and a DELETE succeed without it.
 _NEED_THE_KEY: Final = (c.INCR, c.TOUCH, c.APPEND, c.COUNT, c.EXPIRE)
 
 
 class Batches:
-    """Runs them on ``contents``."""
+    """Runs BATCH and GUARDED commands on ``contents``. Not safe for concurrent use."""
 
     def __init__(self, contents: Contents) -> None:
         self._contents = contents
-        # How many bytes the batch at hand may still copy by APPEND.
+        # Bytes that the APPENDs of the present batch may still copy.
         self._extended_left = 0
 
     def batch(self, command: list[Any]) -> Result:
-        """BATCH."""
+        """Run a BATCH command: a list of commands on one key each, all or none of them if it is atomic."""
         _, atomic, commands = command
         if type(atomic) is not bool:
             raise Malformed("a batch begins with a flag")
@@ -44,7 +46,7 @@ class Batches:
         return self._atomic(commands) if atomic else self._one_by_one(commands)
 
     def guarded(self, command: list[Any]) -> Result:
-        """GUARDED: a batch when all conditions hold, else the index of the first that does not."""
+        """Run a GUARDED command: its commands if all conditions hold, else PRECONDITION with the index of one that fails."""
         _, conditions, commands = command
         _check_commands(commands)
         _check_conditions(conditions)
@@ -64,7 +66,7 @@ class Batches:
         return [c.OK, results]
 
     def _atomic(self, commands: list[Any]) -> Result:
-        """Decide everything on an overlay of what earlier commands of the batch would leave behind, then do it."""
+        """Decide every command on an overlay of what the earlier ones would leave behind, then carry all of them out."""
         self._extended_left = EXTENDED_PER_BATCH_BYTES_MAX
         overlay: dict[str, Entry | None] = {}
         decisions: list[Decision] = []
@@ -80,7 +82,7 @@ class Batches:
                 key = one[1]
                 overlay[key] = after(decision, overlay[key] if key in overlay else self._contents.find(key))
             decisions.append(decision)
-        # A command may evict what an earlier one wrote, so versions are told as they were given, not as they are found.
+        # A command may evict what an earlier one wrote, so results name versions as they were given, not as they are found.
         versions: dict[str, int] = {}
         results = []
         for decision in decisions:

@@ -1,4 +1,4 @@
-"""Commands on one key: decided by decisions.py, done here."""
+"""Carrying out commands on one key, which decisions.py has decided."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cacheflow.machine.state.entries import KEY_BYTES_MAX, key_bytes
 
 
 def decide(contents: Contents, command: list[Any]) -> Decision:
-    """What ``command`` would do. Raises Malformed, and anything else for one that makes no sense."""
+    """Decide what ``command`` would do to its key now. Raises Malformed, or any other exception for a senseless command."""
     key = command[1]
     if type(key) is not str or not 0 < key_bytes(key) <= KEY_BYTES_MAX:
         raise Malformed("a key is a text of 1 to 1024 bytes")
@@ -24,7 +24,7 @@ def decide(contents: Contents, command: list[Any]) -> Decision:
 
 
 def carry_out(contents: Contents, plan: Plan) -> Result:
-    """Do what was decided: the one place where a command on a key has effects."""
+    """Change ``contents`` as ``plan`` says and return the result: the one place where a command on a key has effects."""
     what = plan[0]
     if what == WRITE:
         _, key, data, kind, meta, expires_at_ms, told = plan

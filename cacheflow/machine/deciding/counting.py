@@ -1,4 +1,4 @@
-"""Counters: signed ones for HTTP and RESP, memcached's unsigned ones. Decided as in decisions.py."""
+"""Deciding the two counting commands, by the rules of decisions.py: INCR is signed (HTTP, RESP), COUNT is memcached's."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from cacheflow.machine.deciding.plans import WRITE, Decision, Malformed, expires
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.state.entries import KIND_JSON, Entry, entry_bytes
 
-# What SET and INCR write and no other spelling, so that a value read back is the value written.
+# The numbers that INCR accepts: as SET and INCR write them and no other spelling, so that a value read back is the
+# value written.
 _INT64_DIGITS = re.compile(rb"0|-?[1-9][0-9]{0,18}")
-# What memcached takes for a number: leading zeros and all.
+# The numbers that COUNT accepts, as memcached does: also with leading zeros.
 _UINT64_DIGITS = re.compile(rb"[0-9]{1,20}")
 
 
 def decide_incr(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
-    """INCR: a WRITE, MISSING, NOT_AN_INTEGER or TOO_LARGE."""
+    """Decide an INCR command: a WRITE plan, MISSING, NOT_AN_INTEGER or TOO_LARGE."""
     _, key, delta, initial, ttl_ms = command
     for number in (delta, 0 if initial is None else initial):
         if type(number) is not int or not c.INT64_MIN <= number <= c.INT64_MAX:
@@ -45,7 +46,7 @@ def decide_incr(entry: Entry | None, command: list[Any], now_ms: int, bytes_max:
 
 
 def decide_count(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
-    """COUNT: a WRITE, MISSING, NOT_AN_INTEGER or TOO_LARGE."""
+    """Decide a COUNT command: a WRITE plan, MISSING, NOT_AN_INTEGER or TOO_LARGE."""
     _, key, step, down, initial, ttl_ms = command
     for number in (step, 0 if initial is None else initial):
         if type(number) is not int or not 0 <= number <= c.UINT64_MAX:

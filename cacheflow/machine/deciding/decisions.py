@@ -1,9 +1,9 @@
-"""What a command on one key would do, decided without doing it.
+"""Decisions: what a command on one key would do, decided without doing it.
 
-1. Pure functions of the live entry (None when absent), the command, the time and the byte limit.
-2. They return a list, which is the command's final result and has no effect, or a tuple, which is a *plan* that cannot
+1. Each function is a pure function of the live entry (None when absent), the command, the time and the byte limit.
+2. It returns a list, which is the command's final result and has no effect, or a tuple, which is a *plan* that cannot
    fail.
-3. They check everything. Whatever they raise means a malformed command.
+3. It checks everything. Any exception that it raises means a malformed command.
 
 So an atomic batch can decide all of its commands before the first one takes place.
 """
@@ -39,6 +39,7 @@ from cacheflow.machine.state.entries import (
     entry_bytes,
 )
 
+# The conditions of EXPIRE that make sense: one of them, or "set" together with "later" or "earlier".
 _EXPIRE_CONDITIONS: Final = (
     c.ALWAYS,
     c.IF_UNSET,
@@ -51,7 +52,7 @@ _EXPIRE_CONDITIONS: Final = (
 
 
 def decide_set(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
-    """SET: a WRITE, PRECONDITION or TOO_LARGE."""
+    """Decide a SET command: a WRITE plan, PRECONDITION or TOO_LARGE."""
     _, key, data, kind, meta, ttl_ms, when, version = command
     if type(data) is not bytes:
         raise Malformed("the value is not bytes")
@@ -79,7 +80,7 @@ def decide_set(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: 
 
 
 def decide_delete(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
-    """DELETE: a REMOVE, MISSING or PRECONDITION."""
+    """Decide a DELETE command: a REMOVE plan, MISSING or PRECONDITION."""
     _, key, version = command
     if type(version) is not int or version < 0:
         raise Malformed("the version is not a number")
@@ -91,7 +92,7 @@ def decide_delete(entry: Entry | None, command: list[Any], now_ms: int, bytes_ma
 
 
 def decide_touch(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
-    """TOUCH: a RETIME or MISSING."""
+    """Decide a TOUCH command: a RETIME plan or MISSING."""
     _, key, ttl_ms = command
     expires_at_ms = expires_at_ms_of(ttl_ms, 0 if entry is None else entry[4], now_ms)
     if entry is None:
@@ -100,7 +101,7 @@ def decide_touch(entry: Entry | None, command: list[Any], now_ms: int, bytes_max
 
 
 def decide_get(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
-    """GET: a USE or MISSING."""
+    """Decide a GET command: a USE plan or MISSING."""
     _, key = command
     if entry is None:
         return [c.MISSING]
@@ -108,7 +109,7 @@ def decide_get(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: 
 
 
 def decide_append(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
-    """APPEND: an EXTEND, a WRITE of a new key, MISSING or TOO_LARGE."""
+    """Decide an APPEND command: an EXTEND plan, a WRITE plan for a new key, MISSING or TOO_LARGE."""
     _, key, added, front, create = command
     if type(added) is not bytes:
         raise Malformed("the value is not bytes")
@@ -123,7 +124,7 @@ def decide_append(entry: Entry | None, command: list[Any], now_ms: int, bytes_ma
         if len(old) + len(added) > APPENDED_BYTES_MAX:
             return _too_long()
         data = added + old if front else old + added
-        # Text stays text when text is added; the whole is looked at once only, when JSON ceases to be JSON.
+        # Text stays text when text is added, so only JSON, which an addition makes text or bytes, is looked at as a whole.
         text = _is_text(added) if old_kind == KIND_TEXT else old_kind == KIND_JSON and _is_text(data)
         kind = KIND_TEXT if text else KIND_BYTES
     if len(data) > APPENDED_BYTES_MAX:
@@ -147,7 +148,7 @@ def _too_long() -> c.Result:
 
 
 def decide_expire(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
-    """EXPIRE: a RETIME, MISSING or PRECONDITION."""
+    """Decide an EXPIRE command: a RETIME plan, MISSING or PRECONDITION."""
     _, key, ttl_ms, when = command
     if type(when) is not int or when not in _EXPIRE_CONDITIONS:
         raise Malformed("the condition is unknown")
@@ -182,12 +183,12 @@ DECIDE: Final[dict[int, Decide]] = {
 }
 
 
-# The version of what a batch has decided to write but has not written; equal to none that a command may name.
+# The version of an entry that an atomic batch has decided to write and has not written: below 0, where no command's is.
 UNDECIDED: Final = -1
 
 
 def after(plan: Plan, entry: Entry | None) -> Entry | None:
-    """What ``plan`` leaves behind of ``entry``; what it writes has no version yet."""
+    """Return the entry that ``plan`` would leave in the place of ``entry``; a written one has the version UNDECIDED."""
     if plan[0] in (WRITE, EXTEND):
         return (plan[2], plan[3], plan[4], UNDECIDED, plan[5])
     if plan[0] == RETIME and entry is not None:

@@ -1,7 +1,7 @@
-"""A straight way for the commonest command, SET without a condition and a TTL.
+"""A faster way for the commonest command, SET without a condition and a TTL.
 
-It leaves exactly what deciding and carrying out leave: the same state, results and effects (a test compares). It only
-saves the calls and tuples between them, which are two thirds of the work.
+It leaves exactly what ``decide`` and ``carry_out`` leave: the same state, results and effects (a test compares). It
+only saves the calls and tuples between the two, which are two thirds of the work.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from cacheflow.machine.language.commands import OK, SET, Result
 from cacheflow.machine.state.contents import Contents
 from cacheflow.machine.state.entries import ENTRY_BYTES, KEY_BYTES_MAX, KIND_MAX, entry_bytes
 
-# Compared by identity, which True and 0.0 do not pass: whatever is not this very object goes the general way.
+# The zero that fields are compared with by identity, which True and 0.0 do not pass: a command with anything else goes
+# the general way, which checks types.
 _ZERO: Final = 0
 
 
 def set_plainly(contents: Contents, commands: Iterable[Any], results: list[Result]) -> None:
-    """Run ``commands`` and append their results, up to the first that is not for this way; that one is not begun."""
+    """Run the leading plain SETs of ``commands``, append their results to ``results``, and stop before the first other one."""
     raw = contents.raw
     find = raw.get
     items = contents.items
@@ -62,7 +63,7 @@ def set_plainly(contents: Contents, commands: Iterable[Any], results: list[Resul
                 revision = contents.revision = revision + 1
                 tell((EVICTED, gone, revision, 0))
             bytes_used += size
-            # Before the entry is there: no reader may see a version that is above the machine's.
+            # The revision rises before the entry is there: no reader may see a version that is above the machine's.
             revision = contents.revision = revision + 1
             add(key, (data, kind, meta, revision, 0))
         else:

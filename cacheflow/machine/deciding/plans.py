@@ -1,4 +1,7 @@
-"""What a decision about a command on one key is: the command's final result, or a plan that cannot fail."""
+"""Plans: a decision about a command on one key is the command's final result, or a plan that cannot fail.
+
+A plan is a tuple that begins with its kind; the comments name the fields that follow.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +9,23 @@ from typing import Any, Final, TypeAlias
 
 from cacheflow.machine.language import commands as c
 
-# key, data, kind, meta, expires_at_ms, then what is told beside the version: created, the number, or the length
+# key, data, kind, meta, expires_at_ms, and what the result tells beside the version: created, the number, or the length
 WRITE: Final = 1
 REMOVE: Final = 2  # key
 RETIME: Final = 3  # key, expires_at_ms, version
 USE: Final = 4  # key, entry
-EXTEND: Final = 5  # as WRITE, then what was added and whether in front
+EXTEND: Final = 5  # the fields of WRITE, the added data, and whether that comes in front
 
 Plan: TypeAlias = tuple[Any, ...]
 Decision: TypeAlias = c.Result | Plan
 
 
 class Malformed(Exception):
-    """The command is none; the message says why."""
+    """The command is not well-formed; the message says why."""
 
 
 def expires_at_ms_of(ttl_ms: Any, kept_ms: int, now_ms: int) -> int:
-    """The expiry that ``ttl_ms`` asks for, 0 for none. kept_ms: what TTL_KEEP means here."""
+    """Return the absolute expiry that ``ttl_ms`` asks for, 0 for none. kept_ms: the expiry that TTL_KEEP keeps."""
     if type(ttl_ms) is not int or not c.TTL_KEEP <= ttl_ms <= c.TTL_MS_MAX:
         raise Malformed("the TTL is not a number of milliseconds")
     if ttl_ms > 0:
@@ -31,4 +34,5 @@ def expires_at_ms_of(ttl_ms: Any, kept_ms: int, now_ms: int) -> int:
 
 
 def too_large(bytes_max: float) -> c.Result:
+    """Return the result of a command whose item is larger than the whole cache may be."""
     return [c.TOO_LARGE, f"the item is larger than the whole cache may be ({bytes_max} bytes)"]

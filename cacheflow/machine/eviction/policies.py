@@ -1,14 +1,14 @@
-"""Which item goes when space is needed: LRU and LFU, kept by cachetools. The only importer of cachetools.
+"""The eviction policies LRU and LFU: which item goes when space is needed. The only importer of cachetools.
 
-1. The machine decides *when* to evict, these containers only *who*: they have no limit, so cachetools never evicts by
-   itself.
-2. ``raw`` is the dictionary below. Reading it counts as nothing and is safe from any thread.
+1. The machine decides *when* to evict, these containers only *which key*: they have no limit, so cachetools never
+   evicts by itself.
+2. ``raw`` is the plain dictionary of a container. Reading it counts as nothing and is safe from any thread.
 3. The order is part of the replicated state: ``ordered()`` tells it, ``filled()`` builds an equal container from it.
 
 cachetools (8.0.1 or later: an O(1) LFU whose ties are decided by insertion) has no operation for a victim other than
-a given key, for counting several uses at once, or for reading and building the order in one pass. Those reach for its
-private structures, which a test checks against the installed release. Its LRUCache keeps the order in one OrderedDict;
-here it is in pieces (use_order.py), and a test holds the two side by side.
+a given key, for counting several uses at once, or for reading and building the order in one pass. The methods for these
+reach for its private structures, which a test checks against the installed release. Its LRUCache keeps the order in one
+OrderedDict; here the order is in pieces (use_order.py), and a test holds the two side by side.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from cacheflow.machine.state.entries import Entry
 
 
 class LruItems(cachetools.Cache[str, Entry]):
-    """Least recently used first. Not safe for concurrent use, except for reading ``raw``."""
+    """A container that evicts the least recently used item first. Not safe for concurrent use, except for reading ``raw``."""
 
     _Cache__data: dict[str, Entry]
 
@@ -37,7 +37,7 @@ class LruItems(cachetools.Cache[str, Entry]):
 
     @classmethod
     def filled(cls, raw: dict[str, Entry], keys: Sequence[str], uses: Iterable[int]) -> LruItems:
-        """A container of ``raw``, which it takes over, with ``keys`` in eviction order; the uses mean nothing here."""
+        """Return a container of ``raw``, which it takes over, with ``keys`` in eviction order; LRU does not look at the uses."""
         items = cls()
         items.raw = items._Cache__data = raw
         items._order = UseOrder.of(keys, [raw[key][3] for key in keys])
@@ -45,19 +45,22 @@ class LruItems(cachetools.Cache[str, Entry]):
 
     @classmethod
     def with_order(cls, raw: dict[str, Entry], order: UseOrder) -> LruItems:
-        """A container of ``raw`` in the eviction ``order``; both are taken over, which takes no time."""
+        """Return a container of ``raw`` in the eviction ``order``; both are taken over, which takes no time."""
         items = cls()
         items.raw = items._Cache__data = raw
         items._order = order
         return items
 
     def give_order(self, version: int) -> UseOrder:
-        """The eviction order for another container; no item is above ``version``. This one must not be used any more."""
+        """Hand the eviction order to another container; this one must not be used any more.
+
+        version: the highest version of any item.
+        """
         return self._order
 
     @property
     def currsize(self) -> float:
-        """How many items there are."""
+        """The number of items."""
         return len(self.raw)
 
     def in_order(self) -> list[str]:
@@ -65,7 +68,7 @@ class LruItems(cachetools.Cache[str, Entry]):
         return list(self._order)
 
     def ordered(self) -> Iterator[tuple[str, int]]:
-        """(key, uses) in eviction order; LRU keeps no count, so uses is 1."""
+        """Yield (key, uses) in eviction order; LRU keeps no count, so uses is 1."""
         for key in self._order:
             yield key, 1
 
@@ -77,17 +80,17 @@ class LruItems(cachetools.Cache[str, Entry]):
             self.rewrite(key, old, entry)
 
     def add(self, key: str, entry: Entry) -> None:
-        """Put in an item under a ``key`` that is not there."""
+        """Add ``entry`` under a ``key`` that is absent."""
         self.raw[key] = entry
         self._order.add(key, entry[3])
 
     def rewrite(self, key: str, old: Entry, entry: Entry) -> None:
-        """Put ``entry`` with a new version in the place of ``old``, which counts as a use."""
+        """Replace ``old`` by ``entry``, which has a new version; counts as a use."""
         self.raw[key] = entry
         self._order.rewrite(key, old[3], entry[3])
 
     def retime(self, key: str, entry: Entry) -> None:
-        """Put ``entry`` in the place of one of the same version, which counts as a use."""
+        """Replace the entry of ``key`` by ``entry``, which has the same version; counts as a use."""
         self.raw[key] = entry
         self._order.use(key, entry[3])
 
@@ -102,7 +105,7 @@ class LruItems(cachetools.Cache[str, Entry]):
         return item
 
     def touch(self, key: str, entry: Entry, uses: int) -> None:
-        """Count ``key``, whose entry that is, as used just now."""
+        """Count ``key``, whose entry is ``entry``, as used just now; LRU does not look at the number of uses."""
         self._order.use(key, entry[3])
 
     def pop_victim(self, protected: str) -> tuple[str, Entry] | None:
@@ -128,25 +131,27 @@ class LruItems(cachetools.Cache[str, Entry]):
 
 
 class LfuItems(cachetools.LFUCache[str, Entry]):
-    """Least often used first, ties by who came to that count first. Not safe for concurrent use, except for ``raw``.
+    """A container that evicts the least often used item first, and of equal counts the one that has had that count longest.
 
-    Those that came from LRU and were not used since are kept in its order: they were used once, before all others.
+    Items that came from LRU and were not used since stay in LRU's order: they count as used once, before all others.
+    Not safe for concurrent use, except for reading ``raw``.
     """
 
     _Cache__data: dict[str, Entry]
-    # A ring of links in order of count; each holds the keys with that count in the order in which they came to it. (Each
-    # with itself, for a key is in memory once.)
+    # A ring of links in order of count; each holds the keys with that count in the order in which they came to it, as
+    # {key: key}, so that the text of a key is in memory once.
     _LFUCache__root: Any
     _LFUCache__links: dict[str, Any]
 
     def __init__(self) -> None:
         super().__init__(math.inf)
         self.raw = self._Cache__data
+        # The items that came from LRU and were not used since.
         self._before = UseOrder()
 
     @classmethod
     def filled(cls, raw: dict[str, Entry], keys: Sequence[str], uses: Iterable[int]) -> LfuItems:
-        """A container of ``raw``, which it takes over, with ``keys`` in eviction order; the uses must not fall."""
+        """Return a container of ``raw``, which it takes over, with ``keys`` in eviction order and ``uses`` that never fall."""
         items = cls()
         items.raw = items._Cache__data = raw
         root = items._LFUCache__root
@@ -163,7 +168,7 @@ class LfuItems(cachetools.LFUCache[str, Entry]):
 
     @classmethod
     def with_order(cls, raw: dict[str, Entry], order: UseOrder) -> LfuItems:
-        """A container of ``raw`` in the eviction ``order`` with one use each; both are taken over, which takes no time."""
+        """Return a container of ``raw`` in the eviction ``order`` with one use each; both are taken over, which takes no time."""
         items = cls()
         items.raw = items._Cache__data = raw
         items._before = order
@@ -173,7 +178,7 @@ class LfuItems(cachetools.LFUCache[str, Entry]):
         self._break_ring()
 
     def _break_ring(self) -> list[OrderedDict[str, str]]:
-        """Take the links apart, so that they need no garbage collector; the keys that each had."""
+        """Take the ring of links apart, so that it needs no garbage collector, and return the keys that each link had."""
         groups: list[OrderedDict[str, str]] = []
         root = self._LFUCache__root
         link = root.next
@@ -185,7 +190,10 @@ class LfuItems(cachetools.LFUCache[str, Entry]):
         return groups
 
     def give_order(self, version: int) -> UseOrder:
-        """The eviction order for another container; no item is above ``version``. This one must not be used any more."""
+        """Hand the eviction order to another container; this one must not be used any more.
+
+        version: the highest version of any item.
+        """
         groups = self._break_ring()
         root = self._LFUCache__root
         root.next = root.prev = root
@@ -195,7 +203,7 @@ class LfuItems(cachetools.LFUCache[str, Entry]):
                     self._before.append(key, self.raw[key][3])
             return self._before
         groups.insert(0, OrderedDict(zip(self._before, self._before, strict=True)))
-        # The others are added to the largest, mostly that of the keys used once, at its two ends.
+        # The other groups are added to the largest one, mostly that of the keys used once, at its two ends.
         largest = max(range(len(groups)), key=lambda number: len(groups[number]))
         order = groups[largest]
         for group in reversed(groups[:largest]):
@@ -208,7 +216,7 @@ class LfuItems(cachetools.LFUCache[str, Entry]):
 
     @property
     def currsize(self) -> float:
-        """How many items there are."""
+        """The number of items."""
         return len(self.raw)
 
     def __setitem__(self, key: str, entry: Entry) -> None:
@@ -219,22 +227,22 @@ class LfuItems(cachetools.LFUCache[str, Entry]):
             self.rewrite(key, old, entry)
 
     def add(self, key: str, entry: Entry) -> None:
-        """Put in an item under a ``key`` that is not there."""
+        """Add ``entry`` under a ``key`` that is absent."""
         self.raw[key] = entry
         self._place(key, 1, self._LFUCache__root.next)
 
     def rewrite(self, key: str, old: Entry, entry: Entry) -> None:
-        """Put ``entry`` with a new version in the place of ``old``, which counts as a use."""
+        """Replace ``old`` by ``entry``, which has a new version; counts as a use."""
         self.raw[key] = entry
         self._use(key, 1, old[3])
 
     def retime(self, key: str, entry: Entry) -> None:
-        """Put ``entry`` in the place of one of the same version, which counts as a use."""
+        """Replace the entry of ``key`` by ``entry``, which has the same version; counts as a use."""
         self.raw[key] = entry
         self._use(key, 1, entry[3])
 
     def touch(self, key: str, entry: Entry, uses: int) -> None:
-        """Count ``uses`` uses of ``key``, whose entry that is, ending where as many single ones would have ended."""
+        """Count ``uses`` uses of ``key``, whose entry is ``entry``: with the same order as that many single uses."""
         self._use(key, uses, entry[3])
 
     def _use(self, key: str, uses: int, version: int) -> None:
@@ -253,7 +261,7 @@ class LfuItems(cachetools.LFUCache[str, Entry]):
         self._place(held, count, higher)
 
     def _place(self, key: str, count: int, link: Any) -> None:
-        """Put ``key`` behind all that were used as often. link: where to begin to look for these."""
+        """Put ``key`` behind all keys with the same ``count``. link: where to begin to look for them."""
         root = self._LFUCache__root
         while link is not root and link.count < count:
             link = link.next
@@ -286,7 +294,7 @@ class LfuItems(cachetools.LFUCache[str, Entry]):
         return keys
 
     def ordered(self) -> Iterator[tuple[str, int]]:
-        """(key, uses) in eviction order."""
+        """Yield (key, uses) in eviction order."""
         for key in self._before:
             yield key, 1
         link = self._LFUCache__root.next

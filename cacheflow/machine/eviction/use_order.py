@@ -1,11 +1,12 @@
-"""Keys from the least to the most recently used, in pieces, so that no operation takes long however many there are.
+"""The order of use: keys from the least to the most recently used, in pieces, so that no operation takes long.
 
 A million keys in one OrderedDict stop the node for a quarter of a second whenever its table is built anew, and take 120
-bytes each. Here they are in *segments*, small plain dictionaries, the oldest first. A key that is used moves to the end of
-the newest segment.
+bytes each. Here the keys are in *segments*, small plain dictionaries, the oldest first. A key that is used moves to the
+end of the newest segment.
 
-To move a key its segment must be found. An item's version tells that, for versions rise: each segment begins at a version,
-and a key that was only written is in the segment of its version. Those that were used since are in ``_used`` beside.
+To move a key its segment must be found. An item's version tells it, for versions rise: each segment begins at a
+version, and a key that was only written is in the segment of its version. Keys that were used since are in ``_used``
+beside.
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Final, TypeAlias
 
-# Each key with itself, because a dictionary does not tell which of two equal texts it holds; a key is in memory once.
+# {key: key}: a plain dictionary does not tell which of two equal texts it holds, and a key should be in memory once.
 Segment: TypeAlias = dict[str, str]
 
-# As many as fill the table of a dictionary; building that anew takes half a millisecond.
+# Keys of one segment: as many as fill the table of a dictionary that is built anew within half a millisecond.
 SEGMENT_KEYS_MAX = 21_000
-# So many sparse segments are joined with their neighbours whenever a new one begins, which is one more.
+# Sparse segments that are joined with their neighbours whenever a new one begins: more than the one that is added.
 _JOINED_AT_ONCE: Final = 4
 
 
 class UseOrder:
-    """Not safe for concurrent use. A key's version is that of its latest write."""
+    """Keys in the order of their latest use. A key's version is that of its latest write. Not safe for concurrent use."""
 
     __slots__ = ("_coming", "_newest", "_segments", "_starts", "_used", "_version")
 
@@ -34,16 +35,16 @@ class UseOrder:
         self._segments = [self._newest]
         # The version at which each segment begins.
         self._starts = [0]
-        # Where the keys are that are not in the segment of their version.
+        # {key: its segment} for the keys that are not in the segment of their version.
         self._used: dict[str, Segment] = {}
-        # The highest version so far.
+        # The highest version of any key so far.
         self._version = 0
-        # The keys that come next in the oldest segment, the first one last; some may have left it meanwhile.
+        # The next keys of the oldest segment in reverse order, so that ``pop`` gives the first; some may have left it meanwhile.
         self._coming: list[str] = []
 
     @classmethod
     def of(cls, keys: Sequence[str], versions: Sequence[int]) -> UseOrder:
-        """An order of ``keys``, the least recently used first."""
+        """Return an order of ``keys``, the least recently used first."""
         order = cls()
         for first in range(0, len(keys), SEGMENT_KEYS_MAX):
             if first:
@@ -60,7 +61,7 @@ class UseOrder:
 
     @classmethod
     def of_one(cls, keys: Segment, version: int) -> UseOrder:
-        """An order of ``keys``, which it takes over in no time; none of them is above ``version``."""
+        """Return an order of ``keys``, which it takes over in no time. version: the highest version of any of them."""
         order = cls()
         order._segments[0] = order._newest = keys
         order._version = version
@@ -75,7 +76,7 @@ class UseOrder:
             yield from segment
 
     def add(self, key: str, version: int) -> None:
-        """Put a new ``key`` at the end; no ``version`` before was as high."""
+        """Put a new ``key`` at the end; its ``version`` must be higher than all before."""
         if len(self._newest) >= SEGMENT_KEYS_MAX:
             self._begin()
         self._newest[key] = key
@@ -83,7 +84,7 @@ class UseOrder:
 
     def append(self, key: str, version: int) -> None:
         """Put a new ``key`` at the end, whatever its ``version`` is."""
-        # The next segment begins above all there are: from then on a key may be found by its version.
+        # The next segment begins above all versions that there are: from then on a key may be found by its version.
         self._version = max(self._version, version)
         if len(self._newest) >= SEGMENT_KEYS_MAX:
             self._begin()
@@ -92,7 +93,7 @@ class UseOrder:
 
     def rewrite(self, key: str, before: int, version: int) -> None:
         """Move ``key``, whose version was ``before``, to the end."""
-        # ``remove`` spelt out: this is what most writes come to.
+        # ``remove`` written out instead of called, because most writes come here.
         segment = self._used.pop(key, None) if self._used else None
         if segment is None:
             segment = self._segments[bisect_right(self._starts, before) - 1]
@@ -103,7 +104,7 @@ class UseOrder:
         self._version = version
 
     def use(self, key: str, version: int) -> None:
-        """Move ``key``, whose ``version`` stays, to the end."""
+        """Move ``key`` to the end; its ``version`` stays the same."""
         used = self._used
         segment = used.get(key)
         if segment is None:
@@ -118,14 +119,14 @@ class UseOrder:
             used.pop(key, None)
 
     def remove(self, key: str, version: int) -> str:
-        """Take ``key`` out and return the text that was held."""
+        """Take ``key`` out and return the text object that was held for it."""
         segment = self._used.pop(key, None) if self._used else None
         if segment is None:
             segment = self._segments[bisect_right(self._starts, version) - 1]
         return segment.pop(key)
 
     def pop_first(self, protected: str = "") -> str | None:
-        """Take out the first key that is not ``protected``; None when there is no other."""
+        """Take out and return the first key that is not ``protected``; None when there is no other."""
         coming = self._coming
         while True:
             oldest = self._segments[0]
@@ -144,12 +145,12 @@ class UseOrder:
                 return None
 
     def pop_many(self, count: int) -> list[str]:
-        """Take out the first ``count`` keys, or all that there are."""
+        """Take out and return the first ``count`` keys, or all when there are fewer."""
         taken: list[str] = []
         self._coming.clear()
         while len(self._segments) > 1 and len(self._segments[0]) <= count - len(taken):
             taken += self._segments.pop(0)
-            # The next one begins where this one did.
+            # The next segment now begins where this one did.
             del self._starts[1]
         oldest = self._segments[0]
         rest = list(islice(oldest, count - len(taken)))
@@ -162,14 +163,14 @@ class UseOrder:
         return taken
 
     def _look_ahead(self, protected: str) -> bool:
-        """Set ``_coming`` anew; False when there is no key but ``protected``."""
+        """Fill ``_coming`` with the next keys; False when there is no key but ``protected``."""
         while True:
             oldest = self._segments[0]
             others = len(oldest) - (protected in oldest)
             if oldest is self._newest:
                 if not others:
                     return False
-                # Nothing may be added to it while it is gone through.
+                # The segment that ``_coming`` was read from must get no new keys.
                 self._begin()
             elif not others:
                 if self._segments[1] is not self._newest:
@@ -183,13 +184,13 @@ class UseOrder:
             return True
 
     def _begin(self) -> None:
-        """Begin a new segment, and tidy up."""
+        """Begin a new segment, and join some of the sparse ones."""
         self._newest = {}
         self._segments.append(self._newest)
         self._starts.append(self._version + 1)
         sizes = [len(segment) for segment in self._segments]
         left = _JOINED_AT_ONCE
-        # Not the last one, which is the newest.
+        # The last segment is the newest one, which is not joined.
         for position in range(len(sizes) - 3, -1, -1):
             if sizes[position] + sizes[position + 1] <= SEGMENT_KEYS_MAX // 2:
                 self._join(position)
@@ -199,7 +200,7 @@ class UseOrder:
                     break
 
     def _join(self, position: int) -> None:
-        """Make one of a segment and the one behind it."""
+        """Merge the segment at ``position`` and the one behind it."""
         into, other = self._segments[position], self._segments.pop(position + 1)
         del self._starts[position + 1]
         if self._used:

@@ -1,13 +1,13 @@
 """The log's vocabulary and its codec.
 
 1. Commands, results and entries are plain tuples and lists, so that msgpack carries them and nothing else can arrive.
-2. What comes out of ``decode_*`` is data of the right outer shape or CodecError; what is inside a command is checked by
-   the machine.
-3. Numbers here are on disk for ever: they are added to, never changed.
+2. ``decode_*`` returns data of the right outer shape or raises CodecError; what is inside a command is checked by the
+   machine.
+3. The numbers below are on disk for ever: new ones are added, none is ever changed.
 
 An *entry* of the log is ``[stamp_ms, [block, ...]]``; a *block* is one node's commands,
 ``[session, first, lowest, [command, ...]]``, packed by the node that sends it and carried unopened by the leader.
-Session 0 is for what needs no exactly-once: ticks, recency, opening a session.
+Session 0 is for commands that may be applied twice: ticks, recency, opening a session.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ COUNT: Final = 15  # key, step, down, initial or None, ttl_ms of a new key -> ve
 GUARDED: Final = 16  # [[key, version (0: absent)], ...], [command, ...]  -> [result, ...]
 EXPIRE: Final = 17  # key, ttl_ms (0: none), when                   -> version, expires_at_ms
 
-# ttl_ms of SET and TOUCH: above 0 from the entry's time on, or one of these.
+# Values of ``ttl_ms`` in SET and TOUCH; a number above 0 is counted from the entry's time.
 TTL_NONE: Final = 0
 TTL_KEEP: Final = -1
 TTL_MS_MAX: Final = 10**14
 
-# ``when`` of SET.
+# Values of ``when`` in SET: the condition under which it writes.
 ALWAYS: Final = 0
 IF_ABSENT: Final = 1
 IF_PRESENT: Final = 2
 IF_VERSION: Final = 3
 
-# ``when`` of EXPIRE: 0, one of these, or IF_SET with IF_LATER or IF_EARLIER. No expiry counts as an infinite one.
+# Values of ``when`` in EXPIRE: ALWAYS, one of these, or IF_SET with IF_LATER or IF_EARLIER. No expiry counts as infinite.
 IF_UNSET: Final = 1
 IF_SET: Final = 2
 IF_LATER: Final = 4
@@ -76,7 +76,7 @@ UINT64_MAX: Final = 2**64 - 1
 
 
 class CodecError(CacheFlowError):
-    """Bytes that are no entry or block."""
+    """Bytes from the log or the network are not a well-formed entry, block or snapshot."""
 
 
 def set_(
@@ -88,99 +88,111 @@ def set_(
     when: int = ALWAYS,
     version: int = 0,
 ) -> Command:
-    """Write ``key``. meta: a Content-Type, wire flags or None."""
+    """Return the command that writes ``key``. meta: a Content-Type, the flags of a wire protocol, or None."""
     return (SET, key, data, kind, meta, ttl_ms, when, version)
 
 
 def delete(key: str, version: int = 0) -> Command:
-    """Remove ``key``, when ``version`` is not 0 only at that version."""
+    """Return the command that removes ``key``; with a ``version`` above 0 only at that version."""
     return (DELETE, key, version)
 
 
 def incr(key: str, delta: int, initial: int | None = None, ttl_ms: int = TTL_NONE) -> Command:
-    """Add ``delta``; an absent key becomes ``initial + delta`` with ``ttl_ms``, or stays absent without ``initial``."""
+    """Return the command that adds ``delta`` to a number.
+
+    An absent key becomes ``initial + delta`` with ``ttl_ms``, or stays absent without ``initial``.
+    """
     return (INCR, key, delta, initial, ttl_ms)
 
 
 def touch(key: str, ttl_ms: int) -> Command:
-    """Give ``key`` a new TTL; TTL_NONE makes it persist. The version stays."""
+    """Return the command that gives ``key`` a new TTL; TTL_NONE lets it live for ever. The version stays."""
     return (TOUCH, key, ttl_ms)
 
 
 def get(key: str) -> Command:
-    """Read through the log and count the use exactly."""
+    """Return the command that reads ``key`` through the log, linearizably, and counts a use."""
     return (GET, key)
 
 
 def recency(uses: Sequence[tuple[str, int]]) -> Command:
-    """Uses counted by local reads, in order of last use."""
+    """Return the command that counts uses by local reads. uses: (key, number), in the order of the last use."""
     return (RECENCY, uses)
 
 
 def delete_prefix(prefix: str) -> Command:
-    """Remove every key that starts with ``prefix``; the empty prefix clears the cache."""
+    """Return the command that removes every key that starts with ``prefix``; the empty prefix clears the cache."""
     return (DELETE_PREFIX, prefix)
 
 
 def configure(settings: dict[str, Any], only_if_unset: bool = False) -> Command:
-    """Change replicated settings: policy, max_items, max_bytes, replicas."""
+    """Return the command that changes replicated settings: policy, max_items, max_bytes, replicas.
+
+    only_if_unset: do nothing when any CONFIGURE took effect before.
+    """
     return (CONFIGURE, only_if_unset, settings)
 
 
 def members(cluster_id: str, table: Sequence[Sequence[Any]]) -> Command:
-    """The whole member table; always alone in its entry."""
+    """Return the command that replaces the whole member table; it is always alone in its entry."""
     return (MEMBERS, cluster_id, table)
 
 
 def noop() -> Command:
-    """Nothing but the entry's time: a tick or a barrier."""
+    """Return the command that changes nothing: a tick, whose entry carries the time, or the barrier of a read."""
     return (NOOP,)
 
 
 def open_session(member_id: str, nonce: str) -> Command:
-    """Open a session for one process start of ``member_id``; closes the member's older one."""
+    """Return the command that opens a session for one process start of ``member_id`` and closes the member's older one."""
     return (OPEN_SESSION, member_id, nonce)
 
 
 def batch(commands: Sequence[Command], atomic: bool = False) -> Command:
-    """Several commands in one entry; with ``atomic`` all or none."""
+    """Return the command that runs several ``commands`` in one entry; with ``atomic`` all or none."""
     return (BATCH, atomic, commands)
 
 
 def idempotent(client_key: str, command: Command) -> Command:
-    """``command`` at most once for ``client_key`` within 10 minutes; later ones get the kept result."""
+    """Return ``command`` so wrapped that it takes place once for a ``client_key`` within 10 minutes.
+
+    Another one with the same key in that time gets the kept result.
+    """
     return (IDEMPOTENT, client_key, command)
 
 
 def append(key: str, data: bytes, *, front: bool = False, create: bool = False) -> Command:
-    """Add ``data`` behind or in ``front`` of the value. meta and TTL stay; an absent key needs ``create``."""
+    """Return the command that adds ``data`` behind the value, or in ``front`` of it.
+
+    meta and TTL stay. An absent key is written with ``create`` and stays absent without.
+    """
     return (APPEND, key, data, front, create)
 
 
 def count(key: str, delta: int, initial: int | None = None, ttl_ms: int = TTL_NONE) -> Command:
-    """Count as memcached does: unsigned, past 2^64 - 1 from 0 on again, down to 0 and no further.
+    """Return the command that counts as memcached does: unsigned, past 2^64 - 1 from 0 on again, never below 0.
 
     An absent key becomes ``initial`` itself with ``ttl_ms``, or stays absent without ``initial``.
     """
-    # Step and direction: msgpack has no number below -2^63.
+    # The command holds a step and a direction: a step down may be 2^64 - 1, and msgpack has no number below -2^63.
     return (COUNT, key, abs(delta), delta < 0, initial, ttl_ms)
 
 
 def guarded(conditions: Sequence[tuple[str, int]], commands: Sequence[Command]) -> Command:
-    """``commands`` one after the other, if every key of ``conditions`` is at its version (0: absent).
+    """Return the command that runs ``commands`` if every key of ``conditions`` is at its version (0: absent).
 
-    They succeed or fail each for itself. A key may be named twice.
+    The commands run one after the other and succeed or fail each for itself. A key may be named twice.
     """
     return (GUARDED, conditions, commands)
 
 
 def expire(key: str, ttl_ms: int, when: int = ALWAYS) -> Command:
-    """As ``touch``, under the condition ``when``; PRECONDITION when it is not met."""
+    """Return the command that gives ``key`` a new TTL under the condition ``when``; PRECONDITION if it is not met."""
     return (EXPIRE, key, ttl_ms, when)
 
 
 def size_of(command: Command) -> int:
-    """About how many bytes ``command`` takes on its way, also those of the commands that it holds."""
+    """Return about how many bytes ``command`` takes when packed, inner commands included."""
     op = command[0]
     if op in (SET, APPEND):
         return 64 + len(command[2])
@@ -190,13 +202,16 @@ def size_of(command: Command) -> int:
 
 
 def encode_block(session: int, first: int, lowest: int, commands: Sequence[Command]) -> bytes:
-    """One node's commands, numbered ``first`` and up; results below ``lowest`` were all received."""
+    """Pack a block: one node's ``commands``, numbered from ``first`` on.
+
+    lowest: the lowest number whose result the node still waits for.
+    """
     packed: bytes = msgpack.packb((session, first, lowest, commands))
     return packed
 
 
 def decode_block(block: bytes) -> tuple[int, int, int, list[list[Any]]]:
-    """(session, first, lowest, commands). Raises CodecError."""
+    """Return (session, first, lowest, commands) of a packed block. Raises CodecError."""
     try:
         session, first, lowest, commands = msgpack.unpackb(block)
     except Exception as error:  # msgpack raises a dozen kinds; all mean the same here
@@ -207,13 +222,13 @@ def decode_block(block: bytes) -> tuple[int, int, int, list[list[Any]]]:
 
 
 def encode_entry(stamp_ms: int, blocks: Sequence[bytes]) -> bytes:
-    """One entry of the log."""
+    """Pack one entry of the log. stamp_ms: the cluster's time at which the leader appends it."""
     packed: bytes = msgpack.packb((stamp_ms, blocks))
     return packed
 
 
 def decode_entry(payload: bytes) -> tuple[int, list[bytes]]:
-    """(stamp_ms, blocks). Raises CodecError."""
+    """Return (stamp_ms, blocks) of a packed entry of the log. Raises CodecError."""
     try:
         stamp_ms, blocks = msgpack.unpackb(payload)
     except Exception as error:

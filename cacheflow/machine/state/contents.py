@@ -1,4 +1,4 @@
-"""The items, their limits and their clock: the one place where an item comes, changes or goes.
+"""Contents: the items, their limits and their clock; the one place where an item comes, changes or goes.
 
 1. Every change raises the revision by one for each key written or removed, keeps the account of bytes and notes its
    effect.
@@ -20,6 +20,7 @@ from cacheflow.machine.state.entries import ENTRY_BYTES, Entry, entry_bytes, tot
 from cacheflow.machine.state.expiry import DueTimes
 from cacheflow.machine.state.removals import WHOLE_LOT_MIN, Removals
 
+# Items that one step of a lowered limit takes out: what belongs to them stays in the processor's cache during the step.
 RETIRED_AT_ONCE: Final = 10_000
 
 
@@ -31,35 +32,35 @@ class Contents:
         self.revision = 0
         self.items_max: float = math.inf
         self.bytes_max: float = math.inf
-        # The size of all items by formula.
+        # The size of all items by the formula of ``entry_bytes``.
         self.bytes_used = 0
-        # Items that have an expiry.
+        # The number of items that have an expiry.
         self.with_ttl = 0
-        # How many keys were ever: written, deleted, expired, evicted.
+        # Counters since the cluster began: keys written, deleted, expired, evicted.
         self.written = 0
         self.deleted = 0
         self.expired = 0
         self.evicted = 0
         self.effects: list[Effect] = []
         self.items: Items = POLICIES["lru"]()
-        # ``items.raw`` itself, replaced by one assignment: what readers in other threads see.
+        # ``items.raw`` itself, for readers in other threads: another container takes its place in one assignment.
         self.raw: dict[str, Entry] = self.items.raw
         self.due = DueTimes()
-        # Removed for everybody, still to be told: by a command, and by a limit that was lowered.
+        # Keys that are absent already and whose removal is still to be told: removed by a command, and by a lowered limit.
         self.to_delete = Removals()
         self.to_evict = Removals()
-        # How many keys these two hold.
+        # The number of keys in ``to_delete`` and ``to_evict``.
         self.waiting = 0
 
     def find(self, key: str) -> Entry | None:
-        """The live entry of ``key``."""
+        """Return the live entry of ``key``, None without one."""
         entry = self.raw.get(key)
         if entry is not None and 0 < entry[4] <= self.now_ms:
             return None
         return entry
 
     def write(self, key: str, data: bytes, kind: int, meta: str | int | None, expires_at_ms: int) -> int:
-        """Write ``key`` and return its version; one that is there counts as used. By itself it fits ``bytes_max``."""
+        """Write ``key`` and return its version; a present key counts as used. The item alone must fit ``bytes_max``."""
         old = self.raw.get(key)
         if old is not None and 0 < old[4] <= self.now_ms:
             self._remove(key, old, EXPIRED)
@@ -67,7 +68,7 @@ class Contents:
         growth = ENTRY_BYTES + len(data) + (len(key) if key.isascii() else len(key.encode()))
         if type(meta) is str:
             growth += len(meta)
-            # One Content-Type for a million items, not a million of them.
+            # A million items with the same Content-Type share one text object.
             meta = intern(meta)
         if old is None:
             if self.waiting:
@@ -96,16 +97,19 @@ class Contents:
     def extend(
         self, key: str, data: bytes, kind: int, meta: str | int | None, expires_at_ms: int, added: bytes, front: bool
     ) -> int:
-        """As ``write``, with ``data`` the value of ``key`` and ``added`` behind or in front of it."""
+        """Write ``key`` and return its version, with an effect that names only what was added.
+
+        data: the whole new value.  added: the part of it that is new.  front: whether that part comes first.
+        """
         present = self.find(key) is not None
         version = self.write(key, data, kind, meta, expires_at_ms)
         if present:
-            # To tell a long value at every short addition would cost its length each time.
+            # An effect with the whole value would cost the value's length at every short addition.
             self.effects[-1] = (APPENDED, key, version, expires_at_ms, added, front, kind)
         return version
 
     def retime(self, key: str, expires_at_ms: int) -> None:
-        """Give ``key`` another expiry, which counts as a use. An absent key stays absent."""
+        """Give ``key`` another expiry and count a use. An absent key stays absent."""
         old = self.find(key)
         if old is None:
             return
@@ -116,20 +120,20 @@ class Contents:
         self.effects.append((TOUCHED, key, version, expires_at_ms))
 
     def use(self, key: str, uses: int) -> None:
-        """Count ``key`` as used ``uses`` times just now; an absent key is no use."""
+        """Count ``uses`` uses of ``key`` just now; does nothing for an absent key."""
         entry = self.find(key)
         if entry is not None:
             self.items.touch(key, entry, uses)
 
     def remove(self, key: str) -> int:
-        """Remove ``key``, when it is there, and return the revision."""
+        """Remove ``key`` if it is present, and return the revision."""
         old = self.find(key)
         if old is not None:
             self._remove(key, old, DELETED)
         return self.revision
 
     def expire(self, keys_max: int) -> int:
-        """Remove up to ``keys_max`` items that are due, in the order of (expiry, key), and return how many."""
+        """Remove up to ``keys_max`` expired items, in the order of (expiry, key), and return their number."""
         for removed in range(keys_max):
             key = self.due.pop(self.raw, self.now_ms)
             if key is None:
@@ -138,7 +142,7 @@ class Contents:
         return keys_max
 
     def tell_removals(self, keys_max: int) -> int:
-        """Give up to ``keys_max`` keys that wait for it their revision and effect, and return how many."""
+        """Give up to ``keys_max`` of the waiting removals their revision and effect, and return their number."""
         told = 0
         for queue, how in ((self.to_delete, DELETED), (self.to_evict, EVICTED)):
             while told < keys_max and (key := queue.pop()) is not None:
@@ -148,13 +152,13 @@ class Contents:
         return told
 
     def remove_prefix(self, prefix: str) -> int:
-        """Make every key that starts with ``prefix`` absent at once and return how many live ones that were."""
+        """Make every key that starts with ``prefix`` absent at once and return the number of live ones among them."""
         keys = [key for key in self.raw if key.startswith(prefix)] if prefix else list(self.raw)
         live = len(keys) - self._count_due(keys)
         if len(keys) == len(self.raw):
             self._clear()
         elif keys:
-            # The order of ``raw`` is not part of the state, so the turns need another: whichever is the cheaper one.
+            # The order of ``raw`` is not part of the state, so the removals are told in another order: the cheaper one of two.
             if len(keys) < len(self.raw) // 8:
                 keys.sort()
             else:
@@ -167,7 +171,7 @@ class Contents:
         return live
 
     def set_limits(self, items_max: int | None, bytes_max: int | None) -> None:
-        """Change the limits; what is now too much goes at once, in eviction order."""
+        """Change the limits, and evict at once, in eviction order, what is over them. None: no limit."""
         self.items_max = math.inf if items_max is None else items_max
         self.bytes_max = math.inf if bytes_max is None else bytes_max
         if len(self.raw) > self.items_max:
@@ -187,7 +191,7 @@ class Contents:
         self._replace_items(POLICIES[policy].with_order(self.raw, self.items.give_order(self.revision)))
 
     def adopt(self, policy: str, raw: dict[str, Entry], uses: list[int]) -> None:
-        """Hold the items of ``raw``, which come in eviction order with their numbers of uses, and none else."""
+        """Replace the contents by the items of ``raw``, which are in eviction order. uses: their numbers of uses, in order."""
         keys = list(raw)
         self.bytes_used = total_bytes(keys, list(raw.values()))
         for key, entry in raw.items():
@@ -197,21 +201,21 @@ class Contents:
         self._replace_items(POLICIES[policy].filled(raw, keys, uses))
 
     def _replace_items(self, items: Items) -> None:
-        """Make ``items`` the container."""
+        """Make ``items`` the container of the items."""
         self.items = items
         self.raw = items.raw
 
     def next_due_ms(self) -> int | None:
-        """The earliest time at which ``expire`` or ``tell_removals`` has work: 0 is now, None is never."""
+        """Return the earliest time at which ``expire`` or ``tell_removals`` has work: 0 for now, None for never."""
         if self.waiting:
             return 0
         return self.due.next_ms(self.raw)
 
     def _evict_first(self, count: int) -> None:
-        """Take the next ``count`` items to evict out, to be told in turn."""
+        """Take out the next ``count`` items to evict, and queue their removals to be told."""
         self.waiting += count
         while count:
-            # All about one part while it is in the processor's cache.
+            # Everything about one part is done while it is in the processor's cache.
             some = min(count, RETIRED_AT_ONCE)
             count -= some
             entries = self.items.retire_first(some)
@@ -220,13 +224,13 @@ class Contents:
         self.due.trim_all(self.raw, self.with_ttl)
 
     def _account_for_losses(self, entries: dict[str, Entry]) -> None:
-        """The account after all these items were taken out of the container."""
+        """Take the items of ``entries``, which left the container, out of the sums of bytes and of expiries."""
         removed = list(entries.values())
         self.bytes_used -= total_bytes(list(entries), removed)
         self.with_ttl -= len(removed) - [entry[4] for entry in removed].count(0)
 
     def _clear(self) -> None:
-        """Take everything out, the container with it, to be told as deleted."""
+        """Put an empty container in the place of the present one, and queue all its items as deleted."""
         cleared = self.items
         self._replace_items(type(cleared)())
         self.bytes_used = self.with_ttl = 0
@@ -238,7 +242,7 @@ class Contents:
             self.to_delete.add({key: cleared.raw[key] for key in cleared.in_order()})
 
     def _count_due(self, keys: list[str]) -> int:
-        """How many of ``keys`` are past their expiry."""
+        """Return how many of ``keys`` are past their expiry."""
         first_ms = self.due.next_ms(self.raw)
         if first_ms is None or first_ms > self.now_ms:
             return 0
@@ -253,7 +257,7 @@ class Contents:
             self.evict(*victim)
 
     def evict(self, key: str, entry: Entry) -> None:
-        """Account for the victim that was just taken out, and tell it."""
+        """Account for a victim that was just taken out of the container, and note the effect."""
         self._account_for_loss(key, entry)
         self._tell(key, EXPIRED if 0 < entry[4] <= self.now_ms else EVICTED)
 
@@ -269,7 +273,7 @@ class Contents:
             self.due.trim(self.raw, self.with_ttl)
 
     def _tell(self, key: str, how: int) -> None:
-        """Revision, counter and effect of a key that is gone."""
+        """Give the removal of ``key`` a revision and an effect, and count it. how: DELETED, EXPIRED or EVICTED."""
         version = self.revision = self.revision + 1
         if how == EVICTED:
             self.evicted += 1
@@ -280,7 +284,7 @@ class Contents:
         self.effects.append((how, key, version, 0))
 
     def _tell_early(self, key: str) -> None:
-        """Tell the removal of ``key`` before its new life begins."""
+        """Tell a waiting removal of ``key`` now, because the key is about to be written again."""
         for queue, how in ((self.to_delete, DELETED), (self.to_evict, EVICTED)):
             if queue.discard(key):
                 self.waiting -= 1

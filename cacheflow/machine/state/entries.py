@@ -1,14 +1,14 @@
 """An entry: what the machine keeps under a key.
 
-A plain tuple of atoms, because a million of them live at once: the garbage collector drops exact tuples of atoms from
-its lists, and a tuple is immutable, so that any thread may read one without a lock.
+An entry is a plain tuple of atoms, because a million of them live at once: the garbage collector drops exact tuples of
+atoms from its lists, and a tuple is immutable, so that any thread may read one without a lock.
 """
 
 from __future__ import annotations
 
 from typing import Final, TypeAlias
 
-# data, kind, meta, version, expires_at_ms (0: never)
+# (data, kind, meta, version, expires_at_ms); an expiry of 0 means never.
 Entry: TypeAlias = tuple[bytes, int, str | int | None, int, int]
 
 DATA: Final = 0
@@ -17,7 +17,7 @@ META: Final = 2
 VERSION: Final = 3
 EXPIRES_AT_MS: Final = 4
 
-# The kinds of values.py, which this layer must not import; a test holds them together.
+# The same kinds as in values.py, which this layer must not import; a test compares them.
 KIND_TEXT: Final = 0
 KIND_BYTES: Final = 1
 KIND_JSON: Final = 2
@@ -25,25 +25,26 @@ KIND_MAX: Final = 2
 
 KEY_BYTES_MAX: Final = 1024
 META_CHARS_MAX: Final = 1024
-# About what the tuple, its numbers and two dictionary slots cost. Part of the replicated rules: it must never change.
+# What each item counts for beside its bytes: about what the tuple, its numbers and two dictionary slots cost. It is
+# part of the replicated rules and must never change.
 ENTRY_BYTES: Final = 64
-# How long a value may become by additions: config.py's largest max_value_bytes. It must never change either.
+# The longest value that APPEND may make: config.py's largest max_value_bytes. It must never change either.
 APPENDED_BYTES_MAX: Final = 64 * 1024 * 1024
 
 
 def key_bytes(key: str) -> int:
-    """Length of ``key`` in UTF-8. Raises UnicodeEncodeError for a lone surrogate."""
+    """Return the length of ``key`` in UTF-8. Raises UnicodeEncodeError for a lone surrogate."""
     return len(key) if key.isascii() else len(key.encode())
 
 
 def entry_bytes(key: str, data: bytes, meta: str | int | None) -> int:
-    """What an item counts for against ``max_bytes``: a formula, equal on every replica and every Python."""
+    """Return what an item counts for against ``max_bytes``, by a formula that is equal on every replica and every Python."""
     size = ENTRY_BYTES + len(data) + (len(key) if key.isascii() else len(key.encode()))
     return size + len(meta) if type(meta) is str else size
 
 
 def total_bytes(keys: list[str], entries: list[Entry]) -> int:
-    """The sum of ``entry_bytes``; a million items in a few dozen milliseconds."""
+    """Return the sum of ``entry_bytes`` over all items; a million items take a few dozen milliseconds."""
     size = ENTRY_BYTES * len(keys) + sum(map(len, keys)) + sum([len(entry[0]) for entry in entries])
     size += sum([len(entry[2]) for entry in entries if type(entry[2]) is str])
     if not all(map(str.isascii, keys)):

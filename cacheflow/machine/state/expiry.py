@@ -1,10 +1,10 @@
-"""When items fall due: heaps of (expires_at_ms, key), one for every four seconds.
+"""Due times: the expiries of items in heaps of (expires_at_ms, key), one heap for every four seconds.
 
-Removing from the middle of a heap is slow, so nothing is removed: an item is stale when the key's entry no longer has
-that expiry, and is skipped when it comes up. Stale items of the far future are cleared away heap by heap, a few for
+Removing from the middle of a heap is slow, so nothing is removed: a heap's item is stale when the key's entry no longer
+has that expiry, and is skipped when it comes up. Stale items of the far future are cleared away heap by heap, a few for
 each change, because clearing a million at once would stop the node for longer than an election takes.
 
-The order of what comes up is that of (time, key), whatever the heaps look like inside, so a machine restored from its
+Keys come up in the order of (time, key), whatever the heaps look like inside, so a machine restored from its
 entries expires the same keys in the same order.
 """
 
@@ -16,11 +16,12 @@ from typing import Final
 
 from cacheflow.machine.state.entries import EXPIRES_AT_MS, Entry
 
-# 4,096 ms: at 20,000 writes a second a heap is cleared in some 20 ms, and TTLs of up to a month share 600,000 heaps.
+# A heap covers 2^12 = 4,096 ms: at 20,000 writes a second one is cleared in some 20 ms, and TTLs of up to a month share
+# 600,000 heaps.
 _SLOT_BITS: Final = 12
-# Stale items that may always be held, so that a small cache is not busy clearing.
+# Stale items that are always allowed, so that a small cache is not busy clearing.
 STALE_ALLOWED: Final = 1024
-# How many items each change looks at once clearing is needed: with 4 the whole stays below three times the keys.
+# Items that each change of an expiry looks at while clearing is needed: with 4 the heaps stay below three times the keys.
 _CLEARED_PER_CHANGE: Final = 4
 
 
@@ -30,10 +31,13 @@ class DueTimes:
     __slots__ = ("_budget", "_count", "_heaps", "_rotation", "_slots")
 
     def __init__(self) -> None:
+        # {slot: heap}, a slot being expires_at_ms >> _SLOT_BITS.
         self._heaps: dict[int, list[tuple[int, str]]] = {}
-        # A heap with all keys of ``_heaps``, and some of heaps that went empty before their time.
+        # A heap of the slots in ``_heaps``, and of some slots whose heaps became empty early.
         self._slots: list[int] = []
+        # The number of items in all heaps, stale ones included.
         self._count = 0
+        # The slots that the present round of clearing has not visited, and how many items it may still look at.
         self._rotation: Iterator[int] = iter(())
         self._budget = 0
 
@@ -52,7 +56,7 @@ class DueTimes:
         self._count += 1
 
     def trim(self, raw: dict[str, Entry], with_ttl: int) -> None:
-        """After an addition or the end of one expiry: clear some of what is stale if that is more than half.
+        """Clear some stale items if they are more than half: called after each addition or end of an expiry.
 
         with_ttl: the number of keys in ``raw`` that have an expiry.
         """
@@ -67,19 +71,19 @@ class DueTimes:
             self._budget -= self._clear(slot, raw)
 
     def trim_all(self, raw: dict[str, Entry], with_ttl: int) -> None:
-        """After the removal of many keys: clear all that is stale if that is more than half."""
+        """Clear all stale items if they are more than half: called after the removal of many keys."""
         if self._count > 2 * with_ttl + STALE_ALLOWED:
             for slot in list(self._heaps):
                 self._clear(slot, raw)
             self._start_rotation()
 
     def next_ms(self, raw: dict[str, Entry]) -> int | None:
-        """The earliest expiry of an item in ``raw``, None without any."""
+        """Return the earliest expiry of an item in ``raw``, None without any."""
         heap = self._first(raw)
         return heap[0][0] if heap else None
 
     def pop(self, raw: dict[str, Entry], now_ms: int) -> str | None:
-        """The next key of ``raw`` that is due at ``now_ms``, None without any. The caller removes it from ``raw``."""
+        """Return the next key of ``raw`` that is due at ``now_ms``, None without any. The caller removes it from ``raw``."""
         if not self._slots or self._slots[0] << _SLOT_BITS > now_ms:
             return None
         heap = self._first(raw)
@@ -89,7 +93,7 @@ class DueTimes:
         return heappop(heap)[1]
 
     def _first(self, raw: dict[str, Entry]) -> list[tuple[int, str]] | None:
-        """The first heap, with an item on top that is not stale."""
+        """Return the earliest heap that has a live item, with that item on top; None without any."""
         while self._slots:
             heap = self._heaps.get(self._slots[0])
             while heap:
@@ -103,13 +107,13 @@ class DueTimes:
         return None
 
     def _start_rotation(self) -> None:
-        """Begin a new round of clearing, without the slots of heaps that went empty in the last one."""
+        """Begin a new round of clearing over the slots that still have a heap."""
         self._slots = list(self._heaps)
         self._rotation = iter(self._slots.copy())
         heapify(self._slots)
 
     def _clear(self, slot: int, raw: dict[str, Entry]) -> int:
-        """Drop what is stale or double in one heap and return how many items that took."""
+        """Drop the stale and double items of one heap and return how many items were looked at."""
         heap = self._heaps.get(slot)
         if heap is None:
             return 1

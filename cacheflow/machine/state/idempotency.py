@@ -1,4 +1,4 @@
-"""A client's own Idempotency-Key: the command takes place once, whoever sends it and to whichever node.
+"""Idempotency: a command with a client's own Idempotency-Key takes place once, whoever sends it and to whichever node.
 
 Results are kept 10 minutes of machine time, packed, because packed bytes are one object to the garbage collector and
 tell their size.
@@ -15,9 +15,10 @@ import msgpack
 
 from cacheflow.machine.language.commands import Result
 
+# A client that sends a command again within 10 minutes gets the kept result.
 KEEP_MS: Final = 600_000
 KEPT_MAX: Final = 10_000
-# A batch of reads may answer with megabytes.
+# Bytes of all kept results: a batch of reads may answer with megabytes, so the number of results alone is no limit.
 KEPT_BYTES_MAX: Final = 64 * 1024 * 1024
 CLIENT_KEY_CHARS_MAX: Final = 256
 
@@ -25,19 +26,19 @@ Kept = tuple[int, bytes, bytes]  # kept until (ms), fingerprint of the command, 
 
 
 def fingerprint(command: Any) -> bytes:
-    """16 bytes that tell one command from another. Raises whatever msgpack raises for what it cannot pack."""
+    """Return 16 bytes that tell one command from another. Raises whatever msgpack raises for what it cannot pack."""
     return blake2b(msgpack.packb(command), digest_size=16).digest()
 
 
 def _data_bytes(result: Result) -> int:
-    """The values in the result of a batch."""
+    """Return the number of bytes of all values in the result of a batch; 0 for any other result."""
     if len(result) != 2 or type(result[1]) is not list:
         return 0
     return sum([len(one[1]) for one in result[1] if len(one) > 1 and type(one[1]) is bytes])
 
 
 class IdempotencyTable:
-    """Results by client key, the oldest first. Not safe for concurrent use."""
+    """The kept results by client key, the oldest first. Not safe for concurrent use."""
 
     __slots__ = ("_bytes", "_kept")
 
@@ -52,13 +53,13 @@ class IdempotencyTable:
         return iter(self._kept.items())
 
     def find(self, client_key: str) -> tuple[bytes, Result] | None:
-        """(fingerprint, result) of the command that came with ``client_key``; what is past its time was dropped."""
+        """Return (fingerprint, result) of the command that came with ``client_key``; None if none came or it was dropped."""
         kept = self._kept.get(client_key)
         return None if kept is None else (kept[1], msgpack.unpackb(kept[2]))
 
     def keep(self, client_key: str, command_print: bytes, result: Result, now_ms: int) -> None:
-        """Remember ``result`` under a ``client_key`` that is not in the table, unless it is larger than the table."""
-        # Many reads of one large value: a small result in memory, gigabytes when packed.
+        """Keep ``result`` under a new ``client_key``, unless it is larger than the whole table may be."""
+        # A batch that reads one large value many times has a small result in memory and one of gigabytes when packed.
         if _data_bytes(result) > KEPT_BYTES_MAX:
             return
         self.adopt(client_key, (now_ms + KEEP_MS, command_print, msgpack.packb(result)))
@@ -66,12 +67,12 @@ class IdempotencyTable:
             self._drop_oldest()
 
     def adopt(self, client_key: str, kept: Kept) -> None:
-        """Add what another table held."""
+        """Add a row that another table held."""
         self._kept[client_key] = kept
         self._bytes += len(kept[2])
 
     def drop_due(self, now_ms: int) -> None:
-        """Forget what was kept long enough."""
+        """Drop the results whose time is over at ``now_ms``."""
         while self._kept:
             if next(iter(self._kept.values()))[0] > now_ms:
                 return

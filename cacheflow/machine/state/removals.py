@@ -1,4 +1,4 @@
-"""Keys that are gone for everybody but whose removal is still to be told.
+"""Removals: keys that are absent for everybody but whose removal is still to be told.
 
 Clearing a million keys in one entry would stop every node for seconds. So they leave the container in one sweep (from
 then on they are absent to every command, reader, count and limit) and wait here for their turn: with each entry a
@@ -12,14 +12,14 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, Protocol
 
-# A cleared container of this size is queued as it is, in no time; a smaller one is copied, so that lots stay few.
+# The smallest cleared container that is queued as it is, in no time; a smaller one is copied, so that lots stay few.
 WHOLE_LOT_MIN: Final = 10_000
-# A lot of that size is not added to: a larger dictionary takes long to grow, and very many lots take long to search.
+# The size from which a lot gets no more keys: a larger dictionary takes long to grow, many small lots take long to search.
 LOT_KEYS_MAX: Final = 40_000
 
 
 class Lot(Protocol):
-    """Removed items with an order; a whole container of eviction/policies.py is one."""
+    """Removed items in an order; a whole container of policies.py is a lot, too."""
 
     def __len__(self) -> int: ...
     def __contains__(self, key: object, /) -> bool: ...
@@ -34,11 +34,11 @@ class _Fifo:
     __slots__ = ("_entries", "_order", "_void")
 
     def __init__(self) -> None:
-        # The entries are only kept so that freeing their memory is spread like the rest; None after a restore.
+        # The entries are kept only so that their memory is freed a few at a time, too; each is None after a restore.
         self._entries: dict[str, Any] = {}
         self._order: deque[str] = deque()
-        # How many places in ``_order``, the earliest, do not count, of keys that were taken out of their turn: such a key
-        # may have come again behind them, and its turn must not depend on how this lot came about.
+        # {key: how many of its earliest places in ``_order`` do not count}, for keys that were taken out of their turn:
+        # such a key may have come again behind them, and its turn must not depend on how this lot came about.
         self._void: dict[str, int] = {}
 
     def __len__(self) -> int:
@@ -70,7 +70,7 @@ class _Fifo:
 
 
 def _skips(void: dict[str, int], key: str) -> bool:
-    """Whether this place of ``key`` does not count; then it is taken off ``void``."""
+    """True if the present place of ``key`` does not count; then one is taken off its number in ``void``."""
     count = void.get(key)
     if count is None:
         return False
@@ -91,7 +91,7 @@ class Removals:
         self.count = 0
 
     def add(self, entries: dict[str, Any]) -> None:
-        """Queue the keys of ``entries``, which is taken over."""
+        """Queue the keys of ``entries``, a dictionary that the queue takes over."""
         last = self._lots[-1] if self._lots else None
         if not isinstance(last, _Fifo) or len(last) >= LOT_KEYS_MAX:
             last = _Fifo()
@@ -100,12 +100,12 @@ class Removals:
         self.count += len(entries)
 
     def add_whole(self, items: Lot) -> None:
-        """Queue all of a container in its own order; nobody else may use it any more."""
+        """Queue all items of a container in its own order; nobody else may use the container any more."""
         self._lots.append(items)
         self.count += len(items)
 
     def pop(self) -> str | None:
-        """Take the next key out of the queue; None when it is empty."""
+        """Take the next key out of the queue and return it; None when the queue is empty."""
         while self._lots:
             if len(self._lots[0]):
                 self.count -= 1
@@ -114,7 +114,7 @@ class Removals:
         return None
 
     def discard(self, key: str) -> bool:
-        """Take ``key`` out of its turn; False when it does not wait here."""
+        """Take ``key`` out of the queue before its turn; False when it is not in the queue."""
         for lot in self._lots:
             if key in lot:
                 del lot[key]
@@ -123,13 +123,13 @@ class Removals:
         return False
 
     def __iter__(self) -> Iterator[str]:
-        """The waiting keys in the order of their turns."""
+        """Yield the waiting keys in the order of their turns."""
         for lot in self._lots:
             yield from lot.in_order()
 
     @classmethod
     def of(cls, keys: Iterable[str]) -> Removals:
-        """A queue of ``keys``."""
+        """Return a queue of ``keys``."""
         removals = cls()
         removals.add(dict.fromkeys(keys))
         return removals

@@ -1,4 +1,4 @@
-"""Exactly once: which commands of which node were already applied (dissertation, section 6.3).
+"""Sessions: which commands of which node were already applied, so that each is applied once (dissertation, section 6.3).
 
 1. A session belongs to one start of one member; opening one closes the member's older one.
 2. Its commands are numbered from 1 on, and only last + 1 is applied. A lower number is answered with the kept result, a
@@ -14,8 +14,10 @@ from typing import Final
 
 from cacheflow.machine.language.commands import Result
 
-# Far above what an honest node has under way; without it a node that never raises ``lowest`` fills the memory of all.
+# Results kept for one session: far above what an honest node has under way; without a limit a node that never raises
+# ``lowest`` would fill the memory of all nodes.
 KEPT_RESULTS_MAX: Final = 100_000
+# Open sessions: above the number of members by far; the oldest one is closed when there are more.
 SESSIONS_MAX: Final = 10_000
 
 
@@ -44,7 +46,7 @@ class Session:
                 kept.popleft()
 
     def kept_result(self, number: int) -> Result | None:
-        """The result of ``number``, which is at most ``last``; None when it was dropped."""
+        """Return the kept result of command ``number``, which is at most ``last``; None when it was dropped."""
         back = self.last - number
         return self.kept[-1 - back] if back < len(self.kept) else None
 
@@ -56,7 +58,7 @@ class Sessions:
 
     def __init__(self, latest_id: int = 0) -> None:
         self.latest_id = latest_id
-        # In order of opening, which is the order of the ids.
+        # {id: session} in order of opening, which is the order of the ids.
         self._by_id: dict[int, Session] = {}
         self._by_member: dict[str, int] = {}
 
@@ -67,7 +69,7 @@ class Sessions:
         return iter(self._by_id.items())
 
     def find(self, session_id: int) -> Session | None:
-        """The open session of that id."""
+        """Return the open session ``session_id``, None when there is none."""
         return self._by_id.get(session_id)
 
     def open(self, member_id: str, nonce: str) -> int:
@@ -93,7 +95,7 @@ class Sessions:
         self._by_member[session.member_id] = session_id
 
     def keep_members(self, member_ids: Mapping[str, object]) -> None:
-        """Close the sessions of everybody else."""
+        """Close the sessions of all nodes that are not in ``member_ids``."""
         for session_id, session in list(self._by_id.items()):
             if session.member_id not in member_ids:
                 self._close(session_id)

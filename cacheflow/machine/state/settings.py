@@ -1,8 +1,8 @@
-"""What is replicated beside the items: the limits of the cache and the table of members.
+"""Replicated settings: the limits of the cache, and the table of members.
 
 Both come from the log, so both are checked here without trust: the functions raise ValueError with a message for
-people. It becomes part of a kept result, hence of the replicated state: no ``repr`` in it, which differs between
-Pythons.
+people. The message becomes part of a kept result, hence of the replicated state: no ``repr`` in it, which differs
+between Pythons.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NAME_CHARS_MAX: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The replicated settings. A limit of None means no limit; replicas is None until somebody said it."""
+    """The replicated settings. A limit of None means no limit; replicas is None until somebody has set it."""
 
     policy: str = "lru"
     max_items: int | None = None
@@ -40,7 +40,7 @@ class Member:
 
 
 def changed(settings: Settings, changes: Any) -> Settings:
-    """``settings`` with ``changes`` ({name: value}) in it. Raises ValueError for unknown names and bad values."""
+    """Return ``settings`` with ``changes`` ({name: value}). Raises ValueError for unknown names and bad values."""
     if type(changes) is not dict:
         raise ValueError("the settings are not a map")
     for name, value in changes.items():
@@ -61,12 +61,12 @@ def changed(settings: Settings, changes: Any) -> Settings:
 
 
 def is_name(value: Any) -> bool:
-    """Whether ``value`` may be an id, an address or a nonce: a str of 1 to 256 characters."""
+    """True if ``value`` may be an id, an address or a nonce: a str of 1 to 256 characters."""
     return type(value) is str and 0 < len(value) <= NAME_CHARS_MAX
 
 
 def member_table(rows: Any) -> dict[str, Member]:
-    """``[[id, incarnation, raft_address, address, voter], ...]`` as {id: Member}. Raises ValueError."""
+    """Return ``[[id, incarnation, raft_address, address, voter], ...]`` as {id: Member}. Raises ValueError."""
     if type(rows) is not list or len(rows) > MEMBERS_MAX:
         raise ValueError(f"the member table is not a list of at most {MEMBERS_MAX}")
     table: dict[str, Member] = {}

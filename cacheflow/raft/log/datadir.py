@@ -1,8 +1,8 @@
-"""The data directory: one process at a time, and who this node is.
+"""The data directory: one process uses it at a time, and it keeps who this node is.
 
 ``lock`` is held as long as the node runs. ``identity`` keeps the node id and the *incarnation*, which is new whenever
-the journal is: whoever lost its memory is another member, and cannot vote for the one before. ``removed`` says that the
-cluster has removed that member: it must not come back by itself.
+the journal is: a node that lost its memory is another member, whose votes do not count for the one before. ``removed``
+says that the cluster has removed that member, which must not come back by itself.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ from cacheflow.raft.log.disk import RealDisk
 logger = logging.getLogger(__name__)
 
 FORMAT_VERSION: Final = 1
-# Two segments of the journal: less could not even start, and would stop soon.
+# Free space that a new node needs: two segments of the journal. With less it could not start or would stop soon.
 FREE_BYTES_MIN: Final = 32 * 1024 * 1024
-# In memory the snapshots and the journal of a cache with values need more.
+# The folder in memory for ephemeral directories, and the free space that it must have: snapshots and journal go there,
+# too. With less the disk is used instead.
 _SHARED_MEMORY: Final = Path("/dev/shm")
 _SHARED_MEMORY_FREE_MIN: Final = 256 * 1024 * 1024
 
@@ -42,11 +43,11 @@ _EPHEMERAL = re.compile(r"cacheflow-\d+-[0-9a-f]{16}")
 
 
 class DataDirectory:
-    """Holds the directory until ``close``; a context manager too.
+    """A data directory that this process holds until ``close``; a context manager, too.
 
-    path, node_id, incarnation: what it found or made. ``ephemeral`` makes a directory in memory that ``close`` removes,
-    with a new incarnation every time, and removes those that dead processes left.
-    Raises ConfigError: in use, of another or a removed node, damaged, not writable, full.
+    path, node_id, incarnation: found in the directory, or new. ``ephemeral`` makes a directory in memory that ``close``
+    removes, with a new incarnation every time, and removes those that dead processes left. Raises ConfigError if it is
+    in use, of another or a removed node, damaged, not writable, or full.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class DataDirectory:
             raise
 
     def close(self) -> None:
-        """Give the directory free, and remove an ephemeral one."""
+        """Release the directory, and remove an ephemeral one."""
         if self._lock >= 0:
             if self._ephemeral:
                 shutil.rmtree(self.path, ignore_errors=True)
@@ -84,7 +85,7 @@ class DataDirectory:
             self._lock = -1
 
     def note_removed(self, index: int) -> str:
-        """The cluster has removed this member at ``index``: no process starts here again. Returns why, for people."""
+        """Note that the cluster removed this member at ``index``, so that no node starts here again. Returns why, for people."""
         reason = f"node {self.node_id} was removed from the cluster at index {index}"
         try:
             self._write(RealDisk(), _REMOVED, f"{reason}\n")
@@ -127,7 +128,7 @@ class DataDirectory:
                 return path
 
     def _identify(self, node_id: str | None) -> tuple[str, str]:
-        """Read the identity, or make one. (node id, incarnation)"""
+        """Return (node id, incarnation), read from the directory or made for a new node."""
         disk = RealDisk()
         file = self.path / _IDENTITY
         names = disk.list(self.path)
@@ -164,7 +165,7 @@ class DataDirectory:
         return node_id, incarnation
 
     def _write(self, disk: RealDisk, name: str, text: str) -> None:
-        """A small file, whole or not at all."""
+        """Write a small file as a whole or not at all, durably."""
         temporary = self.path / f"{name}.new"
         handle = disk.open(temporary, create=True)
         try:
@@ -195,9 +196,9 @@ def _read_identity(file: Path, rejoin: str) -> tuple[str, str]:
 
 
 def _take_lock(directory: Path) -> int:
-    """A descriptor that holds the lock, with our process id in the file; -1 when somebody else has it.
+    """Lock the directory and return the descriptor that holds the lock; -1 when another process holds it.
 
-    Raises OSError, FileNotFoundError also when the directory was removed before the lock was ours.
+    The file gets our process id. Raises OSError, FileNotFoundError also when the directory was removed meanwhile.
     """
     handle = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -216,7 +217,7 @@ def _take_lock(directory: Path) -> int:
 
 
 def _memory() -> Path:
-    """Where an ephemeral directory goes: memory when there is enough, else the temporary folder."""
+    """Return the folder for ephemeral directories: in memory when there is enough, else the temporary folder."""
     with contextlib.suppress(OSError):
         writable = os.access(_SHARED_MEMORY, os.W_OK | os.X_OK)
         if writable and shutil.disk_usage(_SHARED_MEMORY).free >= _SHARED_MEMORY_FREE_MIN:
@@ -225,7 +226,7 @@ def _memory() -> Path:
 
 
 def _remove_if_dead(path: Path) -> None:
-    """Remove the directory if it is ours and nobody holds its lock."""
+    """Remove an ephemeral directory of this user whose lock no process holds."""
     try:
         if path.is_symlink() or path.stat().st_uid != os.getuid():
             return

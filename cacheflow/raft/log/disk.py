@@ -1,4 +1,4 @@
-"""The few calls that durable state needs from a disk, the real disk, and the thread that makes them.
+"""Disk: the few calls that durable state needs, the real disk, and the thread that makes the calls.
 
 Every call is synchronous and may block; errors are OSError. A simulation replaces ``RealDisk`` with a disk in memory
 that loses and tears what was not flushed, and ``ThreadWriter`` with a scheduler of its own.
@@ -20,44 +20,44 @@ from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
 
-# Written at once where the file system cannot reserve space.
+# The zeros of one write where the file system cannot reserve space: 1 MiB.
 _ZEROS = bytes(1 << 20)
-# Linux alone has it.
+# The flag that makes one write durable; only Linux has it, 0 elsewhere.
 _RWF_DSYNC: int = getattr(os, "RWF_DSYNC", 0)
 
 
 class Disk(Protocol):
-    """What journal and snapshots call. A handle is an opaque int; offsets and lengths are bytes."""
+    """The calls that journal and snapshots make to a disk. A handle is an opaque int; offsets and lengths are bytes."""
 
     def list(self, directory: Path) -> list[str]:
-        """Names of the files in ``directory``, in no order."""
+        """Return the names of the files in ``directory``, in no order."""
 
     def read(self, path: Path, offset: int = 0, length: int = -1) -> bytes:
-        """Up to ``length`` bytes from ``offset``, all of them for -1; fewer only at the end of the file."""
+        """Return ``length`` bytes from ``offset`` on, fewer only at the end of the file. length: -1 for all."""
 
     def size(self, path: Path) -> int:
-        """Length of the file."""
+        """Return the length of the file."""
 
     def open(self, path: Path, create: bool = False) -> int:
-        """A handle for writing. With ``create`` the file is made, or emptied when it is there."""
+        """Return a handle for writing. With ``create`` the file is made, or emptied if it exists."""
 
     def close(self, handle: int) -> None:
-        """Give the handle back; flushes nothing."""
+        """Close the handle; flushes nothing."""
 
     def preallocate(self, handle: int, length: int) -> None:
         """Make the file ``length`` bytes long, with its space reserved and zeros behind what it holds."""
 
     def write(self, handle: int, offset: int, data: bytes) -> None:
-        """Write all of ``data``; after a crash of the machine any part of it may be there until ``sync``."""
+        """Write all of ``data``; until ``sync``, a crash of the machine may leave any part of it."""
 
     def write_durably(self, handle: int, offset: int, data: bytes) -> None:
-        """Write all of ``data`` and return once it is durable; other bytes that wait for a flush may go on waiting."""
+        """Write all of ``data`` and return once it is durable; bytes written before may stay unflushed."""
 
     def sync(self, handle: int) -> None:
         """Return once the file's bytes and length are durable (fdatasync)."""
 
     def truncate(self, handle: int, length: int) -> None:
-        """Cut the file."""
+        """Cut the file to ``length`` bytes."""
 
     def rename(self, old: Path, new: Path) -> None:
         """Replace ``new`` atomically; durable after ``sync_directory``."""
@@ -69,7 +69,7 @@ class Disk(Protocol):
         """Return once names made, renamed and removed in ``directory`` are durable."""
 
     def free_bytes(self, directory: Path) -> int:
-        """Space left for this user."""
+        """Return the free bytes of the file system that this user may fill."""
 
 
 class RealDisk:
@@ -129,7 +129,7 @@ class RealDisk:
             written += step
 
     def write_durably(self, handle: int, offset: int, data: bytes) -> None:
-        # One system call instead of two: between two, this thread would have to wait for the interpreter again.
+        # One system call instead of two, between which this thread would have to wait for the interpreter again.
         if _RWF_DSYNC and os.pwritev(handle, [data], offset, _RWF_DSYNC) == len(data):
             return
         self.write(handle, offset, data)
@@ -209,8 +209,8 @@ class ThreadWriter:
 
 
 def _outcome(work: Callable[[], T]) -> T | BaseException:
-    """What ``work`` returned or raised."""
+    """Return what ``work`` returned or raised."""
     try:
         return work()
-    except BaseException as error:  # whatever it is, it is the caller's to judge, not the thread's to die of
+    except BaseException as error:  # any exception is for the caller to judge; the thread must not die of it
         return error

@@ -1,12 +1,12 @@
-"""Journal: term, vote and log, in memory for PySyncObj and on disk for the day after.
+"""Journal: term, vote and log, in memory for PySyncObj and on disk for the next start.
 
 The event loop owns it. A mutation changes memory and joins the pending records, which costs about a microsecond; the
-disk's work is done elsewhere by one writer, one piece at a time. What gathers while a piece is under way goes with the
-next one, so that a flush is shared by everything that waits for it.
+disk's work is done elsewhere by one writer, one piece at a time. Records that gather while a piece is under way go with
+the next piece, so that one flush serves all that wait for it.
 
 ``position`` counts the records, ``durable_position`` says how many of them are durable as ``fsync`` understands it:
 *always* flushed, *interval* written and flushed once a second, *never* written. A term or a vote is flushed in every
-mode before ``durable_position`` passes it. What must not leave this node before it is durable waits for that.
+mode before ``durable_position`` passes it. Messages that must not leave this node before that wait for it.
 
 The log in memory is a list of (command, index, term). ``[0]`` is the *sentinel*: the last entry that the snapshot
 covers, with command b"", or the entry that a new log began with. It is never removed, so the log is never empty.
@@ -43,16 +43,17 @@ __all__ = ["CorruptJournal", "Journal", "Submit", "ThreadWriter"]
 
 T = TypeVar("T")
 
-# Large enough that a new segment, a few flushes, is rare; small enough that a restart reads little that is trimmed.
+# The size of a segment file: large enough that a new one, which takes a few flushes, is rare; small enough that a
+# restart reads few trimmed entries.
 SEGMENT_BYTES = 16 * 1024 * 1024
-# What nobody waits for is flushed this much later at most: a flush for many entries costs about as much as one for one.
+# An entry that nobody waits for is flushed this late at most: one flush for many entries costs about as much as for one.
 RELAXED_S = 0.010
-# Freeing 100,000 entries at once holds the loop for 10 ms; this many take a fraction of one.
+# Trimmed entries whose memory is freed in one step: 100,000 would hold the loop for 10 ms, these for less than one.
 _FREED_AT_ONCE = 5_000
 
 
 class Submit(Protocol):
-    """Run ``work`` on the writer, then ``done(result or exception)`` on the loop. One after the other, in order."""
+    """Runs ``work`` on the writer, then ``done(result or exception)`` on the loop; pieces of work keep their order."""
 
     def __call__(self, work: Callable[[], T], done: Callable[[T | BaseException], None]) -> None: ...
 
@@ -66,20 +67,22 @@ def _not_later(seconds: float, call: Callable[[], None]) -> None:
 
 
 def _ignore(_: BaseException) -> None:
-    """No one to tell."""
+    """Do nothing: the default ``on_failure``."""
 
 
 def _nothing() -> None:
-    """No one to tell."""
+    """Do nothing: the default ``on_durable``."""
 
 
 class Journal:
-    """PySyncObj's ``raftLog``, and its durability. Not safe for concurrent use: the event loop owns it.
+    """The log, term and vote of one node: PySyncObj's ``raftLog``, made durable.
+
+    Not safe for concurrent use: the event loop owns it.
 
     on_durable: called on the loop whenever ``durable_position`` has moved.
-    on_failure: called once, with what a write or flush raised. Nothing is written after that: a flush that failed may
-    have dropped what it could not write, and a second one would report success. ``failed`` keeps the exception,
-    ``durable_position`` stands still, memory goes on.
+    on_failure: called once, with the exception of a write or flush. Nothing is written after that: a flush that failed
+    may have dropped what it could not write, and a second flush would report success. ``failed`` keeps the exception,
+    ``durable_position`` stays where it is, and the log in memory works on.
     """
 
     def __init__(
@@ -106,27 +109,29 @@ class Journal:
         replay = files.recover(lambda record: record.payload, b"")
         self._entries: list[LogEntry] = replay.entries
         self._pending: list[Pending] = []
-        # A hand-over is due or under way: a mutation has nothing to start.
+        # Whether a hand-over to the writer is due or under way, so that a mutation need not start one.
         self._scheduled = False
-        # The timer of a hand-over that nobody waits for runs.
+        # Whether the timer runs that hands over entries which nobody waits for.
         self._timed = False
+        # Whether the writer is at work on a piece.
         self._busy = False
         self._closed = False
-        # Records are wanted: neither failed nor closed.
+        # Whether records are still written: the journal has neither failed nor been closed.
         self._accepting = True
-        # Written and not flushed, in another mode than always.
+        # Whether records were written and not flushed, which the mode *always* never leaves.
         self._unsynced = False
-        # The last flush is vouched for, as far as this process knows.
+        # Whether a record vouches for the last flush already, see segments.py.
         self._marked = False
+        # Whether the next piece must be flushed, in the mode *interval*.
         self._sync_due = False
-        # Lists of trimmed entries that wait to be freed.
+        # Lists of trimmed entries whose memory waits to be freed.
         self._trimmed: list[list[LogEntry]] = []
         self._term = files.state.term
         self._vote = files.state.vote
         self._clock = files.state.clock
         self._clock_is_new = False
-        # Indexes of the sentinel, of the last entry, and of the last one that is durable; 0 in an empty log. They are plain
-        # attributes because every step of an entry asks for them.
+        # The indexes of the sentinel, of the last entry and of the last durable entry; 0 in an empty log. They are
+        # plain attributes because every step of an entry reads them.
         self.first_index = self.last_index = 0
         self._note_ends()
         self.durable_index = self._handed_index = self.last_index
@@ -149,13 +154,13 @@ class Journal:
         later: Callable[[float, Callable[[], None]], object] = _not_later,
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> Journal:
-        """Read the journal in ``directory``, or begin one. Blocks; what it returns is durable.
+        """Read the journal in ``directory``, or begin a new one. Blocks; all that was read is durable then.
 
-        defer: runs a call a little later on the loop (``Turn.defer``), so that what one turn of the loop
-        appends is one flush; by default the first mutation is handed over at once.
+        defer: makes a call a little later on the loop (``Turn.defer``), so that all that one turn of the loop
+        appends is one flush; by default at once.
         later: the loop's call_later.
         random_bytes: makes the salts of new segments.
-        Raises CorruptJournal for a damaged one, ConfigError when the disk refuses.
+        Raises CorruptJournal for a damaged journal, ConfigError when the disk refuses.
         """
         files = SegmentWriter(disk, directory, segment_bytes=segment_bytes, group=group, random_bytes=random_bytes)
         try:
@@ -181,7 +186,8 @@ class Journal:
     def add(self, command: bytes, idx: int, term: int, awaited: bool = True) -> None:
         """Append an entry; ``idx`` must follow the last one. Into an empty log any index may come.
 
-        awaited: somebody waits until it is durable; else it is flushed with what comes next, after RELAXED_S at the latest.
+        awaited: somebody waits until the entry is durable; if not, it is flushed with the next ones, RELAXED_S later at
+        most.
         """
         entries = self._entries
         kind = ENTRY
@@ -194,7 +200,7 @@ class Journal:
         entries.append((command, idx, term))
         self.last_index = idx
         self.position += 1
-        # The first one is the sentinel.
+        # The sentinel, which the first entry becomes, does not count.
         self._log_bytes = self._log_bytes + RECORD_BYTES + len(command) if kind == ENTRY else 0
         if self._accepting:
             self._pending.append((kind, idx, term, command))
@@ -208,7 +214,7 @@ class Journal:
                 self._later(RELAXED_S, self._hand_over_relaxed)
 
     def clear(self) -> None:
-        """Empty the log in memory. On disk the old one stays until ``add`` begins the new one in its place."""
+        """Empty the log in memory. On the disk the old log stays until ``add`` begins a new one in its place."""
         self._forget(len(self._entries))
         self._note_ends()
 
@@ -242,7 +248,7 @@ class Journal:
         self.close()
 
     def onOneSecondTimer(self) -> None:
-        """Once a second: flush what *interval* left unflushed, or vouch for the last flush.
+        """Flush what the mode *interval* left unflushed, or vouch for the last flush; called once a second.
 
         Does nothing when nothing was written since.
         """
@@ -259,14 +265,14 @@ class Journal:
             self._submit(lambda: files.mark(clock), self._marked_done)
 
     def setRaftCommitIndex(self, raftCommitIndex: int) -> None:
-        """Not kept: after a restart only a leader can say what is committed."""
+        """Do nothing: the commit index is not kept, for after a restart only a leader can say what is committed."""
 
     def getRaftCommitIndex(self) -> int:
-        """What is known to be committed at start: the sentinel. At least 1."""
+        """Return the commit index at start: the sentinel's index, at least 1, for nothing behind it is known to be committed."""
         return max(1, self.first_index)
 
     def setCurrentTerm(self, term: int, votedForNodeId: str | None) -> None:
-        """Note term and vote; flushed in every mode. Raises ValueError for a lower term."""
+        """Note term and vote, which are flushed in every mode. Raises ValueError for a lower term."""
         if term < self._term:
             raise ValueError(f"term {term} is lower than {self._term}")
         if (term, votedForNodeId) != (self._term, self._vote):
@@ -287,25 +293,25 @@ class Journal:
 
     @property
     def clock_pair(self) -> Clock | None:
-        """(cluster_ms, wall_ms) as noted last, also before a restart."""
+        """The pair (cluster_ms, wall_ms) that was noted last, before a restart, too."""
         return self._clock
 
     @property
     def log_bytes(self) -> int:
-        """Size of the entries behind the sentinel."""
+        """The size of the entries behind the sentinel, in bytes of their records."""
         return self._log_bytes
 
     def bytes_up_to(self, index: int) -> int:
-        """Size of the entries behind the sentinel up to ``index``, which is in the log."""
+        """Return the size of the entries behind the sentinel up to ``index``, which must be in the log."""
         return _size_of(islice(self._entries, 1, index - self.first_index + 1))
 
     @property
     def disk_bytes(self) -> int:
-        """Space that the segments take, after the last flush."""
+        """Bytes that the segments take on the disk, as of the last piece of work."""
         return self._disk_bytes
 
     def term_at(self, index: int) -> int | None:
-        """The term of the entry at ``index``, the sentinel's too; None outside the log."""
+        """Return the term of the entry at ``index``, which may be the sentinel's; None outside the log."""
         entries = self._entries
         if not entries:
             return None
@@ -313,9 +319,10 @@ class Journal:
         return entries[position][2] if 0 <= position < len(entries) else None
 
     def entries(self, first_index: int, max_bytes: int | None = None, last_index: int | None = None) -> list[LogEntry]:
-        """Entries from ``first_index`` on, or from the sentinel when that is behind it.
+        """Return the entries from ``first_index`` on, or from the sentinel on if that comes later.
 
-        max_bytes: of commands; at least one entry is returned when there is one.  last_index: no entry behind it.
+        max_bytes: the most bytes of commands, but one entry is always returned if there is one.  last_index: the last
+        entry.
         """
         entries = self._entries
         if not entries:
@@ -334,14 +341,14 @@ class Journal:
         return entries[begin : end + 1]
 
     def note_clock(self, cluster_ms: int, wall_ms: int) -> None:
-        """Keep a pair of readings. Costs no flush: written with the next record, or when the journal falls idle."""
+        """Keep a pair of clock readings. It costs no flush: it is written with the next record, or when the journal is idle."""
         self._clock = (cluster_ms, wall_ms)
         self._clock_is_new = True
 
     def trim(self, index: int) -> None:
-        """Entries up to ``index`` are covered by a durable snapshot: forget them; the one at ``index`` is the sentinel.
+        """Forget the entries up to ``index``, which a durable snapshot covers; the one at ``index`` becomes the sentinel.
 
-        Nothing happens at or before the present sentinel. Raises ValueError past the end.
+        Does nothing at or before the present sentinel. Raises ValueError past the end.
         """
         position = index - self.first_index
         if position <= 0 and self._entries:
@@ -359,7 +366,7 @@ class Journal:
         self._record(TRIM, index, term, b"")
 
     def install(self, index: int, term: int) -> None:
-        """A durable snapshot up to ``index`` is here: go on behind it.
+        """Go on behind ``index``, because a durable snapshot up to it has come.
 
         Entries behind ``index`` are kept when the log has that entry with that term; otherwise the log begins anew
         with a sentinel (dissertation 5.1, row 13). Raises ValueError for a snapshot that is older than the sentinel.
@@ -373,7 +380,7 @@ class Journal:
         self.add(b"", index, term)
 
     def hand_over(self) -> None:
-        """Give the writer what is pending, unless it is at work: then it follows by itself."""
+        """Give the writer the pending records; if it is at work, they follow by themselves afterwards."""
         if self._busy:
             return
         if self._pending and self._accepting:
@@ -387,7 +394,7 @@ class Journal:
             self.hand_over()
 
     def close(self) -> None:
-        """Write and flush what is pending, in every mode, and let the files go. ``ThreadWriter.close`` waits for it."""
+        """Write and flush the pending records, in every mode, and close the files. ``ThreadWriter.close`` waits for it."""
         if self._closed:
             return
         self._closed, self._accepting = True, False
@@ -403,7 +410,7 @@ class Journal:
                 self._defer(self.hand_over)
 
     def _hand_over(self) -> None:
-        """Start one piece of work with all that is pending, and a flush if one is due."""
+        """Start one piece of work with all pending records, and a flush if one is due."""
         if self._busy:
             return
         batch, self._pending = self._pending, []
@@ -440,7 +447,7 @@ class Journal:
             self._continue()
 
     def _continue(self) -> None:
-        """A piece of work is done: what is next?"""
+        """Start the next piece of work, if there is one, after a piece is done."""
         if self._closed:
             self._finish()
         elif self._pending or self._sync_due:
@@ -449,7 +456,7 @@ class Journal:
             self._scheduled = False
 
     def _finish(self) -> None:
-        """The last piece of work."""
+        """Start the last piece of work: write and flush what is pending and close the files."""
         self._busy = self._scheduled = True
         batch, self._pending = self._pending, []
         clock = self._take_clock()
@@ -478,7 +485,7 @@ class Journal:
             self.on_failure(error)
 
     def _take_clock(self) -> Clock | None:
-        """The noted pair, once."""
+        """Return the pair of clock readings if it is new, None if it was taken before."""
         if not self._clock_is_new:
             return None
         self._clock_is_new = False
@@ -489,12 +496,12 @@ class Journal:
         self.first_index, self.last_index = (entries[0][1], entries[-1][1]) if entries else (0, 0)
 
     def _lose_from(self, index: int) -> None:
-        """Entries from ``index`` on are no longer in the log, whatever the writer still makes durable."""
+        """Lower the durable index: entries from ``index`` on are no longer in the log, whatever the writer still writes."""
         self.durable_index = min(self.durable_index, index - 1)
         self._handed_index = min(self._handed_index, index - 1)
 
     def _forget(self, count: int) -> None:
-        """Take the first ``count`` entries out of the log. Touches the fewer of those that go and those that stay."""
+        """Take the first ``count`` entries out of the log, moving either these or the others, whichever are fewer."""
         gone = self._entries
         if count > len(gone) // 2:
             self._entries = gone[count:]
@@ -512,5 +519,5 @@ class Journal:
 
 
 def _size_of(entries: Iterable[LogEntry]) -> int:
-    """Of their records."""
+    """Return the size of the records of ``entries`` in bytes."""
     return sum([RECORD_BYTES + len(command) for command, _, _ in entries])

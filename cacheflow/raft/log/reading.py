@@ -1,4 +1,4 @@
-"""The journal's entries, read from its files beside a living writer.
+"""Reading the journal's entries from its files while a living process writes them.
 
 The reader sees the files as they are at one moment: it stops at the first record that is not whole yet, and takes
 truncations into account that come later in the stream. Nothing is written, cut or removed.
@@ -13,14 +13,14 @@ from cacheflow.raft.log.disk import Disk
 from cacheflow.raft.log.records import CorruptJournal, Record, Replay
 from cacheflow.raft.log.segments import SegmentReader, list_segments
 
-# file, first byte, end of a command
+# (file, first byte, end) of a command.
 _Place = tuple[Path, int, int]
 
 
 def read_entries(
     disk: Disk, directory: Path, after_index: int, to_index: int, *, after_term: int | None = None, group: int = 0
 ) -> Iterator[tuple[bytes, int, int]]:
-    """(command, index, term) of the entries behind ``after_index`` up to ``to_index``, all of them or CorruptJournal.
+    """Yield (command, index, term) of the entries behind ``after_index`` up to ``to_index``, all of them or CorruptJournal.
 
     Only call it for a ``to_index`` that is committed and at most the journal's ``durable_index``: an entry may still be
     replaced in memory while the files show the one before.
@@ -42,7 +42,7 @@ def read_entries(
 
 
 def _places(disk: Disk, directory: Path, group: int) -> list[tuple[_Place, int, int]]:
-    """The log as it is at the end of the stream, with places instead of commands."""
+    """Return the log as it is at the end of the stream, with places instead of commands."""
     segments = list_segments(disk, directory)
     if not segments:
         return []

@@ -1,4 +1,4 @@
-"""The journal's records: their bytes, and what a stream of them means.
+"""Records of the journal: their bytes, and what a stream of them means.
 
 A segment file is a preamble (magic, format version, 16 random bytes: the *salt*), a HEADER record, records, and zeros.
 A record is 43 bytes and its payload, little endian::
@@ -9,12 +9,12 @@ A record is 43 bytes and its payload, little endian::
   flipped bit of the payload for certain, but a bit flipped in ``length`` makes it cover other bytes, where it is right
   once in 2^32, and a client who stores a value that looks like records could make a damaged file pass for a whole
   one. With a salt that no client knows the odds are 2^-64, whatever is broken.
-* ``previous`` is the first half of the check before it: a valid record from elsewhere does not fit in.
+* ``previous`` is the first half of the check of the record before: a valid record from elsewhere does not fit in.
 * ``tag`` comes from the salt, so that valid records behind a damaged one are found by a search for four bytes.
 * ``synced`` says up to which byte the file was durable when the record was written. It is what tells a torn tail
   from damage: see segments.py.
 
-Numbers and shapes here are on disk for ever: they are added to, never changed, unless FORMAT_VERSION changes.
+The numbers and shapes below are on disk for ever: new ones are added, none is changed unless FORMAT_VERSION changes.
 """
 
 from __future__ import annotations
@@ -36,20 +36,22 @@ PREAMBLE_BYTES: Final = len(MAGIC) + 2 + SALT_BYTES
 
 HEADER: Final = 1  # payload: see Header; always the first record of a segment, and only there
 ENTRY: Final = 2  # index, term, payload: the command
-TRUNCATE: Final = 3  # entries from index on are gone; term: of the entry before it
-VOTE: Final = 4  # term; payload: whom this node voted for, empty for nobody
+TRUNCATE: Final = 3  # entries from index on are gone; term: that of the entry before index
+VOTE: Final = 4  # term; payload: the id of the node that this node voted for, empty for none
 CLOCK: Final = 5  # payload: cluster_ms, wall_ms
 TRIM: Final = 6  # entries up to index are gone; index and term are the sentinel's
 START: Final = 7  # the log begins anew with this one entry: after installing a snapshot, and in a new journal
-MARK: Final = 8  # nothing but its ``synced``: written when idle, it vouches for what was flushed last
+MARK: Final = 8  # only its ``synced`` counts: it is written when the journal is idle and vouches for the last flush
 SEAL: Final = 9  # the segment is complete and goes on in the next one
 
+# The fields of a record before its payload; then those of them that its check covers.
 _HEAD: Final = struct.Struct("<4s8s4sIBHIQQ")
 _COVERED: Final = struct.Struct("<4sIBHIQQ")
 _CLOCK: Final = struct.Struct("<qq")
 RECORD_BYTES: Final = _HEAD.size
 _UNCOVERED: Final = RECORD_BYTES - _COVERED.size
 
+# (cluster_ms, wall_ms): two readings of one moment.
 Clock = tuple[int, int]
 # (payload, index, term) of one entry of the log.
 LogEntry = tuple[bytes, int, int]
@@ -69,7 +71,7 @@ class CorruptJournal(ConfigError):
 
 @dataclass(slots=True)
 class Record:
-    """One record as it was read; ``offset`` to ``end`` is where."""
+    """One record as it was read from the bytes between ``offset`` and ``end`` of a segment file."""
 
     kind: int
     index: int
@@ -84,17 +86,17 @@ class Record:
 
 
 class Codec:
-    """Bytes of the records of one segment. Immutable."""
+    """Encodes and decodes the records of one segment. Immutable."""
 
     def __init__(self, salt: bytes, group: int) -> None:
         self.salt = salt
         self._group = group
-        # Never zero, or the free tail would be full of tags.
+        # The first byte is not zero: otherwise the zeros at the end of a file could be full of tags.
         self._tag = b"\xcf" + salt[:3]
         self._hash = blake2b(digest_size=8, salt=salt)
 
     def encode(self, kind: int, index: int, term: int, payload: bytes, previous: bytes, synced: int) -> list[bytes]:
-        """[tag, check, covered head, payload]. previous: the check before this one."""
+        """Return a record as [tag, check, covered head, payload]. previous: the check of the record before."""
         covered = _COVERED.pack(previous[:4], len(payload), kind, self._group, synced, term, index)
         digest = self._hash.copy()
         digest.update(covered)
@@ -102,7 +104,7 @@ class Codec:
         return [self._tag, digest.digest(), covered, payload]
 
     def decode(self, data: bytes, offset: int) -> Record | None:
-        """The record at ``offset`` if its bytes are right, whatever is before it."""
+        """Return the record at ``offset`` if its own bytes are right, whatever stands before it; None otherwise."""
         begin = offset + RECORD_BYTES
         if begin > len(data):
             return None
@@ -117,7 +119,7 @@ class Codec:
         return Record(kind, index, term, data[begin:end], synced, check, previous, group, offset, end)
 
     def read(self, data: bytes, offset: int, previous: bytes) -> Iterator[Record]:
-        """Records from ``offset`` on, to the first one that is not valid or does not follow."""
+        """Yield the records from ``offset`` on, up to the first one that is not valid or does not follow the one before."""
         while True:
             record = self.decode(data, offset)
             if record is None or record.previous != previous[:4] or record.group != self._group:
@@ -126,7 +128,7 @@ class Codec:
             offset, previous = record.end, record.check
 
     def find(self, data: bytes, offset: int) -> Iterator[Record]:
-        """Valid records behind ``offset``, wherever they begin."""
+        """Yield the valid records behind ``offset``, at whatever byte they begin."""
         while (offset := data.find(self._tag, offset)) >= 0:
             record = self.decode(data, offset)
             if record is None:
@@ -138,7 +140,7 @@ class Codec:
 
 @dataclass(slots=True)
 class LogState:
-    """What a new segment's header repeats, so that older segments can go. Owned by whoever follows the stream."""
+    """The state that a segment's header repeats, so that older segments can be removed. Its owner follows the stream."""
 
     term: int = 0
     vote: str | None = None
@@ -149,7 +151,7 @@ class LogState:
     clock: Clock | None = None
 
     def note(self, kind: int, index: int, term: int, payload: bytes) -> None:
-        """Follow one record."""
+        """Change the state as one record of the stream says."""
         if kind == ENTRY:
             self.last_index, self.last_term = index, term
         elif kind == TRUNCATE:
@@ -166,7 +168,7 @@ class LogState:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Payload of a HEADER record. size: the length that was reserved for the file."""
+    """The payload of a HEADER record. size: the length that was reserved for the file."""
 
     sequence: int
     size: int
@@ -191,21 +193,21 @@ class Header:
 
     @classmethod
     def unpack(cls, payload: bytes) -> Header:
-        """Trusts ``payload``: its check was right."""
+        """Return the header in ``payload``, which is trusted because its check was right."""
         sequence, size, *state = msgpack.unpackb(payload)
         state[-1] = state[-1] and tuple(state[-1])
         return cls(sequence, size, LogState(*state))
 
 
 def clock_payload(clock: Clock) -> bytes:
-    """Payload of a CLOCK record."""
+    """Return the payload of a CLOCK record."""
     return _CLOCK.pack(*clock)
 
 
 class Replay(Generic[V]):
-    """Records in order become a log: (value, index, term) each, the first one the sentinel.
+    """Turns the journal's records, fed in order, into a log: (value, index, term) for each entry, the sentinel first.
 
-    value: what ``value_of`` makes of an ENTRY or START record; ``nothing`` for a sentinel.
+    value: the result of ``value_of`` for an ENTRY or START record; ``nothing`` for a sentinel.
     Raises CorruptJournal where a valid record contradicts the ones before it.
     """
 
@@ -213,14 +215,14 @@ class Replay(Generic[V]):
         self.entries: list[tuple[V, int, int]] = []
         self._value_of = value_of
         self._nothing = nothing
-        # Entries between sentinel and last of the first header were in segments that are removed: a trim or a new
-        # start further on must cover them, or what is missing was not removed by us.
+        # The entries between the sentinel and the last entry of the first header were in segments that are removed. A
+        # trim or a new start further on must cover them; if none does, segments are missing that this program has not removed.
         self._gap = state.sentinel_index < state.last_index
         if state.last_index:
             self.entries.append((nothing, state.last_index, state.last_term))
 
     def feed(self, file: object, record: Record) -> None:
-        """Follow one record of ``file``."""
+        """Change the log as one record of ``file`` says."""
         kind, index, term = record.kind, record.index, record.term
         entries = self.entries
         if kind == ENTRY:
@@ -245,7 +247,7 @@ class Replay(Generic[V]):
             raise CorruptJournal(file, record.offset, f"a record of kind {kind} has no place here")
 
     def finish(self, first_file: object) -> None:
-        """Refuse a log whose beginning is missing."""
+        """Raise CorruptJournal if the beginning of the log is missing; called after the last record."""
         if self._gap:
             raise CorruptJournal(first_file, 0, "the segments before this one are missing")
 

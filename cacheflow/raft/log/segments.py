@@ -1,26 +1,28 @@
-"""The journal's files: read and judged at start, then appended to by the one writer.
+"""Segments: the journal's files, which are read and judged at start and then appended to by the one writer.
 
 1. A segment has its name only once its header is durable (temporary name, flush, rename, flush of the folder), and
    it is never shorter than its header says: space is reserved first, so a full disk shows before a record is torn.
 2. A segment gets a successor only after a flush: all but the last are complete. A SEAL record at the end of each
-   says that the next one exists, so that a lost newest segment is noticed. Only that record may be torn in an older
+   says that the next one exists, so that a lost newest segment is noticed. Only the SEAL record may be torn in an older
    segment: it is written last, and the successor's chain and state say whether anything else is missing.
-3. Bytes are written once. What a crash tore is overwritten with zeros and flushed before anything follows it.
-4. Older segments go, oldest first, when all they hold is behind the sentinel and the record that says so is durable.
+3. Bytes are written once. A tail that a crash tore is overwritten with zeros and flushed before anything follows it.
+4. Older segments are removed, oldest first, when the sentinel has passed all their entries and the record that says so
+   is durable.
 
 **Torn tail or damage.** A power failure may keep any part of what was not flushed: later records can be whole where
 an earlier one is not. So "valid records behind a bad one" alone proves nothing. But each record carries ``synced``,
 the length of the file that was durable when it was written. When the last segment has a bad record at byte *b*:
 
-* some valid record behind has ``synced > b``: byte *b* had been flushed, and no crash may take flushed bytes away.
-  It is damage, and the journal is refused: what is lost may have been promised to others;
-* none has: everything from *b* on was written after the last flush that anything vouches for. It is a torn tail,
-  never promised, and it is cut at *b*.
+* some valid record behind it has ``synced > b``: byte *b* had been flushed, and no crash takes flushed bytes away.
+  This is damage, and the journal is refused: the lost records may have been promised to others;
+* no record has: everything from *b* on was written after the last flush that any record vouches for. This is a torn
+  tail, never promised, and it is cut at *b*.
 
-What was flushed last is vouched for by the next batch, or by a MARK record that is written when the journal falls
-idle. Between the flush and that mark, at most about a second, damage to the last batch passes for a torn tail.
-A file shorter than reserved, a bad record in any other segment, a segment that is missing in the middle or at the
-end, a chain that does not meet, another format version: damage. Zeros where a record could begin, to the end: the end.
+The last flush is vouched for by the next batch, or by a MARK record that is written when the journal falls idle.
+Between the flush and that mark, at most about a second, damage to the last batch passes for a torn tail. These are
+damage, too: a file shorter than reserved, a bad record in any other segment, a segment that is missing in the middle or
+at the end, a chain that does not meet, another format version. Zeros from a record's end to the file's end are the end
+of the records.
 """
 
 from __future__ import annotations
@@ -58,29 +60,30 @@ from cacheflow.raft.log.records import (
 )
 
 V = TypeVar("V")
-# kind, index, term, payload: a record before it has a place.
+# (kind, index, term, payload) of a record that is not written yet.
 Pending = tuple[int, int, int, bytes]
 
-# Room kept behind every batch: for a clock pair, a mark and the seal.
+# Bytes that are kept free behind every batch, for a clock pair, a mark and the seal.
 _RESERVE_BYTES = 3 * RECORD_BYTES + 16
-# More than preamble and header can be; a node id has at most 63 bytes.
+# An upper bound of the bytes of preamble and header, the longest part of which is a node id of at most 63 bytes.
 _HEADER_BYTES_MAX = 1024
 _NAME = re.compile(r"journal-(\d{12})\.cfj")
 _TEMPORARY = ".new"
 
 
 def segment_name(sequence: int) -> str:
+    """Return the file name of segment number ``sequence``."""
     return f"journal-{sequence:012}.cfj"
 
 
 def list_segments(disk: Disk, directory: Path) -> list[tuple[int, Path]]:
-    """(sequence, path) in order."""
+    """Return (sequence, path) of the segment files in ``directory``, in order."""
     matches = (_NAME.fullmatch(name) for name in disk.list(directory))
     return sorted((int(match[1]), directory / match[0]) for match in matches if match)
 
 
 class SegmentReader:
-    """One segment's bytes at one moment. Raises CorruptJournal when it does not begin as it should."""
+    """Reads one segment from its bytes at one moment. Raises CorruptJournal if it does not begin as it should."""
 
     def __init__(self, path: Path, data: bytes, sequence: int, group: int) -> None:
         self.path = path
@@ -105,7 +108,7 @@ class SegmentReader:
         self.last_kind = HEADER
 
     def records(self) -> Iterator[Record]:
-        """What follows the header, to the first invalid record; ``end``, ``check`` and ``last_kind`` move along."""
+        """Yield the records behind the header up to the first invalid one; ``end``, ``check`` and ``last_kind`` move along."""
         for record in self.codec.read(self.data, self.end, self.check):
             self.end, self.last_kind = record.end, record.kind
             if record.kind == SEAL:  # outside the chain: the successor's header was written before it
@@ -115,15 +118,15 @@ class SegmentReader:
 
     @property
     def sealed(self) -> bool:
-        """Whether all records were read, up to the seal."""
+        """True if all records were read, up to the seal."""
         return self.last_kind == SEAL
 
     def used(self) -> int:
-        """Where the zeros begin that reach to the end of the file, not before ``end``."""
+        """Return the offset, at least ``end``, from which the file holds only zeros."""
         return max(self.end, len(self.data.rstrip(b"\0")))
 
     def judge(self, last: bool) -> int:
-        """How many bytes behind ``end`` were torn by a crash and may be cut. Raises CorruptJournal for damage.
+        """Return how many bytes behind ``end`` were torn by a crash and may be cut. Raises CorruptJournal for damage.
 
         last: whether no segment follows. Call it after ``records``.
         """
@@ -135,7 +138,7 @@ class SegmentReader:
             raise CorruptJournal(self.path, len(self.data), what)
         torn = self.used() - self.end
         if torn and not last:
-            # At most a seal may be torn; whether it was one, the successor's chain and state tell.
+            # At most a seal may be torn here; the next segment's chain and state tell whether the torn record was one.
             if self.sealed or torn > RECORD_BYTES:
                 raise CorruptJournal(self.path, self.end, "a bad record, and the journal goes on behind it")
         elif torn:
@@ -148,16 +151,19 @@ class SegmentReader:
 
 @dataclass(slots=True)
 class _Segment:
+    """A segment file as the writer knows it."""
+
     path: Path
     size: int
-    # The highest index among its entries; 0 when a new start made all of them void.
+    # The highest index of its entries; 0 when the log has begun anew since, so that none of them counts.
     max_index: int = 0
 
 
 class SegmentWriter:
-    """Appends to the newest segment. Owned by the writer: one call at a time, none after one has raised.
+    """Reads the journal at start and then appends to its newest segment.
 
-    ``recover`` or ``create`` first, then ``append``, ``mark`` and ``close``.
+    The writer owns it: one call at a time, and none after a call has raised. ``recover`` comes first, then ``append``,
+    ``mark`` and ``close``.
     """
 
     def __init__(
@@ -173,26 +179,26 @@ class SegmentWriter:
         self._handle = -1
         self._codec = Codec(bytes(SALT_BYTES), group)
         self._check = bytes(8)
-        # Where the newest segment's records begin, end, and ended when it was flushed last.
+        # In the newest segment: where its records begin, where they end, and where they ended at the last flush.
         self._begin = 0
         self._offset = 0
         self._synced = 0
-        # Written and not flushed; a mark does not count.
+        # Whether anything was written and not flushed; a mark does not count.
         self._dirty = False
-        # A mark or a header says that everything before it was flushed.
+        # Whether the last record is a mark or a header, which says that everything before it was flushed.
         self._vouched = False
         self.state = LogState()
 
     @property
     def disk_bytes(self) -> int:
-        """Space that all segments take."""
+        """Bytes that all segments take on the disk."""
         size = 0
         for segment in self._segments:
             size += segment.size
         return size
 
     def recover(self, value_of: Callable[[Record], V], nothing: V) -> Replay[V]:
-        """Read all segments, cut a torn tail, and stand ready to append; makes the first segment of a new journal.
+        """Read all segments, cut a torn tail and prepare to append; a new journal gets its first segment.
 
         Everything that was read is durable afterwards. Raises CorruptJournal, OSError.
         """
@@ -229,14 +235,14 @@ class SegmentWriter:
         self._handle = self._disk.open(path)
         if torn:
             self._disk.write(self._handle, self._offset, bytes(torn))
-        # Also without a torn tail: what was read may only have been in the system's memory.
+        # This is needed without a torn tail, too: the bytes that were read may only have been in the system's memory.
         self._disk.sync(self._handle)
         self._synced = self._offset
         self._vouched = reader.last_kind in (HEADER, MARK)
         return replay
 
     def append(self, batch: list[Pending], sync: bool) -> int:
-        """Write ``batch``; flush when told to, for a vote, and before segments are removed. Returns disk_bytes.
+        """Write ``batch`` and return ``disk_bytes``. Flushes if told to, for a vote, and before segments are removed.
 
         Raises OSError; nothing may be written afterwards.
         """
@@ -270,7 +276,7 @@ class SegmentWriter:
         return self.disk_bytes
 
     def mark(self, clock: Clock | None) -> None:
-        """Vouch for what was flushed last, and note ``clock`` if given; no flush: the system writes it in its time."""
+        """Vouch for the last flush, and note ``clock`` if given, without a flush: the system writes both in its own time."""
         if self._dirty or (self._vouched and clock is None) or self._offset + _RESERVE_BYTES > self._segments[-1].size:
             return
         check, pieces = self._check, []
@@ -281,24 +287,28 @@ class SegmentWriter:
         mark = self._codec.encode(MARK, 0, 0, b"", check, self._synced)
         self._check = mark[1]
         self._write(pieces + mark)
-        # Neither promises anything: only what comes next makes the file worth a flush.
+        # Neither record promises anything, so they are flushed with the next batch.
         self._dirty, self._vouched = False, True
 
     def close(self, batch: list[Pending]) -> None:
-        """Append ``batch``, flush, vouch for it and let the file go."""
+        """Append ``batch``, flush, vouch for the flush and close the file."""
         self.append(batch, True)
         self.mark(None)
         self._sync()
         self.abandon()
 
     def abandon(self) -> None:
-        """Let the file go as it is."""
+        """Close the file as it is."""
         if self._handle >= 0:
             self._disk.close(self._handle)
             self._handle = -1
 
     def _write(self, pieces: list[bytes], sync: bool = False) -> None:
-        """sync: flushed at once when nothing before it waits for a flush; otherwise ``_sync`` is still due."""
+        """Write ``pieces`` at the end of the newest segment.
+
+        sync: make them durable in the same call if nothing before them waits for a flush; otherwise ``_sync`` is still
+        due.
+        """
         if pieces:
             data = b"".join(pieces)
             self._vouched = False
@@ -328,16 +338,16 @@ class SegmentWriter:
             self._segments[-1].max_index = index
 
     def _remove_segments(self) -> None:
-        """Drop the segments that are wholly behind the sentinel."""
+        """Remove the oldest segments as long as the sentinel has passed all their entries."""
         while len(self._segments) > 1 and self._segments[0].max_index <= self.state.sentinel_index:
             self._sync()
             self._disk.remove(self._segments[0].path)
-            # One at a time: after a power failure no younger one may be missing where an older one is left.
+            # One at a time: after a power failure no segment may be missing while an older one is left.
             self._disk.sync_directory(self._directory)
             del self._segments[0]
 
     def _roll(self, record_bytes: int) -> None:
-        """Flush, and go on in a new segment with room for a record of ``record_bytes``."""
+        """Flush, and begin a new segment with room for a record of ``record_bytes``."""
         disk = self._disk
         if self._segments:
             self._sync()
@@ -369,7 +379,7 @@ class SegmentWriter:
         self._segments.append(_Segment(path, size))
 
     def _seal(self) -> None:
-        """Say in the present segment that the next one exists, and give back what it does not use."""
+        """Write into the present segment that the next one exists, and cut off the space that it does not use."""
         self._write(self._codec.encode(SEAL, 0, 0, b"", self._check, self._synced))
         self._disk.sync(self._handle)
         self._disk.truncate(self._handle, self._offset)

@@ -1,8 +1,9 @@
-"""Changing the membership and handing leadership over: the leader's slow decisions.
+"""Changes of the membership, and handing leadership over: the leader's slow decisions.
 
-One change at a time, each proposed only when the one before is applied here and the leader's no-op is (dissertation
-4.1 and its erratum). A learner becomes a voter once it has what is committed, while fewer than ``replicas`` + 1 vote.
-A leader that is to be removed hands leadership over first: PySyncObj counts its own node in every majority.
+One change is made at a time, each proposed only when the one before and the leader's no-op are applied here
+(dissertation 4.1 and its erratum). A learner becomes a voter once it has what is committed, while fewer than
+``replicas`` + 1 vote. A leader that is to be removed hands leadership over first: PySyncObj counts its own node in
+every majority.
 
 Not safe for concurrent use: the event loop owns it.
 """
@@ -27,12 +28,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Outcomes of a change, as they travel between nodes. UNSURE: it was proposed, and the leader lost its place.
+# Outcomes of a change, as they travel between nodes. UNSURE: it was proposed, and its leader has lost leadership since.
 JOINED, REMOVED, KNOWN, UNKNOWN, CONFLICT = "joined", "removed", "known", "unknown", "conflict"
 NO_LEADER, UNSURE = "no leader", "unsure"
-# A hand-over that takes longer is given up: proposals wait meanwhile.
+# A hand-over that takes longer than this is given up, because proposals wait meanwhile.
 HAND_OVER_MS = 2000
-# Further changes than this at once are refused; whoever asked for one has given up after so long.
+# Changes that may wait at once, more are refused; and how long one may wait, when its asker has given up.
 WAITING_MAX = 100
 WAITING_MS = 8000
 
@@ -42,30 +43,33 @@ ChangeDone = Callable[[str, str], None]
 
 @dataclass(slots=True)
 class _Change:
-    """A member to add, or with ``removes`` one to remove: an id, and an incarnation or "" for whichever it has."""
+    """A requested change: a member to add, or with ``removes`` one to remove (its incarnation "" for whichever it has)."""
 
     member: Member
     removes: bool
-    # It says that it has been a member: if it is none, it was removed.
+    # The node says that it has been a member: if it is none now, it was removed.
     was_member: bool
+    # The change is refused if it still waits then.
     until_ms: int
     done: ChangeDone
+    # The index of the entry that proposes it; 0 before.
     index: int = 0
 
 
 class Reconfiguration:
-    """The leader's queue of membership changes."""
+    """The leader's queue of membership changes, a follower's requests to its leader, and the hand-over of leadership."""
 
     def __init__(self, node: RaftNode, core: Core) -> None:
         self._node = node
         self._core = core
         self._waiting: deque[_Change] = deque()
         self._proposed: _Change | None = None
-        # This node's own removal, for whoever takes over.
+        # This node's own removal, which the next leader is asked for.
         self._own: deque[_Change] = deque()
+        # {number: callback} of the changes that the leader was asked for.
         self._requests: dict[int, ChangeDone] = {}
         self._next_request = 0
-        # Somebody is to become a voter as soon as it has what is committed.
+        # Whether a learner is to become a voter as soon as it has what is committed.
         self._learning = False
         # Who is to take over leadership. Nothing is appended meanwhile, so that it can have everything.
         self.heir: str | None = None
@@ -78,17 +82,17 @@ class Reconfiguration:
             "hand_over": self._on_hand_over,
         }
 
-    # Asking for a change -----------------------------------------------------------------------------------------------
+    # Asking for a change ----------------------------------------------------------------------------------------------
 
     def register(self, member: Member, done: ChangeDone, was_member: bool = False) -> None:
         """Make ``member`` part of the cluster. done(outcome, detail) is called once, unless the leader vanishes.
 
-        was_member: it has been one, by its own log; then it is not made one again when it is none.
+        was_member: the node has been a member, by its own log; if it is none now it was removed, and is refused.
         """
         self._ask(member, False, was_member, done)
 
     def remove(self, node_id: str, incarnation: str, done: ChangeDone) -> None:
-        """Take a member out of the cluster; ``done`` as with ``register``. incarnation: "" for whichever it has."""
+        """Take a member out of the cluster. incarnation: "" for whichever it has.  done: called as by ``register``."""
         self._ask(Member(node_id, incarnation, "", "", False), True, False, done)
 
     def _ask(self, member: Member, removes: bool, was_member: bool, done: ChangeDone) -> None:
@@ -105,7 +109,7 @@ class Reconfiguration:
             done(NO_LEADER, "no leader is known")
             return
         while len(self._requests) >= WAITING_MAX:
-            # The network may lose one in silence.
+            # The network may lose a request in silence, and nobody would take it out.
             del self._requests[next(iter(self._requests))]
         self._next_request += 1
         self._requests[self._next_request] = done
@@ -145,7 +149,7 @@ class Reconfiguration:
             done(str(message.get("outcome")), str(message.get("detail")))
 
     def route_changed(self) -> None:
-        """What went the old way, or its answer, may be lost: whoever asked learns it now and asks again."""
+        """Answer all requests to the old leader with UNSURE, because they or their answers may be lost."""
         requests, self._requests = self._requests, {}
         for done in requests.values():
             done(UNSURE, "the leader changed meanwhile")
@@ -153,7 +157,7 @@ class Reconfiguration:
     # One change at a time --------------------------------------------------------------------------------------------
 
     def proceed(self) -> None:
-        """Once a turn: propose the next change when nothing stands in its way."""
+        """Propose the next change when nothing stands in its way; called once a turn."""
         if not self._core.is_leader:
             self._learning = False
             self._pass_on()
@@ -181,20 +185,23 @@ class Reconfiguration:
             self._node.leading.append_configuration(latest.with_member(replace(learner, voter=True)))
 
     def _pass_on(self) -> None:
-        """The successor is asked at once: between two leaders that are to be removed it would go back and forth for ever."""
+        """Ask the new leader for this node's own removal.
+
+        It is asked at once: leadership would go back and forth for ever between two nodes that are both to be removed.
+        """
         while self._own and (self._node.route is not None or self._own[0].until_ms < self._node.now_ms()):
             change = self._own.popleft()
             self._ask(change.member, True, False, change.done)
 
     def applied(self, index: int) -> None:
-        """The machine has applied up to ``index``."""
+        """Answer the proposed change if its entry is among those up to ``index``, which the machine has applied."""
         change = self._proposed
         if change is not None and change.index <= index:
             self._proposed = None
             change.done(REMOVED if change.removes else JOINED, "")
 
     def deposed(self) -> None:
-        """This node leads no more: who waits asks the new leader."""
+        """Answer all waiting changes, because this node leads no more; their askers turn to the new leader."""
         waiting, proposed = [*self._waiting], self._proposed
         self._waiting.clear()
         self._proposed = None
@@ -208,7 +215,7 @@ class Reconfiguration:
             proposed.done(UNSURE, "the leader changed meanwhile")
 
     def _decide(self, latest: Configuration, change: _Change) -> Configuration | None:
-        """The table after a registration; None when it was answered without one."""
+        """Return the member table after a registration; None if the change was answered without a new table."""
         member = change.member
         known = latest.members.get(member.id)
         down = self._node.down_ids()
@@ -227,7 +234,7 @@ class Reconfiguration:
         if known is not None and (known.id == self._node.node_id or known.id not in down):
             change.done(CONFLICT, f"node id {member.id!r} lives at {known.address or known.raft_address}")
             return None
-        # An emptied disk under another id: the member that it was can't come back.
+        # A node with an emptied disk and another id at the same address: the member that it was can't come back.
         for other in latest.members.values():
             if other.id != member.id and other.raft_address == member.raft_address:
                 if other.id not in down:
@@ -235,14 +242,14 @@ class Reconfiguration:
                     return None
                 latest = latest.without(other.id)
                 if known is not None and known.voter and other.voter:
-                    # Two votes at once could make two majorities that share nobody (4.1): the rest in its own turn.
+                    # Two voters changed at once could make two majorities without a common node (4.1): the rest waits.
                     self._waiting.appendleft(change)
                     return latest
                 break
         return latest.with_member(replace(member, voter=False))
 
     def _decide_removal(self, latest: Configuration, change: _Change) -> Configuration | None:
-        """The table after a removal; None when it was answered without one, or has to wait."""
+        """Return the member table after a removal; None if the change was answered without a new table or has to wait."""
         node_id, incarnation = change.member.id, change.member.incarnation
         known = latest.members.get(node_id)
         if known is None or incarnation not in ("", known.incarnation):
@@ -264,7 +271,7 @@ class Reconfiguration:
                 )
                 return None
         if node_id == self._node.node_id:
-            # Whoever takes over removes this node as any other.
+            # The next leader removes this node as any other.
             self._waiting.appendleft(change)
             if self.hand_over(None) is None:
                 self._waiting.popleft()
@@ -283,7 +290,7 @@ class Reconfiguration:
         for _, member in sorted(latest.members.items()):
             progress = self._node.leading.replicator.progress.get(member.id)
             if not member.voter and progress is not None and member.id not in down:
-                # Within one round of what is committed (4.2.1), a round being a heartbeat.
+                # The learner lacks at most one round of what is committed (4.2.1), a round being a heartbeat.
                 if progress.state == REPLICATE and progress.match_index >= self._node.leading.committed_lately:
                     return member
         return None
@@ -292,11 +299,11 @@ class Reconfiguration:
 
     @property
     def is_pending(self) -> bool:
-        """Something may be done in any turn."""
+        """True if any turn may bring a change on: one waits, a learner catches up, or a hand-over is under way."""
         return self.heir is not None or self._learning or bool(self._waiting)
 
     def hand_over(self, node_id: str | None) -> str | None:
-        """Begin to hand leadership to ``node_id``, or to the most complete voter. Returns its id, None if there is none."""
+        """Begin to hand leadership to ``node_id``, or to the voter with the longest log. Returns its id, None without one."""
         candidates = [
             (self._match_of(voter_id), voter_id)
             for voter_id in self._core.voter_ids

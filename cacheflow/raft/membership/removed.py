@@ -1,13 +1,15 @@
-"""Whether this node still belongs to the cluster, and telling those who do not.
+"""Removal: how a node learns that it is no member any more, and tells other nodes that they are none.
 
-A removed node gets no more messages of its leader: it must be told (dissertation 4.2.3 only keeps it from disrupting).
+A removed node gets no more messages of its leader, so it must be told (dissertation 4.2.3 only keeps it from
+disrupting).
 
-1. Whoever sends anything and is no member is told so, with the term and index of a committed entry by which it is none.
-   A node that hears no leader asks all members: who was down when it was removed, and who never campaigns, learns it too.
-2. That is believed when the entry is later, by term and index, than the latest configuration in the node's own log. So a
-   member that lags cannot send away one that joined meanwhile, and a stale message changes nothing.
-3. Only who *was* a member can have been removed, which the machine knows. A newcomer whose own entry was dropped before it
-   was committed is told so (``was`` is false) and registers again.
+1. A node that sends anything and is no member is told so, with the term and index of a committed entry by which it is
+   none. A node that hears no leader asks all members: so a node learns it, too, that was down then or that never
+   campaigns.
+2. A node believes it when that entry is later, by term and index, than the latest configuration in the node's own log.
+   So a member that lags cannot send away a node that joined meanwhile, and a stale message changes nothing.
+3. Only a node that *was* a member can have been removed, which the machine knows. A newcomer whose own entry was
+   dropped before it was committed is told so (``was`` is false) and registers again.
 
 Not safe for concurrent use: the event loop owns it. ``removed_at`` is a plain value that any thread reads.
 """
@@ -26,20 +28,22 @@ if TYPE_CHECKING:
     from cacheflow.raft.node import RaftNode
     from cacheflow.raft.transport.network import Peer
 
-# Without a leader for this long, and then this often.
+# A member asks whether it is one when it has heard no leader for this long, and then this often.
 ASK_AFTER_S = 2.0
 ASK_EVERY_MS = 1000
-# A stranger that goes on talking is answered this often.
+# A node that is no member and goes on sending is told so this often.
 TELL_EVERY_MS = 250
 
-# Answered by their own handlers, or from those who are about to become members.
+# Kinds of messages to which the answer is not that the sender is no member: they have answers of their own, or their
+# senders are about to become members.
 _NOT_ANSWERED = frozenset(("membership", "not_member", "register", "change_reply"))
 
+# (term, index) of an entry of the log.
 Position = tuple[int, int]
 
 
-class Standing:
-    """This node's own membership, and what it answers to those who have none."""
+class Removal:
+    """Tells nodes that they are no members of the cluster, and learns the same about this node."""
 
     def __init__(self, node: RaftNode, core: Core, journal: Journal) -> None:
         # The index of a configuration without this node; None as long as it belongs to the cluster.
@@ -47,9 +51,10 @@ class Standing:
         self._node = node
         self._core = core
         self._journal = journal
-        # Its entry at this place was dropped.
+        # The position of this node's configuration, if its entry was dropped before it was committed; None otherwise.
         self._disowned: Position | None = None
         self._asked_at_ms = 0
+        # {node id: when it was last told that it is no member}.
         self._told_at_ms: dict[str, int] = {}
         self.handlers: dict[str, Callable[[Peer, dict[str, Any]], None]] = {
             "membership": self._on_question,
@@ -58,20 +63,20 @@ class Standing:
 
     @property
     def disowned(self) -> bool:
-        """The entry that would have made this node a member was dropped: it must register again."""
+        """True if the entry that would have made this node a member was dropped: the node must register again."""
         return self._disowned is not None and self._disowned == self._position(self._node.configurations.latest)
 
-    # Telling others -----------------------------------------------------------------------------------------------------
+    # Telling others ---------------------------------------------------------------------------------------------------
 
-    def settled(self, before: Configuration) -> None:
-        """A configuration is committed and applied: the leader tells those who are not in it any more."""
+    def tell_removed(self, before: Configuration) -> None:
+        """Tell the members of ``before``, as leader, that the configuration which replaced it does not contain them."""
         if self._core.is_leader:
             for node_id, member in before.members.items():
                 if self._is_out(node_id, member.incarnation):
                     self._tell(node_id, member.incarnation, None)
 
-    def stranger(self, peer: Peer, kind: str) -> None:
-        """Somebody who is no member of the latest configuration has sent a message."""
+    def answer_stranger(self, peer: Peer, kind: str) -> None:
+        """Tell the sender of a message, who is not in the latest configuration, that it is no member, unless it was just told."""
         if kind in _NOT_ANSWERED or not self._is_out(peer.node_id, peer.incarnation):
             return
         now_ms = self._node.now_ms()
@@ -94,11 +99,11 @@ class Standing:
         )
 
     def _tell(self, node_id: str, incarnation: str, first: Position | None) -> None:
-        """first: where the node says that it became a member; None when it did not say."""
+        """Send a node the message that it is no member. first: where it says that it became one; None if it did not say."""
         index = self._core.last_applied
         message: dict[str, Any] = {
             "type": "not_member",
-            # Another disk under the same id may read it.
+            # The message may reach a node with the same id and another disk, which it does not concern.
             "incarnation": incarnation,
             "term": self._journal.term_at(index) or 0,
             "index": index,
@@ -108,10 +113,10 @@ class Standing:
             message |= {"first": list(first), "was": (node_id, incarnation) in self._node.machine.removed}
         self._node.send(node_id, message)
 
-    # Being told ---------------------------------------------------------------------------------------------------------
+    # Being told -------------------------------------------------------------------------------------------------------
 
     def consider(self) -> None:
-        """Once a heartbeat: a member that hears no leader asks whether it is one."""
+        """Ask all members whether this node still is one, if it hears no leader; called once a heartbeat."""
         now_ms = self._node.now_ms()
         if now_ms - self._asked_at_ms < ASK_EVERY_MS or self._node.elections.leader_silent_s < ASK_AFTER_S:
             return
@@ -146,18 +151,18 @@ class Standing:
                 self._disowned = self._position(known.latest)
 
     def _removed(self, index: int) -> None:
-        # First of all it is noted on the disk: what this node says of itself must hold after a restart.
+        # First the removal is noted on the disk: what this node says of itself must hold after a restart.
         self._node.on_removed(index)
         self.removed_at = index
         self._node.removed(index)
 
     def _first(self) -> Position | None:
-        """Where this node became a member, as far as its log goes back."""
+        """Return the position at which this node became a member, as far as its log goes back."""
         first = self._node.configurations.first_with(self._node.node_id, self._node.incarnation)
         return None if first is None else self._position(first)
 
     def _position(self, table: Configuration) -> Position:
-        """(term, index) of a configuration; one that a snapshot covers was in force at the snapshot's end."""
+        """Return (term, index) of a configuration; for one that a snapshot covers, those of the snapshot's last entry."""
         index = max(table.index, self._journal.first_index)
         return self._journal.term_at(index) or 0, index
 

@@ -1,11 +1,13 @@
-"""Who may lead: pre-votes, votes, and the time that travels with them.
+"""Elections: pre-votes, votes, and the estimates of the cluster's time that travel with them.
 
 1. Before a campaign a node asks whether it would be elected, without raising its term: one that comes back from a
    partition does not depose a working leader (dissertation 9.6).
-2. Who hears a leader grants nothing, not even the term (4.2.3), unless that leader asked for the election itself (3.10).
-3. A vote counts once, from a voter of the latest configuration with its incarnation (3.4); an emptied disk has another.
-4. Voters tell their estimate of the cluster's time: a node that is elected before it ever heard a leader takes the latest
-   of those who did, and when there is none the latest of all.
+2. A node that hears a leader grants nothing and takes no later term (4.2.3), unless that leader asked for the election
+   itself (3.10).
+3. A vote counts once, from a voter of the latest configuration with its incarnation (3.4); a node whose disk was
+   emptied has another one.
+4. Voters tell their estimate of the cluster's time: a node that is elected before it ever heard a leader takes the
+   latest estimate of the voters that did, and the latest of all when none did.
 
 Not safe for concurrent use: the event loop owns it.
 """
@@ -26,14 +28,14 @@ if TYPE_CHECKING:
     from cacheflow.raft.seams import Clock
 
 # A leader whose connection broke is taken for dead. Within this time each survivor has a moment of its own to campaign:
-# those whose logs are equal would split the vote when they began together, and cost an election timeout.
+# survivors with equal logs that began together would split the vote, which costs an election timeout.
 LEADER_LOST_WITHIN_S = 0.1
-# Who grants a pre-vote leaves the field to that candidate: time for a vote to be flushed and counted.
+# A node that grants a pre-vote does not campaign for this long: enough for that candidate's votes to be flushed and counted.
 GIVE_WAY_S = 0.15
 
 
 class Elections:
-    """The election rules around PySyncObj's own."""
+    """The election rules that are added to PySyncObj's own."""
 
     def __init__(self, node: RaftNode, core: Core, journal: Journal, clock: Clock) -> None:
         self._node = node
@@ -41,11 +43,14 @@ class Elections:
         self._journal = journal
         self._clock = clock
         self._leader_heard_s = -math.inf
+        # The term that this node asks pre-votes for, and the ids that have granted one; the ids that have voted for it, and
+        # in which term.
         self._pre_vote_term = 0
         self._pre_votes: set[str] = set()
         self._votes: set[str] = set()
         self._votes_term = 0
-        # The latest estimate of voters that never heard a leader since their start, and of those that did.
+        # The latest estimate of the cluster's time by voters that have heard no leader since their start (False), and
+        # by those that have (True).
         self._latest_voter_ms = {False: 0, True: 0}
         self.handlers: dict[str, Callable[[Peer, dict[str, Any]], None]] = {
             "pre_vote": self._on_pre_vote,
@@ -57,9 +62,9 @@ class Elections:
 
     @property
     def latest_voter_ms(self) -> tuple[int, bool]:
-        """The latest estimate of the cluster's time among the voters of the present term; whether a leader was heard.
+        """The latest estimate of the cluster's time by this term's voters, and whether its author has heard a leader.
 
-        0 when this node has heard one and nobody else did: then it knows better.
+        The estimate is 0 when this node has heard a leader and no voter has: then this node's own is better.
         """
         if self._votes_term != self._core.term:
             return 0, False
@@ -74,19 +79,19 @@ class Elections:
         return 0.0 if self._core.is_leader else self._core.now() - self._leader_heard_s
 
     def leader_heard(self) -> None:
-        """The leader of the current term sent something valid."""
+        """Note that the leader of the current term has sent something valid."""
         self._leader_heard_s = self._core.now()
         self._core.withdraw()
 
     def leader_lost(self) -> None:
-        """The connection to the leader broke: campaign when it is this node's turn, counted from the next leader's term."""
+        """Prepare to campaign at this node's turn among the survivors, because the connection to the leader broke."""
         core, node_id = self._core, self._node.node_id
         survivors = sorted({*core.voter_ids, node_id} - {core.leader_id})
         turn = (survivors.index(node_id) + core.term) % len(survivors)
         wait_s = LEADER_LOST_WITHIN_S * (turn + 0.5) / len(survivors)
         self._leader_heard_s = -math.inf
         core.expect_election(wait_s)
-        # Woken at that moment: the timer's grid would let survivors begin together.
+        # The timer comes once a heartbeat, at which the survivors would begin together.
         self._node.wake_after(wait_s + 0.001)
 
     def start_pre_vote(self) -> None:
@@ -111,7 +116,7 @@ class Elections:
             )
 
     def complete(self, message: dict[str, Any]) -> None:
-        """Add what PySyncObj's own vote messages lack."""
+        """Add the fields that PySyncObj's own vote messages lack: the time, and whether a transfer is under way."""
         if message["type"] == "response_vote":
             message["time"] = self._clock.now_ms() if self._clock.known else 0
             message["heard"] = self._clock.heard
@@ -173,7 +178,10 @@ class Elections:
             core.receive(peer.node_id, message)
 
     def _may_be_elected(self, peer: Peer, message: dict[str, Any]) -> bool:
-        """A voter, or somebody of whom the entries that we lack may say so (4.2.1); never a known id with another disk."""
+        """True if the peer may be a voter: by our configuration, or by entries that it has and we lack (4.2.1).
+
+        A member with another incarnation may not: its disk was emptied.
+        """
         member = self._node.configurations.latest.members.get(peer.node_id)
         if member is None:
             return guards.natural(message, "last_log_index") > self._journal.last_index

@@ -1,6 +1,7 @@
-"""What a follower does with its leader's messages, and what it knows from them: time, freshness, who is down.
+"""The follower: what it does with its leader's messages, and learns from them: time, freshness, which members are down.
 
-Not safe for concurrent use: the event loop owns it. ``may_read`` and ``fresh_at_ms`` are plain values that any thread reads.
+Not safe for concurrent use: the event loop owns it. ``caught_up`` and ``fresh_at_ms`` are plain values that any thread
+reads.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ if TYPE_CHECKING:
     from cacheflow.raft.seams import Clock
 
 
-# What waits to be applied before it says how old the contents are.
+# Freshness marks that may wait for their index to be applied; the limit bounds their memory.
 FRESH_MARKS_MAX = 64
-# A leader's own: a turn takes a tenth of this under load.
+# A leader sets a mark for its own contents this often: a turn takes a tenth of it under load, and a mark each is too many.
 MARK_EVERY_MS = 5
-# More than any clock shows, and what is added to it still fits into a message.
+# The random origin of clock readings is below this: more than any clock shows, and a reading still fits into a message.
 CLOCK_ORIGIN_MAX = 2**61
 
 
 class Following:
-    """The follower's side of a node. random: at least 0 and below 1."""
+    """The follower's side of a node. random: gives a number of at least 0 and below 1."""
 
     def __init__(
         self,
@@ -40,27 +41,29 @@ class Following:
         clock: Clock,
         random: Callable[[], float],
     ) -> None:
-        # Applied what the leader had committed in its own term, at least once since the start.
+        # Whether this node has applied what the leader had committed in its own term, at least once since the start.
         self.caught_up = False
         # This process's monotonic milliseconds at which the contents were certainly the newest; 0 is never.
         self.fresh_at_ms = 0
+        # The ids of the members that do not answer the leader, as it says.
         self.down: list[str] = []
-        # When the leader last heard a member, by our clock.
+        # {node id: when the leader last heard that member, by this process's clock}.
         self.seen_at_ms: dict[str, int] = {}
         self._node = node
         self._core = core
         self._journal = journal
         self._network = network
         self._clock = clock
+        # The index that must be applied before reads are answered; None until the leader has said it.
         self._catch_up_to: int | None = None
-        # (index, moment): whoever has applied that index has contents that were the newest at that moment.
+        # (index, moment): contents that have applied that index were the newest at that moment.
         self._fresh_marks: deque[tuple[int, int]] = deque()
-        # When this node, leading, last looked how old its own contents may be.
+        # When this node, as leader, last set a mark for its own contents.
         self._marked_at_ms = 0
-        # Whom to answer once what came committed is durable, and the newest answer to it.
+        # (leader's id, newest answer): the answer for entries that came already committed, which waits until they are durable.
         self._relaxed: tuple[str, dict[str, Any]] | None = None
-        # Leaders are told our clock from here on. It tells one start of this node from another: a leader may still hold
-        # what the one before has said, and after a reboot the clock behind that was another one.
+        # The random origin of the clock readings that leaders are told. It tells one start of this node from another: a
+        # leader may still hold a reading of the last start, and after a reboot that was of another clock.
         self._clock_origin_ms = int(random() * CLOCK_ORIGIN_MAX)
         self.handlers: dict[str, Callable[[Peer, dict[str, Any]], None]] = {
             "append_entries": self._on_append,
@@ -69,13 +72,14 @@ class Following:
         }
 
     def note_progress(self) -> None:
-        """Once a turn: what reads need to know."""
+        """Update ``caught_up`` and ``fresh_at_ms``, which reads look at; called once a turn."""
         core = self._core
         if core.is_leader:
             now_ms = self._node.now_ms()
             if now_ms - self._marked_at_ms >= MARK_EVERY_MS and core.has_settled:
                 self.caught_up = True
-                # What is committed may wait to be applied here while a follower has acknowledged it already.
+                # The mark is at the commit index, not at the applied one: a committed entry may wait here while a
+                # follower has acknowledged it already.
                 self._marked_at_ms = now_ms
                 self._note_mark(core.commit_index, self._node.leading.replicator.quorum_at_ms(core.voter_ids, now_ms))
         applied = core.last_applied
@@ -85,19 +89,19 @@ class Following:
             self.fresh_at_ms = max(self.fresh_at_ms, self._fresh_marks.popleft()[1])
 
     def _note_mark(self, index: int, at_ms: int) -> None:
-        """When there are many, the newest make room for each other: the oldest is the next to be reached."""
+        """Add a mark. When there are many the newest is replaced, not the oldest, which is the next to be reached."""
         if len(self._fresh_marks) >= FRESH_MARKS_MAX:
             self._fresh_marks.pop()
         self._fresh_marks.append((index, at_ms))
 
     def goes_back(self) -> None:
-        """The contents were wrong and an older snapshot takes their place: no read until this node is where it was."""
+        """Answer no reads until this node is where it was: its contents were wrong and an older snapshot replaces them."""
         self._catch_up_to = max(self._catch_up_to or 0, self._core.last_applied)
         self.caught_up = False
         self.fresh_at_ms = 0
 
     def hear_leader(self, peer: Peer, message: dict[str, Any]) -> None:
-        """Follow the sender of a leader's message; PySyncObj takes the term from it and leaves the log alone."""
+        """Follow the sender of a leader's message: PySyncObj gets its term and no entries."""
         self._hand_over(peer, message["term"], 0, self._journal.last_index, self._journal.last_term, [])
 
     def _hand_over(
@@ -159,7 +163,7 @@ class Following:
             self._node.hold(lambda: self._network.send(node_id, reply))
 
     def _answer_relaxed(self, node_id: str, reply: dict[str, Any]) -> None:
-        """Answer when it is durable; nobody waits for that, so that one answer may do for several messages."""
+        """Answer once the entries are durable. Nobody waits for that, so one answer may stand for several messages."""
         held, self._relaxed = self._relaxed, (node_id, reply)
         if held is None:
             self._node.hold(self._send_relaxed)
@@ -171,11 +175,11 @@ class Following:
         if reply["term"] == self._core.term:
             self._network.send(node_id, reply | {"match": min(reply["match"], durable)})
             if durable < reply["match"] <= self._journal.last_index:
-                # The entries of the latest message came after that flush had begun: answer for them after the next.
+                # The entries of the latest message came after that flush had begun: answer for them after the next flush.
                 self._answer_relaxed(node_id, reply)
 
     def _on_commit(self, peer: Peer, message: dict[str, Any]) -> None:
-        """The leader has committed an entry. Who has that entry has all before it, and the same ones (log matching)."""
+        """Take the leader's commit index. A log that has the entry there has all entries before it, too (log matching)."""
         index = guards.natural(message, "index")
         if self._journal.term_at(index) == guards.natural(message, "index_term"):
             if self._core.extend(peer.node_id, guards.natural(message, "term"), index, ()):
@@ -185,7 +189,7 @@ class Following:
         self._clock.hear(guards.natural(message, "time"))
         clock_ms = guards.natural(message, "clock")
         if clock_ms:
-            # By our clock: it was this or later when the leader sent the message. Each number was rounded.
+            # The leader sent the message at this time of our own clock or later. Each number was rounded.
             sent_at_ms = clock_ms - self._clock_origin_ms + guards.natural(message, "hold")
             if 0 < sent_at_ms <= self._node.now_ms() + 2:
                 self._note_mark(message["commit_index"], sent_at_ms - guards.natural(message, "age"))

@@ -1,11 +1,11 @@
-"""What a leader does once a turn and once a heartbeat: group commit, heartbeats, due keys, who is down.
+"""The leader: what it does once a turn and once a heartbeat: group commit, heartbeats, due keys, which members are down.
 
-Everything queued, its own and what was forwarded, becomes **one** entry, stamped with the cluster's time. While an entry is
-on its way to a majority the rest gathers for the next one.
+All queued blocks, its own and forwarded ones, become **one** entry, stamped with the cluster's time. While an entry is
+on its way to a majority, more blocks gather for the next one.
 
 An entry goes at once to the followers that are quick enough to commit it, and to the others when it is committed
-(``replication.py``). A commit travels with the next entry, or at once when there is none: what is acknowledged on one node
-is there to be read on the others.
+(``replication.py``). A commit travels with the next entry, or at once when there is none, so that what one node has
+acknowledged can be read on the others.
 
 Not safe for concurrent use: the event loop owns it.
 """
@@ -22,7 +22,7 @@ from cacheflow.raft import guards
 from cacheflow.raft.core import Core
 from cacheflow.raft.log.journal import Journal
 from cacheflow.raft.membership.configuration import CONFIGURATION, Configuration
-from cacheflow.raft.roles.batching import Company
+from cacheflow.raft.roles.batching import Batching
 from cacheflow.raft.roles.replication import Progress, Replicator
 from cacheflow.raft.transport.network import Network, Peer
 
@@ -30,20 +30,21 @@ if TYPE_CHECKING:
     from cacheflow.raft.node import RaftNode
     from cacheflow.raft.seams import Clock
 
+# The first byte of a command in the log: what kind of entry it is.
 REGULAR = b"\x00"
 NO_OP = b"\x01"
-# One entry: as large as a batch of large values, far below the frame cap.
+# The size up to which blocks are put into one entry: a batch of large values fits, and it is far below a frame's limit.
 ENTRY_BYTES_MAX = 1024 * 1024
-# Entries on their way to a majority at once. While one is, everything else gathers for the next: under load fewer and
-# larger entries, hence fewer flushes and messages for the same commands, and each entry carries the commit of the last.
+# Entries that may be on their way to a majority at once. With one, everything else gathers for the next: under load
+# there are fewer and larger entries, hence fewer flushes and messages, and each entry carries the commit of the last.
 ENTRIES_AHEAD_MAX = 1
-# A member whose answers are older than this is shown as down; one whose connection broke, much sooner.
+# A member whose last answer is older than this is shown as down; sooner when its connection is broken.
 DOWN_AFTER_MS = 1500
 BROKEN_AFTER_MS = 300
-# How often followers are told when the others were last heard.
+# Pause between two messages that tell a follower when the other followers were last heard.
 TELL_SEEN_MS = 1000
-# An entry that is not committed by then goes to everybody: a follower that was quick is so no more.
-GUARD_S = 0.005
+# An entry that is not committed after this time goes to all followers: one of the quick ones has stalled.
+HURRY_AFTER_S = 0.005
 
 
 class Leading:
@@ -62,7 +63,7 @@ class Leading:
             journal,
             send=network.send,
             header=self._header,
-            address=self._address,
+            message_for=self._message_for,
             leader=core,
         )
         self.down: list[str] = []
@@ -72,33 +73,40 @@ class Leading:
         self._network = network
         self._clock = clock
         self._initial_settings = initial_settings
-        # Whose block, "" for this node's own and for what nobody waits for, and the block.
+        # (origin node id, block); the origin is "" for this node's own blocks and for blocks that nobody waits for.
         self.queue: deque[tuple[str, bytes]] = deque()
-        self._company = Company(core.now, node.nudge_after)
+        self._batching = Batching(core.now, node.nudge_after)
         self._last_stamp_ms = 0
-        # The commit index at which the followers were last sent something.
+        # The commit index that the followers were last sent.
         self._sent_commit = 0
-        self._guarding = False
-        # Whose clients wait for the newest entry.
+        # Whether a timer runs that will hurry an entry that stalls.
+        self._watching = False
+        # The origins of the blocks in the newest entry: the nodes whose clients wait for it.
         self._waiting: set[str] = set()
-        # What was committed at the last heartbeat: who lacks nothing of it is about as far as this node.
+        # The commit index at the last heartbeat: a learner that has everything up to it has caught up.
         self.committed_lately = 0
+        # The index of the last entry that was proposed only because something was due.
         self._tick_index = 0
+        # The term in which this leader has proposed its initial settings.
         self._configured_term = 0
+        # {node id: since when this leader has listened for that follower}.
         self._watched_since_ms: dict[str, int] = {}
         self.handlers: dict[str, Callable[[Peer, dict[str, Any]], None]] = {
             "append_ack": self._on_append_ack,
             "propose": self._on_propose,
         }
 
-    # Leadership begins and ends ----------------------------------------------------------------------------------------
+    # Leadership begins and ends ---------------------------------------------------------------------------------------
 
     def begin(self, latest_voter_ms: int, voters_heard: bool) -> None:
-        """Elected: time goes on from the latest estimate, and nothing is known of the followers."""
+        """Begin to lead: time goes on from the latest estimate, and nothing is known of the followers.
+
+        latest_voter_ms, voters_heard: see ``Elections.latest_voter_ms``.
+        """
         others = self._node.others()
         self.replicator.begin(others)
         self._watched_since_ms = {}
-        # Until it has listened itself, its links say who is down.
+        # Until this leader has listened for a while, its links say which members are down.
         self.down = [node_id for node_id in others if not self._network.is_connected(node_id)]
         latest_ms = max(self._node.machine.now_ms, latest_voter_ms)
         for command, _, _ in self._journal.entries(self._core.last_applied + 1, None):
@@ -109,43 +117,43 @@ class Leading:
         self._sent_commit = 0
         self._waiting = set()
         self.committed_lately = self._journal.last_index
-        self._company.forget()
+        self._batching.forget_crowds()
 
     def end(self) -> None:
-        """Deposed: what is queued is sent again by those who wait for it."""
+        """Stop leading: drop the queue, whose blocks are sent again by the nodes that wait for them."""
         self.queue.clear()
 
-    # Proposing ---------------------------------------------------------------------------------------------------------
+    # Proposing --------------------------------------------------------------------------------------------------------
 
     def enqueue(self, blocks: list[bytes], crowded: bool) -> None:
-        """Take blocks of this node's own."""
+        """Queue blocks of this node's own. crowded: many callers wait for them."""
         for block in blocks:
             self.queue.append(("", block))
         if crowded:
-            self._company.came("", self._journal.last_index)
+            self._batching.note_crowd("", self._journal.last_index)
 
     def may_append(self) -> bool:
-        """Whether what is queued may be appended now. Something must be queued."""
+        """True if the queue, which must not be empty, may be appended now."""
         core = self._core
         return (
             core.is_leader
             and self._node.reconfiguration.heir is None
             and self._journal.last_index - core.commit_index < ENTRIES_AHEAD_MAX
             and not (
-                self._company.crowds
-                and self._company.is_awaited([origin for origin, _ in self.queue], self._journal.last_index)
+                self._batching.crowds
+                and self._batching.should_wait([origin for origin, _ in self.queue], self._journal.last_index)
                 and sum([len(block) for _, block in self.queue]) < ENTRY_BYTES_MAX
             )
         )
 
     def propose_queued(self) -> None:
-        """Group commit: everything that is queued, one entry."""
+        """Append everything that is queued as one entry (group commit), or send the commit alone when nothing may be appended."""
         core = self._core
         if not core.is_leader:
             self.queue.clear()
             return
         if not self._node.machine.configured and self._configured_term != core.term:
-            # Before anything else: until then there are no limits.
+            # Before any other entry: until it is applied, the cache has no limits.
             self._configured_term = core.term
             configure = commands.configure(self._initial_settings, only_if_unset=True)
             self.queue.appendleft(("", commands.encode_block(0, 0, 0, [configure])))
@@ -164,33 +172,34 @@ class Leading:
             self._send_news(self._waiting)
 
     def _send_news(self, answering: Collection[str] = ()) -> None:
-        """Send what was appended and committed to those whom it concerns."""
+        """Send new entries and the commit index to the followers that need them now. answering: see ``Replicator.send_news``."""
         core = self._core
         if self._node.failure is None:
             if core.commit_index > self._sent_commit:
                 self._sent_commit = core.commit_index
                 self.replicator.choose_ahead(core.voter_ids)
             self.replicator.send_news(answering)
-            if not self._guarding:
-                self._guard()
+            if not self._watching:
+                self._watch_for_stall()
 
-    def _guard(self) -> None:
-        """See to it that an entry does not wait for a follower that has stalled."""
+    def _watch_for_stall(self) -> None:
+        """Start the timer that sends an entry to all followers if one of the quick ones has stalled."""
         waits = self.replicator.ahead is not None and self._core.commit_index < self._journal.last_index
         if waits:
-            self._guarding = True
-            self._node.call_after(GUARD_S, functools.partial(self._hurry_before, self._journal.last_index))
+            self._watching = True
+            self._node.call_after(HURRY_AFTER_S, functools.partial(self._hurry_if_stalled, self._journal.last_index))
 
-    def _hurry_before(self, index: int) -> None:
-        self._guarding = False
+    def _hurry_if_stalled(self, index: int) -> None:
+        """Send everything to all followers if the entry ``index``, the last one when the timer began, is not committed."""
+        self._watching = False
         if self._core.is_leader and self._node.failure is None:
             if self._core.commit_index < index:
                 self.replicator.hurry()
             else:
-                self._guard()
+                self._watch_for_stall()
 
     def append_configuration(self, configuration: Configuration) -> int:
-        """Append a member table; returns its index."""
+        """Append a member table as an entry of its own and return its index."""
         block = commands.encode_block(0, 0, 0, [configuration.command()])
         self._node.append(CONFIGURATION + commands.encode_entry(self._stamp(), [block]))
         self._send_news()
@@ -209,11 +218,11 @@ class Leading:
         blocks = message.get("blocks")
         if type(blocks) is not list or any(type(block) is not bytes for block in blocks):
             raise guards.BadMessage("propose: no blocks")
-        # Who is no member would never learn the outcome.
+        # A node that is no member would never learn the outcome.
         if self._core.is_leader and self._node.is_member(peer):
             node_id = peer.node_id
             if message.get("crowded") is True:
-                self._company.came(node_id, self._journal.last_index)
+                self._batching.note_crowd(node_id, self._journal.last_index)
             self.queue.extend([(node_id, block) for block in blocks])
 
     def _on_append_ack(self, peer: Peer, message: dict[str, Any]) -> None:
@@ -238,18 +247,18 @@ class Leading:
             self._node.wake()
         self._node.following.note_progress()
 
-    # Once a heartbeat --------------------------------------------------------------------------------------------------
+    # Once a heartbeat -------------------------------------------------------------------------------------------------
 
     def keep_house(self) -> None:
-        """Who is down, and an entry for what is due when nobody writes."""
+        """Once a heartbeat: find out which members are down, and propose an entry if keys are due and nobody writes."""
         self.committed_lately = max(self.committed_lately, self._core.commit_index)
-        # The next entry goes to everybody and shows who is quick now.
+        # The next entry goes to all followers and shows which of them are quick now.
         self.replicator.choose_anew()
         now_ms = self._node.now_ms()
         down = []
         for node_id, progress in self.replicator.progress.items():
             connected = self._network.is_connected(node_id)
-            # A new leader listens for a while before it calls somebody down whose connection stands.
+            # A new leader listens for a while before it calls a member down whose connection stands.
             since_ms = self._watched_since_ms.setdefault(node_id, now_ms if connected else 0)
             silent_ms = now_ms - max(progress.acked_at_ms, since_ms)
             if silent_ms > (DOWN_AFTER_MS if connected else BROKEN_AFTER_MS):
@@ -266,7 +275,7 @@ class Leading:
             self.queue.append(("", commands.encode_block(0, 0, 0, [commands.noop()])))
 
     def _header(self) -> dict[str, Any]:
-        """What travels with each append message beside the log's own."""
+        """Return the fields of an append message that are the same for all followers."""
         core = self._core
         machine = self._node.machine
         now_ms = self._node.now_ms()
@@ -276,21 +285,21 @@ class Leading:
             "commit_index": core.commit_index,
             "time": self._clock.now_ms(),
             "at": now_ms,
-            # What lets the follower bound how old its contents are, by its own clock alone.
+            # Lets a follower bound how old its contents are, by its own clock alone.
             "age": now_ms - self.replicator.quorum_at_ms(core.voter_ids, now_ms),
             "down": self.down,
             "digest": [machine.applied_index, machine.digest],
         }
 
-    def _address(self, header: dict[str, Any], progress: Progress) -> dict[str, Any]:
-        """``header`` for one follower."""
+    def _message_for(self, header: dict[str, Any], progress: Progress) -> dict[str, Any]:
+        """Return an append message for one follower: ``header`` and what only that follower is told."""
         now_ms = header["at"]
         message = header.copy()
-        # Until its no-op is committed a leader does not know what is: whatever it said would be called fresh.
+        # Until its no-op is committed a leader does not know what is committed, so no follower may call itself fresh by it.
         message["clock"] = progress.peer_clock_ms if self._core.has_settled else 0
         message["hold"] = now_ms - progress.peer_clock_at_ms
         if now_ms - progress.told_seen_at_ms >= TELL_SEEN_MS:
-            # Followers do not talk to each other.
+            # Followers do not hear each other, so the leader tells them.
             progress.told_seen_at_ms = now_ms
             known = self.replicator.progress.items()
             message["seen"] = {node_id: now_ms - other.acked_at_ms for node_id, other in known if other.acked_at_ms}
@@ -298,6 +307,7 @@ class Leading:
 
 
 def _stamp_of(command: bytes) -> int:
+    """Return the time stamp of an entry of the log, 0 without one."""
     if command[:1] == NO_OP:
         return 0
     try:

@@ -102,7 +102,7 @@ class Replicator:
     """The leader's side of replication.
 
     send: (node id, message) -> whether it was taken.  header: what every append message carries beside the log's own.
-    address: makes one follower's message of it.  leader: knows the commit index.
+    message_for: makes one follower's message of it.  leader: knows the commit index.
     """
 
     def __init__(
@@ -111,13 +111,13 @@ class Replicator:
         *,
         send: Callable[[str, dict[str, Any]], bool],
         header: Callable[[], dict[str, Any]],
-        address: Callable[[dict[str, Any], Progress], dict[str, Any]],
+        message_for: Callable[[dict[str, Any], Progress], dict[str, Any]],
         leader: Leader,
     ) -> None:
         self._journal = journal
         self._send = send
         self._header = header
-        self._address = address
+        self._message_for = message_for
         self._leader = leader
         self.progress: dict[str, Progress] = {}
         # The followers that get an entry before it is committed; None: all of them, from an index on.
@@ -230,7 +230,7 @@ class Replicator:
                 entries = journal.entries(progress.next_index, BATCH_BYTES, last_index)
             if not entries and not heartbeat:
                 return
-            message = self._address(header, progress)
+            message = self._message_for(header, progress)
             message["prevLogIdx"] = prev_index
             message["prevLogTerm"] = journal.term_at(prev_index)
             message["entries"] = entries

@@ -1,11 +1,12 @@
-"""Snapshots on disk: whole or not at all.
+"""Snapshot files: a snapshot is on the disk as a whole or not at all.
 
 ``snapshot-<index>.cfs`` is a magic with a format version and *frames*: length 4, check 8, data. The first frame is the
-header (msgpack), the next ones are the machine's chunks as they came, an empty one ends them, and 16 bytes over all
-frames' heads end the file. A check is BLAKE2b-64 over the frame's number, length and data, so a frame that is damaged,
-missing, doubled or moved is found. A file gets its name after it was flushed; the folder is flushed after that.
+header (msgpack), the next frames are the machine's chunks as they came, an empty frame ends them, and a digest of 16
+bytes over all frames' heads ends the file. A check is BLAKE2b-64 over the frame's number, length and data, so a frame
+that is damaged, missing, doubled or moved is found. A file gets its name after it was flushed; the folder is flushed
+after that.
 
-A damaged newest snapshot is refused by name. An older one would not do: the journal in between may be trimmed.
+A damaged newest snapshot is refused by name, and no older one is taken instead: the journal in between may be trimmed.
 
 **Building one never stops the node.** ``build`` runs in a process of its own,
 
@@ -41,18 +42,18 @@ MAGIC: Final = b"CFSNAP"
 FORMAT_VERSION: Final = 1
 
 _NAME = re.compile(r"snapshot-(\d{20})\.cfs")
-# Being written by this node, and being received from another.
+# Suffixes of files that are not complete: one that this node writes, and one that it receives.
 _WRITING = ".new"
 _RECEIVING = ".part"
 _FRAME: Final = struct.Struct("<I8s")
 _NUMBERED: Final = struct.Struct("<II")
 _TOTAL_BYTES: Final = 16
 _BUFFER_BYTES: Final = 1 << 20
-# A flush of the whole file at its end would keep the journal's own flushes waiting behind it: measured with 130 MB, 57 ms
-# on a fast disk and 18 ms with flushes on the way.
+# Bytes between two flushes of a file that is being written. One flush of the whole file would keep the journal's
+# flushes waiting behind it: measured with 130 MB on a fast disk, 57 ms, and 18 ms with flushes on the way.
 _FLUSH_BYTES: Final = 16 << 20
 
-# The first byte of a command in the log.
+# The kinds of entries in the log: the first byte of a command.
 _REGULAR: Final = b"\x00"
 _NO_OP: Final = b"\x01"
 _CONFIGURATION: Final = b"\x02"
@@ -70,18 +71,18 @@ class CorruptSnapshot(ConfigError):
 
 
 class SnapshotRefused(CacheFlowError):
-    """What a peer sent is not the snapshot that it announced. Nothing of it is kept."""
+    """A peer sent something else than the snapshot that it announced. Nothing of it is kept."""
 
 
-# SnapshotMeta has a field of that name.
+# ``bytes`` under another name, because SnapshotMeta has a field of that name.
 _Bytes: TypeAlias = bytes
 
 
 @dataclass(frozen=True, slots=True)
 class SnapshotMeta:
-    """What a snapshot says about itself.
+    """The description of a snapshot.
 
-    index, term: of the last entry it covers. digest: the machine's after it.
+    index, term: those of the last entry that it covers. digest: the machine's after that entry.
     bytes: the length of the file; 0 before it is written.
     """
 
@@ -92,24 +93,24 @@ class SnapshotMeta:
 
     @classmethod
     def of(cls, report: dict[str, Any]) -> SnapshotMeta:
-        """From the line that the helper process prints. Raises KeyError, ValueError."""
+        """Return the description in the line that the helper process prints. Raises KeyError, ValueError."""
         return cls(report["index"], report["term"], _Bytes.fromhex(report["digest"]), bytes=report["bytes"])
 
 
 def snapshot_path(directory: Path, index: int) -> Path:
-    """Where the snapshot up to ``index`` is kept."""
+    """Return the path of the snapshot up to ``index``."""
     return directory / f"snapshot-{index:020}.cfs"
 
 
 def list_snapshots(disk: Disk, directory: Path) -> list[int]:
-    """Indexes of the snapshots in ``directory``, in order."""
+    """Return the indexes of the snapshots in ``directory``, in order."""
     return sorted(int(match[1]) for name in disk.list(directory) if (match := _NAME.fullmatch(name)))
 
 
 def write_snapshot(disk: Disk, directory: Path, meta: SnapshotMeta, chunks: Iterable[bytes]) -> SnapshotMeta:
-    """Write a snapshot; returns its meta, with the size, once it is durable. Blocks.
+    """Write a snapshot and return its meta, with the size, once it is durable. Blocks.
 
-    Raises OSError, and what ``chunks`` raises; nothing is left behind then.
+    Raises OSError, and whatever ``chunks`` raises; then nothing is left behind.
     """
     path = snapshot_path(directory, meta.index)
     temporary = path.with_name(path.name + _WRITING)
@@ -142,10 +143,10 @@ def write_snapshot(disk: Disk, directory: Path, meta: SnapshotMeta, chunks: Iter
 
 
 def load_newest(disk: Disk, directory: Path) -> tuple[SnapshotMeta, Iterator[bytes]] | None:
-    """At start: the newest snapshot, verified from end to end, and its chunks; None when there is none. Blocks.
+    """Return the newest snapshot, verified from end to end, and its chunks; None when there is none. Blocks.
 
-    Removes what a crash left unfinished, and older snapshots once the newest one is verified: call it before anything
-    is built, sent or received. Raises CorruptSnapshot, OSError.
+    Removes files that a crash left unfinished, and older snapshots once the newest one is verified: call it at start,
+    before anything is built, sent or received. Raises CorruptSnapshot, OSError.
     """
     for name in disk.list(directory):
         if name.endswith((_WRITING, _RECEIVING)) and _NAME.fullmatch(name.rpartition(".")[0]):
@@ -158,14 +159,14 @@ def load_newest(disk: Disk, directory: Path) -> tuple[SnapshotMeta, Iterator[byt
 
 
 def chunks_of(disk: Disk, directory: Path, meta: SnapshotMeta) -> Iterator[bytes]:
-    """The machine's chunks, as they were written. Raises CorruptSnapshot on the way when the file was damaged since."""
+    """Yield the machine's chunks as they were written. Raises CorruptSnapshot on the way if the file is damaged."""
     frames = _frames(disk, snapshot_path(directory, meta.index))
     next(frames)
     return frames
 
 
 def verify_snapshot(disk: Disk, path: Path) -> SnapshotMeta:
-    """Read the file from end to end. Raises CorruptSnapshot, OSError."""
+    """Read a snapshot file from end to end and return its meta. Raises CorruptSnapshot, OSError."""
     frames = _frames(disk, path)
     header = next(frames)
     for _ in frames:
@@ -175,29 +176,29 @@ def verify_snapshot(disk: Disk, path: Path) -> SnapshotMeta:
 
 
 def read_piece(disk: Disk, directory: Path, meta: SnapshotMeta, offset: int, length: int) -> bytes:
-    """Up to ``length`` bytes of the file, to be sent; b"" behind its end. Blocks for a moment. Raises OSError."""
+    """Return up to ``length`` bytes of a snapshot file from ``offset`` on, b"" behind its end. Blocks. Raises OSError."""
     return disk.read(snapshot_path(directory, meta.index), offset, length)
 
 
 def discard(disk: Disk, directory: Path, meta: SnapshotMeta) -> None:
-    """Remove a snapshot that nobody may load."""
+    """Remove a snapshot that must not be loaded."""
     disk.remove(snapshot_path(directory, meta.index))
     disk.sync_directory(directory)
 
 
 def remove_older(disk: Disk, directory: Path, index: int, sending: Collection[int] = ()) -> None:
-    """Drop the snapshots below ``index``, which is durable, except those that are being sent."""
+    """Remove the snapshots older than the durable one at ``index``, except those at the indexes in ``sending``."""
     for older in list_snapshots(disk, directory):
         if older < index and older not in sending:
             disk.remove(snapshot_path(directory, older))
 
 
 class SnapshotReceiver:
-    """Takes a snapshot from a peer, piece by piece, in order; ``finish`` makes it one of ours.
+    """Takes a snapshot from a peer, piece by piece, in order; ``finish`` makes it one of this node's own.
 
-    Every call blocks, the constructor's and ``abandon`` for a moment: make them one after the other.
-    ``received`` is for whoever hands the pieces in: how many bytes are on their way to ``write`` or through.
-    Raises OSError when the space is missing, SnapshotRefused for what does not fit; nothing is left behind then.
+    Every call blocks, so the calls are made one after the other on the disk's thread; the constructor and ``abandon``
+    block for a moment only. ``received`` belongs to the caller: how many bytes it has handed to ``write``. Raises
+    OSError when space is missing, SnapshotRefused for a piece that does not fit; then nothing is left behind.
     """
 
     def __init__(self, disk: Disk, directory: Path, index: int, term: int, total_bytes: int) -> None:
@@ -219,7 +220,7 @@ class SnapshotReceiver:
             raise
 
     def write(self, offset: int, data: bytes) -> None:
-        """Add the next piece; ``finish`` is next when it was the last one."""
+        """Write the next piece; after the last piece call ``finish``."""
         if self._handle < 0:
             raise SnapshotRefused("this snapshot is complete or was given up")
         try:
@@ -236,7 +237,7 @@ class SnapshotReceiver:
             raise
 
     def finish(self) -> SnapshotMeta:
-        """Verify the whole file and give it its name; durable when this returns."""
+        """Verify the whole file, give it its name and return its meta once it is durable."""
         if self._handle < 0:
             raise SnapshotRefused("this snapshot is complete or was given up")
         try:
@@ -258,7 +259,7 @@ class SnapshotReceiver:
         return meta
 
     def abandon(self) -> None:
-        """Give up, and leave nothing behind. Harmless when it is finished."""
+        """Give up and remove the unfinished file; does nothing after ``finish``."""
         if self._handle >= 0:
             self._close()
             with contextlib.suppress(OSError):
@@ -270,7 +271,7 @@ class SnapshotReceiver:
 
 
 def _newest(disk: Disk, directory: Path) -> SnapshotMeta | None:
-    """The newest snapshot's meta, after a look at every byte of it."""
+    """Return the meta of the newest snapshot, every byte of which was verified; None without one."""
     indexes = list_snapshots(disk, directory)
     if not indexes:
         return None
@@ -282,7 +283,7 @@ def _newest(disk: Disk, directory: Path) -> SnapshotMeta | None:
 
 
 def _pieces(meta: SnapshotMeta, chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The file's bytes in order."""
+    """Yield the bytes of a snapshot file in order."""
     yield MAGIC + FORMAT_VERSION.to_bytes(2, "little")
     total = blake2b(digest_size=_TOTAL_BYTES)
     # The fourth field of format version 1 is not used.
@@ -310,7 +311,7 @@ def _frame_check(number: int, data: bytes) -> bytes:
 
 
 def _frames(disk: Disk, path: Path) -> Iterator[bytes]:
-    """The header and the chunks; ends only when the end of the file was right. Raises CorruptSnapshot."""
+    """Yield a snapshot file's header, then its chunks; ends only if the end of the file is right. Raises CorruptSnapshot."""
     size = disk.size(path)
     magic = disk.read(path, 0, len(MAGIC) + 2)
     if not magic.startswith(MAGIC):
@@ -339,7 +340,7 @@ def _frames(disk: Disk, path: Path) -> Iterator[bytes]:
 
 
 class Machine(Protocol):
-    """What building needs of a CacheMachine."""
+    """The part of a CacheMachine that building a snapshot needs."""
 
     @property
     def applied_index(self) -> int: ...
@@ -350,14 +351,14 @@ class Machine(Protocol):
 
 
 class MachineClass(Protocol):
-    """CacheMachine itself, or a test's."""
+    """The class of the machine: CacheMachine, or a test's."""
 
     def __call__(self) -> Machine: ...
     def restore(self, chunks: Iterable[bytes]) -> Machine: ...
 
 
 def payload_of(command: bytes) -> bytes:
-    """What the machine applies of an entry of the log: b"" for Raft's own. Raises ConfigError for an unknown kind."""
+    """Return the part of a log entry that the machine applies, b"" for Raft's own. Raises ConfigError for an unknown kind."""
     if command[:1] in (_REGULAR, _CONFIGURATION):
         return command[1:]
     if command[:1] == _NO_OP:
@@ -373,9 +374,9 @@ def build(
     machine_class: MachineClass,
     group: int = 0,
 ) -> SnapshotMeta:
-    """Write the snapshot up to ``index``, from the last one and the journal. Blocks.
+    """Write the snapshot up to ``index``, made of the last snapshot and the journal, and return its meta. Blocks.
 
-    index: applied, and at most the journal's ``durable_index``.
+    index: an applied entry, at most the journal's ``durable_index``.
     Raises CorruptSnapshot, CorruptJournal, ConfigError, OSError.
     """
     newest = _newest(disk, directory)
@@ -398,7 +399,7 @@ def build(
 
 
 def main(arguments: list[str] | None = None, machine_class: MachineClass | None = None) -> int:
-    """The helper process: one line of JSON on stdout, or one line on stderr and 1."""
+    """Run the helper process: print the meta as one line of JSON and return 0, or print one line on stderr and return 1."""
     parser = argparse.ArgumentParser(prog="python -m cacheflow.raft.snapshots.files", description="Build one snapshot.")
     parser.add_argument("directory", type=Path, help="the data directory")
     parser.add_argument("index", type=int, help="the last entry to cover: committed, and durable in the journal")
@@ -407,7 +408,7 @@ def main(arguments: list[str] | None = None, machine_class: MachineClass | None 
         from cacheflow.machine.machine import CacheMachine
 
         machine_class = CacheMachine
-    # The node beside it goes first.
+    # The node's own process has precedence over this one.
     os.nice(10)
     started = time.perf_counter()
     try:

@@ -1,4 +1,4 @@
-"""Snapshots in a node's life: when one is built, how it travels, and what takes its place.
+"""Snapshotting: when a node builds a snapshot, how one travels to a follower, and what happens with it there.
 
 1. Building never stops the loop: a helper process replays the journal onto the last snapshot and writes the next one.
    Its digest must be the one that this node's machine had at the same index, or it is thrown away.
@@ -36,25 +36,26 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# A restart replays what the journal has gathered since the snapshot, which takes about three times as long for a byte as
-# loading the snapshot: some two seconds' worth, or as much as the snapshot. Less would have the helper load and write
-# what did not change more often than anybody restarts.
+# A snapshot is built when the journal has gathered this many bytes since the last one, and as many as that one has. A
+# restart replays them, about three times as slowly for a byte as it loads a snapshot: some two seconds. With less, the
+# helper would load and write unchanged items more often than anybody restarts.
 JOURNAL_BYTES_MIN = 64 * 1024 * 1024
 JOURNAL_PER_SNAPSHOT = 1
+# A snapshot travels in pieces of this size, so many of them ahead of their acknowledgement: heartbeats go between them.
 PIECE_BYTES = 256 * 1024
 PIECES_AHEAD = 8
-# Nothing acknowledged for this long: what was on its way is lost with its connection, send it again.
+# Pieces are sent again after so long without an acknowledgement: they were lost with their connection.
 AGAIN_MS = 1000
-# The same for a piece that is missing where others arrive: longer than these take to arrive.
+# The same when the follower says that a piece is missing: longer than the pieces on their way take to arrive.
 LOST_MS = 200
-# Nothing for this long: begin again, with the newest snapshot.
+# A transfer without progress for this long is begun again, with the newest snapshot.
 STALLED_MS = 5000
-# Pause after a build that failed: a helper that cannot work must not be started ten times a second.
+# The pause after a build that failed: a helper that cannot work must not be started ten times a second.
 BUILD_AGAIN_MS = 1000
 
 
 class Builder(Protocol):
-    """Builds the snapshot at an index: in a helper process, in a simulation at once."""
+    """Builds the snapshot at an index and calls ``done``: in a helper process, or at once in a simulation."""
 
     def __call__(self, index: int, done: Callable[[SnapshotMeta | BaseException], None]) -> None: ...
 
@@ -64,19 +65,21 @@ class _Transfer:
     """One snapshot on its way to one follower."""
 
     meta: SnapshotMeta
+    # Bytes from the beginning of the file that were sent, and that the follower has.
     sent: int = 0
     acknowledged: int = 0
-    # When the follower had more than before, and when pieces were sent again last.
+    # When the follower last had more than before, and when pieces were last sent again.
     moved_at_ms: int = 0
     again_at_ms: int = 0
-    # A piece is missing there: whatever follows it is refused.
+    # Whether the follower misses a piece; it refuses all that follow.
     refused: bool = False
+    # Whether a piece is being read from the disk.
     reading: bool = False
 
     def go_back(self, now_ms: int) -> None:
-        """Send what is not acknowledged again, if that is due."""
+        """Go back to the first unacknowledged byte, if it is time to send it again."""
         silent_ms = now_ms - max(self.moved_at_ms, self.again_at_ms)
-        # What was on its way is refused too, and must not be sent again for each of these pieces.
+        # The pieces on their way are refused, too, and must not all be sent again for each of these refusals.
         if silent_ms > AGAIN_MS or (self.refused and now_ms - self.again_at_ms > LOST_MS):
             self.sent = self.acknowledged
             self.again_at_ms = now_ms
@@ -85,10 +88,10 @@ class _Transfer:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotStorage:
-    """Where the snapshots of one node are, and who works on them.
+    """The place of a node's snapshots, and the workers that read and write them.
 
-    newest: the newest one that is complete, None without one.  run: does disk work away from the loop, in order.
-    build: builds another.
+    newest: the newest complete snapshot, None without one.  run: does disk work away from the loop, in order.
+    build: builds another snapshot.
     """
 
     disk: Disk
@@ -99,7 +102,7 @@ class SnapshotStorage:
 
 
 def load_machine(disk: Disk, directory: Path) -> tuple[SnapshotMeta | None, CacheMachine]:
-    """At a node's start: its newest snapshot and the machine in it; (None, an empty machine) without one.
+    """Return a node's newest snapshot and the machine in it; (None, an empty machine) without one. For a node's start.
 
     Raises CorruptSnapshot.
     """
@@ -122,9 +125,13 @@ def begin_journal_at(journal: Journal, newest: SnapshotMeta | None, directory: P
 
 
 class Snapshotting:
-    """See the module."""
+    """A node's snapshots: builds them, sends them to followers and takes them from a leader.
+
+    Not safe for concurrent use: the event loop owns it.
+    """
 
     def __init__(self, node: RaftNode, core: Core, journal: Journal, storage: SnapshotStorage) -> None:
+        # Whether this node's contents differ from its leader's: it answers no reads until a snapshot has replaced them.
         self.diverged = False
         self._node = node
         self._core = core
@@ -134,16 +141,18 @@ class Snapshotting:
         self._run = storage.run
         self._build = storage.build
         self._newest = storage.newest
-        # Bytes of the entries that the newest snapshot covers and a follower still needs.
+        # Bytes of the entries in the journal that the newest snapshot covers and a follower still needs.
         self._held_back_bytes = 0
         self._building = False
-        # The contents at which the build under way began were replaced meanwhile.
+        # Whether the contents were replaced after the present build began: then its result is thrown away.
         self._build_is_void = False
         # A build that failed is not begun again before this moment of the node's clock.
         self._next_build_ms = 0
         self._transfers: dict[str, _Transfer] = {}
         self._receiver: SnapshotReceiver | None = None
+        # Whether all pieces have come and the machine is being loaded from them.
         self._loading = False
+        # The leader's (index, digest) that waits until this node has applied that index.
         self._pending_digest: tuple[int, bytes] | None = None
         self.handlers: dict[str, Callable[[Peer, dict[str, Any]], None]] = {
             "snapshot": self._on_piece,
@@ -151,13 +160,13 @@ class Snapshotting:
             "want_snapshot": self._on_want,
         }
 
-    # Building -----------------------------------------------------------------------------------------------------------
+    # Building ---------------------------------------------------------------------------------------------------------
 
     def consider(self) -> None:
-        """Once a heartbeat: build when the journal has grown enough, and keep transfers going."""
+        """Build a snapshot if the journal has grown enough, and keep transfers going; called once a heartbeat."""
         receiver = self._receiver
         if receiver is not None and not (self._loading or self.diverged) and receiver.index <= self._core.commit_index:
-            # The entries themselves came meanwhile, from another leader.
+            # The entries that the snapshot covers have come meanwhile, from another leader.
             self._abandon()
         size = self._newest.bytes if self._newest is not None else 0
         if self._journal.log_bytes - self._held_back_bytes > max(JOURNAL_BYTES_MIN, JOURNAL_PER_SNAPSHOT * size):
@@ -172,7 +181,7 @@ class Snapshotting:
                 self._transfers.pop(node_id, None)
 
     def build(self) -> None:
-        """Begin a snapshot at the applied index, unless one is under way or nothing is new."""
+        """Begin to build a snapshot at the applied index, unless a build is under way or nothing is new."""
         index = min(self._core.last_applied, self._journal.durable_index)
         newest = self._newest.index if self._newest is not None else 1
         if self._building or self._node.failure is not None or self.diverged or index <= newest:
@@ -192,7 +201,7 @@ class Snapshotting:
                 logger.error("no snapshot could be built: %s", outcome)
             return
         if void:
-            # What it began with may have been wrong, and this node may need the entries before it once more.
+            # The contents that it began with may have been wrong, and this node may need the entries before it again.
             if self._newest is None or outcome.index != self._newest.index:
                 files.discard(self._disk, self._directory, outcome)
             return
@@ -203,7 +212,7 @@ class Snapshotting:
         self._newest = outcome
         keep_from = outcome.index
         if self._core.is_leader:
-            # Who is down may stay so for ever: it gets the snapshot.
+            # The log is not kept for a follower that is down, perhaps for ever: it gets the snapshot.
             down = self._node.down_ids()
             streaming = [
                 progress.match_index
@@ -225,7 +234,7 @@ class Snapshotting:
             lambda outcome: logger.warning("old snapshots stay: %s", outcome) if outcome is not None else None,
         )
 
-    # Sending ------------------------------------------------------------------------------------------------------------
+    # Sending ----------------------------------------------------------------------------------------------------------
 
     def _serve(self, node_id: str, least_index: int) -> None:
         newest = self._newest
@@ -243,7 +252,7 @@ class Snapshotting:
         self._send_pieces(node_id, transfer)
 
     def _send_pieces(self, node_id: str, transfer: _Transfer) -> None:
-        """One piece at a time is read away from the loop; a few travel ahead of their acknowledgement."""
+        """Send the next pieces: one at a time is read away from the loop, a few travel ahead of their acknowledgement."""
         ahead = transfer.sent - transfer.acknowledged
         if transfer.reading or transfer.sent >= transfer.meta.bytes or ahead >= PIECES_AHEAD * PIECE_BYTES:
             return
@@ -262,7 +271,7 @@ class Snapshotting:
                 self._transfers.pop(node_id)
                 return
             if transfer.sent != offset:
-                self._send_pieces(node_id, transfer)  # other pieces are asked for meanwhile
+                self._send_pieces(node_id, transfer)  # the transfer went back or on while this piece was read
                 return
             message = {
                 "type": "snapshot",
@@ -302,18 +311,18 @@ class Snapshotting:
             transfer.moved_at_ms = now_ms
         if offset > transfer.acknowledged or transfer.refused:
             transfer.acknowledged = offset
-            # It may have more than was sent, from an earlier transfer.
+            # The follower may have more than was sent now, from an earlier transfer.
             transfer.sent = max(transfer.sent, offset)
         transfer.go_back(now_ms)
         self._send_pieces(peer.node_id, transfer)
 
     def _on_want(self, peer: Peer, message: dict[str, Any]) -> None:
-        """A follower's contents differ from ours."""
+        """Give a follower the snapshot that it asks for because its contents differ from the leader's."""
         progress = self._node.leading.replicator.progress.get(peer.node_id)
         if self._core.is_leader and progress is not None and self._node.is_member(peer):
             progress.need_snapshot(max(1, guards.natural(message, "from")))
 
-    # Receiving ----------------------------------------------------------------------------------------------------------
+    # Receiving --------------------------------------------------------------------------------------------------------
 
     def _on_piece(self, peer: Peer, message: dict[str, Any]) -> None:
         core = self._core
@@ -334,7 +343,9 @@ class Snapshotting:
         receiver = self._receiver
         if self._loading:
             if receiver is not None and receiver.index == index:
-                self._acknowledge(node_id, index, receiver.received)  # all is here, it only takes a while
+                self._acknowledge(
+                    node_id, index, receiver.received
+                )  # all pieces are here and are being loaded, which takes a while
             return
         if receiver is None or (receiver.index, receiver.term) != (index, snapshot_term):
             if offset != 0:
@@ -385,7 +396,7 @@ class Snapshotting:
         self._run(work, done)
 
     def _install(self, meta: SnapshotMeta, machine: CacheMachine) -> bool:
-        """Whether everything that it covers is here now."""
+        """Put a snapshot's machine in place; return True if all entries that the snapshot covers are here afterwards."""
         if meta.index <= self._core.last_applied and not self.diverged:
             return True
         if meta.index < self._journal.first_index:
@@ -402,15 +413,18 @@ class Snapshotting:
         return True
 
     def _acknowledge(self, node_id: str, index: int, offset: int, *, done: bool = False, refused: bool = False) -> None:
-        """offset: what is here, of this snapshot. refused: the piece that came does not follow that."""
+        """Acknowledge a piece once the journal is durable.
+
+        offset: how many bytes of the snapshot are here.  refused: the piece that came does not follow them.
+        """
         message: dict[str, Any] = {"type": "snapshot_ack", "term": self._core.term, "index": index, "offset": offset}
         message |= {"done": done, "refused": refused}
         self._node.hold(lambda: self._node.send(node_id, message))
 
-    # Differing from the leader ------------------------------------------------------------------------------------------
+    # Differing from the leader ----------------------------------------------------------------------------------------
 
     def compare_digest(self, digest: Any) -> None:
-        """The leader's (index, digest), as each of its messages carries it."""
+        """Compare the leader's (index, digest), which each of its messages carries, with this node's digest at that index."""
         if self.diverged:
             self._want()
             return
@@ -433,14 +447,17 @@ class Snapshotting:
             self._want()
 
     def _want(self) -> None:
-        """Said with every message of the leader's until it has come: the own log may begin later by then, and behind an
-        older snapshot there would be a hole before it."""
+        """Ask the leader for a snapshot that reaches at least to the beginning of this node's log.
+
+        It is asked for with every message of the leader's until it has come: the log may begin later by then, and an
+        older snapshot would leave a hole before it.
+        """
         if self._core.leader_id is not None:
             self._node.send(self._core.leader_id, {"type": "want_snapshot", "from": self._journal.first_index})
 
 
 class HelperProcess:
-    """Builds snapshots in a process of its own, so that neither the loop nor its memory notices."""
+    """A Builder that starts a process for each snapshot, so that building costs the node neither time nor memory."""
 
     def __init__(self, directory: Path, supervisor: Tasks) -> None:
         self._directory = directory

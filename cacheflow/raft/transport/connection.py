@@ -1,8 +1,8 @@
-"""Connection: one socket between two nodes, from its first byte to its last; both roles begin here.
+"""Connection: one socket between two nodes, from its first byte to its last; the base of both roles.
 
-1. Until the handshake is done there are a deadline and 4 KiB, and then the connection is gone.
-2. What breaks a rule ends this connection and nothing else.
-3. Once closed, no frame is handled any more, also none that was already read.
+1. A handshake that takes longer than its deadline or more than 4 KiB ends the connection.
+2. A peer that breaks a rule loses this connection and nothing else.
+3. Once the connection is closed no frame is handled any more, not even one that was already read.
 """
 
 from __future__ import annotations
@@ -16,7 +16,11 @@ from cacheflow.raft.transport.handshake import HANDSHAKE_BYTES_MAX
 
 
 class Connection(asyncio.BufferedProtocol):
-    """Not safe for concurrent use: the event loop owns it. Subclasses say what a frame means and what an end means."""
+    """One socket between two nodes. Subclasses say what a frame and what the end of the connection mean.
+
+    handshake_s: time for the handshake.  stall_s: time after which unacknowledged bytes end the connection.
+    Not safe for concurrent use: the event loop owns it.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, handshake_s: float, stall_s: float) -> None:
         self._loop = loop
@@ -28,37 +32,37 @@ class Connection(asyncio.BufferedProtocol):
         self._deadline: asyncio.TimerHandle | None = None
         self.transport: asyncio.Transport | None = None
         self.closed = False
-        # Done when the socket is closed; for those that must wait until it is.
+        # Done when the socket is closed, for callers that must wait for that.
         self.gone: asyncio.Future[None] = loop.create_future()
         self.remote = "?"
 
-    # What the roles fill in.
+    # Subclasses fill these in.
 
     def opened(self) -> None:
-        """The socket is connected."""
+        """Called when the socket is connected."""
 
     def frame_received(self, body: memoryview) -> None:
-        """One frame; ``body`` is valid during the call. May raise FrameError."""
+        """Called with each frame; ``body`` is valid during the call. May raise FrameError."""
         raise NotImplementedError
 
     def broken(self, error: Exception) -> None:
-        """The other side broke a rule; the connection is being aborted."""
+        """Called when the other side broke a rule; the connection is being aborted."""
         raise NotImplementedError
 
     def ended(self, error: Exception | None) -> None:
-        """The connection is over; called once, whoever ended it."""
+        """Called once when the connection has ended, whichever side ended it."""
         raise NotImplementedError
 
-    # What the roles use.
+    # Subclasses call these.
 
     def established(self, frame_bytes_max: int) -> None:
-        """The handshake is done: from here on the limits for peers apply."""
+        """Apply the limits for peers, because the handshake is done."""
         self._established = True
         self._frames.limit = frame_bytes_max
         self._cancel_deadline()
 
     def close(self) -> None:
-        """Send what was written, then close; handle nothing more."""
+        """Close once everything written has left; handle no more frames."""
         if not self.closed:
             self.closed = True
             self._cancel_deadline()
@@ -66,13 +70,13 @@ class Connection(asyncio.BufferedProtocol):
                 self.transport.close()
 
     def abort(self) -> None:
-        """Close at once; what waits is dropped."""
+        """Close at once and drop what waits to be sent."""
         self.closed = True
         self._cancel_deadline()
         if self.transport is not None:
             self.transport.abort()
 
-    # asyncio's side.
+    # asyncio calls these.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -124,7 +128,7 @@ class Connection(asyncio.BufferedProtocol):
 
 
 def _tune(sock: socket.socket, stall_s: float) -> None:
-    """A small message leaves at once, and a host that vanished is noticed by the system also where nothing is sent.
+    """Let small messages leave at once, and let the system notice a vanished host, even when nothing is sent.
 
     TCP_USER_TIMEOUT covers what ``Outbox`` cannot see: bytes that the system took and that nobody acknowledges.
     """

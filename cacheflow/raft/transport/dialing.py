@@ -15,7 +15,7 @@ from cacheflow.raft.transport.outbox import Outbox
 
 
 class Outgoing(Connection):
-    """A connection that we opened: we send, the other side listens. The event loop owns it."""
+    """A connection that this node opened and sends on; the other side only listens. The event loop owns it."""
 
     def __init__(
         self,
@@ -29,7 +29,7 @@ class Outgoing(Connection):
         super().__init__(loop, handshake_s, stall_s)
         self._defer = defer
         self._handshake = handshake
-        # The other side's hello once both have proved what they must, or PeerUnreachable.
+        # The other side's hello once both sides have proved that they know the secret; or PeerUnreachable.
         self.answer: asyncio.Future[Hello] = loop.create_future()
         self.outbox: Outbox | None = None
         self.on_end: Callable[[str], None] | None = None
@@ -92,9 +92,9 @@ async def dial(
     stall_s: float,
     defer: Callable[[Callable[[], None]], None],
 ) -> Outgoing:
-    """Connect to ``host:port`` and shake hands. Raises PeerUnreachable, PeerRefused.
+    """Connect to ``host:port``, shake hands and return the connection. Raises PeerUnreachable, PeerRefused.
 
-    ``handshake_s`` counts from when the connection stands; put a timeout around the whole.
+    ``handshake_s`` begins when the connection stands; the caller puts a timeout around the whole.
     """
     connection = Outgoing(loop, handshake, handshake_s=handshake_s, stall_s=stall_s, defer=defer)
     try:
@@ -112,7 +112,7 @@ async def dial(
 
 
 def _plain(error: Exception) -> str:
-    """Why a connection failed, in the system's own words: asyncio's leave out "refused" and "timed out"."""
+    """Return why a connection failed in the system's own words: asyncio's leave out "refused" and "timed out"."""
     if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
         return os.strerror(error.errno)
     return str(error)

@@ -15,42 +15,43 @@ from typing import Final
 from cacheflow.errors import CacheFlowError
 
 HEADER: Final = struct.Struct(">I")
-# One read of this size is about 600 small messages: a few milliseconds of the loop.
+# Bytes read from a socket at once: about 600 small messages, which take a few milliseconds of the loop.
 BUFFER_BYTES: Final = 64 * 1024
-# A larger buffer is given back after the frame that needed it; this much may stay, for snapshot chunks of 1 MiB.
+# The largest buffer that is kept: a larger one is given back after the frame that needed it. Entries of 1 MiB fit.
 BUFFER_BYTES_KEPT: Final = 2 * 1024 * 1024
 
 
 class FrameError(CacheFlowError):
-    """Bytes that no peer of ours sends. The connection they came from is worth nothing any more."""
+    """The bytes of a connection are not what a peer sends; the connection must be closed."""
 
 
 def encode_frame(body: bytes) -> bytes:
-    """One whole frame."""
+    """Return ``body`` as one whole frame."""
     return HEADER.pack(len(body)) + body
 
 
 class FrameBuffer:
     """Cuts what a socket reads into frames. Not safe for concurrent use: the event loop owns it.
 
-    limit: largest body in bytes; may change between frames.
+    limit: the largest body in bytes; it may change between frames.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._view = memoryview(bytearray(BUFFER_BYTES))
         self._filled = 0
+        # The bytes that the first unfinished frame has in all, as far as known.
         self._wanted = HEADER.size
 
     def space(self) -> memoryview:
-        """Where the next bytes go; never empty."""
+        """Return the free part of the buffer, for the next bytes; never empty."""
         capacity = len(self._view)
         if self._filled == capacity:
             self._move_to(min(self._wanted, 2 * capacity))
         return self._view[self._filled :]
 
     def received(self, count: int) -> Iterator[memoryview]:
-        """The bodies that ``count`` more bytes complete; each is valid until the next step. Raises FrameError."""
+        """Yield the bodies of the frames that ``count`` more bytes complete; each is valid until the next. Raises FrameError."""
         self._filled += count
         view, end, start = self._view, self._filled, 0
         wanted = HEADER.size
@@ -76,7 +77,7 @@ class FrameBuffer:
             self._move_to(max(BUFFER_BYTES, wanted))
 
     def _move_to(self, capacity: int) -> None:
-        # A new buffer: the event loop may still hold the old one, and a held bytearray cannot be resized.
+        # It must be a new buffer: the event loop may still hold the old one, and a held bytearray cannot be resized.
         view = memoryview(bytearray(capacity))
         view[: self._filled] = self._view[: self._filled]
         self._view = view

@@ -1,4 +1,4 @@
-"""Who is there: the four frames with which every connection begins. Pure: frames in, frames out.
+"""The handshake: the four frames with which every connection begins. Pure: frames in, frames out.
 
     dialer                                listener
       hello  (who I am, nonce)     ->
@@ -11,9 +11,9 @@ nonces included. So it cannot be replayed (each side's nonce is fresh), reflecte
 another conversation (it covers both sides' words). The dialer proves first: a stranger that knocks gets nothing
 to guess the secret from.
 
-What this protects: who may talk. What it does not: after the handshake nothing is encrypted or signed. Who can read
-the network reads the data; who can change packets on their way, or take over a TCP connection, can forge messages.
-Networks that are not trusted need a tunnel (WireGuard, stunnel) below.
+This protects who may talk, and nothing more: after the handshake nothing is encrypted or signed. An attacker who can
+read the network reads the data; one who can change packets, or take over a TCP connection, can forge messages. Networks
+that are not trusted need a tunnel (WireGuard, stunnel) below.
 
 Without a secret the frames are the same and the key is empty; both must agree on whether there is one.
 """
@@ -31,14 +31,15 @@ import msgpack
 from cacheflow.raft.transport.frames import HEADER, FrameError
 from cacheflow.raft.transport.network import Peer, PeerRefused, PeerUnreachable
 
-# Raised when messages or frames change their meaning. Frames that begin alike tell different versions apart.
+# The version of the protocol, which rises when messages or frames change their meaning. A hello begins alike in all
+# versions, so that different ones can be told apart.
 VERSION: Final = 1
 MAGIC: Final = "cacheflow"
 NONCE_BYTES: Final = 32
-# A hello has some 300 bytes. Nobody may spend more of ours before it is known who it is.
+# Bytes that a handshake may have. A hello has some 300: nobody may make us keep more before we know who it is.
 HANDSHAKE_BYTES_MAX: Final = 4096
 
-# What a connection is for: to send to a node that we dial anyway; to answer one only because it dialed us; to ask.
+# The purposes of a connection: to send to a member; to answer a node only because it has dialed us; to ask who is there.
 SEND: Final = "send"
 REPLY: Final = "reply"
 PROBE: Final = "probe"
@@ -53,12 +54,12 @@ _ADDRESS: Final = re.compile(r"[\x21-\x7e]{1,255}")
 
 
 class Refusal(Exception):
-    """This side will not go on. The listener tells the dialer why."""
+    """This side will not go on with the handshake; the message is the reason, which a listener tells the dialer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """One side's description of itself."""
+    """One side's description of itself: who it is, what the connection is for, and a fresh nonce."""
 
     node_id: str
     incarnation: str
@@ -70,7 +71,7 @@ class Hello:
     nonce: bytes
 
     def encode(self) -> bytes:
-        """The body of its frame."""
+        """Return this hello as the body of a frame."""
         body: bytes = msgpack.packb(
             (
                 _HELLO, MAGIC, VERSION, self.node_id, self.incarnation, self.raft_address, self.cluster_id,
@@ -81,7 +82,7 @@ class Hello:
 
     @classmethod
     def of(cls, fields: list[Any]) -> Hello:
-        """What came in, checked. Raises FrameError, Refusal for another version."""
+        """Return the hello in the fields of a frame, checked. Raises FrameError, Refusal for another version."""
         if fields[:2] != [_HELLO, MAGIC] or len(fields) < 3 or type(fields[2]) is not int:
             raise FrameError("no hello of a peer")
         if fields[2] != VERSION:
@@ -105,15 +106,15 @@ class Hello:
         return hello
 
     def peer(self) -> Peer:
-        """The same, as the node sees it."""
+        """Return the same description as the node sees it."""
         return Peer(self.node_id, self.incarnation, self.raft_address, self.cluster_id, self.epoch)
 
 
 class Handshake:
-    """One side of one handshake. Feed it the other side's frames until ``done``.
+    """One side of one handshake, which is fed the other side's frames until ``done``.
 
-    expected: the node id that the dialer wants to reach; None: whoever lives there.
-    Raises, from ``receive``: FrameError (not a peer), Refusal (by us), PeerRefused (by the other side).
+    expected: the node id that the dialer wants to reach; None for any.
+    ``receive`` raises FrameError (not a peer), Refusal (by this side), PeerRefused (by the other side).
     """
 
     def __init__(self, local: Hello, secret: bytes | None, *, dialer: bool, expected: str | None = None) -> None:
@@ -127,11 +128,11 @@ class Handshake:
         self._heard = b""
 
     def opening(self) -> bytes:
-        """The dialer's first frame."""
+        """Return the dialer's first frame."""
         return self._sent
 
     def receive(self, body: bytes) -> bytes | None:
-        """Take one frame of the other side and return the answer to it, if there is one."""
+        """Take one frame of the other side and return the answer to it; None when there is none."""
         fields = _decode(body)
         if fields[0] == _REFUSED and self._dialer:
             raise PeerRefused(_readable(fields))
@@ -170,12 +171,12 @@ class Handshake:
 
 
 def refused(reason: str) -> bytes:
-    """The listener's last frame to somebody it will not talk to."""
+    """Return the last frame of a listener that will not talk to the dialer."""
     return _encode(_REFUSED, reason)
 
 
 def failure(error: Exception) -> PeerUnreachable:
-    """What a dialer's caller gets for anything that ``Handshake.receive`` raises."""
+    """Return the error that a caller of ``dial`` gets for ``error``, which ``Handshake.receive`` has raised."""
     if isinstance(error, PeerUnreachable):
         return error
     if isinstance(error, Refusal):
@@ -184,7 +185,7 @@ def failure(error: Exception) -> PeerUnreachable:
 
 
 def is_cluster_id(value: object) -> TypeGuard[str]:
-    """Whether a peer may call its cluster that; "" is none."""
+    """True if ``value`` may be the id of a peer's cluster; "" is the id of none."""
     return _matches(_NAME_OR_NONE, value)
 
 
@@ -204,7 +205,7 @@ def _decode(body: bytes) -> list[Any]:
 
 
 def _readable(fields: list[Any]) -> str:
-    """The reason in a refusal; it goes into logs, so it is one line of printable text."""
+    """Return the reason in a refusal as one line of printable text, because it goes into logs."""
     reason = fields[1] if len(fields) > 1 and type(fields[1]) is str else "no reason given"
     return "".join(char if char.isprintable() else "?" for char in reason[:300])
 

@@ -1,4 +1,4 @@
-"""Incoming: a connection that a peer opened to send us its messages."""
+"""Incoming: a connection that a peer opened to send its messages to this node."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from cacheflow.raft.transport.network import Message, Peer
 
 
 class IncomingHost(Protocol):
-    """What a connection asks of the transport that it belongs to."""
+    """The calls that an incoming connection makes to its transport."""
 
     def knocked(self, connection: Incoming) -> Handshake | None:
-        """Somebody connected; None: it is not let in."""
+        """Called when a socket was accepted. Returns the handshake, None to drop the connection."""
 
     def admit(self, hello: Hello) -> None:
-        """The peer has proved who it is; raises Refusal when it may not stay all the same."""
+        """Called when the peer has proved that it knows the secret. Raises Refusal if it may not stay all the same."""
 
     def accepted(self, connection: Incoming) -> None:
-        """``peer`` and ``purpose`` are known; messages may follow."""
+        """Called when the handshake is done: ``connection.peer`` and ``purpose`` are known, and messages may follow."""
 
     def deliver(self, peer: Peer, message: Message) -> None:
-        """A message."""
+        """Called with each message of the peer."""
 
     def changed(self, connection: Incoming) -> None:
-        """The peer said something new about itself."""
+        """Called when the peer has said something new about its cluster or its purpose."""
 
     def incoming_refused(self, connection: Incoming, reason: str) -> None:
-        """The peer was sent away."""
+        """Called when the peer was refused. reason: for people."""
 
     def incoming_broken(self, connection: Incoming, error: Exception) -> None:
-        """The other side broke a rule."""
+        """Called when the other side broke a rule, so that the connection is being aborted."""
 
     def incoming_ended(self, connection: Incoming) -> None:
-        """It is over."""
+        """Called once when the connection has ended."""
 
 
 class Incoming(Connection):
-    """Not safe for concurrent use: the event loop owns it."""
+    """A connection on which a peer sends and this node only listens. Not safe for concurrent use: the loop owns it."""
 
     def __init__(
         self,

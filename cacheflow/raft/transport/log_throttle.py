@@ -1,16 +1,16 @@
-"""Quiet: the same complaint is logged once in a while, however often there is cause for it."""
+"""LogThrottle: the same complaint is logged once in a while, however often there is cause for it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from typing import Final
 
-# A stranger chooses what we complain about; it must not choose how much we remember.
+# Complaints remembered at most: a stranger chooses what we complain about and must not choose how much memory that takes.
 _KEYS_MAX: Final = 256
 
 
-class Quiet:
-    """Says when a complaint may be logged. every_s: pause between two with the same key. Not thread-safe."""
+class LogThrottle:
+    """Decides whether a complaint may be logged. every_s: pause between two with the same key. Not thread-safe."""
 
     def __init__(self, every_s: float, clock: Callable[[], float]) -> None:
         self._every_s = every_s
@@ -18,7 +18,7 @@ class Quiet:
         self._last_s: dict[Hashable, float] = {}
 
     def allows(self, key: Hashable) -> bool:
-        """Whether it is time to log this complaint (again)."""
+        """True if the complaint ``key`` was not logged within the last ``every_s`` seconds; then it counts as logged now."""
         now_s = self._clock()
         last_s = self._last_s.get(key)
         if last_s is not None and now_s - last_s < self._every_s:
@@ -28,6 +28,6 @@ class Quiet:
             if now_s - self._last_s[oldest] < self._every_s:
                 return False
             del self._last_s[oldest]
-        self._last_s.pop(key, None)  # so that the oldest stays first
+        self._last_s.pop(key, None)  # the order of the dictionary is that of the times: the oldest comes first
         self._last_s[key] = now_s
         return True

@@ -1,7 +1,7 @@
-"""What a frame holds once a peer is known: msgpack ``[group, message]``, read with a limit on everything.
+"""Messages: the content of frames after the handshake, msgpack ``[group, message]``, read with a limit on everything.
 
-1. A message is a map of plain data with a text under "type"; what else is in it is its receiver's to check.
-2. Group 0 is the one Raft group that there is. CONTROL is between transports and never delivered.
+1. A message is a map of plain data with a text under "type"; its receiver checks the other fields.
+2. Group 0 is the one Raft group that there is. A CONTROL message is between transports and is never delivered.
 3. Every limit is kept before the memory is spent: lengths by msgpack itself, the number of items of a large frame
    by looking over it first (ten empty lists are ten bytes there and 640 here), the depth before anybody recurses.
 """
@@ -19,16 +19,16 @@ from cacheflow.raft.transport.network import Message
 GROUP: Final = 0
 CONTROL: Final = -1
 
-# Texts are names and addresses; keys and values travel as bytes.
+# The longest text: texts are names and addresses, while keys and values travel as bytes.
 STRING_BYTES_MAX: Final = 64 * 1024
-# Entries in one message.
+# The longest list: the entries of one message.
 ARRAY_ITEMS_MAX: Final = 64 * 1024
 MAP_ITEMS_MAX: Final = 4096
-# An entry is a list of a few atoms inside a list inside a map; commands stay packed.
+# The deepest nesting: an entry is a list of atoms in a list in a map; its commands stay packed.
 DEPTH_MAX: Final = 16
-# Up to this size a frame cannot become more than about 64 MiB, whatever is in it.
+# Frames up to this size are read without counting their items first: whatever is in one takes at most about 64 MiB.
 UNCOUNTED_BYTES_MAX: Final = 1024 * 1024 + 4096
-# ARRAY_ITEMS_MAX entries of four atoms, and the rest of the message.
+# Items in a larger frame: ARRAY_ITEMS_MAX entries of four atoms, and the rest of the message.
 ITEMS_MAX: Final = 5 * ARRAY_ITEMS_MAX + MAP_ITEMS_MAX
 
 _CONTAINERS: Final = frozenset((list, dict))
@@ -40,18 +40,18 @@ _TOKENS: Final = (
     (0, 17, 0), (1, 0, 0), (2, 0, 0), (4, 0, 0), (2, 0, 1), (4, 0, 1), (2, 0, 2), (4, 0, 2),
 )  # fmt: skip
 
-# Its buffer is kept between messages, which packb would allocate each time.
+# One packer for all messages: it keeps its buffer, which ``packb`` would allocate for each.
 _pack = msgpack.Packer(autoreset=True).pack
 
 
 def encode(message: Message, group: int = GROUP) -> bytes:
-    """The body of a frame. Raises TypeError, ValueError or OverflowError for what msgpack cannot carry."""
+    """Return ``message`` as the body of a frame. Raises TypeError, ValueError, OverflowError for what msgpack cannot carry."""
     body: bytes = _pack((group, message))
     return body
 
 
 def decode(body: memoryview) -> tuple[int, Message]:
-    """(group, message). Raises FrameError."""
+    """Return (group, message) in the body of a frame. Raises FrameError."""
     size = len(body)
     if size > UNCOUNTED_BYTES_MAX:
         _check_items(body)
@@ -79,7 +79,10 @@ def _refuse_extension(code: int, data: bytes) -> NoReturn:
 
 
 def _check_depth(message: Message) -> None:
-    """Level by level and without recursion. The passes over all items run in C: entries come by the thousand."""
+    """Raise FrameError if ``message`` is nested deeper than DEPTH_MAX.
+
+    It goes level by level, without recursion, and its passes over all items run in C, for entries come by the thousand.
+    """
     level: list[Any] = list(message.values())
     for _ in range(DEPTH_MAX):
         if _CONTAINERS.isdisjoint(map(type, level)):
@@ -91,7 +94,10 @@ def _check_depth(message: Message) -> None:
 
 
 def _check_items(body: memoryview) -> None:
-    """Count items as they are claimed, without making any. A few steps for a large value, 0.2 us an item."""
+    """Raise FrameError if a frame claims more than ITEMS_MAX items, counted without making any of them.
+
+    That takes a few steps for a large value and 0.2 us an item.
+    """
     position, waiting, claimed = 0, 1, 0
     try:
         while waiting:

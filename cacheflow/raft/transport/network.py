@@ -1,6 +1,6 @@
-"""What a Raft node needs of the network, and the words for who is at the other end.
+"""Network: the part of the network that a Raft node uses, and the words for the node at the other end.
 
-The node sees only ``Network``. ``PeerTransport`` is the one over TCP; a simulation hands in its own.
+The node sees only ``Network``. ``PeerTransport`` implements it over TCP; a simulation hands in its own.
 
 1. Delivery is at most once: a message may be lost, never duplicated, never changed.
 2. Messages of one epoch of one peer arrive in the order in which they were sent.
@@ -19,7 +19,7 @@ Message = dict[str, Any]
 
 
 class PeerUnreachable(CacheFlowError):
-    """Nobody answered there, or not as a peer does."""
+    """No node answered at that address, or something that is no peer did."""
 
 
 class PeerRefused(PeerUnreachable):
@@ -28,7 +28,7 @@ class PeerRefused(PeerUnreachable):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who this node is. cluster_id: "" as long as it belongs to none."""
+    """This node's identity. cluster_id: "" as long as it belongs to no cluster."""
 
     node_id: str
     incarnation: str
@@ -39,8 +39,8 @@ class Identity:
 class Peer:
     """The process at the other end of a connection, as it described itself.
 
-    raft_address: where it wants to be dialed.  cluster_id: "" when it has none yet.
-    epoch: random, new for every start of the process.
+    raft_address: the address that it wants to be dialed at.  cluster_id: "" as long as it belongs to no cluster.
+    epoch: a random id of this start of the process.
     """
 
     node_id: str
@@ -51,48 +51,49 @@ class Peer:
 
 
 class Network(Protocol):
-    """Messages between nodes. Not safe for concurrent use: the event loop owns it.
+    """Sends and receives messages between nodes. Not safe for concurrent use: the event loop owns it.
 
     The ``on_...`` attributes are set before ``start``.
     """
 
     on_message: Callable[[Peer, Message], None]
-    # The way to a node is open, or is not any more: what ``send`` needs.
+    # Called with a node id when the connection that ``send`` needs was opened, and when it ended.
     on_connected: Callable[[str], None]
     on_disconnected: Callable[[str], None]
-    # The way from a node ended and no newer one of the same process took its place: it is probably dead.
+    # Called with a node id when its connection to us ended and no newer one of the same process took its place: the
+    # node is probably dead.
     on_peer_lost: Callable[[str], None]
-    # Told to every peer; connections with members of another cluster end.
+    # The id of this node's cluster. Every peer is told it, and connections with members of another cluster end.
     cluster_id: str
 
     @property
     def raft_address(self) -> str:
-        """host:port where peers reach this node; known once ``start`` has returned."""
+        """The host:port at which peers reach this node; known once ``start`` has returned."""
 
     @property
     def healthy(self) -> bool:
-        """Whether peers can connect."""
+        """True if peers can connect."""
 
     async def start(self) -> None:
         """Begin to listen and to dial. Raises ConfigError."""
 
     async def stop(self) -> None:
-        """Close everything; returns when it is closed."""
+        """Close all connections and the port, and return when they are closed."""
 
     def set_peers(self, peers: Mapping[str, str]) -> None:
-        """Node ids and their Raft addresses: exactly these are dialed, and those that dialed us."""
+        """Set the nodes that are dialed: exactly those of ``peers`` (node id: address) and nodes that have dialed us."""
 
     def send(self, node_id: str, message: Message) -> bool:
-        """Send, or return False: no connection, or too much waits already."""
+        """Send a message to a node. Returns False if there is no connection or too much waits already."""
 
     def backlog(self, node_id: str) -> int:
-        """Bytes accepted for this node that have not left this process; 0 without a connection."""
+        """Return the bytes accepted for a node that have not left this process; 0 without a connection."""
 
     def is_connected(self, node_id: str) -> bool:
-        """Whether ``send`` has a connection."""
+        """True if there is a connection to the node, as ``send`` needs it."""
 
     def refuse(self, reason: str) -> None:
-        """Shake hands with nobody any more, and tell them why."""
+        """Refuse all handshakes from now on, and tell the dialers the ``reason``."""
 
     async def probe(self, raft_address: str, timeout_s: float) -> Peer:
-        """Who lives at this address. Raises PeerUnreachable, PeerRefused."""
+        """Dial an address and return which node answers there. Raises PeerUnreachable, PeerRefused."""

@@ -1,7 +1,7 @@
-"""Outbox: what waits to be sent on one connection.
+"""Outbox: the frames that wait to be sent on one connection.
 
 1. Messages of one turn of the loop leave in one write: a system call costs more than a small message.
-2. What waits is known to the byte, so that its owner can refuse more.
+2. The number of waiting bytes is known, so that the owner can refuse more.
 3. Bytes that wait for a whole ``stall_s`` while the system takes none of them end the connection: the other side
    hangs, or its host is gone without a word.
 """
@@ -14,14 +14,14 @@ from typing import Final
 
 from cacheflow.raft.transport.frames import HEADER
 
-# This much is written at once: waiting for the end of the turn would only cost memory.
+# As many waiting bytes are written at once: keeping them until the end of the turn would only cost memory.
 _FLUSH_BYTES: Final = 256 * 1024
-# From here on a body is handed over by itself; below, copying it beside its neighbours is cheaper than a system call.
+# The smallest body that is written by itself: copying a smaller one beside its neighbours is cheaper than a system call.
 _ALONE_BYTES: Final = 64 * 1024
 
 
 class Outbox:
-    """Not safe for concurrent use: the event loop owns it."""
+    """The frames that wait to be sent on one connection. Not safe for concurrent use: the event loop owns it."""
 
     def __init__(
         self,
@@ -38,24 +38,24 @@ class Outbox:
         self._parts_bytes = 0
         self._scheduled = False
         self._written_bytes = 0
-        # What the system had taken when the timer was set.
+        # The bytes that the system had taken when the stall timer was set.
         self._taken_bytes = 0
         self._stall_timer: asyncio.TimerHandle | None = None
         self.stalled = False
 
     @property
     def waiting_bytes(self) -> int:
-        """Bytes put in that the system has not taken."""
+        """The bytes that were put in and that the system has not taken."""
         return self._parts_bytes + self._transport.get_write_buffer_size()
 
     def put(self, body: bytes) -> None:
-        """Send one frame, soon."""
+        """Send a frame with ``body``: at the end of the turn, or now if much waits."""
         size = len(body)
         self._parts.append(HEADER.pack(size))
         if size >= _ALONE_BYTES:
             self._parts_bytes += HEADER.size
             self.flush()
-            # A view, so that the part that the system does not take at once is copied once and not twice.
+            # The part that the system does not take at once is copied once if it is given as a view, else twice.
             self._transport.write(memoryview(body))
             self._written_bytes += size
             self._watch()
@@ -69,7 +69,7 @@ class Outbox:
             self._defer(self._end_of_turn)
 
     def flush(self) -> None:
-        """Write what was put in."""
+        """Write the waiting frames to the socket."""
         if self._parts:
             self._transport.write(b"".join(self._parts))
             self._written_bytes += self._parts_bytes
@@ -78,7 +78,7 @@ class Outbox:
             self._watch()
 
     def close(self) -> None:
-        """The connection has ended: no more timers."""
+        """Drop what waits and stop the timer, because the connection has ended."""
         self._parts.clear()
         self._parts_bytes = 0
         if self._stall_timer is not None:

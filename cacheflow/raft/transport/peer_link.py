@@ -1,7 +1,7 @@
-"""PeerLink: the way to one node. It dials, and dials again, until it is closed.
+"""PeerLink: this node's sending connection to one other node, which is opened again and again until the link is closed.
 
-There is one connection at a time, only for sending; what the node has to say comes over its own link to us. So no
-two connections ever compete, and nothing that was sent later arrives earlier.
+There is one connection at a time, only for sending; the other node's messages come over its own link to us. So two
+connections never compete, and no message overtakes an earlier one.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from cacheflow.raft.transport.network import Peer, PeerUnreachable
 
 logger = logging.getLogger(__name__)
 
-# An attempt that is older than this when its target dials us is given up for a new one: it probably began when the
-# target's host was down, and the system would try again only after seconds.
+# An attempt to connect that is older than this when its target dials us is given up for a new one: it probably began
+# when the target's host was down, and the system would try again only after seconds.
 _FRESH_S = 0.25
 
 
 class LinkHost(Protocol):
-    """What a link asks of the transport that it belongs to."""
+    """The attributes and methods of its transport that a link uses."""
 
     loop: asyncio.AbstractEventLoop
     supervisor: Tasks
@@ -33,22 +33,22 @@ class LinkHost(Protocol):
     cluster_id: str
 
     async def dial(self, address: str, purpose: str, expected: str) -> Outgoing:
-        """Open a connection. Raises PeerUnreachable."""
+        """Open a connection to the node ``expected``. Raises PeerUnreachable."""
 
     def random(self) -> float:
-        """At least 0 and below 1."""
+        """Return a random number of at least 0 and below 1."""
 
     def link_up(self, link: PeerLink, peer: Peer) -> None:
-        """The connection stands."""
+        """Called when the link has a connection."""
 
     def link_down(self, link: PeerLink) -> None:
-        """It ended; called once for each ``link_up``."""
+        """Called once for each ``link_up`` when that connection has ended."""
 
 
 class PeerLink:
-    """Not safe for concurrent use: the event loop owns it.
+    """A link to one node. Not safe for concurrent use: the event loop owns it.
 
-    addresses: where the node may live, the likeliest first.  purpose: handshake.SEND or REPLY.
+    addresses: the addresses at which the node may answer, the likeliest first.  purpose: handshake.SEND or REPLY.
     """
 
     def __init__(self, host: LinkHost, node_id: str, addresses: Sequence[str], purpose: str) -> None:
@@ -58,13 +58,14 @@ class PeerLink:
         self.peer: Peer | None = None
         self._host = host
         self._addresses = list(addresses)
-        # Which of them is tried next; back to the likeliest after a success.
+        # The position in ``_addresses`` that is tried next; the first one again after a success.
         self._turn = 0
         self._purpose = purpose
         self._connection: Outgoing | None = None
         self._address = ""
+        # (cluster id, purpose) as the peer was last told them.
         self._said = ("", "")
-        # Set: do not wait for the next attempt.
+        # Set to begin the next attempt without waiting.
         self._wake = asyncio.Event()
         self._attempt: asyncio.Timeout | None = None
         self._attempt_began_s = 0.0
@@ -72,12 +73,12 @@ class PeerLink:
 
     @property
     def connected(self) -> bool:
-        """Whether ``send`` has a connection."""
+        """True if the link has a connection."""
         return self._connection is not None
 
     @property
     def waiting_bytes(self) -> int:
-        """Bytes that wait in this process; 0 without a connection."""
+        """The bytes that wait in this process to be sent; 0 without a connection."""
         connection = self._connection
         return 0 if connection is None or connection.outbox is None else connection.outbox.waiting_bytes
 
@@ -87,7 +88,7 @@ class PeerLink:
             self._connection.outbox.put(body)
 
     def update(self, addresses: Sequence[str], purpose: str) -> None:
-        """The node may live elsewhere now, or is dialed for another reason."""
+        """Use other addresses or another purpose from now on; a connection to an old address is replaced."""
         moved = addresses[0] != self._addresses[0] and addresses[0] != self._address
         self._addresses = list(addresses)
         self._purpose = purpose
@@ -100,7 +101,7 @@ class PeerLink:
         self.tell()
 
     def tell(self) -> None:
-        """Tell the peer what changed about us since the handshake."""
+        """Tell the peer this node's cluster and purpose, if they have changed since it was last told."""
         about = (self._host.cluster_id, self._purpose)
         if self._connection is not None and self._said != about:
             self._said = about
@@ -108,7 +109,7 @@ class PeerLink:
             self.send(messages.encode(message, messages.CONTROL))
 
     def hurry(self) -> None:
-        """The node is there, it has just dialed us: do not wait."""
+        """Try to connect at once, because the node has just dialed us and so is reachable."""
         if self._connection is not None:
             return
         if self._attempt is None:
@@ -117,7 +118,7 @@ class PeerLink:
             self._start_again()
 
     def redial(self, reason: str) -> None:
-        """Give the connection up and open another at once."""
+        """Abort the connection and open another one at once."""
         connection = self._connection
         if connection is not None:
             self._ended(reason)
@@ -125,7 +126,7 @@ class PeerLink:
             connection.abort()
 
     def close(self) -> Outgoing | None:
-        """End it. What was sent still leaves: returns the connection that is being closed."""
+        """End the link. What was sent still leaves; returns the connection that is being closed, None without one."""
         self._task.cancel()
         connection = self._connection
         if connection is not None:
@@ -134,7 +135,7 @@ class PeerLink:
         return connection
 
     async def wait_closed(self) -> None:
-        """Return when nothing of it runs any more."""
+        """Return when the link's task has ended."""
         await asyncio.gather(self._task, return_exceptions=True)
 
     def _start_again(self) -> None:
@@ -151,7 +152,7 @@ class PeerLink:
             connection = await self._dial(address)
             if connection is not None:
                 await connection.gone
-            # One that ends young counts as a failure: whoever accepts and hangs up must not be dialed in a circle.
+            # A connection that ends young counts as a failure: a node that accepts and hangs up must not be dialed in a circle.
             failures = 0 if self._host.loop.time() - began_s > longest_s + self._host.dial_s else failures + 1
             delay_s = min(longest_s, first_s * 2 ** min(failures, 16)) * (0.5 + self._host.random() / 2)
             try:

@@ -1,12 +1,12 @@
 """PeerTransport: messages between the nodes of a cluster, over TCP, on the node's event loop.
 
-1. Each node dials every node that it wants to send to, and uses that connection only for sending. Answers come over
-   the other's own dial. Whoever dials us without being one of ours is dialed back for as long as it stays.
-2. Nothing counts before the handshake (``handshake.py``): protocol, cluster, secret. What that protects and what it
-   does not, notably that nothing is encrypted, stands there. Without a secret only loopback is listened on.
+1. Each node dials every node that it wants to send to, and uses that connection only for sending. Answers come over the
+   other node's own connection. A node that dials us and is not one of our peers is dialed back for as long as it stays.
+2. Nothing counts before the handshake (``handshake.py``): protocol, cluster, secret. It says what
+   is protected and what is not: nothing is encrypted. Without a secret only loopback is listened on.
 3. A newer connection of a node takes the place of its older one; nothing more of the older one is delivered.
-4. Bytes are data: everything has a limit, and whoever breaks one loses its connection and nothing else.
-5. What waits for a slow peer is bounded; sending to it says no, and nobody else notices.
+4. Bytes are data: everything has a limit, and a peer that breaks one loses its connection and nothing else.
+5. The bytes that wait for a slow peer are bounded: over the bound ``send`` returns False, and no other peer notices.
 6. An exception in a callback is logged and goes no further. After ``stop`` there are no callbacks.
 """
 
@@ -27,26 +27,29 @@ from cacheflow.raft.transport.connection import Connection
 from cacheflow.raft.transport.dialing import Outgoing, dial
 from cacheflow.raft.transport.handshake import Handshake, Hello, Refusal
 from cacheflow.raft.transport.incoming import Incoming
-from cacheflow.raft.transport.log_throttle import Quiet
+from cacheflow.raft.transport.log_throttle import LogThrottle
 from cacheflow.raft.transport.network import Identity, Message, Peer, PeerUnreachable
 from cacheflow.raft.transport.peer_link import PeerLink
 
 logger = logging.getLogger(__name__)
 
-# The largest value that may be configured is 64 MiB; the rest is for what travels with it.
+# The largest frame: the largest value that may be configured is 64 MiB, and the rest is for what travels with it.
 FRAME_BYTES_MAX: Final = 72 * 1024 * 1024
-# Half a second of a gigabit link is 64 MiB; a peer that is further behind is better served by a snapshot.
+# Bytes that may wait for one peer, 0.13 s of a gigabit link: four times what replication sends ahead of
+# acknowledgements.
 BACKLOG_BYTES_MAX: Final = 16 * 1024 * 1024
-# Three times the longest election timeout by default: by then the peer has long been replaced as a leader.
+# A connection that takes no bytes for this long ends. A leader behind it has been replaced by then: the longest
+# election timeout is 2 s by default.
 STALL_S: Final = 3.0
 HANDSHAKE_S: Final = 3.0
 RETRY_S: Final = (0.05, 1.0)
-# Connections that have not proved anything yet; the oldest makes room, since an honest one needs milliseconds.
+# Connections that have not finished the handshake; the oldest makes room for a new one, since a peer needs milliseconds.
 HANDSHAKES_MAX: Final = 64
-# Nodes that dial us and are none of ours: joining, removed or misled.
+# Nodes that may be connected and are none of our peers: joining ones, removed ones, or ones with a wrong address.
 STRANGERS_MAX: Final = 64
-# What was sent may still leave when the node stops, but not for longer than this.
+# A node that stops lets sent messages leave for this long at most.
 _CLOSE_S: Final = 1.0
+# Pause between two equal complaints in the log.
 _COMPLAINTS_EVERY_S: Final = 30.0
 
 
@@ -59,8 +62,9 @@ class PeerTransport:
 
     listen: (host, port), port 0 lets the system choose.  advertise_raft_address: host:port where peers reach this
     node; port 0 there means the port that was chosen.  secret: shared by the cluster; None on loopback only.
-    random_bytes: for nonces, the epoch and the jitter of retries.
-    defer: makes a call at the end of the node's turn, so that what it sends to a peer leaves in one write; by default soon.
+    random_bytes: makes nonces, the epoch and the jitter of retries.
+    defer: makes a call at the end of the node's turn, so that all it sends to a peer leaves in one write; by default
+    soon.
     supervisor: runs the links.
     Raises ConfigError for an address that is none, and for leaving loopback without a secret.
     """
@@ -117,7 +121,7 @@ class PeerTransport:
         self._peers: dict[str, str] = {}
         self._links: dict[str, PeerLink] = {}
         self._incoming: dict[str, Incoming] = {}
-        # In order of arrival; a dict because it is asked for membership too.
+        # The connections without a finished handshake, in order of arrival: a dictionary, because members are looked up, too.
         self._handshaking: dict[Incoming, None] = {}
         # Every socket that is open, also those that are only being closed.
         self._sockets: set[Connection] = set()
@@ -130,7 +134,7 @@ class PeerTransport:
     async def start(self) -> None:
         """Listen, and dial the peers set so far. Raises ConfigError when the port cannot be had."""
         self.loop = asyncio.get_running_loop()
-        self._quiet = Quiet(_COMPLAINTS_EVERY_S, self.loop.time)
+        self._throttle = LogThrottle(_COMPLAINTS_EVERY_S, self.loop.time)
         self._listener = Listener(self.loop, self._make_incoming, "raft")
         await self._listener.open(*self._listen)
         self._running = True
@@ -138,7 +142,7 @@ class PeerTransport:
             self._adjust_link(node_id)
 
     async def stop(self) -> None:
-        """Close everything. What was sent may still leave, for a second at most. No callback from now on."""
+        """Close everything. Sent messages may still leave, for a second at most. No callback is made from now on."""
         self._stopped = True
         if not self._running:
             return
@@ -159,23 +163,23 @@ class PeerTransport:
 
     @property
     def healthy(self) -> bool:
-        """Whether peers can connect: false also while descriptors have run out."""
+        """True if peers can connect: not while the process has run out of file descriptors, for example."""
         return self._running and self._listener.healthy
 
     @property
     def bound_address(self) -> tuple[str, int]:
-        """Where it really listens; between ``start`` and ``stop``."""
+        """The (host, port) that is listened on; between ``start`` and ``stop``."""
         return self._listener.address
 
     @property
     def raft_address(self) -> str:
-        """What peers are told to dial; after ``start``."""
+        """The host:port that peers are told to dial; known once ``start`` has returned."""
         host, port = self._advertised
         return join_address(host, port or self.bound_address[1])
 
     @property
     def cluster_id(self) -> str:
-        """The cluster that this node says it belongs to; "" for none yet."""
+        """The id of the cluster that this node says it belongs to; "" for none yet."""
         return self._cluster_id
 
     @cluster_id.setter
@@ -191,51 +195,51 @@ class PeerTransport:
     # Sending.
 
     def set_peers(self, peers: Mapping[str, str]) -> None:
-        """Dial exactly these (node id: host:port), and whoever dials us. Our own id is passed over.
+        """Set the nodes that are dialed: those of ``peers`` (node id: host:port) but this one, and nodes that have dialed us.
 
-        May call ``on_disconnected`` before it returns, for a node that is dropped.
+        May call ``on_disconnected`` for a node that is dropped, before it returns.
         """
         self._peers = {node_id: address for node_id, address in peers.items() if node_id != self._identity.node_id}
         for node_id in [*self._peers, *(node_id for node_id in list(self._links) if node_id not in self._peers)]:
             self._adjust_link(node_id)
 
     def send(self, node_id: str, message: Message) -> bool:
-        """Send, or return False: not connected, over the backlog, or larger than a frame may be (which is logged).
+        """Send a message to a node. Returns False without a connection, with too much waiting, or if it is too large (logged).
 
-        True is no promise: what is on its way when a connection ends is lost.
+        True is no promise: messages on their way are lost when a connection ends.
         Raises TypeError, ValueError or OverflowError for what msgpack cannot carry.
         """
         link = self._links.get(node_id)
-        # Asked before packing: a large message to a slow peer would be packed again and again for nothing.
+        # This comes before packing: a large message to a slow peer would be packed again and again for nothing.
         if link is None or not link.connected or link.waiting_bytes > self._backlog_bytes_max:
             return False
         body = messages.encode(message)
         if len(body) > self._frame_bytes_max:
-            if self._quiet.allows(("oversize", node_id)):
+            if self._throttle.allows(("oversize", node_id)):
                 logger.error("a %s message of %d bytes is too large to send", message.get("type"), len(body))
             return False
         link.send(body)
         return True
 
     def refuse(self, reason: str) -> None:
-        """Shake hands with nobody any more, and tell them why."""
+        """Refuse all handshakes from now on, and tell the dialers the ``reason``."""
         self._refusal = reason
 
     def _soon(self, call: Callable[[], None]) -> None:
         self.loop.call_soon(call)
 
     def backlog(self, node_id: str) -> int:
-        """Bytes that wait in this process for that node; 0 without a connection."""
+        """Return the bytes that wait in this process for a node; 0 without a connection."""
         link = self._links.get(node_id)
         return 0 if link is None else link.waiting_bytes
 
     def is_connected(self, node_id: str) -> bool:
-        """Whether there is a connection to send on."""
+        """True if there is a connection on which to send to the node."""
         link = self._links.get(node_id)
         return link is not None and link.connected
 
     async def probe(self, raft_address: str, timeout_s: float) -> Peer:
-        """Who lives at host:port. Dials, shakes hands, closes; disturbs no connection that there is.
+        """Dial host:port, shake hands, close, and return which node answered; disturbs no present connection.
 
         Raises PeerRefused with the other side's reason, PeerUnreachable.
         """
@@ -247,10 +251,10 @@ class PeerTransport:
         connection.close()
         return connection.answer.result().peer()
 
-    # For links.
+    # Links call these.
 
     async def dial(self, address: str, purpose: str, expected: str | None) -> Outgoing:
-        """Open a connection. Raises PeerUnreachable."""
+        """Open a connection. expected: the node id that must answer, None for any. Raises PeerUnreachable."""
         shake = Handshake(self._hello(purpose), self._secret, dialer=True, expected=expected)
         connection = await dial(
             self.loop,
@@ -264,41 +268,41 @@ class PeerTransport:
         return connection
 
     def random(self) -> float:
-        """At least 0 and below 1."""
+        """Return a random number of at least 0 and below 1."""
         return int.from_bytes(self._random_bytes(2), "big") / 65536
 
     def link_up(self, link: PeerLink, peer: Peer) -> None:
-        """We can send to that node."""
+        """Report that a node can be sent to, and drop the incoming connection of an older process of that node."""
         incoming = self._incoming.get(peer.node_id)
         if incoming is not None and incoming.peer is not None and incoming.peer.epoch != peer.epoch:
-            # It has started anew, and the end of the old process never reached us.
+            # The node has started anew, and the end of its old process never reached us.
             self._forget(incoming)
             incoming.abort()
-        if link.connected:  # it may have been there only to answer the connection that has just ended
+        if link.connected:  # the link may have existed only to answer the connection that has just ended
             self._call(self.on_connected, peer.node_id)
 
     def link_down(self, link: PeerLink) -> None:
-        """We cannot any more."""
+        """Report that a node cannot be sent to any more."""
         self._call(self.on_disconnected, link.node_id)
 
-    # For incoming connections.
+    # Incoming connections call these.
 
     def knocked(self, connection: Incoming) -> Handshake | None:
-        """Somebody connected."""
+        """Return a handshake for a new connection; None while this node does not run."""
         if not self._running:
             return None
         if len(self._handshaking) >= self._handshakes_max:
             oldest = next(iter(self._handshaking))
             del self._handshaking[oldest]
             oldest.abort()
-            if self._quiet.allows("handshakes"):
+            if self._throttle.allows("handshakes"):
                 logger.warning("more than %d connections without a handshake: dropping some", self._handshakes_max)
         self._handshaking[connection] = None
         self._track(connection)
         return Handshake(self._hello(handshake.SEND), self._secret, dialer=False)
 
     def admit(self, hello: Hello) -> None:
-        """Raise Refusal for a peer that may not stay although it proved that it knows the secret."""
+        """Raise Refusal if a peer may not stay although it has proved that it knows the secret."""
         if self._refusal:
             raise Refusal(self._refusal)
         if hello.cluster_id and self._cluster_id and hello.cluster_id != self._cluster_id:
@@ -309,7 +313,7 @@ class PeerTransport:
             raise Refusal("too many nodes that are no members are connected already")
 
     def accepted(self, connection: Incoming) -> None:
-        """A peer may send us messages now."""
+        """Keep a connection whose handshake is done, in the place of an older one of that node."""
         self._handshaking.pop(connection, None)
         peer = connection.peer
         assert peer is not None
@@ -329,16 +333,16 @@ class PeerTransport:
         self._adjust_link(peer.node_id)
 
     def deliver(self, peer: Peer, message: Message) -> None:
-        """A message came."""
+        """Hand a message to ``on_message``."""
         self._call(self.on_message, peer, message)
 
     def changed(self, connection: Incoming) -> None:
-        """A peer's cluster or purpose is new, or our cluster is."""
+        """Adjust the links after a change of a peer's cluster or purpose, or of this node's cluster."""
         peer = connection.peer
         assert peer is not None
         if peer.cluster_id and self._cluster_id and peer.cluster_id != self._cluster_id:
             self.incoming_refused(connection, f"it belongs to cluster {peer.cluster_id!r}, not {self._cluster_id!r}")
-            # It hears why when it dials again.
+            # The peer is told the reason when it dials again.
             self._forget(connection)
             connection.abort()
             link = self._links.get(peer.node_id)
@@ -348,19 +352,19 @@ class PeerTransport:
         self._adjust_link(peer.node_id)
 
     def incoming_refused(self, connection: Incoming, reason: str) -> None:
-        """A peer was sent away."""
+        """Log that a peer was refused."""
         self._handshaking.pop(connection, None)
-        if self._quiet.allows((connection.remote.rpartition(":")[0], reason)):
+        if self._throttle.allows((connection.remote.rpartition(":")[0], reason)):
             logger.warning("refused the peer at %s: %s", connection.remote, reason)
 
     def incoming_broken(self, connection: Incoming, error: Exception) -> None:
-        """A connection was cut because of what came over it."""
+        """Log that a connection was closed because its other side broke a rule."""
         who = connection.peer.node_id if connection.peer is not None else None
-        if self._quiet.allows((connection.remote.rpartition(":")[0], who, type(error))):
+        if self._throttle.allows((connection.remote.rpartition(":")[0], who, type(error))):
             logger.warning("closed the connection of %s at %s: %s", who or "a stranger", connection.remote, error)
 
     def incoming_ended(self, connection: Incoming) -> None:
-        """A connection is gone."""
+        """Forget a connection that has ended."""
         self._handshaking.pop(connection, None)
         self._forget(connection)
 
@@ -379,7 +383,7 @@ class PeerTransport:
             connection.gone.add_done_callback(lambda _: self._sockets.discard(connection))
 
     def _adjust_link(self, node_id: str) -> None:
-        """Make the link to that node what it should be: a peer's, an answering one, or none."""
+        """Make the link to a node what it should be now: one to a peer, one that only answers, or none."""
         if not self._running:
             return
         incoming = self._incoming.get(node_id)
@@ -389,14 +393,14 @@ class PeerTransport:
         if configured is not None:
             purpose = handshake.SEND
         elif incoming is not None and incoming.purpose == handshake.SEND:
-            # Only a real dial is answered: two answering links would keep each other alive for ever.
+            # Only a connection with the purpose SEND is answered: two answering links would keep each other alive for ever.
             purpose = handshake.REPLY
         else:
             if link is not None:
                 del self._links[node_id]
                 link.close()
             return
-        # A node that moved tells its new address before the members know it.
+        # A node that has moved tells its new address itself, before the configuration has it.
         addresses = list(dict.fromkeys(address for address in (configured, heard) if address is not None))
         if link is None:
             self._links[node_id] = PeerLink(self, node_id, addresses, purpose)

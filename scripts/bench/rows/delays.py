@@ -12,7 +12,7 @@ from typing import Any
 from cacheflow.node import proposals
 from cacheflow.raft.log import journal
 from cacheflow.raft.roles import leader
-from cacheflow.raft.roles.batching import Company
+from cacheflow.raft.roles.batching import Batching
 from cacheflow.raft.roles.replication import Replicator
 from scripts.bench.harness import Verdict, cluster
 from scripts.bench.peers.loading import LoadGenerator
@@ -39,8 +39,8 @@ def _without_gathering() -> None:
     proposals.GATHER_FROM = sys.maxsize
 
 
-def _without_company() -> None:
-    Company.is_awaited = lambda self, present, last_index: False  # type: ignore[method-assign]
+def _without_batching() -> None:
+    Batching.should_wait = lambda self, present, last_index: False  # type: ignore[method-assign]
 
 
 def _without_one_entry() -> None:
@@ -75,7 +75,7 @@ DELAYS = {
     "company": Delay(
         "`raft/roles/batching.py`, the leader",
         "an entry with a crowd's block waits for the other nodes' crowds, 1.5 ms at most",
-        _without_company,
+        _without_batching,
     ),
     "commit": Delay(
         "`raft/roles/replication.py`, the leader",

@@ -11,7 +11,7 @@ from cacheflow.machine.machine import CacheMachine
 from cacheflow.machine.state.settings import Member
 from cacheflow.raft import guards
 from cacheflow.raft.membership.configuration import CONFIGURATION, NOBODY, Configuration, Configurations
-from cacheflow.raft.membership.removed import Standing
+from cacheflow.raft.membership.removed import Removal
 from cacheflow.raft.transport.network import Peer
 
 
@@ -44,7 +44,7 @@ class FakeNode:
         self.time_ms = 10_000
         self.sent: list[tuple[str, dict[str, Any]]] = []
         self.removed_at: list[int] = []
-        self.standing = Standing(self, self, Log(terms))  # type: ignore[arg-type]
+        self.removal = Removal(self, self, Log(terms))  # type: ignore[arg-type]
 
     def now_ms(self) -> int:
         return self.time_ms
@@ -57,13 +57,13 @@ class FakeNode:
         return True
 
     def on_removed(self, index: int) -> None:
-        assert self.standing.removed_at is None, "noted before anybody can see it"
+        assert self.removal.removed_at is None, "noted before anybody can see it"
 
     def removed(self, index: int) -> None:
         self.removed_at.append(index)
 
     def hear(self, kind: str, sender: str = "a", **fields: Any) -> None:
-        self.standing.handlers[kind](peer(sender), {"type": kind, **fields})
+        self.removal.handlers[kind](peer(sender), {"type": kind, **fields})
 
     def told(self, term: int, index: int, **fields: Any) -> None:
         self.hear("not_member", **{"incarnation": "disk", "term": term, "index": index, "since": index, **fields})
@@ -86,7 +86,7 @@ def member(applied: int = 5) -> FakeNode:
 def test_a_later_committed_entry_without_it_removes_a_member() -> None:
     node = member()
     node.told(2, 6, since=6)
-    assert node.removed_at == [6] and node.standing.removed_at == 6
+    assert node.removed_at == [6] and node.removal.removed_at == 6
 
 
 @pytest.mark.parametrize(("term", "index"), [(1, 3), (1, 99), (2, 3), (2, 4)])
@@ -112,10 +112,10 @@ def test_who_was_never_known_to_be_a_member_asks_back() -> None:
 def test_one_whose_entry_was_dropped_registers_again_and_is_not_removed() -> None:
     node = member(applied=3)
     node.told(3, 6, first=[2, 4], was=False)
-    assert node.standing.disowned and not node.removed_at
+    assert node.removal.disowned and not node.removed_at
     # A new entry takes it in.
     node.configurations.note(entry(["a", "me"]), 5)
-    assert not node.standing.disowned
+    assert not node.removal.disowned
 
 
 def test_one_whose_entry_was_committed_is_removed_although_it_has_not_applied_it() -> None:
@@ -130,38 +130,38 @@ def test_a_newcomer_without_a_place_in_its_log_believes_nothing() -> None:
     node = FakeNode({1: 0, 2: 1}, {2: ["a"]}, 2)
     node.told(9, 9)
     node.told(9, 9, first=[2, 4], was=True)
-    assert not node.removed_at and not node.sent and not node.standing.disowned
+    assert not node.removed_at and not node.sent and not node.removal.disowned
 
 
 def test_a_stranger_is_told_once_in_a_while_whatever_it_says() -> None:
     node = member()
     for _ in range(3):
-        node.standing.stranger(peer("b"), "pre_vote")
+        node.removal.answer_stranger(peer("b"), "pre_vote")
     assert node.sent == [("b", {"type": "not_member", "incarnation": "disk", "term": 2, "index": 5, "since": 4})]
     node.time_ms += 1000
-    node.standing.stranger(peer("b"), "append_entries")
+    node.removal.answer_stranger(peer("b"), "append_entries")
     assert len(node.sent) == 2
 
 
 @pytest.mark.parametrize("kind", ["register", "change_reply", "membership", "not_member"])
 def test_who_is_about_to_join_is_told_nothing(kind: str) -> None:
     node = member()
-    node.standing.stranger(peer("b"), kind)
+    node.removal.answer_stranger(peer("b"), kind)
     assert not node.sent
 
 
 def test_a_member_of_a_table_that_is_not_committed_yet_is_no_stranger() -> None:
     node = member()
     node.configurations.note(entry(["a", "b", "me"]), 6)
-    node.standing.stranger(peer("b"), "pre_vote")
+    node.removal.answer_stranger(peer("b"), "pre_vote")
     assert not node.sent
-    node.standing.stranger(peer("b", "an older disk"), "pre_vote")
+    node.removal.answer_stranger(peer("b", "an older disk"), "pre_vote")
     assert len(node.sent) == 1
 
 
 def test_a_node_that_knows_no_configuration_tells_nobody_anything() -> None:
     node = FakeNode({1: 0}, {}, 1)
-    node.standing.stranger(peer("b"), "pre_vote")
+    node.removal.answer_stranger(peer("b"), "pre_vote")
     node.hear("membership", "b", first=[1, 2])
     assert not node.sent
 
@@ -182,23 +182,23 @@ def test_the_answer_tells_whether_the_asker_ever_was_a_member(was: bool) -> None
 def test_a_leader_tells_those_whom_it_has_just_removed() -> None:
     node = member()
     before = Configuration(3, "cluster", {one: Member(one, "disk", "", "", True) for one in ("a", "b", "me")})
-    node.standing.settled(before)
+    node.removal.tell_removed(before)
     assert not node.sent
     node.is_leader = True
-    node.standing.settled(before)
+    node.removal.tell_removed(before)
     assert [receiver for receiver, _ in node.sent] == ["b"]
 
 
 def test_a_member_that_hears_no_leader_asks_all_members_once_a_second() -> None:
     node = member()
-    node.standing.consider()
+    node.removal.consider()
     assert not node.sent
     node.leader_silent_s = 5.0
-    node.standing.consider()
-    node.standing.consider()
+    node.removal.consider()
+    node.removal.consider()
     assert node.sent == [("a", {"type": "membership", "first": [2, 4]})]
     node.time_ms += 1000
-    node.standing.consider()
+    node.removal.consider()
     assert len(node.sent) == 2
 
 

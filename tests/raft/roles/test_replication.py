@@ -31,7 +31,7 @@ def replicator(sent: list[dict[str, Any]]) -> Replicator:
         journal,
         send=send,
         header=lambda: {"commit_index": COMMITTED},
-        address=lambda header, _: header.copy(),
+        message_for=lambda header, _: header.copy(),
         leader=SimpleNamespace(commit_index=COMMITTED),
     )
     replicator.begin({"n2": "one disk"})

@@ -17,7 +17,7 @@ from fakes.raft_peers import DeafListener, Node, RawPeer, connected, eventually,
 from cacheflow.errors import ConfigError
 from cacheflow.raft.transport.frames import HEADER, encode_frame
 from cacheflow.raft.transport.handshake import HANDSHAKE_BYTES_MAX, REPLY, Handshake
-from cacheflow.raft.transport.log_throttle import Quiet
+from cacheflow.raft.transport.log_throttle import LogThrottle
 from cacheflow.raft.transport.network import PeerRefused
 
 GARBAGE = [
@@ -246,15 +246,15 @@ async def test_a_connection_that_is_reset_before_it_is_accepted_is_nothing() -> 
 
 def test_the_same_complaint_is_made_once_in_a_while() -> None:
     now_s = 0.0
-    quiet = Quiet(10, lambda: now_s)
-    assert [quiet.allows("x"), quiet.allows("x"), quiet.allows("y")] == [True, False, True]
+    throttle = LogThrottle(10, lambda: now_s)
+    assert [throttle.allows("x"), throttle.allows("x"), throttle.allows("y")] == [True, False, True]
     now_s = 10.0
-    assert [quiet.allows("x"), quiet.allows("x")] == [True, False]
+    assert [throttle.allows("x"), throttle.allows("x")] == [True, False]
 
 
 def test_complaints_about_ever_new_things_are_bounded() -> None:
     now_s = 0.0
-    quiet = Quiet(10, lambda: now_s)
-    assert sum(quiet.allows(n) for n in range(1000)) == 256
+    throttle = LogThrottle(10, lambda: now_s)
+    assert sum(throttle.allows(n) for n in range(1000)) == 256
     now_s = 10.0
-    assert sum(quiet.allows(n) for n in range(1000, 2000)) == 256
+    assert sum(throttle.allows(n) for n in range(1000, 2000)) == 256
