@@ -12,10 +12,15 @@ from typing import Any, Protocol, TypeAlias
 
 from cacheflow.errors import ReplicationError
 from cacheflow.machine.language.commands import Command, Result
-from cacheflow.machine.state.entries import Entry
+from cacheflow.machine.state.entries import DATA, EXPIRES_AT_MS, KIND, META, VERSION, Entry
 from cacheflow.results import Digest, Item, RaftPosition
 
 __all__ = [
+    "DATA",
+    "EXPIRES_AT_MS",
+    "KIND",
+    "META",
+    "VERSION",
     "Check",
     "Cluster",
     "Done",

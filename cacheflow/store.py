@@ -15,7 +15,7 @@ from typing import Any
 
 from cacheflow import values, verbs
 from cacheflow.config import NodeConfig, split_address
-from cacheflow.contract import Done, Outcome
+from cacheflow.contract import DATA, EXPIRES_AT_MS, KIND, Done, Outcome
 from cacheflow.errors import (
     ConfigError,
     MemberConflict,
@@ -159,8 +159,8 @@ class ReplicatedStore(Face):
                     return default
                 local.hits += 1
                 local.uses.note(key)
-                kind = entry[1]
-                return entry[0].decode() if kind == values.TEXT else values.decode(kind, entry[0])
+                kind = entry[KIND]
+                return entry[DATA].decode() if kind == values.TEXT else values.decode(kind, entry[DATA])
         return super().get(key, default, consistency=consistency, max_staleness=max_staleness, peek=peek, strict=strict)
 
     def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
@@ -177,7 +177,7 @@ class ReplicatedStore(Face):
             local = self._readable()
         entry = local.machine.contents.raw.get(key)
         # Reading the clock costs as much as all the rest, and most entries never expire.
-        if entry is not None and entry[4] and entry[4] <= local.clock.now_ms():
+        if entry is not None and entry[EXPIRES_AT_MS] and entry[EXPIRES_AT_MS] <= local.clock.now_ms():
             entry = None
         if entry is None:
             local.misses += 1
@@ -202,12 +202,12 @@ class ReplicatedStore(Face):
             if entry is None:
                 missing += 1
             else:
-                size += len(entry[0])
-                if entry[4]:
+                size += len(entry[DATA])
+                if entry[EXPIRES_AT_MS]:
                     ends = True
         if ends:
             now_ms = local.clock.now_ms()
-            entries = [None if entry is not None and 0 < entry[4] <= now_ms else entry for entry in entries]
+            entries = [None if entry is not None and 0 < entry[EXPIRES_AT_MS] <= now_ms else entry for entry in entries]
             missing = entries.count(None)
         if size > bytes_max:
             return None

@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import cacheflow
 from cacheflow.config import RAFT_PORT_OFFSET
 from cacheflow.errors import ConfigError, NotReady
 
@@ -138,7 +137,7 @@ class LocalCluster:
     def start(self) -> None:
         """Start every node; returns at once."""
         # This very package, wherever the launcher was called from.
-        package_root = str(Path(cacheflow.__file__).resolve().parents[1])
+        package_root = str(Path(__file__).resolve().parents[2])
         paths = [package_root, *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
         # Who founds and who joins is decided here.

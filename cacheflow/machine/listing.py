@@ -14,7 +14,7 @@ from heapq import merge, nsmallest
 from itertools import islice
 from typing import Final
 
-from cacheflow.machine.state.entries import Entry
+from cacheflow.machine.state.entries import EXPIRES_AT_MS, Entry
 
 # The largest page that is picked by a heap: for more keys a heap is slower than sorting all.
 _PICKED_MAX: Final = 2000
@@ -33,7 +33,7 @@ def page(
     find = raw.get
 
     def live(some: Iterator[str]) -> Iterator[str]:
-        return (key for key in some if (entry := find(key)) is not None and not 0 < entry[4] <= now_ms)
+        return (key for key in some if (entry := find(key)) is not None and not 0 < entry[EXPIRES_AT_MS] <= now_ms)
 
     if limit is None:
         return list(live(_in_order(keys))), None

@@ -32,7 +32,7 @@ from cacheflow.machine.language import commands as c
 from cacheflow.machine.language.commands import CodecError, Result, decode_block, decode_entry
 from cacheflow.machine.listing import page
 from cacheflow.machine.state.contents import Contents
-from cacheflow.machine.state.entries import Entry
+from cacheflow.machine.state.entries import EXPIRES_AT_MS, Entry
 from cacheflow.machine.state.idempotency import CLIENT_KEY_CHARS_MAX, IdempotencyTable, fingerprint
 from cacheflow.machine.state.sessions import Sessions
 from cacheflow.machine.state.settings import Member, Settings, changed, is_name, member_table
@@ -133,7 +133,7 @@ class CacheMachine:
     def lookup(self, key: str, now_ms: int) -> Entry | None:
         """Return the entry of ``key`` if it is live at ``now_ms``, without counting a use. Any thread may call it."""
         entry = self.contents.raw.get(key)
-        if entry is not None and 0 < entry[4] <= now_ms:
+        if entry is not None and 0 < entry[EXPIRES_AT_MS] <= now_ms:
             return None
         return entry
 

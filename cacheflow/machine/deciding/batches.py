@@ -16,7 +16,7 @@ from cacheflow.machine.deciding.plans import EXTEND, USE, WRITE, Decision, Malfo
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.language.commands import Result
 from cacheflow.machine.state.contents import Contents
-from cacheflow.machine.state.entries import APPENDED_BYTES_MAX, KEY_BYTES_MAX, Entry, key_bytes
+from cacheflow.machine.state.entries import APPENDED_BYTES_MAX, KEY_BYTES_MAX, VERSION, Entry, key_bytes
 
 BATCH_COMMANDS_MAX: Final = 10_000
 # Bytes that the APPENDs of one batch may copy: a short command copies a long value, and ten thousand of them must fill
@@ -52,7 +52,7 @@ class Batches:
         _check_conditions(conditions)
         for position, (key, version) in enumerate(conditions):
             entry = self._contents.find(key)
-            if version != (0 if entry is None else entry[3]):
+            if version != (0 if entry is None else entry[VERSION]):
                 return [c.PRECONDITION, position]
         return self._one_by_one(commands)
 

@@ -9,7 +9,7 @@ from cacheflow.machine.deciding.plans import EXTEND, REMOVE, USE, WRITE, Decisio
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.language.commands import Result
 from cacheflow.machine.state.contents import Contents
-from cacheflow.machine.state.entries import KEY_BYTES_MAX, key_bytes
+from cacheflow.machine.state.entries import EXPIRES_AT_MS, KEY_BYTES_MAX, key_bytes
 
 
 def decide(contents: Contents, command: list[Any]) -> Decision:
@@ -18,7 +18,7 @@ def decide(contents: Contents, command: list[Any]) -> Decision:
     if type(key) is not str or not 0 < key_bytes(key) <= KEY_BYTES_MAX:
         raise Malformed("a key is a text of 1 to 1024 bytes")
     entry = contents.raw.get(key)
-    if entry is not None and 0 < entry[4] <= contents.now_ms:
+    if entry is not None and 0 < entry[EXPIRES_AT_MS] <= contents.now_ms:
         entry = None
     return DECIDE[command[0]](entry, command, contents.now_ms, contents.bytes_max)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from cacheflow.machine.deciding.plans import WRITE, Decision, Malformed, expires_at_ms_of, too_large
 from cacheflow.machine.language import commands as c
-from cacheflow.machine.state.entries import KIND_JSON, Entry, entry_bytes
+from cacheflow.machine.state.entries import DATA, EXPIRES_AT_MS, KIND, KIND_JSON, META, Entry, entry_bytes
 
 # The numbers that INCR accepts: as SET and INCR write them and no other spelling, so that a value read back is the
 # value written.
@@ -30,13 +30,13 @@ def decide_incr(entry: Entry | None, command: list[Any], now_ms: int, bytes_max:
             return [c.MISSING]
         number = initial + delta
     else:
-        if _INT64_DIGITS.fullmatch(entry[0]) is None:
+        if _INT64_DIGITS.fullmatch(entry[DATA]) is None:
             return [c.NOT_AN_INTEGER, "the value is not a decimal 64-bit integer"]
-        present = int(entry[0])
+        present = int(entry[DATA])
         if not c.INT64_MIN <= present <= c.INT64_MAX:
             return [c.NOT_AN_INTEGER, "the value is not a decimal 64-bit integer"]
         number = present + delta
-        kind, meta, expires_at_ms = entry[1], entry[2], entry[4]
+        kind, meta, expires_at_ms = entry[KIND], entry[META], entry[EXPIRES_AT_MS]
     if not c.INT64_MIN <= number <= c.INT64_MAX:
         return [c.NOT_AN_INTEGER, "the sum leaves the range of a 64-bit integer"]
     data = b"%d" % number
@@ -61,11 +61,11 @@ def decide_count(entry: Entry | None, command: list[Any], now_ms: int, bytes_max
             return [c.MISSING]
         number = initial
     else:
-        present = int(entry[0]) if _UINT64_DIGITS.fullmatch(entry[0]) is not None else c.UINT64_MAX + 1
+        present = int(entry[DATA]) if _UINT64_DIGITS.fullmatch(entry[DATA]) is not None else c.UINT64_MAX + 1
         if present > c.UINT64_MAX:
             return [c.NOT_AN_INTEGER, "the value is not a decimal unsigned 64-bit integer"]
         number = max(0, present - step) if down else (present + step) & c.UINT64_MAX
-        kind, meta, expires_at_ms = entry[1], entry[2], entry[4]
+        kind, meta, expires_at_ms = entry[KIND], entry[META], entry[EXPIRES_AT_MS]
     data = b"%d" % number
     if entry_bytes(key, data, meta) > bytes_max:
         return too_large(bytes_max)

@@ -30,11 +30,13 @@ from cacheflow.machine.deciding.plans import (
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.state.entries import (
     APPENDED_BYTES_MAX,
+    EXPIRES_AT_MS,
     KIND_BYTES,
     KIND_JSON,
     KIND_MAX,
     KIND_TEXT,
     META_CHARS_MAX,
+    VERSION,
     Entry,
     entry_bytes,
 )
@@ -65,9 +67,9 @@ def decide_set(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: 
     if ttl_ms == 0 and type(ttl_ms) is int:
         expires_at_ms = 0
     else:
-        expires_at_ms = expires_at_ms_of(ttl_ms, 0 if entry is None else entry[4], now_ms)
+        expires_at_ms = expires_at_ms_of(ttl_ms, 0 if entry is None else entry[EXPIRES_AT_MS], now_ms)
     if when:
-        present = 0 if entry is None else entry[3]
+        present = 0 if entry is None else entry[VERSION]
         if (
             (when == c.IF_ABSENT and entry is not None)
             or (when == c.IF_PRESENT and entry is None)
@@ -86,18 +88,18 @@ def decide_delete(entry: Entry | None, command: list[Any], now_ms: int, bytes_ma
         raise Malformed("the version is not a number")
     if entry is None:
         return [c.MISSING]
-    if version and entry[3] != version:
-        return [c.PRECONDITION, entry[3]]
+    if version and entry[VERSION] != version:
+        return [c.PRECONDITION, entry[VERSION]]
     return (REMOVE, key)
 
 
 def decide_touch(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
     """Decide a TOUCH command: a RETIME plan or MISSING."""
     _, key, ttl_ms = command
-    expires_at_ms = expires_at_ms_of(ttl_ms, 0 if entry is None else entry[4], now_ms)
+    expires_at_ms = expires_at_ms_of(ttl_ms, 0 if entry is None else entry[EXPIRES_AT_MS], now_ms)
     if entry is None:
         return [c.MISSING]
-    return (RETIME, key, expires_at_ms, entry[3])
+    return (RETIME, key, expires_at_ms, entry[VERSION])
 
 
 def decide_get(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
@@ -158,15 +160,15 @@ def decide_expire(entry: Entry | None, command: list[Any], now_ms: int, bytes_ma
     if entry is None:
         return [c.MISSING]
     if when:
-        present, wanted = entry[4] or math.inf, expires_at_ms or math.inf
+        present, wanted = entry[EXPIRES_AT_MS] or math.inf, expires_at_ms or math.inf
         if (
-            (when & c.IF_UNSET and entry[4])
-            or (when & c.IF_SET and not entry[4])
+            (when & c.IF_UNSET and entry[EXPIRES_AT_MS])
+            or (when & c.IF_SET and not entry[EXPIRES_AT_MS])
             or (when & c.IF_LATER and wanted <= present)
             or (when & c.IF_EARLIER and wanted >= present)
         ):
-            return [c.PRECONDITION, entry[3]]
-    return (RETIME, key, expires_at_ms, entry[3])
+            return [c.PRECONDITION, entry[VERSION]]
+    return (RETIME, key, expires_at_ms, entry[VERSION])
 
 
 Decide: TypeAlias = Callable[[Entry | None, list[Any], int, float], Decision]

@@ -12,7 +12,7 @@ from typing import Any, Final
 from cacheflow.machine.effects import EVICTED, WRITTEN
 from cacheflow.machine.language.commands import OK, SET, Result
 from cacheflow.machine.state.contents import Contents
-from cacheflow.machine.state.entries import ENTRY_BYTES, KEY_BYTES_MAX, KIND_MAX, entry_bytes
+from cacheflow.machine.state.entries import DATA, ENTRY_BYTES, EXPIRES_AT_MS, KEY_BYTES_MAX, KIND_MAX, META, entry_bytes
 
 # The zero that fields are compared with by identity, which True and 0.0 do not pass: a command with anything else goes
 # the general way, which checks types.
@@ -53,12 +53,12 @@ def set_plainly(contents: Contents, commands: Iterable[Any], results: list[Resul
                 if victim is None:
                     break
                 gone, lost = victim
-                if lost[4]:
+                if lost[EXPIRES_AT_MS]:
                     contents.bytes_used = bytes_used
                     contents.evict(gone, lost)
                     bytes_used, revision = contents.bytes_used, contents.revision
                     continue
-                bytes_used -= entry_bytes(gone, lost[0], lost[2])
+                bytes_used -= entry_bytes(gone, lost[DATA], lost[META])
                 contents.evicted += 1
                 revision = contents.revision = revision + 1
                 tell((EVICTED, gone, revision, 0))
@@ -67,9 +67,9 @@ def set_plainly(contents: Contents, commands: Iterable[Any], results: list[Resul
             revision = contents.revision = revision + 1
             add(key, (data, kind, meta, revision, 0))
         else:
-            if old[4] or type(old[2]) is str:
+            if old[EXPIRES_AT_MS] or type(old[META]) is str:
                 break
-            growth = len(data) - len(old[0])
+            growth = len(data) - len(old[DATA])
             if bytes_used + growth > bytes_max:
                 break
             bytes_used += growth

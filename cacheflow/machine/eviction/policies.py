@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 import cachetools
 
 from cacheflow.machine.eviction.use_order import UseOrder
-from cacheflow.machine.state.entries import Entry
+from cacheflow.machine.state.entries import VERSION, Entry
 
 
 class LruItems(cachetools.Cache[str, Entry]):
@@ -82,17 +82,17 @@ class LruItems(cachetools.Cache[str, Entry]):
     def add(self, key: str, entry: Entry) -> None:
         """Add ``entry`` under a ``key`` that is absent."""
         self.raw[key] = entry
-        self._order.add(key, entry[3])
+        self._order.add(key, entry[VERSION])
 
     def rewrite(self, key: str, old: Entry, entry: Entry) -> None:
         """Replace ``old`` by ``entry``, which has a new version; counts as a use."""
         self.raw[key] = entry
-        self._order.rewrite(key, old[3], entry[3])
+        self._order.rewrite(key, old[VERSION], entry[VERSION])
 
     def retime(self, key: str, entry: Entry) -> None:
         """Replace the entry of ``key`` by ``entry``, which has the same version; counts as a use."""
         self.raw[key] = entry
-        self._order.use(key, entry[3])
+        self._order.use(key, entry[VERSION])
 
     def __delitem__(self, key: str) -> None:
         self._order.remove(key, self.raw.pop(key)[3])
@@ -106,7 +106,7 @@ class LruItems(cachetools.Cache[str, Entry]):
 
     def touch(self, key: str, entry: Entry, uses: int) -> None:
         """Count ``key``, whose entry is ``entry``, as used just now; LRU does not look at the number of uses."""
-        self._order.use(key, entry[3])
+        self._order.use(key, entry[VERSION])
 
     def pop_victim(self, protected: str) -> tuple[str, Entry] | None:
         """Remove and return the next item to evict that is not ``protected``; None when there is no other."""
@@ -120,7 +120,7 @@ class LruItems(cachetools.Cache[str, Entry]):
         entries = []
         for key in keys:
             entry = pop(key)
-            forget(key, entry[3])
+            forget(key, entry[VERSION])
             entries.append(entry)
         return entries
 
@@ -234,16 +234,16 @@ class LfuItems(cachetools.LFUCache[str, Entry]):
     def rewrite(self, key: str, old: Entry, entry: Entry) -> None:
         """Replace ``old`` by ``entry``, which has a new version; counts as a use."""
         self.raw[key] = entry
-        self._use(key, 1, old[3])
+        self._use(key, 1, old[VERSION])
 
     def retime(self, key: str, entry: Entry) -> None:
         """Replace the entry of ``key`` by ``entry``, which has the same version; counts as a use."""
         self.raw[key] = entry
-        self._use(key, 1, entry[3])
+        self._use(key, 1, entry[VERSION])
 
     def touch(self, key: str, entry: Entry, uses: int) -> None:
         """Count ``uses`` uses of ``key``, whose entry is ``entry``: with the same order as that many single uses."""
-        self._use(key, uses, entry[3])
+        self._use(key, uses, entry[VERSION])
 
     def _use(self, key: str, uses: int, version: int) -> None:
         link = self._LFUCache__links.get(key)
@@ -278,7 +278,7 @@ class LfuItems(cachetools.LFUCache[str, Entry]):
     def _forget(self, key: str, entry: Entry) -> None:
         link = self._LFUCache__links.pop(key, None)
         if link is None:
-            self._before.remove(key, entry[3])
+            self._before.remove(key, entry[VERSION])
             return
         del link.keys[key]
         if not link.keys:

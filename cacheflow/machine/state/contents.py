@@ -16,7 +16,7 @@ from typing import Final
 
 from cacheflow.machine.effects import APPENDED, DELETED, EVICTED, EXPIRED, TOUCHED, WRITTEN, Effect
 from cacheflow.machine.eviction.policies import POLICIES, Items
-from cacheflow.machine.state.entries import ENTRY_BYTES, Entry, entry_bytes, total_bytes
+from cacheflow.machine.state.entries import DATA, ENTRY_BYTES, EXPIRES_AT_MS, META, Entry, entry_bytes, total_bytes
 from cacheflow.machine.state.expiry import DueTimes
 from cacheflow.machine.state.removals import WHOLE_LOT_MIN, Removals
 
@@ -55,14 +55,14 @@ class Contents:
     def find(self, key: str) -> Entry | None:
         """Return the live entry of ``key``, None without one."""
         entry = self.raw.get(key)
-        if entry is not None and 0 < entry[4] <= self.now_ms:
+        if entry is not None and 0 < entry[EXPIRES_AT_MS] <= self.now_ms:
             return None
         return entry
 
     def write(self, key: str, data: bytes, kind: int, meta: str | int | None, expires_at_ms: int) -> int:
         """Write ``key`` and return its version; a present key counts as used. The item alone must fit ``bytes_max``."""
         old = self.raw.get(key)
-        if old is not None and 0 < old[4] <= self.now_ms:
+        if old is not None and 0 < old[EXPIRES_AT_MS] <= self.now_ms:
             self._remove(key, old, EXPIRED)
             old = None
         growth = ENTRY_BYTES + len(data) + (len(key) if key.isascii() else len(key.encode()))
@@ -77,10 +77,10 @@ class Contents:
                 self.make_room(key, 1, growth)
             old_expires_at_ms = 0
         else:
-            growth -= entry_bytes(key, old[0], old[2])
+            growth -= entry_bytes(key, old[DATA], old[META])
             if self.bytes_used + growth > self.bytes_max:
                 self.make_room(key, 0, growth)
-            old_expires_at_ms = old[4]
+            old_expires_at_ms = old[EXPIRES_AT_MS]
         version = self.revision = self.revision + 1
         entry = (data, kind, meta, version, expires_at_ms)
         if old is None:
@@ -180,7 +180,7 @@ class Contents:
             left, count = self.bytes_used, 0
             for key, _ in self.items.ordered():
                 entry = self.raw[key]
-                left -= entry_bytes(key, entry[0], entry[2])
+                left -= entry_bytes(key, entry[DATA], entry[META])
                 count += 1
                 if left <= self.bytes_max:
                     break
@@ -195,9 +195,9 @@ class Contents:
         keys = list(raw)
         self.bytes_used = total_bytes(keys, list(raw.values()))
         for key, entry in raw.items():
-            if entry[4]:
+            if entry[EXPIRES_AT_MS]:
                 self.with_ttl += 1
-                self.due.add(entry[4], key)
+                self.due.add(entry[EXPIRES_AT_MS], key)
         self._replace_items(POLICIES[policy].filled(raw, keys, uses))
 
     def _replace_items(self, items: Items) -> None:
@@ -227,7 +227,7 @@ class Contents:
         """Take the items of ``entries``, which left the container, out of the sums of bytes and of expiries."""
         removed = list(entries.values())
         self.bytes_used -= total_bytes(list(entries), removed)
-        self.with_ttl -= len(removed) - [entry[4] for entry in removed].count(0)
+        self.with_ttl -= len(removed) - [entry[EXPIRES_AT_MS] for entry in removed].count(0)
 
     def _clear(self) -> None:
         """Put an empty container in the place of the present one, and queue all its items as deleted."""
@@ -259,7 +259,7 @@ class Contents:
     def evict(self, key: str, entry: Entry) -> None:
         """Account for a victim that was just taken out of the container, and note the effect."""
         self._account_for_loss(key, entry)
-        self._tell(key, EXPIRED if 0 < entry[4] <= self.now_ms else EVICTED)
+        self._tell(key, EXPIRED if 0 < entry[EXPIRES_AT_MS] <= self.now_ms else EVICTED)
 
     def _remove(self, key: str, entry: Entry, how: int) -> None:
         del self.items[key]
@@ -267,8 +267,8 @@ class Contents:
         self._tell(key, how)
 
     def _account_for_loss(self, key: str, entry: Entry) -> None:
-        self.bytes_used -= entry_bytes(key, entry[0], entry[2])
-        if entry[4]:
+        self.bytes_used -= entry_bytes(key, entry[DATA], entry[META])
+        if entry[EXPIRES_AT_MS]:
             self.with_ttl -= 1
             self.due.trim(self.raw, self.with_ttl)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 
-from cacheflow.contract import Entry
+from cacheflow.contract import DATA, Entry
 from cacheflow.errors import NotReady
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Result
@@ -121,7 +121,7 @@ def fetch_and_touch(connection: Connection, words: list[bytes], keys: list[str],
 
     def answer(result: Result) -> bytes:
         found = [(word, got[1:]) for word, got in zip(words, result[1][::2], strict=True) if got[0] == commands.OK]
-        if sum(len(entry[0]) for _, entry in found) > TOUCHED_BYTES_MAX:
+        if sum(len(entry[DATA]) for _, entry in found) > TOUCHED_BYTES_MAX:
             return TOO_MUCH
         show = value_line_with_cas if with_cas else value_line
         return b"".join([show(word, entry) for word, entry in found] + [END])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cacheflow.contract import DATA, META
 from cacheflow.contract import WireStore as Store
 from cacheflow.errors import NotReady
 from cacheflow.wire.connection import REPLY_BYTES_MAX, Arrival, others
@@ -30,8 +31,8 @@ def value_lines(store: Store, words: list[bytes]) -> list[bytes] | None:
     return [
         b""
         if entry is None
-        else b"VALUE %b 0 %d\r\n%b\r\n" % (word, len(entry[0]), entry[0])
-        if entry[2] is None
+        else b"VALUE %b 0 %d\r\n%b\r\n" % (word, len(entry[DATA]), entry[DATA])
+        if entry[META] is None
         else value_line(word, entry)
         for word, entry in zip(words, entries, strict=True)
     ]

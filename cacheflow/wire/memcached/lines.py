@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from cacheflow.contract import Entry
+from cacheflow.contract import META, Entry
 from cacheflow.errors import InvalidRequest
 from cacheflow.values import check_key
 
@@ -68,7 +68,7 @@ def number_of(word: bytes, largest: int = UINT64_MAX) -> int | None:
 
 def bits_of(entry: Entry) -> int:
     """Return the client's flags and our own bits of an entry; one with a Content-Type from HTTP has none."""
-    meta = entry[2]
+    meta = entry[META]
     return meta if type(meta) is int else 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from cacheflow import values
+from cacheflow.contract import DATA
 from cacheflow.errors import NotReady
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
@@ -82,7 +83,7 @@ def outgrows(connection: MemcachedSession, key: str, added: bytes) -> bool:
         entry = connection.store.lookup(key, count=False)
     except NotReady:
         return False  # the write itself is refused then
-    return entry is not None and len(entry[0]) + len(added) > connection.value_bytes_max
+    return entry is not None and len(entry[DATA]) + len(added) > connection.value_bytes_max
 
 
 def refuse(connection: MemcachedSession, key: str, replaces: bool, quiet: bool) -> None:

@@ -13,6 +13,7 @@ from itertools import repeat
 from typing import Final
 
 from cacheflow import values
+from cacheflow.contract import DATA
 from cacheflow.errors import NotReady, ReplicationError
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.language.commands import Result
@@ -96,7 +97,7 @@ class RespConnection(RespSession):
         except (UnicodeDecodeError, NotReady):
             return None
         if entry is not None:
-            value = entry[0]
+            value = entry[DATA]
             return bulk(value)
         # Bytes that are no key are an error, not a miss.
         if 0 < len(raw) <= values.KEY_BYTES_MAX and key.isprintable():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from cacheflow.contract import Entry
+from cacheflow.contract import DATA, Entry
 from cacheflow.contract import WireStore as Store
 from cacheflow.errors import NotReady
 from cacheflow.wire.connection import REPLY_BYTES_MAX, Arrival, others
@@ -51,6 +51,6 @@ def bulks_of(entries: list[Entry | None]) -> list[bytes]:
     """Return the bulk string of each entry's value; empty bytes for an absent entry."""
     join, heads = b"".join, _HEADS
     try:
-        return [b"" if entry is None else join((heads[len(entry[0])], entry[0], b"\r\n")) for entry in entries]
+        return [b"" if entry is None else join((heads[len(entry[DATA])], entry[DATA], b"\r\n")) for entry in entries]
     except IndexError:
-        return [b"" if entry is None else bulk(entry[0]) for entry in entries]
+        return [b"" if entry is None else bulk(entry[DATA]) for entry in entries]

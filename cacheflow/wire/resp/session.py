@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from cacheflow.contract import VERSION
 from cacheflow.errors import ReplicationError
 from cacheflow.wire.connection import Connection
 from cacheflow.wire.resp.parser import RequestParser
@@ -76,7 +77,7 @@ class RespSession(Connection):
             for key in keys:
                 if watched[key] is None:
                     entry = self.store.lookup(key, count=False)
-                    watched[key] = 0 if entry is None else entry[3]
+                    watched[key] = 0 if entry is None else entry[VERSION]
             return OK
 
         self.read(functools.partial(self.said, look))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Final
 
-from cacheflow.contract import Entry
+from cacheflow.contract import DATA, KIND, VERSION, Entry
 from cacheflow.errors import NotReady
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
@@ -73,9 +73,9 @@ def _plan_delete(request: MetaRequest, entry: Entry | None) -> Step:
     if entry is None:
         return Step([], lambda _: _deleted(request, [commands.MISSING]))
     version = request.number(b"C")
-    if version is not None and version != entry[3]:
-        return Step([], lambda _: _deleted(request, [commands.PRECONDITION, entry[3]]))
-    data, kind, bits, ttl_ms = entry[0], entry[1], bits_of(entry), request.number(b"T")
+    if version is not None and version != entry[VERSION]:
+        return Step([], lambda _: _deleted(request, [commands.PRECONDITION, entry[VERSION]]))
+    data, kind, bits, ttl_ms = entry[DATA], entry[KIND], bits_of(entry), request.number(b"T")
     if request.has(b"x"):
         data, kind, bits, ttl_ms = b"", 0, request.number(b"F") or 0, ttl_ms or commands.TTL_NONE
     if request.has(b"I"):
@@ -116,9 +116,9 @@ def _plan_count(request: MetaRequest, now_ms: int, entry: Entry | None) -> Step:
     version, over = request.number(b"C"), request.number(b"T")
     if entry is None:
         over = request.number(b"N") if over is None else over
-    elif version and version != entry[3]:
+    elif version and version != entry[VERSION]:
         return Step([], lambda _: b"EX" + request.echo() + b"\r\n")
-    elif number_of(entry[0]) is None:
+    elif number_of(entry[DATA]) is None:
         # Without a number to add to, nothing else of the request may take place either.
         return Step([], lambda _: NON_NUMERIC)
     writes: list[Command] = [_counting(request)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 
-from cacheflow.contract import Entry
+from cacheflow.contract import EXPIRES_AT_MS, Entry
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.wire.memcached.expiry import OVER, seconds_left
@@ -29,7 +29,7 @@ def plan_get(request: MetaRequest, now_ms: int, entry: Entry | None) -> Step | b
             return b"" if request.quiet else b"EN" + request.echo() + b"\r\n"
         return _vivify(request, now_ms, vivified)
     bits = bits_of(entry)
-    wins = not bits & WON and (bool(bits & STALE) or _due(request, entry[4], now_ms))
+    wins = not bits & WON and (bool(bits & STALE) or _due(request, entry[EXPIRES_AT_MS], now_ms))
     ttl_ms = request.number(b"T")
     if ttl_ms is None and not wins:
         return _hit(request, entry, now_ms, False, [])

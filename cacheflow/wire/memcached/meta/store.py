@@ -6,7 +6,7 @@ import functools
 from typing import Final
 
 from cacheflow import values
-from cacheflow.contract import Entry
+from cacheflow.contract import VERSION, Entry
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.wire.memcached import lines
@@ -92,7 +92,7 @@ def _plan_growth(request: MetaRequest, value: bytes, entry: Entry | None) -> Ste
             return Step([], lambda _: _told(request, b"NS", 0, len(value)))
         made = _set(request, value, request.number(b"N") or 0)
         return Step([made], lambda results: _stored(request, len(value), results[0]))
-    if version and entry[3] != version:
+    if version and entry[VERSION] != version:
         return Step([], lambda _: _told(request, b"EX", 0, len(value)))
     return Step([_growth(request, value)], lambda results: _grown(request, len(value), results[0]))
 
@@ -104,9 +104,9 @@ def _plan_stale(request: MetaRequest, value: bytes, version: int, entry: Entry |
     ttl_ms = request.number(b"T") or 0
     bits = request.number(b"F") or 0
     # With version 0 nothing is compared, and so nothing is older either.
-    if version == 0 or entry[3] < version:
+    if version == 0 or entry[VERSION] < version:
         return Step([], lambda _: _told(request, b"EX", 0, len(value)))
-    if entry[3] > version:
+    if entry[VERSION] > version:
         ttl_ms = commands.TTL_KEEP
         bits |= lines.STALE | lines.bits_of(entry) & lines.WON
         command = commands.set_(request.key, value, values.kind_of(value), bits, ttl_ms)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from cacheflow.contract import Entry
+from cacheflow.contract import EXPIRES_AT_MS, Entry
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.wire.resp.arguments import NOT_AN_INTEGER, SYNTAX, integer_of, key_of, keys_of
@@ -49,9 +49,9 @@ def _left(unit_ms: int, as_time: bool) -> Read:
         entry = find(key_of(arguments[1]), count=False)
         if entry is None:
             return integer(NO_KEY)
-        if not entry[4]:
+        if not entry[EXPIRES_AT_MS]:
             return integer(NO_EXPIRY)
-        left_ms = max(0, entry[4] - session.service.store.now_ms())
+        left_ms = max(0, entry[EXPIRES_AT_MS] - session.service.store.now_ms())
         if as_time:
             left_ms += session.service.wall_ms()
         return integer((left_ms + unit_ms // 2) // unit_ms)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Final
 
+from cacheflow.contract import DATA, KIND, META
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.values import kind_of
@@ -44,19 +45,19 @@ def check_value(session: Session, data: bytes) -> bytes:
 
 def get(session: Session, find: Find, arguments: Arguments) -> bytes:
     entry = find(key_of(arguments[1]))
-    return session.null if entry is None else bulk(entry[0])
+    return session.null if entry is None else bulk(entry[DATA])
 
 
 def mget(session: Session, find: Find, arguments: Arguments) -> bytes:
     entries = [find(key_of(raw)) for raw in arguments[1:]]
-    if sum([len(entry[0]) for entry in entries if entry is not None]) > ANSWER_BYTES_MAX:
+    if sum([len(entry[DATA]) for entry in entries if entry is not None]) > ANSWER_BYTES_MAX:
         raise CommandError(f"ERR the answer is larger than {ANSWER_BYTES_MAX} bytes")
-    return array([session.null if entry is None else bulk(entry[0]) for entry in entries])
+    return array([session.null if entry is None else bulk(entry[DATA]) for entry in entries])
 
 
 def strlen(session: Session, find: Find, arguments: Arguments) -> bytes:
     entry = find(key_of(arguments[1]))
-    return ZERO if entry is None else integer(len(entry[0]))
+    return ZERO if entry is None else integer(len(entry[DATA]))
 
 
 def getrange(session: Session, find: Find, arguments: Arguments) -> bytes:
@@ -64,10 +65,10 @@ def getrange(session: Session, find: Find, arguments: Arguments) -> bytes:
     entry = find(key_of(arguments[1]))
     if entry is None or (start < 0 and end < 0 and start > end):
         return EMPTY
-    length = len(entry[0])
+    length = len(entry[DATA])
     start = max(0, start + length if start < 0 else start)
     end = max(0, end + length if end < 0 else end)
-    return bulk(entry[0][start : end + 1]) if start <= end else EMPTY
+    return bulk(entry[DATA][start : end + 1]) if start <= end else EMPTY
 
 
 # SET and what sets ----------------------------------------------------------------------------------------------------
@@ -229,12 +230,12 @@ def decrby(session: Session, find: Find, arguments: Arguments) -> Plan:
 def incrbyfloat(session: Session, find: Find, arguments: Arguments) -> Plan:
     key = key_of(arguments[1])
     entry = find(key)
-    present = Decimal(0) if entry is None else float_of(entry[0])
+    present = Decimal(0) if entry is None else float_of(entry[DATA])
     total = _PRECISE.add(present, float_of(arguments[2]))
     if total.adjusted() > 308:
         raise CommandError("ERR increment would produce NaN or Infinity")
     data = _shortest(total)
-    kind, meta = (kind_of(data), None) if entry is None else (entry[1], entry[2])
+    kind, meta = (kind_of(data), None) if entry is None else (entry[KIND], entry[META])
     write = c.set_(key, data, kind, meta, c.TTL_KEEP)
     return [write], lambda results: bulk(data) if results[0][0] == c.OK else failed(results[0])
 
@@ -249,7 +250,7 @@ def _shortest(number: Decimal) -> bytes:
 def append(session: Session, find: Find, arguments: Arguments) -> Plan:
     key, data = key_of(arguments[1]), arguments[2]
     entry = session.service.store.lookup(key, count=False)
-    if len(data) + (0 if entry is None else len(entry[0])) > session.service.value_bytes_max:
+    if len(data) + (0 if entry is None else len(entry[DATA])) > session.service.value_bytes_max:
         raise CommandError(TOO_LONG)
     return [
         c.append(key, data, create=True)
@@ -262,13 +263,13 @@ def setrange(session: Session, find: Find, arguments: Arguments) -> Plan:
         raise CommandError("ERR offset is out of range")
     key = key_of(arguments[1])
     entry = find(key)
-    old = b"" if entry is None else entry[0]
+    old = b"" if entry is None else entry[DATA]
     if not added:
         return [], lambda results: integer(len(old))
     if offset + len(added) > session.service.value_bytes_max:
         raise CommandError(TOO_LONG)
     data = old[:offset].ljust(offset, b"\0") + added + old[offset + len(added) :]
-    write = c.set_(key, data, kind_of(data), None if entry is None else entry[2], c.TTL_KEEP)
+    write = c.set_(key, data, kind_of(data), None if entry is None else entry[META], c.TTL_KEEP)
     return [write], lambda results: integer(len(data)) if results[0][0] == c.OK else failed(results[0])
 
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-from cacheflow.contract import Entry
+from cacheflow.contract import VERSION, Entry
 from cacheflow.contract import WireStore as Store
 from cacheflow.machine.deciding.decisions import DECIDE, after
 from cacheflow.machine.language import commands as c
@@ -40,7 +40,7 @@ class Overlay:
         if key in self._left:
             return self._left[key]
         entry = self._store.lookup(key, count=False)
-        self.conditions.setdefault(key, 0 if entry is None else entry[3])
+        self.conditions.setdefault(key, 0 if entry is None else entry[VERSION])
         return entry
 
     def expect(self, commands: Sequence[Command]) -> None:
