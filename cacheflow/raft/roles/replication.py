@@ -59,7 +59,7 @@ class Progress:
     incarnation: str = ""
 
     def probe_from(self, next_index: int) -> None:
-        """Forget what is in flight and find the point of agreement again; who waits for a snapshot goes on waiting."""
+        """Forget what is in flight and find the point of agreement again; a follower that waits for a snapshot still waits."""
         self.next_index = next_index
         if self.state != SNAPSHOT:
             self.state = PROBE
@@ -67,21 +67,21 @@ class Progress:
         self.inflight_bytes = 0
 
     def need_snapshot(self, from_index: int = 0) -> None:
-        """Only a snapshot helps. from_index: above 0 when the contents are wrong, then it must be at least that new."""
+        """Send the follower a snapshot and no entries. from_index: above 0 if its contents are wrong: the least that helps."""
         self.state = SNAPSHOT
         self.snapshot_from = max(self.snapshot_from, from_index)
         self.inflight.clear()
         self.inflight_bytes = 0
 
     def installed(self, index: int) -> None:
-        """The follower holds a snapshot at ``index``."""
+        """Note that the follower holds a snapshot at ``index``, and probe behind it."""
         self.state = PROBE
         self.snapshot_from = 0
         self.match_index = max(self.match_index, index)
         self.probe_from(self.match_index + 1)
 
     def verified(self, match_index: int, first_index: int) -> None:
-        """The follower has everything up to ``match_index``. first_index: where the leader's log begins."""
+        """Note that the follower has everything up to ``match_index``. first_index: where the leader's log begins."""
         # Who waits for a snapshot because of a hole may have got the entries themselves, from another leader.
         if self.state != SNAPSHOT or (match_index >= first_index and not self.snapshot_from):
             self.state = REPLICATE
@@ -125,12 +125,12 @@ class Replicator:
         self._everybody_from = 0
 
     def begin(self, incarnations: Mapping[str, str]) -> None:
-        """A new leadership: nothing is known of anybody."""
+        """Begin a leadership: forget what was known of every follower."""
         self.progress = {}
         self.set_followers(incarnations)
 
     def set_followers(self, incarnations: Mapping[str, str]) -> None:
-        """The members beside this node, and which start of their disk each of them is."""
+        """Take the other members, each with the incarnation of its disk; what is known of those that stay is kept."""
         self.choose_anew()
         next_index = self._journal.last_index + 1
         before, self.progress = self.progress, {}
@@ -141,25 +141,25 @@ class Replicator:
             self.progress[node_id] = progress
 
     def reconnected(self, node_id: str) -> None:
-        """What was in flight may be lost."""
+        """Probe a follower anew whose connection was replaced: what was in flight may be lost."""
         progress = self.progress.get(node_id)
         if progress is not None:
             progress.sent_commit = 0
             progress.probe_from(max(progress.match_index + 1, min(progress.next_index, self._journal.last_index + 1)))
 
     def choose_anew(self) -> None:
-        """Give everybody the next entry."""
+        """Send the next entry to every follower, until its commit shows which of them are quick."""
         self.ahead = None
         self._everybody_from = self._journal.last_index + 1
 
     def hurry(self) -> None:
-        """Give everybody everything: what the followers ahead have is not committed as soon as it should be."""
+        """Send every follower everything: an entry is not committed as soon as it should be."""
         self.ahead = None
         self._everybody_from = self._leader.commit_index + 1
         self.send_news()
 
     def choose_ahead(self, voter_ids: Sequence[str]) -> None:
-        """Something was committed: as many of the voters that have it as make a majority are the quick ones."""
+        """Choose the followers ahead after a commit: as many of the voters that have the entry as make a majority."""
         commit_index = self._leader.commit_index
         if self.ahead is None and commit_index >= self._everybody_from:
             having = [node_id for node_id in voter_ids if self.progress[node_id].match_index >= commit_index]
@@ -193,11 +193,11 @@ class Replicator:
                     progress.sent_commit = commit_index
 
     def _last_for(self, node_id: str) -> int:
-        """The index up to which that follower gets entries now."""
+        """Return the index up to which a follower gets entries now."""
         return self._journal.last_index if self.ahead is None or node_id in self.ahead else self._leader.commit_index
 
     def _commit_message(self, commit_index: int) -> dict[str, Any]:
-        """A commit alone, which nobody answers. Who has that entry has the leader's log up to it (log matching)."""
+        """Return the message that tells a commit alone. A follower that has that entry has the log up to it (log matching)."""
         journal = self._journal
         return {
             "type": "commit",
@@ -207,7 +207,7 @@ class Replicator:
         }
 
     def push(self, node_id: str) -> None:
-        """Go on streaming after an acknowledgement, without a heartbeat when there is nothing to send."""
+        """Send a follower what it lacks after an acknowledgement; nothing when it lacks nothing."""
         progress = self.progress[node_id]
         # The others get no entries: they would answer heartbeats with acknowledgements for ever.
         if progress.state == REPLICATE and progress.next_index <= self._last_for(node_id):
@@ -247,7 +247,7 @@ class Replicator:
             progress.next_index = sent_index + 1
 
     def acknowledged(self, node_id: str, message: dict[str, Any]) -> int | None:
-        """A follower's answer: its verified and durable index, None when it rejected. Raises BadMessage."""
+        """Take a follower's answer; return its verified and durable index, None when it rejected. Raises BadMessage."""
         progress = self.progress[node_id]
         progress.acked_at_ms = max(progress.acked_at_ms, guards.natural(message, "at"))
         if message.get("ok") is True:
@@ -271,7 +271,7 @@ class Replicator:
         return None
 
     def quorum_at_ms(self, voter_ids: Iterable[str], now_ms: int) -> int:
-        """The latest moment after which a majority of the voters (this node among them) has answered."""
+        """Return the latest moment after which a majority of the voters, this node among them, has answered."""
         times = [now_ms]
         for node_id in voter_ids:
             progress = self.progress.get(node_id)
