@@ -7,6 +7,7 @@ replicated; so their verbs have the same names, options, defaults and refusals.
 from __future__ import annotations
 
 import abc
+import contextlib
 import functools
 import inspect
 from collections.abc import (
@@ -149,9 +150,9 @@ class Face(MutableMapping[str, Any]):
     def popitem(self) -> tuple[str, Any]:
         """Remove one key and return it with its value. Raises KeyNotFound when there is none."""
         for key in self:
-            value = self.pop(key, MISSING)
-            if value is not MISSING:
-                return key, value
+            # Somebody else may have removed it since.
+            with contextlib.suppress(KeyNotFound):
+                return key, self.pop(key)
         raise KeyNotFound("the cache is empty")
 
     def keys(self, prefix: str = "") -> KeysView[str]:
@@ -301,9 +302,9 @@ class AsyncFace(abc.ABC):
     async def popitem(self) -> tuple[str, Any]:
         """Remove one key and return it with its value. Raises KeyNotFound when there is none."""
         async for key in self.keys():
-            value = await self.pop(key, MISSING)
-            if value is not MISSING:
-                return key, value
+            # Somebody else may have removed it since.
+            with contextlib.suppress(KeyNotFound):
+                return key, await self.pop(key)
         raise KeyNotFound("the cache is empty")
 
     async def keys(self, prefix: str = "") -> AsyncIterator[str]:

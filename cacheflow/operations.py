@@ -28,6 +28,7 @@ from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.verbs import (
     Steps,
+    check_content_type,
     check_size,
     check_version,
     checked,
@@ -140,16 +141,18 @@ def _write(op: Operation, known: Collection[str], when: int, version: int) -> Co
 
 def _bytes_of(op: Operation) -> tuple[bytes, str | None]:
     content_type = op.get("content_type")
-    if content_type is not None and (type(content_type) is not str or not 1 <= len(content_type) <= 255):
-        raise InvalidRequest("content_type is a string of 1 to 255 characters")
     if "encoding" not in op and isinstance(op["value"], (bytes, bytearray, memoryview)):
-        return bytes(op["value"]), content_type
-    if op.get("encoding") != "base64":
+        value = bytes(op["value"])
+    elif op.get("encoding") != "base64":
         raise InvalidRequest('"encoding" is "base64", and "content_type" goes with it')
-    try:
-        return base64.b64decode(op["value"], validate=True), content_type
-    except (binascii.Error, TypeError, ValueError):
-        raise InvalidRequest("the value is not base64") from None
+    else:
+        try:
+            value = base64.b64decode(op["value"], validate=True)
+        except (binascii.Error, TypeError, ValueError):
+            raise InvalidRequest("the value is not base64") from None
+    if content_type is not None:
+        check_content_type(content_type, value)
+    return value, content_type
 
 
 def _get(op: Operation) -> Command:

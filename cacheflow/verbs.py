@@ -180,11 +180,11 @@ def set_command(
     elif only_if_version is not None:
         when, version = commands.IF_VERSION, check_version(only_if_version, "only_if_version")
     if content_type is not None:
-        _check_content_type(content_type, value)
+        check_content_type(content_type, value)
     return write(key, value, ttl, keep_ttl, content_type, when, version)
 
 
-def _check_content_type(content_type: Any, value: Any) -> None:
+def check_content_type(content_type: Any, value: Any) -> None:
     if not isinstance(value, (bytes, bytearray, memoryview)):
         raise InvalidRequest("content_type goes with a value of bytes")
     if not isinstance(content_type, str) or not _CONTENT_TYPE.fullmatch(content_type):
@@ -454,10 +454,11 @@ def _blocks(wanted: Iterable[Command]) -> Iterator[list[Command]]:
     block: list[Command] = []
     size = 0
     for command in wanted:
-        block.append(command)
-        size += commands.size_of(command)
-        if len(block) >= BATCH_OPS_MAX or size >= BATCH_BYTES_MAX:
+        added = commands.size_of(command)
+        if block and (len(block) >= BATCH_OPS_MAX or size + added > BATCH_BYTES_MAX):
             yield block
             block, size = [], 0
+        block.append(command)
+        size += added
     if block:
         yield block

@@ -475,7 +475,7 @@ def test_an_update_is_one_entry_up_to_the_limits_of_a_batch(node: Four, name: st
     index = node.store.position().index
     node.call(name, "update", {f"k{number}": number for number in range(verbs.BATCH_OPS_MAX)}, more=1)
     assert node.store.position().index == index + 2
-    node.call(name, "update", {f"k{number}": "x" * (verbs.BATCH_BYTES_MAX // 8) for number in range(8)})
+    node.call(name, "update", {f"k{number}": "x" * (verbs.BATCH_BYTES_MAX // 8 - 64) for number in range(8)})
     assert node.store.position().index == index + 3
     assert node.call(name, "delete_many", [*node.store, "absent"]) == verbs.BATCH_OPS_MAX + 1
     assert node.store.position().index == index + 5
@@ -527,6 +527,19 @@ def test_an_empty_cache_has_no_item_to_pop(node: Four) -> None:
         node.store.clear()
         with pytest.raises(KeyNotFound):
             node.call(name, "popitem")
+
+
+def test_a_key_that_has_vanished_is_not_what_popitem_takes(node: Four, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (["gone", "a"], None)
+
+    async def later(*_: object) -> object:
+        return page
+
+    for name, face in node.faces.items():
+        node.store.clear()
+        node.store["a"] = 1
+        monkeypatch.setattr(face, "keys_page", later if name.startswith("Async") else lambda *_: page)
+        assert node.call(name, "popitem") == ("a", 1)
 
 
 def test_threads_that_pop_items_get_each_once(node: Four) -> None:

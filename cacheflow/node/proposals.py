@@ -13,16 +13,19 @@ Not safe for concurrent use: the event loop owns it.
 from __future__ import annotations
 
 import functools
+import logging
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from cacheflow.contract import Outcome
-from cacheflow.errors import NoLeader, OutcomeUnknown, Overloaded
+from cacheflow.errors import NoLeader, NotCommitted, OutcomeUnknown, Overloaded
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.machine.machine import Settled
+
+logger = logging.getLogger(__name__)
 
 # A function that is called once, on the loop, with the outcome of a proposal.
 Settle = Callable[[Outcome], None]
@@ -166,22 +169,50 @@ class Proposals:
         if self._resend_due or not self._unsent or self.holds_back(0):
             return
         self._gathering = False
+        taken: list[Proposal] = []
         block: list[Command] = []
-        callers = 0
-        first = self._next_number
-        while self._unsent and self._sent_commands < BLOCK_COMMANDS_MAX and self._sent_bytes < BLOCK_BYTES_MAX:
+        size = self._sent_bytes
+        while self._unsent and self._sent_commands + len(block) < BLOCK_COMMANDS_MAX and size < BLOCK_BYTES_MAX:
             proposal = self._unsent.popleft()
+            taken.append(proposal)
+            block.extend(proposal.commands)
+            size += proposal.size
+        first = self._next_number
+        try:
+            packed = commands.encode_block(self._session, first, self._lowest(), block)
+        except Exception:  # msgpack raises several kinds
+            self._unsent.extendleft(reversed(taken))
+            self._refuse_what_cannot_be_packed()
+            self.flush()
+            return
+        callers = 0
+        for proposal in taken:
             proposal.first = self._next_number
             self._next_number += len(proposal.commands)
-            self._sent.append(proposal)
-            self._sent_commands += len(proposal.commands)
-            self._sent_bytes += proposal.size
-            block.extend(proposal.commands)
             callers += proposal.callers
+        self._sent.extend(taken)
+        self._sent_commands += len(block)
+        self._sent_bytes = size
         self._unsent_callers -= callers
         # A block that the route has not taken is sent again when the route changes, or by the timer.
         uses = self._uses()
-        self._resend_due = not self._send(first, block, callers, [_block_of_uses(uses)] if uses else [])
+        # In one message and in front: alone they would pass for the block of this node that the leader waits for.
+        before = [_block_of_uses(uses)] if uses else []
+        self._resend_due = not self._sender.propose([*before, packed], callers >= GATHER_FROM)
+
+    def _refuse_what_cannot_be_packed(self) -> None:
+        """End the proposals that the log cannot carry: a front has let something through, and the others must not suffer."""
+        kept: deque[Proposal] = deque()
+        for proposal in self._unsent:
+            try:
+                commands.encode_block(0, 0, 0, proposal.commands)
+                kept.append(proposal)
+            except Exception as error:
+                logger.error("a command was let through that the log cannot carry, a defect of CacheFlow: %r", error)
+                self._release(proposal)
+                self._finish(proposal, NotCommitted(f"the log cannot carry this command; it was not sent: {error}"))
+        self._unsent = kept
+        self._unsent_callers = sum([proposal.callers for proposal in kept])
 
     def send_uses(self, uses: list[tuple[str, int]]) -> None:
         """Send the uses counted by local reads in a block of their own."""
@@ -291,14 +322,9 @@ class Proposals:
     def _lowest(self) -> int:
         return self._sent[0].first + len(self._sent[0].results) if self._sent else self._next_number
 
-    def _send(self, first: int, block: list[Command], callers: int = 0, before: Sequence[bytes] = ()) -> bool:
-        """Send a block of numbered commands; return False if the route has not taken it.
-
-        callers: how many wait for the block.  before: other blocks in the same message, in front of it: alone they would
-        pass for the block of this node that the leader waits for.
-        """
-        numbered = commands.encode_block(self._session, first, self._lowest(), block)
-        return self._sender.propose([*before, numbered], callers >= GATHER_FROM)
+    def _send(self, first: int, block: list[Command]) -> bool:
+        """Send a block of numbered commands again; return False if the route has not taken it."""
+        return self._sender.propose([commands.encode_block(self._session, first, self._lowest(), block)])
 
     def _resend(self) -> None:
         self._resend_due = False

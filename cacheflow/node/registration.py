@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -33,11 +34,8 @@ def _post(url: str, document: dict[str, Any], token_file: Path | None) -> str:
     headers = {"Content-Type": "application/json"}
     try:
         token = read_secret(token_file, "api-token-file")
-    except ConfigError as error:
-        return str(error)
-    if token is not None:
-        headers["Authorization"] = f"Bearer {token.decode()}"
-    try:
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token.decode()}"
         request = urllib.request.Request(
             f"{url.rstrip('/')}/nodes/register", json.dumps(document).encode(), headers, method="POST"
         )
@@ -49,5 +47,7 @@ def _post(url: str, document: dict[str, Any], token_file: Path | None) -> str:
         except (ValueError, OSError, AttributeError):
             detail = error.reason
         return f"{url} answers {error.code}: {detail}"
-    except (OSError, ValueError) as error:
+    except ConfigError as error:
+        return str(error)
+    except (OSError, ValueError, http.client.HTTPException) as error:
         return f"{url} cannot be asked: {getattr(error, 'reason', error)}"

@@ -222,9 +222,19 @@ def test_a_member_at_a_new_address_that_knows_no_leader_tells_the_others() -> No
 
 
 def test_a_request_that_cannot_even_be_made_is_told_and_made_again(tmp_path: Path) -> None:
+    def garbage(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"ERROR\r\n")
+        writer.close()
+
     async def main() -> None:
         assert "no token here" in await over_http(tmp_path / "no token here")("http://127.0.0.1:1", {})
         assert "cannot be asked" in await over_http(None)("nonsense", {})
+        (tmp_path / "token").write_bytes(b"\xff" * 32)
+        assert "cannot be asked" in await over_http(tmp_path / "token")("http://127.0.0.1:1", {})
+        server = await asyncio.start_server(garbage, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        assert "cannot be asked" in await over_http(None)(f"http://127.0.0.1:{port}", {})
+        server.close()
 
     asyncio.run(main())
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cacheflow.errors import NoLeader, OutcomeUnknown, Overloaded
+from cacheflow.errors import NoLeader, NotCommitted, OutcomeUnknown, Overloaded
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.machine.machine import CacheMachine
@@ -122,6 +122,20 @@ def test_a_session_is_opened_before_anything_is_sent() -> None:
     cluster.apply()
     assert numbers(call.outcome) == [1]
     assert cluster.proposals.pending == 0
+
+
+def test_a_command_that_the_log_cannot_carry_is_refused_and_harms_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    cluster = Cluster().open()
+    good = Call(cluster, count(), flush=False)
+    bad = Call(cluster, commands.set_("k", b"x", 1, "\ud800"), flush=False)
+    late = Call(cluster, count())
+    assert isinstance(bad.outcome, NotCommitted) and "cannot carry" in str(bad.outcome)
+    cluster.apply()
+    assert numbers(good.outcome) == [1] and numbers(late.outcome) == [2]
+    cluster.now += 20.0
+    cluster.proposals.expire()
+    assert cluster.proposals.pending == 0 and numbers(Call(cluster, count()).outcomes) == []
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
 
 
 def test_an_opening_that_was_lost_is_sent_again_after_a_while() -> None:

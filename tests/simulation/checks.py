@@ -8,6 +8,7 @@ A complaint begins with the name of its check.
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_left
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,7 @@ class Checks:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         # The leader of each term.
+        self.swallowed: BaseException | None = None
         self.leaders: dict[int, str] = {}
         # What was applied anywhere, by index: (term, command), and the digest after it.
         self._committed: dict[int, tuple[int, bytes]] = {}
@@ -59,6 +61,10 @@ class Checks:
     def complain(self, what: str) -> None:
         """Raise Violation with the moment."""
         raise Violation(f"at {self._cluster.scheduler.now - 1000:.6f}: {what}")
+
+    def note_swallowed(self, *_: object, **__: object) -> None:
+        """Stand for ``logger.exception`` where the product goes on after an error: here the run ends by it."""
+        self.swallowed = self.swallowed or sys.exception()
 
     def watch(self, process: Process) -> None:
         """Watch a process from now on, which was just put together."""

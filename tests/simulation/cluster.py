@@ -26,11 +26,13 @@ from cacheflow.errors import CacheFlowError, ConfigError
 from cacheflow.machine.eviction import use_order
 from cacheflow.machine.language.commands import Command
 from cacheflow.machine.machine import CacheMachine, Settled
+from cacheflow.node import supervisor
 from cacheflow.node.assembly import LocalNode, Surroundings
 from cacheflow.node.clock import ClusterClock
 from cacheflow.node.proposals import Proposal
 from cacheflow.node.registration import TIMEOUT_S as HTTP_TIMEOUT_S
 from cacheflow.node.supervisor import Supervisor
+from cacheflow.raft import turn
 from cacheflow.raft.log.journal import CorruptJournal
 from cacheflow.raft.membership.changes import JOINED, KNOWN
 from cacheflow.raft.snapshots import files, schedule
@@ -192,6 +194,9 @@ class Process(LocalNode):
         self.loop.call_later(self._random.uniform(0.01, 0.5), build)
 
     def _after(self) -> None:
+        swallowed = self.cluster.checks.swallowed or self.loop.failed
+        if swallowed is not None:
+            raise swallowed
         self._events += 1
         if self.writer.refused and (self.node.failure is None or self.node.is_leader):
             self.cluster.checks.complain(f"{self.name} goes on although its journal could not be written")
@@ -403,6 +408,8 @@ def patched(cluster: Cluster, *, journal_bytes: int | None = None, piece_bytes: 
         patch.setattr(pysyncobj.syncobj, "random", random)
         patch.setattr(Node, "__hash__", lambda node: zlib.crc32(node.id.encode()))
         patch.setattr(use_order, "SEGMENT_KEYS_MAX", SEGMENT_KEYS)
+        for module in (turn, supervisor):
+            patch.setattr(module.logger, "exception", cluster.checks.note_swallowed)
         if journal_bytes is not None:
             patch.setattr(schedule, "JOURNAL_BYTES_MIN", journal_bytes)
             patch.setattr(schedule, "PIECE_BYTES", piece_bytes)

@@ -86,6 +86,8 @@ class ProcessLoop:
         # The time at which the process has done its present work; nothing else of it happens before.
         self._busy_until = 0.0
         self._tasks: set[asyncio.Task[Any]] = set()
+        # What a task raised and nobody took.
+        self.failed: BaseException | None = None
 
     def time(self) -> float:
         """Return the time of the process's monotonic clock."""
@@ -149,7 +151,7 @@ class ProcessLoop:
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Raise what a task or a future has raised and nobody took: a defect, unless its process has ended."""
         if self.alive and "exception" in context:
-            raise context["exception"]
+            self.failed = context["exception"]
 
     def pause(self) -> None:
         """Stop the process for a while, as SIGSTOP, a stalled virtual machine or a long garbage collection do."""

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import pytest
 from simulation.mutations_list import MUTATIONS, SEEDS_MAX, Mutation, find
+from simulation.runner import run
 from simulation.versions import Versions
+
+from cacheflow.node.joining import Joining
 
 # Each found by another kind of check, and soon.
 QUICK = (
@@ -30,6 +33,19 @@ def test_there_is_a_mutation_for_every_rule() -> None:
     rules = {mutation.rule for mutation in MUTATIONS}
     assert {f"row {row}" for row in ROWS} <= rules
     assert len(rules - {""}) == 21
+
+
+def test_what_the_product_only_logs_ends_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    keep = Joining.keep
+
+    async def stumbling(self: Joining) -> None:
+        if not hasattr(self, "stumbled"):
+            self.stumbled = True  # type: ignore[attr-defined]
+            raise ValueError("once")
+        await keep(self)
+
+    monkeypatch.setattr(Joining, "keep", stumbling)
+    assert "ValueError: once" in (run(1, 3, 5.0, kinds={}).violation or "")
 
 
 def test_a_mutation_that_changes_nothing_is_not_found() -> None:

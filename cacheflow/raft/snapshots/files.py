@@ -181,8 +181,9 @@ def read_piece(disk: Disk, directory: Path, meta: SnapshotMeta, offset: int, len
 
 
 def discard(disk: Disk, directory: Path, meta: SnapshotMeta) -> None:
-    """Remove a snapshot that must not be loaded."""
-    disk.remove(snapshot_path(directory, meta.index))
+    """Remove a snapshot that must not be loaded, if it is still there."""
+    with contextlib.suppress(FileNotFoundError):
+        disk.remove(snapshot_path(directory, meta.index))
     disk.sync_directory(directory)
 
 

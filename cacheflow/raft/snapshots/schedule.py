@@ -472,7 +472,10 @@ class HelperProcess:
             outcome: SnapshotMeta | BaseException = await self._build(index)
         except Exception as error:
             outcome = error
-        done(outcome)
+        try:
+            done(outcome)
+        except Exception:  # it must not start the helper again
+            logger.exception("what the snapshot helper has built could not be taken")
 
     async def _build(self, index: int) -> SnapshotMeta:
         process = await asyncio.create_subprocess_exec(

@@ -348,6 +348,28 @@ def test_a_helper_that_cannot_work_is_told_to_the_node(
     assert isinstance(outcome, FileNotFoundError if what == "there is no such program" else RuntimeError)
 
 
+def test_a_node_that_stumbles_over_a_built_snapshot_is_not_told_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
+    told: list[object] = []
+
+    def stumble(outcome: object) -> None:
+        told.append(outcome)
+        raise ValueError("stumbled")
+
+    async def main() -> Supervisor:
+        supervisor = Supervisor(asyncio.get_running_loop())
+        HelperProcess(tmp_path, supervisor)(7, stumble)
+        async with asyncio.timeout(30.0):
+            while supervisor._tasks:
+                await asyncio.sleep(0)
+        return supervisor
+
+    assert asyncio.run(main()).problems() == []
+    assert len(told) == 1 and "could not be taken" in caplog.text
+
+
 @pytest.mark.parametrize("how", ["written", "received"])
 def test_a_large_snapshot_is_flushed_on_the_way(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     monkeypatch.setattr(files, "_FLUSH_BYTES", 2 << 20)

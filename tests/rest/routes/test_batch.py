@@ -127,6 +127,8 @@ def test_an_atomic_batch_is_all_or_nothing(client: Client, store: FakeStore) -> 
         {"op": "set", "key": "k", "value": "AA==", "encoding": "hex"},
         {"op": "set", "key": "k", "value": "AA==", "content_type": "a/b"},
         {"op": "set", "key": "k", "value": "AA==", "encoding": "base64", "content_type": 5},
+        {"op": "set", "key": "k", "value": "AA==", "encoding": "base64", "content_type": "\ud800"},
+        {"op": "set", "key": "k", "value": "AA==", "encoding": "base64", "content_type": "a\r\nX: y"},
         {"op": "add", "key": "k", "value": 1, "keep_ttl": True},
         {"op": "cas", "key": "k", "value": 1},
         {"op": "cas", "key": "k", "value": 1, "version": 0},
