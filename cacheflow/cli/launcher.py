@@ -287,11 +287,19 @@ def ask(url: str, path: str, token: str | None = None, timeout_s: float = 2.0) -
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on now, as the kernel hands them out."""
+    """Return ports that nobody listens on now, as the kernel hands them out.
+
+    For a minute no outgoing connection gets one of them, only a listener may take it: each has had a connection that this end
+    closed first (RFC 9293, TIME-WAIT). Without that a client's connection takes one now and then before its node starts.
+    """
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             each.bind((HOST, 0))
+            each.listen(1)
+            with socket.create_connection(each.getsockname()):
+                each.accept()[0].close()
         return [int(each.getsockname()[1]) for each in sockets]
 
 

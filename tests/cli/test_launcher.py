@@ -62,6 +62,15 @@ def test_the_nodes_import_this_very_package_wherever_the_launcher_was_called_fro
     assert found.read_text() == cacheflow.__file__
 
 
+def test_a_free_port_is_kept_from_outgoing_connections() -> None:
+    (port,) = free_ports(1)
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind((launcher.HOST, port))
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((launcher.HOST, port))
+
+
 def test_all_nodes_come_up_and_go_down(cluster: LocalCluster, tmp_path: Path, said: list[str]) -> None:
     cluster.start()
     members = cluster.wait_ready(DEADLINE_S)
