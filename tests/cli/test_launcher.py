@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -89,8 +90,17 @@ def test_the_first_start_has_one_founder_and_the_others_join_through_all(cluster
     assert [seeds(cluster, number) for number in range(3)] == [[], [one, three], [one, two]]
 
 
+def port_before_a_free_one() -> int:
+    """A free port whose next one is free too: others on this machine take ports meanwhile."""
+    for port in free_ports(50):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((launcher.HOST, port + 1))
+            return port
+    raise AssertionError("no two free ports side by side")
+
+
 def test_a_wire_port_is_the_first_node_s_and_the_others_get_the_next_ones(tmp_path: Path) -> None:
-    first = free_ports(1)[0]
+    first = port_before_a_free_one()
     flags = ("--memcached-port", str(first), "--resp-port=0", "--fsync", "never")
     children = LocalCluster(2, tmp_path, flags=flags).children
     assert [child.wire_ports["--memcached-port"] for child in children] == [first, first + 1]
