@@ -17,7 +17,7 @@ META: Final = 2
 VERSION: Final = 3
 EXPIRES_AT_MS: Final = 4
 
-# The same kinds as in values.py, which this layer must not import; a test compares them.
+# The kinds of values.py again: this layer must not import that module, and a test compares the two.
 KIND_TEXT: Final = 0
 KIND_BYTES: Final = 1
 KIND_JSON: Final = 2

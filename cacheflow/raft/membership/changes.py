@@ -71,7 +71,7 @@ class Reconfiguration:
         self._next_request = 0
         # Whether a learner is to become a voter as soon as it has what is committed.
         self._learning = False
-        # Who is to take over leadership. Nothing is appended meanwhile, so that it can have everything.
+        # The voter that is to take over leadership. Nothing is appended meanwhile, so that it can have the whole log.
         self.heir: str | None = None
         self._heir_asked = False
         self._hand_over_until_ms = 0

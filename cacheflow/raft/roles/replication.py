@@ -82,7 +82,7 @@ class Progress:
 
     def verified(self, match_index: int, first_index: int) -> None:
         """Note that the follower has everything up to ``match_index``. first_index: where the leader's log begins."""
-        # Who waits for a snapshot because of a hole may have got the entries themselves, from another leader.
+        # A follower that waits for a snapshot because of a hole may have got the entries themselves, from another leader.
         if self.state != SNAPSHOT or (match_index >= first_index and not self.snapshot_from):
             self.state = REPLICATE
         self.match_index = max(self.match_index, match_index)
