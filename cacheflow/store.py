@@ -366,9 +366,9 @@ class ReplicatedStore(Face):
 
     def _refusal(self) -> NotReady:
         """Return the error that says why nothing can be replicated through this node."""
-        if self._local is None or self._local.node.failure is None:
+        if self._local is None or self._local.node.replica.failure is None:
             return NotReady("this node is stopped")
-        return NotReady(f"this node takes no writes: {self._local.node.failure}")
+        return NotReady(f"this node takes no writes: {self._local.node.replica.failure}")
 
     def _started(self) -> LocalNode:
         """Return the node, running or stopped. Raises NotReady if it was never started."""
@@ -384,8 +384,8 @@ class ReplicatedStore(Face):
         if not self._engine.running:
             raise NotReady("this node is stopped")
         node = local.node
-        if node.stumbled or node.removal.removed_at is not None:
-            raise NotReady(f"this node answers no reads: {node.stumbled or node.failure}")
+        if node.replica.stumbled or node.removal.removed_at is not None:
+            raise NotReady(f"this node answers no reads: {node.replica.stumbled or node.replica.failure}")
         raise NotReady("this node has not caught up with the cluster since it started")
 
 
@@ -418,7 +418,7 @@ def _item(local: LocalNode, key: str, now_ms: int, peek: bool) -> Item | None:
 
 
 def _check_staleness(local: LocalNode, max_staleness_s: float) -> None:
-    staleness_ms = local.node.staleness_ms()
+    staleness_ms = local.node.freshness.staleness_ms()
     if staleness_ms is None or staleness_ms > max_staleness_s * 1000:
         known = "of unknown age" if staleness_ms is None else f"{staleness_ms / 1000:.3f} s old"
         raise NotReady(f"this node's contents are {known}, over the {max_staleness_s} s asked for", 0.1)

@@ -105,7 +105,7 @@ class LocalNode:
             fsync=config.fsync if config.persistence else "never",
             segment_bytes=around.segment_bytes,
             on_durable=lambda: self.node.flushed(),
-            on_failure=lambda error: self.node.fail(f"writing to {around.directory} failed: {error}"),
+            on_failure=lambda error: self.node.replica.fail(f"writing to {around.directory} failed: {error}"),
             # Followers begin with an entry as early as they can; their flush is further away than this node's own.
             defer=turn.defer_behind,
             later=loop.call_later,
@@ -136,7 +136,7 @@ class LocalNode:
             random=around.random,
             turn=turn,
         )
-        self.node.on_removed = self._removed
+        self.node.removal.on_removed = self._removed
         self.network.on_message = self.node.receive
         self.network.on_connected = self.node.connected
         self.network.on_disconnected = self.node.disconnected
@@ -150,10 +150,10 @@ class LocalNode:
             later=loop.call_later,
             collect=lambda: self.inbox.take(),
         )
-        self.inbox = Inbox(
+        self.inbox: Inbox = Inbox(
             self.proposals,
             turn,
-            self.node.run,
+            self.node.ticks.run,
             loop,
             timeout_s=config.request_timeout_s,
             loop_thread=around.loop_thread,
@@ -193,7 +193,7 @@ class LocalNode:
     @property
     def takes_writes(self) -> bool:
         """Whether anything can be replicated through this node at all. Any thread."""
-        return self.is_serving and self.node.failure is None
+        return self.is_serving and self.node.replica.failure is None
 
     # What the Raft node tells -----------------------------------------------------------------------------------------
 
@@ -215,7 +215,7 @@ class LocalNode:
 
     def route_changed(self) -> None:
         """The way to the leader is another."""
-        self.proposals.route_changed(self.node.route is not None)
+        self.proposals.route_changed(self.node.links.route is not None)
 
     def _removed(self, index: int) -> None:
         """The cluster goes on without this node: nobody may wait here, and the next start must not go on either."""

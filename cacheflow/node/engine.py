@@ -168,7 +168,7 @@ class Engine:
     async def _shut_down(self, hand_over_s: float) -> None:
         await self.ports.close()
         node = self.local.node
-        if node.reconfiguration.hand_over(None) is not None:
+        if node.hand_over.begin(None) is not None:
             deadline = self._loop.time() + hand_over_s
             while node.is_leader and self._loop.time() < deadline:
                 await asyncio.sleep(0.005)

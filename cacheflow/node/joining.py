@@ -174,9 +174,9 @@ class Joining:
 
     async def _ask_leader(self) -> str:
         """Have the leader note this member's new addresses; return what went wrong, for people."""
-        if self._node.route is None:
+        if self._node.links.route is None:
             # The leader dials this node's old address, and may have moved itself; another member can pass the request on.
-            return self._ask_members(list(self._node.others()))
+            return self._ask_members(list(self._node.membership.others()))
         outcome, detail = await self._register(self.me, self._was_member())
         return "" if outcome in (JOINED, KNOWN) else detail
 
@@ -189,7 +189,7 @@ class Joining:
                 return
             if lowest and all(peer is not None for peer in peers):
                 self._found()
-                self._node.wake()
+                self._node.ticks.wake()
                 return
             await asyncio.sleep(AGAIN_S)
 
@@ -219,7 +219,7 @@ class Joining:
         """
         message = {"type": "register", "request": 0, "member": _fields(self.me), "was": self._was_member()}
         for node_id in node_ids:
-            self._node.send(node_id, message)
+            self._node.links.send(node_id, message)
         return f"waiting for {', '.join(sorted(node_ids))} to register this node"
 
 

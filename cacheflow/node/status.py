@@ -20,10 +20,10 @@ WAIT_STEP_S = 0.01
 def nodes(engine: Engine) -> list[dict[str, Any]]:
     """Return the members of the latest configuration as this node sees them, a row each."""
     node = engine.local.node
-    down = node.down_ids()
+    down = node.peers.down_ids()
     rows = []
     for member in node.members():
-        seen_ms = 0 if member.id == node.node_id else node.last_seen_ms(member.id)
+        seen_ms = 0 if member.id == node.node_id else node.peers.last_seen_ms(member.id)
         rows.append(
             {
                 "id": member.id,
@@ -41,7 +41,7 @@ def nodes(engine: Engine) -> list[dict[str, Any]]:
 def cluster(engine: Engine) -> dict[str, Any]:
     """Return where this node stands in the log and, when it leads, how far each follower lags behind."""
     node, machine = engine.local.node, engine.local.machine
-    staleness_ms = node.staleness_ms()
+    staleness_ms = node.freshness.staleness_ms()
     return {
         "node_id": node.node_id,
         "cluster_id": machine.cluster_id,
@@ -52,7 +52,7 @@ def cluster(engine: Engine) -> dict[str, Any]:
         "applied_index": node.last_applied,
         "revision": machine.revision,
         "staleness": None if staleness_ms is None else staleness_ms / 1000,
-        "failure": node.failure,
+        "failure": node.replica.failure,
         "members": [{**row, "lag": node.lag_of(row["id"])} for row in nodes(engine)],
         "configuration": {
             "eviction": machine.settings.policy,
@@ -90,15 +90,15 @@ def metrics(engine: Engine) -> dict[str, float]:
         "log_entries": node.log_entries,
         "journal_bytes": node.journal_bytes,
         "is_leader": int(node.is_leader),
-        "has_leader": int(node.route is not None),
+        "has_leader": int(node.links.route is not None),
         "ready": int(all(good for _, good, _ in readiness(engine))),
-        "failed": int(node.failure is not None and node.removal.removed_at is None),
+        "failed": int(node.replica.failure is not None and node.removal.removed_at is None),
         "removed": int(node.removal.removed_at is not None),
         "leader_changes_total": node.leader_changes,
         "pending_commands": engine.local.proposals.pending,
         "members": len(node.members()),
         "voters": sum([member.voter for member in node.members()]),
-        "members_down": len(node.down_ids()),
+        "members_down": len(node.peers.down_ids()),
         "sets_total": machine.contents.written,
         "deletes_total": machine.contents.deleted,
         "expired_total": machine.contents.expired,
@@ -127,8 +127,8 @@ def readiness(engine: Engine) -> list[tuple[str, bool, str]]:
         return liveness(engine)
     node = engine.local.node
     if node.removal.removed_at is not None:
-        return [*liveness(engine), ("member", False, node.failure or "")]
-    leader_id = node.leader_id if node.route is not None else None
+        return [*liveness(engine), ("member", False, node.replica.failure or "")]
+    leader_id = node.leader_id if node.links.route is not None else None
     problems = engine.local.supervisor.problems()
     return [
         *liveness(engine),
@@ -136,9 +136,9 @@ def readiness(engine: Engine) -> list[tuple[str, bool, str]]:
         (
             "contents",
             node.may_read,
-            "caught up" if node.may_read else node.stumbled or "have not caught up since the start",
+            "caught up" if node.may_read else node.replica.stumbled or "have not caught up since the start",
         ),
-        ("disk", node.failure is None, node.failure or "works"),
+        ("disk", node.replica.failure is None, node.replica.failure or "works"),
         ("tasks", not problems, "; ".join(problems) or "run"),
     ]
 
@@ -159,23 +159,23 @@ async def hand_over(engine: Engine, node_id: str | None) -> str:
     if node_id is not None and node_id not in node.configurations.latest.voters:
         raise InvalidRequest(f"{node_id!r} is no voter of this cluster")
     if not node.is_leader:
-        if node.route is None:
+        if node.links.route is None:
             raise NoLeader("no leader is known")
-        if node_id == node.route.leader_id:
+        if node_id == node.links.route.leader_id:
             return node_id
-        node.send(node.route.leader_id, {"type": "hand_over", "heir": node_id or ""})
-        before = node.route.term
+        node.links.send(node.links.route.leader_id, {"type": "hand_over", "heir": node_id or ""})
+        before = node.links.route.term
     elif node_id == node.node_id:
         return node_id
     else:
         before = node.term
-        if node.reconfiguration.hand_over(node_id) is None:
+        if node.hand_over.begin(node_id) is None:
             raise InvalidRequest(
                 f"{node_id!r} is no voter that is up" if node_id else "no other voter is up to take over"
             )
     deadline = asyncio.get_running_loop().time() + 4.0
     while asyncio.get_running_loop().time() < deadline:
-        route = node.route
+        route = node.links.route
         if route is not None and route.term > before:
             return route.leader_id
         await asyncio.sleep(WAIT_STEP_S)

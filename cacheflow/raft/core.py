@@ -28,7 +28,7 @@ from pysyncobj.version import VERSION
 
 from cacheflow.errors import ConfigError
 from cacheflow.raft.log.journal import Journal
-from cacheflow.raft.log.records import LogEntry
+from cacheflow.raft.log.records import NO_OP, LogEntry
 
 PYSYNCOBJ_VERSION = "0.3.17"
 # The private methods of SyncObj that this module overrides or calls.
@@ -139,7 +139,7 @@ class Core(SyncObj):  # type: ignore[misc]
         self._match: dict[str, int] = {}
         self._heard_s: dict[str, float] = {}
         if len(journal) == 0:
-            journal.add(b"\x01", 1, 0)
+            journal.add(NO_OP, 1, 0)
         conf = SyncObjConf(
             autoTick=False,
             dynamicMembershipChange=False,

@@ -151,7 +151,7 @@ class Process(LocalNode):
         """Replicate what need not be a command: ``submit`` without its checks."""
         deadline = self.loop.time() + TIMEOUT_S
         self.proposals.add(Proposal(commands_, 64, deadline, lambda outcome: done(outcome)()))
-        self.node.run(self.proposals.flush)
+        self.node.ticks.run(self.proposals.flush)
 
     # What happens is noted.
 
@@ -165,7 +165,7 @@ class Process(LocalNode):
         super().applied(settled)
 
     def route_changed(self) -> None:
-        route = self.node.route
+        route = self.node.links.route
         self.cluster.note(f"{self.name} route {route.leader_id if route else None} in term {self.node.term}")
         super().route_changed()
 
@@ -198,7 +198,7 @@ class Process(LocalNode):
         if swallowed is not None:
             raise swallowed
         self._events += 1
-        if self.writer.refused and (self.node.failure is None or self.node.is_leader):
+        if self.writer.refused and (self.node.replica.failure is None or self.node.is_leader):
             self.cluster.checks.complain(f"{self.name} goes on although its journal could not be written")
         if self._events % 4 == 0:
             self.cluster.checks.bounded_read(self)
@@ -380,8 +380,8 @@ class Cluster:
             return False
         return all(
             process.node.last_applied >= index
-            and process.node.route is not None
-            and process.node.route.leader_id == leader.node_id
+            and process.node.links.route is not None
+            and process.node.links.route.leader_id == leader.node_id
             and process.node.may_read
             for process in processes
         ) and len(leader.node.configurations.latest.voters) == min(len(processes), self.settings["replicas"] + 1)

@@ -13,8 +13,8 @@ from simulation.storage import DIRECTORY, MachineDisk
 
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.node.clock import ClusterClock
+from cacheflow.raft.links import Links
 from cacheflow.raft.log.journal import CorruptJournal, Journal
-from cacheflow.raft.node import RaftNode
 from cacheflow.raft.snapshots import files, schedule
 from cacheflow.raft.snapshots.files import CorruptSnapshot, SnapshotMeta, snapshot_path
 
@@ -76,7 +76,7 @@ def start_empty_when_something_is_damaged(patch: pytest.MonkeyPatch) -> None:
 
 def promise_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
     """Send votes and acknowledgements at once, before what they promise is durable."""
-    patch.setattr(RaftNode, "hold", lambda self, send: send())
+    patch.setattr(Links, "hold", lambda self, send: send())
 
 
 def restart_without_a_memory(patch: pytest.MonkeyPatch) -> None:

@@ -183,7 +183,7 @@ def test_half_a_snapshot_is_thrown_away_when_the_entries_came_from_somebody_else
     cluster.run(1.0)
     term = leader.node.term
     piece = {"type": "snapshot", "term": term, "index": follower.node.commit_index + 20, "snapshot_term": term}
-    leader.node.send(follower.node.node_id, {**piece, "bytes": 10_000, "offset": 0, "data": b"the first piece"})
+    leader.node.links.send(follower.node.node_id, {**piece, "bytes": 10_000, "offset": 0, "data": b"the first piece"})
     assert cluster.run(0.5, lambda: follower.node.snapshotting._receiver is not None)
     assert cluster.run(2.0, lambda: follower.node.snapshotting._receiver is None)
     workload.stop()
@@ -208,5 +208,5 @@ def test_a_node_whose_machine_stumbles_applies_nothing_twice_and_shows_nothing(
     cluster.run(1.0)
     assert len(applied) == 1
     assert not stumbling.node.may_read
-    assert "could not be applied" in (stumbling.node.failure or "")
+    assert "could not be applied" in (stumbling.node.replica.failure or "")
     workload.stop()

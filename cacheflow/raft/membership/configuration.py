@@ -18,9 +18,7 @@ from dataclasses import dataclass, field, replace
 
 from cacheflow.machine.language import commands
 from cacheflow.machine.state.settings import Member
-
-# The first byte of a command in the log that is a configuration.
-CONFIGURATION = b"\x02"
+from cacheflow.raft.log.records import CONFIGURATION
 
 
 @dataclass(frozen=True, slots=True)

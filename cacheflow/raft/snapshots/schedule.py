@@ -18,21 +18,23 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.raft import guards
+from cacheflow.raft.core import Core
+from cacheflow.raft.links import Links
 from cacheflow.raft.log.disk import Disk
 from cacheflow.raft.log.journal import CorruptJournal, Journal, Submit
-from cacheflow.raft.roles.replication import REPLICATE, SNAPSHOT
+from cacheflow.raft.membership.membership import Membership
+from cacheflow.raft.peers import REPLICATE, SNAPSHOT, Peers
+from cacheflow.raft.replica import Replica
+from cacheflow.raft.roles.follower import Following
 from cacheflow.raft.seams import Tasks
 from cacheflow.raft.snapshots import files
+from cacheflow.raft.snapshots.divergence import Divergence
 from cacheflow.raft.snapshots.files import SnapshotMeta, SnapshotReceiver
 from cacheflow.raft.transport.network import Peer
-
-if TYPE_CHECKING:
-    from cacheflow.raft.core import Core
-    from cacheflow.raft.node import RaftNode
 
 logger = logging.getLogger(__name__)
 
@@ -127,13 +129,30 @@ def begin_journal_at(journal: Journal, newest: SnapshotMeta | None, directory: P
 class Snapshotting:
     """A node's snapshots: builds them, sends them to followers and takes them from a leader.
 
-    Not safe for concurrent use: the event loop owns it.
+    restart_from: lets the node go on with the machine of a snapshot. Not safe for concurrent use: the event loop owns it.
     """
 
-    def __init__(self, node: RaftNode, core: Core, journal: Journal, storage: SnapshotStorage) -> None:
-        # Whether this node's contents differ from its leader's: it answers no reads until a snapshot has replaced them.
-        self.diverged = False
-        self._node = node
+    def __init__(
+        self,
+        core: Core,
+        journal: Journal,
+        storage: SnapshotStorage,
+        *,
+        links: Links,
+        peers: Peers,
+        membership: Membership,
+        replica: Replica,
+        divergence: Divergence,
+        following: Following,
+        restart_from: Callable[[CacheMachine], None],
+    ) -> None:
+        self._links = links
+        self._peers = peers
+        self._membership = membership
+        self._replica = replica
+        self._divergence = divergence
+        self._following = following
+        self._restart_from = restart_from
         self._core = core
         self._journal = journal
         self._disk = storage.disk
@@ -152,8 +171,6 @@ class Snapshotting:
         self._receiver: SnapshotReceiver | None = None
         # Whether all pieces have come and the machine is being loaded from them.
         self._loading = False
-        # The leader's (index, digest) that waits until this node has applied that index.
-        self._pending_digest: tuple[int, bytes] | None = None
         self.handlers: dict[str, Callable[[Peer, dict[str, Any]], None]] = {
             "snapshot": self._on_piece,
             "snapshot_ack": self._on_piece_ack,
@@ -165,7 +182,11 @@ class Snapshotting:
     def consider(self) -> None:
         """Build a snapshot if the journal has grown enough, and keep transfers going; called once a heartbeat."""
         receiver = self._receiver
-        if receiver is not None and not (self._loading or self.diverged) and receiver.index <= self._core.commit_index:
+        if (
+            receiver is not None
+            and not (self._loading or self._divergence.diverged)
+            and receiver.index <= self._core.commit_index
+        ):
             # The entries that the snapshot covers have come meanwhile, from another leader.
             self._abandon()
         size = self._newest.bytes if self._newest is not None else 0
@@ -174,7 +195,7 @@ class Snapshotting:
         if not self._core.is_leader:
             self._transfers.clear()
             return
-        for node_id, progress in self._node.leading.replicator.progress.items():
+        for node_id, progress in self._peers.progress.items():
             if progress.state == SNAPSHOT:
                 self._serve(node_id, progress.snapshot_from)
             else:
@@ -184,12 +205,12 @@ class Snapshotting:
         """Begin to build a snapshot at the applied index, unless a build is under way or nothing is new."""
         index = min(self._core.last_applied, self._journal.durable_index)
         newest = self._newest.index if self._newest is not None else 1
-        if self._building or self._node.failure is not None or self.diverged or index <= newest:
+        if self._building or self._replica.failure is not None or self._divergence.diverged or index <= newest:
             return
-        if self._node.now_ms() < self._next_build_ms:
+        if self._links.now_ms() < self._next_build_ms:
             return
         self._building = True
-        digest = self._node.machine.digest_at(index)
+        digest = self._replica.machine.digest_at(index)
         self._build(index, lambda outcome: self._built(index, outcome, digest))
 
     def _built(self, index: int, outcome: SnapshotMeta | BaseException, own: bytes | None) -> None:
@@ -197,7 +218,7 @@ class Snapshotting:
         void, self._build_is_void = self._build_is_void, False
         if isinstance(outcome, BaseException):
             if not void:
-                self._next_build_ms = self._node.now_ms() + BUILD_AGAIN_MS
+                self._next_build_ms = self._links.now_ms() + BUILD_AGAIN_MS
                 logger.error("no snapshot could be built: %s", outcome)
             return
         if void:
@@ -213,10 +234,10 @@ class Snapshotting:
         keep_from = outcome.index
         if self._core.is_leader:
             # The log is not kept for a follower that is down, perhaps for ever: it gets the snapshot.
-            down = self._node.down_ids()
+            down = self._peers.down_ids()
             streaming = [
                 progress.match_index
-                for node_id, progress in self._node.leading.replicator.progress.items()
+                for node_id, progress in self._peers.progress.items()
                 if progress.state == REPLICATE and node_id not in down
             ]
             keep_from = min([keep_from, *streaming])
@@ -239,7 +260,7 @@ class Snapshotting:
     def _serve(self, node_id: str, least_index: int) -> None:
         newest = self._newest
         transfer = self._transfers.get(node_id)
-        now_ms = self._node.now_ms()
+        now_ms = self._links.now_ms()
         if transfer is not None and (transfer.moved_at_ms + STALLED_MS < now_ms or transfer.meta.index < least_index):
             del self._transfers[node_id]
             transfer = None
@@ -282,7 +303,7 @@ class Snapshotting:
                 "offset": offset,
                 "data": outcome,
             }
-            if self._node.send(node_id, message):
+            if self._links.send(node_id, message):
                 transfer.sent = offset + len(outcome)
                 self._send_pieces(node_id, transfer)
 
@@ -297,12 +318,12 @@ class Snapshotting:
         index = guards.natural(message, "index")
         if not self._core.is_leader or transfer is None or transfer.meta.index != index or term < self._core.term:
             return
-        if not self._node.is_member(peer):
+        if not self._membership.is_member(peer):
             return
-        now_ms = self._node.now_ms()
+        now_ms = self._links.now_ms()
         if message.get("done") is True:
             self._transfers.pop(peer.node_id)
-            self._node.leading.replicator.progress[peer.node_id].installed(index)
+            self._peers.progress[peer.node_id].installed(index)
             self._core.acknowledge(peer.node_id, index)
             return
         offset = guards.natural(message, "offset")
@@ -318,8 +339,8 @@ class Snapshotting:
 
     def _on_want(self, peer: Peer, message: dict[str, Any]) -> None:
         """Give a follower the snapshot that it asks for because its contents differ from the leader's."""
-        progress = self._node.leading.replicator.progress.get(peer.node_id)
-        if self._core.is_leader and progress is not None and self._node.is_member(peer):
+        progress = self._peers.progress.get(peer.node_id)
+        if self._core.is_leader and progress is not None and self._membership.is_member(peer):
             progress.need_snapshot(max(1, guards.natural(message, "from")))
 
     # Receiving --------------------------------------------------------------------------------------------------------
@@ -328,16 +349,16 @@ class Snapshotting:
         core = self._core
         term = guards.natural(message, "term")
         if term < core.term:
-            self._node.send(peer.node_id, {"type": "term", "term": core.term})
+            self._links.send(peer.node_id, {"type": "term", "term": core.term})
             return
         index, offset = guards.natural(message, "index"), guards.natural(message, "offset")
         snapshot_term, size = guards.natural(message, "snapshot_term"), guards.natural(message, "bytes")
         data = message.get("data")
         if type(data) is not bytes:
             raise guards.BadMessage("snapshot: no data")
-        self._node.following.hear_leader(peer, message)
+        self._following.hear_leader(peer, message)
         node_id = peer.node_id
-        if index <= core.commit_index and not self.diverged:
+        if index <= core.commit_index and not self._divergence.diverged:
             self._acknowledge(node_id, index, 0, done=True)
             return
         receiver = self._receiver
@@ -397,7 +418,7 @@ class Snapshotting:
 
     def _install(self, meta: SnapshotMeta, machine: CacheMachine) -> bool:
         """Put a snapshot's machine in place; return True if all entries that the snapshot covers are here afterwards."""
-        if meta.index <= self._core.last_applied and not self.diverged:
+        if meta.index <= self._core.last_applied and not self._divergence.diverged:
             return True
         if meta.index < self._journal.first_index:
             return False
@@ -405,9 +426,8 @@ class Snapshotting:
         self._newest = meta
         self._held_back_bytes = 0
         self._build_is_void = self._building
-        self._node.restarted_from(machine)
-        self.diverged = False
-        self._pending_digest = None
+        self._restart_from(machine)
+        self._divergence.end()
         self._remove_older()
         logger.info("took over the leader's snapshot at %d", meta.index)
         return True
@@ -419,41 +439,7 @@ class Snapshotting:
         """
         message: dict[str, Any] = {"type": "snapshot_ack", "term": self._core.term, "index": index, "offset": offset}
         message |= {"done": done, "refused": refused}
-        self._node.hold(lambda: self._node.send(node_id, message))
-
-    # Differing from the leader ----------------------------------------------------------------------------------------
-
-    def compare_digest(self, digest: Any) -> None:
-        """Compare the leader's (index, digest), which each of its messages carries, with this node's digest at that index."""
-        if self.diverged:
-            self._want()
-            return
-        if type(digest) is list and len(digest) == 2 and type(digest[0]) is int and type(digest[1]) is bytes:
-            if self._pending_digest is None:
-                self._pending_digest = (digest[0], digest[1])
-        if self._pending_digest is None:
-            return
-        index, theirs = self._pending_digest
-        if index > self._node.machine.applied_index:
-            return
-        self._pending_digest = None
-        ours = self._node.machine.digest_at(index)
-        if ours is not None and ours != theirs:
-            self.diverged = True
-            logger.critical(
-                "this node's contents differ from the leader's at index %d: it stops serving reads and takes a snapshot",
-                index,
-            )
-            self._want()
-
-    def _want(self) -> None:
-        """Ask the leader for a snapshot that reaches at least to the beginning of this node's log.
-
-        It is asked for with every message of the leader's until it has come: the log may begin later by then, and an
-        older snapshot would leave a hole before it.
-        """
-        if self._core.leader_id is not None:
-            self._node.send(self._core.leader_id, {"type": "want_snapshot", "from": self._journal.first_index})
+        self._links.hold(lambda: self._links.send(node_id, message))
 
 
 class HelperProcess:

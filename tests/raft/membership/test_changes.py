@@ -18,9 +18,11 @@ def follower(delivers: bool) -> tuple[Reconfiguration, list[tuple[str, dict[str,
         sent.append((node_id, message))
         return delivers
 
-    node: Any = SimpleNamespace(route=SimpleNamespace(leader_id="leader"), send=send)
+    links: Any = SimpleNamespace(route=SimpleNamespace(leader_id="leader"), send=send)
     core: Any = SimpleNamespace(is_leader=False)
-    return Reconfiguration(node, core), sent
+    nothing: Any = None
+    parts = dict.fromkeys(("ticks", "peers", "replica", "membership", "leading", "hand_over"), nothing)
+    return Reconfiguration(core, links=links, **parts), sent
 
 
 def test_who_asked_learns_at_once_that_the_leader_is_another() -> None:
