@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from machine.driver import Driver, assert_invariants
 
-from cacheflow.machine.eviction.policies import LruItems
+from cacheflow.machine.eviction.lru import LruItems
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.machine import CacheMachine
 
