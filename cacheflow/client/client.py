@@ -6,7 +6,6 @@ sent again and never counts twice. How nodes are chosen and retried is the busin
 
 from __future__ import annotations
 
-import asyncio
 import math
 import secrets
 from collections.abc import Iterable
@@ -17,7 +16,7 @@ from cacheflow import values, verbs
 from cacheflow.client.failover import Answer, Nodes, Request, check_is_ours, problem_document, problem_of
 from cacheflow.client.http_commands import Call, query_of, refusal_of, request_of, result_of, target_of, value_of
 from cacheflow.errors import InvalidRequest
-from cacheflow.faces import AsyncFace, Face
+from cacheflow.faces import AsyncFace, Face, in_thread
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.results import Digest, Item
@@ -183,7 +182,7 @@ class AsyncCacheClient(AsyncFace):
     def __init__(
         self, urls: str | Iterable[str], timeout_s: float = TIMEOUT_S_DEFAULT, token: str | None = None
     ) -> None:
-        self._client = CacheClient(urls, timeout_s, token)
+        self._client = self._blocking = CacheClient(urls, timeout_s, token)
 
     @property
     def urls(self) -> list[str]:
@@ -200,46 +199,10 @@ class AsyncCacheClient(AsyncFace):
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def get_item(
-        self,
-        key: str,
-        *,
-        consistency: str = "local",
-        max_staleness: float | None = None,
-        peek: bool = False,
-        strict: bool = False,
-    ) -> Item | None:
-        """Return the item under ``key`` with its version and TTL, or None. The options are those of ``Face.get_item``."""
-        return await asyncio.to_thread(
-            self._client.get_item,
-            key,
-            consistency=consistency,
-            max_staleness=max_staleness,
-            peek=peek,
-            strict=strict,
-        )
-
-    async def keys_page(
-        self, prefix: str = "", limit: int = KEYS_PAGE, cursor: str | None = None
-    ) -> tuple[list[str], str | None]:
-        """Return up to ``limit`` keys that start with ``prefix``, in order, behind ``cursor``; and the next cursor or None."""
-        return await asyncio.to_thread(self._client.keys_page, prefix, limit, cursor)
-
-    async def nodes(self) -> list[dict[str, Any]]:
-        """Return the members as the answering node knows them."""
-        return await asyncio.to_thread(self._client.nodes)
-
-    async def status(self) -> dict[str, Any]:
-        """Return leader, term, indexes, lag and configuration."""
-        return await asyncio.to_thread(self._client.status)
-
-    async def digest(self, *, index: int | None = None, full: bool = False) -> Digest | None:
-        """Return the digest over effects, now or at ``index``; with ``full`` that of the whole contents."""
-        return await asyncio.to_thread(self._client.digest, index=index, full=full)
-
-    async def remove_node(self, node_id: str) -> None:
-        """Take a member out of the cluster. Raises MemberUnknown, MemberConflict (it cannot be spared now)."""
-        await asyncio.to_thread(self._client.remove_node, node_id)
-
-    async def _replicate(self, command: Command) -> tuple[Result, int]:
-        return await asyncio.to_thread(self._client._replicate, command)
+    get_item = in_thread(CacheClient.get_item)
+    keys_page = in_thread(CacheClient.keys_page)
+    nodes = in_thread(CacheClient.nodes)
+    status = in_thread(CacheClient.status)
+    digest = in_thread(CacheClient.digest)
+    remove_node = in_thread(CacheClient.remove_node)
+    _replicate = in_thread(CacheClient._replicate)

@@ -8,7 +8,7 @@ both leave at the end of that turn itself, not in another one.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 logger = logging.getLogger(__name__)
@@ -70,23 +70,14 @@ class Turn:
                 elif self._behind:
                     calls, self._behind = self._behind, []
                 else:
-                    break
-                # The body of ``_do``, written out because every entry comes here.
+                    # What these ask for in turn is not a part of this turn.
+                    self.is_open = False
+                    if not self._last:
+                        break
+                    calls, self._last = list(self._last), {}
+                # One that raises is logged and keeps neither the others nor later turns from happening.
                 for call in calls:
                     try:
                         call()
                     except Exception:
                         logger.exception(STUMBLED)
-            self.is_open = False
-            if self._last:
-                last, self._last = self._last, {}
-                _do(last)
-
-
-def _do(calls: Iterable[Callable[[], None]]) -> None:
-    """Make all ``calls``; one that raises is logged and keeps neither the others nor later turns from happening."""
-    for call in calls:
-        try:
-            call()
-        except Exception:
-            logger.exception(STUMBLED)

@@ -9,7 +9,7 @@ import msgpack
 import pytest
 from machine.driver import Driver, assert_invariants, sets
 
-from cacheflow.machine.eviction.policies import LfuItems
+from cacheflow.machine.eviction.lfu import LfuItems
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.machine import DIGESTS_KEPT, CacheMachine
 

@@ -178,7 +178,7 @@ class Process(LocalNode):
     def _build(self, index: int, done: Callable[[SnapshotMeta | BaseException], None]) -> None:
         def build() -> None:
             try:
-                meta = files.build(self.host.disk, DIRECTORY, index, machine_class=CacheMachine)
+                meta = files.build(self.host.disk, DIRECTORY, index)
             except OSError as error:
                 done(error)
                 return

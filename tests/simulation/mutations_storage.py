@@ -11,7 +11,6 @@ import pytest
 from simulation.cluster import Process
 from simulation.storage import DIRECTORY, MachineDisk
 
-from cacheflow.machine.machine import CacheMachine
 from cacheflow.node.clock import ClusterClock
 from cacheflow.raft.links import Links
 from cacheflow.raft.log.journal import CorruptJournal, Journal
@@ -101,7 +100,7 @@ def name_a_snapshot_before_it_is_written(patch: pytest.MonkeyPatch) -> None:
         def begin() -> None:
             # It may stumble over its own unfinished file; that alone harms nobody.
             with contextlib.suppress(OSError, CorruptSnapshot):
-                meta = files.build(disk, DIRECTORY, index, machine_class=CacheMachine)
+                meta = files.build(disk, DIRECTORY, index)
                 whole = disk.read(path)
                 handle = disk.open(path)
                 disk.truncate(handle, len(whole) // 2)

@@ -15,11 +15,14 @@ from sys import intern
 from typing import Final
 
 from cacheflow.machine.effects import APPENDED, DELETED, EVICTED, EXPIRED, TOUCHED, WRITTEN, Effect
-from cacheflow.machine.eviction.policies import POLICIES, Items
+from cacheflow.machine.eviction.items import Items
+from cacheflow.machine.eviction.lfu import LfuItems
+from cacheflow.machine.eviction.lru import LruItems
 from cacheflow.machine.state.entries import DATA, ENTRY_BYTES, EXPIRES_AT_MS, META, Entry, entry_bytes, total_bytes
 from cacheflow.machine.state.expiry import DueTimes
 from cacheflow.machine.state.removals import WHOLE_LOT_MIN, Removals
 
+POLICIES: Final[dict[str, type[Items]]] = {"lru": LruItems, "lfu": LfuItems}
 # Items that one step of a lowered limit takes out: what belongs to them stays in the processor's cache during the step.
 RETIRED_AT_ONCE: Final = 10_000
 
@@ -188,7 +191,7 @@ class Contents:
 
     def set_policy(self, policy: str) -> None:
         """Keep the same items under another policy, starting from the present eviction order with one use each."""
-        self._replace_items(POLICIES[policy].with_order(self.raw, self.items.give_order(self.revision)))
+        self._replace_items(POLICIES[policy](self.raw, self.items.give_order(self.revision)))
 
     def adopt(self, policy: str, raw: dict[str, Entry], uses: list[int]) -> None:
         """Replace the contents by the items of ``raw``, which are in eviction order. uses: their numbers of uses, in order."""

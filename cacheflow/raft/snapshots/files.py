@@ -30,11 +30,12 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgpack
 
 from cacheflow.errors import CacheFlowError, ConfigError
+from cacheflow.machine.machine import CacheMachine
 from cacheflow.raft.log.disk import Disk, RealDisk
 from cacheflow.raft.log.reading import read_entries
 from cacheflow.raft.log.records import CONFIGURATION, NO_OP, REGULAR
@@ -336,24 +337,6 @@ def _frames(disk: Disk, path: Path) -> Iterator[bytes]:
         raise CorruptSnapshot(path, f"the end of the file, byte {offset}, is damaged")
 
 
-class Machine(Protocol):
-    """The part of a CacheMachine that building a snapshot needs."""
-
-    @property
-    def applied_index(self) -> int: ...
-    @property
-    def digest(self) -> bytes: ...
-    def apply(self, index: int, payload: bytes) -> object: ...
-    def snapshot(self) -> Iterable[bytes]: ...
-
-
-class MachineClass(Protocol):
-    """The class of the machine: CacheMachine, or a test's."""
-
-    def __call__(self) -> Machine: ...
-    def restore(self, chunks: Iterable[bytes]) -> Machine: ...
-
-
 def payload_of(command: bytes) -> bytes:
     """Return the part of a log entry that the machine applies, b"" for Raft's own. Raises ConfigError for an unknown kind."""
     if command[:1] in (REGULAR, CONFIGURATION):
@@ -363,14 +346,7 @@ def payload_of(command: bytes) -> bytes:
     raise ConfigError(f"an entry of kind {command[:1].hex() or 'nothing'} is in the log; this program knows 0, 1 and 2")
 
 
-def build(
-    disk: Disk,
-    directory: Path,
-    index: int,
-    *,
-    machine_class: MachineClass,
-    group: int = 0,
-) -> SnapshotMeta:
+def build(disk: Disk, directory: Path, index: int, *, group: int = 0) -> SnapshotMeta:
     """Write the snapshot up to ``index``, made of the last snapshot and the journal, and return its meta. Blocks.
 
     index: an applied entry, at most the journal's ``durable_index``.
@@ -379,9 +355,9 @@ def build(
     newest = _newest(disk, directory)
     if newest is None:
         # The first entry of a log is never applied: a machine begins behind it.
-        base, machine, after_term = SnapshotMeta(1, 0), machine_class(), None
+        base, machine, after_term = SnapshotMeta(1, 0), CacheMachine(), None
     else:
-        base, machine = newest, machine_class.restore(chunks_of(disk, directory, newest))
+        base, machine = newest, CacheMachine.restore(chunks_of(disk, directory, newest))
         after_term = base.term
     if base.index != machine.applied_index or base.index > index:
         raise ConfigError(f"a snapshot up to {index} cannot be built on {base.index}, {machine.applied_index} applied")
@@ -395,21 +371,17 @@ def build(
     return write_snapshot(disk, directory, meta, machine.snapshot())
 
 
-def main(arguments: list[str] | None = None, machine_class: MachineClass | None = None) -> int:
+def main() -> int:
     """Run the helper process: print the meta as one line of JSON and return 0, or print one line on stderr and return 1."""
     parser = argparse.ArgumentParser(prog="python -m cacheflow.raft.snapshots.files", description="Build one snapshot.")
     parser.add_argument("directory", type=Path, help="the data directory")
     parser.add_argument("index", type=int, help="the last entry to cover: committed, and durable in the journal")
-    given = parser.parse_args(arguments)
-    if machine_class is None:
-        from cacheflow.machine.machine import CacheMachine
-
-        machine_class = CacheMachine
+    given = parser.parse_args()
     # The node's own process has precedence over this one.
     os.nice(10)
     started = time.perf_counter()
     try:
-        meta = build(RealDisk(), given.directory, given.index, machine_class=machine_class)
+        meta = build(RealDisk(), given.directory, given.index)
     except Exception as error:  # whatever it is, the node only needs to know that there is no snapshot
         print(f"no snapshot up to {given.index}: {type(error).__name__}: {error}", file=sys.stderr)
         return 1

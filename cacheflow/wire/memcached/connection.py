@@ -174,7 +174,10 @@ class MemcachedConnection(MemcachedSession):
             if one_line is None:
                 self._unknown(words)
                 return end + 1
-            one_line(self, words)
+            try:
+                one_line(self, words)
+            except lines.Refused as refused:
+                self.reply(refused.reply)
         if self._fetch is not None:
             if not self._fetch.go_on(self):
                 return INCOMPLETE

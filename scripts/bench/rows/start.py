@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from cacheflow.cli.launcher import Child, ask
-from cacheflow.machine.machine import CacheMachine
 from cacheflow.raft.log.disk import RealDisk
 from cacheflow.raft.snapshots import files
 from cacheflow.raft.snapshots.schedule import JOURNAL_BYTES_MIN, JOURNAL_PER_SNAPSHOT
@@ -87,7 +86,7 @@ def _build_snapshot(running: Cluster, node: Child) -> int:
     """Put everything into a snapshot, as the helper process would; its size."""
     _, status = ask(node.url, "/cluster/status")
     running.kill(node)
-    meta = files.build(RealDisk(), Path(node.data_dir), status["applied_index"], machine_class=CacheMachine)
+    meta = files.build(RealDisk(), Path(node.data_dir), status["applied_index"])
     running.restart(node)
     _wait_for(node, "/readyz")
     return meta.bytes

@@ -66,6 +66,11 @@ class FakeMachine:
         return machine
 
 
+@pytest.fixture(autouse=True)
+def fake_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "CacheMachine", FakeMachine)
+
+
 def written(disk: FakeDisk, meta: SnapshotMeta = META) -> SnapshotMeta:
     return write_snapshot(disk, DIRECTORY, meta, CHUNKS)
 
@@ -262,7 +267,7 @@ def test_building_is_applying_the_log_up_to_exactly_there() -> None:
     fill(journal, 150, command=command)
     journal.deleteEntriesFrom(99)
     fill(journal, 120, term=2, command=command)
-    meta = build(disk, DIRECTORY, 110, machine_class=FakeMachine)
+    meta = build(disk, DIRECTORY, 110)
     assert (meta.index, meta.term) == (110, 2)
     found, chunks = loaded(disk)
     assert found == meta
@@ -270,37 +275,37 @@ def test_building_is_applying_the_log_up_to_exactly_there() -> None:
     journal.trim(110)
     fill(journal, 300, term=3, command=command)
     # From the snapshot on, and the caller's bytes stay.
-    again = build(disk, DIRECTORY, 300, machine_class=FakeMachine)
+    again = build(disk, DIRECTORY, 300)
     assert (again.index, again.term, again.digest) == (300, 3, b"%016d" % 299)
     assert FakeMachine.restore(loaded(disk)[1]).payloads == payloads(2, 300)
-    assert build(disk, DIRECTORY, 300, machine_class=FakeMachine) == again
+    assert build(disk, DIRECTORY, 300) == again
 
 
 def test_a_snapshot_that_cannot_be_built_leaves_the_old_one() -> None:
     disk = FakeDisk()
     journal = open_journal(disk)
     fill(journal, 20, command=command)
-    build(disk, DIRECTORY, 10, machine_class=FakeMachine)
+    build(disk, DIRECTORY, 10)
     with pytest.raises(CorruptJournal, match="asked for"):
-        build(disk, DIRECTORY, 21, machine_class=FakeMachine)
+        build(disk, DIRECTORY, 21)
     with pytest.raises(ConfigError, match="cannot be built on 10"):
-        build(disk, DIRECTORY, 9, machine_class=FakeMachine)
+        build(disk, DIRECTORY, 9)
     journal.add(b"\x07", 21, 1)
     with pytest.raises(ConfigError, match="kind 07"):
-        build(disk, DIRECTORY, 21, machine_class=FakeMachine)
+        build(disk, DIRECTORY, 21)
     journal.install(40, 5)
     with pytest.raises(CorruptJournal):
-        build(disk, DIRECTORY, 40, machine_class=FakeMachine)
+        build(disk, DIRECTORY, 40)
     assert loaded(disk)[0].index == 10
 
 
 def test_a_snapshot_of_another_history_is_not_built_upon() -> None:
     disk = FakeDisk()
     fill(open_journal(disk), 20, command=command)
-    meta = build(disk, DIRECTORY, 10, machine_class=FakeMachine)
+    meta = build(disk, DIRECTORY, 10)
     write_snapshot(disk, DIRECTORY, SnapshotMeta(10, 9, meta.digest), chunks=[(10).to_bytes(8, "little")])
     with pytest.raises(CorruptJournal, match="term 9"):
-        build(disk, DIRECTORY, 15, machine_class=FakeMachine)
+        build(disk, DIRECTORY, 15)
 
 
 def cache_entry(index: int) -> bytes:

@@ -9,8 +9,7 @@ from cacheflow.wire.resp.commands.clients import set_name
 from cacheflow.wire.resp.commands.server import REDIS_VERSION
 from cacheflow.wire.resp.commands.transaction import execute
 from cacheflow.wire.resp.replies import OK, CommandError, encode
-from cacheflow.wire.resp.session import RespSession
-from cacheflow.wire.resp.spec import Arguments, Spec
+from cacheflow.wire.resp.session import Arguments, RespSession, Spec
 
 NO_PASSWORD: Final = (
     "ERR AUTH <password> called without any password configured for the default user. "

@@ -11,7 +11,7 @@ from cacheflow.machine.language.commands import Command, Result
 from cacheflow.wire.resp.arguments import NOT_AN_INTEGER, SYNTAX, integer_of, key_of, keys_of
 from cacheflow.wire.resp.commands.strings import KEYS_MAX, failed
 from cacheflow.wire.resp.replies import OK, ONE, ZERO, CommandError, integer
-from cacheflow.wire.resp.spec import Arguments, Find, Plan, Planner, Read, Session, Spec
+from cacheflow.wire.resp.session import Arguments, Find, Plan, Planner, Read, RespSession, Spec
 
 NO_KEY: Final = -2
 NO_EXPIRY: Final = -1
@@ -19,7 +19,7 @@ NO_EXPIRY: Final = -1
 _WHEN: Final = {b"NX": c.IF_UNSET, b"XX": c.IF_SET, b"GT": c.IF_LATER, b"LT": c.IF_EARLIER}
 
 
-def delete(session: Session, find: Find, arguments: Arguments) -> Plan:
+def delete(session: RespSession, find: Find, arguments: Arguments) -> Plan:
     if len(arguments) > KEYS_MAX + 1:
         raise CommandError(f"ERR at most {KEYS_MAX} keys can be deleted at once")
     return [c.delete(key) for key in keys_of(arguments[1:])], _count
@@ -29,15 +29,15 @@ def _count(results: Sequence[Result]) -> bytes:
     return integer(sum([result[0] == c.OK for result in results]))
 
 
-def exists(session: Session, find: Find, arguments: Arguments) -> bytes:
+def exists(session: RespSession, find: Find, arguments: Arguments) -> bytes:
     return integer(sum([find(key, count=False) is not None for key in keys_of(arguments[1:])]))
 
 
-def touch(session: Session, find: Find, arguments: Arguments) -> bytes:
+def touch(session: RespSession, find: Find, arguments: Arguments) -> bytes:
     return integer(sum([find(key) is not None for key in keys_of(arguments[1:])]))
 
 
-def type_(session: Session, find: Find, arguments: Arguments) -> bytes:
+def type_(session: RespSession, find: Find, arguments: Arguments) -> bytes:
     return b"+none\r\n" if find(key_of(arguments[1]), count=False) is None else b"+string\r\n"
 
 
@@ -45,7 +45,7 @@ def type_(session: Session, find: Find, arguments: Arguments) -> bytes:
 
 
 def _left(unit_ms: int, as_time: bool) -> Read:
-    def answer(session: Session, find: Find, arguments: Arguments) -> bytes:
+    def answer(session: RespSession, find: Find, arguments: Arguments) -> bytes:
         entry = find(key_of(arguments[1]), count=False)
         if entry is None:
             return integer(NO_KEY)
@@ -60,7 +60,7 @@ def _left(unit_ms: int, as_time: bool) -> Read:
 
 
 def _expire(name: str, unit_ms: int, as_time: bool) -> Planner:
-    def plan(session: Session, find: Find, arguments: Arguments) -> Plan:
+    def plan(session: RespSession, find: Find, arguments: Arguments) -> Plan:
         when = _condition(arguments[3:])
         key = key_of(arguments[1])
         number = integer_of(arguments[2])
@@ -98,14 +98,14 @@ def _done(results: Sequence[Result]) -> bytes:
     return ZERO if status in (c.MISSING, c.PRECONDITION) else failed(results[0])
 
 
-def persist(session: Session, find: Find, arguments: Arguments) -> Plan:
+def persist(session: RespSession, find: Find, arguments: Arguments) -> Plan:
     return [c.expire(key_of(arguments[1]), c.TTL_NONE, c.IF_SET)], _done
 
 
 # Renaming -------------------------------------------------------------------------------------------------------------
 
 
-def _moved(session: Session, entry: Entry, key: str) -> Command:
+def _moved(session: RespSession, entry: Entry, key: str) -> Command:
     """Return the command that writes ``entry`` under ``key``, with the time that is left of its life."""
     data, kind, meta, _, expires_at_ms = entry
     ttl_ms = max(1, expires_at_ms - session.service.store.now_ms()) if expires_at_ms else c.TTL_NONE
@@ -117,10 +117,11 @@ def _answer(reply: bytes) -> Plan:
 
 
 def _writes(commands: list[Command], reply: bytes) -> Plan:
+    # Room for the new key may have taken the old one away.
     return commands, lambda results: reply if results[0][0] == c.OK else failed(results[0])
 
 
-def rename(session: Session, find: Find, arguments: Arguments) -> Plan:
+def rename(session: RespSession, find: Find, arguments: Arguments) -> Plan:
     old, new = keys_of(arguments[1:])
     entry = find(old)
     if entry is None:
@@ -130,7 +131,7 @@ def rename(session: Session, find: Find, arguments: Arguments) -> Plan:
     return _writes([_moved(session, entry, new), c.delete(old)], OK)
 
 
-def renamenx(session: Session, find: Find, arguments: Arguments) -> Plan:
+def renamenx(session: RespSession, find: Find, arguments: Arguments) -> Plan:
     old, new = keys_of(arguments[1:])
     entry = find(old)
     if entry is None:
@@ -140,7 +141,7 @@ def renamenx(session: Session, find: Find, arguments: Arguments) -> Plan:
     return _writes([_moved(session, entry, new), c.delete(old)], ONE)
 
 
-def copy(session: Session, find: Find, arguments: Arguments) -> Plan:
+def copy(session: RespSession, find: Find, arguments: Arguments) -> Plan:
     old, new = keys_of(arguments[1:3])
     replaces = False
     options = iter(arguments[3:])

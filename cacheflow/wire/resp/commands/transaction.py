@@ -21,8 +21,7 @@ from cacheflow.wire.optimistic import Attempt, Attempts
 from cacheflow.wire.resp.arguments import key_of
 from cacheflow.wire.resp.commands.strings import ANSWER_BYTES_MAX, failed
 from cacheflow.wire.resp.replies import CommandError, error
-from cacheflow.wire.resp.session import RespSession
-from cacheflow.wire.resp.spec import Arguments, Finish, Plan, Queue, Spec, Watched
+from cacheflow.wire.resp.session import Arguments, Finish, Plan, Queue, RespSession, Spec, Watched
 
 # The most commands of a transaction: as many as one GUARDED takes.
 COMMANDS_MAX: Final = 10_000
