@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import get_type_hints
 
-from simulation.message_types import MESSAGES
+from cacheflow.raft.message_types import MESSAGES
 
 PAGE = Path(__file__).parents[2] / "docs" / "messages.md"
 

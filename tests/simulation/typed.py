@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import UnionType
 from typing import Any, Literal, NotRequired, Union, get_args, get_origin, get_type_hints
 
-from simulation.message_types import MESSAGES
+from cacheflow.raft.message_types import MESSAGES
 
 
 def _rule_of(shape: type) -> tuple[set[str], dict[str, Any]]:

@@ -1,7 +1,7 @@
 """The messages between nodes: which fields each has, and of which type. docs/messages.md says what they mean.
 
-A node trusts none of this: what comes from a peer is checked by guards.py and by its handler. The types are for those who
-read; the simulation checks every message that is sent against them.
+A receiver trusts none of this: what comes from a peer is checked by guards.py and by its handler. The types are for those who
+send and for those who read; the simulation checks every message that is sent against them.
 """
 
 from __future__ import annotations
