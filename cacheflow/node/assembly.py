@@ -107,7 +107,7 @@ class LocalNode:
             on_durable=lambda: self.node.flushed(),
             on_failure=lambda error: self.node.replica.fail(f"writing to {around.directory} failed: {error}"),
             # Followers begin with an entry as early as they can; their flush is further away than this node's own.
-            defer=turn.defer_behind,
+            defer=turn.defer_flush,
             later=loop.call_later,
             random_bytes=around.random_bytes,
         )

@@ -135,7 +135,7 @@ class Engine:
             (config.host, config.raft_listen_port),
             join_address(config.advertise or config.host, config.raft_listen_port),
             read_secret(config.cluster_secret_file, "cluster-secret-file"),
-            defer=turn.defer,
+            defer=turn.defer_send,
             supervisor=supervisor,
         )
         local = LocalNode(

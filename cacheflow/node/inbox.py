@@ -108,14 +108,14 @@ class Inbox:
                     proposal.done(NotReady("this node is stopped"))
 
     def _settle(self, done: Done, outcome: Outcome) -> None:
-        self._turn.defer_last(done(outcome))
+        self._turn.defer_wake(done(outcome))
 
     def _wake(self) -> None:
         if not self._woken:
             self._woken = True
             if threading.get_ident() == self._loop_thread:
                 # No system call to wake a loop that runs.
-                self._turn.defer(self.take)
+                self._turn.defer_send(self.take)
                 return
             try:
                 self._loop.call_soon_threadsafe(self.take)

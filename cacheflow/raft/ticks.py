@@ -49,7 +49,7 @@ class Ticks:
                 # Other callbacks of the loop come first.
                 self._loop.call_soon(self._tick_if_due)
             elif not self._ahead:
-                self._turn.defer(self._tick_if_due)
+                self._turn.defer_send(self._tick_if_due)
 
     def run(self, work: Callable[[], None]) -> None:
         """Do ``work`` and advance, in one turn, at whose end all that was appended and sent leaves."""

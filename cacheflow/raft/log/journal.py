@@ -156,7 +156,7 @@ class Journal:
     ) -> Journal:
         """Read the journal in ``directory``, or begin a new one. Blocks; all that was read is durable then.
 
-        defer: makes a call a little later on the loop (``Turn.defer``), so that all that one turn of the loop
+        defer: makes a call a little later on the loop (``Turn.defer_send``), so that all that one turn of the loop
         appends is one flush; by default at once.
         later: the loop's call_later.
         random_bytes: makes the salts of new segments.

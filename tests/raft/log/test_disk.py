@@ -125,7 +125,7 @@ def test_closing_the_writer_drains_the_journal(loop_closed: bool, tmp_path: Path
 
     async def append() -> Journal:
         journal = Journal.open(
-            RealDisk(), tmp_path, submit=writer.submit, defer=Turn(asyncio.get_running_loop().call_soon).defer
+            RealDisk(), tmp_path, submit=writer.submit, defer=Turn(asyncio.get_running_loop().call_soon).defer_send
         )
         fill(journal, 100)
         await asyncio.sleep(0)
@@ -160,7 +160,7 @@ def test_a_turn_of_the_loop_is_one_flush(tmp_path: Path) -> None:
             disk,
             tmp_path,
             submit=writer.submit,
-            defer=Turn(asyncio.get_running_loop().call_soon).defer,
+            defer=Turn(asyncio.get_running_loop().call_soon).defer_send,
             on_durable=durable.set,
         )
         before = disk.syncs
