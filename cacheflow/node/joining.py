@@ -24,6 +24,7 @@ from cacheflow.errors import InvalidRequest
 from cacheflow.machine.state.settings import Member
 from cacheflow.node.registration import AskSeed
 from cacheflow.raft.membership.changes import JOINED, KNOWN, NO_LEADER
+from cacheflow.raft.message_types import Register
 from cacheflow.raft.node import RaftNode
 from cacheflow.raft.transport.network import Network, Peer, PeerUnreachable
 
@@ -217,7 +218,7 @@ class Joining:
 
         The answer is the configuration that the leader sends.
         """
-        message = {"type": "register", "request": 0, "member": _fields(self.me), "was": self._was_member()}
+        message: Register = {"type": "register", "request": 0, "member": _fields(self.me), "was": self._was_member()}
         for node_id in node_ids:
             self._node.links.send(node_id, message)
         return f"waiting for {', '.join(sorted(node_ids))} to register this node"

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from cacheflow.machine.language import commands
 from cacheflow.machine.machine import CacheMachine
@@ -29,6 +29,7 @@ from cacheflow.raft.membership.configuration import Configuration, Configuration
 from cacheflow.raft.membership.hand_over import HandOver
 from cacheflow.raft.membership.membership import Membership, applied_configuration
 from cacheflow.raft.membership.removed import Removal
+from cacheflow.raft.message_types import RequestVote, ResponseVote, TimeoutNow
 from cacheflow.raft.peers import Peers
 from cacheflow.raft.replica import Replica
 from cacheflow.raft.roles.elections import Elections
@@ -423,7 +424,7 @@ class RaftNode:
     def send_vote_message(self, node_id: str, message: dict[str, Any]) -> None:
         """Send a vote or a vote request of PySyncObj's once the journal is durable, for either is a promise."""
         self.elections.complete(message)
-        self.hold(lambda: self.links.send(node_id, message))
+        self.hold(lambda: self.links.send(node_id, cast(RequestVote | ResponseVote | TimeoutNow, message)))
 
     # Messages -------------------------------------------------------------------------------------------------------
 

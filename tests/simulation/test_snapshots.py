@@ -12,6 +12,7 @@ from simulation.cluster import Cluster, Process, patched
 from simulation.runner import JOURNAL_BYTES
 
 from cacheflow.machine.machine import Settled
+from cacheflow.raft.message_types import SnapshotPiece
 from cacheflow.raft.snapshots import schedule
 
 
@@ -182,8 +183,16 @@ def test_half_a_snapshot_is_thrown_away_when_the_entries_came_from_somebody_else
     workload = Workload(cluster, Random(1), clients=10, pause_s=0.05)
     cluster.run(1.0)
     term = leader.node.term
-    piece = {"type": "snapshot", "term": term, "index": follower.node.commit_index + 20, "snapshot_term": term}
-    leader.node.links.send(follower.node.node_id, {**piece, "bytes": 10_000, "offset": 0, "data": b"the first piece"})
+    piece: SnapshotPiece = {
+        "type": "snapshot",
+        "term": term,
+        "index": follower.node.commit_index + 20,
+        "snapshot_term": term,
+        "bytes": 10_000,
+        "offset": 0,
+        "data": b"the first piece",
+    }
+    leader.node.links.send(follower.node.node_id, piece)
     assert cluster.run(0.5, lambda: follower.node.snapshotting._receiver is not None)
     assert cluster.run(2.0, lambda: follower.node.snapshotting._receiver is None)
     workload.stop()

@@ -22,6 +22,7 @@ from cacheflow.raft.links import Links
 from cacheflow.raft.membership.configuration import Configuration
 from cacheflow.raft.membership.hand_over import HandOver
 from cacheflow.raft.membership.membership import Membership
+from cacheflow.raft.message_types import Register
 from cacheflow.raft.peers import REPLICATE, Peers
 from cacheflow.raft.replica import Replica
 from cacheflow.raft.roles.leader import Leading
@@ -125,7 +126,7 @@ class Reconfiguration:
         self._next_request += 1
         self._requests[self._next_request] = done
         fields = [member.id, member.incarnation, member.raft_address, member.address]
-        message = {
+        message: Register = {
             "type": "remove" if removes else "register",
             "request": self._next_request,
             "member": fields,

@@ -25,6 +25,7 @@ from cacheflow.raft.links import Links
 from cacheflow.raft.log.journal import Journal
 from cacheflow.raft.membership.configuration import Configuration
 from cacheflow.raft.membership.membership import Membership
+from cacheflow.raft.message_types import NotMember
 from cacheflow.raft.replica import Replica
 from cacheflow.raft.roles.elections import Elections
 from cacheflow.raft.transport.network import Network, Peer
@@ -118,7 +119,7 @@ class Removal:
     def _tell(self, node_id: str, incarnation: str, first: Position | None) -> None:
         """Send a node the message that it is no member. first: where it says that it became one; None if it did not say."""
         index = self._core.last_applied
-        message: dict[str, Any] = {
+        message: NotMember = {
             "type": "not_member",
             # The message may reach a node with the same id and another disk, which it does not concern.
             "incarnation": incarnation,

@@ -23,6 +23,7 @@ from cacheflow.raft.core import CANDIDATE, Core
 from cacheflow.raft.links import Links
 from cacheflow.raft.log.journal import Journal
 from cacheflow.raft.membership.membership import Membership
+from cacheflow.raft.message_types import PreVoteReply
 from cacheflow.raft.seams import Clock
 from cacheflow.raft.ticks import Ticks
 from cacheflow.raft.transport.network import Peer
@@ -152,7 +153,7 @@ class Elections:
         )
         if granted:
             core.give_way(GIVE_WAY_S)
-        reply = {"type": "pre_vote_reply", "term": term, "current": core.term, "granted": granted}
+        reply: PreVoteReply = {"type": "pre_vote_reply", "term": term, "current": core.term, "granted": granted}
         self._links.send(peer.node_id, reply)
 
     def _on_pre_vote_reply(self, peer: Peer, message: dict[str, Any]) -> None:

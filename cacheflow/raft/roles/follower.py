@@ -14,6 +14,7 @@ from cacheflow.raft.links import Links
 from cacheflow.raft.log.journal import Journal
 from cacheflow.raft.log.records import LogEntry
 from cacheflow.raft.membership.membership import Membership
+from cacheflow.raft.message_types import AppendAck
 from cacheflow.raft.peers import Peers
 from cacheflow.raft.roles.elections import Elections
 from cacheflow.raft.roles.freshness import Freshness
@@ -52,7 +53,7 @@ class Following:
         self._freshness = freshness
         self._divergence = divergence
         # (leader's id, newest answer): the answer for entries that came already committed, which waits until they are durable.
-        self._relaxed: tuple[str, dict[str, Any]] | None = None
+        self._relaxed: tuple[str, AppendAck] | None = None
         # The random origin of the clock readings that leaders are told. It tells one start of this node from another: a
         # leader may still hold a reading of the last start, and after a reboot that was of another clock.
         self._clock_origin_ms = int(random() * CLOCK_ORIGIN_MAX)
@@ -90,15 +91,14 @@ class Following:
             return
         if core.is_leader and term == core.term:
             raise guards.SafetyViolation(f"{peer.node_id} leads term {term} too")
-        reply: dict[str, Any] = {
-            "type": "append_ack",
-            "at": guards.natural(message, "at"),
-            "clock": self._links.now_ms() + self._clock_origin_ms,
-        }
+        at_ms, clock_ms = guards.natural(message, "at"), self._links.now_ms() + self._clock_origin_ms
         verdict = guards.check_append(self._journal, core.commit_index, message)
         if isinstance(verdict, guards.Reject):
             self.hear_leader(peer, message)
-            reply |= {
+            rejection: AppendAck = {
+                "type": "append_ack",
+                "at": at_ms,
+                "clock": clock_ms,
                 "term": core.term,
                 "ok": False,
                 "prev": message["prevLogIdx"],
@@ -106,7 +106,7 @@ class Following:
                 "conflict_term": verdict.conflict_term,
                 "conflict_index": verdict.conflict_index,
             }
-            self._links.send(peer.node_id, reply)
+            self._links.send(peer.node_id, rejection)
             return
         if not verdict.truncates and core.extend(peer.node_id, term, verdict.commit_index, verdict.entries):
             self._elections.leader_heard()
@@ -117,14 +117,21 @@ class Following:
         if self._freshness.catch_up_to is None and self._journal.term_at(message["commit_index"]) == term:
             # Only a leader that has committed in its own term knows what is committed (dissertation 6.4).
             self._freshness.catch_up_to = message["commit_index"]
-        reply |= {"term": core.term, "ok": True, "match": verdict.verified}
         node_id = peer.node_id
+        reply: AppendAck = {
+            "type": "append_ack",
+            "at": at_ms,
+            "clock": clock_ms,
+            "term": core.term,
+            "ok": True,
+            "match": verdict.verified,
+        }
         if verdict.entries and verdict.verified <= verdict.commit_index:
             self._answer_relaxed(node_id, reply)
         else:
             self._links.hold(lambda: self._links.send(node_id, reply))
 
-    def _answer_relaxed(self, node_id: str, reply: dict[str, Any]) -> None:
+    def _answer_relaxed(self, node_id: str, reply: AppendAck) -> None:
         """Answer once the entries are durable. Nobody waits for that, so one answer may stand for several messages."""
         held, self._relaxed = self._relaxed, (node_id, reply)
         if held is None:

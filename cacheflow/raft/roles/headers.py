@@ -9,6 +9,7 @@ from typing import Any
 
 from cacheflow.raft.core import Core
 from cacheflow.raft.links import Links
+from cacheflow.raft.message_types import AppendEntries
 from cacheflow.raft.peers import Peers, Progress
 from cacheflow.raft.replica import Replica
 from cacheflow.raft.seams import Clock
@@ -44,10 +45,10 @@ class Headers:
             "digest": [machine.applied_index, machine.digest],
         }
 
-    def message_for(self, header: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    def message_for(self, header: dict[str, Any], progress: Progress) -> AppendEntries:
         """Return an append message for one follower: ``header`` and what only that follower is told."""
         now_ms = header["at"]
-        message = header.copy()
+        message: Any = header.copy()
         # Until its no-op is committed a leader does not know what is committed, so no follower may call itself fresh by it.
         message["clock"] = progress.peer_clock_ms if self._core.has_settled else 0
         message["hold"] = now_ms - progress.peer_clock_at_ms
@@ -56,4 +57,5 @@ class Headers:
             progress.told_seen_at_ms = now_ms
             known = self._peers.progress.items()
             message["seen"] = {node_id: now_ms - other.acked_at_ms for node_id, other in known if other.acked_at_ms}
-        return message
+        made: AppendEntries = message
+        return made

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from cacheflow.raft import guards
 from cacheflow.raft.log.journal import Journal
+from cacheflow.raft.message_types import AppendEntries, Commit, Sent
 from cacheflow.raft.peers import PROBE, REPLICATE, SNAPSHOT, Peers, Progress
 
 # One message: small enough to share the link with heartbeats, large enough to amortise a frame.
@@ -42,9 +43,9 @@ class Replicator:
         self,
         journal: Journal,
         *,
-        send: Callable[[str, dict[str, Any]], bool],
+        send: Callable[[str, Sent], bool],
         header: Callable[[], dict[str, Any]],
-        message_for: Callable[[dict[str, Any], Progress], dict[str, Any]],
+        message_for: Callable[[dict[str, Any], Progress], AppendEntries],
         leader: Leader,
         peers: Peers,
     ) -> None:
@@ -107,7 +108,7 @@ class Replicator:
         """
         commit_index = self._leader.commit_index
         header: dict[str, Any] | None = None
-        commit: dict[str, Any] | None = None
+        commit: Commit | None = None
         followers: Iterable[tuple[str, Progress]] = self._peers.progress.items()
         if answering:
             followers = sorted(followers, key=lambda each: each[0] in answering)
@@ -124,7 +125,7 @@ class Replicator:
         """Return the index up to which a follower gets entries now."""
         return self._journal.last_index if self.ahead is None or node_id in self.ahead else self._leader.commit_index
 
-    def _commit_message(self, commit_index: int) -> dict[str, Any]:
+    def _commit_message(self, commit_index: int) -> Commit:
         """Return the message that tells a commit alone. A follower that has that entry has the log up to it (log matching)."""
         journal = self._journal
         return {

@@ -27,6 +27,7 @@ from cacheflow.raft.links import Links
 from cacheflow.raft.log.disk import Disk
 from cacheflow.raft.log.journal import CorruptJournal, Journal, Submit
 from cacheflow.raft.membership.membership import Membership
+from cacheflow.raft.message_types import SnapshotAck, SnapshotPiece
 from cacheflow.raft.peers import REPLICATE, SNAPSHOT, Peers
 from cacheflow.raft.replica import Replica
 from cacheflow.raft.roles.follower import Following
@@ -294,7 +295,7 @@ class Snapshotting:
             if transfer.sent != offset:
                 self._send_pieces(node_id, transfer)  # the transfer went back or on while this piece was read
                 return
-            message = {
+            message: SnapshotPiece = {
                 "type": "snapshot",
                 "term": self._core.term,
                 "index": meta.index,
@@ -437,8 +438,14 @@ class Snapshotting:
 
         offset: how many bytes of the snapshot are here.  refused: the piece that came does not follow them.
         """
-        message: dict[str, Any] = {"type": "snapshot_ack", "term": self._core.term, "index": index, "offset": offset}
-        message |= {"done": done, "refused": refused}
+        message: SnapshotAck = {
+            "type": "snapshot_ack",
+            "term": self._core.term,
+            "index": index,
+            "offset": offset,
+            "done": done,
+            "refused": refused,
+        }
         self._links.hold(lambda: self._links.send(node_id, message))
 
 

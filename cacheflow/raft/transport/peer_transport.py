@@ -203,7 +203,7 @@ class PeerTransport:
         for node_id in [*self._peers, *(node_id for node_id in list(self._links) if node_id not in self._peers)]:
             self._adjust_link(node_id)
 
-    def send(self, node_id: str, message: Message) -> bool:
+    def send(self, node_id: str, message: Mapping[str, Any]) -> bool:
         """Send a message to a node. Returns False without a connection, with too much waiting, or if it is too large (logged).
 
         True is no promise: messages on their way are lost when a connection ends.

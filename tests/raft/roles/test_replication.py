@@ -11,7 +11,7 @@ from fakes.disk import FakeDisk, inline
 
 from cacheflow.raft.log.journal import Journal
 from cacheflow.raft.membership.configuration import NOBODY, Configurations
-from cacheflow.raft.peers import PROBE, REPLICATE, SNAPSHOT, Peers
+from cacheflow.raft.peers import PROBE, REPLICATE, SNAPSHOT, Peers, Progress
 from cacheflow.raft.roles.replication import Replicator
 
 COMMITTED = 7
@@ -25,15 +25,18 @@ def replicator(sent: list[dict[str, Any]]) -> Replicator:
     for index in range(1, 11):
         journal.add(b"entry", index, 1)
 
-    def send(node_id: str, message: dict[str, Any]) -> bool:
+    def send(node_id: str, message: Any) -> bool:
         sent.append(message)
         return True
+
+    def message_for(header: dict[str, Any], _: Progress) -> Any:
+        return header.copy()
 
     replicator = Replicator(
         journal,
         send=send,
         header=lambda: {"commit_index": COMMITTED},
-        message_for=lambda header, _: header.copy(),
+        message_for=message_for,
         leader=SimpleNamespace(commit_index=COMMITTED),
         peers=Peers("n1", Configurations(NOBODY, ()), SimpleNamespace()),  # type: ignore[arg-type]
     )
