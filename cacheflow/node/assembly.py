@@ -24,8 +24,8 @@ from cacheflow.node.supervisor import Supervisor
 from cacheflow.raft.log.disk import Disk
 from cacheflow.raft.log.journal import SEGMENT_BYTES, Journal, Submit
 from cacheflow.raft.node import RaftNode, Timing
-from cacheflow.raft.snapshots import schedule
-from cacheflow.raft.snapshots.schedule import Builder, SnapshotStorage
+from cacheflow.raft.snapshots import storage
+from cacheflow.raft.snapshots.storage import Builder, SnapshotStorage
 from cacheflow.raft.transport.network import Identity, Network
 from cacheflow.raft.turn import Turn
 
@@ -97,7 +97,7 @@ class LocalNode:
         self._loop = loop
         self._note_removed = note_removed
         self._uses_sent_at = 0.0
-        newest, self.machine = schedule.load_machine(around.disk, around.directory)
+        newest, self.machine = storage.load_machine(around.disk, around.directory)
         self.journal = Journal.open(
             around.disk,
             around.directory,
@@ -111,7 +111,7 @@ class LocalNode:
             later=loop.call_later,
             random_bytes=around.random_bytes,
         )
-        schedule.begin_journal_at(self.journal, newest, around.directory)
+        storage.begin_journal_at(self.journal, newest, around.directory)
         if self.journal.clock_pair is not None:
             self.clock.restore(*self.journal.clock_pair)
         self.node = RaftNode(

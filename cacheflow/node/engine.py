@@ -26,7 +26,7 @@ from cacheflow.node.registration import over_http
 from cacheflow.node.supervisor import Supervisor
 from cacheflow.raft.log.datadir import DataDirectory
 from cacheflow.raft.log.disk import RealDisk, ThreadWriter
-from cacheflow.raft.snapshots.schedule import HelperProcess
+from cacheflow.raft.snapshots.helper import HelperProcess
 from cacheflow.raft.transport.network import Identity
 from cacheflow.raft.transport.peer_transport import PeerTransport
 from cacheflow.raft.turn import Turn

@@ -39,8 +39,11 @@ from cacheflow.raft.roles.headers import Headers
 from cacheflow.raft.roles.leader import Leading
 from cacheflow.raft.roles.replication import Replicator
 from cacheflow.raft.seams import Clock, Events, Loop
+from cacheflow.raft.snapshots.building import Building
 from cacheflow.raft.snapshots.divergence import Divergence
-from cacheflow.raft.snapshots.schedule import SnapshotStorage, Snapshotting
+from cacheflow.raft.snapshots.receiving import Receiving
+from cacheflow.raft.snapshots.sending import Sending
+from cacheflow.raft.snapshots.storage import SnapshotStorage
 from cacheflow.raft.ticks import Ticks
 from cacheflow.raft.transport.network import Network, Peer
 from cacheflow.raft.turn import Turn
@@ -178,16 +181,20 @@ class RaftNode:
         self.removal = Removal(
             core, journal, network, links=links, membership=membership, replica=replica, elections=self.elections
         )
-        self.snapshotting = Snapshotting(
+        building = self.building = Building(
+            core, journal, snapshots, links=links, peers=peers, replica=replica, divergence=divergence
+        )
+        self.sending = Sending(
+            core, journal, snapshots, links=links, peers=peers, membership=membership, building=building
+        )
+        self.receiving = Receiving(
             core,
             journal,
             snapshots,
             links=links,
-            peers=peers,
-            membership=membership,
-            replica=replica,
             divergence=divergence,
             following=self.following,
+            building=building,
             restart_from=self._restart_from,
         )
         # The core calls these: once a turn after applying, when a heartbeat is due, and before and for an election.
@@ -202,7 +209,8 @@ class RaftNode:
             **self.reconfiguration.handlers,
             **self.hand_over.handlers,
             **self.removal.handlers,
-            **self.snapshotting.handlers,
+            **self.sending.handlers,
+            **self.receiving.handlers,
         }
         self._position_seen: tuple[Any, ...] = ()
         self._clock_noted_ms = 0
@@ -265,7 +273,9 @@ class RaftNode:
         self._note_clock()
         if self._core.is_leader:
             self.leading.keep_house()
-        self.snapshotting.consider()
+        self.receiving.consider()
+        self.building.consider()
+        self.sending.consider()
         if self.replica.failure is None:
             self.removal.consider()
         self.ticks.wake()

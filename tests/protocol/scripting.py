@@ -143,7 +143,7 @@ class Script:
 
     def _compact(self, node_id: str) -> None:
         process = self._process(node_id)
-        process.node.snapshotting.build()
+        process.node.building.build()
         index = process.node.last_applied
         self._until(lambda: process.journal.first_index >= index)
         self._said.append(f"{node_id} has a snapshot at {index}, its log begins behind it")

@@ -35,7 +35,7 @@ from cacheflow.node.supervisor import Supervisor
 from cacheflow.raft import turn
 from cacheflow.raft.log.journal import CorruptJournal
 from cacheflow.raft.membership.changes import JOINED, KNOWN
-from cacheflow.raft.snapshots import files, schedule
+from cacheflow.raft.snapshots import building, files, helper, sending
 from cacheflow.raft.snapshots.files import CorruptSnapshot, SnapshotMeta
 from cacheflow.raft.transport.network import Identity
 from cacheflow.raft.turn import Turn
@@ -178,7 +178,7 @@ class Process(LocalNode):
     def _build(self, index: int, done: Callable[[SnapshotMeta | BaseException], None]) -> None:
         def build() -> None:
             try:
-                meta = files.build(self.host.disk, DIRECTORY, index)
+                meta = helper.build(self.host.disk, DIRECTORY, index)
             except OSError as error:
                 done(error)
                 return
@@ -411,6 +411,6 @@ def patched(cluster: Cluster, *, journal_bytes: int | None = None, piece_bytes: 
         for module in (turn, supervisor):
             patch.setattr(module.logger, "exception", cluster.checks.note_swallowed)
         if journal_bytes is not None:
-            patch.setattr(schedule, "JOURNAL_BYTES_MIN", journal_bytes)
-            patch.setattr(schedule, "PIECE_BYTES", piece_bytes)
+            patch.setattr(building, "JOURNAL_BYTES_MIN", journal_bytes)
+            patch.setattr(sending, "PIECE_BYTES", piece_bytes)
         yield

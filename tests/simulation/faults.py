@@ -300,4 +300,4 @@ class Faults:
     def _snapshot(self) -> None:
         process = self.somebody().process
         if process is not None and not process.loop.paused:
-            process.node.snapshotting.build()
+            process.node.building.build()

@@ -48,8 +48,8 @@ def _node(process: Process) -> list[tuple[str, int, int]]:
         ("registrations", len(node.reconfiguration._waiting), 0),
         ("unanswered requests", len(node.reconfiguration._requests), WAITING_MAX),
         ("marks of freshness", len(node.freshness._marks), FRESH_MARKS_MAX),
-        ("snapshot transfers", len(process.node.snapshotting._transfers), 0),
-        ("half a snapshot", int(process.node.snapshotting._receiver is not None), 0),
+        ("snapshot transfers", len(process.node.sending._transfers), 0),
+        ("half a snapshot", int(process.node.receiving._receiver is not None), 0),
         ("bytes for others", sum(network.backlog(host.node_id) for host in process.cluster.hosts), 0),
         ("noted uses", len(process.uses.drain()), KEYS_MAX),
     ]

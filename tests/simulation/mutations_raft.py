@@ -15,7 +15,7 @@ from cacheflow.raft.peers import Progress
 from cacheflow.raft.roles import replication
 from cacheflow.raft.roles.follower import Following
 from cacheflow.raft.roles.leader import Leading
-from cacheflow.raft.snapshots.schedule import Snapshotting
+from cacheflow.raft.snapshots.receiving import Receiving
 
 
 def delete_what_stands_behind_prev(patch: pytest.MonkeyPatch) -> None:
@@ -101,7 +101,7 @@ def change_the_members_at_once(patch: pytest.MonkeyPatch) -> None:
 
 def take_an_older_snapshot(patch: pytest.MonkeyPatch) -> None:
     """Install any snapshot that comes, and send one to any follower that rejects an entry."""
-    on_piece, install, acknowledged = Snapshotting._on_piece, Snapshotting._install, replication.Replicator.acknowledged
+    on_piece, install, acknowledged = Receiving._on_piece, Receiving._install, replication.Replicator.acknowledged
 
     def as_if_different(call: Any) -> Any:
         def patched(self: Any, *arguments: Any) -> None:
@@ -119,8 +119,8 @@ def take_an_older_snapshot(patch: pytest.MonkeyPatch) -> None:
             self._peers.progress[node_id].need_snapshot()
         return match_index
 
-    patch.setattr(Snapshotting, "_on_piece", as_if_different(on_piece))
-    patch.setattr(Snapshotting, "_install", as_if_different(install))
+    patch.setattr(Receiving, "_on_piece", as_if_different(on_piece))
+    patch.setattr(Receiving, "_install", as_if_different(install))
     patch.setattr(replication.Replicator, "acknowledged", _acknowledged)
 
 

@@ -25,13 +25,11 @@ from cacheflow.raft.snapshots import files
 from cacheflow.raft.snapshots.files import (
     CorruptSnapshot,
     SnapshotMeta,
-    SnapshotReceiver,
-    SnapshotRefused,
-    build,
     load_newest,
     write_snapshot,
 )
-from cacheflow.raft.snapshots.schedule import HelperProcess
+from cacheflow.raft.snapshots.helper import HelperProcess, build
+from cacheflow.raft.snapshots.receiver import SnapshotReceiver, SnapshotRefused
 
 CHUNKS = [b"one", b"two" * 100, b"x"]
 META = SnapshotMeta(42, 3, b"\x01" * 16)
@@ -319,7 +317,7 @@ def test_the_helper_process_builds_what_the_machine_would_say(tmp_path: Path) ->
     machine = CacheMachine()
     for entry, index, _ in journal[1:350]:
         machine.apply(index, entry[1:])
-    command_line = [sys.executable, "-m", "cacheflow.raft.snapshots.files", str(tmp_path)]
+    command_line = [sys.executable, "-m", "cacheflow.raft.snapshots.helper", str(tmp_path)]
     run = subprocess.run([*command_line, "350"], capture_output=True, text=True, timeout=30, check=True)
     report = json.loads(run.stdout)
     meta = SnapshotMeta.of(report)
