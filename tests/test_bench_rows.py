@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from scripts.bench.more import looppauses, snapshot
+from scripts.bench.more.snapshot import Turn, Window
 from scripts.bench.peers.loading import Measured
-from scripts.bench.rows import freshness, looppauses, snapshot
-from scripts.bench.rows.snapshot import Turn, Window
+from scripts.bench.rows import freshness
 
 RATE = 1000.0
 

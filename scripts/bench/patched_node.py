@@ -1,6 +1,6 @@
 """A node without one of its delays: ``patched_node.py DELAY serve flags`` becomes that node.
 
-DELAY is a name of scripts/bench/rows/delays.py, or "-" for a node as it is.
+DELAY is a name of scripts/bench/more/delays.py, or "-" for a node as it is.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from cacheflow.cli.main import main as cacheflow
-from scripts.bench.rows.delays import DELAYS
+from scripts.bench.more.delays import DELAYS
 
 
 def main() -> None:

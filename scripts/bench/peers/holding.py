@@ -14,7 +14,7 @@ from cacheflow.cli.launcher import ask
 from scripts.bench import unattended_node
 from scripts.bench.fill import fill, key_of
 from scripts.bench.harness import Cluster, children, cluster
-from scripts.bench.rows.memory import resident_at_rest
+from scripts.bench.more.memory import resident_at_rest
 
 WITHIN_S = 120.0
 POLL_S = 0.01
