@@ -29,8 +29,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from scripts.bench import figures
 from scripts.bench.harness import machine, spread, told
+from scripts.bench.loadgen import LoadGenerator, Measured, redis_benchmark
 from scripts.bench.peers import servers
-from scripts.bench.peers.loading import LoadGenerator, Measured, redis_benchmark
 from scripts.bench.peers.plotting import plot_ratios
 from scripts.bench.peers.servers import Served
 

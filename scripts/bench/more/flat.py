@@ -8,9 +8,8 @@ import itertools
 import random
 from typing import Any
 
-from scripts.bench.fill import VALUE, fill, key_of
 from scripts.bench.harness import Cluster, Verdict, cluster, process_cpu_s, spread
-from scripts.bench.load import open_all, pump, put
+from scripts.bench.load import VALUE, fill, key_of, open_all, pump, put
 
 MUST = "cost of one SET from 10^3 to 10^6 items: flat within 20 % (CPU of the node, min / median / max of the turns)"
 LIMIT_S = 900

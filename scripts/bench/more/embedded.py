@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
 import timeit
-from pathlib import Path
 from typing import Any
 
-from cacheflow import ReplicatedStore
-from cacheflow.cli.launcher import free_ports
-from scripts.bench.harness import Verdict
+from scripts.bench.harness import Verdict, stores
 
 MUST = "embedded store.get <= 3 µs"
 LIMIT_S = 120
@@ -35,25 +30,9 @@ def shown(figures: dict[str, Any]) -> str:
 
 
 def _measure(nodes: int, repeats: int) -> dict[str, float]:
-    addresses = [f"127.0.0.1:{port}" for port in free_ports(nodes)]
-    with tempfile.TemporaryDirectory(prefix="cacheflow-bench-") as folder, contextlib.ExitStack() as stack:
-        stores = [
-            ReplicatedStore(
-                node_id=f"node-{number}",
-                raft_address=address,
-                peers=[peer for peer in addresses if peer != address] if nodes > 1 else [],
-                data_dir=Path(folder) / str(number),
-            )
-            for number, address in enumerate(addresses)
-        ]
-        for store in stores:
-            # Not ``with store``: that waits for each before the next begins.
-            store.start()
-            stack.callback(store.close)
-        for store in stores:
-            store.wait_ready(20)
-        stores[0].set("key", "x" * 100)
-        get = stores[0].get
+    with stores(nodes) as opened:
+        opened[0].set("key", "x" * 100)
+        get = opened[0].get
         found = sorted(timeit.repeat(lambda: get("key"), number=CALLS, repeat=repeats))
         missing = sorted(timeit.repeat(lambda: get("missing"), number=CALLS, repeat=repeats))
     microseconds = 1e6 / CALLS
