@@ -21,7 +21,7 @@ from cacheflow.machine.machine import CacheMachine
 from cacheflow.node.supervisor import Supervisor
 from cacheflow.raft.log.disk import RealDisk
 from cacheflow.raft.log.journal import CorruptJournal, Journal
-from cacheflow.raft.snapshots import files
+from cacheflow.raft.snapshots import files, helper, receiver
 from cacheflow.raft.snapshots.files import (
     CorruptSnapshot,
     SnapshotMeta,
@@ -66,7 +66,7 @@ class FakeMachine:
 
 @pytest.fixture(autouse=True)
 def fake_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "CacheMachine", FakeMachine)
+    monkeypatch.setattr(helper, "CacheMachine", FakeMachine)
 
 
 def written(disk: FakeDisk, meta: SnapshotMeta = META) -> SnapshotMeta:
@@ -375,14 +375,15 @@ def test_a_node_that_stumbles_over_a_built_snapshot_is_not_told_twice(
 
 @pytest.mark.parametrize("how", ["written", "received"])
 def test_a_large_snapshot_is_flushed_on_the_way(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
-    monkeypatch.setattr(files, "_FLUSH_BYTES", 2 << 20)
+    for module in (files, receiver):
+        monkeypatch.setattr(module, "FLUSH_BYTES", 2 << 20)
     source = FakeDisk()
     meta = write_snapshot(source, DIRECTORY, META, [bytes(1 << 20)] * 10)
     disk = source
     if how == "received":
         disk = FakeDisk()
-        receiver = SnapshotReceiver(disk, DIRECTORY, META.index, META.term, meta.bytes)
+        received = SnapshotReceiver(disk, DIRECTORY, META.index, META.term, meta.bytes)
         for offset in range(0, meta.bytes, 256 * 1024):
-            receiver.write(offset, files.read_piece(source, DIRECTORY, meta, offset, 256 * 1024))
-        receiver.finish()
+            received.write(offset, files.read_piece(source, DIRECTORY, meta, offset, 256 * 1024))
+        received.finish()
     assert disk.counts["sync"] >= 5
