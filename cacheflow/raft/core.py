@@ -256,7 +256,7 @@ class Core(SyncObj):  # type: ignore[misc]
     position = property(attrgetter("role", "term", "_SyncObj__raftLeader"))
 
     def advance(self) -> None:
-        """Commit, apply and propose: the short way for turns in which no role, route or membership may change."""
+        """Commit, apply and propose: the short form of ``tick``, for turns in which no role and no membership may change."""
         if self.is_leader:
             # Dissertation 3.5 and 3.6.2, as in PySyncObj's tick, except that this node counts with what is durable here.
             indexes = sorted([*self._match.values(), self._journal.durable_index], reverse=True)

@@ -1,8 +1,8 @@
 """RaftNode: one member, driven by the event loop.
 
 A message, a proposal or a finished flush makes the node *advance* once a turn: commit, apply, append what is queued as
-one entry (group commit), replicate. The timer, and whatever may change a role, the route or the membership, *wakes* it
-for a whole tick, which looks at everything else too. Nothing here waits: the disk's work is done elsewhere, and what
+one entry (group commit), replicate. The timer, and whatever may change a role, the membership or the *route* (the way to
+the leader), *wakes* it for a whole tick, which looks at everything else too. Nothing here waits: the disk's work is done elsewhere, and what
 must not leave before a flush is held until it is durable (dissertation 10.2.1).
 
 Seams for the simulation: ``loop`` (call_soon, call_later, time), the network, the journal's disk and writer,

@@ -43,9 +43,9 @@ class Items(cachetools.Cache[str, Entry]):
 
     @abc.abstractmethod
     def give_order(self, version: int) -> UseOrder:
-        """Hand the eviction order to another container; this one must not be used any more.
+        """Return the eviction order for the container that takes this one's place; this one must not be used any more.
 
-        version: the highest version of any item.
+        version: the highest version of any item, from which on LFU files new keys.
         """
 
     @abc.abstractmethod

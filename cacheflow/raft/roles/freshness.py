@@ -41,7 +41,7 @@ class Freshness:
         self._marked_at_ms = 0
 
     def note_progress(self) -> None:
-        """Update ``caught_up`` and ``fresh_at_ms``, which reads look at; called once a turn."""
+        """Update ``caught_up`` (reads may be answered) and ``fresh_at_ms`` (when the contents were the newest); once a turn."""
         core = self._core
         if core.is_leader:
             now_ms = self._links.now_ms()

@@ -146,7 +146,7 @@ class ReadingServer(StrictServer):
             super().pull_trigger()
 
     def begin_turns(self) -> None:
-        """Note that the calling thread is the reading thread from now on."""
+        """Note that the calling thread is the one that reads requests from the sockets from now on."""
         self.reader = threading.get_ident()
 
     def end_turns(self) -> None:

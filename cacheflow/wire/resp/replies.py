@@ -21,7 +21,7 @@ _LINE = bytes.maketrans(b"\r\n", b"  ")
 
 
 class Status(str):
-    """A text that ``encode`` writes as a simple string."""
+    """A text that ``encode`` writes as a simple string of RESP (``+OK``) instead of a bulk string."""
 
 
 class CommandError(Exception):
