@@ -2,8 +2,8 @@
 
 A message, a proposal or a finished flush makes the node *advance* once a turn: commit, apply, append what is queued as
 one entry (group commit), replicate. The timer, and whatever may change a role, the membership or the *route* (the way to
-the leader), *wakes* it for a whole tick, which looks at everything else too. Nothing here waits: the disk's work is done elsewhere, and what
-must not leave before a flush is held until it is durable (dissertation 10.2.1).
+the leader), *wakes* it for a whole tick, which looks at everything else too. Nothing here waits: the disk's work is done
+elsewhere, and what must not leave before a flush is held until it is durable (dissertation 10.2.1).
 
 Seams for the simulation: ``loop`` (call_soon, call_later, time), the network, the journal's disk and writer,
 randomness. Not safe for concurrent use: the event loop owns it.

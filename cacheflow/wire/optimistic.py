@@ -29,7 +29,7 @@ Condition = tuple[str, int]
 
 
 class Attempt(NamedTuple):
-    """Commands to run in order if all ``conditions`` hold (keys at given versions); ``reply`` makes the answer of their results."""
+    """Commands to run in order if all ``conditions`` hold (keys at given versions). reply: makes the answer of their results."""
 
     conditions: Sequence[Condition]
     commands: Sequence[Command]

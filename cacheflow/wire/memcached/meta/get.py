@@ -53,7 +53,7 @@ def _vivify(request: MetaRequest, now_ms: int, ttl_ms: int) -> Step:
 
 
 def _due(request: MetaRequest, expires_at_ms: int, now_ms: int) -> bool:
-    """True if less TTL is left than the number of flag R: this client is to renew it. A flag T before R has set the TTL already."""
+    """True if less TTL is left than flag R says: this client is to renew it. A flag T before R has set the TTL already."""
     least_ms = request.number(b"R")
     if least_ms is None:
         return False
