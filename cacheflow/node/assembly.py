@@ -178,9 +178,10 @@ class LocalNode:
 
     async def stop(self) -> None:
         """End everything that runs, and whatever waits; the journal stays open."""
-        await self.supervisor.stop()
-        self.proposals.close()
+        # First whatever could begin something new.
         self.node.stop()
+        self.proposals.close()
+        await self.supervisor.stop()
         await self.network.stop()
 
     # What callers ask -------------------------------------------------------------------------------------------------

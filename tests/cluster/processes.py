@@ -265,8 +265,10 @@ class Nodes:
             code = None if node.process is None else node.process.poll()
             assert code in (None, 0, -signal.SIGKILL), f"{node.node_id} ended with {code}: {node.output()[-2000:]}"
         alive = [node for node in self.all if node.alive]
+        if not all(node.is_ready() for node in alive):
+            return False
         states = [node.status() for node in alive]
-        if not (all(states) and all(node.is_ready() for node in alive)):
+        if not all(states):
             return False
         seen = [{row["id"]: row for row in state["members"]} for state in states]
         most = states[0]["configuration"]["replicas"] + 1
