@@ -225,10 +225,14 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def median(values: Sequence[float]) -> float:
+    """The middle value; of an even number of values the higher one of the two."""
+    return sorted(values)[len(values) // 2]
+
+
 def spread(values: Sequence[float], digits: int = 2) -> str:
     """``min / median / max``."""
-    ordered = sorted(values)
-    chosen = (ordered[0], ordered[len(ordered) // 2], ordered[-1])
+    chosen = (min(values), median(values), max(values))
     return " / ".join(f"{value:.{digits}f}" for value in chosen)
 
 

@@ -13,7 +13,7 @@ from cacheflow.raft.log import journal
 from cacheflow.raft.roles import leader
 from cacheflow.raft.roles.batching import Batching
 from cacheflow.raft.roles.replication import Replicator
-from scripts.bench.harness import Verdict, cluster, node_command
+from scripts.bench.harness import Verdict, cluster, median, node_command
 from scripts.bench.loadgen import LoadGenerator
 
 MUST = "each delay on the way of a write makes something better by 3 % or more: SETs, linearizable GETs, or one client's SET"
@@ -135,7 +135,7 @@ def _compare(load: LoadGenerator, name: str, repeats: int, seconds: float) -> di
                     chosen = ports[:1] if on_leader else ports
                     got = load.run("resp", operation, chosen, connections=connections, seconds=seconds)
                     values.append(got.p50_us if on_leader else got.per_s)
-    return {each: round(_median(pair[0]) / _median(pair[1]), 3) for each, pair in measured.items()}
+    return {each: round(median(pair[0]) / median(pair[1]), 3) for each, pair in measured.items()}
 
 
 @contextlib.contextmanager
@@ -145,7 +145,3 @@ def _cluster(delay: str) -> Iterator[Sequence[int]]:
     with cluster("--max-items", "1000000", "--resp-port", "0", command=command) as nodes:
         leader = nodes.led_by()
         yield [child.wire_ports["--resp-port"] for child in (leader, *nodes.others(leader))]
-
-
-def _median(values: Sequence[float]) -> float:
-    return sorted(values)[len(values) // 2]

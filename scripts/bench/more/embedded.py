@@ -5,7 +5,7 @@ from __future__ import annotations
 import timeit
 from typing import Any
 
-from scripts.bench.harness import Verdict, stores
+from scripts.bench.harness import Verdict, median, stores
 
 MUST = "embedded store.get <= 3 µs"
 LIMIT_S = 120
@@ -33,11 +33,11 @@ def _measure(nodes: int, repeats: int) -> dict[str, float]:
     with stores(nodes) as opened:
         opened[0].set("key", "x" * 100)
         get = opened[0].get
-        found = sorted(timeit.repeat(lambda: get("key"), number=CALLS, repeat=repeats))
-        missing = sorted(timeit.repeat(lambda: get("missing"), number=CALLS, repeat=repeats))
+        found = timeit.repeat(lambda: get("key"), number=CALLS, repeat=repeats)
+        missing = timeit.repeat(lambda: get("missing"), number=CALLS, repeat=repeats)
     microseconds = 1e6 / CALLS
     return {
-        "median_us": found[repeats // 2] * microseconds,
-        "fastest_us": found[0] * microseconds,
-        "missing_us": missing[repeats // 2] * microseconds,
+        "median_us": median(found) * microseconds,
+        "fastest_us": min(found) * microseconds,
+        "missing_us": median(missing) * microseconds,
     }

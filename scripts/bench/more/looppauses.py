@@ -12,13 +12,13 @@ import gc
 import select
 import socket
 import time
-import urllib.request
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cacheflow.cli.launcher import ask
 from scripts.bench.harness import Cluster, Verdict, cluster
 from scripts.bench.load import fill
 from scripts.bench.loadgen import LoadGenerator, Measured
@@ -175,9 +175,8 @@ def _measure(generator: LoadGenerator, items: int, seconds: float) -> dict[str, 
 
 
 def _evicted(nodes: Cluster) -> int:
-    with urllib.request.urlopen(f"{nodes.urls[0]}/metrics", timeout=10) as answer:
-        lines = answer.read().decode().splitlines()
-    return int(float(next(line for line in lines if line.startswith("cacheflow_evicted_total")).split()[-1]))
+    _, metrics = ask(nodes.urls[0], "/metrics?format=json", timeout_s=10.0)
+    return int(metrics["evicted_total"])
 
 
 def _snapshots(nodes: Cluster) -> set[Path]:

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scripts.bench.harness import NODE, Verdict, cluster, machine_cpu_s, process_cpu_s, rounded, spread
+from scripts.bench.harness import NODE, Verdict, cluster, machine_cpu_s, median, process_cpu_s, rounded, spread
 from scripts.bench.load import Connection, get, open_all, pump, put, request
 
 MUST = "REST GET >= 0.7 x, PUT >= 0.5 x an empty Flask view, 16 connections (min / median / max of the turns)"
@@ -51,9 +51,9 @@ def run(repeats: int = 7, seconds: float = 1.5) -> Verdict:
     ratios = {
         name: [turn.rates[name] / turn.rates[against] for turn in judged] for name, (against, _) in AGAINST.items()
     }
-    medians = {name: sorted(values)[len(values) // 2] for name, values in ratios.items()}
+    medians = {name: median(values) for name, values in ratios.items()}
     passed = not errors and all(medians[name] >= least for name, (_, least) in AGAINST.items())
-    rates = {name: sorted(turn.rates[name] for turn in judged)[len(judged) // 2] for name in turns[0].rates}
+    rates = {name: median([turn.rates[name] for turn in judged]) for name in turns[0].rates}
     told = "; ".join(f"{name} {spread(values)} ({rates[name]:.0f}/s)" for name, values in ratios.items())
     told += f"; empty view {rates['empty GET']:.0f}/s; {len(quiet)} of {len(turns)} turns were undisturbed"
     puts = ("PUT leader", "PUT follower")
