@@ -36,10 +36,9 @@ class NodeLoop(asyncio.SelectorEventLoop):
         self._order = _ClientsLast()
         super().__init__(self._order)
 
-    def put_last(self, descriptor: int) -> None:
-        """Handle what ``descriptor`` brings behind everything else that came in the same turn."""
-        self._order.last = descriptor
+    def put_last(self, descriptor: int = _NONE) -> None:
+        """Handle what ``descriptor`` brings behind everything else that came in the same turn.
 
-    def put_none_last(self) -> None:
-        """Forget the last descriptor, which is closed: its number may be another's soon."""
-        self._order.last = _NONE
+        Without one the last descriptor is forgotten, which is closed: its number may be another's soon.
+        """
+        self._order.last = descriptor

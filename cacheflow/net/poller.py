@@ -96,7 +96,7 @@ class Poller:
             transport.abort()
         self.loop.remove_reader(self.epoll.fileno())
         if isinstance(self.loop, NodeLoop):
-            self.loop.put_none_last()
+            self.loop.put_last()
         self.epoll.close()
 
     def _turn(self) -> None:

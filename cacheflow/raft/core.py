@@ -130,7 +130,8 @@ class Core(SyncObj):  # type: ignore[misc]
         self._random = random
         # A majority has promised its votes: the next tick may campaign.
         self._pre_vote_won = False
-        self._asked_to_lead = False
+        # The leader has asked this node to take over, and it is campaigning for that reason.
+        self.asked_to_lead = False
         # {id: its one Node object}: PySyncObj's dictionaries find the same object without comparing.
         self._nodes: dict[str, Node] = {}
         # The ids of the other voters, in order.
@@ -278,7 +279,7 @@ class Core(SyncObj):  # type: ignore[misc]
                 self._SyncObj__raftElectionDeadline = self.now() + self._SyncObj__generateRaftTimeout()
                 self._driver.start_pre_vote()
             self._pre_vote_won = False
-            self._asked_to_lead = bool(self._SyncObj__transferInProgress)
+            self.asked_to_lead = bool(self._SyncObj__transferInProgress)
         self._tell_what_was_acknowledged()
         self._onTick(0.0)
 
@@ -367,11 +368,6 @@ class Core(SyncObj):  # type: ignore[misc]
         self._heard_s[node_id] = self.now()
         if match_index is not None and match_index > before:
             self._match[node_id] = match_index
-
-    @property
-    def asked_to_lead(self) -> bool:
-        """True if the leader has asked this node to take over and it is campaigning for that reason."""
-        return self._asked_to_lead
 
     def ask_to_lead(self, node_id: str) -> bool:
         """Send timeout_now (dissertation 3.10) to a voter if it has the whole log; return whether it was sent."""
