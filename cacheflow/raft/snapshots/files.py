@@ -36,7 +36,7 @@ import msgpack
 
 from cacheflow.errors import CacheFlowError, ConfigError
 from cacheflow.machine.machine import CacheMachine
-from cacheflow.raft.log.disk import Disk, RealDisk
+from cacheflow.raft.log.disk import Disk
 from cacheflow.raft.log.reading import read_entries
 
 MAGIC: Final = b"CFSNAP"
@@ -385,7 +385,7 @@ def main() -> int:
     os.nice(10)
     started = time.perf_counter()
     try:
-        meta = build(RealDisk(), given.directory, given.index)
+        meta = build(Disk(), given.directory, given.index)
     except Exception as error:  # whatever it is, the node only needs to know that there is no snapshot
         print(f"no snapshot up to {given.index}: {type(error).__name__}: {error}", file=sys.stderr)
         return 1

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cacheflow.cli.launcher import Child, ask
-from cacheflow.raft.log.disk import RealDisk
+from cacheflow.raft.log.disk import Disk
 from cacheflow.raft.snapshots import files
 from cacheflow.raft.snapshots.schedule import JOURNAL_BYTES_MIN, JOURNAL_PER_SNAPSHOT
 from scripts.bench import unattended_node
@@ -86,7 +86,7 @@ def _build_snapshot(running: Cluster, node: Child) -> int:
     """Put everything into a snapshot, as the helper process would; its size."""
     _, status = ask(node.url, "/cluster/status")
     running.kill(node)
-    meta = files.build(RealDisk(), Path(node.data_dir), status["applied_index"])
+    meta = files.build(Disk(), Path(node.data_dir), status["applied_index"])
     running.restart(node)
     _wait_for(node, "/readyz")
     return meta.bytes
