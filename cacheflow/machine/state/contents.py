@@ -32,10 +32,11 @@ class Contents:
 
     def __init__(self) -> None:
         self.now_ms = 0
+        # The version of the latest key written or removed.
         self.revision = 0
         self.items_max: float = math.inf
         self.bytes_max: float = math.inf
-        # The size of all items by the formula of ``entry_bytes``.
+        # The size of all items by the formula of ``entry_bytes``, which ``bytes_max`` limits.
         self.bytes_used = 0
         # The number of items that have an expiry.
         self.with_ttl = 0
@@ -44,6 +45,7 @@ class Contents:
         self.deleted = 0
         self.expired = 0
         self.evicted = 0
+        # The effects of the latest entry, in order.
         self.effects: list[Effect] = []
         self.items: Items = POLICIES["lru"]()
         # ``items.raw`` itself, for readers in other threads: another container takes its place in one assignment.
