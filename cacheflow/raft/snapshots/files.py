@@ -29,6 +29,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -290,20 +291,13 @@ def _pieces(meta: SnapshotMeta, chunks: Iterable[bytes]) -> Iterator[bytes]:
     total = blake2b(digest_size=_TOTAL_BYTES)
     # The fourth field of format version 1 is not used.
     header: bytes = msgpack.packb((meta.index, meta.term, meta.digest.hex(), b""))
-    for number, data in enumerate(_with_end(header, chunks)):
+    # An empty frame is the end.
+    for number, data in enumerate(chain([header], filter(None, chunks), [b""])):
         head = _FRAME.pack(len(data), _frame_check(number, data))
         total.update(head)
         yield head
         yield data
     yield total.digest()
-
-
-def _with_end(header: bytes, chunks: Iterable[bytes]) -> Iterator[bytes]:
-    yield header
-    for chunk in chunks:
-        if chunk:  # an empty frame is the end
-            yield chunk
-    yield b""
 
 
 def _frame_check(number: int, data: bytes) -> bytes:
