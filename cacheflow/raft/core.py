@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from operator import attrgetter
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 import pysyncobj.syncobj as pysyncobj_module
@@ -68,7 +69,10 @@ class Driver(Protocol):
 
 
 class Link(Transport):  # type: ignore[misc]
-    """The transport that PySyncObj is given: it passes vote messages on to the node, which sends everything else itself."""
+    """The transport that PySyncObj is given: it passes vote messages on to the node, which sends everything else itself.
+
+    The node opens and closes connections as its configuration says: addNode and dropNode do nothing here, as in the base class.
+    """
 
     def __init__(self, driver: Driver) -> None:
         super().__init__(None, None, [])
@@ -80,22 +84,6 @@ class Link(Transport):  # type: ignore[misc]
         """Pass votes and timeout_now on to the node; drop next_node_idx, for which the node's own acknowledgements stand."""
         if message["type"] != "next_node_idx":
             self._driver.send_vote_message(node.id, message)
-
-    def addNode(self, node: Node) -> None:
-        """Do nothing: the node opens connections as its configuration says."""
-
-    def dropNode(self, node: Node) -> None:
-        """Do nothing: the node closes connections as its configuration says."""
-
-    def destroy(self) -> None:
-        """Do nothing: this transport holds no resources."""
-
-
-class _NoPoller:
-    """A poller that does nothing, for the event loop has polled already."""
-
-    def poll(self, timeout: float) -> None:
-        return
 
 
 class Core(SyncObj):  # type: ignore[misc]
@@ -152,7 +140,8 @@ class Core(SyncObj):  # type: ignore[misc]
             leaderFallbackTimeout=2 * election_timeout_s,
         )
         super().__init__(Node(node_id), [], conf=conf, transport=Link(driver))
-        self._poller = _NoPoller()
+        # The event loop has polled already.
+        self._poller = SimpleNamespace(poll=lambda timeout: None)
         self._SyncObj__raftLog = journal
         self.term = self._SyncObj__raftCurrentTerm = max(journal.getCurrentTerm(), journal.last_term)
         self._SyncObj__votedForNodeId = journal.getVotedForNodeId()
