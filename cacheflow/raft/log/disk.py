@@ -38,18 +38,9 @@ class Disk:
 
     def read(self, path: Path, offset: int = 0, length: int = -1) -> bytes:
         """Return ``length`` bytes from ``offset`` on, fewer only at the end of the file. length: -1 for all."""
-        with path.open("rb", buffering=0) as file:
-            if length < 0:
-                length = max(0, os.fstat(file.fileno()).st_size - offset)
+        with path.open("rb") as file:
             file.seek(offset)
-            parts = []
-            while length > 0:
-                part = file.read(length)
-                if not part:
-                    break
-                parts.append(part)
-                length -= len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+            return file.read(length)
 
     def size(self, path: Path) -> int:
         """Return the length of the file."""
