@@ -102,20 +102,20 @@ def _reads(linearizable: bool) -> Local:
     return answer
 
 
-def _spec(name: str, arity: int, answer: Local, summary: str) -> Spec:
-    flags = ("loading", "stale", "fast")
-    return Spec(name=name, arity=arity, summary=summary, group="connection", flags=flags, local=answer)
-
+_spec = functools.partial(Spec, group="connection", flags=("loading", "stale", "fast"))
 
 SPECS: Final = (
     _spec(
         "client",
         -2,
-        functools.partial(subcommand, _SUBCOMMANDS),
         "Names connections, lists them, and sets how their reads look.",
+        local=functools.partial(subcommand, _SUBCOMMANDS),
     ),
-    _spec("readonly", 1, _reads(linearizable=False), "Reads of this connection come from this node's memory."),
+    _spec("readonly", 1, "Reads of this connection come from this node's memory.", local=_reads(linearizable=False)),
     _spec(
-        "readwrite", 1, _reads(linearizable=True), "Reads of this connection see everything acknowledged before them."
+        "readwrite",
+        1,
+        "Reads of this connection see everything acknowledged before them.",
+        local=_reads(linearizable=True),
     ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -105,14 +106,11 @@ def dbsize(session: RespSession, find: Find, arguments: Arguments) -> bytes:
     return integer(len(session.service.store))
 
 
-_READONLY = ("readonly",)
+_generic = functools.partial(Spec, group="generic", flags=("readonly",))
 
 SPECS: Final = (
-    Spec(
-        name="keys", arity=2, summary="Returns the keys that match a pattern.", group="generic", flags=_READONLY,
-        read=keys, control=keys_in_slices,
-    ),
-    Spec(name="scan", arity=-2, summary="Returns the keys page by page.", group="generic", flags=_READONLY, read=scan),
-    Spec(name="randomkey", arity=1, summary="Returns some key.", group="generic", flags=_READONLY, read=randomkey),
-    Spec(name="dbsize", arity=1, summary="Returns the number of keys.", group="server", flags=_READONLY, read=dbsize),
-)  # fmt: skip
+    _generic("keys", 2, "Returns the keys that match a pattern.", read=keys, control=keys_in_slices),
+    _generic("scan", -2, "Returns the keys page by page.", read=scan),
+    _generic("randomkey", 1, "Returns some key.", read=randomkey),
+    Spec("dbsize", 1, "Returns the number of keys.", group="server", flags=("readonly",), read=dbsize),
+)

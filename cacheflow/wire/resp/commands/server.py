@@ -172,22 +172,20 @@ def command(session: RespSession, arguments: Arguments) -> bytes:
     return subcommand(_COMMAND, session, arguments)
 
 
-def _local(name: str, arity: int, answer: Local, summary: str, group: str = "server") -> Spec:
-    flags = ("loading", "stale", "fast")
-    return Spec(name=name, arity=arity, summary=summary, group=group, flags=flags, local=answer)
-
+_local = functools.partial(Spec, group="server", flags=("loading", "stale", "fast"))
+_flush = functools.partial(Spec, group="server", flags=("write",), plan=flush)
 
 SPECS: Final = (
-    _local("ping", -1, ping, "Answers PONG.", "connection"),
-    _local("echo", 2, lambda session, arguments: bulk(arguments[1]), "Answers what it is given.", "connection"),
-    _local("select", 2, select, "Chooses database 0, the only one.", "connection"),
-    _local("time", 1, time_, "Returns this node's wall clock."),
-    _local("info", -1, info, "Tells about the node."),
-    _local("config", -2, functools.partial(subcommand, _CONFIG), "Tells settings."),
-    _local("command", -1, command, "Tells about the commands."),
-    Spec(
-        name="wait", arity=3, summary="Returns how many other nodes have what was written.", group="generic", read=wait
+    _local("ping", -1, "Answers PONG.", group="connection", local=ping),
+    _local(
+        "echo", 2, "Answers what it is given.", group="connection", local=lambda session, arguments: bulk(arguments[1])
     ),
-    Spec(name="flushdb", arity=-1, summary="Removes all keys.", group="server", flags=("write",), plan=flush),
-    Spec(name="flushall", arity=-1, summary="Removes all keys.", group="server", flags=("write",), plan=flush),
+    _local("select", 2, "Chooses database 0, the only one.", group="connection", local=select),
+    _local("time", 1, "Returns this node's wall clock.", local=time_),
+    _local("info", -1, "Tells about the node.", local=info),
+    _local("config", -2, "Tells settings.", local=functools.partial(subcommand, _CONFIG)),
+    _local("command", -1, "Tells about the commands.", local=command),
+    Spec("wait", 3, "Returns how many other nodes have what was written.", group="generic", read=wait),
+    _flush("flushdb", -1, "Removes all keys."),
+    _flush("flushall", -1, "Removes all keys."),
 )
