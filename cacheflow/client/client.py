@@ -118,13 +118,11 @@ class CacheClient(Face):
 
     def nodes(self) -> list[dict[str, Any]]:
         """Return the members as the answering node knows them."""
-        found: list[dict[str, Any]] = self._ask("/nodes/list")
-        return found
+        return list(self._ask("/nodes/list"))
 
     def status(self) -> dict[str, Any]:
         """Return leader, term, indexes, lag and configuration."""
-        found: dict[str, Any] = self._ask("/cluster/status")
-        return found
+        return dict(self._ask("/cluster/status"))
 
     def digest(self, *, index: int | None = None, full: bool = False) -> Digest | None:
         """Return the digest over effects, now or at ``index``, None when it is not known there (any more).

@@ -22,11 +22,8 @@ class _ClientsLast(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(timeout)
         if len(ready) > 1:
-            ready.sort(key=self._comes_last)
+            ready.sort(key=lambda item: item[0].fd == self.last)
         return ready
-
-    def _comes_last(self, item: tuple[selectors.SelectorKey, int]) -> bool:
-        return item[0].fd == self.last
 
 
 class NodeLoop(asyncio.SelectorEventLoop):

@@ -144,8 +144,7 @@ class Proposals:
             return
         count = len(proposal.commands)
         if self.pending + count > PENDING_MAX or self._pending_bytes + proposal.size > PENDING_BYTES_MAX:
-            if proposal.done is not None:
-                proposal.done(Overloaded("too many writes wait on this node"))
+            self._finish(proposal, Overloaded("too many writes wait on this node"))
             return
         self.pending += count
         self._pending_bytes += proposal.size

@@ -212,9 +212,7 @@ class Contents:
 
     def next_due_ms(self) -> int | None:
         """Return the earliest time at which ``expire`` or ``tell_removals`` has work: 0 for now, None for never."""
-        if self.waiting:
-            return 0
-        return self.due.next_ms(self.raw)
+        return 0 if self.waiting else self.due.next_ms(self.raw)
 
     def _evict_first(self, count: int) -> None:
         """Take out the next ``count`` items to evict, and queue their removals to be told."""

@@ -97,10 +97,6 @@ def reset(connection: RespSession, arguments: Arguments) -> None:
     connection.in_turn(answer)
 
 
-def quit_(connection: RespSession, arguments: Arguments) -> None:
-    connection.close(OK)
-
-
 # Transactions ---------------------------------------------------------------------------------------------------------
 
 
@@ -147,7 +143,7 @@ SPECS: Final = (
     _connection("auth", -2, "Shows who the client is.", control=auth),
     _connection("hello", -1, "Chooses the protocol.", control=hello),
     _connection("reset", 1, "Makes the connection new.", control=reset),
-    _connection("quit", -1, "Closes the connection.", control=quit_),
+    _connection("quit", -1, "Closes the connection.", control=lambda connection, arguments: connection.close(OK)),
     _transaction("multi", 1, "Begins a transaction.", control=multi),
     _transaction("exec", 1, "Does what is queued.", control=exec_),
     _transaction("discard", 1, "Forgets what is queued.", control=discard),

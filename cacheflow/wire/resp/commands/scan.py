@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final
 
 from cacheflow.contract import WireStore as Store
@@ -76,7 +76,8 @@ def keys_in_slices(connection: RespSession, arguments: Arguments) -> None:
 
     def begin(end: Callable[[bytes], None]) -> None:
         found: list[bytes] = []
-        slices = _slices(store.all_keys())
+        all_keys = store.all_keys()
+        slices = (all_keys[start : start + SLICE_KEYS] for start in range(0, len(all_keys), SLICE_KEYS))
 
         def work() -> None:
             until = time.monotonic() + SLICE_S
@@ -90,11 +91,6 @@ def keys_in_slices(connection: RespSession, arguments: Arguments) -> None:
         work()
 
     connection.behind_barrier(begin)
-
-
-def _slices(all_keys: list[str]) -> Iterator[list[str]]:
-    for start in range(0, len(all_keys), SLICE_KEYS):
-        yield all_keys[start : start + SLICE_KEYS]
 
 
 def randomkey(session: RespSession, find: Find, arguments: Arguments) -> bytes:
@@ -112,5 +108,5 @@ SPECS: Final = (
     _generic("keys", 2, "Returns the keys that match a pattern.", read=keys, control=keys_in_slices),
     _generic("scan", -2, "Returns the keys page by page.", read=scan),
     _generic("randomkey", 1, "Returns some key.", read=randomkey),
-    Spec("dbsize", 1, "Returns the number of keys.", group="server", flags=("readonly",), read=dbsize),
+    _generic("dbsize", 1, "Returns the number of keys.", group="server", read=dbsize),
 )

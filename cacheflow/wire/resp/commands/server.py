@@ -167,9 +167,7 @@ _COMMAND: Final[dict[bytes, tuple[int, Local]]] = {
 
 
 def command(session: RespSession, arguments: Arguments) -> bytes:
-    if len(arguments) == 1:
-        return _command_info(session, arguments)
-    return subcommand(_COMMAND, session, arguments)
+    return subcommand(_COMMAND, session, arguments) if len(arguments) > 1 else _command_info(session, arguments)
 
 
 _local = functools.partial(Spec, group="server", flags=("loading", "stale", "fast"))
