@@ -273,7 +273,7 @@ class ReplicatedStore(Face):
         return result, self.now_ms()
 
     def __len__(self) -> int:
-        return self._readable().machine.item_count
+        return len(self._readable().machine.contents.raw)
 
     def __repr__(self) -> str:
         return f"<ReplicatedStore {self.config.node_id or ''} at {self.config.host}:{self.config.raft_listen_port}>"

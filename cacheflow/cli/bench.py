@@ -7,6 +7,7 @@ only the status is looked at, so that the nodes get the machine. Still plain HTT
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import lzma
@@ -174,11 +175,8 @@ def drive(
     urls: Sequence[str], workers: Sequence[Worker], *, token: str | None = None, progress: Progress = lambda _: None
 ) -> Report:
     """Run all workers to their end and report. Raises InvalidRequest for an address that is none."""
-    driver = _Driver(urls, workers, token, progress)
-    try:
+    with contextlib.closing(_Driver(urls, workers, token, progress)) as driver:
         return driver.run()
-    finally:
-        driver.close()
 
 
 class _Driver:

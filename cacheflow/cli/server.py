@@ -5,6 +5,7 @@ SIGTERM and SIGINT drain: readiness goes first, running requests end, a leader h
 
 from __future__ import annotations
 
+import functools
 import gc
 import logging
 import signal
@@ -13,7 +14,7 @@ import threading
 from types import FrameType
 
 from cacheflow.config import NodeConfig, join_address, read_secret
-from cacheflow.rest import HttpServer, RestConfig, TurnAway, at_once, create_app
+from cacheflow.rest import HttpServer, RestConfig, at_once, create_app, turn_away
 from cacheflow.store import ReplicatedStore
 from cacheflow.wire.memcached.connection import memcached_port
 from cacheflow.wire.port import connections_allowed
@@ -53,7 +54,7 @@ def run(config: NodeConfig) -> int:
         threads=rest.threads,
         body_bytes_max=rest.body_bytes_max,
         refusal_headers=app.services.raft_headers,
-        turn_away=TurnAway(app.services),
+        turn_away=functools.partial(turn_away, app.services),
         at_once=at_once,
     )
     address = join_address(config.advertise or config.host, http.port)

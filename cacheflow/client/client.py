@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from cacheflow import values, verbs
 from cacheflow.client.failover import Answer, Nodes, Request, check_is_ours, problem_document, problem_of
-from cacheflow.client.http_commands import Call, query_of, refusal_of, request_of, result_of, target_of, value_of
+from cacheflow.client.http_commands import query_of, refusal_of, request_of, result_of, target_of, value_of
 from cacheflow.errors import InvalidRequest
 from cacheflow.faces import AsyncFace, Face, in_thread
 from cacheflow.machine.language import commands
@@ -118,13 +118,11 @@ class CacheClient(Face):
 
     def nodes(self) -> list[dict[str, Any]]:
         """Return the members as the answering node knows them."""
-        found: list[dict[str, Any]] = self._ask("/nodes/list")
-        return found
+        return list(self._ask("/nodes/list"))
 
     def status(self) -> dict[str, Any]:
         """Return leader, term, indexes, lag and configuration."""
-        found: dict[str, Any] = self._ask("/cluster/status")
-        return found
+        return dict(self._ask("/cluster/status"))
 
     def digest(self, *, index: int | None = None, full: bool = False) -> Digest | None:
         """Return the digest over effects, now or at ``index``, None when it is not known there (any more).
@@ -140,7 +138,7 @@ class CacheClient(Face):
 
         A call that was sent twice because its first answer got lost may find no such member any more.
         """
-        answer = self._write(Call("DELETE", "/nodes/" + quote(node_id, safe=""), None, {}), None)
+        answer = self._write(Request("DELETE", "/nodes/" + quote(node_id, safe=""), None, {}, write=True), None)
         if answer.status >= 300:
             raise problem_of(answer)
 
@@ -155,9 +153,9 @@ class CacheClient(Face):
             return refusal_of(problem_of(answer), problem_document(answer), command), 0
         return result_of(command, answer.status, answer.json()), 0
 
-    def _write(self, call: Call, client_key: str | None) -> Answer:
-        headers = {**call.headers, **self._headers, "Idempotency-Key": client_key or secrets.token_hex(16)}
-        return self._nodes.call(Request(call.method, call.target, call.body, headers, write=True))
+    def _write(self, request: Request, client_key: str | None) -> Answer:
+        headers = {**request.headers, **self._headers, "Idempotency-Key": client_key or secrets.token_hex(16)}
+        return self._nodes.call(request._replace(headers=headers))
 
     def _found(self, method: str, target: str) -> Answer | None:
         """Return the answer to a read, None when there is nothing to be read. Raises what the answer stands for."""

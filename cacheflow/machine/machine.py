@@ -79,29 +79,9 @@ class CacheMachine(State):
     # What readers ask
 
     @property
-    def revision(self) -> int:
-        """The version of the latest key written or removed."""
-        return self.contents.revision
-
-    @property
     def now_ms(self) -> int:
         """The machine's clock: the highest time stamp of the entries applied so far, in milliseconds."""
         return self.contents.now_ms
-
-    @property
-    def effects(self) -> list[Effect]:
-        """The effects of the latest entry, in order. See effects.py."""
-        return self.contents.effects
-
-    @property
-    def item_count(self) -> int:
-        """The number of items in memory, including expired ones that are not removed yet."""
-        return len(self.contents.raw)
-
-    @property
-    def bytes_used(self) -> int:
-        """The size of all items in memory by the formula of ``entries.entry_bytes``, which ``max_bytes`` limits."""
-        return self.contents.bytes_used
 
     def lookup(self, key: str, now_ms: int) -> Entry | None:
         """Return the entry of ``key`` if it is live at ``now_ms``, without counting a use. Any thread may call it."""

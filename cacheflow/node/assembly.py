@@ -240,4 +240,4 @@ class LocalNode:
     def _fill(self) -> float:
         machine, settings = self.machine, self.machine.settings
         items = len(machine.contents.raw) / settings.max_items if settings.max_items else 0.0
-        return max(items, machine.bytes_used / settings.max_bytes if settings.max_bytes else 0.0)
+        return max(items, machine.contents.bytes_used / settings.max_bytes if settings.max_bytes else 0.0)

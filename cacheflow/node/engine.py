@@ -25,7 +25,7 @@ from cacheflow.node.clock import ClusterClock
 from cacheflow.node.registration import over_http
 from cacheflow.node.supervisor import Supervisor
 from cacheflow.raft.log.datadir import DataDirectory
-from cacheflow.raft.log.disk import RealDisk, ThreadWriter
+from cacheflow.raft.log.disk import Disk, ThreadWriter
 from cacheflow.raft.snapshots.helper import HelperProcess
 from cacheflow.raft.transport.network import Identity
 from cacheflow.raft.transport.peer_transport import PeerTransport
@@ -147,7 +147,7 @@ class Engine:
                 loop_thread=self._loop_thread,
                 turn=turn,
                 supervisor=supervisor,
-                disk=RealDisk(),
+                disk=Disk(),
                 directory=data.path,
                 write_journal=journal_writer.submit,
                 write_snapshots=snapshot_writer.submit,
@@ -181,7 +181,7 @@ class Engine:
         makes, so it would run only once a million entries wait for it.
         """
         self._loop.call_later(COLLECT_EVERY_S, self._collect_new_objects)
-        revision = self.local.machine.revision
+        revision = self.local.machine.contents.revision
         if revision != self._revision_collected and gc.isenabled():
             self._revision_collected = revision
             gc.collect(0)

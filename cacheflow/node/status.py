@@ -50,7 +50,7 @@ def cluster(engine: Engine) -> dict[str, Any]:
         "term": node.term,
         "commit_index": node.commit_index,
         "applied_index": node.last_applied,
-        "revision": machine.revision,
+        "revision": machine.contents.revision,
         "staleness": None if staleness_ms is None else staleness_ms / 1000,
         "failure": node.replica.failure,
         "members": [{**row, "lag": node.lag_of(row["id"])} for row in nodes(engine)],
@@ -78,11 +78,11 @@ def metrics(engine: Engine) -> dict[str, float]:
     """Return counters, whose names end in ``_total``, and gauges by name."""
     node, machine = engine.local.node, engine.local.machine
     return {
-        "items": machine.item_count,
-        "bytes": machine.bytes_used,
+        "items": len(machine.contents.raw),
+        "bytes": machine.contents.bytes_used,
         "max_items": machine.settings.max_items or 0,
         "max_bytes": machine.settings.max_bytes or 0,
-        "revision": machine.revision,
+        "revision": machine.contents.revision,
         "term": node.term,
         "commit_index": node.commit_index,
         "applied_index": node.last_applied,

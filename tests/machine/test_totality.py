@@ -99,7 +99,7 @@ def test_absurd_nesting_is_an_error_value() -> None:
         block = b"\x94\x00\x00\x00\x92" + (b"\x93\x0d\xa1k" + inner) + inner
         for settled in driver.apply(msgpack.packb([1, [block]])):
             assert [result[0] for result in settled[2]] == [c.MALFORMED, c.MALFORMED]
-    assert driver.machine.revision == 0
+    assert driver.machine.contents.revision == 0
 
 
 def test_a_length_that_lies_is_refused_before_memory_is_reserved() -> None:

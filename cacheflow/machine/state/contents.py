@@ -32,10 +32,11 @@ class Contents:
 
     def __init__(self) -> None:
         self.now_ms = 0
+        # The version of the latest key written or removed.
         self.revision = 0
         self.items_max: float = math.inf
         self.bytes_max: float = math.inf
-        # The size of all items by the formula of ``entry_bytes``.
+        # The size of all items by the formula of ``entry_bytes``, which ``bytes_max`` limits.
         self.bytes_used = 0
         # The number of items that have an expiry.
         self.with_ttl = 0
@@ -44,6 +45,7 @@ class Contents:
         self.deleted = 0
         self.expired = 0
         self.evicted = 0
+        # The effects of the latest entry, in order.
         self.effects: list[Effect] = []
         self.items: Items = POLICIES["lru"]()
         # ``items.raw`` itself, for readers in other threads: another container takes its place in one assignment.
@@ -210,9 +212,7 @@ class Contents:
 
     def next_due_ms(self) -> int | None:
         """Return the earliest time at which ``expire`` or ``tell_removals`` has work: 0 for now, None for never."""
-        if self.waiting:
-            return 0
-        return self.due.next_ms(self.raw)
+        return 0 if self.waiting else self.due.next_ms(self.raw)
 
     def _evict_first(self, count: int) -> None:
         """Take out the next ``count`` items to evict, and queue their removals to be told."""

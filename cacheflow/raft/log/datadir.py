@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Final
 
 from cacheflow.errors import ConfigError
-from cacheflow.raft.log.disk import RealDisk
+from cacheflow.raft.log.disk import Disk
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ class DataDirectory:
         """Note that the cluster removed this member at ``index``, so that no node starts here again. Returns why, for people."""
         reason = f"node {self.node_id} was removed from the cluster at index {index}"
         try:
-            self._write(RealDisk(), _REMOVED, f"{reason}\n")
+            self._write(Disk(), _REMOVED, f"{reason}\n")
         except OSError as error:
             # The next start learns it from the members.
             logger.warning("%s cannot be noted in %s: %s", reason, self.path, _reason(error))
@@ -129,7 +129,7 @@ class DataDirectory:
 
     def _identify(self, node_id: str | None) -> tuple[str, str]:
         """Return (node id, incarnation), read from the directory or made for a new node."""
-        disk = RealDisk()
+        disk = Disk()
         file = self.path / _IDENTITY
         names = disk.list(self.path)
         has_journal = any(name.startswith("journal-") and name.endswith(".cfj") for name in names)
@@ -164,7 +164,7 @@ class DataDirectory:
         self._write(disk, _IDENTITY, f"{text}\n")
         return node_id, incarnation
 
-    def _write(self, disk: RealDisk, name: str, text: str) -> None:
+    def _write(self, disk: Disk, name: str, text: str) -> None:
         """Write a small file as a whole or not at all, durably."""
         temporary = self.path / f"{name}.new"
         handle = disk.open(temporary, create=True)

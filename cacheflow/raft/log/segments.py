@@ -192,10 +192,7 @@ class SegmentWriter:
     @property
     def disk_bytes(self) -> int:
         """Bytes that all segments take on the disk."""
-        size = 0
-        for segment in self._segments:
-            size += segment.size
-        return size
+        return sum([segment.size for segment in self._segments])
 
     def recover(self, value_of: Callable[[Record], V], nothing: V) -> Replay[V]:
         """Read all segments, cut a torn tail and prepare to append; a new journal gets its first segment.

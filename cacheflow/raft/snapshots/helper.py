@@ -21,7 +21,7 @@ from typing import Any
 
 from cacheflow.errors import ConfigError
 from cacheflow.machine.machine import CacheMachine
-from cacheflow.raft.log.disk import Disk, RealDisk
+from cacheflow.raft.log.disk import Disk
 from cacheflow.raft.log.reading import read_entries
 from cacheflow.raft.log.records import CONFIGURATION, NO_OP, REGULAR
 from cacheflow.raft.seams import Tasks
@@ -119,7 +119,7 @@ def main() -> int:
     os.nice(10)
     started = time.perf_counter()
     try:
-        meta = build(RealDisk(), given.directory, given.index)
+        meta = build(Disk(), given.directory, given.index)
     except Exception as error:  # whatever it is, the node only needs to know that there is no snapshot
         print(f"no snapshot up to {given.index}: {type(error).__name__}: {error}", file=sys.stderr)
         return 1

@@ -155,7 +155,7 @@ class HttpServer:
 
     def _run(self) -> None:
         for server in self._servers:
-            server.begin_turns()
+            server.reader = threading.get_ident()
         while self._draining_until_s is None:
             self._turn(_LOOP_INTERVAL_S)
         for server in self._servers:

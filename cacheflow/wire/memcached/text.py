@@ -72,7 +72,7 @@ def _said(answer: bytes, result: Result) -> bytes:
 
 
 def _get(connection: MemcachedSession, words: list[bytes]) -> None:
-    connection.fetch(Fetch(words[1:], _keys(words[1:]), words[0] == b"gets"))
+    connection.fetch = Fetch(words[1:], _keys(words[1:]), words[0] == b"gets")
 
 
 def _gat(connection: MemcachedSession, words: list[bytes]) -> None:
@@ -119,10 +119,6 @@ def _flush_all(connection: MemcachedSession, words: list[bytes]) -> None:
     _write(connection, words, commands.delete_prefix(""), OK)
 
 
-def _version(connection: MemcachedSession, words: list[bytes]) -> None:
-    connection.reply(_VERSION)
-
-
 def _verbosity(connection: MemcachedSession, words: list[bytes]) -> None:
     """Answer verbosity, which has no effect: the log's level is the whole node's."""
     if len(words) < 2 or lines.number_of(words[1], lines.UINT32_MAX) is None:
@@ -130,19 +126,11 @@ def _verbosity(connection: MemcachedSession, words: list[bytes]) -> None:
     connection.reply(b"" if _quiet(words) else OK)
 
 
-def _stats(connection: MemcachedSession, words: list[bytes]) -> None:
-    connection.read(lambda: statistics(connection, words[1:]))
-
-
 def _consistency(connection: MemcachedSession, words: list[bytes]) -> None:
     if words[1:] not in ([b"local"], [b"linearizable"]):
         raise Refused(b"CLIENT_ERROR usage: consistency local|linearizable\r\n")
     connection.linearizable = words[1] == b"linearizable"
     connection.reply(OK)
-
-
-def _quit(connection: MemcachedSession, words: list[bytes]) -> None:
-    connection.close()
 
 
 COMMANDS: Final[dict[bytes, Handler]] = {
@@ -155,9 +143,9 @@ COMMANDS: Final[dict[bytes, Handler]] = {
     b"incr": _count,
     b"decr": _count,
     b"flush_all": _flush_all,
-    b"version": _version,
+    b"version": lambda connection, words: connection.reply(_VERSION),
     b"verbosity": _verbosity,
-    b"stats": _stats,
+    b"stats": lambda connection, words: connection.read(lambda: statistics(connection, words[1:])),
     b"consistency": _consistency,
-    b"quit": _quit,
+    b"quit": lambda connection, words: connection.close(),
 }

@@ -12,7 +12,6 @@ QUEUED: Final = b"+QUEUED\r\n"
 ZERO: Final = b":0\r\n"
 ONE: Final = b":1\r\n"
 EMPTY: Final = b"$0\r\n\r\n"
-EMPTY_ARRAY: Final = b"*0\r\n"
 # The null replies by protocol version.
 NULL: Final = {2: b"$-1\r\n", 3: b"_\r\n"}
 NULL_ARRAY: Final = {2: b"*-1\r\n", 3: b"_\r\n"}

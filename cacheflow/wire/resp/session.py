@@ -20,7 +20,7 @@ import hmac
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Final, Protocol
 
 from cacheflow.contract import VERSION, Entry
@@ -56,7 +56,7 @@ Planner = Callable[["RespSession", Find, Arguments], Plan]
 Control = Callable[["RespSession", Arguments], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Spec:
     """One command of the table.
 
@@ -67,6 +67,7 @@ class Spec:
     name: str
     arity: int
     summary: str
+    _: KW_ONLY
     group: str
     flags: tuple[str, ...] = ()
     keys: tuple[int, int, int] = (0, 0, 0)

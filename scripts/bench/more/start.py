@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cacheflow.cli.launcher import Child, ask
-from cacheflow.raft.log.disk import RealDisk
+from cacheflow.raft.log.disk import Disk
 from cacheflow.raft.snapshots import helper
 from cacheflow.raft.snapshots.building import JOURNAL_BYTES_MIN, JOURNAL_PER_SNAPSHOT
 from scripts.bench.harness import Cluster, Verdict, cluster, node_command, process_cpu_s, spread
@@ -68,7 +68,7 @@ def _build_snapshot(running: Cluster, node: Child) -> int:
     """Put everything into a snapshot, as the helper process would; its size."""
     _, status = ask(node.url, "/cluster/status")
     running.kill(node)
-    meta = helper.build(RealDisk(), Path(node.data_dir), status["applied_index"])
+    meta = helper.build(Disk(), Path(node.data_dir), status["applied_index"])
     running.restart(node)
     running.wait_answer(node, "/readyz")
     return meta.bytes

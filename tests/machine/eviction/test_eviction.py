@@ -239,7 +239,7 @@ def test_every_newcomer_to_a_full_lfu_cache_is_readable_after_its_own_set(driver
 
 def test_bytes_are_counted_by_formula(driver: Driver) -> None:
     driver.run(c.set_("kü", b"12345", 1, "text/x"), c.set_("n", b"", 1, 12))
-    assert driver.machine.bytes_used == (64 + 3 + 5 + 6) + (64 + 1)
+    assert driver.machine.contents.bytes_used == (64 + 3 + 5 + 6) + (64 + 1)
 
 
 def test_room_in_bytes_is_made_before_a_write_and_never_with_the_key_itself(cache: Driver) -> None:
@@ -306,7 +306,7 @@ def test_recency_counts_uses_in_order_and_skips_what_is_no_use(cache: Driver) ->
     assert cache.one(c.recency(odd)) == [c.OK]  # type: ignore[arg-type]
     lfu = cache.machine.settings.policy == "lfu"
     assert list(cache.machine.contents.items.ordered()) == [("b", 1), ("a", 2 if lfu else 1), ("c", 1001 if lfu else 1)]
-    assert cache.machine.revision == 3
+    assert cache.machine.contents.revision == 3
     assert cache.one(c.recency([("a", 1)] * 10_001))[0] == c.MALFORMED
 
 

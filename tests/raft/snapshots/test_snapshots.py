@@ -19,7 +19,7 @@ from cacheflow.errors import ConfigError
 from cacheflow.machine.language import commands
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.node.supervisor import Supervisor
-from cacheflow.raft.log.disk import RealDisk
+from cacheflow.raft.log.disk import Disk
 from cacheflow.raft.log.journal import CorruptJournal, Journal
 from cacheflow.raft.snapshots import files, helper, receiver
 from cacheflow.raft.snapshots.files import (
@@ -312,7 +312,7 @@ def cache_entry(index: int) -> bytes:
 
 
 def test_the_helper_process_builds_what_the_machine_would_say(tmp_path: Path) -> None:
-    journal = Journal.open(RealDisk(), tmp_path, submit=inline, segment_bytes=1 << 16, fsync="never")
+    journal = Journal.open(Disk(), tmp_path, submit=inline, segment_bytes=1 << 16, fsync="never")
     fill(journal, 400, command=cache_entry)
     machine = CacheMachine()
     for entry, index, _ in journal[1:350]:
@@ -324,7 +324,7 @@ def test_the_helper_process_builds_what_the_machine_would_say(tmp_path: Path) ->
     assert (meta.index, meta.term, meta.digest) == (350, 1, machine.digest)
     assert (tmp_path / f"snapshot-{350:020}.cfs").stat().st_size == report["bytes"]
     assert report["seconds"] >= 0
-    found = load_newest(RealDisk(), tmp_path)
+    found = load_newest(Disk(), tmp_path)
     assert found is not None
     assert CacheMachine.restore(found[1]).contents_digest() == machine.contents_digest()
     failed = subprocess.run([*command_line, "900"], capture_output=True, text=True, timeout=30, check=False)

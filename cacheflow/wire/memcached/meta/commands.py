@@ -163,14 +163,10 @@ def _debug(connection: MemcachedSession, words: list[bytes]) -> None:
     connection.read(told)
 
 
-def _nothing(connection: MemcachedSession, words: list[bytes]) -> None:
-    connection.reply(b"MN\r\n")
-
-
 META: Final[dict[bytes, Handler]] = {
     b"mg": _get,
     b"md": _delete,
     b"ma": _count,
     b"me": _debug,
-    b"mn": _nothing,
+    b"mn": lambda connection, words: connection.reply(b"MN\r\n"),
 }

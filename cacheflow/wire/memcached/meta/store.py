@@ -38,11 +38,11 @@ def meta_set(connection: MemcachedSession, words: list[bytes], data: bytes, end:
             raise lines.Refused(BAD_MODE)
     except lines.Refused as refused:
         connection.reply(refused.reply)
-        connection.skip(size + 2)
+        connection.skip = size + 2
         return end + 1
     if size > connection.value_bytes_max:
         refuse(connection, request.key, request.mode in (b"", b"S"), False)
-        connection.skip(size + 2)
+        connection.skip = size + 2
         return end + 1
     value = value_behind(connection, data, end, size)
     if value is None:

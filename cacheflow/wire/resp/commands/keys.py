@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Final
 
@@ -162,34 +163,25 @@ def copy(session: RespSession, find: Find, arguments: Arguments) -> Plan:
     return _writes([_moved(session, entry, new)], ONE)
 
 
-def _read(name: str, arity: int, answer: Read, summary: str, last: int = 1) -> Spec:
-    flags = ("readonly", "fast")
-    return Spec(name=name, arity=arity, summary=summary, group="generic", flags=flags, keys=(1, last, 1), read=answer)
-
-
-def _write(name: str, arity: int, plan: Planner, summary: str, *, last: int = 1, steps: bool = False) -> Spec:
-    keys = (1, last, 1)
-    return Spec(
-        name=name, arity=arity, summary=summary, group="generic", flags=("write",), keys=keys, plan=plan, steps=steps
-    )
-
+_read = functools.partial(Spec, group="generic", flags=("readonly", "fast"), keys=(1, 1, 1))
+_write = functools.partial(Spec, group="generic", flags=("write",), keys=(1, 1, 1))
 
 SPECS: Final = (
-    _write("del", -2, delete, "Deletes keys.", last=-1),
-    _write("unlink", -2, delete, "Deletes keys.", last=-1),
-    _read("exists", -2, exists, "Returns how many of the keys exist.", -1),
-    _read("touch", -2, touch, "Counts keys as used and returns how many exist.", -1),
-    _read("type", 2, type_, "Returns the type of a value."),
-    _read("ttl", 2, _left(1000, False), "Returns the time to live of a key in seconds."),
-    _read("pttl", 2, _left(1, False), "Returns the time to live of a key in milliseconds."),
-    _read("expiretime", 2, _left(1000, True), "Returns when a key ends, in seconds since 1970."),
-    _read("pexpiretime", 2, _left(1, True), "Returns when a key ends, in milliseconds since 1970."),
-    _write("expire", -3, _expire("expire", 1000, False), "Sets the expiry of a key in seconds."),
-    _write("pexpire", -3, _expire("pexpire", 1, False), "Sets the expiry of a key in milliseconds."),
-    _write("expireat", -3, _expire("expireat", 1000, True), "Sets when a key ends, in seconds since 1970."),
-    _write("pexpireat", -3, _expire("pexpireat", 1, True), "Sets when a key ends, in milliseconds since 1970."),
-    _write("persist", 2, persist, "Takes the expiry of a key away."),
-    _write("rename", 3, rename, "Gives a value another key.", last=2, steps=True),
-    _write("renamenx", 3, renamenx, "Gives a value another key that does not exist.", last=2, steps=True),
-    _write("copy", -3, copy, "Writes a value under another key too.", last=2, steps=True),
+    _write("del", -2, "Deletes keys.", keys=(1, -1, 1), plan=delete),
+    _write("unlink", -2, "Deletes keys.", keys=(1, -1, 1), plan=delete),
+    _read("exists", -2, "Returns how many of the keys exist.", keys=(1, -1, 1), read=exists),
+    _read("touch", -2, "Counts keys as used and returns how many exist.", keys=(1, -1, 1), read=touch),
+    _read("type", 2, "Returns the type of a value.", read=type_),
+    _read("ttl", 2, "Returns the time to live of a key in seconds.", read=_left(1000, False)),
+    _read("pttl", 2, "Returns the time to live of a key in milliseconds.", read=_left(1, False)),
+    _read("expiretime", 2, "Returns when a key ends, in seconds since 1970.", read=_left(1000, True)),
+    _read("pexpiretime", 2, "Returns when a key ends, in milliseconds since 1970.", read=_left(1, True)),
+    _write("expire", -3, "Sets the expiry of a key in seconds.", plan=_expire("expire", 1000, False)),
+    _write("pexpire", -3, "Sets the expiry of a key in milliseconds.", plan=_expire("pexpire", 1, False)),
+    _write("expireat", -3, "Sets when a key ends, in seconds since 1970.", plan=_expire("expireat", 1000, True)),
+    _write("pexpireat", -3, "Sets when a key ends, in milliseconds since 1970.", plan=_expire("pexpireat", 1, True)),
+    _write("persist", 2, "Takes the expiry of a key away.", plan=persist),
+    _write("rename", 3, "Gives a value another key.", keys=(1, 2, 1), plan=rename, steps=True),
+    _write("renamenx", 3, "Gives a value another key that does not exist.", keys=(1, 2, 1), plan=renamenx, steps=True),
+    _write("copy", -3, "Writes a value under another key too.", keys=(1, 2, 1), plan=copy, steps=True),
 )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final
 
 from cacheflow.contract import WireStore as Store
@@ -75,7 +76,8 @@ def keys_in_slices(connection: RespSession, arguments: Arguments) -> None:
 
     def begin(end: Callable[[bytes], None]) -> None:
         found: list[bytes] = []
-        slices = _slices(store.all_keys())
+        all_keys = store.all_keys()
+        slices = (all_keys[start : start + SLICE_KEYS] for start in range(0, len(all_keys), SLICE_KEYS))
 
         def work() -> None:
             until = time.monotonic() + SLICE_S
@@ -91,11 +93,6 @@ def keys_in_slices(connection: RespSession, arguments: Arguments) -> None:
     connection.behind_barrier(begin)
 
 
-def _slices(all_keys: list[str]) -> Iterator[list[str]]:
-    for start in range(0, len(all_keys), SLICE_KEYS):
-        yield all_keys[start : start + SLICE_KEYS]
-
-
 def randomkey(session: RespSession, find: Find, arguments: Arguments) -> bytes:
     key = session.service.scans.any_key()
     return session.null if key is None else bulk(key.encode())
@@ -105,14 +102,11 @@ def dbsize(session: RespSession, find: Find, arguments: Arguments) -> bytes:
     return integer(len(session.service.store))
 
 
-_READONLY = ("readonly",)
+_generic = functools.partial(Spec, group="generic", flags=("readonly",))
 
 SPECS: Final = (
-    Spec(
-        name="keys", arity=2, summary="Returns the keys that match a pattern.", group="generic", flags=_READONLY,
-        read=keys, control=keys_in_slices,
-    ),
-    Spec(name="scan", arity=-2, summary="Returns the keys page by page.", group="generic", flags=_READONLY, read=scan),
-    Spec(name="randomkey", arity=1, summary="Returns some key.", group="generic", flags=_READONLY, read=randomkey),
-    Spec(name="dbsize", arity=1, summary="Returns the number of keys.", group="server", flags=_READONLY, read=dbsize),
-)  # fmt: skip
+    _generic("keys", 2, "Returns the keys that match a pattern.", read=keys, control=keys_in_slices),
+    _generic("scan", -2, "Returns the keys page by page.", read=scan),
+    _generic("randomkey", 1, "Returns some key.", read=randomkey),
+    _generic("dbsize", 1, "Returns the number of keys.", group="server", read=dbsize),
+)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
 from typing import Any, Final
 
 from cacheflow.machine.language import commands as c
@@ -11,7 +11,7 @@ from cacheflow.wire.resp.commands.clients import subcommand
 from cacheflow.wire.resp.commands.strings import if_all_succeed
 from cacheflow.wire.resp.glob import PATTERN_BYTES_MAX, matcher
 from cacheflow.wire.resp.replies import OK, CommandError, Status, array, bulk, bulks, encode, integer, text
-from cacheflow.wire.resp.session import Arguments, Find, Plan, RespSession, Spec, wrong_arity
+from cacheflow.wire.resp.session import Arguments, Find, Local, Plan, RespSession, Spec, wrong_arity
 
 # The release of Redis whose commands and answers these are.
 REDIS_VERSION: Final = "7.0.15"
@@ -21,10 +21,6 @@ def ping(session: RespSession, arguments: Arguments) -> bytes:
     if len(arguments) > 2:
         raise CommandError(wrong_arity("ping"))
     return bulk(arguments[1]) if len(arguments) == 2 else b"+PONG\r\n"
-
-
-def echo(session: RespSession, arguments: Arguments) -> bytes:
-    return bulk(arguments[1])
 
 
 def select(session: RespSession, arguments: Arguments) -> bytes:
@@ -127,11 +123,7 @@ def _config_get(session: RespSession, arguments: Arguments) -> bytes:
     return encode(session.protocol, chosen)
 
 
-_CONFIG: Final[dict[bytes, tuple[int, Callable[[RespSession, Arguments], bytes]]]] = {b"GET": (-3, _config_get)}
-
-
-def config(session: RespSession, arguments: Arguments) -> bytes:
-    return subcommand(_CONFIG, session, arguments)
+_CONFIG: Final[dict[bytes, tuple[int, Local]]] = {b"GET": (-3, _config_get)}
 
 
 # COMMAND ------------------------------------------------------------------------------------------------------------
@@ -166,46 +158,32 @@ def _command_docs(session: RespSession, arguments: Arguments) -> bytes:
     return encode(session.protocol, docs)
 
 
-def _command_list(session: RespSession, arguments: Arguments) -> bytes:
-    return bulks(list(session.service.table))
-
-
-def _command_count(session: RespSession, arguments: Arguments) -> bytes:
-    return integer(len(session.service.table))
-
-
-_COMMAND: Final[dict[bytes, tuple[int, Callable[[RespSession, Arguments], bytes]]]] = {
-    b"COUNT": (2, _command_count),
+_COMMAND: Final[dict[bytes, tuple[int, Local]]] = {
+    b"COUNT": (2, lambda session, _: integer(len(session.service.table))),
     b"DOCS": (-2, _command_docs),
     b"INFO": (-2, _command_info),
-    b"LIST": (2, _command_list),
+    b"LIST": (2, lambda session, _: bulks(list(session.service.table))),
 }
 
 
 def command(session: RespSession, arguments: Arguments) -> bytes:
-    if len(arguments) == 1:
-        return _command_info(session, arguments)
-    return subcommand(_COMMAND, session, arguments)
+    return subcommand(_COMMAND, session, arguments) if len(arguments) > 1 else _command_info(session, arguments)
 
 
-def _local(
-    name: str, arity: int, answer: Callable[[RespSession, Arguments], bytes], summary: str, group: str = "server"
-) -> Spec:
-    flags = ("loading", "stale", "fast")
-    return Spec(name=name, arity=arity, summary=summary, group=group, flags=flags, local=answer)
-
+_local = functools.partial(Spec, group="server", flags=("loading", "stale", "fast"))
+_flush = functools.partial(Spec, group="server", flags=("write",), plan=flush)
 
 SPECS: Final = (
-    _local("ping", -1, ping, "Answers PONG.", "connection"),
-    _local("echo", 2, echo, "Answers what it is given.", "connection"),
-    _local("select", 2, select, "Chooses database 0, the only one.", "connection"),
-    _local("time", 1, time_, "Returns this node's wall clock."),
-    _local("info", -1, info, "Tells about the node."),
-    _local("config", -2, config, "Tells settings."),
-    _local("command", -1, command, "Tells about the commands."),
-    Spec(
-        name="wait", arity=3, summary="Returns how many other nodes have what was written.", group="generic", read=wait
+    _local("ping", -1, "Answers PONG.", group="connection", local=ping),
+    _local(
+        "echo", 2, "Answers what it is given.", group="connection", local=lambda session, arguments: bulk(arguments[1])
     ),
-    Spec(name="flushdb", arity=-1, summary="Removes all keys.", group="server", flags=("write",), plan=flush),
-    Spec(name="flushall", arity=-1, summary="Removes all keys.", group="server", flags=("write",), plan=flush),
+    _local("select", 2, "Chooses database 0, the only one.", group="connection", local=select),
+    _local("time", 1, "Returns this node's wall clock.", local=time_),
+    _local("info", -1, "Tells about the node.", local=info),
+    _local("config", -2, "Tells settings.", local=functools.partial(subcommand, _CONFIG)),
+    _local("command", -1, "Tells about the commands.", local=command),
+    Spec("wait", 3, "Returns how many other nodes have what was written.", group="generic", read=wait),
+    _flush("flushdb", -1, "Removes all keys."),
+    _flush("flushall", -1, "Removes all keys."),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Final
@@ -12,7 +13,7 @@ from cacheflow.machine.language.commands import Command, Result
 from cacheflow.values import kind_of
 from cacheflow.wire.resp.arguments import NOT_AN_INTEGER, SYNTAX, TOO_LONG, float_of, integer_of, key_of, lifetime_ms
 from cacheflow.wire.resp.replies import EMPTY, OK, ONE, ZERO, CommandError, array, bulk, error, integer
-from cacheflow.wire.resp.session import Arguments, Find, Finish, Plan, Planner, Read, RespSession, Spec, wrong_arity
+from cacheflow.wire.resp.session import Arguments, Find, Finish, Plan, RespSession, Spec, wrong_arity
 
 _UNITS: Final = (b"EX", b"PX", b"EXAT", b"PXAT")
 # The longest answer: a request of some kilobytes can name the same large value thousands of times.
@@ -266,38 +267,29 @@ def setrange(session: RespSession, find: Find, arguments: Arguments) -> Plan:
     return [write], if_all_succeed(integer(len(data)))
 
 
-def _read(name: str, arity: int, answer: Read, summary: str, keys: tuple[int, int, int] = (1, 1, 1)) -> Spec:
-    flags = ("readonly", "fast")
-    return Spec(name=name, arity=arity, summary=summary, group="string", flags=flags, keys=keys, read=answer)
-
-
-def _write(
-    name: str, arity: int, plan: Planner, summary: str, *, last: int = 1, step: int = 1, steps: bool = False
-) -> Spec:
-    flags, keys = ("write", "denyoom"), (1, last, step)
-    return Spec(name=name, arity=arity, summary=summary, group="string", flags=flags, keys=keys, plan=plan, steps=steps)
-
+_read = functools.partial(Spec, group="string", flags=("readonly", "fast"), keys=(1, 1, 1))
+_write = functools.partial(Spec, group="string", flags=("write", "denyoom"), keys=(1, 1, 1))
 
 SPECS: Final = (
-    _read("get", 2, get, "Returns the string value of a key."),
-    _read("mget", -2, mget, "Returns the values of keys, all at one moment.", (1, -1, 1)),
-    _read("strlen", 2, strlen, "Returns the length of a value."),
-    _read("getrange", 4, getrange, "Returns a part of a value."),
-    _read("substr", 4, getrange, "Returns a part of a value."),
-    _write("set", -3, set_, "Sets the value of a key, whatever it was."),
-    _write("getset", 3, getset, "Sets the value of a key and returns the old one."),
-    _write("getdel", 2, getdel, "Returns the value of a key and deletes it."),
-    _write("getex", -2, getex, "Returns the value of a key and sets its expiry."),
-    _write("setex", 4, _set_for(b"EX", "setex"), "Sets the value of a key and its expiry in seconds."),
-    _write("psetex", 4, _set_for(b"PX", "psetex"), "Sets the value of a key and its expiry in milliseconds."),
-    _write("setnx", 3, setnx, "Sets the value of a key that does not exist."),
-    _write("mset", -3, mset, "Sets several keys, all or none.", last=-1, step=2),
-    _write("msetnx", -3, msetnx, "Sets several keys if none exists.", last=-1, step=2, steps=True),
-    _write("append", 3, append, "Adds to the end of a value."),
-    _write("incr", 2, lambda session, find, a: incr_by(a[1], 1), "Adds one to a number."),
-    _write("decr", 2, lambda session, find, a: incr_by(a[1], -1), "Takes one from a number."),
-    _write("incrby", 3, lambda session, find, a: incr_by(a[1], integer_of(a[2])), "Adds to a number."),
-    _write("decrby", 3, decrby, "Takes from a number."),
-    _write("incrbyfloat", 3, incrbyfloat, "Adds to a number with decimals.", steps=True),
-    _write("setrange", 4, setrange, "Writes over a part of a value.", steps=True),
+    _read("get", 2, "Returns the string value of a key.", read=get),
+    _read("mget", -2, "Returns the values of keys, all at one moment.", keys=(1, -1, 1), read=mget),
+    _read("strlen", 2, "Returns the length of a value.", read=strlen),
+    _read("getrange", 4, "Returns a part of a value.", read=getrange),
+    _read("substr", 4, "Returns a part of a value.", read=getrange),
+    _write("set", -3, "Sets the value of a key, whatever it was.", plan=set_),
+    _write("getset", 3, "Sets the value of a key and returns the old one.", plan=getset),
+    _write("getdel", 2, "Returns the value of a key and deletes it.", plan=getdel),
+    _write("getex", -2, "Returns the value of a key and sets its expiry.", plan=getex),
+    _write("setex", 4, "Sets the value of a key and its expiry in seconds.", plan=_set_for(b"EX", "setex")),
+    _write("psetex", 4, "Sets the value of a key and its expiry in milliseconds.", plan=_set_for(b"PX", "psetex")),
+    _write("setnx", 3, "Sets the value of a key that does not exist.", plan=setnx),
+    _write("mset", -3, "Sets several keys, all or none.", keys=(1, -1, 2), plan=mset),
+    _write("msetnx", -3, "Sets several keys if none exists.", keys=(1, -1, 2), plan=msetnx, steps=True),
+    _write("append", 3, "Adds to the end of a value.", plan=append),
+    _write("incr", 2, "Adds one to a number.", plan=lambda session, find, a: incr_by(a[1], 1)),
+    _write("decr", 2, "Takes one from a number.", plan=lambda session, find, a: incr_by(a[1], -1)),
+    _write("incrby", 3, "Adds to a number.", plan=lambda session, find, a: incr_by(a[1], integer_of(a[2]))),
+    _write("decrby", 3, "Takes from a number.", plan=decrby),
+    _write("incrbyfloat", 3, "Adds to a number with decimals.", plan=incrbyfloat, steps=True),
+    _write("setrange", 4, "Writes over a part of a value.", plan=setrange, steps=True),
 )
