@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -101,8 +102,11 @@ class ReplicatedStore(Face):
 
     def wait_ready(self, timeout_s: float) -> None:
         """Return once this node answers reads and knows a leader. Raises NotReady after ``timeout_s``."""
-        if not status.wait_ready(self._engine, timeout_s):
-            raise NotReady("; ".join(f"{name}: {detail}" for name, good, detail in self.readiness() if not good))
+        deadline = time.monotonic() + timeout_s
+        while problems := [f"{name}: {detail}" for name, good, detail in self.readiness() if not good]:
+            if time.monotonic() > deadline:
+                raise NotReady("; ".join(problems))
+            time.sleep(status.WAIT_STEP_S)
 
     # Reads ----------------------------------------------------------------------------------------------------------
 
