@@ -11,7 +11,6 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from types import TracebackType
 from typing import Any
 
 from cacheflow import values, verbs
@@ -56,9 +55,7 @@ class AsyncReplicatedStore(AsyncFace):
             raise
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self) -> None:
@@ -97,7 +94,6 @@ class AsyncReplicatedStore(AsyncFace):
         peek: bool = False,
         strict: bool = False,
     ) -> Item | None:
-        """Return the item under ``key`` with its version and TTL, or None. The options are those of ``Face.get_item``."""
         if not strict and consistency != "linearizable":
             return self.store.get_item(key, consistency=consistency, max_staleness=max_staleness, peek=peek)
         verbs.check_read(consistency, max_staleness, peek, strict)
@@ -117,7 +113,6 @@ class AsyncReplicatedStore(AsyncFace):
         peek: bool = False,
         strict: bool = False,
     ) -> Any:
-        """Return the value under ``key``, or ``default``. See ``get_item`` for the options."""
         if not strict and consistency != "linearizable":
             return self.store.get(key, default, consistency=consistency, max_staleness=max_staleness, peek=peek)
         return await super().get(

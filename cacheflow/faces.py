@@ -72,6 +72,8 @@ def in_thread(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[
     async def call(self: AsyncFace, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.to_thread(method, self._blocking, *args, **kwargs)
 
+    # Also the words that the method itself has from its base.
+    call.__doc__ = inspect.getdoc(method)
     return call
 
 

@@ -8,9 +8,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from cacheflow import values, verbs
@@ -97,15 +97,16 @@ class ReplicatedStore(Face):
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def wait_ready(self, timeout_s: float) -> None:
         """Return once this node answers reads and knows a leader. Raises NotReady after ``timeout_s``."""
-        if not status.wait_ready(self._engine, timeout_s):
-            raise NotReady("; ".join(f"{name}: {detail}" for name, good, detail in self.readiness() if not good))
+        deadline = time.monotonic() + timeout_s
+        while problems := [f"{name}: {detail}" for name, good, detail in self.readiness() if not good]:
+            if time.monotonic() > deadline:
+                raise NotReady("; ".join(problems))
+            time.sleep(status.WAIT_STEP_S)
 
     # Reads ----------------------------------------------------------------------------------------------------------
 
@@ -118,7 +119,6 @@ class ReplicatedStore(Face):
         peek: bool = False,
         strict: bool = False,
     ) -> Item | None:
-        """Return the item under ``key`` with its version and TTL, or None. The options are those of ``Face.get_item``."""
         values.check_key(key)
         if consistency != "local" or max_staleness is not None or strict:
             verbs.check_read(consistency, max_staleness, peek, strict)
@@ -147,7 +147,6 @@ class ReplicatedStore(Face):
         peek: bool = False,
         strict: bool = False,
     ) -> Any:
-        """Return the value under ``key``, or ``default``. See ``get_item`` for the options."""
         # A dictionary look-up and little else: the usual read makes no item.
         if consistency == "local" and max_staleness is None and not (peek or strict) and type(key) is str:
             local = self._local
@@ -225,7 +224,6 @@ class ReplicatedStore(Face):
     def keys_page(
         self, prefix: str = "", limit: int = KEYS_PAGE, cursor: str | None = None
     ) -> tuple[list[str], str | None]:
-        """Return up to ``limit`` keys that start with ``prefix``, in order, behind ``cursor``; and the next cursor or None."""
         verbs.check_page(prefix, limit)
         local = self._readable()
         return local.machine.keys(prefix, limit, cursor or "", local.clock.now_ms())

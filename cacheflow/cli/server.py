@@ -11,7 +11,6 @@ import logging
 import signal
 import sys
 import threading
-from types import FrameType
 
 from cacheflow.config import NodeConfig, join_address, read_secret
 from cacheflow.rest import HttpServer, RestConfig, at_once, create_app, turn_away
@@ -31,13 +30,8 @@ def run(config: NodeConfig) -> int:
     """Serve until SIGTERM or SIGINT; return the process's exit code. Raises ConfigError before anything is served."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     stopping = threading.Event()
-
-    def stop(signum: int, frame: FrameType | None) -> None:
-        stopping.set()
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
     store = ReplicatedStore(config)
     token = read_secret(config.api_token_file, "api-token-file")
     rest = RestConfig(

@@ -68,7 +68,6 @@ class CacheClient(Face):
         peek: bool = False,
         strict: bool = False,
     ) -> Item | None:
-        """Return the item under ``key`` with its version and TTL, or None. The options are those of ``Face.get_item``."""
         document = self._document(key, consistency, max_staleness, peek, strict)
         if document is None:
             return None
@@ -85,7 +84,6 @@ class CacheClient(Face):
         peek: bool = False,
         strict: bool = False,
     ) -> Any:
-        """Return the value under ``key``, or ``default``. See ``get_item`` for the options."""
         document = self._document(key, consistency, max_staleness, peek, strict)
         return default if document is None else value_of(document)
 
@@ -109,7 +107,6 @@ class CacheClient(Face):
     def keys_page(
         self, prefix: str = "", limit: int = KEYS_PAGE, cursor: str | None = None
     ) -> tuple[list[str], str | None]:
-        """Return up to ``limit`` keys that start with ``prefix``, in order, behind ``cursor``; and the next cursor or None."""
         verbs.check_page(prefix, limit)
         page = self._ask("/cache" + query_of(prefix=prefix or None, limit=limit, cursor=cursor))
         return page["keys"], page.get("cursor") or None

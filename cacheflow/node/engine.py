@@ -14,6 +14,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from cacheflow.config import NodeConfig, join_address, read_secret
@@ -66,15 +67,14 @@ class Engine:
         http_address: host:port that members show for this node. Raises ConfigError.
         """
         self._http_address = http_address
-        started: list[BaseException | None] = []
-        ready = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(started, ready), name="cacheflow-loop", daemon=True)
+        started: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, args=(started,), name="cacheflow-loop", daemon=True)
         self._thread.start()
-        ready.wait()
-        if started[0] is not None:
+        error = started.exception()
+        if error is not None:
             self._thread.join()
             self._thread = None
-            raise started[0]
+            raise error
         return self.local
 
     def stop(self, hand_over_s: float = 2.0) -> None:
@@ -96,21 +96,19 @@ class Engine:
         # The loop's own thread, which asks for every request, is proof enough that it lives.
         return threading.get_ident() == self._loop_thread or (self._thread is not None and self._thread.is_alive())
 
-    def _run(self, started: list[BaseException | None], ready: threading.Event) -> None:
+    def _run(self, started: Future[None]) -> None:
         self._loop = NodeLoop()
         self._loop_thread = threading.get_ident()
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_until_complete(self._open())
             self._started = True
-            started.append(None)
         except BaseException as error:  # handed to the caller of start()
-            started.append(error)
+            started.set_exception(error)
             self._stack.close()
             self._loop.close()
             return
-        finally:
-            ready.set()
+        started.set_result(None)
         try:
             self._loop.run_forever()
         finally:

@@ -6,12 +6,12 @@ looks into the inbox by itself: then no system call is needed.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from cacheflow.contract import Done, Outcome
 from cacheflow.errors import NotReady
@@ -19,13 +19,6 @@ from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command
 from cacheflow.node.proposals import Proposal, Proposals
 from cacheflow.raft.turn import Turn
-
-
-class LoopToWake(Protocol):
-    """The part of an event loop that another thread may call; asyncio's has it."""
-
-    def call_soon_threadsafe(self, callback: Callable[[], None], /) -> object: ...
-    def time(self) -> float: ...
 
 
 class Inbox:
@@ -40,7 +33,7 @@ class Inbox:
         proposals: Proposals,
         turn: Turn,
         run: Callable[[Callable[[], None]], None],
-        loop: LoopToWake,
+        loop: asyncio.AbstractEventLoop,
         *,
         timeout_s: float,
         loop_thread: int,

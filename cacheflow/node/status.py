@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 
 from cacheflow.errors import InvalidRequest, NoLeader
@@ -141,16 +140,6 @@ def readiness(engine: Engine) -> list[tuple[str, bool, str]]:
         ("disk", node.replica.failure is None, node.replica.failure or "works"),
         ("tasks", not problems, "; ".join(problems) or "run"),
     ]
-
-
-def wait_ready(engine: Engine, timeout_s: float) -> bool:
-    """Block until the node is ready, or ``timeout_s`` are over; return whether it is ready."""
-    deadline = time.monotonic() + timeout_s
-    while not all(good for _, good, _ in readiness(engine)):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(WAIT_STEP_S)
-    return True
 
 
 async def hand_over(engine: Engine, node_id: str | None) -> str:

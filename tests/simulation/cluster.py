@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import inf
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import pysyncobj.syncobj
 import pytest
@@ -127,7 +127,7 @@ class Process(LocalNode):
                 loop=loop,
                 loop_thread=threading.get_ident(),
                 turn=Turn(loop.call_soon),
-                supervisor=Supervisor(loop),
+                supervisor=Supervisor(cast(asyncio.AbstractEventLoop, loop)),
                 disk=host.disk,
                 directory=DIRECTORY,
                 write_journal=self.writer.submit,

@@ -1,13 +1,13 @@
-"""Items in an order of eviction: what LRU and LFU share, and what the machine asks of both. The only importers of cachetools.
+"""Items in an order of eviction: what LRU and LFU share, and what the machine asks of both.
 
 1. The machine decides *when* to evict, these containers only *which key*: they have no limit, so cachetools never
    evicts by itself.
 2. ``raw`` is the plain dictionary of a container. Reading it counts as nothing and is safe from any thread.
 3. The order is part of the replicated state: ``ordered()`` tells it, ``filled()`` builds an equal container from it.
 
-cachetools (8.0.1 or later: an O(1) LFU whose ties are decided by insertion) has no operation for a victim other than
-a given key, for counting several uses at once, or for reading and building the order in one pass. The methods for these
-reach for its private structures, which a test checks against the installed release.
+Only this folder imports cachetools (8.0.1 or later: an O(1) LFU whose ties are decided by insertion). It has no operation
+for a victim other than a given key, for counting several uses at once, or for reading and building the order in one pass.
+The methods for these reach for its private structures, which a test checks against the installed release.
 """
 
 from __future__ import annotations

@@ -88,10 +88,6 @@ def failure(failed: ReplicationError) -> bytes:
     Clients send LOADING, TRYAGAIN and CLUSTERDOWN again by themselves, which is right where nothing has happened. No
     client knows OUTCOMEUNKNOWN, so that none repeats what may have taken place.
     """
-    if isinstance(failed, NotReady):
-        return error(f"LOADING {failed}")
-    if isinstance(failed, NoLeader):
-        return error(f"CLUSTERDOWN {failed}")
-    if isinstance(failed, NotCommitted):
-        return error(f"TRYAGAIN not committed: {failed}")
-    return error(f"OUTCOMEUNKNOWN {failed}")
+    codes = ((NotReady, "LOADING"), (NoLeader, "CLUSTERDOWN"), (NotCommitted, "TRYAGAIN not committed:"))
+    code = next((code for kind, code in codes if isinstance(failed, kind)), "OUTCOMEUNKNOWN")
+    return error(f"{code} {failed}")
