@@ -31,6 +31,7 @@ import contextlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import TypeVar
 
@@ -69,6 +70,7 @@ _RESERVE_BYTES = 3 * RECORD_BYTES + 16
 _HEADER_BYTES_MAX = 1024
 _NAME = re.compile(r"journal-(\d{12})\.cfj")
 _TEMPORARY = ".new"
+_SIZE_OF = attrgetter("size")
 
 
 def segment_name(sequence: int) -> str:
@@ -185,7 +187,7 @@ class SegmentWriter:
     @property
     def disk_bytes(self) -> int:
         """Bytes that all segments take on the disk."""
-        return sum([segment.size for segment in self._segments])
+        return sum(map(_SIZE_OF, self._segments))
 
     def recover(self, value_of: Callable[[Record], V], nothing: V) -> Replay[V]:
         """Read all segments, cut a torn tail and prepare to append; a new journal gets its first segment.
