@@ -27,7 +27,7 @@ from cacheflow.node.registration import over_http
 from cacheflow.node.supervisor import Supervisor
 from cacheflow.raft.log.datadir import DataDirectory
 from cacheflow.raft.log.disk import Disk, ThreadWriter
-from cacheflow.raft.snapshots.helper import HelperProcess
+from cacheflow.raft.snapshots.helper_process import HelperProcess
 from cacheflow.raft.transport.network import Identity
 from cacheflow.raft.transport.peer_transport import PeerTransport
 from cacheflow.raft.turn import Turn

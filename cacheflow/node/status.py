@@ -88,6 +88,8 @@ def metrics(engine: Engine) -> dict[str, float]:
         "durable_index": node.durable_index,
         "log_entries": node.log_entries,
         "journal_bytes": node.journal_bytes,
+        "snapshot_age_seconds": node.building.age_s,
+        "snapshot_failures_total": node.building.failures_total,
         "is_leader": int(node.is_leader),
         "has_leader": int(node.links.route is not None),
         "ready": int(all(good for _, good, _ in readiness(engine))),
@@ -129,6 +131,7 @@ def readiness(engine: Engine) -> list[tuple[str, bool, str]]:
         return [*liveness(engine), ("member", False, node.replica.failure or "")]
     leader_id = node.leader_id if node.links.route is not None else None
     problems = engine.local.supervisor.problems()
+    unbuilt = node.building.problem
     return [
         *liveness(engine),
         ("leader", leader_id is not None, f"is {leader_id}" if leader_id else "is not known"),
@@ -138,6 +141,7 @@ def readiness(engine: Engine) -> list[tuple[str, bool, str]]:
             "caught up" if node.may_read else node.replica.stumbled or "have not caught up since the start",
         ),
         ("disk", node.replica.failure is None, node.replica.failure or "works"),
+        ("snapshots", not unbuilt, unbuilt or "can be built"),
         ("tasks", not problems, "; ".join(problems) or "run"),
     ]
 

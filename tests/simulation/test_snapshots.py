@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -13,7 +14,7 @@ from simulation.runner import JOURNAL_BYTES
 
 from cacheflow.machine.machine import Settled
 from cacheflow.raft.message_types import SnapshotPiece
-from cacheflow.raft.snapshots import sending
+from cacheflow.raft.snapshots import building, sending
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def test_who_was_away_for_long_gets_a_snapshot_and_the_rest_of_the_log(cluster: 
     workload.check()
 
 
-def test_a_snapshot_that_cannot_be_built_is_begun_again_after_a_pause(
+def test_a_snapshot_that_cannot_be_built_is_begun_again_after_growing_pauses_and_the_node_says_so(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun: list[float] = []
@@ -58,13 +59,22 @@ def test_a_snapshot_that_cannot_be_built_is_begun_again_after_a_pause(
         process.loop.call_soon(done, OSError("no more processes"))
 
     process = follower_of(cluster)
-    storage_build = process.node.building._storage.build
-    monkeypatch.setattr(process.node.building._storage, "build", functools.partial(fail, process))
+    node_building = process.node.building
+    storage_build = node_building._storage.build
+    monkeypatch.setattr(node_building._storage, "build", functools.partial(fail, process))
     workload = Workload(cluster, Random(1), clients=10, pause_s=0.05)
-    assert cluster.run(60.0, lambda: len(begun) == 3)
-    assert begun[2] - begun[0] >= 2.0
-    monkeypatch.setattr(process.node.building._storage, "build", storage_build)
-    assert cluster.run(5.0, lambda: process.journal.first_index > 100)
+    assert cluster.run(60.0, lambda: len(begun) == building.FAILURES_SHOWN)
+    assert node_building.problem == ""
+    assert cluster.run(30.0, lambda: len(begun) == building.FAILURES_SHOWN + 1)
+    pauses = [later - earlier for earlier, later in pairwise(begun)]
+    assert [round(pause) for pause in pauses] == [1, 2, 4, 8, 16]
+    assert node_building.problem.endswith("the journal grows: no more processes")
+    assert node_building.failures_total == len(begun) - 1
+    assert node_building.age_s > sum(pauses)
+    monkeypatch.setattr(node_building._storage, "build", storage_build)
+    assert cluster.run(40.0, lambda: process.journal.first_index > 100)
+    assert node_building.problem == ""
+    assert node_building.age_s < 40.0
     workload.stop()
 
 

@@ -27,8 +27,12 @@ logger = logging.getLogger(__name__)
 # helper would load and write unchanged items more often than anybody restarts.
 JOURNAL_BYTES_MIN = 64 * 1024 * 1024
 JOURNAL_PER_SNAPSHOT = 1
-# The pause after a build that failed: a helper that cannot work must not be started ten times a second.
+# The pause after a build that failed, and the longest one: each failure in a row doubles it, for a helper that cannot work
+# costs a start of Python every time.
 BUILD_AGAIN_MS = 1000
+BUILD_AGAIN_MS_MAX = 60_000
+# So many failures in a row are no accident: the node says so, for its journal grows until its disk is full.
+FAILURES_SHOWN = 5
 
 
 class Building:
@@ -59,6 +63,23 @@ class Building:
         self._is_void = False
         # A build that failed is not begun again before this moment of the node's clock.
         self._next_build_ms = 0
+        # When the newest snapshot was built or taken over, by the node's clock; when the node started if it has done neither.
+        self._newest_since_ms = links.now_ms()
+        self.failures_total = 0
+        self._failures_in_a_row = 0
+        self._latest_failure = ""
+
+    @property
+    def age_s(self) -> float:
+        """The seconds since this node built or took over a snapshot, or started. Any thread."""
+        return (self._links.now_ms() - self._newest_since_ms) / 1000
+
+    @property
+    def problem(self) -> str:
+        """What keeps this node from building snapshots, for people; "" while nothing does for long. Any thread."""
+        if self._failures_in_a_row < FAILURES_SHOWN:
+            return ""
+        return f"{self._failures_in_a_row} builds in a row have failed, the journal grows: {self._latest_failure}"
 
     def consider(self) -> None:
         """Build a snapshot if the journal has grown enough; called once a heartbeat."""
@@ -71,6 +92,7 @@ class Building:
         """Note that a snapshot of the leader's has replaced the contents and the journal."""
         self._held_back_bytes = 0
         self._is_void = self._building
+        self._newest_since_ms = self._links.now_ms()
 
     def build(self) -> None:
         """Begin to build a snapshot at the applied index, unless a build is under way or nothing is new."""
@@ -88,8 +110,7 @@ class Building:
         void, self._is_void = self._is_void, False
         if isinstance(outcome, BaseException):
             if not void:
-                self._next_build_ms = self._links.now_ms() + BUILD_AGAIN_MS
-                logger.error("no snapshot could be built: %s", outcome)
+                self._failed(index, str(outcome) or type(outcome).__name__)
             return
         if void:
             # The contents that it began with may have been wrong, and this node may need the entries before it again.
@@ -97,9 +118,11 @@ class Building:
                 self._storage.discard(outcome)
             return
         if own is not None and own != outcome.digest:
-            logger.error("the snapshot at %d differs from this node's contents and is not used", outcome.index)
             self._storage.discard(outcome)
+            self._failed(index, "it differs from this node's contents")
             return
+        self._failures_in_a_row = 0
+        self._newest_since_ms = self._links.now_ms()
         keep_from = outcome.index
         if self._core.is_leader:
             # The log is not kept for a follower that is down, perhaps for ever: it gets the snapshot.
@@ -114,3 +137,14 @@ class Building:
         self._held_back_bytes = self._journal.bytes_up_to(outcome.index)
         self._storage.keep(outcome)
         logger.info("snapshot at %d: %d bytes", outcome.index, outcome.bytes)
+
+    def _failed(self, index: int, reason: str) -> None:
+        pause_ms = min(BUILD_AGAIN_MS << min(self._failures_in_a_row, 16), BUILD_AGAIN_MS_MAX)
+        self._next_build_ms = self._links.now_ms() + pause_ms
+        self.failures_total += 1
+        self._failures_in_a_row += 1
+        self._latest_failure = reason
+        logger.error(
+            "no snapshot at %d (failure %d in a row, again in %g s): %s",
+            *(index, self._failures_in_a_row, pause_ms / 1000, reason),
+        )

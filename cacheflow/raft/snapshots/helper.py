@@ -1,76 +1,42 @@
 """The snapshot helper: a process of its own that builds a snapshot, so that building never stops the node.
 
-    python -m cacheflow.raft.snapshots.helper DIRECTORY INDEX
+    python -I cacheflow/raft/snapshots/run_helper.py PATH BUILD DIRECTORY INDEX
 
-It loads the last snapshot, applies the journal's entries up to ``INDEX`` from its files, and writes the new one. The node
-compares the digest with its own at that index before it trims anything.
+``helper_process.py`` starts it beside a node. It loads the last snapshot, applies the journal's entries up to ``INDEX`` from
+its files, and writes the new one. The node compares the digest with its own at that index before it trims anything.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
-import logging
 import os
 import sys
 import time
-from collections.abc import Callable
+from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from cacheflow.errors import ConfigError
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.raft.log.disk import Disk
 from cacheflow.raft.log.reading import read_entries
 from cacheflow.raft.log.records import CONFIGURATION, NO_OP, REGULAR
-from cacheflow.raft.seams import Tasks
 from cacheflow.raft.snapshots.files import SnapshotMeta, chunks_of, newest_snapshot, write_snapshot
 
-logger = logging.getLogger(__name__)
+
+def _fingerprint() -> str:
+    """Return a digest of CacheFlow's source files as they are now."""
+    package = Path(__file__).parents[2]
+    whole = blake2b(digest_size=16)
+    for file in sorted(package.rglob("*.py")):
+        whole.update(b"%s %d " % (str(file.relative_to(package)).encode(), file.stat().st_size))
+        whole.update(file.read_bytes())
+    return whole.hexdigest()
 
 
-class HelperProcess:
-    """A Builder that starts a process for each snapshot, so that building costs the node neither time nor memory."""
-
-    def __init__(self, directory: Path, supervisor: Tasks) -> None:
-        self._directory = directory
-        self._supervisor = supervisor
-
-    def __call__(self, index: int, done: Callable[[SnapshotMeta | BaseException], None]) -> None:
-        """Start the helper; ``done`` is called on the loop, once, whatever becomes of it."""
-        self._supervisor.start("the snapshot helper", lambda: self._run(index, done))
-
-    async def _run(self, index: int, done: Callable[[SnapshotMeta | BaseException], None]) -> None:
-        try:
-            outcome: SnapshotMeta | BaseException = await self._build(index)
-        except Exception as error:
-            outcome = error
-        try:
-            done(outcome)
-        except Exception:  # it must not start the helper again
-            logger.exception("what the snapshot helper has built could not be taken")
-
-    async def _build(self, index: int) -> SnapshotMeta:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "cacheflow.raft.snapshots.helper",
-            str(self._directory),
-            str(index),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        try:
-            output, complaint = await process.communicate()
-        except asyncio.CancelledError:
-            process.kill()
-            await process.wait()
-            raise
-        if process.returncode:
-            lines = complaint.decode(errors="replace").strip().splitlines()
-            raise RuntimeError(lines[-1] if lines else f"the helper ended with {process.returncode}")
-        return SnapshotMeta.of(json.loads(output))
+# The build that this process runs, by its files at the time they were loaded: another one may apply an entry differently.
+BUILD: Final = _fingerprint()
 
 
 def payload_of(command: bytes) -> bytes:
@@ -107,18 +73,19 @@ def build(disk: Disk, directory: Path, index: int, *, group: int = 0) -> Snapsho
     return write_snapshot(disk, directory, meta, machine.snapshot())
 
 
-def main() -> int:
+def main(arguments: list[str]) -> int:
     """Run the helper process: print the meta as one line of JSON and return 0, or print one line on stderr and return 1."""
-    parser = argparse.ArgumentParser(
-        prog="python -m cacheflow.raft.snapshots.helper", description="Build one snapshot."
-    )
+    parser = argparse.ArgumentParser(prog="run_helper.py", description="Build one snapshot.")
+    parser.add_argument("build", help="the build that the node runs")
     parser.add_argument("directory", type=Path, help="the data directory")
     parser.add_argument("index", type=int, help="the last entry to cover: committed, and durable in the journal")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     # The node's own process has precedence over this one.
     os.nice(10)
     started = time.perf_counter()
     try:
+        if given.build != BUILD:
+            raise ConfigError("CacheFlow's files were changed after this node was started; restart it")
         meta = build(Disk(), given.directory, given.index)
     except Exception as error:  # whatever it is, the node only needs to know that there is no snapshot
         print(f"no snapshot up to {given.index}: {type(error).__name__}: {error}", file=sys.stderr)
@@ -132,7 +99,3 @@ def main() -> int:
     }
     print(json.dumps(report))
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -29,6 +29,8 @@ HELP: Mapping[str, str] = {
     "durable_index": "Highest log index that is on this node's disk.",
     "log_entries": "Entries in the log since the last snapshot.",
     "journal_bytes": "Space that the journal takes on this node's disk.",
+    "snapshot_age_seconds": "Seconds since this node built a snapshot or took one over, or started.",
+    "snapshot_failures_total": "Snapshots that this node could not build.",
     "members_down": "Members that do not answer.",
     "failed": "1 when this node's disk failed and it takes no further part.",
     "removed": "1 when this node was removed from the cluster.",

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
-import json
-import subprocess
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from random import Random
 
 import pytest
-from fakes.disk import FakeDisk, inline
+from fakes.disk import FakeDisk
 from fakes.journals import DIRECTORY, fill, open_journal
 
 from cacheflow.errors import ConfigError
-from cacheflow.machine.language import commands
-from cacheflow.machine.machine import CacheMachine
-from cacheflow.node.supervisor import Supervisor
-from cacheflow.raft.log.disk import Disk
-from cacheflow.raft.log.journal import CorruptJournal, Journal
+from cacheflow.raft.log.journal import CorruptJournal
 from cacheflow.raft.snapshots import files, helper, receiver
 from cacheflow.raft.snapshots.files import (
     CorruptSnapshot,
@@ -28,7 +20,7 @@ from cacheflow.raft.snapshots.files import (
     load_newest,
     write_snapshot,
 )
-from cacheflow.raft.snapshots.helper import HelperProcess, build
+from cacheflow.raft.snapshots.helper import build
 from cacheflow.raft.snapshots.receiver import SnapshotReceiver, SnapshotRefused
 
 CHUNKS = [b"one", b"two" * 100, b"x"]
@@ -304,73 +296,6 @@ def test_a_snapshot_of_another_history_is_not_built_upon() -> None:
     write_snapshot(disk, DIRECTORY, SnapshotMeta(10, 9, meta.digest), chunks=[(10).to_bytes(8, "little")])
     with pytest.raises(CorruptJournal, match="term 9"):
         build(disk, DIRECTORY, 15)
-
-
-def cache_entry(index: int) -> bytes:
-    block = commands.encode_block(0, 0, 0, [commands.set_(f"key{index % 50}", b"v%d" % index, 1, None, index * 10)])
-    return b"\x00" + commands.encode_entry(1_000 + index, [block])
-
-
-def test_the_helper_process_builds_what_the_machine_would_say(tmp_path: Path) -> None:
-    journal = Journal.open(Disk(), tmp_path, submit=inline, segment_bytes=1 << 16, fsync="never")
-    fill(journal, 400, command=cache_entry)
-    machine = CacheMachine()
-    for entry, index, _ in journal[1:350]:
-        machine.apply(index, entry[1:])
-    command_line = [sys.executable, "-m", "cacheflow.raft.snapshots.helper", str(tmp_path)]
-    run = subprocess.run([*command_line, "350"], capture_output=True, text=True, timeout=30, check=True)
-    report = json.loads(run.stdout)
-    meta = SnapshotMeta.of(report)
-    assert (meta.index, meta.term, meta.digest) == (350, 1, machine.digest)
-    assert (tmp_path / f"snapshot-{350:020}.cfs").stat().st_size == report["bytes"]
-    assert report["seconds"] >= 0
-    found = load_newest(Disk(), tmp_path)
-    assert found is not None
-    assert CacheMachine.restore(found[1]).contents_digest() == machine.contents_digest()
-    failed = subprocess.run([*command_line, "900"], capture_output=True, text=True, timeout=30, check=False)
-    assert failed.returncode == 1
-    assert failed.stdout == ""
-    assert failed.stderr.count("\n") == 1
-    assert "900" in failed.stderr
-    journal.close()
-
-
-@pytest.mark.parametrize("what", ["there is no such program", "the helper fails"])
-def test_a_helper_that_cannot_work_is_told_to_the_node(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
-) -> None:
-    if what == "there is no such program":
-        monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
-
-    async def main() -> SnapshotMeta | BaseException:
-        told: asyncio.Future[SnapshotMeta | BaseException] = asyncio.get_running_loop().create_future()
-        HelperProcess(tmp_path, Supervisor(asyncio.get_running_loop()))(7, told.set_result)
-        return await asyncio.wait_for(told, 30.0)
-
-    outcome = asyncio.run(main())
-    assert isinstance(outcome, FileNotFoundError if what == "there is no such program" else RuntimeError)
-
-
-def test_a_node_that_stumbles_over_a_built_snapshot_is_not_told_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
-    told: list[object] = []
-
-    def stumble(outcome: object) -> None:
-        told.append(outcome)
-        raise ValueError("stumbled")
-
-    async def main() -> Supervisor:
-        supervisor = Supervisor(asyncio.get_running_loop())
-        HelperProcess(tmp_path, supervisor)(7, stumble)
-        async with asyncio.timeout(30.0):
-            while supervisor._tasks:
-                await asyncio.sleep(0)
-        return supervisor
-
-    assert asyncio.run(main()).problems() == []
-    assert len(told) == 1 and "could not be taken" in caplog.text
 
 
 @pytest.mark.parametrize("how", ["written", "received"])

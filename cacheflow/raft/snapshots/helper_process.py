@@ -1,0 +1,90 @@
+"""Starting the snapshot helper beside a node, and reading what it says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import re
+import sys
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from cacheflow.errors import ConfigError
+from cacheflow.raft.seams import Tasks
+from cacheflow.raft.snapshots.files import SnapshotMeta
+from cacheflow.raft.snapshots.helper import BUILD
+
+logger = logging.getLogger(__name__)
+
+# A helper that takes longer hangs, and is ended: 100 GiB at 30 MiB/s.
+BUILD_S_MAX: Final = 3600.0
+_RUN_HELPER: Final = str(Path(__file__).with_name("run_helper.py"))
+# The names of interpreters: a server with Python inside, as uWSGI, calls itself sys.executable and would start once more.
+_INTERPRETER: Final = re.compile(r"(python|pypy)[0-9.]*[a-z]?")
+
+
+class HelperProcess:
+    """A Builder that starts a process for each snapshot, so that building costs the node neither time nor memory."""
+
+    def __init__(self, directory: Path, supervisor: Tasks) -> None:
+        self._directory = directory
+        self._supervisor = supervisor
+
+    def __call__(self, index: int, done: Callable[[SnapshotMeta | BaseException], None]) -> None:
+        """Start the helper; ``done`` is called on the loop, once, whatever becomes of it."""
+        self._supervisor.start("the snapshot helper", lambda: self._run(index, done))
+
+    async def _run(self, index: int, done: Callable[[SnapshotMeta | BaseException], None]) -> None:
+        try:
+            async with asyncio.timeout(BUILD_S_MAX):
+                outcome: SnapshotMeta | BaseException = await self._build(index)
+        except TimeoutError:
+            outcome = RuntimeError(f"the helper took more than {BUILD_S_MAX:g} s and was ended")
+        except Exception as error:
+            outcome = error
+        try:
+            done(outcome)
+        except Exception:  # it must not start the helper again
+            logger.exception("what the snapshot helper has built could not be taken")
+
+    async def _build(self, index: int) -> SnapshotMeta:
+        process = await asyncio.create_subprocess_exec(
+            *(find_interpreter(), "-I", _RUN_HELPER),
+            *(os.pathsep.join(sys.path), BUILD, str(self._directory), str(index)),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            output, complaint = await process.communicate()
+        except asyncio.CancelledError:
+            process.kill()
+            await process.wait()
+            raise
+        # The report alone counts: in an application that reaps its children nobody learns how this one ended.
+        try:
+            meta = SnapshotMeta.of(json.loads(output.splitlines()[-1]))
+        except (IndexError, KeyError, TypeError, ValueError):
+            lines = (complaint or output).decode(errors="replace").strip().splitlines()
+            raise RuntimeError(lines[-1] if lines else f"the helper ended with {process.returncode}") from None
+        if meta.index != index:
+            raise RuntimeError(f"the helper was asked for {index} and has built {meta.index}")
+        return meta
+
+
+def find_interpreter() -> str:
+    """Return the path of the Python that runs this process, or of one that belongs to it. Raises ConfigError."""
+    names = (f"python{sys.version_info.major}.{sys.version_info.minor}", "python3", "python")
+    folders = (f"{sys.prefix}/bin", str(sysconfig.get_config_var("BINDIR")), f"{sys.base_prefix}/bin")
+    installed = [f"{folder}/{name}" for folder in folders for name in names]
+    for path in (sys.executable, getattr(sys, "_base_executable", None), *installed):
+        if path and _INTERPRETER.fullmatch(Path(path).name) and os.access(path, os.X_OK):
+            return path
+    raise ConfigError(
+        f"there is no Python to run the snapshot helper: sys.executable is {sys.executable!r}, and there is none in "
+        + ", ".join(folders)
+    )
