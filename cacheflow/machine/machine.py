@@ -230,6 +230,9 @@ class CacheMachine(State):
             decision = decide(self.contents, command)
         except Malformed as error:
             return [c.MALFORMED, str(error)]
+        except (MemoryError, RecursionError):
+            # This node's fault and not the command's: the others carry it out.
+            raise
         except Exception:
             # Every check comes before the first change. An exception after the first new version is a defect of this
             # machine, not of the command, and half of the command has happened.

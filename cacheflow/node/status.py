@@ -90,6 +90,8 @@ def metrics(engine: Engine) -> dict[str, float]:
         "journal_bytes": node.journal_bytes,
         "snapshot_age_seconds": node.building.age_s,
         "snapshot_failures_total": node.building.failures_total,
+        "in_doubt": int(node.replica.doubt is not None),
+        "reloads_total": node.building.reloads_total,
         "is_leader": int(node.is_leader),
         "has_leader": int(node.links.route is not None),
         "ready": int(all(good for _, good, _ in readiness(engine))),
@@ -138,7 +140,9 @@ def readiness(engine: Engine) -> list[tuple[str, bool, str]]:
         (
             "contents",
             node.may_read,
-            "caught up" if node.may_read else node.replica.stumbled or "have not caught up since the start",
+            "caught up"
+            if node.may_read
+            else node.replica.stumbled or node.replica.doubt or "have not caught up since the start",
         ),
         ("disk", node.replica.failure is None, node.replica.failure or "works"),
         ("snapshots", not unbuilt, unbuilt or "can be built"),

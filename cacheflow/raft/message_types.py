@@ -144,8 +144,12 @@ class SnapshotAck(TypedDict):
     refused: bool
 
 
-# A field's name is a keyword of Python.
-WantSnapshot = TypedDict("WantSnapshot", {"type": Literal["want_snapshot"], "from": int})
+class Differs(TypedDict):
+    """A follower's digest at an index, at which the leader's is another."""
+
+    type: Literal["differs"]
+    index: int
+    digest: bytes
 
 
 class Register(TypedDict):
@@ -200,7 +204,7 @@ Sent: TypeAlias = (
     | HandOver
     | SnapshotPiece
     | SnapshotAck
-    | WantSnapshot
+    | Differs
     | Register
     | ChangeReply
     | Membership
@@ -220,7 +224,7 @@ MESSAGES: Final[dict[str, type]] = {
     "hand_over": HandOver,
     "snapshot": SnapshotPiece,
     "snapshot_ack": SnapshotAck,
-    "want_snapshot": WantSnapshot,
+    "differs": Differs,
     "register": Register,
     "remove": Register,
     "change_reply": ChangeReply,

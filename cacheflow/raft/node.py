@@ -139,7 +139,7 @@ class RaftNode:
         )
         # The roles.
         freshness = self.freshness = Freshness(core, links, peers)
-        divergence = self.divergence = Divergence(core, journal, links, replica)
+        divergence = Divergence(core, links, ticks, replica, membership)
         self.elections = Elections(core, journal, clock, links=links, ticks=ticks, membership=membership)
         self.following = Following(
             core,
@@ -182,7 +182,14 @@ class RaftNode:
             core, journal, network, links=links, membership=membership, replica=replica, elections=self.elections
         )
         building = self.building = Building(
-            core, journal, snapshots, links=links, peers=peers, replica=replica, divergence=divergence
+            core,
+            journal,
+            snapshots,
+            links=links,
+            peers=peers,
+            replica=replica,
+            divergence=divergence,
+            restart_from=self._restart_from,
         )
         self.sending = Sending(
             core, journal, snapshots, links=links, peers=peers, membership=membership, building=building
@@ -209,6 +216,7 @@ class RaftNode:
             **self.reconfiguration.handlers,
             **self.hand_over.handlers,
             **self.removal.handlers,
+            **divergence.handlers,
             **self.sending.handlers,
             **self.receiving.handlers,
         }
@@ -367,7 +375,7 @@ class RaftNode:
         return (
             self.freshness.caught_up
             and self.replica.stumbled is None
-            and not self.divergence.diverged
+            and self.replica.doubt is None
             and self.removal.removed_at is None
         )
 
@@ -389,7 +397,7 @@ class RaftNode:
         core, replica, journal = self._core, self.replica, self._journal
         machine = replica.machine
         index, commit_index = core.last_applied, core.commit_index
-        if index >= commit_index or replica.stumbled is not None:
+        if index >= commit_index or replica.stumbled is not None or replica.doubt is not None:
             return
         clock = self._loop.time
         deadline = clock() + APPLY_SLICE_S

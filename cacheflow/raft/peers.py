@@ -2,8 +2,8 @@
 
 The leader keeps the progress of each follower. It is in one of three states. PROBE: after a change of leader, a rejection
 or a new connection it gets empty messages until one of them is verified. REPLICATE: entries are streamed, several messages
-ahead of their acknowledgements (dissertation 10.2.1). SNAPSHOT: it needs what the log no longer has, or its contents are
-wrong; it gets no entries until it has a snapshot.
+ahead of their acknowledgements (dissertation 10.2.1). SNAPSHOT: it needs what the log no longer has; it gets no
+entries until it has a snapshot.
 
 Not safe for concurrent use: the event loop owns it.
 """
@@ -43,8 +43,6 @@ class Progress:
     told_seen_at_ms: int = 0
     # The newest commit index that it was sent.
     sent_commit: int = 0
-    # In SNAPSHOT: its contents are wrong, whatever its log has, and only a snapshot from this index on helps. 0: they are not.
-    snapshot_from: int = 0
     # Another incarnation is another disk: nothing of what the one before had verified holds for it.
     incarnation: str = ""
 
@@ -56,24 +54,22 @@ class Progress:
         self.inflight.clear()
         self.inflight_bytes = 0
 
-    def need_snapshot(self, from_index: int = 0) -> None:
-        """Send the follower a snapshot and no entries. from_index: above 0 if its contents are wrong: the least that helps."""
+    def need_snapshot(self) -> None:
+        """Send the follower a snapshot and no entries."""
         self.state = SNAPSHOT
-        self.snapshot_from = max(self.snapshot_from, from_index)
         self.inflight.clear()
         self.inflight_bytes = 0
 
     def installed(self, index: int) -> None:
         """Note that the follower holds a snapshot at ``index``, and probe behind it."""
         self.state = PROBE
-        self.snapshot_from = 0
         self.match_index = max(self.match_index, index)
         self.probe_from(self.match_index + 1)
 
     def verified(self, match_index: int, first_index: int) -> None:
         """Note that the follower has everything up to ``match_index``. first_index: where the leader's log begins."""
         # A follower that waits for a snapshot because of a hole may have got the entries themselves, from another leader.
-        if self.state != SNAPSHOT or (match_index >= first_index and not self.snapshot_from):
+        if self.state != SNAPSHOT or match_index >= first_index:
             self.state = REPLICATE
         self.match_index = max(self.match_index, match_index)
         # Never back on an acknowledgement: what follows is in flight already (audit 1).

@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 class Replica:
-    """The machine with the applied contents, and the reasons why this node stopped taking part or applying."""
+    """The machine with the applied contents, and the reasons why this node does not take part or apply."""
 
     def __init__(self, machine: CacheMachine, core: Core, ticks: Ticks) -> None:
         self.machine = machine
@@ -20,6 +20,9 @@ class Replica:
         self.failure: str | None = None
         # Why the machine applies no more and may not be read; None while it works.
         self.stumbled: str | None = None
+        # Why the contents may be wrong: until that is known nothing is applied, no read is answered, and this node stands for
+        # no election. None while there is no doubt.
+        self.doubt: str | None = None
         self._core = core
         self._ticks = ticks
 

@@ -191,7 +191,8 @@ class Process(LocalNode):
             self.cluster.note(f"{self.name} has built a snapshot at {index}")
             done(meta)
 
-        self.loop.call_later(self._random.uniform(0.01, 0.5), build)
+        # Mostly soon; where there is much to load it takes longer than an election.
+        self.loop.call_later(self._random.uniform(0.01, self._random.choice((0.1, 0.5, 3.0))), build)
 
     def _after(self) -> None:
         swallowed = self.cluster.checks.swallowed or self.loop.failed

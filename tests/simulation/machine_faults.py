@@ -100,19 +100,16 @@ def _flip(faults: Faults) -> None:
 
 
 def damage(faults: Faults) -> None:
-    """Change a follower's memory: it must notice by its digest and take its leader's contents."""
+    """Change a node's memory: it must notice by the others' digests, or its own disk's, and load its contents anew."""
     faults.alone(lambda: _damage(faults))
 
 
 def _damage(faults: Faults) -> None:
     cluster = faults.cluster
-    followers = [process for process in cluster.processes if not process.node.is_leader]
-    process = faults.random.choice(followers)
+    process = faults.random.choice(cluster.processes)
     cluster.note(f"the contents of {process.name} are damaged")
     cluster.checks.damaged[process.name] = process.machine
     process.machine.contents.revision += 1000
-    # Were it elected before, it would be the one that is right.
-    faults.quiet_for(10.0)
 
 
 # Clocks and processors.

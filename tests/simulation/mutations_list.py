@@ -77,6 +77,7 @@ MUTATIONS = (
     Mutation("log index as version", machine.take_the_log_index_as_version, ""),
     Mutation("evict after insert", machine.evict_after_insert, ""),
     Mutation("entry-only digest", machine.digest_entries_alone, "damage"),
+    Mutation("wrong contents stay", storage.keep_contents_that_the_disk_contradicts, "damage"),
     Mutation("sessions by high-water mark", machine.keep_only_the_highest_number_of_a_session, "loss reset"),
     Mutation("clock back on a restart", storage.turn_the_clock_back_at_a_start, "blackout kill"),
     Mutation("", raft.acknowledge_what_was_not_verified),

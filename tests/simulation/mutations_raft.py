@@ -103,13 +103,24 @@ def take_an_older_snapshot(patch: pytest.MonkeyPatch) -> None:
     """Install any snapshot that comes, and send one to any follower that rejects an entry."""
     on_piece, install, acknowledged = Receiving._on_piece, Receiving._install, replication.Replicator.acknowledged
 
-    def as_if_different(call: Any) -> Any:
-        def patched(self: Any, *arguments: Any) -> None:
-            self._divergence.diverged = True
+    class Behind:
+        """A core that has nothing yet, as far as anybody asks for it."""
+
+        commit_index = last_applied = 0
+
+        def __init__(self, core: Any) -> None:
+            self.core = core
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.core, name)
+
+    def as_if_behind(call: Any) -> Any:
+        def patched(self: Any, *arguments: Any) -> Any:
+            core, self._core = self._core, Behind(self._core)
             try:
-                call(self, *arguments)
+                return call(self, *arguments)
             finally:
-                self._divergence.diverged = False
+                self._core = core
 
         return patched
 
@@ -119,8 +130,8 @@ def take_an_older_snapshot(patch: pytest.MonkeyPatch) -> None:
             self._peers.progress[node_id].need_snapshot()
         return match_index
 
-    patch.setattr(Receiving, "_on_piece", as_if_different(on_piece))
-    patch.setattr(Receiving, "_install", as_if_different(install))
+    patch.setattr(Receiving, "_on_piece", as_if_behind(on_piece))
+    patch.setattr(Receiving, "_install", as_if_behind(install))
     patch.setattr(replication.Replicator, "acknowledged", _acknowledged)
 
 

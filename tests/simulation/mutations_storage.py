@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -15,6 +16,7 @@ from cacheflow.node.clock import ClusterClock
 from cacheflow.raft.links import Links
 from cacheflow.raft.log.journal import CorruptJournal, Journal
 from cacheflow.raft.snapshots import helper, storage
+from cacheflow.raft.snapshots.building import Building
 from cacheflow.raft.snapshots.files import CorruptSnapshot, SnapshotMeta, snapshot_path
 
 
@@ -75,7 +77,22 @@ def start_empty_when_something_is_damaged(patch: pytest.MonkeyPatch) -> None:
 
 def promise_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
     """Send votes and acknowledgements at once, before what they promise is durable."""
-    patch.setattr(Links, "hold", lambda self, send: send())
+    hold = Links.hold
+    early = False
+
+    def at_once(self: Any, send: Callable[[], Any]) -> None:
+        nonlocal early
+        if early:
+            # An answer that looks at what is durable by itself, and comes again until all of it is.
+            hold(self, send)
+            return
+        early = True
+        try:
+            send()
+        finally:
+            early = False
+
+    patch.setattr(Links, "hold", at_once)
 
 
 def restart_without_a_memory(patch: pytest.MonkeyPatch) -> None:
@@ -128,3 +145,13 @@ def forget(host: Any) -> None:
     """Empty a machine's disk, and let it be the same member."""
     host.disk = MachineDisk(Random(host.starts))
     host.founds = False
+
+
+def keep_contents_that_the_disk_contradicts(patch: pytest.MonkeyPatch) -> None:
+    """Throw a snapshot away that differs from the contents, and go on with these."""
+
+    def _reload(self: Any, meta: SnapshotMeta) -> None:
+        self._storage.discard(meta)
+        self._divergence.settle()
+
+    patch.setattr(Building, "_reload", _reload)

@@ -175,7 +175,7 @@ def describe(cluster: Cluster) -> str:
             f"log {process.journal.first_index}..{process.journal.last_index} durable {process.journal.durable_index} "
             f"commit {node.commit_index} applied {node.last_applied} pending {process.proposals.pending} "
             f"session {process.proposals._session} may_read {node.may_read} failure {node.replica.failure} "
-            f"diverged {process.node.divergence.diverged} voters {node.configurations.latest.voters} "
+            f"doubt {process.node.replica.doubt} voters {node.configurations.latest.voters} "
             f"ways {[way.node_id for way in process.site.ways.values() if way.connected]} "
             f"progress {node.peers.progress if node.is_leader else None}"
         )

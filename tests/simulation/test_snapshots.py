@@ -9,12 +9,13 @@ from random import Random
 
 import pytest
 from simulation.clients import Workload
-from simulation.cluster import Cluster, Process, patched
+from simulation.cluster import Cluster, Process, leader_of, patched
 from simulation.runner import JOURNAL_BYTES
 
 from cacheflow.machine.machine import Settled
 from cacheflow.raft.message_types import SnapshotPiece
 from cacheflow.raft.snapshots import building, sending
+from cacheflow.raft.snapshots.files import SnapshotMeta
 
 
 @pytest.fixture
@@ -111,80 +112,62 @@ def test_a_new_member_gets_a_snapshot_when_the_log_begins_behind_it(cluster: Clu
     cluster.checks.at_the_end(JOURNAL_BYTES)
 
 
-def test_a_node_that_differs_stops_serving_and_takes_the_leaders_snapshot(cluster: Cluster) -> None:
-    workload = Workload(cluster, Random(1), clients=10, pause_s=0.05)
-    cluster.run(5.0)
-    damaged = follower_of(cluster)
-    cluster.checks.damaged[damaged.name] = damaged.machine
-    damaged.machine.contents.write("r0", b"a cosmic ray", 0, None, 0)
-    assert cluster.run(2.0, lambda: not damaged.node.may_read)
-    before = damaged.node.last_applied
-    assert cluster.run(10.0, lambda: damaged.node.may_read)
-    # Reads on one node never go back in time.
-    assert damaged.node.last_applied >= before
-    cluster.run(2.0)
-    workload.stop()
-    assert cluster.run(10.0, cluster.checks.nothing_left)
-    cluster.checks.at_the_end(JOURNAL_BYTES)
-
-
-def test_a_node_that_differs_is_repaired_although_its_own_snapshot_is_newer_than_its_leaders(cluster: Cluster) -> None:
-    workload = Workload(cluster, Random(1), clients=10, pause_s=0.05)
-    cluster.run(5.0)
-    damaged = follower_of(cluster)
-    leader = cluster.leader
-    assert leader is not None
-
-    def builds_the_newest() -> bool:
-        damaged.node.building.build()
-        return cluster.run(2.0, lambda: damaged.journal.first_index > leader.journal.first_index > 1)
-
-    # The leader may be building one at the same moment.
-    assert any(builds_the_newest() for _ in range(5))
-    cluster.checks.damaged[damaged.name] = damaged.machine
-    damaged.machine.contents.revision += 1000
-    assert cluster.run(2.0, lambda: not damaged.node.may_read)
-    # Long before the leader would have built its next snapshot anyway.
-    assert cluster.run(1.0, lambda: damaged.node.may_read)
-    workload.stop()
-    assert cluster.run(10.0, cluster.checks.nothing_left)
-    cluster.checks.at_the_end(JOURNAL_BYTES)
-
-
-def test_a_snapshot_that_is_under_way_when_its_node_goes_back_is_not_used(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("leads", [False, True], ids=["a follower", "the leader"])
+def test_a_node_whose_contents_are_wrong_stops_serving_and_loads_them_from_its_disk(
+    cluster: Cluster, leads: bool
 ) -> None:
     workload = Workload(cluster, Random(1), clients=10, pause_s=0.05)
     cluster.run(5.0)
-    damaged, leader = follower_of(cluster), cluster.leader
-    assert leader is not None
-    # The leader has a snapshot that is newer than this node's, and builds no other, which would be newer still.
-    assert cluster.run(
-        20.0,
-        lambda: leader.journal.first_index > damaged.journal.first_index and not damaged.node.building._building,
-    )
-    monkeypatch.setattr(leader.node.building, "build", lambda: None)
-    built: list[tuple[int, Callable[[], None]]] = []
-    build = damaged.node.building._storage.build
-    monkeypatch.setattr(
-        damaged.node.building._storage,
-        "build",
-        lambda index, done: build(index, lambda outcome: built.append((index, lambda: done(outcome)))),
-    )
-    cluster.run(0.5)
-    damaged.node.building.build()
-    assert cluster.run(2.0, lambda: bool(built))
-    index, told = built[0]
+    damaged = leader_of(cluster) if leads else follower_of(cluster)
     cluster.checks.damaged[damaged.name] = damaged.machine
-    damaged.machine.contents.revision += 1000
-    assert cluster.run(2.0, lambda: damaged.node.last_applied < index)
-    damaged.loop.do(told)
-    # What it still has to apply is still in its journal.
-    assert damaged.journal.first_index <= damaged.node.last_applied
-    assert cluster.run(1.0, lambda: damaged.node.may_read)
+    damaged.machine.contents.write("r0", b"a cosmic ray", 0, None, 0)
+    assert cluster.run(2.0, lambda: not damaged.node.may_read)
+    assert damaged.node.replica.doubt is not None and not damaged.node.is_leader
+    before = damaged.node.last_applied
+    assert cluster.run(5.0, lambda: damaged.node.may_read)
+    # Reads on one node never go back in time.
+    assert damaged.node.last_applied >= before and damaged.node.building.reloads_total == 1
+    assert cluster.run(2.0, lambda: cluster.leader is not None)
+    assert [process.node.replica.doubt for process in cluster.processes] == [None] * len(cluster.processes)
     workload.stop()
     assert cluster.run(10.0, cluster.checks.nothing_left)
     cluster.checks.at_the_end(JOURNAL_BYTES)
+
+
+def test_who_is_told_by_a_wrong_leader_that_it_differs_finds_itself_right(cluster: Cluster) -> None:
+    workload = Workload(cluster, Random(1), clients=10, pause_s=0.05)
+    cluster.run(5.0)
+    damaged = leader_of(cluster)
+    right = [process for process in cluster.processes if process is not damaged]
+    cluster.checks.damaged[damaged.name] = damaged.machine
+    damaged.machine.contents.revision += 1000
+    assert cluster.run(2.0, lambda: all(process.node.replica.doubt for process in right))
+    assert not any(process.node.membership.may_campaign() for process in right)
+    assert cluster.run(5.0, lambda: cluster.leader in right)
+    assert [process.node.building.reloads_total for process in right] == [0] * len(right)
+    workload.stop()
+    assert cluster.run(10.0, cluster.checks.nothing_left)
+    cluster.checks.at_the_end(JOURNAL_BYTES)
+
+
+def test_contents_that_are_wrong_again_stop_the_node(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    workload = Workload(cluster, Random(1), clients=10, pause_s=0.05)
+    cluster.run(5.0)
+    damaged = follower_of(cluster)
+    storage = damaged.node.building._storage
+
+    def lie(index: int, done: Callable[[SnapshotMeta], None]) -> None:
+        damaged.loop.call_soon(done, SnapshotMeta(index, damaged.node.term, b"another", 1))
+
+    monkeypatch.setattr(storage, "build", lie)
+    monkeypatch.setattr(storage, "run", lambda work, done: damaged.loop.call_soon(done, OSError("no such snapshot")))
+    damaged.node.building.build()
+    assert cluster.run(2.0, lambda: damaged.node.building.failures_total > 0)
+    assert damaged.node.replica.doubt is not None and damaged.node.replica.failure is None
+    damaged.node.building._reloaded_at = damaged.node.last_applied
+    assert cluster.run(5.0, lambda: "differ again" in (damaged.node.replica.stumbled or ""))
+    assert not damaged.node.may_read and not damaged.node.membership.may_campaign()
+    workload.stop()
 
 
 def test_half_a_snapshot_is_thrown_away_when_the_entries_came_from_somebody_else(cluster: Cluster) -> None:

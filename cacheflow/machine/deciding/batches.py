@@ -111,6 +111,8 @@ class Batches:
                 decision = decide(self._contents, command)
         except Malformed as error:
             return [c.MALFORMED, str(error)]
+        except (MemoryError, RecursionError):
+            raise
         except Exception:
             return [c.MALFORMED, "not a well-formed command"]
         if decision[0] == EXTEND and isinstance(decision, tuple):

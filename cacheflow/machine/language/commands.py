@@ -214,6 +214,8 @@ def decode_block(block: bytes) -> tuple[int, int, int, list[list[Any]]]:
     """Return (session, first, lowest, commands) of a packed block. Raises CodecError."""
     try:
         session, first, lowest, commands = msgpack.unpackb(block)
+    except (MemoryError, RecursionError):
+        raise
     except Exception as error:  # msgpack raises a dozen kinds; all mean the same here
         raise CodecError(f"not a block: {error}") from None
     if not (type(session) is type(first) is type(lowest) is int and type(commands) is list):
@@ -231,6 +233,8 @@ def decode_entry(payload: bytes) -> tuple[int, list[bytes]]:
     """Return (stamp_ms, blocks) of a packed entry of the log. Raises CodecError."""
     try:
         stamp_ms, blocks = msgpack.unpackb(payload)
+    except (MemoryError, RecursionError):
+        raise
     except Exception as error:
         raise CodecError(f"not an entry: {error}") from None
     if type(stamp_ms) is not int or type(blocks) is not list or not {*map(type, blocks)} <= {bytes}:

@@ -61,10 +61,11 @@ class Membership:
         return self.is_member(peer) and self.configurations.latest.members[peer.node_id].voter
 
     def may_campaign(self) -> bool:
-        """True if this node is a voter of the latest configuration in its own log and its disk works (dissertation 4.2.1)."""
+        """True if this node is a voter of the latest configuration in its own log and its disk and contents are right (4.2.1)."""
         member = self.configurations.latest.members.get(self.node_id)
         return (
             self._replica.failure is None
+            and self._replica.doubt is None
             and member is not None
             and member.voter
             and member.incarnation == self.incarnation

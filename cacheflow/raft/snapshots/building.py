@@ -1,8 +1,11 @@
 """Building: when a node builds a snapshot, and what it does with it.
 
-A helper process replays the journal onto the last snapshot and writes the next one. Its digest must be the one that this
-node's machine had at the same index, or it is thrown away. The log is trimmed only behind a snapshot that is durable here,
-and not from under a follower that is streaming.
+A helper process replays the journal onto the last snapshot and writes the next one. The log is trimmed only behind a
+snapshot that is durable here, and not from under a follower that is streaming.
+
+A snapshot whose digest is not the one that this node's machine had at the same index says that the memory is wrong, for what
+is on the disk is checked. The contents are then loaded from that snapshot, and the journal behind it is applied once more.
+If that comes to the same end, the node stops.
 
 Not safe for concurrent use: the event loop owns it.
 """
@@ -10,12 +13,15 @@ Not safe for concurrent use: the event loop owns it.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
+from cacheflow.machine.machine import CacheMachine
 from cacheflow.raft.core import Core
 from cacheflow.raft.links import Links
 from cacheflow.raft.log.journal import Journal
 from cacheflow.raft.peers import REPLICATE, Peers
 from cacheflow.raft.replica import Replica
+from cacheflow.raft.snapshots import files
 from cacheflow.raft.snapshots.divergence import Divergence
 from cacheflow.raft.snapshots.files import SnapshotMeta
 from cacheflow.raft.snapshots.storage import SnapshotStorage
@@ -36,7 +42,7 @@ FAILURES_SHOWN = 5
 
 
 class Building:
-    """Builds a node's snapshots, one at a time."""
+    """Builds a node's snapshots, one at a time. restart_from: lets the node go on with the machine of a snapshot."""
 
     def __init__(
         self,
@@ -48,6 +54,7 @@ class Building:
         peers: Peers,
         replica: Replica,
         divergence: Divergence,
+        restart_from: Callable[[CacheMachine], None],
     ) -> None:
         self._core = core
         self._journal = journal
@@ -56,6 +63,7 @@ class Building:
         self._peers = peers
         self._replica = replica
         self._divergence = divergence
+        self._restart_from = restart_from
         # Bytes of the entries in the journal that the newest snapshot covers and a follower still needs.
         self._held_back_bytes = 0
         self._building = False
@@ -68,6 +76,9 @@ class Building:
         self.failures_total = 0
         self._failures_in_a_row = 0
         self._latest_failure = ""
+        self.reloads_total = 0
+        # The highest index that was applied when the contents were last loaded from the disk.
+        self._reloaded_at = 0
 
     @property
     def age_s(self) -> float:
@@ -82,10 +93,11 @@ class Building:
         return f"{self._failures_in_a_row} builds in a row have failed, the journal grows: {self._latest_failure}"
 
     def consider(self) -> None:
-        """Build a snapshot if the journal has grown enough; called once a heartbeat."""
+        """Build a snapshot if the journal has grown enough, or the contents are to be checked; called once a heartbeat."""
         newest = self._storage.newest
         size = newest.bytes if newest is not None else 0
-        if self._journal.log_bytes - self._held_back_bytes > max(JOURNAL_BYTES_MIN, JOURNAL_PER_SNAPSHOT * size):
+        grown = self._journal.log_bytes - self._held_back_bytes
+        if self._divergence.check_from or grown > max(JOURNAL_BYTES_MIN, JOURNAL_PER_SNAPSHOT * size):
             self.build()
 
     def replaced(self) -> None:
@@ -97,9 +109,12 @@ class Building:
     def build(self) -> None:
         """Begin to build a snapshot at the applied index, unless a build is under way or nothing is new."""
         index = min(self._core.last_applied, self._journal.durable_index)
-        if self._replica.failure is not None or self._divergence.diverged:
+        if self._replica.failure is not None or self._building or self._links.now_ms() < self._next_build_ms:
             return
-        if self._building or index <= self._storage.newest_index or self._links.now_ms() < self._next_build_ms:
+        if index <= self._storage.newest_index:
+            # Contents that are a snapshot's are right.
+            if self._divergence.check_from:
+                self._divergence.found_right()
             return
         self._building = True
         digest = self._replica.machine.digest_at(index)
@@ -118,9 +133,42 @@ class Building:
                 self._storage.discard(outcome)
             return
         if own is not None and own != outcome.digest:
-            self._storage.discard(outcome)
-            self._failed(index, "it differs from this node's contents")
+            self._reload(outcome)
             return
+        self._take(outcome)
+        if 0 < self._divergence.check_from <= index:
+            self._divergence.found_right()
+
+    def _reload(self, meta: SnapshotMeta) -> None:
+        """Load the contents from the snapshot, because those in memory are wrong; stop when they are wrong once more."""
+        if meta.index <= self._reloaded_at:
+            self._storage.discard(meta)
+            self._replica.stumble(f"the contents at index {meta.index} differ again from what the disk holds")
+            return
+        self._divergence.doubt(meta.index, "what the disk holds")
+        self._building = True
+        disk, directory = self._storage.disk, self._storage.directory
+
+        def done(outcome: CacheMachine | BaseException) -> None:
+            self._building = False
+            void, self._is_void = self._is_void, False
+            if void:
+                self._storage.discard(meta)
+            elif isinstance(outcome, BaseException):
+                self._storage.discard(meta)
+                self._failed(meta.index, f"it cannot be loaded: {outcome or type(outcome).__name__}")
+            else:
+                self._reloaded_at = self._core.last_applied
+                self.reloads_total += 1
+                self._take(meta)
+                self._restart_from(outcome)
+                self._divergence.settle()
+                logger.critical("the contents were loaded anew from the disk, at index %d", meta.index)
+
+        self._storage.run(lambda: CacheMachine.restore(files.chunks_of(disk, directory, meta)), done)
+
+    def _take(self, outcome: SnapshotMeta) -> None:
+        """Keep a snapshot that is right as the newest one, and trim the log behind it."""
         self._failures_in_a_row = 0
         self._newest_since_ms = self._links.now_ms()
         keep_from = outcome.index

@@ -1,7 +1,6 @@
 """Receiving: how a follower takes its leader's snapshot, checks it whole and puts it in place.
 
-An older snapshot never replaces newer state (dissertation 5.1), unless this node's state differs from its leader's, which is
-worse than old.
+An older snapshot never replaces newer state (dissertation 5.1).
 
 Not safe for concurrent use: the event loop owns it.
 """
@@ -61,11 +60,7 @@ class Receiving:
     def consider(self) -> None:
         """Give up a transfer whose entries have come meanwhile, from another leader; called once a heartbeat."""
         receiver = self._receiver
-        if (
-            receiver is not None
-            and not (self._loading or self._divergence.diverged)
-            and receiver.index <= self._core.commit_index
-        ):
+        if receiver is not None and not self._loading and receiver.index <= self._core.commit_index:
             self._abandon()
 
     def _on_piece(self, peer: Peer, message: dict[str, Any]) -> None:
@@ -81,7 +76,7 @@ class Receiving:
             raise guards.BadMessage("snapshot: no data")
         self._following.hear_leader(peer, message)
         node_id = peer.node_id
-        if index <= core.commit_index and not self._divergence.diverged:
+        if index <= core.commit_index:
             self._acknowledge(node_id, index, 0, done=True)
             return
         receiver = self._receiver
@@ -142,14 +137,14 @@ class Receiving:
 
     def _install(self, meta: SnapshotMeta, machine: CacheMachine) -> bool:
         """Put a snapshot's machine in place; return True if all entries that the snapshot covers are here afterwards."""
-        if meta.index <= self._core.last_applied and not self._divergence.diverged:
+        if meta.index <= self._core.last_applied:
             return True
         if meta.index < self._journal.first_index:
             return False
         self._journal.install(meta.index, meta.term)
         self._building.replaced()
         self._restart_from(machine)
-        self._divergence.end()
+        self._divergence.settle()
         self._storage.keep(meta)
         logger.info("took over the leader's snapshot at %d", meta.index)
         return True

@@ -87,7 +87,6 @@ class Sending:
         storage.sending = lambda: [transfer.meta.index for transfer in self._transfers.values()]
         self.handlers: dict[str, Callable[[Peer, dict[str, Any]], None]] = {
             "snapshot_ack": self._on_piece_ack,
-            "want_snapshot": self._on_want,
         }
 
     def consider(self) -> None:
@@ -97,19 +96,19 @@ class Sending:
             return
         for node_id, progress in self._peers.progress.items():
             if progress.state == SNAPSHOT:
-                self._serve(node_id, progress.snapshot_from)
+                self._serve(node_id)
             else:
                 self._transfers.pop(node_id, None)
 
-    def _serve(self, node_id: str, least_index: int) -> None:
+    def _serve(self, node_id: str) -> None:
         newest = self._storage.newest
         transfer = self._transfers.get(node_id)
         now_ms = self._links.now_ms()
-        if transfer is not None and (transfer.moved_at_ms + STALLED_MS < now_ms or transfer.meta.index < least_index):
+        if transfer is not None and transfer.moved_at_ms + STALLED_MS < now_ms:
             del self._transfers[node_id]
             transfer = None
         if transfer is None:
-            if newest is None or newest.index < max(least_index, self._journal.first_index):
+            if newest is None or newest.index < self._journal.first_index:
                 self._building.build()
                 return
             transfer = self._transfers[node_id] = _Transfer(newest, moved_at_ms=now_ms)
@@ -180,9 +179,3 @@ class Sending:
             transfer.sent = max(transfer.sent, offset)
         transfer.go_back(now_ms)
         self._send_pieces(peer.node_id, transfer)
-
-    def _on_want(self, peer: Peer, message: dict[str, Any]) -> None:
-        """Give a follower the snapshot that it asks for because its contents differ from the leader's."""
-        progress = self._peers.progress.get(peer.node_id)
-        if self._core.is_leader and progress is not None and self._membership.is_member(peer):
-            progress.need_snapshot(max(1, guards.natural(message, "from")))

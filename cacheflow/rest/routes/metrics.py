@@ -31,6 +31,8 @@ HELP: Mapping[str, str] = {
     "journal_bytes": "Space that the journal takes on this node's disk.",
     "snapshot_age_seconds": "Seconds since this node built a snapshot or took one over, or started.",
     "snapshot_failures_total": "Snapshots that this node could not build.",
+    "in_doubt": "1 while this node's contents may be wrong and are checked.",
+    "reloads_total": "Times that the contents were wrong and were loaded from this node's disk.",
     "members_down": "Members that do not answer.",
     "failed": "1 when this node's disk failed and it takes no further part.",
     "removed": "1 when this node was removed from the cluster.",

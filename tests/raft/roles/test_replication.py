@@ -61,15 +61,6 @@ def test_who_has_what_the_log_begins_with_needs_no_snapshot(replicator: Replicat
     assert progress.state == REPLICATE
 
 
-def test_who_differs_needs_one_whatever_its_log_has(replicator: Replicator) -> None:
-    progress = replicator._peers.progress["n2"]
-    progress.need_snapshot(5)
-    assert replicator.acknowledged("n2", ack(10)) == 10
-    assert progress.state == SNAPSHOT
-    progress.installed(10)
-    assert (progress.state, progress.snapshot_from, progress.next_index) == (PROBE, 0, 11)
-
-
 def test_who_waits_for_a_snapshot_and_acknowledges_is_not_answered(
     replicator: Replicator, sent: list[dict[str, Any]]
 ) -> None:
@@ -77,14 +68,16 @@ def test_who_waits_for_a_snapshot_and_acknowledges_is_not_answered(
     replicator.acknowledged("n2", ack(5))
     progress.probe_from(6)
     progress.verified(5, 1)
-    progress.need_snapshot(5)
+    replicator._journal.trim(7)
+    progress.need_snapshot()
     replicator.acknowledged("n2", ack(5))
     replicator.push("n2")
-    assert sent == []
-    progress.installed(5)
-    progress.verified(5, 1)
+    assert sent == [] and progress.state == SNAPSHOT
+    progress.installed(7)
+    assert (progress.state, progress.next_index) == (PROBE, 8)
+    progress.verified(7, 7)
     replicator.push("n2")
-    assert [entry[1] for entry in sent[0]["entries"]] == [6, 7, 8, 9, 10]
+    assert [entry[1] for entry in sent[0]["entries"]] == [8, 9, 10]
 
 
 def entries_in(message: dict[str, Any]) -> list[int]:

@@ -15,7 +15,7 @@ from fakes.journals import fill
 from cacheflow.machine.language import commands
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.node.supervisor import Supervisor
-from cacheflow.raft.log.disk import RealDisk
+from cacheflow.raft.log.disk import Disk
 from cacheflow.raft.log.journal import Journal
 from cacheflow.raft.snapshots import helper_process
 from cacheflow.raft.snapshots.files import SnapshotMeta, load_newest
@@ -34,7 +34,7 @@ def data(tmp_path: Path) -> Path:
     """A data directory whose journal holds some entries."""
     path = tmp_path / "data"
     path.mkdir()
-    journal = Journal.open(RealDisk(), path, submit=inline, segment_bytes=1 << 16, fsync="never")
+    journal = Journal.open(Disk(), path, submit=inline, segment_bytes=1 << 16, fsync="never")
     fill(journal, LAST, command=cache_entry)
     journal.close()
     return path
@@ -78,7 +78,7 @@ def test_the_helper_builds_what_the_machine_would_say(data: Path) -> None:
     assert isinstance(meta, SnapshotMeta)
     assert (meta.index, meta.term, meta.digest) == (35, 1, machine.digest)
     assert (data / f"snapshot-{35:020}.cfs").stat().st_size == meta.bytes
-    found = load_newest(RealDisk(), data)
+    found = load_newest(Disk(), data)
     assert found is not None
     assert CacheMachine.restore(found[1]).contents_digest() == machine.contents_digest()
 

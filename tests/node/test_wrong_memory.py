@@ -1,0 +1,73 @@
+"""A wrong value in one node's memory: nobody is served it once it is noticed, and the node is right again by itself."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fakes.embedded import QUICK, leader_of, three_nodes, wait_for
+
+from cacheflow.errors import NotReady, ReplicationError
+from cacheflow.store import ReplicatedStore
+
+ITEMS = 2_000
+# From the moment at which it is noticed, with 100,000 items. Here the start of Python for the helper is most of it.
+RIGHT_AGAIN_S = 5.0
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[list[ReplicatedStore]]:
+    with ReplicatedStore(node_id="node", port=0, raft_port=0, data_dir=folder, **QUICK) as store:
+        store.wait_ready(20)
+        yield [store]
+
+
+def damage(store: ReplicatedStore) -> None:
+    """Change a counter in memory, as a cosmic ray would."""
+
+    def change() -> None:
+        contents = store._engine.local.machine.contents
+        contents.raw["counter"] = (b"7000", *contents.raw["counter"][1:])
+
+    store._engine.call(change)
+
+
+def counted(store: ReplicatedStore) -> int | None:
+    """The counter as this node shows it; None while it shows nothing."""
+    try:
+        return int(store["counter"])
+    except NotReady:
+        return None
+
+
+@pytest.mark.parametrize("where", ["the leader", "a follower", "a node alone"])
+def test_it_is_not_served_once_it_is_noticed_and_soon_right_again(where: str, tmp_path: Path) -> None:
+    with (alone if where == "a node alone" else three_nodes)(tmp_path) as stores:
+        leader = leader_of(stores)
+        store = leader if where != "a follower" else next(each for each in stores if each is not leader)
+        leader.set_many({f"key {number}": number for number in range(ITEMS)})
+        leader["counter"] = 1
+        wait_for(lambda: all(each.get("counter") == 1 for each in stores))
+        damage(store)
+        assert counted(store) == 7000, "nobody can know yet"
+        with contextlib.suppress(ReplicationError):
+            next(each for each in stores if each is store or len(stores) > 1).incr("counter")
+        if where == "a node alone":
+            # It has nobody to compare with but its own disk.
+            store._engine.call(store._engine.local.node.building.build)
+        building = store._engine.local.node.building
+        wait_for(lambda: store._engine.local.node.replica.doubt is not None or building.reloads_total)
+        noticed_at = time.monotonic()
+        while counted(store) != 2:
+            assert counted(store) in (None, 2)
+            assert time.monotonic() < noticed_at + RIGHT_AGAIN_S
+            time.sleep(0.01)
+        assert wait_for(lambda: leader_of(stores).incr("counter")) == 3
+        assert time.monotonic() < noticed_at + RIGHT_AGAIN_S
+        assert building.reloads_total == 1
+        assert sum(each._engine.local.node.building.reloads_total for each in stores) == 1
+        wait_for(lambda: {each.get("counter") for each in stores} == {3})
+        wait_for(lambda: len({each.digest() for each in stores}) == 1)
