@@ -6,6 +6,8 @@ Times are seconds here and milliseconds inside the machine.
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import ipaddress
 import re
 from dataclasses import dataclass, fields
@@ -37,8 +39,12 @@ class NodeConfig:
     resp_port: int | None = None
     # The node's id; None: a random UUID, kept in the data directory.
     node_id: str | None = None
-    # HTTP addresses of members to join through; empty: this node founds a new cluster, or goes on with its own.
+    # HTTP addresses of members to join through; empty: a node without data founds a cluster when it hears of none.
     seed: tuple[str, ...] = ()
+    # A node without data founds a cluster at once: for a first start that knows that there is none.
+    bootstrap: bool = False
+    # So many nodes found a cluster together, each with all of them as seeds; None: nodes with seeds only join.
+    bootstrap_expect: int | None = None
     # Raft addresses of all founding nodes, for embedded use without HTTP.
     peers: tuple[str, ...] = ()
     # Policy, limits and replicas are replicated: those of a cluster's first node count.
@@ -97,6 +103,14 @@ class NodeConfig:
         )
         for url in self.seed:
             self._check("seed", url.startswith(("http://", "https://")), "must start with http:// or https://")
+        self._check(
+            "bootstrap_expect",
+            self.bootstrap_expect is None or 1 <= self.bootstrap_expect <= len(self.seed) + 1,
+            "needs the URLs of all founding nodes as seeds, the same on each of them",
+        )
+        self._check(
+            "bootstrap", not self.bootstrap or self.bootstrap_expect is None, "cannot stand beside --bootstrap-expect"
+        )
         if not is_loopback(self.host):
             self._check(
                 "host",
@@ -165,3 +179,11 @@ def read_secret(path: Path | None, setting: str) -> bytes | None:
     if len(secret) < 16:
         raise ConfigError(f"{setting} = {str(path)!r}: holds {len(secret)} bytes; a secret needs at least 16")
     return secret
+
+
+def join_token(secret: bytes) -> bytes:
+    """Return the token with which whoever knows the cluster's secret may register a node.
+
+    Who learns it can make members dial addresses, and no more: what answers there must prove the secret itself.
+    """
+    return hmac.digest(secret, b"cacheflow: POST /nodes/register", hashlib.sha256).hex().encode()

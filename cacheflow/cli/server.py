@@ -12,7 +12,7 @@ import sys
 import threading
 from types import FrameType
 
-from cacheflow.config import NodeConfig, join_address, read_secret
+from cacheflow.config import NodeConfig, join_address, join_token, read_secret
 from cacheflow.rest import HttpServer, RestConfig, TurnAway, at_once, create_app
 from cacheflow.store import ReplicatedStore
 from cacheflow.wire.memcached.connection import memcached_port
@@ -39,8 +39,10 @@ def run(config: NodeConfig) -> int:
 
     store = ReplicatedStore(config)
     token = read_secret(config.api_token_file, "api-token-file")
+    secret = read_secret(config.cluster_secret_file, "cluster-secret-file")
     rest = RestConfig(
         token=token,
+        join_token=None if secret is None else join_token(secret),
         max_value_bytes=config.max_value_bytes,
         threads=config.http_threads,
     )

@@ -30,6 +30,8 @@ class Setting:
     help: str
     metavar: str
     many: bool = False
+    # The flag stands alone, and means true.
+    switch: bool = False
 
     @property
     def flag(self) -> str:
@@ -81,7 +83,15 @@ SETTINGS: Final = (
     Setting("memcached-port", "memcached_port", _integer, "Port of memcached's protocol; none unless told.", "PORT"),
     Setting("resp-port", "resp_port", _integer, "Port of Redis' protocol (RESP); none unless told.", "PORT"),
     Setting("node-id", "node_id", str, "A random one, kept in the data directory, unless told.", "ID"),
-    Setting("seed", "seed", str, "A member to join through; repeatable. None: found a cluster.", "URL", many=True),
+    Setting("seed", "seed", str, "A member to join through; repeatable.", "URL", many=True),
+    Setting("bootstrap", "bootstrap", _boolean, "Found a cluster at once when there is no data.", "", switch=True),
+    Setting(
+        "bootstrap-expect",
+        "bootstrap_expect",
+        _integer,
+        "Found a cluster together with the seeds, once so many nodes without data have met.",
+        "N",
+    ),
     Setting("eviction", "eviction", str, "lru or lfu; the first node of a cluster decides.", "POLICY"),
     Setting("max-items", "max_items", _integer_or_none, "Entries before eviction, or none.", "N"),
     Setting("max-bytes", "max_bytes", _integer_or_none, "Bytes before eviction, or none.", "N"),

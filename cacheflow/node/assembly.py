@@ -26,7 +26,7 @@ from cacheflow.raft.log.journal import SEGMENT_BYTES, Journal, Submit
 from cacheflow.raft.node import RaftNode, Timing
 from cacheflow.raft.snapshots import schedule
 from cacheflow.raft.snapshots.schedule import Builder, SnapshotStorage
-from cacheflow.raft.transport.network import Identity, Network
+from cacheflow.raft.transport.network import Identity, Network, Peer
 from cacheflow.raft.turn import Turn
 
 # Seconds between two looks at the deadlines of calls: how late a call may learn that its time is over.
@@ -141,6 +141,7 @@ class LocalNode:
         self.network.on_connected = self.node.connected
         self.network.on_disconnected = self.node.disconnected
         self.network.on_peer_lost = self.node.disconnected
+        self.network.on_other_cluster = self._met_other_cluster
         self.proposals = Proposals(
             self.node,
             member_id=identity.node_id,
@@ -169,8 +170,10 @@ class LocalNode:
 
     async def start(self) -> None:
         """Listen, take part in the cluster, and become a member of it. Raises ConfigError."""
+        # Whoever dials this node is told from the first moment which cluster it has data of.
+        self.network.cluster_id = self.node.configurations.latest.cluster_id
         await self.network.start()
-        self.joining.found_or_wait()
+        self.joining.found_at_once()
         self.node.start()
         self.supervisor.start("joining the cluster", self.joining.keep)
         self._on_timer()
@@ -221,6 +224,18 @@ class LocalNode:
         """The cluster goes on without this node: nobody may wait here, and the next start must not go on either."""
         self.network.refuse(self._note_removed(index))
         self.proposals.close()
+
+    def _met_other_cluster(self, peer: Peer) -> None:
+        """A member of another cluster lists this node. If nobody else votes in this node's own, that one is a mistake."""
+        node, latest = self.node, self.node.configurations.latest
+        if latest.voters == [node.node_id] and node.failure is None:
+            node.stumbled = (
+                f"{peer.node_id} of cluster {peer.cluster_id} lists this node as a member, and in its own cluster "
+                f"{latest.cluster_id} it is alone: it was founded without the data of the other one. Stop this node, remove "
+                "its data directory, and start it again without --bootstrap: it joins the other one"
+            )
+            node.fail(node.stumbled)
+            self.proposals.close()
 
     # Recency, and what is done by time --------------------------------------------------------------------------------
 

@@ -130,11 +130,12 @@ class Engine:
         journal_writer = stack.enter_context(contextlib.closing(ThreadWriter(loop)))
         snapshot_writer = stack.enter_context(contextlib.closing(ThreadWriter(loop, "cacheflow-snapshots")))
         identity = Identity(data.node_id, data.incarnation)
+        secret = read_secret(config.cluster_secret_file, "cluster-secret-file")
         network = PeerTransport(
             identity,
             (config.host, config.raft_listen_port),
             join_address(config.advertise or config.host, config.raft_listen_port),
-            read_secret(config.cluster_secret_file, "cluster-secret-file"),
+            secret,
             defer=turn.defer,
             supervisor=supervisor,
         )
@@ -154,7 +155,7 @@ class Engine:
                 build_snapshot=HelperProcess(data.path, supervisor),
                 network=network,
                 clock=ClusterClock(time.monotonic, time.time),
-                ask_seed=over_http(config.api_token_file),
+                ask_seed=over_http(secret, config.api_token_file),
                 random=random.random,
                 random_bytes=os.urandom,
             ),
@@ -162,6 +163,7 @@ class Engine:
         )
         self.local = local
         stack.callback(local.journal.close)
+        data.note_start()
         await local.start()
         self._collect_new_objects()
 

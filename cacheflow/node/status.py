@@ -128,10 +128,13 @@ def readiness(engine: Engine) -> list[tuple[str, bool, str]]:
     node = engine.local.node
     if node.removal.removed_at is not None:
         return [*liveness(engine), ("member", False, node.failure or "")]
+    is_member = node.configurations.latest.lists(node.node_id, node.incarnation)
     leader_id = node.leader_id if node.route is not None else None
     problems = engine.local.supervisor.problems()
+    others = engine.local.network.other_clusters
     return [
         *liveness(engine),
+        ("member", is_member, "is one" if is_member else engine.local.joining.waits_for or "is none yet"),
         ("leader", leader_id is not None, f"is {leader_id}" if leader_id else "is not known"),
         (
             "contents",
@@ -139,6 +142,8 @@ def readiness(engine: Engine) -> list[tuple[str, bool, str]]:
             "caught up" if node.may_read else node.stumbled or "have not caught up since the start",
         ),
         ("disk", node.failure is None, node.failure or "works"),
+        # No reason to send no traffic here: members of another cluster may knock at the door of one that is right.
+        ("cluster", True, f"refused {', '.join(others)}" if others else "meets no other"),
         ("tasks", not problems, "; ".join(problems) or "run"),
     ]
 

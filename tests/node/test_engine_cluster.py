@@ -116,8 +116,8 @@ def test_a_cluster_closed_and_started_again_has_its_contents(tmp_path: Path) -> 
 
 
 def test_a_locked_data_directory_is_a_configuration_error_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    with ReplicatedStore(node_id="a", raft_address="127.0.0.1:0", data_dir=tmp_path) as first:
-        second = ReplicatedStore(node_id="a", raft_address="127.0.0.1:0", data_dir=tmp_path)
+    with ReplicatedStore(node_id="a", raft_address="127.0.0.1:0", bootstrap=True, data_dir=tmp_path) as first:
+        second = ReplicatedStore(node_id="a", raft_address="127.0.0.1:0", bootstrap=True, data_dir=tmp_path)
         with pytest.raises(ConfigError, match="in use by process"):
             second.start()
         second.close()

@@ -87,7 +87,8 @@ class Wire:
         self._sites[site.node_id] = site
 
     def site_at(self, address: str) -> SimNetwork | None:
-        """Return the process that listens at an address."""
+        """Return the process that listens at an address, in whichever spelling: a name may have capitals."""
+        address = address.casefold()
         return next((site for site in self._sites.values() if site.raft_address == address), None)
 
     def site_of(self, node_id: str) -> SimNetwork | None:
@@ -154,6 +155,8 @@ class Way:
             or wire.is_cut(here, there)
             or wire.is_cut(there, here)
         ):
+            if receiver is not None and receiver.node_id == there and self.site.is_refused_by(receiver):
+                receiver.meet(self.site)
             self._retry()
             return
         self.connected = True
@@ -262,6 +265,7 @@ class SimNetwork:
         self.on_connected: Callable[[str], None]
         self.on_disconnected: Callable[[str], None]
         self.on_peer_lost: Callable[[str], None]
+        self.on_other_cluster: Callable[[Peer], None]
         self.ways: dict[str, Way] = {}
         self._peers: dict[str, str] = {}
         self._incoming: dict[str, SimNetwork] = {}
@@ -275,6 +279,16 @@ class SimNetwork:
     async def stop(self) -> None:
         """Close everything."""
         self.wire.vanish(self, silently=False)
+
+    @property
+    def callers(self) -> list[Peer]:
+        """The nodes that have dialed this one in order to send to it."""
+        return [site.describe() for site in self._incoming.values() if self.node_id in site._peers]
+
+    @property
+    def other_clusters(self) -> list[str]:
+        """Nobody reads this in a simulation."""
+        return []
 
     @property
     def healthy(self) -> bool:
@@ -305,6 +319,11 @@ class SimNetwork:
         if self.cluster_id and other.cluster_id and self.cluster_id != other.cluster_id:
             return f"{self.node_id!r} belongs to cluster {self.cluster_id!r}, not {other.cluster_id!r}"
         return other.refusal
+
+    def meet(self, dialer: SimNetwork) -> None:
+        """Take note of a node that was refused."""
+        if dialer.cluster_id and self.cluster_id not in ("", dialer.cluster_id) and self.node_id in dialer._peers:
+            self.loop.call_soon(self.on_other_cluster, dialer.describe())
 
     def describe(self) -> Peer:
         """Return this process as it describes itself to others."""

@@ -150,10 +150,10 @@ class Handshake:
         if remote.secured != local.secured:
             has, lacks = ("there", "here") if remote.secured else ("here", "there")
             raise Refusal(f"a cluster secret is set {has} and none {lacks}: give every node the same")
-        if remote.node_id == local.node_id and remote.incarnation == local.incarnation:
+        # A node may ask who lives at an address and find itself there, under another spelling.
+        asks_itself = remote.epoch == local.epoch and PROBE in (remote.purpose, local.purpose)
+        if remote.node_id == local.node_id and remote.incarnation == local.incarnation and not asks_itself:
             raise Refusal(f"both sides are node {local.node_id!r}: the address is its own, or its data was copied")
-        if remote.cluster_id and local.cluster_id and remote.cluster_id != local.cluster_id:
-            raise Refusal(f"{remote.node_id!r} belongs to cluster {remote.cluster_id!r}, not {local.cluster_id!r}")
         if self._expected is not None and remote.node_id != self._expected:
             raise Refusal(f"node {remote.node_id!r} lives there, not {self._expected!r}")
 

@@ -63,12 +63,24 @@ class Network(Protocol):
     # Called with a node id when its connection to us ended and no newer one of the same process took its place: the
     # node is probably dead.
     on_peer_lost: Callable[[str], None]
+    # Called with a member of another cluster that was refused: it has proved the secret and takes this node for a member.
+    on_other_cluster: Callable[[Peer], None]
     # The id of this node's cluster. Every peer is told it, and connections with members of another cluster end.
     cluster_id: str
+    # The random id of this start of the process: whoever answers a probe with it is this node itself.
+    epoch: str
 
     @property
     def raft_address(self) -> str:
         """The host:port at which peers reach this node; known once ``start`` has returned."""
+
+    @property
+    def callers(self) -> list[Peer]:
+        """The nodes that have dialed this one in order to send to it: those of a cluster take it for a member, by its id."""
+
+    @property
+    def other_clusters(self) -> list[str]:
+        """The members of other clusters that were met lately, a text for people each. Any thread."""
 
     @property
     def healthy(self) -> bool:
@@ -96,4 +108,4 @@ class Network(Protocol):
         """Refuse all handshakes from now on, and tell the dialers the ``reason``."""
 
     async def probe(self, raft_address: str, timeout_s: float) -> Peer:
-        """Dial an address and return which node answers there. Raises PeerUnreachable, PeerRefused."""
+        """Dial an address and return which node answers there, be it this one. Raises PeerUnreachable, PeerRefused."""

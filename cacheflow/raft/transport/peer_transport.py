@@ -49,6 +49,8 @@ HANDSHAKES_MAX: Final = 64
 STRANGERS_MAX: Final = 64
 # A node that stops lets sent messages leave for this long at most.
 _CLOSE_S: Final = 1.0
+# Seconds for which a member of another cluster is shown: it is met again within two while both are up.
+_OTHER_SHOWN_S: Final = 10.0
 # Pause between two equal complaints in the log.
 _COMPLAINTS_EVERY_S: Final = 30.0
 
@@ -103,6 +105,7 @@ class PeerTransport:
         self.on_connected = on_connected
         self.on_disconnected = on_disconnected
         self.on_peer_lost = on_peer_lost
+        self.on_other_cluster: Callable[[Peer], None] = _ignore
         self.supervisor = supervisor
         self.dial_s = handshake_s
         self.retry_s = retry_s
@@ -121,6 +124,8 @@ class PeerTransport:
         self._peers: dict[str, str] = {}
         self._links: dict[str, PeerLink] = {}
         self._incoming: dict[str, Incoming] = {}
+        # By node id: the cluster of a node that belongs to another one, and when it was met.
+        self._others: dict[str, tuple[str, float]] = {}
         # The connections without a finished handshake, in order of arrival: a dictionary, because members are looked up, too.
         self._handshaking: dict[Incoming, None] = {}
         # Every socket that is open, also those that are only being closed.
@@ -165,6 +170,25 @@ class PeerTransport:
     def healthy(self) -> bool:
         """True if peers can connect: not while the process has run out of file descriptors, for example."""
         return self._running and self._listener.healthy
+
+    @property
+    def callers(self) -> list[Peer]:
+        """The nodes that have dialed this one in order to send to it: those of a cluster take it for a member, by its id."""
+        return [
+            incoming.peer
+            for incoming in self._incoming.values()
+            if incoming.peer is not None and incoming.purpose == handshake.SEND
+        ]
+
+    @property
+    def other_clusters(self) -> list[str]:
+        """The members of other clusters that were met lately, a text for people each. Any thread."""
+        others = list(self._others.items())
+        return [
+            f"{node_id} of cluster {cluster_id}"
+            for node_id, (cluster_id, at) in others
+            if self.loop.time() - at < _OTHER_SHOWN_S
+        ]
 
     @property
     def bound_address(self) -> tuple[str, int]:
@@ -256,14 +280,19 @@ class PeerTransport:
     async def dial(self, address: str, purpose: str, expected: str | None) -> Outgoing:
         """Open a connection. expected: the node id that must answer, None for any. Raises PeerUnreachable."""
         shake = Handshake(self._hello(purpose), self._secret, dialer=True, expected=expected)
-        connection = await dial(
-            self.loop,
-            address,
-            shake,
-            handshake_s=self.dial_s,
-            stall_s=self._stall_s,
-            defer=self._defer or self._soon,
-        )
+        try:
+            connection = await dial(
+                self.loop,
+                address,
+                shake,
+                handshake_s=self.dial_s,
+                stall_s=self._stall_s,
+                defer=self._defer or self._soon,
+            )
+        except PeerUnreachable:
+            if shake.remote is not None and shake.remote.node_id == expected:
+                self._is_of_another_cluster(shake.remote)
+            raise
         self._track(connection)
         return connection
 
@@ -305,7 +334,9 @@ class PeerTransport:
         """Raise Refusal if a peer may not stay although it has proved that it knows the secret."""
         if self._refusal:
             raise Refusal(self._refusal)
-        if hello.cluster_id and self._cluster_id and hello.cluster_id != self._cluster_id:
+        if self._is_of_another_cluster(hello):
+            if hello.purpose == handshake.SEND:
+                self._call(self.on_other_cluster, hello.peer())
             raise Refusal(f"{hello.node_id!r} belongs to cluster {hello.cluster_id!r}, not {self._cluster_id!r}")
         if hello.purpose == handshake.PROBE or hello.node_id in self._peers or hello.node_id in self._incoming:
             return
@@ -369,6 +400,15 @@ class PeerTransport:
         self._forget(connection)
 
     # Inside.
+
+    def _is_of_another_cluster(self, hello: Hello) -> bool:
+        """Return whether a node belongs to another cluster than this one, and note it if so."""
+        if not (hello.cluster_id and self._cluster_id) or hello.cluster_id == self._cluster_id:
+            return False
+        if len(self._others) >= self._strangers_max:
+            self._others.clear()
+        self._others[hello.node_id] = hello.cluster_id, self.loop.time()
+        return True
 
     def _forget(self, connection: Incoming) -> None:
         peer = connection.peer

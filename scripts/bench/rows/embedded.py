@@ -41,7 +41,8 @@ def _measure(nodes: int, repeats: int) -> dict[str, float]:
             ReplicatedStore(
                 node_id=f"node-{number}",
                 raft_address=address,
-                peers=[peer for peer in addresses if peer != address] if nodes > 1 else [],
+                peers=addresses if nodes > 1 else [],
+                bootstrap=nodes == 1,
                 data_dir=Path(folder) / str(number),
             )
             for number, address in enumerate(addresses)

@@ -120,7 +120,7 @@ def _three_nodes() -> Iterator[list[ReplicatedStore]]:
             ReplicatedStore(
                 node_id=f"node-{number}",
                 raft_address=address,
-                peers=[peer for peer in addresses if peer != address],
+                peers=addresses,
                 data_dir=Path(folder) / str(number),
             )
             for number, address in enumerate(addresses)

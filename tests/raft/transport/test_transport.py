@@ -332,8 +332,28 @@ async def test_a_probe_tells_who_lives_there_and_disturbs_nothing() -> None:
     a.send("b", number(1)), b.send("a", number(2))
     await eventually(lambda: b.numbers() == [1] and a.numbers() == [2])
     assert a.events == [("connected", "b")] and b.events == [("connected", "a")]
+
+
+@on_a_loop
+async def test_a_node_that_probes_its_own_address_finds_itself_and_not_a_copy_of_it() -> None:
+    a, copy = await started("a"), await started("a")
+    for spelling in (a.raft_address, a.raft_address.replace("127.0.0.1", "localhost")):
+        assert (await a.probe(spelling, 2)).epoch == a.epoch
     with pytest.raises(PeerRefused, match="both sides are node 'a'"):
-        await a.probe(a.raft_address, 2)
+        await a.probe(copy.raft_address, 2)
+
+
+@on_a_loop
+async def test_only_those_who_dial_to_send_are_callers() -> None:
+    a, b, c = await started("a"), await started("b", cluster_id="c1"), await started("c")
+    b.set_peers({"a": a.raft_address})
+    a.set_peers({"c": c.raft_address})
+    await c.probe(a.raft_address, 2)
+    await eventually(lambda: [peer.node_id for peer in a.callers] == ["b"])
+    # It is answered, which makes no caller of it; and b is one no more when it stops sending.
+    await eventually(lambda: b.is_connected("a") and a.is_connected("b") and not b.callers)
+    b.set_peers({})
+    await eventually(lambda: not a.callers)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1", "", "::1:80", "no such host:80", "127.0.0.1:70000"])
