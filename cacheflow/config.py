@@ -21,6 +21,8 @@ FSYNC_MODES = ("always", "interval", "never")
 # The port of the peer protocol minus that of HTTP, unless the settings say otherwise.
 RAFT_PORT_OFFSET = 1000
 _NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
+_HOST_RULE = "must be a host name or an IP address alone: no port, no brackets, no http://"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +71,8 @@ class NodeConfig:
     heartbeat_s: float = 0.1
 
     def __post_init__(self) -> None:
-        self._check("host", bool(self.host), "must be a host name or an address")
+        self._check("host", _is_host(self.host), _HOST_RULE)
+        self._check("advertise", self.advertise is None or _is_host(self.advertise), _HOST_RULE)
         self._check("port", 0 <= self.port <= 65535, "must be 0 to 65535")
         for name in ("raft_port", "memcached_port", "resp_port"):
             port = getattr(self, name)
@@ -118,6 +121,12 @@ class NodeConfig:
                 "leaves loopback: give --cluster-secret-file and --api-token-file, so that only those who hold them get in",
             )
 
+        self._check(
+            "advertise",
+            not _is_any_address(self.advertise or self.host),
+            f"is needed beside --host {self.host}: the name or address under which others reach this node",
+        )
+
     def _check(self, name: str, valid: bool, rule: str) -> None:
         if not valid:
             raise ConfigError(f"{name.replace('_', '-')} = {getattr(self, name)!r}: {rule}")
@@ -156,6 +165,23 @@ def split_address(address: str) -> tuple[str, int]:
 def join_address(host: str, port: int) -> str:
     """Join a host and a port as ``split_address`` takes them."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _is_host(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        # The last label of a name is no number: that is a port, or an address with a slip.
+        return _HOST_NAME.fullmatch(text) is not None and not text.rpartition(".")[2].isdigit()
+    return True
+
+
+def _is_any_address(host: str) -> bool:
+    """Return whether ``host`` stands for all addresses of a machine, and so names none."""
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
 
 
 def is_loopback(host: str) -> bool:

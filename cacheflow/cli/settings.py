@@ -51,6 +51,15 @@ def _integer(text: str) -> int:
         raise ValueError("must be a whole number") from None
 
 
+def _port(text: str) -> int:
+    if "://" in text:
+        raise ValueError(
+            "must be a port; Kubernetes sets this for a service of that name: rename the service, "
+            "or have enableServiceLinks: false in the pod"
+        )
+    return _integer(text)
+
+
 def _integer_or_none(text: str) -> int | None:
     if text.lower() == "none":
         return None
@@ -75,13 +84,13 @@ def _boolean(text: str) -> bool:
 
 SETTINGS: Final = (
     Setting("host", "host", str, "Address to listen on.", "HOST"),
-    Setting("port", "port", _integer, "Port of the HTTP API.", "PORT"),
+    Setting("port", "port", _port, "Port of the HTTP API.", "PORT"),
     Setting("advertise", "advertise", str, "How others reach this node; the host unless told.", "HOST"),
     Setting(
-        "raft-port", "raft_port", _integer, f"Port of the peer protocol; port + {RAFT_PORT_OFFSET} unless told.", "PORT"
+        "raft-port", "raft_port", _port, f"Port of the peer protocol; port + {RAFT_PORT_OFFSET} unless told.", "PORT"
     ),
-    Setting("memcached-port", "memcached_port", _integer, "Port of memcached's protocol; none unless told.", "PORT"),
-    Setting("resp-port", "resp_port", _integer, "Port of Redis' protocol (RESP); none unless told.", "PORT"),
+    Setting("memcached-port", "memcached_port", _port, "Port of memcached's protocol; none unless told.", "PORT"),
+    Setting("resp-port", "resp_port", _port, "Port of Redis' protocol (RESP); none unless told.", "PORT"),
     Setting("node-id", "node_id", str, "A random one, kept in the data directory, unless told.", "ID"),
     Setting("seed", "seed", str, "A member to join through; repeatable.", "URL", many=True),
     Setting("bootstrap", "bootstrap", _boolean, "Found a cluster at once when there is no data.", "", switch=True),

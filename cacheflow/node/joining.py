@@ -24,8 +24,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from cacheflow.config import NodeConfig
-from cacheflow.errors import InvalidRequest, NoCluster
-from cacheflow.machine.state.settings import Member
+from cacheflow.errors import ConfigError, InvalidRequest, NoCluster
+from cacheflow.machine.state.settings import Member, member_of
 from cacheflow.node.registration import AskSeed
 from cacheflow.raft.membership.changes import JOINED, KNOWN, NO_LEADER
 from cacheflow.raft.node import RaftNode
@@ -80,7 +80,11 @@ class Joining:
         return Member(self._node.node_id, self._node.incarnation, self._network.raft_address, self._http_address, False)
 
     def found_at_once(self) -> None:
-        """Found a cluster if this node has no data and is told to. Called before the node starts."""
+        """Found a cluster if this node has no data and is told to. Called before the node starts. Raises ConfigError."""
+        try:
+            member_of([*_fields(self.me), False])
+        except ValueError as error:
+            raise ConfigError(f"this node cannot be a member of any cluster: {error}") from None
         if self._config.bootstrap and not self._is_known():
             self._found()
 
@@ -130,7 +134,11 @@ class Joining:
             raise InvalidRequest(f"no node of this cluster answers at {raft_address}: {error}") from None
         if peer.node_id != node_id:
             raise InvalidRequest(f"the node at {raft_address} has the id {peer.node_id!r}, not {node_id!r}")
-        return await self._register(Member(node_id, peer.incarnation, raft_address, address, False), was_member)
+        try:
+            member = member_of([node_id, peer.incarnation, raft_address, address, False])
+        except ValueError as error:
+            raise InvalidRequest(str(error)) from None
+        return await self._register(member, was_member)
 
     async def _register(self, member: Member, was_member: bool) -> tuple[str, str]:
         answer: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from cacheflow.config import NodeConfig, join_token
-from cacheflow.errors import InvalidRequest, NoCluster
+from cacheflow.errors import ConfigError, InvalidRequest, NoCluster
 from cacheflow.machine.state.settings import Member
 from cacheflow.node import joining as joining_module
 from cacheflow.node.joining import Joining
@@ -170,6 +170,23 @@ def test_a_node_that_is_not_told_to_does_not_found_before_it_looked(settings: di
     node = FakeNode()
     joining(node, **settings).found_at_once()
     assert not node.latest.members
+
+
+def test_a_node_whose_addresses_no_machine_would_take_does_not_start() -> None:
+    node = FakeNode()
+    alone = joining(node, bootstrap=True)
+    alone._http_address = "h" * 300 + ":8080"
+    with pytest.raises(ConfigError, match="not a short str"):
+        alone.found_at_once()
+    assert not node.latest.members
+
+
+def test_an_address_that_no_machine_would_take_is_refused_before_anything_is_appended() -> None:
+    node, network = FakeNode(), FakeNetwork(b=peer("b", 9002))
+    node.learn(ME)
+    with pytest.raises(InvalidRequest, match="not a short str"):
+        asyncio.run(joining(node, network).register("b", "h" * 300 + ":8002", "127.0.0.1:9002"))
+    assert node.reconfiguration.asked == []
 
 
 def test_a_node_with_a_configuration_goes_on_with_it() -> None:
