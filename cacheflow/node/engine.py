@@ -129,7 +129,7 @@ class Engine:
         supervisor = Supervisor(loop)
         journal_writer = stack.enter_context(contextlib.closing(ThreadWriter(loop)))
         snapshot_writer = stack.enter_context(contextlib.closing(ThreadWriter(loop, "cacheflow-snapshots")))
-        identity = Identity(data.node_id, data.incarnation)
+        identity = Identity(data.node_id, data.incarnation, start=data.starts + 1)
         secret = read_secret(config.cluster_secret_file, "cluster-secret-file")
         network = PeerTransport(
             identity,

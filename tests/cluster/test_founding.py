@@ -9,11 +9,19 @@ from random import Random
 import pytest
 from cluster.load import Load
 from cluster.processes import NodeProcess, Nodes, wait_for
-from cluster.test_membership import secret_file
+from cluster.test_membership import secret_file, voters
+
+from cacheflow.cli.launcher import free_ports
 
 
 def cluster_ids(nodes: Nodes) -> set[str]:
     return {node.status()["cluster_id"] for node in nodes.all}
+
+
+def founded(nodes: Nodes) -> None:
+    """Wait until all are members and vote: the disk of a voter may be lost then, and not before."""
+    nodes.wait_whole()
+    wait_for(lambda: len(voters(nodes[0])) == len(nodes.all), "all vote")
 
 
 def first_write(node: NodeProcess) -> None:
@@ -35,6 +43,7 @@ def test_a_founder_that_comes_back_without_data_by_the_same_command_joins_its_cl
 ) -> None:
     with Nodes(3, folder, ["--persistence", persistence]) as nodes:
         nodes.start()
+        founded(nodes)
         founder = nodes[0]
         founder.put("written before", "yes")
         before = cluster_ids(nodes)
@@ -73,7 +82,7 @@ def test_nodes_with_one_command_found_one_cluster_in_whatever_order_they_start(f
         wait_for(lambda: "cannot be asked" in str(first.try_get("/readyz").body), "the first waits for the others")
         for node in others:
             node.start()
-        nodes.wait_whole()
+        founded(nodes)
         assert len(cluster_ids(nodes)) == 1
         emptied = random.choice(nodes.all)
         nodes[0].put("written before", "yes")
@@ -92,6 +101,7 @@ def test_a_template_founds_nothing_when_the_others_are_down(folder: Path) -> Non
             node.seeds = urls
             node.flags += ["--bootstrap-expect", "3"]
         nodes.start()
+        founded(nodes)
         for node in nodes.all:
             node.kill()
         emptied = nodes[0]
@@ -104,3 +114,18 @@ def test_a_template_founds_nothing_when_the_others_are_down(folder: Path) -> Non
         nodes[2].start()
         nodes.wait_whole()
         assert len(cluster_ids(nodes)) == 1
+
+
+def test_members_that_all_have_moved_meet_through_their_seeds(folder: Path) -> None:
+    with Nodes(3, folder) as nodes:
+        nodes.start()
+        founded(nodes)
+        nodes[0].put("written before", "yes")
+        for node in nodes.all:
+            node.kill()
+        for node, port in zip(nodes.all, free_ports(3), strict=True):
+            # Their peers do not know it, and HTTP is where it was.
+            node.raft_port = port
+        nodes.start()
+        wait_for(lambda: nodes[0].members()["node-3"]["raft_address"] == nodes[2].raft_address, "the table says so")
+        assert nodes[2].value("written before", "?consistency=linearizable") == "yes"

@@ -129,7 +129,7 @@ class Process(LocalNode):
         loop = self.loop = ProcessLoop(scheduler, host.monotonic_offset_s, host.clock_rate, self._after)
         self.writer = SimWriter(loop, host.disk, random, host.disk_latency_s)
         self.background = SimWriter(loop, host.disk, random, host.disk_latency_s)
-        identity = Identity(host.node_id, host.incarnation)
+        identity = Identity(host.node_id, host.incarnation, start=host.starts)
         self.site = SimNetwork(cluster.wire, loop, identity, host.address, random.randbytes(8).hex())
         super().__init__(
             cluster.config_of(host),

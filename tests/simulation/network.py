@@ -258,6 +258,7 @@ class SimNetwork:
         self.incarnation = identity.incarnation
         self.raft_address = raft_address
         self.epoch = epoch
+        self.start_number = identity.start
         self.cluster_id = identity.cluster_id
         # The reason for which this process shakes no hands; "" while it does.
         self.refusal = ""
@@ -327,7 +328,7 @@ class SimNetwork:
 
     def describe(self) -> Peer:
         """Return this process as it describes itself to others."""
-        return Peer(self.node_id, self.incarnation, self.raft_address, self.cluster_id, self.epoch)
+        return Peer(self.node_id, self.incarnation, self.raft_address, self.cluster_id, self.epoch, self.start_number)
 
     def set_peers(self, peers: Mapping[str, str]) -> None:
         """Dial exactly these nodes, and those that dial this one."""

@@ -28,11 +28,15 @@ class PeerRefused(PeerUnreachable):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """This node's identity. cluster_id: "" as long as it belongs to no cluster."""
+    """This node's identity. cluster_id: "" as long as it belongs to no cluster.
+
+    start: counts the starts on its data directory, so that two processes on copies of one can be told apart.
+    """
 
     node_id: str
     incarnation: str
     cluster_id: str = ""
+    start: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,7 @@ class Peer:
     """The process at the other end of a connection, as it described itself.
 
     raft_address: the address that it wants to be dialed at.  cluster_id: "" as long as it belongs to no cluster.
-    epoch: a random id of this start of the process.
+    epoch: a random id of this start of the process.  start: the number of this start on its data directory.
     """
 
     node_id: str
@@ -48,6 +52,7 @@ class Peer:
     raft_address: str
     cluster_id: str
     epoch: str
+    start: int = 1
 
 
 class Network(Protocol):
