@@ -208,6 +208,8 @@ class Joining:
         """Have the leader note this member's new addresses."""
         if self._node.route is None:
             # The leader dials this node's old address, and may have moved itself; another member can pass the request on.
+            # If all have moved, a probe shows the network where they are.
+            await asyncio.gather(*(self._probe(address) for address in self._config.peers))
             return self._ask_members(list(self._node.others()))
         outcome, detail = await self._register(self.me, self._was_member())
         return "" if outcome in (JOINED, KNOWN) else detail

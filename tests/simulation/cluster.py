@@ -61,7 +61,7 @@ class Host:
         self.address = f"{node_id}:7000"
         self.http_address = f"{node_id}:8000"
         self.founds = founds
-        # Its command names the others: it was taken out, so that they do not dial it when it comes back.
+        # Its command names the others: it was taken out, or all have moved, so that they do not dial it when it comes back.
         self.rejoins = False
         # This node writes the names of some peers in capitals.
         spells = Random(f"{cluster.seed} {node_id}")

@@ -270,6 +270,8 @@ class SimNetwork:
         self.ways: dict[str, Way] = {}
         self._peers: dict[str, str] = {}
         self._incoming: dict[str, SimNetwork] = {}
+        # {node id: the address where it was met last}
+        self._met: dict[str, str] = {}
 
     async def start(self) -> None:
         """Listen."""
@@ -313,6 +315,11 @@ class SimNetwork:
         refusal = self.is_refused_by(site)
         if refusal:
             raise PeerRefused(refusal)
+        self._met[site.node_id] = site.raft_address
+        way = self.ways.get(site.node_id)
+        if way is not None:
+            self._adjust(site.node_id)
+            way.hurry()
         return site.describe()
 
     def is_refused_by(self, other: SimNetwork) -> str:
@@ -408,8 +415,10 @@ class SimNetwork:
 
     def _adjust(self, node_id: str) -> None:
         incoming = self._incoming.get(node_id)
-        heard = incoming.raft_address if incoming is not None else None
-        addresses = [*dict.fromkeys(address for address in (self._peers.get(node_id), heard) if address is not None)]
+        if incoming is not None:
+            self._met[node_id] = incoming.raft_address
+        met = self._met.get(node_id) if incoming is not None or node_id in self._peers else None
+        addresses = [*dict.fromkeys(address for address in (self._peers.get(node_id), met) if address is not None)]
         way = self.ways.get(node_id)
         if not addresses:
             if way is not None:
