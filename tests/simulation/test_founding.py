@@ -69,3 +69,22 @@ def test_a_founder_that_bootstraps_again_without_data_stops_serving_when_a_membe
 
 def works(process: Process | None) -> bool:
     return process is not None and process.may_read and process.takes_writes and process.node.route is not None
+
+
+def test_a_node_that_stood_still_while_it_listened_goes_on_listening() -> None:
+    cluster = Cluster(1, 3, settings=SETTINGS, founding=COMMAND)
+    with patched(cluster):
+        for host in cluster.hosts:
+            cluster.start(host)
+        assert cluster.run(FOUNDED_WITHIN_S, cluster.healthy)
+        founder = cluster.hosts[0]
+        cluster.crash(founder, power=False)
+        founder.empty(Random(77))
+        cluster.start(founder)
+        process = founder.process
+        assert process is not None
+        cluster.run(0.001)
+        process.loop.pause()
+        cluster.run(2 * LISTEN_S)
+        process.loop.resume()
+        assert cluster.run(2 * LISTEN_S, cluster.healthy)
