@@ -11,19 +11,17 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from types import TracebackType
 from typing import Any
 
 from cacheflow import values, verbs
 from cacheflow.config import NodeConfig
 from cacheflow.contract import Done, Outcome
 from cacheflow.errors import OutcomeUnknown, ReplicationError
-from cacheflow.faces import AsyncFace
+from cacheflow.faces import AsyncFace, in_thread
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
-from cacheflow.results import Digest, Item
+from cacheflow.results import Item
 from cacheflow.store import ReplicatedStore
-from cacheflow.verbs import KEYS_PAGE
 
 # Seconds between two checks of whether a starting node is ready.
 WAIT_STEP_S = 0.01
@@ -39,7 +37,7 @@ class AsyncReplicatedStore(AsyncFace):
     """
 
     def __init__(self, config: NodeConfig | None = None, *, raft_address: str | None = None, **settings: Any) -> None:
-        self.store = ReplicatedStore(config, raft_address=raft_address, **settings)
+        self.store = self._blocking = ReplicatedStore(config, raft_address=raft_address, **settings)
         self._answers: _Answers | None = None
         # Guards the node's start and end against each other: they run in threads, which a cancellation does not stop.
         self._life = threading.Lock()
@@ -57,9 +55,7 @@ class AsyncReplicatedStore(AsyncFace):
             raise
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self) -> None:
@@ -98,7 +94,6 @@ class AsyncReplicatedStore(AsyncFace):
         peek: bool = False,
         strict: bool = False,
     ) -> Item | None:
-        """Return the item under ``key`` with its version and TTL, or None. The options are those of ``Face.get_item``."""
         if not strict and consistency != "linearizable":
             return self.store.get_item(key, consistency=consistency, max_staleness=max_staleness, peek=peek)
         verbs.check_read(consistency, max_staleness, peek, strict)
@@ -118,7 +113,6 @@ class AsyncReplicatedStore(AsyncFace):
         peek: bool = False,
         strict: bool = False,
     ) -> Any:
-        """Return the value under ``key``, or ``default``. See ``get_item`` for the options."""
         if not strict and consistency != "linearizable":
             return self.store.get(key, default, consistency=consistency, max_staleness=max_staleness, peek=peek)
         return await super().get(
@@ -129,30 +123,15 @@ class AsyncReplicatedStore(AsyncFace):
         """Return the values of those keys that are there; each is a read of its own from this node's memory."""
         return self.store.get_many(keys)
 
-    async def keys_page(
-        self, prefix: str = "", limit: int = KEYS_PAGE, cursor: str | None = None
-    ) -> tuple[list[str], str | None]:
-        """Return up to ``limit`` keys that start with ``prefix``, in order, behind ``cursor``; and the next cursor or None."""
-        # In a thread: of a million keys a page takes longer than a loop may stand still.
-        return await asyncio.to_thread(self.store.keys_page, prefix, limit, cursor)
+    # In a thread: of a million keys a page takes longer than a loop may stand still.
+    keys_page = in_thread(ReplicatedStore.keys_page)
 
     # The cluster
 
-    async def nodes(self) -> list[dict[str, Any]]:
-        """Return the members as this node knows them."""
-        return await asyncio.to_thread(self.store.nodes)
-
-    async def status(self) -> dict[str, Any]:
-        """Return leader, term, indexes, lag and configuration."""
-        return await asyncio.to_thread(self.store.status)
-
-    async def digest(self, *, index: int | None = None, full: bool = False) -> Digest | None:
-        """Return the digest over effects, now or at ``index``; with ``full`` that of the whole contents."""
-        return await asyncio.to_thread(self.store.digest, index=index, full=full)
-
-    async def remove_node(self, node_id: str) -> None:
-        """Take a member out of the cluster. Raises MemberUnknown, MemberConflict (it cannot be spared now)."""
-        await asyncio.to_thread(self.store.remove_node, node_id)
+    nodes = in_thread(ReplicatedStore.nodes)
+    status = in_thread(ReplicatedStore.status)
+    digest = in_thread(ReplicatedStore.digest)
+    remove_node = in_thread(ReplicatedStore.remove_node)
 
     # Writes
 

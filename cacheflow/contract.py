@@ -22,18 +22,11 @@ __all__ = [
     "META",
     "VERSION",
     "Check",
-    "Cluster",
     "Done",
-    "Entries",
     "Entry",
-    "Health",
-    "Items",
-    "Metrics",
     "Outcome",
     "RestStore",
-    "WaitingWrites",
     "WireStore",
-    "Writes",
 ]
 
 # The outcome of a proposal: one raw result a command, or the error that says why there is none.
@@ -44,9 +37,10 @@ Done: TypeAlias = Callable[[Outcome], Callable[[], None]]
 Check: TypeAlias = tuple[str, bool, str]
 
 
-class Items(Protocol):
-    """Reads of single items as Python sees them. Any thread; ``get_item`` may block when the level asks for it."""
+class RestStore(Protocol):
+    """What the REST layer asks of a store. Any thread may call it."""
 
+    # Reads of single items as Python sees them. ``get_item`` may block when the level asks for it.
     def get_item(
         self,
         key: str,
@@ -61,9 +55,29 @@ class Items(Protocol):
     ) -> tuple[list[str], str | None]: ...
     def now_ms(self) -> int: ...
 
+    # Commands on their way through the log: see WireStore; ``run`` and ``barrier`` block until the answer is there.
+    def submit(self, commands: list[Command], done: Done) -> None: ...
+    def submit_barrier(self, done: Done) -> None: ...
+    def run(self, commands: list[Command]) -> list[Result]: ...
+    def barrier(self) -> list[Result]: ...
 
-class Entries(Protocol):
-    """Reads of raw entries in this node's memory, for fronts that answer bytes. Nothing here blocks."""
+    # The members and who leads them. These calls block.
+    def position(self) -> RaftPosition: ...
+    def nodes(self) -> list[dict[str, Any]]: ...
+    def status(self) -> dict[str, Any]: ...
+    def digest(self, *, index: int | None = None, full: bool = False) -> Digest | None: ...
+    def register(self, node_id: str, address: str, raft_address: str, was_member: bool = False) -> bool: ...
+    def remove_node(self, node_id: str) -> None: ...
+    def transfer_leadership(self, node_id: str | None) -> str: ...
+
+    # Counters and gauges by name, and the checks of liveness and readiness.
+    def metrics(self) -> dict[str, float]: ...
+    def readiness(self) -> Sequence[Check]: ...
+    def liveness(self) -> Sequence[Check]: ...
+
+
+class WireStore(Protocol):
+    """What the wire ports ask of a store, for answers in bytes. They call it on the event loop only; nothing here blocks."""
 
     def lookup(self, key: str, *, count: bool = True) -> Entry | None:
         """Return the live entry under ``key``, or None. count: it is a use. Raises NotReady."""
@@ -79,52 +93,10 @@ class Entries(Protocol):
 
     def __len__(self) -> int: ...
 
-
-class Writes(Protocol):
-    """Commands on their way through the log. Nothing here blocks."""
-
     def submit(self, commands: list[Command], done: Done) -> None:
         """Replicate ``commands``; ``done`` gets the outcome."""
 
     def submit_barrier(self, done: Done) -> None:
         """Call ``done`` once everything acknowledged before this call is applied here."""
 
-
-class WaitingWrites(Writes, Protocol):
-    """Commands on their way through the log, with calls that block until the answer is there. Any thread."""
-
-    def run(self, commands: list[Command]) -> list[Result]: ...
-    def barrier(self) -> list[Result]: ...
-
-
-class Cluster(Protocol):
-    """The members and who leads them. Any thread; these calls block."""
-
-    def position(self) -> RaftPosition: ...
-    def nodes(self) -> list[dict[str, Any]]: ...
-    def status(self) -> dict[str, Any]: ...
-    def digest(self, *, index: int | None = None, full: bool = False) -> Digest | None: ...
-    def register(self, node_id: str, address: str, raft_address: str, was_member: bool = False) -> bool: ...
-    def remove_node(self, node_id: str) -> None: ...
-    def transfer_leadership(self, node_id: str | None) -> str: ...
-
-
-class Metrics(Protocol):
-    """A source of counters and gauges by name. Any thread."""
-
     def metrics(self) -> dict[str, float]: ...
-
-
-class Health(Metrics, Protocol):
-    """The liveness and readiness checks of a node, and its metrics. Any thread."""
-
-    def readiness(self) -> Sequence[Check]: ...
-    def liveness(self) -> Sequence[Check]: ...
-
-
-class RestStore(Items, WaitingWrites, Cluster, Health, Protocol):
-    """What the REST layer asks of a store. Any thread may call it."""
-
-
-class WireStore(Entries, Writes, Metrics, Protocol):
-    """What the wire ports ask of a store. They call it on the event loop only."""

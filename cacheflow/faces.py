@@ -7,6 +7,7 @@ replicated; so their verbs have the same names, options, defaults and refusals.
 from __future__ import annotations
 
 import abc
+import asyncio
 import contextlib
 import functools
 import inspect
@@ -62,6 +63,18 @@ def coroutine(verb: Callable[P, Steps[T]]) -> Callable[Concatenate[AsyncFace, P]
             return answer
 
     return _named(call, verb)
+
+
+def in_thread(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[AsyncFace, P], Coroutine[Any, Any, T]]:
+    """Turn a method that blocks into a coroutine method, which calls it in a thread of the loop's default executor."""
+
+    @functools.wraps(method)
+    async def call(self: AsyncFace, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await asyncio.to_thread(method, self._blocking, *args, **kwargs)
+
+    # Also the words that the method itself has from its base.
+    call.__doc__ = inspect.getdoc(method)
+    return call
 
 
 def _named(call: Callable[..., Any], verb: Callable[..., Any]) -> Callable[..., Any]:
@@ -194,49 +207,46 @@ class Face(MutableMapping[str, Any]):
 
 
 class _Keys(KeysView[str]):
+    _mapping: Face
+
     def __init__(self, face: Face, prefix: str) -> None:
         super().__init__(face)
-        self._face = face
         self._prefix = prefix
 
     def __iter__(self) -> Iterator[str]:
         cursor: str | None = None
         while True:
-            page, cursor = self._face.keys_page(self._prefix, KEYS_PAGE, cursor)
+            page, cursor = self._mapping.keys_page(self._prefix, KEYS_PAGE, cursor)
             yield from page
             if not cursor:
                 return
 
     def __len__(self) -> int:
-        return sum(1 for _ in self) if self._prefix else len(self._face)
+        return sum(1 for _ in self) if self._prefix else len(self._mapping)
 
     def __contains__(self, key: object) -> bool:
-        return isinstance(key, str) and key.startswith(self._prefix) and key in self._face
+        return isinstance(key, str) and key.startswith(self._prefix) and key in self._mapping
 
 
 class _Items(ItemsView[str, Any]):
-    def __init__(self, face: Face) -> None:
-        super().__init__(face)
-        self._face = face
+    _mapping: Face
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
-        for key in self._face:
-            value = self._face.get(key, MISSING, peek=True)
+        for key in self._mapping:
+            value = self._mapping.get(key, MISSING, peek=True)
             if value is not MISSING:
                 yield key, value
 
     def __contains__(self, pair: object) -> bool:
         key, value = pair if isinstance(pair, tuple) and len(pair) == 2 else (None, None)
-        return isinstance(key, str) and self._face.get(key, MISSING, peek=True) == value
+        return isinstance(key, str) and self._mapping.get(key, MISSING, peek=True) == value
 
 
 class _Values(ValuesView[Any]):
-    def __init__(self, face: Face) -> None:
-        super().__init__(face)
-        self._face = face
+    _mapping: Face
 
     def __iter__(self) -> Iterator[Any]:
-        return (value for _, value in self._face.items())
+        return (value for _, value in self._mapping.items())
 
     def __contains__(self, value: object) -> bool:
         return any(each is value or each == value for each in self)
@@ -244,6 +254,9 @@ class _Values(ValuesView[Any]):
 
 class AsyncFace(abc.ABC):
     """A cache whose verbs are coroutines; ``keys``, ``values`` and ``items`` are asynchronous iterators."""
+
+    # The face behind this one, whose methods ``in_thread`` calls.
+    _blocking: Face
 
     @abc.abstractmethod
     async def _replicate(self, command: Command) -> tuple[Result, int]:

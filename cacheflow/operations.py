@@ -115,18 +115,6 @@ def _explained(op: Any, error: Exception) -> str:
     raise error
 
 
-def _set(op: Operation) -> Command:
-    return _write(op, _SET_FIELDS, commands.ALWAYS, 0)
-
-
-def _add(op: Operation) -> Command:
-    return _write(op, _ADD_FIELDS, commands.IF_ABSENT, 0)
-
-
-def _cas(op: Operation) -> Command:
-    return _write(op, _CAS_FIELDS, commands.IF_VERSION, check_version(op["version"]))
-
-
 def _write(op: Operation, known: Collection[str], when: int, version: int) -> Command:
     known_fields(op, known)
     key, value = _check_key(op["key"]), op["value"]
@@ -179,13 +167,13 @@ def _touch(op: Operation) -> Command:
 
 
 _PARSE: Final[dict[str, Callable[[Operation], Command]]] = {
-    "set": _set,
+    "set": lambda op: _write(op, _SET_FIELDS, commands.ALWAYS, 0),
     "get": _get,
     "delete": _delete,
     "incr": _incr,
     "touch": _touch,
-    "cas": _cas,
-    "add": _add,
+    "cas": lambda op: _write(op, _CAS_FIELDS, commands.IF_VERSION, check_version(op["version"])),
+    "add": lambda op: _write(op, _ADD_FIELDS, commands.IF_ABSENT, 0),
 }
 
 

@@ -8,9 +8,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from cacheflow import values, verbs
@@ -97,15 +97,16 @@ class ReplicatedStore(Face):
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def wait_ready(self, timeout_s: float) -> None:
         """Return once this node answers reads and knows a leader. Raises NotReady after ``timeout_s``."""
-        if not status.wait_ready(self._engine, timeout_s):
-            raise NotReady("; ".join(f"{name}: {detail}" for name, good, detail in self.readiness() if not good))
+        deadline = time.monotonic() + timeout_s
+        while problems := [f"{name}: {detail}" for name, good, detail in self.readiness() if not good]:
+            if time.monotonic() > deadline:
+                raise NotReady("; ".join(problems))
+            time.sleep(status.WAIT_STEP_S)
 
     # Reads ----------------------------------------------------------------------------------------------------------
 
@@ -118,7 +119,6 @@ class ReplicatedStore(Face):
         peek: bool = False,
         strict: bool = False,
     ) -> Item | None:
-        """Return the item under ``key`` with its version and TTL, or None. The options are those of ``Face.get_item``."""
         values.check_key(key)
         if consistency != "local" or max_staleness is not None or strict:
             verbs.check_read(consistency, max_staleness, peek, strict)
@@ -147,7 +147,6 @@ class ReplicatedStore(Face):
         peek: bool = False,
         strict: bool = False,
     ) -> Any:
-        """Return the value under ``key``, or ``default``. See ``get_item`` for the options."""
         # A dictionary look-up and little else: the usual read makes no item.
         if consistency == "local" and max_staleness is None and not (peek or strict) and type(key) is str:
             local = self._local
@@ -225,7 +224,6 @@ class ReplicatedStore(Face):
     def keys_page(
         self, prefix: str = "", limit: int = KEYS_PAGE, cursor: str | None = None
     ) -> tuple[list[str], str | None]:
-        """Return up to ``limit`` keys that start with ``prefix``, in order, behind ``cursor``; and the next cursor or None."""
         verbs.check_page(prefix, limit)
         local = self._readable()
         return local.machine.keys(prefix, limit, cursor or "", local.clock.now_ms())
@@ -273,7 +271,7 @@ class ReplicatedStore(Face):
         return result, self.now_ms()
 
     def __len__(self) -> int:
-        return self._readable().machine.item_count
+        return len(self._readable().machine.contents.raw)
 
     def __repr__(self) -> str:
         return f"<ReplicatedStore {self.config.node_id or ''} at {self.config.host}:{self.config.raft_listen_port}>"
@@ -366,9 +364,9 @@ class ReplicatedStore(Face):
 
     def _refusal(self) -> NotReady:
         """Return the error that says why nothing can be replicated through this node."""
-        if self._local is None or self._local.node.failure is None:
+        if self._local is None or self._local.node.replica.failure is None:
             return NotReady("this node is stopped")
-        return NotReady(f"this node takes no writes: {self._local.node.failure}")
+        return NotReady(f"this node takes no writes: {self._local.node.replica.failure}")
 
     def _started(self) -> LocalNode:
         """Return the node, running or stopped. Raises NotReady if it was never started."""
@@ -384,8 +382,8 @@ class ReplicatedStore(Face):
         if not self._engine.running:
             raise NotReady("this node is stopped")
         node = local.node
-        if node.stumbled or node.removal.removed_at is not None:
-            raise NotReady(f"this node answers no reads: {node.stumbled or node.failure}")
+        if node.replica.stumbled or node.removal.removed_at is not None:
+            raise NotReady(f"this node answers no reads: {node.replica.stumbled or node.replica.failure}")
         raise NotReady("this node has not caught up with the cluster since it started")
 
 
@@ -418,7 +416,7 @@ def _item(local: LocalNode, key: str, now_ms: int, peek: bool) -> Item | None:
 
 
 def _check_staleness(local: LocalNode, max_staleness_s: float) -> None:
-    staleness_ms = local.node.staleness_ms()
+    staleness_ms = local.node.freshness.staleness_ms()
     if staleness_ms is None or staleness_ms > max_staleness_s * 1000:
         known = "of unknown age" if staleness_ms is None else f"{staleness_ms / 1000:.3f} s old"
         raise NotReady(f"this node's contents are {known}, over the {max_staleness_s} s asked for", 0.1)

@@ -221,25 +221,27 @@ def once(command: Command, idempotency_key: str | None) -> Command:
 # Results to Python --------------------------------------------------------------------------------------------------
 
 
+# The errors whose message is in the result.
+_TOLD_BY_THE_MACHINE: Final[dict[int, type[CacheFlowError]]] = {
+    commands.NOT_AN_INTEGER: NotAnInteger,
+    commands.TOO_LARGE: ValueTooLarge,
+    commands.MALFORMED: InvalidRequest,
+}
+
+
 def error_of(key: str, result: Result) -> CacheFlowError:
     """Return the error that a failed raw result stands for. key: named in the message, "" when there is none."""
     status = result[0]
     name = repr(key) if key else "the key"
-    detail = str(result[1]) if len(result) > 1 else ""
     if status == commands.MISSING:
         return KeyNotFound(f"{name} is absent")
     if status == commands.PRECONDITION:
         version = result[1]
         return PreconditionFailed(f"{name} is at version {version}" if version else f"{name} is absent", version)
-    if status == commands.NOT_AN_INTEGER:
-        return NotAnInteger(detail)
-    if status == commands.TOO_LARGE:
-        return ValueTooLarge(detail)
     if status == commands.KEY_REUSED:
         return IdempotencyKeyReused("the Idempotency-Key came before with another request")
-    if status == commands.MALFORMED:
-        return InvalidRequest(detail)
-    return CacheFlowError(f"a result with the unexpected status {status}")
+    told = _TOLD_BY_THE_MACHINE.get(status)
+    return CacheFlowError(f"a result with the unexpected status {status}") if told is None else told(str(result[1]))
 
 
 def checked(key: str, result: Result) -> Result:

@@ -15,8 +15,8 @@ from typing import Any
 import hiredis
 import pytest
 
+from scripts.bench.loadgen import LoadGenerator, Measured, percentile_us
 from scripts.bench.peers.compare import ETCD_CONNECTIONS
-from scripts.bench.peers.loading import LoadGenerator, Measured, percentile_us
 from scripts.bench.peers.servers import Served, etcd_led_by
 
 Command = list[bytes]

@@ -1,14 +1,18 @@
-"""What the benchmark's rows judge, by figures that are made up."""
+"""What the benchmark's rows judge, by figures that are made up, and the nodes that they ask for more than others can."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
-from scripts.bench.peers.loading import Measured
-from scripts.bench.rows import freshness, looppauses, snapshot
-from scripts.bench.rows.snapshot import Turn, Window
+from scripts.bench.harness import cluster, node_command
+from scripts.bench.load import fill
+from scripts.bench.loadgen import Measured
+from scripts.bench.more import looppauses, snapshot
+from scripts.bench.more.snapshot import Turn, Window
+from scripts.bench.rows import freshness
 
 RATE = 1000.0
 
@@ -98,3 +102,13 @@ def test_a_read_counts_as_fresh_when_its_first_question_finds_the_write(lags: tu
     written: dict[str, str] = {}
     seen = freshness.turns([LaggingNode(written, lag) for lag in lags], "test", 60, lambda: False)
     assert (seen.reads, seen.found, len(seen.late_s), seen.never) == (60, found, 60 - found, 0)
+
+
+def test_a_node_on_demand_builds_a_snapshot_when_it_is_asked() -> None:
+    with cluster(nodes=1, command=node_command("on-demand")) as nodes:
+        (node,) = nodes.children
+        asyncio.run(fill(node.url, 10))
+        assert not list(node.data_dir.glob("snapshot-*"))
+        nodes.begin_snapshot(node)
+        nodes.wait_built(node)
+        assert list(node.data_dir.glob("snapshot-*"))

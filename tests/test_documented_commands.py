@@ -93,6 +93,15 @@ def test_a_long_command_names_what_there_is(block: Block, machine: Machine) -> N
             assert {word for word in arguments if not word.startswith("-")} <= set(ROWS)
 
 
+def test_the_tests_that_the_soak_names_are_there() -> None:
+    named = re.findall(r"tests[/.][\w./*]+", (ROOT / "scripts/soak").read_text())
+    assert named
+    for name in named:
+        assert any(list(ROOT.glob(each)) for each in (name, name.replace(".", "/"), f"{name.replace('.', '/')}.py")), (
+            name
+        )
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.relative_to(ROOT).as_posix())
 def test_a_command_in_a_sentence_stands_in_a_block_as_well(document: Path) -> None:
     shown = [" ".join(words) for block in SHELL for words in block.commands]

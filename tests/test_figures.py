@@ -37,7 +37,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def row(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """The only row there is: it measures what it is given, and passes."""
-    module = ModuleType("scripts.bench.rows.made_up")
+    module = ModuleType("scripts.bench.more.made_up")
 
     def measure(number: int = 7) -> Verdict:
         return Verdict(f"{number} found", True, {"number": number}, {"bulk": list(range(1000))})
@@ -71,6 +71,11 @@ def test_every_row_and_every_table_is_shown_once() -> None:
     assert sorted(shown) == sorted(run.ROWS)
     used = [name for page in tables.pages() for name in tables.BLOCK.findall(page.read_text())]
     assert sorted(used) == sorted(tables.TABLES)
+
+
+@pytest.mark.parametrize(("folder", "names"), [("rows", run.GUARDS), ("more", run.MORE)])
+def test_every_row_lies_in_the_folder_of_its_kind(folder: str, names: tuple[str, ...]) -> None:
+    assert {file.stem for file in (ROOT / "scripts/bench" / folder).glob("*.py")} == set(names)
 
 
 def test_the_headlines_are_five_of_what_is_measured() -> None:

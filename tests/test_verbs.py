@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import re
 import threading
@@ -28,7 +29,7 @@ from cacheflow.errors import (
     ValueTooLarge,
 )
 from cacheflow.machine.language import commands
-from cacheflow.rest import HttpServer, RestConfig, TurnAway, at_once, create_app
+from cacheflow.rest import HttpServer, RestConfig, at_once, create_app, turn_away
 from cacheflow.results import Digest, IncrResult, Item, SetResult
 from cacheflow.store import ReplicatedStore
 from cacheflow.verbs import TTL_S_MAX, error_of, ttl_to_ms
@@ -164,7 +165,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Four]:
             threads=rest.threads,
             body_bytes_max=rest.body_bytes_max,
             refusal_headers=app.services.raft_headers,
-            turn_away=TurnAway(app.services),
+            turn_away=functools.partial(turn_away, app.services),
             at_once=at_once,
         )
         runner.run(twin.__aenter__())

@@ -7,6 +7,7 @@ only the status is looked at, so that the nodes get the machine. Still plain HTT
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import lzma
@@ -33,6 +34,8 @@ TRACE_VALUE_BYTES: Final = 100
 # The kinds of requests in a report.
 READS: Final = "reads"
 WRITES: Final = "writes"
+# The latencies in a report, each with the share of the requests that took no longer.
+LATENCIES: Final = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99, "max_ms": 1.0}
 
 
 class Call(NamedTuple):
@@ -86,16 +89,14 @@ class Report:
 
     def _row(self, kind: str, tally: Tally) -> dict[str, float | int | str]:
         ordered = sorted(tally.latencies_s)
-        row: dict[str, float | int | str] = {
+        return {
             "kind": kind,
             "ops": tally.ops,
             "requests": len(ordered),
             "ops_per_s": round(tally.ops / self.elapsed_s, 1) if self.elapsed_s else 0.0,
+            **{name: round(percentile(ordered, share) * 1000, 3) for name, share in LATENCIES.items()},
+            "errors": tally.errors,
         }
-        for name, share in (("p50_ms", 0.5), ("p95_ms", 0.95), ("p99_ms", 0.99), ("max_ms", 1.0)):
-            row[name] = round(percentile(ordered, share) * 1000, 3)
-        row["errors"] = tally.errors
-        return row
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
@@ -174,11 +175,8 @@ def drive(
     urls: Sequence[str], workers: Sequence[Worker], *, token: str | None = None, progress: Progress = lambda _: None
 ) -> Report:
     """Run all workers to their end and report. Raises InvalidRequest for an address that is none."""
-    driver = _Driver(urls, workers, token, progress)
-    try:
+    with contextlib.closing(_Driver(urls, workers, token, progress)) as driver:
         return driver.run()
-    finally:
-        driver.close()
 
 
 class _Driver:

@@ -296,11 +296,8 @@ def free_ports(count: int) -> list[int]:
     closed first (RFC 9293, TIME-WAIT). Without that a client's connection takes one now and then before its node starts.
     """
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        sockets = [stack.enter_context(socket.create_server((HOST, 0), backlog=1)) for _ in range(count)]
         for each in sockets:
-            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            each.bind((HOST, 0))
-            each.listen(1)
             with socket.create_connection(each.getsockname()):
                 each.accept()[0].close()
         return [int(each.getsockname()[1]) for each in sockets]

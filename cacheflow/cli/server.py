@@ -5,15 +5,15 @@ SIGTERM and SIGINT drain: readiness goes first, running requests end, a leader h
 
 from __future__ import annotations
 
+import functools
 import gc
 import logging
 import signal
 import sys
 import threading
-from types import FrameType
 
 from cacheflow.config import NodeConfig, join_address, join_token, read_secret
-from cacheflow.rest import HttpServer, RestConfig, TurnAway, at_once, create_app
+from cacheflow.rest import HttpServer, RestConfig, at_once, create_app, turn_away
 from cacheflow.store import ReplicatedStore
 from cacheflow.wire.memcached.connection import memcached_port
 from cacheflow.wire.port import connections_allowed
@@ -30,13 +30,8 @@ def run(config: NodeConfig) -> int:
     """Serve until SIGTERM or SIGINT; return the process's exit code. Raises ConfigError before anything is served."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     stopping = threading.Event()
-
-    def stop(signum: int, frame: FrameType | None) -> None:
-        stopping.set()
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
     store = ReplicatedStore(config)
     token = read_secret(config.api_token_file, "api-token-file")
     secret = read_secret(config.cluster_secret_file, "cluster-secret-file")
@@ -55,7 +50,7 @@ def run(config: NodeConfig) -> int:
         threads=rest.threads,
         body_bytes_max=rest.body_bytes_max,
         refusal_headers=app.services.raft_headers,
-        turn_away=TurnAway(app.services),
+        turn_away=functools.partial(turn_away, app.services),
         at_once=at_once,
     )
     address = join_address(config.advertise or config.host, http.port)

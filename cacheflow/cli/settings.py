@@ -44,11 +44,19 @@ class Setting:
         return ENVIRONMENT_PREFIX + self.name.upper().replace("-", "_")
 
 
-def _integer(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise ValueError("must be a whole number") from None
+def _number(kind: Callable[[str], Any], rule: str) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        try:
+            return kind(text)
+        except ValueError:
+            raise ValueError(rule) from None
+
+    return parse
+
+
+_integer = _number(int, "must be a whole number")
+_integer_or_none = _number(lambda text: None if text.lower() == "none" else int(text), "must be a whole number or none")
+_seconds = _number(float, "must be a number of seconds")
 
 
 def _port(text: str) -> int:
@@ -57,23 +65,8 @@ def _port(text: str) -> int:
             "must be a port; Kubernetes sets this for a service of that name: rename the service, "
             "or have enableServiceLinks: false in the pod"
         )
-    return _integer(text)
-
-
-def _integer_or_none(text: str) -> int | None:
-    if text.lower() == "none":
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        raise ValueError("must be a whole number or none") from None
-
-
-def _seconds(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError("must be a number of seconds") from None
+    port: int = _integer(text)
+    return port
 
 
 def _boolean(text: str) -> bool:

@@ -6,7 +6,6 @@ sent again and never counts twice. How nodes are chosen and retried is the busin
 
 from __future__ import annotations
 
-import asyncio
 import math
 import secrets
 from collections.abc import Iterable
@@ -15,9 +14,9 @@ from urllib.parse import quote
 
 from cacheflow import values, verbs
 from cacheflow.client.failover import Answer, Nodes, Request, check_is_ours, problem_document, problem_of
-from cacheflow.client.http_commands import Call, query_of, refusal_of, request_of, result_of, target_of, value_of
+from cacheflow.client.http_commands import query_of, refusal_of, request_of, result_of, target_of, value_of
 from cacheflow.errors import InvalidRequest
-from cacheflow.faces import AsyncFace, Face
+from cacheflow.faces import AsyncFace, Face, in_thread
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.results import Digest, Item
@@ -69,7 +68,6 @@ class CacheClient(Face):
         peek: bool = False,
         strict: bool = False,
     ) -> Item | None:
-        """Return the item under ``key`` with its version and TTL, or None. The options are those of ``Face.get_item``."""
         document = self._document(key, consistency, max_staleness, peek, strict)
         if document is None:
             return None
@@ -86,7 +84,6 @@ class CacheClient(Face):
         peek: bool = False,
         strict: bool = False,
     ) -> Any:
-        """Return the value under ``key``, or ``default``. See ``get_item`` for the options."""
         document = self._document(key, consistency, max_staleness, peek, strict)
         return default if document is None else value_of(document)
 
@@ -110,7 +107,6 @@ class CacheClient(Face):
     def keys_page(
         self, prefix: str = "", limit: int = KEYS_PAGE, cursor: str | None = None
     ) -> tuple[list[str], str | None]:
-        """Return up to ``limit`` keys that start with ``prefix``, in order, behind ``cursor``; and the next cursor or None."""
         verbs.check_page(prefix, limit)
         page = self._ask("/cache" + query_of(prefix=prefix or None, limit=limit, cursor=cursor))
         return page["keys"], page.get("cursor") or None
@@ -119,13 +115,11 @@ class CacheClient(Face):
 
     def nodes(self) -> list[dict[str, Any]]:
         """Return the members as the answering node knows them."""
-        found: list[dict[str, Any]] = self._ask("/nodes/list")
-        return found
+        return list(self._ask("/nodes/list"))
 
     def status(self) -> dict[str, Any]:
         """Return leader, term, indexes, lag and configuration."""
-        found: dict[str, Any] = self._ask("/cluster/status")
-        return found
+        return dict(self._ask("/cluster/status"))
 
     def digest(self, *, index: int | None = None, full: bool = False) -> Digest | None:
         """Return the digest over effects, now or at ``index``, None when it is not known there (any more).
@@ -141,7 +135,7 @@ class CacheClient(Face):
 
         A call that was sent twice because its first answer got lost may find no such member any more.
         """
-        answer = self._write(Call("DELETE", "/nodes/" + quote(node_id, safe=""), None, {}), None)
+        answer = self._write(Request("DELETE", "/nodes/" + quote(node_id, safe=""), None, {}, write=True), None)
         if answer.status >= 300:
             raise problem_of(answer)
 
@@ -156,9 +150,9 @@ class CacheClient(Face):
             return refusal_of(problem_of(answer), problem_document(answer), command), 0
         return result_of(command, answer.status, answer.json()), 0
 
-    def _write(self, call: Call, client_key: str | None) -> Answer:
-        headers = {**call.headers, **self._headers, "Idempotency-Key": client_key or secrets.token_hex(16)}
-        return self._nodes.call(Request(call.method, call.target, call.body, headers, write=True))
+    def _write(self, request: Request, client_key: str | None) -> Answer:
+        headers = {**request.headers, **self._headers, "Idempotency-Key": client_key or secrets.token_hex(16)}
+        return self._nodes.call(request._replace(headers=headers))
 
     def _found(self, method: str, target: str) -> Answer | None:
         """Return the answer to a read, None when there is nothing to be read. Raises what the answer stands for."""
@@ -183,7 +177,7 @@ class AsyncCacheClient(AsyncFace):
     def __init__(
         self, urls: str | Iterable[str], timeout_s: float = TIMEOUT_S_DEFAULT, token: str | None = None
     ) -> None:
-        self._client = CacheClient(urls, timeout_s, token)
+        self._client = self._blocking = CacheClient(urls, timeout_s, token)
 
     @property
     def urls(self) -> list[str]:
@@ -200,46 +194,10 @@ class AsyncCacheClient(AsyncFace):
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def get_item(
-        self,
-        key: str,
-        *,
-        consistency: str = "local",
-        max_staleness: float | None = None,
-        peek: bool = False,
-        strict: bool = False,
-    ) -> Item | None:
-        """Return the item under ``key`` with its version and TTL, or None. The options are those of ``Face.get_item``."""
-        return await asyncio.to_thread(
-            self._client.get_item,
-            key,
-            consistency=consistency,
-            max_staleness=max_staleness,
-            peek=peek,
-            strict=strict,
-        )
-
-    async def keys_page(
-        self, prefix: str = "", limit: int = KEYS_PAGE, cursor: str | None = None
-    ) -> tuple[list[str], str | None]:
-        """Return up to ``limit`` keys that start with ``prefix``, in order, behind ``cursor``; and the next cursor or None."""
-        return await asyncio.to_thread(self._client.keys_page, prefix, limit, cursor)
-
-    async def nodes(self) -> list[dict[str, Any]]:
-        """Return the members as the answering node knows them."""
-        return await asyncio.to_thread(self._client.nodes)
-
-    async def status(self) -> dict[str, Any]:
-        """Return leader, term, indexes, lag and configuration."""
-        return await asyncio.to_thread(self._client.status)
-
-    async def digest(self, *, index: int | None = None, full: bool = False) -> Digest | None:
-        """Return the digest over effects, now or at ``index``; with ``full`` that of the whole contents."""
-        return await asyncio.to_thread(self._client.digest, index=index, full=full)
-
-    async def remove_node(self, node_id: str) -> None:
-        """Take a member out of the cluster. Raises MemberUnknown, MemberConflict (it cannot be spared now)."""
-        await asyncio.to_thread(self._client.remove_node, node_id)
-
-    async def _replicate(self, command: Command) -> tuple[Result, int]:
-        return await asyncio.to_thread(self._client._replicate, command)
+    get_item = in_thread(CacheClient.get_item)
+    keys_page = in_thread(CacheClient.keys_page)
+    nodes = in_thread(CacheClient.nodes)
+    status = in_thread(CacheClient.status)
+    digest = in_thread(CacheClient.digest)
+    remove_node = in_thread(CacheClient.remove_node)
+    _replicate = in_thread(CacheClient._replicate)

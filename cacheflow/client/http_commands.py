@@ -9,10 +9,11 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from json.encoder import encode_basestring as json_string
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from cacheflow import values
+from cacheflow.client.failover import Request
 from cacheflow.errors import (
     CacheFlowError,
     IdempotencyKeyReused,
@@ -40,15 +41,6 @@ _ERROR_OF: Final = {error.http_status: error for error in _STATUS_OF}
 _OPERATION_OF: Final = {commands.ALWAYS: "set", commands.IF_ABSENT: "add", commands.IF_VERSION: "cas"}
 
 
-class Call(NamedTuple):
-    """An HTTP request that any node may be sent."""
-
-    method: str
-    target: str
-    body: bytes | None
-    headers: dict[str, str]
-
-
 def target_of(key: str) -> str:
     """Return the path of a key."""
     return "/cache/" + quote(values.check_key(key), safe="")
@@ -67,25 +59,27 @@ def _query_value(value: Any) -> Any:
     return max(round(value, 6), 1e-6) if isinstance(value, float) else value
 
 
-def request_of(command: Command) -> Call:
-    """Return the request that runs ``command``."""
+def request_of(command: Command) -> Request:
+    """Return the request that runs ``command``, still without an Idempotency-Key."""
     op = command[0]
     if op == commands.SET:
         return _put(command)
     if op == commands.BATCH:
         _, atomic, batch = command
         body = '{"ops":[' + ",".join(map(_operation, batch)) + ('],"atomic":true}' if atomic else "]}")
-        return Call("POST", "/cache/_batch", body.encode(), JSON_TYPE)
+        return Request("POST", "/cache/_batch", body.encode(), JSON_TYPE, write=True)
     if op == commands.DELETE:
         _, key, version = command
-        return Call("DELETE", target_of(key), None, {"If-Match": f'"{version}"'} if version else {})
+        return Request("DELETE", target_of(key), None, {"If-Match": f'"{version}"'} if version else {}, write=True)
     if op == commands.DELETE_PREFIX:
-        return Call("DELETE", "/cache" + query_of(prefix=command[1] or None, all=not command[1]), None, {})
+        return Request(
+            "DELETE", "/cache" + query_of(prefix=command[1] or None, all=not command[1]), None, {}, write=True
+        )
     path = "/incr" if op == commands.INCR else "/touch"
-    return Call("POST", target_of(command[1]) + path, f"{{{_members(command)}}}".encode(), JSON_TYPE)
+    return Request("POST", target_of(command[1]) + path, f"{{{_members(command)}}}".encode(), JSON_TYPE, write=True)
 
 
-def _put(command: Command) -> Call:
+def _put(command: Command) -> Request:
     _, key, data, kind, content_type, ttl_ms, when, version = command
     headers = {}
     if when == commands.IF_ABSENT:
@@ -97,9 +91,9 @@ def _put(command: Command) -> Call:
         if content_type is not None:
             headers["Content-Type"] = content_type
         ttl = ttl_ms / 1000 if ttl_ms > 0 else None
-        return Call("PUT", target_of(key) + query_of(keep_ttl=keep_ttl, ttl=ttl), data, headers)
+        return Request("PUT", target_of(key) + query_of(keep_ttl=keep_ttl, ttl=ttl), data, headers, write=True)
     body = f"{{{value_members(data, kind, None)}{_ttl(ttl_ms)}}}"
-    return Call("PUT", target_of(key) + query_of(keep_ttl=keep_ttl), body.encode(), headers | JSON_TYPE)
+    return Request("PUT", target_of(key) + query_of(keep_ttl=keep_ttl), body.encode(), headers | JSON_TYPE, write=True)
 
 
 def _ttl(ttl_ms: int) -> str:

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from sys import intern
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgpack
 
@@ -55,19 +55,24 @@ _LIST_ITEMS_MAX: Final = 1_000_000
 _COUNTERS: Final = ("written", "deleted", "expired", "evicted")
 
 
-class State(Protocol):
-    """The whole state of a machine. See machine.CacheMachine."""
+class State:
+    """The whole state of a machine, as an image holds it."""
 
-    applied_index: int
-    digest: bytes
-    settings: Settings
-    configured: bool
-    cluster_id: str
-    members: dict[str, Member]
-    removed: dict[tuple[str, str], None]
-    contents: Contents
-    sessions: Sessions
-    idempotency: IdempotencyTable
+    def __init__(self) -> None:
+        # Raft's entry 1 is never applied.
+        self.applied_index = 1
+        # The rolling digest over all effects so far.
+        self.digest = bytes(DIGEST_BYTES)
+        self.settings = Settings()
+        # Whether any CONFIGURE took effect.
+        self.configured = False
+        self.cluster_id = ""
+        self.members: dict[str, Member] = {}
+        # (id, incarnation) of the nodes that were members and are none any more, the latest last: a dictionary for its order.
+        self.removed: dict[tuple[str, str], None] = {}
+        self.contents = Contents()
+        self.sessions = Sessions()
+        self.idempotency = IdempotencyTable()
 
 
 def records(machine: State) -> Iterator[tuple[Any, ...]]:

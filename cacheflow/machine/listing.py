@@ -39,12 +39,8 @@ def page(
         return list(live(_in_order(keys))), None
     limit = max(0, limit)
     # One key more than asked for tells whether a page follows. Keys that are past their expiry cost a second try at most.
-    if limit < _PICKED_MAX:
-        picked = nsmallest(limit + _PICKED_MAX, keys)
-        found = list(islice(live(iter(picked)), limit + 1))
-    else:
-        picked = []
-        found = []
+    picked = nsmallest(limit + _PICKED_MAX, keys) if limit < _PICKED_MAX else []
+    found = list(islice(live(iter(picked)), limit + 1))
     if len(found) <= limit and len(picked) < len(keys):
         found = list(islice(live(_in_order(keys)), limit + 1))
     if len(found) <= limit:

@@ -27,15 +27,13 @@ from cacheflow.machine.deciding.decisions import DECIDE
 from cacheflow.machine.deciding.fast_set import set_plainly
 from cacheflow.machine.deciding.plans import Malformed
 from cacheflow.machine.effects import CONFIGURED, MEMBERS_CHANGED, Effect
-from cacheflow.machine.image import DIGEST_BYTES
+from cacheflow.machine.image import DIGEST_BYTES, State
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.language.commands import CodecError, Result, decode_block, decode_entry
 from cacheflow.machine.listing import page
-from cacheflow.machine.state.contents import Contents
 from cacheflow.machine.state.entries import EXPIRES_AT_MS, Entry
-from cacheflow.machine.state.idempotency import CLIENT_KEY_CHARS_MAX, IdempotencyTable, fingerprint
-from cacheflow.machine.state.sessions import Sessions
-from cacheflow.machine.state.settings import Member, Settings, changed, is_name, member_table
+from cacheflow.machine.state.idempotency import CLIENT_KEY_CHARS_MAX, fingerprint
+from cacheflow.machine.state.settings import changed, is_name, member_table
 
 Settled: TypeAlias = tuple[int, int, list[Result]]  # session, first number, results
 
@@ -61,40 +59,15 @@ _IDEMPOTENT_OPS: Final = (
     *(c.BATCH, c.GUARDED, c.DELETE_PREFIX),
 )
 
-_OTHER_OPS: Final = {
-    c.BATCH: "_batch",
-    c.GUARDED: "_guarded",
-    c.RECENCY: "_recency",
-    c.NOOP: "_noop",
-    c.IDEMPOTENT: "_idempotent",
-    c.DELETE_PREFIX: "_delete_prefix",
-    c.OPEN_SESSION: "_open_session",
-    c.CONFIGURE: "_configure",
-    c.MEMBERS: "_members",
-}
 
-
-class CacheMachine:
-    """The state machine of one Raft group.
+class CacheMachine(State):
+    """The state machine of one Raft group: its state and what changes it.
 
     Not safe for concurrent use: the event loop owns it. ``lookup`` and ``keys`` alone may be called by any thread.
     """
 
     def __init__(self) -> None:
-        # Raft's entry 1 is never applied.
-        self.applied_index = 1
-        # The rolling digest over all effects so far.
-        self.digest = bytes(DIGEST_BYTES)
-        self.settings = Settings()
-        # Whether any CONFIGURE took effect.
-        self.configured = False
-        self.cluster_id = ""
-        self.members: dict[str, Member] = {}
-        # (id, incarnation) of the nodes that were members and are none any more, the latest last: a dictionary for its order.
-        self.removed: dict[tuple[str, str], None] = {}
-        self.contents = Contents()
-        self.sessions = Sessions()
-        self.idempotency = IdempotencyTable()
+        super().__init__()
         self._removals_left = 0
         # One packer for all entries: a new one begins with a quarter of a megabyte of new memory.
         self._pack = msgpack.Packer().pack
@@ -106,29 +79,9 @@ class CacheMachine:
     # What readers ask
 
     @property
-    def revision(self) -> int:
-        """The version of the latest key written or removed."""
-        return self.contents.revision
-
-    @property
     def now_ms(self) -> int:
         """The machine's clock: the highest time stamp of the entries applied so far, in milliseconds."""
         return self.contents.now_ms
-
-    @property
-    def effects(self) -> list[Effect]:
-        """The effects of the latest entry, in order. See effects.py."""
-        return self.contents.effects
-
-    @property
-    def item_count(self) -> int:
-        """The number of items in memory, including expired ones that are not removed yet."""
-        return len(self.contents.raw)
-
-    @property
-    def bytes_used(self) -> int:
-        """The size of all items in memory by the formula of ``entries.entry_bytes``, which ``max_bytes`` limits."""
-        return self.contents.bytes_used
 
     def lookup(self, key: str, now_ms: int) -> Entry | None:
         """Return the entry of ``key`` if it is live at ``now_ms``, without counting a use. Any thread may call it."""
@@ -273,10 +226,7 @@ class CacheMachine:
             if type(command) is not list or type(command[0]) is not int:
                 return [c.MALFORMED, "a command is a list that begins with its number"]
             if command[0] not in DECIDE:
-                # Looked up by name: a table of bound methods would be a cycle, in which a machine that was replaced, with all of
-                # its items, waits for a pass of the garbage collector over everything.
-                run: Callable[[list[Any]], Result] = getattr(self, _OTHER_OPS[command[0]])
-                return run(command)
+                return _OTHER_OPS[command[0]](self, command)
             decision = decide(self.contents, command)
         except Malformed as error:
             return [c.MALFORMED, str(error)]
@@ -290,12 +240,6 @@ class CacheMachine:
         return decision if isinstance(decision, list) else carry_out(self.contents, decision)
 
     # Commands that hold other commands
-
-    def _batch(self, command: list[Any]) -> Result:
-        return self._batches.batch(command)
-
-    def _guarded(self, command: list[Any]) -> Result:
-        return self._batches.guarded(command)
 
     def _idempotent(self, command: list[Any]) -> Result:
         _, client_key, inner = command
@@ -313,9 +257,6 @@ class CacheMachine:
         return result
 
     # Commands that are not about one key
-
-    def _noop(self, command: list[Any]) -> Result:
-        return [c.OK]
 
     def _recency(self, command: list[Any]) -> Result:
         _, uses = command
@@ -387,3 +328,18 @@ class CacheMachine:
         if not is_name(member_id) or not is_name(nonce):
             raise Malformed("a session's member id and nonce are short texts")
         return [c.OK, self.sessions.open(member_id, nonce), nonce]
+
+
+# Functions and no bound methods: these would be a cycle, in which a machine that was replaced, with all of its items, waits for a
+# pass of the garbage collector over everything.
+_OTHER_OPS: Final[dict[int, Callable[[CacheMachine, list[Any]], Result]]] = {
+    c.BATCH: lambda machine, command: machine._batches.batch(command),
+    c.GUARDED: lambda machine, command: machine._batches.guarded(command),
+    c.RECENCY: CacheMachine._recency,
+    c.NOOP: lambda machine, command: [c.OK],
+    c.IDEMPOTENT: CacheMachine._idempotent,
+    c.DELETE_PREFIX: CacheMachine._delete_prefix,
+    c.OPEN_SESSION: CacheMachine._open_session,
+    c.CONFIGURE: CacheMachine._configure,
+    c.MEMBERS: CacheMachine._members,
+}

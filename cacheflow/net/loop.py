@@ -22,11 +22,8 @@ class _ClientsLast(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(timeout)
         if len(ready) > 1:
-            ready.sort(key=self._comes_last)
+            ready.sort(key=lambda item: item[0].fd == self.last)
         return ready
-
-    def _comes_last(self, item: tuple[selectors.SelectorKey, int]) -> bool:
-        return item[0].fd == self.last
 
 
 class NodeLoop(asyncio.SelectorEventLoop):
@@ -36,10 +33,9 @@ class NodeLoop(asyncio.SelectorEventLoop):
         self._order = _ClientsLast()
         super().__init__(self._order)
 
-    def put_last(self, descriptor: int) -> None:
-        """Handle what ``descriptor`` brings behind everything else that came in the same turn."""
-        self._order.last = descriptor
+    def put_last(self, descriptor: int = _NONE) -> None:
+        """Handle what ``descriptor`` brings behind everything else that came in the same turn.
 
-    def put_none_last(self) -> None:
-        """Forget the last descriptor, which is closed: its number may be another's soon."""
-        self._order.last = _NONE
+        Without one the last descriptor is forgotten, which is closed: its number may be another's soon.
+        """
+        self._order.last = descriptor

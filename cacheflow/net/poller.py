@@ -10,7 +10,7 @@
    its list, and sockets that it has told of and that were not served come first: every client has its turn.
 4. What one connection does wrong ends that connection.
 
-Not safe for concurrent use: the event loop owns it. Only Linux has epoll: see ``available``.
+Not safe for concurrent use: the event loop owns it. Only Linux has epoll.
 """
 
 from __future__ import annotations
@@ -45,11 +45,6 @@ COST_A_TURN: Final = 256 * 1024
 COST_OF_EVENT: Final = 2 * 1024
 # Bytes that may leave in one turn, which takes a few milliseconds; what else is to leave is kept until the next turn.
 ROOM_A_TURN: Final = 4 * 1024 * 1024
-
-
-def available() -> bool:
-    """True if this system has epoll."""
-    return hasattr(select, "epoll")
 
 
 class Poller:
@@ -96,7 +91,7 @@ class Poller:
             transport.abort()
         self.loop.remove_reader(self.epoll.fileno())
         if isinstance(self.loop, NodeLoop):
-            self.loop.put_none_last()
+            self.loop.put_last()
         self.epoll.close()
 
     def _turn(self) -> None:

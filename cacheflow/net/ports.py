@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 from collections.abc import Callable
 from typing import Protocol
 
-from cacheflow.net import poller
 from cacheflow.net.listener import Listener
 from cacheflow.net.poller import Poller
 from cacheflow.net.transport import Arrival
 
 Run = Callable[[Callable[[], None]], None]
-
-
-def _call(work: Callable[[], None]) -> None:
-    work()
 
 
 class Service(Protocol):
@@ -46,7 +42,7 @@ class ListeningPorts:
     direct: clients' sockets are polled past the loop, where the system can; else they are asyncio's transports.
     """
 
-    def __init__(self, run: Run = _call, *, direct: bool = poller.available()) -> None:
+    def __init__(self, run: Run = lambda work: work(), *, direct: bool = hasattr(select, "epoll")) -> None:
         self._run = run
         self._open: list[tuple[Service, Listener]] = []
         self._direct = direct

@@ -25,8 +25,8 @@ from cacheflow.node.supervisor import Supervisor
 from cacheflow.raft.log.disk import Disk
 from cacheflow.raft.log.journal import SEGMENT_BYTES, Journal, Submit
 from cacheflow.raft.node import RaftNode, Timing
-from cacheflow.raft.snapshots import schedule
-from cacheflow.raft.snapshots.schedule import Builder, SnapshotStorage
+from cacheflow.raft.snapshots import storage
+from cacheflow.raft.snapshots.storage import Builder, SnapshotStorage
 from cacheflow.raft.transport.network import Identity, Network, Peer
 from cacheflow.raft.turn import Turn
 
@@ -103,7 +103,7 @@ class LocalNode:
         self._loop = loop
         self._note_removed = note_removed
         self._uses_sent_at = 0.0
-        newest, self.machine = schedule.load_machine(around.disk, around.directory)
+        newest, self.machine = storage.load_machine(around.disk, around.directory)
         self.journal = Journal.open(
             around.disk,
             around.directory,
@@ -111,13 +111,13 @@ class LocalNode:
             fsync=config.fsync if config.persistence else "never",
             segment_bytes=around.segment_bytes,
             on_durable=lambda: self.node.flushed(),
-            on_failure=lambda error: self.node.fail(f"writing to {around.directory} failed: {error}"),
+            on_failure=lambda error: self.node.replica.fail(f"writing to {around.directory} failed: {error}"),
             # Followers begin with an entry as early as they can; their flush is further away than this node's own.
-            defer=turn.defer_behind,
+            defer=turn.defer_flush,
             later=loop.call_later,
             random_bytes=around.random_bytes,
         )
-        schedule.begin_journal_at(self.journal, newest, around.directory)
+        storage.begin_journal_at(self.journal, newest, around.directory)
         if self.journal.clock_pair is not None:
             self.clock.restore(*self.journal.clock_pair)
         self.node = RaftNode(
@@ -137,7 +137,7 @@ class LocalNode:
             random=around.random,
             turn=turn,
         )
-        self.node.on_removed = self._removed
+        self.node.removal.on_removed = self._removed
         self.network.on_message = self.node.receive
         self.network.on_connected = self.node.connected
         self.network.on_disconnected = self.node.disconnected
@@ -152,10 +152,10 @@ class LocalNode:
             later=loop.call_later,
             collect=lambda: self.inbox.take(),
         )
-        self.inbox = Inbox(
+        self.inbox: Inbox = Inbox(
             self.proposals,
             turn,
-            self.node.run,
+            self.node.ticks.run,
             loop,
             timeout_s=config.request_timeout_s,
             loop_thread=around.loop_thread,
@@ -182,9 +182,10 @@ class LocalNode:
 
     async def stop(self) -> None:
         """End everything that runs, and whatever waits; the journal stays open."""
-        await self.supervisor.stop()
-        self.proposals.close()
+        # First whatever could begin something new.
         self.node.stop()
+        self.proposals.close()
+        await self.supervisor.stop()
         await self.network.stop()
 
     # What callers ask -------------------------------------------------------------------------------------------------
@@ -197,7 +198,7 @@ class LocalNode:
     @property
     def takes_writes(self) -> bool:
         """Whether anything can be replicated through this node at all. Any thread."""
-        return self.is_serving and self.node.failure is None
+        return self.is_serving and self.node.replica.failure is None
 
     # What the Raft node tells -----------------------------------------------------------------------------------------
 
@@ -219,7 +220,7 @@ class LocalNode:
 
     def route_changed(self) -> None:
         """The way to the leader is another."""
-        self.proposals.route_changed(self.node.route is not None)
+        self.proposals.route_changed(self.node.links.route is not None)
 
     def _removed(self, index: int) -> None:
         """The cluster goes on without this node: nobody may wait here, and the next start must not go on either."""
@@ -228,14 +229,14 @@ class LocalNode:
 
     def _met_other_cluster(self, peer: Peer) -> None:
         """A member of another cluster lists this node. If nobody else votes in this node's own, that one is a mistake."""
-        node, latest = self.node, self.node.configurations.latest
-        if latest.voters == [node.node_id] and node.failure is None:
-            node.stumbled = (
+        node, replica, latest = self.node, self.node.replica, self.node.configurations.latest
+        if latest.voters == [node.node_id] and replica.failure is None:
+            replica.stumbled = (
                 f"{peer.node_id} of cluster {peer.cluster_id} lists this node as a member, and in its own cluster "
                 f"{latest.cluster_id} it is alone: it was founded without the data of the other one. Stop this node, remove "
                 "its data directory, and start it again without --bootstrap: it joins the other one"
             )
-            node.fail(node.stumbled)
+            replica.fail(replica.stumbled)
             self.proposals.close()
 
     # Recency, and what is done by time --------------------------------------------------------------------------------
@@ -269,7 +270,7 @@ class LocalNode:
     def _fill(self) -> float:
         machine, settings = self.machine, self.machine.settings
         items = len(machine.contents.raw) / settings.max_items if settings.max_items else 0.0
-        return max(items, machine.bytes_used / settings.max_bytes if settings.max_bytes else 0.0)
+        return max(items, machine.contents.bytes_used / settings.max_bytes if settings.max_bytes else 0.0)
 
 
 def _replicated(config: NodeConfig) -> dict[str, Any]:

@@ -61,9 +61,7 @@ class ClusterClock:
 
     def at_least(self, cluster_ms: int) -> None:
         """Move the estimate forward to ``cluster_ms`` (a stamp in the log, a voter's estimate) when it is behind that."""
-        if not self.known:
-            return
-        if self._monotonic() * 1000 + self._offset_ms < cluster_ms:
+        if self.known and self._monotonic() * 1000 + self._offset_ms < cluster_ms:
             self._move_to(cluster_ms)
 
     def lead(self, latest_ms: int, voters_heard: bool) -> None:

@@ -14,6 +14,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from cacheflow.config import NodeConfig, join_address, read_secret
@@ -25,8 +26,8 @@ from cacheflow.node.clock import ClusterClock
 from cacheflow.node.registration import over_http
 from cacheflow.node.supervisor import Supervisor
 from cacheflow.raft.log.datadir import DataDirectory
-from cacheflow.raft.log.disk import RealDisk, ThreadWriter
-from cacheflow.raft.snapshots.schedule import HelperProcess
+from cacheflow.raft.log.disk import Disk, ThreadWriter
+from cacheflow.raft.snapshots.helper import HelperProcess
 from cacheflow.raft.transport.network import Identity
 from cacheflow.raft.transport.peer_transport import PeerTransport
 from cacheflow.raft.turn import Turn
@@ -66,15 +67,14 @@ class Engine:
         http_address: host:port that members show for this node. Raises ConfigError.
         """
         self._http_address = http_address
-        started: list[BaseException | None] = []
-        ready = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(started, ready), name="cacheflow-loop", daemon=True)
+        started: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, args=(started,), name="cacheflow-loop", daemon=True)
         self._thread.start()
-        ready.wait()
-        if started[0] is not None:
+        error = started.exception()
+        if error is not None:
             self._thread.join()
             self._thread = None
-            raise started[0]
+            raise error
         return self.local
 
     def stop(self, hand_over_s: float = 2.0) -> None:
@@ -96,21 +96,19 @@ class Engine:
         # The loop's own thread, which asks for every request, is proof enough that it lives.
         return threading.get_ident() == self._loop_thread or (self._thread is not None and self._thread.is_alive())
 
-    def _run(self, started: list[BaseException | None], ready: threading.Event) -> None:
+    def _run(self, started: Future[None]) -> None:
         self._loop = NodeLoop()
         self._loop_thread = threading.get_ident()
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_until_complete(self._open())
             self._started = True
-            started.append(None)
         except BaseException as error:  # handed to the caller of start()
-            started.append(error)
+            started.set_exception(error)
             self._stack.close()
             self._loop.close()
             return
-        finally:
-            ready.set()
+        started.set_result(None)
         try:
             self._loop.run_forever()
         finally:
@@ -136,7 +134,7 @@ class Engine:
             (config.host, config.raft_listen_port),
             join_address(config.advertise or config.host, config.raft_listen_port),
             secret,
-            defer=turn.defer,
+            defer=turn.defer_send,
             supervisor=supervisor,
         )
         local = LocalNode(
@@ -148,7 +146,7 @@ class Engine:
                 loop_thread=self._loop_thread,
                 turn=turn,
                 supervisor=supervisor,
-                disk=RealDisk(),
+                disk=Disk(),
                 directory=data.path,
                 write_journal=journal_writer.submit,
                 write_snapshots=snapshot_writer.submit,
@@ -170,7 +168,7 @@ class Engine:
     async def _shut_down(self, hand_over_s: float) -> None:
         await self.ports.close()
         node = self.local.node
-        if node.reconfiguration.hand_over(None) is not None:
+        if node.hand_over.begin(None) is not None:
             deadline = self._loop.time() + hand_over_s
             while node.is_leader and self._loop.time() < deadline:
                 await asyncio.sleep(0.005)
@@ -183,7 +181,7 @@ class Engine:
         makes, so it would run only once a million entries wait for it.
         """
         self._loop.call_later(COLLECT_EVERY_S, self._collect_new_objects)
-        revision = self.local.machine.revision
+        revision = self.local.machine.contents.revision
         if revision != self._revision_collected and gc.isenabled():
             self._revision_collected = revision
             gc.collect(0)

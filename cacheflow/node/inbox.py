@@ -6,12 +6,12 @@ looks into the inbox by itself: then no system call is needed.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from cacheflow.contract import Done, Outcome
 from cacheflow.errors import NotReady
@@ -19,13 +19,6 @@ from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command
 from cacheflow.node.proposals import Proposal, Proposals
 from cacheflow.raft.turn import Turn
-
-
-class LoopToWake(Protocol):
-    """The part of an event loop that another thread may call; asyncio's has it."""
-
-    def call_soon_threadsafe(self, callback: Callable[[], None], /) -> object: ...
-    def time(self) -> float: ...
 
 
 class Inbox:
@@ -40,7 +33,7 @@ class Inbox:
         proposals: Proposals,
         turn: Turn,
         run: Callable[[Callable[[], None]], None],
-        loop: LoopToWake,
+        loop: asyncio.AbstractEventLoop,
         *,
         timeout_s: float,
         loop_thread: int,
@@ -108,14 +101,14 @@ class Inbox:
                     proposal.done(NotReady("this node is stopped"))
 
     def _settle(self, done: Done, outcome: Outcome) -> None:
-        self._turn.defer_last(done(outcome))
+        self._turn.defer_wake(done(outcome))
 
     def _wake(self) -> None:
         if not self._woken:
             self._woken = True
             if threading.get_ident() == self._loop_thread:
                 # No system call to wake a loop that runs.
-                self._turn.defer(self.take)
+                self._turn.defer_send(self.take)
                 return
             try:
                 self._loop.call_soon_threadsafe(self.take)

@@ -28,6 +28,7 @@ from cacheflow.errors import ConfigError, InvalidRequest, NoCluster
 from cacheflow.machine.state.settings import Member, member_of
 from cacheflow.node.registration import AskSeed
 from cacheflow.raft.membership.changes import JOINED, KNOWN, NO_LEADER
+from cacheflow.raft.message_types import Register
 from cacheflow.raft.node import RaftNode
 from cacheflow.raft.transport.network import Network, Peer, PeerUnreachable
 
@@ -207,11 +208,11 @@ class Joining:
 
     async def _ask_leader(self) -> str:
         """Have the leader note this member's new addresses."""
-        if self._node.route is None:
+        if self._node.links.route is None:
             # The leader dials this node's old address, and may have moved itself; another member can pass the request on.
             # If all have moved, a probe shows the network where they are.
             await asyncio.gather(*(self._probe(address) for address in self._config.peers))
-            return self._ask_members(list(self._node.others()))
+            return self._ask_members(list(self._node.membership.others()))
         outcome, detail = await self._register(self.me, self._was_member())
         return "" if outcome in (JOINED, KNOWN) else detail
 
@@ -240,7 +241,7 @@ class Joining:
         waits_for = self._ask_callers()
         if waits_for or absent:
             return waits_for or f"no answer from {absent[0]}"
-        if self._found_one:
+        if self._found_one or self._is_known():
             return "the cluster that was found answers no more"
         ids = sorted({self._node.node_id, *(peer.node_id for peer in there)})
         if len(ids) < least:
@@ -251,7 +252,7 @@ class Joining:
         if len(ids) == 1 and not listened:
             return f"listening for {LISTEN_S:g} s whether a cluster knows this node"
         self._found()
-        self._node.wake()
+        self._node.ticks.wake()
         return ""
 
     async def _probe(self, address: str) -> Peer | str:
@@ -271,9 +272,9 @@ class Joining:
 
     def _ask_members(self, node_ids: list[str]) -> str:
         """Ask members over the peer protocol to register this node. The answer is the configuration that the leader sends."""
-        message = {"type": "register", "request": 0, "member": _fields(self.me), "was": self._was_member()}
+        message: Register = {"type": "register", "request": 0, "member": _fields(self.me), "was": self._was_member()}
         for node_id in node_ids:
-            self._node.send(node_id, message)
+            self._node.links.send(node_id, message)
         return f"waiting for {', '.join(sorted(node_ids))} to register this node"
 
 

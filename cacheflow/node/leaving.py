@@ -30,10 +30,10 @@ async def remove(node: RaftNode, node_id: str, timeout_s: float) -> None:
     incarnation = known.incarnation if known is not None else ""
     unsure = False
     while True:
-        if node.failure is not None:
+        if node.replica.failure is not None:
             if node_id == node.node_id and node.removal.removed_at is not None:
                 return
-            raise NotReady(f"this node changes no membership: {node.failure}")
+            raise NotReady(f"this node changes no membership: {node.replica.failure}")
         answer: asyncio.Future[tuple[str, str]] = loop.create_future()
 
         def done(outcome: str, detail: str, answer: asyncio.Future[tuple[str, str]] = answer) -> None:

@@ -116,7 +116,8 @@ class Proposals:
         # The commands and bytes of the proposals in ``_sent``.
         self._sent_commands = 0
         self._sent_bytes = 0
-        self._pending_commands = 0
+        # The number of commands without a result.
+        self.pending = 0
         self._pending_bytes = 0
         self._resend_due = False
         # The machine has refused a block because one before it is missing.
@@ -127,11 +128,6 @@ class Proposals:
         self._closed = False
         # No deadline of a proposal that waits is before this.
         self._next_deadline = math.inf
-
-    @property
-    def pending(self) -> int:
-        """The number of commands without a result."""
-        return self._pending_commands
 
     def holds_back(self, callers: int) -> bool:
         """Return True if ``callers`` more would have to wait: much is on its way, or the next block still gathers. Any thread."""
@@ -147,11 +143,10 @@ class Proposals:
             self._finish(proposal, NoLeader("this node has stopped; the write was not sent"))
             return
         count = len(proposal.commands)
-        if self._pending_commands + count > PENDING_MAX or self._pending_bytes + proposal.size > PENDING_BYTES_MAX:
-            if proposal.done is not None:
-                proposal.done(Overloaded("too many writes wait on this node"))
+        if self.pending + count > PENDING_MAX or self._pending_bytes + proposal.size > PENDING_BYTES_MAX:
+            self._finish(proposal, Overloaded("too many writes wait on this node"))
             return
-        self._pending_commands += count
+        self.pending += count
         self._pending_bytes += proposal.size
         self._next_deadline = min(self._next_deadline, proposal.deadline)
         self._unsent.append(proposal)
@@ -407,7 +402,7 @@ class Proposals:
         self.flush()
 
     def _release(self, proposal: Proposal) -> None:
-        self._pending_commands -= len(proposal.commands)
+        self.pending -= len(proposal.commands)
         self._pending_bytes -= proposal.size
 
     @staticmethod

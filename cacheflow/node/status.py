@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 
 from cacheflow.errors import InvalidRequest, NoLeader
@@ -20,10 +19,10 @@ WAIT_STEP_S = 0.01
 def nodes(engine: Engine) -> list[dict[str, Any]]:
     """Return the members of the latest configuration as this node sees them, a row each."""
     node = engine.local.node
-    down = node.down_ids()
+    down = node.peers.down_ids()
     rows = []
     for member in node.members():
-        seen_ms = 0 if member.id == node.node_id else node.last_seen_ms(member.id)
+        seen_ms = 0 if member.id == node.node_id else node.peers.last_seen_ms(member.id)
         rows.append(
             {
                 "id": member.id,
@@ -41,7 +40,7 @@ def nodes(engine: Engine) -> list[dict[str, Any]]:
 def cluster(engine: Engine) -> dict[str, Any]:
     """Return where this node stands in the log and, when it leads, how far each follower lags behind."""
     node, machine = engine.local.node, engine.local.machine
-    staleness_ms = node.staleness_ms()
+    staleness_ms = node.freshness.staleness_ms()
     return {
         "node_id": node.node_id,
         "cluster_id": machine.cluster_id,
@@ -50,9 +49,9 @@ def cluster(engine: Engine) -> dict[str, Any]:
         "term": node.term,
         "commit_index": node.commit_index,
         "applied_index": node.last_applied,
-        "revision": machine.revision,
+        "revision": machine.contents.revision,
         "staleness": None if staleness_ms is None else staleness_ms / 1000,
-        "failure": node.failure,
+        "failure": node.replica.failure,
         "members": [{**row, "lag": node.lag_of(row["id"])} for row in nodes(engine)],
         "configuration": {
             "eviction": machine.settings.policy,
@@ -78,11 +77,11 @@ def metrics(engine: Engine) -> dict[str, float]:
     """Return counters, whose names end in ``_total``, and gauges by name."""
     node, machine = engine.local.node, engine.local.machine
     return {
-        "items": machine.item_count,
-        "bytes": machine.bytes_used,
+        "items": len(machine.contents.raw),
+        "bytes": machine.contents.bytes_used,
         "max_items": machine.settings.max_items or 0,
         "max_bytes": machine.settings.max_bytes or 0,
-        "revision": machine.revision,
+        "revision": machine.contents.revision,
         "term": node.term,
         "commit_index": node.commit_index,
         "applied_index": node.last_applied,
@@ -90,15 +89,15 @@ def metrics(engine: Engine) -> dict[str, float]:
         "log_entries": node.log_entries,
         "journal_bytes": node.journal_bytes,
         "is_leader": int(node.is_leader),
-        "has_leader": int(node.route is not None),
+        "has_leader": int(node.links.route is not None),
         "ready": int(all(good for _, good, _ in readiness(engine))),
-        "failed": int(node.failure is not None and node.removal.removed_at is None),
+        "failed": int(node.replica.failure is not None and node.removal.removed_at is None),
         "removed": int(node.removal.removed_at is not None),
         "leader_changes_total": node.leader_changes,
         "pending_commands": engine.local.proposals.pending,
         "members": len(node.members()),
         "voters": sum([member.voter for member in node.members()]),
-        "members_down": len(node.down_ids()),
+        "members_down": len(node.peers.down_ids()),
         "sets_total": machine.contents.written,
         "deletes_total": machine.contents.deleted,
         "expired_total": machine.contents.expired,
@@ -127,9 +126,9 @@ def readiness(engine: Engine) -> list[tuple[str, bool, str]]:
         return liveness(engine)
     node = engine.local.node
     if node.removal.removed_at is not None:
-        return [*liveness(engine), ("member", False, node.failure or "")]
+        return [*liveness(engine), ("member", False, node.replica.failure or "")]
     is_member = node.configurations.latest.lists(node.node_id, node.incarnation)
-    leader_id = node.leader_id if node.route is not None else None
+    leader_id = node.leader_id if node.links.route is not None else None
     problems = engine.local.supervisor.problems()
     others = engine.local.network.other_clusters
     return [
@@ -139,23 +138,13 @@ def readiness(engine: Engine) -> list[tuple[str, bool, str]]:
         (
             "contents",
             node.may_read,
-            "caught up" if node.may_read else node.stumbled or "have not caught up since the start",
+            "caught up" if node.may_read else node.replica.stumbled or "have not caught up since the start",
         ),
-        ("disk", node.failure is None, node.failure or "works"),
+        ("disk", node.replica.failure is None, node.replica.failure or "works"),
         # No reason to send no traffic here: members of another cluster may knock at the door of one that is right.
         ("cluster", True, f"refused {', '.join(others)}" if others else "meets no other"),
         ("tasks", not problems, "; ".join(problems) or "run"),
     ]
-
-
-def wait_ready(engine: Engine, timeout_s: float) -> bool:
-    """Block until the node is ready, or ``timeout_s`` are over; return whether it is ready."""
-    deadline = time.monotonic() + timeout_s
-    while not all(good for _, good, _ in readiness(engine)):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(WAIT_STEP_S)
-    return True
 
 
 async def hand_over(engine: Engine, node_id: str | None) -> str:
@@ -164,23 +153,23 @@ async def hand_over(engine: Engine, node_id: str | None) -> str:
     if node_id is not None and node_id not in node.configurations.latest.voters:
         raise InvalidRequest(f"{node_id!r} is no voter of this cluster")
     if not node.is_leader:
-        if node.route is None:
+        if node.links.route is None:
             raise NoLeader("no leader is known")
-        if node_id == node.route.leader_id:
+        if node_id == node.links.route.leader_id:
             return node_id
-        node.send(node.route.leader_id, {"type": "hand_over", "heir": node_id or ""})
-        before = node.route.term
+        node.links.send(node.links.route.leader_id, {"type": "hand_over", "heir": node_id or ""})
+        before = node.links.route.term
     elif node_id == node.node_id:
         return node_id
     else:
         before = node.term
-        if node.reconfiguration.hand_over(node_id) is None:
+        if node.hand_over.begin(node_id) is None:
             raise InvalidRequest(
                 f"{node_id!r} is no voter that is up" if node_id else "no other voter is up to take over"
             )
     deadline = asyncio.get_running_loop().time() + 4.0
     while asyncio.get_running_loop().time() < deadline:
-        route = node.route
+        route = node.links.route
         if route is not None and route.term > before:
             return route.leader_id
         await asyncio.sleep(WAIT_STEP_S)

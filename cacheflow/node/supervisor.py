@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 logger = logging.getLogger(__name__)
 
@@ -19,17 +19,10 @@ RESTART_AFTER_S: Final = 1.0
 SHOWN_S: Final = 10.0
 
 
-class TaskLoop(Protocol):
-    """The part of an event loop that runs tasks; asyncio's has it."""
-
-    def create_task(self, coroutine: Coroutine[Any, Any, None], /) -> asyncio.Task[None]: ...
-    def time(self) -> float: ...
-
-
 class Supervisor:
     """Starts and ends the background tasks of one node. The event loop owns it; any thread may ask for ``problems``."""
 
-    def __init__(self, loop: TaskLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._tasks: set[asyncio.Task[None]] = set()
         # By the task's name: what it raised last, and when by the loop's clock.

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from operator import attrgetter
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 import pysyncobj.syncobj as pysyncobj_module
@@ -28,7 +29,7 @@ from pysyncobj.version import VERSION
 
 from cacheflow.errors import ConfigError
 from cacheflow.raft.log.journal import Journal
-from cacheflow.raft.log.records import LogEntry
+from cacheflow.raft.log.records import NO_OP, LogEntry
 
 PYSYNCOBJ_VERSION = "0.3.17"
 # The private methods of SyncObj that this module overrides or calls.
@@ -68,7 +69,10 @@ class Driver(Protocol):
 
 
 class Link(Transport):  # type: ignore[misc]
-    """The transport that PySyncObj is given: it passes vote messages on to the node, which sends everything else itself."""
+    """The transport that PySyncObj is given: it passes vote messages on to the node, which sends everything else itself.
+
+    The node opens and closes connections as its configuration says: addNode and dropNode do nothing here, as in the base class.
+    """
 
     def __init__(self, driver: Driver) -> None:
         super().__init__(None, None, [])
@@ -80,22 +84,6 @@ class Link(Transport):  # type: ignore[misc]
         """Pass votes and timeout_now on to the node; drop next_node_idx, for which the node's own acknowledgements stand."""
         if message["type"] != "next_node_idx":
             self._driver.send_vote_message(node.id, message)
-
-    def addNode(self, node: Node) -> None:
-        """Do nothing: the node opens connections as its configuration says."""
-
-    def dropNode(self, node: Node) -> None:
-        """Do nothing: the node closes connections as its configuration says."""
-
-    def destroy(self) -> None:
-        """Do nothing: this transport holds no resources."""
-
-
-class _NoPoller:
-    """A poller that does nothing, for the event loop has polled already."""
-
-    def poll(self, timeout: float) -> None:
-        return
 
 
 class Core(SyncObj):  # type: ignore[misc]
@@ -130,7 +118,8 @@ class Core(SyncObj):  # type: ignore[misc]
         self._random = random
         # A majority has promised its votes: the next tick may campaign.
         self._pre_vote_won = False
-        self._asked_to_lead = False
+        # The leader has asked this node to take over, and it is campaigning for that reason.
+        self.asked_to_lead = False
         # {id: its one Node object}: PySyncObj's dictionaries find the same object without comparing.
         self._nodes: dict[str, Node] = {}
         # The ids of the other voters, in order.
@@ -139,7 +128,7 @@ class Core(SyncObj):  # type: ignore[misc]
         self._match: dict[str, int] = {}
         self._heard_s: dict[str, float] = {}
         if len(journal) == 0:
-            journal.add(b"\x01", 1, 0)
+            journal.add(NO_OP, 1, 0)
         conf = SyncObjConf(
             autoTick=False,
             dynamicMembershipChange=False,
@@ -151,7 +140,8 @@ class Core(SyncObj):  # type: ignore[misc]
             leaderFallbackTimeout=2 * election_timeout_s,
         )
         super().__init__(Node(node_id), [], conf=conf, transport=Link(driver))
-        self._poller = _NoPoller()
+        # The event loop has polled already.
+        self._poller = SimpleNamespace(poll=lambda timeout: None)
         self._SyncObj__raftLog = journal
         self.term = self._SyncObj__raftCurrentTerm = max(journal.getCurrentTerm(), journal.last_term)
         self._SyncObj__votedForNodeId = journal.getVotedForNodeId()
@@ -256,7 +246,7 @@ class Core(SyncObj):  # type: ignore[misc]
     position = property(attrgetter("role", "term", "_SyncObj__raftLeader"))
 
     def advance(self) -> None:
-        """Commit, apply and propose: the short way for turns in which no role, route or membership may change."""
+        """Commit, apply and propose: the short form of ``tick``, for turns in which no role and no membership may change."""
         if self.is_leader:
             # Dissertation 3.5 and 3.6.2, as in PySyncObj's tick, except that this node counts with what is durable here.
             indexes = sorted([*self._match.values(), self._journal.durable_index], reverse=True)
@@ -278,7 +268,7 @@ class Core(SyncObj):  # type: ignore[misc]
                 self._SyncObj__raftElectionDeadline = self.now() + self._SyncObj__generateRaftTimeout()
                 self._driver.start_pre_vote()
             self._pre_vote_won = False
-            self._asked_to_lead = bool(self._SyncObj__transferInProgress)
+            self.asked_to_lead = bool(self._SyncObj__transferInProgress)
         self._tell_what_was_acknowledged()
         self._onTick(0.0)
 
@@ -367,11 +357,6 @@ class Core(SyncObj):  # type: ignore[misc]
         self._heard_s[node_id] = self.now()
         if match_index is not None and match_index > before:
             self._match[node_id] = match_index
-
-    @property
-    def asked_to_lead(self) -> bool:
-        """True if the leader has asked this node to take over and it is campaigning for that reason."""
-        return self._asked_to_lead
 
     def ask_to_lead(self, node_id: str) -> bool:
         """Send timeout_now (dissertation 3.10) to a voter if it has the whole log; return whether it was sent."""

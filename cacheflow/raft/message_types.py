@@ -1,12 +1,12 @@
 """The messages between nodes: which fields each has, and of which type. docs/messages.md says what they mean.
 
 A receiver trusts none of this: what comes from a peer is checked by guards.py and by its handler. The types are for those who
-send and for those who read; the simulation checks every message that is sent against them.
+send and for those who read: mypy checks what a sender writes down, the simulation every message that is sent.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal, NotRequired, TypedDict
+from typing import Any, Final, Literal, NotRequired, TypeAlias, TypedDict
 
 # As msgpack carries an entry of the log: command, index, term.
 WireEntry = tuple[bytes, int, int]
@@ -19,7 +19,7 @@ class AppendEntries(TypedDict):
     term: int
     commit_index: int
     prevLogIdx: int
-    prevLogTerm: int
+    prevLogTerm: int | None
     entries: list[WireEntry]
     time: int
     at: int
@@ -52,7 +52,7 @@ class Commit(TypedDict):
     type: Literal["commit"]
     term: int
     index: int
-    index_term: int
+    index_term: int | None
 
 
 class Propose(TypedDict):
@@ -185,6 +185,27 @@ class NotMember(TypedDict):
     was: NotRequired[bool]
 
 
+# Any of them, as a sender makes it.
+Sent: TypeAlias = (
+    AppendEntries
+    | AppendAck
+    | Commit
+    | Propose
+    | Term
+    | PreVote
+    | PreVoteReply
+    | RequestVote
+    | ResponseVote
+    | TimeoutNow
+    | HandOver
+    | SnapshotPiece
+    | SnapshotAck
+    | WantSnapshot
+    | Register
+    | ChangeReply
+    | Membership
+    | NotMember
+)
 MESSAGES: Final[dict[str, type]] = {
     "append_entries": AppendEntries,
     "append_ack": AppendAck,

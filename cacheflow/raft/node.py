@@ -1,9 +1,9 @@
 """RaftNode: one member, driven by the event loop.
 
 A message, a proposal or a finished flush makes the node *advance* once a turn: commit, apply, append what is queued as
-one entry (group commit), replicate. The timer, and whatever may change a role, the route or the membership, *wakes* it
-for a whole tick, which looks at everything else too. Nothing here waits: the disk's work is done elsewhere, and what
-must not leave before a flush is held until it is durable (dissertation 10.2.1).
+one entry (group commit), replicate. The timer, and whatever may change a role, the membership or the *route* (the way to
+the leader), *wakes* it for a whole tick, which looks at everything else too. Nothing here waits: the disk's work is done
+elsewhere, and what must not leave before a flush is held until it is durable (dissertation 10.2.1).
 
 Seams for the simulation: ``loop`` (call_soon, call_later, time), the network, the journal's disk and writer,
 randomness. Not safe for concurrent use: the event loop owns it.
@@ -11,27 +11,40 @@ randomness. Not safe for concurrent use: the event loop owns it.
 
 from __future__ import annotations
 
-import functools
 import logging
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from cacheflow.machine.language import commands
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.machine.state.settings import Member
 from cacheflow.raft import guards
 from cacheflow.raft.core import ROLE_NAMES, Core
+from cacheflow.raft.links import Links, Route
 from cacheflow.raft.log.journal import Journal
+from cacheflow.raft.log.records import CONFIGURATION, NO_OP
 from cacheflow.raft.membership.changes import Reconfiguration
-from cacheflow.raft.membership.configuration import CONFIGURATION, NOBODY, Configuration, Configurations
+from cacheflow.raft.membership.configuration import Configuration, Configurations
+from cacheflow.raft.membership.hand_over import HandOver
+from cacheflow.raft.membership.membership import Membership, applied_configuration
 from cacheflow.raft.membership.removed import Removal
+from cacheflow.raft.message_types import RequestVote, ResponseVote, TimeoutNow
+from cacheflow.raft.peers import Peers
+from cacheflow.raft.replica import Replica
 from cacheflow.raft.roles.elections import Elections
 from cacheflow.raft.roles.follower import Following
-from cacheflow.raft.roles.leader import NO_OP, Leading
+from cacheflow.raft.roles.freshness import Freshness
+from cacheflow.raft.roles.headers import Headers
+from cacheflow.raft.roles.leader import Leading
+from cacheflow.raft.roles.replication import Replicator
 from cacheflow.raft.seams import Clock, Events, Loop
-from cacheflow.raft.snapshots.schedule import SnapshotStorage, Snapshotting
+from cacheflow.raft.snapshots.building import Building
+from cacheflow.raft.snapshots.divergence import Divergence
+from cacheflow.raft.snapshots.receiving import Receiving
+from cacheflow.raft.snapshots.sending import Sending
+from cacheflow.raft.snapshots.storage import SnapshotStorage
+from cacheflow.raft.ticks import Ticks
 from cacheflow.raft.transport.network import Network, Peer
 from cacheflow.raft.turn import Turn
 from cacheflow.results import RaftPosition
@@ -50,15 +63,6 @@ class Timing:
 
     election_timeout_s: float = 1.0
     heartbeat_s: float = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """The way that proposals take to the leader; pending ones are sent again exactly when it changes."""
-
-    leader_id: str
-    term: int
-    connection: int
 
 
 class RaftNode:
@@ -86,23 +90,17 @@ class RaftNode:
     ) -> None:
         self.node_id = node_id
         self.incarnation = incarnation
-        self.machine = machine
-        # Why this node takes no further part in the cluster; None while it does.
-        self.failure: str | None = None
-        # Why the machine applies no more and may not be read; None while it works.
-        self.stumbled: str | None = None
-        self.route: Route | None = None
-        # Called once, with the index of the configuration that no longer contains this node.
-        self.on_removed: Callable[[int], None] = lambda index: None
         self.leader_changes = 0
         self._last_leader_id: str | None = None
         self._loop = loop
+        self._turn = turn
         self._journal = journal
         self._network = network
         self._clock = clock
         self._events = events
         self._timing = timing
-        self._core = Core(
+        # What the roles share. What needs another part is built behind it, so imports and calls point one way.
+        core = self._core = Core(
             node_id,
             journal,
             self,
@@ -110,38 +108,111 @@ class RaftNode:
             heartbeat_s=timing.heartbeat_s,
             random=random,
         )
-        self.configurations = Configurations(_applied_configuration(machine, journal), journal.entries(0, None))
-        self.leading = Leading(self, self._core, journal, network, clock, initial_settings)
-        # The core calls these two: once a turn after applying, and when a heartbeat is due.
+        ticks = self.ticks = Ticks(loop, turn, self._tick)
+        links = self.links = Links(loop, network, journal)
+        # The core holds back what promises something, too.
+        self.hold = links.hold
+        configurations = self.configurations = Configurations(
+            applied_configuration(machine, journal), journal.entries(0, None)
+        )
+        peers = self.peers = Peers(node_id, configurations, links)
+        replica = self.replica = Replica(machine, core, ticks)
+        headers = Headers(core, links, clock, peers, replica)
+        self.replicator = Replicator(
+            journal,
+            send=links.send,
+            header=headers.common,
+            message_for=headers.message_for,
+            leader=core,
+            peers=peers,
+        )
+        membership = self.membership = Membership(
+            node_id,
+            incarnation,
+            configurations,
+            core=core,
+            journal=journal,
+            network=network,
+            replicator=self.replicator,
+            replica=replica,
+            ticks=ticks,
+        )
+        # The roles.
+        freshness = self.freshness = Freshness(core, links, peers)
+        divergence = self.divergence = Divergence(core, journal, links, replica)
+        self.elections = Elections(core, journal, clock, links=links, ticks=ticks, membership=membership)
+        self.following = Following(
+            core,
+            journal,
+            clock,
+            random,
+            links=links,
+            peers=peers,
+            membership=membership,
+            elections=self.elections,
+            freshness=freshness,
+            divergence=divergence,
+        )
+        self.hand_over = HandOver(core, links, ticks, peers)
+        self.leading = Leading(
+            core,
+            journal,
+            clock,
+            initial_settings,
+            links=links,
+            ticks=ticks,
+            peers=peers,
+            replica=replica,
+            membership=membership,
+            replicator=self.replicator,
+            hand_over=self.hand_over,
+            freshness=freshness,
+        )
+        self.reconfiguration = Reconfiguration(
+            core,
+            links=links,
+            ticks=ticks,
+            peers=peers,
+            replica=replica,
+            membership=membership,
+            leading=self.leading,
+            hand_over=self.hand_over,
+        )
+        self.removal = Removal(
+            core, journal, network, links=links, membership=membership, replica=replica, elections=self.elections
+        )
+        building = self.building = Building(
+            core, journal, snapshots, links=links, peers=peers, replica=replica, divergence=divergence
+        )
+        self.sending = Sending(
+            core, journal, snapshots, links=links, peers=peers, membership=membership, building=building
+        )
+        self.receiving = Receiving(
+            core,
+            journal,
+            snapshots,
+            links=links,
+            divergence=divergence,
+            following=self.following,
+            building=building,
+            restart_from=self._restart_from,
+        )
+        # The core calls these: once a turn after applying, when a heartbeat is due, and before and for an election.
         self.propose_queued = self.leading.propose_queued
         self.replicate = self.leading.replicate
-        self.following = Following(self, self._core, journal, network, clock, random)
-        self.elections = Elections(self, self._core, journal, clock)
-        self.reconfiguration = Reconfiguration(self, self._core)
-        self.removal = Removal(self, self._core, journal)
-        self.snapshotting = Snapshotting(self, self._core, journal, snapshots)
+        self.may_campaign = membership.may_campaign
+        self.start_pre_vote = self.elections.start_pre_vote
         self._handlers: dict[str, Callable[[Peer, dict[str, Any]], None]] = {
             **self.leading.handlers,
             **self.following.handlers,
             **self.elections.handlers,
             **self.reconfiguration.handlers,
+            **self.hand_over.handlers,
             **self.removal.handlers,
-            **self.snapshotting.handlers,
+            **self.sending.handlers,
+            **self.receiving.handlers,
         }
-        self._turn = turn
-        # Whether a turn is due, and whether it must be a whole tick.
-        self._woken = False
-        self._whole = True
         self._position_seen: tuple[Any, ...] = ()
-        # Whether a tick follows in the present turn, and whether one is under way.
-        self._tick_ahead = False
-        self._ticking = False
-        self._stopped = False
-        # (journal position, call): calls that wait until the journal is durable up to that position.
-        self._held: deque[tuple[int, Callable[[], None]]] = deque()
-        # {node id: how often the connection to it has been opened}: another connection is another route.
-        self._connections: dict[str, int] = {}
-        self._heard_ms: dict[str, int] = {}
         self._clock_noted_ms = 0
         self._clock_noted_position = journal.position
 
@@ -154,13 +225,13 @@ class RaftNode:
         entry = CONFIGURATION + commands.encode_entry(0, [block])
         self._core.adopt_term(1)
         self._journal.setCurrentTerm(1, self.node_id)
-        self.append(entry)
+        self.membership.append(entry)
         # No other voter could be heard first: campaign at once.
         self._core.expect_election(0.0)
 
     def start(self) -> None:
         """Open connections to the members and start the timer."""
-        self._adopt_configuration()
+        self.membership.adopt()
         self._core.postpone_election()
         if self.configurations.latest.voters == [self.node_id]:
             self._core.expect_election(0.0)
@@ -168,119 +239,51 @@ class RaftNode:
 
     def stop(self) -> None:
         """Take no further part in the cluster. What was promised stays in the journal."""
-        self._stopped = True
-
-    def wake(self) -> None:
-        """Let a whole tick happen soon: at the end of the present turn, or in the next one."""
-        self._whole = True
-        self.nudge()
-
-    def nudge(self) -> None:
-        """Let the node advance soon: at the end of the present turn, or in the next one."""
-        if not self._woken and not self._stopped:
-            self._woken = True
-            if self._ticking:
-                # Other callbacks of the loop come first.
-                self._loop.call_soon(self._tick_if_due)
-            elif not self._tick_ahead:
-                self._turn.defer(self._tick_if_due)
-
-    def run(self, work: Callable[[], None]) -> None:
-        """Do ``work`` and advance, in one turn, at whose end all that was appended and sent leaves."""
-        if self._turn.is_open:
-            work()
-            self.nudge()
-        else:
-            self._turn.run(functools.partial(self._work_and_tick, work))
-
-    def _tick_if_due(self) -> None:
-        if self._woken:
-            self._turn.run(self._tick)
-
-    def _work_and_tick(self, work: Callable[[], None]) -> None:
-        self._tick_ahead = True
-        try:
-            work()
-        finally:
-            self._tick()
-
-    def wake_after(self, seconds: float) -> None:
-        """Do a whole tick after ``seconds``, for what cannot wait for the timer: that comes once a heartbeat."""
-        self._loop.call_later(seconds, self.wake)
-
-    def nudge_after(self, seconds: float) -> None:
-        """Advance after ``seconds``."""
-        self._loop.call_later(seconds, self.nudge)
-
-    def call_after(self, seconds: float, call: Callable[[], None]) -> None:
-        """Make ``call`` after ``seconds``, in a turn of its own."""
-        self._loop.call_later(seconds, self._turn.run, call)
-
-    def fail(self, reason: str) -> None:
-        """Stop leading and promising for ``reason``: the disk failed, or safety was violated. Reads go on while ``may_read``."""
-        if self.failure is None:
-            self.failure = reason
-            logger.error("this node takes no further part in the cluster: %s", reason)
-            self._core.step_down()
-            self.wake()
-
-    def removed(self, index: int) -> None:
-        """Take no further part, because the configuration at ``index`` no longer contains this node."""
-        self.fail(
-            f"it was removed from the cluster at index {index}; to use it again, stop it, remove its data directory "
-            "and start it with --seed"
-        )
-        self._network.set_peers({})
+        self.ticks.stop()
 
     def _tick(self) -> None:
-        self._tick_ahead = False
-        if self._stopped:
-            return
-        self._woken = False
-        self._ticking = True
-        core = self._core
-        try:
-            if self._whole or core.position != self._position_seen or self.reconfiguration.is_pending:
-                self._whole = False
-                core.tick()
-                self.following.note_progress()
-                self._position_seen = core.position
-                self._follow_route()
-                self.reconfiguration.proceed()
-            else:
-                core.advance()
-                self.following.note_progress()
-            if self.leading.queue and self.leading.may_append():
-                self.nudge()
-        finally:
-            self._ticking = False
+        core, ticks = self._core, self.ticks
+        if ticks.whole or core.position != self._position_seen or self.reconfiguration.is_pending:
+            ticks.whole = False
+            core.tick()
+            self.freshness.note_progress()
+            self._position_seen = core.position
+            self._follow_route()
+            self.reconfiguration.proceed()
+        else:
+            core.advance()
+            self.freshness.note_progress()
+        if self.leading.queue and self.leading.may_append():
+            ticks.nudge()
 
     def _follow_route(self) -> None:
         route = self._find_route()
-        if route != self.route:
+        if route != self.links.route:
             if route is not None and route.leader_id != self._last_leader_id:
                 self._last_leader_id = route.leader_id
                 self.leader_changes += 1
-            self.route = route
+            self.links.route = route
             self.reconfiguration.route_changed()
             self._events.route_changed()
 
     def _on_timer(self) -> None:
-        if self._stopped:
+        if self.ticks.stopped:
             return
         self._loop.call_later(self._timing.heartbeat_s, self._on_timer)
         self._note_clock()
         if self._core.is_leader:
             self.leading.keep_house()
-        self.snapshotting.consider()
-        if self.failure is None:
+        self.receiving.consider()
+        self.building.consider()
+        self.sending.consider()
+        if self.replica.failure is None:
             self.removal.consider()
-        self.wake()
+        self.ticks.wake()
 
     def _note_clock(self) -> None:
         """Note a pair (cluster time, wall clock) in the journal, once a second at most, if something else was written since."""
-        now_ms = self.now_ms()
-        if self._clock.heard and self._journal.position != self._clock_noted_position and self.failure is None:
+        now_ms = self.links.now_ms()
+        if self._clock.heard and self._journal.position != self._clock_noted_position and self.replica.failure is None:
             if now_ms - self._clock_noted_ms >= 1000:
                 self._clock_noted_ms = now_ms
                 self._journal.note_clock(self._clock.now_ms(), self._clock.wall_ms())
@@ -293,13 +296,13 @@ class RaftNode:
 
         crowded: many callers wait for these blocks and will send their next commands together.
         """
-        route = self.route
+        route = self.links.route
         if route is None:
             return False
         if route.leader_id == self.node_id:
             self.leading.enqueue(blocks, crowded)
-            if not self._ticking:
-                self.nudge()
+            if not self.ticks.is_running:
+                self.ticks.nudge()
             return True
         return self._network.send(route.leader_id, {"type": "propose", "blocks": blocks, "crowded": crowded})
 
@@ -362,28 +365,11 @@ class RaftNode:
         node whose machine has failed or differs from the leader's may be wrong: neither answers reads.
         """
         return (
-            self.following.caught_up
-            and self.stumbled is None
-            and not self.snapshotting.diverged
+            self.freshness.caught_up
+            and self.replica.stumbled is None
+            and not self.divergence.diverged
             and self.removal.removed_at is None
         )
-
-    def staleness_ms(self) -> int | None:
-        """Return how old the contents may be; None when nothing is known. Any thread may call it."""
-        fresh_at_ms = self.following.fresh_at_ms
-        return max(0, self.now_ms() - fresh_at_ms) if fresh_at_ms else None
-
-    def down_ids(self) -> set[str]:
-        """Return the ids of the members that do not answer: in the leader's view, or without a leader by this node's links."""
-        if self.route is not None:
-            known = self.leading.down if self._core.is_leader else self.following.down
-            return set(known) - {self.node_id}
-        return {
-            node_id
-            for node_id in self.configurations.latest.members
-            # Followers send each other nothing, so silence on an open link means nothing.
-            if node_id != self.node_id and not self._network.is_connected(node_id)
-        }
 
     def members(self) -> list[Member]:
         """Return the members of the latest configuration, in the order of their ids."""
@@ -393,31 +379,25 @@ class RaftNode:
         """Return how many entries a member lacks; None when unknown, for only the leader knows of other members."""
         if node_id == self.node_id:
             return max(0, self._core.commit_index - self._core.last_applied)
-        progress = self.leading.replicator.progress.get(node_id) if self._core.is_leader else None
+        progress = self.peers.progress.get(node_id) if self._core.is_leader else None
         return None if progress is None else max(0, self._journal.last_index - progress.match_index)
-
-    def last_seen_ms(self, node_id: str) -> int | None:
-        """Return the milliseconds since a member was heard, here or by the leader; None when it was not."""
-        heard_ms = max(self._heard_ms.get(node_id, 0), self.following.seen_at_ms.get(node_id, 0))
-        return max(0, self.now_ms() - heard_ms) if heard_ms else None
-
-    def now_ms(self) -> int:
-        """Return the time of this process's monotonic clock, in milliseconds."""
-        return int(self._loop.time() * 1000)
 
     # The core calls ---------------------------------------------------------------------------------------------------
 
     def apply_committed(self) -> None:
         """Apply committed entries to the machine, for one slice of time at most, and report their results."""
-        core, machine, journal = self._core, self.machine, self._journal
+        core, replica, journal = self._core, self.replica, self._journal
+        machine = replica.machine
         index, commit_index = core.last_applied, core.commit_index
-        if index >= commit_index or self.stumbled is not None:
+        if index >= commit_index or replica.stumbled is not None:
             return
         clock = self._loop.time
         deadline = clock() + APPLY_SLICE_S
         first_index = journal.first_index
         if index < first_index:
-            self._stumble(f"entry {index + 1} is not applied and not in the journal, which begins behind {first_index}")
+            replica.stumble(
+                f"entry {index + 1} is not applied and not in the journal, which begins behind {first_index}"
+            )
             return
         while index < commit_index:
             index += 1
@@ -425,34 +405,19 @@ class RaftNode:
             try:
                 settled = machine.apply(index, b"" if command[:1] == NO_OP else command[1:])
             except Exception:
-                self._stumble(f"entry {index} could not be applied to the end")
+                replica.stumble(f"entry {index} could not be applied to the end")
                 raise
             core.last_applied = index
             if settled:
                 self._events.applied(settled)
             if index < commit_index and clock() > deadline:
-                self.nudge()
+                self.ticks.nudge()
                 break
         over = self.configurations.committed(index)
         self.reconfiguration.applied(index)
         for table in over:
-            self.wake()
+            self.ticks.wake()
             self.removal.tell_removed(table)
-
-    def _stumble(self, reason: str) -> None:
-        """Stop the machine for good: it cannot go on nor be trusted, for it may hold a part of an entry."""
-        self.stumbled = f"{reason}, a defect of CacheFlow: keep the data directory for a report, and start it again"
-        logger.critical("%s", self.stumbled)
-        self.fail(self.stumbled)
-
-    def start_pre_vote(self) -> None:
-        """Ask for pre-votes, because the election timeout has passed."""
-        self.elections.start_pre_vote()
-
-    def may_campaign(self) -> bool:
-        """True if this node is a voter of the latest configuration in its own log and its disk works (dissertation 4.2.1)."""
-        member = self.configurations.latest.members.get(self.node_id)
-        return self.failure is None and member is not None and member.voter and member.incarnation == self.incarnation
 
     def before_leading(self) -> None:
         """Prepare for leading, because this node was elected."""
@@ -464,78 +429,55 @@ class RaftNode:
             self.leading.end()
             self.reconfiguration.deposed()
         logger.info("%s in term %d", self.role, self._core.term)
-        self.wake()
+        self.ticks.wake()
 
     def send_vote_message(self, node_id: str, message: dict[str, Any]) -> None:
         """Send a vote or a vote request of PySyncObj's once the journal is durable, for either is a promise."""
         self.elections.complete(message)
-        self.hold(lambda: self._network.send(node_id, message))
+        self.hold(lambda: self.links.send(node_id, cast(RequestVote | ResponseVote | TimeoutNow, message)))
 
     # Messages -------------------------------------------------------------------------------------------------------
 
     def receive(self, peer: Peer, message: dict[str, Any]) -> None:
         """Handle a message of a peer that has proved who it is."""
-        if self._stopped or self.failure is not None:
+        if self.ticks.stopped or self.replica.failure is not None:
             return
         handler = self._handlers.get(message["type"])
         if handler is None:
             logger.warning("%s sent a message of unknown type %.40r", peer.node_id, message["type"])
             return
-        self._heard_ms[peer.node_id] = self.now_ms()
-        if message["type"] == "append_ack":
-            # The handler wakes the node itself, when the acknowledgement makes a difference.
+        self.peers.heard_ms[peer.node_id] = self.links.now_ms()
+        if message["type"] == "append_ack" and not self.reconfiguration.is_pending:
+            # The handler nudges the node itself, when the acknowledgement makes a difference.
             self._turn.run(lambda: self._handle(handler, peer, message))
             return
         if message["type"] not in OF_LOAD:
-            self._whole = True
-        self.run(lambda: self._handle(handler, peer, message))
+            self.ticks.whole = True
+        self.ticks.run(lambda: self._handle(handler, peer, message))
 
     def _handle(self, handler: Callable[[Peer, dict[str, Any]], None], peer: Peer, message: dict[str, Any]) -> None:
         try:
             handler(peer, message)
-            if not self.is_member(peer):
+            if not self.membership.is_member(peer):
                 self.removal.answer_stranger(peer, message["type"])
         except guards.BadMessage as error:
             logger.warning("dropped a message of %s: %s", peer.node_id, error)
         except guards.SafetyViolation as error:
-            self.fail(f"{error}. Stop this node, remove its data directory and start it with --seed to rejoin")
+            self.replica.fail(f"{error}. Stop this node, remove its data directory and start it with --seed to rejoin")
 
     def connected(self, node_id: str) -> None:
         """React to a new connection to a member: what was in flight on the old one may be lost."""
-        self._connections[node_id] = self._connections.get(node_id, 0) + 1
+        self.links.connections[node_id] = self.links.connections.get(node_id, 0) + 1
         self._core.set_connected(node_id, True)
-        self.leading.replicator.reconnected(node_id)
-        self.wake()
+        self.replicator.reconnected(node_id)
+        self.ticks.wake()
 
     def disconnected(self, node_id: str) -> None:
         """React to a connection that ended, to or from a member: if that is the leader, it is probably dead."""
         self._core.set_connected(node_id, self._network.is_connected(node_id))
         if node_id == self._core.leader_id and not self._core.is_leader:
             self.elections.leader_lost()
-        self.wake()
-
-    def send(self, node_id: str, message: dict[str, Any]) -> bool:
-        """Send a message that promises nothing, at once. Returns False when the network does not take it."""
-        return self._network.send(node_id, message)
-
-    def is_connected(self, node_id: str) -> bool:
-        """True if there is a connection on which messages can be sent to that node."""
-        return self._network.is_connected(node_id)
-
-    def is_member(self, peer: Peer) -> bool:
-        """True if the latest configuration contains the peer, by its id and its incarnation."""
-        return self.configurations.latest.lists(peer.node_id, peer.incarnation)
-
-    def is_voter(self, peer: Peer) -> bool:
-        """True if the peer is a voter of the latest configuration."""
-        return self.is_member(peer) and self.configurations.latest.members[peer.node_id].voter
-
-    def hold(self, send: Callable[[], Any]) -> None:
-        """Call ``send`` once everything journalled so far is durable; such calls keep their order."""
-        if self._journal.durable_position >= self._journal.position and not self._held:
-            send()
-        else:
-            self._held.append((self._journal.position, send))
+        self.ticks.wake()
 
     def flushed(self) -> None:
         """Make the calls that waited for the journal's durable position, which has moved."""
@@ -544,67 +486,24 @@ class RaftNode:
     def _release(self) -> None:
         if self._core.is_leader:
             # The leader's own flush may complete a majority.
-            self.nudge()
-        durable = self._journal.durable_position
-        while self._held and self._held[0][0] <= durable:
-            self._held.popleft()[1]()
+            self.ticks.nudge()
+        self.links.release()
 
-    def follow_configuration(self, verdict: guards.Append) -> None:
-        """Adopt the latest configuration after entries were dropped and appended as ``verdict`` says."""
-        changed = verdict.truncates and self.configurations.drop_from(verdict.prev_index + 1)
-        for command, index, _ in verdict.entries:
-            changed = self.configurations.note(command, index) or changed
-        if changed:
-            self._adopt_configuration()
-
-    # Configuration and log --------------------------------------------------------------------------------------------
-
-    def restarted_from(self, machine: CacheMachine) -> None:
+    def _restart_from(self, machine: CacheMachine) -> None:
         """Go on with ``machine``, which a snapshot of the leader's has put in place; the journal begins at its index."""
         if machine.applied_index < self._core.last_applied:
-            self.following.goes_back()
-        self.machine = machine
+            self.freshness.goes_back()
+        self.replica.machine = machine
         self._events.machine_replaced(machine)
         self._core.restart_at(machine.applied_index)
-        self.configurations.restart_from(_applied_configuration(machine, self._journal), self._journal.entries(0, None))
-        self._adopt_configuration()
-
-    def append(self, command: bytes) -> None:
-        """Append an entry of the current term."""
-        index = self._journal.last_index + 1
-        self._journal.add(command, index, self._core.term)
-        if self.configurations.note(command, index):
-            self._adopt_configuration()
-
-    def _adopt_configuration(self) -> None:
-        """Put the latest configuration of the log in force, committed or not (dissertation 4.1)."""
-        self._whole = True
-        latest = self.configurations.latest
-        others = self.others()
-        self._core.set_voters([node_id for node_id in latest.voters if node_id != self.node_id])
-        self._network.cluster_id = latest.cluster_id
-        self._network.set_peers({node_id: latest.members[node_id].raft_address for node_id in others})
-        self.leading.replicator.set_followers(others)
-        if self.may_campaign():
-            self._core.postpone_election()
-
-    def others(self) -> dict[str, str]:
-        """Return {id: incarnation} of the other members, in the order of their ids."""
-        members = sorted(self.configurations.latest.members.items())
-        return {node_id: member.incarnation for node_id, member in members if node_id != self.node_id}
+        self.membership.restart_from(machine)
 
     def _find_route(self) -> Route | None:
         leader_id = self._core.leader_id
-        if leader_id is None or self.failure is not None:
+        if leader_id is None or self.replica.failure is not None:
             return None
         if leader_id == self.node_id:
             return Route(leader_id, self._core.term, 0) if self._core.is_leader else None
         if not self._network.is_connected(leader_id):
             return None
-        return Route(leader_id, self._core.term, self._connections.get(leader_id, 0))
-
-
-def _applied_configuration(machine: CacheMachine, journal: Journal) -> Configuration:
-    if not machine.members:
-        return NOBODY
-    return Configuration(journal.first_index, machine.cluster_id, dict(machine.members))
+        return Route(leader_id, self._core.term, self.links.connections.get(leader_id, 0))

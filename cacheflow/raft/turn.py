@@ -8,7 +8,7 @@ both leave at the end of that turn itself, not in another one.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 logger = logging.getLogger(__name__)
@@ -22,36 +22,36 @@ class Turn:
     def __init__(self, call_soon: Callable[[Callable[[], None]], Any]) -> None:
         self.is_open = False
         self._call_soon = call_soon
-        # Three queues, in the order in which they are emptied.
-        self._at_end: list[Callable[[], None]] = []
-        self._behind: list[Callable[[], None]] = []
-        # A dictionary instead of a list, so that a call that is asked for twice is made once.
-        self._last: dict[Callable[[], None], None] = {}
+        # The phases that follow the work of a turn, in this order: nodes advance and what they send is written to sockets;
+        # work is handed to the disk's thread; other threads are woken, each once, whoever asks for it.
+        self._send: list[Callable[[], None]] = []
+        self._flush: list[Callable[[], None]] = []
+        self._wake: dict[Callable[[], None], None] = {}
 
-    def defer(self, call: Callable[[], None]) -> None:
-        """Make ``call`` at the end of the turn; soon, when no turn is open."""
+    def defer_send(self, call: Callable[[], None]) -> None:
+        """Make ``call`` in the turn's phase of sending; soon, when no turn is open."""
         if self.is_open:
-            self._at_end.append(call)
+            self._send.append(call)
         else:
             self._call_soon(call)
 
-    def defer_behind(self, call: Callable[[], None]) -> None:
-        """Make ``call`` at the end of the turn, after all calls of ``defer``: for calls that hand work to another thread.
+    def defer_flush(self, call: Callable[[], None]) -> None:
+        """Make ``call`` in the turn's phase of flushing, behind all that is sent: for calls that hand work to another thread.
 
         That thread wants the interpreter next, and what this thread still has to send would wait for it.
         """
         if self.is_open:
-            self._behind.append(call)
+            self._flush.append(call)
         else:
             self._call_soon(call)
 
-    def defer_last(self, call: Callable[[], None]) -> None:
-        """Make ``call`` once, after everything else of the turn; at once when no turn is open.
+    def defer_wake(self, call: Callable[[], None]) -> None:
+        """Make ``call`` once, in the turn's last phase; at once when no turn is open.
 
         It is for calls that wake a thread, which would take the interpreter from this one.
         """
         if self.is_open:
-            self._last[call] = None
+            self._wake[call] = None
         else:
             call()
 
@@ -65,28 +65,19 @@ class Turn:
             work()
         finally:
             while True:
-                if self._at_end:
-                    calls, self._at_end = self._at_end, []
-                elif self._behind:
-                    calls, self._behind = self._behind, []
+                if self._send:
+                    calls, self._send = self._send, []
+                elif self._flush:
+                    calls, self._flush = self._flush, []
                 else:
-                    break
-                # The body of ``_do``, written out because every entry comes here.
+                    # What these ask for in turn is not a part of this turn.
+                    self.is_open = False
+                    if not self._wake:
+                        break
+                    calls, self._wake = list(self._wake), {}
+                # One that raises is logged and keeps neither the others nor later turns from happening.
                 for call in calls:
                     try:
                         call()
                     except Exception:
                         logger.exception(STUMBLED)
-            self.is_open = False
-            if self._last:
-                last, self._last = self._last, {}
-                _do(last)
-
-
-def _do(calls: Iterable[Callable[[], None]]) -> None:
-    """Make all ``calls``; one that raises is logged and keeps neither the others nor later turns from happening."""
-    for call in calls:
-        try:
-            call()
-        except Exception:
-            logger.exception(STUMBLED)

@@ -3,7 +3,7 @@
 from cacheflow.rest.app import create_app
 from cacheflow.rest.request.context import RestConfig
 from cacheflow.rest.request.waiting import at_once
-from cacheflow.rest.server.refusals import TurnAway
+from cacheflow.rest.server.refusals import turn_away
 from cacheflow.rest.server.serving import HttpServer
 
-__all__ = ["HttpServer", "RestConfig", "TurnAway", "at_once", "create_app"]
+__all__ = ["HttpServer", "RestConfig", "at_once", "create_app", "turn_away"]

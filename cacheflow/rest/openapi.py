@@ -90,13 +90,12 @@ _PROBLEM: Json = {
 
 
 def _problem_response(status: int) -> Json:
-    response: Json = {
+    retry_after = {"headers": {"Retry-After": {"description": "seconds", "schema": {"type": "integer"}}}}
+    return {
         "description": _FAILURES[status],
         "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        **(retry_after if status == 503 else {}),
     }
-    if status == 503:
-        response["headers"] = {"Retry-After": {"description": "seconds", "schema": {"type": "integer"}}}
-    return response
 
 
 def _object(properties: Json, required: tuple[str, ...] | None = None) -> Json:
@@ -146,8 +145,7 @@ def _call(summary: str, answers: dict[int, Json], failures: tuple[int, ...], **r
 
 
 def _answer(description: str, schema: Json, headers: Json | None = None) -> Json:
-    answer: Json = {"description": description, "content": _json(schema)}
-    return {**answer, "headers": headers} if headers else answer
+    return {"description": description, "content": _json(schema), **({"headers": headers} if headers else {})}
 
 
 def _body(schema: Json, required: bool = True) -> Json:

@@ -7,6 +7,7 @@ the answer carries that id and nothing else: no stack trace leaves the process.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import re
@@ -97,22 +98,18 @@ def answer_error(error: Exception, services: Services, environ: WSGIEnvironment,
         return _answer("about:blank", error.name, error.code, detail, headers, {})
     incident = secrets.token_hex(8)
     logger.error("%s %s failed [%s]", environ["REQUEST_METHOD"], environ["PATH_INFO"], incident, exc_info=error)
+    headers = []
+    # A broken node may not know where it stands and must still say that it is broken.
+    with contextlib.suppress(Exception):
+        headers = services.raft_headers()
     return _answer(
         "urn:cacheflow:internal-error",
         "Internal error",
         500,
         f"This node failed to answer; its log tells more under {incident}.",
-        _headers_if_any(services),
+        headers,
         {"incident": incident},
     )
-
-
-def _headers_if_any(services: Services) -> Headers:
-    """Return the Raft headers, or none: a broken node may not know where it stands and must still say that it is broken."""
-    try:
-        return services.raft_headers()
-    except Exception:
-        return []
 
 
 def _answer_known(error: CacheFlowError, services: Services, environ: WSGIEnvironment, raw_key: str | None) -> Answer:

@@ -296,7 +296,7 @@ class Connection(asyncio.Protocol):
         self._promises.append(_Promise(start))
 
     def behind_barrier(self, begin: Callable[[End], None]) -> None:
-        """Answer as ``exclusive`` does; ``begin`` finds in memory what this connection's reads are to see."""
+        """Answer as ``exclusive`` does; where the connection's reads are linearizable, call ``begin`` only behind a barrier."""
         if not self.linearizable:
             self.exclusive(begin)
             return

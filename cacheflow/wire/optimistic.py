@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 from cacheflow.contract import Outcome
-from cacheflow.contract import WireStore as Store
 from cacheflow.errors import NotCommitted, ReplicationError
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.language.commands import Command, Result
-from cacheflow.wire.connection import End
+from cacheflow.wire.connection import Connection, End
 
 # Each failed attempt means that somebody else's write took place: so many in a row are a key that is always being written.
 ATTEMPTS_MAX: Final = 100
@@ -30,25 +29,11 @@ Condition = tuple[str, int]
 
 
 class Attempt(NamedTuple):
-    """The commands that are to take place, one after the other, if all conditions hold, and the reply to their results."""
+    """Commands to run in order if all ``conditions`` hold (keys at given versions). reply: makes the answer of their results."""
 
     conditions: Sequence[Condition]
     commands: Sequence[Command]
     reply: Callable[[list[Result]], bytes]
-
-
-class Client(Protocol):
-    """A connection whose request is carried out. See connection.Connection."""
-
-    @property
-    def store(self) -> Store:
-        """The store in whose memory requests look."""
-
-    def contained(self, end: End, call: Callable[..., None], *arguments: object) -> None:
-        """Make a call that ends no more than this request, or this connection, whatever it raises."""
-
-    def failure(self, error: ReplicationError, /) -> bytes:
-        """Return the reply to a request that was not committed, or whose outcome is not known."""
 
 
 class Attempts:
@@ -61,7 +46,7 @@ class Attempts:
 
     def __init__(
         self,
-        client: Client,
+        client: Connection,
         decide: Callable[[], Attempt | bytes],
         refused: Callable[[Result], bytes],
         fixed: Sequence[Condition] = (),

@@ -1,4 +1,4 @@
-"""A process killed while it trims its journal has lost the journal's tail. Needs pysyncobj==0.3.17, nothing else.
+"""A process killed while it trims its journal has lost the journal's tail. Needs pysyncobj==0.3.17 and stage.py.
 
 A child really kills itself (SIGKILL) inside ``deleteEntriesTo``, the way an operator or the OOM killer would.
 """
@@ -7,10 +7,10 @@ import os
 import pathlib
 import shutil
 import signal
-import sys
 import tempfile
 
 from pysyncobj.journal import FileJournal
+from stage import verdict
 
 folder = pathlib.Path(tempfile.mkdtemp())
 path = str(folder / "journal")
@@ -37,6 +37,8 @@ journal = FileJournal(path)
 first, last = journal[0][1], journal[-1][1]
 journal._destroy()
 shutil.rmtree(folder)
-print("expected: after the restart the journal ends with entry 1000, whether or not its beginning was trimmed")
-print(f"happened: it holds entries {first} to {last}: {1000 - last} are lost")
-sys.exit(0 if killed and last == 110 else 1)
+verdict(
+    "after the restart the journal ends with entry 1000, whether or not its beginning was trimmed",
+    f"it holds entries {first} to {last}: {1000 - last} are lost",
+    shown=killed and last == 110,
+)

@@ -1,11 +1,11 @@
-"""Running out of descriptors for a moment closes the listener for good. Needs pysyncobj==0.3.17, nothing else."""
+"""Running out of descriptors for a moment closes the listener for good. Needs pysyncobj==0.3.17 and stage.py."""
 
 import resource
 import socket
-import sys
 import time
 
 from pysyncobj import SyncObj, SyncObjConf
+from stage import verdict
 
 with socket.socket() as probe:
     probe.bind(("127.0.0.1", 0))
@@ -44,6 +44,8 @@ while not after and time.monotonic() < deadline:  # descriptors are plenty again
     after = can_connect()
 ready = node._SyncObj__transport.ready
 node.destroy()
-print("expected: peers can connect again once descriptors are free")
-print(f"happened: before {before}, 1 s after {after}; transport.ready is {ready}, nothing was logged")
-sys.exit(0 if before and not after and ready else 1)
+verdict(
+    "peers can connect again once descriptors are free",
+    f"before {before}, 1 s after {after}; transport.ready is {ready}, nothing was logged",
+    shown=before and not after and ready,
+)

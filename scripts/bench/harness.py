@@ -7,13 +7,21 @@ import math
 import os
 import platform
 import signal
+import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-from cacheflow.cli.launcher import Child, LocalCluster
+from cacheflow import ReplicatedStore
+from cacheflow.cli.launcher import Child, LocalCluster, ask, free_ports
+
+NODE = Path(__file__).with_name("node.py")
+POLL_S = 0.01
+# A node with 10^6 items has built a snapshot, or is up again, in less.
+WITHIN_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,43 @@ class Cluster(LocalCluster):
         """All nodes but this one."""
         return [each for each in self.children if each is not child]
 
+    @property
+    def resp_ports(self) -> list[int]:
+        """Of every node, where they were asked to have one."""
+        return [child.wire_ports["--resp-port"] for child in self.children]
+
+    def restart_s(self, child: Child, path: str) -> float:
+        """End the node, start it again, and return the seconds until it is ready and answers ``path`` with 200."""
+        self.kill(child)
+        began = time.monotonic()
+        self.restart(child)
+        self.wait_answer(child, "/readyz")
+        self.wait_answer(child, path)
+        return time.monotonic() - began
+
+    def wait_answer(self, child: Child, path: str) -> None:
+        """Until the node answers ``path`` with 200. Raises RuntimeError when it ends."""
+
+        def answers() -> bool:
+            if not child.alive:
+                raise RuntimeError(f"{child.node_id} ended: {' | '.join(list(child.tail)[-3:])}")
+            return ask(child.url, path)[0] == 200
+
+        wait_until(answers, f"{child.node_id} answers {path}")
+
+    def begin_snapshot(self, child: Child) -> None:
+        """Have a node of the kind ``on-demand`` build a snapshot; returns once its helper process runs."""
+        os.kill(self.pid(child), signal.SIGUSR1)
+        wait_until(lambda: self.is_building(child), "a snapshot begins")
+
+    def is_building(self, child: Child) -> bool:
+        """Whether the node has a helper process."""
+        return bool(children(self.pid(child)))
+
+    def wait_built(self, child: Child) -> None:
+        """Until the node's snapshot is there."""
+        wait_until(lambda: not self.is_building(child), "a snapshot ends")
+
     def led_by(self) -> Child:
         """The leader. Raises RuntimeError when no node knows one."""
         leader = self.leader()
@@ -96,6 +141,44 @@ def cluster(*flags: str, nodes: int = 3, command: Sequence[str] | None = None) -
         running.start()
         running.wait_ready()
         yield running
+
+
+@contextlib.contextmanager
+def stores(count: int) -> Iterator[list[ReplicatedStore]]:
+    """Embedded stores in this process that are one cluster, all ready; gone with their data afterwards."""
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(count)]
+    with tempfile.TemporaryDirectory(prefix="cacheflow-bench-") as folder, contextlib.ExitStack() as stack:
+        opened = [
+            ReplicatedStore(
+                node_id=f"node-{number}",
+                raft_address=address,
+                peers=addresses,
+                bootstrap=count == 1,
+                data_dir=Path(folder) / str(number),
+            )
+            for number, address in enumerate(addresses)
+        ]
+        for store in opened:
+            # Not ``with store``: that waits for each before the next begins.
+            store.start()
+            stack.callback(store.close)
+        for store in opened:
+            store.wait_ready(20)
+        yield opened
+
+
+def node_command(kind: str, *arguments: str) -> list[str]:
+    """A cluster's ``command`` whose nodes are of another kind; node.py has them."""
+    return [sys.executable, str(NODE), kind, *arguments, "serve"]
+
+
+def wait_until(condition: Callable[[], bool], what: str, within_s: float = WITHIN_S) -> None:
+    """Raises RuntimeError when it does not become true."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"within {within_s:g} s not so: {what}")
+        time.sleep(POLL_S)
 
 
 def _log() -> TextIO:
@@ -143,10 +226,14 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def median(values: Sequence[float]) -> float:
+    """The middle value; of an even number of values the higher one of the two."""
+    return sorted(values)[len(values) // 2]
+
+
 def spread(values: Sequence[float], digits: int = 2) -> str:
     """``min / median / max``."""
-    ordered = sorted(values)
-    chosen = (ordered[0], ordered[len(ordered) // 2], ordered[-1])
+    chosen = (min(values), median(values), max(values))
     return " / ".join(f"{value:.{digits}f}" for value in chosen)
 
 

@@ -1,4 +1,4 @@
-"""The load generator: keep-alive HTTP connections on one event loop, requests built beforehand.
+"""The load generator in Python: keep-alive HTTP connections on one event loop, requests built beforehand.
 
 It shares the cores with the nodes, so a reply costs one parse of the status and the length, and one callback.
 """
@@ -177,7 +177,10 @@ async def pump(
     pause_s: float = 0.0,
     note: Done | None = None,
 ) -> Tally:
-    """Closed loops for ``seconds``, then wait for what is under way. pause_s: from an answer to the next request."""
+    """Closed loops for ``seconds``, or until the requests end; then wait for what is under way.
+
+    requests: at least one a connection.  pause_s: from an answer to the next request.  note: counts in the tally's place.
+    """
     tally = Tally()
     count = note or tally.note
     loop = asyncio.get_running_loop()
@@ -192,14 +195,14 @@ async def pump(
         def done(reply: Reply) -> None:
             nonlocal running
             count(reply)
-            if reply.status == 0 or loop.time() >= end:
+            if reply.status == 0 or loop.time() >= end or (sent := next(requests, None)) is None:
                 running -= 1
                 if running == 0:
                     finished.set()
             elif pause_s:
-                loop.call_later(pause_s, connection.send, next(requests), done)
+                loop.call_later(pause_s, connection.send, sent, done)
             else:
-                connection.send(next(requests), done)
+                connection.send(sent, done)
 
         connection.send(next(requests), done)
 
@@ -236,3 +239,27 @@ def put(key: str, value: Any, ttl: float | None = None) -> bytes:
 def batch(operations: Sequence[dict[str, Any]]) -> bytes:
     """POST /cache/_batch."""
     return request("POST", "/cache/_batch", {"ops": list(operations)})
+
+
+# Many small items ------------------------------------------------------------------------------------------------
+
+VALUE = "x" * 100
+ITEMS_A_BATCH = 10_000
+
+
+def key_of(number: int) -> str:
+    """16 bytes; loadgen.c has the same."""
+    return f"key:{number:012}"
+
+
+async def fill(url: str, items: int) -> None:
+    """``items`` keys with a value of 100 bytes. Raises RuntimeError when a batch fails."""
+    connection = await Connection.open(url)
+    for start in range(0, items, ITEMS_A_BATCH):
+        numbers = range(start, min(start + ITEMS_A_BATCH, items))
+        reply = await connection.ask(
+            batch([{"op": "set", "key": key_of(number), "value": VALUE} for number in numbers])
+        )
+        if reply.status != 200:
+            raise RuntimeError(f"a batch of the filling: {reply.status} {reply.body[:200]!r}")
+    connection.close()

@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -28,35 +28,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from scripts.bench import figures
 from scripts.bench.harness import Logs, OutOfTime, Verdict, machine, machine_cpu_s, told
 
-ROWS = (
-    "rest",
-    "batch",
-    "kills",
-    "failover",
-    "resume",
-    "noleader",
-    "overload",
-    "idle",
-    "digests",
-    "durability",
-    "cas",
-    "lfu",
-    "embedded",
-    "trace",
-    "freshness",
-    "skew",
-    "idlerestart",
-    "memory",
-    "flat",
-    "pauses",
-    "looppauses",
-    "start",
-    "snapshot",
-    "steady",
-    "wire",
-    "delays",
-    "calls",
+# In rows/: each guards a promise and has a short form, which .ci/run runs.
+GUARDS = ("kills", "digests", "durability", "cas", "lfu", "trace", "freshness", "skew", "wire")
+# In more/: how fast, how large, how long.
+MORE = (
+    *("rest", "batch", "failover", "resume", "noleader", "overload", "idle", "embedded", "idlerestart", "memory"),
+    *("flat", "pauses", "looppauses", "start", "snapshot", "steady", "delays", "calls"),
 )
+ROWS = (*GUARDS, *MORE)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -105,9 +84,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if missed else 0
 
 
+def module_of(name: str) -> ModuleType:
+    """The row's module: MUST, WHAT, LIMIT_S, run() and shown(), and SHORT where it has a short form."""
+    return importlib.import_module(f"scripts.bench.{'rows' if name in GUARDS else 'more'}.{name}")
+
+
 def short_form(name: str) -> Mapping[str, float] | None:
     """The parameters with which a row guards its promise in little time, on a machine that need not be quiet; or None."""
-    form: Mapping[str, float] | None = getattr(importlib.import_module(f"scripts.bench.rows.{name}"), "SHORT", None)
+    form: Mapping[str, float] | None = getattr(module_of(name), "SHORT", None)
     return form
 
 
@@ -130,7 +114,7 @@ def _keep(result: dict[str, Any], tree: str, on: str) -> None:
 
 def measure(name: str, given: Mapping[str, str | float]) -> dict[str, Any]:
     """Run one row within its time. A row that breaks is a miss."""
-    row = importlib.import_module(f"scripts.bench.rows.{name}")
+    row = module_of(name)
     known = inspect.signature(row.run).parameters
     chosen = {key: type(known[key].default)(float(value)) for key, value in given.items() if key in known}
 

@@ -6,14 +6,13 @@
     scripts/bench/tables.py --stale    say which figures were not measured on today's cacheflow/
 
 A table stands between the lines "<!-- figures: NAME -->" and "<!-- end of figures -->". What a row is called there and how
-its figures are written stands beside what measures them: WHAT and shown() of scripts/bench/rows/*.py.
+its figures are written stands beside what measures them: WHAT and shown() in scripts/bench/rows/ and more/.
 """
 
 from __future__ import annotations
 
 import argparse
 import difflib
-import importlib
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -24,8 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from scripts.bench import figures, run
 from scripts.bench.figures import Figures, Record
 from scripts.bench.harness import rounded
+from scripts.bench.more import delays
 from scripts.bench.peers import compare
-from scripts.bench.rows import delays
 
 BEGIN = "<!-- figures:"
 BLOCK = re.compile(r"<!-- figures: (\w+) -->\n.*?<!-- end of figures -->", re.DOTALL)
@@ -124,7 +123,7 @@ def _of_rows(names: Sequence[str]) -> Callable[[Figures], list[str]]:
 
 
 def _line(name: str, record: Record | None) -> str:
-    row = importlib.import_module(f"scripts.bench.rows.{name}")
+    row = run.module_of(name)
     if record is None:
         return f"| {row.WHAT} | not measured yet | {name} |"
     missed = "" if record["passed"] else f" **missed**, must: {record['must']}"

@@ -21,6 +21,8 @@ from cluster.processes import NodeProcess, Nodes, wait_for
 from cluster.promises import Judge
 from cluster.workers import Worker
 
+from scripts.bench.clock_shim import skewed_by
+
 # Short, so that faults do show as refused and unknown.
 REQUEST_TIMEOUT_S = 3.0
 # A run that does less than this proves little.
@@ -149,7 +151,7 @@ class Campaign:
             if self._plan.shim is not None:
                 # The same over all its lives: a clock that jumps while everybody is down moves TTLs, as documented.
                 skew_s = self._random.choice((-2, -1, 0, 1, 2)) * 3600
-                node.environment = {"LD_PRELOAD": self._plan.shim, "CACHEFLOW_TEST_SKEW_S": str(skew_s)}
+                node.environment = skewed_by(self._plan.shim, skew_s)
         embedded = EmbeddedMember(self._network, self._folder, nodes.all, REQUEST_TIMEOUT_S)
         if self._plan.embedded_votes:
             nodes[0].start()

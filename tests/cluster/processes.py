@@ -231,7 +231,11 @@ class Nodes:
     def __enter__(self) -> Nodes:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            # A failure that comes seldom is explained by this alone.
+            for node in self.all:
+                print(f"--- {node.node_id}: {node.status()}\n{node.output()[-3000:]}")
         self.end()
 
     def __getitem__(self, number: int) -> NodeProcess:
@@ -254,21 +258,30 @@ class Nodes:
         return self
 
     def wait_whole(self) -> None:
-        """Wait until every node that runs is ready, sees each as up, and names the same leader."""
+        """Wait until ``is_whole``."""
         wait_for(self.is_whole, "the cluster is whole")
 
     def is_whole(self) -> bool:
-        """Return whether every node that runs is ready, sees each as up, and names the same leader."""
+        """Return whether every node that runs is ready, sees each as up and voting, and names the same leader.
+
+        A learner is ready, too, but before it votes two nodes cannot lose one of them. At most ``replicas`` + 1 vote.
+        """
         for node in self.all:
             code = None if node.process is None else node.process.poll()
             assert code in (None, 0, -signal.SIGKILL), f"{node.node_id} ended with {code}: {node.output()[-2000:]}"
         alive = [node for node in self.all if node.alive]
-        seen = [node.members() for node in alive]
+        if not all(node.is_ready() for node in alive):
+            return False
+        states = [node.status() for node in alive]
+        if not all(states):
+            return False
+        seen = [{row["id"]: row for row in state["members"]} for state in states]
+        most = states[0]["configuration"]["replicas"] + 1
         leaders = {node_id for rows in seen for node_id, row in rows.items() if row["role"] == "leader"}
         return (
             len(leaders) == 1
-            and all(node.is_ready() for node in alive)
             and all(rows.get(node.node_id, {}).get("status") == "up" for rows in seen for node in alive)
+            and all(sum(row["voter"] for row in rows.values()) >= min(most, len(rows)) for rows in seen)
         )
 
     def leader(self) -> NodeProcess:

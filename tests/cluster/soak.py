@@ -26,9 +26,9 @@ from cluster.campaign import Campaign, Plan, Report, too_little  # noqa: E402
 from cluster.nemesis import WEIGHTS  # noqa: E402
 from cluster.partitions import Network  # noqa: E402
 from cluster.proxied import ProxyNetwork  # noqa: E402
-from cluster.skew import build_shim  # noqa: E402
 
 from cacheflow.cli.launcher import terminable  # noqa: E402
+from scripts.bench.clock_shim import build_shim  # noqa: E402
 
 ROUND_MINUTES = 5.0
 # What a round takes beside its faults: a start, a calm, a last look.

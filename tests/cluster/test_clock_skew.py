@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from cluster.processes import Nodes, wait_for
-from cluster.skew import build_shim
+
+from scripts.bench.clock_shim import build_shim, skewed_by
 
 HOUR_S = 3600
 TTL_S = 3.0
@@ -26,7 +27,7 @@ def test_two_hours_of_skew_and_a_dead_leader_move_no_ttl(shim: str, folder: Path
     with Nodes(3, folder) as nodes:
         # The founder's wall clock is the cluster's first time; the heirs' are two hours off, both ways.
         for node, hours in zip(nodes.all, (0, 2, -2), strict=True):
-            node.environment = {"LD_PRELOAD": shim, "CACHEFLOW_TEST_SKEW_S": str(hours * HOUR_S)}
+            node.environment = skewed_by(shim, hours * HOUR_S)
         nodes.start()
         dates = [time.mktime(time.strptime(node.output()[:19], "%Y-%m-%d %H:%M:%S")) for node in nodes.all]
         assert max(dates) - min(dates) > 3.9 * HOUR_S, "the clocks are skewed"

@@ -14,6 +14,8 @@ from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
 
+from cacheflow.raft.log.disk import Disk
+
 T = TypeVar("T")
 
 
@@ -25,8 +27,8 @@ class _File:
     undo: dict[int, bytes] = field(default_factory=dict)
 
 
-class FakeDisk:
-    """A Disk. ``counts`` counts the calls by name; ``fail`` makes one of them raise."""
+class FakeDisk(Disk):
+    """A Disk in memory. ``counts`` counts the calls by name; ``fail`` makes one of them raise."""
 
     def __init__(self, *, sector_bytes: int = 512, capacity_bytes: int = 1 << 40) -> None:
         self.sector_bytes = sector_bytes

@@ -54,7 +54,7 @@ class Driver:
 
     def told(self) -> list[tuple[int, str]]:
         """(kind, key) of the effects of the latest entry."""
-        return [(effect[0], effect[1]) for effect in self.machine.effects]
+        return [(effect[0], effect[1]) for effect in self.machine.contents.effects]
 
     def copy(self) -> Driver:
         """A driver of a machine restored from a snapshot of this one."""
@@ -73,13 +73,13 @@ def assert_invariants(machine: CacheMachine) -> None:
     order = list(contents.items.ordered())
     assert [key for key, _ in order] == contents.items.in_order()
     assert sorted(raw) == sorted(key for key, _ in order)
-    assert len(contents.items) == contents.items.currsize == len(raw) == machine.item_count
+    assert len(contents.items) == contents.items.currsize == len(raw) == len(machine.contents.raw)
     uses = [count for _, count in order]
     assert uses == sorted(uses)
     assert all(count >= 1 for count in uses)
-    assert machine.bytes_used == sum(entry_bytes(key, entry[0], entry[2]) for key, entry in raw.items())
-    assert machine.item_count <= (machine.settings.max_items or machine.item_count)
-    assert machine.bytes_used <= (machine.settings.max_bytes or machine.bytes_used)
+    assert machine.contents.bytes_used == sum(entry_bytes(key, entry[0], entry[2]) for key, entry in raw.items())
+    assert len(machine.contents.raw) <= (machine.settings.max_items or len(machine.contents.raw))
+    assert machine.contents.bytes_used <= (machine.settings.max_bytes or machine.contents.bytes_used)
     with_ttl = [entry for entry in raw.values() if entry[4]]
     assert contents.with_ttl == len(with_ttl)
     assert len(contents.due) <= 3 * len(with_ttl) + STALE_ALLOWED + 10
@@ -87,12 +87,12 @@ def assert_invariants(machine: CacheMachine) -> None:
         assert contents.due.next_ms(raw) == min((entry[4] for entry in with_ttl), default=None)
     versions = [entry[3] for entry in raw.values()]
     assert len(set(versions)) == len(versions)
-    assert all(0 < version <= machine.revision for version in versions)
+    assert all(0 < version <= machine.contents.revision for version in versions)
     waiting = [*contents.to_delete, *contents.to_evict]
     assert len(waiting) == contents.waiting == contents.to_delete.count + contents.to_evict.count
     assert not any(key in raw for key in waiting)
     told = contents.written + contents.deleted + contents.expired + contents.evicted
-    assert told == machine.revision
+    assert told == machine.contents.revision
     for _, session in machine.sessions:
         assert len(session.kept) <= session.last
     assert machine.digest_at(machine.applied_index) == machine.digest

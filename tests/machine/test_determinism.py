@@ -18,7 +18,7 @@ machine = CacheMachine()
 for seed in range(3):
     for payload in mixed_log(seed, 80):
         machine.apply(machine.applied_index + 1, payload)
-print(machine.revision, machine.digest.hex(), machine.contents_digest().hex())
+print(machine.contents.revision, machine.digest.hex(), machine.contents_digest().hex())
 """
 
 
@@ -38,7 +38,7 @@ def test_the_hash_seed_of_a_process_changes_nothing() -> None:
         for payload in mixed_log(number, 80):
             driver.apply(payload)
     machine = driver.machine
-    answers.add(f"{machine.revision} {machine.digest.hex()} {machine.contents_digest().hex()}\n")
+    answers.add(f"{machine.contents.revision} {machine.digest.hex()} {machine.contents_digest().hex()}\n")
     assert len(answers) == 1
 
 

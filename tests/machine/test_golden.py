@@ -117,7 +117,7 @@ def test_the_machine_answers_as_the_transcript_says(path: Path) -> None:
             deleted = {command[1] for command in commands if command[0] == c.DELETE}
             others = [
                 f"{OTHERS[effect[0]]} {effect[1]} v{effect[2]}"
-                for effect in driver.machine.effects
+                for effect in driver.machine.contents.effects
                 if effect[0] in OTHERS and not (effect[0] == DELETED and effect[1] in deleted)
             ]
             if others:

@@ -26,7 +26,7 @@ def test_a_machine_restored_at_any_position_has_the_same_future(seed: int) -> No
         original.apply(payload)
         for twin in twins[-8:]:
             twin.apply(twin.applied_index + 1, payload)
-            assert twin.effects == original.machine.effects
+            assert twin.contents.effects == original.machine.contents.effects
     whole = original.machine.contents_digest()
     for start, twin in enumerate(twins):
         for payload in log[twin.applied_index - 1 :]:

@@ -9,14 +9,14 @@ import msgpack
 import pytest
 from machine.driver import Driver, assert_invariants, sets
 
-from cacheflow.machine.eviction.policies import LfuItems
+from cacheflow.machine.eviction.lfu import LfuItems
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.machine import DIGESTS_KEPT, CacheMachine
 
 
 def test_a_new_machine_is_empty_and_past_the_first_entry_of_raft() -> None:
     machine = CacheMachine()
-    assert (machine.applied_index, machine.revision, machine.now_ms, machine.item_count) == (1, 0, 0, 0)
+    assert (machine.applied_index, machine.contents.revision, machine.now_ms, len(machine.contents.raw)) == (1, 0, 0, 0)
     assert machine.digest_at(1) == machine.digest == bytes(16)
 
 
@@ -26,7 +26,7 @@ def test_an_empty_payload_moves_the_index_only(driver: Driver) -> None:
     assert driver.apply(b"") == []
     assert driver.machine.applied_index == 3
     assert driver.machine.digest == digest
-    assert driver.machine.effects == []
+    assert driver.machine.contents.effects == []
 
 
 @pytest.mark.parametrize(

@@ -188,7 +188,7 @@ class MachineAgainstModel(RuleBasedStateMachine):
         machine = self.driver.machine
         assert_invariants(machine)
         assert self.driver.order() == self.model.order()
-        assert machine.revision == self.model.revision
+        assert machine.contents.revision == self.model.revision
         held = {key: (entry[0], entry[3], entry[4]) for key, entry in machine.contents.raw.items()}
         assert held == {key: (one.data, one.version, one.expires_at_ms) for key, one in self.model.things.items()}
 

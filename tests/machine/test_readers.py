@@ -34,7 +34,7 @@ def test_readers_see_whole_entries_and_never_an_error(driver: Driver) -> None:
         machine = driver.machine
         for key in KEYS:
             entry = machine.lookup(key, 10**9)
-            assert entry is None or (entry[0] == b"%d" % len(key) and entry[3] <= machine.revision)
+            assert entry is None or (entry[0] == b"%d" % len(key) and entry[3] <= machine.contents.revision)
         versions = [entry[3] for _ in range(20) if (entry := machine.lookup("always", 0)) is not None]
         assert versions == sorted(versions)
         reads[0] += 1

@@ -39,6 +39,6 @@ def test_what_comes_at_once_is_handled_with_the_clients_last(last: int) -> None:
 def test_a_closed_descriptor_is_nobodys_place_any_more() -> None:
     loop = NodeLoop()
     loop.put_last(7)
-    loop.put_none_last()
+    loop.put_last()
     assert loop._order.last not in range(1024)
     loop.close()

@@ -48,7 +48,8 @@ class FakeNode:
     incarnation = ME.incarnation
 
     def __init__(self) -> None:
-        self.configurations = self
+        # It is all of its own parts.
+        self.configurations = self.membership = self.links = self.ticks = self
         self.latest = Configuration(0, "", {})
         self.reconfiguration = FakeReconfiguration()
         self.removal = self

@@ -39,7 +39,7 @@ from simulation.network import SimNetwork
 
 from cacheflow.contract import Outcome
 from cacheflow.machine.language import commands
-from cacheflow.raft.roles.replication import REPLICATE
+from cacheflow.raft.peers import REPLICATE
 from cacheflow.values import TEXT
 
 LONGEST_S = 20.0
@@ -143,7 +143,7 @@ class Script:
 
     def _compact(self, node_id: str) -> None:
         process = self._process(node_id)
-        process.node.snapshotting.build()
+        process.node.building.build()
         index = process.node.last_applied
         self._until(lambda: process.journal.first_index >= index)
         self._said.append(f"{node_id} has a snapshot at {index}, its log begins behind it")
@@ -169,7 +169,7 @@ class Script:
                 f"{process.journal.last_index}, commit {node.commit_index}, applied {node.last_applied}, voters {voters}"
             )
             if node.is_leader:
-                for node_id, progress in node.leading.replicator.progress.items():
+                for node_id, progress in node.peers.progress.items():
                     self._said.append(f"   {node_id} {progress.state}, match {progress.match_index}")
 
     # Inside.
@@ -197,8 +197,7 @@ class Script:
         """Heartbeats are none, unless they probe; nor are answers that say the same as the one before."""
         kind = str(message["type"])
         if kind == "append_entries" and not message["entries"]:
-            leading = self._process(site.node_id).node.leading
-            if leading.replicator.progress[node_id].state == REPLICATE:
+            if self._process(site.node_id).node.peers.progress[node_id].state == REPLICATE:
                 return False
             told: tuple[Any, ...] = (message["term"], message["prevLogIdx"])
         elif kind == "append_ack":

@@ -14,8 +14,8 @@ def test_what_is_deferred_in_a_turn_is_done_at_its_end_and_what_wakes_threads_af
     turn = Turn(lambda call: None)
 
     def work() -> None:
-        turn.defer_last(lambda: done.append("wake"))
-        turn.defer(lambda: turn.defer(lambda: done.append("send")))
+        turn.defer_wake(lambda: done.append("wake"))
+        turn.defer_send(lambda: turn.defer_send(lambda: done.append("send")))
         turn.run(lambda: done.append("inner"))
         done.append("work")
 
@@ -28,9 +28,9 @@ def test_what_hands_work_to_a_thread_comes_behind_all_that_leaves_without_one() 
     turn = Turn(lambda call: None)
 
     def work() -> None:
-        turn.defer_last(lambda: done.append("wake"))
-        turn.defer_behind(lambda: done.append("flush"))
-        turn.defer(lambda: turn.defer(lambda: done.append("send")))
+        turn.defer_wake(lambda: done.append("wake"))
+        turn.defer_flush(lambda: done.append("flush"))
+        turn.defer_send(lambda: turn.defer_send(lambda: done.append("send")))
 
     turn.run(work)
     assert done == ["send", "flush", "wake"]
@@ -40,8 +40,8 @@ def test_outside_a_turn_it_is_done_soon_and_threads_are_woken_at_once() -> None:
     soon: list[Callable[[], None]] = []
     turn = Turn(soon.append)
     done: list[str] = []
-    turn.defer(lambda: done.append("send"))
-    turn.defer_last(lambda: done.append("wake"))
+    turn.defer_send(lambda: done.append("send"))
+    turn.defer_wake(lambda: done.append("wake"))
     assert done == ["wake"] and len(soon) == 1
 
 
@@ -50,8 +50,8 @@ def test_a_turn_ends_whatever_fails_in_it(caplog: pytest.LogCaptureFixture) -> N
     turn = Turn(lambda call: None)
 
     def work() -> None:
-        turn.defer(lambda: [][0])
-        turn.defer(lambda: done.append("next"))
+        turn.defer_send(lambda: [][0])
+        turn.defer_send(lambda: done.append("next"))
         raise RuntimeError
 
     with pytest.raises(RuntimeError):

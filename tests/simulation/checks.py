@@ -16,8 +16,8 @@ from simulation.leftovers import surplus
 
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.machine.state.settings import Member
-from cacheflow.raft.membership.configuration import CONFIGURATION
-from cacheflow.raft.roles.replication import REPLICATE
+from cacheflow.raft.log.records import CONFIGURATION
+from cacheflow.raft.peers import REPLICATE
 
 if TYPE_CHECKING:
     from simulation.cluster import Cluster, Process
@@ -76,7 +76,7 @@ class Checks:
         if before is not None and self._cluster.fsync == "always":
             self._kept(before, process)
         self._latest[node.incarnation] = process
-        told, append = node.role_changed, node.append
+        told, append = node.role_changed, node.membership.append
 
         def role_changed() -> None:
             told()
@@ -89,9 +89,9 @@ class Checks:
             if command[:1] == CONFIGURATION and node.is_leader:
                 self._one_change(process)
 
-        # They are called on the node: attributes of the instance take their places.
+        # They are called on these objects: attributes of the instances take their places.
         node.role_changed = role_changed  # type: ignore[method-assign]
-        node.append = appended  # type: ignore[method-assign]
+        node.membership.append = appended  # type: ignore[method-assign]
         self._compare_digest(process, process.machine.applied_index)
 
     def is_damaged(self, process: Process) -> bool:
@@ -195,7 +195,7 @@ class Checks:
     def one_cluster(self, process: Process) -> None:
         """Check that all nodes that ever lead or are ready in a run, which have one list of seeds, are of one cluster."""
         node = process.node
-        if node.is_leader or (node.may_read and node.route is not None):
+        if node.is_leader or (node.may_read and node.links.route is not None):
             cluster_id = node.configurations.latest.cluster_id
             first, known = self._one_cluster = self._one_cluster or (process.name, cluster_id)
             if cluster_id != known:
@@ -206,7 +206,7 @@ class Checks:
         node, journal = process.node, process.journal
         if not node.is_leader:
             return
-        for node_id, progress in node.leading.replicator.progress.items():
+        for node_id, progress in node.peers.progress.items():
             in_flight = len(progress.inflight)
             if not 0 <= progress.match_index < progress.next_index or (in_flight and progress.state != REPLICATE):
                 self.complain(f"progress of {node_id} on {process.name}: {progress}")
@@ -251,7 +251,7 @@ class Checks:
         self.traffic()
         self.one_cluster(process)
         self._beliefs_hold(process)
-        staleness_ms = process.node.staleness_ms()
+        staleness_ms = process.node.freshness.staleness_ms()
         if not process.node.may_read or staleness_ms is None:
             return
         # Milliseconds were rounded, twice.
@@ -294,12 +294,9 @@ class Checks:
     @staticmethod
     def _left(process: Process) -> int:
         node = process.node
-        left = len(node._held) + len(node.leading.queue) + process.proposals.pending
+        left = len(node.links._held) + len(node.leading.queue) + process.proposals.pending
         if node.is_leader:
-            left += sum(
-                len(progress.inflight) + progress.inflight_bytes
-                for progress in node.leading.replicator.progress.values()
-            )
+            left += sum(len(progress.inflight) + progress.inflight_bytes for progress in node.peers.progress.values())
         return left
 
     def at_the_end(self, journal_bytes: int | None) -> None:
@@ -311,8 +308,8 @@ class Checks:
             self.complain(f"digest: the replicas' contents differ: {[digest.hex() for digest in contents]}")
         for process in processes:
             node = process.node
-            if node.failure is not None:
-                self.complain(f"progress: {process.name} has failed: {node.failure}")
+            if node.replica.failure is not None:
+                self.complain(f"progress: {process.name} has failed: {node.replica.failure}")
             left = self._left(process)
             if left:
                 self.complain(f"bounded memory: {process.name} keeps {left} things when nothing is under way")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import inf
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import pysyncobj.syncobj
 import pytest
@@ -36,7 +36,7 @@ from cacheflow.node.supervisor import Supervisor
 from cacheflow.raft import turn
 from cacheflow.raft.log.journal import CorruptJournal
 from cacheflow.raft.membership.changes import JOINED, KNOWN
-from cacheflow.raft.snapshots import files, schedule
+from cacheflow.raft.snapshots import building, files, helper, sending
 from cacheflow.raft.snapshots.files import CorruptSnapshot, SnapshotMeta
 from cacheflow.raft.transport.network import Identity
 from cacheflow.raft.turn import Turn
@@ -139,7 +139,7 @@ class Process(LocalNode):
                 loop=loop,
                 loop_thread=threading.get_ident(),
                 turn=Turn(loop.call_soon),
-                supervisor=Supervisor(loop),
+                supervisor=Supervisor(cast(asyncio.AbstractEventLoop, loop)),
                 disk=host.disk,
                 directory=DIRECTORY,
                 write_journal=self.writer.submit,
@@ -163,7 +163,7 @@ class Process(LocalNode):
         """Replicate what need not be a command: ``submit`` without its checks."""
         deadline = self.loop.time() + TIMEOUT_S
         self.proposals.add(Proposal(commands_, 64, deadline, lambda outcome: done(outcome)()))
-        self.node.run(self.proposals.flush)
+        self.node.ticks.run(self.proposals.flush)
 
     # What happens is noted.
 
@@ -177,7 +177,7 @@ class Process(LocalNode):
         super().applied(settled)
 
     def route_changed(self) -> None:
-        route = self.node.route
+        route = self.node.links.route
         self.cluster.note(f"{self.name} route {route.leader_id if route else None} in term {self.node.term}")
         super().route_changed()
 
@@ -190,7 +190,7 @@ class Process(LocalNode):
     def _build(self, index: int, done: Callable[[SnapshotMeta | BaseException], None]) -> None:
         def build() -> None:
             try:
-                meta = files.build(self.host.disk, DIRECTORY, index, machine_class=CacheMachine)
+                meta = helper.build(self.host.disk, DIRECTORY, index)
             except OSError as error:
                 done(error)
                 return
@@ -210,7 +210,7 @@ class Process(LocalNode):
         if swallowed is not None:
             raise swallowed
         self._events += 1
-        if self.writer.refused and (self.node.failure is None or self.node.is_leader):
+        if self.writer.refused and (self.node.replica.failure is None or self.node.is_leader):
             self.cluster.checks.complain(f"{self.name} goes on although its journal could not be written")
         if self._events % 4 == 0:
             self.cluster.checks.bounded_read(self)
@@ -405,8 +405,8 @@ class Cluster:
             return False
         return all(
             process.node.last_applied >= index
-            and process.node.route is not None
-            and process.node.route.leader_id == leader.node_id
+            and process.node.links.route is not None
+            and process.node.links.route.leader_id == leader.node_id
             and process.node.may_read
             for process in processes
         ) and len(leader.node.configurations.latest.voters) == min(len(processes), self.settings["replicas"] + 1)
@@ -436,6 +436,6 @@ def patched(cluster: Cluster, *, journal_bytes: int | None = None, piece_bytes: 
         for module in (turn, supervisor):
             patch.setattr(module.logger, "exception", cluster.checks.note_swallowed)
         if journal_bytes is not None:
-            patch.setattr(schedule, "JOURNAL_BYTES_MIN", journal_bytes)
-            patch.setattr(schedule, "PIECE_BYTES", piece_bytes)
+            patch.setattr(building, "JOURNAL_BYTES_MIN", journal_bytes)
+            patch.setattr(sending, "PIECE_BYTES", piece_bytes)
         yield

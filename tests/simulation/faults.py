@@ -89,7 +89,7 @@ class Faults:
         cluster = self.cluster
         cluster.note("everything is healed")
         for host in cluster.hosts:
-            if host.process is not None and host.process.node.failure is not None:
+            if host.process is not None and host.process.node.replica.failure is not None:
                 cluster.crash(host, power=False)
             if host.process is None:
                 cluster.start(host)
@@ -294,10 +294,10 @@ class Faults:
     def _hand_over(self) -> None:
         leader = self.cluster.leader
         if leader is not None and not leader.loop.paused:
-            heir = leader.node.reconfiguration.hand_over(None)
+            heir = leader.node.hand_over.begin(None)
             self.cluster.note(f"{leader.name} hands over to {heir}")
 
     def _snapshot(self) -> None:
         process = self.somebody().process
         if process is not None and not process.loop.paused:
-            process.node.snapshotting.build()
+            process.node.building.build()

@@ -12,7 +12,7 @@ from cacheflow.node.recency import KEYS_MAX
 from cacheflow.raft.log.records import RECORD_BYTES
 from cacheflow.raft.log.segments import list_segments
 from cacheflow.raft.membership.changes import WAITING_MAX
-from cacheflow.raft.roles.follower import FRESH_MARKS_MAX
+from cacheflow.raft.roles.freshness import FRESH_MARKS_MAX
 from cacheflow.raft.snapshots.files import list_snapshots
 
 if TYPE_CHECKING:
@@ -41,15 +41,15 @@ def _machine(process: Process) -> list[tuple[str, int, int]]:
 def _node(process: Process) -> list[tuple[str, int, int]]:
     node, network = process.node, process.network
     return [
-        ("messages that wait for the disk", len(node._held), 0),
+        ("messages that wait for the disk", len(node.links._held), 0),
         ("blocks in the leader's queue", len(node.leading.queue), 0),
         ("commands without an answer", process.proposals.pending, 0),
         ("configurations", len(node.configurations._stack), 1),
         ("registrations", len(node.reconfiguration._waiting), 0),
         ("unanswered requests", len(node.reconfiguration._requests), WAITING_MAX),
-        ("marks of freshness", len(node.following._fresh_marks), FRESH_MARKS_MAX),
-        ("snapshot transfers", len(process.node.snapshotting._transfers), 0),
-        ("half a snapshot", int(process.node.snapshotting._receiver is not None), 0),
+        ("marks of freshness", len(node.freshness._marks), FRESH_MARKS_MAX),
+        ("snapshot transfers", len(process.node.sending._transfers), 0),
+        ("half a snapshot", int(process.node.receiving._receiver is not None), 0),
         ("bytes for others", sum(network.backlog(host.node_id) for host in process.cluster.hosts), 0),
         ("noted uses", len(process.uses.drain()), KEYS_MAX),
     ]

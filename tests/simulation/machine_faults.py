@@ -54,7 +54,7 @@ def disk_full(faults: Faults) -> None:
         disk.filled = False
         cluster.note(f"{host.node_id}'s disk has room again")
         process = host.process
-        if process is not None and process.node.failure is not None:
+        if process is not None and process.node.replica.failure is not None:
             cluster.crash(host, power=faults.random.random() < 0.3)
         if host.disk is disk:
             faults.start(host)

@@ -11,10 +11,11 @@ from cacheflow.machine.language import commands
 from cacheflow.node.inbox import Inbox
 from cacheflow.raft import guards
 from cacheflow.raft.membership.changes import Reconfiguration
+from cacheflow.raft.peers import Progress
 from cacheflow.raft.roles import replication
 from cacheflow.raft.roles.follower import Following
 from cacheflow.raft.roles.leader import Leading
-from cacheflow.raft.snapshots.schedule import Snapshotting
+from cacheflow.raft.snapshots.receiving import Receiving
 
 
 def delete_what_stands_behind_prev(patch: pytest.MonkeyPatch) -> None:
@@ -81,45 +82,45 @@ def change_the_members_at_once(patch: pytest.MonkeyPatch) -> None:
     def proceed(self: Any) -> None:
         if not self._core.is_leader:
             return
-        self._proceed_hand_over()
+        self._hand_over.proceed()
         while self._waiting:
             change = self._waiting.popleft()
-            proposal = self._decide(self._node.configurations.latest, change)
+            proposal = self._decide(self._membership.configurations.latest, change)
             if proposal is not None:
-                change.index = self._node.leading.append_configuration(proposal)
+                change.index = self._leading.append_configuration(proposal)
                 self._proposed = change
-        for member_id in self._node.others():
-            latest = self._node.configurations.latest
+        for member_id in self._membership.others():
+            latest = self._membership.configurations.latest
             learner = self._ready_learner(latest)
             if learner is not None and learner.id == member_id:
                 voter = type(learner)(learner.id, learner.incarnation, learner.raft_address, learner.address, True)
-                self._node.leading.append_configuration(latest.with_member(voter))
+                self._leading.append_configuration(latest.with_member(voter))
 
     patch.setattr(Reconfiguration, "proceed", proceed)
 
 
 def take_an_older_snapshot(patch: pytest.MonkeyPatch) -> None:
     """Install any snapshot that comes, and send one to any follower that rejects an entry."""
-    on_piece, install, acknowledged = Snapshotting._on_piece, Snapshotting._install, replication.Replicator.acknowledged
+    on_piece, install, acknowledged = Receiving._on_piece, Receiving._install, replication.Replicator.acknowledged
 
     def as_if_different(call: Any) -> Any:
         def patched(self: Any, *arguments: Any) -> None:
-            self.diverged = True
+            self._divergence.diverged = True
             try:
                 call(self, *arguments)
             finally:
-                self.diverged = False
+                self._divergence.diverged = False
 
         return patched
 
     def _acknowledged(self: Any, node_id: str, message: dict[str, Any]) -> int | None:
         match_index = acknowledged(self, node_id, message)
-        if match_index is None and self.progress[node_id].match_index == 0:
-            self.progress[node_id].need_snapshot()
+        if match_index is None and self._peers.progress[node_id].match_index == 0:
+            self._peers.progress[node_id].need_snapshot()
         return match_index
 
-    patch.setattr(Snapshotting, "_on_piece", as_if_different(on_piece))
-    patch.setattr(Snapshotting, "_install", as_if_different(install))
+    patch.setattr(Receiving, "_on_piece", as_if_different(on_piece))
+    patch.setattr(Receiving, "_install", as_if_different(install))
     patch.setattr(replication.Replicator, "acknowledged", _acknowledged)
 
 
@@ -162,4 +163,4 @@ def read_without_a_barrier(patch: pytest.MonkeyPatch) -> None:
 
 def never_probe(patch: pytest.MonkeyPatch) -> None:
     """Let a leader take every rejection for an old one: followers that lack something never get it."""
-    patch.setattr(replication.Progress, "probe_from", lambda self, next_index: None)
+    patch.setattr(Progress, "probe_from", lambda self, next_index: None)

@@ -11,17 +11,16 @@ import pytest
 from simulation.cluster import Process
 from simulation.storage import DIRECTORY, MachineDisk
 
-from cacheflow.machine.machine import CacheMachine
 from cacheflow.node.clock import ClusterClock
+from cacheflow.raft.links import Links
 from cacheflow.raft.log.journal import CorruptJournal, Journal
-from cacheflow.raft.node import RaftNode
-from cacheflow.raft.snapshots import files, schedule
+from cacheflow.raft.snapshots import helper, storage
 from cacheflow.raft.snapshots.files import CorruptSnapshot, SnapshotMeta, snapshot_path
 
 
 def throw_the_log_away_behind_a_new_snapshot(patch: pytest.MonkeyPatch) -> None:
     """Let a start drop the whole journal when it finds a snapshot newer than the journal's beginning."""
-    begin = schedule.begin_journal_at
+    begin = storage.begin_journal_at
 
     def begin_journal_at(journal: Journal, newest: SnapshotMeta | None, directory: Path) -> None:
         if newest is not None and journal.first_index < newest.index:
@@ -29,7 +28,7 @@ def throw_the_log_away_behind_a_new_snapshot(patch: pytest.MonkeyPatch) -> None:
             journal.add(b"", newest.index, newest.term)
         begin(journal, newest, directory)
 
-    patch.setattr(schedule, "begin_journal_at", begin_journal_at)
+    patch.setattr(storage, "begin_journal_at", begin_journal_at)
 
 
 def compact_by_writing_the_tail_again(patch: pytest.MonkeyPatch) -> None:
@@ -76,7 +75,7 @@ def start_empty_when_something_is_damaged(patch: pytest.MonkeyPatch) -> None:
 
 def promise_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
     """Send votes and acknowledgements at once, before what they promise is durable."""
-    patch.setattr(RaftNode, "hold", lambda self, send: send())
+    patch.setattr(Links, "hold", lambda self, send: send())
 
 
 def restart_without_a_memory(patch: pytest.MonkeyPatch) -> None:
@@ -101,7 +100,7 @@ def name_a_snapshot_before_it_is_written(patch: pytest.MonkeyPatch) -> None:
         def begin() -> None:
             # It may stumble over its own unfinished file; that alone harms nobody.
             with contextlib.suppress(OSError, CorruptSnapshot):
-                meta = files.build(disk, DIRECTORY, index, machine_class=CacheMachine)
+                meta = helper.build(disk, DIRECTORY, index)
                 whole = disk.read(path)
                 handle = disk.open(path)
                 disk.truncate(handle, len(whole) // 2)

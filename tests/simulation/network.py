@@ -344,7 +344,7 @@ class SimNetwork:
             for node_id in [*self._peers, *(other for other in list(self.ways) if other not in self._peers)]:
                 self._adjust(node_id)
 
-    def send(self, node_id: str, message: Message) -> bool:
+    def send(self, node_id: str, message: Mapping[str, Any]) -> bool:
         """Send a message; what cannot be packed raises, as in the real network."""
         way = self.ways.get(node_id)
         if way is None or not way.connected:

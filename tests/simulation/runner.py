@@ -177,12 +177,12 @@ def describe(cluster: Cluster) -> str:
     for process in cluster.processes:
         node = process.node
         lines.append(
-            f"{process.name} {node.role} term {node.term} leader {node.leader_id} route {node.route} "
+            f"{process.name} {node.role} term {node.term} leader {node.leader_id} route {node.links.route} "
             f"log {process.journal.first_index}..{process.journal.last_index} durable {process.journal.durable_index} "
             f"commit {node.commit_index} applied {node.last_applied} pending {process.proposals.pending} "
-            f"session {process.proposals._session} may_read {node.may_read} failure {node.failure} "
-            f"diverged {process.node.snapshotting.diverged} voters {node.configurations.latest.voters} "
+            f"session {process.proposals._session} may_read {node.may_read} failure {node.replica.failure} "
+            f"diverged {process.node.divergence.diverged} voters {node.configurations.latest.voters} "
             f"ways {[way.node_id for way in process.site.ways.values() if way.connected]} "
-            f"progress {node.leading.replicator.progress if node.is_leader else None}"
+            f"progress {node.peers.progress if node.is_leader else None}"
         )
     return "\n".join(["", *lines])

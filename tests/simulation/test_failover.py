@@ -53,7 +53,7 @@ def hand_over(cluster: Cluster) -> None:
     """Have the leader hand its leadership over."""
     leader = cluster.leader
     assert leader is not None
-    assert leader.node.reconfiguration.hand_over(None) is not None
+    assert leader.node.hand_over.begin(None) is not None
 
 
 @pytest.mark.parametrize("nodes", [3, 5])

@@ -42,8 +42,8 @@ def test_a_node_whose_disk_is_full_says_so_and_comes_back_with_all_that_it_had(c
     assert leader is not None
     process = leader if leads else follower_of(cluster)
     process.host.disk.filled = True
-    assert cluster.run(2.0, lambda: process.node.failure is not None)
-    assert "no space left" in (process.node.failure or "")
+    assert cluster.run(2.0, lambda: process.node.replica.failure is not None)
+    assert "no space left" in (process.node.replica.failure or "")
     since = cluster.scheduler.now
     assert cluster.run(5.0, lambda: workload.answered_at > since + 0.5), "the others go on"
     cluster.crash(process.host, power=False)
@@ -85,13 +85,13 @@ def test_a_rebooted_node_does_not_take_its_leaders_memory_of_its_old_clock_for_i
     cluster.start(host)
     process = host.process
     assert process is not None
-    assert cluster.run(5.0, lambda: process.node.staleness_ms() is not None)
+    assert cluster.run(5.0, lambda: process.node.freshness.staleness_ms() is not None)
     for one, other in ((host.node_id, leader.node_id), (leader.node_id, host.node_id)):
         cluster.wire.cut(one, other)
     written = workload.acknowledged
     cluster.run(2.0)
     assert workload.acknowledged > written
-    assert (process.node.staleness_ms() or 0) >= 1900
+    assert (process.node.freshness.staleness_ms() or 0) >= 1900
 
 
 def test_a_node_that_moved_is_found_and_the_others_are_told(cluster: Cluster) -> None:

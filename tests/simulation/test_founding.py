@@ -55,9 +55,9 @@ def test_a_founder_that_bootstraps_again_without_data_stops_serving_when_a_membe
         cluster.start(founder)
         process = founder.process
         assert process is not None
-        assert cluster.run(2.0, lambda: process.node.stumbled is not None)
+        assert cluster.run(2.0, lambda: process.node.replica.stumbled is not None)
         assert not process.may_read and not process.takes_writes and not process.node.is_leader
-        assert founded in str(process.node.stumbled)
+        assert founded in str(process.node.replica.stumbled)
         assert cluster.run(2.0, lambda: all(works(host.process) for host in others))
         # What its own words say mends it.
         cluster.crash(founder, power=False)
@@ -68,7 +68,7 @@ def test_a_founder_that_bootstraps_again_without_data_stops_serving_when_a_membe
 
 
 def works(process: Process | None) -> bool:
-    return process is not None and process.may_read and process.takes_writes and process.node.route is not None
+    return process is not None and process.may_read and process.takes_writes and process.node.links.route is not None
 
 
 def test_a_node_that_stood_still_while_it_listened_goes_on_listening() -> None:

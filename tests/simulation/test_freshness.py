@@ -62,10 +62,10 @@ def followers(cluster: Cluster) -> list[Process]:
 
 def ahead(cluster: Cluster) -> list[Process]:
     """Return the followers that get entries before they are committed, and freeze the leader's choice of them."""
-    leading = leader_of(cluster).node.leading
-    leading.keep_house = lambda: None  # type: ignore[method-assign]
+    node = leader_of(cluster).node
+    node.leading.keep_house = lambda: None  # type: ignore[method-assign]
     write(cluster, leader_of(cluster))
-    chosen = leading.replicator.ahead
+    chosen = node.replicator.ahead
     assert chosen is not None and len(chosen) == len(cluster.hosts) // 2
     return [process for process in cluster.processes if process.node_id in chosen]
 
@@ -153,7 +153,7 @@ def test_it_costs_no_more_when_the_leader_is_about_to_choose_anew(cluster: Clust
     answers: list[Outcome] = []
     leader.inbox.submit([commands.set_("k", b"x", 0)], keep(answers), 5.0)
     assert cluster.run(HURRY_AFTER_S / 2, lambda: leader.journal.last_index > leader.node.commit_index)
-    leader.node.leading.replicator.choose_anew()
+    leader.node.replicator.choose_anew()
     assert cluster.run(4 * HURRY_AFTER_S, lambda: bool(answers))
     stalled.loop.resume()
 
@@ -163,10 +163,10 @@ def test_a_follower_that_was_slow_once_is_not_left_behind_for_ever(cluster: Clus
     slow, quick = followers(cluster)[:2]
     for process in followers(cluster):
         process.host.set_disk_latency((0.0001, 0.0001) if process is quick else (0.003, 0.003))
-    leader_of(cluster).node.leading.replicator.ahead = frozenset((slow.node_id,))
+    leader_of(cluster).node.replicator.ahead = frozenset((slow.node_id,))
     for _ in range(60):
         write(cluster, leader_of(cluster))
-    chosen = leader_of(cluster).node.leading.replicator.ahead
+    chosen = leader_of(cluster).node.replicator.ahead
     assert chosen is None or quick.node_id in chosen
 
 
@@ -194,7 +194,7 @@ def test_without_a_majority_the_leader_looks_after_a_waiting_entry_once(cluster:
     leader.node.leading._hurry_if_stalled = look  # type: ignore[method-assign]
     leader.inbox.submit([commands.set_("k", b"x", 0)], keep([]), 5.0)
     cluster.run(0.5)
-    assert looked == 1 and leader.node.leading.replicator.ahead is None
+    assert looked == 1 and leader.node.replicator.ahead is None
     for process in followers(cluster):
         process.loop.resume()
     assert cluster.run(5.0, lambda: leader_of(cluster).node.commit_index == leader_of(cluster).journal.last_index)

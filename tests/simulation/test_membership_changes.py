@@ -35,7 +35,7 @@ def leads(cluster: Cluster, *candidates: Process, within_s: float = 10.0) -> boo
         lambda: (
             cluster.leader in candidates
             and all(
-                process.node.route is not None and process.node.route.leader_id == cluster.leader.node_id
+                process.node.links.route is not None and process.node.links.route.leader_id == cluster.leader.node_id
                 for process in candidates
             )
         ),
@@ -64,7 +64,12 @@ def members(cluster: Cluster) -> set[str]:
 def knows(process: Process) -> bool:
     """Return whether a process knows that it was removed, and behaves so."""
     node = process.node
-    return node.removal.removed_at is not None and not node.may_read and node.route is None and not node.may_campaign()
+    return (
+        node.removal.removed_at is not None
+        and not node.may_read
+        and node.links.route is None
+        and not node.may_campaign()
+    )
 
 
 def cut_off(cluster: Cluster, process: Process) -> None:
@@ -92,7 +97,7 @@ def test_a_removed_follower_is_told_at_once_and_disturbs_nobody(nodes: int) -> N
         cluster.run(20.0)
         assert leader.node.is_leader and leader.node.term == removed.node.term == term
         assert [row.id for row in leader.node.members()] == sorted(members(cluster))
-        assert removed.node_id not in leader.node.leading.replicator.progress
+        assert removed.node_id not in leader.node.peers.progress
 
 
 @pytest.mark.parametrize("through", ["itself", "another"])
@@ -239,7 +244,7 @@ def test_what_would_leave_no_majority_that_answers_is_refused() -> None:
         down, other_down, up, *_ = [process.host for process in followers(cluster)]
         for host in (down, other_down):
             cluster.crash(host, power=True)
-        assert cluster.run(3.0, lambda: leader_of(cluster).node.down_ids() == {down.node_id, other_down.node_id})
+        assert cluster.run(3.0, lambda: leader_of(cluster).node.peers.down_ids() == {down.node_id, other_down.node_id})
         assert remove(cluster, up) == CONFLICT
         assert len(members(cluster)) == 5
         # The way out: those that are down.
@@ -365,7 +370,7 @@ def test_a_registration_that_comes_after_the_removal_does_not_undo_it() -> None:
         removed, other = followers(cluster)
         assert remove(cluster, removed.host) == REMOVED
         # Also under the next leader.
-        leader_of(cluster).node.reconfiguration.hand_over(None)
+        leader_of(cluster).node.hand_over.begin(None)
         assert leads(cluster, other)
         outcomes: list[str] = []
         # Sent while it was about to join, when it had not been a member.
@@ -379,7 +384,7 @@ def test_a_new_disk_that_takes_the_place_of_two_voters_takes_one_vote_at_a_time(
         one, other, *_ = [process.host for process in followers(cluster)]
         for host in (one, other):
             cluster.crash(host, power=True)
-        assert cluster.run(3.0, lambda: leader_of(cluster).node.down_ids() == {one.node_id, other.node_id})
+        assert cluster.run(3.0, lambda: leader_of(cluster).node.peers.down_ids() == {one.node_id, other.node_id})
         leader = leader_of(cluster)
         outcomes: list[str] = []
         newcomer = Member(one.node_id, "a new disk", other.address, "", False)
@@ -405,6 +410,6 @@ def test_of_two_that_are_left_one_can_still_take_over_after_the_other_one_s_conn
         # The heir's own connection to the leader stands all the time.
         cluster.wire.break_connection(leader.node_id, heir.node_id)
         cluster.run(1.0)
-        assert leader.node.is_connected(heir.node_id) and heir.node.route is not None
-        assert leader.node.reconfiguration.hand_over(heir.node_id) == heir.node_id
+        assert leader.node.links.is_connected(heir.node_id) and heir.node.links.route is not None
+        assert leader.node.hand_over.begin(heir.node_id) == heir.node_id
         assert leads(cluster, heir, within_s=1.0)

@@ -12,7 +12,8 @@ from simulation.cluster import Cluster, Process, patched
 from simulation.runner import JOURNAL_BYTES
 
 from cacheflow.machine.machine import Settled
-from cacheflow.raft.snapshots import schedule
+from cacheflow.raft.message_types import SnapshotPiece
+from cacheflow.raft.snapshots import sending
 
 
 @pytest.fixture
@@ -57,19 +58,19 @@ def test_a_snapshot_that_cannot_be_built_is_begun_again_after_a_pause(
         process.loop.call_soon(done, OSError("no more processes"))
 
     process = follower_of(cluster)
-    storage_build = process.node.snapshotting._build
-    monkeypatch.setattr(process.node.snapshotting, "_build", functools.partial(fail, process))
+    storage_build = process.node.building._storage.build
+    monkeypatch.setattr(process.node.building._storage, "build", functools.partial(fail, process))
     workload = Workload(cluster, Random(1), clients=10, pause_s=0.05)
     assert cluster.run(60.0, lambda: len(begun) == 3)
     assert begun[2] - begun[0] >= 2.0
-    monkeypatch.setattr(process.node.snapshotting, "_build", storage_build)
+    monkeypatch.setattr(process.node.building._storage, "build", storage_build)
     assert cluster.run(5.0, lambda: process.journal.first_index > 100)
     workload.stop()
 
 
 def test_a_transfer_goes_on_when_pieces_are_lost(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     # About fifty of them, of which ten are lost.
-    monkeypatch.setattr(schedule, "PIECE_BYTES", 128)
+    monkeypatch.setattr(sending, "PIECE_BYTES", 128)
     host = follower_of(cluster).host
     cluster.crash(host, power=False)
     workload = Workload(cluster, Random(1), clients=10, pause_s=0.05)
@@ -125,7 +126,7 @@ def test_a_node_that_differs_is_repaired_although_its_own_snapshot_is_newer_than
     assert leader is not None
 
     def builds_the_newest() -> bool:
-        damaged.node.snapshotting.build()
+        damaged.node.building.build()
         return cluster.run(2.0, lambda: damaged.journal.first_index > leader.journal.first_index > 1)
 
     # The leader may be building one at the same moment.
@@ -150,18 +151,18 @@ def test_a_snapshot_that_is_under_way_when_its_node_goes_back_is_not_used(
     # The leader has a snapshot that is newer than this node's, and builds no other, which would be newer still.
     assert cluster.run(
         20.0,
-        lambda: leader.journal.first_index > damaged.journal.first_index and not damaged.node.snapshotting._building,
+        lambda: leader.journal.first_index > damaged.journal.first_index and not damaged.node.building._building,
     )
-    monkeypatch.setattr(leader.node.snapshotting, "build", lambda: None)
+    monkeypatch.setattr(leader.node.building, "build", lambda: None)
     built: list[tuple[int, Callable[[], None]]] = []
-    build = damaged.node.snapshotting._build
+    build = damaged.node.building._storage.build
     monkeypatch.setattr(
-        damaged.node.snapshotting,
-        "_build",
+        damaged.node.building._storage,
+        "build",
         lambda index, done: build(index, lambda outcome: built.append((index, lambda: done(outcome)))),
     )
     cluster.run(0.5)
-    damaged.node.snapshotting.build()
+    damaged.node.building.build()
     assert cluster.run(2.0, lambda: bool(built))
     index, told = built[0]
     cluster.checks.damaged[damaged.name] = damaged.machine
@@ -182,10 +183,18 @@ def test_half_a_snapshot_is_thrown_away_when_the_entries_came_from_somebody_else
     workload = Workload(cluster, Random(1), clients=10, pause_s=0.05)
     cluster.run(1.0)
     term = leader.node.term
-    piece = {"type": "snapshot", "term": term, "index": follower.node.commit_index + 20, "snapshot_term": term}
-    leader.node.send(follower.node.node_id, {**piece, "bytes": 10_000, "offset": 0, "data": b"the first piece"})
-    assert cluster.run(0.5, lambda: follower.node.snapshotting._receiver is not None)
-    assert cluster.run(2.0, lambda: follower.node.snapshotting._receiver is None)
+    piece: SnapshotPiece = {
+        "type": "snapshot",
+        "term": term,
+        "index": follower.node.commit_index + 20,
+        "snapshot_term": term,
+        "bytes": 10_000,
+        "offset": 0,
+        "data": b"the first piece",
+    }
+    leader.node.links.send(follower.node.node_id, piece)
+    assert cluster.run(0.5, lambda: follower.node.receiving._receiver is not None)
+    assert cluster.run(2.0, lambda: follower.node.receiving._receiver is None)
     workload.stop()
     assert cluster.run(10.0, cluster.checks.nothing_left)
 
@@ -208,5 +217,5 @@ def test_a_node_whose_machine_stumbles_applies_nothing_twice_and_shows_nothing(
     cluster.run(1.0)
     assert len(applied) == 1
     assert not stumbling.node.may_read
-    assert "could not be applied" in (stumbling.node.failure or "")
+    assert "could not be applied" in (stumbling.node.replica.failure or "")
     workload.stop()

@@ -31,7 +31,7 @@ class Tuning:
         def told(results: list[Result]) -> None:
             machine = process.machine
             # Later commands of the entry may take it away, this one may not.
-            effects = [effect for effect in machine.effects if effect[0] in (WRITTEN, CONFIGURED, DELETED)]
+            effects = [effect for effect in machine.contents.effects if effect[0] in (WRITTEN, CONFIGURED, DELETED)]
             last_write = effects[-1] if effects else None
             if machine.lookup(key, machine.now_ms) is None and last_write and last_write[:2] == (WRITTEN, key):
                 self._cluster.checks.complain(f"eviction: {key} was answered and evicted by its own write")
@@ -57,7 +57,11 @@ class Tuning:
         """Check that the limits hold after every entry."""
         machine = process.machine
         items_max, bytes_max = machine.settings.max_items, machine.settings.max_bytes
-        if items_max is not None and machine.item_count > items_max:
-            self._cluster.checks.complain(f"eviction: {process.name} has {machine.item_count} of {items_max} items")
-        if bytes_max is not None and machine.bytes_used > bytes_max:
-            self._cluster.checks.complain(f"eviction: {process.name} has {machine.bytes_used} of {bytes_max} bytes")
+        if items_max is not None and len(machine.contents.raw) > items_max:
+            self._cluster.checks.complain(
+                f"eviction: {process.name} has {len(machine.contents.raw)} of {items_max} items"
+            )
+        if bytes_max is not None and machine.contents.bytes_used > bytes_max:
+            self._cluster.checks.complain(
+                f"eviction: {process.name} has {machine.contents.bytes_used} of {bytes_max} bytes"
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import UnionType
 from typing import Any, Literal, NotRequired, Union, get_args, get_origin, get_type_hints
 
@@ -17,7 +18,7 @@ def _rule_of(shape: type) -> tuple[set[str], dict[str, Any]]:
 _RULES = {kind: _rule_of(shape) for kind, shape in MESSAGES.items()}
 
 
-def wrong_fields(message: dict[str, Any]) -> str:
+def wrong_fields(message: Mapping[str, Any]) -> str:
     """What is wrong with a message; "" when nothing is."""
     rule = _RULES.get(message["type"])
     if rule is None:

@@ -14,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 REPORTS = ROOT / "docs" / "upstream"
+STAGE = REPORTS / "stage.py"
 PROGRAMS = sorted(REPORTS.glob("[0-9]*.py"))
 # The rows of the audit that are reported.
 ROWS = ["01", "02", "03", "04", "05", "06", "07", "16", "17", "26", "31"]
@@ -23,7 +24,9 @@ ROWS = ["01", "02", "03", "04", "05", "06", "07", "16", "17", "26", "31"]
 def test_a_reproduction_shows_its_bug(program: Path, tmp_path: Path) -> None:
     # The report's own command, where `python` is this one.
     written = re.search(r"`(python \S+)`", program.with_suffix(".md").read_text())
-    assert written is not None and shutil.copy(program, tmp_path)
+    assert written is not None
+    for file in (program, STAGE):
+        shutil.copy(file, tmp_path)
     done = subprocess.run(
         ["bash", "-c", written[1]],
         cwd=tmp_path,
@@ -49,11 +52,11 @@ def test_every_report_has_its_program_and_is_listed() -> None:
     assert len(list(REPORTS.glob("[0-9]*.md"))) == len(PROGRAMS)
 
 
-def test_a_program_reaches_for_nothing_but_pysyncobj_and_the_standard_library() -> None:
-    for program in PROGRAMS:
+def test_a_program_reaches_for_nothing_but_pysyncobj_the_standard_library_and_the_stage() -> None:
+    for program in (*PROGRAMS, STAGE):
         imported = {
             line.split()[1].partition(".")[0]
             for line in program.read_text().splitlines()
             if line.startswith(("import ", "from "))
         }
-        assert imported - {"pysyncobj"} <= sys.stdlib_module_names
+        assert imported - {"pysyncobj", STAGE.stem} <= sys.stdlib_module_names

@@ -109,12 +109,12 @@ class FakeStore:
         return list(self.machine.contents.raw)
 
     def __len__(self) -> int:
-        return self.machine.item_count
+        return len(self.machine.contents.raw)
 
     def metrics(self) -> dict[str, float]:
         return {
-            "items": self.machine.item_count,
-            "bytes": self.machine.bytes_used,
+            "items": len(self.machine.contents.raw),
+            "bytes": self.machine.contents.bytes_used,
             "max_items": self.machine.settings.max_items or 0,
             "max_bytes": self.machine.settings.max_bytes or 0,
             "hits_total": self.hits,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import pytest
 from wire import memcached_client
@@ -15,6 +16,7 @@ from cacheflow import values
 from cacheflow.errors import NotCommitted, OutcomeUnknown, ReplicationError
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.language.commands import Result
+from cacheflow.wire.connection import Connection
 from cacheflow.wire.memcached.meta import commands
 from cacheflow.wire.optimistic import ATTEMPTS_MAX, Attempt, Attempts, Condition
 
@@ -43,7 +45,9 @@ class Asking:
         return Attempt([("n", 0 if entry is None else entry[3])], [c.incr("n", 1, 0)], lambda results: b"done")
 
     def ask(self, fixed: Sequence[Condition] = ()) -> None:
-        Attempts(self, self.decide, lambda result: b"refused", fixed, b"lost").begin(self.replies.append)
+        Attempts(cast(Connection, self), self.decide, lambda result: b"refused", fixed, b"lost").begin(
+            self.replies.append
+        )
 
 
 def others_write(store: FakeStore) -> None:
@@ -120,7 +124,9 @@ def test_a_reply_that_rests_on_nothing_seen_needs_no_write(asking: Asking) -> No
     def reply(results: list[Result]) -> bytes:
         return b"wrong argument" if not results else b"done"
 
-    Attempts(asking, lambda: Attempt([], [], reply), lambda result: b"refused").begin(asking.replies.append)
+    Attempts(cast(Connection, asking), lambda: Attempt([], [], reply), lambda result: b"refused").begin(
+        asking.replies.append
+    )
     assert asking.replies == [b"wrong argument"]
     assert asking.store.proposed == []
 

@@ -97,17 +97,13 @@ def decide_touch(entry: Entry | None, command: list[Any], now_ms: int, bytes_max
     """Decide a TOUCH command: a RETIME plan or MISSING."""
     _, key, ttl_ms = command
     expires_at_ms = expires_at_ms_of(ttl_ms, 0 if entry is None else entry[EXPIRES_AT_MS], now_ms)
-    if entry is None:
-        return [c.MISSING]
-    return (RETIME, key, expires_at_ms, entry[VERSION])
+    return [c.MISSING] if entry is None else (RETIME, key, expires_at_ms, entry[VERSION])
 
 
 def decide_get(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
     """Decide a GET command: a USE plan or MISSING."""
     _, key = command
-    if entry is None:
-        return [c.MISSING]
-    return (USE, key, entry)
+    return [c.MISSING] if entry is None else (USE, key, entry)
 
 
 def decide_append(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:

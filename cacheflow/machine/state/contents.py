@@ -15,11 +15,14 @@ from sys import intern
 from typing import Final
 
 from cacheflow.machine.effects import APPENDED, DELETED, EVICTED, EXPIRED, TOUCHED, WRITTEN, Effect
-from cacheflow.machine.eviction.policies import POLICIES, Items
+from cacheflow.machine.eviction.items import Items
+from cacheflow.machine.eviction.lfu import LfuItems
+from cacheflow.machine.eviction.lru import LruItems
 from cacheflow.machine.state.entries import DATA, ENTRY_BYTES, EXPIRES_AT_MS, META, Entry, entry_bytes, total_bytes
 from cacheflow.machine.state.expiry import DueTimes
 from cacheflow.machine.state.removals import WHOLE_LOT_MIN, Removals
 
+POLICIES: Final[dict[str, type[Items]]] = {"lru": LruItems, "lfu": LfuItems}
 # Items that one step of a lowered limit takes out: what belongs to them stays in the processor's cache during the step.
 RETIRED_AT_ONCE: Final = 10_000
 
@@ -29,10 +32,11 @@ class Contents:
 
     def __init__(self) -> None:
         self.now_ms = 0
+        # The version of the latest key written or removed.
         self.revision = 0
         self.items_max: float = math.inf
         self.bytes_max: float = math.inf
-        # The size of all items by the formula of ``entry_bytes``.
+        # The size of all items by the formula of ``entry_bytes``, which ``bytes_max`` limits.
         self.bytes_used = 0
         # The number of items that have an expiry.
         self.with_ttl = 0
@@ -41,6 +45,7 @@ class Contents:
         self.deleted = 0
         self.expired = 0
         self.evicted = 0
+        # The effects of the latest entry, in order.
         self.effects: list[Effect] = []
         self.items: Items = POLICIES["lru"]()
         # ``items.raw`` itself, for readers in other threads: another container takes its place in one assignment.
@@ -188,7 +193,7 @@ class Contents:
 
     def set_policy(self, policy: str) -> None:
         """Keep the same items under another policy, starting from the present eviction order with one use each."""
-        self._replace_items(POLICIES[policy].with_order(self.raw, self.items.give_order(self.revision)))
+        self._replace_items(POLICIES[policy](self.raw, self.items.give_order(self.revision)))
 
     def adopt(self, policy: str, raw: dict[str, Entry], uses: list[int]) -> None:
         """Replace the contents by the items of ``raw``, which are in eviction order. uses: their numbers of uses, in order."""
@@ -207,9 +212,7 @@ class Contents:
 
     def next_due_ms(self) -> int | None:
         """Return the earliest time at which ``expire`` or ``tell_removals`` has work: 0 for now, None for never."""
-        if self.waiting:
-            return 0
-        return self.due.next_ms(self.raw)
+        return 0 if self.waiting else self.due.next_ms(self.raw)
 
     def _evict_first(self, count: int) -> None:
         """Take out the next ``count`` items to evict, and queue their removals to be told."""

@@ -73,9 +73,7 @@ class IdempotencyTable:
 
     def drop_due(self, now_ms: int) -> None:
         """Drop the results whose time is over at ``now_ms``."""
-        while self._kept:
-            if next(iter(self._kept.values()))[0] > now_ms:
-                return
+        while self._kept and next(iter(self._kept.values()))[0] <= now_ms:
             self._drop_oldest()
 
     def _drop_oldest(self) -> None:

@@ -10,22 +10,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import Any, Final, Protocol
+from typing import Any, Final
+
+from cacheflow.machine.eviction.items import Items
 
 # The smallest cleared container that is queued as it is, in no time; a smaller one is copied, so that lots stay few.
 WHOLE_LOT_MIN: Final = 10_000
 # The size from which a lot gets no more keys: a larger dictionary takes long to grow, many small lots take long to search.
 LOT_KEYS_MAX: Final = 40_000
-
-
-class Lot(Protocol):
-    """Removed items in an order; a whole container of policies.py is a lot, too."""
-
-    def __len__(self) -> int: ...
-    def __contains__(self, key: object, /) -> bool: ...
-    def __delitem__(self, key: str, /) -> None: ...
-    def popitem(self) -> tuple[str, Any]: ...
-    def in_order(self) -> list[str]: ...
 
 
 class _Fifo:
@@ -87,7 +79,8 @@ class Removals:
     __slots__ = ("_lots", "count")
 
     def __init__(self) -> None:
-        self._lots: deque[Lot] = deque()
+        # Lots of removed items; a whole container of eviction/ is one, too.
+        self._lots: deque[_Fifo | Items] = deque()
         self.count = 0
 
     def add(self, entries: dict[str, Any]) -> None:
@@ -99,7 +92,7 @@ class Removals:
         last.extend(entries)
         self.count += len(entries)
 
-    def add_whole(self, items: Lot) -> None:
+    def add_whole(self, items: Items) -> None:
         """Queue all items of a container in its own order; nobody else may use the container any more."""
         self._lots.append(items)
         self.count += len(items)

@@ -7,6 +7,7 @@ between Pythons.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -39,23 +40,27 @@ class Member:
     voter: bool
 
 
+def _is_whole(value: Any, least: int, most: int = INT64_MAX) -> bool:
+    return type(value) is int and least <= value <= most
+
+
+_IS_GOOD: Final[dict[str, Callable[[Any], bool]]] = {
+    "policy": lambda value: value in ("lru", "lfu"),
+    "max_items": lambda value: value is None or _is_whole(value, 1),
+    "max_bytes": lambda value: value is None or _is_whole(value, MAX_BYTES_MIN),
+    "replicas": lambda value: _is_whole(value, 0, REPLICAS_MAX),
+}
+
+
 def changed(settings: Settings, changes: Any) -> Settings:
     """Return ``settings`` with ``changes`` ({name: value}). Raises ValueError for unknown names and bad values."""
     if type(changes) is not dict:
         raise ValueError("the settings are not a map")
     for name, value in changes.items():
-        whole = type(value) is int
-        if name == "policy":
-            good = value in ("lru", "lfu")
-        elif name == "max_items":
-            good = value is None or (whole and 1 <= value <= INT64_MAX)
-        elif name == "max_bytes":
-            good = value is None or (whole and MAX_BYTES_MIN <= value <= INT64_MAX)
-        elif name == "replicas":
-            good = whole and 0 <= value <= REPLICAS_MAX
-        else:
+        is_good = _IS_GOOD.get(name)
+        if is_good is None:
             raise ValueError("no setting has that name")
-        if not good:
+        if not is_good(value):
             raise ValueError(f"{name} cannot have that value")
     return replace(settings, **changes)
 

@@ -20,11 +20,10 @@ import tempfile
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Final
 
 from cacheflow.errors import ConfigError
-from cacheflow.raft.log.disk import RealDisk
+from cacheflow.raft.log.disk import Disk
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +90,7 @@ class DataDirectory:
         """Count this start durably, once there is a journal. Raises ConfigError."""
         self.starts += 1
         try:
-            self._write_identity(RealDisk(), self.node_id, self.incarnation, self.starts)
+            self._write_identity(Disk(), self.node_id, self.incarnation, self.starts)
         except OSError as error:
             raise ConfigError(f"data directory {self.path}: {_reason(error)}; make room") from None
 
@@ -99,7 +98,7 @@ class DataDirectory:
         """Note that the cluster removed this member at ``index``, so that no node starts here again. Returns why, for people."""
         reason = f"node {self.node_id} was removed from the cluster at index {index}"
         try:
-            self._write(RealDisk(), _REMOVED, f"{reason}\n")
+            self._write(Disk(), _REMOVED, f"{reason}\n")
         except OSError as error:
             # The next start learns it from the members.
             logger.warning("%s cannot be noted in %s: %s", reason, self.path, _reason(error))
@@ -108,9 +107,7 @@ class DataDirectory:
     def __enter__(self) -> DataDirectory:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _make(self, path: Path) -> Path:
@@ -140,7 +137,7 @@ class DataDirectory:
 
     def _identify(self, node_id: str | None) -> tuple[str, str, int]:
         """Return (node id, incarnation, starts), read from the directory or made for a new node."""
-        disk = RealDisk()
+        disk = Disk()
         file = self.path / _IDENTITY
         names = disk.list(self.path)
         has_journal = any(name.startswith("journal-") and name.endswith(".cfj") for name in names)
@@ -176,7 +173,7 @@ class DataDirectory:
         self._write_identity(disk, node_id, incarnation, 0)
         return node_id, incarnation, 0
 
-    def _write_identity(self, disk: RealDisk, node_id: str, incarnation: str, starts: int) -> None:
+    def _write_identity(self, disk: Disk, node_id: str, incarnation: str, starts: int) -> None:
         identity = {
             "format_version": FORMAT_VERSION,
             "node_id": node_id,
@@ -185,7 +182,7 @@ class DataDirectory:
         }
         self._write(disk, _IDENTITY, f"{json.dumps(identity, indent=2)}\n")
 
-    def _write(self, disk: RealDisk, name: str, text: str) -> None:
+    def _write(self, disk: Disk, name: str, text: str) -> None:
         """Write a small file as a whole or not at all, durably."""
         temporary = self.path / f"{name}.new"
         handle = disk.open(temporary, create=True)

@@ -1,6 +1,6 @@
-"""Disk: the few calls that durable state needs, the real disk, and the thread that makes the calls.
+"""Disk: the few calls that durable state needs, and the thread that makes them.
 
-Every call is synchronous and may block; errors are OSError. A simulation replaces ``RealDisk`` with a disk in memory
+Every call is synchronous and may block; errors are OSError. A simulation replaces ``Disk`` with a disk in memory
 that loses and tears what was not flushed, and ``ThreadWriter`` with a scheduler of its own.
 """
 
@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -26,83 +26,37 @@ _ZEROS = bytes(1 << 20)
 _RWF_DSYNC: int = getattr(os, "RWF_DSYNC", 0)
 
 
-class Disk(Protocol):
-    """The calls that journal and snapshots make to a disk. A handle is an opaque int; offsets and lengths are bytes."""
+class Disk:
+    """The calls that journal and snapshots make to a disk, on the operating system's files. Safe to use from any thread.
+
+    A handle is an opaque int; offsets and lengths are bytes.
+    """
 
     def list(self, directory: Path) -> list[str]:
         """Return the names of the files in ``directory``, in no order."""
-
-    def read(self, path: Path, offset: int = 0, length: int = -1) -> bytes:
-        """Return ``length`` bytes from ``offset`` on, fewer only at the end of the file. length: -1 for all."""
-
-    def size(self, path: Path) -> int:
-        """Return the length of the file."""
-
-    def open(self, path: Path, create: bool = False) -> int:
-        """Return a handle for writing. With ``create`` the file is made, or emptied if it exists."""
-
-    def close(self, handle: int) -> None:
-        """Close the handle; flushes nothing."""
-
-    def preallocate(self, handle: int, length: int) -> None:
-        """Make the file ``length`` bytes long, with its space reserved and zeros behind what it holds."""
-
-    def write(self, handle: int, offset: int, data: bytes) -> None:
-        """Write all of ``data``; until ``sync``, a crash of the machine may leave any part of it."""
-
-    def write_durably(self, handle: int, offset: int, data: bytes) -> None:
-        """Write all of ``data`` and return once it is durable; bytes written before may stay unflushed."""
-
-    def sync(self, handle: int) -> None:
-        """Return once the file's bytes and length are durable (fdatasync)."""
-
-    def truncate(self, handle: int, length: int) -> None:
-        """Cut the file to ``length`` bytes."""
-
-    def rename(self, old: Path, new: Path) -> None:
-        """Replace ``new`` atomically; durable after ``sync_directory``."""
-
-    def remove(self, path: Path) -> None:
-        """Unlink the file; durable after ``sync_directory``."""
-
-    def sync_directory(self, directory: Path) -> None:
-        """Return once names made, renamed and removed in ``directory`` are durable."""
-
-    def free_bytes(self, directory: Path) -> int:
-        """Return the free bytes of the file system that this user may fill."""
-
-
-class RealDisk:
-    """The operating system's files. Safe to use from any thread."""
-
-    def list(self, directory: Path) -> list[str]:
         return os.listdir(directory)  # noqa: PTH208 - names, not paths
 
     def read(self, path: Path, offset: int = 0, length: int = -1) -> bytes:
-        with path.open("rb", buffering=0) as file:
-            if length < 0:
-                length = max(0, os.fstat(file.fileno()).st_size - offset)
+        """Return ``length`` bytes from ``offset`` on, fewer only at the end of the file. length: -1 for all."""
+        with path.open("rb") as file:
             file.seek(offset)
-            parts = []
-            while length > 0:
-                part = file.read(length)
-                if not part:
-                    break
-                parts.append(part)
-                length -= len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+            return file.read(length)
 
     def size(self, path: Path) -> int:
+        """Return the length of the file."""
         return path.stat().st_size
 
     def open(self, path: Path, create: bool = False) -> int:
+        """Return a handle for writing. With ``create`` the file is made, or emptied if it exists."""
         flags = os.O_RDWR | os.O_CLOEXEC
         return os.open(path, flags | os.O_CREAT | os.O_TRUNC if create else flags, 0o600)
 
     def close(self, handle: int) -> None:
+        """Close the handle; flushes nothing."""
         os.close(handle)
 
     def preallocate(self, handle: int, length: int) -> None:
+        """Make the file ``length`` bytes long, with its space reserved and zeros behind what it holds."""
         present = os.fstat(handle).st_size
         if present >= length:
             return
@@ -118,6 +72,7 @@ class RealDisk:
             self.write(handle, offset, _ZEROS[: length - offset])
 
     def write(self, handle: int, offset: int, data: bytes) -> None:
+        """Write all of ``data``; until ``sync``, a crash of the machine may leave any part of it."""
         written = os.pwrite(handle, data, offset)
         if written == len(data):
             return
@@ -129,6 +84,7 @@ class RealDisk:
             written += step
 
     def write_durably(self, handle: int, offset: int, data: bytes) -> None:
+        """Write all of ``data`` and return once it is durable; bytes written before may stay unflushed."""
         # One system call instead of two, between which this thread would have to wait for the interpreter again.
         if _RWF_DSYNC and os.pwritev(handle, [data], offset, _RWF_DSYNC) == len(data):
             return
@@ -136,6 +92,7 @@ class RealDisk:
         self.sync(handle)
 
     def sync(self, handle: int) -> None:
+        """Return once the file's bytes and length are durable (fdatasync)."""
         if sys.platform == "darwin":
             # macOS calls fsync done when the drive's cache has the data.
             import fcntl
@@ -145,15 +102,19 @@ class RealDisk:
             os.fdatasync(handle)
 
     def truncate(self, handle: int, length: int) -> None:
+        """Cut the file to ``length`` bytes."""
         os.ftruncate(handle, length)
 
     def rename(self, old: Path, new: Path) -> None:
+        """Replace ``new`` atomically; durable after ``sync_directory``."""
         old.replace(new)
 
     def remove(self, path: Path) -> None:
+        """Unlink the file; durable after ``sync_directory``."""
         path.unlink()
 
     def sync_directory(self, directory: Path) -> None:
+        """Return once names made, renamed and removed in ``directory`` are durable."""
         handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(handle)
@@ -161,6 +122,7 @@ class RealDisk:
             os.close(handle)
 
     def free_bytes(self, directory: Path) -> int:
+        """Return the free bytes of the file system that this user may fill."""
         return shutil.disk_usage(directory).free
 
 

@@ -58,22 +58,6 @@ class Submit(Protocol):
     def __call__(self, work: Callable[[], T], done: Callable[[T | BaseException], None]) -> None: ...
 
 
-def _at_once(call: Callable[[], None]) -> None:
-    call()
-
-
-def _not_later(seconds: float, call: Callable[[], None]) -> None:
-    call()
-
-
-def _ignore(_: BaseException) -> None:
-    """Do nothing: the default ``on_failure``."""
-
-
-def _nothing() -> None:
-    """Do nothing: the default ``on_durable``."""
-
-
 class Journal:
     """The log, term and vote of one node: PySyncObj's ``raftLog``, made durable.
 
@@ -128,15 +112,18 @@ class Journal:
         self._trimmed: list[list[LogEntry]] = []
         self._term = files.state.term
         self._vote = files.state.vote
-        self._clock = files.state.clock
+        # The pair (cluster_ms, wall_ms) that was noted last, before a restart, too.
+        self.clock_pair = files.state.clock
         self._clock_is_new = False
         # The indexes of the sentinel, of the last entry and of the last durable entry; 0 in an empty log. They are
         # plain attributes because every step of an entry reads them.
         self.first_index = self.last_index = 0
         self._note_ends()
         self.durable_index = self._handed_index = self.last_index
-        self._disk_bytes = files.disk_bytes
-        self._log_bytes = _size_of(self._entries[1:])
+        # Bytes that the segments take on the disk, as of the last piece of work.
+        self.disk_bytes = files.disk_bytes
+        # The size of the entries behind the sentinel, in bytes of their records.
+        self.log_bytes = _size_of(self._entries[1:])
 
     @classmethod
     def open(
@@ -147,16 +134,16 @@ class Journal:
         submit: Submit,
         fsync: str = "always",
         segment_bytes: int = SEGMENT_BYTES,
-        on_durable: Callable[[], None] = _nothing,
-        on_failure: Callable[[BaseException], None] = _ignore,
+        on_durable: Callable[[], None] = lambda: None,
+        on_failure: Callable[[BaseException], None] = lambda _: None,
         group: int = 0,
-        defer: Callable[[Callable[[], None]], None] = _at_once,
-        later: Callable[[float, Callable[[], None]], object] = _not_later,
+        defer: Callable[[Callable[[], None]], None] = lambda call: call(),
+        later: Callable[[float, Callable[[], None]], object] = lambda _, call: call(),
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> Journal:
         """Read the journal in ``directory``, or begin a new one. Blocks; all that was read is durable then.
 
-        defer: makes a call a little later on the loop (``Turn.defer``), so that all that one turn of the loop
+        defer: makes a call a little later on the loop (``Turn.defer_send``), so that all that one turn of the loop
         appends is one flush; by default at once.
         later: the loop's call_later.
         random_bytes: makes the salts of new segments.
@@ -201,7 +188,7 @@ class Journal:
         self.last_index = idx
         self.position += 1
         # The sentinel, which the first entry becomes, does not count.
-        self._log_bytes = self._log_bytes + RECORD_BYTES + len(command) if kind == ENTRY else 0
+        self.log_bytes = self.log_bytes + RECORD_BYTES + len(command) if kind == ENTRY else 0
         if self._accepting:
             self._pending.append((kind, idx, term, command))
             if self._scheduled:
@@ -228,7 +215,7 @@ class Journal:
         if entryFrom == len(entries):
             return
         index = entries[entryFrom][1]
-        self._log_bytes -= _size_of(entries[entryFrom:])
+        self.log_bytes -= _size_of(entries[entryFrom:])
         del entries[entryFrom:]
         self._note_ends()
         self._lose_from(index)
@@ -291,24 +278,9 @@ class Journal:
     def last_term(self) -> int:
         return self._entries[-1][2] if self._entries else 0
 
-    @property
-    def clock_pair(self) -> Clock | None:
-        """The pair (cluster_ms, wall_ms) that was noted last, before a restart, too."""
-        return self._clock
-
-    @property
-    def log_bytes(self) -> int:
-        """The size of the entries behind the sentinel, in bytes of their records."""
-        return self._log_bytes
-
     def bytes_up_to(self, index: int) -> int:
         """Return the size of the entries behind the sentinel up to ``index``, which must be in the log."""
         return _size_of(islice(self._entries, 1, index - self.first_index + 1))
-
-    @property
-    def disk_bytes(self) -> int:
-        """Bytes that the segments take on the disk, as of the last piece of work."""
-        return self._disk_bytes
 
     def term_at(self, index: int) -> int | None:
         """Return the term of the entry at ``index``, which may be the sentinel's; None outside the log."""
@@ -342,7 +314,7 @@ class Journal:
 
     def note_clock(self, cluster_ms: int, wall_ms: int) -> None:
         """Keep a pair of clock readings. It costs no flush: it is written with the next record, or when the journal is idle."""
-        self._clock = (cluster_ms, wall_ms)
+        self.clock_pair = (cluster_ms, wall_ms)
         self._clock_is_new = True
 
     def trim(self, index: int) -> None:
@@ -357,9 +329,9 @@ class Journal:
             raise ValueError(f"cannot trim to {index}: the log ends at {self.last_index}")
         term = self._entries[position][2]
         if position > len(self._entries) // 2:
-            self._log_bytes = _size_of(islice(self._entries, position + 1, None))
+            self.log_bytes = _size_of(islice(self._entries, position + 1, None))
         else:
-            self._log_bytes -= self.bytes_up_to(index)
+            self.log_bytes -= self.bytes_up_to(index)
         self._forget(position)
         self._entries[0] = (b"", index, term)
         self._note_ends()
@@ -431,7 +403,7 @@ class Journal:
                 self._fail(outcome)
                 return
             self._unsynced = not sync
-            self._disk_bytes = outcome
+            self.disk_bytes = outcome
             self.durable_position = position
             self.durable_index = self._handed_index
             self._continue()
@@ -489,7 +461,7 @@ class Journal:
         if not self._clock_is_new:
             return None
         self._clock_is_new = False
-        return self._clock
+        return self.clock_pair
 
     def _note_ends(self) -> None:
         entries = self._entries

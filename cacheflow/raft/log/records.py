@@ -51,6 +51,11 @@ _CLOCK: Final = struct.Struct("<qq")
 RECORD_BYTES: Final = _HEAD.size
 _UNCOVERED: Final = RECORD_BYTES - _COVERED.size
 
+# The first byte of an entry's command: what kind of entry it is. A configuration is a member table, alone in its entry.
+REGULAR: Final = b"\x00"
+NO_OP: Final = b"\x01"
+CONFIGURATION: Final = b"\x02"
+
 # (cluster_ms, wall_ms): two readings of one moment.
 Clock = tuple[int, int]
 # (payload, index, term) of one entry of the log.

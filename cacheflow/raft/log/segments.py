@@ -31,6 +31,7 @@ import contextlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import TypeVar
 
@@ -69,6 +70,7 @@ _RESERVE_BYTES = 3 * RECORD_BYTES + 16
 _HEADER_BYTES_MAX = 1024
 _NAME = re.compile(r"journal-(\d{12})\.cfj")
 _TEMPORARY = ".new"
+_SIZE_OF = attrgetter("size")
 
 
 def segment_name(sequence: int) -> str:
@@ -116,30 +118,23 @@ class SegmentReader:
             self.check = record.check
             yield record
 
-    @property
-    def sealed(self) -> bool:
-        """True if all records were read, up to the seal."""
-        return self.last_kind == SEAL
-
-    def used(self) -> int:
-        """Return the offset, at least ``end``, from which the file holds only zeros."""
-        return max(self.end, len(self.data.rstrip(b"\0")))
-
     def judge(self, last: bool) -> int:
         """Return how many bytes behind ``end`` were torn by a crash and may be cut. Raises CorruptJournal for damage.
 
         last: whether no segment follows. Call it after ``records``.
         """
-        if self.sealed:
+        sealed = self.last_kind == SEAL
+        if sealed:
             if last:
                 raise CorruptJournal(self.path, self.end, "the segment that follows this one is missing")
         elif len(self.data) < self.header.size:
             what = f"the file has been cut short: {len(self.data)} of {self.header.size} bytes"
             raise CorruptJournal(self.path, len(self.data), what)
-        torn = self.used() - self.end
+        # Behind the records the file holds only zeros.
+        torn = max(0, len(self.data.rstrip(b"\0")) - self.end)
         if torn and not last:
             # At most a seal may be torn here; the next segment's chain and state tell whether the torn record was one.
-            if self.sealed or torn > RECORD_BYTES:
+            if sealed or torn > RECORD_BYTES:
                 raise CorruptJournal(self.path, self.end, "a bad record, and the journal goes on behind it")
         elif torn:
             for record in self.codec.find(self.data, self.end):
@@ -192,10 +187,7 @@ class SegmentWriter:
     @property
     def disk_bytes(self) -> int:
         """Bytes that all segments take on the disk."""
-        size = 0
-        for segment in self._segments:
-            size += segment.size
-        return size
+        return sum(map(_SIZE_OF, self._segments))
 
     def recover(self, value_of: Callable[[Record], V], nothing: V) -> Replay[V]:
         """Read all segments, cut a torn tail and prepare to append; a new journal gets its first segment.

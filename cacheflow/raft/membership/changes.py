@@ -1,9 +1,8 @@
-"""Changes of the membership, and handing leadership over: the leader's slow decisions.
+"""Changes of the membership: the leader's slow decisions.
 
 One change is made at a time, each proposed only when the one before and the leader's no-op are applied here
 (dissertation 4.1 and its erratum). A learner becomes a voter once it has what is committed, while fewer than
-``replicas`` + 1 vote. A leader that is to be removed hands leadership over first: PySyncObj counts its own node in
-every majority.
+``replicas`` + 1 vote. A leader that is to be removed hands leadership over first (``hand_over.py``).
 
 Not safe for concurrent use: the event loop owns it.
 """
@@ -14,25 +13,27 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cacheflow.machine.state.settings import MEMBERS_MAX, Member, member_of
 from cacheflow.raft import guards
 from cacheflow.raft.core import Core
+from cacheflow.raft.links import Links
 from cacheflow.raft.membership.configuration import Configuration
-from cacheflow.raft.roles.replication import REPLICATE
+from cacheflow.raft.membership.hand_over import HandOver
+from cacheflow.raft.membership.membership import Membership
+from cacheflow.raft.message_types import Register
+from cacheflow.raft.peers import REPLICATE, Peers
+from cacheflow.raft.replica import Replica
+from cacheflow.raft.roles.leader import Leading
+from cacheflow.raft.ticks import Ticks
 from cacheflow.raft.transport.network import Peer
-
-if TYPE_CHECKING:
-    from cacheflow.raft.node import RaftNode
 
 logger = logging.getLogger(__name__)
 
 # Outcomes of a change, as they travel between nodes. UNSURE: it was proposed, and its leader has lost leadership since.
 JOINED, REMOVED, KNOWN, UNKNOWN, CONFLICT = "joined", "removed", "known", "unknown", "conflict"
 NO_LEADER, UNSURE = "no leader", "unsure"
-# A hand-over that takes longer than this is given up, because proposals wait meanwhile.
-HAND_OVER_MS = 2000
 # Changes that may wait at once, more are refused; and how long one may wait, when its asker has given up.
 WAITING_MAX = 100
 WAITING_MS = 8000
@@ -57,11 +58,28 @@ class _Change:
 
 
 class Reconfiguration:
-    """The leader's queue of membership changes, a follower's requests to its leader, and the hand-over of leadership."""
+    """The leader's queue of membership changes, and a follower's requests to its leader."""
 
-    def __init__(self, node: RaftNode, core: Core) -> None:
-        self._node = node
+    def __init__(
+        self,
+        core: Core,
+        *,
+        links: Links,
+        ticks: Ticks,
+        peers: Peers,
+        replica: Replica,
+        membership: Membership,
+        leading: Leading,
+        hand_over: HandOver,
+    ) -> None:
         self._core = core
+        self._links = links
+        self._ticks = ticks
+        self._peers = peers
+        self._replica = replica
+        self._membership = membership
+        self._leading = leading
+        self._hand_over = hand_over
         self._waiting: deque[_Change] = deque()
         self._proposed: _Change | None = None
         # This node's own removal, which the next leader is asked for.
@@ -71,15 +89,10 @@ class Reconfiguration:
         self._next_request = 0
         # Whether a learner is to become a voter as soon as it has what is committed.
         self._learning = False
-        # The voter that is to take over leadership. Nothing is appended meanwhile, so that it can have the whole log.
-        self.heir: str | None = None
-        self._heir_asked = False
-        self._hand_over_until_ms = 0
         self.handlers: dict[str, Callable[[Peer, dict[str, Any]], None]] = {
             "register": self._on_change,
             "remove": self._on_change,
             "change_reply": self._on_change_reply,
-            "hand_over": self._on_hand_over,
         }
 
     # Asking for a change ----------------------------------------------------------------------------------------------
@@ -96,15 +109,14 @@ class Reconfiguration:
         self._ask(Member(node_id, incarnation, "", "", False), True, False, done)
 
     def _ask(self, member: Member, removes: bool, was_member: bool, done: ChangeDone) -> None:
-        node = self._node
         if self._core.is_leader:
             if len(self._waiting) >= WAITING_MAX:
                 done(NO_LEADER, "too many nodes come and go at once; try again")
                 return
-            self._waiting.append(_Change(member, removes, was_member, node.now_ms() + WAITING_MS, done))
-            node.wake()
+            self._waiting.append(_Change(member, removes, was_member, self._links.now_ms() + WAITING_MS, done))
+            self._ticks.wake()
             return
-        route = node.route
+        route = self._links.route
         if route is None:
             done(NO_LEADER, "no leader is known")
             return
@@ -114,13 +126,13 @@ class Reconfiguration:
         self._next_request += 1
         self._requests[self._next_request] = done
         fields = [member.id, member.incarnation, member.raft_address, member.address]
-        message = {
+        message: Register = {
             "type": "remove" if removes else "register",
             "request": self._next_request,
             "member": fields,
             "was": was_member,
         }
-        if not node.send(route.leader_id, message):
+        if not self._links.send(route.leader_id, message):
             del self._requests[self._next_request]
             done(NO_LEADER, "the leader cannot be reached")
 
@@ -132,7 +144,7 @@ class Reconfiguration:
         except ValueError as error:
             raise guards.BadMessage(f"{message['type']}: {error}") from None
         removes = message["type"] == "remove"
-        if removes and not self._node.is_member(peer):
+        if removes and not self._membership.is_member(peer):
             return
         node_id = peer.node_id
         self._ask(
@@ -143,7 +155,7 @@ class Reconfiguration:
         )
 
     def _answer(self, node_id: str, request: int, outcome: str, detail: str) -> None:
-        self._node.send(node_id, {"type": "change_reply", "request": request, "outcome": outcome, "detail": detail})
+        self._links.send(node_id, {"type": "change_reply", "request": request, "outcome": outcome, "detail": detail})
 
     def _on_change_reply(self, peer: Peer, message: dict[str, Any]) -> None:
         done = self._requests.pop(guards.natural(message, "request"), None)
@@ -164,34 +176,34 @@ class Reconfiguration:
             self._learning = False
             self._pass_on()
             return
-        self._proceed_hand_over()
-        latest = self._node.configurations.latest
+        self._hand_over.proceed()
+        latest = self._membership.configurations.latest
         self._learning = self._wants_voters(latest) and len(latest.voters) < len(latest.members)
         if not self._core.has_settled or latest.index > self._core.last_applied:
             return
-        while self._waiting and self.heir is None:
+        while self._waiting and self._hand_over.heir is None:
             change = self._waiting.popleft()
-            if change.until_ms < self._node.now_ms():
+            if change.until_ms < self._links.now_ms():
                 change.done(NO_LEADER, "it could not be done in time")
                 continue
             proposal = self._decide_removal(latest, change) if change.removes else self._decide(latest, change)
             if proposal is not None:
-                change.index = self._node.leading.append_configuration(proposal)
+                change.index = self._leading.append_configuration(proposal)
                 if not (self._waiting and self._waiting[0] is change):
                     self._proposed = change
                 return
-        if self.heir is not None:
+        if self._hand_over.heir is not None:
             return
         learner = self._ready_learner(latest)
         if learner is not None:
-            self._node.leading.append_configuration(latest.with_member(replace(learner, voter=True)))
+            self._leading.append_configuration(latest.with_member(replace(learner, voter=True)))
 
     def _pass_on(self) -> None:
         """Ask the new leader for this node's own removal.
 
         It is asked at once: leadership would go back and forth for ever between two nodes that are both to be removed.
         """
-        while self._own and (self._node.route is not None or self._own[0].until_ms < self._node.now_ms()):
+        while self._own and (self._links.route is not None or self._own[0].until_ms < self._links.now_ms()):
             change = self._own.popleft()
             self._ask(change.member, True, False, change.done)
 
@@ -207,9 +219,9 @@ class Reconfiguration:
         waiting, proposed = [*self._waiting], self._proposed
         self._waiting.clear()
         self._proposed = None
-        self.heir = None
+        self._hand_over.heir = None
         for change in waiting:
-            if change.removes and change.member.id == self._node.node_id:
+            if change.removes and change.member.id == self._membership.node_id:
                 self._own.append(change)
             else:
                 change.done(NO_LEADER, "the leader changed meanwhile")
@@ -220,20 +232,20 @@ class Reconfiguration:
         """Return the member table after a registration; None if the change was answered without a new table."""
         member = change.member
         known = latest.members.get(member.id)
-        down = self._node.down_ids()
+        down = self._peers.down_ids()
         if known is not None and known.incarnation == member.incarnation:
             if (known.raft_address, known.address) == (member.raft_address, member.address):
                 change.done(KNOWN, "")
                 return None
             return latest.with_member(replace(member, voter=known.voter))
-        if change.was_member or (member.id, member.incarnation) in self._node.machine.removed:
+        if change.was_member or (member.id, member.incarnation) in self._replica.machine.removed:
             change.done(
                 CONFLICT,
                 f"node {member.id!r} was removed from the cluster; to use it again, stop it, remove its data directory "
                 "and start it with --seed",
             )
             return None
-        if known is not None and (known.id == self._node.node_id or known.id not in down):
+        if known is not None and (known.id == self._membership.node_id or known.id not in down):
             change.done(CONFLICT, f"node id {member.id!r} lives at {known.address or known.raft_address}")
             return None
         if known is None and len(latest.members) >= MEMBERS_MAX:
@@ -262,7 +274,7 @@ class Reconfiguration:
             return None
         after = latest.without(node_id)
         if known.voter:
-            down = self._node.down_ids()
+            down = self._peers.down_ids()
             voters = after.voters
             there = [voter_id for voter_id in voters if voter_id not in down]
             if not voters:
@@ -275,69 +287,32 @@ class Reconfiguration:
                     "bring the others back first, or remove those that are down",
                 )
                 return None
-        if node_id == self._node.node_id:
+        if node_id == self._membership.node_id:
             # The next leader removes this node as any other.
             self._waiting.appendleft(change)
-            if self.hand_over(None) is None:
+            if self._hand_over.begin(None) is None:
                 self._waiting.popleft()
                 change.done(NO_LEADER, "nobody can take over leadership from the node that is to be removed")
             return None
         return after
 
     def _wants_voters(self, latest: Configuration) -> bool:
-        replicas = self._node.machine.settings.replicas
+        replicas = self._replica.machine.settings.replicas
         return replicas is not None and len(latest.voters) <= replicas
 
     def _ready_learner(self, latest: Configuration) -> Member | None:
         if not self._wants_voters(latest):
             return None
-        down = self._node.down_ids()
+        down = self._peers.down_ids()
         for _, member in sorted(latest.members.items()):
-            progress = self._node.leading.replicator.progress.get(member.id)
+            progress = self._peers.progress.get(member.id)
             if not member.voter and progress is not None and member.id not in down:
                 # The learner lacks at most one round of what is committed (4.2.1), a round being a heartbeat.
-                if progress.state == REPLICATE and progress.match_index >= self._node.leading.committed_lately:
+                if progress.state == REPLICATE and progress.match_index >= self._leading.committed_lately:
                     return member
         return None
-
-    # Handing leadership over (3.10) ----------------------------------------------------------------------------------
 
     @property
     def is_pending(self) -> bool:
         """True if any turn may bring a change on: one waits, a learner catches up, or a hand-over is under way."""
-        return self.heir is not None or self._learning or bool(self._waiting)
-
-    def hand_over(self, node_id: str | None) -> str | None:
-        """Begin to hand leadership to ``node_id``, or to the voter with the longest log. Returns its id, None without one."""
-        candidates = [
-            (self._match_of(voter_id), voter_id)
-            for voter_id in self._core.voter_ids
-            if self._node.is_connected(voter_id) and node_id in (None, voter_id)
-        ]
-        if not self._core.is_leader or not candidates:
-            return None
-        self.heir = max(candidates)[1]
-        self._heir_asked = False
-        self._hand_over_until_ms = self._node.now_ms() + HAND_OVER_MS
-        self._node.wake()
-        return self.heir
-
-    def _on_hand_over(self, peer: Peer, message: dict[str, Any]) -> None:
-        heir = message.get("heir")
-        if type(heir) is not str:
-            raise guards.BadMessage("hand_over: no heir")
-        self.hand_over(heir or None)
-
-    def _match_of(self, node_id: str) -> int:
-        progress = self._node.leading.replicator.progress.get(node_id)
-        return progress.match_index if progress is not None else 0
-
-    def _proceed_hand_over(self) -> None:
-        if self.heir is None:
-            return
-        if self._node.now_ms() > self._hand_over_until_ms:
-            logger.warning("%s did not take over leadership in time", self.heir)
-            self.heir = None
-            self._node.wake()
-        elif not self._heir_asked:
-            self._heir_asked = self._core.ask_to_lead(self.heir)
+        return self._hand_over.heir is not None or self._learning or bool(self._waiting)

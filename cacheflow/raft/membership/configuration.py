@@ -18,9 +18,7 @@ from dataclasses import dataclass, field, replace
 
 from cacheflow.machine.language import commands
 from cacheflow.machine.state.settings import Member
-
-# The first byte of a command in the log that is a configuration.
-CONFIGURATION = b"\x02"
+from cacheflow.raft.log.records import CONFIGURATION
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +59,7 @@ NOBODY = Configuration(0, "", {})
 
 
 def parse(index: int, command: bytes) -> Configuration:
-    """Return the configuration in a log entry; one without members if the bytes are no such entry, which apply ignores too."""
+    """Return the configuration in a log entry; one without members if its bytes are not those of a configuration."""
     try:
         _, blocks = commands.decode_entry(command[1:])
         _, _, _, (body,) = commands.decode_block(blocks[0])

@@ -17,16 +17,18 @@ Not safe for concurrent use: the event loop owns it. ``removed_at`` is a plain v
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cacheflow.raft import guards
+from cacheflow.raft.core import Core
+from cacheflow.raft.links import Links
+from cacheflow.raft.log.journal import Journal
 from cacheflow.raft.membership.configuration import Configuration
-
-if TYPE_CHECKING:
-    from cacheflow.raft.core import Core
-    from cacheflow.raft.log.journal import Journal
-    from cacheflow.raft.node import RaftNode
-    from cacheflow.raft.transport.network import Peer
+from cacheflow.raft.membership.membership import Membership
+from cacheflow.raft.message_types import NotMember
+from cacheflow.raft.replica import Replica
+from cacheflow.raft.roles.elections import Elections
+from cacheflow.raft.transport.network import Network, Peer
 
 # A member asks whether it is one when it has heard no leader for this long, and then this often.
 ASK_AFTER_S = 2.0
@@ -45,12 +47,28 @@ Position = tuple[int, int]
 class Removal:
     """Tells nodes that they are no members of the cluster, and learns the same about this node."""
 
-    def __init__(self, node: RaftNode, core: Core, journal: Journal) -> None:
+    def __init__(
+        self,
+        core: Core,
+        journal: Journal,
+        network: Network,
+        *,
+        links: Links,
+        membership: Membership,
+        replica: Replica,
+        elections: Elections,
+    ) -> None:
+        # Called once, with the index of the configuration that no longer contains this node.
+        self.on_removed: Callable[[int], None] = lambda index: None
         # The index of a configuration without this node; None as long as it belongs to the cluster.
         self.removed_at: int | None = None
-        self._node = node
         self._core = core
         self._journal = journal
+        self._network = network
+        self._links = links
+        self._membership = membership
+        self._replica = replica
+        self._elections = elections
         # The position of this node's configuration, if its entry was dropped before it was committed; None otherwise.
         self._disowned: Position | None = None
         self._asked_at_ms = 0
@@ -64,7 +82,7 @@ class Removal:
     @property
     def disowned(self) -> bool:
         """True if the entry that would have made this node a member was dropped: the node must register again."""
-        return self._disowned is not None and self._disowned == self._position(self._node.configurations.latest)
+        return self._disowned is not None and self._disowned == self._position(self._membership.configurations.latest)
 
     # Telling others ---------------------------------------------------------------------------------------------------
 
@@ -79,7 +97,7 @@ class Removal:
         """Tell the sender of a message, who is not in the latest configuration, that it is no member, unless it was just told."""
         if kind in _NOT_ANSWERED or not self._is_out(peer.node_id, peer.incarnation):
             return
-        now_ms = self._node.now_ms()
+        now_ms = self._links.now_ms()
         told_at_ms = self._told_at_ms.get(peer.node_id)
         if told_at_ms is None or now_ms - told_at_ms >= TELL_EVERY_MS:
             if len(self._told_at_ms) >= 100:
@@ -93,7 +111,7 @@ class Removal:
             self._tell(peer.node_id, peer.incarnation, first)
 
     def _is_out(self, node_id: str, incarnation: str) -> bool:
-        known = self._node.configurations
+        known = self._membership.configurations
         return bool(known.settled.members) and not (
             known.settled.lists(node_id, incarnation) or known.latest.lists(node_id, incarnation)
         )
@@ -101,42 +119,42 @@ class Removal:
     def _tell(self, node_id: str, incarnation: str, first: Position | None) -> None:
         """Send a node the message that it is no member. first: where it says that it became one; None if it did not say."""
         index = self._core.last_applied
-        message: dict[str, Any] = {
+        message: NotMember = {
             "type": "not_member",
             # The message may reach a node with the same id and another disk, which it does not concern.
             "incarnation": incarnation,
             "term": self._journal.term_at(index) or 0,
             "index": index,
-            "since": self._node.configurations.settled.index,
+            "since": self._membership.configurations.settled.index,
         }
         if first is not None:
-            message |= {"first": list(first), "was": (node_id, incarnation) in self._node.machine.removed}
-        self._node.send(node_id, message)
+            message |= {"first": list(first), "was": (node_id, incarnation) in self._replica.machine.removed}
+        self._links.send(node_id, message)
 
     # Being told -------------------------------------------------------------------------------------------------------
 
     def consider(self) -> None:
         """Ask all members whether this node still is one, if it hears no leader; called once a heartbeat."""
-        now_ms = self._node.now_ms()
-        if now_ms - self._asked_at_ms < ASK_EVERY_MS or self._node.elections.leader_silent_s < ASK_AFTER_S:
+        now_ms = self._links.now_ms()
+        if now_ms - self._asked_at_ms < ASK_EVERY_MS or self._elections.leader_silent_s < ASK_AFTER_S:
             return
         self._asked_at_ms = now_ms
-        for node_id in self._node.others():
+        for node_id in self._membership.others():
             self._ask(node_id)
 
     def _ask(self, node_id: str) -> None:
         first = self._first()
         if first is not None:
-            self._node.send(node_id, {"type": "membership", "first": list(first)})
+            self._links.send(node_id, {"type": "membership", "first": list(first)})
 
     def _on_not_member(self, peer: Peer, message: dict[str, Any]) -> None:
         later, since = (
             (guards.natural(message, "term"), guards.natural(message, "index")),
             guards.natural(message, "since"),
         )
-        node, known = self._node, self._node.configurations
-        me = (node.node_id, node.incarnation)
-        if message.get("incarnation") != node.incarnation or not known.latest.lists(*me):
+        known = self._membership.configurations
+        me = (self._membership.node_id, self._membership.incarnation)
+        if message.get("incarnation") != self._membership.incarnation or not known.latest.lists(*me):
             return
         if later <= self._position(known.latest):
             return
@@ -152,13 +170,17 @@ class Removal:
 
     def _removed(self, index: int) -> None:
         # First the removal is noted on the disk: what this node says of itself must hold after a restart.
-        self._node.on_removed(index)
+        self.on_removed(index)
         self.removed_at = index
-        self._node.removed(index)
+        self._replica.fail(
+            f"it was removed from the cluster at index {index}; to use it again, stop it, remove its data directory "
+            "and start it with --seed"
+        )
+        self._network.set_peers({})
 
     def _first(self) -> Position | None:
         """Return the position at which this node became a member, as far as its log goes back."""
-        first = self._node.configurations.first_with(self._node.node_id, self._node.incarnation)
+        first = self._membership.configurations.first_with(self._membership.node_id, self._membership.incarnation)
         return None if first is None else self._position(first)
 
     def _position(self, table: Configuration) -> Position:

@@ -16,16 +16,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cacheflow.raft import guards
 from cacheflow.raft.core import CANDIDATE, Core
+from cacheflow.raft.links import Links
+from cacheflow.raft.log.journal import Journal
+from cacheflow.raft.membership.membership import Membership
+from cacheflow.raft.message_types import PreVoteReply
+from cacheflow.raft.seams import Clock
+from cacheflow.raft.ticks import Ticks
 from cacheflow.raft.transport.network import Peer
-
-if TYPE_CHECKING:
-    from cacheflow.raft.log.journal import Journal
-    from cacheflow.raft.node import RaftNode
-    from cacheflow.raft.seams import Clock
 
 # A leader whose connection broke is taken for dead. Within this time each survivor has a moment of its own to campaign:
 # survivors with equal logs that began together would split the vote, which costs an election timeout.
@@ -37,11 +38,15 @@ GIVE_WAY_S = 0.15
 class Elections:
     """The election rules that are added to PySyncObj's own."""
 
-    def __init__(self, node: RaftNode, core: Core, journal: Journal, clock: Clock) -> None:
-        self._node = node
+    def __init__(
+        self, core: Core, journal: Journal, clock: Clock, *, links: Links, ticks: Ticks, membership: Membership
+    ) -> None:
         self._core = core
         self._journal = journal
         self._clock = clock
+        self._links = links
+        self._ticks = ticks
+        self._membership = membership
         self._leader_heard_s = -math.inf
         # The term that this node asks pre-votes for, and the ids that have granted one; the ids that have voted for it, and
         # in which term.
@@ -85,27 +90,27 @@ class Elections:
 
     def leader_lost(self) -> None:
         """Prepare to campaign at this node's turn among the survivors, because the connection to the leader broke."""
-        core, node_id = self._core, self._node.node_id
+        core, node_id = self._core, self._membership.node_id
         survivors = sorted({*core.voter_ids, node_id} - {core.leader_id})
         turn = (survivors.index(node_id) + core.term) % len(survivors)
         wait_s = LEADER_LOST_WITHIN_S * (turn + 0.5) / len(survivors)
         self._leader_heard_s = -math.inf
         core.expect_election(wait_s)
         # The timer comes once a heartbeat, at which the survivors would begin together.
-        self._node.wake_after(wait_s + 0.001)
+        self._ticks.wake_after(wait_s + 0.001)
 
     def start_pre_vote(self) -> None:
         """Ask the voters whether a campaign would succeed."""
         core = self._core
         self._pre_vote_term = core.term + 1
-        self._pre_votes = {self._node.node_id}
+        self._pre_votes = {self._membership.node_id}
         voter_ids = core.voter_ids
         if self._is_majority(self._pre_votes):
             core.campaign()
-            self._node.wake()
+            self._ticks.wake()
             return
         for node_id in voter_ids:
-            self._node.send(
+            self._links.send(
                 node_id,
                 {
                     "type": "pre_vote",
@@ -148,8 +153,8 @@ class Elections:
         )
         if granted:
             core.give_way(GIVE_WAY_S)
-        reply = {"type": "pre_vote_reply", "term": term, "current": core.term, "granted": granted}
-        self._node.send(peer.node_id, reply)
+        reply: PreVoteReply = {"type": "pre_vote_reply", "term": term, "current": core.term, "granted": granted}
+        self._links.send(peer.node_id, reply)
 
     def _on_pre_vote_reply(self, peer: Peer, message: dict[str, Any]) -> None:
         core = self._core
@@ -159,7 +164,7 @@ class Elections:
             return
         if core.is_leader or (core.role == CANDIDATE and term <= core.term):
             return
-        if term == self._pre_vote_term == core.term + 1 and self._node.is_voter(peer):
+        if term == self._pre_vote_term == core.term + 1 and self._membership.is_voter(peer):
             self._pre_votes.add(peer.node_id)
             if self._is_majority(self._pre_votes):
                 self._pre_vote_term = 0
@@ -170,7 +175,7 @@ class Elections:
         term = guards.natural(message, "term")
         guards.is_up_to_date(0, 0, message)
         if term < core.term:
-            self._node.send(peer.node_id, {"type": "term", "term": core.term})
+            self._links.send(peer.node_id, {"type": "term", "term": core.term})
             return
         if self._hears_leader() and message.get("transfer") is not True:
             return
@@ -182,7 +187,7 @@ class Elections:
 
         A member with another incarnation may not: its disk was emptied.
         """
-        member = self._node.configurations.latest.members.get(peer.node_id)
+        member = self._membership.configurations.latest.members.get(peer.node_id)
         if member is None:
             return guards.natural(message, "last_log_index") > self._journal.last_index
         return member.incarnation == peer.incarnation and (
@@ -191,7 +196,7 @@ class Elections:
 
     def _on_response_vote(self, peer: Peer, message: dict[str, Any]) -> None:
         term = guards.natural(message, "term")
-        if term != self._core.term or term != self._votes_term or not self._node.is_voter(peer):
+        if term != self._core.term or term != self._votes_term or not self._membership.is_voter(peer):
             return
         if peer.node_id not in self._votes:
             self._votes.add(peer.node_id)
@@ -201,5 +206,5 @@ class Elections:
 
     def _on_timeout_now(self, peer: Peer, message: dict[str, Any]) -> None:
         guards.natural(message, "term")
-        if self._node.may_campaign():
+        if self._membership.may_campaign():
             self._core.receive(peer.node_id, message)

@@ -15,24 +15,26 @@ from __future__ import annotations
 import functools
 from collections import deque
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cacheflow.machine.language import commands
 from cacheflow.raft import guards
 from cacheflow.raft.core import Core
+from cacheflow.raft.links import Links
 from cacheflow.raft.log.journal import Journal
-from cacheflow.raft.membership.configuration import CONFIGURATION, Configuration
+from cacheflow.raft.log.records import CONFIGURATION, NO_OP, REGULAR
+from cacheflow.raft.membership.configuration import Configuration
+from cacheflow.raft.membership.hand_over import HandOver
+from cacheflow.raft.membership.membership import Membership
+from cacheflow.raft.peers import Peers
+from cacheflow.raft.replica import Replica
 from cacheflow.raft.roles.batching import Batching
-from cacheflow.raft.roles.replication import Progress, Replicator
-from cacheflow.raft.transport.network import Network, Peer
+from cacheflow.raft.roles.freshness import Freshness
+from cacheflow.raft.roles.replication import Replicator
+from cacheflow.raft.seams import Clock
+from cacheflow.raft.ticks import Ticks
+from cacheflow.raft.transport.network import Peer
 
-if TYPE_CHECKING:
-    from cacheflow.raft.node import RaftNode
-    from cacheflow.raft.seams import Clock
-
-# The first byte of a command in the log: what kind of entry it is.
-REGULAR = b"\x00"
-NO_OP = b"\x01"
 # The size up to which blocks are put into one entry: a batch of large values fits, and it is far below a frame's limit.
 ENTRY_BYTES_MAX = 1024 * 1024
 # Entries that may be on their way to a majority at once. With one, everything else gathers for the next: under load
@@ -41,8 +43,6 @@ ENTRIES_AHEAD_MAX = 1
 # A member whose last answer is older than this is shown as down; sooner when its connection is broken.
 DOWN_AFTER_MS = 1500
 BROKEN_AFTER_MS = 300
-# Pause between two messages that tell a follower when the other followers were last heard.
-TELL_SEEN_MS = 1000
 # An entry that is not committed after this time goes to all followers: one of the quick ones has stalled.
 HURRY_AFTER_S = 0.005
 
@@ -52,30 +52,35 @@ class Leading:
 
     def __init__(
         self,
-        node: RaftNode,
         core: Core,
         journal: Journal,
-        network: Network,
         clock: Clock,
         initial_settings: dict[str, Any],
+        *,
+        links: Links,
+        ticks: Ticks,
+        peers: Peers,
+        replica: Replica,
+        membership: Membership,
+        replicator: Replicator,
+        hand_over: HandOver,
+        freshness: Freshness,
     ) -> None:
-        self.replicator = Replicator(
-            journal,
-            send=network.send,
-            header=self._header,
-            message_for=self._message_for,
-            leader=core,
-        )
-        self.down: list[str] = []
-        self._node = node
         self._core = core
         self._journal = journal
-        self._network = network
         self._clock = clock
         self._initial_settings = initial_settings
+        self._links = links
+        self._ticks = ticks
+        self._peers = peers
+        self._replica = replica
+        self._membership = membership
+        self._replicator = replicator
+        self._hand_over = hand_over
+        self._freshness = freshness
         # (origin node id, block); the origin is "" for this node's own blocks and for blocks that nobody waits for.
         self.queue: deque[tuple[str, bytes]] = deque()
-        self._batching = Batching(core.now, node.nudge_after)
+        self._batching = Batching(core.now, ticks.nudge_after)
         self._last_stamp_ms = 0
         # The commit index that the followers were last sent.
         self._sent_commit = 0
@@ -103,12 +108,12 @@ class Leading:
 
         latest_voter_ms, voters_heard: see ``Elections.latest_voter_ms``.
         """
-        others = self._node.others()
-        self.replicator.begin(others)
+        others = self._membership.others()
+        self._replicator.begin(others)
         self._watched_since_ms = {}
         # Until this leader has listened for a while, its links say which members are down.
-        self.down = [node_id for node_id in others if not self._network.is_connected(node_id)]
-        latest_ms = max(self._node.machine.now_ms, latest_voter_ms)
+        self._peers.down = [node_id for node_id in others if not self._links.is_connected(node_id)]
+        latest_ms = max(self._replica.machine.now_ms, latest_voter_ms)
         for command, _, _ in self._journal.entries(self._core.last_applied + 1, None):
             latest_ms = max(latest_ms, _stamp_of(command))
         self._clock.lead(latest_ms, voters_heard)
@@ -137,7 +142,7 @@ class Leading:
         core = self._core
         return (
             core.is_leader
-            and self._node.reconfiguration.heir is None
+            and self._hand_over.heir is None
             and self._journal.last_index - core.commit_index < ENTRIES_AHEAD_MAX
             and not (
                 self._batching.crowds
@@ -152,7 +157,7 @@ class Leading:
         if not core.is_leader:
             self.queue.clear()
             return
-        if not self._node.machine.configured and self._configured_term != core.term:
+        if not self._replica.machine.configured and self._configured_term != core.term:
             # Before any other entry: until it is applied, the cache has no limits.
             self._configured_term = core.term
             configure = commands.configure(self._initial_settings, only_if_unset=True)
@@ -166,7 +171,7 @@ class Leading:
                 self._waiting.add(origin)
                 blocks.append(block)
                 size += len(block)
-            self._node.append(REGULAR + commands.encode_entry(self._stamp(), blocks))
+            self._membership.append(REGULAR + commands.encode_entry(self._stamp(), blocks))
             self._send_news(answering)
         elif core.commit_index > self._sent_commit:
             self._send_news(self._waiting)
@@ -174,41 +179,41 @@ class Leading:
     def _send_news(self, answering: Collection[str] = ()) -> None:
         """Send new entries and the commit index to the followers that need them now. answering: see ``Replicator.send_news``."""
         core = self._core
-        if self._node.failure is None:
+        if self._replica.failure is None:
             if core.commit_index > self._sent_commit:
                 self._sent_commit = core.commit_index
-                self.replicator.choose_ahead(core.voter_ids)
-            self.replicator.send_news(answering)
+                self._replicator.choose_ahead(core.voter_ids)
+            self._replicator.send_news(answering)
             if not self._watching:
                 self._watch_for_stall()
 
     def _watch_for_stall(self) -> None:
         """Start the timer that sends an entry to all followers if one of the quick ones has stalled."""
-        waits = self.replicator.ahead is not None and self._core.commit_index < self._journal.last_index
+        waits = self._replicator.ahead is not None and self._core.commit_index < self._journal.last_index
         if waits:
             self._watching = True
-            self._node.call_after(HURRY_AFTER_S, functools.partial(self._hurry_if_stalled, self._journal.last_index))
+            self._ticks.call_after(HURRY_AFTER_S, functools.partial(self._hurry_if_stalled, self._journal.last_index))
 
     def _hurry_if_stalled(self, index: int) -> None:
         """Send everything to all followers if the entry ``index``, the last one when the timer began, is not committed."""
         self._watching = False
-        if self._core.is_leader and self._node.failure is None:
+        if self._core.is_leader and self._replica.failure is None:
             if self._core.commit_index < index:
-                self.replicator.hurry()
+                self._replicator.hurry()
             else:
                 self._watch_for_stall()
 
     def append_configuration(self, configuration: Configuration) -> int:
         """Append a member table as an entry of its own and return its index."""
         block = commands.encode_block(0, 0, 0, [configuration.command()])
-        self._node.append(CONFIGURATION + commands.encode_entry(self._stamp(), [block]))
+        self._membership.append(CONFIGURATION + commands.encode_entry(self._stamp(), [block]))
         self._send_news()
         return self._journal.last_index
 
     def replicate(self) -> None:
         """Send entries or heartbeats to every member."""
-        if self._node.failure is None:
-            self.replicator.replicate()
+        if self._replica.failure is None:
+            self._replicator.replicate()
 
     def _stamp(self) -> int:
         self._last_stamp_ms = max(self._clock.now_ms(), self._last_stamp_ms)
@@ -219,7 +224,7 @@ class Leading:
         if type(blocks) is not list or any(type(block) is not bytes for block in blocks):
             raise guards.BadMessage("propose: no blocks")
         # A node that is no member would never learn the outcome.
-        if self._core.is_leader and self._node.is_member(peer):
+        if self._core.is_leader and self._membership.is_member(peer):
             node_id = peer.node_id
             if message.get("crowded") is True:
                 self._batching.note_crowd(node_id, self._journal.last_index)
@@ -230,22 +235,20 @@ class Leading:
         term = guards.natural(message, "term")
         if term > core.term:
             core.adopt_term(term)
-            self._node.wake()
+            self._ticks.wake()
             return
-        progress = self.replicator.progress.get(peer.node_id)
-        if not core.is_leader or term < core.term or progress is None or not self._node.is_member(peer):
+        progress = self._peers.progress.get(peer.node_id)
+        if not core.is_leader or term < core.term or progress is None or not self._membership.is_member(peer):
             return
         progress.peer_clock_ms = guards.natural(message, "clock")
-        progress.peer_clock_at_ms = self._node.now_ms()
-        match_index = self.replicator.acknowledged(peer.node_id, message)
+        progress.peer_clock_at_ms = self._links.now_ms()
+        match_index = self._replicator.acknowledged(peer.node_id, message)
         core.acknowledge(peer.node_id, match_index)
         if match_index is not None:
-            self.replicator.push(peer.node_id)
+            self._replicator.push(peer.node_id)
             if match_index > core.commit_index:
-                self._node.nudge()
-        if self._node.reconfiguration.is_pending:
-            self._node.wake()
-        self._node.following.note_progress()
+                self._ticks.nudge()
+        self._freshness.note_progress()
 
     # Once a heartbeat -------------------------------------------------------------------------------------------------
 
@@ -253,18 +256,18 @@ class Leading:
         """Once a heartbeat: find out which members are down, and propose an entry if keys are due and nobody writes."""
         self.committed_lately = max(self.committed_lately, self._core.commit_index)
         # The next entry goes to all followers and shows which of them are quick now.
-        self.replicator.choose_anew()
-        now_ms = self._node.now_ms()
+        self._replicator.choose_anew()
+        now_ms = self._links.now_ms()
         down = []
-        for node_id, progress in self.replicator.progress.items():
-            connected = self._network.is_connected(node_id)
+        for node_id, progress in self._peers.progress.items():
+            connected = self._links.is_connected(node_id)
             # A new leader listens for a while before it calls a member down whose connection stands.
             since_ms = self._watched_since_ms.setdefault(node_id, now_ms if connected else 0)
             silent_ms = now_ms - max(progress.acked_at_ms, since_ms)
             if silent_ms > (DOWN_AFTER_MS if connected else BROKEN_AFTER_MS):
                 down.append(node_id)
-        self.down = down
-        due_ms = self._node.machine.next_due_ms()
+        self._peers.down = down
+        due_ms = self._replica.machine.next_due_ms()
         if (
             self._core.has_settled
             and due_ms is not None
@@ -273,37 +276,6 @@ class Leading:
         ):
             self._tick_index = self._journal.last_index + 1
             self.queue.append(("", commands.encode_block(0, 0, 0, [commands.noop()])))
-
-    def _header(self) -> dict[str, Any]:
-        """Return the fields of an append message that are the same for all followers."""
-        core = self._core
-        machine = self._node.machine
-        now_ms = self._node.now_ms()
-        return {
-            "type": "append_entries",
-            "term": core.term,
-            "commit_index": core.commit_index,
-            "time": self._clock.now_ms(),
-            "at": now_ms,
-            # Lets a follower bound how old its contents are, by its own clock alone.
-            "age": now_ms - self.replicator.quorum_at_ms(core.voter_ids, now_ms),
-            "down": self.down,
-            "digest": [machine.applied_index, machine.digest],
-        }
-
-    def _message_for(self, header: dict[str, Any], progress: Progress) -> dict[str, Any]:
-        """Return an append message for one follower: ``header`` and what only that follower is told."""
-        now_ms = header["at"]
-        message = header.copy()
-        # Until its no-op is committed a leader does not know what is committed, so no follower may call itself fresh by it.
-        message["clock"] = progress.peer_clock_ms if self._core.has_settled else 0
-        message["hold"] = now_ms - progress.peer_clock_at_ms
-        if now_ms - progress.told_seen_at_ms >= TELL_SEEN_MS:
-            # Followers do not hear each other, so the leader tells them.
-            progress.told_seen_at_ms = now_ms
-            known = self.replicator.progress.items()
-            message["seen"] = {node_id: now_ms - other.acked_at_ms for node_id, other in known if other.acked_at_ms}
-        return message
 
 
 def _stamp_of(command: bytes) -> int:

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import chain
 from typing import Any, Final, NoReturn
 
@@ -44,7 +45,7 @@ _TOKENS: Final = (
 _pack = msgpack.Packer(autoreset=True).pack
 
 
-def encode(message: Message, group: int = GROUP) -> bytes:
+def encode(message: Mapping[str, Any], group: int = GROUP) -> bytes:
     """Return ``message`` as the body of a frame. Raises TypeError, ValueError, OverflowError for what msgpack cannot carry."""
     body: bytes = _pack((group, message))
     return body

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from cacheflow.errors import CacheFlowError
+from cacheflow.raft.message_types import Sent
 
+# A message as it came: nothing about it is certain.
 Message = dict[str, Any]
 
 
@@ -100,7 +102,7 @@ class Network(Protocol):
     def set_peers(self, peers: Mapping[str, str]) -> None:
         """Set the nodes that are dialed: exactly those of ``peers`` (node id: address) and nodes that have dialed us."""
 
-    def send(self, node_id: str, message: Message) -> bool:
+    def send(self, node_id: str, message: Sent) -> bool:
         """Send a message to a node. Returns False if there is no connection or too much waits already."""
 
     def backlog(self, node_id: str) -> int:

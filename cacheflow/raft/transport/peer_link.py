@@ -151,7 +151,8 @@ class PeerLink:
             began_s = self._host.loop.time()
             connection = await self._dial(address)
             if connection is not None:
-                await connection.gone
+                # Ending this task must not end the connection's own waiting: what was sent still leaves.
+                await asyncio.shield(connection.gone)
             # A connection that ends young counts as a failure: a node that accepts and hangs up must not be dialed in a circle.
             failures = 0 if self._host.loop.time() - began_s > longest_s + self._host.dial_s else failures + 1
             delay_s = min(longest_s, first_s * 2 ** min(failures, 16)) * (0.5 + self._host.random() / 2)

@@ -2,8 +2,8 @@
 
 1. Each node dials every node that it wants to send to, and uses that connection only for sending. Answers come over the
    other node's own connection. A node that dials us and is not one of our peers is dialed back for as long as it stays.
-2. Nothing counts before the handshake (``handshake.py``): protocol, cluster, secret. It says what
-   is protected and what is not: nothing is encrypted. Without a secret only loopback is listened on.
+2. Nothing counts before the handshake: protocol, cluster, secret. ``handshake.py`` says what is protected and what is not:
+   nothing is encrypted. Without a secret only loopback is listened on.
 3. A newer connection of a node takes the place of its older one; nothing more of the older one is delivered.
 4. Bytes are data: everything has a limit, and a peer that breaks one loses its connection and nothing else.
 5. The bytes that wait for a slow peer are bounded: over the bound ``send`` returns False, and no other peer notices.
@@ -231,7 +231,7 @@ class PeerTransport:
         for node_id in [*self._peers, *(node_id for node_id in list(self._links) if node_id not in self._peers)]:
             self._adjust_link(node_id)
 
-    def send(self, node_id: str, message: Message) -> bool:
+    def send(self, node_id: str, message: Mapping[str, Any]) -> bool:
         """Send a message to a node. Returns False without a connection, with too much waiting, or if it is too large (logged).
 
         True is no promise: messages on their way are lost when a connection ends.

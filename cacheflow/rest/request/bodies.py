@@ -68,6 +68,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 def is_json(content_type: str | None) -> bool:
     """Return whether a body of this type is our JSON envelope; ``application/x+json`` is a value of its own."""
-    if content_type is None:
-        return False
-    return content_type == "application/json" or content_type.partition(";")[0].strip().lower() == "application/json"
+    return (
+        content_type == "application/json"
+        or (content_type or "").partition(";")[0].strip().lower() == "application/json"
+    )

@@ -21,40 +21,31 @@ class WaitingGate:
     def __init__(self, waiting_max: int) -> None:
         self.waiting_max = waiting_max
         self._lock = threading.Lock()  # guards the two counters
-        self._waiting = 0
-        self._refused = 0
-
-    @property
-    def waiting(self) -> int:
-        """The number of requests that wait now."""
-        return self._waiting
-
-    @property
-    def refused(self) -> int:
-        """The number of requests refused since the start."""
-        return self._refused
+        # The number of requests that wait now, and of those refused since the start.
+        self.waiting = 0
+        self.refused = 0
 
     def refusal(self) -> Overloaded | None:
         """Return the error for a request that would have to wait, without letting it in; None while there is room."""
-        if self._waiting < self.waiting_max:
+        if self.waiting < self.waiting_max:
             return None
         with self._lock:
-            self._refused += 1
+            self.refused += 1
         return self._overloaded()
 
     def enter(self) -> None:
         """Take a place for a request that is to wait. Raises Overloaded."""
         with self._lock:
-            if self._waiting < self.waiting_max:
-                self._waiting += 1
+            if self.waiting < self.waiting_max:
+                self.waiting += 1
                 return
-            self._refused += 1
+            self.refused += 1
         raise self._overloaded()
 
     def leave(self) -> None:
         """Give back the place of a request that waits no more."""
         with self._lock:
-            self._waiting -= 1
+            self.waiting -= 1
 
     def _overloaded(self) -> Overloaded:
         return Overloaded(f"{self.waiting_max} requests wait for the cluster already; this one was not sent", 1.0)

@@ -36,8 +36,6 @@ class Condition:
 
 
 UNCONDITIONAL = Condition()
-_ABSENT = Condition(absent=True)
-_PRESENT = Condition(present=True)
 
 
 def write_condition(environ: Mapping[str, Any]) -> Condition:
@@ -51,12 +49,12 @@ def write_condition(environ: Mapping[str, Any]) -> Condition:
     if none_match is not None:
         if none_match.strip() != "*":
             raise InvalidRequest(f"a write takes If-None-Match only as *, not {shown(none_match)}")
-        return _ABSENT
+        return Condition(absent=True)
     assert match is not None
     if match.strip() == "*":
-        return _PRESENT
-    found = {int(tag) for weak, tag in parse_tags(match, "If-Match") if not weak and _is_version(tag)}
-    return Condition(present=True, versions=tuple(sorted(found)))
+        return Condition(present=True)
+    found = {int(tag) for weak, tag in parse_tags(match, "If-Match") if not weak and _VERSION.fullmatch(tag)}
+    return Condition(present=True, versions=tuple(sorted(version for version in found if version <= INT64_MAX)))
 
 
 def read_condition(environ: Mapping[str, Any], version: int) -> int | None:
@@ -88,10 +86,6 @@ def parse_tags(text: str, header: str) -> list[tuple[bool, str]]:
     if not tags:
         raise InvalidRequest(f"{header} is empty")
     return tags
-
-
-def _is_version(tag: str) -> bool:
-    return _VERSION.fullmatch(tag) is not None and int(tag) <= INT64_MAX
 
 
 def idempotency_key(environ: Mapping[str, Any]) -> str | None:

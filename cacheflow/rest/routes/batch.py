@@ -57,30 +57,12 @@ def render_results(batch: list[Command], results: list[Result]) -> bytes:
     return ('{"results":[' + ",".join(parts) + "]}").encode()
 
 
-# Each of these returns the status of a result and, as JSON text, the members that stand behind "key".
-
-
-def _got(result: Result) -> str:
-    return f'200,{value_members(result[1], result[2], result[3])},"version":{result[4]}'
-
-
-def _deleted(result: Result) -> str:
-    return f'200,"deleted":true,"version":{result[1]}'
-
-
-def _counted(result: Result) -> str:
-    return f'200,"value":{result[2]},"version":{result[1]}'
-
-
-def _touched(result: Result) -> str:
-    return f'200,"version":{result[1]}'
-
-
+# The status of a result and, as JSON text, the members that stand behind "key".
 _RENDER: Final[dict[int, Callable[[Result], str]]] = {
-    commands.GET: _got,
-    commands.DELETE: _deleted,
-    commands.INCR: _counted,
-    commands.TOUCH: _touched,
+    commands.GET: lambda result: f'200,{value_members(*result[1:4])},"version":{result[4]}',
+    commands.DELETE: lambda result: f'200,"deleted":true,"version":{result[1]}',
+    commands.INCR: lambda result: f'200,"value":{result[2]},"version":{result[1]}',
+    commands.TOUCH: lambda result: f'200,"version":{result[1]}',
 }
 
 

@@ -51,7 +51,9 @@ def monitoring_blueprint(services: Services) -> Blueprint:
             "http_waiting_requests_max": sum(gate.waiting_max for gate in gates),
             "http_refused_total": sum(gate.refused for gate in gates),
         }
-        if wanted == "json" or (wanted is None and _prefers_json(environ.get("HTTP_ACCEPT"))):
+        accept = environ.get("HTTP_ACCEPT", "")
+        prefers_json = media_quality(accept, "application/json") > media_quality(accept, "text/plain")
+        if wanted == "json" or (wanted is None and prefers_json):
             # JSON has no NaN and no infinity.
             finite = {name: value if math.isfinite(value) else None for name, value in measured.items()}
             return json_answer(finite, services.raft_headers())
@@ -75,9 +77,3 @@ def health_text(name: str, results: Sequence[Check], verbose: bool) -> tuple[byt
     ]
     lines.append(f"{name} check {'passed' if passed else 'failed'}")
     return ("\n".join(lines) + "\n").encode(), 200 if passed else 503
-
-
-def _prefers_json(accept: str | None) -> bool:
-    if not accept:
-        return False
-    return media_quality(accept, "application/json") > media_quality(accept, "text/plain")

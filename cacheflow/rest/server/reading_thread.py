@@ -33,13 +33,14 @@ class ReadingChannel(StrictChannel):
     """One client's connection, whose requests may be put aside."""
 
     _task: Any = None
-    _resumes = False
+    # True if the next ``service`` goes on with the request that was put aside.
+    resumes = False
 
     def task_class(self, channel: StrictChannel, request: Any) -> Any:
         """Return the task of a request. waitress asks whenever it begins with one, and when it goes on with one."""
-        if not self._resumes:
+        if not self.resumes:
             self._task = OneWriteTask(channel, request)
-        self._resumes = False
+        self.resumes = False
         return self._task
 
     def service(self) -> None:
@@ -51,10 +52,6 @@ class ReadingChannel(StrictChannel):
     def _resume(self, application: WSGIApplication) -> Callable[[], None]:
         self._task.environ[_RESUMED] = application
         return self.server.resume(self)  # type: ignore[no-any-return]
-
-    def goes_on(self) -> None:
-        """Have the next ``service`` go on with the request that was put aside."""
-        self._resumes = True
 
     def answer_at_once(self, answer: bytes) -> None:
         """Send a whole answer to the request that just came in. Called with requests_lock held."""
@@ -145,10 +142,6 @@ class ReadingServer(StrictServer):
         if threading.get_ident() != self.reader:
             super().pull_trigger()
 
-    def begin_turns(self) -> None:
-        """Note that the calling thread is the reading thread from now on."""
-        self.reader = threading.get_ident()
-
     def end_turns(self) -> None:
         """Let no request that was put aside wake the reading thread any more."""
         with self._wake_lock:
@@ -159,7 +152,7 @@ class ReadingServer(StrictServer):
         self._woken = False
         while self._resumed:
             channel = self._resumed.popleft()
-            channel.goes_on()
+            channel.resumes = True
             if channel.requests:
                 self._place(channel)
         for _ in range(len(self.short)):

@@ -13,26 +13,21 @@ from cacheflow.rest.request.context import Services
 from cacheflow.rest.server.lanes import READING
 
 
-class TurnAway:
-    """A check for requests to refuse, which the HTTP server makes in its own thread for each request."""
+def turn_away(services: Services, method: str) -> bytes | None:
+    """Return the whole answer to a request that would find no place to wait; None while there is one.
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
-
-    def __call__(self, method: str) -> bytes | None:
-        """Return the whole answer to a request that would find no place to wait; None while there is one."""
-        if method in READING:
-            return None
-        error = self._services.gate.refusal()
-        if error is None:
-            return None
-        body = problem_bytes(urn_of(type(error)), error.title, error.http_status, str(error), outcome="not applied")
-        headers = [
-            PROBLEM_TYPE,
-            ("Content-Length", str(len(body))),
-            ("Date", formatdate(usegmt=True)),
-            ("Retry-After", str(round(error.retry_after_s))),
-            *self._services.raft_headers(),
-        ]
-        head = "".join(f"{name}: {value}\r\n" for name, value in headers)
-        return f"HTTP/1.1 503 Service Unavailable\r\n{head}\r\n".encode("latin-1") + body
+    The HTTP server asks for it in its own thread for each request.
+    """
+    error = None if method in READING else services.gate.refusal()
+    if error is None:
+        return None
+    body = problem_bytes(urn_of(type(error)), error.title, error.http_status, str(error), outcome="not applied")
+    headers = [
+        PROBLEM_TYPE,
+        ("Content-Length", str(len(body))),
+        ("Date", formatdate(usegmt=True)),
+        ("Retry-After", str(round(error.retry_after_s))),
+        *services.raft_headers(),
+    ]
+    head = "".join(f"{name}: {value}\r\n" for name, value in headers)
+    return f"HTTP/1.1 503 Service Unavailable\r\n{head}\r\n".encode("latin-1") + body

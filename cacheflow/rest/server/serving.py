@@ -155,7 +155,7 @@ class HttpServer:
 
     def _run(self) -> None:
         for server in self._servers:
-            server.begin_turns()
+            server.reader = threading.get_ident()
         while self._draining_until_s is None:
             self._turn(_LOOP_INTERVAL_S)
         for server in self._servers:
@@ -229,19 +229,11 @@ def _listen(host: str, port: int) -> list[socket.socket]:
         raise ConfigError(f"host = {host!r}: cannot be resolved ({error.strerror}); give an address") from None
     sockets: list[socket.socket] = []
     refused: OSError | None = None
-    for family, kind, protocol, _, address in dict.fromkeys(found):
-        listening = None
+    for family, _, _, _, address in dict.fromkeys(found):
         try:
-            listening = socket.socket(family, kind, protocol)
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            listening.bind((address[0], port, *address[2:]))
-            # Two sockets may be bound to one port as long as neither listens: only this tells who has it.
-            listening.listen(1024)
+            # It listens, too: two sockets may be bound to one port as long as neither does.
+            listening = socket.create_server((address[0], port, *address[2:]), family=family, backlog=1024)
         except OSError as error:
-            if listening is not None:
-                listening.close()
             refused = error
             if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
                 continue  # a name such as localhost may have an IPv6 address that this machine does not

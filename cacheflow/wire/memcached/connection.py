@@ -78,7 +78,7 @@ class MemcachedConnection(MemcachedSession):
         super().data_received(data)
 
     def may_rest(self) -> bool:
-        return self._authenticated and not self._skip and super().may_rest()
+        return self._authenticated and not self.skip and super().may_rest()
 
     def _found_row(self, line: bytes) -> bytes | None:
         """Return the reply to a get of several keys, or to several gets of one key each; None when it is anything else.
@@ -128,12 +128,12 @@ class MemcachedConnection(MemcachedSession):
         """Handle the complete requests at the start of ``data``; return how many bytes they were."""
         at, size = 0, len(data)
         while at < size and self.goes_on:
-            if self._skip:
-                skipped = min(self._skip, size - at)
-                self._skip -= skipped
+            if self.skip:
+                skipped = min(self.skip, size - at)
+                self.skip -= skipped
                 at += skipped
                 continue
-            if data.startswith(b"get ", at) and self._authenticated and self._fetch is None and self.answers_at_once:
+            if data.startswith(b"get ", at) and self._authenticated and self.fetch is None and self.answers_at_once:
                 behind = self._found_all(data, at)
                 if behind != at:
                     at = behind
@@ -164,7 +164,7 @@ class MemcachedConnection(MemcachedSession):
     def _request(self, data: bytes, at: int, end: int) -> int:
         """Handle the request whose line is ``data[at:end]``; return the position behind it, or INCOMPLETE."""
         stop = end - 1 if end > at and data[end - 1] == 13 else end
-        if self._fetch is None:
+        if self.fetch is None:
             words = lines.words_of(data[at:stop])
             name = words[0] if words else b""
             with_value = _WITH_VALUE.get(name)
@@ -174,11 +174,14 @@ class MemcachedConnection(MemcachedSession):
             if one_line is None:
                 self._unknown(words)
                 return end + 1
-            one_line(self, words)
-        if self._fetch is not None:
-            if not self._fetch.go_on(self):
+            try:
+                one_line(self, words)
+            except lines.Refused as refused:
+                self.reply(refused.reply)
+        if self.fetch is not None:
+            if not self.fetch.go_on(self):
                 return INCOMPLETE
-            self._fetch = None
+            self.fetch = None
         return end + 1
 
     def _unknown(self, words: list[bytes]) -> None:

@@ -32,6 +32,13 @@ TOO_LARGE: Final = b"SERVER_ERROR object too large for cache\r\n"
 TOO_LONG: Final = b"CLIENT_ERROR line too long\r\n"
 
 
+class Refused(Exception):
+    """Raised for a request that is answered with an error at once. reply: that error."""
+
+    def __init__(self, reply: bytes) -> None:
+        self.reply = reply
+
+
 def words_of(line: bytes) -> list[bytes]:
     """Return the words of a line. (Only blanks part them: a tab is part of a word, and no key.)"""
     words = line.split(b" ")

@@ -36,18 +36,10 @@ class MemcachedSession(Connection):
         self.shared = shared
         self.value_bytes_max = shared.value_bytes_max
         self.wall_s = shared.wall_s
-        # The number of bytes that are still to come of a value that was refused.
-        self._skip = 0
-        # The get at the start of the input whose reply is given in parts; None when there is none.
-        self._fetch: Fetch | None = None
-
-    def fetch(self, fetch: Fetch) -> None:
-        """Answer the request at hand in parts, as far as replies may be given now."""
-        self._fetch = fetch
-
-    def skip(self, count: int) -> None:
-        """Throw away the next ``count`` bytes of input behind the line."""
-        self._skip = count
+        # The number of bytes behind the line that are still to come of a value that was refused, and thrown away.
+        self.skip = 0
+        # The get at the start of the input whose reply is given in parts, as replies may be given; None when there is none.
+        self.fetch: Fetch | None = None
 
 
 Handler = Callable[[MemcachedSession, list[bytes]], None]

@@ -16,14 +16,10 @@ _STARTED_S: Final = time.monotonic()
 
 def statistics(connection: MemcachedSession, words: list[bytes]) -> bytes:
     """Return the reply to ``stats``, ``stats settings`` and ``stats items``."""
-    if not words:
-        told = _general(connection)
-    elif words == [b"settings"]:
-        told = _settings(connection)
-    elif words == [b"items"]:
-        told = _items(connection)
-    else:
+    section = {(): _general, (b"settings",): _settings, (b"items",): _items}.get(tuple(words))
+    if section is None:
         return ERROR
+    told = section(connection)
     return b"".join([f"STAT {name} {value}\r\n".encode() for name, value in told.items()] + [b"END\r\n"])
 
 

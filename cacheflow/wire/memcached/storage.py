@@ -44,11 +44,11 @@ def store(connection: MemcachedSession, words: list[bytes], data: bytes, end: in
         version = lines.number_of(words[5]) if len(words) > 5 else None
     if key is None or flags is None or exptime is None or version is None:
         connection.reply(b"" if quiet else lines.BAD_FORMAT)
-        connection.skip(size + 2)
+        connection.skip = size + 2
         return end + 1
     if size > connection.value_bytes_max:
         refuse(connection, key, words[0] == b"set", quiet)
-        connection.skip(size + 2)
+        connection.skip = size + 2
         return end + 1
     value = value_behind(connection, data, end, size)
     if value is None:

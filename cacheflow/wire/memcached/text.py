@@ -6,15 +6,17 @@ cache_memlimit), watch, shutdown. ``consistency`` is not memcached's: it says ho
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 from typing import Final
 
 from cacheflow.machine.language import commands
-from cacheflow.machine.language.commands import Result
+from cacheflow.machine.language.commands import Command, Result
 from cacheflow.wire.connection import no_reply
 from cacheflow.wire.memcached import lines
 from cacheflow.wire.memcached.expiry import OVER, exptime_of, ttl_ms_of
 from cacheflow.wire.memcached.fetch import Fetch, fetch_and_touch
+from cacheflow.wire.memcached.lines import Refused
 from cacheflow.wire.memcached.session import Handler, MemcachedSession
 from cacheflow.wire.memcached.stats import statistics
 from cacheflow.wire.memcached.storage import NOT_FOUND, failed
@@ -39,127 +41,96 @@ def _quiet(words: list[bytes]) -> bool:
     return words[-1] == b"noreply"
 
 
-def _say(connection: MemcachedSession, words: list[bytes], answer: bytes) -> None:
-    connection.reply(b"" if _quiet(words) else answer)
+def _refused(words: list[bytes], error: bytes) -> Refused:
+    return Refused(b"" if _quiet(words) else error)
 
 
-def _keys(words: list[bytes]) -> list[str] | None:
-    keys = [lines.key_of(word) for word in words]
-    return None if None in keys else [key for key in keys if key is not None]
-
-
-def _get(connection: MemcachedSession, words: list[bytes]) -> None:
-    keys = _keys(words[1:])
-    if not keys:
-        connection.reply(lines.BAD_FORMAT)
-    else:
-        connection.fetch(Fetch(words[1:], keys, words[0] == b"gets"))
-
-
-def _gat(connection: MemcachedSession, words: list[bytes]) -> None:
-    exptime = exptime_of(words[1]) if len(words) > 2 else None
-    keys = _keys(words[2:])
-    if len(words) > 2 and exptime is None:
-        connection.reply(lines.BAD_EXPTIME)
-    elif exptime is None or not keys:
-        connection.reply(lines.BAD_FORMAT)
-    else:
-        fetch_and_touch(connection, words[2:], keys, ttl_ms_of(exptime, connection.wall_s()), words[0] == b"gats")
-
-
-def _delete(connection: MemcachedSession, words: list[bytes]) -> None:
-    key = lines.key_of(words[1]) if len(words) > 1 else None
+def _key(words: list[bytes], count: int) -> str:
+    """Return the key in a line of at least ``count`` words. Raises Refused."""
+    key = lines.key_of(words[1]) if len(words) >= count else None
     if key is None:
-        _say(connection, words, lines.BAD_FORMAT)
-    else:
-        connection.write(commands.delete(key), no_reply if _quiet(words) else _deleted)
+        raise _refused(words, lines.BAD_FORMAT)
+    return key
 
 
-def _deleted(result: Result) -> bytes:
-    return _said(result, b"DELETED\r\n")
+def _keys(words: list[bytes]) -> list[str]:
+    """Return the keys that ``words`` are, at least one. Raises Refused."""
+    keys = [key for word in words if (key := lines.key_of(word)) is not None]
+    if not words or len(keys) != len(words):
+        raise Refused(lines.BAD_FORMAT)
+    return keys
 
 
-def _touch(connection: MemcachedSession, words: list[bytes]) -> None:
-    key = lines.key_of(words[1]) if len(words) > 2 else None
-    if key is None:
-        _say(connection, words, lines.BAD_FORMAT)
-        return
-    exptime = exptime_of(words[2])
-    if exptime is None:
-        _say(connection, words, lines.BAD_EXPTIME)
-        return
-    ttl_ms = ttl_ms_of(exptime, connection.wall_s())
-    command = commands.delete(key) if ttl_ms == OVER else commands.touch(key, ttl_ms)
-    connection.write(command, no_reply if _quiet(words) else _touched)
+def _write(connection: MemcachedSession, words: list[bytes], command: Command, answer: bytes) -> None:
+    connection.write(command, no_reply if _quiet(words) else functools.partial(_said, answer))
 
 
-def _touched(result: Result) -> bytes:
-    return _said(result, b"TOUCHED\r\n")
-
-
-def _said(result: Result, answer: bytes) -> bytes:
+def _said(answer: bytes, result: Result) -> bytes:
     if result[0] == commands.OK:
         return answer
     return NOT_FOUND if result[0] == commands.MISSING else failed(result)
 
 
+def _get(connection: MemcachedSession, words: list[bytes]) -> None:
+    connection.fetch = Fetch(words[1:], _keys(words[1:]), words[0] == b"gets")
+
+
+def _gat(connection: MemcachedSession, words: list[bytes]) -> None:
+    if len(words) < 3:
+        raise Refused(lines.BAD_FORMAT)
+    exptime = exptime_of(words[1])
+    if exptime is None:
+        raise Refused(lines.BAD_EXPTIME)
+    ttl_ms = ttl_ms_of(exptime, connection.wall_s())
+    fetch_and_touch(connection, words[2:], _keys(words[2:]), ttl_ms, words[0] == b"gats")
+
+
+def _delete(connection: MemcachedSession, words: list[bytes]) -> None:
+    _write(connection, words, commands.delete(_key(words, 2)), b"DELETED\r\n")
+
+
+def _touch(connection: MemcachedSession, words: list[bytes]) -> None:
+    key, exptime = _key(words, 3), exptime_of(words[2])
+    if exptime is None:
+        raise _refused(words, lines.BAD_EXPTIME)
+    ttl_ms = ttl_ms_of(exptime, connection.wall_s())
+    command = commands.delete(key) if ttl_ms == OVER else commands.touch(key, ttl_ms)
+    _write(connection, words, command, b"TOUCHED\r\n")
+
+
 def _count(connection: MemcachedSession, words: list[bytes]) -> None:
-    key = lines.key_of(words[1]) if len(words) > 2 else None
-    if key is None:
-        _say(connection, words, lines.BAD_FORMAT)
-        return
-    delta = lines.number_of(words[2])
+    key, delta = _key(words, 3), lines.number_of(words[2])
     if delta is None:
-        _say(connection, words, lines.BAD_DELTA)
-        return
+        raise _refused(words, lines.BAD_DELTA)
     command = commands.count(key, delta if words[0] == b"incr" else -delta)
     connection.write(command, no_reply if _quiet(words) else _counted)
 
 
 def _counted(result: Result) -> bytes:
-    return b"%d\r\n" % result[2] if result[0] == commands.OK else _said(result, b"")
+    return b"%d\r\n" % result[2] if result[0] == commands.OK else _said(b"", result)
 
 
 def _flush_all(connection: MemcachedSession, words: list[bytes]) -> None:
-    delay: int | None = 0
-    if len(words) > (2 if _quiet(words) else 1):
-        delay = exptime_of(words[1])
+    delay = exptime_of(words[1]) if len(words) > (2 if _quiet(words) else 1) else 0
     if delay is None:
-        _say(connection, words, lines.BAD_EXPTIME)
-    elif delay > 0:
-        _say(connection, words, NO_DELAY)
-    else:
-        connection.write(commands.delete_prefix(""), no_reply if _quiet(words) else _flushed)
-
-
-def _flushed(result: Result) -> bytes:
-    return OK if result[0] == commands.OK else failed(result)
-
-
-def _version(connection: MemcachedSession, words: list[bytes]) -> None:
-    connection.reply(_VERSION)
+        raise _refused(words, lines.BAD_EXPTIME)
+    if delay > 0:
+        raise _refused(words, NO_DELAY)
+    _write(connection, words, commands.delete_prefix(""), OK)
 
 
 def _verbosity(connection: MemcachedSession, words: list[bytes]) -> None:
     """Answer verbosity, which has no effect: the log's level is the whole node's."""
-    known = len(words) > 1 and lines.number_of(words[1], lines.UINT32_MAX) is not None
-    _say(connection, words, OK if known else lines.BAD_FORMAT)
-
-
-def _stats(connection: MemcachedSession, words: list[bytes]) -> None:
-    connection.read(lambda: statistics(connection, words[1:]))
+    if len(words) < 2 or lines.number_of(words[1], lines.UINT32_MAX) is None:
+        raise _refused(words, lines.BAD_FORMAT)
+    connection.reply(b"" if _quiet(words) else OK)
 
 
 def _consistency(connection: MemcachedSession, words: list[bytes]) -> None:
     if words[1:] not in ([b"local"], [b"linearizable"]):
-        connection.reply(b"CLIENT_ERROR usage: consistency local|linearizable\r\n")
-        return
+        raise Refused(b"CLIENT_ERROR usage: consistency local|linearizable\r\n")
     connection.linearizable = words[1] == b"linearizable"
     connection.reply(OK)
-
-
-def _quit(connection: MemcachedSession, words: list[bytes]) -> None:
-    connection.close()
 
 
 COMMANDS: Final[dict[bytes, Handler]] = {
@@ -172,9 +143,9 @@ COMMANDS: Final[dict[bytes, Handler]] = {
     b"incr": _count,
     b"decr": _count,
     b"flush_all": _flush_all,
-    b"version": _version,
+    b"version": lambda connection, words: connection.reply(_VERSION),
     b"verbosity": _verbosity,
-    b"stats": _stats,
+    b"stats": lambda connection, words: connection.read(lambda: statistics(connection, words[1:])),
     b"consistency": _consistency,
-    b"quit": _quit,
+    b"quit": lambda connection, words: connection.close(),
 }

@@ -25,8 +25,7 @@ from cacheflow.wire.resp.gets import bulks_of
 from cacheflow.wire.resp.parser import Request
 from cacheflow.wire.resp.replies import OK, ONE, QUEUED, ZERO, CommandError, bulk, failure
 from cacheflow.wire.resp.rows import GET, LONE_GETS, SET, is_part_of_set, keys_of_gets, lone_set, pairs_of_sets
-from cacheflow.wire.resp.session import RespSession
-from cacheflow.wire.resp.spec import Read, Shared, Spec, wrong_arity
+from cacheflow.wire.resp.session import Read, RespSession, Shared, Spec, wrong_arity
 
 # Commands that are carried out at once also inside MULTI.
 _NEVER_QUEUED: Final = frozenset(("exec", "discard", "multi", "watch", "quit", "reset"))

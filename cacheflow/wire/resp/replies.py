@@ -12,7 +12,6 @@ QUEUED: Final = b"+QUEUED\r\n"
 ZERO: Final = b":0\r\n"
 ONE: Final = b":1\r\n"
 EMPTY: Final = b"$0\r\n\r\n"
-EMPTY_ARRAY: Final = b"*0\r\n"
 # The null replies by protocol version.
 NULL: Final = {2: b"$-1\r\n", 3: b"_\r\n"}
 NULL_ARRAY: Final = {2: b"*-1\r\n", 3: b"_\r\n"}
@@ -21,7 +20,7 @@ _LINE = bytes.maketrans(b"\r\n", b"  ")
 
 
 class Status(str):
-    """A text that ``encode`` writes as a simple string."""
+    """A text that ``encode`` writes as a simple string of RESP (``+OK``) instead of a bulk string."""
 
 
 class CommandError(Exception):
@@ -89,10 +88,6 @@ def failure(failed: ReplicationError) -> bytes:
     Clients send LOADING, TRYAGAIN and CLUSTERDOWN again by themselves, which is right where nothing has happened. No
     client knows OUTCOMEUNKNOWN, so that none repeats what may have taken place.
     """
-    if isinstance(failed, NotReady):
-        return error(f"LOADING {failed}")
-    if isinstance(failed, NoLeader):
-        return error(f"CLUSTERDOWN {failed}")
-    if isinstance(failed, NotCommitted):
-        return error(f"TRYAGAIN not committed: {failed}")
-    return error(f"OUTCOMEUNKNOWN {failed}")
+    codes = ((NotReady, "LOADING"), (NoLeader, "CLUSTERDOWN"), (NotCommitted, "TRYAGAIN not committed:"))
+    code = next((code for kind, code in codes if isinstance(failed, kind)), "OUTCOMEUNKNOWN")
+    return error(f"{code} {failed}")

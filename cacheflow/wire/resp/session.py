@@ -1,21 +1,137 @@
-"""RespSession: a RESP connection as its commands see it, with their state and the ways to answer later."""
+"""What a RESP command is (an entry of the table that dispatches, checks, queues and documents it), and the session that it sees.
+
+There are four sorts, by what answers:
+
+- ``local``: the connection itself.  ``answer(session, arguments)``
+- ``read``: memory.  ``answer(session, find, arguments)``; in a transaction that writes, ``find`` looks at what the
+  entry of the log found instead.
+- ``plan``: the log.  ``plan(session, find, arguments)`` names the commands of the machine and how their results read.
+  With ``steps`` it looks at memory first (through ``find``, which notes what it saw), and its commands take place only
+  if that still holds.
+- ``control``: the connection's own state; ``control(connection, arguments)`` replies by itself.
+
+``arguments`` begin with the command's name. All of them raise CommandError.
+"""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any
+import hmac
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, Final, Protocol
 
-from cacheflow.contract import VERSION
+from cacheflow.contract import VERSION, Entry
+from cacheflow.contract import WireStore as Store
 from cacheflow.errors import ReplicationError
+from cacheflow.machine.language.commands import Command, Result
 from cacheflow.wire.connection import Connection
 from cacheflow.wire.resp.parser import RequestParser
 from cacheflow.wire.resp.replies import NULL, NULL_ARRAY, OK, CommandError, failure
-from cacheflow.wire.resp.spec import Queue, Shared, Watched
+from cacheflow.wire.resp.scans import Scans
+
+# The longest request has room for some values of the largest size, in an entry that still fits into one message between
+# nodes.
+REQUEST_BYTES_MIN: Final = 5 * 1024 * 1024
+REQUEST_BYTES_MAX: Final = 65 * 1024 * 1024
+VALUES_IN_REQUEST: Final = 4
+
+Arguments = list[bytes]
+
+
+class Find(Protocol):
+    """A function that returns the live entry of a key. count: looking at it is a use."""
+
+    def __call__(self, key: str, *, count: bool = True) -> Entry | None: ...
+
+
+Finish = Callable[[Sequence[Result]], bytes]
+Plan = tuple[Sequence[Command], Finish]
+
+Local = Callable[["RespSession", Arguments], bytes]
+Read = Callable[["RespSession", Find, Arguments], bytes]
+Planner = Callable[["RespSession", Find, Arguments], Plan]
+Control = Callable[["RespSession", Arguments], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """One command of the table.
+
+    arity: the number of words, the name among them; negative for "at least".  keys: the first, the last (negative: from the
+    end) and the step, as COMMAND tells them.  steps, local, read, plan, control: see the module.
+    """
+
+    name: str
+    arity: int
+    summary: str
+    _: KW_ONLY
+    group: str
+    flags: tuple[str, ...] = ()
+    keys: tuple[int, int, int] = (0, 0, 0)
+    local: Local | None = None
+    read: Read | None = None
+    plan: Planner | None = None
+    steps: bool = False
+    control: Control | None = None
+
+    def takes(self, count: int) -> bool:
+        """True if a request of this command may have so many words."""
+        return count == self.arity if self.arity >= 0 else count >= -self.arity
+
+    def keys_in(self, arguments: Arguments) -> list[bytes]:
+        """Return the keys that ``arguments`` name."""
+        first, last, step = self.keys
+        return arguments[first : (last if last >= 0 else len(arguments) + last) + 1 : step] if first else []
+
+
+# The commands since MULTI.
+Queue = list[tuple[Spec, Arguments]]
+# Key -> its version at WATCH; 0 for an absent key, None until the turn of WATCH has come.
+Watched = dict[str, "int | None"]
+
+
+class Shared:
+    """The settings, scans and figures that the connections of one port share. The event loop owns it.
+
+    table: the commands that are served.  token: AUTH must bring it, unless it is None.  wall: seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        table: Mapping[bytes, Spec],
+        *,
+        token: bytes | None,
+        value_bytes_max: int,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.store = store
+        self.table = table
+        self.token = token
+        self.value_bytes_max = value_bytes_max
+        self.request_bytes_max = min(max(REQUEST_BYTES_MIN, VALUES_IN_REQUEST * value_bytes_max), REQUEST_BYTES_MAX)
+        self.wall = wall
+        self.scans = Scans(store)
+        self.connections: dict[int, RespSession] = {}
+        self.accepted = 0
+        self.started_at = wall()
+        self.run_id = os.urandom(20).hex()
+
+    def wall_ms(self) -> int:
+        """Return the time of this node's wall clock, to which expiry times of clients refer."""
+        return int(self.wall() * 1000)
+
+    def admits(self, user: bytes, password: bytes) -> bool:
+        """True if user and password are right. It takes as long whatever is wrong."""
+        right = hmac.compare_digest(password, self.token or b"")
+        return right and user == b"default" and self.token is not None
 
 
 class RespSession(Connection):
-    """The state that commands keep in a RESP connection. See resp_spec.Session.
+    """The state that commands keep in a RESP connection.
 
     queue: the commands since MULTI, None outside a transaction.  refused: one of them was wrong.
     watched: the keys since WATCH, with their versions.
@@ -117,6 +233,11 @@ class RespSession(Connection):
             return wrong.reply
         except ReplicationError as failed_:
             return failure(failed_)
+
+
+def wrong_arity(name: str) -> str:
+    """Return Redis' words for a wrong number of arguments."""
+    return f"ERR wrong number of arguments for '{name}' command"
 
 
 def _address(address: Any) -> str:

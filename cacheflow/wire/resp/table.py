@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from cacheflow.wire.resp.commands import clients, control, keys, scan, server, strings
-from cacheflow.wire.resp.spec import Spec
+from cacheflow.wire.resp.session import Spec
 
 _ALL: Final = (
     *strings.SPECS,

@@ -28,9 +28,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from scripts.bench import figures
-from scripts.bench.harness import machine, spread, told
+from scripts.bench.harness import machine, median, spread, told
+from scripts.bench.loadgen import LoadGenerator, Measured, redis_benchmark
 from scripts.bench.peers import servers
-from scripts.bench.peers.loading import LoadGenerator, Measured, redis_benchmark
 from scripts.bench.peers.plotting import plot_ratios
 from scripts.bench.peers.servers import Served
 
@@ -264,7 +264,7 @@ def _compare(
         own.append(run(row.ours))
         others.append([run(asked) for asked in row.theirs])
         ratios.append(row.ratio(own[-1], others[-1]))
-    ratio = _median(ratios)
+    ratio = median(ratios)
     return {
         **result,
         "ratio": ratio,
@@ -281,13 +281,9 @@ def _compare(
 
 def _summary(runs: Sequence[Measured]) -> dict[str, float]:
     def of(name: str) -> float:
-        return _median([getattr(run, name) for run in runs])
+        return median([getattr(run, name) for run in runs])
 
     return {"per_s": of("per_s"), "p50_us": of("p50_us"), "p99_us": of("p99_us")}
-
-
-def _median(values: Sequence[float]) -> float:
-    return sorted(values)[len(values) // 2]
 
 
 def table(results: Sequence[dict[str, Any]]) -> list[str]:

@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from cacheflow.cli.launcher import ask
-from scripts.bench import unattended_node
-from scripts.bench.fill import fill, key_of
-from scripts.bench.harness import Cluster, children, cluster
-from scripts.bench.rows.memory import resident_at_rest
-
-WITHIN_S = 120.0
-POLL_S = 0.01
+from scripts.bench.harness import Cluster, cluster, node_command
+from scripts.bench.load import fill, key_of
+from scripts.bench.more.memory import resident_at_rest
 
 
 @dataclass(frozen=True)
@@ -32,8 +23,7 @@ class Held:
 
 def hold(items: int) -> Held:
     """One node with so many items of 16 bytes of key and 100 bytes of value, LRU, no TTL. The empty node is taken off."""
-    command = [sys.executable, str(unattended_node.__file__), "serve"]
-    with cluster("--max-items", str(items), nodes=1, command=command) as nodes:
+    with cluster("--max-items", str(items), nodes=1, command=node_command("on-demand")) as nodes:
         node = nodes.children[0]
         empty_bytes = resident_at_rest(nodes)
         asyncio.run(fill(node.url, items))
@@ -42,27 +32,13 @@ def hold(items: int) -> Held:
         asyncio.run(fill(node.url, 1))
         snapshot_s = _snapshot_s(nodes)
         held_bytes = resident_at_rest(nodes) - empty_bytes
-        nodes.kill(node)
-        began = time.monotonic()
-        nodes.restart(node)
-        _wait_until(lambda: ask(node.url, "/readyz")[0] == 200)
-        _wait_until(lambda: ask(node.url, f"/cache/{key_of(items - 1)}")[0] == 200)
-        return Held(items, held_bytes / items, snapshot_s, time.monotonic() - began)
+        return Held(items, held_bytes / items, snapshot_s, nodes.restart_s(node, f"/cache/{key_of(items - 1)}"))
 
 
 def _snapshot_s(nodes: Cluster) -> float:
     """Have one written; how long its helper lived."""
-    pid = nodes.pid(nodes.children[0])
-    os.kill(pid, signal.SIGUSR1)
-    _wait_until(lambda: bool(children(pid)))
+    node = nodes.children[0]
+    nodes.begin_snapshot(node)
     began = time.monotonic()
-    _wait_until(lambda: not children(pid))
+    nodes.wait_built(node)
     return time.monotonic() - began
-
-
-def _wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WITHIN_S
-    while not condition():
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"the node was not so far within {WITHIN_S:g} s")
-        time.sleep(POLL_S)

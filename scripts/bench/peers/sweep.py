@@ -24,11 +24,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from scripts.bench.fill import fill
 from scripts.bench.harness import machine
+from scripts.bench.load import fill
+from scripts.bench.loadgen import LoadGenerator
 from scripts.bench.peers import servers
 from scripts.bench.peers.holding import hold
-from scripts.bench.peers.loading import LoadGenerator
 from scripts.bench.peers.plotting import plot_sweeps
 from scripts.bench.peers.servers import Served
 

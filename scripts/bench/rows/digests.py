@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from scripts.bench.harness import Verdict, cluster
-from scripts.bench.load import Connection, Tally, batch, get, open_all, put, request
+from scripts.bench.load import Connection, Reply, Tally, batch, get, open_all, pump, put, request
 
 MUST = "digests of three nodes after 100,000 mixed operations with eviction and TTL: equal at an equal index, ?full too"
 LIMIT_S = 500
@@ -46,16 +46,13 @@ def shown(figures: dict[str, Any]) -> str:
 
 async def _measure(urls: Sequence[str], operations: int) -> dict[str, Any]:
     tally = Tally()
-    requests = _mixture(random.Random(1), operations)
     connections = await open_all(urls, CONNECTIONS)
 
-    async def work(connection: Connection) -> None:
-        for sent in requests:
-            reply = await connection.ask(sent)
-            # Conditions that fail are part of the mixture.
-            tally.note(reply._replace(status=200) if reply.status in (409, 412) else reply)
+    def note(reply: Reply) -> None:
+        # Conditions that fail are part of the mixture.
+        tally.note(reply._replace(status=200) if reply.status in (409, 412) else reply)
 
-    await asyncio.gather(*(work(connection) for connection in connections))
+    await pump(connections, _mixture(random.Random(1), operations), LIMIT_S, note=note)
     asked = connections[: len(urls)]
     index, rolling = await _rolling(asked)
     full = await _full(asked)

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from cacheflow.cli.bench import percentile
 from scripts.bench.harness import Cluster, Verdict, cluster
 from scripts.bench.load import get, put
-from scripts.bench.peers.loading import LoadGenerator
+from scripts.bench.loadgen import LoadGenerator
 
 MUST = "600 reads on the two other nodes right after an acknowledged write, over HTTP and RESP each: >= 99 % find it"
 LIMIT_S = 180
@@ -166,10 +166,9 @@ def shown(figures: dict[str, Any]) -> str:
 def _ways(nodes: Cluster) -> dict[str, list[Callable[[], Client]]]:
     """How each protocol's connection to each node is opened."""
     http_ports = [urlsplit(url).port or 0 for url in nodes.urls]
-    resp_ports = [child.wire_ports["--resp-port"] for child in nodes.children]
     return {
         "HTTP": [functools.partial(HttpClient, port) for port in http_ports],
-        "RESP": [functools.partial(RespClient, port) for port in resp_ports],
+        "RESP": [functools.partial(RespClient, port) for port in nodes.resp_ports],
     }
 
 
@@ -208,7 +207,7 @@ def _wait_for(late: list[Client], key: str, value: str, answered: float, seen: S
 
 
 def _beside_writers(nodes: Cluster, clients: Sequence[Callable[[], Client]], seconds: float) -> Seen:
-    ports = [child.wire_ports["--resp-port"] for child in nodes.children]
+    ports = nodes.resp_ports
     with contextlib.closing(LoadGenerator()) as load, ThreadPoolExecutor(1) as threads, contextlib.ExitStack() as stack:
         opened = [stack.enter_context(contextlib.closing(client())) for client in clients]
         writing = threads.submit(load.run, "resp", "set", ports, connections=LOAD_CONNECTIONS, seconds=seconds)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
-from scripts.bench import skewed_node
+from scripts.bench.clock_shim import build_shim
 from scripts.bench.expiry import watch
-from scripts.bench.harness import Cluster, Verdict, cluster
+from scripts.bench.harness import Cluster, Verdict, cluster, node_command
 from scripts.bench.load import Connection, put, request
 
 MUST = "two hours' clock skew, leader killed in between: a 10 s TTL ends at 10 s +- 0.2 s on every node"
@@ -30,15 +27,12 @@ MARGIN_S = 0.2
 
 def run(rounds: int = 3) -> Verdict:
     """In each round another node leads and is killed then. Skipped without a C compiler."""
-    compiler = shutil.which("gcc") or shutil.which("cc")
-    if compiler is None or sys.platform != "linux":
-        return Verdict("needs gcc and Linux", None)
     with tempfile.TemporaryDirectory(prefix="cacheflow-bench-") as folder:
-        shim = Path(folder) / "clock_shim.so"
-        source = Path(skewed_node.__file__).with_name("clock_shim.c")
-        subprocess.run([compiler, "-O2", "-shared", "-fPIC", "-o", shim, source, "-ldl"], check=True)
-        command = [sys.executable, skewed_node.__file__, str(shim), SECONDS, "serve"]
-        with cluster(command=command) as nodes:
+        try:
+            shim = build_shim(Path(folder))
+        except OSError as error:
+            return Verdict(str(error), None)
+        with cluster(command=node_command("skewed", shim, SECONDS)) as nodes:
             asyncio.run(_check_clocks(nodes))
             found = [asyncio.run(_round(nodes, number)) for number in range(rounds)]
     ended_s = [at for each in found for at in each["ended_s"].values()]

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import msgpack
 
 from cacheflow import ReplicatedStore
-from cacheflow.cli.launcher import free_ports
 from cacheflow.raft.transport.frames import HEADER
 from cacheflow.raft.transport.peer_link import PeerLink
-from scripts.bench.harness import Verdict
+from scripts.bench.harness import Verdict, stores, wait_until
 
 MUST = "append_entries bytes of a fault-free load with entries >= 4 KiB: <= 1.2 x bytes of the entries x followers"
 LIMIT_S = 120
@@ -40,10 +36,11 @@ LOADS = (
 def run(writes: int = 2000) -> Verdict:
     """Three nodes in this process over real sockets. All sends of a load count: heartbeats and commits, too."""
     found: dict[str, dict[str, float]] = {}
-    with _three_nodes() as stores, _tapped() as sent:
+    with stores(1 + FOLLOWERS) as nodes, _tapped() as sent:
+        wait_until(lambda: _all_vote(nodes), "every node votes")
         for name, value_bytes, clients in LOADS:
             found[name] = _measure(
-                stores, sent, writes if value_bytes == ENTRY_BYTES_MIN else writes // 10, value_bytes, clients
+                nodes, sent, writes if value_bytes == ENTRY_BYTES_MIN else writes // 10, value_bytes, clients
             )
     told = "; ".join(
         f"{name}: {each['ratio']:.3f} ({each['entries']:.0f} entries, the smallest {each['smallest']:.0f} bytes)"
@@ -61,11 +58,11 @@ def shown(figures: dict[str, Any]) -> str:
 
 
 def _measure(
-    stores: list[ReplicatedStore], sent: list[tuple[str, int]], writes: int, value_bytes: int, clients: int
+    nodes: list[ReplicatedStore], sent: list[tuple[str, int]], writes: int, value_bytes: int, clients: int
 ) -> dict[str, float]:
-    leader = next(store for store in stores if store.status()["role"] == "leader")
+    leader = next(store for store in nodes if store.status()["role"] == "leader")
     journal = leader._engine.local.node._journal
-    writers = stores * clients or [leader]
+    writers = nodes * clients or [leader]
     value = "x" * value_bytes
 
     def write(number: int) -> None:
@@ -76,7 +73,8 @@ def _measure(
     sent.clear()
     with ThreadPoolExecutor(len(writers)) as threads:
         list(threads.map(write, range(len(writers))))
-    _wait_until_all_have(stores, journal.last_index)
+    last = journal.last_index
+    wait_until(lambda: _all_have(nodes, last), f"every node has entry {last}", ARRIVED_WITHIN_S)
     entries = [len(command) for command, _, _ in leader._engine.call(lambda: journal.entries(first))]
     on_the_wire = sum(size for kind, size in sent if kind == "append_entries")
     return {
@@ -88,13 +86,13 @@ def _measure(
     }
 
 
-def _wait_until_all_have(stores: list[ReplicatedStore], index: int) -> None:
-    """Raises RuntimeError when a node's journal does not get there."""
-    deadline = time.monotonic() + ARRIVED_WITHIN_S
-    while any(store._engine.local.node._journal.last_index < index for store in stores):
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"a follower did not have entry {index} within {ARRIVED_WITHIN_S:g} s")
-        time.sleep(0.005)
+def _all_vote(nodes: list[ReplicatedStore]) -> bool:
+    members = nodes[0].nodes()
+    return len(members) == len(nodes) and all(member["voter"] for member in members)
+
+
+def _all_have(nodes: list[ReplicatedStore], index: int) -> bool:
+    return all(store._engine.local.node._journal.last_index >= index for store in nodes)
 
 
 @contextlib.contextmanager
@@ -110,27 +108,3 @@ def _tapped() -> Iterator[list[tuple[str, int]]]:
 
     with mock.patch.object(PeerLink, "send", tap):
         yield sent
-
-
-@contextlib.contextmanager
-def _three_nodes() -> Iterator[list[ReplicatedStore]]:
-    addresses = [f"127.0.0.1:{port}" for port in free_ports(3)]
-    with tempfile.TemporaryDirectory(prefix="cacheflow-bench-") as folder, contextlib.ExitStack() as stack:
-        stores = [
-            ReplicatedStore(
-                node_id=f"node-{number}",
-                raft_address=address,
-                peers=addresses,
-                data_dir=Path(folder) / str(number),
-            )
-            for number, address in enumerate(addresses)
-        ]
-        for store in stores:
-            # Not ``with store``: that waits for each before the next begins.
-            store.start()
-            stack.callback(store.close)
-        for store in stores:
-            store.wait_ready(20)
-        while len(stores[0].nodes()) < len(stores) or not all(row["voter"] for row in stores[0].nodes()):
-            time.sleep(0.05)
-        yield stores

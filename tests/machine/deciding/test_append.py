@@ -92,7 +92,7 @@ def test_it_counts_as_a_use_and_tells_only_what_was_added(cache: Driver) -> None
     cache.put("a", "b")
     cache.one(c.append("a", b"y", front=True))
     assert cache.order() == ["b", "a"]
-    assert cache.machine.effects == [(APPENDED, "a", 3, 0, b"y", True, BYTES)]
+    assert cache.machine.contents.effects == [(APPENDED, "a", 3, 0, b"y", True, BYTES)]
 
 
 def test_the_digest_tells_either_end_and_every_addition_apart() -> None:

@@ -36,7 +36,7 @@ def test_each_command_of_an_atomic_batch_sees_the_ones_before_it(driver: Driver)
     ]
     driver.at_ms = 100
     for atomic in (True, False):
-        revision = driver.machine.revision
+        revision = driver.machine.contents.revision
         assert driver.one(c.batch(commands, atomic=atomic)) == [
             c.OK,
             [
@@ -89,7 +89,7 @@ def test_an_atomic_batch_with_a_failure_has_no_effect_at_all(driver: Driver, fai
     if failing[1] == "there":
         del commands[2]
     assert driver.one(c.batch(commands, atomic=True)) == [c.ABORTED, len(commands) - 1, result]
-    assert driver.machine.effects == []
+    assert driver.machine.contents.effects == []
     twin.run()
     assert driver.machine.contents_digest() == twin.machine.contents_digest()
 

@@ -114,7 +114,7 @@ def test_a_sum_outside_64_bits_fails_and_changes_nothing(driver: Driver) -> None
     driver.put("n", data=b"%d" % c.INT64_MAX)
     assert driver.one(c.incr("n", 1))[0] == c.NOT_AN_INTEGER
     assert driver.one(c.incr("m", -1, c.INT64_MIN))[0] == c.NOT_AN_INTEGER
-    assert driver.machine.revision == 1
+    assert driver.machine.contents.revision == 1
 
 
 def test_touch_changes_the_expiry_and_nothing_else(driver: Driver) -> None:
@@ -178,7 +178,7 @@ def test_a_wrong_field_makes_a_command_malformed(driver: Driver, op: int, wrong:
 def test_a_missing_or_surplus_field_makes_a_command_malformed(driver: Driver, op: int) -> None:
     for command in (GOOD[op][:-1], [*GOOD[op], 0], [op]):
         assert driver.one(command)[0] == c.MALFORMED
-    assert driver.machine.revision == 0
+    assert driver.machine.contents.revision == 0
 
 
 @pytest.mark.parametrize(

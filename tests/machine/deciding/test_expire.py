@@ -29,7 +29,7 @@ def test_a_condition_is_about_the_present_expiry(
 ) -> None:
     for when in (0, NX, XX, GT, LT, XX | GT, XX | LT):
         driver.run(c.delete("k"), c.set_("k", b"x", 1, None, present), at=100)
-        version = driver.machine.revision
+        version = driver.machine.contents.revision
         result = driver.one(c.expire("k", wanted, when))
         if when in holds:
             assert result == [c.OK, version, 100 + wanted if wanted else 0], when

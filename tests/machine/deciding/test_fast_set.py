@@ -27,7 +27,7 @@ def by_the_general_way(driver: Driver, payload: bytes) -> list[Settled]:
 def assert_equal_after(straight: Driver, general: Driver, payload: bytes) -> None:
     assert straight.apply(payload) == by_the_general_way(general, payload)
     one, other = straight.machine, general.machine
-    assert one.effects == other.effects
+    assert one.contents.effects == other.contents.effects
     assert one.digest == other.digest
     assert straight.order() == general.order()
     for name in ("revision", "bytes_used", "with_ttl", "written", "deleted", "expired", "evicted", "waiting"):

@@ -37,7 +37,7 @@ def test_the_first_key_that_is_not_stops_them_all(
 ) -> None:
     driver.put("a", "b")
     assert driver.one(c.guarded(conditions, [WRITE])) == [c.PRECONDITION, position]
-    assert driver.machine.effects == []
+    assert driver.machine.contents.effects == []
     assert driver.live() == ["a", "b"]
 
 

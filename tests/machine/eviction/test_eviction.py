@@ -11,8 +11,11 @@ from machine.driver import Driver, assert_invariants, sets
 
 from cacheflow.machine.effects import EVICTED
 from cacheflow.machine.eviction import use_order
-from cacheflow.machine.eviction.policies import POLICIES, Items, LfuItems, LruItems
+from cacheflow.machine.eviction.items import Items
+from cacheflow.machine.eviction.lfu import LfuItems
+from cacheflow.machine.eviction.lru import LruItems
 from cacheflow.machine.language import commands as c
+from cacheflow.machine.state.contents import POLICIES
 from cacheflow.machine.state.entries import Entry
 
 
@@ -32,8 +35,8 @@ def test_the_private_structures_of_cachetools_are_where_we_reach_for_them() -> N
     assert lru._Cache__data == lru.raw
     lfu = filled("lfu", 2)
     assert lfu._Cache__data == lfu.raw
-    assert list(lfu._LFUCache__root.next.keys) == ["k0", "k1"]  # type: ignore[union-attr]
-    assert lfu._LFUCache__root.next is lfu._LFUCache__links["k0"]  # type: ignore[union-attr]
+    assert list(lfu._LFUCache__root.next.keys) == ["k0", "k1"]  # type: ignore[attr-defined]
+    assert lfu._LFUCache__root.next is lfu._LFUCache__links["k0"]  # type: ignore[attr-defined]
 
 
 def test_touching_and_evicting_go_as_in_cachetools_itself(policy: str) -> None:
@@ -119,7 +122,7 @@ def test_an_order_is_handed_over_from_any_container_to_any(counts: list[int], ta
     raw = {key: entry(number) for number, key in sorted(enumerate(keys), reverse=True)}
     for source in (LfuItems.filled(dict(raw), keys, counts), LruItems.filled(dict(raw), keys, counts)):
         given = source.raw
-        items = POLICIES[target].with_order(given, source.give_order(len(keys)))
+        items = POLICIES[target](given, source.give_order(len(keys)))
         assert items.raw is given
         assert list(items.ordered()) == list(zip(keys, repeat(1), strict=False))
         for key in reversed(keys):
@@ -131,10 +134,10 @@ def test_an_order_is_handed_over_from_any_container_to_any(counts: list[int], ta
 def test_an_order_that_comes_back_finds_what_was_written_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(use_order, "SEGMENT_KEYS_MAX", 4)
     lru = filled("lru", 8)
-    lfu = LfuItems.with_order(lru.raw, lru.give_order(7))
+    lfu = LfuItems(lru.raw, lru.give_order(7))
     for number in (1, 2):
         lfu.rewrite(f"k{number}", lfu.raw[f"k{number}"], entry(10 + number))
-    back = LruItems.with_order(lfu.raw, lfu.give_order(12))
+    back = LruItems(lfu.raw, lfu.give_order(12))
     for _ in range(3):
         # No write tells the order how far the versions have come.
         for number in (1, 2, 3, 4, 5):
@@ -182,7 +185,7 @@ def test_a_container_that_took_an_order_over_goes_on_like_one_filled_from_it(
     for policy in ["lfu", "lru", "lfu", "lfu", "lru"]:
         keys = items.in_order()
         twin = POLICIES[policy].filled(dict(items.raw), keys, repeat(1, len(keys)))
-        items = POLICIES[policy].with_order(items.raw, items.give_order(version))
+        items = POLICIES[policy](items.raw, items.give_order(version))
         state, before = random.getstate(), version
         seen = changes(twin)
         random.setstate(state)
@@ -236,7 +239,7 @@ def test_every_newcomer_to_a_full_lfu_cache_is_readable_after_its_own_set(driver
 
 def test_bytes_are_counted_by_formula(driver: Driver) -> None:
     driver.run(c.set_("kü", b"12345", 1, "text/x"), c.set_("n", b"", 1, 12))
-    assert driver.machine.bytes_used == (64 + 3 + 5 + 6) + (64 + 1)
+    assert driver.machine.contents.bytes_used == (64 + 3 + 5 + 6) + (64 + 1)
 
 
 def test_room_in_bytes_is_made_before_a_write_and_never_with_the_key_itself(cache: Driver) -> None:
@@ -303,7 +306,7 @@ def test_recency_counts_uses_in_order_and_skips_what_is_no_use(cache: Driver) ->
     assert cache.one(c.recency(odd)) == [c.OK]  # type: ignore[arg-type]
     lfu = cache.machine.settings.policy == "lfu"
     assert list(cache.machine.contents.items.ordered()) == [("b", 1), ("a", 2 if lfu else 1), ("c", 1001 if lfu else 1)]
-    assert cache.machine.revision == 3
+    assert cache.machine.contents.revision == 3
     assert cache.one(c.recency([("a", 1)] * 10_001))[0] == c.MALFORMED
 
 

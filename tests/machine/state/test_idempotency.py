@@ -16,7 +16,7 @@ def test_the_second_time_gives_the_first_result(driver: Driver) -> None:
     first = driver.one(INCR)
     assert first == [c.OK, 1, 1, 0]
     assert driver.run(INCR, INCR) == [first, first]
-    assert driver.machine.revision == 1
+    assert driver.machine.contents.revision == 1
 
 
 def test_a_failure_is_kept_like_a_success(driver: Driver) -> None:
@@ -35,7 +35,7 @@ def test_the_same_key_with_another_command_is_refused(driver: Driver) -> None:
 def test_a_batch_can_be_idempotent(driver: Driver) -> None:
     command = c.idempotent("key", c.batch([c.incr("n", 1, 0), c.get("n")], atomic=True))
     assert driver.one(command) == driver.one(command)
-    assert driver.machine.revision == 1
+    assert driver.machine.contents.revision == 1
 
 
 def test_a_removal_by_prefix_can_be_idempotent(driver: Driver) -> None:

@@ -15,7 +15,7 @@ def test_a_prefix_removes_what_starts_with_it_and_tells_how_many(cache: Driver) 
     assert cache.one(c.delete_prefix("a")) == [c.OK, 2]
     assert cache.live() == ["b1", "b2"]
     assert cache.told() == [(DELETED, "a1"), (DELETED, "a2")]
-    assert cache.machine.revision == 6
+    assert cache.machine.contents.revision == 6
     assert cache.one(c.delete_prefix("zz")) == [c.OK, 0]
 
 
@@ -25,12 +25,12 @@ def test_many_keys_are_absent_at_once_and_told_a_thousand_an_entry(cache: Driver
     machine = cache.machine
     assert cache.live() == ["stays"]
     assert machine.lookup("k0000", 0) is None
-    assert (machine.item_count, machine.bytes_used, machine.next_due_ms()) == (1, 70, 0)
-    assert machine.revision == 2501 + 1000
+    assert (len(machine.contents.raw), machine.contents.bytes_used, machine.next_due_ms()) == (1, 70, 0)
+    assert machine.contents.revision == 2501 + 1000
     cache.run()
-    assert machine.revision == 2501 + 2000
+    assert machine.contents.revision == 2501 + 2000
     cache.run()
-    assert machine.revision == 2501 + 2500
+    assert machine.contents.revision == 2501 + 2500
     assert machine.next_due_ms() is None
 
 
@@ -38,13 +38,13 @@ def test_many_keys_are_absent_at_once_and_told_a_thousand_an_entry(cache: Driver
 def test_the_empty_prefix_clears_everything(cache: Driver, count: int) -> None:
     cache.put(*(f"k{number}" for number in range(count)), ttl_ms=5)
     assert cache.one(c.delete_prefix("")) == [c.OK, count]
-    assert (cache.machine.item_count, cache.machine.bytes_used, cache.live()) == (0, 0, [])
+    assert (len(cache.machine.contents.raw), cache.machine.contents.bytes_used, cache.live()) == (0, 0, [])
     twin = cache.copy()
     for one in (cache, twin):
         while one.machine.next_due_ms() == 0:
             one.put("k77")
             assert_invariants(one.machine)
-    assert cache.machine.revision == 2 * count + (count - 1) // 1000
+    assert cache.machine.contents.revision == 2 * count + (count - 1) // 1000
     assert cache.machine.contents_digest() == twin.machine.contents_digest()
 
 
@@ -72,9 +72,9 @@ def test_a_removal_is_told_before_the_write_that_follows_it(driver: Driver) -> N
 def test_a_lowered_limit_is_told_in_steps_too(cache: Driver) -> None:
     cache.put(*(f"k{number:04}" for number in range(2500)))
     cache.one(c.configure({"max_items": 10}))
-    assert (cache.machine.item_count, cache.machine.contents.waiting) == (10, 1490)
+    assert (len(cache.machine.contents.raw), cache.machine.contents.waiting) == (10, 1490)
     cache.put("new", "k1500")
-    assert cache.machine.item_count == 10
+    assert len(cache.machine.contents.raw) == 10
     assert cache.told()[0] == (EVICTED, "k1000")
     cache.run()
     assert cache.machine.contents.evicted == 2492
@@ -99,7 +99,7 @@ def test_a_restored_machine_tells_what_waits_in_the_same_order(cache: Driver, co
         for one in (cache, twin):
             one.put(f"k{step * 700:04}")
             one.one(c.delete_prefix(f"k{step}"))
-        assert cache.machine.effects == twin.machine.effects
+        assert cache.machine.contents.effects == twin.machine.contents.effects
     assert cache.machine.next_due_ms() is None
 
 
@@ -110,7 +110,7 @@ def test_few_of_many_keys_are_removed_in_an_order_that_a_restored_machine_repeat
     for prefix in ("3:", "7:", "1", ""):
         for one in (cache, twin):
             one.one(c.delete_prefix(prefix))
-        assert cache.machine.effects == twin.machine.effects
+        assert cache.machine.contents.effects == twin.machine.contents.effects
         assert cache.machine.digest == twin.machine.digest
 
 

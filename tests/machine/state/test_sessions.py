@@ -26,7 +26,7 @@ def test_what_is_sent_again_is_answered_and_not_applied_again(driver: Driver) ->
     first = driver.send(session, 1, INCR, INCR)
     assert numbers(first) == [1, 2]
     assert driver.send(session, 1, INCR, INCR, INCR) == [*first, [c.OK, 3, 3, 0]]
-    assert driver.machine.revision == 3
+    assert driver.machine.contents.revision == 3
 
 
 def test_a_gap_is_refused_with_the_number_that_was_expected(driver: Driver) -> None:
@@ -39,7 +39,7 @@ def test_a_gap_is_refused_with_the_number_that_was_expected(driver: Driver) -> N
 def test_an_unknown_session_is_refused_for_every_command(driver: Driver) -> None:
     assert driver.send(7, 1, INCR, INCR) == [[c.UNKNOWN_SESSION], [c.UNKNOWN_SESSION]]
     assert driver.send(-1, 1, INCR) == [[c.UNKNOWN_SESSION]]
-    assert driver.machine.revision == 0
+    assert driver.machine.contents.revision == 0
 
 
 def test_a_new_start_of_a_member_closes_its_older_session_only(driver: Driver) -> None:

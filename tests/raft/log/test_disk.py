@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from fakes.journals import fill
 
-from cacheflow.raft.log.disk import RealDisk, ThreadWriter
+from cacheflow.raft.log.disk import Disk, ThreadWriter
 from cacheflow.raft.log.journal import Journal
 from cacheflow.raft.turn import Turn
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
-    disk = RealDisk()
+    disk = Disk()
     path = tmp_path / "file"
     handle = disk.open(path, create=True)
     disk.preallocate(handle, 10_000)
@@ -53,7 +53,7 @@ def test_space_is_written_where_it_cannot_be_reserved(
         raise OSError(code, "not here")
 
     monkeypatch.setattr(os, "posix_fallocate", refuse)
-    disk = RealDisk()
+    disk = Disk()
     handle = disk.open(tmp_path / "file", create=True)
     disk.write(handle, 0, b"abc")
     disk.preallocate(handle, 3_000_000)
@@ -66,7 +66,7 @@ def test_a_full_disk_is_not_taken_for_a_missing_feature(tmp_path: Path, monkeypa
         raise OSError(errno.ENOSPC, "full")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    disk = RealDisk()
+    disk = Disk()
     handle = disk.open(tmp_path / "file", create=True)
     with pytest.raises(OSError, match="full"):
         disk.preallocate(handle, 1000)
@@ -76,7 +76,7 @@ def test_a_full_disk_is_not_taken_for_a_missing_feature(tmp_path: Path, monkeypa
 def test_a_short_write_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda handle, data, offset: write(handle, bytes(data[:3]), offset))
-    disk = RealDisk()
+    disk = Disk()
     handle = disk.open(tmp_path / "file", create=True)
     disk.write(handle, 2, b"0123456789")
     disk.close(handle)
@@ -125,7 +125,7 @@ def test_closing_the_writer_drains_the_journal(loop_closed: bool, tmp_path: Path
 
     async def append() -> Journal:
         journal = Journal.open(
-            RealDisk(), tmp_path, submit=writer.submit, defer=Turn(asyncio.get_running_loop().call_soon).defer
+            Disk(), tmp_path, submit=writer.submit, defer=Turn(asyncio.get_running_loop().call_soon).defer_send
         )
         fill(journal, 100)
         await asyncio.sleep(0)
@@ -139,13 +139,13 @@ def test_closing_the_writer_drains_the_journal(loop_closed: bool, tmp_path: Path
     writer.close()
     loop.close()
     assert journal.durable_position == journal.position
-    again = Journal.open(RealDisk(), tmp_path, submit=writer.submit)
+    again = Journal.open(Disk(), tmp_path, submit=writer.submit)
     assert again.last_index == 200
     again.close()
 
 
 def test_a_turn_of_the_loop_is_one_flush(tmp_path: Path) -> None:
-    class Counting(RealDisk):
+    class Counting(Disk):
         syncs = 0
 
         def write_durably(self, handle: int, offset: int, data: bytes) -> None:
@@ -160,7 +160,7 @@ def test_a_turn_of_the_loop_is_one_flush(tmp_path: Path) -> None:
             disk,
             tmp_path,
             submit=writer.submit,
-            defer=Turn(asyncio.get_running_loop().call_soon).defer,
+            defer=Turn(asyncio.get_running_loop().call_soon).defer_send,
             on_durable=durable.set,
         )
         before = disk.syncs

@@ -13,7 +13,7 @@ from fakes.disk import FakeDisk, StepWriter
 from fakes.journals import DIRECTORY, fill, open_journal, segments, state_of
 
 from cacheflow.errors import ConfigError
-from cacheflow.raft.log.disk import RealDisk
+from cacheflow.raft.log.disk import Disk
 from cacheflow.raft.log.journal import RELAXED_S, CorruptJournal, Journal
 from cacheflow.raft.log.reading import read_entries
 from cacheflow.raft.log.records import RECORD_BYTES
@@ -465,7 +465,7 @@ def test_entries_are_read_beside_a_living_writer() -> None:
 
 
 def test_a_reader_sees_a_clean_prefix_whenever_it_looks(tmp_path: Path) -> None:
-    disk = RealDisk()
+    disk = Disk()
     journal = open_journal(disk, directory=tmp_path, segment_bytes=8192)
     fill(journal, 10)
     stop = threading.Event()

@@ -23,9 +23,11 @@ def follower(delivers: bool) -> tuple[Reconfiguration, list[tuple[str, dict[str,
         sent.append((node_id, message))
         return delivers
 
-    node: Any = SimpleNamespace(route=SimpleNamespace(leader_id="leader"), send=send)
+    links: Any = SimpleNamespace(route=SimpleNamespace(leader_id="leader"), send=send)
     core: Any = SimpleNamespace(is_leader=False)
-    return Reconfiguration(node, core), sent
+    nothing: Any = None
+    parts = dict.fromkeys(("ticks", "peers", "replica", "membership", "leading", "hand_over"), nothing)
+    return Reconfiguration(core, links=links, **parts), sent
 
 
 def test_who_asked_learns_at_once_that_the_leader_is_another() -> None:
@@ -67,8 +69,9 @@ def test_a_member_that_no_machine_would_take_is_passed_on_to_nobody(fields: Any)
 
 def test_a_full_table_takes_no_further_member() -> None:
     reconfiguration, _ = follower(delivers=True)
-    reconfiguration._node.down_ids = set  # type: ignore[method-assign]
-    reconfiguration._node.machine = SimpleNamespace(removed=())  # type: ignore[assignment]
+    peers: Any = SimpleNamespace(down_ids=set)
+    replica: Any = SimpleNamespace(machine=SimpleNamespace(removed=()))
+    reconfiguration._peers, reconfiguration._replica = peers, replica
     ids = [f"n{number}" for number in range(MEMBERS_MAX)]
     full = Configuration(1, "c", {node_id: Member(node_id, "disk", "", "", True) for node_id in ids})
     outcomes: list[str] = []

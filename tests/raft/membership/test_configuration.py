@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from cacheflow.machine.language import commands
 from cacheflow.machine.state.settings import Member
-from cacheflow.raft.membership.configuration import CONFIGURATION, NOBODY, Configuration, Configurations
+from cacheflow.raft.log.records import CONFIGURATION
+from cacheflow.raft.membership.configuration import NOBODY, Configuration, Configurations
 
 
 def member(node_id: str, voter: bool = True) -> Member:

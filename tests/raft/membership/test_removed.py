@@ -10,7 +10,8 @@ from cacheflow.machine.language import commands
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.machine.state.settings import Member
 from cacheflow.raft import guards
-from cacheflow.raft.membership.configuration import CONFIGURATION, NOBODY, Configuration, Configurations
+from cacheflow.raft.log.records import CONFIGURATION
+from cacheflow.raft.membership.configuration import NOBODY, Configuration, Configurations
 from cacheflow.raft.membership.removed import Removal
 from cacheflow.raft.transport.network import Peer
 
@@ -30,7 +31,7 @@ class Log:
 
 
 class FakeNode:
-    """A node "me" whose log holds member tables at some indexes; also its own core and elections."""
+    """A node "me" whose log holds member tables at some indexes; also all parts of it that its removal uses."""
 
     def __init__(self, terms: dict[int, int], tables: dict[int, list[str]], applied: int) -> None:
         self.node_id, self.incarnation = "me", "disk"
@@ -38,13 +39,15 @@ class FakeNode:
         self.configurations.committed(applied)
         self.last_applied = self.commit_index = applied
         self.is_leader = False
-        self.elections = self
         self.machine = CacheMachine()
         self.leader_silent_s = 0.0
         self.time_ms = 10_000
         self.sent: list[tuple[str, dict[str, Any]]] = []
         self.removed_at: list[int] = []
-        self.removal = Removal(self, self, Log(terms))  # type: ignore[arg-type]
+        me: Any = self
+        log: Any = Log(terms)
+        self.removal = Removal(me, log, me, links=me, membership=me, replica=me, elections=me)
+        self.removal.on_removed = self.on_removed
 
     def now_ms(self) -> int:
         return self.time_ms
@@ -59,8 +62,12 @@ class FakeNode:
     def on_removed(self, index: int) -> None:
         assert self.removal.removed_at is None, "noted before anybody can see it"
 
-    def removed(self, index: int) -> None:
-        self.removed_at.append(index)
+    def fail(self, reason: str) -> None:
+        assert self.removal.removed_at is not None
+        self.removed_at.append(self.removal.removed_at)
+
+    def set_peers(self, peers: dict[str, str]) -> None:
+        assert not peers and self.removed_at, "a node that was removed talks to nobody"
 
     def hear(self, kind: str, sender: str = "a", **fields: Any) -> None:
         self.removal.handlers[kind](peer(sender), {"type": kind, **fields})

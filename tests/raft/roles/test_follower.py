@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from cacheflow.raft import guards
-from cacheflow.raft.roles.follower import FRESH_MARKS_MAX, Following
+from cacheflow.raft.roles.follower import Following
+from cacheflow.raft.roles.freshness import FRESH_MARKS_MAX, Freshness
 
 
 class Node:
-    """A node's time, and what its core has committed and applied. Everything else of it does nothing."""
+    """A node's time, and what its core has committed and applied; also its links, clock and peers."""
 
     def __init__(self) -> None:
         self.time_ms = 1_000
@@ -20,9 +21,9 @@ class Node:
         self.core = SimpleNamespace(
             is_leader=False, has_settled=False, last_applied=0, commit_index=0, voter_ids=["n2", "n3"]
         )
-        replicator = SimpleNamespace(quorum_at_ms=lambda voters, now_ms: self.time_ms - 10)
-        self.leading = SimpleNamespace(replicator=replicator)
-        self.snapshotting = SimpleNamespace(compare_digest=lambda digest: None)
+        peers = SimpleNamespace(quorum_at_ms=lambda voters, now_ms: self.time_ms - 10)
+        make: Any = Freshness
+        self.freshness: Freshness = make(self.core, self, peers)
 
     def now_ms(self) -> int:
         return self.time_ms
@@ -36,9 +37,20 @@ def node() -> Node:
     return Node()
 
 
-def following(node: Node, random: float = 0.5) -> Following:
+def following(node: Node, random: float = 0.5, log: Any = None) -> Following:
     make: Any = Following
-    made: Following = make(node, node.core, None, None, node, lambda: random)
+    made: Following = make(
+        node.core,
+        log,
+        node,
+        lambda: random,
+        links=node,
+        peers=SimpleNamespace(),
+        membership=None,
+        elections=None,
+        freshness=node.freshness,
+        divergence=SimpleNamespace(compare=lambda digest: None),
+    )
     return made
 
 
@@ -58,11 +70,11 @@ def test_contents_are_as_old_as_the_leaders_last_majority_once_what_it_had_commi
     said_ms = node.now_ms() + follower._clock_origin_ms
     node.time_ms += 50
     follower._hear_header(header(said_ms))
-    follower.note_progress()
-    assert follower.fresh_at_ms == 0
+    node.freshness.note_progress()
+    assert node.freshness.fresh_at_ms == 0
     node.core.last_applied = 5
-    follower.note_progress()
-    assert follower.fresh_at_ms == 1_000 + 20 - 30
+    node.freshness.note_progress()
+    assert node.freshness.fresh_at_ms == 1_000 + 20 - 30
 
 
 @pytest.mark.parametrize("uptime_ms", [1_000, 10_000_000])
@@ -73,24 +85,23 @@ def test_what_a_leader_heard_from_the_start_before_says_nothing(node: Node, upti
     said_ms = uptime_ms + before._clock_origin_ms
     after = following(node, random)
     after._hear_header(header(said_ms))
-    after.note_progress()
-    assert after.fresh_at_ms == 0
+    node.freshness.note_progress()
+    assert node.freshness.fresh_at_ms == 0
 
 
 def test_a_leader_is_not_fresh_while_it_has_not_applied_what_it_committed(node: Node) -> None:
-    leader = following(node)
     node.core.is_leader = node.core.has_settled = True
     node.core.commit_index = node.core.last_applied = 7
-    leader.note_progress()
-    assert leader.fresh_at_ms == 990
+    node.freshness.note_progress()
+    assert node.freshness.fresh_at_ms == 990
     node.core.commit_index = 9
     node.time_ms = 2_000
-    leader.note_progress()
-    assert leader.fresh_at_ms == 990, "a follower may have acknowledged 9 already"
+    node.freshness.note_progress()
+    assert node.freshness.fresh_at_ms == 990, "a follower may have acknowledged 9 already"
     node.core.last_applied = 9
     node.time_ms = 2_500
-    leader.note_progress()
-    assert leader.fresh_at_ms == 2_490
+    node.freshness.note_progress()
+    assert node.freshness.fresh_at_ms == 2_490
 
 
 def test_who_lags_for_long_still_learns_how_far_it_is(node: Node) -> None:
@@ -99,8 +110,8 @@ def test_who_lags_for_long_still_learns_how_far_it_is(node: Node) -> None:
         node.time_ms += 100
         follower._hear_header(header(node.now_ms() + follower._clock_origin_ms, index, 0, 0))
     node.core.last_applied = 1
-    follower.note_progress()
-    assert follower.fresh_at_ms == 1_100
+    node.freshness.note_progress()
+    assert node.freshness.fresh_at_ms == 1_100
 
 
 def test_a_commit_counts_where_the_log_has_that_very_entry(node: Node) -> None:
@@ -112,12 +123,12 @@ def test_a_commit_counts_where_the_log_has_that_very_entry(node: Node) -> None:
 
     node.core.extend = extend
     log = SimpleNamespace(term_at={7: 3, 8: 4}.get)
-    make: Any = Following
-    follower = make(node, node.core, log, None, node, lambda: 0.5)
+    follower = following(node, log=log)
+    peer: Any = SimpleNamespace(node_id="n2")
 
     def hear(index: int, index_term: int) -> None:
         message = {"type": "commit", "term": 4, "index": index, "index_term": index_term}
-        follower.handlers["commit"](SimpleNamespace(node_id="n2"), message)
+        follower.handlers["commit"](peer, message)
 
     hear(8, 3)
     hear(9, 4)

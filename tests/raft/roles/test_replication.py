@@ -10,7 +10,9 @@ import pytest
 from fakes.disk import FakeDisk, inline
 
 from cacheflow.raft.log.journal import Journal
-from cacheflow.raft.roles.replication import PROBE, REPLICATE, SNAPSHOT, Replicator
+from cacheflow.raft.membership.configuration import NOBODY, Configurations
+from cacheflow.raft.peers import PROBE, REPLICATE, SNAPSHOT, Peers, Progress
+from cacheflow.raft.roles.replication import Replicator
 
 COMMITTED = 7
 
@@ -23,16 +25,20 @@ def replicator(sent: list[dict[str, Any]]) -> Replicator:
     for index in range(1, 11):
         journal.add(b"entry", index, 1)
 
-    def send(node_id: str, message: dict[str, Any]) -> bool:
+    def send(node_id: str, message: Any) -> bool:
         sent.append(message)
         return True
+
+    def message_for(header: dict[str, Any], _: Progress) -> Any:
+        return header.copy()
 
     replicator = Replicator(
         journal,
         send=send,
         header=lambda: {"commit_index": COMMITTED},
-        message_for=lambda header, _: header.copy(),
+        message_for=message_for,
         leader=SimpleNamespace(commit_index=COMMITTED),
+        peers=Peers("n1", Configurations(NOBODY, ()), SimpleNamespace()),  # type: ignore[arg-type]
     )
     replicator.begin({"n2": "one disk"})
     return replicator
@@ -49,14 +55,14 @@ def ack(match: int) -> dict[str, Any]:
 
 
 def test_who_has_what_the_log_begins_with_needs_no_snapshot(replicator: Replicator) -> None:
-    progress = replicator.progress["n2"]
+    progress = replicator._peers.progress["n2"]
     progress.need_snapshot()
     assert replicator.acknowledged("n2", ack(10)) == 10
     assert progress.state == REPLICATE
 
 
 def test_who_differs_needs_one_whatever_its_log_has(replicator: Replicator) -> None:
-    progress = replicator.progress["n2"]
+    progress = replicator._peers.progress["n2"]
     progress.need_snapshot(5)
     assert replicator.acknowledged("n2", ack(10)) == 10
     assert progress.state == SNAPSHOT
@@ -67,7 +73,7 @@ def test_who_differs_needs_one_whatever_its_log_has(replicator: Replicator) -> N
 def test_who_waits_for_a_snapshot_and_acknowledges_is_not_answered(
     replicator: Replicator, sent: list[dict[str, Any]]
 ) -> None:
-    progress = replicator.progress["n2"]
+    progress = replicator._peers.progress["n2"]
     replicator.acknowledged("n2", ack(5))
     progress.probe_from(6)
     progress.verified(5, 1)
@@ -98,8 +104,8 @@ def test_entries_bring_the_commit_along_and_a_new_connection_may_have_lost_it(
     replicator: Replicator, sent: list[dict[str, Any]]
 ) -> None:
     replicator.acknowledged("n2", ack(5))
-    replicator.progress["n2"].probe_from(6)
-    replicator.progress["n2"].verified(5, 1)
+    replicator._peers.progress["n2"].probe_from(6)
+    replicator._peers.progress["n2"].verified(5, 1)
     replicator.send_news()
     assert [entries_in(message) for message in sent] == [[6, 7, 8, 9, 10]]
     replicator.send_news()
@@ -114,8 +120,8 @@ def test_who_is_not_ahead_gets_what_is_committed_and_the_rest_when_there_is_a_hu
     replicator: Replicator, sent: list[dict[str, Any]]
 ) -> None:
     replicator.ahead = frozenset()
-    replicator.progress["n2"].probe_from(4)
-    replicator.progress["n2"].verified(3, 1)
+    replicator._peers.progress["n2"].probe_from(4)
+    replicator._peers.progress["n2"].verified(3, 1)
     replicator.send_news()
     replicator.push("n2")
     replicator.replicate()
@@ -158,7 +164,7 @@ def test_those_who_answer_their_clients_hear_of_a_commit_last(
 
     monkeypatch.setattr(replicator, "_send", send)
     replicator.set_followers(dict.fromkeys(("n2", "n3", "n4"), "one disk"))
-    for node_id in replicator.progress:
+    for node_id in replicator._peers.progress:
         replicator.acknowledged(node_id, ack(10))
     replicator.send_news({"", "n2"})
     assert told == ["n3", "n4", "n2"]

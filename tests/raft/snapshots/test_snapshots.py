@@ -19,19 +19,17 @@ from cacheflow.errors import ConfigError
 from cacheflow.machine.language import commands
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.node.supervisor import Supervisor
-from cacheflow.raft.log.disk import RealDisk
+from cacheflow.raft.log.disk import Disk
 from cacheflow.raft.log.journal import CorruptJournal, Journal
-from cacheflow.raft.snapshots import files
+from cacheflow.raft.snapshots import files, helper, receiver
 from cacheflow.raft.snapshots.files import (
     CorruptSnapshot,
     SnapshotMeta,
-    SnapshotReceiver,
-    SnapshotRefused,
-    build,
     load_newest,
     write_snapshot,
 )
-from cacheflow.raft.snapshots.schedule import HelperProcess
+from cacheflow.raft.snapshots.helper import HelperProcess, build
+from cacheflow.raft.snapshots.receiver import SnapshotReceiver, SnapshotRefused
 
 CHUNKS = [b"one", b"two" * 100, b"x"]
 META = SnapshotMeta(42, 3, b"\x01" * 16)
@@ -64,6 +62,11 @@ class FakeMachine:
         machine.payloads = [chunk[1:] for chunk in rest]
         machine.applied_index = int.from_bytes(first, "little")
         return machine
+
+
+@pytest.fixture(autouse=True)
+def fake_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(helper, "CacheMachine", FakeMachine)
 
 
 def written(disk: FakeDisk, meta: SnapshotMeta = META) -> SnapshotMeta:
@@ -262,7 +265,7 @@ def test_building_is_applying_the_log_up_to_exactly_there() -> None:
     fill(journal, 150, command=command)
     journal.deleteEntriesFrom(99)
     fill(journal, 120, term=2, command=command)
-    meta = build(disk, DIRECTORY, 110, machine_class=FakeMachine)
+    meta = build(disk, DIRECTORY, 110)
     assert (meta.index, meta.term) == (110, 2)
     found, chunks = loaded(disk)
     assert found == meta
@@ -270,37 +273,37 @@ def test_building_is_applying_the_log_up_to_exactly_there() -> None:
     journal.trim(110)
     fill(journal, 300, term=3, command=command)
     # From the snapshot on, and the caller's bytes stay.
-    again = build(disk, DIRECTORY, 300, machine_class=FakeMachine)
+    again = build(disk, DIRECTORY, 300)
     assert (again.index, again.term, again.digest) == (300, 3, b"%016d" % 299)
     assert FakeMachine.restore(loaded(disk)[1]).payloads == payloads(2, 300)
-    assert build(disk, DIRECTORY, 300, machine_class=FakeMachine) == again
+    assert build(disk, DIRECTORY, 300) == again
 
 
 def test_a_snapshot_that_cannot_be_built_leaves_the_old_one() -> None:
     disk = FakeDisk()
     journal = open_journal(disk)
     fill(journal, 20, command=command)
-    build(disk, DIRECTORY, 10, machine_class=FakeMachine)
+    build(disk, DIRECTORY, 10)
     with pytest.raises(CorruptJournal, match="asked for"):
-        build(disk, DIRECTORY, 21, machine_class=FakeMachine)
+        build(disk, DIRECTORY, 21)
     with pytest.raises(ConfigError, match="cannot be built on 10"):
-        build(disk, DIRECTORY, 9, machine_class=FakeMachine)
+        build(disk, DIRECTORY, 9)
     journal.add(b"\x07", 21, 1)
     with pytest.raises(ConfigError, match="kind 07"):
-        build(disk, DIRECTORY, 21, machine_class=FakeMachine)
+        build(disk, DIRECTORY, 21)
     journal.install(40, 5)
     with pytest.raises(CorruptJournal):
-        build(disk, DIRECTORY, 40, machine_class=FakeMachine)
+        build(disk, DIRECTORY, 40)
     assert loaded(disk)[0].index == 10
 
 
 def test_a_snapshot_of_another_history_is_not_built_upon() -> None:
     disk = FakeDisk()
     fill(open_journal(disk), 20, command=command)
-    meta = build(disk, DIRECTORY, 10, machine_class=FakeMachine)
+    meta = build(disk, DIRECTORY, 10)
     write_snapshot(disk, DIRECTORY, SnapshotMeta(10, 9, meta.digest), chunks=[(10).to_bytes(8, "little")])
     with pytest.raises(CorruptJournal, match="term 9"):
-        build(disk, DIRECTORY, 15, machine_class=FakeMachine)
+        build(disk, DIRECTORY, 15)
 
 
 def cache_entry(index: int) -> bytes:
@@ -309,19 +312,19 @@ def cache_entry(index: int) -> bytes:
 
 
 def test_the_helper_process_builds_what_the_machine_would_say(tmp_path: Path) -> None:
-    journal = Journal.open(RealDisk(), tmp_path, submit=inline, segment_bytes=1 << 16, fsync="never")
+    journal = Journal.open(Disk(), tmp_path, submit=inline, segment_bytes=1 << 16, fsync="never")
     fill(journal, 400, command=cache_entry)
     machine = CacheMachine()
     for entry, index, _ in journal[1:350]:
         machine.apply(index, entry[1:])
-    command_line = [sys.executable, "-m", "cacheflow.raft.snapshots.files", str(tmp_path)]
+    command_line = [sys.executable, "-m", "cacheflow.raft.snapshots.helper", str(tmp_path)]
     run = subprocess.run([*command_line, "350"], capture_output=True, text=True, timeout=30, check=True)
     report = json.loads(run.stdout)
     meta = SnapshotMeta.of(report)
     assert (meta.index, meta.term, meta.digest) == (350, 1, machine.digest)
     assert (tmp_path / f"snapshot-{350:020}.cfs").stat().st_size == report["bytes"]
     assert report["seconds"] >= 0
-    found = load_newest(RealDisk(), tmp_path)
+    found = load_newest(Disk(), tmp_path)
     assert found is not None
     assert CacheMachine.restore(found[1]).contents_digest() == machine.contents_digest()
     failed = subprocess.run([*command_line, "900"], capture_output=True, text=True, timeout=30, check=False)
@@ -372,14 +375,15 @@ def test_a_node_that_stumbles_over_a_built_snapshot_is_not_told_twice(
 
 @pytest.mark.parametrize("how", ["written", "received"])
 def test_a_large_snapshot_is_flushed_on_the_way(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
-    monkeypatch.setattr(files, "_FLUSH_BYTES", 2 << 20)
+    for module in (files, receiver):
+        monkeypatch.setattr(module, "FLUSH_BYTES", 2 << 20)
     source = FakeDisk()
     meta = write_snapshot(source, DIRECTORY, META, [bytes(1 << 20)] * 10)
     disk = source
     if how == "received":
         disk = FakeDisk()
-        receiver = SnapshotReceiver(disk, DIRECTORY, META.index, META.term, meta.bytes)
+        received = SnapshotReceiver(disk, DIRECTORY, META.index, META.term, meta.bytes)
         for offset in range(0, meta.bytes, 256 * 1024):
-            receiver.write(offset, files.read_piece(source, DIRECTORY, meta, offset, 256 * 1024))
-        receiver.finish()
+            received.write(offset, files.read_piece(source, DIRECTORY, meta, offset, 256 * 1024))
+        received.finish()
     assert disk.counts["sync"] >= 5

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
 from rest.wire import ask
 
-from cacheflow.rest import HttpServer, TurnAway
+from cacheflow.rest import HttpServer, turn_away
 from cacheflow.rest.app import RestApp
 
 JSON = "Content-Type: application/json\r\n"
@@ -16,7 +17,7 @@ def test_while_the_gate_is_full_writes_are_turned_away_and_reads_served(app: Res
     gate = app.services.gate
     for _ in range(gate.waiting_max):
         gate.__enter__()
-    with HttpServer(app, "127.0.0.1", 0, turn_away=TurnAway(app.services)) as server:
+    with HttpServer(app, "127.0.0.1", 0, turn_away=functools.partial(turn_away, app.services)) as server:
         refused = ask(server.port, "PUT", "/cache/k", b'{"value": 1}', JSON)
         assert refused.status == 503
         assert refused.headers["retry-after"] == "1" and "x-raft-index" in refused.headers

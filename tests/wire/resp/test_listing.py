@@ -14,6 +14,7 @@ from wire.fake_transport import Client
 from wire.resp_client import connect, ignore, line, pack, service
 
 from cacheflow.machine.language import commands
+from cacheflow.wire.resp import scans
 from cacheflow.wire.resp.commands import scan
 from cacheflow.wire.resp.glob import matcher
 
@@ -99,12 +100,12 @@ def test_what_is_past_its_end_is_not_listed() -> None:
 
 
 def test_few_scans_are_kept_and_a_forgotten_one_is_an_error_and_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scan, "SCANS_MAX", 3)
+    monkeypatch.setattr(scans, "SCANS_MAX", 3)
     client = connect(filled(100))
     cursors = [page(client, 0)[0] for _ in range(4)]
     assert client.send(pack("SCAN", str(cursors[0]))).startswith(b"-ERR invalid cursor")
     assert all(page(client, cursor)[1] for cursor in cursors[1:])
-    monkeypatch.setattr(scan, "KEYS_KEPT_MAX", 150)
+    monkeypatch.setattr(scans, "KEYS_KEPT_MAX", 150)
     page(client, 0)
     assert client.send(pack("SCAN", str(cursors[3]))).startswith(b"-ERR invalid cursor")
     assert client.send(pack("SCAN", str(2**64 - 1))).startswith(b"-ERR invalid cursor")

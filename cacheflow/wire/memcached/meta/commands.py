@@ -11,7 +11,7 @@ from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.wire.memcached.expiry import OVER, seconds_left
 from cacheflow.wire.memcached.fetch import not_ready
-from cacheflow.wire.memcached.lines import BAD_FORMAT, NON_NUMERIC, STALE, WON, bits_of, number_of
+from cacheflow.wire.memcached.lines import BAD_FORMAT, NON_NUMERIC, STALE, WON, Refused, bits_of, number_of
 from cacheflow.wire.memcached.meta.flags import MetaRequest, parse
 from cacheflow.wire.memcached.meta.get import plan_get
 from cacheflow.wire.memcached.meta.plan import Step, carry_out
@@ -25,9 +25,6 @@ _DIRECTIONS: Final = {b"": 1, b"I": 1, b"i": 1, b"+": 1, b"D": -1, b"d": -1, b"-
 
 def _get(connection: MemcachedSession, words: list[bytes]) -> None:
     request = parse(words, 2, connection.wall_s())
-    if isinstance(request, bytes):
-        connection.reply(request)
-        return
     counts = not request.has(b"u")
 
     def plan(entry: Entry | None) -> Step | bytes:
@@ -48,9 +45,6 @@ def _get(connection: MemcachedSession, words: list[bytes]) -> None:
 
 def _delete(connection: MemcachedSession, words: list[bytes]) -> None:
     request = parse(words, 2, connection.wall_s())
-    if isinstance(request, bytes):
-        connection.reply(request)
-        return
     version = request.number(b"C")
     # A version of 0 is any version to the command DELETE, and no version to the flag C.
     if request.has(b"I") or request.has(b"x") or version == 0:
@@ -89,13 +83,12 @@ def _plan_delete(request: MetaRequest, entry: Entry | None) -> Step:
 
 
 def _count(connection: MemcachedSession, words: list[bytes]) -> None:
-    request = parse(words, 2, connection.wall_s())
-    if isinstance(request, bytes):
-        connection.reply(request if len(words) < 2 else BAD_ARITHMETIC_FLAG)
-        return
+    try:
+        request = parse(words, 2, connection.wall_s())
+    except Refused:
+        raise Refused(BAD_FORMAT if len(words) < 2 else BAD_ARITHMETIC_FLAG) from None
     if request.mode not in _DIRECTIONS:
-        connection.reply(BAD_MODE)
-        return
+        raise Refused(BAD_MODE)
     now_ms = connection.store.now_ms
     if request.has(b"T") or request.number(b"C") or request.number(b"N") == OVER:
         carry_out(connection, request.key, lambda entry: _plan_count(request, now_ms(), entry))
@@ -142,29 +135,19 @@ def _counted(request: MetaRequest, now_ms: int, result: Result) -> bytes:
         return b""
     _, version, number, expires_at_ms = result
     value = b"%d" % number
-    told = b"VA %d" % len(value) if request.has(b"v") else b"HD"
-    for token in request.tokens:
-        flag = token[:1]
-        if flag == b"c":
-            told += b" c%d" % version
-        elif flag == b"t":
-            told += b" t%d" % seconds_left(expires_at_ms, now_ms)
-        elif flag == b"T":
-            ttl_ms = request.number(b"T") or 0
-            expires_at_ms = now_ms + ttl_ms if ttl_ms else 0
-        elif flag == b"O":
-            told += b" " + token
-        elif flag == b"k":
-            told += request.shown_key
-    return told + (b"\r\n%b\r\n" % value if request.has(b"v") else b"\r\n")
+    left = seconds_left(request.expiry_before(b"t", expires_at_ms, now_ms), now_ms)
+    shown = {b"c": b" c%d" % version, b"t": b" t%d" % left}
+    if not request.has(b"v"):
+        return request.line(b"HD", shown)
+    return b"%b%b\r\n" % (request.line(b"VA %d" % len(value), shown), value)
 
 
 def _debug(connection: MemcachedSession, words: list[bytes]) -> None:
     """Answer me: show what is known of an entry. (When it was last used is not known.)"""
-    request = parse(words[:2] + words[2:3] * (words[2:3] == [b"b"]), 2, 0.0)
-    if isinstance(request, bytes):
-        connection.reply(BAD_FORMAT)
-        return
+    try:
+        request = parse(words[:2] + words[2:3] * (words[2:3] == [b"b"]), 2, 0.0)
+    except Refused:
+        raise Refused(BAD_FORMAT) from None
 
     def told() -> bytes:
         try:
@@ -180,14 +163,10 @@ def _debug(connection: MemcachedSession, words: list[bytes]) -> None:
     connection.read(told)
 
 
-def _nothing(connection: MemcachedSession, words: list[bytes]) -> None:
-    connection.reply(b"MN\r\n")
-
-
 META: Final[dict[bytes, Handler]] = {
     b"mg": _get,
     b"md": _delete,
     b"ma": _count,
     b"me": _debug,
-    b"mn": _nothing,
+    b"mn": lambda connection, words: connection.reply(b"MN\r\n"),
 }

@@ -8,10 +8,19 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Mapping
 from typing import Final
 
 from cacheflow.wire.memcached.expiry import exptime_of, ttl_ms_of
-from cacheflow.wire.memcached.lines import BAD_FORMAT, KEY_BYTES_MAX, UINT32_MAX, key_of, number_of, text_key_of
+from cacheflow.wire.memcached.lines import (
+    BAD_FORMAT,
+    KEY_BYTES_MAX,
+    UINT32_MAX,
+    Refused,
+    key_of,
+    number_of,
+    text_key_of,
+)
 
 # The most words of one request, as memcached counts them.
 WORDS_MAX: Final = 20
@@ -60,6 +69,26 @@ class MetaRequest:
         """Return the number behind a flag, or None when the flag is not there."""
         return self.numbers.get(flag[0])
 
+    def line(self, status: bytes, shown: Mapping[bytes, bytes]) -> bytes:
+        """Return the line of a reply: the status, and behind it what is ``shown`` for the flags, in their order."""
+        told = status
+        for token in self.tokens:
+            flag = token[:1]
+            if flag == b"O":
+                told += b" " + token
+            else:
+                told += self.shown_key if flag == b"k" else shown.get(flag, b"")
+        return told + b"\r\n"
+
+    def expiry_before(self, flag: bytes, expires_at_ms: int, now_ms: int) -> int:
+        """Return the expiry that ``flag`` refers to: a T before it counts already."""
+        for token in self.tokens:
+            if token[:1] == flag:
+                break
+            if token[0] == _T:
+                return now_ms + self.numbers[_T] if self.numbers[_T] else 0
+        return expires_at_ms
+
     def echo(self) -> bytes:
         """Return the part of the request that every reply repeats: the opaque token and the key."""
         told = b""
@@ -71,24 +100,24 @@ class MetaRequest:
         return told
 
 
-def parse(words: list[bytes], first: int, wall_s: float) -> MetaRequest | bytes:
-    """Return the request in ``words``, whose flags begin at ``first``; or the error to reply."""
+def parse(words: list[bytes], first: int, wall_s: float) -> MetaRequest:
+    """Return the request in ``words``, whose flags begin at ``first``. Raises Refused."""
     if len(words) < first or len(words[1]) > KEY_BYTES_MAX:
-        return BAD_FORMAT
+        raise Refused(BAD_FORMAT)
     if len(words) > WORDS_MAX:
-        return TOO_MANY
+        raise Refused(TOO_MANY)
     tokens = words[first:]
     request = MetaRequest("", words[1], tokens)
     error = b""
     for token in tokens:
         flag = token[0]
         if flag in request.flags:
-            return DUPLICATE
+            raise Refused(DUPLICATE)
         request.flags.add(flag)
         if flag in _PLAIN or flag == _b:
             continue
         if flag in _REFUSED:
-            return b"CLIENT_ERROR flag %c is not served\r\n" % flag
+            raise Refused(b"CLIENT_ERROR flag %c is not served\r\n" % flag)
         if flag == _O:
             error = OPAQUE_TOO_LONG if len(token) > OPAQUE_BYTES_MAX else error
         elif flag == _M:
@@ -106,25 +135,28 @@ def parse(words: list[bytes], first: int, wall_s: float) -> MetaRequest | bytes:
             else:
                 request.numbers[flag] = number
         else:
-            return INVALID
+            raise Refused(INVALID)
+    if error:
+        raise Refused(error)
     request.quiet = request.has(b"q")
-    return error or _named(request, words[1])
-
-
-def _named(request: MetaRequest, word: bytes) -> MetaRequest | bytes:
-    if not request.has(b"b"):
-        key = key_of(word)
-        if key is None:
-            return BAD_FORMAT
-        request.key = key
+    if request.has(b"b"):
+        request.key = _decoded(words[1])
+        request.shown_key += b" b"
         return request
+    key = key_of(words[1])
+    if key is None:
+        raise Refused(BAD_FORMAT)
+    request.key = key
+    return request
+
+
+def _decoded(word: bytes) -> str:
+    """Return the key that ``word`` is in base64. Raises Refused."""
     try:
         decoded = base64.b64decode(word, validate=True)
     except binascii.Error:
-        return BAD_KEY
+        raise Refused(BAD_KEY) from None
     key = text_key_of(decoded)
     if key is None:
-        return NO_TEXT if decoded else BAD_KEY
-    request.key = key
-    request.shown_key += b" b"
-    return request
+        raise Refused(NO_TEXT if decoded else BAD_KEY)
+    return key

@@ -18,8 +18,6 @@ from cacheflow.wire.memcached.meta.flags import MetaRequest
 from cacheflow.wire.memcached.meta.plan import Step
 from cacheflow.wire.memcached.storage import failed
 
-_T, _R = b"TR"
-
 
 def plan_get(request: MetaRequest, now_ms: int, entry: Entry | None) -> Step | bytes:
     """Plan mg for an entry: a write, or the reply that needs none."""
@@ -55,14 +53,12 @@ def _vivify(request: MetaRequest, now_ms: int, ttl_ms: int) -> Step:
 
 
 def _due(request: MetaRequest, expires_at_ms: int, now_ms: int) -> bool:
-    """True if R wins, because less time is left than its token. A T before it counts already."""
-    for token in request.tokens:
-        if token[0] == _T:
-            ttl_ms = request.numbers[_T]
-            expires_at_ms = now_ms + ttl_ms if ttl_ms else 0
-        elif token[0] == _R:
-            return expires_at_ms != 0 and expires_at_ms - now_ms < request.numbers[_R]
-    return False
+    """True if less TTL is left than flag R says: this client is to renew it. A flag T before R has set the TTL already."""
+    least_ms = request.number(b"R")
+    if least_ms is None:
+        return False
+    expires_at_ms = request.expiry_before(b"R", expires_at_ms, now_ms)
+    return expires_at_ms != 0 and expires_at_ms - now_ms < least_ms
 
 
 def _hit(request: MetaRequest, entry: Entry, now_ms: int, wins: bool, results: list[Result]) -> bytes:

@@ -32,17 +32,17 @@ def meta_set(connection: MemcachedSession, words: list[bytes], data: bytes, end:
     if size is None:
         connection.reply(lines.BAD_FORMAT)
         return end + 1
-    request = parse(words, 3, connection.wall_s())
-    error = request if isinstance(request, bytes) else b""
-    if isinstance(request, MetaRequest) and request.mode not in _WHEN and request.mode not in _GROWING:
-        error = BAD_MODE
-    if error or isinstance(request, bytes):
-        connection.reply(error)
-        connection.skip(size + 2)
+    try:
+        request = parse(words, 3, connection.wall_s())
+        if request.mode not in _WHEN and request.mode not in _GROWING:
+            raise lines.Refused(BAD_MODE)
+    except lines.Refused as refused:
+        connection.reply(refused.reply)
+        connection.skip = size + 2
         return end + 1
     if size > connection.value_bytes_max:
         refuse(connection, request.key, request.mode in (b"", b"S"), False)
-        connection.skip(size + 2)
+        connection.skip = size + 2
         return end + 1
     value = value_behind(connection, data, end, size)
     if value is None:
@@ -133,15 +133,4 @@ def _grown(request: MetaRequest, added: int, result: Result) -> bytes:
 
 
 def _told(request: MetaRequest, status: bytes, version: int, size: int) -> bytes:
-    told = status
-    for token in request.tokens:
-        flag = token[:1]
-        if flag == b"O":
-            told += b" " + token
-        elif flag == b"k":
-            told += request.shown_key
-        elif flag == b"c":
-            told += b" c%d" % version
-        elif flag == b"s":
-            told += b" s%d" % size
-    return told + b"\r\n"
+    return request.line(status, {b"c": b" c%d" % version, b"s": b" s%d" % size})

@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
 from typing import Final
 
 from cacheflow.wire.resp.arguments import SYNTAX, integer_of
 from cacheflow.wire.resp.replies import OK, CommandError, bulk, integer, text
-from cacheflow.wire.resp.spec import Arguments, Session, Spec, wrong_arity
+from cacheflow.wire.resp.session import Arguments, Local, RespSession, Spec, wrong_arity
 
 _NAME_CHARS = frozenset(range(ord("!"), ord("~") + 1))
 _LEVELS: Final = {b"LOCAL": False, b"LINEARIZABLE": True}
 
 
-def set_name(session: Session, name: bytes) -> None:
+def set_name(session: RespSession, name: bytes) -> None:
     """Give the connection a name. Raises CommandError."""
     if not _NAME_CHARS.issuperset(name):
         raise CommandError("ERR Client names cannot contain spaces, newlines or special characters.")
     session.name = name.decode()
 
 
-def _setname(session: Session, arguments: Arguments) -> bytes:
+def _setname(session: RespSession, arguments: Arguments) -> bytes:
     set_name(session, arguments[2])
     return OK
 
 
-def _getname(session: Session, arguments: Arguments) -> bytes:
-    return bulk(session.name.encode()) if session.name else session.null
-
-
-def _id(session: Session, arguments: Arguments) -> bytes:
-    return integer(session.id)
-
-
-def _setinfo(session: Session, arguments: Arguments) -> bytes:
+def _setinfo(session: RespSession, arguments: Arguments) -> bytes:
     option = arguments[2].lower()
     if option not in (b"lib-name", b"lib-ver"):
         raise CommandError(b"ERR Unrecognized option '%b'" % arguments[2])
@@ -43,7 +35,7 @@ def _setinfo(session: Session, arguments: Arguments) -> bytes:
     return OK
 
 
-def _list(session: Session, arguments: Arguments) -> bytes:
+def _list(session: RespSession, arguments: Arguments) -> bytes:
     chosen = list(session.service.connections.values())
     options = arguments[2:]
     if len(options) > 1 and options[0].upper() == b"ID":
@@ -59,18 +51,14 @@ def _list(session: Session, arguments: Arguments) -> bytes:
     return text(session.protocol, "".join([f"{each.describe()}\n" for each in chosen]))
 
 
-def _info(session: Session, arguments: Arguments) -> bytes:
-    return text(session.protocol, f"{session.describe()}\n")
-
-
-def _switch(session: Session, arguments: Arguments) -> bytes:
+def _switch(session: RespSession, arguments: Arguments) -> bytes:
     """Answer NO-EVICT and NO-TOUCH, which have no effect: connections are not evicted, and their reads count as uses."""
     if arguments[2].lower() not in (b"on", b"off"):
         raise CommandError(SYNTAX)
     return OK
 
 
-def _consistency(session: Session, arguments: Arguments) -> bytes:
+def _consistency(session: RespSession, arguments: Arguments) -> bytes:
     level = arguments[2].upper()
     if level not in _LEVELS:
         raise CommandError("ERR CLIENT CONSISTENCY is LOCAL or LINEARIZABLE")
@@ -78,11 +66,11 @@ def _consistency(session: Session, arguments: Arguments) -> bytes:
     return OK
 
 
-_SUBCOMMANDS: Final[dict[bytes, tuple[int, Callable[[Session, Arguments], bytes]]]] = {
+_SUBCOMMANDS: Final[dict[bytes, tuple[int, Local]]] = {
     b"CONSISTENCY": (3, _consistency),
-    b"GETNAME": (2, _getname),
-    b"ID": (2, _id),
-    b"INFO": (2, _info),
+    b"GETNAME": (2, lambda session, _: bulk(session.name.encode()) if session.name else session.null),
+    b"ID": (2, lambda session, _: integer(session.id)),
+    b"INFO": (2, lambda session, _: text(session.protocol, f"{session.describe()}\n")),
     b"LIST": (-2, _list),
     b"NO-EVICT": (3, _switch),
     b"NO-TOUCH": (3, _switch),
@@ -92,7 +80,9 @@ _SUBCOMMANDS: Final[dict[bytes, tuple[int, Callable[[Session, Arguments], bytes]
 
 
 def subcommand(
-    subcommands: dict[bytes, tuple[int, Callable[[Session, Arguments], bytes]]], session: Session, arguments: Arguments
+    subcommands: dict[bytes, tuple[int, Local]],
+    session: RespSession,
+    arguments: Arguments,
 ) -> bytes:
     """Let one of ``subcommands`` answer. Raises CommandError."""
     name, chosen = arguments[0], arguments[1]
@@ -104,27 +94,28 @@ def subcommand(
     return answer(session, arguments)
 
 
-def client(session: Session, arguments: Arguments) -> bytes:
-    return subcommand(_SUBCOMMANDS, session, arguments)
+def _reads(linearizable: bool) -> Local:
+    def answer(session: RespSession, arguments: Arguments) -> bytes:
+        session.linearizable = linearizable
+        return OK
+
+    return answer
 
 
-def readonly(session: Session, arguments: Arguments) -> bytes:
-    session.linearizable = False
-    return OK
-
-
-def readwrite(session: Session, arguments: Arguments) -> bytes:
-    session.linearizable = True
-    return OK
-
-
-def _spec(name: str, arity: int, answer: Callable[[Session, Arguments], bytes], summary: str) -> Spec:
-    flags = ("loading", "stale", "fast")
-    return Spec(name=name, arity=arity, summary=summary, group="connection", flags=flags, local=answer)
-
+_spec = functools.partial(Spec, group="connection", flags=("loading", "stale", "fast"))
 
 SPECS: Final = (
-    _spec("client", -2, client, "Names connections, lists them, and sets how their reads look."),
-    _spec("readonly", 1, readonly, "Reads of this connection come from this node's memory."),
-    _spec("readwrite", 1, readwrite, "Reads of this connection see everything acknowledged before them."),
+    _spec(
+        "client",
+        -2,
+        "Names connections, lists them, and sets how their reads look.",
+        local=functools.partial(subcommand, _SUBCOMMANDS),
+    ),
+    _spec("readonly", 1, "Reads of this connection come from this node's memory.", local=_reads(linearizable=False)),
+    _spec(
+        "readwrite",
+        1,
+        "Reads of this connection see everything acknowledged before them.",
+        local=_reads(linearizable=True),
+    ),
 )

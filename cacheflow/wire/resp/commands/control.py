@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Final
 
 from cacheflow.wire.resp.arguments import SYNTAX, integer_of, keys_of
@@ -9,8 +10,7 @@ from cacheflow.wire.resp.commands.clients import set_name
 from cacheflow.wire.resp.commands.server import REDIS_VERSION
 from cacheflow.wire.resp.commands.transaction import execute
 from cacheflow.wire.resp.replies import OK, CommandError, encode
-from cacheflow.wire.resp.session import RespSession
-from cacheflow.wire.resp.spec import Arguments, Spec
+from cacheflow.wire.resp.session import Arguments, RespSession, Spec
 
 NO_PASSWORD: Final = (
     "ERR AUTH <password> called without any password configured for the default user. "
@@ -97,10 +97,6 @@ def reset(connection: RespSession, arguments: Arguments) -> None:
     connection.in_turn(answer)
 
 
-def quit_(connection: RespSession, arguments: Arguments) -> None:
-    connection.close(OK)
-
-
 # Transactions ---------------------------------------------------------------------------------------------------------
 
 
@@ -139,20 +135,18 @@ def unwatch(connection: RespSession, arguments: Arguments) -> None:
     connection.reply(OK)
 
 
-_NO_AUTH: Final = ("noscript", "loading", "stale", "fast", "no_auth")
 _FLAGS: Final = ("noscript", "loading", "stale", "fast")
+_connection = functools.partial(Spec, group="connection", flags=(*_FLAGS, "no_auth"))
+_transaction = functools.partial(Spec, group="transactions", flags=_FLAGS)
 
 SPECS: Final = (
-    Spec(name="auth", arity=-2, summary="Shows who the client is.", group="connection", flags=_NO_AUTH, control=auth),
-    Spec(name="hello", arity=-1, summary="Chooses the protocol.", group="connection", flags=_NO_AUTH, control=hello),
-    Spec(name="reset", arity=1, summary="Makes the connection new.", group="connection", flags=_NO_AUTH, control=reset),
-    Spec(name="quit", arity=-1, summary="Closes the connection.", group="connection", flags=_NO_AUTH, control=quit_),
-    Spec(name="multi", arity=1, summary="Begins a transaction.", group="transactions", flags=_FLAGS, control=multi),
-    Spec(name="exec", arity=1, summary="Does what is queued.", group="transactions", flags=_FLAGS, control=exec_),
-    Spec(name="discard", arity=1, summary="Forgets what is queued.", group="transactions", flags=_FLAGS, control=discard),
-    Spec(
-        name="watch", arity=-2, summary="Lets EXEC do nothing if keys change.", group="transactions", flags=_FLAGS,
-        keys=(1, -1, 1), control=watch,
-    ),
-    Spec(name="unwatch", arity=1, summary="Watches no key.", group="transactions", flags=_FLAGS, control=unwatch),
-)  # fmt: skip
+    _connection("auth", -2, "Shows who the client is.", control=auth),
+    _connection("hello", -1, "Chooses the protocol.", control=hello),
+    _connection("reset", 1, "Makes the connection new.", control=reset),
+    _connection("quit", -1, "Closes the connection.", control=lambda connection, arguments: connection.close(OK)),
+    _transaction("multi", 1, "Begins a transaction.", control=multi),
+    _transaction("exec", 1, "Does what is queued.", control=exec_),
+    _transaction("discard", 1, "Forgets what is queued.", control=discard),
+    _transaction("watch", -2, "Lets EXEC do nothing if keys change.", keys=(1, -1, 1), control=watch),
+    _transaction("unwatch", 1, "Watches no key.", control=unwatch),
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Final
 
@@ -11,7 +12,7 @@ from cacheflow.machine.language.commands import Command, Result
 from cacheflow.wire.resp.arguments import NOT_AN_INTEGER, SYNTAX, integer_of, key_of, keys_of
 from cacheflow.wire.resp.commands.strings import KEYS_MAX, failed
 from cacheflow.wire.resp.replies import OK, ONE, ZERO, CommandError, integer
-from cacheflow.wire.resp.spec import Arguments, Find, Plan, Planner, Read, Session, Spec
+from cacheflow.wire.resp.session import Arguments, Find, Plan, Planner, Read, RespSession, Spec
 
 NO_KEY: Final = -2
 NO_EXPIRY: Final = -1
@@ -19,7 +20,7 @@ NO_EXPIRY: Final = -1
 _WHEN: Final = {b"NX": c.IF_UNSET, b"XX": c.IF_SET, b"GT": c.IF_LATER, b"LT": c.IF_EARLIER}
 
 
-def delete(session: Session, find: Find, arguments: Arguments) -> Plan:
+def delete(session: RespSession, find: Find, arguments: Arguments) -> Plan:
     if len(arguments) > KEYS_MAX + 1:
         raise CommandError(f"ERR at most {KEYS_MAX} keys can be deleted at once")
     return [c.delete(key) for key in keys_of(arguments[1:])], _count
@@ -29,15 +30,15 @@ def _count(results: Sequence[Result]) -> bytes:
     return integer(sum([result[0] == c.OK for result in results]))
 
 
-def exists(session: Session, find: Find, arguments: Arguments) -> bytes:
+def exists(session: RespSession, find: Find, arguments: Arguments) -> bytes:
     return integer(sum([find(key, count=False) is not None for key in keys_of(arguments[1:])]))
 
 
-def touch(session: Session, find: Find, arguments: Arguments) -> bytes:
+def touch(session: RespSession, find: Find, arguments: Arguments) -> bytes:
     return integer(sum([find(key) is not None for key in keys_of(arguments[1:])]))
 
 
-def type_(session: Session, find: Find, arguments: Arguments) -> bytes:
+def type_(session: RespSession, find: Find, arguments: Arguments) -> bytes:
     return b"+none\r\n" if find(key_of(arguments[1]), count=False) is None else b"+string\r\n"
 
 
@@ -45,7 +46,7 @@ def type_(session: Session, find: Find, arguments: Arguments) -> bytes:
 
 
 def _left(unit_ms: int, as_time: bool) -> Read:
-    def answer(session: Session, find: Find, arguments: Arguments) -> bytes:
+    def answer(session: RespSession, find: Find, arguments: Arguments) -> bytes:
         entry = find(key_of(arguments[1]), count=False)
         if entry is None:
             return integer(NO_KEY)
@@ -60,7 +61,7 @@ def _left(unit_ms: int, as_time: bool) -> Read:
 
 
 def _expire(name: str, unit_ms: int, as_time: bool) -> Planner:
-    def plan(session: Session, find: Find, arguments: Arguments) -> Plan:
+    def plan(session: RespSession, find: Find, arguments: Arguments) -> Plan:
         when = _condition(arguments[3:])
         key = key_of(arguments[1])
         number = integer_of(arguments[2])
@@ -98,14 +99,14 @@ def _done(results: Sequence[Result]) -> bytes:
     return ZERO if status in (c.MISSING, c.PRECONDITION) else failed(results[0])
 
 
-def persist(session: Session, find: Find, arguments: Arguments) -> Plan:
+def persist(session: RespSession, find: Find, arguments: Arguments) -> Plan:
     return [c.expire(key_of(arguments[1]), c.TTL_NONE, c.IF_SET)], _done
 
 
 # Renaming -------------------------------------------------------------------------------------------------------------
 
 
-def _moved(session: Session, entry: Entry, key: str) -> Command:
+def _moved(session: RespSession, entry: Entry, key: str) -> Command:
     """Return the command that writes ``entry`` under ``key``, with the time that is left of its life."""
     data, kind, meta, _, expires_at_ms = entry
     ttl_ms = max(1, expires_at_ms - session.service.store.now_ms()) if expires_at_ms else c.TTL_NONE
@@ -117,10 +118,11 @@ def _answer(reply: bytes) -> Plan:
 
 
 def _writes(commands: list[Command], reply: bytes) -> Plan:
+    # Room for the new key may have taken the old one away.
     return commands, lambda results: reply if results[0][0] == c.OK else failed(results[0])
 
 
-def rename(session: Session, find: Find, arguments: Arguments) -> Plan:
+def rename(session: RespSession, find: Find, arguments: Arguments) -> Plan:
     old, new = keys_of(arguments[1:])
     entry = find(old)
     if entry is None:
@@ -130,7 +132,7 @@ def rename(session: Session, find: Find, arguments: Arguments) -> Plan:
     return _writes([_moved(session, entry, new), c.delete(old)], OK)
 
 
-def renamenx(session: Session, find: Find, arguments: Arguments) -> Plan:
+def renamenx(session: RespSession, find: Find, arguments: Arguments) -> Plan:
     old, new = keys_of(arguments[1:])
     entry = find(old)
     if entry is None:
@@ -140,7 +142,7 @@ def renamenx(session: Session, find: Find, arguments: Arguments) -> Plan:
     return _writes([_moved(session, entry, new), c.delete(old)], ONE)
 
 
-def copy(session: Session, find: Find, arguments: Arguments) -> Plan:
+def copy(session: RespSession, find: Find, arguments: Arguments) -> Plan:
     old, new = keys_of(arguments[1:3])
     replaces = False
     options = iter(arguments[3:])
@@ -161,34 +163,25 @@ def copy(session: Session, find: Find, arguments: Arguments) -> Plan:
     return _writes([_moved(session, entry, new)], ONE)
 
 
-def _read(name: str, arity: int, answer: Read, summary: str, last: int = 1) -> Spec:
-    flags = ("readonly", "fast")
-    return Spec(name=name, arity=arity, summary=summary, group="generic", flags=flags, keys=(1, last, 1), read=answer)
-
-
-def _write(name: str, arity: int, plan: Planner, summary: str, *, last: int = 1, steps: bool = False) -> Spec:
-    keys = (1, last, 1)
-    return Spec(
-        name=name, arity=arity, summary=summary, group="generic", flags=("write",), keys=keys, plan=plan, steps=steps
-    )
-
+_read = functools.partial(Spec, group="generic", flags=("readonly", "fast"), keys=(1, 1, 1))
+_write = functools.partial(Spec, group="generic", flags=("write",), keys=(1, 1, 1))
 
 SPECS: Final = (
-    _write("del", -2, delete, "Deletes keys.", last=-1),
-    _write("unlink", -2, delete, "Deletes keys.", last=-1),
-    _read("exists", -2, exists, "Returns how many of the keys exist.", -1),
-    _read("touch", -2, touch, "Counts keys as used and returns how many exist.", -1),
-    _read("type", 2, type_, "Returns the type of a value."),
-    _read("ttl", 2, _left(1000, False), "Returns the time to live of a key in seconds."),
-    _read("pttl", 2, _left(1, False), "Returns the time to live of a key in milliseconds."),
-    _read("expiretime", 2, _left(1000, True), "Returns when a key ends, in seconds since 1970."),
-    _read("pexpiretime", 2, _left(1, True), "Returns when a key ends, in milliseconds since 1970."),
-    _write("expire", -3, _expire("expire", 1000, False), "Sets the expiry of a key in seconds."),
-    _write("pexpire", -3, _expire("pexpire", 1, False), "Sets the expiry of a key in milliseconds."),
-    _write("expireat", -3, _expire("expireat", 1000, True), "Sets when a key ends, in seconds since 1970."),
-    _write("pexpireat", -3, _expire("pexpireat", 1, True), "Sets when a key ends, in milliseconds since 1970."),
-    _write("persist", 2, persist, "Takes the expiry of a key away."),
-    _write("rename", 3, rename, "Gives a value another key.", last=2, steps=True),
-    _write("renamenx", 3, renamenx, "Gives a value another key that does not exist.", last=2, steps=True),
-    _write("copy", -3, copy, "Writes a value under another key too.", last=2, steps=True),
+    _write("del", -2, "Deletes keys.", keys=(1, -1, 1), plan=delete),
+    _write("unlink", -2, "Deletes keys.", keys=(1, -1, 1), plan=delete),
+    _read("exists", -2, "Returns how many of the keys exist.", keys=(1, -1, 1), read=exists),
+    _read("touch", -2, "Counts keys as used and returns how many exist.", keys=(1, -1, 1), read=touch),
+    _read("type", 2, "Returns the type of a value.", read=type_),
+    _read("ttl", 2, "Returns the time to live of a key in seconds.", read=_left(1000, False)),
+    _read("pttl", 2, "Returns the time to live of a key in milliseconds.", read=_left(1, False)),
+    _read("expiretime", 2, "Returns when a key ends, in seconds since 1970.", read=_left(1000, True)),
+    _read("pexpiretime", 2, "Returns when a key ends, in milliseconds since 1970.", read=_left(1, True)),
+    _write("expire", -3, "Sets the expiry of a key in seconds.", plan=_expire("expire", 1000, False)),
+    _write("pexpire", -3, "Sets the expiry of a key in milliseconds.", plan=_expire("pexpire", 1, False)),
+    _write("expireat", -3, "Sets when a key ends, in seconds since 1970.", plan=_expire("expireat", 1000, True)),
+    _write("pexpireat", -3, "Sets when a key ends, in milliseconds since 1970.", plan=_expire("pexpireat", 1, True)),
+    _write("persist", 2, "Takes the expiry of a key away.", plan=persist),
+    _write("rename", 3, "Gives a value another key.", keys=(1, 2, 1), plan=rename, steps=True),
+    _write("renamenx", 3, "Gives a value another key that does not exist.", keys=(1, 2, 1), plan=renamenx, steps=True),
+    _write("copy", -3, "Writes a value under another key too.", keys=(1, 2, 1), plan=copy, steps=True),
 )

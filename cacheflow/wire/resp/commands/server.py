@@ -2,44 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
 from typing import Any, Final
 
 from cacheflow.machine.language import commands as c
-from cacheflow.machine.language.commands import Result
 from cacheflow.wire.resp.arguments import NOT_AN_INTEGER, SYNTAX, integer_of
 from cacheflow.wire.resp.commands.clients import subcommand
-from cacheflow.wire.resp.commands.strings import failed
+from cacheflow.wire.resp.commands.strings import if_all_succeed
 from cacheflow.wire.resp.glob import PATTERN_BYTES_MAX, matcher
 from cacheflow.wire.resp.replies import OK, CommandError, Status, array, bulk, bulks, encode, integer, text
-from cacheflow.wire.resp.spec import Arguments, Find, Plan, Session, Spec, wrong_arity
+from cacheflow.wire.resp.session import Arguments, Find, Local, Plan, RespSession, Spec, wrong_arity
 
 # The release of Redis whose commands and answers these are.
 REDIS_VERSION: Final = "7.0.15"
 
 
-def ping(session: Session, arguments: Arguments) -> bytes:
+def ping(session: RespSession, arguments: Arguments) -> bytes:
     if len(arguments) > 2:
         raise CommandError(wrong_arity("ping"))
     return bulk(arguments[1]) if len(arguments) == 2 else b"+PONG\r\n"
 
 
-def echo(session: Session, arguments: Arguments) -> bytes:
-    return bulk(arguments[1])
-
-
-def select(session: Session, arguments: Arguments) -> bytes:
+def select(session: RespSession, arguments: Arguments) -> bytes:
     if integer_of(arguments[1], NOT_AN_INTEGER) != 0:
         raise CommandError("ERR DB index is out of range")
     return OK
 
 
-def time_(session: Session, arguments: Arguments) -> bytes:
+def time_(session: RespSession, arguments: Arguments) -> bytes:
     microseconds = int(session.service.wall() * 1_000_000)
     return bulks([b"%d" % (microseconds // 1_000_000), b"%d" % (microseconds % 1_000_000)])
 
 
-def wait(session: Session, find: Find, arguments: Arguments) -> bytes:
+def wait(session: RespSession, find: Find, arguments: Arguments) -> bytes:
     """Answer WAIT: every write that was answered is on a majority, which is so many nodes beside one."""
     integer_of(arguments[1])
     if integer_of(arguments[2], "ERR timeout is not an integer or out of range") < 0:
@@ -47,20 +42,16 @@ def wait(session: Session, find: Find, arguments: Arguments) -> bytes:
     return integer(int(session.service.store.metrics().get("voters", 1)) // 2)
 
 
-def flush(session: Session, find: Find, arguments: Arguments) -> Plan:
+def flush(session: RespSession, find: Find, arguments: Arguments) -> Plan:
     if len(arguments) > 2 or (len(arguments) == 2 and arguments[1].upper() not in (b"ASYNC", b"SYNC")):
         raise CommandError(SYNTAX)
-
-    def finish(results: Sequence[Result]) -> bytes:
-        return OK if results[0][0] == c.OK else failed(results[0])
-
-    return [c.delete_prefix("")], finish
+    return [c.delete_prefix("")], if_all_succeed(OK)
 
 
 # INFO ---------------------------------------------------------------------------------------------------------------
 
 
-def _sections(session: Session) -> dict[str, dict[str, object]]:
+def _sections(session: RespSession) -> dict[str, dict[str, object]]:
     service = session.service
     metrics = service.store.metrics()
 
@@ -100,7 +91,7 @@ def _sections(session: Session) -> dict[str, dict[str, object]]:
     }
 
 
-def info(session: Session, arguments: Arguments) -> bytes:
+def info(session: RespSession, arguments: Arguments) -> bytes:
     wanted = {argument.decode("utf-8", "replace").lower() for argument in arguments[1:]}
     everything = not wanted or not wanted.isdisjoint({"all", "default", "everything"})
     shown = [
@@ -114,7 +105,7 @@ def info(session: Session, arguments: Arguments) -> bytes:
 # CONFIG -------------------------------------------------------------------------------------------------------------
 
 
-def _config_get(session: Session, arguments: Arguments) -> bytes:
+def _config_get(session: RespSession, arguments: Arguments) -> bytes:
     service = session.service
     settings = {
         "appendonly": "yes",
@@ -132,11 +123,7 @@ def _config_get(session: Session, arguments: Arguments) -> bytes:
     return encode(session.protocol, chosen)
 
 
-_CONFIG: Final[dict[bytes, tuple[int, Callable[[Session, Arguments], bytes]]]] = {b"GET": (-3, _config_get)}
-
-
-def config(session: Session, arguments: Arguments) -> bytes:
-    return subcommand(_CONFIG, session, arguments)
+_CONFIG: Final[dict[bytes, tuple[int, Local]]] = {b"GET": (-3, _config_get)}
 
 
 # COMMAND ------------------------------------------------------------------------------------------------------------
@@ -148,7 +135,7 @@ def _details(spec: Spec) -> list[Any]:
     return [spec.name, spec.arity, flags, first, last, step, set(), [], [], []]
 
 
-def _command_info(session: Session, arguments: Arguments) -> bytes:
+def _command_info(session: RespSession, arguments: Arguments) -> bytes:
     table = session.service.table
     names = arguments[2:] or list(table)
     found = [table.get(name.lower()) for name in names]
@@ -160,7 +147,7 @@ def _command_info(session: Session, arguments: Arguments) -> bytes:
     )  # fmt: skip
 
 
-def _command_docs(session: Session, arguments: Arguments) -> bytes:
+def _command_docs(session: RespSession, arguments: Arguments) -> bytes:
     table = session.service.table
     names = [name.lower() for name in arguments[2:]] or list(table)
     docs = {
@@ -171,46 +158,32 @@ def _command_docs(session: Session, arguments: Arguments) -> bytes:
     return encode(session.protocol, docs)
 
 
-def _command_list(session: Session, arguments: Arguments) -> bytes:
-    return bulks(list(session.service.table))
-
-
-def _command_count(session: Session, arguments: Arguments) -> bytes:
-    return integer(len(session.service.table))
-
-
-_COMMAND: Final[dict[bytes, tuple[int, Callable[[Session, Arguments], bytes]]]] = {
-    b"COUNT": (2, _command_count),
+_COMMAND: Final[dict[bytes, tuple[int, Local]]] = {
+    b"COUNT": (2, lambda session, _: integer(len(session.service.table))),
     b"DOCS": (-2, _command_docs),
     b"INFO": (-2, _command_info),
-    b"LIST": (2, _command_list),
+    b"LIST": (2, lambda session, _: bulks(list(session.service.table))),
 }
 
 
-def command(session: Session, arguments: Arguments) -> bytes:
-    if len(arguments) == 1:
-        return _command_info(session, arguments)
-    return subcommand(_COMMAND, session, arguments)
+def command(session: RespSession, arguments: Arguments) -> bytes:
+    return subcommand(_COMMAND, session, arguments) if len(arguments) > 1 else _command_info(session, arguments)
 
 
-def _local(
-    name: str, arity: int, answer: Callable[[Session, Arguments], bytes], summary: str, group: str = "server"
-) -> Spec:
-    flags = ("loading", "stale", "fast")
-    return Spec(name=name, arity=arity, summary=summary, group=group, flags=flags, local=answer)
-
+_local = functools.partial(Spec, group="server", flags=("loading", "stale", "fast"))
+_flush = functools.partial(Spec, group="server", flags=("write",), plan=flush)
 
 SPECS: Final = (
-    _local("ping", -1, ping, "Answers PONG.", "connection"),
-    _local("echo", 2, echo, "Answers what it is given.", "connection"),
-    _local("select", 2, select, "Chooses database 0, the only one.", "connection"),
-    _local("time", 1, time_, "Returns this node's wall clock."),
-    _local("info", -1, info, "Tells about the node."),
-    _local("config", -2, config, "Tells settings."),
-    _local("command", -1, command, "Tells about the commands."),
-    Spec(
-        name="wait", arity=3, summary="Returns how many other nodes have what was written.", group="generic", read=wait
+    _local("ping", -1, "Answers PONG.", group="connection", local=ping),
+    _local(
+        "echo", 2, "Answers what it is given.", group="connection", local=lambda session, arguments: bulk(arguments[1])
     ),
-    Spec(name="flushdb", arity=-1, summary="Removes all keys.", group="server", flags=("write",), plan=flush),
-    Spec(name="flushall", arity=-1, summary="Removes all keys.", group="server", flags=("write",), plan=flush),
+    _local("select", 2, "Chooses database 0, the only one.", group="connection", local=select),
+    _local("time", 1, "Returns this node's wall clock.", local=time_),
+    _local("info", -1, "Tells about the node.", local=info),
+    _local("config", -2, "Tells settings.", local=functools.partial(subcommand, _CONFIG)),
+    _local("command", -1, "Tells about the commands.", local=command),
+    Spec("wait", 3, "Returns how many other nodes have what was written.", group="generic", read=wait),
+    _flush("flushdb", -1, "Removes all keys."),
+    _flush("flushall", -1, "Removes all keys."),
 )

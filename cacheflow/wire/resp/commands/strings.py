@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Final
@@ -12,7 +13,7 @@ from cacheflow.machine.language.commands import Command, Result
 from cacheflow.values import kind_of
 from cacheflow.wire.resp.arguments import NOT_AN_INTEGER, SYNTAX, TOO_LONG, float_of, integer_of, key_of, lifetime_ms
 from cacheflow.wire.resp.replies import EMPTY, OK, ONE, ZERO, CommandError, array, bulk, error, integer
-from cacheflow.wire.resp.spec import Arguments, Find, Finish, Plan, Planner, Read, Session, Spec, wrong_arity
+from cacheflow.wire.resp.session import Arguments, Find, Finish, Plan, RespSession, Spec, wrong_arity
 
 _UNITS: Final = (b"EX", b"PX", b"EXAT", b"PXAT")
 # The longest answer: a request of some kilobytes can name the same large value thousands of times.
@@ -29,11 +30,12 @@ def failed(result: Result) -> bytes:
     return error(f"ERR the command was refused ({result[0]}): {', '.join(map(str, result[1:]))}")
 
 
-def _ok(results: Sequence[Result]) -> bytes:
-    return OK if results[-1][0] == c.OK else failed(results[-1])
+def if_all_succeed(reply: bytes) -> Finish:
+    """Return the function that answers with ``reply``, or with the first failure."""
+    return lambda results: next((failed(result) for result in results if result[0] != c.OK), reply)
 
 
-def check_value(session: Session, data: bytes) -> bytes:
+def check_value(session: RespSession, data: bytes) -> bytes:
     """Return ``data``. Raises CommandError when it is too long for a value."""
     if len(data) > session.service.value_bytes_max:
         raise CommandError(TOO_LONG)
@@ -43,24 +45,24 @@ def check_value(session: Session, data: bytes) -> bytes:
 # Reads --------------------------------------------------------------------------------------------------------------
 
 
-def get(session: Session, find: Find, arguments: Arguments) -> bytes:
+def get(session: RespSession, find: Find, arguments: Arguments) -> bytes:
     entry = find(key_of(arguments[1]))
     return session.null if entry is None else bulk(entry[DATA])
 
 
-def mget(session: Session, find: Find, arguments: Arguments) -> bytes:
+def mget(session: RespSession, find: Find, arguments: Arguments) -> bytes:
     entries = [find(key_of(raw)) for raw in arguments[1:]]
     if sum([len(entry[DATA]) for entry in entries if entry is not None]) > ANSWER_BYTES_MAX:
         raise CommandError(f"ERR the answer is larger than {ANSWER_BYTES_MAX} bytes")
     return array([session.null if entry is None else bulk(entry[DATA]) for entry in entries])
 
 
-def strlen(session: Session, find: Find, arguments: Arguments) -> bytes:
+def strlen(session: RespSession, find: Find, arguments: Arguments) -> bytes:
     entry = find(key_of(arguments[1]))
     return ZERO if entry is None else integer(len(entry[DATA]))
 
 
-def getrange(session: Session, find: Find, arguments: Arguments) -> bytes:
+def getrange(session: RespSession, find: Find, arguments: Arguments) -> bytes:
     start, end = integer_of(arguments[2]), integer_of(arguments[3])
     entry = find(key_of(arguments[1]))
     if entry is None or (start < 0 and end < 0 and start > end):
@@ -74,7 +76,7 @@ def getrange(session: Session, find: Find, arguments: Arguments) -> bytes:
 # SET and what sets ----------------------------------------------------------------------------------------------------
 
 
-def set_(session: Session, find: Find, arguments: Arguments) -> Plan:
+def set_(session: RespSession, find: Find, arguments: Arguments) -> Plan:
     when, ttl_ms, returns = _set_options(session, arguments)
     key, data = key_of(arguments[1]), check_value(session, arguments[2])
     null = session.null
@@ -95,7 +97,7 @@ def set_(session: Session, find: Find, arguments: Arguments) -> Plan:
     return ([c.get(key), write] if returns else [write]), finish
 
 
-def _set_options(session: Session, arguments: Arguments) -> tuple[int, int | None, bool]:
+def _set_options(session: RespSession, arguments: Arguments) -> tuple[int, int | None, bool]:
     """Return (when, ttl_ms or None to keep it, whether the old value is the answer). Raises CommandError."""
     when, returns, keeps = c.ALWAYS, False, False
     unit = number = None
@@ -119,7 +121,7 @@ def _set_options(session: Session, arguments: Arguments) -> tuple[int, int | Non
     return when, None if keeps else c.TTL_NONE, returns
 
 
-def getset(session: Session, find: Find, arguments: Arguments) -> Plan:
+def getset(session: RespSession, find: Find, arguments: Arguments) -> Plan:
     key, data = key_of(arguments[1]), check_value(session, arguments[2])
     return [c.get(key), c.set_(key, data, kind_of(data))], _old_value(session.null)
 
@@ -135,12 +137,12 @@ def _old_value(null: bytes) -> Finish:
     return finish
 
 
-def getdel(session: Session, find: Find, arguments: Arguments) -> Plan:
+def getdel(session: RespSession, find: Find, arguments: Arguments) -> Plan:
     key = key_of(arguments[1])
     return [c.get(key), c.delete(key)], _old_value(session.null)
 
 
-def getex(session: Session, find: Find, arguments: Arguments) -> Plan:
+def getex(session: RespSession, find: Find, arguments: Arguments) -> Plan:
     key = key_of(arguments[1])
     options = [argument.upper() for argument in arguments[2:3]]
     if not options:
@@ -155,16 +157,16 @@ def getex(session: Session, find: Find, arguments: Arguments) -> Plan:
     return [c.get(key), change], _old_value(session.null)
 
 
-def _set_for(unit: bytes, name: str) -> Callable[[Session, Find, Arguments], Plan]:
-    def plan(session: Session, find: Find, arguments: Arguments) -> Plan:
+def _set_for(unit: bytes, name: str) -> Callable[[RespSession, Find, Arguments], Plan]:
+    def plan(session: RespSession, find: Find, arguments: Arguments) -> Plan:
         data = check_value(session, arguments[3])
         ttl_ms = lifetime_ms(arguments[2], unit, name, 0)
-        return [c.set_(key_of(arguments[1]), data, kind_of(data), None, ttl_ms)], _ok
+        return [c.set_(key_of(arguments[1]), data, kind_of(data), None, ttl_ms)], if_all_succeed(OK)
 
     return plan
 
 
-def setnx(session: Session, find: Find, arguments: Arguments) -> Plan:
+def setnx(session: RespSession, find: Find, arguments: Arguments) -> Plan:
     data = check_value(session, arguments[2])
 
     def finish(results: Sequence[Result]) -> bytes:
@@ -174,7 +176,7 @@ def setnx(session: Session, find: Find, arguments: Arguments) -> Plan:
     return [c.set_(key_of(arguments[1]), data, kind_of(data), None, c.TTL_NONE, c.IF_ABSENT)], finish
 
 
-def _pairs(session: Session, arguments: Arguments, name: str) -> list[Command]:
+def _pairs(session: RespSession, arguments: Arguments, name: str) -> list[Command]:
     if len(arguments) % 2 == 0:
         raise CommandError(wrong_arity(name))
     if len(arguments) > 2 * KEYS_MAX + 1:
@@ -185,22 +187,15 @@ def _pairs(session: Session, arguments: Arguments, name: str) -> list[Command]:
     ]
 
 
-def mset(session: Session, find: Find, arguments: Arguments) -> Plan:
-    def finish(results: Sequence[Result]) -> bytes:
-        return next((failed(result) for result in results if result[0] != c.OK), OK)
-
-    return _pairs(session, arguments, "mset"), finish
+def mset(session: RespSession, find: Find, arguments: Arguments) -> Plan:
+    return _pairs(session, arguments, "mset"), if_all_succeed(OK)
 
 
-def msetnx(session: Session, find: Find, arguments: Arguments) -> Plan:
+def msetnx(session: RespSession, find: Find, arguments: Arguments) -> Plan:
     writes = _pairs(session, arguments, "msetnx")
     if any(find(write[1], count=False) is not None for write in writes):
         return [], lambda results: ZERO
-
-    def finish(results: Sequence[Result]) -> bytes:
-        return next((failed(result) for result in results if result[0] != c.OK), ONE)
-
-    return writes, finish
+    return writes, if_all_succeed(ONE)
 
 
 # Counters and parts ---------------------------------------------------------------------------------------------------
@@ -220,14 +215,14 @@ def counted(result: Result) -> bytes:
     return error("ERR increment or decrement would overflow" if "sum" in result[1] else NOT_AN_INTEGER)
 
 
-def decrby(session: Session, find: Find, arguments: Arguments) -> Plan:
+def decrby(session: RespSession, find: Find, arguments: Arguments) -> Plan:
     delta = integer_of(arguments[2])
     if delta == c.INT64_MIN:
         raise CommandError("ERR decrement would overflow")
     return incr_by(arguments[1], -delta)
 
 
-def incrbyfloat(session: Session, find: Find, arguments: Arguments) -> Plan:
+def incrbyfloat(session: RespSession, find: Find, arguments: Arguments) -> Plan:
     key = key_of(arguments[1])
     entry = find(key)
     present = Decimal(0) if entry is None else float_of(entry[DATA])
@@ -236,8 +231,7 @@ def incrbyfloat(session: Session, find: Find, arguments: Arguments) -> Plan:
         raise CommandError("ERR increment would produce NaN or Infinity")
     data = _shortest(total)
     kind, meta = (kind_of(data), None) if entry is None else (entry[KIND], entry[META])
-    write = c.set_(key, data, kind, meta, c.TTL_KEEP)
-    return [write], lambda results: bulk(data) if results[0][0] == c.OK else failed(results[0])
+    return [c.set_(key, data, kind, meta, c.TTL_KEEP)], if_all_succeed(bulk(data))
 
 
 def _shortest(number: Decimal) -> bytes:
@@ -247,7 +241,7 @@ def _shortest(number: Decimal) -> bytes:
     return b"0" if digits in ("-0", "") else digits.encode()
 
 
-def append(session: Session, find: Find, arguments: Arguments) -> Plan:
+def append(session: RespSession, find: Find, arguments: Arguments) -> Plan:
     key, data = key_of(arguments[1]), arguments[2]
     entry = session.service.store.lookup(key, count=False)
     if len(data) + (0 if entry is None else len(entry[DATA])) > session.service.value_bytes_max:
@@ -257,7 +251,7 @@ def append(session: Session, find: Find, arguments: Arguments) -> Plan:
     ], lambda results: integer(results[0][2]) if results[0][0] == c.OK else failed(results[0])
 
 
-def setrange(session: Session, find: Find, arguments: Arguments) -> Plan:
+def setrange(session: RespSession, find: Find, arguments: Arguments) -> Plan:
     offset, added = integer_of(arguments[2]), arguments[3]
     if offset < 0:
         raise CommandError("ERR offset is out of range")
@@ -270,41 +264,32 @@ def setrange(session: Session, find: Find, arguments: Arguments) -> Plan:
         raise CommandError(TOO_LONG)
     data = old[:offset].ljust(offset, b"\0") + added + old[offset + len(added) :]
     write = c.set_(key, data, kind_of(data), None if entry is None else entry[META], c.TTL_KEEP)
-    return [write], lambda results: integer(len(data)) if results[0][0] == c.OK else failed(results[0])
+    return [write], if_all_succeed(integer(len(data)))
 
 
-def _read(name: str, arity: int, answer: Read, summary: str, keys: tuple[int, int, int] = (1, 1, 1)) -> Spec:
-    flags = ("readonly", "fast")
-    return Spec(name=name, arity=arity, summary=summary, group="string", flags=flags, keys=keys, read=answer)
-
-
-def _write(
-    name: str, arity: int, plan: Planner, summary: str, *, last: int = 1, step: int = 1, steps: bool = False
-) -> Spec:
-    flags, keys = ("write", "denyoom"), (1, last, step)
-    return Spec(name=name, arity=arity, summary=summary, group="string", flags=flags, keys=keys, plan=plan, steps=steps)
-
+_read = functools.partial(Spec, group="string", flags=("readonly", "fast"), keys=(1, 1, 1))
+_write = functools.partial(Spec, group="string", flags=("write", "denyoom"), keys=(1, 1, 1))
 
 SPECS: Final = (
-    _read("get", 2, get, "Returns the string value of a key."),
-    _read("mget", -2, mget, "Returns the values of keys, all at one moment.", (1, -1, 1)),
-    _read("strlen", 2, strlen, "Returns the length of a value."),
-    _read("getrange", 4, getrange, "Returns a part of a value."),
-    _read("substr", 4, getrange, "Returns a part of a value."),
-    _write("set", -3, set_, "Sets the value of a key, whatever it was."),
-    _write("getset", 3, getset, "Sets the value of a key and returns the old one."),
-    _write("getdel", 2, getdel, "Returns the value of a key and deletes it."),
-    _write("getex", -2, getex, "Returns the value of a key and sets its expiry."),
-    _write("setex", 4, _set_for(b"EX", "setex"), "Sets the value of a key and its expiry in seconds."),
-    _write("psetex", 4, _set_for(b"PX", "psetex"), "Sets the value of a key and its expiry in milliseconds."),
-    _write("setnx", 3, setnx, "Sets the value of a key that does not exist."),
-    _write("mset", -3, mset, "Sets several keys, all or none.", last=-1, step=2),
-    _write("msetnx", -3, msetnx, "Sets several keys if none exists.", last=-1, step=2, steps=True),
-    _write("append", 3, append, "Adds to the end of a value."),
-    _write("incr", 2, lambda session, find, a: incr_by(a[1], 1), "Adds one to a number."),
-    _write("decr", 2, lambda session, find, a: incr_by(a[1], -1), "Takes one from a number."),
-    _write("incrby", 3, lambda session, find, a: incr_by(a[1], integer_of(a[2])), "Adds to a number."),
-    _write("decrby", 3, decrby, "Takes from a number."),
-    _write("incrbyfloat", 3, incrbyfloat, "Adds to a number with decimals.", steps=True),
-    _write("setrange", 4, setrange, "Writes over a part of a value.", steps=True),
+    _read("get", 2, "Returns the string value of a key.", read=get),
+    _read("mget", -2, "Returns the values of keys, all at one moment.", keys=(1, -1, 1), read=mget),
+    _read("strlen", 2, "Returns the length of a value.", read=strlen),
+    _read("getrange", 4, "Returns a part of a value.", read=getrange),
+    _read("substr", 4, "Returns a part of a value.", read=getrange),
+    _write("set", -3, "Sets the value of a key, whatever it was.", plan=set_),
+    _write("getset", 3, "Sets the value of a key and returns the old one.", plan=getset),
+    _write("getdel", 2, "Returns the value of a key and deletes it.", plan=getdel),
+    _write("getex", -2, "Returns the value of a key and sets its expiry.", plan=getex),
+    _write("setex", 4, "Sets the value of a key and its expiry in seconds.", plan=_set_for(b"EX", "setex")),
+    _write("psetex", 4, "Sets the value of a key and its expiry in milliseconds.", plan=_set_for(b"PX", "psetex")),
+    _write("setnx", 3, "Sets the value of a key that does not exist.", plan=setnx),
+    _write("mset", -3, "Sets several keys, all or none.", keys=(1, -1, 2), plan=mset),
+    _write("msetnx", -3, "Sets several keys if none exists.", keys=(1, -1, 2), plan=msetnx, steps=True),
+    _write("append", 3, "Adds to the end of a value.", plan=append),
+    _write("incr", 2, "Adds one to a number.", plan=lambda session, find, a: incr_by(a[1], 1)),
+    _write("decr", 2, "Takes one from a number.", plan=lambda session, find, a: incr_by(a[1], -1)),
+    _write("incrby", 3, "Adds to a number.", plan=lambda session, find, a: incr_by(a[1], integer_of(a[2]))),
+    _write("decrby", 3, "Takes from a number.", plan=decrby),
+    _write("incrbyfloat", 3, "Adds to a number with decimals.", plan=incrbyfloat, steps=True),
+    _write("setrange", 4, "Writes over a part of a value.", plan=setrange, steps=True),
 )

@@ -18,11 +18,10 @@ from cacheflow.machine.language import commands as c
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.wire.connection import End
 from cacheflow.wire.optimistic import Attempt, Attempts
-from cacheflow.wire.resp.arguments import key_of
+from cacheflow.wire.resp.arguments import keys_of
 from cacheflow.wire.resp.commands.strings import ANSWER_BYTES_MAX, failed
 from cacheflow.wire.resp.replies import CommandError, error
-from cacheflow.wire.resp.session import RespSession
-from cacheflow.wire.resp.spec import Arguments, Finish, Plan, Queue, Spec, Watched
+from cacheflow.wire.resp.session import Arguments, Find, Finish, Plan, Queue, RespSession, Spec, Watched
 
 # The most commands of a transaction: as many as one GUARDED takes.
 COMMANDS_MAX: Final = 10_000
@@ -107,17 +106,18 @@ def _settled(finish: Finish, result: Result) -> bytes:
 def _read_all(connection: RespSession, queue: Queue) -> bytes:
     """Return the reply to a transaction that changes nothing: it reads memory at one moment."""
     find = connection.store.lookup
-    replies = []
-    for spec, arguments in queue:
-        try:
-            if spec.read is not None:
-                replies.append(spec.read(connection, find, arguments))
-            else:
-                assert spec.local is not None
-                replies.append(spec.local(connection, arguments))
-        except CommandError as wrong:
-            replies.append(wrong.reply)
-    return _bounded(replies)
+    return _bounded([_answer(connection, spec, find, arguments) for spec, arguments in queue])
+
+
+def _answer(connection: RespSession, spec: Spec, find: Find, arguments: Arguments) -> bytes:
+    """Return the reply of a command that writes nothing."""
+    try:
+        if spec.read is not None:
+            return spec.read(connection, find, arguments)
+        assert spec.local is not None
+        return spec.local(connection, arguments)
+    except CommandError as wrong:
+        return wrong.reply
 
 
 def _bounded(replies: list[bytes]) -> bytes:
@@ -140,14 +140,10 @@ def _prepare(connection: RespSession, queue: Queue, overlay: Overlay | None) -> 
         try:
             if spec.plan is not None:
                 own, finish = spec.plan(connection, find, arguments)
-            elif spec.read is not None:
-                keys = [key_of(raw) for raw in spec.keys_in(arguments)]
-                own, finish = (
-                    [c.get(key) for key in keys],
-                    functools.partial(_read_found, connection, spec, arguments, keys),
-                )
             else:
-                own, finish = [], functools.partial(_local, connection, spec, arguments)
+                keys = keys_of(spec.keys_in(arguments))
+                own = [c.get(key) for key in keys]
+                finish = functools.partial(_answer_found, connection, spec, arguments, keys)
         except CommandError as wrong:
             own, finish = [], functools.partial(_said, wrong.reply)
         if overlay is not None:
@@ -163,19 +159,10 @@ def _prepare(connection: RespSession, queue: Queue, overlay: Overlay | None) -> 
     return commands, finish_all
 
 
-def _local(connection: RespSession, spec: Spec, arguments: Arguments, results: Sequence[Result]) -> bytes:
-    assert spec.local is not None
-    try:
-        return spec.local(connection, arguments)
-    except CommandError as wrong:
-        return wrong.reply
-
-
-def _read_found(
+def _answer_found(
     connection: RespSession, spec: Spec, arguments: Arguments, keys: list[str], results: Sequence[Result]
 ) -> bytes:
-    """Return the reply of a read inside a transaction, of the results that the log's entry gave."""
-    assert spec.read is not None
+    """Return the reply of a command that writes nothing, of the results that the log's entry gave for its keys."""
     entries: dict[str, Entry | None] = {
         key: (result[1], result[2], result[3], result[4], result[5]) if result[0] == c.OK else None
         for key, result in zip(keys, results, strict=True)
@@ -184,7 +171,4 @@ def _read_found(
     def find(key: str, *, count: bool = True) -> Entry | None:
         return entries[key]
 
-    try:
-        return spec.read(connection, find, arguments)
-    except CommandError as wrong:
-        return wrong.reply
+    return _answer(connection, spec, find, arguments)

@@ -7,20 +7,21 @@ no core. Linux tells how long that was; it is shown and not judged. The watching
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import select
 import socket
 import time
-import urllib.request
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scripts.bench.fill import fill
+from cacheflow.cli.launcher import ask
 from scripts.bench.harness import Cluster, Verdict, cluster
-from scripts.bench.peers.loading import LoadGenerator, Measured
+from scripts.bench.load import fill
+from scripts.bench.loadgen import LoadGenerator, Measured
 
 MUST = (
     "longest pause of a node's loop in a minute of SETs at full load, with evictions and snapshots: "
@@ -89,12 +90,8 @@ class Watched:
 
 def run(seconds: float = 60.0, items: int = 0) -> Verdict:
     """Three nodes, 64 connections that pipeline 16 SETs of keys three times as many as the items. items: 0 is all sizes."""
-    generator = LoadGenerator()
-    try:
-        found = {size: _measure(generator, size, seconds) for size in ([items] if items else LIMITS)}
-    finally:
-        generator.close()
-    return judge(found)
+    with contextlib.closing(LoadGenerator()) as generator:
+        return judge({size: _measure(generator, size, seconds) for size in ([items] if items else LIMITS)})
 
 
 def judge(found: dict[int, dict[str, Any]]) -> Verdict:
@@ -145,7 +142,7 @@ def _told(found: dict[str, Any]) -> str:
 def _measure(generator: LoadGenerator, items: int, seconds: float) -> dict[str, Any]:
     with cluster("--max-items", str(items), "--resp-port", "0") as nodes:
         asyncio.run(fill(nodes.urls[0], items))
-        ports = [child.wire_ports["--resp-port"] for child in nodes.children]
+        ports = nodes.resp_ports
         evicted, snapshots = _evicted(nodes), _snapshots(nodes)
         before = [_ran(nodes.pid(child)) for child in nodes.children]
         generator.run("resp", "get", ports, seconds=FIND_THREADS_S, keys=items)
@@ -178,9 +175,8 @@ def _measure(generator: LoadGenerator, items: int, seconds: float) -> dict[str, 
 
 
 def _evicted(nodes: Cluster) -> int:
-    with urllib.request.urlopen(f"{nodes.urls[0]}/metrics", timeout=10) as answer:
-        lines = answer.read().decode().splitlines()
-    return int(float(next(line for line in lines if line.startswith("cacheflow_evicted_total")).split()[-1]))
+    _, metrics = ask(nodes.urls[0], "/metrics?format=json", timeout_s=10.0)
+    return int(metrics["evicted_total"])
 
 
 def _snapshots(nodes: Cluster) -> set[Path]:

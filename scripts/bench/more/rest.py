@@ -15,11 +15,9 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from scripts.bench import empty_view
-from scripts.bench.harness import Verdict, cluster, machine_cpu_s, process_cpu_s, rounded, spread
+from scripts.bench.harness import NODE, Verdict, cluster, machine_cpu_s, median, process_cpu_s, rounded, spread
 from scripts.bench.load import Connection, get, open_all, pump, put, request
 
 MUST = "REST GET >= 0.7 x, PUT >= 0.5 x an empty Flask view, 16 connections (min / median / max of the turns)"
@@ -53,9 +51,9 @@ def run(repeats: int = 7, seconds: float = 1.5) -> Verdict:
     ratios = {
         name: [turn.rates[name] / turn.rates[against] for turn in judged] for name, (against, _) in AGAINST.items()
     }
-    medians = {name: sorted(values)[len(values) // 2] for name, values in ratios.items()}
+    medians = {name: median(values) for name, values in ratios.items()}
     passed = not errors and all(medians[name] >= least for name, (_, least) in AGAINST.items())
-    rates = {name: sorted(turn.rates[name] for turn in judged)[len(judged) // 2] for name in turns[0].rates}
+    rates = {name: median([turn.rates[name] for turn in judged]) for name in turns[0].rates}
     told = "; ".join(f"{name} {spread(values)} ({rates[name]:.0f}/s)" for name, values in ratios.items())
     told += f"; empty view {rates['empty GET']:.0f}/s; {len(quiet)} of {len(turns)} turns were undisturbed"
     puts = ("PUT leader", "PUT follower")
@@ -117,14 +115,8 @@ def _others_s(pids: Sequence[int]) -> float:
 @contextlib.contextmanager
 def _empty_view() -> Iterator[tuple[str, int]]:
     """The yardstick in a process of its own: its address and its pid."""
-    root = str(Path(__file__).resolve().parents[3])
-    process = subprocess.Popen(
-        [sys.executable, empty_view.__file__],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": root},
-        text=True,
-    )
+    command = [sys.executable, str(NODE), "empty"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin is not None and process.stdout is not None
     try:
         yield f"http://127.0.0.1:{int(process.stdout.readline())}", process.pid

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from scripts.bench.fill import fill
-from scripts.bench.harness import Cluster, Verdict, children, cluster
+from scripts.bench.harness import Cluster, Verdict, cluster
+from scripts.bench.load import fill
 
 MUST = "a node at rest with 10^6 items of 16 B key + 100 B value (LRU, no TTL), whole process: <= 700 B an item"
 LIMIT_S = 600
@@ -43,12 +43,12 @@ def shown(figures: dict[str, Any]) -> str:
 
 def resident_at_rest(nodes: Cluster) -> int:
     """Resident bytes of the only node once they rest. Raises RuntimeError when they do not."""
-    pid = nodes.pid(nodes.children[0])
+    node = nodes.children[0]
     deadline = time.monotonic() + STILL_WITHIN_S
     before, since = 0, time.monotonic()
     while (now := time.monotonic()) < deadline:
-        resident = _resident_bytes(pid)
-        if abs(resident - before) > resident // 200 or children(pid):
+        resident = _resident_bytes(nodes.pid(node))
+        if abs(resident - before) > resident // 200 or nodes.is_building(node):
             before, since = resident, now
         elif now - since >= STILL_S:
             return resident

@@ -9,20 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 from cacheflow.cli.launcher import Child, ask
-from cacheflow.machine.machine import CacheMachine
-from cacheflow.raft.log.disk import RealDisk
-from cacheflow.raft.snapshots import files
-from cacheflow.raft.snapshots.schedule import JOURNAL_BYTES_MIN, JOURNAL_PER_SNAPSHOT
-from scripts.bench import unattended_node
-from scripts.bench.fill import fill, key_of
-from scripts.bench.harness import Cluster, Verdict, cluster, process_cpu_s, spread
-from scripts.bench.peers.loading import LoadGenerator
+from cacheflow.raft.log.disk import Disk
+from cacheflow.raft.snapshots import helper
+from cacheflow.raft.snapshots.building import JOURNAL_BYTES_MIN, JOURNAL_PER_SNAPSHOT
+from scripts.bench.harness import Cluster, Verdict, cluster, node_command, process_cpu_s, spread
+from scripts.bench.load import fill, key_of
+from scripts.bench.loadgen import LoadGenerator
 
 MUST = "start with 10^6 items on disk until ready, after kill -9: <= 10 s (aim <= 4 s)"
 LIMIT_S = 900
@@ -31,15 +27,14 @@ WHAT = (
     "snapshot"
 )
 READY_WITHIN_S = 10.0
-POLL_S = 0.01
 # The tail is written in pieces of this length, until it is long enough.
 WRITING_S = 2.0
 
 
 def run(items: int = 1_000_000, repeats: int = 3, nodes: int = 1) -> Verdict:
     """One node of ``nodes``; a follower when there are several."""
-    command = [sys.executable, str(unattended_node.__file__), "serve"]
     flags = ("--max-items", str(items), "--resp-port", "0")
+    command = node_command("on-demand")
     with cluster(*flags, nodes=nodes, command=command) as running, contextlib.closing(LoadGenerator()) as load:
         asyncio.run(fill(running.urls[0], items))
         leader = running.led_by()
@@ -65,40 +60,25 @@ def _starts(running: Cluster, node: Child, items: int, repeats: int) -> list[dic
 
 
 def _start(running: Cluster, node: Child, items: int) -> dict[str, float]:
-    """End the node, start it again, and wait for its first answers."""
-    running.kill(node)
-    began = time.monotonic()
-    running.restart(node)
-    _wait_for(node, "/readyz")
-    _wait_for(node, f"/cache/{key_of(items - 1)}")
-    ready_s = time.monotonic() - began
+    ready_s = running.restart_s(node, f"/cache/{key_of(items - 1)}")
     return {"ready_s": round(ready_s, 3), "cpu_s": round(process_cpu_s(running.pid(node)), 2)}
-
-
-def _wait_for(node: Child, path: str) -> None:
-    """Until it answers 200. Raises RuntimeError when the node ends."""
-    while ask(node.url, path)[0] != 200:
-        if not node.alive:
-            raise RuntimeError(f"{node.node_id} ended: {' | '.join(list(node.tail)[-3:])}")
-        time.sleep(POLL_S)
 
 
 def _build_snapshot(running: Cluster, node: Child) -> int:
     """Put everything into a snapshot, as the helper process would; its size."""
     _, status = ask(node.url, "/cluster/status")
     running.kill(node)
-    meta = files.build(RealDisk(), Path(node.data_dir), status["applied_index"], machine_class=CacheMachine)
+    meta = helper.build(Disk(), Path(node.data_dir), status["applied_index"])
     running.restart(node)
-    _wait_for(node, "/readyz")
+    running.wait_answer(node, "/readyz")
     return meta.bytes
 
 
 def _write_tail(running: Cluster, node: Child, load: LoadGenerator, items: int, size: int) -> None:
     """SETs of the items that are there until the node's journal has grown by ``size`` bytes."""
-    ports = [child.wire_ports["--resp-port"] for child in running.children]
     before = _journal_bytes(node)
     while _journal_bytes(node) < before + size:
-        load.run("resp", "set", ports, seconds=WRITING_S, keys=items)
+        load.run("resp", "set", running.resp_ports, seconds=WRITING_S, keys=items)
 
 
 def _journal_bytes(node: Child) -> int:

@@ -11,20 +11,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import signal
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from cacheflow.cli.launcher import Child
-from scripts.bench import unattended_node
-from scripts.bench.fill import fill
-from scripts.bench.harness import Cluster, Verdict, children, cluster, process_cpu_s, spread
-from scripts.bench.peers.loading import LoadGenerator, Measured, percentile_us
+from scripts.bench.harness import Cluster, Verdict, cluster, node_command, process_cpu_s, spread
+from scripts.bench.load import fill
+from scripts.bench.loadgen import LoadGenerator, Measured, percentile_us
 
 MUST = "GET p99 at half load while a snapshot of 10^6 items is written: <= 2 x without (aim <= 1.2 x)"
 LIMIT_S = 600
@@ -38,7 +34,6 @@ BACKLOG = 1024
 SETS_PER_S = 100.0
 WINDOW_S = 1.0
 WITHOUT_WINDOWS = 5
-BUILT_WITHIN_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -73,15 +68,14 @@ class Turn:
 
 def run(items: int = 1_000_000, repeats: int = 5) -> Verdict:
     """Three nodes, of which a follower is asked."""
-    command = [sys.executable, str(unattended_node.__file__), "serve"]
     flags = ("--max-items", str(items), "--resp-port", "0")
-    with cluster(*flags, command=command) as nodes, contextlib.closing(LoadGenerator()) as generator:
+    with cluster(*flags, command=node_command("on-demand")) as nodes, contextlib.closing(LoadGenerator()) as generator:
         asyncio.run(fill(nodes.urls[0], items))
         node = nodes.others(nodes.led_by())[0]
         load = _Load(generator, node.wire_ports["--resp-port"], nodes.pid(node), items)
         # Later ones are built on it, and not on all of the journal.
-        _begin_snapshot(nodes, node)
-        _wait_until(lambda: not _is_building(nodes, node))
+        nodes.begin_snapshot(node)
+        nodes.wait_built(node)
         load.find_half()
         turns = [_turn(load, nodes, node) for _ in range(repeats)]
     return judge(turns, load.rate)
@@ -156,30 +150,12 @@ class _Load:
 def _turn(load: _Load, nodes: Cluster, node: Child) -> Turn:
     without = [load.window() for _ in range(WITHOUT_WINDOWS)]
     during: list[Window] = []
-    _begin_snapshot(nodes, node)
+    nodes.begin_snapshot(node)
     while True:
         window = load.window()
-        if not _is_building(nodes, node):
+        if not nodes.is_building(node):
             return Turn(without, during, end=window)
         during.append(window)
-
-
-def _begin_snapshot(nodes: Cluster, node: Child) -> None:
-    os.kill(nodes.pid(node), signal.SIGUSR1)
-    _wait_until(lambda: _is_building(nodes, node))
-
-
-def _is_building(nodes: Cluster, node: Child) -> bool:
-    """Whether the node has a helper process."""
-    return bool(children(nodes.pid(node)))
-
-
-def _wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + BUILT_WITHIN_S
-    while not condition():
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"the snapshot neither began nor ended within {BUILT_WITHIN_S:g} s")
-        time.sleep(0.01)
 
 
 def _p99_us(windows: Sequence[Window], what: str) -> float:

@@ -9,8 +9,8 @@ from typing import Any
 
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.machine import CacheMachine
-from scripts.bench.fill import VALUE, key_of
 from scripts.bench.harness import Verdict
+from scripts.bench.load import VALUE, key_of
 
 MUST = "longest entry of 100 newcomers in a full cache: 10^5 items <= 50 ms, 10^6 items <= 350 ms"
 LIMIT_S = 600

@@ -8,9 +8,8 @@ import itertools
 import random
 from typing import Any
 
-from scripts.bench.fill import VALUE, fill, key_of
-from scripts.bench.harness import Cluster, Verdict, cluster, process_cpu_s, spread
-from scripts.bench.load import open_all, pump, put
+from scripts.bench.harness import Cluster, Verdict, cluster, median, process_cpu_s, spread
+from scripts.bench.load import VALUE, fill, key_of, open_all, pump, put
 
 MUST = "cost of one SET from 10^3 to 10^6 items: flat within 20 % (CPU of the node, min / median / max of the turns)"
 LIMIT_S = 900
@@ -26,7 +25,7 @@ def run(repeats: int = 5, seconds: float = 2.0) -> Verdict:
     with contextlib.ExitStack() as stack:
         nodes = {size: stack.enter_context(cluster("--max-items", str(size), nodes=1)) for size in SIZES}
         costs_us, bad = asyncio.run(_measure(nodes, repeats, seconds))
-    medians = {size: sorted(costs)[len(costs) // 2] for size, costs in costs_us.items()}
+    medians = {size: median(costs) for size, costs in costs_us.items()}
     apart = max(medians.values()) / min(medians.values()) - 1
     told = "; ".join(f"{size} items {spread(costs, 0)} µs" for size, costs in costs_us.items())
     told += f"; {100 * apart:.0f} % apart" + (f"; {bad[0]}" if bad else "")

@@ -1,4 +1,4 @@
-"""Runs loadgen.c, which is compiled once a run."""
+"""The load generator in C, for the wire protocols: runs loadgen.c, which is compiled once a run."""
 
 from __future__ import annotations
 

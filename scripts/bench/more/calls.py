@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import socket
 import tempfile
@@ -16,7 +17,7 @@ from typing import Any
 
 from cacheflow.config import NodeConfig
 from cacheflow.node.engine import Engine
-from cacheflow.rest import HttpServer, RestConfig, TurnAway, at_once, create_app
+from cacheflow.rest import HttpServer, RestConfig, at_once, create_app, turn_away
 from cacheflow.store import ReplicatedStore
 from cacheflow.wire.resp.service import resp_port
 from scripts.bench.harness import Verdict
@@ -79,7 +80,7 @@ def _measure(counting: Counting, writes: int, folder: Path, stack: contextlib.Ex
         threads=rest.threads,
         body_bytes_max=rest.body_bytes_max,
         refusal_headers=app.services.raft_headers,
-        turn_away=TurnAway(app.services),
+        turn_away=functools.partial(turn_away, app.services),
         at_once=at_once,
     )
     store.start(f"127.0.0.1:{server.port}")

@@ -6,7 +6,7 @@ import asyncio
 
 from cacheflow.cli.bench import percentile
 from scripts.bench.harness import Verdict, cluster
-from scripts.bench.rows import failover
+from scripts.bench.more import failover
 
 MUST = "writes resume after kill -9 of the leader: <= 1 s median, <= 2 s p99 of 200 kills"
 LIMIT_S = 1800

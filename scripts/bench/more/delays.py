@@ -6,7 +6,6 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from cacheflow.node import proposals
@@ -14,14 +13,13 @@ from cacheflow.raft.log import journal
 from cacheflow.raft.roles import leader
 from cacheflow.raft.roles.batching import Batching
 from cacheflow.raft.roles.replication import Replicator
-from scripts.bench.harness import Verdict, cluster
-from scripts.bench.peers.loading import LoadGenerator
+from scripts.bench.harness import Verdict, cluster, median, node_command
+from scripts.bench.loadgen import LoadGenerator
 
 MUST = "each delay on the way of a write makes something better by 3 % or more: SETs, linearizable GETs, or one client's SET"
 LIMIT_S = 900
 WORTH = 1.03
 WHAT = "what each delay on the way of a write is worth"
-ROOT = Path(__file__).resolve().parents[3]
 # (name, the load generator's operation, connections, on the leader alone)
 LOADS = (("set", "set", 64, False), ("few", "set", 8, False), ("lget", "lget", 64, False), ("lone", "set", 1, True))
 
@@ -137,17 +135,13 @@ def _compare(load: LoadGenerator, name: str, repeats: int, seconds: float) -> di
                     chosen = ports[:1] if on_leader else ports
                     got = load.run("resp", operation, chosen, connections=connections, seconds=seconds)
                     values.append(got.p50_us if on_leader else got.per_s)
-    return {each: round(_median(pair[0]) / _median(pair[1]), 3) for each, pair in measured.items()}
+    return {each: round(median(pair[0]) / median(pair[1]), 3) for each, pair in measured.items()}
 
 
 @contextlib.contextmanager
 def _cluster(delay: str) -> Iterator[Sequence[int]]:
     """The RESP ports of a cluster without that delay, the leader's first."""
-    command = [sys.executable, str(ROOT / "scripts" / "bench" / "patched_node.py"), delay, "serve"]
+    command = node_command("without", delay)
     with cluster("--max-items", "1000000", "--resp-port", "0", command=command) as nodes:
         leader = nodes.led_by()
         yield [child.wire_ports["--resp-port"] for child in (leader, *nodes.others(leader))]
-
-
-def _median(values: Sequence[float]) -> float:
-    return sorted(values)[len(values) // 2]

@@ -8,7 +8,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from scripts.bench.harness import Verdict, cluster, rounded, spread
+from scripts.bench.harness import Verdict, cluster, median, rounded, spread
 from scripts.bench.load import Reply, Tally, batch, open_all, pump
 
 MUST = "replicated writes through POST /cache/_batch of 100, three nodes: >= 20,000 operations/s"
@@ -49,13 +49,12 @@ async def _measure(urls: Sequence[str], leader_url: str, repeats: int, seconds: 
             if turn:
                 rates[way].append(tally.rate * OPS)
                 p50_ms[way] = tally.p(0.5)
-    median = sorted(rates["all nodes"])[repeats // 2]
     told = "; ".join(f"{way} {spread(values, 0)} ops/s" for way, values in rates.items())
-    medians = sorted(sorted(values)[repeats // 2] for values in rates.values())
+    medians = {way: median(values) for way, values in rates.items()}
     return Verdict(
         told + (f"; bad: {bad[0]}" if bad else ""),
-        median >= 20_000 and not bad,
-        {"least_per_s": round(medians[0]), "most_per_s": round(medians[-1])},
+        medians["all nodes"] >= 20_000 and not bad,
+        {"least_per_s": round(min(medians.values())), "most_per_s": round(max(medians.values()))},
         {"ops_per_s": rates, "request_p50_ms": p50_ms},
     )
 

@@ -13,9 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from cacheflow.cli.launcher import Child, ask
-from scripts.bench.fill import fill
 from scripts.bench.harness import Cluster, Verdict, cluster, rounded
-from scripts.bench.peers.loading import LoadGenerator, Measured
+from scripts.bench.load import fill
+from scripts.bench.loadgen import LoadGenerator, Measured
 
 MUST = "leader changes in 5 minutes of full read and write load: 0 (same leader, same term, no error)"
 LIMIT_S = 900
@@ -65,7 +65,7 @@ def shown(figures: dict[str, Any]) -> str:
 
 def _both(load: LoadGenerator, nodes: Cluster, seconds: float) -> tuple[Measured, Measured]:
     """GETs and SETs at once. An error reply is an error here."""
-    ports = [child.wire_ports["--resp-port"] for child in nodes.children]
+    ports = nodes.resp_ports
 
     def go(operation: str) -> Measured:
         return load.run(

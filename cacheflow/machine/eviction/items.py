@@ -1,0 +1,104 @@
+"""Items in an order of eviction: what LRU and LFU share, and what the machine asks of both.
+
+1. The machine decides *when* to evict, these containers only *which key*: they have no limit, so cachetools never
+   evicts by itself.
+2. ``raw`` is the plain dictionary of a container. Reading it counts as nothing and is safe from any thread.
+3. The order is part of the replicated state: ``ordered()`` tells it, ``filled()`` builds an equal container from it.
+
+Only this folder imports cachetools (8.0.1 or later: an O(1) LFU whose ties are decided by insertion). It has no operation
+for a victim other than a given key, for counting several uses at once, or for reading and building the order in one pass.
+The methods for these reach for its private structures, which a test checks against the installed release.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Self
+
+import cachetools
+
+from cacheflow.machine.eviction.use_order import UseOrder
+from cacheflow.machine.state.entries import Entry
+
+
+class Items(cachetools.Cache[str, Entry]):
+    """A container of items that knows which one goes next. Not safe for concurrent use, except for reading ``raw``.
+
+    raw, order: the items, and their order, each used once so far; both are taken over, which takes no time.
+    """
+
+    _Cache__data: dict[str, Entry]
+
+    def __init__(self, raw: dict[str, Entry] | None = None, order: UseOrder | None = None) -> None:
+        super().__init__(math.inf)
+        self.raw = self._Cache__data = {} if raw is None else raw
+        self._order = UseOrder() if order is None else order
+
+    @classmethod
+    @abc.abstractmethod
+    def filled(cls, raw: dict[str, Entry], keys: Sequence[str], uses: Iterable[int]) -> Self:
+        """Return a container of ``raw``, which it takes over, with ``keys`` in eviction order and ``uses`` that never fall."""
+
+    @abc.abstractmethod
+    def give_order(self, version: int) -> UseOrder:
+        """Return the eviction order for the container that takes this one's place; this one must not be used any more.
+
+        version: the highest version of any item, from which on LFU files new keys.
+        """
+
+    @abc.abstractmethod
+    def in_order(self) -> list[str]:
+        """The keys in eviction order."""
+
+    @abc.abstractmethod
+    def ordered(self) -> Iterator[tuple[str, int]]:
+        """Yield (key, uses) in eviction order."""
+
+    @abc.abstractmethod
+    def add(self, key: str, entry: Entry) -> None:
+        """Add ``entry`` under a ``key`` that is absent."""
+
+    @abc.abstractmethod
+    def rewrite(self, key: str, old: Entry, entry: Entry) -> None:
+        """Replace ``old`` by ``entry``, which has a new version; counts as a use."""
+
+    @abc.abstractmethod
+    def retime(self, key: str, entry: Entry) -> None:
+        """Replace the entry of ``key`` by ``entry``, which has the same version; counts as a use."""
+
+    @abc.abstractmethod
+    def touch(self, key: str, entry: Entry, uses: int) -> None:
+        """Count ``uses`` uses of ``key``, whose entry is ``entry``: with the same order as that many single uses."""
+
+    @abc.abstractmethod
+    def pop_victim(self, protected: str) -> tuple[str, Entry] | None:
+        """Remove and return the next item to evict that is not ``protected``; None when there is no other."""
+
+    @abc.abstractmethod
+    def retire(self, keys: Iterable[str]) -> list[Entry]:
+        """Remove all ``keys`` and return their entries."""
+
+    @abc.abstractmethod
+    def retire_first(self, count: int) -> dict[str, Entry]:
+        """Remove the next ``count`` items to evict and return them in that order."""
+
+    @property
+    def currsize(self) -> float:
+        """The number of items."""
+        return len(self.raw)
+
+    def __setitem__(self, key: str, entry: Entry) -> None:
+        old = self.raw.get(key)
+        if old is None:
+            self.add(key, entry)
+        else:
+            self.rewrite(key, old, entry)
+
+    def popitem(self) -> tuple[str, Entry]:
+        """Remove and return the next item to evict."""
+        item = self.pop_victim("")
+        if item is None:
+            raise KeyError("there is no item")
+        return item

@@ -1,0 +1,67 @@
+"""LRU: the least recently used item goes first.
+
+cachetools' LRUCache keeps the order in one OrderedDict; here it is in pieces (use_order.py), and a test holds the two side
+by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from cacheflow.machine.eviction.items import Items
+from cacheflow.machine.eviction.use_order import UseOrder
+from cacheflow.machine.state.entries import VERSION, Entry
+
+
+class LruItems(Items):
+    """A container that evicts the least recently used item first. It does not look at the number of uses: each counts as 1."""
+
+    @classmethod
+    def filled(cls, raw: dict[str, Entry], keys: Sequence[str], uses: Iterable[int]) -> LruItems:
+        return cls(raw, UseOrder.of(keys, [raw[key][3] for key in keys]))
+
+    def give_order(self, version: int) -> UseOrder:
+        return self._order
+
+    def in_order(self) -> list[str]:
+        return list(self._order)
+
+    def ordered(self) -> Iterator[tuple[str, int]]:
+        for key in self._order:
+            yield key, 1
+
+    def add(self, key: str, entry: Entry) -> None:
+        self.raw[key] = entry
+        self._order.add(key, entry[VERSION])
+
+    def rewrite(self, key: str, old: Entry, entry: Entry) -> None:
+        self.raw[key] = entry
+        self._order.rewrite(key, old[VERSION], entry[VERSION])
+
+    def retime(self, key: str, entry: Entry) -> None:
+        self.raw[key] = entry
+        self._order.use(key, entry[VERSION])
+
+    def __delitem__(self, key: str) -> None:
+        self._order.remove(key, self.raw.pop(key)[3])
+
+    def touch(self, key: str, entry: Entry, uses: int) -> None:
+        self._order.use(key, entry[VERSION])
+
+    def pop_victim(self, protected: str) -> tuple[str, Entry] | None:
+        key = self._order.pop_first(protected)
+        return None if key is None else (key, self.raw.pop(key))
+
+    def retire(self, keys: Iterable[str]) -> list[Entry]:
+        pop = self.raw.pop
+        forget = self._order.remove
+        entries = []
+        for key in keys:
+            entry = pop(key)
+            forget(key, entry[VERSION])
+            entries.append(entry)
+        return entries
+
+    def retire_first(self, count: int) -> dict[str, Entry]:
+        keys = self._order.pop_many(count)
+        return dict(zip(keys, map(self.raw.pop, keys), strict=True))

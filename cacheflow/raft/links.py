@@ -1,0 +1,62 @@
+"""Links: one node's connections as its roles use them.
+
+What promises nothing is sent at once. A vote and an acknowledgement are promises: they are held until the journal is durable
+up to the place where they were made (dissertation 10.2.1).
+
+Not safe for concurrent use: the event loop owns it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from cacheflow.raft.log.journal import Journal
+from cacheflow.raft.seams import Loop
+from cacheflow.raft.transport.network import Network
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The way that proposals take to the leader; pending ones are sent again exactly when it changes."""
+
+    leader_id: str
+    term: int
+    connection: int
+
+
+class Links:
+    """Sends messages to other nodes, at once or once the journal is durable, and knows the route to the leader."""
+
+    def __init__(self, loop: Loop, network: Network, journal: Journal) -> None:
+        # Sends a message that promises nothing, at once; returns False when the network does not take it.
+        self.send = network.send
+        # Whether there is a connection to the node with an id on which messages can be sent.
+        self.is_connected = network.is_connected
+        # The route to the leader; None while there is none.
+        self.route: Route | None = None
+        # {node id: how often the connection to it has been opened}: another connection is another route.
+        self.connections: dict[str, int] = {}
+        self._time = loop.time
+        self._journal = journal
+        # (journal position, call): calls that wait until the journal is durable up to that position.
+        self._held: deque[tuple[int, Callable[[], Any]]] = deque()
+
+    def now_ms(self) -> int:
+        """Return the time of this process's monotonic clock, in milliseconds."""
+        return int(self._time() * 1000)
+
+    def hold(self, send: Callable[[], Any]) -> None:
+        """Call ``send`` once everything journalled so far is durable; such calls keep their order."""
+        if self._journal.durable_position >= self._journal.position and not self._held:
+            send()
+        else:
+            self._held.append((self._journal.position, send))
+
+    def release(self) -> None:
+        """Make the calls that waited for the journal's durable position, which has moved."""
+        durable = self._journal.durable_position
+        while self._held and self._held[0][0] <= durable:
+            self._held.popleft()[1]()

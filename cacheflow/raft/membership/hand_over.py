@@ -1,0 +1,75 @@
+"""Handing over: the leader gives leadership to another voter (dissertation 3.10).
+
+A leader that is to be removed or stopped hands leadership over first: PySyncObj counts its own node in every majority.
+
+Not safe for concurrent use: the event loop owns it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from cacheflow.raft import guards
+from cacheflow.raft.core import Core
+from cacheflow.raft.links import Links
+from cacheflow.raft.peers import Peers
+from cacheflow.raft.ticks import Ticks
+from cacheflow.raft.transport.network import Peer
+
+logger = logging.getLogger(__name__)
+
+# A hand-over that takes longer than this is given up, because proposals wait meanwhile.
+HAND_OVER_MS = 2000
+
+
+class HandOver:
+    """The hand-over of leadership that is under way, if there is one."""
+
+    def __init__(self, core: Core, links: Links, ticks: Ticks, peers: Peers) -> None:
+        # The voter that is to take over leadership. Nothing is appended meanwhile, so that it can have the whole log.
+        self.heir: str | None = None
+        self._core = core
+        self._links = links
+        self._ticks = ticks
+        self._peers = peers
+        self._asked = False
+        self._until_ms = 0
+        self.handlers: dict[str, Callable[[Peer, dict[str, Any]], None]] = {"hand_over": self._on_hand_over}
+
+    def begin(self, node_id: str | None) -> str | None:
+        """Begin to hand leadership to ``node_id``, or to the voter with the longest log. Returns its id, None without one."""
+        candidates = [
+            (self._match_of(voter_id), voter_id)
+            for voter_id in self._core.voter_ids
+            if self._links.is_connected(voter_id) and node_id in (None, voter_id)
+        ]
+        if not self._core.is_leader or not candidates:
+            return None
+        self.heir = max(candidates)[1]
+        self._asked = False
+        self._until_ms = self._links.now_ms() + HAND_OVER_MS
+        self._ticks.wake()
+        return self.heir
+
+    def _on_hand_over(self, peer: Peer, message: dict[str, Any]) -> None:
+        heir = message.get("heir")
+        if type(heir) is not str:
+            raise guards.BadMessage("hand_over: no heir")
+        self.begin(heir or None)
+
+    def _match_of(self, node_id: str) -> int:
+        progress = self._peers.progress.get(node_id)
+        return progress.match_index if progress is not None else 0
+
+    def proceed(self) -> None:
+        """Ask the heir to lead once it has the whole log, or give the hand-over up; called once a turn."""
+        if self.heir is None:
+            return
+        if self._links.now_ms() > self._until_ms:
+            logger.warning("%s did not take over leadership in time", self.heir)
+            self.heir = None
+            self._ticks.wake()
+        elif not self._asked:
+            self._asked = self._core.ask_to_lead(self.heir)

@@ -1,0 +1,132 @@
+"""Peers: what a node knows of the other members: how far their logs are, which are down, when they were last heard.
+
+The leader keeps the progress of each follower. It is in one of three states. PROBE: after a change of leader, a rejection
+or a new connection it gets empty messages until one of them is verified. REPLICATE: entries are streamed, several messages
+ahead of their acknowledgements (dissertation 10.2.1). SNAPSHOT: it needs what the log no longer has, or its contents are
+wrong; it gets no entries until it has a snapshot.
+
+Not safe for concurrent use: the event loop owns it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from cacheflow.raft.links import Links
+from cacheflow.raft.membership.configuration import Configurations
+
+# The states of a follower (see the module).
+PROBE, REPLICATE, SNAPSHOT = "probe", "replicate", "snapshot"
+
+
+@dataclass(slots=True)
+class Progress:
+    """One follower as the leader sees it. Times are the leader's monotonic milliseconds.
+
+    Always 0 <= match_index < next_index, and nothing is in flight but in REPLICATE. match_index: the follower has the
+    leader's log up to there, durably.  next_index: the first entry that it was not sent, or not since the last probe.
+    """
+
+    next_index: int
+    match_index: int = 0
+    state: str = PROBE
+    inflight: deque[tuple[int, int]] = field(default_factory=deque)
+    inflight_bytes: int = 0
+    # When the newest message that it has answered was sent.
+    acked_at_ms: int = 0
+    # Its own clock in its newest answer, and when that came: lets it bound how old its contents are.
+    peer_clock_ms: int = 0
+    peer_clock_at_ms: int = 0
+    # When it was last told how long ago the other followers were heard.
+    told_seen_at_ms: int = 0
+    # The newest commit index that it was sent.
+    sent_commit: int = 0
+    # In SNAPSHOT: its contents are wrong, whatever its log has, and only a snapshot from this index on helps. 0: they are not.
+    snapshot_from: int = 0
+    # Another incarnation is another disk: nothing of what the one before had verified holds for it.
+    incarnation: str = ""
+
+    def probe_from(self, next_index: int) -> None:
+        """Forget what is in flight and find the point of agreement again; a follower that waits for a snapshot still waits."""
+        self.next_index = next_index
+        if self.state != SNAPSHOT:
+            self.state = PROBE
+        self.inflight.clear()
+        self.inflight_bytes = 0
+
+    def need_snapshot(self, from_index: int = 0) -> None:
+        """Send the follower a snapshot and no entries. from_index: above 0 if its contents are wrong: the least that helps."""
+        self.state = SNAPSHOT
+        self.snapshot_from = max(self.snapshot_from, from_index)
+        self.inflight.clear()
+        self.inflight_bytes = 0
+
+    def installed(self, index: int) -> None:
+        """Note that the follower holds a snapshot at ``index``, and probe behind it."""
+        self.state = PROBE
+        self.snapshot_from = 0
+        self.match_index = max(self.match_index, index)
+        self.probe_from(self.match_index + 1)
+
+    def verified(self, match_index: int, first_index: int) -> None:
+        """Note that the follower has everything up to ``match_index``. first_index: where the leader's log begins."""
+        # A follower that waits for a snapshot because of a hole may have got the entries themselves, from another leader.
+        if self.state != SNAPSHOT or (match_index >= first_index and not self.snapshot_from):
+            self.state = REPLICATE
+        self.match_index = max(self.match_index, match_index)
+        # Never back on an acknowledgement: what follows is in flight already (audit 1).
+        self.next_index = max(self.next_index, match_index + 1)
+        while self.inflight and self.inflight[0][0] <= match_index:
+            self.inflight_bytes -= self.inflight.popleft()[1]
+
+
+class Peers:
+    """The other members as this node knows them: by its own messages, or by what its leader tells."""
+
+    def __init__(self, node_id: str, configurations: Configurations, links: Links) -> None:
+        # {node id: how far that follower is}; it counts while this node leads.
+        self.progress: dict[str, Progress] = {}
+        # The ids of the members that do not answer the leader: as this node finds as leader, or as its leader says.
+        self.down: list[str] = []
+        # {node id: when a message of that member came last}, and the same as the leader told it, by this process's clock.
+        self.heard_ms: dict[str, int] = {}
+        self.seen_at_ms: dict[str, int] = {}
+        self._node_id = node_id
+        self._configurations = configurations
+        self._links = links
+
+    def set_followers(self, incarnations: Mapping[str, str], next_index: int) -> None:
+        """Take the other members, each with the incarnation of its disk; what is known of those that stay is kept."""
+        before, self.progress = self.progress, {}
+        for node_id, incarnation in incarnations.items():
+            progress = before.get(node_id)
+            if progress is None or progress.incarnation != incarnation:
+                progress = Progress(next_index, incarnation=incarnation)
+            self.progress[node_id] = progress
+
+    def down_ids(self) -> set[str]:
+        """Return the ids of the members that do not answer: in the leader's view, or without a leader by this node's links."""
+        if self._links.route is not None:
+            return set(self.down) - {self._node_id}
+        return {
+            node_id
+            for node_id in self._configurations.latest.members
+            # Followers send each other nothing, so silence on an open link means nothing.
+            if node_id != self._node_id and not self._links.is_connected(node_id)
+        }
+
+    def last_seen_ms(self, node_id: str) -> int | None:
+        """Return the milliseconds since a member was heard, here or by the leader; None when it was not."""
+        heard_ms = max(self.heard_ms.get(node_id, 0), self.seen_at_ms.get(node_id, 0))
+        return max(0, self._links.now_ms() - heard_ms) if heard_ms else None
+
+    def quorum_at_ms(self, voter_ids: Iterable[str], now_ms: int) -> int:
+        """Return the latest moment after which a majority of the voters, this node among them, has answered."""
+        times = [now_ms]
+        for node_id in voter_ids:
+            progress = self.progress.get(node_id)
+            times.append(progress.acked_at_ms if progress is not None else 0)
+        times.sort(reverse=True)
+        return times[len(times) // 2]

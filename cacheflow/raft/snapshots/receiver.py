@@ -1,0 +1,98 @@
+"""Receiver: a file that becomes a snapshot piece by piece, and is checked whole before it gets its name."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from cacheflow.errors import CacheFlowError
+from cacheflow.raft.log.disk import Disk
+from cacheflow.raft.snapshots.files import (
+    FLUSH_BYTES,
+    RECEIVING,
+    CorruptSnapshot,
+    SnapshotMeta,
+    snapshot_path,
+    verify_snapshot,
+)
+
+
+class SnapshotRefused(CacheFlowError):
+    """A peer sent something else than the snapshot that it announced. Nothing of it is kept."""
+
+
+class SnapshotReceiver:
+    """Takes a snapshot from a peer, piece by piece, in order; ``finish`` makes it one of this node's own.
+
+    Every call blocks, so the calls are made one after the other on the disk's thread; the constructor and ``abandon``
+    block for a moment only. ``received`` belongs to the caller: how many bytes it has handed to ``write``. Raises
+    OSError when space is missing, SnapshotRefused for a piece that does not fit; then nothing is left behind.
+    """
+
+    def __init__(self, disk: Disk, directory: Path, index: int, term: int, total_bytes: int) -> None:
+        self.index = index
+        self.term = term
+        self.total_bytes = total_bytes
+        self.received = 0
+        self._written = 0
+        self._flushed = 0
+        self._disk = disk
+        self._directory = directory
+        self._path = snapshot_path(directory, index)
+        self._temporary = self._path.with_name(self._path.name + RECEIVING)
+        self._handle = disk.open(self._temporary, create=True)
+        try:
+            disk.preallocate(self._handle, total_bytes)
+        except OSError:
+            self.abandon()
+            raise
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Write the next piece; after the last piece call ``finish``."""
+        if self._handle < 0:
+            raise SnapshotRefused("this snapshot is complete or was given up")
+        try:
+            if offset != self._written or offset + len(data) > self.total_bytes:
+                what = f"bytes {offset} to {offset + len(data)} do not follow {self._written} of {self.total_bytes}"
+                raise SnapshotRefused(what)
+            self._disk.write(self._handle, offset, data)
+            self._written += len(data)
+            if self._written - self._flushed >= FLUSH_BYTES:
+                self._disk.sync(self._handle)
+                self._flushed = self._written
+        except BaseException:
+            self.abandon()
+            raise
+
+    def finish(self) -> SnapshotMeta:
+        """Verify the whole file, give it its name and return its meta once it is durable."""
+        if self._handle < 0:
+            raise SnapshotRefused("this snapshot is complete or was given up")
+        try:
+            if self._written != self.total_bytes:
+                raise SnapshotRefused(f"{self._written} of {self.total_bytes} bytes are here")
+            self._disk.sync(self._handle)
+            try:
+                meta = verify_snapshot(self._disk, self._temporary)
+            except CorruptSnapshot as error:
+                raise SnapshotRefused(f"the snapshot came damaged: {error.what}") from None
+            if (meta.index, meta.term) != (self.index, self.term):
+                raise SnapshotRefused(f"it is the snapshot up to {meta.index} of term {meta.term}")
+            self._disk.rename(self._temporary, self._path)
+            self._disk.sync_directory(self._directory)
+        except BaseException:
+            self.abandon()
+            raise
+        self._close()
+        return meta
+
+    def abandon(self) -> None:
+        """Give up and remove the unfinished file; does nothing after ``finish``."""
+        if self._handle >= 0:
+            self._close()
+            with contextlib.suppress(OSError):
+                self._disk.remove(self._temporary)
+
+    def _close(self) -> None:
+        handle, self._handle = self._handle, -1
+        self._disk.close(handle)

@@ -1,0 +1,170 @@
+"""Receiving: how a follower takes its leader's snapshot, checks it whole and puts it in place.
+
+An older snapshot never replaces newer state (dissertation 5.1), unless this node's state differs from its leader's, which is
+worse than old.
+
+Not safe for concurrent use: the event loop owns it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from cacheflow.machine.machine import CacheMachine
+from cacheflow.raft import guards
+from cacheflow.raft.core import Core
+from cacheflow.raft.links import Links
+from cacheflow.raft.log.journal import Journal
+from cacheflow.raft.message_types import SnapshotAck
+from cacheflow.raft.roles.follower import Following
+from cacheflow.raft.snapshots import files
+from cacheflow.raft.snapshots.building import Building
+from cacheflow.raft.snapshots.divergence import Divergence
+from cacheflow.raft.snapshots.files import SnapshotMeta
+from cacheflow.raft.snapshots.receiver import SnapshotReceiver
+from cacheflow.raft.snapshots.storage import SnapshotStorage
+from cacheflow.raft.transport.network import Peer
+
+logger = logging.getLogger(__name__)
+
+
+class Receiving:
+    """Takes snapshots from the leader. restart_from: lets the node go on with the machine of a snapshot."""
+
+    def __init__(
+        self,
+        core: Core,
+        journal: Journal,
+        storage: SnapshotStorage,
+        *,
+        links: Links,
+        divergence: Divergence,
+        following: Following,
+        building: Building,
+        restart_from: Callable[[CacheMachine], None],
+    ) -> None:
+        self._core = core
+        self._journal = journal
+        self._storage = storage
+        self._links = links
+        self._divergence = divergence
+        self._following = following
+        self._building = building
+        self._restart_from = restart_from
+        self._receiver: SnapshotReceiver | None = None
+        # Whether all pieces have come and the machine is being loaded from them.
+        self._loading = False
+        self.handlers: dict[str, Callable[[Peer, dict[str, Any]], None]] = {"snapshot": self._on_piece}
+
+    def consider(self) -> None:
+        """Give up a transfer whose entries have come meanwhile, from another leader; called once a heartbeat."""
+        receiver = self._receiver
+        if (
+            receiver is not None
+            and not (self._loading or self._divergence.diverged)
+            and receiver.index <= self._core.commit_index
+        ):
+            self._abandon()
+
+    def _on_piece(self, peer: Peer, message: dict[str, Any]) -> None:
+        core = self._core
+        term = guards.natural(message, "term")
+        if term < core.term:
+            self._links.send(peer.node_id, {"type": "term", "term": core.term})
+            return
+        index, offset = guards.natural(message, "index"), guards.natural(message, "offset")
+        snapshot_term, size = guards.natural(message, "snapshot_term"), guards.natural(message, "bytes")
+        data = message.get("data")
+        if type(data) is not bytes:
+            raise guards.BadMessage("snapshot: no data")
+        self._following.hear_leader(peer, message)
+        node_id = peer.node_id
+        if index <= core.commit_index and not self._divergence.diverged:
+            self._acknowledge(node_id, index, 0, done=True)
+            return
+        receiver = self._receiver
+        if self._loading:
+            if receiver is not None and receiver.index == index:
+                self._acknowledge(
+                    node_id, index, receiver.received
+                )  # all pieces are here and are being loaded, which takes a while
+            return
+        if receiver is None or (receiver.index, receiver.term) != (index, snapshot_term):
+            if offset != 0:
+                self._acknowledge(node_id, index, 0, refused=True)
+                return
+            self._abandon()
+            disk, directory = self._storage.disk, self._storage.directory
+            try:
+                receiver = self._receiver = SnapshotReceiver(disk, directory, index, snapshot_term, size)
+            except OSError as error:
+                logger.error("there is no room for the leader's snapshot: %s", error)
+                return
+        if offset != receiver.received:
+            self._acknowledge(node_id, index, receiver.received, refused=True)
+            return
+        receiver.received = offset + len(data)
+        self._loading = receiver.received >= receiver.total_bytes
+        self._receive(node_id, receiver, offset, data)
+
+    def _abandon(self) -> None:
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            self._storage.run(receiver.abandon, lambda _: None)
+
+    def _receive(self, node_id: str, receiver: SnapshotReceiver, offset: int, data: bytes) -> None:
+        end = offset + len(data)
+
+        def work() -> tuple[SnapshotMeta, CacheMachine] | None:
+            receiver.write(offset, data)
+            if end < receiver.total_bytes:
+                return None
+            meta = receiver.finish()
+            return meta, CacheMachine.restore(files.chunks_of(self._storage.disk, self._storage.directory, meta))
+
+        def done(outcome: tuple[SnapshotMeta, CacheMachine] | BaseException | None) -> None:
+            if isinstance(outcome, BaseException):
+                logger.error("the leader's snapshot at %d is not taken: %s", receiver.index, outcome)
+                self._loading = False
+                if self._receiver is receiver:
+                    self._abandon()
+                return
+            installed = False
+            if outcome is not None:
+                self._receiver = None
+                self._loading = False
+                installed = self._install(*outcome)
+            self._acknowledge(node_id, receiver.index, end, done=installed)
+
+        self._storage.run(work, done)
+
+    def _install(self, meta: SnapshotMeta, machine: CacheMachine) -> bool:
+        """Put a snapshot's machine in place; return True if all entries that the snapshot covers are here afterwards."""
+        if meta.index <= self._core.last_applied and not self._divergence.diverged:
+            return True
+        if meta.index < self._journal.first_index:
+            return False
+        self._journal.install(meta.index, meta.term)
+        self._building.replaced()
+        self._restart_from(machine)
+        self._divergence.end()
+        self._storage.keep(meta)
+        logger.info("took over the leader's snapshot at %d", meta.index)
+        return True
+
+    def _acknowledge(self, node_id: str, index: int, offset: int, *, done: bool = False, refused: bool = False) -> None:
+        """Acknowledge a piece once the journal is durable.
+
+        offset: how many bytes of the snapshot are here.  refused: the piece that came does not follow them.
+        """
+        message: SnapshotAck = {
+            "type": "snapshot_ack",
+            "term": self._core.term,
+            "index": index,
+            "offset": offset,
+            "done": done,
+            "refused": refused,
+        }
+        self._links.hold(lambda: self._links.send(node_id, message))

@@ -1,0 +1,80 @@
+"""Storage: a node's snapshots on its disk, and the workers that read and write them. The event loop owns it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from cacheflow.machine.machine import CacheMachine
+from cacheflow.raft.log.disk import Disk
+from cacheflow.raft.log.journal import CorruptJournal, Journal, Submit
+from cacheflow.raft.snapshots import files
+from cacheflow.raft.snapshots.files import SnapshotMeta
+
+logger = logging.getLogger(__name__)
+
+
+class Builder(Protocol):
+    """Builds the snapshot at an index and calls ``done``: in a helper process, or at once in a simulation."""
+
+    def __call__(self, index: int, done: Callable[[SnapshotMeta | BaseException], None]) -> None: ...
+
+
+@dataclass(slots=True)
+class SnapshotStorage:
+    """The place of a node's snapshots.
+
+    newest: the newest complete snapshot, None without one.  run: does disk work away from the loop, in order.
+    build: builds another snapshot.  sending: the indexes of the snapshots that are on their way to followers.
+    """
+
+    disk: Disk
+    directory: Path
+    newest: SnapshotMeta | None
+    run: Submit
+    build: Builder
+    sending: Callable[[], Collection[int]] = tuple
+
+    @property
+    def newest_index(self) -> int:
+        """The index of the newest snapshot; without one 1, where a log begins."""
+        return self.newest.index if self.newest is not None else 1
+
+    def keep(self, meta: SnapshotMeta) -> None:
+        """Take a snapshot that is on the disk as the newest one, and remove older ones that nobody is being sent."""
+        self.newest = meta
+        sending = list(self.sending())
+        self.run(
+            lambda: files.remove_older(self.disk, self.directory, meta.index, sending),
+            lambda outcome: logger.warning("old snapshots stay: %s", outcome) if outcome is not None else None,
+        )
+
+    def discard(self, meta: SnapshotMeta) -> None:
+        """Remove a snapshot that must not be loaded."""
+        files.discard(self.disk, self.directory, meta)
+
+
+def load_machine(disk: Disk, directory: Path) -> tuple[SnapshotMeta | None, CacheMachine]:
+    """Return a node's newest snapshot and the machine in it; (None, an empty machine) without one. For a node's start.
+
+    Raises CorruptSnapshot.
+    """
+    found = files.load_newest(disk, directory)
+    if found is None:
+        return None, CacheMachine()
+    newest, chunks = found
+    return newest, CacheMachine.restore(chunks)
+
+
+def begin_journal_at(journal: Journal, newest: SnapshotMeta | None, directory: Path) -> None:
+    """Let the journal begin at the newest snapshot. Raises CorruptJournal when there is a hole between them."""
+    index = newest.index if newest is not None else 1
+    if journal.first_index > index:
+        raise CorruptJournal(
+            directory, 0, f"it begins behind entry {journal.first_index}, the newest snapshot ends at {index}"
+        )
+    if newest is not None and journal.first_index < index:
+        journal.install(index, newest.term)
