@@ -240,7 +240,7 @@ class Joining:
         waits_for = self._ask_callers()
         if waits_for or absent:
             return waits_for or f"no answer from {absent[0]}"
-        if self._found_one:
+        if self._found_one or self._is_known():
             return "the cluster that was found answers no more"
         ids = sorted({self._node.node_id, *(peer.node_id for peer in there)})
         if len(ids) < least:
