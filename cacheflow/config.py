@@ -6,6 +6,8 @@ Times are seconds here and milliseconds inside the machine.
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import ipaddress
 import re
 from dataclasses import dataclass, fields
@@ -19,6 +21,8 @@ FSYNC_MODES = ("always", "interval", "never")
 # The port of the peer protocol minus that of HTTP, unless the settings say otherwise.
 RAFT_PORT_OFFSET = 1000
 _NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
+_HOST_RULE = "must be a host name or an IP address alone: no port, no brackets, no http://"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +41,12 @@ class NodeConfig:
     resp_port: int | None = None
     # The node's id; None: a random UUID, kept in the data directory.
     node_id: str | None = None
-    # HTTP addresses of members to join through; empty: this node founds a new cluster, or goes on with its own.
+    # HTTP addresses of members to join through; empty: a node without data founds a cluster when it hears of none.
     seed: tuple[str, ...] = ()
+    # A node without data founds a cluster at once: for a first start that knows that there is none.
+    bootstrap: bool = False
+    # So many nodes found a cluster together, each with all of them as seeds; None: nodes with seeds only join.
+    bootstrap_expect: int | None = None
     # Raft addresses of all founding nodes, for embedded use without HTTP.
     peers: tuple[str, ...] = ()
     # Policy, limits and replicas are replicated: those of a cluster's first node count.
@@ -63,7 +71,8 @@ class NodeConfig:
     heartbeat_s: float = 0.1
 
     def __post_init__(self) -> None:
-        self._check("host", bool(self.host), "must be a host name or an address")
+        self._check("host", _is_host(self.host), _HOST_RULE)
+        self._check("advertise", self.advertise is None or _is_host(self.advertise), _HOST_RULE)
         self._check("port", 0 <= self.port <= 65535, "must be 0 to 65535")
         for name in ("raft_port", "memcached_port", "resp_port"):
             port = getattr(self, name)
@@ -97,12 +106,26 @@ class NodeConfig:
         )
         for url in self.seed:
             self._check("seed", url.startswith(("http://", "https://")), "must start with http:// or https://")
+        self._check(
+            "bootstrap_expect",
+            self.bootstrap_expect is None or 1 <= self.bootstrap_expect <= len(self.seed) + 1,
+            "needs the URLs of all founding nodes as seeds, the same on each of them",
+        )
+        self._check(
+            "bootstrap", not self.bootstrap or self.bootstrap_expect is None, "cannot stand beside --bootstrap-expect"
+        )
         if not is_loopback(self.host):
             self._check(
                 "host",
                 self.cluster_secret_file is not None and self.api_token_file is not None,
                 "leaves loopback: give --cluster-secret-file and --api-token-file, so that only those who hold them get in",
             )
+
+        self._check(
+            "advertise",
+            not _is_any_address(self.advertise or self.host),
+            f"is needed beside --host {self.host}: the name or address under which others reach this node",
+        )
 
     def _check(self, name: str, valid: bool, rule: str) -> None:
         if not valid:
@@ -144,6 +167,23 @@ def join_address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def _is_host(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        # The last label of a name is no number: that is a port, or an address with a slip.
+        return _HOST_NAME.fullmatch(text) is not None and not text.rpartition(".")[2].isdigit()
+    return True
+
+
+def _is_any_address(host: str) -> bool:
+    """Return whether ``host`` stands for all addresses of a machine, and so names none."""
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
 def is_loopback(host: str) -> bool:
     """Return whether ``host`` can only be reached from this machine."""
     if host == "localhost":
@@ -165,3 +205,11 @@ def read_secret(path: Path | None, setting: str) -> bytes | None:
     if len(secret) < 16:
         raise ConfigError(f"{setting} = {str(path)!r}: holds {len(secret)} bytes; a secret needs at least 16")
     return secret
+
+
+def join_token(secret: bytes) -> bytes:
+    """Return the token with which whoever knows the cluster's secret may register a node.
+
+    Who learns it can make members dial addresses, and no more: what answers there must prove the secret itself.
+    """
+    return hmac.digest(secret, b"cacheflow: POST /nodes/register", hashlib.sha256).hex().encode()

@@ -14,6 +14,7 @@ CacheFlowError                500
    ├─ NotCommitted            503  certainly not applied: safe to retry (Retry-After)
    │  ├─ NoLeader
    │  ├─ NotReady                  this node may not answer reads yet, or not as fresh as asked
+   │  ├─ NoCluster                 this node belongs to no cluster yet, so it can register nobody
    │  └─ Overloaded
    └─ OutcomeUnknown          504  it was sent and no answer came in time
 """
@@ -124,6 +125,16 @@ class NotReady(NotCommitted):
     """This node is stopped, takes no writes, or cannot answer a read at the level asked for."""
 
     title = "Not ready"
+
+
+class NoCluster(NotCommitted):
+    """This node belongs to no cluster yet. ``raft_address`` is where its peers reach it, for nodes that found together."""
+
+    title = "No cluster"
+
+    def __init__(self, raft_address: str) -> None:
+        super().__init__("this node belongs to no cluster yet")
+        self.raft_address = raft_address
 
 
 class Overloaded(NotCommitted):

@@ -17,6 +17,7 @@ from cacheflow.errors import InvalidRequest, NotReady, OutcomeUnknown, Precondit
 
 def run(folder: Path, body: Callable[[AsyncReplicatedStore], Awaitable[Any]], **settings: Any) -> Any:
     async def main() -> Any:
+        settings.setdefault("bootstrap", "peers" not in settings)
         async with AsyncReplicatedStore(node_id="a", raft_address="127.0.0.1:0", data_dir=folder, **settings) as cache:
             return await body(cache)
 
@@ -99,7 +100,9 @@ def test_a_start_that_is_cancelled_leaves_no_node_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, peers: list[str]
 ) -> None:
     """Without peers it is cancelled in the middle of the start; with one that is not there while it gets ready."""
-    cache = AsyncReplicatedStore(node_id="a", raft_address="127.0.0.1:0", data_dir=tmp_path, peers=peers)
+    cache = AsyncReplicatedStore(
+        node_id="a", raft_address="127.0.0.1:0", bootstrap=not peers, data_dir=tmp_path, peers=peers
+    )
     begun, cancelled = threading.Event(), threading.Event()
     start = cache.store.start
 

@@ -34,7 +34,9 @@ from cacheflow.store import ReplicatedStore
 @pytest.fixture(scope="module")
 def _node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReplicatedStore]:
     folder = tmp_path_factory.mktemp("store")
-    with ReplicatedStore(node_id="a", raft_address="127.0.0.1:0", data_dir=folder, max_items=5000) as store:
+    with ReplicatedStore(
+        node_id="a", raft_address="127.0.0.1:0", bootstrap=True, data_dir=folder, max_items=5000
+    ) as store:
         yield store
 
 
@@ -279,7 +281,9 @@ def test_linearizable_reads_of_many_threads_share_barriers(cache: ReplicatedStor
 
 
 def test_a_read_counts_as_a_use_and_decides_who_is_evicted(tmp_path: Path) -> None:
-    with ReplicatedStore(node_id="a", raft_address="127.0.0.1:0", data_dir=tmp_path, max_items=3) as cache:
+    with ReplicatedStore(
+        node_id="a", raft_address="127.0.0.1:0", bootstrap=True, data_dir=tmp_path, max_items=3
+    ) as cache:
         for key in ("a", "b", "c"):
             cache[key] = key
         assert cache["a"] == "a"
@@ -291,7 +295,9 @@ def test_a_read_counts_as_a_use_and_decides_who_is_evicted(tmp_path: Path) -> No
 
 
 def test_a_node_that_only_reads_counts_its_uses_too(tmp_path: Path) -> None:
-    with ReplicatedStore(node_id="a", raft_address="127.0.0.1:0", data_dir=tmp_path, max_items=3) as cache:
+    with ReplicatedStore(
+        node_id="a", raft_address="127.0.0.1:0", bootstrap=True, data_dir=tmp_path, max_items=3
+    ) as cache:
         for key in ("a", "b", "c"):
             cache[key] = key
         index = cache.position().index
@@ -315,7 +321,7 @@ def test_cachetools_caches_in_it(cache: ReplicatedStore) -> None:
 
 
 def test_nothing_is_answered_before_the_start_and_after_the_end(tmp_path: Path) -> None:
-    store = ReplicatedStore(node_id="a", raft_address="127.0.0.1:0", data_dir=tmp_path)
+    store = ReplicatedStore(node_id="a", raft_address="127.0.0.1:0", bootstrap=True, data_dir=tmp_path)
     for _ in range(2):
         for call in (
             lambda: store.get("k"),
@@ -340,7 +346,7 @@ def test_nothing_is_answered_before_the_start_and_after_the_end(tmp_path: Path) 
 
 
 def test_nothing_is_answered_while_the_start_is_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = ReplicatedStore(node_id="a", raft_address="127.0.0.1:0", data_dir=tmp_path)
+    store = ReplicatedStore(node_id="a", raft_address="127.0.0.1:0", bootstrap=True, data_dir=tmp_path)
     refused = []
 
     class Asked(DataDirectory):
@@ -358,7 +364,7 @@ def test_nothing_is_answered_while_the_start_is_under_way(tmp_path: Path, monkey
 
 
 def test_a_store_can_be_started_again(tmp_path: Path) -> None:
-    store = ReplicatedStore(node_id="a", raft_address="127.0.0.1:0", data_dir=tmp_path)
+    store = ReplicatedStore(node_id="a", raft_address="127.0.0.1:0", bootstrap=True, data_dir=tmp_path)
     for number in range(3):
         with store:
             assert store.incr("starts", initial=0) == number + 1

@@ -149,6 +149,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Four]:
         twin = AsyncReplicatedStore(
             node_id="a",
             raft_address="127.0.0.1:0",
+            bootstrap=True,
             data_dir=tmp_path_factory.mktemp("verbs"),
             max_items=5000,
             max_value_bytes=VALUE_BYTES_MAX,

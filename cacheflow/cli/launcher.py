@@ -120,6 +120,8 @@ class LocalCluster:
             rejoins = persistent and not _has_data(folders[0]) and any(map(_has_data, folders[1:]))
             if number > 0 or rejoins:
                 arguments += [part for url in urls if url != urls[number] for part in ("--seed", url)]
+            else:
+                arguments.append("--bootstrap")
             child = Child(ids[number], urls[number], folders[number], [*arguments, *flags], wire_ports)
             self.children.append(child)
 
@@ -141,7 +143,8 @@ class LocalCluster:
         paths = [package_root, *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
         # Who founds and who joins is decided here.
-        environment.pop("CACHEFLOW_SEED", None)
+        for name in ("CACHEFLOW_SEED", "CACHEFLOW_BOOTSTRAP", "CACHEFLOW_BOOTSTRAP_EXPECT"):
+            environment.pop(name, None)
         parent = os.getpid()
         for child in self.children:
             child.data_dir.mkdir(parents=True, exist_ok=True)

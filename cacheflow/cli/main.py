@@ -107,6 +107,9 @@ def _node_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for setting in reversed(settings.SETTINGS):
         default = defaults[setting.field]
         shown = "" if default in (None, ()) else f"  [default: {str(default).lower()}]"
+        if setting.switch:
+            command = click.option(setting.flag, setting.field, is_flag=True, default=None, help=setting.help)(command)
+            continue
         command = click.option(
             setting.flag, setting.field, multiple=setting.many, metavar=setting.metavar, help=setting.help + shown
         )(command)

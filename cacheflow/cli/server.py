@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 
-from cacheflow.config import NodeConfig, join_address, read_secret
+from cacheflow.config import NodeConfig, join_address, join_token, read_secret
 from cacheflow.rest import HttpServer, RestConfig, at_once, create_app, turn_away
 from cacheflow.store import ReplicatedStore
 from cacheflow.wire.memcached.connection import memcached_port
@@ -34,8 +34,10 @@ def run(config: NodeConfig) -> int:
         signal.signal(number, lambda *_: stopping.set())
     store = ReplicatedStore(config)
     token = read_secret(config.api_token_file, "api-token-file")
+    secret = read_secret(config.cluster_secret_file, "cluster-secret-file")
     rest = RestConfig(
         token=token,
+        join_token=None if secret is None else join_token(secret),
         max_value_bytes=config.max_value_bytes,
         threads=config.http_threads,
     )

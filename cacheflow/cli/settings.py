@@ -30,6 +30,8 @@ class Setting:
     help: str
     metavar: str
     many: bool = False
+    # The flag stands alone, and means true.
+    switch: bool = False
 
     @property
     def flag(self) -> str:
@@ -57,6 +59,16 @@ _integer_or_none = _number(lambda text: None if text.lower() == "none" else int(
 _seconds = _number(float, "must be a number of seconds")
 
 
+def _port(text: str) -> int:
+    if "://" in text:
+        raise ValueError(
+            "must be a port; Kubernetes sets this for a service of that name: rename the service, "
+            "or have enableServiceLinks: false in the pod"
+        )
+    port: int = _integer(text)
+    return port
+
+
 def _boolean(text: str) -> bool:
     if text.lower() not in ("true", "false"):
         raise ValueError("must be true or false")
@@ -65,15 +77,23 @@ def _boolean(text: str) -> bool:
 
 SETTINGS: Final = (
     Setting("host", "host", str, "Address to listen on.", "HOST"),
-    Setting("port", "port", _integer, "Port of the HTTP API.", "PORT"),
+    Setting("port", "port", _port, "Port of the HTTP API.", "PORT"),
     Setting("advertise", "advertise", str, "How others reach this node; the host unless told.", "HOST"),
     Setting(
-        "raft-port", "raft_port", _integer, f"Port of the peer protocol; port + {RAFT_PORT_OFFSET} unless told.", "PORT"
+        "raft-port", "raft_port", _port, f"Port of the peer protocol; port + {RAFT_PORT_OFFSET} unless told.", "PORT"
     ),
-    Setting("memcached-port", "memcached_port", _integer, "Port of memcached's protocol; none unless told.", "PORT"),
-    Setting("resp-port", "resp_port", _integer, "Port of Redis' protocol (RESP); none unless told.", "PORT"),
+    Setting("memcached-port", "memcached_port", _port, "Port of memcached's protocol; none unless told.", "PORT"),
+    Setting("resp-port", "resp_port", _port, "Port of Redis' protocol (RESP); none unless told.", "PORT"),
     Setting("node-id", "node_id", str, "A random one, kept in the data directory, unless told.", "ID"),
-    Setting("seed", "seed", str, "A member to join through; repeatable. None: found a cluster.", "URL", many=True),
+    Setting("seed", "seed", str, "A member to join through; repeatable.", "URL", many=True),
+    Setting("bootstrap", "bootstrap", _boolean, "Found a cluster at once when there is no data.", "", switch=True),
+    Setting(
+        "bootstrap-expect",
+        "bootstrap_expect",
+        _integer,
+        "Found a cluster together with the seeds, once so many nodes without data have met.",
+        "N",
+    ),
     Setting("eviction", "eviction", str, "lru or lfu; the first node of a cluster decides.", "POLICY"),
     Setting("max-items", "max_items", _integer_or_none, "Entries before eviction, or none.", "N"),
     Setting("max-bytes", "max_bytes", _integer_or_none, "Bytes before eviction, or none.", "N"),

@@ -7,8 +7,9 @@ own. So whatever a node does between its start and its end is code that the simu
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,10 @@ from cacheflow.raft.log.journal import SEGMENT_BYTES, Journal, Submit
 from cacheflow.raft.node import RaftNode, Timing
 from cacheflow.raft.snapshots import storage
 from cacheflow.raft.snapshots.storage import Builder, SnapshotStorage
-from cacheflow.raft.transport.network import Identity, Network
+from cacheflow.raft.transport.network import Identity, Network, Peer
 from cacheflow.raft.turn import Turn
+
+logger = logging.getLogger(__name__)
 
 # Seconds between two looks at the deadlines of calls: how late a call may learn that its time is over.
 EXPIRE_EVERY_S = 0.1
@@ -94,6 +97,9 @@ class LocalNode:
         self.misses = 0
         # Callers are served from the end of ``start`` until the node is stopped.
         self.is_serving = False
+        self._config = config
+        # Whether it was looked at which of this node's settings the cluster overrules.
+        self._compared = False
         self._loop = loop
         self._note_removed = note_removed
         self._uses_sent_at = 0.0
@@ -127,12 +133,7 @@ class LocalNode:
             ),
             events=self,
             timing=Timing(config.election_timeout_s, config.heartbeat_s),
-            initial_settings={
-                "policy": config.eviction,
-                "max_items": config.max_items,
-                "max_bytes": config.max_bytes,
-                "replicas": config.replicas,
-            },
+            initial_settings=_replicated(config),
             random=around.random,
             turn=turn,
         )
@@ -141,6 +142,7 @@ class LocalNode:
         self.network.on_connected = self.node.connected
         self.network.on_disconnected = self.node.disconnected
         self.network.on_peer_lost = self.node.disconnected
+        self.network.on_other_cluster = self._met_other_cluster
         self.proposals = Proposals(
             self.node,
             member_id=identity.node_id,
@@ -169,8 +171,10 @@ class LocalNode:
 
     async def start(self) -> None:
         """Listen, take part in the cluster, and become a member of it. Raises ConfigError."""
+        # Whoever dials this node is told from the first moment which cluster it has data of.
+        self.network.cluster_id = self.node.configurations.latest.cluster_id
         await self.network.start()
-        self.joining.found_or_wait()
+        self.joining.found_at_once()
         self.node.start()
         self.supervisor.start("joining the cluster", self.joining.keep)
         self._on_timer()
@@ -223,16 +227,42 @@ class LocalNode:
         self.network.refuse(self._note_removed(index))
         self.proposals.close()
 
+    def _met_other_cluster(self, peer: Peer) -> None:
+        """A member of another cluster lists this node. If nobody else votes in this node's own, that one is a mistake."""
+        node, replica, latest = self.node, self.node.replica, self.node.configurations.latest
+        if latest.voters == [node.node_id] and replica.failure is None:
+            replica.stumbled = (
+                f"{peer.node_id} of cluster {peer.cluster_id} lists this node as a member, and in its own cluster "
+                f"{latest.cluster_id} it is alone: it was founded without the data of the other one. Stop this node, remove "
+                "its data directory, and start it again without --bootstrap: it joins the other one"
+            )
+            replica.fail(replica.stumbled)
+            self.proposals.close()
+
     # Recency, and what is done by time --------------------------------------------------------------------------------
 
     def _on_timer(self) -> None:
         self._loop.call_later(EXPIRE_EVERY_S, self._on_timer)
         self.inbox.empty()
         self.proposals.expire()
+        if not self._compared and self.node.may_read and self.machine.settings.replicas is not None:
+            self._compared = True
+            self._tell_overruled()
         now = self._loop.time()
         if self.uses.noted and now - self._uses_sent_at >= USES_EVERY_S and self._fill() >= NEARLY_FULL:
             self._uses_sent_at = now
             self.proposals.send_uses(self.uses.drain())
+
+    def _tell_overruled(self) -> None:
+        """Say once which settings of this node do not count, because the cluster has others."""
+        counts = asdict(self.machine.settings)
+        overruled = [
+            f"{name.replace('policy', 'eviction')} {counts[name]}, not {told}"
+            for name, told in _replicated(self._config).items()
+            if told != counts[name]
+        ]
+        if overruled:
+            logger.warning("the cluster's settings count, not this node's: %s", "; ".join(overruled))
 
     def _uses_that_matter(self) -> list[tuple[str, int]]:
         return self.uses.drain() if self.uses.noted and self._fill() >= HALF_FULL else []
@@ -241,3 +271,13 @@ class LocalNode:
         machine, settings = self.machine, self.machine.settings
         items = len(machine.contents.raw) / settings.max_items if settings.max_items else 0.0
         return max(items, machine.contents.bytes_used / settings.max_bytes if settings.max_bytes else 0.0)
+
+
+def _replicated(config: NodeConfig) -> dict[str, Any]:
+    """Return the settings that the first node of a cluster decides, by their names in the log."""
+    return {
+        "policy": config.eviction,
+        "max_items": config.max_items,
+        "max_bytes": config.max_bytes,
+        "replicas": config.replicas,
+    }

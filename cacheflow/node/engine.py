@@ -127,12 +127,13 @@ class Engine:
         supervisor = Supervisor(loop)
         journal_writer = stack.enter_context(contextlib.closing(ThreadWriter(loop)))
         snapshot_writer = stack.enter_context(contextlib.closing(ThreadWriter(loop, "cacheflow-snapshots")))
-        identity = Identity(data.node_id, data.incarnation)
+        identity = Identity(data.node_id, data.incarnation, start=data.starts + 1)
+        secret = read_secret(config.cluster_secret_file, "cluster-secret-file")
         network = PeerTransport(
             identity,
             (config.host, config.raft_listen_port),
             join_address(config.advertise or config.host, config.raft_listen_port),
-            read_secret(config.cluster_secret_file, "cluster-secret-file"),
+            secret,
             defer=turn.defer_send,
             supervisor=supervisor,
         )
@@ -152,7 +153,7 @@ class Engine:
                 build_snapshot=HelperProcess(data.path, supervisor),
                 network=network,
                 clock=ClusterClock(time.monotonic, time.time),
-                ask_seed=over_http(config.api_token_file),
+                ask_seed=over_http(secret, config.api_token_file),
                 random=random.random,
                 random_bytes=os.urandom,
             ),
@@ -160,6 +161,7 @@ class Engine:
         )
         self.local = local
         stack.callback(local.journal.close)
+        data.note_start()
         await local.start()
         self._collect_new_objects()
 

@@ -1,10 +1,14 @@
-"""How a node comes into a cluster: it founds one, goes on with its own, or is registered by a member.
+"""How a node comes into a cluster: it goes on with its own, joins one that it finds, or founds one.
 
 1. A node whose journal names a configuration goes on with it.
-2. With ``seed`` it asks a member over HTTP to register it, until one does. It never founds.
-3. With ``peers`` (embedded, no HTTP) every founding node dials all others first. A node that finds a cluster joins it;
-   when all answer and all are empty, the one with the lowest address founds, and the others join.
-4. With neither it founds a cluster of one.
+2. A node without data looks before it founds, and joins what it finds: a member among its seeds or its peers, or one that
+   dials it. Members dial every address of their table at least once a second, so a founder whose disk was emptied hears
+   of its old cluster although its command names nobody. Once it has seen a cluster it founds none.
+3. With neither ``seed`` nor ``peers`` it founds a cluster of one when nobody has dialed it for LISTEN_S.
+4. With ``peers``, and with as many seeds as ``bootstrap_expect`` says, the founding nodes meet first: when all answer and
+   all are without data, the one with the lowest id founds, and the others join it. Who is there is what their hellos say:
+   one node may have several addresses, and find itself at one.
+5. With ``seed`` alone it never founds. With ``bootstrap`` it founds at once.
 
 A member that registers somebody dials the address first: only what answers there, with the cluster's secret, has an
 identity, and that identity (id and incarnation) is what becomes a member.
@@ -16,12 +20,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from cacheflow.config import NodeConfig
-from cacheflow.errors import InvalidRequest
-from cacheflow.machine.state.settings import Member
+from cacheflow.errors import ConfigError, InvalidRequest, NoCluster
+from cacheflow.machine.state.settings import Member, member_of
 from cacheflow.node.registration import AskSeed
 from cacheflow.raft.membership.changes import JOINED, KNOWN, NO_LEADER
 from cacheflow.raft.message_types import Register
@@ -30,6 +34,9 @@ from cacheflow.raft.transport.network import Network, Peer, PeerUnreachable
 
 logger = logging.getLogger(__name__)
 
+# Seconds for which a node without data, seeds and peers listens for its cluster: a member dials it once a second, and a
+# connection that the network loses is tried again after one or two.
+LISTEN_S = 3.0
 # Seconds between two attempts to become a member, and between two probes of the peers.
 AGAIN_S = 0.25
 # Seconds between two checks that this node is still a member, with the addresses that it has now.
@@ -57,25 +64,29 @@ class Joining:
         ask_seed: AskSeed,
         random_bytes: Callable[[int], bytes],
     ) -> None:
+        # What this node still waits for on its way into a cluster, for people; "" once it is a member. Any thread.
+        self.waits_for = ""
         self._node = node
         self._network = network
         self._config = config
         self._http_address = http_address
         self._ask_seed = ask_seed
         self._random_bytes = random_bytes
+        # True once there is a cluster that this node has to join.
+        self._found_one = False
 
     @property
     def me(self) -> Member:
         """Return this node as a member, with the addresses that it has now: its network must listen already."""
         return Member(self._node.node_id, self._node.incarnation, self._network.raft_address, self._http_address, False)
 
-    @property
-    def _peers(self) -> list[str]:
-        return [address for address in self._config.peers if address != self._network.raft_address]
-
-    def found_or_wait(self) -> None:
-        """Found a cluster if this node is new and has neither seeds nor peers. Called before the node starts."""
-        if not (self._is_known() or self._config.seed or self._peers):
+    def found_at_once(self) -> None:
+        """Found a cluster if this node has no data and is told to. Called before the node starts. Raises ConfigError."""
+        try:
+            member_of([*_fields(self.me), False])
+        except ValueError as error:
+            raise ConfigError(f"this node cannot be a member of any cluster: {error}") from None
+        if self._config.bootstrap and not self._is_known():
             self._found()
 
     async def keep(self) -> None:
@@ -86,23 +97,25 @@ class Joining:
             await asyncio.sleep(LOOK_S)
 
     async def run(self) -> None:
-        """Ask until this node is a member with the addresses that it has now, or was removed."""
-        if not self._is_known() and self._peers and not self._config.seed:
-            await self._meet_peers()
-        said = ""
+        """Try until this node is a member with the addresses that it has now, or was removed."""
+        # Pauses are added up and time is not: nobody can dial a process that stands still.
+        listened_s = 0.0
         while not self._is_current():
             if self._node.removal.removed_at is not None:
                 return
+            listened = listened_s >= LISTEN_S
             if self._config.seed:
-                problem = await self._ask_seeds()
-            elif self._is_known() and not (self._node.removal.disowned and self._peers):
-                problem = await self._ask_leader()
+                waits_for = await self._through_seeds(listened)
+            elif self._is_known() and not (self._node.removal.disowned and self._config.peers):
+                waits_for = await self._ask_leader()
             else:
-                problem = await self._ask_peers()
-            if problem and problem != said:
-                said = problem
-                logger.warning("not a member yet: %s", problem)
+                waits_for = await self._through_peers(listened)
+            if waits_for and waits_for != self.waits_for:
+                logger.warning("not a member yet: %s", waits_for)
+            self.waits_for = waits_for
             await asyncio.sleep(AGAIN_S)
+            listened_s += AGAIN_S
+        self.waits_for = ""
         logger.info("member of the cluster")
 
     async def register(
@@ -110,8 +123,11 @@ class Joining:
     ) -> tuple[str, str]:
         """Dial ``raft_address`` and have the node that answers there made a member; return (outcome, detail).
 
-        was_member: the node says that it has been a member; one that was removed is refused. Raises InvalidRequest.
+        was_member: the node says that it has been a member; one that was removed is refused.
+        Raises InvalidRequest, NoCluster.
         """
+        if not self._is_known():
+            raise NoCluster(self._network.raft_address)
         try:
             peer = await self._network.probe(raft_address, PROBE_TIMEOUT_S)
         except ValueError as error:
@@ -120,7 +136,11 @@ class Joining:
             raise InvalidRequest(f"no node of this cluster answers at {raft_address}: {error}") from None
         if peer.node_id != node_id:
             raise InvalidRequest(f"the node at {raft_address} has the id {peer.node_id!r}, not {node_id!r}")
-        return await self._register(Member(node_id, peer.incarnation, raft_address, address, False), was_member)
+        try:
+            member = member_of([node_id, peer.incarnation, raft_address, address, False])
+        except ValueError as error:
+            raise InvalidRequest(str(error)) from None
+        return await self._register(member, was_member)
 
     async def _register(self, member: Member, was_member: bool) -> tuple[str, str]:
         answer: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
@@ -154,70 +174,104 @@ class Joining:
         )
 
     def _found(self) -> None:
-        self._node.found_cluster(self._random_bytes(8).hex(), replace(self.me, voter=True))
+        cluster_id = self._random_bytes(8).hex()
+        self._node.found_cluster(cluster_id, replace(self.me, voter=True))
+        logger.info(
+            "founded cluster %s. If this node has lost the data of another cluster whose members are all down: end it, "
+            "remove its data directory, and start it with the others as --seed",
+            cluster_id,
+        )
 
-    async def _ask_seeds(self) -> str:
-        me = self.me
+    # Ways in: each makes one attempt and returns what is waited for, for people. listened: for LISTEN_S --------------
+
+    async def _through_seeds(self, listened: bool) -> str:
+        me, founders = self.me, self._config.bootstrap_expect
         document = {
             "id": me.id,
             "address": me.address,
             "raft_address": me.raft_address,
             "was_member": self._was_member(),
         }
-        problem = ""
-        for url in self._config.seed:
-            if self._is_current():
-                return ""
-            problem = await self._ask_seed(url, document)
-            if not problem:
-                return ""
-        return problem
+        answers = await asyncio.gather(*(self._ask_seed(url, document) for url in self._config.seed))
+        if not all(answer.problem for answer in answers):
+            self._found_one = True
+            return ""
+        # What a seed with a cluster says helps more than that another one has none.
+        problems = [answer.problem for answer in answers if not answer.empty_at]
+        if problems or self._is_known():
+            return "; ".join(filter(None, [self._ask_callers(), *problems])) or answers[0].problem
+        if founders is None:
+            return self._ask_callers() or (
+                "no seed belongs to a cluster: start one of the nodes with --bootstrap, or all with --bootstrap-expect"
+            )
+        return await self._meet([answer.empty_at for answer in answers], founders, listened)
 
     async def _ask_leader(self) -> str:
-        """Have the leader note this member's new addresses; return what went wrong, for people."""
+        """Have the leader note this member's new addresses."""
         if self._node.links.route is None:
             # The leader dials this node's old address, and may have moved itself; another member can pass the request on.
+            # If all have moved, a probe shows the network where they are.
+            await asyncio.gather(*(self._probe(address) for address in self._config.peers))
             return self._ask_members(list(self._node.membership.others()))
         outcome, detail = await self._register(self.me, self._was_member())
         return "" if outcome in (JOINED, KNOWN) else detail
 
-    async def _meet_peers(self) -> None:
-        """Wait until a peer has a cluster; the node with the lowest address founds it once all are there and empty (rule 3)."""
-        lowest = self.me.raft_address == min([self.me.raft_address, *self._peers])
-        while not self._is_known():
-            peers = await asyncio.gather(*(self._probe(address) for address in self._peers))
-            if any(peer is not None and peer.cluster_id for peer in peers):
-                return
-            if lowest and all(peer is not None for peer in peers):
-                self._found()
-                self._node.ticks.wake()
-                return
-            await asyncio.sleep(AGAIN_S)
+    async def _through_peers(self, listened: bool) -> str:
+        return await self._meet(self._config.peers, 1, listened)
 
-    async def _probe(self, address: str) -> Peer | None:
+    async def _meet(self, addresses: Sequence[str], least: int, listened: bool) -> str:
+        """Dial the nodes that found together, and join the cluster that one has, or found it (rules 3 and 4).
+
+        least: so many must be there.
+        """
+        met = await asyncio.gather(*(self._probe(address) for address in addresses))
+        there = [peer for peer in met if isinstance(peer, Peer) and peer.epoch != self._network.epoch]
+        if self._is_known() and not self._node.removal.disowned:
+            return ""
+        for peer in there:
+            if peer.node_id == self._node.node_id:
+                return f"another node, at {peer.raft_address}, has the id {peer.node_id!r} too"
+        members = {peer.node_id: peer.raft_address for peer in there if peer.cluster_id}
+        if members:
+            self._found_one = True
+            # The first round only opens connections: nothing can be sent yet.
+            self._network.set_peers(members)
+            return self._ask_members(list(members))
+        absent = [peer for peer in met if isinstance(peer, str)]
+        waits_for = self._ask_callers()
+        if waits_for or absent:
+            return waits_for or f"no answer from {absent[0]}"
+        if self._found_one or self._is_known():
+            return "the cluster that was found answers no more"
+        ids = sorted({self._node.node_id, *(peer.node_id for peer in there)})
+        if len(ids) < least:
+            return f"{len(ids)} of {least} nodes are there"
+        if ids[0] != self._node.node_id or (len(there) == len(addresses) >= least > 1):
+            # Who is not among the addresses found together with nobody.
+            return f"waiting for {ids[0]} to found the cluster"
+        if len(ids) == 1 and not listened:
+            return f"listening for {LISTEN_S:g} s whether a cluster knows this node"
+        self._found()
+        self._node.ticks.wake()
+        return ""
+
+    async def _probe(self, address: str) -> Peer | str:
+        """Return the node at an address; why it is not there, for people, when none answers."""
         try:
             return await self._network.probe(address, PROBE_TIMEOUT_S)
-        except PeerUnreachable:
-            return None
+        except PeerUnreachable as error:
+            return f"{address}: {error}"
 
-    async def _ask_peers(self) -> str:
-        """Ask the peers that have a cluster to register this node; return what is waited for, for people."""
-        members = {}
-        for address in self._peers:
-            peer = await self._probe(address)
-            if peer is not None and peer.cluster_id:
-                members[peer.node_id] = address
-        if not members:
-            return "no peer has a cluster yet"
-        # The first round only opens connections: nothing can be sent yet.
-        self._network.set_peers(members)
-        return self._ask_members(list(members))
+    def _ask_callers(self) -> str:
+        """Ask the members that dial this node to register it, because their cluster lists its id; "" without any."""
+        callers = [peer.node_id for peer in self._network.callers if peer.cluster_id]
+        if not callers:
+            return ""
+        self._found_one = True
+        return self._ask_members(callers)
 
     def _ask_members(self, node_ids: list[str]) -> str:
-        """Ask members over the peer protocol to register this node; return what is waited for, for people.
-
-        The answer is the configuration that the leader sends.
-        """
+        """Ask members over the peer protocol to register this node. The answer is the configuration that the leader sends."""
         message: Register = {"type": "register", "request": 0, "member": _fields(self.me), "was": self._was_member()}
         for node_id in node_ids:
             self._node.links.send(node_id, message)

@@ -1,53 +1,122 @@
-"""How a node asks a member to be registered: ``POST /nodes/register`` over HTTP."""
+"""How a node asks a member to be registered: ``POST /nodes/register`` over HTTP.
+
+A seed is whatever somebody wrote behind ``--seed``: it may be down, another server, or none. Whatever it does is an
+answer for people here, and never an exception. No proxy is asked and no redirection followed, because what is sent is
+for the cluster's nodes.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import http.client
+import io
 import json
-import urllib.error
-import urllib.request
-from collections.abc import Awaitable, Callable
+import ssl
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
-from cacheflow.config import read_secret
+from cacheflow.config import join_token, read_secret
 from cacheflow.errors import ConfigError
 
 # Seconds for one request: a member probes the newcomer and waits for the leader's answer (see joining.py).
 TIMEOUT_S: Final = 10.0
+# Seconds until a connection stands: on a host that is down nobody refuses it.
+CONNECT_S: Final = 2.0
+# Bytes of an answer: a member's has some 300.
+_ANSWER_BYTES_MAX: Final = 65536
 
-# (the member's URL, the request's document) -> what went wrong, for people; "" when the node was registered.
-AskSeed = Callable[[str, dict[str, Any]], Awaitable[str]]
+
+@dataclass(frozen=True, slots=True)
+class SeedAnswer:
+    """A seed's answer. problem: what went wrong, for people; "" when the node is registered.
+
+    empty_at: the raft address of a node that belongs to no cluster yet; "" for every other answer.
+    """
+
+    problem: str
+    empty_at: str = ""
 
 
-def over_http(token_file: Path | None) -> AskSeed:
-    """The way over HTTP. token_file: holds the API token of the members; read for every request, so it may change."""
+# (the member's URL, the request's document) -> its answer. Raises nothing.
+AskSeed = Callable[[str, dict[str, Any]], Coroutine[Any, Any, SeedAnswer]]
 
-    async def ask(url: str, document: dict[str, Any]) -> str:
-        return await asyncio.to_thread(_post, url, document, token_file)
+
+def over_http(secret: bytes | None, token_file: Path | None) -> AskSeed:
+    """Return the way over HTTP. secret: the cluster's, by which the members know this node.
+
+    token_file: holds the members' API token, which is shown where there is no secret; read for every request, so it
+    may change.
+    """
+
+    async def ask(url: str, document: dict[str, Any]) -> SeedAnswer:
+        try:
+            token = read_secret(token_file, "api-token-file") if secret is None else join_token(secret)
+            async with asyncio.timeout(TIMEOUT_S):
+                status, body = await _post(url, json.dumps(document).encode(), token)
+        except ConfigError as error:
+            return SeedAnswer(str(error))
+        except TimeoutError:
+            return SeedAnswer(f"{url} cannot be asked: no answer in time")
+        except (OSError, ValueError, EOFError, http.client.HTTPException) as error:
+            return SeedAnswer(f"{url} cannot be asked: {error or type(error).__name__}")
+        return _understand(url, status, body)
 
     return ask
 
 
-def _post(url: str, document: dict[str, Any], token_file: Path | None) -> str:
-    headers = {"Content-Type": "application/json"}
+def _understand(url: str, status: int, body: bytes) -> SeedAnswer:
     try:
-        token = read_secret(token_file, "api-token-file")
-        if token is not None:
-            headers["Authorization"] = f"Bearer {token.decode()}"
-        request = urllib.request.Request(
-            f"{url.rstrip('/')}/nodes/register", json.dumps(document).encode(), headers, method="POST"
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        answer = None
+    said = answer if type(answer) is dict else {}
+    if status in (200, 201) and said.get("status") in ("joined", "known"):
+        return SeedAnswer("")
+    if status in (200, 201) or "detail" not in said:
+        return SeedAnswer(f"{url} answers {status} as no CacheFlow node does")
+    empty_at = said.get("raft_address")
+    return SeedAnswer(f"{url} answers {status}: {said['detail']}", empty_at if type(empty_at) is str else "")
+
+
+async def _post(url: str, body: bytes, token: bytes | None) -> tuple[int, bytes]:
+    """Send one request on a connection of its own; return the status and the body of the answer."""
+    parts = urlsplit(url)
+    if not parts.hostname or any(char.isspace() for char in url):
+        raise ValueError("it is no URL")
+    secure = parts.scheme == "https"
+    async with asyncio.timeout(CONNECT_S):
+        reader, writer = await asyncio.open_connection(
+            parts.hostname, parts.port or (443 if secure else 80), ssl=ssl.create_default_context() if secure else None
         )
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S):
-            return ""
-    except urllib.error.HTTPError as error:
-        try:
-            detail = json.loads(error.read(65536)).get("detail", error.reason)
-        except (ValueError, OSError, AttributeError):
-            detail = error.reason
-        return f"{url} answers {error.code}: {detail}"
-    except ConfigError as error:
-        return str(error)
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        return f"{url} cannot be asked: {getattr(error, 'reason', error)}"
+    try:
+        head = [
+            f"POST {parts.path.rstrip('/')}/nodes/register HTTP/1.1",
+            f"Host: {parts.netloc.rpartition('@')[2]}",
+            "Connection: close",
+            "Content-Type: application/json",
+            f"Content-Length: {len(body)}",
+        ]
+        if token is not None:
+            head.append(f"Authorization: Bearer {token.decode()}")
+        writer.write("\r\n".join([*head, "", ""]).encode() + body)
+        answer = b""
+        while len(answer) < _ANSWER_BYTES_MAX and (piece := await reader.read(_ANSWER_BYTES_MAX)):
+            answer += piece
+    finally:
+        writer.close()
+    response = http.client.HTTPResponse(_Heard(answer))  # type: ignore[arg-type]
+    response.begin()
+    return response.status, response.read(_ANSWER_BYTES_MAX)
+
+
+class _Heard:
+    """An answer that has come, as the standard library's parser of HTTP takes it: from a socket."""
+
+    def __init__(self, answer: bytes) -> None:
+        self._answer = answer
+
+    def makefile(self, mode: str) -> io.BytesIO:
+        return io.BytesIO(self._answer)

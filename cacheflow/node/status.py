@@ -131,11 +131,14 @@ def readiness(engine: Engine) -> list[tuple[str, bool, str]]:
     node = engine.local.node
     if node.removal.removed_at is not None:
         return [*liveness(engine), ("member", False, node.replica.failure or "")]
+    is_member = node.configurations.latest.lists(node.node_id, node.incarnation)
     leader_id = node.leader_id if node.links.route is not None else None
     problems = engine.local.supervisor.problems()
     unbuilt = node.building.problem
+    others = engine.local.network.other_clusters
     return [
         *liveness(engine),
+        ("member", is_member, "is one" if is_member else engine.local.joining.waits_for or "is none yet"),
         ("leader", leader_id is not None, f"is {leader_id}" if leader_id else "is not known"),
         (
             "contents",
@@ -146,6 +149,8 @@ def readiness(engine: Engine) -> list[tuple[str, bool, str]]:
         ),
         ("disk", node.replica.failure is None, node.replica.failure or "works"),
         ("snapshots", not unbuilt, unbuilt or "can be built"),
+        # No reason to send no traffic here: members of another cluster may knock at the door of one that is right.
+        ("cluster", True, f"refused {', '.join(others)}" if others else "meets no other"),
         ("tasks", not problems, "; ".join(problems) or "run"),
     ]
 

@@ -40,5 +40,5 @@ def create_app(store: RestStore, config: RestConfig) -> RestApp:
         lambda error: answer_error(error, services, request.environ, (request.view_args or {}).get("raw_key")),
     )
     if config.token is not None:
-        app.before_request(token_check(config.token))
+        app.before_request(token_check(config.token, config.join_token))
     return app

@@ -21,6 +21,7 @@ from cacheflow.errors import (
     CacheFlowError,
     InvalidRequest,
     KeyNotFound,
+    NoCluster,
     NotCommitted,
     OutcomeUnknown,
     PreconditionFailed,
@@ -131,6 +132,8 @@ def _answer_known(error: CacheFlowError, services: Services, environ: WSGIEnviro
         leader = services.store.position().leader_id
         if leader is not None:
             members["leader"] = leader
+    if isinstance(error, NoCluster):
+        members["raft_address"] = error.raft_address
     if isinstance(error, OutcomeUnknown):
         members["outcome"] = "unknown"
     if isinstance(error, NotCommitted):

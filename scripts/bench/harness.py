@@ -152,7 +152,8 @@ def stores(count: int) -> Iterator[list[ReplicatedStore]]:
             ReplicatedStore(
                 node_id=f"node-{number}",
                 raft_address=address,
-                peers=[peer for peer in addresses if peer != address],
+                peers=addresses,
+                bootstrap=count == 1,
                 data_dir=Path(folder) / str(number),
             )
             for number, address in enumerate(addresses)

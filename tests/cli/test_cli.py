@@ -185,8 +185,9 @@ def test_wrong_usage_is_2_and_no_traceback(
 def test_serve_is_the_default_command(served: list[NodeConfig], capfd: pytest.CaptureFixture[str]) -> None:
     assert run(capfd)[0] == 0
     assert run(capfd, "--port", "1234", "--seed", "http://a", "--seed", "http://b")[0] == 0
-    assert run(capfd, "serve", "--max-items", "none", "--persistence", "false")[0] == 0
+    assert run(capfd, "serve", "--max-items", "none", "--persistence", "false", "--bootstrap")[0] == 0
     assert [config.port for config in served] == [8080, 1234, 8080]
+    assert [config.bootstrap for config in served] == [False, False, True]
     assert served[1].seed == ("http://a", "http://b")
     assert (served[2].max_items, served[2].persistence) == (None, False)
 

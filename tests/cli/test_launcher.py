@@ -88,6 +88,7 @@ def test_all_nodes_come_up_and_go_down(cluster: LocalCluster, tmp_path: Path, sa
 def test_the_first_start_has_one_founder_and_the_others_join_through_all(cluster: LocalCluster) -> None:
     one, two, three = cluster.urls
     assert [seeds(cluster, number) for number in range(3)] == [[], [one, three], [one, two]]
+    assert ["--bootstrap" in child.arguments for child in cluster.children] == [True, False, False]
 
 
 def port_before_a_free_one() -> int:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cacheflow.cli.settings import SETTINGS, load
 from cacheflow.config import NodeConfig
 from cacheflow.errors import ConfigError
+
+# What a node needs to leave loopback.
+OPEN = {"cluster-secret-file": "secret", "api-token-file": "token"}
 
 
 @pytest.fixture
@@ -43,6 +47,16 @@ def test_seeds_are_repeated_flags_or_a_list_in_one_variable() -> None:
     assert load({"seed": ()}, {"CACHEFLOW_SEED": "http://a, http://b"}).seed == ("http://a", "http://b")
 
 
+def test_a_switch_is_a_flag_alone_or_a_word_elsewhere(tmp_path: Path) -> None:
+    assert load({"bootstrap": True}, {}).bootstrap and load({}, {"CACHEFLOW_BOOTSTRAP": "true"}).bootstrap
+    assert not load({"bootstrap": None}, {"CACHEFLOW_BOOTSTRAP": "false"}).bootstrap
+
+
+@pytest.mark.parametrize("host", ["::1", "127.0.0.1", "localhost", "n1.example.com", "n-1"])
+def test_a_node_may_be_reached_under_any_host(host: str) -> None:
+    assert load({"advertise": host}, {}).advertise == host
+
+
 def test_a_limit_can_be_switched_off() -> None:
     config = load({"max-items": "none"}, {"CACHEFLOW_MAX_BYTES": "4096"})
     assert (config.max_items, config.max_bytes) == (None, 4096)
@@ -66,6 +80,20 @@ def test_every_field_of_a_node_has_a_setting() -> None:
         ({"fsync": "often"}, {}, r"--fsync = 'often' .*: must be always, interval or never"),
         ({"seed": ("host:1",)}, {}, r"--seed = \('host:1',\) .*: must start with http"),
         ({"host": "0.0.0.0"}, {}, r"--host = '0.0.0.0' .*: leaves loopback: give --cluster-secret-file"),
+        (
+            {},
+            {"CACHEFLOW_PORT": "tcp://10.0.0.1:80"},
+            r"--port = .* \(from CACHEFLOW_PORT\): .*enableServiceLinks: false",
+        ),
+        ({"host": "[::1]"}, {}, r"--host = '\[::1\]' .*: must be a host name .* no brackets"),
+        ({"advertise": "10.0.0.1:8080"}, {}, r"--advertise = '10.0.0.1:8080' .*: must be a host name .* no port"),
+        ({"advertise": "http://n1"}, {}, r"--advertise = 'http://n1' .*: must be a host name"),
+        ({"advertise": "8080"}, {}, r"--advertise = '8080' .*: must be a host name"),
+        ({"advertise": "0.0.0.0"}, {}, r"--advertise = '0.0.0.0' .*: is needed beside --host"),
+        ({**OPEN, "host": "0.0.0.0"}, {}, r"--advertise = None \(the default\): is needed beside --host 0.0.0.0"),
+        ({**OPEN, "host": "::"}, {}, r"--advertise = None \(the default\): is needed beside --host ::"),
+        ({"bootstrap-expect": "3", "seed": ("http://a",)}, {}, r"--bootstrap-expect = 3 .*: needs the URLs of all"),
+        ({"bootstrap": True, "bootstrap-expect": "1"}, {}, r"--bootstrap = True .*: cannot stand beside"),
         ({"port": "65000"}, {}, r"--raft-port = None \(the default\): is needed"),
         ({"heartbeat": "9"}, {}, r"--heartbeat = 9.0 .*: must be below a third"),
         ({"memcached-port": "70000"}, {}, r"--memcached-port = 70000 .*: must be 0 to 65535"),
@@ -75,7 +103,7 @@ def test_every_field_of_a_node_has_a_setting() -> None:
     ],
 )
 def test_a_bad_value_is_named_with_its_flag_and_its_source(
-    flags: dict[str, str], environment: dict[str, str], message: str
+    flags: dict[str, Any], environment: dict[str, str], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         load(flags, environment)

@@ -84,6 +84,8 @@ class NodeProcess:
         self.port, self.raft_port = free_ports(2)
         self.flags = list(flags)
         self.seeds = list(seeds)
+        # Without seeds it founds at once when it is first started, and looks later: its data may be gone.
+        self.bootstraps = True
         self.environment: dict[str, str] = {}
         self.place = place
         self.token = place.token
@@ -119,6 +121,8 @@ class NodeProcess:
             given += ["--advertise", self.place.advertise]
         for url in self.seeds:
             given += ["--seed", url]
+        if self.bootstraps and not self.seeds:
+            given.append("--bootstrap")
         return ["serve", *given, *self.place.flags, *self.flags]
 
     def start(self) -> NodeProcess:
@@ -133,6 +137,7 @@ class NodeProcess:
                 stdout=log,
                 stderr=log,
             )
+        self.bootstraps = False
         return self
 
     def signal(self, number: signal.Signals) -> None:

@@ -177,6 +177,23 @@ def test_a_node_without_the_clusters_secret_stays_out(growing: Nodes, secret: st
         stranger.kill()
 
 
+def test_a_copy_of_a_data_directory_takes_nothing_from_its_original(growing: Nodes, tmp_path: Path) -> None:
+    grow_to(growing, 3)
+    original = growing[2]
+    copy = NodeProcess(3, tmp_path, original.flags, original.seeds)
+    shutil.copytree(original.data_dir, copy.data_dir, ignore=shutil.ignore_patterns("lock"))
+    copy.start()
+    try:
+        wait_for(lambda: f"lives at {original.raft_address}" in copy.output(), "the copy is told where the node lives")
+        wait_for(lambda: "its data directory was copied" in growing[0].output(), "a member says it, too")
+        assert not copy.is_ready()
+        assert growing[0].members()["node-3"]["raft_address"] == original.raft_address
+        assert original.is_ready() and original.put("beside a copy", "1").status in (200, 201)
+    finally:
+        copy.kill()
+    growing.wait_level()
+
+
 def test_an_embedded_node_without_http_joins_through_a_seed(growing: Nodes, tmp_path: Path) -> None:
     growing[0].put("seen from inside", "yes")
     with ReplicatedStore(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable
+import itertools
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, ClassVar
 
 from cacheflow.node.supervisor import Supervisor
@@ -54,6 +55,8 @@ class Node(PeerTransport):
     """A transport that notes every callback."""
 
     running: ClassVar[list[Node]] = []
+    # Each is a later start than those before, on whatever data.
+    starts: ClassVar[Iterator[int]] = itertools.count(1)
 
     def __init__(
         self, node_id: str, *, incarnation: str = "1", cluster_id: str = "", port: int = 0, **named: Any
@@ -61,7 +64,8 @@ class Node(PeerTransport):
         named.setdefault("secret", SECRET)
         named.setdefault("supervisor", Supervisor(asyncio.get_running_loop()))
         named.setdefault("retry_s", (0.005, 0.05))
-        super().__init__(Identity(node_id, incarnation, cluster_id), ("127.0.0.1", port), "127.0.0.1:0", **named)
+        identity = Identity(node_id, incarnation, cluster_id, named.pop("start", None) or next(Node.starts))
+        super().__init__(identity, ("127.0.0.1", port), "127.0.0.1:0", **named)
         self.node_id = node_id
         self.messages: list[tuple[Peer, dict[str, Any]]] = []
         self.events: list[tuple[str, str]] = []
@@ -117,6 +121,7 @@ def hello(name: str = "x", **changes: Any) -> Hello:
         "raft_address": "127.0.0.1:1",
         "cluster_id": "",
         "epoch": "e1",
+        "start": 1,
         "purpose": SEND,
         "secured": True,
         "nonce": bytes(32),

@@ -116,8 +116,8 @@ def test_a_cluster_closed_and_started_again_has_its_contents(tmp_path: Path) -> 
 
 
 def test_a_locked_data_directory_is_a_configuration_error_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    with ReplicatedStore(node_id="a", raft_address="127.0.0.1:0", data_dir=tmp_path) as first:
-        second = ReplicatedStore(node_id="a", raft_address="127.0.0.1:0", data_dir=tmp_path)
+    with ReplicatedStore(node_id="a", raft_address="127.0.0.1:0", bootstrap=True, data_dir=tmp_path) as first:
+        second = ReplicatedStore(node_id="a", raft_address="127.0.0.1:0", bootstrap=True, data_dir=tmp_path)
         with pytest.raises(ConfigError, match="in use by process"):
             second.start()
         second.close()
@@ -156,3 +156,16 @@ def test_without_its_peers_a_new_node_is_not_ready_and_refuses_reads(tmp_path: P
                 call()
     finally:
         store.close()
+
+
+def test_a_node_says_once_which_of_its_settings_the_cluster_overrules(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "a"
+    with ReplicatedStore(
+        node_id="a", raft_address="127.0.0.1:0", bootstrap=True, data_dir=folder, max_items=7
+    ) as store:
+        wait_for(lambda: store.status()["configuration"]["max_items"] == 7)
+    assert "settings count" not in caplog.text
+    with ReplicatedStore(node_id="a", raft_address="127.0.0.1:0", data_dir=folder, max_items=9, eviction="lfu"):
+        wait_for(lambda: "not this node's: eviction lru, not lfu; max_items 7, not 9" in caplog.text)

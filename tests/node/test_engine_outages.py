@@ -88,7 +88,9 @@ def test_closing_a_node_ends_every_call_that_waits_on_it(trio: list[ReplicatedSt
 
 def test_closing_a_busy_node_leaves_no_call_behind(tmp_path: Path) -> None:
     for start in range(5):
-        store = ReplicatedStore(node_id="a", raft_address="127.0.0.1:0", data_dir=tmp_path, request_timeout_s=5)
+        store = ReplicatedStore(
+            node_id="a", raft_address="127.0.0.1:0", bootstrap=True, data_dir=tmp_path, request_timeout_s=5
+        )
         store.start()
         store.wait_ready(10)
 
@@ -109,7 +111,7 @@ def test_closing_a_busy_node_leaves_no_call_behind(tmp_path: Path) -> None:
         for call in calls:
             assert call.end() is None
         assert time.monotonic() - began < 3
-    with ReplicatedStore(node_id="a", raft_address="127.0.0.1:0", data_dir=tmp_path) as store:
+    with ReplicatedStore(node_id="a", raft_address="127.0.0.1:0", bootstrap=True, data_dir=tmp_path) as store:
         assert store["busy"] > 150
 
 

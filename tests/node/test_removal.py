@@ -141,7 +141,9 @@ def test_what_cannot_be_removed_is_refused(trio: list[ReplicatedStore]) -> None:
 
 def test_an_asyncio_application_removes_members_too(tmp_path: Path) -> None:
     async def main() -> None:
-        async with AsyncReplicatedStore(node_id="a", raft_address="127.0.0.1:0", data_dir=tmp_path, **QUICK) as cache:
+        async with AsyncReplicatedStore(
+            node_id="a", raft_address="127.0.0.1:0", bootstrap=True, data_dir=tmp_path, **QUICK
+        ) as cache:
             with pytest.raises(MemberUnknown):
                 await cache.remove_node("b")
 

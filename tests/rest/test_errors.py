@@ -10,7 +10,8 @@ from rest.client import Client
 from rest.fake_store import FakeStore
 
 from cacheflow import errors
-from cacheflow.errors import NoLeader, NotCommitted, OutcomeUnknown, Overloaded
+from cacheflow.config import join_token
+from cacheflow.errors import NoCluster, NoLeader, NotCommitted, OutcomeUnknown, Overloaded
 from cacheflow.rest.app import create_app
 from cacheflow.rest.problems import urn_of
 from cacheflow.rest.request.context import RestConfig
@@ -173,3 +174,33 @@ def test_with_the_token_everything_is_served(store: FakeStore, given: str) -> No
     client = Client(create_app(store, RestConfig(token=TOKEN.encode())))
     assert client.put("/cache/k", json={"value": 1}, headers={"Authorization": given}).status_code == 201
     assert client.get("/nowhere", headers={"Authorization": given}).status_code == 404
+
+
+def test_a_node_that_knows_the_clusters_secret_may_register_and_nothing_else(store: FakeStore) -> None:
+    joins = join_token(b"the secret of all nodes")
+    client = Client(create_app(store, RestConfig(token=TOKEN.encode(), join_token=joins)))
+    headers = {"Authorization": f"Bearer {joins.decode()}"}
+    node = {"id": "n9", "address": "127.0.0.1:8090", "raft_address": "127.0.0.1:9090"}
+    assert client.post("/nodes/register", json=node, headers=headers).status_code == 201
+    for method, path in (
+        ("GET", "/nodes/list"),
+        ("DELETE", "/nodes/n9"),
+        ("PUT", "/cache/k"),
+        ("GET", "/nodes/register"),
+    ):
+        assert client.open(path, method, headers=headers).status_code == 401
+    without = Client(create_app(store, RestConfig(token=TOKEN.encode())))
+    assert without.post("/nodes/register", json=node, headers=headers).status_code == 401
+    assert without.post("/nodes/register", json=node, headers={"Authorization": "Bearer "}).status_code == 401
+
+
+def test_a_node_of_no_cluster_tells_where_its_peers_meet_it(
+    client: Client, store: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def register(*_: Any) -> bool:
+        raise NoCluster("127.0.0.1:9080")
+
+    monkeypatch.setattr(store, "register", register)
+    answer = client.post("/nodes/register", json={"id": "n9", "address": "127.0.0.1:8090"})
+    assert answer.status_code == 503 and answer.json["type"] == "urn:cacheflow:no-cluster"
+    assert answer.json["raft_address"] == "127.0.0.1:9080"

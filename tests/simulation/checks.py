@@ -51,6 +51,8 @@ class Checks:
         self._committed_in: dict[int, int] = {}
         # (moment, highest index of a write that was answered by then)
         self._acknowledged: list[tuple[float, int]] = []
+        # The first process that led or was ready, and the id of its cluster.
+        self._one_cluster: tuple[str, str] | None = None
         # The present second, and the number of messages before it.
         self._second = (0, 0)
         # Processes whose contents were damaged, and these contents: they may differ, and go back to a snapshot.
@@ -122,6 +124,7 @@ class Checks:
                 self.complain(f"membership: {process.name} changes {len(changed)} votes at once: {sorted(changed)}")
 
     def _elected(self, process: Process) -> None:
+        self.one_cluster(process)
         node, journal = process.node, process.journal
         other = self.leaders.setdefault(node.term, process.name)
         if other != process.name:
@@ -189,6 +192,15 @@ class Checks:
         # What a snapshot covers was durable before the log began behind it.
         return index <= journal.first_index or (journal.durable_index >= index and journal.term_at(index) == term)
 
+    def one_cluster(self, process: Process) -> None:
+        """Check that all nodes that ever lead or are ready in a run, which have one list of seeds, are of one cluster."""
+        node = process.node
+        if node.is_leader or (node.may_read and node.links.route is not None):
+            cluster_id = node.configurations.latest.cluster_id
+            first, known = self._one_cluster = self._one_cluster or (process.name, cluster_id)
+            if cluster_id != known:
+                self.complain(f"founding: {process.name} works in cluster {cluster_id}, {first} did in {known}")
+
     def _beliefs_hold(self, process: Process) -> None:
         """Check that what a leader takes for verified is on the follower's disk, unless that follows another by now."""
         node, journal = process.node, process.journal
@@ -237,6 +249,7 @@ class Checks:
     def bounded_read(self, process: Process) -> None:
         """Check that a node which says how old its contents are has everything that was acknowledged before that."""
         self.traffic()
+        self.one_cluster(process)
         self._beliefs_hold(process)
         staleness_ms = process.node.freshness.staleness_ms()
         if not process.node.may_read or staleness_ms is None:

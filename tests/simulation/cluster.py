@@ -22,7 +22,7 @@ from simulation.storage import DIRECTORY, SEGMENT_BYTES, MachineDisk, SimWriter
 
 from cacheflow.config import NodeConfig
 from cacheflow.contract import Done
-from cacheflow.errors import CacheFlowError, ConfigError
+from cacheflow.errors import CacheFlowError, ConfigError, NoCluster
 from cacheflow.machine.eviction import use_order
 from cacheflow.machine.language.commands import Command
 from cacheflow.machine.machine import CacheMachine, Settled
@@ -30,6 +30,7 @@ from cacheflow.node import supervisor
 from cacheflow.node.assembly import LocalNode, Surroundings
 from cacheflow.node.clock import ClusterClock
 from cacheflow.node.proposals import Proposal
+from cacheflow.node.registration import CONNECT_S, SeedAnswer
 from cacheflow.node.registration import TIMEOUT_S as HTTP_TIMEOUT_S
 from cacheflow.node.supervisor import Supervisor
 from cacheflow.raft import turn
@@ -46,6 +47,11 @@ WALL_S = 1_700_000_000.0
 TIMEOUT_S = 3.0
 
 
+# How a cluster is founded. The first machine's command has no seed, and ``--bootstrap`` at its first start or not; all have
+# one command, whose seeds are all of them; or they know each other's Raft addresses and have no HTTP, as in applications.
+BOOTSTRAP, COMMAND, TEMPLATE, PEERS = "bootstrap", "command", "template", "peers"
+
+
 class Host:
     """One machine: its disk and its clocks outlive the processes on it."""
 
@@ -55,6 +61,11 @@ class Host:
         self.address = f"{node_id}:7000"
         self.http_address = f"{node_id}:8000"
         self.founds = founds
+        # Its command names the others: it was taken out, or all have moved, so that they do not dial it when it comes back.
+        self.rejoins = False
+        # This node writes the names of some peers in capitals.
+        spells = Random(f"{cluster.seed} {node_id}")
+        self.capitals = {f"n{number}" for number in range(1, 10) if spells.random() < 0.3}
         self.incarnation = f"{node_id}-{random.getrandbits(32):08x}"
         self.disk = MachineDisk(Random(random.getrandbits(64)))
         self.wall_skew_s = random.uniform(-cluster.wall_skew_s, cluster.wall_skew_s)
@@ -82,12 +93,13 @@ class Host:
         self.address = f"{self.node_id}-{self.moves}:7000"
 
     moves = 0
+    was_emptied = False
 
     def empty(self, random: Random) -> None:
         """Empty the data directory: the node that starts here next has another identity."""
         self.disk = MachineDisk(Random(random.getrandbits(64)))
         self.incarnation = f"{self.node_id}-{random.getrandbits(32):08x}"
-        self.founds = False
+        self.was_emptied = True
 
 
 class _Clock(ClusterClock):
@@ -117,7 +129,7 @@ class Process(LocalNode):
         loop = self.loop = ProcessLoop(scheduler, host.monotonic_offset_s, host.clock_rate, self._after)
         self.writer = SimWriter(loop, host.disk, random, host.disk_latency_s)
         self.background = SimWriter(loop, host.disk, random, host.disk_latency_s)
-        identity = Identity(host.node_id, host.incarnation)
+        identity = Identity(host.node_id, host.incarnation, start=host.starts)
         self.site = SimNetwork(cluster.wire, loop, identity, host.address, random.randbytes(8).hex())
         super().__init__(
             cluster.config_of(host),
@@ -231,14 +243,14 @@ class Cluster:
         wall_skew_s: float = 3600.0,
         fsync: str = "always",
         drift: float = 0.0,
-        embedded: bool = False,
+        founding: str = BOOTSTRAP,
     ) -> None:
+        self.seed = seed
         self.random = Random(seed)
         self.wall_skew_s = wall_skew_s
         # The most by which the rate of a machine's clock is off.
         self.drift = drift
-        # Nodes know each other's Raft addresses and have no HTTP, as in applications; else all but the first have seeds.
-        self.embedded = embedded
+        self.founding = founding
         self.fsync = fsync
         self.scheduler = Scheduler()
         self.wire = Wire(self.scheduler, Random(self.random.getrandbits(64)))
@@ -259,14 +271,24 @@ class Cluster:
         self.hosts = [Host(self, f"n{number}", number == 1) for number in range(1, node_count + 1)]
 
     def config_of(self, host: Host) -> NodeConfig:
-        """Return the settings of a machine's node: the first one founds, every other has all others as seeds."""
-        seeds = (
-            () if host.founds or self.embedded else tuple(url_of(other) for other in self.hosts if other is not host)
-        )
+        """Return the settings of a machine's node, which are the same at every start but for ``--bootstrap``."""
+        urls = [url_of(other) for other in self.hosts]
+        seeds: tuple[str, ...] = ()
+        peers: tuple[str, ...] = ()
+        if self.founding == PEERS:
+            peers = tuple(
+                other.address.upper() if other.node_id in host.capitals else other.address for other in self.hosts
+            )
+        elif self.founding == TEMPLATE:
+            seeds = tuple(urls)
+        elif not host.founds or host.rejoins:
+            seeds = tuple(url for url in urls if url != url_of(host))
         return NodeConfig(
             node_id=host.node_id,
             seed=seeds,
-            peers=tuple(other.address for other in self.hosts) if self.embedded else (),
+            bootstrap=self.founding == BOOTSTRAP and host.founds and not host.was_emptied,
+            bootstrap_expect=len(urls) if self.founding == TEMPLATE else None,
+            peers=peers,
             fsync=self.fsync,
             request_timeout_s=TIMEOUT_S,
             eviction=self.settings["policy"],
@@ -275,39 +297,42 @@ class Cluster:
             replicas=self.settings["replicas"],
         )
 
-    async def ask_seed(self, asking: Process, url: str, document: dict[str, Any]) -> str:
+    async def ask_seed(self, asking: Process, url: str, document: dict[str, Any]) -> SeedAnswer:
         """Stand for HTTP between two machines: the other one's own registration answers, or nobody does in time."""
         wire = self.wire
         await asyncio.sleep(2 * wire.delay())
         host = next(host for host in self.hosts if url_of(host) == url)
         asked = host.process
         if asked is None:
-            return f"{url} cannot be asked: connection refused"
-        answer: asyncio.Future[str] = asking.loop.create_future()
+            return SeedAnswer(f"{url} cannot be asked: connection refused")
+        answer: asyncio.Future[SeedAnswer] = asking.loop.create_future()
 
-        def answered(detail: str) -> None:
+        def answered(told: SeedAnswer) -> None:
             if not answer.done():
-                answer.set_result(detail)
+                answer.set_result(told)
 
         async def register() -> None:
             try:
                 outcome, detail = await asked.joining.register(
                     document["id"], document["address"], document["raft_address"], document["was_member"]
                 )
+                told = SeedAnswer("" if outcome in (JOINED, KNOWN) else detail)
+            except NoCluster as error:
+                told = SeedAnswer(str(error), error.raft_address)
             except CacheFlowError as error:
-                outcome, detail = "refused", str(error)
+                told = SeedAnswer(str(error))
             if not wire.is_cut(asked.node_id, asking.node_id):
-                self.note(f"{asking.name} asks {asked.name} to be registered: {outcome} {detail}")
-                self.scheduler.at(
-                    wire.delay(), answered, "" if outcome in (JOINED, KNOWN) else detail, owner=asking.loop
-                )
+                self.note(f"{asking.name} asks {asked.name} to be registered: {told.problem or 'done'}")
+                self.scheduler.at(wire.delay(), answered, told, owner=asking.loop)
 
-        if not wire.is_cut(asking.node_id, asked.node_id):
-            self.scheduler.at(wire.delay(), lambda: asked.loop.create_task(register()), owner=asked.loop)
+        if wire.is_cut(asking.node_id, asked.node_id):
+            await asyncio.sleep(CONNECT_S)
+            return SeedAnswer(f"{url} cannot be asked: no answer in time")
+        self.scheduler.at(wire.delay(), lambda: asked.loop.create_task(register()), owner=asked.loop)
         try:
             return await asyncio.wait_for(answer, HTTP_TIMEOUT_S)
         except TimeoutError:
-            return f"{url} cannot be asked: no answer in time"
+            return SeedAnswer(f"{url} cannot be asked: no answer in time")
 
     def note(self, line: str) -> None:
         """Add a line to the transcript."""

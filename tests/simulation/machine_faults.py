@@ -170,6 +170,20 @@ def move(faults: Faults) -> None:
     _restart_later(faults, host)
 
 
+def move_all(faults: Faults) -> None:
+    """Restart all machines under other addresses, where only their seeds and peers find them: each names the others."""
+    hosts = faults.cluster.hosts
+    if not all_found(faults) or faults.cluster.leaving:
+        return
+    for host in hosts:
+        faults.cluster.crash(host, power=faults.random.random() < 0.5)
+        host.move()
+        host.rejoins = True
+    faults.cluster.note("all have other addresses now")
+    for host in hosts:
+        _restart_later(faults, host)
+
+
 def swap(faults: Faults) -> None:
     """Restart two machines under each other's address."""
     one, other = faults.random.sample(faults.cluster.hosts, 2)
@@ -202,4 +216,5 @@ MACHINE_FAULTS: dict[str, tuple[float, Callable[[Faults], None]]] = {
     "slow_processor": (1, slow_processor),
     "move": (0.5, move),
     "swap": (0.3, swap),
+    "move_all": (0.3, move_all),
 }

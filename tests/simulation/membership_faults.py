@@ -88,6 +88,7 @@ class _Removal:
         cluster.note(f"operator: {host.node_id} comes back with an empty disk")
         cluster.crash(host, power=False)
         host.empty(self._faults.random)
+        host.rejoins = True
         cluster.start(host)
 
 

@@ -2,7 +2,7 @@
 
 A mutation takes one rule out of the product, by a patch; the simulation must notice within SEEDS_MAX seeds. A rule named
 "row N" is row N of the audit of PySyncObj 0.3.17: the mutation is what PySyncObj does, on our journal and snapshots where
-its own are not used. "" is a mutation beyond the 21 that are demanded; one row has two.
+its own are not used. "" is a mutation beyond the 24 that are demanded; one row has two.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
+from simulation import mutations_founding as founding
 from simulation import mutations_machine as machine
 from simulation import mutations_raft as raft
 from simulation import mutations_storage as storage
@@ -80,6 +81,9 @@ MUTATIONS = (
     Mutation("wrong contents stay", storage.keep_contents_that_the_disk_contradicts, "damage"),
     Mutation("sessions by high-water mark", machine.keep_only_the_highest_number_of_a_session, "loss reset"),
     Mutation("clock back on a restart", storage.turn_the_clock_back_at_a_start, "blackout kill"),
+    Mutation("look before you found", founding.found_without_listening, "empty"),
+    Mutation("founders are who they say they are", founding.tell_founders_apart_by_their_addresses, ""),
+    Mutation("who finds a cluster founds none", founding.found_beside_those_who_have_data, "empty"),
     Mutation("", raft.acknowledge_what_was_not_verified),
     Mutation("", raft.vote_for_anybody),
     Mutation("", raft.read_without_a_barrier),

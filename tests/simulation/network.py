@@ -87,7 +87,8 @@ class Wire:
         self._sites[site.node_id] = site
 
     def site_at(self, address: str) -> SimNetwork | None:
-        """Return the process that listens at an address."""
+        """Return the process that listens at an address, in whichever spelling: a name may have capitals."""
+        address = address.casefold()
         return next((site for site in self._sites.values() if site.raft_address == address), None)
 
     def site_of(self, node_id: str) -> SimNetwork | None:
@@ -154,6 +155,8 @@ class Way:
             or wire.is_cut(here, there)
             or wire.is_cut(there, here)
         ):
+            if receiver is not None and receiver.node_id == there and self.site.is_refused_by(receiver):
+                receiver.meet(self.site)
             self._retry()
             return
         self.connected = True
@@ -255,6 +258,7 @@ class SimNetwork:
         self.incarnation = identity.incarnation
         self.raft_address = raft_address
         self.epoch = epoch
+        self.start_number = identity.start
         self.cluster_id = identity.cluster_id
         # The reason for which this process shakes no hands; "" while it does.
         self.refusal = ""
@@ -262,9 +266,12 @@ class SimNetwork:
         self.on_connected: Callable[[str], None]
         self.on_disconnected: Callable[[str], None]
         self.on_peer_lost: Callable[[str], None]
+        self.on_other_cluster: Callable[[Peer], None]
         self.ways: dict[str, Way] = {}
         self._peers: dict[str, str] = {}
         self._incoming: dict[str, SimNetwork] = {}
+        # {node id: the address where it was met last}
+        self._met: dict[str, str] = {}
 
     async def start(self) -> None:
         """Listen."""
@@ -275,6 +282,16 @@ class SimNetwork:
     async def stop(self) -> None:
         """Close everything."""
         self.wire.vanish(self, silently=False)
+
+    @property
+    def callers(self) -> list[Peer]:
+        """The nodes that have dialed this one in order to send to it."""
+        return [site.describe() for site in self._incoming.values() if self.node_id in site._peers]
+
+    @property
+    def other_clusters(self) -> list[str]:
+        """Nobody reads this in a simulation."""
+        return []
 
     @property
     def healthy(self) -> bool:
@@ -298,6 +315,11 @@ class SimNetwork:
         refusal = self.is_refused_by(site)
         if refusal:
             raise PeerRefused(refusal)
+        self._met[site.node_id] = site.raft_address
+        way = self.ways.get(site.node_id)
+        if way is not None:
+            self._adjust(site.node_id)
+            way.hurry()
         return site.describe()
 
     def is_refused_by(self, other: SimNetwork) -> str:
@@ -306,9 +328,14 @@ class SimNetwork:
             return f"{self.node_id!r} belongs to cluster {self.cluster_id!r}, not {other.cluster_id!r}"
         return other.refusal
 
+    def meet(self, dialer: SimNetwork) -> None:
+        """Take note of a node that was refused."""
+        if dialer.cluster_id and self.cluster_id not in ("", dialer.cluster_id) and self.node_id in dialer._peers:
+            self.loop.call_soon(self.on_other_cluster, dialer.describe())
+
     def describe(self) -> Peer:
         """Return this process as it describes itself to others."""
-        return Peer(self.node_id, self.incarnation, self.raft_address, self.cluster_id, self.epoch)
+        return Peer(self.node_id, self.incarnation, self.raft_address, self.cluster_id, self.epoch, self.start_number)
 
     def set_peers(self, peers: Mapping[str, str]) -> None:
         """Dial exactly these nodes, and those that dial this one."""
@@ -388,8 +415,10 @@ class SimNetwork:
 
     def _adjust(self, node_id: str) -> None:
         incoming = self._incoming.get(node_id)
-        heard = incoming.raft_address if incoming is not None else None
-        addresses = [*dict.fromkeys(address for address in (self._peers.get(node_id), heard) if address is not None)]
+        if incoming is not None:
+            self._met[node_id] = incoming.raft_address
+        met = self._met.get(node_id) if incoming is not None or node_id in self._peers else None
+        addresses = [*dict.fromkeys(address for address in (self._peers.get(node_id), met) if address is not None)]
         way = self.ways.get(node_id)
         if not addresses:
             if way is not None:

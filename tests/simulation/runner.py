@@ -10,13 +10,17 @@ from typing import Any
 
 from simulation.checks import MESSAGES_PER_S_MAX, Violation
 from simulation.clients import Workload
-from simulation.cluster import TIMEOUT_S, Cluster, patched
+from simulation.cluster import BOOTSTRAP, COMMAND, PEERS, TEMPLATE, TIMEOUT_S, Cluster, patched
 from simulation.faults import ALL, Faults, Strike, draw
 from simulation.leases import LEASE_SLACK_S
 
+from cacheflow.node.joining import LISTEN_S
+
 # Seconds from the end of all faults until all are members, know the leader and have applied everything.
 HEALED_WITHIN_S = 20.0
-FOUNDED_WITHIN_S = 5.0
+# Seconds within which the nodes are started, and from then until they are one cluster.
+STARTED_WITHIN_S = 2.0
+FOUNDED_WITHIN_S = STARTED_WITHIN_S + LISTEN_S + 5.0
 # Bytes of journal records after which a snapshot is built: few, so that a run sees several.
 JOURNAL_BYTES = 40_000
 
@@ -80,15 +84,17 @@ def run(
     journal_bytes = random.choice((None, None, JOURNAL_BYTES // 5, JOURNAL_BYTES))
     usual_clients, pause_s = (12, 0.08) if random.random() < 0.15 else (4, 0.2)
     drift = random.choice((0.0, 0.001))
-    embedded = random.random() < 0.2
-    cluster = Cluster(random.getrandbits(64), nodes, settings=settings, trace=trace, drift=drift, embedded=embedded)
+    (founding,) = random.choices((PEERS, TEMPLATE, COMMAND, BOOTSTRAP), (2, 2, 4, 2))
+    cluster = Cluster(random.getrandbits(64), nodes, settings=settings, trace=trace, drift=drift, founding=founding)
     workload = None
     if random.random() < 0.2:
         cluster.wire.usual_delay_s = cluster.wire.delay_s = (0.005, 0.03)
     with patched(cluster, journal_bytes=journal_bytes):
         try:
-            for host in cluster.hosts:
-                cluster.start(host)
+            # In any order, at once or one after the other.
+            starts = Random(seed)
+            for host in starts.sample(cluster.hosts, nodes):
+                cluster.scheduler.at(starts.choice((0.0, starts.uniform(0.0, STARTED_WITHIN_S))), cluster.start, host)
             if not cluster.run(FOUNDED_WITHIN_S, cluster.healthy):
                 cluster.checks.complain(f"progress: the cluster is not founded after {FOUNDED_WITHIN_S} s")
             started = cluster.scheduler.now

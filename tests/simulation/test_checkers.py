@@ -17,6 +17,8 @@ QUICK = (
     "promise_before_it_is_durable",
     "call_it_not_done_when_the_leader_changes",
     "turn_the_clock_back_at_a_start",
+    "found_without_listening",
+    "tell_founders_apart_by_their_addresses",
 )
 ROWS = (1, 2, 3, 4, 5, 6, 7, 9, 12, 16, 17, 21, 22, 23, 31, 33)
 
@@ -32,7 +34,7 @@ def test_the_simulation_finds(name: str) -> None:
 def test_there_is_a_mutation_for_every_rule() -> None:
     rules = {mutation.rule for mutation in MUTATIONS}
     assert {f"row {row}" for row in ROWS} <= rules
-    assert len(rules - {""}) == 21
+    assert len(rules - {""}) == 24
 
 
 def test_what_the_product_only_logs_ends_a_run(monkeypatch: pytest.MonkeyPatch) -> None:

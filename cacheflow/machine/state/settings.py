@@ -70,20 +70,29 @@ def is_name(value: Any) -> bool:
     return type(value) is str and 0 < len(value) <= NAME_CHARS_MAX
 
 
+def member_of(row: Any) -> Member:
+    """Return the member in a row of the table. Raises ValueError.
+
+    Whoever wants a member in the table asks here before anything is appended: the log would take what the machine refuses.
+    """
+    if type(row) is not list or len(row) != 5:
+        raise ValueError("a member is not a list of five")
+    member = Member(*row)
+    texts = (member.incarnation, member.raft_address, member.address)
+    if not is_name(member.id) or any(type(text) is not str or len(text) > NAME_CHARS_MAX for text in texts):
+        raise ValueError("a member's id or address is not a short str")
+    if type(member.voter) is not bool:
+        raise ValueError("a member's voter flag is not a bool")
+    return member
+
+
 def member_table(rows: Any) -> dict[str, Member]:
     """Return ``[[id, incarnation, raft_address, address, voter], ...]`` as {id: Member}. Raises ValueError."""
     if type(rows) is not list or len(rows) > MEMBERS_MAX:
         raise ValueError(f"the member table is not a list of at most {MEMBERS_MAX}")
     table: dict[str, Member] = {}
     for row in rows:
-        if type(row) is not list or len(row) != 5:
-            raise ValueError("a member is not a list of five")
-        member = Member(*row)
-        texts = (member.incarnation, member.raft_address, member.address)
-        if not is_name(member.id) or any(type(text) is not str or len(text) > NAME_CHARS_MAX for text in texts):
-            raise ValueError("a member's id or address is not a short str")
-        if type(member.voter) is not bool:
-            raise ValueError("a member's voter flag is not a bool")
+        member = member_of(row)
         if member.id in table:
             raise ValueError(f"the member {member.id} is named twice")
         table[member.id] = member

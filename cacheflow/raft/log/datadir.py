@@ -1,7 +1,8 @@
 """The data directory: one process uses it at a time, and it keeps who this node is.
 
 ``lock`` is held as long as the node runs. ``identity`` keeps the node id and the *incarnation*, which is new whenever
-the journal is: a node that lost its memory is another member, whose votes do not count for the one before. ``removed``
+the journal is: a node that lost its memory is another member, whose votes do not count for the one before. It also counts
+the starts that found a journal or made one: when it is gone later, somebody has lost it, and no node starts there. ``removed``
 says that the cluster has removed that member, which must not come back by itself.
 """
 
@@ -44,9 +45,11 @@ _EPHEMERAL = re.compile(r"cacheflow-\d+-[0-9a-f]{16}")
 class DataDirectory:
     """A data directory that this process holds until ``close``; a context manager, too.
 
-    path, node_id, incarnation: found in the directory, or new. ``ephemeral`` makes a directory in memory that ``close``
-    removes, with a new incarnation every time, and removes those that dead processes left. Raises ConfigError if it is
-    in use, of another or a removed node, damaged, not writable, or full.
+    path, node_id, incarnation: found in the directory, or new.  starts: how often ``note_start`` was called for it.
+
+    ``ephemeral`` makes a directory in memory that ``close`` removes, with a new incarnation every time, and removes those
+    that dead processes left. Raises ConfigError if it is in use, of another or a removed node, damaged, without the journal
+    that it had, not writable, or full.
     """
 
     def __init__(
@@ -65,7 +68,7 @@ class DataDirectory:
         except OSError as error:
             raise ConfigError(f"data directory {path}: {_reason(error)}; give another --data-dir") from None
         try:
-            self.node_id, self.incarnation = self._identify(node_id)
+            self.node_id, self.incarnation, self.starts = self._identify(node_id)
         except OSError as error:
             self.close()
             raise ConfigError(
@@ -82,6 +85,14 @@ class DataDirectory:
                 shutil.rmtree(self.path, ignore_errors=True)
             os.close(self._lock)
             self._lock = -1
+
+    def note_start(self) -> None:
+        """Count this start durably, once there is a journal. Raises ConfigError."""
+        self.starts += 1
+        try:
+            self._write_identity(Disk(), self.node_id, self.incarnation, self.starts)
+        except OSError as error:
+            raise ConfigError(f"data directory {self.path}: {_reason(error)}; make room") from None
 
     def note_removed(self, index: int) -> str:
         """Note that the cluster removed this member at ``index``, so that no node starts here again. Returns why, for people."""
@@ -124,8 +135,8 @@ class DataDirectory:
             if self._lock >= 0:
                 return path
 
-    def _identify(self, node_id: str | None) -> tuple[str, str]:
-        """Return (node id, incarnation), read from the directory or made for a new node."""
+    def _identify(self, node_id: str | None) -> tuple[str, str, int]:
+        """Return (node id, incarnation, starts), read from the directory or made for a new node."""
         disk = Disk()
         file = self.path / _IDENTITY
         names = disk.list(self.path)
@@ -138,14 +149,16 @@ class DataDirectory:
         if has_snapshot and not has_journal:
             raise ConfigError(f"data directory {self.path} has a snapshot and no journal; {rejoin}")
         if _IDENTITY in names:
-            known_id, incarnation = _read_identity(file, rejoin)
+            known_id, incarnation, starts = _read_identity(file, rejoin)
             if node_id not in (None, known_id):
                 raise ConfigError(
                     f"data directory {self.path} belongs to node {known_id}, not {node_id}; give --node-id {known_id}, "
                     "or another --data-dir"
                 )
             if has_journal:
-                return known_id, incarnation
+                return known_id, incarnation, starts
+            if starts:
+                raise ConfigError(f"data directory {self.path} is that of node {known_id} and has no journal; {rejoin}")
             node_id = known_id
         elif has_journal:
             raise ConfigError(f"data directory {self.path} has a journal and no file {_IDENTITY}; {rejoin}")
@@ -157,9 +170,17 @@ class DataDirectory:
             )
         node_id = node_id or str(uuid.UUID(bytes=self._random_bytes(16), version=4))
         incarnation = self._random_bytes(8).hex()
-        text = json.dumps({"format_version": FORMAT_VERSION, "node_id": node_id, "incarnation": incarnation}, indent=2)
-        self._write(disk, _IDENTITY, f"{text}\n")
-        return node_id, incarnation
+        self._write_identity(disk, node_id, incarnation, 0)
+        return node_id, incarnation, 0
+
+    def _write_identity(self, disk: Disk, node_id: str, incarnation: str, starts: int) -> None:
+        identity = {
+            "format_version": FORMAT_VERSION,
+            "node_id": node_id,
+            "incarnation": incarnation,
+            "starts": starts,
+        }
+        self._write(disk, _IDENTITY, f"{json.dumps(identity, indent=2)}\n")
 
     def _write(self, disk: Disk, name: str, text: str) -> None:
         """Write a small file as a whole or not at all, durably."""
@@ -174,11 +195,13 @@ class DataDirectory:
         disk.sync_directory(self.path)
 
 
-def _read_identity(file: Path, rejoin: str) -> tuple[str, str]:
+def _read_identity(file: Path, rejoin: str) -> tuple[str, str, int]:
     try:
         identity = json.loads(file.read_bytes())
         version, node_id, incarnation = identity["format_version"], identity["node_id"], identity["incarnation"]
-    except (ValueError, KeyError, TypeError):
+        # Starts were not counted once.
+        starts = identity.get("starts", 1)
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise ConfigError(f"{file} is unreadable; {rejoin}") from None
     if version != FORMAT_VERSION:
         raise ConfigError(f"{file} has format version {version}; this program knows {FORMAT_VERSION}")
@@ -187,9 +210,11 @@ def _read_identity(file: Path, rejoin: str) -> tuple[str, str]:
         or not node_id
         or type(incarnation) is not str
         or not _INCARNATION.fullmatch(incarnation)
+        or type(starts) is not int
+        or starts < 0
     ):
         raise ConfigError(f"{file} is unreadable; {rejoin}")
-    return node_id, incarnation
+    return node_id, incarnation, starts
 
 
 def _take_lock(directory: Path) -> int:

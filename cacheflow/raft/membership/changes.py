@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cacheflow.machine.state.settings import Member
+from cacheflow.machine.state.settings import MEMBERS_MAX, Member, member_of
 from cacheflow.raft import guards
 from cacheflow.raft.core import Core
 from cacheflow.raft.links import Links
@@ -139,14 +139,16 @@ class Reconfiguration:
     def _on_change(self, peer: Peer, message: dict[str, Any]) -> None:
         request = guards.natural(message, "request")
         fields = message.get("member")
-        if type(fields) is not list or len(fields) != 4 or any(type(item) is not str for item in fields):
-            raise guards.BadMessage(f"{message['type']}: no member")
+        try:
+            member = member_of([*fields, False] if type(fields) is list else None)
+        except ValueError as error:
+            raise guards.BadMessage(f"{message['type']}: {error}") from None
         removes = message["type"] == "remove"
         if removes and not self._membership.is_member(peer):
             return
         node_id = peer.node_id
         self._ask(
-            Member(fields[0], fields[1], fields[2], fields[3], False),
+            member,
             removes,
             message.get("was") is True,
             lambda outcome, detail: self._answer(node_id, request, outcome, detail),
@@ -245,6 +247,9 @@ class Reconfiguration:
             return None
         if known is not None and (known.id == self._membership.node_id or known.id not in down):
             change.done(CONFLICT, f"node id {member.id!r} lives at {known.address or known.raft_address}")
+            return None
+        if known is None and len(latest.members) >= MEMBERS_MAX:
+            change.done(CONFLICT, f"the cluster has {MEMBERS_MAX} members, which is the most")
             return None
         # A node with an emptied disk and another id at the same address: the member that it was can't come back.
         for other in latest.members.values():

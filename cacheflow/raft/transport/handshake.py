@@ -66,6 +66,7 @@ class Hello:
     raft_address: str
     cluster_id: str
     epoch: str
+    start: int
     purpose: str
     secured: bool
     nonce: bytes
@@ -75,7 +76,7 @@ class Hello:
         body: bytes = msgpack.packb(
             (
                 _HELLO, MAGIC, VERSION, self.node_id, self.incarnation, self.raft_address, self.cluster_id,
-                self.epoch, self.purpose, self.secured, self.nonce,
+                self.epoch, self.start, self.purpose, self.secured, self.nonce,
             )
         )  # fmt: skip
         return body
@@ -87,7 +88,7 @@ class Hello:
             raise FrameError("no hello of a peer")
         if fields[2] != VERSION:
             raise Refusal(f"peer protocol {fields[2]} is spoken there and {VERSION} here: run the same version on both")
-        if len(fields) != 11:
+        if len(fields) != 12:
             raise FrameError("a hello of the wrong length")
         hello = cls(*fields[3:])
         if not (
@@ -96,6 +97,7 @@ class Hello:
             and _matches(_ADDRESS, hello.raft_address)
             and _matches(_NAME_OR_NONE, hello.cluster_id)
             and _matches(_NAME_OR_NONE, hello.epoch)
+            and type(hello.start) is int
             and type(hello.purpose) is str
             and hello.purpose in PURPOSES
             and type(hello.secured) is bool
@@ -107,7 +109,7 @@ class Hello:
 
     def peer(self) -> Peer:
         """Return the same description as the node sees it."""
-        return Peer(self.node_id, self.incarnation, self.raft_address, self.cluster_id, self.epoch)
+        return Peer(self.node_id, self.incarnation, self.raft_address, self.cluster_id, self.epoch, self.start)
 
 
 class Handshake:
@@ -150,10 +152,10 @@ class Handshake:
         if remote.secured != local.secured:
             has, lacks = ("there", "here") if remote.secured else ("here", "there")
             raise Refusal(f"a cluster secret is set {has} and none {lacks}: give every node the same")
-        if remote.node_id == local.node_id and remote.incarnation == local.incarnation:
+        # A node may ask who lives at an address and find itself there, under another spelling.
+        asks_itself = remote.epoch == local.epoch and PROBE in (remote.purpose, local.purpose)
+        if remote.node_id == local.node_id and remote.incarnation == local.incarnation and not asks_itself:
             raise Refusal(f"both sides are node {local.node_id!r}: the address is its own, or its data was copied")
-        if remote.cluster_id and local.cluster_id and remote.cluster_id != local.cluster_id:
-            raise Refusal(f"{remote.node_id!r} belongs to cluster {remote.cluster_id!r}, not {local.cluster_id!r}")
         if self._expected is not None and remote.node_id != self._expected:
             raise Refusal(f"node {remote.node_id!r} lives there, not {self._expected!r}")
 

@@ -30,11 +30,15 @@ class PeerRefused(PeerUnreachable):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """This node's identity. cluster_id: "" as long as it belongs to no cluster."""
+    """This node's identity. cluster_id: "" as long as it belongs to no cluster.
+
+    start: counts the starts on its data directory, so that two processes on copies of one can be told apart.
+    """
 
     node_id: str
     incarnation: str
     cluster_id: str = ""
+    start: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,7 @@ class Peer:
     """The process at the other end of a connection, as it described itself.
 
     raft_address: the address that it wants to be dialed at.  cluster_id: "" as long as it belongs to no cluster.
-    epoch: a random id of this start of the process.
+    epoch: a random id of this start of the process.  start: the number of this start on its data directory.
     """
 
     node_id: str
@@ -50,6 +54,7 @@ class Peer:
     raft_address: str
     cluster_id: str
     epoch: str
+    start: int = 1
 
 
 class Network(Protocol):
@@ -65,12 +70,24 @@ class Network(Protocol):
     # Called with a node id when its connection to us ended and no newer one of the same process took its place: the
     # node is probably dead.
     on_peer_lost: Callable[[str], None]
+    # Called with a member of another cluster that was refused: it has proved the secret and takes this node for a member.
+    on_other_cluster: Callable[[Peer], None]
     # The id of this node's cluster. Every peer is told it, and connections with members of another cluster end.
     cluster_id: str
+    # The random id of this start of the process: whoever answers a probe with it is this node itself.
+    epoch: str
 
     @property
     def raft_address(self) -> str:
         """The host:port at which peers reach this node; known once ``start`` has returned."""
+
+    @property
+    def callers(self) -> list[Peer]:
+        """The nodes that have dialed this one in order to send to it: those of a cluster take it for a member, by its id."""
+
+    @property
+    def other_clusters(self) -> list[str]:
+        """The members of other clusters that were met lately, a text for people each. Any thread."""
 
     @property
     def healthy(self) -> bool:
@@ -98,4 +115,4 @@ class Network(Protocol):
         """Refuse all handshakes from now on, and tell the dialers the ``reason``."""
 
     async def probe(self, raft_address: str, timeout_s: float) -> Peer:
-        """Dial an address and return which node answers there. Raises PeerUnreachable, PeerRefused."""
+        """Dial an address and return which node answers there, be it this one. Raises PeerUnreachable, PeerRefused."""

@@ -156,6 +156,8 @@ class PeerLink:
             # A connection that ends young counts as a failure: a node that accepts and hangs up must not be dialed in a circle.
             failures = 0 if self._host.loop.time() - began_s > longest_s + self._host.dial_s else failures + 1
             delay_s = min(longest_s, first_s * 2 ** min(failures, 16)) * (0.5 + self._host.random() / 2)
+            # An attempt that took long was a pause itself: a node that starts without data counts on being dialed.
+            delay_s -= self._host.loop.time() - began_s
             try:
                 async with asyncio.timeout(max(first_s, delay_s)):
                     await self._wake.wait()

@@ -7,7 +7,9 @@
 3. A newer connection of a node takes the place of its older one; nothing more of the older one is delivered.
 4. Bytes are data: everything has a limit, and a peer that breaks one loses its connection and nothing else.
 5. The bytes that wait for a slow peer are bounded: over the bound ``send`` returns False, and no other peer notices.
-6. An exception in a callback is logged and goes no further. After ``stop`` there are no callbacks.
+6. Of two processes on copies of one data directory one speaks for the node: that with the higher number of starts; and as
+   long as one is connected, none at another address.
+7. An exception in a callback is logged and goes no further. After ``stop`` there are no callbacks.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from cacheflow.raft.transport.dialing import Outgoing, dial
 from cacheflow.raft.transport.handshake import Handshake, Hello, Refusal
 from cacheflow.raft.transport.incoming import Incoming
 from cacheflow.raft.transport.log_throttle import LogThrottle
-from cacheflow.raft.transport.network import Identity, Message, Peer, PeerUnreachable
+from cacheflow.raft.transport.network import Identity, Message, Peer, PeerRefused, PeerUnreachable
 from cacheflow.raft.transport.peer_link import PeerLink
 
 logger = logging.getLogger(__name__)
@@ -49,6 +51,8 @@ HANDSHAKES_MAX: Final = 64
 STRANGERS_MAX: Final = 64
 # A node that stops lets sent messages leave for this long at most.
 _CLOSE_S: Final = 1.0
+# Seconds for which a member of another cluster is shown: it is met again within two while both are up.
+_OTHER_SHOWN_S: Final = 10.0
 # Pause between two equal complaints in the log.
 _COMPLAINTS_EVERY_S: Final = 30.0
 
@@ -103,6 +107,7 @@ class PeerTransport:
         self.on_connected = on_connected
         self.on_disconnected = on_disconnected
         self.on_peer_lost = on_peer_lost
+        self.on_other_cluster: Callable[[Peer], None] = _ignore
         self.supervisor = supervisor
         self.dial_s = handshake_s
         self.retry_s = retry_s
@@ -121,6 +126,10 @@ class PeerTransport:
         self._peers: dict[str, str] = {}
         self._links: dict[str, PeerLink] = {}
         self._incoming: dict[str, Incoming] = {}
+        # By node id: the process that speaks for it, as it was last met.
+        self._processes: dict[str, Peer] = {}
+        # By node id: the cluster of a node that belongs to another one, and when it was met.
+        self._others: dict[str, tuple[str, float]] = {}
         # The connections without a finished handshake, in order of arrival: a dictionary, because members are looked up, too.
         self._handshaking: dict[Incoming, None] = {}
         # Every socket that is open, also those that are only being closed.
@@ -165,6 +174,25 @@ class PeerTransport:
     def healthy(self) -> bool:
         """True if peers can connect: not while the process has run out of file descriptors, for example."""
         return self._running and self._listener.healthy
+
+    @property
+    def callers(self) -> list[Peer]:
+        """The nodes that have dialed this one in order to send to it: those of a cluster take it for a member, by its id."""
+        return [
+            incoming.peer
+            for incoming in self._incoming.values()
+            if incoming.peer is not None and incoming.purpose == handshake.SEND
+        ]
+
+    @property
+    def other_clusters(self) -> list[str]:
+        """The members of other clusters that were met lately, a text for people each. Any thread."""
+        others = list(self._others.items())
+        return [
+            f"{node_id} of cluster {cluster_id}"
+            for node_id, (cluster_id, at) in others
+            if self.loop.time() - at < _OTHER_SHOWN_S
+        ]
 
     @property
     def bound_address(self) -> tuple[str, int]:
@@ -249,22 +277,39 @@ class PeerTransport:
         except TimeoutError:
             raise PeerUnreachable(f"no answer within {timeout_s:g} s") from None
         connection.close()
-        return connection.answer.result().peer()
+        peer = connection.answer.result().peer()
+        link = self._links.get(peer.node_id)
+        if link is not None:
+            # Nobody else may know yet where it lives now.
+            self._adjust_link(peer.node_id)
+            link.hurry()
+        return peer
 
     # Links call these.
 
     async def dial(self, address: str, purpose: str, expected: str | None) -> Outgoing:
         """Open a connection. expected: the node id that must answer, None for any. Raises PeerUnreachable."""
         shake = Handshake(self._hello(purpose), self._secret, dialer=True, expected=expected)
-        connection = await dial(
-            self.loop,
-            address,
-            shake,
-            handshake_s=self.dial_s,
-            stall_s=self._stall_s,
-            defer=self._defer or self._soon,
-        )
+        try:
+            connection = await dial(
+                self.loop,
+                address,
+                shake,
+                handshake_s=self.dial_s,
+                stall_s=self._stall_s,
+                defer=self._defer or self._soon,
+            )
+        except PeerUnreachable:
+            if shake.remote is not None and shake.remote.node_id == expected:
+                self._is_of_another_cluster(shake.remote)
+            raise
         self._track(connection)
+        peer = connection.answer.result().peer()
+        copied = self._rival(peer)
+        if copied:
+            connection.abort()
+            raise PeerRefused(copied)
+        self._meet(peer)
         return connection
 
     def random(self) -> float:
@@ -305,8 +350,13 @@ class PeerTransport:
         """Raise Refusal if a peer may not stay although it has proved that it knows the secret."""
         if self._refusal:
             raise Refusal(self._refusal)
-        if hello.cluster_id and self._cluster_id and hello.cluster_id != self._cluster_id:
+        if self._is_of_another_cluster(hello):
+            if hello.purpose == handshake.SEND:
+                self._call(self.on_other_cluster, hello.peer())
             raise Refusal(f"{hello.node_id!r} belongs to cluster {hello.cluster_id!r}, not {self._cluster_id!r}")
+        copied = self._rival(hello.peer())
+        if copied:
+            raise Refusal(copied)
         if hello.purpose == handshake.PROBE or hello.node_id in self._peers or hello.node_id in self._incoming:
             return
         if sum(node_id not in self._peers for node_id in self._incoming) >= self._strangers_max:
@@ -320,6 +370,7 @@ class PeerTransport:
         if connection.purpose == handshake.PROBE:
             connection.close()
             return
+        self._meet(peer)
         older = self._incoming.get(peer.node_id)
         if older is not None:
             older.abort()
@@ -370,6 +421,40 @@ class PeerTransport:
 
     # Inside.
 
+    def _rival(self, peer: Peer) -> str:
+        """Return why a process may not speak for its node, because another one on the same data does; "" if it may."""
+        met, node_id = self._processes.get(peer.node_id), peer.node_id
+        if met is None or met.incarnation != peer.incarnation or met.epoch == peer.epoch:
+            return ""
+        if peer.start <= met.start:
+            return (
+                f"start {peer.start} of node {node_id!r} comes behind its start {met.start}: its data directory was copied, "
+                "or set back to an older copy; remove that one, and start it again with --seed"
+            )
+        incoming, link = self._incoming.get(node_id), self._links.get(node_id)
+        there = [incoming and incoming.peer, link and link.peer]
+        if peer.raft_address != met.raft_address and any(each and each.epoch == met.epoch for each in there):
+            return (
+                f"node {node_id!r} lives at {met.raft_address} and not at {peer.raft_address}: "
+                "its data directory was copied, or it has just moved"
+            )
+        return ""
+
+    def _meet(self, peer: Peer) -> None:
+        """Remember the process that speaks for a node."""
+        if len(self._processes) >= len(self._peers) + self._strangers_max:
+            self._processes = {node_id: met for node_id, met in self._processes.items() if node_id in self._peers}
+        self._processes[peer.node_id] = peer
+
+    def _is_of_another_cluster(self, hello: Hello) -> bool:
+        """Return whether a node belongs to another cluster than this one, and note it if so."""
+        if not (hello.cluster_id and self._cluster_id) or hello.cluster_id == self._cluster_id:
+            return False
+        if len(self._others) >= self._strangers_max:
+            self._others.clear()
+        self._others[hello.node_id] = hello.cluster_id, self.loop.time()
+        return True
+
     def _forget(self, connection: Incoming) -> None:
         peer = connection.peer
         if peer is not None and self._incoming.get(peer.node_id) is connection:
@@ -386,8 +471,8 @@ class PeerTransport:
         """Make the link to a node what it should be now: one to a peer, one that only answers, or none."""
         if not self._running:
             return
-        incoming = self._incoming.get(node_id)
-        heard = incoming.peer.raft_address if incoming is not None and incoming.peer is not None else None
+        incoming, met = self._incoming.get(node_id), self._processes.get(node_id)
+        heard = None if met is None else met.raft_address
         configured = self._peers.get(node_id)
         link = self._links.get(node_id)
         if configured is not None:
@@ -425,6 +510,7 @@ class PeerTransport:
             raft_address=self.raft_address,
             cluster_id=self._cluster_id,
             epoch=self.epoch,
+            start=self._identity.start,
             purpose=purpose,
             secured=self._secret is not None,
             nonce=self._random_bytes(handshake.NONCE_BYTES),

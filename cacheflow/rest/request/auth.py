@@ -1,4 +1,7 @@
-"""The API token: ``Authorization: Bearer``, needed on everything but the two health checks."""
+"""The API token: ``Authorization: Bearer``, needed on everything but the two health checks.
+
+A node that wants to join shows another one, which the cluster's secret gives: it is good for that alone.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +16,24 @@ from cacheflow.rest.problems import Problem
 OPEN_PATHS = frozenset({"/livez", "/readyz"})
 
 
-def token_check(token: bytes) -> Callable[[], None]:
-    """Return a ``before_request`` function that lets only holders of ``token`` pass. Raises Problem (401)."""
+# The route that a node which knows the cluster's secret may use without the API token.
+REGISTER = ("POST", "/nodes/register")
+
+
+def token_check(token: bytes, join_token: bytes | None) -> Callable[[], None]:
+    """Return a ``before_request`` function that lets only holders of ``token`` pass. Raises Problem (401).
+
+    join_token: the one with which nodes register themselves; None: there is none.
+    """
 
     def check() -> None:
         environ = request.environ
-        scheme, _, given = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
-        if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode("latin-1", "replace"), token):
+        scheme, _, text = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+        given = text.strip().encode("latin-1", "replace") if scheme.lower() == "bearer" else b""
+        if hmac.compare_digest(given, token) or environ["PATH_INFO"] in OPEN_PATHS:
             return
-        if environ["PATH_INFO"] in OPEN_PATHS:
+        joins = (environ["REQUEST_METHOD"], environ["PATH_INFO"]) == REGISTER
+        if joins and join_token is not None and hmac.compare_digest(given, join_token):
             return
         raise Problem(
             "this node asks for its API token: Authorization: Bearer TOKEN",

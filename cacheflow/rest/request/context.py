@@ -16,6 +16,8 @@ class RestConfig:
 
     # The API token, needed on everything but /livez and /readyz; None: no token is asked for.
     token: bytes | None = None
+    # The token with which nodes that know the cluster's secret register themselves; None: they need the API token.
+    join_token: bytes | None = None
     max_value_bytes: int = MIB
     # Threads of the server around the application: three quarters of them may wait for the cluster.
     threads: int = 40

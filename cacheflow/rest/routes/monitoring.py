@@ -71,6 +71,9 @@ def health_text(name: str, results: Sequence[Check], verbose: bool) -> tuple[byt
     passed = all(ok for _, ok, _ in results)
     if passed and not verbose:
         return b"ok", 200
-    lines = [f"[+]{check} ok" if ok else f"[-]{check} failed: {detail}" for check, ok, detail in results]
+    lines = [
+        f"[+]{check} ok{f': {detail}' if detail else ''}" if ok else f"[-]{check} failed: {detail}"
+        for check, ok, detail in results
+    ]
     lines.append(f"{name} check {'passed' if passed else 'failed'}")
     return ("\n".join(lines) + "\n").encode(), 200 if passed else 503

@@ -70,7 +70,7 @@ def shown(figures: dict[str, Any]) -> str:
 
 
 def _measure(counting: Counting, writes: int, folder: Path, stack: contextlib.ExitStack) -> dict[str, float]:
-    store = ReplicatedStore(NodeConfig(node_id="node", port=0, raft_port=0, data_dir=folder))
+    store = ReplicatedStore(NodeConfig(node_id="node", port=0, raft_port=0, bootstrap=True, data_dir=folder))
     rest = RestConfig(token=None, max_value_bytes=store.config.max_value_bytes, threads=4)
     app = create_app(store, rest)
     server = HttpServer(

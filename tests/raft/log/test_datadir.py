@@ -42,11 +42,23 @@ def test_without_a_node_id_one_is_made_and_kept(tmp_path: Path) -> None:
         assert again.node_id == first.node_id
 
 
-def test_without_its_journal_it_is_another_incarnation(tmp_path: Path) -> None:
+def test_after_a_start_that_made_no_journal_it_is_another_incarnation(tmp_path: Path) -> None:
     with DataDirectory(tmp_path, node_id="n1") as first:
         pass
     with DataDirectory(tmp_path, node_id="n1") as again:
         assert again.incarnation != first.incarnation
+
+
+def test_a_journal_that_is_gone_is_missed(tmp_path: Path) -> None:
+    journal = tmp_path / "journal-000000000001.cfj"
+    for number in (1, 2):
+        with DataDirectory(tmp_path, node_id="n1") as data:
+            journal.write_bytes(b"")
+            data.note_start()
+            assert data.starts == number
+    journal.unlink()
+    with pytest.raises(ConfigError, match=r"is that of node n1 and has no journal; remove .* start again"):
+        DataDirectory(tmp_path, node_id="n1")
 
 
 def test_randomness_is_handed_in(tmp_path: Path) -> None:
@@ -196,7 +208,7 @@ def test_a_directory_that_is_not_writable_is_one_clear_line(tmp_path: Path, monk
 def test_the_identity_is_plain_json(tmp_path: Path) -> None:
     with DataDirectory(tmp_path, node_id="n1") as data:
         identity = json.loads((tmp_path / "identity").read_text())
-    assert identity == {"format_version": 1, "node_id": "n1", "incarnation": data.incarnation}
+    assert identity == {"format_version": 1, "node_id": "n1", "incarnation": data.incarnation, "starts": 0}
 
 
 def test_where_a_removed_member_lived_nobody_starts_until_it_is_emptied(tmp_path: Path) -> None:

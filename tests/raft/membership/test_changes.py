@@ -5,8 +5,13 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from cacheflow.machine.state.settings import Member
-from cacheflow.raft.membership.changes import NO_LEADER, UNSURE, Reconfiguration
+import pytest
+
+from cacheflow.machine.state.settings import MEMBERS_MAX, Member
+from cacheflow.raft.guards import BadMessage
+from cacheflow.raft.membership.changes import CONFLICT, NO_LEADER, UNSURE, Reconfiguration, _Change
+from cacheflow.raft.membership.configuration import Configuration
+from cacheflow.raft.transport.network import Peer
 
 NEWCOMER = Member("new", "disk", "127.0.0.1:9", "", False)
 
@@ -41,3 +46,35 @@ def test_a_request_that_cannot_leave_is_answered_at_once() -> None:
     reconfiguration.remove("old", "disk", lambda outcome, _: outcomes.append(outcome))
     reconfiguration.route_changed()
     assert outcomes == [NO_LEADER]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        None,
+        ["new", "disk", "127.0.0.1:9"],
+        ["", "disk", "127.0.0.1:9", ""],
+        ["new", 7, "127.0.0.1:9", ""],
+        ["new", "disk", "r" * 257, ""],
+        ["new", "disk", "127.0.0.1:9", "h" * 257],
+    ],
+)
+def test_a_member_that_no_machine_would_take_is_passed_on_to_nobody(fields: Any) -> None:
+    reconfiguration, sent = follower(delivers=True)
+    peer = Peer("new", "disk", "127.0.0.1:9", "", "epoch")
+    with pytest.raises(BadMessage):
+        reconfiguration.handlers["register"](peer, {"type": "register", "request": 1, "member": fields, "was": False})
+    assert sent == []
+
+
+def test_a_full_table_takes_no_further_member() -> None:
+    reconfiguration, _ = follower(delivers=True)
+    peers: Any = SimpleNamespace(down_ids=set)
+    replica: Any = SimpleNamespace(machine=SimpleNamespace(removed=()))
+    reconfiguration._peers, reconfiguration._replica = peers, replica
+    ids = [f"n{number}" for number in range(MEMBERS_MAX)]
+    full = Configuration(1, "c", {node_id: Member(node_id, "disk", "", "", True) for node_id in ids})
+    outcomes: list[str] = []
+    change = _Change(NEWCOMER, False, False, 0, lambda outcome, _: outcomes.append(outcome))
+    assert reconfiguration._decide(full, change) is None and outcomes == [CONFLICT]
+    assert reconfiguration._decide(full.without("n0"), change) is not None

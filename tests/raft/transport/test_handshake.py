@@ -119,11 +119,6 @@ def test_nothing_in_a_hello_can_be_changed_on_its_way(which: int, field: str) ->
         listener.receive(proof)
 
 
-def test_another_cluster_is_refused() -> None:
-    with pytest.raises(Refusal, match="belongs to cluster 'c1', not 'c2'"):
-        converse(*pair(dialer={"cluster_id": "c1"}, listener={"cluster_id": "c2"}))
-
-
 def test_a_node_does_not_talk_to_itself() -> None:
     with pytest.raises(Refusal, match="both sides are node 'b'"):
         converse(*pair(dialer={"node_id": "b"}))

@@ -264,7 +264,7 @@ async def test_a_newer_connection_takes_the_place_of_the_older_one() -> None:
     assert a.numbers() == [1, 3]
     assert a.events == []  # the same process: nobody was lost
     newer = await RawPeer.to(a)
-    await newer.shake(hello("x", purpose=REPLY, epoch="e2"))
+    await newer.shake(hello("x", purpose=REPLY, epoch="e2", start=2))
     await eventually(lambda: a.events == [("lost", "x")])
     await new.ended()
     newer.close()
@@ -332,8 +332,28 @@ async def test_a_probe_tells_who_lives_there_and_disturbs_nothing() -> None:
     a.send("b", number(1)), b.send("a", number(2))
     await eventually(lambda: b.numbers() == [1] and a.numbers() == [2])
     assert a.events == [("connected", "b")] and b.events == [("connected", "a")]
+
+
+@on_a_loop
+async def test_a_node_that_probes_its_own_address_finds_itself_and_not_a_copy_of_it() -> None:
+    a, copy = await started("a"), await started("a")
+    for spelling in (a.raft_address, a.raft_address.replace("127.0.0.1", "localhost")):
+        assert (await a.probe(spelling, 2)).epoch == a.epoch
     with pytest.raises(PeerRefused, match="both sides are node 'a'"):
-        await a.probe(a.raft_address, 2)
+        await a.probe(copy.raft_address, 2)
+
+
+@on_a_loop
+async def test_only_those_who_dial_to_send_are_callers() -> None:
+    a, b, c = await started("a"), await started("b", cluster_id="c1"), await started("c")
+    b.set_peers({"a": a.raft_address})
+    a.set_peers({"c": c.raft_address})
+    await c.probe(a.raft_address, 2)
+    await eventually(lambda: [peer.node_id for peer in a.callers] == ["b"])
+    # It is answered, which makes no caller of it; and b is one no more when it stops sending.
+    await eventually(lambda: b.is_connected("a") and a.is_connected("b") and not b.callers)
+    b.set_peers({})
+    await eventually(lambda: not a.callers)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1", "", "::1:80", "no such host:80", "127.0.0.1:70000"])
@@ -443,3 +463,49 @@ async def test_a_node_that_takes_no_part_any_more_tells_who_knocks_why() -> None
     b.set_peers({"a": a.raft_address})
     await eventually(lambda: "node a was removed" in str(b.trouble("a")))
     assert a.events == []
+
+
+@on_a_loop
+async def test_a_copy_of_a_node_s_data_does_not_take_its_address_and_is_told_why() -> None:
+    a, b = await started("a"), await started("b", start=7)
+    await connected(a, b)
+    # Copied while it ran: the copy counts one start more.
+    copy = await started("b", start=8)
+    copy.set_peers({"a": a.raft_address})
+    await eventually(lambda: copy.trouble("a"))
+    assert f"'b' lives at {b.raft_address} and not at {copy.raft_address}" in str(copy.trouble("a"))
+    with pytest.raises(PeerRefused, match="its data directory was copied"):
+        await a.probe(copy.raft_address, 2)
+    a.send("b", number(1))
+    await eventually(lambda: b.numbers() == [1])
+    assert "lost" not in [what for what, _ in a.events]
+    # When the first one is gone, the other one is the node: at its new address.
+    await b.stop()
+    await eventually(lambda: copy.is_connected("a") and a.is_connected("b"))
+    a.send("b", number(2))
+    await eventually(lambda: copy.numbers() == [2])
+
+
+@pytest.mark.parametrize("start", [7, 6])
+@on_a_loop
+async def test_a_process_on_an_older_copy_of_a_node_s_data_is_refused_by_name(start: int) -> None:
+    a, b = await started("a"), await started("b", start=7)
+    await connected(a, b)
+    await b.stop()
+    older = await started("b", start=start)
+    older.set_peers({"a": a.raft_address})
+    await eventually(lambda: older.trouble("a"))
+    assert f"start {start} of node 'b' comes behind its start 7: its data directory was copied" in str(
+        older.trouble("a")
+    )
+    emptied = await started("b", start=1, incarnation="2")
+    await connected(a, emptied)
+
+
+@on_a_loop
+async def test_members_that_all_have_moved_are_dialed_where_a_probe_has_found_them() -> None:
+    a, b = await started("a"), await started("b")
+    for node, other in ((a, "b"), (b, "a")):
+        node.set_peers({other: "127.0.0.1:1"})
+    assert (await a.probe(b.raft_address, 2)).node_id == "b"
+    await eventually(lambda: a.is_connected("b") and b.is_connected("a"))

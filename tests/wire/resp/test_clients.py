@@ -30,7 +30,9 @@ def serve(store: ReplicatedStore, token: bytes | None = None) -> int:
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReplicatedStore]:
     folder = tmp_path_factory.mktemp("resp")
-    with ReplicatedStore(node_id="a", raft_address="127.0.0.1:0", data_dir=folder, max_items=100_000) as store:
+    with ReplicatedStore(
+        node_id="a", raft_address="127.0.0.1:0", bootstrap=True, data_dir=folder, max_items=100_000
+    ) as store:
         yield store
 
 
