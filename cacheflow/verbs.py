@@ -376,9 +376,18 @@ def persist(key: str, *, idempotency_key: str | None = None) -> Steps[bool]:
 def get_many(keys: Iterable[str]) -> Steps[dict[str, Any]]:
     """Return the values of those keys that are there, read through the log in batches; each read counts as a use."""
     found: dict[str, Any] = {}
-    for command, result in (yield from _in_batches(commands.get(values.check_key(key)) for key in keys)):
-        if result[0] == commands.OK:
-            found[command[1]] = values.decode(result[2], result[1])
+    wanted = [commands.get(values.check_key(key)) for key in keys]
+    while wanted:
+        # What is too much for one batch's answer is asked for again: each batch answers at least the first of its keys.
+        rest: list[Command] = []
+        for command, result in (yield from _in_batches(wanted)):
+            if result[0] == commands.OK:
+                found[command[1]] = values.decode(result[2], result[1])
+            elif result[0] == commands.TOO_LARGE and len(wanted) > 1:
+                rest.append(command)
+            elif result[0] != commands.MISSING:
+                raise error_of(command[1], result)
+        wanted = rest
     return found
 
 

@@ -28,7 +28,9 @@ from cacheflow.errors import (
     PreconditionFailed,
     ValueTooLarge,
 )
+from cacheflow.machine.deciding import batches
 from cacheflow.machine.language import commands
+from cacheflow.machine.machine import CacheMachine
 from cacheflow.rest import HttpServer, RestConfig, at_once, create_app, turn_away
 from cacheflow.results import Digest, IncrResult, Item, SetResult
 from cacheflow.store import ReplicatedStore
@@ -562,3 +564,30 @@ def test_threads_that_pop_items_get_each_once(node: Four) -> None:
     for thread in threads:
         thread.join()
     assert sorted(taken) == list(range(40))
+
+
+def test_get_many_asks_again_for_what_was_too_much_for_one_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "READ_PER_BATCH_BYTES_MAX", 300)
+    machine = CacheMachine()
+
+    def apply(command: commands.Command) -> commands.Result:
+        payload = commands.encode_entry(1, [commands.encode_block(0, 0, 0, [command])])
+        return machine.apply(machine.applied_index + 1, payload)[0][2][0]
+
+    keys = [f"k{number}" for number in range(6)]
+    for key in keys:
+        apply(commands.set_(key, b"x" * 100, 0))
+    steps = verbs.get_many([*keys, "absent"])
+    asked = []
+    with pytest.raises(StopIteration) as end:
+        command = next(steps)
+        while True:
+            asked.append(len(command[2]))
+            command = steps.send((apply(command), 0))
+    assert end.value.value == dict.fromkeys(keys, "x" * 100)
+    assert asked == [7, 5, 4, 3, 2, 1]
+    # One that is too large by itself is no answer, and no key that is absent.
+    apply(commands.set_("large", bytes(400), 0))
+    steps = verbs.get_many(["large"])
+    with pytest.raises(ValueTooLarge):
+        steps.send((apply(next(steps)), 0))

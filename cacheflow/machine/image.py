@@ -47,8 +47,10 @@ ENTRY: Final = 7
 END: Final = 8
 REMOVED: Final = 9
 
-# The most that one record may hold: a damaged length must not make us reserve memory for it.
-_RECORD_BYTES_MAX: Final = 2**31 - 1
+# The most that one record may take: several times the largest answer of a batch, or value. It is less than what is read at
+# once, which is limited because a damaged length must not make us reserve memory for it.
+RECORD_BYTES_MAX: Final = 2**29
+_READ_BYTES_MAX: Final = 2**31 - 1
 _LIST_ITEMS_MAX: Final = 1_000_000
 
 # The counters of Contents that are part of the state.
@@ -110,12 +112,17 @@ def records(machine: State) -> Iterator[tuple[Any, ...]]:
 
 
 def pack(stream: Iterable[tuple[Any, ...]]) -> Iterator[bytes]:
-    """Pack the records of ``stream`` and an END record into chunks of about 256 KiB."""
+    """Pack the records of ``stream`` and an END record into chunks of about 256 KiB.
+
+    Raises CodecError for a record that nobody would read.
+    """
     pack_one = msgpack.Packer().pack
     parts: list[bytes] = []
     size = count = 0
     for record in stream:
         part = pack_one(record)
+        if len(part) > RECORD_BYTES_MAX:
+            raise CodecError(f"a record of kind {record[0]} has {len(part)} bytes; at most {RECORD_BYTES_MAX} are read")
         parts.append(part)
         size += len(part)
         count += 1
@@ -131,7 +138,7 @@ def unpack(chunks: Iterable[bytes]) -> Iterator[list[Any]]:
     """Yield the records in ``chunks`` except the last one, END, after which nothing may come. Raises CodecError."""
     try:
         unpacker = msgpack.Unpacker(
-            max_buffer_size=_RECORD_BYTES_MAX,
+            max_buffer_size=_READ_BYTES_MAX,
             max_array_len=_LIST_ITEMS_MAX,
             max_map_len=_LIST_ITEMS_MAX,
         )

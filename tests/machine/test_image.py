@@ -136,3 +136,16 @@ def test_nonsense_in_the_right_shape_is_refused(damage: str) -> None:
     CacheMachine.restore([rewritten(lambda records: None)])
     with pytest.raises(CodecError):
         CacheMachine.restore([rewritten(DAMAGES[damage])])
+
+
+def test_a_record_that_nobody_would_read_is_not_written(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image, "RECORD_BYTES_MAX", 1000)
+    driver.put("k", data=bytes(900))
+    assert list(driver.machine.snapshot())
+    driver.put("k", data=bytes(1000))
+    with pytest.raises(CodecError, match=r"a record of kind 7 has 10\d\d bytes; at most 1000 are read"):
+        list(driver.machine.snapshot())
+
+
+def test_what_is_written_is_less_than_what_is_read_at_once() -> None:
+    assert image.CHUNK_BYTES + image.RECORD_BYTES_MAX < image._READ_BYTES_MAX

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING
 
+from simulation.bulk import Bulk
 from simulation.cluster import TIMEOUT_S
 from simulation.counters import Counters
 from simulation.leases import Leases
@@ -62,6 +63,7 @@ class Workload:
         self.once = Once(self)
         self.pairs = Pairs(self)
         self.tuning = Tuning(self)
+        self.bulk = Bulk(self)
         self.acknowledged = self.unknown = self.refused = self.local_reads = 0
         self.running = True
         # When a write was last answered.
@@ -133,6 +135,7 @@ class Client:
             (4, workload.leases.read),
             (6, workload.once.call),
             (6, workload.pairs.call),
+            (1, workload.bulk.read),
             (1, self._clear),
             (1, self._nonsense),
             (10 if workload.evicts else 0, workload.tuning.fill),

@@ -15,6 +15,7 @@ from typing import Any, cast
 import pysyncobj.syncobj
 import pytest
 from pysyncobj.node import Node
+from simulation.bulk import READ_BYTES_MAX, RECORD_BYTES_MAX
 from simulation.checks import Checks
 from simulation.network import SimNetwork, Wire
 from simulation.scheduler import ProcessLoop, Scheduler
@@ -23,6 +24,8 @@ from simulation.storage import DIRECTORY, SEGMENT_BYTES, MachineDisk, SimWriter
 from cacheflow.config import NodeConfig
 from cacheflow.contract import Done
 from cacheflow.errors import CacheFlowError, ConfigError, NoCluster
+from cacheflow.machine import image
+from cacheflow.machine.deciding import batches
 from cacheflow.machine.eviction import use_order
 from cacheflow.machine.language.commands import Command
 from cacheflow.machine.machine import CacheMachine, Settled
@@ -74,6 +77,8 @@ class Host:
         self.disk_latency_s = (0.0002, 0.002)
         # Seconds that applying one entry takes.
         self.apply_s = 0.0
+        # What is wrong with the snapshot helper: "", "fails" or "garbles", which is writing what nobody can load.
+        self.helper = ""
         self.process: Process | None = None
         self.starts = 0
 
@@ -190,13 +195,18 @@ class Process(LocalNode):
     def _build(self, index: int, done: Callable[[SnapshotMeta | BaseException], None]) -> None:
         def build() -> None:
             try:
-                meta = helper.build(self.host.disk, DIRECTORY, index)
+                with pytest.MonkeyPatch.context() as patch:
+                    if self.host.helper == "fails":
+                        raise OSError("no more processes")
+                    if self.host.helper == "garbles":
+                        patch.setattr(CacheMachine, "snapshot", _garbled)
+                    meta = helper.build(self.host.disk, DIRECTORY, index)
             except OSError as error:
                 done(error)
                 return
             except Exception as error:
-                if files.list_snapshots(self.host.disk, DIRECTORY)[-1:] > [index]:
-                    done(error)  # the leader's snapshot was faster
+                if self.host.helper or files.list_snapshots(self.host.disk, DIRECTORY)[-1:] > [index]:
+                    done(error)  # or the leader's snapshot was faster
                     return
                 self.cluster.checks.complain(f"{self.name} cannot build a snapshot at {index}: {error!r}")
                 return
@@ -228,6 +238,12 @@ class Process(LocalNode):
 def url_of(host: Host) -> str:
     """Return the URL of a machine's REST API."""
     return f"http://{host.http_address}"
+
+
+def _garbled(machine: CacheMachine) -> Iterator[bytes]:
+    """Yield a machine's state without its end, as a helper on a bad processor may write it."""
+    yield from list(image.pack(image.records(machine)))[:-1]
+    yield b"?"
 
 
 class Cluster:
@@ -434,6 +450,8 @@ def patched(cluster: Cluster, *, journal_bytes: int | None = None, piece_bytes: 
         patch.setattr(pysyncobj.syncobj, "random", random)
         patch.setattr(Node, "__hash__", lambda node: zlib.crc32(node.id.encode()))
         patch.setattr(use_order, "SEGMENT_KEYS_MAX", SEGMENT_KEYS)
+        patch.setattr(batches, "READ_PER_BATCH_BYTES_MAX", READ_BYTES_MAX)
+        patch.setattr(image, "RECORD_BYTES_MAX", RECORD_BYTES_MAX)
         for module in (turn, supervisor):
             patch.setattr(module.logger, "exception", cluster.checks.note_swallowed)
         if journal_bytes is not None:

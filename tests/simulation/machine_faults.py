@@ -112,6 +112,19 @@ def _damage(faults: Faults) -> None:
     process.machine.contents.revision += 1000
 
 
+def helper(faults: Faults) -> None:
+    """Let a machine's snapshot helper not start for a while, or write what nobody can load."""
+    host = faults.somebody()
+    host.helper = faults.random.choice(("fails", "garbles"))
+    faults.cluster.note(f"{host.node_id}'s snapshot helper {host.helper}")
+
+    def undo() -> None:
+        host.helper = ""
+
+    # No longer, for each failure makes the next pause longer.
+    faults.later(0.5, 3.0, undo)
+
+
 # Clocks and processors.
 
 
@@ -212,6 +225,7 @@ MACHINE_FAULTS: dict[str, tuple[float, Callable[[Faults], None]]] = {
     "empty": (0.5, empty),
     "bit_flip": (0.5, bit_flip),
     "damage": (0.5, damage),
+    "helper": (0.5, helper),
     "wall_jump": (1, wall_jump),
     "slow_processor": (1, slow_processor),
     "move": (0.5, move),

@@ -80,6 +80,8 @@ MUTATIONS = (
     Mutation("entry-only digest", machine.digest_entries_alone, "damage"),
     Mutation("wrong contents stay", storage.keep_contents_that_the_disk_contradicts, "damage"),
     Mutation("sessions by high-water mark", machine.keep_only_the_highest_number_of_a_session, "loss reset"),
+    Mutation("loaded before trimmed", storage.keep_a_snapshot_that_nobody_has_loaded, "helper snapshot kill"),
+    Mutation("bounded answers", machine.answer_every_read_of_a_batch, ""),
     Mutation("clock back on a restart", storage.turn_the_clock_back_at_a_start, "blackout kill"),
     Mutation("look before you found", founding.found_without_listening, "empty"),
     Mutation("founders are who they say they are", founding.tell_founders_apart_by_their_addresses, ""),

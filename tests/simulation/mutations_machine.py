@@ -29,6 +29,17 @@ def call_it_not_done_when_the_leader_changes(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Proposals, "route_changed", _route_changed)
 
 
+def answer_every_read_of_a_batch(patch: pytest.MonkeyPatch) -> None:
+    """Let the answers of one batch be as large as they may get."""
+    begin = batches.Batches._begin
+
+    def _begin(self: Any) -> None:
+        begin(self)
+        self._read_left = 2**62
+
+    patch.setattr(batches.Batches, "_begin", _begin)
+
+
 def wait_for_ever_for_a_lost_answer(patch: pytest.MonkeyPatch) -> None:
     """Let writes that were sent have no deadline, and send none again."""
 

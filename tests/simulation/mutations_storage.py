@@ -15,7 +15,7 @@ from simulation.storage import DIRECTORY, MachineDisk
 from cacheflow.node.clock import ClusterClock
 from cacheflow.raft.links import Links
 from cacheflow.raft.log.journal import CorruptJournal, Journal
-from cacheflow.raft.snapshots import helper, storage
+from cacheflow.raft.snapshots import files, helper, storage
 from cacheflow.raft.snapshots.building import Building
 from cacheflow.raft.snapshots.files import CorruptSnapshot, SnapshotMeta, snapshot_path
 
@@ -133,6 +133,14 @@ def name_a_snapshot_before_it_is_written(patch: pytest.MonkeyPatch) -> None:
         self.loop.call_later(0.05, begin)
 
     patch.setattr(Process, "_build", _build)
+
+
+def keep_a_snapshot_that_nobody_has_loaded(patch: pytest.MonkeyPatch) -> None:
+    """Let the helper give a snapshot its name without having loaded what it has written."""
+    write = files.write_snapshot
+    patch.setattr(
+        helper, "write_snapshot", lambda disk, directory, meta, chunks, check: write(disk, directory, meta, chunks)
+    )
 
 
 def turn_the_clock_back_at_a_start(patch: pytest.MonkeyPatch) -> None:

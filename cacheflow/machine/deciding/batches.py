@@ -16,12 +16,24 @@ from cacheflow.machine.deciding.plans import EXTEND, USE, WRITE, Decision, Malfo
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.language.commands import Result
 from cacheflow.machine.state.contents import Contents
-from cacheflow.machine.state.entries import APPENDED_BYTES_MAX, KEY_BYTES_MAX, VERSION, Entry, key_bytes
+from cacheflow.machine.state.entries import (
+    APPENDED_BYTES_MAX,
+    DATA,
+    KEY_BYTES_MAX,
+    META,
+    VERSION,
+    Entry,
+    entry_bytes,
+    key_bytes,
+)
 
 BATCH_COMMANDS_MAX: Final = 10_000
 # Bytes that the APPENDs of one batch may copy: a short command copies a long value, and ten thousand of them must fill
 # neither the memory nor the time of a node.
 EXTENDED_PER_BATCH_BYTES_MAX: Final = 4 * APPENDED_BYTES_MAX
+# Bytes of the entries that the GETs of one batch may answer: one of the largest value, or many small ones. The results are kept
+# and go into snapshots, where the same value is written once for each GET.
+READ_PER_BATCH_BYTES_MAX: Final = APPENDED_BYTES_MAX + 64 * 1024
 
 # The statuses with which a command fails an atomic batch.
 _FAILURES: Final = (c.PRECONDITION, c.NOT_AN_INTEGER, c.TOO_LARGE, c.MALFORMED)
@@ -34,8 +46,8 @@ class Batches:
 
     def __init__(self, contents: Contents) -> None:
         self._contents = contents
-        # Bytes that the APPENDs of the present batch may still copy.
-        self._extended_left = 0
+        # Bytes that the APPENDs of the present batch may still copy, and that its GETs may still answer.
+        self._extended_left = self._read_left = 0
 
     def batch(self, command: list[Any]) -> Result:
         """Run a BATCH command: a list of commands on one key each, all or none of them if it is atomic."""
@@ -56,8 +68,11 @@ class Batches:
                 return [c.PRECONDITION, position]
         return self._one_by_one(commands)
 
+    def _begin(self) -> None:
+        self._extended_left, self._read_left = EXTENDED_PER_BATCH_BYTES_MAX, READ_PER_BATCH_BYTES_MAX
+
     def _one_by_one(self, commands: list[Any]) -> Result:
-        self._extended_left = EXTENDED_PER_BATCH_BYTES_MAX
+        self._begin()
         results: list[Result] = []
         set_plainly(self._contents, commands, results)
         for one in islice(commands, len(results), None):
@@ -67,7 +82,7 @@ class Batches:
 
     def _atomic(self, commands: list[Any]) -> Result:
         """Decide every command on an overlay of what the earlier ones would leave behind, then carry all of them out."""
-        self._extended_left = EXTENDED_PER_BATCH_BYTES_MAX
+        self._begin()
         overlay: dict[str, Entry | None] = {}
         decisions: list[Decision] = []
         for position, one in enumerate(commands):
@@ -119,6 +134,11 @@ class Batches:
             self._extended_left -= len(decision[2])
             if self._extended_left < 0:
                 return [c.TOO_LARGE, f"a batch cannot add to values of more than {EXTENDED_PER_BATCH_BYTES_MAX} bytes"]
+        elif decision[0] == USE and isinstance(decision, tuple):
+            _, key, entry = decision
+            self._read_left -= entry_bytes(key, entry[DATA], entry[META])
+            if self._read_left < 0:
+                return [c.TOO_LARGE, f"a batch reads at most {READ_PER_BATCH_BYTES_MAX} bytes; read this key by itself"]
         return decision
 
 

@@ -30,13 +30,6 @@ def fingerprint(command: Any) -> bytes:
     return blake2b(msgpack.packb(command), digest_size=16).digest()
 
 
-def _data_bytes(result: Result) -> int:
-    """Return the number of bytes of all values in the result of a batch; 0 for any other result."""
-    if len(result) != 2 or type(result[1]) is not list:
-        return 0
-    return sum([len(one[1]) for one in result[1] if len(one) > 1 and type(one[1]) is bytes])
-
-
 class IdempotencyTable:
     """The kept results by client key, the oldest first. Not safe for concurrent use."""
 
@@ -59,10 +52,10 @@ class IdempotencyTable:
 
     def keep(self, client_key: str, command_print: bytes, result: Result, now_ms: int) -> None:
         """Keep ``result`` under a new ``client_key``, unless it is larger than the whole table may be."""
-        # A batch that reads one large value many times has a small result in memory and one of gigabytes when packed.
-        if _data_bytes(result) > KEPT_BYTES_MAX:
+        packed = msgpack.packb(result)
+        if len(packed) > KEPT_BYTES_MAX:
             return
-        self.adopt(client_key, (now_ms + KEEP_MS, command_print, msgpack.packb(result)))
+        self.adopt(client_key, (now_ms + KEEP_MS, command_print, packed))
         while len(self._kept) > KEPT_MAX or self._bytes > KEPT_BYTES_MAX:
             self._drop_oldest()
 

@@ -147,7 +147,7 @@ class Building:
             return
         self._divergence.doubt(meta.index, "what the disk holds")
         self._building = True
-        disk, directory = self._storage.disk, self._storage.directory
+        disk = self._storage.disk
 
         def done(outcome: CacheMachine | BaseException) -> None:
             self._building = False
@@ -165,7 +165,8 @@ class Building:
                 self._divergence.settle()
                 logger.critical("the contents were loaded anew from the disk, at index %d", meta.index)
 
-        self._storage.run(lambda: CacheMachine.restore(files.chunks_of(disk, directory, meta)), done)
+        path = files.snapshot_path(self._storage.directory, meta.index)
+        self._storage.run(lambda: files.restored(disk, path, meta), done)
 
     def _take(self, outcome: SnapshotMeta) -> None:
         """Keep a snapshot that is right as the newest one, and trim the log behind it."""

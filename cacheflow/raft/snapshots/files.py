@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import re
 import struct
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -23,6 +23,8 @@ from typing import Any, Final, TypeAlias
 import msgpack
 
 from cacheflow.errors import ConfigError
+from cacheflow.machine.language.commands import CodecError
+from cacheflow.machine.machine import CacheMachine
 from cacheflow.raft.log.disk import Disk
 
 MAGIC: Final = b"CFSNAP"
@@ -85,10 +87,17 @@ def list_snapshots(disk: Disk, directory: Path) -> list[int]:
     return sorted(int(match[1]) for name in disk.list(directory) if (match := _NAME.fullmatch(name)))
 
 
-def write_snapshot(disk: Disk, directory: Path, meta: SnapshotMeta, chunks: Iterable[bytes]) -> SnapshotMeta:
+def write_snapshot(
+    disk: Disk,
+    directory: Path,
+    meta: SnapshotMeta,
+    chunks: Iterable[bytes],
+    check: Callable[[Path], object] | None = None,
+) -> SnapshotMeta:
     """Write a snapshot and return its meta, with the size, once it is durable. Blocks.
 
-    Raises OSError, and whatever ``chunks`` raises; then nothing is left behind.
+    check: called with the whole file before it gets its name.
+    Raises OSError, and whatever ``chunks`` and ``check`` raise; then nothing is left behind.
     """
     path = snapshot_path(directory, meta.index)
     temporary = path.with_name(path.name + _WRITING)
@@ -111,6 +120,8 @@ def write_snapshot(disk: Disk, directory: Path, meta: SnapshotMeta, chunks: Iter
             disk.sync(handle)
         finally:
             disk.close(handle)
+        if check is not None:
+            check(temporary)
         disk.rename(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -120,8 +131,8 @@ def write_snapshot(disk: Disk, directory: Path, meta: SnapshotMeta, chunks: Iter
     return replace(meta, bytes=size + buffered)
 
 
-def load_newest(disk: Disk, directory: Path) -> tuple[SnapshotMeta, Iterator[bytes]] | None:
-    """Return the newest snapshot, verified from end to end, and its chunks; None when there is none. Blocks.
+def load_newest(disk: Disk, directory: Path) -> SnapshotMeta | None:
+    """Return the newest snapshot, verified from end to end; None when there is none. Blocks.
 
     Removes files that a crash left unfinished, and older snapshots once the newest one is verified: call it at start,
     before anything is built, sent or received. Raises CorruptSnapshot, OSError.
@@ -130,17 +141,27 @@ def load_newest(disk: Disk, directory: Path) -> tuple[SnapshotMeta, Iterator[byt
         if name.endswith((_WRITING, RECEIVING)) and _NAME.fullmatch(name.rpartition(".")[0]):
             disk.remove(directory / name)
     meta = newest_snapshot(disk, directory)
-    if meta is None:
-        return None
-    remove_older(disk, directory, meta.index)
-    return meta, chunks_of(disk, directory, meta)
+    if meta is not None:
+        remove_older(disk, directory, meta.index)
+    return meta
 
 
-def chunks_of(disk: Disk, directory: Path, meta: SnapshotMeta) -> Iterator[bytes]:
+def chunks_of(disk: Disk, path: Path) -> Iterator[bytes]:
     """Yield the machine's chunks as they were written. Raises CorruptSnapshot on the way if the file is damaged."""
-    frames = _frames(disk, snapshot_path(directory, meta.index))
+    frames = _frames(disk, path)
     next(frames)
     return frames
+
+
+def restored(disk: Disk, path: Path, meta: SnapshotMeta) -> CacheMachine:
+    """Return the machine in the snapshot at ``path``. Raises CorruptSnapshot if it holds none, or not the one of ``meta``."""
+    try:
+        machine = CacheMachine.restore(chunks_of(disk, path))
+    except CodecError as error:
+        raise CorruptSnapshot(path, str(error)) from None
+    if (machine.applied_index, machine.digest) != (meta.index, meta.digest):
+        raise CorruptSnapshot(path, f"it holds other contents than it says, those at {machine.applied_index}")
+    return machine
 
 
 def verify_snapshot(disk: Disk, path: Path) -> SnapshotMeta:

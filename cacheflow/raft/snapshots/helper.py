@@ -3,7 +3,8 @@
     python -I cacheflow/raft/snapshots/run_helper.py PATH BUILD DIRECTORY INDEX
 
 ``helper_process.py`` starts it beside a node. It loads the last snapshot, applies the journal's entries up to ``INDEX`` from
-its files, and writes the new one. The node compares the digest with its own at that index before it trims anything.
+its files, writes the new one, and loads what it has written. The node compares the digest with its own at that index before
+it trims anything.
 """
 
 from __future__ import annotations
@@ -22,7 +23,14 @@ from cacheflow.machine.machine import CacheMachine
 from cacheflow.raft.log.disk import Disk
 from cacheflow.raft.log.reading import read_entries
 from cacheflow.raft.log.records import CONFIGURATION, NO_OP, REGULAR
-from cacheflow.raft.snapshots.files import SnapshotMeta, chunks_of, newest_snapshot, write_snapshot
+from cacheflow.raft.snapshots.files import (
+    CorruptSnapshot,
+    SnapshotMeta,
+    newest_snapshot,
+    restored,
+    snapshot_path,
+    write_snapshot,
+)
 
 
 def _fingerprint() -> str:
@@ -59,10 +67,10 @@ def build(disk: Disk, directory: Path, index: int, *, group: int = 0) -> Snapsho
         # The first entry of a log is never applied: a machine begins behind it.
         base, machine, after_term = SnapshotMeta(1, 0), CacheMachine(), None
     else:
-        base, machine = newest, CacheMachine.restore(chunks_of(disk, directory, newest))
+        base, machine = newest, restored(disk, snapshot_path(directory, newest.index), newest)
         after_term = base.term
-    if base.index != machine.applied_index or base.index > index:
-        raise ConfigError(f"a snapshot up to {index} cannot be built on {base.index}, {machine.applied_index} applied")
+    if base.index > index:
+        raise ConfigError(f"a snapshot up to {index} cannot be built on {base.index}")
     if newest is not None and base.index == index:
         return newest
     term = base.term
@@ -70,7 +78,17 @@ def build(disk: Disk, directory: Path, index: int, *, group: int = 0) -> Snapsho
         machine.apply(at, payload_of(command))
         term = at_term
     meta = SnapshotMeta(index, term, machine.digest)
-    return write_snapshot(disk, directory, meta, machine.snapshot())
+    chunks = machine.snapshot()
+    # When all chunks are taken this machine is gone, before the one that is loaded comes.
+    del machine
+
+    def check(path: Path) -> None:
+        try:
+            restored(disk, path, meta)
+        except CorruptSnapshot as error:
+            raise ConfigError(f"what was written could not be loaded: {error.what}") from None
+
+    return write_snapshot(disk, directory, meta, chunks, check)
 
 
 def main(arguments: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""Receiver: a file that becomes a snapshot piece by piece, and is checked whole before it gets its name."""
+"""Receiver: a file that becomes a snapshot piece by piece, and is checked and loaded whole before it gets its name."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import contextlib
 from pathlib import Path
 
 from cacheflow.errors import CacheFlowError
+from cacheflow.machine.machine import CacheMachine
 from cacheflow.raft.log.disk import Disk
 from cacheflow.raft.snapshots.files import (
     FLUSH_BYTES,
     RECEIVING,
     CorruptSnapshot,
     SnapshotMeta,
+    restored,
     snapshot_path,
     verify_snapshot,
 )
@@ -64,8 +66,8 @@ class SnapshotReceiver:
             self.abandon()
             raise
 
-    def finish(self) -> SnapshotMeta:
-        """Verify the whole file, give it its name and return its meta once it is durable."""
+    def finish(self) -> tuple[SnapshotMeta, CacheMachine]:
+        """Verify the whole file, load it, give it its name, and return its meta and machine once it is durable."""
         if self._handle < 0:
             raise SnapshotRefused("this snapshot is complete or was given up")
         try:
@@ -74,17 +76,18 @@ class SnapshotReceiver:
             self._disk.sync(self._handle)
             try:
                 meta = verify_snapshot(self._disk, self._temporary)
+                if (meta.index, meta.term) != (self.index, self.term):
+                    raise SnapshotRefused(f"it is the snapshot up to {meta.index} of term {meta.term}")
+                machine = restored(self._disk, self._temporary, meta)
             except CorruptSnapshot as error:
                 raise SnapshotRefused(f"the snapshot came damaged: {error.what}") from None
-            if (meta.index, meta.term) != (self.index, self.term):
-                raise SnapshotRefused(f"it is the snapshot up to {meta.index} of term {meta.term}")
             self._disk.rename(self._temporary, self._path)
             self._disk.sync_directory(self._directory)
         except BaseException:
             self.abandon()
             raise
         self._close()
-        return meta
+        return meta, machine
 
     def abandon(self) -> None:
         """Give up and remove the unfinished file; does nothing after ``finish``."""

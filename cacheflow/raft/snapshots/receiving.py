@@ -18,7 +18,6 @@ from cacheflow.raft.links import Links
 from cacheflow.raft.log.journal import Journal
 from cacheflow.raft.message_types import SnapshotAck
 from cacheflow.raft.roles.follower import Following
-from cacheflow.raft.snapshots import files
 from cacheflow.raft.snapshots.building import Building
 from cacheflow.raft.snapshots.divergence import Divergence
 from cacheflow.raft.snapshots.files import SnapshotMeta
@@ -116,8 +115,7 @@ class Receiving:
             receiver.write(offset, data)
             if end < receiver.total_bytes:
                 return None
-            meta = receiver.finish()
-            return meta, CacheMachine.restore(files.chunks_of(self._storage.disk, self._storage.directory, meta))
+            return receiver.finish()
 
         def done(outcome: tuple[SnapshotMeta, CacheMachine] | BaseException | None) -> None:
             if isinstance(outcome, BaseException):

@@ -62,11 +62,10 @@ def load_machine(disk: Disk, directory: Path) -> tuple[SnapshotMeta | None, Cach
 
     Raises CorruptSnapshot.
     """
-    found = files.load_newest(disk, directory)
-    if found is None:
+    newest = files.load_newest(disk, directory)
+    if newest is None:
         return None, CacheMachine()
-    newest, chunks = found
-    return newest, CacheMachine.restore(chunks)
+    return newest, files.restored(disk, files.snapshot_path(directory, newest.index), newest)
 
 
 def begin_journal_at(journal: Journal, newest: SnapshotMeta | None, directory: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 
-from cacheflow.contract import DATA, Entry
+from cacheflow.contract import Entry
 from cacheflow.errors import NotReady
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Result
@@ -13,9 +13,8 @@ from cacheflow.wire.memcached.expiry import OVER
 from cacheflow.wire.memcached.lines import FLAGS, server_error
 
 END = b"END\r\n"
-# The keys of one gat, and the bytes of their values: all are one entry of the log and one reply.
+# The keys of one gat: all are one entry of the log and one reply.
 TOUCHED_KEYS_MAX = 1000
-TOUCHED_BYTES_MAX = 64 * 1024 * 1024
 TOO_MANY_KEYS = b"CLIENT_ERROR at most %d keys in one gat\r\n" % TOUCHED_KEYS_MAX
 TOO_MUCH = b"SERVER_ERROR out of memory writing get response\r\n"
 
@@ -120,9 +119,10 @@ def fetch_and_touch(connection: Connection, words: list[bytes], keys: list[str],
         batch += [commands.get(key), commands.delete(key) if ttl_ms == OVER else commands.touch(key, ttl_ms)]
 
     def answer(result: Result) -> bytes:
-        found = [(word, got[1:]) for word, got in zip(words, result[1][::2], strict=True) if got[0] == commands.OK]
-        if sum(len(entry[DATA]) for _, entry in found) > TOUCHED_BYTES_MAX:
+        read = result[1][::2]
+        if any(got[0] == commands.TOO_LARGE for got in read):
             return TOO_MUCH
+        found = [(word, got[1:]) for word, got in zip(words, read, strict=True) if got[0] == commands.OK]
         show = value_line_with_cas if with_cas else value_line
         return b"".join([show(word, entry) for word, entry in found] + [END])
 

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from machine.driver import Driver
 
+from cacheflow.machine.deciding import batches
 from cacheflow.machine.effects import APPENDED, EVICTED, WRITTEN
 from cacheflow.machine.language import commands as c
+from cacheflow.machine.machine import CacheMachine
 
 
 def test_a_plain_batch_goes_on_after_a_failure(driver: Driver) -> None:
@@ -164,3 +166,39 @@ def test_what_a_batch_may_not_hold_is_malformed(driver: Driver, command: c.Comma
 )
 def test_a_batch_of_the_wrong_shape_or_size_is_malformed(driver: Driver, command: c.Command) -> None:
     assert driver.one(command)[0] == c.MALFORMED
+
+
+def test_what_the_reads_of_a_batch_answer_is_bounded_and_the_rest_is_too_large(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "READ_PER_BATCH_BYTES_MAX", 2 * (64 + 101))
+    driver.run(c.set_("k", bytes(100), 0), c.set_("l", b"", 0))
+    reads = [c.get("k"), c.get("absent"), c.get("k"), c.get("l"), c.delete("l"), c.get("k")]
+    refused = [c.TOO_LARGE, "a batch reads at most 330 bytes; read this key by itself"]
+    answered = [c.OK, bytes(100), 0, None, 1, 0]
+    for command in (c.batch(reads), c.guarded([], reads)):
+        driver.run(c.set_("l", b"", 0))
+        status, results = driver.one(command)
+        assert status == c.OK
+        deleted = [c.OK, driver.machine.contents.revision]
+        assert results == [answered, [c.MISSING], answered, refused, deleted, refused]
+    # All or none; and each batch has the whole bound for itself.
+    assert driver.run(c.batch(reads, atomic=True), c.batch([c.get("k")] * 2, atomic=True)) == [
+        [c.ABORTED, 5, refused],
+        [c.OK, [answered, answered]],
+    ]
+
+
+def test_a_value_of_the_largest_size_is_read_in_a_batch(driver: Driver) -> None:
+    key = "k" * 1024
+    driver.run(c.set_(key, bytes(64 * 1024 * 1024), 0, "m" * 1024))
+    assert driver.one(c.batch([c.get(key)]))[1][0][0] == c.OK
+
+
+def test_a_batch_of_two_thousand_large_reads_leaves_a_snapshot_that_can_be_loaded(driver: Driver) -> None:
+    session = driver.session()
+    driver.send(session, 1, c.set_("k", bytes(1024 * 1024), 0))
+    driver.send(session, 2, c.batch([c.get("k")] * 2100))
+    chunks = list(driver.machine.snapshot())
+    assert sum(map(len, chunks)) < 70 * 1024 * 1024
+    assert CacheMachine.restore(chunks).contents_digest() == driver.machine.contents_digest()

@@ -18,8 +18,9 @@ from cacheflow.node.supervisor import Supervisor
 from cacheflow.raft.log.disk import Disk
 from cacheflow.raft.log.journal import Journal
 from cacheflow.raft.snapshots import helper_process
-from cacheflow.raft.snapshots.files import SnapshotMeta, load_newest
+from cacheflow.raft.snapshots.files import SnapshotMeta
 from cacheflow.raft.snapshots.helper_process import HelperProcess, find_interpreter
+from cacheflow.raft.snapshots.storage import load_machine
 
 LAST = 40
 
@@ -78,9 +79,8 @@ def test_the_helper_builds_what_the_machine_would_say(data: Path) -> None:
     assert isinstance(meta, SnapshotMeta)
     assert (meta.index, meta.term, meta.digest) == (35, 1, machine.digest)
     assert (data / f"snapshot-{35:020}.cfs").stat().st_size == meta.bytes
-    found = load_newest(Disk(), data)
-    assert found is not None
-    assert CacheMachine.restore(found[1]).contents_digest() == machine.contents_digest()
+    _, loaded = load_machine(Disk(), data)
+    assert loaded.contents_digest() == machine.contents_digest()
 
 
 def test_a_helper_that_fails_says_why_in_one_line(data: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -12,8 +13,9 @@ from fakes.disk import FakeDisk
 from fakes.journals import DIRECTORY, fill, open_journal
 
 from cacheflow.errors import ConfigError
+from cacheflow.machine.language.commands import CodecError
 from cacheflow.raft.log.journal import CorruptJournal
-from cacheflow.raft.snapshots import files, helper, receiver
+from cacheflow.raft.snapshots import files, helper, receiver, storage
 from cacheflow.raft.snapshots.files import (
     CorruptSnapshot,
     SnapshotMeta,
@@ -23,8 +25,9 @@ from cacheflow.raft.snapshots.files import (
 from cacheflow.raft.snapshots.helper import build
 from cacheflow.raft.snapshots.receiver import SnapshotReceiver, SnapshotRefused
 
-CHUNKS = [b"one", b"two" * 100, b"x"]
-META = SnapshotMeta(42, 3, b"\x01" * 16)
+# The chunks of a FakeMachine, and what its snapshot says of itself.
+CHUNKS = [(42).to_bytes(8, "little"), b"two" * 100, b"x"]
+META = SnapshotMeta(42, 3, b"%016d" % 2)
 
 
 class FakeMachine:
@@ -58,7 +61,8 @@ class FakeMachine:
 
 @pytest.fixture(autouse=True)
 def fake_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(helper, "CacheMachine", FakeMachine)
+    for module in (helper, files):
+        monkeypatch.setattr(module, "CacheMachine", FakeMachine)
 
 
 def written(disk: FakeDisk, meta: SnapshotMeta = META) -> SnapshotMeta:
@@ -70,16 +74,16 @@ def path_of(index: int) -> Path:
 
 
 def loaded(disk: FakeDisk) -> tuple[SnapshotMeta, list[bytes]]:
-    found = load_newest(disk, DIRECTORY)
-    assert found is not None
-    return found[0], list(found[1])
+    meta = load_newest(disk, DIRECTORY)
+    assert meta is not None
+    return meta, list(files.chunks_of(disk, path_of(meta.index)))
 
 
 def test_a_snapshot_comes_back_as_it_was_written() -> None:
     disk = FakeDisk()
     assert load_newest(disk, DIRECTORY) is None
     meta = written(disk)
-    assert meta == SnapshotMeta(42, 3, b"\x01" * 16, disk.size(path_of(42)))
+    assert meta == replace(META, bytes=disk.size(path_of(42)))
     disk.crash(Random(1))
     assert loaded(disk) == (meta, CHUNKS)
     assert disk.open_handles == 0
@@ -193,7 +197,9 @@ def test_a_snapshot_travels_in_pieces() -> None:
     for offset, data in sent(disk, meta, 50):
         receiver.write(offset, data)
         assert load_newest(other.copy(), DIRECTORY) is None
-    assert receiver.finish() == meta
+    found, machine = receiver.finish()
+    assert found == meta
+    assert next(iter(machine.snapshot())) == CHUNKS[0]
     other.crash(Random(2))
     assert loaded(other) == (meta, CHUNKS)
     for late in (lambda: receiver.write(0, b"x"), receiver.finish):
@@ -293,9 +299,54 @@ def test_a_snapshot_of_another_history_is_not_built_upon() -> None:
     disk = FakeDisk()
     fill(open_journal(disk), 20, command=command)
     meta = build(disk, DIRECTORY, 10)
-    write_snapshot(disk, DIRECTORY, SnapshotMeta(10, 9, meta.digest), chunks=[(10).to_bytes(8, "little")])
+    write_snapshot(disk, DIRECTORY, replace(meta, term=9), files.chunks_of(disk, path_of(10)))
     with pytest.raises(CorruptJournal, match="term 9"):
         build(disk, DIRECTORY, 15)
+
+
+class Unloadable(FakeMachine):
+    """A machine whose snapshot nobody can load."""
+
+    @classmethod
+    def restore(cls, chunks: Iterable[bytes]) -> FakeMachine:
+        raise CodecError("not a snapshot: its end is missing")
+
+
+@pytest.mark.parametrize("base", [None, 10])
+def test_what_was_written_is_loaded_before_it_gets_its_name(monkeypatch: pytest.MonkeyPatch, base: int | None) -> None:
+    disk = FakeDisk()
+    fill(open_journal(disk), 20, command=command)
+    if base is not None:
+        build(disk, DIRECTORY, base)
+    whole = FakeMachine.snapshot
+    monkeypatch.setattr(FakeMachine, "snapshot", lambda machine: iter([*whole(machine), b"p"]))
+    with pytest.raises(ConfigError, match="what was written could not be loaded: it holds other contents"):
+        build(disk, DIRECTORY, 15)
+    if base is None:
+        monkeypatch.setattr(files, "CacheMachine", Unloadable)
+        with pytest.raises(ConfigError, match="could not be loaded: not a snapshot: its end is missing"):
+            build(disk, DIRECTORY, 15)
+    assert files.list_snapshots(disk, DIRECTORY) == ([] if base is None else [base])
+    assert not [name for name in disk.list(DIRECTORY) if name.endswith(".new")]
+
+
+def test_what_was_received_is_loaded_before_it_gets_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, disk = FakeDisk(), FakeDisk()
+    meta = written(source)
+    monkeypatch.setattr(files, "CacheMachine", Unloadable)
+    receiver = SnapshotReceiver(disk, DIRECTORY, 42, 3, meta.bytes)
+    receiver.write(0, files.read_piece(source, DIRECTORY, meta, 0, meta.bytes))
+    with pytest.raises(SnapshotRefused, match="its end is missing"):
+        receiver.finish()
+    assert disk.list(DIRECTORY) == []
+
+
+def test_a_snapshot_that_cannot_be_loaded_is_named_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = FakeDisk()
+    written(disk)
+    monkeypatch.setattr(files, "CacheMachine", Unloadable)
+    with pytest.raises(CorruptSnapshot, match=r"snapshot-0+42\.cfs: not a snapshot.*--seed"):
+        storage.load_machine(disk, DIRECTORY)
 
 
 @pytest.mark.parametrize("how", ["written", "received"])
@@ -303,7 +354,7 @@ def test_a_large_snapshot_is_flushed_on_the_way(monkeypatch: pytest.MonkeyPatch,
     for module in (files, receiver):
         monkeypatch.setattr(module, "FLUSH_BYTES", 2 << 20)
     source = FakeDisk()
-    meta = write_snapshot(source, DIRECTORY, META, [bytes(1 << 20)] * 10)
+    meta = write_snapshot(source, DIRECTORY, replace(META, digest=b"%016d" % 10), [CHUNKS[0], *([bytes(1 << 20)] * 10)])
     disk = source
     if how == "received":
         disk = FakeDisk()

@@ -8,6 +8,7 @@ from wire.memcached_client import VALUE_BYTES_MAX, connect, talk
 
 from cacheflow import values
 from cacheflow.errors import NotCommitted, OutcomeUnknown
+from cacheflow.machine.deciding import batches
 from cacheflow.machine.language import commands
 from cacheflow.wire.memcached.text import version_text
 
@@ -316,6 +317,14 @@ def test_gat_is_one_entry_for_all_its_keys_and_they_are_not_too_many() -> None:
     client.send(b"gat 5 " + b"k " * 1000 + b"\r\n")
     assert len(store.proposed) == 1
     assert client.send(b"gat 5 " + b"k " * 1001 + b"\r\n") == b"CLIENT_ERROR at most 1000 keys in one gat\r\n"
+
+
+def test_a_gat_of_more_than_one_entry_answers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "READ_PER_BATCH_BYTES_MAX", 200)
+    client = connect(FakeStore())
+    client.send(b"set a 0 0 1\r\n1\r\nset b 0 0 80\r\n%b\r\n" % bytes(80))
+    assert client.send(b"gat 5 a\r\n") == b"VALUE a 0 1\r\n1\r\nEND\r\n"
+    assert client.send(b"gat 5 a b\r\n") == b"SERVER_ERROR out of memory writing get response\r\n"
 
 
 def test_an_item_larger_than_the_whole_cache_is_too_large() -> None:

@@ -8,6 +8,7 @@ from wire.fake_transport import Client
 from wire.resp_client import connect, ignore, line, lines, pack, service
 
 from cacheflow.errors import NoLeader, OutcomeUnknown
+from cacheflow.machine.deciding import batches
 from cacheflow.machine.language import commands
 
 
@@ -47,6 +48,17 @@ def test_one_that_only_reads_is_memory_at_one_moment() -> None:
     proposed = len(store.proposed)
     assert client.send(line("EXEC")) == b"*4\r\n$1\r\n1\r\n$1\r\n2\r\n+PONG\r\n:2\r\n"
     assert len(store.proposed) == proposed
+
+
+def test_a_read_that_is_too_large_for_the_entrys_answer_says_so_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "READ_PER_BATCH_BYTES_MAX", 2 * 66)
+    client = connect()
+    client.send(
+        lines("SET a 1\nSET b 2\nSET c 3\nMULTI\nGET a\nGETSET b 9\nGET c\nMGET a b\nGETDEL c\nSET a 5 GET\nSTRLEN a")
+    )
+    refused = b"-OOM a batch reads at most 132 bytes; read this key by itself\r\n"
+    assert client.send(line("EXEC")) == b"*7\r\n$1\r\n1\r\n$1\r\n2\r\n" + refused * 5
+    assert client.send(line("MGET a b")) == b"*2\r\n$1\r\n5\r\n$1\r\n9\r\n"
 
 
 def test_a_command_that_fails_does_not_stop_the_others() -> None:

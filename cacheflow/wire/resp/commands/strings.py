@@ -91,7 +91,7 @@ def set_(session: RespSession, find: Find, arguments: Arguments) -> Plan:
         if status not in (c.OK, c.MISSING, c.PRECONDITION):
             return failed(results[-1])
         if returns:
-            return null if results[0][0] == c.MISSING else bulk(results[0][1])
+            return _value(results[0], null)
         return null if status == c.PRECONDITION else OK
 
     return ([c.get(key), write] if returns else [write]), finish
@@ -132,9 +132,14 @@ def _old_value(null: bytes) -> Finish:
     def finish(results: Sequence[Result]) -> bytes:
         if results[-1][0] not in (c.OK, c.MISSING):
             return failed(results[-1])
-        return null if results[0][0] == c.MISSING else bulk(results[0][1])
+        return _value(results[0], null)
 
     return finish
+
+
+def _value(result: Result, null: bytes) -> bytes:
+    """Return the value that a GET has found, as a reply."""
+    return bulk(result[1]) if result[0] == c.OK else null if result[0] == c.MISSING else failed(result)
 
 
 def getdel(session: RespSession, find: Find, arguments: Arguments) -> Plan:

@@ -163,6 +163,9 @@ def _answer_found(
     connection: RespSession, spec: Spec, arguments: Arguments, keys: list[str], results: Sequence[Result]
 ) -> bytes:
     """Return the reply of a command that writes nothing, of the results that the log's entry gave for its keys."""
+    for result in results:
+        if result[0] == c.TOO_LARGE:
+            return failed(result)
     entries: dict[str, Entry | None] = {
         key: (result[1], result[2], result[3], result[4], result[5]) if result[0] == c.OK else None
         for key, result in zip(keys, results, strict=True)
