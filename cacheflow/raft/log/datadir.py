@@ -2,7 +2,8 @@
 
 ``lock`` is held as long as the node runs. ``identity`` keeps the node id and the *incarnation*, which is new whenever
 the journal is: a node that lost its memory is another member, whose votes do not count for the one before. It also counts
-the starts that found a journal or made one: when it is gone later, somebody has lost it, and no node starts there. ``removed``
+the starts that found a journal or made one: when it is gone later, somebody has lost it, and no node starts there. A check over
+its members shows damage, for an incarnation that has changed unnoticed would be somebody else's. ``removed``
 says that the cluster has removed that member, which must not come back by itself.
 """
 
@@ -16,18 +17,21 @@ import logging
 import os
 import re
 import shutil
+import stat
 import tempfile
 import uuid
 from collections.abc import Callable
+from hashlib import blake2b
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from cacheflow.errors import ConfigError
 from cacheflow.raft.log.disk import Disk
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION: Final = 1
+# Of the identity. The first format had no check.
+FORMAT_VERSION: Final = 2
 # Free space that a new node needs: two segments of the journal. With less it could not start or would stop soon.
 FREE_BYTES_MIN: Final = 32 * 1024 * 1024
 # The folder in memory for ephemeral directories, and the free space that it must have: snapshots and journal go there,
@@ -38,6 +42,8 @@ _SHARED_MEMORY_FREE_MIN: Final = 256 * 1024 * 1024
 _LOCK = "lock"
 _IDENTITY = "identity"
 _REMOVED = "removed"
+# The names of this program's files, also of unfinished ones.
+_OWN = re.compile(r"(lock|identity|removed|journal-\d+\.cfj|snapshot-\d+\.cfs)(\.new|\.part)?")
 _INCARNATION = re.compile(r"[0-9a-f]{16}")
 _EPHEMERAL = re.compile(r"cacheflow-\d+-[0-9a-f]{16}")
 
@@ -113,6 +119,10 @@ class DataDirectory:
     def _make(self, path: Path) -> Path:
         path = path.absolute()
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for file in path.iterdir():
+            # Opening a FIFO would wait for ever, and a link leads to a file of somebody else's.
+            if _OWN.fullmatch(file.name) and not stat.S_ISREG(file.lstat().st_mode):
+                raise ConfigError(f"{file} is no regular file; remove it, or give another --data-dir")
         lock = _take_lock(path)
         if lock < 0:
             owner = (path / _LOCK).read_text(errors="replace").strip() or "unknown"
@@ -180,7 +190,8 @@ class DataDirectory:
             "incarnation": incarnation,
             "starts": starts,
         }
-        self._write(disk, _IDENTITY, f"{json.dumps(identity, indent=2)}\n")
+        text = json.dumps({**identity, "check": _check_of(identity)}, indent=2)
+        self._write(disk, _IDENTITY, f"{text}\n")
 
     def _write(self, disk: Disk, name: str, text: str) -> None:
         """Write a small file as a whole or not at all, durably."""
@@ -201,12 +212,14 @@ def _read_identity(file: Path, rejoin: str) -> tuple[str, str, int]:
         version, node_id, incarnation = identity["format_version"], identity["node_id"], identity["incarnation"]
         # Starts were not counted once.
         starts = identity.get("starts", 1)
+        check = identity.pop("check", None)
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ConfigError(f"{file} is unreadable; {rejoin}") from None
-    if version != FORMAT_VERSION:
+    if version not in (1, FORMAT_VERSION):
         raise ConfigError(f"{file} has format version {version}; this program knows {FORMAT_VERSION}")
     if (
-        type(node_id) is not str
+        check != (_check_of(identity) if version > 1 else None)
+        or type(node_id) is not str
         or not node_id
         or type(incarnation) is not str
         or not _INCARNATION.fullmatch(incarnation)
@@ -217,12 +230,16 @@ def _read_identity(file: Path, rejoin: str) -> tuple[str, str, int]:
     return node_id, incarnation, starts
 
 
+def _check_of(identity: dict[str, Any]) -> str:
+    return blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
 def _take_lock(directory: Path) -> int:
     """Lock the directory and return the descriptor that holds the lock; -1 when another process holds it.
 
     The file gets our process id. Raises OSError, FileNotFoundError also when the directory was removed meanwhile.
     """
-    handle = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    handle = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.fstat(handle).st_ino != (directory / _LOCK).stat().st_ino:

@@ -84,13 +84,67 @@ def test_another_node_id_is_refused(tmp_path: Path) -> None:
         ('{"format_version": 1, "node_id": "", "incarnation": "0123456789abcdef"}', "unreadable"),
         ('{"format_version": 1, "node_id": "n", "incarnation": "x"}', "unreadable"),
         ('{"format_version": 1, "node_id": 5, "incarnation": "0123456789abcdef"}', "unreadable"),
-        ('{"format_version": 2, "node_id": "n", "incarnation": "0123456789abcdef"}', "format version 2"),
+        ('{"format_version": 1, "node_id": "n", "incarnation": "0123456789abcdef", "check": ""}', "unreadable"),
+        ('{"format_version": 2, "node_id": "n", "incarnation": "0123456789abcdef"}', "unreadable"),
+        ('{"format_version": 3, "node_id": "n", "incarnation": "0123456789abcdef"}', "format version 3"),
     ],
 )
 def test_a_damaged_identity_is_refused(content: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "identity").write_text(content)
     with pytest.raises(ConfigError, match=message):
         DataDirectory(tmp_path)
+
+
+def test_every_flipped_bit_and_every_cut_of_the_identity_is_refused(tmp_path: Path) -> None:
+    with DataDirectory(tmp_path, node_id="n1"):
+        pass
+    file = tmp_path / "identity"
+    whole = file.read_bytes()
+    damaged = [whole[:length] for length in range(len(whole) - 1)]
+    for position in range(len(whole)):
+        for bit in range(8):
+            flipped = bytearray(whole)
+            flipped[position] ^= 1 << bit
+            damaged.append(bytes(flipped))
+    for data in damaged:
+        file.write_bytes(data)
+        with pytest.raises(ConfigError, match=r"identity (is unreadable|has format version)"):
+            DataDirectory(tmp_path)
+
+
+def test_an_identity_of_the_first_format_which_had_no_check_is_read(tmp_path: Path) -> None:
+    (tmp_path / "journal-000000000001.cfj").write_bytes(b"")
+    (tmp_path / "identity").write_text('{"format_version": 1, "node_id": "n", "incarnation": "0123456789abcdef"}')
+    with DataDirectory(tmp_path) as data:
+        assert (data.node_id, data.incarnation) == ("n", "0123456789abcdef")
+
+
+@pytest.mark.parametrize("kind", ["a FIFO", "a link", "a link to nothing", "a folder"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lock",
+        "identity",
+        "identity.new",
+        "removed",
+        "journal-000000000001.cfj",
+        "snapshot-00000000000000000009.cfs.part",
+    ],
+)
+def test_what_is_no_regular_file_is_named_and_left_alone(name: str, kind: str, tmp_path: Path) -> None:
+    path, other = tmp_path / "data" / name, tmp_path / "other"
+    path.parent.mkdir()
+    other.write_text("somebody else's")
+    if kind == "a FIFO":
+        os.mkfifo(path)
+    elif kind == "a folder":
+        path.mkdir()
+    else:
+        path.symlink_to(other if kind == "a link" else tmp_path / "nothing")
+    with pytest.raises(ConfigError, match=rf"data/{name} is no regular file"):
+        DataDirectory(path.parent)
+    assert other.read_text() == "somebody else's"
+    assert not (tmp_path / "nothing").exists()
 
 
 @pytest.mark.parametrize(
@@ -208,7 +262,9 @@ def test_a_directory_that_is_not_writable_is_one_clear_line(tmp_path: Path, monk
 def test_the_identity_is_plain_json(tmp_path: Path) -> None:
     with DataDirectory(tmp_path, node_id="n1") as data:
         identity = json.loads((tmp_path / "identity").read_text())
-    assert identity == {"format_version": 1, "node_id": "n1", "incarnation": data.incarnation, "starts": 0}
+    check = identity.pop("check")
+    assert identity == {"format_version": 2, "node_id": "n1", "incarnation": data.incarnation, "starts": 0}
+    assert len(check) == 16
 
 
 def test_where_a_removed_member_lived_nobody_starts_until_it_is_emptied(tmp_path: Path) -> None:
