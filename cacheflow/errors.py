@@ -43,7 +43,7 @@ class InvalidRequest(CacheFlowError, ValueError):
 
 
 class ValueTooLarge(InvalidRequest):
-    """The value is larger than ``--max-value-bytes`` or than the whole cache may hold."""
+    """The value is larger than ``--max-value-bytes`` or than the whole cache may hold, or the call than one entry of the log."""
 
     http_status = 413
     title = "Value too large"

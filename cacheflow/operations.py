@@ -59,6 +59,7 @@ def batch(
 ) -> Steps[list[dict[str, Any]]]:
     """Run several operations as one log entry, with ``atomic`` all or none; return one result an operation.
 
+    Over 66 MiB in the log a batch is several entries; with ``atomic`` or an idempotency_key it is ValueTooLarge.
     ops: ``{"op": "set", "key": "k", "value": any, "ttl": 5}``, or get, delete, incr, touch, cas, add.  A result has the
     ``status`` that HTTP would answer, the key, its version, and what the operation found.
     Raises InvalidRequest; with ``atomic`` the error of the operation that failed; and what ``set`` raises.

@@ -479,7 +479,7 @@ def test_an_update_is_one_entry_up_to_the_limits_of_a_batch(node: Four, name: st
     index = node.store.position().index
     node.call(name, "update", {f"k{number}": number for number in range(verbs.BATCH_OPS_MAX)}, more=1)
     assert node.store.position().index == index + 2
-    node.call(name, "update", {f"k{number}": "x" * (verbs.BATCH_BYTES_MAX // 8 - 64) for number in range(8)})
+    node.call(name, "update", {f"k{number}": "x" * (verbs.BATCH_BYTES_MAX // 8 - 80) for number in range(8)})
     assert node.store.position().index == index + 3
     assert node.call(name, "delete_many", [*node.store, "absent"]) == verbs.BATCH_OPS_MAX + 1
     assert node.store.position().index == index + 5

@@ -17,6 +17,7 @@ from cacheflow.contract import Done, Outcome
 from cacheflow.errors import NotReady
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command
+from cacheflow.node import large_calls
 from cacheflow.node.proposals import Proposal, Proposals
 from cacheflow.raft.turn import Turn
 
@@ -53,6 +54,12 @@ class Inbox:
         """Replicate ``commands_``. Any thread."""
         size = sum(map(commands.size_of, commands_))
         deadline = self._loop.time() + (self._timeout_s if timeout_s is None else timeout_s)
+        if size > large_calls.CALL_BYTES_MAX:
+            large_calls.LargeCall(commands_, functools.partial(self._add, deadline), done).go_on()()
+        else:
+            self._add(deadline, commands_, size, done)
+
+    def _add(self, deadline: float, commands_: Sequence[Command], size: int, done: Done) -> None:
         self.waiting.append(Proposal(commands_, size, deadline, functools.partial(self._settle, done)))
         if not self._proposals.holds_back(len(self.waiting) + len(self.barriers)):
             self._wake()

@@ -4,7 +4,8 @@
    sent again is never applied twice.
 2. Pending commands are sent again exactly when the route to the leader changes, from the lowest unanswered number.
 3. The answer comes from this node's own machine: committed *and* visible here.
-4. At the deadline a command that was never sent is withdrawn (NoLeader: safe to retry); a sent one ends as
+4. What no block can carry ends before it gets a number: a number that is never sent would hold up all that follow it.
+5. At the deadline a command that was never sent is withdrawn (NoLeader: safe to retry); a sent one ends as
    OutcomeUnknown for its caller and stays in its place until the machine has answered, for its number is taken.
 
 Not safe for concurrent use: the event loop owns it.
@@ -24,19 +25,24 @@ from cacheflow.errors import NoLeader, NotCommitted, OutcomeUnknown, Overloaded
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.machine.machine import Settled
+from cacheflow.node.large_calls import CALL_BYTES_MAX
 
 logger = logging.getLogger(__name__)
 
 # A function that is called once, on the loop, with the outcome of a proposal.
 Settle = Callable[[Outcome], None]
 
-# The most commands, and their bytes, that wait on one node; more are refused at once rather than kept until they time out.
+# The most commands, and their bytes, that wait on one node; more are refused at once rather than kept until they time out. One
+# of the largest calls fits, and many small ones.
 PENDING_MAX = 100_000
-PENDING_BYTES_MAX = 64 * 1024 * 1024
+PENDING_BYTES_MAX = 80 * 1024 * 1024
 # The limits of one block, and of all blocks on their way together: a large batch of small commands travels in one piece, and
 # one node sends only so much to a leader that stands still.
 BLOCK_COMMANDS_MAX = 10_000
 BLOCK_BYTES_MAX = 1024 * 1024
+# The largest block that is sent: some small calls, and one as large as it may be. A frame takes it, with what the node sends in
+# front of it.
+SENT_BYTES_MAX = CALL_BYTES_MAX + BLOCK_BYTES_MAX + 1024
 # After a block of so many callers the next one waits until as many are here again, GATHER_S seconds at most: those who were
 # answered together will probably write again together, and the flushes and messages of an entry cost more than the commands
 # in it (PostgreSQL's commit_siblings and commit_delay).
@@ -176,8 +182,10 @@ class Proposals:
         try:
             packed = commands.encode_block(self._session, first, self._lowest(), block)
         except Exception:  # msgpack raises several kinds
+            packed = b""
+        if not 0 < len(packed) <= SENT_BYTES_MAX:
             self._unsent.extendleft(reversed(taken))
-            self._refuse_what_cannot_be_packed()
+            self._refuse_what_cannot_be_sent()
             self.flush()
             return
         callers = 0
@@ -195,12 +203,19 @@ class Proposals:
         before = [_block_of_uses(uses)] if uses else []
         self._resend_due = not self._sender.propose([*before, packed], callers >= GATHER_FROM)
 
-    def _refuse_what_cannot_be_packed(self) -> None:
-        """End the proposals that the log cannot carry: a front has let something through, and the others must not suffer."""
+    def _refuse_what_cannot_be_sent(self) -> None:
+        """End the proposals that the log cannot carry: a front has let something through, and the others must not suffer.
+
+        The others count from now on for what they take, so that no block of theirs is too large.
+        """
         kept: deque[Proposal] = deque()
         for proposal in self._unsent:
             try:
-                commands.encode_block(0, 0, 0, proposal.commands)
+                size = len(commands.encode_block(0, 0, 0, proposal.commands))
+                if size > SENT_BYTES_MAX - BLOCK_BYTES_MAX:
+                    raise ValueError(f"it takes {size} bytes")
+                self._pending_bytes += size - proposal.size
+                proposal.size = size
                 kept.append(proposal)
             except Exception as error:
                 logger.error("a command was let through that the log cannot carry, a defect of CacheFlow: %r", error)

@@ -371,6 +371,26 @@ def test_a_short_deadline_behind_a_long_one_is_kept(has_route: bool, told: type[
     assert len(long.outcomes) == 1
 
 
+def test_what_no_block_can_carry_ends_before_it_has_a_number_and_nobody_waits_behind_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(proposals, "BLOCK_BYTES_MAX", 1000)
+    monkeypatch.setattr(proposals, "SENT_BYTES_MAX", 5000)
+    cluster = Cluster().open()
+    # Whoever calls has said too little: the block tells.
+    before = [Call(cluster, commands.set_(f"k{number}", bytes(3000), 0), flush=False) for number in range(3)]
+    large = Call(cluster, commands.set_("k", bytes(4500), 0), flush=False)
+    after = Call(cluster, count())
+    assert isinstance(large.outcome, NotCommitted) and "cannot carry" in str(large.outcome)
+    while cluster.sent:
+        assert max(map(len, cluster.sent)) <= 5000
+        cluster.apply()
+    assert [call.outcome[0][0] for call in before] == [commands.OK] * 3
+    assert numbers(after.outcome) == [1]
+    assert cluster.proposals.pending == 0
+    assert cluster.proposals._pending_bytes == 0
+
+
 def test_too_much_at_once_is_refused_and_counted_right_afterwards() -> None:
     cluster = Cluster().open()
     assert isinstance(Call(cluster, *[count()] * (PENDING_MAX + 1)).outcome, Overloaded)

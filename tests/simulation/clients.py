@@ -136,6 +136,7 @@ class Client:
             (6, workload.once.call),
             (6, workload.pairs.call),
             (1, workload.bulk.read),
+            (0.5, workload.bulk.write),
             (1, self._clear),
             (1, self._nonsense),
             (10 if workload.evicts else 0, workload.tuning.fill),

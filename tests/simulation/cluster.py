@@ -15,7 +15,7 @@ from typing import Any, cast
 import pysyncobj.syncobj
 import pytest
 from pysyncobj.node import Node
-from simulation.bulk import READ_BYTES_MAX, RECORD_BYTES_MAX
+from simulation import bulk
 from simulation.checks import Checks
 from simulation.network import SimNetwork, Wire
 from simulation.scheduler import ProcessLoop, Scheduler
@@ -29,7 +29,7 @@ from cacheflow.machine.deciding import batches
 from cacheflow.machine.eviction import use_order
 from cacheflow.machine.language.commands import Command
 from cacheflow.machine.machine import CacheMachine, Settled
-from cacheflow.node import supervisor
+from cacheflow.node import large_calls, proposals, supervisor
 from cacheflow.node.assembly import LocalNode, Surroundings
 from cacheflow.node.clock import ClusterClock
 from cacheflow.node.proposals import Proposal
@@ -39,6 +39,7 @@ from cacheflow.node.supervisor import Supervisor
 from cacheflow.raft import turn
 from cacheflow.raft.log.journal import CorruptJournal
 from cacheflow.raft.membership.changes import JOINED, KNOWN
+from cacheflow.raft.roles import leader, replication
 from cacheflow.raft.snapshots import building, files, helper, sending
 from cacheflow.raft.snapshots.files import CorruptSnapshot, SnapshotMeta
 from cacheflow.raft.transport.network import Identity
@@ -450,11 +451,17 @@ def patched(cluster: Cluster, *, journal_bytes: int | None = None, piece_bytes: 
         patch.setattr(pysyncobj.syncobj, "random", random)
         patch.setattr(Node, "__hash__", lambda node: zlib.crc32(node.id.encode()))
         patch.setattr(use_order, "SEGMENT_KEYS_MAX", SEGMENT_KEYS)
-        patch.setattr(batches, "READ_PER_BATCH_BYTES_MAX", READ_BYTES_MAX)
-        patch.setattr(image, "RECORD_BYTES_MAX", RECORD_BYTES_MAX)
+        patch.setattr(batches, "READ_PER_BATCH_BYTES_MAX", bulk.READ_BYTES_MAX)
+        patch.setattr(image, "RECORD_BYTES_MAX", bulk.RECORD_BYTES_MAX)
+        patch.setattr(large_calls, "CALL_BYTES_MAX", bulk.CALL_BYTES_MAX)
+        patch.setattr(large_calls, "PIECE_BYTES_MAX", bulk.BLOCK_BYTES_MAX)
+        patch.setattr(proposals, "BLOCK_BYTES_MAX", bulk.BLOCK_BYTES_MAX)
+        patch.setattr(proposals, "SENT_BYTES_MAX", bulk.SENT_BYTES_MAX)
+        patch.setattr(leader, "ENTRY_BYTES_MAX", bulk.BLOCK_BYTES_MAX)
+        patch.setattr(replication, "BATCH_BYTES", bulk.BATCH_BYTES)
+        patch.setattr(sending, "PIECE_BYTES", bulk.PIECE_BYTES if journal_bytes is None else piece_bytes)
         for module in (turn, supervisor):
             patch.setattr(module.logger, "exception", cluster.checks.note_swallowed)
         if journal_bytes is not None:
             patch.setattr(building, "JOURNAL_BYTES_MIN", journal_bytes)
-            patch.setattr(sending, "PIECE_BYTES", piece_bytes)
         yield

@@ -81,6 +81,7 @@ MUTATIONS = (
     Mutation("wrong contents stay", storage.keep_contents_that_the_disk_contradicts, "damage"),
     Mutation("sessions by high-water mark", machine.keep_only_the_highest_number_of_a_session, "loss reset"),
     Mutation("loaded before trimmed", storage.keep_a_snapshot_that_nobody_has_loaded, "helper snapshot kill"),
+    Mutation("real sizes", machine.guess_the_size_of_a_call_without_its_keys, ""),
     Mutation("bounded answers", machine.answer_every_read_of_a_batch, ""),
     Mutation("clock back on a restart", storage.turn_the_clock_back_at_a_start, "blackout kill"),
     Mutation("look before you found", founding.found_without_listening, "empty"),

@@ -18,6 +18,7 @@ from random import Random
 from typing import Any
 
 import msgpack
+from simulation.bulk import FRAME_BYTES_MAX
 from simulation.scheduler import ProcessLoop, Scheduler
 from simulation.typed import wrong_fields
 
@@ -345,7 +346,7 @@ class SimNetwork:
                 self._adjust(node_id)
 
     def send(self, node_id: str, message: Mapping[str, Any]) -> bool:
-        """Send a message; what cannot be packed raises, as in the real network."""
+        """Send a message; what cannot be packed raises and what no frame takes is refused, as in the real network."""
         way = self.ways.get(node_id)
         if way is None or not way.connected:
             return False
@@ -354,7 +355,8 @@ class SimNetwork:
         assert not (problem := wrong_fields(message)), problem
         wire.sent[kind] = wire.sent.get(kind, 0) + 1
         wire.note(self.node_id, node_id, kind)
-        return way.send(messages.encode(message), may_double=kind not in NOT_DOUBLED)
+        body = messages.encode(message)
+        return len(body) <= FRAME_BYTES_MAX and way.send(body, may_double=kind not in NOT_DOUBLED)
 
     def backlog(self, node_id: str) -> int:
         """Return the bytes that wait because the way is cut."""

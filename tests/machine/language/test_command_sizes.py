@@ -10,24 +10,39 @@ from cacheflow.machine.language.commands import Command
 LARGE = b"x" * 100_000
 SET = c.set_("k", LARGE, 0)
 
+LONG, WIDE = "k" * 1024, "€" * 341
+
 COMMANDS: list[Command] = [
     SET,
-    c.append("k", LARGE),
-    c.batch([SET, SET, c.get("k")]),
+    *(
+        c.set_(key, b"v", 0, meta, c.TTL_MS_MAX, c.IF_VERSION, 2**62)
+        for key in ("k", LONG, WIDE)
+        for meta in (7, "t" * 255)
+    ),
+    c.append(LONG, LARGE),
+    c.batch([SET, SET, c.get(LONG)]),
     c.batch([SET], atomic=True),
-    c.guarded([("k", 1)], [SET, c.append("k", LARGE)]),
-    c.idempotent("once", c.batch([SET, SET])),
+    c.guarded([(LONG, 2**62), (WIDE, 0)], [SET, c.append("k", LARGE)]),
+    c.idempotent("o" * 256, c.batch([SET, SET])),
     c.idempotent("once", SET),
-    c.get("k"),
-    c.incr("k", 1, 0),
-    c.delete("k"),
-    c.expire("k", 1000),
-    c.delete_prefix(""),
+    *(command for key in ("k", LONG, WIDE) for command in (c.get(key), c.delete(key, 2**62), c.delete_prefix(key))),
+    c.incr(LONG, -(2**62), -(2**62), c.TTL_MS_MAX),
+    c.count(LONG, -(2**64 - 1), 2**64 - 1, c.TTL_MS_MAX),
+    c.touch(LONG, c.TTL_MS_MAX),
+    c.expire(LONG, c.TTL_MS_MAX, c.IF_SET | c.IF_LATER),
+    c.configure({"policy": "lru", "max_items": 2**62, "max_bytes": 2**62, "replicas": 8}, only_if_unset=True),
+    c.open_session("m" * 63, "n" * 16),
     c.noop(),
 ]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_size_is_about_that_of_what_is_sent(command: Command) -> None:
-    packed = len(c.encode_block(1, 1, 1, [command]))
-    assert packed - 64 <= c.size_of(command) <= packed + 256
+def test_no_command_takes_more_than_it_counts_for(command: Command) -> None:
+    packed = len(c.encode_block(0, 0, 0, [command])) - len(c.encode_block(0, 0, 0, []))
+    assert packed == c.packed_bytes(command)
+    assert packed <= c.size_of(command) <= packed + 256 + 3 * 1024
+
+
+def test_a_usual_command_counts_for_little_more_than_it_takes() -> None:
+    batch = c.batch([c.set_(f"user:{number}", b"x" * 100, 0) for number in range(500)])
+    assert c.size_of(batch) < 1.5 * c.packed_bytes(batch)
