@@ -19,6 +19,10 @@ QUICK = (
     "turn_the_clock_back_at_a_start",
     "found_without_listening",
     "tell_founders_apart_by_their_addresses",
+    "keep_a_snapshot_that_nobody_has_loaded",
+    "answer_every_read_of_a_batch",
+    "guess_the_size_of_a_call_without_its_keys",
+    "keep_contents_that_the_disk_contradicts",
 )
 ROWS = (1, 2, 3, 4, 5, 6, 7, 9, 12, 16, 17, 21, 22, 23, 31, 33)
 
