@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import os
 import shutil
 import sys
@@ -17,6 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -31,6 +34,10 @@ class Disk:
 
     A handle is an opaque int; offsets and lengths are bytes.
     """
+
+    def __init__(self) -> None:
+        # Whether the kernel takes the flag that makes one write durable.
+        self._writes_durably = _RWF_DSYNC != 0
 
     def list(self, directory: Path) -> list[str]:
         """Return the names of the files in ``directory``, in no order."""
@@ -86,8 +93,15 @@ class Disk:
     def write_durably(self, handle: int, offset: int, data: bytes) -> None:
         """Write all of ``data`` and return once it is durable; bytes written before may stay unflushed."""
         # One system call instead of two, between which this thread would have to wait for the interpreter again.
-        if _RWF_DSYNC and os.pwritev(handle, [data], offset, _RWF_DSYNC) == len(data):
-            return
+        if self._writes_durably:
+            try:
+                if os.pwritev(handle, [data], offset, _RWF_DSYNC) == len(data):
+                    return
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                    raise
+                self._writes_durably = False
+                logger.warning("this kernel does not know durable writes (%s): each is two calls now", error.strerror)
         self.write(handle, offset, data)
         self.sync(handle)
 

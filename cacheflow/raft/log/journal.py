@@ -37,7 +37,7 @@ from cacheflow.raft.log.records import (
     LogEntry,
     clock_payload,
 )
-from cacheflow.raft.log.segments import Pending, SegmentWriter
+from cacheflow.raft.log.segments import NothingLost, Pending, SegmentWriter
 
 __all__ = ["CorruptJournal", "Journal", "Submit", "ThreadWriter"]
 
@@ -48,6 +48,8 @@ T = TypeVar("T")
 SEGMENT_BYTES = 16 * 1024 * 1024
 # An entry that nobody waits for is flushed this late at most: one flush for many entries costs about as much as for one.
 RELAXED_S = 0.010
+# Seconds until records are handed over again that the disk has refused, with nothing lost, for want of file handles or space.
+TRY_AGAIN_S = 0.25
 # Trimmed entries whose memory is freed in one step: 100,000 would hold the loop for 10 ms, these for less than one.
 _FREED_AT_ONCE = 5_000
 
@@ -85,6 +87,8 @@ class Journal:
         self.failed: BaseException | None = None
         self.position = 0
         self.durable_position = 0
+        # Why the disk refuses to take the pending records for the moment; None while it takes them.
+        self.trouble: str | None = None
         self._submit = submit
         self._defer = defer
         self._later = later
@@ -282,6 +286,11 @@ class Journal:
         """Return the size of the entries behind the sentinel up to ``index``, which must be in the log."""
         return _size_of(islice(self._entries, 1, index - self.first_index + 1))
 
+    @property
+    def waiting_bytes(self) -> int:
+        """The size of the records that wait behind the piece that the writer is at work on."""
+        return sum([RECORD_BYTES + len(payload) for _, _, _, payload in self._pending])
+
     def term_at(self, index: int) -> int | None:
         """Return the term of the entry at ``index``, which may be the sentinel's; None outside the log."""
         entries = self._entries
@@ -383,7 +392,7 @@ class Journal:
 
     def _hand_over(self) -> None:
         """Start one piece of work with all pending records, and a flush if one is due."""
-        if self._busy:
+        if self._busy or self._closed:
             return
         batch, self._pending = self._pending, []
         self._free_some()
@@ -399,9 +408,16 @@ class Journal:
 
         def done(outcome: int | BaseException) -> None:
             self._busy = False
+            if isinstance(outcome, NothingLost) and not self._closed:
+                # The writer has taken out what it has written; the rest may be empty, and a new segment still be due.
+                self.trouble = str(outcome)
+                self._pending = batch + self._pending
+                self._later(TRY_AGAIN_S, self._hand_over)
+                return
             if isinstance(outcome, BaseException):
                 self._fail(outcome)
                 return
+            self.trouble = None
             self._unsynced = not sync
             self.disk_bytes = outcome
             self.durable_position = position

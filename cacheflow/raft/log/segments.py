@@ -28,6 +28,7 @@ of the records.
 from __future__ import annotations
 
 import contextlib
+import errno
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -71,6 +72,8 @@ _HEADER_BYTES_MAX = 1024
 _NAME = re.compile(r"journal-(\d{12})\.cfj")
 _TEMPORARY = ".new"
 _SIZE_OF = attrgetter("size")
+# The reasons that pass when somebody closes files or makes room.
+_PASSING = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT))
 
 
 def segment_name(sequence: int) -> str:
@@ -144,6 +147,21 @@ class SegmentReader:
         return torn
 
 
+class NothingLost(OSError):
+    """The system refuses, for now, what a new segment needs. What is written stands; the same call may be made again later."""
+
+
+@contextlib.contextmanager
+def _nothing_lost() -> Iterator[None]:
+    """Turn an error that passes into NothingLost."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _PASSING:
+            raise NothingLost(error.errno, error.strerror) from error
+        raise
+
+
 @dataclass(slots=True)
 class _Segment:
     """A segment file as the writer knows it."""
@@ -182,6 +200,11 @@ class SegmentWriter:
         self._dirty = False
         # Whether the last record is a mark or a header, which says that everything before it was flushed.
         self._vouched = False
+        # What is due since NothingLost was raised: a new segment with room for a record of so many bytes, a flush, and the
+        # removal of segments.
+        self._roll_due: int | None = None
+        self._sync_due = False
+        self._removal_due = False
         self.state = LogState()
 
     @property
@@ -236,35 +259,48 @@ class SegmentWriter:
     def append(self, batch: list[Pending], sync: bool) -> int:
         """Write ``batch`` and return ``disk_bytes``. Flushes if told to, for a vote, and before segments are removed.
 
-        Raises OSError; nothing may be written afterwards.
+        Raises NothingLost, with what is written taken out of ``batch``: to be called again with the rest, and what has come
+        since.  Raises OSError; nothing may be written afterwards.
         """
         buffer: list[bytes] = []
-        end = self._offset
-        trimmed = begun_anew = False
+        written = 0
+        sync = sync or self._sync_due
+        trimmed, removal = False, self._removal_due
         state = self.state
-        for kind, index, term, payload in batch:
-            size = RECORD_BYTES + len(payload)
-            if end + size + _RESERVE_BYTES > self._segments[-1].size:
-                self._write(buffer)
-                self._roll(size)
-                end, buffer = self._offset, []
-            pieces = self._codec.encode(kind, index, term, payload, self._check, self._synced)
-            self._check = pieces[1]
-            buffer += pieces
-            end += size
-            state.note(kind, index, term, payload)
-            self._count(kind, index)
-            if kind != ENTRY:
-                sync = sync or kind == VOTE
-                trimmed = trimmed or kind == TRIM
-                begun_anew = begun_anew or kind == START
-        self._write(buffer, sync)
-        if trimmed and self._offset - self._begin > self._segment_bytes // 4:
-            self._roll(0)  # what is in this segment can go with the next trim
-        if trimmed or begun_anew:
-            self._remove_segments()
+        try:
+            if self._roll_due is not None:
+                self._roll(self._roll_due)
+            end = self._offset
+            for position, (kind, index, term, payload) in enumerate(batch):
+                size = RECORD_BYTES + len(payload)
+                if end + size + _RESERVE_BYTES > self._segments[-1].size:
+                    self._write(buffer)
+                    written = position
+                    self._roll(size)
+                    end, buffer = self._offset, []
+                pieces = self._codec.encode(kind, index, term, payload, self._check, self._synced)
+                self._check = pieces[1]
+                buffer += pieces
+                end += size
+                state.note(kind, index, term, payload)
+                self._count(kind, index)
+                if kind != ENTRY:
+                    sync = sync or kind == VOTE
+                    trimmed = trimmed or kind == TRIM
+                    removal = removal or kind in (TRIM, START)
+            self._write(buffer, sync)
+            written = len(batch)
+            if trimmed and self._offset - self._begin > self._segment_bytes // 4:
+                self._roll(0)  # what is in this segment can go with the next trim
+            if removal:
+                self._remove_segments()
+        except NothingLost:
+            del batch[:written]
+            self._sync_due, self._removal_due = sync, removal
+            raise
         if sync:
             self._sync()
+        self._sync_due = self._removal_due = False
         return self.disk_bytes
 
     def mark(self, clock: Clock | None) -> None:
@@ -333,16 +369,22 @@ class SegmentWriter:
         """Remove the oldest segments as long as the sentinel has passed all their entries."""
         while len(self._segments) > 1 and self._segments[0].max_index <= self.state.sentinel_index:
             self._sync()
-            self._disk.remove(self._segments[0].path)
+            with contextlib.suppress(FileNotFoundError):  # removed, and then the folder could not be flushed
+                self._disk.remove(self._segments[0].path)
             # One at a time: after a power failure no segment may be missing while an older one is left.
-            self._disk.sync_directory(self._directory)
+            with _nothing_lost():
+                self._disk.sync_directory(self._directory)
             del self._segments[0]
 
     def _roll(self, record_bytes: int) -> None:
-        """Flush, and begin a new segment with room for a record of ``record_bytes``."""
+        """Flush, and begin a new segment with room for a record of ``record_bytes``.
+
+        After NothingLost nothing may be written before it has succeeded: the new file may be there already.
+        """
         disk = self._disk
         if self._segments:
             self._sync()
+        self._roll_due = record_bytes
         sequence = self._sequence + 1
         path = self._directory / segment_name(sequence)
         temporary = path.with_name(path.name + _TEMPORARY)
@@ -350,18 +392,20 @@ class SegmentWriter:
         size = max(self._segment_bytes, _HEADER_BYTES_MAX + record_bytes + _RESERVE_BYTES)
         pieces = codec.encode(HEADER, 0, 0, Header(sequence, size, self.state).pack(), self._check, 0)
         data = b"".join([MAGIC, FORMAT_VERSION.to_bytes(2, "little"), codec.salt, *pieces])
-        handle = disk.open(temporary, create=True)
-        try:
-            disk.preallocate(handle, size)
-            disk.write(handle, 0, data)
-            disk.sync(handle)
-            disk.rename(temporary, path)
-            disk.sync_directory(self._directory)
-        except OSError:
-            disk.close(handle)
-            with contextlib.suppress(OSError):
-                disk.remove(temporary)
-            raise
+        with _nothing_lost():
+            handle = disk.open(temporary, create=True)
+            try:
+                disk.preallocate(handle, size)
+                disk.write(handle, 0, data)
+                disk.sync(handle)
+                disk.rename(temporary, path)
+                disk.sync_directory(self._directory)
+            except OSError:
+                disk.close(handle)
+                with contextlib.suppress(OSError):
+                    disk.remove(temporary)
+                raise
+        self._roll_due = None
         if self._segments:
             self._seal()
         self._handle, self._codec, self._check = handle, codec, pieces[1]

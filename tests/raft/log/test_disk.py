@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from fakes.journals import fill
 
+from cacheflow.raft.log import disk as disk_module
 from cacheflow.raft.log.disk import Disk, ThreadWriter
 from cacheflow.raft.log.journal import Journal
 from cacheflow.raft.turn import Turn
@@ -70,6 +71,42 @@ def test_a_full_disk_is_not_taken_for_a_missing_feature(tmp_path: Path, monkeypa
     handle = disk.open(tmp_path / "file", create=True)
     with pytest.raises(OSError, match="full"):
         disk.preallocate(handle, 1000)
+    disk.close(handle)
+
+
+@pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS])
+def test_a_kernel_that_refuses_durable_writes_gets_two_calls_and_is_asked_once(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked, flushed = [], []
+
+    def refuse(*_: object) -> None:
+        asked.append(1)
+        raise OSError(code, "not here")
+
+    monkeypatch.setattr(os, "pwritev", refuse)
+    monkeypatch.setattr(Disk, "sync", lambda self, handle: flushed.append(handle))
+    monkeypatch.setattr(disk_module, "_RWF_DSYNC", 2)
+    disk = Disk()
+    handle = disk.open(tmp_path / "file", create=True)
+    for number in range(3):
+        disk.write_durably(handle, number, b"%d" % number)
+    disk.close(handle)
+    assert disk.read(tmp_path / "file") == b"012"
+    assert (len(asked), flushed) == (1, [handle] * 3)
+    assert caplog.text.count("does not know durable writes") == 1
+
+
+def test_a_durable_write_that_fails_is_no_missing_feature(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(os, "pwritev", fail)
+    monkeypatch.setattr(disk_module, "_RWF_DSYNC", 2)
+    disk = Disk()
+    handle = disk.open(tmp_path / "file", create=True)
+    with pytest.raises(OSError, match="broken"):
+        disk.write_durably(handle, 0, b"x")
     disk.close(handle)
 
 

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 from fakes.disk import FakeDisk, StepWriter
-from fakes.journals import DIRECTORY, fill, open_journal, segments, state_of
+from fakes.journals import DIRECTORY, State, fill, open_journal, segments, state_of
 
 from cacheflow.errors import ConfigError
 from cacheflow.raft.log.disk import Disk
 from cacheflow.raft.log.journal import RELAXED_S, CorruptJournal, Journal
 from cacheflow.raft.log.reading import read_entries
 from cacheflow.raft.log.records import RECORD_BYTES
+from cacheflow.raft.log.segments import NothingLost
 
 
 def reopened(disk: FakeDisk) -> Journal:
@@ -394,7 +395,7 @@ def test_many_trimmed_entries_are_freed_little_by_little() -> None:
 
 
 @pytest.mark.parametrize(
-    ("operation", "code"), [("write", errno.ENOSPC), ("sync", errno.EIO), ("preallocate", errno.ENOSPC)]
+    ("operation", "code"), [("write", errno.ENOSPC), ("sync", errno.EIO), ("preallocate", errno.EIO)]
 )
 def test_a_failure_is_told_once_and_nothing_is_written_after_it(operation: str, code: int) -> None:
     disk, writer = FakeDisk(), StepWriter()
@@ -424,16 +425,112 @@ def test_a_failure_is_told_once_and_nothing_is_written_after_it(operation: str, 
 
 
 def test_a_full_disk_shows_when_space_is_reserved() -> None:
-    disk = FakeDisk(capacity_bytes=5000)
-    failures: list[BaseException] = []
-    journal = open_journal(disk, on_failure=failures.append)
+    disk, timers = FakeDisk(capacity_bytes=5000), Timers()
+    journal = open_journal(disk, on_failure=raise_it, later=timers.later)
     fill(journal, 200)
-    assert isinstance(failures[0], OSError)
-    assert failures[0].errno == errno.ENOSPC
+    timers.run()
+    assert journal.trouble is not None and "[Errno 28]" in journal.trouble
     assert not any(name.endswith(".new") for name in disk.list(DIRECTORY))
-    disk.stop()
+    durable = journal.durable_index
+    assert 0 < durable < 200
+    assert open_journal(disk.copy(), later=timers.later).last_index >= durable
     disk.capacity_bytes = 1 << 30
-    assert open_journal(disk).last_index >= journal.durable_index > 0
+    timers.run()
+    assert journal.durable_index == 200, "it goes on by itself"
+    assert not journal.trouble
+    journal.close()
+    assert open_journal(disk).last_index == 200
+
+
+class Timers:
+    """A loop's call_later whose calls are made by ``run``."""
+
+    def __init__(self) -> None:
+        self.due: list[Callable[[], None]] = []
+
+    def later(self, seconds: float, call: Callable[[], None]) -> None:
+        self.due.append(call)
+
+    def run(self) -> None:
+        due, self.due = self.due, []
+        for call in due:
+            call()
+
+
+def raise_it(error: BaseException) -> None:
+    raise error
+
+
+def full_of_trims(disk: FakeDisk, timers: Timers) -> list[State]:
+    """Fill several segments, with votes and trims between; return every state on the way, the last one is the present."""
+    journal = open_journal(disk, on_failure=raise_it, later=timers.later)
+    states = [state_of(journal)]
+    for step in range(12):
+        fill(journal, journal.last_index + 40, term=step + 1)
+        journal.setCurrentTerm(step + 1, "n")
+        states.append(state_of(journal))
+        journal.trim(journal.last_index - 30)
+        states.append(state_of(journal))
+        while timers.due:
+            # As long as it is refused nothing may be promised.
+            assert journal.durable_position < journal.position
+            timers.run()
+        assert journal.durable_position == journal.position
+    journal.close()
+    return states
+
+
+def opening(operation: str) -> int:
+    """Return how often a disk is asked for something before a new journal is open."""
+    disk = FakeDisk()
+    open_journal(disk)
+    return disk.counts[operation]
+
+
+@pytest.mark.parametrize("operation", ["open", "sync_directory", "preallocate", "rename"])
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOSPC])
+def test_what_a_new_segment_lacks_is_waited_for_and_nothing_is_lost(operation: str, code: int) -> None:
+    plain = FakeDisk()
+    states = full_of_trims(plain, Timers())
+    for number in range(opening(operation), plain.counts[operation]):
+        disk = FakeDisk()
+        disk.fail(operation, OSError(code, "not now"), after=number)
+        disk.fail(operation, OSError(code, "not yet"), after=number + 1)
+        assert full_of_trims(disk, Timers()) == states
+        assert disk.open_handles == 0
+        assert state_of(open_journal(disk.copy())) == states[-1]
+
+
+@pytest.mark.parametrize("operation", ["open", "sync_directory", "preallocate", "rename"])
+def test_a_kill_while_a_new_segment_is_waited_for_leaves_a_whole_journal(operation: str) -> None:
+    plain = FakeDisk()
+    full_of_trims(plain, Timers())
+    for number in range(opening(operation), plain.counts[operation]):
+        disk, timers = FakeDisk(), Timers()
+        disk.fail(operation, OSError(errno.EMFILE, "not now"), after=number)
+        journal = open_journal(disk, on_failure=raise_it, later=timers.later)
+        while not timers.due and journal.last_index < 480:
+            fill(journal, journal.last_index + 40)
+            journal.trim(journal.last_index - 30)
+        left = disk.copy()
+        again = open_journal(left)
+        assert again.last_index >= journal.durable_index
+        fill(again, again.last_index + 100)
+        again.close()
+        assert open_journal(left).last_index == again.last_index
+
+
+def test_a_journal_that_is_closed_while_it_is_refused_fails_and_closes_its_files() -> None:
+    disk, timers = FakeDisk(capacity_bytes=5000), Timers()
+    failures: list[BaseException] = []
+    journal = open_journal(disk, on_failure=failures.append, later=timers.later)
+    fill(journal, 200)
+    journal.close()
+    timers.run()
+    assert [type(failure) for failure in failures] == [NothingLost]
+    assert disk.open_handles == 0
+    disk.capacity_bytes = 1 << 30
+    assert open_journal(disk).last_index >= journal.durable_index
 
 
 def test_a_disk_that_refuses_at_start_is_a_configuration_error() -> None:
