@@ -364,9 +364,10 @@ class ReplicatedStore(Face):
 
     def _refusal(self) -> NotReady:
         """Return the error that says why nothing can be replicated through this node."""
-        if self._local is None or self._local.node.replica.failure is None:
+        if self._local is None or not self._local.is_serving:
             return NotReady("this node is stopped")
-        return NotReady(f"this node takes no writes: {self._local.node.replica.failure}")
+        node = self._local.node
+        return NotReady(f"this node takes no writes: {node.replica.failure or f'its disk {node.disk.state}'}")
 
     def _started(self) -> LocalNode:
         """Return the node, running or stopped. Raises NotReady if it was never started."""

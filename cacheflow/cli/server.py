@@ -1,6 +1,7 @@
 """The composition root: a node with its HTTP front, from a NodeConfig to its clean end.
 
 SIGTERM and SIGINT drain: readiness goes first, running requests end, a leader hands leadership over, and the files close.
+A disk that hangs does not keep the process.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import functools
 import gc
 import logging
+import os
 import signal
 import sys
 import threading
@@ -24,6 +26,8 @@ logger = logging.getLogger(__name__)
 # The garbage collector's passes over its middle generation before a full pass, instead of ten: then one comes every few
 # minutes under full load.
 FULL_PASS_AFTER = 1000
+# Seconds for handing over leadership and for the last flush: a tenth of it is enough, and supervisors kill after 10 to 30.
+CLOSED_WITHIN_S = 5.0
 
 
 def run(config: NodeConfig) -> int:
@@ -65,8 +69,22 @@ def run(config: NodeConfig) -> int:
         logger.info("stopping")
         http.stop()
     finally:
-        store.close()
+        _close(store)
     return 0
+
+
+def _close(store: ReplicatedStore) -> None:
+    """Close the store; end the process without its last flush when the disk hangs. Nothing that was promised waits for it."""
+
+    def end() -> None:
+        logger.error("the disk does not answer: this process ends without its last flush")
+        os._exit(1)
+
+    late = threading.Timer(CLOSED_WITHIN_S, end)
+    late.daemon = True
+    late.start()
+    store.close()
+    late.cancel()
 
 
 def _freeze_what_stays() -> None:

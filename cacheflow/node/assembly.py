@@ -102,7 +102,9 @@ class LocalNode:
         self._compared = False
         self._loop = loop
         self._note_removed = note_removed
+        # When uses were last sent alone, and the index that was applied then.
         self._uses_sent_at = 0.0
+        self._uses_sent_index = 0
         newest, self.machine = storage.load_machine(around.disk, around.directory)
         self.journal = Journal.open(
             around.disk,
@@ -198,7 +200,13 @@ class LocalNode:
     @property
     def takes_writes(self) -> bool:
         """Whether anything can be replicated through this node at all. Any thread."""
-        return self.is_serving and self.node.replica.failure is None
+        node = self.node
+        return (
+            self.is_serving
+            and node.replica.failure is None
+            # Nothing that is sent would come back here while the others go on without this node.
+            and not (node.disk.hung and (node.disk.outrun or node.links.route is None))
+        )
 
     # What the Raft node tells -----------------------------------------------------------------------------------------
 
@@ -249,8 +257,15 @@ class LocalNode:
             self._compared = True
             self._tell_overruled()
         now = self._loop.time()
-        if self.uses.noted and now - self._uses_sent_at >= USES_EVERY_S and self._fill() >= NEARLY_FULL:
-            self._uses_sent_at = now
+        applied = self.node.last_applied
+        if (
+            self.uses.noted
+            and now - self._uses_sent_at >= USES_EVERY_S
+            # Without progress since, the last ones still wait for it.
+            and applied != self._uses_sent_index
+            and self._fill() >= NEARLY_FULL
+        ):
+            self._uses_sent_at, self._uses_sent_index = now, applied
             self.proposals.send_uses(self.uses.drain())
 
     def _tell_overruled(self) -> None:

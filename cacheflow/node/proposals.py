@@ -60,7 +60,7 @@ SEND_AGAIN_S = 1.0
 class Sender(Protocol):
     """The part of RaftNode that proposals use."""
 
-    def propose(self, blocks: list[bytes], crowded: bool = False) -> bool: ...
+    def propose(self, blocks: list[bytes], crowded: bool = False, again: bool = False) -> bool: ...
 
 
 class Proposal:
@@ -315,9 +315,8 @@ class Proposals:
         now = self._clock()
         if self._open_sent_at is None or now - self._open_sent_at >= OPEN_AGAIN_S:
             self._open_sent_at = now
-            self._sender.propose(
-                [commands.encode_block(0, 0, 0, [commands.open_session(self._member_id, self._nonce)])]
-            )
+            opening = commands.encode_block(0, 0, 0, [commands.open_session(self._member_id, self._nonce)])
+            self._sender.propose([opening], again=True)
 
     def _look_for_session(self, results: list[Result]) -> None:
         for result in results:
@@ -334,7 +333,9 @@ class Proposals:
 
     def _send(self, first: int, block: list[Command]) -> bool:
         """Send a block of numbered commands again; return False if the route has not taken it."""
-        return self._sender.propose([commands.encode_block(self._session, first, self._lowest(), block)])
+        lowest = self._lowest()
+        packed = commands.encode_block(self._session, first, lowest, block)
+        return self._sender.propose([packed], again=first == lowest)
 
     def _resend(self) -> None:
         self._resend_due = False

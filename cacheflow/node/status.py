@@ -95,6 +95,7 @@ def metrics(engine: Engine) -> dict[str, float]:
         "is_leader": int(node.is_leader),
         "has_leader": int(node.links.route is not None),
         "ready": int(all(good for _, good, _ in readiness(engine))),
+        "disk_hung": int(node.disk.hung),
         "failed": int(node.replica.failure is not None and node.removal.removed_at is None),
         "removed": int(node.removal.removed_at is not None),
         "leader_changes_total": node.leader_changes,
@@ -114,13 +115,15 @@ def metrics(engine: Engine) -> dict[str, float]:
 
 
 def liveness(engine: Engine) -> list[tuple[str, bool, str]]:
-    """Return the checks of what a restart could mend. A missing leader is no reason to restart."""
+    """Return the checks of what only a restart could mend. A missing leader is no reason to restart, nor a disk that hangs."""
     if not engine.running:
         return [("loop", False, "does not run")]
-    listening = engine.local.network.healthy
+    node, listening = engine.local.node, engine.local.network.healthy
+    failure = None if node.removal.removed_at is not None else node.replica.failure
     return [
         ("loop", True, "runs"),
         ("listener", listening, "accepts peers" if listening else "does not accept peers"),
+        ("node", failure is None, failure or "takes part"),
     ]
 
 
@@ -147,7 +150,7 @@ def readiness(engine: Engine) -> list[tuple[str, bool, str]]:
             if node.may_read
             else node.replica.stumbled or node.replica.doubt or "have not caught up since the start",
         ),
-        ("disk", node.replica.failure is None, node.replica.failure or "works"),
+        ("disk", node.replica.failure is None and not node.disk.hung, node.replica.failure or node.disk.state),
         ("snapshots", not unbuilt, unbuilt or "can be built"),
         # No reason to send no traffic here: members of another cluster may knock at the door of one that is right.
         ("cluster", True, f"refused {', '.join(others)}" if others else "meets no other"),

@@ -358,6 +358,13 @@ class Core(SyncObj):  # type: ignore[misc]
         if match_index is not None and match_index > before:
             self._match[node_id] = match_index
 
+    @property
+    def acknowledged_by_others(self) -> int:
+        """The highest index that a majority of the voters has acknowledged to this leader without it; 0 if they are too few."""
+        indexes = sorted(self._match.values(), reverse=True)
+        majority = (len(indexes) + 1) // 2 + 1
+        return indexes[majority - 1] if len(indexes) >= majority else 0
+
     def ask_to_lead(self, node_id: str) -> bool:
         """Send timeout_now (dissertation 3.10) to a voter if it has the whole log; return whether it was sent."""
         if self._match.get(node_id, 0) != self._journal.last_index:

@@ -8,6 +8,7 @@ Not safe for concurrent use: the event loop owns it.
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ from typing import Any
 from cacheflow.raft.log.journal import Journal
 from cacheflow.raft.seams import Loop
 from cacheflow.raft.transport.network import Network
+
+# Messages that wait for the disk at most. While it works there are a few; while it hangs more of them say nothing new.
+HELD_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,13 @@ class Links:
             send()
         else:
             self._held.append((self._journal.position, send))
+
+    def hold_message(self, node_id: str, message: Any) -> None:
+        """Send a promise once everything journalled so far is durable; dropped, as networks do, when HELD_MAX wait already."""
+        if self._journal.durable_position >= self._journal.position and not self._held:
+            self.send(node_id, message)
+        elif len(self._held) < HELD_MAX:
+            self._held.append((self._journal.position, functools.partial(self.send, node_id, message)))
 
     def release(self) -> None:
         """Make the calls that waited for the journal's durable position, which has moved."""

@@ -61,6 +61,7 @@ class Propose(TypedDict):
     type: Literal["propose"]
     blocks: list[bytes]
     crowded: bool
+    again: NotRequired[bool]
 
 
 class Term(TypedDict):

@@ -21,6 +21,7 @@ from cacheflow.machine.machine import CacheMachine
 from cacheflow.machine.state.settings import Member
 from cacheflow.raft import guards
 from cacheflow.raft.core import ROLE_NAMES, Core
+from cacheflow.raft.hung_disk import DiskWatch
 from cacheflow.raft.links import Links, Route
 from cacheflow.raft.log.journal import Journal
 from cacheflow.raft.log.records import CONFIGURATION, NO_OP
@@ -29,7 +30,7 @@ from cacheflow.raft.membership.configuration import Configuration, Configuration
 from cacheflow.raft.membership.hand_over import HandOver
 from cacheflow.raft.membership.membership import Membership, applied_configuration
 from cacheflow.raft.membership.removed import Removal
-from cacheflow.raft.message_types import RequestVote, ResponseVote, TimeoutNow
+from cacheflow.raft.message_types import Propose, RequestVote, ResponseVote, TimeoutNow
 from cacheflow.raft.peers import Peers
 from cacheflow.raft.replica import Replica
 from cacheflow.raft.roles.elections import Elections
@@ -117,6 +118,9 @@ class RaftNode:
         )
         peers = self.peers = Peers(node_id, configurations, links)
         replica = self.replica = Replica(machine, core, ticks)
+        disk = self.disk = DiskWatch(
+            core, journal, heartbeat_s=timing.heartbeat_s, patience_s=timing.election_timeout_s
+        )
         headers = Headers(core, links, clock, peers, replica)
         self.replicator = Replicator(
             journal,
@@ -135,12 +139,13 @@ class RaftNode:
             network=network,
             replicator=self.replicator,
             replica=replica,
+            disk=disk,
             ticks=ticks,
         )
         # The roles.
         freshness = self.freshness = Freshness(core, links, peers)
         divergence = Divergence(core, links, ticks, replica, membership)
-        self.elections = Elections(core, journal, clock, links=links, ticks=ticks, membership=membership)
+        self.elections = Elections(core, journal, clock, links=links, ticks=ticks, membership=membership, disk=disk)
         self.following = Following(
             core,
             journal,
@@ -152,6 +157,7 @@ class RaftNode:
             elections=self.elections,
             freshness=freshness,
             divergence=divergence,
+            disk=disk,
         )
         self.hand_over = HandOver(core, links, ticks, peers)
         self.leading = Leading(
@@ -279,8 +285,13 @@ class RaftNode:
             return
         self._loop.call_later(self._timing.heartbeat_s, self._on_timer)
         self._note_clock()
+        if self.replica.failure is None:
+            self.disk.look()
         if self._core.is_leader:
-            self.leading.keep_house()
+            if self.disk.outrun:
+                self.hand_over.step_aside()
+            else:
+                self.leading.keep_house()
         self.receiving.consider()
         self.building.consider()
         self.sending.consider()
@@ -299,20 +310,24 @@ class RaftNode:
 
     # What the store asks ---------------------------------------------------------------------------------------------
 
-    def propose(self, blocks: list[bytes], crowded: bool = False) -> bool:
+    def propose(self, blocks: list[bytes], crowded: bool = False, again: bool = False) -> bool:
         """Send blocks to the leader. Returns False when there is no route or its link is full, which will pass.
 
         crowded: many callers wait for these blocks and will send their next commands together.
+        again: what was sent before is sent again, beginning with these blocks, so the leader forgets what it has queued.
         """
         route = self.links.route
         if route is None:
             return False
         if route.leader_id == self.node_id:
-            self.leading.enqueue(blocks, crowded)
+            self.leading.enqueue(blocks, crowded, again)
             if not self.ticks.is_running:
                 self.ticks.nudge()
             return True
-        return self._network.send(route.leader_id, {"type": "propose", "blocks": blocks, "crowded": crowded})
+        message: Propose = {"type": "propose", "blocks": blocks, "crowded": crowded}
+        if again:
+            message["again"] = True
+        return self._network.send(route.leader_id, message)
 
     def position(self) -> RaftPosition:
         """Where this node stands: applied index, term, its own id and its leader's."""
@@ -441,8 +456,12 @@ class RaftNode:
 
     def send_vote_message(self, node_id: str, message: dict[str, Any]) -> None:
         """Send a vote or a vote request of PySyncObj's once the journal is durable, for either is a promise."""
+        if message["type"] == "timeout_now":
+            # It promises nothing, and a leader gives way because its disk hangs.
+            self.links.send(node_id, cast(TimeoutNow, message))
+            return
         self.elections.complete(message)
-        self.hold(lambda: self.links.send(node_id, cast(RequestVote | ResponseVote | TimeoutNow, message)))
+        self.links.hold_message(node_id, cast(RequestVote | ResponseVote, message))
 
     # Messages -------------------------------------------------------------------------------------------------------
 

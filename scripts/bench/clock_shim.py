@@ -12,13 +12,13 @@ SOURCE = Path(__file__).with_name("clock_shim.c")
 VARIABLE = "CLOCK_SHIM_SECONDS"
 
 
-def build_shim(folder: Path) -> str:
-    """Compile the library into ``folder``; return its path. Raises OSError where that is not possible."""
+def build_shim(folder: Path, source: Path = SOURCE) -> str:
+    """Compile a library for LD_PRELOAD into ``folder``; return its path. Raises OSError where that is not possible."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None or sys.platform != "linux":
-        raise OSError("skewing one process's clock needs Linux and a C compiler")
-    library = folder / "clock_shim.so"
-    subprocess.run([compiler, "-O2", "-shared", "-fPIC", "-o", str(library), str(SOURCE), "-ldl"], check=True)
+        raise OSError("to preload a library needs Linux and a C compiler")
+    library = folder / f"{source.stem}.so"
+    subprocess.run([compiler, "-O2", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"], check=True)
     return str(library)
 
 

@@ -270,6 +270,7 @@ class Nodes:
             code = None if node.process is None else node.process.poll()
             assert code in (None, 0, -signal.SIGKILL), f"{node.node_id} ended with {code}: {node.output()[-2000:]}"
         alive = [node for node in self.all if node.alive]
+        # A node that is ready knows its cluster's settings.
         if not all(node.is_ready() for node in alive):
             return False
         states = [node.status() for node in alive]

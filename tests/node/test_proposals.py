@@ -46,7 +46,10 @@ class Cluster:
             later=lambda _, call: self.timers.append(call),
         )
 
-    def propose(self, blocks: list[bytes], crowded: bool = False) -> bool:
+    def propose(self, blocks: list[bytes], crowded: bool = False, again: bool = False) -> bool:
+        if self.takes and again:
+            # What waits of this node is all sent again.
+            self.sent.clear()
         if self.takes:
             self.sent += blocks
         return self.takes

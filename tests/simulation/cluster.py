@@ -388,6 +388,7 @@ class Cluster:
             return
         self.note(f"{process.name} {'loses power' if power else 'is killed'}")
         process.die()
+        host.disk.out_of_handles = False
         self.wire.vanish(process.site, silently=power)
         host.disk.forget_failures()
         if power:

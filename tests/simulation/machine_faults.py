@@ -7,12 +7,18 @@ from typing import TYPE_CHECKING
 
 from simulation.storage import DIRECTORY, vouched_bits
 
+from cacheflow.contract import Outcome
+
 if TYPE_CHECKING:
-    from simulation.cluster import Host
+    from simulation.cluster import Host, Process
     from simulation.faults import Faults
 
 
 # Disks.
+
+# Seconds from the moment at which one disk hangs until writes through the others go on: the leader waits for its own disk for
+# an election timeout, and for as long again should an election go wrong.
+HUNG_DISK_S = 3.0
 
 
 def slow_disk(faults: Faults) -> None:
@@ -21,6 +27,54 @@ def slow_disk(faults: Faults) -> None:
     faults.cluster.note(f"{host.node_id}'s disk is slow")
     host.set_disk_latency((0.01, faults.random.choice((0.05, 0.5, 2.0))))
     faults.later(0.5, 5.0, lambda: host.set_disk_latency((0.0002, 0.002)))
+
+
+def hung_disk(faults: Faults) -> None:
+    """Let no work of a disk return for seconds, as a frozen file system or lost storage does; then all returns.
+
+    If all is well otherwise, writes through every other node must go on soon.
+    """
+    host = faults.leading() if faults.random.random() < 0.7 else faults.somebody()
+    process = host.process
+    if process is None or process.writer.hung:
+        return
+    well = not faults.anything_wrong
+    faults.cluster.note(f"{host.node_id}'s disk hangs")
+    writers = (process.writer, process.background)
+    for writer in writers:
+        writer.hung = True
+
+    def go_on() -> None:
+        faults.cluster.note(f"{host.node_id}'s disk goes on")
+        for writer in writers:
+            if process.loop.alive:
+                process.loop.call_soon(writer.go_on)
+
+    faults.later(1.0, 6.0, go_on)
+    if well:
+        faults.quiet_for(HUNG_DISK_S)
+        for other in faults.cluster.processes:
+            if other is not process:
+                _written_within(faults, other, HUNG_DISK_S)
+
+
+def _written_within(faults: Faults, process: Process, seconds: float) -> None:
+    """Check that a write that is asked for now is answered within so many seconds."""
+    answered = False
+
+    def done(outcome: Outcome) -> Callable[[], None]:
+        nonlocal answered
+        answered = not isinstance(outcome, Exception)
+        return lambda: None
+
+    def check() -> None:
+        if process.loop.alive and not answered:
+            faults.cluster.checks.complain(
+                f"progress: no write through {process.name} in {seconds} s beside a hung disk"
+            )
+
+    process.loop.call_soon(process.inbox.barrier, done)
+    faults.cluster.scheduler.at(seconds, check)
 
 
 def broken_disk(faults: Faults) -> None:
@@ -60,6 +114,24 @@ def disk_full(faults: Faults) -> None:
             faults.start(host)
 
     faults.later(0.5, 4.0, room)
+
+
+def out_of_handles(faults: Faults) -> None:
+    """Let the process of a machine open no more files for a while: it waits, and goes on by itself."""
+    host, cluster = faults.somebody(), faults.cluster
+    process, disk = host.process, host.disk
+    if process is None or disk.out_of_handles:
+        return
+    cluster.note(f"{process.name} is out of file handles")
+    disk.out_of_handles = True
+
+    def over() -> None:
+        disk.out_of_handles = False
+        cluster.note(f"{process.name} may open files again")
+        if host.process is process and process.node.replica.failure is not None:
+            cluster.checks.complain(f"progress: {process.name} has failed: {process.node.replica.failure}")
+
+    faults.later(0.5, 4.0, over)
 
 
 def empty(faults: Faults) -> None:
@@ -220,8 +292,10 @@ def swap(faults: Faults) -> None:
 # name -> how often, compared with the others; what it does.
 MACHINE_FAULTS: dict[str, tuple[float, Callable[[Faults], None]]] = {
     "slow_disk": (1, slow_disk),
+    "hung_disk": (1, hung_disk),
     "broken_disk": (0.5, broken_disk),
     "disk_full": (0.5, disk_full),
+    "out_of_handles": (0.5, out_of_handles),
     "empty": (0.5, empty),
     "bit_flip": (0.5, bit_flip),
     "damage": (0.5, damage),

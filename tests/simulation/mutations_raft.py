@@ -10,7 +10,9 @@ from pysyncobj.syncobj import SyncObj
 from cacheflow.machine.language import commands
 from cacheflow.node.inbox import Inbox
 from cacheflow.raft import guards
+from cacheflow.raft.log import segments
 from cacheflow.raft.membership.changes import Reconfiguration
+from cacheflow.raft.membership.hand_over import HandOver
 from cacheflow.raft.peers import Progress
 from cacheflow.raft.roles import replication
 from cacheflow.raft.roles.follower import Following
@@ -136,6 +138,16 @@ def take_an_older_snapshot(patch: pytest.MonkeyPatch) -> None:
 
 
 # Beyond the audit's rows.
+
+
+def lead_on_with_a_hung_disk(patch: pytest.MonkeyPatch) -> None:
+    """Let a leader wait for its own disk for as long as it hangs, whatever the others have flushed."""
+    patch.setattr(HandOver, "step_aside", lambda self: None)
+
+
+def fail_when_a_segment_must_wait(patch: pytest.MonkeyPatch) -> None:
+    """Take a lack of file handles or space for a disk that has failed."""
+    patch.setattr(segments, "_PASSING", frozenset())
 
 
 def acknowledge_what_was_not_verified(patch: pytest.MonkeyPatch) -> None:

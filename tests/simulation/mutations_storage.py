@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -77,22 +76,7 @@ def start_empty_when_something_is_damaged(patch: pytest.MonkeyPatch) -> None:
 
 def promise_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
     """Send votes and acknowledgements at once, before what they promise is durable."""
-    hold = Links.hold
-    early = False
-
-    def at_once(self: Any, send: Callable[[], Any]) -> None:
-        nonlocal early
-        if early:
-            # An answer that looks at what is durable by itself, and comes again until all of it is.
-            hold(self, send)
-            return
-        early = True
-        try:
-            send()
-        finally:
-            early = False
-
-    patch.setattr(Links, "hold", at_once)
+    patch.setattr(Links, "hold_message", lambda self, node_id, message: self.send(node_id, message))
 
 
 def restart_without_a_memory(patch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from fakes.disk import FakeDisk
 from simulation.scheduler import ProcessLoop
 
-from cacheflow.raft.log.segments import SegmentReader, list_segments
+from cacheflow.raft.log.segments import NothingLost, SegmentReader, list_segments
 from cacheflow.raft.snapshots.files import list_snapshots, snapshot_path
 
 T = TypeVar("T")
@@ -23,11 +23,16 @@ SEGMENT_BYTES = 16 * 1024
 
 
 class MachineDisk(FakeDisk):
-    """The disk of one machine. filled: true while others have filled it, as on a shared volume; writes are refused then."""
+    """The disk of one machine.
+
+    filled: true while others have filled it, as on a shared volume; writes are refused then.
+    out_of_handles: true while its process may open no more files.
+    """
 
     def __init__(self, random: Random) -> None:
         super().__init__()
         self.filled = False
+        self.out_of_handles = False
         self._random = random
 
     def forget_failures(self) -> None:
@@ -46,6 +51,20 @@ class MachineDisk(FakeDisk):
         if self.filled:
             raise OSError(errno.ENOSPC, "no space left on device")
         super().preallocate(handle, length)
+
+    def open(self, path: Path, create: bool = False) -> int:
+        """Open a file, if the process has a handle left for it."""
+        self._need_handle()
+        return super().open(path, create)
+
+    def sync_directory(self, directory: Path) -> None:
+        """Flush a folder, which needs a handle, too."""
+        self._need_handle()
+        super().sync_directory(directory)
+
+    def _need_handle(self) -> None:
+        if self.out_of_handles:
+            raise OSError(errno.EMFILE, "too many open files")
 
     @property
     def names(self) -> list[Path]:
@@ -72,13 +91,17 @@ class SimWriter:
 
     def __init__(self, loop: ProcessLoop, disk: FakeDisk, random: Random, latency_s: tuple[float, float]) -> None:
         self.latency_s = latency_s
-        # True once something that was submitted could not be written.
+        # True once something that was submitted could not be written, and may be lost.
         self.refused = False
+        # True while the disk hangs: what is under way does not return.
+        self.hung = False
         self._loop = loop
         self._disk = disk
         self._random = random
         self._work: deque[tuple[Callable[[], Any], Callable[[Any], None]]] = deque()
         self._busy = False
+        # Whether the piece under way would have returned by now.
+        self._overdue = False
 
     def submit(self, work: Callable[[], T], done: Callable[[T | BaseException], None]) -> None:
         """Run ``work`` some time later, then ``done`` on the loop."""
@@ -92,14 +115,24 @@ class SimWriter:
         part = self._random.random()
         self._loop.call_later(low + (high - low) * part * part, self._finish)
 
+    def go_on(self) -> None:
+        """Let the disk work again after it hung: what was under way returns."""
+        self.hung = False
+        if self._overdue:
+            self._overdue = False
+            self._finish()
+
     def _finish(self) -> None:
+        if self.hung:
+            self._overdue = True
+            return
         work, done = self._work.popleft()
         outcome: Any
         try:
             outcome = work()
         except Exception as error:
             outcome = error
-            self.refused = True
+            self.refused = self.refused or not isinstance(error, NothingLost)
         if self._work:
             self._begin()
         else:

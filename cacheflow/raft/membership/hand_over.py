@@ -40,24 +40,36 @@ class HandOver:
 
     def begin(self, node_id: str | None) -> str | None:
         """Begin to hand leadership to ``node_id``, or to the voter with the longest log. Returns its id, None without one."""
-        candidates = [
-            (self._match_of(voter_id), voter_id)
-            for voter_id in self._core.voter_ids
-            if self._links.is_connected(voter_id) and node_id in (None, voter_id)
-        ]
-        if not self._core.is_leader or not candidates:
+        heir = self._most_complete(node_id)
+        if not self._core.is_leader or heir is None:
             return None
-        self.heir = max(candidates)[1]
+        self.heir = heir
         self._asked = False
         self._until_ms = self._links.now_ms() + HAND_OVER_MS
         self._ticks.wake()
         return self.heir
+
+    def step_aside(self) -> None:
+        """Stop leading at once, because this node holds everybody up; a voter that has the whole log is asked to lead."""
+        heir = self._most_complete(None)
+        if heir is not None:
+            self._core.ask_to_lead(heir)
+        self._core.step_down()
 
     def _on_hand_over(self, peer: Peer, message: dict[str, Any]) -> None:
         heir = message.get("heir")
         if type(heir) is not str:
             raise guards.BadMessage("hand_over: no heir")
         self.begin(heir or None)
+
+    def _most_complete(self, node_id: str | None) -> str | None:
+        """Return the connected voter with the longest log, which is ``node_id`` if that is given; None without one."""
+        candidates = [
+            (self._match_of(voter_id), voter_id)
+            for voter_id in self._core.voter_ids
+            if self._links.is_connected(voter_id) and node_id in (None, voter_id)
+        ]
+        return max(candidates)[1] if candidates else None
 
     def _match_of(self, node_id: str) -> int:
         progress = self._peers.progress.get(node_id)

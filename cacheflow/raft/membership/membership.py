@@ -11,6 +11,7 @@ from __future__ import annotations
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.raft import guards
 from cacheflow.raft.core import Core
+from cacheflow.raft.hung_disk import DiskWatch
 from cacheflow.raft.log.journal import Journal
 from cacheflow.raft.membership.configuration import NOBODY, Configuration, Configurations
 from cacheflow.raft.replica import Replica
@@ -40,6 +41,7 @@ class Membership:
         network: Network,
         replicator: Replicator,
         replica: Replica,
+        disk: DiskWatch,
         ticks: Ticks,
     ) -> None:
         self.node_id = node_id
@@ -50,6 +52,7 @@ class Membership:
         self._network = network
         self._replicator = replicator
         self._replica = replica
+        self._disk = disk
         self._ticks = ticks
 
     def is_member(self, peer: Peer) -> bool:
@@ -66,6 +69,7 @@ class Membership:
         return (
             self._replica.failure is None
             and self._replica.doubt is None
+            and not self._disk.hung
             and member is not None
             and member.voter
             and member.incarnation == self.incarnation

@@ -30,7 +30,7 @@ class Batching:
     def __init__(self, now: Callable[[], float], wake_after: Callable[[float], None]) -> None:
         self._now = now
         self._wake_after = wake_after
-        # {node id, "" for this node: the last index of the log when that node's latest crowded block came}.
+        # {node id: the last index of the log when that node's latest crowded block came}.
         self.crowds: dict[str, int] = {}
         # The last index of the log when the present wait began, and the time at which it ends.
         self._index = 0

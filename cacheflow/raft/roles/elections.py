@@ -20,6 +20,7 @@ from typing import Any
 
 from cacheflow.raft import guards
 from cacheflow.raft.core import CANDIDATE, Core
+from cacheflow.raft.hung_disk import DiskWatch
 from cacheflow.raft.links import Links
 from cacheflow.raft.log.journal import Journal
 from cacheflow.raft.membership.membership import Membership
@@ -39,7 +40,15 @@ class Elections:
     """The election rules that are added to PySyncObj's own."""
 
     def __init__(
-        self, core: Core, journal: Journal, clock: Clock, *, links: Links, ticks: Ticks, membership: Membership
+        self,
+        core: Core,
+        journal: Journal,
+        clock: Clock,
+        *,
+        links: Links,
+        ticks: Ticks,
+        membership: Membership,
+        disk: DiskWatch,
     ) -> None:
         self._core = core
         self._journal = journal
@@ -47,6 +56,7 @@ class Elections:
         self._links = links
         self._ticks = ticks
         self._membership = membership
+        self._disk = disk
         self._leader_heard_s = -math.inf
         # The term that this node asks pre-votes for, and the ids that have granted one; the ids that have voted for it, and
         # in which term.
@@ -148,6 +158,8 @@ class Elections:
         granted = (
             term > core.term
             and not self._hears_leader()
+            # Its vote could not follow.
+            and not self._disk.hung
             and self._may_be_elected(peer, message)
             and guards.is_up_to_date(self._journal.last_index, self._journal.last_term, message)
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 from cacheflow.raft import guards
 from cacheflow.raft.core import Core
+from cacheflow.raft.hung_disk import DiskWatch
 from cacheflow.raft.links import Links
 from cacheflow.raft.log.journal import Journal
 from cacheflow.raft.log.records import LogEntry
@@ -24,6 +25,8 @@ from cacheflow.raft.transport.network import Peer
 
 # The random origin of clock readings is below this: more than any clock shows, and a reading still fits into a message.
 CLOCK_ORIGIN_MAX = 2**61
+# While the disk hangs, records of more bytes than this that wait for it let this node hear its leader and take nothing.
+WAITING_BYTES_MAX = 16 * 1024 * 1024
 
 
 class Following:
@@ -42,6 +45,7 @@ class Following:
         elections: Elections,
         freshness: Freshness,
         divergence: Divergence,
+        disk: DiskWatch,
     ) -> None:
         self._core = core
         self._journal = journal
@@ -52,6 +56,7 @@ class Following:
         self._elections = elections
         self._freshness = freshness
         self._divergence = divergence
+        self._disk = disk
         # (leader's id, newest answer): the answer for entries that came already committed, which waits until they are durable.
         self._relaxed: tuple[str, AppendAck] | None = None
         # The random origin of the clock readings that leaders are told. It tells one start of this node from another: a
@@ -91,6 +96,10 @@ class Following:
             return
         if core.is_leader and term == core.term:
             raise guards.SafetyViolation(f"{peer.node_id} leads term {term} too")
+        if self._disk.hung and self._journal.waiting_bytes > WAITING_BYTES_MAX:
+            # Without an answer the leader sends no more than its window; the first rejection afterwards sets it right.
+            self.hear_leader(peer, message)
+            return
         at_ms, clock_ms = guards.natural(message, "at"), self._links.now_ms() + self._clock_origin_ms
         verdict = guards.check_append(self._journal, core.commit_index, message)
         if isinstance(verdict, guards.Reject):
@@ -126,10 +135,14 @@ class Following:
             "ok": True,
             "match": verdict.verified,
         }
-        if verdict.entries and verdict.verified <= verdict.commit_index:
+        if not verdict.entries:
+            # At once, however long the disk takes: the leader learns that this node lives, and what is durable already.
+            reply["match"] = min(verdict.verified, self._journal.durable_index)
+            self._links.send(node_id, reply)
+        elif verdict.verified <= verdict.commit_index:
             self._answer_relaxed(node_id, reply)
         else:
-            self._links.hold(lambda: self._links.send(node_id, reply))
+            self._links.hold_message(node_id, reply)
 
     def _answer_relaxed(self, node_id: str, reply: AppendAck) -> None:
         """Answer once the entries are durable. Nobody waits for that, so one answer may stand for several messages."""

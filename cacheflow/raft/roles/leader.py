@@ -78,7 +78,7 @@ class Leading:
         self._replicator = replicator
         self._hand_over = hand_over
         self._freshness = freshness
-        # (origin node id, block); the origin is "" for this node's own blocks and for blocks that nobody waits for.
+        # (origin node id, block); the origin is "" for blocks that nobody waits for.
         self.queue: deque[tuple[str, bytes]] = deque()
         self._batching = Batching(core.now, ticks.nudge_after)
         self._last_stamp_ms = 0
@@ -130,12 +130,19 @@ class Leading:
 
     # Proposing --------------------------------------------------------------------------------------------------------
 
-    def enqueue(self, blocks: list[bytes], crowded: bool) -> None:
-        """Queue blocks of this node's own. crowded: many callers wait for them."""
+    def enqueue(self, blocks: list[bytes], crowded: bool, again: bool) -> None:
+        """Queue blocks of this node's own. crowded: many callers wait for them.  again: they were sent before."""
+        node_id = self._membership.node_id
+        if again:
+            self._forget(node_id)
         for block in blocks:
-            self.queue.append(("", block))
+            self.queue.append((node_id, block))
         if crowded:
-            self._batching.note_crowd("", self._journal.last_index)
+            self._batching.note_crowd(node_id, self._journal.last_index)
+
+    def _forget(self, origin: str) -> None:
+        """Drop what is queued of a node that begins to send all of it again: it would be kept once a second."""
+        self.queue = deque([queued for queued in self.queue if queued[0] != origin])
 
     def may_append(self) -> bool:
         """True if the queue, which must not be empty, may be appended now."""
@@ -226,6 +233,8 @@ class Leading:
         # A node that is no member would never learn the outcome.
         if self._core.is_leader and self._membership.is_member(peer):
             node_id = peer.node_id
+            if message.get("again") is True:
+                self._forget(node_id)
             if message.get("crowded") is True:
                 self._batching.note_crowd(node_id, self._journal.last_index)
             self.queue.extend([(node_id, block) for block in blocks])

@@ -160,4 +160,4 @@ class Receiving:
             "done": done,
             "refused": refused,
         }
-        self._links.hold(lambda: self._links.send(node_id, message))
+        self._links.hold_message(node_id, message)

@@ -34,6 +34,7 @@ HELP: Mapping[str, str] = {
     "in_doubt": "1 while this node's contents may be wrong and are checked.",
     "reloads_total": "Times that the contents were wrong and were loaded from this node's disk.",
     "members_down": "Members that do not answer.",
+    "disk_hung": "1 while this node's disk does not answer.",
     "failed": "1 when this node's disk failed and it takes no further part.",
     "removed": "1 when this node was removed from the cluster.",
     "leader_changes_total": "Changes of leader that this node saw.",

@@ -50,6 +50,7 @@ def following(node: Node, random: float = 0.5, log: Any = None) -> Following:
         elections=None,
         freshness=node.freshness,
         divergence=SimpleNamespace(compare=lambda digest: None),
+        disk=None,
     )
     return made
 
