@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from errno import EMFILE
 from typing import TYPE_CHECKING
 
 from simulation.storage import DIRECTORY, vouched_bits
@@ -128,8 +129,8 @@ def out_of_handles(faults: Faults) -> None:
     def over() -> None:
         disk.out_of_handles = False
         cluster.note(f"{process.name} may open files again")
-        if host.process is process and process.node.replica.failure is not None:
-            cluster.checks.complain(f"progress: {process.name} has failed: {process.node.replica.failure}")
+        if isinstance(process.journal.failed, OSError) and process.journal.failed.errno == EMFILE:
+            cluster.checks.complain(f"progress: {process.name} has failed instead of waiting: {process.journal.failed}")
 
     faults.later(0.5, 4.0, over)
 
