@@ -13,6 +13,7 @@ from random import Random
 
 from cluster.access import Access, Broken, EmbeddedAccess, HttpAccess, Refused, Unknown
 from cluster.damage import SmallDisk
+from cluster.disk_shim import let_it_hang
 from cluster.embedded import EmbeddedMember
 from cluster.histories import Histories
 from cluster.nemesis import WEIGHTS, Nemesis, know_each_other
@@ -37,6 +38,7 @@ class Plan:
     seconds: of faults, behind ``calm_s`` without.  clients: on every node.  pause_s: mean time between one's calls.
     epoch_s: how often histories are judged.  embedded_votes: the member in this process is one of the voters; else it
     comes last.  small_disk: one node has a disk that can be filled.  shim: skews the nodes' wall clocks, by hours.
+    disk_shim: lets the nodes' disks hang.
     """
 
     nodes: int
@@ -50,6 +52,7 @@ class Plan:
     embedded_votes: bool = False
     small_disk: bool = False
     shim: str | None = None
+    disk_shim: str | None = None
 
 
 @dataclass
@@ -114,6 +117,7 @@ class Campaign:
                 self._histories.violated,
                 embedded=embedded,
                 disk=disk,
+                hangs=self._plan.disk_shim is not None,
                 kinds=self._plan.kinds,
                 joined=self._add_http,
             )
@@ -152,6 +156,8 @@ class Campaign:
                 # The same over all its lives: a clock that jumps while everybody is down moves TTLs, as documented.
                 skew_s = self._random.choice((-2, -1, 0, 1, 2)) * 3600
                 node.environment = skewed_by(self._plan.shim, skew_s)
+            if self._plan.disk_shim is not None:
+                let_it_hang(node, self._plan.disk_shim)
         embedded = EmbeddedMember(self._network, self._folder, nodes.all, REQUEST_TIMEOUT_S)
         if self._plan.embedded_votes:
             nodes[0].start()

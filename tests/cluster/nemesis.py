@@ -10,6 +10,7 @@ from random import Random
 
 from cluster import partitions
 from cluster.damage import SmallDisk, damage, empty
+from cluster.disk_shim import hold_of
 from cluster.embedded import EmbeddedMember
 from cluster.partitions import Network
 from cluster.processes import NodeProcess, Nodes, wait_for
@@ -27,6 +28,7 @@ WEIGHTS = {
     "rolling_restart": 0.4,
     "corrupt": 0.6,
     "disk_full": 0.4,
+    "hung_disk": 2.0,
     "reopen_embedded": 0.5,
     "join": 0.3,
     "leave": 0.5,
@@ -39,7 +41,7 @@ WHOLE_AGAIN_S = 45.0
 class Nemesis:
     """The faults of one run. Not safe for concurrent use: the thread that starts the nodes' processes owns it.
 
-    stopping: set when the run is over or a promise is broken; then holds end at once.
+    stopping: set when the run is over or a promise is broken; then holds end at once.  hangs: the nodes' disks can hang.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Nemesis:
         *,
         embedded: EmbeddedMember | None = None,
         disk: SmallDisk | None = None,
+        hangs: bool = False,
         kinds: Sequence[str] = tuple(WEIGHTS),
         joined: Callable[[NodeProcess], None] = lambda node: None,
     ) -> None:
@@ -63,6 +66,7 @@ class Nemesis:
         self._stopping = stopping
         self._embedded = embedded
         self._disk = disk
+        self._hangs = hangs
         self._joined = joined
         self._size = len(nodes.all)
         self._kinds = [kind for kind in kinds if self._possible(kind)]
@@ -71,6 +75,8 @@ class Nemesis:
     def _possible(self, kind: str) -> bool:
         if kind == "disk_full":
             return self._disk is not None
+        if kind == "hung_disk":
+            return self._hangs
         return kind != "reopen_embedded" or self._embedded is not None
 
     def step(self) -> str:
@@ -203,6 +209,19 @@ class Nemesis:
             node.kill()
         node.start()
         self.done["full disks"] += 1
+
+    def _hung_disk(self) -> None:
+        # Whoever has joined since has a disk that always works.
+        able = [node for node in self._nodes.all if "DISK_SHIM_HOLD" in node.environment]
+        leading = [node for node in able if node.node_id == self._leader()]
+        node = self._random.choice(leading if leading and self._random.random() < 0.6 else able)
+        self._note([node])
+        hold_of(node).touch()
+        try:
+            self._hold(0.5, 6.0)
+        finally:
+            hold_of(node).unlink()
+        self.done["hung disks"] += 1
 
     def _reopen_embedded(self) -> None:
         assert self._embedded is not None

@@ -23,11 +23,13 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from cluster import namespaces  # noqa: E402 - the path comes first
 from cluster.campaign import Campaign, Plan, Report, too_little  # noqa: E402
+from cluster.disk_shim import SOURCE as DISK_SHIM  # noqa: E402
 from cluster.nemesis import WEIGHTS  # noqa: E402
 from cluster.partitions import Network  # noqa: E402
 from cluster.proxied import ProxyNetwork  # noqa: E402
 
 from cacheflow.cli.launcher import terminable  # noqa: E402
+from scripts.bench.clock_shim import SOURCE as CLOCK_SHIM  # noqa: E402
 from scripts.bench.clock_shim import build_shim  # noqa: E402
 
 ROUND_MINUTES = 5.0
@@ -55,7 +57,7 @@ def main() -> int:
     ends_at = time.monotonic() + 60 * given.minutes
     total, rounds, failed = Report(), 0, False
     with tempfile.TemporaryDirectory(prefix="cacheflow-soak-") as scratch:
-        shim = _shim(Path(scratch))
+        shims = _shims(Path(scratch))
         while not failed and (not rounds or time.monotonic() + 2 * AROUND_S < ends_at):
             seed = given.seed + rounds
             rounds += 1
@@ -67,7 +69,8 @@ def main() -> int:
                 kinds=kinds,
                 embedded_votes=seed % 2 == 0,
                 small_disk="disk_full" in kinds,
-                shim=shim if seed % 3 else None,
+                shim=shims[0] if seed % 3 else None,
+                disk_shim=shims[1],
             )
             report = _round(plan, not why_not, given.keep)
             failed = bool(report.violations) or bool(too_little(report))
@@ -103,12 +106,12 @@ def _round(plan: Plan, in_namespaces: bool, keep: Path | None) -> Report:
     return report
 
 
-def _shim(folder: Path) -> str | None:
+def _shims(folder: Path) -> tuple[str, str] | tuple[None, None]:
     try:
-        return build_shim(folder)
+        return build_shim(folder, CLOCK_SHIM), build_shim(folder, DISK_SHIM)
     except (OSError, subprocess.CalledProcessError) as error:
-        print(f"no clock skew: {error}", flush=True)
-        return None
+        print(f"no clock skew and no hung disks: {error}", flush=True)
+        return None, None
 
 
 def _log_to(file: Path) -> logging.Handler:

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cluster.disk_shim import SOURCE, hold_of, let_it_hang
 from cluster.load import Load
 from cluster.processes import NodeProcess, Nodes, wait_for
 
 from scripts.bench.clock_shim import build_shim
 
-SOURCE = Path(__file__).with_name("disk_shim.c")
 # Seconds from the moment at which one disk of three hangs until every client of the others is answered again.
 RESUMED_WITHIN_S = 3.0
 FILE_SYSTEM_MIB = 64
@@ -34,13 +34,8 @@ def nodes(shim: str, folder: Path) -> Iterator[Nodes]:
     """Three nodes, of which each has a disk that ``hang`` stops."""
     with Nodes(3, folder) as nodes:
         for node in nodes.all:
-            node.environment = {"LD_PRELOAD": shim, "DISK_SHIM_HOLD": str(hold_of(node))}
+            let_it_hang(node, shim)
         yield nodes.start()
-
-
-def hold_of(node: NodeProcess) -> Path:
-    """Return the path of the file that stands while the node's disk is to hang."""
-    return node.log.with_name(f"{node.node_id}-hangs")
 
 
 def disk_check(node: NodeProcess) -> str:
