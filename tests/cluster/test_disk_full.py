@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cluster.connection import Connection
 from cluster.processes import Nodes, wait_for
 
 SIZE_MIB = 80
@@ -64,3 +67,33 @@ def test_a_leader_whose_disk_is_full_steps_down_and_says_so_while_the_others_go_
         (small_disk / "filler").unlink()
         nodes.wait_whole()
         nodes.wait_level()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets another process's limits be set")
+def test_a_leader_without_a_file_handle_for_its_journal_waits_and_comes_back(folder: Path) -> None:
+    with Nodes(3, folder) as nodes:
+        nodes.start()
+        victim = nodes.leader()
+        other = nodes.others(victim)[0]
+        assert victim.process is not None
+        pid = victim.process.pid
+        usual = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        # Made before: a new connection takes a handle, too.
+        with victim.connect() as connection:
+            assert connection.request("GET", "/readyz").status == 200
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, usual[1]))
+            for number in range(20):
+                assert other.put(f"large-{number}", "x" * 1_000_000).status == 201, "the others take over"
+            answer = wait_for(lambda: not_ready(connection), "it says so")
+            assert b"[-]disk failed" in answer and b"Too many open files" in answer
+            assert connection.request("GET", "/livez").status == 200, "it needs no restart"
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, usual)
+        nodes.wait_whole()
+        assert nodes.leader() is not victim
+        nodes.wait_level()
+
+
+def not_ready(connection: Connection) -> bytes:
+    """Return what ``/readyz`` says is wrong; empty when nothing is."""
+    answer = connection.request("GET", "/readyz")
+    return bytes(answer.body) if answer.status == 503 else b""
