@@ -196,11 +196,12 @@ def test_no_other_level_is_known() -> None:
 def test_a_node_that_stops_being_ready_says_so_at_each_read_s_turn() -> None:
     store = held_store()
     client = connect(store)
-    client.send(lines("SET k 1\nGET k\nMGET k"))
+    client.send(lines("SET k 1\nGET k\nMGET k\nMULTI\nGET k\nEXEC\nPING"))
     store.readable = False
     store.release()
     answered = client.replies()
-    assert answered.startswith(b"+OK\r\n-LOADING ") and answered.count(b"-LOADING ") == 2
+    assert answered.startswith(b"+OK\r\n-LOADING ") and answered.count(b"-LOADING ") == 3
+    assert answered.endswith(b"+PONG\r\n")
 
 
 def test_a_write_that_no_node_takes_now_is_refused_at_once_many_times_over() -> None:

@@ -13,6 +13,7 @@ from typing import Final
 
 from cacheflow.contract import VERSION, Entry
 from cacheflow.contract import WireStore as Store
+from cacheflow.errors import ReplicationError
 from cacheflow.machine.deciding.decisions import DECIDE, after
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.language.commands import Command, Result
@@ -20,7 +21,7 @@ from cacheflow.wire.connection import End
 from cacheflow.wire.optimistic import Attempt, Attempts
 from cacheflow.wire.resp.arguments import keys_of
 from cacheflow.wire.resp.commands.strings import ANSWER_BYTES_MAX, failed
-from cacheflow.wire.resp.replies import CommandError, error
+from cacheflow.wire.resp.replies import CommandError, error, failure
 from cacheflow.wire.resp.session import Arguments, Find, Finish, Plan, Queue, RespSession, Spec, Watched
 
 # The most commands of a transaction: as many as one GUARDED takes.
@@ -106,7 +107,10 @@ def _settled(finish: Finish, result: Result) -> bytes:
 def _read_all(connection: RespSession, queue: Queue) -> bytes:
     """Return the reply to a transaction that changes nothing: it reads memory at one moment."""
     find = connection.store.lookup
-    return _bounded([_answer(connection, spec, find, arguments) for spec, arguments in queue])
+    try:
+        return _bounded([_answer(connection, spec, find, arguments) for spec, arguments in queue])
+    except ReplicationError as unreadable:
+        return failure(unreadable)
 
 
 def _answer(connection: RespSession, spec: Spec, find: Find, arguments: Arguments) -> bytes:
