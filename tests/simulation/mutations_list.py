@@ -2,7 +2,7 @@
 
 A mutation takes one rule out of the product, by a patch; the simulation must notice within SEEDS_MAX seeds. A rule named
 "row N" is row N of the audit of PySyncObj 0.3.17: the mutation is what PySyncObj does, on our journal and snapshots where
-its own are not used. "" is a mutation beyond the 24 that are demanded; one row has two.
+its own are not used. "" is a mutation beyond the 25 that are demanded; one row has two.
 """
 
 from __future__ import annotations
@@ -80,6 +80,7 @@ MUTATIONS = (
     Mutation("entry-only digest", machine.digest_entries_alone, "damage"),
     Mutation("wrong contents stay", storage.keep_contents_that_the_disk_contradicts, "damage"),
     Mutation("sessions by high-water mark", machine.keep_only_the_highest_number_of_a_session, "loss reset"),
+    Mutation("a helper always ends", storage.never_hear_of_a_helper_that_failed, "helper snapshot"),
     Mutation("loaded before trimmed", storage.keep_a_snapshot_that_nobody_has_loaded, "helper snapshot kill"),
     Mutation("real sizes", machine.guess_the_size_of_a_call_without_its_keys, ""),
     Mutation("bounded answers", machine.answer_every_read_of_a_batch, ""),

@@ -127,6 +127,17 @@ def keep_a_snapshot_that_nobody_has_loaded(patch: pytest.MonkeyPatch) -> None:
     )
 
 
+def never_hear_of_a_helper_that_failed(patch: pytest.MonkeyPatch) -> None:
+    """Let a node whose snapshot helper failed wait for it for ever."""
+    built = Building._built
+
+    def _built(self: Any, index: int, outcome: Any, own: Any) -> None:
+        if isinstance(outcome, SnapshotMeta):
+            built(self, index, outcome, own)
+
+    patch.setattr(Building, "_built", _built)
+
+
 def turn_the_clock_back_at_a_start(patch: pytest.MonkeyPatch) -> None:
     """Take the journal's pair for the present time: the time while the process was down is lost."""
     restore = ClusterClock.restore
