@@ -18,7 +18,7 @@ from cacheflow.errors import NotReady
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command
 from cacheflow.node import large_calls
-from cacheflow.node.proposals import Proposal, Proposals
+from cacheflow.node.proposals import PENDING_MAX, Proposal, Proposals
 from cacheflow.raft.turn import Turn
 
 
@@ -54,7 +54,7 @@ class Inbox:
         """Replicate ``commands_``. Any thread."""
         size = sum(map(commands.size_of, commands_))
         deadline = self._loop.time() + (self._timeout_s if timeout_s is None else timeout_s)
-        if size > large_calls.CALL_BYTES_MAX:
+        if size > large_calls.CALL_BYTES_MAX or len(commands_) > PENDING_MAX:
             large_calls.LargeCall(commands_, functools.partial(self._add, deadline), done).go_on()()
         else:
             self._add(deadline, commands_, size, done)

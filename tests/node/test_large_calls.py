@@ -15,7 +15,7 @@ from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.machine.state.entries import KEY_BYTES_MAX
-from cacheflow.node import large_calls, proposals, recency
+from cacheflow.node import inbox, large_calls, proposals, recency
 from cacheflow.node.large_calls import LargeCall
 from cacheflow.raft.transport.peer_transport import FRAME_BYTES_MAX
 from cacheflow.store import ReplicatedStore
@@ -137,7 +137,9 @@ def test_a_call_of_which_nothing_took_place_may_be_sent_again_and_one_of_which_s
     assert len(node.sent) == 3
 
 
-def test_a_store_takes_plain_batches_of_any_size_and_refuses_atomic_ones(tmp_path: Path) -> None:
+def test_a_store_takes_plain_calls_of_any_size_and_refuses_atomic_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with ReplicatedStore(raft_address="127.0.0.1:0", data_dir=tmp_path, fsync="never") as store:
         ops = [{"op": "set", "key": f"{number:01000}", "value": "v"} for number in range(20)]
         before = store.status()["applied_index"]
@@ -150,6 +152,10 @@ def test_a_store_takes_plain_batches_of_any_size_and_refuses_atomic_ones(tmp_pat
         with pytest.raises(ValueTooLarge, match="bytes in the log"):
             store["k"] = "v" * BYTES_MAX
         assert len(store) == 20
+        # More commands than may wait at once, too.
+        monkeypatch.setattr(inbox, "PENDING_MAX", 100)
+        counts = store.run([commands.incr("n", 1, 0)] * 1000)
+        assert [result[2] for result in counts] == list(range(1, 1001))
 
 
 def test_the_largest_value_that_may_be_configured_fits_and_so_does_its_block(monkeypatch: pytest.MonkeyPatch) -> None:

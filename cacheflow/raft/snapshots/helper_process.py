@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 BUILD_S_MAX: Final = 3600.0
 _RUN_HELPER: Final = str(Path(__file__).with_name("run_helper.py"))
 # The names of interpreters: a server with Python inside, as uWSGI, calls itself sys.executable and would start once more.
-_INTERPRETER: Final = re.compile(r"(python|pypy)[0-9.]*[a-z]?")
+_INTERPRETER: Final = re.compile(r"(python|pypy)[0-9.]*[-a-z]*", re.IGNORECASE)
 
 
 class HelperProcess:
@@ -54,7 +54,7 @@ class HelperProcess:
     async def _build(self, index: int) -> SnapshotMeta:
         process = await asyncio.create_subprocess_exec(
             *(find_interpreter(), "-I", _RUN_HELPER),
-            *(os.pathsep.join(sys.path), BUILD, str(self._directory), str(index)),
+            *(os.pathsep.join(map(str, sys.path)), BUILD, str(self._directory), str(index)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import signal
 import sys
 import sysconfig
@@ -95,7 +96,7 @@ def test_neither_the_working_directory_nor_pythonpath_says_what_is_imported(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     # A program that is run by ``python -c`` has the working directory in its path, in front.
-    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    monkeypatch.setattr(sys, "path", ["", *sys.path, tmp_path])
     assert isinstance(built(data), SnapshotMeta)
 
 
@@ -124,6 +125,19 @@ def test_where_there_is_no_python_the_node_is_told_where_it_was_looked_for(
     monkeypatch.setattr(sysconfig, "get_config_var", lambda name: "/nowhere/bin")
     assert "sys.executable is '/usr/bin/uwsgi'" in complaint(data)
     assert "/nowhere/prefix/bin" in complaint(data)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EMFILE, "Too many open files"), MemoryError(), RuntimeError("can't start new thread")]
+)
+def test_a_helper_that_cannot_be_started_is_told_to_the_node(
+    data: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    async def fail(*arguments: object, **streams: object) -> None:
+        raise error
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", fail)
+    assert built(data) is error
 
 
 def test_a_helper_of_another_build_refuses_to_work(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
