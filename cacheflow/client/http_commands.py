@@ -144,7 +144,7 @@ def result_of(command: Command, status: int, document: Mapping[str, Any]) -> Res
 
 
 def refusal_of(error: CacheFlowError, document: Mapping[str, Any], command: Command) -> Result:
-    """Return the raw result of which a node has made ``error``. Raises ``error`` if it stands for no result."""
+    """Return the raw result that the node turned into ``error``. Raises ``error`` if no raw result can have led to it."""
     status = _STATUS_OF.get(type(error))
     if status is None:
         raise error

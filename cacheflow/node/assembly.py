@@ -49,7 +49,7 @@ class Surroundings:
     turn: the end of that loop's turns.  directory: the node's files on ``disk``.
     write_journal, write_snapshots: do disk work away from the loop, each in its own order.
     build_snapshot: builds a snapshot in a process of its own.  ask_seed: asks a member over HTTP to register this node.
-    random: 0 to 1.  segment_bytes: size of the journal's files.
+    passed: seconds that go on while the machine is suspended.  random: 0 to 1.  segment_bytes: size of the journal's files.
     """
 
     loop: Any
@@ -62,6 +62,7 @@ class Surroundings:
     write_snapshots: Submit
     build_snapshot: Builder
     network: Network
+    passed: Callable[[], float]
     clock: ClusterClock
     ask_seed: AskSeed
     random: Callable[[], float]
@@ -124,6 +125,7 @@ class LocalNode:
             self.clock.restore(*self.journal.clock_pair)
         self.node = RaftNode(
             loop=loop,
+            passed=around.passed,
             node_id=identity.node_id,
             incarnation=identity.incarnation,
             journal=self.journal,

@@ -11,6 +11,7 @@ Not safe for concurrent use but for ``now_ms``, which any thread may call.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 # The largest step of the estimate back towards a leader that seems to be behind it, as a fraction of the time since that
@@ -19,12 +20,19 @@ from collections.abc import Callable
 STEP_BACK = 0.1
 # The time since the leader was last heard counts for at most this much, so one step back is 100 ms at most.
 STEP_BACK_OVER_MS = 1000.0
+# Linux' monotonic clock stands still while the machine sleeps: contents would be as fresh as before, and no TTL shorter.
+_GOES_ON = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def passed_s() -> float:
+    """Return seconds that go on while the machine is suspended, where the system has such a clock, and never go back."""
+    return time.clock_gettime(_GOES_ON)
 
 
 class ClusterClock:
     """The node's estimate of the cluster's time, in milliseconds.
 
-    monotonic: seconds, never goes back.  wall: seconds since 1970, may jump.
+    monotonic: seconds, never goes back, and goes on while the machine is suspended.  wall: seconds since 1970, may jump.
     """
 
     def __init__(self, monotonic: Callable[[], float], wall: Callable[[], float]) -> None:

@@ -22,7 +22,7 @@ from cacheflow.errors import CacheFlowError, NoLeader, NotReady
 from cacheflow.net.loop import NodeLoop
 from cacheflow.net.ports import ListeningPorts, Service
 from cacheflow.node.assembly import LocalNode, Surroundings
-from cacheflow.node.clock import ClusterClock
+from cacheflow.node.clock import ClusterClock, passed_s
 from cacheflow.node.registration import over_http
 from cacheflow.node.supervisor import Supervisor
 from cacheflow.raft.log.datadir import DataDirectory
@@ -152,7 +152,8 @@ class Engine:
                 write_snapshots=snapshot_writer.submit,
                 build_snapshot=HelperProcess(data.path, supervisor),
                 network=network,
-                clock=ClusterClock(time.monotonic, time.time),
+                passed=passed_s,
+                clock=ClusterClock(passed_s, time.time),
                 ask_seed=over_http(secret, config.api_token_file),
                 random=random.random,
                 random_bytes=os.urandom,

@@ -43,7 +43,7 @@ class LargeCall:
         self._results: list[Result] = []
 
     def go_on(self) -> Callable[[], None]:
-        """Send the next piece, or answer when there is none; return what wakes whoever waits."""
+        """Send the next piece, or answer the call after the last; return what wakes its caller (nobody while pieces remain)."""
         if self._pieces:
             piece = self._pieces.popleft()
             self._send(piece, min(sum(map(commands.size_of, piece)), CALL_BYTES_MAX), self._answered)

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from cacheflow.raft.log.journal import Journal
-from cacheflow.raft.seams import Loop
 from cacheflow.raft.transport.network import Network
 
 # Messages that wait for the disk at most. While it works there are a few; while it hangs more of them say nothing new.
@@ -34,7 +33,7 @@ class Route:
 class Links:
     """Sends messages to other nodes, at once or once the journal is durable, and knows the route to the leader."""
 
-    def __init__(self, loop: Loop, network: Network, journal: Journal) -> None:
+    def __init__(self, passed: Callable[[], float], network: Network, journal: Journal) -> None:
         # Sends a message that promises nothing, at once; returns False when the network does not take it.
         self.send = network.send
         # Whether there is a connection to the node with an id on which messages can be sent.
@@ -43,14 +42,14 @@ class Links:
         self.route: Route | None = None
         # {node id: how often the connection to it has been opened}: another connection is another route.
         self.connections: dict[str, int] = {}
-        self._time = loop.time
+        self._passed = passed
         self._journal = journal
         # (journal position, call): calls that wait until the journal is durable up to that position.
         self._held: deque[tuple[int, Callable[[], Any]]] = deque()
 
     def now_ms(self) -> int:
         """Return the time of this process's monotonic clock, in milliseconds."""
-        return int(self._time() * 1000)
+        return int(self._passed() * 1000)
 
     def hold(self, send: Callable[[], Any]) -> None:
         """Call ``send`` once everything journalled so far is durable; such calls keep their order."""

@@ -76,6 +76,7 @@ class RaftNode:
         self,
         *,
         loop: Loop,
+        passed: Callable[[], float],
         node_id: str,
         incarnation: str,
         journal: Journal,
@@ -110,7 +111,7 @@ class RaftNode:
             random=random,
         )
         ticks = self.ticks = Ticks(loop, turn, self._tick)
-        links = self.links = Links(loop, network, journal)
+        links = self.links = Links(passed, network, journal)
         # The core holds back what promises something, too.
         self.hold = links.hold
         configurations = self.configurations = Configurations(

@@ -33,6 +33,7 @@ ALL: dict[str, float] = {
     "reset": 2,
     "pause": 2,
     "pause_leader": 1,
+    "suspend": 1,
     "loss": 1,
     "slow_network": 1,
     "doubling": 1,
@@ -179,22 +180,25 @@ class Faults:
         for host in self.cluster.hosts:
             self._crash(host, power=power)
 
-    def _stall(self, host: Host) -> None:
+    def _stall(self, host: Host, suspended: bool = False) -> None:
         process = host.process
         if process is None or process.loop.paused:
             return
-        self.cluster.note(f"{process.name} stalls")
+        self.cluster.note(f"{process.name} {'sleeps' if suspended else 'stalls'}")
         process.loop.pause()
 
         def resume() -> None:
             if process.loop.alive and process.loop.paused:
                 self.cluster.note(f"{process.name} goes on")
-                process.loop.resume()
+                process.loop.resume(suspended)
 
         self.later(0.05, 4.0, resume)
 
     def _pause(self) -> None:
         self._stall(self.somebody())
+
+    def _suspend(self) -> None:
+        self._stall(self.somebody(), suspended=True)
 
     def _pause_leader(self) -> None:
         self._stall(self.leading())

@@ -85,6 +85,7 @@ MUTATIONS = (
     Mutation("real sizes", machine.guess_the_size_of_a_call_without_its_keys, ""),
     Mutation("bounded answers", machine.answer_every_read_of_a_batch, ""),
     Mutation("clock back on a restart", storage.turn_the_clock_back_at_a_start, "blackout kill"),
+    Mutation("time passes in sleep", storage.stand_still_in_sleep, "suspend"),
     Mutation("look before you found", founding.found_without_listening, "empty"),
     Mutation("founders are who they say they are", founding.tell_founders_apart_by_their_addresses, ""),
     Mutation("who finds a cluster founds none", founding.found_beside_those_who_have_data, "empty"),

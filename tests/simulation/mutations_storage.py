@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from simulation.cluster import Process
+from simulation.scheduler import ProcessLoop
 from simulation.storage import DIRECTORY, MachineDisk
 
 from cacheflow.node.clock import ClusterClock
@@ -158,3 +159,8 @@ def keep_contents_that_the_disk_contradicts(patch: pytest.MonkeyPatch) -> None:
         self._divergence.settle()
 
     patch.setattr(Building, "_reload", _reload)
+
+
+def stand_still_in_sleep(patch: pytest.MonkeyPatch) -> None:
+    """Take a clock for the age of the contents that stands still while the machine is suspended."""
+    patch.setattr(ProcessLoop, "passed", ProcessLoop.time)

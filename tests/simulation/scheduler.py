@@ -82,6 +82,9 @@ class ProcessLoop:
         self._backlog: list[tuple[Call, tuple[Any, ...]]] = []
         self._scheduler = scheduler
         self._offset_s = offset_s
+        # How long the machine was suspended while this process ran; its monotonic clock stood still.
+        self._suspended_s = 0.0
+        self._paused_at_s = 0.0
         self._rate = rate
         # The time at which the process has done its present work; nothing else of it happens before.
         self._busy_until = 0.0
@@ -92,6 +95,10 @@ class ProcessLoop:
     def time(self) -> float:
         """Return the time of the process's monotonic clock."""
         return max(self._scheduler.now, self._busy_until) * self._rate + self._offset_s
+
+    def passed(self) -> float:
+        """Return the time of a clock that goes on while the machine is suspended."""
+        return self.time() + self._suspended_s
 
     def do(self, call: Call, *args: Any) -> None:
         """Make a call now; later if the process is busy or paused, never if it is dead."""
@@ -156,10 +163,15 @@ class ProcessLoop:
     def pause(self) -> None:
         """Stop the process for a while, as SIGSTOP, a stalled virtual machine or a long garbage collection do."""
         self.paused = True
+        self._paused_at_s = self._scheduler.now
 
-    def resume(self) -> None:
-        """Let the process go on: what came due meanwhile happens now, in its order."""
+    def resume(self, suspended: bool = False) -> None:
+        """Let the process go on: what came due meanwhile happens now, in its order. suspended: the whole machine slept."""
         self.paused = False
+        if suspended:
+            slept_s = (self._scheduler.now - self._paused_at_s) * self._rate
+            self._suspended_s += slept_s
+            self._offset_s -= slept_s
         backlog, self._backlog = self._backlog, []
         for call, args in backlog:
             self._scheduler.at(0.0, call, *args, owner=self)

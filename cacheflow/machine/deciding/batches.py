@@ -42,7 +42,7 @@ _NEED_THE_KEY: Final = (c.INCR, c.TOUCH, c.APPEND, c.COUNT, c.EXPIRE)
 
 
 class Batches:
-    """Runs BATCH and GUARDED commands on ``contents``. Not safe for concurrent use."""
+    """Runs BATCH, and GUARDED (a batch that runs only if versions still match), on ``contents``. Not safe for concurrent use."""
 
     def __init__(self, contents: Contents) -> None:
         self._contents = contents

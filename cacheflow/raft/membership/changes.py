@@ -215,7 +215,7 @@ class Reconfiguration:
             change.done(REMOVED if change.removes else JOINED, "")
 
     def deposed(self) -> None:
-        """Answer all waiting changes, because this node leads no more; their askers turn to the new leader."""
+        """Answer waiting changes, as this node leads no more (askers turn to the new leader); keep its own removal to pass on."""
         waiting, proposed = [*self._waiting], self._proposed
         self._waiting.clear()
         self._proposed = None

@@ -141,7 +141,7 @@ class Leading:
             self._batching.note_crowd(node_id, self._journal.last_index)
 
     def _forget(self, origin: str) -> None:
-        """Drop what is queued of a node that begins to send all of it again: it would be kept once a second."""
+        """Drop the queued blocks of ``origin``, which sends them all again: else each resend, once a second, added a copy."""
         self.queue = deque([queued for queued in self.queue if queued[0] != origin])
 
     def may_append(self) -> bool:
@@ -195,7 +195,7 @@ class Leading:
                 self._watch_for_stall()
 
     def _watch_for_stall(self) -> None:
-        """Start the timer that sends an entry to all followers if one of the quick ones has stalled."""
+        """Start a timer: if an entry, sent to a bare majority only, is not committed when it ends, all followers get it."""
         waits = self._replicator.ahead is not None and self._core.commit_index < self._journal.last_index
         if waits:
             self._watching = True

@@ -73,7 +73,7 @@ class SnapshotMeta:
 
     @classmethod
     def of(cls, report: dict[str, Any]) -> SnapshotMeta:
-        """Return the description in the line that the helper process prints. Raises KeyError, ValueError."""
+        """Return the meta that the helper process reported. report: its line of JSON, parsed. Raises KeyError, ValueError."""
         return cls(report["index"], report["term"], _Bytes.fromhex(report["digest"]), bytes=report["bytes"])
 
 

@@ -134,7 +134,7 @@ class Receiving:
         self._storage.run(work, done)
 
     def _install(self, meta: SnapshotMeta, machine: CacheMachine) -> bool:
-        """Put a snapshot's machine in place; return True if all entries that the snapshot covers are here afterwards."""
+        """Take over a received snapshot's machine, if it is later; return whether all that the snapshot covers is applied."""
         if meta.index <= self._core.last_applied:
             return True
         if meta.index < self._journal.first_index:
