@@ -364,7 +364,7 @@ def _monitoring_paths() -> Json:
 
     measured = {"description": "Metrics", "content": {**text, **_json({"type": "object"})}}
     return {
-        "/livez": health("Alive; needs no leader"),
+        "/livez": health("503 when only a restart mends this node; needs no leader"),
         "/readyz": health("Ready to serve; needs a leader"),
         "/metrics": {
             "get": _call(
