@@ -8,7 +8,8 @@ Each guard names the section of Ongaro's dissertation ("Consensus: Bridging Theo
 3. A rejection carries the term and first index of the conflict, so that the leader backs off a term at a time (3.5).
 4. Every reply carries a term, and an old leader is told the new one (3.3).
 5. A vote counts once, from a voter of the configuration with the incarnation that it names (3.4, 11.2).
-6. A message is checked for its shape before anything else.
+6. A message is checked for its shape before anything else; a term that no elections can have led to is dropped, and what says
+   something about the receiver counts from members alone.
 
 The functions are pure: they look at the journal and the message, and say what to do.
 """
@@ -22,6 +23,12 @@ from cacheflow.raft.log.records import LogEntry
 
 # The highest index, term or time that a message may carry: sums of two still fit into 64 bits.
 INDEX_MAX = 2**62
+
+
+# A term further above a node's own than this is no term that elections have led to: it would end elections for good.
+TERM_LEAP_MAX = 10**6
+# Kinds of messages that say something about the receiver or its leader, and so count from members alone.
+FROM_MEMBERS = frozenset(("term", "not_member", "hand_over", "timeout_now", "pre_vote_reply", "change_reply", "differs"))
 
 
 class BadMessage(Exception):
@@ -75,6 +82,17 @@ def natural(message: dict[str, Any], name: str) -> int:
     if type(value) is not int or not 0 <= value <= INDEX_MAX:
         raise BadMessage(f"{message.get('type')}: {name} is {value!r}")
     return value
+
+
+def check_sender(message: dict[str, Any], is_member: bool, own_term: int) -> None:
+    """Check, on a node that belongs to a cluster, who may say this, and that no term leaps. Raises BadMessage."""
+    kind = message["type"]
+    if not is_member and kind in FROM_MEMBERS:
+        raise BadMessage(f"{kind} of a node that is no member")
+    for name in ("term", "current"):
+        term = message.get(name)
+        if type(term) is int and term > own_term + TERM_LEAP_MAX:
+            raise BadMessage(f"{kind}: {name} is {term}, and this node is in term {own_term}")
 
 
 def entries_of(message: dict[str, Any], prev_index: int) -> list[LogEntry]:

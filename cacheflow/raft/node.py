@@ -484,9 +484,13 @@ class RaftNode:
         self.ticks.run(lambda: self._handle(handler, peer, message))
 
     def _handle(self, handler: Callable[[Peer, dict[str, Any]], None], peer: Peer, message: dict[str, Any]) -> None:
+        is_member = self.membership.is_member(peer)
         try:
+            if self.configurations.latest.members:
+                guards.check_sender(message, is_member, self._core.term)
             handler(peer, message)
-            if not self.membership.is_member(peer):
+            # It may be one by what it has just sent.
+            if not is_member and not self.membership.is_member(peer):
                 self.removal.answer_stranger(peer, message["type"])
         except guards.BadMessage as error:
             logger.warning("dropped a message of %s: %s", peer.node_id, error)

@@ -218,5 +218,5 @@ class Elections:
 
     def _on_timeout_now(self, peer: Peer, message: dict[str, Any]) -> None:
         guards.natural(message, "term")
-        if self._membership.may_campaign():
+        if peer.node_id == self._core.leader_id and self._membership.may_campaign():
             self._core.receive(peer.node_id, message)
