@@ -210,6 +210,9 @@ class Client:
             cluster.note(f"{self.name} {what} through {process.name} ...")
         if unchecked:
             process.send_unchecked(commands_, done)
+        elif commands_ == [commands.noop()]:
+            # A linearizable read, which looks at memory behind a barrier.
+            process.inbox.barrier(done)
         else:
             process.inbox.submit(commands_, done, TIMEOUT_S)
 

@@ -93,7 +93,7 @@ MUTATIONS = (
     Mutation("a new segment is waited for", raft.fail_when_a_segment_must_wait, "out_of_handles", every_s=2.0),
     Mutation("", raft.acknowledge_what_was_not_verified),
     Mutation("", raft.vote_for_anybody),
-    Mutation("", raft.read_without_a_barrier),
+    Mutation("", raft.read_without_a_barrier, "isolate_leader isolate"),
     Mutation("", raft.never_probe),
 )
 
