@@ -28,7 +28,9 @@ INDEX_MAX = 2**62
 # A term further above a node's own than this is no term that elections have led to: it would end elections for good.
 TERM_LEAP_MAX = 10**6
 # Kinds of messages that say something about the receiver or its leader, and so count from members alone.
-FROM_MEMBERS = frozenset(("term", "not_member", "hand_over", "timeout_now", "pre_vote_reply", "change_reply", "differs"))
+FROM_MEMBERS = frozenset(
+    ("term", "not_member", "hand_over", "timeout_now", "pre_vote_reply", "change_reply", "differs")
+)
 
 
 class BadMessage(Exception):

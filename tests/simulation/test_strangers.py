@@ -1,0 +1,56 @@
+"""Peers that are no members, or say what no peer can: nothing that they send puts a node out of its cluster."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from simulation.cluster import Cluster, leader_of, patched
+
+from cacheflow.raft.transport.network import Peer
+
+FAR = 2**61
+STRANGER = Peer("stranger", "its disk", "10.0.0.9:1", "", "an epoch")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"type": "not_member", "term": FAR, "index": FAR, "since": 1},
+        {"type": "not_member", "term": 3, "index": FAR, "since": 1},
+        {"type": "term", "term": FAR},
+        {"type": "pre_vote_reply", "term": 3, "current": FAR, "granted": False},
+        {"type": "append_ack", "term": FAR, "at": 0, "clock": 0, "ok": True, "match": 1},
+        {"type": "append_entries", "term": FAR, "commit_index": 1, "prevLogIdx": 1, "prevLogTerm": 0, "entries": []},
+        {"type": "snapshot", "term": FAR, "index": FAR, "snapshot_term": 1, "bytes": 1, "offset": 0, "data": b"x"},
+        {"type": "request_vote", "term": FAR, "last_log_index": FAR, "last_log_term": FAR, "transfer": True},
+        {"type": "timeout_now", "term": 2},
+        {"type": "hand_over", "heir": ""},
+    ],
+    ids=lambda fields: f"{fields['type']} {fields.get('term', '')}",
+)
+@pytest.mark.parametrize("sender", ["a stranger", "a member"])
+def test_one_message_ends_no_node(fields: dict[str, Any], sender: str) -> None:
+    cluster = Cluster(1, 3)
+    with patched(cluster):
+        for host in cluster.hosts:
+            cluster.start(host)
+        assert cluster.run(5.0, cluster.healthy)
+        leader = leader_of(cluster)
+        term = leader.node.term
+        for process in cluster.processes:
+            other = next(each for each in cluster.processes if each is not process)
+            member = other.node.membership
+            peer = STRANGER if sender == "a stranger" else Peer(member.node_id, member.incarnation, "", "", "an epoch")
+            message = {**fields}
+            if fields["type"] == "not_member":
+                message["incarnation"] = process.node.incarnation
+                if sender == "a member" and fields["term"] != FAR:
+                    continue  # a member knows who belongs to its cluster
+            process.loop.do(process.node.receive, peer, message)
+        assert cluster.run(5.0, cluster.healthy)
+        assert all(process.node.replica.failure is None for process in cluster.processes)
+        # A member may ask the leader to hand over, or be asked to lead by it.
+        assert leader_of(cluster).node.term == term or (
+            sender == "a member" and leader_of(cluster).node.term < term + 9
+        )
