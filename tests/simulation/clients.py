@@ -19,6 +19,7 @@ from simulation.pairs import Pairs
 from simulation.registers import PREFIX, Registers
 from simulation.tuning import Tuning
 
+from cacheflow.contract import Outcome
 from cacheflow.errors import NoLeader, OutcomeUnknown, Overloaded, ReplicationError
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
@@ -39,6 +40,16 @@ NONSENSE: tuple[Command, ...] = (
 
 def nobody_waits() -> None:
     """Do nothing, in place of waking a thread."""
+
+
+def keep(answers: list[Outcome]) -> Callable[[Outcome], Callable[[], None]]:
+    """Return a ``done`` that appends a call's outcome to ``answers``."""
+
+    def done(outcome: Outcome) -> Callable[[], None]:
+        answers.append(outcome)
+        return nobody_waits
+
+    return done
 
 
 class Workload:

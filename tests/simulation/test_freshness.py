@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from simulation.clients import nobody_waits
+from simulation.clients import keep, nobody_waits
 from simulation.cluster import Cluster, Process, leader_of, patched
 
 from cacheflow.contract import Outcome
@@ -28,16 +28,6 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
         for _ in range(3):
             write(cluster, leader_of(cluster))
         yield cluster
-
-
-def keep(answers: list[Outcome]) -> Callable[[Outcome], Callable[[], None]]:
-    """Return a ``done`` that appends a call's outcome to ``answers``."""
-
-    def done(outcome: Outcome) -> Callable[[], None]:
-        answers.append(outcome)
-        return nobody_waits
-
-    return done
 
 
 def write(cluster: Cluster, process: Process) -> float:

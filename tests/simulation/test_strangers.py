@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from simulation.clients import keep
 from simulation.cluster import Cluster, leader_of, patched
 
+from cacheflow.contract import Outcome
+from cacheflow.machine.language import commands
 from cacheflow.raft.transport.network import Peer
 
 FAR = 2**61
@@ -54,3 +57,26 @@ def test_one_message_ends_no_node(fields: dict[str, Any], sender: str) -> None:
         assert leader_of(cluster).node.term == term or (
             sender == "a member" and leader_of(cluster).node.term < term + 9
         )
+
+
+def test_a_block_under_the_session_of_another_node_is_dropped() -> None:
+    cluster = Cluster(1, 3)
+    with patched(cluster):
+        for host in cluster.hosts:
+            cluster.start(host)
+        assert cluster.run(5.0, cluster.healthy)
+        leader = leader_of(cluster)
+        writer, other = (process for process in cluster.processes if process is not leader)
+        answers: list[Outcome] = []
+        write = commands.set_("k", b"x", 0)
+        writer.inbox.submit([write], keep(answers), 5.0)
+        assert cluster.run(5.0, lambda: len(answers) == 1)
+        number, session = next(each for each in leader.machine.sessions if each[1].member_id == writer.node_id)
+        # The writer's next command would be taken for one that was applied already.
+        block = commands.encode_block(number, session.last + 1, 1, [commands.set_("k", b"another's", 0)])
+        member = other.node.membership
+        peer = Peer(member.node_id, member.incarnation, "", "", "an epoch")
+        leader.loop.do(leader.node.receive, peer, {"type": "propose", "blocks": [block], "crowded": False})
+        writer.inbox.submit([commands.get("k")], keep(answers), 5.0)
+        assert cluster.run(5.0, lambda: len(answers) == 2)
+        assert isinstance(answers[1], list) and answers[1][0][:2] == [commands.OK, b"x"]

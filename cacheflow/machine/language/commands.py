@@ -226,6 +226,15 @@ def encode_block(session: int, first: int, lowest: int, commands: Sequence[Comma
     return packed
 
 
+def session_of(block: bytes) -> int:
+    """Return the number of the session in a packed block, its first field, without unpacking the rest; 0 if there is none."""
+    kind = block[1:2]
+    if kind < b"\x80":
+        return kind[0] if kind else 0
+    width = {b"\xcc": 1, b"\xcd": 2, b"\xce": 4, b"\xcf": 8}.get(kind, 0)
+    return int.from_bytes(block[2 : 2 + width], "big")
+
+
 def decode_block(block: bytes) -> tuple[int, int, int, list[list[Any]]]:
     """Return (session, first, lowest, commands) of a packed block. Raises CodecError."""
     try:

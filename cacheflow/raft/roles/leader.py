@@ -233,6 +233,11 @@ class Leading:
         # A node that is no member would never learn the outcome.
         if self._core.is_leader and self._membership.is_member(peer):
             node_id = peer.node_id
+            sessions = self._replica.machine.sessions
+            for block in blocks:
+                session = sessions.find(commands.session_of(block))
+                if session is not None and session.member_id != node_id:
+                    raise guards.BadMessage(f"propose: a block of a session of {session.member_id}'s")
             if message.get("again") is True:
                 self._forget(node_id)
             if message.get("crowded") is True:

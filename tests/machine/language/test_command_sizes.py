@@ -46,3 +46,13 @@ def test_no_command_takes_more_than_it_counts_for(command: Command) -> None:
 def test_a_usual_command_counts_for_little_more_than_it_takes() -> None:
     batch = c.batch([c.set_(f"user:{number}", b"x" * 100, 0) for number in range(500)])
     assert c.size_of(batch) < 1.5 * c.packed_bytes(batch)
+
+
+@pytest.mark.parametrize("number", [0, 1, 127, 128, 255, 256, 65535, 65536, 2**32 - 1, 2**32, 2**62])
+def test_the_session_of_a_block_is_read_without_unpacking_it(number: int) -> None:
+    assert c.session_of(c.encode_block(number, 1, 1, [c.noop()])) == number
+
+
+@pytest.mark.parametrize("block", [b"", b"\x94", b"\x94\xcd", b"\x94\xc1", b"\x94\xa1x", b"\xff" * 20])
+def test_bytes_that_are_no_block_have_some_session_and_raise_nothing(block: bytes) -> None:
+    assert c.session_of(block) >= 0
