@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import math
 import re
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -370,15 +371,15 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any], Any]] = [
 
 
 def comparable(answer: Any) -> Any:
-    """An answer without what differs from call to call: versions, and the part of a second that a TTL has lost."""
+    """An answer without what differs from call to call: versions, and the seconds that a TTL has lost."""
     if isinstance(answer, SetResult):
-        return ("set", answer.created, answer.ttl_s and round(answer.ttl_s))
+        return ("set", answer.created, answer.ttl_s and 10 * math.ceil(answer.ttl_s / 10))
     if isinstance(answer, IncrResult):
         assert answer.version > 0
-        return ("incr", int(answer), answer.ttl_s and round(answer.ttl_s))
+        return ("incr", int(answer), answer.ttl_s and 10 * math.ceil(answer.ttl_s / 10))
     if isinstance(answer, Item):
         assert answer.version > 0
-        return (answer.key, answer.data, answer.meta, answer.ttl_s and round(answer.ttl_s))
+        return (answer.key, answer.data, answer.meta, answer.ttl_s and 10 * math.ceil(answer.ttl_s / 10))
     if isinstance(answer, Digest):
         return Digest
     if isinstance(answer, list) and answer and isinstance(answer[0], dict):
