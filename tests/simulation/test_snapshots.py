@@ -124,11 +124,12 @@ def test_a_node_whose_contents_are_wrong_stops_serving_and_loads_them_from_its_d
     assert cluster.run(2.0, lambda: not damaged.node.may_read)
     assert damaged.node.replica.doubt is not None and not damaged.node.is_leader
     before = damaged.node.last_applied
-    assert cluster.run(5.0, lambda: damaged.node.may_read)
+    # A helper takes up to 3 s here, and may fail and try again.
+    assert cluster.run(15.0, lambda: damaged.node.may_read)
     # Reads on one node never go back in time.
     assert damaged.node.last_applied >= before and damaged.node.building.reloads_total == 1
+    assert cluster.run(15.0, lambda: all(process.node.may_read for process in cluster.processes))
     assert cluster.run(2.0, lambda: cluster.leader is not None)
-    assert [process.node.replica.doubt for process in cluster.processes] == [None] * len(cluster.processes)
     workload.stop()
     assert cluster.run(10.0, cluster.checks.nothing_left)
     cluster.checks.at_the_end(JOURNAL_BYTES)
@@ -143,7 +144,7 @@ def test_who_is_told_by_a_wrong_leader_that_it_differs_finds_itself_right(cluste
     damaged.machine.contents.revision += 1000
     assert cluster.run(2.0, lambda: all(process.node.replica.doubt for process in right))
     assert not any(process.node.membership.may_campaign() for process in right)
-    assert cluster.run(5.0, lambda: cluster.leader in right)
+    assert cluster.run(15.0, lambda: cluster.leader in right)
     assert [process.node.building.reloads_total for process in right] == [0] * len(right)
     workload.stop()
     assert cluster.run(10.0, cluster.checks.nothing_left)
