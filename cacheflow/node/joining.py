@@ -247,7 +247,7 @@ class Joining:
         if len(ids) < least:
             return f"{len(ids)} of {least} nodes are there"
         if ids[0] != self._node.node_id or (len(there) == len(addresses) >= least > 1):
-            # Who is not among the addresses found together with nobody.
+            # A node that is not among the given addresses founds together with nobody.
             return f"waiting for {ids[0]} to found the cluster"
         if len(ids) == 1 and not listened:
             return f"listening for {LISTEN_S:g} s whether a cluster knows this node"

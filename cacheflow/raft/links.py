@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cacheflow.raft.log.journal import Journal
+from cacheflow.raft.message_types import Sent
 from cacheflow.raft.transport.network import Network
 
 # Messages that wait for the disk at most. While it works there are a few; while it hangs more of them say nothing new.
@@ -58,7 +59,7 @@ class Links:
         else:
             self._held.append((self._journal.position, send))
 
-    def hold_message(self, node_id: str, message: Any) -> None:
+    def hold_message(self, node_id: str, message: Sent) -> None:
         """Send a promise once everything journalled so far is durable; dropped, as networks do, when HELD_MAX wait already."""
         if self._journal.durable_position >= self._journal.position and not self._held:
             self.send(node_id, message)

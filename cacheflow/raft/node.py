@@ -458,7 +458,7 @@ class RaftNode:
     def send_vote_message(self, node_id: str, message: dict[str, Any]) -> None:
         """Send a vote or a vote request of PySyncObj's once the journal is durable, for either is a promise."""
         if message["type"] == "timeout_now":
-            # It promises nothing, and a leader gives way because its disk hangs.
+            # timeout_now promises nothing, and a leader whose disk hangs gives way by it.
             self.links.send(node_id, cast(TimeoutNow, message))
             return
         self.elections.complete(message)
@@ -489,7 +489,7 @@ class RaftNode:
             if self.configurations.latest.members:
                 guards.check_sender(message, is_member, self._core.term)
             handler(peer, message)
-            # It may be one by what it has just sent.
+            # The sender may have become one by what it has just sent.
             if not is_member and not self.membership.is_member(peer):
                 self.removal.answer_stranger(peer, message["type"])
         except guards.BadMessage as error:

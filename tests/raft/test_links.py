@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -27,21 +27,21 @@ def node() -> Node:
 
 
 def test_a_promise_leaves_at_once_when_everything_is_durable(node: Node) -> None:
-    node.links.hold_message("b", 1)
+    node.links.hold_message("b", cast(Any, 1))
     assert node.sent == [("b", 1)]
 
 
 def test_promises_leave_in_their_order_as_far_as_the_journal_is_durable(node: Node) -> None:
     for position in (1, 2, 3):
         node.journal.position = position
-        node.links.hold_message("b", position)
+        node.links.hold_message("b", cast(Any, position))
     node.links.release()
     assert node.sent == []
     node.journal.durable_position = 2
     node.links.release()
     assert node.sent == [("b", 1), ("b", 2)]
     node.journal.durable_position = 3
-    node.links.hold_message("b", 4)
+    node.links.hold_message("b", cast(Any, 4))
     assert node.sent[2:] == [], "none overtakes another"
     node.links.release()
     assert node.sent[2:] == [("b", 3), ("b", 4)]
@@ -50,7 +50,7 @@ def test_promises_leave_in_their_order_as_far_as_the_journal_is_durable(node: No
 def test_while_the_disk_hangs_only_so_many_are_kept(node: Node) -> None:
     node.journal.position = 1
     for number in range(HELD_MAX + 50):
-        node.links.hold_message("b", number)
+        node.links.hold_message("b", cast(Any, number))
     node.journal.durable_position = 1
     node.links.release()
     assert [message for _, message in node.sent] == list(range(HELD_MAX))

@@ -30,7 +30,7 @@ from cacheflow.raft.log.disk import Disk
 
 logger = logging.getLogger(__name__)
 
-# Of the identity. The first format had no check.
+# The format of the file ``identity``. The first one had no check.
 FORMAT_VERSION: Final = 2
 # Free space that a new node needs: two segments of the journal. With less it could not start or would stop soon.
 FREE_BYTES_MIN: Final = 32 * 1024 * 1024

@@ -95,7 +95,7 @@ class Divergence:
         if self._replica.doubt is not None:
             self._replica.doubt = None
             if not self._core.is_leader:
-                # It stands for elections again.
+                # This node stands for elections again.
                 self._core.postpone_election()
             self._ticks.wake()
 
