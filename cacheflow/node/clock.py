@@ -11,6 +11,7 @@ Not safe for concurrent use but for ``now_ms``, which any thread may call.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 
@@ -20,13 +21,11 @@ from collections.abc import Callable
 STEP_BACK = 0.1
 # The time since the leader was last heard counts for at most this much, so one step back is 100 ms at most.
 STEP_BACK_OVER_MS = 1000.0
-# Linux' monotonic clock stands still while the machine sleeps: contents would be as fresh as before, and no TTL shorter.
-_GOES_ON = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-
-
-def passed_s() -> float:
-    """Return seconds that go on while the machine is suspended, where the system has such a clock, and never go back."""
-    return time.clock_gettime(_GOES_ON)
+# Returns seconds that never go back, and that go on while the machine is suspended where the system has such a clock: with
+# Linux' monotonic clock, which stands still then, contents would be as fresh as before, and no TTL shorter.
+passed_s: Callable[[], float] = functools.partial(
+    time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+)
 
 
 class ClusterClock:

@@ -87,8 +87,9 @@ class Reconfiguration:
         # {number: callback} of the changes that the leader was asked for.
         self._requests: dict[int, ChangeDone] = {}
         self._next_request = 0
-        # Whether a learner is to become a voter as soon as it has what is committed.
-        self._learning = False
+        # Whether any turn may bring a change on: one waits, a learner is to become a voter once it has what is committed, or a
+        # hand-over is under way. A plain value, because each turn asks; whoever begins one of these wakes the node.
+        self.is_pending = False
         self.handlers: dict[str, Callable[[Peer, dict[str, Any]], None]] = {
             "register": self._on_change,
             "remove": self._on_change,
@@ -171,16 +172,21 @@ class Reconfiguration:
     # One change at a time --------------------------------------------------------------------------------------------
 
     def proceed(self) -> None:
-        """Propose the next change when nothing stands in its way; called once a turn."""
+        """Propose the next change when nothing stands in its way; called in each whole tick."""
         if not self._core.is_leader:
-            self._learning = False
+            self.is_pending = False
             self._pass_on()
             return
         self._hand_over.proceed()
         latest = self._membership.configurations.latest
-        self._learning = self._wants_voters(latest) and len(latest.voters) < len(latest.members)
-        if not self._core.has_settled or latest.index > self._core.last_applied:
-            return
+        learning = self._wants_voters(latest) and len(latest.voters) < len(latest.members)
+        if self._core.has_settled and latest.index <= self._core.last_applied:
+            if not self._proposes_what_was_asked(latest) and learning and self._hand_over.heir is None:
+                self._promote_a_learner(latest)
+        self.is_pending = learning or self._hand_over.heir is not None or bool(self._waiting)
+
+    def _proposes_what_was_asked(self, latest: Configuration) -> bool:
+        """Answer or propose the changes that wait, up to the first one that needs a new table; return True if there is one."""
         while self._waiting and self._hand_over.heir is None:
             change = self._waiting.popleft()
             if change.until_ms < self._links.now_ms():
@@ -191,12 +197,8 @@ class Reconfiguration:
                 change.index = self._leading.append_configuration(proposal)
                 if not (self._waiting and self._waiting[0] is change):
                     self._proposed = change
-                return
-        if self._hand_over.heir is not None:
-            return
-        learner = self._ready_learner(latest)
-        if learner is not None:
-            self._leading.append_configuration(latest.with_member(replace(learner, voter=True)))
+                return True
+        return False
 
     def _pass_on(self) -> None:
         """Ask the new leader for this node's own removal.
@@ -300,19 +302,13 @@ class Reconfiguration:
         replicas = self._replica.machine.settings.replicas
         return replicas is not None and len(latest.voters) <= replicas
 
-    def _ready_learner(self, latest: Configuration) -> Member | None:
-        if not self._wants_voters(latest):
-            return None
+    def _promote_a_learner(self, latest: Configuration) -> None:
+        """Propose that a member without a vote, which has caught up, gets one."""
         down = self._peers.down_ids()
         for _, member in sorted(latest.members.items()):
             progress = self._peers.progress.get(member.id)
             if not member.voter and progress is not None and member.id not in down:
                 # The learner lacks at most one round of what is committed (4.2.1), a round being a heartbeat.
                 if progress.state == REPLICATE and progress.match_index >= self._leading.committed_lately:
-                    return member
-        return None
-
-    @property
-    def is_pending(self) -> bool:
-        """True if any turn may bring a change on: one waits, a learner catches up, or a hand-over is under way."""
-        return self._hand_over.heir is not None or self._learning or bool(self._waiting)
+                    self._leading.append_configuration(latest.with_member(replace(member, voter=True)))
+                    return

@@ -30,7 +30,7 @@ PIECE_BYTES = 256 * 1024
 PIECES_AHEAD = 8
 # Pieces are sent again after so long without an acknowledgement: they were lost with their connection.
 AGAIN_MS = 1000
-# The same when the follower says that a piece is missing: longer than the pieces on their way take to arrive.
+# When the follower says that a piece is missing, pieces are sent again after this: longer than those on their way take.
 LOST_MS = 200
 # A transfer without progress for this long is begun again, with the newest snapshot.
 STALLED_MS = 5000

@@ -231,7 +231,7 @@ def _listen(host: str, port: int) -> list[socket.socket]:
     refused: OSError | None = None
     for family, _, _, _, address in dict.fromkeys(found):
         try:
-            # It listens, too: two sockets may be bound to one port as long as neither does.
+            # The socket listens at once: two sockets may be bound to one port as long as neither listens.
             listening = socket.create_server((address[0], port, *address[2:]), family=family, backlog=1024)
         except OSError as error:
             refused = error
