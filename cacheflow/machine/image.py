@@ -54,7 +54,7 @@ _READ_BYTES_MAX: Final = 2**31 - 1
 _LIST_ITEMS_MAX: Final = 1_000_000
 
 # The counters of Contents that are part of the state.
-_COUNTERS: Final = ("written", "deleted", "expired", "evicted")
+COUNTERS: Final = ("written", "deleted", "expired", "evicted")
 
 
 class State:
@@ -89,7 +89,7 @@ def records(machine: State) -> Iterator[tuple[Any, ...]]:
         "latest_session": machine.sessions.latest_id,
         "now_ms": contents.now_ms,
         "revision": contents.revision,
-        **{name: getattr(contents, name) for name in _COUNTERS},
+        **{name: getattr(contents, name) for name in COUNTERS},
     }
     yield NAME, FORMAT, fields
     for session_id, session in machine.sessions:
@@ -248,7 +248,7 @@ def _load_fields(machine: State, header: list[Any]) -> None:
     machine.sessions.latest_id = _count(fields["latest_session"])
     contents.now_ms = _count(fields["now_ms"])
     contents.revision = _count(fields["revision"])
-    for name in _COUNTERS:
+    for name in COUNTERS:
         setattr(contents, name, _count(fields[name]))
     settings = _typed(fields["settings"], dict)
     replicas = settings.pop("replicas")

@@ -31,6 +31,7 @@ from cacheflow.machine.image import DIGEST_BYTES, State
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.language.commands import CodecError, Result, decode_block, decode_entry
 from cacheflow.machine.listing import page
+from cacheflow.machine.outlook import outlook
 from cacheflow.machine.state.entries import EXPIRES_AT_MS, Entry
 from cacheflow.machine.state.idempotency import CLIENT_KEY_CHARS_MAX, fingerprint
 from cacheflow.machine.state.settings import changed, is_name, member_table
@@ -110,6 +111,10 @@ class CacheMachine(State):
             return None
         start = index % DIGESTS_KEPT * DIGEST_BYTES
         return bytes(self._digests[start : start + DIGEST_BYTES])
+
+    def outlook(self) -> bytes:
+        """Return a digest of what decides this machine's next steps and is in no effect yet. Takes some milliseconds at most."""
+        return outlook(self)
 
     def contents_digest(self) -> bytes:
         """Return a digest of everything that a snapshot holds. Takes about as long as a snapshot."""

@@ -33,5 +33,6 @@ def test_restoring_changes_nothing_that_follows(seed: int) -> None:
         assert live.apply(payload) == restored.apply(payload)
         assert live.machine.digest == restored.machine.digest
         assert live.machine.contents_digest() == restored.machine.contents_digest()
+        assert live.machine.outlook() == restored.machine.outlook()
         if random.random() < 0.15:
             restored = random.choice([live, restored]).copy()

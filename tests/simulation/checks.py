@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 MESSAGES_PER_S_MAX = 3000
 # The most messages of one second, when everything comes at once.
 MESSAGES_IN_A_SECOND_MAX = 30_000
+# Outlooks are compared at every so many entries: one takes as long as applying some dozens.
+OUTLOOK_EVERY = 20
 
 
 class Violation(Exception):
@@ -46,6 +48,7 @@ class Checks:
         # What was applied anywhere, by index: (term, command), and the digest after it.
         self._committed: dict[int, tuple[int, bytes]] = {}
         self._digests: dict[int, bytes] = {}
+        self._outlooks: dict[int, bytes] = {}
         self.last_committed = 1
         # The highest committed index, by the term in which it was.
         self._committed_in: dict[int, int] = {}
@@ -167,6 +170,10 @@ class Checks:
             self._compare_digest(process, index)
         if first >= last:
             self._compare_digest(process, last)
+        if last % OUTLOOK_EVERY == 0 and process.name not in self.damaged:
+            outlook = machine.outlook()
+            if self._outlooks.setdefault(last, outlook) != outlook:
+                self.complain(f"state-machine safety: {process.name} has another outlook at {last}")
         if last > self.last_committed:
             self.last_committed = self._committed_in[node.term] = last
 

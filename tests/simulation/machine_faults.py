@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from errno import EMFILE
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from simulation.storage import DIRECTORY, vouched_bits
 
 from cacheflow.contract import Outcome
+from cacheflow.machine.language.commands import OK
+from cacheflow.machine.machine import CacheMachine
 
 if TYPE_CHECKING:
     from simulation.cluster import Host, Process
@@ -180,9 +183,62 @@ def damage(faults: Faults) -> None:
 def _damage(faults: Faults) -> None:
     cluster = faults.cluster
     process = faults.random.choice(cluster.processes)
-    cluster.note(f"the contents of {process.name} are damaged")
+    kind = faults.random.choice(("revision", *_SILENT))
+    cluster.note(f"the contents of {process.name} are damaged: {kind}")
     cluster.checks.damaged[process.name] = process.machine
-    process.machine.contents.revision += 1000
+    if kind == "revision":
+        process.machine.contents.revision += 1000
+        return
+    _SILENT[kind](process.machine)
+    faults.quiet_for(SILENT_DAMAGE_S)
+    _found_by_a_snapshot(faults, process, cluster.scheduler.now + SILENT_DAMAGE_S)
+
+
+def _found_by_a_snapshot(faults: Faults, process: Process, until: float) -> None:
+    """Let snapshots be built until one has found the damage that no effect tells of, and check that one does."""
+    cluster, machine = faults.cluster, process.machine
+    if process.host.process is not process or not cluster.checks.is_damaged(process):
+        return
+    if cluster.scheduler.now < until:
+        process.loop.call_soon(process.node.building.build)
+        cluster.scheduler.at(0.5, _found_by_a_snapshot, faults, process, until)
+        return
+    others = [other.machine for other in cluster.processes if other.machine.applied_index == machine.applied_index]
+    if len(others) == 1:
+        cluster.scheduler.at(0.05, _found_by_a_snapshot, faults, process, until)
+    elif all(other.outlook() == machine.outlook() for other in others):
+        # The difference has passed by itself: what was next is gone, an answer is not kept any more.
+        del cluster.checks.damaged[process.name]
+    else:
+        cluster.checks.complain(f"progress: the contents of {process.name} are damaged, and it has not noticed")
+
+
+def _use_the_next_victim(machine: CacheMachine) -> None:
+    for key, _ in islice(machine.contents.items.ordered(), 1):
+        machine.contents.use(key, 5)
+
+
+def _forget_a_kept_answer(machine: CacheMachine) -> None:
+    if machine.idempotency:
+        machine.idempotency._drop_oldest()
+    else:
+        _use_the_next_victim(machine)
+
+
+def _change_an_answer(machine: CacheMachine) -> None:
+    for _, session in machine.sessions:
+        if session.kept:
+            session.kept[-1] = [OK, 1 << 40]
+
+
+# Damage that no effect tells of.
+_SILENT: dict[str, Callable[[CacheMachine], None]] = {
+    "order of use": _use_the_next_victim,
+    "a kept answer": _forget_a_kept_answer,
+    "a session's answer": _change_an_answer,
+}
+# Seconds until some snapshot has been built and has been loaded in the place of damaged contents.
+SILENT_DAMAGE_S = 10.0
 
 
 def helper(faults: Faults) -> None:

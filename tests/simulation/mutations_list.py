@@ -79,6 +79,7 @@ MUTATIONS = (
     Mutation("evict after insert", machine.evict_after_insert, ""),
     Mutation("entry-only digest", machine.digest_entries_alone, "damage"),
     Mutation("wrong contents stay", storage.keep_contents_that_the_disk_contradicts, "damage"),
+    Mutation("effects alone are compared", storage.compare_what_was_done_alone, "damage"),
     Mutation("sessions by high-water mark", machine.keep_only_the_highest_number_of_a_session, "loss reset"),
     Mutation("a helper always ends", storage.never_hear_of_a_helper_that_failed, "helper snapshot"),
     Mutation("loaded before trimmed", storage.keep_a_snapshot_that_nobody_has_loaded, "helper snapshot kill"),

@@ -12,6 +12,7 @@ from simulation.cluster import Process
 from simulation.scheduler import ProcessLoop
 from simulation.storage import DIRECTORY, MachineDisk
 
+from cacheflow.machine.machine import CacheMachine
 from cacheflow.node.clock import ClusterClock
 from cacheflow.raft.links import Links
 from cacheflow.raft.log.journal import CorruptJournal, Journal
@@ -132,9 +133,9 @@ def never_hear_of_a_helper_that_failed(patch: pytest.MonkeyPatch) -> None:
     """Let a node whose snapshot helper failed wait for it for ever."""
     built = Building._built
 
-    def _built(self: Any, index: int, outcome: Any, own: Any) -> None:
+    def _built(self: Any, own: Any, outcome: Any) -> None:
         if isinstance(outcome, SnapshotMeta):
-            built(self, index, outcome, own)
+            built(self, own, outcome)
 
     patch.setattr(Building, "_built", _built)
 
@@ -149,6 +150,11 @@ def forget(host: Any) -> None:
     """Empty a machine's disk, and let it be the same member."""
     host.disk = MachineDisk(Random(host.starts))
     host.founds = False
+
+
+def compare_what_was_done_alone(patch: pytest.MonkeyPatch) -> None:
+    """Leave out of the comparison with a snapshot what no effect has told: the order of use, sessions, kept answers."""
+    patch.setattr(CacheMachine, "outlook", lambda self: b"")
 
 
 def keep_contents_that_the_disk_contradicts(patch: pytest.MonkeyPatch) -> None:

@@ -160,7 +160,7 @@ def test_contents_that_are_wrong_again_stop_the_node(cluster: Cluster, monkeypat
     storage = damaged.node.building._storage
 
     def lie(index: int, done: Callable[[SnapshotMeta], None]) -> None:
-        damaged.loop.call_soon(done, SnapshotMeta(index, damaged.node.term, b"another", 1))
+        damaged.loop.call_soon(done, SnapshotMeta(index, damaged.node.term, b"another", b"", 1))
 
     monkeypatch.setattr(storage, "build", lie)
     monkeypatch.setattr(storage, "run", lambda work, done: damaged.loop.call_soon(done, OSError("no such snapshot")))

@@ -45,6 +45,9 @@ class IdempotencyTable:
     def __iter__(self) -> Iterator[tuple[str, Kept]]:
         return iter(self._kept.items())
 
+    def __reversed__(self) -> Iterator[tuple[str, Kept]]:
+        return reversed(self._kept.items())
+
     def find(self, client_key: str) -> tuple[bytes, Result] | None:
         """Return (fingerprint, result) of the command that came with ``client_key``; None if none came or it was dropped."""
         kept = self._kept.get(client_key)

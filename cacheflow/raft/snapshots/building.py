@@ -3,9 +3,9 @@
 A helper process replays the journal onto the last snapshot and writes the next one. The log is trimmed only behind a
 snapshot that is durable here, and not from under a follower that is streaming.
 
-A snapshot whose digest is not the one that this node's machine had at the same index says that the memory is wrong, for what
-is on the disk is checked. The contents are then loaded from that snapshot, and the journal behind it is applied once more.
-If that comes to the same end, the node stops.
+A snapshot whose digest or outlook is not the one that this node's machine had at the same index says that the memory is
+wrong, for what is on the disk is checked. The contents are then loaded from that snapshot, and the journal behind it is applied
+once more. If that comes to the same end, the node stops.
 
 Not safe for concurrent use: the event loop owns it.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.raft.core import Core
@@ -39,6 +40,15 @@ BUILD_AGAIN_MS = 1000
 BUILD_AGAIN_MS_MAX = 60_000
 # So many failures in a row are no accident: the node says so, for its journal grows until its disk is full.
 FAILURES_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """What a snapshot of this node's memory at ``index`` would say of itself."""
+
+    index: int
+    digest: bytes
+    outlook: bytes
 
 
 class Building:
@@ -67,6 +77,8 @@ class Building:
         # Bytes of the entries in the journal that the newest snapshot covers and a follower still needs.
         self._held_back_bytes = 0
         self._building = False
+        # What the memory was when the next snapshot was decided on: that is built as soon as the journal is durable up to there.
+        self._own: _Own | None = None
         # Whether the contents were replaced after the present build began: then its result is thrown away.
         self._is_void = False
         # A build that failed is not begun again before this moment of the node's clock.
@@ -104,23 +116,33 @@ class Building:
         """Note that a snapshot of the leader's has replaced the contents and the journal."""
         self._held_back_bytes = 0
         self._is_void = self._building
+        self._own = None
         self._newest_since_ms = self._links.now_ms()
 
     def build(self) -> None:
-        """Begin to build a snapshot at the applied index, unless a build is under way or nothing is new."""
-        index = min(self._core.last_applied, self._journal.durable_index)
+        """Begin to build a snapshot at the applied index, unless a build is under way or nothing is new.
+
+        When the disk is behind the memory the build begins with a later call, at the index of the first.
+        """
         if self._replica.failure is not None or self._building or self._links.now_ms() < self._next_build_ms:
             return
+        machine = self._replica.machine
+        index = machine.applied_index
         if index <= self._storage.newest_index:
             # Contents that are a snapshot's are right.
             if self._divergence.check_from:
                 self._divergence.found_right()
             return
-        self._building = True
-        digest = self._replica.machine.digest_at(index)
-        self._storage.build(index, lambda outcome: self._built(index, outcome, digest))
+        own = self._own
+        if own is None:
+            own = self._own = _Own(index, machine.digest, machine.outlook())
+        if own.index <= self._journal.durable_index:
+            self._own = None
+            self._building = True
+            self._storage.build(own.index, lambda outcome: self._built(own, outcome))
 
-    def _built(self, index: int, outcome: SnapshotMeta | BaseException, own: bytes | None) -> None:
+    def _built(self, own: _Own, outcome: SnapshotMeta | BaseException) -> None:
+        index = own.index
         self._building = False
         void, self._is_void = self._is_void, False
         if isinstance(outcome, BaseException):
@@ -132,7 +154,7 @@ class Building:
             if outcome.index != self._storage.newest_index:
                 self._storage.discard(outcome)
             return
-        if own is not None and own != outcome.digest:
+        if (own.digest, own.outlook) != (outcome.digest, outcome.outlook):
             self._reload(outcome)
             return
         self._take(outcome)

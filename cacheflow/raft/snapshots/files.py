@@ -62,19 +62,21 @@ _Bytes: TypeAlias = bytes
 class SnapshotMeta:
     """The description of a snapshot.
 
-    index, term: those of the last entry that it covers. digest: the machine's after that entry.
-    bytes: the length of the file; 0 before it is written.
+    index, term: those of the last entry that it covers.  digest: the machine's rolling digest after that entry, and
+    outlook: its outlook (``machine/outlook.py``).  bytes: the length of the file; 0 before it is written.
     """
 
     index: int
     term: int
     digest: _Bytes = b""
+    outlook: _Bytes = b""
     bytes: int = 0
 
     @classmethod
     def of(cls, report: dict[str, Any]) -> SnapshotMeta:
         """Return the meta that the helper process reported. report: its line of JSON, parsed. Raises KeyError, ValueError."""
-        return cls(report["index"], report["term"], _Bytes.fromhex(report["digest"]), bytes=report["bytes"])
+        digest, outlook = _Bytes.fromhex(report["digest"]), _Bytes.fromhex(report["outlook"])
+        return cls(report["index"], report["term"], digest, outlook, report["bytes"])
 
 
 def snapshot_path(directory: Path, index: int) -> Path:
@@ -159,7 +161,7 @@ def restored(disk: Disk, path: Path, meta: SnapshotMeta) -> CacheMachine:
         machine = CacheMachine.restore(chunks_of(disk, path))
     except CodecError as error:
         raise CorruptSnapshot(path, str(error)) from None
-    if (machine.applied_index, machine.digest) != (meta.index, meta.digest):
+    if (machine.applied_index, machine.digest, machine.outlook()) != (meta.index, meta.digest, meta.outlook):
         raise CorruptSnapshot(path, f"it holds other contents than it says, those at {machine.applied_index}")
     return machine
 
@@ -170,8 +172,8 @@ def verify_snapshot(disk: Disk, path: Path) -> SnapshotMeta:
     header = next(frames)
     for _ in frames:
         pass
-    index, term, digest, _ = msgpack.unpackb(header)
-    return SnapshotMeta(index, term, bytes.fromhex(digest), disk.size(path))
+    index, term, digest, future = msgpack.unpackb(header)
+    return SnapshotMeta(index, term, bytes.fromhex(digest), bytes.fromhex(future), disk.size(path))
 
 
 def read_piece(disk: Disk, directory: Path, meta: SnapshotMeta, offset: int, length: int) -> bytes:
@@ -209,8 +211,7 @@ def _pieces(meta: SnapshotMeta, chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Yield the bytes of a snapshot file in order."""
     yield MAGIC + FORMAT_VERSION.to_bytes(2, "little")
     total = blake2b(digest_size=_TOTAL_BYTES)
-    # The fourth field of format version 1 is not used.
-    header: bytes = msgpack.packb((meta.index, meta.term, meta.digest.hex(), b""))
+    header: bytes = msgpack.packb((meta.index, meta.term, meta.digest.hex(), meta.outlook.hex()))
     for number, data in enumerate(_with_end(header, chunks)):
         head = _FRAME.pack(len(data), _frame_check(number, data))
         total.update(head)

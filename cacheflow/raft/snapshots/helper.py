@@ -77,7 +77,7 @@ def build(disk: Disk, directory: Path, index: int, *, group: int = 0) -> Snapsho
     for command, at, at_term in read_entries(disk, directory, base.index, index, after_term=after_term, group=group):
         machine.apply(at, payload_of(command))
         term = at_term
-    meta = SnapshotMeta(index, term, machine.digest)
+    meta = SnapshotMeta(index, term, machine.digest, machine.outlook())
     chunks = machine.snapshot()
     # When all chunks are taken this machine is gone, before the one that is loaded comes.
     del machine
@@ -112,6 +112,7 @@ def main(arguments: list[str]) -> int:
         "index": meta.index,
         "term": meta.term,
         "digest": meta.digest.hex(),
+        "outlook": meta.outlook.hex(),
         "bytes": meta.bytes,
         "seconds": round(time.perf_counter() - started, 3),
     }

@@ -161,7 +161,7 @@ def test_lines_before_the_report_do_no_harm(data: Path, tmp_path: Path, monkeypa
         ("true", "ended with 0"),
         ("exit 3", "ended with 3"),
         ("kill -9 $$", "ended with -9"),
-        ('echo \'{"index": 7, "term": 1, "digest": "", "bytes": 1}\'', "has built 7"),
+        ('echo \'{"index": 7, "term": 1, "digest": "", "outlook": "", "bytes": 1}\'', "has built 7"),
     ],
 )
 def test_whatever_a_helper_says_the_node_is_told(

@@ -27,7 +27,7 @@ from cacheflow.raft.snapshots.receiver import SnapshotReceiver, SnapshotRefused
 
 # The chunks of a FakeMachine, and what its snapshot says of itself.
 CHUNKS = [(42).to_bytes(8, "little"), b"two" * 100, b"x"]
-META = SnapshotMeta(42, 3, b"%016d" % 2)
+META = SnapshotMeta(42, 3, b"%016d" % 2, b"what comes next")
 
 
 class FakeMachine:
@@ -40,6 +40,9 @@ class FakeMachine:
     @property
     def digest(self) -> bytes:
         return b"%016d" % len(self.payloads)
+
+    def outlook(self) -> bytes:
+        return b"what comes next"
 
     def apply(self, index: int, payload: bytes) -> None:
         assert index == self.applied_index + 1
