@@ -69,6 +69,9 @@ class NodeConfig:
     # A follower campaigns after 1 to 2 times this without a leader, and at once when its connection to the leader breaks.
     election_timeout_s: float = 1.0
     heartbeat_s: float = 0.1
+    # Have the garbage collector look at the newest objects ten times a second while writes come, so that it need not look at a
+    # million entries at once: for a process that does nothing else. It would look at an application's objects, too.
+    collect_garbage: bool = False
 
     def __post_init__(self) -> None:
         self._check("host", _is_host(self.host), _HOST_RULE)

@@ -7,11 +7,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from cacheflow import values, verbs
 from cacheflow.config import NodeConfig, split_address
@@ -35,6 +37,9 @@ from cacheflow.node.engine import Engine
 from cacheflow.raft.membership.changes import CONFLICT, JOINED, KNOWN
 from cacheflow.results import Digest, Item, RaftPosition
 from cacheflow.verbs import KEYS_PAGE
+
+# All stores of this process by their id(): a process that is forked from it must let go of their nodes.
+_stores: WeakValueDictionary[int, ReplicatedStore] = WeakValueDictionary()
 
 
 class ReplicatedStore(Face):
@@ -66,11 +71,12 @@ class ReplicatedStore(Face):
         self._engine = Engine(config)
         # The node, once it has been started.
         self._local: LocalNode | None = None
+        _stores[id(self)] = self
 
     # Life -----------------------------------------------------------------------------------------------------------
 
     def start(self, http_address: str = "") -> ReplicatedStore:
-        """Open the data directory, take part in the cluster, and return this store.
+        """Open the data directory, take part in the cluster, and return this store; a store that runs goes on as it is.
 
         http_address: host:port that members show for this node. Raises ConfigError.
         """
@@ -300,7 +306,8 @@ class ReplicatedStore(Face):
         return self._engine.call(lambda: status.digest(self._engine, index, full), timeout_s=60.0)
 
     def metrics(self) -> dict[str, float]:
-        """Return counters and gauges by name."""
+        """Return counters and gauges by name. Raises NotReady if the node was never started."""
+        self._started()
         return status.metrics(self._engine)
 
     def liveness(self) -> list[tuple[str, bool, str]]:
@@ -342,6 +349,10 @@ class ReplicatedStore(Face):
 
     # ----------------------------------------------------------------------------------------------------------------
 
+    def _leave_to_parent(self) -> None:
+        self._local = None
+        self._engine.leave_to_parent()
+
     def _wait(self, submit: Callable[[Done], None], timeout_s: float | None) -> list[Result]:
         outcome: list[Outcome] = []
         # A bare lock wakes the waiting thread in one step; an Event or a Future takes several.
@@ -365,14 +376,14 @@ class ReplicatedStore(Face):
     def _refusal(self) -> NotReady:
         """Return the error that says why nothing can be replicated through this node."""
         if self._local is None or not self._local.is_serving:
-            return NotReady("this node is stopped")
+            return NotReady(self._engine.stopped)
         node = self._local.node
         return NotReady(f"this node takes no writes: {node.replica.failure or f'its disk {node.disk.state}'}")
 
     def _started(self) -> LocalNode:
         """Return the node, running or stopped. Raises NotReady if it was never started."""
         if self._local is None:
-            raise NotReady("this node is stopped")
+            raise NotReady(self._engine.stopped)
         return self._local
 
     def _readable(self) -> LocalNode:
@@ -381,11 +392,21 @@ class ReplicatedStore(Face):
         if local.may_read:
             return local
         if not self._engine.running:
-            raise NotReady("this node is stopped")
+            raise NotReady(self._engine.stopped)
         node = local.node
         if node.replica.stumbled or node.removal.removed_at is not None:
             raise NotReady(f"this node answers no reads: {node.replica.stumbled or node.replica.failure}")
         raise NotReady("this node has not caught up with the cluster since it started")
+
+
+def _after_fork() -> None:
+    """Refuse every call of the stores that came along into this new process."""
+    for store in list(_stores.values()):
+        store._leave_to_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _embedded_config(raft_address: str | None, settings: dict[str, Any]) -> NodeConfig:

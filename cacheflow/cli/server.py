@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 
+from dataclasses import replace
 from cacheflow.config import NodeConfig, join_address, join_token, read_secret
 from cacheflow.rest import HttpServer, RestConfig, at_once, create_app, turn_away
 from cacheflow.store import ReplicatedStore
@@ -36,7 +37,8 @@ def run(config: NodeConfig) -> int:
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    store = ReplicatedStore(config)
+    # Nothing else runs in this process.
+    store = ReplicatedStore(replace(config, collect_garbage=True))
     token = read_secret(config.api_token_file, "api-token-file")
     secret = read_secret(config.cluster_secret_file, "cluster-secret-file")
     rest = RestConfig(

@@ -33,6 +33,11 @@ class NodeLoop(asyncio.SelectorEventLoop):
         self._order = _ClientsLast()
         super().__init__(self._order)
 
+    def descriptors(self) -> list[int]:
+        """Return the descriptors that the loop watches, and its own."""
+        own = [end.fileno() for end in (self._ssock, self._csock) if end is not None]  # type: ignore[attr-defined]
+        return [self._order.fileno(), *own, *list(self._order.get_map() or ())]
+
     def put_last(self, descriptor: int = _NONE) -> None:
         """Handle what ``descriptor`` brings behind everything else that came in the same turn.
 

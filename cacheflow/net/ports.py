@@ -73,6 +73,10 @@ class ListeningPorts:
             self._poller.close()
             self._poller = None
 
+    def descriptors(self) -> list[int]:
+        """Return the descriptors of the clients that are polled past the loop."""
+        return [] if self._poller is None else [self._poller.epoll.fileno(), *self._poller.transports]
+
     def metrics(self) -> dict[str, float]:
         """The metrics of every open service, merged."""
         return {name: value for service, _ in self._open for name, value in service.metrics().items()}

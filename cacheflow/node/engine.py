@@ -15,10 +15,10 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from cacheflow.config import NodeConfig, join_address, read_secret
-from cacheflow.errors import CacheFlowError, NoLeader, NotReady
+from cacheflow.errors import CacheFlowError, ConfigError, NoLeader, NotReady
 from cacheflow.net.loop import NodeLoop
 from cacheflow.net.ports import ListeningPorts, Service
 from cacheflow.node.assembly import LocalNode, Surroundings
@@ -37,11 +37,16 @@ T = TypeVar("T")
 # Seconds between two passes of the garbage collector over the newest objects while writes come: each pass is short then.
 COLLECT_EVERY_S = 0.1
 
+FORKED: Final = (
+    "this process was forked from the one that runs this node, and has no part in it: make a store of its own here, behind "
+    "the fork, with another node_id and data_dir, or use CacheClient"
+)
+
 
 class Engine:
     """One node and the thread of its loop. ``start`` returns when the node runs, ``stop`` when nothing of it is left.
 
-    local: the node, from ``start`` on.
+    local: the node, from ``start`` on.  Any thread may start and stop it, one at a time.
     """
 
     def __init__(self, config: NodeConfig) -> None:
@@ -51,42 +56,79 @@ class Engine:
         self.local: LocalNode
         self._turn: Turn
         self._http_address = ""
-        self._loop: asyncio.AbstractEventLoop
+        self._loop: NodeLoop
+        self._life = threading.RLock()
         self._thread: threading.Thread | None = None
         self._loop_thread = 0
+        # Why nothing is answered while the node does not run.
+        self.stopped = "this node is stopped"
         # True from the end of ``start`` to the end of ``stop``.
         self._started = False
         self._stack = contextlib.ExitStack()
+        # Descriptors that a process forked from this one must not keep, beside those of the loop and the ports.
+        self._descriptors: list[int] = []
         self._revision_collected = 0
 
     # Life -----------------------------------------------------------------------------------------------------------
 
     def start(self, http_address: str = "") -> LocalNode:
-        """Open the data directory, listen, take part in the cluster, and return the node.
+        """Open the data directory, listen, take part in the cluster, and return the node; return it as it is when it runs.
 
-        http_address: host:port that members show for this node. Raises ConfigError.
+        http_address: host:port that members show for this node. Raises ConfigError; then nothing is left of the try.
         """
-        self._http_address = http_address
-        started: Future[None] = Future()
-        self._thread = threading.Thread(target=self._run, args=(started,), name="cacheflow-loop", daemon=True)
-        self._thread.start()
-        error = started.exception()
-        if error is not None:
-            self._thread.join()
-            self._thread = None
-            raise error
-        return self.local
+        if self.stopped is FORKED:
+            raise ConfigError(FORKED)
+        with self._life:
+            if self.running:
+                return self.local
+            # What is left of a loop that has died.
+            self.stop()
+            self._http_address = http_address
+            started: Future[None] = Future()
+            self._thread = threading.Thread(target=self._run, args=(started,), name="cacheflow-loop", daemon=True)
+            self._thread.start()
+            error = started.exception()
+            if error is not None:
+                self._thread.join()
+                self._thread = None
+                raise error
+            return self.local
 
     def stop(self, hand_over_s: float = 2.0) -> None:
         """Hand leadership over when this node leads, finish what is under way, and close everything."""
-        if self._thread is None:
+        if self.stopped is FORKED:
             return
-        with contextlib.suppress(CacheFlowError, TimeoutError):
-            self.run(self._shut_down(hand_over_s), timeout_s=hand_over_s + 5)
-        self._started = self.local.is_serving = False
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
+        with self._life:
+            if self._thread is None:
+                return
+            with contextlib.suppress(CacheFlowError, TimeoutError):
+                self.run(self._shut_down(hand_over_s), timeout_s=hand_over_s + 5)
+            self._started = self.local.is_serving = False
+            with contextlib.suppress(RuntimeError):  # the loop has died, and is closed
+                self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._thread = None
+
+    def leave_to_parent(self) -> None:
+        """Let go of this node in a process that was forked from the one that runs it, which goes on undisturbed.
+
+        No thread of the node's came along, but each of its descriptors: with them this process would hold the node's ports
+        and its data directory for as long as it lives, also when the parent is gone.
+        """
+        self.stopped = FORKED
         self._thread = None
+        self._started = False
+        if hasattr(self, "local"):
+            self.local.is_serving = False
+        descriptors = [*self.ports.descriptors(), *self._descriptors]
+        if hasattr(self, "_loop"):
+            descriptors += self._loop.descriptors()
+        nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        for descriptor in descriptors:
+            # Each number goes on standing for something: the objects that have it may close it at any time.
+            with contextlib.suppress(OSError):
+                os.dup2(nothing, descriptor, inheritable=False)
+        os.close(nothing)
 
     @property
     def running(self) -> bool:
@@ -113,6 +155,11 @@ class Engine:
             self._loop.run_forever()
         finally:
             self.local.is_serving = False
+            if self._started:
+                # Something has ended the loop that was not ``stop``.
+                self._started = False
+                with contextlib.suppress(Exception):
+                    self._loop.run_until_complete(self._shut_down(0.0))
             self._loop.close()
             self.local.proposals.close()
             self.local.inbox.refuse()
@@ -123,6 +170,7 @@ class Engine:
         data = stack.enter_context(
             DataDirectory(config.data_dir, node_id=config.node_id, ephemeral=not config.persistence)
         )
+        self._descriptors = [data.lock]
         turn = self._turn = Turn(loop.call_soon)
         supervisor = Supervisor(loop)
         journal_writer = stack.enter_context(contextlib.closing(ThreadWriter(loop)))
@@ -164,7 +212,8 @@ class Engine:
         stack.callback(local.journal.close)
         data.note_start()
         await local.start()
-        self._collect_new_objects()
+        if config.collect_garbage:
+            self._collect_new_objects()
 
     async def _shut_down(self, hand_over_s: float) -> None:
         await self.ports.close()
@@ -201,7 +250,7 @@ class Engine:
         """Run a coroutine on the loop and return its result. Raises NotReady when stopped, NoLeader after ``timeout_s``."""
         if not self.running:
             coroutine.close()
-            raise NotReady("this node is stopped")
+            raise NotReady(self.stopped)
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result(timeout_s)

@@ -117,7 +117,7 @@ def metrics(engine: Engine) -> dict[str, float]:
 def liveness(engine: Engine) -> list[tuple[str, bool, str]]:
     """Return the checks of what only a restart could mend. A missing leader is no reason to restart, nor a disk that hangs."""
     if not engine.running:
-        return [("loop", False, "does not run")]
+        return [("loop", False, engine.stopped)]
     node, listening = engine.local.node, engine.local.network.healthy
     failure = None if node.removal.removed_at is not None else node.replica.failure
     return [

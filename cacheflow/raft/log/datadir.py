@@ -68,7 +68,8 @@ class DataDirectory:
     ) -> None:
         self._random_bytes = random_bytes
         self._ephemeral = ephemeral
-        self._lock = -1
+        # The descriptor that holds the lock; -1 when none does.
+        self.lock = -1
         try:
             self.path = self._make_ephemeral() if ephemeral else self._make(path)
         except OSError as error:
@@ -86,11 +87,11 @@ class DataDirectory:
 
     def close(self) -> None:
         """Release the directory, and remove an ephemeral one."""
-        if self._lock >= 0:
+        if self.lock >= 0:
             if self._ephemeral:
                 shutil.rmtree(self.path, ignore_errors=True)
-            os.close(self._lock)
-            self._lock = -1
+            os.close(self.lock)
+            self.lock = -1
 
     def note_start(self) -> None:
         """Count this start durably, once there is a journal. Raises ConfigError."""
@@ -127,7 +128,7 @@ class DataDirectory:
         if lock < 0:
             owner = (path / _LOCK).read_text(errors="replace").strip() or "unknown"
             raise ConfigError(f"data directory {path} is in use by process {owner}; stop it or give another --data-dir")
-        self._lock = lock
+        self.lock = lock
         return path
 
     def _make_ephemeral(self) -> Path:
@@ -139,10 +140,10 @@ class DataDirectory:
             path = base / f"cacheflow-{os.getpid()}-{self._random_bytes(8).hex()}"
             path.mkdir(mode=0o700)
             try:
-                self._lock = _take_lock(path)
+                self.lock = _take_lock(path)
             except FileNotFoundError:
                 continue  # another node that starts now took it for a leftover
-            if self._lock >= 0:
+            if self.lock >= 0:
                 return path
 
     def _identify(self, node_id: str | None) -> tuple[str, str, int]:

@@ -1,0 +1,201 @@
+"""The life of an embedded node: started twice, by several threads at once, in vain, forked, and with a loop that dies."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes.embedded import wait_for
+
+from cacheflow.cli.launcher import free_ports
+from cacheflow.errors import ConfigError, NotReady
+from cacheflow.store import ReplicatedStore
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[ReplicatedStore]:
+    (port,) = free_ports(1)
+    made = ReplicatedStore(node_id="a", raft_address=f"127.0.0.1:{port}", bootstrap=True, data_dir=tmp_path)
+    yield made
+    made.close()
+
+
+def descriptors() -> int:
+    gc.collect()
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_a_store_that_runs_goes_on_when_it_is_started_again(store: ReplicatedStore) -> None:
+    with store.start() as started:
+        assert started is store
+        store["k"] = 1
+        thread = store._engine._thread
+        assert store.start() is store
+        assert store["k"] == 1 and store._engine._thread is thread
+        store["k"] = 2
+    with pytest.raises(NotReady):
+        store.get("k")
+
+
+def test_threads_that_start_it_at_once_start_one_node(store: ReplicatedStore) -> None:
+    failed: list[BaseException] = []
+
+    def start() -> None:
+        try:
+            store.start()
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=start) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    store.wait_ready(10)
+    store["k"] = 1
+    assert not failed
+    assert sum(thread.name == "cacheflow-loop" for thread in threading.enumerate()) == 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+def test_tries_in_vain_leave_nothing_and_harm_no_node_that_runs(store: ReplicatedStore, tmp_path: Path) -> None:
+    store.start()
+    store.wait_ready(10)
+    address = f"127.0.0.1:{store.config.raft_listen_port}"
+    before = descriptors(), threading.active_count()
+    for number in range(10):
+        other = ReplicatedStore(node_id="b", raft_address=address, data_dir=tmp_path / f"other-{number % 2}")
+        with pytest.raises(ConfigError, match="is taken"):
+            other.start()
+        other.close()
+        same = ReplicatedStore(node_id="a", raft_address="127.0.0.1:0", data_dir=tmp_path)
+        with pytest.raises(ConfigError, match="in use by process"):
+            same.start()
+    wait_for(lambda: (descriptors(), threading.active_count()) == before)
+    store["k"] = 1
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+def test_a_node_whose_loop_died_can_be_closed_and_started_again(store: ReplicatedStore) -> None:
+    before = descriptors(), threading.active_count()
+
+    def die() -> None:
+        raise SystemExit(1)
+
+    for number in range(2):
+        store.start()
+        store.wait_ready(10)
+        store[f"k{number}"] = number
+        thread = store._engine._thread
+        assert thread is not None
+        store._engine._loop.call_soon_threadsafe(die)
+        thread.join(10)
+        with pytest.raises(NotReady, match="is stopped"):
+            store.get("k")
+        if number:
+            store.close()
+    assert (descriptors(), threading.active_count()) == before
+    with store:
+        assert dict(store) == {"k0": 0, "k1": 1}
+
+
+def test_it_collects_no_garbage_of_the_application_s(store: ReplicatedStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    collected: list[Any] = []
+    monkeypatch.setattr(gc, "collect", lambda *given: collected.append(given))
+    with store:
+        store["k"] = 1
+        wait_for(lambda: store._engine.local.node.last_applied >= 3)
+        assert not threading.Event().wait(0.3)
+    assert not collected
+
+
+# Prints what a child of a node's process can do, and what is left when its parent is killed.
+FORKED = """
+import json, os, signal, sys, time
+from cacheflow import ReplicatedStore
+from cacheflow.wire.resp.service import resp_port
+raft_port, folder = int(sys.argv[1]), sys.argv[2]
+store = ReplicatedStore(node_id="a", raft_address=f"127.0.0.1:{raft_port}", bootstrap=True, data_dir=folder).start()
+store.wait_ready(20)
+store["k"] = 1
+port = store.serve(resp_port(store, value_bytes_max=1 << 20, token=None, connections_max=10), "127.0.0.1", 0)
+import socket
+client = socket.create_connection(("127.0.0.1", port))
+client.sendall(b"PING\\r\\n")
+assert client.recv(100) == b"+PONG\\r\\n"
+reading, writing = os.pipe()
+child = os.fork()
+if child == 0:
+    os.close(reading)
+    calls = {
+        "get": lambda: store.get("k"), "item": lambda: store["k"], "set": lambda: store.set("k", 2), "len": lambda: len(store),
+        "list": lambda: list(store), "nodes": store.nodes, "position": store.position, "metrics": store.metrics,
+        "batch": lambda: store.get_item("k", consistency="linearizable"), "start": store.start, "ready": lambda: store.wait_ready(0),
+    }
+    said = {}
+    for name, call in calls.items():
+        try:
+            said[name] = repr(call())
+        except Exception as error:
+            said[name] = str(error)
+    store.close()
+    os.write(writing, json.dumps(said).encode())
+    os.close(writing)
+    for number in (1, 2, client.detach()):
+        os.close(number)
+    time.sleep(60)
+    os._exit(0)
+os.close(writing)
+said = b""
+while part := os.read(reading, 65536):
+    said += part
+# The parent is not disturbed.
+store["k"] = 3
+client.sendall(b"GET k\\r\\n")
+assert client.recv(100) == b"$1\\r\\n3\\r\\n"
+print(json.dumps({"child": child, "port": port, "said": json.loads(said)}), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_process_forked_from_a_node_s_is_refused_and_holds_nothing(tmp_path: Path) -> None:
+    (raft_port,) = free_ports(1)
+    parent = subprocess.run(
+        [sys.executable, "-W", "error", "-c", FORKED, str(raft_port), str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert parent.returncode == -signal.SIGKILL, parent.stderr
+    told = json.loads(parent.stdout)
+    try:
+        os.kill(told["child"], 0)
+        for name, said in told["said"].items():
+            assert "was forked from the one that runs this node" in said, (name, said)
+            assert "make a store of its own" in said
+        for port in (told["port"], raft_port):
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", port), timeout=5)
+        # Its own child lives on, and the node starts again all the same.
+        address = f"127.0.0.1:{raft_port}"
+        with ReplicatedStore(node_id="a", raft_address=address, bootstrap=True, data_dir=tmp_path) as again:
+            assert again["k"] == 3
+        os.kill(told["child"], 0)
+    finally:
+        os.kill(told["child"], signal.SIGKILL)
