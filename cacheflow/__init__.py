@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     )
     from cacheflow.results import IncrResult, Item, SetResult
     from cacheflow.store import ReplicatedStore
-    from cacheflow.values import hashkey
+    from cacheflow.values import hashkey, key_of
 
 __all__ = [
     "AsyncCacheClient",
@@ -62,6 +62,7 @@ __all__ = [
     "SetResult",
     "ValueTooLarge",
     "hashkey",
+    "key_of",
 ]
 
 # The module of each name that is not in errors.py.
@@ -75,6 +76,7 @@ _HOMES = {
     "ReplicatedStore": "store",
     "SetResult": "results",
     "hashkey": "values",
+    "key_of": "values",
 }
 
 

@@ -6,8 +6,11 @@ protocols, Python) reads what another wrote. This module alone knows how Python 
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Hashable
+import re
+import sys
+from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -21,6 +24,8 @@ JSON: Final = 2
 KEY_BYTES_MAX: Final = 1024
 # The deepest nesting of a JSON value: deeper than any honest document, far below the interpreter's recursion limit.
 JSON_DEPTH_MAX: Final = 64
+# The repr of an object that has none of its own ends in its address, which another object has later.
+_ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+>")
 
 
 def check_key(key: object) -> str:
@@ -49,22 +54,52 @@ def check_key(key: object) -> str:
     return key
 
 
-def hashkey(*args: Hashable, **kwargs: Hashable) -> str:
-    """Return the key of a call with these arguments, for ``cachetools.cached(cache, key=cacheflow.hashkey)``.
+def hashkey(*args: Any, **kwargs: Any) -> str:
+    """Return the key of a call of a function that ``cachetools.cached(cache, key=cacheflow.hashkey)`` decorates.
 
-    It is made of their reprs, so it is the same in every process if these are. Two calls have one key when the types, values
-    and names of their arguments are the same.
+    Two functions never share a key. Raises TypeError when anything but such a function calls it (``key_of`` names the function),
+    and for an argument without a repr of its own.
     """
-    text = repr((args, sorted(kwargs.items())))
-    return f"call:{blake2b(text.encode('utf-8', 'surrogatepass'), digest_size=16).hexdigest()}"
+    # cachetools gives a key function the arguments alone; the object that calls it knows the function.
+    caller = sys._getframe(1).f_locals.get("self")
+    if getattr(caller, "cache_key", None) is not hashkey:
+        raise TypeError("hashkey is for cachetools.cached alone; call cacheflow.key_of(function)(arguments)")
+    return key_of(caller.__wrapped__)(*args, **kwargs)  # type: ignore[union-attr]
+
+
+def key_of(function: Callable[..., Any] | str) -> Callable[..., str]:
+    """Return the function that makes the keys of calls of ``function``: the same as ``hashkey`` makes for it.
+
+    function: decorated or not; or a name of your own, for ``cachetools.cachedmethod`` and functions without a fixed place.
+
+    A key is made of the function's module and name, and the reprs of the arguments, so it is the same in every process if
+    these are. Two calls have one key when the types, values and names of their arguments are the same.
+    """
+    if isinstance(function, str):
+        name = function
+    else:
+        bare = inspect.unwrap(function)
+        name = f"{bare.__module__}.{bare.__qualname__}"
+
+    def key(*args: Any, **kwargs: Any) -> str:
+        text = repr((name, args, sorted(kwargs.items())))
+        for value in (*args, *kwargs.values()):
+            if not isinstance(value, (str, bytes)) and _ADDRESS.search(repr(value)):
+                raise TypeError(
+                    f"an argument of {name} has no repr of its own, so no two calls have one key: {value!r}"
+                )
+        return f"call:{blake2b(text.encode('utf-8', 'surrogatepass'), digest_size=16).hexdigest()}"
+
+    return key
 
 
 def canonical_json(value: Any) -> bytes:
     """Return the one spelling of a JSON value: sorted keys, no blanks, UTF-8.
 
-    Raises InvalidRequest for NaN, infinities, lone surrogates, foreign types and nesting over 64 levels.
+    Raises InvalidRequest for what would come back as something else (NaN, infinities, tuples, keys that are no text), for lone
+    surrogates, foreign types and nesting over 64 levels.
     """
-    check_depth(value)
+    check_containers(value)
     try:
         return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
     except UnicodeEncodeError:
@@ -73,16 +108,24 @@ def canonical_json(value: Any) -> bytes:
         raise InvalidRequest(f"the value is not JSON: {error}") from None
 
 
-def check_depth(value: Any) -> None:
-    """Refuse containers nested deeper than 64 levels, without recursion. Raises InvalidRequest."""
+def check_containers(value: Any) -> None:
+    """Refuse containers that JSON would change, or that are nested deeper than 64 levels. Raises InvalidRequest.
+
+    It works without recursion, whatever ``value`` is.
+    """
     level = [value]
     for _ in range(JSON_DEPTH_MAX):
         deeper: list[Any] = []
         for item in level:
             if isinstance(item, dict):
                 deeper.extend(item.values())
-            elif isinstance(item, (list, tuple)):
+                for key in item:
+                    if not isinstance(key, str):
+                        raise InvalidRequest(f"a JSON object has texts as keys: {key!r:.50} would come back as one")
+            elif isinstance(item, list):
                 deeper.extend(item)
+            elif isinstance(item, tuple):
+                raise InvalidRequest("a tuple would come back as a list: give a list")
         if not deeper:
             return
         level = deeper

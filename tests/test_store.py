@@ -35,7 +35,7 @@ from cacheflow.store import ReplicatedStore
 def _node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReplicatedStore]:
     folder = tmp_path_factory.mktemp("store")
     with ReplicatedStore(
-        node_id="a", raft_address="127.0.0.1:0", bootstrap=True, data_dir=folder, max_items=5000
+        node_id="a", raft_address="127.0.0.1:0", bootstrap=True, data_dir=folder, max_items=5000, collect_garbage=True
     ) as store:
         yield store
 
@@ -318,6 +318,18 @@ def test_cachetools_caches_in_it(cache: ReplicatedStore) -> None:
     assert [double(2), double(2), double(2, plus=1), double(3)] == [4, 4, 5, 6]
     assert calls == [2, 2, 3]
     assert len(cache) == 3
+
+    @cachetools.cached(cache, key=cacheflow.hashkey)
+    def triple(number: int, *, plus: int = 0) -> int:
+        return 3 * number + plus
+
+    assert triple(2) == 6, "another function has keys of its own"
+    del cache[cacheflow.key_of(double)(2)]
+    assert double(2) == 4 and calls == [2, 2, 3, 2]
+    with pytest.raises(TypeError, match="key_of"):
+        double.cache_key(2)
+    with pytest.raises(TypeError, match="no repr of its own"):
+        triple(object())  # type: ignore[arg-type]
 
 
 def test_nothing_is_answered_before_the_start_and_after_the_end(tmp_path: Path) -> None:

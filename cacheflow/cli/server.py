@@ -13,8 +13,8 @@ import os
 import signal
 import sys
 import threading
-
 from dataclasses import replace
+
 from cacheflow.config import NodeConfig, join_address, join_token, read_secret
 from cacheflow.rest import HttpServer, RestConfig, at_once, create_app, turn_away
 from cacheflow.store import ReplicatedStore

@@ -65,7 +65,7 @@ def test_a_limit_can_be_switched_off() -> None:
 def test_every_field_of_a_node_has_a_setting() -> None:
     known = {setting.field for setting in SETTINGS}
     # Raft addresses of all founders are for embedded use, which has no command line.
-    assert {field.name for field in fields(NodeConfig)} - known <= {"peers"}
+    assert {field.name for field in fields(NodeConfig)} - known <= {"peers", "collect_garbage"}
     assert known <= {field.name for field in fields(NodeConfig)}
 
 

@@ -143,7 +143,8 @@ if child == 0:
     calls = {
         "get": lambda: store.get("k"), "item": lambda: store["k"], "set": lambda: store.set("k", 2), "len": lambda: len(store),
         "list": lambda: list(store), "nodes": store.nodes, "position": store.position, "metrics": store.metrics,
-        "batch": lambda: store.get_item("k", consistency="linearizable"), "start": store.start, "ready": lambda: store.wait_ready(0),
+        "batch": lambda: store.get_item("k", consistency="linearizable"), "start": store.start,
+        "ready": lambda: store.wait_ready(0),
     }
     said = {}
     for name, call in calls.items():
