@@ -34,7 +34,7 @@ from cacheflow.net.ports import Service
 from cacheflow.node import leaving, status
 from cacheflow.node.assembly import LocalNode
 from cacheflow.node.engine import Engine
-from cacheflow.raft.membership.changes import CONFLICT, JOINED, KNOWN
+from cacheflow.raft.membership.changes import CONFLICT, JOINED, KNOWN, UNSURE
 from cacheflow.results import Digest, Item, RaftPosition
 from cacheflow.verbs import KEYS_PAGE
 
@@ -319,15 +319,18 @@ class ReplicatedStore(Face):
         return status.readiness(self._engine)
 
     def register(self, node_id: str, address: str, raft_address: str, was_member: bool = False) -> bool:
-        """Make the node at ``raft_address`` a member; return False if it is one. Raises MemberConflict, InvalidRequest.
+        """Make the node at ``raft_address`` a member; return False if it is one.
 
         was_member: the node says that it has been a member; if it is none now, it was removed and is refused.
+        Raises MemberConflict, InvalidRequest, NotCommitted, OutcomeUnknown.
         """
         outcome, detail = self._engine.run(
-            self._started().joining.register(node_id, address, raft_address, was_member), timeout_s=12.0
+            self._started().joining.register(node_id, address, raft_address, was_member), timeout_s=12.0, changes=True
         )
         if outcome == CONFLICT:
             raise MemberConflict(detail)
+        if outcome == UNSURE:
+            raise OutcomeUnknown(f"{node_id!r} may have become a member: {detail}")
         if outcome not in (JOINED, KNOWN):
             raise NoLeader(f"the registration was not committed: {detail}")
         return outcome == JOINED
@@ -338,14 +341,16 @@ class ReplicatedStore(Face):
         Raises MemberUnknown, MemberConflict (a majority could not be reached without it), NotCommitted, OutcomeUnknown.
         """
         timeout_s = self.config.request_timeout_s
-        self._engine.run(leaving.remove(self._started().node, node_id, timeout_s), timeout_s=timeout_s + 5.0)
+        self._engine.run(
+            leaving.remove(self._started().node, node_id, timeout_s), timeout_s=timeout_s + 5.0, changes=True
+        )
 
     def transfer_leadership(self, node_id: str | None = None) -> str:
         """Hand leadership to ``node_id``, or to the most complete voter; return the id of the new leader.
 
-        Raises InvalidRequest (no such voter), NotCommitted.
+        Raises InvalidRequest (no such voter), NotCommitted, OutcomeUnknown.
         """
-        return self._engine.run(status.hand_over(self._engine, node_id), timeout_s=5.0)
+        return self._engine.run(status.hand_over(self._engine, node_id), timeout_s=5.0, changes=True)
 
     # ----------------------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from concurrent.futures import Future
 from typing import Any, Final, TypeVar
 
 from cacheflow.config import NodeConfig, join_address, read_secret
-from cacheflow.errors import CacheFlowError, ConfigError, NoLeader, NotReady
+from cacheflow.errors import CacheFlowError, ConfigError, NoLeader, NotReady, OutcomeUnknown
 from cacheflow.net.loop import NodeLoop
 from cacheflow.net.ports import ListeningPorts, Service
 from cacheflow.node.assembly import LocalNode, Surroundings
@@ -246,8 +246,11 @@ class Engine:
 
         return self.run(ask(), timeout_s=timeout_s)
 
-    def run(self, coroutine: Coroutine[Any, Any, T], timeout_s: float) -> T:
-        """Run a coroutine on the loop and return its result. Raises NotReady when stopped, NoLeader after ``timeout_s``."""
+    def run(self, coroutine: Coroutine[Any, Any, T], timeout_s: float, *, changes: bool = False) -> T:
+        """Run a coroutine on the loop and return its result.
+
+        Raises NotReady when stopped; after ``timeout_s`` NoLeader, or OutcomeUnknown for a coroutine that ``changes`` something.
+        """
         if not self.running:
             coroutine.close()
             raise NotReady(self.stopped)
@@ -256,7 +259,8 @@ class Engine:
             return future.result(timeout_s)
         except TimeoutError:
             future.cancel()
-            raise NoLeader("no answer from the cluster in time") from None
+            late = OutcomeUnknown if changes else NoLeader
+            raise late("no answer from the cluster in time") from None
 
     def serve(self, service: Service, host: str, port: int) -> int:
         """Open a port for the clients of ``service`` and return its number. Raises ConfigError."""

@@ -27,7 +27,7 @@ from cacheflow.config import NodeConfig
 from cacheflow.errors import ConfigError, InvalidRequest, NoCluster
 from cacheflow.machine.state.settings import Member, member_of
 from cacheflow.node.registration import AskSeed
-from cacheflow.raft.membership.changes import JOINED, KNOWN, NO_LEADER
+from cacheflow.raft.membership.changes import JOINED, KNOWN, UNSURE
 from cacheflow.raft.message_types import Register
 from cacheflow.raft.node import RaftNode
 from cacheflow.raft.transport.network import Network, Peer, PeerUnreachable
@@ -153,7 +153,7 @@ class Joining:
         try:
             return await asyncio.wait_for(answer, REGISTER_TIMEOUT_S)
         except TimeoutError:
-            return NO_LEADER, "the leader did not answer in time"
+            return UNSURE, "the leader did not answer in time"
 
     def _is_known(self) -> bool:
         return bool(self._node.configurations.latest.members)

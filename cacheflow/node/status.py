@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from cacheflow.errors import InvalidRequest, NoLeader
+from cacheflow.errors import InvalidRequest, NoLeader, OutcomeUnknown
 from cacheflow.node.engine import Engine
 from cacheflow.results import Digest
 
@@ -159,7 +159,10 @@ def readiness(engine: Engine) -> list[tuple[str, bool, str]]:
 
 
 async def hand_over(engine: Engine, node_id: str | None) -> str:
-    """Hand leadership over, to ``node_id`` if it is given, and return the new leader's id. Raises InvalidRequest, NoLeader."""
+    """Hand leadership over, to ``node_id`` if it is given, and return the new leader's id.
+
+    Raises InvalidRequest, NoLeader, OutcomeUnknown.
+    """
     node = engine.local.node
     if node_id is not None and node_id not in node.configurations.latest.voters:
         raise InvalidRequest(f"{node_id!r} is no voter of this cluster")
@@ -184,4 +187,4 @@ async def hand_over(engine: Engine, node_id: str | None) -> str:
         if route is not None and route.term > before:
             return route.leader_id
         await asyncio.sleep(WAIT_STEP_S)
-    raise NoLeader("leadership was not handed over in time")
+    raise OutcomeUnknown("leadership was not handed over in time; it may still be")

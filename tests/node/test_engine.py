@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import os
@@ -18,7 +19,11 @@ import pytest
 from fakes.embedded import wait_for
 
 from cacheflow.cli.launcher import free_ports
-from cacheflow.errors import ConfigError, NotReady
+from cacheflow.errors import ConfigError, NoLeader, NotReady, OutcomeUnknown
+from cacheflow.node import joining
+from cacheflow.raft.membership.changes import Reconfiguration
+from cacheflow.raft.transport.network import Peer
+from cacheflow.raft.transport.peer_transport import PeerTransport
 from cacheflow.store import ReplicatedStore
 
 ROOT = Path(__file__).parents[2]
@@ -120,6 +125,22 @@ def test_it_collects_no_garbage_of_the_application_s(store: ReplicatedStore, mon
         wait_for(lambda: store._engine.local.node.last_applied >= 3)
         assert not threading.Event().wait(0.3)
     assert not collected
+
+
+def test_a_change_of_the_members_that_nobody_answers_is_unknown(
+    store: ReplicatedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with store:
+        peer = Peer("b", "0" * 16, "", "", "")
+        monkeypatch.setattr(joining, "REGISTER_TIMEOUT_S", 0.05)
+        monkeypatch.setattr(Reconfiguration, "register", lambda *given: None)
+        monkeypatch.setattr(PeerTransport, "probe", lambda *given: asyncio.sleep(0, peer))
+        with pytest.raises(OutcomeUnknown, match="'b' may have become a member"):
+            store.register("b", "127.0.0.1:1", "127.0.0.1:2")
+        with pytest.raises(OutcomeUnknown):
+            store._engine.run(asyncio.sleep(5), timeout_s=0.05, changes=True)
+        with pytest.raises(NoLeader):
+            store._engine.run(asyncio.sleep(5), timeout_s=0.05)
 
 
 # Prints what a child of a node's process can do, and what is left when its parent is killed.
