@@ -22,6 +22,8 @@ FSYNC_MODES = ("always", "interval", "never")
 RAFT_PORT_OFFSET = 1000
 _NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
+# What a browser calls a site: scheme, host and perhaps a port, or "null" for a file.
+_ORIGIN = re.compile(r"\*|null|https?://[^\s/?#@]+")
 _HOST_RULE = "must be a host name or an IP address alone: no port, no brackets, no http://"
 
 
@@ -66,6 +68,9 @@ class NodeConfig:
     http_threads: int = 40
     cluster_secret_file: Path | None = None
     api_token_file: Path | None = None
+    # Names under which browsers may call this node, beside its own; other sites whose pages may.
+    allow_host: tuple[str, ...] = ()
+    allow_origin: tuple[str, ...] = ()
     # A follower campaigns after 1 to 2 times this without a leader, and at once when its connection to the leader breaks.
     election_timeout_s: float = 1.0
     heartbeat_s: float = 0.1
@@ -107,6 +112,12 @@ class NodeConfig:
             0.01 <= self.heartbeat_s < self.election_timeout_s / 3,
             "must be below a third of the election timeout",
         )
+        for host in self.allow_host:
+            self._check("allow_host", _is_host(host), _HOST_RULE)
+        for origin in self.allow_origin:
+            self._check(
+                "allow_origin", _ORIGIN.fullmatch(origin) is not None, "must be as https://app.example.com, or *"
+            )
         for url in self.seed:
             self._check("seed", url.startswith(("http://", "https://")), "must start with http:// or https://")
         self._check(

@@ -16,7 +16,7 @@ import threading
 from dataclasses import replace
 
 from cacheflow.config import NodeConfig, join_address, join_token, read_secret
-from cacheflow.rest import HttpServer, RestConfig, at_once, create_app, turn_away
+from cacheflow.rest import Doors, HttpServer, RestConfig, at_once, create_app, turn_away
 from cacheflow.store import ReplicatedStore
 from cacheflow.wire.memcached.connection import memcached_port
 from cacheflow.wire.port import connections_allowed
@@ -58,6 +58,10 @@ def run(config: NodeConfig) -> int:
         refusal_headers=app.services.raft_headers,
         turn_away=functools.partial(turn_away, app.services),
         at_once=at_once,
+        doors=Doors(
+            None if token is not None else [config.host, config.advertise or config.host, *config.allow_host],
+            config.allow_origin,
+        ),
     )
     address = join_address(config.advertise or config.host, http.port)
     try:

@@ -107,6 +107,8 @@ SETTINGS: Final = (
     Setting("election-timeout", "election_timeout_s", _seconds, "Seconds without a leader before an election.", "S"),
     Setting("heartbeat", "heartbeat_s", _seconds, "Seconds between two signs of life of the leader.", "S"),
     Setting("cluster-secret-file", "cluster_secret_file", Path, "What the nodes of a cluster share.", "FILE"),
+    Setting("allow-host", "allow_host", str, "A name under which browsers may call; repeatable.", "NAME", many=True),
+    Setting("allow-origin", "allow_origin", str, "A site whose pages may call; repeatable.", "URL", many=True),
     Setting("api-token-file", "api_token_file", Path, "What clients must show, on every port.", "FILE"),
 )
 _BY_NAME: Final = {setting.name: setting for setting in SETTINGS}

@@ -3,7 +3,8 @@
 from cacheflow.rest.app import create_app
 from cacheflow.rest.request.context import RestConfig
 from cacheflow.rest.request.waiting import at_once
+from cacheflow.rest.server.doors import Doors
 from cacheflow.rest.server.refusals import turn_away
 from cacheflow.rest.server.serving import HttpServer
 
-__all__ = ["HttpServer", "RestConfig", "at_once", "create_app", "turn_away"]
+__all__ = ["Doors", "HttpServer", "RestConfig", "at_once", "create_app", "turn_away"]

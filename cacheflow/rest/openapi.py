@@ -28,10 +28,12 @@ _KEY = {
 _FAILURES = {
     400: "The request is wrong; nothing was proposed",
     401: "The API token is missing or wrong",
+    403: "A web page of another site, or a Host that is not this node's",
     404: "Not found",
     409: "Conflict",
     412: "A precondition failed",
     413: "Too large",
+    415: "The body is not said to be JSON",
     422: "The Idempotency-Key came before with another request",
     503: "Certainly not applied: no leader, not ready or overloaded; safe to repeat after Retry-After",
     504: "The outcome is unknown: sent, and no answer came in time",
@@ -138,7 +140,8 @@ _ITEM = _object(
 
 def _call(summary: str, answers: dict[int, Json], failures: tuple[int, ...], **rest: Any) -> Json:
     responses: Json = {str(status): answer for status, answer in answers.items()}
-    for status in failures:
+    takes_json = tuple(rest.get("requestBody", {}).get("content", ())) == ("application/json",)
+    for status in sorted({*failures, 403, *((415,) if takes_json else ())}):
         responses[str(status)] = {"$ref": f"#/components/responses/Problem{status}"}
     responses["default"] = {"description": "Any other error, as application/problem+json"}
     return {"summary": summary, **rest, "responses": responses}

@@ -26,7 +26,8 @@ class Client:
         return self.open(path, "PUT", **arguments)
 
     def post(self, path: str, **arguments: Any) -> Any:
-        return self.open(path, "POST", **arguments)
+        # Every route that is posted to takes JSON.
+        return self.open(path, "POST", **{"content_type": "application/json", **arguments})
 
     def delete(self, path: str, **arguments: Any) -> Any:
         return self.open(path, "DELETE", **arguments)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
 from cacheflow.errors import InvalidRequest
 
@@ -56,10 +56,17 @@ def parse_json(body: bytes) -> Any:
         raise InvalidRequest("the body has a number with too many digits") from None
 
 
-def parse_object(body: bytes) -> dict[str, Any]:
-    """Return the JSON object in a body; an empty body is an empty object. Raises InvalidRequest."""
+def read_object(environ: Mapping[str, Any], bytes_max: int) -> dict[str, Any]:
+    """Return the JSON object that is the whole request body; an empty body is an empty object.
+
+    Raises InvalidRequest, RequestEntityTooLarge, and UnsupportedMediaType for a body that is not said to be JSON: a web page
+    may have a browser send texts and forms to any site, but JSON only where that site lets it.
+    """
+    body = read_body(environ, bytes_max)
     if not body:
         return {}
+    if not is_json(environ.get("CONTENT_TYPE")):
+        raise UnsupportedMediaType("this route takes JSON: send the header Content-Type: application/json")
     fields = parse_json(body)
     if type(fields) is not dict:
         raise InvalidRequest("the body must be a JSON object")

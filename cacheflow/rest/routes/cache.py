@@ -16,7 +16,7 @@ from cacheflow.machine.language.commands import Command, Result
 from cacheflow.operations import value_members
 from cacheflow.rest.answers import JSON_TYPE, Answer, json_answer, raw_type, seconds_json
 from cacheflow.rest.request import checks
-from cacheflow.rest.request.bodies import is_json, parse_json, parse_object, read_body
+from cacheflow.rest.request.bodies import is_json, parse_json, read_body, read_object
 from cacheflow.rest.request.context import Services
 from cacheflow.rest.request.headers import (
     UNCONDITIONAL,
@@ -122,7 +122,7 @@ def cache_blueprint(services: Services) -> Blueprint:
     def incr(raw_key: str) -> Steps:
         environ = request.environ
         key = decode_key(raw_key, environ)
-        fields = parse_object(read_body(environ, body_bytes_max))
+        fields = read_object(environ, body_bytes_max)
         known_fields(fields, ("delta", "initial", "ttl"))
         command = verbs.incr_command(key, fields.get("delta", 1), fields.get("initial"), fields.get("ttl"))
         _, version, number, expires_at_ms = yield from run_one(key, command, idempotency_key(environ))
@@ -134,7 +134,7 @@ def cache_blueprint(services: Services) -> Blueprint:
     def touch(raw_key: str) -> Steps:
         environ = request.environ
         key = decode_key(raw_key, environ)
-        fields = parse_object(read_body(environ, body_bytes_max))
+        fields = read_object(environ, body_bytes_max)
         known_fields(fields, ("ttl",))
         if "ttl" not in fields:
             raise InvalidRequest('"ttl" is needed: seconds, or null for none')
@@ -146,7 +146,7 @@ def cache_blueprint(services: Services) -> Blueprint:
     @waits(services)
     def batch() -> Steps:
         environ = request.environ
-        fields = parse_object(read_body(environ, body_bytes_max))
+        fields = read_object(environ, body_bytes_max)
         known_fields(fields, ("ops", "atomic"))
         atomic = fields.get("atomic", False)
         if type(atomic) is not bool:

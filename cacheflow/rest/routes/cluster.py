@@ -10,7 +10,7 @@ from cacheflow.machine.language.commands import INT64_MAX
 from cacheflow.rest.answers import Answer, json_answer
 from cacheflow.rest.problems import Problem
 from cacheflow.rest.request import checks
-from cacheflow.rest.request.bodies import parse_object, read_body
+from cacheflow.rest.request.bodies import read_object
 from cacheflow.rest.request.context import Services
 from cacheflow.rest.request.paths import parse_query
 from cacheflow.verbs import check_digest, known_fields, shown
@@ -27,7 +27,7 @@ def cluster_blueprint(services: Services) -> Blueprint:
 
     @blueprint.post("/nodes/register", endpoint="register")
     def register() -> Answer:
-        fields = parse_object(read_body(request.environ, body_bytes_max))
+        fields = read_object(request.environ, body_bytes_max)
         known_fields(fields, ("id", "address", "raft_address", "was_member"))
         node_id = checks.text_field(fields, "id")
         if fields.get("raft_address") is None:
@@ -62,7 +62,7 @@ def cluster_blueprint(services: Services) -> Blueprint:
 
     @blueprint.post("/cluster/leader", endpoint="leader")
     def leader() -> Answer:
-        fields = parse_object(read_body(request.environ, body_bytes_max))
+        fields = read_object(request.environ, body_bytes_max)
         known_fields(fields, ("id",))
         node_id = None if fields.get("id") is None else checks.text_field(fields, "id")
         with gate:

@@ -21,6 +21,7 @@ from waitress.adjustments import Adjustments
 from waitress.task import ThreadedTaskDispatcher
 
 from cacheflow.errors import ConfigError
+from cacheflow.rest.server.doors import Doors
 from cacheflow.rest.server.lanes import TwoLanes
 from cacheflow.rest.server.reading_thread import ReadingServer
 
@@ -51,6 +52,7 @@ class HttpServer:
     request_deadline_s: how long a request may take to come in, and an answer to be taken.
     refusal_headers: headers for what is refused before the application sees it.
     turn_away: given a method, the whole answer for a request that need not see the application at all, or None.
+    doors: which browsers' requests are let in.
     at_once: given path and body bytes, whether a request is short and never blocks: then no thread is needed for it.
     """
 
@@ -67,6 +69,7 @@ class HttpServer:
         refusal_headers: Callable[[], list[tuple[str, str]]] = list,
         turn_away: Callable[[str], bytes | None] = lambda _: None,
         at_once: Callable[[str, int], bool] = lambda *_: False,
+        doors: Doors | None = None,
     ) -> None:
         sockets = _listen(host, port)
         self.host = host
@@ -99,6 +102,8 @@ class HttpServer:
             clear_untrusted_proxy_headers=False,
             # send_bytes stays at its 1: an answer is one write (see OneWriteTask), sent by the thread that made it.
         )
+        # The parser of a request is handed these settings alone.
+        settings.doors = doors or Doors()
         self._map: dict[int, Any] = {}
         self._dispatcher = ThreadedTaskDispatcher()
         self._dispatcher.queue = TwoLanes()

@@ -5,7 +5,10 @@
 2. A request target must be what it looks like: ``#`` cuts a key short, and tabs vanish in Python's URL parser.
 3. A request must be complete within a deadline. waitress counts idleness only, so a byte a minute holds for ever.
 4. An answer that nobody takes must not hold its thread for ever.
-5. What is refused here is told in problem+json, and the connection lingers until the client has had time to read it:
+5. A request of HTTP/1.1 names its host once, and a request of no version is none (RFC 9112, 3.2 and 2.3).
+6. What a web page of another site sends is not served (doors.py).
+7. An answer without a body keeps its connection, as any other.
+8. What is refused here is told in problem+json, and the connection lingers until the client has had time to read it:
    closing at once, with its body still under way, resets the connection and takes the answer along.
 """
 
@@ -24,6 +27,7 @@ from waitress.task import ErrorTask, WSGITask
 from waitress.utilities import Error
 
 from cacheflow.rest.problems import PROBLEM_TYPE, problem_bytes
+from cacheflow.rest.server.doors import Doors
 
 # Seconds for which a refused client may go on sending before its connection is cut.
 _LINGER_S = 5.0
@@ -40,12 +44,22 @@ class RequestTimeout(Error):  # type: ignore[misc]
     reason = "Request Timeout"
 
 
+class Forbidden(Error):  # type: ignore[misc]
+    """A browser's request that is not let in."""
+
+    code = 403
+    reason = "Forbidden"
+
+
 class StrictParser(HTTPRequestParser):  # type: ignore[misc]
     """The parser of one request as it comes in. began_s: when its first byte came (monotonic)."""
 
     # waitress names these in its own log lines, also for requests whose header never came.
     path = ""
     command = ""
+    error: Error | None = None
+    # Why the request is not let in; "" while nothing says so.
+    forbidden = ""
 
     def __init__(self, adjustments: Any) -> None:
         super().__init__(adjustments)
@@ -54,6 +68,8 @@ class StrictParser(HTTPRequestParser):  # type: ignore[misc]
     def received(self, data: bytes) -> int:
         consumed: int = super().received(data)
         if self.error is not None:
+            if self.forbidden:
+                self.error = Forbidden(self.forbidden)
             # Otherwise waitress would answer "100 Continue" and take the body that it just refused.
             self.expect_continue = False
         return consumed
@@ -74,6 +90,18 @@ class StrictParser(HTTPRequestParser):  # type: ignore[misc]
             raise ParsingError(f"HTTP/{self.version} has no Transfer-Encoding")
         if _NOT_IN_TARGETS.search(self.request_uri):
             raise ParsingError("the request target has a character that must be percent-encoded")
+        if self.version not in ("1.1", "1.0"):
+            raise ParsingError("only HTTP/1.1 and HTTP/1.0 are spoken here")
+        headers = self.headers
+        host = headers.get("HOST")
+        doors: Doors = self.adj.doors
+        if host in doors.known and "ORIGIN" not in headers and "SEC_FETCH_SITE" not in headers:
+            return
+        if malformed := doors.malformed(host, self.version):
+            raise ParsingError(malformed)
+        self.forbidden = doors.refusal(headers, self.path)
+        if self.forbidden:
+            raise ParsingError(self.forbidden)
 
     def time_out(self) -> None:
         """Turn what came so far into a request whose answer is 408."""
@@ -102,13 +130,25 @@ class OneWriteTask(WSGITask):  # type: ignore[misc]
     """An answer that sends header and body with one system call and in one packet: waitress' own makes two of each."""
 
     wrote_header: bool = False
+    # waitress wants to close behind an answer without a length, which 204 and 304 have no use for (RFC 9112, 6.3).
+    keeps_open = False
 
     def build_response_header(self) -> bytes:
+        request = self.request
         if self.channel.server.draining:
             # So that a client with a kept connection opens its next one elsewhere.
             self.set_close_on_finish()
+        elif not self.has_body:
+            self.keeps_open = self.version == "1.1" and not request.connection_close
+        if "ORIGIN" in request.headers:
+            self.response_headers += request.adj.doors.answer_headers(request.headers, request.command)
         header: bytes = super().build_response_header()
+        self.keeps_open = False
         return header
+
+    def set_close_on_finish(self) -> None:
+        if not self.keeps_open:
+            super().set_close_on_finish()
 
     def write(self, data: bytes) -> None:
         if self.wrote_header or not data or not self.complete:

@@ -1,0 +1,101 @@
+"""Doors: which requests of web browsers are let in.
+
+A browser sends what any page tells it to, to any address that it reaches, this machine's too. Three things tell such a request:
+
+1. Its Origin is another site's (or Sec-Fetch-Site says so, where a page only wants an image). Nothing that a page of
+   another site sends is served, not even a read: the longest reads cost the node something.
+2. Its Host is a name that is not this node's: the page's own site has turned its name to this address (DNS rebinding).
+   Where an API token is asked for a page has nothing to show, and a node behind a proxy has names that it cannot know.
+3. Its body is JSON and its Content-Type says something else: pages may send texts and forms anywhere (``bodies.py`` looks).
+
+Other clients send neither Origin nor Sec-Fetch-Site.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Collection, Mapping
+from typing import Final
+
+# A Host header: a name or an address, perhaps a port (RFC 9110, 7.2).
+_HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+;=-]*)(?::[0-9]{0,5})?")
+# Host headers that are remembered as let in: clients have a few, and an attacker must not fill the memory.
+_KNOWN_MAX: Final = 256
+# What a page of an allowed origin may read of an answer, beside its body.
+_EXPOSED: Final = "ETag, X-Raft-Index, X-Raft-Term, X-Served-By, Retry-After"
+
+
+class Doors:
+    """The sites and names that are let in. Safe for use by many threads.
+
+    hosts: names of this node beside ``localhost``; None lets every name in.  origins: other sites that may send anything, as
+    ``https://app.example.com``; a ``*`` lets all in.
+    """
+
+    def __init__(self, hosts: Collection[str] | None = None, origins: Collection[str] = ()) -> None:
+        self._hosts = None if hosts is None else {"localhost", *(host.lower().strip("[]") for host in hosts)}
+        self._origins = frozenset(origin.lower().rstrip("/") for origin in origins)
+        # Values of the Host header that were let in: what follows is asked once for each.
+        self.known: set[str] = set()
+
+    def malformed(self, host: str | None, version: str) -> str:
+        """Return why a request of HTTP ``version`` cannot have the Host header ``host``, or "" (RFC 9112, 3.2)."""
+        if host is None:
+            return "HTTP/1.1 needs a Host header" if version == "1.1" else ""
+        return "" if _HOST.fullmatch(host) else f"the Host header must be one host and port, not {host[:80]!r}"
+
+    def refusal(self, headers: Mapping[str, str], path: str) -> str:
+        """Return why a well-formed request is not let in, for people, or "". headers: as waitress names them."""
+        host = headers.get("HOST")
+        if host is not None and host not in self.known:
+            if not self._is_ours(host):
+                return f"this node is not called {host[:80]!r}: start it with --allow-host {_name_of(host)[:80]}"
+            if len(self.known) < _KNOWN_MAX:
+                self.known.add(host)
+        origin = headers.get("ORIGIN")
+        if origin is None:
+            return self._refused_by_fetch(headers, path)
+        if self._allows(origin) or origin.partition("://")[2].lower() == (host or "").lower() != "":
+            return ""
+        return f"a page of {origin[:80]!r} may not call this node: start it with --allow-origin {origin[:80]}"
+
+    def answer_headers(self, headers: Mapping[str, str], method: str) -> list[tuple[str, str]]:
+        """Return what the answer tells a browser whose page of another site was let in; it hides the answer without that."""
+        origin = headers.get("ORIGIN", "")
+        if not self._allows(origin):
+            return []
+        told = [("Access-Control-Allow-Origin", origin), ("Access-Control-Expose-Headers", _EXPOSED)]
+        if method == "OPTIONS" and "ACCESS_CONTROL_REQUEST_METHOD" in headers:
+            told.append(("Access-Control-Allow-Methods", "GET, HEAD, PUT, POST, PATCH, DELETE"))
+            if wanted := headers.get("ACCESS_CONTROL_REQUEST_HEADERS"):
+                told.append(("Access-Control-Allow-Headers", wanted))
+        return told
+
+    def _allows(self, origin: str) -> bool:
+        return origin.lower() in self._origins or ("*" in self._origins and origin != "")
+
+    def _refused_by_fetch(self, headers: Mapping[str, str], path: str) -> str:
+        site = headers.get("SEC_FETCH_SITE", "none")
+        if site in ("none", "same-origin") or "*" in self._origins:
+            return ""
+        if path == "/" and headers.get("SEC_FETCH_MODE") == "navigate" and headers.get("SEC_FETCH_DEST") == "document":
+            return ""  # somebody has followed a link
+        return "a page of another site may not call this node: start it with --allow-origin and that site"
+
+    def _is_ours(self, host: str) -> bool:
+        name = _name_of(host)
+        if self._hosts is None or name in self._hosts or name.endswith(".localhost"):
+            return True
+        try:
+            # Nobody can turn an address to another one.
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True
+
+
+def _name_of(host: str) -> str:
+    """Return the name or address in a Host header, in lower case, without brackets and port."""
+    matched = _HOST.fullmatch(host)
+    return matched[1].strip("[]").lower() if matched else ""
