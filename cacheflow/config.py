@@ -6,6 +6,7 @@ Times are seconds here and milliseconds inside the machine.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import hmac
 import ipaddress
@@ -21,6 +22,9 @@ FSYNC_MODES = ("always", "interval", "never")
 # The port of the peer protocol minus that of HTTP, unless the settings say otherwise.
 RAFT_PORT_OFFSET = 1000
 _NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+# Longer secrets add nothing, and a header has 16 KiB for everything.
+_SECRET_BYTES_MAX = 4096
+_SECRET = re.compile(rb"[ -~]{16,}")
 _HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 # What a browser calls a site: scheme, host and perhaps a port, or "null" for a file.
 _ORIGIN = re.compile(r"\*|null|https?://[^\s/?#@]+")
@@ -209,15 +213,25 @@ def is_loopback(host: str) -> bool:
 
 
 def read_secret(path: Path | None, setting: str) -> bytes | None:
-    """Return the secret in ``path`` without blanks around it. Raises ConfigError when unreadable or under 16 bytes."""
+    """Return the secret in the file at ``path``, which all who read that file read alike; None without a path.
+
+    Blanks and ends of lines around it, and a byte order mark, do not count. Raises ConfigError for a file that cannot be read or
+    holds anything but one line of printable ASCII, at least 16 characters. No message shows the secret.
+    """
     if path is None:
         return None
     try:
-        secret = path.read_bytes().strip()
+        with path.open("rb") as file:
+            data = file.read(_SECRET_BYTES_MAX + 1)
     except OSError as error:
         raise ConfigError(f"{setting} = {str(path)!r}: cannot be read ({error.strerror})") from None
-    if len(secret) < 16:
-        raise ConfigError(f"{setting} = {str(path)!r}: holds {len(secret)} bytes; a secret needs at least 16")
+    secret = data.removeprefix(codecs.BOM_UTF8).strip()
+    if not _SECRET.fullmatch(secret) or len(data) > _SECRET_BYTES_MAX:
+        raise ConfigError(
+            f"{setting} = {str(path)!r}: must be one line of 16 to {_SECRET_BYTES_MAX} printable ASCII characters, "
+            f"as openssl rand -hex 32 prints; this file has {len(secret)} bytes"
+            + (" and several lines" if b"\n" in secret else "")
+        )
     return secret
 
 

@@ -40,6 +40,9 @@ class CacheClient(Face):
         if not 0 < timeout_s < math.inf:
             raise InvalidRequest(f"timeout_s = {timeout_s!r}: must be above 0")
         self._nodes = Nodes([urls] if isinstance(urls, str) else list(urls), timeout_s)
+        if token is not None and not (token.isascii() and token.isprintable() and token and token == token.strip()):
+            # Not shown: it may be the real one with a line's end behind it.
+            raise InvalidRequest("a token is printable ASCII; strip what was read from a file")
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
 
     @property

@@ -17,8 +17,10 @@ from cacheflow.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
-# Connections that may wait in the kernel to be accepted; also the most that one turn of the loop accepts.
-_BACKLOG: Final = 64
+# Connections that may wait in the kernel to be accepted: with less, of 500 that come at once many would try again a second later.
+_BACKLOG: Final = 1024
+# The most connections that one turn of the loop accepts.
+_ACCEPTED_AT_ONCE: Final = 64
 # The pause between two tries to accept when there are no descriptors or no memory.
 _PAUSE_S: Final = 0.1
 # The errors of an accept for which there are no descriptors or no memory.
@@ -95,7 +97,7 @@ class Listener:
 
     def _accept(self) -> None:
         assert self._socket is not None
-        for _ in range(_BACKLOG):
+        for _ in range(_ACCEPTED_AT_ONCE):
             try:
                 sock, _ = self._socket.accept()
             except (BlockingIOError, InterruptedError):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cacheflow.cli.settings import SETTINGS, load
-from cacheflow.config import NodeConfig
+from cacheflow.config import NodeConfig, read_secret
 from cacheflow.errors import ConfigError
 
 # What a node needs to leave loopback.
@@ -130,3 +130,31 @@ def test_a_bad_file_is_named(tmp_path: Path, text: str, message: str) -> None:
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--config = '.*absent.toml': cannot be read"):
         load({}, {}, tmp_path / "absent.toml")
+
+
+@pytest.mark.parametrize("written", [b"%s", b"%s\n", b"%s\r\n", b"\xef\xbb\xbf%s\r\n", b"\n  %s \n\n"])
+def test_a_secret_is_what_its_line_holds(tmp_path: Path, written: bytes) -> None:
+    file = tmp_path / "secret"
+    file.write_bytes(written % (b"0123456789abcdef" * 2))
+    assert read_secret(file, "cluster-secret-file") == b"0123456789abcdef" * 2
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        b"",
+        b"too short\n",
+        b"0123456789abcdef\nanother line\n",
+        b"\xff" * 32,
+        b"0123456789abcd\xc3\xa9",
+        b"x" * 5000,
+        b"\x00" * 32,
+        "0123456789abcdef".encode("utf-16"),
+    ],
+)
+def test_a_file_that_two_would_read_differently_is_no_secret(tmp_path: Path, written: bytes) -> None:
+    file = tmp_path / "secret"
+    file.write_bytes(written)
+    with pytest.raises(ConfigError, match="one line of 16 to 4096 printable ASCII") as caught:
+        read_secret(file, "cluster-secret-file")
+    assert "0123456789" not in str(caught.value)

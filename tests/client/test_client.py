@@ -423,3 +423,10 @@ def test_the_asyncio_twin_has_the_same_verbs(node: FakeNode) -> None:
             await client.clear()
 
     asyncio.run(use())
+
+
+@pytest.mark.parametrize("token", ["", "secret\n", " secret", "secr\u00e9t", "\x00"])
+def test_a_token_that_no_header_holds_is_refused_and_not_shown(token: str) -> None:
+    with pytest.raises(InvalidRequest, match="strip what was read") as caught:
+        CacheClient("http://127.0.0.1:1", token=token)
+    assert not token or token not in str(caught.value)

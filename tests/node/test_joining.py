@@ -356,7 +356,7 @@ def test_a_token_that_cannot_be_read_for_a_while_is_told(tmp_path: Path) -> None
     ask = over_http(None, tmp_path / "token")
     assert "cannot be read" in asyncio.run(ask("http://127.0.0.1:1", {})).problem
     (tmp_path / "token").write_bytes(b"\xff" * 32)
-    assert "cannot be asked" in asyncio.run(ask("http://127.0.0.1:1", {})).problem
+    assert "must be one line" in asyncio.run(ask("http://127.0.0.1:1", {})).problem
     (tmp_path / "token").write_bytes(b"a token of a member")
     with member_over_http([(200, {"status": "known"})]) as (url, _):
         assert asyncio.run(ask(url, {})).problem == ""
