@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from errno import EMFILE
+from random import Random
 from typing import TYPE_CHECKING
 
 from simulation.storage import DIRECTORY, vouched_bits
@@ -202,10 +203,11 @@ def helper(faults: Faults) -> None:
 
 
 def wall_jump(faults: Faults) -> None:
-    """Set a machine's wall clock."""
-    host = faults.somebody()
-    faults.cluster.wall_clocks_were_set = True
-    host.wall_skew_s += faults.random.uniform(-7200, 7200)
+    """Set a machine's wall clock: in most runs one of a minority, so that a majority knows what time it is."""
+    hosts = faults.cluster.hosts
+    minority = Random(f"{faults.cluster.seed} clocks").random() < 0.8
+    host = faults.random.choice(hosts[-((len(hosts) - 1) // 2) :] if minority else hosts)
+    host.set_wall_clock(faults.random.uniform(-7200, 7200))
     faults.cluster.note(f"{host.node_id}'s wall clock jumps")
 
 

@@ -85,6 +85,8 @@ MUTATIONS = (
     Mutation("real sizes", machine.guess_the_size_of_a_call_without_its_keys, ""),
     Mutation("bounded answers", machine.answer_every_read_of_a_batch, ""),
     Mutation("clock back on a restart", storage.turn_the_clock_back_at_a_start, "blackout kill"),
+    Mutation("one wrong clock of three", raft.believe_the_latest_wall_clock, "wall_jump blackout"),
+    Mutation("one wrong clock of three", raft.believe_the_own_wall_clock, "wall_jump blackout"),
     Mutation("time passes in sleep", storage.stand_still_in_sleep, "suspend"),
     Mutation("look before you found", founding.found_without_listening, "empty"),
     Mutation("founders are who they say they are", founding.tell_founders_apart_by_their_addresses, ""),
