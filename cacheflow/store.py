@@ -84,9 +84,13 @@ class ReplicatedStore(Face):
         """
         return self._engine.serve(service, host, port)
 
-    def close(self) -> None:
-        """Hand leadership over when this node leads, and stop."""
-        self._engine.stop()
+    def close(self) -> bool:
+        """Hand leadership over when this node leads, and stop; return whether everything is written and closed.
+
+        Returns False, and says so in the log, when the disk has not answered for 5 s. The ports are closed then and nobody
+        waits any more; nothing acknowledged needs this disk; and the data directory is in use until the disk answers.
+        """
+        return self._engine.stop()
 
     def __enter__(self) -> ReplicatedStore:
         self.start()

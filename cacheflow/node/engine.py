@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 import os
 import random
 import threading
@@ -18,7 +19,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from cacheflow.config import NodeConfig, join_address, read_secret
-from cacheflow.errors import CacheFlowError, NoLeader, NotReady
+from cacheflow.errors import CacheFlowError, ConfigError, NoLeader, NotReady
 from cacheflow.net.loop import NodeLoop
 from cacheflow.net.ports import ListeningPorts, Service
 from cacheflow.node.assembly import LocalNode, Surroundings
@@ -32,14 +33,21 @@ from cacheflow.raft.transport.network import Identity
 from cacheflow.raft.transport.peer_transport import PeerTransport
 from cacheflow.raft.turn import Turn
 
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
 # Seconds between two passes of the garbage collector over the newest objects while writes come: each pass is short then.
 COLLECT_EVERY_S = 0.1
+# Seconds for the last flush: a tenth of it is enough, and supervisors kill after 10 to 30. A disk that hangs takes longer.
+CLOSED_WITHIN_S = 5.0
 
 
 class Engine:
     """One node and the thread of its loop. ``start`` returns when the node runs, ``stop`` when nothing of it is left.
+
+    But for a disk that hangs: then ``stop`` gives up after a while, and the thread goes on to wait. It keeps the data directory
+    until the disk answers, for it still writes there.
 
     local: the node, from ``start`` on.
     """
@@ -53,6 +61,8 @@ class Engine:
         self._http_address = ""
         self._loop: asyncio.AbstractEventLoop
         self._thread: threading.Thread | None = None
+        # Whether the last ``stop`` gave up waiting for the thread.
+        self._gave_up = False
         self._loop_thread = 0
         # True from the end of ``start`` to the end of ``stop``.
         self._started = False
@@ -66,7 +76,13 @@ class Engine:
 
         http_address: host:port that members show for this node. Raises ConfigError.
         """
+        if self._waits_for_disk:
+            raise ConfigError(
+                f"data directory {self.config.data_dir}: the last flush of this node still waits for the disk; "
+                "start it again when the disk answers"
+            )
         self._http_address = http_address
+        self._gave_up = False
         started: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, args=(started,), name="cacheflow-loop", daemon=True)
         self._thread.start()
@@ -77,16 +93,33 @@ class Engine:
             raise error
         return self.local
 
-    def stop(self, hand_over_s: float = 2.0) -> None:
-        """Hand leadership over when this node leads, finish what is under way, and close everything."""
+    def stop(self, hand_over_s: float = 2.0) -> bool:
+        """Hand leadership over when this node leads, finish what is under way, and close everything.
+
+        Returns False when the disk has not answered within CLOSED_WITHIN_S: everything else is closed then.
+        """
         if self._thread is None:
-            return
-        with contextlib.suppress(CacheFlowError, TimeoutError):
-            self.run(self._shut_down(hand_over_s), timeout_s=hand_over_s + 5)
-        self._started = self.local.is_serving = False
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
+            return True
+        if not self._gave_up:
+            with contextlib.suppress(CacheFlowError, TimeoutError):
+                self.run(self._shut_down(hand_over_s), timeout_s=hand_over_s + 5)
+            self._started = self.local.is_serving = False
+            self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(CLOSED_WITHIN_S)
+        self._gave_up = self._thread.is_alive()
+        if self._gave_up:
+            logger.error(
+                "the disk has not answered for %g s: closed without the last flush, which the disk gets when it answers",
+                CLOSED_WITHIN_S,
+            )
+            return False
         self._thread = None
+        return True
+
+    @property
+    def _waits_for_disk(self) -> bool:
+        """True if the thread that the last ``stop`` gave up is still there."""
+        return self._gave_up and self._thread is not None and self._thread.is_alive()
 
     @property
     def running(self) -> bool:

@@ -106,6 +106,8 @@ class Host:
 
     moves = 0
     was_emptied = False
+    # The disk says that the member on it was removed.
+    removal_is_noted = False
     wall_was_set = False
 
     def empty(self, random: Random) -> None:
@@ -113,6 +115,7 @@ class Host:
         self.disk = MachineDisk(Random(random.getrandbits(64)))
         self.incarnation = f"{self.node_id}-{random.getrandbits(32):08x}"
         self.was_emptied = True
+        self.removal_is_noted = False
 
 
 class _Clock(ClusterClock):
@@ -203,6 +206,7 @@ class Process(LocalNode):
         super().route_changed()
 
     def _note_removal(self, index: int) -> str:
+        self.host.removal_is_noted = True
         self.cluster.note(f"{self.name} was removed at {index}")
         return f"{self.name} was removed at {index}"
 
@@ -237,6 +241,10 @@ class Process(LocalNode):
         if swallowed is not None:
             raise swallowed
         self._events += 1
+        if self.node.removal.removed_at is not None and not self.host.removal_is_noted:
+            self.cluster.checks.complain(
+                f"membership: {self.name} says that it was removed, and would not after a crash"
+            )
         if self.writer.refused and (self.node.replica.failure is None or self.node.is_leader):
             self.cluster.checks.complain(f"{self.name} goes on although its journal could not be written")
         if self._events % 4 == 0:
