@@ -97,7 +97,7 @@ class AsyncReplicatedStore(AsyncFace):
         peek: bool = False,
         strict: bool = False,
     ) -> Item | None:
-        if not strict and consistency != "linearizable":
+        if strict is False and consistency != "linearizable":
             return self.store.get_item(key, consistency=consistency, max_staleness=max_staleness, peek=peek)
         verbs.check_read(consistency, max_staleness, peek, strict)
         values.check_key(key)
@@ -116,7 +116,7 @@ class AsyncReplicatedStore(AsyncFace):
         peek: bool = False,
         strict: bool = False,
     ) -> Any:
-        if not strict and consistency != "linearizable":
+        if strict is False and consistency != "linearizable":
             return self.store.get(key, default, consistency=consistency, max_staleness=max_staleness, peek=peek)
         return await super().get(
             key, default, consistency=consistency, max_staleness=max_staleness, peek=peek, strict=strict

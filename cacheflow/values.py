@@ -21,6 +21,8 @@ JSON: Final = 2
 KEY_BYTES_MAX: Final = 1024
 # The deepest nesting of a JSON value: deeper than any honest document, far below the interpreter's recursion limit.
 JSON_DEPTH_MAX: Final = 64
+# Items on one level of a JSON value from which it is looked at whether they are all different ones.
+JSON_LEVEL_MAX: Final = 10_000
 
 
 def check_key(key: object) -> str:
@@ -76,7 +78,7 @@ def canonical_json(value: Any) -> bytes:
 def check_depth(value: Any) -> None:
     """Refuse containers nested deeper than 64 levels, without recursion. Raises InvalidRequest."""
     level = [value]
-    for _ in range(JSON_DEPTH_MAX):
+    for depth in range(JSON_DEPTH_MAX):
         deeper: list[Any] = []
         for item in level:
             if isinstance(item, dict):
@@ -86,6 +88,9 @@ def check_depth(value: Any) -> None:
         if not deeper:
             return
         level = deeper
+        if depth and len(deeper) > JSON_LEVEL_MAX:
+            # Each container once: a list that holds itself twice would double each time.
+            level = list({id(item): item for item in deeper if isinstance(item, (dict, list, tuple))}.values())
     if any(isinstance(item, (dict, list, tuple)) for item in level):
         raise InvalidRequest(f"the value is nested deeper than {JSON_DEPTH_MAX} levels")
 
