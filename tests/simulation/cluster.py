@@ -106,6 +106,8 @@ class Host:
 
     moves = 0
     was_emptied = False
+    # Told to found a cluster of its own at the next start, by mistake.
+    founds_by_mistake = False
     # The disk says that the member on it was removed.
     removal_is_noted = False
     wall_was_set = False
@@ -179,8 +181,11 @@ class Process(LocalNode):
             self._note_removal,
         )
         self.checked_index = 0
+        # This process founds a cluster by mistake, about which nothing is promised but that it stops.
+        self.is_stray = host.founds_by_mistake
         self._events = 0
-        cluster.checks.watch(self)
+        if not self.is_stray:
+            cluster.checks.watch(self)
         loop.create_task(self.start())
 
     def send_unchecked(self, commands_: list[Command], done: Done) -> None:
@@ -247,6 +252,8 @@ class Process(LocalNode):
             )
         if self.writer.refused and (self.node.replica.failure is None or self.node.is_leader):
             self.cluster.checks.complain(f"{self.name} goes on although its journal could not be written")
+        if self.is_stray:
+            return
         if self._events % 4 == 0:
             self.cluster.checks.bounded_read(self)
         if self.node.last_applied != self.checked_index:
@@ -314,6 +321,8 @@ class Cluster:
     def config_of(self, host: Host) -> NodeConfig:
         """Return the settings of a machine's node, which are the same at every start but for ``--bootstrap``."""
         urls = [url_of(other) for other in self.hosts]
+        if host.founds_by_mistake:
+            return NodeConfig(node_id=host.node_id, bootstrap=True, fsync=self.fsync)
         seeds: tuple[str, ...] = ()
         peers: tuple[str, ...] = ()
         if self.founding == PEERS:
@@ -424,7 +433,7 @@ class Cluster:
     @property
     def leader(self) -> Process | None:
         """The process that leads in the latest term, None when none does."""
-        leaders = [process for process in self.processes if process.node.is_leader]
+        leaders = [process for process in self.processes if process.node.is_leader and not process.is_stray]
         return max(leaders, key=lambda process: process.node.term, default=None)
 
     def run(self, seconds: float, until: Callable[[], bool] | None = None) -> bool:

@@ -92,6 +92,7 @@ MUTATIONS = (
     Mutation("look before you found", founding.found_without_listening, "empty"),
     Mutation("founders are who they say they are", founding.tell_founders_apart_by_their_addresses, ""),
     Mutation("who finds a cluster founds none", founding.found_beside_those_who_have_data, "empty"),
+    Mutation("a second cluster stops", founding.go_on_in_a_second_cluster, "second_cluster"),
     Mutation("a hung disk leads nobody", raft.lead_on_with_a_hung_disk, "hung_disk", every_s=4.0),
     Mutation("a new segment is waited for", raft.fail_when_a_segment_must_wait, "out_of_handles", every_s=2.0),
     Mutation("", raft.acknowledge_what_was_not_verified),
