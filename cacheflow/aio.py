@@ -42,6 +42,8 @@ class AsyncReplicatedStore(AsyncFace):
         # Guards the node's start and end against each other: they run in threads, which a cancellation does not stop.
         self._life = threading.Lock()
         self._unwanted = False
+        # Whether the last ``close`` has closed everything.
+        self._closed = True
 
     # Life
 
@@ -58,13 +60,14 @@ class AsyncReplicatedStore(AsyncFace):
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def close(self) -> None:
-        """Hand leadership over when this node leads, and stop. A start that is under way ends first."""
+    async def close(self) -> bool:
+        """Hand leadership over when this node leads, and stop, as ReplicatedStore does. A start that is under way ends first."""
         self._unwanted = True
         # Not in the executor, which forgets what is cancelled before a thread takes it: the node ends in any case.
         ending = threading.Thread(target=self._stop, name="cacheflow-close")
         ending.start()
         await asyncio.to_thread(ending.join)
+        return self._closed
 
     def _start(self) -> None:
         with self._life:
@@ -73,7 +76,7 @@ class AsyncReplicatedStore(AsyncFace):
 
     def _stop(self) -> None:
         with self._life:
-            self.store.close()
+            self._closed = self.store.close()
 
     async def _ready(self) -> None:
         loop = asyncio.get_running_loop()
@@ -94,7 +97,7 @@ class AsyncReplicatedStore(AsyncFace):
         peek: bool = False,
         strict: bool = False,
     ) -> Item | None:
-        if not strict and consistency != "linearizable":
+        if strict is False and consistency != "linearizable":
             return self.store.get_item(key, consistency=consistency, max_staleness=max_staleness, peek=peek)
         verbs.check_read(consistency, max_staleness, peek, strict)
         values.check_key(key)
@@ -113,7 +116,7 @@ class AsyncReplicatedStore(AsyncFace):
         peek: bool = False,
         strict: bool = False,
     ) -> Any:
-        if not strict and consistency != "linearizable":
+        if strict is False and consistency != "linearizable":
             return self.store.get(key, default, consistency=consistency, max_staleness=max_staleness, peek=peek)
         return await super().get(
             key, default, consistency=consistency, max_staleness=max_staleness, peek=peek, strict=strict

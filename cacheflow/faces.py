@@ -222,7 +222,7 @@ class _Keys(KeysView[str]):
                 return
 
     def __len__(self) -> int:
-        return sum(1 for _ in self) if self._prefix else len(self._mapping)
+        return len(self._mapping) if self._prefix == "" else sum(1 for _ in self)
 
     def __contains__(self, key: object) -> bool:
         return isinstance(key, str) and key.startswith(self._prefix) and key in self._mapping

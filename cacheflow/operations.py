@@ -33,7 +33,9 @@ from cacheflow.verbs import (
     check_version,
     checked,
     delete_command,
+    each_of,
     error_of,
+    flag,
     incr_command,
     known_fields,
     once,
@@ -66,11 +68,10 @@ def batch(
     """
     parsed: list[Command] = []
     try:
-        parse_into(parsed, list(ops), commands.TTL_MS_MAX)
+        parse_into(parsed, list(each_of(ops, "operations")), commands.TTL_MS_MAX)
     except InvalidRequest as error:
         raise type(error)(f"ops[{len(parsed)}]: {error}") from None
-    if type(atomic) is not bool:
-        raise InvalidRequest("atomic is true or false")
+    flag(atomic, "atomic")
     result, _ = yield once(commands.batch(parsed, atomic), idempotency_key)
     if result[0] == commands.ABORTED:
         _, index, failed = result[:3]
@@ -122,10 +123,7 @@ def _write(op: Operation, known: Collection[str], when: int, version: int) -> Co
     content_type = None
     if "encoding" in op or "content_type" in op:
         value, content_type = _bytes_of(op)
-    keep_ttl = op.get("keep_ttl", False)
-    if type(keep_ttl) is not bool:
-        raise InvalidRequest("keep_ttl is true or false")
-    return write(key, value, op.get("ttl"), keep_ttl, content_type, when, version)
+    return write(key, value, op.get("ttl"), op.get("keep_ttl", False), content_type, when, version)
 
 
 def _bytes_of(op: Operation) -> tuple[bytes, str | None]:

@@ -90,9 +90,13 @@ class ReplicatedStore(Face):
         """
         return self._engine.serve(service, host, port)
 
-    def close(self) -> None:
-        """Hand leadership over when this node leads, and stop."""
-        self._engine.stop()
+    def close(self) -> bool:
+        """Hand leadership over when this node leads, and stop; return whether everything is written and closed.
+
+        Returns False, and says so in the log, when the disk has not answered for 5 s. The ports are closed then and nobody
+        waits any more; nothing acknowledged needs this disk; and the data directory is in use until the disk answers.
+        """
+        return self._engine.stop()
 
     def __enter__(self) -> ReplicatedStore:
         self.start()
@@ -126,7 +130,7 @@ class ReplicatedStore(Face):
         strict: bool = False,
     ) -> Item | None:
         values.check_key(key)
-        if consistency != "local" or max_staleness is not None or strict:
+        if consistency != "local" or max_staleness is not None or peek is not False or strict is not False:
             verbs.check_read(consistency, max_staleness, peek, strict)
             if strict:
                 return verbs.item_of(key, *self._replicate(commands.get(key)))
@@ -154,7 +158,7 @@ class ReplicatedStore(Face):
         strict: bool = False,
     ) -> Any:
         # A dictionary look-up and little else: the usual read makes no item.
-        if consistency == "local" and max_staleness is None and not (peek or strict) and type(key) is str:
+        if consistency == "local" and max_staleness is None and peek is strict is False and type(key) is str:
             local = self._local
             if local is not None and local.may_read:
                 entry = local.machine.lookup(key, local.clock.now_ms())
@@ -170,7 +174,8 @@ class ReplicatedStore(Face):
 
     def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
         """Return the values of those keys that are there; each is a read of its own from this node's memory."""
-        return {key: item.value for key in keys if (item := self.get_item(key)) is not None}
+        each = verbs.each_of(keys, "keys")
+        return {key: item.value for key in each if (item := self.get_item(key)) is not None}
 
     def lookup(self, key: str, *, count: bool = True) -> Entry | None:
         """Return the machine's own live entry under ``key``, or None, for fronts that answer bytes.
@@ -230,7 +235,7 @@ class ReplicatedStore(Face):
     def keys_page(
         self, prefix: str = "", limit: int = KEYS_PAGE, cursor: str | None = None
     ) -> tuple[list[str], str | None]:
-        verbs.check_page(prefix, limit)
+        verbs.check_page(prefix, limit, cursor)
         local = self._readable()
         return local.machine.keys(prefix, limit, cursor or "", local.clock.now_ms())
 
@@ -340,6 +345,7 @@ class ReplicatedStore(Face):
 
         Raises MemberUnknown, MemberConflict (a majority could not be reached without it), NotCommitted, OutcomeUnknown.
         """
+        verbs.check_node_id(node_id)
         timeout_s = self.config.request_timeout_s
         self._engine.run(
             leaving.remove(self._started().node, node_id, timeout_s), timeout_s=timeout_s + 5.0, changes=True
@@ -350,6 +356,8 @@ class ReplicatedStore(Face):
 
         Raises InvalidRequest (no such voter), NotCommitted, OutcomeUnknown.
         """
+        if node_id is not None:
+            verbs.check_node_id(node_id)
         return self._engine.run(status.hand_over(self._engine, node_id), timeout_s=5.0, changes=True)
 
     # ----------------------------------------------------------------------------------------------------------------

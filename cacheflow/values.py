@@ -26,6 +26,8 @@ KEY_BYTES_MAX: Final = 1024
 JSON_DEPTH_MAX: Final = 64
 # The repr of an object that has none of its own ends in its address, which another object has later.
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+>")
+# Items on one level of a JSON value from which it is looked at whether they are all different ones.
+JSON_LEVEL_MAX: Final = 10_000
 
 
 def check_key(key: object) -> str:
@@ -114,7 +116,7 @@ def check_containers(value: Any) -> None:
     It works without recursion, whatever ``value`` is.
     """
     level = [value]
-    for _ in range(JSON_DEPTH_MAX):
+    for depth in range(JSON_DEPTH_MAX):
         deeper: list[Any] = []
         for item in level:
             if isinstance(item, dict):
@@ -129,6 +131,9 @@ def check_containers(value: Any) -> None:
         if not deeper:
             return
         level = deeper
+        if depth and len(deeper) > JSON_LEVEL_MAX:
+            # Each container once: a list that holds itself twice would double each time.
+            level = list({id(item): item for item in deeper if isinstance(item, (dict, list, tuple))}.values())
     if any(isinstance(item, (dict, list, tuple)) for item in level):
         raise InvalidRequest(f"the value is nested deeper than {JSON_DEPTH_MAX} levels")
 

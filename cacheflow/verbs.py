@@ -52,7 +52,7 @@ def shown(value: Any) -> str:
     """Return ``value`` for a message: short, whatever it is."""
     try:
         text = repr(value)
-    except ValueError:  # an integer of too many digits to print
+    except Exception:  # an integer of too many digits, a list nested too deep, a class whose repr raises
         text = type(value).__name__
     return text if len(text) <= 60 else text[:57] + "..."
 
@@ -90,28 +90,67 @@ def check_idempotency_key(key: Any) -> str:
     return key
 
 
+def flag(value: Any, name: str) -> bool:
+    """Return ``value`` if it is a bool: what is only true in Python is another thing over HTTP. Raises InvalidRequest."""
+    if type(value) is not bool:
+        raise InvalidRequest(f"{name} is true or false, not {shown(value)}")
+    return value
+
+
+def text(value: Any, name: str) -> str:
+    """Return ``value`` if it is a str that can travel as UTF-8. Raises InvalidRequest."""
+    if not isinstance(value, str):
+        raise InvalidRequest(f"{name} is a str, not {shown(value)}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequest(f"{name} has a lone surrogate") from None
+    return value
+
+
+def check_node_id(node_id: Any) -> str:
+    """Return ``node_id`` if a member can have it. Raises InvalidRequest."""
+    if not text(node_id, "a node id"):
+        raise InvalidRequest("the node id is empty")
+    return str(node_id)
+
+
+def each_of(several: Any, what: str) -> Iterator[Any]:
+    """Iterate over several things. A str is none of them: its letters are hardly meant. Raises InvalidRequest."""
+    if not isinstance(several, (str, bytes, bytearray)):
+        try:
+            return iter(several)
+        except TypeError:
+            pass
+    raise InvalidRequest(f"{what} are needed, such as a list of them, not {shown(several)}")
+
+
 def check_read(consistency: str, max_staleness: float | None, peek: bool, strict: bool) -> None:
     """Refuse a read whose options contradict each other. Raises InvalidRequest."""
-    if consistency not in CONSISTENCY_LEVELS:
+    if not isinstance(consistency, str) or consistency not in CONSISTENCY_LEVELS:
         raise InvalidRequest(f"consistency is one of {', '.join(CONSISTENCY_LEVELS)}, not {shown(consistency)}")
     if max_staleness is not None:
         positive_seconds(max_staleness, "max_staleness")
     if (consistency == "bounded") != (max_staleness is not None):
         raise InvalidRequest("consistency bounded and max_staleness, in seconds, go together")
-    if peek and strict:
+    flag(strict, "strict")
+    if flag(peek, "peek") and strict:
         raise InvalidRequest("peek (count no use) and strict (count exactly) exclude each other")
 
 
-def check_page(prefix: str, limit: int) -> None:
-    """Refuse a prefix or a limit that no page of keys can have. Raises InvalidRequest."""
-    if prefix != "":
+def check_page(prefix: str, limit: int, cursor: str | None) -> None:
+    """Refuse a prefix, a limit or a cursor that no page of keys can have. Raises InvalidRequest."""
+    if text(prefix, "prefix"):
         values.check_key(prefix)
+    if cursor is not None:
+        text(cursor, "cursor")
     if not 1 <= int64(limit, "limit") <= KEYS_MAX:
         raise InvalidRequest(f"limit is a whole number from 1 to {KEYS_MAX}, not {limit}")
 
 
 def check_digest(index: int | None, full: bool) -> None:
     """Refuse an index for which there can be no digest. Raises InvalidRequest."""
+    flag(full, "full")
     if index is not None:
         if full:
             raise InvalidRequest("full hashes the contents as they are now: it has no index")
@@ -154,7 +193,8 @@ def write(
 ) -> Command:
     """Build a SET of a checked key. Raises InvalidRequest."""
     kind, data = values.encode(value)
-    if keep_ttl and ttl is not None:
+    # A write is the hot path: no call for what is as usual.
+    if keep_ttl is not False and flag(keep_ttl, "keep_ttl") and ttl is not None:
         raise InvalidRequest("ttl and keep_ttl exclude each other")
     ttl_ms = commands.TTL_KEEP if keep_ttl else ttl_to_ms(ttl)
     return commands.set_(key, data, kind, content_type, ttl_ms, when, version)
@@ -173,7 +213,7 @@ def set_command(
     """Build the command of ``set_``. Raises InvalidRequest."""
     values.check_key(key)
     when, version = commands.ALWAYS, 0
-    if only_if_absent:
+    if only_if_absent is not False and flag(only_if_absent, "only_if_absent"):
         if only_if_version is not None:
             raise InvalidRequest("only_if_absent and only_if_version exclude each other")
         when = commands.IF_ABSENT
@@ -376,7 +416,7 @@ def persist(key: str, *, idempotency_key: str | None = None) -> Steps[bool]:
 def get_many(keys: Iterable[str]) -> Steps[dict[str, Any]]:
     """Return the values of those keys that are there, read through the log in batches; each read counts as a use."""
     found: dict[str, Any] = {}
-    wanted = [commands.get(values.check_key(key)) for key in keys]
+    wanted = [commands.get(values.check_key(key)) for key in each_of(keys, "keys")]
     while wanted:
         # What is too much for one batch's answer is asked for again: each batch answers at least the first of its keys.
         rest: list[Command] = []
@@ -393,19 +433,24 @@ def get_many(keys: Iterable[str]) -> Steps[dict[str, Any]]:
 
 def set_many(mapping: Mapping[str, Any], *, ttl: float | None = None) -> Steps[None]:
     """Write several keys, in as few log entries as their size allows. Raises the first failure."""
+    if not isinstance(mapping, Mapping):
+        raise InvalidRequest(f"a mapping of keys and values is needed, not {shown(mapping)}")
     for command, result in (yield from _in_batches(set_command(key, value, ttl=ttl) for key, value in mapping.items())):
         checked(command[1], result)
 
 
 def update(other: Any = (), /, **more: Any) -> Steps[None]:
     """Write what ``other``, a mapping or pairs, and the keywords hold; otherwise as ``set_many``."""
-    pairs = other.items() if isinstance(other, Mapping) else other
-    yield from set_many({**dict(pairs), **more})
+    try:
+        pairs = dict(other)
+    except (TypeError, ValueError) as error:
+        raise InvalidRequest(f"a mapping, or pairs of a key and a value, are needed: {error}") from error
+    yield from set_many({**pairs, **more})
 
 
 def delete_many(keys: Iterable[str]) -> Steps[int]:
     """Remove several keys, in as few log entries as their number allows; return how many were there."""
-    results = yield from _in_batches(delete_command(key) for key in keys)
+    results = yield from _in_batches(delete_command(key) for key in each_of(keys, "keys"))
     return sum(result[0] == commands.OK for _, result in results)
 
 

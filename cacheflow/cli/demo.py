@@ -24,6 +24,7 @@ def tour(cluster: LocalCluster, say: Callable[[str], None], token: str | None = 
     say(f"  curl{header} -X PUT {first.url}/cache/{KEY} -H 'Content-Type: application/json' -d '{{\"value\": \"hi\"}}'")
     say(f"  curl{header} {last.url}/cache/{KEY}")
     say(f"  curl{header} {first.url}/nodes/list")
+    say(f"Another node joins with --seed {first.url} --cluster-secret-file {cluster.secret_file}")
     say("")
 
 

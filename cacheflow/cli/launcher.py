@@ -3,6 +3,8 @@
 1. No orphans: children are ended by pid and waited for; if the launcher itself is killed, the kernel ends them (Linux).
 2. Node 1 founds the cluster when no node has data; every other node joins through all the others.
 3. A child that dies is told with its last lines; the others go on.
+4. The nodes share a secret, so that no other process on this machine can speak as one of them: the one they are told, or one
+   that is made in the cluster's data directory and kept over restarts.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from cacheflow.cli import settings
+from cacheflow.cli.secret_file import make_secret
 from cacheflow.config import RAFT_PORT_OFFSET
 from cacheflow.errors import ConfigError, NotReady
 
@@ -40,6 +44,8 @@ STOP_TIMEOUT_S: Final = 15.0
 POLL_S: Final = 0.05
 # The last lines of a node that are shown when it ends.
 TAIL_LINES: Final = 20
+# The file of the secret that is made, in the cluster's data directory.
+SECRET_FILE: Final = "cluster-secret"
 COMMAND: Sequence[str] = (sys.executable, "-m", "cacheflow", "serve")
 
 # Linux' prctl option: the signal that a process gets when the thread that started it ends.
@@ -109,7 +115,13 @@ class LocalCluster:
         urls = [f"http://{HOST}:{port}" for port, _ in pairs]
         ids = [f"node-{number + 1}" for number in range(size)]
         folders = [data_dir / node_id for node_id in ids]
-        persistent = _persistent(flags)
+        persistent = (_told(flags, "--persistence") or "true").lower() != "false"
+        told = _told(flags, "--cluster-secret-file")
+        # The file of the secret that the nodes share; whether it is this launcher's to make.
+        self.secret_file = Path(told) if told else data_dir / SECRET_FILE
+        self._makes_secret = not told
+        if self._makes_secret:
+            flags = ["--cluster-secret-file", str(self.secret_file), *flags]
         self.children: list[Child] = []
         for number, (port, raft_port) in enumerate(pairs):
             arguments = ["--node-id", ids[number], "--host", HOST, "--port", str(port), "--raft-port", str(raft_port)]
@@ -137,7 +149,9 @@ class LocalCluster:
         self.stop()
 
     def start(self) -> None:
-        """Start every node; returns at once."""
+        """Start every node; returns at once. Raises ConfigError when a secret is to be made and cannot be."""
+        if self._makes_secret:
+            make_secret(self.secret_file)
         # This very package, wherever the launcher was called from.
         package_root = str(Path(__file__).resolve().parents[2])
         paths = [package_root, *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -344,14 +358,17 @@ def _has_data(folder: Path) -> bool:
     return folder.is_dir() and any(folder.iterdir())
 
 
-def _persistent(flags: Sequence[str]) -> bool:
-    told = os.environ.get("CACHEFLOW_PERSISTENCE", "true")
-    for flag, following in itertools.pairwise([*flags, ""]):
-        if flag == "--persistence":
-            told = following
-        elif flag.startswith("--persistence="):
-            told = flag.partition("=")[2]
-    return told.lower() != "false"
+def _told(flags: Sequence[str], flag: str) -> str:
+    """Return what the nodes are told for a setting: by their flags, the environment, or the file that either names; else ""."""
+    told = ""
+    for part, following in itertools.pairwise([*flags, ""]):
+        name, equals, text = part.partition("=")
+        if name == flag:
+            told = text if equals else following
+    name = flag.removeprefix("--")
+    told = told or os.environ.get(settings.ENVIRONMENT_PREFIX + name.upper().replace("-", "_"), "")
+    file = "" if told or flag == "--config" else _told(flags, "--config")
+    return str(settings.read_file(Path(file)).get(name, "")) if file else told
 
 
 def _how_it_ended(child: Child) -> str:

@@ -178,7 +178,9 @@ def demo(nodes: int, keep: bool, api_token_file: Path | None, flags: tuple[str, 
                 _bring_up(running)
                 demonstrate(running, _say, token)
                 if keep:
-                    _say(f"Still running: {' '.join(running.urls)}; Ctrl-C ends it.")
+                    _say(
+                        f"Still running: {' '.join(running.urls)}; their secret: {running.secret_file}; Ctrl-C ends it."
+                    )
                     running.supervise()
             return 0
         except KeyboardInterrupt:

@@ -27,8 +27,6 @@ logger = logging.getLogger(__name__)
 # The garbage collector's passes over its middle generation before a full pass, instead of ten: then one comes every few
 # minutes under full load.
 FULL_PASS_AFTER = 1000
-# Seconds for handing over leadership and for the last flush: a tenth of it is enough, and supervisors kill after 10 to 30.
-CLOSED_WITHIN_S = 5.0
 
 
 def run(config: NodeConfig) -> int:
@@ -82,15 +80,9 @@ def run(config: NodeConfig) -> int:
 def _close(store: ReplicatedStore) -> None:
     """Close the store; end the process without its last flush when the disk hangs. Nothing that was promised waits for it."""
 
-    def end() -> None:
+    if not store.close():
         logger.error("the disk does not answer: this process ends without its last flush")
         os._exit(1)
-
-    late = threading.Timer(CLOSED_WITHIN_S, end)
-    late.daemon = True
-    late.start()
-    store.close()
-    late.cancel()
 
 
 def _freeze_what_stays() -> None:

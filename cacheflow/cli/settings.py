@@ -122,7 +122,7 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | 
     """
     if file is None and environment.get(ENVIRONMENT_PREFIX + "CONFIG"):
         file = Path(environment[ENVIRONMENT_PREFIX + "CONFIG"])
-    told = _from_file(file) if file is not None else {}
+    told = read_file(file) if file is not None else {}
     chosen: dict[str, Any] = {}
     sources: dict[str, tuple[Setting, str]] = {}
     for setting in SETTINGS:
@@ -144,7 +144,8 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | 
         raise ConfigError(_with_source(str(error), sources)) from None
 
 
-def _from_file(file: Path) -> dict[str, Any]:
+def read_file(file: Path) -> dict[str, Any]:
+    """Return what a TOML file says, by setting name. Raises ConfigError."""
     try:
         with file.open("rb") as opened:
             table = tomllib.load(opened)

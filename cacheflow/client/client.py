@@ -110,7 +110,7 @@ class CacheClient(Face):
     def keys_page(
         self, prefix: str = "", limit: int = KEYS_PAGE, cursor: str | None = None
     ) -> tuple[list[str], str | None]:
-        verbs.check_page(prefix, limit)
+        verbs.check_page(prefix, limit, cursor)
         page = self._ask("/cache" + query_of(prefix=prefix or None, limit=limit, cursor=cursor))
         return page["keys"], page.get("cursor") or None
 
@@ -138,7 +138,8 @@ class CacheClient(Face):
 
         A call that was sent twice because its first answer got lost may find no such member any more.
         """
-        answer = self._write(Request("DELETE", "/nodes/" + quote(node_id, safe=""), None, {}, write=True), None)
+        path = "/nodes/" + quote(verbs.check_node_id(node_id), safe="")
+        answer = self._write(Request("DELETE", path, None, {}, write=True), None)
         if answer.status >= 300:
             raise problem_of(answer)
 

@@ -7,6 +7,7 @@ own. So whatever a node does between its start and its end is code that the simu
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -74,7 +75,7 @@ class LocalNode:
     """One node that runs here: Raft, the machine, what its clients wait for, and its way into the cluster.
 
     http_address: host:port where members show this node.  note_removed: called once with the index at which the cluster
-    went on without this node; returns why, for people.
+    went on without this node, on the journal's thread; returns why, for people.
 
     The event loop owns it. Any thread may read the machine's memory, use the inbox and count hits.
     Raises CorruptSnapshot, CorruptJournal, OSError.
@@ -103,6 +104,7 @@ class LocalNode:
         self._compared = False
         self._loop = loop
         self._note_removed = note_removed
+        self._write_journal = around.write_journal
         # When uses were last sent alone, and the index that was applied then.
         self._uses_sent_at = 0.0
         self._uses_sent_index = 0
@@ -232,10 +234,21 @@ class LocalNode:
         """The way to the leader is another."""
         self.proposals.route_changed(self.node.links.route is not None)
 
-    def _removed(self, index: int) -> None:
-        """The cluster goes on without this node: nobody may wait here, and the next start must not go on either."""
-        self.network.refuse(self._note_removed(index))
-        self.proposals.close()
+    def _removed(self, index: int, noted: Callable[[], None]) -> None:
+        """The cluster goes on without this node: the next start must not go on, and then nobody may wait here either."""
+
+        def done(reason: str | BaseException) -> None:
+            if isinstance(reason, BaseException):
+                raise reason
+            if self.is_serving:
+                self.node.ticks.run(functools.partial(end, reason))
+
+        def end(reason: str) -> None:
+            self.network.refuse(reason)
+            self.proposals.close()
+            noted()
+
+        self._write_journal(functools.partial(self._note_removed, index), done)
 
     def _met_other_cluster(self, peer: Peer) -> None:
         """A member of another cluster lists this node. If nobody else votes in this node's own, that one is a mistake."""

@@ -66,23 +66,18 @@ class ClusterClock:
         self._heard_at_ms = now_ms
         self.heard = self.known = True
 
-    def at_least(self, cluster_ms: int) -> None:
-        """Move the estimate forward to ``cluster_ms`` (a stamp in the log, a voter's estimate) when it is behind that."""
-        if self.known and self._monotonic() * 1000 + self._offset_ms < cluster_ms:
-            self._move_to(cluster_ms)
+    def lead(self, stamp_ms: int, told_ms: int) -> None:
+        """Begin to tell the time as a leader: not before ``stamp_ms``, the log's last; a new cluster starts at the wall clock.
 
-    def lead(self, latest_ms: int, voters_heard: bool) -> None:
-        """Begin to tell the time as a leader: not before ``latest_ms``; a new cluster starts at the wall clock.
-
-        voters_heard: ``latest_ms`` comes from nodes that heard a leader. A node that heard none since its start has only
-        its wall clock to go by, which somebody may have set: theirs counts more.
+        told_ms: what this node and its voters believe together, 0 when no voter knows better than this node. Who has heard no
+        leader since its start has only its own wall clock to go by, so this counts more, earlier or later.
         """
-        if voters_heard and not self.heard:
+        if not self.heard and (told_ms or not self.known):
+            self._move_to(told_ms or self._wall() * 1000)
+        latest_ms = max(stamp_ms, told_ms)
+        if self._monotonic() * 1000 + self._offset_ms < latest_ms:
             self._move_to(latest_ms)
-        elif not self.known:
-            self._move_to(max(latest_ms, self._wall() * 1000))
         self.known = self.heard = True
-        self.at_least(latest_ms)
 
     def now_ms(self) -> int:
         """Return the estimate in milliseconds; once a leader was heard it never goes back. Any thread.

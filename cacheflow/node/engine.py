@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 import os
 import random
 import threading
@@ -32,10 +33,14 @@ from cacheflow.raft.transport.network import Identity
 from cacheflow.raft.transport.peer_transport import PeerTransport
 from cacheflow.raft.turn import Turn
 
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
 # Seconds between two passes of the garbage collector over the newest objects while writes come: each pass is short then.
 COLLECT_EVERY_S = 0.1
+# Seconds for the last flush: a tenth of it is enough, and supervisors kill after 10 to 30. A disk that hangs takes longer.
+CLOSED_WITHIN_S = 5.0
 
 FORKED: Final = (
     "this process was forked from the one that runs this node, and has no part in it: make a store of its own here, behind "
@@ -45,6 +50,9 @@ FORKED: Final = (
 
 class Engine:
     """One node and the thread of its loop. ``start`` returns when the node runs, ``stop`` when nothing of it is left.
+
+    But for a disk that hangs: then ``stop`` gives up after a while, and the thread goes on to wait. It keeps the data directory
+    until the disk answers, for it still writes there.
 
     local: the node, from ``start`` on.  Any thread may start and stop it, one at a time.
     """
@@ -59,6 +67,8 @@ class Engine:
         self._loop: NodeLoop
         self._life = threading.RLock()
         self._thread: threading.Thread | None = None
+        # Whether the last ``stop`` gave up waiting for the thread.
+        self._gave_up = False
         self._loop_thread = 0
         # Why nothing is answered while the node does not run.
         self.stopped = "this node is stopped"
@@ -81,6 +91,11 @@ class Engine:
         with self._life:
             if self.running:
                 return self.local
+            if self._gave_up and self._thread is not None and self._thread.is_alive():
+                raise ConfigError(
+                    f"data directory {self.config.data_dir}: the last flush of this node still waits for the disk; "
+                    "start it again when the disk answers"
+                )
             # What is left of a loop that has died.
             self.stop()
             self._http_address = http_address
@@ -94,20 +109,32 @@ class Engine:
                 raise error
             return self.local
 
-    def stop(self, hand_over_s: float = 2.0) -> None:
-        """Hand leadership over when this node leads, finish what is under way, and close everything."""
+    def stop(self, hand_over_s: float = 2.0) -> bool:
+        """Hand leadership over when this node leads, finish what is under way, and close everything.
+
+        Returns False when the disk has not answered within CLOSED_WITHIN_S: everything else is closed then.
+        """
         if self.stopped is FORKED:
-            return
+            return True
         with self._life:
             if self._thread is None:
-                return
-            with contextlib.suppress(CacheFlowError, TimeoutError):
-                self.run(self._shut_down(hand_over_s), timeout_s=hand_over_s + 5)
-            self._started = self.local.is_serving = False
-            with contextlib.suppress(RuntimeError):  # the loop has died, and is closed
-                self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
+                return True
+            if not self._gave_up:
+                with contextlib.suppress(CacheFlowError, TimeoutError):
+                    self.run(self._shut_down(hand_over_s), timeout_s=hand_over_s + 5)
+                self._started = self.local.is_serving = False
+                with contextlib.suppress(RuntimeError):  # the loop has died, and is closed
+                    self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(CLOSED_WITHIN_S)
+            self._gave_up = self._thread.is_alive()
+            if self._gave_up:
+                logger.error(
+                    "the disk has not answered for %g s: closed without the last flush, which the disk gets when it answers",
+                    CLOSED_WITHIN_S,
+                )
+                return False
             self._thread = None
+            return True
 
     def leave_to_parent(self) -> None:
         """Let go of this node in a process that was forked from the one that runs it, which goes on undisturbed.

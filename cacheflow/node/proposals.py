@@ -308,6 +308,7 @@ class Proposals:
         self._unsent_callers = 0
         self._sent.clear()
         self._sent_commands = self._sent_bytes = 0
+        self.pending = self._pending_bytes = 0
 
     # ----------------------------------------------------------------------------------------------------------------
 

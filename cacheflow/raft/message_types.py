@@ -81,12 +81,14 @@ class PreVote(TypedDict):
 
 
 class PreVoteReply(TypedDict):
-    """The answer to a pre-vote. current: the answering node's own term."""
+    """The answer to a pre-vote. current: the answering node's own term.  time, heard: as in a vote."""
 
     type: Literal["pre_vote_reply"]
     term: int
     current: int
     granted: bool
+    time: int
+    heard: bool
 
 
 class RequestVote(TypedDict):

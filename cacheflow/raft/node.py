@@ -39,6 +39,7 @@ from cacheflow.raft.roles.freshness import Freshness
 from cacheflow.raft.roles.headers import Headers
 from cacheflow.raft.roles.leader import Leading
 from cacheflow.raft.roles.replication import Replicator
+from cacheflow.raft.roles.voters_time import VotersTime
 from cacheflow.raft.seams import Clock, Events, Loop
 from cacheflow.raft.snapshots.building import Building
 from cacheflow.raft.snapshots.divergence import Divergence
@@ -146,7 +147,10 @@ class RaftNode:
         # The roles.
         freshness = self.freshness = Freshness(core, links, peers)
         divergence = Divergence(core, links, ticks, replica, membership)
-        self.elections = Elections(core, journal, clock, links=links, ticks=ticks, membership=membership, disk=disk)
+        self.voters_time = VotersTime(clock, links.now_ms)
+        self.elections = Elections(
+            core, journal, self.voters_time, links=links, ticks=ticks, membership=membership, disk=disk
+        )
         self.following = Following(
             core,
             journal,
@@ -445,7 +449,7 @@ class RaftNode:
 
     def before_leading(self) -> None:
         """Prepare for leading, because this node was elected."""
-        self.leading.begin(*self.elections.latest_voter_ms)
+        self.leading.begin(self.voters_time.estimate_ms())
 
     def role_changed(self) -> None:
         """React to a new role: leadership may have been won or lost."""

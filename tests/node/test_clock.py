@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from cacheflow.node.clock import ClusterClock
 
 
@@ -22,7 +20,7 @@ class Machine:
 
 def test_a_new_cluster_begins_at_its_leaders_wall_clock() -> None:
     machine = Machine()
-    machine.clock.lead(0, False)
+    machine.clock.lead(0, 0)
     assert machine.clock.now_ms() == 1_000_000_000
     machine.passes(1.5)
     assert machine.clock.now_ms() == 1_000_001_500
@@ -30,12 +28,12 @@ def test_a_new_cluster_begins_at_its_leaders_wall_clock() -> None:
 
 def test_a_wall_clock_that_jumps_moves_nothing() -> None:
     machine = Machine()
-    machine.clock.lead(0, False)
+    machine.clock.lead(0, 0)
     before = machine.clock.now_ms()
     for jump in (-7200, 7200, -86400):
         machine.wall += jump
         assert machine.clock.now_ms() == before
-    machine.clock.lead(before, False)
+    machine.clock.lead(before, 0)
     assert machine.clock.now_ms() == before
 
 
@@ -63,15 +61,15 @@ def test_an_heir_goes_on_where_the_old_leader_was() -> None:
     machine = Machine(wall=5.0)
     machine.clock.hear(9_000_000)
     machine.passes(3)
-    machine.clock.lead(9_001_000, False)
+    machine.clock.lead(9_001_000, 0)
     assert machine.clock.now_ms() == 9_003_000
-    machine.clock.lead(9_500_000, True)
+    machine.clock.lead(0, 9_500_000)
     assert machine.clock.now_ms() == 9_500_000, "never before a stamp in its log or a voter's estimate"
 
 
-def test_a_node_that_heard_nobody_takes_the_voters_latest_time_when_its_wall_clock_is_behind() -> None:
-    machine = Machine(wall=5.0)
-    machine.clock.lead(9_000_000, False)
+def test_a_node_without_any_estimate_takes_its_voters_time_and_not_its_wall_clock() -> None:
+    machine = Machine(wall=10_000_000.0)
+    machine.clock.lead(0, 9_000_000)
     assert machine.clock.now_ms() == 9_000_000
 
 
@@ -80,7 +78,7 @@ def test_a_restart_counts_the_time_it_was_away() -> None:
     machine.clock.restore(cluster_ms=70_000, wall_ms=machine.clock.wall_ms() - 4_000)
     assert machine.clock.known and not machine.clock.heard
     assert machine.clock.now_ms() == 74_000
-    machine.clock.lead(0, False)
+    machine.clock.lead(0, 0)
     assert machine.clock.now_ms() == 74_000
 
 
@@ -97,24 +95,29 @@ def test_the_leaders_first_word_after_a_restart_counts_more_than_the_own_estimat
     assert machine.clock.now_ms() == 71_000
 
 
-@pytest.mark.parametrize("known", [True, False])
-def test_a_stamp_in_the_log_only_moves_it_forward(known: bool) -> None:
-    machine = Machine()
-    if known:
-        machine.clock.hear(10_000)
-        machine.clock.at_least(12_000)
-        assert machine.clock.now_ms() == 12_000
-        machine.clock.at_least(11_000)
-        assert machine.clock.now_ms() == 12_000
-    else:
-        machine.clock.at_least(12_000)
-        assert not machine.clock.known, "an old stamp says nothing of how much time has passed"
+def test_an_estimate_of_a_wall_clock_is_replaced_by_what_its_voters_believe_together() -> None:
+    for told_ms in (71_000, 9_000_000):
+        machine = Machine()
+        machine.clock.restore(cluster_ms=70_000, wall_ms=machine.clock.wall_ms() - 7_200_000)
+        machine.clock.lead(0, told_ms)
+        assert machine.clock.now_ms() == told_ms
+        machine.passes(1)
+        machine.clock.lead(0, 0)
+        assert machine.clock.now_ms() == told_ms + 1000
+
+
+def test_a_leader_is_never_before_the_last_stamp_in_its_log() -> None:
+    for told_ms in (0, 71_000):
+        machine = Machine()
+        machine.clock.restore(cluster_ms=70_000, wall_ms=machine.clock.wall_ms())
+        machine.clock.lead(80_000, told_ms)
+        assert machine.clock.now_ms() == 80_000
 
 
 def test_one_that_led_is_not_turned_back_by_messages_that_waited_while_it_stood_still() -> None:
     monotonic = [1000.0]
     clock = ClusterClock(lambda: monotonic[0], lambda: 5000.0)
-    clock.lead(0, False)
+    clock.lead(0, 0)
     started_ms = clock.now_ms()
     monotonic[0] += 60
     # Its successor wrote this two seconds ago.
@@ -136,5 +139,5 @@ def test_what_a_wrong_wall_clock_made_of_a_restart_is_over_once_a_leader_is_hear
 def test_a_leader_that_heard_nobody_since_its_start_believes_voters_that_did() -> None:
     machine = Machine()
     machine.clock.restore(cluster_ms=70_000, wall_ms=machine.clock.wall_ms() - 7_200_000)
-    machine.clock.lead(71_000, True)
+    machine.clock.lead(0, 71_000)
     assert machine.clock.now_ms() == 71_000

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import logging
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fakes.embedded import Waiting, wait_for
+from fakes.embedded import QUICK, Waiting, leader_of, three_nodes, wait_for
 
 from cacheflow import verbs
-from cacheflow.errors import ReplicationError
+from cacheflow.aio import AsyncReplicatedStore
+from cacheflow.errors import ConfigError, NotReady, ReplicationError
+from cacheflow.node import engine
 from cacheflow.raft.log.disk import Disk
 from cacheflow.store import ReplicatedStore
 
@@ -68,3 +74,93 @@ def test_a_disk_that_failed_is_a_reason_to_restart(store: ReplicatedStore, monke
             store.run([verbs.set_command("k", "v")], timeout_s=0.5)
     good, detail = check(store.liveness(), "node")
     assert not good and "Input/output error" in detail
+
+
+class HungDisk:
+    """The disk of one node, whose flushes do not return until it goes on."""
+
+    def __init__(self, store: ReplicatedStore) -> None:
+        self._goes_on = threading.Event()
+        assert store._local is not None
+        disk = store._local.journal._files._disk
+        write_durably, sync = disk.write_durably, disk.sync
+
+        def hang_writing(handle: int, offset: int, data: bytes) -> None:
+            self._goes_on.wait()
+            write_durably(handle, offset, data)
+
+        def hang(handle: int) -> None:
+            self._goes_on.wait()
+            sync(handle)
+
+        disk.write_durably, disk.sync = hang_writing, hang  # type: ignore[method-assign]
+
+    def go_on(self) -> None:
+        self._goes_on.set()
+
+
+def test_close_does_not_wait_for_a_disk_that_hangs_and_nothing_acknowledged_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(engine, "CLOSED_WITHIN_S", 0.5)
+    with three_nodes(tmp_path, request_timeout_s=5.0) as stores:
+        leader = leader_of(stores)
+        others = [store for store in stores if store is not leader]
+        stop: list[bool] = []
+        counted: list[int] = []
+
+        def write() -> None:
+            while not stop:
+                counted.append(others[0].incr("count", initial=0))
+
+        writer = Waiting(write)
+        wait_for(lambda: len(counted) > 10)
+        disk = HungDisk(leader)
+        through_it = Waiting(lambda: leader.set("through it", 1))
+        before = len(counted)
+        began = time.monotonic()
+        with caplog.at_level(logging.ERROR, "cacheflow"):
+            assert leader.close() is False
+        assert time.monotonic() - began < 4.0
+        assert [record.message for record in caplog.records if "without the last flush" in record.message]
+        assert isinstance(through_it.end(2.0), (ReplicationError, type(None)))
+        wait_for(lambda: len(counted) > before + 10)
+        stop.append(True)
+        assert writer.end() is None
+        assert leader_of(others) in others
+
+        # It is closed for everybody, and its directory is kept from everybody.
+        with pytest.raises(NotReady):
+            leader.get("count")
+        with pytest.raises(ConfigError, match="the last flush of this node still waits for the disk"):
+            leader.start()
+        with pytest.raises(ConfigError, match="is in use by process"):
+            ReplicatedStore(leader.config).start()
+        assert leader.close() is False, "a second time likewise"
+
+        disk.go_on()
+        wait_for(leader.close)
+        assert leader.close() is True
+        leader.start()
+        leader.wait_ready(20.0)
+        assert leader.get("count", consistency="linearizable") == counted[-1] == len(counted)
+
+
+def test_an_asyncio_store_says_so_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "CLOSED_WITHIN_S", 0.2)
+
+    async def main() -> None:
+        cache = AsyncReplicatedStore(
+            node_id="a", raft_address="127.0.0.1:0", bootstrap=True, data_dir=tmp_path, **QUICK
+        )
+        async with cache:
+            disk = HungDisk(cache.store)
+            write = asyncio.ensure_future(cache.set("k", 1))
+            await asyncio.sleep(0.1)
+            assert await cache.close() is False
+            with pytest.raises(ReplicationError):
+                await write
+            disk.go_on()
+        assert await cache.close() is True
+
+    asyncio.run(main())

@@ -435,6 +435,10 @@ def test_at_the_end_nobody_waits_and_nobody_begins() -> None:
     cluster.proposals.close()
     assert isinstance(sent.outcome, OutcomeUnknown) and isinstance(unsent.outcome, NoLeader)
     assert isinstance(Call(cluster, count()).outcome, NoLeader)
+    assert cluster.proposals.pending == cluster.proposals._pending_bytes == 0, "what has ended does not count"
+    # An answer that comes all the same is nobody's.
+    cluster.apply()
+    assert cluster.proposals.pending == cluster.proposals._pending_bytes == 0
 
 
 def test_answers_that_come_in_pieces_are_put_together() -> None:

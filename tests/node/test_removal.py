@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -86,6 +88,36 @@ def test_a_removed_node_says_why_it_does_nothing_any_more_and_does_not_start_aga
     removed.wait_ready(20.0)
     assert removed.get("still") == "works"
     wait_for(lambda: all(row["voter"] for row in leader.nodes()) and len(leader.nodes()) == 3)
+
+
+def test_a_disk_that_hangs_holds_up_the_mark_and_not_the_loop(
+    trio: list[ReplicatedStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on = threading.Event()
+    removed, other = rest(trio, leader_of(trio))
+    local = removed._local
+    assert local is not None
+    note = local._note_removed
+    noting: list[str] = []
+
+    def hang(index: int) -> str:
+        noting.append(threading.current_thread().name)
+        goes_on.wait()
+        return note(index)
+
+    monkeypatch.setattr(local, "_note_removed", hang)
+    other.remove_node(id_of(removed))
+    wait_for(lambda: noting)
+    for _ in range(10):
+        assert removed._engine.call(lambda: True), "the loop answers"
+        time.sleep(0.05)
+    assert not is_removed(removed), "it would not be after kill -9"
+    mark = removed.config.data_dir / "removed"
+    assert not mark.exists()
+    goes_on.set()
+    wait_for(lambda: is_removed(removed))
+    assert mark.exists()
+    assert noting == ["cacheflow-journal"]
 
 
 @pytest.mark.parametrize("through", ["leader", "follower"])

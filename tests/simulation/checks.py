@@ -97,9 +97,9 @@ class Checks:
         node.membership.append = appended  # type: ignore[method-assign]
         self._compare_digest(process, process.machine.applied_index)
 
-    def is_damaged(self, process: Process) -> bool:
-        """Return whether a process still has the contents that were damaged."""
-        return self.damaged.get(process.name) is process.machine
+    def is_doubtful(self, process: Process) -> bool:
+        """Return whether a process still has the contents that were damaged, or a cluster of its own."""
+        return process.is_stray or self.damaged.get(process.name) is process.machine
 
     def _kept(self, before: Process, process: Process) -> None:
         """Check that a process has everything that was durable when the process before it on this disk ended."""
@@ -272,7 +272,7 @@ class Checks:
 
     def logs_match(self) -> None:
         """Check log matching: where two logs have an equal index and term, everything before is equal."""
-        processes = self._cluster.processes
+        processes = [process for process in self._cluster.processes if not process.is_stray]
         for number, one in enumerate(processes):
             for other in processes[number + 1 :]:
                 self._match(one, other)

@@ -163,8 +163,8 @@ class Client:
         if not workload.running:
             return
         cluster = workload.cluster
-        # What a damaged node says means nothing until it has noticed the damage.
-        processes = [process for process in cluster.processes if not cluster.checks.is_damaged(process)]
+        # What a damaged node says means nothing until it has noticed the damage, and what a second cluster says never.
+        processes = [process for process in cluster.processes if not cluster.checks.is_doubtful(process)]
         cluster.scheduler.at(workload.pause(), self.go_on)
         if (self.waiting is not None and self.waiting.loop.alive) or not processes:
             return

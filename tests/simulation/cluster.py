@@ -17,6 +17,7 @@ import pytest
 from pysyncobj.node import Node
 from simulation import bulk
 from simulation.checks import Checks
+from simulation.leases import LEASE_SLACK_S
 from simulation.network import SimNetwork, Wire
 from simulation.scheduler import ProcessLoop, Scheduler
 from simulation.storage import DIRECTORY, SEGMENT_BYTES, MachineDisk, SimWriter
@@ -98,27 +99,45 @@ class Host:
         self.moves += 1
         self.address = f"{self.node_id}-{self.moves}:7000"
 
+    def set_wall_clock(self, by_s: float) -> None:
+        """Set the wall clock forward, or back."""
+        self.wall_was_set = True
+        self.wall_skew_s += by_s
+
     moves = 0
     was_emptied = False
+    # Told to found a cluster of its own at the next start, by mistake.
+    founds_by_mistake = False
+    # The disk says that the member on it was removed.
+    removal_is_noted = False
+    wall_was_set = False
 
     def empty(self, random: Random) -> None:
         """Empty the data directory: the node that starts here next has another identity."""
         self.disk = MachineDisk(Random(random.getrandbits(64)))
         self.incarnation = f"{self.node_id}-{random.getrandbits(32):08x}"
         self.was_emptied = True
+        self.removal_is_noted = False
 
 
 class _Clock(ClusterClock):
-    """The product's clock, which also reports a leader that has nothing but wall clocks to go by."""
+    """The product's clock, which also notes when nobody could know the time: all went by wall clocks, and half were set."""
 
-    def __init__(self, cluster: Cluster, monotonic: Callable[[], float], wall: Callable[[], float]) -> None:
+    def __init__(self, process: Process, monotonic: Callable[[], float], wall: Callable[[], float]) -> None:
         super().__init__(monotonic, wall)
-        self._cluster = cluster
+        self._process = process
 
-    def lead(self, latest_ms: int, voters_heard: bool) -> None:
-        if self._cluster.wall_clocks_were_set and not (self.heard or voters_heard):
-            self._cluster.lease_slack_s = inf
-        super().lead(latest_ms, voters_heard)
+    def lead(self, stamp_ms: int, told_ms: int) -> None:
+        cluster = self._process.cluster
+        told = {voter: told for voter, told in self._process.node.voters_time._told.items() if told[0] is not None}
+        asked = [host for host in cluster.hosts if host.node_id in told or host is self._process.host]
+        guessed = not self.heard and not any(heard for _, heard, _ in told.values())
+        guessed = guessed and 2 * sum(host.wall_was_set for host in asked) >= len(asked)
+        super().lead(stamp_ms, told_ms)
+        ahead_s = self.now_ms() / 1000 - cluster.scheduler.now
+        if guessed and abs(ahead_s - cluster.ahead_s) > LEASE_SLACK_S / 4:
+            cluster.lease_slack_s = inf
+        cluster.ahead_s = ahead_s
 
 
 class Process(LocalNode):
@@ -153,7 +172,7 @@ class Process(LocalNode):
                 build_snapshot=self._build,
                 network=self.site,
                 passed=loop.passed,
-                clock=_Clock(cluster, loop.passed, lambda: WALL_S + scheduler.now + host.wall_skew_s),
+                clock=_Clock(self, loop.passed, lambda: WALL_S + scheduler.now + host.wall_skew_s),
                 ask_seed=functools.partial(cluster.ask_seed, self),
                 random=random.random,
                 random_bytes=random.randbytes,
@@ -162,8 +181,11 @@ class Process(LocalNode):
             self._note_removal,
         )
         self.checked_index = 0
+        # This process founds a cluster by mistake, about which nothing is promised but that it stops.
+        self.is_stray = host.founds_by_mistake
         self._events = 0
-        cluster.checks.watch(self)
+        if not self.is_stray:
+            cluster.checks.watch(self)
         loop.create_task(self.start())
 
     def send_unchecked(self, commands_: list[Command], done: Done) -> None:
@@ -189,6 +211,7 @@ class Process(LocalNode):
         super().route_changed()
 
     def _note_removal(self, index: int) -> str:
+        self.host.removal_is_noted = True
         self.cluster.note(f"{self.name} was removed at {index}")
         return f"{self.name} was removed at {index}"
 
@@ -223,8 +246,14 @@ class Process(LocalNode):
         if swallowed is not None:
             raise swallowed
         self._events += 1
+        if self.node.removal.removed_at is not None and not self.host.removal_is_noted:
+            self.cluster.checks.complain(
+                f"membership: {self.name} says that it was removed, and would not after a crash"
+            )
         if self.writer.refused and (self.node.replica.failure is None or self.node.is_leader):
             self.cluster.checks.complain(f"{self.name} goes on although its journal could not be written")
+        if self.is_stray:
+            return
         if self._events % 4 == 0:
             self.cluster.checks.bounded_read(self)
         if self.node.last_applied != self.checked_index:
@@ -279,9 +308,10 @@ class Cluster:
         # Machines whose member an operator is taking out.
         self.leaving: set[str] = set()
         self.trace = trace
-        # How far a lease may end from its time; inf once time had to be taken from wall clocks that somebody has set.
+        # How far a lease may end from its time; inf once time was taken from wall clocks half of which were set, and is wrong.
         self.lease_slack_s = inf
-        self.wall_clocks_were_set = False
+        # The cluster's time less the simulation's, when a leader last began.
+        self.ahead_s = 0.0
         if trace:
             self.wire.note = lambda source, target, kind: self.note(f"    {source} -> {target} {kind}")
         else:
@@ -291,6 +321,8 @@ class Cluster:
     def config_of(self, host: Host) -> NodeConfig:
         """Return the settings of a machine's node, which are the same at every start but for ``--bootstrap``."""
         urls = [url_of(other) for other in self.hosts]
+        if host.founds_by_mistake:
+            return NodeConfig(node_id=host.node_id, bootstrap=True, fsync=self.fsync)
         seeds: tuple[str, ...] = ()
         peers: tuple[str, ...] = ()
         if self.founding == PEERS:
@@ -401,7 +433,7 @@ class Cluster:
     @property
     def leader(self) -> Process | None:
         """The process that leads in the latest term, None when none does."""
-        leaders = [process for process in self.processes if process.node.is_leader]
+        leaders = [process for process in self.processes if process.node.is_leader and not process.is_stray]
         return max(leaders, key=lambda process: process.node.term, default=None)
 
     def run(self, seconds: float, until: Callable[[], bool] | None = None) -> bool:

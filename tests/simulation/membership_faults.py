@@ -111,8 +111,45 @@ def _take_out(faults: Faults, host: Host) -> None:
         _Removal(faults, host)
 
 
+# Seconds until a cluster that was founded by mistake has stopped serving: members dial it at least once a second.
+MET_WITHIN_S = 3.0
+
+
+def _second_cluster(faults: Faults) -> None:
+    """Let a machine whose disk was emptied found a cluster of its own, as its operator's mistake, while all others run."""
+    faults.alone(lambda: _found_by_mistake(faults))
+
+
+def _found_by_mistake(faults: Faults) -> None:
+    host, cluster = faults.somebody(), faults.cluster
+    cluster.note(f"operator: {host.node_id} is emptied and founds a cluster of its own")
+    cluster.crash(host, power=False)
+    host.empty(faults.random)
+    host.founds_by_mistake = True
+    cluster.start(host)
+    host.founds_by_mistake = False
+    stray = host.process
+    assert stray is not None
+
+    def check() -> None:
+        stopped = stray.node.replica.stumbled is not None and not (stray.may_read or stray.takes_writes)
+        if stray.loop.alive and not stopped:
+            cluster.checks.complain(f"founding: {stray.name} goes on in a cluster of its own")
+
+    def mend() -> None:
+        cluster.note(f"operator: {host.node_id} is emptied again")
+        cluster.crash(host, power=False)
+        host.empty(faults.random)
+        faults.start(host)
+
+    cluster.scheduler.at(MET_WITHIN_S, check)
+    faults.later(MET_WITHIN_S + 0.1, MET_WITHIN_S + 1.0, mend)
+    faults.quiet_for(MET_WITHIN_S + 10.0)
+
+
 # name -> (how often, compared with the others; what it does)
 MEMBERSHIP_FAULTS: dict[str, tuple[float, Callable[[Faults], None]]] = {
     "remove": (1, _remove),
     "remove_leader": (0.5, _remove_leader),
+    "second_cluster": (0.3, _second_cluster),
 }

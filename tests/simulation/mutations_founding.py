@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cacheflow.node import joining
+from cacheflow.node.assembly import LocalNode
 from cacheflow.node.joining import Joining
 from cacheflow.raft.transport.network import Peer
 
@@ -38,3 +39,8 @@ def found_beside_those_who_have_data(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(Joining, "_probe", _probe)
     patch.setattr(Joining, "_ask_callers", lambda self: "")
+
+
+def go_on_in_a_second_cluster(patch: pytest.MonkeyPatch) -> None:
+    """Let a node that was founded by mistake go on when members of another cluster that lists it dial it."""
+    patch.setattr(LocalNode, "_met_other_cluster", lambda self, peer: None)

@@ -17,6 +17,7 @@ from cacheflow.raft.peers import Progress
 from cacheflow.raft.roles import replication
 from cacheflow.raft.roles.follower import Following
 from cacheflow.raft.roles.leader import Leading
+from cacheflow.raft.roles.voters_time import VotersTime
 from cacheflow.raft.snapshots.receiving import Receiving
 
 
@@ -187,3 +188,23 @@ def read_without_a_barrier(patch: pytest.MonkeyPatch) -> None:
 def never_probe(patch: pytest.MonkeyPatch) -> None:
     """Let a leader take every rejection for an old one: followers that lack something never get it."""
     patch.setattr(Progress, "probe_from", lambda self, next_index: None)
+
+
+def believe_the_latest_wall_clock(patch: pytest.MonkeyPatch) -> None:
+    """Take the latest of the voters' estimates when all rest on wall clocks, in place of the median."""
+
+    def estimate_ms(self: Any) -> int:
+        offsets = self._offsets(heard=True) or ([] if self._clock.heard else self._with_own())
+        return self._now_ms() + offsets[-1] if offsets else 0
+
+    patch.setattr(VotersTime, "estimate_ms", estimate_ms)
+
+
+def believe_the_own_wall_clock(patch: pytest.MonkeyPatch) -> None:
+    """Let a leader that has heard none go by its own wall clock, whatever its voters say."""
+
+    def estimate_ms(self: Any) -> int:
+        heard = self._offsets(heard=True)
+        return self._now_ms() + heard[-1] if heard else 0
+
+    patch.setattr(VotersTime, "estimate_ms", estimate_ms)

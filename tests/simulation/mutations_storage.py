@@ -16,6 +16,7 @@ from cacheflow.machine.machine import CacheMachine
 from cacheflow.node.clock import ClusterClock
 from cacheflow.raft.links import Links
 from cacheflow.raft.log.journal import CorruptJournal, Journal
+from cacheflow.raft.membership.removed import Removal
 from cacheflow.raft.snapshots import files, helper, storage
 from cacheflow.raft.snapshots.building import Building
 from cacheflow.raft.snapshots.files import CorruptSnapshot, SnapshotMeta, snapshot_path
@@ -165,6 +166,17 @@ def keep_contents_that_the_disk_contradicts(patch: pytest.MonkeyPatch) -> None:
         self._divergence.settle()
 
     patch.setattr(Building, "_reload", _reload)
+
+
+def say_that_it_was_removed_before_it_is_noted(patch: pytest.MonkeyPatch) -> None:
+    """Let a removed node show it while its mark is on its way to the disk."""
+    believe = Removal._removed
+
+    def _removed(self: Any, index: int) -> None:
+        believe(self, index)
+        self._noted(index)
+
+    patch.setattr(Removal, "_removed", _removed)
 
 
 def stand_still_in_sleep(patch: pytest.MonkeyPatch) -> None:

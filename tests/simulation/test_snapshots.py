@@ -157,17 +157,19 @@ def test_contents_that_are_wrong_again_stop_the_node(cluster: Cluster, monkeypat
     workload = Workload(cluster, Random(1), clients=10, pause_s=0.05)
     cluster.run(5.0)
     damaged = follower_of(cluster)
-    storage = damaged.node.building._storage
+    building, storage = damaged.node.building, damaged.node.building._storage
+    # One that is under way would be right.
+    assert cluster.run(5.0, lambda: not building._building and damaged.node.last_applied > storage.newest_index)
 
     def lie(index: int, done: Callable[[SnapshotMeta], None]) -> None:
         damaged.loop.call_soon(done, SnapshotMeta(index, damaged.node.term, b"another", b"", 1))
 
     monkeypatch.setattr(storage, "build", lie)
     monkeypatch.setattr(storage, "run", lambda work, done: damaged.loop.call_soon(done, OSError("no such snapshot")))
-    damaged.node.building.build()
-    assert cluster.run(2.0, lambda: damaged.node.building.failures_total > 0)
+    building.build()
+    assert cluster.run(2.0, lambda: building.failures_total > 0)
     assert damaged.node.replica.doubt is not None and damaged.node.replica.failure is None
-    damaged.node.building._reloaded_at = damaged.node.last_applied
+    building._reloaded_at = damaged.node.last_applied
     assert cluster.run(5.0, lambda: "differ again" in (damaged.node.replica.stumbled or ""))
     assert not damaged.node.may_read and not damaged.node.membership.may_campaign()
     workload.stop()

@@ -16,6 +16,7 @@ Not safe for concurrent use: the event loop owns it. ``removed_at`` is a plain v
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -58,8 +59,9 @@ class Removal:
         replica: Replica,
         elections: Elections,
     ) -> None:
-        # Called once, with the index of the configuration that no longer contains this node.
-        self.on_removed: Callable[[int], None] = lambda index: None
+        # Called with the index of the configuration that no longer contains this node, and with what is to be called once
+        # that is noted on the disk.
+        self.on_removed: Callable[[int, Callable[[], None]], None] = lambda index, noted: noted()
         # The index of a configuration without this node; None as long as it belongs to the cluster.
         self.removed_at: int | None = None
         self._core = core
@@ -72,6 +74,8 @@ class Removal:
         # The position of this node's configuration, if its entry was dropped before it was committed; None otherwise.
         self._disowned: Position | None = None
         self._asked_at_ms = 0
+        # Whether the removal is being noted, or has been.
+        self._believes_it = False
         # {node id: when it was last told that it is no member}.
         self._told_at_ms: dict[str, int] = {}
         self.handlers: dict[str, Callable[[Peer, dict[str, Any]], None]] = {
@@ -169,8 +173,13 @@ class Removal:
                 self._disowned = self._position(known.latest)
 
     def _removed(self, index: int) -> None:
-        # First the removal is noted on the disk: what this node says of itself must hold after a restart.
-        self.on_removed(index)
+        # First the removal is noted on the disk: what this node says of itself must hold after a restart. A disk that hangs is
+        # not waited for here; until it answers this node goes on as one that is cut off.
+        if not self._believes_it:
+            self._believes_it = True
+            self.on_removed(index, functools.partial(self._noted, index))
+
+    def _noted(self, index: int) -> None:
         self.removed_at = index
         self._replica.fail(
             f"it was removed from the cluster at index {index}; to use it again, stop it, remove its data directory "

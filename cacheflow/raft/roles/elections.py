@@ -1,4 +1,4 @@
-"""Elections: pre-votes, votes, and the estimates of the cluster's time that travel with them.
+"""Elections: pre-votes and votes.
 
 1. Before a campaign a node asks whether it would be elected, without raising its term: one that comes back from a
    partition does not depose a working leader (dissertation 9.6).
@@ -6,8 +6,8 @@
    itself (3.10).
 3. A vote counts once, from a voter of the latest configuration with its incarnation (3.4); a node whose disk was
    emptied has another one.
-4. Voters tell their estimate of the cluster's time: a node that is elected before it ever heard a leader takes the
-   latest estimate of the voters that did, and the latest of all when none did.
+4. Voters tell their estimate of the cluster's time with each answer to a candidate (``voters_time.py``). A candidate whose
+   answers differ waits for the others' a moment, before its campaign and not as leader: nobody waits for it yet.
 
 Not safe for concurrent use: the event loop owns it.
 """
@@ -19,13 +19,13 @@ from collections.abc import Callable
 from typing import Any
 
 from cacheflow.raft import guards
-from cacheflow.raft.core import CANDIDATE, Core
+from cacheflow.raft.core import Core
 from cacheflow.raft.hung_disk import DiskWatch
 from cacheflow.raft.links import Links
 from cacheflow.raft.log.journal import Journal
 from cacheflow.raft.membership.membership import Membership
 from cacheflow.raft.message_types import PreVoteReply
-from cacheflow.raft.seams import Clock
+from cacheflow.raft.roles.voters_time import VotersTime
 from cacheflow.raft.ticks import Ticks
 from cacheflow.raft.transport.network import Peer
 
@@ -34,6 +34,9 @@ from cacheflow.raft.transport.network import Peer
 LEADER_LOST_WITHIN_S = 0.1
 # A node that grants a pre-vote does not campaign for this long: enough for that candidate's votes to be flushed and counted.
 GIVE_WAY_S = 0.15
+# How long a candidate waits for the time of voters that have not answered, in election timeouts: all that run have
+# answered by then, and where one is down the cluster is back half a second later.
+DISPUTE = 0.5
 
 
 class Elections:
@@ -43,7 +46,7 @@ class Elections:
         self,
         core: Core,
         journal: Journal,
-        clock: Clock,
+        voters_time: VotersTime,
         *,
         links: Links,
         ticks: Ticks,
@@ -52,7 +55,7 @@ class Elections:
     ) -> None:
         self._core = core
         self._journal = journal
-        self._clock = clock
+        self._voters_time = voters_time
         self._links = links
         self._ticks = ticks
         self._membership = membership
@@ -64,9 +67,9 @@ class Elections:
         self._pre_votes: set[str] = set()
         self._votes: set[str] = set()
         self._votes_term = 0
-        # The latest estimate of the cluster's time by voters that have heard no leader since their start (False), and
-        # by those that have (True).
-        self._latest_voter_ms = {False: 0, True: 0}
+        # The term whose campaign waits for more voters' time, and until when.
+        self._disputed_term = 0
+        self._disputed_until_s = 0.0
         self.handlers: dict[str, Callable[[Peer, dict[str, Any]], None]] = {
             "pre_vote": self._on_pre_vote,
             "pre_vote_reply": self._on_pre_vote_reply,
@@ -76,19 +79,6 @@ class Elections:
         }
 
     @property
-    def latest_voter_ms(self) -> tuple[int, bool]:
-        """The latest estimate of the cluster's time by this term's voters, and whether its author has heard a leader.
-
-        The estimate is 0 when this node has heard a leader and no voter has: then this node's own is better.
-        """
-        if self._votes_term != self._core.term:
-            return 0, False
-        heard_ms = self._latest_voter_ms[True]
-        if heard_ms or self._clock.heard:
-            return heard_ms, bool(heard_ms)
-        return self._latest_voter_ms[False], False
-
-    @property
     def leader_silent_s(self) -> float:
         """Seconds since the leader was heard; 0 on the leader itself."""
         return 0.0 if self._core.is_leader else self._core.now() - self._leader_heard_s
@@ -96,6 +86,7 @@ class Elections:
     def leader_heard(self) -> None:
         """Note that the leader of the current term has sent something valid."""
         self._leader_heard_s = self._core.now()
+        self._pre_vote_term = 0
         self._core.withdraw()
 
     def leader_lost(self) -> None:
@@ -114,12 +105,7 @@ class Elections:
         core = self._core
         self._pre_vote_term = core.term + 1
         self._pre_votes = {self._membership.node_id}
-        voter_ids = core.voter_ids
-        if self._is_majority(self._pre_votes):
-            core.campaign()
-            self._ticks.wake()
-            return
-        for node_id in voter_ids:
+        for node_id in core.voter_ids:
             self._links.send(
                 node_id,
                 {
@@ -129,21 +115,33 @@ class Elections:
                     "last_log_term": self._journal.last_term,
                 },
             )
+        self._consider_campaign()
 
     def complete(self, message: dict[str, Any]) -> None:
         """Add the fields that PySyncObj's own vote messages lack: the time, and whether a transfer is under way."""
         if message["type"] == "response_vote":
-            message["time"] = self._clock.now_ms() if self._clock.known else 0
-            message["heard"] = self._clock.heard
+            message["time"], message["heard"] = self._voters_time.own()
         elif message["type"] == "request_vote":
             message["transfer"] = self._core.asked_to_lead
-            self._begin_count(message["term"])
+            if self._votes_term != message["term"]:
+                self._votes_term = message["term"]
+                self._votes = set()
 
-    def _begin_count(self, term: int) -> None:
-        if self._votes_term != term:
-            self._votes_term = term
-            self._votes = set()
-            self._latest_voter_ms = {False: 0, True: 0}
+    def _consider_campaign(self) -> None:
+        """Campaign once a majority would vote for this node, and the time at which it would lead is settled."""
+        core, term = self._core, self._pre_vote_term
+        if core.is_leader or term != core.term + 1 or not self._is_majority(self._pre_votes):
+            return
+        if self._voters_time.is_disputed(len(core.voter_ids) + 1):
+            if self._disputed_term != term:
+                wait_s = DISPUTE * core.conf.raftMinTimeout
+                self._disputed_term, self._disputed_until_s = term, core.now() + wait_s
+                self._ticks.call_after(wait_s, self._consider_campaign)
+            if core.now() < self._disputed_until_s:
+                return
+        self._pre_vote_term = 0
+        core.campaign()
+        self._ticks.wake()
 
     def _is_majority(self, node_ids: set[str]) -> bool:
         return len(node_ids) > (len(self._core.voter_ids) + 1) // 2
@@ -165,22 +163,28 @@ class Elections:
         )
         if granted:
             core.give_way(GIVE_WAY_S)
-        reply: PreVoteReply = {"type": "pre_vote_reply", "term": term, "current": core.term, "granted": granted}
+        time_ms, heard = self._voters_time.own()
+        reply: PreVoteReply = {
+            "type": "pre_vote_reply",
+            "term": term,
+            "current": core.term,
+            "granted": granted,
+            "time": time_ms,
+            "heard": heard,
+        }
         self._links.send(peer.node_id, reply)
 
     def _on_pre_vote_reply(self, peer: Peer, message: dict[str, Any]) -> None:
         core = self._core
         term, current = guards.natural(message, "term"), guards.natural(message, "current")
+        is_voter = self._membership.is_voter(peer)
+        if is_voter and term >= core.term:
+            self._voters_time.note(peer.node_id, message)
         if message.get("granted") is not True:
             core.adopt_term(current)
-            return
-        if core.is_leader or (core.role == CANDIDATE and term <= core.term):
-            return
-        if term == self._pre_vote_term == core.term + 1 and self._membership.is_voter(peer):
+        elif is_voter and term == self._pre_vote_term:
             self._pre_votes.add(peer.node_id)
-            if self._is_majority(self._pre_votes):
-                self._pre_vote_term = 0
-                core.campaign()
+        self._consider_campaign()
 
     def _on_request_vote(self, peer: Peer, message: dict[str, Any]) -> None:
         core = self._core
@@ -212,8 +216,7 @@ class Elections:
             return
         if peer.node_id not in self._votes:
             self._votes.add(peer.node_id)
-            heard, latest_ms = message.get("heard") is True, guards.natural(message, "time")
-            self._latest_voter_ms[heard] = max(self._latest_voter_ms[heard], latest_ms)
+            self._voters_time.note(peer.node_id, message)
             self._core.receive(peer.node_id, message)
 
     def _on_timeout_now(self, peer: Peer, message: dict[str, Any]) -> None:

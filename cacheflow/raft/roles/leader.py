@@ -103,21 +103,18 @@ class Leading:
 
     # Leadership begins and ends ---------------------------------------------------------------------------------------
 
-    def begin(self, latest_voter_ms: int, voters_heard: bool) -> None:
-        """Begin to lead: time goes on from the latest estimate, and nothing is known of the followers.
-
-        latest_voter_ms, voters_heard: see ``Elections.latest_voter_ms``.
-        """
+    def begin(self, told_ms: int) -> None:
+        """Begin to lead: time goes on, and nothing is known of the followers. told_ms: see ``VotersTime.estimate_ms``."""
         others = self._membership.others()
         self._replicator.begin(others)
         self._watched_since_ms = {}
         # Until this leader has listened for a while, its links say which members are down.
         self._peers.down = [node_id for node_id in others if not self._links.is_connected(node_id)]
-        latest_ms = max(self._replica.machine.now_ms, latest_voter_ms)
+        stamp_ms = self._replica.machine.now_ms
         for command, _, _ in self._journal.entries(self._core.last_applied + 1, None):
-            latest_ms = max(latest_ms, _stamp_of(command))
-        self._clock.lead(latest_ms, voters_heard)
-        self._last_stamp_ms = latest_ms
+            stamp_ms = max(stamp_ms, _stamp_of(command))
+        self._clock.lead(stamp_ms, told_ms)
+        self._last_stamp_ms = stamp_ms
         self._tick_index = 0
         self._sent_commit = 0
         self._waiting = set()

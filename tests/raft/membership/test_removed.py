@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -44,6 +45,9 @@ class FakeNode:
         self.time_ms = 10_000
         self.sent: list[tuple[str, dict[str, Any]]] = []
         self.removed_at: list[int] = []
+        # What is to be called once a removal is noted; the disk takes its time when ``disk_hangs``.
+        self.noted: list[Callable[[], None]] = []
+        self.disk_hangs = False
         me: Any = self
         log: Any = Log(terms)
         self.removal = Removal(me, log, me, links=me, membership=me, replica=me, elections=me)
@@ -59,8 +63,11 @@ class FakeNode:
         self.sent.append((node_id, message))
         return True
 
-    def on_removed(self, index: int) -> None:
+    def on_removed(self, index: int, noted: Callable[[], None]) -> None:
         assert self.removal.removed_at is None, "noted before anybody can see it"
+        self.noted.append(noted)
+        if not self.disk_hangs:
+            noted()
 
     def fail(self, reason: str) -> None:
         assert self.removal.removed_at is not None
@@ -94,6 +101,17 @@ def test_a_later_committed_entry_without_it_removes_a_member() -> None:
     node = member()
     node.told(2, 6, since=6)
     assert node.removed_at == [6] and node.removal.removed_at == 6
+
+
+def test_a_removal_shows_once_it_is_on_the_disk_and_is_noted_once() -> None:
+    node = member()
+    node.disk_hangs = True
+    node.told(2, 6, since=6)
+    node.told(2, 7, since=6)
+    assert not node.removed_at and node.removal.removed_at is None
+    assert len(node.noted) == 1
+    node.noted[0]()
+    assert node.removed_at == [6]
 
 
 @pytest.mark.parametrize(("term", "index"), [(1, 3), (1, 99), (2, 3), (2, 4)])
