@@ -126,6 +126,7 @@ class RaftNode:
         self.replicator = Replicator(
             journal,
             send=links.send,
+            backlog=network.backlog,
             header=headers.common,
             message_for=headers.message_for,
             leader=core,
@@ -329,6 +330,15 @@ class RaftNode:
         if again:
             message["again"] = True
         return self._network.send(route.leader_id, message)
+
+    def log_progress(self) -> tuple[int, bool]:
+        """Return the commit index, and whether it waits for something large or slow.
+
+        That is an entry on its way to a majority, which takes long where links are narrow, or what waits here for the leader.
+        """
+        core, route = self._core, self.links.route
+        waits = max(self._journal.last_index, self.following.under_way) > core.commit_index
+        return core.commit_index, waits or (route is not None and self._network.backlog(route.leader_id) > 0)
 
     def position(self) -> RaftPosition:
         """Where this node stands: applied index, term, its own id and its leader's."""

@@ -101,10 +101,10 @@ def _tapped() -> Iterator[list[tuple[str, int]]]:
     sent: list[tuple[str, int]] = []
     send = PeerLink.send
 
-    def tap(link: PeerLink, body: bytes) -> None:
+    def tap(link: PeerLink, body: bytes, overtakes: bool) -> None:
         message: Any = msgpack.unpackb(body)[1]
         sent.append((message["type"], HEADER.size + len(body)))
-        send(link, body)
+        send(link, body, overtakes)
 
     with mock.patch.object(PeerLink, "send", tap):
         yield sent
