@@ -57,14 +57,16 @@ OPEN_AGAIN_S = 1.0
 # what is pending that are allowed for each second.
 SEND_AGAIN_S = 1.0
 SEND_AGAIN_BYTES_PER_S = 1024 * 1024
-# Entries that may be committed before: the one that the block has waited for at the leader, and its own.
-SEND_AGAIN_ENTRIES = 2
+# Entries that may be committed meanwhile: those that the leader had before the block, and its own.
+SEND_AGAIN_ENTRIES = 4
 
 
 class Sender(Protocol):
     """The part of RaftNode that proposals use."""
 
     def propose(self, blocks: list[bytes], crowded: bool = False, again: bool = False) -> bool: ...
+
+    def is_sending(self) -> bool: ...
 
     def log_progress(self) -> tuple[int, bool]: ...
 
@@ -134,7 +136,7 @@ class Proposals:
         self._resend_due = False
         # The machine has refused a block because one before it is missing.
         self._gap = False
-        # The lowest unanswered number, since when it has been the same, and the commit index then.
+        # The lowest unanswered number, since when it has been the same and nothing has waited here, and the commit index then.
         self._watched = 0
         self._watched_at = 0.0
         self._watched_index = 0
@@ -280,7 +282,7 @@ class Proposals:
         lowest = self._lowest()
         if not self._sent:
             self._watched = 0
-        elif lowest != self._watched:
+        elif lowest != self._watched or self._sender.is_sending():
             self._watched, self._watched_at = lowest, now
             self._watched_index, _ = self._sender.log_progress()
         elif now - self._watched_at >= SEND_AGAIN_S + self._sent_bytes / SEND_AGAIN_BYTES_PER_S:

@@ -332,13 +332,14 @@ class RaftNode:
         return self._network.send(route.leader_id, message)
 
     def log_progress(self) -> tuple[int, bool]:
-        """Return the commit index, and whether it waits for something large or slow.
+        """Return the commit index, and whether an entry is on its way to a majority, which takes long where links are narrow."""
+        commit_index = self._core.commit_index
+        return commit_index, max(self._journal.last_index, self.following.under_way) > commit_index
 
-        That is an entry on its way to a majority, which takes long where links are narrow, or what waits here for the leader.
-        """
-        core, route = self._core, self.links.route
-        waits = max(self._journal.last_index, self.following.under_way) > core.commit_index
-        return core.commit_index, waits or (route is not None and self._network.backlog(route.leader_id) > 0)
+    def is_sending(self) -> bool:
+        """Return whether anything that is meant for the leader waits here."""
+        route = self.links.route
+        return route is not None and self._network.backlog(route.leader_id) > 0
 
     def position(self) -> RaftPosition:
         """Where this node stands: applied index, term, its own id and its leader's."""

@@ -37,6 +37,7 @@ class Cluster:
         self.takes = True
         # Whether an entry is on its way to a majority, and how many were committed.
         self.waits = False
+        self.sending = False
         self.committed = 0
         self.now = 100.0
         self.uses: list[tuple[str, int]] = []
@@ -57,6 +58,9 @@ class Cluster:
         if self.takes:
             self.sent += blocks
         return self.takes
+
+    def is_sending(self) -> bool:
+        return self.sending
 
     def log_progress(self) -> tuple[int, bool]:
         return self.committed, self.waits
@@ -488,19 +492,38 @@ def test_what_was_sent_is_not_sent_again_while_the_log_waits_for_an_entry() -> N
         cluster.now += 0.1
         cluster.proposals.expire()
     assert len(cluster.sent) == 1
-    # One entry more may have been the one that it waited for; behind two it must have been lost.
-    cluster.committed = 8
+    # Some entries more may have been those that it waited for; behind four it must have been lost.
+    cluster.committed = 10
     for _ in range(30):
         cluster.now += 0.1
         cluster.proposals.expire()
     assert len(cluster.sent) == 1
-    cluster.sent, cluster.committed = [], 9
+    cluster.sent, cluster.committed = [], 11
     for _ in range(11):
         cluster.now += 0.1
         cluster.proposals.expire()
     assert len(cluster.sent) == 1
     cluster.apply()
     assert numbers(call.outcome) == [1]
+
+
+def test_what_has_not_left_is_not_sent_again() -> None:
+    cluster = Cluster().open()
+    cluster.sending = True
+    Call(cluster, count(), timeout_s=100.0)
+    for _ in range(300):
+        cluster.now += 0.1
+        cluster.committed += 1
+        cluster.proposals.expire()
+    assert len(cluster.sent) == 1
+    cluster.sent, cluster.sending = [], False
+    for _ in range(9):
+        cluster.now += 0.1
+        cluster.proposals.expire()
+    assert not cluster.sent
+    cluster.now += 0.2
+    cluster.proposals.expire()
+    assert len(cluster.sent) == 1
 
 
 def test_a_large_block_has_longer_to_arrive() -> None:
