@@ -20,7 +20,7 @@ from cacheflow.raft.roles.follower import Following
 from cacheflow.raft.roles.leader import Leading
 from cacheflow.raft.roles.replication import Replicator
 from cacheflow.raft.snapshots.receiving import Receiving
-from cacheflow.raft.transport import frames
+from cacheflow.raft.transport import frames, messages
 from cacheflow.raft.transport.outbox import Outbox
 
 
@@ -162,8 +162,7 @@ def send_large_messages_whole(patch: pytest.MonkeyPatch) -> None:
 
 def overtake_nothing(patch: pytest.MonkeyPatch) -> None:
     """Let heartbeats, acknowledgements and votes wait behind large messages."""
-    put = Outbox.put
-    patch.setattr(Outbox, "put", lambda self, body, overtakes: put(self, body, False))
+    patch.setattr(messages, "may_overtake", lambda message: False)
 
 
 def refer_to_what_is_on_its_way(patch: pytest.MonkeyPatch) -> None:

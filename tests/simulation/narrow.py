@@ -6,12 +6,14 @@ a few at a time, and put together by a ``FrameBuffer``: so what overtakes what i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from simulation.bulk import CALL_BYTES_MAX, FRAME_BYTES_MAX, PEER_BACKLOG_BYTES_MAX, PEER_PIECE_BYTES
 
 from cacheflow.contract import Outcome
 from cacheflow.machine.language import commands
+from cacheflow.raft.transport import messages
 from cacheflow.raft.transport.frames import FrameBuffer
 from cacheflow.raft.transport.outbox import Outbox
 from cacheflow.raft.transport.pieces import Pieces
@@ -36,7 +38,8 @@ class NarrowLink:
     """What one connection carries while links are narrow. It stands in the place of asyncio's transport."""
 
     def __init__(self, way: Way, receiver: SimNetwork, free_at: float) -> None:
-        self.outbox = Outbox(cast(Any, way.site.loop), cast(Any, self), STALL_S, way.site.loop.call_soon)
+        loop = cast(Any, way.site.loop)
+        self.outbox = Outbox(loop, self, STALL_S, loop.call_soon)
         self._way = way
         self._receiver = receiver
         self._wire = way.site.wire
@@ -50,12 +53,13 @@ class NarrowLink:
         sender = way.site.node_id
         self._frames.pieces = Pieces(FRAME_BYTES_MAX, receiver.budget, sender, lambda: sender in receiver.peers)
 
-    def send(self, body: bytes, overtakes: bool) -> bool:
+    def send(self, body: bytes, message: Mapping[str, Any]) -> bool:
         """Put a message on its way, unless too much waits already, as in the real transport."""
         outbox = self.outbox
-        if (outbox.overtaking_bytes if overtakes else outbox.waiting_bytes) > PEER_BACKLOG_BYTES_MAX:
+        waiting = outbox.overtaking_bytes if messages.may_overtake(message) else outbox.waiting_bytes
+        if waiting > PEER_BACKLOG_BYTES_MAX:
             return False
-        outbox.put(body, overtakes)
+        outbox.put(body, message)
         return True
 
     def close(self) -> None:

@@ -23,7 +23,6 @@ from simulation.narrow import NarrowLink
 from simulation.scheduler import ProcessLoop, Scheduler
 from simulation.typed import wrong_fields
 
-from cacheflow.raft import message_types
 from cacheflow.raft.transport import messages
 from cacheflow.raft.transport.network import Identity, Message, Peer, PeerRefused, PeerUnreachable
 from cacheflow.raft.transport.pieces import Budget
@@ -181,16 +180,19 @@ class Way:
         self._failures += 1
         self.site.loop.call_later(pause * (0.5 + self._wire.random.random() / 2), self._dial, self._attempts)
 
-    def send(self, body: bytes, *, may_double: bool = False, overtakes: bool = False) -> bool:
-        """Put one message on its way."""
+    def send(self, body: bytes, message: Mapping[str, Any]) -> bool:
+        """Put one message on its way, packed in ``body``: as bytes where links are narrow."""
+        if self.receiver is not None and self.narrow is None and self._wire.bytes_per_s is not None and not self.held:
+            self.narrow = NarrowLink(self, self.receiver, self._last_arrival)
+        if self.narrow is not None:
+            return self.narrow.send(body, message)
+        return self.carry(body, may_double=message["type"] not in NOT_DOUBLED)
+
+    def carry(self, body: bytes, *, may_double: bool = False) -> bool:
+        """Put one message on its way as such."""
         if not self.connected or len(self.held) >= WAITING_MAX:
             return False
         wire = self._wire
-        if self.narrow is None and wire.bytes_per_s is not None and not self.held:
-            assert self.receiver is not None
-            self.narrow = NarrowLink(self, self.receiver, self._last_arrival)
-        if self.narrow is not None:
-            return self.narrow.send(body, overtakes)
         if wire.loss and wire.random.random() < wire.loss:
             return True
         arrival = max(self._last_arrival, wire.scheduler.now + wire.delay())
@@ -239,7 +241,7 @@ class Way:
             self.end("broken by the cut")
             return
         for body in held:
-            self.send(body)
+            self.carry(body)
 
     def widened(self) -> None:
         """Carry messages again: the link is narrow no more, and nothing waits."""
@@ -382,10 +384,7 @@ class SimNetwork:
         wire.sent[kind] = wire.sent.get(kind, 0) + 1
         wire.note(self.node_id, node_id, kind)
         body = messages.encode(message)
-        # As in the real transport.
-        overtakes = kind in message_types.OVERTAKING or message.get("entries") == []
-        may_double = kind not in NOT_DOUBLED
-        return len(body) <= FRAME_BYTES_MAX and way.send(body, may_double=may_double, overtakes=overtakes)
+        return len(body) <= FRAME_BYTES_MAX and way.send(body, message)
 
     def backlog(self, node_id: str) -> int:
         """Return the bytes that wait because the way is cut or narrow."""

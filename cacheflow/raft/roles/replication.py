@@ -119,9 +119,14 @@ class Replicator:
         if answering:
             followers = sorted(followers, key=lambda each: each[0] in answering)
         for node_id, progress in followers:
-            if progress.state != REPLICATE or progress.next_index <= self._last_for(node_id):
+            if progress.state != REPLICATE:
+                # While a snapshot waits to leave, heartbeats are enough: more of them would leave no room for it.
+                if progress.state != SNAPSHOT or not self._backlog(node_id):
+                    header = header or self._header()
+                    self._replicate_to(node_id, progress, header)
+            elif progress.next_index <= self._last_for(node_id):
                 header = header or self._header()
-                self._replicate_to(node_id, progress, header)
+                self._replicate_to(node_id, progress, header, heartbeat=False)
             elif progress.sent_commit < commit_index:
                 commit = commit or self._commit_message(commit_index)
                 if self._send(node_id, commit):
@@ -146,12 +151,15 @@ class Replicator:
         progress = self._peers.progress[node_id]
         # The others get no entries: they would answer heartbeats with acknowledgements for ever.
         if progress.state == REPLICATE and progress.next_index <= self._last_for(node_id):
-            self._replicate_to(node_id, progress, self._header())
+            self._replicate_to(node_id, progress, self._header(), heartbeat=False)
 
-    def _replicate_to(self, node_id: str, progress: Progress, header: dict[str, Any]) -> None:
+    def _replicate_to(
+        self, node_id: str, progress: Progress, header: dict[str, Any], *, heartbeat: bool = True
+    ) -> None:
+        """Send entries, as many as may be in flight; when none can be sent, a heartbeat if asked for."""
         journal = self._journal
         last_index = self._last_for(node_id)
-        heartbeat = has_room = True
+        has_room = True
         while True:
             prev_index = progress.next_index - 1
             if prev_index < journal.first_index and progress.state != SNAPSHOT:

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
-from typing import Final, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
 
-from cacheflow.raft.transport import frames
+from cacheflow.raft.transport import frames, messages
 from cacheflow.raft.transport.frames import HEADER, LAST, MORE
 
 # As many waiting bytes are written at once: keeping them until the end of the turn would only cost memory.
@@ -80,10 +80,10 @@ class Outbox:
         """Those of them that no message overtakes: they are few but for what has overtaken itself."""
         return self._parts_bytes + self._transport.get_write_buffer_size()
 
-    def put(self, body: bytes, overtakes: bool) -> None:
-        """Send a message at the end of the turn, or now if much waits. overtakes: it may leave before what was put in earlier."""
+    def put(self, body: bytes, message: Mapping[str, Any]) -> None:
+        """Send a message, packed in ``body``, at the end of the turn, or now if much waits."""
         size = len(body)
-        if size > frames.PIECE_BYTES or ((self._queue or self._paused) and not overtakes):
+        if size > frames.PIECE_BYTES or ((self._queue or self._paused) and not messages.may_overtake(message)):
             self._queue.append(body)
             self._queue_bytes += size
         else:

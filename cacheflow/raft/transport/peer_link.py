@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from cacheflow.raft.seams import Tasks
 from cacheflow.raft.transport import messages
@@ -88,10 +88,10 @@ class PeerLink:
         connection = self._connection
         return 0 if connection is None or connection.outbox is None else connection.outbox.overtaking_bytes
 
-    def send(self, body: bytes, overtakes: bool) -> None:
-        """Send one message, which may overtake others or not; without a connection it is dropped."""
+    def send(self, body: bytes, message: Mapping[str, Any]) -> None:
+        """Send one message, packed in ``body``; without a connection it is dropped."""
         if self._connection is not None and self._connection.outbox is not None:
-            self._connection.outbox.put(body, overtakes)
+            self._connection.outbox.put(body, message)
 
     def update(self, addresses: Sequence[str], purpose: str) -> None:
         """Use other addresses or another purpose from now on; a connection to an old address is replaced."""
@@ -112,7 +112,7 @@ class PeerLink:
         if self._connection is not None and self._said != about:
             self._said = about
             message = {"type": "about", "cluster_id": about[0], "purpose": about[1]}
-            self.send(messages.encode(message, messages.CONTROL), overtakes=True)
+            self.send(messages.encode(message, messages.CONTROL), message)
 
     def hurry(self) -> None:
         """Try to connect at once, because the node has just dialed us and so is reachable."""

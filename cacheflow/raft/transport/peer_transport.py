@@ -25,7 +25,6 @@ from typing import Any, Final
 from cacheflow.config import is_loopback, join_address, split_address
 from cacheflow.errors import ConfigError
 from cacheflow.net.listener import Listener
-from cacheflow.raft.message_types import OVERTAKING
 from cacheflow.raft.seams import Tasks
 from cacheflow.raft.transport import handshake, messages
 from cacheflow.raft.transport.connection import Connection
@@ -247,18 +246,16 @@ class PeerTransport:
         Raises TypeError, ValueError or OverflowError for what msgpack cannot carry.
         """
         link = self._links.get(node_id)
-        if link is None or not link.connected:
-            return False
-        overtakes = message["type"] in OVERTAKING or message.get("entries") == []
         # This comes before packing: a large message to a slow peer would be packed again and again for nothing.
-        if (link.overtaking_bytes if overtakes else link.waiting_bytes) > self._backlog_bytes_max:
-            return False
+        if link is None or not link.connected or link.waiting_bytes > self._backlog_bytes_max:
+            if link is None or link.overtaking_bytes > self._backlog_bytes_max or not messages.may_overtake(message):
+                return False
         body = messages.encode(message)
         if len(body) > self._frame_bytes_max:
             if self._throttle.allows(("oversize", node_id)):
                 logger.error("a %s message of %d bytes is too large to send", message.get("type"), len(body))
             return False
-        link.send(body, overtakes)
+        link.send(body, message)
         return True
 
     def refuse(self, reason: str) -> None:

@@ -204,3 +204,21 @@ def test_a_link_that_takes_no_more_entries_takes_a_heartbeat(
     backlog[0] = 0
     replicator.replicate()
     assert len(sent[1]["entries"]) == 5
+
+
+def test_an_acknowledgement_of_a_heartbeat_is_no_reason_for_another(
+    replicator: Replicator, sent: list[dict[str, Any]], backlog: list[int]
+) -> None:
+    replicator._peers.progress["n2"].probe_from(6)
+    replicator.acknowledged("n2", ack(5))
+    backlog[0] = BACKLOG_MAX + 1
+    replicator.push("n2")
+    replicator.send_news()
+    assert sent == []
+    # Nor is news where a snapshot is on its way.
+    replicator._peers.progress["n2"].need_snapshot()
+    replicator.send_news()
+    assert sent == []
+    backlog[0] = 0
+    replicator.send_news()
+    assert len(sent) == 1

@@ -27,7 +27,7 @@ class Link:
         self.outbox = Outbox(cast(Any, self), cast(Any, self), 3.0, self._turn.append)
 
     def put(self, body: bytes, overtakes: bool = False) -> None:
-        self.outbox.put(body, overtakes)
+        self.outbox.put(body, {"type": "append_ack" if overtakes else "propose"})
 
     def end_turn(self) -> None:
         calls, self._turn = self._turn, []
