@@ -169,9 +169,9 @@ def refer_to_what_is_on_its_way(patch: pytest.MonkeyPatch) -> None:
     """Let heartbeats that overtake entries refer to these: a follower rejects them, and everything is sent again."""
     replicate_to = Replicator._replicate_to
 
-    def forgetful(self: Replicator, *given: Any) -> None:
+    def forgetful(self: Replicator, *given: Any, **named: Any) -> None:
         self._backlog = lambda node_id: 0
-        replicate_to(self, *given)
+        replicate_to(self, *given, **named)
 
     patch.setattr(Replicator, "_replicate_to", forgetful)
 

@@ -59,6 +59,8 @@ class NarrowLink:
         waiting = outbox.overtaking_bytes if messages.may_overtake(message) else outbox.waiting_bytes
         if waiting > PEER_BACKLOG_BYTES_MAX:
             return False
+        if self._wire.mark and self._wire.mark in body:
+            self._wire.marked[self._way.site.node_id, self._way.node_id] += 1
         outbox.put(body, message)
         return True
 
@@ -153,14 +155,19 @@ def _narrow(faults: Faults) -> None:
     # Most of its bytes are the keys of what is not there.
     large = commands.batch([commands.delete(f"{token}-{number:0980}") for number in range(CALL_BYTES_MAX // 1100)])
 
+    wire = cluster.wire
+    wire.mark = token.encode()
+    wire.marked.clear()
+
     def undo() -> None:
-        cluster.wire.bytes_per_s = None
+        wire.bytes_per_s = None
         now = cluster.leader
         if now is None or now.node.term != term:
             cluster.checks.complain(f"narrow links: {leader.name} has lost the leadership of term {term}")
-        copies = sum(token.encode() in entry[0] for entry in leader.journal.entries(leader.journal.first_index, None))
-        if copies > 1:
-            cluster.checks.complain(f"narrow links: the large call is in the log {copies} times")
+        wire.mark = b""
+        for (source, target), times in wire.marked.items():
+            if times > 1:
+                cluster.checks.complain(f"narrow links: {source} has sent the large call to {target} {times} times")
 
     faults.later(LASTS_S, LASTS_S, undo)
 

@@ -13,6 +13,7 @@ promises to stand all three.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any
@@ -51,6 +52,9 @@ class Wire:
         self.usual_delay_s = self.delay_s = (0.0002, 0.001)
         self.loss = self.doubling = self.stragglers = 0.0
         self.bytes_per_s: int | None = None
+        # What messages on narrow links are looked through for, and how often one with it was sent from one node to another.
+        self.mark = b""
+        self.marked: Counter[tuple[str, str]] = Counter()
         self.cuts: dict[tuple[str, str], int] = {}
         self.sent: dict[str, int] = {}
         self.note: Callable[[str, str, str], None] = lambda source, target, kind: None

@@ -61,7 +61,8 @@ class Following:
         self._relaxed: tuple[str, AppendAck] | None = None
         # The index up to which entries of the leader's are on their way here, as it has said last; 0 if it has said nothing.
         self.under_way = 0
-        # (term, the leader's clock) of the latest message whose header was heard: one that was overtaken says nothing new.
+        # (term, the leader's clock) of the latest message whose header was heard: one that it has overtaken says nothing new,
+        # and its time is long past.
         self._heard = (0, 0)
         # The random origin of the clock readings that leaders are told. It tells one start of this node from another: a
         # leader may still hold a reading of the last start, and after a reboot that was of another clock.
@@ -126,9 +127,7 @@ class Following:
         else:
             self._hand_over(peer, term, verdict.commit_index, verdict.prev_index, verdict.prev_term, verdict.entries)
         self._membership.follow(verdict)
-        if (term, at_ms) >= self._heard:
-            self._heard = term, at_ms
-            self._hear_header(message)
+        self._hear_header(message)
         if self._freshness.catch_up_to is None and self._journal.term_at(message["commit_index"]) == term:
             # Only a leader that has committed in its own term knows what is committed (dissertation 6.4).
             self._freshness.catch_up_to = message["commit_index"]
@@ -174,6 +173,10 @@ class Following:
                 self._elections.leader_heard()
 
     def _hear_header(self, message: dict[str, Any]) -> None:
+        sent = message["term"], message["at"]
+        if sent < self._heard:
+            return
+        self._heard = sent
         self._clock.hear(guards.natural(message, "time"))
         clock_ms = guards.natural(message, "clock")
         if clock_ms:
