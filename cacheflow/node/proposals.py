@@ -53,14 +53,22 @@ _REFUSALS = (commands.UNKNOWN_SESSION, commands.OUT_OF_ORDER)
 # Seconds after which the opening of a session is sent again: it has no number, so it may get lost unnoticed.
 OPEN_AGAIN_S = 1.0
 # Seconds without progress after which pending commands are sent again: when the network has lost the last message, and the
-# connection still stands, nobody reports the gap.
+# connection still stands, nobody reports the gap. A large block takes longer, so this is the least and, above it, the bytes of
+# what is pending that are allowed for each second.
 SEND_AGAIN_S = 1.0
+SEND_AGAIN_BYTES_PER_S = 1024 * 1024
+# Entries that may be committed meanwhile: those that the leader had before the block, and its own.
+SEND_AGAIN_ENTRIES = 4
 
 
 class Sender(Protocol):
     """The part of RaftNode that proposals use."""
 
     def propose(self, blocks: list[bytes], crowded: bool = False, again: bool = False) -> bool: ...
+
+    def is_sending(self) -> bool: ...
+
+    def log_progress(self) -> tuple[int, bool]: ...
 
 
 class Proposal:
@@ -128,9 +136,10 @@ class Proposals:
         self._resend_due = False
         # The machine has refused a block because one before it is missing.
         self._gap = False
-        # The lowest unanswered number, and since when it has been the same.
+        # The lowest unanswered number, since when it has been the same and nothing has waited here, and the commit index then.
         self._watched = 0
         self._watched_at = 0.0
+        self._watched_index = 0
         self._closed = False
         # No deadline of a proposal that waits is before this.
         self._next_deadline = math.inf
@@ -271,11 +280,18 @@ class Proposals:
         if self._next_deadline <= now:
             self._end_overdue(now)
         lowest = self._lowest()
-        if not self._sent or lowest != self._watched:
+        if not self._sent:
+            self._watched = 0
+        elif lowest != self._watched or self._sender.is_sending():
             self._watched, self._watched_at = lowest, now
-        elif now - self._watched_at >= SEND_AGAIN_S:
+            self._watched_index, _ = self._sender.log_progress()
+        elif now - self._watched_at >= SEND_AGAIN_S + self._sent_bytes / SEND_AGAIN_BYTES_PER_S:
             self._watched_at = now
-            self._gap = True
+            index, waits = self._sender.log_progress()
+            # While an entry is on its way, what was sent waits behind it or is in it: another copy would only follow.
+            if not waits or index >= self._watched_index + SEND_AGAIN_ENTRIES:
+                self._gap = True
+                self._watched_index = index
         if self._gap:
             self._gap = False
             self._resend_due = True

@@ -39,6 +39,8 @@ class Links:
         self.send = network.send
         # Whether there is a connection to the node with an id on which messages can be sent.
         self.is_connected = network.is_connected
+        # The bytes that wait here for the node with an id.
+        self.backlog = network.backlog
         # The route to the leader; None while there is none.
         self.route: Route | None = None
         # {node id: how often the connection to it has been opened}: another connection is another route.

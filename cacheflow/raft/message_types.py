@@ -29,6 +29,7 @@ class AppendEntries(TypedDict):
     down: list[str]
     digest: list[Any]
     seen: NotRequired[dict[str, int]]
+    under_way: NotRequired[int]
 
 
 class AppendAck(TypedDict):
@@ -234,3 +235,8 @@ MESSAGES: Final[dict[str, type]] = {
     "membership": Membership,
     "not_member": NotMember,
 }
+# The kinds that keep their order: they may be large, or mean something only behind what was sent before.
+IN_ORDER: Final = frozenset(("append_entries", "commit", "propose", "snapshot"))
+# The kinds that may overtake these, which are small and mean the same whatever is still on its way. So does an append message
+# without entries: it refers to nothing that is (roles/replication.py).
+OVERTAKING: Final = frozenset(MESSAGES) - IN_ORDER

@@ -127,6 +127,7 @@ class RaftNode:
         self.replicator = Replicator(
             journal,
             send=links.send,
+            backlog=network.backlog,
             header=headers.common,
             message_for=headers.message_for,
             leader=core,
@@ -333,6 +334,16 @@ class RaftNode:
         if again:
             message["again"] = True
         return self._network.send(route.leader_id, message)
+
+    def log_progress(self) -> tuple[int, bool]:
+        """Return the commit index, and whether an entry is on its way to a majority, which takes long where links are narrow."""
+        commit_index = self._core.commit_index
+        return commit_index, max(self._journal.last_index, self.following.under_way) > commit_index
+
+    def is_sending(self) -> bool:
+        """Return whether anything that is meant for the leader waits here."""
+        route = self.links.route
+        return route is not None and self._network.backlog(route.leader_id) > 0
 
     def position(self) -> RaftPosition:
         """Where this node stands: applied index, term, its own id and its leader's."""

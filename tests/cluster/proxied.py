@@ -21,13 +21,17 @@ def missing() -> str:
 
 
 class ProxyNetwork:
-    """A ``Network``. One process carries everything between the nodes."""
+    """A ``Network``. One process carries everything between the nodes.
+
+    bytes_per_s: in each direction of a connection; None for any number.
+    """
 
     kind = "a proxy"
 
-    def __init__(self) -> None:
+    def __init__(self, bytes_per_s: int | None = None) -> None:
+        narrow = [] if bytes_per_s is None else [str(bytes_per_s)]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "cluster.proxy"],
+            [sys.executable, "-m", "cluster.proxy", *narrow],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])},
             stdin=subprocess.PIPE,

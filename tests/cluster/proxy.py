@@ -5,6 +5,8 @@ Lines of JSON on stdin are orders, each answered by a line on stdout; the end of
     {"relay": [node_id, host, port, behind_host]}   listen on host:port for node_id, which listens on behind_host:port
     {"cut": [[from, to], ...]}                      let nothing pass between these, and everything between all others
 
+An argument is the bytes a second that get through in each direction of a connection; by default as many as come.
+
 Who dials is read from its first frame, the hello. Behind a closed gate connections stay open, and neither bytes nor
 their ends get through: for both sides this is silence. What waited there follows when the gate opens.
 """
@@ -14,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 import sys
 from collections import defaultdict
 from collections.abc import Callable
@@ -24,6 +27,8 @@ from cacheflow.raft.transport.frames import HEADER
 from cacheflow.raft.transport.handshake import HANDSHAKE_BYTES_MAX, Hello
 
 CHUNK_BYTES = 256 * 1024
+# The same where only so many bytes a second get through: what lies in the proxy is late.
+NARROW_CHUNK_BYTES = 16 * 1024
 
 
 def _open_gate() -> asyncio.Event:
@@ -33,9 +38,11 @@ def _open_gate() -> asyncio.Event:
 
 
 class Proxy:
-    """All relays and gates. Not safe for concurrent use: its event loop owns it."""
+    """All relays and gates. Not safe for concurrent use: its event loop owns it. bytes_per_s: None for any number."""
 
-    def __init__(self) -> None:
+    def __init__(self, bytes_per_s: int | None) -> None:
+        self._bytes_per_s = bytes_per_s
+        self._chunk_bytes = CHUNK_BYTES if bytes_per_s is None else NARROW_CHUNK_BYTES
         self._gates: defaultdict[tuple[str, str], asyncio.Event] = defaultdict(_open_gate)
 
     async def relay(self, node_id: str, host: str, port: int, behind: str) -> None:
@@ -49,7 +56,11 @@ class Proxy:
             finally:
                 writer.close()
 
-        await asyncio.start_server(serve, host, port, limit=CHUNK_BYTES)
+        listening = socket.create_server((host, port))
+        if self._bytes_per_s is not None:
+            # Accepted sockets have it from the listening one.
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._chunk_bytes)
+        await asyncio.start_server(serve, sock=listening, limit=self._chunk_bytes)
 
     def cut(self, pairs: list[tuple[str, str]]) -> None:
         """Close the gates of ``pairs`` and open all others."""
@@ -68,11 +79,11 @@ class Proxy:
         body = await reader.readexactly(length)
         source = Hello.of(msgpack.unpackb(body)).node_id
         await self._gates[source, target].wait()
-        onward_reader, onward = await asyncio.open_connection(*address, limit=CHUNK_BYTES)
+        onward_reader, onward = await asyncio.open_connection(*address, limit=self._chunk_bytes)
         onward.write(header + body)
         ways = (
-            asyncio.ensure_future(_pump(reader, onward, self._gates[source, target])),
-            asyncio.ensure_future(_pump(onward_reader, writer, self._gates[target, source])),
+            asyncio.ensure_future(self._pump(reader, onward, self._gates[source, target])),
+            asyncio.ensure_future(self._pump(onward_reader, writer, self._gates[target, source])),
         )
         try:
             # The first end that gets through is the end of both ways.
@@ -82,14 +93,18 @@ class Proxy:
                 way.cancel()
             onward.close()
 
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gate: asyncio.Event) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(CHUNK_BYTES):
-            await gate.wait()
-            writer.write(data)
-            await writer.drain()
-    await gate.wait()
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gate: asyncio.Event) -> None:
+        clock = asyncio.get_running_loop().time
+        free_s = clock()
+        with contextlib.suppress(OSError):
+            while data := await reader.read(self._chunk_bytes):
+                await gate.wait()
+                if self._bytes_per_s is not None:
+                    free_s = max(free_s, clock()) + len(data) / self._bytes_per_s
+                    await asyncio.sleep(free_s - clock())
+                writer.write(data)
+                await writer.drain()
+        await gate.wait()
 
 
 async def _obey(proxy: Proxy, read_line: Callable[[], str]) -> None:
@@ -103,4 +118,4 @@ async def _obey(proxy: Proxy, read_line: Callable[[], str]) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_obey(Proxy(), sys.stdin.readline))
+    asyncio.run(_obey(Proxy(int(sys.argv[1]) if len(sys.argv) > 1 else None), sys.stdin.readline))

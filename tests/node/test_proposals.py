@@ -18,6 +18,7 @@ from cacheflow.node.proposals import (
     GATHER_FROM,
     PENDING_BYTES_MAX,
     PENDING_MAX,
+    SEND_AGAIN_BYTES_PER_S,
     Proposal,
     Proposals,
 )
@@ -34,6 +35,10 @@ class Cluster:
         self.index = 1
         self.sent: list[bytes] = []
         self.takes = True
+        # Whether an entry is on its way to a majority, and how many were committed.
+        self.waits = False
+        self.sending = False
+        self.committed = 0
         self.now = 100.0
         self.uses: list[tuple[str, int]] = []
         self.timers: list[Callable[[], None]] = []
@@ -53,6 +58,12 @@ class Cluster:
         if self.takes:
             self.sent += blocks
         return self.takes
+
+    def is_sending(self) -> bool:
+        return self.sending
+
+    def log_progress(self) -> tuple[int, bool]:
+        return self.committed, self.waits
 
     def drain(self) -> list[tuple[str, int]]:
         uses, self.uses = self.uses, []
@@ -475,3 +486,58 @@ def test_a_session_that_is_lost_while_the_next_block_gathers_keeps_nobody_waitin
     cluster.wait()
     cluster.apply()
     assert numbers(late.outcome) != []
+
+
+def test_what_was_sent_is_not_sent_again_while_the_log_waits_for_an_entry() -> None:
+    cluster = Cluster().open()
+    cluster.committed, cluster.waits = 7, True
+    call = Call(cluster, count(), timeout_s=100.0)
+    for _ in range(300):
+        cluster.now += 0.1
+        cluster.proposals.expire()
+    assert len(cluster.sent) == 1
+    # Some entries more may have been those that it waited for; behind four it must have been lost.
+    cluster.committed = 10
+    for _ in range(30):
+        cluster.now += 0.1
+        cluster.proposals.expire()
+    assert len(cluster.sent) == 1
+    cluster.sent, cluster.committed = [], 11
+    for _ in range(11):
+        cluster.now += 0.1
+        cluster.proposals.expire()
+    assert len(cluster.sent) == 1
+    cluster.apply()
+    assert numbers(call.outcome) == [1]
+
+
+def test_what_has_not_left_is_not_sent_again() -> None:
+    cluster = Cluster().open()
+    cluster.sending = True
+    Call(cluster, count(), timeout_s=100.0)
+    for _ in range(300):
+        cluster.now += 0.1
+        cluster.committed += 1
+        cluster.proposals.expire()
+    assert len(cluster.sent) == 1
+    cluster.sent, cluster.sending = [], False
+    for _ in range(9):
+        cluster.now += 0.1
+        cluster.proposals.expire()
+    assert not cluster.sent
+    cluster.now += 0.2
+    cluster.proposals.expire()
+    assert len(cluster.sent) == 1
+
+
+def test_a_large_block_has_longer_to_arrive() -> None:
+    cluster = Cluster().open()
+    Call(cluster, count(), timeout_s=100.0, size=4 * SEND_AGAIN_BYTES_PER_S)
+    cluster.proposals.expire()
+    cluster.sent = []
+    cluster.now += 4.0
+    cluster.proposals.expire()
+    assert not cluster.sent
+    cluster.now += 1.1
+    cluster.proposals.expire()
+    assert len(cluster.sent) == 1

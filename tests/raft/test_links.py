@@ -16,7 +16,8 @@ class Node:
     def __init__(self) -> None:
         self.sent: list[tuple[str, Any]] = []
         self.journal = SimpleNamespace(position=0, durable_position=0)
-        network = SimpleNamespace(send=lambda node_id, message: self.sent.append((node_id, message)), is_connected=None)
+        send = lambda node_id, message: self.sent.append((node_id, message))  # noqa: E731
+        network = SimpleNamespace(send=send, is_connected=None, backlog=None)
         make: Any = Links
         self.links: Links = make(SimpleNamespace(time=lambda: 0.0), network, self.journal)
 

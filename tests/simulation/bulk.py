@@ -25,6 +25,11 @@ BLOCK_BYTES_MAX = 4 * 1024
 SENT_BYTES_MAX = CALL_BYTES_MAX + BLOCK_BYTES_MAX + 1024
 BATCH_BYTES = PIECE_BYTES = 8 * 1024
 FRAME_BYTES_MAX = 40 * 1024
+SEND_AGAIN_BYTES_PER_S = 8 * 1024
+# Those of a connection: of a piece, of what waits for a peer, and of what peers have sent in part.
+PEER_PIECE_BYTES = 512
+PEER_BACKLOG_BYTES_MAX = 8 * 1024
+UNFINISHED_BYTES_MAX = 2 * FRAME_BYTES_MAX
 # A batch that no frame takes, most of whose bytes are keys.
 LONG_KEYS = [f"bulk{number:0996}" for number in range(45)]
 

@@ -43,6 +43,7 @@ from cacheflow.raft.membership.changes import JOINED, KNOWN
 from cacheflow.raft.roles import leader, replication
 from cacheflow.raft.snapshots import building, files, helper, sending
 from cacheflow.raft.snapshots.files import CorruptSnapshot, SnapshotMeta
+from cacheflow.raft.transport import frames
 from cacheflow.raft.transport.network import Identity
 from cacheflow.raft.turn import Turn
 
@@ -491,8 +492,10 @@ def patched(cluster: Cluster, *, journal_bytes: int | None = None, piece_bytes: 
         patch.setattr(large_calls, "PIECE_BYTES_MAX", bulk.BLOCK_BYTES_MAX)
         patch.setattr(proposals, "BLOCK_BYTES_MAX", bulk.BLOCK_BYTES_MAX)
         patch.setattr(proposals, "SENT_BYTES_MAX", bulk.SENT_BYTES_MAX)
+        patch.setattr(proposals, "SEND_AGAIN_BYTES_PER_S", bulk.SEND_AGAIN_BYTES_PER_S)
         patch.setattr(leader, "ENTRY_BYTES_MAX", bulk.BLOCK_BYTES_MAX)
         patch.setattr(replication, "BATCH_BYTES", bulk.BATCH_BYTES)
+        patch.setattr(frames, "PIECE_BYTES", bulk.PEER_PIECE_BYTES)
         patch.setattr(sending, "PIECE_BYTES", bulk.PIECE_BYTES if journal_bytes is None else piece_bytes)
         for module in (turn, supervisor):
             patch.setattr(module.logger, "exception", cluster.checks.note_swallowed)

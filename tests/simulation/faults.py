@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from simulation.machine_faults import MACHINE_FAULTS, all_found
 from simulation.membership_faults import MEMBERSHIP_FAULTS
+from simulation.narrow import narrow
 
 if TYPE_CHECKING:
     from simulation.cluster import Cluster, Host
@@ -38,6 +39,7 @@ ALL: dict[str, float] = {
     "slow_network": 1,
     "doubling": 1,
     "stragglers": 1,
+    "narrow": 1,
     "hand_over": 1,
     "snapshot": 1,
     **{name: weight for name, (weight, _) in (MACHINE_FAULTS | MEMBERSHIP_FAULTS).items()},
@@ -292,6 +294,9 @@ class Faults:
             wire.stragglers = 0.0
 
         self.later(0.5, 5.0, undo)
+
+    def _narrow(self) -> None:
+        narrow(self)
 
     # What operators do.
 

@@ -13,12 +13,16 @@ from cacheflow.raft import guards
 from cacheflow.raft.log import segments
 from cacheflow.raft.membership.changes import Reconfiguration
 from cacheflow.raft.membership.hand_over import HandOver
+from cacheflow.raft.node import RaftNode
 from cacheflow.raft.peers import Progress
 from cacheflow.raft.roles import replication
 from cacheflow.raft.roles.follower import Following
 from cacheflow.raft.roles.leader import Leading
+from cacheflow.raft.roles.replication import Replicator
 from cacheflow.raft.roles.voters_time import VotersTime
 from cacheflow.raft.snapshots.receiving import Receiving
+from cacheflow.raft.transport import frames, messages
+from cacheflow.raft.transport.outbox import Outbox
 
 
 def delete_what_stands_behind_prev(patch: pytest.MonkeyPatch) -> None:
@@ -149,6 +153,34 @@ def lead_on_with_a_hung_disk(patch: pytest.MonkeyPatch) -> None:
 def fail_when_a_segment_must_wait(patch: pytest.MonkeyPatch) -> None:
     """Take a lack of file handles or space for a disk that has failed."""
     patch.setattr(segments, "_PASSING", frozenset())
+
+
+def send_large_messages_whole(patch: pytest.MonkeyPatch) -> None:
+    """Send a large message in one piece, so that nothing comes between."""
+    patch.setattr(frames, "PIECE_BYTES", 1 << 20)
+    patch.setattr(Outbox, "pause", lambda self: None)
+
+
+def overtake_nothing(patch: pytest.MonkeyPatch) -> None:
+    """Let heartbeats, acknowledgements and votes wait behind large messages."""
+    patch.setattr(messages, "may_overtake", lambda message: False)
+
+
+def refer_to_what_is_on_its_way(patch: pytest.MonkeyPatch) -> None:
+    """Let heartbeats that overtake entries refer to these: a follower rejects them, and everything is sent again."""
+    replicate_to = Replicator._replicate_to
+
+    def forgetful(self: Replicator, *given: Any, **named: Any) -> None:
+        self._backlog = lambda node_id: 0
+        replicate_to(self, *given, **named)
+
+    patch.setattr(Replicator, "_replicate_to", forgetful)
+
+
+def send_again_while_it_is_on_its_way(patch: pytest.MonkeyPatch) -> None:
+    """Send a block again every second, however large it is and whatever the log waits for."""
+    patch.setattr(RaftNode, "log_progress", lambda self: (0, False))
+    patch.setattr(RaftNode, "is_sending", lambda self: False)
 
 
 def acknowledge_what_was_not_verified(patch: pytest.MonkeyPatch) -> None:

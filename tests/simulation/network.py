@@ -13,17 +13,20 @@ promises to stand all three.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any
 
 import msgpack
-from simulation.bulk import FRAME_BYTES_MAX
+from simulation.bulk import FRAME_BYTES_MAX, UNFINISHED_BYTES_MAX
+from simulation.narrow import NarrowLink
 from simulation.scheduler import ProcessLoop, Scheduler
 from simulation.typed import wrong_fields
 
 from cacheflow.raft.transport import messages
 from cacheflow.raft.transport.network import Identity, Message, Peer, PeerRefused, PeerUnreachable
+from cacheflow.raft.transport.pieces import Budget
 
 # Seconds after which a connection ends whose bytes nobody takes, as in the real transport.
 STALL_S = 3.0
@@ -40,7 +43,7 @@ class Wire:
     """The network between the machines.
 
     delay_s: least and most of one message's way.  loss, doubling: of the messages, 0 to 1.  stragglers: of those that a
-    connection carries when it ends.
+    connection carries when it ends.  bytes_per_s: in each direction of a connection; None for any number.
     """
 
     def __init__(self, scheduler: Scheduler, random: Random) -> None:
@@ -48,6 +51,10 @@ class Wire:
         self.random = random
         self.usual_delay_s = self.delay_s = (0.0002, 0.001)
         self.loss = self.doubling = self.stragglers = 0.0
+        self.bytes_per_s: int | None = None
+        # What messages on narrow links are looked through for, and how often one with it was sent from one node to another.
+        self.mark = b""
+        self.marked: Counter[tuple[str, str]] = Counter()
         self.cuts: dict[tuple[str, str], int] = {}
         self.sent: dict[str, int] = {}
         self.note: Callable[[str, str, str], None] = lambda source, target, kind: None
@@ -101,6 +108,7 @@ class Wire:
         self._sites.pop(site.node_id, None)
         for way in list(site.ways.values()):
             way.connected = False
+            way.carry_no_bytes()
         for other in list(self._sites.values()):
             if not silently and not self.is_cut(site.node_id, other.node_id):
                 self.scheduler.at(self.delay(), other.peer_vanished, site, owner=other.loop)
@@ -128,6 +136,8 @@ class Way:
         self.closed = False
         self.receiver: SimNetwork | None = None
         self.held: list[bytes] = []
+        # What it carries as bytes, because links are narrow; None while it carries messages.
+        self.narrow: NarrowLink | None = None
         self._wire = site.wire
         self._failures = 0
         self._attempts = 0
@@ -174,8 +184,16 @@ class Way:
         self._failures += 1
         self.site.loop.call_later(pause * (0.5 + self._wire.random.random() / 2), self._dial, self._attempts)
 
-    def send(self, body: bytes, *, may_double: bool = False) -> bool:
-        """Put one message on its way."""
+    def send(self, body: bytes, message: Mapping[str, Any]) -> bool:
+        """Put one message on its way, packed in ``body``: as bytes where links are narrow."""
+        if self.receiver is not None and self.narrow is None and self._wire.bytes_per_s is not None and not self.held:
+            self.narrow = NarrowLink(self, self.receiver, self._last_arrival)
+        if self.narrow is not None:
+            return self.narrow.send(body, message)
+        return self.carry(body, may_double=message["type"] not in NOT_DOUBLED)
+
+    def carry(self, body: bytes, *, may_double: bool = False) -> bool:
+        """Put one message on its way as such."""
         if not self.connected or len(self.held) >= WAITING_MAX:
             return False
         wire = self._wire
@@ -227,12 +245,24 @@ class Way:
             self.end("broken by the cut")
             return
         for body in held:
-            self.send(body)
+            self.carry(body)
+
+    def widened(self) -> None:
+        """Carry messages again: the link is narrow no more, and nothing waits."""
+        self.narrow = None
+        self._last_arrival = self._wire.scheduler.now
+
+    def carry_no_bytes(self) -> None:
+        """Forget what is carried as bytes: the connection has ended."""
+        link, self.narrow = self.narrow, None
+        if link is not None:
+            link.close()
 
     def end(self, reason: str) -> None:
         """End the connection, and dial again."""
         if self.connected:
             self.connected = False
+            self.carry_no_bytes()
             self._generation += 1
             self.held = []
             self.receiver = None
@@ -245,6 +275,7 @@ class Way:
         self.closed = True
         if self.connected:
             self.connected = False
+            self.carry_no_bytes()
             self._generation += 1
             self.site.disconnected(self.node_id)
 
@@ -269,7 +300,8 @@ class SimNetwork:
         self.on_peer_lost: Callable[[str], None]
         self.on_other_cluster: Callable[[Peer], None]
         self.ways: dict[str, Way] = {}
-        self._peers: dict[str, str] = {}
+        self.peers: dict[str, str] = {}
+        self.budget = Budget(UNFINISHED_BYTES_MAX, loop.time, lambda *_: None)
         self._incoming: dict[str, SimNetwork] = {}
         # {node id: the address where it was met last}
         self._met: dict[str, str] = {}
@@ -277,7 +309,7 @@ class SimNetwork:
     async def start(self) -> None:
         """Listen."""
         self.wire.open(self)
-        for node_id in list(self._peers):
+        for node_id in list(self.peers):
             self._adjust(node_id)
 
     async def stop(self) -> None:
@@ -287,7 +319,7 @@ class SimNetwork:
     @property
     def callers(self) -> list[Peer]:
         """The nodes that have dialed this one in order to send to it."""
-        return [site.describe() for site in self._incoming.values() if self.node_id in site._peers]
+        return [site.describe() for site in self._incoming.values() if self.node_id in site.peers]
 
     @property
     def other_clusters(self) -> list[str]:
@@ -331,7 +363,7 @@ class SimNetwork:
 
     def meet(self, dialer: SimNetwork) -> None:
         """Take note of a node that was refused."""
-        if dialer.cluster_id and self.cluster_id not in ("", dialer.cluster_id) and self.node_id in dialer._peers:
+        if dialer.cluster_id and self.cluster_id not in ("", dialer.cluster_id) and self.node_id in dialer.peers:
             self.loop.call_soon(self.on_other_cluster, dialer.describe())
 
     def describe(self) -> Peer:
@@ -340,9 +372,9 @@ class SimNetwork:
 
     def set_peers(self, peers: Mapping[str, str]) -> None:
         """Dial exactly these nodes, and those that dial this one."""
-        self._peers = {node_id: address for node_id, address in peers.items() if node_id != self.node_id}
+        self.peers = {node_id: address for node_id, address in peers.items() if node_id != self.node_id}
         if self.wire.site_of(self.node_id) is self:
-            for node_id in [*self._peers, *(other for other in list(self.ways) if other not in self._peers)]:
+            for node_id in [*self.peers, *(other for other in list(self.ways) if other not in self.peers)]:
                 self._adjust(node_id)
 
     def send(self, node_id: str, message: Mapping[str, Any]) -> bool:
@@ -356,12 +388,14 @@ class SimNetwork:
         wire.sent[kind] = wire.sent.get(kind, 0) + 1
         wire.note(self.node_id, node_id, kind)
         body = messages.encode(message)
-        return len(body) <= FRAME_BYTES_MAX and way.send(body, may_double=kind not in NOT_DOUBLED)
+        return len(body) <= FRAME_BYTES_MAX and way.send(body, message)
 
     def backlog(self, node_id: str) -> int:
-        """Return the bytes that wait because the way is cut."""
+        """Return the bytes that wait because the way is cut or narrow."""
         way = self.ways.get(node_id)
-        return sum(map(len, way.held)) if way is not None else 0
+        if way is None:
+            return 0
+        return sum(map(len, way.held)) if way.narrow is None else way.narrow.outbox.waiting_bytes
 
     def is_connected(self, node_id: str) -> bool:
         """Whether ``send`` has a connection."""
@@ -419,8 +453,8 @@ class SimNetwork:
         incoming = self._incoming.get(node_id)
         if incoming is not None:
             self._met[node_id] = incoming.raft_address
-        met = self._met.get(node_id) if incoming is not None or node_id in self._peers else None
-        addresses = [*dict.fromkeys(address for address in (self._peers.get(node_id), met) if address is not None)]
+        met = self._met.get(node_id) if incoming is not None or node_id in self.peers else None
+        addresses = [*dict.fromkeys(address for address in (self.peers.get(node_id), met) if address is not None)]
         way = self.ways.get(node_id)
         if not addresses:
             if way is not None:

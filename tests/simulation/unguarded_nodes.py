@@ -54,7 +54,7 @@ class PlainNetwork(SimNetwork):
 
     def send(self, node_id: str, message: Any) -> bool:
         way = self.ways.get(node_id)
-        return way is not None and way.connected and way.send(message)
+        return way is not None and way.connected and way.carry(message)
 
     def deliver(self, sender: SimNetwork, body: Any) -> None:
         peer = Peer(sender.node_id, sender.incarnation, sender.raft_address, "", sender.epoch)

@@ -59,6 +59,11 @@ class Following:
         self._disk = disk
         # (leader's id, newest answer): the answer for entries that came already committed, which waits until they are durable.
         self._relaxed: tuple[str, AppendAck] | None = None
+        # The index up to which entries of the leader's are on their way here, as it has said last; 0 if it has said nothing.
+        self.under_way = 0
+        # (term, the leader's clock) of the latest message whose header was heard: one that it has overtaken says nothing new,
+        # and its time is long past.
+        self._heard = (0, 0)
         # The random origin of the clock readings that leaders are told. It tells one start of this node from another: a
         # leader may still hold a reading of the last start, and after a reboot that was of another clock.
         self._clock_origin_ms = int(random() * CLOCK_ORIGIN_MAX)
@@ -168,6 +173,10 @@ class Following:
                 self._elections.leader_heard()
 
     def _hear_header(self, message: dict[str, Any]) -> None:
+        sent = message["term"], message["at"]
+        if sent < self._heard:
+            return
+        self._heard = sent
         self._clock.hear(guards.natural(message, "time"))
         clock_ms = guards.natural(message, "clock")
         if clock_ms:
@@ -184,6 +193,8 @@ class Following:
         down = message.get("down")
         if type(down) is list:
             self._peers.down = [node_id for node_id in down if type(node_id) is str]
+        under_way = message.get("under_way")
+        self.under_way = under_way if type(under_way) is int else 0
         self._divergence.compare(message.get("digest"))
 
     def _on_term(self, peer: Peer, message: dict[str, Any]) -> None:

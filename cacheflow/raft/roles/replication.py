@@ -7,6 +7,9 @@ An entry goes at once to the followers that are *ahead*: those whose answers hav
 it when it is committed, with the commit in the same message, and so have no need to hurry with its flush. Once a heartbeat,
 and when an entry is not committed soon, everybody gets everything until the next commit shows who is quick now.
 
+While entries wait for a slow link, heartbeats overtake them: these then refer to what the follower has verified already, not to
+what is on its way, and tell up to where that goes.
+
 Not safe for concurrent use: the event loop owns it.
 """
 
@@ -35,7 +38,8 @@ class Leader(Protocol):
 class Replicator:
     """The leader's side of replication.
 
-    send: (node id, message) -> whether it was taken.  header: what every append message carries beside the log's own.
+    send: (node id, message) -> whether it was taken.  backlog: node id -> bytes that wait for it here.
+    header: what every append message carries beside the log's own.
     message_for: makes one follower's message of it.  leader: knows the commit index.  peers: how far each follower is.
     """
 
@@ -44,6 +48,7 @@ class Replicator:
         journal: Journal,
         *,
         send: Callable[[str, Sent], bool],
+        backlog: Callable[[str], int],
         header: Callable[[], dict[str, Any]],
         message_for: Callable[[dict[str, Any], Progress], AppendEntries],
         leader: Leader,
@@ -51,6 +56,7 @@ class Replicator:
     ) -> None:
         self._journal = journal
         self._send = send
+        self._backlog = backlog
         self._header = header
         self._message_for = message_for
         self._leader = leader
@@ -113,9 +119,14 @@ class Replicator:
         if answering:
             followers = sorted(followers, key=lambda each: each[0] in answering)
         for node_id, progress in followers:
-            if progress.state != REPLICATE or progress.next_index <= self._last_for(node_id):
+            if progress.state != REPLICATE:
+                # While a snapshot waits to leave, heartbeats are enough: more of them would leave no room for it.
+                if progress.state != SNAPSHOT or not self._backlog(node_id):
+                    header = header or self._header()
+                    self._replicate_to(node_id, progress, header)
+            elif progress.next_index <= self._last_for(node_id):
                 header = header or self._header()
-                self._replicate_to(node_id, progress, header)
+                self._replicate_to(node_id, progress, header, heartbeat=False)
             elif progress.sent_commit < commit_index:
                 commit = commit or self._commit_message(commit_index)
                 if self._send(node_id, commit):
@@ -140,12 +151,15 @@ class Replicator:
         progress = self._peers.progress[node_id]
         # The others get no entries: they would answer heartbeats with acknowledgements for ever.
         if progress.state == REPLICATE and progress.next_index <= self._last_for(node_id):
-            self._replicate_to(node_id, progress, self._header())
+            self._replicate_to(node_id, progress, self._header(), heartbeat=False)
 
-    def _replicate_to(self, node_id: str, progress: Progress, header: dict[str, Any]) -> None:
+    def _replicate_to(
+        self, node_id: str, progress: Progress, header: dict[str, Any], *, heartbeat: bool = True
+    ) -> None:
+        """Send entries, as many as may be in flight; when none can be sent, a heartbeat if asked for."""
         journal = self._journal
         last_index = self._last_for(node_id)
-        heartbeat = True
+        has_room = True
         while True:
             prev_index = progress.next_index - 1
             if prev_index < journal.first_index and progress.state != SNAPSHOT:
@@ -154,17 +168,24 @@ class Replicator:
                 # The message below still tells who leads; the follower will reject it or know it already.
                 prev_index = journal.first_index
             entries: list[tuple[bytes, int, int]] = []
-            has_room = progress.state == REPLICATE and progress.inflight_bytes < INFLIGHT_BYTES_MAX
+            has_room &= progress.state == REPLICATE and progress.inflight_bytes < INFLIGHT_BYTES_MAX
             if has_room and progress.next_index <= last_index:
                 entries = journal.entries(progress.next_index, BATCH_BYTES, last_index)
             if not entries and not heartbeat:
                 return
             message = self._message_for(header, progress)
+            if not entries and progress.inflight and self._backlog(node_id):
+                # Overtakes the entries on their way, and so must not refer to them; an acknowledgement of it says nothing new.
+                message["under_way"] = prev_index
+                prev_index = progress.match_index
             message["prevLogIdx"] = prev_index
             message["prevLogTerm"] = journal.term_at(prev_index)
             message["entries"] = entries
             if not self._send(node_id, message):
-                return
+                if not entries or not heartbeat:
+                    return
+                has_room = False
+                continue
             progress.sent_commit = max(progress.sent_commit, header["commit_index"])
             if not entries:
                 return

@@ -104,7 +104,7 @@ class Sending:
         newest = self._storage.newest
         transfer = self._transfers.get(node_id)
         now_ms = self._links.now_ms()
-        if transfer is not None and transfer.moved_at_ms + STALLED_MS < now_ms:
+        if transfer is not None and transfer.moved_at_ms + STALLED_MS < now_ms and not self._links.backlog(node_id):
             del self._transfers[node_id]
             transfer = None
         if transfer is None:
@@ -112,8 +112,13 @@ class Sending:
                 self._building.build()
                 return
             transfer = self._transfers[node_id] = _Transfer(newest, moved_at_ms=now_ms)
-        transfer.go_back(now_ms)
+        self._go_back(node_id, transfer, now_ms)
         self._send_pieces(node_id, transfer)
+
+    def _go_back(self, node_id: str, transfer: _Transfer, now_ms: int) -> None:
+        """Send from the first unacknowledged byte again if it is time, and never while pieces wait here to be sent."""
+        if not self._links.backlog(node_id):
+            transfer.go_back(now_ms)
 
     def _send_pieces(self, node_id: str, transfer: _Transfer) -> None:
         """Send the next pieces: one at a time is read away from the loop, a few travel ahead of their acknowledgement."""
@@ -177,5 +182,5 @@ class Sending:
             transfer.acknowledged = offset
             # The follower may have more than was sent now, from an earlier transfer.
             transfer.sent = max(transfer.sent, offset)
-        transfer.go_back(now_ms)
+        self._go_back(peer.node_id, transfer, now_ms)
         self._send_pieces(peer.node_id, transfer)

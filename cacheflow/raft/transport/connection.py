@@ -11,8 +11,9 @@ import asyncio
 import socket
 from typing import cast
 
-from cacheflow.raft.transport.frames import FrameBuffer, FrameError
+from cacheflow.raft.transport.frames import PIECE_BYTES, FrameBuffer, FrameError
 from cacheflow.raft.transport.handshake import HANDSHAKE_BYTES_MAX
+from cacheflow.raft.transport.pieces import Pieces
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -55,10 +56,11 @@ class Connection(asyncio.BufferedProtocol):
 
     # Subclasses call these.
 
-    def established(self, frame_bytes_max: int) -> None:
-        """Apply the limits for peers, because the handshake is done."""
+    def established(self, pieces: Pieces | None) -> None:
+        """Apply the limits for peers, because the handshake is done. pieces: takes their messages; None if none may come."""
         self._established = True
-        self._frames.limit = frame_bytes_max
+        self._frames.limit = 0 if pieces is None else min(PIECE_BYTES, pieces.limit)
+        self._frames.pieces = pieces
         self._cancel_deadline()
 
     def close(self) -> None:
@@ -109,6 +111,8 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
         self._cancel_deadline()
+        if self._frames.pieces is not None:
+            self._frames.pieces.drop()
         if not self.gone.done():
             self.gone.set_result(None)
         self.ended(exc)
@@ -139,6 +143,8 @@ def _tune(sock: socket.socket, stall_s: float) -> None:
         (socket.IPPROTO_TCP, "TCP_KEEPINTVL", 1),
         (socket.IPPROTO_TCP, "TCP_KEEPCNT", 3),
         (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", int(stall_s * 1000)),
+        # What the system has and has not sent cannot be overtaken; by itself it takes megabytes.
+        (socket.IPPROTO_TCP, "TCP_NOTSENT_LOWAT", PIECE_BYTES),
     ):
         option = getattr(socket, name, None)  # not every system has all of them
         if option is not None:

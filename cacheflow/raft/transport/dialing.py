@@ -53,15 +53,25 @@ class Outgoing(Connection):
             self.transport.write(encode_frame(reply))
         if self._handshake.done:
             assert self._handshake.remote is not None
+            # It says so as soon as it keeps a byte back.
+            self.transport.set_write_buffer_limits(high=0)
             self.outbox = Outbox(self._loop, self.transport, self._stall_s, self._defer)
-            self.established(0)
+            self.established(None)
             if not self.answer.done():
                 self.answer.set_result(self._handshake.remote)
 
     def close(self) -> None:
         if self.outbox is not None and not self.closed:
-            self.outbox.flush()
+            self.outbox.flush_all()
         super().close()
+
+    def pause_writing(self) -> None:
+        if self.outbox is not None:
+            self.outbox.pause()
+
+    def resume_writing(self) -> None:
+        if self.outbox is not None:
+            self.outbox.resume()
 
     def broken(self, error: Exception) -> None:
         self._reason = str(error)

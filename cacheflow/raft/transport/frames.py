@@ -1,9 +1,12 @@
-"""Frames: four bytes of length, big-endian, then that many bytes.
+"""Frames: four bytes of head, big-endian, then a body.
 
-1. A length over the limit is an error as soon as its four bytes are here.
-2. Memory follows the bytes that came, not the length that was claimed: a buffer at most doubles when it is full.
-3. The socket reads straight into the buffer and frames are handed out as views of it: nothing is copied but the
-   unfinished rest, to the front.
+The head is the body's length, and above it two bits: a body of more than PIECE_BYTES travels in pieces, a frame each, of which
+MORE marks all but the last and LAST the last. Whole frames may come between the pieces of one body, other pieces may not.
+
+1. A length over the limit is an error as soon as its head is here.
+2. Memory follows the bytes that came, not the length that was claimed.
+3. The socket reads straight into the buffer and whole frames are handed out as views of it: nothing is copied but the
+   unfinished rest, to the front. Pieces are put together elsewhere (``pieces.py``).
 """
 
 from __future__ import annotations
@@ -13,12 +16,18 @@ from collections.abc import Iterator
 from typing import Final
 
 from cacheflow.errors import CacheFlowError
+from cacheflow.raft.transport.pieces import Pieces
 
 HEADER: Final = struct.Struct(">I")
 # Bytes read from a socket at once: about 600 small messages, which take a few milliseconds of the loop.
 BUFFER_BYTES: Final = 64 * 1024
-# The largest buffer that is kept: a larger one is given back after the frame that needed it. Entries of 1 MiB fit.
-BUFFER_BYTES_KEPT: Final = 2 * 1024 * 1024
+# The largest frame behind the handshake, and so the largest piece: half the buffer, which always has room for the rest of one.
+# A small message waits for a few pieces at most, 0.1 s on a link of 5 Mbit/s.
+PIECE_BYTES = 32 * 1024
+# The bits of a piece in a head, and those that are left for the length.
+MORE: Final = 1 << 31
+LAST: Final = 1 << 30
+LENGTH: Final = LAST - 1
 
 
 class FrameError(CacheFlowError):
@@ -33,51 +42,54 @@ def encode_frame(body: bytes) -> bytes:
 class FrameBuffer:
     """Cuts what a socket reads into frames. Not safe for concurrent use: the event loop owns it.
 
-    limit: the largest body in bytes; it may change between frames.
+    limit: the largest frame in bytes, at most PIECE_BYTES; it may change between frames.
+    pieces: puts pieces together; None while none are allowed.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        self.pieces: Pieces | None = None
         self._view = memoryview(bytearray(BUFFER_BYTES))
         self._filled = 0
-        # The bytes that the first unfinished frame has in all, as far as known.
-        self._wanted = HEADER.size
 
     def space(self) -> memoryview:
         """Return the free part of the buffer, for the next bytes; never empty."""
-        capacity = len(self._view)
-        if self._filled == capacity:
-            self._move_to(min(self._wanted, 2 * capacity))
         return self._view[self._filled :]
 
     def received(self, count: int) -> Iterator[memoryview]:
-        """Yield the bodies of the frames that ``count`` more bytes complete; each is valid until the next. Raises FrameError."""
+        """Yield the bodies that ``count`` more bytes complete; each is valid until the next. Raises FrameError."""
         self._filled += count
         view, end, start = self._view, self._filled, 0
-        wanted = HEADER.size
         while end - start >= HEADER.size:
             (length,) = HEADER.unpack_from(view, start)
+            head = length
             if length > self.limit:
-                raise FrameError(f"a frame of {length} bytes; at most {self.limit} are allowed")
+                length = self._length_of_piece(head)
             stop = start + HEADER.size + length
             if stop > end:
-                wanted = HEADER.size + length
                 break
-            yield view[start + HEADER.size : stop]
+            if head == length:
+                yield view[start + HEADER.size : stop]
+            else:
+                yield from self._put_together(view[start + HEADER.size : stop], head)
             start = stop
-        self._keep_rest(start, wanted)
-
-    def _keep_rest(self, start: int, wanted: int) -> None:
-        self._wanted = wanted
         if start:
             rest = self._filled - start
             self._view[:rest] = self._view[start : self._filled]
             self._filled = rest
-        if len(self._view) > BUFFER_BYTES_KEPT >= wanted:
-            self._move_to(max(BUFFER_BYTES, wanted))
 
-    def _move_to(self, capacity: int) -> None:
-        # It must be a new buffer: the event loop may still hold the old one, and a held bytearray cannot be resized.
-        view = memoryview(bytearray(capacity))
-        view[: self._filled] = self._view[: self._filled]
-        self._view = view
+    def _length_of_piece(self, head: int) -> int:
+        """Return the length in a head that is no allowed whole frame's. Raises FrameError."""
+        kind, length = head & ~LENGTH, head & LENGTH
+        if kind in (MORE, LAST) and self.pieces is not None and 0 < length <= PIECE_BYTES:
+            return length
+        raise FrameError(f"a frame of {length} bytes; at most {self.limit} are allowed")
+
+    def _put_together(self, piece: memoryview, head: int) -> Iterator[memoryview]:
+        assert self.pieces is not None
+        if self.pieces.add(piece) > self.pieces.limit:
+            raise FrameError(f"pieces of more than {self.pieces.limit} bytes")
+        if head & LAST:
+            whole = self.pieces.take()
+            if whole is not None:
+                yield memoryview(whole)

@@ -11,6 +11,7 @@ from cacheflow.raft.transport.connection import Connection
 from cacheflow.raft.transport.frames import FrameError, encode_frame
 from cacheflow.raft.transport.handshake import Handshake, Hello, Refusal
 from cacheflow.raft.transport.network import Message, Peer
+from cacheflow.raft.transport.pieces import Pieces
 
 
 class IncomingHost(Protocol):
@@ -21,6 +22,9 @@ class IncomingHost(Protocol):
 
     def admit(self, hello: Hello) -> None:
         """Called when the peer has proved that it knows the secret. Raises Refusal if it may not stay all the same."""
+
+    def pieces_of(self, peer: Peer) -> Pieces:
+        """Called when the handshake is done. Returns what puts the peer's large messages together."""
 
     def accepted(self, connection: Incoming) -> None:
         """Called when the handshake is done: ``connection.peer`` and ``purpose`` are known, and messages may follow."""
@@ -51,11 +55,9 @@ class Incoming(Connection):
         *,
         handshake_s: float,
         stall_s: float,
-        frame_bytes_max: int,
     ) -> None:
         super().__init__(loop, handshake_s, stall_s)
         self._host = host
-        self._frame_bytes_max = frame_bytes_max
         self._handshake: Handshake | None = None
         self.peer: Peer | None = None
         self.purpose = handshake.SEND
@@ -102,7 +104,7 @@ class Incoming(Connection):
             assert hands.remote is not None
             self.peer = hands.remote.peer()
             self.purpose = hands.remote.purpose
-            self.established(self._frame_bytes_max)
+            self.established(self._host.pieces_of(self.peer))
             self._host.accepted(self)
 
     def _learn(self, peer: Peer, message: Message) -> None:

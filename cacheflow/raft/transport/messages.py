@@ -14,6 +14,7 @@ from typing import Any, Final, NoReturn
 
 import msgpack
 
+from cacheflow.raft.message_types import OVERTAKING
 from cacheflow.raft.transport.frames import FrameError
 from cacheflow.raft.transport.network import Message
 
@@ -49,6 +50,11 @@ def encode(message: Mapping[str, Any], group: int = GROUP) -> bytes:
     """Return ``message`` as the body of a frame. Raises TypeError, ValueError, OverflowError for what msgpack cannot carry."""
     body: bytes = _pack((group, message))
     return body
+
+
+def may_overtake(message: Mapping[str, Any]) -> bool:
+    """True if a message may leave before others that were sent earlier: it is small, and means the same then."""
+    return message["type"] in OVERTAKING or message.get("entries") == []
 
 
 def decode(body: memoryview) -> tuple[int, Message]:

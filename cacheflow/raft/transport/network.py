@@ -3,7 +3,8 @@
 The node sees only ``Network``. ``PeerTransport`` implements it over TCP; a simulation hands in its own.
 
 1. Delivery is at most once: a message may be lost, never duplicated, never changed.
-2. Messages of one epoch of one peer arrive in the order in which they were sent.
+2. Messages of one epoch of one peer arrive in the order in which they were sent, but for those that may overtake
+   (``message_types.OVERTAKING``): they keep their order among themselves and may come before others that were sent earlier.
 3. Every callback is made on the event loop that owns the node, and none once ``stop`` has been called.
 """
 

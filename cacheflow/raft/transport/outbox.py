@@ -1,32 +1,52 @@
-"""Outbox: the frames that wait to be sent on one connection.
+"""Outbox: the messages that wait to be sent on one connection.
 
 1. Messages of one turn of the loop leave in one write: a system call costs more than a small message.
-2. The number of waiting bytes is known, so that the owner can refuse more.
-3. Bytes that wait for a whole ``stall_s`` while the system takes none of them end the connection: the other side
+2. Large messages leave in pieces (``frames.py``), the next one when the system has taken the last. A message that may overtake
+   goes between them; all others keep their order. So a heartbeat is late by a few pieces, however large what waits.
+3. The number of waiting bytes is known, so that the owner can refuse more.
+4. Bytes that wait for a whole ``stall_s`` while the system takes none of them end the connection: the other side
    hangs, or its host is gone without a word.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Final
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
 
-from cacheflow.raft.transport.frames import HEADER
+from cacheflow.raft.transport import frames, messages
+from cacheflow.raft.transport.frames import HEADER, LAST, MORE
 
 # As many waiting bytes are written at once: keeping them until the end of the turn would only cost memory.
-_FLUSH_BYTES: Final = 256 * 1024
-# The smallest body that is written by itself: copying a smaller one beside its neighbours is cheaper than a system call.
-_ALONE_BYTES: Final = 64 * 1024
+_FLUSH_BYTES: Final = 64 * 1024
+
+
+class Timers(Protocol):
+    """The part of an event loop that an outbox uses."""
+
+    def call_later(self, delay: float, callback: Callable[[], object]) -> asyncio.TimerHandle: ...
+
+
+class Socket(Protocol):
+    """The part of asyncio's transports that an outbox uses. It says ``pause`` to the outbox whenever it keeps bytes back."""
+
+    def write(self, data: bytes) -> None: ...
+
+    def get_write_buffer_size(self) -> int: ...
+
+    def is_closing(self) -> bool: ...
+
+    def abort(self) -> None: ...
 
 
 class Outbox:
-    """The frames that wait to be sent on one connection. Not safe for concurrent use: the event loop owns it."""
+    """The messages that wait to be sent on one connection. Not safe for concurrent use: the event loop owns it."""
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
-        transport: asyncio.Transport,
+        loop: Timers,
+        transport: Socket,
         stall_s: float,
         defer: Callable[[Callable[[], None]], None],
     ) -> None:
@@ -34,8 +54,15 @@ class Outbox:
         self._defer = defer
         self._transport = transport
         self._stall_s = stall_s
+        # Whole frames for the next write, which comes at the end of the turn.
         self._parts: list[bytes] = []
         self._parts_bytes = 0
+        # Large messages, and those behind them that must keep their order; how much of the first one has left.
+        self._queue: deque[bytes] = deque()
+        self._queue_bytes = 0
+        self._left_bytes = 0
+        # Whether the system takes nothing more at present.
+        self._paused = False
         self._scheduled = False
         self._written_bytes = 0
         # The bytes that the system had taken when the stall timer was set.
@@ -46,44 +73,84 @@ class Outbox:
     @property
     def waiting_bytes(self) -> int:
         """The bytes that were put in and that the system has not taken."""
+        return self._queue_bytes + self._parts_bytes + self._transport.get_write_buffer_size()
+
+    @property
+    def overtaking_bytes(self) -> int:
+        """Those of them that no message overtakes: they are few but for what has overtaken itself."""
         return self._parts_bytes + self._transport.get_write_buffer_size()
 
-    def put(self, body: bytes) -> None:
-        """Send a frame with ``body``: at the end of the turn, or now if much waits."""
+    def put(self, body: bytes, message: Mapping[str, Any]) -> None:
+        """Send a message, packed in ``body``, at the end of the turn, or now if much waits."""
         size = len(body)
-        self._parts.append(HEADER.pack(size))
-        if size >= _ALONE_BYTES:
-            self._parts_bytes += HEADER.size
-            self.flush()
-            # The part that the system does not take at once is copied once if it is given as a view, else twice.
-            self._transport.write(memoryview(body))
-            self._written_bytes += size
-            self._watch()
-            return
-        self._parts.append(body)
-        self._parts_bytes += HEADER.size + size
-        if self._parts_bytes >= _FLUSH_BYTES:
-            self.flush()
-        elif not self._scheduled:
+        if size > frames.PIECE_BYTES or ((self._queue or self._paused) and not messages.may_overtake(message)):
+            self._queue.append(body)
+            self._queue_bytes += size
+        else:
+            self._parts.append(HEADER.pack(size))
+            self._parts.append(body)
+            self._parts_bytes += HEADER.size + size
+            if self._parts_bytes >= _FLUSH_BYTES:
+                self.flush()
+                return
+        if not self._scheduled:
             self._scheduled = True
             self._defer(self._end_of_turn)
 
     def flush(self) -> None:
-        """Write the waiting frames to the socket."""
+        """Write the waiting frames to the socket, and pieces of what waits behind them as long as the system takes them."""
         if self._parts:
             self._transport.write(b"".join(self._parts))
             self._written_bytes += self._parts_bytes
             self._parts.clear()
             self._parts_bytes = 0
-            self._watch()
+        while self._queue and not self._paused and not self._transport.is_closing():
+            self._write_pieces()
+        self._watch()
+
+    def pause(self) -> None:
+        """Write no more pieces: the system takes nothing."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Go on: the system has taken everything that was written."""
+        self._paused = False
+        self.flush()
+
+    def flush_all(self) -> None:
+        """Write everything, whatever the system takes now: the connection is about to be closed."""
+        self.flush()
+        while self._queue and not self._transport.is_closing():
+            self._write_pieces()
 
     def close(self) -> None:
         """Drop what waits and stop the timer, because the connection has ended."""
         self._parts.clear()
         self._parts_bytes = 0
+        self._queue.clear()
+        self._queue_bytes = 0
         if self._stall_timer is not None:
             self._stall_timer.cancel()
             self._stall_timer = None
+
+    def _write_pieces(self) -> None:
+        """Write the next frames of the queue: one piece, or as many small messages as are as long."""
+        parts: list[bytes | memoryview] = []
+        room = piece_bytes = frames.PIECE_BYTES
+        while self._queue and room > 0:
+            body, begin = self._queue[0], self._left_bytes
+            end = min(len(body), begin + piece_bytes)
+            kind = MORE if end < len(body) else LAST if begin else 0
+            parts += (HEADER.pack(kind | (end - begin)), memoryview(body)[begin:end])
+            room -= HEADER.size + end - begin
+            self._queue_bytes -= end - begin
+            self._left_bytes = end
+            if end == len(body):
+                self._queue.popleft()
+                self._left_bytes = 0
+        data = b"".join(parts)
+        self._transport.write(data)
+        self._written_bytes += len(data)
 
     def _end_of_turn(self) -> None:
         self._scheduled = False

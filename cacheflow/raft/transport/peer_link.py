@@ -1,15 +1,15 @@
 """PeerLink: this node's sending connection to one other node, which is opened again and again until the link is closed.
 
 There is one connection at a time, only for sending; the other node's messages come over its own link to us. So two
-connections never compete, and no message overtakes an earlier one.
+connections never compete.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from cacheflow.raft.seams import Tasks
 from cacheflow.raft.transport import messages
@@ -82,10 +82,16 @@ class PeerLink:
         connection = self._connection
         return 0 if connection is None or connection.outbox is None else connection.outbox.waiting_bytes
 
-    def send(self, body: bytes) -> None:
-        """Send one frame; without a connection it is dropped."""
+    @property
+    def overtaking_bytes(self) -> int:
+        """Those of them that no message overtakes."""
+        connection = self._connection
+        return 0 if connection is None or connection.outbox is None else connection.outbox.overtaking_bytes
+
+    def send(self, body: bytes, message: Mapping[str, Any]) -> None:
+        """Send one message, packed in ``body``; without a connection it is dropped."""
         if self._connection is not None and self._connection.outbox is not None:
-            self._connection.outbox.put(body)
+            self._connection.outbox.put(body, message)
 
     def update(self, addresses: Sequence[str], purpose: str) -> None:
         """Use other addresses or another purpose from now on; a connection to an old address is replaced."""
@@ -106,7 +112,7 @@ class PeerLink:
         if self._connection is not None and self._said != about:
             self._said = about
             message = {"type": "about", "cluster_id": about[0], "purpose": about[1]}
-            self.send(messages.encode(message, messages.CONTROL))
+            self.send(messages.encode(message, messages.CONTROL), message)
 
     def hurry(self) -> None:
         """Try to connect at once, because the node has just dialed us and so is reachable."""

@@ -6,7 +6,9 @@
    nothing is encrypted. Without a secret only loopback is listened on.
 3. A newer connection of a node takes the place of its older one; nothing more of the older one is delivered.
 4. Bytes are data: everything has a limit, and a peer that breaks one loses its connection and nothing else.
-5. The bytes that wait for a slow peer are bounded: over the bound ``send`` returns False, and no other peer notices.
+5. The bytes that wait for a slow peer are bounded: over the bound ``send`` returns False, and no other peer notices. What may
+   overtake is taken all the same: while one message is larger than the bound heartbeats go on. What peers are in the middle of
+   sending is bounded for all of them together (``pieces.py``).
 6. Of two processes on copies of one data directory one speaks for the node: that with the higher number of starts; and as
    long as one is connected, none at another address.
 7. An exception in a callback is logged and goes no further. After ``stop`` there are no callbacks.
@@ -32,6 +34,7 @@ from cacheflow.raft.transport.incoming import Incoming
 from cacheflow.raft.transport.log_throttle import LogThrottle
 from cacheflow.raft.transport.network import Identity, Message, Peer, PeerRefused, PeerUnreachable
 from cacheflow.raft.transport.peer_link import PeerLink
+from cacheflow.raft.transport.pieces import Budget, Pieces
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +43,8 @@ FRAME_BYTES_MAX: Final = 72 * 1024 * 1024
 # Bytes that may wait for one peer, 0.13 s of a gigabit link: four times what replication sends ahead of
 # acknowledgements.
 BACKLOG_BYTES_MAX: Final = 16 * 1024 * 1024
+# Bytes of large messages that peers have sent a part of: two of the largest, so that one is finished whoever sends the other.
+UNFINISHED_BYTES_MAX: Final = 2 * FRAME_BYTES_MAX
 # A connection that takes no bytes for this long ends. A leader behind it has been replaced by then: the longest
 # election timeout is 2 s by default.
 STALL_S: Final = 3.0
@@ -89,6 +94,7 @@ class PeerTransport:
         defer: Callable[[Callable[[], None]], None] | None = None,
         frame_bytes_max: int = FRAME_BYTES_MAX,
         backlog_bytes_max: int = BACKLOG_BYTES_MAX,
+        unfinished_bytes_max: int = UNFINISHED_BYTES_MAX,
         handshake_s: float = HANDSHAKE_S,
         stall_s: float = STALL_S,
         retry_s: tuple[float, float] = RETRY_S,
@@ -119,6 +125,7 @@ class PeerTransport:
         self._random_bytes = random_bytes
         self._frame_bytes_max = frame_bytes_max
         self._backlog_bytes_max = backlog_bytes_max
+        self._unfinished_bytes_max = unfinished_bytes_max
         self._stall_s = stall_s
         self._defer = defer
         self._handshakes_max = handshakes_max
@@ -144,6 +151,7 @@ class PeerTransport:
         """Listen, and dial the peers set so far. Raises ConfigError when the port cannot be had."""
         self.loop = asyncio.get_running_loop()
         self._throttle = LogThrottle(_COMPLAINTS_EVERY_S, self.loop.time)
+        self._budget = Budget(self._unfinished_bytes_max, self.loop.time, self._dropped)
         self._listener = Listener(self.loop, self._make_incoming, "raft")
         await self._listener.open(*self._listen)
         self._running = True
@@ -240,13 +248,14 @@ class PeerTransport:
         link = self._links.get(node_id)
         # This comes before packing: a large message to a slow peer would be packed again and again for nothing.
         if link is None or not link.connected or link.waiting_bytes > self._backlog_bytes_max:
-            return False
+            if link is None or link.overtaking_bytes > self._backlog_bytes_max or not messages.may_overtake(message):
+                return False
         body = messages.encode(message)
         if len(body) > self._frame_bytes_max:
             if self._throttle.allows(("oversize", node_id)):
                 logger.error("a %s message of %d bytes is too large to send", message.get("type"), len(body))
             return False
-        link.send(body)
+        link.send(body, message)
         return True
 
     def refuse(self, reason: str) -> None:
@@ -361,6 +370,11 @@ class PeerTransport:
             return
         if sum(node_id not in self._peers for node_id in self._incoming) >= self._strangers_max:
             raise Refusal("too many nodes that are no members are connected already")
+
+    def pieces_of(self, peer: Peer) -> Pieces:
+        """Return what puts the large messages of a peer together."""
+        node_id = peer.node_id
+        return Pieces(self._frame_bytes_max, self._budget, node_id, lambda: node_id in self._peers)
 
     def accepted(self, connection: Incoming) -> None:
         """Keep a connection whose handshake is done, in the place of an older one of that node."""
@@ -500,8 +514,15 @@ class PeerTransport:
             self,
             handshake_s=self.dial_s,
             stall_s=self._stall_s,
-            frame_bytes_max=self._frame_bytes_max,
         )
+
+    def _dropped(self, pieces: Pieces, size: int) -> None:
+        """Log that a message on its way was dropped because too much is on its way together."""
+        if self._throttle.allows(("unfinished", pieces.sender)):
+            logger.warning(
+                "dropped %d bytes of a large message of %s: peers are sending more than %d bytes of such at once",
+                *(size, pieces.sender, self._unfinished_bytes_max),
+            )
 
     def _hello(self, purpose: str) -> Hello:
         return Hello(

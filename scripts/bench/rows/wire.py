@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from unittest import mock
-
-import msgpack
 
 from cacheflow import ReplicatedStore
 from cacheflow.raft.transport.frames import HEADER
@@ -101,10 +99,9 @@ def _tapped() -> Iterator[list[tuple[str, int]]]:
     sent: list[tuple[str, int]] = []
     send = PeerLink.send
 
-    def tap(link: PeerLink, body: bytes) -> None:
-        message: Any = msgpack.unpackb(body)[1]
+    def tap(link: PeerLink, body: bytes, message: Mapping[str, Any]) -> None:
         sent.append((message["type"], HEADER.size + len(body)))
-        send(link, body)
+        send(link, body, message)
 
     with mock.patch.object(PeerLink, "send", tap):
         yield sent

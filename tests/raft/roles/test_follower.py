@@ -58,6 +58,8 @@ def following(node: Node, random: float = 0.5, log: Any = None) -> Following:
 def header(clock_ms: int, commit_index: int = 5, hold_ms: int = 20, age_ms: int = 30) -> dict[str, Any]:
     return {
         "type": "append_entries",
+        "term": 1,
+        "at": 0,
         "time": 0,
         "clock": clock_ms,
         "hold": hold_ms,
@@ -76,6 +78,17 @@ def test_contents_are_as_old_as_the_leaders_last_majority_once_what_it_had_commi
     node.core.last_applied = 5
     node.freshness.note_progress()
     assert node.freshness.fresh_at_ms == 1_000 + 20 - 30
+
+
+def test_a_message_that_was_overtaken_says_nothing_of_the_time(node: Node) -> None:
+    follower = following(node)
+    follower._hear_header(header(0) | {"at": 500, "time": 9_500, "under_way": 8})
+    assert (node.heard_ms, follower.under_way) == (9_500, 8)
+    follower._hear_header(header(0) | {"at": 100, "time": 9_100})
+    assert (node.heard_ms, follower.under_way) == (9_500, 8)
+    # Another leader has another clock.
+    follower._hear_header(header(0) | {"term": 2, "at": 3, "time": 9_600})
+    assert (node.heard_ms, follower.under_way) == (9_600, 0)
 
 
 @pytest.mark.parametrize("uptime_ms", [1_000, 10_000_000])

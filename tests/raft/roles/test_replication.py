@@ -15,10 +15,11 @@ from cacheflow.raft.peers import PROBE, REPLICATE, SNAPSHOT, Peers, Progress
 from cacheflow.raft.roles.replication import Replicator
 
 COMMITTED = 7
+BACKLOG_MAX = 1000
 
 
 @pytest.fixture
-def replicator(sent: list[dict[str, Any]]) -> Replicator:
+def replicator(sent: list[dict[str, Any]], backlog: list[int]) -> Replicator:
     """A leader with ten entries and one follower."""
     journal = Journal.open(FakeDisk(), Path("/data"), submit=inline)
     journal.setCurrentTerm(1, "n1")
@@ -26,6 +27,8 @@ def replicator(sent: list[dict[str, Any]]) -> Replicator:
         journal.add(b"entry", index, 1)
 
     def send(node_id: str, message: Any) -> bool:
+        if message.get("entries") and backlog[0] > BACKLOG_MAX:
+            return False
         sent.append(message)
         return True
 
@@ -35,6 +38,7 @@ def replicator(sent: list[dict[str, Any]]) -> Replicator:
     replicator = Replicator(
         journal,
         send=send,
+        backlog=lambda node_id: backlog[0],
         header=lambda: {"commit_index": COMMITTED},
         message_for=message_for,
         leader=SimpleNamespace(commit_index=COMMITTED),
@@ -48,6 +52,12 @@ def replicator(sent: list[dict[str, Any]]) -> Replicator:
 def sent() -> list[dict[str, Any]]:
     """What the leader has sent."""
     return []
+
+
+@pytest.fixture
+def backlog() -> list[int]:
+    """The bytes that wait for the follower; the link takes no entries above BACKLOG_MAX."""
+    return [0]
 
 
 def ack(match: int) -> dict[str, Any]:
@@ -161,3 +171,54 @@ def test_those_who_answer_their_clients_hear_of_a_commit_last(
         replicator.acknowledged(node_id, ack(10))
     replicator.send_news({"", "n2"})
     assert told == ["n3", "n4", "n2"]
+
+
+def test_a_heartbeat_overtakes_entries_that_wait_and_refers_to_none_of_them(
+    replicator: Replicator, sent: list[dict[str, Any]], backlog: list[int]
+) -> None:
+    replicator._peers.progress["n2"].probe_from(6)
+    replicator.acknowledged("n2", ack(5))
+    replicator.push("n2")
+    backlog[0] = 900
+    replicator.replicate()
+    assert [entry[1] for entry in sent[0]["entries"]] == [6, 7, 8, 9, 10]
+    assert (sent[1]["prevLogIdx"], sent[1]["entries"], sent[1]["under_way"]) == (5, [], 10)
+    assert replicator.acknowledged("n2", ack(5)) == 5
+    progress = replicator._peers.progress["n2"]
+    assert (progress.state, progress.next_index, progress.match_index) == (REPLICATE, 11, 5)
+    # Behind them it shows whether they have arrived.
+    backlog[0] = 0
+    replicator.replicate()
+    assert sent[2]["prevLogIdx"] == 10 and "under_way" not in sent[2]
+
+
+def test_a_link_that_takes_no_more_entries_takes_a_heartbeat(
+    replicator: Replicator, sent: list[dict[str, Any]], backlog: list[int]
+) -> None:
+    replicator._peers.progress["n2"].probe_from(6)
+    replicator.acknowledged("n2", ack(5))
+    backlog[0] = BACKLOG_MAX + 1
+    replicator.replicate()
+    assert [(message["prevLogIdx"], message["entries"]) for message in sent] == [(5, [])]
+    assert replicator._peers.progress["n2"].next_index == 6
+    backlog[0] = 0
+    replicator.replicate()
+    assert len(sent[1]["entries"]) == 5
+
+
+def test_an_acknowledgement_of_a_heartbeat_is_no_reason_for_another(
+    replicator: Replicator, sent: list[dict[str, Any]], backlog: list[int]
+) -> None:
+    replicator._peers.progress["n2"].probe_from(6)
+    replicator.acknowledged("n2", ack(5))
+    backlog[0] = BACKLOG_MAX + 1
+    replicator.push("n2")
+    replicator.send_news()
+    assert sent == []
+    # Nor is news where a snapshot is on its way.
+    replicator._peers.progress["n2"].need_snapshot()
+    replicator.send_news()
+    assert sent == []
+    backlog[0] = 0
+    replicator.send_news()
+    assert len(sent) == 1

@@ -13,6 +13,7 @@ from fakes.raft_peers import DeafListener, Node, RawPeer, connected, eventually,
 
 from cacheflow.config import join_address, split_address
 from cacheflow.errors import ConfigError
+from cacheflow.raft.transport.frames import PIECE_BYTES
 from cacheflow.raft.transport.handshake import REPLY
 from cacheflow.raft.transport.network import Identity, Network, PeerRefused, PeerUnreachable
 from cacheflow.raft.transport.peer_transport import PeerTransport
@@ -78,6 +79,26 @@ async def test_large_and_small_messages_keep_their_order() -> None:
         assert a.send("b", number(n, data=bytes(size)))
     await eventually(lambda: len(b.messages) == len(sizes))
     assert [(m["number"], len(m["data"])) for _, m in b.messages] == list(enumerate(sizes))
+
+
+@on_a_loop
+async def test_a_heartbeat_overtakes_a_large_message_and_each_kind_keeps_its_order() -> None:
+    a, b = await started("a"), await started("b")
+    await connected(a, b)
+    large = {"type": "propose", "number": 0, "data": bytes(15_000_000)}
+    assert a.send("b", large)
+    for n in range(1, 10):
+        assert a.send("b", {"type": "append_ack" if n % 2 else "propose", "number": n})
+    await eventually(lambda: len(b.messages) == 10)
+    assert b.numbers() == [1, 3, 5, 7, 9, 0, 2, 4, 6, 8]
+
+
+@on_a_loop
+async def test_the_system_keeps_little_of_what_has_not_left() -> None:
+    a, b = await started("a"), await started("b")
+    await connected(a, b)
+    sock = a._links["b"]._connection.transport.get_extra_info("socket")  # type: ignore[union-attr]
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == PIECE_BYTES
 
 
 @on_a_loop

@@ -10,12 +10,14 @@ import resource
 import socket
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from fakes.raft_peers import DeafListener, Node, RawPeer, connected, eventually, hello, number, on_a_loop, started
 
 from cacheflow.errors import ConfigError
-from cacheflow.raft.transport.frames import HEADER, encode_frame
+from cacheflow.raft.transport import messages
+from cacheflow.raft.transport.frames import HEADER, MORE, PIECE_BYTES, encode_frame
 from cacheflow.raft.transport.handshake import HANDSHAKE_BYTES_MAX, REPLY, Handshake
 from cacheflow.raft.transport.log_throttle import LogThrottle
 from cacheflow.raft.transport.network import PeerRefused
@@ -154,6 +156,48 @@ async def test_a_slow_reader_is_refused_more_and_nobody_else_notices() -> None:
     await deaf.stop()
     await eventually(lambda: not a.is_connected("deaf"))
     assert a.backlog("deaf") == 0
+
+
+@on_a_loop
+async def test_beside_a_message_larger_than_the_backlog_a_heartbeat_is_taken() -> None:
+    a, deaf = await started("a", backlog_bytes_max=1_000_000, stall_s=60), DeafListener()
+    await deaf.start()
+    a.set_peers({"deaf": deaf.address})
+    await eventually(lambda: a.is_connected("deaf"))
+    assert a.send("deaf", number(0, data=bytes(30_000_000)))
+    heartbeat: dict[str, Any] = {"type": "append_entries", "entries": [], "data": bytes(500)}
+    entries: dict[str, Any] = {"type": "append_entries", "entries": [1]}
+    assert a.send("deaf", heartbeat) and not a.send("deaf", entries) and not a.send("deaf", number(1))
+    acknowledgements = 0
+    while a.send("deaf", {"type": "append_ack", "data": bytes(1000)}):
+        acknowledgements += 1
+        assert acknowledgements < 2000, "what overtakes is bounded, too"
+    await deaf.stop()
+
+
+@on_a_loop
+async def test_what_many_peers_have_sent_in_part_is_bounded_and_a_member_is_heard(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    a, b = await started("a", unfinished_bytes_max=2_000_000), await started("b")
+    await connected(a, b)
+    piece = HEADER.pack(MORE | PIECE_BYTES) + bytes(PIECE_BYTES)
+    bad = [await RawPeer.to(a) for _ in range(16)]
+    for place, peer in enumerate(bad):
+        await peer.shake(hello(f"bad{place}", purpose=REPLY))
+        peer.writer.write(piece * 50)
+    await eventually(lambda: a._budget.held_bytes >= 50 * PIECE_BYTES)
+    for place in range(3):
+        assert b.send("a", number(place, data=bytes(1_900_000)))
+    await eventually(lambda: a.numbers("b") == [0, 1, 2])
+    assert a._budget.held_bytes <= 2_000_000
+    # They are still there, and nobody keeps what they send.
+    bad[-1].send(messages.encode(number(7)))
+    await eventually(lambda: a.numbers("bad15") == [7])
+    assert any("of a large message of bad" in record.message for record in caplog.records)
+    for peer in bad:
+        peer.close()
+    await eventually(lambda: a._budget.held_bytes == 0)
 
 
 @on_a_loop
