@@ -53,8 +53,7 @@ _REFUSALS = (commands.UNKNOWN_SESSION, commands.OUT_OF_ORDER)
 # Seconds after which the opening of a session is sent again: it has no number, so it may get lost unnoticed.
 OPEN_AGAIN_S = 1.0
 # Seconds without progress after which pending commands are sent again: when the network has lost the last message, and the
-# connection still stands, nobody reports the gap. A large block takes longer, so this is the least and, above it, the bytes of
-# what is pending that are allowed for each second.
+# connection still stands, nobody reports the gap. What is large takes longer: a second more for each so many bytes.
 SEND_AGAIN_S = 1.0
 SEND_AGAIN_BYTES_PER_S = 1024 * 1024
 # Entries that may be committed meanwhile: those that the leader had before the block, and its own.

@@ -137,26 +137,46 @@ class NarrowLink:
 
 
 def narrow(faults: Faults) -> None:
-    """Make all links narrow for a while and one call large, when nothing else is wrong: nobody may lose the leadership by it."""
-    faults.alone(lambda: _narrow(faults))
+    """Make all links narrow for a while and one call large: among other faults; or alone, when nobody may lose the leadership."""
+    if faults.random.random() < 0.5:
+        faults.alone(lambda: _alone(faults))
+        return
+    wire = faults.cluster.wire
+    _begin(faults)
+
+    def undo() -> None:
+        wire.bytes_per_s = None
+
+    faults.later(1.0, LASTS_S, undo)
 
 
-def _narrow(faults: Faults) -> None:
+def _begin(faults: Faults) -> bytes:
+    """Make links narrow, have some node send a large call, and return what is in that alone."""
     cluster = faults.cluster
-    leader = cluster.leader
-    assert leader is not None
-    term = leader.node.term
     cluster.wire.bytes_per_s = faults.random.choice(BYTES_PER_S)
     cluster.note(f"links of {cluster.wire.bytes_per_s} bytes/s")
-    faults.quiet_for(LASTS_S + 0.1)
-
-    process = faults.random.choice(cluster.processes)
+    process = faults.somebody().process
     token = f"narrow-{faults.random.getrandbits(32)}"
     # Most of its bytes are the keys of what is not there.
     large = commands.batch([commands.delete(f"{token}-{number:0980}") for number in range(CALL_BYTES_MAX // 1100)])
 
+    def done(outcome: Outcome) -> Any:
+        cluster.note(f"the large call: {str(outcome)[:60]}")
+        return lambda: None
+
+    if process is not None:
+        process.loop.call_soon(process.inbox.submit, [large], done)
+    return token.encode()
+
+
+def _alone(faults: Faults) -> None:
+    cluster = faults.cluster
+    leader = cluster.leader
+    assert leader is not None
+    term = leader.node.term
+    faults.quiet_for(LASTS_S + 0.1)
     wire = cluster.wire
-    wire.mark = token.encode()
+    wire.mark = _begin(faults)
     wire.marked.clear()
 
     def undo() -> None:
@@ -170,9 +190,3 @@ def _narrow(faults: Faults) -> None:
                 cluster.checks.complain(f"narrow links: {source} has sent the large call to {target} {times} times")
 
     faults.later(LASTS_S, LASTS_S, undo)
-
-    def done(outcome: Outcome) -> Any:
-        cluster.note(f"the large call through {process.name}: {str(outcome)[:60]}")
-        return lambda: None
-
-    process.loop.call_soon(process.inbox.submit, [large], done)

@@ -53,9 +53,9 @@ class Outgoing(Connection):
             self.transport.write(encode_frame(reply))
         if self._handshake.done:
             assert self._handshake.remote is not None
+            self.outbox = Outbox(self._loop, self.transport, self._stall_s, self._defer)
             # It says so as soon as it keeps a byte back.
             self.transport.set_write_buffer_limits(high=0)
-            self.outbox = Outbox(self._loop, self.transport, self._stall_s, self._defer)
             self.established(None)
             if not self.answer.done():
                 self.answer.set_result(self._handshake.remote)

@@ -246,10 +246,14 @@ class PeerTransport:
         Raises TypeError, ValueError or OverflowError for what msgpack cannot carry.
         """
         link = self._links.get(node_id)
+        if link is None or not link.connected:
+            return False
         # This comes before packing: a large message to a slow peer would be packed again and again for nothing.
-        if link is None or not link.connected or link.waiting_bytes > self._backlog_bytes_max:
-            if link is None or link.overtaking_bytes > self._backlog_bytes_max or not messages.may_overtake(message):
-                return False
+        backlog_max = self._backlog_bytes_max
+        if link.waiting_bytes > backlog_max and (
+            link.overtaking_bytes > backlog_max or not messages.may_overtake(message)
+        ):
+            return False
         body = messages.encode(message)
         if len(body) > self._frame_bytes_max:
             if self._throttle.allows(("oversize", node_id)):

@@ -106,7 +106,7 @@ async def test_sending_to_nobody_says_no() -> None:
     a = await started("a")
     assert a.send("b", number(1)) is False
     a.set_peers({"b": "127.0.0.1:1", "a": a.raft_address})
-    assert a.send("b", number(1)) is False
+    assert a.send("b", number(1)) is False and a.send("b", {"type": "append_ack"}) is False
     assert a.send("a", number(1)) is False
     assert a.backlog("b") == 0 and not a.is_connected("b")
     await eventually(lambda: a.trouble("b") == "Connection refused")
