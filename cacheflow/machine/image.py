@@ -1,7 +1,7 @@
 """The machine's whole state as a stream of msgpack records, and back.
 
     [name, format, {field: value}]          the small fields
-    [SESSION, id, member id, nonce, last]   followed by this session's results
+    [SESSION, id, member id, start, nonce, level, last]   followed by this session's results
     [RESULT, result]                        one result of the session before it, in order
     [MEMBER, id, incarnation, raft_address, address, voter]
     [REMOVED, id, incarnation]              in the order of their removals
@@ -93,7 +93,7 @@ def records(machine: State) -> Iterator[tuple[Any, ...]]:
     }
     yield NAME, FORMAT, fields
     for session_id, session in machine.sessions:
-        yield SESSION, session_id, session.member_id, session.nonce, session.last
+        yield SESSION, session_id, session.member_id, session.start, session.nonce, session.level, session.last
         for result in session.kept:
             yield RESULT, result
     for member in machine.members.values():
@@ -198,11 +198,11 @@ def _load(machine: State, stream: Iterator[list[Any]]) -> None:
             if len(session.kept) > session.last:
                 raise CodecError("not a snapshot: more results than commands")
         elif kind == SESSION:
-            _, session_id, member_id, nonce, last = record
+            _, session_id, member_id, start, nonce, level, last = record
             if not session_id_before < _count(session_id) <= machine.sessions.latest_id:
                 raise CodecError("not a snapshot: the sessions are out of order")
             session_id_before = session_id
-            session = Session(_typed(member_id, str), _typed(nonce, str))
+            session = Session(_typed(member_id, str), _count(start), _typed(nonce, str), _count(level))
             session.last = _count(last)
             machine.sessions.adopt(session_id, session)
         elif kind == MEMBER:
@@ -221,6 +221,8 @@ def _load(machine: State, stream: Iterator[list[Any]]) -> None:
         else:
             raise CodecError("not a snapshot: a record of an unknown kind")
     machine.members = member_table(rows)
+    if any(one.member_id not in machine.members for _, one in machine.sessions):
+        raise CodecError("not a snapshot: a session is no member's")
     if any(key in raw for key in (*to_delete, *to_evict)):
         raise CodecError("not a snapshot: a removed item is there")
     contents.to_delete = Removals.of(to_delete)

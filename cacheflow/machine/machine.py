@@ -33,7 +33,7 @@ from cacheflow.machine.language.commands import CodecError, Result, decode_block
 from cacheflow.machine.listing import page
 from cacheflow.machine.state.entries import EXPIRES_AT_MS, Entry
 from cacheflow.machine.state.idempotency import CLIENT_KEY_CHARS_MAX, fingerprint
-from cacheflow.machine.state.settings import changed, is_name, member_table
+from cacheflow.machine.state.settings import changed, is_name, is_whole, member_table
 
 Settled: TypeAlias = tuple[int, int, list[Result]]  # session, first number, results
 
@@ -162,10 +162,10 @@ class CacheMachine(State):
                     self._tell_removals()
             for block in blocks:
                 try:
-                    session_id, first, lowest, commands = decode_block(block)
+                    session_id, first, lowest, until_ms, commands = decode_block(block)
                 except CodecError:
                     continue
-                settled.append((session_id, first, self._run_block(session_id, first, lowest, commands)))
+                settled.append((session_id, first, self._run_block(session_id, first, lowest, until_ms, commands)))
         if effects:
             digest = blake2b(self.digest, digest_size=DIGEST_BYTES)
             packed = self._pack(effects)
@@ -181,16 +181,17 @@ class CacheMachine(State):
         start = index % DIGESTS_KEPT * DIGEST_BYTES
         self._digests[start : start + DIGEST_BYTES] = self.digest
 
-    def _run_block(self, session_id: int, first: int, lowest: int, commands: list[Any]) -> list[Result]:
+    def _run_block(self, session_id: int, first: int, lowest: int, until_ms: int, commands: list[Any]) -> list[Result]:
         if session_id == 0:
             return self._run_all(commands)
         session = self.sessions.find(session_id)
         if session is None:
             return [[c.UNKNOWN_SESSION] for _ in commands]
         session.answered_below(lowest)
+        is_late = 0 < until_ms < self.contents.now_ms
         results: list[Result] = []
         if first == session.last + 1:
-            results = self._run_all(commands)
+            results = [[c.TOO_LATE] for _ in commands] if is_late else self._run_all(commands)
             session.last += len(results)
             session.kept.extend(results)
             return results
@@ -198,7 +199,7 @@ class CacheMachine(State):
         run = self._run
         for number, command in enumerate(commands, first):
             if number == session.last + 1:
-                result = run(command)
+                result = [c.TOO_LATE] if is_late else run(command)
                 session.last = number
                 keep(result)
             elif number <= session.last:
@@ -316,21 +317,27 @@ class CacheMachine(State):
             now = table.get(member.id)
             if now is None or now.incarnation != member.incarnation:
                 self.removed[member.id, member.incarnation] = None
+                self.sessions.close_of(member.id)
         for member in table.values():
             self.removed.pop((member.id, member.incarnation), None)
         while len(self.removed) > REMOVED_KEPT:
             del self.removed[next(iter(self.removed))]
         self.cluster_id = cluster_id
         self.members = table
-        self.sessions.keep_members(table)
         self.contents.effects.append((MEMBERS_CHANGED, cluster_id, rows))
         return [c.OK]
 
     def _open_session(self, command: list[Any]) -> Result:
-        _, member_id, nonce = command
-        if not is_name(member_id) or not is_name(nonce):
-            raise Malformed("a session's member id and nonce are short texts")
-        return [c.OK, self.sessions.open(member_id, nonce), nonce]
+        _, member_id, incarnation, start, nonce, level = command
+        if not is_name(member_id) or not is_name(incarnation) or not is_name(nonce):
+            raise Malformed("a session's member id, incarnation and nonce are short texts")
+        if not is_whole(start, 1) or not is_whole(level, 1):
+            raise Malformed("a session's start and level are numbers from 1 on")
+        member = self.members.get(member_id)
+        if member is None or member.incarnation != incarnation:
+            return [c.NOT_THIS_START]
+        session_id = self.sessions.open(member_id, start, nonce, level)
+        return [c.NOT_THIS_START] if session_id is None else [c.OK, session_id, nonce]
 
 
 # Functions and no bound methods: these would be a cycle, in which a machine that was replaced, with all of its items, waits for a

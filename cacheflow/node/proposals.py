@@ -86,7 +86,8 @@ class Proposal:
 class Proposals:
     """One process's session in the log, and the commands in it that have no result yet.
 
-    clock: monotonic seconds.  uses: drains the recency buffer, to go with the next block.  later: the loop's call_later.
+    opening: the command that opens this process's session.  clock: monotonic seconds.  later: the loop's call_later.
+    uses: drains the recency buffer, to go with the next block.
     collect: adds the proposals that wait elsewhere and flushes; by default it only flushes.
     """
 
@@ -94,16 +95,15 @@ class Proposals:
         self,
         sender: Sender,
         *,
-        member_id: str,
-        nonce: str,
+        opening: Command,
         clock: Callable[[], float],
         uses: Callable[[], list[tuple[str, int]]],
         later: Callable[[float, Callable[[], None]], object],
         collect: Callable[[], None] | None = None,
     ) -> None:
         self._sender = sender
-        self._member_id = member_id
-        self._nonce = nonce
+        self._opening = opening
+        self._nonce = opening[4]
         self._clock = clock
         self._uses = uses
         self._later = later
@@ -315,8 +315,7 @@ class Proposals:
         now = self._clock()
         if self._open_sent_at is None or now - self._open_sent_at >= OPEN_AGAIN_S:
             self._open_sent_at = now
-            opening = commands.encode_block(0, 0, 0, [commands.open_session(self._member_id, self._nonce)])
-            self._sender.propose([opening], again=True)
+            self._sender.propose([commands.encode_block(0, 0, 0, [self._opening])], again=True)
 
     def _look_for_session(self, results: list[Result]) -> None:
         for result in results:

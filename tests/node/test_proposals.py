@@ -10,6 +10,7 @@ import pytest
 from cacheflow.errors import NoLeader, NotCommitted, OutcomeUnknown, Overloaded
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
+from cacheflow.machine.language.levels import BUILD_LEVEL
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.node import proposals
 from cacheflow.node.proposals import (
@@ -25,12 +26,17 @@ from cacheflow.node.proposals import (
 NONCE = "this start"
 
 
+def table(*member_ids: str) -> Command:
+    """The command for a table of these members."""
+    return commands.members("c", [(member_id, "i", "h:1", "", True) for member_id in member_ids])
+
+
 class Cluster:
     """A leader that keeps what it is sent until it is told to apply it, and the time."""
 
     def __init__(self) -> None:
         self.machine = CacheMachine()
-        self.machine.apply(1, entry([(0, 0, 0, [commands.members("c", [("me", "i", "h:1", "", True)])])]))
+        self.machine.apply(1, entry([(0, 0, 0, [table("me", "other")])]))
         self.index = 1
         self.sent: list[bytes] = []
         self.takes = True
@@ -39,8 +45,7 @@ class Cluster:
         self.timers: list[Callable[[], None]] = []
         self.proposals = Proposals(
             self,
-            member_id="me",
-            nonce=NONCE,
+            opening=commands.open_session("me", "i", 1, NONCE),
             clock=lambda: self.now,
             uses=self.drain,
             later=lambda _, call: self.timers.append(call),
@@ -79,7 +84,12 @@ class Cluster:
             call()
 
     def blocks(self) -> list[tuple[int, int, int, list[list[Any]]]]:
-        return [commands.decode_block(block) for block in self.sent]
+        blocks = map(commands.decode_block, self.sent)
+        return [(session, first, lowest, body) for session, first, lowest, _, body in blocks]
+
+    def lose_session(self) -> None:
+        """Let the member leave the table and come again."""
+        self.apply(commands.encode_block(0, 0, 0, [table("other"), table("me", "other")]))
 
 
 def entry(blocks: list[tuple[int, int, int, list[Command]]]) -> bytes:
@@ -118,7 +128,7 @@ def test_a_session_is_opened_before_anything_is_sent() -> None:
     assert cluster.sent == []
     cluster.proposals.route_changed(True)
     ((session, _, _, (opening,)),) = cluster.blocks()
-    assert session == 0 and opening == [commands.OPEN_SESSION, "me", NONCE]
+    assert session == 0 and opening == [commands.OPEN_SESSION, "me", "i", 1, NONCE, BUILD_LEVEL]
     cluster.apply()
     ((session, first, lowest, _),) = cluster.blocks()
     assert session > 0 and (first, lowest) == (1, 1)
@@ -155,7 +165,7 @@ def test_an_opening_that_was_lost_is_sent_again_after_a_while() -> None:
 def test_the_answer_to_somebody_elses_opening_is_not_taken() -> None:
     cluster = Cluster()
     cluster.proposals.route_changed(True)
-    cluster.sent = [commands.encode_block(0, 0, 0, [commands.open_session("other", "other start")])]
+    cluster.sent = [commands.encode_block(0, 0, 0, [commands.open_session("other", "i", 1, "other start")])]
     cluster.apply()
     call = Call(cluster, count())
     assert cluster.sent == [] and call.outcomes == []
@@ -408,7 +418,7 @@ def test_a_closed_session_ends_what_was_sent_as_unknown_and_a_new_one_is_opened(
     cluster = Cluster().open()
     call = Call(cluster, count())
     pending, cluster.sent = cluster.sent, []
-    cluster.apply(commands.encode_block(0, 0, 0, [commands.open_session("me", "a later start")]))
+    cluster.lose_session()
     cluster.apply(*pending)
     assert isinstance(call.outcome, OutcomeUnknown)
     ((session, _, _, (opening,)),) = cluster.blocks()
@@ -463,8 +473,8 @@ def test_a_session_that_is_lost_while_the_next_block_gathers_keeps_nobody_waitin
     Call(cluster, count())
     behind, cluster.sent = cluster.sent, []
     cluster.apply(*crowd)
-    # Another start of this member takes the session's place; the block behind the crowd's is refused.
-    cluster.apply(commands.encode_block(0, 0, 0, [commands.open_session("me", "another start")]))
+    # The block behind the crowd's is refused.
+    cluster.lose_session()
     cluster.apply(*behind)
     late = Call(cluster, count())
     cluster.apply()

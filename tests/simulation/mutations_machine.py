@@ -68,7 +68,9 @@ def wait_for_ever_for_a_lost_answer(patch: pytest.MonkeyPatch) -> None:
 def apply_a_block_as_often_as_it_comes(patch: pytest.MonkeyPatch) -> None:
     """Leave out the session's check for duplicates."""
 
-    def _run_block(self: Any, session_id: int, first: int, lowest: int, commands: list[Any]) -> list[Any]:
+    def _run_block(
+        self: Any, session_id: int, first: int, lowest: int, until_ms: int, commands: list[Any]
+    ) -> list[Any]:
         session = self.sessions.find(session_id)
         if session is not None:
             session.last = max(session.last, first + len(commands) - 1)
@@ -146,7 +148,9 @@ def digest_entries_alone(patch: pytest.MonkeyPatch) -> None:
 def keep_only_the_highest_number_of_a_session(patch: pytest.MonkeyPatch) -> None:
     """Take any number above the last for the next one: a lost block counts as done; several blocks travel at once."""
 
-    def _run_block(self: Any, session_id: int, first: int, lowest: int, commands: list[Any]) -> list[Any]:
+    def _run_block(
+        self: Any, session_id: int, first: int, lowest: int, until_ms: int, commands: list[Any]
+    ) -> list[Any]:
         if session_id == 0:
             return [self._run(command) for command in commands]
         session = self.sessions.find(session_id)

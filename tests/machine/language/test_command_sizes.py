@@ -31,7 +31,7 @@ COMMANDS: list[Command] = [
     c.touch(LONG, c.TTL_MS_MAX),
     c.expire(LONG, c.TTL_MS_MAX, c.IF_SET | c.IF_LATER),
     c.configure({"policy": "lru", "max_items": 2**62, "max_bytes": 2**62, "replicas": 8}, only_if_unset=True),
-    c.open_session("m" * 63, "n" * 16),
+    c.open_session("m" * 63, "i" * 16, 2**40, "n" * 16),
     c.noop(),
 ]
 
