@@ -152,6 +152,7 @@ class LocalNode:
             self.node,
             opening=open_session(identity.node_id, identity.incarnation, identity.start, around.random_bytes(8).hex()),
             clock=loop.time,
+            cluster_ms=self.clock.now_ms,
             uses=self._uses_that_matter,
             later=loop.call_later,
             collect=lambda: self.inbox.take(),

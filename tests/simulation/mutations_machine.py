@@ -175,7 +175,7 @@ def keep_only_the_highest_number_of_a_session(patch: pytest.MonkeyPatch) -> None
             proposal.first = self._next_number
             self._next_number += len(proposal.commands)
             self._sent.append(proposal)
-            self._resend_due = not self._send(proposal.first, proposal.commands)
+            self._resend_due = not self._send(proposal.first, proposal.commands, proposal.deadline)
 
     patch.setattr(CacheMachine, "_run_block", _run_block)
     patch.setattr(Proposals, "flush", _flush)
