@@ -50,8 +50,9 @@ SENT_BYTES_MAX = CALL_BYTES_MAX + BLOCK_BYTES_MAX + 1024
 # in it (PostgreSQL's commit_siblings and commit_delay).
 GATHER_FROM = 4
 GATHER_S = 0.0005
-# The results of commands that the machine has not run, because their session or their number was not the expected one.
-_REFUSALS = (commands.UNKNOWN_SESSION, commands.OUT_OF_ORDER)
+# The results of commands that the machine has not run, because their session or their number was not the expected one, or that
+# it ran before and cannot answer any more.
+_REFUSALS = (commands.UNKNOWN_SESSION, commands.OUT_OF_ORDER, commands.NOT_KEPT)
 # Seconds after which the opening of a session is sent again: it has no number, so it may get lost unnoticed.
 OPEN_AGAIN_S = 1.0
 # How long after the last deadline in a block its commands may still take place. Were it shorter than what this node's estimate
@@ -415,6 +416,8 @@ class Proposals:
             if number > lowest:
                 continue
             proposal = self._sent[0]
+            if status == commands.NOT_KEPT:
+                self._finish(proposal, OutcomeUnknown("the write took place, and its answer is not kept any more"))
             proposal.results.append(result)
             if len(proposal.results) == len(proposal.commands):
                 self._answer(proposal)
