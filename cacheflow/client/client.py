@@ -171,7 +171,8 @@ class CacheClient(Face):
         deadline = time.monotonic() + self._timeout_s
         for _ in range(SCOPES_TRIED_MAX):
             scope = self._scopes.present(deadline)
-            number, header = scope.take()
+            number, lowest = scope.take()
+            header = f"{scope.name}; number={number}; lowest={lowest}"
             try:
                 return self._nodes.call(request._replace(headers={**headers, "Idempotency-Scope": header}), deadline)
             except OutcomeForgotten:

@@ -22,21 +22,21 @@ class Scope:
     """An open scope: the numbers given out, and those that still wait for their answer. Safe for concurrent use."""
 
     def __init__(self, name: str) -> None:
-        self._name = name
+        self.name = name
         self._lock = threading.Lock()
         # Both guarded by the lock. The numbers that wait are in order: the first is the lowest.
         self._latest = 0
         self._waiting: dict[int, None] = {}
         self.used_at = time.monotonic()
 
-    def take(self) -> tuple[int, str]:
-        """Return the next number, and the header that goes with its write."""
+    def take(self) -> tuple[int, int]:
+        """Return the next number, and the lowest one that still waits."""
         with self._lock:
             self._latest = number = self._latest + 1
             self._waiting[number] = None
             lowest = next(iter(self._waiting))
             self.used_at = time.monotonic()
-        return number, f"{self._name}; number={number}; lowest={lowest}"
+        return number, lowest
 
     def told(self, number: int) -> None:
         """Note that the caller of ``number`` was told what became of it: it is not sent again."""
