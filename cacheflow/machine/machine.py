@@ -26,6 +26,7 @@ from cacheflow.machine.deciding.carry_out import carry_out, decide
 from cacheflow.machine.deciding.decisions import DECIDE
 from cacheflow.machine.deciding.fast_set import set_plainly
 from cacheflow.machine.deciding.plans import Malformed
+from cacheflow.machine.deciding.repeats import idempotent, open_scope, scoped
 from cacheflow.machine.effects import CONFIGURED, MEMBERS_CHANGED, Effect
 from cacheflow.machine.image import DIGEST_BYTES, State
 from cacheflow.machine.language import commands as c
@@ -33,8 +34,7 @@ from cacheflow.machine.language.commands import CodecError, Result, decode_block
 from cacheflow.machine.listing import page
 from cacheflow.machine.outlook import outlook
 from cacheflow.machine.state.entries import EXPIRES_AT_MS, Entry
-from cacheflow.machine.state.idempotency import CLIENT_KEY_CHARS_MAX, fingerprint
-from cacheflow.machine.state.settings import changed, is_name, member_table
+from cacheflow.machine.state.settings import changed, is_name, is_whole, member_table
 
 Settled: TypeAlias = tuple[int, int, list[Result]]  # session, first number, results
 
@@ -54,11 +54,6 @@ DIGESTS_KEPT: Final = 10_000
 REMOVED_KEPT: Final = 1000
 # A Packer keeps the memory of the largest object that it has packed: one that has packed more than this is replaced.
 PACKER_BYTES_MAX: Final = 1024 * 1024
-
-_IDEMPOTENT_OPS: Final = (
-    *(c.SET, c.DELETE, c.INCR, c.TOUCH, c.APPEND, c.COUNT, c.EXPIRE),
-    *(c.BATCH, c.GUARDED, c.DELETE_PREFIX),
-)
 
 
 class CacheMachine(State):
@@ -158,8 +153,10 @@ class CacheMachine(State):
             else:
                 if contents.now_ms < stamp_ms <= STAMP_MS_MAX:
                     contents.now_ms = stamp_ms
-                    if self.idempotency:
+                    if self.idempotency.kept:
                         self.idempotency.drop_due(stamp_ms)
+                    if self.scopes.by_id:
+                        self.scopes.drop_due(stamp_ms)
                 if contents.with_ttl:
                     contents.expire(EXPIRED_PER_ENTRY_MAX)
                 self._removals_left = REMOVED_PER_ENTRY_MAX
@@ -167,10 +164,10 @@ class CacheMachine(State):
                     self._tell_removals()
             for block in blocks:
                 try:
-                    session_id, first, lowest, commands = decode_block(block)
+                    session_id, first, lowest, until_ms, commands = decode_block(block)
                 except CodecError:
                     continue
-                settled.append((session_id, first, self._run_block(session_id, first, lowest, commands)))
+                settled.append((session_id, first, self._run_block(session_id, first, lowest, until_ms, commands)))
         if effects:
             digest = blake2b(self.digest, digest_size=DIGEST_BYTES)
             packed = self._pack(effects)
@@ -186,31 +183,38 @@ class CacheMachine(State):
         start = index % DIGESTS_KEPT * DIGEST_BYTES
         self._digests[start : start + DIGEST_BYTES] = self.digest
 
-    def _run_block(self, session_id: int, first: int, lowest: int, commands: list[Any]) -> list[Result]:
+    def _run_block(self, session_id: int, first: int, lowest: int, until_ms: int, commands: list[Any]) -> list[Result]:
         if session_id == 0:
             return self._run_all(commands)
         session = self.sessions.find(session_id)
         if session is None:
             return [[c.UNKNOWN_SESSION] for _ in commands]
         session.answered_below(lowest)
+        contents = self.contents
+        is_late = 0 < until_ms < contents.now_ms
+        read_bytes = contents.read_bytes
         results: list[Result] = []
         if first == session.last + 1:
-            results = self._run_all(commands)
+            results = [[c.TOO_LATE] for _ in commands] if is_late else self._run_all(commands)
             session.last += len(results)
             session.kept.extend(results)
+            if contents.read_bytes != read_bytes:
+                session.has_read(contents.read_bytes - read_bytes)
             return results
         keep = session.kept.append
         run = self._run
         for number, command in enumerate(commands, first):
             if number == session.last + 1:
-                result = run(command)
+                result = [c.TOO_LATE] if is_late else run(command)
                 session.last = number
                 keep(result)
             elif number <= session.last:
-                result = session.kept_result(number) or [c.UNKNOWN_SESSION]
+                result = session.kept_result(number) or [c.NOT_KEPT]
             else:
                 result = [c.OUT_OF_ORDER, session.last + 1]
             results.append(result)
+        if contents.read_bytes != read_bytes:
+            session.has_read(contents.read_bytes - read_bytes)
         return results
 
     def _run_all(self, commands: list[Any]) -> list[Result]:
@@ -246,23 +250,6 @@ class CacheMachine(State):
             # The message is part of the replicated state and must not depend on the Python that runs here.
             return [c.MALFORMED, "not a well-formed command"]
         return decision if isinstance(decision, list) else carry_out(self.contents, decision)
-
-    # Commands that hold other commands
-
-    def _idempotent(self, command: list[Any]) -> Result:
-        _, client_key, inner = command
-        if type(client_key) is not str or not 0 < len(client_key) <= CLIENT_KEY_CHARS_MAX:
-            raise Malformed(f"an idempotency key is a text of 1 to {CLIENT_KEY_CHARS_MAX} characters")
-        if type(inner) is not list or type(inner[0]) is not int or inner[0] not in _IDEMPOTENT_OPS:
-            raise Malformed("only writes, batches and DELETE_PREFIX can be idempotent")
-        command_print = fingerprint(inner)
-        kept = self.idempotency.find(client_key)
-        if kept is not None:
-            return kept[1] if kept[0] == command_print else [c.KEY_REUSED]
-        result = self._run(inner)
-        if result[0] != c.MALFORMED:
-            self.idempotency.keep(client_key, command_print, result, self.contents.now_ms)
-        return result
 
     # Commands that are not about one key
 
@@ -321,21 +308,27 @@ class CacheMachine(State):
             now = table.get(member.id)
             if now is None or now.incarnation != member.incarnation:
                 self.removed[member.id, member.incarnation] = None
+                self.sessions.close_of(member.id)
         for member in table.values():
             self.removed.pop((member.id, member.incarnation), None)
         while len(self.removed) > REMOVED_KEPT:
             del self.removed[next(iter(self.removed))]
         self.cluster_id = cluster_id
         self.members = table
-        self.sessions.keep_members(table)
         self.contents.effects.append((MEMBERS_CHANGED, cluster_id, rows))
         return [c.OK]
 
     def _open_session(self, command: list[Any]) -> Result:
-        _, member_id, nonce = command
-        if not is_name(member_id) or not is_name(nonce):
-            raise Malformed("a session's member id and nonce are short texts")
-        return [c.OK, self.sessions.open(member_id, nonce), nonce]
+        _, member_id, incarnation, start, nonce, level = command
+        if not is_name(member_id) or not is_name(incarnation) or not is_name(nonce):
+            raise Malformed("a session's member id, incarnation and nonce are short texts")
+        if not is_whole(start, 1) or not is_whole(level, 1):
+            raise Malformed("a session's start and level are numbers from 1 on")
+        member = self.members.get(member_id)
+        if member is None or member.incarnation != incarnation:
+            return [c.NOT_THIS_START]
+        session_id = self.sessions.open(member_id, start, nonce, level)
+        return [c.NOT_THIS_START] if session_id is None else [c.OK, session_id, nonce]
 
 
 # Functions and no bound methods: these would be a cycle, in which a machine that was replaced, with all of its items, waits for a
@@ -345,7 +338,9 @@ _OTHER_OPS: Final[dict[int, Callable[[CacheMachine, list[Any]], Result]]] = {
     c.GUARDED: lambda machine, command: machine._batches.guarded(command),
     c.RECENCY: CacheMachine._recency,
     c.NOOP: lambda machine, command: [c.OK],
-    c.IDEMPOTENT: CacheMachine._idempotent,
+    c.IDEMPOTENT: lambda machine, command: idempotent(machine, machine._run, command),
+    c.SCOPED: lambda machine, command: scoped(machine, machine._run, command),
+    c.OPEN_SCOPE: open_scope,
     c.DELETE_PREFIX: CacheMachine._delete_prefix,
     c.OPEN_SESSION: CacheMachine._open_session,
     c.CONFIGURE: CacheMachine._configure,

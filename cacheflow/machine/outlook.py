@@ -23,6 +23,8 @@ from cacheflow.machine.state.entries import EXPIRES_AT_MS, VERSION
 
 # Rows looked at from each end of a long list: a thousand take less than 2 ms, and victims move up to the end with time.
 ROWS_MAX: Final = 1000
+# Results looked at in each scope of a client's: it has a few under way.
+ROWS_A_SCOPE: Final = 4
 
 
 def outlook(machine: State) -> bytes:
@@ -43,14 +45,27 @@ def _rows(machine: State) -> Iterator[Any]:
         yield member.id, member.incarnation, member.raft_address, member.address, member.voter
     yield list(islice(reversed(machine.removed), ROWS_MAX))
     for session_id, session in machine.sessions:
-        yield session_id, session.member_id, session.nonce, session.last, len(session.kept)
+        yield (
+            session_id,
+            session.member_id,
+            session.start,
+            session.nonce,
+            session.level,
+            session.last,
+            len(session.kept),
+        )
         yield [_without_values(result) for result in islice(reversed(session.kept), ROWS_MAX)]
-    kept = machine.idempotency
-    yield len(kept)
-    for row in (islice(kept, ROWS_MAX), islice(reversed(kept), ROWS_MAX)):
-        yield [
-            (client_key, until_ms, command_print, len(packed)) for client_key, (until_ms, command_print, packed) in row
-        ]
+    kept = machine.idempotency.kept
+    yield len(kept), machine.idempotency.reaches_ms, machine.idempotency.bytes_kept
+    for keys in (islice(kept, ROWS_MAX), islice(reversed(kept), ROWS_MAX)):
+        yield [(client_key, *kept[client_key][:2], len(kept[client_key][2])) for client_key in keys]
+    scopes = machine.scopes.by_id
+    yield machine.scopes.latest_id, len(scopes), machine.scopes.bytes_kept
+    for ids in (islice(scopes, ROWS_MAX), islice(reversed(scopes), ROWS_MAX)):
+        for scope_id in ids:
+            scope = scopes[scope_id]
+            yield scope_id, scope.nonce, scope.floor, scope.used_ms, len(scope.kept), scope.kept_bytes
+            yield [(number, scope.kept[number][0]) for number in islice(reversed(scope.kept), ROWS_A_SCOPE)]
     for removals in (contents.to_delete, contents.to_evict):
         yield removals.count, list(islice(removals, ROWS_MAX))
     raw = contents.raw

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cacheflow.config import NodeConfig
+from cacheflow.machine.language.commands import open_session
 from cacheflow.machine.machine import CacheMachine, Settled
 from cacheflow.node.clock import ClusterClock
 from cacheflow.node.inbox import Inbox
@@ -151,9 +152,9 @@ class LocalNode:
         self.network.on_other_cluster = self._met_other_cluster
         self.proposals = Proposals(
             self.node,
-            member_id=identity.node_id,
-            nonce=around.random_bytes(8).hex(),
+            opening=open_session(identity.node_id, identity.incarnation, identity.start, around.random_bytes(8).hex()),
             clock=loop.time,
+            cluster_ms=self.clock.now_ms,
             uses=self._uses_that_matter,
             later=loop.call_later,
             collect=lambda: self.inbox.take(),

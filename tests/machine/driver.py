@@ -33,8 +33,14 @@ class Driver:
     def one(self, command: Any, at: int | None = None) -> c.Result:
         return self.run(command, at=at)[0]
 
-    def session(self, member_id: str = "a", nonce: str = "nonce") -> int:
-        number = self.one(c.open_session(member_id, nonce))[1]
+    def table(self, *member_ids: str) -> None:
+        """Have a table of these members, each with the incarnation "1"."""
+        self.one(c.members("cluster", [[member_id, "1", "h:1", "h:2", True] for member_id in member_ids]))
+
+    def session(self, member_id: str = "a", start: int = 1) -> int:
+        if member_id not in self.machine.members:
+            self.table(*self.machine.members, member_id)
+        number = self.one(c.open_session(member_id, "1", start, f"start {start}"))[1]
         assert isinstance(number, int)
         return number
 

@@ -78,7 +78,7 @@ def test_the_digest_covers_every_effect_and_only_effects(driver: Driver) -> None
         driver.one(command)
         digests.append(driver.machine.digest)
     assert len(set(digests)) == len(digests)
-    driver.run(c.get("k"), c.delete("k"), c.noop(), c.recency([("k", 1)]), c.open_session("a", "n"))
+    driver.run(c.get("k"), c.delete("k"), c.noop(), c.recency([("k", 1)]), c.open_session("a", "1", 1, "n"))
     assert driver.machine.digest == digests[-1]
 
 

@@ -71,7 +71,7 @@ def test_what_no_effect_tells_is_in_the_outlook(policy: str, change: Callable[[C
 def test_the_answers_of_a_session_are_in_the_outlook() -> None:
     first, second = filled("lru"), filled("lru")
     for driver, number in ((first, 1), (second, 2)):
-        driver.machine.sessions.open("n1", "start")
+        driver.machine.sessions.open("n1", 1, "start", 1)
         session = driver.machine.sessions.find(driver.machine.sessions.latest_id)
         assert session is not None
         session.last = 1

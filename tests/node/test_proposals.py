@@ -10,6 +10,7 @@ import pytest
 from cacheflow.errors import NoLeader, NotCommitted, OutcomeUnknown, Overloaded
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
+from cacheflow.machine.language.levels import BUILD_LEVEL
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.node import proposals
 from cacheflow.node.proposals import (
@@ -26,12 +27,17 @@ from cacheflow.node.proposals import (
 NONCE = "this start"
 
 
+def table(*member_ids: str) -> Command:
+    """The command for a table of these members."""
+    return commands.members("c", [(member_id, "i", "h:1", "", True) for member_id in member_ids])
+
+
 class Cluster:
     """A leader that keeps what it is sent until it is told to apply it, and the time."""
 
     def __init__(self) -> None:
         self.machine = CacheMachine()
-        self.machine.apply(1, entry([(0, 0, 0, [commands.members("c", [("me", "i", "h:1", "", True)])])]))
+        self.machine.apply(1, entry([(0, 0, 0, [table("me", "other")])]))
         self.index = 1
         self.sent: list[bytes] = []
         self.takes = True
@@ -40,13 +46,15 @@ class Cluster:
         self.sending = False
         self.committed = 0
         self.now = 100.0
+        # The leader's time, which a node may lag behind.
+        self.cluster_ms = self.leader_ms = 1000
         self.uses: list[tuple[str, int]] = []
         self.timers: list[Callable[[], None]] = []
         self.proposals = Proposals(
             self,
-            member_id="me",
-            nonce=NONCE,
+            opening=commands.open_session("me", "i", 1, NONCE),
             clock=lambda: self.now,
+            cluster_ms=lambda: self.cluster_ms,
             uses=self.drain,
             later=lambda _, call: self.timers.append(call),
         )
@@ -75,7 +83,7 @@ class Cluster:
         if not blocks:
             self.sent = []
         self.index += 1
-        self.proposals.applied(self.machine.apply(self.index, commands.encode_entry(1000, chosen)))
+        self.proposals.applied(self.machine.apply(self.index, commands.encode_entry(self.leader_ms, chosen)))
 
     def open(self) -> Cluster:
         """With a route and a session."""
@@ -90,7 +98,12 @@ class Cluster:
             call()
 
     def blocks(self) -> list[tuple[int, int, int, list[list[Any]]]]:
-        return [commands.decode_block(block) for block in self.sent]
+        blocks = map(commands.decode_block, self.sent)
+        return [(session, first, lowest, body) for session, first, lowest, _, body in blocks]
+
+    def lose_session(self) -> None:
+        """Let the member leave the table and come again."""
+        self.apply(commands.encode_block(0, 0, 0, [table("other"), table("me", "other")]))
 
 
 def entry(blocks: list[tuple[int, int, int, list[Command]]]) -> bytes:
@@ -129,7 +142,7 @@ def test_a_session_is_opened_before_anything_is_sent() -> None:
     assert cluster.sent == []
     cluster.proposals.route_changed(True)
     ((session, _, _, (opening,)),) = cluster.blocks()
-    assert session == 0 and opening == [commands.OPEN_SESSION, "me", NONCE]
+    assert session == 0 and opening == [commands.OPEN_SESSION, "me", "i", 1, NONCE, BUILD_LEVEL]
     cluster.apply()
     ((session, first, lowest, _),) = cluster.blocks()
     assert session > 0 and (first, lowest) == (1, 1)
@@ -166,7 +179,7 @@ def test_an_opening_that_was_lost_is_sent_again_after_a_while() -> None:
 def test_the_answer_to_somebody_elses_opening_is_not_taken() -> None:
     cluster = Cluster()
     cluster.proposals.route_changed(True)
-    cluster.sent = [commands.encode_block(0, 0, 0, [commands.open_session("other", "other start")])]
+    cluster.sent = [commands.encode_block(0, 0, 0, [commands.open_session("other", "i", 1, "other start")])]
     cluster.apply()
     call = Call(cluster, count())
     assert cluster.sent == [] and call.outcomes == []
@@ -364,11 +377,11 @@ def test_at_its_deadline_an_unsent_call_is_withdrawn_and_a_sent_one_unknown() ->
     cluster.now += 0.2
     cluster.proposals.expire()
     assert isinstance(sent.outcome, OutcomeUnknown) and isinstance(unsent.outcome, NoLeader)
-    # The sent one keeps its number; what comes later is not mixed up with it.
+    # The sent one keeps its number, which a no-op takes; what comes later is not mixed up with it.
     later = Call(cluster, count())
     cluster.proposals.route_changed(True)
     cluster.apply()
-    assert numbers(later.outcome) == [2]
+    assert numbers(later.outcome) == [1]
     assert len(sent.outcomes) == 1 and cluster.proposals.pending == 0
 
 
@@ -419,7 +432,7 @@ def test_a_closed_session_ends_what_was_sent_as_unknown_and_a_new_one_is_opened(
     cluster = Cluster().open()
     call = Call(cluster, count())
     pending, cluster.sent = cluster.sent, []
-    cluster.apply(commands.encode_block(0, 0, 0, [commands.open_session("me", "a later start")]))
+    cluster.lose_session()
     cluster.apply(*pending)
     assert isinstance(call.outcome, OutcomeUnknown)
     ((session, _, _, (opening,)),) = cluster.blocks()
@@ -478,8 +491,8 @@ def test_a_session_that_is_lost_while_the_next_block_gathers_keeps_nobody_waitin
     Call(cluster, count())
     behind, cluster.sent = cluster.sent, []
     cluster.apply(*crowd)
-    # Another start of this member takes the session's place; the block behind the crowd's is refused.
-    cluster.apply(commands.encode_block(0, 0, 0, [commands.open_session("me", "another start")]))
+    # The block behind the crowd's is refused.
+    cluster.lose_session()
     cluster.apply(*behind)
     late = Call(cluster, count())
     cluster.apply()
@@ -507,6 +520,58 @@ def test_what_was_sent_is_not_sent_again_while_the_log_waits_for_an_entry() -> N
         cluster.now += 0.1
         cluster.proposals.expire()
     assert len(cluster.sent) == 1
+    cluster.apply()
+    assert numbers(call.outcome) == [1]
+
+
+def moments(cluster: Cluster) -> list[int]:
+    return [commands.decode_block(block)[3] for block in cluster.sent]
+
+
+def test_a_block_tells_the_last_moment_at_which_its_commands_may_take_place() -> None:
+    cluster = Cluster().open()
+    Call(cluster, count(), timeout_s=10, flush=False)
+    Call(cluster, count(), timeout_s=3)
+    assert moments(cluster) == [1000 + 10_000 + proposals.LATE_MS]
+    cluster.now += 4
+    cluster.cluster_ms += 4500
+    cluster.proposals.route_changed(True)
+    assert moments(cluster) == [1000 + 4500 + 6000 + proposals.LATE_MS]
+
+
+def test_what_was_told_as_unknown_is_not_sent_again_and_its_number_is_taken_all_the_same() -> None:
+    cluster = Cluster().open()
+    given_up = Call(cluster, count(), count(), timeout_s=2)
+    waits = Call(cluster, count(), timeout_s=10)
+    cluster.sent.clear()
+    cluster.now += 3
+    cluster.proposals.expire()
+    assert isinstance(given_up.outcome, OutcomeUnknown) and waits.outcomes == []
+    cluster.proposals.route_changed(True)
+    ((_, first, _, block),) = cluster.blocks()
+    assert (first, [command[0] for command in block]) == (1, [commands.NOOP, commands.NOOP, commands.INCR])
+    cluster.apply()
+    assert numbers(waits.outcome) == [1]
+    given_up = Call(cluster, count(), timeout_s=1)
+    cluster.sent.clear()
+    cluster.now += 3
+    cluster.proposals.expire()
+    # A block of which nobody waits for anything has no last moment: all that it does is take numbers.
+    cluster.proposals.route_changed(True)
+    assert moments(cluster) == [0] and cluster.blocks()[0][3] == [[commands.NOOP]]
+    cluster.apply()
+    assert cluster.proposals.pending == 0 and cluster.machine.contents.revision == 1
+
+
+def test_who_still_waits_when_it_is_too_late_is_told_that_nothing_has_happened() -> None:
+    cluster = Cluster().open()
+    call, two = Call(cluster, count()), Call(cluster, count(), count())
+    cluster.leader_ms += 11_000 + 1
+    cluster.apply()
+    assert isinstance(call.outcome, NotCommitted) and isinstance(two.outcome, NotCommitted)
+    assert cluster.proposals.pending == 0 and cluster.machine.contents.revision == 0
+    cluster.cluster_ms = cluster.leader_ms
+    call = Call(cluster, count())
     cluster.apply()
     assert numbers(call.outcome) == [1]
 
@@ -541,3 +606,22 @@ def test_a_large_block_has_longer_to_arrive() -> None:
     cluster.now += 1.1
     cluster.proposals.expire()
     assert len(cluster.sent) == 1
+
+
+def test_a_node_that_lags_behind_its_leader_by_a_second_writes_nothing_too_late() -> None:
+    cluster = Cluster().open()
+    cluster.leader_ms += 1000
+    call = Call(cluster, count(), timeout_s=0.001)
+    cluster.apply()
+    assert numbers(call.outcome) == [1]
+
+
+def test_a_call_of_which_a_part_took_place_in_time_is_unknown() -> None:
+    cluster = Cluster().open()
+    call = Call(cluster, count(), count())
+    ((session, first, lowest, block),) = cluster.blocks()
+    pending, cluster.sent = cluster.sent, []
+    cluster.apply(commands.encode_block(session, first, lowest, [tuple(block[0])]))
+    cluster.leader_ms += 20_000
+    cluster.apply(*pending)
+    assert isinstance(call.outcome, OutcomeUnknown) and cluster.machine.contents.revision == 1

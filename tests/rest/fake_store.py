@@ -12,7 +12,7 @@ from typing import Any
 
 from cacheflow import values
 from cacheflow.contract import Done, Entry
-from cacheflow.errors import InvalidRequest, MemberConflict, MemberUnknown
+from cacheflow.errors import InvalidRequest, MemberConflict, MemberUnknown, NotReady
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.results import Digest, Item, RaftPosition
@@ -38,6 +38,10 @@ class FakeStore:
         self.index = 0
         self.revision = 0
         self.kept: dict[str, tuple[Command, Result]] = {}
+        # The times of first tries that came with idempotency keys.
+        self.first_tries: list[int] = []
+        # Whether a leader has told this node the time.
+        self.has_heard = True
         self.digests: dict[int, str] = {0: "00" * 16}
         self.members = {"n1": ("127.0.0.1:8080", "127.0.0.1:9080")}
         self.value_bytes_max = 1024 * 1024
@@ -65,6 +69,11 @@ class FakeStore:
         return self._item(key)
 
     def now_ms(self) -> int:
+        return self.clock_ms
+
+    def told_ms(self) -> int:
+        if not self.has_heard:
+            raise NotReady("no leader was heard")
         return self.clock_ms
 
     def _item(self, key: str) -> Item | None:
@@ -201,6 +210,8 @@ class FakeStore:
             commands.DELETE_PREFIX: self._apply_delete_prefix,
             commands.BATCH: self._apply_batch,
             commands.IDEMPOTENT: self._apply_idempotent,
+            commands.SCOPED: self._apply_scoped,
+            commands.OPEN_SCOPE: lambda nonce: [commands.OK, 7],
         }
         return apply[command[0]](*command[1:])
 
@@ -286,7 +297,13 @@ class FakeStore:
             results.append(result)
         return [commands.OK, results]
 
-    def _apply_idempotent(self, client_key: str, command: Command) -> Result:
+    def _apply_scoped(self, scope: int, nonce: str, number: int, lowest: int, command: Command) -> Result:
+        if scope == 1:
+            return [commands.FORGOTTEN]
+        return self._apply_idempotent(f"{scope} {nonce} {number}", 0, command)
+
+    def _apply_idempotent(self, client_key: str, first_ms: int, command: Command) -> Result:
+        self.first_tries.append(first_ms)
         kept = self.kept.get(client_key)
         if kept is None:
             kept = self.kept[client_key] = (command, self._apply(command))

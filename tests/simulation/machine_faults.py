@@ -220,7 +220,7 @@ def _use_the_next_victim(machine: CacheMachine) -> None:
 
 
 def _forget_a_kept_answer(machine: CacheMachine) -> None:
-    if machine.idempotency:
+    if machine.idempotency.kept:
         machine.idempotency._drop_oldest()
     else:
         _use_the_next_victim(machine)

@@ -80,3 +80,21 @@ def test_a_block_under_the_session_of_another_node_is_dropped() -> None:
         writer.inbox.submit([commands.get("k")], keep(answers), 5.0)
         assert cluster.run(5.0, lambda: len(answers) == 2)
         assert isinstance(answers[1], list) and answers[1][0][:2] == [commands.OK, b"x"]
+
+
+def test_a_session_opened_in_the_name_of_another_node_is_dropped() -> None:
+    cluster = Cluster(1, 3)
+    with patched(cluster):
+        for host in cluster.hosts:
+            cluster.start(host)
+        assert cluster.run(5.0, cluster.healthy)
+        leader = leader_of(cluster)
+        writer, other = (process for process in cluster.processes if process is not leader)
+        victim, sender = writer.node.membership, other.node.membership
+        # A later start than the writer's: its session would be closed.
+        opening = commands.open_session(victim.node_id, victim.incarnation, 99, "another's")
+        peer = Peer(sender.node_id, sender.incarnation, "", "", "an epoch", start=99)
+        blocks = [commands.encode_block(0, 0, 0, [opening])]
+        leader.loop.do(leader.node.receive, peer, {"type": "propose", "blocks": blocks, "crowded": False})
+        cluster.run(1.0)
+        assert [one.start for _, one in leader.machine.sessions if one.member_id == writer.node_id] == [1]

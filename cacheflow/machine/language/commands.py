@@ -6,7 +6,7 @@
 3. The numbers below are on disk for ever: new ones are added, none is ever changed.
 
 An *entry* of the log is ``[stamp_ms, [block, ...]]``; a *block* is one node's commands,
-``[session, first, lowest, [command, ...]]``, packed by the node that sends it and carried unopened by the leader.
+``[session, first, lowest, until_ms, [command, ...]]``, packed by the node that sends it and carried unopened by the leader.
 Session 0 is for commands that may be applied twice: ticks, recency, opening a session.
 """
 
@@ -18,6 +18,7 @@ from typing import Any, Final
 import msgpack
 
 from cacheflow.errors import CacheFlowError
+from cacheflow.machine.language.levels import BUILD_LEVEL
 
 Command = tuple[Any, ...]
 Result = list[Any]
@@ -33,13 +34,15 @@ DELETE_PREFIX: Final = 7  # prefix ("" is everything)               -> keys remo
 CONFIGURE: Final = 8  # only_if_unset, {name: value}                -> whether it took effect
 MEMBERS: Final = 9  # cluster id, [[id, incarnation, raft_address, address, voter], ...] ->
 NOOP: Final = 10  #                                                 ->
-OPEN_SESSION: Final = 11  # member id, nonce                        -> session, nonce
+OPEN_SESSION: Final = 11  # member id, incarnation, start, nonce, level -> session, nonce
 BATCH: Final = 12  # atomic, [command, ...]                         -> [result, ...]
-IDEMPOTENT: Final = 13  # client's key, command                     -> the command's own result
+IDEMPOTENT: Final = 13  # client's key, time of its first try (0: not told), command -> the command's own result
 APPEND: Final = 14  # key, data, front, create                      -> version, length, expires_at_ms
 COUNT: Final = 15  # key, step, down, initial or None, ttl_ms of a new key -> version, number, expires_at_ms
 GUARDED: Final = 16  # [[key, version (0: absent)], ...], [command, ...]  -> [result, ...]
 EXPIRE: Final = 17  # key, ttl_ms (0: none), when                   -> version, expires_at_ms
+OPEN_SCOPE: Final = 18  # nonce                                     -> scope
+SCOPED: Final = 19  # scope, nonce, number, lowest, command         -> the command's own result
 
 # Values of ``ttl_ms`` in SET and TOUCH; a number above 0 is counted from the entry's time.
 TTL_NONE: Final = 0
@@ -68,7 +71,11 @@ MALFORMED: Final = 5  # -> message
 ABORTED: Final = 6  # an atomic batch: -> index of the command that failed, its result
 UNKNOWN_SESSION: Final = 7
 OUT_OF_ORDER: Final = 8  # a gap: -> the number that was expected
-KEY_REUSED: Final = 9  # an idempotency key with another command
+KEY_REUSED: Final = 9  # an idempotency key, or a number in a scope, with another command
+NOT_THIS_START: Final = 10  # a session for a process start that is not its member's latest
+TOO_LATE: Final = 11  # the last moment of its block is over: its number is taken, and nothing is done
+FORGOTTEN: Final = 12  # nothing was done now, nor will be; whether it took place before is not known any more
+NOT_KEPT: Final = 13  # it took place before, and its answer is not kept
 
 INT64_MIN: Final = -(2**63)
 INT64_MAX: Final = 2**63 - 1
@@ -143,9 +150,12 @@ def noop() -> Command:
     return (NOOP,)
 
 
-def open_session(member_id: str, nonce: str) -> Command:
-    """Return the command that opens a session for one process start of ``member_id`` and closes the member's older one."""
-    return (OPEN_SESSION, member_id, nonce)
+def open_session(member_id: str, incarnation: str, start: int, nonce: str, level: int = BUILD_LEVEL) -> Command:
+    """Return the command that opens a session for one process start of a member and closes the member's older one.
+
+    start: counts the starts of this incarnation.  nonce: names this one.  level: the highest feature level of its build.
+    """
+    return (OPEN_SESSION, member_id, incarnation, start, nonce, level)
 
 
 def batch(commands: Sequence[Command], atomic: bool = False) -> Command:
@@ -153,12 +163,26 @@ def batch(commands: Sequence[Command], atomic: bool = False) -> Command:
     return (BATCH, atomic, commands)
 
 
-def idempotent(client_key: str, command: Command) -> Command:
+def idempotent(client_key: str, command: Command, first_ms: int = 0) -> Command:
     """Return ``command`` so wrapped that it takes place once for a ``client_key`` within 10 minutes.
 
-    Another one with the same key in that time gets the kept result.
+    Another one with the same key in that time gets the kept result. first_ms: the cluster's time of the client's first try,
+    before which it cannot have taken place; 0 if that is not known.
     """
-    return (IDEMPOTENT, client_key, command)
+    return (IDEMPOTENT, client_key, first_ms, command)
+
+
+def open_scope(nonce: str) -> Command:
+    """Return the command that opens a scope. nonce: names it beside its number, so that another cluster's is none here."""
+    return (OPEN_SCOPE, nonce)
+
+
+def scoped(scope: int, nonce: str, number: int, lowest: int, command: Command) -> Command:
+    """Return ``command`` so wrapped that it takes place once as the ``number`` of a client's scope.
+
+    lowest: the lowest number for whose answer the client still waits, at most this one.
+    """
+    return (SCOPED, scope, nonce, number, lowest, command)
 
 
 def append(key: str, data: bytes, *, front: bool = False, create: bool = False) -> Command:
@@ -202,7 +226,9 @@ def size_of(command: Command) -> int:
         size = 64 + sum([size_of(inner) for inner in command[2]])
         return size + sum([16 + _text_bytes(key) for key, _ in command[1]]) if op == GUARDED else size
     if op == IDEMPOTENT:
-        return 64 + _text_bytes(command[1]) + size_of(command[2])
+        return 64 + _text_bytes(command[1]) + size_of(command[3])
+    if op == SCOPED:
+        return 96 + _text_bytes(command[2]) + size_of(command[5])
     # Other commands have one text and some numbers, or are a node's own, which are small.
     size = 64 + _text_bytes(command[1]) if len(command) > 1 and type(command[1]) is str else 256
     return size + len(command[2]) if op == APPEND else size
@@ -217,12 +243,13 @@ def packed_bytes(command: Command) -> int:
     return len(msgpack.packb(command))
 
 
-def encode_block(session: int, first: int, lowest: int, commands: Sequence[Command]) -> bytes:
+def encode_block(session: int, first: int, lowest: int, commands: Sequence[Command], until_ms: int = 0) -> bytes:
     """Pack a block: one node's ``commands``, numbered from ``first`` on.
 
-    lowest: the lowest number whose result the node still waits for.
+    lowest: the lowest number whose result the node still waits for.  until_ms: the last moment of the cluster's time at which
+    they may take place; 0 for none.
     """
-    packed: bytes = msgpack.packb((session, first, lowest, commands))
+    packed: bytes = msgpack.packb((session, first, lowest, until_ms, commands))
     return packed
 
 
@@ -235,17 +262,17 @@ def session_of(block: bytes) -> int:
     return int.from_bytes(block[2 : 2 + width], "big")
 
 
-def decode_block(block: bytes) -> tuple[int, int, int, list[list[Any]]]:
-    """Return (session, first, lowest, commands) of a packed block. Raises CodecError."""
+def decode_block(block: bytes) -> tuple[int, int, int, int, list[list[Any]]]:
+    """Return (session, first, lowest, until_ms, commands) of a packed block. Raises CodecError."""
     try:
-        session, first, lowest, commands = msgpack.unpackb(block)
+        session, first, lowest, until_ms, commands = msgpack.unpackb(block)
     except (MemoryError, RecursionError):
         raise
     except Exception as error:  # msgpack raises a dozen kinds; all mean the same here
         raise CodecError(f"not a block: {error}") from None
-    if not (type(session) is type(first) is type(lowest) is int and type(commands) is list):
+    if not (type(session) is type(first) is type(lowest) is type(until_ms) is int and type(commands) is list):
         raise CodecError("not a block: a field has the wrong type")
-    return session, first, lowest, commands
+    return session, first, lowest, until_ms, commands
 
 
 def encode_entry(stamp_ms: int, blocks: Sequence[bytes]) -> bytes:

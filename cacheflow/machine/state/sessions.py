@@ -1,15 +1,17 @@
 """Sessions: which commands of which node were already applied, so that each is applied once (dissertation, section 6.3).
 
-1. A session belongs to one start of one member; opening one closes the member's older one.
+1. A session belongs to one start of one member; opening one closes the member's older one. A start counts once it is
+   higher than that of the session there is: a repeated message of a process that is dead opens nothing any more.
 2. Its commands are numbered from 1 on, and only last + 1 is applied. A lower number is answered with the kept result, a
    higher one is refused, so that a node may send what is pending again as often as it likes.
-3. Results below the lowest number that the node still waits for are dropped.
+3. Results below the lowest number that the node still waits for are dropped. What is kept is bounded in number, and the
+   values that were read in bytes: the oldest results go, and a node that asks for one is told that it is not kept.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Final
 
 from cacheflow.machine.language.commands import Result
@@ -17,23 +19,30 @@ from cacheflow.machine.language.commands import Result
 # Results kept for one session: far above what an honest node has under way; without a limit a node that never raises
 # ``lowest`` would fill the memory of all nodes.
 KEPT_RESULTS_MAX: Final = 100_000
-# Open sessions: above the number of members by far; the oldest one is closed when there are more.
-SESSIONS_MAX: Final = 10_000
+# Bytes of values in the kept results of one session: one large batch of reads, or many small ones. They are shared with the
+# items in memory, and written once for each read in a snapshot.
+KEPT_READ_BYTES_MAX: Final = 64 * 1024 * 1024
 
 
 class Session:
     """One session: the last number applied and the results of the latest numbers, the last one at the right end.
 
+    start: of the member's incarnation.  level: the highest feature level that this process knows.
     Kept results are answers that were already given out: nobody may change one.
     """
 
-    __slots__ = ("kept", "last", "member_id", "nonce")
+    __slots__ = ("kept", "last", "level", "member_id", "nonce", "read_bytes", "reads", "start")
 
-    def __init__(self, member_id: str, nonce: str) -> None:
+    def __init__(self, member_id: str, start: int, nonce: str, level: int) -> None:
         self.member_id = member_id
+        self.start = start
         self.nonce = nonce
+        self.level = level
         self.last = 0
         self.kept: deque[Result] = deque(maxlen=KEPT_RESULTS_MAX)
+        # (last number of a block, bytes of the values that it has read), for the blocks that are kept; and the sum.
+        self.reads: deque[tuple[int, int]] = deque()
+        self.read_bytes = 0
 
     def answered_below(self, lowest: int) -> None:
         """Drop the results of numbers below ``lowest``."""
@@ -44,6 +53,21 @@ class Session:
         else:
             for _ in range(surplus):
                 kept.popleft()
+        while self.reads and self.reads[0][0] < lowest:
+            self.read_bytes -= self.reads.popleft()[1]
+
+    def has_read(self, size: int) -> None:
+        """Note that the block up to ``last`` has read values of ``size`` bytes, and drop results while those are too many."""
+        while self.reads and self.reads[0][0] <= self.last - len(self.kept):
+            self.read_bytes -= self.reads.popleft()[1]
+        self.adopt_read(self.last, size)
+        while self.read_bytes > KEPT_READ_BYTES_MAX:
+            self.answered_below(self.reads[0][0] + 1)
+
+    def adopt_read(self, last: int, size: int) -> None:
+        """Add a note of a block that has read values."""
+        self.reads.append((last, size))
+        self.read_bytes += size
 
     def kept_result(self, number: int) -> Result | None:
         """Return the kept result of command ``number``, which is at most ``last``; None when it was dropped."""
@@ -52,7 +76,7 @@ class Session:
 
 
 class Sessions:
-    """All open sessions. Not safe for concurrent use."""
+    """All open sessions, at most one a member. Not safe for concurrent use."""
 
     __slots__ = ("_by_id", "_by_member", "latest_id")
 
@@ -72,34 +96,31 @@ class Sessions:
         """Return the open session ``session_id``, None when there is none."""
         return self._by_id.get(session_id)
 
-    def open(self, member_id: str, nonce: str) -> int:
+    def open(self, member_id: str, start: int, nonce: str, level: int) -> int | None:
         """Open a session for a new start of ``member_id`` and return its id.
 
         nonce: names the start, so that a command that was sent twice opens one session.
+        None: the session there is belongs to a later start, or to another one of this number.
         """
-        present = self._by_member.get(member_id)
-        if present is not None and self._by_id[present].nonce == nonce:
-            return present
+        present_id = self._by_member.get(member_id)
+        if present_id is not None:
+            present = self._by_id[present_id]
+            if present.nonce == nonce:
+                return present_id
+            if start <= present.start:
+                return None
         self.latest_id += 1
-        self.adopt(self.latest_id, Session(member_id, nonce))
-        if len(self._by_id) > SESSIONS_MAX:
-            self._close(next(iter(self._by_id)))
+        self.adopt(self.latest_id, Session(member_id, start, nonce, level))
         return self.latest_id
 
     def adopt(self, session_id: int, session: Session) -> None:
         """Add ``session``, closing the older one of its member. Ids come in rising order."""
-        older = self._by_member.get(session.member_id)
-        if older is not None:
-            self._close(older)
+        self.close_of(session.member_id)
         self._by_id[session_id] = session
         self._by_member[session.member_id] = session_id
 
-    def keep_members(self, member_ids: Mapping[str, object]) -> None:
-        """Close the sessions of all nodes that are not in ``member_ids``."""
-        for session_id, session in list(self._by_id.items()):
-            if session.member_id not in member_ids:
-                self._close(session_id)
-
-    def _close(self, session_id: int) -> None:
-        session = self._by_id.pop(session_id)
-        del self._by_member[session.member_id]
+    def close_of(self, member_id: str) -> None:
+        """Close the session of ``member_id``, if there is one."""
+        session_id = self._by_member.pop(member_id, None)
+        if session_id is not None:
+            del self._by_id[session_id]

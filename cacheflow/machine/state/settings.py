@@ -40,15 +40,16 @@ class Member:
     voter: bool
 
 
-def _is_whole(value: Any, least: int, most: int = INT64_MAX) -> bool:
+def is_whole(value: Any, least: int, most: int = INT64_MAX) -> bool:
+    """True if ``value`` is an int from ``least`` to ``most``, and no bool."""
     return type(value) is int and least <= value <= most
 
 
 _IS_GOOD: Final[dict[str, Callable[[Any], bool]]] = {
     "policy": lambda value: value in ("lru", "lfu"),
-    "max_items": lambda value: value is None or _is_whole(value, 1),
-    "max_bytes": lambda value: value is None or _is_whole(value, MAX_BYTES_MIN),
-    "replicas": lambda value: _is_whole(value, 0, REPLICAS_MAX),
+    "max_items": lambda value: value is None or is_whole(value, 1),
+    "max_bytes": lambda value: value is None or is_whole(value, MAX_BYTES_MIN),
+    "replicas": lambda value: is_whole(value, 0, REPLICAS_MAX),
 }
 
 

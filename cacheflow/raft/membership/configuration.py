@@ -62,7 +62,7 @@ def parse(index: int, command: bytes) -> Configuration:
     """Return the configuration in a log entry; one without members if its bytes are not those of a configuration."""
     try:
         _, blocks = commands.decode_entry(command[1:])
-        _, _, _, (body,) = commands.decode_block(blocks[0])
+        *_, (body,) = commands.decode_block(blocks[0])
         opcode, cluster_id, rows = body
         if opcode != commands.MEMBERS:
             return replace(NOBODY, index=index)

@@ -30,6 +30,7 @@ from cacheflow.raft.peers import Peers
 from cacheflow.raft.replica import Replica
 from cacheflow.raft.roles.batching import Batching
 from cacheflow.raft.roles.freshness import Freshness
+from cacheflow.raft.roles.origins import check_origin
 from cacheflow.raft.roles.replication import Replicator
 from cacheflow.raft.seams import Clock
 from cacheflow.raft.ticks import Ticks
@@ -232,9 +233,7 @@ class Leading:
             node_id = peer.node_id
             sessions = self._replica.machine.sessions
             for block in blocks:
-                session = sessions.find(commands.session_of(block))
-                if session is not None and session.member_id != node_id:
-                    raise guards.BadMessage(f"propose: a block of a session of {session.member_id}'s")
+                check_origin(block, peer, sessions)
             if message.get("again") is True:
                 self._forget(node_id)
             if message.get("crowded") is True:

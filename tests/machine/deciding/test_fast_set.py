@@ -80,7 +80,9 @@ COMMANDS = st.one_of(PLAIN, PLAIN, PLAIN, PLAIN, OTHERS)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(-2, 2), st.lists(COMMANDS, max_size=12)), max_size=12))
 def test_any_log_leaves_the_same_by_both_ways(log: list[tuple[int, int, list[Any]]]) -> None:
     straight, general = Driver(), Driver()
-    opening = c.encode_entry(1, [c.encode_block(0, 0, 0, [c.open_session("a", "x")])])
+    opening = c.encode_entry(
+        1, [c.encode_block(0, 0, 0, [c.members("c", [["a", "1", "h:1", "", True]]), c.open_session("a", "1", 1, "x")])]
+    )
     assert_equal_after(straight, general, opening)
     at_ms, number = 1, 1
     for later_ms, shifted, commands in log:

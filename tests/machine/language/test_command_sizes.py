@@ -24,14 +24,16 @@ COMMANDS: list[Command] = [
     c.batch([SET], atomic=True),
     c.guarded([(LONG, 2**62), (WIDE, 0)], [SET, c.append("k", LARGE)]),
     c.idempotent("o" * 256, c.batch([SET, SET])),
-    c.idempotent("once", SET),
+    c.idempotent("once", SET, 2**60),
+    c.open_scope("n" * 16),
+    c.scoped(2**60, "n" * 16, 2**60, 2**60, c.batch([SET, SET])),
     *(command for key in ("k", LONG, WIDE) for command in (c.get(key), c.delete(key, 2**62), c.delete_prefix(key))),
     c.incr(LONG, -(2**62), -(2**62), c.TTL_MS_MAX),
     c.count(LONG, -(2**64 - 1), 2**64 - 1, c.TTL_MS_MAX),
     c.touch(LONG, c.TTL_MS_MAX),
     c.expire(LONG, c.TTL_MS_MAX, c.IF_SET | c.IF_LATER),
     c.configure({"policy": "lru", "max_items": 2**62, "max_bytes": 2**62, "replicas": 8}, only_if_unset=True),
-    c.open_session("m" * 63, "n" * 16),
+    c.open_session("m" * 63, "i" * 16, 2**40, "n" * 16),
     c.noop(),
 ]
 
