@@ -5,7 +5,8 @@
    the same state, byte for byte, on every node and every run.
 3. ``apply`` is total. Whatever the bytes are, it returns: a bad command gives an error *value*. (One exception inside
    an apply would stop every replica for good, at the same entry, also after a restart.) An exception behind a command's
-   checks is a defect: the command is half done, so the node stops there; a release without the defect goes on.
+   checks is a defect: the command is half done, so the node stops there; a release without the defect goes on. An entry
+   of a later feature level than this build knows is refused before anything is done: NewerCacheFlow.
 4. A command either takes place or has no effect: it is decided first and done afterwards.
 
 Inside an entry: the clock advances, what is due is removed (a bounded number of keys), then the commands run in order.
@@ -13,29 +14,32 @@ Inside an entry: the clock advances, what is due is removed (a bounded number of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import blake2b
 from itertools import islice
-from typing import Any, Final, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias
 
 import msgpack
 
+from cacheflow.errors import NewerCacheFlow
 from cacheflow.machine import image
 from cacheflow.machine.deciding.batches import Batches
 from cacheflow.machine.deciding.carry_out import carry_out, decide
 from cacheflow.machine.deciding.decisions import DECIDE
 from cacheflow.machine.deciding.fast_set import set_plainly
 from cacheflow.machine.deciding.plans import Malformed
-from cacheflow.machine.effects import CONFIGURED, MEMBERS_CHANGED, Effect
+from cacheflow.machine.effects import CONFIGURED, LEVEL_RAISED, MEMBERS_CHANGED, Effect
 from cacheflow.machine.image import DIGEST_BYTES, State
 from cacheflow.machine.language import commands as c
-from cacheflow.machine.language.commands import CodecError, Result, decode_block, decode_entry
+from cacheflow.machine.language.commands import CodecError, Result, decode_block, decode_entry, level_of
+from cacheflow.machine.language.levels import known_at
 from cacheflow.machine.listing import page
 from cacheflow.machine.state.entries import EXPIRES_AT_MS, Entry
 from cacheflow.machine.state.idempotency import CLIENT_KEY_CHARS_MAX, fingerprint
 from cacheflow.machine.state.settings import changed, is_name, is_whole, member_table
 
 Settled: TypeAlias = tuple[int, int, list[Result]]  # session, first number, results
+OtherCommand: TypeAlias = Callable[[Any, list[Any]], Result]
 
 # The highest time stamp that is believed, in the year 33658: a higher one is damage and would expire every key that has
 # a TTL.
@@ -54,9 +58,12 @@ REMOVED_KEPT: Final = 1000
 # A Packer keeps the memory of the largest object that it has packed: one that has packed more than this is replaced.
 PACKER_BYTES_MAX: Final = 1024 * 1024
 
-_IDEMPOTENT_OPS: Final = (
-    *(c.SET, c.DELETE, c.INCR, c.TOUCH, c.APPEND, c.COUNT, c.EXPIRE),
-    *(c.BATCH, c.GUARDED, c.DELETE_PREFIX),
+# A dictionary for ``known_at``.
+_IDEMPOTENT_OPS: Final = dict.fromkeys(
+    (
+        *(c.SET, c.DELETE, c.INCR, c.TOUCH, c.APPEND, c.COUNT, c.EXPIRE),
+        *(c.BATCH, c.GUARDED, c.DELETE_PREFIX),
+    )
 )
 
 
@@ -65,6 +72,10 @@ class CacheMachine(State):
 
     Not safe for concurrent use: the event loop owns it. ``lookup`` and ``keys`` alone may be called by any thread.
     """
+
+    # What this build knows: the level that brought each command, and what those do that are not about one key.
+    command_levels: ClassVar[Mapping[int, int]] = c.LEVELS
+    other_commands: ClassVar[Mapping[int, OtherCommand]] = {}
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,6 +86,14 @@ class CacheMachine(State):
         self._digests = bytearray(DIGESTS_KEPT * DIGEST_BYTES)
         self._note_digest(1)
         self._batches = Batches(self.contents)
+        self._speak(self.build_level)
+
+    def _speak(self, level: int) -> None:
+        """Take the commands of ``level`` for all there are: any other is as unknown as to a build that ends with that level."""
+        self._spoken_level = level
+        self._others = known_at(level, self.command_levels, self.other_commands)
+        self._about_keys = self._batches.known = known_at(level, self.command_levels, DECIDE)
+        self._idempotent_ops = known_at(level, self.command_levels, _IDEMPOTENT_OPS)
 
     # What readers ask
 
@@ -118,6 +137,17 @@ class CacheMachine(State):
             whole.update(chunk)
         return whole.digest()
 
+    def level_told(self, member_id: str) -> int:
+        """Return the highest level that a member's build knows, as it told at its latest start; 0 when it has told none."""
+        session = self.sessions.of(member_id)
+        return 0 if session is None else session.level
+
+    def lacks_level(self, level: int) -> str | None:
+        """Return the first member that has not told that its build knows ``level``; None when all have. "" without members."""
+        if not self.members:
+            return ""
+        return next((member_id for member_id in sorted(self.members) if self.level_told(member_id) < level), None)
+
     # Snapshots
 
     def snapshot(self) -> Iterator[bytes]:
@@ -126,7 +156,10 @@ class CacheMachine(State):
 
     @classmethod
     def restore(cls, chunks: Iterable[bytes]) -> CacheMachine:
-        """Return a machine equal to the one whose snapshot ``chunks`` are, however they were cut. Raises CodecError."""
+        """Return a machine equal to the one whose snapshot ``chunks`` are, however they were cut.
+
+        Raises CodecError; NewerCacheFlow when its level is above this build's.
+        """
         machine = cls()
         image.load(machine, image.unpack(chunks))
         machine._first_digest = machine.applied_index
@@ -138,8 +171,9 @@ class CacheMachine(State):
     def apply(self, index: int, payload: bytes) -> list[Settled]:
         """Apply the entry ``index``, the one after ``applied_index``, and return the results of its blocks in order.
 
-        An empty payload is an entry of Raft's own. No payload, however damaged, raises. Callers must not change the
-        results: the sessions keep them.
+        An empty payload is an entry of Raft's own. No payload, however damaged, raises; only one of a later level than
+        this build knows raises NewerCacheFlow, with nothing done. Callers must not change the results: the sessions keep
+        them.
         """
         contents = self.contents
         effects: list[Effect] = []
@@ -147,10 +181,17 @@ class CacheMachine(State):
         settled: list[Settled] = []
         if payload:
             try:
-                stamp_ms, blocks = decode_entry(payload)
+                level, stamp_ms, blocks = decode_entry(payload)
             except CodecError:
-                blocks = []
+                # Whatever a later level may make of an entry: what comes first in it stays.
+                level, blocks = level_of(payload), []
+                if level > self.build_level:
+                    raise NewerCacheFlow(f"entry {index}", level, self.build_level) from None
             else:
+                if level != self._spoken_level:
+                    if level > self.build_level:
+                        raise NewerCacheFlow(f"entry {index}", level, self.build_level)
+                    self._speak(level)
                 if contents.now_ms < stamp_ms <= STAMP_MS_MAX:
                     contents.now_ms = stamp_ms
                     if self.idempotency:
@@ -226,8 +267,8 @@ class CacheMachine(State):
         try:
             if type(command) is not list or type(command[0]) is not int:
                 return [c.MALFORMED, "a command is a list that begins with its number"]
-            if command[0] not in DECIDE:
-                return _OTHER_OPS[command[0]](self, command)
+            if command[0] not in self._about_keys:
+                return self._others[command[0]](self, command)
             decision = decide(self.contents, command)
         except Malformed as error:
             return [c.MALFORMED, str(error)]
@@ -249,7 +290,7 @@ class CacheMachine(State):
         _, client_key, inner = command
         if type(client_key) is not str or not 0 < len(client_key) <= CLIENT_KEY_CHARS_MAX:
             raise Malformed(f"an idempotency key is a text of 1 to {CLIENT_KEY_CHARS_MAX} characters")
-        if type(inner) is not list or type(inner[0]) is not int or inner[0] not in _IDEMPOTENT_OPS:
+        if type(inner) is not list or type(inner[0]) is not int or inner[0] not in self._idempotent_ops:
             raise Malformed("only writes, batches and DELETE_PREFIX can be idempotent")
         command_print = fingerprint(inner)
         kept = self.idempotency.find(client_key)
@@ -327,6 +368,19 @@ class CacheMachine(State):
         self.contents.effects.append((MEMBERS_CHANGED, cluster_id, rows))
         return [c.OK]
 
+    def _raise_level(self, command: list[Any]) -> Result:
+        _, level = command
+        if type(level) is not int or level < 1:
+            raise Malformed("a level is a number from 1 on")
+        if level == self.level:
+            return [c.OK, level]
+        lacking = self.lacks_level(level)
+        if level < self.level or lacking is not None:
+            return [c.PRECONDITION, self.level, lacking or ""]
+        self.level = level
+        self.contents.effects.append((LEVEL_RAISED, level))
+        return [c.OK, level]
+
     def _open_session(self, command: list[Any]) -> Result:
         _, member_id, incarnation, start, nonce, level = command
         if not is_name(member_id) or not is_name(incarnation) or not is_name(nonce):
@@ -342,7 +396,7 @@ class CacheMachine(State):
 
 # Functions and no bound methods: these would be a cycle, in which a machine that was replaced, with all of its items, waits for a
 # pass of the garbage collector over everything.
-_OTHER_OPS: Final[dict[int, Callable[[CacheMachine, list[Any]], Result]]] = {
+CacheMachine.other_commands = {
     c.BATCH: lambda machine, command: machine._batches.batch(command),
     c.GUARDED: lambda machine, command: machine._batches.guarded(command),
     c.RECENCY: CacheMachine._recency,
@@ -352,4 +406,5 @@ _OTHER_OPS: Final[dict[int, Callable[[CacheMachine, list[Any]], Result]]] = {
     c.OPEN_SESSION: CacheMachine._open_session,
     c.CONFIGURE: CacheMachine._configure,
     c.MEMBERS: CacheMachine._members,
+    c.RAISE_LEVEL: CacheMachine._raise_level,
 }

@@ -154,12 +154,16 @@ class Differs(TypedDict):
 
 
 class Register(TypedDict):
-    """Make this node a member. member: id, incarnation, Raft address, HTTP address. was: it says that it has been one."""
+    """Make this node a member. member: id, incarnation, Raft address, HTTP address. was: it says that it has been one.
+
+    level: the highest feature level of its build; of no matter where a member is removed.
+    """
 
     type: Literal["register", "remove"]
     request: int
     member: list[str]
     was: bool
+    level: int
 
 
 class ChangeReply(TypedDict):
@@ -232,3 +236,6 @@ MESSAGES: Final[dict[str, type]] = {
     "membership": Membership,
     "not_member": NotMember,
 }
+# The feature level that brought each message (``machine/language/levels.py``): none is sent before that level is in force. A
+# field that is added later is NotRequired, and sent from its level on.
+LEVELS: Final[dict[str, int]] = dict.fromkeys(MESSAGES, 1)

@@ -125,6 +125,7 @@ def hello(name: str = "x", **changes: Any) -> Hello:
         "purpose": SEND,
         "secured": True,
         "nonce": bytes(32),
+        "level": 1,
     }
     return Hello(**(fields | changes))
 

@@ -169,6 +169,8 @@ class Checks:
             self._compare_digest(process, last)
         if last > self.last_committed:
             self.last_committed = self._committed_in[node.term] = last
+        if machine.level > self._cluster.upgrades.level:
+            self._cluster.upgrades.raised(process, before)
 
     def _on_a_majority(self, process: Process, index: int, term: int) -> None:
         """Check that a majority has an entry on disk, when it is applied for the first time anywhere."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from simulation.machine_faults import MACHINE_FAULTS, all_found
 from simulation.membership_faults import MEMBERSHIP_FAULTS
+from simulation.upgrades import UPGRADE_FAULTS
 
 if TYPE_CHECKING:
     from simulation.cluster import Cluster, Host
@@ -40,7 +41,7 @@ ALL: dict[str, float] = {
     "stragglers": 1,
     "hand_over": 1,
     "snapshot": 1,
-    **{name: weight for name, (weight, _) in (MACHINE_FAULTS | MEMBERSHIP_FAULTS).items()},
+    **{name: weight for name, (weight, _) in (MACHINE_FAULTS | MEMBERSHIP_FAULTS | UPGRADE_FAULTS).items()},
 }
 
 
@@ -105,6 +106,8 @@ class Faults:
             MACHINE_FAULTS[name][1](self)
         elif name in MEMBERSHIP_FAULTS:
             MEMBERSHIP_FAULTS[name][1](self)
+        elif name in UPGRADE_FAULTS:
+            UPGRADE_FAULTS[name][1](self)
         else:
             getattr(self, f"_{name}")()
 

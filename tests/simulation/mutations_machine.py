@@ -86,7 +86,7 @@ def raise_inside_apply(patch: pytest.MonkeyPatch) -> None:
         if command[0] in (c.SET, c.DELETE, c.INCR, c.TOUCH, c.GET):
             decision = carry_out.decide(self.contents, command)
             return decision if isinstance(decision, list) else carry_out.carry_out(self.contents, decision)
-        return machine._OTHER_OPS[command[0]](self, command)
+        return self.other_commands[command[0]](self, command)
 
     patch.setattr(CacheMachine, "_run", _run)
 

@@ -260,6 +260,8 @@ class SimNetwork:
         self.raft_address = raft_address
         self.epoch = epoch
         self.start_number = identity.start
+        self.level = identity.level
+        self.unknown_frames = 0
         self.cluster_id = identity.cluster_id
         # The reason for which this process shakes no hands; "" while it does.
         self.refusal = ""
@@ -336,7 +338,15 @@ class SimNetwork:
 
     def describe(self) -> Peer:
         """Return this process as it describes itself to others."""
-        return Peer(self.node_id, self.incarnation, self.raft_address, self.cluster_id, self.epoch, self.start_number)
+        return Peer(
+            self.node_id,
+            self.incarnation,
+            self.raft_address,
+            self.cluster_id,
+            self.epoch,
+            self.start_number,
+            self.level,
+        )
 
     def set_peers(self, peers: Mapping[str, str]) -> None:
         """Dial exactly these nodes, and those that dial this one."""

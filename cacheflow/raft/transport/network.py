@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from cacheflow.errors import CacheFlowError
+from cacheflow.machine.language.levels import BUILD_LEVEL
 from cacheflow.raft.message_types import Sent
 
 # A message as it came: nothing about it is certain.
@@ -33,12 +34,14 @@ class Identity:
     """This node's identity. cluster_id: "" as long as it belongs to no cluster.
 
     start: counts the starts on its data directory, so that two processes on copies of one can be told apart.
+    level: the highest feature level that its build knows.
     """
 
     node_id: str
     incarnation: str
     cluster_id: str = ""
     start: int = 1
+    level: int = BUILD_LEVEL
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,7 @@ class Peer:
 
     raft_address: the address that it wants to be dialed at.  cluster_id: "" as long as it belongs to no cluster.
     epoch: a random id of this start of the process.  start: the number of this start on its data directory.
+    level: the highest feature level that its build knows.
     """
 
     node_id: str
@@ -55,6 +59,7 @@ class Peer:
     cluster_id: str
     epoch: str
     start: int = 1
+    level: int = BUILD_LEVEL
 
 
 class Network(Protocol):
@@ -74,6 +79,8 @@ class Network(Protocol):
     on_other_cluster: Callable[[Peer], None]
     # The id of this node's cluster. Every peer is told it, and connections with members of another cluster end.
     cluster_id: str
+    # Frames for a group, or of a kind, that this build does not know: they are dropped, for a newer one may send them.
+    unknown_frames: int
     # The random id of this start of the process: whoever answers a probe with it is this node itself.
     epoch: str
 

@@ -134,6 +134,7 @@ class PeerTransport:
         self._handshaking: dict[Incoming, None] = {}
         # Every socket that is open, also those that are only being closed.
         self._sockets: set[Connection] = set()
+        self.unknown_frames = 0
         self._running = False
         self._stopped = False
         self._refusal = ""
@@ -387,6 +388,12 @@ class PeerTransport:
         """Hand a message to ``on_message``."""
         self._call(self.on_message, peer, message)
 
+    def unknown(self, peer: Peer, what: str) -> None:
+        """Count a frame that this build does not know; the connection goes on."""
+        self.unknown_frames += 1
+        if self._throttle.allows((peer.node_id, "unknown")):
+            logger.warning("dropped %s of %s, as a newer CacheFlow may send it", what, peer.node_id)
+
     def changed(self, connection: Incoming) -> None:
         """Adjust the links after a change of a peer's cluster or purpose, or of this node's cluster."""
         peer = connection.peer
@@ -514,6 +521,7 @@ class PeerTransport:
             purpose=purpose,
             secured=self._secret is not None,
             nonce=self._random_bytes(handshake.NONCE_BYTES),
+            level=self._identity.level,
         )
 
     def _call(self, callback: Callable[..., None], *arguments: Any) -> None:

@@ -164,12 +164,20 @@ def test_the_reason_of_a_refusal_reaches_the_dialer_as_one_line() -> None:
         {"secured": 1},
         {"nonce": b"short"},
         {"nonce": "x" * 32},
+        {"level": 0},
+        {"level": True},
+        {"level": 2**31 + 1},
     ],
 )
 def test_a_hello_with_a_wrong_field_is_no_hello(change: dict[str, Any]) -> None:
     _, listener = pair()
     with pytest.raises(FrameError):
         listener.receive(hello("a", **change).encode())
+
+
+def test_a_hello_tells_the_level_and_may_have_fields_that_are_not_known_here() -> None:
+    newer = Hello.of([*msgpack.unpackb(hello("a", level=7).encode()), "a field", {}])
+    assert newer.peer().level == 7 and newer == hello("a", level=7)
 
 
 @given(st.lists(st.binary(max_size=80), min_size=1, max_size=3), st.booleans())
