@@ -38,13 +38,14 @@ class ConfigError(CacheFlowError):
 
 
 class NewerCacheFlow(ConfigError):
-    """What is on this disk, or what the cluster sends, is of a newer CacheFlow than the one that runs here; nothing was changed.
+    """What is on this disk, or what the cluster sends, is of a newer CacheFlow than the one that runs here; nothing was changed."""
 
-    what: was written by it.  found, known: its level or format, and the highest that this build knows.
-    """
+    title = "Newer CacheFlow"
 
-    def __init__(self, what: str, found: int, known: int, *, number: str = "level") -> None:
-        super().__init__(
+    @classmethod
+    def wrote(cls, what: str, found: int, known: int, *, number: str = "level") -> NewerCacheFlow:
+        """Return the error for ``what`` was written. found, known: its level or format, and the highest that is known here."""
+        return cls(
             f"{what} was written by a newer CacheFlow ({number} {found}; this build knows {known}): install that one or a "
             "later one and start this node again; nothing was changed"
         )

@@ -249,13 +249,13 @@ def _load_fields(machine: State, header: list[Any]) -> None:
     if len(header) != 3 or header[0] != NAME:
         raise CodecError("not a snapshot")
     if _count(header[1]) > FORMAT:
-        raise NewerCacheFlow("the snapshot", header[1], FORMAT, number="format")
+        raise NewerCacheFlow.wrote("the snapshot", header[1], FORMAT, number="format")
     if header[1] != FORMAT:
         raise CodecError(f"the snapshot has format {header[1]}, this release reads {FORMAT}")
     fields = header[2]
     machine.level = _count(fields["level"])
     if machine.level > machine.build_level:
-        raise NewerCacheFlow("the snapshot", machine.level, machine.build_level)
+        raise NewerCacheFlow.wrote("the snapshot", machine.level, machine.build_level)
     if machine.level < FIRST_LEVEL:
         raise CodecError("not a snapshot: its level is none")
     contents = machine.contents

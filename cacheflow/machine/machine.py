@@ -186,11 +186,11 @@ class CacheMachine(State):
                 # Whatever a later level may make of an entry: what comes first in it stays.
                 level, blocks = level_of(payload), []
                 if level > self.build_level:
-                    raise NewerCacheFlow(f"entry {index}", level, self.build_level) from None
+                    raise NewerCacheFlow.wrote(f"entry {index}", level, self.build_level) from None
             else:
                 if level != self._spoken_level:
                     if level > self.build_level:
-                        raise NewerCacheFlow(f"entry {index}", level, self.build_level)
+                        raise NewerCacheFlow.wrote(f"entry {index}", level, self.build_level)
                     self._speak(level)
                 if contents.now_ms < stamp_ms <= STAMP_MS_MAX:
                     contents.now_ms = stamp_ms

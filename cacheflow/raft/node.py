@@ -452,7 +452,7 @@ class RaftNode:
                 break
         if machine.level > machine.build_level:
             replica.outdated(
-                NewerCacheFlow(f"entry {index} of the log, or one before it,", machine.level, machine.build_level)
+                NewerCacheFlow.wrote(f"entry {index} of the log, or one before it,", machine.level, machine.build_level)
             )
         over = self.configurations.committed(index)
         self.reconfiguration.applied(index)

@@ -126,6 +126,7 @@ def hello(name: str = "x", **changes: Any) -> Hello:
         "secured": True,
         "nonce": bytes(32),
         "level": 1,
+        "build": "1.0",
     }
     return Hello(**(fields | changes))
 

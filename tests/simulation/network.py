@@ -291,6 +291,10 @@ class SimNetwork:
         """The nodes that have dialed this one in order to send to it."""
         return [site.describe() for site in self._incoming.values() if self.node_id in site._peers]
 
+    def met(self, node_id: str) -> Peer | None:
+        """Nobody reads this in a simulation."""
+        return None
+
     @property
     def other_clusters(self) -> list[str]:
         """Nobody reads this in a simulation."""

@@ -217,7 +217,7 @@ def _read_identity(file: Path, rejoin: str) -> tuple[str, str, int]:
         raise ConfigError(f"{file} is unreadable; {rejoin}") from None
     # Later formats have the same check.
     if type(version) is int and version > FORMAT_VERSION and check == _check_of(identity):
-        raise NewerCacheFlow(str(file), version, FORMAT_VERSION, number="format")
+        raise NewerCacheFlow.wrote(str(file), version, FORMAT_VERSION, number="format")
     if version not in (1, FORMAT_VERSION):
         raise ConfigError(f"{file} is unreadable; {rejoin}")
     if (

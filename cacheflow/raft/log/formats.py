@@ -23,5 +23,5 @@ def is_format(data: bytes, known: int, what: str) -> bool:
     if len(data) != FORMAT_BYTES or data[0] ^ 0xFF != data[1]:
         return False
     if data[0] > known:
-        raise NewerCacheFlow(what, data[0], known, number="format")
+        raise NewerCacheFlow.wrote(what, data[0], known, number="format")
     return data[0] == known

@@ -72,7 +72,7 @@ def check_level(command: bytes, index: int, build_level: int) -> None:
     """Raise NewerCacheFlow if the entry ``index`` of the log is of a later feature level than this build knows."""
     level = level_of(command[1:3])
     if level > build_level:
-        raise NewerCacheFlow(f"entry {index} of the log", level, build_level)
+        raise NewerCacheFlow.wrote(f"entry {index} of the log", level, build_level)
 
 
 class CorruptJournal(ConfigError):
@@ -216,7 +216,7 @@ class Header:
         """Return the header in ``payload``, which is trusted because its check was right. Raises NewerCacheFlow."""
         sequence, size, *state = msgpack.unpackb(payload)
         if len(state) > _STATE_FIELDS:
-            raise NewerCacheFlow("the journal", len(state), _STATE_FIELDS, number="fields in a header")
+            raise NewerCacheFlow.wrote("the journal", len(state), _STATE_FIELDS, number="fields in a header")
         state[-1] = state[-1] and tuple(state[-1])
         return cls(sequence, size, LogState(*state))
 
@@ -266,7 +266,9 @@ class Replay(Generic[V]):
             self.entries = [(self._value_of(record), index, term)]
             self._gap = False
         elif kind > SEAL:
-            raise NewerCacheFlow(f"the journal, {file}, byte {record.offset},", kind, SEAL, number="kind of record")
+            raise NewerCacheFlow.wrote(
+                f"the journal, {file}, byte {record.offset},", kind, SEAL, number="kind of record"
+            )
         elif kind == HEADER:
             raise CorruptJournal(file, record.offset, f"a record of kind {kind} has no place here")
 

@@ -50,11 +50,12 @@ PURPOSES: Final = (SEND, REPLY, PROBE)
 LEVEL_MAX: Final = 2**31
 
 _HELLO: Final = "hello"
-_HELLO_FIELDS: Final = 13
+_HELLO_FIELDS: Final = 14
 _PROOF: Final = "proof"
 _REFUSED: Final = "refused"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _NAME_OR_NONE: Final = re.compile(r"[A-Za-z0-9._-]{0,64}")
+_BUILD: Final = re.compile(r"[\x20-\x7e]{0,64}")
 _ADDRESS: Final = re.compile(r"[\x21-\x7e]{1,255}")
 
 
@@ -64,7 +65,10 @@ class Refusal(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """One side's description of itself: who it is, what the connection is for, a fresh nonce, and its build's feature level."""
+    """One side's description of itself: who it is, what the connection is for, a fresh nonce, and its build.
+
+    level, build: the highest feature level that its CacheFlow knows, and its version, for people.
+    """
 
     node_id: str
     incarnation: str
@@ -76,13 +80,14 @@ class Hello:
     secured: bool
     nonce: bytes
     level: int
+    build: str
 
     def encode(self) -> bytes:
         """Return this hello as the body of a frame."""
         body: bytes = msgpack.packb(
             (
                 _HELLO, MAGIC, VERSION, self.node_id, self.incarnation, self.raft_address, self.cluster_id,
-                self.epoch, self.start, self.purpose, self.secured, self.nonce, self.level,
+                self.epoch, self.start, self.purpose, self.secured, self.nonce, self.level, self.build,
             )
         )  # fmt: skip
         return body
@@ -111,6 +116,7 @@ class Hello:
             and len(hello.nonce) == NONCE_BYTES
             and type(hello.level) is int
             and 0 < hello.level <= LEVEL_MAX
+            and _matches(_BUILD, hello.build)
         ):
             raise FrameError("a hello with a wrong field")
         return hello
@@ -118,8 +124,9 @@ class Hello:
     def peer(self) -> Peer:
         """Return the same description as the node sees it."""
         return Peer(
-            self.node_id, self.incarnation, self.raft_address, self.cluster_id, self.epoch, self.start, self.level
-        )
+            self.node_id, self.incarnation, self.raft_address, self.cluster_id,
+            self.epoch, self.start, self.level, self.build,
+        )  # fmt: skip
 
 
 class Handshake:

@@ -50,7 +50,7 @@ class Peer:
 
     raft_address: the address that it wants to be dialed at.  cluster_id: "" as long as it belongs to no cluster.
     epoch: a random id of this start of the process.  start: the number of this start on its data directory.
-    level: the highest feature level that its build knows.
+    level: the highest feature level that its build knows.  build: the version of that, for people.
     """
 
     node_id: str
@@ -60,6 +60,7 @@ class Peer:
     epoch: str
     start: int = 1
     level: int = BUILD_LEVEL
+    build: str = ""
 
 
 class Network(Protocol):
@@ -105,6 +106,9 @@ class Network(Protocol):
 
     async def stop(self) -> None:
         """Close all connections and the port, and return when they are closed."""
+
+    def met(self, node_id: str) -> Peer | None:
+        """Return the process that was met last under a node id, connected or not; None without one."""
 
     def set_peers(self, peers: Mapping[str, str]) -> None:
         """Set the nodes that are dialed: exactly those of ``peers`` (node id: address) and nodes that have dialed us."""

@@ -20,7 +20,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from cacheflow.config import is_loopback, join_address, split_address
+from cacheflow.config import build_version, is_loopback, join_address, split_address
 from cacheflow.errors import ConfigError
 from cacheflow.net.listener import Listener
 from cacheflow.raft.seams import Tasks
@@ -184,6 +184,10 @@ class PeerTransport:
             for incoming in self._incoming.values()
             if incoming.peer is not None and incoming.purpose == handshake.SEND
         ]
+
+    def met(self, node_id: str) -> Peer | None:
+        """Return the process that was met last under a node id, connected or not; None without one."""
+        return self._processes.get(node_id)
 
     @property
     def other_clusters(self) -> list[str]:
@@ -522,6 +526,7 @@ class PeerTransport:
             secured=self._secret is not None,
             nonce=self._random_bytes(handshake.NONCE_BYTES),
             level=self._identity.level,
+            build=build_version(),
         )
 
     def _call(self, callback: Callable[..., None], *arguments: Any) -> None:
