@@ -38,7 +38,7 @@ class ConfigError(CacheFlowError):
 
 
 class NewerCacheFlow(ConfigError):
-    """What is on this disk, or what the cluster sends, is of a newer CacheFlow than the one that runs here; nothing was changed."""
+    """What is on this disk, or what the cluster sends, is of a newer CacheFlow than this one; nothing was changed."""
 
     title = "Newer CacheFlow"
 

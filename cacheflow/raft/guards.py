@@ -109,7 +109,6 @@ def entries_of(message: dict[str, Any], prev_index: int, build_level: int = BUIL
         raise BadMessage("append_entries: no entries")
     entries: list[LogEntry] = []
     index, term = prev_index, 0
-    newest = bytes((build_level,))
     for item in raw:
         if type(item) is not list or len(item) != 3:
             raise BadMessage("append_entries: an entry is not [command, index, term]")
@@ -119,7 +118,7 @@ def entries_of(message: dict[str, Any], prev_index: int, build_level: int = BUIL
         index += 1
         if entry_index != index or not term <= entry_term <= INDEX_MAX:
             raise BadMessage(f"append_entries: entry {entry_index} of term {entry_term} where {index} was due")
-        if command[2:3] > newest:
+        if len(command) > 2 and command[2] > build_level:
             check_level(command, index, build_level)
         term = entry_term
         entries.append((command, entry_index, entry_term))

@@ -13,7 +13,7 @@ from cacheflow.values import TEXT
 
 # The message that level 2 brings. Its receiver need not answer.
 GREETING = "greeting"
-# The command that level 2 brings: [LABEL, key] writes "level 2" under a key, and answers with the version.
+# The command that level 2 brings: [LABEL, key] writes "level 2" under a key, and answers as SET does.
 LABEL = 200
 LABELLED = b"level 2"
 
@@ -22,7 +22,8 @@ def _label(machine: CacheMachine, command: list[Any]) -> Result:
     _, key = command
     if type(key) is not str or not 0 < len(key) <= 100:
         raise Malformed("a label's key is a short text")
-    return [c.OK, machine.contents.write(key, LABELLED, TEXT, None, 0)]
+    created = key not in machine.contents.raw
+    return [c.OK, machine.contents.write(key, LABELLED, TEXT, None, 0), created, 0]
 
 
 class NewerMachine(CacheMachine):

@@ -89,6 +89,18 @@ def test_the_level_rises_when_all_have_known_it_for_a_while(cluster: Cluster) ->
     at_the_end(cluster)
 
 
+def test_a_new_leader_waits_anew(cluster: Cluster) -> None:
+    roll(cluster, NewerMachine)
+    for _ in range(3):
+        # Shorter than the wait, and longer together.
+        cluster.run(0.6 * RAISE_AFTER_MS / 1000)
+        assert cluster.upgrades.level == 1
+        before = leader_of(cluster)
+        before.loop.do(before.node.hand_over.begin, None)
+        assert cluster.run(3.0, lambda before=before: cluster.leader not in (None, before))  # type: ignore[misc]
+    assert cluster.run(2 * RAISE_AFTER_MS / 1000, lambda: cluster.upgrades.level == 2)
+
+
 def test_a_member_that_is_down_counts_by_what_it_told_last(cluster: Cluster) -> None:
     roll(cluster, NewerMachine)
     follower = next(process for process in cluster.processes if not process.node.is_leader)

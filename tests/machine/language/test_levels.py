@@ -59,7 +59,7 @@ def test_a_command_above_its_entrys_level_is_malformed_on_every_build_alike(wrap
 
 def test_a_command_is_carried_out_at_the_level_that_brought_it() -> None:
     newer = Driver(NewerMachine())
-    assert newer.apply(at_level(2, (LABEL, "k")))[0][2] == [[c.OK, 1]]
+    assert newer.apply(at_level(2, (LABEL, "k")))[0][2] == [[c.OK, 1, True, 0]]
     assert newer.machine.contents.raw["k"][0] == LABELLED
     # And the level of the next entry counts for that one.
     assert newer.apply(at_level(1, (LABEL, "j")))[0][2][0][0] == c.MALFORMED
