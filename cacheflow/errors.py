@@ -19,6 +19,7 @@ CacheFlowError                500
    │  ├─ NoCluster                 this node belongs to no cluster yet, so it can register nobody
    │  └─ Overloaded
    └─ OutcomeUnknown          504  it was sent and no answer came in time
+      └─ OutcomeForgotten          it came again, or late, and what became of it before is not known any more
 """
 
 from __future__ import annotations
@@ -171,3 +172,9 @@ class OutcomeUnknown(ReplicationError):
 
     http_status = 504
     title = "Outcome unknown"
+
+
+class OutcomeForgotten(OutcomeUnknown):
+    """The write was not applied now, nor will it be; whether an earlier try of it was is not known any more."""
+
+    title = "Outcome forgotten"

@@ -20,6 +20,8 @@ from cacheflow.errors import (
     KeyNotFound,
     LevelConflict,
     NotAnInteger,
+    OutcomeForgotten,
+    OutcomeUnknown,
     PreconditionFailed,
     ValueTooLarge,
 )
@@ -39,7 +41,8 @@ BATCH_BYTES_MAX: Final = 512 * 1024
 # Stands for "no default was given", since None is a value.
 MISSING: Final = object()
 
-_IDEMPOTENCY_KEY: Final = re.compile(r"[\x20-\x7e]{1,256}")
+# HTTP takes blanks around a header's value away: a key with some would be another one there.
+_IDEMPOTENCY_KEY: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,254}[\x21-\x7e])?")
 _CONTENT_TYPE: Final = re.compile(r"[\x20-\x7e]{1,255}")
 
 T = TypeVar("T")
@@ -87,7 +90,7 @@ def check_version(value: Any, name: str = "version") -> int:
 def check_idempotency_key(key: Any) -> str:
     """Return an idempotency key if it can travel as a header. Raises InvalidRequest."""
     if not isinstance(key, str) or not _IDEMPOTENCY_KEY.fullmatch(key):
-        raise InvalidRequest("an idempotency key is 1 to 256 printable ASCII characters")
+        raise InvalidRequest("an idempotency key is 1 to 256 printable ASCII characters, without blanks around")
     return key
 
 
@@ -130,7 +133,7 @@ def check_size(command: Command, value_bytes_max: int, place: str = "") -> None:
         for index, inner in enumerate(command[2]):
             check_size(inner, value_bytes_max, f"ops[{index}]: ")
     elif op == commands.IDEMPOTENT:
-        check_size(command[2], value_bytes_max)
+        check_size(command[3], value_bytes_max)
 
 
 def known_fields(fields: Mapping[str, Any], known: Collection[str]) -> None:
@@ -263,7 +266,11 @@ def error_of(key: str, result: Result) -> CacheFlowError:
         version = result[1]
         return PreconditionFailed(f"{name} is at version {version}" if version else f"{name} is absent", version)
     if status == commands.KEY_REUSED:
-        return IdempotencyKeyReused("the Idempotency-Key came before with another request")
+        return IdempotencyKeyReused("the Idempotency-Key, or the number in its scope, came before with another request")
+    if status == commands.FORGOTTEN:
+        return OutcomeForgotten("nothing was done now, and whether this took place before is not known any more")
+    if status == commands.NOT_KEPT:
+        return OutcomeUnknown("this took place before, and its answer is not kept any more")
     told = _TOLD_BY_THE_MACHINE.get(status)
     return CacheFlowError(f"a result with the unexpected status {status}") if told is None else told(str(result[1]))
 

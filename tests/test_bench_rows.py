@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from scripts.bench.harness import cluster, node_command
-from scripts.bench.load import fill
+from scripts.bench.load import Tally, fill
 from scripts.bench.loadgen import Measured
 from scripts.bench.more import looppauses, snapshot
 from scripts.bench.more.snapshot import Turn, Window
-from scripts.bench.rows import freshness
+from scripts.bench.rows import counted, freshness
 
 RATE = 1000.0
 
@@ -112,3 +112,27 @@ def test_a_node_on_demand_builds_a_snapshot_when_it_is_asked() -> None:
         nodes.begin_snapshot(node)
         nodes.wait_built(node)
         assert list(node.data_dir.glob("snapshot-*"))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "unknown", "value", "passed", "wrong"),
+    [
+        ([1, 2, 3], 0, 3, True, 0),
+        ([1, 3, 4], 1, 4, True, 0),
+        # What nobody knows of may not have taken place.
+        ([1, 2, 3], 2, 3, True, 0),
+        ([1, 2, 3], 0, 4, False, 1),
+        ([1, 2, 4], 0, 5, False, 2),
+        ([1, 2, 3], 1, 2, False, 1),
+        ([1, 2, 2], 0, 3, False, 1),
+        # Nothing is known of most: that proves nothing.
+        ([1], 5, 3, False, 0),
+    ],
+)
+def test_an_increment_that_counted_twice_or_not_at_all_is_a_miss(
+    numbers: list[int], unknown: int, value: int, passed: bool, wrong: int
+) -> None:
+    verdict = counted.judge(counted.Counted(numbers, unknown), value, Tally(), lost=5, late=2)
+    assert verdict.passed is passed
+    assert verdict.figures["wrong"] == wrong
+    assert counted.judge(counted.Counted(numbers, unknown), value, Tally(), lost=0, late=0).passed is False

@@ -247,6 +247,8 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any], Any]] = [
     ("set", ("k", "x" * VALUE_BYTES_MAX), {}, ("set", True, None)),
     ("set", ("k", float("nan")), {}, InvalidRequest),
     ("set", ("k", 1), {"idempotency_key": ""}, InvalidRequest),
+    ("set", ("k", 1), {"idempotency_key": " a"}, InvalidRequest),
+    ("set", ("k", 1), {"idempotency_key": "a "}, InvalidRequest),
     ("set", ("k", 1), {"idempotency_key": "ü"}, InvalidRequest),
     ("set", ("k", 1), {"idempotency_key": "mine"}, ("set", True, None)),
     ("set", ("k", 2), {"idempotency_key": "used"}, IdempotencyKeyReused),

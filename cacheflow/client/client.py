@@ -1,14 +1,15 @@
 """CacheClient: a cluster over HTTP, with the verbs of the embedded store.
 
-Every write carries an Idempotency-Key, its own or the caller's, the same on every retry: a write whose connection broke is
-sent again and never counts twice. How nodes are chosen and retried is the business of ``failover``.
+Every write has a number in a scope of this client's, or the caller's own Idempotency-Key, the same on every retry: a write whose
+connection broke is sent again and never counts twice. How nodes are chosen and retried is the business of ``failover``.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import secrets
+import re
+import time
 from collections.abc import Iterable
 from typing import Any, Final
 from urllib.parse import quote
@@ -16,7 +17,8 @@ from urllib.parse import quote
 from cacheflow import values, verbs
 from cacheflow.client.failover import Answer, Nodes, Request, check_is_ours, problem_document, problem_of
 from cacheflow.client.http_commands import JSON_TYPE, query_of, refusal_of, request_of, result_of, target_of, value_of
-from cacheflow.errors import InvalidRequest
+from cacheflow.client.scopes import Scopes
+from cacheflow.errors import CacheFlowError, InvalidRequest, NotCommitted, OutcomeForgotten, OutcomeUnknown
 from cacheflow.faces import AsyncFace, Face, in_thread
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
@@ -25,6 +27,9 @@ from cacheflow.verbs import KEYS_PAGE
 
 # Seconds for a call: a node waits 10 s for an outcome (--request-timeout); the rest is for the way and one more node.
 TIMEOUT_S_DEFAULT: Final = 15.0
+# Scopes that one write is tried in: the cluster may have closed the first one, and the next ones only if it is out of its mind.
+SCOPES_TRIED_MAX: Final = 3
+_SCOPE_NAME: Final = re.compile(r"[\x21-\x3a\x3c-\x7e]{1,100}")
 
 
 class CacheClient(Face):
@@ -41,6 +46,8 @@ class CacheClient(Face):
         if not 0 < timeout_s < math.inf:
             raise InvalidRequest(f"timeout_s = {timeout_s!r}: must be above 0")
         self._nodes = Nodes([urls] if isinstance(urls, str) else list(urls), timeout_s)
+        self._timeout_s = timeout_s
+        self._scopes = Scopes(self._open_scope)
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
 
     @property
@@ -136,7 +143,8 @@ class CacheClient(Face):
 
         A call that was sent twice because its first answer got lost may find no such member any more.
         """
-        answer = self._write(Request("DELETE", "/nodes/" + quote(node_id, safe=""), None, {}, write=True), None)
+        target = "/nodes/" + quote(node_id, safe="")
+        answer = self._nodes.call(Request("DELETE", target, None, self._headers, write=True))
         if answer.status >= 300:
             raise problem_of(answer)
 
@@ -155,15 +163,48 @@ class CacheClient(Face):
     def _replicate(self, command: Command) -> tuple[Result, int]:
         client_key = None
         if command[0] == commands.IDEMPOTENT:
-            _, client_key, command = command
-        answer = self._write(request_of(command), client_key)
+            _, client_key, _, command = command
+        request = request_of(command)
+        if command[0] == commands.BATCH and all(inner[0] == commands.GET for inner in command[2]):
+            # Reads may be done as often as one likes, and their answers need not be kept.
+            answer = self._nodes.call(request._replace(headers={**request.headers, **self._headers}, write=False))
+        else:
+            answer = self._write(request, client_key)
         if answer.status >= 300:
             return refusal_of(problem_of(answer), problem_document(answer), command), 0
         return result_of(command, answer.status, answer.json()), 0
 
     def _write(self, request: Request, client_key: str | None) -> Answer:
-        headers = {**request.headers, **self._headers, "Idempotency-Key": client_key or secrets.token_hex(16)}
-        return self._nodes.call(request._replace(headers=headers))
+        """Send a write until it is answered. Raises NotCommitted, OutcomeUnknown."""
+        headers = {**request.headers, **self._headers}
+        if client_key is not None:
+            return self._nodes.call(request._replace(headers={**headers, "Idempotency-Key": client_key}))
+        deadline = time.monotonic() + self._timeout_s
+        for _ in range(SCOPES_TRIED_MAX):
+            scope = self._scopes.present(deadline)
+            number, lowest = scope.take()
+            header = f"{scope.name}; number={number}; lowest={lowest}"
+            try:
+                return self._nodes.call(request._replace(headers={**headers, "Idempotency-Scope": header}), deadline)
+            except OutcomeForgotten:
+                # The only try came too late for its scope, in which nothing is done any more: it may go into another one.
+                self._scopes.leave(scope)
+            finally:
+                scope.told(number)
+        raise NotCommitted("the cluster closed every scope before the write came; it was not applied")
+
+    def _open_scope(self, deadline: float) -> str:
+        try:
+            answer = self._nodes.call(Request("POST", "/scopes", None, self._headers, write=False), deadline)
+        except OutcomeUnknown as error:
+            raise NotCommitted(f"no scope could be opened, and the write was not sent: {error}") from None
+        if answer.status != 201:
+            check_is_ours(answer)
+            raise problem_of(answer)
+        name = answer.json().get("scope")
+        if type(name) is not str or not _SCOPE_NAME.fullmatch(name):
+            raise CacheFlowError(f"{answer.url} opened a scope without a name")
+        return name
 
     def _found(self, method: str, target: str) -> Answer | None:
         """Return the answer to a read, None when there is nothing to be read. Raises what the answer stands for."""

@@ -2,7 +2,7 @@
 
 1. A request goes to the node that answered last; a node that cannot be reached or says 503 hands it to the next one,
    round after round, until the deadline.
-2. A request may be sent more than once: a write is only handed in here with an Idempotency-Key.
+2. A request may be sent more than once: a write is only handed in here with what makes it count once.
 3. What is raised tells whether a write may have happened: NotCommitted is certainly not, OutcomeUnknown may be.
 
 Needs nothing outside the standard library.
@@ -28,6 +28,7 @@ from cacheflow.errors import (
     CacheFlowError,
     InvalidRequest,
     NotCommitted,
+    OutcomeForgotten,
     OutcomeUnknown,
     PreconditionFailed,
 )
@@ -46,7 +47,7 @@ REFUSED_ROUNDS_MAX: Final = 3
 class Request(NamedTuple):
     """One HTTP request, sent to as many nodes as it takes.
 
-    write: the request may change something, and has an Idempotency-Key among its headers.
+    write: the request may change something that its caller asks for; its headers or its nature make it count once.
     """
 
     method: str
@@ -176,9 +177,13 @@ class Nodes:
         for node in self._nodes:
             node.close()
 
-    def call(self, request: Request) -> Answer:
-        """Return the first answer that is no 503 or 504. Raises NotCommitted, OutcomeUnknown or what the last 503 said."""
-        deadline = time.monotonic() + self._timeout_s
+    def call(self, request: Request, deadline: float | None = None) -> Answer:
+        """Return the first answer that is no 503 or 504. Raises NotCommitted, OutcomeUnknown or what the last 503 said.
+
+        OutcomeForgotten: certainly not applied by any try of this call, and it never will be under this number.
+        """
+        if deadline is None:
+            deadline = time.monotonic() + self._timeout_s
         pause_s = PAUSE_S_FIRST
         refused_rounds = 0
         maybe_applied: str | None = None
@@ -209,7 +214,13 @@ class Nodes:
                 refusal = answer
                 failures.pop(node.url, None)
                 if answer.status == 504:
-                    maybe_applied = str(problem_of(answer))
+                    problem = problem_of(answer)
+                    if isinstance(problem, OutcomeForgotten):
+                        # Trying again would give the same answer.
+                        raise (
+                            problem if maybe_applied is None else OutcomeUnknown(f"{problem}; before: {maybe_applied}")
+                        )
+                    maybe_applied = str(problem)
                 elif problem_document(answer).get("title") == errors.Overloaded.title:
                     pause_s = max(pause_s, _retry_after_s(answer))
             if time.monotonic() + pause_s >= deadline or refused_rounds == REFUSED_ROUNDS_MAX:

@@ -1,11 +1,15 @@
 """The machine's whole state as a stream of msgpack records, and back.
 
     [name, format, {field: value}]          the small fields
-    [SESSION, id, member id, start, nonce, level, last]   followed by this session's results
+    [SESSION, id, member id, start, nonce, level, last]   followed by this session's results and reads
     [RESULT, result]                        one result of the session before it, in order
+    [READ, last, bytes]                     of the session before it: what its block up to ``last`` has read, in order
     [MEMBER, id, incarnation, raft_address, address, voter]
     [REMOVED, id, incarnation]              in the order of their removals
-    [KEPT, client key, kept until, fingerprint, packed result]
+    [KEPT, client key, when it took place, fingerprint, packed result or nothing]
+    [SCOPE, id, nonce, floor, used]         in the order of their use, followed by this scope's results
+    [NUMBER, number, fingerprint, packed result or nothing]  one result of the scope before it
+    [ANSWER, scope or 0, number or client key, packed result]  a large result, in order
     [TO_DELETE, key] and [TO_EVICT, key]    in the order of their turns
     [ENTRY, key, data, kind, meta, version, expires_at_ms, uses]    in eviction order
     [END, number of records before it]
@@ -29,10 +33,12 @@ import msgpack
 from cacheflow.errors import NewerCacheFlow
 from cacheflow.machine.language.commands import CodecError
 from cacheflow.machine.language.levels import BUILD_LEVEL, FIRST_LEVEL
+from cacheflow.machine.state.answers import LargeAnswers
 from cacheflow.machine.state.contents import Contents
 from cacheflow.machine.state.entries import KEY_BYTES_MAX, KIND_MAX, Entry, key_bytes
 from cacheflow.machine.state.idempotency import IdempotencyTable
 from cacheflow.machine.state.removals import Removals
+from cacheflow.machine.state.scopes import Scope, Scopes
 from cacheflow.machine.state.sessions import Session, Sessions
 from cacheflow.machine.state.settings import Member, Settings, changed, member_table
 
@@ -51,6 +57,10 @@ TO_EVICT: Final = 6
 ENTRY: Final = 7
 END: Final = 8
 REMOVED: Final = 9
+READ: Final = 10
+SCOPE: Final = 11
+NUMBER: Final = 12
+ANSWER: Final = 13
 
 # The most that one record may take: several times the largest answer of a batch, or value. It is less than what is read at
 # once, which is limited because a damaged length must not make us reserve memory for it.
@@ -84,7 +94,9 @@ class State:
         self.removed: dict[tuple[str, str], None] = {}
         self.contents = Contents()
         self.sessions = Sessions()
-        self.idempotency = IdempotencyTable()
+        self.answers = LargeAnswers()
+        self.idempotency = IdempotencyTable(self.answers)
+        self.scopes = Scopes(self.answers)
 
 
 def records(machine: State) -> Iterator[tuple[Any, ...]]:
@@ -98,6 +110,8 @@ def records(machine: State) -> Iterator[tuple[Any, ...]]:
         "configured": machine.configured,
         "cluster_id": machine.cluster_id,
         "latest_session": machine.sessions.latest_id,
+        "latest_scope": machine.scopes.latest_id,
+        "idempotency_reaches_ms": machine.idempotency.reaches_ms,
         "now_ms": contents.now_ms,
         "revision": contents.revision,
         **{name: getattr(contents, name) for name in _COUNTERS},
@@ -107,12 +121,20 @@ def records(machine: State) -> Iterator[tuple[Any, ...]]:
         yield SESSION, session_id, session.member_id, session.start, session.nonce, session.level, session.last
         for result in session.kept:
             yield RESULT, result
+        for block_last, size in session.reads:
+            yield READ, block_last, size
     for member in machine.members.values():
         yield MEMBER, member.id, member.incarnation, member.raft_address, member.address, member.voter
     for node_id, incarnation in machine.removed:
         yield REMOVED, node_id, incarnation
-    for client_key, kept in machine.idempotency:
+    for client_key, kept in machine.idempotency.kept.items():
         yield KEPT, client_key, *kept
+    for scope_id, scope in machine.scopes.by_id.items():
+        yield SCOPE, scope_id, scope.nonce, scope.floor, scope.used_ms
+        for number, (command_print, packed) in scope.kept.items():
+            yield NUMBER, number, command_print, packed
+    for owner, packed in machine.answers:
+        yield ANSWER, *owner, packed
     for key in contents.to_delete:
         yield TO_DELETE, key
     for key in contents.to_evict:
@@ -190,6 +212,8 @@ def _load(machine: State, stream: Iterator[list[Any]]) -> None:
     to_delete: list[str] = []
     to_evict: list[str] = []
     session: Session | None = None
+    scope: Scope | None = None
+    scope_ids: set[int] = set()
     session_id_before = 0
     raw: dict[str, Entry] = {}
     uses: list[int] = []
@@ -208,6 +232,25 @@ def _load(machine: State, stream: Iterator[list[Any]]) -> None:
             session.kept.append(_typed(record[1], list))
             if len(session.kept) > session.last:
                 raise CodecError("not a snapshot: more results than commands")
+        elif kind == READ and session is not None:
+            session.adopt_read(_count(record[1]), _count(record[2]))
+        elif kind == NUMBER and scope is not None:
+            _, number, command_print, packed = record
+            if number in scope.kept or _count(number) < scope.floor:
+                raise CodecError("not a snapshot: a number of a scope comes twice or too late")
+            machine.scopes.adopt_result(scope, number, (_typed(command_print, bytes), _packed(packed)))
+        elif kind == SCOPE:
+            _, scope_id, nonce, floor, used_ms = record
+            if scope_id in scope_ids or not 0 < _count(scope_id) <= machine.scopes.latest_id:
+                raise CodecError("not a snapshot: a scope comes twice, or before it is opened")
+            scope_ids.add(scope_id)
+            scope = Scope(_typed(nonce, str), _count(used_ms), _count(floor))
+            machine.scopes.adopt(scope_id, scope)
+        elif kind == ANSWER:
+            _, whose, which, packed = record
+            if type(which) is not (int if _count(whose) else str) or not _packed(packed):
+                raise CodecError("not a snapshot: an answer is nobody's")
+            machine.answers.adopt((whose, which), packed)
         elif kind == SESSION:
             _, session_id, member_id, start, nonce, level, last = record
             if not session_id_before < _count(session_id) <= machine.sessions.latest_id:
@@ -222,9 +265,9 @@ def _load(machine: State, stream: Iterator[list[Any]]) -> None:
             _, node_id, incarnation = record
             machine.removed[_typed(node_id, str), _typed(incarnation, str)] = None
         elif kind == KEPT:
-            _, client_key, until_ms, command_print, packed = record
-            _typed(msgpack.unpackb(_typed(packed, bytes)), list)
-            machine.idempotency.adopt(_typed(client_key, str), (_count(until_ms), _typed(command_print, bytes), packed))
+            _, client_key, at_ms, command_print, packed = record
+            kept = (_count(at_ms), _typed(command_print, bytes), _packed(packed))
+            machine.idempotency.adopt(_typed(client_key, str), kept)
         elif kind == TO_DELETE:
             to_delete.append(_key(record[1]))
         elif kind == TO_EVICT:
@@ -266,6 +309,8 @@ def _load_fields(machine: State, header: list[Any]) -> None:
     machine.configured = _typed(fields["configured"], bool)
     machine.cluster_id = _typed(fields["cluster_id"], str)
     machine.sessions.latest_id = _count(fields["latest_session"])
+    machine.scopes.latest_id = _count(fields["latest_scope"])
+    machine.idempotency.reaches_ms = _count(fields["idempotency_reaches_ms"])
     contents.now_ms = _count(fields["now_ms"])
     contents.revision = _count(fields["revision"])
     for name in _COUNTERS:
@@ -302,6 +347,12 @@ def _entry(record: list[Any], revision: int) -> tuple[str, Entry, int]:
 def _typed(value: Any, wanted: type) -> Any:
     if type(value) is not wanted:
         raise CodecError("not a snapshot: a field has the wrong type")
+    return value
+
+
+def _packed(value: Any) -> Any:
+    if _typed(value, bytes):
+        _typed(msgpack.unpackb(value), list)
     return value
 
 

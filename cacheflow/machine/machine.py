@@ -28,6 +28,7 @@ from cacheflow.machine.deciding.carry_out import carry_out, decide
 from cacheflow.machine.deciding.decisions import DECIDE
 from cacheflow.machine.deciding.fast_set import set_plainly
 from cacheflow.machine.deciding.plans import Malformed
+from cacheflow.machine.deciding.repeats import REPEATABLE_OPS, idempotent, open_scope, scoped
 from cacheflow.machine.effects import CONFIGURED, LEVEL_RAISED, MEMBERS_CHANGED, Effect
 from cacheflow.machine.image import DIGEST_BYTES, State
 from cacheflow.machine.language import commands as c
@@ -35,7 +36,6 @@ from cacheflow.machine.language.commands import CodecError, Result, decode_block
 from cacheflow.machine.language.levels import known_at
 from cacheflow.machine.listing import page
 from cacheflow.machine.state.entries import EXPIRES_AT_MS, Entry
-from cacheflow.machine.state.idempotency import CLIENT_KEY_CHARS_MAX, fingerprint
 from cacheflow.machine.state.settings import changed, is_name, is_whole, member_table
 
 Settled: TypeAlias = tuple[int, int, list[Result]]  # session, first number, results
@@ -57,14 +57,6 @@ DIGESTS_KEPT: Final = 10_000
 REMOVED_KEPT: Final = 1000
 # A Packer keeps the memory of the largest object that it has packed: one that has packed more than this is replaced.
 PACKER_BYTES_MAX: Final = 1024 * 1024
-
-# A dictionary for ``known_at``.
-_IDEMPOTENT_OPS: Final = dict.fromkeys(
-    (
-        *(c.SET, c.DELETE, c.INCR, c.TOUCH, c.APPEND, c.COUNT, c.EXPIRE),
-        *(c.BATCH, c.GUARDED, c.DELETE_PREFIX),
-    )
-)
 
 
 class CacheMachine(State):
@@ -93,7 +85,7 @@ class CacheMachine(State):
         self._spoken_level = level
         self._others = known_at(level, self.command_levels, self.other_commands)
         self._about_keys = self._batches.known = known_at(level, self.command_levels, DECIDE)
-        self._idempotent_ops = known_at(level, self.command_levels, _IDEMPOTENT_OPS)
+        self._repeatable = known_at(level, self.command_levels, REPEATABLE_OPS)
 
     # What readers ask
 
@@ -194,8 +186,10 @@ class CacheMachine(State):
                     self._speak(level)
                 if contents.now_ms < stamp_ms <= STAMP_MS_MAX:
                     contents.now_ms = stamp_ms
-                    if self.idempotency:
+                    if self.idempotency.kept:
                         self.idempotency.drop_due(stamp_ms)
+                    if self.scopes.by_id:
+                        self.scopes.drop_due(stamp_ms)
                 if contents.with_ttl:
                     contents.expire(EXPIRED_PER_ENTRY_MAX)
                 self._removals_left = REMOVED_PER_ENTRY_MAX
@@ -229,12 +223,16 @@ class CacheMachine(State):
         if session is None:
             return [[c.UNKNOWN_SESSION] for _ in commands]
         session.answered_below(lowest)
-        is_late = 0 < until_ms < self.contents.now_ms
+        contents = self.contents
+        is_late = 0 < until_ms < contents.now_ms
+        read_bytes = contents.read_bytes
         results: list[Result] = []
         if first == session.last + 1:
             results = [[c.TOO_LATE] for _ in commands] if is_late else self._run_all(commands)
             session.last += len(results)
             session.kept.extend(results)
+            if contents.read_bytes != read_bytes:
+                session.has_read(contents.read_bytes - read_bytes)
             return results
         keep = session.kept.append
         run = self._run
@@ -244,10 +242,12 @@ class CacheMachine(State):
                 session.last = number
                 keep(result)
             elif number <= session.last:
-                result = session.kept_result(number) or [c.UNKNOWN_SESSION]
+                result = session.kept_result(number) or [c.NOT_KEPT]
             else:
                 result = [c.OUT_OF_ORDER, session.last + 1]
             results.append(result)
+        if contents.read_bytes != read_bytes:
+            session.has_read(contents.read_bytes - read_bytes)
         return results
 
     def _run_all(self, commands: list[Any]) -> list[Result]:
@@ -283,23 +283,6 @@ class CacheMachine(State):
             # The message is part of the replicated state and must not depend on the Python that runs here.
             return [c.MALFORMED, "not a well-formed command"]
         return decision if isinstance(decision, list) else carry_out(self.contents, decision)
-
-    # Commands that hold other commands
-
-    def _idempotent(self, command: list[Any]) -> Result:
-        _, client_key, inner = command
-        if type(client_key) is not str or not 0 < len(client_key) <= CLIENT_KEY_CHARS_MAX:
-            raise Malformed(f"an idempotency key is a text of 1 to {CLIENT_KEY_CHARS_MAX} characters")
-        if type(inner) is not list or type(inner[0]) is not int or inner[0] not in self._idempotent_ops:
-            raise Malformed("only writes, batches and DELETE_PREFIX can be idempotent")
-        command_print = fingerprint(inner)
-        kept = self.idempotency.find(client_key)
-        if kept is not None:
-            return kept[1] if kept[0] == command_print else [c.KEY_REUSED]
-        result = self._run(inner)
-        if result[0] != c.MALFORMED:
-            self.idempotency.keep(client_key, command_print, result, self.contents.now_ms)
-        return result
 
     # Commands that are not about one key
 
@@ -401,7 +384,9 @@ CacheMachine.other_commands = {
     c.GUARDED: lambda machine, command: machine._batches.guarded(command),
     c.RECENCY: CacheMachine._recency,
     c.NOOP: lambda machine, command: [c.OK],
-    c.IDEMPOTENT: CacheMachine._idempotent,
+    c.IDEMPOTENT: lambda machine, command: idempotent(machine, machine._run, machine._repeatable, command),
+    c.SCOPED: lambda machine, command: scoped(machine, machine._run, machine._repeatable, command),
+    c.OPEN_SCOPE: open_scope,
     c.DELETE_PREFIX: CacheMachine._delete_prefix,
     c.OPEN_SESSION: CacheMachine._open_session,
     c.CONFIGURE: CacheMachine._configure,

@@ -166,6 +166,7 @@ class LocalNode:
                 self.machine.build_level,
             ),
             clock=loop.time,
+            cluster_ms=self.clock.now_ms,
             uses=self._uses_that_matter,
             later=loop.call_later,
             collect=lambda: self.inbox.take(),

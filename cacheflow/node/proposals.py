@@ -6,7 +6,9 @@
 3. The answer comes from this node's own machine: committed *and* visible here.
 4. What no block can carry ends before it gets a number: a number that is never sent would hold up all that follow it.
 5. At the deadline a command that was never sent is withdrawn (NoLeader: safe to retry); a sent one ends as
-   OutcomeUnknown for its caller and stays in its place until the machine has answered, for its number is taken.
+   OutcomeUnknown for its caller and keeps its number until the machine has answered, but is not sent again: a no-op takes
+   its number. A block tells its last moment, some time after the last deadline in it. So what was told as unknown takes
+   place within a bound, or never.
 
 Not safe for concurrent use: the event loop owns it.
 """
@@ -21,7 +23,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from cacheflow.contract import Outcome
-from cacheflow.errors import NoLeader, NotCommitted, OutcomeUnknown, Overloaded
+from cacheflow.errors import NoLeader, NotCommitted, OutcomeUnknown, Overloaded, ReplicationError
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.machine.machine import Settled
@@ -48,10 +50,14 @@ SENT_BYTES_MAX = CALL_BYTES_MAX + BLOCK_BYTES_MAX + 1024
 # in it (PostgreSQL's commit_siblings and commit_delay).
 GATHER_FROM = 4
 GATHER_S = 0.0005
-# The results of commands that the machine has not run, because their session or their number was not the expected one.
-_REFUSALS = (commands.UNKNOWN_SESSION, commands.OUT_OF_ORDER)
+# The results of commands that the machine has not run, because their session or their number was not the expected one, or that
+# it ran before and cannot answer any more.
+_REFUSALS = (commands.UNKNOWN_SESSION, commands.OUT_OF_ORDER, commands.NOT_KEPT)
 # Seconds after which the opening of a session is sent again: it has no number, so it may get lost unnoticed.
 OPEN_AGAIN_S = 1.0
+# How long after the last deadline in a block its commands may still take place. Were it shorter than what this node's estimate
+# of the cluster's time may lag behind its leader's (the time of a message, and of a pause), a fresh write could be too late.
+LATE_MS = 1000
 # Seconds without progress after which pending commands are sent again: when the network has lost the last message, and the
 # connection still stands, nobody reports the gap.
 SEND_AGAIN_S = 1.0
@@ -87,6 +93,7 @@ class Proposals:
     """One process's session in the log, and the commands in it that have no result yet.
 
     opening: the command that opens this process's session.  clock: monotonic seconds.  later: the loop's call_later.
+    cluster_ms: the cluster's time, as this node knows it.
     uses: drains the recency buffer, to go with the next block.
     collect: adds the proposals that wait elsewhere and flushes; by default it only flushes.
     """
@@ -97,6 +104,7 @@ class Proposals:
         *,
         opening: Command,
         clock: Callable[[], float],
+        cluster_ms: Callable[[], int],
         uses: Callable[[], list[tuple[str, int]]],
         later: Callable[[float, Callable[[], None]], object],
         collect: Callable[[], None] | None = None,
@@ -105,6 +113,7 @@ class Proposals:
         self._opening = opening
         self._nonce = opening[4]
         self._clock = clock
+        self._cluster_ms = cluster_ms
         self._uses = uses
         self._later = later
         self._collect = collect or self.flush
@@ -173,14 +182,17 @@ class Proposals:
         taken: list[Proposal] = []
         block: list[Command] = []
         size = self._sent_bytes
+        latest = 0.0
         while self._unsent and self._sent_commands + len(block) < BLOCK_COMMANDS_MAX and size < BLOCK_BYTES_MAX:
             proposal = self._unsent.popleft()
             taken.append(proposal)
             block.extend(proposal.commands)
             size += proposal.size
+            if proposal.deadline > latest:
+                latest = proposal.deadline
         first = self._next_number
         try:
-            packed = commands.encode_block(self._session, first, self._lowest(), block)
+            packed = commands.encode_block(self._session, first, self._lowest(), block, self._last_moment_ms(latest))
         except Exception:  # msgpack raises several kinds
             packed = b""
         if not 0 < len(packed) <= SENT_BYTES_MAX:
@@ -202,6 +214,10 @@ class Proposals:
         # In one message and in front: alone they would pass for the block of this node that the leader waits for.
         before = [_block_of_uses(uses)] if uses else []
         self._resend_due = not self._sender.propose([*before, packed], callers >= GATHER_FROM)
+
+    def _last_moment_ms(self, deadline: float) -> int:
+        """Return the cluster's time at which it is too late for a command whose caller waits until ``deadline``."""
+        return self._cluster_ms() + int((deadline - self._clock()) * 1000) + LATE_MS
 
     def _refuse_what_cannot_be_sent(self) -> None:
         """End the proposals that the log cannot carry: a front has let something through, and the others must not suffer.
@@ -330,27 +346,38 @@ class Proposals:
     def _lowest(self) -> int:
         return self._sent[0].first + len(self._sent[0].results) if self._sent else self._next_number
 
-    def _send(self, first: int, block: list[Command]) -> bool:
-        """Send a block of numbered commands again; return False if the route has not taken it."""
+    def _send(self, first: int, block: list[Command], deadline: float) -> bool:
+        """Send a block of numbered commands again; return False if the route has not taken it.
+
+        deadline: the latest of those who wait for them; 0 if nobody does, and all are no-ops.
+        """
         lowest = self._lowest()
-        packed = commands.encode_block(self._session, first, lowest, block)
+        until_ms = self._last_moment_ms(deadline) if deadline else 0
+        packed = commands.encode_block(self._session, first, lowest, block, until_ms)
         return self._sender.propose([packed], again=first == lowest)
 
     def _resend(self) -> None:
         self._resend_due = False
         block: list[Command] = []
         size = 0
+        latest = 0.0
         first = self._lowest()
         for proposal in self._sent:
-            block.extend(proposal.commands[len(proposal.results) :])
-            size += proposal.size
+            rest = proposal.commands[len(proposal.results) :]
+            if proposal.done is None:
+                # Told as unknown, and perhaps done again by the caller: it takes place now or never.
+                block.extend([commands.noop()] * len(rest))
+            else:
+                block.extend(rest)
+                size += proposal.size
+                latest = max(latest, proposal.deadline)
             if len(block) >= BLOCK_COMMANDS_MAX or size >= BLOCK_BYTES_MAX:
-                if not self._send(first, block):
+                if not self._send(first, block, latest):
                     self._resend_due = True
                     return
                 first += len(block)
-                block, size = [], 0
-        if block and not self._send(first, block):
+                block, size, latest = [], 0, 0.0
+        if block and not self._send(first, block, latest):
             self._resend_due = True
 
     def _settle(self, first: int, results: list[Result]) -> None:
@@ -389,6 +416,8 @@ class Proposals:
             if number > lowest:
                 continue
             proposal = self._sent[0]
+            if status == commands.NOT_KEPT:
+                self._finish(proposal, OutcomeUnknown("the write took place, and its answer is not kept any more"))
             proposal.results.append(result)
             if len(proposal.results) == len(proposal.commands):
                 self._answer(proposal)
@@ -400,7 +429,11 @@ class Proposals:
         self._sent_bytes -= proposal.size
         self._answered_callers += proposal.callers
         self._release(proposal)
-        self._finish(proposal, proposal.results)
+        # A block is too late as a whole, so the last result tells.
+        if proposal.results and proposal.results[-1][0] == commands.TOO_LATE:
+            self._finish(proposal, _too_late(proposal.results))
+        else:
+            self._finish(proposal, proposal.results)
 
     def _session_lost(self) -> None:
         """End what was sent as unknown, and open a new session.
@@ -425,6 +458,13 @@ class Proposals:
         done, proposal.done = proposal.done, None
         if done is not None:
             done(outcome)
+
+
+def _too_late(results: list[Result]) -> ReplicationError:
+    """Return what the caller is told of a call whose last command came too late."""
+    if all(result[0] == commands.TOO_LATE for result in results):
+        return NotCommitted("the write came too late to take place; it is safe to retry")
+    return OutcomeUnknown("a part of this call took place, and the rest came too late")
 
 
 def _block_of_uses(uses: list[tuple[str, int]]) -> bytes:

@@ -10,6 +10,8 @@ from typing import Any
 
 from cacheflow.config import build_version
 from cacheflow.errors import InvalidRequest, NoLeader
+from cacheflow.machine.machine import CacheMachine
+from cacheflow.machine.state.idempotency import KEEP_MS
 from cacheflow.node.engine import Engine
 from cacheflow.results import Digest
 
@@ -115,6 +117,8 @@ def metrics(engine: Engine) -> dict[str, float]:
         "build_level": machine.build_level,
         "unknown_messages_total": node.unknown_messages + engine.local.network.unknown_frames,
         "leader_changes_total": node.leader_changes,
+        "idempotency_window_seconds": _reach_ms(machine) / 1000,
+        "scopes": len(machine.scopes.by_id),
         "pending_commands": engine.local.proposals.pending,
         "members": len(node.members()),
         "voters": sum([member.voter for member in node.members()]),
@@ -128,6 +132,11 @@ def metrics(engine: Engine) -> dict[str, float]:
         **engine.ports.metrics(),
         **{f'peer_lag{{peer="{member.id}"}}': lag for member in node.members() if (lag := node.lag_of(member.id))},
     }
+
+
+def _reach_ms(machine: CacheMachine) -> int:
+    """Return how far back idempotency keys are known, as long as they are kept at all or as far as their bytes allow."""
+    return min(KEEP_MS, machine.now_ms - machine.idempotency.reaches_ms)
 
 
 def liveness(engine: Engine) -> list[tuple[str, bool, str]]:

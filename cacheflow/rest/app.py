@@ -14,6 +14,7 @@ from cacheflow.rest.request.routing import KeyMap
 from cacheflow.rest.routes.cache import cache_blueprint
 from cacheflow.rest.routes.cluster import cluster_blueprint
 from cacheflow.rest.routes.monitoring import monitoring_blueprint
+from cacheflow.rest.routes.scopes import scopes_blueprint
 
 
 class RestApp(Flask):
@@ -33,6 +34,7 @@ def create_app(store: RestStore, config: RestConfig) -> RestApp:
     thread_gate = WaitingGate(max(1, config.threads * 3 // 4))
     app.services = services = Services(store, config, WaitingGate(config.waiting_max), thread_gate)
     app.register_blueprint(cache_blueprint(services))
+    app.register_blueprint(scopes_blueprint(services))
     app.register_blueprint(cluster_blueprint(services))
     app.register_blueprint(monitoring_blueprint(services))
     app.register_error_handler(

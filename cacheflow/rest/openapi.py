@@ -32,9 +32,9 @@ _FAILURES = {
     409: "Conflict",
     412: "A precondition failed",
     413: "Too large",
-    422: "The Idempotency-Key came before with another request",
+    422: "The Idempotency-Key, or the number in its scope, came before with another request",
     503: "Certainly not applied: no leader, not ready or overloaded; safe to repeat after Retry-After",
-    504: "The outcome is unknown: sent, and no answer came in time",
+    504: "The outcome is unknown: sent, and no answer came in time; or what became of it before is not known any more",
 }
 
 
@@ -55,6 +55,7 @@ def specification(config: RestConfig) -> Json:
             "/cache/{key}/touch": _touch_path(),
             "/cache/_batch": _batch_path(),
             "/cache": _many_paths(),
+            "/scopes": _scopes_path(),
             **_cluster_paths(),
             **_monitoring_paths(),
         },
@@ -115,7 +116,16 @@ def _header(name: str, description: str) -> Json:
 
 
 _IF_MATCH = _header("If-Match", 'a version in quotes, such as "7" (a list: any of them), or *: the key exists')
-_IDEMPOTENCY_KEY = _header("Idempotency-Key", "1 to 256 printable ASCII characters; kept 10 minutes")
+_REPEATABLE = [
+    _header("Idempotency-Key", "1 to 256 printable ASCII characters; kept 10 minutes, or as far as the metric tells"),
+    _header(
+        "Idempotency-Age", "milliseconds since the first try with this key: 504 when that may not be known any more"
+    ),
+    _header(
+        "Idempotency-Scope",
+        "SCOPE; number=N; lowest=M: write N of a scope; M: the lowest that still waits for its answer",
+    ),
+]
 _ETAG: Json = {"ETag": {"description": "the version in quotes", "schema": _STRING}}
 _CONSISTENCY: list[Json] = [
     _query("consistency", {"enum": ["local", "bounded", "linearizable"], "default": "local"}, "how fresh"),
@@ -183,7 +193,7 @@ def _item_paths(config: RestConfig) -> Json:
                 _query("keep_ttl", _BOOLEAN, "keep the TTL of the value replaced"),
                 _header("If-None-Match", "*: only when the key is absent"),
                 _IF_MATCH,
-                _IDEMPOTENCY_KEY,
+                *_REPEATABLE,
             ],
             requestBody={
                 "required": True,
@@ -195,7 +205,7 @@ def _item_paths(config: RestConfig) -> Json:
             "Remove a key",
             {200: _answer("Removed", _object({"key": _STRING, "deleted": {"const": True}}))},
             (*_WRITE_FAILURES, 404, 412),
-            parameters=[_IF_MATCH, _IDEMPOTENCY_KEY],
+            parameters=[_IF_MATCH, *_REPEATABLE],
         ),
     }
 
@@ -209,7 +219,7 @@ def _incr_path() -> Json:
             "Add to an integer; keeps the TTL of an existing key, creates with initial + delta",
             {200: _answer("Counted", counted)},
             (*_WRITE_FAILURES, 404, 409),
-            parameters=[_IDEMPOTENCY_KEY],
+            parameters=[*_REPEATABLE],
             requestBody=_body(step, required=False),
         ),
     }
@@ -222,7 +232,7 @@ def _touch_path() -> Json:
             "Give a key a new TTL",
             {200: _answer("Touched", _object({"key": _STRING, "ttl": _SECONDS_OR_NULL}))},
             (*_WRITE_FAILURES, 404),
-            parameters=[_IDEMPOTENCY_KEY],
+            parameters=[*_REPEATABLE],
             requestBody=_body(_object({"ttl": _SECONDS_OR_NULL})),
         ),
     }
@@ -263,7 +273,7 @@ def _batch_path() -> Json:
             "Several operations in one log entry",
             {200: _answer("One result an operation", _object({"results": {"type": "array", "items": result}}))},
             (*_WRITE_FAILURES, 404, 409, 412),
-            parameters=[_IDEMPOTENCY_KEY],
+            parameters=[*_REPEATABLE],
             requestBody=_body(_object({"ops": ops, "atomic": {**_BOOLEAN, "description": "all or nothing"}}, ("ops",))),
         ),
     }
@@ -284,7 +294,18 @@ def _many_paths() -> Json:
             "Remove keys by prefix, or all",
             {200: _answer("Removed", _object({"deleted": _INTEGER}))},
             (400, 401, 422, 503, 504),
-            parameters=[prefix, _query("all", _BOOLEAN, "everything"), _IDEMPOTENCY_KEY],
+            parameters=[prefix, _query("all", _BOOLEAN, "everything"), *_REPEATABLE],
+        ),
+    }
+
+
+def _scopes_path() -> Json:
+    return {
+        "post": _call(
+            "Open a scope: its writes are numbered by the client and take place once, however often they are sent again; closed "
+            "when it was not used for 10 minutes",
+            {201: _answer("Opened", _object({"scope": _STRING}))},
+            (400, 401, 503, 504),
         ),
     }
 

@@ -29,7 +29,7 @@ from scripts.bench import figures
 from scripts.bench.harness import Logs, OutOfTime, Verdict, machine, machine_cpu_s, told
 
 # In rows/: each guards a promise and has a short form, which .ci/run runs.
-GUARDS = ("kills", "digests", "durability", "cas", "lfu", "trace", "freshness", "skew", "wire")
+GUARDS = ("kills", "digests", "durability", "cas", "lfu", "trace", "freshness", "skew", "wire", "counted")
 # In more/: how fast, how large, how long.
 MORE = (
     *("rest", "batch", "failover", "resume", "noleader", "overload", "idle", "embedded", "idlerestart", "memory"),

@@ -46,7 +46,7 @@ ROWS_OF = {
             "idle",
         ),
     ),
-    "promises": ("cas", "lfu", "idlerestart"),
+    "promises": ("cas", "counted", "lfu", "idlerestart"),
     "costs": ("pauses", "flat", "calls"),
     "delays": ("delays",),
 }

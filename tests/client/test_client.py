@@ -11,7 +11,7 @@ import pytest
 from fakes.http_node import FakeNode, FakeState
 
 from cacheflow import errors, values
-from cacheflow.client import failover
+from cacheflow.client import failover, scopes
 from cacheflow.client.client import AsyncCacheClient, CacheClient
 from cacheflow.errors import (
     CacheFlowError,
@@ -21,6 +21,7 @@ from cacheflow.errors import (
     NoLeader,
     NotAnInteger,
     NotCommitted,
+    OutcomeForgotten,
     OutcomeUnknown,
     PreconditionFailed,
     ReplicationError,
@@ -53,7 +54,8 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def keys_sent(node: FakeNode) -> list[str]:
-    return [headers["idempotency-key"] for verb, _, headers in node.requests if verb not in ("GET", "HEAD")]
+    sent = [headers for verb, _, headers in node.requests if verb not in ("GET", "HEAD")]
+    return [headers.get("idempotency-scope") or headers["idempotency-key"] for headers in sent]
 
 
 @pytest.mark.parametrize("value", ["", "text", "ü€😀", b"", b"\x00\xff", 5, 1.5, True, None, [1, {"a": None}], {}])
@@ -285,7 +287,7 @@ def test_a_503_hands_over_to_the_next_node(pair: tuple[FakeNode, FakeNode]) -> N
     client = CacheClient([first.url, second.url], timeout_s=5)
     first.faults.append((503, "No leader"))
     assert client.incr("n", initial=0) == 1
-    assert keys_sent(first) == keys_sent(second)
+    assert keys_sent(first) == keys_sent(second) == ["1-x; number=1; lowest=1"]
 
 
 @pytest.mark.parametrize("fault", ["drop-early", "drop-late"])
@@ -309,6 +311,120 @@ def test_an_idempotency_key_of_ones_own_is_used(client: CacheClient, node: FakeN
     assert keys_sent(node) == ["mine"]
     with pytest.raises(InvalidRequest):
         client.set("k", 1, idempotency_key="a\nb")
+
+
+def test_writes_are_numbered_in_one_scope_that_is_opened_before_the_first(client: CacheClient, node: FakeNode) -> None:
+    client.get("k")
+    assert node.state.opened == 0
+    client["k"] = 1
+    client.incr("n", initial=0)
+    with pytest.raises(KeyNotFound):
+        del client["absent"]
+    assert keys_sent(node) == [f"1-x; number={number}; lowest={number}" for number in (1, 2, 3)]
+
+
+def test_the_lowest_number_is_that_of_the_oldest_write_that_waits(client: CacheClient, node: FakeNode) -> None:
+    client["k"] = 1
+    scope = client._scopes.present(0.0)
+    waiting = [scope.take()[0] for _ in range(3)]
+    scope.told(waiting[1])
+    assert scope.take() == (5, 2)
+    scope.told(waiting[0])
+    assert scope.take() == (6, 4)
+
+
+def test_a_write_that_was_told_as_unknown_waits_no_more(node: FakeNode) -> None:
+    client = CacheClient(node.url, timeout_s=0.05)
+    node.faults.extend([(504, "Outcome unknown")] * 200)
+    with pytest.raises(OutcomeUnknown):
+        client.incr("n", initial=0)
+    node.faults.clear()
+    client["k"] = 1
+    assert keys_sent(node)[-1] == "1-x; number=2; lowest=2"
+
+
+def test_a_write_that_came_too_late_for_its_scope_goes_into_a_new_one(client: CacheClient, node: FakeNode) -> None:
+    assert client.incr("n", initial=0) == 1
+    node.state.scopes.clear()
+    assert client.incr("n") == 2
+    assert keys_sent(node)[-1] == "2-x; number=1; lowest=1"
+    # Also when the try before was certainly not applied.
+    node.state.scopes.clear()
+    node.faults.append((503, "No leader"))
+    assert client.incr("n") == 3
+
+
+def test_a_write_that_may_have_come_in_time_before_is_unknown(client: CacheClient, node: FakeNode) -> None:
+    client["k"] = 1
+    node.faults.extend(["drop-late", (504, "Outcome forgotten")])
+    with pytest.raises(OutcomeUnknown) as caught:
+        client.incr("n", initial=0)
+    assert type(caught.value) is OutcomeUnknown and node.state.opened == 1
+
+
+def test_a_cluster_that_closes_every_scope_ends_in_a_refusal(client: CacheClient, node: FakeNode) -> None:
+    node.faults.extend([(504, "Outcome forgotten")] * 3)
+    with pytest.raises(NotCommitted):
+        client["k"] = 1
+    assert node.state.opened == 3 and "k" not in node.state.entries
+
+
+def test_a_scope_that_was_not_used_for_long_is_left(
+    client: CacheClient, node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client["k"] = 1
+    client["k"] = 2
+    monkeypatch.setattr(scopes, "UNUSED_S_MAX", 0.0)
+    client["k"] = 3
+    assert [key.partition(";")[0] for key in keys_sent(node)] == ["1-x", "1-x", "2-x"]
+
+
+def test_a_scope_that_cannot_be_opened_means_that_nothing_was_written(node: FakeNode) -> None:
+    client = CacheClient(node.url, timeout_s=0.05)
+    for fault in ((503, "No leader"), (504, "Outcome unknown"), "drop-late"):
+        node.opening_faults.extend([fault] * 200)
+        with pytest.raises((NotCommitted, OutcomeUnknown)) as caught:
+            client["k"] = 1
+        assert isinstance(caught.value, NotCommitted), fault
+        node.opening_faults.clear()
+    node.opening_faults.append((404, "Not Found"))
+    with pytest.raises(CacheFlowError):
+        client["k"] = 1
+    assert node.requests == []
+    client["k"] = 1
+
+
+def test_a_forked_child_opens_a_scope_of_its_own(client: CacheClient, node: FakeNode) -> None:
+    client["k"] = 1
+    with client._scopes._lock:  # another thread of the parent's opens one just now
+        child = os.fork()
+        if child == 0:
+            client["k"] = 2
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+    client["k"] = 3
+    assert [key.partition(";")[0] for key in keys_sent(node)] == ["1-x", "2-x", "1-x"]
+
+
+def test_threads_share_a_scope_and_give_each_number_once(client: CacheClient, node: FakeNode) -> None:
+    def count() -> None:
+        for _ in range(20):
+            client.incr("n", initial=0)
+
+    threads = [threading.Thread(target=count) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert client["n"] == 160 and node.state.opened == 1
+    assert len({key.partition("; lowest")[0] for key in keys_sent(node)}) == 160
+
+
+def test_reads_in_a_batch_need_no_number(client: CacheClient, node: FakeNode) -> None:
+    client["k"] = 1
+    node.requests.clear()
+    assert client.get_many(["k", "absent"]) == {"k": 1}
+    assert "idempotency-scope" not in node.requests[0][2]
 
 
 def test_a_write_that_was_sent_and_never_answered_has_an_unknown_outcome(node: FakeNode) -> None:
@@ -372,7 +488,9 @@ def test_a_504_for_a_write_is_an_unknown_outcome_unless_a_retry_tells(node: Fake
         client.incr("n")
 
 
-@pytest.mark.parametrize("kind", [kind for kind in failover._BY_TITLE.values() if kind is not CacheFlowError])
+@pytest.mark.parametrize(
+    "kind", [kind for kind in failover._BY_TITLE.values() if kind not in (CacheFlowError, OutcomeForgotten)]
+)
 def test_every_error_of_a_node_is_the_same_error_here(node: FakeNode, kind: type[CacheFlowError]) -> None:
     client = CacheClient(node.url, timeout_s=0.05)
     node.faults.extend([(kind.http_status, kind.title)] * 200)

@@ -50,7 +50,7 @@ def become_newer() -> None:
 
 
 def _labelled(command: Any) -> Any:
-    inner = command[2] if command[0] == commands.IDEMPOTENT else command
+    inner = command[-1] if command[0] in (commands.IDEMPOTENT, commands.SCOPED) else command
     return (LABEL, inner[1]) if inner[0] == commands.SET and inner[1].startswith(PREFIX) else command
 
 

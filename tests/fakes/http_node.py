@@ -56,6 +56,9 @@ class FakeState:
         self.entries: dict[str, Stored] = {}
         self.revision = 0
         self.kept: dict[str, tuple[int, dict[str, Any]]] = {}
+        # The scopes that are open, by name, with the lowest number that may still come.
+        self.scopes: dict[str, int] = {}
+        self.opened = 0
 
     def write(self, key: str, value: Any, ttl: float | None, content_type: str | None = None) -> tuple[Stored, bool]:
         self.revision += 1
@@ -106,13 +109,15 @@ class FakeNode:
     """One listening node. ``faults`` are used up one a request, from the left:
 
     "drop-early": the connection breaks before anything is done; "drop-late": after; "hang": no answer until ``stop``;
-    (status, title): a problem document, nothing done; None: served as usual.
+    (status, title): a problem document, nothing done; None: served as usual. Opening a scope is no request in this sense; it has
+    faults of its own, ``opening_faults``.
     """
 
     def __init__(self, state: FakeState | None = None, node_id: str = "a", port: int = 0) -> None:
         self.state = state or FakeState()
         self.node_id = node_id
         self.faults: deque[str | tuple[int, str] | None] = deque()
+        self.opening_faults: deque[str | tuple[int, str] | None] = deque()
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.connections = 0
         self.nodes: list[dict[str, Any]] = []
@@ -201,8 +206,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         node = self.server.node
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        node.requests.append((self.command, self.path, {k.lower(): v for k, v in self.headers.items()}))
-        fault = node.faults.popleft() if node.faults else None
+        if self.path == "/scopes":
+            fault = node.opening_faults.popleft() if node.opening_faults else None
+        else:
+            node.requests.append((self.command, self.path, {k.lower(): v for k, v in self.headers.items()}))
+            fault = node.faults.popleft() if node.faults else None
         if fault == "drop-early":
             return self._break()
         if fault == "hang":
@@ -238,7 +246,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _once(self, body: bytes) -> tuple[int, Any]:
         state = self.server.node.state
         with state.lock:
-            token = self.headers.get("Idempotency-Key")
+            token = self.headers.get("Idempotency-Key") or self._number()
             if token is not None and token in state.kept:
                 return state.kept[token]
             try:
@@ -249,6 +257,17 @@ class _Handler(BaseHTTPRequestHandler):
                 state.kept[token] = answer
             return answer
 
+    def _number(self) -> str | None:
+        header = self.headers.get("Idempotency-Scope")
+        if header is None:
+            return None
+        name, number, lowest = (part.strip().rpartition("=")[2] for part in header.split(";"))
+        scopes = self.server.node.state.scopes
+        if name not in scopes or int(number) < scopes[name]:
+            raise Refusal(504, "Outcome forgotten")
+        scopes[name] = max(scopes[name], int(lowest))
+        return f"{name} {number}"
+
     def _route(self, body: bytes) -> tuple[int, Any]:
         url = urlsplit(self.path)
         query = {name: values[0] for name, values in parse_qs(url.query, keep_blank_values=True).items()}
@@ -258,6 +277,11 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._list(query)
             case "DELETE", ["cache"]:
                 return self._clear(query)
+            case "POST", ["scopes"]:
+                state = self.server.node.state
+                state.opened += 1
+                state.scopes[f"{state.opened}-x"] = 1
+                return 201, {"scope": f"{state.opened}-x"}
             case "POST", ["cache", "_batch"]:
                 return 200, {"results": self.server.node.state.batch(json.loads(body)["ops"])}
             case "POST", ["cluster", "level"]:

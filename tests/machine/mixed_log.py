@@ -77,6 +77,12 @@ def _command(random: Random, many: int) -> Any:
         return _configure(random)
     if chance < 0.07:
         return c.idempotent(f"i{random.randrange(8)}", random.choice([c.incr("n", 1, 0), _set(random, "k1")]))
+    if chance < 0.074:
+        return c.open_scope("x")
+    if chance < 0.085:
+        number = random.randrange(1, 12)
+        inner = random.choice([c.incr("n", 1, 0), _set(random, "k1"), c.batch([c.get("k1"), c.get("k2")])])
+        return c.scoped(random.randrange(1, 4), "x", number, random.randrange(1, number + 1), inner)
     if chance < 0.09:
         return c.members("cluster", [["a", "1", "h:1", "h:2", True], ["b", "1", "h:3", "h:4", random.random() < 0.5]])
     if chance < 0.12:

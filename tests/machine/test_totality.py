@@ -25,7 +25,7 @@ ATOMS = (
 ANYTHING = st.recursive(
     ATOMS, lambda inner: st.lists(inner, max_size=8) | st.dictionaries(KEYS, inner, max_size=4), max_leaves=25
 )
-OPS = st.integers(0, 19)
+OPS = st.integers(0, 21)
 
 
 def command_of(fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -52,7 +52,8 @@ NEARLY = (
             st.sampled_from([None, 1, 2, 3, 1024, 2048, "lru", "lfu"]),
         ),
     )
-    | st.tuples(st.just(c.OPEN_SESSION), KEYS, KEYS)
+    | st.tuples(st.just(c.OPEN_SESSION), KEYS, KEYS, NUMBERS, KEYS, NUMBERS)
+    | st.tuples(st.just(c.OPEN_SCOPE), KEYS)
     | st.tuples(st.just(c.RAISE_LEVEL), NUMBERS)
     | st.tuples(st.just(c.MEMBERS), KEYS, st.lists(st.tuples(KEYS, KEYS, KEYS, KEYS, st.booleans()), max_size=3))
 )
@@ -61,12 +62,13 @@ COMMANDS = st.recursive(
     lambda inner: (
         st.tuples(st.just(c.BATCH), st.booleans(), st.lists(inner, max_size=5))
         | st.tuples(st.just(c.GUARDED), st.lists(st.tuples(KEYS, NUMBERS), max_size=2), st.lists(inner, max_size=5))
-        | st.tuples(st.just(c.IDEMPOTENT), KEYS, inner)
+        | st.tuples(st.just(c.IDEMPOTENT), KEYS, NUMBERS, inner)
+        | st.tuples(st.just(c.SCOPED), st.integers(0, 3), KEYS, NUMBERS, NUMBERS, inner)
     ),
     max_leaves=8,
 )
 BLOCKS = (
-    st.tuples(st.integers(0, 2), st.integers(0, 4), NUMBERS, st.lists(COMMANDS, max_size=6)).map(msgpack.packb)
+    st.tuples(st.integers(0, 2), st.integers(0, 4), NUMBERS, NUMBERS, st.lists(COMMANDS, max_size=6)).map(msgpack.packb)
     | ANYTHING.map(msgpack.packb)
     | st.binary(max_size=20)
 )

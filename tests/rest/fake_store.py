@@ -39,6 +39,8 @@ class FakeStore:
         self.index = 0
         self.revision = 0
         self.kept: dict[str, tuple[Command, Result]] = {}
+        # The times of first tries that came with idempotency keys.
+        self.first_tries: list[int] = []
         self.digests: dict[int, str] = {0: "00" * 16}
         self.members = {"n1": ("127.0.0.1:8080", "127.0.0.1:9080")}
         self.value_bytes_max = 1024 * 1024
@@ -210,6 +212,8 @@ class FakeStore:
             commands.DELETE_PREFIX: self._apply_delete_prefix,
             commands.BATCH: self._apply_batch,
             commands.IDEMPOTENT: self._apply_idempotent,
+            commands.SCOPED: self._apply_scoped,
+            commands.OPEN_SCOPE: lambda nonce: [commands.OK, 7],
         }
         return apply[command[0]](*command[1:])
 
@@ -295,7 +299,13 @@ class FakeStore:
             results.append(result)
         return [commands.OK, results]
 
-    def _apply_idempotent(self, client_key: str, command: Command) -> Result:
+    def _apply_scoped(self, scope: int, nonce: str, number: int, lowest: int, command: Command) -> Result:
+        if scope == 1:
+            return [commands.FORGOTTEN]
+        return self._apply_idempotent(f"{scope} {nonce} {number}", 0, command)
+
+    def _apply_idempotent(self, client_key: str, first_ms: int, command: Command) -> Result:
+        self.first_tries.append(first_ms)
         kept = self.kept.get(client_key)
         if kept is None:
             kept = self.kept[client_key] = (command, self._apply(command))

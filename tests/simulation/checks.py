@@ -55,6 +55,8 @@ class Checks:
         self._one_cluster: tuple[str, str] | None = None
         # The present second, and the number of messages before it.
         self._second = (0, 0)
+        # The start that has opened each session, by the process that has applied it, member and incarnation.
+        self._starts: dict[tuple[str, str, str], int] = {}
         # Processes whose contents were damaged, and these contents: they may differ, and go back to a snapshot.
         self.damaged: dict[str, CacheMachine] = {}
         # The latest process on each disk, by incarnation.
@@ -167,10 +169,20 @@ class Checks:
             self._compare_digest(process, index)
         if first >= last:
             self._compare_digest(process, last)
+        self._starts_rise(process)
         if last > self.last_committed:
             self.last_committed = self._committed_in[node.term] = last
         if machine.level > self._cluster.upgrades.level:
             self._cluster.upgrades.raised(process, before)
+
+    def _starts_rise(self, process: Process) -> None:
+        """Check that no session is taken over by an earlier start of the same member than had it before."""
+        machine = process.machine
+        for _, session in machine.sessions:
+            of = (process.name, session.member_id, machine.members[session.member_id].incarnation)
+            if session.start < self._starts.get(of, 0):
+                self.complain(f"sessions: start {session.start} of {session.member_id} took one over on {process.name}")
+            self._starts[of] = session.start
 
     def _on_a_majority(self, process: Process, index: int, term: int) -> None:
         """Check that a majority has an entry on disk, when it is applied for the first time anywhere."""

@@ -1,7 +1,8 @@
 """Clients: each does one thing after the other through random nodes, and writes down what it was told.
 
 The keys have roles, so that each promise can be checked by itself: *registers* for linearizability, *counters* and
-*once* for exactly-once, *pairs* for atomic batches, *leases* for TTL, *fillers* for eviction.
+*once* and *scoped* for exactly-once, *late* for late writes, *pairs* for atomic batches, *leases* for TTL, *fillers* for
+eviction.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ from fakes.newer_build import LABEL
 from simulation.bulk import Bulk
 from simulation.cluster import TIMEOUT_S
 from simulation.counters import Counters
+from simulation.late import Late
 from simulation.leases import Leases
 from simulation.once import Once
 from simulation.pairs import Pairs
 from simulation.registers import PREFIX, Registers
+from simulation.scoped import Scoped
 from simulation.tuning import Tuning
 
 from cacheflow.contract import Outcome
-from cacheflow.errors import NoLeader, OutcomeUnknown, Overloaded, ReplicationError
+from cacheflow.errors import NotCommitted, OutcomeUnknown, ReplicationError
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.machine.language.levels import FIRST_LEVEL
@@ -74,6 +77,8 @@ class Workload:
         self.counters = Counters(self)
         self.leases = Leases(self)
         self.once = Once(self)
+        self.scoped = Scoped(self)
+        self.late = Late(self)
         self.pairs = Pairs(self)
         self.tuning = Tuning(self)
         self.bulk = Bulk(self)
@@ -128,6 +133,8 @@ class Workload:
         if not self.evicts:  # whatever is missing may have been evicted
             self.counters.check()
             self.once.check(self.cluster.processes[0])
+            self.scoped.check(self.cluster.processes[0])
+            self.late.check(self.cluster.processes[0], TIMEOUT_S)
 
 
 class Client:
@@ -147,6 +154,8 @@ class Client:
             (4, workload.leases.touch),
             (4, workload.leases.read),
             (6, workload.once.call),
+            (8, workload.scoped.call),
+            (0 if workload.evicts else 4, workload.late.write),
             (6, workload.pairs.call),
             (1, workload.bulk.read),
             (0.5, workload.bulk.write),
@@ -182,13 +191,14 @@ class Client:
         what: str,
         told: Callable[[list[Result]], None] | None = None,
         refused: Callable[[], None] | None = None,
+        unknown: Callable[[], None] | None = None,
         statuses: tuple[int, ...] = ANSWERS,
         unchecked: bool = False,
     ) -> None:
         """Send ``commands_`` through ``process``.
 
-        told: takes the results, one a command.  refused: called when nothing took place.  statuses: those that results may have.
-        unchecked: the commands are sent as they are, as no front would.
+        told: takes the results, one a command.  refused: called when nothing took place.  unknown: called when nobody knows.
+        statuses: those that results may have.  unchecked: the commands are sent as they are, as no front would.
         """
         workload = self._workload
         cluster = workload.cluster
@@ -203,7 +213,9 @@ class Client:
                 cluster.note(f"{self.name} {what} through {process.name}: {outcome}")
             if isinstance(outcome, OutcomeUnknown):
                 workload.unknown += 1
-            elif isinstance(outcome, (NoLeader, Overloaded)):
+                if unknown is not None:
+                    unknown()
+            elif isinstance(outcome, NotCommitted):
                 workload.refused += 1
                 if refused is not None:
                     refused()

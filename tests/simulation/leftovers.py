@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from simulation.storage import DIRECTORY, SEGMENT_BYTES
 
-from cacheflow.machine.state.idempotency import KEPT_BYTES_MAX, KEPT_MAX
+from cacheflow.machine.state import answers, idempotency, scopes
+from cacheflow.machine.state.sessions import KEPT_READ_BYTES_MAX
 from cacheflow.node.proposals import BLOCK_COMMANDS_MAX
 from cacheflow.node.recency import KEYS_MAX
 from cacheflow.raft.log.records import RECORD_BYTES
@@ -33,8 +34,14 @@ def _machine(process: Process) -> list[tuple[str, int, int]]:
     return [
         ("sessions", len(machine.sessions), len(machine.members)),
         ("kept results of a session", max(kept, default=0), BLOCK_COMMANDS_MAX),
-        ("idempotency keys", len(machine.idempotency), KEPT_MAX),
-        ("bytes of kept answers", machine.idempotency._bytes, KEPT_BYTES_MAX),
+        (
+            "bytes that a session has read",
+            max([one.read_bytes for _, one in machine.sessions], default=0),
+            KEPT_READ_BYTES_MAX,
+        ),
+        ("bytes of idempotency keys", machine.idempotency.bytes_kept, idempotency.KEPT_BYTES_MAX),
+        ("bytes of scopes", machine.scopes.bytes_kept, scopes.KEPT_BYTES_MAX),
+        ("bytes of large answers", machine.answers.bytes_kept, answers.LARGE_BYTES_MAX),
     ]
 
 

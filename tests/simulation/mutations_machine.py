@@ -15,6 +15,8 @@ from cacheflow.machine.image import DIGEST_BYTES
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.machine.state.contents import Contents
+from cacheflow.machine.state.scopes import Scopes
+from cacheflow.machine.state.sessions import Sessions
 from cacheflow.node.proposals import Proposals
 
 
@@ -175,7 +177,54 @@ def keep_only_the_highest_number_of_a_session(patch: pytest.MonkeyPatch) -> None
             proposal.first = self._next_number
             self._next_number += len(proposal.commands)
             self._sent.append(proposal)
-            self._resend_due = not self._send(proposal.first, proposal.commands)
+            self._resend_due = not self._send(proposal.first, proposal.commands, proposal.deadline)
 
     patch.setattr(CacheMachine, "_run_block", _run_block)
     patch.setattr(Proposals, "flush", _flush)
+
+
+def forget_the_numbers_of_a_scope(patch: pytest.MonkeyPatch) -> None:
+    """Let a scope keep no result: what is sent again is done again."""
+    patch.setattr(Scopes, "keep", lambda self, scope_id, scope, number, command_print, result: None)
+
+
+def drop_what_a_scope_keeps_and_leave_its_floor(patch: pytest.MonkeyPatch) -> None:
+    """Let a scope drop results for its client or its size without a trace: what comes late is done again."""
+    keep, raise_floor = Scopes.keep, Scopes.raise_floor
+
+    def _keep(self: Any, scope_id: int, scope: Any, *arguments: Any) -> None:
+        floor = scope.floor
+        keep(self, scope_id, scope, *arguments)
+        scope.floor = floor
+
+    def _raise_floor(self: Any, scope_id: int, scope: Any, lowest: int) -> None:
+        floor = scope.floor
+        raise_floor(self, scope_id, scope, lowest)
+        scope.floor = floor
+
+    patch.setattr(Scopes, "keep", _keep)
+    patch.setattr(Scopes, "raise_floor", _raise_floor)
+
+
+def let_a_write_take_place_however_late(patch: pytest.MonkeyPatch) -> None:
+    """Send again what its caller was told is unknown, and set blocks no last moment."""
+
+    def _resend(self: Any) -> None:
+        rest = [command for one in self._sent for command in one.commands[len(one.results) :]]
+        self._resend_due = bool(rest) and not self._send(self._lowest(), rest, 1.0)
+
+    patch.setattr(Proposals, "_last_moment_ms", lambda self, deadline: 0)
+    patch.setattr(Proposals, "_resend", _resend)
+
+
+def open_a_session_for_any_start(patch: pytest.MonkeyPatch) -> None:
+    """Open a session for whatever start asks for one, also for an earlier one than the last."""
+    open_ = Sessions.open
+
+    def _open(self: Any, member_id: str, start: int, nonce: str, level: int) -> int | None:
+        present = self.find(self._by_member.get(member_id, 0))
+        if present is not None and present.nonce != nonce:
+            self.close_of(member_id)
+        return open_(self, member_id, start, nonce, level)
+
+    patch.setattr(Sessions, "open", _open)

@@ -9,7 +9,7 @@ from cacheflow.machine.deciding.plans import EXTEND, REMOVE, USE, WRITE, Decisio
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.language.commands import Result
 from cacheflow.machine.state.contents import Contents
-from cacheflow.machine.state.entries import EXPIRES_AT_MS, KEY_BYTES_MAX, key_bytes
+from cacheflow.machine.state.entries import DATA, EXPIRES_AT_MS, KEY_BYTES_MAX, key_bytes
 
 
 def decide(contents: Contents, command: list[Any]) -> Decision:
@@ -35,6 +35,7 @@ def carry_out(contents: Contents, plan: Plan) -> Result:
         return [c.OK, version, told, expires_at_ms]
     if what == USE:
         contents.use(plan[1], 1)
+        contents.read_bytes += len(plan[2][DATA])
         return [c.OK, *plan[2]]
     if what == REMOVE:
         return [c.OK, contents.remove(plan[1])]

@@ -37,12 +37,14 @@ MEMBERS: Final = 9  # cluster id, [[id, incarnation, raft_address, address, vote
 NOOP: Final = 10  #                                                 ->
 OPEN_SESSION: Final = 11  # member id, incarnation, start, nonce, level -> session, nonce
 BATCH: Final = 12  # atomic, [command, ...]                         -> [result, ...]
-IDEMPOTENT: Final = 13  # client's key, command                     -> the command's own result
+IDEMPOTENT: Final = 13  # client's key, time of its first try (0: not told), command -> the command's own result
 APPEND: Final = 14  # key, data, front, create                      -> version, length, expires_at_ms
 COUNT: Final = 15  # key, step, down, initial or None, ttl_ms of a new key -> version, number, expires_at_ms
 GUARDED: Final = 16  # [[key, version (0: absent)], ...], [command, ...]  -> [result, ...]
 EXPIRE: Final = 17  # key, ttl_ms (0: none), when                   -> version, expires_at_ms
-RAISE_LEVEL: Final = 18  # level                                    -> level in force; PRECONDITION -> see below
+OPEN_SCOPE: Final = 18  # nonce                                     -> scope
+SCOPED: Final = 19  # scope, nonce, number, lowest, command         -> the command's own result
+RAISE_LEVEL: Final = 20  # level                                    -> level in force; PRECONDITION -> see below
 
 # The feature level that brought each command.
 LEVELS: Final = dict.fromkeys(range(SET, RAISE_LEVEL + 1), 1)
@@ -76,9 +78,11 @@ MALFORMED: Final = 5  # -> message
 ABORTED: Final = 6  # an atomic batch: -> index of the command that failed, its result
 UNKNOWN_SESSION: Final = 7
 OUT_OF_ORDER: Final = 8  # a gap: -> the number that was expected
-KEY_REUSED: Final = 9  # an idempotency key with another command
+KEY_REUSED: Final = 9  # an idempotency key, or a number in a scope, with another command
 NOT_THIS_START: Final = 10  # a session for a process start that is not its member's latest
 TOO_LATE: Final = 11  # the last moment of its block is over: its number is taken, and nothing is done
+FORGOTTEN: Final = 12  # nothing was done now, nor will be; whether it took place before is not known any more
+NOT_KEPT: Final = 13  # it took place before, and its answer is not kept
 
 INT64_MIN: Final = -(2**63)
 INT64_MAX: Final = 2**63 - 1
@@ -171,12 +175,26 @@ def batch(commands: Sequence[Command], atomic: bool = False) -> Command:
     return (BATCH, atomic, commands)
 
 
-def idempotent(client_key: str, command: Command) -> Command:
+def idempotent(client_key: str, command: Command, first_ms: int = 0) -> Command:
     """Return ``command`` so wrapped that it takes place once for a ``client_key`` within 10 minutes.
 
-    Another one with the same key in that time gets the kept result.
+    Another one with the same key in that time gets the kept result. first_ms: the cluster's time of the client's first try,
+    before which it cannot have taken place; 0 if that is not known.
     """
-    return (IDEMPOTENT, client_key, command)
+    return (IDEMPOTENT, client_key, first_ms, command)
+
+
+def open_scope(nonce: str) -> Command:
+    """Return the command that opens a scope. nonce: names it beside its number, so that another cluster's is none here."""
+    return (OPEN_SCOPE, nonce)
+
+
+def scoped(scope: int, nonce: str, number: int, lowest: int, command: Command) -> Command:
+    """Return ``command`` so wrapped that it takes place once as the ``number`` of a client's scope.
+
+    lowest: the lowest number for whose answer the client still waits, at most this one.
+    """
+    return (SCOPED, scope, nonce, number, lowest, command)
 
 
 def append(key: str, data: bytes, *, front: bool = False, create: bool = False) -> Command:
@@ -220,7 +238,9 @@ def size_of(command: Command) -> int:
         size = 64 + sum([size_of(inner) for inner in command[2]])
         return size + sum([16 + _text_bytes(key) for key, _ in command[1]]) if op == GUARDED else size
     if op == IDEMPOTENT:
-        return 64 + _text_bytes(command[1]) + size_of(command[2])
+        return 64 + _text_bytes(command[1]) + size_of(command[3])
+    if op == SCOPED:
+        return 96 + _text_bytes(command[2]) + size_of(command[5])
     # Other commands have one text and some numbers, or are a node's own, which are small.
     size = 64 + _text_bytes(command[1]) if len(command) > 1 and type(command[1]) is str else 256
     return size + len(command[2]) if op == APPEND else size

@@ -38,6 +38,8 @@ class Contents:
         self.bytes_max: float = math.inf
         # The size of all items by the formula of ``entry_bytes``, which ``bytes_max`` limits.
         self.bytes_used = 0
+        # Bytes of the values that commands have read so far: what a block adds to it is what its kept results hold.
+        self.read_bytes = 0
         # The number of items that have an expiry.
         self.with_ttl = 0
         # Counters since the cluster began: keys written, deleted, expired, evicted.

@@ -1,74 +1,74 @@
 """Idempotency: a command with a client's own Idempotency-Key takes place once, whoever sends it and to whichever node.
 
-Results are kept 10 minutes of machine time, packed, because packed bytes are one object to the garbage collector and
-tell their size.
+It is kept for 10 minutes of machine time, within a budget of bytes. ``reaches_ms`` tells how far back: a key that is not
+here and was first tried later than that has not taken place. So a client that tells when it tried first is never let write
+twice, only told that nothing is known any more.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
-from hashlib import blake2b
-from typing import Any, Final
-
-import msgpack
+from typing import Final
 
 from cacheflow.machine.language.commands import Result
+from cacheflow.machine.state.answers import LargeAnswers
 
 # A client that sends a command again within 10 minutes gets the kept result.
 KEEP_MS: Final = 600_000
-KEPT_MAX: Final = 10_000
-# Bytes of all kept results: a batch of reads may answer with megabytes, so the number of results alone is no limit.
+# Bytes of all records: at the least size a hundred and fifty thousand keys.
 KEPT_BYTES_MAX: Final = 64 * 1024 * 1024
+# What a record takes beside its key and its answer, in CPython.
+RECORD_BYTES: Final = 400
 CLIENT_KEY_CHARS_MAX: Final = 256
+# Records that one entry drops because their time is over: a microsecond each, and more than an entry brings.
+DROPPED_PER_ENTRY_MAX: Final = 1000
 
-Kept = tuple[int, bytes, bytes]  # kept until (ms), fingerprint of the command, packed result
-
-
-def fingerprint(command: Any) -> bytes:
-    """Return 16 bytes that tell one command from another. Raises whatever msgpack raises for what it cannot pack."""
-    return blake2b(msgpack.packb(command), digest_size=16).digest()
+Kept = tuple[int, bytes, bytes]  # when it took place (ms), fingerprint of the command, packed result or b""
 
 
 class IdempotencyTable:
     """The kept results by client key, the oldest first. Not safe for concurrent use."""
 
-    __slots__ = ("_bytes", "_kept")
+    __slots__ = ("_answers", "_bytes", "kept", "reaches_ms")
 
-    def __init__(self) -> None:
-        self._kept: OrderedDict[str, Kept] = OrderedDict()
+    def __init__(self, answers: LargeAnswers) -> None:
+        self._answers = answers
+        self.kept: OrderedDict[str, Kept] = OrderedDict()
         self._bytes = 0
+        # The time when the latest key that was dropped took place: all later ones are here.
+        self.reaches_ms = 0
 
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    def __iter__(self) -> Iterator[tuple[str, Kept]]:
-        return iter(self._kept.items())
-
-    def find(self, client_key: str) -> tuple[bytes, Result] | None:
-        """Return (fingerprint, result) of the command that came with ``client_key``; None if none came or it was dropped."""
-        kept = self._kept.get(client_key)
-        return None if kept is None else (kept[1], msgpack.unpackb(kept[2]))
+    @property
+    def bytes_kept(self) -> int:
+        """The bytes of all records, as they are counted."""
+        return self._bytes
 
     def keep(self, client_key: str, command_print: bytes, result: Result, now_ms: int) -> None:
-        """Keep ``result`` under a new ``client_key``, unless it is larger than the whole table may be."""
-        packed = msgpack.packb(result)
-        if len(packed) > KEPT_BYTES_MAX:
-            return
-        self.adopt(client_key, (now_ms + KEEP_MS, command_print, packed))
-        while len(self._kept) > KEPT_MAX or self._bytes > KEPT_BYTES_MAX:
+        """Keep ``result`` under a new ``client_key``."""
+        packed = self._answers.keep((0, client_key), result)
+        self.adopt(client_key, (now_ms, command_print, packed))
+        while self._bytes > KEPT_BYTES_MAX:
             self._drop_oldest()
 
     def adopt(self, client_key: str, kept: Kept) -> None:
         """Add a row that another table held."""
-        self._kept[client_key] = kept
-        self._bytes += len(kept[2])
+        self.kept[client_key] = kept
+        self._bytes += _size(client_key, kept)
 
     def drop_due(self, now_ms: int) -> None:
-        """Drop the results whose time is over at ``now_ms``."""
-        while self._kept and next(iter(self._kept.values()))[0] <= now_ms:
+        """Drop results whose time is over at ``now_ms``, some at a time."""
+        for _ in range(DROPPED_PER_ENTRY_MAX):
+            if not self.kept or next(iter(self.kept.values()))[0] + KEEP_MS > now_ms:
+                return
             self._drop_oldest()
 
     def _drop_oldest(self) -> None:
-        _, kept = self._kept.popitem(last=False)
-        self._bytes -= len(kept[2])
+        client_key, kept = self.kept.popitem(last=False)
+        self._bytes -= _size(client_key, kept)
+        self.reaches_ms = kept[0]
+        if not kept[2]:
+            self._answers.drop((0, client_key))
+
+
+def _size(client_key: str, kept: Kept) -> int:
+    return RECORD_BYTES + (len(client_key) if client_key.isascii() else 4 * len(client_key)) + len(kept[2])

@@ -4,7 +4,8 @@
    higher than that of the session there is: a repeated message of a process that is dead opens nothing any more.
 2. Its commands are numbered from 1 on, and only last + 1 is applied. A lower number is answered with the kept result, a
    higher one is refused, so that a node may send what is pending again as often as it likes.
-3. Results below the lowest number that the node still waits for are dropped.
+3. Results below the lowest number that the node still waits for are dropped. What is kept is bounded in number, and the
+   values that were read in bytes: the oldest results go, and a node that asks for one is told that it is not kept.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from cacheflow.machine.language.commands import Result
 # Results kept for one session: far above what an honest node has under way; without a limit a node that never raises
 # ``lowest`` would fill the memory of all nodes.
 KEPT_RESULTS_MAX: Final = 100_000
+# Bytes of values in the kept results of one session: one large batch of reads, or many small ones. They are shared with the
+# items in memory, and written once for each read in a snapshot.
+KEPT_READ_BYTES_MAX: Final = 64 * 1024 * 1024
 
 
 class Session:
@@ -27,7 +31,7 @@ class Session:
     Kept results are answers that were already given out: nobody may change one.
     """
 
-    __slots__ = ("kept", "last", "level", "member_id", "nonce", "start")
+    __slots__ = ("kept", "last", "level", "member_id", "nonce", "read_bytes", "reads", "start")
 
     def __init__(self, member_id: str, start: int, nonce: str, level: int) -> None:
         self.member_id = member_id
@@ -36,6 +40,9 @@ class Session:
         self.level = level
         self.last = 0
         self.kept: deque[Result] = deque(maxlen=KEPT_RESULTS_MAX)
+        # (last number of a block, bytes of the values that it has read), for the blocks that are kept; and the sum.
+        self.reads: deque[tuple[int, int]] = deque()
+        self.read_bytes = 0
 
     def answered_below(self, lowest: int) -> None:
         """Drop the results of numbers below ``lowest``."""
@@ -46,6 +53,21 @@ class Session:
         else:
             for _ in range(surplus):
                 kept.popleft()
+        while self.reads and self.reads[0][0] < lowest:
+            self.read_bytes -= self.reads.popleft()[1]
+
+    def has_read(self, size: int) -> None:
+        """Note that the block up to ``last`` has read values of ``size`` bytes, and drop results while those are too many."""
+        while self.reads and self.reads[0][0] <= self.last - len(self.kept):
+            self.read_bytes -= self.reads.popleft()[1]
+        self.adopt_read(self.last, size)
+        while self.read_bytes > KEPT_READ_BYTES_MAX:
+            self.answered_below(self.reads[0][0] + 1)
+
+    def adopt_read(self, last: int, size: int) -> None:
+        """Add a note of a block that has read values."""
+        self.reads.append((last, size))
+        self.read_bytes += size
 
     def kept_result(self, number: int) -> Result | None:
         """Return the kept result of command ``number``, which is at most ``last``; None when it was dropped."""

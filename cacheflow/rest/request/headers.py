@@ -1,4 +1,4 @@
-"""Request headers that change what a request means: conditions, Accept, Idempotency-Key.
+"""Request headers that change what a request means: conditions, Accept, and what makes a write one that may be sent again.
 
 Conditions by RFC 9110, section 13. An entity tag is a version in quotes.
 
@@ -11,16 +11,23 @@ Conditions by RFC 9110, section 13. An entity tag is a version in quotes.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from cacheflow.errors import InvalidRequest
-from cacheflow.machine.language.commands import INT64_MAX
+from cacheflow.machine.language import commands
+from cacheflow.machine.language.commands import INT64_MAX, Command
 from cacheflow.verbs import check_idempotency_key, shown
 
 _TAG = re.compile(r'[ \t]*(W/)?"([\x21\x23-\x7e\x80-\xff]*)"[ \t]*(?:,|$)')
 _VERSION = re.compile(r"[1-9][0-9]{0,18}")
+_SCOPE = re.compile(
+    r"([1-9][0-9]{0,18})-([0-9a-f]{16});[ \t]*number=([1-9][0-9]{0,18});[ \t]*lowest=([1-9][0-9]{0,18})"
+)
+_AGE = re.compile(r"[0-9]{1,15}")
+# A first try counts as that much earlier: this node's estimate of the cluster's time may be ahead of the stamps in the log.
+AGE_SLACK_MS = 1000
 _QUALITY = re.compile(r"[ \t]*q=([01](?:\.[0-9]{0,3})?)[ \t]*", re.IGNORECASE)
 # The most versions in one header: each costs a comparison only, but nobody needs more.
 _TAGS_MAX = 64
@@ -88,10 +95,38 @@ def parse_tags(text: str, header: str) -> list[tuple[bool, str]]:
     return tags
 
 
-def idempotency_key(environ: Mapping[str, Any]) -> str | None:
-    """Return the Idempotency-Key or None. Raises InvalidRequest unless it is 1 to 256 printable ASCII characters."""
-    key: str | None = environ.get("HTTP_IDEMPOTENCY_KEY")
-    return None if key is None else check_idempotency_key(key)
+def repeatable(environ: Mapping[str, Any], now_ms: Callable[[], int]) -> Command | None:
+    """Return the beginning of the command in which a write that may be sent again is wrapped; None if it may not.
+
+    now_ms: the cluster's time. Raises InvalidRequest.
+    """
+    key = environ.get("HTTP_IDEMPOTENCY_KEY")
+    scope = environ.get("HTTP_IDEMPOTENCY_SCOPE")
+    age = environ.get("HTTP_IDEMPOTENCY_AGE")
+    if key is None and scope is None and age is None:
+        return None
+    if (key is None) == (scope is None) or (scope is not None and age is not None):
+        raise InvalidRequest(
+            "a write takes an Idempotency-Key, with its Idempotency-Age or without, or an Idempotency-Scope"
+        )
+    if scope is not None:
+        found = _SCOPE.fullmatch(scope)
+        if found is None:
+            raise InvalidRequest(f"Idempotency-Scope is SCOPE; number=N; lowest=M, not {shown(scope)}")
+        numbers = [int(found[at]) for at in (1, 3, 4)]
+        if max(numbers) > INT64_MAX or numbers[2] > numbers[1]:
+            raise InvalidRequest("Idempotency-Scope: lowest is above number, or one of them above 64 bits")
+        return commands.SCOPED, numbers[0], found[2], *numbers[1:]
+    if age is None:
+        return commands.IDEMPOTENT, check_idempotency_key(key), 0
+    if not _AGE.fullmatch(age):
+        raise InvalidRequest(f"Idempotency-Age is the milliseconds since the first try, not {shown(age)}")
+    return commands.IDEMPOTENT, check_idempotency_key(key), max(1, now_ms() - int(age) - AGE_SLACK_MS)
+
+
+def scope_name(scope: int, nonce: str) -> str:
+    """Return the name of a scope, as a client sends it back."""
+    return f"{scope}-{nonce}"
 
 
 def prefers_raw(accept: str | None, raw_type: str) -> bool:

@@ -23,7 +23,7 @@ from cacheflow.rest.answers import Answer
 from cacheflow.rest.problems import answer_error
 from cacheflow.rest.request.context import Services
 from cacheflow.rest.server.suspending import SUSPENDS, Suspended
-from cacheflow.verbs import error_of, once
+from cacheflow.verbs import error_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -43,9 +43,12 @@ def at_once(path: str, body_bytes: int) -> bool:
     return path.startswith("/cache/") and body_bytes <= AT_ONCE_BYTES_MAX
 
 
-def run_one(key: str, command: Command, client_key: str | None) -> Generator[list[Command], list[Result], Result]:
-    """Replicate a command; return its result: ``result = yield from run_one(...)``. Raises the error that it stands for."""
-    [result] = yield [command if client_key is None else once(command, client_key)]
+def run_one(key: str, command: Command, repeat: Command | None) -> Generator[list[Command], list[Result], Result]:
+    """Replicate a command; return its result: ``result = yield from run_one(...)``. Raises the error that it stands for.
+
+    repeat: the beginning of the command in which it is wrapped, so that it takes place once.
+    """
+    [result] = yield [command if repeat is None else (*repeat, command)]
     if result[0] not in (commands.OK, commands.ABORTED):
         raise error_of(key, result)
     return result

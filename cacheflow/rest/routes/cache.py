@@ -21,9 +21,9 @@ from cacheflow.rest.request.context import Services
 from cacheflow.rest.request.headers import (
     UNCONDITIONAL,
     Condition,
-    idempotency_key,
     prefers_raw,
     read_condition,
+    repeatable,
     write_condition,
 )
 from cacheflow.rest.request.paths import Query, decode_key, parse_query
@@ -86,10 +86,10 @@ def cache_blueprint(services: Services) -> Blueprint:
         command = verbs.write(key, value, ttl, keep_ttl, content_type)
         verbs.check_size(command, config.max_value_bytes)
         condition = write_condition(environ)
-        client_key = idempotency_key(environ)
+        repeat = repeatable(environ, store.now_ms)
         if condition is not UNCONDITIONAL:
-            command = (*command[:6], *(yield from _write_condition(store, condition, key, client_key)))
-        _, version, created, expires_at_ms = yield from run_one(key, command, client_key)
+            command = (*command[:6], *(yield from _write_condition(store, condition, key, repeat)))
+        _, version, created, expires_at_ms = yield from run_one(key, command, repeat)
         # The TTL that was set, in milliseconds as the log has it; with keep_ttl what is left of the old one.
         ttl_ms = command[5]
         ttl = seconds_left(expires_at_ms, store.now_ms()) if ttl_ms < 0 else ttl and ttl_ms / 1000
@@ -106,10 +106,10 @@ def cache_blueprint(services: Services) -> Blueprint:
         condition = write_condition(environ)
         if condition.absent:
             raise InvalidRequest("If-None-Match makes no sense with DELETE")
-        client_key = idempotency_key(environ)
-        only_if = yield from _one_version(store, condition, key, client_key)
+        repeat = repeatable(environ, store.now_ms)
+        only_if = yield from _one_version(store, condition, key, repeat)
         try:
-            yield from run_one(key, verbs.delete_command(key, only_if), client_key)
+            yield from run_one(key, verbs.delete_command(key, only_if), repeat)
         except KeyNotFound:
             # RFC 9110, 13.1.1: what is absent fails If-Match, whatever that names.
             if condition.present:
@@ -125,7 +125,7 @@ def cache_blueprint(services: Services) -> Blueprint:
         fields = parse_object(read_body(environ, body_bytes_max))
         known_fields(fields, ("delta", "initial", "ttl"))
         command = verbs.incr_command(key, fields.get("delta", 1), fields.get("initial"), fields.get("ttl"))
-        _, version, number, expires_at_ms = yield from run_one(key, command, idempotency_key(environ))
+        _, version, number, expires_at_ms = yield from run_one(key, command, repeatable(environ, store.now_ms))
         ttl = seconds_left(expires_at_ms, store.now_ms())
         return json_answer({"key": key, "value": number, "version": version, "ttl": ttl}, services.raft_headers())
 
@@ -139,7 +139,7 @@ def cache_blueprint(services: Services) -> Blueprint:
         if "ttl" not in fields:
             raise InvalidRequest('"ttl" is needed: seconds, or null for none')
         command = verbs.touch_command(key, fields["ttl"])
-        yield from run_one(key, command, idempotency_key(environ))
+        yield from run_one(key, command, repeatable(environ, store.now_ms))
         return json_answer({"key": key, "ttl": command[2] / 1000 if command[2] else None}, services.raft_headers())
 
     @blueprint.post("/cache/_batch", endpoint="batch")
@@ -152,7 +152,7 @@ def cache_blueprint(services: Services) -> Blueprint:
         if type(atomic) is not bool:
             raise InvalidRequest("atomic is true or false")
         parsed = parse_batch(fields.get("ops"), config.max_value_bytes)
-        result = yield from run_one("", commands.batch(parsed, atomic), idempotency_key(environ))
+        result = yield from run_one("", commands.batch(parsed, atomic), repeatable(environ, store.now_ms))
         results = [result] if result[0] == commands.ABORTED else result[1]
         return Answer(render_results(parsed, results), 200, [*services.raft_headers(), JSON_TYPE])
 
@@ -171,7 +171,7 @@ def cache_blueprint(services: Services) -> Blueprint:
         everything, prefix = checks.flag(query, "all"), checks.prefix(query)
         if everything == bool(prefix):
             raise InvalidRequest("give either ?prefix=, not empty, or ?all=true")
-        _, deleted = yield from run_one("", commands.delete_prefix(prefix or ""), idempotency_key(environ))
+        _, deleted = yield from run_one("", commands.delete_prefix(prefix or ""), repeatable(environ, store.now_ms))
         return json_answer({"deleted": deleted}, services.raft_headers())
 
     return blueprint
@@ -221,17 +221,17 @@ def _parse_put(body: bytes, query_ttl: float | None) -> tuple[Any, float | None]
 
 
 def _write_condition(
-    store: RestStore, condition: Condition, key: str, client_key: str | None
+    store: RestStore, condition: Condition, key: str, repeat: Command | None
 ) -> Generator[list[Command], list[Result], tuple[int, int]]:
     """Return (when, version) of a SET that is to hold to ``condition``."""
     if condition.absent:
         return commands.IF_ABSENT, 0
-    version = yield from _one_version(store, condition, key, client_key)
+    version = yield from _one_version(store, condition, key, repeat)
     return (commands.IF_PRESENT, 0) if version is None else (commands.IF_VERSION, version)
 
 
 def _one_version(
-    store: RestStore, condition: Condition, key: str, client_key: str | None
+    store: RestStore, condition: Condition, key: str, repeat: Command | None
 ) -> Generator[list[Command], list[Result], int | None]:
     """Return the version that a write must find, None for any.
 
@@ -242,8 +242,10 @@ def _one_version(
         return None
     if len(versions) == 1:
         return versions[0]
-    if versions and client_key is not None:
-        raise InvalidRequest("with an Idempotency-Key, If-Match takes one version: a retry must be the same command")
+    if versions and repeat is not None:
+        raise InvalidRequest(
+            "with an Idempotency-Key or -Scope, If-Match takes one version: a retry must be the same command"
+        )
     if versions:
         yield BARRIER
         item = store.read_applied(key, peek=True)

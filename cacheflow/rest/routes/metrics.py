@@ -41,6 +41,8 @@ HELP: Mapping[str, str] = {
     "build_level": "Highest feature level that this node's build knows.",
     "unknown_messages_total": "Messages of other nodes that this build does not know, and dropped.",
     "leader_changes_total": "Changes of leader that this node saw.",
+    "idempotency_window_seconds": "How far back idempotency keys are known: 600, or less when they are more than is kept.",
+    "scopes": "Scopes that clients have opened for the writes that they number.",
     "pending_commands": "Commands of this node that wait for their outcome.",
     "members": "Members of the cluster.",
     "peer_lag": "Log entries that a peer is behind the leader.",

@@ -6,8 +6,7 @@ import pytest
 from machine.driver import Driver
 
 from cacheflow.machine.language import commands as c
-from cacheflow.machine.state import idempotency
-from cacheflow.machine.state.idempotency import IdempotencyTable
+from cacheflow.machine.state import answers, idempotency
 
 INCR = c.idempotent("key", c.incr("n", 1, 0))
 
@@ -76,7 +75,8 @@ def test_an_answer_larger_than_the_table_is_given_and_not_kept(driver: Driver) -
     driver.run(c.set_("k", bytes(2**20), 1), INCR)
     reads = c.idempotent("reads", c.batch([c.get("k")] * 10_000))
     assert len(driver.one(reads)[1]) == 10_000
-    assert [key for key, _ in driver.machine.idempotency] == ["key"]
+    assert list(driver.machine.idempotency.kept) == ["key", "reads"]
+    assert driver.one(reads) == [c.NOT_KEPT]
 
 
 def test_results_are_kept_ten_minutes_of_machine_time(driver: Driver) -> None:
@@ -84,7 +84,7 @@ def test_results_are_kept_ten_minutes_of_machine_time(driver: Driver) -> None:
     assert driver.one(INCR, at=600_000)[1] == 1
     assert driver.one(INCR, at=600_001)[1] == 2
     driver.run(at=1_200_001)
-    assert len(driver.machine.idempotency) == 0
+    assert len(driver.machine.idempotency.kept) == 0
 
 
 @pytest.mark.parametrize(
@@ -97,13 +97,16 @@ def test_results_are_kept_ten_minutes_of_machine_time(driver: Driver) -> None:
         c.idempotent("key", INCR),
         c.idempotent("key", c.noop()),
         c.idempotent("key", ()),
-        (c.IDEMPOTENT, "key", None),
+        (c.IDEMPOTENT, "key", 0, None),
+        (c.IDEMPOTENT, "key", c.incr("n", 1, 0)),
         (c.IDEMPOTENT, "key"),
+        c.idempotent("key", c.scoped(1, "x", 1, 1, c.incr("n", 1, 0))),
+        *(c.idempotent("key", c.incr("n", 1, 0), first_ms) for first_ms in (-1, True, 1.5, None, 2**63)),  # type: ignore[arg-type]
     ],
 )
 def test_what_cannot_be_idempotent_is_malformed(driver: Driver, command: c.Command) -> None:
     assert driver.one(command)[0] == c.MALFORMED
-    assert len(driver.machine.idempotency) == 0
+    assert len(driver.machine.idempotency.kept) == 0
 
 
 def test_a_malformed_command_is_not_kept(driver: Driver) -> None:
@@ -111,14 +114,62 @@ def test_a_malformed_command_is_not_kept(driver: Driver) -> None:
     assert driver.one(INCR)[0] == c.OK
 
 
-def test_the_oldest_results_are_dropped_beyond_the_bounds() -> None:
-    table = IdempotencyTable()
-    for number in range(idempotency.KEPT_MAX + 1):
-        table.keep(f"k{number}", b"print", [c.OK], 0)
-    assert len(table) == idempotency.KEPT_MAX
-    assert table.find("k0") is None
-    assert table.find("k1") == (b"print", [c.OK])
-    table.keep("large", b"print", [c.OK, bytes(idempotency.KEPT_BYTES_MAX - 100)], 0)
-    assert 1 < len(table) < 100
-    table.keep("large too", b"print", [c.OK, bytes(1000)], 0)
-    assert table.find("large") is None or len(table) == 2
+def test_the_oldest_keys_are_dropped_beyond_the_bytes(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(idempotency, "KEPT_BYTES_MAX", 3 * (idempotency.RECORD_BYTES + 50))
+    for number in range(1, 5):
+        driver.one(c.idempotent(f"k{number}", c.incr("n", 1, 0)), at=number)
+    for one in (driver, driver.copy()):
+        assert list(one.machine.idempotency.kept) == ["k2", "k3", "k4"]
+        assert one.machine.idempotency.bytes_kept <= idempotency.KEPT_BYTES_MAX
+        # What it reaches back to is known: who was tried first later than that has not taken place.
+        assert one.machine.idempotency.reaches_ms == 1
+        assert one.one(c.idempotent("k1", c.incr("n", 1, 0), 1)) == [c.FORGOTTEN]
+        assert one.one(c.idempotent("k5", c.incr("n", 1, 0), 2))[2] == 5
+        # One that does not tell since when it tries is done (again).
+        assert one.one(c.idempotent("k1", c.incr("n", 1, 0)))[2] == 6
+
+
+def test_a_key_beyond_its_ten_minutes_is_forgotten_for_who_tells_its_age(driver: Driver) -> None:
+    driver.one(INCR, at=1000)
+    driver.run(at=601_000)
+    assert driver.one(c.idempotent("key", c.incr("n", 1, 0), 1000)) == [c.FORGOTTEN]
+    assert driver.one(c.idempotent("key", c.incr("n", 1, 0), 1001))[2] == 2
+
+
+def test_a_key_counts_with_what_it_takes(driver: Driver) -> None:
+    driver.one(c.idempotent("k" * 256, c.incr("n", 1, 0)))
+    ascii_bytes = driver.machine.idempotency.bytes_kept
+    driver.one(c.idempotent("ü" * 256, c.incr("n", 1, 0)))
+    assert ascii_bytes == idempotency.RECORD_BYTES + 256 + 5
+    assert driver.machine.idempotency.bytes_kept == 2 * ascii_bytes + 3 * 256
+    assert driver.copy().machine.idempotency.bytes_kept == driver.machine.idempotency.bytes_kept
+
+
+def test_some_keys_are_dropped_in_one_entry_and_the_rest_later(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(idempotency, "DROPPED_PER_ENTRY_MAX", 2)
+    driver.run(*(c.idempotent(f"k{number}", c.incr("n", 1, 0)) for number in range(5)), at=1)
+    left = []
+    for _ in range(3):
+        driver.run(at=driver.at_ms + 600_000)
+        left.append(len(driver.machine.idempotency.kept))
+    assert left == [3, 1, 0]
+
+
+def test_large_answers_push_out_large_answers_and_no_key(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "LARGE_BYTES_MAX", 25_000)
+    scope = driver.one(c.open_scope("x"))[1]
+    driver.run(c.set_("large", bytes(10_000), 1), INCR)
+    read = c.batch([c.get("large")])
+    first = c.idempotent("first", read)
+    second, third = (c.scoped(scope, "x", number, 1, read) for number in (1, 2))
+    values = driver.run(first, second, third)
+    for one in (driver, driver.copy()):
+        assert one.run(first, second, third) == [[c.NOT_KEPT], *values[1:]]
+        assert one.one(INCR)[2] == 1
+        assert one.machine.answers.bytes_kept <= 25_000
+    # An answer goes with its record.
+    driver.one(c.scoped(scope, "x", 9, 9, c.incr("n", 1, 0)))
+    assert driver.machine.answers.bytes_kept == 0
+    driver.one(c.idempotent("again", read))
+    driver.run(at=driver.at_ms + 600_000)
+    assert driver.machine.answers.bytes_kept == 0

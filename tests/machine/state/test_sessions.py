@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from machine.driver import Driver
 
 from cacheflow.machine.language import commands as c
@@ -120,7 +121,7 @@ def test_results_below_the_lowest_unanswered_number_are_dropped(driver: Driver) 
     session = driver.session()
     driver.send(session, 1, INCR, INCR, INCR)
     assert numbers(driver.send(session, 2, INCR, INCR, INCR, lowest=3)[1:]) == [3, 4]
-    assert driver.send(session, 1, INCR, INCR) == [[c.UNKNOWN_SESSION]] * 2
+    assert driver.send(session, 1, INCR, INCR) == [[c.NOT_KEPT]] * 2
     kept = driver.machine.sessions.find(session)
     assert kept is not None
     assert len(kept.kept) == 2
@@ -138,7 +139,7 @@ def test_a_malformed_command_uses_its_number_up(driver: Driver) -> None:
 
 def test_numbers_begin_at_one(driver: Driver) -> None:
     session = driver.session()
-    assert driver.send(session, 0, INCR, INCR) == [[c.UNKNOWN_SESSION], [c.OK, 1, 1, 0]]
+    assert driver.send(session, 0, INCR, INCR) == [[c.NOT_KEPT], [c.OK, 1, 1, 0]]
 
 
 def test_kept_results_are_bounded() -> None:
@@ -149,3 +150,39 @@ def test_kept_results_are_bounded() -> None:
     assert session.kept_result(10) is None
     assert session.kept_result(11) == [c.OK, 11]
     assert session.kept_result(session.last) == [c.OK, session.last]
+
+
+def test_the_values_that_a_session_has_read_are_bounded_in_bytes(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions_module, "KEPT_READ_BYTES_MAX", 2500)
+    session = driver.session()
+    driver.run(c.set_("k", bytes(1000), 1))
+    read = c.get("k")
+    driver.send(session, 1, INCR, lowest=1)
+    driver.send(session, 2, read, INCR, lowest=1)
+    driver.send(session, 4, c.batch([read]), lowest=1)
+    assert [result[0] for result in driver.send(session, 1, *[read] * 4, lowest=1)] == [c.OK] * 4
+    driver.send(session, 5, INCR, read, lowest=1)
+    for one in (driver, driver.copy()):
+        kept = one.machine.sessions.find(session)
+        assert kept is not None
+        assert kept.read_bytes == 2000
+        # The oldest block that has read something is gone, with all before it; the others are answered.
+        assert [result[0] for result in one.send(session, 1, *[read] * 6, lowest=1)] == [c.NOT_KEPT] * 3 + [c.OK] * 3
+    # Answered reads do not count any more.
+    driver.send(session, 7, read, lowest=7)
+    kept = driver.machine.sessions.find(session)
+    assert kept is not None
+    assert (kept.read_bytes, len(kept.reads)) == (1000, 1)
+
+
+def test_what_a_client_asks_for_again_counts_as_read(driver: Driver) -> None:
+    session = driver.session()
+    driver.run(c.set_("k", bytes(1000), 1))
+    pop = c.idempotent("key", c.batch([c.get("k"), c.delete("k")], atomic=True))
+    for number in range(1, 4):
+        assert driver.send(session, number, pop, lowest=1)[0][0] == c.OK
+    kept = driver.machine.sessions.find(session)
+    assert kept is not None
+    assert kept.read_bytes > 3000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -202,6 +203,8 @@ def test_a_conditional_read(client: Client, headers: dict[str, str], status: int
 
 # Idempotency
 
+SCOPE = "7-00112233445566ab; number=3; lowest=2"
+
 
 def test_a_retry_with_an_idempotency_key_does_not_count_twice(client: Client) -> None:
     headers = {"Idempotency-Key": "retry-1"}
@@ -232,6 +235,65 @@ def test_a_client_may_send_an_idempotency_key_with_a_delete_of_many(client: Clie
     client.put("/cache/k", json={"value": 1})
     assert client.delete("/cache?prefix=k", headers={"Idempotency-Key": "k"}).json == {"deleted": 1}
     assert client.delete("/cache?prefix=k", headers={"Idempotency-Key": ""}).status_code == 400
+
+
+def test_a_first_try_counts_from_a_second_before_its_age(client: Client, store: FakeStore) -> None:
+    now_ms = store.now_ms()
+    for age in ("0", "5000", "0" * 15, str(now_ms), "9" * 15):
+        headers = {"Idempotency-Key": f"k{age}", "Idempotency-Age": age}
+        assert client.put("/cache/k", json={"value": 1}, headers=headers).status_code in (200, 201)
+    assert store.first_tries == [now_ms - 1000, now_ms - 6000, now_ms - 1000, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        *(
+            {"Idempotency-Key": "k", "Idempotency-Age": age}
+            for age in ("", "-1", "+1", "1.5", "1e3", "1" * 16, "١", "x")
+        ),
+        {"Idempotency-Age": "5"},
+        {"Idempotency-Key": "k", "Idempotency-Scope": SCOPE},
+        {"Idempotency-Scope": SCOPE, "Idempotency-Age": "5"},
+        *(
+            {"Idempotency-Scope": wrong}
+            for wrong in (
+                "",
+                "7",
+                SCOPE.replace("7-", "0-"),
+                SCOPE.replace("7-", "07-"),
+                SCOPE.replace("7-", f"{2**63}-"),
+                SCOPE.replace("ab", "AB"),
+                SCOPE.replace("; lowest=2", ""),
+                SCOPE.replace("number=3", "number=0"),
+                SCOPE.replace("number=3", "number=-3"),
+                SCOPE.replace("number=3", "number=1"),
+                SCOPE.replace("number=3", "number=٣"),
+                SCOPE.replace(";", ","),
+                SCOPE + "; more=1",
+                SCOPE + ";",
+            )
+        ),
+    ],
+)
+def test_what_makes_a_write_one_to_be_sent_again_is_checked_strictly(client: Client, headers: dict[str, str]) -> None:
+    for method, path in (("PUT", "/cache/k"), ("DELETE", "/cache/k"), ("POST", "/cache/k/incr")):
+        assert client.open(path, method=method, headers=headers).status_code == 400
+
+
+def test_a_number_in_a_scope_does_not_count_twice(client: Client, store: FakeStore) -> None:
+    opened = client.post("/scopes")
+    assert opened.status_code == 201 and re.fullmatch(r"7-[0-9a-f]{16}", opened.json["scope"])
+    headers = {"Idempotency-Scope": f"{opened.json['scope']}; number=1; lowest=1"}
+    for _ in range(2):
+        assert client.post("/cache/n/incr", json={"initial": 0}, headers=headers).json["value"] == 1
+    assert client.post("/scopes", json={"name": 1}).status_code == 400
+
+
+def test_a_scope_that_is_closed_leaves_the_outcome_unknown(client: Client) -> None:
+    answer = client.put("/cache/k", json={"value": 1}, headers={"Idempotency-Scope": SCOPE.replace("7-", "1-")})
+    assert (answer.status_code, answer.json["type"]) == (504, "urn:cacheflow:outcome-forgotten")
+    assert answer.json["outcome"] == "unknown"
 
 
 @pytest.mark.parametrize("key", ["", "x" * 257, "tab\there", "ünïcode"])

@@ -1,0 +1,79 @@
+"""Scopes: a client numbers its writes in a scope that the cluster has opened for it, so that each takes place once.
+
+1. A write keeps its number however often it is sent. It is told as answered, or as unknown, before the next lowest number
+   rises past it: what comes later is never done.
+2. A scope is opened before the first write, and anew when it was not used for so long that the cluster may close it soon.
+3. A process forked from this one opens its own: two that number the same scope would take each other's answers.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+# Seconds after which an unused scope is not used again: half of the time after which the cluster closes it.
+UNUSED_S_MAX: Final = 300.0
+
+
+class Scope:
+    """An open scope: the numbers given out, and those that still wait for their answer. Safe for concurrent use."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._lock = threading.Lock()
+        # Both guarded by the lock. The numbers that wait are in order: the first is the lowest.
+        self._latest = 0
+        self._waiting: dict[int, None] = {}
+        self.used_at = time.monotonic()
+
+    def take(self) -> tuple[int, int]:
+        """Return the next number, and the lowest one that still waits."""
+        with self._lock:
+            self._latest = number = self._latest + 1
+            self._waiting[number] = None
+            lowest = next(iter(self._waiting))
+            self.used_at = time.monotonic()
+        return number, lowest
+
+    def told(self, number: int) -> None:
+        """Note that the caller of ``number`` was told what became of it: it is not sent again."""
+        with self._lock:
+            del self._waiting[number]
+
+
+class Scopes:
+    """The scope that a client's writes go into. Safe for concurrent use, also after a fork.
+
+    open_scope: has the cluster open one, until a deadline, and returns its name.
+    """
+
+    def __init__(self, open_scope: Callable[[float], str]) -> None:
+        self._open_scope = open_scope
+        self._start()
+
+    def _start(self) -> None:
+        self._pid = os.getpid()
+        # Held while a scope is opened, so that writes of several threads go into one.
+        self._lock = threading.Lock()
+        self._present: Scope | None = None
+
+    def present(self, deadline: float) -> Scope:
+        """Return the scope for the next write, opened if need be. Raises what opening one raises."""
+        if self._pid != os.getpid():
+            self._start()
+        scope = self._present
+        if scope is not None and time.monotonic() - scope.used_at < UNUSED_S_MAX:
+            return scope
+        with self._lock:
+            # Another thread may have opened one meanwhile.
+            if self._present is None or self._present is scope:
+                self._present = Scope(self._open_scope(deadline))
+            return self._present
+
+    def leave(self, scope: Scope) -> None:
+        """Use ``scope`` no more: the cluster has closed it."""
+        if self._present is scope:
+            self._present = None

@@ -1,0 +1,71 @@
+"""Answers: the kept results of commands that may be asked for again, packed.
+
+Packed, because bytes are one object to the garbage collector and tell their size. A small one belongs to its record. The
+large ones, values that were read, have a budget of their own: over it the oldest goes, and its record stays. So a client that
+takes out large values pushes out no record of another's, and what is sent again never takes place twice for it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from hashlib import blake2b
+from typing import Any, Final, TypeAlias
+
+import msgpack
+
+from cacheflow.machine.language.commands import Result
+
+SMALL_BYTES_MAX: Final = 4096
+# Bytes of all large answers: one batch of reads may answer with 64 MiB.
+LARGE_BYTES_MAX: Final = 64 * 1024 * 1024
+
+# Whose answer: (scope, number), or (0, an idempotency key).
+Owner: TypeAlias = tuple[int, int | str]
+
+
+def fingerprint(command: Any) -> bytes:
+    """Return 16 bytes that tell one command from another. Raises whatever msgpack raises for what it cannot pack."""
+    return blake2b(msgpack.packb(command), digest_size=16).digest()
+
+
+class LargeAnswers:
+    """The large answers, the oldest first. Not safe for concurrent use."""
+
+    __slots__ = ("_bytes", "_kept")
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[Owner, bytes] = OrderedDict()
+        self._bytes = 0
+
+    def __iter__(self) -> Iterator[tuple[Owner, bytes]]:
+        return iter(self._kept.items())
+
+    @property
+    def bytes_kept(self) -> int:
+        """The bytes of all answers that are kept here."""
+        return self._bytes
+
+    def keep(self, owner: Owner, result: Result) -> bytes:
+        """Return ``result`` packed if it is small enough for its record; else keep it here, if it may be kept, and return b""."""
+        packed: bytes = msgpack.packb(result)
+        if len(packed) <= SMALL_BYTES_MAX:
+            return packed
+        if len(packed) <= LARGE_BYTES_MAX:
+            self.adopt(owner, packed)
+            while self._bytes > LARGE_BYTES_MAX:
+                self.drop(next(iter(self._kept)))
+        return b""
+
+    def adopt(self, owner: Owner, packed: bytes) -> None:
+        """Add an answer, its owner's only one."""
+        self._kept[owner] = packed
+        self._bytes += len(packed)
+
+    def find(self, owner: Owner, packed: bytes) -> bytes:
+        """Return the packed answer of a record that holds ``packed``: that, or what is kept here; b"" if it was dropped."""
+        return packed or self._kept.get(owner, b"")
+
+    def drop(self, owner: Owner) -> None:
+        """Drop an answer, if it is here."""
+        self._bytes -= len(self._kept.pop(owner, b""))
