@@ -158,6 +158,27 @@ def test_the_older_build_refuses_to_start_on_what_the_newer_one_has_written(clus
     at_the_end(cluster)
 
 
+def test_who_lacks_what_the_log_no_longer_has_is_told_by_the_snapshot(cluster: Cluster) -> None:
+    roll(cluster, NewerMachine)
+    leader = leader_of(cluster)
+    follower = next(process for process in cluster.processes if process is not leader)
+    host, last_index = follower.host, follower.journal.last_index
+    cluster.crash(host, power=False)
+    assert ask(leader, c.raise_level(2)) == [c.OK, 2]
+    for number in range(30):
+        assert ask(leader, c.set_(f"k{number}", b"x" * 1000, 1))[0] == c.OK
+    assert cluster.run(15.0, lambda: leader.journal.first_index > last_index)
+    host.build = CacheMachine
+    assert cluster.start(host) is None and host.process is not None
+    stopped = host.process
+    assert cluster.run(10.0, lambda: stopped.node.replica.failure is not None)
+    assert "the snapshot was written by a newer CacheFlow (level 2; this build knows 1)" in str(
+        stopped.node.replica.failure
+    )
+    assert cluster.run(15.0, cluster.healthy)
+    at_the_end(cluster)
+
+
 def test_a_joiner_below_the_level_is_refused_by_name(cluster: Cluster) -> None:
     roll(cluster, NewerMachine)
     assert ask(leader_of(cluster), c.raise_level(2)) == [c.OK, 2]

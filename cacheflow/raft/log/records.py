@@ -58,8 +58,8 @@ _UNCOVERED: Final = RECORD_BYTES - _COVERED.size
 REGULAR: Final = b"\x00"
 NO_OP: Final = b"\x01"
 CONFIGURATION: Final = b"\x02"
-# The kinds that hold an entry for the machine, and the level that brought each: one above its entry's level has no effect.
-ENTRY_KINDS: Final = {REGULAR: 1, CONFIGURATION: 1}
+# The kinds of level 1 that hold an entry for the machine. Any other has no effect in an entry of that level, on every build.
+ENTRY_KINDS: Final = frozenset((REGULAR, CONFIGURATION))
 
 # (cluster_ms, wall_ms): two readings of one moment.
 Clock = tuple[int, int]
