@@ -135,6 +135,7 @@ class AsyncReplicatedStore(AsyncFace):
     status = in_thread(ReplicatedStore.status)
     digest = in_thread(ReplicatedStore.digest)
     remove_node = in_thread(ReplicatedStore.remove_node)
+    raise_level = in_thread(ReplicatedStore.raise_level)
 
     # Writes
 

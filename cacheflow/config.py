@@ -7,6 +7,7 @@ Times are seconds here and milliseconds inside the machine.
 from __future__ import annotations
 
 import codecs
+import functools
 import hashlib
 import hmac
 import ipaddress
@@ -241,3 +242,15 @@ def join_token(secret: bytes) -> bytes:
     Who learns it can make members dial addresses, and no more: what answers there must prove the secret itself.
     """
     return hmac.digest(secret, b"cacheflow: POST /nodes/register", hashlib.sha256).hex().encode()
+
+
+@functools.cache
+def build_version() -> str:
+    """Return the version of this CacheFlow, for people."""
+    # It takes long to import, and who only talks to nodes needs none.
+    from importlib import metadata
+
+    try:
+        return metadata.version("cacheflow")
+    except metadata.PackageNotFoundError:
+        return "unknown (runs from its source folder)"

@@ -2,6 +2,7 @@
 
 CacheFlowError                500
 ├─ ConfigError                     at start only: a setting, a port, a directory, a damaged file
+│  └─ NewerCacheFlow               also later: what is here or comes needs a newer build than this one
 ├─ InvalidRequest             400  nothing was proposed
 │  ├─ ValueTooLarge           413  also a ValueError
 │  └─ IdempotencyKeyReused    422  the key came before with another command
@@ -9,6 +10,7 @@ CacheFlowError                500
 ├─ MemberUnknown              404  no member has that node id
 ├─ NotAnInteger               409  incr on something else, or past 64 bits
 ├─ MemberConflict             409  the node id lives elsewhere, or the member cannot be spared now
+├─ LevelConflict              409  the feature level cannot become that one, or is too low for what is asked
 ├─ PreconditionFailed         412  If-Match, If-None-Match, add, compare-and-set
 └─ ReplicationError           503
    ├─ NotCommitted            503  certainly not applied: safe to retry (Retry-After)
@@ -34,6 +36,20 @@ class ConfigError(CacheFlowError):
     """The node cannot start as configured. The message names the setting or file and says what to do."""
 
     title = "Configuration error"
+
+
+class NewerCacheFlow(ConfigError):
+    """What is on this disk, or what the cluster sends, is of a newer CacheFlow than this one; nothing was changed."""
+
+    title = "Newer CacheFlow"
+
+    @classmethod
+    def wrote(cls, what: str, found: int, known: int, *, number: str = "level") -> NewerCacheFlow:
+        """Return the error for ``what`` was written. found, known: its level or format, and the highest that is known here."""
+        return cls(
+            f"{what} was written by a newer CacheFlow ({number} {found}; this build knows {known}): install that one or a "
+            "later one and start this node again; nothing was changed"
+        )
 
 
 class InvalidRequest(CacheFlowError, ValueError):
@@ -86,6 +102,13 @@ class MemberConflict(CacheFlowError):
 
     http_status = 409
     title = "Member conflict"
+
+
+class LevelConflict(CacheFlowError):
+    """The cluster's feature level cannot be raised to that now, or what is asked needs a higher one than is in force."""
+
+    http_status = 409
+    title = "Level conflict"
 
 
 class PreconditionFailed(CacheFlowError):

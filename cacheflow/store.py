@@ -367,6 +367,16 @@ class ReplicatedStore(Face):
             verbs.check_node_id(node_id)
         return self._engine.run(status.hand_over(self._engine, node_id), timeout_s=5.0, changes=True)
 
+    def raise_level(self, level: int) -> int:
+        """Put the feature level ``level`` in force, once and for all, and return it; to raise it again changes nothing.
+
+        Raises LevelConflict (a member's build does not know it, or a higher one is in force), InvalidRequest, NotCommitted,
+        OutcomeUnknown.
+        """
+        command = verbs.raise_level_command(level)
+        (result,) = self.run([command])
+        return verbs.level_of(level, result)
+
     # ----------------------------------------------------------------------------------------------------------------
 
     def _leave_to_parent(self) -> None:

@@ -18,6 +18,7 @@ from cacheflow.errors import (
     IdempotencyKeyReused,
     InvalidRequest,
     KeyNotFound,
+    LevelConflict,
     NotAnInteger,
     OutcomeForgotten,
     OutcomeUnknown,
@@ -183,6 +184,29 @@ def known_fields(fields: Mapping[str, Any], known: Collection[str]) -> None:
 
 
 # Arguments to commands ----------------------------------------------------------------------------------------------
+
+
+def raise_level_command(level: Any) -> Command:
+    """Return the command that raises the feature level. Raises InvalidRequest."""
+    if type(level) is not int or not 1 <= level <= commands.INT64_MAX:
+        raise InvalidRequest(f"a level is a whole number from 1 on, not {shown(level)}")
+    return commands.raise_level(level)
+
+
+def level_of(level: int, result: Result) -> int:
+    """Return the level in force after a command that asked for ``level``. Raises LevelConflict."""
+    if result[0] == commands.OK:
+        in_force: int = result[1]
+        return in_force
+    _, in_force, member_id = result
+    if level < in_force:
+        raise LevelConflict(f"level {in_force} is in force, and no level is ever lowered")
+    if not member_id:
+        raise LevelConflict("this node's cluster has no members yet")
+    raise LevelConflict(
+        f"member {member_id} has not told that its CacheFlow knows level {level}: install one there that does and start it, "
+        "or remove the member"
+    )
 
 
 def write(

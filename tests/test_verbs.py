@@ -23,6 +23,7 @@ from cacheflow.errors import (
     IdempotencyKeyReused,
     InvalidRequest,
     KeyNotFound,
+    LevelConflict,
     MemberConflict,
     MemberUnknown,
     NotAnInteger,
@@ -370,6 +371,10 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any], Any]] = [
     ("digest", (), {"full": True}, Digest),
     ("remove_node", ("nobody",), {}, MemberUnknown),
     ("remove_node", ("a",), {}, MemberConflict),
+    ("raise_level", (1,), {}, 1),
+    ("raise_level", (2,), {}, LevelConflict),
+    ("raise_level", (0,), {}, InvalidRequest),
+    ("raise_level", ("1",), {}, InvalidRequest),
 ]
 
 

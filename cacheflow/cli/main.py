@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import errno
 import functools
-import importlib.metadata
 import json
 import os
 import sys
@@ -25,7 +24,7 @@ from cacheflow.cli.demo import demo as demonstrate
 from cacheflow.cli.demo import tour as show_around
 from cacheflow.cli.launcher import LocalCluster, terminable
 from cacheflow.client.client import CacheClient
-from cacheflow.config import NodeConfig, read_secret
+from cacheflow.config import NodeConfig, build_version, read_secret
 from cacheflow.errors import (
     CacheFlowError,
     ConfigError,
@@ -86,15 +85,8 @@ def _complain(message: str, code: int) -> int:
     return code
 
 
-def _version() -> str:
-    try:
-        return importlib.metadata.version("cacheflow")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown (runs from its source folder)"
-
-
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(_version(), prog_name="cacheflow")
+@click.version_option(build_version(), prog_name="cacheflow")
 def commands() -> None:
     """A Raft-consistent, replicated cache. Without a command: serve."""
 
@@ -376,6 +368,19 @@ def status(client: CacheClient, as_json: bool) -> int:
     for name, rows in nested.items():
         click.echo(f"\n{name}")
         _print_table(rows)
+    return 0
+
+
+@commands.command()
+@click.argument("number", type=int, required=False)
+@_client_options
+def level(client: CacheClient, number: int | None, as_json: bool) -> int:
+    """Print the feature level in force; with NUMBER raise it, after which no older CacheFlow can be gone back to."""
+    in_force = client.status()["level"] if number is None else client.raise_level(number)
+    if as_json:
+        _print_json({"level": in_force})
+    else:
+        click.echo(in_force)
     return 0
 
 

@@ -6,6 +6,7 @@ connection broke is sent again and never counts twice. How nodes are chosen and 
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import time
@@ -15,7 +16,7 @@ from urllib.parse import quote
 
 from cacheflow import values, verbs
 from cacheflow.client.failover import Answer, Nodes, Request, check_is_ours, problem_document, problem_of
-from cacheflow.client.http_commands import query_of, refusal_of, request_of, result_of, target_of, value_of
+from cacheflow.client.http_commands import JSON_TYPE, query_of, refusal_of, request_of, result_of, target_of, value_of
 from cacheflow.client.scopes import Scopes
 from cacheflow.errors import CacheFlowError, InvalidRequest, NotCommitted, OutcomeForgotten, OutcomeUnknown
 from cacheflow.faces import AsyncFace, Face, in_thread
@@ -150,6 +151,16 @@ class CacheClient(Face):
         if answer.status >= 300:
             raise problem_of(answer)
 
+    def raise_level(self, level: int) -> int:
+        """Put a feature level in force, once and for all, and return it. Raises LevelConflict, InvalidRequest."""
+        verbs.raise_level_command(level)
+        body = json.dumps({"level": level}).encode()
+        answer = self._write(Request("POST", "/cluster/level", body, JSON_TYPE, write=True), None)
+        if answer.status >= 300:
+            raise problem_of(answer)
+        in_force: int = answer.json()["level"]
+        return in_force
+
     # On the wire
 
     def _replicate(self, command: Command) -> tuple[Result, int]:
@@ -244,4 +255,5 @@ class AsyncCacheClient(AsyncFace):
     status = in_thread(CacheClient.status)
     digest = in_thread(CacheClient.digest)
     remove_node = in_thread(CacheClient.remove_node)
+    raise_level = in_thread(CacheClient.raise_level)
     _replicate = in_thread(CacheClient._replicate)

@@ -17,4 +17,5 @@ EXPIRED: Final = 4
 EVICTED: Final = 5
 CONFIGURED: Final = 6  # policy, max_items, max_bytes, replicas
 MEMBERS_CHANGED: Final = 7  # cluster id, rows of the table
+LEVEL_RAISED: Final = 9  # the level in force from now on
 APPENDED: Final = 8  # APPEND to a present value: the added data, whether in front, the kind of the whole

@@ -16,6 +16,9 @@
 
 Everything is written in an order that the machine itself follows, so equal machines give equal bytes. What comes back
 is checked: a file may be damaged and a peer may lie.
+
+The small fields name the feature level in force (``language/levels.py``), which is looked at before anything else: a record,
+or a field, that a later level brings is written once that level is in force, so a build that does not know it never reads it.
 """
 
 from __future__ import annotations
@@ -23,11 +26,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from sys import intern
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import msgpack
 
+from cacheflow.errors import NewerCacheFlow
 from cacheflow.machine.language.commands import CodecError
+from cacheflow.machine.language.levels import BUILD_LEVEL, FIRST_LEVEL
 from cacheflow.machine.state.answers import LargeAnswers
 from cacheflow.machine.state.contents import Contents
 from cacheflow.machine.state.entries import KEY_BYTES_MAX, KIND_MAX, Entry, key_bytes
@@ -70,7 +75,12 @@ COUNTERS: Final = ("written", "deleted", "expired", "evicted")
 class State:
     """The whole state of a machine, as an image holds it."""
 
+    # The highest feature level that this build knows. Tests stand for a newer build by a subclass.
+    build_level: ClassVar[int] = BUILD_LEVEL
+
     def __init__(self) -> None:
+        # The feature level in force: entries are appended at this level from now on.
+        self.level = FIRST_LEVEL
         # Raft's entry 1 is never applied.
         self.applied_index = 1
         # The rolling digest over all effects so far.
@@ -93,6 +103,7 @@ def records(machine: State) -> Iterator[tuple[Any, ...]]:
     """Yield the records that hold the whole state of ``machine``, which must not change meanwhile."""
     contents = machine.contents
     fields = {
+        "level": machine.level,
         "applied_index": machine.applied_index,
         "digest": machine.digest,
         "settings": asdict(machine.settings),
@@ -185,10 +196,10 @@ def unpack(chunks: Iterable[bytes]) -> Iterator[list[Any]]:
 
 
 def load(machine: State, stream: Iterator[list[Any]]) -> None:
-    """Load the records of ``stream`` into ``machine``, which must be new. Raises CodecError."""
+    """Load the records of ``stream`` into ``machine``, which must be new. Raises CodecError, NewerCacheFlow."""
     try:
         _load(machine, stream)
-    except CodecError:
+    except (CodecError, NewerCacheFlow):
         raise
     except Exception as error:
         raise CodecError(f"not a snapshot: {error}") from None
@@ -280,9 +291,16 @@ def _load(machine: State, stream: Iterator[list[Any]]) -> None:
 def _load_fields(machine: State, header: list[Any]) -> None:
     if len(header) != 3 or header[0] != NAME:
         raise CodecError("not a snapshot")
+    if _count(header[1]) > FORMAT:
+        raise NewerCacheFlow.wrote("the snapshot", header[1], FORMAT, number="format")
     if header[1] != FORMAT:
-        raise CodecError(f"the snapshot has format {header[1]!r:.20}, this release reads {FORMAT}")
+        raise CodecError(f"the snapshot has format {header[1]}, this release reads {FORMAT}")
     fields = header[2]
+    machine.level = _count(fields["level"])
+    if machine.level > machine.build_level:
+        raise NewerCacheFlow.wrote("the snapshot", machine.level, machine.build_level)
+    if machine.level < FIRST_LEVEL:
+        raise CodecError("not a snapshot: its level is none")
     contents = machine.contents
     machine.applied_index = _count(fields["applied_index"])
     machine.digest = _typed(fields["digest"], bytes)

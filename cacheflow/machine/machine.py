@@ -5,7 +5,8 @@
    the same state, byte for byte, on every node and every run.
 3. ``apply`` is total. Whatever the bytes are, it returns: a bad command gives an error *value*. (One exception inside
    an apply would stop every replica for good, at the same entry, also after a restart.) An exception behind a command's
-   checks is a defect: the command is half done, so the node stops there; a release without the defect goes on.
+   checks is a defect: the command is half done, so the node stops there; a release without the defect goes on. An entry
+   of a later feature level than this build knows is refused before anything is done: NewerCacheFlow.
 4. A command either takes place or has no effect: it is decided first and done afterwards.
 
 Inside an entry: the clock advances, what is due is removed (a bounded number of keys), then the commands run in order.
@@ -13,30 +14,33 @@ Inside an entry: the clock advances, what is due is removed (a bounded number of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import blake2b
 from itertools import islice
-from typing import Any, Final, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias
 
 import msgpack
 
+from cacheflow.errors import NewerCacheFlow
 from cacheflow.machine import image
 from cacheflow.machine.deciding.batches import Batches
 from cacheflow.machine.deciding.carry_out import carry_out, decide
 from cacheflow.machine.deciding.decisions import DECIDE
 from cacheflow.machine.deciding.fast_set import set_plainly
 from cacheflow.machine.deciding.plans import Malformed
-from cacheflow.machine.deciding.repeats import idempotent, open_scope, scoped
-from cacheflow.machine.effects import CONFIGURED, MEMBERS_CHANGED, Effect
+from cacheflow.machine.deciding.repeats import REPEATABLE_OPS, idempotent, open_scope, scoped
+from cacheflow.machine.effects import CONFIGURED, LEVEL_RAISED, MEMBERS_CHANGED, Effect
 from cacheflow.machine.image import DIGEST_BYTES, State
 from cacheflow.machine.language import commands as c
-from cacheflow.machine.language.commands import CodecError, Result, decode_block, decode_entry
+from cacheflow.machine.language.commands import CodecError, Result, decode_block, decode_entry, level_of
+from cacheflow.machine.language.levels import known_at
 from cacheflow.machine.listing import page
 from cacheflow.machine.outlook import outlook
 from cacheflow.machine.state.entries import EXPIRES_AT_MS, Entry
 from cacheflow.machine.state.settings import changed, is_name, is_whole, member_table
 
 Settled: TypeAlias = tuple[int, int, list[Result]]  # session, first number, results
+OtherCommand: TypeAlias = Callable[[Any, list[Any]], Result]
 
 # The highest time stamp that is believed, in the year 33658: a higher one is damage and would expire every key that has
 # a TTL.
@@ -62,6 +66,10 @@ class CacheMachine(State):
     Not safe for concurrent use: the event loop owns it. ``lookup`` and ``keys`` alone may be called by any thread.
     """
 
+    # What this build knows: the level that brought each command, and what those do that are not about one key.
+    command_levels: ClassVar[Mapping[int, int]] = c.LEVELS
+    other_commands: ClassVar[Mapping[int, OtherCommand]] = {}
+
     def __init__(self) -> None:
         super().__init__()
         self._removals_left = 0
@@ -71,6 +79,14 @@ class CacheMachine(State):
         self._digests = bytearray(DIGESTS_KEPT * DIGEST_BYTES)
         self._note_digest(1)
         self._batches = Batches(self.contents)
+        self._speak(self.build_level)
+
+    def _speak(self, level: int) -> None:
+        """Take the commands of ``level`` for all there are: any other is as unknown as to a build that ends with that level."""
+        self._spoken_level = level
+        self._others = known_at(level, self.command_levels, self.other_commands)
+        self._about_keys = self._batches.known = known_at(level, self.command_levels, DECIDE)
+        self._repeatable = known_at(level, self.command_levels, REPEATABLE_OPS)
 
     # What readers ask
 
@@ -118,6 +134,17 @@ class CacheMachine(State):
             whole.update(chunk)
         return whole.digest()
 
+    def level_told(self, member_id: str) -> int:
+        """Return the highest level that a member's build knows, as it told at its latest start; 0 when it has told none."""
+        session = self.sessions.of(member_id)
+        return 0 if session is None else session.level
+
+    def lacks_level(self, level: int) -> str | None:
+        """Return the first member that has not told that its build knows ``level``; None when all have. "" without members."""
+        if not self.members:
+            return ""
+        return next((member_id for member_id in sorted(self.members) if self.level_told(member_id) < level), None)
+
     # Snapshots
 
     def snapshot(self) -> Iterator[bytes]:
@@ -126,7 +153,10 @@ class CacheMachine(State):
 
     @classmethod
     def restore(cls, chunks: Iterable[bytes]) -> CacheMachine:
-        """Return a machine equal to the one whose snapshot ``chunks`` are, however they were cut. Raises CodecError."""
+        """Return a machine equal to the one whose snapshot ``chunks`` are, however they were cut.
+
+        Raises CodecError; NewerCacheFlow when its level is above this build's.
+        """
         machine = cls()
         image.load(machine, image.unpack(chunks))
         machine._first_digest = machine.applied_index
@@ -138,8 +168,9 @@ class CacheMachine(State):
     def apply(self, index: int, payload: bytes) -> list[Settled]:
         """Apply the entry ``index``, the one after ``applied_index``, and return the results of its blocks in order.
 
-        An empty payload is an entry of Raft's own. No payload, however damaged, raises. Callers must not change the
-        results: the sessions keep them.
+        An empty payload is an entry of Raft's own. No payload, however damaged, raises; only one of a later level than
+        this build knows raises NewerCacheFlow, with nothing done. Callers must not change the results: the sessions keep
+        them.
         """
         contents = self.contents
         effects: list[Effect] = []
@@ -147,10 +178,17 @@ class CacheMachine(State):
         settled: list[Settled] = []
         if payload:
             try:
-                stamp_ms, blocks = decode_entry(payload)
+                level, stamp_ms, blocks = decode_entry(payload)
             except CodecError:
-                blocks = []
+                # Whatever a later level may make of an entry: what comes first in it stays.
+                level, blocks = level_of(payload), []
+                if level > self.build_level:
+                    raise NewerCacheFlow.wrote(f"entry {index}", level, self.build_level) from None
             else:
+                if level != self._spoken_level:
+                    if level > self.build_level:
+                        raise NewerCacheFlow.wrote(f"entry {index}", level, self.build_level)
+                    self._speak(level)
                 if contents.now_ms < stamp_ms <= STAMP_MS_MAX:
                     contents.now_ms = stamp_ms
                     if self.idempotency.kept:
@@ -234,8 +272,8 @@ class CacheMachine(State):
         try:
             if type(command) is not list or type(command[0]) is not int:
                 return [c.MALFORMED, "a command is a list that begins with its number"]
-            if command[0] not in DECIDE:
-                return _OTHER_OPS[command[0]](self, command)
+            if command[0] not in self._about_keys:
+                return self._others[command[0]](self, command)
             decision = decide(self.contents, command)
         except Malformed as error:
             return [c.MALFORMED, str(error)]
@@ -318,6 +356,19 @@ class CacheMachine(State):
         self.contents.effects.append((MEMBERS_CHANGED, cluster_id, rows))
         return [c.OK]
 
+    def _raise_level(self, command: list[Any]) -> Result:
+        _, level = command
+        if type(level) is not int or level < 1:
+            raise Malformed("a level is a number from 1 on")
+        if level == self.level:
+            return [c.OK, level]
+        lacking = self.lacks_level(level)
+        if level < self.level or lacking is not None:
+            return [c.PRECONDITION, self.level, lacking or ""]
+        self.level = level
+        self.contents.effects.append((LEVEL_RAISED, level))
+        return [c.OK, level]
+
     def _open_session(self, command: list[Any]) -> Result:
         _, member_id, incarnation, start, nonce, level = command
         if not is_name(member_id) or not is_name(incarnation) or not is_name(nonce):
@@ -333,16 +384,17 @@ class CacheMachine(State):
 
 # Functions and no bound methods: these would be a cycle, in which a machine that was replaced, with all of its items, waits for a
 # pass of the garbage collector over everything.
-_OTHER_OPS: Final[dict[int, Callable[[CacheMachine, list[Any]], Result]]] = {
+CacheMachine.other_commands = {
     c.BATCH: lambda machine, command: machine._batches.batch(command),
     c.GUARDED: lambda machine, command: machine._batches.guarded(command),
     c.RECENCY: CacheMachine._recency,
     c.NOOP: lambda machine, command: [c.OK],
-    c.IDEMPOTENT: lambda machine, command: idempotent(machine, machine._run, command),
-    c.SCOPED: lambda machine, command: scoped(machine, machine._run, command),
+    c.IDEMPOTENT: lambda machine, command: idempotent(machine, machine._run, machine._repeatable, command),
+    c.SCOPED: lambda machine, command: scoped(machine, machine._run, machine._repeatable, command),
     c.OPEN_SCOPE: open_scope,
     c.DELETE_PREFIX: CacheMachine._delete_prefix,
     c.OPEN_SESSION: CacheMachine._open_session,
     c.CONFIGURE: CacheMachine._configure,
     c.MEMBERS: CacheMachine._members,
+    c.RAISE_LEVEL: CacheMachine._raise_level,
 }

@@ -52,6 +52,7 @@ class Surroundings:
     write_journal, write_snapshots: do disk work away from the loop, each in its own order.
     build_snapshot: builds a snapshot in a process of its own.  ask_seed: asks a member over HTTP to register this node.
     passed: seconds that go on while the machine is suspended.  random: 0 to 1.  segment_bytes: size of the journal's files.
+    machine_type: the machine of this build, which knows up to which level it may be used.
     """
 
     loop: Any
@@ -70,6 +71,7 @@ class Surroundings:
     random: Callable[[], float]
     random_bytes: Callable[[int], bytes]
     segment_bytes: int = SEGMENT_BYTES
+    machine_type: type[CacheMachine] = CacheMachine
 
 
 class LocalNode:
@@ -79,7 +81,7 @@ class LocalNode:
     went on without this node, on the journal's thread; returns why, for people.
 
     The event loop owns it. Any thread may read the machine's memory, use the inbox and count hits.
-    Raises CorruptSnapshot, CorruptJournal, OSError.
+    Raises CorruptSnapshot, CorruptJournal, NewerCacheFlow, OSError.
     """
 
     def __init__(
@@ -109,7 +111,7 @@ class LocalNode:
         # When uses were last sent alone, and the index that was applied then.
         self._uses_sent_at = 0.0
         self._uses_sent_index = 0
-        newest, self.machine = storage.load_machine(around.disk, around.directory)
+        newest, self.machine = storage.load_machine(around.disk, around.directory, around.machine_type)
         self.journal = Journal.open(
             around.disk,
             around.directory,
@@ -123,6 +125,7 @@ class LocalNode:
             later=loop.call_later,
             random_bytes=around.random_bytes,
         )
+        storage.check_levels(self.journal, self.machine.build_level)
         storage.begin_journal_at(self.journal, newest, around.directory)
         if self.journal.clock_pair is not None:
             self.clock.restore(*self.journal.clock_pair)
@@ -136,7 +139,12 @@ class LocalNode:
             network=self.network,
             clock=self.clock,
             snapshots=SnapshotStorage(
-                around.disk, around.directory, newest, run=around.write_snapshots, build=around.build_snapshot
+                around.disk,
+                around.directory,
+                newest,
+                run=around.write_snapshots,
+                build=around.build_snapshot,
+                machine_type=around.machine_type,
             ),
             events=self,
             timing=Timing(config.election_timeout_s, config.heartbeat_s),
@@ -152,7 +160,13 @@ class LocalNode:
         self.network.on_other_cluster = self._met_other_cluster
         self.proposals = Proposals(
             self.node,
-            opening=open_session(identity.node_id, identity.incarnation, identity.start, around.random_bytes(8).hex()),
+            opening=open_session(
+                identity.node_id,
+                identity.incarnation,
+                identity.start,
+                around.random_bytes(8).hex(),
+                self.machine.build_level,
+            ),
             clock=loop.time,
             cluster_ms=self.clock.now_ms,
             uses=self._uses_that_matter,
@@ -196,6 +210,14 @@ class LocalNode:
         await self.network.stop()
 
     # What callers ask -------------------------------------------------------------------------------------------------
+
+    @property
+    def level(self) -> int:
+        """The feature level in force, as far as is applied here: nothing above it may be proposed or sent. Any thread.
+
+        What is at this level is understood by all members, whatever becomes of this node and of the leader.
+        """
+        return self.machine.level
 
     @property
     def may_read(self) -> bool:

@@ -20,6 +20,7 @@ from typing import Any, Final, TypeVar
 
 from cacheflow.config import NodeConfig, join_address, read_secret
 from cacheflow.errors import CacheFlowError, ConfigError, NoLeader, NotReady, OutcomeUnknown
+from cacheflow.machine.machine import CacheMachine
 from cacheflow.net.loop import NodeLoop
 from cacheflow.net.ports import ListeningPorts, Service
 from cacheflow.node.assembly import LocalNode, Surroundings
@@ -202,7 +203,7 @@ class Engine:
         supervisor = Supervisor(loop)
         journal_writer = stack.enter_context(contextlib.closing(ThreadWriter(loop)))
         snapshot_writer = stack.enter_context(contextlib.closing(ThreadWriter(loop, "cacheflow-snapshots")))
-        identity = Identity(data.node_id, data.incarnation, start=data.starts + 1)
+        identity = Identity(data.node_id, data.incarnation, start=data.starts + 1, level=CacheMachine.build_level)
         secret = read_secret(config.cluster_secret_file, "cluster-secret-file")
         network = PeerTransport(
             identity,

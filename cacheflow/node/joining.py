@@ -76,6 +76,10 @@ class Joining:
         self._found_one = False
 
     @property
+    def _level(self) -> int:
+        return self._node.replica.machine.build_level
+
+    @property
     def me(self) -> Member:
         """Return this node as a member, with the addresses that it has now: its network must listen already."""
         return Member(self._node.node_id, self._node.incarnation, self._network.raft_address, self._http_address, False)
@@ -140,16 +144,16 @@ class Joining:
             member = member_of([node_id, peer.incarnation, raft_address, address, False])
         except ValueError as error:
             raise InvalidRequest(str(error)) from None
-        return await self._register(member, was_member)
+        return await self._register(member, peer.level, was_member)
 
-    async def _register(self, member: Member, was_member: bool) -> tuple[str, str]:
+    async def _register(self, member: Member, level: int, was_member: bool) -> tuple[str, str]:
         answer: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
 
         def done(outcome: str, detail: str) -> None:
             if not answer.done():
                 answer.set_result((outcome, detail))
 
-        self._node.reconfiguration.register(member, done, was_member)
+        self._node.reconfiguration.register(member, done, was_member, level)
         try:
             return await asyncio.wait_for(answer, REGISTER_TIMEOUT_S)
         except TimeoutError:
@@ -213,7 +217,7 @@ class Joining:
             # If all have moved, a probe shows the network where they are.
             await asyncio.gather(*(self._probe(address) for address in self._config.peers))
             return self._ask_members(list(self._node.membership.others()))
-        outcome, detail = await self._register(self.me, self._was_member())
+        outcome, detail = await self._register(self.me, self._level, self._was_member())
         return "" if outcome in (JOINED, KNOWN) else detail
 
     async def _through_peers(self, listened: bool) -> str:
@@ -272,10 +276,18 @@ class Joining:
 
     def _ask_members(self, node_ids: list[str]) -> str:
         """Ask members over the peer protocol to register this node. The answer is the configuration that the leader sends."""
-        message: Register = {"type": "register", "request": 0, "member": _fields(self.me), "was": self._was_member()}
+        message: Register = {
+            "type": "register",
+            "request": 0,
+            "member": _fields(self.me),
+            "was": self._was_member(),
+            "level": self._level,
+        }
         for node_id in node_ids:
             self._node.links.send(node_id, message)
-        return f"waiting for {', '.join(sorted(node_ids))} to register this node"
+        waits_for = f"waiting for {', '.join(sorted(node_ids))} to register this node"
+        refusal = self._node.reconfiguration.refusal
+        return f"{waits_for}: {refusal}" if refusal else waits_for
 
 
 def _fields(member: Member) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from cacheflow.config import build_version
 from cacheflow.errors import InvalidRequest, NoLeader, OutcomeUnknown
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.machine.state.idempotency import KEEP_MS
@@ -33,10 +34,20 @@ def nodes(engine: Engine) -> list[dict[str, Any]]:
                 "role": "leader" if member.id == node.leader_id else "follower",
                 "raft_address": member.raft_address,
                 "voter": member.voter,
+                "build": _build_of(engine, member.id),
+                "level": engine.local.machine.level_told(member.id) or None,
                 "last_seen": None if seen_ms is None else seen_ms / 1000,
             }
         )
     return rows
+
+
+def _build_of(engine: Engine, member_id: str) -> str | None:
+    """Return the version of a member's CacheFlow as it was met last; None when it was not met."""
+    if member_id == engine.local.node.node_id:
+        return build_version()
+    met = engine.local.network.met(member_id)
+    return None if met is None else met.build
 
 
 def cluster(engine: Engine) -> dict[str, Any]:
@@ -52,6 +63,8 @@ def cluster(engine: Engine) -> dict[str, Any]:
         "commit_index": node.commit_index,
         "applied_index": node.last_applied,
         "revision": machine.contents.revision,
+        "level": machine.level,
+        "build": {"version": build_version(), "level": machine.build_level},
         "staleness": None if staleness_ms is None else staleness_ms / 1000,
         "failure": node.replica.failure,
         "members": [{**row, "lag": node.lag_of(row["id"])} for row in nodes(engine)],
@@ -100,6 +113,9 @@ def metrics(engine: Engine) -> dict[str, float]:
         "disk_hung": int(node.disk.hung),
         "failed": int(node.replica.failure is not None and node.removal.removed_at is None),
         "removed": int(node.removal.removed_at is not None),
+        "level": machine.level,
+        "build_level": machine.build_level,
+        "unknown_messages_total": node.unknown_messages + engine.local.network.unknown_frames,
         "leader_changes_total": node.leader_changes,
         "idempotency_window_seconds": _reach_ms(machine) / 1000,
         "scopes": len(machine.scopes.by_id),

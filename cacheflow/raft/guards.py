@@ -10,6 +10,7 @@ Each guard names the section of Ongaro's dissertation ("Consensus: Bridging Theo
 5. A vote counts once, from a voter of the configuration with the incarnation that it names (3.4, 11.2).
 6. A message is checked for its shape before anything else; a term that no elections can have led to is dropped, and what says
    something about the receiver counts from members alone.
+7. An entry of a later feature level than this build knows is not appended: the node stops (machine/language/levels.py).
 
 The functions are pure: they look at the journal and the message, and say what to do.
 """
@@ -19,7 +20,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from cacheflow.raft.log.records import LogEntry
+from cacheflow.machine.language.levels import BUILD_LEVEL
+from cacheflow.raft.log.records import LogEntry, check_level
 
 # The highest index, term or time that a message may carry: sums of two still fit into 64 bits.
 INDEX_MAX = 2**62
@@ -97,8 +99,11 @@ def check_sender(message: dict[str, Any], is_member: bool, own_term: int) -> Non
             raise BadMessage(f"{kind}: {name} is {term}, and this node is in term {own_term}")
 
 
-def entries_of(message: dict[str, Any], prev_index: int) -> list[LogEntry]:
-    """Return the entries of an append message: contiguous behind ``prev_index``, terms not falling. Raises BadMessage."""
+def entries_of(message: dict[str, Any], prev_index: int, build_level: int = BUILD_LEVEL) -> list[LogEntry]:
+    """Return the entries of an append message: contiguous behind ``prev_index``, terms not falling, none of a later build.
+
+    Raises BadMessage, NewerCacheFlow.
+    """
     raw = message.get("entries")
     if type(raw) is not list:
         raise BadMessage("append_entries: no entries")
@@ -113,20 +118,25 @@ def entries_of(message: dict[str, Any], prev_index: int) -> list[LogEntry]:
         index += 1
         if entry_index != index or not term <= entry_term <= INDEX_MAX:
             raise BadMessage(f"append_entries: entry {entry_index} of term {entry_term} where {index} was due")
+        if len(command) > 2 and command[2] > build_level:
+            check_level(command, index, build_level)
         term = entry_term
         entries.append((command, entry_index, entry_term))
     return entries
 
 
-def check_append(log: Log, commit_index: int, message: dict[str, Any]) -> Append | Reject:
+def check_append(
+    log: Log, commit_index: int, message: dict[str, Any], build_level: int = BUILD_LEVEL
+) -> Append | Reject:
     """Decide what a follower does with an append message of the current term.
 
-    log, commit_index: this node's own.  Raises BadMessage, SafetyViolation.
+    log, commit_index: this node's own.  build_level: the highest feature level that it knows.
+    Raises BadMessage, SafetyViolation, NewerCacheFlow.
     """
     prev_index = natural(message, "prevLogIdx")
     prev_term = natural(message, "prevLogTerm")
     leader_commit = natural(message, "commit_index")
-    entries = entries_of(message, prev_index)
+    entries = entries_of(message, prev_index, build_level)
     verified = prev_index + len(entries)
 
     if prev_index < log.first_index:

@@ -157,12 +157,16 @@ class Differs(TypedDict):
 
 
 class Register(TypedDict):
-    """Make this node a member. member: id, incarnation, Raft address, HTTP address. was: it says that it has been one."""
+    """Make this node a member. member: id, incarnation, Raft address, HTTP address. was: it says that it has been one.
+
+    level: the highest feature level of its build; of no matter where a member is removed.
+    """
 
     type: Literal["register", "remove"]
     request: int
     member: list[str]
     was: bool
+    level: int
 
 
 class ChangeReply(TypedDict):
@@ -240,3 +244,6 @@ IN_ORDER: Final = frozenset(("append_entries", "commit", "propose", "snapshot"))
 # The kinds that may overtake these, which are small and mean the same whatever is still on its way. So does an append message
 # without entries: it refers to nothing that is (roles/replication.py).
 OVERTAKING: Final = frozenset(MESSAGES) - IN_ORDER
+# The feature level that brought each message (``machine/language/levels.py``): none is sent before that level is in force. A
+# field that is added later is NotRequired, and sent from its level on.
+LEVELS: Final[dict[str, int]] = dict.fromkeys(MESSAGES, 1)

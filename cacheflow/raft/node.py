@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
+from cacheflow.errors import NewerCacheFlow
 from cacheflow.machine.language import commands
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.machine.state.settings import Member
@@ -24,10 +25,11 @@ from cacheflow.raft.core import ROLE_NAMES, Core
 from cacheflow.raft.hung_disk import DiskWatch
 from cacheflow.raft.links import Links, Route
 from cacheflow.raft.log.journal import Journal
-from cacheflow.raft.log.records import CONFIGURATION, NO_OP
+from cacheflow.raft.log.records import CONFIGURATION, ENTRY_KINDS
 from cacheflow.raft.membership.changes import Reconfiguration
 from cacheflow.raft.membership.configuration import Configuration, Configurations
 from cacheflow.raft.membership.hand_over import HandOver
+from cacheflow.raft.membership.level_raising import LevelRaising
 from cacheflow.raft.membership.membership import Membership, applied_configuration
 from cacheflow.raft.membership.removed import Removal
 from cacheflow.raft.message_types import Propose, RequestVote, ResponseVote, TimeoutNow
@@ -94,6 +96,9 @@ class RaftNode:
         self.node_id = node_id
         self.incarnation = incarnation
         self.leader_changes = 0
+        # Messages that were dropped because their type is not known here, and the type of the latest.
+        self.unknown_messages = 0
+        self._unknown_type = ""
         self._last_leader_id: str | None = None
         self._loop = loop
         self._turn = turn
@@ -164,6 +169,7 @@ class RaftNode:
             freshness=freshness,
             divergence=divergence,
             disk=disk,
+            build_level=machine.build_level,
         )
         self.hand_over = HandOver(core, links, ticks, peers)
         self.leading = Leading(
@@ -180,6 +186,7 @@ class RaftNode:
             hand_over=self.hand_over,
             freshness=freshness,
         )
+        self.level_raising = LevelRaising(core, links=links, replica=replica, leading=self.leading)
         self.reconfiguration = Reconfiguration(
             core,
             links=links,
@@ -211,6 +218,7 @@ class RaftNode:
             journal,
             snapshots,
             links=links,
+            replica=replica,
             divergence=divergence,
             following=self.following,
             building=building,
@@ -298,6 +306,8 @@ class RaftNode:
                 self.hand_over.step_aside()
             else:
                 self.leading.keep_house()
+                if self.replica.machine.level < self.replica.machine.build_level:
+                    self.level_raising.consider()
         self.receiving.consider()
         self.building.consider()
         self.sending.consider()
@@ -442,7 +452,10 @@ class RaftNode:
             index += 1
             command = journal[index - first_index][0]
             try:
-                settled = machine.apply(index, b"" if command[:1] == NO_OP else command[1:])
+                settled = machine.apply(index, command[1:] if command[:1] in ENTRY_KINDS else b"")
+            except NewerCacheFlow as error:
+                replica.outdated(error)
+                return
             except Exception:
                 replica.stumble(f"entry {index} could not be applied to the end")
                 raise
@@ -452,6 +465,10 @@ class RaftNode:
             if index < commit_index and clock() > deadline:
                 self.ticks.nudge()
                 break
+        if machine.level > machine.build_level:
+            replica.outdated(
+                NewerCacheFlow.wrote(f"entry {index} of the log, or one before it,", machine.level, machine.build_level)
+            )
         over = self.configurations.committed(index)
         self.reconfiguration.applied(index)
         for table in over:
@@ -487,7 +504,11 @@ class RaftNode:
             return
         handler = self._handlers.get(message["type"])
         if handler is None:
-            logger.warning("%s sent a message of unknown type %.40r", peer.node_id, message["type"])
+            # A newer build may send what this one does not know.
+            self.unknown_messages += 1
+            if message["type"] != self._unknown_type:
+                self._unknown_type = message["type"]
+                logger.warning("dropped a message of unknown type %.40r of %s", message["type"], peer.node_id)
             return
         self.peers.heard_ms[peer.node_id] = self.links.now_ms()
         if message["type"] == "append_ack" and not self.reconfiguration.is_pending:
@@ -507,6 +528,8 @@ class RaftNode:
             # The sender may have become one by what it has just sent.
             if not is_member and not self.membership.is_member(peer):
                 self.removal.answer_stranger(peer, message["type"])
+        except NewerCacheFlow as error:
+            self.replica.outdated(error)
         except guards.BadMessage as error:
             logger.warning("dropped a message of %s: %s", peer.node_id, error)
         except guards.SafetyViolation as error:

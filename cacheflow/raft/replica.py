@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from cacheflow.errors import NewerCacheFlow
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.raft.core import Core
 from cacheflow.raft.ticks import Ticks
@@ -33,6 +34,11 @@ class Replica:
             logger.error("this node takes no further part in the cluster: %s", reason)
             self._core.step_down()
             self._ticks.wake()
+
+    def outdated(self, error: NewerCacheFlow) -> None:
+        """Stop the node for good, because the cluster uses what only a newer build than this one knows; nothing is damaged."""
+        self.stumbled = f"the cluster goes on at a level that is not known here: {error}"
+        self.fail(self.stumbled)
 
     def stumble(self, reason: str) -> None:
         """Stop the machine for good: it cannot go on nor be trusted, for it may hold a part of an entry."""

@@ -364,6 +364,14 @@ def _cluster_paths() -> Json:
                 requestBody=_body(_object({"id": _STRING}, ()), required=False),
             )
         },
+        "/cluster/level": {
+            "post": _call(
+                "Raise the feature level; refused (409) while a member does not know it",
+                {200: _answer("The level in force", _object({"level": _INTEGER}))},
+                (400, 401, 409, 503, 504),
+                requestBody=_body(_object({"level": _INTEGER})),
+            )
+        },
         "/cluster/digest": {
             "get": _call(
                 "A digest over effects: equal on all nodes at an equal index",

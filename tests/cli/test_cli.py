@@ -107,6 +107,12 @@ def test_nodes_and_status_are_tables_or_json(node: FakeNode, capfd: pytest.Captu
     assert json.loads(run(capfd, "status", "--json")[1])["term"] == 1
 
 
+def test_the_level_is_shown_and_raised(node: FakeNode, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(capfd, "level") == (0, "1\n", "")
+    assert run(capfd, "level", "2", "--json") == (0, '{"level": 2}\n', "")
+    assert run(capfd, "level", "3") == (1, "", "cacheflow: member b does not know it\n")
+
+
 def test_a_flag_beats_the_variable_and_several_addresses_are_tried(
     node: FakeNode, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

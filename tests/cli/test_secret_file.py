@@ -52,7 +52,7 @@ def test_what_is_there_stays_and_is_looked_at(tmp_path: Path) -> None:
     assert file.read_bytes() == secret
     assert list(tmp_path.iterdir()) == [file]
     file.write_bytes(b"short")
-    with pytest.raises(ConfigError, match=r"secret'.*: holds 5 bytes; a secret needs at least 16"):
+    with pytest.raises(ConfigError, match=r"secret'.*: must be one line of 16 to 4096 .* has 5 bytes"):
         make_secret(file)
 
 

@@ -17,6 +17,7 @@ from cacheflow.errors import (
     CacheFlowError,
     InvalidRequest,
     KeyNotFound,
+    LevelConflict,
     NoLeader,
     NotAnInteger,
     NotCommitted,
@@ -218,6 +219,11 @@ def test_a_prefix_is_deleted_at_once(client: CacheClient) -> None:
 def test_the_cluster_can_be_asked(client: CacheClient, node: FakeNode) -> None:
     assert client.nodes()[0]["address"] == node.url
     assert client.status()["leader"] == "a"
+    assert client.raise_level(2) == 2
+    with pytest.raises(LevelConflict, match="member b does not know it"):
+        client.raise_level(3)
+    with pytest.raises(InvalidRequest):
+        client.raise_level(0)
     client.digest(index=5)
     assert node.requests[-1][1] == "/cluster/digest?index=5"
     client.digest(full=True)

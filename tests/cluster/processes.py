@@ -87,6 +87,7 @@ class NodeProcess:
         # Without seeds it founds at once when it is first started, and looks later: its data may be gone.
         self.bootstraps = True
         self.environment: dict[str, str] = {}
+        self.program = PROGRAM
         self.place = place
         self.token = place.token
         self.log = folder / f"{self.node_id}.log"
@@ -130,7 +131,7 @@ class NodeProcess:
         assert not self.alive
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*self.place.before, sys.executable, "-c", PROGRAM, *self.arguments()],
+                [*self.place.before, sys.executable, "-c", self.program, *self.arguments()],
                 cwd=ROOT,
                 env={**os.environ, **self.environment},
                 stdin=subprocess.DEVNULL,

@@ -284,6 +284,8 @@ class _Handler(BaseHTTPRequestHandler):
                 return 201, {"scope": f"{state.opened}-x"}
             case "POST", ["cache", "_batch"]:
                 return 200, {"results": self.server.node.state.batch(json.loads(body)["ops"])}
+            case "POST", ["cluster", "level"]:
+                return self._raise_level(json.loads(body)["level"])
             case verb, ["cache", quoted, *rest]:
                 return self._entry(verb, unquote(quoted), rest, query, body)
             case _:
@@ -295,13 +297,18 @@ class _Handler(BaseHTTPRequestHandler):
             case ["nodes", "list"]:
                 return 200, node.known_nodes()
             case ["cluster", "status"]:
-                return 200, {"leader": node.node_id, "term": 1, "commit_index": 7, "applied_index": 7}
+                return 200, {"leader": node.node_id, "term": 1, "commit_index": 7, "applied_index": 7, "level": 1}
             case ["cluster", "digest"]:
                 return 200, {"index": 7, "digest": "00" * 16}
             case ["readyz"] | ["livez"]:
                 return 200, {"status": "ok"}
             case _:
                 raise Refusal(404, "Not found")
+
+    def _raise_level(self, level: int) -> tuple[int, Any]:
+        if level > 2:
+            raise Refusal(409, "Level conflict", "member b does not know it")
+        return 200, {"level": level}
 
     def _list(self, query: dict[str, str]) -> tuple[int, Any]:
         keys = sorted(key for key in self.server.node.state.entries if key.startswith(query.get("prefix", "")))

@@ -125,6 +125,8 @@ def hello(name: str = "x", **changes: Any) -> Hello:
         "purpose": SEND,
         "secured": True,
         "nonce": bytes(32),
+        "level": 1,
+        "build": "1.0",
     }
     return Hello(**(fields | changes))
 

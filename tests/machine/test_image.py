@@ -104,7 +104,8 @@ def first(records: list[list[Any]], kind: int) -> list[Any]:
 
 DAMAGES: dict[str, Callable[[list[list[Any]]], None]] = {
     "another name": lambda r: r[0].__setitem__(0, "x"),
-    "another format": lambda r: r[0].__setitem__(1, 2),
+    "another format": lambda r: r[0].__setitem__(1, 0),
+    "no level": lambda r: r[0][2].__setitem__("level", 0),
     "no fields": lambda r: r[0].__setitem__(2, {}),
     "no header": lambda r: r.__delitem__(0),
     "a short digest": lambda r: r[0][2].__setitem__("digest", b"x"),

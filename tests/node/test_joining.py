@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -33,10 +34,14 @@ class FakeReconfiguration:
     def __init__(self) -> None:
         self.asked: list[Member] = []
         self.was_member: list[bool] = []
+        self.levels: list[int] = []
         self.answer = (JOINED, "")
 
-    def register(self, member: Member, done: Callable[[str, str], None], was_member: bool) -> None:
+    refusal = ""
+
+    def register(self, member: Member, done: Callable[[str, str], None], was_member: bool, level: int) -> None:
         self.asked.append(member)
+        self.levels.append(level)
         self.was_member.append(was_member)
         done(*self.answer)
 
@@ -53,6 +58,7 @@ class FakeNode:
         self.latest = Configuration(0, "", {})
         self.reconfiguration = FakeReconfiguration()
         self.removal = self
+        self.replica = SimpleNamespace(machine=SimpleNamespace(build_level=7))
         self.removed_at: int | None = None
         self.disowned = False
         self.sent: list[tuple[str, dict[str, Any]]] = []
@@ -521,15 +527,24 @@ def test_who_finds_a_cluster_among_its_peers_asks_to_join_it() -> None:
     node_id, message = node.sent[0]
     assert node_id == "b" and message["type"] == "register"
     assert message["member"] == ["me", "incarnation-1", "127.0.0.1:9001", "127.0.0.1:8001"]
+    assert message["level"] == 7
+
+
+def test_why_a_member_refuses_this_node_is_told() -> None:
+    node = FakeNode()
+    node.reconfiguration.refusal = "this cluster works at level 2"
+    meeting = joining(node)
+    assert meeting._ask_members(["b"]) == "waiting for b to register this node: this cluster works at level 2"
 
 
 def test_who_answers_at_the_address_is_what_becomes_a_member() -> None:
     node = FakeNode()
     node.learn(ME)
-    network = FakeNetwork(b=peer("b", 9002, incarnation="b's disk"))
+    network = FakeNetwork(b=replace(peer("b", 9002, incarnation="b's disk"), level=3))
     outcome = asyncio.run(joining(node, network).register("b", "127.0.0.1:8002", "127.0.0.1:9002"))
     assert outcome == (JOINED, "")
     assert node.reconfiguration.asked == [Member("b", "b's disk", "127.0.0.1:9002", "127.0.0.1:8002", False)]
+    assert node.reconfiguration.levels == [3], "the level is what its hello says"
     node.reconfiguration.answer = (CONFLICT, "lives elsewhere")
     assert asyncio.run(joining(node, network).register("b", "x:1", "127.0.0.1:9002")) == (CONFLICT, "lives elsewhere")
 

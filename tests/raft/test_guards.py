@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgpack
 import pytest
 
+from cacheflow.errors import NewerCacheFlow
+from cacheflow.machine.language import commands
 from cacheflow.raft import guards
 
 
@@ -119,3 +122,20 @@ def test_a_candidate_needs_a_log_that_is_at_least_as_complete() -> None:
 
     assert candidate(3, 5) and candidate(4, 1) and candidate(3, 6)
     assert not candidate(3, 4) and not candidate(2, 99)
+
+
+@pytest.mark.parametrize("kind", [b"\x00", b"\x02", b"\x09"])
+def test_an_entry_of_a_newer_build_is_not_appended(kind: bytes) -> None:
+    known = [kind + commands.encode_entry(1, [], level) for level in (1, 2)]
+    newer = kind + commands.encode_entry(1, [], 3)
+    other_shape: bytes = kind + msgpack.packb((200, {}, [], "more"))
+    message = append(2, 1, 1, 1, 1)
+    for position, command in enumerate((*known, b"\x01")):
+        message["entries"][position][0] = command
+    assert isinstance(guards.check_append(Log(1, 1), 1, message, 2), guards.Append)
+    for command in (newer, other_shape):
+        message["entries"][1][0] = command
+        with pytest.raises(
+            NewerCacheFlow, match=r"entry 4 of the log was written by a newer CacheFlow \(level .* knows 2"
+        ):
+            guards.check_append(Log(1, 1), 1, message, 2)

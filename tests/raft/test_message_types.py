@@ -6,19 +6,25 @@ import re
 from pathlib import Path
 from typing import get_type_hints
 
-from cacheflow.raft.message_types import MESSAGES
+from cacheflow.machine.language.levels import BUILD_LEVEL
+from cacheflow.raft.message_types import LEVELS, MESSAGES
 
 PAGE = Path(__file__).parents[2] / "docs" / "messages.md"
 
 
-def rows() -> dict[str, str]:
-    """The fields' cell of each message."""
+def rows(column: int = 3) -> dict[str, str]:
+    """One cell of each message: by default that of its fields."""
     cells = [line.split(" | ") for line in PAGE.read_text().splitlines() if line.startswith("| `")]
-    return {cell[0].removeprefix("| ").strip("`"): cell[3] for cell in cells}
+    return {cell[0].removeprefix("| ").strip("`"): cell[column] for cell in cells}
 
 
 def test_every_message_stands_in_the_table_and_no_other() -> None:
     assert list(rows()) == list(MESSAGES)
+
+
+def test_every_message_has_the_level_that_brought_it() -> None:
+    assert {kind: int(cell.strip(" |")) for kind, cell in rows(4).items()} == LEVELS
+    assert max(LEVELS.values()) <= BUILD_LEVEL
 
 
 def test_every_field_is_told() -> None:

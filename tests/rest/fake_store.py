@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from cacheflow import values
+from cacheflow import values, verbs
 from cacheflow.contract import Done, Entry
 from cacheflow.errors import InvalidRequest, MemberConflict, MemberUnknown, NotReady
 from cacheflow.machine.language import commands
@@ -31,6 +31,7 @@ class FakeStore:
         self.reads: list[dict[str, Any]] = []
         self.records_reads = False
         self.leader_id: str | None = "n1"
+        self.level = 1
         self.alive: list[tuple[str, bool, str]] = [("loop", True, "")]
         self.ready: list[tuple[str, bool, str]] = [("leader", True, ""), ("applied", True, "")]
         self.entries: dict[str, Entry] = {}
@@ -162,6 +163,14 @@ class FakeStore:
             raise InvalidRequest(f"{node_id} is no member")
         self.leader_id = node_id or "n1"
         return self.leader_id
+
+    def raise_level(self, level: Any) -> int:
+        self._replicate()
+        if level == 9:
+            return verbs.level_of(level, [commands.PRECONDITION, self.level, "n2"])
+        verbs.raise_level_command(level)
+        self.level = int(level)
+        return self.level
 
     def readiness(self) -> list[tuple[str, bool, str]]:
         return self.ready

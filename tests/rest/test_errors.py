@@ -27,6 +27,7 @@ WRITES: list[tuple[str, str, dict[str, Any]]] = [
     ("GET", "/cache/k?recency=strict", {}),
     ("POST", "/nodes/register", {"json": {"id": "n2", "address": "h:1"}}),
     ("POST", "/cluster/leader", {}),
+    ("POST", "/cluster/level", {"json": {"level": 2}}),
 ]
 
 

@@ -179,6 +179,8 @@ class Checks:
         self._starts_rise(process)
         if last > self.last_committed:
             self.last_committed = self._committed_in[node.term] = last
+        if machine.level > self._cluster.upgrades.level:
+            self._cluster.upgrades.raised(process, before)
 
     def _starts_rise(self, process: Process) -> None:
         """Check that no session is taken over by an earlier start of the same member than had it before."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING
 
+from fakes.newer_build import LABEL
 from simulation.bulk import Bulk
 from simulation.cluster import TIMEOUT_S
 from simulation.counters import Counters
@@ -26,6 +27,7 @@ from cacheflow.contract import Outcome
 from cacheflow.errors import NotCommitted, OutcomeUnknown, ReplicationError
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
+from cacheflow.machine.language.levels import FIRST_LEVEL
 
 if TYPE_CHECKING:
     from simulation.cluster import Cluster, Process
@@ -159,6 +161,7 @@ class Client:
             (0.5, workload.bulk.write),
             (1, self._clear),
             (1, self._nonsense),
+            (1, self._label),
             (10 if workload.evicts else 0, workload.tuning.fill),
             (2 if workload.evicts else 0.3, workload.tuning.configure),
             (40, workload.registers.call),
@@ -252,6 +255,12 @@ class Client:
         workload = self._workload
         # Counters and pairs cannot be checked any more once everything is gone.
         workload.registers.clear(self, process, "" if workload.evicts and workload.random.random() < 0.3 else PREFIX)
+
+    def _label(self, _: Client, process: Process) -> None:
+        """Send what only level 2 has: it is done where that is in force, and malformed everywhere before."""
+        statuses = (commands.OK,) if process.level > FIRST_LEVEL else (commands.OK, commands.MALFORMED)
+        key = f"label{self._workload.random.randrange(3)}"
+        self.call(process, [(LABEL, key)], "label", statuses=statuses, unchecked=True)
 
     def _nonsense(self, _: Client, process: Process) -> None:
         nonsense = self._workload.random.choice(NONSENSE)

@@ -21,10 +21,11 @@ from simulation.leases import LEASE_SLACK_S
 from simulation.network import SimNetwork, Wire
 from simulation.scheduler import ProcessLoop, Scheduler
 from simulation.storage import DIRECTORY, SEGMENT_BYTES, MachineDisk, SimWriter
+from simulation.upgrades import RAISE_AFTER_MS, Upgrades
 
 from cacheflow.config import NodeConfig
 from cacheflow.contract import Done
-from cacheflow.errors import CacheFlowError, ConfigError, NoCluster
+from cacheflow.errors import CacheFlowError, ConfigError, NewerCacheFlow, NoCluster
 from cacheflow.machine import image
 from cacheflow.machine.deciding import batches
 from cacheflow.machine.eviction import use_order
@@ -40,6 +41,7 @@ from cacheflow.node.registration import TIMEOUT_S as HTTP_TIMEOUT_S
 from cacheflow.node.supervisor import Supervisor
 from cacheflow.raft import turn
 from cacheflow.raft.log.journal import CorruptJournal
+from cacheflow.raft.membership import level_raising
 from cacheflow.raft.membership.changes import JOINED, KNOWN
 from cacheflow.raft.roles import leader, replication
 from cacheflow.raft.snapshots import building, files, helper, sending
@@ -85,6 +87,8 @@ class Host:
         self.helper = ""
         self.process: Process | None = None
         self.starts = 0
+        # The build that is installed: the machine of this one, or of a newer one.
+        self.build: type[CacheMachine] = CacheMachine
 
     def set_disk_latency(self, latency_s: tuple[float, float]) -> None:
         """Set how long one piece of disk work takes from now on: least and most."""
@@ -156,7 +160,8 @@ class Process(LocalNode):
         loop = self.loop = ProcessLoop(scheduler, host.monotonic_offset_s, host.clock_rate, self._after)
         self.writer = SimWriter(loop, host.disk, random, host.disk_latency_s)
         self.background = SimWriter(loop, host.disk, random, host.disk_latency_s)
-        identity = Identity(host.node_id, host.incarnation, start=host.starts)
+        self.build = host.build
+        identity = Identity(host.node_id, host.incarnation, start=host.starts, level=host.build.build_level)
         self.site = SimNetwork(cluster.wire, loop, identity, host.address, random.randbytes(8).hex())
         super().__init__(
             cluster.config_of(host),
@@ -179,6 +184,7 @@ class Process(LocalNode):
                 random=random.random,
                 random_bytes=random.randbytes,
                 segment_bytes=SEGMENT_BYTES,
+                machine_type=host.build,
             ),
             self._note_removal,
         )
@@ -186,6 +192,8 @@ class Process(LocalNode):
         # This process founds a cluster by mistake, about which nothing is promised but that it stops.
         self.is_stray = host.founds_by_mistake
         self._events = 0
+        if self.build is not CacheMachine:
+            cluster.upgrades.equip(self)
         if not self.is_stray:
             cluster.checks.watch(self)
         loop.create_task(self.start())
@@ -227,7 +235,7 @@ class Process(LocalNode):
                         raise OSError("no more processes")
                     if self.host.helper == "garbles":
                         patch.setattr(CacheMachine, "snapshot", _garbled)
-                    meta = helper.build(self.host.disk, DIRECTORY, index)
+                    meta = helper.build(self.host.disk, DIRECTORY, index, machine_type=self.build)
             except OSError as error:
                 done(error)
                 return
@@ -260,6 +268,8 @@ class Process(LocalNode):
             self.cluster.checks.bounded_read(self)
         if self.node.last_applied != self.checked_index:
             self.cluster.checks.applied(self)
+        if self.build is CacheMachine:
+            self.cluster.upgrades.look(self, self._events)
 
     def die(self) -> None:
         """End this process in the middle of whatever it does."""
@@ -318,6 +328,7 @@ class Cluster:
             self.wire.note = lambda source, target, kind: self.note(f"    {source} -> {target} {kind}")
         else:
             self.wire.note = self._fold
+        self.upgrades = Upgrades(self)
         self.hosts = [Host(self, f"n{number}", number == 1) for number in range(1, node_count + 1)]
 
     def config_of(self, host: Host) -> NodeConfig:
@@ -411,6 +422,8 @@ class Cluster:
         except (ConfigError, OSError) as error:
             self.note(f"{host.node_id} refuses to start: {error}")
             host.disk.stop()
+            if isinstance(error, NewerCacheFlow):
+                self.upgrades.told(host, str(error))
             if isinstance(error, (CorruptJournal, CorruptSnapshot)) and not damaged:
                 self.checks.complain(f"durability: {host.node_id} cannot read what it has written: {error}")
             return str(error)
@@ -500,6 +513,7 @@ def patched(cluster: Cluster, *, journal_bytes: int | None = None, piece_bytes: 
         patch.setattr(replication, "BATCH_BYTES", bulk.BATCH_BYTES)
         patch.setattr(frames, "PIECE_BYTES", bulk.PEER_PIECE_BYTES)
         patch.setattr(sending, "PIECE_BYTES", bulk.PIECE_BYTES if journal_bytes is None else piece_bytes)
+        patch.setattr(level_raising, "RAISE_AFTER_MS", RAISE_AFTER_MS)
         for module in (turn, supervisor):
             patch.setattr(module.logger, "exception", cluster.checks.note_swallowed)
         if journal_bytes is not None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from simulation.machine_faults import MACHINE_FAULTS, all_found
 from simulation.membership_faults import MEMBERSHIP_FAULTS
 from simulation.narrow import narrow
+from simulation.upgrades import UPGRADE_FAULTS
 
 if TYPE_CHECKING:
     from simulation.cluster import Cluster, Host
@@ -42,7 +43,7 @@ ALL: dict[str, float] = {
     "narrow": 1,
     "hand_over": 1,
     "snapshot": 1,
-    **{name: weight for name, (weight, _) in (MACHINE_FAULTS | MEMBERSHIP_FAULTS).items()},
+    **{name: weight for name, (weight, _) in (MACHINE_FAULTS | MEMBERSHIP_FAULTS | UPGRADE_FAULTS).items()},
 }
 
 
@@ -107,6 +108,8 @@ class Faults:
             MACHINE_FAULTS[name][1](self)
         elif name in MEMBERSHIP_FAULTS:
             MEMBERSHIP_FAULTS[name][1](self)
+        elif name in UPGRADE_FAULTS:
+            UPGRADE_FAULTS[name][1](self)
         else:
             getattr(self, f"_{name}")()
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import pytest
 from simulation import mutations_founding as founding
+from simulation import mutations_levels as levels
 from simulation import mutations_machine as machine
 from simulation import mutations_raft as raft
 from simulation import mutations_storage as storage
@@ -105,6 +106,11 @@ MUTATIONS = (
     Mutation("heartbeats overtake", raft.overtake_nothing, "narrow", every_s=2.0),
     Mutation("and refer to what has come", raft.refer_to_what_is_on_its_way, "narrow", every_s=2.0),
     Mutation("sent again when it is lost", raft.send_again_while_it_is_on_its_way, "narrow", every_s=2.0),
+    Mutation("an entry's level counts", levels.carry_out_what_is_above_the_entrys_level, "upgrade downgrade"),
+    Mutation(
+        "all members know the level", levels.raise_the_level_without_looking_at_all_members, "upgrade raise_level"
+    ),
+    Mutation("no entry above the build", levels.apply_what_is_above_the_builds_level, "upgrade downgrade", every_s=2.0),
     Mutation("", raft.acknowledge_what_was_not_verified),
     Mutation("", raft.vote_for_anybody),
     Mutation("", raft.read_without_a_barrier, "isolate_leader isolate"),

@@ -88,7 +88,7 @@ def raise_inside_apply(patch: pytest.MonkeyPatch) -> None:
         if command[0] in (c.SET, c.DELETE, c.INCR, c.TOUCH, c.GET):
             decision = carry_out.decide(self.contents, command)
             return decision if isinstance(decision, list) else carry_out.carry_out(self.contents, decision)
-        return machine._OTHER_OPS[command[0]](self, command)
+        return self.other_commands[command[0]](self, command)
 
     patch.setattr(CacheMachine, "_run", _run)
 
@@ -234,7 +234,7 @@ def do_again_what_may_have_been_dropped(patch: pytest.MonkeyPatch) -> None:
     """Take an idempotency key that is not kept for a new one, however long ago it was tried first."""
     idempotent_ = repeats.idempotent
 
-    def _idempotent(state: Any, run: Any, command: list[Any]) -> Any:
-        return idempotent_(state, run, [*command[:2], 0, command[3]])
+    def _idempotent(state: Any, run: Any, command: list[Any], *rest: Any) -> Any:
+        return idempotent_(state, run, [*command[:2], 0, command[3]], *rest)
 
     patch.setattr(machine, "idempotent", _idempotent)

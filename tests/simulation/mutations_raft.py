@@ -29,12 +29,12 @@ def delete_what_stands_behind_prev(patch: pytest.MonkeyPatch) -> None:
     """Let an old or repeated message drop entries that were acknowledged since."""
     check = guards.check_append
 
-    def unguarded(log: Any, commit_index: int, message: dict[str, Any]) -> guards.Append | guards.Reject:
-        verdict = check(log, commit_index, message)
+    def unguarded(log: Any, commit_index: int, message: dict[str, Any], level: int) -> guards.Append | guards.Reject:
+        verdict = check(log, commit_index, message, level)
         prev_index, prev_term = message["prevLogIdx"], message["prevLogTerm"]
         if isinstance(verdict, guards.Reject) or prev_index < log.first_index:
             return verdict
-        entries = guards.entries_of(message, prev_index)
+        entries = guards.entries_of(message, prev_index, level)
         return guards.Append(prev_index, prev_term, entries, verdict.verified, verdict.commit_index, True)
 
     patch.setattr(guards, "check_append", unguarded)
@@ -187,8 +187,8 @@ def acknowledge_what_was_not_verified(patch: pytest.MonkeyPatch) -> None:
     """Let a follower acknowledge its whole log, not only what was compared with the leader's."""
     check = guards.check_append
 
-    def boastful(log: Any, commit_index: int, message: dict[str, Any]) -> guards.Append | guards.Reject:
-        verdict = check(log, commit_index, message)
+    def boastful(log: Any, commit_index: int, message: dict[str, Any], level: int) -> guards.Append | guards.Reject:
+        verdict = check(log, commit_index, message, level)
         if isinstance(verdict, guards.Append):
             end = max(log.last_index, verdict.verified)
             return guards.Append(

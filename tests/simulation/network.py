@@ -295,6 +295,8 @@ class SimNetwork:
         self.raft_address = raft_address
         self.epoch = epoch
         self.start_number = identity.start
+        self.level = identity.level
+        self.unknown_frames = 0
         self.cluster_id = identity.cluster_id
         # The reason for which this process shakes no hands; "" while it does.
         self.refusal = ""
@@ -324,6 +326,10 @@ class SimNetwork:
     def callers(self) -> list[Peer]:
         """The nodes that have dialed this one in order to send to it."""
         return [site.describe() for site in self._incoming.values() if self.node_id in site.peers]
+
+    def met(self, node_id: str) -> Peer | None:
+        """Nobody reads this in a simulation."""
+        return None
 
     @property
     def other_clusters(self) -> list[str]:
@@ -372,7 +378,15 @@ class SimNetwork:
 
     def describe(self) -> Peer:
         """Return this process as it describes itself to others."""
-        return Peer(self.node_id, self.incarnation, self.raft_address, self.cluster_id, self.epoch, self.start_number)
+        return Peer(
+            self.node_id,
+            self.incarnation,
+            self.raft_address,
+            self.cluster_id,
+            self.epoch,
+            self.start_number,
+            self.level,
+        )
 
     def set_peers(self, peers: Mapping[str, str]) -> None:
         """Dial exactly these nodes, and those that dial this one."""

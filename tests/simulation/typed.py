@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import UnionType
-from typing import Any, Literal, NotRequired, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NotRequired, TypedDict, Union, get_args, get_origin, get_type_hints
+
+from fakes.newer_build import GREETING
 
 from cacheflow.raft.message_types import MESSAGES
 
@@ -15,7 +17,14 @@ def _rule_of(shape: type) -> tuple[set[str], dict[str, Any]]:
     return {name for name, hint in hints.items() if get_origin(hint) is not NotRequired}, get_type_hints(shape)
 
 
-_RULES = {kind: _rule_of(shape) for kind, shape in MESSAGES.items()}
+class Greeting(TypedDict):
+    """The message that only the newer build of a simulation has. level: in force where it is sent."""
+
+    type: str
+    level: int
+
+
+_RULES = {kind: _rule_of(shape) for kind, shape in {**MESSAGES, GREETING: Greeting}.items()}
 
 
 def wrong_fields(message: Mapping[str, Any]) -> str:

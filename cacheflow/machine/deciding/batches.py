@@ -6,6 +6,7 @@ them before the first takes place; GUARDED compares versions first and is then a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import islice
 from typing import Any, Final
 
@@ -46,6 +47,8 @@ class Batches:
 
     def __init__(self, contents: Contents) -> None:
         self._contents = contents
+        # The commands on one key that the present entry may hold: those of its level.
+        self.known: Mapping[int, object] = DECIDE
         # Bytes that the APPENDs of the present batch may still copy, and that its GETs may still answer.
         self._extended_left = self._read_left = 0
 
@@ -117,7 +120,7 @@ class Batches:
 
     def _decided(self, command: Any, overlay: dict[str, Entry | None]) -> Decision:
         try:
-            if type(command) is not list or type(command[0]) is not int or command[0] not in DECIDE:
+            if type(command) is not list or type(command[0]) is not int or command[0] not in self.known:
                 raise Malformed("a batch holds commands on one key only")
             if command[1] in overlay:
                 contents = self._contents

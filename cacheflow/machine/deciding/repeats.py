@@ -6,7 +6,7 @@ FORGOTTEN: nothing is done now, and nothing will be.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any, Final
 
 import msgpack
@@ -19,22 +19,28 @@ from cacheflow.machine.state.answers import Owner, fingerprint
 from cacheflow.machine.state.idempotency import CLIENT_KEY_CHARS_MAX
 from cacheflow.machine.state.settings import is_name, is_whole
 
-_REPEATABLE_OPS: Final = (
-    *(c.SET, c.DELETE, c.INCR, c.TOUCH, c.APPEND, c.COUNT, c.EXPIRE),
-    *(c.BATCH, c.GUARDED, c.DELETE_PREFIX),
+# The commands that may be inside one of these; a dictionary for ``known_at``, which leaves out what an entry's level lacks.
+REPEATABLE_OPS: Final = dict.fromkeys(
+    (
+        *(c.SET, c.DELETE, c.INCR, c.TOUCH, c.APPEND, c.COUNT, c.EXPIRE),
+        *(c.BATCH, c.GUARDED, c.DELETE_PREFIX),
+    )
 )
 
 Run = Callable[[Any], Result]
 
 
-def idempotent(state: State, run: Run, command: list[Any]) -> Result:
-    """Run the command inside an IDEMPOTENT command, unless one came with its key, or may have come."""
+def idempotent(state: State, run: Run, repeatable: Container[int], command: list[Any]) -> Result:
+    """Run the command inside an IDEMPOTENT command, unless one came with its key, or may have come.
+
+    repeatable: those of REPEATABLE_OPS that the entry's level has.
+    """
     _, client_key, first_ms, inner = command
     if type(client_key) is not str or not 0 < len(client_key) <= CLIENT_KEY_CHARS_MAX:
         raise Malformed(f"an idempotency key is a text of 1 to {CLIENT_KEY_CHARS_MAX} characters")
     if not is_whole(first_ms, 0):
         raise Malformed("the time of the first try is a number of milliseconds")
-    command_print = _print_of(inner)
+    command_print = _print_of(inner, repeatable)
     kept = state.idempotency.kept.get(client_key)
     if kept is not None:
         return _kept_result(state, (0, client_key), kept[1:], command_print)
@@ -46,14 +52,14 @@ def idempotent(state: State, run: Run, command: list[Any]) -> Result:
     return result
 
 
-def scoped(state: State, run: Run, command: list[Any]) -> Result:
+def scoped(state: State, run: Run, repeatable: Container[int], command: list[Any]) -> Result:
     """Run the command inside a SCOPED command, unless its number in its scope came, or may have come."""
     _, scope_id, nonce, number, lowest, inner = command
     if not is_whole(scope_id, 1) or not is_name(nonce):
         raise Malformed("a scope is a number from 1 on and a short text")
     if not is_whole(number, 1) or not is_whole(lowest, 1, number):
         raise Malformed("a number in a scope is from 1 on, and the lowest unanswered one is not above it")
-    command_print = _print_of(inner)
+    command_print = _print_of(inner, repeatable)
     scopes = state.scopes
     scope = scopes.use(scope_id, nonce, state.contents.now_ms)
     if scope is None:
@@ -78,8 +84,8 @@ def open_scope(state: State, command: list[Any]) -> Result:
     return [c.OK, state.scopes.open(nonce, state.contents.now_ms)]
 
 
-def _print_of(inner: Any) -> bytes:
-    if type(inner) is not list or type(inner[0]) is not int or inner[0] not in _REPEATABLE_OPS:
+def _print_of(inner: Any, repeatable: Container[int]) -> bytes:
+    if type(inner) is not list or type(inner[0]) is not int or inner[0] not in repeatable:
         raise Malformed("only writes, batches and DELETE_PREFIX can be sent again")
     return fingerprint(inner)
 

@@ -5,7 +5,8 @@
    machine.
 3. The numbers below are on disk for ever: new ones are added, none is ever changed.
 
-An *entry* of the log is ``[stamp_ms, [block, ...]]``; a *block* is one node's commands,
+An *entry* of the log is ``[level, stamp_ms, [block, ...]]``, with the feature level that was in force where it was
+appended (``levels.py``) in front, where it is found without decoding the rest; a *block* is one node's commands,
 ``[session, first, lowest, until_ms, [command, ...]]``, packed by the node that sends it and carried unopened by the leader.
 Session 0 is for commands that may be applied twice: ticks, recency, opening a session.
 """
@@ -18,7 +19,7 @@ from typing import Any, Final
 import msgpack
 
 from cacheflow.errors import CacheFlowError
-from cacheflow.machine.language.levels import BUILD_LEVEL
+from cacheflow.machine.language.levels import BUILD_LEVEL, FIRST_LEVEL
 
 Command = tuple[Any, ...]
 Result = list[Any]
@@ -43,6 +44,10 @@ GUARDED: Final = 16  # [[key, version (0: absent)], ...], [command, ...]  -> [re
 EXPIRE: Final = 17  # key, ttl_ms (0: none), when                   -> version, expires_at_ms
 OPEN_SCOPE: Final = 18  # nonce                                     -> scope
 SCOPED: Final = 19  # scope, nonce, number, lowest, command         -> the command's own result
+RAISE_LEVEL: Final = 20  # level                                    -> level in force; PRECONDITION -> see below
+
+# The feature level that brought each command.
+LEVELS: Final = dict.fromkeys(range(SET, RAISE_LEVEL + 1), 1)
 
 # Values of ``ttl_ms`` in SET and TOUCH; a number above 0 is counted from the entry's time.
 TTL_NONE: Final = 0
@@ -64,7 +69,9 @@ IF_EARLIER: Final = 8
 # Statuses, the first item of every result.
 OK: Final = 0
 MISSING: Final = 1
-PRECONDITION: Final = 2  # -> present version, 0 when absent; of GUARDED: index of the condition that does not hold
+# -> present version, 0 when absent; of GUARDED: index of the condition that does not hold; of RAISE_LEVEL: the level in force
+# and the first member that does not know the one asked for, "" for none
+PRECONDITION: Final = 2
 NOT_AN_INTEGER: Final = 3  # -> message
 TOO_LARGE: Final = 4  # -> message
 MALFORMED: Final = 5  # -> message
@@ -156,6 +163,11 @@ def open_session(member_id: str, incarnation: str, start: int, nonce: str, level
     start: counts the starts of this incarnation.  nonce: names this one.  level: the highest feature level of its build.
     """
     return (OPEN_SESSION, member_id, incarnation, start, nonce, level)
+
+
+def raise_level(level: int) -> Command:
+    """Return the command that puts the feature level ``level`` in force if every member has told that it knows it."""
+    return (RAISE_LEVEL, level)
 
 
 def batch(commands: Sequence[Command], atomic: bool = False) -> Command:
@@ -275,20 +287,33 @@ def decode_block(block: bytes) -> tuple[int, int, int, int, list[list[Any]]]:
     return session, first, lowest, until_ms, commands
 
 
-def encode_entry(stamp_ms: int, blocks: Sequence[bytes]) -> bytes:
-    """Pack one entry of the log. stamp_ms: the cluster's time at which the leader appends it."""
-    packed: bytes = msgpack.packb((stamp_ms, blocks))
+def encode_entry(stamp_ms: int, blocks: Sequence[bytes], level: int = FIRST_LEVEL) -> bytes:
+    """Pack one entry of the log. stamp_ms, level: the cluster's time and the level in force where it is appended."""
+    packed: bytes = msgpack.packb((level, stamp_ms, blocks))
     return packed
 
 
-def decode_entry(payload: bytes) -> tuple[int, list[bytes]]:
-    """Return (stamp_ms, blocks) of a packed entry of the log. Raises CodecError."""
+def level_of(payload: bytes) -> int:
+    """Return the level of a packed entry without unpacking it, at least 128 for one that takes several bytes; 0 for no entry.
+
+    In entries of whatever level, also those with more fields, the level comes first.
+    """
+    if len(payload) < 2 or not 0x93 <= payload[0] < 0xA0:
+        return 0
+    level = payload[1]
+    return level if level < 0x80 else 128 if 0xCC <= level <= 0xCF else 0
+
+
+def decode_entry(payload: bytes) -> tuple[int, int, list[bytes]]:
+    """Return (level, stamp_ms, blocks) of a packed entry of the log. Raises CodecError."""
     try:
-        stamp_ms, blocks = msgpack.unpackb(payload)
+        level, stamp_ms, blocks = msgpack.unpackb(payload)
     except (MemoryError, RecursionError):
         raise
     except Exception as error:
         raise CodecError(f"not an entry: {error}") from None
-    if type(stamp_ms) is not int or type(blocks) is not list or not {*map(type, blocks)} <= {bytes}:
+    if not (
+        type(level) is type(stamp_ms) is int and level > 0 and type(blocks) is list and {*map(type, blocks)} <= {bytes}
+    ):
         raise CodecError("not an entry: a field has the wrong type")
-    return stamp_ms, blocks
+    return level, stamp_ms, blocks

@@ -96,6 +96,10 @@ class Sessions:
         """Return the open session ``session_id``, None when there is none."""
         return self._by_id.get(session_id)
 
+    def of(self, member_id: str) -> Session | None:
+        """Return the open session of ``member_id``, None when there is none."""
+        return self._by_id.get(self._by_member.get(member_id, 0))
+
     def open(self, member_id: str, start: int, nonce: str, level: int) -> int | None:
         """Open a session for a new start of ``member_id`` and return its id.
 

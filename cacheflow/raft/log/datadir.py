@@ -25,7 +25,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
 
-from cacheflow.errors import ConfigError
+from cacheflow.errors import ConfigError, NewerCacheFlow
 from cacheflow.raft.log.disk import Disk
 
 logger = logging.getLogger(__name__)
@@ -216,8 +216,11 @@ def _read_identity(file: Path, rejoin: str) -> tuple[str, str, int]:
         check = identity.pop("check", None)
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ConfigError(f"{file} is unreadable; {rejoin}") from None
+    # Later formats have the same check.
+    if type(version) is int and version > FORMAT_VERSION and check == _check_of(identity):
+        raise NewerCacheFlow.wrote(str(file), version, FORMAT_VERSION, number="format")
     if version not in (1, FORMAT_VERSION):
-        raise ConfigError(f"{file} has format version {version}; this program knows {FORMAT_VERSION}")
+        raise ConfigError(f"{file} is unreadable; {rejoin}")
     if (
         check != (_check_of(identity) if version > 1 else None)
         or type(node_id) is not str

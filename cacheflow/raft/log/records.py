@@ -1,6 +1,6 @@
 """Records of the journal: their bytes, and what a stream of them means.
 
-A segment file is a preamble (magic, format version, 16 random bytes: the *salt*), a HEADER record, records, and zeros.
+A segment file is a preamble (magic, format: see formats.py, 16 random bytes: the *salt*), a HEADER record, records, and zeros.
 A record is 43 bytes and its payload, little endian::
 
     tag 4 | check 8 | previous 4 | length 4 | kind 1 | group 2 | synced 4 | term 8 | index 8 | payload
@@ -21,18 +21,20 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from hashlib import blake2b
 from typing import Final, Generic, TypeVar
 
 import msgpack
 
-from cacheflow.errors import ConfigError
+from cacheflow.errors import ConfigError, NewerCacheFlow
+from cacheflow.machine.language.commands import level_of
+from cacheflow.raft.log.formats import FORMAT_BYTES
 
 MAGIC: Final = b"CFJRNL"
 FORMAT_VERSION: Final = 1
 SALT_BYTES: Final = 16
-PREAMBLE_BYTES: Final = len(MAGIC) + 2 + SALT_BYTES
+PREAMBLE_BYTES: Final = len(MAGIC) + FORMAT_BYTES + SALT_BYTES
 
 HEADER: Final = 1  # payload: see Header; always the first record of a segment, and only there
 ENTRY: Final = 2  # index, term, payload: the command
@@ -52,15 +54,25 @@ RECORD_BYTES: Final = _HEAD.size
 _UNCOVERED: Final = RECORD_BYTES - _COVERED.size
 
 # The first byte of an entry's command: what kind of entry it is. A configuration is a member table, alone in its entry.
+# Behind it stands the packed entry, which begins with its feature level; a no-op is Raft's own and has neither.
 REGULAR: Final = b"\x00"
 NO_OP: Final = b"\x01"
 CONFIGURATION: Final = b"\x02"
+# The kinds of level 1 that hold an entry for the machine. Any other has no effect in an entry of that level, on every build.
+ENTRY_KINDS: Final = frozenset((REGULAR, CONFIGURATION))
 
 # (cluster_ms, wall_ms): two readings of one moment.
 Clock = tuple[int, int]
 # (payload, index, term) of one entry of the log.
 LogEntry = tuple[bytes, int, int]
 V = TypeVar("V")
+
+
+def check_level(command: bytes, index: int, build_level: int) -> None:
+    """Raise NewerCacheFlow if the entry ``index`` of the log is of a later feature level than this build knows."""
+    level = level_of(command[1:3])
+    if level > build_level:
+        raise NewerCacheFlow.wrote(f"entry {index} of the log", level, build_level)
 
 
 class CorruptJournal(ConfigError):
@@ -171,6 +183,9 @@ class LogState:
             self.sentinel_index, self.sentinel_term = self.last_index, self.last_term = index, term
 
 
+_STATE_FIELDS: Final = len(fields(LogState))
+
+
 @dataclass(frozen=True, slots=True)
 class Header:
     """The payload of a HEADER record. size: the length that was reserved for the file."""
@@ -198,8 +213,10 @@ class Header:
 
     @classmethod
     def unpack(cls, payload: bytes) -> Header:
-        """Return the header in ``payload``, which is trusted because its check was right."""
+        """Return the header in ``payload``, which is trusted because its check was right. Raises NewerCacheFlow."""
         sequence, size, *state = msgpack.unpackb(payload)
+        if len(state) > _STATE_FIELDS:
+            raise NewerCacheFlow.wrote("the journal", len(state), _STATE_FIELDS, number="fields in a header")
         state[-1] = state[-1] and tuple(state[-1])
         return cls(sequence, size, LogState(*state))
 
@@ -213,7 +230,7 @@ class Replay(Generic[V]):
     """Turns the journal's records, fed in order, into a log: (value, index, term) for each entry, the sentinel first.
 
     value: the result of ``value_of`` for an ENTRY or START record; ``nothing`` for a sentinel.
-    Raises CorruptJournal where a valid record contradicts the ones before it.
+    Raises CorruptJournal where a valid record contradicts the ones before it, NewerCacheFlow for one of an unknown kind.
     """
 
     def __init__(self, state: LogState, value_of: Callable[[Record], V], nothing: V) -> None:
@@ -248,7 +265,11 @@ class Replay(Generic[V]):
         elif kind == START:
             self.entries = [(self._value_of(record), index, term)]
             self._gap = False
-        elif kind == HEADER or kind > SEAL:
+        elif kind > SEAL:
+            raise NewerCacheFlow.wrote(
+                f"the journal, {file}, byte {record.offset},", kind, SEAL, number="kind of record"
+            )
+        elif kind == HEADER:
             raise CorruptJournal(file, record.offset, f"a record of kind {kind} has no place here")
 
     def finish(self, first_file: object) -> None:

@@ -21,8 +21,8 @@ the length of the file that was durable when it was written. When the last segme
 The last flush is vouched for by the next batch, or by a MARK record that is written when the journal falls idle.
 Between the flush and that mark, at most about a second, damage to the last batch passes for a torn tail. These are
 damage, too: a file shorter than reserved, a bad record in any other segment, a segment that is missing in the middle or
-at the end, a chain that does not meet, another format version. Zeros from a record's end to the file's end are the end
-of the records.
+at the end, a chain that does not meet. A later format is no damage: NewerCacheFlow. Zeros from a record's end to the file's
+end are the end of the records.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from cacheflow.raft.log.disk import Disk
+from cacheflow.raft.log.formats import FORMAT_BYTES, encode_format, is_format
 from cacheflow.raft.log.records import (
     CLOCK,
     ENTRY,
@@ -88,16 +89,18 @@ def list_segments(disk: Disk, directory: Path) -> list[tuple[int, Path]]:
 
 
 class SegmentReader:
-    """Reads one segment from its bytes at one moment. Raises CorruptJournal if it does not begin as it should."""
+    """Reads one segment from its bytes at one moment. Raises CorruptJournal if it does not begin as it should.
+
+    Raises NewerCacheFlow for a later format, whatever else is in it.
+    """
 
     def __init__(self, path: Path, data: bytes, sequence: int, group: int) -> None:
         self.path = path
         self.data = data
         if not data.startswith(MAGIC) or len(data) < PREAMBLE_BYTES:
             raise CorruptJournal(path, 0, "not a segment of a journal")
-        version = int.from_bytes(data[len(MAGIC) : len(MAGIC) + 2], "little")
-        if version != FORMAT_VERSION:
-            raise CorruptJournal(path, len(MAGIC), f"format version {version}; this program knows {FORMAT_VERSION}")
+        if not is_format(data[len(MAGIC) : len(MAGIC) + FORMAT_BYTES], FORMAT_VERSION, f"the journal, {path},"):
+            raise CorruptJournal(path, len(MAGIC), "its format is unreadable")
         self.codec = Codec(data[PREAMBLE_BYTES - SALT_BYTES : PREAMBLE_BYTES], group)
         first = self.codec.decode(data, PREAMBLE_BYTES)
         if first is None or first.kind != HEADER:
@@ -391,7 +394,7 @@ class SegmentWriter:
         codec = Codec(self._random_bytes(SALT_BYTES), self._group)
         size = max(self._segment_bytes, _HEADER_BYTES_MAX + record_bytes + _RESERVE_BYTES)
         pieces = codec.encode(HEADER, 0, 0, Header(sequence, size, self.state).pack(), self._check, 0)
-        data = b"".join([MAGIC, FORMAT_VERSION.to_bytes(2, "little"), codec.salt, *pieces])
+        data = b"".join([MAGIC, encode_format(FORMAT_VERSION), codec.salt, *pieces])
         with _nothing_lost():
             handle = disk.open(temporary, create=True)
             try:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from cacheflow.machine.language.levels import BUILD_LEVEL
 from cacheflow.machine.state.settings import MEMBERS_MAX, Member, member_of
 from cacheflow.raft import guards
 from cacheflow.raft.core import Core
@@ -37,6 +38,8 @@ NO_LEADER, UNSURE = "no leader", "unsure"
 # Changes that may wait at once, more are refused; and how long one may wait, when its asker has given up.
 WAITING_MAX = 100
 WAITING_MS = 8000
+# Characters of a member's refusal that are kept for people.
+REFUSAL_CHARS_MAX = 300
 
 # Called once with (outcome, detail) when a change of members has ended.
 ChangeDone = Callable[[str, str], None]
@@ -47,6 +50,8 @@ class _Change:
     """A requested change: a member to add, or with ``removes`` one to remove (its incarnation "" for whichever it has)."""
 
     member: Member
+    # The highest feature level that its build knows; 0 where it is to be removed.
+    level: int
     removes: bool
     # The node says that it has been a member: if it is none now, it was removed.
     was_member: bool
@@ -86,6 +91,8 @@ class Reconfiguration:
         self._own: deque[_Change] = deque()
         # {number: callback} of the changes that the leader was asked for.
         self._requests: dict[int, ChangeDone] = {}
+        # Why a member has refused to register this node, which asks without waiting (request 0); "" if none has.
+        self.refusal = ""
         self._next_request = 0
         # Whether any turn may bring a change on: one waits, a learner is to become a voter once it has what is committed, or a
         # hand-over is under way. A plain value, because each turn asks; whoever begins one of these wakes the node.
@@ -98,23 +105,24 @@ class Reconfiguration:
 
     # Asking for a change ----------------------------------------------------------------------------------------------
 
-    def register(self, member: Member, done: ChangeDone, was_member: bool = False) -> None:
+    def register(self, member: Member, done: ChangeDone, was_member: bool = False, level: int = BUILD_LEVEL) -> None:
         """Make ``member`` part of the cluster. done(outcome, detail) is called once, unless the leader vanishes.
 
+        level: the highest feature level that its build knows; if the one in force is higher, it is refused.
         was_member: the node has been a member, by its own log; if it is none now it was removed, and is refused.
         """
-        self._ask(member, False, was_member, done)
+        self._ask(member, level, False, was_member, done)
 
     def remove(self, node_id: str, incarnation: str, done: ChangeDone) -> None:
         """Take a member out of the cluster. incarnation: "" for whichever it has.  done: called as by ``register``."""
-        self._ask(Member(node_id, incarnation, "", "", False), True, False, done)
+        self._ask(Member(node_id, incarnation, "", "", False), 0, True, False, done)
 
-    def _ask(self, member: Member, removes: bool, was_member: bool, done: ChangeDone) -> None:
+    def _ask(self, member: Member, level: int, removes: bool, was_member: bool, done: ChangeDone) -> None:
         if self._core.is_leader:
             if len(self._waiting) >= WAITING_MAX:
                 done(NO_LEADER, "too many nodes come and go at once; try again")
                 return
-            self._waiting.append(_Change(member, removes, was_member, self._links.now_ms() + WAITING_MS, done))
+            self._waiting.append(_Change(member, level, removes, was_member, self._links.now_ms() + WAITING_MS, done))
             self._ticks.wake()
             return
         route = self._links.route
@@ -132,6 +140,7 @@ class Reconfiguration:
             "request": self._next_request,
             "member": fields,
             "was": was_member,
+            "level": level,
         }
         if not self._links.send(route.leader_id, message):
             del self._requests[self._next_request]
@@ -150,6 +159,7 @@ class Reconfiguration:
         node_id = peer.node_id
         self._ask(
             member,
+            guards.natural(message, "level"),
             removes,
             message.get("was") is True,
             lambda outcome, detail: self._answer(node_id, request, outcome, detail),
@@ -159,9 +169,12 @@ class Reconfiguration:
         self._links.send(node_id, {"type": "change_reply", "request": request, "outcome": outcome, "detail": detail})
 
     def _on_change_reply(self, peer: Peer, message: dict[str, Any]) -> None:
-        done = self._requests.pop(guards.natural(message, "request"), None)
+        request = guards.natural(message, "request")
+        done = self._requests.pop(request, None)
         if done is not None:
             done(str(message.get("outcome")), str(message.get("detail")))
+        elif request == 0 and message.get("outcome") == CONFLICT:
+            self.refusal = str(message.get("detail"))[:REFUSAL_CHARS_MAX]
 
     def route_changed(self) -> None:
         """Answer all requests to the old leader with UNSURE, because they or their answers may be lost."""
@@ -207,7 +220,7 @@ class Reconfiguration:
         """
         while self._own and (self._links.route is not None or self._own[0].until_ms < self._links.now_ms()):
             change = self._own.popleft()
-            self._ask(change.member, True, False, change.done)
+            self._ask(change.member, 0, True, False, change.done)
 
     def applied(self, index: int) -> None:
         """Answer the proposed change if its entry is among those up to ``index``, which the machine has applied."""
@@ -235,6 +248,14 @@ class Reconfiguration:
         member = change.member
         known = latest.members.get(member.id)
         down = self._peers.down_ids()
+        in_force = self._replica.machine.level
+        if change.level < in_force:
+            change.done(
+                CONFLICT,
+                f"the CacheFlow on node {member.id!r} knows level {change.level} and this cluster works at level {in_force}: "
+                "install a newer one there",
+            )
+            return None
         if known is not None and known.incarnation == member.incarnation:
             if (known.raft_address, known.address) == (member.raft_address, member.address):
                 change.done(KNOWN, "")

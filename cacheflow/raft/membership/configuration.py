@@ -61,7 +61,7 @@ NOBODY = Configuration(0, "", {})
 def parse(index: int, command: bytes) -> Configuration:
     """Return the configuration in a log entry; one without members if its bytes are not those of a configuration."""
     try:
-        _, blocks = commands.decode_entry(command[1:])
+        _, _, blocks = commands.decode_entry(command[1:])
         *_, (body,) = commands.decode_block(blocks[0])
         opcode, cluster_id, rows = body
         if opcode != commands.MEMBERS:

@@ -30,7 +30,10 @@ WAITING_BYTES_MAX = 16 * 1024 * 1024
 
 
 class Following:
-    """The follower's side of a node. random: gives a number of at least 0 and below 1."""
+    """The follower's side of a node.
+
+    random: gives a number of at least 0 and below 1.  build_level: the highest feature level that this build knows.
+    """
 
     def __init__(
         self,
@@ -46,6 +49,7 @@ class Following:
         freshness: Freshness,
         divergence: Divergence,
         disk: DiskWatch,
+        build_level: int,
     ) -> None:
         self._core = core
         self._journal = journal
@@ -57,6 +61,7 @@ class Following:
         self._freshness = freshness
         self._divergence = divergence
         self._disk = disk
+        self._build_level = build_level
         # (leader's id, newest answer): the answer for entries that came already committed, which waits until they are durable.
         self._relaxed: tuple[str, AppendAck] | None = None
         # The index up to which entries of the leader's are on their way here, as it has said last; 0 if it has said nothing.
@@ -106,7 +111,7 @@ class Following:
             self.hear_leader(peer, message)
             return
         at_ms, clock_ms = guards.natural(message, "at"), self._links.now_ms() + self._clock_origin_ms
-        verdict = guards.check_append(self._journal, core.commit_index, message)
+        verdict = guards.check_append(self._journal, core.commit_index, message, self._build_level)
         if isinstance(verdict, guards.Reject):
             self.hear_leader(peer, message)
             rejection: AppendAck = {

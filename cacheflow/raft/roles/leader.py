@@ -148,7 +148,8 @@ class Leading:
         return (
             core.is_leader
             and self._hand_over.heir is None
-            and self._journal.last_index - core.commit_index < ENTRIES_AHEAD_MAX
+            # What is applied, not only committed: the level in force may just have been raised.
+            and self._journal.last_index - core.last_applied < ENTRIES_AHEAD_MAX
             and not (
                 self._batching.crowds
                 and self._batching.should_wait([origin for origin, _ in self.queue], self._journal.last_index)
@@ -176,7 +177,7 @@ class Leading:
                 self._waiting.add(origin)
                 blocks.append(block)
                 size += len(block)
-            self._membership.append(REGULAR + commands.encode_entry(self._stamp(), blocks))
+            self._membership.append(REGULAR + self._entry(blocks))
             self._send_news(answering)
         elif core.commit_index > self._sent_commit:
             self._send_news(self._waiting)
@@ -211,7 +212,7 @@ class Leading:
     def append_configuration(self, configuration: Configuration) -> int:
         """Append a member table as an entry of its own and return its index."""
         block = commands.encode_block(0, 0, 0, [configuration.command()])
-        self._membership.append(CONFIGURATION + commands.encode_entry(self._stamp(), [block]))
+        self._membership.append(CONFIGURATION + self._entry([block]))
         self._send_news()
         return self._journal.last_index
 
@@ -220,9 +221,10 @@ class Leading:
         if self._replica.failure is None:
             self._replicator.replicate()
 
-    def _stamp(self) -> int:
+    def _entry(self, blocks: list[bytes]) -> bytes:
+        """Pack an entry at the level in force and the cluster's time."""
         self._last_stamp_ms = max(self._clock.now_ms(), self._last_stamp_ms)
-        return self._last_stamp_ms
+        return commands.encode_entry(self._last_stamp_ms, blocks, self._replica.machine.level)
 
     def _on_propose(self, peer: Peer, message: dict[str, Any]) -> None:
         blocks = message.get("blocks")
@@ -293,6 +295,6 @@ def _stamp_of(command: bytes) -> int:
     if command[:1] == NO_OP:
         return 0
     try:
-        return commands.decode_entry(command[1:])[0]
+        return commands.decode_entry(command[1:])[1]
     except commands.CodecError:
         return 0

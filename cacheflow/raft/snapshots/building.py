@@ -188,7 +188,7 @@ class Building:
                 logger.critical("the contents were loaded anew from the disk, at index %d", meta.index)
 
         path = files.snapshot_path(self._storage.directory, meta.index)
-        self._storage.run(lambda: files.restored(disk, path, meta), done)
+        self._storage.run(lambda: files.restored(disk, path, meta, self._storage.machine_type), done)
 
     def _take(self, outcome: SnapshotMeta) -> None:
         """Keep a snapshot that is right as the newest one, and trim the log behind it."""

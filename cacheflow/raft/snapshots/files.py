@@ -1,6 +1,6 @@
 """Snapshot files: a snapshot is on the disk as a whole or not at all.
 
-``snapshot-<index>.cfs`` is a magic with a format version and *frames*: length 4, check 8, data. The first frame is the
+``snapshot-<index>.cfs`` is a magic, a format (``log/formats.py``) and *frames*: length 4, check 8, data. The first frame is the
 header (msgpack), the next frames are the machine's chunks as they came, an empty frame ends them, and a digest of 16
 bytes over all frames' heads ends the file. A check is BLAKE2b-64 over the frame's number, length and data, so a frame
 that is damaged, missing, doubled or moved is found. A file gets its name after it was flushed; the folder is flushed
@@ -26,6 +26,7 @@ from cacheflow.errors import ConfigError
 from cacheflow.machine.language.commands import CodecError
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.raft.log.disk import Disk
+from cacheflow.raft.log.formats import FORMAT_BYTES, encode_format, is_format
 
 MAGIC: Final = b"CFSNAP"
 FORMAT_VERSION: Final = 1
@@ -155,10 +156,15 @@ def chunks_of(disk: Disk, path: Path) -> Iterator[bytes]:
     return frames
 
 
-def restored(disk: Disk, path: Path, meta: SnapshotMeta) -> CacheMachine:
-    """Return the machine in the snapshot at ``path``. Raises CorruptSnapshot if it holds none, or not the one of ``meta``."""
+def restored(
+    disk: Disk, path: Path, meta: SnapshotMeta, machine_type: type[CacheMachine] = CacheMachine
+) -> CacheMachine:
+    """Return the machine in the snapshot at ``path``.
+
+    Raises CorruptSnapshot if it holds none, or not the one of ``meta``; NewerCacheFlow if it is of a later feature level.
+    """
     try:
-        machine = CacheMachine.restore(chunks_of(disk, path))
+        machine = machine_type.restore(chunks_of(disk, path))
     except CodecError as error:
         raise CorruptSnapshot(path, str(error)) from None
     if (machine.applied_index, machine.digest, machine.outlook()) != (meta.index, meta.digest, meta.outlook):
@@ -209,7 +215,7 @@ def newest_snapshot(disk: Disk, directory: Path) -> SnapshotMeta | None:
 
 def _pieces(meta: SnapshotMeta, chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Yield the bytes of a snapshot file in order."""
-    yield MAGIC + FORMAT_VERSION.to_bytes(2, "little")
+    yield MAGIC + encode_format(FORMAT_VERSION)
     total = blake2b(digest_size=_TOTAL_BYTES)
     header: bytes = msgpack.packb((meta.index, meta.term, meta.digest.hex(), meta.outlook.hex()))
     for number, data in enumerate(_with_end(header, chunks)):
@@ -237,12 +243,11 @@ def _frame_check(number: int, data: bytes) -> bytes:
 def _frames(disk: Disk, path: Path) -> Iterator[bytes]:
     """Yield a snapshot file's header, then its chunks; ends only if the end of the file is right. Raises CorruptSnapshot."""
     size = disk.size(path)
-    magic = disk.read(path, 0, len(MAGIC) + 2)
+    magic = disk.read(path, 0, len(MAGIC) + FORMAT_BYTES)
     if not magic.startswith(MAGIC):
         raise CorruptSnapshot(path, "not a snapshot")
-    version = int.from_bytes(magic[len(MAGIC) :], "little")
-    if version != FORMAT_VERSION:
-        raise CorruptSnapshot(path, f"format version {version}; this program knows {FORMAT_VERSION}")
+    if not is_format(magic[len(MAGIC) :], FORMAT_VERSION, f"the snapshot, {path},"):
+        raise CorruptSnapshot(path, "its format is unreadable")
     total = blake2b(digest_size=_TOTAL_BYTES)
     offset = len(magic)
     number = 0

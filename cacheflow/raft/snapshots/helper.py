@@ -22,7 +22,7 @@ from cacheflow.errors import ConfigError
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.raft.log.disk import Disk
 from cacheflow.raft.log.reading import read_entries
-from cacheflow.raft.log.records import CONFIGURATION, NO_OP, REGULAR
+from cacheflow.raft.log.records import ENTRY_KINDS
 from cacheflow.raft.snapshots.files import (
     CorruptSnapshot,
     SnapshotMeta,
@@ -47,27 +47,20 @@ def _fingerprint() -> str:
 BUILD: Final = _fingerprint()
 
 
-def payload_of(command: bytes) -> bytes:
-    """Return the part of a log entry that the machine applies, b"" for Raft's own. Raises ConfigError for an unknown kind."""
-    if command[:1] in (REGULAR, CONFIGURATION):
-        return command[1:]
-    if command[:1] == NO_OP:
-        return b""
-    raise ConfigError(f"an entry of kind {command[:1].hex() or 'nothing'} is in the log; this program knows 0, 1 and 2")
-
-
-def build(disk: Disk, directory: Path, index: int, *, group: int = 0) -> SnapshotMeta:
+def build(
+    disk: Disk, directory: Path, index: int, *, group: int = 0, machine_type: type[CacheMachine] = CacheMachine
+) -> SnapshotMeta:
     """Write the snapshot up to ``index``, made of the last snapshot and the journal, and return its meta. Blocks.
 
     index: an applied entry, at most the journal's ``durable_index``.
-    Raises CorruptSnapshot, CorruptJournal, ConfigError, OSError.
+    Raises CorruptSnapshot, CorruptJournal, NewerCacheFlow, ConfigError, OSError.
     """
     newest = newest_snapshot(disk, directory)
     if newest is None:
         # The first entry of a log is never applied: a machine begins behind it.
-        base, machine, after_term = SnapshotMeta(1, 0), CacheMachine(), None
+        base, machine, after_term = SnapshotMeta(1, 0), machine_type(), None
     else:
-        base, machine = newest, restored(disk, snapshot_path(directory, newest.index), newest)
+        base, machine = newest, restored(disk, snapshot_path(directory, newest.index), newest, machine_type)
         after_term = base.term
     if base.index > index:
         raise ConfigError(f"a snapshot up to {index} cannot be built on {base.index}")
@@ -75,7 +68,7 @@ def build(disk: Disk, directory: Path, index: int, *, group: int = 0) -> Snapsho
         return newest
     term = base.term
     for command, at, at_term in read_entries(disk, directory, base.index, index, after_term=after_term, group=group):
-        machine.apply(at, payload_of(command))
+        machine.apply(at, command[1:] if command[:1] in ENTRY_KINDS else b"")
         term = at_term
     meta = SnapshotMeta(index, term, machine.digest, machine.outlook())
     chunks = machine.snapshot()
@@ -84,7 +77,7 @@ def build(disk: Disk, directory: Path, index: int, *, group: int = 0) -> Snapsho
 
     def check(path: Path) -> None:
         try:
-            restored(disk, path, meta)
+            restored(disk, path, meta, machine_type)
         except CorruptSnapshot as error:
             raise ConfigError(f"what was written could not be loaded: {error.what}") from None
 

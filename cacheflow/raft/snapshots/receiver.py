@@ -31,7 +31,16 @@ class SnapshotReceiver:
     OSError when space is missing, SnapshotRefused for a piece that does not fit; then nothing is left behind.
     """
 
-    def __init__(self, disk: Disk, directory: Path, index: int, term: int, total_bytes: int) -> None:
+    def __init__(
+        self,
+        disk: Disk,
+        directory: Path,
+        index: int,
+        term: int,
+        total_bytes: int,
+        machine_type: type[CacheMachine] = CacheMachine,
+    ) -> None:
+        self._machine_type = machine_type
         self.index = index
         self.term = term
         self.total_bytes = total_bytes
@@ -67,7 +76,10 @@ class SnapshotReceiver:
             raise
 
     def finish(self) -> tuple[SnapshotMeta, CacheMachine]:
-        """Verify the whole file, load it, give it its name, and return its meta and machine once it is durable."""
+        """Verify the whole file, load it, give it its name, and return its meta and machine once it is durable.
+
+        Raises NewerCacheFlow for a snapshot of a later feature level than this build knows.
+        """
         if self._handle < 0:
             raise SnapshotRefused("this snapshot is complete or was given up")
         try:
@@ -78,7 +90,7 @@ class SnapshotReceiver:
                 meta = verify_snapshot(self._disk, self._temporary)
                 if (meta.index, meta.term) != (self.index, self.term):
                     raise SnapshotRefused(f"it is the snapshot up to {meta.index} of term {meta.term}")
-                machine = restored(self._disk, self._temporary, meta)
+                machine = restored(self._disk, self._temporary, meta, self._machine_type)
             except CorruptSnapshot as error:
                 raise SnapshotRefused(f"the snapshot came damaged: {error.what}") from None
             self._disk.rename(self._temporary, self._path)

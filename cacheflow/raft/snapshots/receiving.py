@@ -11,12 +11,14 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from cacheflow.errors import NewerCacheFlow
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.raft import guards
 from cacheflow.raft.core import Core
 from cacheflow.raft.links import Links
 from cacheflow.raft.log.journal import Journal
 from cacheflow.raft.message_types import SnapshotAck
+from cacheflow.raft.replica import Replica
 from cacheflow.raft.roles.follower import Following
 from cacheflow.raft.snapshots.building import Building
 from cacheflow.raft.snapshots.divergence import Divergence
@@ -38,6 +40,7 @@ class Receiving:
         storage: SnapshotStorage,
         *,
         links: Links,
+        replica: Replica,
         divergence: Divergence,
         following: Following,
         building: Building,
@@ -47,6 +50,7 @@ class Receiving:
         self._journal = journal
         self._storage = storage
         self._links = links
+        self._replica = replica
         self._divergence = divergence
         self._following = following
         self._building = building
@@ -92,7 +96,9 @@ class Receiving:
             self._abandon()
             disk, directory = self._storage.disk, self._storage.directory
             try:
-                receiver = self._receiver = SnapshotReceiver(disk, directory, index, snapshot_term, size)
+                receiver = self._receiver = SnapshotReceiver(
+                    disk, directory, index, snapshot_term, size, self._storage.machine_type
+                )
             except OSError as error:
                 logger.error("there is no room for the leader's snapshot: %s", error)
                 return
@@ -123,6 +129,8 @@ class Receiving:
                 self._loading = False
                 if self._receiver is receiver:
                     self._abandon()
+                if isinstance(outcome, NewerCacheFlow):
+                    self._replica.outdated(outcome)
                 return
             installed = False
             if outcome is not None:

@@ -11,6 +11,7 @@ from typing import Protocol
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.raft.log.disk import Disk
 from cacheflow.raft.log.journal import CorruptJournal, Journal, Submit
+from cacheflow.raft.log.records import check_level
 from cacheflow.raft.snapshots import files
 from cacheflow.raft.snapshots.files import SnapshotMeta
 
@@ -29,6 +30,7 @@ class SnapshotStorage:
 
     newest: the newest complete snapshot, None without one.  run: does disk work away from the loop, in order.
     build: builds another snapshot.  sending: the indexes of the snapshots that are on their way to followers.
+    machine_type: the machine of this build.
     """
 
     disk: Disk
@@ -37,6 +39,7 @@ class SnapshotStorage:
     run: Submit
     build: Builder
     sending: Callable[[], Collection[int]] = tuple
+    machine_type: type[CacheMachine] = CacheMachine
 
     @property
     def newest_index(self) -> int:
@@ -57,15 +60,23 @@ class SnapshotStorage:
         files.discard(self.disk, self.directory, meta)
 
 
-def load_machine(disk: Disk, directory: Path) -> tuple[SnapshotMeta | None, CacheMachine]:
+def load_machine(
+    disk: Disk, directory: Path, machine_type: type[CacheMachine] = CacheMachine
+) -> tuple[SnapshotMeta | None, CacheMachine]:
     """Return a node's newest snapshot and the machine in it; (None, an empty machine) without one. For a node's start.
 
-    Raises CorruptSnapshot.
+    Raises CorruptSnapshot, NewerCacheFlow.
     """
     newest = files.load_newest(disk, directory)
     if newest is None:
-        return None, CacheMachine()
-    return newest, files.restored(disk, files.snapshot_path(directory, newest.index), newest)
+        return None, machine_type()
+    return newest, files.restored(disk, files.snapshot_path(directory, newest.index), newest, machine_type)
+
+
+def check_levels(journal: Journal, build_level: int) -> None:
+    """Raise NewerCacheFlow if an entry of the journal is of a later feature level than this build knows."""
+    for command, index, _ in journal.entries(0, None):
+        check_level(command, index, build_level)
 
 
 def begin_journal_at(journal: Journal, newest: SnapshotMeta | None, directory: Path) -> None:

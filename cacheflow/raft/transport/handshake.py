@@ -31,8 +31,9 @@ import msgpack
 from cacheflow.raft.transport.frames import HEADER, FrameError
 from cacheflow.raft.transport.network import Peer, PeerRefused, PeerUnreachable
 
-# The version of the protocol, which rises when messages or frames change their meaning. A hello begins alike in all
-# versions, so that different ones can be told apart.
+# The version of the protocol, which rises when frames change their meaning. A hello begins alike in all versions, so that
+# different ones can be told apart; builds of one version may add fields behind those that are here. What messages mean is a
+# matter of the feature level, which the hello tells.
 VERSION: Final = 1
 MAGIC: Final = "cacheflow"
 NONCE_BYTES: Final = 32
@@ -45,11 +46,16 @@ REPLY: Final = "reply"
 PROBE: Final = "probe"
 PURPOSES: Final = (SEND, REPLY, PROBE)
 
+# The highest feature level that a hello may tell: a number for people, not a place in memory.
+LEVEL_MAX: Final = 2**31
+
 _HELLO: Final = "hello"
+_HELLO_FIELDS: Final = 14
 _PROOF: Final = "proof"
 _REFUSED: Final = "refused"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _NAME_OR_NONE: Final = re.compile(r"[A-Za-z0-9._-]{0,64}")
+_BUILD: Final = re.compile(r"[\x20-\x7e]{0,64}")
 _ADDRESS: Final = re.compile(r"[\x21-\x7e]{1,255}")
 
 
@@ -59,7 +65,10 @@ class Refusal(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """One side's description of itself: who it is, what the connection is for, and a fresh nonce."""
+    """One side's description of itself: who it is, what the connection is for, a fresh nonce, and its build.
+
+    level, build: the highest feature level that its CacheFlow knows, and its version, for people.
+    """
 
     node_id: str
     incarnation: str
@@ -70,13 +79,15 @@ class Hello:
     purpose: str
     secured: bool
     nonce: bytes
+    level: int
+    build: str
 
     def encode(self) -> bytes:
         """Return this hello as the body of a frame."""
         body: bytes = msgpack.packb(
             (
                 _HELLO, MAGIC, VERSION, self.node_id, self.incarnation, self.raft_address, self.cluster_id,
-                self.epoch, self.start, self.purpose, self.secured, self.nonce,
+                self.epoch, self.start, self.purpose, self.secured, self.nonce, self.level, self.build,
             )
         )  # fmt: skip
         return body
@@ -88,9 +99,9 @@ class Hello:
             raise FrameError("no hello of a peer")
         if fields[2] != VERSION:
             raise Refusal(f"peer protocol {fields[2]} is spoken there and {VERSION} here: run the same version on both")
-        if len(fields) != 12:
+        if len(fields) < _HELLO_FIELDS:
             raise FrameError("a hello of the wrong length")
-        hello = cls(*fields[3:])
+        hello = cls(*fields[3:_HELLO_FIELDS])
         if not (
             _matches(_NAME, hello.node_id)
             and _matches(_NAME_OR_NONE, hello.incarnation)
@@ -103,13 +114,19 @@ class Hello:
             and type(hello.secured) is bool
             and type(hello.nonce) is bytes
             and len(hello.nonce) == NONCE_BYTES
+            and type(hello.level) is int
+            and 0 < hello.level <= LEVEL_MAX
+            and _matches(_BUILD, hello.build)
         ):
             raise FrameError("a hello with a wrong field")
         return hello
 
     def peer(self) -> Peer:
         """Return the same description as the node sees it."""
-        return Peer(self.node_id, self.incarnation, self.raft_address, self.cluster_id, self.epoch, self.start)
+        return Peer(
+            self.node_id, self.incarnation, self.raft_address, self.cluster_id,
+            self.epoch, self.start, self.level, self.build,
+        )  # fmt: skip
 
 
 class Handshake:

@@ -32,6 +32,9 @@ class IncomingHost(Protocol):
     def deliver(self, peer: Peer, message: Message) -> None:
         """Called with each message of the peer."""
 
+    def unknown(self, peer: Peer, what: str) -> None:
+        """Called with a frame for a group or of a kind that is not known here. what: for people."""
+
     def changed(self, connection: Incoming) -> None:
         """Called when the peer has said something new about its cluster or its purpose."""
 
@@ -77,7 +80,7 @@ class Incoming(Connection):
         elif group == messages.CONTROL:
             self._learn(self.peer, message)
         else:
-            raise FrameError(f"a message for group {group}, which does not exist")
+            self._host.unknown(self.peer, f"a message for group {group}")
 
     def broken(self, error: Exception) -> None:
         self._host.incoming_broken(self, error)
@@ -109,8 +112,11 @@ class Incoming(Connection):
 
     def _learn(self, peer: Peer, message: Message) -> None:
         cluster_id, purpose = message.get("cluster_id"), message.get("purpose")
-        if message["type"] != "about" or not handshake.is_cluster_id(cluster_id):
-            raise FrameError("a control message of no known kind")
+        if message["type"] != "about":
+            self._host.unknown(peer, f"a control message of kind {message['type']:.40}")
+            return
+        if not handshake.is_cluster_id(cluster_id):
+            raise FrameError("a control message without a cluster")
         if purpose not in (handshake.SEND, handshake.REPLY):
             raise FrameError("a control message without a purpose")
         self.peer = replace(peer, cluster_id=cluster_id)

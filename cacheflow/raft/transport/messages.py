@@ -1,7 +1,9 @@
 """Messages: the content of frames after the handshake, msgpack ``[group, message]``, read with a limit on everything.
 
-1. A message is a map of plain data with a text under "type"; its receiver checks the other fields.
-2. Group 0 is the one Raft group that there is. A CONTROL message is between transports and is never delivered.
+1. A message is a map of plain data with a text under "type"; its receiver checks the fields that it knows and leaves out
+   the others.
+2. Group 0 is the one Raft group that there is. A CONTROL message is between transports and is never delivered. Groups and
+   types that a build does not know are dropped and counted: a newer one may send them, and no connection ends by it.
 3. Every limit is kept before the memory is spent: lengths by msgpack itself, the number of items of a large frame
    by looking over it first (ten empty lists are ten bytes there and 640 here), the depth before anybody recurses.
 """

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from cacheflow.errors import CacheFlowError
+from cacheflow.machine.language.levels import BUILD_LEVEL
 from cacheflow.raft.message_types import Sent
 
 # A message as it came: nothing about it is certain.
@@ -34,12 +35,14 @@ class Identity:
     """This node's identity. cluster_id: "" as long as it belongs to no cluster.
 
     start: counts the starts on its data directory, so that two processes on copies of one can be told apart.
+    level: the highest feature level that its build knows.
     """
 
     node_id: str
     incarnation: str
     cluster_id: str = ""
     start: int = 1
+    level: int = BUILD_LEVEL
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,7 @@ class Peer:
 
     raft_address: the address that it wants to be dialed at.  cluster_id: "" as long as it belongs to no cluster.
     epoch: a random id of this start of the process.  start: the number of this start on its data directory.
+    level: the highest feature level that its build knows.  build: the version of that, for people.
     """
 
     node_id: str
@@ -56,6 +60,8 @@ class Peer:
     cluster_id: str
     epoch: str
     start: int = 1
+    level: int = BUILD_LEVEL
+    build: str = ""
 
 
 class Network(Protocol):
@@ -75,6 +81,8 @@ class Network(Protocol):
     on_other_cluster: Callable[[Peer], None]
     # The id of this node's cluster. Every peer is told it, and connections with members of another cluster end.
     cluster_id: str
+    # Frames for a group, or of a kind, that this build does not know: they are dropped, for a newer one may send them.
+    unknown_frames: int
     # The random id of this start of the process: whoever answers a probe with it is this node itself.
     epoch: str
 
@@ -99,6 +107,9 @@ class Network(Protocol):
 
     async def stop(self) -> None:
         """Close all connections and the port, and return when they are closed."""
+
+    def met(self, node_id: str) -> Peer | None:
+        """Return the process that was met last under a node id, connected or not; None without one."""
 
     def set_peers(self, peers: Mapping[str, str]) -> None:
         """Set the nodes that are dialed: exactly those of ``peers`` (node id: address) and nodes that have dialed us."""

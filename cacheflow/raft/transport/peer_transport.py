@@ -22,7 +22,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from cacheflow.config import is_loopback, join_address, split_address
+from cacheflow.config import build_version, is_loopback, join_address, split_address
 from cacheflow.errors import ConfigError
 from cacheflow.net.listener import Listener
 from cacheflow.raft.seams import Tasks
@@ -141,6 +141,7 @@ class PeerTransport:
         self._handshaking: dict[Incoming, None] = {}
         # Every socket that is open, also those that are only being closed.
         self._sockets: set[Connection] = set()
+        self.unknown_frames = 0
         self._running = False
         self._stopped = False
         self._refusal = ""
@@ -191,6 +192,10 @@ class PeerTransport:
             for incoming in self._incoming.values()
             if incoming.peer is not None and incoming.purpose == handshake.SEND
         ]
+
+    def met(self, node_id: str) -> Peer | None:
+        """Return the process that was met last under a node id, connected or not; None without one."""
+        return self._processes.get(node_id)
 
     @property
     def other_clusters(self) -> list[str]:
@@ -405,6 +410,12 @@ class PeerTransport:
         """Hand a message to ``on_message``."""
         self._call(self.on_message, peer, message)
 
+    def unknown(self, peer: Peer, what: str) -> None:
+        """Count a frame that this build does not know; the connection goes on."""
+        self.unknown_frames += 1
+        if self._throttle.allows((peer.node_id, "unknown")):
+            logger.warning("dropped %s of %s, as a newer CacheFlow may send it", what, peer.node_id)
+
     def changed(self, connection: Incoming) -> None:
         """Adjust the links after a change of a peer's cluster or purpose, or of this node's cluster."""
         peer = connection.peer
@@ -539,6 +550,8 @@ class PeerTransport:
             purpose=purpose,
             secured=self._secret is not None,
             nonce=self._random_bytes(handshake.NONCE_BYTES),
+            level=self._identity.level,
+            build=build_version(),
         )
 
     def _call(self, callback: Callable[..., None], *arguments: Any) -> None:

@@ -69,6 +69,14 @@ def cluster_blueprint(services: Services) -> Blueprint:
             new_leader = store.transfer_leadership(node_id)
         return json_answer({"leader": new_leader}, services.raft_headers())
 
+    @blueprint.post("/cluster/level", endpoint="level")
+    def level() -> Answer:
+        fields = read_object(request.environ, body_bytes_max)
+        known_fields(fields, ("level",))
+        with gate:
+            in_force = store.raise_level(fields.get("level"))
+        return json_answer({"level": in_force}, services.raft_headers())
+
     @blueprint.get("/cluster/digest", endpoint="digest")
     def digest() -> Answer:
         query = parse_query(request.environ)

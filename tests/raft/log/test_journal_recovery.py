@@ -8,14 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
+import msgpack
 import pytest
 from fakes.disk import FakeDisk, StepWriter
 from fakes.journals import DIRECTORY, State, fill, open_journal, segments, state_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cacheflow.errors import NewerCacheFlow
+from cacheflow.raft.log.formats import FORMAT_BYTES, encode_format
 from cacheflow.raft.log.journal import CorruptJournal, Journal
-from cacheflow.raft.log.records import MAGIC, RECORD_BYTES
+from cacheflow.raft.log.records import MAGIC, RECORD_BYTES, SEAL, Header, LogState
 
 # More of them by hand: CACHEFLOW_SEEDS=5000.
 SEEDS = int(os.environ.get("CACHEFLOW_SEEDS", "300"))
@@ -198,15 +201,38 @@ def test_missing_and_foreign_segments_are_refused_by_name() -> None:
     swapped = disk.copy()
     swapped.put(DIRECTORY / names[1], bytes(disk.contents(DIRECTORY / names[2])))
     assert f"{names[1]}" in str(outcome(swapped))
-    older = disk.copy()
-    content = older.contents(DIRECTORY / names[0])
-    content[len(MAGIC)] = 77
-    assert "format version 77" in str(outcome(older))
+    damaged = disk.copy()
+    damaged.contents(DIRECTORY / names[0])[len(MAGIC)] = 77
+    assert "its format is unreadable" in str(outcome(damaged))
     foreign = disk.copy()
     foreign.put(DIRECTORY / names[0], b"hello")
     assert "not a segment" in str(outcome(foreign))
     with pytest.raises(CorruptJournal, match="group 0, not 3"):
         open_journal(disk.copy(), group=3)
+
+
+def test_a_journal_of_a_newer_build_is_called_so() -> None:
+    disk, _ = small_journal()
+    path = DIRECTORY / segments(disk)[0]
+    before = bytes(disk.contents(path))
+    disk.contents(path)[len(MAGIC) : len(MAGIC) + FORMAT_BYTES] = encode_format(2)
+    with pytest.raises(
+        NewerCacheFlow, match=r"the journal, .* was written by a newer CacheFlow \(format 2; .* knows 1\)"
+    ):
+        open_journal(disk)
+    assert bytes(disk.contents(path))[len(MAGIC) + FORMAT_BYTES :] == before[len(MAGIC) + FORMAT_BYTES :]
+
+
+def test_a_record_or_a_header_of_a_newer_build_is_no_damage() -> None:
+    disk = FakeDisk()
+    journal = open_journal(disk)
+    fill(journal, 3)
+    journal._record(SEAL + 1, 0, 0, b"what a later level writes")
+    journal.close()
+    with pytest.raises(NewerCacheFlow, match=r"the journal, .* \(kind of record 10; this build knows 9\)"):
+        open_journal(disk)
+    with pytest.raises(NewerCacheFlow, match="fields in a header"):
+        Header.unpack(msgpack.packb((*msgpack.unpackb(Header(1, 2, LogState()).pack()), "more")))
 
 
 def test_segments_of_another_journal_are_refused() -> None:

@@ -70,11 +70,11 @@ def test_a_member_that_no_machine_would_take_is_passed_on_to_nobody(fields: Any)
 def test_a_full_table_takes_no_further_member() -> None:
     reconfiguration, _ = follower(delivers=True)
     peers: Any = SimpleNamespace(down_ids=set)
-    replica: Any = SimpleNamespace(machine=SimpleNamespace(removed=()))
+    replica: Any = SimpleNamespace(machine=SimpleNamespace(removed=(), level=1))
     reconfiguration._peers, reconfiguration._replica = peers, replica
     ids = [f"n{number}" for number in range(MEMBERS_MAX)]
     full = Configuration(1, "c", {node_id: Member(node_id, "disk", "", "", True) for node_id in ids})
     outcomes: list[str] = []
-    change = _Change(NEWCOMER, False, False, 0, lambda outcome, _: outcomes.append(outcome))
+    change = _Change(NEWCOMER, 1, False, False, 0, lambda outcome, _: outcomes.append(outcome))
     assert reconfiguration._decide(full, change) is None and outcomes == [CONFLICT]
     assert reconfiguration._decide(full.without("n0"), change) is not None

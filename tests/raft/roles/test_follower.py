@@ -51,6 +51,7 @@ def following(node: Node, random: float = 0.5, log: Any = None) -> Following:
         freshness=node.freshness,
         divergence=SimpleNamespace(compare=lambda digest: None),
         disk=None,
+        build_level=1,
     )
     return made
 

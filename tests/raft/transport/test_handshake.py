@@ -53,8 +53,10 @@ def test_both_learn_who_the_other_is(secret: bytes | None) -> None:
     dialer, listener = pair((secret, secret), dialer={"cluster_id": "c", "epoch": "e9"}, listener={"incarnation": "2"})
     converse(dialer, listener)
     assert dialer.done and listener.done
-    assert dialer.remote is not None and dialer.remote.peer() == Peer("b", "2", "127.0.0.1:1", "", "e1")
-    assert listener.remote is not None and listener.remote.peer() == Peer("a", "1", "127.0.0.1:1", "c", "e9")
+    assert dialer.remote is not None and dialer.remote.peer() == Peer("b", "2", "127.0.0.1:1", "", "e1", build="1.0")
+    assert listener.remote is not None and listener.remote.peer() == Peer(
+        "a", "1", "127.0.0.1:1", "c", "e9", build="1.0"
+    )
 
 
 @pytest.mark.parametrize("secrets", [(SECRET, None), (None, SECRET)])
@@ -164,12 +166,22 @@ def test_the_reason_of_a_refusal_reaches_the_dialer_as_one_line() -> None:
         {"secured": 1},
         {"nonce": b"short"},
         {"nonce": "x" * 32},
+        {"level": 0},
+        {"level": True},
+        {"level": 2**31 + 1},
+        {"build": "x" * 65},
+        {"build": "a\nb"},
     ],
 )
 def test_a_hello_with_a_wrong_field_is_no_hello(change: dict[str, Any]) -> None:
     _, listener = pair()
     with pytest.raises(FrameError):
         listener.receive(hello("a", **change).encode())
+
+
+def test_a_hello_tells_the_level_and_may_have_fields_that_are_not_known_here() -> None:
+    newer = Hello.of([*msgpack.unpackb(hello("a", level=7).encode()), "a field", {}])
+    assert newer.peer().level == 7 and newer == hello("a", level=7)
 
 
 @given(st.lists(st.binary(max_size=80), min_size=1, max_size=3), st.booleans())

@@ -27,11 +27,32 @@ GARBAGE = [
     encode_frame(b""),
     encode_frame(b"\xc1"),
     encode_frame(b"\x92\x00\x80"),
-    encode_frame(b"\x92\x01\x81\xa4type\xa1t"),  # a group that does not exist
-    encode_frame(b"\x92\xff\x81\xa4type\xa1t"),  # a control message of no known kind
     encode_frame(b"\x92\xff\x82\xa4type\xa5about\xaacluster_id\xa1\x0a"),
     b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
 ]
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"\x92\x01\x81\xa4type\xa1t",  # a group that does not exist
+        b"\x92\xff\x81\xa4type\xa1t",  # a control message of no known kind
+    ],
+)
+@on_a_loop
+async def test_what_a_newer_build_may_send_is_dropped_and_counted(
+    frame: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    a = await started("a")
+    newer = await RawPeer.to(a)
+    await newer.shake(hello("newer", purpose=REPLY))
+    for _ in range(3):
+        newer.send(frame)
+    newer.send(b"\x92\x00\x83\xa4type\xa1t\xa6number\x01\xa3new\xa5field")
+    await eventually(lambda: a.numbers() == [1])
+    assert a.unknown_frames == 3
+    assert sum("as a newer CacheFlow may send it" in record.message for record in caplog.records) == 1
+    newer.close()
 
 
 @pytest.mark.parametrize("garbage", GARBAGE)

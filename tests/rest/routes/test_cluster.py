@@ -129,6 +129,16 @@ def test_leadership_is_handed_over(client: Client, store: FakeStore) -> None:
         assert client.post("/cluster/leader", json=body).status_code == 400
 
 
+def test_the_level_is_raised_if_all_members_know_it(client: Client, store: FakeStore) -> None:
+    assert client.post("/cluster/level", json={"level": 2}).json == {"level": 2}
+    refused = client.post("/cluster/level", json={"level": 9})
+    assert (refused.status_code, refused.json["type"]) == (409, "urn:cacheflow:level-conflict")
+    assert refused.json["detail"].startswith("member n2 has not told that its CacheFlow knows level 9: install one")
+    for body in ({}, {"level": 0}, {"level": "2"}, {"level": True}, {"level": 1.5}, {"level": 2, "id": "n1"}):
+        assert client.post("/cluster/level", json=body).status_code == 400
+    assert store.level == 2
+
+
 def test_digests_by_index(client: Client) -> None:
     client.put("/cache/k", json={"value": 1})
     now = client.get("/cluster/digest").json
