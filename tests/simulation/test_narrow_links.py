@@ -117,7 +117,8 @@ def test_half_a_large_message_is_discarded_and_sent_again(seed: int, fault: str)
 @pytest.mark.usefixtures("patient")
 def test_a_snapshot_on_a_narrow_link_arrives_and_the_leader_stays(seed: int) -> None:
     cluster = founded(seed, 3)
-    with patched(cluster, journal_bytes=20_000):
+    # A piece takes longer than the time after which one is sent again.
+    with patched(cluster, journal_bytes=20_000, piece_bytes=3_500):
         leader = well(cluster)
         behind = next(process for process in cluster.processes if process is not leader)
         cluster.crash(behind.host, power=False)
@@ -127,6 +128,12 @@ def test_a_snapshot_on_a_narrow_link_arrives_and_the_leader_stays(seed: int) -> 
         assert cluster.run(10.0, lambda: leader.journal.first_index > behind.journal.last_index)
         term = leader.node.term
         cluster.wire.bytes_per_s = BYTES_PER_S
+        # A field of a snapshot's pieces alone.
+        cluster.wire.mark = b"snapshot_term"
         cluster.start(behind.host)
         assert cluster.run(60.0, cluster.healthy)
         assert leader.node.is_leader and leader.node.term == term
+        newest = leader.node.sending._storage.newest
+        assert newest is not None
+        pieces = cluster.wire.marked[leader.node_id, behind.node_id]
+        assert pieces == newest.bytes // 3_500 + 1, "each is sent once"
