@@ -1,4 +1,4 @@
-"""``python -m cacheflow``."""
+"""The entry point of ``python -m cacheflow``, which runs the command line."""
 
 import sys
 

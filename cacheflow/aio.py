@@ -1,4 +1,4 @@
-"""The asyncio twin of ReplicatedStore: the same verbs as coroutines.
+"""AsyncReplicatedStore: the asyncio twin of ReplicatedStore, with the same verbs as coroutines.
 
 An embedded node's loop has a thread of its own, so that a busy application never delays a heartbeat. A write goes into the
 node's inbox without a thread; its answer comes back through a future, and all that one turn of the node has answered
@@ -28,7 +28,7 @@ WAIT_STEP_S = 0.01
 
 
 class AsyncReplicatedStore(AsyncFace):
-    """A replicated cache in this process, for asyncio. Arguments as ReplicatedStore's; one event loop may use it.
+    """A replicated cache in this process, for asyncio. Arguments as for ReplicatedStore; only one event loop may use it.
 
     >>> async with AsyncReplicatedStore(node_id="a", raft_address="127.0.0.1:9080", data_dir="./data") as cache:
     ...     await cache.set("k", "v")
@@ -123,7 +123,7 @@ class AsyncReplicatedStore(AsyncFace):
         )
 
     async def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
-        """Return the values of those keys that are there; each is a read of its own from this node's memory."""
+        """Return {key: value} of those ``keys`` that are present; each is a separate read of this node's memory."""
         return self.store.get_many(keys)
 
     # In a thread: of a million keys a page takes longer than a loop may stand still.
@@ -156,9 +156,9 @@ class AsyncReplicatedStore(AsyncFace):
 
 
 class _Answers:
-    """Answers on their way from the node's loop to the application's ``loop``, which is woken once for many.
+    """The answers on their way from the node's loop to the application's ``loop``, which is woken once for many.
 
-    limit_s: seconds after which a call is told that its outcome is unknown.
+    limit_s: seconds after which a call without an answer ends with OutcomeUnknown.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, limit_s: float) -> None:
@@ -171,7 +171,7 @@ class _Answers:
         self._woken = False
 
     def expect(self) -> asyncio.Future[list[Result]]:
-        """Return a future for one answer."""
+        """Return a new future for the answer to one call."""
         future: asyncio.Future[list[Result]] = self.loop.create_future()
         self._waiting[future] = self.loop.time()
         if not self._watches:
@@ -180,7 +180,10 @@ class _Answers:
         return future
 
     def tell(self, future: asyncio.Future[list[Result]], outcome: Outcome) -> Callable[[], None]:
-        """Keep an answer and return a function that wakes the application's loop. Called on the node's loop."""
+        """Keep the outcome of a call for its ``future``; return the function that wakes the application's loop.
+
+        Called on the node's loop.
+        """
         self._told.append((future, outcome))
         return self._wake
 

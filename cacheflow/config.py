@@ -1,4 +1,4 @@
-"""NodeConfig: the settings of one node in one frozen dataclass, validated once.
+"""NodeConfig: all settings of one node, in one frozen dataclass that is checked once.
 
 Where a value comes from (flag, ``CACHEFLOW_*``, TOML file, default: in that order) is decided by cli/settings.py.
 Times are seconds here and milliseconds inside the machine.
@@ -34,7 +34,7 @@ _HOST_RULE = "must be a host name or an IP address alone: no port, no brackets, 
 
 @dataclass(frozen=True, kw_only=True)
 class NodeConfig:
-    """One node's settings. Raises ConfigError, which names the setting."""
+    """The settings of one node. Raises ConfigError that names the invalid setting."""
 
     # The address to listen on: loopback unless a secret and a token are given, so that no stranger writes into the cache.
     host: str = "127.0.0.1"
@@ -152,14 +152,14 @@ class NodeConfig:
 
     @property
     def raft_listen_port(self) -> int:
-        """The port on which the peer protocol listens; 0: the system chooses."""
+        """The port on which the peer protocol listens; 0 if the system is to choose it."""
         if self.raft_port is None:
             return self.port + RAFT_PORT_OFFSET if self.port else 0
         return self.raft_port
 
     @classmethod
     def of(cls, **settings: Any) -> NodeConfig:
-        """Build a configuration from settings by name. Raises ConfigError, which names an unknown one."""
+        """Return a configuration made of settings by name. Raises ConfigError that names an unknown or invalid one."""
         known = {field.name for field in fields(cls)}
         for name in settings:
             if name not in known:
@@ -168,7 +168,7 @@ class NodeConfig:
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """Split ``host:port`` or ``[v6]:port`` into its parts. Raises ValueError."""
+    """Return (host, port) of the text ``host:port`` or ``[v6]:port``. Raises ValueError for any other text."""
     host, colon, port = address.rpartition(":")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
@@ -182,7 +182,7 @@ def split_address(address: str) -> tuple[str, int]:
 
 
 def join_address(host: str, port: int) -> str:
-    """Join a host and a port as ``split_address`` takes them."""
+    """Return ``host:port``, with brackets around an IPv6 host: the reverse of ``split_address``."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -196,7 +196,7 @@ def _is_host(text: str) -> bool:
 
 
 def _is_any_address(host: str) -> bool:
-    """Return whether ``host`` stands for all addresses of a machine, and so names none."""
+    """Return whether ``host`` is the address that stands for all of a machine's addresses (0.0.0.0, ::)."""
     try:
         return ipaddress.ip_address(host).is_unspecified
     except ValueError:
@@ -204,7 +204,7 @@ def _is_any_address(host: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether ``host`` can only be reached from this machine."""
+    """Return whether ``host`` is a loopback address, which only this machine can reach."""
     if host == "localhost":
         return True
     try:
@@ -237,9 +237,9 @@ def read_secret(path: Path | None, setting: str) -> bytes | None:
 
 
 def join_token(secret: bytes) -> bytes:
-    """Return the token with which whoever knows the cluster's secret may register a node.
+    """Return the token, derived from the cluster's secret, that a node shows to be registered.
 
-    Who learns it can make members dial addresses, and no more: what answers there must prove the secret itself.
+    Who learns it can only make members dial addresses: a node that answers there must prove that it knows the secret.
     """
     return hmac.digest(secret, b"cacheflow: POST /nodes/register", hashlib.sha256).hex().encode()
 

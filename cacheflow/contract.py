@@ -1,4 +1,4 @@
-"""The contract of a store: the types of what it answers, and what each layer above asks of it.
+"""The contract of a store: the types of its answers, and what each layer above calls on it.
 
 1. The fronts name the protocols here, never the store: tests hand them a fake.
 2. A *done* is called once, on the node's loop, and must not block. The call that it returns is made when the loop's turn
@@ -38,7 +38,7 @@ Check: TypeAlias = tuple[str, bool, str]
 
 
 class RestStore(Protocol):
-    """What the REST layer asks of a store. Any thread may call it."""
+    """A store as the REST layer uses it. Any thread may call it."""
 
     # Reads of single items as Python sees them. ``get_item`` may block when the level asks for it.
     def get_item(
@@ -79,26 +79,29 @@ class RestStore(Protocol):
 
 
 class WireStore(Protocol):
-    """What the wire ports ask of a store, for answers in bytes. They call it on the event loop only; nothing here blocks."""
+    """A store as the wire ports use it, for answers in bytes. Called on the event loop only; nothing here blocks."""
 
     def lookup(self, key: str, *, count: bool = True) -> Entry | None:
-        """Return the live entry under ``key``, or None. count: it is a use. Raises NotReady."""
+        """Return the live entry under ``key``, or None. count: the look-up counts as a use. Raises NotReady."""
 
     def lookup_all(self, keys: list[str], bytes_max: int) -> list[Entry | None] | None:
-        """Return the live entries of several keys at one moment; None if their values are over ``bytes_max``. Raises NotReady."""
+        """Return the live entries of ``keys`` at one moment, None for each absent one.
+
+        Returns None for all when their values exceed ``bytes_max`` together. Raises NotReady.
+        """
 
     def now_ms(self) -> int:
         """Return the cluster's time in milliseconds, by which entries expire."""
 
     def all_keys(self) -> list[str]:
-        """Return the keys in memory, unordered, some perhaps past their expiry: 10 ms a million. Raises NotReady."""
+        """Return all keys in memory, unordered, some perhaps expired; takes 10 ms a million. Raises NotReady."""
 
     def __len__(self) -> int: ...
 
     def submit(self, commands: list[Command], done: Done) -> None:
-        """Replicate ``commands``; ``done`` gets the outcome."""
+        """Replicate ``commands`` in order; ``done`` gets their results, or the error."""
 
     def submit_barrier(self, done: Done) -> None:
-        """Call ``done`` once everything acknowledged before this call is applied here."""
+        """Call ``done`` once everything acknowledged before this call is applied on this node."""
 
     def metrics(self) -> dict[str, float]: ...

@@ -33,7 +33,7 @@ class CacheFlowError(Exception):
 
 
 class ConfigError(CacheFlowError):
-    """The node cannot start as configured. The message names the setting or file and says what to do."""
+    """Raised when a node cannot start as configured. The message names the setting or file and says what to do."""
 
     title = "Configuration error"
 
@@ -53,28 +53,28 @@ class NewerCacheFlow(ConfigError):
 
 
 class InvalidRequest(CacheFlowError, ValueError):
-    """The request itself is wrong; nothing was proposed."""
+    """Raised for a request that is wrong in itself; nothing was proposed."""
 
     http_status = 400
     title = "Invalid request"
 
 
 class ValueTooLarge(InvalidRequest):
-    """The value is larger than ``--max-value-bytes`` or than the whole cache may hold, or the call than one entry of the log."""
+    """Raised for a value over ``--max-value-bytes`` or the whole cache's limit, or a call too large for the log."""
 
     http_status = 413
     title = "Value too large"
 
 
 class IdempotencyKeyReused(InvalidRequest):
-    """An Idempotency-Key came again with a different command."""
+    """Raised when an Idempotency-Key comes again with a different command."""
 
     http_status = 422
     title = "Idempotency key reused"
 
 
 class KeyNotFound(CacheFlowError, KeyError):
-    """The key is absent, expired or evicted."""
+    """Raised when the key is absent, expired or evicted."""
 
     http_status = 404
     title = "Key not found"
@@ -84,21 +84,21 @@ class KeyNotFound(CacheFlowError, KeyError):
 
 
 class NotAnInteger(CacheFlowError):
-    """The stored value is not a decimal 64-bit integer, or the sum would leave 64 bits."""
+    """Raised when the stored value is not a decimal 64-bit integer, or the sum would exceed 64 bits."""
 
     http_status = 409
     title = "Not an integer"
 
 
 class MemberUnknown(CacheFlowError):
-    """No member of the cluster has that node id."""
+    """Raised when no member of the cluster has the given node id."""
 
     http_status = 404
     title = "Member unknown"
 
 
 class MemberConflict(CacheFlowError):
-    """The node id belongs to another living node, or the cluster would lose its majority without that member."""
+    """Raised when a node id belongs to another living node, or the cluster would lose its majority without a member."""
 
     http_status = 409
     title = "Member conflict"
@@ -112,7 +112,7 @@ class LevelConflict(CacheFlowError):
 
 
 class PreconditionFailed(CacheFlowError):
-    """The key is not in the state that the write asked for. ``version`` is the present one, 0 when absent."""
+    """Raised when the key is not in the state that a write asked for. version: the present one, 0 when absent."""
 
     http_status = 412
     title = "Precondition failed"
@@ -123,14 +123,14 @@ class PreconditionFailed(CacheFlowError):
 
 
 class ReplicationError(CacheFlowError):
-    """The command was not replicated, or its outcome is not known."""
+    """Raised when a command was not replicated, or when its outcome is not known."""
 
     http_status = 503
     title = "Replication error"
 
 
 class NotCommitted(ReplicationError):
-    """The command was certainly not applied: it is safe to send it again after ``retry_after_s`` seconds."""
+    """Raised when a command was certainly not applied: it is safe to send again after ``retry_after_s`` seconds."""
 
     title = "Not committed"
 
@@ -140,19 +140,22 @@ class NotCommitted(ReplicationError):
 
 
 class NoLeader(NotCommitted):
-    """No leader is known; an election may be under way, or a majority is down."""
+    """Raised when no leader is known: an election may be in progress, or a majority is down."""
 
     title = "No leader"
 
 
 class NotReady(NotCommitted):
-    """This node is stopped, takes no writes, or cannot answer a read at the level asked for."""
+    """Raised by a node that is stopped, takes no writes, or cannot answer a read at the level asked for."""
 
     title = "Not ready"
 
 
 class NoCluster(NotCommitted):
-    """This node belongs to no cluster yet. ``raft_address`` is where its peers reach it, for nodes that found together."""
+    """Raised by a node that belongs to no cluster yet.
+
+    raft_address: where its peers reach it, for nodes that found a cluster together.
+    """
 
     title = "No cluster"
 
@@ -162,13 +165,13 @@ class NoCluster(NotCommitted):
 
 
 class Overloaded(NotCommitted):
-    """Too many requests wait already."""
+    """Raised when too many requests are waiting already."""
 
     title = "Overloaded"
 
 
 class OutcomeUnknown(ReplicationError):
-    """The write was sent and no answer came in time: it may or may not have been applied."""
+    """Raised when a write was sent and no answer came in time: it may or may not have been applied."""
 
     http_status = 504
     title = "Outcome unknown"

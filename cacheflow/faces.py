@@ -1,4 +1,4 @@
-"""The face of a cache: the verbs of ``verbs.py`` as methods, or as coroutines, and the mapping around them.
+"""Face and AsyncFace: a cache's verbs (``verbs.py``) as methods or as coroutines, and the mapping around them.
 
 The four classes that an application uses derive from these two. Each adds how it reads and how it has a command
 replicated; so their verbs have the same names, options, defaults and refusals.
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 def blocking(verb: Callable[P, Steps[T]]) -> Callable[Concatenate[Face, P], T]:
-    """Turn a verb into a method that blocks until the verb is answered."""
+    """Return a method that runs ``verb`` and blocks until it is answered."""
 
     def call(self: Face, /, *args: P.args, **kwargs: P.kwargs) -> T:
         steps = verb(*args, **kwargs)
@@ -50,7 +50,7 @@ def blocking(verb: Callable[P, Steps[T]]) -> Callable[Concatenate[Face, P], T]:
 
 
 def coroutine(verb: Callable[P, Steps[T]]) -> Callable[Concatenate[AsyncFace, P], Coroutine[Any, Any, T]]:
-    """Turn a verb into a coroutine method."""
+    """Return a coroutine method that runs ``verb``."""
 
     async def call(self: AsyncFace, /, *args: P.args, **kwargs: P.kwargs) -> T:
         steps = verb(*args, **kwargs)
@@ -66,7 +66,7 @@ def coroutine(verb: Callable[P, Steps[T]]) -> Callable[Concatenate[AsyncFace, P]
 
 
 def in_thread(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[AsyncFace, P], Coroutine[Any, Any, T]]:
-    """Turn a method that blocks into a coroutine method, which calls it in a thread of the loop's default executor."""
+    """Return a coroutine method that calls the blocking ``method`` in a thread of the loop's default executor."""
 
     @functools.wraps(method)
     async def call(self: AsyncFace, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -78,7 +78,7 @@ def in_thread(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[
 
 
 def _named(call: Callable[..., Any], verb: Callable[..., Any]) -> Callable[..., Any]:
-    """Give ``call`` the name, the words and the signature of ``verb``, as a method has it."""
+    """Give the method ``call`` the name, docstring and signature of ``verb``, and return it."""
     functools.update_wrapper(call, verb)
     del call.__wrapped__  # type: ignore[attr-defined]  # its signature has no self
     call.__name__ = verb.__name__.rstrip("_")
@@ -98,11 +98,11 @@ _setdefault = blocking(verbs.setdefault)
 
 
 class Face(MutableMapping[str, Any]):
-    """A cache whose verbs are methods that block, and a mapping. Subclasses say how they read and replicate."""
+    """The base of caches with blocking methods, which are mappings too. Subclasses say how they read and replicate."""
 
     @abc.abstractmethod
     def _replicate(self, command: Command) -> tuple[Result, int]:
-        """Run a checked command; return its raw result, and the time in ms with which its expiry times compare."""
+        """Replicate a checked command; return (its raw result, the time in ms to compare its expiry times with)."""
 
     @abc.abstractmethod
     def get_item(
@@ -114,11 +114,11 @@ class Face(MutableMapping[str, Any]):
         peek: bool = False,
         strict: bool = False,
     ) -> Item | None:
-        """Return the item under ``key`` with its version and TTL, or None.
+        """Return the item under ``key``, with its version and TTL; None when the key is absent.
 
         consistency: ``local`` (the memory of the node asked), ``bounded`` (not older than max_staleness, in seconds),
-        ``linearizable`` (everything acknowledged before this call).  peek: does not count as a use.
-        strict: counts exactly, through the log.
+        ``linearizable`` (everything acknowledged before this call).  peek: the read does not count as a use.
+        strict: the read counts as a use exactly, through the log.
         Raises InvalidRequest, NotReady, and for linearizable and strict reads what ``set`` raises.
         """
 
@@ -126,7 +126,7 @@ class Face(MutableMapping[str, Any]):
     def keys_page(
         self, prefix: str = "", limit: int = KEYS_PAGE, cursor: str | None = None
     ) -> tuple[list[str], str | None]:
-        """Return up to ``limit`` keys that start with ``prefix``, in order, behind ``cursor``; and the next cursor or None."""
+        """Return (up to ``limit`` keys with ``prefix`` behind ``cursor``, in order; the next page's cursor or None)."""
 
     def get(
         self,
@@ -138,7 +138,7 @@ class Face(MutableMapping[str, Any]):
         peek: bool = False,
         strict: bool = False,
     ) -> Any:
-        """Return the value under ``key``, or ``default``. See ``get_item`` for the options."""
+        """Return the value under ``key``, or ``default`` if it is absent. The options are those of ``get_item``."""
         item = self.get_item(key, consistency=consistency, max_staleness=max_staleness, peek=peek, strict=strict)
         return default if item is None else item.value
 
@@ -161,7 +161,7 @@ class Face(MutableMapping[str, Any]):
     setdefault = _setdefault
 
     def popitem(self) -> tuple[str, Any]:
-        """Remove one key and return it with its value. Raises KeyNotFound when there is none."""
+        """Remove any one key; return (key, its value). Raises KeyNotFound when the cache is empty."""
         for key in self:
             # Somebody else may have removed it since.
             with contextlib.suppress(KeyNotFound):
@@ -169,15 +169,18 @@ class Face(MutableMapping[str, Any]):
         raise KeyNotFound("the cache is empty")
 
     def keys(self, prefix: str = "") -> KeysView[str]:
-        """Return a live view of the keys that start with ``prefix``, fetched page by page while it is iterated."""
+        """Return a live view of the keys that start with ``prefix``; it fetches them page by page while it is iterated."""
         return _Keys(self, prefix)
 
     def values(self) -> ValuesView[Any]:
-        """Return a live view without the keys that vanish during an iteration. Its reads do not count as uses."""
+        """Return a live view of all values; keys that vanish during an iteration are skipped.
+
+        Its reads do not count as uses.
+        """
         return _Values(self)
 
     def items(self) -> ItemsView[str, Any]:
-        """Return a live view without the keys that vanish during an iteration. Its reads do not count as uses.
+        """Return a live view of all (key, value); keys that vanish meanwhile are skipped. Its reads do not count as uses.
 
         Each pair was in the cache at some moment of the iteration.
         """
@@ -253,14 +256,14 @@ class _Values(ValuesView[Any]):
 
 
 class AsyncFace(abc.ABC):
-    """A cache whose verbs are coroutines; ``keys``, ``values`` and ``items`` are asynchronous iterators."""
+    """The base of caches with coroutine methods; ``keys``, ``values`` and ``items`` are asynchronous iterators."""
 
     # The face behind this one, whose methods ``in_thread`` calls.
     _blocking: Face
 
     @abc.abstractmethod
     async def _replicate(self, command: Command) -> tuple[Result, int]:
-        """Run a checked command; return its raw result, and the time in ms with which its expiry times compare."""
+        """Replicate a checked command; return (its raw result, the time in ms to compare its expiry times with)."""
 
     @abc.abstractmethod
     async def get_item(
@@ -272,7 +275,7 @@ class AsyncFace(abc.ABC):
         peek: bool = False,
         strict: bool = False,
     ) -> Item | None:
-        """Return the item under ``key`` with its version and TTL, or None. The options are those of ``Face.get_item``."""
+        """Return the item under ``key``, with its version and TTL, or None. The options are those of ``Face.get_item``."""
 
     async def get(
         self,
@@ -284,7 +287,7 @@ class AsyncFace(abc.ABC):
         peek: bool = False,
         strict: bool = False,
     ) -> Any:
-        """Return the value under ``key``, or ``default``. See ``get_item`` for the options."""
+        """Return the value under ``key``, or ``default`` if it is absent. The options are those of ``get_item``."""
         item = await self.get_item(key, consistency=consistency, max_staleness=max_staleness, peek=peek, strict=strict)
         return default if item is None else item.value
 
@@ -292,7 +295,7 @@ class AsyncFace(abc.ABC):
     async def keys_page(
         self, prefix: str = "", limit: int = KEYS_PAGE, cursor: str | None = None
     ) -> tuple[list[str], str | None]:
-        """Return up to ``limit`` keys that start with ``prefix``, in order, behind ``cursor``; and the next cursor or None."""
+        """Return (up to ``limit`` keys with ``prefix`` behind ``cursor``, in order; the next page's cursor or None)."""
 
     get_many = coroutine(verbs.get_many)
     set = coroutine(verbs.set_)
@@ -313,7 +316,7 @@ class AsyncFace(abc.ABC):
     setdefault = coroutine(verbs.setdefault)
 
     async def popitem(self) -> tuple[str, Any]:
-        """Remove one key and return it with its value. Raises KeyNotFound when there is none."""
+        """Remove any one key; return (key, its value). Raises KeyNotFound when the cache is empty."""
         async for key in self.keys():
             # Somebody else may have removed it since.
             with contextlib.suppress(KeyNotFound):
@@ -331,12 +334,12 @@ class AsyncFace(abc.ABC):
                 return
 
     async def values(self) -> AsyncIterator[Any]:
-        """Yield the values, without those that vanish meanwhile. The reads do not count as uses."""
+        """Yield all values; keys that vanish meanwhile are skipped. The reads do not count as uses."""
         async for _, value in self.items():
             yield value
 
     async def items(self) -> AsyncIterator[tuple[str, Any]]:
-        """Yield keys with their values, without those that vanish meanwhile. The reads do not count as uses."""
+        """Yield all (key, value); keys that vanish meanwhile are skipped. The reads do not count as uses."""
         async for key in self.keys():
             value = await self.get(key, MISSING, peek=True)
             if value is not MISSING:

@@ -1,4 +1,4 @@
-"""Operations of a batch: mappings to commands and back, raw results to mappings.
+"""The operations of a batch: from mappings to commands, and from raw results to mappings.
 
     set     key, value  [ttl | keep_ttl, encoding, content_type]   200 replaced, 201 created
     add     key, value  [ttl, encoding, content_type]              201, 412 when the key exists
@@ -59,7 +59,7 @@ _SET, _TEXT = commands.SET, values.TEXT
 def batch(
     ops: Iterable[Operation], *, atomic: bool = False, idempotency_key: str | None = None
 ) -> Steps[list[dict[str, Any]]]:
-    """Run several operations as one log entry, with ``atomic`` all or none; return one result an operation.
+    """Run the operations ``ops`` in one log entry, with ``atomic`` all or none; return one result for each.
 
     Over 66 MiB in the log a batch is several entries; with ``atomic`` or an idempotency_key it is ValueTooLarge.
     ops: ``{"op": "set", "key": "k", "value": any, "ttl": 5}``, or get, delete, incr, touch, cas, add.  A result has the
@@ -82,7 +82,10 @@ def batch(
 
 
 def parse_into(parsed: list[Command], ops: Any, value_bytes_max: int) -> None:
-    """Append the commands of ``ops`` to ``parsed``, up to the first wrong one. Raises InvalidRequest."""
+    """Append the commands of the operations ``ops`` to ``parsed``. Raises InvalidRequest at the first wrong one.
+
+    parsed: holds the commands of those before it then.  value_bytes_max: the most bytes of a value.
+    """
     if type(ops) is not list or not ops:
         raise InvalidRequest('"ops" is needed: a list of operations')
     if len(ops) > OPS_MAX:
@@ -177,7 +180,7 @@ _PARSE: Final[dict[str, Callable[[Operation], Command]]] = {
 
 
 def result_of(command: Command, result: Result) -> dict[str, Any]:
-    """Return a raw result as a mapping, with the value as Python has it."""
+    """Return the raw result of ``command`` as a mapping for Python, with the value decoded."""
     answer: dict[str, Any] = {"status": 200, "key": command[1]}
     if result[0] != commands.OK:
         error = error_of("", result)
@@ -198,7 +201,7 @@ def result_of(command: Command, result: Result) -> dict[str, Any]:
 
 
 def value_members(data: bytes, kind: int, meta: str | int | None) -> str:
-    """Return the members ``"value"``, and for bytes ``"encoding"`` and ``"content_type"``, as JSON text.
+    """Return a value's JSON members as text: ``"value"``, and for bytes ``"encoding"`` and ``"content_type"``.
 
     Stored JSON is canonical, so it is spliced in as it stands.
     """

@@ -10,7 +10,7 @@ from cacheflow import values
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One entry as a reader sees it.
+    """One key's value with its version and TTL, as a read returns it.
 
     kind: values.TEXT, BYTES or JSON.  meta: a Content-Type, wire flags or None.  version: the machine's revision.
     ttl_s: seconds left, None without a TTL.
@@ -25,13 +25,13 @@ class Item:
 
     @property
     def value(self) -> Any:
-        """The Python value: str, bytes, or what the JSON says."""
+        """The value as a Python object: str, bytes, or what its JSON stands for."""
         return values.decode(self.kind, self.data)
 
 
 @dataclass(frozen=True, slots=True)
 class SetResult:
-    """The result of a write that took place. created: the key was absent. ttl_s: None without a TTL."""
+    """The result of a write that took place. created: the key was absent before. ttl_s: seconds, None without a TTL."""
 
     version: int
     created: bool
@@ -39,7 +39,7 @@ class SetResult:
 
 
 class IncrResult(int):
-    """A counter after its step: an int that also knows its version and TTL. ttl_s: None without a TTL."""
+    """The number that a counter has after its step: an int, with the key's version and TTL in seconds or None."""
 
     version: int
     ttl_s: float | None
@@ -53,7 +53,7 @@ class IncrResult(int):
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """A hash of a node's contents at an index of the log, in hex: equal on every node at an equal index."""
+    """A hash, in hex, of a node's contents at an index of the log; equal on all nodes at an equal index."""
 
     index: int
     digest: str
@@ -61,7 +61,7 @@ class Digest:
 
 @dataclass(frozen=True, slots=True)
 class RaftPosition:
-    """Where a node stands in the log: applied index, term, node id, leader's id or None."""
+    """A node's position: its applied index, its term, its id, and its leader's id or None."""
 
     index: int
     term: int

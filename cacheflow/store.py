@@ -1,4 +1,4 @@
-"""ReplicatedStore: what applications and servers call.
+"""ReplicatedStore: a node of the cluster inside this process, as applications and servers call it.
 
 1. A read is served from this node's memory: one dictionary access, no lock, any thread.
 2. A write returns once it is committed and visible on this node, so every thread here reads what it wrote.
@@ -43,7 +43,7 @@ _stores: WeakValueDictionary[int, ReplicatedStore] = WeakValueDictionary()
 
 
 class ReplicatedStore(Face):
-    """A replicated cache in this process. Safe for use by many threads; ``aio`` is its asyncio twin.
+    """A replicated cache whose node runs in this process. Safe for use by many threads; ``aio`` is its asyncio twin.
 
     >>> with ReplicatedStore(node_id="a", raft_address="127.0.0.1:9080", data_dir="./data") as cache:
     ...     cache["k"] = "v"
@@ -59,9 +59,9 @@ class ReplicatedStore(Face):
         raft_address: str | None = None,
         **settings: Any,
     ) -> None:
-        """Check the settings: a ``config``, or its fields as keywords. raft_address: host:port of the peer protocol.
+        """Check the settings, either a ``config`` or its fields as keywords; start nothing.
 
-        Raises ConfigError.
+        raft_address: host:port of the peer protocol. Raises ConfigError.
         """
         if config is None:
             config = _embedded_config(raft_address, settings)
@@ -84,9 +84,9 @@ class ReplicatedStore(Face):
         return self
 
     def serve(self, service: Service, host: str, port: int) -> int:
-        """Serve a protocol on the node's own loop until ``close``; return its port, which the system chooses for 0.
+        """Serve a wire protocol on the node's own loop until ``close``; return its port, which the system chooses for 0.
 
-        After ``start``. Raises ConfigError.
+        Call it after ``start``. Raises ConfigError.
         """
         return self._engine.serve(service, host, port)
 
@@ -111,7 +111,7 @@ class ReplicatedStore(Face):
         self.close()
 
     def wait_ready(self, timeout_s: float) -> None:
-        """Return once this node answers reads and knows a leader. Raises NotReady after ``timeout_s``."""
+        """Return once this node answers reads and knows a leader. Raises NotReady after ``timeout_s`` seconds."""
         deadline = time.monotonic() + timeout_s
         while problems := [f"{name}: {detail}" for name, good, detail in self.readiness() if not good]:
             if time.monotonic() > deadline:
@@ -143,7 +143,7 @@ class ReplicatedStore(Face):
         return _item(local, key, local.clock.now_ms(), peek)
 
     def read_applied(self, key: str, *, peek: bool = False) -> Item | None:
-        """Return the item at the newest applied entry: what a linearizable read looks at behind its barrier."""
+        """Return the item under ``key`` by the newest applied entry, for a linearizable read whose barrier has passed."""
         local = self._started()
         return _item(local, key, local.machine.now_ms, peek)
 
@@ -173,14 +173,14 @@ class ReplicatedStore(Face):
         return super().get(key, default, consistency=consistency, max_staleness=max_staleness, peek=peek, strict=strict)
 
     def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
-        """Return the values of those keys that are there; each is a read of its own from this node's memory."""
+        """Return {key: value} of those ``keys`` that are present; each is a separate read of this node's memory."""
         each = verbs.each_of(keys, "keys")
         return {key: item.value for key in each if (item := self.get_item(key)) is not None}
 
     def lookup(self, key: str, *, count: bool = True) -> Entry | None:
-        """Return the machine's own live entry under ``key``, or None, for fronts that answer bytes.
+        """Return the machine's own live entry under ``key``, or None, for fronts that answer in bytes.
 
-        Raises NotReady.
+        count: the look-up counts as a use. Raises NotReady.
         """
         local = self._local
         if local is None or not local.may_read:
@@ -198,9 +198,9 @@ class ReplicatedStore(Face):
         return entry
 
     def lookup_all(self, keys: list[str], bytes_max: int) -> list[Entry | None] | None:
-        """Return the live entries of several keys at one moment.
+        """Return the live entries of ``keys`` at one moment, None for each absent one.
 
-        None, and nothing is counted, when their values are over ``bytes_max``. Raises NotReady.
+        Returns None for all, and counts nothing, when their values are over ``bytes_max``. Raises NotReady.
         """
         local = self._local
         if local is None or not local.may_read:
@@ -247,24 +247,27 @@ class ReplicatedStore(Face):
         return local.machine.keys(prefix, limit, cursor or "", local.clock.now_ms())
 
     def all_keys(self) -> list[str]:
-        """Return the keys in memory, unordered, some perhaps past their expiry. Raises NotReady."""
+        """Return all keys in memory, unordered, some perhaps past their expiry. Raises NotReady."""
         return list(self._readable().machine.contents.raw)
 
     # Writes ---------------------------------------------------------------------------------------------------------
 
     def run(self, commands_: list[Command], *, timeout_s: float | None = None) -> list[Result]:
-        """Replicate commands as they are and return their results, one each.
+        """Replicate checked commands, in order, and return their results, one each. Blocks.
 
         Raises NotCommitted (safe to retry), OutcomeUnknown.
         """
         return self._wait(lambda done: self.submit(commands_, done, timeout_s=timeout_s), timeout_s)
 
     def barrier(self) -> list[Result]:
-        """Return once everything acknowledged anywhere before this call is applied here. Raises as ``run``."""
+        """Return once everything acknowledged anywhere before this call is applied on this node.
+
+        Raises what ``run`` raises.
+        """
         return self._wait(self.submit_barrier, None)
 
     def submit(self, commands_: list[Command], done: Done, *, timeout_s: float | None = None) -> None:
-        """Replicate commands without waiting: ``done`` gets their results, or the error, once.
+        """Replicate commands without waiting: ``done`` is called once, with their results or the error.
 
         The node's loop calls it, so it must not block; the call that it returns is made when the loop's turn has sent
         what it had to send, and wakes whoever waits.
@@ -276,7 +279,7 @@ class ReplicatedStore(Face):
             done(self._refusal())()
 
     def submit_barrier(self, done: Done) -> None:
-        """Call ``done`` once everything acknowledged anywhere before this call is applied here, without waiting."""
+        """Call ``done`` once everything acknowledged anywhere before this call is applied on this node; do not wait."""
         local = self._local
         if local is not None and local.takes_writes:
             local.inbox.barrier(done)
@@ -297,22 +300,22 @@ class ReplicatedStore(Face):
     # Cluster ----------------------------------------------------------------------------------------------------------
 
     def position(self) -> RaftPosition:
-        """Return this node's applied index, term and id, and the leader's id."""
+        """Return this node's position: applied index, term, its own id and its leader's."""
         local = self._local
         return (local or self._started()).node.position()
 
     def nodes(self) -> list[dict[str, Any]]:
-        """Return the members, as ``GET /nodes/list`` shows them."""
+        """Return the members of the cluster, one dictionary each, as ``GET /nodes/list`` shows them."""
         return self._engine.call(lambda: status.nodes(self._engine))
 
     def status(self) -> dict[str, Any]:
-        """Return leader, term, indexes, lag and configuration, as ``GET /cluster/status`` shows them."""
+        """Return this node's view of the cluster, as ``GET /cluster/status`` shows it: leader, term, lag and settings."""
         return self._engine.call(lambda: status.cluster(self._engine))
 
     def digest(self, *, index: int | None = None, full: bool = False) -> Digest | None:
-        """Return the digest over effects, now or at ``index``, None when it is not known here (any more).
+        """Return this node's digest over effects, now or at ``index``; None when it does not know that digest.
 
-        full: that of the whole contents as they are now.
+        full: return the digest of the whole contents as they are now.
         """
         verbs.check_digest(index, full)
         return self._engine.call(lambda: status.digest(self._engine, index, full), timeout_s=60.0)
@@ -323,11 +326,11 @@ class ReplicatedStore(Face):
         return status.metrics(self._engine)
 
     def liveness(self) -> list[tuple[str, bool, str]]:
-        """Return the checks of what a restart could mend, as (check, good, detail)."""
+        """Return (check, good, detail) of each check whose failure only a restart could mend."""
         return status.liveness(self._engine)
 
     def readiness(self) -> list[tuple[str, bool, str]]:
-        """Return the checks of what traffic needs, as (check, good, detail)."""
+        """Return (check, good, detail) of each check that clients' traffic needs."""
         return status.readiness(self._engine)
 
     def register(self, node_id: str, address: str, raft_address: str, was_member: bool = False) -> bool:
@@ -348,7 +351,7 @@ class ReplicatedStore(Face):
         return outcome == JOINED
 
     def remove_node(self, node_id: str) -> None:
-        """Take a member out of the cluster; returns once that is committed. A leader hands leadership over first.
+        """Remove a member from the cluster and return once that is committed. A leader hands leadership over first.
 
         Raises MemberUnknown, MemberConflict (a majority could not be reached without it), NotCommitted, OutcomeUnknown.
         """
@@ -404,7 +407,7 @@ class ReplicatedStore(Face):
         return result
 
     def _refusal(self) -> NotReady:
-        """Return the error that says why nothing can be replicated through this node."""
+        """Return the error for a write, which says why nothing can be replicated through this node."""
         if self._local is None or not self._local.is_serving:
             return NotReady(self._engine.stopped)
         node = self._local.node
@@ -417,7 +420,7 @@ class ReplicatedStore(Face):
         return self._local
 
     def _readable(self) -> LocalNode:
-        """Return the node. Raises NotReady unless its contents may be read."""
+        """Return the node if its contents may be read. Raises NotReady otherwise."""
         local = self._started()
         if local.may_read:
             return local

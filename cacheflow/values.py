@@ -1,4 +1,4 @@
-"""Values: bytes and a kind.
+"""Values: the kinds of values, and the conversion between Python objects and their bytes.
 
 A value is *text*, *bytes* or *json* (canonical), kept as bytes beside its kind so that every front (HTTP, wire
 protocols, Python) reads what another wrote. This module alone knows how Python objects become that and back.
@@ -31,9 +31,9 @@ JSON_LEVEL_MAX: Final = 10_000
 
 
 def check_key(key: object) -> str:
-    """Return ``key`` if it may name an entry: 1 to 1024 bytes of UTF-8 without control characters.
+    """Return ``key`` if it can name an entry: 1 to 1024 bytes of UTF-8 without control characters.
 
-    Raises InvalidRequest.
+    Raises InvalidRequest if it cannot.
     """
     if not isinstance(key, str):
         raise InvalidRequest(f"a key is a str, not {type(key).__name__}")
@@ -139,7 +139,10 @@ def check_containers(value: Any) -> None:
 
 
 def encode(value: Any) -> tuple[int, bytes]:
-    """Return a Python value as (kind, bytes): str is text, bytes are bytes, anything else is JSON. Raises InvalidRequest."""
+    """Return (kind, bytes) of a Python value: str is text, bytes are bytes, anything else is JSON.
+
+    Raises InvalidRequest.
+    """
     if isinstance(value, str):
         try:
             return TEXT, value.encode()
@@ -151,7 +154,7 @@ def encode(value: Any) -> tuple[int, bytes]:
 
 
 def kind_of(data: bytes) -> int:
-    """Return the kind under which a wire port keeps ``data``: TEXT for UTF-8, else BYTES."""
+    """Return the kind of a value that a wire port stores: TEXT if ``data`` is UTF-8, else BYTES."""
     if data.isascii():
         return TEXT
     try:
@@ -162,7 +165,7 @@ def kind_of(data: bytes) -> int:
 
 
 def decode(kind: int, data: bytes) -> Any:
-    """Return the Python value that ``encode`` was given."""
+    """Return the Python value that is stored as ``data`` of ``kind``: the reverse of ``encode``."""
     if kind == TEXT:
         return data.decode()
     if kind == BYTES:

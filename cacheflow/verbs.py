@@ -1,4 +1,4 @@
-"""The verbs of a cache: what a call asks of the machine, and what the machine's answer means in Python.
+"""The verbs of a cache as generators: the command that a call sends, and the Python value that its result becomes.
 
 1. Pure: no I/O, no clock, no store.
 2. Every check of an argument stands here, so what one class refuses all refuse, before anything is sent.
@@ -53,7 +53,7 @@ Steps: TypeAlias = Generator[Command, tuple[Result, int], T]
 
 
 def shown(value: Any) -> str:
-    """Return ``value`` for a message: short, whatever it is."""
+    """Return ``value`` as short text for an error message."""
     try:
         text = repr(value)
     except Exception:  # an integer of too many digits, a list nested too deep, a class whose repr raises
@@ -62,33 +62,36 @@ def shown(value: Any) -> str:
 
 
 def positive_seconds(value: Any, name: str = "ttl") -> float:
-    """Return ``value`` as seconds above 0; a bool is none, although Python says so. Raises InvalidRequest."""
+    """Return ``value`` as a number of seconds above 0; a bool is refused. Raises InvalidRequest that names ``name``."""
     if type(value) not in (float, int) or not 0 < value <= TTL_S_MAX:
         raise InvalidRequest(f"{name} is a number of seconds above 0 and at most {TTL_S_MAX}, not {shown(value)}")
     return float(value)
 
 
 def ttl_to_ms(ttl_s: float | None) -> int:
-    """Return a TTL in the log's milliseconds: at least 1, because 0 means for ever. Raises InvalidRequest."""
+    """Return a TTL in seconds as the log's milliseconds, at least 1; TTL_NONE for None. Raises InvalidRequest."""
     return commands.TTL_NONE if ttl_s is None else max(1, round(positive_seconds(ttl_s) * 1000))
 
 
 def int64(value: Any, name: str) -> int:
-    """Return ``value`` if it is an integer of 64 bits. Raises InvalidRequest."""
+    """Return ``value`` if it is a 64-bit integer. Raises InvalidRequest that names ``name``."""
     if type(value) is not int or not INT64_MIN <= value <= INT64_MAX:
         raise InvalidRequest(f"{name} is a 64-bit integer, not {shown(value)}")
     return value
 
 
 def check_version(value: Any, name: str = "version") -> int:
-    """Return ``value`` if an entry can have it as its version. Raises InvalidRequest."""
+    """Return ``value`` if it can be an entry's version, a positive integer. Raises InvalidRequest that names ``name``."""
     if type(value) is not int or not 1 <= value <= INT64_MAX:
         raise InvalidRequest(f"{name} is a positive integer, not {shown(value)}")
     return value
 
 
 def check_idempotency_key(key: Any) -> str:
-    """Return an idempotency key if it can travel as a header. Raises InvalidRequest."""
+    """Return ``key`` if it can be an Idempotency-Key header: 1 to 256 printable ASCII characters.
+
+    Raises InvalidRequest.
+    """
     if not isinstance(key, str) or not _IDEMPOTENCY_KEY.fullmatch(key):
         raise InvalidRequest("an idempotency key is 1 to 256 printable ASCII characters, without blanks around")
     return key
@@ -130,7 +133,7 @@ def each_of(several: Any, what: str) -> Iterator[Any]:
 
 
 def check_read(consistency: str, max_staleness: float | None, peek: bool, strict: bool) -> None:
-    """Refuse a read whose options contradict each other. Raises InvalidRequest."""
+    """Check that the options of a read are known and do not contradict each other. Raises InvalidRequest."""
     if not isinstance(consistency, str) or consistency not in CONSISTENCY_LEVELS:
         raise InvalidRequest(f"consistency is one of {', '.join(CONSISTENCY_LEVELS)}, not {shown(consistency)}")
     if max_staleness is not None:
@@ -153,7 +156,7 @@ def check_page(prefix: str, limit: int, cursor: str | None) -> None:
 
 
 def check_digest(index: int | None, full: bool) -> None:
-    """Refuse an index for which there can be no digest. Raises InvalidRequest."""
+    """Check that ``index`` can have a digest: not below 0, and None with ``full``. Raises InvalidRequest."""
     flag(full, "full")
     if index is not None:
         if full:
@@ -163,7 +166,10 @@ def check_digest(index: int | None, full: bool) -> None:
 
 
 def check_size(command: Command, value_bytes_max: int, place: str = "") -> None:
-    """Refuse a command with a value of more than ``value_bytes_max`` bytes, also inside a batch. Raises ValueTooLarge."""
+    """Check that no value in ``command``, also inside a batch, exceeds ``value_bytes_max``. Raises ValueTooLarge.
+
+    place: begins the message.
+    """
     op = command[0]
     if op == commands.SET:
         if len(command[2]) > value_bytes_max:
@@ -176,7 +182,10 @@ def check_size(command: Command, value_bytes_max: int, place: str = "") -> None:
 
 
 def known_fields(fields: Mapping[str, Any], known: Collection[str]) -> None:
-    """Refuse fields that nobody reads: a misspelt ttl must not become a value that stays for ever."""
+    """Check that all ``fields`` are ``known``.
+
+    Raises InvalidRequest: a misspelt ttl must not become a value without one.
+    """
     unknown = [name for name in fields if name not in known]
     if unknown:
         listed = ", ".join(shown(name) for name in sorted(unknown, key=str)[:5])
@@ -218,7 +227,7 @@ def write(
     when: int = commands.ALWAYS,
     version: int = 0,
 ) -> Command:
-    """Build a SET of a checked key. Raises InvalidRequest."""
+    """Return a SET command for a key that is checked already. Raises InvalidRequest for a wrong value or TTL."""
     kind, data = values.encode(value)
     # A write is the hot path: no call for what is as usual.
     if keep_ttl is not False and flag(keep_ttl, "keep_ttl") and ttl is not None:
@@ -237,7 +246,7 @@ def set_command(
     only_if_version: int | None = None,
     content_type: str | None = None,
 ) -> Command:
-    """Build the command of ``set_``. Raises InvalidRequest."""
+    """Return the SET command for the arguments of ``set_``. Raises InvalidRequest."""
     values.check_key(key)
     when, version = commands.ALWAYS, 0
     if only_if_absent is not False and flag(only_if_absent, "only_if_absent"):
@@ -261,25 +270,28 @@ def check_content_type(content_type: Any, value: Any) -> None:
 
 
 def delete_command(key: str, only_if_version: int | None = None) -> Command:
-    """Build a DELETE. Raises InvalidRequest."""
+    """Return a DELETE command. Raises InvalidRequest for a wrong key or version."""
     version = 0 if only_if_version is None else check_version(only_if_version, "only_if_version")
     return commands.delete(values.check_key(key), version)
 
 
 def incr_command(key: str, delta: Any = 1, initial: Any = None, ttl: float | None = None) -> Command:
-    """Build an INCR. Raises InvalidRequest."""
+    """Return an INCR command. Raises InvalidRequest for a wrong argument."""
     if initial is not None:
         int64(initial, "initial")
     return commands.incr(values.check_key(key), int64(delta, "delta"), initial, ttl_to_ms(ttl))
 
 
 def touch_command(key: str, ttl: float | None) -> Command:
-    """Build a TOUCH. Raises InvalidRequest."""
+    """Return a TOUCH command. Raises InvalidRequest for a wrong key or TTL."""
     return commands.touch(values.check_key(key), ttl_to_ms(ttl))
 
 
 def once(command: Command, idempotency_key: str | None) -> Command:
-    """Return a command that counts once for an idempotency key; ``command`` itself without one. Raises InvalidRequest."""
+    """Return ``command`` wrapped so that it counts once for ``idempotency_key``; ``command`` itself if that is None.
+
+    Raises InvalidRequest.
+    """
     if idempotency_key is None:
         return command
     return commands.idempotent(check_idempotency_key(idempotency_key), command)
@@ -297,7 +309,7 @@ _TOLD_BY_THE_MACHINE: Final[dict[int, type[CacheFlowError]]] = {
 
 
 def error_of(key: str, result: Result) -> CacheFlowError:
-    """Return the error that a failed raw result stands for. key: named in the message, "" when there is none."""
+    """Return the error that a failed raw result stands for. key: named in the message, "" for no key."""
     status = result[0]
     name = repr(key) if key else "the key"
     if status == commands.MISSING:
@@ -316,19 +328,19 @@ def error_of(key: str, result: Result) -> CacheFlowError:
 
 
 def checked(key: str, result: Result) -> Result:
-    """Return ``result`` if the command succeeded. Raises the error that it stands for."""
+    """Return ``result`` if its command succeeded. Raises the error that it stands for, with ``key`` in the message."""
     if result[0] != commands.OK:
         raise error_of(key, result)
     return result
 
 
 def seconds_left(expires_at_ms: int, now_ms: int) -> float | None:
-    """Return the seconds until an expiry time; None for 0, which means never."""
+    """Return the seconds from ``now_ms`` until an expiry time; None for 0, which means never."""
     return max(0.0, (expires_at_ms - now_ms) / 1000) if expires_at_ms else None
 
 
 def item_of(key: str, result: Result, now_ms: int) -> Item | None:
-    """Return the item that a GET has found. Raises the error that the result stands for."""
+    """Return the item in the raw result of a GET, None if the key is absent. Raises the error that it stands for."""
     if result[0] == commands.MISSING:
         return None
     _, data, kind, meta, version, expires_at_ms = checked(key, result)
@@ -349,10 +361,11 @@ def set_(
     content_type: str | None = None,
     idempotency_key: str | None = None,
 ) -> Steps[SetResult]:
-    """Replicate ``key = value`` and return once it is committed and visible on the node that answers.
+    """Write ``key = value`` and return once that is committed and visible on the node that answers.
 
-    ttl: seconds > 0; None keeps it until evicted, or with keep_ttl for the time that the key has left.  only_if_version: compare
-    and set.  content_type: of a value of bytes.  idempotency_key: what is sent again under it counts once.
+    ttl: seconds > 0; None keeps it until evicted, or with keep_ttl for the time that the key has left.
+    only_if_version: compare and set.  content_type: of a value of bytes.
+    idempotency_key: a call repeated with the same key counts once.
     Raises InvalidRequest, ValueTooLarge, PreconditionFailed, NotCommitted (safe to retry), OutcomeUnknown.
     """
     command = set_command(
@@ -370,7 +383,7 @@ def set_(
 
 
 def add(key: str, value: Any, *, ttl: float | None = None, idempotency_key: str | None = None) -> Steps[bool]:
-    """Write only when the key is absent; return whether it was. Raises what ``set`` raises."""
+    """Write ``key = value`` only if the key is absent; return whether it was. Raises what ``set`` raises."""
     try:
         yield from set_(key, value, ttl=ttl, only_if_absent=True, idempotency_key=idempotency_key)
     except PreconditionFailed:
@@ -381,15 +394,18 @@ def add(key: str, value: Any, *, ttl: float | None = None, idempotency_key: str 
 def compare_and_set(
     key: str, value: Any, *, version: int, ttl: float | None = None, idempotency_key: str | None = None
 ) -> Steps[SetResult]:
-    """Write only when the key has this version. Raises PreconditionFailed with the present one, and what ``set`` raises."""
+    """Write ``key = value`` only if the key is at ``version``; return the new version and TTL.
+
+    Raises PreconditionFailed with the present version, and what ``set`` raises.
+    """
     check_version(version)
     return (yield from set_(key, value, ttl=ttl, only_if_version=version, idempotency_key=idempotency_key))
 
 
 def delete(key: str, *, only_if_version: int | None = None, idempotency_key: str | None = None) -> Steps[bool]:
-    """Remove the key; return whether it was there. An absent key is at no version.
+    """Remove ``key``; return whether it was present. only_if_version: remove it only at this version.
 
-    Raises PreconditionFailed and what ``set`` raises.
+    An absent key is at no version. Raises PreconditionFailed and what ``set`` raises.
     """
     result, _ = yield once(delete_command(key, only_if_version), idempotency_key)
     if result[0] == commands.MISSING:
@@ -408,9 +424,10 @@ def incr(
     ttl: float | None = None,
     idempotency_key: str | None = None,
 ) -> Steps[IncrResult]:
-    """Add to a decimal 64-bit integer; its TTL stays. An absent key becomes ``initial + delta`` with ``ttl``.
+    """Add ``delta`` to the decimal 64-bit integer under ``key`` and return the sum; the key's TTL stays.
 
-    Raises KeyNotFound (no initial), NotAnInteger and what ``set`` raises.
+    An absent key becomes ``initial + delta`` with ``ttl``.
+    Raises KeyNotFound (absent, and no initial), NotAnInteger and what ``set`` raises.
     """
     result, now_ms = yield once(incr_command(key, delta, initial, ttl), idempotency_key)
     _, version, number, expires_at_ms = checked(key, result)
@@ -425,13 +442,13 @@ def decr(
     ttl: float | None = None,
     idempotency_key: str | None = None,
 ) -> Steps[IncrResult]:
-    """Subtract from a decimal 64-bit integer; otherwise as ``incr``."""
+    """Subtract ``delta`` from the decimal 64-bit integer under ``key``; otherwise like ``incr``."""
     step = -int64(delta, "delta")
     return (yield from incr(key, step, initial=initial, ttl=ttl, idempotency_key=idempotency_key))
 
 
 def touch(key: str, ttl: float | None, *, idempotency_key: str | None = None) -> Steps[bool]:
-    """Give the key a new TTL in seconds, None to keep it until evicted; return whether it was there."""
+    """Give ``key`` a new TTL in seconds, or none (None keeps it until evicted); return whether it was present."""
     result, _ = yield once(touch_command(key, ttl), idempotency_key)
     if result[0] == commands.MISSING:
         return False
@@ -440,12 +457,12 @@ def touch(key: str, ttl: float | None, *, idempotency_key: str | None = None) ->
 
 
 def persist(key: str, *, idempotency_key: str | None = None) -> Steps[bool]:
-    """Take the TTL away; return whether the key was there."""
+    """Remove the TTL of ``key``, which then stays until it is evicted; return whether it was present."""
     return (yield from touch(key, None, idempotency_key=idempotency_key))
 
 
 def get_many(keys: Iterable[str]) -> Steps[dict[str, Any]]:
-    """Return the values of those keys that are there, read through the log in batches; each read counts as a use."""
+    """Return {key: value} of those ``keys`` that are present, read through the log; each read counts as a use."""
     found: dict[str, Any] = {}
     wanted = [commands.get(values.check_key(key)) for key in each_of(keys, "keys")]
     while wanted:
@@ -463,7 +480,7 @@ def get_many(keys: Iterable[str]) -> Steps[dict[str, Any]]:
 
 
 def set_many(mapping: Mapping[str, Any], *, ttl: float | None = None) -> Steps[None]:
-    """Write several keys, in as few log entries as their size allows. Raises the first failure."""
+    """Write all keys of ``mapping``, in as few log entries as their size allows. Raises the first failure's error."""
     if not isinstance(mapping, Mapping):
         raise InvalidRequest(f"a mapping of keys and values is needed, not {shown(mapping)}")
     for command, result in (yield from _in_batches(set_command(key, value, ttl=ttl) for key, value in mapping.items())):
@@ -471,7 +488,7 @@ def set_many(mapping: Mapping[str, Any], *, ttl: float | None = None) -> Steps[N
 
 
 def update(other: Any = (), /, **more: Any) -> Steps[None]:
-    """Write what ``other``, a mapping or pairs, and the keywords hold; otherwise as ``set_many``."""
+    """Write the keys and values of ``other``, a mapping or pairs, and of the keywords; otherwise like ``set_many``."""
     try:
         pairs = dict(other)
     except (TypeError, ValueError) as error:
@@ -480,13 +497,13 @@ def update(other: Any = (), /, **more: Any) -> Steps[None]:
 
 
 def delete_many(keys: Iterable[str]) -> Steps[int]:
-    """Remove several keys, in as few log entries as their number allows; return how many were there."""
+    """Remove ``keys``, in as few log entries as their number allows; return how many were present."""
     results = yield from _in_batches(delete_command(key) for key in each_of(keys, "keys"))
     return sum(result[0] == commands.OK for _, result in results)
 
 
 def delete_prefix(prefix: str, *, idempotency_key: str | None = None) -> Steps[int]:
-    """Remove every key that starts with ``prefix``, as one command; return how many there were."""
+    """Remove every key that starts with ``prefix``, in one command; return how many there were."""
     if prefix == "":
         raise InvalidRequest("the prefix is empty: clear() removes every key")
     result, _ = yield once(commands.delete_prefix(values.check_key(prefix)), idempotency_key)
@@ -495,15 +512,15 @@ def delete_prefix(prefix: str, *, idempotency_key: str | None = None) -> Steps[i
 
 
 def clear() -> Steps[None]:
-    """Remove every key, as one command."""
+    """Remove every key of the cache, in one command."""
     result, _ = yield commands.delete_prefix("")
     checked("", result)
 
 
 def pop(key: str, default: Any = MISSING) -> Steps[Any]:
-    """Remove the key and return its value, as one command: of several callers one gets it.
+    """Remove ``key`` and return its value, in one command: of several callers only one gets it.
 
-    Raises KeyNotFound when it is absent and no ``default`` is given, and what ``set`` raises.
+    Raises KeyNotFound when the key is absent and no ``default`` is given, and what ``set`` raises.
     """
     values.check_key(key)
     result, _ = yield commands.batch([commands.get(key), commands.delete(key)], atomic=True)
@@ -515,7 +532,7 @@ def pop(key: str, default: Any = MISSING) -> Steps[Any]:
 
 
 def setdefault(key: str, default: Any = None) -> Steps[Any]:
-    """Return the value of the key, which is set to ``default`` if it is absent, as one command."""
+    """Return the value under ``key``; if it is absent, set it to ``default``, in the same command, and return that."""
     result, _ = yield commands.batch([set_command(key, default, only_if_absent=True), commands.get(key)])
     written, found = checked(key, result)[1]
     if written[0] == commands.OK:
@@ -526,9 +543,9 @@ def setdefault(key: str, default: Any = None) -> Steps[Any]:
 
 
 def _in_batches(wanted: Iterable[Command]) -> Steps[list[tuple[Command, Result]]]:
-    """Run commands on one key each in batches of bounded size; return (command, result) of each of them.
+    """Run commands on one key each, in batches of bounded size; return (command, result) of each.
 
-    All of them are checked before the first is sent.
+    All commands are checked before the first is sent.
     """
     done: list[tuple[Command, Result]] = []
     for block in list(_blocks(wanted)):

@@ -1,4 +1,4 @@
-"""Load: many connections from one thread, and a report of the answers.
+"""The load generator of ``cacheflow bench``: many connections from one thread, and a report of the answers.
 
 A worker is a generator: it yields one ``Call`` after another and gets each answer sent in. One selector drives them
 all over keep-alive connections, one a worker and node. Requests are built before the clock starts, and of an answer
@@ -39,7 +39,10 @@ LATENCIES: Final = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99, "max_ms": 1.0
 
 
 class Call(NamedTuple):
-    """One request. line and rest go around the Host header, which differs from node to node. ops: what it counts as."""
+    """One HTTP request to one node. line, rest: its bytes before and behind the Host header.
+
+    ops: operations it counts for.
+    """
 
     node: int
     kind: str
@@ -49,7 +52,7 @@ class Call(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """One HTTP answer; status 0 when there was none."""
+    """One HTTP answer: its status, 0 when no answer came, and its body."""
 
     status: int
     body: bytes
@@ -61,7 +64,7 @@ Progress = Callable[[int], None]
 
 @dataclass
 class Tally:
-    """The outcome of the requests of one kind. latencies_s: one a request, of those that succeeded."""
+    """The outcome of all requests of one kind. latencies_s: the seconds of each request that succeeded."""
 
     latencies_s: list[float] = field(default_factory=list)
     ops: int = 0
@@ -70,7 +73,7 @@ class Tally:
 
 @dataclass
 class Report:
-    """The result of a run. hits and misses count reads."""
+    """The result of one run of a load. tallies: by kind of request.  hits, misses: reads that found a key, or did not."""
 
     tallies: dict[str, Tally] = field(default_factory=dict)
     elapsed_s: float = 0.0
@@ -80,11 +83,11 @@ class Report:
 
     @property
     def hit_ratio(self) -> float:
-        """The part of the reads that found their key, 0 to 1; 0 without reads."""
+        """The share of reads that found their key, 0 to 1; 0 when there were no reads."""
         return self.hits / max(self.hits + self.misses, 1)
 
     def rows(self) -> list[dict[str, float | int | str]]:
-        """Return one row a kind: count, rate and latencies in ms."""
+        """Return one row for each kind of request: operations, rate and latencies in ms."""
         return [self._row(kind, tally) for kind, tally in sorted(self.tallies.items())]
 
     def _row(self, kind: str, tally: Tally) -> dict[str, float | int | str]:
@@ -100,12 +103,12 @@ class Report:
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
-    """Return the smallest value that ``share`` of all do not exceed (nearest rank); 0 without values."""
+    """Return the smallest value that ``share`` of all do not exceed (nearest rank); 0 for none. ordered: ascending."""
     return ordered[max(math.ceil(len(ordered) * share) - 1, 0)] if ordered else 0.0
 
 
 class _Connection:
-    """One worker's connection to one node; a broken one is opened again for the next call."""
+    """One worker's HTTP connection to one node; after it broke, the next call opens it again."""
 
     def __init__(self, url: str, token: str | None) -> None:
         parts = urlsplit(url if "//" in url else f"http://{url}")
@@ -123,7 +126,7 @@ class _Connection:
         self._needed = 0
 
     def open(self) -> socket.socket | None:
-        """Connect if there is no connection; return the socket if it is a new one, else None. Raises OSError."""
+        """Open the connection if it is not open; return the socket if it is new, else None. Raises OSError."""
         if self.socket is not None:
             return None
         self.ends = False
@@ -132,14 +135,14 @@ class _Connection:
         return self.socket
 
     def send(self, call: Call) -> None:
-        """Send one request. Raises OSError."""
+        """Send one HTTP request, without waiting for its answer. Raises OSError."""
         assert self.socket is not None
         self._received = b""
         self._needed = 0
         self.socket.sendall(call.line + self._headers + call.rest)
 
     def receive(self) -> Reply | None:
-        """Read what has come; return the reply once it is whole, else None. Raises OSError."""
+        """Read the bytes that have arrived; return the reply once it is whole, else None. Raises OSError."""
         assert self.socket is not None
         data = self.socket.recv(262_144)
         if not data:
@@ -174,13 +177,16 @@ def _content_length(head: bytes) -> int:
 def drive(
     urls: Sequence[str], workers: Sequence[Worker], *, token: str | None = None, progress: Progress = lambda _: None
 ) -> Report:
-    """Run all workers to their end and report. Raises InvalidRequest for an address that is none."""
+    """Run all ``workers`` to their end and return the report. Raises InvalidRequest for a malformed address in ``urls``.
+
+    progress: called with the number of operations whenever some are done.
+    """
     with contextlib.closing(_Driver(urls, workers, token, progress)) as driver:
         return driver.run()
 
 
 class _Driver:
-    """The loop that runs all workers of a load. Not safe for concurrent use."""
+    """The loop that sends all workers' requests and gives them their answers. Not safe for concurrent use."""
 
     def __init__(self, urls: Sequence[str], workers: Sequence[Worker], token: str | None, progress: Progress) -> None:
         self._workers = workers
@@ -250,7 +256,10 @@ class _Driver:
         self._send(number, self._settle(number, call, took_s, reply, why))
 
     def _settle(self, number: int, call: Call, took_s: float, reply: Reply, why: str) -> Call | None:
-        """Count a reply and hand it to the worker; return the worker's next call, None at its end."""
+        """Count a reply and pass it to the worker ``number``; return the worker's next call, None when it has ended.
+
+        why: what went wrong if there was no answer.
+        """
         report = self._report
         tally = report.tallies.setdefault(call.kind, Tally())
         failed = _failed_ops(call, reply)
@@ -287,18 +296,21 @@ def _failed_ops(call: Call, reply: Reply) -> int:
 
 
 def get_call(node: int, key: str, strict: bool = False) -> Call:
-    """Return the call of one read. strict: counted exactly as a use, through the log."""
+    """Return the request that reads ``key`` from the node number ``node``.
+
+    strict: counted as a use exactly, through the log.
+    """
     query = "?recency=strict" if strict else ""
     return Call(node, READS, f"GET /cache/{key}{query} HTTP/1.1\r\n".encode(), b"\r\n")
 
 
 def set_call(node: int, key: str, value: str) -> Call:
-    """Return the call of one write."""
+    """Return the request that writes ``value`` under ``key`` on the node number ``node``."""
     return _with_body(node, f"PUT /cache/{key}", json.dumps({"value": value}).encode(), 1)
 
 
 def batch_call(node: int, keys: Sequence[str], value: str) -> Call:
-    """Return the call of one batch of sets."""
+    """Return the request that writes ``value`` under all ``keys`` in one batch, on the node number ``node``."""
     body = json.dumps({"ops": [{"op": "set", "key": key, "value": value} for key in keys]}, separators=(",", ":"))
     return _with_body(node, "POST /cache/_batch", body.encode(), len(keys))
 
@@ -320,9 +332,9 @@ def run_load(
     token: str | None = None,
     progress: Progress = lambda _: None,
 ) -> Report:
-    """Run ``ops`` operations from ``clients`` connections, spread evenly over the nodes, and report.
+    """Run ``ops`` reads and writes over ``clients`` connections, spread evenly over the nodes, and return the report.
 
-    write_ratio: 0 to 1.  batch: sets a request.  keys: how many different ones.
+    write_ratio: share of writes, 0 to 1.  batch: writes in one request.  keys: number of different keys.
     """
     if ops < 1 or clients < 1 or batch < 1 or keys < 1 or value_bytes < 0 or not 0 <= write_ratio <= 1:
         raise InvalidRequest("ops, clients, batch and keys are at least 1, value-bytes at least 0, write-ratio 0 to 1")
@@ -354,7 +366,10 @@ def run_load(
 def _plan(
     ops: int, write_ratio: float, batch: int, reads: Iterator[Call], writes: Iterator[Call], rest: Callable[[], Call]
 ) -> Iterator[Call]:
-    """Yield reads and writes in the wanted proportion, evenly mixed; never more than ``ops`` operations."""
+    """Yield ``ops`` operations as requests: reads and writes evenly mixed in the wanted ratio.
+
+    rest: makes the last batch.
+    """
     done = written = 0
     while done < ops:
         if written < write_ratio * (done + 1):
@@ -367,7 +382,7 @@ def _plan(
 
 
 def read_trace(path: Path) -> list[int]:
-    """Return the keys of a trace: big-endian 32-bit numbers, plain or xz-compressed. Raises InvalidRequest."""
+    """Return the keys in a trace file: big-endian 32-bit numbers, plain or xz-compressed. Raises InvalidRequest."""
     try:
         data = path.read_bytes()
         if path.suffix == ".xz":
@@ -389,9 +404,10 @@ def replay(
     token: str | None = None,
     progress: Progress = lambda _: None,
 ) -> Report:
-    """Get every key of a trace, and set it on a miss; request i goes to node i modulo their number.
+    """Get every key of a trace, set those that are missing, and return the report.
 
-    clients: the number of connections; more than one takes the requests out of order, which changes hit ratios a little.
+    Request i goes to node i modulo their number. clients: the number of connections; more than one takes the requests
+    out of order, which changes hit ratios a little.
     """
     if clients < 1 or value_bytes < 0:
         raise InvalidRequest("clients is at least 1, value-bytes at least 0")

@@ -1,4 +1,4 @@
-"""The demonstration for newcomers: a write on one node, a read from another, and a leader that dies."""
+"""The demonstration for newcomers: a write on one node, a read from another, and the death of a leader."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ FAILOVER_TIMEOUT_S = 30.0
 
 
 def tour(cluster: LocalCluster, say: Callable[[str], None], token: str | None = None) -> None:
-    """Show a write on the first node and a read of it from the last, then tell what to try by hand."""
+    """Show a write on the first node and a read of it from the last node; then print commands to try by hand.
+
+    say: prints one line.
+    """
     first, last = cluster.children[0], cluster.children[-1]
     header = "" if token is None else ' -H "Authorization: Bearer $TOKEN"'
     _write_and_read(cluster, say, token)
@@ -29,7 +32,10 @@ def tour(cluster: LocalCluster, say: Callable[[str], None], token: str | None = 
 
 
 def demo(cluster: LocalCluster, say: Callable[[str], None], token: str | None = None) -> None:
-    """Show a write and a read, then kill -9 of the leader, a write through a survivor, and the pause that it took."""
+    """Show a write and a read, kill the leader (kill -9), write through a survivor, and print how long that took.
+
+    Raises NotReady without a leader and two other nodes.
+    """
     _write_and_read(cluster, say, token)
     leader = cluster.leader()
     if leader is None or len(cluster.children) < 3:

@@ -56,7 +56,7 @@ _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 @dataclass
 class Child:
-    """One node of the cluster, and its process once it is started."""
+    """One node of a local cluster: its arguments, and its process once that is started."""
 
     node_id: str
     url: str
@@ -71,16 +71,16 @@ class Child:
 
     @property
     def alive(self) -> bool:
-        """True if the process runs."""
+        """True if the node's process is running."""
         return self.process is not None and self.process.poll() is None
 
 
 class LocalCluster:
-    """``size`` nodes with their data under ``data_dir``. Not safe for concurrent use.
+    """A cluster of ``size`` nodes on this machine, with their data below ``data_dir``. Not safe for concurrent use.
 
     base_port: HTTP on base_port, +1, ..., the peer protocol RAFT_PORT_OFFSET above; None: free ports from the kernel.
-    flags: handed to every node; a port of WIRE_FLAGS is node 1's, the others get +1, ..., and 0 is free ports.
-    token: what the nodes' --api-token-file holds.  say: gets every line for people.
+    flags: passed to every node; a port of WIRE_FLAGS is node 1's, the others get +1, ..., and 0 is free ports.
+    token: the content of the nodes' --api-token-file.  say: prints one line.
     Use as a context manager: leaving it ends all nodes. Start it from the main thread, because the kernel ends the
     children when the thread that started them does.
     """
@@ -139,7 +139,7 @@ class LocalCluster:
 
     @property
     def urls(self) -> list[str]:
-        """The nodes' HTTP addresses, node 1 first."""
+        """The HTTP addresses of all nodes, node 1 first."""
         return [child.url for child in self.children]
 
     def __enter__(self) -> LocalCluster:
@@ -178,7 +178,7 @@ class LocalCluster:
             child.printer.start()
 
     def wait_ready(self, timeout_s: float = READY_TIMEOUT_S) -> list[dict[str, Any]]:
-        """Wait until every node is ready and knows all as members; return the member list.
+        """Wait until every node is ready and sees all others as members; return the list of members.
 
         Raises ConfigError when a node ends, NotReady after ``timeout_s``.
         """
@@ -195,7 +195,7 @@ class LocalCluster:
             time.sleep(POLL_S)
 
     def nodes(self) -> list[dict[str, Any]]:
-        """Return the member list of the first node that answers; empty when none does."""
+        """Return the list of members from the first node that answers; an empty list when none does."""
         for child in self.children:
             status, found = ask(child.url, "/nodes/list", self._token) if child.alive else (0, None)
             if status == 200 and isinstance(found, list):
@@ -203,33 +203,33 @@ class LocalCluster:
         return []
 
     def leader(self) -> Child | None:
-        """Return the living node that the others call their leader, None when there is none."""
+        """Return the running node that the list of members shows as the leader; None when there is none."""
         leaders = {node.get("id") for node in self.nodes() if node.get("role") == "leader"}
         return next((child for child in self.children if child.alive and child.node_id in leaders), None)
 
     def kill(self, child: Child) -> None:
-        """End one node as a power failure would: kill -9."""
+        """Kill one node's process with SIGKILL and wait for its end; its disk is left as by a crash of the process."""
         assert child.process is not None
         child.death_told = True
         child.process.kill()
         child.process.wait()
 
     def supervise(self) -> None:
-        """Report every node that ends, and return when none lives any more. Ctrl-C is a KeyboardInterrupt as usual."""
+        """Report nodes that end until none is left, then return. Ctrl-C raises KeyboardInterrupt as usual."""
         while any(child.alive for child in self.children):
             self.tell_deaths()
             time.sleep(4 * POLL_S)
         self.tell_deaths()
 
     def tell_deaths(self) -> None:
-        """Report every node that has ended, once, with its last lines."""
+        """Report every node that has ended since the last report, with the last lines of its output."""
         for child in self.children:
             if not child.alive and not child.death_told:
                 child.death_told = True
                 self._say(_how_it_ended(child))
 
     def stop(self) -> None:
-        """End all nodes: SIGTERM, and after a while SIGKILL. Waits for each."""
+        """End all nodes: SIGTERM, and SIGKILL after STOP_TIMEOUT_S. Returns when all have ended."""
         for child in self.children:
             if child.alive and child.process is not None:
                 child.process.terminate()
@@ -255,7 +255,7 @@ class LocalCluster:
                 self._say(f"[{child.node_id}] {text}")
 
     def _missing_at(self, child: Child) -> str | None:
-        """Return what still keeps ``child`` from being ready, for people; None when nothing does."""
+        """Return, as text for people, what ``child`` still lacks to be ready and to see all others; None if nothing."""
         status, _ = ask(child.url, "/readyz", self._token)
         if status != 200:
             return f"{child.node_id} ({child.url}) is not ready"
@@ -273,7 +273,7 @@ class LocalCluster:
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """Have SIGTERM and SIGINT raise KeyboardInterrupt within, so that everything is cleaned up. Main thread only.
+    """Make SIGTERM and SIGINT raise KeyboardInterrupt inside the block, so that it can clean up. Main thread only.
 
     SIGINT is among them, because a shell starts background jobs with it ignored.
     """
@@ -286,7 +286,7 @@ def terminable() -> Iterator[None]:
 
 
 def ask(url: str, path: str, token: str | None = None, timeout_s: float = 2.0) -> tuple[int, Any]:
-    """Send one GET; return the status and what the JSON says (None when it is none); status 0 when nobody answers."""
+    """Send a GET to a node and return (status, the JSON of its body or None); status 0 when no answer came."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or HOST, parts.port, timeout=timeout_s)
     try:
@@ -304,7 +304,7 @@ def ask(url: str, path: str, token: str | None = None, timeout_s: float = 2.0) -
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on now, as the kernel hands them out.
+    """Return ``count`` ports of this machine on which nobody listens now, chosen by the system.
 
     For a minute no outgoing connection gets one of them, only a listener may take it: each has had a connection that this end
     closed first (RFC 9293, TIME-WAIT). Without that a client's connection takes one now and then before its node starts.
@@ -318,7 +318,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def _wire_ports(flags: Sequence[str], size: int) -> tuple[list[str], dict[str, list[int]]]:
-    """Return the flags that are the same for all nodes, and by flag the ports that are not."""
+    """Return (flags that all nodes get as they are, {flag: each node's port} for the ports of the wire protocols)."""
     rest: list[str] = []
     wires: dict[str, list[int]] = {}
     left = iter(flags)
@@ -347,7 +347,10 @@ def _check_free(ports: Sequence[int], flag: str = "--base-port") -> None:
 
 
 def _die_with(parent: int) -> None:
-    """Have the kernel kill this child when the launcher is gone, however it went. Data survives that by design."""
+    """Have the kernel kill this child process when the launcher ends in any way (Linux).
+
+    By design the data survives that.
+    """
     if _libc is not None:
         _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
         if os.getppid() != parent:

@@ -1,4 +1,4 @@
-"""The command line. Exit codes: 0; 1: the answer is no; 2: usage or configuration; 3: no node answered."""
+"""The command line of CacheFlow. Exit codes: 0 success; 1 no; 2 usage or configuration; 3 no node answered."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ PASS_ON: Final = {"ignore_unknown_options": True}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code. Errors are one line on stderr."""
+    """Run one command and return its exit code. An error is printed as one line on stderr."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or (given[0].startswith("-") and given[0] not in ("--help", "-h", "--version")):
         given.insert(0, "serve")
@@ -162,7 +162,7 @@ def cluster(
 @_cluster_options
 @click.option("--keep", is_flag=True, help="Go on running afterwards, until Ctrl-C.")
 def demo(nodes: int, keep: bool, api_token_file: Path | None, flags: tuple[str, ...]) -> int:
-    """Three nodes in a temporary folder: a write, a read elsewhere, a leader that dies."""
+    """Show three nodes in a temporary folder: a write, a read elsewhere, a leader that dies."""
     token, passed = _token_and_flags(api_token_file, flags)
     with terminable(), tempfile.TemporaryDirectory(prefix="cacheflow-demo-") as folder:
         try:
@@ -195,7 +195,7 @@ def _bring_up(running: LocalCluster) -> None:
 
 
 def _token_and_flags(file: Path | None, flags: tuple[str, ...]) -> tuple[str | None, list[str]]:
-    """Return the API token itself, and the flags for the nodes with its file among them."""
+    """Return (the API token, the flags for the nodes, with the token's file among them). file: of --api-token-file."""
     if file is None:
         return _token(None), list(flags)
     return _token(file), [*flags, "--api-token-file", str(file)]
@@ -230,7 +230,7 @@ def _client_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _urls(given: Iterable[str]) -> list[str]:
-    """Return the URLs in the flags, else in CACHEFLOW_URL; several are separated by commas or blanks."""
+    """Return the nodes' URLs given by flags, else those in CACHEFLOW_URL, separated by commas or blanks."""
     texts = list(given) or [os.environ.get("CACHEFLOW_URL", "")]
     return [url for text in texts for url in text.replace(",", " ").split()]
 
@@ -247,7 +247,7 @@ def _token(file: Path | None) -> str | None:
 @click.option("--max-staleness", type=float, help="Seconds, with --consistency bounded.")
 @_client_options
 def get(client: CacheClient, key: str, consistency: str | None, max_staleness: float | None, as_json: bool) -> int:
-    """Print the value of KEY: text and bytes as they are, anything else as JSON. Exit code 1 without one."""
+    """Print the value of KEY: text and bytes as they are, anything else as JSON. Exit code 1 when KEY is absent."""
     consistency = consistency or ("local" if max_staleness is None else "bounded")
     item = client.get_item(key, consistency=consistency, max_staleness=max_staleness)
     if item is None:
@@ -423,7 +423,7 @@ def bench(
 
 
 def _given(context: click.Context) -> set[str]:
-    """Return the names of the options that stand on the command line."""
+    """Return the names of the options that were given on the command line, not by default."""
     return {
         name for name in context.params if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
     }
@@ -499,7 +499,7 @@ def _print_report(report: load.Report, as_json: bool, is_trace: bool) -> None:
 
 
 class _Bar:
-    """A progress bar on a terminal's stderr, redrawn ten times a second; nothing elsewhere."""
+    """A progress bar on stderr, redrawn ten times a second; where stderr is no terminal nothing is shown."""
 
     WIDTH = 40
 
@@ -510,7 +510,7 @@ class _Bar:
         self._shown = sys.stderr.isatty()
 
     def advance(self, count: int) -> None:
-        """Count ``count`` more operations as done."""
+        """Add ``count`` to the number of operations that the bar shows as done."""
         self._done += count
         if self._shown and (now := time.monotonic()) >= self._next:
             self._next = now + 0.1
@@ -548,7 +548,7 @@ def _cell(value: Any) -> str:
 
 
 def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print a table with columns as wide as they must be, numbers to the right."""
+    """Print ``rows`` as a table: columns as wide as their longest text, numbers aligned to the right."""
     if not rows:
         return
     names = list(dict.fromkeys(name for row in rows for name in row))

@@ -1,4 +1,4 @@
-"""The composition root: a node with its HTTP front, from a NodeConfig to its clean end.
+"""The server process: it builds a node with its HTTP front from a NodeConfig, runs it, and ends it cleanly.
 
 SIGTERM and SIGINT drain: readiness goes first, running requests end, a leader hands leadership over, and the files close.
 A disk that hangs does not keep the process.
@@ -30,7 +30,10 @@ FULL_PASS_AFTER = 1000
 
 
 def run(config: NodeConfig) -> int:
-    """Serve until SIGTERM or SIGINT; return the process's exit code. Raises ConfigError before anything is served."""
+    """Serve a node until SIGTERM or SIGINT; return the process's exit code.
+
+    Raises ConfigError before anything is served.
+    """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -78,7 +81,7 @@ def run(config: NodeConfig) -> int:
 
 
 def _close(store: ReplicatedStore) -> None:
-    """Close the store; end the process without its last flush when the disk hangs. Nothing that was promised waits for it."""
+    """Close the store; end the process without a last flush if the disk hangs. No promise depends on that flush."""
 
     if not store.close():
         logger.error("the disk does not answer: this process ends without its last flush")
@@ -86,7 +89,7 @@ def _close(store: ReplicatedStore) -> None:
 
 
 def _freeze_what_stays() -> None:
-    """Keep the garbage collector away from the objects that are here to stay.
+    """Let the garbage collector never look at the objects that exist now, and seldom make full passes.
 
     A full pass goes through everything, the dictionary of a million items too, and stops the loop for up to 0.2 s. What is
     there by now is never looked at again; what comes later (a cleared cache begins a new dictionary) seldom. So what is
@@ -100,7 +103,7 @@ def _freeze_what_stays() -> None:
 
 
 def _serve_wires(store: ReplicatedStore, config: NodeConfig, token: bytes | None) -> None:
-    """Open the ports of the wire protocols on the node's own loop; they close with the store."""
+    """Open the configured ports of the wire protocols on the node's own loop; they close with the store."""
     wires = {memcached_port: config.memcached_port, resp_port: config.resp_port}
     told = {make: port for make, port in wires.items() if port is not None}
     for make, port in told.items():

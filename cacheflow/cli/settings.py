@@ -1,4 +1,4 @@
-"""Settings: from flags, CACHEFLOW_* variables and a TOML file to one NodeConfig.
+"""Settings of a node: from flags, CACHEFLOW_* variables and a TOML file to one NodeConfig.
 
 Flag, environment, file, default: in that order. Every error names the setting and where its value came from.
 """
@@ -19,9 +19,10 @@ ENVIRONMENT_PREFIX: Final = "CACHEFLOW_"
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting of a node, as a flag, a variable and a line of a file.
+    """One setting of a node, which can be given as a flag, an environment variable or a line of a TOML file.
 
-    name: as in the flag and the file.  field: in NodeConfig.  parse: raises ValueError with the rule.
+    name: in the flag and the file.  field: in NodeConfig.
+    parse: makes the setting's value of a text; raises ValueError that says the rule.
     """
 
     name: str
@@ -35,7 +36,7 @@ class Setting:
 
     @property
     def flag(self) -> str:
-        """The setting's flag, such as ``--max-items``."""
+        """The setting's command-line flag, such as ``--max-items``."""
         return f"--{self.name}"
 
     @property
@@ -115,7 +116,7 @@ _BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
 
 
 def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None) -> NodeConfig:
-    """Return one NodeConfig from all sources. Raises ConfigError.
+    """Return the NodeConfig that flags, environment and file give together. Raises ConfigError that names what is wrong.
 
     flags: by setting name; text, a tuple of texts for a repeatable one; None or () when it was not given.
     file: the file of --config; None: that of CACHEFLOW_CONFIG, if it is set.
@@ -173,7 +174,7 @@ def _parsed(setting: Setting, given: Any, source: str) -> Any:
 
 
 def _text(given: Any) -> str:
-    """Return a TOML value as it would stand on a command line."""
+    """Return a value from the TOML file as the text that it would be on a command line."""
     if isinstance(given, bool):
         return str(given).lower()
     if isinstance(given, (str, int, float, Path)):
@@ -182,7 +183,7 @@ def _text(given: Any) -> str:
 
 
 def _with_source(message: str, sources: Mapping[str, tuple[Setting, str]]) -> str:
-    """Return a message of NodeConfig with the flag in place of its field, and with the source of the value."""
+    """Return NodeConfig's error message with the flag in the place of its field, and with where its value came from."""
     shown, equals, rest = message.partition(" = ")
     field = shown.replace("-", "_")
     value, colon, rule = rest.partition(": ")

@@ -33,10 +33,10 @@ _SCOPE_NAME: Final = re.compile(r"[\x21-\x3a\x3c-\x7e]{1,100}")
 
 
 class CacheClient(Face):
-    """A replicated cache behind HTTP, as a mapping and as verbs. Safe for concurrent use, also after a fork.
+    """A client of a replicated cache over HTTP, as a mapping and as verbs. Safe for concurrent use, also after a fork.
 
-    urls: addresses of one or more nodes.  timeout_s: for a whole call, fail-over included.
-    token: what the nodes' --api-token-file holds.  Values are str, bytes or anything JSON can hold; keys are str.
+    urls: addresses of one or more nodes.  timeout_s: seconds for a whole call, fail-over included.
+    token: the content of the nodes' --api-token-file.  Values are str, bytes or anything JSON can hold; keys are str.
     Raises NotCommitted (certainly not applied), OutcomeUnknown (a write that may have been), InvalidRequest.
     """
 
@@ -55,11 +55,11 @@ class CacheClient(Face):
 
     @property
     def urls(self) -> list[str]:
-        """The nodes' addresses, in the order given."""
+        """The nodes' addresses, in the order in which they were given."""
         return self._nodes.urls
 
     def close(self) -> None:
-        """Close idle connections; the client stays usable."""
+        """Close idle connections to the nodes; the client can be used on."""
         self._nodes.close()
 
     def __enter__(self) -> CacheClient:
@@ -125,24 +125,24 @@ class CacheClient(Face):
     # The cluster
 
     def nodes(self) -> list[dict[str, Any]]:
-        """Return the members as the answering node knows them."""
+        """Return the members of the cluster as the answering node sees them, one dictionary each."""
         return list(self._ask("/nodes/list"))
 
     def status(self) -> dict[str, Any]:
-        """Return leader, term, indexes, lag and configuration."""
+        """Return the answering node's view of the cluster: leader, term, indexes, lag and configuration."""
         return dict(self._ask("/cluster/status"))
 
     def digest(self, *, index: int | None = None, full: bool = False) -> Digest | None:
-        """Return the digest over effects, now or at ``index``, None when it is not known there (any more).
+        """Return the answering node's digest over effects, now or at ``index``; None when it does not know that digest.
 
-        full: that of the whole contents as they are now.
+        full: return the digest of the whole contents as they are now.
         """
         verbs.check_digest(index, full)
         answer = self._found("GET", "/cluster/digest" + query_of(index=index, full=full))
         return None if answer is None else Digest(**answer.json())
 
     def remove_node(self, node_id: str) -> None:
-        """Take a member out of the cluster. Raises MemberUnknown, MemberConflict (it cannot be spared now).
+        """Remove a member from the cluster. Raises MemberUnknown, MemberConflict (the cluster cannot do without it now).
 
         A call that was sent twice because its first answer got lost may find no such member any more.
         """
@@ -210,7 +210,10 @@ class CacheClient(Face):
         return name
 
     def _found(self, method: str, target: str) -> Answer | None:
-        """Return the answer to a read, None when there is nothing to be read. Raises what the answer stands for."""
+        """Return the answer to a read, None for a 404 of a CacheFlow node.
+
+        Raises the error that any other answer stands for.
+        """
         answer = self._nodes.call(Request(method, target, None, self._headers, write=False))
         if answer.status == 404:
             check_is_ours(answer)
@@ -227,7 +230,7 @@ class CacheClient(Face):
 
 
 class AsyncCacheClient(AsyncFace):
-    """CacheClient for asyncio: the same verbs as coroutines, whose requests run in threads of the loop's default executor."""
+    """CacheClient for asyncio: the same verbs as coroutines; requests run in threads of the loop's default executor."""
 
     def __init__(
         self, urls: str | Iterable[str], timeout_s: float = TIMEOUT_S_DEFAULT, token: str | None = None
@@ -236,11 +239,11 @@ class AsyncCacheClient(AsyncFace):
 
     @property
     def urls(self) -> list[str]:
-        """The nodes' addresses, in the order given."""
+        """The nodes' addresses, in the order in which they were given."""
         return self._client.urls
 
     async def close(self) -> None:
-        """Close idle connections; the client stays usable."""
+        """Close idle connections to the nodes; the client can be used on."""
         self._client.close()
 
     async def __aenter__(self) -> AsyncCacheClient:

@@ -58,7 +58,7 @@ class Request(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """One HTTP answer and the node that gave it."""
+    """One HTTP answer of a node. url: that node's address."""
 
     status: int
     headers: http.client.HTTPMessage
@@ -66,7 +66,7 @@ class Answer(NamedTuple):
     url: str
 
     def json(self) -> Any:
-        """Return what the body says. Raises CacheFlowError when it is not JSON."""
+        """Return the value of the body's JSON. Raises CacheFlowError when the body is not JSON."""
         try:
             return json.loads(self.body)
         except ValueError:
@@ -74,11 +74,11 @@ class Answer(NamedTuple):
 
 
 class _NotSent(Exception):
-    """There was no connection: the node has seen nothing."""
+    """Raised when no connection could be opened: the node has seen nothing of the request."""
 
 
 class _NoAnswer(Exception):
-    """The request left, wholly or partly, and no answer came back."""
+    """Raised when a request was sent, wholly or partly, and no answer came back."""
 
 
 class _Node:
@@ -101,7 +101,10 @@ class _Node:
         self._pid = os.getpid()
 
     def exchange(self, request: Request, timeout_s: float) -> Answer:
-        """Send a request and return the answer, within ``timeout_s``. Raises _NotSent, _NoAnswer."""
+        """Send ``request`` to this node and return its answer, within ``timeout_s`` seconds.
+
+        Raises _NotSent, _NoAnswer.
+        """
         deadline = time.monotonic() + timeout_s
         connection = self._borrow()
         try:
@@ -158,7 +161,7 @@ class _Node:
 
 
 class Nodes:
-    """The nodes of a cluster, of which any one may answer. Safe for concurrent use, also after a fork."""
+    """The nodes of a cluster, any of which may answer a request. Safe for concurrent use, also after a fork."""
 
     def __init__(self, urls: Sequence[str], timeout_s: float) -> None:
         self._nodes = [_Node(url) for url in urls]
@@ -169,11 +172,11 @@ class Nodes:
 
     @property
     def urls(self) -> list[str]:
-        """The addresses, in the order given."""
+        """The nodes' addresses, in the order in which they were given."""
         return [node.url for node in self._nodes]
 
     def close(self) -> None:
-        """Close idle connections; the next request opens new ones."""
+        """Close the idle connections to all nodes; the next request opens new ones."""
         for node in self._nodes:
             node.close()
 
@@ -235,12 +238,12 @@ class Nodes:
 
 
 def _left(deadline: float) -> float:
-    """Return the seconds until ``deadline``; never 0, which would mean a socket that does not block."""
+    """Return the seconds until ``deadline``, at least 0.001: a timeout of 0 would make the socket non-blocking."""
     return max(deadline - time.monotonic(), 0.001)
 
 
 def _readable(sock: socket.socket) -> bool:
-    """Return whether an idle connection can be read: then the other side has closed it."""
+    """Return whether an idle connection has input, which means that the node has closed it."""
     poller = select.poll()
     poller.register(sock, select.POLLIN)
     return bool(poller.poll(0))
@@ -253,14 +256,14 @@ def _reason(error: Exception) -> str:
 
 
 def check_is_ours(answer: Answer) -> None:
-    """Raise CacheFlowError if a 404 is not from a CacheFlow node: only from one does it mean that the key is absent."""
+    """Raise CacheFlowError if a 404 is not from a CacheFlow node: only from such a node does it mean an absent key."""
     kind = answer.headers.get("Content-Type", "")
     if not kind.startswith("application/problem+json") and "X-Served-By" not in answer.headers:
         raise CacheFlowError(f"{answer.url} answered 404 and is not a CacheFlow node")
 
 
 def problem_document(answer: Answer) -> dict[str, Any]:
-    """Return the problem document of a refusal; {} when there is none that can be read."""
+    """Return the problem document in an error answer; {} when the body is no JSON object."""
     try:
         document = json.loads(answer.body)
     except ValueError:
@@ -276,7 +279,7 @@ def _retry_after_s(answer: Answer) -> float:
 
 
 def problem_of(answer: Answer) -> CacheFlowError:
-    """Return the exception that a node turned into this answer."""
+    """Return the exception that an error answer stands for: the one that the node turned into it."""
     document = problem_document(answer)
     kind = _BY_TITLE.get((answer.status, str(document.get("title")))) or _BY_STATUS.get(answer.status, CacheFlowError)
     message = document.get("detail") or document.get("title") or f"{answer.url} answered {answer.status}"

@@ -1,4 +1,4 @@
-"""Commands over HTTP: a command as a request, and the answer to it as the command's raw result.
+"""Commands over HTTP: the request that runs a command, and the command's raw result from the answer.
 
 No clock is shared with the node, so expiry times count from now: an ``expires_at_ms`` here is the milliseconds left, and
 compares with the time 0.
@@ -42,12 +42,12 @@ _OPERATION_OF: Final = {commands.ALWAYS: "set", commands.IF_ABSENT: "add", comma
 
 
 def target_of(key: str) -> str:
-    """Return the path of a key."""
+    """Return the path of ``key`` in the REST API. Raises InvalidRequest for an invalid key."""
     return "/cache/" + quote(values.check_key(key), safe="")
 
 
 def query_of(**options: Any) -> str:
-    """Return the query string of those options that are given."""
+    """Return the query string with the ``options`` that are neither None nor False; "" without any."""
     given = {name: _query_value(value) for name, value in options.items() if value is not None and value is not False}
     return "?" + urlencode(given) if given else ""
 
@@ -60,7 +60,7 @@ def _query_value(value: Any) -> Any:
 
 
 def request_of(command: Command) -> Request:
-    """Return the request that runs ``command``, still without an Idempotency-Key."""
+    """Return the HTTP request that runs ``command``; its Idempotency-Key has to be added."""
     op = command[0]
     if op == commands.SET:
         return _put(command)
@@ -101,7 +101,7 @@ def _ttl(ttl_ms: int) -> str:
 
 
 def _members(command: Command) -> str:
-    """Return the JSON members of an INCR or a TOUCH beside its key, as text."""
+    """Return the JSON members of an INCR's or TOUCH's request, as text without braces and without the key."""
     if command[0] == commands.TOUCH:
         return f'"ttl":{command[2] / 1000!r}' if command[2] else '"ttl":null'
     _, _, delta, initial, ttl_ms = command
@@ -109,7 +109,7 @@ def _members(command: Command) -> str:
 
 
 def _operation(command: Command) -> str:
-    """Return one command of a batch as JSON text."""
+    """Return one command of a batch as the JSON text of its operation."""
     op, key = command[0], json_string(command[1])
     if op == commands.SET:
         _, _, data, kind, content_type, ttl_ms, when, version = command
@@ -124,7 +124,10 @@ def _operation(command: Command) -> str:
 
 
 def result_of(command: Command, status: int, document: Mapping[str, Any]) -> Result:
-    """Return the raw result in a node's answer, of ``command`` or of one command of a batch."""
+    """Return the raw result of ``command`` that a node's answer tells, for a single command or one of a batch.
+
+    status, document: of the answer, or of the command's part of it.
+    """
     if status >= 300:
         return _failed(_STATUS_OF[_ERROR_OF.get(status, InvalidRequest)], str(document.get("detail", "")), document)
     op = command[0]
@@ -144,7 +147,10 @@ def result_of(command: Command, status: int, document: Mapping[str, Any]) -> Res
 
 
 def refusal_of(error: CacheFlowError, document: Mapping[str, Any], command: Command) -> Result:
-    """Return the raw result that the node turned into ``error``. Raises ``error`` if no raw result can have led to it."""
+    """Return the raw result of ``command`` that the node has turned into ``error``. Raises ``error`` if there is none.
+
+    document: the answer's problem document.
+    """
     status = _STATUS_OF.get(type(error))
     if status is None:
         raise error
@@ -169,6 +175,6 @@ def _left_ms(document: Mapping[str, Any]) -> float:
 
 
 def value_of(document: Mapping[str, Any]) -> Any:
-    """Return the value in a node's document, as Python has it."""
+    """Return the value in the JSON document of an entry; base64 becomes bytes."""
     value = document["value"]
     return base64.b64decode(value) if document.get("encoding") == "base64" else value

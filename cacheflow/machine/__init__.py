@@ -1,1 +1,1 @@
-"""The replicated state machine: pure, the same log gives the same state on every node."""
+"""The replicated state machine: pure, so that the same log gives the same state on every node."""

@@ -73,7 +73,7 @@ COUNTERS: Final = ("written", "deleted", "expired", "evicted")
 
 
 class State:
-    """The whole state of a machine, as an image holds it."""
+    """The whole state of a cache machine, all of which a snapshot holds."""
 
     # The highest feature level that this build knows. Tests stand for a newer build by a subclass.
     build_level: ClassVar[int] = BUILD_LEVEL
@@ -100,7 +100,7 @@ class State:
 
 
 def records(machine: State) -> Iterator[tuple[Any, ...]]:
-    """Yield the records that hold the whole state of ``machine``, which must not change meanwhile."""
+    """Yield the records that hold the whole state of ``machine``, which must not change until all are taken."""
     contents = machine.contents
     fields = {
         "level": machine.level,
@@ -145,9 +145,9 @@ def records(machine: State) -> Iterator[tuple[Any, ...]]:
 
 
 def pack(stream: Iterable[tuple[Any, ...]]) -> Iterator[bytes]:
-    """Pack the records of ``stream`` and an END record into chunks of about 256 KiB.
+    """Yield chunks of about 256 KiB that hold the packed records of ``stream`` and an END record.
 
-    Raises CodecError for a record that nobody would read.
+    Raises CodecError for a record too large to be read again.
     """
     pack_one = msgpack.Packer().pack
     parts: list[bytes] = []
@@ -168,7 +168,7 @@ def pack(stream: Iterable[tuple[Any, ...]]) -> Iterator[bytes]:
 
 
 def unpack(chunks: Iterable[bytes]) -> Iterator[list[Any]]:
-    """Yield the records in ``chunks`` except the last one, END, after which nothing may come. Raises CodecError."""
+    """Yield the records that ``chunks`` hold, without the END record, behind which nothing may come. Raises CodecError."""
     try:
         unpacker = msgpack.Unpacker(
             max_buffer_size=_READ_BYTES_MAX,
@@ -323,7 +323,7 @@ def _load_fields(machine: State, header: list[Any]) -> None:
 
 
 def _entry(record: list[Any], revision: int) -> tuple[str, Entry, int]:
-    """Return (key, entry, uses) of an ENTRY record.
+    """Return (key, entry, uses) of the ENTRY record ``record``. Raises CodecError; no version may be above ``revision``.
 
     The checks are written out here: a million calls of a helper would take half a second.
     """

@@ -1,4 +1,4 @@
-"""Listing keys from any thread while the machine goes on.
+"""Listing of keys in pages, from any thread, while the machine goes on.
 
 Pages come in the order of the keys and the cursor is the last key of the page before: whatever comes and goes
 meanwhile, a key that is there all the time is listed exactly once.
@@ -25,7 +25,10 @@ _PIECE_KEYS: Final = 16_384
 def page(
     raw: dict[str, Entry], prefix: str, limit: int | None, after: str, now_ms: int
 ) -> tuple[list[str], str | None]:
-    """Return (keys, cursor): up to ``limit`` live keys of ``raw`` behind ``after``; the cursor is None on the last page."""
+    """Return (keys, cursor): up to ``limit`` live keys of ``raw`` with ``prefix`` that come after ``after``, sorted.
+
+    The cursor, for the next page's ``after``, is None on the last page. limit: None for all keys.
+    """
     # list() of a dict is one step for CPython: no other thread changes the dict in the middle of it.
     keys = list(raw)
     if prefix or after:
@@ -50,5 +53,5 @@ def page(
 
 
 def _in_order(keys: list[str]) -> Iterator[str]:
-    """Yield ``keys`` sorted, a piece of them sorted at a time."""
+    """Yield ``keys`` in sorted order; no single call sorts more than _PIECE_KEYS of them."""
     return merge(*(sorted(keys[start : start + _PIECE_KEYS]) for start in range(0, len(keys), _PIECE_KEYS)))

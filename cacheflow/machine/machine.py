@@ -61,7 +61,7 @@ PACKER_BYTES_MAX: Final = 1024 * 1024
 
 
 class CacheMachine(State):
-    """The state machine of one Raft group: its state and what changes it.
+    """The cache's replicated state and the commands that change it: the state machine of one Raft group.
 
     Not safe for concurrent use: the event loop owns it. ``lookup`` and ``keys`` alone may be called by any thread.
     """
@@ -92,11 +92,11 @@ class CacheMachine(State):
 
     @property
     def now_ms(self) -> int:
-        """The machine's clock: the highest time stamp of the entries applied so far, in milliseconds."""
+        """The machine's clock in milliseconds: the highest time stamp of the entries applied so far."""
         return self.contents.now_ms
 
     def lookup(self, key: str, now_ms: int) -> Entry | None:
-        """Return the entry of ``key`` if it is live at ``now_ms``, without counting a use. Any thread may call it."""
+        """Return the entry of ``key`` if it is live at ``now_ms``, else None; counts no use. Any thread may call it."""
         entry = self.contents.raw.get(key)
         if entry is not None and 0 < entry[EXPIRES_AT_MS] <= now_ms:
             return None
@@ -113,11 +113,11 @@ class CacheMachine(State):
         return page(self.contents.raw, prefix, limit, after, now_ms)
 
     def next_due_ms(self) -> int | None:
-        """The earliest time at which a new entry would remove a key: 0 for now, None for never."""
+        """Return the earliest time at which a new log entry would remove a key: 0 for now, None for never."""
         return self.contents.next_due_ms()
 
     def digest_at(self, index: int) -> bytes | None:
-        """Return the digest after the entry ``index``; None if it is not applied yet, too long ago or before a restore."""
+        """Return the digest after the entry ``index``; None if that is not applied, too long ago, or before a restore."""
         if not max(self._first_digest, self.applied_index - DIGESTS_KEPT + 1) <= index <= self.applied_index:
             return None
         start = index % DIGESTS_KEPT * DIGEST_BYTES
@@ -128,7 +128,7 @@ class CacheMachine(State):
         return outlook(self)
 
     def contents_digest(self) -> bytes:
-        """Return a digest of everything that a snapshot holds. Takes about as long as a snapshot."""
+        """Return a digest of the machine's whole state, as a snapshot holds it. Takes about as long as a snapshot."""
         whole = blake2b(digest_size=DIGEST_BYTES)
         for chunk in self.snapshot():
             whole.update(chunk)
@@ -148,7 +148,7 @@ class CacheMachine(State):
     # Snapshots
 
     def snapshot(self) -> Iterator[bytes]:
-        """Yield the whole state in chunks of about 256 KiB. Nothing may be applied before the last chunk was taken."""
+        """Yield the machine's whole state in chunks of about 256 KiB. Apply nothing before the last chunk is taken."""
         return image.pack(image.records(self))
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Listener: one port that accepts connections, of peers or of clients of a wire protocol.
+"""Listener: one listening port, for peers or for the clients of a wire protocol.
 
 asyncio's own server, when descriptors run out, logs and sets a timer a hundred times for one failed accept, and
 cannot be asked whether it listens. This one pauses, says so once, and goes on as soon as there are descriptors.
@@ -28,9 +28,9 @@ _EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.
 
 
 class Listener:
-    """One listening socket, which gives every connection a protocol of ``factory``. The event loop owns it.
+    """One listening socket, which gives each accepted connection a protocol that ``factory`` makes. The loop owns it.
 
-    name: the port's name in its flag: ``raft`` for --raft-port.
+    name: the port's name in its option: ``raft`` for --raft-port.
     adopt: takes each accepted socket in place of ``factory``; it raises OSError for one that is broken.
     """
 
@@ -51,19 +51,22 @@ class Listener:
 
     @property
     def healthy(self) -> bool:
-        """True while new connections are accepted: not before ``open``, after ``close``, nor while there are no descriptors."""
+        """True while new connections are accepted: not before ``open``, after ``close``, or without free descriptors."""
         return self._socket is not None and self._retry is None
 
     @property
     def address(self) -> tuple[str, int]:
-        """The address on which the port listens, with the real port. Raises RuntimeError when it is not open."""
+        """The (host, port) on which the listener is bound, with the real port. Raises RuntimeError when it is not open."""
         if self._socket is None:
             raise RuntimeError("the listener is not open")
         host, port = self._socket.getsockname()[:2]
         return host, port
 
     async def open(self, host: str, port: int) -> None:
-        """Bind and listen; port 0 lets the system choose. Raises ConfigError that says what to do."""
+        """Bind to ``host`` and ``port`` and listen; port 0 lets the system choose.
+
+        Raises ConfigError with advice when it cannot.
+        """
         sock: socket.socket | None = None
         try:
             # One address, IPv4 first: a name with two would get two ports when the system chooses.
@@ -83,7 +86,7 @@ class Listener:
         self._loop.add_reader(sock, self._accept)
 
     async def close(self) -> None:
-        """Stop listening; connections that were accepted live on."""
+        """Stop listening; connections that were accepted before stay open."""
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None

@@ -1,4 +1,4 @@
-"""NodeLoop: the node's event loop, which serves clients last.
+"""NodeLoop: the node's event loop, which handles clients' input last in each turn.
 
 A client that was answered by one node and asks another finds what it has written there: the commit reached that node's
 socket before the answer reached the client. But the kernel lists ready descriptors in an order of its own, so that the
@@ -15,7 +15,7 @@ _NONE = -1
 
 
 class _ClientsLast(selectors.DefaultSelector):
-    """A selector whose ``last`` descriptor comes behind all others that are ready at the same time."""
+    """A selector that returns the descriptor ``last`` behind all others that are ready at the same time."""
 
     last = _NONE
 
@@ -27,7 +27,7 @@ class _ClientsLast(selectors.DefaultSelector):
 
 
 class NodeLoop(asyncio.SelectorEventLoop):
-    """asyncio's own loop, which can handle one descriptor behind all others that are ready at the same time."""
+    """asyncio's selector loop, with one descriptor that it handles behind all others that are ready at the same time."""
 
     def __init__(self) -> None:
         self._order = _ClientsLast()
@@ -39,8 +39,8 @@ class NodeLoop(asyncio.SelectorEventLoop):
         return [self._order.fileno(), *own, *list(self._order.get_map() or ())]
 
     def put_last(self, descriptor: int = _NONE) -> None:
-        """Handle what ``descriptor`` brings behind everything else that came in the same turn.
+        """Handle the events of ``descriptor`` behind all others of the same turn.
 
-        Without one the last descriptor is forgotten, which is closed: its number may be another's soon.
+        Call it without an argument before that descriptor is closed, because its number may be reused.
         """
         self._order.last = descriptor

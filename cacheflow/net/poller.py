@@ -1,4 +1,4 @@
-"""Poller: the sockets of many clients in an epoll object of their own, which is one descriptor to the event loop.
+"""Poller: serves the sockets of many clients through an epoll object of its own, one descriptor to the event loop.
 
 1. A loop's own transports cost several microseconds a request: a handle, a context and a row of checks for each event.
    Here one callback of the loop asks which sockets are ready and calls their protocols directly.
@@ -48,7 +48,10 @@ ROOM_A_TURN: Final = 4 * 1024 * 1024
 
 
 class Poller:
-    """The clients' sockets that ``loop`` serves through one descriptor, until ``close``. run: runs the work of one turn."""
+    """A server of clients' sockets: it polls them together and is one descriptor to ``loop``, until ``close``.
+
+    run: calls the function that it is given, which does the work of one turn.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, run: Callable[[Callable[[], None]], None]) -> None:
         self.loop = loop
@@ -70,9 +73,9 @@ class Poller:
             loop.put_last(self.epoll.fileno())
 
     def adopt(self, sock: socket.socket, make: Callable[[], asyncio.Protocol], answer_many: AnswerMany = list) -> None:
-        """Serve a connected socket that does not block with the protocol that ``make`` gives. Raises OSError.
+        """Serve the connected, non-blocking socket ``sock`` with a protocol that ``make`` returns. Raises OSError.
 
-        answer_many: what comes for several protocols in one round is shown to it first.
+        answer_many: gets the input of one round first, when several sockets with this function have input.
         """
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -86,7 +89,7 @@ class Poller:
             _stumbled(transport)
 
     def close(self) -> None:
-        """Cut off every client, and leave the loop."""
+        """Close every client's connection at once, and unregister from the event loop."""
         for transport in list(self.transports.values()):
             transport.abort()
         self.loop.remove_reader(self.epoll.fileno())
@@ -113,7 +116,7 @@ class Poller:
         self.room = ROOM_A_TURN
 
     def _receive(self, ready: list[tuple[int, int]]) -> int:
-        """Read from the sockets that are ready, or write to them; return the cost."""
+        """Read from the sockets in ``ready``, or let them be written to; return the cost in bytes (see COST_A_TURN)."""
         readers = self.readers
         size = 0
         for descriptor, events in ready:
@@ -167,7 +170,7 @@ class Poller:
         self.held.clear()
 
     def _write(self, descriptor: int) -> None:
-        """Let a transport go on that can write again, or whose socket is broken."""
+        """Let the transport of ``descriptor`` send its buffer: the socket takes bytes again, or is broken."""
         transport = self.transports.get(descriptor)
         if transport is not None:
             try:
@@ -177,7 +180,10 @@ class Poller:
 
 
 def _more(receive: Receive) -> bytes:
-    """Return what else the socket holds, RECEIVE_BYTES at most; the next event tells of an end or an error."""
+    """Return the input that a socket still holds, RECEIVE_BYTES at most.
+
+    Returns no bytes on an error, which the next poll reports.
+    """
     try:
         return receive(RECEIVE_BYTES)
     except OSError:
@@ -185,6 +191,6 @@ def _more(receive: Receive) -> bytes:
 
 
 def _stumbled(transport: asyncio.Transport) -> None:
-    """Log the exception at hand and close the connection that raised it."""
+    """Log the current exception and close the connection whose protocol raised it."""
     logger.exception("a connection stumbled and was closed")
     transport.abort()

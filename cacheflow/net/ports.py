@@ -1,4 +1,4 @@
-"""ListeningPorts: the ports on which the node's own loop serves the wire protocols."""
+"""ListeningPorts: the open ports of the wire protocols, which the node's event loop serves."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ Run = Callable[[Callable[[], None]], None]
 
 
 class Service(Protocol):
-    """The server of one wire protocol. The loop calls everything but ``metrics``."""
+    """The server of one wire protocol, as ListeningPorts uses it. Only the event loop calls it, except for ``metrics``."""
 
     @property
     def name(self) -> str:
-        """The port's name in its flag: ``memcached`` for --memcached-port."""
+        """The protocol's name, as in its option: ``memcached`` for --memcached-port."""
 
     def connect(self) -> asyncio.Protocol:
-        """Return the protocol of a connection that was accepted."""
+        """Return the asyncio protocol for a newly accepted client."""
 
     def answer_many(self, arrived: list[Arrival]) -> list[Arrival]:
-        """Answer what can be answered for several connections at once; return the arrivals that each handles by itself."""
+        """Answer what can be answered together of several clients' input; return the arrivals of all other clients."""
 
     async def drain(self) -> None:
-        """Give every connection a moment to answer what is under way, and close it."""
+        """Let every connection send its pending replies for a moment, then close it."""
 
     def metrics(self) -> dict[str, float]:
-        """Return counters and gauges by name. Any thread may call it."""
+        """Return the service's counters and gauges by name. Any thread may call it."""
 
 
 class ListeningPorts:
-    """The wire-protocol servers that are listening now. The event loop owns it; any thread may ask for ``metrics``.
+    """The wire-protocol servers that are listening now. The event loop owns it; any thread may call ``metrics``.
 
     run: runs the work of one turn of the poller; by default it is just called.
-    direct: clients' sockets are polled past the loop, where the system can; else they are asyncio's transports.
+    direct: a Poller serves the clients' sockets (default: where epoll exists); else asyncio's transports do.
     """
 
     def __init__(self, run: Run = lambda work: work(), *, direct: bool = hasattr(select, "epoll")) -> None:
@@ -49,7 +49,10 @@ class ListeningPorts:
         self._poller: Poller | None = None
 
     async def open(self, service: Service, host: str, port: int) -> int:
-        """Let clients of ``service`` in, on a free port when ``port`` is 0; return the port. Raises ConfigError."""
+        """Serve clients of ``service`` on ``port`` (0: a free one); return the port.
+
+        Raises ConfigError when it cannot listen.
+        """
         loop = asyncio.get_running_loop()
         listener = Listener(loop, service.connect, service.name, self._adopting(loop, service))
         await listener.open(host, port)
@@ -65,7 +68,7 @@ class ListeningPorts:
         return lambda sock: adopt(sock, service.connect, service.answer_many)
 
     async def close(self) -> None:
-        """Accept no more connections, and close those there are."""
+        """Close all ports: accept no more clients, let open connections send their pending replies, and close them."""
         for _, listener in self._open:
             await listener.close()
         await asyncio.gather(*(service.drain() for service, _ in self._open))
@@ -78,5 +81,5 @@ class ListeningPorts:
         return [] if self._poller is None else [self._poller.epoll.fileno(), *self._poller.transports]
 
     def metrics(self) -> dict[str, float]:
-        """The metrics of every open service, merged."""
+        """Return the metrics of every open service, merged into one dictionary."""
         return {name: value for service, _ in self._open for name, value in service.metrics().items()}

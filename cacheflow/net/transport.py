@@ -1,4 +1,4 @@
-"""SocketTransport: one client's socket, with asyncio's words for it.
+"""SocketTransport: one client's socket, behind the interface of asyncio's transports.
 
 To a protocol of this project it is as asyncio's own transport: ``pause_writing`` over the high-water mark and ``resume_writing``
 below the low one; ``close`` sends what is left first; ``connection_lost`` comes once, in a later turn of the loop.
@@ -33,7 +33,7 @@ _NO_PROTOCOL: Final = asyncio.Protocol()
 
 
 class Polling(Protocol):
-    """A poller, as its transports see it. See poller.Poller for each attribute."""
+    """The part of a Poller that its transports use. See poller.Poller for each attribute."""
 
     loop: asyncio.AbstractEventLoop
     transports: dict[int, SocketTransport]
@@ -47,7 +47,7 @@ class Polling(Protocol):
 
 
 class SocketTransport(asyncio.Transport):
-    """The transport of one client's socket, told of events by a Poller."""
+    """The transport of one client's socket; a Poller tells it of the socket's events."""
 
     __slots__ = (
         "_arrived",
@@ -92,7 +92,7 @@ class SocketTransport(asyncio.Transport):
         self._lost = False
 
     def start(self) -> None:
-        """Tell the protocol that it is connected, and have the poller watch the socket."""
+        """Tell the protocol that it is connected, and register the socket with the poller."""
         self._poller.transports[self._descriptor] = self
         self._protocol.connection_made(self)
         self._want()
@@ -170,13 +170,13 @@ class SocketTransport(asyncio.Transport):
     # For the Poller ---------------------------------------------------------------------------------------------------
 
     def send_held(self) -> None:
-        """Send the answer that was held back for the end of the round."""
+        """Send the answer that was held back until the end of the poller's round."""
         data, self._held = self._held, b""
         if data:
             self.write(data)
 
     def writable(self) -> None:
-        """Send what is left, after the socket can be written to again or is broken."""
+        """Send the buffered bytes, now that the socket takes some again; on an error of the socket end the connection."""
         if not self._buffer:
             return
         try:
@@ -199,16 +199,19 @@ class SocketTransport(asyncio.Transport):
             self._protocol.resume_writing()
 
     def end_of_input(self) -> None:
-        """Tell the protocol that the client has shut down its side; the protocol decides whether it still answers."""
+        """Tell the protocol that the client will send no more.
+
+        Close the connection unless the protocol still has to answer.
+        """
         self._ended = True
         self._want()
         if not self._protocol.eof_received():
             self.close()
 
     def _want(self) -> None:
-        """Ask epoll for the events that are wanted now.
+        """Register the socket with epoll for the events that are wanted now: input, room for output, or both.
 
-        When none are, the socket is taken out: epoll would go on to tell of its errors.
+        When neither is, the socket is unregistered: epoll would go on reporting its errors.
         """
         if self._lost:
             return
@@ -235,7 +238,10 @@ class SocketTransport(asyncio.Transport):
         self._wanted = wanted
 
     def fail(self, error: OSError | None) -> None:
-        """End the connection, because it is broken or not wanted any more."""
+        """End the connection at once, because of ``error``, or on purpose (None).
+
+        ``connection_lost`` follows in a later turn.
+        """
         if self._lost:
             return
         self._closing = self._lost = True

@@ -1,6 +1,6 @@
-"""The assembly of one running node: the same for a server, for an embedded store and for the simulation.
+"""LocalNode: one running node, put together the same way for a server, an embedded store and the simulation.
 
-``LocalNode`` puts a node together on the ``Surroundings`` that it is given: a loop, a disk, a network, clocks, randomness
+It is built on the ``Surroundings`` that it is given: a loop, a disk, a network, clocks, randomness
 and ways to start helpers. ``engine.py`` hands in the real ones and runs the loop in a thread; the simulation hands in its
 own. So whatever a node does between its start and its end is code that the simulation runs.
 """
@@ -191,7 +191,10 @@ class LocalNode:
         )
 
     async def start(self) -> None:
-        """Listen, take part in the cluster, and become a member of it. Raises ConfigError."""
+        """Listen for peers, take part in the cluster, and start the task that makes this node a member.
+
+        Raises ConfigError.
+        """
         # Whoever dials this node is told from the first moment which cluster it has data of.
         self.network.cluster_id = self.node.configurations.latest.cluster_id
         await self.network.start()
@@ -202,7 +205,7 @@ class LocalNode:
         self.is_serving = True
 
     async def stop(self) -> None:
-        """End everything that runs, and whatever waits; the journal stays open."""
+        """Stop the node, its tasks and its network, and end all waiting calls; the journal stays open."""
         # First whatever could begin something new.
         self.node.stop()
         self.proposals.close()
@@ -221,12 +224,12 @@ class LocalNode:
 
     @property
     def may_read(self) -> bool:
-        """Whether this node's contents may be read. Any thread."""
+        """True if this node's contents may be read. Any thread."""
         return self.is_serving and self.node.may_read
 
     @property
     def takes_writes(self) -> bool:
-        """Whether anything can be replicated through this node at all. Any thread."""
+        """True if commands can be replicated through this node at all. Any thread."""
         node = self.node
         return (
             self.is_serving
@@ -238,12 +241,15 @@ class LocalNode:
     # What the Raft node tells -----------------------------------------------------------------------------------------
 
     def machine_replaced(self, machine: CacheMachine) -> None:
-        """A snapshot was installed."""
+        """Use ``machine``, which a snapshot has put in the place of the present one."""
         self.machine = machine
         self.proposals.answers_missed()
 
     def applied(self, settled: list[Settled]) -> None:
-        """The machine has answered."""
+        """Pass on the results of applied blocks to the calls that wait for them.
+
+        settled: (session, first number, results) each.
+        """
         inbox, proposals = self.inbox, self.proposals
         if inbox.waiting or inbox.barriers:
             inbox.empty()
@@ -254,7 +260,7 @@ class LocalNode:
             proposals.flush()
 
     def route_changed(self) -> None:
-        """The way to the leader is another."""
+        """Tell the proposals that the route to the leader has changed, so that they are sent again."""
         self.proposals.route_changed(self.node.links.route is not None)
 
     def _removed(self, index: int, noted: Callable[[], None]) -> None:
@@ -274,7 +280,7 @@ class LocalNode:
         self._write_journal(functools.partial(self._note_removed, index), done)
 
     def _met_other_cluster(self, peer: Peer) -> None:
-        """A member of another cluster lists this node. If nobody else votes in this node's own, that one is a mistake."""
+        """Stop the node if a member of another cluster lists it and it is alone in its own: it was founded by mistake."""
         node, replica, latest = self.node, self.node.replica, self.node.configurations.latest
         if latest.voters == [node.node_id] and replica.failure is None:
             replica.stumbled = (
@@ -307,7 +313,7 @@ class LocalNode:
             self.proposals.send_uses(self.uses.drain())
 
     def _tell_overruled(self) -> None:
-        """Say once which settings of this node do not count, because the cluster has others."""
+        """Log once which settings of this node do not count, because the cluster has other values."""
         counts = asdict(self.machine.settings)
         overruled = [
             f"{name.replace('policy', 'eviction')} {counts[name]}, not {told}"
@@ -327,7 +333,7 @@ class LocalNode:
 
 
 def _replicated(config: NodeConfig) -> dict[str, Any]:
-    """Return the settings that the first node of a cluster decides, by their names in the log."""
+    """Return the settings in ``config`` that the first node of a cluster decides, by their names in the log."""
     return {
         "policy": config.eviction,
         "max_items": config.max_items,

@@ -1,4 +1,4 @@
-"""ClusterClock: time as the log tells it.
+"""ClusterClock: a node's estimate of the cluster's common time.
 
 1. Inside ``apply`` only the log's own stamps count; this clock is for what happens outside: a leader that stamps an
    entry, and a local read that hides what is past due.
@@ -29,9 +29,10 @@ passed_s: Callable[[], float] = functools.partial(
 
 
 class ClusterClock:
-    """The node's estimate of the cluster's time, in milliseconds.
+    """A node's estimate of the cluster's common time, in milliseconds.
 
-    monotonic: seconds, never goes back, and goes on while the machine is suspended.  wall: seconds since 1970, may jump.
+    monotonic: returns seconds that never go back and count while the machine is suspended.
+    wall: returns seconds since 1970, may jump.
     """
 
     def __init__(self, monotonic: Callable[[], float], wall: Callable[[], float]) -> None:
@@ -47,13 +48,13 @@ class ClusterClock:
         self.known = False
 
     def restore(self, cluster_ms: int, wall_ms: int) -> None:
-        """Set the estimate from a pair in the journal, as if the cluster's time had moved on with the wall clock since."""
+        """Set the estimate from a pair of clock readings in the journal, plus the wall clock's time since then."""
         passed_ms = max(0.0, self._wall() * 1000 - wall_ms)
         self._move_to(cluster_ms + passed_ms)
         self.known = True
 
     def hear(self, cluster_ms: int) -> None:
-        """Move the estimate to the time that a leader has just told, backwards only in small steps."""
+        """Move the estimate to the time that a leader has just told; backwards only in small steps."""
         now_ms = self._monotonic() * 1000
         ahead_ms = now_ms + self._offset_ms - cluster_ms
         if self.heard and ahead_ms > 0:
@@ -80,7 +81,7 @@ class ClusterClock:
         self.known = self.heard = True
 
     def now_ms(self) -> int:
-        """Return the estimate in milliseconds; once a leader was heard it never goes back. Any thread.
+        """Return the estimate of the cluster's time in ms; once a leader was heard it never goes back. Any thread.
 
         Before that no read is answered, and an estimate that rests on the wall clock must not stay.
         """
@@ -93,7 +94,7 @@ class ClusterClock:
         return now
 
     def wall_ms(self) -> int:
-        """Return this machine's own wall clock in ms, for the pairs in the journal and for absolute times of clients."""
+        """Return this machine's wall clock in ms since 1970, for pairs in the journal and for clients' absolute times."""
         return int(self._wall() * 1000)
 
     def _move_to(self, cluster_ms: float) -> None:

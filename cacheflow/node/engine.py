@@ -1,4 +1,4 @@
-"""Engine: one node in a thread of its own, on the real loop, disk, network and clocks.
+"""Engine: runs one node in a thread of its own, on the real event loop, disk, network and clocks.
 
 Threads talk to the node in three ways: they read the machine's memory directly, they put proposals into its inbox, which
 wakes the loop once per burst, and they ask for small answers with ``call``.
@@ -160,7 +160,7 @@ class Engine:
 
     @property
     def running(self) -> bool:
-        """True if the node is started and its loop's thread lives; False while ``start`` is under way."""
+        """True if the node is started and the thread of its loop lives; False while ``start`` runs."""
         if not self._started:
             return False
         # The loop's own thread, which asks for every request, is proof enough that it lives.
@@ -253,10 +253,10 @@ class Engine:
         await self.local.stop()
 
     def _collect_new_objects(self) -> None:
-        """Have the garbage collector look at the newest objects soon: then it stops tracking entries, tuples of atoms.
+        """Run the garbage collector over the newest objects, again and again, so that it stops tracking entries soon.
 
         By itself it runs when there are many more objects than before. In a full cache each write frees as many as it
-        makes, so it would run only once a million entries wait for it.
+        makes, so it would run only once a million entries, which are tuples of atoms, wait for it.
         """
         self._loop.call_later(COLLECT_EVERY_S, self._collect_new_objects)
         revision = self.local.machine.contents.revision
@@ -267,7 +267,7 @@ class Engine:
     # Questions ------------------------------------------------------------------------------------------------------
 
     def call(self, question: Callable[[], T], timeout_s: float = 5.0) -> T:
-        """Call ``question`` on the loop's thread and return its answer. Must not be called on that thread."""
+        """Call ``question`` in the loop's thread and return its result. Must not be called in that thread."""
 
         async def ask() -> T:
             return question()
@@ -291,5 +291,8 @@ class Engine:
             raise late("no answer from the cluster in time") from None
 
     def serve(self, service: Service, host: str, port: int) -> int:
-        """Open a port for the clients of ``service`` and return its number. Raises ConfigError."""
+        """Open a port for clients of ``service`` on the node's loop, a free one for 0, and return it.
+
+        Raises ConfigError.
+        """
         return self.run(self.ports.open(service, host, port), timeout_s=5.0)

@@ -1,4 +1,4 @@
-"""Inbox: what threads ask of the node's event loop, and how the loop is woken for it.
+"""Inbox: commands that threads give to the node's event loop, and how the loop is woken for them.
 
 A call from another thread wakes the loop once per burst. While the next block gathers, or much is on its way, the loop
 looks into the inbox by itself: then no system call is needed.
@@ -23,10 +23,10 @@ from cacheflow.raft.turn import Turn
 
 
 class Inbox:
-    """Commands on their way from any thread to the loop. ``submit`` and ``barrier`` are safe for concurrent use.
+    """Commands on their way from any thread to the node's loop. ``submit`` and ``barrier`` are safe for concurrent use.
 
-    turn: what the loop does at the end of its turn.  run: does its argument in a turn of the node.
-    timeout_s: how long a call waits unless it says so itself.  loop_thread: the identifier of the loop's thread.
+    turn: makes calls at the end of the loop's turn.  run: calls its argument in a turn of the node.
+    timeout_s: seconds that a call waits if it does not say.  loop_thread: the identifier of the loop's thread.
     """
 
     def __init__(
@@ -51,7 +51,10 @@ class Inbox:
         self._woken = False
 
     def submit(self, commands_: Sequence[Command], done: Done, timeout_s: float | None = None) -> None:
-        """Replicate ``commands_``. Any thread."""
+        """Replicate ``commands_`` in order; ``done`` gets their results or a ReplicationError, once, on the loop.
+
+        Any thread.
+        """
         size = sum(map(commands.size_of, commands_))
         deadline = self._loop.time() + (self._timeout_s if timeout_s is None else timeout_s)
         if size > large_calls.CALL_BYTES_MAX or len(commands_) > PENDING_MAX:
@@ -65,7 +68,7 @@ class Inbox:
             self._wake()
 
     def barrier(self, done: Done) -> None:
-        """Call ``done`` once everything acknowledged before is applied here: one entry for all who wait in this turn.
+        """Call ``done`` once everything acknowledged before is applied here; all who wait in this turn share one entry.
 
         Any thread.
         """
@@ -74,13 +77,13 @@ class Inbox:
             self._wake()
 
     def take(self) -> None:
-        """Hand everything over and send it. On the loop."""
+        """Pass everything that waits to the proposals and send it. Called on the loop."""
         self._woken = False
         self.empty()
         self._run(self._proposals.flush)
 
     def empty(self) -> None:
-        """Hand everything over. On the loop."""
+        """Pass everything that waits to the proposals, without sending it. Called on the loop."""
         if self.barriers:
             # One by one: a thread may be adding another.
             waiting = [self.barriers.popleft() for _ in range(len(self.barriers))]
@@ -96,7 +99,7 @@ class Inbox:
             self._proposals.add(inbox.popleft())
 
     def refuse(self) -> None:
-        """The loop has ended: nobody may wait for it. Any thread."""
+        """Answer everything that waits with NotReady, because the loop has ended. Any thread."""
         self._woken = False
         with contextlib.suppress(IndexError):  # somebody else takes them too
             while True:

@@ -1,4 +1,4 @@
-"""How a node comes into a cluster: it goes on with its own, joins one that it finds, or founds one.
+"""Joining: how a node becomes a member: it returns to its own cluster, joins one that it finds, or founds one.
 
 1. A node whose journal names a configuration goes on with it.
 2. A node without data looks before it founds, and joins what it finds: a member among its seeds or its peers, or one that
@@ -50,8 +50,9 @@ REGISTER_TIMEOUT_S = 8.0
 class Joining:
     """One node's way into a cluster. Not safe for concurrent use: the event loop owns it.
 
-    http_address: host:port where members show this node.  ask_seed: asks a member over HTTP to register this node.
-    random_bytes: for the id of a cluster that this node founds.
+    http_address: host:port that the list of members shows for this node.
+    ask_seed: asks a member over HTTP to register this node.
+    random_bytes: makes the id of a cluster that this node founds.
     """
 
     def __init__(
@@ -81,11 +82,14 @@ class Joining:
 
     @property
     def me(self) -> Member:
-        """Return this node as a member, with the addresses that it has now: its network must listen already."""
+        """This node as a member, with the addresses that it has now; its network must listen already."""
         return Member(self._node.node_id, self._node.incarnation, self._network.raft_address, self._http_address, False)
 
     def found_at_once(self) -> None:
-        """Found a cluster if this node has no data and is told to. Called before the node starts. Raises ConfigError."""
+        """Found a cluster if this node has no data and ``bootstrap`` is set. Called before the node starts.
+
+        Raises ConfigError.
+        """
         try:
             member_of([*_fields(self.me), False])
         except ValueError as error:
@@ -94,14 +98,14 @@ class Joining:
             self._found()
 
     async def keep(self) -> None:
-        """Make this node a member, and again whenever the entry that lists it was dropped, until the node is removed."""
+        """Make this node a member, and again whenever the entry that lists it was dropped; return when it was removed."""
         while self._node.removal.removed_at is None:
             if not self._is_current():
                 await self.run()
             await asyncio.sleep(LOOK_S)
 
     async def run(self) -> None:
-        """Try until this node is a member with the addresses that it has now, or was removed."""
+        """Try until this node is a member with its present addresses, or until it was removed."""
         # Pauses are added up and time is not: nobody can dial a process that stands still.
         listened_s = 0.0
         while not self._is_current():
@@ -163,7 +167,7 @@ class Joining:
         return bool(self._node.configurations.latest.members)
 
     def _was_member(self) -> bool:
-        """Return whether this node's log lists it as a member, and no member has told that this entry was dropped."""
+        """True if this node's log lists it as a member, and no member has said that this entry was dropped."""
         removal, latest = self._node.removal, self._node.configurations.latest
         return latest.lists(self.me.id, self.me.incarnation) and not removal.disowned
 
@@ -211,7 +215,7 @@ class Joining:
         return await self._meet([answer.empty_at for answer in answers], founders, listened)
 
     async def _ask_leader(self) -> str:
-        """Have the leader note this member's new addresses."""
+        """Have the leader write this member's present addresses into the table; return what is waited for, or ""."""
         if self._node.links.route is None:
             # The leader dials this node's old address, and may have moved itself; another member can pass the request on.
             # If all have moved, a probe shows the network where they are.
@@ -224,9 +228,9 @@ class Joining:
         return await self._meet(self._config.peers, 1, listened)
 
     async def _meet(self, addresses: Sequence[str], least: int, listened: bool) -> str:
-        """Dial the nodes that found together, and join the cluster that one has, or found it (rules 3 and 4).
+        """Dial the nodes that found a cluster together; join the cluster that one has, or found one (rules 3 and 4).
 
-        least: so many must be there.
+        least: the number of nodes that must answer, this one counted. Returns what is waited for, or "".
         """
         met = await asyncio.gather(*(self._probe(address) for address in addresses))
         there = [peer for peer in met if isinstance(peer, Peer) and peer.epoch != self._network.epoch]
@@ -260,14 +264,17 @@ class Joining:
         return ""
 
     async def _probe(self, address: str) -> Peer | str:
-        """Return the node at an address; why it is not there, for people, when none answers."""
+        """Return the node that answers at ``address``; if none does, the reason as text for people."""
         try:
             return await self._network.probe(address, PROBE_TIMEOUT_S)
         except PeerUnreachable as error:
             return f"{address}: {error}"
 
     def _ask_callers(self) -> str:
-        """Ask the members that dial this node to register it, because their cluster lists its id; "" without any."""
+        """Ask the members that have dialed this node to register it, for their cluster lists its id.
+
+        Returns what is waited for, "" if no member has dialed.
+        """
         callers = [peer.node_id for peer in self._network.callers if peer.cluster_id]
         if not callers:
             return ""
@@ -275,7 +282,10 @@ class Joining:
         return self._ask_members(callers)
 
     def _ask_members(self, node_ids: list[str]) -> str:
-        """Ask members over the peer protocol to register this node. The answer is the configuration that the leader sends."""
+        """Ask members over the peer protocol to register this node; return what is waited for.
+
+        The answer is the entry with the new member table, which the leader then sends.
+        """
         message: Register = {
             "type": "register",
             "request": 0,

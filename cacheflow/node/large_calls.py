@@ -1,4 +1,4 @@
-"""Large calls: what does not fit into one block is sent in several, one after the other, or refused before it has a number.
+"""Large calls: commands too large for one block are sent in several, one after the other, or refused before they are sent.
 
 A batch that is not atomic is cut where it must be, and its results are put together again: each of its operations succeeds
 or fails for itself anyway. What must be one command and is too large has the result TOO_LARGE, as if the machine had said so.
@@ -27,9 +27,10 @@ PIECE_BYTES_MAX = 1024 * 1024
 
 
 class LargeCall:
-    """The commands of one call on their way in pieces.
+    """The commands of one call that is too large for a block, on their way in pieces.
 
-    send: sends commands of so many bytes as one call.  done: gets the outcome of all; unknown if only some of them took place.
+    send: sends (commands, their bytes, done) as one call.
+    done: gets the outcome of all, which is unknown if only a part took place.
     """
 
     def __init__(
@@ -43,7 +44,10 @@ class LargeCall:
         self._results: list[Result] = []
 
     def go_on(self) -> Callable[[], None]:
-        """Send the next piece, or answer the call after the last; return what wakes its caller (nobody while pieces remain)."""
+        """Send the next piece, or after the last one answer the call; return the function that wakes its caller.
+
+        While pieces remain that function wakes nobody.
+        """
         if self._pieces:
             piece = self._pieces.popleft()
             self._send(piece, min(sum(map(commands.size_of, piece)), CALL_BYTES_MAX), self._answered)
@@ -73,7 +77,7 @@ class LargeCall:
 
 
 def _cut(command: Command) -> tuple[Command, ...] | Result:
-    """Return the commands that are sent in the place of ``command``, which is mostly itself; or its result TOO_LARGE."""
+    """Return the commands to send in the place of ``command``, mostly itself alone; or TOO_LARGE as its result."""
     if commands.size_of(command) <= CALL_BYTES_MAX:
         return (command,)
     size = commands.packed_bytes(command)
@@ -87,7 +91,7 @@ def _cut(command: Command) -> tuple[Command, ...] | Result:
 
 
 def _pieces(commands_: Sequence[Command]) -> Iterator[list[Command]]:
-    """Yield the commands in pieces, each of at least one command."""
+    """Yield the commands in pieces of at most PIECE_BYTES_MAX, or of one larger command."""
     piece: list[Command] = []
     size = 64
     for command in commands_:
@@ -102,4 +106,4 @@ def _pieces(commands_: Sequence[Command]) -> Iterator[list[Command]]:
 
 
 def _nobody_waits() -> None:
-    """Wake nobody: the call is not answered yet."""
+    """Wake no thread, because the call is not answered yet."""

@@ -1,4 +1,4 @@
-"""How a member leaves: any node takes the request, the leader decides, and the answer says what is certain.
+"""Leaving: how a member is removed. Any node takes the request, the leader decides, the answer says what is certain.
 
 The removal is asked for again when the leader changes meanwhile, always of the same incarnation. So an attempt whose
 answer was lost does not turn into "there is no such node", and one that comes late cannot hit a newcomer.
@@ -19,10 +19,10 @@ AGAIN_S = 0.05
 
 
 async def remove(node: RaftNode, node_id: str, timeout_s: float) -> None:
-    """Remove the member ``node_id`` and return once that is committed.
+    """Remove the member ``node_id`` from the cluster and return once that is committed. Runs on the node's loop.
 
     Raises MemberUnknown, MemberConflict (it may not go now), NoLeader, NotReady (this node was removed itself),
-    OutcomeUnknown. Runs on the node's loop.
+    OutcomeUnknown.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s

@@ -67,7 +67,7 @@ SEND_AGAIN_ENTRIES = 4
 
 
 class Sender(Protocol):
-    """The part of RaftNode that proposals use."""
+    """The part of RaftNode that proposals use: it sends blocks of commands to the leader."""
 
     def propose(self, blocks: list[bytes], crowded: bool = False, again: bool = False) -> bool: ...
 
@@ -77,9 +77,10 @@ class Sender(Protocol):
 
 
 class Proposal:
-    """The commands of one call, and their results so far.
+    """The commands of one call, with their results so far.
 
-    done: called once, on the loop.  callers: how many wait for it.  first: the number of its first command, once sent.
+    done: called once, on the loop, with the outcome.  callers: how many wait for it.
+    first: the number of its first command, 0 before it is sent.
     """
 
     __slots__ = ("callers", "commands", "deadline", "done", "first", "results", "size")
@@ -153,7 +154,11 @@ class Proposals:
         self._next_deadline = math.inf
 
     def holds_back(self, callers: int) -> bool:
-        """Return True if ``callers`` more would have to wait: much is on its way, or the next block still gathers. Any thread."""
+        """True if new commands would have to wait: many are in flight, or the next block waits for more callers.
+
+        Any thread.
+        callers: how many callers those commands have.
+        """
         return (
             self._sent_commands >= BLOCK_COMMANDS_MAX
             or self._sent_bytes >= BLOCK_BYTES_MAX
@@ -161,7 +166,10 @@ class Proposals:
         )
 
     def add(self, proposal: Proposal) -> None:
-        """Queue a proposal for the next block, which ``flush`` sends; end it at once when too much is pending."""
+        """Queue ``proposal`` for the next block, which ``flush`` sends.
+
+        End it at once with an error if too much is pending.
+        """
         if self._closed:
             self._finish(proposal, NoLeader("this node has stopped; the write was not sent"))
             return
@@ -176,7 +184,7 @@ class Proposals:
         self._unsent_callers += proposal.callers
 
     def flush(self) -> None:
-        """Send the queued proposals as one block, unless there is no way to the leader or the block waits for more callers."""
+        """Send the queued proposals as one block if there is a route to the leader and no more callers are waited for."""
         if not self._has_route:
             return
         if not self._session:
@@ -228,9 +236,9 @@ class Proposals:
         return self._cluster_ms() + int((deadline - self._clock()) * 1000) + LATE_MS
 
     def _refuse_what_cannot_be_sent(self) -> None:
-        """End the proposals that the log cannot carry: a front has let something through, and the others must not suffer.
+        """End the queued proposals that the log cannot carry, with NotCommitted, so that the others can be sent.
 
-        The others count from now on for what they take, so that no block of theirs is too large.
+        The others then count with their true sizes, so that no block of them is too large.
         """
         kept: deque[Proposal] = deque()
         for proposal in self._unsent:
@@ -249,25 +257,28 @@ class Proposals:
         self._unsent_callers = sum([proposal.callers for proposal in kept])
 
     def send_uses(self, uses: list[tuple[str, int]]) -> None:
-        """Send the uses counted by local reads in a block of their own."""
+        """Send uses counted by local reads, (key, number) each, in a block of their own."""
         self._sender.propose([_block_of_uses(uses)])
 
     def route_changed(self, has_route: bool) -> None:
-        """Send what is pending again, because the leader, its term or the connection to it is another."""
+        """Send all pending commands again, because the leader, its term or the connection to it has changed."""
         self._has_route = has_route
         self._open_sent_at = None
         self._resend_due = bool(self._sent)
         self.flush()
 
     def answers_missed(self) -> None:
-        """Have pending commands sent again, because an installed snapshot covers entries that were not applied here.
+        """Have pending commands sent again, because a snapshot replaced entries whose results did not arrive here.
 
         The machine has kept the results of those commands.
         """
         self._gap = bool(self._sent)
 
     def applied(self, settled: list[Settled]) -> None:
-        """Take the results of applied blocks: of this session, of others, and of the opening of sessions."""
+        """Take over the results of applied blocks: of this session's commands, and of the opening of a session.
+
+        settled: (session, first number, results) of each block.
+        """
         self._answered_callers = 0
         for session, first, results in settled:
             if session == 0:
@@ -284,13 +295,16 @@ class Proposals:
             self.flush()
 
     def _end_gathering(self, first: int) -> None:
-        """Send the block that begins with the number ``first``, if it still waits for more callers."""
+        """Send the block that begins with number ``first`` if it still waits for more callers."""
         if self._gathering and first == self._next_number:
             self._gathering = False
             self._collect()
 
     def expire(self) -> None:
-        """End the proposals past their deadline, and send again after a gap or without progress. A timer calls it."""
+        """End the proposals past their deadline; send pending commands again after a gap or without progress.
+
+        A timer calls it.
+        """
         now = self._clock()
         if self._next_deadline <= now:
             self._end_overdue(now)
@@ -329,7 +343,7 @@ class Proposals:
         self._next_deadline = min(waiting, default=math.inf)
 
     def close(self) -> None:
-        """End every proposal, because the node stops."""
+        """End all proposals, because the node stops: with NoLeader if they were not sent, else with OutcomeUnknown."""
         self._closed = True
         for proposal in self._unsent:
             self._finish(proposal, NoLeader("this node stops; the write was not sent"))
@@ -403,7 +417,7 @@ class Proposals:
             self._settle_one_by_one(first, results)
 
     def _settle_in_order(self, results: list[Result]) -> None:
-        """Give results to the lowest proposals: when a session takes a block's first command, it refuses none of the others."""
+        """Give ``results`` to the lowest unanswered commands: the block's first was not refused, so none was."""
         sent = self._sent
         begin, count = 0, len(results)
         while begin < count and sent:
@@ -439,7 +453,7 @@ class Proposals:
                 self._answer(proposal)
 
     def _answer(self, proposal: Proposal) -> None:
-        """Settle the lowest proposal that was sent: all its results are here."""
+        """End the oldest sent proposal with its results, which are complete."""
         self._sent.popleft()
         self._sent_commands -= len(proposal.commands)
         self._sent_bytes -= proposal.size
@@ -452,7 +466,7 @@ class Proposals:
             self._finish(proposal, proposal.results)
 
     def _session_lost(self) -> None:
-        """End what was sent as unknown, and open a new session.
+        """End all sent proposals with OutcomeUnknown, and open a new session, because this one was closed.
 
         Another start of this member has taken the session's place, or the member was removed.
         """
@@ -484,5 +498,5 @@ def _too_late(results: list[Result]) -> ReplicationError:
 
 
 def _block_of_uses(uses: list[tuple[str, int]]) -> bytes:
-    """Encode uses as a block without numbers, which is not sent again when it gets lost."""
+    """Return a packed block that counts ``uses``; it is in session 0 and not sent again when it gets lost."""
     return commands.encode_block(0, 0, 0, [commands.recency(uses)])

@@ -1,4 +1,4 @@
-"""Uses counted by local reads, until they travel to the log.
+"""RecencyBuffer: uses counted by local reads, kept until they are sent through the log.
 
 A local read must not touch the replicated order. It notes its key here: a small, lossy buffer of the latest uses. It
 goes with the next batch of writes, each key once with its count, in order of last use; it is unnumbered and never sent
@@ -17,10 +17,10 @@ NOTED_MAX = 8 * KEYS_MAX
 
 
 class RecencyBuffer:
-    """The keys that local reads have used since the last ``drain``. Any thread may note; the event loop drains.
+    """The keys of local reads since the last ``drain``. Any thread may note keys; the event loop drains them.
 
-    noted: these keys, one by one.  note: adds the key of one read.  note_all: adds several, in this order. Both are one
-    step in C: noting is a good part of what a read costs.
+    noted: these keys, one for each read.  note: adds the key of one read.  note_all: adds several, in this order.
+    Both are one step in C: noting is a good part of what a read costs.
     """
 
     __slots__ = ("note", "note_all", "noted")
@@ -31,7 +31,7 @@ class RecencyBuffer:
         self.note_all = self.noted.extend
 
     def drain(self) -> list[tuple[str, int]]:
-        """Empty the buffer and return (key, count) of each key in it, the least recently used first."""
+        """Empty the buffer and return (key, number of uses) of each key that was in it, the least recently used first."""
         if not self.noted:
             return []
         uses = self.noted.copy()

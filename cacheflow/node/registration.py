@@ -1,4 +1,4 @@
-"""How a node asks a member to be registered: ``POST /nodes/register`` over HTTP.
+"""Registration: how a node asks a member of a cluster, over HTTP, to register it (``POST /nodes/register``).
 
 A seed is whatever somebody wrote behind ``--seed``: it may be down, another server, or none. Whatever it does is an
 answer for people here, and never an exception. No proxy is asked and no redirection followed, because what is sent is
@@ -31,8 +31,9 @@ _ANSWER_BYTES_MAX: Final = 65536
 
 @dataclass(frozen=True, slots=True)
 class SeedAnswer:
-    """A seed's answer. problem: what went wrong, for people; "" when the node is registered.
+    """A seed's answer to this node's request to be registered.
 
+    problem: what went wrong, as text for people; "" when the node is registered.
     empty_at: the raft address of a node that belongs to no cluster yet; "" for every other answer.
     """
 
@@ -45,10 +46,11 @@ AskSeed = Callable[[str, dict[str, Any]], Coroutine[Any, Any, SeedAnswer]]
 
 
 def over_http(secret: bytes | None, token_file: Path | None) -> AskSeed:
-    """Return the way over HTTP. secret: the cluster's, by which the members know this node.
+    """Return the function that asks a seed over HTTP to register this node.
 
-    token_file: holds the members' API token, which is shown where there is no secret; read for every request, so it
-    may change.
+    secret: the cluster's, by which the members know this node, or None.
+    token_file: holds the members' API token, which is shown where there is no secret. It is read for every request, so
+    it may change.
     """
 
     async def ask(url: str, document: dict[str, Any]) -> SeedAnswer:
@@ -82,7 +84,7 @@ def _understand(url: str, status: int, body: bytes) -> SeedAnswer:
 
 
 async def _post(url: str, body: bytes, token: bytes | None) -> tuple[int, bytes]:
-    """Send one request on a connection of its own; return the status and the body of the answer."""
+    """Send a POST to ``url``/nodes/register on a connection of its own; return (status, body) of the answer."""
     parts = urlsplit(url)
     if not parts.hostname or any(char.isspace() for char in url):
         raise ValueError("it is no URL")
@@ -113,7 +115,7 @@ async def _post(url: str, body: bytes, token: bytes | None) -> tuple[int, bytes]
 
 
 class _Heard:
-    """An answer that has come, as the standard library's parser of HTTP takes it: from a socket."""
+    """The bytes of an answer, with the interface of a socket, for the standard library's HTTP parser."""
 
     def __init__(self, answer: bytes) -> None:
         self._answer = answer

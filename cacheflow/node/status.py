@@ -1,4 +1,4 @@
-"""What a node says of itself and of its cluster: lists, health, numbers.
+"""What a node reports of itself and of its cluster: members, health, figures.
 
 ``nodes``, ``cluster`` and ``digest`` run on the loop; the others may be called by any thread.
 """
@@ -20,7 +20,7 @@ WAIT_STEP_S = 0.01
 
 
 def nodes(engine: Engine) -> list[dict[str, Any]]:
-    """Return the members of the latest configuration as this node sees them, a row each."""
+    """Return the members of the cluster as this node sees them, one dictionary each."""
     node = engine.local.node
     down = node.peers.down_ids()
     rows = []
@@ -51,7 +51,7 @@ def _build_of(engine: Engine, member_id: str) -> str | None:
 
 
 def cluster(engine: Engine) -> dict[str, Any]:
-    """Return where this node stands in the log and, when it leads, how far each follower lags behind."""
+    """Return this node's view of the cluster: its place in the log, settings, members and, if it leads, their lag."""
     node, machine = engine.local.node, engine.local.machine
     staleness_ms = node.freshness.staleness_ms()
     return {
@@ -78,7 +78,10 @@ def cluster(engine: Engine) -> dict[str, Any]:
 
 
 def digest(engine: Engine, index: int | None, full: bool) -> Digest | None:
-    """Return the rolling digest, or with ``full`` that of the whole contents; None when that of ``index`` is not known."""
+    """Return the digest over effects, now or at ``index``, or with ``full`` that of the whole contents.
+
+    Returns None when the digest at ``index`` is not known.
+    """
     machine = engine.local.machine
     if full:
         return Digest(machine.applied_index, machine.contents_digest().hex())
@@ -89,7 +92,7 @@ def digest(engine: Engine, index: int | None, full: bool) -> Digest | None:
 
 
 def metrics(engine: Engine) -> dict[str, float]:
-    """Return counters, whose names end in ``_total``, and gauges by name."""
+    """Return this node's counters, whose names end in ``_total``, and gauges, by name."""
     node, machine = engine.local.node, engine.local.machine
     return {
         "items": len(machine.contents.raw),
@@ -140,7 +143,7 @@ def _reach_ms(machine: CacheMachine) -> int:
 
 
 def liveness(engine: Engine) -> list[tuple[str, bool, str]]:
-    """Return the checks of what only a restart could mend. A missing leader is no reason to restart, nor a disk that hangs."""
+    """Return (name, passed, text) of each check whose failure only a restart could mend; a missing leader fails none."""
     if not engine.running:
         return [("loop", False, engine.stopped)]
     node, listening = engine.local.node, engine.local.network.healthy
@@ -153,7 +156,7 @@ def liveness(engine: Engine) -> list[tuple[str, bool, str]]:
 
 
 def readiness(engine: Engine) -> list[tuple[str, bool, str]]:
-    """Return the checks of what traffic needs: a member, a leader, contents that have caught up, a disk that works."""
+    """Return (name, passed, text) of each check that clients' traffic needs: member, leader, contents, disk and so on."""
     if not engine.running:
         return liveness(engine)
     node = engine.local.node

@@ -1,4 +1,4 @@
-"""Supervisor: the background tasks of one node. A task that raises is logged, shown by ``/readyz`` and started again.
+"""Supervisor: the background tasks of one node; a task that raises is logged, shown by ``/readyz`` and started again.
 
 A task that asyncio runs by itself ends in silence when it raises: a node whose task of joining or of dialing a peer has
 ended looks healthy and never becomes a member, or never speaks to that peer again.
@@ -20,7 +20,10 @@ SHOWN_S: Final = 10.0
 
 
 class Supervisor:
-    """Starts and ends the background tasks of one node. The event loop owns it; any thread may ask for ``problems``."""
+    """The background tasks of one node, which it starts and ends.
+
+    The event loop owns it; any thread may call ``problems``.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -29,7 +32,10 @@ class Supervisor:
         self._failures: dict[str, tuple[str, float]] = {}
 
     def start(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]:
-        """Run ``work()`` until it returns, again after a pause whenever it raises. name: what people read in the log."""
+        """Run ``work()`` as a task until it returns; run it again after a pause whenever it raises.
+
+        name: its name in the log.
+        """
         task = self._loop.create_task(self._keep(name, work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -43,7 +49,7 @@ class Supervisor:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def problems(self) -> list[str]:
-        """What has failed within the last 10 seconds, a line for people each. Any thread."""
+        """Return what has failed within the last SHOWN_S seconds, one text for people per task. Any thread."""
         now = self._loop.time()
         return [f"{name}: {what}" for name, (what, at) in list(self._failures.items()) if now - at < SHOWN_S]
 

@@ -1,4 +1,4 @@
-"""Core: PySyncObj driven by our loop, with every seam that we touch in one place.
+"""Core: a node's Raft state, PySyncObj driven by our event loop, with every seam that we use in one place.
 
 PySyncObj decides who leads, what a follower appends and what is committed. Around it:
 
@@ -55,7 +55,7 @@ ROLE_NAMES = ("follower", "candidate", "leader")
 
 
 class Driver(Protocol):
-    """The calls that the core makes to its RaftNode."""
+    """The calls that the core makes to the RaftNode that owns it."""
 
     def send_vote_message(self, node_id: str, message: dict[str, Any]) -> None: ...
     def apply_committed(self) -> None: ...
@@ -69,7 +69,7 @@ class Driver(Protocol):
 
 
 class Link(Transport):  # type: ignore[misc]
-    """The transport that PySyncObj is given: it passes vote messages on to the node, which sends everything else itself.
+    """The transport that PySyncObj is given: it passes vote messages to the node, which sends all other messages itself.
 
     The node opens and closes connections as its configuration says: addNode and dropNode do nothing here, as in the base class.
     """
@@ -81,13 +81,13 @@ class Link(Transport):  # type: ignore[misc]
     ready = True
 
     def send(self, node: Node, message: dict[str, Any]) -> None:
-        """Pass votes and timeout_now on to the node; drop next_node_idx, for which the node's own acknowledgements stand."""
+        """Pass votes and timeout_now to the node; drop next_node_idx, which the node's own acknowledgements replace."""
         if message["type"] != "next_node_idx":
             self._driver.send_vote_message(node.id, message)
 
 
 class Core(SyncObj):  # type: ignore[misc]
-    """One node's Raft state. Not safe for concurrent use: the event loop owns it."""
+    """One node's Raft state: role, term, votes, commit index. Not safe for concurrent use: the event loop owns it."""
 
     # These two are read before SyncObj's constructor has set them.
     _SyncObj__raftState = FOLLOWER
@@ -171,7 +171,7 @@ class Core(SyncObj):  # type: ignore[misc]
     def _SyncObj__getEntries(
         self, first: int | None, count: int | None = None, max_bytes: int | None = None
     ) -> list[tuple[bytes, int, int]]:
-        """Return the same entries as PySyncObj's own method, without copying the tail of the log."""
+        """Return the same log entries as PySyncObj's own method, without copying the tail of the log."""
         first_index = self._journal.first_index
         if first is None or first < first_index:
             return []
@@ -196,7 +196,7 @@ class Core(SyncObj):  # type: ignore[misc]
         self._driver.replicate()
 
     def _SyncObj__tryLogCompaction(self) -> None:
-        """Do nothing: the node takes the snapshots."""
+        """Do nothing: the node makes the snapshots and trims the log itself."""
 
     def _checkCommandsToApply(self) -> None:
         self._driver.propose_queued()
@@ -227,12 +227,12 @@ class Core(SyncObj):  # type: ignore[misc]
 
     @staticmethod
     def now() -> float:
-        """Return the monotonic time by which PySyncObj sets its deadlines, in seconds."""
+        """Return the monotonic time in seconds by which PySyncObj sets its deadlines."""
         return float(pysyncobj_module.monotonicTime())
 
     @property
     def leader_id(self) -> str | None:
-        """The id of the leader that this node follows or is; None when it knows none."""
+        """The id of the leader that this node follows, its own if it leads; None when it knows no leader."""
         leader = self._SyncObj__raftLeader
         return None if leader is None else str(leader.id)
 
@@ -246,7 +246,7 @@ class Core(SyncObj):  # type: ignore[misc]
     position = property(attrgetter("role", "term", "_SyncObj__raftLeader"))
 
     def advance(self) -> None:
-        """Commit, apply and propose: the short form of ``tick``, for turns in which no role and no membership may change."""
+        """Commit, apply and propose: the short form of ``tick``, for turns in which role and membership cannot change."""
         if self.is_leader:
             # Dissertation 3.5 and 3.6.2, as in PySyncObj's tick, except that this node counts with what is durable here.
             indexes = sorted([*self._match.values(), self._journal.durable_index], reverse=True)
@@ -258,7 +258,7 @@ class Core(SyncObj):  # type: ignore[misc]
         self._driver.propose_queued()
 
     def tick(self) -> None:
-        """Run PySyncObj's whole tick: elect, commit, apply, propose, replicate."""
+        """Run PySyncObj's whole tick: hold elections, commit, apply, propose, replicate."""
         if self.role != LEADER and self._SyncObj__raftElectionDeadline < self.now():
             if not self._driver.may_campaign():
                 self._SyncObj__raftElectionDeadline = math.inf
@@ -280,36 +280,37 @@ class Core(SyncObj):  # type: ignore[misc]
         self._heard_s.clear()
 
     def campaign(self) -> None:
-        """Let the next tick ask for votes, because a majority would vote for this node."""
+        """Let the next tick start a campaign, because a majority has granted its pre-vote."""
         self._pre_vote_won = True
         self._SyncObj__raftElectionDeadline = 0.0
 
     def expect_election(self, after_s: float) -> None:
-        """Forget the leader, and campaign after ``after_s`` seconds at the latest unless another node is elected."""
+        """Forget the leader, and campaign in at most ``after_s`` seconds unless another node is elected before."""
         if self.role != LEADER:
             self._SyncObj__raftLeader = None
             self._SyncObj__raftElectionDeadline = min(self._SyncObj__raftElectionDeadline, self.now() + after_s)
 
     def give_way(self, for_s: float) -> None:
-        """Do not campaign for ``for_s`` seconds, because another node is about to be elected."""
+        """Start no campaign for ``for_s`` seconds, because another node is about to be elected."""
         self._SyncObj__raftElectionDeadline = max(self._SyncObj__raftElectionDeadline, self.now() + for_s)
 
     def withdraw(self) -> None:
-        """Forget a pre-vote that was won, because there is a leader now."""
+        """Drop a campaign that the next tick would start, because a leader was heard."""
         self._pre_vote_won = False
 
     def postpone_election(self) -> None:
-        """Start the election timeout anew: a leader was heard, or this node may campaign from now on."""
+        """Start the election timeout again, because a leader was heard or this node may campaign from now on."""
         self._SyncObj__raftElectionDeadline = self.now() + self._SyncObj__generateRaftTimeout()
 
     def receive(self, node_id: str, message: dict[str, Any]) -> None:
-        """Hand PySyncObj a message that the guards have let through."""
+        """Pass PySyncObj a message of ``node_id`` that the guards have let through."""
         self._SyncObj__onMessageReceived(self._node(node_id), message)
 
     def extend(self, node_id: str, term: int, commit_index: int, entries: Iterable[LogEntry]) -> bool:
-        """Append ``entries`` of the leader that this node follows already; they must follow its last one.
+        """Append ``entries`` from the leader that this node follows, and take its commit index; return whether it did.
 
-        Returns False, with nothing done, when the sender is not that leader or this node is no follower of its term.
+        The entries must follow the log's last one. Nothing is done unless the sender is that leader and this node
+        follows it in this term.
         """
         leader = self._SyncObj__raftLeader
         if (
@@ -338,19 +339,22 @@ class Core(SyncObj):  # type: ignore[misc]
         return node
 
     def adopt_term(self, term: int) -> None:
-        """Move to ``term`` as a follower, without a vote, if it is later than the current one."""
+        """Become a follower in ``term``, without having voted, if it is later than the current term."""
         if term > self.term:
             self._SyncObj__setCurrentTerm(term, None)
             self.step_down()
 
     def step_down(self) -> None:
-        """Become a follower without a leader: stop leading or campaigning."""
+        """Become a follower that knows no leader: stop leading or campaigning."""
         self._SyncObj__raftLeader = None
         self._SyncObj__setState(FOLLOWER)
         self.postpone_election()
 
     def acknowledge(self, node_id: str, match_index: int | None) -> None:
-        """Note that a follower has answered; a voter's ``match_index`` counts towards the commit index. None: it rejected."""
+        """Note a follower's answer to this leader: it has the log up to ``match_index``, or rejected a message (None).
+
+        A voter's index counts towards the commit index.
+        """
         before = self._match.get(node_id)
         if before is None:
             return
@@ -360,13 +364,16 @@ class Core(SyncObj):  # type: ignore[misc]
 
     @property
     def acknowledged_by_others(self) -> int:
-        """The highest index that a majority of the voters has acknowledged to this leader without it; 0 if they are too few."""
+        """The highest index that a majority has acknowledged without this leader; 0 if the others are no majority."""
         indexes = sorted(self._match.values(), reverse=True)
         majority = (len(indexes) + 1) // 2 + 1
         return indexes[majority - 1] if len(indexes) >= majority else 0
 
     def ask_to_lead(self, node_id: str) -> bool:
-        """Send timeout_now (dissertation 3.10) to a voter if it has the whole log; return whether it was sent."""
+        """Ask a voter to campaign now (timeout_now, dissertation 3.10) if it has the whole log.
+
+        Returns whether it was asked.
+        """
         if self._match.get(node_id, 0) != self._journal.last_index:
             return False
         self._tell_what_was_acknowledged()
@@ -374,7 +381,7 @@ class Core(SyncObj):  # type: ignore[misc]
         return True
 
     def set_voters(self, node_ids: Iterable[str]) -> None:
-        """Set the other voters to those of the latest configuration in the log, committed or not (dissertation 4.1)."""
+        """Set the ids of the other voters by the latest member table in the log, committed or not (dissertation 4.1)."""
         self.voter_ids = sorted(node_ids)
         nodes = [self._node(node_id) for node_id in self.voter_ids]
         for node in nodes:
@@ -385,20 +392,20 @@ class Core(SyncObj):  # type: ignore[misc]
         self._heard_s.clear()
 
     def set_connected(self, node_id: str, connected: bool) -> None:
-        """Tell PySyncObj whether there is a connection to a node."""
+        """Tell PySyncObj whether this node has a connection to ``node_id``."""
         if connected:
             self._SyncObj__connectedNodes.add(self._node(node_id))
         else:
             self._SyncObj__connectedNodes.discard(self._node(node_id))
 
     def restart_at(self, index: int) -> None:
-        """Go on from ``index``, because the machine now holds a snapshot up to it."""
+        """Continue applying behind ``index``, because the machine now holds a snapshot up to there."""
         self.last_applied = index
         self.commit_index = max(self.commit_index, index)
 
 
 def check_pysyncobj() -> None:
-    """Fail loudly when PySyncObj's inside may not be what this module relies on. Raises ConfigError."""
+    """Check that the installed PySyncObj is the version whose internals this module uses. Raises ConfigError."""
     missing = [name for name in SEAMS if not hasattr(SyncObj, name)]
     if VERSION != PYSYNCOBJ_VERSION or missing:
         raise ConfigError(

@@ -36,15 +36,15 @@ FROM_MEMBERS = frozenset(
 
 
 class BadMessage(Exception):
-    """A peer's message has the wrong shape; it is dropped."""
+    """Raised for a peer's message of a wrong shape, or not for this sender to send; the message is dropped."""
 
 
 class SafetyViolation(Exception):
-    """A leader contradicts what is committed here, so Raft was broken somewhere. The node stops rather than forget."""
+    """Raised when a leader contradicts entries that are committed here: Raft was violated, and this node must stop."""
 
 
 class Log(Protocol):
-    """The log as the guards read it: its bounds and the terms of its entries."""
+    """The log as the guards read it: its first and last index and the terms of its entries."""
 
     @property
     def first_index(self) -> int: ...
@@ -57,9 +57,9 @@ class Log(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """The verdict that an append message is good.
+    """The verdict that an append message fits the log, with what the follower has to do.
 
-    entries: the new ones, which follow ``prev_index``.  verified: up to here the log is then as the leader has it.
+    entries: the new ones, behind ``prev_index``.  verified: up to this index the log equals the leader's afterwards.
     truncates: whether entries of this node's log behind ``prev_index`` must be deleted.
     """
 
@@ -73,7 +73,7 @@ class Append:
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """The verdict that the log lacks the leader's previous entry, with what tells the leader where to try next."""
+    """The verdict that the log lacks the entry before the leader's new ones, with what the leader needs to go back."""
 
     last_index: int
     conflict_term: int
@@ -81,7 +81,7 @@ class Reject:
 
 
 def natural(message: dict[str, Any], name: str) -> int:
-    """Return the field ``name`` of ``message``, an integer from 0 to 2^62. Raises BadMessage."""
+    """Return the field ``name`` of ``message``, which must be an integer from 0 to 2^62. Raises BadMessage."""
     value = message.get(name)
     if type(value) is not int or not 0 <= value <= INDEX_MAX:
         raise BadMessage(f"{message.get('type')}: {name} is {value!r}")
@@ -89,7 +89,10 @@ def natural(message: dict[str, Any], name: str) -> int:
 
 
 def check_sender(message: dict[str, Any], is_member: bool, own_term: int) -> None:
-    """Check, on a node that belongs to a cluster, who may say this, and that no term leaps. Raises BadMessage."""
+    """Check whether a message's sender may send it and whether its term is credible. Raises BadMessage.
+
+    Only for a node that belongs to a cluster. is_member: the sender is a member.  own_term: this node's.
+    """
     kind = message["type"]
     if not is_member and kind in FROM_MEMBERS:
         raise BadMessage(f"{kind} of a node that is no member")
@@ -175,7 +178,7 @@ def check_append(
 
 
 def first_of_term(log: Log, index: int) -> int:
-    """Return the first index of the run of entries that have the same term as the one at ``index``."""
+    """Return the first index of the unbroken run of entries with the same term as the entry at ``index``."""
     term = log.term_at(index)
     while index - 1 > log.first_index and log.term_at(index - 1) == term:
         index -= 1
@@ -183,10 +186,11 @@ def first_of_term(log: Log, index: int) -> int:
 
 
 def next_after_reject(log: Log, message: dict[str, Any], match_index: int) -> int:
-    """Return the leader's next index for a follower that rejected: never at or below what the follower has verified.
+    """Return the index from which the leader tries next after a follower's rejection ``message``.
 
-    This is the fast back-off of dissertation 3.5: next is the entry behind the leader's last one of the conflicting
-    term, or else the follower's first one of that term.
+    It is above ``match_index``, up to which the follower's log is verified. This is the fast back-off of dissertation
+    3.5: next is the entry behind the leader's last one of the conflicting term, or else the follower's first one of that
+    term.
     """
     last_index = natural(message, "last")
     conflict_term = natural(message, "conflict_term")
@@ -205,5 +209,8 @@ def next_after_reject(log: Log, message: dict[str, Any], match_index: int) -> in
 
 
 def is_up_to_date(log_index: int, log_term: int, message: dict[str, Any]) -> bool:
-    """True if the candidate's log is at least as complete as ours: the election restriction (3.6.1)."""
+    """True if the candidate's log, by its ``message``, is at least as complete as ours: the election restriction (3.6.1).
+
+    log_index, log_term: our last entry's.
+    """
     return (natural(message, "last_log_term"), natural(message, "last_log_index")) >= (log_term, log_index)

@@ -1,4 +1,4 @@
-"""Hung disk: whether this node's disk has stopped answering, and whether the others go on without it.
+"""DiskWatch: whether this node's disk has stopped answering, and whether the other voters go on without it.
 
 A flush that does not return is no error: nothing is lost, and it may return at any moment. Until it does this node can
 promise nothing. A leader would hold everybody up, for it never commits what it has not flushed itself; so it steps down,
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class DiskWatch:
-    """Looks at the journal once a heartbeat. patience_s: how long a flush may take before the disk counts as hung."""
+    """A watch over the journal's flushes. patience_s: a disk counts as hung when a flush has taken longer."""
 
     def __init__(self, core: Core, journal: Journal, *, heartbeat_s: float, patience_s: float) -> None:
         # Whether a record has waited for its flush for ``patience_s`` and longer.
@@ -39,18 +39,18 @@ class DiskWatch:
 
     @property
     def state(self) -> str:
-        """What the disk does, for people."""
+        """The state of the disk, as text for people."""
         if not self.hung:
             return "works"
         return f"has not answered for {self.waits_s:.1f} s: {self._journal.trouble or 'a flush waits'}"
 
     @property
     def waits_s(self) -> float:
-        """Seconds for which the oldest record has waited for its flush; 0 when none waits."""
+        """The number of seconds for which the oldest record has waited for its flush; 0 when none waits."""
         return self._waits * self._heartbeat_s
 
     def look(self) -> None:
-        """See how far the flush is; called once a heartbeat."""
+        """Check whether the journal's flushes have moved on since the last look; called once a heartbeat."""
         core, journal = self._core, self._journal
         position = journal.durable_position
         if position != self._position or position == journal.position:

@@ -1,4 +1,4 @@
-"""Links: one node's connections as its roles use them.
+"""Links: how one node sends messages to others: at once, or once its journal is durable.
 
 What promises nothing is sent at once. A vote and an acknowledgement are promises: they are held until the journal is durable
 up to the place where they were made (dissertation 10.2.1).
@@ -24,7 +24,7 @@ HELD_MAX = 1000
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The way that proposals take to the leader; pending ones are sent again exactly when it changes."""
+    """The way on which this node's proposals reach the leader; unanswered ones are sent again when it changes."""
 
     leader_id: str
     term: int
@@ -32,7 +32,7 @@ class Route:
 
 
 class Links:
-    """Sends messages to other nodes, at once or once the journal is durable, and knows the route to the leader."""
+    """A node's sending of messages: at once, or once its journal is durable. It also knows the route to the leader."""
 
     def __init__(self, passed: Callable[[], float], network: Network, journal: Journal) -> None:
         # Sends a message that promises nothing, at once; returns False when the network does not take it.
@@ -51,25 +51,28 @@ class Links:
         self._held: deque[tuple[int, Callable[[], Any]]] = deque()
 
     def now_ms(self) -> int:
-        """Return the time of this process's monotonic clock, in milliseconds."""
+        """Return this process's monotonic clock in milliseconds."""
         return int(self._passed() * 1000)
 
     def hold(self, send: Callable[[], Any]) -> None:
-        """Call ``send`` once everything journalled so far is durable; such calls keep their order."""
+        """Call ``send`` once all records journalled so far are durable; such calls keep their order."""
         if self._journal.durable_position >= self._journal.position and not self._held:
             send()
         else:
             self._held.append((self._journal.position, send))
 
     def hold_message(self, node_id: str, message: Sent) -> None:
-        """Send a promise once everything journalled so far is durable; dropped, as networks do, when HELD_MAX wait already."""
+        """Send a message once all records journalled so far are durable.
+
+        Drop it, as networks do, if HELD_MAX wait already.
+        """
         if self._journal.durable_position >= self._journal.position and not self._held:
             self.send(node_id, message)
         elif len(self._held) < HELD_MAX:
             self._held.append((self._journal.position, functools.partial(self.send, node_id, message)))
 
     def release(self) -> None:
-        """Make the calls that waited for the journal's durable position, which has moved."""
+        """Make the held calls whose records are durable now; called when the journal's durable position has moved."""
         durable = self._journal.durable_position
         while self._held and self._held[0][0] <= durable:
             self._held.popleft()[1]()

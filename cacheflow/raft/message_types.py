@@ -1,4 +1,4 @@
-"""The messages between nodes: which fields each has, and of which type. docs/messages.md says what they mean.
+"""The types of the messages between nodes: their fields. docs/messages.md says what the fields mean.
 
 A receiver trusts none of this: what comes from a peer is checked by guards.py and by its handler. The types are for those who
 send and for those who read: mypy checks what a sender writes down, the simulation every message that is sent.
@@ -13,7 +13,7 @@ WireEntry = tuple[bytes, int, int]
 
 
 class AppendEntries(TypedDict):
-    """The leader's entries behind one that the follower is to have, or none: a heartbeat, a probe."""
+    """Message of a leader: log entries that follow the entry ``prevLogIdx``, or none, as a heartbeat or a probe."""
 
     type: Literal["append_entries"]
     term: int
@@ -33,7 +33,7 @@ class AppendEntries(TypedDict):
 
 
 class AppendAck(TypedDict):
-    """A follower's answer: how far its log is the leader's and durable; or where they differ."""
+    """Message of a follower, in answer to AppendEntries: how far its log equals the leader's, or where they differ."""
 
     type: Literal["append_ack"]
     term: int
@@ -48,7 +48,7 @@ class AppendAck(TypedDict):
 
 
 class Commit(TypedDict):
-    """The entry at an index is committed; nobody answers."""
+    """Message of a leader: the entry at ``index`` is committed. It is not answered."""
 
     type: Literal["commit"]
     term: int
@@ -57,7 +57,7 @@ class Commit(TypedDict):
 
 
 class Propose(TypedDict):
-    """Blocks of commands on their way to the leader."""
+    """Message of any node to its leader: blocks of commands, to be appended to the log."""
 
     type: Literal["propose"]
     blocks: list[bytes]
@@ -66,14 +66,14 @@ class Propose(TypedDict):
 
 
 class Term(TypedDict):
-    """The sender is in a later term than the message that it answers."""
+    """Message in answer to one of an earlier term: the sender is in this later term."""
 
     type: Literal["term"]
     term: int
 
 
 class PreVote(TypedDict):
-    """Would you vote for me in this term? Nobody's term changes by it."""
+    """Message that asks whether the receiver would vote for the sender in this term. Nobody's term changes by it."""
 
     type: Literal["pre_vote"]
     term: int
@@ -93,7 +93,7 @@ class PreVoteReply(TypedDict):
 
 
 class RequestVote(TypedDict):
-    """A candidate asks for a vote. transfer: the leader has asked it to take over."""
+    """Message of a candidate that asks for a vote. transfer: the leader has asked it to take over."""
 
     type: Literal["request_vote"]
     term: int
@@ -103,7 +103,10 @@ class RequestVote(TypedDict):
 
 
 class ResponseVote(TypedDict):
-    """A vote, durable. time, heard: the voter's estimate of the cluster's time, and whether it comes from a leader."""
+    """Message of a voter: its vote, which is durable.
+
+    time, heard: its estimate of the cluster's time, and whether it has heard that from a leader.
+    """
 
     type: Literal["response_vote"]
     term: int
@@ -112,21 +115,21 @@ class ResponseVote(TypedDict):
 
 
 class TimeoutNow(TypedDict):
-    """The leader asks a voter that has everything to campaign at once."""
+    """Message of a leader that asks a voter with the whole log to campaign at once."""
 
     type: Literal["timeout_now"]
     term: int
 
 
 class HandOver(TypedDict):
-    """A node asks the leader to hand leadership over. heir: "" for whoever is most complete."""
+    """Message that asks the leader to hand leadership over to ``heir``; "" is the voter with the longest log."""
 
     type: Literal["hand_over"]
     heir: str
 
 
 class SnapshotPiece(TypedDict):
-    """A piece of the leader's snapshot."""
+    """Message of a leader: one piece of its snapshot."""
 
     type: Literal["snapshot"]
     term: int
@@ -138,7 +141,10 @@ class SnapshotPiece(TypedDict):
 
 
 class SnapshotAck(TypedDict):
-    """What is there of a snapshot. done: it is in place. refused: the piece that came does not follow that."""
+    """Message of a follower: ``offset`` bytes of the snapshot are received.
+
+    done: the snapshot is installed.  refused: the last piece did not follow the bytes received.
+    """
 
     type: Literal["snapshot_ack"]
     term: int
@@ -149,7 +155,7 @@ class SnapshotAck(TypedDict):
 
 
 class Differs(TypedDict):
-    """A follower's digest at an index, at which the leader's is another."""
+    """Message of a follower: its digest at an index, where the leader's digest differs."""
 
     type: Literal["differs"]
     index: int
@@ -170,7 +176,7 @@ class Register(TypedDict):
 
 
 class ChangeReply(TypedDict):
-    """What became of a change of the members that the receiver asked for."""
+    """Message in answer to Register: the outcome of the membership change that the receiver had asked for."""
 
     type: Literal["change_reply"]
     request: int
@@ -179,14 +185,17 @@ class ChangeReply(TypedDict):
 
 
 class Membership(TypedDict):
-    """A member that hears no leader asks whether it is still one. first: index and term at which it became one."""
+    """Message of a member that hears no leader: it asks whether it is still a member.
+
+    first: [term, index] of the entry by which it became a member.
+    """
 
     type: Literal["membership"]
     first: list[int]
 
 
 class NotMember(TypedDict):
-    """The cluster goes on without the receiver, since the configuration at an index."""
+    """Message that the receiver is no member of the cluster; ``since`` is the index of a member table without it."""
 
     type: Literal["not_member"]
     incarnation: str

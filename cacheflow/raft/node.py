@@ -1,4 +1,4 @@
-"""RaftNode: one member, driven by the event loop.
+"""RaftNode: one member of a cluster, built of its roles and driven by the event loop.
 
 A message, a proposal or a finished flush makes the node *advance* once a turn: commit, apply, append what is queued as
 one entry (group commit), replicate. The timer, and whatever may change a role, the membership or the *route* (the way to
@@ -63,14 +63,14 @@ OF_LOAD = frozenset(("append_entries", "commit", "propose"))
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """The node's intervals in seconds. A follower campaigns after one to two election timeouts without its leader."""
+    """A node's intervals in seconds. A follower campaigns after one to two election timeouts without its leader."""
 
     election_timeout_s: float = 1.0
     heartbeat_s: float = 0.1
 
 
 class RaftNode:
-    """One member of the cluster, driven by the event loop.
+    """One member of a cluster, driven by the event loop.
 
     ``start`` begins and ``stop`` ends its timer; whoever built it closes the journal and the network.
     """
@@ -247,7 +247,10 @@ class RaftNode:
     # Life -----------------------------------------------------------------------------------------------------------
 
     def found_cluster(self, cluster_id: str, member: Member) -> None:
-        """Begin a new cluster with this node as its only voter. The first configuration is written, not voted on."""
+        """Begin a new cluster with this node as its only voter: write the first member table into the log.
+
+        That entry is not voted on. member: this node.
+        """
         table = Configuration(0, cluster_id, {member.id: member})
         block = commands.encode_block(0, 0, 0, [table.command()])
         entry = CONFIGURATION + commands.encode_entry(0, [block])
@@ -258,7 +261,7 @@ class RaftNode:
         self._core.expect_election(0.0)
 
     def start(self) -> None:
-        """Open connections to the members and start the timer."""
+        """Connect to the members and start the timer for heartbeats."""
         self.membership.adopt()
         self._core.postpone_election()
         if self.configurations.latest.voters == [self.node_id]:
@@ -266,7 +269,7 @@ class RaftNode:
         self._on_timer()
 
     def stop(self) -> None:
-        """Take no further part in the cluster. What was promised stays in the journal."""
+        """Take no further part in the cluster. What this node has promised stays in its journal."""
         self.ticks.stop()
 
     def _tick(self) -> None:
@@ -316,7 +319,7 @@ class RaftNode:
         self.ticks.wake()
 
     def _note_clock(self) -> None:
-        """Note a pair (cluster time, wall clock) in the journal, once a second at most, if something else was written since."""
+        """Write a pair (cluster time, wall clock) into the journal if other records came since, at most once a second."""
         now_ms = self.links.now_ms()
         if self._clock.heard and self._journal.position != self._clock_noted_position and self.replica.failure is None:
             if now_ms - self._clock_noted_ms >= 1000:
@@ -327,10 +330,10 @@ class RaftNode:
     # What the store asks ---------------------------------------------------------------------------------------------
 
     def propose(self, blocks: list[bytes], crowded: bool = False, again: bool = False) -> bool:
-        """Send blocks to the leader. Returns False when there is no route or its link is full, which will pass.
+        """Send blocks of commands to the leader; return False while there is no route to it or its link is full.
 
         crowded: many callers wait for these blocks and will send their next commands together.
-        again: what was sent before is sent again, beginning with these blocks, so the leader forgets what it has queued.
+        again: all unanswered blocks are sent again, beginning with these, so the leader drops those it has queued.
         """
         route = self.links.route
         if route is None:
@@ -356,60 +359,60 @@ class RaftNode:
         return route is not None and self._network.backlog(route.leader_id) > 0
 
     def position(self) -> RaftPosition:
-        """Where this node stands: applied index, term, its own id and its leader's."""
+        """Return this node's position: applied index, term, its own id and its leader's."""
         core = self._core
         return RaftPosition(core.last_applied, core.term, self.node_id, core.leader_id)
 
     @property
     def is_leader(self) -> bool:
-        """True if this node leads, or believes so."""
+        """True if this node leads, or believes that it does."""
         return self._core.is_leader
 
     @property
     def term(self) -> int:
-        """The current term."""
+        """The node's current Raft term."""
         return self._core.term
 
     @property
     def leader_id(self) -> str | None:
-        """The id of the leader that this node follows or is; None when it knows none."""
+        """The id of the leader that this node follows, its own if it leads; None when it knows no leader."""
         return self._core.leader_id
 
     @property
     def role(self) -> str:
-        """This node's role as a word: leader, follower or candidate."""
+        """This node's Raft role as a word: leader, follower or candidate."""
         return ROLE_NAMES[self._core.role]
 
     @property
     def commit_index(self) -> int:
-        """The highest index known to be committed."""
+        """The highest log index that this node knows to be committed."""
         return self._core.commit_index
 
     @property
     def durable_index(self) -> int:
-        """The highest index that is durable here."""
+        """The highest log index that is durable on this node's disk."""
         return self._journal.durable_index
 
     @property
     def log_entries(self) -> int:
-        """The number of entries in the log, without the sentinel."""
+        """The number of entries in this node's log, without the sentinel."""
         return len(self._journal) - 1
 
     @property
     def journal_bytes(self) -> int:
-        """Bytes that the journal takes on the disk."""
+        """The number of bytes that the journal takes on this node's disk."""
         return self._journal.disk_bytes
 
     @property
     def last_applied(self) -> int:
-        """The highest index applied to the machine."""
+        """The highest log index that this node's machine has applied."""
         return self._core.last_applied
 
     @property
     def may_read(self) -> bool:
-        """True if local reads may be answered.
+        """True if this node may answer local reads.
 
-        This process must lead and have applied its no-op, or have applied what its leader had committed in its own
+        Since its start it must lead and have applied its no-op, or have applied what its leader had committed in its own
         term. That stays true, for local reads never go back in time. But a removed node would grow old for ever, and a
         node whose machine has failed or differs from the leader's may be wrong: neither answers reads.
         """
@@ -421,11 +424,11 @@ class RaftNode:
         )
 
     def members(self) -> list[Member]:
-        """Return the members of the latest configuration, in the order of their ids."""
+        """Return the members by the latest member table in the log, in the order of their ids."""
         return [member for _, member in sorted(self.configurations.latest.members.items())]
 
     def lag_of(self, node_id: str) -> int | None:
-        """Return how many entries a member lacks; None when unknown, for only the leader knows of other members."""
+        """Return how many log entries a member lacks; None if unknown, as only the leader knows that of other members."""
         if node_id == self.node_id:
             return max(0, self._core.commit_index - self._core.last_applied)
         progress = self.peers.progress.get(node_id) if self._core.is_leader else None
@@ -434,7 +437,7 @@ class RaftNode:
     # The core calls ---------------------------------------------------------------------------------------------------
 
     def apply_committed(self) -> None:
-        """Apply committed entries to the machine, for one slice of time at most, and report their results."""
+        """Apply committed entries to the machine, for APPLY_SLICE_S at most, and report their results to the store."""
         core, replica, journal = self._core, self.replica, self._journal
         machine = replica.machine
         index, commit_index = core.last_applied, core.commit_index
@@ -476,11 +479,11 @@ class RaftNode:
             self.removal.tell_removed(table)
 
     def before_leading(self) -> None:
-        """Prepare for leading, because this node was elected."""
+        """Prepare to lead, because this node was elected."""
         self.leading.begin(self.voters_time.estimate_ms())
 
     def role_changed(self) -> None:
-        """React to a new role: leadership may have been won or lost."""
+        """React to a change of this node's role: it may have won or lost leadership."""
         if not self._core.is_leader:
             self.leading.end()
             self.reconfiguration.deposed()
@@ -488,7 +491,10 @@ class RaftNode:
         self.ticks.wake()
 
     def send_vote_message(self, node_id: str, message: dict[str, Any]) -> None:
-        """Send a vote or a vote request of PySyncObj's once the journal is durable, for either is a promise."""
+        """Send a vote or vote request of PySyncObj's once the journal is durable, for either is a promise.
+
+        timeout_now promises nothing and is sent at once.
+        """
         if message["type"] == "timeout_now":
             # timeout_now promises nothing, and a leader whose disk hangs gives way by it.
             self.links.send(node_id, cast(TimeoutNow, message))
@@ -499,7 +505,7 @@ class RaftNode:
     # Messages -------------------------------------------------------------------------------------------------------
 
     def receive(self, peer: Peer, message: dict[str, Any]) -> None:
-        """Handle a message of a peer that has proved who it is."""
+        """Handle a message from a peer that has proved its identity."""
         if self.ticks.stopped or self.replica.failure is not None:
             return
         handler = self._handlers.get(message["type"])
@@ -536,21 +542,21 @@ class RaftNode:
             self.replica.fail(f"{error}. Stop this node, remove its data directory and start it with --seed to rejoin")
 
     def connected(self, node_id: str) -> None:
-        """React to a new connection to a member: what was in flight on the old one may be lost."""
+        """React to a new connection to the member ``node_id``: messages on its old connection may be lost."""
         self.links.connections[node_id] = self.links.connections.get(node_id, 0) + 1
         self._core.set_connected(node_id, True)
         self.replicator.reconnected(node_id)
         self.ticks.wake()
 
     def disconnected(self, node_id: str) -> None:
-        """React to a connection that ended, to or from a member: if that is the leader, it is probably dead."""
+        """React to the end of a connection to or from the member ``node_id``: a leader is probably dead then."""
         self._core.set_connected(node_id, self._network.is_connected(node_id))
         if node_id == self._core.leader_id and not self._core.is_leader:
             self.elections.leader_lost()
         self.ticks.wake()
 
     def flushed(self) -> None:
-        """Make the calls that waited for the journal's durable position, which has moved."""
+        """Make the calls that wait for the journal, whose durable position has moved."""
         self._turn.run(self._release)
 
     def _release(self) -> None:
@@ -560,7 +566,7 @@ class RaftNode:
         self.links.release()
 
     def _restart_from(self, machine: CacheMachine) -> None:
-        """Go on with ``machine``, which a snapshot of the leader's has put in place; the journal begins at its index."""
+        """Continue with ``machine``, which was loaded from a snapshot; the journal begins at its index or before it."""
         if machine.applied_index < self._core.last_applied:
             self.freshness.goes_back()
         self.replica.machine = machine

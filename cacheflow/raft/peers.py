@@ -1,4 +1,4 @@
-"""Peers: what a node knows of the other members: how far their logs are, which are down, when they were last heard.
+"""Peers: what a node knows of the other members: their logs' progress, which are down, when they were last heard.
 
 The leader keeps the progress of each follower. It is in one of three states. PROBE: after a change of leader, a rejection
 or a new connection it gets empty messages until one of them is verified. REPLICATE: entries are streamed, several messages
@@ -23,10 +23,10 @@ PROBE, REPLICATE, SNAPSHOT = "probe", "replicate", "snapshot"
 
 @dataclass(slots=True)
 class Progress:
-    """One follower as the leader sees it. Times are the leader's monotonic milliseconds.
+    """The leader's knowledge of one follower. Times are the leader's monotonic milliseconds.
 
     Always 0 <= match_index < next_index, and nothing is in flight but in REPLICATE. match_index: the follower has the
-    leader's log up to there, durably.  next_index: the first entry that it was not sent, or not since the last probe.
+    leader's log up to there, durably.  next_index: the first entry not sent to it since the last probe.
     """
 
     next_index: int
@@ -47,7 +47,10 @@ class Progress:
     incarnation: str = ""
 
     def probe_from(self, next_index: int) -> None:
-        """Forget what is in flight and find the point of agreement again; a follower that waits for a snapshot still waits."""
+        """Forget the messages in flight and search for the end of the common log again, from ``next_index``.
+
+        A follower that waits for a snapshot still waits.
+        """
         self.next_index = next_index
         if self.state != SNAPSHOT:
             self.state = PROBE
@@ -55,19 +58,22 @@ class Progress:
         self.inflight_bytes = 0
 
     def need_snapshot(self) -> None:
-        """Send the follower a snapshot and no entries."""
+        """Note that the follower needs a snapshot; it gets no entries until it has one."""
         self.state = SNAPSHOT
         self.inflight.clear()
         self.inflight_bytes = 0
 
     def installed(self, index: int) -> None:
-        """Note that the follower holds a snapshot at ``index``, and probe behind it."""
+        """Note that the follower has installed a snapshot at ``index``, and probe its log behind that."""
         self.state = PROBE
         self.match_index = max(self.match_index, index)
         self.probe_from(self.match_index + 1)
 
     def verified(self, match_index: int, first_index: int) -> None:
-        """Note that the follower has everything up to ``match_index``. first_index: where the leader's log begins."""
+        """Note that the follower's log equals the leader's up to ``match_index``.
+
+        first_index: where the leader's log begins.
+        """
         # A follower that waits for a snapshot because of a hole may have got the entries themselves, from another leader.
         if self.state != SNAPSHOT or match_index >= first_index:
             self.state = REPLICATE
@@ -79,7 +85,7 @@ class Progress:
 
 
 class Peers:
-    """The other members as this node knows them: by its own messages, or by what its leader tells."""
+    """The other members as this node knows them, from their messages or from what its leader tells of them."""
 
     def __init__(self, node_id: str, configurations: Configurations, links: Links) -> None:
         # {node id: how far that follower is}; it counts while this node leads.
@@ -94,7 +100,10 @@ class Peers:
         self._links = links
 
     def set_followers(self, incarnations: Mapping[str, str], next_index: int) -> None:
-        """Take the other members, each with the incarnation of its disk; what is known of those that stay is kept."""
+        """Set who the followers are, {id: incarnation}; what is known of those that stay is kept.
+
+        next_index: for new ones.
+        """
         before, self.progress = self.progress, {}
         for node_id, incarnation in incarnations.items():
             progress = before.get(node_id)
@@ -103,7 +112,7 @@ class Peers:
             self.progress[node_id] = progress
 
     def down_ids(self) -> set[str]:
-        """Return the ids of the members that do not answer: in the leader's view, or without a leader by this node's links."""
+        """Return the ids of members that do not answer, by the leader's word, or without a leader by this node's links."""
         if self._links.route is not None:
             return set(self.down) - {self._node_id}
         return {
@@ -114,12 +123,12 @@ class Peers:
         }
 
     def last_seen_ms(self, node_id: str) -> int | None:
-        """Return the milliseconds since a member was heard, here or by the leader; None when it was not."""
+        """Return the milliseconds since this node or its leader last heard a member; None if neither has."""
         heard_ms = max(self.heard_ms.get(node_id, 0), self.seen_at_ms.get(node_id, 0))
         return max(0, self._links.now_ms() - heard_ms) if heard_ms else None
 
     def quorum_at_ms(self, voter_ids: Iterable[str], now_ms: int) -> int:
-        """Return the latest moment after which a majority of the voters, this node among them, has answered."""
+        """Return the latest moment since which a majority of the voters has answered, this node counted at ``now_ms``."""
         times = [now_ms]
         for node_id in voter_ids:
             progress = self.progress.get(node_id)

@@ -1,4 +1,4 @@
-"""Replica: one node's copy of the cache, and whether it may still be used. Not safe for concurrent use: the loop owns it."""
+"""Replica: one node's copy of the cache, and whether it may be used. Not safe for concurrent use: the loop owns it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 class Replica:
-    """The machine with the applied contents, and the reasons why this node does not take part or apply."""
+    """A node's machine with the applied contents, and the reasons for which it may not be used."""
 
     def __init__(self, machine: CacheMachine, core: Core, ticks: Ticks) -> None:
         self.machine = machine
@@ -28,7 +28,7 @@ class Replica:
         self._ticks = ticks
 
     def fail(self, reason: str) -> None:
-        """Stop leading and promising for ``reason``: the disk failed, or safety was violated. Reads may go on."""
+        """Stop taking part in the cluster for ``reason``: the disk failed, or Raft was violated. Reads may go on."""
         if self.failure is None:
             self.failure = reason
             logger.error("this node takes no further part in the cluster: %s", reason)
@@ -41,7 +41,7 @@ class Replica:
         self.fail(self.stumbled)
 
     def stumble(self, reason: str) -> None:
-        """Stop the machine for good: it cannot go on nor be trusted, for it may hold a part of an entry."""
+        """Stop the machine for good for ``reason``: it cannot be trusted, as it may have applied a part of an entry."""
         self.stumbled = f"{reason}, a defect of CacheFlow: keep the data directory for a report, and start it again"
         logger.critical("%s", self.stumbled)
         self.fail(self.stumbled)

@@ -1,4 +1,4 @@
-"""Seams: the interfaces through which a node uses its surroundings. The simulation has its own of each."""
+"""Interfaces between a node and its surroundings: loop, tasks, clock, events. The simulation has its own of each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cacheflow.machine.machine import CacheMachine, Settled
 
 
 class Loop(Protocol):
-    """The methods of an event loop that a node uses; asyncio's loop has them."""
+    """The methods of an event loop that a node uses; asyncio's loops have them."""
 
     def call_soon(self, callback: Callable[..., Any], *args: Any) -> Any: ...
     def call_later(self, delay: float, callback: Callable[..., Any], *args: Any) -> Any: ...
@@ -18,13 +18,13 @@ class Loop(Protocol):
 
 
 class Tasks(Protocol):
-    """A supervisor: starts background tasks, and starts a task again that raises. name: what people read in the log."""
+    """A supervisor: it starts background tasks, and restarts one that raises. name: how the node's log names the task."""
 
     def start(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]: ...
 
 
 class Clock(Protocol):
-    """The cluster's time as a node uses it: ClusterClock."""
+    """A clock that estimates the cluster's common time and knows this node's wall clock; implemented by ClusterClock."""
 
     def hear(self, cluster_ms: int) -> None: ...
     def lead(self, stamp_ms: int, told_ms: int) -> None: ...
@@ -39,7 +39,7 @@ class Clock(Protocol):
 
 
 class Events(Protocol):
-    """The events that a node reports to the store."""
+    """The receiver of a node's events in the store: results of applied entries, a new route, a replaced machine."""
 
     def applied(self, settled: list[Settled]) -> None: ...
     def route_changed(self) -> None: ...

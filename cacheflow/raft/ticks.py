@@ -1,4 +1,4 @@
-"""Ticks: when a Raft node looks at what it has to do.
+"""Ticks: decides when a Raft node does its work.
 
 A message, a proposal or a finished flush *nudges* the node: it advances once, at the end of the present turn of the loop.
 Whatever may change a role, the route or the membership *wakes* it: the next time it does a whole tick, which looks at
@@ -17,7 +17,7 @@ from cacheflow.raft.turn import Turn
 
 
 class Ticks:
-    """Decides when ``tick`` is called: once a turn in which something happened, and never once ``stop`` was called."""
+    """The schedule of a node's ``tick``: at the end of each turn of the loop in which something happened."""
 
     def __init__(self, loop: Loop, turn: Turn, tick: Callable[[], None]) -> None:
         # Whether the next tick must be a whole one.
@@ -33,16 +33,16 @@ class Ticks:
         self._ahead = False
 
     def stop(self) -> None:
-        """Tick no more."""
+        """Call ``tick`` no more."""
         self.stopped = True
 
     def wake(self) -> None:
-        """Let a whole tick happen soon: at the end of the present turn, or in the next one."""
+        """Schedule a whole tick: at the end of the present turn of the loop, or in the next turn."""
         self.whole = True
         self.nudge()
 
     def nudge(self) -> None:
-        """Let the node advance soon: at the end of the present turn, or in the next one."""
+        """Schedule a tick at the end of this turn of the loop or in the next; a short one unless a whole one is due."""
         if not self._woken and not self.stopped:
             self._woken = True
             if self.is_running:
@@ -52,7 +52,7 @@ class Ticks:
                 self._turn.defer_send(self._tick_if_due)
 
     def run(self, work: Callable[[], None]) -> None:
-        """Do ``work`` and advance, in one turn, at whose end all that was appended and sent leaves."""
+        """Do ``work`` and then a tick in one turn; what both append and send leaves at the turn's end."""
         if self._turn.is_open:
             work()
             self.nudge()
@@ -60,15 +60,15 @@ class Ticks:
             self._turn.run(functools.partial(self._work_and_tick, work))
 
     def wake_after(self, seconds: float) -> None:
-        """Do a whole tick after ``seconds``, for what cannot wait for the timer: that comes once a heartbeat."""
+        """Schedule a whole tick in ``seconds``, for what cannot wait for the timer's, which comes once a heartbeat."""
         self._loop.call_later(seconds, self.wake)
 
     def nudge_after(self, seconds: float) -> None:
-        """Advance after ``seconds``."""
+        """Schedule a tick, short if nothing wants a whole one, in ``seconds``."""
         self._loop.call_later(seconds, self.nudge)
 
     def call_after(self, seconds: float, call: Callable[[], None]) -> None:
-        """Make ``call`` after ``seconds``, in a turn of its own."""
+        """Schedule ``call`` in ``seconds``, in a turn of its own."""
         self._loop.call_later(seconds, self._turn.run, call)
 
     def _tick_if_due(self) -> None:

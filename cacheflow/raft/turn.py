@@ -1,4 +1,4 @@
-"""Turn: calls that should happen once, at the end of the present turn of the event loop.
+"""Turn: the present turn of the event loop, and calls that are made once, at its end.
 
 A system call costs more than everything else that a node does for an entry, and with other threads in the process each
 one may cost it the interpreter. So what one turn appends is one flush, and what it sends to a peer is one write; and
@@ -17,7 +17,10 @@ STUMBLED = "the end of a turn stumbled"
 
 
 class Turn:
-    """The present turn of the loop and the calls that wait for its end. Not safe for concurrent use: the loop owns it."""
+    """The present turn of the event loop, with the calls to make at its end.
+
+    Not safe for concurrent use: the loop owns it.
+    """
 
     def __init__(self, call_soon: Callable[[Callable[[], None]], Any]) -> None:
         self.is_open = False
@@ -29,14 +32,14 @@ class Turn:
         self._wake: dict[Callable[[], None], None] = {}
 
     def defer_send(self, call: Callable[[], None]) -> None:
-        """Make ``call`` in the turn's phase of sending; soon, when no turn is open."""
+        """Make ``call`` in the sending phase at the end of this turn; in the loop's next turn if none is open."""
         if self.is_open:
             self._send.append(call)
         else:
             self._call_soon(call)
 
     def defer_flush(self, call: Callable[[], None]) -> None:
-        """Make ``call`` in the turn's phase of flushing, behind all that is sent: for calls that hand work to another thread.
+        """Make ``call``, which hands work to another thread, in the flushing phase of this turn, behind all that is sent.
 
         That thread wants the interpreter next, and what this thread still has to send would wait for it.
         """
@@ -46,9 +49,9 @@ class Turn:
             self._call_soon(call)
 
     def defer_wake(self, call: Callable[[], None]) -> None:
-        """Make ``call`` once, in the turn's last phase; at once when no turn is open.
+        """Make ``call``, which wakes a thread, once, in the last phase of this turn; at once if no turn is open.
 
-        It is for calls that wake a thread, which would take the interpreter from this one.
+        The woken thread would take the interpreter from this one.
         """
         if self.is_open:
             self._wake[call] = None
@@ -56,7 +59,7 @@ class Turn:
             call()
 
     def run(self, work: Callable[[], None]) -> None:
-        """Do ``work`` as a turn, or as a part of the turn that is open."""
+        """Do ``work`` as a turn, with the calls of its end, or as a part of the turn that is open already."""
         if self.is_open:
             work()
             return

@@ -1,4 +1,4 @@
-"""The REST front: a Flask application over a store, and the server around it."""
+"""The REST front: the Flask application that serves a store over HTTP, and the server that runs it."""
 
 from cacheflow.rest.app import create_app
 from cacheflow.rest.request.context import RestConfig

@@ -1,4 +1,4 @@
-"""Answers: a body in memory and its headers, sent with as little between the two as possible.
+"""Answer: a response with its body in memory and known headers, sent with as little work as possible.
 
 Werkzeug's Response copies, checks and scans its headers several times. For an answer whose body, length and headers
 are all known that is a third of the work of a GET, so ``Answer`` keeps the three and hands them to WSGI as they are.
@@ -30,9 +30,9 @@ _BODILESS = (204, 304)
 
 
 class Answer(Response):
-    """An answer whose body, status and headers are all known.
+    """A response whose body, status and headers are all known; it becomes an ordinary Response when used as one.
 
-    status: a number.  headers: names and values, without Content-Length; the list is taken over.
+    status: the HTTP status number.  headers: (name, value), without Content-Length; this object keeps and extends the list.
     """
 
     def __init__(self, body: bytes, status: int, headers: Headers) -> None:
@@ -41,7 +41,7 @@ class Answer(Response):
         self._plain: tuple[bytes, int, Headers] | None = (body, status, headers)
 
     def __getattr__(self, name: str) -> Any:
-        """Become an ordinary Response once somebody looks at it as one."""
+        """Become an ordinary Response, and return its attribute ``name``."""
         plain = self.__dict__.get("_plain")
         if plain is None:
             raise AttributeError(name)
@@ -60,23 +60,23 @@ class Answer(Response):
 
 
 def json_bytes(value: Any) -> bytes:
-    """Return ``value`` as a JSON body."""
+    """Return ``value`` encoded as a JSON body."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def json_answer(value: Any, headers: Headers, status: int = 200) -> Answer:
-    """Return ``value`` as a JSON answer; ``headers`` is taken over."""
+    """Return an answer with ``value`` as JSON. The list ``headers`` is kept and extended by the answer."""
     headers.append(JSON_TYPE)
     return Answer(json_bytes(value), status, headers)
 
 
 def seconds_json(ttl_s: float | None) -> str:
-    """Return seconds, or null for None, as JSON text."""
+    """Return ``ttl_s`` as a JSON number of seconds, or ``null`` for None."""
     return "null" if ttl_s is None else repr(ttl_s)
 
 
 def raw_type(item: Item) -> str:
-    """Return the Content-Type of an item's bytes.
+    """Return the Content-Type for an item's raw bytes.
 
     A value written from Python or a wire port can carry anything as its type: what cannot stand in a header is answered as
     application/octet-stream.

@@ -1,4 +1,4 @@
-"""The factory of the REST application."""
+"""The factory of the REST application: RestApp and ``create_app``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cacheflow.rest.routes.scopes import scopes_blueprint
 
 
 class RestApp(Flask):
-    """Flask with our routes below ``/cache/`` and our headers on its own OPTIONS answers."""
+    """A Flask application that routes paths below ``/cache/`` by KeyMap and puts our headers on its OPTIONS answers."""
 
     url_map_class = KeyMap
     services: Services
@@ -29,7 +29,7 @@ class RestApp(Flask):
 
 
 def create_app(store: RestStore, config: RestConfig) -> RestApp:
-    """Return the REST application over ``store``. Its ``services`` are what further blueprints need."""
+    """Return the REST application that serves ``store``. Its attribute ``services`` is what further blueprints need."""
     app = RestApp("cacheflow.rest", static_folder=None)
     thread_gate = WaitingGate(max(1, config.threads * 3 // 4))
     app.services = services = Services(store, config, WaitingGate(config.waiting_max), thread_gate)

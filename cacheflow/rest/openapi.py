@@ -41,7 +41,7 @@ _FAILURES = {
 
 
 def specification(config: RestConfig) -> Json:
-    """Return the OpenAPI document for an application with these settings."""
+    """Return the OpenAPI document of the REST API for an application with the settings ``config``."""
     document: Json = {
         "openapi": "3.1.0",
         "info": {

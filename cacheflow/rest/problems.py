@@ -1,4 +1,4 @@
-"""Errors as ``application/problem+json`` (RFC 9457), all of them, in one place.
+"""Errors as ``application/problem+json`` (RFC 9457): every exception becomes its answer here.
 
 The status and the title stand on the exception's class; ``type`` is its name as a URN, so that a client can tell
 ``urn:cacheflow:no-leader`` from ``urn:cacheflow:overloaded``. What nobody raised on purpose is logged under an id, and
@@ -40,7 +40,7 @@ logger = logging.getLogger("cacheflow.rest")
 
 
 class Problem(CacheFlowError):
-    """An answer that no error class of the tree stands for: its parts are given one by one."""
+    """An error answer that has no class in the tree of errors; its status, title, kind (URN) and members are given."""
 
     def __init__(
         self,
@@ -61,17 +61,17 @@ class Problem(CacheFlowError):
 
 
 def urn_of(error_class: type[CacheFlowError]) -> str:
-    """Return the URN of an error class: that of ``NoLeader`` is ``urn:cacheflow:no-leader``."""
+    """Return the URN of an error class as problem documents name it: ``urn:cacheflow:no-leader`` for ``NoLeader``."""
     return "urn:cacheflow:" + re.sub(r"(?<=[a-z])(?=[A-Z])", "-", error_class.__name__).lower()
 
 
 def problem_bytes(kind: str, title: str, status: int, detail: str, **members: Any) -> bytes:
-    """Return the body of a problem document."""
+    """Return the JSON body of a problem document. members: further fields of it."""
     return json_bytes({"type": kind, "title": title, "status": status, "detail": detail, **members})
 
 
 def problem_of_command(error: CacheFlowError, index: int) -> Problem:
-    """Return the error of one operation as the answer to its whole batch."""
+    """Return the problem by which a whole batch is answered when its operation number ``index`` failed with ``error``."""
     members: dict[str, Any] = {"version": error.version} if isinstance(error, PreconditionFailed) else {}
     return Problem(
         f"ops[{index}]: {error}",
@@ -84,9 +84,9 @@ def problem_of_command(error: CacheFlowError, index: int) -> Problem:
 
 
 def answer_error(error: Exception, services: Services, environ: WSGIEnvironment, raw_key: str | None) -> Answer:
-    """Return the answer to any exception: the application's only error handler.
+    """Return the answer to the exception ``error`` of a view or of routing: the application's only error handler.
 
-    raw_key: the key in the path, each byte as one character; None when the path has none.
+    raw_key: the key in the request's path, each byte as one character; None when the path has no key.
     """
     if isinstance(error, CacheFlowError) and error.http_status != 500:
         return _answer_known(error, services, environ, raw_key)
@@ -143,7 +143,7 @@ def _answer_known(error: CacheFlowError, services: Services, environ: WSGIEnviro
 
 
 def _requested_key(environ: WSGIEnvironment, raw_key: str | None) -> str | None:
-    """Return the key in the path, None when there is none or an invalid one."""
+    """Return the key in the request's path, decoded; None when the path has no key or an invalid one."""
     if raw_key is None:
         return None
     try:

@@ -45,12 +45,15 @@ Arrival = tuple[Any, bytes, asyncio.Transport]
 
 
 def no_reply(result: Result) -> bytes:
-    """Render the result of a write whose client wants no reply, not even when it fails: ``write`` knows this function."""
+    """Return no reply bytes: passed to ``write`` by a client that wants no reply, not even when the write fails."""
     return b""
 
 
 def others(arrived: list[Arrival], answered: list[Arrival]) -> list[Arrival]:
-    """Return the arrivals that are not in ``answered``, in their order; ``answered`` has the order of ``arrived``."""
+    """Return the arrivals that are not in ``answered``, in their order.
+
+    ``answered`` is a part of ``arrived``, in the same order.
+    """
     if len(answered) == len(arrived):
         return []
     left = iter(answered)
@@ -65,7 +68,7 @@ def others(arrived: list[Arrival], answered: list[Arrival]) -> list[Arrival]:
 
 
 class _Promise:
-    """The place of a reply, or of a row of replies. answer: None until it is known."""
+    """A reply in its connection's queue, to one request or to several. answer: None until it is known."""
 
     __slots__ = ("answer",)
 
@@ -74,11 +77,12 @@ class _Promise:
 
 
 class Connection(asyncio.Protocol):
-    """One client's connection. linearizable: reads see everything acknowledged before them, for a round through the log.
+    """One client's connection to a wire port: it takes input, and sends replies in the order of the requests.
 
-    request_bytes_max: how long one request may be.  on_closed: called once, when the connection is over.
-    requests: how many there were; subclasses count.
-    at_rest: nothing is under way and nothing kept, so that a read may be answered from memory without looking further.
+    linearizable: reads see every write acknowledged before them, which costs each a barrier in the log.
+    request_bytes_max: the most bytes of one request.  on_closed: called once with the connection, after it has closed.
+    requests: the number of requests so far; subclasses count them.
+    at_rest: no request is unanswered and no input waits; a read may then be answered from memory without more checks.
     """
 
     # Slots, because these are looked at for every request; a subclass has its own attributes in a dictionary.
@@ -152,7 +156,7 @@ class Connection(asyncio.Protocol):
     # For subclasses ---------------------------------------------------------------------------------------------------
 
     def take(self, data: bytes) -> int:
-        """Handle the complete requests at the start of ``data`` while ``goes_on``; return how many bytes they were."""
+        """Handle complete requests at the start of ``data`` while ``goes_on``; return how many bytes they took."""
         raise NotImplementedError
 
     @property
@@ -161,7 +165,7 @@ class Connection(asyncio.Protocol):
         return bool(self._input)
 
     def advance(self) -> bool:
-        """Handle the waiting input while ``goes_on``; return whether there was a request.
+        """Handle the waiting input while ``goes_on``; return whether it held a complete request.
 
         A subclass that keeps its input in another form overrides it, with ``data_received``, instead of ``take``, and
         ``has_input``.
@@ -182,7 +186,7 @@ class Connection(asyncio.Protocol):
         raise NotImplementedError
 
     def may_rest(self) -> bool:
-        """True if nothing is under way and nothing kept: the value that ``at_rest`` gets."""
+        """True if no request is unanswered and no input waits; ``at_rest`` is set to this."""
         return not (
             self._promises or self._paused or self._stalled or self._closing or self.linearizable or self._input
         )
@@ -194,13 +198,13 @@ class Connection(asyncio.Protocol):
 
     @property
     def goes_on(self) -> bool:
-        """True if another request may be handled now."""
+        """True if the connection may handle another request now."""
         return not (self._holds or self._closing or self._stalled or self._writes_waiting) and (
             len(self._promises) + self._in_row < REQUESTS_MAX
         )
 
     def reply(self, answer: bytes) -> None:
-        """Answer a request by bytes that are known."""
+        """Answer a request with bytes that are known already, after the replies to all earlier requests."""
         if self._promises:
             self._promises.append(_Promise(answer))
         else:
@@ -210,9 +214,10 @@ class Connection(asyncio.Protocol):
                 self.flush()
 
     def read(self, answer: Callable[[], bytes], refused: Callable[[bytes], bytes] | None = None) -> None:
-        """Answer a request from memory: ``answer`` makes the reply when all requests before this one are answered.
+        """Answer a request from memory: ``answer`` makes the reply as soon as all earlier requests are answered.
 
-        refused: makes the reply of a failure of the linearizable read instead; without it the failure is the reply.
+        refused: makes the reply from the error's bytes when the barrier of a linearizable read has failed; if None,
+        those bytes are the reply.
         """
         if self.linearizable:
             if not self._behind:
@@ -228,7 +233,7 @@ class Connection(asyncio.Protocol):
             self.reply(answer())
 
     def read_alone(self, answer: Callable[[], bytes]) -> None:
-        """Answer a linearizable read before which nothing is under way: one promise serves for the barrier and the read."""
+        """Answer a linearizable read when nothing is unanswered before it: one promise serves for barrier and read."""
         promise = self._last_read = _Promise()
         self._promises.append(promise)
 
@@ -239,7 +244,7 @@ class Connection(asyncio.Protocol):
         self.store.submit_barrier(done)
 
     def write(self, command: Command, answer: Callable[[Result], bytes]) -> None:
-        """Answer a request from the log: ``answer`` makes the reply of the command's result."""
+        """Replicate ``command`` and answer the request with what ``answer`` makes of its result."""
         if self._last_read is not None or self._writes_waiting:
             self._writes_waiting += 1
             self._promises.append(_Promise(functools.partial(self._start_write, command, answer)))
@@ -258,7 +263,10 @@ class Connection(asyncio.Protocol):
         return b""
 
     def write_row(self, commands: list[Command], answer: Callable[[list[Result]], bytes]) -> None:
-        """Answer writes before which nothing is under way, at most REQUESTS_MAX: ``answer`` makes one reply of all results."""
+        """Replicate at most REQUESTS_MAX writes together; answer all with the one reply ``answer`` makes of their results.
+
+        No earlier request may be unanswered.
+        """
         promise = _Promise()
         self.at_rest = False
         self._promises.append(promise)
@@ -274,10 +282,10 @@ class Connection(asyncio.Protocol):
         self.store.submit(commands, done)
 
     def exclusive(self, begin: Callable[[End], None]) -> None:
-        """Answer a request of several steps: no other request of this connection is handled until its reply is given.
+        """Answer a request of several steps; handle no other request of this connection until the reply is given.
 
-        ``begin`` is called when all requests before it are answered, with the function that takes the reply, now or later;
-        it may raise ReplicationError.
+        ``begin`` is called when all earlier requests are answered, with a function that takes the reply, at once or
+        later; it may raise ReplicationError.
         """
         promise = _Promise()
         self._holds = True
@@ -296,7 +304,7 @@ class Connection(asyncio.Protocol):
         self._promises.append(_Promise(start))
 
     def behind_barrier(self, begin: Callable[[End], None]) -> None:
-        """Answer as ``exclusive`` does; where the connection's reads are linearizable, call ``begin`` only behind a barrier."""
+        """Answer as ``exclusive`` does; on a linearizable connection, call ``begin`` only behind a barrier."""
         if not self.linearizable:
             self.exclusive(begin)
             return
@@ -312,9 +320,10 @@ class Connection(asyncio.Protocol):
         self.exclusive(start)
 
     def contained(self, end: End, call: Callable[..., None], *arguments: object) -> None:
-        """Make the call that answers, or goes on with, the request of ``end``, unless its client has gone.
+        """Call ``call(*arguments)``, which goes on with the request that ``end`` answers.
 
-        An error that it raises is the reply; a defect closes this connection, and nobody else hears of it.
+        Do nothing when its client has gone.
+        A ReplicationError becomes the reply; any other exception is logged and closes this connection only.
         """
         if self._transport.is_closing():
             return
@@ -326,13 +335,13 @@ class Connection(asyncio.Protocol):
             self._stumbled()
 
     def close(self, farewell: bytes = b"") -> None:
-        """Take no more requests; close when all requests so far are answered, ``farewell`` the last reply."""
+        """Handle no more requests and close after all earlier replies, with ``farewell`` as the last one."""
         self.reply(farewell)
         self._closing = True
         self.at_rest = False
 
     def finish(self) -> None:
-        """Take no more requests, because the node stops; close when all requests so far are answered."""
+        """Handle no more requests, because the node stops; close after the replies to all earlier ones."""
         self._closing = True
         self.at_rest = False
         if self._connected and not self._transport.is_closing():
@@ -340,7 +349,7 @@ class Connection(asyncio.Protocol):
             self._end_when_idle()
 
     def abort(self) -> None:
-        """Close the connection at once."""
+        """Close the connection at once, without waiting for replies under way."""
         self._closing = True
         self.at_rest = False
         if self._connected:
@@ -394,7 +403,7 @@ class Connection(asyncio.Protocol):
     # ----------------------------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        """Make the replies whose turn has come, and handle the waiting input as far as it may be."""
+        """Make the replies whose turn has come, then handle as much of the waiting input as may be handled now."""
         try:
             if self._promises:
                 self._drain()
@@ -407,7 +416,7 @@ class Connection(asyncio.Protocol):
             self._stumbled()
 
     def _stumbled(self) -> None:
-        """Log the exception at hand and close the connection: one broken request must not end the service for all."""
+        """Log the current exception and close this connection: one broken request must not end the service for all."""
         logger.exception("a wire connection stumbled and was closed")
         self._closing = True
         self.at_rest = False
@@ -485,12 +494,15 @@ class Connection(asyncio.Protocol):
         self._draining = False
 
     def _settle(self) -> None:
-        """Go on after results have come; called at the end of the loop's turn."""
+        """Send the replies that are known now and handle waiting input.
+
+        Called at the end of the turn that brought results.
+        """
         if not self._transport.is_closing():
             self._work()
 
     def flush(self) -> None:
-        """Send the replies that are ready."""
+        """Write the replies that are ready to the client's socket."""
         output = self._output
         if output:
             self._transport.write(output[0] if len(output) == 1 else b"".join(output))

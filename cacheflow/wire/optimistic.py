@@ -1,4 +1,4 @@
-"""The optimistic loop: look at memory, decide, write on condition that what was seen still holds, else look again.
+"""The optimistic loop: read memory, decide, write on condition that what was read still holds; otherwise start again.
 
 1. The conditions are part of the command (GUARDED), so what is decided here holds at its place in the log, also when it
    is to write nothing: this node's memory may be behind, and its own word would not be enough to refuse a write.
@@ -29,7 +29,11 @@ Condition = tuple[str, int]
 
 
 class Attempt(NamedTuple):
-    """Commands to run in order if all ``conditions`` hold (keys at given versions). reply: makes the answer of their results."""
+    """The outcome of one look at memory: conditions that must still hold, and the commands to run in order if all do.
+
+    conditions: (key, version that it must have, 0 for absent).
+    reply: makes the reply to the client of the commands' results.
+    """
 
     conditions: Sequence[Condition]
     commands: Sequence[Command]
@@ -37,11 +41,11 @@ class Attempt(NamedTuple):
 
 
 class Attempts:
-    """The attempts at one request of ``client``, from the first look to the reply. To be used once.
+    """The attempts to answer one request of ``client``, from the first look at memory to the reply. To be used once.
 
-    decide: looks at memory; an attempt, or a reply that needs no write.  refused: the reply when the machine refuses the
-    command itself.
-    fixed: conditions of an earlier look, which no later one can mend.  lost: the reply when one of them does not hold.
+    decide: looks at memory; returns an Attempt, or a reply when nothing is to be written.
+    refused: makes the reply of the machine's result when it refuses the commands themselves.
+    fixed: conditions from before, as of WATCH, which no new attempt can mend.  lost: the reply when one of them fails.
     """
 
     def __init__(
@@ -62,7 +66,7 @@ class Attempts:
         self._end: End
 
     def begin(self, end: End) -> None:
-        """Make the first attempt; ``end`` gets the reply, now or later."""
+        """Make the first attempt. ``end`` is called with the reply, at once or later."""
         self._end = end
         self._attempt()
 

@@ -1,4 +1,4 @@
-"""WirePort: the connections of one wire protocol, their number and their end.
+"""WirePort: the connections of one wire protocol; it counts them, caps their number and closes them.
 
 A connection costs a descriptor and some kilobytes, and may be silent for ever, as with memcached and Redis: there is no
 idle timeout. So their number has a cap, and who comes over it is told so and closed.
@@ -24,11 +24,11 @@ AnswerMany = Callable[[list[Arrival]], list[Arrival]]
 
 
 class WirePort:
-    """The connections of one wire protocol. The event loop owns it; any thread may ask for ``metrics``.
+    """The port of one wire protocol and its connections. The event loop owns it; any thread may call ``metrics``.
 
-    name: the port's name in its flag.  make: makes a connection, which calls the function it gets when it is closed.
+    name: the port's name in metrics.  make: makes a connection; it gets the function to call when that closes.
     refusal: the reply to a client over ``connections_max``.
-    answer_many: answers what came for several connections at once, as far as it can, and returns the rest.
+    answer_many: answers input of several connections together, as far as it can, and returns the other arrivals.
     """
 
     def __init__(self, name: str, make: Make, refusal: bytes, connections_max: int, answer_many: AnswerMany) -> None:
@@ -44,7 +44,7 @@ class WirePort:
         self._empty: asyncio.Event | None = None
 
     def connect(self) -> asyncio.Protocol:
-        """Return the protocol of a connection that was accepted."""
+        """Return the asyncio protocol for a newly accepted client; over the limit, one that says so and closes."""
         if len(self._connections) >= self.connections_max or self._empty is not None:
             self.refused += 1
             return _Refused(self._refusal)
@@ -54,7 +54,7 @@ class WirePort:
         return connection
 
     async def drain(self) -> None:
-        """Let every connection answer what is under way, for DRAIN_S at most, and close it."""
+        """Let every connection send its pending replies and close; after DRAIN_S seconds close the rest at once."""
         self._empty = asyncio.Event()
         for connection in list(self._connections):
             connection.finish()
@@ -76,7 +76,7 @@ class WirePort:
         return self._requests_before + sum([connection.requests for connection in list(self._connections)])
 
     def metrics(self) -> dict[str, float]:
-        """Return the port's metrics by name, the port as a label."""
+        """Return the port's connection and request counts, as metrics by name with the port as a label."""
         label = f'{{port="{self.name}"}}'
         return {
             f"wire_connections{label}": self.connections,
@@ -106,7 +106,7 @@ class _Refused(asyncio.Protocol):
 
 
 def connections_allowed(ports: int) -> int:
-    """Return how many connections each of so many ports may have.
+    """Return how many connections each of ``ports`` wire ports may have.
 
     That is what this process's limit of descriptors leaves, CONNECTIONS_MAX at most.
     """

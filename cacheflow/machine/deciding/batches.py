@@ -1,7 +1,7 @@
-"""Commands that hold other commands: one after the other, all or none, or only when nothing has changed.
+"""Batches: runs commands that hold other commands: one by one, all or none, or only if versions still match.
 
-The inner commands are commands on one key. A batch decides and does one after the other; an atomic batch decides all of
-them before the first takes place; GUARDED compares versions first and is then a batch that is not atomic.
+The inner commands are commands on one key. A batch decides and carries out one after the other; an atomic batch decides
+all of them before the first takes place; GUARDED compares versions first and is then a batch that is not atomic.
 """
 
 from __future__ import annotations
@@ -43,7 +43,10 @@ _NEED_THE_KEY: Final = (c.INCR, c.TOUCH, c.APPEND, c.COUNT, c.EXPIRE)
 
 
 class Batches:
-    """Runs BATCH, and GUARDED (a batch that runs only if versions still match), on ``contents``. Not safe for concurrent use."""
+    """The runner of BATCH and GUARDED commands on ``contents``. Not safe for concurrent use.
+
+    GUARDED is a batch that runs only if versions still match.
+    """
 
     def __init__(self, contents: Contents) -> None:
         self._contents = contents
@@ -53,7 +56,10 @@ class Batches:
         self._extended_left = self._read_left = 0
 
     def batch(self, command: list[Any]) -> Result:
-        """Run a BATCH command: a list of commands on one key each, all or none of them if it is atomic."""
+        """Run a BATCH command, which holds commands on one key each, and return its result.
+
+        An atomic batch runs all of them or none.
+        """
         _, atomic, commands = command
         if type(atomic) is not bool:
             raise Malformed("a batch begins with a flag")
@@ -61,7 +67,7 @@ class Batches:
         return self._atomic(commands) if atomic else self._one_by_one(commands)
 
     def guarded(self, command: list[Any]) -> Result:
-        """Run a GUARDED command: its commands if all conditions hold, else PRECONDITION with the index of one that fails."""
+        """Run a GUARDED command and return its commands' results, or PRECONDITION with the index of a failed condition."""
         _, conditions, commands = command
         _check_commands(commands)
         _check_conditions(conditions)
@@ -84,7 +90,10 @@ class Batches:
         return [c.OK, results]
 
     def _atomic(self, commands: list[Any]) -> Result:
-        """Decide every command on an overlay of what the earlier ones would leave behind, then carry all of them out."""
+        """Run ``commands`` all or none and return the batch's result.
+
+        Each is decided on an overlay of what the earlier ones would leave behind; then all of them are carried out.
+        """
         self._begin()
         overlay: dict[str, Entry | None] = {}
         decisions: list[Decision] = []

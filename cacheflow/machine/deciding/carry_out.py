@@ -1,4 +1,4 @@
-"""Carrying out commands on one key, which decisions.py has decided."""
+"""Decides commands on one key by decisions.py, and carries out the resulting plans."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from cacheflow.machine.state.entries import DATA, EXPIRES_AT_MS, KEY_BYTES_MAX, 
 
 
 def decide(contents: Contents, command: list[Any]) -> Decision:
-    """Decide what ``command`` would do to its key now. Raises Malformed, or any other exception for a senseless command."""
+    """Return what ``command`` would do to its key in ``contents`` now: a result, or a plan for ``carry_out``.
+
+    Raises Malformed, or any other exception for a senseless command.
+    """
     key = command[1]
     if type(key) is not str or not 0 < key_bytes(key) <= KEY_BYTES_MAX:
         raise Malformed("a key is a text of 1 to 1024 bytes")
@@ -24,7 +27,10 @@ def decide(contents: Contents, command: list[Any]) -> Decision:
 
 
 def carry_out(contents: Contents, plan: Plan) -> Result:
-    """Change ``contents`` as ``plan`` says and return the result: the one place where a command on a key has effects."""
+    """Change ``contents`` as ``plan`` says and return the command's result.
+
+    Only here do commands on one key take effect.
+    """
     what = plan[0]
     if what == WRITE:
         _, key, data, kind, meta, expires_at_ms, told = plan

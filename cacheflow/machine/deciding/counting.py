@@ -1,4 +1,4 @@
-"""Deciding the two counting commands, by the rules of decisions.py: INCR is signed (HTTP, RESP), COUNT is memcached's."""
+"""Decisions of the two counting commands, by the rules of decisions.py: INCR is signed (HTTP, RESP), COUNT memcached's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _UINT64_DIGITS = re.compile(rb"[0-9]{1,20}")
 
 
 def decide_incr(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
-    """Decide an INCR command: a WRITE plan, MISSING, NOT_AN_INTEGER or TOO_LARGE."""
+    """Return the decision on an INCR command: a WRITE plan, or the result MISSING, NOT_AN_INTEGER or TOO_LARGE."""
     _, key, delta, initial, ttl_ms = command
     for number in (delta, 0 if initial is None else initial):
         if type(number) is not int or not c.INT64_MIN <= number <= c.INT64_MAX:
@@ -46,7 +46,7 @@ def decide_incr(entry: Entry | None, command: list[Any], now_ms: int, bytes_max:
 
 
 def decide_count(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
-    """Decide a COUNT command: a WRITE plan, MISSING, NOT_AN_INTEGER or TOO_LARGE."""
+    """Return the decision on a COUNT command: a WRITE plan, or the result MISSING, NOT_AN_INTEGER or TOO_LARGE."""
     _, key, step, down, initial, ttl_ms = command
     for number in (step, 0 if initial is None else initial):
         if type(number) is not int or not 0 <= number <= c.UINT64_MAX:

@@ -1,4 +1,4 @@
-"""Decisions: what a command on one key would do, decided without doing it.
+"""Decisions: what a command on one key would do, as functions without effects.
 
 1. Each function is a pure function of the live entry (None when absent), the command, the time and the byte limit.
 2. It returns a list, which is the command's final result and has no effect, or a tuple, which is a *plan* that cannot
@@ -54,7 +54,7 @@ _EXPIRE_CONDITIONS: Final = (
 
 
 def decide_set(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
-    """Decide a SET command: a WRITE plan, PRECONDITION or TOO_LARGE."""
+    """Return the decision on a SET command: a WRITE plan, or the result PRECONDITION or TOO_LARGE."""
     _, key, data, kind, meta, ttl_ms, when, version = command
     if type(data) is not bytes:
         raise Malformed("the value is not bytes")
@@ -82,7 +82,7 @@ def decide_set(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: 
 
 
 def decide_delete(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
-    """Decide a DELETE command: a REMOVE plan, MISSING or PRECONDITION."""
+    """Return the decision on a DELETE command: a REMOVE plan, or the result MISSING or PRECONDITION."""
     _, key, version = command
     if type(version) is not int or version < 0:
         raise Malformed("the version is not a number")
@@ -94,20 +94,20 @@ def decide_delete(entry: Entry | None, command: list[Any], now_ms: int, bytes_ma
 
 
 def decide_touch(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
-    """Decide a TOUCH command: a RETIME plan or MISSING."""
+    """Return the decision on a TOUCH command: a RETIME plan, or the result MISSING."""
     _, key, ttl_ms = command
     expires_at_ms = expires_at_ms_of(ttl_ms, 0 if entry is None else entry[EXPIRES_AT_MS], now_ms)
     return [c.MISSING] if entry is None else (RETIME, key, expires_at_ms, entry[VERSION])
 
 
 def decide_get(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
-    """Decide a GET command: a USE plan or MISSING."""
+    """Return the decision on a GET command: a USE plan, or the result MISSING."""
     _, key = command
     return [c.MISSING] if entry is None else (USE, key, entry)
 
 
 def decide_append(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
-    """Decide an APPEND command: an EXTEND plan, a WRITE plan for a new key, MISSING or TOO_LARGE."""
+    """Return the decision on an APPEND command: an EXTEND plan, a WRITE plan for a new key, or MISSING or TOO_LARGE."""
     _, key, added, front, create = command
     if type(added) is not bytes:
         raise Malformed("the value is not bytes")
@@ -146,7 +146,7 @@ def _too_long() -> c.Result:
 
 
 def decide_expire(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
-    """Decide an EXPIRE command: a RETIME plan, MISSING or PRECONDITION."""
+    """Return the decision on an EXPIRE command: a RETIME plan, or the result MISSING or PRECONDITION."""
     _, key, ttl_ms, when = command
     if type(when) is not int or when not in _EXPIRE_CONDITIONS:
         raise Malformed("the condition is unknown")
@@ -186,7 +186,7 @@ UNDECIDED: Final = -1
 
 
 def after(plan: Plan, entry: Entry | None) -> Entry | None:
-    """Return the entry that ``plan`` would leave in the place of ``entry``; a written one has the version UNDECIDED."""
+    """Return the entry that ``plan`` would leave in the place of ``entry``, None for none. A written one is UNDECIDED."""
     if plan[0] in (WRITE, EXTEND):
         return (plan[2], plan[3], plan[4], UNDECIDED, plan[5])
     if plan[0] == RETIME and entry is not None:

@@ -1,4 +1,4 @@
-"""A faster way for the commonest command, SET without a condition and a TTL.
+"""A faster way to run the commonest command: SET without a condition and without a TTL.
 
 It leaves exactly what ``decide`` and ``carry_out`` leave: the same state, results and effects (a test compares). It
 only saves the calls and tuples between the two, which are two thirds of the work.
@@ -20,7 +20,7 @@ _ZERO: Final = 0
 
 
 def set_plainly(contents: Contents, commands: Iterable[Any], results: list[Result]) -> None:
-    """Run the leading plain SETs of ``commands``, append their results to ``results``, and stop before the first other one."""
+    """Run the plain SETs that ``commands`` begin with, up to any other command; append their results to ``results``."""
     raw = contents.raw
     find = raw.get
     items = contents.items

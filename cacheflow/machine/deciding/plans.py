@@ -1,4 +1,4 @@
-"""Plans: a decision about a command on one key is the command's final result, or a plan that cannot fail.
+"""Plans: what a decision about a command on one key may be beside a final result; a plan cannot fail.
 
 A plan is a tuple that begins with its kind; the comments name the fields that follow.
 """
@@ -21,11 +21,11 @@ Decision: TypeAlias = c.Result | Plan
 
 
 class Malformed(Exception):
-    """The command is not well-formed; the message says why."""
+    """Raised for a command that is not well-formed; the message says why."""
 
 
 def expires_at_ms_of(ttl_ms: Any, kept_ms: int, now_ms: int) -> int:
-    """Return the absolute expiry that ``ttl_ms`` asks for, 0 for none. kept_ms: the expiry that TTL_KEEP keeps."""
+    """Return the absolute expiry in ms that ``ttl_ms`` asks for, 0 for none. kept_ms: the expiry that TTL_KEEP keeps."""
     if type(ttl_ms) is not int or not c.TTL_KEEP <= ttl_ms <= c.TTL_MS_MAX:
         raise Malformed("the TTL is not a number of milliseconds")
     if ttl_ms > 0:
@@ -34,5 +34,5 @@ def expires_at_ms_of(ttl_ms: Any, kept_ms: int, now_ms: int) -> int:
 
 
 def too_large(bytes_max: float) -> c.Result:
-    """Return the result of a command whose item is larger than the whole cache may be."""
+    """Return the result of a command that would make an item larger than the whole cache may be."""
     return [c.TOO_LARGE, f"the item is larger than the whole cache may be ({bytes_max} bytes)"]

@@ -1,4 +1,4 @@
-"""Items in an order of eviction: what LRU and LFU share, and what the machine asks of both.
+"""Items: a container of items in eviction order, what LRU and LFU share and what the machine needs of both.
 
 1. The machine decides *when* to evict, these containers only *which key*: they have no limit, so cachetools never
    evicts by itself.
@@ -24,9 +24,9 @@ from cacheflow.machine.state.entries import Entry
 
 
 class Items(cachetools.Cache[str, Entry]):
-    """A container of items that knows which one goes next. Not safe for concurrent use, except for reading ``raw``.
+    """A container of items that knows which item to evict next. Not safe for concurrent use, except for reading ``raw``.
 
-    raw, order: the items, and their order, each used once so far; both are taken over, which takes no time.
+    raw, order: the items, and their order, each item used once so far; the container keeps both, which takes no time.
     """
 
     _Cache__data: dict[str, Entry]
@@ -39,54 +39,57 @@ class Items(cachetools.Cache[str, Entry]):
     @classmethod
     @abc.abstractmethod
     def filled(cls, raw: dict[str, Entry], keys: Sequence[str], uses: Iterable[int]) -> Self:
-        """Return a container of ``raw``, which it takes over, with ``keys`` in eviction order and ``uses`` that never fall."""
+        """Return a container with the items in ``raw``, which it keeps.
+
+        keys: in eviction order.  uses: the number of uses of each of ``keys``, never falling.
+        """
 
     @abc.abstractmethod
     def give_order(self, version: int) -> UseOrder:
-        """Return the eviction order for the container that takes this one's place; this one must not be used any more.
+        """Return this container's eviction order, for the container that replaces it; this one must not be used any more.
 
         version: the highest version of any item, from which on LFU files new keys.
         """
 
     @abc.abstractmethod
     def in_order(self) -> list[str]:
-        """The keys in eviction order."""
+        """Return the keys of all items in eviction order."""
 
     @abc.abstractmethod
     def ordered(self) -> Iterator[tuple[str, int]]:
-        """Yield (key, uses) in eviction order."""
+        """Yield (key, number of uses) of all items in eviction order."""
 
     @abc.abstractmethod
     def add(self, key: str, entry: Entry) -> None:
-        """Add ``entry`` under a ``key`` that is absent."""
+        """Add ``entry`` under ``key``, which must be absent; it has been used once."""
 
     @abc.abstractmethod
     def rewrite(self, key: str, old: Entry, entry: Entry) -> None:
-        """Replace ``old`` by ``entry``, which has a new version; counts as a use."""
+        """Replace the entry ``old`` of ``key`` by ``entry``, which has a new version; counts as a use."""
 
     @abc.abstractmethod
     def retime(self, key: str, entry: Entry) -> None:
-        """Replace the entry of ``key`` by ``entry``, which has the same version; counts as a use."""
+        """Replace the entry of ``key`` by ``entry``, which has the same version; counts as a use of the key."""
 
     @abc.abstractmethod
     def touch(self, key: str, entry: Entry, uses: int) -> None:
-        """Count ``uses`` uses of ``key``, whose entry is ``entry``: with the same order as that many single uses."""
+        """Count ``uses`` uses of ``key``, whose entry is ``entry``; the order is as after that many single uses."""
 
     @abc.abstractmethod
     def pop_victim(self, protected: str) -> tuple[str, Entry] | None:
-        """Remove and return the next item to evict that is not ``protected``; None when there is no other."""
+        """Remove the next item to evict and return (key, entry); skip ``protected``; None when no other item is there."""
 
     @abc.abstractmethod
     def retire(self, keys: Iterable[str]) -> list[Entry]:
-        """Remove all ``keys`` and return their entries."""
+        """Remove all items of ``keys`` and return their entries, in the same order."""
 
     @abc.abstractmethod
     def retire_first(self, count: int) -> dict[str, Entry]:
-        """Remove the next ``count`` items to evict and return them in that order."""
+        """Remove the next ``count`` items to evict and return {key: entry}, in that order."""
 
     @property
     def currsize(self) -> float:
-        """The number of items."""
+        """The number of items in the container."""
         return len(self.raw)
 
     def __setitem__(self, key: str, entry: Entry) -> None:
@@ -97,7 +100,7 @@ class Items(cachetools.Cache[str, Entry]):
             self.rewrite(key, old, entry)
 
     def popitem(self) -> tuple[str, Entry]:
-        """Remove and return the next item to evict."""
+        """Remove the next item to evict and return (key, entry). Raises KeyError when there is none."""
         item = self.pop_victim("")
         if item is None:
             raise KeyError("there is no item")

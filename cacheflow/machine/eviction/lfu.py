@@ -1,4 +1,4 @@
-"""LFU: the least often used item goes first."""
+"""LfuItems: a container of items that evicts the least often used item first."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cacheflow.machine.state.entries import VERSION, Entry
 
 
 class LfuItems(Items, cachetools.LFUCache[str, Entry]):
-    """A container that evicts the least often used item first, and of equal counts the one that has had that count longest.
+    """A container that evicts the least often used item first; among equal counts, the one longest at that count.
 
     Items that came from LRU and were not used since stay in ``_order``: they count as used once, before all others.
     """
@@ -44,7 +44,7 @@ class LfuItems(Items, cachetools.LFUCache[str, Entry]):
         self._break_ring()
 
     def _break_ring(self) -> list[OrderedDict[str, str]]:
-        """Take the ring of links apart, so that it needs no garbage collector, and return the keys that each link had."""
+        """Unlink all links of the ring, so that the garbage collector has no work; return the keys that each link held."""
         groups: list[OrderedDict[str, str]] = []
         root = self._LFUCache__root
         link = root.next
@@ -107,7 +107,7 @@ class LfuItems(Items, cachetools.LFUCache[str, Entry]):
         self._place(held, count, higher)
 
     def _place(self, key: str, count: int, link: Any) -> None:
-        """Put ``key`` behind all keys with the same ``count``. link: where to begin to look for them."""
+        """Add ``key`` behind all other keys with the same ``count`` of uses. link: where to begin the search for them."""
         root = self._LFUCache__root
         while link is not root and link.count < count:
             link = link.next

@@ -1,4 +1,4 @@
-"""LRU: the least recently used item goes first.
+"""LruItems: a container of items that evicts the least recently used item first.
 
 cachetools' LRUCache keeps the order in one OrderedDict; here it is in pieces (use_order.py), and a test holds the two side
 by side.
@@ -14,7 +14,10 @@ from cacheflow.machine.state.entries import VERSION, Entry
 
 
 class LruItems(Items):
-    """A container that evicts the least recently used item first. It does not look at the number of uses: each counts as 1."""
+    """A container that evicts the least recently used item first.
+
+    Numbers of uses do not matter: each item's counts as 1.
+    """
 
     @classmethod
     def filled(cls, raw: dict[str, Entry], keys: Sequence[str], uses: Iterable[int]) -> LruItems:

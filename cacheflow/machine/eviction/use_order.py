@@ -1,4 +1,4 @@
-"""The order of use: keys from the least to the most recently used, in pieces, so that no operation takes long.
+"""UseOrder: keys from the least to the most recently used, in pieces, so that no operation takes long.
 
 A million keys in one OrderedDict stop the node for a quarter of a second whenever its table is built anew, and take 120
 bytes each. Here the keys are in *segments*, small plain dictionaries, the oldest first. A key that is used moves to the
@@ -26,7 +26,7 @@ _JOINED_AT_ONCE: Final = 4
 
 
 class UseOrder:
-    """Keys in the order of their latest use. A key's version is that of its latest write. Not safe for concurrent use."""
+    """Keys in the order of their latest use. A key's version is the version of its entry. Not safe for concurrent use."""
 
     __slots__ = ("_coming", "_newest", "_segments", "_starts", "_used", "_version")
 
@@ -44,7 +44,10 @@ class UseOrder:
 
     @classmethod
     def of(cls, keys: Sequence[str], versions: Sequence[int]) -> UseOrder:
-        """Return an order of ``keys``, the least recently used first."""
+        """Return an order of ``keys``, which come least recently used first.
+
+        versions: of their entries, in the same order.
+        """
         order = cls()
         for first in range(0, len(keys), SEGMENT_KEYS_MAX):
             if first:
@@ -61,7 +64,10 @@ class UseOrder:
 
     @classmethod
     def of_one(cls, keys: Segment, version: int) -> UseOrder:
-        """Return an order of ``keys``, which it takes over in no time. version: the highest version of any of them."""
+        """Return an order of the keys in ``keys``, a segment that it keeps, without copying.
+
+        version: the highest of any key.
+        """
         order = cls()
         order._segments[0] = order._newest = keys
         order._version = version
@@ -76,14 +82,14 @@ class UseOrder:
             yield from segment
 
     def add(self, key: str, version: int) -> None:
-        """Put a new ``key`` at the end; its ``version`` must be higher than all before."""
+        """Add a new ``key`` at the end, as most recently used; its ``version`` must be higher than all versions so far."""
         if len(self._newest) >= SEGMENT_KEYS_MAX:
             self._begin()
         self._newest[key] = key
         self._version = version
 
     def append(self, key: str, version: int) -> None:
-        """Put a new ``key`` at the end, whatever its ``version`` is."""
+        """Add a new ``key`` at the end, as most recently used, whatever its ``version`` is."""
         # The next segment begins above all versions that there are: from then on a key may be found by its version.
         self._version = max(self._version, version)
         if len(self._newest) >= SEGMENT_KEYS_MAX:
@@ -92,7 +98,7 @@ class UseOrder:
         self._used[key] = self._newest
 
     def rewrite(self, key: str, before: int, version: int) -> None:
-        """Move ``key``, whose version was ``before``, to the end."""
+        """Move ``key`` to the end, because its entry of version ``before`` was replaced by one of ``version``."""
         # ``remove`` written out instead of called, because most writes come here.
         segment = self._used.pop(key, None) if self._used else None
         if segment is None:
@@ -104,7 +110,7 @@ class UseOrder:
         self._version = version
 
     def use(self, key: str, version: int) -> None:
-        """Move ``key`` to the end; its ``version`` stays the same."""
+        """Move ``key`` to the end, as most recently used; its ``version`` stays the same."""
         used = self._used
         segment = used.get(key)
         if segment is None:
@@ -119,14 +125,14 @@ class UseOrder:
             used.pop(key, None)
 
     def remove(self, key: str, version: int) -> str:
-        """Take ``key`` out and return the text object that was held for it."""
+        """Remove ``key``, whose entry has ``version``, and return the text object that was held for it."""
         segment = self._used.pop(key, None) if self._used else None
         if segment is None:
             segment = self._segments[bisect_right(self._starts, version) - 1]
         return segment.pop(key)
 
     def pop_first(self, protected: str = "") -> str | None:
-        """Take out and return the first key that is not ``protected``; None when there is no other."""
+        """Remove and return the least recently used key that is not ``protected``; None when no other key is there."""
         coming = self._coming
         while True:
             oldest = self._segments[0]
@@ -145,7 +151,7 @@ class UseOrder:
                 return None
 
     def pop_many(self, count: int) -> list[str]:
-        """Take out and return the first ``count`` keys, or all when there are fewer."""
+        """Remove and return the ``count`` least recently used keys, or all keys if there are fewer."""
         taken: list[str] = []
         self._coming.clear()
         while len(self._segments) > 1 and len(self._segments[0]) <= count - len(taken):
@@ -163,7 +169,7 @@ class UseOrder:
         return taken
 
     def _look_ahead(self, protected: str) -> bool:
-        """Fill ``_coming`` with the next keys; False when there is no key but ``protected``."""
+        """Fill ``_coming`` with the oldest segment's next keys; return False if there is no key but ``protected``."""
         while True:
             oldest = self._segments[0]
             others = len(oldest) - (protected in oldest)
@@ -184,7 +190,7 @@ class UseOrder:
             return True
 
     def _begin(self) -> None:
-        """Begin a new segment, and join some of the sparse ones."""
+        """Start a new segment for the most recently used keys, and join some sparse older segments."""
         self._newest = {}
         self._segments.append(self._newest)
         self._starts.append(self._version + 1)
@@ -200,7 +206,7 @@ class UseOrder:
                     break
 
     def _join(self, position: int) -> None:
-        """Merge the segment at ``position`` and the one behind it."""
+        """Merge the segment at ``position`` and the one behind it into one."""
         into, other = self._segments[position], self._segments.pop(position + 1)
         del self._starts[position + 1]
         if self._used:

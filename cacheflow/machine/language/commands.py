@@ -90,7 +90,7 @@ UINT64_MAX: Final = 2**64 - 1
 
 
 class CodecError(CacheFlowError):
-    """Bytes from the log or the network are not a well-formed entry, block or snapshot."""
+    """Raised when bytes from the log or the network are not a well-formed entry, block or snapshot."""
 
 
 def set_(
@@ -102,17 +102,17 @@ def set_(
     when: int = ALWAYS,
     version: int = 0,
 ) -> Command:
-    """Return the command that writes ``key``. meta: a Content-Type, the flags of a wire protocol, or None."""
+    """Return the command that writes a value under ``key``. meta: a Content-Type, a wire protocol's flags, or None."""
     return (SET, key, data, kind, meta, ttl_ms, when, version)
 
 
 def delete(key: str, version: int = 0) -> Command:
-    """Return the command that removes ``key``; with a ``version`` above 0 only at that version."""
+    """Return the command that removes ``key``; with a ``version`` above 0, only if the key is at that version."""
     return (DELETE, key, version)
 
 
 def incr(key: str, delta: int, initial: int | None = None, ttl_ms: int = TTL_NONE) -> Command:
-    """Return the command that adds ``delta`` to a number.
+    """Return the command that adds ``delta`` to the integer under ``key``.
 
     An absent key becomes ``initial + delta`` with ``ttl_ms``, or stays absent without ``initial``.
     """
@@ -130,7 +130,7 @@ def get(key: str) -> Command:
 
 
 def recency(uses: Sequence[tuple[str, int]]) -> Command:
-    """Return the command that counts uses by local reads. uses: (key, number), in the order of the last use."""
+    """Return the command that counts uses by a node's local reads. uses: (key, number), in the order of the last use."""
     return (RECENCY, uses)
 
 
@@ -148,7 +148,7 @@ def configure(settings: dict[str, Any], only_if_unset: bool = False) -> Command:
 
 
 def members(cluster_id: str, table: Sequence[Sequence[Any]]) -> Command:
-    """Return the command that replaces the whole member table; it is always alone in its entry."""
+    """Return the command that replaces the whole member table by ``table``; it must be alone in its entry of the log."""
     return (MEMBERS, cluster_id, table)
 
 
@@ -171,7 +171,7 @@ def raise_level(level: int) -> Command:
 
 
 def batch(commands: Sequence[Command], atomic: bool = False) -> Command:
-    """Return the command that runs several ``commands`` in one entry; with ``atomic`` all or none."""
+    """Return the command that runs ``commands``, each on one key, in one entry; with ``atomic`` all or none."""
     return (BATCH, atomic, commands)
 
 
@@ -198,7 +198,7 @@ def scoped(scope: int, nonce: str, number: int, lowest: int, command: Command) -
 
 
 def append(key: str, data: bytes, *, front: bool = False, create: bool = False) -> Command:
-    """Return the command that adds ``data`` behind the value, or in ``front`` of it.
+    """Return the command that adds ``data`` behind the value of ``key``, or in ``front`` of it.
 
     meta and TTL stay. An absent key is written with ``create`` and stays absent without.
     """
@@ -206,7 +206,7 @@ def append(key: str, data: bytes, *, front: bool = False, create: bool = False) 
 
 
 def count(key: str, delta: int, initial: int | None = None, ttl_ms: int = TTL_NONE) -> Command:
-    """Return the command that counts as memcached does: unsigned, past 2^64 - 1 from 0 on again, never below 0.
+    """Return the command that counts as memcached does: unsigned, from 2^64 - 1 on to 0, never below 0.
 
     An absent key becomes ``initial`` itself with ``ttl_ms``, or stays absent without ``initial``.
     """
@@ -215,7 +215,7 @@ def count(key: str, delta: int, initial: int | None = None, ttl_ms: int = TTL_NO
 
 
 def guarded(conditions: Sequence[tuple[str, int]], commands: Sequence[Command]) -> Command:
-    """Return the command that runs ``commands`` if every key of ``conditions`` is at its version (0: absent).
+    """Return the command that runs ``commands`` if every key in ``conditions`` is at its given version (0: absent).
 
     The commands run one after the other and succeed or fail each for itself. A key may be named twice.
     """
@@ -223,12 +223,15 @@ def guarded(conditions: Sequence[tuple[str, int]], commands: Sequence[Command]) 
 
 
 def expire(key: str, ttl_ms: int, when: int = ALWAYS) -> Command:
-    """Return the command that gives ``key`` a new TTL under the condition ``when``; PRECONDITION if it is not met."""
+    """Return the command that gives ``key`` a new TTL if the condition ``when`` holds.
+
+    The result is PRECONDITION if it does not hold.
+    """
     return (EXPIRE, key, ttl_ms, when)
 
 
 def size_of(command: Command) -> int:
-    """Return how many bytes ``command`` takes at most when packed, inner commands included; some dozens fewer as a rule."""
+    """Return an upper bound of the bytes that ``command`` takes when packed, with its inner commands; mostly near it."""
     op = command[0]
     if op == SET:
         key, meta = command[1], command[4]
@@ -251,7 +254,10 @@ def _text_bytes(text: str) -> int:
 
 
 def packed_bytes(command: Command) -> int:
-    """Return how many bytes ``command`` takes when packed. Raises whatever msgpack raises for what it cannot pack."""
+    """Return the number of bytes that ``command`` takes when packed.
+
+    Raises what msgpack raises for what it cannot pack.
+    """
     return len(msgpack.packb(command))
 
 
@@ -266,7 +272,7 @@ def encode_block(session: int, first: int, lowest: int, commands: Sequence[Comma
 
 
 def session_of(block: bytes) -> int:
-    """Return the number of the session in a packed block, its first field, without unpacking the rest; 0 if there is none."""
+    """Return the session number in a packed block, its first field, without unpacking the rest; 0 if that is no number."""
     kind = block[1:2]
     if kind < b"\x80":
         return kind[0] if kind else 0

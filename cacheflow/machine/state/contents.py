@@ -1,4 +1,4 @@
-"""Contents: the items, their limits and their clock; the one place where an item comes, changes or goes.
+"""Contents: the cache's items, their limits and their clock; the one place where an item is added, changed or removed.
 
 1. Every change raises the revision by one for each key written or removed, keeps the account of bytes and notes its
    effect.
@@ -28,7 +28,10 @@ RETIRED_AT_ONCE: Final = 10_000
 
 
 class Contents:
-    """Items with a policy, limits and expiry. Not safe for concurrent use, except for reading ``raw``."""
+    """The cache's items, with a policy of eviction, limits and expiry.
+
+    Not safe for concurrent use, except for reading ``raw``.
+    """
 
     def __init__(self) -> None:
         self.now_ms = 0
@@ -60,14 +63,18 @@ class Contents:
         self.waiting = 0
 
     def find(self, key: str) -> Entry | None:
-        """Return the live entry of ``key``, None without one."""
+        """Return the live entry of ``key``; None when the key is absent or past its expiry."""
         entry = self.raw.get(key)
         if entry is not None and 0 < entry[EXPIRES_AT_MS] <= self.now_ms:
             return None
         return entry
 
     def write(self, key: str, data: bytes, kind: int, meta: str | int | None, expires_at_ms: int) -> int:
-        """Write ``key`` and return its version; a present key counts as used. The item alone must fit ``bytes_max``."""
+        """Write an item under ``key`` and return its version; a present key counts as used.
+
+        The item alone must fit ``bytes_max``.
+        Other items are evicted for it where a limit needs that.
+        """
         old = self.raw.get(key)
         if old is not None and 0 < old[EXPIRES_AT_MS] <= self.now_ms:
             self._remove(key, old, EXPIRED)
@@ -104,7 +111,7 @@ class Contents:
     def extend(
         self, key: str, data: bytes, kind: int, meta: str | int | None, expires_at_ms: int, added: bytes, front: bool
     ) -> int:
-        """Write ``key`` and return its version, with an effect that names only what was added.
+        """Write a value that extends the one of ``key`` and return its version; the effect names only the addition.
 
         data: the whole new value.  added: the part of it that is new.  front: whether that part comes first.
         """
@@ -116,7 +123,7 @@ class Contents:
         return version
 
     def retime(self, key: str, expires_at_ms: int) -> None:
-        """Give ``key`` another expiry and count a use. An absent key stays absent."""
+        """Give ``key`` the expiry ``expires_at_ms`` and count a use of it; do nothing if the key is absent."""
         old = self.find(key)
         if old is None:
             return
@@ -127,20 +134,20 @@ class Contents:
         self.effects.append((TOUCHED, key, version, expires_at_ms))
 
     def use(self, key: str, uses: int) -> None:
-        """Count ``uses`` uses of ``key`` just now; does nothing for an absent key."""
+        """Count ``uses`` uses of ``key`` at this moment; do nothing if the key is absent."""
         entry = self.find(key)
         if entry is not None:
             self.items.touch(key, entry, uses)
 
     def remove(self, key: str) -> int:
-        """Remove ``key`` if it is present, and return the revision."""
+        """Remove ``key`` if it is present; return the machine's revision."""
         old = self.find(key)
         if old is not None:
             self._remove(key, old, DELETED)
         return self.revision
 
     def expire(self, keys_max: int) -> int:
-        """Remove up to ``keys_max`` expired items, in the order of (expiry, key), and return their number."""
+        """Remove up to ``keys_max`` expired items, in the order of (expiry, key), and return how many were removed."""
         for removed in range(keys_max):
             key = self.due.pop(self.raw, self.now_ms)
             if key is None:
@@ -149,7 +156,7 @@ class Contents:
         return keys_max
 
     def tell_removals(self, keys_max: int) -> int:
-        """Give up to ``keys_max`` of the waiting removals their revision and effect, and return their number."""
+        """Give up to ``keys_max`` of the waiting removals their revision and effect; return how many got theirs."""
         told = 0
         for queue, how in ((self.to_delete, DELETED), (self.to_evict, EVICTED)):
             while told < keys_max and (key := queue.pop()) is not None:
@@ -159,7 +166,7 @@ class Contents:
         return told
 
     def remove_prefix(self, prefix: str) -> int:
-        """Make every key that starts with ``prefix`` absent at once and return the number of live ones among them."""
+        """Make every key that starts with ``prefix`` absent at once and return how many of these were live."""
         keys = [key for key in self.raw if key.startswith(prefix)] if prefix else list(self.raw)
         live = len(keys) - self._count_due(keys)
         if len(keys) == len(self.raw):
@@ -178,7 +185,7 @@ class Contents:
         return live
 
     def set_limits(self, items_max: int | None, bytes_max: int | None) -> None:
-        """Change the limits, and evict at once, in eviction order, what is over them. None: no limit."""
+        """Set the limits of items and bytes, and evict at once, in eviction order, what exceeds them. None: no limit."""
         self.items_max = math.inf if items_max is None else items_max
         self.bytes_max = math.inf if bytes_max is None else bytes_max
         if len(self.raw) > self.items_max:
@@ -194,11 +201,14 @@ class Contents:
             self._evict_first(count)
 
     def set_policy(self, policy: str) -> None:
-        """Keep the same items under another policy, starting from the present eviction order with one use each."""
+        """Keep the items under another eviction policy, in the present order and with one use each."""
         self._replace_items(POLICIES[policy](self.raw, self.items.give_order(self.revision)))
 
     def adopt(self, policy: str, raw: dict[str, Entry], uses: list[int]) -> None:
-        """Replace the contents by the items of ``raw``, which are in eviction order. uses: their numbers of uses, in order."""
+        """Replace the contents by the items in ``raw``, which are in eviction order.
+
+        uses: their numbers of uses, in order.
+        """
         keys = list(raw)
         self.bytes_used = total_bytes(keys, list(raw.values()))
         for key, entry in raw.items():
@@ -208,7 +218,7 @@ class Contents:
         self._replace_items(POLICIES[policy].filled(raw, keys, uses))
 
     def _replace_items(self, items: Items) -> None:
-        """Make ``items`` the container of the items."""
+        """Make ``items`` the container of all items, in place of the present one."""
         self.items = items
         self.raw = items.raw
 
@@ -217,7 +227,7 @@ class Contents:
         return 0 if self.waiting else self.due.next_ms(self.raw)
 
     def _evict_first(self, count: int) -> None:
-        """Take out the next ``count`` items to evict, and queue their removals to be told."""
+        """Remove the next ``count`` items to evict, and queue their removals for a revision and an effect each."""
         self.waiting += count
         while count:
             # Everything about one part is done while it is in the processor's cache.
@@ -229,13 +239,13 @@ class Contents:
         self.due.trim_all(self.raw, self.with_ttl)
 
     def _account_for_losses(self, entries: dict[str, Entry]) -> None:
-        """Take the items of ``entries``, which left the container, out of the sums of bytes and of expiries."""
+        """Subtract ``entries``, which left the container, from the sum of bytes and the number of expiries."""
         removed = list(entries.values())
         self.bytes_used -= total_bytes(list(entries), removed)
         self.with_ttl -= len(removed) - [entry[EXPIRES_AT_MS] for entry in removed].count(0)
 
     def _clear(self) -> None:
-        """Put an empty container in the place of the present one, and queue all its items as deleted."""
+        """Put an empty container in the place of the present one, and queue all items of that as deleted."""
         cleared = self.items
         self._replace_items(type(cleared)())
         self.bytes_used = self.with_ttl = 0
@@ -247,14 +257,14 @@ class Contents:
             self.to_delete.add({key: cleared.raw[key] for key in cleared.in_order()})
 
     def _count_due(self, keys: list[str]) -> int:
-        """Return how many of ``keys`` are past their expiry."""
+        """Return how many of ``keys``, all present, are past their expiry."""
         first_ms = self.due.next_ms(self.raw)
         if first_ms is None or first_ms > self.now_ms:
             return 0
         return sum([1 for key in keys if self.find(key) is None])
 
     def make_room(self, protected: str, items: int, size: int) -> None:
-        """Evict until ``items`` more items and ``size`` more bytes fit, but never ``protected``."""
+        """Evict items, but never ``protected``, until ``items`` more items and ``size`` more bytes fit into the limits."""
         while len(self.raw) + items > self.items_max or self.bytes_used + size > self.bytes_max:
             victim = self.items.pop_victim(protected)
             if victim is None:
@@ -262,7 +272,7 @@ class Contents:
             self.evict(*victim)
 
     def evict(self, key: str, entry: Entry) -> None:
-        """Account for a victim that was just taken out of the container, and note the effect."""
+        """Account for an evicted item, just taken out of the container: bytes, expiry, revision and effect."""
         self._account_for_loss(key, entry)
         self._tell(key, EXPIRED if 0 < entry[EXPIRES_AT_MS] <= self.now_ms else EVICTED)
 
@@ -289,7 +299,7 @@ class Contents:
         self.effects.append((how, key, version, 0))
 
     def _tell_early(self, key: str) -> None:
-        """Tell a waiting removal of ``key`` now, because the key is about to be written again."""
+        """Give a waiting removal of ``key`` its revision and effect now, because the key is about to be written again."""
         for queue, how in ((self.to_delete, DELETED), (self.to_evict, EVICTED)):
             if queue.discard(key):
                 self.waiting -= 1

@@ -1,4 +1,4 @@
-"""An entry: what the machine keeps under a key.
+"""Entry: what the machine keeps under a key, a tuple; and the formula for an item's size.
 
 An entry is a plain tuple of atoms, because a million of them live at once: the garbage collector drops exact tuples of
 atoms from its lists, and a tuple is immutable, so that any thread may read one without a lock.
@@ -33,18 +33,21 @@ APPENDED_BYTES_MAX: Final = 64 * 1024 * 1024
 
 
 def key_bytes(key: str) -> int:
-    """Return the length of ``key`` in UTF-8. Raises UnicodeEncodeError for a lone surrogate."""
+    """Return the number of bytes that ``key`` has in UTF-8. Raises UnicodeEncodeError for a lone surrogate."""
     return len(key) if key.isascii() else len(key.encode())
 
 
 def entry_bytes(key: str, data: bytes, meta: str | int | None) -> int:
-    """Return what an item counts for against ``max_bytes``, by a formula that is equal on every replica and every Python."""
+    """Return an item's size as it counts against ``max_bytes``, by a formula that is equal on every node and Python."""
     size = ENTRY_BYTES + len(data) + (len(key) if key.isascii() else len(key.encode()))
     return size + len(meta) if type(meta) is str else size
 
 
 def total_bytes(keys: list[str], entries: list[Entry]) -> int:
-    """Return the sum of ``entry_bytes`` over all items; a million items take a few dozen milliseconds."""
+    """Return the sum of ``entry_bytes`` over the items ``keys`` with ``entries``.
+
+    A million take a few dozen milliseconds.
+    """
     size = ENTRY_BYTES * len(keys) + sum(map(len, keys)) + sum([len(entry[0]) for entry in entries])
     size += sum([len(entry[2]) for entry in entries if type(entry[2]) is str])
     if not all(map(str.isascii, keys)):

@@ -1,4 +1,4 @@
-"""Due times: the expiries of items in heaps of (expires_at_ms, key), one heap for every four seconds.
+"""DueTimes: the expiries of items, in heaps of (expires_at_ms, key), one heap for every four seconds.
 
 Removing from the middle of a heap is slow, so nothing is removed: a heap's item is stale when the key's entry no longer
 has that expiry, and is skipped when it comes up. Stale items of the far future are cleared away heap by heap, a few for
@@ -26,7 +26,7 @@ _CLEARED_PER_CHANGE: Final = 4
 
 
 class DueTimes:
-    """The expiries of all items that have one. Not safe for concurrent use."""
+    """The expiries of all items that have one, earliest first. Not safe for concurrent use."""
 
     __slots__ = ("_budget", "_count", "_heaps", "_rotation", "_slots")
 
@@ -45,7 +45,7 @@ class DueTimes:
         return self._count
 
     def add(self, expires_at_ms: int, key: str) -> None:
-        """Note that ``key`` now falls due at ``expires_at_ms``."""
+        """Note that ``key`` now expires at ``expires_at_ms``."""
         slot = expires_at_ms >> _SLOT_BITS
         heap = self._heaps.get(slot)
         if heap is None:
@@ -56,7 +56,7 @@ class DueTimes:
         self._count += 1
 
     def trim(self, raw: dict[str, Entry], with_ttl: int) -> None:
-        """Clear some stale items if they are more than half: called after each addition or end of an expiry.
+        """Drop some stale heap items if more than half are stale; called whenever an expiry was added or has ended.
 
         with_ttl: the number of keys in ``raw`` that have an expiry.
         """
@@ -71,19 +71,22 @@ class DueTimes:
             self._budget -= self._clear(slot, raw)
 
     def trim_all(self, raw: dict[str, Entry], with_ttl: int) -> None:
-        """Clear all stale items if they are more than half: called after the removal of many keys."""
+        """Drop all stale heap items if more than half are stale; called after many keys were removed."""
         if self._count > 2 * with_ttl + STALE_ALLOWED:
             for slot in list(self._heaps):
                 self._clear(slot, raw)
             self._start_rotation()
 
     def next_ms(self, raw: dict[str, Entry]) -> int | None:
-        """Return the earliest expiry of an item in ``raw``, None without any."""
+        """Return the earliest expiry of any item in ``raw``, in ms; None when no item has one."""
         heap = self._first(raw)
         return heap[0][0] if heap else None
 
     def pop(self, raw: dict[str, Entry], now_ms: int) -> str | None:
-        """Return the next key of ``raw`` that is due at ``now_ms``, None without any. The caller removes it from ``raw``."""
+        """Return the next key of ``raw`` that is past its expiry at ``now_ms``, None if there is none.
+
+        The caller removes the key from ``raw``.
+        """
         if not self._slots or self._slots[0] << _SLOT_BITS > now_ms:
             return None
         heap = self._first(raw)
@@ -93,7 +96,7 @@ class DueTimes:
         return heappop(heap)[1]
 
     def _first(self, raw: dict[str, Entry]) -> list[tuple[int, str]] | None:
-        """Return the earliest heap that has a live item, with that item on top; None without any."""
+        """Return the earliest heap with a live item, which is then on top of it; None when there is none."""
         while self._slots:
             heap = self._heaps.get(self._slots[0])
             while heap:
@@ -107,13 +110,13 @@ class DueTimes:
         return None
 
     def _start_rotation(self) -> None:
-        """Begin a new round of clearing over the slots that still have a heap."""
+        """Start a new round of clearing, over the slots that have a heap now."""
         self._slots = list(self._heaps)
         self._rotation = iter(self._slots.copy())
         heapify(self._slots)
 
     def _clear(self, slot: int, raw: dict[str, Entry]) -> int:
-        """Drop the stale and double items of one heap and return how many items were looked at."""
+        """Drop stale and duplicate items of the heap of ``slot``; return how many items were looked at."""
         heap = self._heaps.get(slot)
         if heap is None:
             return 1

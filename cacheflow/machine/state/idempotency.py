@@ -27,7 +27,7 @@ Kept = tuple[int, bytes, bytes]  # when it took place (ms), fingerprint of the c
 
 
 class IdempotencyTable:
-    """The kept results by client key, the oldest first. Not safe for concurrent use."""
+    """The kept results of commands with an Idempotency-Key, by that key, oldest first. Not safe for concurrent use."""
 
     __slots__ = ("_answers", "_bytes", "kept", "reaches_ms")
 
@@ -51,7 +51,7 @@ class IdempotencyTable:
             self._drop_oldest()
 
     def adopt(self, client_key: str, kept: Kept) -> None:
-        """Add a row that another table held."""
+        """Add a row of a snapshot's table (kept until, fingerprint, packed result) without checking the limits."""
         self.kept[client_key] = kept
         self._bytes += _size(client_key, kept)
 

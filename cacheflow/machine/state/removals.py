@@ -1,4 +1,4 @@
-"""Removals: keys that are absent for everybody but whose removal is still to be told.
+"""Removals: keys that are absent already, but whose removal still has to get a revision and an effect.
 
 Clearing a million keys in one entry would stop every node for seconds. So they leave the container in one sweep (from
 then on they are absent to every command, reader, count and limit) and wait here for their turn: with each entry a
@@ -21,7 +21,7 @@ LOT_KEYS_MAX: Final = 40_000
 
 
 class _Fifo:
-    """A lot that grows at one end and is taken from at the other."""
+    """A lot of removed items, first in, first out; an item may leave it early."""
 
     __slots__ = ("_entries", "_order", "_void")
 
@@ -62,7 +62,7 @@ class _Fifo:
 
 
 def _skips(void: dict[str, int], key: str) -> bool:
-    """True if the present place of ``key`` does not count; then one is taken off its number in ``void``."""
+    """True if the present place of ``key`` in the order does not count; its number in ``void`` is then lowered by one."""
     count = void.get(key)
     if count is None:
         return False
@@ -74,7 +74,10 @@ def _skips(void: dict[str, int], key: str) -> bool:
 
 
 class Removals:
-    """A queue of removed keys, first in, first out. Not safe for concurrent use."""
+    """A queue of removed keys that wait for their revision and effect, first in, first out.
+
+    Not safe for concurrent use.
+    """
 
     __slots__ = ("_lots", "count")
 
@@ -84,7 +87,7 @@ class Removals:
         self.count = 0
 
     def add(self, entries: dict[str, Any]) -> None:
-        """Queue the keys of ``entries``, a dictionary that the queue takes over."""
+        """Queue the keys of ``entries``; the queue keeps and changes that dictionary."""
         last = self._lots[-1] if self._lots else None
         if not isinstance(last, _Fifo) or len(last) >= LOT_KEYS_MAX:
             last = _Fifo()
@@ -93,12 +96,12 @@ class Removals:
         self.count += len(entries)
 
     def add_whole(self, items: Items) -> None:
-        """Queue all items of a container in its own order; nobody else may use the container any more."""
+        """Queue all items of a container in its eviction order; nobody else may use the container any more."""
         self._lots.append(items)
         self.count += len(items)
 
     def pop(self) -> str | None:
-        """Take the next key out of the queue and return it; None when the queue is empty."""
+        """Remove the next key from the queue and return it; None when the queue is empty."""
         while self._lots:
             if len(self._lots[0]):
                 self.count -= 1
@@ -107,7 +110,7 @@ class Removals:
         return None
 
     def discard(self, key: str) -> bool:
-        """Take ``key`` out of the queue before its turn; False when it is not in the queue."""
+        """Remove ``key`` from the queue before its turn; return False when it is not queued."""
         for lot in self._lots:
             if key in lot:
                 del lot[key]
@@ -116,13 +119,13 @@ class Removals:
         return False
 
     def __iter__(self) -> Iterator[str]:
-        """Yield the waiting keys in the order of their turns."""
+        """Yield the queued keys in the order of their turns."""
         for lot in self._lots:
             yield from lot.in_order()
 
     @classmethod
     def of(cls, keys: Iterable[str]) -> Removals:
-        """Return a queue of ``keys``."""
+        """Return a new queue of ``keys``, in their order."""
         removals = cls()
         removals.add(dict.fromkeys(keys))
         return removals

@@ -45,7 +45,7 @@ class Session:
         self.read_bytes = 0
 
     def answered_below(self, lowest: int) -> None:
-        """Drop the results of numbers below ``lowest``."""
+        """Drop the kept results of commands with numbers below ``lowest``: the node has received them."""
         kept = self.kept
         surplus = len(kept) - (self.last + 1 - lowest)
         if surplus >= len(kept):
@@ -70,7 +70,7 @@ class Session:
         self.read_bytes += size
 
     def kept_result(self, number: int) -> Result | None:
-        """Return the kept result of command ``number``, which is at most ``last``; None when it was dropped."""
+        """Return the kept result of the session's command ``number``, at most ``last``; None when it was dropped."""
         back = self.last - number
         return self.kept[-1 - back] if back < len(self.kept) else None
 
@@ -93,7 +93,7 @@ class Sessions:
         return iter(self._by_id.items())
 
     def find(self, session_id: int) -> Session | None:
-        """Return the open session ``session_id``, None when there is none."""
+        """Return the open session with the id ``session_id``, None if it is not open."""
         return self._by_id.get(session_id)
 
     def of(self, member_id: str) -> Session | None:
@@ -118,7 +118,7 @@ class Sessions:
         return self.latest_id
 
     def adopt(self, session_id: int, session: Session) -> None:
-        """Add ``session``, closing the older one of its member. Ids come in rising order."""
+        """Add ``session`` under ``session_id``, higher than all before, and close the older session of its member."""
         self.close_of(session.member_id)
         self._by_id[session_id] = session
         self._by_member[session.member_id] = session_id

@@ -1,4 +1,4 @@
-"""Replicated settings: the limits of the cache, and the table of members.
+"""Replicated settings: the limits of the cache, and the table of members; their checks.
 
 Both come from the log, so both are checked here without trust: the functions raise ValueError with a message for
 people. The message becomes part of a kept result, hence of the replicated state: no ``repr`` in it, which differs
@@ -21,7 +21,7 @@ NAME_CHARS_MAX: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The replicated settings. A limit of None means no limit; replicas is None until somebody has set it."""
+    """The replicated settings of the cache. A limit of None means no limit; replicas is None until somebody has set it."""
 
     policy: str = "lru"
     max_items: int | None = None
@@ -31,7 +31,10 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One node that the cluster's configuration names. A new incarnation is a node whose disk was emptied."""
+    """One member of the cluster, by its configuration.
+
+    Another incarnation of the same id is a node whose disk was emptied.
+    """
 
     id: str
     incarnation: str
@@ -54,7 +57,7 @@ _IS_GOOD: Final[dict[str, Callable[[Any], bool]]] = {
 
 
 def changed(settings: Settings, changes: Any) -> Settings:
-    """Return ``settings`` with ``changes`` ({name: value}). Raises ValueError for unknown names and bad values."""
+    """Return ``settings`` changed by ``changes``, {name: value}. Raises ValueError for unknown names and bad values."""
     if type(changes) is not dict:
         raise ValueError("the settings are not a map")
     for name, value in changes.items():
@@ -67,14 +70,14 @@ def changed(settings: Settings, changes: Any) -> Settings:
 
 
 def is_name(value: Any) -> bool:
-    """True if ``value`` may be an id, an address or a nonce: a str of 1 to 256 characters."""
+    """True if ``value`` can be an id, an address or a nonce: a str of 1 to 256 characters."""
     return type(value) is str and 0 < len(value) <= NAME_CHARS_MAX
 
 
 def member_of(row: Any) -> Member:
-    """Return the member in a row of the table. Raises ValueError.
+    """Return the member in ``row``, [id, incarnation, raft_address, address, voter]. Raises ValueError for any other row.
 
-    Whoever wants a member in the table asks here before anything is appended: the log would take what the machine refuses.
+    Call it before a member is written to the log, too: the log would take what the machine then refuses.
     """
     if type(row) is not list or len(row) != 5:
         raise ValueError("a member is not a list of five")
@@ -88,7 +91,7 @@ def member_of(row: Any) -> Member:
 
 
 def member_table(rows: Any) -> dict[str, Member]:
-    """Return ``[[id, incarnation, raft_address, address, voter], ...]`` as {id: Member}. Raises ValueError."""
+    """Return the member table ``rows``, a list of rows as for ``member_of``, as {id: Member}. Raises ValueError."""
     if type(rows) is not list or len(rows) > MEMBERS_MAX:
         raise ValueError(f"the member table is not a list of at most {MEMBERS_MAX}")
     table: dict[str, Member] = {}

@@ -1,4 +1,4 @@
-"""The data directory: one process uses it at a time, and it keeps who this node is.
+"""DataDirectory: the folder that one node at a time uses, and that keeps who the node is.
 
 ``lock`` is held as long as the node runs. ``identity`` keeps the node id and the *incarnation*, which is new whenever
 the journal is: a node that lost its memory is another member, whose votes do not count for the one before. It also counts
@@ -49,9 +49,10 @@ _EPHEMERAL = re.compile(r"cacheflow-\d+-[0-9a-f]{16}")
 
 
 class DataDirectory:
-    """A data directory that this process holds until ``close``; a context manager, too.
+    """A node's data directory, which this process holds until ``close``; also a context manager.
 
-    path, node_id, incarnation: found in the directory, or new.  starts: how often ``note_start`` was called for it.
+    path, node_id, incarnation: read from the directory, or made for a new node.
+    starts: the number of starts that ``note_start`` has counted.
 
     ``ephemeral`` makes a directory in memory that ``close`` removes, with a new incarnation every time, and removes those
     that dead processes left. Raises ConfigError if it is in use, of another or a removed node, damaged, without the journal
@@ -86,7 +87,7 @@ class DataDirectory:
             raise
 
     def close(self) -> None:
-        """Release the directory, and remove an ephemeral one."""
+        """Release the directory's lock, and remove the directory if it is ephemeral."""
         if self.lock >= 0:
             if self._ephemeral:
                 shutil.rmtree(self.path, ignore_errors=True)
@@ -94,7 +95,7 @@ class DataDirectory:
             self.lock = -1
 
     def note_start(self) -> None:
-        """Count this start durably, once there is a journal. Raises ConfigError."""
+        """Write durably that a node has started here once more; called once its journal exists. Raises ConfigError."""
         self.starts += 1
         try:
             self._write_identity(Disk(), self.node_id, self.incarnation, self.starts)
@@ -102,7 +103,10 @@ class DataDirectory:
             raise ConfigError(f"data directory {self.path}: {_reason(error)}; make room") from None
 
     def note_removed(self, index: int) -> str:
-        """Note that the cluster removed this member at ``index``, so that no node starts here again. Returns why, for people."""
+        """Write that the cluster removed this member at ``index``, so that no node starts here again.
+
+        Returns the reason as text.
+        """
         reason = f"node {self.node_id} was removed from the cluster at index {index}"
         try:
             self._write(Disk(), _REMOVED, f"{reason}\n")
@@ -147,7 +151,10 @@ class DataDirectory:
                 return path
 
     def _identify(self, node_id: str | None) -> tuple[str, str, int]:
-        """Return (node id, incarnation, starts), read from the directory or made for a new node."""
+        """Return (node id, incarnation, starts), read from the directory or made for a new node. Raises ConfigError.
+
+        node_id: the id that the directory must have; None accepts any.
+        """
         disk = Disk()
         file = self.path / _IDENTITY
         names = disk.list(self.path)
@@ -195,7 +202,7 @@ class DataDirectory:
         self._write(disk, _IDENTITY, f"{text}\n")
 
     def _write(self, disk: Disk, name: str, text: str) -> None:
-        """Write a small file as a whole or not at all, durably."""
+        """Write the text file ``name`` durably, as a whole or not at all."""
         temporary = self.path / f"{name}.new"
         handle = disk.open(temporary, create=True)
         try:
@@ -239,9 +246,9 @@ def _check_of(identity: dict[str, Any]) -> str:
 
 
 def _take_lock(directory: Path) -> int:
-    """Lock the directory and return the descriptor that holds the lock; -1 when another process holds it.
+    """Lock the data directory and return the descriptor that holds the lock; -1 when another process holds it.
 
-    The file gets our process id. Raises OSError, FileNotFoundError also when the directory was removed meanwhile.
+    The lock file gets our process id. Raises OSError; FileNotFoundError also when the directory was removed meanwhile.
     """
     handle = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
@@ -260,7 +267,7 @@ def _take_lock(directory: Path) -> int:
 
 
 def _memory() -> Path:
-    """Return the folder for ephemeral directories: in memory when there is enough, else the temporary folder."""
+    """Return the parent folder for ephemeral data directories: in memory if it has room, else the temporary folder."""
     with contextlib.suppress(OSError):
         writable = os.access(_SHARED_MEMORY, os.W_OK | os.X_OK)
         if writable and shutil.disk_usage(_SHARED_MEMORY).free >= _SHARED_MEMORY_FREE_MIN:
@@ -269,7 +276,7 @@ def _memory() -> Path:
 
 
 def _remove_if_dead(path: Path) -> None:
-    """Remove an ephemeral directory of this user whose lock no process holds."""
+    """Remove the ephemeral data directory ``path`` if it is this user's and no process holds its lock."""
     try:
         if path.is_symlink() or path.stat().st_uid != os.getuid():
             return

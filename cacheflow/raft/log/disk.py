@@ -1,4 +1,4 @@
-"""Disk: the few calls that durable state needs, and the thread that makes them.
+"""Disk: the file operations that durable state needs; ThreadWriter: a thread that runs them in order.
 
 Every call is synchronous and may block; errors are OSError. A simulation replaces ``Disk`` with a disk in memory
 that loses and tears what was not flushed, and ``ThreadWriter`` with a scheduler of its own.
@@ -30,7 +30,7 @@ _RWF_DSYNC: int = getattr(os, "RWF_DSYNC", 0)
 
 
 class Disk:
-    """The calls that journal and snapshots make to a disk, on the operating system's files. Safe to use from any thread.
+    """The file operations that journal and snapshots use, on the operating system. Safe to use from any thread.
 
     A handle is an opaque int; offsets and lengths are bytes.
     """
@@ -40,30 +40,30 @@ class Disk:
         self._writes_durably = _RWF_DSYNC != 0
 
     def list(self, directory: Path) -> list[str]:
-        """Return the names of the files in ``directory``, in no order."""
+        """Return the names of the entries in the folder ``directory``, in no particular order."""
         return os.listdir(directory)  # noqa: PTH208 - names, not paths
 
     def read(self, path: Path, offset: int = 0, length: int = -1) -> bytes:
-        """Return ``length`` bytes from ``offset`` on, fewer only at the end of the file. length: -1 for all."""
+        """Return ``length`` bytes of a file from ``offset`` on (-1: all), fewer only at the end of the file."""
         with path.open("rb") as file:
             file.seek(offset)
             return file.read(length)
 
     def size(self, path: Path) -> int:
-        """Return the length of the file."""
+        """Return the length of a file in bytes."""
         return path.stat().st_size
 
     def open(self, path: Path, create: bool = False) -> int:
-        """Return a handle for writing. With ``create`` the file is made, or emptied if it exists."""
+        """Open a file and return a handle for writing. With ``create`` it is made, or emptied if it exists."""
         flags = os.O_RDWR | os.O_CLOEXEC
         return os.open(path, flags | os.O_CREAT | os.O_TRUNC if create else flags, 0o600)
 
     def close(self, handle: int) -> None:
-        """Close the handle; flushes nothing."""
+        """Close the file's handle without flushing."""
         os.close(handle)
 
     def preallocate(self, handle: int, length: int) -> None:
-        """Make the file ``length`` bytes long, with its space reserved and zeros behind what it holds."""
+        """Make the file at least ``length`` bytes long: reserve the space, with zeros behind its present content."""
         present = os.fstat(handle).st_size
         if present >= length:
             return
@@ -79,7 +79,7 @@ class Disk:
             self.write(handle, offset, _ZEROS[: length - offset])
 
     def write(self, handle: int, offset: int, data: bytes) -> None:
-        """Write all of ``data``; until ``sync``, a crash of the machine may leave any part of it."""
+        """Write all of ``data`` at ``offset``; until ``sync``, a crash of the machine may leave any part of it."""
         written = os.pwrite(handle, data, offset)
         if written == len(data):
             return
@@ -91,7 +91,7 @@ class Disk:
             written += step
 
     def write_durably(self, handle: int, offset: int, data: bytes) -> None:
-        """Write all of ``data`` and return once it is durable; bytes written before may stay unflushed."""
+        """Write all of ``data`` at ``offset`` and return once it is durable; bytes written before may stay unflushed."""
         # One system call instead of two, between which this thread would have to wait for the interpreter again.
         if self._writes_durably:
             try:
@@ -116,19 +116,19 @@ class Disk:
             os.fdatasync(handle)
 
     def truncate(self, handle: int, length: int) -> None:
-        """Cut the file to ``length`` bytes."""
+        """Cut the file to its first ``length`` bytes."""
         os.ftruncate(handle, length)
 
     def rename(self, old: Path, new: Path) -> None:
-        """Replace ``new`` atomically; durable after ``sync_directory``."""
+        """Rename the file ``old`` to ``new``, which is replaced atomically; durable after ``sync_directory``."""
         old.replace(new)
 
     def remove(self, path: Path) -> None:
-        """Unlink the file; durable after ``sync_directory``."""
+        """Remove a file; durable after ``sync_directory``."""
         path.unlink()
 
     def sync_directory(self, directory: Path) -> None:
-        """Return once names made, renamed and removed in ``directory`` are durable."""
+        """Return once the files created, renamed and removed in ``directory`` so far are durable."""
         handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(handle)
@@ -136,12 +136,12 @@ class Disk:
             os.close(handle)
 
     def free_bytes(self, directory: Path) -> int:
-        """Return the free bytes of the file system that this user may fill."""
+        """Return the number of free bytes that this user may fill on the file system of ``directory``."""
         return shutil.disk_usage(directory).free
 
 
 class ThreadWriter:
-    """One thread that runs disk work in order and hands each outcome back on the event loop.
+    """One thread that runs disk operations in order and passes each outcome back on the event loop.
 
     The loop owns the object: ``submit`` and ``close`` are called on the loop's thread only.
     """
@@ -155,14 +155,17 @@ class ThreadWriter:
         self._thread.start()
 
     def submit(self, work: Callable[[], T], done: Callable[[T | BaseException], None]) -> None:
-        """Run ``work`` on the thread, then ``done(result or exception)`` on the loop. Does not block."""
+        """Queue ``work`` for the thread, then call ``done(its result or exception)`` on the loop. Does not block.
+
+        After ``close`` both are called at once.
+        """
         if self._closed:
             done(_outcome(work))
         else:
             self._work.put((work, done))
 
     def close(self) -> None:
-        """Run everything that was submitted, and what its ``done`` submits in turn, then stop. Blocks."""
+        """Run everything that was submitted, also what a ``done`` submits in turn, then stop the thread. Blocks."""
         if self._closed:
             return
         self._work.put(None)
@@ -185,7 +188,7 @@ class ThreadWriter:
 
 
 def _outcome(work: Callable[[], T]) -> T | BaseException:
-    """Return what ``work`` returned or raised."""
+    """Run ``work`` and return its result, or the exception that it raised."""
     try:
         return work()
     except BaseException as error:  # any exception is for the caller to judge; the thread must not die of it

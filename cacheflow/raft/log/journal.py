@@ -1,6 +1,6 @@
-"""Journal: term, vote and log, in memory for PySyncObj and on disk for the next start.
+"""Journal: a node's term, vote and log, in memory for PySyncObj and on disk for the next start.
 
-The event loop owns it. A mutation changes memory and joins the pending records, which costs about a microsecond; the
+The event loop owns it. A change alters memory and adds a pending record, which costs about a microsecond; the
 disk's work is done elsewhere by one writer, one piece at a time. Records that gather while a piece is under way go with
 the next piece, so that one flush serves all that wait for it.
 
@@ -55,7 +55,7 @@ _FREED_AT_ONCE = 5_000
 
 
 class Submit(Protocol):
-    """Runs ``work`` on the writer, then ``done(result or exception)`` on the loop; pieces of work keep their order."""
+    """A function that runs ``work`` in the writer's thread, in order, then ``done(result or exception)`` on the loop."""
 
     def __call__(self, work: Callable[[], T], done: Callable[[T | BaseException], None]) -> None: ...
 
@@ -64,7 +64,6 @@ class Journal:
     """The log, term and vote of one node: PySyncObj's ``raftLog``, made durable.
 
     Not safe for concurrent use: the event loop owns it.
-
     on_durable: called on the loop whenever ``durable_position`` has moved.
     on_failure: called once, with the exception of a write or flush. Nothing is written after that: a flush that failed
     may have dropped what it could not write, and a second flush would report success. ``failed`` keeps the exception,
@@ -145,11 +144,11 @@ class Journal:
         later: Callable[[float, Callable[[], None]], object] = lambda _, call: call(),
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> Journal:
-        """Read the journal in ``directory``, or begin a new one. Blocks; all that was read is durable then.
+        """Read the journal in ``directory``, or create one, and return it. Blocks; everything in it is durable then.
 
-        defer: makes a call a little later on the loop (``Turn.defer_send``), so that all that one turn of the loop
+        defer: calls a function a little later on the loop (``Turn.defer_flush``), so that all that one turn of the loop
         appends is one flush; by default at once.
-        later: the loop's call_later.
+        later: calls a function after some seconds, as the loop's call_later.
         random_bytes: makes the salts of new segments.
         Raises CorruptJournal for a damaged journal, ConfigError when the disk refuses.
         """
@@ -175,10 +174,10 @@ class Journal:
     # What PySyncObj calls.
 
     def add(self, command: bytes, idx: int, term: int, awaited: bool = True) -> None:
-        """Append an entry; ``idx`` must follow the last one. Into an empty log any index may come.
+        """Append an entry; ``idx`` must follow the last one's. In an empty log any index may be the first.
 
-        awaited: somebody waits until the entry is durable; if not, it is flushed with the next ones, RELAXED_S later at
-        most.
+        awaited: a client waits until the entry is durable; otherwise the next entries' flush includes it, after at most
+        RELAXED_S.
         """
         entries = self._entries
         kind = ENTRY
@@ -205,12 +204,12 @@ class Journal:
                 self._later(RELAXED_S, self._hand_over_relaxed)
 
     def clear(self) -> None:
-        """Empty the log in memory. On the disk the old log stays until ``add`` begins a new one in its place."""
+        """Remove all entries from the log in memory. The log on disk stays until ``add`` begins a new one in its place."""
         self._forget(len(self._entries))
         self._note_ends()
 
     def deleteEntriesFrom(self, entryFrom: int) -> None:
-        """Drop the entries at list positions ``entryFrom`` and up. Raises ValueError for the sentinel."""
+        """Remove the entries from list position ``entryFrom`` on. Raises ValueError for position 0, the sentinel."""
         entries = self._entries
         if not 1 <= entryFrom <= len(entries):
             raise ValueError(
@@ -239,9 +238,9 @@ class Journal:
         self.close()
 
     def onOneSecondTimer(self) -> None:
-        """Flush what the mode *interval* left unflushed, or vouch for the last flush; called once a second.
+        """Flush what the mode *interval* left unflushed, or write a MARK for the last flush; called once a second.
 
-        Does nothing when nothing was written since.
+        Does nothing when nothing was written since the last call.
         """
         self._free_some()
         if not self._accepting:
@@ -256,14 +255,17 @@ class Journal:
             self._submit(lambda: files.mark(clock), self._marked_done)
 
     def setRaftCommitIndex(self, raftCommitIndex: int) -> None:
-        """Do nothing: the commit index is not kept, for after a restart only a leader can say what is committed."""
+        """Do nothing: the commit index is not stored, because after a restart only a leader can say what is committed."""
 
     def getRaftCommitIndex(self) -> int:
-        """Return the commit index at start: the sentinel's index, at least 1, for nothing behind it is known to be committed."""
+        """Return the commit index that this node starts with: the sentinel's index, at least 1.
+
+        No entry behind the sentinel is known to be committed.
+        """
         return max(1, self.first_index)
 
     def setCurrentTerm(self, term: int, votedForNodeId: str | None) -> None:
-        """Note term and vote, which are flushed in every mode. Raises ValueError for a lower term."""
+        """Store term and vote, which are flushed in every fsync mode. Raises ValueError for a lower term."""
         if term < self._term:
             raise ValueError(f"term {term} is lower than {self._term}")
         if (term, votedForNodeId) != (self._term, self._vote):
@@ -283,16 +285,16 @@ class Journal:
         return self._entries[-1][2] if self._entries else 0
 
     def bytes_up_to(self, index: int) -> int:
-        """Return the size of the entries behind the sentinel up to ``index``, which must be in the log."""
+        """Return the size in bytes of the entries behind the sentinel up to ``index``, which must be in the log."""
         return _size_of(islice(self._entries, 1, index - self.first_index + 1))
 
     @property
     def waiting_bytes(self) -> int:
-        """The size of the records that wait behind the piece that the writer is at work on."""
+        """The size in bytes of the records that wait until the writer has finished its present piece of work."""
         return sum([RECORD_BYTES + len(payload) for _, _, _, payload in self._pending])
 
     def term_at(self, index: int) -> int | None:
-        """Return the term of the entry at ``index``, which may be the sentinel's; None outside the log."""
+        """Return the term of the entry at ``index``, which may be the sentinel's index; None outside the log."""
         entries = self._entries
         if not entries:
             return None
@@ -300,10 +302,10 @@ class Journal:
         return entries[position][2] if 0 <= position < len(entries) else None
 
     def entries(self, first_index: int, max_bytes: int | None = None, last_index: int | None = None) -> list[LogEntry]:
-        """Return the entries from ``first_index`` on, or from the sentinel on if that comes later.
+        """Return the log's entries from ``first_index`` on, or from the sentinel on if that comes later.
 
-        max_bytes: the most bytes of commands, but one entry is always returned if there is one.  last_index: the last
-        entry.
+        max_bytes: the most bytes of commands, but one entry is always returned if there is one.
+        last_index: the index of the last entry to return; None for the log's end.
         """
         entries = self._entries
         if not entries:
@@ -322,13 +324,17 @@ class Journal:
         return entries[begin : end + 1]
 
     def note_clock(self, cluster_ms: int, wall_ms: int) -> None:
-        """Keep a pair of clock readings. It costs no flush: it is written with the next record, or when the journal is idle."""
+        """Store a pair of clock readings, without a flush of its own: it is written with the next record, or when idle.
+
+        cluster_ms, wall_ms: the cluster's time and this node's wall clock at one moment.
+        """
         self.clock_pair = (cluster_ms, wall_ms)
         self._clock_is_new = True
 
     def trim(self, index: int) -> None:
-        """Forget the entries up to ``index``, which a durable snapshot covers; the one at ``index`` becomes the sentinel.
+        """Remove the entries up to ``index``, which a durable snapshot covers.
 
+        The entry at ``index`` becomes the sentinel.
         Does nothing at or before the present sentinel. Raises ValueError past the end.
         """
         position = index - self.first_index
@@ -347,7 +353,7 @@ class Journal:
         self._record(TRIM, index, term, b"")
 
     def install(self, index: int, term: int) -> None:
-        """Go on behind ``index``, because a durable snapshot up to it has come.
+        """Continue the log behind ``index``, after a durable snapshot up to it was received.
 
         Entries behind ``index`` are kept when the log has that entry with that term; otherwise the log begins anew
         with a sentinel (dissertation 5.1, row 13). Raises ValueError for a snapshot that is older than the sentinel.
@@ -361,7 +367,7 @@ class Journal:
         self.add(b"", index, term)
 
     def hand_over(self) -> None:
-        """Give the writer the pending records; if it is at work, they follow by themselves afterwards."""
+        """Give the writer the pending records; while it is busy, they follow by themselves when it is done."""
         if self._busy:
             return
         if self._pending and self._accepting:
@@ -375,7 +381,10 @@ class Journal:
             self.hand_over()
 
     def close(self) -> None:
-        """Write and flush the pending records, in every mode, and close the files. ``ThreadWriter.close`` waits for it."""
+        """Write and flush the pending records, in every fsync mode, and close the files.
+
+        ``ThreadWriter.close`` waits for that.
+        """
         if self._closed:
             return
         self._closed, self._accepting = True, False
@@ -391,7 +400,7 @@ class Journal:
                 self._defer(self.hand_over)
 
     def _hand_over(self) -> None:
-        """Start one piece of work with all pending records, and a flush if one is due."""
+        """Give the writer all pending records as one piece of work, with a flush if one is due."""
         if self._busy or self._closed:
             return
         batch, self._pending = self._pending, []
@@ -435,7 +444,7 @@ class Journal:
             self._continue()
 
     def _continue(self) -> None:
-        """Start the next piece of work, if there is one, after a piece is done."""
+        """Start the next piece of work if records are pending or a flush is due; called when a piece is done."""
         if self._closed:
             self._finish()
         elif self._pending or self._sync_due:
@@ -444,7 +453,7 @@ class Journal:
             self._scheduled = False
 
     def _finish(self) -> None:
-        """Start the last piece of work: write and flush what is pending and close the files."""
+        """Start the last piece of work: write and flush the pending records and close the files."""
         self._busy = self._scheduled = True
         batch, self._pending = self._pending, []
         clock = self._take_clock()
@@ -473,7 +482,7 @@ class Journal:
             self.on_failure(error)
 
     def _take_clock(self) -> Clock | None:
-        """Return the pair of clock readings if it is new, None if it was taken before."""
+        """Return the pair of clock readings that is to be written; None if it was taken for writing before."""
         if not self._clock_is_new:
             return None
         self._clock_is_new = False
@@ -484,12 +493,15 @@ class Journal:
         self.first_index, self.last_index = (entries[0][1], entries[-1][1]) if entries else (0, 0)
 
     def _lose_from(self, index: int) -> None:
-        """Lower the durable index: entries from ``index`` on are no longer in the log, whatever the writer still writes."""
+        """Lower the durable index below ``index``: entries from there on have left the log, even if still written."""
         self.durable_index = min(self.durable_index, index - 1)
         self._handed_index = min(self._handed_index, index - 1)
 
     def _forget(self, count: int) -> None:
-        """Take the first ``count`` entries out of the log, moving either these or the others, whichever are fewer."""
+        """Remove the first ``count`` entries from the list of entries by moving the smaller part.
+
+        Their memory is freed later.
+        """
         gone = self._entries
         if count > len(gone) // 2:
             self._entries = gone[count:]
@@ -507,5 +519,5 @@ class Journal:
 
 
 def _size_of(entries: Iterable[LogEntry]) -> int:
-    """Return the size of the records of ``entries`` in bytes."""
+    """Return the size of the journal's records of ``entries``, in bytes."""
     return sum([RECORD_BYTES + len(command) for command, _, _ in entries])

@@ -1,4 +1,4 @@
-"""Reading the journal's entries from its files while a living process writes them.
+"""Reading the journal's entries from its files while the process that writes them goes on.
 
 The reader sees the files as they are at one moment: it stops at the first record that is not whole yet, and takes
 truncations into account that come later in the stream. Nothing is written, cut or removed.
@@ -20,12 +20,12 @@ _Place = tuple[Path, int, int]
 def read_entries(
     disk: Disk, directory: Path, after_index: int, to_index: int, *, after_term: int | None = None, group: int = 0
 ) -> Iterator[tuple[bytes, int, int]]:
-    """Yield (command, index, term) of the entries behind ``after_index`` up to ``to_index``, all of them or CorruptJournal.
+    """Yield (command, index, term) of the journal's entries behind ``after_index`` up to ``to_index``.
 
     Only call it for a ``to_index`` that is committed and at most the journal's ``durable_index``: an entry may still be
     replaced in memory while the files show the one before.
     after_term: the term that the entry at ``after_index`` must have.
-    Raises OSError, also when the living journal drops segments meanwhile.
+    Raises CorruptJournal if any of them is missing; OSError, also when the living journal drops segments meanwhile.
     """
     log = _places(disk, directory, group)
     if not log or log[0][1] > after_index or log[-1][1] < to_index:
@@ -42,7 +42,7 @@ def read_entries(
 
 
 def _places(disk: Disk, directory: Path, group: int) -> list[tuple[_Place, int, int]]:
-    """Return the log as it is at the end of the stream, with places instead of commands."""
+    """Return the log at the end of the journal's files: (place of the command, index, term) of each entry."""
     segments = list_segments(disk, directory)
     if not segments:
         return []

@@ -76,7 +76,7 @@ def check_level(command: bytes, index: int, build_level: int) -> None:
 
 
 class CorruptJournal(ConfigError):
-    """A journal that cannot be trusted. The message names the file, the byte and what is wrong there."""
+    """Raised for a journal that cannot be trusted. The message names the file, the byte and what is wrong there."""
 
     def __init__(self, file: object, offset: int, what: str) -> None:
         super().__init__(
@@ -88,7 +88,7 @@ class CorruptJournal(ConfigError):
 
 @dataclass(slots=True)
 class Record:
-    """One record as it was read from the bytes between ``offset`` and ``end`` of a segment file."""
+    """One record of the journal, read from the bytes between ``offset`` and ``end`` of a segment file."""
 
     kind: int
     index: int
@@ -103,7 +103,7 @@ class Record:
 
 
 class Codec:
-    """Encodes and decodes the records of one segment. Immutable."""
+    """The encoder and decoder for the records of one segment, with its salt. Immutable."""
 
     def __init__(self, salt: bytes, group: int) -> None:
         self.salt = salt
@@ -113,7 +113,7 @@ class Codec:
         self._hash = blake2b(digest_size=8, salt=salt)
 
     def encode(self, kind: int, index: int, term: int, payload: bytes, previous: bytes, synced: int) -> list[bytes]:
-        """Return a record as [tag, check, covered head, payload]. previous: the check of the record before."""
+        """Return a record as its parts: [tag, check, covered head, payload]. previous: the check of the record before."""
         covered = _COVERED.pack(previous[:4], len(payload), kind, self._group, synced, term, index)
         digest = self._hash.copy()
         digest.update(covered)
@@ -121,7 +121,7 @@ class Codec:
         return [self._tag, digest.digest(), covered, payload]
 
     def decode(self, data: bytes, offset: int) -> Record | None:
-        """Return the record at ``offset`` if its own bytes are right, whatever stands before it; None otherwise."""
+        """Return the record at ``offset`` of ``data`` if its own check is right, whatever stands before it; else None."""
         begin = offset + RECORD_BYTES
         if begin > len(data):
             return None
@@ -136,7 +136,10 @@ class Codec:
         return Record(kind, index, term, data[begin:end], synced, check, previous, group, offset, end)
 
     def read(self, data: bytes, offset: int, previous: bytes) -> Iterator[Record]:
-        """Yield the records from ``offset`` on, up to the first one that is not valid or does not follow the one before."""
+        """Yield the records from ``offset`` on, until one is invalid or does not continue the chain of checks.
+
+        previous: the check of the record before ``offset``.
+        """
         while True:
             record = self.decode(data, offset)
             if record is None or record.previous != previous[:4] or record.group != self._group:
@@ -145,7 +148,7 @@ class Codec:
             offset, previous = record.end, record.check
 
     def find(self, data: bytes, offset: int) -> Iterator[Record]:
-        """Yield the valid records behind ``offset``, at whatever byte they begin."""
+        """Yield the valid records in ``data`` behind ``offset``, at whatever byte they begin."""
         while (offset := data.find(self._tag, offset)) >= 0:
             record = self.decode(data, offset)
             if record is None:
@@ -157,7 +160,10 @@ class Codec:
 
 @dataclass(slots=True)
 class LogState:
-    """The state that a segment's header repeats, so that older segments can be removed. Its owner follows the stream."""
+    """The state of a node's log (term, vote, ends, clock), which each segment's header repeats.
+
+    Older segments can be removed for that reason. Its owner keeps it up to date with each record.
+    """
 
     term: int = 0
     vote: str | None = None
@@ -168,7 +174,7 @@ class LogState:
     clock: Clock | None = None
 
     def note(self, kind: int, index: int, term: int, payload: bytes) -> None:
-        """Change the state as one record of the stream says."""
+        """Change the state as one record of the journal says, given by its fields."""
         if kind == ENTRY:
             self.last_index, self.last_term = index, term
         elif kind == TRUNCATE:
@@ -188,7 +194,7 @@ _STATE_FIELDS: Final = len(fields(LogState))
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The payload of a HEADER record. size: the length that was reserved for the file."""
+    """The payload of a HEADER record, a segment's first. size: the length that was reserved for the file."""
 
     sequence: int
     size: int
@@ -222,7 +228,7 @@ class Header:
 
 
 def clock_payload(clock: Clock) -> bytes:
-    """Return the payload of a CLOCK record."""
+    """Return the payload of a CLOCK record for a pair of clock readings."""
     return _CLOCK.pack(*clock)
 
 
@@ -244,7 +250,7 @@ class Replay(Generic[V]):
             self.entries.append((nothing, state.last_index, state.last_term))
 
     def feed(self, file: object, record: Record) -> None:
-        """Change the log as one record of ``file`` says."""
+        """Change the log as ``record`` says. file: where the record stands, for the message of CorruptJournal."""
         kind, index, term = record.kind, record.index, record.term
         entries = self.entries
         if kind == ENTRY:
@@ -273,7 +279,7 @@ class Replay(Generic[V]):
             raise CorruptJournal(file, record.offset, f"a record of kind {kind} has no place here")
 
     def finish(self, first_file: object) -> None:
-        """Raise CorruptJournal if the beginning of the log is missing; called after the last record."""
+        """Raise CorruptJournal if the beginning of the log is missing; called after the last record was fed."""
         if self._gap:
             raise CorruptJournal(first_file, 0, "the segments before this one are missing")
 

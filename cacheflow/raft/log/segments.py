@@ -78,12 +78,12 @@ _PASSING = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, er
 
 
 def segment_name(sequence: int) -> str:
-    """Return the file name of segment number ``sequence``."""
+    """Return the file name of the journal's segment number ``sequence``."""
     return f"journal-{sequence:012}.cfj"
 
 
 def list_segments(disk: Disk, directory: Path) -> list[tuple[int, Path]]:
-    """Return (sequence, path) of the segment files in ``directory``, in order."""
+    """Return (sequence, path) of each segment file in ``directory``, oldest first."""
     matches = (_NAME.fullmatch(name) for name in disk.list(directory))
     return sorted((int(match[1]), directory / match[0]) for match in matches if match)
 
@@ -116,7 +116,7 @@ class SegmentReader:
         self.last_kind = HEADER
 
     def records(self) -> Iterator[Record]:
-        """Yield the records behind the header up to the first invalid one; ``end``, ``check`` and ``last_kind`` move along."""
+        """Yield the records behind the header up to the first invalid one; ``end``, ``check`` and ``last_kind`` follow."""
         for record in self.codec.read(self.data, self.end, self.check):
             self.end, self.last_kind = record.end, record.kind
             if record.kind == SEAL:  # outside the chain: the successor's header was written before it
@@ -125,9 +125,9 @@ class SegmentReader:
             yield record
 
     def judge(self, last: bool) -> int:
-        """Return how many bytes behind ``end`` were torn by a crash and may be cut. Raises CorruptJournal for damage.
+        """Return how many bytes behind ``end`` a crash has torn, which may be cut off. Raises CorruptJournal for damage.
 
-        last: whether no segment follows. Call it after ``records``.
+        last: whether this is the newest segment. Call it after ``records``.
         """
         sealed = self.last_kind == SEAL
         if sealed:
@@ -151,12 +151,15 @@ class SegmentReader:
 
 
 class NothingLost(OSError):
-    """The system refuses, for now, what a new segment needs. What is written stands; the same call may be made again later."""
+    """Raised when the system refuses, for now, what a new segment needs.
+
+    Written bytes stand; the same call may be repeated.
+    """
 
 
 @contextlib.contextmanager
 def _nothing_lost() -> Iterator[None]:
-    """Turn an error that passes into NothingLost."""
+    """Turn an OSError inside the block into NothingLost if its cause may pass, such as a full disk."""
     try:
         yield
     except OSError as error:
@@ -167,7 +170,7 @@ def _nothing_lost() -> Iterator[None]:
 
 @dataclass(slots=True)
 class _Segment:
-    """A segment file as the writer knows it."""
+    """One segment file, with what the writer has to remember of it."""
 
     path: Path
     size: int
@@ -176,7 +179,7 @@ class _Segment:
 
 
 class SegmentWriter:
-    """Reads the journal at start and then appends to its newest segment.
+    """The reader of the whole journal at the start, which then appends to its newest segment.
 
     The writer owns it: one call at a time, and none after a call has raised. ``recover`` comes first, then ``append``,
     ``mark`` and ``close``.
@@ -212,13 +215,14 @@ class SegmentWriter:
 
     @property
     def disk_bytes(self) -> int:
-        """Bytes that all segments take on the disk."""
+        """The number of bytes that all segments take on the disk."""
         return sum(map(_SIZE_OF, self._segments))
 
     def recover(self, value_of: Callable[[Record], V], nothing: V) -> Replay[V]:
-        """Read all segments, cut a torn tail and prepare to append; a new journal gets its first segment.
+        """Read all segments, cut off a torn tail and prepare to append; return the log.
 
-        Everything that was read is durable afterwards. Raises CorruptJournal, OSError.
+        A new journal gets its first segment. Everything that was read is durable afterwards.
+        value_of, nothing: see Replay. Raises CorruptJournal, OSError.
         """
         for name in self._disk.list(self._directory):
             if name.endswith(_TEMPORARY) and _NAME.fullmatch(name.removesuffix(_TEMPORARY)):
@@ -260,9 +264,9 @@ class SegmentWriter:
         return replay
 
     def append(self, batch: list[Pending], sync: bool) -> int:
-        """Write ``batch`` and return ``disk_bytes``. Flushes if told to, for a vote, and before segments are removed.
+        """Write the records in ``batch`` and return ``disk_bytes``. A flush follows if ``sync`` or the records need one.
 
-        Raises NothingLost, with what is written taken out of ``batch``: to be called again with the rest, and what has come
+        Raises NothingLost, with the written records taken out of ``batch``: call it again with the rest, and what has come
         since.  Raises OSError; nothing may be written afterwards.
         """
         buffer: list[bytes] = []
@@ -307,7 +311,7 @@ class SegmentWriter:
         return self.disk_bytes
 
     def mark(self, clock: Clock | None) -> None:
-        """Vouch for the last flush, and note ``clock`` if given, without a flush: the system writes both in its own time."""
+        """Write a MARK, which says that the last flush took place, and ``clock`` if given, without flushing either."""
         if self._dirty or (self._vouched and clock is None) or self._offset + _RESERVE_BYTES > self._segments[-1].size:
             return
         check, pieces = self._check, []
@@ -322,23 +326,22 @@ class SegmentWriter:
         self._dirty, self._vouched = False, True
 
     def close(self, batch: list[Pending]) -> None:
-        """Append ``batch``, flush, vouch for the flush and close the file."""
+        """Write ``batch``, flush, write a MARK for that flush, and close the file."""
         self.append(batch, True)
         self.mark(None)
         self._sync()
         self.abandon()
 
     def abandon(self) -> None:
-        """Close the file as it is."""
+        """Close the newest segment's file without writing or flushing anything."""
         if self._handle >= 0:
             self._disk.close(self._handle)
             self._handle = -1
 
     def _write(self, pieces: list[bytes], sync: bool = False) -> None:
-        """Write ``pieces`` at the end of the newest segment.
+        """Write the bytes in ``pieces`` at the end of the newest segment.
 
-        sync: make them durable in the same call if nothing before them waits for a flush; otherwise ``_sync`` is still
-        due.
+        sync: make them durable in the same call if nothing before them waits for a flush; else ``_sync`` is still due.
         """
         if pieces:
             data = b"".join(pieces)
@@ -369,7 +372,7 @@ class SegmentWriter:
             self._segments[-1].max_index = index
 
     def _remove_segments(self) -> None:
-        """Remove the oldest segments as long as the sentinel has passed all their entries."""
+        """Remove the oldest segments whose entries all lie at or before the sentinel."""
         while len(self._segments) > 1 and self._segments[0].max_index <= self.state.sentinel_index:
             self._sync()
             with contextlib.suppress(FileNotFoundError):  # removed, and then the folder could not be flushed
@@ -380,7 +383,7 @@ class SegmentWriter:
             del self._segments[0]
 
     def _roll(self, record_bytes: int) -> None:
-        """Flush, and begin a new segment with room for a record of ``record_bytes``.
+        """Flush, and create the next segment, with room for a record of ``record_bytes``. Raises NothingLost.
 
         After NothingLost nothing may be written before it has succeeded: the new file may be there already.
         """
@@ -418,7 +421,10 @@ class SegmentWriter:
         self._segments.append(_Segment(path, size))
 
     def _seal(self) -> None:
-        """Write into the present segment that the next one exists, and cut off the space that it does not use."""
+        """Write the SEAL record, that a next segment exists, into the newest segment.
+
+        Then cut off the segment's unused space and close it.
+        """
         self._write(self._codec.encode(SEAL, 0, 0, b"", self._check, self._synced))
         self._disk.sync(self._handle)
         self._disk.truncate(self._handle, self._offset)

@@ -1,4 +1,4 @@
-"""Changes of the membership: the leader's slow decisions.
+"""Reconfiguration: how the leader changes the membership of the cluster.
 
 One change is made at a time, each proposed only when the one before and the leader's no-op are applied here
 (dissertation 4.1 and its erratum). A learner becomes a voter once it has what is committed, while fewer than
@@ -47,7 +47,10 @@ ChangeDone = Callable[[str, str], None]
 
 @dataclass(slots=True)
 class _Change:
-    """A requested change: a member to add, or with ``removes`` one to remove (its incarnation "" for whichever it has)."""
+    """A requested change of the membership: a member to add, or with ``removes`` one to remove.
+
+    member: in a removal, an empty incarnation stands for whichever the member has.
+    """
 
     member: Member
     # The highest feature level that its build knows; 0 where it is to be removed.
@@ -63,7 +66,7 @@ class _Change:
 
 
 class Reconfiguration:
-    """The leader's queue of membership changes, and a follower's requests to its leader."""
+    """The leader's queue of membership changes; on a follower, the changes that it has asked its leader for."""
 
     def __init__(
         self,
@@ -114,7 +117,10 @@ class Reconfiguration:
         self._ask(member, level, False, was_member, done)
 
     def remove(self, node_id: str, incarnation: str, done: ChangeDone) -> None:
-        """Take a member out of the cluster. incarnation: "" for whichever it has.  done: called as by ``register``."""
+        """Remove a member from the cluster; its incarnation must be ``incarnation``, unless that is empty.
+
+        done: called as by ``register``.
+        """
         self._ask(Member(node_id, incarnation, "", "", False), 0, True, False, done)
 
     def _ask(self, member: Member, level: int, removes: bool, was_member: bool, done: ChangeDone) -> None:
@@ -177,7 +183,7 @@ class Reconfiguration:
             self.refusal = str(message.get("detail"))[:REFUSAL_CHARS_MAX]
 
     def route_changed(self) -> None:
-        """Answer all requests to the old leader with UNSURE, because they or their answers may be lost."""
+        """Answer all requests sent to the old leader with UNSURE, because they or their answers may be lost."""
         requests, self._requests = self._requests, {}
         for done in requests.values():
             done(UNSURE, "the leader changed meanwhile")
@@ -185,7 +191,10 @@ class Reconfiguration:
     # One change at a time --------------------------------------------------------------------------------------------
 
     def proceed(self) -> None:
-        """Propose the next change when nothing stands in its way; called in each whole tick."""
+        """As leader, propose the next membership change if nothing stands in its way; called in each whole tick.
+
+        A follower passes its own removal on to the leader.
+        """
         if not self._core.is_leader:
             self.is_pending = False
             self._pass_on()
@@ -199,7 +208,10 @@ class Reconfiguration:
         self.is_pending = learning or self._hand_over.heir is not None or bool(self._waiting)
 
     def _proposes_what_was_asked(self, latest: Configuration) -> bool:
-        """Answer or propose the changes that wait, up to the first one that needs a new table; return True if there is one."""
+        """Answer or propose the waiting changes, up to the first that needs a new member table.
+
+        Returns True if one was proposed.
+        """
         while self._waiting and self._hand_over.heir is None:
             change = self._waiting.popleft()
             if change.until_ms < self._links.now_ms():
@@ -214,7 +226,7 @@ class Reconfiguration:
         return False
 
     def _pass_on(self) -> None:
-        """Ask the new leader for this node's own removal.
+        """Ask the new leader to remove this node, if this node was to be removed while it led.
 
         It is asked at once: leadership would go back and forth for ever between two nodes that are both to be removed.
         """
@@ -223,14 +235,17 @@ class Reconfiguration:
             self._ask(change.member, 0, True, False, change.done)
 
     def applied(self, index: int) -> None:
-        """Answer the proposed change if its entry is among those up to ``index``, which the machine has applied."""
+        """Answer the proposed change if the machine has applied its entry. index: the last applied entry."""
         change = self._proposed
         if change is not None and change.index <= index:
             self._proposed = None
             change.done(REMOVED if change.removes else JOINED, "")
 
     def deposed(self) -> None:
-        """Answer waiting changes, as this node leads no more (askers turn to the new leader); keep its own removal to pass on."""
+        """Answer all changes, because this node has lost leadership; those who asked turn to the new leader.
+
+        This node's own removal is kept, and passed on to the new leader.
+        """
         waiting, proposed = [*self._waiting], self._proposed
         self._waiting.clear()
         self._proposed = None
@@ -244,7 +259,10 @@ class Reconfiguration:
             proposed.done(UNSURE, "the leader changed meanwhile")
 
     def _decide(self, latest: Configuration, change: _Change) -> Configuration | None:
-        """Return the member table after a registration; None if the change was answered without a new table."""
+        """Return the member table that registers the change's member; None if the change was answered without a new table.
+
+        latest: the table in force.
+        """
         member = change.member
         known = latest.members.get(member.id)
         down = self._peers.down_ids()
@@ -289,7 +307,10 @@ class Reconfiguration:
         return latest.with_member(replace(member, voter=False))
 
     def _decide_removal(self, latest: Configuration, change: _Change) -> Configuration | None:
-        """Return the member table after a removal; None if the change was answered without a new table or has to wait."""
+        """Return the member table without the change's member; None if the change was answered without it, or has to wait.
+
+        latest: the table in force.
+        """
         node_id, incarnation = change.member.id, change.member.incarnation
         known = latest.members.get(node_id)
         if known is None or incarnation not in ("", known.incarnation):
@@ -324,7 +345,7 @@ class Reconfiguration:
         return replicas is not None and len(latest.voters) <= replicas
 
     def _promote_a_learner(self, latest: Configuration) -> None:
-        """Propose that a member without a vote, which has caught up, gets one."""
+        """Propose that one learner that has caught up becomes a voter. latest: the member table in force."""
         down = self._peers.down_ids()
         for _, member in sorted(latest.members.items()):
             progress = self._peers.progress.get(member.id)

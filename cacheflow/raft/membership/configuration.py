@@ -1,4 +1,4 @@
-"""Configurations: which nodes belong to the cluster, as the log tells it.
+"""Configuration: a table of the cluster's members; Configurations: those in the log that may still count.
 
 1. A configuration is the whole member table, alone in its entry; the latest one in the log counts, committed or not
    (dissertation 4.1). When its entry is dropped, the one before counts again.
@@ -23,7 +23,7 @@ from cacheflow.raft.log.records import CONFIGURATION
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """A member table. index: the entry that brought it, 0 when there is none.  voters: ids, in order."""
+    """A table of the cluster's members. index: of its entry in the log, 0 for NOBODY.  voters: their ids, in order."""
 
     index: int
     cluster_id: str
@@ -34,20 +34,20 @@ class Configuration:
         object.__setattr__(self, "voters", sorted([member.id for member in self.members.values() if member.voter]))
 
     def lists(self, node_id: str, incarnation: str) -> bool:
-        """True if the node with this id and incarnation is a member."""
+        """True if the node with this id and incarnation is a member by this table."""
         member = self.members.get(node_id)
         return member is not None and member.incarnation == incarnation
 
     def with_member(self, member: Member) -> Configuration:
-        """Return this table with ``member`` added or changed."""
+        """Return a copy of this member table with ``member`` added, or in the place of the one with its id."""
         return replace(self, members={**self.members, member.id: member})
 
     def without(self, node_id: str) -> Configuration:
-        """Return this table without the member ``node_id``."""
+        """Return a copy of this member table without the member ``node_id``."""
         return replace(self, members={key: value for key, value in self.members.items() if key != node_id})
 
     def command(self) -> commands.Command:
-        """Return the command that makes this table the cluster's configuration."""
+        """Return the machine's command that makes this member table the cluster's configuration."""
         rows = [
             (member.id, member.incarnation, member.raft_address, member.address, member.voter)
             for _, member in sorted(self.members.items())
@@ -59,7 +59,10 @@ NOBODY = Configuration(0, "", {})
 
 
 def parse(index: int, command: bytes) -> Configuration:
-    """Return the configuration in a log entry; one without members if its bytes are not those of a configuration."""
+    """Return the member table in the log entry ``command`` at ``index``.
+
+    Returns one without members if the entry holds no valid table.
+    """
     try:
         _, _, blocks = commands.decode_entry(command[1:])
         *_, (body,) = commands.decode_block(blocks[0])
@@ -72,7 +75,7 @@ def parse(index: int, command: bytes) -> Configuration:
 
 
 class Configurations:
-    """The configurations of the log that may still count, latest last. Not safe for concurrent use: the loop owns it."""
+    """The member tables of the log that may still count, oldest first. Not safe for concurrent use: the loop owns it."""
 
     def __init__(self, base: Configuration, log: Iterable[tuple[bytes, int, int]]) -> None:
         # The latest committed configuration, then the uncommitted ones.
@@ -82,20 +85,20 @@ class Configurations:
 
     @property
     def latest(self) -> Configuration:
-        """The configuration in force: the latest one in the log, committed or not."""
+        """The member table in force: the latest in the log, committed or not."""
         return self._stack[-1]
 
     @property
     def settled(self) -> Configuration:
-        """The latest committed configuration, as far as this node has applied its log; NOBODY when there is none."""
+        """The latest committed member table, as far as this node has applied its log; NOBODY if there is none."""
         return self._stack[0]
 
     def first_with(self, node_id: str, incarnation: str) -> Configuration | None:
-        """Return the earliest configuration still kept that lists the node with this incarnation; None without one."""
+        """Return the earliest kept member table that lists the node with this id and incarnation; None if none does."""
         return next((table for table in self._stack if table.lists(node_id, incarnation)), None)
 
     def note(self, command: bytes, index: int) -> bool:
-        """Take note of an entry that was appended; return True if it is a configuration."""
+        """Keep the member table in an appended entry, if it holds one; return True then."""
         if command[:1] != CONFIGURATION:
             return False
         parsed = parse(index, command)
@@ -105,21 +108,21 @@ class Configurations:
         return True
 
     def drop_from(self, index: int) -> bool:
-        """Forget the configurations of entries from ``index`` on, which were dropped; return True if there were any."""
+        """Forget the member tables of entries from ``index`` on, which left the log; return True if there were any."""
         before = len(self._stack)
         while len(self._stack) > 1 and self._stack[-1].index >= index:
             self._stack.pop()
         return len(self._stack) != before
 
     def committed(self, index: int) -> list[Configuration]:
-        """Forget and return the configurations that are superseded for good, because entries up to ``index`` are committed."""
+        """Forget and return the member tables that a committed one has replaced. index: the last committed entry."""
         over = []
         while len(self._stack) > 1 and self._stack[1].index <= index:
             over.append(self._stack.pop(0))
         return over
 
     def restart_from(self, base: Configuration, log: Iterable[tuple[bytes, int, int]]) -> None:
-        """Begin anew with the configuration ``base`` of a snapshot and those of ``log``, the entries behind it."""
+        """Replace all member tables by ``base``, that of a snapshot, and those in ``log``, the entries behind it."""
         self._stack = [base]
         for command, index, _ in log:
             self.note(command, index)

@@ -1,4 +1,4 @@
-"""Handing over: the leader gives leadership to another voter (dissertation 3.10).
+"""HandOver: the leader gives leadership to another voter (dissertation 3.10).
 
 A leader that is to be removed or stopped hands leadership over first: PySyncObj counts its own node in every majority.
 
@@ -25,7 +25,7 @@ HAND_OVER_MS = 2000
 
 
 class HandOver:
-    """The hand-over of leadership that is under way, if there is one."""
+    """The leader's transfer of its leadership to another voter, while one is under way."""
 
     def __init__(self, core: Core, links: Links, ticks: Ticks, peers: Peers) -> None:
         # The voter that is to take over leadership. Nothing is appended meanwhile, so that it can have the whole log.
@@ -39,7 +39,10 @@ class HandOver:
         self.handlers: dict[str, Callable[[Peer, dict[str, Any]], None]] = {"hand_over": self._on_hand_over}
 
     def begin(self, node_id: str | None) -> str | None:
-        """Begin to hand leadership to ``node_id``, or to the voter with the longest log. Returns its id, None without one."""
+        """Begin to hand leadership to the voter ``node_id``, or for None to the connected voter with the longest log.
+
+        Returns the voter's id; None when this node does not lead or no such voter is connected.
+        """
         heir = self._most_complete(node_id)
         if not self._core.is_leader or heir is None:
             return None
@@ -50,7 +53,7 @@ class HandOver:
         return self.heir
 
     def step_aside(self) -> None:
-        """Stop leading at once, because this node holds everybody up; a voter that has the whole log is asked to lead."""
+        """Stop leading at once, as this node's disk holds everybody up, and ask a voter with the whole log to lead."""
         heir = self._most_complete(None)
         if heir is not None:
             self._core.ask_to_lead(heir)
@@ -63,7 +66,10 @@ class HandOver:
         self.begin(heir or None)
 
     def _most_complete(self, node_id: str | None) -> str | None:
-        """Return the connected voter with the longest log, which is ``node_id`` if that is given; None without one."""
+        """Return the id of the connected voter with the longest log; None when there is none.
+
+        node_id: consider only this voter; None: all.
+        """
         candidates = [
             (self._match_of(voter_id), voter_id)
             for voter_id in self._core.voter_ids
@@ -76,7 +82,7 @@ class HandOver:
         return progress.match_index if progress is not None else 0
 
     def proceed(self) -> None:
-        """Ask the heir to lead once it has the whole log, or give the hand-over up; called once a turn."""
+        """Ask the chosen voter to lead once it has the whole log, or give up after HAND_OVER_MS; called once a turn."""
         if self.heir is None:
             return
         if self._links.now_ms() > self._until_ms:

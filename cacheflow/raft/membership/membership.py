@@ -1,4 +1,4 @@
-"""Membership: the member table of this node's log in force, and the entries that change it.
+"""Membership: the member table that is in force on this node, and the entries that change it.
 
 A table counts from the moment its entry is appended, committed or not (dissertation 4.1): the core then counts its voters,
 the network dials its members, and the leader replicates to them.
@@ -21,14 +21,14 @@ from cacheflow.raft.transport.network import Network, Peer
 
 
 def applied_configuration(machine: CacheMachine, journal: Journal) -> Configuration:
-    """Return the configuration that the machine of a snapshot holds, at the index where the journal begins."""
+    """Return the member table in ``machine``, which a snapshot has filled, at the index where the journal begins."""
     if not machine.members:
         return NOBODY
     return Configuration(journal.first_index, machine.cluster_id, dict(machine.members))
 
 
 class Membership:
-    """Knows who is a member and a voter, this node among them, and puts each new table in force."""
+    """The members and voters of the cluster by this node's log; it puts each new member table in force."""
 
     def __init__(
         self,
@@ -56,15 +56,15 @@ class Membership:
         self._ticks = ticks
 
     def is_member(self, peer: Peer) -> bool:
-        """True if the latest configuration contains the peer, by its id and its incarnation."""
+        """True if the member table in force lists the peer, with its id and its incarnation."""
         return self.configurations.latest.lists(peer.node_id, peer.incarnation)
 
     def is_voter(self, peer: Peer) -> bool:
-        """True if the peer is a voter of the latest configuration."""
+        """True if the peer is a voter by the member table in force."""
         return self.is_member(peer) and self.configurations.latest.members[peer.node_id].voter
 
     def may_campaign(self) -> bool:
-        """True if this node is a voter of the latest configuration in its own log and its disk and contents are right (4.2.1)."""
+        """True if this node may ask for votes: it votes by its own log, and its disk and contents are sound (4.2.1)."""
         member = self.configurations.latest.members.get(self.node_id)
         return (
             self._replica.failure is None
@@ -76,19 +76,22 @@ class Membership:
         )
 
     def others(self) -> dict[str, str]:
-        """Return {id: incarnation} of the other members, in the order of their ids."""
+        """Return {id: incarnation} of all members except this node, in the order of their ids."""
         members = sorted(self.configurations.latest.members.items())
         return {node_id: member.incarnation for node_id, member in members if node_id != self.node_id}
 
     def append(self, command: bytes) -> None:
-        """Append an entry of the current term; the table in it, if there is one, is in force at once."""
+        """Append ``command`` to the log as an entry of the current term; a member table in it is in force at once."""
         index = self._journal.last_index + 1
         self._journal.add(command, index, self._core.term)
         if self.configurations.note(command, index):
             self.adopt()
 
     def follow(self, verdict: guards.Append) -> None:
-        """Put the latest configuration in force after entries were dropped and appended as ``verdict`` says."""
+        """Update the member table after a leader's message was followed.
+
+        verdict: which entries it dropped and appended.
+        """
         changed = verdict.truncates and self.configurations.drop_from(verdict.prev_index + 1)
         for command, index, _ in verdict.entries:
             changed = self.configurations.note(command, index) or changed
@@ -96,12 +99,12 @@ class Membership:
             self.adopt()
 
     def restart_from(self, machine: CacheMachine) -> None:
-        """Take the tables of ``machine``, which a snapshot has put in place, and of the journal behind it."""
+        """Put the latest member table of ``machine`` and the journal in force, after a snapshot replaced the machine."""
         self.configurations.restart_from(applied_configuration(machine, self._journal), self._journal.entries(0, None))
         self.adopt()
 
     def adopt(self) -> None:
-        """Put the latest configuration of the log in force."""
+        """Put the latest member table of the log in force: in the core, the network and replication."""
         self._ticks.whole = True
         latest = self.configurations.latest
         others = self.others()

@@ -1,4 +1,4 @@
-"""Removal: how a node learns that it is no member any more, and tells other nodes that they are none.
+"""Removal: how a node learns that it is no longer a member, and tells other nodes that they are none.
 
 A removed node gets no more messages of its leader, so it must be told (dissertation 4.2.3 only keeps it from
 disrupting).
@@ -46,7 +46,7 @@ Position = tuple[int, int]
 
 
 class Removal:
-    """Tells nodes that they are no members of the cluster, and learns the same about this node."""
+    """The leader's and members' messages to nodes that are no members, and what this node learns of its own removal."""
 
     def __init__(
         self,
@@ -85,20 +85,23 @@ class Removal:
 
     @property
     def disowned(self) -> bool:
-        """True if the entry that would have made this node a member was dropped: the node must register again."""
+        """True if the entry that made this node a member was dropped uncommitted: the node must register again."""
         return self._disowned is not None and self._disowned == self._position(self._membership.configurations.latest)
 
     # Telling others ---------------------------------------------------------------------------------------------------
 
     def tell_removed(self, before: Configuration) -> None:
-        """Tell the members of ``before``, as leader, that the configuration which replaced it does not contain them."""
+        """As leader, tell those members of the superseded table ``before`` that they are no longer members."""
         if self._core.is_leader:
             for node_id, member in before.members.items():
                 if self._is_out(node_id, member.incarnation):
                     self._tell(node_id, member.incarnation, None)
 
     def answer_stranger(self, peer: Peer, kind: str) -> None:
-        """Tell the sender of a message, who is not in the latest configuration, that it is no member, unless it was just told."""
+        """Tell the sender of a message that it is no member, if no table lists it and it was not told just now.
+
+        kind: the type of its message; some types have other answers.
+        """
         if kind in _NOT_ANSWERED or not self._is_out(peer.node_id, peer.incarnation):
             return
         now_ms = self._links.now_ms()
@@ -121,7 +124,10 @@ class Removal:
         )
 
     def _tell(self, node_id: str, incarnation: str, first: Position | None) -> None:
-        """Send a node the message that it is no member. first: where it says that it became one; None if it did not say."""
+        """Send a node the message that it is no member of the cluster.
+
+        first: (term, index) of the entry by which it says that it became a member; None if it did not say.
+        """
         index = self._core.last_applied
         message: NotMember = {
             "type": "not_member",
@@ -138,7 +144,10 @@ class Removal:
     # Being told -------------------------------------------------------------------------------------------------------
 
     def consider(self) -> None:
-        """Ask all members whether this node still is one, if it hears no leader; called once a heartbeat."""
+        """Ask all members whether this node is still a member, if it has heard no leader for a while.
+
+        Called once a heartbeat.
+        """
         now_ms = self._links.now_ms()
         if now_ms - self._asked_at_ms < ASK_EVERY_MS or self._elections.leader_silent_s < ASK_AFTER_S:
             return
@@ -188,12 +197,12 @@ class Removal:
         self._network.set_peers({})
 
     def _first(self) -> Position | None:
-        """Return the position at which this node became a member, as far as its log goes back."""
+        """Return (term, index) of the earliest entry in this node's log by which it is a member; None if none is left."""
         first = self._membership.configurations.first_with(self._membership.node_id, self._membership.incarnation)
         return None if first is None else self._position(first)
 
     def _position(self, table: Configuration) -> Position:
-        """Return (term, index) of a configuration; for one that a snapshot covers, those of the snapshot's last entry."""
+        """Return (term, index) of a member table's entry, or of the snapshot's last entry if that covers it."""
         index = max(table.index, self._journal.first_index)
         return self._journal.term_at(index) or 0, index
 

@@ -1,4 +1,4 @@
-"""Batching: whether the next entry should wait for more commands.
+"""Batching: decides whether the leader's next entry should wait for more commands.
 
 An entry costs every node a flush and some wake-ups, whatever is in it. Clients that wait for their answers
 come again together: the nodes whose crowds were answered by the last entries are about to send their next blocks, and one
@@ -22,7 +22,7 @@ WAIT_S = 0.0015
 
 
 class Batching:
-    """Decides whether the leader appends its queued blocks at once or waits for those of other nodes.
+    """The leader's decision whether to append its queued blocks now, or to wait for those of other nodes.
 
     now: the time in seconds.  wake_after: lets the leader look again after that many seconds.
     """
@@ -37,15 +37,15 @@ class Batching:
         self._until_s = 0.0
 
     def note_crowd(self, origin: str, last_index: int) -> None:
-        """Remember that the node ``origin`` has sent a block of a crowd while the log ended at ``last_index``."""
+        """Note that the node ``origin`` has sent a block that many callers wait for. last_index: the log's end then."""
         self.crowds[origin] = last_index
 
     def forget_crowds(self) -> None:
-        """Forget all crowds: a new leadership begins, and they came to another leader."""
+        """Forget which nodes have many waiting callers: a new leadership begins, and they came to another leader."""
         self.crowds.clear()
 
     def should_wait(self, present: Iterable[str], last_index: int) -> bool:
-        """True if the entry behind ``last_index`` should wait for more blocks than those of the nodes in ``present``."""
+        """True if the entry behind ``last_index`` should wait for blocks of nodes beside those in ``present``."""
         here = {*present}
         if not self._misses_a_crowd(here):
             return False
@@ -59,6 +59,9 @@ class Batching:
         return self._now() < self._until_s
 
     def _misses_a_crowd(self, here: set[str]) -> bool:
-        """True if the block of at least one crowd is here and that of another is not."""
+        """True if a block of one node with many callers is here, and none of another such node.
+
+        here: the ids of the nodes whose blocks are queued.
+        """
         crowds = self.crowds.keys()
         return not (crowds <= here or crowds.isdisjoint(here))

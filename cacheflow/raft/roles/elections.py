@@ -40,7 +40,7 @@ DISPUTE = 0.5
 
 
 class Elections:
-    """The election rules that are added to PySyncObj's own."""
+    """The election rules of a node that are added to PySyncObj's: pre-votes, identity of voters, quick campaigns."""
 
     def __init__(
         self,
@@ -80,17 +80,17 @@ class Elections:
 
     @property
     def leader_silent_s(self) -> float:
-        """Seconds since the leader was heard; 0 on the leader itself."""
+        """Seconds since this node has heard its leader; 0 on the leader itself."""
         return 0.0 if self._core.is_leader else self._core.now() - self._leader_heard_s
 
     def leader_heard(self) -> None:
-        """Note that the leader of the current term has sent something valid."""
+        """Note that a valid message of the current term's leader has arrived."""
         self._leader_heard_s = self._core.now()
         self._pre_vote_term = 0
         self._core.withdraw()
 
     def leader_lost(self) -> None:
-        """Prepare to campaign at this node's turn among the survivors, because the connection to the leader broke."""
+        """Prepare to campaign when it is this node's turn among the survivors: its connection to the leader broke."""
         core, node_id = self._core, self._membership.node_id
         survivors = sorted({*core.voter_ids, node_id} - {core.leader_id})
         turn = (survivors.index(node_id) + core.term) % len(survivors)
@@ -101,7 +101,7 @@ class Elections:
         self._ticks.wake_after(wait_s + 0.001)
 
     def start_pre_vote(self) -> None:
-        """Ask the voters whether a campaign would succeed."""
+        """Ask the voters whether they would elect this node; campaign at once if it is the only voter."""
         core = self._core
         self._pre_vote_term = core.term + 1
         self._pre_votes = {self._membership.node_id}
@@ -118,7 +118,7 @@ class Elections:
         self._consider_campaign()
 
     def complete(self, message: dict[str, Any]) -> None:
-        """Add the fields that PySyncObj's own vote messages lack: the time, and whether a transfer is under way."""
+        """Add our fields to a vote message of PySyncObj's: the cluster's time, or that the leader wants the election."""
         if message["type"] == "response_vote":
             message["time"], message["heard"] = self._voters_time.own()
         elif message["type"] == "request_vote":
@@ -199,9 +199,9 @@ class Elections:
             core.receive(peer.node_id, message)
 
     def _may_be_elected(self, peer: Peer, message: dict[str, Any]) -> bool:
-        """True if the peer may be a voter: by our configuration, or by entries that it has and we lack (4.2.1).
+        """True if the peer may be a voter: by this node's member table, or by entries that this node's log lacks (4.2.1).
 
-        A member with another incarnation may not: its disk was emptied.
+        A member with another incarnation than the table's may not: its disk was emptied.
         """
         member = self._membership.configurations.latest.members.get(peer.node_id)
         if member is None:

@@ -1,4 +1,4 @@
-"""The follower: what it does with its leader's messages, and learns from them: time, freshness, which members are down.
+"""Following: what a node does with its leader's messages and learns from them: time, freshness, which members are down.
 
 Not safe for concurrent use: the event loop owns it.
 """
@@ -79,7 +79,7 @@ class Following:
         }
 
     def hear_leader(self, peer: Peer, message: dict[str, Any]) -> None:
-        """Follow the sender of a leader's message: PySyncObj gets its term and no entries."""
+        """Follow the sender of a leader's message without its entries: PySyncObj is given its term alone."""
         self._hand_over(peer, message["term"], 0, self._journal.last_index, self._journal.last_term, [])
 
     def _hand_over(
@@ -155,7 +155,10 @@ class Following:
             self._links.hold_message(node_id, reply)
 
     def _answer_relaxed(self, node_id: str, reply: AppendAck) -> None:
-        """Answer once the entries are durable. Nobody waits for that, so one answer may stand for several messages."""
+        """Send ``reply`` once the entries are durable.
+
+        No client waits for them, so one answer may stand for several messages.
+        """
         held, self._relaxed = self._relaxed, (node_id, reply)
         if held is None:
             self._links.hold(self._send_relaxed)
@@ -171,7 +174,7 @@ class Following:
                 self._answer_relaxed(node_id, reply)
 
     def _on_commit(self, peer: Peer, message: dict[str, Any]) -> None:
-        """Take the leader's commit index. A log that has the entry there has all entries before it, too (log matching)."""
+        """Take over the leader's commit index if the log has that very entry: then it has all before (log matching)."""
         index = guards.natural(message, "index")
         if self._journal.term_at(index) == guards.natural(message, "index_term"):
             if self._core.extend(peer.node_id, guards.natural(message, "term"), index, ()):

@@ -1,4 +1,4 @@
-"""Freshness: whether local reads may be answered yet, and how old the contents may be.
+"""Freshness: whether this node may answer local reads yet, and how old its contents may be.
 
 A leader marks its commit index with the moment at which it certainly led; a follower marks the commit index of its leader's
 message with the moment before which that message was not sent. Contents that have applied the index of a mark were the newest
@@ -23,7 +23,7 @@ MARK_EVERY_MS = 5
 
 
 class Freshness:
-    """Knows since when this node's contents can be read, and at which moment they were the newest."""
+    """What this node knows of its contents' age: whether they may be read, and when they were certainly the newest."""
 
     def __init__(self, core: Core, links: Links, peers: Peers) -> None:
         # Whether this node has applied what the leader had committed in its own term, at least once since the start.
@@ -41,7 +41,10 @@ class Freshness:
         self._marked_at_ms = 0
 
     def note_progress(self) -> None:
-        """Update ``caught_up`` (reads may be answered) and ``fresh_at_ms`` (when the contents were the newest); once a turn."""
+        """Update ``caught_up``, whether reads may be answered, and ``fresh_at_ms``, when the contents were the newest.
+
+        Called once a turn.
+        """
         core = self._core
         if core.is_leader:
             now_ms = self._links.now_ms()
@@ -58,18 +61,21 @@ class Freshness:
             self.fresh_at_ms = max(self.fresh_at_ms, self._marks.popleft()[1])
 
     def note_mark(self, index: int, at_ms: int) -> None:
-        """Add a mark. When there are many the newest is replaced, not the oldest, which is the next to be reached."""
+        """Note that contents which have applied ``index`` were the newest at the moment ``at_ms``.
+
+        When too many marks wait the newest is replaced: the oldest is the next to be reached.
+        """
         if len(self._marks) >= FRESH_MARKS_MAX:
             self._marks.pop()
         self._marks.append((index, at_ms))
 
     def goes_back(self) -> None:
-        """Answer no reads until this node is where it was: its contents were wrong and an older snapshot replaces them."""
+        """Answer no reads until the log is applied as far as now: an older snapshot replaces contents that were wrong."""
         self.catch_up_to = max(self.catch_up_to or 0, self._core.last_applied)
         self.caught_up = False
         self.fresh_at_ms = 0
 
     def staleness_ms(self) -> int | None:
-        """Return how old the contents may be; None when nothing is known. Any thread may call it."""
+        """Return how many milliseconds old the contents may be; None while that is unknown. Any thread may call it."""
         fresh_at_ms = self.fresh_at_ms
         return max(0, self._links.now_ms() - fresh_at_ms) if fresh_at_ms else None

@@ -1,4 +1,4 @@
-"""Headers: what the leader's append messages carry beside the log: times, who is down, the digest of its contents.
+"""Headers: fields of the leader's append messages beside the log: times, which members are down, the contents' digest.
 
 Not safe for concurrent use: the event loop owns it.
 """
@@ -19,7 +19,7 @@ TELL_SEEN_MS = 1000
 
 
 class Headers:
-    """Makes the fields of append messages, as leader."""
+    """The leader's source of the fields that append messages carry beside the log."""
 
     def __init__(self, core: Core, links: Links, clock: Clock, peers: Peers, replica: Replica) -> None:
         self._core = core
@@ -46,7 +46,7 @@ class Headers:
         }
 
     def message_for(self, header: dict[str, Any], progress: Progress) -> AppendEntries:
-        """Return an append message for one follower: ``header`` and what only that follower is told."""
+        """Return the append message for one follower: ``header`` and the fields for it alone. progress: of the follower."""
         now_ms = header["at"]
         message: Any = header.copy()
         # Until its no-op is committed a leader does not know what is committed, so no follower may call itself fresh by it.

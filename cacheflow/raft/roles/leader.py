@@ -1,4 +1,4 @@
-"""The leader: what it does once a turn and once a heartbeat: group commit, heartbeats, due keys, which members are down.
+"""Leading: what a leader does in each turn and each heartbeat: group commit, heartbeats, due keys, members that are down.
 
 All queued blocks, its own and forwarded ones, become **one** entry, stamped with the cluster's time. While an entry is
 on its way to a majority, more blocks gather for the next one.
@@ -49,7 +49,7 @@ HURRY_AFTER_S = 0.005
 
 
 class Leading:
-    """The leader's side of a node. Everything but ``queue`` is idle on a follower."""
+    """The part of a node that leads: it queues blocks and makes entries of them. On a follower only ``queue`` is used."""
 
     def __init__(
         self,
@@ -123,13 +123,13 @@ class Leading:
         self._batching.forget_crowds()
 
     def end(self) -> None:
-        """Stop leading: drop the queue, whose blocks are sent again by the nodes that wait for them."""
+        """Stop leading: drop the queued blocks; the nodes whose clients wait for them send them again."""
         self.queue.clear()
 
     # Proposing --------------------------------------------------------------------------------------------------------
 
     def enqueue(self, blocks: list[bytes], crowded: bool, again: bool) -> None:
-        """Queue blocks of this node's own. crowded: many callers wait for them.  again: they were sent before."""
+        """Queue blocks of this node's own commands. crowded: many callers wait for them.  again: they were sent before."""
         node_id = self._membership.node_id
         if again:
             self._forget(node_id)
@@ -139,11 +139,11 @@ class Leading:
             self._batching.note_crowd(node_id, self._journal.last_index)
 
     def _forget(self, origin: str) -> None:
-        """Drop the queued blocks of ``origin``, which sends them all again: else each resend, once a second, added a copy."""
+        """Drop the queued blocks of the node ``origin``, which sends all of them again, so that none is queued twice."""
         self.queue = deque([queued for queued in self.queue if queued[0] != origin])
 
     def may_append(self) -> bool:
-        """True if the queue, which must not be empty, may be appended now."""
+        """True if the queued blocks may be appended to the log now. The queue must not be empty."""
         core = self._core
         return (
             core.is_leader
@@ -158,7 +158,10 @@ class Leading:
         )
 
     def propose_queued(self) -> None:
-        """Append everything that is queued as one entry (group commit), or send the commit alone when nothing may be appended."""
+        """Append the queued blocks as one entry (group commit).
+
+        If none may be appended now, send a new commit index alone.
+        """
         core = self._core
         if not core.is_leader:
             self.queue.clear()
@@ -183,7 +186,10 @@ class Leading:
             self._send_news(self._waiting)
 
     def _send_news(self, answering: Collection[str] = ()) -> None:
-        """Send new entries and the commit index to the followers that need them now. answering: see ``Replicator.send_news``."""
+        """Send new entries and the commit index to the followers that need them now.
+
+        answering: see ``Replicator.send_news``.
+        """
         core = self._core
         if self._replica.failure is None:
             if core.commit_index > self._sent_commit:
@@ -194,14 +200,17 @@ class Leading:
                 self._watch_for_stall()
 
     def _watch_for_stall(self) -> None:
-        """Start a timer: if an entry, sent to a bare majority only, is not committed when it ends, all followers get it."""
+        """Start a timer if the last entry went to a bare majority only.
+
+        If it is not committed by then, all followers get it.
+        """
         waits = self._replicator.ahead is not None and self._core.commit_index < self._journal.last_index
         if waits:
             self._watching = True
             self._ticks.call_after(HURRY_AFTER_S, functools.partial(self._hurry_if_stalled, self._journal.last_index))
 
     def _hurry_if_stalled(self, index: int) -> None:
-        """Send everything to all followers if the entry ``index``, the last one when the timer began, is not committed."""
+        """Send all followers what they lack if the entry ``index``, the last at the timer's start, is not committed."""
         self._watching = False
         if self._core.is_leader and self._replica.failure is None:
             if self._core.commit_index < index:
@@ -210,14 +219,14 @@ class Leading:
                 self._watch_for_stall()
 
     def append_configuration(self, configuration: Configuration) -> int:
-        """Append a member table as an entry of its own and return its index."""
+        """Append a member table to the log as an entry of its own and return its index."""
         block = commands.encode_block(0, 0, 0, [configuration.command()])
         self._membership.append(CONFIGURATION + self._entry([block]))
         self._send_news()
         return self._journal.last_index
 
     def replicate(self) -> None:
-        """Send entries or heartbeats to every member."""
+        """Send every other member the entries that it lacks, or a heartbeat."""
         if self._replica.failure is None:
             self._replicator.replicate()
 
@@ -265,7 +274,10 @@ class Leading:
     # Once a heartbeat -------------------------------------------------------------------------------------------------
 
     def keep_house(self) -> None:
-        """Once a heartbeat: find out which members are down, and propose an entry if keys are due and nobody writes."""
+        """Find out which members are down, and propose an entry if keys are due and nobody writes.
+
+        Called once a heartbeat.
+        """
         self.committed_lately = max(self.committed_lately, self._core.commit_index)
         # The next entry goes to all followers and shows which of them are quick now.
         self._replicator.choose_anew()
@@ -291,7 +303,7 @@ class Leading:
 
 
 def _stamp_of(command: bytes) -> int:
-    """Return the time stamp of an entry of the log, 0 without one."""
+    """Return the time stamp in ms of the log entry ``command``; 0 for a no-op, which has none."""
     if command[:1] == NO_OP:
         return 0
     try:

@@ -30,7 +30,7 @@ INFLIGHT_BYTES_MAX = 4 * 1024 * 1024
 
 
 class Leader(Protocol):
-    """The core, as replication sees it."""
+    """The leader's core, as far as replication uses it."""
 
     commit_index: int
 
@@ -66,51 +66,54 @@ class Replicator:
         self._everybody_from = 0
 
     def begin(self, incarnations: Mapping[str, str]) -> None:
-        """Begin a leadership: forget what was known of every follower."""
+        """Begin to replicate as a new leader: forget what was known of every follower.
+
+        incarnations: by the followers' ids.
+        """
         self._peers.progress = {}
         self.set_followers(incarnations)
 
     def set_followers(self, incarnations: Mapping[str, str]) -> None:
-        """Take the other members, each with the incarnation of its disk; what is known of those that stay is kept."""
+        """Set who the followers are, {id: incarnation}; what is known of those that stay is kept."""
         self.choose_anew()
         self._peers.set_followers(incarnations, self._journal.last_index + 1)
 
     def reconnected(self, node_id: str) -> None:
-        """Probe a follower anew whose connection was replaced: what was in flight may be lost."""
+        """Probe a follower again, because its connection was replaced: messages in flight may be lost."""
         progress = self._peers.progress.get(node_id)
         if progress is not None:
             progress.sent_commit = 0
             progress.probe_from(max(progress.match_index + 1, min(progress.next_index, self._journal.last_index + 1)))
 
     def choose_anew(self) -> None:
-        """Send the next entry to every follower, until its commit shows which of them are quick."""
+        """Send the next entry to every follower, until its commit shows which followers answer quickly."""
         self.ahead = None
         self._everybody_from = self._journal.last_index + 1
 
     def hurry(self) -> None:
-        """Send every follower everything: an entry is not committed as soon as it should be."""
+        """Send every follower all that it lacks, because an entry is not committed as soon as it should be."""
         self.ahead = None
         self._everybody_from = self._leader.commit_index + 1
         self.send_news()
 
     def choose_ahead(self, voter_ids: Sequence[str]) -> None:
-        """Choose the followers ahead after a commit: as many of the voters that have the entry as make a majority."""
+        """After a commit, choose the followers that get entries first: a bare majority, of voters that have its entry."""
         commit_index = self._leader.commit_index
         if self.ahead is None and commit_index >= self._everybody_from:
             having = [node_id for node_id in voter_ids if self._peers.progress[node_id].match_index >= commit_index]
             self.ahead = frozenset(having[: (len(voter_ids) + 1) // 2])
 
     def replicate(self) -> None:
-        """Send each follower what it lacks, or at least a heartbeat."""
+        """Send each follower the entries that it lacks, or at least a heartbeat."""
         header = self._header()
         for node_id, progress in self._peers.progress.items():
             self._replicate_to(node_id, progress, header)
 
     def send_news(self, answering: Collection[str] = ()) -> None:
-        """Send the followers what was appended and committed since they were sent something.
+        """Send each follower what was appended and committed since its last message, if that concerns it now.
 
-        answering: those that answer their clients once they know of the commit. They come last, because such a client may
-        ask any other node next.
+        answering: followers whose clients are answered once they know of the commit. They come last, because such a client
+        may ask any other node next.
         """
         commit_index = self._leader.commit_index
         header: dict[str, Any] | None = None
@@ -133,11 +136,14 @@ class Replicator:
                     progress.sent_commit = commit_index
 
     def _last_for(self, node_id: str) -> int:
-        """Return the index up to which a follower gets entries now."""
+        """Return the index up to which a follower gets entries now: the log's end if *ahead*, else the commit index."""
         return self._journal.last_index if self.ahead is None or node_id in self.ahead else self._leader.commit_index
 
     def _commit_message(self, commit_index: int) -> Commit:
-        """Return the message that tells a commit alone. A follower that has that entry has the log up to it (log matching)."""
+        """Return the message that tells a commit index without entries.
+
+        A follower that has the entry at that index has the same log up to it (log matching).
+        """
         journal = self._journal
         return {
             "type": "commit",
@@ -147,7 +153,7 @@ class Replicator:
         }
 
     def push(self, node_id: str) -> None:
-        """Send a follower what it lacks after an acknowledgement; nothing when it lacks nothing."""
+        """Send a follower the entries that it lacks, after it has acknowledged some; send nothing if it lacks none."""
         progress = self._peers.progress[node_id]
         # The others get no entries: they would answer heartbeats with acknowledgements for ever.
         if progress.state == REPLICATE and progress.next_index <= self._last_for(node_id):
@@ -197,7 +203,10 @@ class Replicator:
             progress.next_index = sent_index + 1
 
     def acknowledged(self, node_id: str, message: dict[str, Any]) -> int | None:
-        """Take a follower's answer; return its verified and durable index, None when it rejected. Raises BadMessage."""
+        """Note a follower's answer; return the index up to which its log is verified and durable, None for a rejection.
+
+        Raises BadMessage.
+        """
         progress = self._peers.progress[node_id]
         progress.acked_at_ms = max(progress.acked_at_ms, guards.natural(message, "at"))
         if message.get("ok") is True:

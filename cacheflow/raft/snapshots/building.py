@@ -52,7 +52,7 @@ class _Own:
 
 
 class Building:
-    """Builds a node's snapshots, one at a time. restart_from: lets the node go on with the machine of a snapshot."""
+    """A node's builder of snapshots, one at a time. restart_from: lets the node go on with a machine from a snapshot."""
 
     def __init__(
         self,
@@ -94,18 +94,21 @@ class Building:
 
     @property
     def age_s(self) -> float:
-        """The seconds since this node built or took over a snapshot, or started. Any thread."""
+        """The number of seconds since this node built or received a snapshot, or started. Any thread."""
         return (self._links.now_ms() - self._newest_since_ms) / 1000
 
     @property
     def problem(self) -> str:
-        """What keeps this node from building snapshots, for people; "" while nothing does for long. Any thread."""
+        """The reason, for people, for which building has failed several times in a row; "" if it has not. Any thread."""
         if self._failures_in_a_row < FAILURES_SHOWN:
             return ""
         return f"{self._failures_in_a_row} builds in a row have failed, the journal grows: {self._latest_failure}"
 
     def consider(self) -> None:
-        """Build a snapshot if the journal has grown enough, or the contents are to be checked; called once a heartbeat."""
+        """Build a snapshot if the journal has grown enough or this node's contents have to be checked.
+
+        Called once a heartbeat.
+        """
         newest = self._storage.newest
         size = newest.bytes if newest is not None else 0
         grown = self._journal.log_bytes - self._held_back_bytes
@@ -113,7 +116,7 @@ class Building:
             self.build()
 
     def replaced(self) -> None:
-        """Note that a snapshot of the leader's has replaced the contents and the journal."""
+        """Note that a snapshot received from the leader has replaced this node's contents and journal."""
         self._held_back_bytes = 0
         self._is_void = self._building
         self._own = None
@@ -162,7 +165,7 @@ class Building:
             self._divergence.found_right()
 
     def _reload(self, meta: SnapshotMeta) -> None:
-        """Load the contents from the snapshot, because those in memory are wrong; stop when they are wrong once more."""
+        """Replace the contents in memory by those of the new snapshot, which differ; stop the machine the second time."""
         if meta.index <= self._reloaded_at:
             self._storage.discard(meta)
             self._replica.stumble(f"the contents at index {meta.index} differ again from what the disk holds")
@@ -191,7 +194,7 @@ class Building:
         self._storage.run(lambda: files.restored(disk, path, meta, self._storage.machine_type), done)
 
     def _take(self, outcome: SnapshotMeta) -> None:
-        """Keep a snapshot that is right as the newest one, and trim the log behind it."""
+        """Make a verified snapshot the newest one, and trim the log that it covers."""
         self._failures_in_a_row = 0
         self._newest_since_ms = self._links.now_ms()
         keep_from = outcome.index

@@ -1,4 +1,4 @@
-"""Divergence: whether this node's contents are wrong, when a digest says that two nodes differ.
+"""Divergence: how a node finds out whether its contents are wrong, when digests of two nodes differ.
 
 The log is the same everywhere, so contents that differ are a fault of some node's memory. Digests travel with the leader's
 messages. Whoever finds a difference does not know whose fault it is, so
@@ -33,7 +33,7 @@ SURE_MS = 5000
 
 
 class Divergence:
-    """Compares digests and says when this node's contents have to be checked against its disk."""
+    """The comparison of this node's digests with others', which decides when its contents are checked against its disk."""
 
     def __init__(self, core: Core, links: Links, ticks: Ticks, replica: Replica, membership: Membership) -> None:
         # The contents are to be checked at this index, or behind it; 0 while there is no reason to.
@@ -54,7 +54,10 @@ class Divergence:
         self.handlers: dict[str, Callable[[Peer, dict[str, Any]], None]] = {"differs": self._on_differs}
 
     def compare(self, digest: Any) -> None:
-        """Compare the leader's (index, digest), which each of its messages carries, with this node's digest at that index."""
+        """Compare ``digest``, the leader's (index, digest) in its message, with this node's digest at that index.
+
+        If they differ, this node's contents are in doubt and the leader is told.
+        """
         if self._replica.doubt is not None:
             self._tell()
             return
@@ -74,7 +77,7 @@ class Divergence:
             self._tell()
 
     def doubt(self, index: int, whose: str) -> None:
-        """Stop using the contents, which differ from ``whose``, until they have been checked at ``index`` or behind it."""
+        """Stop using this node's contents, which differ from ``whose``, until they are checked at ``index`` or later."""
         self.check_from = max(self.check_from, index)
         if self._replica.doubt is None:
             self._replica.doubt = f"the contents differ from {whose} at index {index} and are checked"
@@ -83,12 +86,15 @@ class Divergence:
             self._core.step_down()
 
     def found_right(self) -> None:
-        """Go on with the contents, which are those of this node's disk: somebody else is wrong, and is given time to find out."""
+        """End the doubt: this node's contents agree with its disk, so another node's are wrong.
+
+        Doubt nothing for SURE_MS.
+        """
         self._sure_until_ms = self._links.now_ms() + SURE_MS
         self.settle()
 
     def settle(self) -> None:
-        """Go on with the contents, which have been replaced."""
+        """End the doubt about this node's contents, because they were replaced or were found to agree with the disk."""
         self.check_from = 0
         self._pending = self._own = None
         self._contradicting.clear()
@@ -103,7 +109,7 @@ class Divergence:
         return self._links.now_ms() < self._sure_until_ms
 
     def _tell(self) -> None:
-        """Tell the leader this node's digest. It is told with every message of the leader's, for one may be lost."""
+        """Send the leader this node's digest, at each message of the leader's: an earlier one may have been lost."""
         if self._own is not None and self._core.leader_id is not None:
             index, digest = self._own
             self._links.send(self._core.leader_id, {"type": "differs", "index": index, "digest": digest})

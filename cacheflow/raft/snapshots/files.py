@@ -45,7 +45,7 @@ FLUSH_BYTES: Final = 16 << 20
 
 
 class CorruptSnapshot(ConfigError):
-    """A snapshot that cannot be trusted. The message names the file and what is wrong."""
+    """Raised for a snapshot file that cannot be trusted. The message names the file and what is wrong."""
 
     def __init__(self, file: object, what: str) -> None:
         self.what = what
@@ -75,18 +75,21 @@ class SnapshotMeta:
 
     @classmethod
     def of(cls, report: dict[str, Any]) -> SnapshotMeta:
-        """Return the meta that the helper process reported. report: its line of JSON, parsed. Raises KeyError, ValueError."""
+        """Return the meta of the snapshot that the helper process built. report: its line of JSON, parsed.
+
+        Raises KeyError, ValueError.
+        """
         digest, outlook = _Bytes.fromhex(report["digest"]), _Bytes.fromhex(report["outlook"])
         return cls(report["index"], report["term"], digest, outlook, report["bytes"])
 
 
 def snapshot_path(directory: Path, index: int) -> Path:
-    """Return the path of the snapshot up to ``index``."""
+    """Return the path of the file for the snapshot up to ``index``."""
     return directory / f"snapshot-{index:020}.cfs"
 
 
 def list_snapshots(disk: Disk, directory: Path) -> list[int]:
-    """Return the indexes of the snapshots in ``directory``, in order."""
+    """Return the indexes of the snapshots in ``directory``, ascending."""
     return sorted(int(match[1]) for name in disk.list(directory) if (match := _NAME.fullmatch(name)))
 
 
@@ -97,9 +100,9 @@ def write_snapshot(
     chunks: Iterable[bytes],
     check: Callable[[Path], object] | None = None,
 ) -> SnapshotMeta:
-    """Write a snapshot and return its meta, with the size, once it is durable. Blocks.
+    """Write a snapshot of ``chunks`` and return its meta with the file's size, once it is durable. Blocks.
 
-    check: called with the whole file before it gets its name.
+    check: called with the path of the finished file, before it gets its name.
     Raises OSError, and whatever ``chunks`` and ``check`` raise; then nothing is left behind.
     """
     path = snapshot_path(directory, meta.index)
@@ -135,7 +138,7 @@ def write_snapshot(
 
 
 def load_newest(disk: Disk, directory: Path) -> SnapshotMeta | None:
-    """Return the newest snapshot, verified from end to end; None when there is none. Blocks.
+    """Return the meta of the newest snapshot, after verifying its whole file; None when there is no snapshot. Blocks.
 
     Removes files that a crash left unfinished, and older snapshots once the newest one is verified: call it at start,
     before anything is built, sent or received. Raises CorruptSnapshot, OSError.
@@ -150,7 +153,10 @@ def load_newest(disk: Disk, directory: Path) -> SnapshotMeta | None:
 
 
 def chunks_of(disk: Disk, path: Path) -> Iterator[bytes]:
-    """Yield the machine's chunks as they were written. Raises CorruptSnapshot on the way if the file is damaged."""
+    """Yield the machine's chunks in the snapshot file ``path``.
+
+    Raises CorruptSnapshot on the way if the file is damaged.
+    """
     frames = _frames(disk, path)
     next(frames)
     return frames
@@ -173,7 +179,7 @@ def restored(
 
 
 def verify_snapshot(disk: Disk, path: Path) -> SnapshotMeta:
-    """Read a snapshot file from end to end and return its meta. Raises CorruptSnapshot, OSError."""
+    """Read the snapshot file ``path`` from end to end and return its meta. Raises CorruptSnapshot, OSError."""
     frames = _frames(disk, path)
     header = next(frames)
     for _ in frames:
@@ -183,26 +189,29 @@ def verify_snapshot(disk: Disk, path: Path) -> SnapshotMeta:
 
 
 def read_piece(disk: Disk, directory: Path, meta: SnapshotMeta, offset: int, length: int) -> bytes:
-    """Return up to ``length`` bytes of a snapshot file from ``offset`` on, b"" behind its end. Blocks. Raises OSError."""
+    """Return up to ``length`` bytes of a snapshot's file from ``offset`` on, b"" behind its end. Blocks.
+
+    Raises OSError.
+    """
     return disk.read(snapshot_path(directory, meta.index), offset, length)
 
 
 def discard(disk: Disk, directory: Path, meta: SnapshotMeta) -> None:
-    """Remove a snapshot that must not be loaded, if it is still there."""
+    """Remove the file of a snapshot that must not be loaded, if it is still there."""
     with contextlib.suppress(FileNotFoundError):
         disk.remove(snapshot_path(directory, meta.index))
     disk.sync_directory(directory)
 
 
 def remove_older(disk: Disk, directory: Path, index: int, sending: Collection[int] = ()) -> None:
-    """Remove the snapshots older than the durable one at ``index``, except those at the indexes in ``sending``."""
+    """Remove the snapshots older than the durable one at ``index``, except for those at the indexes in ``sending``."""
     for older in list_snapshots(disk, directory):
         if older < index and older not in sending:
             disk.remove(snapshot_path(directory, older))
 
 
 def newest_snapshot(disk: Disk, directory: Path) -> SnapshotMeta | None:
-    """Return the meta of the newest snapshot, every byte of which was verified; None without one."""
+    """Return the meta of the newest snapshot, after verifying its whole file; None if there is no snapshot."""
     indexes = list_snapshots(disk, directory)
     if not indexes:
         return None
@@ -214,7 +223,7 @@ def newest_snapshot(disk: Disk, directory: Path) -> SnapshotMeta | None:
 
 
 def _pieces(meta: SnapshotMeta, chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the bytes of a snapshot file in order."""
+    """Yield the bytes of a snapshot file in order. meta, chunks: the snapshot's description and contents."""
     yield MAGIC + encode_format(FORMAT_VERSION)
     total = blake2b(digest_size=_TOTAL_BYTES)
     header: bytes = msgpack.packb((meta.index, meta.term, meta.digest.hex(), meta.outlook.hex()))
@@ -241,7 +250,10 @@ def _frame_check(number: int, data: bytes) -> bytes:
 
 
 def _frames(disk: Disk, path: Path) -> Iterator[bytes]:
-    """Yield a snapshot file's header, then its chunks; ends only if the end of the file is right. Raises CorruptSnapshot."""
+    """Yield a snapshot file's header, then its chunks.
+
+    Raises CorruptSnapshot if any part, or the file's end, is damaged.
+    """
     size = disk.size(path)
     magic = disk.read(path, 0, len(MAGIC) + FORMAT_BYTES)
     if not magic.startswith(MAGIC):

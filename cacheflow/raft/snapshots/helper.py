@@ -1,4 +1,4 @@
-"""The snapshot helper: a process of its own that builds a snapshot, so that building never stops the node.
+"""The snapshot helper: a process beside the node that builds a snapshot, so that building never stops the node.
 
     python -I cacheflow/raft/snapshots/run_helper.py PATH BUILD DIRECTORY INDEX
 
@@ -34,7 +34,7 @@ from cacheflow.raft.snapshots.files import (
 
 
 def _fingerprint() -> str:
-    """Return a digest of CacheFlow's source files as they are now."""
+    """Return a digest of all of CacheFlow's source files, as they are on the disk now."""
     package = Path(__file__).parents[2]
     whole = blake2b(digest_size=16)
     for file in sorted(package.rglob("*.py")):
@@ -85,7 +85,10 @@ def build(
 
 
 def main(arguments: list[str]) -> int:
-    """Run the helper process: print the meta as one line of JSON and return 0, or print one line on stderr and return 1."""
+    """Run the helper process and return its exit status, 0 or 1.
+
+    It prints the new snapshot's meta as a line of JSON, or on failure one line on stderr.
+    """
     parser = argparse.ArgumentParser(prog="run_helper.py", description="Build one snapshot.")
     parser.add_argument("build", help="the build that the node runs")
     parser.add_argument("directory", type=Path, help="the data directory")

@@ -1,4 +1,4 @@
-"""Starting the snapshot helper beside a node, and reading what it says."""
+"""HelperProcess: starts the snapshot helper beside a node and reads its report."""
 
 from __future__ import annotations
 
@@ -35,7 +35,10 @@ class HelperProcess:
         self._supervisor = supervisor
 
     def __call__(self, index: int, done: Callable[[SnapshotMeta | BaseException], None]) -> None:
-        """Start the helper; ``done`` is called on the loop, once, whatever becomes of it."""
+        """Start a helper that builds the snapshot up to ``index``.
+
+        ``done`` is called once, on the loop, with meta or exception.
+        """
         self._supervisor.start("the snapshot helper", lambda: self._run(index, done))
 
     async def _run(self, index: int, done: Callable[[SnapshotMeta | BaseException], None]) -> None:
@@ -77,7 +80,10 @@ class HelperProcess:
 
 
 def find_interpreter() -> str:
-    """Return the path of the Python that runs this process, or of one that belongs to it. Raises ConfigError."""
+    """Return the path of the Python interpreter that runs this process, or of one installed beside it.
+
+    Raises ConfigError.
+    """
     names = (f"python{sys.version_info.major}.{sys.version_info.minor}", "python3", "python")
     folders = (f"{sys.prefix}/bin", str(sysconfig.get_config_var("BINDIR")), f"{sys.base_prefix}/bin")
     installed = [f"{folder}/{name}" for folder in folders for name in names]

@@ -1,4 +1,4 @@
-"""Receiver: a file that becomes a snapshot piece by piece, and is checked and loaded whole before it gets its name."""
+"""SnapshotReceiver: a snapshot file that is received in pieces, then verified and loaded before it gets its name."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from cacheflow.raft.snapshots.files import (
 
 
 class SnapshotRefused(CacheFlowError):
-    """A peer sent something else than the snapshot that it announced. Nothing of it is kept."""
+    """Raised when a peer sends something other than the snapshot that it announced. What was received is deleted."""
 
 
 class SnapshotReceiver:
-    """Takes a snapshot from a peer, piece by piece, in order; ``finish`` makes it one of this node's own.
+    """A snapshot that is received from a peer in pieces, in order; ``finish`` makes it one of this node's snapshots.
 
     Every call blocks, so the calls are made one after the other on the disk's thread; the constructor and ``abandon``
-    block for a moment only. ``received`` belongs to the caller: how many bytes it has handed to ``write``. Raises
-    OSError when space is missing, SnapshotRefused for a piece that does not fit; then nothing is left behind.
+    block for a moment only. ``received`` belongs to the caller: the number of bytes that it has passed to ``write``.
+    Raises OSError when space is missing, SnapshotRefused for a piece that does not fit; then nothing is left behind.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class SnapshotReceiver:
             raise
 
     def write(self, offset: int, data: bytes) -> None:
-        """Write the next piece; after the last piece call ``finish``."""
+        """Write ``data``, the next piece of the snapshot, at ``offset``; after the last piece call ``finish``."""
         if self._handle < 0:
             raise SnapshotRefused("this snapshot is complete or was given up")
         try:
@@ -102,7 +102,7 @@ class SnapshotReceiver:
         return meta, machine
 
     def abandon(self) -> None:
-        """Give up and remove the unfinished file; does nothing after ``finish``."""
+        """Stop receiving and remove the unfinished file; do nothing after ``finish``."""
         if self._handle >= 0:
             self._close()
             with contextlib.suppress(OSError):

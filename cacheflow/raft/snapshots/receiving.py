@@ -1,4 +1,4 @@
-"""Receiving: how a follower takes its leader's snapshot, checks it whole and puts it in place.
+"""Receiving: how a follower receives its leader's snapshot, verifies it and replaces its contents by it.
 
 An older snapshot never replaces newer state (dissertation 5.1).
 
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 class Receiving:
-    """Takes snapshots from the leader. restart_from: lets the node go on with the machine of a snapshot."""
+    """The follower's receiver of snapshots. restart_from: lets the node go on with a machine from a snapshot."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Receiving:
         self.handlers: dict[str, Callable[[Peer, dict[str, Any]], None]] = {"snapshot": self._on_piece}
 
     def consider(self) -> None:
-        """Give up a transfer whose entries have come meanwhile, from another leader; called once a heartbeat."""
+        """Give up receiving a snapshot whose entries have been committed here meanwhile; called once a heartbeat."""
         receiver = self._receiver
         if receiver is not None and not self._loading and receiver.index <= self._core.commit_index:
             self._abandon()
@@ -142,7 +142,7 @@ class Receiving:
         self._storage.run(work, done)
 
     def _install(self, meta: SnapshotMeta, machine: CacheMachine) -> bool:
-        """Take over a received snapshot's machine, if it is later; return whether all that the snapshot covers is applied."""
+        """Install a received snapshot if it is newer than the contents; return whether all that it covers is applied."""
         if meta.index <= self._core.last_applied:
             return True
         if meta.index < self._journal.first_index:
@@ -156,9 +156,9 @@ class Receiving:
         return True
 
     def _acknowledge(self, node_id: str, index: int, offset: int, *, done: bool = False, refused: bool = False) -> None:
-        """Acknowledge a piece once the journal is durable.
+        """Acknowledge a piece of the snapshot at ``index`` to the leader, once this node's journal is durable.
 
-        offset: how many bytes of the snapshot are here.  refused: the piece that came does not follow them.
+        offset: the number of bytes received.  refused: the last piece did not follow those.
         """
         message: SnapshotAck = {
             "type": "snapshot_ack",

@@ -1,4 +1,4 @@
-"""Run the snapshot helper: started by its path in an isolated interpreter, it imports the CacheFlow in whose folder it lies.
+"""The script that runs the snapshot helper in an isolated interpreter, with the CacheFlow in whose folder it lies.
 
 ``sys.argv[1]`` is the node's own search path, in which packages are looked for that the interpreter does not have itself.
 It comes last: a file of the user's that is called as a module of Python's is not imported.

@@ -1,4 +1,4 @@
-"""Sending: how a leader's snapshot travels to followers, in acknowledged pieces that leave room for heartbeats.
+"""Sending: how the leader sends its snapshot to followers, in acknowledged pieces that leave room for heartbeats.
 
 Not safe for concurrent use: the event loop owns it.
 """
@@ -38,7 +38,7 @@ STALLED_MS = 5000
 
 @dataclass(slots=True)
 class _Transfer:
-    """One snapshot on its way to one follower."""
+    """The state of sending one snapshot to one follower."""
 
     meta: SnapshotMeta
     # Bytes from the beginning of the file that were sent, and that the follower has.
@@ -53,7 +53,7 @@ class _Transfer:
     reading: bool = False
 
     def go_back(self, now_ms: int) -> None:
-        """Go back to the first unacknowledged byte, if it is time to send it again."""
+        """Continue from the first byte that the follower has not acknowledged, if it is time to send that again."""
         silent_ms = now_ms - max(self.moved_at_ms, self.again_at_ms)
         # The pieces on their way are refused, too, and must not all be sent again for each of these refusals.
         if silent_ms > AGAIN_MS or (self.refused and now_ms - self.again_at_ms > LOST_MS):
@@ -63,7 +63,7 @@ class _Transfer:
 
 
 class Sending:
-    """The leader's transfers of snapshots, one at most to a follower."""
+    """The leader's transfers of its snapshot to followers, at most one a follower."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class Sending:
         }
 
     def consider(self) -> None:
-        """Keep the transfers to followers that need a snapshot going, as leader; called once a heartbeat."""
+        """As leader, start and continue the transfers to followers that need a snapshot; called once a heartbeat."""
         if not self._core.is_leader:
             self._transfers.clear()
             return
@@ -121,7 +121,7 @@ class Sending:
             transfer.go_back(now_ms)
 
     def _send_pieces(self, node_id: str, transfer: _Transfer) -> None:
-        """Send the next pieces: one at a time is read away from the loop, a few travel ahead of their acknowledgement."""
+        """Send a follower the next pieces: one at a time is read off the loop, at most PIECES_AHEAD are unacknowledged."""
         ahead = transfer.sent - transfer.acknowledged
         if transfer.reading or transfer.sent >= transfer.meta.bytes or ahead >= PIECES_AHEAD * PIECE_BYTES:
             return

@@ -1,4 +1,4 @@
-"""Storage: a node's snapshots on its disk, and the workers that read and write them. The event loop owns it."""
+"""SnapshotStorage: a node's snapshots on its disk, and who reads, writes and builds them. The event loop owns it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ logger = logging.getLogger(__name__)
 
 
 class Builder(Protocol):
-    """Builds the snapshot at an index and calls ``done``: in a helper process, or at once in a simulation."""
+    """A function that builds the snapshot up to ``index``, then calls ``done`` with its meta or an exception.
+
+    In a node a helper process builds it; in a simulation it is built before the function returns.
+    """
 
     def __call__(self, index: int, done: Callable[[SnapshotMeta | BaseException], None]) -> None: ...
 
@@ -43,11 +46,11 @@ class SnapshotStorage:
 
     @property
     def newest_index(self) -> int:
-        """The index of the newest snapshot; without one 1, where a log begins."""
+        """The index of the newest snapshot; 1, where a log begins, when there is no snapshot."""
         return self.newest.index if self.newest is not None else 1
 
     def keep(self, meta: SnapshotMeta) -> None:
-        """Take a snapshot that is on the disk as the newest one, and remove older ones that nobody is being sent."""
+        """Make a snapshot that is on the disk the newest one, and remove older ones that no follower is being sent."""
         self.newest = meta
         sending = list(self.sending())
         self.run(
@@ -56,7 +59,7 @@ class SnapshotStorage:
         )
 
     def discard(self, meta: SnapshotMeta) -> None:
-        """Remove a snapshot that must not be loaded."""
+        """Remove the file of a snapshot that must not be loaded."""
         files.discard(self.disk, self.directory, meta)
 
 
@@ -80,7 +83,7 @@ def check_levels(journal: Journal, build_level: int) -> None:
 
 
 def begin_journal_at(journal: Journal, newest: SnapshotMeta | None, directory: Path) -> None:
-    """Let the journal begin at the newest snapshot. Raises CorruptJournal when there is a hole between them."""
+    """Let the journal begin at the newest snapshot. Raises CorruptJournal when entries between the two are missing."""
     index = newest.index if newest is not None else 1
     if journal.first_index > index:
         raise CorruptJournal(

@@ -1,4 +1,4 @@
-"""Connection: one socket between two nodes, from its first byte to its last; the base of both roles.
+"""Connection: one socket between two nodes, from its first byte to its last; the base of Incoming and Outgoing.
 
 1. A handshake that takes longer than its deadline or more than 4 KiB ends the connection.
 2. A peer that breaks a rule loses this connection and nothing else.
@@ -17,9 +17,9 @@ from cacheflow.raft.transport.pieces import Pieces
 
 
 class Connection(asyncio.BufferedProtocol):
-    """One socket between two nodes. Subclasses say what a frame and what the end of the connection mean.
+    """One socket between two nodes. A subclass decides what to do with a frame and at the connection's end.
 
-    handshake_s: time for the handshake.  stall_s: time after which unacknowledged bytes end the connection.
+    handshake_s: seconds for the handshake.  stall_s: seconds after which unacknowledged bytes end the connection.
     Not safe for concurrent use: the event loop owns it.
     """
 
@@ -40,14 +40,14 @@ class Connection(asyncio.BufferedProtocol):
     # Subclasses fill these in.
 
     def opened(self) -> None:
-        """Called when the socket is connected."""
+        """Called by the base class when the socket is connected."""
 
     def frame_received(self, body: memoryview) -> None:
-        """Called with each frame; ``body`` is valid during the call. May raise FrameError."""
+        """Called with the body of each frame, which is valid during the call only. May raise FrameError."""
         raise NotImplementedError
 
     def broken(self, error: Exception) -> None:
-        """Called when the other side broke a rule; the connection is being aborted."""
+        """Called when the other side broke a rule of the protocol; the connection is being aborted."""
         raise NotImplementedError
 
     def ended(self, error: Exception | None) -> None:
@@ -64,7 +64,7 @@ class Connection(asyncio.BufferedProtocol):
         self._cancel_deadline()
 
     def close(self) -> None:
-        """Close once everything written has left; handle no more frames."""
+        """Close the connection once all written bytes have left; handle no more frames."""
         if not self.closed:
             self.closed = True
             self._cancel_deadline()
@@ -72,7 +72,7 @@ class Connection(asyncio.BufferedProtocol):
                 self.transport.close()
 
     def abort(self) -> None:
-        """Close at once and drop what waits to be sent."""
+        """Close the connection at once and drop the bytes that wait to be sent."""
         self.closed = True
         self._cancel_deadline()
         if self.transport is not None:
@@ -132,7 +132,7 @@ class Connection(asyncio.BufferedProtocol):
 
 
 def _tune(sock: socket.socket, stall_s: float) -> None:
-    """Let small messages leave at once, and let the system notice a vanished host, even when nothing is sent.
+    """Set the socket's options: small messages leave at once, and a vanished host is noticed even when nothing is sent.
 
     TCP_USER_TIMEOUT covers what ``Outbox`` cannot see: bytes that the system took and that nobody acknowledges.
     """

@@ -1,4 +1,4 @@
-"""Dialing: open a connection to a peer, prove who we are, learn who it is."""
+"""Outgoing: a connection that this node opens to a peer, and the handshake in which both prove who they are."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cacheflow.raft.transport.outbox import Outbox
 
 
 class Outgoing(Connection):
-    """A connection that this node opened and sends on; the other side only listens. The event loop owns it."""
+    """A connection that this node has opened and sends on; the other side only listens. The event loop owns it."""
 
     def __init__(
         self,
@@ -102,9 +102,9 @@ async def dial(
     stall_s: float,
     defer: Callable[[Callable[[], None]], None],
 ) -> Outgoing:
-    """Connect to ``host:port``, shake hands and return the connection. Raises PeerUnreachable, PeerRefused.
+    """Connect to the peer at ``host:port``, shake hands and return the connection. Raises PeerUnreachable, PeerRefused.
 
-    ``handshake_s`` begins when the connection stands; the caller puts a timeout around the whole.
+    ``handshake_s`` starts once the socket is connected; the caller limits the time of the whole call.
     """
     connection = Outgoing(loop, handshake, handshake_s=handshake_s, stall_s=stall_s, defer=defer)
     try:
@@ -122,7 +122,7 @@ async def dial(
 
 
 def _plain(error: Exception) -> str:
-    """Return why a connection failed in the system's own words: asyncio's leave out "refused" and "timed out"."""
+    """Return why a connection failed, in the system's own words: asyncio's leave out "refused" and "timed out"."""
     if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
         return os.strerror(error.errno)
     return str(error)

@@ -31,11 +31,11 @@ LENGTH: Final = LAST - 1
 
 
 class FrameError(CacheFlowError):
-    """The bytes of a connection are not what a peer sends; the connection must be closed."""
+    """Raised when the bytes on a connection are not what a peer sends; the connection must be closed."""
 
 
 def encode_frame(body: bytes) -> bytes:
-    """Return ``body`` as one whole frame."""
+    """Return the frame with ``body``: its length and itself."""
     return HEADER.pack(len(body)) + body
 
 
@@ -53,7 +53,7 @@ class FrameBuffer:
         self._filled = 0
 
     def space(self) -> memoryview:
-        """Return the free part of the buffer, for the next bytes; never empty."""
+        """Return the free part of the buffer, never empty, for the socket to read into."""
         return self._view[self._filled :]
 
     def received(self, count: int) -> Iterator[memoryview]:

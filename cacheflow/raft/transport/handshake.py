@@ -60,7 +60,7 @@ _ADDRESS: Final = re.compile(r"[\x21-\x7e]{1,255}")
 
 
 class Refusal(Exception):
-    """This side will not go on with the handshake; the message is the reason, which a listener tells the dialer."""
+    """Raised when this side ends the handshake; the message is the reason, which a listener tells the dialer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Hello:
     build: str
 
     def encode(self) -> bytes:
-        """Return this hello as the body of a frame."""
+        """Return this hello encoded as the body of a frame."""
         body: bytes = msgpack.packb(
             (
                 _HELLO, MAGIC, VERSION, self.node_id, self.incarnation, self.raft_address, self.cluster_id,
@@ -94,7 +94,7 @@ class Hello:
 
     @classmethod
     def of(cls, fields: list[Any]) -> Hello:
-        """Return the hello in the fields of a frame, checked. Raises FrameError, Refusal for another version."""
+        """Return the hello that a frame's fields are. Raises FrameError for wrong fields, Refusal for another version."""
         if fields[:2] != [_HELLO, MAGIC] or len(fields) < 3 or type(fields[2]) is not int:
             raise FrameError("no hello of a peer")
         if fields[2] != VERSION:
@@ -122,7 +122,7 @@ class Hello:
         return hello
 
     def peer(self) -> Peer:
-        """Return the same description as the node sees it."""
+        """Return the node that this hello describes, without what concerns the handshake alone."""
         return Peer(
             self.node_id, self.incarnation, self.raft_address, self.cluster_id,
             self.epoch, self.start, self.level, self.build,
@@ -130,9 +130,9 @@ class Hello:
 
 
 class Handshake:
-    """One side of one handshake, which is fed the other side's frames until ``done``.
+    """One side of one handshake; it is given the other side's frames until ``done``.
 
-    expected: the node id that the dialer wants to reach; None for any.
+    expected: the id of the node that the dialer wants to reach; None for any node.
     ``receive`` raises FrameError (not a peer), Refusal (by this side), PeerRefused (by the other side).
     """
 
@@ -147,11 +147,11 @@ class Handshake:
         self._heard = b""
 
     def opening(self) -> bytes:
-        """Return the dialer's first frame."""
+        """Return the body of the dialer's first frame, its hello."""
         return self._sent
 
     def receive(self, body: bytes) -> bytes | None:
-        """Take one frame of the other side and return the answer to it; None when there is none."""
+        """Handle one frame's body from the other side; return the body to send in answer, None when there is no answer."""
         fields = _decode(body)
         if fields[0] == _REFUSED and self._dialer:
             raise PeerRefused(_readable(fields))
@@ -190,12 +190,12 @@ class Handshake:
 
 
 def refused(reason: str) -> bytes:
-    """Return the last frame of a listener that will not talk to the dialer."""
+    """Return the body of the frame by which a listener refuses the dialer, with ``reason``."""
     return _encode(_REFUSED, reason)
 
 
 def failure(error: Exception) -> PeerUnreachable:
-    """Return the error that a caller of ``dial`` gets for ``error``, which ``Handshake.receive`` has raised."""
+    """Return the exception for a caller of ``dial`` when the handshake has failed with ``error``."""
     if isinstance(error, PeerUnreachable):
         return error
     if isinstance(error, Refusal):
@@ -204,7 +204,7 @@ def failure(error: Exception) -> PeerUnreachable:
 
 
 def is_cluster_id(value: object) -> TypeGuard[str]:
-    """True if ``value`` may be the id of a peer's cluster; "" is the id of none."""
+    """True if ``value`` can be a cluster's id; "" stands for no cluster."""
     return _matches(_NAME_OR_NONE, value)
 
 
@@ -224,7 +224,7 @@ def _decode(body: bytes) -> list[Any]:
 
 
 def _readable(fields: list[Any]) -> str:
-    """Return the reason in a refusal as one line of printable text, because it goes into logs."""
+    """Return the reason in a refusal as one line of printable text, because it goes into the log."""
     reason = fields[1] if len(fields) > 1 and type(fields[1]) is str else "no reason given"
     return "".join(char if char.isprintable() else "?" for char in reason[:300])
 

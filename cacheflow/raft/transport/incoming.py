@@ -1,4 +1,4 @@
-"""Incoming: a connection that a peer opened to send its messages to this node."""
+"""Incoming: a connection that a peer has opened, on which it sends messages to this node."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from cacheflow.raft.transport.pieces import Pieces
 
 
 class IncomingHost(Protocol):
-    """The calls that an incoming connection makes to its transport."""
+    """The transport that owns incoming connections: the calls that they make to it."""
 
     def knocked(self, connection: Incoming) -> Handshake | None:
-        """Called when a socket was accepted. Returns the handshake, None to drop the connection."""
+        """Called when a socket was accepted. Returns the handshake to use, None to drop the connection."""
 
     def admit(self, hello: Hello) -> None:
-        """Called when the peer has proved that it knows the secret. Raises Refusal if it may not stay all the same."""
+        """Called when the peer has proved that it knows the secret. Raises Refusal if it may not stay nevertheless."""
 
     def pieces_of(self, peer: Peer) -> Pieces:
         """Called when the handshake is done. Returns what puts the peer's large messages together."""
@@ -30,22 +30,22 @@ class IncomingHost(Protocol):
         """Called when the handshake is done: ``connection.peer`` and ``purpose`` are known, and messages may follow."""
 
     def deliver(self, peer: Peer, message: Message) -> None:
-        """Called with each message of the peer."""
+        """Called with each message that the peer has sent."""
 
     def unknown(self, peer: Peer, what: str) -> None:
         """Called with a frame for a group or of a kind that is not known here. what: for people."""
 
     def changed(self, connection: Incoming) -> None:
-        """Called when the peer has said something new about its cluster or its purpose."""
+        """Called when the peer has told another cluster or purpose than before; both are set in ``connection``."""
 
     def incoming_refused(self, connection: Incoming, reason: str) -> None:
-        """Called when the peer was refused. reason: for people."""
+        """Called when the peer was refused in the handshake. reason: text for people."""
 
     def incoming_broken(self, connection: Incoming, error: Exception) -> None:
-        """Called when the other side broke a rule, so that the connection is being aborted."""
+        """Called when the peer broke a rule of the protocol; the connection is being aborted."""
 
     def incoming_ended(self, connection: Incoming) -> None:
-        """Called once when the connection has ended."""
+        """Called once when the incoming connection has ended."""
 
 
 class Incoming(Connection):

@@ -1,4 +1,4 @@
-"""LogThrottle: the same complaint is logged once in a while, however often there is cause for it."""
+"""LogThrottle: lets equal complaints into the log only once in a while, however often there is cause for them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ _KEYS_MAX: Final = 256
 
 
 class LogThrottle:
-    """Decides whether a complaint may be logged. every_s: pause between two with the same key. Not thread-safe."""
+    """A memory of logged complaints, which decides whether another may be logged. Not thread-safe.
+
+    every_s: the pause in seconds between two complaints with the same key.
+    """
 
     def __init__(self, every_s: float, clock: Callable[[], float]) -> None:
         self._every_s = every_s
@@ -18,7 +21,10 @@ class LogThrottle:
         self._last_s: dict[Hashable, float] = {}
 
     def allows(self, key: Hashable) -> bool:
-        """True if the complaint ``key`` was not logged within the last ``every_s`` seconds; then it counts as logged now."""
+        """True if no complaint with ``key`` was logged within the last ``every_s`` seconds.
+
+        This one then counts as logged.
+        """
         now_s = self._clock()
         last_s = self._last_s.get(key)
         if last_s is not None and now_s - last_s < self._every_s:

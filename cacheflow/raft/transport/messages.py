@@ -49,7 +49,7 @@ _pack = msgpack.Packer(autoreset=True).pack
 
 
 def encode(message: Mapping[str, Any], group: int = GROUP) -> bytes:
-    """Return ``message`` as the body of a frame. Raises TypeError, ValueError, OverflowError for what msgpack cannot carry."""
+    """Return ``message`` encoded as the body of a frame. Raises TypeError, ValueError, OverflowError if msgpack cannot."""
     body: bytes = _pack((group, message))
     return body
 
@@ -60,7 +60,7 @@ def may_overtake(message: Mapping[str, Any]) -> bool:
 
 
 def decode(body: memoryview) -> tuple[int, Message]:
-    """Return (group, message) in the body of a frame. Raises FrameError."""
+    """Return (group, message) that a frame's body holds. Raises FrameError if it is malformed or exceeds a limit."""
     size = len(body)
     if size > UNCOUNTED_BYTES_MAX:
         _check_items(body)
@@ -88,7 +88,7 @@ def _refuse_extension(code: int, data: bytes) -> NoReturn:
 
 
 def _check_depth(message: Message) -> None:
-    """Raise FrameError if ``message`` is nested deeper than DEPTH_MAX.
+    """Raise FrameError if ``message`` is nested deeper than DEPTH_MAX levels.
 
     It goes level by level, without recursion, and its passes over all items run in C, for entries come by the thousand.
     """
@@ -103,7 +103,7 @@ def _check_depth(message: Message) -> None:
 
 
 def _check_items(body: memoryview) -> None:
-    """Raise FrameError if a frame claims more than ITEMS_MAX items, counted without making any of them.
+    """Raise FrameError if a frame's body claims more than ITEMS_MAX items; they are counted without being made.
 
     That takes a few steps for a large value and 0.2 us an item.
     """

@@ -23,11 +23,11 @@ Message = dict[str, Any]
 
 
 class PeerUnreachable(CacheFlowError):
-    """No node answered at that address, or something that is no peer did."""
+    """Raised when no node answers at an address, or something that is no peer does."""
 
 
 class PeerRefused(PeerUnreachable):
-    """The other side will not talk to this node; the message is its reason."""
+    """Raised when the node at an address refuses this node; the message is its reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Peer:
 
 
 class Network(Protocol):
-    """Sends and receives messages between nodes. Not safe for concurrent use: the event loop owns it.
+    """The sending and receiving of messages between nodes. Not safe for concurrent use: the event loop owns it.
 
     The ``on_...`` attributes are set before ``start``.
     """
@@ -92,18 +92,21 @@ class Network(Protocol):
 
     @property
     def callers(self) -> list[Peer]:
-        """The nodes that have dialed this one in order to send to it: those of a cluster take it for a member, by its id."""
+        """The nodes that have dialed this node in order to send to it.
+
+        Those with a cluster take it for a member, by its id.
+        """
 
     @property
     def other_clusters(self) -> list[str]:
-        """The members of other clusters that were met lately, a text for people each. Any thread."""
+        """The members of other clusters that this node has met lately, one text for people each. Any thread."""
 
     @property
     def healthy(self) -> bool:
-        """True if peers can connect."""
+        """True if peers can connect to this node."""
 
     async def start(self) -> None:
-        """Begin to listen and to dial. Raises ConfigError."""
+        """Listen for peers and dial them. Raises ConfigError when the port cannot be had."""
 
     async def stop(self) -> None:
         """Close all connections and the port, and return when they are closed."""
@@ -112,19 +115,25 @@ class Network(Protocol):
         """Return the process that was met last under a node id, connected or not; None without one."""
 
     def set_peers(self, peers: Mapping[str, str]) -> None:
-        """Set the nodes that are dialed: exactly those of ``peers`` (node id: address) and nodes that have dialed us."""
+        """Set which nodes are dialed: those in ``peers``, {node id: address}, and all that have dialed this one."""
 
     def send(self, node_id: str, message: Sent) -> bool:
-        """Send a message to a node. Returns False if there is no connection or too much waits already."""
+        """Send a message to a node.
+
+        Returns False if there is no connection to it, or if too many bytes wait for it already.
+        """
 
     def backlog(self, node_id: str) -> int:
-        """Return the bytes accepted for a node that have not left this process; 0 without a connection."""
+        """Return the bytes accepted for a node that have not left this process yet; 0 without a connection to it."""
 
     def is_connected(self, node_id: str) -> bool:
-        """True if there is a connection to the node, as ``send`` needs it."""
+        """True if there is a connection to the node on which ``send`` can send."""
 
     def refuse(self, reason: str) -> None:
-        """Refuse all handshakes from now on, and tell the dialers the ``reason``."""
+        """Refuse all handshakes from now on, telling the dialers the ``reason``."""
 
     async def probe(self, raft_address: str, timeout_s: float) -> Peer:
-        """Dial an address and return which node answers there, be it this one. Raises PeerUnreachable, PeerRefused."""
+        """Dial an address and return the node that answers there, possibly this one.
+
+        Raises PeerUnreachable, PeerRefused.
+        """

@@ -72,7 +72,7 @@ class Outbox:
 
     @property
     def waiting_bytes(self) -> int:
-        """The bytes that were put in and that the system has not taken."""
+        """The number of bytes put into the outbox that the system has not taken yet."""
         return self._queue_bytes + self._parts_bytes + self._transport.get_write_buffer_size()
 
     @property
@@ -124,7 +124,7 @@ class Outbox:
             self._write_pieces()
 
     def close(self) -> None:
-        """Drop what waits and stop the timer, because the connection has ended."""
+        """Drop the waiting frames and stop the stall timer, because the connection has ended."""
         self._parts.clear()
         self._parts_bytes = 0
         self._queue.clear()

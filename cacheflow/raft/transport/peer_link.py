@@ -24,7 +24,7 @@ _FRESH_S = 0.25
 
 
 class LinkHost(Protocol):
-    """The attributes and methods of its transport that a link uses."""
+    """The transport that owns links, as far as they use it."""
 
     loop: asyncio.AbstractEventLoop
     supervisor: Tasks
@@ -33,20 +33,23 @@ class LinkHost(Protocol):
     cluster_id: str
 
     async def dial(self, address: str, purpose: str, expected: str) -> Outgoing:
-        """Open a connection to the node ``expected``. Raises PeerUnreachable."""
+        """Open a connection to ``address`` and return it; the node with the id ``expected`` must answer there.
+
+        purpose: handshake.SEND or REPLY. Raises PeerUnreachable.
+        """
 
     def random(self) -> float:
         """Return a random number of at least 0 and below 1."""
 
     def link_up(self, link: PeerLink, peer: Peer) -> None:
-        """Called when the link has a connection."""
+        """Called when the link has opened a connection to ``peer``."""
 
     def link_down(self, link: PeerLink) -> None:
-        """Called once for each ``link_up`` when that connection has ended."""
+        """Called once after each ``link_up``, when that connection has ended."""
 
 
 class PeerLink:
-    """A link to one node. Not safe for concurrent use: the event loop owns it.
+    """A connection for sending to one node, opened again whenever it ends. Not safe for concurrent use: the loop owns it.
 
     addresses: the addresses at which the node may answer, the likeliest first.  purpose: handshake.SEND or REPLY.
     """
@@ -73,12 +76,12 @@ class PeerLink:
 
     @property
     def connected(self) -> bool:
-        """True if the link has a connection."""
+        """True if the link has an open connection to its node."""
         return self._connection is not None
 
     @property
     def waiting_bytes(self) -> int:
-        """The bytes that wait in this process to be sent; 0 without a connection."""
+        """The number of bytes that wait in this process to be sent on the link; 0 without a connection."""
         connection = self._connection
         return 0 if connection is None or connection.outbox is None else connection.outbox.waiting_bytes
 
@@ -94,7 +97,10 @@ class PeerLink:
             self._connection.outbox.put(body, message)
 
     def update(self, addresses: Sequence[str], purpose: str) -> None:
-        """Use other addresses or another purpose from now on; a connection to an old address is replaced."""
+        """Use ``addresses`` and ``purpose`` from now on.
+
+        The connection is replaced if the first address is a new one and not the one that it leads to.
+        """
         moved = addresses[0] != self._addresses[0] and addresses[0] != self._address
         self._addresses = list(addresses)
         self._purpose = purpose
@@ -107,7 +113,7 @@ class PeerLink:
         self.tell()
 
     def tell(self) -> None:
-        """Tell the peer this node's cluster and purpose, if they have changed since it was last told."""
+        """Tell the peer this node's cluster and purpose, if either has changed since it was last told."""
         about = (self._host.cluster_id, self._purpose)
         if self._connection is not None and self._said != about:
             self._said = about
@@ -115,7 +121,7 @@ class PeerLink:
             self.send(messages.encode(message, messages.CONTROL), message)
 
     def hurry(self) -> None:
-        """Try to connect at once, because the node has just dialed us and so is reachable."""
+        """Try to connect at once, because the peer has just dialed this node and so can be reached."""
         if self._connection is not None:
             return
         if self._attempt is None:
@@ -124,7 +130,7 @@ class PeerLink:
             self._start_again()
 
     def redial(self, reason: str) -> None:
-        """Abort the connection and open another one at once."""
+        """Abort the connection, for ``reason``, and open another one at once."""
         connection = self._connection
         if connection is not None:
             self._ended(reason)
@@ -132,7 +138,7 @@ class PeerLink:
             connection.abort()
 
     def close(self) -> Outgoing | None:
-        """End the link. What was sent still leaves; returns the connection that is being closed, None without one."""
+        """End the link; what was sent still leaves. Returns the connection that is now closing, None if there was none."""
         self._task.cancel()
         connection = self._connection
         if connection is not None:
@@ -141,7 +147,7 @@ class PeerLink:
         return connection
 
     async def wait_closed(self) -> None:
-        """Return when the link's task has ended."""
+        """Return when the link's task has ended, after ``close``."""
         await asyncio.gather(self._task, return_exceptions=True)
 
     def _start_again(self) -> None:

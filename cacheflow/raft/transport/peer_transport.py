@@ -69,13 +69,13 @@ def _ignore(*_: Any) -> None:
 class PeerTransport:
     """A ``Network`` over TCP. Not safe for concurrent use: the event loop owns it.
 
-    listen: (host, port), port 0 lets the system choose.  advertise_raft_address: host:port where peers reach this
-    node; port 0 there means the port that was chosen.  secret: shared by the cluster; None on loopback only.
+    listen: (host, port), port 0 lets the system choose.
+    advertise_raft_address: host:port where peers reach this node; port 0 there means the port that was chosen.
+    secret: shared by the cluster; None on loopback only.  supervisor: runs the links' tasks.
     random_bytes: makes nonces, the epoch and the jitter of retries.
-    defer: makes a call at the end of the node's turn, so that all it sends to a peer leaves in one write; by default
-    soon.
-    supervisor: runs the links.
-    Raises ConfigError for an address that is none, and for leaving loopback without a secret.
+    defer: calls a function at the end of the node's turn, so that all it sends to a peer leaves in one write; by default
+    it is called soon.
+    Raises ConfigError for a malformed address, and for leaving loopback without a secret.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class PeerTransport:
     # Life.
 
     async def start(self) -> None:
-        """Listen, and dial the peers set so far. Raises ConfigError when the port cannot be had."""
+        """Listen for peers, and dial those that are set already. Raises ConfigError when the port cannot be had."""
         self.loop = asyncio.get_running_loop()
         self._throttle = LogThrottle(_COMPLAINTS_EVERY_S, self.loop.time)
         self._budget = Budget(self._unfinished_bytes_max, self.loop.time, self._dropped)
@@ -160,7 +160,10 @@ class PeerTransport:
             self._adjust_link(node_id)
 
     async def stop(self) -> None:
-        """Close everything. Sent messages may still leave, for a second at most. No callback is made from now on."""
+        """Close all connections and the port. Sent messages may still leave, for _CLOSE_S at most.
+
+        No callback is made from now on.
+        """
         self._stopped = True
         if not self._running:
             return
@@ -181,12 +184,15 @@ class PeerTransport:
 
     @property
     def healthy(self) -> bool:
-        """True if peers can connect: not while the process has run out of file descriptors, for example."""
+        """True if peers can connect to this node: not, for example, while descriptors are exhausted."""
         return self._running and self._listener.healthy
 
     @property
     def callers(self) -> list[Peer]:
-        """The nodes that have dialed this one in order to send to it: those of a cluster take it for a member, by its id."""
+        """The nodes that have dialed this node in order to send to it.
+
+        Those with a cluster take it for a member, by its id.
+        """
         return [
             incoming.peer
             for incoming in self._incoming.values()
@@ -199,7 +205,7 @@ class PeerTransport:
 
     @property
     def other_clusters(self) -> list[str]:
-        """The members of other clusters that were met lately, a text for people each. Any thread."""
+        """The members of other clusters that this node has met lately, one text for people each. Any thread."""
         others = list(self._others.items())
         return [
             f"{node_id} of cluster {cluster_id}"
@@ -209,7 +215,7 @@ class PeerTransport:
 
     @property
     def bound_address(self) -> tuple[str, int]:
-        """The (host, port) that is listened on; between ``start`` and ``stop``."""
+        """The (host, port) on which this node listens for peers, between ``start`` and ``stop``."""
         return self._listener.address
 
     @property
@@ -220,7 +226,7 @@ class PeerTransport:
 
     @property
     def cluster_id(self) -> str:
-        """The id of the cluster that this node says it belongs to; "" for none yet."""
+        """The id of the cluster that this node says it belongs to; "" while it belongs to none."""
         return self._cluster_id
 
     @cluster_id.setter
@@ -236,17 +242,18 @@ class PeerTransport:
     # Sending.
 
     def set_peers(self, peers: Mapping[str, str]) -> None:
-        """Set the nodes that are dialed: those of ``peers`` (node id: host:port) but this one, and nodes that have dialed us.
+        """Set which nodes are dialed: those in ``peers``, {node id: host:port}, and all that have dialed this one.
 
-        May call ``on_disconnected`` for a node that is dropped, before it returns.
+        This node itself is left out. May call ``on_disconnected`` for a node that is dropped, before it returns.
         """
         self._peers = {node_id: address for node_id, address in peers.items() if node_id != self._identity.node_id}
         for node_id in [*self._peers, *(node_id for node_id in list(self._links) if node_id not in self._peers)]:
             self._adjust_link(node_id)
 
     def send(self, node_id: str, message: Mapping[str, Any]) -> bool:
-        """Send a message to a node. Returns False without a connection, with too much waiting, or if it is too large (logged).
+        """Send a message to a node; return False if that is impossible.
 
+        It is without a connection, with too many bytes waiting, or if the message is too large (which is logged).
         True is no promise: messages on their way are lost when a connection ends.
         Raises TypeError, ValueError or OverflowError for what msgpack cannot carry.
         """
@@ -268,14 +275,14 @@ class PeerTransport:
         return True
 
     def refuse(self, reason: str) -> None:
-        """Refuse all handshakes from now on, and tell the dialers the ``reason``."""
+        """Refuse all handshakes from now on, telling the dialers the ``reason``."""
         self._refusal = reason
 
     def _soon(self, call: Callable[[], None]) -> None:
         self.loop.call_soon(call)
 
     def backlog(self, node_id: str) -> int:
-        """Return the bytes that wait in this process for a node; 0 without a connection."""
+        """Return the bytes that wait in this process to be sent to a node; 0 without a connection to it."""
         link = self._links.get(node_id)
         return 0 if link is None else link.waiting_bytes
 
@@ -285,7 +292,7 @@ class PeerTransport:
         return link is not None and link.connected
 
     async def probe(self, raft_address: str, timeout_s: float) -> Peer:
-        """Dial host:port, shake hands, close, and return which node answered; disturbs no present connection.
+        """Dial host:port, shake hands, close, and return the node that answered; other connections are not affected.
 
         Raises PeerRefused with the other side's reason, PeerUnreachable.
         """
@@ -306,7 +313,10 @@ class PeerTransport:
     # Links call these.
 
     async def dial(self, address: str, purpose: str, expected: str | None) -> Outgoing:
-        """Open a connection. expected: the node id that must answer, None for any. Raises PeerUnreachable."""
+        """Open a connection to ``address`` and return it. expected: the id of the node that must answer, None for any.
+
+        purpose: of handshake.PURPOSES. Raises PeerUnreachable, PeerRefused.
+        """
         shake = Handshake(self._hello(purpose), self._secret, dialer=True, expected=expected)
         try:
             connection = await dial(
@@ -345,13 +355,13 @@ class PeerTransport:
             self._call(self.on_connected, peer.node_id)
 
     def link_down(self, link: PeerLink) -> None:
-        """Report that a node cannot be sent to any more."""
+        """Report that the link's node cannot be sent to any more."""
         self._call(self.on_disconnected, link.node_id)
 
     # Incoming connections call these.
 
     def knocked(self, connection: Incoming) -> Handshake | None:
-        """Return a handshake for a new connection; None while this node does not run."""
+        """Return a handshake for a newly accepted connection; None while this node is not running."""
         if not self._running:
             return None
         if len(self._handshaking) >= self._handshakes_max:
@@ -365,7 +375,7 @@ class PeerTransport:
         return Handshake(self._hello(handshake.SEND), self._secret, dialer=False)
 
     def admit(self, hello: Hello) -> None:
-        """Raise Refusal if a peer may not stay although it has proved that it knows the secret."""
+        """Raise Refusal if the peer may not stay connected, although it has proved that it knows the secret."""
         if self._refusal:
             raise Refusal(self._refusal)
         if self._is_of_another_cluster(hello):
@@ -386,7 +396,7 @@ class PeerTransport:
         return Pieces(self._frame_bytes_max, self._budget, node_id, lambda: node_id in self._peers)
 
     def accepted(self, connection: Incoming) -> None:
-        """Keep a connection whose handshake is done, in the place of an older one of that node."""
+        """Keep a connection whose handshake is done; an older connection of the same node is aborted."""
         self._handshaking.pop(connection, None)
         peer = connection.peer
         assert peer is not None
@@ -407,7 +417,7 @@ class PeerTransport:
         self._adjust_link(peer.node_id)
 
     def deliver(self, peer: Peer, message: Message) -> None:
-        """Hand a message to ``on_message``."""
+        """Pass a peer's message to ``on_message``."""
         self._call(self.on_message, peer, message)
 
     def unknown(self, peer: Peer, what: str) -> None:
@@ -417,7 +427,10 @@ class PeerTransport:
             logger.warning("dropped %s of %s, as a newer CacheFlow may send it", what, peer.node_id)
 
     def changed(self, connection: Incoming) -> None:
-        """Adjust the links after a change of a peer's cluster or purpose, or of this node's cluster."""
+        """Adjust the link to a peer after its cluster or purpose, or this node's cluster, has changed.
+
+        A peer of another cluster is disconnected.
+        """
         peer = connection.peer
         assert peer is not None
         if peer.cluster_id and self._cluster_id and peer.cluster_id != self._cluster_id:
@@ -432,26 +445,26 @@ class PeerTransport:
         self._adjust_link(peer.node_id)
 
     def incoming_refused(self, connection: Incoming, reason: str) -> None:
-        """Log that a peer was refused."""
+        """Log that a peer was refused, and why."""
         self._handshaking.pop(connection, None)
         if self._throttle.allows((connection.remote.rpartition(":")[0], reason)):
             logger.warning("refused the peer at %s: %s", connection.remote, reason)
 
     def incoming_broken(self, connection: Incoming, error: Exception) -> None:
-        """Log that a connection was closed because its other side broke a rule."""
+        """Log that a connection was closed because its other side broke a rule of the protocol."""
         who = connection.peer.node_id if connection.peer is not None else None
         if self._throttle.allows((connection.remote.rpartition(":")[0], who, type(error))):
             logger.warning("closed the connection of %s at %s: %s", who or "a stranger", connection.remote, error)
 
     def incoming_ended(self, connection: Incoming) -> None:
-        """Forget a connection that has ended."""
+        """Forget an incoming connection that has ended."""
         self._handshaking.pop(connection, None)
         self._forget(connection)
 
     # Inside.
 
     def _rival(self, peer: Peer) -> str:
-        """Return why a process may not speak for its node, because another one on the same data does; "" if it may."""
+        """Return why a process may not speak for its node, because another on the same data does; "" if it may."""
         met, node_id = self._processes.get(peer.node_id), peer.node_id
         if met is None or met.incarnation != peer.incarnation or met.epoch == peer.epoch:
             return ""
@@ -470,13 +483,13 @@ class PeerTransport:
         return ""
 
     def _meet(self, peer: Peer) -> None:
-        """Remember the process that speaks for a node."""
+        """Remember ``peer`` as the process that speaks for its node."""
         if len(self._processes) >= len(self._peers) + self._strangers_max:
             self._processes = {node_id: met for node_id, met in self._processes.items() if node_id in self._peers}
         self._processes[peer.node_id] = peer
 
     def _is_of_another_cluster(self, hello: Hello) -> bool:
-        """Return whether a node belongs to another cluster than this one, and note it if so."""
+        """Return whether a node's hello names another cluster than this node's, and remember it if so."""
         if not (hello.cluster_id and self._cluster_id) or hello.cluster_id == self._cluster_id:
             return False
         if len(self._others) >= self._strangers_max:
@@ -497,7 +510,7 @@ class PeerTransport:
             connection.gone.add_done_callback(lambda _: self._sockets.discard(connection))
 
     def _adjust_link(self, node_id: str) -> None:
-        """Make the link to a node what it should be now: one to a peer, one that only answers, or none."""
+        """Bring the link to a node up to date: one for sending to a peer, one that only answers a caller, or none."""
         if not self._running:
             return
         incoming, met = self._incoming.get(node_id), self._processes.get(node_id)

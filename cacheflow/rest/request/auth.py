@@ -1,6 +1,6 @@
-"""The API token: ``Authorization: Bearer``, needed on everything but the two health checks.
+"""The API token: every request must show it as ``Authorization: Bearer``, except for the two health checks.
 
-A node that wants to join shows another one, which the cluster's secret gives: it is good for that alone.
+A node that wants to join shows another token, derived from the cluster's secret, which allows nothing else.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ REGISTER = ("POST", "/nodes/register")
 
 
 def token_check(token: bytes, join_token: bytes | None) -> Callable[[], None]:
-    """Return a ``before_request`` function that lets only holders of ``token`` pass. Raises Problem (401).
+    """Return a ``before_request`` function that raises Problem (401) unless the request shows ``token``.
 
-    join_token: the one with which nodes register themselves; None: there is none.
+    join_token: the token with which nodes may register themselves; None: only ``token`` counts.
     """
 
     def check() -> None:

@@ -1,4 +1,4 @@
-"""Request bodies: bytes, and strict JSON."""
+"""Request bodies: they are read whole, and parsed as strict JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _decode = json.JSONDecoder(parse_constant=_refuse_constant).decode
 
 
 def read_body(environ: Mapping[str, Any], bytes_max: int) -> bytes:
-    """Return the whole request body. Raises RequestEntityTooLarge over ``bytes_max``, also when no server in front has a cap."""
+    """Return the whole request body. Raises RequestEntityTooLarge over ``bytes_max``, even where no server has a limit."""
     length = environ.get("CONTENT_LENGTH")
     if length:
         size = int(length) if length.isascii() and length.isdigit() else 0
@@ -38,9 +38,10 @@ def read_body(environ: Mapping[str, Any], bytes_max: int) -> bytes:
 
 
 def parse_json(body: bytes) -> Any:
-    """Return the value of strict JSON: UTF-8, no NaN or infinity, not absurdly nested. Raises InvalidRequest.
+    """Return the value that the JSON text ``body`` has. Raises InvalidRequest unless it is strict JSON.
 
-    1e999, which Python reads as infinity, and lone surrogates are found when the value is encoded.
+    Strict is: UTF-8, no NaN or Infinity, bounded nesting and digits. 1e999, which Python reads as infinity, and lone
+    surrogates are found later, when the value is encoded.
     """
     try:
         return _decode(body.decode())
@@ -74,7 +75,10 @@ def read_object(environ: Mapping[str, Any], bytes_max: int) -> dict[str, Any]:
 
 
 def is_json(content_type: str | None) -> bool:
-    """Return whether a body of this type is our JSON envelope; ``application/x+json`` is a value of its own."""
+    """True if ``content_type`` marks a body as our JSON envelope.
+
+    ``application/x+json`` does not: that body is the value.
+    """
     return (
         content_type == "application/json"
         or (content_type or "").partition(";")[0].strip().lower() == "application/json"

@@ -1,6 +1,6 @@
-"""Checks of how a request spells things: query parameters and JSON fields. All raise InvalidRequest naming the culprit.
+"""Checks of a request's query parameters and JSON fields. Each raises InvalidRequest that names the parameter.
 
-What a verb takes at all is checked in verbs.py.
+The limits of keys, values and TTLs are checked in verbs.py.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ _DIGITS = re.compile(r"[0-9]{1,19}")
 
 
 def flag(query: Query, name: str) -> bool:
-    """Return a yes-or-no parameter: ``?name``, ``?name=true`` and ``?name=1`` are yes; absent, ``false`` and ``0`` no."""
+    """Return the query parameter ``name`` as a bool: ``?name``, ``=true`` and ``=1`` are True.
+
+    An absent one, ``=false`` and ``=0`` are False.
+    """
     text = query.get(name)
     if text is None or text in ("false", "0"):
         return False
@@ -30,7 +33,7 @@ def flag(query: Query, name: str) -> bool:
 
 
 def integer(query: Query, name: str, lowest: int, highest: int) -> int | None:
-    """Return ``?name=`` as a whole number within bounds, or None when absent."""
+    """Return the query parameter ``name`` as a whole number from ``lowest`` to ``highest``, or None when it is absent."""
     text = query.get(name)
     if text is None:
         return None
@@ -40,7 +43,7 @@ def integer(query: Query, name: str, lowest: int, highest: int) -> int | None:
 
 
 def seconds(query: Query, name: str) -> float | None:
-    """Return ``?name=`` as seconds above 0, or None when absent."""
+    """Return the query parameter ``name`` as a number of seconds above 0, or None when it is absent."""
     text = query.get(name)
     if text is None:
         return None
@@ -50,7 +53,7 @@ def seconds(query: Query, name: str) -> float | None:
 
 
 def text_field(fields: Mapping[str, Any], name: str) -> str:
-    """Return a JSON field that must be a string of 1 to 1024 characters."""
+    """Return the field ``name`` of a JSON object, which must be a string of 1 to 1024 characters."""
     value = fields.get(name)
     if type(value) is not str or not value or len(value) > 1024:
         raise InvalidRequest(f'"{name}" is needed: a string of 1 to 1024 characters')
@@ -58,6 +61,6 @@ def text_field(fields: Mapping[str, Any], name: str) -> str:
 
 
 def prefix(query: Query) -> str | None:
-    """Return ``?prefix=``, which must be able to begin a key; None when absent."""
+    """Return the query parameter ``prefix``, which must be the beginning of a valid key; None when it is absent."""
     text = query.get("prefix")
     return check_key(text) if text else text

@@ -1,4 +1,4 @@
-"""What every blueprint is handed: the settings, the store and the gates, for one application."""
+"""RestConfig and Services: the settings, the store and the gates of one application, as all its blueprints get them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True, kw_only=True)
 class RestConfig:
-    """The REST layer's settings."""
+    """The settings of the REST application."""
 
     # The API token, needed on everything but /livez and /readyz; None: no token is asked for.
     token: bytes | None = None
@@ -27,10 +27,10 @@ class RestConfig:
 
     @property
     def body_bytes_max(self) -> int:
-        """The most bytes of a request body. One cap for all routes, because the server knows no routes.
+        """The most bytes that a request body may have; one limit for all routes, because the server knows no routes.
 
-        16 MiB is room for a batch, and for a text of 1 MiB of which JSON escapes every byte (six for one).
-        With larger values: base64 in JSON (four bytes for three) and the rest of the document.
+        16 MiB has room for a batch, and for a text of 1 MiB of which JSON escapes every byte (six for one).
+        With larger values there is room for base64 in JSON (four bytes for three) and the rest of the document.
         """
         return max(16 * MIB, self.max_value_bytes * 4 // 3 + 64 * 1024)
 
@@ -46,6 +46,9 @@ class Services:
     thread_gate: WaitingGate
 
     def raft_headers(self) -> list[tuple[str, str]]:
-        """Return X-Raft-Index, X-Raft-Term and X-Served-By as of now, which every answer carries."""
+        """Return the headers X-Raft-Index, X-Raft-Term and X-Served-By with their present values.
+
+        Every answer carries them.
+        """
         at = self.store.position()
         return [("X-Raft-Index", str(at.index)), ("X-Raft-Term", str(at.term)), ("X-Served-By", at.node_id)]

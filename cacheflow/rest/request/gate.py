@@ -1,4 +1,4 @@
-"""The gate: how many requests may wait for the cluster at once.
+"""WaitingGate: a limit to the number of requests that wait for the cluster at the same time.
 
 Without a leader every write waits until its timeout. Were all let in, they would take every thread, or as many
 descriptors and as much memory as clients care to open; a request over the limit is refused at once, and its client tries
@@ -13,7 +13,7 @@ from cacheflow.errors import Overloaded
 
 
 class WaitingGate:
-    """A limit for requests that wait at the same time. Never blocks; any thread may use it.
+    """A limit to the number of requests that wait at the same time. It never blocks; any thread may use it.
 
     ``with gate:`` stands around what waits, or ``enter`` before and ``leave`` behind it.
     """
@@ -26,7 +26,10 @@ class WaitingGate:
         self.refused = 0
 
     def refusal(self) -> Overloaded | None:
-        """Return the error for a request that would have to wait, without letting it in; None while there is room."""
+        """Return the error for a request that would find no place to wait, and count it as refused.
+
+        Returns None while there is room.
+        """
         if self.waiting < self.waiting_max:
             return None
         with self._lock:
@@ -34,7 +37,7 @@ class WaitingGate:
         return self._overloaded()
 
     def enter(self) -> None:
-        """Take a place for a request that is to wait. Raises Overloaded."""
+        """Take a place for a request that is going to wait. Raises Overloaded when all places are taken."""
         with self._lock:
             if self.waiting < self.waiting_max:
                 self.waiting += 1
@@ -43,7 +46,7 @@ class WaitingGate:
         raise self._overloaded()
 
     def leave(self) -> None:
-        """Give back the place of a request that waits no more."""
+        """Give back the place that a request had taken, because it waits no longer."""
         with self._lock:
             self.waiting -= 1
 

@@ -35,7 +35,10 @@ _TAGS_MAX = 64
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """The state in which a key must be for a write. versions: any of these; None: no matter which."""
+    """The state that a key must have for a write to take place.
+
+    absent, present: the key must be so.  versions: the key must have one of these; None allows any version.
+    """
 
     absent: bool = False
     present: bool = False
@@ -46,7 +49,7 @@ UNCONDITIONAL = Condition()
 
 
 def write_condition(environ: Mapping[str, Any]) -> Condition:
-    """Return the condition that If-Match and If-None-Match set for a write. Raises InvalidRequest."""
+    """Return the condition that the headers If-Match and If-None-Match set for a write. Raises InvalidRequest."""
     match = environ.get("HTTP_IF_MATCH")
     none_match = environ.get("HTTP_IF_NONE_MATCH")
     if match is None and none_match is None:
@@ -65,7 +68,10 @@ def write_condition(environ: Mapping[str, Any]) -> Condition:
 
 
 def read_condition(environ: Mapping[str, Any], version: int) -> int | None:
-    """Return the status that ends a read of an entry at ``version`` early: 304, 412 or None. Raises InvalidRequest."""
+    """Return the status, 304 or 412, with which If-Match or If-None-Match ends a read of an entry at ``version``.
+
+    Returns None when the entry is to be sent. Raises InvalidRequest.
+    """
     match = environ.get("HTTP_IF_MATCH")
     if match is not None and match.strip() != "*":
         tags = parse_tags(match, "If-Match")
@@ -81,7 +87,10 @@ def read_condition(environ: Mapping[str, Any], version: int) -> int | None:
 
 
 def parse_tags(text: str, header: str) -> list[tuple[bool, str]]:
-    """Return the entity tags in a header as (weak, what the quotes hold). Raises InvalidRequest."""
+    """Return the entity tags in ``text``, the value of ``header``, as (weak, text inside the quotes).
+
+    Raises InvalidRequest.
+    """
     tags: list[tuple[bool, str]] = []
     at = 0
     while at < len(text):
@@ -130,9 +139,9 @@ def scope_name(scope: int, nonce: str) -> str:
 
 
 def prefers_raw(accept: str | None, raw_type: str) -> bool:
-    """Return whether a client would rather have the bytes (of type ``raw_type``) than our JSON; a tie is for JSON.
+    """Return whether the Accept header prefers bytes of type ``raw_type`` to our JSON; JSON wins a tie.
 
-    An Accept that names neither counts as wanting the bytes: it asks for something that is not JSON.
+    An Accept that names neither prefers the bytes: it asks for something that is not JSON.
     """
     if not accept or accept in ("*/*", "application/json"):
         return False
@@ -143,7 +152,10 @@ def prefers_raw(accept: str | None, raw_type: str) -> bool:
 
 
 def media_quality(accept: str, media_type: str) -> float:
-    """Return how much an Accept header wants ``media_type``, 0 to 1: its most exact range counts (RFC 9110, 12.5.1)."""
+    """Return the quality, 0 to 1, that an Accept header gives ``media_type``.
+
+    Its most exact range counts (RFC 9110, 12.5.1).
+    """
     ranges = (media_type, media_type.partition("/")[0] + "/*", "*/*")
     best_exactness, quality = len(ranges), 0.0
     for part in accept.split(","):

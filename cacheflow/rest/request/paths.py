@@ -1,4 +1,4 @@
-"""Paths and queries as bytes: decoded strictly, so that two keys never collapse into one.
+"""Strict decoding of paths and queries from their bytes, so that two different keys are never taken for one.
 
 WSGI hands over the path percent-decoded, each byte as one latin-1 character. Werkzeug turns that into text and
 puts U+FFFD where it is not UTF-8: ``%FF`` and ``%FE`` would name the same key. It also lets ``%zz`` pass as the
@@ -26,7 +26,7 @@ _NO_QUERY: Query = {}
 
 
 def decode_key(raw: str, environ: Mapping[str, Any]) -> str:
-    """Return the key that a path names. raw: its bytes as WSGI gives them. Raises InvalidRequest."""
+    """Return the key that a request's path names. raw: the path's bytes, as WSGI gives them. Raises InvalidRequest."""
     key = raw
     if not raw.isascii():
         try:
@@ -39,7 +39,7 @@ def decode_key(raw: str, environ: Mapping[str, Any]) -> str:
 
 
 def _check_escapes(path: str) -> None:
-    """Refuse a path as it was sent when an escape is broken or its bytes are no UTF-8. Raises InvalidRequest.
+    """Check the path as the client sent it. Raises InvalidRequest for a broken percent escape or bytes that are not UTF-8.
 
     The decoded path does not tell: its percent sign comes from ``%25`` or from a broken escape, and its U+FFFD from the
     key or from a layer between the wire and us (Werkzeug's test client, for one) that decodes loosely.
@@ -53,9 +53,9 @@ def _check_escapes(path: str) -> None:
 
 
 def parse_query(environ: Mapping[str, Any]) -> Query:
-    """Return the query's parameters; a blank in it may be written ``+``. Raises InvalidRequest.
+    """Return the query's parameters by name; ``+`` stands for a blank. Raises InvalidRequest.
 
-    A parameter given twice is refused: whichever of them won would surprise somebody.
+    A parameter given twice is refused: clients would not agree on which one counts.
     """
     text = environ.get("QUERY_STRING")
     if not text:

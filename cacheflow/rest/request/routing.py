@@ -1,4 +1,4 @@
-"""Routes below ``/cache/`` are told apart by hand, on the bytes of the path.
+"""The routing of paths below ``/cache/``, done by hand on the path's bytes.
 
 Werkzeug's router decodes the path loosely, may merge slashes, and cannot say "the key ``a/incr``" and "increment ``a``"
 by method. Below ``/cache/`` every path is a key; only POST knows suffixes. All rules are registered as usual, so that
@@ -22,7 +22,7 @@ _ITEM_ENDPOINTS = {"GET": "cache.get", "HEAD": "cache.get", "PUT": "cache.put", 
 
 
 class KeyMap(Map):
-    """The application's URL map, which leaves paths below ``/cache/`` to KeyAdapter."""
+    """The application's URL map; KeyAdapter instead of Werkzeug routes the paths below ``/cache/``."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -31,7 +31,7 @@ class KeyMap(Map):
         self.rules: dict[str, Rule] = {}
 
     def rule_of(self, endpoint: str) -> Rule:
-        """Return the only rule of ``endpoint``."""
+        """Return the only rule of ``endpoint``, and remember it in ``rules``."""
         rule = self.rules[endpoint] = next(self.iter_rules(endpoint))
         return rule
 
@@ -44,7 +44,7 @@ class KeyMap(Map):
 
 
 class KeyAdapter(MapAdapter):
-    """The routing of one request below ``/cache/``. rest: the path behind it, each byte as one character."""
+    """The routing of one request below ``/cache/``. rest: the path behind that prefix, each byte as one character."""
 
     def __init__(self, key_map: KeyMap, rest: str, method: str) -> None:
         super().__init__(
@@ -84,7 +84,7 @@ class KeyAdapter(MapAdapter):
 
 
 def post_action(rest: str) -> tuple[str | None, str | None]:
-    """Return (endpoint, key) of a POST below ``/cache/``: a batch has no key, and other paths have no endpoint."""
+    """Return (endpoint, key) of a POST to ``/cache/`` + ``rest``: a batch has the key None, an unknown path two Nones."""
     if rest == "_batch":
         return "cache.batch", None
     if rest.endswith("/incr"):
@@ -95,6 +95,6 @@ def post_action(rest: str) -> tuple[str | None, str | None]:
 
 
 def allowed_methods(rest: str) -> list[str]:
-    """Return the methods that a path below ``/cache/`` allows."""
+    """Return the HTTP methods that the path ``/cache/`` + ``rest`` allows."""
     methods = ["DELETE", "GET", "HEAD", "OPTIONS", "PUT"]
     return [*methods, "POST"] if post_action(rest)[0] else methods

@@ -1,4 +1,4 @@
-"""Views that wait for the cluster without holding a thread.
+"""Views that wait for the cluster without occupying a thread.
 
 Such a view is a generator: ``[result] = yield [command]`` replicates the command and goes on with its result, and
 ``yield BARRIER`` goes on once everything acknowledged before is applied here. What is refused or not answered in time
@@ -39,7 +39,10 @@ AT_ONCE_BYTES_MAX: Final = 16 * 1024
 
 
 def at_once(path: str, body_bytes: int) -> bool:
-    """Return whether a request is short work that waits for nothing but the cluster: no thread is needed for it."""
+    """Return whether a request with this path and body is short work that waits for nothing but the cluster.
+
+    Such a request needs no thread of its own.
+    """
     return path.startswith("/cache/") and body_bytes <= AT_ONCE_BYTES_MAX
 
 
@@ -55,7 +58,7 @@ def run_one(key: str, command: Command, repeat: Command | None) -> Generator[lis
 
 
 def waits(services: Services) -> Callable[[Callable[..., Steps]], Callable[..., Response]]:
-    """Return a decorator for views that are generators (see the module)."""
+    """Return a decorator that turns generator views (see the module) into Flask views."""
 
     def decorate(view: Callable[..., Steps]) -> Callable[..., Response]:
         @functools.wraps(view)
@@ -79,7 +82,10 @@ def waits(services: Services) -> Callable[[Callable[..., Steps]], Callable[..., 
 
 
 class Waiting(Response):
-    """A view that waits between two of its steps; the server goes on with it as with a WSGI application."""
+    """The response of a view that waits for a result.
+
+    The server calls it, like a WSGI application, when the result is there.
+    """
 
     def __init__(self, services: Services, steps: Steps, wanted: list[Command], raw_key: str | None) -> None:
         self._services = services

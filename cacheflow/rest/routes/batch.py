@@ -1,4 +1,4 @@
-"""Batches over HTTP: JSON operations to commands (see operations.py), raw results to JSON text.
+"""Batches over HTTP: from JSON operations to the machine's commands, and from their results to JSON text.
 
 This is the path for throughput: each operation costs a formatted string here.
 """
@@ -24,7 +24,10 @@ _OK = commands.OK
 
 
 def parse_batch(ops: Any, value_bytes_max: int) -> list[Command]:
-    """Return the commands of a batch's operations. Raises InvalidRequest, or Problem with the index of the wrong one."""
+    """Return the commands of the JSON operations ``ops``.
+
+    Raises InvalidRequest, or Problem with the wrong operation's index.
+    """
     parsed: list[Command] = []
     try:
         parse_into(parsed, ops, value_bytes_max)
@@ -36,7 +39,10 @@ def parse_batch(ops: Any, value_bytes_max: int) -> list[Command]:
 
 
 def render_results(batch: list[Command], results: list[Result]) -> bytes:
-    """Return the body of a batch's answer. Raises Problem with the index of the operation that made an atomic batch fail."""
+    """Return the JSON body that shows the results of a batch's commands.
+
+    Raises Problem with the index of the operation that made an atomic batch fail.
+    """
     if results and results[0][0] == commands.ABORTED:
         _, index, result = results[0][:3]
         raise problem_of_command(error_of("", result), index)

@@ -1,4 +1,4 @@
-"""``/cache``: one key, many keys, batches. No try/except here: problems.py turns every error into its answer."""
+"""The routes of ``/cache``: one key, many keys, batches. Views raise errors; problems.py turns them into answers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,10 @@ _RAW_GUARDS = (("X-Content-Type-Options", "nosniff"), ("Content-Security-Policy"
 
 
 def cache_blueprint(services: Services) -> Blueprint:
-    """Return the blueprint of the routes below ``/cache``. A view's ``raw_key`` is the path's bytes (see routing.py)."""
+    """Return the blueprint of the routes of ``/cache``.
+
+    A view's ``raw_key`` is the key as the path's bytes (see routing.py).
+    """
     blueprint = Blueprint("cache", __name__)
     store, config = services.store, services.config
     body_bytes_max = config.body_bytes_max
@@ -185,7 +188,7 @@ def _item_json(item: Item) -> bytes:
 
 
 def _read(store: RestStore, key: str, query: Query) -> Generator[list[Command], list[Result], Item | None]:
-    """Read an item at the level that the query asks for; the value of the generator is the item or None."""
+    """Read a key with the consistency that the query asks for; the generator's value is its item, or None."""
     consistency = query.get("consistency")
     max_staleness = checks.seconds(query, "max_staleness")
     if consistency is None:
@@ -205,7 +208,10 @@ def _read(store: RestStore, key: str, query: Query) -> Generator[list[Command], 
 
 
 def _parse_put(body: bytes, query_ttl: float | None) -> tuple[Any, float | None]:
-    """Return (value, ttl) of the JSON envelope. Raises InvalidRequest, also for an empty body."""
+    """Return (value, ttl) of a PUT body in JSON. Raises InvalidRequest, also for an empty body.
+
+    query_ttl: the TTL in the query, used if the body has none.
+    """
     fields = parse_json(body)
     if type(fields) is not dict:
         raise InvalidRequest('the body must be a JSON object with "value"')
@@ -223,7 +229,10 @@ def _parse_put(body: bytes, query_ttl: float | None) -> tuple[Any, float | None]
 def _write_condition(
     store: RestStore, condition: Condition, key: str, repeat: Command | None
 ) -> Generator[list[Command], list[Result], tuple[int, int]]:
-    """Return (when, version) of a SET that is to hold to ``condition``."""
+    """Return (when, version): the machine's form of ``condition`` for a SET of ``key``.
+
+    client_key: the Idempotency-Key.
+    """
     if condition.absent:
         return commands.IF_ABSENT, 0
     version = yield from _one_version(store, condition, key, repeat)
@@ -233,9 +242,9 @@ def _write_condition(
 def _one_version(
     store: RestStore, condition: Condition, key: str, repeat: Command | None
 ) -> Generator[list[Command], list[Result], int | None]:
-    """Return the version that a write must find, None for any.
+    """Return the version that a write to ``key`` must find by ``condition``, or None for any version.
 
-    Of several versions it is the one that the key has now: the write itself compares again.
+    If the condition names several, it is the one that the key has now; the write compares it again.
     """
     versions = condition.versions
     if versions is None:

@@ -1,4 +1,4 @@
-"""Nodes and the cluster: who is a member, who leads, and whether all hold the same contents."""
+"""The routes of ``/nodes`` and ``/cluster``: members, leadership, and digests of the contents."""
 
 from __future__ import annotations
 
@@ -100,7 +100,10 @@ def cluster_blueprint(services: Services) -> Blueprint:
 
 
 def _split(address: str, name: str) -> tuple[str, int]:
-    """Return the host and the port of ``host:port``, ``[::1]:port`` or a URL of these. Raises InvalidRequest."""
+    """Return (host, port) of ``address``: ``host:port``, ``[::1]:port``, or an http URL of these.
+
+    Raises InvalidRequest that names the field ``name``.
+    """
     try:
         host, port = split_address(address.removeprefix("http://").removeprefix("https://").rstrip("/"))
         if port:
@@ -111,7 +114,10 @@ def _split(address: str, name: str) -> tuple[str, int]:
 
 
 def _raft_address_beside(address: str) -> str:
-    """Return the default Raft address of a node that serves HTTP at ``address``. Raises InvalidRequest."""
+    """Return the default Raft address of a node that serves HTTP at ``address``: its port plus RAFT_PORT_OFFSET.
+
+    Raises InvalidRequest.
+    """
     host, port = _split(address, "address")
     if port + RAFT_PORT_OFFSET > 65535:
         raise InvalidRequest(f'"raft_address" is needed: the port of "address" + {RAFT_PORT_OFFSET} is over 65535')

@@ -1,4 +1,4 @@
-"""Metrics as Prometheus reads them (text format 0.0.4)."""
+"""Metrics in the format that Prometheus reads (text format 0.0.4)."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ HELP: Mapping[str, str] = {
 
 
 def prometheus_text(metrics: Mapping[str, float]) -> str:
-    """Return metrics in Prometheus' text format: families together, each explained once.
+    """Return ``metrics`` in Prometheus' text format: samples of one name together, below one explanation.
 
-    metrics: by name and labels, such as ``{"items": 3, 'peer_lag{peer="b"}': 0}``.
+    metrics: values by name and labels, such as ``{"items": 3, 'peer_lag{peer="b"}': 0}``.
     """
     families: dict[str, list[str]] = {}
     for name, value in metrics.items():

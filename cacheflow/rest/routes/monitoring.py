@@ -1,4 +1,4 @@
-"""Health, metrics and the specification: answered from memory, whatever the cluster does."""
+"""The routes for health, metrics and the specification, answered from memory in whatever state the cluster is."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PROMETHEUS_TYPE = ("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 
 
 def monitoring_blueprint(services: Services) -> Blueprint:
-    """Return the blueprint of ``/livez``, ``/readyz``, ``/metrics`` and ``/openapi.json``."""
+    """Return the blueprint of the routes ``/livez``, ``/readyz``, ``/metrics`` and ``/openapi.json``."""
     blueprint = Blueprint("monitoring", __name__)
     store, gates = services.store, (services.gate, services.thread_gate)
     document = json_bytes(specification(services.config))
@@ -67,7 +67,10 @@ def monitoring_blueprint(services: Services) -> Blueprint:
 
 
 def health_text(name: str, results: Sequence[Check], verbose: bool) -> tuple[bytes, int]:
-    """Return (body, status) of a health check in Kubernetes' style: ``ok``, or a line a check if asked for or if one fails."""
+    """Return (body, status) of a health check as Kubernetes does: ``ok``, or one line for each of ``results``.
+
+    The lines come when ``verbose`` asks for them or a check failed.
+    """
     passed = all(ok for _, ok, _ in results)
     if passed and not verbose:
         return b"ok", 200

@@ -1,4 +1,4 @@
-"""What waitress' reading thread does by itself, and how requests are put aside.
+"""The HTTP server's reading thread: it also serves short requests, and resumes those that were put aside.
 
 A hand-over to a thread costs more than most requests here: two thread switches each way, in an interpreter that runs one
 thread at a time anyway. So the thread that reads requests also
@@ -30,14 +30,14 @@ _RESUMED: Final = "cacheflow.resumed"
 
 
 class ReadingChannel(StrictChannel):
-    """One client's connection, whose requests may be put aside."""
+    """One HTTP client's connection; a request on it may be put aside while it waits (see suspending.py)."""
 
     _task: Any = None
     # True if the next ``service`` goes on with the request that was put aside.
     resumes = False
 
     def task_class(self, channel: StrictChannel, request: Any) -> Any:
-        """Return the task of a request. waitress asks whenever it begins with one, and when it goes on with one."""
+        """Return the task that answers ``request``: a new one, or the same one for a request that was put aside."""
         if not self.resumes:
             self._task = OneWriteTask(channel, request)
         self.resumes = False
@@ -54,7 +54,7 @@ class ReadingChannel(StrictChannel):
         return self.server.resume(self)  # type: ignore[no-any-return]
 
     def answer_at_once(self, answer: bytes) -> None:
-        """Send a whole answer to the request that just came in. Called with requests_lock held."""
+        """Send ``answer``, a whole HTTP response, to the request that just came in. Called with requests_lock held."""
         request = self.requests.pop(0)
         self.write_soon(answer)
         if request.connection_close:
@@ -68,10 +68,10 @@ class ReadingChannel(StrictChannel):
 
 
 class ReadingServer(StrictServer):
-    """One listening socket, whose reading thread serves short requests itself.
+    """One listening HTTP socket, whose reading thread serves short requests itself.
 
-    turn_away: given a method, a whole answer, or None.  at_once: given path and body bytes, whether a request is short work
-    that never blocks.
+    turn_away: returns, for a method, the whole response that refuses the request, or None to serve it.
+    at_once: returns, for a path and the body's bytes, whether the request is short work that never blocks.
     """
 
     channel_class = ReadingChannel
@@ -102,7 +102,7 @@ class ReadingServer(StrictServer):
         super().__init__(serve, *args, **kwargs)
 
     def add_task(self, channel: ReadingChannel) -> None:
-        """Serve the channel's next request: refuse it at once, or leave it to the reading thread or to a thread of the pool."""
+        """Refuse the channel's next request at once, or queue it for the reading thread or for a thread of the pool."""
         request = channel.requests[0]
         if request.error is None and not self.draining:
             answer = self._turn_away(request.command)
@@ -124,12 +124,15 @@ class ReadingServer(StrictServer):
             super().add_task(channel)
 
     def resume(self, channel: ReadingChannel) -> Callable[[], None]:
-        """Go on with a request that was put aside, after the call that this returns. Any thread."""
+        """Queue a request that was put aside to be resumed; return the function that wakes the reading thread.
+
+        Any thread.
+        """
         self._resumed.append(channel)
         return self.wake
 
     def wake(self) -> None:
-        """Wake the reading thread. Any thread."""
+        """Wake the reading thread from its poll. Any thread may call it."""
         if self._woken:
             return
         self._woken = True
@@ -138,17 +141,17 @@ class ReadingServer(StrictServer):
                 self.trigger.pull_trigger()
 
     def pull_trigger(self) -> None:
-        """Wake the poll loop, as waitress does after each request; in the reading thread it is awake."""
+        """Wake the poll loop, as waitress wants after each request; do nothing in the reading thread, which is awake."""
         if threading.get_ident() != self.reader:
             super().pull_trigger()
 
     def end_turns(self) -> None:
-        """Let no request that was put aside wake the reading thread any more."""
+        """Stop ``wake`` from touching the trigger, which is about to be closed; called when the server ends."""
         with self._wake_lock:
             self._closed = True
 
     def end_turn(self) -> None:
-        """Serve what this turn of the poll loop has brought: answers first, for they make room."""
+        """Resume the requests whose results came, then serve the short requests of this turn of the poll loop."""
         self._woken = False
         while self._resumed:
             channel = self._resumed.popleft()

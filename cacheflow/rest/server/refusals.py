@@ -1,4 +1,4 @@
-"""Turning requests away where they come in, before they cost a thread.
+"""Refusal of requests in the reading thread, before they cost a thread of the pool.
 
 When as many requests wait for the cluster as may, a further write will be refused whatever it says. Done by a thread
 through Flask a refusal costs as much as a read, and clients that come back at once fill all queues with them.
@@ -14,9 +14,9 @@ from cacheflow.rest.server.lanes import READING
 
 
 def turn_away(services: Services, method: str) -> bytes | None:
-    """Return the whole answer to a request that would find no place to wait; None while there is one.
+    """Return the whole HTTP response that refuses a request, when no place to wait is left for its ``method``; else None.
 
-    The HTTP server asks for it in its own thread for each request.
+    The HTTP server calls it in its reading thread for each request.
     """
     error = None if method in READING else services.gate.refusal()
     if error is None:

@@ -1,4 +1,4 @@
-"""The HTTP server: waitress with settings for a cache, in a thread of its own.
+"""HttpServer: waitress with settings for a cache, in a thread of its own.
 
 waitress reads requests whole in one thread and hands them to a pool. So a slow client costs a descriptor, never a
 thread, until its request is complete. Short requests are served by the reading thread itself (reading_thread.py).
@@ -132,14 +132,17 @@ class HttpServer:
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
 
     def start(self) -> None:
-        """Accept connections."""
+        """Start the server's threads and accept connections."""
         self._dispatcher.set_thread_count(self._threads)
         for server in self._servers:
             server.accept_connections()
         self._thread.start()
 
     def stop(self, drain_s: float = 10.0) -> None:
-        """Accept no more, give running requests ``drain_s`` seconds, close. Returns when all is closed."""
+        """Accept no more connections, let running requests end within ``drain_s`` seconds, and close.
+
+        Returns when all is closed.
+        """
         with self._stop_lock:
             if self._draining_until_s is None:
                 self._draining_until_s = time.monotonic() + drain_s
@@ -212,14 +215,14 @@ class HttpServer:
 
 
 class _QueueWarning:
-    """A logger in place of waitress' queue logger, which writes a line for every request that waits."""
+    """A replacement for waitress' queue logger, which would write a line for every request that waits."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._quiet_until_s = float("-inf")
 
     def warning(self, _: str, depth: int) -> None:
-        """Log, once a minute at most, that requests wait. Called with the dispatcher's lock held."""
+        """Log that ``depth`` requests wait, once a minute at most. Called with the dispatcher's lock held."""
         now_s = self._clock()
         if now_s >= self._quiet_until_s and depth > DEPTH_WORTH_A_LINE:
             self._quiet_until_s = now_s + _QUEUE_WARNING_INTERVAL_S
@@ -227,7 +230,10 @@ class _QueueWarning:
 
 
 def _listen(host: str, port: int) -> list[socket.socket]:
-    """Return listening sockets for every address of ``host``, all at one port. Raises ConfigError."""
+    """Return a listening socket for each address of ``host``, all on one port.
+
+    Raises ConfigError when it cannot listen.
+    """
     try:
         found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
@@ -265,9 +271,9 @@ def _cannot_listen(host: str, port: int, error: OSError | None) -> str:
 
 
 def _connections_within_limits(wanted: int) -> int:
-    """Return for how many connections the process has descriptors, after raising its own limit as far as it may.
+    """Return how many connections, ``wanted`` at most, this process has descriptors for; raise its own limit if it may.
 
-    With more, an accept would fail and be tried again in every turn of the loop: the node would spin.
+    With more connections, an accept would fail and be tried again in every turn of the loop: the node would spin.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = wanted + _DESCRIPTORS_KEPT

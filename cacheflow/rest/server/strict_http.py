@@ -38,7 +38,7 @@ _NOT_IN_TARGETS = re.compile(r"[\x00-\x20\x7f#]")
 
 
 class RequestTimeout(Error):  # type: ignore[misc]
-    """The request was not complete in time."""
+    """The error for a request that did not arrive whole in time; it is answered with 408."""
 
     code = 408
     reason = "Request Timeout"
@@ -52,7 +52,7 @@ class Forbidden(Error):  # type: ignore[misc]
 
 
 class StrictParser(HTTPRequestParser):  # type: ignore[misc]
-    """The parser of one request as it comes in. began_s: when its first byte came (monotonic)."""
+    """The parser of one HTTP request as its bytes arrive. began_s: when the first byte came, by the monotonic clock."""
 
     # waitress names these in its own log lines, also for requests whose header never came.
     path = ""
@@ -104,7 +104,7 @@ class StrictParser(HTTPRequestParser):  # type: ignore[misc]
             raise ParsingError(self.forbidden)
 
     def time_out(self) -> None:
-        """Turn what came so far into a request whose answer is 408."""
+        """Treat what has arrived as a whole request whose answer is 408."""
         if not self.headers_finished:
             super().parse_header(b"GET / HTTP/1.0\r\n")
         self.error = RequestTimeout("the request was not complete in time")
@@ -112,7 +112,7 @@ class StrictParser(HTTPRequestParser):  # type: ignore[misc]
 
 
 class ProblemTask(ErrorTask):  # type: ignore[misc]
-    """The answer to a request that the parser has refused."""
+    """A task that answers a request which the parser refused, with problem+json."""
 
     def execute(self) -> None:
         channel, error = self.channel, self.request.error
@@ -127,7 +127,7 @@ class ProblemTask(ErrorTask):  # type: ignore[misc]
 
 
 class OneWriteTask(WSGITask):  # type: ignore[misc]
-    """An answer that sends header and body with one system call and in one packet: waitress' own makes two of each."""
+    """A task that sends header and body with one system call and in one packet, where waitress' own makes two of each."""
 
     wrote_header: bool = False
     # waitress wants to close behind an answer without a length, which 204 and 304 have no use for (RFC 9112, 6.3).
@@ -165,7 +165,7 @@ class OneWriteTask(WSGITask):  # type: ignore[misc]
 
 
 class StrictChannel(HTTPChannel):  # type: ignore[misc]
-    """One client's connection, with deadlines, and with time to read a refusal."""
+    """One HTTP client's connection, with deadlines, and with time for the client to read a refusal."""
 
     parser_class = StrictParser
     error_task_class = ProblemTask
@@ -203,7 +203,11 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
                 self.handle_close()
 
     def enforce(self, now_s: float, wall_s: float, deadline_s: float) -> None:
-        """Close or refuse what takes too long. now_s is monotonic; wall_s is waitress' own clock."""
+        """Close the connection, or answer 408, when one of its deadlines is over.
+
+        now_s: monotonic.  wall_s: waitress' own clock.
+        deadline_s: seconds for a request to arrive, and for an answer to be taken.
+        """
         if self.lingers_until_s is not None:
             if now_s >= self.lingers_until_s:
                 self.handle_close()
@@ -227,12 +231,12 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
 
     @property
     def idle(self) -> bool:
-        """True if nothing is under way in either direction."""
+        """True if no request is being received, served or answered on this connection."""
         return not (self.requests or self.request is not None or self.total_outbufs_len or self.lingers_until_s)
 
 
 class StrictServer(TcpWSGIServer):  # type: ignore[misc]
-    """One listening socket, which looks after the deadlines of its connections."""
+    """One listening HTTP socket, which enforces the deadlines of its connections."""
 
     channel_class = StrictChannel
     draining = False
@@ -249,7 +253,10 @@ class StrictServer(TcpWSGIServer):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
 
     def maintenance(self, now: float) -> None:
-        """Close or refuse what takes too long. waitress calls it every ``cleanup_interval``. now: wall clock."""
+        """Enforce the deadlines of all connections; when there are too many, also close idle ones.
+
+        waitress calls it every ``cleanup_interval``. now: waitress' own clock.
+        """
         super().maintenance(now)
         now_s = time.monotonic()
         full = self.in_connection_overflow

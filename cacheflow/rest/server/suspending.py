@@ -1,4 +1,4 @@
-"""How an application tells its server that a request waits: the two sides know only this.
+"""The interface by which an application tells its HTTP server that a request waits; both sides know only this.
 
 A server that can put a request aside says so with ``SUSPENDS`` in the environ. The application may then throw
 ``Suspended`` instead of answering; the server lets go of the request's thread and goes on with it when told to.
@@ -20,7 +20,7 @@ SUSPENDS: Final = "cacheflow.suspends"
 
 
 class Suspended(BaseException):
-    """A request to put aside. It is no Exception: nobody between application and server may take it for an error.
+    """Raised to put a request aside. It is no Exception: nobody between application and server may take it for an error.
 
     begin: called by the server once it has let go of the request, with ``resume``. Any thread may call that, once, with
     the application to go on with; what it returns wakes the server, and may be called once for many requests.

@@ -46,7 +46,7 @@ def memcached_port(
     connections_max: int,
     wall_s: Callable[[], float] = time.time,
 ) -> WirePort:
-    """The port on which memcached's protocol is spoken over ``store``."""
+    """Return the port that serves memcached's protocol to clients of ``store``."""
     shared = Shared(version_text(), value_bytes_max, token, wall_s)
     shared.port = WirePort(
         "memcached",
@@ -81,9 +81,9 @@ class MemcachedConnection(MemcachedSession):
         return self._authenticated and not self.skip and super().may_rest()
 
     def _found_row(self, line: bytes) -> bytes | None:
-        """Return the reply to a get of several keys, or to several gets of one key each; None when it is anything else.
+        """Return the reply to a get of several keys, or to several gets of one key each; None for anything else.
 
-        line: the input behind the first ``get``, without the last end of line.
+        line: the input without the leading ``get `` and without the last end of line.
         """
         gets = line.split(b"\r\nget ")
         one_by_one = len(gets) > 1
@@ -94,7 +94,7 @@ class MemcachedConnection(MemcachedSession):
         return (END if one_by_one else b"").join(found) + END
 
     def _found(self, word: bytes) -> bytes | None:
-        """Return the whole reply to a get of the one key ``word``; None when the general way has to answer."""
+        """Return the whole reply to a get of the one key ``word``; None when ``take`` has to handle the request."""
         if not word.isascii():
             return None
         key = word.decode()
@@ -108,7 +108,7 @@ class MemcachedConnection(MemcachedSession):
         return END if entry is None else value_line(word, entry) + END
 
     def _found_all(self, data: bytes, at: int) -> int:
-        """Answer the simple gets in a row that begins at ``at``; return the position behind them."""
+        """Answer the gets of one key each that stand in a row from ``at`` in ``data``; return the position behind them."""
         answers: list[bytes] = []
         size = 0
         while size < REPLY_BYTES_MAX and data.startswith(b"get ", at):
@@ -125,7 +125,7 @@ class MemcachedConnection(MemcachedSession):
         return at
 
     def take(self, data: bytes) -> int:
-        """Handle the complete requests at the start of ``data``; return how many bytes they were."""
+        """Handle the complete requests at the start of ``data``; return the number of bytes that they took."""
         at, size = 0, len(data)
         while at < size and self.goes_on:
             if self.skip:
@@ -162,7 +162,7 @@ class MemcachedConnection(MemcachedSession):
         return end - at > lines.KEYS_LINE_BYTES_MAX or not data.startswith(_MANY_KEYS, at) or not self._authenticated
 
     def _request(self, data: bytes, at: int, end: int) -> int:
-        """Handle the request whose line is ``data[at:end]``; return the position behind it, or INCOMPLETE."""
+        """Handle the request whose command line is ``data[at:end]``; return the position behind it, or INCOMPLETE."""
         stop = end - 1 if end > at and data[end - 1] == 13 else end
         if self.fetch is None:
             words = lines.words_of(data[at:stop])

@@ -20,7 +20,7 @@ _INT32 = re.compile(rb"-?[0-9]{1,10}")
 
 
 def exptime_of(word: bytes) -> int | None:
-    """Return the signed 32-bit number in ``word``, or None."""
+    """Return the signed 32-bit number that ``word`` spells, or None if it spells none."""
     if not word.isdigit() and _INT32.fullmatch(word) is None:
         return None
     number = int(word) if len(word) <= 11 else 2**31
@@ -28,7 +28,10 @@ def exptime_of(word: bytes) -> int | None:
 
 
 def ttl_ms_of(exptime: int, wall_s: float) -> int:
-    """Return the milliseconds from now to ``exptime``: TTL_NONE for 0, OVER for a time that is past."""
+    """Return the milliseconds from now to a memcached ``exptime``: TTL_NONE for 0, OVER for a time in the past.
+
+    wall_s: this node's wall clock, in seconds since 1970.
+    """
     if exptime == 0:
         return TTL_NONE
     if 0 < exptime <= RELATIVE_MAX_S:

@@ -1,4 +1,4 @@
-"""get, gets, gat, gats: values by key."""
+"""The commands get, gets, gat and gats: they return values by key."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ TOO_MUCH = b"SERVER_ERROR out of memory writing get response\r\n"
 
 
 def value_line(word: bytes, entry: Entry) -> bytes:
-    """Return the line and the data by which get shows an entry."""
+    """Return the VALUE line and the data of one entry in the reply to get."""
     data, _, meta = entry[:3]
     return b"VALUE %b %d %d\r\n%b\r\n" % (word, meta & FLAGS if type(meta) is int else 0, len(data), data)
 
 
 def value_line_with_cas(word: bytes, entry: Entry) -> bytes:
-    """Return the line and the data by which gets shows an entry: with its version."""
+    """Return the VALUE line, with the entry's version, and the data of one entry in the reply to gets."""
     data, _, meta, version, _ = entry
     return b"VALUE %b %d %d %d\r\n%b\r\n" % (
         word,
@@ -38,12 +38,12 @@ def value_line_with_cas(word: bytes, entry: Entry) -> bytes:
 
 
 def not_ready(error: NotReady) -> bytes:
-    """Return the reply to a read that this node may not answer."""
+    """Return the reply to a read that this node must refuse, because it is not ready to answer reads."""
     return server_error(f"not ready: {error}")
 
 
 class Fetch:
-    """A get of several keys. It is answered key by key, so that many large values are not in memory at once."""
+    """A get of several keys, answered key by key, so that many large values are not in memory at the same time."""
 
     def __init__(self, words: list[bytes], keys: list[str], with_cas: bool) -> None:
         self._words = words
@@ -53,7 +53,7 @@ class Fetch:
         self._failed = False
 
     def go_on(self, connection: Connection) -> bool:
-        """Read the keys that may be read now; return whether the request is answered."""
+        """Read the next keys, as many as the connection may answer now; return whether the whole request is answered."""
         if connection.answers_at_once and not self._failed:
             return self._at_once(connection)
         keys = self._keys
@@ -98,7 +98,7 @@ class Fetch:
         return b"" if entry is None else self._show(self._words[number], entry)
 
     def _refused(self, failure: bytes) -> bytes:
-        """Return the one error of the whole request: nothing when it was told already."""
+        """Return ``failure``, or no bytes if this request was answered with an error already."""
         if self._failed:
             return b""
         self._failed = True
@@ -109,7 +109,10 @@ class Fetch:
 
 
 def fetch_and_touch(connection: Connection, words: list[bytes], keys: list[str], ttl_ms: int, with_cas: bool) -> None:
-    """Answer gat: read keys and give them a new TTL in one entry of the log."""
+    """Answer gat or gats: read ``keys`` and give them a new TTL, all in one entry of the log.
+
+    words: the keys as the client wrote them.  with_cas: show versions, as gats does.
+    """
     if len(keys) > TOUCHED_KEYS_MAX:
         connection.reply(TOO_MANY_KEYS)
         return

@@ -1,4 +1,4 @@
-"""Plain gets, which are nearly everything a cache is asked, answered many at once: those of one pipeline, or of many clients."""
+"""Answers to plain gets, nearly all that a cache is asked: many together, of one pipeline or of many clients."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from cacheflow.wire.memcached.lines import KEY_BYTES_MAX
 
 
 def value_lines(store: Store, words: list[bytes]) -> list[bytes] | None:
-    """Return the VALUE block of each key, empty bytes for an absent one; None when the general way has to answer.
+    """Return the VALUE block of each key, empty bytes for an absent one; None when they cannot be answered together.
 
-    That is when a word is no plain key, this node may not be read, or the values are too much for one reply.
+    They cannot when a word is no plain ASCII key, this node may not be read, or the values exceed one reply's limit.
     """
     joined = b" ".join(words)
     if not joined.isascii():
@@ -39,7 +39,10 @@ def value_lines(store: Store, words: list[bytes]) -> list[bytes] | None:
 
 
 def answer_gets(store: Store, arrived: list[Arrival]) -> list[Arrival]:
-    """Answer the clients that sent a get of one key and have nothing under way; return the arrivals of all others."""
+    """Answer the clients that sent exactly one get of one key and have no unanswered request.
+
+    Returns the arrivals (connection, input, transport) of all other clients.
+    """
     asking = [
         arrival
         for arrival in arrived

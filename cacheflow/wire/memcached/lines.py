@@ -1,4 +1,4 @@
-"""The words, numbers, keys and flags of memcached's command lines, and the errors for what is none of them."""
+"""Parsing of memcached's command lines: words, numbers, keys and flags, and the error replies for what is malformed."""
 
 from __future__ import annotations
 
@@ -33,20 +33,23 @@ TOO_LONG: Final = b"CLIENT_ERROR line too long\r\n"
 
 
 class Refused(Exception):
-    """Raised for a request that is answered with an error at once. reply: that error."""
+    """Raised for a request that gets an error reply at once. reply: the bytes of that reply."""
 
     def __init__(self, reply: bytes) -> None:
         self.reply = reply
 
 
 def words_of(line: bytes) -> list[bytes]:
-    """Return the words of a line. (Only blanks part them: a tab is part of a word, and no key.)"""
+    """Return the words of a command line.
+
+    Only blanks separate words: a tab is part of a word, and makes it invalid as a key.
+    """
     words = line.split(b" ")
     return [word for word in words if word] if b"" in words else words
 
 
 def key_of(word: bytes) -> str | None:
-    """Return the store's key, or None for one that memcached or the store would not take."""
+    """Return the store's key for ``word``; None if memcached or the store does not accept it as a key."""
     if len(word) > KEY_BYTES_MAX or not word:
         return None
     if word.isascii():
@@ -56,7 +59,7 @@ def key_of(word: bytes) -> str | None:
 
 
 def text_key_of(data: bytes) -> str | None:
-    """Return the key in UTF-8 without control characters, which may have blanks as those of HTTP may; None for no key."""
+    """Return the key that ``data`` spells in UTF-8, possibly with blanks, as in HTTP; None if it is no valid key."""
     if len(data) > KEY_BYTES_MAX:
         return None
     try:
@@ -66,7 +69,7 @@ def text_key_of(data: bytes) -> str | None:
 
 
 def number_of(word: bytes, largest: int = UINT64_MAX) -> int | None:
-    """Return the unsigned number in ``word``, or None."""
+    """Return the unsigned decimal number that ``word`` spells; None if it spells none or one above ``largest``."""
     if not word.isdigit() or len(word) > 20:
         return None
     number = int(word)
@@ -74,11 +77,11 @@ def number_of(word: bytes, largest: int = UINT64_MAX) -> int | None:
 
 
 def bits_of(entry: Entry) -> int:
-    """Return the client's flags and our own bits of an entry; one with a Content-Type from HTTP has none."""
+    """Return an entry's flags: the client's 32 bits and our STALE and WON. A Content-Type from HTTP counts as 0."""
     meta = entry[META]
     return meta if type(meta) is int else 0
 
 
 def server_error(message: str) -> bytes:
-    """Return a SERVER_ERROR of one line, whatever the message is."""
+    """Return a SERVER_ERROR reply with ``message`` on one line; line breaks in it become blanks."""
     return b"SERVER_ERROR " + " ".join(message.split()).encode(errors="replace") + b"\r\n"

@@ -1,4 +1,4 @@
-"""MemcachedSession: a connection of memcached's protocol as its commands see it, with the state that they keep in it."""
+"""MemcachedSession: a connection of memcached's protocol as commands see it, with the state that they keep in it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ _OVERHEAD_BYTES = 2 * lines.LINE_BYTES_MAX
 
 
 class Shared:
-    """The settings and figures that all connections of one port share. token: clients must show it, unless it is None."""
+    """The settings and figures that all connections of memcached's port share.
+
+    token: what clients must show, None for nothing.
+    """
 
     port: WirePort
 
@@ -27,7 +30,7 @@ class Shared:
 
 
 class MemcachedSession(Connection):
-    """The state that commands keep in a connection of memcached's protocol."""
+    """A memcached connection as commands see it: its settings, and the state that they keep between requests."""
 
     def __init__(self, store: Store, shared: Shared, on_closed: Callable[[Connection], None]) -> None:
         super().__init__(

@@ -1,4 +1,4 @@
-"""The figures of this node that ``stats`` shows; what a replicated cache does not have (slabs, threads) is left out."""
+"""The command ``stats``: figures of this node. What a replicated cache does not have (slabs, threads) is left out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ _STARTED_S: Final = time.monotonic()
 
 
 def statistics(connection: MemcachedSession, words: list[bytes]) -> bytes:
-    """Return the reply to ``stats``, ``stats settings`` and ``stats items``."""
+    """Return the reply to ``stats``, ``stats settings`` or ``stats items``; ERROR for any other section.
+
+    words: the section.
+    """
     section = {(): _general, (b"settings",): _settings, (b"items",): _items}.get(tuple(words))
     if section is None:
         return ERROR
@@ -74,7 +77,7 @@ def _settings(connection: MemcachedSession) -> dict[str, object]:
 
 
 def _items(connection: MemcachedSession) -> dict[str, object]:
-    """Return the figures of ``stats items``: all items are of one class here."""
+    """Return the figures of ``stats items``; this cache has one class of items, number 1."""
     numbers = connection.store.metrics()
     if not numbers["items"]:
         return {}

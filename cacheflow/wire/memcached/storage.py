@@ -30,7 +30,10 @@ _WHEN: Final = {
 
 
 def store(connection: MemcachedSession, words: list[bytes], data: bytes, end: int) -> int:
-    """Handle the request whose line ends at ``end``; return the position behind it, or INCOMPLETE."""
+    """Handle the request whose command line, ``words``, ends at ``end`` in ``data``; return the position behind its value.
+
+    Returns INCOMPLETE when the value has not arrived in full.
+    """
     size = lines.number_of(words[4], lines.VALUE_BYTES_LAST) if len(words) >= 5 else None
     if size is None:
         connection.reply(lines.BAD_FORMAT)
@@ -69,7 +72,10 @@ def store(connection: MemcachedSession, words: list[bytes], data: bytes, end: in
 
 
 def value_behind(connection: MemcachedSession, data: bytes, end: int, size: int) -> bytes | None:
-    """Return the ``size`` bytes behind the line that ends at ``end``; None when they and their end are not all there."""
+    """Return the ``size`` bytes of the value behind the command line that ends at ``end``; None until all have arrived.
+
+    The line end behind the value counts too. ``connection.missing`` is set to the number of bytes still to come.
+    """
     missing = end + size + 3 - len(data)
     if missing > 0:
         connection.missing = missing
@@ -78,7 +84,7 @@ def value_behind(connection: MemcachedSession, data: bytes, end: int, size: int)
 
 
 def outgrows(connection: MemcachedSession, key: str, added: bytes) -> bool:
-    """True if ``added`` would make a value longer than one may be, by what this node's memory says of it."""
+    """True if appending ``added`` to the key's value, as this node's memory has it, would exceed the limit of a value."""
     try:
         entry = connection.store.lookup(key, count=False)
     except NotReady:
@@ -87,7 +93,10 @@ def outgrows(connection: MemcachedSession, key: str, added: bytes) -> bool:
 
 
 def refuse(connection: MemcachedSession, key: str, replaces: bool, quiet: bool) -> None:
-    """Refuse a value over the limit; as with memcached, the value that it should have replaced is removed."""
+    """Answer a set of a value over the limit. Where ``replaces`` is true the old value is removed, as memcached does.
+
+    quiet: the client wants no reply.
+    """
     if not replaces:
         connection.reply(b"" if quiet else lines.TOO_LARGE)
         return
@@ -95,7 +104,7 @@ def refuse(connection: MemcachedSession, key: str, replaces: bool, quiet: bool) 
 
 
 def set_command(key: str, value: bytes, bits: int, ttl_ms: int, when: int = 0, version: int = 0) -> Command:
-    """Return the command for a set; one whose time is over already removes the entry, if its condition holds."""
+    """Return the machine's command for a set. If ``ttl_ms`` is OVER, it removes the entry where the condition holds."""
     if ttl_ms == OVER:
         emptied = commands.set_(key, b"", 0, None, commands.TTL_NONE, when, version)
         return commands.batch([emptied, commands.delete(key)], atomic=True)
@@ -103,14 +112,14 @@ def set_command(key: str, value: bytes, bits: int, ttl_ms: int, when: int = 0, v
 
 
 def set_result(result: Result) -> Result:
-    """Return the result of SET itself, in whichever form ``set_command`` gave it."""
+    """Return SET's own result out of ``result``, whether ``set_command`` made a plain SET or a batch."""
     if result[0] == commands.ABORTED:
         return list(result[2])
     return list(result[1][0]) if result[0] == commands.OK and type(result[1]) is list else result
 
 
 def stored(result: Result) -> bytes:
-    """Return the reply to a store command other than cas."""
+    """Return the reply to set, add, replace, append or prepend, of the machine's result."""
     if result[0] == commands.OK:
         return STORED
     if set_result(result)[0] in (commands.PRECONDITION, commands.MISSING):
@@ -119,7 +128,7 @@ def stored(result: Result) -> bytes:
 
 
 def cas_stored(result: Result) -> bytes:
-    """Return the reply to cas."""
+    """Return the reply to cas, of the machine's result."""
     if result[0] == commands.OK:
         return STORED
     told = set_result(result)
@@ -129,12 +138,12 @@ def cas_stored(result: Result) -> bytes:
 
 
 def too_large(_: Result) -> bytes:
-    """Return the reply to a value over the limit, whose command has removed the old one."""
+    """Return the reply to a set of a value over the limit, after the old value was removed."""
     return lines.TOO_LARGE
 
 
 def failed(result: Result) -> bytes:
-    """Return the reply to a command that the machine refused."""
+    """Return the error reply to a command that the machine refused with ``result``."""
     if result[0] == commands.TOO_LARGE:
         return lines.TOO_LARGE
     if result[0] == commands.NOT_AN_INTEGER:

@@ -1,4 +1,4 @@
-"""The text commands that are one line: which there are, and what each does.
+"""The table of memcached's text commands that have no value, and their handlers.
 
 Left out, and answered by ERROR as unknown ones are: what tunes memcached's own memory (slabs, lru, lru_crawler,
 cache_memlimit), watch, shutdown. ``consistency`` is not memcached's: it says how reads of its connection are answered.
@@ -27,7 +27,7 @@ NO_DELAY: Final = b"CLIENT_ERROR flush_all with a delay is not served\r\n"
 
 
 def version_text() -> str:
-    """Return the version of this package."""
+    """Return the version of the cacheflow package, "0.0.0" if it is not installed."""
     try:
         return importlib.metadata.version("cacheflow")
     except importlib.metadata.PackageNotFoundError:
@@ -46,7 +46,10 @@ def _refused(words: list[bytes], error: bytes) -> Refused:
 
 
 def _key(words: list[bytes], count: int) -> str:
-    """Return the key in a line of at least ``count`` words. Raises Refused."""
+    """Return the key in a command line that must have at least ``count`` words.
+
+    Raises Refused when it has fewer or no valid key.
+    """
     key = lines.key_of(words[1]) if len(words) >= count else None
     if key is None:
         raise _refused(words, lines.BAD_FORMAT)
@@ -54,7 +57,7 @@ def _key(words: list[bytes], count: int) -> str:
 
 
 def _keys(words: list[bytes]) -> list[str]:
-    """Return the keys that ``words`` are, at least one. Raises Refused."""
+    """Return ``words`` converted to keys. Raises Refused when there are none, or when one is no valid key."""
     keys = [key for word in words if (key := lines.key_of(word)) is not None]
     if not words or len(keys) != len(words):
         raise Refused(lines.BAD_FORMAT)
@@ -120,7 +123,7 @@ def _flush_all(connection: MemcachedSession, words: list[bytes]) -> None:
 
 
 def _verbosity(connection: MemcachedSession, words: list[bytes]) -> None:
-    """Answer verbosity, which has no effect: the log's level is the whole node's."""
+    """Answer the command verbosity, which has no effect: the level of the log belongs to the whole node."""
     if len(words) < 2 or lines.number_of(words[1], lines.UINT32_MAX) is None:
         raise _refused(words, lines.BAD_FORMAT)
     connection.reply(b"" if _quiet(words) else OK)

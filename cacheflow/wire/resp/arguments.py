@@ -1,4 +1,4 @@
-"""The meaning of commands' arguments, with Redis' words for those that mean nothing."""
+"""Parsing of the arguments of RESP commands: keys, integers, floats, expiry times; with Redis' error messages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TOO_LONG: Final = "ERR string exceeds maximum allowed size (proto-max-bulk-len)"
 
 
 def key_of(raw: bytes) -> str:
-    """Return the key that ``raw`` names. Raises CommandError."""
+    """Return the key that the bytes ``raw`` are. Raises CommandError when they are no valid key."""
     try:
         return values.check_key(raw.decode())
     except UnicodeDecodeError:
@@ -38,14 +38,14 @@ def keys_of(raws: list[bytes]) -> list[str]:
 
 
 def integer_of(raw: bytes, message: str = NOT_AN_INTEGER) -> int:
-    """Return the 64-bit integer in ``raw``, which has one spelling only. Raises CommandError."""
+    """Return the 64-bit integer that ``raw`` spells (no plus sign, no leading zeros). Raises CommandError(message)."""
     if _INTEGER(raw) is None or not INT64_MIN <= (number := int(raw)) <= INT64_MAX:
         raise CommandError(message)
     return number
 
 
 def float_of(raw: bytes) -> Decimal:
-    """Return the number in ``raw`` as Redis reads floats, without its infinities. Raises CommandError."""
+    """Return the finite number that ``raw`` spells as Redis writes floats. Raises CommandError when it spells none."""
     if len(raw) > _FLOAT_CHARS_MAX or _FLOAT(raw) is None:
         raise CommandError(NOT_A_FLOAT)
     number = Decimal(raw.decode())
@@ -55,9 +55,10 @@ def float_of(raw: bytes) -> Decimal:
 
 
 def lifetime_ms(raw: bytes, unit: bytes, command: str, wall_ms: int) -> int:
-    """Return the milliseconds from now that ``unit`` (EX, PX, EXAT, PXAT) and its number mean; negative for a past end.
+    """Return the TTL in milliseconds that ``raw`` means in ``unit`` (EX, PX, EXAT, PXAT); negative for a time in the past.
 
-    wall_ms: this node's wall clock, which ends that are given as times refer to. Raises CommandError.
+    command: its name, for the error.  wall_ms: this node's wall clock, from which EXAT and PXAT are counted.
+    Raises CommandError.
     """
     number = integer_of(raw)
     if number <= 0 or (unit.startswith(b"EX") and number > INT64_MAX // 1000):

@@ -1,4 +1,4 @@
-"""One RESP connection: dispatch, and the state that commands keep in it.
+"""RespConnection: one client that speaks RESP. It finds each request's command, runs it, or queues it after MULTI.
 
 GET, SET, INCR and DEL of one key have ways of their own here, alone and in a row: they are nearly everything a cache is
 asked, and the general way costs a GET half of its speed.
@@ -89,7 +89,7 @@ class RespConnection(RespSession):
         return self.plain and not self._pending and not self._parser.holds
 
     def _found(self, raw: bytes) -> bytes | None:
-        """Return the reply to a GET of the key ``raw``; None when the general way has to answer."""
+        """Return the reply to a GET of the key ``raw``; None when ``_general`` has to answer (no text, or not ready)."""
         try:
             key = raw.decode()
             entry = self.store.lookup(key)
@@ -108,7 +108,7 @@ class RespConnection(RespSession):
         return self._read(get, [b"GET", raw]) if answer is None else answer
 
     def _complete(self, data: bytes) -> bytes:
-        """Complete the request that has begun in earlier input; return the input behind it."""
+        """Finish the request that began in earlier input and handle it; return the input behind it."""
         try:
             requests, rest = self._parser.complete(data)
             self._pending.extend(requests)
@@ -119,7 +119,10 @@ class RespConnection(RespSession):
         return rest
 
     def _answer_row_of_gets(self, data: bytes) -> bytes:
-        """Answer the GETs in a row in ``data``, a pipeline's usual load; return the input that is left."""
+        """Answer the GETs that ``data`` consists of, a pipeline's usual load; return the input that is left to handle.
+
+        All of ``data`` is left when it is anything else; an incomplete last GET is left alone.
+        """
         keys = keys_of_gets(data)
         rest = b""
         if keys is None:
@@ -141,7 +144,10 @@ class RespConnection(RespSession):
         return rest
 
     def _take_sets(self, data: bytes) -> bytes:
-        """Propose the SET that ``data`` is, or its row of SETs; return the input that is left."""
+        """Propose the one SET, or the row of SETs, that ``data`` consists of; return the input that is left to handle.
+
+        All of ``data`` is left when it is anything else; an incomplete last SET is left alone.
+        """
         lone = lone_set(data)
         if lone is not None:
             key, value = lone
@@ -172,7 +178,7 @@ class RespConnection(RespSession):
         return rest
 
     def _answer_gets(self, requests: list[Request]) -> int:
-        """Answer the GETs at the start of ``requests``; return their number. The general way takes over at anything unusual."""
+        """Answer the simple GETs at the start of ``requests``; return how many. The first unusual request ends the row."""
         output = self._output
         size = self._output_bytes
         answered = 0
@@ -298,7 +304,7 @@ class RespConnection(RespSession):
     # The fast ways for writes -----------------------------------------------------------------------------------------------
 
     def _key(self, raw: bytes) -> str | None:
-        """Return the store's key; None for bytes that are no key, which the client is told."""
+        """Return the store's key for ``raw``; for invalid bytes reply with an error and return None."""
         try:
             return key_of(raw)
         except CommandError as wrong:

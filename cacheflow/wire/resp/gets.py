@@ -1,4 +1,4 @@
-"""GETs of many connections that came at the same moment: found, and answered, as one row."""
+"""GETs that arrived from many connections in the same round of the loop, answered together with one look at memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ _HEADS: Final = [b"$%d\r\n" % length for length in range(1024)]
 
 
 def answer_gets(store: Store, arrived: list[Arrival]) -> list[Arrival]:
-    """Answer the clients that sent nothing but GETs and have nothing under way; return the arrivals of all others."""
+    """Answer the clients whose input is only GETs and who have no unanswered request.
+
+    Returns the arrivals (connection, input, transport) of all other clients.
+    """
     asking = [arrival for arrival in arrived if arrival[0].at_rest and arrival[1].startswith(GET)]
     row = b"".join([data for _, data, _ in asking])
     # No key has the beginning of a request in it, for it is no key then. So each client has sent as many requests as
@@ -48,7 +51,7 @@ def answer_gets(store: Store, arrived: list[Arrival]) -> list[Arrival]:
 
 
 def bulks_of(entries: list[Entry | None]) -> list[bytes]:
-    """Return the bulk string of each entry's value; empty bytes for an absent entry."""
+    """Return the value of each entry as a RESP bulk string; empty bytes in the place of an absent entry."""
     join, heads = b"".join, _HEADS
     try:
         return [b"" if entry is None else join((heads[len(entry[DATA])], entry[DATA], b"\r\n")) for entry in entries]

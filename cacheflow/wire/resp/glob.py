@@ -18,7 +18,7 @@ PATTERN_BYTES_MAX: Final = 1024
 
 @lru_cache(_PATTERNS_KEPT)
 def matcher(pattern: bytes) -> Callable[[bytes], object]:
-    """A function that is true for the keys that ``pattern`` matches."""
+    """Return a function whose result is true for the keys that the glob ``pattern`` matches."""
     parts = _parts(pattern)
     if len(parts) == 1:
         return re.compile(parts[0], re.DOTALL).fullmatch
@@ -28,7 +28,7 @@ def matcher(pattern: bytes) -> Callable[[bytes], object]:
 
 
 def _parts(pattern: bytes) -> list[bytes]:
-    """Return the parts of a pattern between its stars, as regular expressions."""
+    """Return the parts of a glob pattern between its stars, each as a regular expression."""
     parts = [b""]
     position = 0
     while position < len(pattern):
@@ -50,7 +50,7 @@ def _parts(pattern: bytes) -> list[bytes]:
 
 
 def _class(pattern: bytes, position: int) -> tuple[bytes, int]:
-    """Return the character class that begins at ``position`` as a regular expression, and its end in the pattern.
+    """Return (the character class that begins at ``position``, as a regular expression; the position behind it).
 
     A class that is not closed ends with the pattern.
     """

@@ -1,4 +1,4 @@
-"""Requests out of bytes: RESP arrays and inline commands.
+"""RequestParser: it makes requests out of a client's bytes, RESP arrays and inline commands.
 
 1. hiredis parses what is plain: whole requests of up to 99 arguments. It would allocate whatever a header claims, so
    it never sees a piece of input that holds an unusual one.
@@ -32,13 +32,13 @@ _DOLLAR: Final = ord("$")
 
 
 class ProtocolFault(Exception):
-    """Raised for bytes that are no request. Its words are the last reply before the connection is closed."""
+    """Raised for bytes that are no request. Its message is the last reply before the connection is closed."""
 
 
 class RequestParser:
-    """A parser that returns the requests that input completes; none any more after a ``fault``.
+    """A parser of one client's input: it returns the requests that are complete, and none after a ``fault``.
 
-    request_bytes_max: how long one request may be.  trusted: False until the client has shown who it is; until then its
+    request_bytes_max: the most bytes of one request.  trusted: False until the client has shown who it is; until then its
     requests must be short.
     """
 
@@ -62,12 +62,12 @@ class RequestParser:
         self._quick = trusted and self.fault is None
 
     def complete(self, data: bytes) -> tuple[list[Request], bytes]:
-        """Return the request that waits (``holds``), when ``data`` completes it, and the input behind it."""
+        """Add ``data`` to the request that is not complete yet; return ([that request] or [], the input behind it)."""
         requests: list[Request] = []
         return requests, self._complete(data, requests)
 
     def feed(self, data: bytes) -> list[Request]:
-        """Return the requests that ``data`` completes, in order."""
+        """Return the requests that are complete with ``data``, in order; an incomplete one at its end is kept."""
         requests: list[Request] = []
         if self.holds:
             data = self._complete(data, requests)
@@ -78,7 +78,10 @@ class RequestParser:
         return requests
 
     def _complete(self, data: bytes, requests: list[Request]) -> bytes:
-        """Complete the request that waits; return the input behind it."""
+        """Add ``data`` to the request that is not complete; append it to ``requests`` once it is.
+
+        Returns the input behind it.
+        """
         exact = self._exact
         try:
             exact.add(data)
@@ -91,7 +94,7 @@ class RequestParser:
         return exact.rest()
 
     def _parse_plain(self, data: bytes, requests: list[Request]) -> bytes:
-        """Let hiredis parse ``data``; return what it leaves over."""
+        """Parse ``data`` with hiredis and append its requests to ``requests``; return the input that it did not take."""
         reader = self._reader
         feed, gets = reader.feed, reader.gets
         feed(data)
@@ -136,7 +139,7 @@ class RequestParser:
 
 
 def _wire_bytes(request: Request) -> int:
-    """Return how many bytes ``request`` was; hiredis takes lengths in their one spelling only."""
+    """Return the number of bytes that ``request`` had as input, as hiredis accepts only one spelling of lengths."""
     size = 3 + len(b"%d" % len(request))
     for argument in request:
         length = len(argument)
@@ -145,7 +148,7 @@ def _wire_bytes(request: Request) -> int:
 
 
 class _Exact:
-    """A parser of one request after the other, from pieces of any size."""
+    """A parser of input in pieces of any size, which gives one request after the other, with Redis' limits and errors."""
 
     def __init__(self, request_bytes_max: int, trusted: bool) -> None:
         self.trusted = trusted
@@ -159,14 +162,14 @@ class _Exact:
 
     @property
     def holds(self) -> bool:
-        """True if a part of a request is kept here."""
+        """True if a part of a request is kept, for which more input has to come."""
         return self._missing > 0 or len(self._buffer) > 0
 
     def add(self, data: bytes) -> None:
         self._buffer += data
 
     def rest(self) -> bytes:
-        """Return the input behind the last request, which is no longer kept here."""
+        """Return the input behind the last complete request and keep none of it."""
         rest = bytes(self._buffer)
         self._buffer.clear()
         return rest
@@ -176,7 +179,7 @@ class _Exact:
         self._arguments = []
 
     def step(self, requests: list[Request]) -> bool:
-        """Take one request off the buffer; return False when it is not complete. Raises ProtocolFault."""
+        """Move one request from the buffer to ``requests``; return False when it is not complete. Raises ProtocolFault."""
         if not self._missing:
             if not self._buffer:
                 return False
@@ -234,7 +237,7 @@ class _Exact:
         return True
 
     def _bulk_header(self, start: int) -> int:
-        """Note the length of the argument at ``start``; return where its bytes begin, or 0 when that is not known yet."""
+        """Note the length in the argument header at ``start``; return the header's end, or 0 while it is incomplete."""
         end = self._line_end(start, "too big bulk count string")
         if not end:
             return 0
@@ -252,7 +255,10 @@ class _Exact:
         return end
 
     def _line_end(self, start: int, too_long: str) -> int:
-        """Return the position behind the line that begins at ``start``, or 0 when it is not complete."""
+        """Return the position behind the line that begins at ``start``; 0 while it is incomplete.
+
+        Raises ProtocolFault(too_long).
+        """
         end = self._buffer.find(b"\r", start, start + LINE_BYTES_MAX + 1)
         if end < 0:
             if len(self._buffer) - start > LINE_BYTES_MAX:
@@ -277,7 +283,7 @@ _ESCAPED: Final = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"a": b"\
 
 
 def split_line(line: bytes) -> Request:
-    """Return the words of an inline command, quoted as in a shell. Raises ProtocolFault."""
+    """Return the words of an inline command; quotes work as in a shell. Raises ProtocolFault for unbalanced quotes."""
     if b'"' not in line and b"'" not in line:
         return line.replace(b"\0", b" ").split()
     words: Request = []

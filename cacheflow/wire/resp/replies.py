@@ -1,4 +1,4 @@
-"""The bytes of replies, in RESP2 and RESP3."""
+"""The encoding of RESP replies, in protocol versions 2 and 3."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _LINE = bytes.maketrans(b"\r\n", b"  ")
 
 
 class Status(str):
-    """A text that ``encode`` writes as a simple string of RESP (``+OK``) instead of a bulk string."""
+    """A text that ``encode`` writes as a simple string of RESP (``+OK``), not as a bulk string."""
 
 
 class CommandError(Exception):
-    """Raised for a command that is answered with an error. message: the error's code and words."""
+    """Raised for a command that gets an error reply. message: the error's code and words.  reply: the encoded error."""
 
     def __init__(self, message: str | bytes) -> None:
         super().__init__(message)
@@ -32,7 +32,7 @@ class CommandError(Exception):
 
 
 def error(message: str | bytes) -> bytes:
-    """Return an error reply of one line, whatever the client put into the message."""
+    """Return an error reply with ``message`` on one line; line breaks that a client put into it become blanks."""
     line = message.encode("utf-8", "surrogateescape") if isinstance(message, str) else message
     return b"-%b\r\n" % line.translate(_LINE)
 
@@ -46,23 +46,26 @@ def integer(number: int) -> bytes:
 
 
 def array(items: list[bytes]) -> bytes:
-    """Return an array of items that are encoded already."""
+    """Return the array reply of ``items``, which are encoded already."""
     return b"*%d\r\n%b" % (len(items), b"".join(items))
 
 
 def bulks(items: Iterable[bytes]) -> bytes:
-    """Return an array of bulk strings."""
+    """Return the array reply of ``items``, each encoded as a bulk string."""
     return array([b"$%d\r\n%b\r\n" % (len(item), item) for item in items])
 
 
 def text(protocol: int, words: str) -> bytes:
-    """Return words for people: a verbatim string in RESP3, a bulk string in RESP2."""
+    """Return a text meant for people as a reply: a verbatim string in RESP3, a bulk string in RESP2."""
     data = words.encode()
     return bulk(data) if protocol == 2 else b"=%d\r\ntxt:%b\r\n" % (len(data) + 4, data)
 
 
 def encode(protocol: int, value: Any) -> bytes:
-    """Return the reply for a Python value: None, int, str, bytes, list, set or dict; RESP2 has flat arrays for the last two."""
+    """Return a Python value (None, int, str, bytes, list, set, dict) as a reply.
+
+    RESP2 has flat arrays for the last two.
+    """
     if value is None:
         return NULL[protocol]
     if isinstance(value, Status):
@@ -83,7 +86,7 @@ def encode(protocol: int, value: Any) -> bytes:
 
 
 def failure(failed: ReplicationError) -> bytes:
-    """Return the reply to a request that was not committed, or whose outcome is not known.
+    """Return the error reply to a request that was not committed, or whose outcome is not known.
 
     Clients send LOADING, TRYAGAIN and CLUSTERDOWN again by themselves, which is right where nothing has happened. No
     client knows OUTCOMEUNKNOWN, so that none repeats what may have taken place.

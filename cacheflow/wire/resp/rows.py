@@ -1,7 +1,7 @@
-"""Rows of one command in the spelling of every client, read by the column: GET, and SET without options.
+"""Fast parsing of input that is a row of one command, as every client spells it: GETs, or SETs without options.
 
-A pipeline is nearly always that, and reading it request by request costs twice as much. Whether the bytes are such a row
-is not found out piecemeal: it is written down again from what seems to be in it, and must come out the same.
+A pipeline is nearly always such a row, and reading it request by request costs twice as much. To recognise one, the bytes
+are taken for a row, its keys and values are read, and the row is written again from these: it must come out the same.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SET_HEADS: Final = {length: b"%b%d" % (SET, length) for length in _KEY_LENGTHS}
 
 
 def keys_of_gets(data: bytes) -> list[str] | None:
-    """Return the keys when ``data`` is nothing but GETs of valid ASCII keys, else None."""
+    """Return the keys if ``data`` consists of complete GETs of valid ASCII keys, else None."""
     if not data.isascii():
         return None
     text = data.decode()
@@ -47,7 +47,7 @@ def keys_of_gets(data: bytes) -> list[str] | None:
 
 
 def pairs_of_sets(data: bytes) -> tuple[list[str], list[bytes]] | None:
-    """Return the keys and the values when ``data`` is nothing but SETs of valid keys, else None."""
+    """Return the keys and the values if ``data`` consists of complete SETs of valid keys, else None."""
     parts = data.split(b"\r\n")
     raws, values = parts[4::7], parts[6::7]
     if not raws or len(raws) != len(values):
@@ -67,7 +67,7 @@ def pairs_of_sets(data: bytes) -> tuple[list[str], list[bytes]] | None:
 
 
 def lone_set(data: bytes) -> tuple[str, bytes] | None:
-    """Return the key and the value when ``data`` is exactly one SET of a valid key, else None: cheaper than a row of one."""
+    """Return (key, value) if ``data`` is one complete SET of a valid key, else None. Cheaper than ``pairs_of_sets``."""
     end = data.find(b"\r\n", len(SET))
     length = _LENGTHS.get(data[len(SET) : end])
     if length is None:
@@ -88,7 +88,7 @@ def lone_set(data: bytes) -> tuple[str, bytes] | None:
 
 
 def is_part_of_set(data: bytes) -> bool:
-    """True if ``data``, which begins as a SET, is only a part of one. (A guess: it may decide nothing but speed.)"""
+    """True if ``data``, which begins like a SET, seems to be an incomplete one. A guess: only speed may depend on it."""
     parts = data.split(b"\r\n", 6)
     if len(parts) < 7:
         return True

@@ -1,4 +1,4 @@
-"""Scans: pages of all keys, without holding up the loop.
+"""Scans: SCAN's pages of all keys, returned without blocking the event loop for long.
 
 A scan goes through a copy of the keys that is taken when it begins (8 bytes a key, 10 ms a million). So a key that is
 there from the beginning to the end of a scan is returned exactly once; one that comes meanwhile is not; one that goes
@@ -25,7 +25,7 @@ _PLACE_BITS: Final = 32
 
 
 class Scans:
-    """The scans under way on this node, over all connections. Not safe for concurrent use: the event loop owns it."""
+    """The scans in progress on this node, of all connections. Not safe for concurrent use: the event loop owns it."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -38,7 +38,10 @@ class Scans:
         self._sampled_at = -SAMPLE_S
 
     def page(self, cursor: int, count: int) -> tuple[list[str], int]:
-        """Return (the keys of the page at ``cursor``, the next cursor or 0). Some keys may be gone. Raises CommandError."""
+        """Return (up to ``count`` keys from ``cursor`` on, the next cursor or 0 at the end).
+
+        Some of the keys may have been removed since the scan began. Raises CommandError for an unknown cursor.
+        """
         number, place = cursor >> _PLACE_BITS, cursor & (1 << _PLACE_BITS) - 1
         if not cursor:
             keys = self._store.all_keys()
@@ -67,7 +70,7 @@ class Scans:
         self.kept -= len(self._copies.pop(number, ()))
 
     def any_key(self) -> str | None:
-        """Return a live key, of those that were there a second ago; None when there is none."""
+        """Return a random key that is live now, from a sample up to SAMPLE_S old; None when the cache is empty."""
         alive = self._store.lookup
         if time.monotonic() - self._sampled_at >= SAMPLE_S or len(self._sample) < SAMPLE_TRIES:
             self._sample = self._store.all_keys()

@@ -1,4 +1,4 @@
-"""RespService: the port on which RESP is spoken, and its connections."""
+"""RespService: the port that speaks RESP, and what its connections share."""
 
 from __future__ import annotations
 
@@ -19,16 +19,19 @@ REFUSAL: Final = b"-ERR max number of clients reached\r\n"
 
 
 def resp_port(store: Store, *, value_bytes_max: int, token: bytes | None, connections_max: int) -> WirePort:
-    """Return the port on which RESP is spoken over ``store``."""
+    """Return the port that serves RESP to clients of ``store``.
+
+    token: the password that AUTH must bring, None for no password.
+    """
     service = RespService(store, TABLE, token=token, value_bytes_max=value_bytes_max)
     return WirePort("resp", service.connection, REFUSAL, connections_max, functools.partial(answer_gets, store))
 
 
 class RespService(Shared):
-    """What the connections of one port share, and how one begins."""
+    """The state that all RESP connections of one port share; it also makes these connections."""
 
     def connection(self, on_closed: Callable[[Connection], None]) -> RespConnection:
-        """Return a new connection. on_closed: called with it when it is over."""
+        """Return a connection object for a new client. on_closed: called with it after it has closed."""
         self.accepted += 1
         number = self.accepted
 

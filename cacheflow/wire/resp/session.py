@@ -1,12 +1,12 @@
-"""What a RESP command is (an entry of the table that dispatches, checks, queues and documents it), and the session that it sees.
+"""RESP commands: Spec, an entry of the table of commands, and RespSession, the connection as a command sees it.
 
-There are four sorts, by what answers:
+There are four sorts of commands, by what answers them:
 
 - ``local``: the connection itself.  ``answer(session, arguments)``
 - ``read``: memory.  ``answer(session, find, arguments)``; in a transaction that writes, ``find`` looks at what the
   entry of the log found instead.
 - ``plan``: the log.  ``plan(session, find, arguments)`` names the commands of the machine and how their results read.
-  With ``steps`` it looks at memory first (through ``find``, which notes what it saw), and its commands take place only
+  With ``steps`` it looks at memory first (through ``find``, which notes what was read), and its commands take place only
   if that still holds.
 - ``control``: the connection's own state; ``control(connection, arguments)`` replies by itself.
 
@@ -42,7 +42,7 @@ Arguments = list[bytes]
 
 
 class Find(Protocol):
-    """A function that returns the live entry of a key. count: looking at it is a use."""
+    """A function that returns the live entry of a key, or None. count: the look-up counts as a use."""
 
     def __call__(self, key: str, *, count: bool = True) -> Entry | None: ...
 
@@ -58,10 +58,11 @@ Control = Callable[["RespSession", Arguments], None]
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """One command of the table.
+    """One RESP command of the table.
 
-    arity: the number of words, the name among them; negative for "at least".  keys: the first, the last (negative: from the
-    end) and the step, as COMMAND tells them.  steps, local, read, plan, control: see the module.
+    arity: the number of words, with the command's name; negative for "at least".
+    keys: positions of the first and last key (negative: from the end) and their step, as in COMMAND.
+    steps, local, read, plan, control: see the module.
     """
 
     name: str
@@ -78,11 +79,11 @@ class Spec:
     control: Control | None = None
 
     def takes(self, count: int) -> bool:
-        """True if a request of this command may have so many words."""
+        """True if a request for this command may have ``count`` words."""
         return count == self.arity if self.arity >= 0 else count >= -self.arity
 
     def keys_in(self, arguments: Arguments) -> list[bytes]:
-        """Return the keys that ``arguments`` name."""
+        """Return those of a request's ``arguments`` that are keys, by the positions in ``keys``."""
         first, last, step = self.keys
         return arguments[first : (last if last >= 0 else len(arguments) + last) + 1 : step] if first else []
 
@@ -94,9 +95,9 @@ Watched = dict[str, "int | None"]
 
 
 class Shared:
-    """The settings, scans and figures that the connections of one port share. The event loop owns it.
+    """The settings, scans and figures that all RESP connections of one port share. The event loop owns it.
 
-    table: the commands that are served.  token: AUTH must bring it, unless it is None.  wall: seconds since 1970.
+    table: the commands that are served.  token: the password for AUTH, or None.  wall: returns seconds since 1970.
     """
 
     def __init__(
@@ -121,20 +122,20 @@ class Shared:
         self.run_id = os.urandom(20).hex()
 
     def wall_ms(self) -> int:
-        """Return the time of this node's wall clock, to which expiry times of clients refer."""
+        """Return this node's wall clock in milliseconds since 1970; expiry times that clients give are counted by it."""
         return int(self.wall() * 1000)
 
     def admits(self, user: bytes, password: bytes) -> bool:
-        """True if user and password are right. It takes as long whatever is wrong."""
+        """True if user and password are right. The comparison takes equally long whatever is wrong."""
         right = hmac.compare_digest(password, self.token or b"")
         return right and user == b"default" and self.token is not None
 
 
 class RespSession(Connection):
-    """The state that commands keep in a RESP connection.
+    """A RESP connection as commands see it, with the state that they keep between requests.
 
-    queue: the commands since MULTI, None outside a transaction.  refused: one of them was wrong.
-    watched: the keys since WATCH, with their versions.
+    queue: the commands since MULTI, None outside a transaction.  refused: one of those was wrong.
+    watched: key -> its version at WATCH, for every watched key.
     """
 
     def __init__(self, service: Shared, number: int, on_closed: Callable[[Connection], None]) -> None:
@@ -155,28 +156,28 @@ class RespSession(Connection):
         self.trust(service.token is None)
 
     def speak(self, protocol: int) -> None:
-        """Speak RESP2 or RESP3 from now on."""
+        """Use version 2 or 3 of RESP for all further replies."""
         self.protocol = protocol
         self.null = NULL[protocol]
         self.null_array = NULL_ARRAY[protocol]
 
     @property
     def trusted(self) -> bool:
-        """True if the client has shown who it is."""
+        """True if the client may use all commands: it has authenticated, or need not."""
         return self._parser.trusted
 
     def trust(self, trusted: bool) -> None:
-        """Let the client in, or ask it for its password again."""
+        """Treat the client as authenticated, or require its password again."""
         self._parser.trusted = trusted
         self.plain = trusted and self.queue is None
 
     def begin_transaction(self) -> None:
-        """Queue commands from now on, after MULTI."""
+        """Queue all further commands until EXEC or DISCARD; called for MULTI."""
         self.queue = []
         self.plain = False
 
     def forget_transaction(self) -> None:
-        """Forget the queued commands and the watched keys."""
+        """Drop the queued commands and the watched keys."""
         self.queue = None
         self.refused = False
         self.watched = {}
@@ -184,7 +185,7 @@ class RespSession(Connection):
         self.plain = self.trusted
 
     def watch(self, keys: list[str]) -> None:
-        """Note the versions of ``keys`` when the turn comes."""
+        """Note the present versions of ``keys`` when all earlier requests are answered; the reply is OK."""
         watched = self.watched
         for key in keys:
             watched.setdefault(key, None)
@@ -199,7 +200,7 @@ class RespSession(Connection):
         self.read(functools.partial(self.said, look))
 
     def describe(self) -> str:
-        """Return the connection's line in CLIENT LIST."""
+        """Return this connection's line in the reply to CLIENT LIST."""
         peer, own = (self._transport.get_extra_info(name) for name in ("peername", "sockname"))
         fields = {
             "id": self.id,
@@ -219,14 +220,14 @@ class RespSession(Connection):
     # Answers ----------------------------------------------------------------------------------------------------------
 
     def in_turn(self, answer: Callable[[], bytes]) -> None:
-        """Reply when all requests before are answered, and handle no request behind this one until then."""
+        """Reply with what ``answer`` makes once all earlier requests are answered; handle no later request before."""
         if self._promises:
             self.exclusive(lambda end: end(self.said(answer)))
         else:
             self.reply(self.said(answer))
 
     def said(self, answer: Callable[[], bytes]) -> bytes:
-        """Return the reply that ``answer`` makes, or the error that it raises."""
+        """Return the reply that ``answer`` makes, or the CommandError or ReplicationError that it raises as a reply."""
         try:
             return answer()
         except CommandError as wrong:
@@ -236,7 +237,7 @@ class RespSession(Connection):
 
 
 def wrong_arity(name: str) -> str:
-    """Return Redis' words for a wrong number of arguments."""
+    """Return Redis' error message for a wrong number of arguments to the command ``name``."""
     return f"ERR wrong number of arguments for '{name}' command"
 
 

@@ -1,4 +1,4 @@
-"""The meta commands that are one line: mg md ma me mn. (ms has a value: store.py.)"""
+"""The meta commands without a value: mg, md, ma, me and mn. (ms has a value: store.py.)"""
 
 from __future__ import annotations
 
@@ -63,7 +63,10 @@ def _deleted(request: MetaRequest, result: Result) -> bytes:
 
 
 def _plan_delete(request: MetaRequest, entry: Entry | None) -> Step:
-    """Plan a delete that marks the entry as stale (I), leaves an empty entry (x), or both."""
+    """Return the step of an md that does not simply delete: it marks the entry as stale (flag I), empties it (x), or both.
+
+    entry: the present entry, None if the key is absent.
+    """
     if entry is None:
         return Step([], lambda _: _deleted(request, [commands.MISSING]))
     version = request.number(b"C")
@@ -105,7 +108,10 @@ def _counting(request: MetaRequest) -> Command:
 
 
 def _plan_count(request: MetaRequest, now_ms: int, entry: Entry | None) -> Step:
-    """Plan an increment at a version, or one with a new TTL."""
+    """Return the step of an ma that has a version to compare (flag C) or a new TTL (flag T, or N for a new entry).
+
+    entry: the present entry, None if the key is absent.
+    """
     version, over = request.number(b"C"), request.number(b"T")
     if entry is None:
         over = request.number(b"N") if over is None else over
@@ -143,7 +149,7 @@ def _counted(request: MetaRequest, now_ms: int, result: Result) -> bytes:
 
 
 def _debug(connection: MemcachedSession, words: list[bytes]) -> None:
-    """Answer me: show what is known of an entry. (When it was last used is not known.)"""
+    """Answer the command me: show expiry, version and size of an entry. (When it was last used is not known.)"""
     try:
         request = parse(words[:2] + words[2:3] * (words[2:3] == [b"b"]), 2, 0.0)
     except Refused:

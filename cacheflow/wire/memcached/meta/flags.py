@@ -45,9 +45,11 @@ _b, _O, _M, _N, _R, _T, _F = b"bOMNRTF"
 
 
 class MetaRequest:
-    """A parsed meta request.
+    """A parsed meta request: its key, its flags and the flags' tokens.
 
-    tokens: the flags in their order, each with its token.  numbers: by flag, for C J D F; TTLs in milliseconds for N R T.
+    tokens: the flags in their order, each with its token.  mode: the token of flag M.
+    numbers: by flag, for C J D F; TTLs in milliseconds for N R T.
+    shown_key: what the reply says for flag k.  quiet: flag q stands in the request.
     """
 
     __slots__ = ("flags", "key", "mode", "numbers", "quiet", "shown_key", "tokens")
@@ -62,15 +64,15 @@ class MetaRequest:
         self.quiet = False
 
     def has(self, flag: bytes) -> bool:
-        """True if this flag stands in the request."""
+        """True if ``flag`` stands in the request."""
         return flag[0] in self.flags
 
     def number(self, flag: bytes) -> int | None:
-        """Return the number behind a flag, or None when the flag is not there."""
+        """Return the number behind ``flag`` (N, R and T: a TTL in milliseconds); None when there is none."""
         return self.numbers.get(flag[0])
 
     def line(self, status: bytes, shown: Mapping[bytes, bytes]) -> bytes:
-        """Return the line of a reply: the status, and behind it what is ``shown`` for the flags, in their order."""
+        """Return a reply's line: ``status``, then what ``shown`` has for each flag, in the request's order."""
         told = status
         for token in self.tokens:
             flag = token[:1]
@@ -81,7 +83,7 @@ class MetaRequest:
         return told + b"\r\n"
 
     def expiry_before(self, flag: bytes, expires_at_ms: int, now_ms: int) -> int:
-        """Return the expiry that ``flag`` refers to: a T before it counts already."""
+        """Return the expiry in ms that ``flag`` shows or tests: the new one when a flag T stands before it."""
         for token in self.tokens:
             if token[:1] == flag:
                 break
@@ -90,7 +92,7 @@ class MetaRequest:
         return expires_at_ms
 
     def echo(self) -> bytes:
-        """Return the part of the request that every reply repeats: the opaque token and the key."""
+        """Return what every reply repeats of the request where asked: its opaque token (flag O), its key (flag k)."""
         told = b""
         for token in self.tokens:
             if token[0] == _O:
@@ -101,7 +103,10 @@ class MetaRequest:
 
 
 def parse(words: list[bytes], first: int, wall_s: float) -> MetaRequest:
-    """Return the request in ``words``, whose flags begin at ``first``. Raises Refused."""
+    """Return the request that ``words`` spell; its flags begin at position ``first``. Raises Refused when it is malformed.
+
+    wall_s: this node's wall clock, in seconds since 1970; absolute expiry times become TTLs by it.
+    """
     if len(words) < first or len(words[1]) > KEY_BYTES_MAX:
         raise Refused(BAD_FORMAT)
     if len(words) > WORDS_MAX:
@@ -151,7 +156,7 @@ def parse(words: list[bytes], first: int, wall_s: float) -> MetaRequest:
 
 
 def _decoded(word: bytes) -> str:
-    """Return the key that ``word`` is in base64. Raises Refused."""
+    """Return the key that ``word`` encodes in base64. Raises Refused when it is no base64 or no valid key."""
     try:
         decoded = base64.b64decode(word, validate=True)
     except binascii.Error:

@@ -1,4 +1,4 @@
-"""The command mg: one key, its value and whatever else is asked for; also which client is to fill an entry again.
+"""The command mg: it returns one entry, and can tell one client that it is the one to fill or renew the entry.
 
 Who *wins* that (W), after N, R or on a stale entry, is decided by a write that marks the entry, so that exactly one
 client of the whole cluster is told: the winner's ``c`` is the version after it, and the others see Z. A Content-Type
@@ -20,7 +20,7 @@ from cacheflow.wire.memcached.storage import failed
 
 
 def plan_get(request: MetaRequest, now_ms: int, entry: Entry | None) -> Step | bytes:
-    """Plan mg for an entry: a write, or the reply that needs none."""
+    """Return what mg does for ``entry`` (None: absent): a step that writes, or the reply if nothing is to be written."""
     if entry is None:
         vivified = request.number(b"N")
         if vivified is None:
@@ -44,7 +44,7 @@ def plan_get(request: MetaRequest, now_ms: int, entry: Entry | None) -> Step | b
 
 
 def _vivify(request: MetaRequest, now_ms: int, ttl_ms: int) -> Step:
-    """Plan the empty entry that the winner is to fill."""
+    """Return the step that creates an empty entry (flag N) and tells the client that it is the one to fill it."""
     writes = [commands.set_(request.key, b"", 0, WON, max(ttl_ms, 0), commands.IF_ABSENT)]
     if ttl_ms == OVER:
         writes.append(commands.delete(request.key))
@@ -53,7 +53,10 @@ def _vivify(request: MetaRequest, now_ms: int, ttl_ms: int) -> Step:
 
 
 def _due(request: MetaRequest, expires_at_ms: int, now_ms: int) -> bool:
-    """True if less TTL is left than flag R says: this client is to renew it. A flag T before R has set the TTL already."""
+    """True if less TTL is left than flag R asks for: this client is to renew the entry.
+
+    A flag T before R sets the TTL first.
+    """
     least_ms = request.number(b"R")
     if least_ms is None:
         return False
@@ -62,7 +65,10 @@ def _due(request: MetaRequest, expires_at_ms: int, now_ms: int) -> bool:
 
 
 def _hit(request: MetaRequest, entry: Entry, now_ms: int, wins: bool, results: list[Result]) -> bytes:
-    """Return the reply that shows ``entry``, after the writes with ``results``."""
+    """Return mg's reply: ``entry`` as the flags ask for it, or the first failure in ``results`` (of mg's writes).
+
+    wins: this client is told that it is the one to fill or renew the entry.
+    """
     data, _, _, version, expires_at_ms = entry
     bits = bits_of(entry)
     shown = request.has(b"v") and request.number(b"C") != version

@@ -1,4 +1,4 @@
-"""Meta commands whose writes depend on the entry: they are planned from what memory says, and take place by optimistic.py."""
+"""Meta commands whose writes depend on the present entry: a plan reads memory, and optimistic.py carries it out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cacheflow.wire.optimistic import Attempt, Attempts
 
 
 class Step(NamedTuple):
-    """The commands to be written, and the reply to their results."""
+    """The writes that a plan decided on, and the function that makes the reply of their results."""
 
     commands: Sequence[Command]
     reply: Callable[[list[Result]], bytes]
@@ -26,7 +26,10 @@ Plan = Callable[[Entry | None], Step | bytes]
 
 
 def carry_out(connection: MemcachedSession, key: str, plan: Plan, *, count: bool = False) -> None:
-    """Carry out a request on one key as ``plan`` says. count: looking at the entry is a use."""
+    """Look ``key`` up, let ``plan`` decide on its entry, write that if the entry is unchanged, and reply; else look again.
+
+    count: looking the entry up counts as a use.
+    """
     counts = count
 
     def decide() -> Attempt | bytes:

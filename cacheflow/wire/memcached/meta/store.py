@@ -27,7 +27,7 @@ _GROWING: Final = (b"A", b"P")
 
 
 def meta_set(connection: MemcachedSession, words: list[bytes], data: bytes, end: int) -> int:
-    """Handle the ms whose line ends at ``end``; return the position behind it, or INCOMPLETE."""
+    """Handle the ms whose line, ``words``, ends at ``end``; return the position behind its value, or INCOMPLETE."""
     size = lines.number_of(words[2], lines.VALUE_BYTES_LAST) if len(words) >= 3 else None
     if size is None:
         connection.reply(lines.BAD_FORMAT)
@@ -85,7 +85,10 @@ def _growth(request: MetaRequest, value: bytes) -> Command:
 
 
 def _plan_growth(request: MetaRequest, value: bytes, entry: Entry | None) -> Step:
-    """Plan an append or prepend at a version, or to an entry that N makes when there is none."""
+    """Return the step of an append or prepend that has a version to compare (flag C) or may create the entry (flag N).
+
+    entry: the present entry, None if the key is absent.
+    """
     version = request.number(b"C")
     if entry is None:
         if not request.has(b"N"):
@@ -98,7 +101,10 @@ def _plan_growth(request: MetaRequest, value: bytes, entry: Entry | None) -> Ste
 
 
 def _plan_stale(request: MetaRequest, value: bytes, version: int, entry: Entry | None) -> Step:
-    """Plan a set with C and I: one that comes too late may still leave its value, marked as stale; TTL and mark stay."""
+    """Return the step of a set with flags C and I: if the entry is newer than ``version``, the value is stored as stale.
+
+    A stale value keeps the entry's TTL and its WON mark. entry: the present entry, None if the key is absent.
+    """
     if entry is None:
         return Step([], lambda _: _told(request, b"NF", 0, len(value)))
     ttl_ms = request.number(b"T") or 0

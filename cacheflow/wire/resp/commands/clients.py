@@ -1,4 +1,4 @@
-"""The command CLIENT: what a connection says of itself, and which level its reads have."""
+"""The command CLIENT: it names and lists connections, and chooses whether a connection's reads are linearizable."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ _LEVELS: Final = {b"LOCAL": False, b"LINEARIZABLE": True}
 
 
 def set_name(session: RespSession, name: bytes) -> None:
-    """Give the connection a name. Raises CommandError."""
+    """Give the session's connection the name that CLIENT LIST shows.
+
+    Raises CommandError for a name with forbidden bytes.
+    """
     if not _NAME_CHARS.issuperset(name):
         raise CommandError("ERR Client names cannot contain spaces, newlines or special characters.")
     session.name = name.decode()
@@ -52,7 +55,7 @@ def _list(session: RespSession, arguments: Arguments) -> bytes:
 
 
 def _switch(session: RespSession, arguments: Arguments) -> bytes:
-    """Answer NO-EVICT and NO-TOUCH, which have no effect: connections are not evicted, and their reads count as uses."""
+    """Answer NO-EVICT and NO-TOUCH. Neither has an effect: connections are not evicted, and their reads count as uses."""
     if arguments[2].lower() not in (b"on", b"off"):
         raise CommandError(SYNTAX)
     return OK
@@ -84,7 +87,10 @@ def subcommand(
     session: RespSession,
     arguments: Arguments,
 ) -> bytes:
-    """Let one of ``subcommands`` answer. Raises CommandError."""
+    """Return the reply of the subcommand that ``arguments`` name. Raises CommandError: unknown, or wrong number of words.
+
+    subcommands: name -> (arity, its function), as in ``Spec``.
+    """
     name, chosen = arguments[0], arguments[1]
     arity, answer = subcommands.get(chosen.upper(), (0, None))
     if answer is None:

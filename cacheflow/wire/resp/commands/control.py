@@ -1,4 +1,4 @@
-"""The commands that change the connection: who its client is, which protocol it speaks, its transaction."""
+"""The commands that change the connection itself: AUTH, HELLO, RESET, QUIT, and transactions (MULTI to UNWATCH)."""
 
 from __future__ import annotations
 

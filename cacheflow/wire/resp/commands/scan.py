@@ -1,4 +1,4 @@
-"""SCAN, KEYS, RANDOMKEY, DBSIZE: all keys (see scans.py)."""
+"""The commands on the whole set of keys: SCAN, KEYS, RANDOMKEY and DBSIZE (see scans.py)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ SLICE_KEYS: Final = 256
 
 
 def _pattern(raw: bytes) -> Callable[[bytes], object] | None:
-    """Return the function that a key must match; None when every key matches. Raises CommandError."""
+    """Return the function that tests a key against the glob pattern ``raw``; None if every key matches.
+
+    Raises CommandError.
+    """
     if len(raw) > PATTERN_BYTES_MAX:
         raise CommandError(f"ERR a pattern has at most {PATTERN_BYTES_MAX} bytes")
     return None if raw == b"*" else matcher(raw)
@@ -64,13 +67,13 @@ def _live(store: Store, keys: list[str], matches: Callable[[bytes], object] | No
 
 
 def keys(session: RespSession, find: Find, arguments: Arguments) -> bytes:
-    """Answer KEYS at once, inside a transaction."""
+    """Return the reply to KEYS inside a transaction, made in one go."""
     store = session.service.store
     return bulks(_live(store, store.all_keys(), _pattern(arguments[1])))
 
 
 def keys_in_slices(connection: RespSession, arguments: Arguments) -> None:
-    """Answer KEYS with the loop's other work in between."""
+    """Answer KEYS in slices of SLICE_S seconds, between which the loop does its other work."""
     matches = _pattern(arguments[1])
     store = connection.store
 

@@ -1,4 +1,4 @@
-"""The commands on values: GET, SET and their kin, counters, parts of strings."""
+"""The commands on string values: GET, SET and their variants, counters, parts of values."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ _PRECISE = Context(prec=800, rounding=ROUND_HALF_EVEN)
 
 
 def failed(result: Result) -> bytes:
-    """Return the reply to a command that the machine refused for a reason that no command here expects."""
+    """Return the error reply for ``result``, by which the machine refused a command for an unexpected reason."""
     if result[0] == c.TOO_LARGE:
         return error(f"OOM {result[1]}")
     return error(f"ERR the command was refused ({result[0]}): {', '.join(map(str, result[1:]))}")
 
 
 def if_all_succeed(reply: bytes) -> Finish:
-    """Return the function that answers with ``reply``, or with the first failure."""
+    """Return the function that makes the reply of commands' results: ``reply``, or the first failure among them."""
     return lambda results: next((failed(result) for result in results if result[0] != c.OK), reply)
 
 
 def check_value(session: RespSession, data: bytes) -> bytes:
-    """Return ``data``. Raises CommandError when it is too long for a value."""
+    """Return ``data`` unchanged. Raises CommandError when it is longer than a value may be."""
     if len(data) > session.service.value_bytes_max:
         raise CommandError(TOO_LONG)
     return data
@@ -98,7 +98,7 @@ def set_(session: RespSession, find: Find, arguments: Arguments) -> Plan:
 
 
 def _set_options(session: RespSession, arguments: Arguments) -> tuple[int, int | None, bool]:
-    """Return (when, ttl_ms or None to keep it, whether the old value is the answer). Raises CommandError."""
+    """Return the options of SET as (when, ttl_ms, returns_old); ttl_ms is None for KEEPTTL. Raises CommandError."""
     when, returns, keeps = c.ALWAYS, False, False
     unit = number = None
     options = iter(arguments[3:])
@@ -127,7 +127,10 @@ def getset(session: RespSession, find: Find, arguments: Arguments) -> Plan:
 
 
 def _old_value(null: bytes) -> Finish:
-    """Return the function that answers with the old value, for commands that read and then change a key."""
+    """Return the function that makes the reply, the old value, for commands that first GET a key and then change it.
+
+    null: the reply when the key was absent.
+    """
 
     def finish(results: Sequence[Result]) -> bytes:
         if results[-1][0] not in (c.OK, c.MISSING):
@@ -138,7 +141,7 @@ def _old_value(null: bytes) -> Finish:
 
 
 def _value(result: Result, null: bytes) -> bytes:
-    """Return the value that a GET has found, as a reply."""
+    """Return the reply that shows a GET's result: the value, ``null`` for an absent key, or an error."""
     return bulk(result[1]) if result[0] == c.OK else null if result[0] == c.MISSING else failed(result)
 
 
@@ -207,12 +210,12 @@ def msetnx(session: RespSession, find: Find, arguments: Arguments) -> Plan:
 
 
 def incr_by(raw: bytes, delta: int) -> Plan:
-    """Plan to add ``delta`` to a key."""
+    """Return the plan of INCR: add ``delta`` to the integer under the key ``raw``; the reply is the new number."""
     return [c.incr(key_of(raw), delta, 0)], lambda results: counted(results[0])
 
 
 def counted(result: Result) -> bytes:
-    """Return the reply to an INCR of the machine."""
+    """Return the reply to the machine's INCR: the new number, or an error in Redis' words."""
     if result[0] == c.OK:
         return b":%d\r\n" % result[2]
     if result[0] != c.NOT_AN_INTEGER:
@@ -240,7 +243,7 @@ def incrbyfloat(session: RespSession, find: Find, arguments: Arguments) -> Plan:
 
 
 def _shortest(number: Decimal) -> bytes:
-    """Return the digits of a number: at most 17 decimals, and no zeros at their end."""
+    """Return ``number`` in decimal digits, rounded to 17 decimals and without zeros at their end."""
     digits = format(number.quantize(_SEVENTEEN_DECIMALS, context=_PRECISE), "f")
     digits = digits.rstrip("0").rstrip(".")
     return b"0" if digits in ("-0", "") else digits.encode()

@@ -1,4 +1,4 @@
-"""Transactions, and commands of several steps: they read memory and propose what follows from it.
+"""Transactions, and single commands that read memory and propose writes that depend on it.
 
 Whatever takes place does so in one entry of the log, under the condition that every key that was looked at is still at
 the version that was seen. When one is not, optimistic.py has them look again.
@@ -29,7 +29,10 @@ COMMANDS_MAX: Final = 10_000
 
 
 class Overlay:
-    """Memory as earlier commands of a transaction will leave it. conditions: the version of each key that was looked at."""
+    """The cache's contents as the earlier commands of a transaction will leave them, over this node's memory.
+
+    conditions: key -> the version at which it was looked up (0: absent), for every key that was.
+    """
 
     def __init__(self, store: Store) -> None:
         self.conditions: dict[str, int] = {}
@@ -44,7 +47,7 @@ class Overlay:
         return entry
 
     def expect(self, commands: Sequence[Command]) -> None:
-        """Note what these commands will leave behind."""
+        """Note what ``commands`` will leave under their keys, so that ``find`` shows it to later commands."""
         now_ms = self._store.now_ms()
         for command in commands:
             entry = self.find(command[1])
@@ -54,7 +57,7 @@ class Overlay:
 
 
 def run_steps(connection: RespSession, spec: Spec, arguments: Arguments) -> None:
-    """Carry out one command that looks before it writes."""
+    """Answer a command whose writes depend on what it reads in memory, by optimistic attempts."""
     planner = spec.plan
     assert planner is not None
 
@@ -75,7 +78,10 @@ def _said(reply: bytes, results: Sequence[Result]) -> bytes:
 
 
 def execute(connection: RespSession, queue: Queue, watched: Watched) -> None:
-    """Carry out EXEC."""
+    """Answer EXEC: run all queued commands at one moment, unless a watched key has changed.
+
+    watched: key -> its version at WATCH.
+    """
     steps = any(spec.steps for spec, _ in queue)
     if not watched and not any(spec.plan for spec, _ in queue):
         connection.read(functools.partial(_read_all, connection, queue))
@@ -105,7 +111,7 @@ def _settled(finish: Finish, result: Result) -> bytes:
 
 
 def _read_all(connection: RespSession, queue: Queue) -> bytes:
-    """Return the reply to a transaction that changes nothing: it reads memory at one moment."""
+    """Return the reply to a transaction that only reads and watches no key: all its reads see memory at one moment."""
     find = connection.store.lookup
     try:
         return _bounded([_answer(connection, spec, find, arguments) for spec, arguments in queue])
@@ -114,7 +120,10 @@ def _read_all(connection: RespSession, queue: Queue) -> bytes:
 
 
 def _answer(connection: RespSession, spec: Spec, find: Find, arguments: Arguments) -> bytes:
-    """Return the reply of a command that writes nothing."""
+    """Return the reply to a command that writes nothing, with entries looked up by ``find``.
+
+    Its errors are replies too.
+    """
     try:
         if spec.read is not None:
             return spec.read(connection, find, arguments)
@@ -125,7 +134,7 @@ def _answer(connection: RespSession, spec: Spec, find: Find, arguments: Argument
 
 
 def _bounded(replies: list[bytes]) -> bytes:
-    """Return an array of at most ANSWER_BYTES_MAX: each reply over that is an error in its place."""
+    """Return the array of ``replies`` as one reply; an error replaces each that would take it over ANSWER_BYTES_MAX."""
     size = 0
     for position, reply in enumerate(replies):
         size += len(reply)
@@ -136,7 +145,11 @@ def _bounded(replies: list[bytes]) -> bytes:
 
 
 def _prepare(connection: RespSession, queue: Queue, overlay: Overlay | None) -> Plan:
-    """Return the commands of everything that is queued, and the function that makes one reply of their results."""
+    """Return the machine's commands of all queued requests, and the function that makes the one reply of their results.
+
+    overlay: shows each request what earlier ones will leave; None reads plain memory.
+    Raises CommandError if there are too many commands.
+    """
     commands: list[Command] = []
     parts: list[tuple[int, int, Finish]] = []
     find = connection.store.lookup if overlay is None else overlay.find
@@ -166,7 +179,7 @@ def _prepare(connection: RespSession, queue: Queue, overlay: Overlay | None) -> 
 def _answer_found(
     connection: RespSession, spec: Spec, arguments: Arguments, keys: list[str], results: Sequence[Result]
 ) -> bytes:
-    """Return the reply of a command that writes nothing, of the results that the log's entry gave for its keys."""
+    """Return the reply to a reading command in a transaction that writes. results: the machine's, of GETs of ``keys``."""
     for result in results:
         if result[0] == c.TOO_LARGE:
             return failed(result)
