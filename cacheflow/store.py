@@ -221,6 +221,13 @@ class ReplicatedStore(Face):
         """Return the cluster's time in milliseconds, by which entries expire."""
         return self._started().clock.now_ms()
 
+    def told_ms(self) -> int:
+        """Return the cluster's time as a leader has told it. Raises NotReady as long as there is but this node's wall clock."""
+        clock = self._started().clock
+        if not clock.heard:
+            raise NotReady("this node has heard no leader since its start, and cannot tell the cluster's time")
+        return clock.now_ms()
+
     def keys_page(
         self, prefix: str = "", limit: int = KEYS_PAGE, cursor: str | None = None
     ) -> tuple[list[str], str | None]:

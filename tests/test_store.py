@@ -201,6 +201,23 @@ def test_an_idempotency_key_makes_a_repetition_count_once(cache: ReplicatedStore
     assert cache["hits"] == 2
 
 
+def test_the_clusters_time_is_told_once_a_leader_was_heard(
+    cache: ReplicatedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert 0 <= cache.now_ms() - cache.told_ms() + 5 < 100
+    monkeypatch.setattr(cache._engine.local.clock, "heard", False)
+    with pytest.raises(NotReady):
+        cache.told_ms()
+
+
+def test_how_far_back_idempotency_keys_are_known_is_a_metric(cache: ReplicatedStore) -> None:
+    cache.incr("hits", initial=0, idempotency_key="a key")
+    assert cache.metrics()["idempotency_window_seconds"] == 600
+    cache._engine.local.machine.idempotency.reaches_ms = cache._engine.local.machine.now_ms - 5000
+    assert cache.metrics()["idempotency_window_seconds"] == 5
+    cache._engine.local.machine.idempotency.reaches_ms = 0
+
+
 def test_many_keys_are_written_read_and_removed_in_one_entry(cache: ReplicatedStore) -> None:
     index = cache.position().index
     cache.set_many({f"many/{number}": number for number in range(50)}, ttl=60)

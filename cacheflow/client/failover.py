@@ -217,9 +217,9 @@ class Nodes:
                     problem = problem_of(answer)
                     if isinstance(problem, OutcomeForgotten):
                         # Trying again would give the same answer.
-                        raise (
-                            problem if maybe_applied is None else OutcomeUnknown(f"{problem}; before: {maybe_applied}")
-                        )
+                        if maybe_applied is not None:
+                            raise OutcomeUnknown(f"{problem}; before: {maybe_applied}")
+                        raise problem
                     maybe_applied = str(problem)
                 elif problem_document(answer).get("title") == errors.Overloaded.title:
                     pause_s = max(pause_s, _retry_after_s(answer))

@@ -555,3 +555,21 @@ def test_a_call_of_which_a_part_took_place_in_time_is_unknown() -> None:
     cluster.leader_ms += 20_000
     cluster.apply(*pending)
     assert isinstance(call.outcome, OutcomeUnknown) and cluster.machine.contents.revision == 1
+
+
+def test_a_write_whose_answer_is_not_kept_any_more_is_unknown_and_the_session_goes_on() -> None:
+    cluster = Cluster().open()
+    calls = [Call(cluster, count()), Call(cluster, count())]
+    cluster.machine.apply(cluster.index + 1, commands.encode_entry(1000, cluster.sent))
+    cluster.index += 1
+    cluster.sent = []
+    ((_, session),) = cluster.machine.sessions
+    # An installed snapshot covers the entry, and the session has dropped the first answer.
+    session.kept.popleft()
+    cluster.proposals.answers_missed()
+    cluster.proposals.expire()
+    cluster.apply()
+    assert isinstance(calls[0].outcome, OutcomeUnknown) and numbers(calls[1].outcome) == [2]
+    later = Call(cluster, count())
+    cluster.apply()
+    assert numbers(later.outcome) == [3] and cluster.proposals.pending == 0

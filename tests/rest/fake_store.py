@@ -12,7 +12,7 @@ from typing import Any
 
 from cacheflow import values, verbs
 from cacheflow.contract import Done, Entry
-from cacheflow.errors import InvalidRequest, MemberConflict, MemberUnknown
+from cacheflow.errors import InvalidRequest, MemberConflict, MemberUnknown, NotReady
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.results import Digest, Item, RaftPosition
@@ -41,6 +41,8 @@ class FakeStore:
         self.kept: dict[str, tuple[Command, Result]] = {}
         # The times of first tries that came with idempotency keys.
         self.first_tries: list[int] = []
+        # Whether a leader has told this node the time.
+        self.has_heard = True
         self.digests: dict[int, str] = {0: "00" * 16}
         self.members = {"n1": ("127.0.0.1:8080", "127.0.0.1:9080")}
         self.value_bytes_max = 1024 * 1024
@@ -68,6 +70,11 @@ class FakeStore:
         return self._item(key)
 
     def now_ms(self) -> int:
+        return self.clock_ms
+
+    def told_ms(self) -> int:
+        if not self.has_heard:
+            raise NotReady("no leader was heard")
         return self.clock_ms
 
     def _item(self, key: str) -> Item | None:

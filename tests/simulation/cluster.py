@@ -15,7 +15,7 @@ from typing import Any, cast
 import pysyncobj.syncobj
 import pytest
 from pysyncobj.node import Node
-from simulation import bulk, scoped
+from simulation import bulk, once, scoped
 from simulation.checks import Checks
 from simulation.network import SimNetwork, Wire
 from simulation.scheduler import ProcessLoop, Scheduler
@@ -30,7 +30,7 @@ from cacheflow.machine.deciding import batches
 from cacheflow.machine.eviction import use_order
 from cacheflow.machine.language.commands import Command
 from cacheflow.machine.machine import CacheMachine, Settled
-from cacheflow.machine.state import scopes
+from cacheflow.machine.state import idempotency, scopes
 from cacheflow.node import large_calls, proposals, supervisor
 from cacheflow.node.assembly import LocalNode, Surroundings
 from cacheflow.node.clock import ClusterClock
@@ -469,6 +469,7 @@ def patched(cluster: Cluster, *, journal_bytes: int | None = None, piece_bytes: 
         patch.setattr(use_order, "SEGMENT_KEYS_MAX", SEGMENT_KEYS)
         patch.setattr(batches, "READ_PER_BATCH_BYTES_MAX", bulk.READ_BYTES_MAX)
         patch.setattr(image, "RECORD_BYTES_MAX", bulk.RECORD_BYTES_MAX)
+        patch.setattr(idempotency, "KEPT_BYTES_MAX", once.KEPT_BYTES_MAX)
         patch.setattr(scopes, "SCOPE_KEPT_BYTES_MAX", scoped.SCOPE_KEPT_BYTES_MAX)
         patch.setattr(large_calls, "CALL_BYTES_MAX", bulk.CALL_BYTES_MAX)
         patch.setattr(large_calls, "PIECE_BYTES_MAX", bulk.BLOCK_BYTES_MAX)

@@ -83,6 +83,7 @@ MUTATIONS = (
     Mutation("sessions by high-water mark", machine.keep_only_the_highest_number_of_a_session, "loss reset"),
     Mutation("a scope remembers", machine.forget_the_numbers_of_a_scope, ""),
     Mutation("a scope's floor", machine.drop_what_a_scope_keeps_and_leave_its_floor, ""),
+    Mutation("the age of a key", machine.do_again_what_may_have_been_dropped, ""),
     Mutation("late writes", machine.let_a_write_take_place_however_late, "isolate split"),
     Mutation("starts count", machine.open_a_session_for_any_start, "doubling kill"),
     Mutation("a helper always ends", storage.never_hear_of_a_helper_that_failed, "helper snapshot"),

@@ -10,7 +10,7 @@ from simulation import bulk
 
 from cacheflow.errors import NoLeader
 from cacheflow.machine import machine
-from cacheflow.machine.deciding import batches, carry_out
+from cacheflow.machine.deciding import batches, carry_out, repeats
 from cacheflow.machine.image import DIGEST_BYTES
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.machine import CacheMachine
@@ -228,3 +228,13 @@ def open_a_session_for_any_start(patch: pytest.MonkeyPatch) -> None:
         return open_(self, member_id, start, nonce, level)
 
     patch.setattr(Sessions, "open", _open)
+
+
+def do_again_what_may_have_been_dropped(patch: pytest.MonkeyPatch) -> None:
+    """Take an idempotency key that is not kept for a new one, however long ago it was tried first."""
+    idempotent_ = repeats.idempotent
+
+    def _idempotent(state: Any, run: Any, command: list[Any]) -> Any:
+        return idempotent_(state, run, [*command[:2], 0, command[3]])
+
+    patch.setattr(machine, "idempotent", _idempotent)

@@ -32,9 +32,10 @@ RETRY_FIRST_S, RETRY_LONGEST_S = 0.05, 1.0
 WAITING_MAX = 2000
 # Messages that are never doubled: an operator's request that was refused at first must not be carried out later.
 NOT_DOUBLED = ("remove",)
-# Seconds by which a message may be late at most that comes a second time, or from a connection that has ended: mostly few; some
-# outlive the process that sent them and the start of the next one.
-LATER_S = (2.0, 10.0)
+# Seconds by which a message is late at most that comes a second time, or from a connection that has ended. Proposals may outlive
+# the process that sent them and the start of the next one; a leader's messages that are so late would turn clocks back.
+LATER_S = 2.0
+PROPOSALS_LATER_S = 10.0
 
 
 class Wire:
@@ -60,9 +61,9 @@ class Wire:
         part = self.random.random()
         return low + (high - low) * part * part
 
-    def later(self) -> float:
+    def later(self, most_s: float = LATER_S) -> float:
         """Return the seconds by which a late message is late."""
-        return self.random.uniform(0.0, self.random.choice(LATER_S))
+        return self.random.uniform(0.0, most_s)
 
     def is_cut(self, source: str, target: str) -> bool:
         """Return whether nothing passes from ``source`` to ``target``."""
@@ -175,8 +176,8 @@ class Way:
         self._failures += 1
         self.site.loop.call_later(pause * (0.5 + self._wire.random.random() / 2), self._dial, self._attempts)
 
-    def send(self, body: bytes, *, may_double: bool = False) -> bool:
-        """Put one message on its way."""
+    def send(self, body: bytes, *, may_double: bool = False, later_s: float = LATER_S) -> bool:
+        """Put one message on its way. later_s: how late it may come a second time."""
         if not self.connected or len(self.held) >= WAITING_MAX:
             return False
         wire = self._wire
@@ -186,7 +187,7 @@ class Way:
         self._last_arrival = arrival
         wire.scheduler.at(arrival - wire.scheduler.now, self._arrive, self._generation, self.receiver, body)
         if may_double and wire.doubling and wire.random.random() < wire.doubling:
-            wire.scheduler.at(wire.delay() + wire.later(), self._arrive_late, self.receiver, body)
+            wire.scheduler.at(wire.delay() + wire.later(later_s), self._arrive_late, self.receiver, body)
         return True
 
     def _arrive(self, generation: int, receiver: SimNetwork, body: bytes) -> None:
@@ -371,7 +372,8 @@ class SimNetwork:
         wire.sent[kind] = wire.sent.get(kind, 0) + 1
         wire.note(self.node_id, node_id, kind)
         body = messages.encode(message)
-        return len(body) <= FRAME_BYTES_MAX and way.send(body, may_double=kind not in NOT_DOUBLED)
+        later_s = PROPOSALS_LATER_S if kind == "propose" else LATER_S
+        return len(body) <= FRAME_BYTES_MAX and way.send(body, may_double=kind not in NOT_DOUBLED, later_s=later_s)
 
     def backlog(self, node_id: str) -> int:
         """Return the bytes that wait because the way is cut."""

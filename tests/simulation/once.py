@@ -1,4 +1,7 @@
-"""Idempotency keys: whoever sends a command again, through whichever node, it takes place once and has one answer."""
+"""Idempotency keys: whoever sends a command again, through whichever node, it takes place once and has one answer.
+
+Few keys are kept. Whoever asks for one that was dropped tells when it was tried first, and so is never let count twice.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +10,26 @@ from typing import TYPE_CHECKING
 
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
-from cacheflow.machine.state.idempotency import KEEP_MS
+from cacheflow.machine.state import idempotency
+from cacheflow.rest.request.headers import AGE_SLACK_MS
 
 if TYPE_CHECKING:
     from simulation.clients import Client, Workload
     from simulation.cluster import Process
 
 COUNTER = "i0"
+# So few that a client's last keys are not all among them.
+KEPT_BYTES_MAX = 8 * (idempotency.RECORD_BYTES + 20)
 
 
 @dataclass(slots=True)
 class _Key:
-    """One idempotency key of a client. began_ms: the log's time when it was used first."""
+    """One idempotency key of a client. first_ms: the cluster's time of its first try."""
 
     name: str
     command: Command
-    began_ms: int
+    first_ms: int
     answers: list[Result] = field(default_factory=list)
-    # True once the log's clock has passed the time for which answers are kept: the command may take place again.
-    forgotten: bool = False
 
 
 class Once:
@@ -38,11 +42,13 @@ class Once:
 
     def call(self, client: Client, process: Process) -> None:
         """Use a new key, send again under an old one, or misuse an old one."""
+        if not process.clock.heard:
+            return  # a node that cannot tell the cluster's time takes no age of a key
         random = self._workload.random
         if not self._keys or random.random() < 0.5:
             self._send(client, process, self._new(process))
             return
-        key = random.choice(self._keys[-6:])
+        key = random.choice(self._keys[-12:])
         if key.answers and random.random() < 0.15:
             self._misuse(client, process, key)
         else:
@@ -51,38 +57,33 @@ class Once:
     def _new(self, process: Process) -> _Key:
         increment = commands.incr(COUNTER, 1, 0)
         command = increment if self._workload.random.random() < 0.7 else commands.batch([increment], atomic=True)
-        key = _Key(f"key-{len(self._keys)}", command, process.machine.now_ms)
+        key = _Key(f"key-{len(self._keys)}", command, max(1, process.clock.now_ms() - AGE_SLACK_MS))
         self._keys.append(key)
         return key
 
     def _send(self, client: Client, process: Process, key: _Key) -> None:
         def told(results: list[Result]) -> None:
-            if process.machine.now_ms - key.began_ms >= KEEP_MS:
-                key.forgotten = True
-            if key.forgotten:
+            if results[0] == [commands.FORGOTTEN]:
                 return
             key.answers.append(results[0])
             if results[0] != key.answers[0] or results[0][0] != commands.OK:
                 self._cluster.checks.complain(f"exactly once: {key.name} has the answers {key.answers}")
 
-        command = commands.idempotent(key.name, key.command)
-        statuses = (commands.OK, commands.KEY_REUSED)
+        command = commands.idempotent(key.name, key.command, key.first_ms)
+        statuses = (commands.OK, commands.KEY_REUSED, commands.FORGOTTEN)
         client.call(process, [command], f"{key.name} {key.command}", told, statuses=statuses)
 
     def _misuse(self, client: Client, process: Process, key: _Key) -> None:
         def told(results: list[Result]) -> None:
-            if process.machine.now_ms - key.began_ms >= KEEP_MS:
-                key.forgotten = True
-            elif results[0] != [commands.KEY_REUSED]:
+            if results[0] not in ([commands.KEY_REUSED], [commands.FORGOTTEN]):
                 self._cluster.checks.complain(f"exactly once: {key.name} was taken for another command: {results}")
 
-        other = commands.idempotent(key.name, commands.touch("nothing", 1000))
-        client.call(process, [other], f"{key.name} misused", told, statuses=(commands.KEY_REUSED, commands.MISSING))
+        other = commands.idempotent(key.name, commands.touch("nothing", 1000), key.first_ms)
+        statuses = (commands.KEY_REUSED, commands.FORGOTTEN, commands.MISSING)
+        client.call(process, [other], f"{key.name} misused", told, statuses=statuses)
 
     def check(self, process: Process) -> None:
         """Check at the end, on any node, that there are as many increments as keys that took place."""
-        if any(key.forgotten for key in self._keys):
-            return
         numbers = [_number(key.answers[0]) for key in self._keys if key.answers]
         if len(set(numbers)) != len(numbers):
             self._cluster.checks.complain(f"exactly once: two idempotency keys had one number: {sorted(numbers)}")

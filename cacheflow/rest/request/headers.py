@@ -95,10 +95,10 @@ def parse_tags(text: str, header: str) -> list[tuple[bool, str]]:
     return tags
 
 
-def repeatable(environ: Mapping[str, Any], now_ms: Callable[[], int]) -> Command | None:
+def repeatable(environ: Mapping[str, Any], told_ms: Callable[[], int]) -> Command | None:
     """Return the beginning of the command in which a write that may be sent again is wrapped; None if it may not.
 
-    now_ms: the cluster's time. Raises InvalidRequest.
+    told_ms: the cluster's time, as a leader has told it. Raises InvalidRequest, NotReady.
     """
     key = environ.get("HTTP_IDEMPOTENCY_KEY")
     scope = environ.get("HTTP_IDEMPOTENCY_SCOPE")
@@ -121,7 +121,7 @@ def repeatable(environ: Mapping[str, Any], now_ms: Callable[[], int]) -> Command
         return commands.IDEMPOTENT, check_idempotency_key(key), 0
     if not _AGE.fullmatch(age):
         raise InvalidRequest(f"Idempotency-Age is the milliseconds since the first try, not {shown(age)}")
-    return commands.IDEMPOTENT, check_idempotency_key(key), max(1, now_ms() - int(age) - AGE_SLACK_MS)
+    return commands.IDEMPOTENT, check_idempotency_key(key), max(1, told_ms() - int(age) - AGE_SLACK_MS)
 
 
 def scope_name(scope: int, nonce: str) -> str:

@@ -86,7 +86,7 @@ def cache_blueprint(services: Services) -> Blueprint:
         command = verbs.write(key, value, ttl, keep_ttl, content_type)
         verbs.check_size(command, config.max_value_bytes)
         condition = write_condition(environ)
-        repeat = repeatable(environ, store.now_ms)
+        repeat = repeatable(environ, store.told_ms)
         if condition is not UNCONDITIONAL:
             command = (*command[:6], *(yield from _write_condition(store, condition, key, repeat)))
         _, version, created, expires_at_ms = yield from run_one(key, command, repeat)
@@ -106,7 +106,7 @@ def cache_blueprint(services: Services) -> Blueprint:
         condition = write_condition(environ)
         if condition.absent:
             raise InvalidRequest("If-None-Match makes no sense with DELETE")
-        repeat = repeatable(environ, store.now_ms)
+        repeat = repeatable(environ, store.told_ms)
         only_if = yield from _one_version(store, condition, key, repeat)
         try:
             yield from run_one(key, verbs.delete_command(key, only_if), repeat)
@@ -125,7 +125,7 @@ def cache_blueprint(services: Services) -> Blueprint:
         fields = parse_object(read_body(environ, body_bytes_max))
         known_fields(fields, ("delta", "initial", "ttl"))
         command = verbs.incr_command(key, fields.get("delta", 1), fields.get("initial"), fields.get("ttl"))
-        _, version, number, expires_at_ms = yield from run_one(key, command, repeatable(environ, store.now_ms))
+        _, version, number, expires_at_ms = yield from run_one(key, command, repeatable(environ, store.told_ms))
         ttl = seconds_left(expires_at_ms, store.now_ms())
         return json_answer({"key": key, "value": number, "version": version, "ttl": ttl}, services.raft_headers())
 
@@ -139,7 +139,7 @@ def cache_blueprint(services: Services) -> Blueprint:
         if "ttl" not in fields:
             raise InvalidRequest('"ttl" is needed: seconds, or null for none')
         command = verbs.touch_command(key, fields["ttl"])
-        yield from run_one(key, command, repeatable(environ, store.now_ms))
+        yield from run_one(key, command, repeatable(environ, store.told_ms))
         return json_answer({"key": key, "ttl": command[2] / 1000 if command[2] else None}, services.raft_headers())
 
     @blueprint.post("/cache/_batch", endpoint="batch")
@@ -152,7 +152,7 @@ def cache_blueprint(services: Services) -> Blueprint:
         if type(atomic) is not bool:
             raise InvalidRequest("atomic is true or false")
         parsed = parse_batch(fields.get("ops"), config.max_value_bytes)
-        result = yield from run_one("", commands.batch(parsed, atomic), repeatable(environ, store.now_ms))
+        result = yield from run_one("", commands.batch(parsed, atomic), repeatable(environ, store.told_ms))
         results = [result] if result[0] == commands.ABORTED else result[1]
         return Answer(render_results(parsed, results), 200, [*services.raft_headers(), JSON_TYPE])
 
@@ -171,7 +171,7 @@ def cache_blueprint(services: Services) -> Blueprint:
         everything, prefix = checks.flag(query, "all"), checks.prefix(query)
         if everything == bool(prefix):
             raise InvalidRequest("give either ?prefix=, not empty, or ?all=true")
-        _, deleted = yield from run_one("", commands.delete_prefix(prefix or ""), repeatable(environ, store.now_ms))
+        _, deleted = yield from run_one("", commands.delete_prefix(prefix or ""), repeatable(environ, store.told_ms))
         return json_answer({"deleted": deleted}, services.raft_headers())
 
     return blueprint

@@ -243,6 +243,10 @@ def test_a_first_try_counts_from_a_second_before_its_age(client: Client, store: 
         headers = {"Idempotency-Key": f"k{age}", "Idempotency-Age": age}
         assert client.put("/cache/k", json={"value": 1}, headers=headers).status_code in (200, 201)
     assert store.first_tries == [now_ms - 1000, now_ms - 6000, now_ms - 1000, 1, 1]
+    # A wrong wall clock would make an old try a new one.
+    store.has_heard = False
+    assert client.put("/cache/k", json={"value": 1}, headers=headers).status_code == 503
+    assert client.put("/cache/k", json={"value": 1}, headers={"Idempotency-Key": "k"}).status_code == 200
 
 
 @pytest.mark.parametrize(
