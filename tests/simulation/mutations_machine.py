@@ -234,7 +234,7 @@ def do_again_what_may_have_been_dropped(patch: pytest.MonkeyPatch) -> None:
     """Take an idempotency key that is not kept for a new one, however long ago it was tried first."""
     idempotent_ = repeats.idempotent
 
-    def _idempotent(state: Any, run: Any, command: list[Any], *rest: Any) -> Any:
-        return idempotent_(state, run, [*command[:2], 0, command[3]], *rest)
+    def _idempotent(state: Any, run: Any, repeatable: Any, command: list[Any]) -> Any:
+        return idempotent_(state, run, repeatable, [*command[:2], 0, command[3]])
 
     patch.setattr(machine, "idempotent", _idempotent)

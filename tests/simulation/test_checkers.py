@@ -26,6 +26,8 @@ QUICK = (
     "send_large_messages_whole",
     "overtake_nothing",
     "send_again_while_it_is_on_its_way",
+    "carry_out_what_is_above_the_entrys_level",
+    "raise_the_level_without_looking_at_all_members",
 )
 ROWS = (1, 2, 3, 4, 5, 6, 7, 9, 12, 16, 17, 21, 22, 23, 31, 33)
 

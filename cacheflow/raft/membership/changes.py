@@ -180,7 +180,9 @@ class Reconfiguration:
         if done is not None:
             done(str(message.get("outcome")), str(message.get("detail")))
         elif request == 0 and message.get("outcome") == CONFLICT:
-            self.refusal = str(message.get("detail"))[:REFUSAL_CHARS_MAX]
+            # It goes into the log and the health check.
+            told = str(message.get("detail"))[:REFUSAL_CHARS_MAX]
+            self.refusal = "".join(char if char.isprintable() else "?" for char in told)
 
     def route_changed(self) -> None:
         """Answer all requests sent to the old leader with UNSURE, because they or their answers may be lost."""

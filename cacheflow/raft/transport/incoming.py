@@ -113,7 +113,7 @@ class Incoming(Connection):
     def _learn(self, peer: Peer, message: Message) -> None:
         cluster_id, purpose = message.get("cluster_id"), message.get("purpose")
         if message["type"] != "about":
-            self._host.unknown(peer, f"a control message of kind {message['type']:.40}")
+            self._host.unknown(peer, f"a control message of kind {message['type'][:40]!r}")
             return
         if not handshake.is_cluster_id(cluster_id):
             raise FrameError("a control message without a cluster")

@@ -78,3 +78,29 @@ def test_a_full_table_takes_no_further_member() -> None:
     change = _Change(NEWCOMER, 1, False, False, 0, lambda outcome, _: outcomes.append(outcome))
     assert reconfiguration._decide(full, change) is None and outcomes == [CONFLICT]
     assert reconfiguration._decide(full.without("n0"), change) is not None
+
+
+def test_a_newcomer_below_the_level_in_force_is_refused_by_name() -> None:
+    reconfiguration, _ = follower(delivers=True)
+    peers: Any = SimpleNamespace(down_ids=set)
+    replica: Any = SimpleNamespace(machine=SimpleNamespace(removed=(), level=3))
+    reconfiguration._peers, reconfiguration._replica = peers, replica
+    table = Configuration(1, "c", {"n1": Member("n1", "disk", "", "", True)})
+    told: list[tuple[str, str]] = []
+    change = _Change(NEWCOMER, 2, False, False, 0, lambda *outcome: told.append(outcome))
+    assert reconfiguration._decide(table, change) is None
+    ((outcome, detail),) = told
+    assert outcome == CONFLICT
+    assert detail.startswith(f"the CacheFlow on node {NEWCOMER.id!r} knows level 2 and this cluster works at level 3")
+    change.level = 3
+    assert reconfiguration._decide(table, change) is not None
+
+
+def test_why_a_member_refuses_this_node_is_kept_as_one_line() -> None:
+    reconfiguration, _ = follower(delivers=True)
+    peer = Peer("n1", "disk", "127.0.0.1:9", "c", "epoch")
+    reply = {"type": "change_reply", "request": 0, "outcome": NO_LEADER, "detail": "later"}
+    reconfiguration.handlers["change_reply"](peer, reply)
+    assert reconfiguration.refusal == ""
+    reconfiguration.handlers["change_reply"](peer, reply | {"outcome": CONFLICT, "detail": "too\nold" + "!" * 999})
+    assert reconfiguration.refusal == "too?old" + "!" * 293
