@@ -48,7 +48,7 @@ class Links:
         self._passed = passed
         self._journal = journal
         # (journal position, call): calls that wait until the journal is durable up to that position.
-        self._held: deque[tuple[int, Callable[[], Any]]] = deque()
+        self.held: deque[tuple[int, Callable[[], Any]]] = deque()
 
     def now_ms(self) -> int:
         """Return this process's monotonic clock in milliseconds."""
@@ -56,23 +56,23 @@ class Links:
 
     def hold(self, send: Callable[[], Any]) -> None:
         """Call ``send`` once all records journalled so far are durable; such calls keep their order."""
-        if self._journal.durable_position >= self._journal.position and not self._held:
+        if self._journal.durable_position >= self._journal.position and not self.held:
             send()
         else:
-            self._held.append((self._journal.position, send))
+            self.held.append((self._journal.position, send))
 
     def hold_message(self, node_id: str, message: Sent) -> None:
         """Send a message once all records journalled so far are durable.
 
         Drop it, as networks do, if HELD_MAX wait already.
         """
-        if self._journal.durable_position >= self._journal.position and not self._held:
+        if self._journal.durable_position >= self._journal.position and not self.held:
             self.send(node_id, message)
-        elif len(self._held) < HELD_MAX:
-            self._held.append((self._journal.position, functools.partial(self.send, node_id, message)))
+        elif len(self.held) < HELD_MAX:
+            self.held.append((self._journal.position, functools.partial(self.send, node_id, message)))
 
     def release(self) -> None:
         """Make the held calls whose records are durable now; called when the journal's durable position has moved."""
         durable = self._journal.durable_position
-        while self._held and self._held[0][0] <= durable:
-            self._held.popleft()[1]()
+        while self.held and self.held[0][0] <= durable:
+            self.held.popleft()[1]()

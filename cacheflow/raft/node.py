@@ -563,7 +563,8 @@ class RaftNode:
         if self._core.is_leader:
             # The leader's own flush may complete a majority.
             self.ticks.nudge()
-        self.links.release()
+        if self.links.held:
+            self.links.release()
 
     def _restart_from(self, machine: CacheMachine) -> None:
         """Continue with ``machine``, which was loaded from a snapshot; the journal begins at its index or before it."""
