@@ -315,7 +315,7 @@ class Checks:
     @staticmethod
     def _left(process: Process) -> int:
         node = process.node
-        left = len(node.links._held) + len(node.leading.queue) + process.proposals.pending
+        left = len(node.links.held) + len(node.leading.queue) + process.proposals.pending
         if node.is_leader:
             left += sum(len(progress.inflight) + progress.inflight_bytes for progress in node.peers.progress.values())
         return left

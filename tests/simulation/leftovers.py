@@ -48,7 +48,7 @@ def _machine(process: Process) -> list[tuple[str, int, int]]:
 def _node(process: Process) -> list[tuple[str, int, int]]:
     node, network = process.node, process.network
     return [
-        ("messages that wait for the disk", len(node.links._held), 0),
+        ("messages that wait for the disk", len(node.links.held), 0),
         ("blocks in the leader's queue", len(node.leading.queue), 0),
         ("commands without an answer", process.proposals.pending, 0),
         ("configurations", len(node.configurations._stack), 1),

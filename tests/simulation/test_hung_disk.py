@@ -93,7 +93,7 @@ def test_where_all_disks_hang_nobody_is_deposed_and_what_waits_is_bounded(seed: 
         for process in cluster.processes:
             assert process.node.disk.hung
             assert process.takes_writes, "they wait, for nobody else would do better"
-            assert len(process.node.links._held) < 20
+            assert len(process.node.links.held) < 20
         go_on(cluster.processes)
         assert cluster.run(3.0, cluster.healthy)
         assert leader.node.is_leader
@@ -110,7 +110,7 @@ def test_a_follower_whose_disk_hangs_takes_only_so_much(monkeypatch: pytest.Monk
             call(leader, commands.set_(f"key-{number % 7}", bytes(2_000), BYTES))
             cluster.run(0.02)
         assert 200_000 < victim.journal.waiting_bytes < 300_000
-        assert len(victim.node.links._held) <= HELD_MAX
+        assert len(victim.node.links.held) <= HELD_MAX
         before = dict(cluster.wire.sent)
         cluster.run(10.0)
         heartbeats = cluster.wire.sent["append_entries"] - before["append_entries"]
