@@ -279,6 +279,22 @@ def slow_processor(faults: Faults) -> None:
     faults.later(0.5, 4.0, undo)
 
 
+def campaign(faults: Faults) -> None:
+    """Let a follower campaign beside a leader, as one that was granted its pre-votes a moment before it was heard."""
+    host = faults.somebody()
+    process = host.process
+    if process is None or process.node.is_leader or not process.node.membership.may_campaign():
+        return
+    faults.cluster.note(f"{host.node_id} campaigns beside its leader")
+
+    def begin() -> None:
+        if not process.node.is_leader and process.node.membership.may_campaign():
+            process.node._core.campaign()
+            process.node.ticks.wake()
+
+    process.loop.call_soon(begin)
+
+
 # Addresses.
 
 
@@ -361,6 +377,7 @@ MACHINE_FAULTS: dict[str, tuple[float, Callable[[Faults], None]]] = {
     "helper": (0.5, helper),
     "wall_jump": (1, wall_jump),
     "slow_processor": (1, slow_processor),
+    "campaign": (0.5, campaign),
     "move": (0.5, move),
     "swap": (0.3, swap),
     "move_all": (0.3, move_all),
