@@ -85,6 +85,8 @@ def _round(plan: Plan, in_namespaces: bool, keep: Path | None) -> Report:
     def say(line: str) -> None:
         print(f"[seed {plan.seed}, {time.monotonic() - began:.0f} s] {line}", flush=True)
 
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f"cacheflow-soak-{plan.seed}-", dir=keep))
     handler = _log_to(folder / "embedded.log")
     network: Network = namespaces.NamespaceNetwork(folder) if in_namespaces else ProxyNetwork()
