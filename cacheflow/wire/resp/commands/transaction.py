@@ -47,7 +47,7 @@ class Overlay:
         return entry
 
     def expect(self, commands: Sequence[Command]) -> None:
-        """Note what a transaction's ``commands`` will leave under their keys, so that ``find`` shows this to later commands."""
+        """Note what a transaction's ``commands`` will leave under their keys, so that ``find`` shows it to later commands."""
         now_ms = self._store.now_ms()
         for command in commands:
             entry = self.find(command[1])
