@@ -28,10 +28,11 @@ _EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.
 
 
 class Listener:
-    """One listening socket, which gives each accepted connection a protocol that ``factory`` makes. The loop owns it.
+    """A listening TCP socket that gives each accepted connection an asyncio protocol, which ``factory`` makes.
 
+    Not safe for concurrent use: the event loop owns it.
     name: the port's name in its option: ``raft`` for --raft-port.
-    adopt: takes each accepted socket in place of ``factory``; it raises OSError for one that is broken.
+    adopt: takes each accepted socket in place of ``factory``; it raises OSError for a socket that is broken.
     """
 
     def __init__(
@@ -51,21 +52,24 @@ class Listener:
 
     @property
     def healthy(self) -> bool:
-        """True while new connections are accepted: not before ``open``, after ``close``, or without free descriptors."""
+        """True while this listener accepts connections: not before ``open``, after ``close``, or without free descriptors."""
         return self._socket is not None and self._retry is None
 
     @property
     def address(self) -> tuple[str, int]:
-        """The (host, port) on which the listener is bound, with the real port. Raises RuntimeError when it is not open."""
+        """The (host, port) to which the listener is bound, with the real port where the system was to choose one.
+
+        Raises RuntimeError when the listener is not open.
+        """
         if self._socket is None:
             raise RuntimeError("the listener is not open")
         host, port = self._socket.getsockname()[:2]
         return host, port
 
     async def open(self, host: str, port: int) -> None:
-        """Bind to ``host`` and ``port`` and listen; port 0 lets the system choose.
+        """Bind a socket to ``host`` and ``port`` and listen; port 0 lets the system choose a free port.
 
-        Raises ConfigError with advice when it cannot.
+        Raises ConfigError, with advice for the user, when that is not possible.
         """
         sock: socket.socket | None = None
         try:
@@ -86,7 +90,7 @@ class Listener:
         self._loop.add_reader(sock, self._accept)
 
     async def close(self) -> None:
-        """Stop listening; connections that were accepted before stay open."""
+        """Close the listening socket; connections that were accepted before stay open."""
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None

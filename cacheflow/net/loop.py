@@ -15,7 +15,7 @@ _NONE = -1
 
 
 class _ClientsLast(selectors.DefaultSelector):
-    """A selector that returns the descriptor ``last`` behind all others that are ready at the same time."""
+    """A selector that lists the file descriptor ``last`` behind all others that are ready at the same time."""
 
     last = _NONE
 
@@ -27,20 +27,20 @@ class _ClientsLast(selectors.DefaultSelector):
 
 
 class NodeLoop(asyncio.SelectorEventLoop):
-    """asyncio's selector loop, with one descriptor that it handles behind all others that are ready at the same time."""
+    """asyncio's selector event loop, with one chosen file descriptor whose events it handles last in each turn."""
 
     def __init__(self) -> None:
         self._order = _ClientsLast()
         super().__init__(self._order)
 
     def descriptors(self) -> list[int]:
-        """Return the descriptors that the loop watches, and its own."""
+        """Return the file descriptors that this event loop watches, and those of its own selector and wake-up sockets."""
         own = [end.fileno() for end in (self._ssock, self._csock) if end is not None]  # type: ignore[attr-defined]
         return [self._order.fileno(), *own, *list(self._order.get_map() or ())]
 
     def put_last(self, descriptor: int = _NONE) -> None:
-        """Handle the events of ``descriptor`` behind all others of the same turn.
+        """From now on handle the events of the file descriptor ``descriptor`` last in each turn of the event loop.
 
-        Call it without an argument before that descriptor is closed, because its number may be reused.
+        Called without an argument, put none last: do so before the descriptor is closed, because its number may be reused.
         """
         self._order.last = descriptor

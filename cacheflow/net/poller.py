@@ -48,9 +48,9 @@ ROOM_A_TURN: Final = 4 * 1024 * 1024
 
 
 class Poller:
-    """A server of clients' sockets: it polls them together and is one descriptor to ``loop``, until ``close``.
+    """A server of many clients' sockets, polled by an epoll object that is one descriptor to the event loop ``loop``.
 
-    run: calls the function that it is given, which does the work of one turn.
+    It serves until ``close``. run: called when sockets are ready, with the function that does one turn's work, to be called.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, run: Callable[[Callable[[], None]], None]) -> None:
@@ -73,9 +73,11 @@ class Poller:
             loop.put_last(self.epoll.fileno())
 
     def adopt(self, sock: socket.socket, make: Callable[[], asyncio.Protocol], answer_many: AnswerMany = list) -> None:
-        """Serve the connected, non-blocking socket ``sock`` with a protocol that ``make`` returns. Raises OSError.
+        """Serve the connected, non-blocking socket ``sock`` with the asyncio protocol that ``make`` returns.
 
-        answer_many: gets the input of one round first, when several sockets with this function have input.
+        Raises OSError when the socket is broken.
+        answer_many: when several sockets that have this function are ready at the same time, it gets the input of all of them,
+        answers what it can, and returns the rest, which goes to each socket's protocol.
         """
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -89,7 +91,7 @@ class Poller:
             _stumbled(transport)
 
     def close(self) -> None:
-        """Close every client's connection at once, and unregister from the event loop."""
+        """Close all clients' connections at once, and remove this poller from the event loop."""
         for transport in list(self.transports.values()):
             transport.abort()
         self.loop.remove_reader(self.epoll.fileno())
@@ -116,7 +118,10 @@ class Poller:
         self.room = ROOM_A_TURN
 
     def _receive(self, ready: list[tuple[int, int]]) -> int:
-        """Read from the sockets in ``ready``, or let them be written to; return the cost in bytes (see COST_A_TURN)."""
+        """Read from those sockets in ``ready`` that have input, and send to those that take bytes again.
+
+        ready: (file descriptor, epoll's events). Returns the cost: the bytes received, plus COST_OF_EVENT for each event.
+        """
         readers = self.readers
         size = 0
         for descriptor, events in ready:
@@ -170,7 +175,7 @@ class Poller:
         self.held.clear()
 
     def _write(self, descriptor: int) -> None:
-        """Let the transport of ``descriptor`` send its buffer: the socket takes bytes again, or is broken."""
+        """Let the transport of the socket ``descriptor`` send its buffer: the socket takes bytes again, or is broken."""
         transport = self.transports.get(descriptor)
         if transport is not None:
             try:
@@ -180,9 +185,9 @@ class Poller:
 
 
 def _more(receive: Receive) -> bytes:
-    """Return the input that a socket still holds, RECEIVE_BYTES at most.
+    """Return the input that a socket still holds, RECEIVE_BYTES at most. receive: the socket's ``recv``.
 
-    Returns no bytes on an error, which the next poll reports.
+    Returns no bytes on an error of the socket, which the next poll reports.
     """
     try:
         return receive(RECEIVE_BYTES)
@@ -191,6 +196,6 @@ def _more(receive: Receive) -> bytes:
 
 
 def _stumbled(transport: asyncio.Transport) -> None:
-    """Log the current exception and close the connection whose protocol raised it."""
+    """Log the current exception and close the connection of ``transport``, whose protocol raised it."""
     logger.exception("a connection stumbled and was closed")
     transport.abort()

@@ -16,30 +16,36 @@ Run = Callable[[Callable[[], None]], None]
 
 
 class Service(Protocol):
-    """The server of one wire protocol, as ListeningPorts uses it. Only the event loop calls it, except for ``metrics``."""
+    """Interface: the server of one wire protocol (memcached's or Redis'), for which ListeningPorts opens a port.
+
+    Only the event loop calls it, except for ``metrics``.
+    """
 
     @property
     def name(self) -> str:
-        """The protocol's name, as in its option: ``memcached`` for --memcached-port."""
+        """The wire protocol's name, as in its option: ``memcached`` for --memcached-port."""
 
     def connect(self) -> asyncio.Protocol:
-        """Return the asyncio protocol for a newly accepted client."""
+        """Return a new asyncio protocol for a client whose connection was just accepted."""
 
     def answer_many(self, arrived: list[Arrival]) -> list[Arrival]:
-        """Answer what can be answered together of several clients' input; return the arrivals of all other clients."""
+        """Answer what can be answered together of several clients' input; return the arrivals that are left.
+
+        An arrival is (a client's asyncio protocol, its input, its transport).
+        """
 
     async def drain(self) -> None:
-        """Let every connection send its pending replies for a moment, then close it."""
+        """Close all connections of this service, after a moment in which each may send its pending replies."""
 
     def metrics(self) -> dict[str, float]:
-        """Return the service's counters and gauges by name. Any thread may call it."""
+        """Return the counters and gauges of this wire protocol, as values by metric name. Any thread may call it."""
 
 
 class ListeningPorts:
-    """The wire-protocol servers that are listening now. The event loop owns it; any thread may call ``metrics``.
+    """The open ports of all wire protocols. The event loop owns it; any thread may call ``metrics``.
 
-    run: runs the work of one turn of the poller; by default it is just called.
-    direct: a Poller serves the clients' sockets (default: where epoll exists); else asyncio's transports do.
+    run: called with a function that serves clients for one turn, which it has to call; by default it does just that.
+    direct: True if a Poller serves the clients' sockets (default: where epoll exists), False if asyncio's transports do.
     """
 
     def __init__(self, run: Run = lambda work: work(), *, direct: bool = hasattr(select, "epoll")) -> None:
@@ -49,9 +55,9 @@ class ListeningPorts:
         self._poller: Poller | None = None
 
     async def open(self, service: Service, host: str, port: int) -> int:
-        """Serve clients of ``service`` on ``port`` (0: a free one); return the port.
+        """Listen on ``host`` and ``port`` (0: a free one) for clients of the wire protocol ``service``; return the port.
 
-        Raises ConfigError when it cannot listen.
+        Raises ConfigError when that is not possible.
         """
         loop = asyncio.get_running_loop()
         listener = Listener(loop, service.connect, service.name, self._adopting(loop, service))
@@ -77,9 +83,12 @@ class ListeningPorts:
             self._poller = None
 
     def descriptors(self) -> list[int]:
-        """Return the descriptors of the clients that are polled past the loop."""
+        """Return the file descriptors of the clients' sockets, and of the epoll object that watches these for the event loop.
+
+        Empty when asyncio's own transports serve the clients.
+        """
         return [] if self._poller is None else [self._poller.epoll.fileno(), *self._poller.transports]
 
     def metrics(self) -> dict[str, float]:
-        """Return the metrics of every open service, merged into one dictionary."""
+        """Return the metrics of all open wire protocols, merged into one dictionary of values by name."""
         return {name: value for service, _ in self._open for name, value in service.metrics().items()}

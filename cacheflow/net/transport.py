@@ -33,7 +33,10 @@ _NO_PROTOCOL: Final = asyncio.Protocol()
 
 
 class Polling(Protocol):
-    """The part of a Poller that its transports use. See poller.Poller for each attribute."""
+    """Interface: what a client's transport uses of the Poller, which polls all clients' sockets.
+
+    The class poller.Poller explains each attribute.
+    """
 
     loop: asyncio.AbstractEventLoop
     transports: dict[int, SocketTransport]
@@ -47,7 +50,7 @@ class Polling(Protocol):
 
 
 class SocketTransport(asyncio.Transport):
-    """The transport of one client's socket; a Poller tells it of the socket's events."""
+    """The asyncio transport of one client's socket; a Poller, not the event loop, tells it of the socket's events."""
 
     __slots__ = (
         "_arrived",
@@ -92,7 +95,7 @@ class SocketTransport(asyncio.Transport):
         self._lost = False
 
     def start(self) -> None:
-        """Tell the protocol that it is connected, and register the socket with the poller."""
+        """Tell the client's protocol that it is connected, and register the client's socket for polling."""
         self._poller.transports[self._descriptor] = self
         self._protocol.connection_made(self)
         self._want()
@@ -170,13 +173,16 @@ class SocketTransport(asyncio.Transport):
     # For the Poller ---------------------------------------------------------------------------------------------------
 
     def send_held(self) -> None:
-        """Send the answer that was held back until the end of the poller's round."""
+        """Send the client's answer that was held back until all clients that were ready at the same time were handled."""
         data, self._held = self._held, b""
         if data:
             self.write(data)
 
     def writable(self) -> None:
-        """Send the buffered bytes, now that the socket takes some again; on an error of the socket end the connection."""
+        """Send the buffered bytes, now that the client's socket takes some again.
+
+        On an error of the socket end the client's connection.
+        """
         if not self._buffer:
             return
         try:
@@ -201,7 +207,7 @@ class SocketTransport(asyncio.Transport):
     def end_of_input(self) -> None:
         """Tell the protocol that the client will send no more.
 
-        Close the connection unless the protocol still has to answer.
+        Close the connection unless the protocol's ``eof_received`` asks to keep it open.
         """
         self._ended = True
         self._want()
@@ -209,9 +215,9 @@ class SocketTransport(asyncio.Transport):
             self.close()
 
     def _want(self) -> None:
-        """Register the socket with epoll for the events that are wanted now: input, room for output, or both.
+        """Register the client's socket with epoll for the events that are wanted now: input, room for output, or both.
 
-        When neither is, the socket is unregistered: epoll would go on reporting its errors.
+        When none is wanted the socket is unregistered: epoll would go on reporting its errors.
         """
         if self._lost:
             return
@@ -238,9 +244,9 @@ class SocketTransport(asyncio.Transport):
         self._wanted = wanted
 
     def fail(self, error: OSError | None) -> None:
-        """End the connection at once, because of ``error``, or on purpose (None).
+        """End the client's connection at once, because of ``error``, or on purpose (None).
 
-        ``connection_lost`` follows in a later turn.
+        The protocol's ``connection_lost`` is called in a later turn of the event loop.
         """
         if self._lost:
             return

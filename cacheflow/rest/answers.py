@@ -30,9 +30,10 @@ _BODILESS = (204, 304)
 
 
 class Answer(Response):
-    """A response whose body, status and headers are all known; it becomes an ordinary Response when used as one.
+    """A Flask response whose body, status and headers are all known; it becomes an ordinary Response when used as one.
 
-    status: the HTTP status number.  headers: (name, value), without Content-Length; this object keeps and extends the list.
+    status: the HTTP status number.
+    headers: a list of (name, value) without Content-Length; the response keeps this list and extends it.
     """
 
     def __init__(self, body: bytes, status: int, headers: Headers) -> None:
@@ -41,7 +42,7 @@ class Answer(Response):
         self._plain: tuple[bytes, int, Headers] | None = (body, status, headers)
 
     def __getattr__(self, name: str) -> Any:
-        """Become an ordinary Response, and return its attribute ``name``."""
+        """Turn this answer into an ordinary Flask Response, and return the Response's attribute ``name``."""
         plain = self.__dict__.get("_plain")
         if plain is None:
             raise AttributeError(name)
@@ -60,23 +61,23 @@ class Answer(Response):
 
 
 def json_bytes(value: Any) -> bytes:
-    """Return ``value`` encoded as a JSON body."""
+    """Return the Python value ``value`` as JSON in UTF-8, for the body of an HTTP message."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def json_answer(value: Any, headers: Headers, status: int = 200) -> Answer:
-    """Return an answer with ``value`` as JSON. The list ``headers`` is kept and extended by the answer."""
+    """Return an HTTP answer with ``value`` as JSON in its body. The answer keeps the list ``headers`` and extends it."""
     headers.append(JSON_TYPE)
     return Answer(json_bytes(value), status, headers)
 
 
 def seconds_json(ttl_s: float | None) -> str:
-    """Return ``ttl_s`` as a JSON number of seconds, or ``null`` for None."""
+    """Return a TTL of ``ttl_s`` seconds as the text of a JSON number; ``null`` for None (no expiry)."""
     return "null" if ttl_s is None else repr(ttl_s)
 
 
 def raw_type(item: Item) -> str:
-    """Return the Content-Type for an item's raw bytes.
+    """Return the Content-Type with which the value of ``item``, an entry of the cache, is sent as raw bytes.
 
     A value written from Python or a wire port can carry anything as its type: what cannot stand in a header is answered as
     application/octet-stream.

@@ -18,7 +18,10 @@ from cacheflow.rest.routes.scopes import scopes_blueprint
 
 
 class RestApp(Flask):
-    """A Flask application that routes paths below ``/cache/`` by KeyMap and puts our headers on its OPTIONS answers."""
+    """The Flask application of the REST API: the class KeyMap routes its paths below ``/cache/``.
+
+    Its answers to OPTIONS carry the same headers X-Raft-Index, X-Raft-Term and X-Served-By as all others.
+    """
 
     url_map_class = KeyMap
     services: Services
@@ -29,7 +32,10 @@ class RestApp(Flask):
 
 
 def create_app(store: RestStore, config: RestConfig) -> RestApp:
-    """Return the REST application that serves ``store``. Its attribute ``services`` is what further blueprints need."""
+    """Return the Flask application that serves the cache ``store`` over HTTP, with the settings ``config``.
+
+    Its attribute ``services`` holds what views use (the store, the settings, the limits), for further blueprints.
+    """
     app = RestApp("cacheflow.rest", static_folder=None)
     thread_gate = WaitingGate(max(1, config.threads * 3 // 4))
     app.services = services = Services(store, config, WaitingGate(config.waiting_max), thread_gate)

@@ -40,7 +40,10 @@ logger = logging.getLogger("cacheflow.rest")
 
 
 class Problem(CacheFlowError):
-    """An error answer that has no class in the tree of errors; its status, title, kind (URN) and members are given."""
+    """An exception that states the whole error answer of a request: HTTP status, title, kind (a URN) and further JSON members.
+
+    For errors that have no exception class of their own.
+    """
 
     def __init__(
         self,
@@ -66,12 +69,12 @@ def urn_of(error_class: type[CacheFlowError]) -> str:
 
 
 def problem_bytes(kind: str, title: str, status: int, detail: str, **members: Any) -> bytes:
-    """Return the JSON body of a problem document. members: further fields of it."""
+    """Return the JSON body of an RFC 9457 problem document with the type ``kind``. members: further fields of the document."""
     return json_bytes({"type": kind, "title": title, "status": status, "detail": detail, **members})
 
 
 def problem_of_command(error: CacheFlowError, index: int) -> Problem:
-    """Return the problem by which a whole batch is answered when its operation number ``index`` failed with ``error``."""
+    """Return the exception that refuses a whole batch because its operation number ``index``, from 0, failed (``error``)."""
     members: dict[str, Any] = {"version": error.version} if isinstance(error, PreconditionFailed) else {}
     return Problem(
         f"ops[{index}]: {error}",
@@ -84,7 +87,7 @@ def problem_of_command(error: CacheFlowError, index: int) -> Problem:
 
 
 def answer_error(error: Exception, services: Services, environ: WSGIEnvironment, raw_key: str | None) -> Answer:
-    """Return the answer to the exception ``error`` of a view or of routing: the application's only error handler.
+    """Return the HTTP answer to the exception ``error`` of a view or of routing: the REST application's only error handler.
 
     raw_key: the key in the request's path, each byte as one character; None when the path has no key.
     """
@@ -143,7 +146,7 @@ def _answer_known(error: CacheFlowError, services: Services, environ: WSGIEnviro
 
 
 def _requested_key(environ: WSGIEnvironment, raw_key: str | None) -> str | None:
-    """Return the key in the request's path, decoded; None when the path has no key or an invalid one."""
+    """Return the key in an HTTP request's path, decoded from ``raw_key``; None when the path has no key or an invalid one."""
     if raw_key is None:
         return None
     try:

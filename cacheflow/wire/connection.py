@@ -45,14 +45,14 @@ Arrival = tuple[Any, bytes, asyncio.Transport]
 
 
 def no_reply(result: Result) -> bytes:
-    """Return no reply bytes: passed to ``write`` by a client that wants no reply, not even when the write fails."""
+    """Return an empty reply to the result of a write: for a client that wants no reply, not even when the write fails."""
     return b""
 
 
 def others(arrived: list[Arrival], answered: list[Arrival]) -> list[Arrival]:
-    """Return the arrivals that are not in ``answered``, in their order.
+    """Return those of the arrivals ``arrived`` that are not in ``answered``, in their order.
 
-    ``answered`` is a part of ``arrived``, in the same order.
+    An arrival is (a client's connection, its new input, its transport). ``answered`` is a part of ``arrived``, in its order.
     """
     if len(answered) == len(arrived):
         return []
@@ -68,7 +68,10 @@ def others(arrived: list[Arrival], answered: list[Arrival]) -> list[Arrival]:
 
 
 class _Promise:
-    """A reply in its connection's queue, to one request or to several. answer: None until it is known."""
+    """A reply's place in one connection's queue of replies; the reply is to one request or to several.
+
+    answer: None until the reply is known.
+    """
 
     __slots__ = ("answer",)
 
@@ -79,10 +82,10 @@ class _Promise:
 class Connection(asyncio.Protocol):
     """One client's connection to a wire port: it takes input, and sends replies in the order of the requests.
 
-    linearizable: reads see every write acknowledged before them, which costs each a barrier in the log.
+    linearizable: True if reads see every write acknowledged before them, which costs each read a barrier in the log.
     request_bytes_max: the most bytes of one request.  on_closed: called once with the connection, after it has closed.
     requests: the number of requests so far; subclasses count them.
-    at_rest: no request is unanswered and no input waits; a read may then be answered from memory without more checks.
+    at_rest: True while no request is unanswered and no input is left: a read may be answered from memory at once.
     """
 
     # Slots, because these are looked at for every request; a subclass has its own attributes in a dictionary.
@@ -156,19 +159,22 @@ class Connection(asyncio.Protocol):
     # For subclasses ---------------------------------------------------------------------------------------------------
 
     def take(self, data: bytes) -> int:
-        """Handle complete requests at the start of ``data`` while ``goes_on``; return how many bytes they took."""
+        """Handle the complete requests at the start of the input ``data``; return how many bytes these requests took.
+
+        Stop when ``goes_on`` turns false: the connection has to wait, or closes.
+        """
         raise NotImplementedError
 
     @property
     def has_input(self) -> bool:
-        """True if input is waiting to be handled."""
+        """True if this connection has received input that it has not handled yet."""
         return bool(self._input)
 
     def advance(self) -> bool:
-        """Handle the waiting input while ``goes_on``; return whether it held a complete request.
+        """Handle the input that this connection has received; return whether it held a complete request.
 
-        A subclass that keeps its input in another form overrides it, with ``data_received``, instead of ``take``, and
-        ``has_input``.
+        Stop when ``goes_on`` turns false: the connection has to wait, or closes. A subclass that keeps its input in another
+        form than bytes overrides this method, ``has_input`` and ``data_received``, and needs no ``take``.
         """
         if not self._input:
             return False
@@ -182,29 +188,32 @@ class Connection(asyncio.Protocol):
         return taken > 0
 
     def failure(self, error: ReplicationError) -> bytes:
-        """Return the reply to a request that was not committed, or whose outcome is not known."""
+        """Return the reply to a request that failed with ``error``: it was not committed, or its outcome is not known."""
         raise NotImplementedError
 
     def may_rest(self) -> bool:
-        """True if no request is unanswered and no input waits; ``at_rest`` is set to this."""
+        """True if this connection has no unanswered request and no input left, and reads need no barrier.
+
+        The attribute ``at_rest`` is set to this.
+        """
         return not (
             self._promises or self._paused or self._stalled or self._closing or self.linearizable or self._input
         )
 
     @property
     def answers_at_once(self) -> bool:
-        """True if a read would be answered now, from this node's memory."""
+        """True if this connection would answer a read at once, from this node's memory."""
         return not self._promises and not self.linearizable
 
     @property
     def goes_on(self) -> bool:
-        """True if the connection may handle another request now."""
+        """True if this connection may handle another request now; False if earlier ones have to be answered, or it closes."""
         return not (self._holds or self._closing or self._stalled or self._writes_waiting) and (
             len(self._promises) + self._in_row < REQUESTS_MAX
         )
 
     def reply(self, answer: bytes) -> None:
-        """Answer a request with bytes that are known already, after the replies to all earlier requests."""
+        """Answer a client's request with the bytes ``answer``; they are sent after the replies to all earlier requests."""
         if self._promises:
             self._promises.append(_Promise(answer))
         else:
@@ -214,10 +223,10 @@ class Connection(asyncio.Protocol):
                 self.flush()
 
     def read(self, answer: Callable[[], bytes], refused: Callable[[bytes], bytes] | None = None) -> None:
-        """Answer a request from memory: ``answer`` makes the reply as soon as all earlier requests are answered.
+        """Answer a client's request from memory: ``answer`` makes the reply as soon as all earlier requests are answered.
 
-        refused: makes the reply from the error's bytes when the barrier of a linearizable read has failed; if None,
-        those bytes are the reply.
+        refused: makes the reply from an error's bytes when the barrier that a linearizable read needs has failed; if None, the
+        error's bytes are the reply.
         """
         if self.linearizable:
             if not self._behind:
@@ -233,7 +242,7 @@ class Connection(asyncio.Protocol):
             self.reply(answer())
 
     def read_alone(self, answer: Callable[[], bytes]) -> None:
-        """Answer a linearizable read when nothing is unanswered before it: one promise serves for barrier and read."""
+        """Answer a linearizable read, before which nothing is unanswered, with what ``answer`` returns after a barrier."""
         promise = self._last_read = _Promise()
         self._promises.append(promise)
 
@@ -244,7 +253,7 @@ class Connection(asyncio.Protocol):
         self.store.submit_barrier(done)
 
     def write(self, command: Command, answer: Callable[[Result], bytes]) -> None:
-        """Replicate ``command`` and answer the request with what ``answer`` makes of its result."""
+        """Replicate the write ``command``, and answer the client with the bytes that ``answer`` makes of the result."""
         if self._last_read is not None or self._writes_waiting:
             self._writes_waiting += 1
             self._promises.append(_Promise(functools.partial(self._start_write, command, answer)))
@@ -263,9 +272,9 @@ class Connection(asyncio.Protocol):
         return b""
 
     def write_row(self, commands: list[Command], answer: Callable[[list[Result]], bytes]) -> None:
-        """Replicate at most REQUESTS_MAX writes together; answer all with the one reply ``answer`` makes of their results.
+        """Replicate at most REQUESTS_MAX writes of one client together.
 
-        No earlier request may be unanswered.
+        Answer all of them with the one reply that ``answer`` makes of their results. No earlier request may be unanswered.
         """
         promise = _Promise()
         self.at_rest = False
@@ -282,10 +291,10 @@ class Connection(asyncio.Protocol):
         self.store.submit(commands, done)
 
     def exclusive(self, begin: Callable[[End], None]) -> None:
-        """Answer a request of several steps; handle no other request of this connection until the reply is given.
+        """Answer a request of several steps; handle no other request of this connection until its reply is given.
 
-        ``begin`` is called when all earlier requests are answered, with a function that takes the reply, at once or
-        later; it may raise ReplicationError.
+        ``begin`` does the first step. It is called when all earlier requests are answered, with a function to which it gives
+        the reply, at once or later; it may raise ReplicationError.
         """
         promise = _Promise()
         self._holds = True
@@ -304,7 +313,11 @@ class Connection(asyncio.Protocol):
         self._promises.append(_Promise(start))
 
     def behind_barrier(self, begin: Callable[[End], None]) -> None:
-        """Answer as ``exclusive`` does; on a linearizable connection, call ``begin`` only behind a barrier."""
+        """Answer a request of several steps, of which ``begin`` does the first; handle no other request before its reply.
+
+        ``begin`` gets a function to which it gives the reply, at once or later. On a linearizable connection it is called
+        behind a barrier, so that it sees all acknowledged writes.
+        """
         if not self.linearizable:
             self.exclusive(begin)
             return
@@ -320,10 +333,10 @@ class Connection(asyncio.Protocol):
         self.exclusive(start)
 
     def contained(self, end: End, call: Callable[..., None], *arguments: object) -> None:
-        """Call ``call(*arguments)``, which goes on with the request that ``end`` answers.
+        """Do one step of a client's request: call ``call(*arguments)``, or nothing if the client has gone.
 
-        Do nothing when its client has gone.
-        A ReplicationError becomes the reply; any other exception is logged and closes this connection only.
+        A ReplicationError becomes the request's reply, which is given to the function ``end``. Any other exception is logged
+        and closes this client's connection only.
         """
         if self._transport.is_closing():
             return
@@ -335,13 +348,13 @@ class Connection(asyncio.Protocol):
             self._stumbled()
 
     def close(self, farewell: bytes = b"") -> None:
-        """Handle no more requests and close after all earlier replies, with ``farewell`` as the last one."""
+        """Handle no more requests of this client; close after the replies to all earlier ones and the bytes ``farewell``."""
         self.reply(farewell)
         self._closing = True
         self.at_rest = False
 
     def finish(self) -> None:
-        """Handle no more requests, because the node stops; close after the replies to all earlier ones."""
+        """Handle no more requests of this client, because the node stops; close after the replies to all earlier ones."""
         self._closing = True
         self.at_rest = False
         if self._connected and not self._transport.is_closing():
@@ -349,7 +362,7 @@ class Connection(asyncio.Protocol):
             self._end_when_idle()
 
     def abort(self) -> None:
-        """Close the connection at once, without waiting for replies under way."""
+        """Close this client's connection at once, without waiting for pending replies."""
         self._closing = True
         self.at_rest = False
         if self._connected:
@@ -403,7 +416,7 @@ class Connection(asyncio.Protocol):
     # ----------------------------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        """Make the replies whose turn has come, then handle as much of the waiting input as may be handled now."""
+        """Make the replies that are due on this connection, then handle as much of its input as may be handled now."""
         try:
             if self._promises:
                 self._drain()
@@ -416,7 +429,7 @@ class Connection(asyncio.Protocol):
             self._stumbled()
 
     def _stumbled(self) -> None:
-        """Log the current exception and close this connection: one broken request must not end the service for all."""
+        """Log the current exception and close this client's connection: one broken request must not end everybody's."""
         logger.exception("a wire connection stumbled and was closed")
         self._closing = True
         self.at_rest = False
@@ -494,15 +507,15 @@ class Connection(asyncio.Protocol):
         self._draining = False
 
     def _settle(self) -> None:
-        """Send the replies that are known now and handle waiting input.
+        """Send this connection's replies that are known now, and handle the input that it has received.
 
-        Called at the end of the turn that brought results.
+        Called at the end of the turn in which results of its requests came.
         """
         if not self._transport.is_closing():
             self._work()
 
     def flush(self) -> None:
-        """Write the replies that are ready to the client's socket."""
+        """Write this connection's finished replies to the client's socket."""
         output = self._output
         if output:
             self._transport.write(output[0] if len(output) == 1 else b"".join(output))

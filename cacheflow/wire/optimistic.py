@@ -29,10 +29,10 @@ Condition = tuple[str, int]
 
 
 class Attempt(NamedTuple):
-    """The outcome of one look at memory: conditions that must still hold, and the commands to run in order if all do.
+    """What one look at memory found that a request needs: commands to run, and conditions that must still hold then.
 
-    conditions: (key, version that it must have, 0 for absent).
-    reply: makes the reply to the client of the commands' results.
+    conditions: (key, version that it must have, 0 for absent).  commands: run in order if all conditions hold.
+    reply: makes the reply to the client from the commands' results.
     """
 
     conditions: Sequence[Condition]
@@ -41,11 +41,12 @@ class Attempt(NamedTuple):
 
 
 class Attempts:
-    """The attempts to answer one request of ``client``, from the first look at memory to the reply. To be used once.
+    """The optimistic attempts to answer one request of the connection ``client``, until one succeeds. To be used once.
 
-    decide: looks at memory; returns an Attempt, or a reply when nothing is to be written.
-    refused: makes the reply of the machine's result when it refuses the commands themselves.
-    fixed: conditions from before, as of WATCH, which no new attempt can mend.  lost: the reply when one of them fails.
+    decide: looks at memory; returns an Attempt, or the reply when nothing is to be written.
+    refused: makes the reply from the state machine's result when it refuses the commands themselves.
+    fixed: conditions from before the request (the versions at WATCH), which no new attempt can mend.
+    lost: the reply when one of the ``fixed`` conditions fails.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class Attempts:
         self._end: End
 
     def begin(self, end: End) -> None:
-        """Make the first attempt. ``end`` is called with the reply, at once or later."""
+        """Make the first attempt to answer the client's request. ``end`` is called with the reply, at once or later."""
         self._end = end
         self._attempt()
 

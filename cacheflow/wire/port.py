@@ -26,9 +26,10 @@ AnswerMany = Callable[[list[Arrival]], list[Arrival]]
 class WirePort:
     """The port of one wire protocol and its connections. The event loop owns it; any thread may call ``metrics``.
 
-    name: the port's name in metrics.  make: makes a connection; it gets the function to call when that closes.
-    refusal: the reply to a client over ``connections_max``.
-    answer_many: answers input of several connections together, as far as it can, and returns the other arrivals.
+    name: the port's name in metrics.
+    make: makes a new connection, from the function that the connection calls when it has closed.
+    refusal: the reply to a client that comes when ``connections_max`` connections are open.
+    answer_many: answers what it can of the input of several connections together, and returns the arrivals that are left.
     """
 
     def __init__(self, name: str, make: Make, refusal: bytes, connections_max: int, answer_many: AnswerMany) -> None:
@@ -44,7 +45,7 @@ class WirePort:
         self._empty: asyncio.Event | None = None
 
     def connect(self) -> asyncio.Protocol:
-        """Return the asyncio protocol for a newly accepted client; over the limit, one that says so and closes."""
+        """Return the asyncio protocol for a newly accepted client; over the limit, a protocol that refuses and closes."""
         if len(self._connections) >= self.connections_max or self._empty is not None:
             self.refused += 1
             return _Refused(self._refusal)
@@ -54,7 +55,7 @@ class WirePort:
         return connection
 
     async def drain(self) -> None:
-        """Let every connection send its pending replies and close; after DRAIN_S seconds close the rest at once."""
+        """Let every connection of this port send its pending replies and close; after DRAIN_S seconds close the rest."""
         self._empty = asyncio.Event()
         for connection in list(self._connections):
             connection.finish()
@@ -67,16 +68,16 @@ class WirePort:
 
     @property
     def connections(self) -> int:
-        """The number of open connections."""
+        """The number of this port's open connections."""
         return len(self._connections)
 
     @property
     def requests(self) -> int:
-        """The number of requests so far, over all connections."""
+        """The number of requests that clients have sent to this port so far."""
         return self._requests_before + sum([connection.requests for connection in list(self._connections)])
 
     def metrics(self) -> dict[str, float]:
-        """Return the port's connection and request counts, as metrics by name with the port as a label."""
+        """Return this port's counts of connections and requests, as values by metric name, with the port as a label."""
         label = f'{{port="{self.name}"}}'
         return {
             f"wire_connections{label}": self.connections,
@@ -106,9 +107,9 @@ class _Refused(asyncio.Protocol):
 
 
 def connections_allowed(ports: int) -> int:
-    """Return how many connections each of ``ports`` wire ports may have.
+    """Return how many connections each wire port may have, when this node has ``ports`` of them.
 
-    That is what this process's limit of descriptors leaves, CONNECTIONS_MAX at most.
+    That is what this process's limit of file descriptors leaves, CONNECTIONS_MAX at most.
     """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:

@@ -21,9 +21,10 @@ REGISTER = ("POST", "/nodes/register")
 
 
 def token_check(token: bytes, join_token: bytes | None) -> Callable[[], None]:
-    """Return a ``before_request`` function that raises Problem (401) unless the request shows ``token``.
+    """Return a Flask ``before_request`` function that raises Problem (401) unless the request shows the API token ``token``.
 
-    join_token: the token with which nodes may register themselves; None: only ``token`` counts.
+    Health checks need no token.
+    join_token: the token that is enough for a node that registers itself; None: only ``token`` is.
     """
 
     def check() -> None:

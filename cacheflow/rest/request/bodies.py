@@ -20,7 +20,10 @@ _decode = json.JSONDecoder(parse_constant=_refuse_constant).decode
 
 
 def read_body(environ: Mapping[str, Any], bytes_max: int) -> bytes:
-    """Return the whole request body. Raises RequestEntityTooLarge over ``bytes_max``, even where no server has a limit."""
+    """Return the whole body of an HTTP request.
+
+    Raises RequestEntityTooLarge over ``bytes_max`` bytes, also under a WSGI server that has no limit of its own.
+    """
     length = environ.get("CONTENT_LENGTH")
     if length:
         size = int(length) if length.isascii() and length.isdigit() else 0
@@ -38,10 +41,10 @@ def read_body(environ: Mapping[str, Any], bytes_max: int) -> bytes:
 
 
 def parse_json(body: bytes) -> Any:
-    """Return the value that the JSON text ``body`` has. Raises InvalidRequest unless it is strict JSON.
+    """Return the value that the JSON text ``body`` spells. Raises InvalidRequest unless it is strict JSON.
 
     Strict is: UTF-8, no NaN or Infinity, bounded nesting and digits. 1e999, which Python reads as infinity, and lone
-    surrogates are found later, when the value is encoded.
+    surrogates are refused later, when the value is encoded.
     """
     try:
         return _decode(body.decode())
@@ -58,10 +61,10 @@ def parse_json(body: bytes) -> Any:
 
 
 def read_object(environ: Mapping[str, Any], bytes_max: int) -> dict[str, Any]:
-    """Return the JSON object that is the whole request body; an empty body is an empty object.
+    """Return the JSON object that the body of an HTTP request holds; an empty body is an empty object.
 
-    Raises InvalidRequest, RequestEntityTooLarge, and UnsupportedMediaType for a body that is not said to be JSON: a web page
-    may have a browser send texts and forms to any site, but JSON only where that site lets it.
+    Raises InvalidRequest, RequestEntityTooLarge, and UnsupportedMediaType for a body whose Content-Type is not JSON: a web
+    page may make a browser send texts and forms to any site, but JSON only to a site that allows it.
     """
     body = read_body(environ, bytes_max)
     if not body:
@@ -75,9 +78,9 @@ def read_object(environ: Mapping[str, Any], bytes_max: int) -> dict[str, Any]:
 
 
 def is_json(content_type: str | None) -> bool:
-    """True if ``content_type`` marks a body as our JSON envelope.
+    """True if the Content-Type ``content_type`` is application/json, in which a PUT wraps its value as ``{"value": ...}``.
 
-    ``application/x+json`` does not: that body is the value.
+    ``application/x+json`` is not: a body of that type is the value itself.
     """
     return (
         content_type == "application/json"

@@ -22,7 +22,7 @@ _DIGITS = re.compile(r"[0-9]{1,19}")
 def flag(query: Query, name: str) -> bool:
     """Return the query parameter ``name`` as a bool: ``?name``, ``=true`` and ``=1`` are True.
 
-    An absent one, ``=false`` and ``=0`` are False.
+    An absent parameter, ``=false`` and ``=0`` are False. Raises InvalidRequest for anything else.
     """
     text = query.get(name)
     if text is None or text in ("false", "0"):

@@ -12,7 +12,7 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True, kw_only=True)
 class RestConfig:
-    """The settings of the REST application."""
+    """The settings of the REST API's application: tokens, limits and the number of threads."""
 
     # The API token, needed on everything but /livez and /readyz; None: no token is asked for.
     token: bytes | None = None
@@ -27,9 +27,9 @@ class RestConfig:
 
     @property
     def body_bytes_max(self) -> int:
-        """The most bytes that a request body may have; one limit for all routes, because the server knows no routes.
+        """The most bytes that an HTTP request's body may have, on any route: the HTTP server does not know the routes.
 
-        16 MiB has room for a batch, and for a text of 1 MiB of which JSON escapes every byte (six for one).
+        16 MiB has room for a batch, and for a text of 1 MiB of which JSON escapes every byte (as six bytes).
         With larger values there is room for base64 in JSON (four bytes for three) and the rest of the document.
         """
         return max(16 * MIB, self.max_value_bytes * 4 // 3 + 64 * 1024)
@@ -37,7 +37,7 @@ class RestConfig:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The store, the settings and the gates of one application, as its views use them."""
+    """What all views of one REST application share: the cache's store, the settings, and the limits of waiting requests."""
 
     store: RestStore
     config: RestConfig
@@ -46,9 +46,6 @@ class Services:
     thread_gate: WaitingGate
 
     def raft_headers(self) -> list[tuple[str, str]]:
-        """Return the headers X-Raft-Index, X-Raft-Term and X-Served-By with their present values.
-
-        Every answer carries them.
-        """
+        """Return this node's present headers X-Raft-Index, X-Raft-Term and X-Served-By, which every HTTP answer carries."""
         at = self.store.position()
         return [("X-Raft-Index", str(at.index)), ("X-Raft-Term", str(at.term)), ("X-Served-By", at.node_id)]

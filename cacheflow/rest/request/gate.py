@@ -13,9 +13,9 @@ from cacheflow.errors import Overloaded
 
 
 class WaitingGate:
-    """A limit to the number of requests that wait at the same time. It never blocks; any thread may use it.
+    """A limit to the number of HTTP requests that wait for the cluster at the same time. Never blocks; any thread may use it.
 
-    ``with gate:`` stands around what waits, or ``enter`` before and ``leave`` behind it.
+    Use it as ``with gate:`` around what waits, or call ``enter`` before waiting and ``leave`` afterwards.
     """
 
     def __init__(self, waiting_max: int) -> None:
@@ -26,9 +26,9 @@ class WaitingGate:
         self.refused = 0
 
     def refusal(self) -> Overloaded | None:
-        """Return the error for a request that would find no place to wait, and count it as refused.
+        """Return the error for a request that would wait beyond the limit of waiting requests, and count it as refused.
 
-        Returns None while there is room.
+        Returns None while fewer requests wait than may.
         """
         if self.waiting < self.waiting_max:
             return None
@@ -37,7 +37,7 @@ class WaitingGate:
         return self._overloaded()
 
     def enter(self) -> None:
-        """Take a place for a request that is going to wait. Raises Overloaded when all places are taken."""
+        """Count a request that is going to wait for the cluster. Raises Overloaded at the limit of waiting requests."""
         with self._lock:
             if self.waiting < self.waiting_max:
                 self.waiting += 1
@@ -46,7 +46,7 @@ class WaitingGate:
         raise self._overloaded()
 
     def leave(self) -> None:
-        """Give back the place that a request had taken, because it waits no longer."""
+        """Stop counting a request that had to wait for the cluster and waits no longer."""
         with self._lock:
             self.waiting -= 1
 

@@ -37,7 +37,8 @@ _TAGS_MAX = 64
 class Condition:
     """The state that a key must have for a write to take place.
 
-    absent, present: the key must be so.  versions: the key must have one of these; None allows any version.
+    absent: the key must not exist.  present: the key must exist.
+    versions: the key's version must be one of these; None allows any version.
     """
 
     absent: bool = False
@@ -49,7 +50,10 @@ UNCONDITIONAL = Condition()
 
 
 def write_condition(environ: Mapping[str, Any]) -> Condition:
-    """Return the condition that the headers If-Match and If-None-Match set for a write. Raises InvalidRequest."""
+    """Return the condition that the request's headers If-Match and If-None-Match set for its write.
+
+    Raises InvalidRequest when they are malformed or exclude each other.
+    """
     match = environ.get("HTTP_IF_MATCH")
     none_match = environ.get("HTTP_IF_NONE_MATCH")
     if match is None and none_match is None:
@@ -68,9 +72,9 @@ def write_condition(environ: Mapping[str, Any]) -> Condition:
 
 
 def read_condition(environ: Mapping[str, Any], version: int) -> int | None:
-    """Return the status, 304 or 412, with which If-Match or If-None-Match ends a read of an entry at ``version``.
+    """Return the status, 304 or 412, if If-Match or If-None-Match of a read forbids sending an entry that has ``version``.
 
-    Returns None when the entry is to be sent. Raises InvalidRequest.
+    Returns None when the entry is to be sent. Raises InvalidRequest for a malformed header.
     """
     match = environ.get("HTTP_IF_MATCH")
     if match is not None and match.strip() != "*":
@@ -87,9 +91,9 @@ def read_condition(environ: Mapping[str, Any], version: int) -> int | None:
 
 
 def parse_tags(text: str, header: str) -> list[tuple[bool, str]]:
-    """Return the entity tags in ``text``, the value of ``header``, as (weak, text inside the quotes).
+    """Return the entity tags in ``text``, the value of the HTTP header ``header``, as (True if weak, text inside the quotes).
 
-    Raises InvalidRequest.
+    Raises InvalidRequest for a malformed value.
     """
     tags: list[tuple[bool, str]] = []
     at = 0
@@ -105,9 +109,10 @@ def parse_tags(text: str, header: str) -> list[tuple[bool, str]]:
 
 
 def repeatable(environ: Mapping[str, Any], told_ms: Callable[[], int]) -> Command | None:
-    """Return the beginning of the command in which a write that may be sent again is wrapped; None if it may not.
+    """Return the first fields of the command that wraps a write so that it takes place once, however often it is sent.
 
-    told_ms: the cluster's time, as a leader has told it. Raises InvalidRequest, NotReady.
+    They come from the request's Idempotency-* headers; without such headers the function returns None.
+    told_ms: returns the cluster's time in ms, as a leader has told it. Raises InvalidRequest, NotReady.
     """
     key = environ.get("HTTP_IDEMPOTENCY_KEY")
     scope = environ.get("HTTP_IDEMPOTENCY_SCOPE")
@@ -134,14 +139,14 @@ def repeatable(environ: Mapping[str, Any], told_ms: Callable[[], int]) -> Comman
 
 
 def scope_name(scope: int, nonce: str) -> str:
-    """Return the name of a scope, as a client sends it back."""
+    """Return the text by which a client names its scope: the number ``scope``, and ``nonce``, a random text."""
     return f"{scope}-{nonce}"
 
 
 def prefers_raw(accept: str | None, raw_type: str) -> bool:
-    """Return whether the Accept header prefers bytes of type ``raw_type`` to our JSON; JSON wins a tie.
+    """True if the Accept header ``accept`` prefers a value's own bytes, of type ``raw_type``, to our JSON; JSON wins a tie.
 
-    An Accept that names neither prefers the bytes: it asks for something that is not JSON.
+    An Accept header that names neither type prefers the bytes: it asks for something that is not JSON.
     """
     if not accept or accept in ("*/*", "application/json"):
         return False
@@ -152,9 +157,9 @@ def prefers_raw(accept: str | None, raw_type: str) -> bool:
 
 
 def media_quality(accept: str, media_type: str) -> float:
-    """Return the quality, 0 to 1, that an Accept header gives ``media_type``.
+    """Return the quality, 0 to 1, that the Accept header ``accept`` gives to ``media_type``.
 
-    Its most exact range counts (RFC 9110, 12.5.1).
+    Of the header's ranges that match the type the most exact one counts (RFC 9110, 12.5.1).
     """
     ranges = (media_type, media_type.partition("/")[0] + "/*", "*/*")
     best_exactness, quality = len(ranges), 0.0

@@ -26,7 +26,10 @@ _NO_QUERY: Query = {}
 
 
 def decode_key(raw: str, environ: Mapping[str, Any]) -> str:
-    """Return the key that a request's path names. raw: the path's bytes, as WSGI gives them. Raises InvalidRequest."""
+    """Return the key that an HTTP request's path names. Raises InvalidRequest when it is no valid key.
+
+    raw: the key's part of the path, percent-decoded by WSGI, each byte as one character.
+    """
     key = raw
     if not raw.isascii():
         try:
@@ -39,10 +42,11 @@ def decode_key(raw: str, environ: Mapping[str, Any]) -> str:
 
 
 def _check_escapes(path: str) -> None:
-    """Check the path as the client sent it. Raises InvalidRequest for a broken percent escape or bytes that are not UTF-8.
+    """Check the path of an HTTP request as the client sent it, percent-encoded.
 
-    The decoded path does not tell: its percent sign comes from ``%25`` or from a broken escape, and its U+FFFD from the
-    key or from a layer between the wire and us (Werkzeug's test client, for one) that decodes loosely.
+    Raises InvalidRequest for a broken percent escape or bytes that are not UTF-8. The decoded path does not show these: a
+    percent sign in it comes from ``%25`` or from a broken escape, and a U+FFFD from the key itself or from a layer between
+    the wire and us (Werkzeug's test client, for one) that decodes loosely.
     """
     if _BAD_ESCAPE.search(path):
         raise InvalidRequest("the path has a percent sign without two hexadecimal digits; write % as %25")
@@ -53,9 +57,9 @@ def _check_escapes(path: str) -> None:
 
 
 def parse_query(environ: Mapping[str, Any]) -> Query:
-    """Return the query's parameters by name; ``+`` stands for a blank. Raises InvalidRequest.
+    """Return the parameters of an HTTP request's query by name; ``+`` stands for a blank. Raises InvalidRequest.
 
-    A parameter given twice is refused: clients would not agree on which one counts.
+    A parameter given twice is refused: clients would not agree on which of the two counts.
     """
     text = environ.get("QUERY_STRING")
     if not text:

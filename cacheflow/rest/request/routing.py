@@ -22,7 +22,7 @@ _ITEM_ENDPOINTS = {"GET": "cache.get", "HEAD": "cache.get", "PUT": "cache.put", 
 
 
 class KeyMap(Map):
-    """The application's URL map; KeyAdapter instead of Werkzeug routes the paths below ``/cache/``."""
+    """The Flask application's URL map; KeyAdapter, not Werkzeug's router, routes the paths below ``/cache/``."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -31,7 +31,7 @@ class KeyMap(Map):
         self.rules: dict[str, Rule] = {}
 
     def rule_of(self, endpoint: str) -> Rule:
-        """Return the only rule of ``endpoint``, and remember it in ``rules``."""
+        """Return the only rule that Werkzeug's URL map has for ``endpoint``, and remember it in the dictionary ``rules``."""
         rule = self.rules[endpoint] = next(self.iter_rules(endpoint))
         return rule
 
@@ -44,7 +44,10 @@ class KeyMap(Map):
 
 
 class KeyAdapter(MapAdapter):
-    """The routing of one request below ``/cache/``. rest: the path behind that prefix, each byte as one character."""
+    """A Werkzeug map adapter that routes one HTTP request whose path is below ``/cache/``.
+
+    rest: the path behind ``/cache/``, each byte as one character.
+    """
 
     def __init__(self, key_map: KeyMap, rest: str, method: str) -> None:
         super().__init__(
@@ -84,7 +87,10 @@ class KeyAdapter(MapAdapter):
 
 
 def post_action(rest: str) -> tuple[str | None, str | None]:
-    """Return (endpoint, key) of a POST to ``/cache/`` + ``rest``: a batch has the key None, an unknown path two Nones."""
+    """Return (Flask endpoint, key) of a POST to ``/cache/`` + ``rest``.
+
+    The key is None for a batch; both are None for a path that POST does not know.
+    """
     if rest == "_batch":
         return "cache.batch", None
     if rest.endswith("/incr"):

@@ -39,7 +39,7 @@ AT_ONCE_BYTES_MAX: Final = 16 * 1024
 
 
 def at_once(path: str, body_bytes: int) -> bool:
-    """Return whether a request with this path and body is short work that waits for nothing but the cluster.
+    """True if an HTTP request to ``path``, its body ``body_bytes`` long, is short work that waits only for the cluster.
 
     Such a request needs no thread of its own.
     """
@@ -47,9 +47,10 @@ def at_once(path: str, body_bytes: int) -> bool:
 
 
 def run_one(key: str, command: Command, repeat: Command | None) -> Generator[list[Command], list[Result], Result]:
-    """Replicate a command; return its result: ``result = yield from run_one(...)``. Raises the error that it stands for.
+    """Replicate ``command`` and return its result: a generator, for a generator view: ``result = yield from run_one(...)``.
 
-    repeat: the beginning of the command in which it is wrapped, so that it takes place once.
+    Raises the error that the result stands for; the error names ``key``.
+    repeat: the first fields of a command that wraps ``command`` so that it takes place once; None: it is not wrapped.
     """
     [result] = yield [command if repeat is None else (*repeat, command)]
     if result[0] not in (commands.OK, commands.ABORTED):
@@ -58,7 +59,10 @@ def run_one(key: str, command: Command, repeat: Command | None) -> Generator[lis
 
 
 def waits(services: Services) -> Callable[[Callable[..., Steps]], Callable[..., Response]]:
-    """Return a decorator that turns generator views (see the module) into Flask views."""
+    """Return a decorator that turns a generator view into a Flask view.
+
+    A generator view yields commands to be replicated, is resumed with their results, and returns its answer.
+    """
 
     def decorate(view: Callable[..., Steps]) -> Callable[..., Response]:
         @functools.wraps(view)
@@ -82,9 +86,9 @@ def waits(services: Services) -> Callable[[Callable[..., Steps]], Callable[..., 
 
 
 class Waiting(Response):
-    """The response of a view that waits for a result.
+    """The Flask response of a view that waits for the results of its commands.
 
-    The server calls it, like a WSGI application, when the result is there.
+    Called as a WSGI application it goes on with the view when the results are there; else it puts the request aside.
     """
 
     def __init__(self, services: Services, steps: Steps, wanted: list[Command], raw_key: str | None) -> None:

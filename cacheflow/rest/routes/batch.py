@@ -24,9 +24,9 @@ _OK = commands.OK
 
 
 def parse_batch(ops: Any, value_bytes_max: int) -> list[Command]:
-    """Return the commands of the JSON operations ``ops``.
+    """Return the cache commands that ``ops``, the JSON operations of a batch, stand for.
 
-    Raises InvalidRequest, or Problem with the wrong operation's index.
+    Raises InvalidRequest if ``ops`` is no valid list, or Problem with the index of the operation that is wrong.
     """
     parsed: list[Command] = []
     try:

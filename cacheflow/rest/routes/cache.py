@@ -40,9 +40,9 @@ _RAW_GUARDS = (("X-Content-Type-Options", "nosniff"), ("Content-Security-Policy"
 
 
 def cache_blueprint(services: Services) -> Blueprint:
-    """Return the blueprint of the routes of ``/cache``.
+    """Return the Flask blueprint of the routes at and below ``/cache``.
 
-    A view's ``raw_key`` is the key as the path's bytes (see routing.py).
+    The argument ``raw_key`` of its views is the key in the path, each byte as one character (see routing.py).
     """
     blueprint = Blueprint("cache", __name__)
     store, config = services.store, services.config
@@ -188,7 +188,11 @@ def _item_json(item: Item) -> bytes:
 
 
 def _read(store: RestStore, key: str, query: Query) -> Generator[list[Command], list[Result], Item | None]:
-    """Read a key with the consistency that the query asks for; the generator's value is its item, or None."""
+    """Read ``key`` with the consistency that the parameters ``query`` of an HTTP request ask for.
+
+    A generator: it yields the command or barrier that has to be replicated first, if any. It returns the key's item, or None
+    for an absent key.
+    """
     consistency = query.get("consistency")
     max_staleness = checks.seconds(query, "max_staleness")
     if consistency is None:
@@ -208,9 +212,9 @@ def _read(store: RestStore, key: str, query: Query) -> Generator[list[Command], 
 
 
 def _parse_put(body: bytes, query_ttl: float | None) -> tuple[Any, float | None]:
-    """Return (value, ttl) of a PUT body in JSON. Raises InvalidRequest, also for an empty body.
+    """Return (value, ttl) from ``body``, the JSON body of a PUT. Raises InvalidRequest, also for an empty body.
 
-    query_ttl: the TTL in the query, used if the body has none.
+    query_ttl: the TTL in the URL's query, used if the body has none.
     """
     fields = parse_json(body)
     if type(fields) is not dict:
@@ -229,9 +233,10 @@ def _parse_put(body: bytes, query_ttl: float | None) -> tuple[Any, float | None]
 def _write_condition(
     store: RestStore, condition: Condition, key: str, repeat: Command | None
 ) -> Generator[list[Command], list[Result], tuple[int, int]]:
-    """Return (when, version): the machine's form of ``condition`` for a SET of ``key``.
+    """Return (when, version): the form in which the command SET takes ``condition``, a condition for a write to ``key``.
 
-    client_key: the Idempotency-Key.
+    A generator, which may yield a barrier first.
+    repeat: not None if the write may be sent again; then the condition may name one version only.
     """
     if condition.absent:
         return commands.IF_ABSENT, 0
@@ -242,9 +247,10 @@ def _write_condition(
 def _one_version(
     store: RestStore, condition: Condition, key: str, repeat: Command | None
 ) -> Generator[list[Command], list[Result], int | None]:
-    """Return the version that a write to ``key`` must find by ``condition``, or None for any version.
+    """Return the version that ``key`` must have by ``condition`` for a write to take place, or None for any version.
 
-    If the condition names several, it is the one that the key has now; the write compares it again.
+    A generator: if the condition names several versions, it yields a barrier first and returns the version that the key has
+    now, which the write compares again. repeat: not None if the write may be sent again; several versions are refused then.
     """
     versions = condition.versions
     if versions is None:

@@ -17,7 +17,7 @@ from cacheflow.verbs import check_digest, known_fields, shown
 
 
 def cluster_blueprint(services: Services) -> Blueprint:
-    """Return the blueprint of the routes below ``/nodes`` and ``/cluster``."""
+    """Return the Flask blueprint of the routes below ``/nodes`` and ``/cluster``."""
     blueprint = Blueprint("cluster", __name__)
     store, gate, body_bytes_max = services.store, services.thread_gate, services.config.body_bytes_max
 
@@ -100,9 +100,9 @@ def cluster_blueprint(services: Services) -> Blueprint:
 
 
 def _split(address: str, name: str) -> tuple[str, int]:
-    """Return (host, port) of ``address``: ``host:port``, ``[::1]:port``, or an http URL of these.
+    """Return (host, port) of the text ``address``: ``host:port``, ``[::1]:port``, or an http URL of these.
 
-    Raises InvalidRequest that names the field ``name``.
+    Raises InvalidRequest that names the JSON field ``name``, in which the address stood.
     """
     try:
         host, port = split_address(address.removeprefix("http://").removeprefix("https://").rstrip("/"))
@@ -114,9 +114,9 @@ def _split(address: str, name: str) -> tuple[str, int]:
 
 
 def _raft_address_beside(address: str) -> str:
-    """Return the default Raft address of a node that serves HTTP at ``address``: its port plus RAFT_PORT_OFFSET.
+    """Return the default Raft address of a node that serves HTTP at ``address``: the same host, its port + RAFT_PORT_OFFSET.
 
-    Raises InvalidRequest.
+    Raises InvalidRequest when there is no such port.
     """
     host, port = _split(address, "address")
     if port + RAFT_PORT_OFFSET > 65535:

@@ -58,7 +58,7 @@ HELP: Mapping[str, str] = {
 
 
 def prometheus_text(metrics: Mapping[str, float]) -> str:
-    """Return ``metrics`` in Prometheus' text format: samples of one name together, below one explanation.
+    """Return ``metrics`` in Prometheus' text format, with one HELP and one TYPE line for all samples of one name.
 
     metrics: values by name and labels, such as ``{"items": 3, 'peer_lag{peer="b"}': 0}``.
     """

@@ -22,7 +22,7 @@ _PROMETHEUS_TYPE = ("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 
 
 def monitoring_blueprint(services: Services) -> Blueprint:
-    """Return the blueprint of the routes ``/livez``, ``/readyz``, ``/metrics`` and ``/openapi.json``."""
+    """Return the Flask blueprint of the routes ``/livez``, ``/readyz``, ``/metrics`` and ``/openapi.json``."""
     blueprint = Blueprint("monitoring", __name__)
     store, gates = services.store, (services.gate, services.thread_gate)
     document = json_bytes(specification(services.config))
@@ -67,9 +67,9 @@ def monitoring_blueprint(services: Services) -> Blueprint:
 
 
 def health_text(name: str, results: Sequence[Check], verbose: bool) -> tuple[bytes, int]:
-    """Return (body, status) of a health check as Kubernetes does: ``ok``, or one line for each of ``results``.
+    """Return (body, HTTP status) of the health check ``name``, in Kubernetes' format: ``ok``, or a line for each check made.
 
-    The lines come when ``verbose`` asks for them or a check failed.
+    The lines are given when ``verbose`` is true or a check failed. results: (check, True if passed, detail).
     """
     passed = all(ok for _, ok, _ in results)
     if passed and not verbose:

@@ -16,7 +16,7 @@ from cacheflow.verbs import known_fields
 
 
 def scopes_blueprint(services: Services) -> Blueprint:
-    """Return the blueprint of ``/scopes``."""
+    """Return the Flask blueprint of the route ``/scopes``, on which a client opens a scope."""
     blueprint = Blueprint("scopes", __name__)
 
     @blueprint.post("/scopes", endpoint="open")

@@ -27,10 +27,10 @@ _EXPOSED: Final = "ETag, X-Raft-Index, X-Raft-Term, X-Served-By, Retry-After"
 
 
 class Doors:
-    """The sites and names that are let in. Safe for use by many threads.
+    """The rules by which requests of web browsers are let in or refused. Any thread may use it.
 
-    hosts: names of this node beside ``localhost``; None lets every name in.  origins: other sites that may send anything, as
-    ``https://app.example.com``; a ``*`` lets all in.
+    hosts: names of this node that a Host header may have beside ``localhost``; None allows every name.
+    origins: other sites whose pages may send anything, as ``https://app.example.com``; a ``*`` allows all.
     """
 
     def __init__(self, hosts: Collection[str] | None = None, origins: Collection[str] = ()) -> None:
@@ -40,13 +40,19 @@ class Doors:
         self.known: set[str] = set()
 
     def malformed(self, host: str | None, version: str) -> str:
-        """Return why a request of HTTP ``version`` cannot have the Host header ``host``, or "" (RFC 9112, 3.2)."""
+        """Return why a request of HTTP ``version`` must not have the Host header ``host`` (None: no header), or "" if it may.
+
+        See RFC 9112, 3.2.
+        """
         if host is None:
             return "HTTP/1.1 needs a Host header" if version == "1.1" else ""
         return "" if _HOST.fullmatch(host) else f"the Host header must be one host and port, not {host[:80]!r}"
 
     def refusal(self, headers: Mapping[str, str], path: str) -> str:
-        """Return why a well-formed request is not let in, for people, or "". headers: as waitress names them."""
+        """Return why a well-formed HTTP request is not let in, as a text for people, or "" if it is.
+
+        headers: the request's headers, by the names that waitress gives them (``HOST``).
+        """
         host = headers.get("HOST")
         if host is not None and host not in self.known:
             if not self._is_ours(host):
@@ -61,7 +67,10 @@ class Doors:
         return f"a page of {origin[:80]!r} may not call this node: start it with --allow-origin {origin[:80]}"
 
     def answer_headers(self, headers: Mapping[str, str], method: str) -> list[tuple[str, str]]:
-        """Return what the answer tells a browser whose page of another site was let in; it hides the answer without that."""
+        """Return the headers by which an answer lets a browser show it to a page of another site, if that site is allowed.
+
+        Without them a browser hides the answer from the page. headers: those of the request.  method: its method.
+        """
         origin = headers.get("ORIGIN", "")
         if not self._allows(origin):
             return []

@@ -15,7 +15,10 @@ READS_IN_A_ROW: Final = 8
 
 
 class TwoLanes:
-    """A queue of waitress' channels, one lane for reads and one for writes. Used with the dispatcher's lock held."""
+    """A queue of waitress' channels that have requests to serve, with one lane for reads and one for writes.
+
+    To be used with the lock of waitress' dispatcher held.
+    """
 
     def __init__(self) -> None:
         self._reads: deque[Any] = deque()
@@ -23,12 +26,12 @@ class TwoLanes:
         self._in_a_row = 0
 
     def append(self, channel: Any) -> None:
-        """Queue a channel, in the lane for the method of its next request."""
+        """Queue a client's waitress channel, in the lane for reads or for writes, by the method of its next request."""
         lane = self._reads if channel.requests[0].command in READING else self._writes
         lane.append(channel)
 
     def popleft(self) -> Any:
-        """Remove and return the next channel to serve. Raises IndexError when there is none."""
+        """Remove and return the channel whose request is to be served next. Raises IndexError when the queue is empty."""
         if self._reads and (self._in_a_row < READS_IN_A_ROW or not self._writes):
             self._in_a_row += 1
             return self._reads.popleft()

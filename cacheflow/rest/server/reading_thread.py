@@ -30,14 +30,14 @@ _RESUMED: Final = "cacheflow.resumed"
 
 
 class ReadingChannel(StrictChannel):
-    """One HTTP client's connection; a request on it may be put aside while it waits (see suspending.py)."""
+    """One HTTP client's connection; a request on it may be put aside while it waits for the cluster (see suspending.py)."""
 
     _task: Any = None
     # True if the next ``service`` goes on with the request that was put aside.
     resumes = False
 
     def task_class(self, channel: StrictChannel, request: Any) -> Any:
-        """Return the task that answers ``request``: a new one, or the same one for a request that was put aside."""
+        """Return the waitress task that answers ``request``: a new one, or the earlier one if this request was put aside."""
         if not self.resumes:
             self._task = OneWriteTask(channel, request)
         self.resumes = False
@@ -54,7 +54,10 @@ class ReadingChannel(StrictChannel):
         return self.server.resume(self)  # type: ignore[no-any-return]
 
     def answer_at_once(self, answer: bytes) -> None:
-        """Send ``answer``, a whole HTTP response, to the request that just came in. Called with requests_lock held."""
+        """Send ``answer``, a whole HTTP response, to the oldest unanswered request of this connection.
+
+        Called with waitress' requests_lock held.
+        """
         request = self.requests.pop(0)
         self.write_soon(answer)
         if request.connection_close:
@@ -68,10 +71,10 @@ class ReadingChannel(StrictChannel):
 
 
 class ReadingServer(StrictServer):
-    """One listening HTTP socket, whose reading thread serves short requests itself.
+    """A waitress server of one listening socket, whose reading thread serves short requests itself.
 
-    turn_away: returns, for a method, the whole response that refuses the request, or None to serve it.
-    at_once: returns, for a path and the body's bytes, whether the request is short work that never blocks.
+    turn_away: given a request's method, returns the whole response that refuses the request, or None to serve it.
+    at_once: given a request's path and the length of its body, returns whether it is short work that never blocks.
     """
 
     channel_class = ReadingChannel
@@ -102,7 +105,10 @@ class ReadingServer(StrictServer):
         super().__init__(serve, *args, **kwargs)
 
     def add_task(self, channel: ReadingChannel) -> None:
-        """Refuse the channel's next request at once, or queue it for the reading thread or for a thread of the pool."""
+        """Refuse the next HTTP request of the connection ``channel``, if it would only wait in vain, or queue it to be served.
+
+        Its queue is the reading thread's for short requests, and the thread pool's for all others.
+        """
         request = channel.requests[0]
         if request.error is None and not self.draining:
             answer = self._turn_away(request.command)
@@ -124,15 +130,15 @@ class ReadingServer(StrictServer):
             super().add_task(channel)
 
     def resume(self, channel: ReadingChannel) -> Callable[[], None]:
-        """Queue a request that was put aside to be resumed; return the function that wakes the reading thread.
+        """Queue the connection ``channel``, whose request was put aside and can go on now. Any thread may call it.
 
-        Any thread.
+        Returns the function that wakes the reading thread, which then goes on with the request.
         """
         self._resumed.append(channel)
         return self.wake
 
     def wake(self) -> None:
-        """Wake the reading thread from its poll. Any thread may call it."""
+        """Wake the HTTP server's reading thread from its poll. Any thread may call it."""
         if self._woken:
             return
         self._woken = True
@@ -141,17 +147,26 @@ class ReadingServer(StrictServer):
                 self.trigger.pull_trigger()
 
     def pull_trigger(self) -> None:
-        """Wake the poll loop, as waitress wants after each request; do nothing in the reading thread, which is awake."""
+        """Wake the HTTP server's poll loop, as waitress wants after each request.
+
+        Do nothing when called in the reading thread, which runs that loop and so is awake.
+        """
         if threading.get_ident() != self.reader:
             super().pull_trigger()
 
     def end_turns(self) -> None:
-        """Stop ``wake`` from touching the trigger, which is about to be closed; called when the server ends."""
+        """Make ``wake``, which wakes the reading thread from its poll, do nothing from now on.
+
+        Called when the server ends, before the trigger that ``wake`` pulls is closed.
+        """
         with self._wake_lock:
             self._closed = True
 
     def end_turn(self) -> None:
-        """Resume the requests whose results came, then serve the short requests of this turn of the poll loop."""
+        """Go on with the requests that were put aside and whose results came; then serve this turn's short requests.
+
+        Called at the end of each turn of the HTTP server's poll loop.
+        """
         self._woken = False
         while self._resumed:
             channel = self._resumed.popleft()

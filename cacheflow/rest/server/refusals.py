@@ -14,7 +14,7 @@ from cacheflow.rest.server.lanes import READING
 
 
 def turn_away(services: Services, method: str) -> bytes | None:
-    """Return the whole HTTP response that refuses a request, when no place to wait is left for its ``method``; else None.
+    """Return the HTTP response that refuses a request of this ``method``, because too many writes wait already; else None.
 
     The HTTP server calls it in its reading thread for each request.
     """

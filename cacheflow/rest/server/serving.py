@@ -45,15 +45,15 @@ _GRACE_S = 0.2
 
 
 class HttpServer:
-    """The server of one WSGI application. Raises ConfigError when it cannot listen.
+    """The HTTP server of one WSGI application. Raises ConfigError when it cannot listen.
 
-    port: 0 takes one from the kernel; ``port`` says which.  threads: requests served at once.
-    body_bytes_max: a larger body is refused before the application sees it.
-    request_deadline_s: how long a request may take to come in, and an answer to be taken.
-    refusal_headers: headers for what is refused before the application sees it.
-    turn_away: given a method, the whole answer for a request that need not see the application at all, or None.
-    doors: which browsers' requests are let in.
-    at_once: given path and body bytes, whether a request is short and never blocks: then no thread is needed for it.
+    port: 0 lets the system choose; the attribute ``port`` is the real one.  threads: requests served at the same time.
+    body_bytes_max: a request with a larger body is refused before the application sees it.
+    request_deadline_s: seconds that a request may take to arrive, and that a client may leave an answer untaken.
+    refusal_headers: returns headers for answers to requests that are refused before the application sees them.
+    turn_away: given a method, returns the whole answer to a request that the application need not see, or None.
+    doors: says which browsers' requests are let in.
+    at_once: given a path and a body's length, returns whether the request is short and never blocks: it gets no thread then.
     """
 
     def __init__(
@@ -132,14 +132,14 @@ class HttpServer:
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
 
     def start(self) -> None:
-        """Start the server's threads and accept connections."""
+        """Start the HTTP server's threads and accept connections."""
         self._dispatcher.set_thread_count(self._threads)
         for server in self._servers:
             server.accept_connections()
         self._thread.start()
 
     def stop(self, drain_s: float = 10.0) -> None:
-        """Accept no more connections, let running requests end within ``drain_s`` seconds, and close.
+        """Stop the HTTP server: accept no more connections, let running requests end within ``drain_s`` seconds, and close.
 
         Returns when all is closed.
         """
@@ -215,14 +215,17 @@ class HttpServer:
 
 
 class _QueueWarning:
-    """A replacement for waitress' queue logger, which would write a line for every request that waits."""
+    """A replacement for waitress' queue logger, which would write a line for every HTTP request that waits for a thread."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._quiet_until_s = float("-inf")
 
     def warning(self, _: str, depth: int) -> None:
-        """Log that ``depth`` requests wait, once a minute at most. Called with the dispatcher's lock held."""
+        """Log that ``depth`` HTTP requests wait for a thread, if these are many and the last such line is a minute old.
+
+        Called with the lock of waitress' dispatcher held.
+        """
         now_s = self._clock()
         if now_s >= self._quiet_until_s and depth > DEPTH_WORTH_A_LINE:
             self._quiet_until_s = now_s + _QUEUE_WARNING_INTERVAL_S
@@ -230,9 +233,9 @@ class _QueueWarning:
 
 
 def _listen(host: str, port: int) -> list[socket.socket]:
-    """Return a listening socket for each address of ``host``, all on one port.
+    """Return listening sockets, one for each address of ``host``, all on ``port`` (0: on one free port).
 
-    Raises ConfigError when it cannot listen.
+    Raises ConfigError when that is not possible.
     """
     try:
         found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -271,9 +274,10 @@ def _cannot_listen(host: str, port: int, error: OSError | None) -> str:
 
 
 def _connections_within_limits(wanted: int) -> int:
-    """Return how many connections, ``wanted`` at most, this process has descriptors for; raise its own limit if it may.
+    """Return how many connections, ``wanted`` at most, this process has file descriptors for.
 
-    With more connections, an accept would fail and be tried again in every turn of the loop: the node would spin.
+    Raise the process's own limit of descriptors as far as that is allowed. With more connections than descriptors, an accept
+    would fail and be tried again in every turn of the loop: the node would spin.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = wanted + _DESCRIPTORS_KEPT

@@ -38,21 +38,24 @@ _NOT_IN_TARGETS = re.compile(r"[\x00-\x20\x7f#]")
 
 
 class RequestTimeout(Error):  # type: ignore[misc]
-    """The error for a request that did not arrive whole in time; it is answered with 408."""
+    """The error for an HTTP request that did not arrive whole in time; it is answered with 408."""
 
     code = 408
     reason = "Request Timeout"
 
 
 class Forbidden(Error):  # type: ignore[misc]
-    """A browser's request that is not let in."""
+    """The error for a web browser's request that is not let in; it is answered with 403."""
 
     code = 403
     reason = "Forbidden"
 
 
 class StrictParser(HTTPRequestParser):  # type: ignore[misc]
-    """The parser of one HTTP request as its bytes arrive. began_s: when the first byte came, by the monotonic clock."""
+    """A parser of one HTTP request as its bytes arrive, stricter than waitress' own.
+
+    began_s: when the first byte came, by the monotonic clock.
+    """
 
     # waitress names these in its own log lines, also for requests whose header never came.
     path = ""
@@ -104,7 +107,7 @@ class StrictParser(HTTPRequestParser):  # type: ignore[misc]
             raise ParsingError(self.forbidden)
 
     def time_out(self) -> None:
-        """Treat what has arrived as a whole request whose answer is 408."""
+        """Treat what has arrived of an HTTP request as a whole request, to be answered with 408."""
         if not self.headers_finished:
             super().parse_header(b"GET / HTTP/1.0\r\n")
         self.error = RequestTimeout("the request was not complete in time")
@@ -112,7 +115,7 @@ class StrictParser(HTTPRequestParser):  # type: ignore[misc]
 
 
 class ProblemTask(ErrorTask):  # type: ignore[misc]
-    """A task that answers a request which the parser refused, with problem+json."""
+    """A waitress task that sends a problem+json answer to an HTTP request that the parser refused."""
 
     def execute(self) -> None:
         channel, error = self.channel, self.request.error
@@ -127,7 +130,7 @@ class ProblemTask(ErrorTask):  # type: ignore[misc]
 
 
 class OneWriteTask(WSGITask):  # type: ignore[misc]
-    """A task that sends header and body with one system call and in one packet, where waitress' own makes two of each."""
+    """A waitress task that sends an answer's header and body in one system call and one packet, not in two of each."""
 
     wrote_header: bool = False
     # waitress wants to close behind an answer without a length, which 204 and 304 have no use for (RFC 9112, 6.3).
@@ -165,7 +168,7 @@ class OneWriteTask(WSGITask):  # type: ignore[misc]
 
 
 class StrictChannel(HTTPChannel):  # type: ignore[misc]
-    """One HTTP client's connection, with deadlines, and with time for the client to read a refusal."""
+    """One HTTP client's connection, with deadlines; after a refusal it stays open until the client has had time to read it."""
 
     parser_class = StrictParser
     error_task_class = ProblemTask
@@ -203,10 +206,10 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
                 self.handle_close()
 
     def enforce(self, now_s: float, wall_s: float, deadline_s: float) -> None:
-        """Close the connection, or answer 408, when one of its deadlines is over.
+        """Close this HTTP connection, or answer its request with 408, when one of its deadlines is over.
 
-        now_s: monotonic.  wall_s: waitress' own clock.
-        deadline_s: seconds for a request to arrive, and for an answer to be taken.
+        now_s: the time by the monotonic clock.  wall_s: the time by the clock that waitress uses.
+        deadline_s: seconds that a request may take to arrive, and that a client may leave an answer untaken.
         """
         if self.lingers_until_s is not None:
             if now_s >= self.lingers_until_s:
@@ -231,12 +234,12 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
 
     @property
     def idle(self) -> bool:
-        """True if no request is being received, served or answered on this connection."""
+        """True if no HTTP request is being received, served or answered on this connection."""
         return not (self.requests or self.request is not None or self.total_outbufs_len or self.lingers_until_s)
 
 
 class StrictServer(TcpWSGIServer):  # type: ignore[misc]
-    """One listening HTTP socket, which enforces the deadlines of its connections."""
+    """A waitress server of one listening socket, which enforces the deadlines of its connections."""
 
     channel_class = StrictChannel
     draining = False
@@ -253,9 +256,9 @@ class StrictServer(TcpWSGIServer):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
 
     def maintenance(self, now: float) -> None:
-        """Enforce the deadlines of all connections; when there are too many, also close idle ones.
+        """Enforce the deadlines of all HTTP connections; when there are too many connections, also close idle ones.
 
-        waitress calls it every ``cleanup_interval``. now: waitress' own clock.
+        waitress calls it every ``cleanup_interval`` seconds. now: the time by waitress' clock.
         """
         super().maintenance(now)
         now_s = time.monotonic()

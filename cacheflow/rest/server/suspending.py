@@ -20,10 +20,12 @@ SUSPENDS: Final = "cacheflow.suspends"
 
 
 class Suspended(BaseException):
-    """Raised to put a request aside. It is no Exception: nobody between application and server may take it for an error.
+    """Raised by an application to put its HTTP request aside until a result comes.
 
-    begin: called by the server once it has let go of the request, with ``resume``. Any thread may call that, once, with
-    the application to go on with; what it returns wakes the server, and may be called once for many requests.
+    It is no Exception, so that no code on the way to the server takes it for an error.
+    begin: called by the server, once the request holds no thread any more, with a function ``resume``. Any thread may call
+    ``resume`` once, with the WSGI application that goes on with the request. ``resume`` returns a function that wakes the
+    server; one call of it is enough for many resumed requests.
     """
 
     def __init__(self, begin: Callable[[Resume], None]) -> None:

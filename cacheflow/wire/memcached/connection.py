@@ -46,7 +46,7 @@ def memcached_port(
     connections_max: int,
     wall_s: Callable[[], float] = time.time,
 ) -> WirePort:
-    """Return the port that serves memcached's protocol to clients of ``store``."""
+    """Return the port that serves memcached's protocol to clients of ``store``, a node's cache."""
     shared = Shared(version_text(), value_bytes_max, token, wall_s)
     shared.port = WirePort(
         "memcached",
@@ -59,7 +59,7 @@ def memcached_port(
 
 
 class MemcachedConnection(MemcachedSession):
-    """A connection that speaks memcached's protocol. Not safe for concurrent use: the event loop owns it."""
+    """One client's connection that speaks memcached's protocol. Not safe for concurrent use: the event loop owns it."""
 
     TOO_LONG: ClassVar[bytes] = lines.TOO_LONG
 
@@ -81,9 +81,9 @@ class MemcachedConnection(MemcachedSession):
         return self._authenticated and not self.skip and super().may_rest()
 
     def _found_row(self, line: bytes) -> bytes | None:
-        """Return the reply to a get of several keys, or to several gets of one key each; None for anything else.
+        """Return the reply to a memcached get of several keys, or to several gets of one key each; None for anything else.
 
-        line: the input without the leading ``get `` and without the last end of line.
+        line: the client's input without the leading ``get `` and without the last end of line.
         """
         gets = line.split(b"\r\nget ")
         one_by_one = len(gets) > 1
@@ -94,7 +94,7 @@ class MemcachedConnection(MemcachedSession):
         return (END if one_by_one else b"").join(found) + END
 
     def _found(self, word: bytes) -> bytes | None:
-        """Return the whole reply to a get of the one key ``word``; None when ``take`` has to handle the request."""
+        """Return the whole reply to a memcached get of the one key ``word``; None if only the slower, general way can."""
         if not word.isascii():
             return None
         key = word.decode()
@@ -108,7 +108,10 @@ class MemcachedConnection(MemcachedSession):
         return END if entry is None else value_line(word, entry) + END
 
     def _found_all(self, data: bytes, at: int) -> int:
-        """Answer the gets of one key each that stand in a row from ``at`` in ``data``; return the position behind them."""
+        """Answer the gets of one key each that stand in a row from position ``at`` of the client's input ``data``.
+
+        Returns the position behind the last get that was answered.
+        """
         answers: list[bytes] = []
         size = 0
         while size < REPLY_BYTES_MAX and data.startswith(b"get ", at):
@@ -125,7 +128,7 @@ class MemcachedConnection(MemcachedSession):
         return at
 
     def take(self, data: bytes) -> int:
-        """Handle the complete requests at the start of ``data``; return the number of bytes that they took."""
+        """Handle the complete requests at the start of the client's input ``data``; return how many bytes they took."""
         at, size = 0, len(data)
         while at < size and self.goes_on:
             if self.skip:
@@ -152,7 +155,7 @@ class MemcachedConnection(MemcachedSession):
         return at
 
     def failure(self, error: ReplicationError) -> bytes:
-        """Return the reply to a request that was not committed, or whose outcome is not known."""
+        """Return memcached's error reply to a request that failed with ``error``: not committed, or of unknown outcome."""
         unknown = isinstance(error, OutcomeUnknown)
         return lines.server_error(f"{'outcome unknown' if unknown else 'not committed'}: {error}")
 
@@ -162,7 +165,10 @@ class MemcachedConnection(MemcachedSession):
         return end - at > lines.KEYS_LINE_BYTES_MAX or not data.startswith(_MANY_KEYS, at) or not self._authenticated
 
     def _request(self, data: bytes, at: int, end: int) -> int:
-        """Handle the request whose command line is ``data[at:end]``; return the position behind it, or INCOMPLETE."""
+        """Handle the memcached request whose command line is ``data[at:end]``, in a client's input ``data``.
+
+        Returns the position behind the request, or INCOMPLETE when it has not arrived in full or is not answered in full.
+        """
         stop = end - 1 if end > at and data[end - 1] == 13 else end
         if self.fetch is None:
             words = lines.words_of(data[at:stop])
@@ -194,7 +200,11 @@ class MemcachedConnection(MemcachedSession):
             self.reply(b"" if words[-1] == b"noreply" else lines.ERROR)
 
     def _authenticate(self, data: bytes, at: int, end: int) -> int:
-        """Handle the only request that an unauthenticated client may send: ``set <any key> 0 0 <bytes>``, then ``user token``."""
+        """Handle ``set <any key> 0 0 <bytes>`` with the value ``user token``: the only request before authentication.
+
+        Its command line is ``data[at:end]`` in the client's input ``data``. Returns the position behind the request, or
+        INCOMPLETE when the value has not arrived in full.
+        """
         words = lines.words_of(data[at:end].rstrip(b"\r"))
         size = lines.number_of(words[4]) if len(words) >= 5 and words[0] == b"set" else None
         if size is None:

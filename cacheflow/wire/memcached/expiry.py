@@ -20,7 +20,7 @@ _INT32 = re.compile(rb"-?[0-9]{1,10}")
 
 
 def exptime_of(word: bytes) -> int | None:
-    """Return the signed 32-bit number that ``word`` spells, or None if it spells none."""
+    """Return the signed 32-bit number that ``word``, the expiry time in a memcached command, spells; None if there is none."""
     if not word.isdigit() and _INT32.fullmatch(word) is None:
         return None
     number = int(word) if len(word) <= 11 else 2**31
@@ -28,7 +28,7 @@ def exptime_of(word: bytes) -> int | None:
 
 
 def ttl_ms_of(exptime: int, wall_s: float) -> int:
-    """Return the milliseconds from now to a memcached ``exptime``: TTL_NONE for 0, OVER for a time in the past.
+    """Return the milliseconds from now to a memcached ``exptime``: TTL_NONE for 0 (never), OVER for a time in the past.
 
     wall_s: this node's wall clock, in seconds since 1970.
     """
@@ -43,5 +43,5 @@ def ttl_ms_of(exptime: int, wall_s: float) -> int:
 
 
 def seconds_left(expires_at_ms: int, now_ms: int) -> int:
-    """Return the whole seconds to an expiry, as the ``t`` flag shows them: -1 for an entry that does not expire."""
+    """Return the whole seconds from ``now_ms`` to an entry's expiry, as memcached's flag ``t`` shows it; -1 for no expiry."""
     return max(0, (expires_at_ms - now_ms + 999) // 1000) if expires_at_ms else -1

@@ -20,13 +20,13 @@ TOO_MUCH = b"SERVER_ERROR out of memory writing get response\r\n"
 
 
 def value_line(word: bytes, entry: Entry) -> bytes:
-    """Return the VALUE line and the data of one entry in the reply to get."""
+    """Return the part of memcached's reply to get that shows one entry: the VALUE line with the key ``word``, and the data."""
     data, _, meta = entry[:3]
     return b"VALUE %b %d %d\r\n%b\r\n" % (word, meta & FLAGS if type(meta) is int else 0, len(data), data)
 
 
 def value_line_with_cas(word: bytes, entry: Entry) -> bytes:
-    """Return the VALUE line, with the entry's version, and the data of one entry in the reply to gets."""
+    """Return the part of memcached's reply to gets that shows one entry: the VALUE line, with its version, and the data."""
     data, _, meta, version, _ = entry
     return b"VALUE %b %d %d %d\r\n%b\r\n" % (
         word,
@@ -38,12 +38,12 @@ def value_line_with_cas(word: bytes, entry: Entry) -> bytes:
 
 
 def not_ready(error: NotReady) -> bytes:
-    """Return the reply to a read that this node must refuse, because it is not ready to answer reads."""
+    """Return memcached's error reply to a read that comes when this node is not ready to answer reads. error: says why."""
     return server_error(f"not ready: {error}")
 
 
 class Fetch:
-    """A get of several keys, answered key by key, so that many large values are not in memory at the same time."""
+    """A client's get of several keys, answered key by key, so that many large values are not in memory at the same time."""
 
     def __init__(self, words: list[bytes], keys: list[str], with_cas: bool) -> None:
         self._words = words
@@ -53,7 +53,7 @@ class Fetch:
         self._failed = False
 
     def go_on(self, connection: Connection) -> bool:
-        """Read the next keys, as many as the connection may answer now; return whether the whole request is answered."""
+        """Answer the next keys of this get, as many as ``connection`` may answer now; return True once all are answered."""
         if connection.answers_at_once and not self._failed:
             return self._at_once(connection)
         keys = self._keys
@@ -98,7 +98,7 @@ class Fetch:
         return b"" if entry is None else self._show(self._words[number], entry)
 
     def _refused(self, failure: bytes) -> bytes:
-        """Return ``failure``, or no bytes if this request was answered with an error already."""
+        """Return the error reply ``failure``, or no bytes if this get was answered with an error already."""
         if self._failed:
             return b""
         self._failed = True
@@ -109,7 +109,7 @@ class Fetch:
 
 
 def fetch_and_touch(connection: Connection, words: list[bytes], keys: list[str], ttl_ms: int, with_cas: bool) -> None:
-    """Answer gat or gats: read ``keys`` and give them a new TTL, all in one entry of the log.
+    """Answer memcached's gat or gats: read ``keys`` and give them the TTL ``ttl_ms``, all in one entry of the log.
 
     words: the keys as the client wrote them.  with_cas: show versions, as gats does.
     """

@@ -11,9 +11,10 @@ from cacheflow.wire.memcached.lines import KEY_BYTES_MAX
 
 
 def value_lines(store: Store, words: list[bytes]) -> list[bytes] | None:
-    """Return the VALUE block of each key, empty bytes for an absent one; None when they cannot be answered together.
+    """Return the VALUE line and data of each key, empty bytes for an absent one; None when they cannot be answered together.
 
-    They cannot when a word is no plain ASCII key, this node may not be read, or the values exceed one reply's limit.
+    words: the keys as clients wrote them. They cannot be answered together when one of them is no plain ASCII key, this node
+    may not be read, or the values exceed one reply's limit.
     """
     joined = b" ".join(words)
     if not joined.isascii():
@@ -39,7 +40,7 @@ def value_lines(store: Store, words: list[bytes]) -> list[bytes] | None:
 
 
 def answer_gets(store: Store, arrived: list[Arrival]) -> list[Arrival]:
-    """Answer the clients that sent exactly one get of one key and have no unanswered request.
+    """Answer those memcached clients that sent exactly one get of one key and have no unanswered request.
 
     Returns the arrivals (connection, input, transport) of all other clients.
     """

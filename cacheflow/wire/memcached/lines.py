@@ -33,23 +33,23 @@ TOO_LONG: Final = b"CLIENT_ERROR line too long\r\n"
 
 
 class Refused(Exception):
-    """Raised for a request that gets an error reply at once. reply: the bytes of that reply."""
+    """Raised for a memcached request that gets an error reply at once. reply: the bytes of that reply."""
 
     def __init__(self, reply: bytes) -> None:
         self.reply = reply
 
 
 def words_of(line: bytes) -> list[bytes]:
-    """Return the words of a command line.
+    """Return the words of the command line ``line`` of a memcached request.
 
-    Only blanks separate words: a tab is part of a word, and makes it invalid as a key.
+    Only blanks separate words: a tab is part of a word, and makes that word invalid as a key.
     """
     words = line.split(b" ")
     return [word for word in words if word] if b"" in words else words
 
 
 def key_of(word: bytes) -> str | None:
-    """Return the store's key for ``word``; None if memcached or the store does not accept it as a key."""
+    """Return the cache's key for the ``word`` of a memcached command; None if memcached or the cache refuses it as a key."""
     if len(word) > KEY_BYTES_MAX or not word:
         return None
     if word.isascii():
@@ -59,7 +59,7 @@ def key_of(word: bytes) -> str | None:
 
 
 def text_key_of(data: bytes) -> str | None:
-    """Return the key that ``data`` spells in UTF-8, possibly with blanks, as in HTTP; None if it is no valid key."""
+    """Return the key that ``data`` spells in UTF-8; None if it is no valid key. Blanks are allowed, as over HTTP."""
     if len(data) > KEY_BYTES_MAX:
         return None
     try:
@@ -77,11 +77,14 @@ def number_of(word: bytes, largest: int = UINT64_MAX) -> int | None:
 
 
 def bits_of(entry: Entry) -> int:
-    """Return an entry's flags: the client's 32 bits and our STALE and WON. A Content-Type from HTTP counts as 0."""
+    """Return the flags of an entry as memcached stores them: the client's 32 bits and the marks STALE and WON.
+
+    An entry that has a Content-Type from HTTP in their place has the flags 0.
+    """
     meta = entry[META]
     return meta if type(meta) is int else 0
 
 
 def server_error(message: str) -> bytes:
-    """Return a SERVER_ERROR reply with ``message`` on one line; line breaks in it become blanks."""
+    """Return memcached's SERVER_ERROR reply with ``message`` on one line; line breaks in the message become blanks."""
     return b"SERVER_ERROR " + " ".join(message.split()).encode(errors="replace") + b"\r\n"

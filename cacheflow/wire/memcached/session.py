@@ -17,7 +17,7 @@ _OVERHEAD_BYTES = 2 * lines.LINE_BYTES_MAX
 class Shared:
     """The settings and figures that all connections of memcached's port share.
 
-    token: what clients must show, None for nothing.
+    token: the token that clients must show, None if they need none.
     """
 
     port: WirePort
@@ -30,7 +30,7 @@ class Shared:
 
 
 class MemcachedSession(Connection):
-    """A memcached connection as commands see it: its settings, and the state that they keep between requests."""
+    """A memcached connection as the commands' functions see it: its settings, and what they keep in it between requests."""
 
     def __init__(self, store: Store, shared: Shared, on_closed: Callable[[Connection], None]) -> None:
         super().__init__(

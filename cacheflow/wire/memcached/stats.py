@@ -15,9 +15,9 @@ _STARTED_S: Final = time.monotonic()
 
 
 def statistics(connection: MemcachedSession, words: list[bytes]) -> bytes:
-    """Return the reply to ``stats``, ``stats settings`` or ``stats items``; ERROR for any other section.
+    """Return the reply to memcached's ``stats``, ``stats settings`` or ``stats items``; ERROR for any other section.
 
-    words: the section.
+    words: the words behind ``stats``.
     """
     section = {(): _general, (b"settings",): _settings, (b"items",): _items}.get(tuple(words))
     if section is None:
@@ -77,7 +77,7 @@ def _settings(connection: MemcachedSession) -> dict[str, object]:
 
 
 def _items(connection: MemcachedSession) -> dict[str, object]:
-    """Return the figures of ``stats items``; this cache has one class of items, number 1."""
+    """Return the figures of memcached's ``stats items`` by name; this cache has one class of items, number 1."""
     numbers = connection.store.metrics()
     if not numbers["items"]:
         return {}

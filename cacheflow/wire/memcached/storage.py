@@ -30,8 +30,9 @@ _WHEN: Final = {
 
 
 def store(connection: MemcachedSession, words: list[bytes], data: bytes, end: int) -> int:
-    """Handle the request whose command line, ``words``, ends at ``end`` in ``data``; return the position behind its value.
+    """Handle memcached's set, add, replace, append, prepend or cas, and return the position behind its value.
 
+    words: the command line, which ends at position ``end`` of the client's input ``data``.
     Returns INCOMPLETE when the value has not arrived in full.
     """
     size = lines.number_of(words[4], lines.VALUE_BYTES_LAST) if len(words) >= 5 else None
@@ -72,9 +73,9 @@ def store(connection: MemcachedSession, words: list[bytes], data: bytes, end: in
 
 
 def value_behind(connection: MemcachedSession, data: bytes, end: int, size: int) -> bytes | None:
-    """Return the ``size`` bytes of the value behind the command line that ends at ``end``; None until all have arrived.
+    """Return the ``size`` bytes of a value in a client's input ``data``, behind the command line that ends at ``end``.
 
-    The line end behind the value counts too. ``connection.missing`` is set to the number of bytes still to come.
+    Returns None until they and their line end have arrived, and sets ``connection.missing`` to the number still to come.
     """
     missing = end + size + 3 - len(data)
     if missing > 0:
@@ -84,7 +85,7 @@ def value_behind(connection: MemcachedSession, data: bytes, end: int, size: int)
 
 
 def outgrows(connection: MemcachedSession, key: str, added: bytes) -> bool:
-    """True if appending ``added`` to the key's value, as this node's memory has it, would exceed the limit of a value."""
+    """True if appending ``added`` to the value of ``key`` in this node's memory would exceed the limit of a value."""
     try:
         entry = connection.store.lookup(key, count=False)
     except NotReady:
@@ -93,9 +94,9 @@ def outgrows(connection: MemcachedSession, key: str, added: bytes) -> bool:
 
 
 def refuse(connection: MemcachedSession, key: str, replaces: bool, quiet: bool) -> None:
-    """Answer a set of a value over the limit. Where ``replaces`` is true the old value is removed, as memcached does.
+    """Answer a memcached set of ``key`` to a value over the limit.
 
-    quiet: the client wants no reply.
+    If ``replaces`` is true the old value is removed, as memcached does. quiet: the client wants no reply.
     """
     if not replaces:
         connection.reply(b"" if quiet else lines.TOO_LARGE)
@@ -104,7 +105,10 @@ def refuse(connection: MemcachedSession, key: str, replaces: bool, quiet: bool) 
 
 
 def set_command(key: str, value: bytes, bits: int, ttl_ms: int, when: int = 0, version: int = 0) -> Command:
-    """Return the machine's command for a set. If ``ttl_ms`` is OVER, it removes the entry where the condition holds."""
+    """Return the state machine's command for a memcached set under a condition (``when``, ``version``).
+
+    If ``ttl_ms`` is OVER, the expiry is in the past, and the command removes the entry where the condition holds.
+    """
     if ttl_ms == OVER:
         emptied = commands.set_(key, b"", 0, None, commands.TTL_NONE, when, version)
         return commands.batch([emptied, commands.delete(key)], atomic=True)
@@ -112,14 +116,14 @@ def set_command(key: str, value: bytes, bits: int, ttl_ms: int, when: int = 0, v
 
 
 def set_result(result: Result) -> Result:
-    """Return SET's own result out of ``result``, whether ``set_command`` made a plain SET or a batch."""
+    """Return SET's own result out of ``result``, the state machine's result of a plain SET or of a batch with a SET."""
     if result[0] == commands.ABORTED:
         return list(result[2])
     return list(result[1][0]) if result[0] == commands.OK and type(result[1]) is list else result
 
 
 def stored(result: Result) -> bytes:
-    """Return the reply to set, add, replace, append or prepend, of the machine's result."""
+    """Return memcached's reply to set, add, replace, append or prepend, by the state machine's ``result`` of its command."""
     if result[0] == commands.OK:
         return STORED
     if set_result(result)[0] in (commands.PRECONDITION, commands.MISSING):
@@ -128,7 +132,7 @@ def stored(result: Result) -> bytes:
 
 
 def cas_stored(result: Result) -> bytes:
-    """Return the reply to cas, of the machine's result."""
+    """Return memcached's reply to cas, by the state machine's ``result`` of its command."""
     if result[0] == commands.OK:
         return STORED
     told = set_result(result)
@@ -138,12 +142,12 @@ def cas_stored(result: Result) -> bytes:
 
 
 def too_large(_: Result) -> bytes:
-    """Return the reply to a set of a value over the limit, after the old value was removed."""
+    """Return memcached's error reply to a set of a value over the limit, after the old value was removed."""
     return lines.TOO_LARGE
 
 
 def failed(result: Result) -> bytes:
-    """Return the error reply to a command that the machine refused with ``result``."""
+    """Return memcached's error reply to a request whose command the state machine refused with ``result``."""
     if result[0] == commands.TOO_LARGE:
         return lines.TOO_LARGE
     if result[0] == commands.NOT_AN_INTEGER:

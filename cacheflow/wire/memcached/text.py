@@ -46,9 +46,9 @@ def _refused(words: list[bytes], error: bytes) -> Refused:
 
 
 def _key(words: list[bytes], count: int) -> str:
-    """Return the key in a command line that must have at least ``count`` words.
+    """Return the key in ``words``, the command line of a memcached request, which must have at least ``count`` words.
 
-    Raises Refused when it has fewer or no valid key.
+    Raises Refused when it has fewer words or no valid key.
     """
     key = lines.key_of(words[1]) if len(words) >= count else None
     if key is None:
@@ -57,7 +57,10 @@ def _key(words: list[bytes], count: int) -> str:
 
 
 def _keys(words: list[bytes]) -> list[str]:
-    """Return ``words`` converted to keys. Raises Refused when there are none, or when one is no valid key."""
+    """Return the words ``words`` of a memcached command as keys.
+
+    Raises Refused when there are no words, or when one of them is no valid key.
+    """
     keys = [key for word in words if (key := lines.key_of(word)) is not None]
     if not words or len(keys) != len(words):
         raise Refused(lines.BAD_FORMAT)
@@ -123,7 +126,7 @@ def _flush_all(connection: MemcachedSession, words: list[bytes]) -> None:
 
 
 def _verbosity(connection: MemcachedSession, words: list[bytes]) -> None:
-    """Answer the command verbosity, which has no effect: the level of the log belongs to the whole node."""
+    """Answer memcached's command verbosity, which has no effect: the log's level belongs to the whole node."""
     if len(words) < 2 or lines.number_of(words[1], lines.UINT32_MAX) is None:
         raise _refused(words, lines.BAD_FORMAT)
     connection.reply(b"" if _quiet(words) else OK)

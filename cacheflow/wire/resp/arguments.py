@@ -24,7 +24,7 @@ TOO_LONG: Final = "ERR string exceeds maximum allowed size (proto-max-bulk-len)"
 
 
 def key_of(raw: bytes) -> str:
-    """Return the key that the bytes ``raw`` are. Raises CommandError when they are no valid key."""
+    """Return the key that the bytes ``raw``, of a RESP request, stand for. Raises CommandError when they are no valid key."""
     try:
         return values.check_key(raw.decode())
     except UnicodeDecodeError:
@@ -38,14 +38,20 @@ def keys_of(raws: list[bytes]) -> list[str]:
 
 
 def integer_of(raw: bytes, message: str = NOT_AN_INTEGER) -> int:
-    """Return the 64-bit integer that ``raw`` spells (no plus sign, no leading zeros). Raises CommandError(message)."""
+    """Return the 64-bit integer that the bytes ``raw`` spell (no plus sign, no leading zeros).
+
+    Raises CommandError with the text ``message`` when they spell none.
+    """
     if _INTEGER(raw) is None or not INT64_MIN <= (number := int(raw)) <= INT64_MAX:
         raise CommandError(message)
     return number
 
 
 def float_of(raw: bytes) -> Decimal:
-    """Return the finite number that ``raw`` spells as Redis writes floats. Raises CommandError when it spells none."""
+    """Return the finite number that the bytes ``raw`` spell as Redis writes floats.
+
+    Raises CommandError when they spell no such number.
+    """
     if len(raw) > _FLOAT_CHARS_MAX or _FLOAT(raw) is None:
         raise CommandError(NOT_A_FLOAT)
     number = Decimal(raw.decode())
@@ -55,10 +61,10 @@ def float_of(raw: bytes) -> Decimal:
 
 
 def lifetime_ms(raw: bytes, unit: bytes, command: str, wall_ms: int) -> int:
-    """Return the TTL in milliseconds that ``raw`` means in ``unit`` (EX, PX, EXAT, PXAT); negative for a time in the past.
+    """Return the TTL in milliseconds that ``raw`` means after the option ``unit`` (EX, PX, EXAT, PXAT) of a Redis command.
 
-    command: its name, for the error.  wall_ms: this node's wall clock, from which EXAT and PXAT are counted.
-    Raises CommandError.
+    Negative for a time in the past. Raises CommandError when it is no valid time; ``command`` is the name in that error.
+    wall_ms: this node's wall clock, from which EXAT and PXAT are counted.
     """
     number = integer_of(raw)
     if number <= 0 or (unit.startswith(b"EX") and number > INT64_MAX // 1000):

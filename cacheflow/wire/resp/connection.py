@@ -35,7 +35,7 @@ _NAMED_IN_ERROR: Final = 128
 
 
 class RespConnection(RespSession):
-    """A connection that speaks RESP. Not safe for concurrent use: the event loop owns it."""
+    """One client's connection that speaks RESP. Not safe for concurrent use: the event loop owns it."""
 
     def __init__(self, service: Shared, number: int, on_closed: Callable[[Connection], None]) -> None:
         super().__init__(service, number, on_closed)
@@ -89,7 +89,10 @@ class RespConnection(RespSession):
         return self.plain and not self._pending and not self._parser.holds
 
     def _found(self, raw: bytes) -> bytes | None:
-        """Return the reply to a GET of the key ``raw``; None when ``_general`` has to answer (no text, or not ready)."""
+        """Return the reply to a Redis GET of the key ``raw``, from memory.
+
+        Returns None when that takes the slower, general way: the key is not UTF-8, or this node may not be read.
+        """
         try:
             key = raw.decode()
             entry = self.store.lookup(key)
@@ -108,7 +111,10 @@ class RespConnection(RespSession):
         return self._read(get, [b"GET", raw]) if answer is None else answer
 
     def _complete(self, data: bytes) -> bytes:
-        """Finish the request that began in earlier input and handle it; return the input behind it."""
+        """Add ``data`` to the request of this client that is not complete yet; handle the request once it is complete.
+
+        Returns the input behind the request.
+        """
         try:
             requests, rest = self._parser.complete(data)
             self._pending.extend(requests)
@@ -119,9 +125,9 @@ class RespConnection(RespSession):
         return rest
 
     def _answer_row_of_gets(self, data: bytes) -> bytes:
-        """Answer the GETs that ``data`` consists of, a pipeline's usual load; return the input that is left to handle.
+        """Answer the GETs of which a client's input ``data`` consists; return the input that is left to handle.
 
-        All of ``data`` is left when it is anything else; an incomplete last GET is left alone.
+        That is an incomplete last GET, or all of ``data`` when it holds anything else than GETs.
         """
         keys = keys_of_gets(data)
         rest = b""
@@ -144,9 +150,9 @@ class RespConnection(RespSession):
         return rest
 
     def _take_sets(self, data: bytes) -> bytes:
-        """Propose the one SET, or the row of SETs, that ``data`` consists of; return the input that is left to handle.
+        """Propose together the SETs of which a client's input ``data`` consists; return the input that is left to handle.
 
-        All of ``data`` is left when it is anything else; an incomplete last SET is left alone.
+        That is an incomplete last SET, or all of ``data`` when it holds anything else than SETs.
         """
         lone = lone_set(data)
         if lone is not None:
@@ -178,7 +184,7 @@ class RespConnection(RespSession):
         return rest
 
     def _answer_gets(self, requests: list[Request]) -> int:
-        """Answer the simple GETs at the start of ``requests``; return how many. The first unusual request ends the row."""
+        """Answer the plain GETs at the start of a client's ``requests``, up to the first other request; return how many."""
         output = self._output
         size = self._output_bytes
         answered = 0
@@ -304,7 +310,10 @@ class RespConnection(RespSession):
     # The fast ways for writes -----------------------------------------------------------------------------------------------
 
     def _key(self, raw: bytes) -> str | None:
-        """Return the store's key for ``raw``; for invalid bytes reply with an error and return None."""
+        """Return the cache's key for ``raw``, the bytes of a key in a client's request.
+
+        For bytes that are no valid key reply with an error and return None.
+        """
         try:
             return key_of(raw)
         except CommandError as wrong:

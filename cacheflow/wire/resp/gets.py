@@ -18,7 +18,7 @@ _HEADS: Final = [b"$%d\r\n" % length for length in range(1024)]
 
 
 def answer_gets(store: Store, arrived: list[Arrival]) -> list[Arrival]:
-    """Answer the clients whose input is only GETs and who have no unanswered request.
+    """Answer those RESP clients whose input is only GETs and who have no unanswered request.
 
     Returns the arrivals (connection, input, transport) of all other clients.
     """
@@ -51,7 +51,7 @@ def answer_gets(store: Store, arrived: list[Arrival]) -> list[Arrival]:
 
 
 def bulks_of(entries: list[Entry | None]) -> list[bytes]:
-    """Return the value of each entry as a RESP bulk string; empty bytes in the place of an absent entry."""
+    """Return the value of each of the cache's ``entries`` as a RESP bulk string; empty bytes in place of an absent entry."""
     join, heads = b"".join, _HEADS
     try:
         return [b"" if entry is None else join((heads[len(entry[DATA])], entry[DATA], b"\r\n")) for entry in entries]

@@ -18,7 +18,7 @@ PATTERN_BYTES_MAX: Final = 1024
 
 @lru_cache(_PATTERNS_KEPT)
 def matcher(pattern: bytes) -> Callable[[bytes], object]:
-    """Return a function whose result is true for the keys that the glob ``pattern`` matches."""
+    """Return a function whose result is true for the keys that the glob ``pattern``, as Redis understands it, matches."""
     parts = _parts(pattern)
     if len(parts) == 1:
         return re.compile(parts[0], re.DOTALL).fullmatch
@@ -50,9 +50,9 @@ def _parts(pattern: bytes) -> list[bytes]:
 
 
 def _class(pattern: bytes, position: int) -> tuple[bytes, int]:
-    """Return (the character class that begins at ``position``, as a regular expression; the position behind it).
+    """Return the regular expression for a glob's ``[...]`` class, and the position behind the class in ``pattern``.
 
-    A class that is not closed ends with the pattern.
+    position: where the inside of the class begins. A class that is not closed ends with the pattern.
     """
     negated = pattern[position : position + 1] == b"^"
     position += negated

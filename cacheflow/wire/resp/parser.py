@@ -32,14 +32,17 @@ _DOLLAR: Final = ord("$")
 
 
 class ProtocolFault(Exception):
-    """Raised for bytes that are no request. Its message is the last reply before the connection is closed."""
+    """Raised for bytes from a client that are no RESP request.
+
+    Its message is in the last reply before the connection is closed.
+    """
 
 
 class RequestParser:
-    """A parser of one client's input: it returns the requests that are complete, and none after a ``fault``.
+    """A parser of one RESP client's input: it returns the requests that are complete, and none after a ``fault``.
 
-    request_bytes_max: the most bytes of one request.  trusted: False until the client has shown who it is; until then its
-    requests must be short.
+    fault: the first error in the input, None so far.  request_bytes_max: the most bytes of one request.
+    trusted: False until the client has authenticated; until then its requests must be short.
     """
 
     def __init__(self, request_bytes_max: int, trusted: bool) -> None:
@@ -53,7 +56,7 @@ class RequestParser:
 
     @property
     def trusted(self) -> bool:
-        """True once the client has shown who it is."""
+        """True once the client whose input is parsed has authenticated, or if it need not."""
         return self._exact.trusted
 
     @trusted.setter
@@ -62,12 +65,18 @@ class RequestParser:
         self._quick = trusted and self.fault is None
 
     def complete(self, data: bytes) -> tuple[list[Request], bytes]:
-        """Add ``data`` to the request that is not complete yet; return ([that request] or [], the input behind it)."""
+        """Add ``data`` to the client's request that is not complete yet.
+
+        Returns (a list with that request, empty if it is still not complete; the input behind the request).
+        """
         requests: list[Request] = []
         return requests, self._complete(data, requests)
 
     def feed(self, data: bytes) -> list[Request]:
-        """Return the requests that are complete with ``data``, in order; an incomplete one at its end is kept."""
+        """Return the client's requests that are complete with its new input ``data``, in order.
+
+        An incomplete request at the end is kept until more input comes.
+        """
         requests: list[Request] = []
         if self.holds:
             data = self._complete(data, requests)
@@ -78,9 +87,9 @@ class RequestParser:
         return requests
 
     def _complete(self, data: bytes, requests: list[Request]) -> bytes:
-        """Add ``data`` to the request that is not complete; append it to ``requests`` once it is.
+        """Add ``data`` to the client's request that is not complete yet; append the request to ``requests`` once it is.
 
-        Returns the input behind it.
+        Returns the input behind the request.
         """
         exact = self._exact
         try:
@@ -94,7 +103,7 @@ class RequestParser:
         return exact.rest()
 
     def _parse_plain(self, data: bytes, requests: list[Request]) -> bytes:
-        """Parse ``data`` with hiredis and append its requests to ``requests``; return the input that it did not take."""
+        """Parse a client's input ``data`` with hiredis and append its requests to ``requests``; return the input left over."""
         reader = self._reader
         feed, gets = reader.feed, reader.gets
         feed(data)
@@ -139,7 +148,7 @@ class RequestParser:
 
 
 def _wire_bytes(request: Request) -> int:
-    """Return the number of bytes that ``request`` had as input, as hiredis accepts only one spelling of lengths."""
+    """Return the number of bytes that the RESP request ``request`` had as input: lengths have one spelling only in hiredis."""
     size = 3 + len(b"%d" % len(request))
     for argument in request:
         length = len(argument)
@@ -148,7 +157,7 @@ def _wire_bytes(request: Request) -> int:
 
 
 class _Exact:
-    """A parser of input in pieces of any size, which gives one request after the other, with Redis' limits and errors."""
+    """A parser of RESP input in pieces of any size, which returns request after request, with Redis' limits and errors."""
 
     def __init__(self, request_bytes_max: int, trusted: bool) -> None:
         self.trusted = trusted
@@ -162,14 +171,14 @@ class _Exact:
 
     @property
     def holds(self) -> bool:
-        """True if a part of a request is kept, for which more input has to come."""
+        """True if this parser keeps a part of a client's request, for which more input has to come."""
         return self._missing > 0 or len(self._buffer) > 0
 
     def add(self, data: bytes) -> None:
         self._buffer += data
 
     def rest(self) -> bytes:
-        """Return the input behind the last complete request and keep none of it."""
+        """Return the input that this parser holds behind the last complete request, and keep none of it."""
         rest = bytes(self._buffer)
         self._buffer.clear()
         return rest
@@ -179,7 +188,10 @@ class _Exact:
         self._arguments = []
 
     def step(self, requests: list[Request]) -> bool:
-        """Move one request from the buffer to ``requests``; return False when it is not complete. Raises ProtocolFault."""
+        """Move one request from this parser's buffer to ``requests``; return False when it is not complete.
+
+        Raises ProtocolFault for bytes that are no RESP request.
+        """
         if not self._missing:
             if not self._buffer:
                 return False
@@ -237,7 +249,10 @@ class _Exact:
         return True
 
     def _bulk_header(self, start: int) -> int:
-        """Note the length in the argument header at ``start``; return the header's end, or 0 while it is incomplete."""
+        """Note the length in the RESP header of an argument (``$5``) at ``start`` of the buffer; return the header's end.
+
+        Returns 0 while the header is incomplete. Raises ProtocolFault for a wrong header.
+        """
         end = self._line_end(start, "too big bulk count string")
         if not end:
             return 0
@@ -255,9 +270,9 @@ class _Exact:
         return end
 
     def _line_end(self, start: int, too_long: str) -> int:
-        """Return the position behind the line that begins at ``start``; 0 while it is incomplete.
+        """Return the position behind the line that begins at ``start`` of this parser's buffer; 0 while it is incomplete.
 
-        Raises ProtocolFault(too_long).
+        Raises ProtocolFault with the text ``too_long`` when the line is too long.
         """
         end = self._buffer.find(b"\r", start, start + LINE_BYTES_MAX + 1)
         if end < 0:
@@ -283,7 +298,10 @@ _ESCAPED: Final = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"a": b"\
 
 
 def split_line(line: bytes) -> Request:
-    """Return the words of an inline command; quotes work as in a shell. Raises ProtocolFault for unbalanced quotes."""
+    """Return the words of ``line``, a Redis command that is not sent as an array; quotes work as in a shell.
+
+    Raises ProtocolFault for unbalanced quotes.
+    """
     if b'"' not in line and b"'" not in line:
         return line.replace(b"\0", b" ").split()
     words: Request = []

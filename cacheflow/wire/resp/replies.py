@@ -20,11 +20,14 @@ _LINE = bytes.maketrans(b"\r\n", b"  ")
 
 
 class Status(str):
-    """A text that ``encode`` writes as a simple string of RESP (``+OK``), not as a bulk string."""
+    """A text that is encoded as a simple string of RESP (``+OK``), not as a bulk string."""
 
 
 class CommandError(Exception):
-    """Raised for a command that gets an error reply. message: the error's code and words.  reply: the encoded error."""
+    """Raised for a Redis command that gets an error reply.
+
+    message: the error's code and words.  reply: the same as an error reply of RESP.
+    """
 
     def __init__(self, message: str | bytes) -> None:
         super().__init__(message)
@@ -32,7 +35,7 @@ class CommandError(Exception):
 
 
 def error(message: str | bytes) -> bytes:
-    """Return an error reply with ``message`` on one line; line breaks that a client put into it become blanks."""
+    """Return a RESP error reply with ``message`` on one line; line breaks that a client put into it become blanks."""
     line = message.encode("utf-8", "surrogateescape") if isinstance(message, str) else message
     return b"-%b\r\n" % line.translate(_LINE)
 
@@ -46,25 +49,28 @@ def integer(number: int) -> bytes:
 
 
 def array(items: list[bytes]) -> bytes:
-    """Return the array reply of ``items``, which are encoded already."""
+    """Return the RESP array reply of ``items``, which are encoded as RESP already."""
     return b"*%d\r\n%b" % (len(items), b"".join(items))
 
 
 def bulks(items: Iterable[bytes]) -> bytes:
-    """Return the array reply of ``items``, each encoded as a bulk string."""
+    """Return the RESP array reply of the byte strings ``items``, each encoded as a bulk string."""
     return array([b"$%d\r\n%b\r\n" % (len(item), item) for item in items])
 
 
 def text(protocol: int, words: str) -> bytes:
-    """Return a text meant for people as a reply: a verbatim string in RESP3, a bulk string in RESP2."""
+    """Return ``words``, a text meant for people, as a RESP reply: a verbatim string in RESP3, a bulk string in RESP2.
+
+    protocol: RESP's version, 2 or 3.
+    """
     data = words.encode()
     return bulk(data) if protocol == 2 else b"=%d\r\ntxt:%b\r\n" % (len(data) + 4, data)
 
 
 def encode(protocol: int, value: Any) -> bytes:
-    """Return a Python value (None, int, str, bytes, list, set, dict) as a reply.
+    """Return a Python value (None, int, str, bytes, list, set, dict) as a RESP reply. protocol: RESP's version, 2 or 3.
 
-    RESP2 has flat arrays for the last two.
+    In RESP2 sets and dicts become flat arrays.
     """
     if value is None:
         return NULL[protocol]
@@ -86,7 +92,7 @@ def encode(protocol: int, value: Any) -> bytes:
 
 
 def failure(failed: ReplicationError) -> bytes:
-    """Return the error reply to a request that was not committed, or whose outcome is not known.
+    """Return the RESP error reply to a request that was not committed, or whose outcome is not known.
 
     Clients send LOADING, TRYAGAIN and CLUSTERDOWN again by themselves, which is right where nothing has happened. No
     client knows OUTCOMEUNKNOWN, so that none repeats what may have taken place.

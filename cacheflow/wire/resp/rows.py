@@ -22,7 +22,7 @@ _SET_HEADS: Final = {length: b"%b%d" % (SET, length) for length in _KEY_LENGTHS}
 
 
 def keys_of_gets(data: bytes) -> list[str] | None:
-    """Return the keys if ``data`` consists of complete GETs of valid ASCII keys, else None."""
+    """Return the keys if ``data``, input of a RESP client, consists of complete GETs of valid ASCII keys, else None."""
     if not data.isascii():
         return None
     text = data.decode()
@@ -47,7 +47,7 @@ def keys_of_gets(data: bytes) -> list[str] | None:
 
 
 def pairs_of_sets(data: bytes) -> tuple[list[str], list[bytes]] | None:
-    """Return the keys and the values if ``data`` consists of complete SETs of valid keys, else None."""
+    """Return (keys, values) if ``data``, input of a RESP client, consists of complete SETs of valid keys, else None."""
     parts = data.split(b"\r\n")
     raws, values = parts[4::7], parts[6::7]
     if not raws or len(raws) != len(values):
@@ -67,7 +67,10 @@ def pairs_of_sets(data: bytes) -> tuple[list[str], list[bytes]] | None:
 
 
 def lone_set(data: bytes) -> tuple[str, bytes] | None:
-    """Return (key, value) if ``data`` is one complete SET of a valid key, else None. Cheaper than ``pairs_of_sets``."""
+    """Return (key, value) if ``data``, input of a RESP client, is one complete SET of a valid key, else None.
+
+    Cheaper than ``pairs_of_sets``, which reads many.
+    """
     end = data.find(b"\r\n", len(SET))
     length = _LENGTHS.get(data[len(SET) : end])
     if length is None:
@@ -88,7 +91,10 @@ def lone_set(data: bytes) -> tuple[str, bytes] | None:
 
 
 def is_part_of_set(data: bytes) -> bool:
-    """True if ``data``, which begins like a SET, seems to be an incomplete one. A guess: only speed may depend on it."""
+    """True if ``data``, input of a RESP client that begins like a SET, seems to be an incomplete SET.
+
+    It is a guess, on which only speed may depend.
+    """
     parts = data.split(b"\r\n", 6)
     if len(parts) < 7:
         return True

@@ -25,7 +25,7 @@ _PLACE_BITS: Final = 32
 
 
 class Scans:
-    """The scans in progress on this node, of all connections. Not safe for concurrent use: the event loop owns it."""
+    """The SCANs in progress on this node, of all its RESP clients. Not safe for concurrent use: the event loop owns it."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -38,7 +38,7 @@ class Scans:
         self._sampled_at = -SAMPLE_S
 
     def page(self, cursor: int, count: int) -> tuple[list[str], int]:
-        """Return (up to ``count`` keys from ``cursor`` on, the next cursor or 0 at the end).
+        """Return a page of SCAN: up to ``count`` keys from ``cursor`` on, and the next cursor, 0 at the end.
 
         Some of the keys may have been removed since the scan began. Raises CommandError for an unknown cursor.
         """
@@ -70,7 +70,10 @@ class Scans:
         self.kept -= len(self._copies.pop(number, ()))
 
     def any_key(self) -> str | None:
-        """Return a random key that is live now, from a sample up to SAMPLE_S old; None when the cache is empty."""
+        """Return a random key of the cache that exists now; None when the cache is empty.
+
+        The key is drawn from a copy of all keys that is up to SAMPLE_S seconds old.
+        """
         alive = self._store.lookup
         if time.monotonic() - self._sampled_at >= SAMPLE_S or len(self._sample) < SAMPLE_TRIES:
             self._sample = self._store.all_keys()

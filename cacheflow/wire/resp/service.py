@@ -19,7 +19,7 @@ REFUSAL: Final = b"-ERR max number of clients reached\r\n"
 
 
 def resp_port(store: Store, *, value_bytes_max: int, token: bytes | None, connections_max: int) -> WirePort:
-    """Return the port that serves RESP to clients of ``store``.
+    """Return the port that serves RESP to clients of ``store``, a node's cache.
 
     token: the password that AUTH must bring, None for no password.
     """
@@ -28,10 +28,10 @@ def resp_port(store: Store, *, value_bytes_max: int, token: bytes | None, connec
 
 
 class RespService(Shared):
-    """The state that all RESP connections of one port share; it also makes these connections."""
+    """An object that holds what all RESP connections of one port share, and makes these connections."""
 
     def connection(self, on_closed: Callable[[Connection], None]) -> RespConnection:
-        """Return a connection object for a new client. on_closed: called with it after it has closed."""
+        """Return a connection object for a new RESP client. on_closed: called with the connection after it has closed."""
         self.accepted += 1
         number = self.accepted
 

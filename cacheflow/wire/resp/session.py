@@ -42,7 +42,7 @@ Arguments = list[bytes]
 
 
 class Find(Protocol):
-    """A function that returns the live entry of a key, or None. count: the look-up counts as a use."""
+    """Interface: a function that returns the live entry of a key, or None. count: True if the look-up counts as a use."""
 
     def __call__(self, key: str, *, count: bool = True) -> Entry | None: ...
 
@@ -58,11 +58,13 @@ Control = Callable[["RespSession", Arguments], None]
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """One RESP command of the table.
+    """One Redis command in the table of the commands that are served: its name, its description and what answers it.
 
     arity: the number of words, with the command's name; negative for "at least".
-    keys: positions of the first and last key (negative: from the end) and their step, as in COMMAND.
-    steps, local, read, plan, control: see the module.
+    keys: positions of the first and last key (negative: from the end) and their step, as in Redis' COMMAND.
+    local, read, plan, control: functions that answer the command: by the connection itself, from memory, through the log,
+    or in a way of their own.
+    steps: True if ``plan`` looks at memory first, and its writes take place only if what it saw still holds.
     """
 
     name: str
@@ -79,11 +81,14 @@ class Spec:
     control: Control | None = None
 
     def takes(self, count: int) -> bool:
-        """True if a request for this command may have ``count`` words."""
+        """True if a request for this Redis command may have ``count`` words, with the command's name."""
         return count == self.arity if self.arity >= 0 else count >= -self.arity
 
     def keys_in(self, arguments: Arguments) -> list[bytes]:
-        """Return those of a request's ``arguments`` that are keys, by the positions in ``keys``."""
+        """Return those words of a request that are keys. arguments: all words of the request, with the command's name.
+
+        The positions of keys stand in this command's row of the table of commands.
+        """
         first, last, step = self.keys
         return arguments[first : (last if last >= 0 else len(arguments) + last) + 1 : step] if first else []
 
@@ -97,7 +102,8 @@ Watched = dict[str, "int | None"]
 class Shared:
     """The settings, scans and figures that all RESP connections of one port share. The event loop owns it.
 
-    table: the commands that are served.  token: the password for AUTH, or None.  wall: returns seconds since 1970.
+    table: the commands that are served, by name.  token: the password for AUTH, None for no password.
+    wall: returns the wall clock's time, in seconds since 1970.
     """
 
     def __init__(
@@ -122,19 +128,19 @@ class Shared:
         self.run_id = os.urandom(20).hex()
 
     def wall_ms(self) -> int:
-        """Return this node's wall clock in milliseconds since 1970; expiry times that clients give are counted by it."""
+        """Return this node's wall clock in milliseconds since 1970, by which expiry times in Redis commands are counted."""
         return int(self.wall() * 1000)
 
     def admits(self, user: bytes, password: bytes) -> bool:
-        """True if user and password are right. The comparison takes equally long whatever is wrong."""
+        """True if ``user`` and ``password`` of an AUTH are right. The comparison takes equally long whatever is wrong."""
         right = hmac.compare_digest(password, self.token or b"")
         return right and user == b"default" and self.token is not None
 
 
 class RespSession(Connection):
-    """A RESP connection as commands see it, with the state that they keep between requests.
+    """A RESP connection as the commands' functions see it, with the state that they keep in it between requests.
 
-    queue: the commands since MULTI, None outside a transaction.  refused: one of those was wrong.
+    queue: the commands since MULTI, None outside a transaction.  refused: True if one of those was wrong.
     watched: key -> its version at WATCH, for every watched key.
     """
 
@@ -156,28 +162,28 @@ class RespSession(Connection):
         self.trust(service.token is None)
 
     def speak(self, protocol: int) -> None:
-        """Use version 2 or 3 of RESP for all further replies."""
+        """Use version 2 or 3 of RESP, given by ``protocol``, for all further replies to this client."""
         self.protocol = protocol
         self.null = NULL[protocol]
         self.null_array = NULL_ARRAY[protocol]
 
     @property
     def trusted(self) -> bool:
-        """True if the client may use all commands: it has authenticated, or need not."""
+        """True if this client may use all commands: it has authenticated, or need not."""
         return self._parser.trusted
 
     def trust(self, trusted: bool) -> None:
-        """Treat the client as authenticated, or require its password again."""
+        """Treat this client as authenticated if ``trusted`` is true; otherwise require its password again."""
         self._parser.trusted = trusted
         self.plain = trusted and self.queue is None
 
     def begin_transaction(self) -> None:
-        """Queue all further commands until EXEC or DISCARD; called for MULTI."""
+        """Begin a transaction for MULTI: queue all further commands of this client until EXEC or DISCARD."""
         self.queue = []
         self.plain = False
 
     def forget_transaction(self) -> None:
-        """Drop the queued commands and the watched keys."""
+        """End this client's transaction: drop the queued commands and the watched keys."""
         self.queue = None
         self.refused = False
         self.watched = {}
@@ -185,7 +191,7 @@ class RespSession(Connection):
         self.plain = self.trusted
 
     def watch(self, keys: list[str]) -> None:
-        """Note the present versions of ``keys`` when all earlier requests are answered; the reply is OK."""
+        """Answer WATCH with OK: note the versions that ``keys`` have when all earlier requests of this client are answered."""
         watched = self.watched
         for key in keys:
             watched.setdefault(key, None)
@@ -220,14 +226,20 @@ class RespSession(Connection):
     # Answers ----------------------------------------------------------------------------------------------------------
 
     def in_turn(self, answer: Callable[[], bytes]) -> None:
-        """Reply with what ``answer`` makes once all earlier requests are answered; handle no later request before."""
+        """Answer a client's request with what the function ``answer`` returns, once all earlier requests are answered.
+
+        No later request of the client is handled before.
+        """
         if self._promises:
             self.exclusive(lambda end: end(self.said(answer)))
         else:
             self.reply(self.said(answer))
 
     def said(self, answer: Callable[[], bytes]) -> bytes:
-        """Return the reply that ``answer`` makes, or the CommandError or ReplicationError that it raises as a reply."""
+        """Return the RESP reply that the function ``answer`` makes.
+
+        If it raises CommandError or ReplicationError, return the error reply for that.
+        """
         try:
             return answer()
         except CommandError as wrong:

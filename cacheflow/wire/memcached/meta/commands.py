@@ -63,9 +63,9 @@ def _deleted(request: MetaRequest, result: Result) -> bytes:
 
 
 def _plan_delete(request: MetaRequest, entry: Entry | None) -> Step:
-    """Return the step of an md that does not simply delete: it marks the entry as stale (flag I), empties it (x), or both.
+    """Return the step of a meta delete (md) that marks the entry as stale (flag I), empties it (flag x), or both.
 
-    entry: the present entry, None if the key is absent.
+    A step is the writes to be done and a function that makes the reply. entry: the present entry, None for an absent key.
     """
     if entry is None:
         return Step([], lambda _: _deleted(request, [commands.MISSING]))
@@ -108,9 +108,9 @@ def _counting(request: MetaRequest) -> Command:
 
 
 def _plan_count(request: MetaRequest, now_ms: int, entry: Entry | None) -> Step:
-    """Return the step of an ma that has a version to compare (flag C) or a new TTL (flag T, or N for a new entry).
+    """Return the step of a meta arithmetic (ma) that compares a version (flag C) or sets a TTL (flag T, or N for a new entry).
 
-    entry: the present entry, None if the key is absent.
+    A step is the writes to be done and a function that makes the reply. entry: the present entry, None for an absent key.
     """
     version, over = request.number(b"C"), request.number(b"T")
     if entry is None:
@@ -149,7 +149,7 @@ def _counted(request: MetaRequest, now_ms: int, result: Result) -> bytes:
 
 
 def _debug(connection: MemcachedSession, words: list[bytes]) -> None:
-    """Answer the command me: show expiry, version and size of an entry. (When it was last used is not known.)"""
+    """Answer memcached's command me (meta debug): show expiry, version and size of an entry, but not when it was last used."""
     try:
         request = parse(words[:2] + words[2:3] * (words[2:3] == [b"b"]), 2, 0.0)
     except Refused:

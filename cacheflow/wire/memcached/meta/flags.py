@@ -45,11 +45,11 @@ _b, _O, _M, _N, _R, _T, _F = b"bOMNRTF"
 
 
 class MetaRequest:
-    """A parsed meta request: its key, its flags and the flags' tokens.
+    """A parsed meta request of memcached's protocol: its key, its flags and the flags' tokens.
 
     tokens: the flags in their order, each with its token.  mode: the token of flag M.
-    numbers: by flag, for C J D F; TTLs in milliseconds for N R T.
-    shown_key: what the reply says for flag k.  quiet: flag q stands in the request.
+    numbers: what the flags C, J, D and F say as numbers, and N, R and T as TTLs in milliseconds, by flag.
+    shown_key: what the reply says for flag k.  quiet: True if flag q stands in the request.
     """
 
     __slots__ = ("flags", "key", "mode", "numbers", "quiet", "shown_key", "tokens")
@@ -64,15 +64,21 @@ class MetaRequest:
         self.quiet = False
 
     def has(self, flag: bytes) -> bool:
-        """True if ``flag`` stands in the request."""
+        """True if the flag ``flag`` stands in this meta request."""
         return flag[0] in self.flags
 
     def number(self, flag: bytes) -> int | None:
-        """Return the number behind ``flag`` (N, R and T: a TTL in milliseconds); None when there is none."""
+        """Return the number that follows ``flag`` in this meta request; None when it has no such flag or number.
+
+        For N, R and T the number is a TTL in milliseconds.
+        """
         return self.numbers.get(flag[0])
 
     def line(self, status: bytes, shown: Mapping[bytes, bytes]) -> bytes:
-        """Return a reply's line: ``status``, then what ``shown`` has for each flag, in the request's order."""
+        """Return the line of the reply to this meta request: ``status``, then the text for each flag, in the request's order.
+
+        shown: the texts by flag; those for the opaque token (O) and the key (k) come from the request.
+        """
         told = status
         for token in self.tokens:
             flag = token[:1]
@@ -83,7 +89,10 @@ class MetaRequest:
         return told + b"\r\n"
 
     def expiry_before(self, flag: bytes, expires_at_ms: int, now_ms: int) -> int:
-        """Return the expiry in ms that ``flag`` shows or tests: the new one when a flag T stands before it."""
+        """Return the expiry, in ms, that ``flag`` of this meta request shows or tests: the new one if flag T stands before it.
+
+        Otherwise that is ``expires_at_ms``, the entry's present expiry. 0 stands for no expiry.
+        """
         for token in self.tokens:
             if token[:1] == flag:
                 break
@@ -92,7 +101,7 @@ class MetaRequest:
         return expires_at_ms
 
     def echo(self) -> bytes:
-        """Return what every reply repeats of the request where asked: its opaque token (flag O), its key (flag k)."""
+        """Return what each reply repeats of this meta request: its opaque token (flag O) and its key (flag k), if present."""
         told = b""
         for token in self.tokens:
             if token[0] == _O:
@@ -103,8 +112,9 @@ class MetaRequest:
 
 
 def parse(words: list[bytes], first: int, wall_s: float) -> MetaRequest:
-    """Return the request that ``words`` spell; its flags begin at position ``first``. Raises Refused when it is malformed.
+    """Return the meta request of memcached's protocol that ``words`` spell; its flags begin at position ``first``.
 
+    Raises Refused when it is malformed.
     wall_s: this node's wall clock, in seconds since 1970; absolute expiry times become TTLs by it.
     """
     if len(words) < first or len(words[1]) > KEY_BYTES_MAX:
@@ -156,7 +166,10 @@ def parse(words: list[bytes], first: int, wall_s: float) -> MetaRequest:
 
 
 def _decoded(word: bytes) -> str:
-    """Return the key that ``word`` encodes in base64. Raises Refused when it is no base64 or no valid key."""
+    """Return the key that ``word``, of a memcached command, encodes in base64.
+
+    Raises Refused when the word is no base64 or encodes no valid key.
+    """
     try:
         decoded = base64.b64decode(word, validate=True)
     except binascii.Error:

@@ -20,7 +20,10 @@ from cacheflow.wire.memcached.storage import failed
 
 
 def plan_get(request: MetaRequest, now_ms: int, entry: Entry | None) -> Step | bytes:
-    """Return what mg does for ``entry`` (None: absent): a step that writes, or the reply if nothing is to be written."""
+    """Return the step of a meta get (mg) that writes, or the reply of one that need not write.
+
+    A step is the writes to be done and a function that makes the reply. entry: the present entry, None for an absent key.
+    """
     if entry is None:
         vivified = request.number(b"N")
         if vivified is None:
@@ -44,7 +47,10 @@ def plan_get(request: MetaRequest, now_ms: int, entry: Entry | None) -> Step | b
 
 
 def _vivify(request: MetaRequest, now_ms: int, ttl_ms: int) -> Step:
-    """Return the step that creates an empty entry (flag N) and tells the client that it is the one to fill it."""
+    """Return the step of a meta get that creates an empty entry (flag N) and tells this client that it is the one to fill it.
+
+    A step is the writes to be done and a function that makes the reply.
+    """
     writes = [commands.set_(request.key, b"", 0, WON, max(ttl_ms, 0), commands.IF_ABSENT)]
     if ttl_ms == OVER:
         writes.append(commands.delete(request.key))
@@ -53,7 +59,7 @@ def _vivify(request: MetaRequest, now_ms: int, ttl_ms: int) -> Step:
 
 
 def _due(request: MetaRequest, expires_at_ms: int, now_ms: int) -> bool:
-    """True if less TTL is left than flag R asks for: this client is to renew the entry.
+    """True if an entry's TTL is less than flag R of the meta get ``request`` asks for: this client is to renew the entry.
 
     A flag T before R sets the TTL first.
     """
@@ -65,9 +71,10 @@ def _due(request: MetaRequest, expires_at_ms: int, now_ms: int) -> bool:
 
 
 def _hit(request: MetaRequest, entry: Entry, now_ms: int, wins: bool, results: list[Result]) -> bytes:
-    """Return mg's reply: ``entry`` as the flags ask for it, or the first failure in ``results`` (of mg's writes).
+    """Return the reply to a meta get: ``entry`` as the request's flags ask for it, or the first failure in ``results``.
 
-    wins: this client is told that it is the one to fill or renew the entry.
+    results: those of the writes that the request needed.
+    wins: True if this client is told that it is the one to fill or renew the entry.
     """
     data, _, _, version, expires_at_ms = entry
     bits = bits_of(entry)

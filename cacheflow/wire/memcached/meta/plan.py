@@ -15,7 +15,7 @@ from cacheflow.wire.optimistic import Attempt, Attempts
 
 
 class Step(NamedTuple):
-    """The writes that a plan decided on, and the function that makes the reply of their results."""
+    """What a meta command decided on by the present entry: writes, and the function that makes the reply of their results."""
 
     commands: Sequence[Command]
     reply: Callable[[list[Result]], bytes]
@@ -26,8 +26,9 @@ Plan = Callable[[Entry | None], Step | bytes]
 
 
 def carry_out(connection: MemcachedSession, key: str, plan: Plan, *, count: bool = False) -> None:
-    """Look ``key`` up, let ``plan`` decide on its entry, write that if the entry is unchanged, and reply; else look again.
+    """Answer a meta command: look ``key`` up, let ``plan`` decide on its entry, and write only if the entry is unchanged.
 
+    If the entry has changed, look again. plan: returns the writes and the reply, from the entry (None: absent).
     count: looking the entry up counts as a use.
     """
     counts = count

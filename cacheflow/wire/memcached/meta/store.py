@@ -27,7 +27,10 @@ _GROWING: Final = (b"A", b"P")
 
 
 def meta_set(connection: MemcachedSession, words: list[bytes], data: bytes, end: int) -> int:
-    """Handle the ms whose line, ``words``, ends at ``end``; return the position behind its value, or INCOMPLETE."""
+    """Handle memcached's meta set (ms); ``words`` is its command line, which ends at position ``end`` of the input ``data``.
+
+    Returns the position behind the value, or INCOMPLETE when the value has not arrived in full.
+    """
     size = lines.number_of(words[2], lines.VALUE_BYTES_LAST) if len(words) >= 3 else None
     if size is None:
         connection.reply(lines.BAD_FORMAT)
@@ -85,9 +88,9 @@ def _growth(request: MetaRequest, value: bytes) -> Command:
 
 
 def _plan_growth(request: MetaRequest, value: bytes, entry: Entry | None) -> Step:
-    """Return the step of an append or prepend that has a version to compare (flag C) or may create the entry (flag N).
+    """Return the step of an append or prepend by meta set that compares a version (flag C) or may create the entry (flag N).
 
-    entry: the present entry, None if the key is absent.
+    A step is the writes to be done and a function that makes the reply. entry: the present entry, None for an absent key.
     """
     version = request.number(b"C")
     if entry is None:
@@ -101,9 +104,11 @@ def _plan_growth(request: MetaRequest, value: bytes, entry: Entry | None) -> Ste
 
 
 def _plan_stale(request: MetaRequest, value: bytes, version: int, entry: Entry | None) -> Step:
-    """Return the step of a set with flags C and I: if the entry is newer than ``version``, the value is stored as stale.
+    """Return the step of a meta set with the flags C and I: it stores a client's ``value``, made from version ``version``.
 
-    A stale value keeps the entry's TTL and its WON mark. entry: the present entry, None if the key is absent.
+    If the entry is newer, the value is stored as stale, and keeps the entry's TTL and WON mark. If the entry is older or the
+    key is absent, the reply is a refusal.
+    A step is the writes to be done and a function that makes the reply. entry: the present entry, None for an absent key.
     """
     if entry is None:
         return Step([], lambda _: _told(request, b"NF", 0, len(value)))

@@ -14,7 +14,7 @@ _LEVELS: Final = {b"LOCAL": False, b"LINEARIZABLE": True}
 
 
 def set_name(session: RespSession, name: bytes) -> None:
-    """Give the session's connection the name that CLIENT LIST shows.
+    """Give this Redis client's connection the name ``name``, which CLIENT LIST shows.
 
     Raises CommandError for a name with forbidden bytes.
     """
@@ -55,7 +55,7 @@ def _list(session: RespSession, arguments: Arguments) -> bytes:
 
 
 def _switch(session: RespSession, arguments: Arguments) -> bytes:
-    """Answer NO-EVICT and NO-TOUCH. Neither has an effect: connections are not evicted, and their reads count as uses."""
+    """Answer CLIENT NO-EVICT and NO-TOUCH, without effect: connections are not evicted, and their reads count as uses."""
     if arguments[2].lower() not in (b"on", b"off"):
         raise CommandError(SYNTAX)
     return OK
@@ -87,9 +87,10 @@ def subcommand(
     session: RespSession,
     arguments: Arguments,
 ) -> bytes:
-    """Return the reply of the subcommand that ``arguments`` name. Raises CommandError: unknown, or wrong number of words.
+    """Return the reply of the subcommand that a RESP request names, such as CLIENT LIST.
 
-    subcommands: name -> (arity, its function), as in ``Spec``.
+    Raises CommandError when it is unknown or has a wrong number of words.
+    subcommands: by name, the number of words (negative: at least so many) and the function that makes the reply.
     """
     name, chosen = arguments[0], arguments[1]
     arity, answer = subcommands.get(chosen.upper(), (0, None))

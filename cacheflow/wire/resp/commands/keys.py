@@ -107,7 +107,7 @@ def persist(session: RespSession, find: Find, arguments: Arguments) -> Plan:
 
 
 def _moved(session: RespSession, entry: Entry, key: str) -> Command:
-    """Return the command that writes ``entry`` under another ``key``, with the TTL that it has left."""
+    """Return the command that writes the cache's ``entry`` under another key, ``key``, with the entry's remaining TTL."""
     data, kind, meta, _, expires_at_ms = entry
     ttl_ms = max(1, expires_at_ms - session.service.store.now_ms()) if expires_at_ms else c.TTL_NONE
     return c.set_(key, data, kind, meta, ttl_ms)

@@ -24,7 +24,7 @@ SLICE_KEYS: Final = 256
 def _pattern(raw: bytes) -> Callable[[bytes], object] | None:
     """Return the function that tests a key against the glob pattern ``raw``; None if every key matches.
 
-    Raises CommandError.
+    Raises CommandError for a pattern that is too long.
     """
     if len(raw) > PATTERN_BYTES_MAX:
         raise CommandError(f"ERR a pattern has at most {PATTERN_BYTES_MAX} bytes")
@@ -67,13 +67,13 @@ def _live(store: Store, keys: list[str], matches: Callable[[bytes], object] | No
 
 
 def keys(session: RespSession, find: Find, arguments: Arguments) -> bytes:
-    """Return the reply to KEYS inside a transaction, made in one go."""
+    """Return the reply to the Redis command KEYS inside a transaction, made without a pause."""
     store = session.service.store
     return bulks(_live(store, store.all_keys(), _pattern(arguments[1])))
 
 
 def keys_in_slices(connection: RespSession, arguments: Arguments) -> None:
-    """Answer KEYS in slices of SLICE_S seconds, between which the loop does its other work."""
+    """Answer the Redis command KEYS in slices of SLICE_S seconds, between which the event loop does its other work."""
     matches = _pattern(arguments[1])
     store = connection.store
 

@@ -35,7 +35,10 @@ def time_(session: RespSession, arguments: Arguments) -> bytes:
 
 
 def wait(session: RespSession, find: Find, arguments: Arguments) -> bytes:
-    """Answer WAIT with half the number of voters, rounded down: an answered write is on a node and so many others."""
+    """Answer the Redis command WAIT with half the number of voters, rounded down.
+
+    A write that was answered is in the log of at least so many nodes beside the leader.
+    """
     integer_of(arguments[1])
     if integer_of(arguments[2], "ERR timeout is not an integer or out of range") < 0:
         raise CommandError("ERR timeout is negative")

@@ -24,19 +24,19 @@ _PRECISE = Context(prec=800, rounding=ROUND_HALF_EVEN)
 
 
 def failed(result: Result) -> bytes:
-    """Return the error reply for ``result``, by which the machine refused a command for an unexpected reason."""
+    """Return Redis' error reply to a command that the state machine refused with ``result``, for an unexpected reason."""
     if result[0] == c.TOO_LARGE:
         return error(f"OOM {result[1]}")
     return error(f"ERR the command was refused ({result[0]}): {', '.join(map(str, result[1:]))}")
 
 
 def if_all_succeed(reply: bytes) -> Finish:
-    """Return the function that makes the reply of commands' results: ``reply``, or the first failure among them."""
+    """Return a function that makes a Redis reply of commands' results: ``reply``, or the first failure among the results."""
     return lambda results: next((failed(result) for result in results if result[0] != c.OK), reply)
 
 
 def check_value(session: RespSession, data: bytes) -> bytes:
-    """Return ``data`` unchanged. Raises CommandError when it is longer than a value may be."""
+    """Return the value ``data`` unchanged. Raises CommandError when it is longer than a value of the cache may be."""
     if len(data) > session.service.value_bytes_max:
         raise CommandError(TOO_LONG)
     return data
@@ -98,7 +98,10 @@ def set_(session: RespSession, find: Find, arguments: Arguments) -> Plan:
 
 
 def _set_options(session: RespSession, arguments: Arguments) -> tuple[int, int | None, bool]:
-    """Return the options of SET as (when, ttl_ms, returns_old); ttl_ms is None for KEEPTTL. Raises CommandError."""
+    """Return the options of the Redis command SET as (when, ttl_ms, returns_old). Raises CommandError for a wrong option.
+
+    when: SET's condition, by NX and XX.  ttl_ms: None for KEEPTTL.  returns_old: True with GET.
+    """
     when, returns, keeps = c.ALWAYS, False, False
     unit = number = None
     options = iter(arguments[3:])
@@ -127,7 +130,7 @@ def getset(session: RespSession, find: Find, arguments: Arguments) -> Plan:
 
 
 def _old_value(null: bytes) -> Finish:
-    """Return the function that makes the reply, the old value, for commands that first GET a key and then change it.
+    """Return a function that makes the reply, the old value, for Redis commands that first GET a key and then change it.
 
     null: the reply when the key was absent.
     """
@@ -141,7 +144,7 @@ def _old_value(null: bytes) -> Finish:
 
 
 def _value(result: Result, null: bytes) -> bytes:
-    """Return the reply that shows a GET's result: the value, ``null`` for an absent key, or an error."""
+    """Return the Redis reply that shows the result of a GET: the value, ``null`` for an absent key, or an error."""
     return bulk(result[1]) if result[0] == c.OK else null if result[0] == c.MISSING else failed(result)
 
 
@@ -210,12 +213,15 @@ def msetnx(session: RespSession, find: Find, arguments: Arguments) -> Plan:
 
 
 def incr_by(raw: bytes, delta: int) -> Plan:
-    """Return the plan of INCR: add ``delta`` to the integer under the key ``raw``; the reply is the new number."""
+    """Return (commands, function that makes the reply) for the Redis command INCR, which adds ``delta`` under the key ``raw``.
+
+    The reply is the new number.
+    """
     return [c.incr(key_of(raw), delta, 0)], lambda results: counted(results[0])
 
 
 def counted(result: Result) -> bytes:
-    """Return the reply to the machine's INCR: the new number, or an error in Redis' words."""
+    """Return the Redis reply to the state machine's ``result`` of adding to a number: the new number, or Redis' error."""
     if result[0] == c.OK:
         return b":%d\r\n" % result[2]
     if result[0] != c.NOT_AN_INTEGER:
@@ -243,7 +249,7 @@ def incrbyfloat(session: RespSession, find: Find, arguments: Arguments) -> Plan:
 
 
 def _shortest(number: Decimal) -> bytes:
-    """Return ``number`` in decimal digits, rounded to 17 decimals and without zeros at their end."""
+    """Return ``number`` as Redis shows floats: in decimal digits, rounded to 17 decimals, without zeros at the end."""
     digits = format(number.quantize(_SEVENTEEN_DECIMALS, context=_PRECISE), "f")
     digits = digits.rstrip("0").rstrip(".")
     return b"0" if digits in ("-0", "") else digits.encode()

@@ -29,9 +29,9 @@ COMMANDS_MAX: Final = 10_000
 
 
 class Overlay:
-    """The cache's contents as the earlier commands of a transaction will leave them, over this node's memory.
+    """The cache's contents as the earlier commands of a transaction will leave them, over what this node's memory holds.
 
-    conditions: key -> the version at which it was looked up (0: absent), for every key that was.
+    conditions: key -> the version at which it was looked up in memory (0: absent), for every key that was looked up.
     """
 
     def __init__(self, store: Store) -> None:
@@ -47,7 +47,7 @@ class Overlay:
         return entry
 
     def expect(self, commands: Sequence[Command]) -> None:
-        """Note what ``commands`` will leave under their keys, so that ``find`` shows it to later commands."""
+        """Note what a transaction's ``commands`` will leave under their keys, so that ``find`` shows it to later commands."""
         now_ms = self._store.now_ms()
         for command in commands:
             entry = self.find(command[1])
@@ -57,7 +57,10 @@ class Overlay:
 
 
 def run_steps(connection: RespSession, spec: Spec, arguments: Arguments) -> None:
-    """Answer a command whose writes depend on what it reads in memory, by optimistic attempts."""
+    """Answer a Redis command whose writes depend on what it reads in memory, by optimistic attempts.
+
+    spec: the command's row in the table of commands.  arguments: the words of the request.
+    """
     planner = spec.plan
     assert planner is not None
 
@@ -78,9 +81,9 @@ def _said(reply: bytes, results: Sequence[Result]) -> bytes:
 
 
 def execute(connection: RespSession, queue: Queue, watched: Watched) -> None:
-    """Answer EXEC: run all queued commands at one moment, unless a watched key has changed.
+    """Answer the Redis command EXEC: run all queued commands at one moment, unless a watched key has changed.
 
-    watched: key -> its version at WATCH.
+    queue: the commands since MULTI.  watched: key -> its version at WATCH.
     """
     steps = any(spec.steps for spec, _ in queue)
     if not watched and not any(spec.plan for spec, _ in queue):
@@ -111,7 +114,7 @@ def _settled(finish: Finish, result: Result) -> bytes:
 
 
 def _read_all(connection: RespSession, queue: Queue) -> bytes:
-    """Return the reply to a transaction that only reads and watches no key: all its reads see memory at one moment."""
+    """Return the reply to EXEC of a transaction that only reads and watches no key: all its reads see memory at one moment."""
     find = connection.store.lookup
     try:
         return _bounded([_answer(connection, spec, find, arguments) for spec, arguments in queue])
@@ -120,9 +123,9 @@ def _read_all(connection: RespSession, queue: Queue) -> bytes:
 
 
 def _answer(connection: RespSession, spec: Spec, find: Find, arguments: Arguments) -> bytes:
-    """Return the reply to a command that writes nothing, with entries looked up by ``find``.
+    """Return the reply to a Redis command that writes nothing; an error of the command is the reply too.
 
-    Its errors are replies too.
+    find: the function by which the command looks entries up.
     """
     try:
         if spec.read is not None:
@@ -134,7 +137,7 @@ def _answer(connection: RespSession, spec: Spec, find: Find, arguments: Argument
 
 
 def _bounded(replies: list[bytes]) -> bytes:
-    """Return the array of ``replies`` as one reply; an error replaces each that would take it over ANSWER_BYTES_MAX."""
+    """Return one array reply of RESP with all ``replies``; an error replaces each that would take it over ANSWER_BYTES_MAX."""
     size = 0
     for position, reply in enumerate(replies):
         size += len(reply)
@@ -145,9 +148,9 @@ def _bounded(replies: list[bytes]) -> bytes:
 
 
 def _prepare(connection: RespSession, queue: Queue, overlay: Overlay | None) -> Plan:
-    """Return the machine's commands of all queued requests, and the function that makes the one reply of their results.
+    """Return the state machine's commands for a transaction's ``queue``, and a function that makes EXEC's reply of results.
 
-    overlay: shows each request what earlier ones will leave; None reads plain memory.
+    overlay: shows each queued request what earlier ones will leave; None: they all read plain memory.
     Raises CommandError if there are too many commands.
     """
     commands: list[Command] = []
@@ -179,7 +182,10 @@ def _prepare(connection: RespSession, queue: Queue, overlay: Overlay | None) -> 
 def _answer_found(
     connection: RespSession, spec: Spec, arguments: Arguments, keys: list[str], results: Sequence[Result]
 ) -> bytes:
-    """Return the reply to a reading command in a transaction that writes. results: the machine's, of GETs of ``keys``."""
+    """Return the reply to a reading command in a transaction that also writes.
+
+    results: the state machine's results of GETs of ``keys``, the command's keys.
+    """
     for result in results:
         if result[0] == c.TOO_LARGE:
             return failed(result)
