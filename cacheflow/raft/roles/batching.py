@@ -37,7 +37,10 @@ class Batching:
         self._until_s = 0.0
 
     def note_crowd(self, origin: str, last_index: int) -> None:
-        """Note that the node ``origin`` has sent a block that many callers wait for. last_index: the log's end then."""
+        """Note that the node ``origin`` has sent a block that many callers wait for.
+
+        last_index: the index of the log's last entry at that time.
+        """
         self.crowds[origin] = last_index
 
     def forget_crowds(self) -> None:

@@ -137,7 +137,7 @@ class Elections:
     def _consider_campaign(self) -> None:
         """Start this node's election if a majority of the voters has granted its pre-vote.
 
-        While the clocks of those who answered disagree, it waits a moment for the answers of more voters first.
+        While the voters that answered disagree about the cluster's time, it first waits a moment for more answers.
         """
         core, term = self._core, self._pre_vote_term
         if core.is_leader or term != core.term + 1 or not self._is_majority(self._pre_votes):
@@ -209,7 +209,7 @@ class Elections:
             core.receive(peer.node_id, message)
 
     def _may_be_elected(self, peer: Peer, message: dict[str, Any]) -> bool:
-        """True if ``peer`` may get this node's vote: it is a voter by this node's member table, or its log is longer.
+        """True if the node ``peer`` may get this node's vote: the member table makes it a voter, or its log is longer.
 
         A longer log may hold a newer table (Raft dissertation 4.2.1). False if the table lists the peer with another
         incarnation: its disk was emptied.

@@ -79,7 +79,7 @@ class Following:
         }
 
     def hear_leader(self, peer: Peer, message: dict[str, Any]) -> None:
-        """Take ``peer``, the sender of ``message``, as the leader of its term, and take nothing else from the message."""
+        """Take ``peer`` as the leader of the term in its ``message``, and take nothing else from that message."""
         self._hand_over(peer, message["term"], 0, self._journal.last_index, self._journal.last_term, [])
 
     def _hand_over(
@@ -155,7 +155,7 @@ class Following:
             self._links.hold_message(node_id, reply)
 
     def _answer_relaxed(self, node_id: str, reply: AppendAck) -> None:
-        """Send the leader ``reply``, which acknowledges committed entries of its, once these are durable on this node.
+        """Send the leader ``reply``, which acknowledges committed entries, once these entries are durable on this node.
 
         No client waits for this answer, so one may stand for the answers to several messages.
         """
@@ -174,7 +174,7 @@ class Following:
                 self._answer_relaxed(node_id, reply)
 
     def _on_commit(self, peer: Peer, message: dict[str, Any]) -> None:
-        """Take the commit index in the leader's message for this node's own, if this node's log has the leader's entry there.
+        """Raise this node's commit index to the one in the leader's message, if the log has the leader's entry there.
 
         The log then has all of the leader's entries before that one, too (log matching).
         """

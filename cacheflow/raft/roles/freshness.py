@@ -41,9 +41,9 @@ class Freshness:
         self._marked_at_ms = 0
 
     def note_progress(self) -> None:
-        """Update ``caught_up``, whether this node may answer reads, and ``fresh_at_ms``, when its contents were the newest.
+        """Update what this node knows of its contents' age; called once a turn.
 
-        Called once a turn.
+        ``caught_up`` says whether clients may read the contents, ``fresh_at_ms`` when they were last surely the newest.
         """
         core = self._core
         if core.is_leader:
@@ -71,7 +71,7 @@ class Freshness:
         self._marks.append((index, at_ms))
 
     def goes_back(self) -> None:
-        """Answer no reads until this node has applied its log as far again as it has now.
+        """Answer no reads until this node has once more applied its log up to where it is applied now.
 
         Called when an older snapshot replaces contents that were wrong.
         """

@@ -105,7 +105,7 @@ class Leading:
     # Leadership begins and ends ---------------------------------------------------------------------------------------
 
     def begin(self, told_ms: int) -> None:
-        """Prepare this node, which was just elected, to lead: set its clock, and forget what it knew of the followers.
+        """Prepare this node, which was just elected, to lead: set its cluster clock, and forget what it knew of followers.
 
         told_ms: the cluster's time by what the voters have told, see ``VotersTime.estimate_ms``.
         """
@@ -134,7 +134,7 @@ class Leading:
     def enqueue(self, blocks: list[bytes], crowded: bool, again: bool) -> None:
         """Queue ``blocks``, which this node has made of its own commands, for the leader's next entries.
 
-        crowded: many callers wait for them.  again: they were sent before, so this node's blocks leave the queue first.
+        crowded: many callers wait for them.  again: they were sent before, so those still queued are dropped.
         """
         node_id = self._membership.node_id
         if again:

@@ -36,7 +36,7 @@ class VotersTime:
     def own(self) -> tuple[int, bool]:
         """Return what this node tells a candidate: its estimate of the cluster's time, and whether it has heard a leader.
 
-        The estimate is in milliseconds, 0 for none.
+        The estimate is in milliseconds, 0 for none. Only a leader heard since this node's start counts.
         """
         return self._clock.now_ms() if self._clock.known else 0, self._clock.heard
 
