@@ -198,8 +198,8 @@ class Reconfiguration:
     def proceed(self) -> None:
         """As leader, propose the next requested membership change if nothing stands in its way.
 
-        As follower, ask the leader for this node's own removal, if that is wanted. Called whenever something may have
-        changed.
+        As follower, ask the leader for this node's own removal, if that was requested. Called in every turn in which the
+        leader or the membership may have changed.
         """
         if not self._core.is_leader:
             self.is_pending = False

@@ -107,7 +107,7 @@ class Configurations:
     def note(self, command: bytes, index: int) -> bool:
         """Keep the member table in an entry that was appended to the log, if it holds one; return True if it does.
 
-        command, index: the entry's.
+        command, index: those of the entry.
         """
         if command[:1] != CONFIGURATION:
             return False
@@ -118,7 +118,10 @@ class Configurations:
         return True
 
     def drop_from(self, index: int) -> bool:
-        """Forget the member tables of log entries from ``index`` on, which were dropped; return True if there were tables."""
+        """Forget the member tables of the log entries from ``index`` on.
+
+        These entries were removed from the log. Returns True if any of them held a table.
+        """
         before = len(self._stack)
         while len(self._stack) > 1 and self._stack[-1].index >= index:
             self._stack.pop()

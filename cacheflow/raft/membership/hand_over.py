@@ -25,7 +25,7 @@ HAND_OVER_MS = 2000
 
 
 class HandOver:
-    """A leader's transfer of its leadership to another voter; nothing while no transfer is under way."""
+    """A leader's transfer of its leadership to another voter, at most one at a time."""
 
     def __init__(self, core: Core, links: Links, ticks: Ticks, peers: Peers) -> None:
         # The voter that is to take over leadership. Nothing is appended meanwhile, so that it can have the whole log.

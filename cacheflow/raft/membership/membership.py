@@ -104,13 +104,13 @@ class Membership:
     def restart_from(self, machine: CacheMachine) -> None:
         """Put the latest member table in force after a snapshot's ``machine``, a state machine, has replaced this node's.
 
-        That is a table in the log behind the snapshot, or else the machine's.
+        The latest table is the last one in the log behind the snapshot, or else the one in ``machine``.
         """
         self.configurations.restart_from(applied_configuration(machine, self._journal), self._journal.entries(0, None))
         self.adopt()
 
     def adopt(self) -> None:
-        """Put the latest member table of this node's log in force: for its votes, its connections and its followers."""
+        """Put the latest member table of this node's log in force: for votes, connections and replication."""
         self._ticks.whole = True
         latest = self.configurations.latest
         others = self.others()

@@ -46,7 +46,7 @@ Position = tuple[int, int]
 
 
 class Removal:
-    """What tells nodes outside the cluster that they are no members, and finds out whether this node was removed."""
+    """Tells nodes outside the cluster that they are no members, and finds out whether this node itself was removed."""
 
     def __init__(
         self,
@@ -91,7 +91,10 @@ class Removal:
     # Telling others ---------------------------------------------------------------------------------------------------
 
     def tell_removed(self, before: Configuration) -> None:
-        """As leader, tell the nodes in ``before``, a replaced member table, that they are out if no newer one lists them."""
+        """As leader, tell nodes that they are no members any more.
+
+        These are the nodes in ``before``, a replaced member table, that no newer table lists.
+        """
         if self._core.is_leader:
             for node_id, member in before.members.items():
                 if self._is_out(node_id, member.incarnation):
