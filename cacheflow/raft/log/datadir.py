@@ -88,7 +88,7 @@ class DataDirectory:
             raise
 
     def close(self) -> None:
-        """Release the directory's lock, and remove the directory if it is ephemeral."""
+        """Release the data directory's lock, and remove the directory if it is ephemeral."""
         if self.lock >= 0:
             if self._ephemeral:
                 shutil.rmtree(self.path, ignore_errors=True)
@@ -107,7 +107,7 @@ class DataDirectory:
             raise ConfigError(f"data directory {self.path}: {_reason(error)}; make room") from None
 
     def note_removed(self, index: int) -> str:
-        """Write into the data directory that the cluster removed its node at index ``index``, so that none starts here again.
+        """Write into the data directory that the cluster removed its node at index ``index``, so no node starts here again.
 
         Returns that as a sentence for people.
         """

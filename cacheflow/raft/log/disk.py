@@ -54,7 +54,7 @@ class Disk:
         return path.stat().st_size
 
     def open(self, path: Path, create: bool = False) -> int:
-        """Open a file and return a handle for writing. With ``create`` it is made, or emptied if it exists."""
+        """Open a file and return a handle for writing. With ``create`` the file is made, or emptied if it exists."""
         flags = os.O_RDWR | os.O_CLOEXEC
         return os.open(path, flags | os.O_CREAT | os.O_TRUNC if create else flags, 0o600)
 

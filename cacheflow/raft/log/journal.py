@@ -67,7 +67,7 @@ class Journal:
     """The durable log, term and vote of one Raft node, in memory and on disk, as PySyncObj (the Raft library) wants them.
 
     Not safe for concurrent use: the event loop owns it.
-    position, durable_position: how many records were made, and how many of them are durable.
+    position, durable_position: how many changes were recorded, and how many of these records are durable.
     on_durable: called on the loop whenever ``durable_position`` has moved.
     on_failure: called once, with the exception of a write or flush. Nothing is written after that: a flush that failed
     may have dropped what it could not write, and a second flush would report success. ``failed`` keeps the exception,
@@ -178,8 +178,9 @@ class Journal:
     # What PySyncObj calls.
 
     def add(self, command: bytes, idx: int, term: int, awaited: bool = True) -> None:
-        """Append the entry ``command`` to the log. Its index ``idx`` must follow the last entry's; in an empty log it is free.
+        """Append an entry, ``command``, to the log. Its index ``idx`` must follow the last entry's.
 
+        In an empty log any index may be the first.
         awaited: a client waits until the entry is durable; otherwise it is flushed with the next entries, after at most
         RELAXED_S.
         """
@@ -215,7 +216,7 @@ class Journal:
     def deleteEntriesFrom(self, entryFrom: int) -> None:
         """Remove the log's entries from list position ``entryFrom`` on.
 
-        Raises ValueError for position 0, the sentinel: a log is never empty.
+        Raises ValueError for position 0: the first entry stays, so that a log is never empty.
         """
         entries = self._entries
         if not 1 <= entryFrom <= len(entries):
@@ -245,7 +246,7 @@ class Journal:
         self.close()
 
     def onOneSecondTimer(self) -> None:
-        """Flush what the fsync mode *interval* left unflushed in the journal, or write a record of the last flush.
+        """Flush what the fsync mode *interval* left unflushed in the journal, or else record that the last flush took place.
 
         Called once a second. Does nothing when nothing was written since the last call.
         """
@@ -379,7 +380,7 @@ class Journal:
         self.add(b"", index, term)
 
     def hand_over(self) -> None:
-        """Give the journal's pending records to the disk thread; while that is busy, they follow by themselves."""
+        """Give the journal's pending records to the disk thread; while that is busy, they follow when it is done."""
         if self._busy:
             return
         if self._pending and self._accepting:

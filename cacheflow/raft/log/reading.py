@@ -23,7 +23,7 @@ def read_entries(
     """Yield (command, index, term) of the log entries behind ``after_index`` up to ``to_index``, from the journal's files.
 
     Only call it for a ``to_index`` that is committed and at most the journal's ``durable_index``: an entry may still be
-    replaced in memory while the files show the one before.
+    replaced in memory while the files show the old one.
     after_term: the term that the entry at ``after_index`` must have.
     Raises CorruptJournal if any of the entries is missing; OSError, also when the journal's owner removes files
     meanwhile.

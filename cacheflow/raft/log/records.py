@@ -115,7 +115,7 @@ class Codec:
     def encode(self, kind: int, index: int, term: int, payload: bytes, previous: bytes, synced: int) -> list[bytes]:
         """Return the bytes of a journal record in four parts: [tag, check, covered head, payload].
 
-        previous: the check of the record before. synced: up to which byte the file is durable.
+        previous: the check (a hash) of the record before.  synced: up to which byte the file is durable.
         """
         covered = _COVERED.pack(previous[:4], len(payload), kind, self._group, synced, term, index)
         digest = self._hash.copy()
@@ -124,7 +124,7 @@ class Codec:
         return [self._tag, digest.digest(), covered, payload]
 
     def decode(self, data: bytes, offset: int) -> Record | None:
-        """Return the journal record at ``offset`` of ``data`` if its own check is right; else None.
+        """Return the journal record at ``offset`` of ``data`` if the hash in the record is right; else None.
 
         The record before it is not looked at.
         """
@@ -144,7 +144,7 @@ class Codec:
     def read(self, data: bytes, offset: int, previous: bytes) -> Iterator[Record]:
         """Yield the journal's records in ``data`` from ``offset`` on, until one is damaged or does not belong behind the last.
 
-        previous: the check of the record before ``offset``, which the first record must repeat.
+        previous: the check (a hash) of the record before ``offset``, which the first record must repeat.
         """
         while True:
             record = self.decode(data, offset)
@@ -166,7 +166,7 @@ class Codec:
 
 @dataclass(slots=True)
 class LogState:
-    """The state of a node's log: its term, vote, first and last entry, and clock. Each of the journal's files begins with one.
+    """The state of a node's log: its term, vote, first and last entry, and clock. The journal's files each begin with a copy.
 
     For that reason older files can be removed. The owner of this object updates it with each record.
     """

@@ -270,7 +270,7 @@ class SegmentWriter:
     def append(self, batch: list[Pending], sync: bool) -> int:
         """Write the records in ``batch`` to the journal and return how many bytes its files take, ``disk_bytes``.
 
-        A flush follows if ``sync`` is true or the records need one. Raises NothingLost, with the written records taken
+        A flush follows if ``sync`` is true or a record is a vote. Raises NothingLost, with the written records taken
         out of ``batch``: call it again with the rest, and what has come since. Raises OSError; nothing may be written
         afterwards.
         """
