@@ -44,7 +44,7 @@ FAILURES_SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class _Own:
-    """What a snapshot at ``index`` has to say of its contents if this node's memory is right."""
+    """The digests that a snapshot up to ``index`` must have if this node's contents in memory are right."""
 
     index: int
     digest: bytes
@@ -173,7 +173,7 @@ class Building:
     def _reload(self, meta: SnapshotMeta) -> None:
         """Replace the contents in memory by those of the new snapshot ``meta``, because the two differ.
 
-        If they differ again after that, this node stops applying instead.
+        If they differ again after that, this node stops applying its log instead.
         """
         if meta.index <= self._reloaded_at:
             self._storage.discard(meta)

@@ -114,7 +114,7 @@ class Divergence:
     def _tell(self) -> None:
         """Send the leader this node's digest, which differs from the leader's own.
 
-        Called at each of the leader's messages, because an earlier one to the leader may have been lost.
+        Called at each of the leader's messages while that is so, because this node's earlier ones may have been lost.
         """
         if self._own is not None and self._core.leader_id is not None:
             index, digest = self._own

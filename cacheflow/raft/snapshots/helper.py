@@ -50,7 +50,7 @@ BUILD: Final = _fingerprint()
 def build(
     disk: Disk, directory: Path, index: int, *, group: int = 0, machine_type: type[CacheMachine] = CacheMachine
 ) -> SnapshotMeta:
-    """Write a node's snapshot up to ``index``, made of its last snapshot and its journal; return the new description.
+    """Write a node's snapshot up to ``index``, made of its last one and its journal; return the new one's description.
 
     Blocks. index: that of an applied entry, at most the journal's ``durable_index``.
     Raises CorruptSnapshot, CorruptJournal, NewerCacheFlow, ConfigError, OSError.

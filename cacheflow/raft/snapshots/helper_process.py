@@ -28,7 +28,7 @@ _INTERPRETER: Final = re.compile(r"(python|pypy)[0-9.]*[-a-z]*", re.IGNORECASE)
 
 
 class HelperProcess:
-    """Builds each snapshot in a new process, so that this costs the node neither time nor memory."""
+    """Builds each snapshot of a node in a new process, so that this costs the node neither time nor memory."""
 
     def __init__(self, directory: Path, supervisor: Tasks) -> None:
         self._directory = directory

@@ -80,7 +80,7 @@ class SnapshotReceiver:
             raise
 
     def finish(self) -> tuple[SnapshotMeta, CacheMachine]:
-        """Verify the whole file of a received snapshot, load it, and give it its name.
+        """Verify the whole file of a received snapshot, load it, and give the file its final name.
 
         Returns the snapshot's description and the loaded state machine once the file is durable. Raises NewerCacheFlow
         for a snapshot of a later feature level than this build knows.

@@ -53,7 +53,7 @@ class _Transfer:
     reading: bool = False
 
     def go_back(self, now_ms: int) -> None:
-        """Let sending a snapshot go on from the first byte that the follower has not acknowledged, if it is time for that."""
+        """Begin to send a snapshot again from the first byte that the follower has not acknowledged, if bytes seem lost."""
         silent_ms = now_ms - max(self.moved_at_ms, self.again_at_ms)
         # The pieces on their way are refused, too, and must not all be sent again for each of these refusals.
         if silent_ms > AGAIN_MS or (self.refused and now_ms - self.again_at_ms > LOST_MS):
@@ -116,7 +116,7 @@ class Sending:
         self._send_pieces(node_id, transfer)
 
     def _go_back(self, node_id: str, transfer: _Transfer, now_ms: int) -> None:
-        """Let sending a snapshot to the follower ``node_id`` go on from the first unacknowledged byte, if it is time for that.
+        """Begin to send the follower a snapshot again from the first byte not acknowledged, if bytes seem lost.
 
         Does nothing while pieces still wait on this node to be sent.
         """

@@ -67,7 +67,7 @@ class SnapshotStorage:
 def load_machine(
     disk: Disk, directory: Path, machine_type: type[CacheMachine] = CacheMachine
 ) -> tuple[SnapshotMeta | None, CacheMachine]:
-    """Return the description of a node's newest snapshot and the state machine in it, for the node's start.
+    """Return the description of a node's newest snapshot and the state machine in it. Called at start.
 
     Returns (None, an empty state machine) if there is no snapshot. Raises CorruptSnapshot, NewerCacheFlow.
     """
