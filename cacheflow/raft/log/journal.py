@@ -55,9 +55,9 @@ _FREED_AT_ONCE = 5_000
 
 
 class Submit(Protocol):
-    """Interface: a function that runs ``work`` in the journal's disk thread, in order.
+    """Interface: a function that runs ``work`` in the journal's disk thread, after all work given to it before.
 
-    It then calls ``done(result or exception)`` on the event loop.
+    The function then has ``done(result or exception)`` called on the event loop.
     """
 
     def __call__(self, work: Callable[[], T], done: Callable[[T | BaseException], None]) -> None: ...
@@ -495,7 +495,7 @@ class Journal:
             self.on_failure(error)
 
     def _take_clock(self) -> Clock | None:
-        """Return the pair of clock readings that the journal must still write; None if it was taken for writing before."""
+        """Return the pair of clock readings that the journal has still to write; None if there is no new pair."""
         if not self._clock_is_new:
             return None
         self._clock_is_new = False

@@ -25,7 +25,7 @@ from cacheflow.raft.log.records import CONFIGURATION
 class Configuration:
     """A table of the cluster's members.
 
-    index: that of the log entry which holds the table, 0 for NOBODY, the empty one.  members: by node id.  voters: the
+    index: that of the log entry which holds the table, 0 for NOBODY, the empty table.  members: by node id.  voters: the
     ids of those that vote, sorted.
     """
 

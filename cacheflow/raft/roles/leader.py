@@ -49,7 +49,7 @@ HURRY_AFTER_S = 0.005
 
 
 class Leading:
-    """The part of a node that leads: it queues blocks and makes log entries of them. On a follower only ``queue`` is used."""
+    """The part of a node that leads: it queues blocks and makes log entries of them. On a follower it only empties its queue."""
 
     def __init__(
         self,

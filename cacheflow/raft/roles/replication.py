@@ -88,7 +88,7 @@ class Replicator:
             progress.probe_from(max(progress.match_index + 1, min(progress.next_index, self._journal.last_index + 1)))
 
     def choose_anew(self) -> None:
-        """Send the leader's next entry to every follower; the entry's commit then shows which followers answer quickly."""
+        """Let the leader's next log entry go to every follower; its commit then shows which followers answer quickly."""
         self.ahead = None
         self._everybody_from = self._journal.last_index + 1
 
