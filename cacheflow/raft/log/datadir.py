@@ -49,14 +49,15 @@ _EPHEMERAL = re.compile(r"cacheflow-\d+-[0-9a-f]{16}")
 
 
 class DataDirectory:
-    """A node's data directory, which this process holds until ``close``; also a context manager.
+    """A node's data directory, which this process holds locked until ``close``; also a context manager.
 
-    path, node_id, incarnation: read from the directory, or made for a new node.
+    path, node_id, incarnation: the folder, and the node's id and incarnation that are kept there or were made for a new
+    node.
     starts: the number of starts that ``note_start`` has counted.
 
     ``ephemeral`` makes a directory in memory that ``close`` removes, with a new incarnation every time, and removes those
-    that dead processes left. Raises ConfigError if it is in use, of another or a removed node, damaged, without the journal
-    that it had, not writable, or full.
+    that dead processes left. Raises ConfigError if the directory is in use, of another or a removed node, damaged,
+    without the journal that it had, not writable, or full.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class DataDirectory:
             raise
 
     def close(self) -> None:
-        """Release the directory's lock, and remove the directory if it is ephemeral."""
+        """Release the data directory's lock, and remove the directory if it is ephemeral."""
         if self.lock >= 0:
             if self._ephemeral:
                 shutil.rmtree(self.path, ignore_errors=True)
@@ -95,7 +96,10 @@ class DataDirectory:
             self.lock = -1
 
     def note_start(self) -> None:
-        """Write durably that a node has started here once more; called once its journal exists. Raises ConfigError."""
+        """Write durably into the data directory that its node has started once more. Raises ConfigError.
+
+        Called once the node's journal exists.
+        """
         self.starts += 1
         try:
             self._write_identity(Disk(), self.node_id, self.incarnation, self.starts)
@@ -103,9 +107,9 @@ class DataDirectory:
             raise ConfigError(f"data directory {self.path}: {_reason(error)}; make room") from None
 
     def note_removed(self, index: int) -> str:
-        """Write that the cluster removed this member at ``index``, so that no node starts here again.
+        """Write into the data directory that the cluster removed its node at index ``index``, so no node starts here again.
 
-        Returns the reason as text.
+        Returns that as a sentence for people.
         """
         reason = f"node {self.node_id} was removed from the cluster at index {index}"
         try:
@@ -151,9 +155,9 @@ class DataDirectory:
                 return path
 
     def _identify(self, node_id: str | None) -> tuple[str, str, int]:
-        """Return (node id, incarnation, starts), read from the directory or made for a new node. Raises ConfigError.
+        """Return (node id, incarnation, number of starts), read from the data directory or made for a new node.
 
-        node_id: the id that the directory must have; None accepts any.
+        node_id: the id that the directory must have; None accepts any. Raises ConfigError.
         """
         disk = Disk()
         file = self.path / _IDENTITY
@@ -202,7 +206,7 @@ class DataDirectory:
         self._write(disk, _IDENTITY, f"{text}\n")
 
     def _write(self, disk: Disk, name: str, text: str) -> None:
-        """Write the text file ``name`` durably, as a whole or not at all."""
+        """Write ``text`` to the file ``name`` of the data directory, durably, and as a whole or not at all."""
         temporary = self.path / f"{name}.new"
         handle = disk.open(temporary, create=True)
         try:
@@ -246,9 +250,9 @@ def _check_of(identity: dict[str, Any]) -> str:
 
 
 def _take_lock(directory: Path) -> int:
-    """Lock the data directory and return the descriptor that holds the lock; -1 when another process holds it.
+    """Lock the data directory and return the file descriptor that holds the lock; -1 when another process holds it.
 
-    The lock file gets our process id. Raises OSError; FileNotFoundError also when the directory was removed meanwhile.
+    The lock file gets this process's id. Raises OSError; FileNotFoundError also when the directory was removed meanwhile.
     """
     handle = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:

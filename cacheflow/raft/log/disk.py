@@ -30,9 +30,9 @@ _RWF_DSYNC: int = getattr(os, "RWF_DSYNC", 0)
 
 
 class Disk:
-    """The file operations that journal and snapshots use, on the operating system. Safe to use from any thread.
+    """The operating system's file operations that journal and snapshots use. Safe to use from any thread.
 
-    A handle is an opaque int; offsets and lengths are bytes.
+    A handle is an opaque int that stands for an open file; offsets and lengths are in bytes.
     """
 
     def __init__(self) -> None:
@@ -54,16 +54,16 @@ class Disk:
         return path.stat().st_size
 
     def open(self, path: Path, create: bool = False) -> int:
-        """Open a file and return a handle for writing. With ``create`` it is made, or emptied if it exists."""
+        """Open a file and return a handle for writing. With ``create`` the file is made, or emptied if it exists."""
         flags = os.O_RDWR | os.O_CLOEXEC
         return os.open(path, flags | os.O_CREAT | os.O_TRUNC if create else flags, 0o600)
 
     def close(self, handle: int) -> None:
-        """Close the file's handle without flushing."""
+        """Close the open file ``handle`` without flushing what was written to it."""
         os.close(handle)
 
     def preallocate(self, handle: int, length: int) -> None:
-        """Make the file at least ``length`` bytes long: reserve the space, with zeros behind its present content."""
+        """Make an open file at least ``length`` bytes long: reserve disk space, with zeros, behind its present content."""
         present = os.fstat(handle).st_size
         if present >= length:
             return
@@ -79,7 +79,7 @@ class Disk:
             self.write(handle, offset, _ZEROS[: length - offset])
 
     def write(self, handle: int, offset: int, data: bytes) -> None:
-        """Write all of ``data`` at ``offset``; until ``sync``, a crash of the machine may leave any part of it."""
+        """Write all of ``data`` at ``offset`` of an open file; until ``sync``, a machine's crash may leave any part of it."""
         written = os.pwrite(handle, data, offset)
         if written == len(data):
             return
@@ -91,7 +91,10 @@ class Disk:
             written += step
 
     def write_durably(self, handle: int, offset: int, data: bytes) -> None:
-        """Write all of ``data`` at ``offset`` and return once it is durable; bytes written before may stay unflushed."""
+        """Write all of ``data`` at ``offset`` of an open file and return once it is durable.
+
+        Bytes that were written to the file before may stay unflushed.
+        """
         # One system call instead of two, between which this thread would have to wait for the interpreter again.
         if self._writes_durably:
             try:
@@ -106,7 +109,7 @@ class Disk:
         self.sync(handle)
 
     def sync(self, handle: int) -> None:
-        """Return once the file's bytes and length are durable (fdatasync)."""
+        """Return once the bytes and the length of an open file are durable (fdatasync)."""
         if sys.platform == "darwin":
             # macOS calls fsync done when the drive's cache has the data.
             import fcntl
@@ -116,19 +119,19 @@ class Disk:
             os.fdatasync(handle)
 
     def truncate(self, handle: int, length: int) -> None:
-        """Cut the file to its first ``length`` bytes."""
+        """Cut an open file to its first ``length`` bytes."""
         os.ftruncate(handle, length)
 
     def rename(self, old: Path, new: Path) -> None:
-        """Rename the file ``old`` to ``new``, which is replaced atomically; durable after ``sync_directory``."""
+        """Rename the file ``old`` to ``new``, atomically replacing a file of that name; durable after ``sync_directory``."""
         old.replace(new)
 
     def remove(self, path: Path) -> None:
-        """Remove a file; durable after ``sync_directory``."""
+        """Remove a file; the removal is durable after ``sync_directory``."""
         path.unlink()
 
     def sync_directory(self, directory: Path) -> None:
-        """Return once the files created, renamed and removed in ``directory`` so far are durable."""
+        """Return once all creations, renames and removals of files in ``directory`` so far are durable."""
         handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(handle)
@@ -141,9 +144,9 @@ class Disk:
 
 
 class ThreadWriter:
-    """One thread that runs disk operations in order and passes each outcome back on the event loop.
+    """A thread that runs disk operations in the order of their submission and gives each outcome to a callback on the loop.
 
-    The loop owns the object: ``submit`` and ``close`` are called on the loop's thread only.
+    The event loop owns the object: ``submit`` and ``close`` are called on the loop's thread only.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, name: str = "cacheflow-journal") -> None:
@@ -155,9 +158,9 @@ class ThreadWriter:
         self._thread.start()
 
     def submit(self, work: Callable[[], T], done: Callable[[T | BaseException], None]) -> None:
-        """Queue ``work`` for the thread, then call ``done(its result or exception)`` on the loop. Does not block.
+        """Queue ``work`` for the disk thread, then call ``done(its result or exception)`` on the event loop. Does not block.
 
-        After ``close`` both are called at once.
+        After ``close`` there is no such thread: ``work`` and ``done`` are called at once.
         """
         if self._closed:
             done(_outcome(work))
@@ -165,7 +168,7 @@ class ThreadWriter:
             self._work.put((work, done))
 
     def close(self) -> None:
-        """Run everything that was submitted, also what a ``done`` submits in turn, then stop the thread. Blocks."""
+        """Run all work that was submitted to the thread, also what a ``done`` submits in turn, then stop it. Blocks."""
         if self._closed:
             return
         self._work.put(None)
@@ -188,7 +191,7 @@ class ThreadWriter:
 
 
 def _outcome(work: Callable[[], T]) -> T | BaseException:
-    """Run ``work`` and return its result, or the exception that it raised."""
+    """Call ``work`` and return its result, or the exception that it raised."""
     try:
         return work()
     except BaseException as error:  # any exception is for the caller to judge; the thread must not die of it

@@ -11,14 +11,14 @@ FORMAT_BYTES = 2
 
 
 def encode_format(number: int) -> bytes:
-    """Return the two bytes of a format."""
+    """Return the two bytes by which a file tells its format: the format's number and that number's complement."""
     return bytes((number, number ^ 0xFF))
 
 
 def is_format(data: bytes, known: int, what: str) -> bool:
-    """Return whether ``data`` is the format ``known``, False for damage.
+    """Return whether ``data``, the bytes of a file that tell its format's number, say ``known``; False if they are damaged.
 
-    Raises NewerCacheFlow for a later one. what: was written in it, for people.
+    Raises NewerCacheFlow for a higher number. what: names for people what has that format.
     """
     if len(data) != FORMAT_BYTES or data[0] ^ 0xFF != data[1]:
         return False

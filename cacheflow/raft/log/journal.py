@@ -55,15 +55,19 @@ _FREED_AT_ONCE = 5_000
 
 
 class Submit(Protocol):
-    """A function that runs ``work`` in the writer's thread, in order, then ``done(result or exception)`` on the loop."""
+    """Interface: a function that runs ``work`` in the journal's disk thread, after all work given to it before.
+
+    The function then has ``done(result or exception)`` called on the event loop.
+    """
 
     def __call__(self, work: Callable[[], T], done: Callable[[T | BaseException], None]) -> None: ...
 
 
 class Journal:
-    """The log, term and vote of one node: PySyncObj's ``raftLog``, made durable.
+    """The durable log, term and vote of one Raft node, in memory and on disk, as PySyncObj (the Raft library) wants them.
 
     Not safe for concurrent use: the event loop owns it.
+    position, durable_position: how many changes were recorded, and how many of these records are durable.
     on_durable: called on the loop whenever ``durable_position`` has moved.
     on_failure: called once, with the exception of a write or flush. Nothing is written after that: a flush that failed
     may have dropped what it could not write, and a second flush would report success. ``failed`` keeps the exception,
@@ -144,12 +148,12 @@ class Journal:
         later: Callable[[float, Callable[[], None]], object] = lambda _, call: call(),
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> Journal:
-        """Read the journal in ``directory``, or create one, and return it. Blocks; everything in it is durable then.
+        """Read the journal (log, term and vote) in ``directory``, or create one, and return it, with everything in it durable.
 
-        defer: calls a function a little later on the loop (``Turn.defer_flush``), so that all that one turn of the loop
-        appends is one flush; by default at once.
+        Blocks. defer: calls a function a little later on the event loop (``Turn.defer_flush``), so that all that one turn
+        of the loop appends is one flush; by default at once.
         later: calls a function after some seconds, as the loop's call_later.
-        random_bytes: makes the salts of new segments.
+        random_bytes: makes the salts of new segments, the journal's files.
         Raises CorruptJournal for a damaged journal, ConfigError when the disk refuses.
         """
         files = SegmentWriter(disk, directory, segment_bytes=segment_bytes, group=group, random_bytes=random_bytes)
@@ -174,9 +178,10 @@ class Journal:
     # What PySyncObj calls.
 
     def add(self, command: bytes, idx: int, term: int, awaited: bool = True) -> None:
-        """Append an entry; ``idx`` must follow the last one's. In an empty log any index may be the first.
+        """Append an entry, ``command``, to the log. Its index ``idx`` must follow the last entry's.
 
-        awaited: a client waits until the entry is durable; otherwise the next entries' flush includes it, after at most
+        In an empty log any index may be the first.
+        awaited: a client waits until the entry is durable; otherwise it is flushed with the next entries, after at most
         RELAXED_S.
         """
         entries = self._entries
@@ -209,7 +214,10 @@ class Journal:
         self._note_ends()
 
     def deleteEntriesFrom(self, entryFrom: int) -> None:
-        """Remove the entries from list position ``entryFrom`` on. Raises ValueError for position 0, the sentinel."""
+        """Remove the log's entries from list position ``entryFrom`` on.
+
+        Raises ValueError for position 0: the first entry stays, so that a log is never empty.
+        """
         entries = self._entries
         if not 1 <= entryFrom <= len(entries):
             raise ValueError(
@@ -238,9 +246,9 @@ class Journal:
         self.close()
 
     def onOneSecondTimer(self) -> None:
-        """Flush what the mode *interval* left unflushed, or write a MARK for the last flush; called once a second.
+        """Flush what the fsync mode *interval* left unflushed in the journal, or else record that the last flush took place.
 
-        Does nothing when nothing was written since the last call.
+        Called once a second. Does nothing when nothing was written since the last call.
         """
         self._free_some()
         if not self._accepting:
@@ -258,14 +266,14 @@ class Journal:
         """Do nothing: the commit index is not stored, because after a restart only a leader can say what is committed."""
 
     def getRaftCommitIndex(self) -> int:
-        """Return the commit index that this node starts with: the sentinel's index, at least 1.
+        """Return the commit index that a node starts with: the index of the first entry in its log, at least 1.
 
-        No entry behind the sentinel is known to be committed.
+        That entry is the last one that the snapshot covers; none behind it is known to be committed.
         """
         return max(1, self.first_index)
 
     def setCurrentTerm(self, term: int, votedForNodeId: str | None) -> None:
-        """Store term and vote, which are flushed in every fsync mode. Raises ValueError for a lower term."""
+        """Store this node's term and vote, which are flushed in every fsync mode. Raises ValueError if the term goes back."""
         if term < self._term:
             raise ValueError(f"term {term} is lower than {self._term}")
         if (term, votedForNodeId) != (self._term, self._vote):
@@ -285,16 +293,21 @@ class Journal:
         return self._entries[-1][2] if self._entries else 0
 
     def bytes_up_to(self, index: int) -> int:
-        """Return the size in bytes of the entries behind the sentinel up to ``index``, which must be in the log."""
+        """Return the size in bytes of the log entries up to ``index``, which must be in the log.
+
+        The first entry, which the snapshot covers, does not count.
+        """
         return _size_of(islice(self._entries, 1, index - self.first_index + 1))
 
     @property
     def waiting_bytes(self) -> int:
-        """The size in bytes of the records that wait until the writer has finished its present piece of work."""
+        """The size in bytes of the journal's records that wait until the disk thread has finished its present work."""
         return sum([RECORD_BYTES + len(payload) for _, _, _, payload in self._pending])
 
     def term_at(self, index: int) -> int | None:
-        """Return the term of the entry at ``index``, which may be the sentinel's index; None outside the log."""
+        """Return the term of the log entry at ``index``; None outside the log.
+
+        The log begins with the last entry that the snapshot covers."""
         entries = self._entries
         if not entries:
             return None
@@ -302,7 +315,7 @@ class Journal:
         return entries[position][2] if 0 <= position < len(entries) else None
 
     def entries(self, first_index: int, max_bytes: int | None = None, last_index: int | None = None) -> list[LogEntry]:
-        """Return the log's entries from ``first_index`` on, or from the sentinel on if that comes later.
+        """Return the log's entries from ``first_index`` on, or all that the log has if it begins later.
 
         max_bytes: the most bytes of commands, but one entry is always returned if there is one.
         last_index: the index of the last entry to return; None for the log's end.
@@ -324,18 +337,18 @@ class Journal:
         return entries[begin : end + 1]
 
     def note_clock(self, cluster_ms: int, wall_ms: int) -> None:
-        """Store a pair of clock readings, without a flush of its own: it is written with the next record, or when idle.
+        """Store a pair of clock readings in the journal: the cluster's time and this node's wall clock at one moment.
 
-        cluster_ms, wall_ms: the cluster's time and this node's wall clock at one moment.
+        They cause no flush of their own: they are written with the next record, or when the journal is idle.
         """
         self.clock_pair = (cluster_ms, wall_ms)
         self._clock_is_new = True
 
     def trim(self, index: int) -> None:
-        """Remove the entries up to ``index``, which a durable snapshot covers.
+        """Remove the log's entries up to ``index``, which a durable snapshot covers.
 
-        The entry at ``index`` becomes the sentinel.
-        Does nothing at or before the present sentinel. Raises ValueError past the end.
+        The entry at ``index`` stays as the sentinel, the log's first element, without its command. Does nothing at or
+        before the present sentinel. Raises ValueError for an index behind the log's end.
         """
         position = index - self.first_index
         if position <= 0 and self._entries:
@@ -353,10 +366,10 @@ class Journal:
         self._record(TRIM, index, term, b"")
 
     def install(self, index: int, term: int) -> None:
-        """Continue the log behind ``index``, after a durable snapshot up to it was received.
+        """Let the log go on behind ``index``, after a snapshot up to that index was received and is durable.
 
-        Entries behind ``index`` are kept when the log has that entry with that term; otherwise the log begins anew
-        with a sentinel (dissertation 5.1, row 13). Raises ValueError for a snapshot that is older than the sentinel.
+        term: that of the entry at ``index``. The entries behind it are kept if the log has the same entry there;
+        otherwise the log begins anew (dissertation 5.1, row 13). Raises ValueError if the log begins behind ``index``.
         """
         if index < self.first_index:
             raise ValueError(f"a snapshot up to {index} is older than the log, which begins at {self.first_index}")
@@ -367,7 +380,7 @@ class Journal:
         self.add(b"", index, term)
 
     def hand_over(self) -> None:
-        """Give the writer the pending records; while it is busy, they follow by themselves when it is done."""
+        """Give the journal's pending records to the disk thread; while that is busy, they follow when it is done."""
         if self._busy:
             return
         if self._pending and self._accepting:
@@ -381,7 +394,7 @@ class Journal:
             self.hand_over()
 
     def close(self) -> None:
-        """Write and flush the pending records, in every fsync mode, and close the files.
+        """Have the journal's pending records written and flushed, in every fsync mode, and its files closed.
 
         ``ThreadWriter.close`` waits for that.
         """
@@ -400,7 +413,7 @@ class Journal:
                 self._defer(self.hand_over)
 
     def _hand_over(self) -> None:
-        """Give the writer all pending records as one piece of work, with a flush if one is due."""
+        """Give all pending records of the journal to the disk thread as one piece of work, with a flush if one is due."""
         if self._busy or self._closed:
             return
         batch, self._pending = self._pending, []
@@ -444,7 +457,7 @@ class Journal:
             self._continue()
 
     def _continue(self) -> None:
-        """Start the next piece of work if records are pending or a flush is due; called when a piece is done."""
+        """Start the disk thread's next piece of work if records are pending or a flush is due; called when a piece is done."""
         if self._closed:
             self._finish()
         elif self._pending or self._sync_due:
@@ -453,7 +466,7 @@ class Journal:
             self._scheduled = False
 
     def _finish(self) -> None:
-        """Start the last piece of work: write and flush the pending records and close the files."""
+        """Start the journal's last piece of work on the disk: write and flush the pending records and close the files."""
         self._busy = self._scheduled = True
         batch, self._pending = self._pending, []
         clock = self._take_clock()
@@ -482,7 +495,7 @@ class Journal:
             self.on_failure(error)
 
     def _take_clock(self) -> Clock | None:
-        """Return the pair of clock readings that is to be written; None if it was taken for writing before."""
+        """Return the pair of clock readings that the journal has still to write; None if there is no new pair."""
         if not self._clock_is_new:
             return None
         self._clock_is_new = False
@@ -493,14 +506,14 @@ class Journal:
         self.first_index, self.last_index = (entries[0][1], entries[-1][1]) if entries else (0, 0)
 
     def _lose_from(self, index: int) -> None:
-        """Lower the durable index below ``index``: entries from there on have left the log, even if still written."""
+        """Lower the index of the last durable entry below ``index``: the entries from there on were removed from the log."""
         self.durable_index = min(self.durable_index, index - 1)
         self._handed_index = min(self._handed_index, index - 1)
 
     def _forget(self, count: int) -> None:
-        """Remove the first ``count`` entries from the list of entries by moving the smaller part.
+        """Remove the first ``count`` entries from the log's list in memory, moving the smaller part of the list.
 
-        Their memory is freed later.
+        The memory of these entries is freed later.
         """
         gone = self._entries
         if count > len(gone) // 2:
@@ -519,5 +532,5 @@ class Journal:
 
 
 def _size_of(entries: Iterable[LogEntry]) -> int:
-    """Return the size of the journal's records of ``entries``, in bytes."""
+    """Return how many bytes the log entries in ``entries`` take in the journal's files."""
     return sum([RECORD_BYTES + len(command) for command, _, _ in entries])

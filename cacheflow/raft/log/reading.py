@@ -20,12 +20,13 @@ _Place = tuple[Path, int, int]
 def read_entries(
     disk: Disk, directory: Path, after_index: int, to_index: int, *, after_term: int | None = None, group: int = 0
 ) -> Iterator[tuple[bytes, int, int]]:
-    """Yield (command, index, term) of the journal's entries behind ``after_index`` up to ``to_index``.
+    """Yield (command, index, term) of the log entries behind ``after_index`` up to ``to_index``, from the journal's files.
 
     Only call it for a ``to_index`` that is committed and at most the journal's ``durable_index``: an entry may still be
-    replaced in memory while the files show the one before.
+    replaced in memory while the files show the old one.
     after_term: the term that the entry at ``after_index`` must have.
-    Raises CorruptJournal if any of them is missing; OSError, also when the living journal drops segments meanwhile.
+    Raises CorruptJournal if any of the entries is missing; OSError, also when the journal's owner removes files
+    meanwhile.
     """
     log = _places(disk, directory, group)
     if not log or log[0][1] > after_index or log[-1][1] < to_index:
@@ -42,7 +43,7 @@ def read_entries(
 
 
 def _places(disk: Disk, directory: Path, group: int) -> list[tuple[_Place, int, int]]:
-    """Return the log at the end of the journal's files: (place of the command, index, term) of each entry."""
+    """Return (place of the command in a file, index, term) of each entry of the log, read from the journal's files."""
     segments = list_segments(disk, directory)
     if not segments:
         return []

@@ -69,14 +69,14 @@ V = TypeVar("V")
 
 
 def check_level(command: bytes, index: int, build_level: int) -> None:
-    """Raise NewerCacheFlow if the entry ``index`` of the log is of a later feature level than this build knows."""
+    """Raise NewerCacheFlow if ``command``, the log entry at ``index``, is of a later feature level than this build knows."""
     level = level_of(command[1:3])
     if level > build_level:
         raise NewerCacheFlow.wrote(f"entry {index} of the log", level, build_level)
 
 
 class CorruptJournal(ConfigError):
-    """Raised for a journal that cannot be trusted. The message names the file, the byte and what is wrong there."""
+    """Raised for a journal that is damaged or incomplete. The message names the file, the byte and what is wrong there."""
 
     def __init__(self, file: object, offset: int, what: str) -> None:
         super().__init__(
@@ -88,7 +88,7 @@ class CorruptJournal(ConfigError):
 
 @dataclass(slots=True)
 class Record:
-    """One record of the journal, read from the bytes between ``offset`` and ``end`` of a segment file."""
+    """One record of the journal's files, read from the bytes between ``offset`` and ``end`` of a file."""
 
     kind: int
     index: int
@@ -103,7 +103,7 @@ class Record:
 
 
 class Codec:
-    """The encoder and decoder for the records of one segment, with its salt. Immutable."""
+    """The encoder and decoder for the journal records of one file, whose salt it knows. Immutable."""
 
     def __init__(self, salt: bytes, group: int) -> None:
         self.salt = salt
@@ -113,7 +113,10 @@ class Codec:
         self._hash = blake2b(digest_size=8, salt=salt)
 
     def encode(self, kind: int, index: int, term: int, payload: bytes, previous: bytes, synced: int) -> list[bytes]:
-        """Return a record as its parts: [tag, check, covered head, payload]. previous: the check of the record before."""
+        """Return the bytes of a journal record in four parts: [tag, check, covered head, payload].
+
+        previous: the check (a hash) of the record before.  synced: up to which byte the file is durable.
+        """
         covered = _COVERED.pack(previous[:4], len(payload), kind, self._group, synced, term, index)
         digest = self._hash.copy()
         digest.update(covered)
@@ -121,7 +124,10 @@ class Codec:
         return [self._tag, digest.digest(), covered, payload]
 
     def decode(self, data: bytes, offset: int) -> Record | None:
-        """Return the record at ``offset`` of ``data`` if its own check is right, whatever stands before it; else None."""
+        """Return the journal record at ``offset`` of ``data`` if the hash in the record is right; else None.
+
+        The record before it is not looked at.
+        """
         begin = offset + RECORD_BYTES
         if begin > len(data):
             return None
@@ -136,9 +142,9 @@ class Codec:
         return Record(kind, index, term, data[begin:end], synced, check, previous, group, offset, end)
 
     def read(self, data: bytes, offset: int, previous: bytes) -> Iterator[Record]:
-        """Yield the records from ``offset`` on, until one is invalid or does not continue the chain of checks.
+        """Yield the journal's records in ``data`` from ``offset`` on, until one is damaged or does not belong behind the last.
 
-        previous: the check of the record before ``offset``.
+        previous: the check (a hash) of the record before ``offset``, which the first record must repeat.
         """
         while True:
             record = self.decode(data, offset)
@@ -148,7 +154,7 @@ class Codec:
             offset, previous = record.end, record.check
 
     def find(self, data: bytes, offset: int) -> Iterator[Record]:
-        """Yield the valid records in ``data`` behind ``offset``, at whatever byte they begin."""
+        """Yield the undamaged journal records in ``data`` from ``offset`` on, at whatever byte they begin."""
         while (offset := data.find(self._tag, offset)) >= 0:
             record = self.decode(data, offset)
             if record is None:
@@ -160,9 +166,9 @@ class Codec:
 
 @dataclass(slots=True)
 class LogState:
-    """The state of a node's log (term, vote, ends, clock), which each segment's header repeats.
+    """The state of a node's log: its term, vote, first and last entry, and clock. The journal's files each begin with a copy.
 
-    Older segments can be removed for that reason. Its owner keeps it up to date with each record.
+    For that reason older files can be removed. The owner of this object updates it with each record.
     """
 
     term: int = 0
@@ -174,7 +180,7 @@ class LogState:
     clock: Clock | None = None
 
     def note(self, kind: int, index: int, term: int, payload: bytes) -> None:
-        """Change the state as one record of the journal says, given by its fields."""
+        """Change this state of a node's log (term, vote, ends, clock) as a journal record with the given fields says."""
         if kind == ENTRY:
             self.last_index, self.last_term = index, term
         elif kind == TRUNCATE:
@@ -194,7 +200,7 @@ _STATE_FIELDS: Final = len(fields(LogState))
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The payload of a HEADER record, a segment's first. size: the length that was reserved for the file."""
+    """The content of the first record in each of the journal's files. size: the length that was reserved for the file."""
 
     sequence: int
     size: int
@@ -219,7 +225,7 @@ class Header:
 
     @classmethod
     def unpack(cls, payload: bytes) -> Header:
-        """Return the header in ``payload``, which is trusted because its check was right. Raises NewerCacheFlow."""
+        """Return the header of a journal file from ``payload``, the content of its first record. Raises NewerCacheFlow."""
         sequence, size, *state = msgpack.unpackb(payload)
         if len(state) > _STATE_FIELDS:
             raise NewerCacheFlow.wrote("the journal", len(state), _STATE_FIELDS, number="fields in a header")
@@ -228,14 +234,15 @@ class Header:
 
 
 def clock_payload(clock: Clock) -> bytes:
-    """Return the payload of a CLOCK record for a pair of clock readings."""
+    """Return the bytes of a pair of clock readings, as a journal record holds them."""
     return _CLOCK.pack(*clock)
 
 
 class Replay(Generic[V]):
-    """Turns the journal's records, fed in order, into a log: (value, index, term) for each entry, the sentinel first.
+    """Makes the log, as a list of (value, index, term), of the journal's records, which are fed to it in order.
 
-    value: the result of ``value_of`` for an ENTRY or START record; ``nothing`` for a sentinel.
+    value: what ``value_of`` returns for the record of an entry; ``nothing`` for the first element if that only says where
+    the log begins.
     Raises CorruptJournal where a valid record contradicts the ones before it, NewerCacheFlow for one of an unknown kind.
     """
 
@@ -250,7 +257,10 @@ class Replay(Generic[V]):
             self.entries.append((nothing, state.last_index, state.last_term))
 
     def feed(self, file: object, record: Record) -> None:
-        """Change the log as ``record`` says. file: where the record stands, for the message of CorruptJournal."""
+        """Change the log that is being made of the journal's records as ``record``, the next one, says.
+
+        file: where the record stands, for the message of CorruptJournal.
+        """
         kind, index, term = record.kind, record.index, record.term
         entries = self.entries
         if kind == ENTRY:
@@ -279,7 +289,10 @@ class Replay(Generic[V]):
             raise CorruptJournal(file, record.offset, f"a record of kind {kind} has no place here")
 
     def finish(self, first_file: object) -> None:
-        """Raise CorruptJournal if the beginning of the log is missing; called after the last record was fed."""
+        """Raise CorruptJournal if the records that were fed do not hold the beginning of the log; called after the last one.
+
+        first_file: the journal's oldest file, for the message.
+        """
         if self._gap:
             raise CorruptJournal(first_file, 0, "the segments before this one are missing")
 

@@ -78,20 +78,21 @@ _PASSING = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, er
 
 
 def segment_name(sequence: int) -> str:
-    """Return the file name of the journal's segment number ``sequence``."""
+    """Return the name of the journal's file number ``sequence``."""
     return f"journal-{sequence:012}.cfj"
 
 
 def list_segments(disk: Disk, directory: Path) -> list[tuple[int, Path]]:
-    """Return (sequence, path) of each segment file in ``directory``, oldest first."""
+    """Return (number, path) of each of the journal's files in ``directory``, oldest first."""
     matches = (_NAME.fullmatch(name) for name in disk.list(directory))
     return sorted((int(match[1]), directory / match[0]) for match in matches if match)
 
 
 class SegmentReader:
-    """Reads one segment from its bytes at one moment. Raises CorruptJournal if it does not begin as it should.
+    """Reads one of the journal's files from ``data``, its bytes at one moment.
 
-    Raises NewerCacheFlow for a later format, whatever else is in it.
+    Raises CorruptJournal if they do not begin as they should, NewerCacheFlow for a later format, whatever else is in
+    them.
     """
 
     def __init__(self, path: Path, data: bytes, sequence: int, group: int) -> None:
@@ -116,7 +117,10 @@ class SegmentReader:
         self.last_kind = HEADER
 
     def records(self) -> Iterator[Record]:
-        """Yield the records behind the header up to the first invalid one; ``end``, ``check`` and ``last_kind`` follow."""
+        """Yield the records of this journal file behind its header, up to the first damaged one.
+
+        ``end``, ``check`` and ``last_kind`` always tell where the last record ends, its check and its kind.
+        """
         for record in self.codec.read(self.data, self.end, self.check):
             self.end, self.last_kind = record.end, record.kind
             if record.kind == SEAL:  # outside the chain: the successor's header was written before it
@@ -125,9 +129,9 @@ class SegmentReader:
             yield record
 
     def judge(self, last: bool) -> int:
-        """Return how many bytes behind ``end`` a crash has torn, which may be cut off. Raises CorruptJournal for damage.
+        """Return how many bytes behind this journal file's last good record a crash has torn: they may be cut off.
 
-        last: whether this is the newest segment. Call it after ``records``.
+        last: whether this is the journal's newest file. Call it after ``records``. Raises CorruptJournal for damage.
         """
         sealed = self.last_kind == SEAL
         if sealed:
@@ -151,15 +155,15 @@ class SegmentReader:
 
 
 class NothingLost(OSError):
-    """Raised when the system refuses, for now, what a new segment needs.
+    """Raised when the system refuses, for now, what a new journal file needs, such as space.
 
-    Written bytes stand; the same call may be repeated.
+    The bytes that were written stand; the same call may be repeated.
     """
 
 
 @contextlib.contextmanager
 def _nothing_lost() -> Iterator[None]:
-    """Turn an OSError inside the block into NothingLost if its cause may pass, such as a full disk."""
+    """Context manager: turns an OSError raised inside into NothingLost if its cause may pass, such as a full disk."""
     try:
         yield
     except OSError as error:
@@ -170,7 +174,7 @@ def _nothing_lost() -> Iterator[None]:
 
 @dataclass(slots=True)
 class _Segment:
-    """One segment file, with what the writer has to remember of it."""
+    """One of the journal's files, with what its writer has to remember of it."""
 
     path: Path
     size: int
@@ -179,10 +183,10 @@ class _Segment:
 
 
 class SegmentWriter:
-    """The reader of the whole journal at the start, which then appends to its newest segment.
+    """Reads the whole journal at the start of a node, then appends records to its newest file.
 
-    The writer owns it: one call at a time, and none after a call has raised. ``recover`` comes first, then ``append``,
-    ``mark`` and ``close``.
+    The disk thread owns it: one call at a time, and none after a call has raised, except for NothingLost. ``recover``
+    comes first, then ``append``, ``mark`` and ``close``.
     """
 
     def __init__(
@@ -215,14 +219,14 @@ class SegmentWriter:
 
     @property
     def disk_bytes(self) -> int:
-        """The number of bytes that all segments take on the disk."""
+        """The number of bytes that all of the journal's files take on the disk."""
         return sum(map(_SIZE_OF, self._segments))
 
     def recover(self, value_of: Callable[[Record], V], nothing: V) -> Replay[V]:
-        """Read all segments, cut off a torn tail and prepare to append; return the log.
+        """Read all of the journal's files, cut off what a crash has torn at the end, prepare to append, and return the log.
 
-        A new journal gets its first segment. Everything that was read is durable afterwards.
-        value_of, nothing: see Replay. Raises CorruptJournal, OSError.
+        A new journal gets its first file. Everything that was read is durable afterwards.
+        value_of, nothing: what the log's entries hold, see Replay. Raises CorruptJournal, OSError.
         """
         for name in self._disk.list(self._directory):
             if name.endswith(_TEMPORARY) and _NAME.fullmatch(name.removesuffix(_TEMPORARY)):
@@ -264,10 +268,11 @@ class SegmentWriter:
         return replay
 
     def append(self, batch: list[Pending], sync: bool) -> int:
-        """Write the records in ``batch`` and return ``disk_bytes``. A flush follows if ``sync`` or the records need one.
+        """Write the records in ``batch`` to the journal and return how many bytes its files take, ``disk_bytes``.
 
-        Raises NothingLost, with the written records taken out of ``batch``: call it again with the rest, and what has come
-        since.  Raises OSError; nothing may be written afterwards.
+        A flush follows if ``sync`` is true or a record is a vote. Raises NothingLost, with the written records taken
+        out of ``batch``: call it again with the rest, and what has come since. Raises OSError; nothing may be written
+        afterwards.
         """
         buffer: list[bytes] = []
         written = 0
@@ -311,7 +316,10 @@ class SegmentWriter:
         return self.disk_bytes
 
     def mark(self, clock: Clock | None) -> None:
-        """Write a MARK, which says that the last flush took place, and ``clock`` if given, without flushing either."""
+        """Write a record to the journal which says that the last flush took place, without flushing it.
+
+        clock: a pair of clock readings, which is written before that record; None for none.
+        """
         if self._dirty or (self._vouched and clock is None) or self._offset + _RESERVE_BYTES > self._segments[-1].size:
             return
         check, pieces = self._check, []
@@ -326,22 +334,23 @@ class SegmentWriter:
         self._dirty, self._vouched = False, True
 
     def close(self, batch: list[Pending]) -> None:
-        """Write ``batch``, flush, write a MARK for that flush, and close the file."""
+        """Write the records in ``batch``, flush, write a record which says so, and close the journal's newest file."""
         self.append(batch, True)
         self.mark(None)
         self._sync()
         self.abandon()
 
     def abandon(self) -> None:
-        """Close the newest segment's file without writing or flushing anything."""
+        """Close the journal's newest file without writing or flushing anything."""
         if self._handle >= 0:
             self._disk.close(self._handle)
             self._handle = -1
 
     def _write(self, pieces: list[bytes], sync: bool = False) -> None:
-        """Write the bytes in ``pieces`` at the end of the newest segment.
+        """Write the bytes in ``pieces`` at the end of the journal's newest file.
 
-        sync: make them durable in the same call if nothing before them waits for a flush; else ``_sync`` is still due.
+        sync: make them durable in the same call if nothing before them waits for a flush; else ``_sync`` is still to be
+        called.
         """
         if pieces:
             data = b"".join(pieces)
@@ -372,7 +381,7 @@ class SegmentWriter:
             self._segments[-1].max_index = index
 
     def _remove_segments(self) -> None:
-        """Remove the oldest segments whose entries all lie at or before the sentinel."""
+        """Remove the oldest journal files, whose log entries are all covered by the snapshot."""
         while len(self._segments) > 1 and self._segments[0].max_index <= self.state.sentinel_index:
             self._sync()
             with contextlib.suppress(FileNotFoundError):  # removed, and then the folder could not be flushed
@@ -383,9 +392,10 @@ class SegmentWriter:
             del self._segments[0]
 
     def _roll(self, record_bytes: int) -> None:
-        """Flush, and create the next segment, with room for a record of ``record_bytes``. Raises NothingLost.
+        """Flush the journal's newest file and create the next one, with room for a record of ``record_bytes``.
 
-        After NothingLost nothing may be written before it has succeeded: the new file may be there already.
+        Raises NothingLost. Then nothing may be written before a repeated call has succeeded: the new file may be there
+        already.
         """
         disk = self._disk
         if self._segments:
@@ -421,9 +431,9 @@ class SegmentWriter:
         self._segments.append(_Segment(path, size))
 
     def _seal(self) -> None:
-        """Write the SEAL record, that a next segment exists, into the newest segment.
+        """Write a last record into the journal's newest file, which says that another file follows.
 
-        Then cut off the segment's unused space and close it.
+        Then cut off the unused space of that file and close it.
         """
         self._write(self._codec.encode(SEAL, 0, 0, b"", self._check, self._synced))
         self._disk.sync(self._handle)

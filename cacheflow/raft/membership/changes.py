@@ -47,9 +47,9 @@ ChangeDone = Callable[[str, str], None]
 
 @dataclass(slots=True)
 class _Change:
-    """A requested change of the membership: a member to add, or with ``removes`` one to remove.
+    """A requested change of the cluster's members: ``member`` is to be added, or removed if ``removes`` is true.
 
-    member: in a removal, an empty incarnation stands for whichever the member has.
+    member: in a removal its incarnation may be empty, which stands for any incarnation.
     """
 
     member: Member
@@ -66,7 +66,7 @@ class _Change:
 
 
 class Reconfiguration:
-    """The leader's queue of membership changes; on a follower, the changes that it has asked its leader for."""
+    """The membership changes that a leader has still to make; on a follower, those that it has asked its leader for."""
 
     def __init__(
         self,
@@ -109,17 +109,20 @@ class Reconfiguration:
     # Asking for a change ----------------------------------------------------------------------------------------------
 
     def register(self, member: Member, done: ChangeDone, was_member: bool = False, level: int = BUILD_LEVEL) -> None:
-        """Make ``member`` part of the cluster. done(outcome, detail) is called once, unless the leader vanishes.
+        """Make ``member`` part of the cluster; on a follower, by asking the leader for it.
 
-        level: the highest feature level that its build knows; if the one in force is higher, it is refused.
-        was_member: the node has been a member, by its own log; if it is none now it was removed, and is refused.
+        done(outcome, detail) is called once, unless the leader vanishes.
+        level: the highest feature level that the member's build knows; the member is refused if the cluster's level is
+        higher.
+        was_member: by its own log the node has been a member; if it is none now it was removed, and is refused.
         """
         self._ask(member, level, False, was_member, done)
 
     def remove(self, node_id: str, incarnation: str, done: ChangeDone) -> None:
-        """Remove a member from the cluster; its incarnation must be ``incarnation``, unless that is empty.
+        """Remove the member ``node_id`` from the cluster; on a follower, by asking the leader for it.
 
-        done: called as by ``register``.
+        incarnation: that of the member to remove; empty for any.  done(outcome, detail): called once, unless the leader
+        vanishes.
         """
         self._ask(Member(node_id, incarnation, "", "", False), 0, True, False, done)
 
@@ -185,7 +188,7 @@ class Reconfiguration:
             self.refusal = "".join(char if char.isprintable() else "?" for char in told)
 
     def route_changed(self) -> None:
-        """Answer all requests sent to the old leader with UNSURE, because they or their answers may be lost."""
+        """Report UNSURE for every membership change that was asked of the old leader: request or answer may be lost."""
         requests, self._requests = self._requests, {}
         for done in requests.values():
             done(UNSURE, "the leader changed meanwhile")
@@ -193,9 +196,10 @@ class Reconfiguration:
     # One change at a time --------------------------------------------------------------------------------------------
 
     def proceed(self) -> None:
-        """As leader, propose the next membership change if nothing stands in its way; called in each whole tick.
+        """As leader, propose the next requested membership change if nothing stands in its way.
 
-        A follower passes its own removal on to the leader.
+        As follower, ask the leader for this node's own removal, if that was requested. Called in every turn in which the
+        leader or the membership may have changed.
         """
         if not self._core.is_leader:
             self.is_pending = False
@@ -210,9 +214,9 @@ class Reconfiguration:
         self.is_pending = learning or self._hand_over.heir is not None or bool(self._waiting)
 
     def _proposes_what_was_asked(self, latest: Configuration) -> bool:
-        """Answer or propose the waiting changes, up to the first that needs a new member table.
+        """As leader, answer or propose the waiting membership changes, up to the first that needs a new member table.
 
-        Returns True if one was proposed.
+        latest: the table in force. Returns True if a change was proposed.
         """
         while self._waiting and self._hand_over.heir is None:
             change = self._waiting.popleft()
@@ -228,25 +232,25 @@ class Reconfiguration:
         return False
 
     def _pass_on(self) -> None:
-        """Ask the new leader to remove this node, if this node was to be removed while it led.
+        """Ask the new leader to remove this node, if that was requested while this node led.
 
-        It is asked at once: leadership would go back and forth for ever between two nodes that are both to be removed.
+        It is asked at once: otherwise two nodes that are both to be removed would hand leadership to each other for ever.
         """
         while self._own and (self._links.route is not None or self._own[0].until_ms < self._links.now_ms()):
             change = self._own.popleft()
             self._ask(change.member, 0, True, False, change.done)
 
     def applied(self, index: int) -> None:
-        """Answer the proposed change if the machine has applied its entry. index: the last applied entry."""
+        """Report the proposed membership change as done if its log entry is applied. index: the last applied entry."""
         change = self._proposed
         if change is not None and change.index <= index:
             self._proposed = None
             change.done(REMOVED if change.removes else JOINED, "")
 
     def deposed(self) -> None:
-        """Answer all changes, because this node has lost leadership; those who asked turn to the new leader.
+        """Report to all who wait for membership changes that this node has lost leadership; they turn to the new leader.
 
-        This node's own removal is kept, and passed on to the new leader.
+        A request to remove this node itself is kept, and passed on to the new leader.
         """
         waiting, proposed = [*self._waiting], self._proposed
         self._waiting.clear()
@@ -261,9 +265,9 @@ class Reconfiguration:
             proposed.done(UNSURE, "the leader changed meanwhile")
 
     def _decide(self, latest: Configuration, change: _Change) -> Configuration | None:
-        """Return the member table that registers the change's member; None if the change was answered without a new table.
+        """Return the new member table by which the member of ``change`` joins the cluster; None if none is needed.
 
-        latest: the table in force.
+        The change was then refused, or the member is in the table already. latest: the member table in force.
         """
         member = change.member
         known = latest.members.get(member.id)
@@ -309,9 +313,9 @@ class Reconfiguration:
         return latest.with_member(replace(member, voter=False))
 
     def _decide_removal(self, latest: Configuration, change: _Change) -> Configuration | None:
-        """Return the member table without the change's member; None if the change was answered without it, or has to wait.
+        """Return the member table without the member that ``change`` removes; None if the removal was refused or has to wait.
 
-        latest: the table in force.
+        latest: the member table in force.
         """
         node_id, incarnation = change.member.id, change.member.incarnation
         known = latest.members.get(node_id)
@@ -347,7 +351,7 @@ class Reconfiguration:
         return replicas is not None and len(latest.voters) <= replicas
 
     def _promote_a_learner(self, latest: Configuration) -> None:
-        """Propose that one learner that has caught up becomes a voter. latest: the member table in force."""
+        """As leader, propose that one learner whose log has caught up becomes a voter. latest: the member table in force."""
         down = self._peers.down_ids()
         for _, member in sorted(latest.members.items()):
             progress = self._peers.progress.get(member.id)

@@ -23,7 +23,11 @@ from cacheflow.raft.log.records import CONFIGURATION
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """A table of the cluster's members. index: of its entry in the log, 0 for NOBODY.  voters: their ids, in order."""
+    """A table of the cluster's members.
+
+    index: that of the log entry which holds the table, 0 for NOBODY, the empty table.  members: by node id.  voters: the
+    ids of those that vote, sorted.
+    """
 
     index: int
     cluster_id: str
@@ -34,12 +38,12 @@ class Configuration:
         object.__setattr__(self, "voters", sorted([member.id for member in self.members.values() if member.voter]))
 
     def lists(self, node_id: str, incarnation: str) -> bool:
-        """True if the node with this id and incarnation is a member by this table."""
+        """True if this member table lists a node with this id and this incarnation."""
         member = self.members.get(node_id)
         return member is not None and member.incarnation == incarnation
 
     def with_member(self, member: Member) -> Configuration:
-        """Return a copy of this member table with ``member`` added, or in the place of the one with its id."""
+        """Return a copy of this member table with ``member`` added, in the place of a member with the same id."""
         return replace(self, members={**self.members, member.id: member})
 
     def without(self, node_id: str) -> Configuration:
@@ -47,7 +51,7 @@ class Configuration:
         return replace(self, members={key: value for key, value in self.members.items() if key != node_id})
 
     def command(self) -> commands.Command:
-        """Return the machine's command that makes this member table the cluster's configuration."""
+        """Return the command for the log that makes this member table the cluster's."""
         rows = [
             (member.id, member.incarnation, member.raft_address, member.address, member.voter)
             for _, member in sorted(self.members.items())
@@ -61,7 +65,7 @@ NOBODY = Configuration(0, "", {})
 def parse(index: int, command: bytes) -> Configuration:
     """Return the member table in the log entry ``command`` at ``index``.
 
-    Returns one without members if the entry holds no valid table.
+    Returns a table without members if the entry holds no valid one.
     """
     try:
         _, _, blocks = commands.decode_entry(command[1:])
@@ -75,7 +79,10 @@ def parse(index: int, command: bytes) -> Configuration:
 
 
 class Configurations:
-    """The member tables of the log that may still count, oldest first. Not safe for concurrent use: the loop owns it."""
+    """The member tables in a node's log, oldest first, from the latest committed one on.
+
+    Not safe for concurrent use: the event loop owns it.
+    """
 
     def __init__(self, base: Configuration, log: Iterable[tuple[bytes, int, int]]) -> None:
         # The latest committed configuration, then the uncommitted ones.
@@ -85,20 +92,23 @@ class Configurations:
 
     @property
     def latest(self) -> Configuration:
-        """The member table in force: the latest in the log, committed or not."""
+        """The member table in force on this node: the latest in its log, committed or not."""
         return self._stack[-1]
 
     @property
     def settled(self) -> Configuration:
-        """The latest committed member table, as far as this node has applied its log; NOBODY if there is none."""
+        """The latest committed member table, as far as this node has applied its log; the empty NOBODY if there is none."""
         return self._stack[0]
 
     def first_with(self, node_id: str, incarnation: str) -> Configuration | None:
-        """Return the earliest kept member table that lists the node with this id and incarnation; None if none does."""
+        """Return the earliest member table kept here that lists the node with this id and incarnation; None if none does."""
         return next((table for table in self._stack if table.lists(node_id, incarnation)), None)
 
     def note(self, command: bytes, index: int) -> bool:
-        """Keep the member table in an appended entry, if it holds one; return True then."""
+        """Keep the member table in an entry that was appended to the log, if it holds one; return True if it does.
+
+        command, index: those of the entry.
+        """
         if command[:1] != CONFIGURATION:
             return False
         parsed = parse(index, command)
@@ -108,21 +118,24 @@ class Configurations:
         return True
 
     def drop_from(self, index: int) -> bool:
-        """Forget the member tables of entries from ``index`` on, which left the log; return True if there were any."""
+        """Forget the member tables of the log entries from ``index`` on.
+
+        These entries were removed from the log. Returns True if any of them held a table.
+        """
         before = len(self._stack)
         while len(self._stack) > 1 and self._stack[-1].index >= index:
             self._stack.pop()
         return len(self._stack) != before
 
     def committed(self, index: int) -> list[Configuration]:
-        """Forget and return the member tables that a committed one has replaced. index: the last committed entry."""
+        """Forget and return the member tables that a later, committed one has replaced. index: the last committed entry."""
         over = []
         while len(self._stack) > 1 and self._stack[1].index <= index:
             over.append(self._stack.pop(0))
         return over
 
     def restart_from(self, base: Configuration, log: Iterable[tuple[bytes, int, int]]) -> None:
-        """Replace all member tables by ``base``, that of a snapshot, and those in ``log``, the entries behind it."""
+        """Replace all kept member tables by ``base``, a snapshot's, and those in ``log``, the entries behind the snapshot."""
         self._stack = [base]
         for command, index, _ in log:
             self.note(command, index)

@@ -25,7 +25,7 @@ HAND_OVER_MS = 2000
 
 
 class HandOver:
-    """The leader's transfer of its leadership to another voter, while one is under way."""
+    """A leader's transfer of its leadership to another voter, at most one at a time."""
 
     def __init__(self, core: Core, links: Links, ticks: Ticks, peers: Peers) -> None:
         # The voter that is to take over leadership. Nothing is appended meanwhile, so that it can have the whole log.
@@ -39,9 +39,10 @@ class HandOver:
         self.handlers: dict[str, Callable[[Peer, dict[str, Any]], None]] = {"hand_over": self._on_hand_over}
 
     def begin(self, node_id: str | None) -> str | None:
-        """Begin to hand leadership to the voter ``node_id``, or for None to the connected voter with the longest log.
+        """Begin to hand this node's leadership to the voter ``node_id``, if it is connected.
 
-        Returns the voter's id; None when this node does not lead or no such voter is connected.
+        None stands for the connected voter with the longest log.
+        Returns the chosen voter's id; None when this node does not lead or no such voter is connected.
         """
         heir = self._most_complete(node_id)
         if not self._core.is_leader or heir is None:
@@ -53,7 +54,7 @@ class HandOver:
         return self.heir
 
     def step_aside(self) -> None:
-        """Stop leading at once, as this node's disk holds everybody up, and ask a voter with the whole log to lead."""
+        """Stop leading at once, because this node's disk delays the cluster, and ask a voter with the whole log to lead."""
         heir = self._most_complete(None)
         if heir is not None:
             self._core.ask_to_lead(heir)
@@ -82,7 +83,10 @@ class HandOver:
         return progress.match_index if progress is not None else 0
 
     def proceed(self) -> None:
-        """Ask the chosen voter to lead once it has the whole log, or give up after HAND_OVER_MS; called once a turn."""
+        """Ask the voter that is to take over leadership to do so once it has the whole log; give up after HAND_OVER_MS.
+
+        Called once a turn.
+        """
         if self.heir is None:
             return
         if self._links.now_ms() > self._until_ms:

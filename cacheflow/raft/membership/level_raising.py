@@ -25,7 +25,7 @@ RAISE_AFTER_MS = 10 * 60 * 1000
 
 
 class LevelRaising:
-    """The leader's look at what all members know."""
+    """The part of a leader that raises the cluster's feature level when the builds of all members know a higher one."""
 
     def __init__(self, core: Core, *, links: Links, replica: Replica, leading: Leading) -> None:
         self._core = core
@@ -37,9 +37,10 @@ class LevelRaising:
         self._since_ms = 0
 
     def consider(self) -> None:
-        """Propose the highest level that all members know, if that is above the one in force and has been for long enough.
+        """As leader, propose the highest feature level that all members' builds know, if it is above the cluster's.
 
-        Called once a heartbeat on a leader whose build knows more than is in force.
+        All of them must have known it for RAISE_AFTER_MS. Called once a heartbeat if this node's build knows a higher
+        level.
         """
         core, machine = self._core, self._replica.machine
         level = machine.build_level

@@ -21,14 +21,17 @@ from cacheflow.raft.transport.network import Network, Peer
 
 
 def applied_configuration(machine: CacheMachine, journal: Journal) -> Configuration:
-    """Return the member table in ``machine``, which a snapshot has filled, at the index where the journal begins."""
+    """Return the member table in ``machine``, a state machine loaded from a snapshot; NOBODY if it has no members.
+
+    The table gets the index at which the journal begins, which is the snapshot's last entry.
+    """
     if not machine.members:
         return NOBODY
     return Configuration(journal.first_index, machine.cluster_id, dict(machine.members))
 
 
 class Membership:
-    """The members and voters of the cluster by this node's log; it puts each new member table in force."""
+    """The members and voters of the cluster by one node's log. This object puts each new member table in force there."""
 
     def __init__(
         self,
@@ -56,15 +59,15 @@ class Membership:
         self._ticks = ticks
 
     def is_member(self, peer: Peer) -> bool:
-        """True if the member table in force lists the peer, with its id and its incarnation."""
+        """True if the member table in force lists the node ``peer``, with its id and its incarnation."""
         return self.configurations.latest.lists(peer.node_id, peer.incarnation)
 
     def is_voter(self, peer: Peer) -> bool:
-        """True if the peer is a voter by the member table in force."""
+        """True if the node ``peer`` is a voter by the member table in force."""
         return self.is_member(peer) and self.configurations.latest.members[peer.node_id].voter
 
     def may_campaign(self) -> bool:
-        """True if this node may ask for votes: it votes by its own log, and its disk and contents are sound (4.2.1)."""
+        """True if this node may ask for votes: its own log makes it a voter, and its disk and contents are sound."""
         member = self.configurations.latest.members.get(self.node_id)
         return (
             self._replica.failure is None
@@ -81,16 +84,16 @@ class Membership:
         return {node_id: member.incarnation for node_id, member in members if node_id != self.node_id}
 
     def append(self, command: bytes) -> None:
-        """Append ``command`` to the log as an entry of the current term; a member table in it is in force at once."""
+        """Append ``command`` to this node's log as an entry of the current term; a member table in it is in force at once."""
         index = self._journal.last_index + 1
         self._journal.add(command, index, self._core.term)
         if self.configurations.note(command, index):
             self.adopt()
 
     def follow(self, verdict: guards.Append) -> None:
-        """Update the member table after a leader's message was followed.
+        """Put the latest member table in force after this node has changed its log as a leader's message says.
 
-        verdict: which entries it dropped and appended.
+        verdict: which entries the message removed from the log, and which it appended.
         """
         changed = verdict.truncates and self.configurations.drop_from(verdict.prev_index + 1)
         for command, index, _ in verdict.entries:
@@ -99,12 +102,15 @@ class Membership:
             self.adopt()
 
     def restart_from(self, machine: CacheMachine) -> None:
-        """Put the latest member table of ``machine`` and the journal in force, after a snapshot replaced the machine."""
+        """Put the latest member table in force after a snapshot's ``machine``, a state machine, has replaced this node's.
+
+        The latest table is the last one in the log behind the snapshot, or else the one in ``machine``.
+        """
         self.configurations.restart_from(applied_configuration(machine, self._journal), self._journal.entries(0, None))
         self.adopt()
 
     def adopt(self) -> None:
-        """Put the latest member table of the log in force: in the core, the network and replication."""
+        """Put the latest member table of this node's log in force: for votes, connections and replication."""
         self._ticks.whole = True
         latest = self.configurations.latest
         others = self.others()

@@ -46,7 +46,7 @@ Position = tuple[int, int]
 
 
 class Removal:
-    """The leader's and members' messages to nodes that are no members, and what this node learns of its own removal."""
+    """Tells nodes outside the cluster that they are no members, and finds out whether this node itself was removed."""
 
     def __init__(
         self,
@@ -85,22 +85,25 @@ class Removal:
 
     @property
     def disowned(self) -> bool:
-        """True if the entry that made this node a member was dropped uncommitted: the node must register again."""
+        """True if the log entry that made this node a member was dropped uncommitted: the node must register again."""
         return self._disowned is not None and self._disowned == self._position(self._membership.configurations.latest)
 
     # Telling others ---------------------------------------------------------------------------------------------------
 
     def tell_removed(self, before: Configuration) -> None:
-        """As leader, tell those members of the superseded table ``before`` that they are no longer members."""
+        """As leader, tell nodes that they are no members any more.
+
+        These are the nodes in ``before``, a replaced member table, that no newer table lists.
+        """
         if self._core.is_leader:
             for node_id, member in before.members.items():
                 if self._is_out(node_id, member.incarnation):
                     self._tell(node_id, member.incarnation, None)
 
     def answer_stranger(self, peer: Peer, kind: str) -> None:
-        """Tell the sender of a message that it is no member, if no table lists it and it was not told just now.
+        """Tell ``peer``, the sender of a message, that it is no member, if no table lists it and it was not told just now.
 
-        kind: the type of its message; some types have other answers.
+        kind: the type of the message; some types have answers of their own.
         """
         if kind in _NOT_ANSWERED or not self._is_out(peer.node_id, peer.incarnation):
             return
@@ -126,7 +129,7 @@ class Removal:
     def _tell(self, node_id: str, incarnation: str, first: Position | None) -> None:
         """Send a node the message that it is no member of the cluster.
 
-        first: (term, index) of the entry by which it says that it became a member; None if it did not say.
+        first: (term, index) of the log entry by which that node says that it became a member; None if it did not say.
         """
         index = self._core.last_applied
         message: NotMember = {
@@ -202,7 +205,10 @@ class Removal:
         return None if first is None else self._position(first)
 
     def _position(self, table: Configuration) -> Position:
-        """Return (term, index) of a member table's entry, or of the snapshot's last entry if that covers it."""
+        """Return (term, index) of the log entry that holds ``table``, a member table.
+
+        If a snapshot covers that entry, returns those of the snapshot's last entry.
+        """
         index = max(table.index, self._journal.first_index)
         return self._journal.term_at(index) or 0, index
 

@@ -22,9 +22,9 @@ WAIT_S = 0.0015
 
 
 class Batching:
-    """The leader's decision whether to append its queued blocks now, or to wait for those of other nodes.
+    """The leader's decision whether to append the blocks in its queue now, or to wait first for blocks of other nodes.
 
-    now: the time in seconds.  wake_after: lets the leader look again after that many seconds.
+    now: returns the time in seconds.  wake_after: lets the leader decide once more after so many seconds.
     """
 
     def __init__(self, now: Callable[[], float], wake_after: Callable[[float], None]) -> None:
@@ -37,15 +37,21 @@ class Batching:
         self._until_s = 0.0
 
     def note_crowd(self, origin: str, last_index: int) -> None:
-        """Note that the node ``origin`` has sent a block that many callers wait for. last_index: the log's end then."""
+        """Note that the node ``origin`` has sent a block that many callers wait for.
+
+        last_index: the index of the log's last entry at that time.
+        """
         self.crowds[origin] = last_index
 
     def forget_crowds(self) -> None:
-        """Forget which nodes have many waiting callers: a new leadership begins, and they came to another leader."""
+        """Forget which nodes have many callers waiting for their blocks; called when this node becomes the leader."""
         self.crowds.clear()
 
     def should_wait(self, present: Iterable[str], last_index: int) -> bool:
-        """True if the entry behind ``last_index`` should wait for blocks of nodes beside those in ``present``."""
+        """True if the leader should wait for blocks of more nodes before it appends the entry behind ``last_index``.
+
+        present: the ids of the nodes whose blocks are queued.
+        """
         here = {*present}
         if not self._misses_a_crowd(here):
             return False
@@ -59,7 +65,7 @@ class Batching:
         return self._now() < self._until_s
 
     def _misses_a_crowd(self, here: set[str]) -> bool:
-        """True if a block of one node with many callers is here, and none of another such node.
+        """True if a node with many waiting callers has a block in the leader's queue, and another such node has none.
 
         here: the ids of the nodes whose blocks are queued.
         """

@@ -40,7 +40,7 @@ DISPUTE = 0.5
 
 
 class Elections:
-    """The election rules of a node that are added to PySyncObj's: pre-votes, identity of voters, quick campaigns."""
+    """A node's rules for elections, beside those of PySyncObj (the Raft library): pre-votes, who may vote, quick campaigns."""
 
     def __init__(
         self,
@@ -80,17 +80,20 @@ class Elections:
 
     @property
     def leader_silent_s(self) -> float:
-        """Seconds since this node has heard its leader; 0 on the leader itself."""
+        """The number of seconds since this node has heard from its leader; 0 on the leader itself."""
         return 0.0 if self._core.is_leader else self._core.now() - self._leader_heard_s
 
     def leader_heard(self) -> None:
-        """Note that a valid message of the current term's leader has arrived."""
+        """Note that a valid message of the current term's leader has come: this node gives up its own pre-vote or campaign."""
         self._leader_heard_s = self._core.now()
         self._pre_vote_term = 0
         self._core.withdraw()
 
     def leader_lost(self) -> None:
-        """Prepare to campaign when it is this node's turn among the survivors: its connection to the leader broke."""
+        """Prepare this node to campaign, because its connection to the leader broke.
+
+        Each of the remaining voters first waits for a short time of its own, so that they do not begin together.
+        """
         core, node_id = self._core, self._membership.node_id
         survivors = sorted({*core.voter_ids, node_id} - {core.leader_id})
         turn = (survivors.index(node_id) + core.term) % len(survivors)
@@ -101,7 +104,7 @@ class Elections:
         self._ticks.wake_after(wait_s + 0.001)
 
     def start_pre_vote(self) -> None:
-        """Ask the voters whether they would elect this node; campaign at once if it is the only voter."""
+        """Begin a pre-vote: ask the voters whether they would elect this node; campaign at once if it is the only voter."""
         core = self._core
         self._pre_vote_term = core.term + 1
         self._pre_votes = {self._membership.node_id}
@@ -118,7 +121,11 @@ class Elections:
         self._consider_campaign()
 
     def complete(self, message: dict[str, Any]) -> None:
-        """Add our fields to a vote message of PySyncObj's: the cluster's time, or that the leader wants the election."""
+        """Add this program's fields to ``message``, a vote request or answer that PySyncObj, the Raft library, has made.
+
+        An answer gets this node's estimate of the cluster's time; a request, whether the old leader asked for the
+        election.
+        """
         if message["type"] == "response_vote":
             message["time"], message["heard"] = self._voters_time.own()
         elif message["type"] == "request_vote":
@@ -128,7 +135,10 @@ class Elections:
                 self._votes = set()
 
     def _consider_campaign(self) -> None:
-        """Campaign once a majority would vote for this node, and the time at which it would lead is settled."""
+        """Start this node's election if a majority of the voters has granted its pre-vote.
+
+        While the voters that answered disagree about the cluster's time, it first waits a moment for more answers.
+        """
         core, term = self._core, self._pre_vote_term
         if core.is_leader or term != core.term + 1 or not self._is_majority(self._pre_votes):
             return
@@ -199,9 +209,10 @@ class Elections:
             core.receive(peer.node_id, message)
 
     def _may_be_elected(self, peer: Peer, message: dict[str, Any]) -> bool:
-        """True if the peer may be a voter: by this node's member table, or by entries that this node's log lacks (4.2.1).
+        """True if the node ``peer`` may get this node's vote: the member table makes it a voter, or its log is longer.
 
-        A member with another incarnation than the table's may not: its disk was emptied.
+        A longer log may hold a newer table (Raft dissertation 4.2.1). False if the table lists the peer with another
+        incarnation: its disk was emptied.
         """
         member = self._membership.configurations.latest.members.get(peer.node_id)
         if member is None:

@@ -30,9 +30,9 @@ WAITING_BYTES_MAX = 16 * 1024 * 1024
 
 
 class Following:
-    """The follower's side of a node.
+    """The part of a node that follows: it takes a leader's entries and commit index into this node's log, and answers.
 
-    random: gives a number of at least 0 and below 1.  build_level: the highest feature level that this build knows.
+    random: returns a number of at least 0 and below 1.  build_level: the highest feature level that this build knows.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Following:
         }
 
     def hear_leader(self, peer: Peer, message: dict[str, Any]) -> None:
-        """Follow the sender of a leader's message without its entries: PySyncObj is given its term alone."""
+        """Take ``peer`` as the leader of the term in its ``message``, and take nothing else from that message."""
         self._hand_over(peer, message["term"], 0, self._journal.last_index, self._journal.last_term, [])
 
     def _hand_over(
@@ -155,9 +155,9 @@ class Following:
             self._links.hold_message(node_id, reply)
 
     def _answer_relaxed(self, node_id: str, reply: AppendAck) -> None:
-        """Send ``reply`` once the entries are durable.
+        """Send the leader ``reply``, which acknowledges committed entries, once these entries are durable on this node.
 
-        No client waits for them, so one answer may stand for several messages.
+        No client waits for this answer, so one may stand for the answers to several messages.
         """
         held, self._relaxed = self._relaxed, (node_id, reply)
         if held is None:
@@ -174,7 +174,10 @@ class Following:
                 self._answer_relaxed(node_id, reply)
 
     def _on_commit(self, peer: Peer, message: dict[str, Any]) -> None:
-        """Take over the leader's commit index if the log has that very entry: then it has all before (log matching)."""
+        """Raise this node's commit index to the one in the leader's message, if the log has the leader's entry there.
+
+        The log then has all of the leader's entries before that one, too (log matching).
+        """
         index = guards.natural(message, "index")
         if self._journal.term_at(index) == guards.natural(message, "index_term"):
             if self._core.extend(peer.node_id, guards.natural(message, "term"), index, ()):

@@ -23,7 +23,7 @@ MARK_EVERY_MS = 5
 
 
 class Freshness:
-    """What this node knows of its contents' age: whether they may be read, and when they were certainly the newest."""
+    """What a node knows of its contents' age: whether clients may read them yet, and when they were certainly the newest."""
 
     def __init__(self, core: Core, links: Links, peers: Peers) -> None:
         # Whether this node has applied what the leader had committed in its own term, at least once since the start.
@@ -41,9 +41,9 @@ class Freshness:
         self._marked_at_ms = 0
 
     def note_progress(self) -> None:
-        """Update ``caught_up``, whether reads may be answered, and ``fresh_at_ms``, when the contents were the newest.
+        """Update what this node knows of its contents' age; called once a turn.
 
-        Called once a turn.
+        ``caught_up`` says whether clients may read the contents, ``fresh_at_ms`` when they were last surely the newest.
         """
         core = self._core
         if core.is_leader:
@@ -61,21 +61,25 @@ class Freshness:
             self.fresh_at_ms = max(self.fresh_at_ms, self._marks.popleft()[1])
 
     def note_mark(self, index: int, at_ms: int) -> None:
-        """Note that contents which have applied ``index`` were the newest at the moment ``at_ms``.
+        """Note that contents to which all log entries up to ``index`` were applied were the newest at the moment ``at_ms``.
 
-        When too many marks wait the newest is replaced: the oldest is the next to be reached.
+        Such a note waits until this node has applied ``index``. When too many wait, the newest of them is replaced: the
+        oldest is the next to be reached.
         """
         if len(self._marks) >= FRESH_MARKS_MAX:
             self._marks.pop()
         self._marks.append((index, at_ms))
 
     def goes_back(self) -> None:
-        """Answer no reads until the log is applied as far as now: an older snapshot replaces contents that were wrong."""
+        """Answer no reads until this node has once more applied its log up to where it is applied now.
+
+        Called when an older snapshot replaces contents that were wrong.
+        """
         self.catch_up_to = max(self.catch_up_to or 0, self._core.last_applied)
         self.caught_up = False
         self.fresh_at_ms = 0
 
     def staleness_ms(self) -> int | None:
-        """Return how many milliseconds old the contents may be; None while that is unknown. Any thread may call it."""
+        """Return how many milliseconds old this node's contents may be; None while that is unknown. Any thread may call it."""
         fresh_at_ms = self.fresh_at_ms
         return max(0, self._links.now_ms() - fresh_at_ms) if fresh_at_ms else None

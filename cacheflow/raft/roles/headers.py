@@ -19,7 +19,7 @@ TELL_SEEN_MS = 1000
 
 
 class Headers:
-    """The leader's source of the fields that append messages carry beside the log."""
+    """Makes those fields of a leader's append messages that are not about the log: times, who is down, a digest."""
 
     def __init__(self, core: Core, links: Links, clock: Clock, peers: Peers, replica: Replica) -> None:
         self._core = core
@@ -29,7 +29,7 @@ class Headers:
         self._replica = replica
 
     def common(self) -> dict[str, Any]:
-        """Return the fields of an append message that are the same for all followers."""
+        """Return those fields of the leader's next append messages that are the same for all followers."""
         core = self._core
         machine = self._replica.machine
         now_ms = self._links.now_ms()
@@ -46,7 +46,10 @@ class Headers:
         }
 
     def message_for(self, header: dict[str, Any], progress: Progress) -> AppendEntries:
-        """Return the append message for one follower: ``header`` and the fields for it alone. progress: of the follower."""
+        """Return the append message for one follower: the fields in ``header``, which all get, and those for it alone.
+
+        progress: what the leader knows of that follower.
+        """
         now_ms = header["at"]
         message: Any = header.copy()
         # Until its no-op is committed a leader does not know what is committed, so no follower may call itself fresh by it.

@@ -49,7 +49,7 @@ HURRY_AFTER_S = 0.005
 
 
 class Leading:
-    """The part of a node that leads: it queues blocks and makes entries of them. On a follower only ``queue`` is used."""
+    """The part of a node that leads: it queues blocks and makes log entries of them. On a follower it only empties its queue."""
 
     def __init__(
         self,
@@ -105,7 +105,10 @@ class Leading:
     # Leadership begins and ends ---------------------------------------------------------------------------------------
 
     def begin(self, told_ms: int) -> None:
-        """Begin to lead: time goes on, and nothing is known of the followers. told_ms: see ``VotersTime.estimate_ms``."""
+        """Prepare this node, which was just elected, to lead: set its cluster clock, and forget what it knew of followers.
+
+        told_ms: the cluster's time by what the voters have told, see ``VotersTime.estimate_ms``.
+        """
         others = self._membership.others()
         self._replicator.begin(others)
         self._watched_since_ms = {}
@@ -123,13 +126,16 @@ class Leading:
         self._batching.forget_crowds()
 
     def end(self) -> None:
-        """Stop leading: drop the queued blocks; the nodes whose clients wait for them send them again."""
+        """Stop leading: drop the queued blocks; the nodes whose clients wait for these blocks send them again."""
         self.queue.clear()
 
     # Proposing --------------------------------------------------------------------------------------------------------
 
     def enqueue(self, blocks: list[bytes], crowded: bool, again: bool) -> None:
-        """Queue blocks of this node's own commands. crowded: many callers wait for them.  again: they were sent before."""
+        """Queue ``blocks``, which this node has made of its own commands, for the leader's next entries.
+
+        crowded: many callers wait for them.  again: they were sent before, so those still queued are dropped.
+        """
         node_id = self._membership.node_id
         if again:
             self._forget(node_id)
@@ -139,11 +145,11 @@ class Leading:
             self._batching.note_crowd(node_id, self._journal.last_index)
 
     def _forget(self, origin: str) -> None:
-        """Drop the queued blocks of the node ``origin``, which sends all of them again, so that none is queued twice."""
+        """Remove the blocks of the node ``origin`` from the leader's queue: that node sends all of them again."""
         self.queue = deque([queued for queued in self.queue if queued[0] != origin])
 
     def may_append(self) -> bool:
-        """True if the queued blocks may be appended to the log now. The queue must not be empty."""
+        """True if the leader may append the blocks in its queue to the log now. The queue must not be empty."""
         core = self._core
         return (
             core.is_leader
@@ -158,9 +164,9 @@ class Leading:
         )
 
     def propose_queued(self) -> None:
-        """Append the queued blocks as one entry (group commit).
+        """As leader, append the queued blocks to the log as one entry (group commit), and send it to the followers.
 
-        If none may be appended now, send a new commit index alone.
+        If no block may be appended now, tell the followers the commit index if it is new. On a follower, empty the queue.
         """
         core = self._core
         if not core.is_leader:
@@ -186,9 +192,9 @@ class Leading:
             self._send_news(self._waiting)
 
     def _send_news(self, answering: Collection[str] = ()) -> None:
-        """Send new entries and the commit index to the followers that need them now.
+        """As leader, send new entries and the commit index to those followers that need them now.
 
-        answering: see ``Replicator.send_news``.
+        answering: ids of followers whose clients wait for that commit; see ``Replicator.send_news``.
         """
         core = self._core
         if self._replica.failure is None:
@@ -200,9 +206,9 @@ class Leading:
                 self._watch_for_stall()
 
     def _watch_for_stall(self) -> None:
-        """Start a timer if the last entry went to a bare majority only.
+        """Start a timer if the leader has sent its last entry to a bare majority of the voters only.
 
-        If it is not committed by then, all followers get it.
+        If that entry is not committed when the timer ends, all followers get it.
         """
         waits = self._replicator.ahead is not None and self._core.commit_index < self._journal.last_index
         if waits:
@@ -210,7 +216,10 @@ class Leading:
             self._ticks.call_after(HURRY_AFTER_S, functools.partial(self._hurry_if_stalled, self._journal.last_index))
 
     def _hurry_if_stalled(self, index: int) -> None:
-        """Send all followers what they lack if the entry ``index``, the last at the timer's start, is not committed."""
+        """Send all followers the entries that they lack if the entry ``index`` is not committed yet.
+
+        Called by a timer that was started when ``index`` was the log's last entry.
+        """
         self._watching = False
         if self._core.is_leader and self._replica.failure is None:
             if self._core.commit_index < index:
@@ -219,19 +228,19 @@ class Leading:
                 self._watch_for_stall()
 
     def append_configuration(self, configuration: Configuration) -> int:
-        """Append a member table to the log as an entry of its own and return its index."""
+        """As leader, append a member table to the log as an entry of its own, send it, and return the entry's index."""
         block = commands.encode_block(0, 0, 0, [configuration.command()])
         self._membership.append(CONFIGURATION + self._entry([block]))
         self._send_news()
         return self._journal.last_index
 
     def replicate(self) -> None:
-        """Send every other member the entries that it lacks, or a heartbeat."""
+        """As leader, send every other member the log entries that it lacks, or a heartbeat if it lacks none."""
         if self._replica.failure is None:
             self._replicator.replicate()
 
     def _entry(self, blocks: list[bytes]) -> bytes:
-        """Pack an entry at the level in force and the cluster's time."""
+        """Return a log entry packed of ``blocks``, the cluster's time and the feature level in force."""
         self._last_stamp_ms = max(self._clock.now_ms(), self._last_stamp_ms)
         return commands.encode_entry(self._last_stamp_ms, blocks, self._replica.machine.level)
 
@@ -274,9 +283,9 @@ class Leading:
     # Once a heartbeat -------------------------------------------------------------------------------------------------
 
     def keep_house(self) -> None:
-        """Find out which members are down, and propose an entry if keys are due and nobody writes.
+        """As leader, find out which members are down, and queue an entry without writes if keys are due to expire.
 
-        Called once a heartbeat.
+        Called once a heartbeat. Keys expire by the time stamps of entries, and while nobody writes there are none.
         """
         self.committed_lately = max(self.committed_lately, self._core.commit_index)
         # The next entry goes to all followers and shows which of them are quick now.
@@ -303,7 +312,7 @@ class Leading:
 
 
 def _stamp_of(command: bytes) -> int:
-    """Return the time stamp in ms of the log entry ``command``; 0 for a no-op, which has none."""
+    """Return the time stamp in ms that the log entry ``command`` holds; 0 for an entry without one, such as a no-op."""
     if command[:1] == NO_OP:
         return 0
     try:

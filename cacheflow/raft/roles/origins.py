@@ -19,7 +19,7 @@ _USES: Final = commands.encode_block(0, 0, 0, [commands.recency([])])[:-1]
 
 
 def check_origin(block: bytes, peer: Peer, sessions: Sessions) -> None:
-    """Check that ``peer`` may propose ``block``. Raises BadMessage."""
+    """Raise BadMessage if ``peer``, a node, has no right to propose ``block``, for example one of another node's session."""
     session_id = commands.session_of(block)
     if session_id:
         session = sessions.find(session_id)

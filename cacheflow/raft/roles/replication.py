@@ -30,17 +30,19 @@ INFLIGHT_BYTES_MAX = 4 * 1024 * 1024
 
 
 class Leader(Protocol):
-    """The leader's core, as far as replication uses it."""
+    """Interface: what replication needs of the leader, which is its commit index."""
 
     commit_index: int
 
 
 class Replicator:
-    """The leader's side of replication.
+    """The part of a leader that sends its followers log entries, commit indexes and heartbeats.
 
-    send: (node id, message) -> whether it was taken.  backlog: node id -> bytes that wait for it here.
-    header: what every append message carries beside the log's own.
-    message_for: makes one follower's message of it.  leader: knows the commit index.  peers: how far each follower is.
+    send: sends (node id, message) and returns whether the message was taken.  backlog: returns, for a node id, the bytes
+    that wait here to be sent to that node.
+    header: returns the fields of append messages that are the same for all followers.  message_for: returns the append
+    message for one follower, made of these fields.
+    leader: knows the commit index.  peers: knows how far each follower's log has come.
     """
 
     def __init__(
@@ -68,52 +70,55 @@ class Replicator:
     def begin(self, incarnations: Mapping[str, str]) -> None:
         """Begin to replicate as a new leader: forget what was known of every follower.
 
-        incarnations: by the followers' ids.
+        incarnations: the followers, as {node id: incarnation}.
         """
         self._peers.progress = {}
         self.set_followers(incarnations)
 
     def set_followers(self, incarnations: Mapping[str, str]) -> None:
-        """Set who the followers are, {id: incarnation}; what is known of those that stay is kept."""
+        """Set who the leader's followers are, {node id: incarnation}; what is known of those that stay followers is kept."""
         self.choose_anew()
         self._peers.set_followers(incarnations, self._journal.last_index + 1)
 
     def reconnected(self, node_id: str) -> None:
-        """Probe a follower again, because its connection was replaced: messages in flight may be lost."""
+        """Find out anew where a follower's log ends, because its connection was replaced, which may have lost messages."""
         progress = self._peers.progress.get(node_id)
         if progress is not None:
             progress.sent_commit = 0
             progress.probe_from(max(progress.match_index + 1, min(progress.next_index, self._journal.last_index + 1)))
 
     def choose_anew(self) -> None:
-        """Send the next entry to every follower, until its commit shows which followers answer quickly."""
+        """Let the leader's next log entry go to every follower; its commit then shows which followers answer quickly."""
         self.ahead = None
         self._everybody_from = self._journal.last_index + 1
 
     def hurry(self) -> None:
-        """Send every follower all that it lacks, because an entry is not committed as soon as it should be."""
+        """Send every follower all log entries that it lacks, because one is not committed as soon as it should be."""
         self.ahead = None
         self._everybody_from = self._leader.commit_index + 1
         self.send_news()
 
     def choose_ahead(self, voter_ids: Sequence[str]) -> None:
-        """After a commit, choose the followers that get entries first: a bare majority, of voters that have its entry."""
+        """After a commit, choose the followers that get the next entries first: just enough voters for a majority.
+
+        Only voters that have acknowledged the committed entry are chosen.
+        """
         commit_index = self._leader.commit_index
         if self.ahead is None and commit_index >= self._everybody_from:
             having = [node_id for node_id in voter_ids if self._peers.progress[node_id].match_index >= commit_index]
             self.ahead = frozenset(having[: (len(voter_ids) + 1) // 2])
 
     def replicate(self) -> None:
-        """Send each follower the entries that it lacks, or at least a heartbeat."""
+        """Send each follower the log entries that it lacks, or a heartbeat if none can be sent to it."""
         header = self._header()
         for node_id, progress in self._peers.progress.items():
             self._replicate_to(node_id, progress, header)
 
     def send_news(self, answering: Collection[str] = ()) -> None:
-        """Send each follower what was appended and committed since its last message, if that concerns it now.
+        """Send each follower the log entries that it should get now, or, if there are none, a new commit index.
 
-        answering: followers whose clients are answered once they know of the commit. They come last, because such a client
-        may ask any other node next.
+        answering: ids of followers whose clients are answered once they know of the commit. They come last, because such
+        a client may ask any other node next.
         """
         commit_index = self._leader.commit_index
         header: dict[str, Any] | None = None
@@ -136,13 +141,16 @@ class Replicator:
                     progress.sent_commit = commit_index
 
     def _last_for(self, node_id: str) -> int:
-        """Return the index up to which a follower gets entries now: the log's end if *ahead*, else the commit index."""
+        """Return the index of the last log entry that the follower ``node_id`` may get now.
+
+        That is the log's end for the followers in ``ahead``, which are quick, and the commit index for the others.
+        """
         return self._journal.last_index if self.ahead is None or node_id in self.ahead else self._leader.commit_index
 
     def _commit_message(self, commit_index: int) -> Commit:
-        """Return the message that tells a commit index without entries.
+        """Return the message that tells a follower ``commit_index``, and the term of the entry there, without any entries.
 
-        A follower that has the entry at that index has the same log up to it (log matching).
+        A follower whose log has that entry has the same log as the leader up to it (log matching).
         """
         journal = self._journal
         return {
@@ -153,7 +161,7 @@ class Replicator:
         }
 
     def push(self, node_id: str) -> None:
-        """Send a follower the entries that it lacks, after it has acknowledged some; send nothing if it lacks none."""
+        """Send a follower, after its acknowledgement, the log entries that it still lacks; send nothing if there are none."""
         progress = self._peers.progress[node_id]
         # The others get no entries: they would answer heartbeats with acknowledgements for ever.
         if progress.state == REPLICATE and progress.next_index <= self._last_for(node_id):
@@ -162,7 +170,10 @@ class Replicator:
     def _replicate_to(
         self, node_id: str, progress: Progress, header: dict[str, Any], *, heartbeat: bool = True
     ) -> None:
-        """Send entries, as many as may be in flight; when none can be sent, a heartbeat if asked for."""
+        """Send the follower ``node_id`` the log entries that it lacks, as many as may be in flight to it at once.
+
+        header: the fields that all followers get.  heartbeat: send a message without entries if none can be sent.
+        """
         journal = self._journal
         last_index = self._last_for(node_id)
         has_room = True
@@ -203,9 +214,9 @@ class Replicator:
             progress.next_index = sent_index + 1
 
     def acknowledged(self, node_id: str, message: dict[str, Any]) -> int | None:
-        """Note a follower's answer; return the index up to which its log is verified and durable, None for a rejection.
+        """Note a follower's answer to an append message; return up to which index that follower's log is verified and durable.
 
-        Raises BadMessage.
+        Returns None if the answer is a rejection. Raises BadMessage.
         """
         progress = self._peers.progress[node_id]
         progress.acked_at_ms = max(progress.acked_at_ms, guards.natural(message, "at"))

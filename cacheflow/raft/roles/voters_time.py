@@ -25,7 +25,7 @@ OLD_MS = 10_000
 
 
 class VotersTime:
-    """The other voters' estimates of the cluster's time, and what this node makes of them and of its own."""
+    """The other voters' estimates of the cluster's time, and what a new leader concludes from them and its own clock."""
 
     def __init__(self, clock: Clock, now_ms: Callable[[], int]) -> None:
         self._clock = clock
@@ -34,18 +34,21 @@ class VotersTime:
         self._told: dict[str, tuple[int | None, bool, int]] = {}
 
     def own(self) -> tuple[int, bool]:
-        """Return what this node tells a candidate: its estimate, 0 for none, and whether it has heard a leader."""
+        """Return what this node tells a candidate: its estimate of the cluster's time, and whether it has heard a leader.
+
+        The estimate is in milliseconds, 0 for none. Only a leader heard since this node's start counts.
+        """
         return self._clock.now_ms() if self._clock.known else 0, self._clock.heard
 
     def note(self, node_id: str, message: dict[str, Any]) -> None:
-        """Note the estimate in the answer of a voter. Raises BadMessage."""
+        """Note the estimate of the cluster's time in ``message``, an answer of the voter ``node_id``. Raises BadMessage."""
         now_ms, told_ms = self._now_ms(), guards.natural(message, "time")
         offset_ms = told_ms - now_ms if told_ms else None
         self._told = {voter: told for voter, told in self._told.items() if now_ms - told[2] < OLD_MS}
         self._told[node_id] = (offset_ms, message.get("heard") is True, now_ms)
 
     def estimate_ms(self) -> int:
-        """Return the cluster's time as the voters have it; 0 when this node's own clock knows better, or nobody knows."""
+        """Return the cluster's time in ms by the voters' estimates; 0 if this node's clock knows better, or nobody knows."""
         heard = self._offsets(heard=True)
         if heard:
             return self._now_ms() + heard[-1]
@@ -55,9 +58,9 @@ class VotersTime:
         return self._now_ms() + offsets[(len(offsets) - 1) // 2] if offsets else 0
 
     def is_disputed(self, voters: int) -> bool:
-        """True if the estimate rests on wall clocks that no majority of so many voters, this node included, agrees with.
+        """True if the estimate of the cluster's time rests on wall clocks, and no majority of all voters agrees on it.
 
-        False once all have answered: nothing better will come.
+        voters: their number, this node included. False once all of them have answered: nothing better will come.
         """
         if self._clock.heard or self._offsets(heard=True) or len(self._told) + 1 >= voters:
             return False

@@ -44,7 +44,7 @@ FAILURES_SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class _Own:
-    """What a snapshot of this node's memory at ``index`` would say of itself."""
+    """The digests that a snapshot up to ``index`` must have if this node's contents in memory are right."""
 
     index: int
     digest: bytes
@@ -52,7 +52,10 @@ class _Own:
 
 
 class Building:
-    """A node's builder of snapshots, one at a time. restart_from: lets the node go on with a machine from a snapshot."""
+    """Decides when a node builds a snapshot, has it built, one at a time, and compares it with the node's memory.
+
+    restart_from: lets the node go on with a state machine that was loaded from a snapshot.
+    """
 
     def __init__(
         self,
@@ -94,12 +97,15 @@ class Building:
 
     @property
     def age_s(self) -> float:
-        """The number of seconds since this node built or received a snapshot, or started. Any thread."""
+        """The number of seconds since this node built or received a snapshot, or else started. Any thread may read it."""
         return (self._links.now_ms() - self._newest_since_ms) / 1000
 
     @property
     def problem(self) -> str:
-        """The reason, for people, for which building has failed several times in a row; "" if it has not. Any thread."""
+        """The reason, for people, why several builds of a snapshot in a row have failed; "" if they have not.
+
+        Any thread may read it.
+        """
         if self._failures_in_a_row < FAILURES_SHOWN:
             return ""
         return f"{self._failures_in_a_row} builds in a row have failed, the journal grows: {self._latest_failure}"
@@ -116,16 +122,16 @@ class Building:
             self.build()
 
     def replaced(self) -> None:
-        """Note that a snapshot received from the leader has replaced this node's contents and journal."""
+        """Note that a snapshot received from the leader has replaced this node's contents and its log."""
         self._held_back_bytes = 0
         self._is_void = self._building
         self._own = None
         self._newest_since_ms = self._links.now_ms()
 
     def build(self) -> None:
-        """Begin to build a snapshot at the applied index, unless a build is under way or nothing is new.
+        """Begin to build a snapshot up to the last applied entry, unless a build is under way or nothing new was applied.
 
-        When the disk is behind the memory the build begins with a later call, at the index of the first.
+        If that entry is not durable yet, the build begins with a later call, and still for that entry.
         """
         if self._replica.failure is not None or self._building or self._links.now_ms() < self._next_build_ms:
             return
@@ -165,7 +171,10 @@ class Building:
             self._divergence.found_right()
 
     def _reload(self, meta: SnapshotMeta) -> None:
-        """Replace the contents in memory by those of the new snapshot, which differ; stop the machine the second time."""
+        """Replace the contents in memory by those of the new snapshot ``meta``, because the two differ.
+
+        If they differ again after that, this node stops applying its log instead.
+        """
         if meta.index <= self._reloaded_at:
             self._storage.discard(meta)
             self._replica.stumble(f"the contents at index {meta.index} differ again from what the disk holds")
@@ -194,7 +203,10 @@ class Building:
         self._storage.run(lambda: files.restored(disk, path, meta, self._storage.machine_type), done)
 
     def _take(self, outcome: SnapshotMeta) -> None:
-        """Make a verified snapshot the newest one, and trim the log that it covers."""
+        """Make a snapshot that was built and verified the node's newest one, and trim the log entries that it covers.
+
+        outcome: the snapshot's description.
+        """
         self._failures_in_a_row = 0
         self._newest_since_ms = self._links.now_ms()
         keep_from = outcome.index

@@ -33,7 +33,7 @@ SURE_MS = 5000
 
 
 class Divergence:
-    """The comparison of this node's digests with others', which decides when its contents are checked against its disk."""
+    """Compares this node's contents with other nodes' by digests, and decides when they are checked against its disk."""
 
     def __init__(self, core: Core, links: Links, ticks: Ticks, replica: Replica, membership: Membership) -> None:
         # The contents are to be checked at this index, or behind it; 0 while there is no reason to.
@@ -54,9 +54,9 @@ class Divergence:
         self.handlers: dict[str, Callable[[Peer, dict[str, Any]], None]] = {"differs": self._on_differs}
 
     def compare(self, digest: Any) -> None:
-        """Compare ``digest``, the leader's (index, digest) in its message, with this node's digest at that index.
+        """Compare ``digest``, the pair (index, digest) in a leader's message, with this node's own digest at that index.
 
-        If they differ, this node's contents are in doubt and the leader is told.
+        If the two digests differ, this node's contents are in doubt and the leader is told.
         """
         if self._replica.doubt is not None:
             self._tell()
@@ -77,7 +77,10 @@ class Divergence:
             self._tell()
 
     def doubt(self, index: int, whose: str) -> None:
-        """Stop using this node's contents, which differ from ``whose``, until they are checked at ``index`` or later."""
+        """Stop using this node's contents until they are checked at ``index`` or later; a leader also stops leading.
+
+        whose: names for people what the contents differ from, as "the leader's".
+        """
         self.check_from = max(self.check_from, index)
         if self._replica.doubt is None:
             self._replica.doubt = f"the contents differ from {whose} at index {index} and are checked"
@@ -86,15 +89,15 @@ class Divergence:
             self._core.step_down()
 
     def found_right(self) -> None:
-        """End the doubt: this node's contents agree with its disk, so another node's are wrong.
+        """End the doubt about this node's contents, which were found to agree with its disk: another node's are wrong.
 
-        Doubt nothing for SURE_MS.
+        For SURE_MS they are not doubted again.
         """
         self._sure_until_ms = self._links.now_ms() + SURE_MS
         self.settle()
 
     def settle(self) -> None:
-        """End the doubt about this node's contents, because they were replaced or were found to agree with the disk."""
+        """End the doubt about this node's contents, because they were replaced or were found to agree with its disk."""
         self.check_from = 0
         self._pending = self._own = None
         self._contradicting.clear()
@@ -109,7 +112,10 @@ class Divergence:
         return self._links.now_ms() < self._sure_until_ms
 
     def _tell(self) -> None:
-        """Send the leader this node's digest, at each message of the leader's: an earlier one may have been lost."""
+        """Send the leader this node's digest, which differs from the leader's own.
+
+        Called at each of the leader's messages while that is so, because this node's earlier ones may have been lost.
+        """
         if self._own is not None and self._core.leader_id is not None:
             index, digest = self._own
             self._links.send(self._core.leader_id, {"type": "differs", "index": index, "digest": digest})

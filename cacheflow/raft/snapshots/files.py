@@ -45,7 +45,7 @@ FLUSH_BYTES: Final = 16 << 20
 
 
 class CorruptSnapshot(ConfigError):
-    """Raised for a snapshot file that cannot be trusted. The message names the file and what is wrong."""
+    """Raised for a snapshot file that is damaged. The message names the file and what is wrong there."""
 
     def __init__(self, file: object, what: str) -> None:
         self.what = what
@@ -63,8 +63,10 @@ _Bytes: TypeAlias = bytes
 class SnapshotMeta:
     """The description of a snapshot.
 
-    index, term: those of the last entry that it covers.  digest: the machine's rolling digest after that entry, and
-    outlook: its outlook (``machine/outlook.py``).  bytes: the length of the file; 0 before it is written.
+    index, term: those of the last log entry that the snapshot covers.  digest: the state machine's digest after that
+    entry.
+    outlook: a digest of what decides the machine's next steps (``machine/outlook.py``).  bytes: the length of the
+    snapshot's file; 0 before it is written.
     """
 
     index: int
@@ -75,7 +77,7 @@ class SnapshotMeta:
 
     @classmethod
     def of(cls, report: dict[str, Any]) -> SnapshotMeta:
-        """Return the meta of the snapshot that the helper process built. report: its line of JSON, parsed.
+        """Return the description of the snapshot that the helper process has built, from ``report``, its parsed line of JSON.
 
         Raises KeyError, ValueError.
         """
@@ -84,12 +86,12 @@ class SnapshotMeta:
 
 
 def snapshot_path(directory: Path, index: int) -> Path:
-    """Return the path of the file for the snapshot up to ``index``."""
+    """Return the path of the file in ``directory`` for the snapshot up to the log entry ``index``."""
     return directory / f"snapshot-{index:020}.cfs"
 
 
 def list_snapshots(disk: Disk, directory: Path) -> list[int]:
-    """Return the indexes of the snapshots in ``directory``, ascending."""
+    """Return the index of the last log entry covered by each snapshot in ``directory``, ascending."""
     return sorted(int(match[1]) for name in disk.list(directory) if (match := _NAME.fullmatch(name)))
 
 
@@ -100,8 +102,9 @@ def write_snapshot(
     chunks: Iterable[bytes],
     check: Callable[[Path], object] | None = None,
 ) -> SnapshotMeta:
-    """Write a snapshot of ``chunks`` and return its meta with the file's size, once it is durable. Blocks.
+    """Write a snapshot file of ``chunks``, a state machine's contents, and return once it is durable. Blocks.
 
+    meta: the description of the snapshot; it is returned with the file's size.
     check: called with the path of the finished file, before it gets its name.
     Raises OSError, and whatever ``chunks`` and ``check`` raise; then nothing is left behind.
     """
@@ -138,10 +141,10 @@ def write_snapshot(
 
 
 def load_newest(disk: Disk, directory: Path) -> SnapshotMeta | None:
-    """Return the meta of the newest snapshot, after verifying its whole file; None when there is no snapshot. Blocks.
+    """Return the description of a node's newest snapshot, after verifying its whole file; None when there is no snapshot.
 
-    Removes files that a crash left unfinished, and older snapshots once the newest one is verified: call it at start,
-    before anything is built, sent or received. Raises CorruptSnapshot, OSError.
+    Blocks. Removes files that a crash left unfinished, and older snapshots once the newest one is verified: call it at
+    start, before anything is built, sent or received. Raises CorruptSnapshot, OSError.
     """
     for name in disk.list(directory):
         if name.endswith((_WRITING, RECEIVING)) and _NAME.fullmatch(name.rpartition(".")[0]):
@@ -153,7 +156,7 @@ def load_newest(disk: Disk, directory: Path) -> SnapshotMeta | None:
 
 
 def chunks_of(disk: Disk, path: Path) -> Iterator[bytes]:
-    """Yield the machine's chunks in the snapshot file ``path``.
+    """Yield the pieces of the state machine's contents in the snapshot file ``path``.
 
     Raises CorruptSnapshot on the way if the file is damaged.
     """
@@ -165,9 +168,10 @@ def chunks_of(disk: Disk, path: Path) -> Iterator[bytes]:
 def restored(
     disk: Disk, path: Path, meta: SnapshotMeta, machine_type: type[CacheMachine] = CacheMachine
 ) -> CacheMachine:
-    """Return the machine in the snapshot at ``path``.
+    """Return the state machine loaded from the snapshot file ``path``.
 
-    Raises CorruptSnapshot if it holds none, or not the one of ``meta``; NewerCacheFlow if it is of a later feature level.
+    Raises CorruptSnapshot if the file holds none, or not the one that ``meta``, the snapshot's description, names;
+    NewerCacheFlow if it is of a later feature level.
     """
     try:
         machine = machine_type.restore(chunks_of(disk, path))
@@ -179,7 +183,10 @@ def restored(
 
 
 def verify_snapshot(disk: Disk, path: Path) -> SnapshotMeta:
-    """Read the snapshot file ``path`` from end to end and return its meta. Raises CorruptSnapshot, OSError."""
+    """Verify the snapshot file ``path`` from end to end; return the snapshot's description.
+
+    Raises CorruptSnapshot, OSError.
+    """
     frames = _frames(disk, path)
     header = next(frames)
     for _ in frames:
@@ -189,15 +196,15 @@ def verify_snapshot(disk: Disk, path: Path) -> SnapshotMeta:
 
 
 def read_piece(disk: Disk, directory: Path, meta: SnapshotMeta, offset: int, length: int) -> bytes:
-    """Return up to ``length`` bytes of a snapshot's file from ``offset`` on, b"" behind its end. Blocks.
+    """Return up to ``length`` bytes of a snapshot's file from ``offset`` on, b"" behind the file's end. Blocks.
 
-    Raises OSError.
+    meta: the snapshot's description. Raises OSError.
     """
     return disk.read(snapshot_path(directory, meta.index), offset, length)
 
 
 def discard(disk: Disk, directory: Path, meta: SnapshotMeta) -> None:
-    """Remove the file of a snapshot that must not be loaded, if it is still there."""
+    """Remove the file of the snapshot ``meta``, which must not be loaded, if the file is still there."""
     with contextlib.suppress(FileNotFoundError):
         disk.remove(snapshot_path(directory, meta.index))
     disk.sync_directory(directory)
@@ -211,7 +218,7 @@ def remove_older(disk: Disk, directory: Path, index: int, sending: Collection[in
 
 
 def newest_snapshot(disk: Disk, directory: Path) -> SnapshotMeta | None:
-    """Return the meta of the newest snapshot, after verifying its whole file; None if there is no snapshot."""
+    """Return the description of the newest snapshot in ``directory``, whose whole file is verified; None without one."""
     indexes = list_snapshots(disk, directory)
     if not indexes:
         return None
@@ -223,7 +230,7 @@ def newest_snapshot(disk: Disk, directory: Path) -> SnapshotMeta | None:
 
 
 def _pieces(meta: SnapshotMeta, chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the bytes of a snapshot file in order. meta, chunks: the snapshot's description and contents."""
+    """Yield the bytes of a snapshot's file in order. meta: the snapshot's description.  chunks: its contents."""
     yield MAGIC + encode_format(FORMAT_VERSION)
     total = blake2b(digest_size=_TOTAL_BYTES)
     header: bytes = msgpack.packb((meta.index, meta.term, meta.digest.hex(), meta.outlook.hex()))
@@ -250,9 +257,9 @@ def _frame_check(number: int, data: bytes) -> bytes:
 
 
 def _frames(disk: Disk, path: Path) -> Iterator[bytes]:
-    """Yield a snapshot file's header, then its chunks.
+    """Yield the header of the snapshot file ``path``, then the pieces of the snapshot's contents.
 
-    Raises CorruptSnapshot if any part, or the file's end, is damaged.
+    Raises CorruptSnapshot if any of these, or the file's end, is damaged.
     """
     size = disk.size(path)
     magic = disk.read(path, 0, len(MAGIC) + FORMAT_BYTES)

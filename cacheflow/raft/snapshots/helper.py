@@ -50,9 +50,9 @@ BUILD: Final = _fingerprint()
 def build(
     disk: Disk, directory: Path, index: int, *, group: int = 0, machine_type: type[CacheMachine] = CacheMachine
 ) -> SnapshotMeta:
-    """Write the snapshot up to ``index``, made of the last snapshot and the journal, and return its meta. Blocks.
+    """Write a node's snapshot up to ``index``, made of its last one and its journal; return the new one's description.
 
-    index: an applied entry, at most the journal's ``durable_index``.
+    Blocks. index: that of an applied entry, at most the journal's ``durable_index``.
     Raises CorruptSnapshot, CorruptJournal, NewerCacheFlow, ConfigError, OSError.
     """
     newest = newest_snapshot(disk, directory)
@@ -85,9 +85,9 @@ def build(
 
 
 def main(arguments: list[str]) -> int:
-    """Run the helper process and return its exit status, 0 or 1.
+    """Run the helper process, which builds one snapshot, and return its exit status, 0 or 1.
 
-    It prints the new snapshot's meta as a line of JSON, or on failure one line on stderr.
+    It prints the new snapshot's description as a line of JSON, or on failure one line on stderr.
     """
     parser = argparse.ArgumentParser(prog="run_helper.py", description="Build one snapshot.")
     parser.add_argument("build", help="the build that the node runs")

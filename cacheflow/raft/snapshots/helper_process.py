@@ -28,16 +28,16 @@ _INTERPRETER: Final = re.compile(r"(python|pypy)[0-9.]*[-a-z]*", re.IGNORECASE)
 
 
 class HelperProcess:
-    """A Builder that starts a process for each snapshot, so that building costs the node neither time nor memory."""
+    """Builds each snapshot of a node in a new process, so that this costs the node neither time nor memory."""
 
     def __init__(self, directory: Path, supervisor: Tasks) -> None:
         self._directory = directory
         self._supervisor = supervisor
 
     def __call__(self, index: int, done: Callable[[SnapshotMeta | BaseException], None]) -> None:
-        """Start a helper that builds the snapshot up to ``index``.
+        """Start a helper process that builds the node's snapshot up to ``index``.
 
-        ``done`` is called once, on the loop, with meta or exception.
+        done: called once, on the event loop, with the snapshot's description or an exception.
         """
         self._supervisor.start("the snapshot helper", lambda: self._run(index, done))
 
@@ -80,9 +80,9 @@ class HelperProcess:
 
 
 def find_interpreter() -> str:
-    """Return the path of the Python interpreter that runs this process, or of one installed beside it.
+    """Return the path of the Python interpreter that runs this process, or of an interpreter installed beside it.
 
-    Raises ConfigError.
+    Raises ConfigError when there is none.
     """
     names = (f"python{sys.version_info.major}.{sys.version_info.minor}", "python3", "python")
     folders = (f"{sys.prefix}/bin", str(sysconfig.get_config_var("BINDIR")), f"{sys.base_prefix}/bin")

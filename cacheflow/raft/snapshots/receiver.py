@@ -24,10 +24,11 @@ class SnapshotRefused(CacheFlowError):
 
 
 class SnapshotReceiver:
-    """A snapshot that is received from a peer in pieces, in order; ``finish`` makes it one of this node's snapshots.
+    """A snapshot that is received from another node in pieces, in order; ``finish`` makes it one of this node's snapshots.
 
     Every call blocks, so the calls are made one after the other on the disk's thread; the constructor and ``abandon``
-    block for a moment only. ``received`` belongs to the caller: the number of bytes that it has passed to ``write``.
+    block for a moment only. ``received`` belongs to the caller: the number of bytes that the caller has passed to
+    ``write``.
     Raises OSError when space is missing, SnapshotRefused for a piece that does not fit; then nothing is left behind.
     """
 
@@ -59,7 +60,10 @@ class SnapshotReceiver:
             raise
 
     def write(self, offset: int, data: bytes) -> None:
-        """Write ``data``, the next piece of the snapshot, at ``offset``; after the last piece call ``finish``."""
+        """Write ``data``, the next piece of the snapshot that is received, at ``offset`` of its file.
+
+        After the last piece call ``finish``.
+        """
         if self._handle < 0:
             raise SnapshotRefused("this snapshot is complete or was given up")
         try:
@@ -76,9 +80,10 @@ class SnapshotReceiver:
             raise
 
     def finish(self) -> tuple[SnapshotMeta, CacheMachine]:
-        """Verify the whole file, load it, give it its name, and return its meta and machine once it is durable.
+        """Verify the whole file of a received snapshot, load it, and give the file its final name.
 
-        Raises NewerCacheFlow for a snapshot of a later feature level than this build knows.
+        Returns the snapshot's description and the loaded state machine once the file is durable. Raises NewerCacheFlow
+        for a snapshot of a later feature level than this build knows.
         """
         if self._handle < 0:
             raise SnapshotRefused("this snapshot is complete or was given up")
@@ -102,7 +107,7 @@ class SnapshotReceiver:
         return meta, machine
 
     def abandon(self) -> None:
-        """Stop receiving and remove the unfinished file; do nothing after ``finish``."""
+        """Stop receiving a snapshot and remove its unfinished file; do nothing after ``finish``."""
         if self._handle >= 0:
             self._close()
             with contextlib.suppress(OSError):

@@ -31,7 +31,10 @@ logger = logging.getLogger(__name__)
 
 
 class Receiving:
-    """The follower's receiver of snapshots. restart_from: lets the node go on with a machine from a snapshot."""
+    """The part of a follower that receives snapshots from its leader and goes on from them.
+
+    restart_from: lets the node go on with a state machine that was loaded from a snapshot.
+    """
 
     def __init__(
         self,
@@ -61,7 +64,10 @@ class Receiving:
         self.handlers: dict[str, Callable[[Peer, dict[str, Any]], None]] = {"snapshot": self._on_piece}
 
     def consider(self) -> None:
-        """Give up receiving a snapshot whose entries have been committed here meanwhile; called once a heartbeat."""
+        """Give up receiving a snapshot if this node has meanwhile got, committed, the log entries that the snapshot covers.
+
+        Called once a heartbeat.
+        """
         receiver = self._receiver
         if receiver is not None and not self._loading and receiver.index <= self._core.commit_index:
             self._abandon()
@@ -142,7 +148,10 @@ class Receiving:
         self._storage.run(work, done)
 
     def _install(self, meta: SnapshotMeta, machine: CacheMachine) -> bool:
-        """Install a received snapshot if it is newer than the contents; return whether all that it covers is applied."""
+        """Replace this node's contents by a received snapshot if that covers more of the log than was applied here.
+
+        Returns whether all that the snapshot covers is applied now.
+        """
         if meta.index <= self._core.last_applied:
             return True
         if meta.index < self._journal.first_index:
@@ -156,9 +165,10 @@ class Receiving:
         return True
 
     def _acknowledge(self, node_id: str, index: int, offset: int, *, done: bool = False, refused: bool = False) -> None:
-        """Acknowledge a piece of the snapshot at ``index`` to the leader, once this node's journal is durable.
+        """Acknowledge a piece of the leader's snapshot at ``index``, as soon as this node's journal is durable.
 
-        offset: the number of bytes received.  refused: the last piece did not follow those.
+        offset: the number of bytes received so far.  refused: the piece did not follow those.  done: the snapshot is not
+        needed any more.
         """
         message: SnapshotAck = {
             "type": "snapshot_ack",

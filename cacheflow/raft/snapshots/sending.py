@@ -38,7 +38,7 @@ STALLED_MS = 5000
 
 @dataclass(slots=True)
 class _Transfer:
-    """The state of sending one snapshot to one follower."""
+    """What a leader remembers of sending one snapshot to one follower."""
 
     meta: SnapshotMeta
     # Bytes from the beginning of the file that were sent, and that the follower has.
@@ -53,7 +53,7 @@ class _Transfer:
     reading: bool = False
 
     def go_back(self, now_ms: int) -> None:
-        """Continue from the first byte that the follower has not acknowledged, if it is time to send that again."""
+        """Begin to send a snapshot again from the first byte that the follower has not acknowledged, if bytes seem lost."""
         silent_ms = now_ms - max(self.moved_at_ms, self.again_at_ms)
         # The pieces on their way are refused, too, and must not all be sent again for each of these refusals.
         if silent_ms > AGAIN_MS or (self.refused and now_ms - self.again_at_ms > LOST_MS):
@@ -63,7 +63,7 @@ class _Transfer:
 
 
 class Sending:
-    """The leader's transfers of its snapshot to followers, at most one a follower."""
+    """The part of a leader that sends its snapshot to followers which need it, at most one to each follower at a time."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class Sending:
         }
 
     def consider(self) -> None:
-        """As leader, start and continue the transfers to followers that need a snapshot; called once a heartbeat."""
+        """As leader, begin and continue to send the snapshot to followers that need it; called once a heartbeat."""
         if not self._core.is_leader:
             self._transfers.clear()
             return
@@ -116,12 +116,18 @@ class Sending:
         self._send_pieces(node_id, transfer)
 
     def _go_back(self, node_id: str, transfer: _Transfer, now_ms: int) -> None:
-        """Send from the first unacknowledged byte again if it is time, and never while pieces wait here to be sent."""
+        """Begin to send the follower a snapshot again from the first byte not acknowledged, if bytes seem lost.
+
+        Does nothing while pieces still wait on this node to be sent.
+        """
         if not self._links.backlog(node_id):
             transfer.go_back(now_ms)
 
     def _send_pieces(self, node_id: str, transfer: _Transfer) -> None:
-        """Send a follower the next pieces: one at a time is read off the loop, at most PIECES_AHEAD are unacknowledged."""
+        """Send a follower the next pieces of the snapshot, at most PIECES_AHEAD before their acknowledgements.
+
+        One piece at a time is read from the disk, away from the event loop.
+        """
         ahead = transfer.sent - transfer.acknowledged
         if transfer.reading or transfer.sent >= transfer.meta.bytes or ahead >= PIECES_AHEAD * PIECE_BYTES:
             return

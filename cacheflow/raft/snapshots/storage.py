@@ -19,9 +19,9 @@ logger = logging.getLogger(__name__)
 
 
 class Builder(Protocol):
-    """A function that builds the snapshot up to ``index``, then calls ``done`` with its meta or an exception.
+    """Interface: a function that builds a node's snapshot up to ``index``, then calls ``done`` once.
 
-    In a node a helper process builds it; in a simulation it is built before the function returns.
+    done: gets the snapshot's description or an exception. In a simulation it is called before the function returns.
     """
 
     def __call__(self, index: int, done: Callable[[SnapshotMeta | BaseException], None]) -> None: ...
@@ -29,11 +29,12 @@ class Builder(Protocol):
 
 @dataclass(slots=True)
 class SnapshotStorage:
-    """The place of a node's snapshots.
+    """A node's snapshots on its disk, and who reads, writes and builds them.
 
-    newest: the newest complete snapshot, None without one.  run: does disk work away from the loop, in order.
-    build: builds another snapshot.  sending: the indexes of the snapshots that are on their way to followers.
-    machine_type: the machine of this build.
+    newest: describes the newest complete snapshot, None without one.  run: does disk work away from the event loop, in
+    order.
+    build: builds another snapshot.  sending: returns the indexes of the snapshots that are on their way to followers.
+    machine_type: the class of the state machine that is loaded from a snapshot.
     """
 
     disk: Disk
@@ -46,11 +47,11 @@ class SnapshotStorage:
 
     @property
     def newest_index(self) -> int:
-        """The index of the newest snapshot; 1, where a log begins, when there is no snapshot."""
+        """The index of the last log entry that the newest snapshot covers; 1, where a log begins, without a snapshot."""
         return self.newest.index if self.newest is not None else 1
 
     def keep(self, meta: SnapshotMeta) -> None:
-        """Make a snapshot that is on the disk the newest one, and remove older ones that no follower is being sent."""
+        """Make the stored snapshot ``meta`` the node's newest one; remove older ones that are not being sent to followers."""
         self.newest = meta
         sending = list(self.sending())
         self.run(
@@ -59,16 +60,16 @@ class SnapshotStorage:
         )
 
     def discard(self, meta: SnapshotMeta) -> None:
-        """Remove the file of a snapshot that must not be loaded."""
+        """Remove the file of the snapshot ``meta``, which must not be loaded."""
         files.discard(self.disk, self.directory, meta)
 
 
 def load_machine(
     disk: Disk, directory: Path, machine_type: type[CacheMachine] = CacheMachine
 ) -> tuple[SnapshotMeta | None, CacheMachine]:
-    """Return a node's newest snapshot and the machine in it; (None, an empty machine) without one. For a node's start.
+    """Return the description of a node's newest snapshot and the state machine in it. Called at start.
 
-    Raises CorruptSnapshot, NewerCacheFlow.
+    Returns (None, an empty state machine) if there is no snapshot. Raises CorruptSnapshot, NewerCacheFlow.
     """
     newest = files.load_newest(disk, directory)
     if newest is None:
@@ -77,13 +78,13 @@ def load_machine(
 
 
 def check_levels(journal: Journal, build_level: int) -> None:
-    """Raise NewerCacheFlow if an entry of the journal is of a later feature level than this build knows."""
+    """Raise NewerCacheFlow if an entry of the journal's log is of a later feature level than this build knows."""
     for command, index, _ in journal.entries(0, None):
         check_level(command, index, build_level)
 
 
 def begin_journal_at(journal: Journal, newest: SnapshotMeta | None, directory: Path) -> None:
-    """Let the journal begin at the newest snapshot. Raises CorruptJournal when entries between the two are missing."""
+    """Let the journal's log begin where the newest snapshot ends. Raises CorruptJournal if entries between are missing."""
     index = newest.index if newest is not None else 1
     if journal.first_index > index:
         raise CorruptJournal(
