@@ -154,7 +154,10 @@ class CacheMachine(State):
     # Snapshots
 
     def snapshot(self) -> Iterator[bytes]:
-        """Yield the machine's whole state in chunks of about 256 KiB. Apply nothing before the last chunk is taken."""
+        """Yield the machine's whole state in chunks of bytes of about 256 KiB.
+
+        Apply nothing before the last chunk is taken.
+        """
         return image.pack(image.records(self))
 
     @classmethod

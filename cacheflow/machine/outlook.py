@@ -77,7 +77,7 @@ def _rows(machine: State) -> Iterator[Any]:
 
 
 def _without_values(result: Result) -> list[Any]:
-    """Return ``result`` with their lengths in place of the values in it, which may be megabytes.
+    """Return ``result`` with each value in it replaced by the value's length, for values may be megabytes.
 
     Results inside a batch's result are treated in the same way.
     """

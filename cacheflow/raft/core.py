@@ -231,7 +231,7 @@ class Core(SyncObj):  # type: ignore[misc]
 
     @staticmethod
     def now() -> float:
-        """Return the monotonic time in seconds by which PySyncObj sets its deadlines."""
+        """Return the monotonic time in seconds by which PySyncObj, the Raft library, sets its deadlines."""
         return float(pysyncobj_module.monotonicTime())
 
     @property
@@ -416,7 +416,7 @@ class Core(SyncObj):  # type: ignore[misc]
 
 
 def check_pysyncobj() -> None:
-    """Check that the installed PySyncObj is the version whose internals this module uses. Raises ConfigError."""
+    """Check that the installed PySyncObj, the Raft library, is the version whose internals are used. Raises ConfigError."""
     missing = [name for name in SEAMS if not hasattr(SyncObj, name)]
     if VERSION != PYSYNCOBJ_VERSION or missing:
         raise ConfigError(

@@ -84,8 +84,8 @@ class PreVote(TypedDict):
 class PreVoteReply(TypedDict):
     """Message in answer to a pre-vote request: whether the vote would be granted.
 
-    current: the answering node's own term.  time, heard: its estimate of the cluster's time, and whether it has heard that from
-    a leader.
+    current: the answering node's own term.
+    time, heard: that node's estimate of the cluster's time, and whether a leader has told it the time.
     """
 
     type: Literal["pre_vote_reply"]
@@ -109,7 +109,7 @@ class RequestVote(TypedDict):
 class ResponseVote(TypedDict):
     """Message of a voter: its vote, which is durable.
 
-    time, heard: the voter's estimate of the cluster's time, and whether the voter has heard that from a leader.
+    time, heard: the voter's estimate of the cluster's time, and whether a leader has told it the time.
     """
 
     type: Literal["response_vote"]

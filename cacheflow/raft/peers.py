@@ -58,22 +58,19 @@ class Progress:
         self.inflight_bytes = 0
 
     def need_snapshot(self) -> None:
-        """Note that the follower needs a snapshot; it gets no entries until it has one."""
+        """Note that a follower needs a snapshot of the machine; no entries are sent to the follower until it has one."""
         self.state = SNAPSHOT
         self.inflight.clear()
         self.inflight_bytes = 0
 
     def installed(self, index: int) -> None:
-        """Note that the follower has installed a snapshot at ``index``, and probe its log behind that."""
+        """Note that a follower has installed a snapshot at ``index``, and search for the end of its log behind that."""
         self.state = PROBE
         self.match_index = max(self.match_index, index)
         self.probe_from(self.match_index + 1)
 
     def verified(self, match_index: int, first_index: int) -> None:
-        """Note that the follower's log equals the leader's up to ``match_index``.
-
-        first_index: where the leader's log begins.
-        """
+        """Note that a follower's log equals the leader's up to ``match_index``. first_index: where the leader's log begins."""
         # A follower that waits for a snapshot because of a hole may have got the entries themselves, from another leader.
         if self.state != SNAPSHOT or match_index >= first_index:
             self.state = REPLICATE

@@ -26,8 +26,8 @@ from cacheflow.machine.state.entries import Entry
 class Items(cachetools.Cache[str, Entry]):
     """A container of the cache's items that knows which item to evict next.
 
-    raw: the items, {key: entry}.  order: their keys in eviction order, each used once so far. The container keeps both objects,
-    without copying them. Not safe for concurrent use, except for reading ``raw``.
+    raw: the items, {key: entry}.  order: their keys in eviction order, each used once so far.
+    Both objects are kept without copying. Not safe for concurrent use, except for reading ``raw``.
     """
 
     _Cache__data: dict[str, Entry]

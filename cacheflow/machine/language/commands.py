@@ -156,7 +156,7 @@ def members(cluster_id: str, table: Sequence[Sequence[Any]]) -> Command:
 
 
 def noop() -> Command:
-    """Return the command that changes nothing: a tick, whose entry carries the time, or the barrier of a read."""
+    """Return the command that changes nothing, for a log entry that only carries the time or is the barrier of a read."""
     return (NOOP,)
 
 
@@ -224,15 +224,15 @@ def count(key: str, delta: int, initial: int | None = None, ttl_ms: int = TTL_NO
 def guarded(conditions: Sequence[tuple[str, int]], commands: Sequence[Command]) -> Command:
     """Return the command that runs ``commands`` if every key in ``conditions`` is at its given version (0: absent).
 
-    The commands run one after the other and succeed or fail each for itself. Conditions may name one key twice.
+    The commands run one after the other and succeed or fail each for itself. Several conditions or commands may name one key.
     """
     return (GUARDED, conditions, commands)
 
 
 def expire(key: str, ttl_ms: int, when: int = ALWAYS) -> Command:
-    """Return the command that gives ``key`` a new TTL if the condition ``when`` holds.
+    """Return the command that gives ``key`` a new TTL if its present expiry meets the condition ``when``.
 
-    The result is PRECONDITION if it does not hold.
+    The result is PRECONDITION if that condition does not hold.
     """
     return (EXPIRE, key, ttl_ms, when)
 

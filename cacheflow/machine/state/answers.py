@@ -30,7 +30,7 @@ def fingerprint(command: Any) -> bytes:
 
 
 class LargeAnswers:
-    """The kept results, too large for other tables, of commands that clients may send again; the oldest first.
+    """The large ones of the kept results of commands that clients may send again; the oldest first.
 
     Not safe for concurrent use.
     """

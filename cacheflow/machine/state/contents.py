@@ -220,7 +220,7 @@ class Contents:
         self._replace_items(POLICIES[policy].filled(raw, keys, uses))
 
     def _replace_items(self, items: Items) -> None:
-        """Make ``items`` the container of all items, in place of the present one."""
+        """Use the container ``items``, which holds all items of the cache, in place of the present container."""
         self.items = items
         self.raw = items.raw
 

@@ -116,7 +116,7 @@ class DueTimes:
         return None
 
     def _start_rotation(self) -> None:
-        """Start a new round of dropping outdated expiries, over the slots of time that have expiries now."""
+        """Start a new round of dropping outdated expiries, through all slots of time for which there are expiries now."""
         self._slots = list(self._heaps)
         self._rotation = iter(self._slots.copy())
         heapify(self._slots)

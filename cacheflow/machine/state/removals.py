@@ -104,7 +104,7 @@ class Removals:
         self.count += len(items)
 
     def pop(self) -> str | None:
-        """Remove the next key from the queue and return it; None when the queue is empty."""
+        """Remove the next key from the queue of removed keys and return it; None when the queue is empty."""
         while self._lots:
             if len(self._lots[0]):
                 self.count -= 1
@@ -113,7 +113,7 @@ class Removals:
         return None
 
     def discard(self, key: str) -> bool:
-        """Remove ``key`` from the queue before its turn; return False when it is not queued."""
+        """Remove ``key`` from the queue of removed keys before its turn; return False when it is not queued."""
         for lot in self._lots:
             if key in lot:
                 del lot[key]
@@ -122,7 +122,7 @@ class Removals:
         return False
 
     def __iter__(self) -> Iterator[str]:
-        """Yield the queued keys in the order of their turns."""
+        """Yield the keys in the queue of removed keys, in the order of their turns."""
         for lot in self._lots:
             yield from lot.in_order()
 

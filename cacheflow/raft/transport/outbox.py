@@ -75,7 +75,7 @@ class Outbox:
 
     @property
     def waiting_bytes(self) -> int:
-        """The number of bytes put into the outbox that the system has not taken yet."""
+        """The number of bytes given to this connection to be sent that the system has not taken yet."""
         return self._queue_bytes + self._parts_bytes + self._transport.get_write_buffer_size()
 
     @property
