@@ -437,10 +437,7 @@ class RaftNode:
         return [member for _, member in sorted(self.configurations.latest.members.items())]
 
     def lag_of(self, node_id: str) -> int | None:
-        """Return how many log entries the member ``node_id`` lacks; None if unknown.
-
-        Only the leader knows that of other members.
-        """
+        """Return how many log entries the member ``node_id`` lacks; None if unknown: of others only the leader knows that."""
         if node_id == self.node_id:
             return max(0, self._core.commit_index - self._core.last_applied)
         progress = self.peers.progress.get(node_id) if self._core.is_leader else None
@@ -561,7 +558,7 @@ class RaftNode:
         self.ticks.wake()
 
     def disconnected(self, node_id: str) -> None:
-        """Note the end of a connection to or from the member ``node_id``: if that leads, prepare for an election."""
+        """Note the end of a connection to or from the member ``node_id``; if that member leads, prepare for an election."""
         self._core.set_connected(node_id, self._network.is_connected(node_id))
         if node_id == self._core.leader_id and not self._core.is_leader:
             self.elections.leader_lost()

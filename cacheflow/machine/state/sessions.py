@@ -25,10 +25,11 @@ KEPT_READ_BYTES_MAX: Final = 64 * 1024 * 1024
 
 
 class Session:
-    """One process's session: the last command number applied and the results of the latest, the last one at the right end.
+    """One process's session: the last command number applied and the results of the latest ones, the last at the right end.
 
-    start: the number of the process's start within its member's incarnation.  level: the highest feature level that this
-    process knows. Kept results are answers that were already given out: nobody may change one.
+    start: the number of the process's start within its member's incarnation.
+    level: the highest feature level that the process's build knows.
+    Kept results are answers that were already given out: nobody may change one.
     """
 
     __slots__ = ("kept", "last", "level", "member_id", "nonce", "read_bytes", "reads", "start")
