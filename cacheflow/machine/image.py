@@ -73,7 +73,7 @@ COUNTERS: Final = ("written", "deleted", "expired", "evicted")
 
 
 class State:
-    """The whole state of a cache machine, all of which a snapshot holds."""
+    """The whole state of the cache's state machine: exactly what a snapshot holds."""
 
     # The highest feature level that this build knows. Tests stand for a newer build by a subclass.
     build_level: ClassVar[int] = BUILD_LEVEL
@@ -100,7 +100,7 @@ class State:
 
 
 def records(machine: State) -> Iterator[tuple[Any, ...]]:
-    """Yield the records that hold the whole state of ``machine``, which must not change until all are taken."""
+    """Yield the snapshot records that hold the whole state of ``machine``, which must not change before the last is taken."""
     contents = machine.contents
     fields = {
         "level": machine.level,
@@ -145,7 +145,7 @@ def records(machine: State) -> Iterator[tuple[Any, ...]]:
 
 
 def pack(stream: Iterable[tuple[Any, ...]]) -> Iterator[bytes]:
-    """Yield chunks of about 256 KiB that hold the packed records of ``stream`` and an END record.
+    """Pack the snapshot records of ``stream``, with an END record behind them; yield the bytes in chunks of about 256 KiB.
 
     Raises CodecError for a record too large to be read again.
     """
@@ -168,7 +168,10 @@ def pack(stream: Iterable[tuple[Any, ...]]) -> Iterator[bytes]:
 
 
 def unpack(chunks: Iterable[bytes]) -> Iterator[list[Any]]:
-    """Yield the records that ``chunks`` hold, without the END record, behind which nothing may come. Raises CodecError."""
+    """Yield the records of the snapshot whose bytes are ``chunks``, without its END record. Raises CodecError.
+
+    Nothing may follow the END record.
+    """
     try:
         unpacker = msgpack.Unpacker(
             max_buffer_size=_READ_BYTES_MAX,
@@ -196,7 +199,7 @@ def unpack(chunks: Iterable[bytes]) -> Iterator[list[Any]]:
 
 
 def load(machine: State, stream: Iterator[list[Any]]) -> None:
-    """Load the records of ``stream`` into ``machine``, which must be new. Raises CodecError, NewerCacheFlow."""
+    """Load the snapshot records of ``stream`` into ``machine``, a new state machine. Raises CodecError, NewerCacheFlow."""
     try:
         _load(machine, stream)
     except (CodecError, NewerCacheFlow):
@@ -323,9 +326,10 @@ def _load_fields(machine: State, header: list[Any]) -> None:
 
 
 def _entry(record: list[Any], revision: int) -> tuple[str, Entry, int]:
-    """Return (key, entry, uses) of the ENTRY record ``record``. Raises CodecError; no version may be above ``revision``.
+    """Return (key, entry, number of uses) of ``record``, a snapshot's record of one item.
 
-    The checks are written out here: a million calls of a helper would take half a second.
+    Raises CodecError, for one with a version above ``revision``, too. The checks are written out here: a million calls of a
+    helper would take half a second.
     """
     _, key, data, kind, meta, version, expires_at_ms, uses = record
     if meta is not None:

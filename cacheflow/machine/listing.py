@@ -25,9 +25,9 @@ _PIECE_KEYS: Final = 16_384
 def page(
     raw: dict[str, Entry], prefix: str, limit: int | None, after: str, now_ms: int
 ) -> tuple[list[str], str | None]:
-    """Return (keys, cursor): up to ``limit`` live keys of ``raw`` with ``prefix`` that come after ``after``, sorted.
+    """Return (keys, cursor): the live keys of ``raw``, {key: entry}, that have ``prefix`` and sort behind ``after``.
 
-    The cursor, for the next page's ``after``, is None on the last page. limit: None for all keys.
+    At most ``limit`` keys, sorted; None for all. The cursor, for the next page's ``after``, is None on the last page.
     """
     # list() of a dict is one step for CPython: no other thread changes the dict in the middle of it.
     keys = list(raw)
@@ -53,5 +53,5 @@ def page(
 
 
 def _in_order(keys: list[str]) -> Iterator[str]:
-    """Yield ``keys`` in sorted order; no single call sorts more than _PIECE_KEYS of them."""
+    """Yield ``keys`` in sorted order; they are sorted in pieces of _PIECE_KEYS, so that no single step takes long."""
     return merge(*(sorted(keys[start : start + _PIECE_KEYS]) for start in range(0, len(keys), _PIECE_KEYS)))

@@ -82,7 +82,7 @@ class CacheMachine(State):
         self._speak(self.build_level)
 
     def _speak(self, level: int) -> None:
-        """Take the commands of ``level`` for all there are: any other is as unknown as to a build that ends with that level."""
+        """Treat only the commands of the feature level ``level`` as known, as a build that ends with that level does."""
         self._spoken_level = level
         self._others = known_at(level, self.command_levels, self.other_commands)
         self._about_keys = self._batches.known = known_at(level, self.command_levels, DECIDE)
@@ -113,18 +113,21 @@ class CacheMachine(State):
         return page(self.contents.raw, prefix, limit, after, now_ms)
 
     def next_due_ms(self) -> int | None:
-        """Return the earliest time at which a new log entry would remove a key: 0 for now, None for never."""
+        """Return the earliest time, in ms, at which a new log entry would remove a key: 0 for now, None for never."""
         return self.contents.next_due_ms()
 
     def digest_at(self, index: int) -> bytes | None:
-        """Return the digest after the entry ``index``; None if that is not applied, too long ago, or before a restore."""
+        """Return the digest as of the entry ``index``; None if that entry is not applied, too old, or before a restore."""
         if not max(self._first_digest, self.applied_index - DIGESTS_KEPT + 1) <= index <= self.applied_index:
             return None
         start = index % DIGESTS_KEPT * DIGEST_BYTES
         return bytes(self._digests[start : start + DIGEST_BYTES])
 
     def outlook(self) -> bytes:
-        """Return a digest of what decides this machine's next steps and is in no effect yet. Takes some milliseconds at most."""
+        """Return a digest of what decides this machine's next steps and is not yet in its digest over effects.
+
+        Takes some milliseconds at most.
+        """
         return outlook(self)
 
     def contents_digest(self) -> bytes:
@@ -140,7 +143,10 @@ class CacheMachine(State):
         return 0 if session is None else session.level
 
     def lacks_level(self, level: int) -> str | None:
-        """Return the first member that has not told that its build knows ``level``; None when all have. "" without members."""
+        """Return the id of the first member that has not told that its build knows the feature level ``level``.
+
+        Returns None when all have told so, "" when there are no members.
+        """
         if not self.members:
             return ""
         return next((member_id for member_id in sorted(self.members) if self.level_told(member_id) < level), None)
@@ -148,14 +154,17 @@ class CacheMachine(State):
     # Snapshots
 
     def snapshot(self) -> Iterator[bytes]:
-        """Yield the machine's whole state in chunks of about 256 KiB. Apply nothing before the last chunk is taken."""
+        """Yield the machine's whole state in chunks of bytes of about 256 KiB.
+
+        Apply nothing before the last chunk is taken.
+        """
         return image.pack(image.records(self))
 
     @classmethod
     def restore(cls, chunks: Iterable[bytes]) -> CacheMachine:
-        """Return a machine equal to the one whose snapshot ``chunks`` are, however they were cut.
+        """Return a new machine in the state of the snapshot whose bytes are ``chunks``, however they were cut.
 
-        Raises CodecError; NewerCacheFlow when its level is above this build's.
+        Raises CodecError; NewerCacheFlow when the snapshot's feature level is above this build's.
         """
         machine = cls()
         image.load(machine, image.unpack(chunks))
@@ -166,11 +175,10 @@ class CacheMachine(State):
     # The log
 
     def apply(self, index: int, payload: bytes) -> list[Settled]:
-        """Apply the entry ``index``, the one after ``applied_index``, and return the results of its blocks in order.
+        """Apply the log entry ``index``, the one after the last applied, and return the results of its blocks in order.
 
-        An empty payload is an entry of Raft's own. No payload, however damaged, raises; only one of a later level than
-        this build knows raises NewerCacheFlow, with nothing done. Callers must not change the results: the sessions keep
-        them.
+        An empty payload is an entry of Raft's own. No payload, however damaged, raises; only one of a later feature level than
+        this build knows raises NewerCacheFlow, with nothing done. Callers must not change the results: the sessions keep them.
         """
         contents = self.contents
         effects: list[Effect] = []

@@ -28,7 +28,10 @@ ROWS_A_SCOPE: Final = 4
 
 
 def outlook(machine: State) -> bytes:
-    """Return 16 bytes that equal machines have in common; machines that differ in what comes next or came last have others."""
+    """Return a 16-byte digest of the parts of a machine's state that it has changed last or that decide its next steps.
+
+    Equal machines have equal digests.
+    """
     whole = blake2b(digest_size=DIGEST_BYTES)
     for row in _rows(machine):
         whole.update(msgpack.packb(row))
@@ -74,7 +77,10 @@ def _rows(machine: State) -> Iterator[Any]:
 
 
 def _without_values(result: Result) -> list[Any]:
-    """Return ``result`` without the values in it, which may be megabytes; a batch's results count one by one."""
+    """Return ``result`` with each value in it replaced by the value's length, for values may be megabytes.
+
+    Results inside a batch's result are treated in the same way.
+    """
     return [
         _without_values(part) if type(part) is list else len(part) if type(part) is bytes else part for part in result
     ]

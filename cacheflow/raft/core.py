@@ -55,7 +55,7 @@ ROLE_NAMES = ("follower", "candidate", "leader")
 
 
 class Driver(Protocol):
-    """The calls that the core makes to the RaftNode that owns it."""
+    """Interface: the calls that a node's Raft state, ``Core``, makes to the RaftNode that owns it."""
 
     def send_vote_message(self, node_id: str, message: dict[str, Any]) -> None: ...
     def apply_committed(self) -> None: ...
@@ -69,9 +69,10 @@ class Driver(Protocol):
 
 
 class Link(Transport):  # type: ignore[misc]
-    """The transport that PySyncObj is given: it passes vote messages to the node, which sends all other messages itself.
+    """The transport that PySyncObj, the Raft library, is given: it passes vote messages to the node.
 
-    The node opens and closes connections as its configuration says: addNode and dropNode do nothing here, as in the base class.
+    The node sends all other messages itself, and opens and closes connections as its configuration says: addNode and dropNode
+    do nothing here, as in the base class.
     """
 
     def __init__(self, driver: Driver) -> None:
@@ -81,7 +82,10 @@ class Link(Transport):  # type: ignore[misc]
     ready = True
 
     def send(self, node: Node, message: dict[str, Any]) -> None:
-        """Pass votes and timeout_now to the node; drop next_node_idx, which the node's own acknowledgements replace."""
+        """Pass PySyncObj's votes and timeout_now on to the node, to be sent to another node.
+
+        Drops next_node_idx, which the node's own acknowledgements replace.
+        """
         if message["type"] != "next_node_idx":
             self._driver.send_vote_message(node.id, message)
 
@@ -171,7 +175,7 @@ class Core(SyncObj):  # type: ignore[misc]
     def _SyncObj__getEntries(
         self, first: int | None, count: int | None = None, max_bytes: int | None = None
     ) -> list[tuple[bytes, int, int]]:
-        """Return the same log entries as PySyncObj's own method, without copying the tail of the log."""
+        """Return the same log entries as the PySyncObj method that this one replaces, without copying the tail of the log."""
         first_index = self._journal.first_index
         if first is None or first < first_index:
             return []
@@ -196,7 +200,7 @@ class Core(SyncObj):  # type: ignore[misc]
         self._driver.replicate()
 
     def _SyncObj__tryLogCompaction(self) -> None:
-        """Do nothing: the node makes the snapshots and trims the log itself."""
+        """Do nothing where PySyncObj would compact the log: the node makes the snapshots and trims the log itself."""
 
     def _checkCommandsToApply(self) -> None:
         self._driver.propose_queued()
@@ -227,7 +231,7 @@ class Core(SyncObj):  # type: ignore[misc]
 
     @staticmethod
     def now() -> float:
-        """Return the monotonic time in seconds by which PySyncObj sets its deadlines."""
+        """Return the monotonic time in seconds by which PySyncObj, the Raft library, sets its deadlines."""
         return float(pysyncobj_module.monotonicTime())
 
     @property
@@ -246,7 +250,10 @@ class Core(SyncObj):  # type: ignore[misc]
     position = property(attrgetter("role", "term", "_SyncObj__raftLeader"))
 
     def advance(self) -> None:
-        """Commit, apply and propose: the short form of ``tick``, for turns in which role and membership cannot change."""
+        """Do the short form of a node's tick: commit, apply and propose.
+
+        It is for turns in which role and membership cannot change.
+        """
         if self.is_leader:
             # Dissertation 3.5 and 3.6.2, as in PySyncObj's tick, except that this node counts with what is durable here.
             indexes = sorted([*self._match.values(), self._journal.durable_index], reverse=True)
@@ -258,7 +265,7 @@ class Core(SyncObj):  # type: ignore[misc]
         self._driver.propose_queued()
 
     def tick(self) -> None:
-        """Run PySyncObj's whole tick: hold elections, commit, apply, propose, replicate."""
+        """Run the whole tick of PySyncObj, the Raft library: hold elections, commit, apply, propose, replicate."""
         if self.role != LEADER and self._SyncObj__raftElectionDeadline < self.now():
             if not self._driver.may_campaign():
                 self._SyncObj__raftElectionDeadline = math.inf
@@ -280,7 +287,7 @@ class Core(SyncObj):  # type: ignore[misc]
         self._heard_s.clear()
 
     def campaign(self) -> None:
-        """Let the next tick start a campaign, because a majority has granted its pre-vote."""
+        """Let this node's next tick start a campaign, because a majority has granted its pre-vote."""
         self._pre_vote_won = True
         self._SyncObj__raftElectionDeadline = 0.0
 
@@ -295,7 +302,7 @@ class Core(SyncObj):  # type: ignore[misc]
         self._SyncObj__raftElectionDeadline = max(self._SyncObj__raftElectionDeadline, self.now() + for_s)
 
     def withdraw(self) -> None:
-        """Drop a campaign that the next tick would start, because a leader was heard."""
+        """Drop the campaign that this node's next tick would start, because a leader was heard."""
         self._pre_vote_won = False
 
     def postpone_election(self) -> None:
@@ -303,14 +310,14 @@ class Core(SyncObj):  # type: ignore[misc]
         self._SyncObj__raftElectionDeadline = self.now() + self._SyncObj__generateRaftTimeout()
 
     def receive(self, node_id: str, message: dict[str, Any]) -> None:
-        """Pass PySyncObj a message of ``node_id`` that the guards have let through."""
+        """Pass a ``message`` of the node ``node_id``, which was checked before, to PySyncObj, the Raft library."""
         self._SyncObj__onMessageReceived(self._node(node_id), message)
 
     def extend(self, node_id: str, term: int, commit_index: int, entries: Iterable[LogEntry]) -> bool:
-        """Append ``entries`` from the leader that this node follows, and take its commit index; return whether it did.
+        """Append a leader's ``entries`` to the log and adopt ``commit_index``; return whether that was done.
 
-        The entries must follow the log's last one. Nothing is done unless the sender is that leader and this node
-        follows it in this term.
+        The entries must follow the log's last one. Nothing is done unless ``node_id`` is the leader that this node follows in
+        ``term``.
         """
         leader = self._SyncObj__raftLeader
         if (
@@ -339,7 +346,7 @@ class Core(SyncObj):  # type: ignore[misc]
         return node
 
     def adopt_term(self, term: int) -> None:
-        """Become a follower in ``term``, without having voted, if it is later than the current term."""
+        """Become a follower in ``term``, without having voted, if that is later than the current term; else do nothing."""
         if term > self.term:
             self._SyncObj__setCurrentTerm(term, None)
             self.step_down()
@@ -351,9 +358,10 @@ class Core(SyncObj):  # type: ignore[misc]
         self.postpone_election()
 
     def acknowledge(self, node_id: str, match_index: int | None) -> None:
-        """Note a follower's answer to this leader: it has the log up to ``match_index``, or rejected a message (None).
+        """Note the answer of the follower ``node_id`` to this leader.
 
-        A voter's index counts towards the commit index.
+        match_index: the follower has the log up to there; None if it has rejected a message. A voter's index counts towards
+        the commit index.
         """
         before = self._match.get(node_id)
         if before is None:
@@ -364,15 +372,15 @@ class Core(SyncObj):  # type: ignore[misc]
 
     @property
     def acknowledged_by_others(self) -> int:
-        """The highest index that a majority has acknowledged without this leader; 0 if the others are no majority."""
+        """The highest log index that a majority has acknowledged without this leader; 0 if the others are no majority."""
         indexes = sorted(self._match.values(), reverse=True)
         majority = (len(indexes) + 1) // 2 + 1
         return indexes[majority - 1] if len(indexes) >= majority else 0
 
     def ask_to_lead(self, node_id: str) -> bool:
-        """Ask a voter to campaign now (timeout_now, dissertation 3.10) if it has the whole log.
+        """Ask the voter ``node_id`` to campaign now (timeout_now, dissertation 3.10) if it has this leader's whole log.
 
-        Returns whether it was asked.
+        Returns whether the voter was asked.
         """
         if self._match.get(node_id, 0) != self._journal.last_index:
             return False
@@ -381,7 +389,10 @@ class Core(SyncObj):  # type: ignore[misc]
         return True
 
     def set_voters(self, node_ids: Iterable[str]) -> None:
-        """Set the ids of the other voters by the latest member table in the log, committed or not (dissertation 4.1)."""
+        """Set the ids of the other voters to ``node_ids``, those of the log's latest member table (dissertation 4.1).
+
+        That table counts whether it is committed or not.
+        """
         self.voter_ids = sorted(node_ids)
         nodes = [self._node(node_id) for node_id in self.voter_ids]
         for node in nodes:
@@ -392,20 +403,20 @@ class Core(SyncObj):  # type: ignore[misc]
         self._heard_s.clear()
 
     def set_connected(self, node_id: str, connected: bool) -> None:
-        """Tell PySyncObj whether this node has a connection to ``node_id``."""
+        """Tell PySyncObj, the Raft library, whether this node has a connection to ``node_id``."""
         if connected:
             self._SyncObj__connectedNodes.add(self._node(node_id))
         else:
             self._SyncObj__connectedNodes.discard(self._node(node_id))
 
     def restart_at(self, index: int) -> None:
-        """Continue applying behind ``index``, because the machine now holds a snapshot up to there."""
+        """Continue applying behind the log entry ``index``, because the machine now holds a snapshot up to there."""
         self.last_applied = index
         self.commit_index = max(self.commit_index, index)
 
 
 def check_pysyncobj() -> None:
-    """Check that the installed PySyncObj is the version whose internals this module uses. Raises ConfigError."""
+    """Check that the installed PySyncObj, the Raft library, is the version whose internals are used. Raises ConfigError."""
     missing = [name for name in SEAMS if not hasattr(SyncObj, name)]
     if VERSION != PYSYNCOBJ_VERSION or missing:
         raise ConfigError(

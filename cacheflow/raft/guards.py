@@ -36,15 +36,15 @@ FROM_MEMBERS = frozenset(
 
 
 class BadMessage(Exception):
-    """Raised for a peer's message of a wrong shape, or not for this sender to send; the message is dropped."""
+    """Raised for a message of a wrong shape, or of a kind that its sender may not send; the message is dropped."""
 
 
 class SafetyViolation(Exception):
-    """Raised when a leader contradicts entries that are committed here: Raft was violated, and this node must stop."""
+    """Raised when a leader contradicts entries that are committed on this node: Raft was violated; the node must stop."""
 
 
 class Log(Protocol):
-    """The log as the guards read it: its first and last index and the terms of its entries."""
+    """Interface: a Raft log, as far as messages are checked by it: its first and last index and its entries' terms."""
 
     @property
     def first_index(self) -> int: ...
@@ -57,10 +57,10 @@ class Log(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """The verdict that an append message fits the log, with what the follower has to do.
+    """The verdict that a leader's append message fits this node's log, with what this follower has to do.
 
-    entries: the new ones, behind ``prev_index``.  verified: up to this index the log equals the leader's afterwards.
-    truncates: whether entries of this node's log behind ``prev_index`` must be deleted.
+    entries: the new ones, behind the index ``prev_index``.  verified: up to this index the log equals the leader's
+    afterwards.  truncates: whether entries of this node's log behind ``prev_index`` must be deleted.
     """
 
     prev_index: int
@@ -73,7 +73,10 @@ class Append:
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """The verdict that the log lacks the entry before the leader's new ones, with what the leader needs to go back."""
+    """The verdict that this node's log lacks the entry before the leader's new ones.
+
+    It carries what the leader needs in order to send earlier entries.
+    """
 
     last_index: int
     conflict_term: int
@@ -91,7 +94,7 @@ def natural(message: dict[str, Any], name: str) -> int:
 def check_sender(message: dict[str, Any], is_member: bool, own_term: int) -> None:
     """Check whether a message's sender may send it and whether its term is credible. Raises BadMessage.
 
-    Only for a node that belongs to a cluster. is_member: the sender is a member.  own_term: this node's.
+    Only for a node that belongs to a cluster. is_member: the sender is a member.  own_term: the checking node's term.
     """
     kind = message["type"]
     if not is_member and kind in FROM_MEMBERS:
@@ -103,9 +106,9 @@ def check_sender(message: dict[str, Any], is_member: bool, own_term: int) -> Non
 
 
 def entries_of(message: dict[str, Any], prev_index: int, build_level: int = BUILD_LEVEL) -> list[LogEntry]:
-    """Return the entries of an append message: contiguous behind ``prev_index``, terms not falling, none of a later build.
+    """Return the entries of a leader's append message: contiguous behind ``prev_index``, with terms that do not fall.
 
-    Raises BadMessage, NewerCacheFlow.
+    Raises BadMessage; NewerCacheFlow for an entry of a later build.
     """
     raw = message.get("entries")
     if type(raw) is not list:
@@ -131,10 +134,10 @@ def entries_of(message: dict[str, Any], prev_index: int, build_level: int = BUIL
 def check_append(
     log: Log, commit_index: int, message: dict[str, Any], build_level: int = BUILD_LEVEL
 ) -> Append | Reject:
-    """Decide what a follower does with an append message of the current term.
+    """Decide what a follower does with a leader's append message of the current term.
 
-    log, commit_index: this node's own.  build_level: the highest feature level that it knows.
-    Raises BadMessage, SafetyViolation, NewerCacheFlow.
+    log, commit_index: the follower's own.  build_level: the highest feature level that the follower's build knows. Raises
+    BadMessage, SafetyViolation, NewerCacheFlow.
     """
     prev_index = natural(message, "prevLogIdx")
     prev_term = natural(message, "prevLogTerm")
@@ -178,7 +181,7 @@ def check_append(
 
 
 def first_of_term(log: Log, index: int) -> int:
-    """Return the first index of the unbroken run of entries with the same term as the entry at ``index``."""
+    """Return the first index of the log's unbroken run of entries with the same term as the entry at ``index``."""
     term = log.term_at(index)
     while index - 1 > log.first_index and log.term_at(index - 1) == term:
         index -= 1
@@ -186,11 +189,10 @@ def first_of_term(log: Log, index: int) -> int:
 
 
 def next_after_reject(log: Log, message: dict[str, Any], match_index: int) -> int:
-    """Return the index from which the leader tries next after a follower's rejection ``message``.
+    """Return the log index from which the leader sends next, after a follower's rejection ``message``.
 
-    It is above ``match_index``, up to which the follower's log is verified. This is the fast back-off of dissertation
-    3.5: next is the entry behind the leader's last one of the conflicting term, or else the follower's first one of that
-    term.
+    It is above ``match_index``, up to which the follower's log is verified. This is the fast back-off of dissertation 3.5:
+    next is the entry behind the leader's last one of the conflicting term, or else the follower's first one of that term.
     """
     last_index = natural(message, "last")
     conflict_term = natural(message, "conflict_term")
@@ -209,8 +211,8 @@ def next_after_reject(log: Log, message: dict[str, Any], match_index: int) -> in
 
 
 def is_up_to_date(log_index: int, log_term: int, message: dict[str, Any]) -> bool:
-    """True if the candidate's log, by its ``message``, is at least as complete as ours: the election restriction (3.6.1).
+    """True if the candidate that sent ``message`` has a log at least as complete as this node's (3.6.1).
 
-    log_index, log_term: our last entry's.
+    That is Raft's election restriction. log_index, log_term: those of the last entry of this node's log.
     """
     return (natural(message, "last_log_term"), natural(message, "last_log_index")) >= (log_term, log_index)

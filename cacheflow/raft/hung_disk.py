@@ -20,7 +20,10 @@ logger = logging.getLogger(__name__)
 
 
 class DiskWatch:
-    """A watch over the journal's flushes. patience_s: a disk counts as hung when a flush has taken longer."""
+    """A watch over the flushes of a node's journal to its disk.
+
+    patience_s: the disk counts as hung when a flush has taken more seconds.
+    """
 
     def __init__(self, core: Core, journal: Journal, *, heartbeat_s: float, patience_s: float) -> None:
         # Whether a record has waited for its flush for ``patience_s`` and longer.
@@ -46,11 +49,11 @@ class DiskWatch:
 
     @property
     def waits_s(self) -> float:
-        """The number of seconds for which the oldest record has waited for its flush; 0 when none waits."""
+        """The number of seconds for which the journal's oldest record has waited to be flushed to disk; 0 when none waits."""
         return self._waits * self._heartbeat_s
 
     def look(self) -> None:
-        """Check whether the journal's flushes have moved on since the last look; called once a heartbeat."""
+        """Check whether the journal's flushes to disk have moved on since the last check; called once a heartbeat."""
         core, journal = self._core, self._journal
         position = journal.durable_position
         if position != self._position or position == journal.position:

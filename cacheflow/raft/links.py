@@ -24,7 +24,7 @@ HELD_MAX = 1000
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The way on which this node's proposals reach the leader; unanswered ones are sent again when it changes."""
+    """The way on which this node's proposals reach the leader; when it changes, unanswered proposals are sent again."""
 
     leader_id: str
     term: int
@@ -32,7 +32,10 @@ class Route:
 
 
 class Links:
-    """A node's sending of messages: at once, or once its journal is durable. It also knows the route to the leader."""
+    """The sender of a node's messages: at once, or once the node's journal is durable.
+
+    It also knows the route to the leader.
+    """
 
     def __init__(self, passed: Callable[[], float], network: Network, journal: Journal) -> None:
         # Sends a message that promises nothing, at once; returns False when the network does not take it.
@@ -55,16 +58,16 @@ class Links:
         return int(self._passed() * 1000)
 
     def hold(self, send: Callable[[], Any]) -> None:
-        """Call ``send`` once all records journalled so far are durable; such calls keep their order."""
+        """Call ``send`` once all records written to the journal so far are durable; calls that wait keep their order."""
         if self._journal.durable_position >= self._journal.position and not self.held:
             send()
         else:
             self.held.append((self._journal.position, send))
 
     def hold_message(self, node_id: str, message: Sent) -> None:
-        """Send a message once all records journalled so far are durable.
+        """Send ``message`` to ``node_id`` once all records written to the journal so far are durable.
 
-        Drop it, as networks do, if HELD_MAX wait already.
+        Drop the message, as networks do, if HELD_MAX calls wait already.
         """
         if self._journal.durable_position >= self._journal.position and not self.held:
             self.send(node_id, message)
@@ -72,7 +75,7 @@ class Links:
             self.held.append((self._journal.position, functools.partial(self.send, node_id, message)))
 
     def release(self) -> None:
-        """Make the held calls whose records are durable now; called when the journal's durable position has moved."""
+        """Make the waiting calls whose journal records are durable; called when more of the journal has become durable."""
         durable = self._journal.durable_position
         while self.held and self.held[0][0] <= durable:
             self.held.popleft()[1]()

@@ -13,7 +13,7 @@ WireEntry = tuple[bytes, int, int]
 
 
 class AppendEntries(TypedDict):
-    """Message of a leader: log entries that follow the entry ``prevLogIdx``, or none, as a heartbeat or a probe."""
+    """Message of a leader: log entries that follow the entry ``prevLogIdx``, or no entries, as a heartbeat or a probe."""
 
     type: Literal["append_entries"]
     term: int
@@ -66,7 +66,7 @@ class Propose(TypedDict):
 
 
 class Term(TypedDict):
-    """Message in answer to one of an earlier term: the sender is in this later term."""
+    """Message in answer to a message of an earlier term: it tells the sender's later term."""
 
     type: Literal["term"]
     term: int
@@ -82,7 +82,11 @@ class PreVote(TypedDict):
 
 
 class PreVoteReply(TypedDict):
-    """The answer to a pre-vote. current: the answering node's own term.  time, heard: as in a vote."""
+    """Message in answer to a pre-vote request: whether the vote would be granted.
+
+    current: the answering node's own term.
+    time, heard: that node's estimate of the cluster's time, and whether a leader has told it the time.
+    """
 
     type: Literal["pre_vote_reply"]
     term: int
@@ -93,7 +97,7 @@ class PreVoteReply(TypedDict):
 
 
 class RequestVote(TypedDict):
-    """Message of a candidate that asks for a vote. transfer: the leader has asked it to take over."""
+    """Message of a candidate that asks for a vote. transfer: whether the leader has asked the candidate to take over."""
 
     type: Literal["request_vote"]
     term: int
@@ -105,7 +109,7 @@ class RequestVote(TypedDict):
 class ResponseVote(TypedDict):
     """Message of a voter: its vote, which is durable.
 
-    time, heard: its estimate of the cluster's time, and whether it has heard that from a leader.
+    time, heard: the voter's estimate of the cluster's time, and whether a leader has told it the time.
     """
 
     type: Literal["response_vote"]
@@ -129,7 +133,7 @@ class HandOver(TypedDict):
 
 
 class SnapshotPiece(TypedDict):
-    """Message of a leader: one piece of its snapshot."""
+    """Message of a leader to a follower: one piece of the leader's snapshot."""
 
     type: Literal["snapshot"]
     term: int
@@ -155,7 +159,7 @@ class SnapshotAck(TypedDict):
 
 
 class Differs(TypedDict):
-    """Message of a follower: its digest at an index, where the leader's digest differs."""
+    """Message of a follower: the digest of its machine at a log index, where the leader's digest differs."""
 
     type: Literal["differs"]
     index: int
@@ -163,9 +167,10 @@ class Differs(TypedDict):
 
 
 class Register(TypedDict):
-    """Make this node a member. member: id, incarnation, Raft address, HTTP address. was: it says that it has been one.
+    """Message that asks the leader to make a node a member, or to remove it.
 
-    level: the highest feature level of its build; of no matter where a member is removed.
+    member: the node's id, incarnation, Raft address, HTTP address.  was: whether the node says that it has been a
+    member.  level: the highest feature level of the node's build; of no matter where a member is removed.
     """
 
     type: Literal["register", "remove"]
@@ -176,7 +181,7 @@ class Register(TypedDict):
 
 
 class ChangeReply(TypedDict):
-    """Message in answer to Register: the outcome of the membership change that the receiver had asked for."""
+    """Message in answer to a request to add or remove a member: the outcome of that change."""
 
     type: Literal["change_reply"]
     request: int
@@ -195,7 +200,10 @@ class Membership(TypedDict):
 
 
 class NotMember(TypedDict):
-    """Message that the receiver is no member of the cluster; ``since`` is the index of a member table without it."""
+    """Message that tells the receiver that it is no member of the cluster.
+
+    since: the log index of a member table without the receiver.
+    """
 
     type: Literal["not_member"]
     incarnation: str

@@ -63,16 +63,19 @@ OF_LOAD = frozenset(("append_entries", "commit", "propose"))
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """A node's intervals in seconds. A follower campaigns after one to two election timeouts without its leader."""
+    """A Raft node's election timeout and heartbeat interval, in seconds.
+
+    A follower campaigns after one to two election timeouts without its leader.
+    """
 
     election_timeout_s: float = 1.0
     heartbeat_s: float = 0.1
 
 
 class RaftNode:
-    """One member of a cluster, driven by the event loop.
+    """One Raft node of a cluster, driven by the event loop.
 
-    ``start`` begins and ``stop`` ends its timer; whoever built it closes the journal and the network.
+    ``start`` begins and ``stop`` ends the node's timer; whoever built the node closes its journal and network.
     """
 
     def __init__(
@@ -249,7 +252,7 @@ class RaftNode:
     def found_cluster(self, cluster_id: str, member: Member) -> None:
         """Begin a new cluster with this node as its only voter: write the first member table into the log.
 
-        That entry is not voted on. member: this node.
+        The entry with that table is not voted on. member: this node's row of the table.
         """
         table = Configuration(0, cluster_id, {member.id: member})
         block = commands.encode_block(0, 0, 0, [table.command()])
@@ -319,7 +322,10 @@ class RaftNode:
         self.ticks.wake()
 
     def _note_clock(self) -> None:
-        """Write a pair (cluster time, wall clock) into the journal if other records came since, at most once a second."""
+        """Write (cluster time, wall clock) into the journal, at most once a second.
+
+        Nothing is written unless other records came since the last time.
+        """
         now_ms = self.links.now_ms()
         if self._clock.heard and self._journal.position != self._clock_noted_position and self.replica.failure is None:
             if now_ms - self._clock_noted_ms >= 1000:
@@ -330,7 +336,7 @@ class RaftNode:
     # What the store asks ---------------------------------------------------------------------------------------------
 
     def propose(self, blocks: list[bytes], crowded: bool = False, again: bool = False) -> bool:
-        """Send blocks of commands to the leader; return False while there is no route to it or its link is full.
+        """Send blocks of commands to the leader; return False while there is no route to the leader or its link is full.
 
         crowded: many callers wait for these blocks and will send their next commands together.
         again: all unanswered blocks are sent again, beginning with these, so the leader drops those it has queued.
@@ -349,12 +355,15 @@ class RaftNode:
         return self._network.send(route.leader_id, message)
 
     def log_progress(self) -> tuple[int, bool]:
-        """Return the commit index, and whether an entry is on its way to a majority, which takes long where links are narrow."""
+        """Return (commit index, whether a later log entry is still on its way to a majority).
+
+        Entries are on their way for long where links are narrow.
+        """
         commit_index = self._core.commit_index
         return commit_index, max(self._journal.last_index, self.following.under_way) > commit_index
 
     def is_sending(self) -> bool:
-        """Return whether anything that is meant for the leader waits here."""
+        """Return whether messages for the leader still wait in this process to be sent."""
         route = self.links.route
         return route is not None and self._network.backlog(route.leader_id) > 0
 
@@ -395,7 +404,7 @@ class RaftNode:
 
     @property
     def log_entries(self) -> int:
-        """The number of entries in this node's log, without the sentinel."""
+        """The number of entries in this node's log, without the placeholder that every log begins with."""
         return len(self._journal) - 1
 
     @property
@@ -428,7 +437,7 @@ class RaftNode:
         return [member for _, member in sorted(self.configurations.latest.members.items())]
 
     def lag_of(self, node_id: str) -> int | None:
-        """Return how many log entries a member lacks; None if unknown, as only the leader knows that of other members."""
+        """Return how many log entries the member ``node_id`` lacks; None if unknown: of others only the leader knows that."""
         if node_id == self.node_id:
             return max(0, self._core.commit_index - self._core.last_applied)
         progress = self.peers.progress.get(node_id) if self._core.is_leader else None
@@ -437,7 +446,7 @@ class RaftNode:
     # The core calls ---------------------------------------------------------------------------------------------------
 
     def apply_committed(self) -> None:
-        """Apply committed entries to the machine, for APPLY_SLICE_S at most, and report their results to the store."""
+        """Apply committed log entries to the machine, for APPLY_SLICE_S at most, and report their results to the store."""
         core, replica, journal = self._core, self.replica, self._journal
         machine = replica.machine
         index, commit_index = core.last_applied, core.commit_index
@@ -479,11 +488,11 @@ class RaftNode:
             self.removal.tell_removed(table)
 
     def before_leading(self) -> None:
-        """Prepare to lead, because this node was elected."""
+        """Begin this node's work as leader, with an estimate of the cluster's time, because the node was elected."""
         self.leading.begin(self.voters_time.estimate_ms())
 
     def role_changed(self) -> None:
-        """React to a change of this node's role: it may have won or lost leadership."""
+        """Log a change of this node's Raft role, and end its work as leader if it leads no more."""
         if not self._core.is_leader:
             self.leading.end()
             self.reconfiguration.deposed()
@@ -491,9 +500,9 @@ class RaftNode:
         self.ticks.wake()
 
     def send_vote_message(self, node_id: str, message: dict[str, Any]) -> None:
-        """Send a vote or vote request of PySyncObj's once the journal is durable, for either is a promise.
+        """Send a vote or vote request that PySyncObj, the Raft library, has made, once the journal is durable.
 
-        timeout_now promises nothing and is sent at once.
+        Both are promises. A timeout_now message promises nothing and is sent at once.
         """
         if message["type"] == "timeout_now":
             # timeout_now promises nothing, and a leader whose disk hangs gives way by it.
@@ -505,7 +514,7 @@ class RaftNode:
     # Messages -------------------------------------------------------------------------------------------------------
 
     def receive(self, peer: Peer, message: dict[str, Any]) -> None:
-        """Handle a message from a peer that has proved its identity."""
+        """Check a peer's ``message`` and pass it to the part of this node that handles its type; drop it if it is bad."""
         if self.ticks.stopped or self.replica.failure is not None:
             return
         handler = self._handlers.get(message["type"])
@@ -542,21 +551,21 @@ class RaftNode:
             self.replica.fail(f"{error}. Stop this node, remove its data directory and start it with --seed to rejoin")
 
     def connected(self, node_id: str) -> None:
-        """React to a new connection to the member ``node_id``: messages on its old connection may be lost."""
+        """Use a new connection to the member ``node_id``: messages on its old connection may be lost and are sent again."""
         self.links.connections[node_id] = self.links.connections.get(node_id, 0) + 1
         self._core.set_connected(node_id, True)
         self.replicator.reconnected(node_id)
         self.ticks.wake()
 
     def disconnected(self, node_id: str) -> None:
-        """React to the end of a connection to or from the member ``node_id``: a leader is probably dead then."""
+        """Note the end of a connection to or from the member ``node_id``; if that member leads, prepare for an election."""
         self._core.set_connected(node_id, self._network.is_connected(node_id))
         if node_id == self._core.leader_id and not self._core.is_leader:
             self.elections.leader_lost()
         self.ticks.wake()
 
     def flushed(self) -> None:
-        """Make the calls that wait for the journal, whose durable position has moved."""
+        """Make the calls that wait for journal records to be durable, because more of the journal is durable now."""
         self._turn.run(self._release)
 
     def _release(self) -> None:
@@ -567,7 +576,10 @@ class RaftNode:
             self.links.release()
 
     def _restart_from(self, machine: CacheMachine) -> None:
-        """Continue with ``machine``, which was loaded from a snapshot; the journal begins at its index or before it."""
+        """Use ``machine``, which was loaded from a snapshot, in place of this node's present state machine.
+
+        The journal begins at the snapshot's index or before it.
+        """
         if machine.applied_index < self._core.last_applied:
             self.freshness.goes_back()
         self.replica.machine = machine

@@ -25,8 +25,8 @@ PROBE, REPLICATE, SNAPSHOT = "probe", "replicate", "snapshot"
 class Progress:
     """The leader's knowledge of one follower. Times are the leader's monotonic milliseconds.
 
-    Always 0 <= match_index < next_index, and nothing is in flight but in REPLICATE. match_index: the follower has the
-    leader's log up to there, durably.  next_index: the first entry not sent to it since the last probe.
+    Always 0 <= match_index < next_index, and messages are in flight only in the state REPLICATE. match_index: the follower has
+    the leader's log up to there, durably.  next_index: the first entry not sent to it since the last probe.
     """
 
     next_index: int
@@ -47,7 +47,7 @@ class Progress:
     incarnation: str = ""
 
     def probe_from(self, next_index: int) -> None:
-        """Forget the messages in flight and search for the end of the common log again, from ``next_index``.
+        """Forget the messages in flight to a follower and search from ``next_index`` for the end of the log it has in common.
 
         A follower that waits for a snapshot still waits.
         """
@@ -58,22 +58,19 @@ class Progress:
         self.inflight_bytes = 0
 
     def need_snapshot(self) -> None:
-        """Note that the follower needs a snapshot; it gets no entries until it has one."""
+        """Note that a follower needs a snapshot of the machine; no entries are sent to the follower until it has one."""
         self.state = SNAPSHOT
         self.inflight.clear()
         self.inflight_bytes = 0
 
     def installed(self, index: int) -> None:
-        """Note that the follower has installed a snapshot at ``index``, and probe its log behind that."""
+        """Note that a follower has installed a snapshot at ``index``, and search for the end of its log behind that."""
         self.state = PROBE
         self.match_index = max(self.match_index, index)
         self.probe_from(self.match_index + 1)
 
     def verified(self, match_index: int, first_index: int) -> None:
-        """Note that the follower's log equals the leader's up to ``match_index``.
-
-        first_index: where the leader's log begins.
-        """
+        """Note that a follower's log equals the leader's up to ``match_index``. first_index: where the leader's log begins."""
         # A follower that waits for a snapshot because of a hole may have got the entries themselves, from another leader.
         if self.state != SNAPSHOT or match_index >= first_index:
             self.state = REPLICATE
@@ -85,7 +82,7 @@ class Progress:
 
 
 class Peers:
-    """The other members as this node knows them, from their messages or from what its leader tells of them."""
+    """What a node knows of the other members, from their messages or from what its leader tells of them."""
 
     def __init__(self, node_id: str, configurations: Configurations, links: Links) -> None:
         # {node id: how far that follower is}; it counts while this node leads.
@@ -100,9 +97,9 @@ class Peers:
         self._links = links
 
     def set_followers(self, incarnations: Mapping[str, str], next_index: int) -> None:
-        """Set who the followers are, {id: incarnation}; what is known of those that stay is kept.
+        """Set who the leader's followers are, {id: incarnation}; what is known of those that stay is kept.
 
-        next_index: for new ones.
+        next_index: the log index from which new followers are sent entries.
         """
         before, self.progress = self.progress, {}
         for node_id, incarnation in incarnations.items():
@@ -112,7 +109,10 @@ class Peers:
             self.progress[node_id] = progress
 
     def down_ids(self) -> set[str]:
-        """Return the ids of members that do not answer, by the leader's word, or without a leader by this node's links."""
+        """Return the ids of the members that do not answer, by the leader's word.
+
+        While no leader is known, these are the members to which this node has no connection.
+        """
         if self._links.route is not None:
             return set(self.down) - {self._node_id}
         return {
@@ -123,12 +123,15 @@ class Peers:
         }
 
     def last_seen_ms(self, node_id: str) -> int | None:
-        """Return the milliseconds since this node or its leader last heard a member; None if neither has."""
+        """Return the milliseconds since this node or its leader last heard the member ``node_id``; None if neither has."""
         heard_ms = max(self.heard_ms.get(node_id, 0), self.seen_at_ms.get(node_id, 0))
         return max(0, self._links.now_ms() - heard_ms) if heard_ms else None
 
     def quorum_at_ms(self, voter_ids: Iterable[str], now_ms: int) -> int:
-        """Return the latest moment since which a majority of the voters has answered, this node counted at ``now_ms``."""
+        """Return the latest moment since which a majority of the voters has answered this leader, in ms.
+
+        The leader itself counts as having answered at ``now_ms``.
+        """
         times = [now_ms]
         for node_id in voter_ids:
             progress = self.progress.get(node_id)

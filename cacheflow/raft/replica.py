@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 class Replica:
-    """A node's machine with the applied contents, and the reasons for which it may not be used."""
+    """A node's state machine, and the reasons, if any, for which the node or the machine may not be used."""
 
     def __init__(self, machine: CacheMachine, core: Core, ticks: Ticks) -> None:
         self.machine = machine
@@ -28,7 +28,7 @@ class Replica:
         self._ticks = ticks
 
     def fail(self, reason: str) -> None:
-        """Stop taking part in the cluster for ``reason``: the disk failed, or Raft was violated. Reads may go on."""
+        """Stop this node's part in the cluster for ``reason``: the disk failed, or Raft was violated. Reads may go on."""
         if self.failure is None:
             self.failure = reason
             logger.error("this node takes no further part in the cluster: %s", reason)

@@ -10,7 +10,7 @@ from cacheflow.machine.machine import CacheMachine, Settled
 
 
 class Loop(Protocol):
-    """The methods of an event loop that a node uses; asyncio's loops have them."""
+    """Interface: the methods of an event loop that a node uses; asyncio's loops have them."""
 
     def call_soon(self, callback: Callable[..., Any], *args: Any) -> Any: ...
     def call_later(self, delay: float, callback: Callable[..., Any], *args: Any) -> Any: ...
@@ -18,13 +18,16 @@ class Loop(Protocol):
 
 
 class Tasks(Protocol):
-    """A supervisor: it starts background tasks, and restarts one that raises. name: how the node's log names the task."""
+    """Interface: a supervisor, which starts background tasks and restarts one that raises.
+
+    name: how the node's log names the task.
+    """
 
     def start(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]: ...
 
 
 class Clock(Protocol):
-    """A clock that estimates the cluster's common time and knows this node's wall clock; implemented by ClusterClock."""
+    """Interface: a clock that estimates the cluster's common time and knows this node's wall clock."""
 
     def hear(self, cluster_ms: int) -> None: ...
     def lead(self, stamp_ms: int, told_ms: int) -> None: ...
@@ -39,7 +42,10 @@ class Clock(Protocol):
 
 
 class Events(Protocol):
-    """The receiver of a node's events in the store: results of applied entries, a new route, a replaced machine."""
+    """Interface: what a node calls in the store, the layer above it, which sends commands and waits for their results.
+
+    The node tells the results of applied entries, a new route to the leader, and a replaced state machine.
+    """
 
     def applied(self, settled: list[Settled]) -> None: ...
     def route_changed(self) -> None: ...

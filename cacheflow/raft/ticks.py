@@ -17,7 +17,7 @@ from cacheflow.raft.turn import Turn
 
 
 class Ticks:
-    """The schedule of a node's ``tick``: at the end of each turn of the loop in which something happened."""
+    """The schedule of a node's ``tick``, its Raft work: at the end of each turn of the loop in which something happened."""
 
     def __init__(self, loop: Loop, turn: Turn, tick: Callable[[], None]) -> None:
         # Whether the next tick must be a whole one.
@@ -33,16 +33,19 @@ class Ticks:
         self._ahead = False
 
     def stop(self) -> None:
-        """Call ``tick`` no more."""
+        """Stop the schedule of a node's ticks: no tick is run any more."""
         self.stopped = True
 
     def wake(self) -> None:
-        """Schedule a whole tick: at the end of the present turn of the loop, or in the next turn."""
+        """Schedule a whole tick of the node, with elections, at the end of this turn of the loop or in the next turn."""
         self.whole = True
         self.nudge()
 
     def nudge(self) -> None:
-        """Schedule a tick at the end of this turn of the loop or in the next; a short one unless a whole one is due."""
+        """Schedule a tick of the node at the end of this turn of the loop or in the next turn.
+
+        It is a short one, without elections, unless a whole one is due.
+        """
         if not self._woken and not self.stopped:
             self._woken = True
             if self.is_running:
@@ -52,7 +55,7 @@ class Ticks:
                 self._turn.defer_send(self._tick_if_due)
 
     def run(self, work: Callable[[], None]) -> None:
-        """Do ``work`` and then a tick in one turn; what both append and send leaves at the turn's end."""
+        """Do ``work`` and then a tick of the node in one turn; what both append and send leaves at the end of that turn."""
         if self._turn.is_open:
             work()
             self.nudge()
@@ -60,11 +63,14 @@ class Ticks:
             self._turn.run(functools.partial(self._work_and_tick, work))
 
     def wake_after(self, seconds: float) -> None:
-        """Schedule a whole tick in ``seconds``, for what cannot wait for the timer's, which comes once a heartbeat."""
+        """Schedule a whole tick of the node in ``seconds``.
+
+        For what cannot wait for the tick of the timer, which comes once a heartbeat.
+        """
         self._loop.call_later(seconds, self.wake)
 
     def nudge_after(self, seconds: float) -> None:
-        """Schedule a tick, short if nothing wants a whole one, in ``seconds``."""
+        """Schedule a tick of the node in ``seconds``: a short one, without elections, unless a whole one is due by then."""
         self._loop.call_later(seconds, self.nudge)
 
     def call_after(self, seconds: float, call: Callable[[], None]) -> None:

@@ -32,14 +32,14 @@ class Turn:
         self._wake: dict[Callable[[], None], None] = {}
 
     def defer_send(self, call: Callable[[], None]) -> None:
-        """Make ``call`` in the sending phase at the end of this turn; in the loop's next turn if none is open."""
+        """Make ``call`` in the sending phase at the end of the loop's present turn, or in the next turn if none is open."""
         if self.is_open:
             self._send.append(call)
         else:
             self._call_soon(call)
 
     def defer_flush(self, call: Callable[[], None]) -> None:
-        """Make ``call``, which hands work to another thread, in the flushing phase of this turn, behind all that is sent.
+        """Make ``call``, which hands work to another thread, at the end of the present turn, behind all that the turn sends.
 
         That thread wants the interpreter next, and what this thread still has to send would wait for it.
         """
@@ -49,7 +49,7 @@ class Turn:
             self._call_soon(call)
 
     def defer_wake(self, call: Callable[[], None]) -> None:
-        """Make ``call``, which wakes a thread, once, in the last phase of this turn; at once if no turn is open.
+        """Make ``call``, which wakes a thread, once, in the last phase of the present turn; at once if no turn is open.
 
         The woken thread would take the interpreter from this one.
         """
@@ -59,7 +59,7 @@ class Turn:
             call()
 
     def run(self, work: Callable[[], None]) -> None:
-        """Do ``work`` as a turn, with the calls of its end, or as a part of the turn that is open already."""
+        """Do ``work`` as one turn, followed by the calls deferred to its end; or within the turn that is open already."""
         if self.is_open:
             work()
             return

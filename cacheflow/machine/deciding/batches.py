@@ -43,9 +43,9 @@ _NEED_THE_KEY: Final = (c.INCR, c.TOUCH, c.APPEND, c.COUNT, c.EXPIRE)
 
 
 class Batches:
-    """The runner of BATCH and GUARDED commands on ``contents``. Not safe for concurrent use.
+    """The runner of BATCH and GUARDED commands, which hold lists of other commands, on the cache's items ``contents``.
 
-    GUARDED is a batch that runs only if versions still match.
+    A GUARDED command runs its list only if some keys still have given versions. Not safe for concurrent use.
     """
 
     def __init__(self, contents: Contents) -> None:
@@ -92,7 +92,7 @@ class Batches:
     def _atomic(self, commands: list[Any]) -> Result:
         """Run ``commands`` all or none and return the batch's result.
 
-        Each is decided on an overlay of what the earlier ones would leave behind; then all of them are carried out.
+        Each is decided as if the earlier ones had taken place; they are carried out only when none of them has failed.
         """
         self._begin()
         overlay: dict[str, Entry | None] = {}

@@ -186,7 +186,10 @@ UNDECIDED: Final = -1
 
 
 def after(plan: Plan, entry: Entry | None) -> Entry | None:
-    """Return the entry that ``plan`` would leave in the place of ``entry``, None for none. A written one is UNDECIDED."""
+    """Return the entry (value, version, expiry) that ``plan`` would leave in place of a key's ``entry``, None for no entry.
+
+    An entry that the plan would write has the version UNDECIDED.
+    """
     if plan[0] in (WRITE, EXTEND):
         return (plan[2], plan[3], plan[4], UNDECIDED, plan[5])
     if plan[0] == RETIME and entry is not None:

@@ -20,7 +20,10 @@ _ZERO: Final = 0
 
 
 def set_plainly(contents: Contents, commands: Iterable[Any], results: list[Result]) -> None:
-    """Run the plain SETs that ``commands`` begin with, up to any other command; append their results to ``results``."""
+    """Run the SETs without condition and TTL at the beginning of ``commands``, and append their results to ``results``.
+
+    The first other command ends the run.
+    """
     raw = contents.raw
     find = raw.get
     items = contents.items

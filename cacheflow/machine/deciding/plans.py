@@ -25,7 +25,10 @@ class Malformed(Exception):
 
 
 def expires_at_ms_of(ttl_ms: Any, kept_ms: int, now_ms: int) -> int:
-    """Return the absolute expiry in ms that ``ttl_ms`` asks for, 0 for none. kept_ms: the expiry that TTL_KEEP keeps."""
+    """Return the expiry, in ms of absolute time, that a command's ``ttl_ms`` asks for; 0 for none.
+
+    kept_ms: the key's present expiry, which the special TTL_KEEP asks for.
+    """
     if type(ttl_ms) is not int or not c.TTL_KEEP <= ttl_ms <= c.TTL_MS_MAX:
         raise Malformed("the TTL is not a number of milliseconds")
     if ttl_ms > 0:

@@ -31,9 +31,10 @@ Run = Callable[[Any], Result]
 
 
 def idempotent(state: State, run: Run, repeatable: Container[int], command: list[Any]) -> Result:
-    """Run the command inside an IDEMPOTENT command, unless one came with its key, or may have come.
+    """Run the command inside an IDEMPOTENT command, unless its client's idempotency key was used before; return the result.
 
-    repeatable: those of REPEATABLE_OPS that the entry's level has.
+    A used key gives the kept result; one that may have been used and is not kept any more gives FORGOTTEN.
+    repeatable: the kinds of command that may be inside, at the feature level of the log entry.
     """
     _, client_key, first_ms, inner = command
     if type(client_key) is not str or not 0 < len(client_key) <= CLIENT_KEY_CHARS_MAX:
@@ -53,7 +54,10 @@ def idempotent(state: State, run: Run, repeatable: Container[int], command: list
 
 
 def scoped(state: State, run: Run, repeatable: Container[int], command: list[Any]) -> Result:
-    """Run the command inside a SCOPED command, unless its number in its scope came, or may have come."""
+    """Run the command inside a SCOPED command, unless its number in its scope was used before; return the result.
+
+    A used number gives the kept result; one that may have been used and is not kept any more gives FORGOTTEN.
+    """
     _, scope_id, nonce, number, lowest, inner = command
     if not is_whole(scope_id, 1) or not is_name(nonce):
         raise Malformed("a scope is a number from 1 on and a short text")
@@ -77,7 +81,7 @@ def scoped(state: State, run: Run, repeatable: Container[int], command: list[Any
 
 
 def open_scope(state: State, command: list[Any]) -> Result:
-    """Open a scope."""
+    """Run a command that opens a scope; return OK with the id of the new scope."""
     _, nonce = command
     if not is_name(nonce):
         raise Malformed("a scope's nonce is a short text")

@@ -24,9 +24,10 @@ from cacheflow.machine.state.entries import Entry
 
 
 class Items(cachetools.Cache[str, Entry]):
-    """A container of items that knows which item to evict next. Not safe for concurrent use, except for reading ``raw``.
+    """A container of the cache's items that knows which item to evict next.
 
-    raw, order: the items, and their order, each item used once so far; the container keeps both, which takes no time.
+    raw: the items, {key: entry}.  order: their keys in eviction order, each used once so far.
+    Both objects are kept without copying. Not safe for concurrent use, except for reading ``raw``.
     """
 
     _Cache__data: dict[str, Entry]
@@ -39,16 +40,16 @@ class Items(cachetools.Cache[str, Entry]):
     @classmethod
     @abc.abstractmethod
     def filled(cls, raw: dict[str, Entry], keys: Sequence[str], uses: Iterable[int]) -> Self:
-        """Return a container with the items in ``raw``, which it keeps.
+        """Return a container that holds the items of ``raw``, {key: entry}, and keeps that dictionary.
 
-        keys: in eviction order.  uses: the number of uses of each of ``keys``, never falling.
+        keys: all keys in eviction order.  uses: the number of uses of each of ``keys``, never falling from one to the next.
         """
 
     @abc.abstractmethod
     def give_order(self, version: int) -> UseOrder:
-        """Return this container's eviction order, for the container that replaces it; this one must not be used any more.
+        """Return this container's eviction order, for a container that replaces it; this one must not be used any more.
 
-        version: the highest version of any item, from which on LFU files new keys.
+        version: the highest version of any item now.
         """
 
     @abc.abstractmethod
@@ -61,23 +62,26 @@ class Items(cachetools.Cache[str, Entry]):
 
     @abc.abstractmethod
     def add(self, key: str, entry: Entry) -> None:
-        """Add ``entry`` under ``key``, which must be absent; it has been used once."""
+        """Add the item ``entry`` under ``key``, which must be absent; the item counts as used once."""
 
     @abc.abstractmethod
     def rewrite(self, key: str, old: Entry, entry: Entry) -> None:
-        """Replace the entry ``old`` of ``key`` by ``entry``, which has a new version; counts as a use."""
+        """Replace the entry ``old`` of ``key`` by ``entry``, which has a new version; this counts as a use of the key."""
 
     @abc.abstractmethod
     def retime(self, key: str, entry: Entry) -> None:
-        """Replace the entry of ``key`` by ``entry``, which has the same version; counts as a use of the key."""
+        """Replace the entry of ``key`` by ``entry``, which has the same version; this counts as a use of the key."""
 
     @abc.abstractmethod
     def touch(self, key: str, entry: Entry, uses: int) -> None:
-        """Count ``uses`` uses of ``key``, whose entry is ``entry``; the order is as after that many single uses."""
+        """Count ``uses`` uses of ``key``, whose entry is ``entry``; the eviction order is as after that many single uses."""
 
     @abc.abstractmethod
     def pop_victim(self, protected: str) -> tuple[str, Entry] | None:
-        """Remove the next item to evict and return (key, entry); skip ``protected``; None when no other item is there."""
+        """Remove the next item to evict, but never that of the key ``protected``, and return (key, entry).
+
+        Returns None when there is no other item.
+        """
 
     @abc.abstractmethod
     def retire(self, keys: Iterable[str]) -> list[Entry]:

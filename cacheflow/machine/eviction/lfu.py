@@ -15,9 +15,9 @@ from cacheflow.machine.state.entries import VERSION, Entry
 
 
 class LfuItems(Items, cachetools.LFUCache[str, Entry]):
-    """A container that evicts the least often used item first; among equal counts, the one longest at that count.
+    """A container that evicts the least often used item first; among equals, the one that has had its count for longest.
 
-    Items that came from LRU and were not used since stay in ``_order``: they count as used once, before all others.
+    Items taken over from an LRU container and not used since count as used once and are evicted before all others.
     """
 
     # A ring of links in order of count; each holds the keys with that count in the order in which they came to it, as
@@ -44,7 +44,10 @@ class LfuItems(Items, cachetools.LFUCache[str, Entry]):
         self._break_ring()
 
     def _break_ring(self) -> list[OrderedDict[str, str]]:
-        """Unlink all links of the ring, so that the garbage collector has no work; return the keys that each link held."""
+        """Take apart the ring of links that hold the keys by number of uses; return the keys of each link.
+
+        Without its cycles the ring leaves no work to the garbage collector.
+        """
         groups: list[OrderedDict[str, str]] = []
         root = self._LFUCache__root
         link = root.next
@@ -107,7 +110,10 @@ class LfuItems(Items, cachetools.LFUCache[str, Entry]):
         self._place(held, count, higher)
 
     def _place(self, key: str, count: int, link: Any) -> None:
-        """Add ``key`` behind all other keys with the same ``count`` of uses. link: where to begin the search for them."""
+        """Add ``key`` to the keys that were used ``count`` times, as the last of them.
+
+        link: the link of the ring of counts at which the search for that count begins.
+        """
         root = self._LFUCache__root
         while link is not root and link.count < count:
             link = link.next

@@ -16,7 +16,7 @@ from cacheflow.machine.state.entries import VERSION, Entry
 class LruItems(Items):
     """A container that evicts the least recently used item first.
 
-    Numbers of uses do not matter: each item's counts as 1.
+    An item's number of uses does not matter and is always given as 1.
     """
 
     @classmethod

@@ -26,7 +26,7 @@ _JOINED_AT_ONCE: Final = 4
 
 
 class UseOrder:
-    """Keys in the order of their latest use. A key's version is the version of its entry. Not safe for concurrent use."""
+    """Keys of cache items, ordered by their latest use. A key's version is its entry's. Not safe for concurrent use."""
 
     __slots__ = ("_coming", "_newest", "_segments", "_starts", "_used", "_version")
 
@@ -44,9 +44,9 @@ class UseOrder:
 
     @classmethod
     def of(cls, keys: Sequence[str], versions: Sequence[int]) -> UseOrder:
-        """Return an order of ``keys``, which come least recently used first.
+        """Return an order of use made of ``keys``, the least recently used first.
 
-        versions: of their entries, in the same order.
+        versions: the versions of the keys' entries, in the same order.
         """
         order = cls()
         for first in range(0, len(keys), SEGMENT_KEYS_MAX):
@@ -64,9 +64,9 @@ class UseOrder:
 
     @classmethod
     def of_one(cls, keys: Segment, version: int) -> UseOrder:
-        """Return an order of the keys in ``keys``, a segment that it keeps, without copying.
+        """Return an order of use made of ``keys``, a dictionary in that order, which is kept and not copied.
 
-        version: the highest of any key.
+        version: the highest version of any key's entry.
         """
         order = cls()
         order._segments[0] = order._newest = keys
@@ -82,14 +82,14 @@ class UseOrder:
             yield from segment
 
     def add(self, key: str, version: int) -> None:
-        """Add a new ``key`` at the end, as most recently used; its ``version`` must be higher than all versions so far."""
+        """Add a new ``key`` at the end of the order of use; its ``version`` must be higher than all versions so far."""
         if len(self._newest) >= SEGMENT_KEYS_MAX:
             self._begin()
         self._newest[key] = key
         self._version = version
 
     def append(self, key: str, version: int) -> None:
-        """Add a new ``key`` at the end, as most recently used, whatever its ``version`` is."""
+        """Add a new ``key`` at the end of the order of use, as most recently used, whatever its ``version`` is."""
         # The next segment begins above all versions that there are: from then on a key may be found by its version.
         self._version = max(self._version, version)
         if len(self._newest) >= SEGMENT_KEYS_MAX:
@@ -98,7 +98,7 @@ class UseOrder:
         self._used[key] = self._newest
 
     def rewrite(self, key: str, before: int, version: int) -> None:
-        """Move ``key`` to the end, because its entry of version ``before`` was replaced by one of ``version``."""
+        """Move ``key`` to the end of the order of use: its entry of version ``before`` was replaced by one of ``version``."""
         # ``remove`` written out instead of called, because most writes come here.
         segment = self._used.pop(key, None) if self._used else None
         if segment is None:
@@ -110,7 +110,7 @@ class UseOrder:
         self._version = version
 
     def use(self, key: str, version: int) -> None:
-        """Move ``key`` to the end, as most recently used; its ``version`` stays the same."""
+        """Move ``key`` to the end of the order of use, as most recently used; the ``version`` of its entry stays the same."""
         used = self._used
         segment = used.get(key)
         if segment is None:
@@ -125,7 +125,7 @@ class UseOrder:
             used.pop(key, None)
 
     def remove(self, key: str, version: int) -> str:
-        """Remove ``key``, whose entry has ``version``, and return the text object that was held for it."""
+        """Remove ``key``, whose entry has ``version``, from the order of use; return the str object that was kept for it."""
         segment = self._used.pop(key, None) if self._used else None
         if segment is None:
             segment = self._segments[bisect_right(self._starts, version) - 1]
@@ -151,7 +151,7 @@ class UseOrder:
                 return None
 
     def pop_many(self, count: int) -> list[str]:
-        """Remove and return the ``count`` least recently used keys, or all keys if there are fewer."""
+        """Remove and return the ``count`` least recently used keys of the order, or all keys if there are fewer."""
         taken: list[str] = []
         self._coming.clear()
         while len(self._segments) > 1 and len(self._segments[0]) <= count - len(taken):
@@ -169,7 +169,7 @@ class UseOrder:
         return taken
 
     def _look_ahead(self, protected: str) -> bool:
-        """Fill ``_coming`` with the oldest segment's next keys; return False if there is no key but ``protected``."""
+        """List the next keys of the order of use, to be evicted one by one; return False if only ``protected`` is left."""
         while True:
             oldest = self._segments[0]
             others = len(oldest) - (protected in oldest)
@@ -190,7 +190,10 @@ class UseOrder:
             return True
 
     def _begin(self) -> None:
-        """Start a new segment for the most recently used keys, and join some sparse older segments."""
+        """Start a new segment (a dictionary of some keys) of the order of use, and join older segments that have few keys.
+
+        The new segment takes the keys that are used from now on.
+        """
         self._newest = {}
         self._segments.append(self._newest)
         self._starts.append(self._version + 1)
@@ -206,7 +209,7 @@ class UseOrder:
                     break
 
     def _join(self, position: int) -> None:
-        """Merge the segment at ``position`` and the one behind it into one."""
+        """Merge two neighbouring segments of the order of use, dictionaries of some keys each, into that at ``position``."""
         into, other = self._segments[position], self._segments.pop(position + 1)
         del self._starts[position + 1]
         if self._used:

@@ -130,7 +130,10 @@ def get(key: str) -> Command:
 
 
 def recency(uses: Sequence[tuple[str, int]]) -> Command:
-    """Return the command that counts uses by a node's local reads. uses: (key, number), in the order of the last use."""
+    """Return the command that counts uses of keys by reads that a node has answered locally.
+
+    uses: (key, number of reads) for each key, in the order of the keys' last reads.
+    """
     return (RECENCY, uses)
 
 
@@ -142,7 +145,7 @@ def delete_prefix(prefix: str) -> Command:
 def configure(settings: dict[str, Any], only_if_unset: bool = False) -> Command:
     """Return the command that changes replicated settings: policy, max_items, max_bytes, replicas.
 
-    only_if_unset: do nothing when any CONFIGURE took effect before.
+    only_if_unset: do nothing if an earlier command has changed any settings.
     """
     return (CONFIGURE, only_if_unset, settings)
 
@@ -153,20 +156,21 @@ def members(cluster_id: str, table: Sequence[Sequence[Any]]) -> Command:
 
 
 def noop() -> Command:
-    """Return the command that changes nothing: a tick, whose entry carries the time, or the barrier of a read."""
+    """Return the command that changes nothing, for a log entry that only carries the time or is the barrier of a read."""
     return (NOOP,)
 
 
 def open_session(member_id: str, incarnation: str, start: int, nonce: str, level: int = BUILD_LEVEL) -> Command:
-    """Return the command that opens a session for one process start of a member and closes the member's older one.
+    """Return the command that opens a session for one process start of a member and closes the member's older session.
 
-    start: counts the starts of this incarnation.  nonce: names this one.  level: the highest feature level of its build.
+    start: the number of this start within the incarnation.  nonce: a unique name of this start.  level: the highest feature
+    level that the process's build knows.
     """
     return (OPEN_SESSION, member_id, incarnation, start, nonce, level)
 
 
 def raise_level(level: int) -> Command:
-    """Return the command that puts the feature level ``level`` in force if every member has told that it knows it."""
+    """Return the command that puts the feature level ``level`` in force if every member has told that its build knows it."""
     return (RAISE_LEVEL, level)
 
 
@@ -176,37 +180,40 @@ def batch(commands: Sequence[Command], atomic: bool = False) -> Command:
 
 
 def idempotent(client_key: str, command: Command, first_ms: int = 0) -> Command:
-    """Return ``command`` so wrapped that it takes place once for a ``client_key`` within 10 minutes.
+    """Return ``command`` wrapped so that it takes place only once for a ``client_key`` within 10 minutes.
 
-    Another one with the same key in that time gets the kept result. first_ms: the cluster's time of the client's first try,
-    before which it cannot have taken place; 0 if that is not known.
+    The same command with the same key in that time gets the kept result.
+    first_ms: the cluster's time of the client's first try, before which the command cannot have taken place; 0 if unknown.
     """
     return (IDEMPOTENT, client_key, first_ms, command)
 
 
 def open_scope(nonce: str) -> Command:
-    """Return the command that opens a scope. nonce: names it beside its number, so that another cluster's is none here."""
+    """Return the command that opens a scope.
+
+    nonce: a text that names the scope beside its id, so that no scope of another cluster is taken for it.
+    """
     return (OPEN_SCOPE, nonce)
 
 
 def scoped(scope: int, nonce: str, number: int, lowest: int, command: Command) -> Command:
-    """Return ``command`` so wrapped that it takes place once as the ``number`` of a client's scope.
+    """Return ``command`` wrapped so that it takes place only once as the write ``number`` of a client's ``scope``.
 
-    lowest: the lowest number for whose answer the client still waits, at most this one.
+    nonce: the scope's second name.  lowest: the lowest number for whose answer the client still waits, at most ``number``.
     """
     return (SCOPED, scope, nonce, number, lowest, command)
 
 
 def append(key: str, data: bytes, *, front: bool = False, create: bool = False) -> Command:
-    """Return the command that adds ``data`` behind the value of ``key``, or in ``front`` of it.
+    """Return the command that adds ``data`` behind the value of ``key``, or before it if ``front`` is true.
 
-    meta and TTL stay. An absent key is written with ``create`` and stays absent without.
+    The key's meta (Content-Type or flags) and TTL stay. An absent key is written if ``create`` is true, else it stays absent.
     """
     return (APPEND, key, data, front, create)
 
 
 def count(key: str, delta: int, initial: int | None = None, ttl_ms: int = TTL_NONE) -> Command:
-    """Return the command that counts as memcached does: unsigned, from 2^64 - 1 on to 0, never below 0.
+    """Return the command that counts as memcached does: an unsigned number that goes from 2^64 - 1 on to 0, never below 0.
 
     An absent key becomes ``initial`` itself with ``ttl_ms``, or stays absent without ``initial``.
     """
@@ -217,21 +224,21 @@ def count(key: str, delta: int, initial: int | None = None, ttl_ms: int = TTL_NO
 def guarded(conditions: Sequence[tuple[str, int]], commands: Sequence[Command]) -> Command:
     """Return the command that runs ``commands`` if every key in ``conditions`` is at its given version (0: absent).
 
-    The commands run one after the other and succeed or fail each for itself. A key may be named twice.
+    The commands run one after the other and succeed or fail each for itself. Several conditions or commands may name one key.
     """
     return (GUARDED, conditions, commands)
 
 
 def expire(key: str, ttl_ms: int, when: int = ALWAYS) -> Command:
-    """Return the command that gives ``key`` a new TTL if the condition ``when`` holds.
+    """Return the command that gives ``key`` a new TTL if its present expiry meets the condition ``when``.
 
-    The result is PRECONDITION if it does not hold.
+    The result is PRECONDITION if that condition does not hold.
     """
     return (EXPIRE, key, ttl_ms, when)
 
 
 def size_of(command: Command) -> int:
-    """Return an upper bound of the bytes that ``command`` takes when packed, with its inner commands; mostly near it."""
+    """Return an upper bound of the bytes that ``command`` takes when packed, with its inner commands; mostly a close one."""
     op = command[0]
     if op == SET:
         key, meta = command[1], command[4]
@@ -262,17 +269,17 @@ def packed_bytes(command: Command) -> int:
 
 
 def encode_block(session: int, first: int, lowest: int, commands: Sequence[Command], until_ms: int = 0) -> bytes:
-    """Pack a block: one node's ``commands``, numbered from ``first`` on.
+    """Pack a block: ``commands`` of one node's session, whose numbers in the session begin with ``first``.
 
     lowest: the lowest number whose result the node still waits for.  until_ms: the last moment of the cluster's time at which
-    they may take place; 0 for none.
+    the commands may take place; 0 for no limit.
     """
     packed: bytes = msgpack.packb((session, first, lowest, until_ms, commands))
     return packed
 
 
 def session_of(block: bytes) -> int:
-    """Return the session number in a packed block, its first field, without unpacking the rest; 0 if that is no number."""
+    """Return the session id in a packed block, its first field, without unpacking the rest; 0 if the field is no number."""
     kind = block[1:2]
     if kind < b"\x80":
         return kind[0] if kind else 0
@@ -281,7 +288,10 @@ def session_of(block: bytes) -> int:
 
 
 def decode_block(block: bytes) -> tuple[int, int, int, int, list[list[Any]]]:
-    """Return (session, first, lowest, until_ms, commands) of a packed block. Raises CodecError."""
+    """Unpack a block: return (session id, first number, lowest awaited number, time limit in ms, commands).
+
+    Raises CodecError.
+    """
     try:
         session, first, lowest, until_ms, commands = msgpack.unpackb(block)
     except (MemoryError, RecursionError):
@@ -294,15 +304,19 @@ def decode_block(block: bytes) -> tuple[int, int, int, int, list[list[Any]]]:
 
 
 def encode_entry(stamp_ms: int, blocks: Sequence[bytes], level: int = FIRST_LEVEL) -> bytes:
-    """Pack one entry of the log. stamp_ms, level: the cluster's time and the level in force where it is appended."""
+    """Pack ``blocks`` into one entry of the log.
+
+    stamp_ms: the cluster's time when the entry is appended.  level: the feature level in force then.
+    """
     packed: bytes = msgpack.packb((level, stamp_ms, blocks))
     return packed
 
 
 def level_of(payload: bytes) -> int:
-    """Return the level of a packed entry without unpacking it, at least 128 for one that takes several bytes; 0 for no entry.
+    """Return the feature level of a packed log entry without unpacking it; 0 for what is no entry.
 
-    In entries of whatever level, also those with more fields, the level comes first.
+    A level that takes several bytes is given as some number from 128 on. In entries of whatever level, also those with more
+    fields, the level comes first.
     """
     if len(payload) < 2 or not 0x93 <= payload[0] < 0xA0:
         return 0
@@ -311,7 +325,7 @@ def level_of(payload: bytes) -> int:
 
 
 def decode_entry(payload: bytes) -> tuple[int, int, list[bytes]]:
-    """Return (level, stamp_ms, blocks) of a packed entry of the log. Raises CodecError."""
+    """Unpack an entry of the log: return (feature level, time stamp in ms, blocks). Raises CodecError."""
     try:
         level, stamp_ms, blocks = msgpack.unpackb(payload)
     except (MemoryError, RecursionError):

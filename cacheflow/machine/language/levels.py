@@ -26,5 +26,8 @@ T = TypeVar("T")
 
 
 def known_at(level: int, since: Mapping[int, int], words: Mapping[int, T]) -> dict[int, T]:
-    """Return those of ``words`` that ``level`` has. since: the level that brought each."""
+    """Return the part of ``words``, {word of the log's format: meaning}, that the feature level ``level`` knows.
+
+    since: {word: the feature level that brought it}.
+    """
     return {word: meaning for word, meaning in words.items() if since[word] <= level}

@@ -25,12 +25,15 @@ Owner: TypeAlias = tuple[int, int | str]
 
 
 def fingerprint(command: Any) -> bytes:
-    """Return 16 bytes that tell one command from another. Raises whatever msgpack raises for what it cannot pack."""
+    """Return a 16-byte hash that tells ``command`` from others. Raises whatever msgpack raises for what it cannot pack."""
     return blake2b(msgpack.packb(command), digest_size=16).digest()
 
 
 class LargeAnswers:
-    """The large answers, the oldest first. Not safe for concurrent use."""
+    """The large ones of the kept results of commands that clients may send again; the oldest first.
+
+    Not safe for concurrent use.
+    """
 
     __slots__ = ("_bytes", "_kept")
 
@@ -43,11 +46,14 @@ class LargeAnswers:
 
     @property
     def bytes_kept(self) -> int:
-        """The bytes of all answers that are kept here."""
+        """The number of bytes of all results in this store."""
         return self._bytes
 
     def keep(self, owner: Owner, result: Result) -> bytes:
-        """Return ``result`` packed if it is small enough for its record; else keep it here, if it may be kept, and return b""."""
+        """Return ``result`` packed if it is small; else keep it in this store, unless it is too large, and return b"".
+
+        owner: the scope and number, or the idempotency key, of the command that the result belongs to.
+        """
         packed: bytes = msgpack.packb(result)
         if len(packed) <= SMALL_BYTES_MAX:
             return packed
@@ -58,14 +64,17 @@ class LargeAnswers:
         return b""
 
     def adopt(self, owner: Owner, packed: bytes) -> None:
-        """Add an answer, its owner's only one."""
+        """Add the packed result of the command ``owner``, a scope's number or an idempotency key, which has none here yet."""
         self._kept[owner] = packed
         self._bytes += len(packed)
 
     def find(self, owner: Owner, packed: bytes) -> bytes:
-        """Return the packed answer of a record that holds ``packed``: that, or what is kept here; b"" if it was dropped."""
+        """Return the packed result of the command ``owner``: ``packed``, or if that is empty what this store keeps.
+
+        owner: the command's number in a scope, or its idempotency key. Returns b"" if the result was dropped.
+        """
         return packed or self._kept.get(owner, b"")
 
     def drop(self, owner: Owner) -> None:
-        """Drop an answer, if it is here."""
+        """Drop the result of the command ``owner``, a scope's number or an idempotency key, if this store has it."""
         self._bytes -= len(self._kept.pop(owner, b""))

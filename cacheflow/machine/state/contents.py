@@ -72,8 +72,7 @@ class Contents:
     def write(self, key: str, data: bytes, kind: int, meta: str | int | None, expires_at_ms: int) -> int:
         """Write an item under ``key`` and return its version; a present key counts as used.
 
-        The item alone must fit ``bytes_max``.
-        Other items are evicted for it where a limit needs that.
+        The item alone must be no larger than the whole cache may be. Other items are evicted where a limit needs that.
         """
         old = self.raw.get(key)
         if old is not None and 0 < old[EXPIRES_AT_MS] <= self.now_ms:
@@ -111,7 +110,7 @@ class Contents:
     def extend(
         self, key: str, data: bytes, kind: int, meta: str | int | None, expires_at_ms: int, added: bytes, front: bool
     ) -> int:
-        """Write a value that extends the one of ``key`` and return its version; the effect names only the addition.
+        """Write a value that extends the one of ``key`` and return its version; the recorded effect holds only the addition.
 
         data: the whole new value.  added: the part of it that is new.  front: whether that part comes first.
         """
@@ -156,7 +155,10 @@ class Contents:
         return keys_max
 
     def tell_removals(self, keys_max: int) -> int:
-        """Give up to ``keys_max`` of the waiting removals their revision and effect; return how many got theirs."""
+        """Record up to ``keys_max`` waiting removals, of keys that are absent already: each gets a revision and an effect.
+
+        Returns how many were recorded.
+        """
         told = 0
         for queue, how in ((self.to_delete, DELETED), (self.to_evict, EVICTED)):
             while told < keys_max and (key := queue.pop()) is not None:
@@ -166,7 +168,7 @@ class Contents:
         return told
 
     def remove_prefix(self, prefix: str) -> int:
-        """Make every key that starts with ``prefix`` absent at once and return how many of these were live."""
+        """Make every key that starts with ``prefix`` absent at once; return how many of these keys had not expired."""
         keys = [key for key in self.raw if key.startswith(prefix)] if prefix else list(self.raw)
         live = len(keys) - self._count_due(keys)
         if len(keys) == len(self.raw):
@@ -201,13 +203,13 @@ class Contents:
             self._evict_first(count)
 
     def set_policy(self, policy: str) -> None:
-        """Keep the items under another eviction policy, in the present order and with one use each."""
+        """Keep the items under another eviction policy, in the present eviction order and counted as used once each."""
         self._replace_items(POLICIES[policy](self.raw, self.items.give_order(self.revision)))
 
     def adopt(self, policy: str, raw: dict[str, Entry], uses: list[int]) -> None:
-        """Replace the contents by the items in ``raw``, which are in eviction order.
+        """Replace all items of the cache by those in ``raw``, {key: entry}, which are in eviction order.
 
-        uses: their numbers of uses, in order.
+        uses: the number of uses of each item, in the same order.
         """
         keys = list(raw)
         self.bytes_used = total_bytes(keys, list(raw.values()))
@@ -218,16 +220,19 @@ class Contents:
         self._replace_items(POLICIES[policy].filled(raw, keys, uses))
 
     def _replace_items(self, items: Items) -> None:
-        """Make ``items`` the container of all items, in place of the present one."""
+        """Use the container ``items``, which holds all items of the cache, in place of the present container."""
         self.items = items
         self.raw = items.raw
 
     def next_due_ms(self) -> int | None:
-        """Return the earliest time at which ``expire`` or ``tell_removals`` has work: 0 for now, None for never."""
+        """Return the earliest time in ms at which an expired key is to be removed, or a removal made before to be recorded.
+
+        Returns 0 for now, None for never.
+        """
         return 0 if self.waiting else self.due.next_ms(self.raw)
 
     def _evict_first(self, count: int) -> None:
-        """Remove the next ``count`` items to evict, and queue their removals for a revision and an effect each."""
+        """Evict the next ``count`` items, and queue their removals, each to be given a revision and an effect later."""
         self.waiting += count
         while count:
             # Everything about one part is done while it is in the processor's cache.
@@ -239,13 +244,13 @@ class Contents:
         self.due.trim_all(self.raw, self.with_ttl)
 
     def _account_for_losses(self, entries: dict[str, Entry]) -> None:
-        """Subtract ``entries``, which left the container, from the sum of bytes and the number of expiries."""
+        """Subtract ``entries``, which were removed from the cache, from its sum of bytes and its number of expiries."""
         removed = list(entries.values())
         self.bytes_used -= total_bytes(list(entries), removed)
         self.with_ttl -= len(removed) - [entry[EXPIRES_AT_MS] for entry in removed].count(0)
 
     def _clear(self) -> None:
-        """Put an empty container in the place of the present one, and queue all items of that as deleted."""
+        """Remove all items at once: start an empty container, and queue the items of the old one as deleted."""
         cleared = self.items
         self._replace_items(type(cleared)())
         self.bytes_used = self.with_ttl = 0
@@ -257,14 +262,17 @@ class Contents:
             self.to_delete.add({key: cleared.raw[key] for key in cleared.in_order()})
 
     def _count_due(self, keys: list[str]) -> int:
-        """Return how many of ``keys``, all present, are past their expiry."""
+        """Return how many of ``keys``, which are all in the cache, are past their expiry."""
         first_ms = self.due.next_ms(self.raw)
         if first_ms is None or first_ms > self.now_ms:
             return 0
         return sum([1 for key in keys if self.find(key) is None])
 
     def make_room(self, protected: str, items: int, size: int) -> None:
-        """Evict items, but never ``protected``, until ``items`` more items and ``size`` more bytes fit into the limits."""
+        """Evict items, but never the key ``protected``, until a number of new items fits into the cache's limits.
+
+        items: the number of these new items.  size: the bytes that they take together.
+        """
         while len(self.raw) + items > self.items_max or self.bytes_used + size > self.bytes_max:
             victim = self.items.pop_victim(protected)
             if victim is None:
@@ -272,7 +280,7 @@ class Contents:
             self.evict(*victim)
 
     def evict(self, key: str, entry: Entry) -> None:
-        """Account for an evicted item, just taken out of the container: bytes, expiry, revision and effect."""
+        """Account for an item that was just evicted: subtract its bytes and expiry, and record a revision and an effect."""
         self._account_for_loss(key, entry)
         self._tell(key, EXPIRED if 0 < entry[EXPIRES_AT_MS] <= self.now_ms else EVICTED)
 
@@ -288,7 +296,10 @@ class Contents:
             self.due.trim(self.raw, self.with_ttl)
 
     def _tell(self, key: str, how: int) -> None:
-        """Give the removal of ``key`` a revision and an effect, and count it. how: DELETED, EXPIRED or EVICTED."""
+        """Record the removal of ``key`` with a revision and an effect, and count it.
+
+        how: DELETED, EXPIRED or EVICTED.
+        """
         version = self.revision = self.revision + 1
         if how == EVICTED:
             self.evicted += 1
@@ -299,7 +310,7 @@ class Contents:
         self.effects.append((how, key, version, 0))
 
     def _tell_early(self, key: str) -> None:
-        """Give a waiting removal of ``key`` its revision and effect now, because the key is about to be written again."""
+        """Record a waiting removal of ``key``, if there is one, now, because the key is about to be written again."""
         for queue, how in ((self.to_delete, DELETED), (self.to_evict, EVICTED)):
             if queue.discard(key):
                 self.waiting -= 1

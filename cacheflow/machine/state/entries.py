@@ -38,13 +38,13 @@ def key_bytes(key: str) -> int:
 
 
 def entry_bytes(key: str, data: bytes, meta: str | int | None) -> int:
-    """Return an item's size as it counts against ``max_bytes``, by a formula that is equal on every node and Python."""
+    """Return an item's size as it counts against the limit ``max_bytes``, by a formula equal on every node and Python."""
     size = ENTRY_BYTES + len(data) + (len(key) if key.isascii() else len(key.encode()))
     return size + len(meta) if type(meta) is str else size
 
 
 def total_bytes(keys: list[str], entries: list[Entry]) -> int:
-    """Return the sum of ``entry_bytes`` over the items ``keys`` with ``entries``.
+    """Return the sum of the sizes, as they count against ``max_bytes``, of the items with these ``keys`` and ``entries``.
 
     A million take a few dozen milliseconds.
     """

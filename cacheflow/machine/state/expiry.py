@@ -56,9 +56,9 @@ class DueTimes:
         self._count += 1
 
     def trim(self, raw: dict[str, Entry], with_ttl: int) -> None:
-        """Drop some stale heap items if more than half are stale; called whenever an expiry was added or has ended.
+        """Drop some outdated expiries, of keys that were changed or removed, if more than half of all are outdated.
 
-        with_ttl: the number of keys in ``raw`` that have an expiry.
+        Called whenever an expiry was added or has ended. raw: the items, {key: entry}.  with_ttl: how many of them expire.
         """
         if self._count <= 2 * with_ttl + STALE_ALLOWED:
             return
@@ -71,19 +71,22 @@ class DueTimes:
             self._budget -= self._clear(slot, raw)
 
     def trim_all(self, raw: dict[str, Entry], with_ttl: int) -> None:
-        """Drop all stale heap items if more than half are stale; called after many keys were removed."""
+        """Drop all outdated expiries if more than half are outdated; called after many keys were removed.
+
+        raw: the items, {key: entry}.  with_ttl: how many of them have an expiry.
+        """
         if self._count > 2 * with_ttl + STALE_ALLOWED:
             for slot in list(self._heaps):
                 self._clear(slot, raw)
             self._start_rotation()
 
     def next_ms(self, raw: dict[str, Entry]) -> int | None:
-        """Return the earliest expiry of any item in ``raw``, in ms; None when no item has one."""
+        """Return the earliest expiry of any item in ``raw``, {key: entry}, in ms; None when no item has one."""
         heap = self._first(raw)
         return heap[0][0] if heap else None
 
     def pop(self, raw: dict[str, Entry], now_ms: int) -> str | None:
-        """Return the next key of ``raw`` that is past its expiry at ``now_ms``, None if there is none.
+        """Return the next key of ``raw``, {key: entry}, that is past its expiry at ``now_ms``, None if there is none.
 
         The caller removes the key from ``raw``.
         """
@@ -96,7 +99,10 @@ class DueTimes:
         return heappop(heap)[1]
 
     def _first(self, raw: dict[str, Entry]) -> list[tuple[int, str]] | None:
-        """Return the earliest heap with a live item, which is then on top of it; None when there is none."""
+        """Return the earliest of the heaps of (expiry, key) that has a pair which is still true, and is first in it then.
+
+        Returns None when there is none. raw: the items, {key: entry}, by which a pair is true or outdated.
+        """
         while self._slots:
             heap = self._heaps.get(self._slots[0])
             while heap:
@@ -110,13 +116,13 @@ class DueTimes:
         return None
 
     def _start_rotation(self) -> None:
-        """Start a new round of clearing, over the slots that have a heap now."""
+        """Start a new round of dropping outdated expiries, through all slots of time for which there are expiries now."""
         self._slots = list(self._heaps)
         self._rotation = iter(self._slots.copy())
         heapify(self._slots)
 
     def _clear(self, slot: int, raw: dict[str, Entry]) -> int:
-        """Drop stale and duplicate items of the heap of ``slot``; return how many items were looked at."""
+        """Drop outdated and duplicate expiries of one ``slot`` of time; return how many expiries were looked at."""
         heap = self._heaps.get(slot)
         if heap is None:
             return 1

@@ -40,23 +40,29 @@ class IdempotencyTable:
 
     @property
     def bytes_kept(self) -> int:
-        """The bytes of all records, as they are counted."""
+        """The bytes that all kept results take in memory with their idempotency keys, by a fixed formula."""
         return self._bytes
 
     def keep(self, client_key: str, command_print: bytes, result: Result, now_ms: int) -> None:
-        """Keep ``result`` under a new ``client_key``."""
+        """Keep ``result`` under a new idempotency key, ``client_key``; drop the oldest results if all take too many bytes.
+
+        command_print: a hash of the command.
+        """
         packed = self._answers.keep((0, client_key), result)
         self.adopt(client_key, (now_ms, command_print, packed))
         while self._bytes > KEPT_BYTES_MAX:
             self._drop_oldest()
 
     def adopt(self, client_key: str, kept: Kept) -> None:
-        """Add a row of a snapshot's table (kept until, fingerprint, packed result) without checking the limits."""
+        """Add a row of a snapshot's table of idempotency keys to this table, without checking the limits.
+
+        client_key: the idempotency key.  kept: (time of the command in ms, hash of the command, packed result).
+        """
         self.kept[client_key] = kept
         self._bytes += _size(client_key, kept)
 
     def drop_due(self, now_ms: int) -> None:
-        """Drop results whose time is over at ``now_ms``, some at a time."""
+        """Drop kept results that are older than 10 minutes at ``now_ms``, at most a thousand in one call."""
         for _ in range(DROPPED_PER_ENTRY_MAX):
             if not self.kept or next(iter(self.kept.values()))[0] + KEEP_MS > now_ms:
                 return

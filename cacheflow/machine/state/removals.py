@@ -21,7 +21,7 @@ LOT_KEYS_MAX: Final = 40_000
 
 
 class _Fifo:
-    """A lot of removed items, first in, first out; an item may leave it early."""
+    """A queue of removed items, first in, first out; an item may leave it before its turn."""
 
     __slots__ = ("_entries", "_order", "_void")
 
@@ -62,7 +62,10 @@ class _Fifo:
 
 
 def _skips(void: dict[str, int], key: str) -> bool:
-    """True if the present place of ``key`` in the order does not count; its number in ``void`` is then lowered by one."""
+    """True if ``key``, met at a place in a queue, has left the queue before that place's turn.
+
+    void: {key: number of its places to skip}; the key's number is then lowered by one.
+    """
     count = void.get(key)
     if count is None:
         return False
@@ -74,7 +77,7 @@ def _skips(void: dict[str, int], key: str) -> bool:
 
 
 class Removals:
-    """A queue of removed keys that wait for their revision and effect, first in, first out.
+    """A queue of removed keys, first in, first out, whose removal is still to be given a revision and an effect.
 
     Not safe for concurrent use.
     """
@@ -87,7 +90,7 @@ class Removals:
         self.count = 0
 
     def add(self, entries: dict[str, Any]) -> None:
-        """Queue the keys of ``entries``; the queue keeps and changes that dictionary."""
+        """Queue the keys of ``entries``, {key: entry}, as removed; the queue keeps and changes that dictionary."""
         last = self._lots[-1] if self._lots else None
         if not isinstance(last, _Fifo) or len(last) >= LOT_KEYS_MAX:
             last = _Fifo()
@@ -96,12 +99,12 @@ class Removals:
         self.count += len(entries)
 
     def add_whole(self, items: Items) -> None:
-        """Queue all items of a container in its eviction order; nobody else may use the container any more."""
+        """Queue all items of a container as removed, in its eviction order; nobody else may use the container any more."""
         self._lots.append(items)
         self.count += len(items)
 
     def pop(self) -> str | None:
-        """Remove the next key from the queue and return it; None when the queue is empty."""
+        """Remove the next key from the queue of removed keys and return it; None when the queue is empty."""
         while self._lots:
             if len(self._lots[0]):
                 self.count -= 1
@@ -110,7 +113,7 @@ class Removals:
         return None
 
     def discard(self, key: str) -> bool:
-        """Remove ``key`` from the queue before its turn; return False when it is not queued."""
+        """Remove ``key`` from the queue of removed keys before its turn; return False when it is not queued."""
         for lot in self._lots:
             if key in lot:
                 del lot[key]
@@ -119,13 +122,13 @@ class Removals:
         return False
 
     def __iter__(self) -> Iterator[str]:
-        """Yield the queued keys in the order of their turns."""
+        """Yield the keys in the queue of removed keys, in the order of their turns."""
         for lot in self._lots:
             yield from lot.in_order()
 
     @classmethod
     def of(cls, keys: Iterable[str]) -> Removals:
-        """Return a new queue of ``keys``, in their order."""
+        """Return a new queue of the removed ``keys``, in their order."""
         removals = cls()
         removals.add(dict.fromkeys(keys))
         return removals

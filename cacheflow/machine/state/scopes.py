@@ -33,7 +33,10 @@ Kept = tuple[bytes, bytes]  # fingerprint of the command, packed result or b""
 
 
 class Scope:
-    """One client's numbers. nonce: beside the id in its name.  floor: the lowest number that may still take place."""
+    """One client's scope: its numbered writes with their kept results.
+
+    nonce: a text that names the scope beside its id.  floor: the lowest number that may still take place.
+    """
 
     __slots__ = ("floor", "kept", "kept_bytes", "nonce", "numbers", "used_ms")
 
@@ -60,23 +63,23 @@ class Scopes:
 
     @property
     def bytes_kept(self) -> int:
-        """The bytes of all scopes and records, as they are counted."""
+        """The bytes that all open scopes take in memory with their kept results, by a fixed formula."""
         return self._bytes
 
     def open(self, nonce: str, now_ms: int) -> int:
-        """Open a scope and return its id."""
+        """Open a scope for a client's numbered writes and return its id. nonce: names the scope beside its id."""
         self.latest_id += 1
         self.adopt(self.latest_id, Scope(nonce, now_ms))
         self._make_room()
         return self.latest_id
 
     def adopt(self, scope_id: int, scope: Scope) -> None:
-        """Add a new scope."""
+        """Add the new scope ``scope`` under the id ``scope_id``, without checking the limits."""
         self.by_id[scope_id] = scope
         self._bytes += SCOPE_BYTES
 
     def use(self, scope_id: int, nonce: str, now_ms: int) -> Scope | None:
-        """Return the scope with this id and nonce, which is used now; None if there is none (any more)."""
+        """Return the open scope with this id and nonce, and note that it is used at ``now_ms``; None if it is not open."""
         scope = self.by_id.get(scope_id)
         if scope is None or scope.nonce != nonce:
             return None
@@ -85,14 +88,17 @@ class Scopes:
         return scope
 
     def raise_floor(self, scope_id: int, scope: Scope, lowest: int) -> None:
-        """Drop the results of the numbers below ``lowest``, which are not asked for again."""
+        """Drop a scope's results of the numbers below ``lowest``, for which its client does not ask again."""
         if lowest > scope.floor:
             scope.floor = lowest
             while scope.numbers and scope.numbers[0] < lowest:
                 self._drop_lowest(scope_id, scope)
 
     def keep(self, scope_id: int, scope: Scope, number: int, command_print: bytes, result: Result) -> None:
-        """Keep the result of a number that is new, and not below the floor."""
+        """Keep the result of a scope's write ``number``, which is new.
+
+        Drops low results or old scopes where a limit needs that.
+        """
         packed = self._answers.keep((scope_id, number), result)
         self.adopt_result(scope, number, (command_print, packed))
         while scope.kept_bytes > SCOPE_KEPT_BYTES_MAX:
@@ -100,14 +106,14 @@ class Scopes:
         self._make_room()
 
     def adopt_result(self, scope: Scope, number: int, kept: Kept) -> None:
-        """Add a result to a scope that is here."""
+        """Add the kept result of the write ``number`` to a scope that is open, without checking the limits."""
         scope.kept[number] = kept
         heappush(scope.numbers, number)
         scope.kept_bytes += RECORD_BYTES + len(kept[1])
         self._bytes += RECORD_BYTES + len(kept[1])
 
     def drop_due(self, now_ms: int) -> None:
-        """Close scopes that were not used for so long, some at a time."""
+        """Close the scopes that were not used for 10 minutes, at most a thousand in one call."""
         for _ in range(CLOSED_PER_ENTRY_MAX):
             if not self.by_id or next(iter(self.by_id.values())).used_ms + KEEP_MS > now_ms:
                 return

@@ -25,9 +25,10 @@ KEPT_READ_BYTES_MAX: Final = 64 * 1024 * 1024
 
 
 class Session:
-    """One session: the last number applied and the results of the latest numbers, the last one at the right end.
+    """One process's session: the last command number applied and the results of the latest ones, the last at the right end.
 
-    start: of the member's incarnation.  level: the highest feature level that this process knows.
+    start: the number of the process's start within its member's incarnation.
+    level: the highest feature level that the process's build knows.
     Kept results are answers that were already given out: nobody may change one.
     """
 
@@ -45,7 +46,7 @@ class Session:
         self.read_bytes = 0
 
     def answered_below(self, lowest: int) -> None:
-        """Drop the kept results of commands with numbers below ``lowest``: the node has received them."""
+        """Drop a session's kept results of commands with numbers below ``lowest``: the node has received them."""
         kept = self.kept
         surplus = len(kept) - (self.last + 1 - lowest)
         if surplus >= len(kept):
@@ -57,7 +58,10 @@ class Session:
             self.read_bytes -= self.reads.popleft()[1]
 
     def has_read(self, size: int) -> None:
-        """Note that the block up to ``last`` has read values of ``size`` bytes, and drop results while those are too many."""
+        """Note that the session's latest block has read values of ``size`` bytes.
+
+        Drops the oldest kept results while the values that were read are too many bytes.
+        """
         while self.reads and self.reads[0][0] <= self.last - len(self.kept):
             self.read_bytes -= self.reads.popleft()[1]
         self.adopt_read(self.last, size)
@@ -65,18 +69,18 @@ class Session:
             self.answered_below(self.reads[0][0] + 1)
 
     def adopt_read(self, last: int, size: int) -> None:
-        """Add a note of a block that has read values."""
+        """Note that the block whose last command has the number ``last`` has read values of ``size`` bytes."""
         self.reads.append((last, size))
         self.read_bytes += size
 
     def kept_result(self, number: int) -> Result | None:
-        """Return the kept result of the session's command ``number``, at most ``last``; None when it was dropped."""
+        """Return the kept result of the session's command ``number``, which was applied; None when the result was dropped."""
         back = self.last - number
         return self.kept[-1 - back] if back < len(self.kept) else None
 
 
 class Sessions:
-    """All open sessions, at most one a member. Not safe for concurrent use."""
+    """All open sessions, at most one for each member. Not safe for concurrent use."""
 
     __slots__ = ("_by_id", "_by_member", "latest_id")
 
@@ -101,10 +105,10 @@ class Sessions:
         return self._by_id.get(self._by_member.get(member_id, 0))
 
     def open(self, member_id: str, start: int, nonce: str, level: int) -> int | None:
-        """Open a session for a new start of ``member_id`` and return its id.
+        """Open a session for a new start of the member ``member_id`` and return its id.
 
-        nonce: names the start, so that a command that was sent twice opens one session.
-        None: the session there is belongs to a later start, or to another one of this number.
+        nonce: a unique name of the start, so that a command that was sent twice opens one session. Returns None if the
+        member's open session belongs to a later start, or to another start with the same number.
         """
         present_id = self._by_member.get(member_id)
         if present_id is not None:
@@ -118,7 +122,7 @@ class Sessions:
         return self.latest_id
 
     def adopt(self, session_id: int, session: Session) -> None:
-        """Add ``session`` under ``session_id``, higher than all before, and close the older session of its member."""
+        """Add ``session`` under ``session_id``, an id above all before, and close the older session of the same member."""
         self.close_of(session.member_id)
         self._by_id[session_id] = session
         self._by_member[session.member_id] = session_id

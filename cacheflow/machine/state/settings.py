@@ -31,7 +31,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One member of the cluster, by its configuration.
+    """One member of the cluster, as a row of the member table.
 
     Another incarnation of the same id is a node whose disk was emptied.
     """
@@ -77,7 +77,7 @@ def is_name(value: Any) -> bool:
 def member_of(row: Any) -> Member:
     """Return the member in ``row``, [id, incarnation, raft_address, address, voter]. Raises ValueError for any other row.
 
-    Call it before a member is written to the log, too: the log would take what the machine then refuses.
+    Rows are checked before they are written to the log, too: the log would take what the machine then refuses.
     """
     if type(row) is not list or len(row) != 5:
         raise ValueError("a member is not a list of five")
@@ -91,7 +91,7 @@ def member_of(row: Any) -> Member:
 
 
 def member_table(rows: Any) -> dict[str, Member]:
-    """Return the member table ``rows``, a list of rows as for ``member_of``, as {id: Member}. Raises ValueError."""
+    """Return the member table ``rows``, a list of rows, one a member, as {id: Member}. Raises ValueError."""
     if type(rows) is not list or len(rows) > MEMBERS_MAX:
         raise ValueError(f"the member table is not a list of at most {MEMBERS_MAX}")
     table: dict[str, Member] = {}

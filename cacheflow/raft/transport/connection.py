@@ -40,24 +40,30 @@ class Connection(asyncio.BufferedProtocol):
     # Subclasses fill these in.
 
     def opened(self) -> None:
-        """Called by the base class when the socket is connected."""
+        """Begin the handshake, in a subclass; here nothing is done. Called when the socket is connected."""
 
     def frame_received(self, body: memoryview) -> None:
-        """Called with the body of each frame, which is valid during the call only. May raise FrameError."""
+        """Handle the ``body`` of one frame, which is valid during the call only; subclasses define this.
+
+        May raise FrameError.
+        """
         raise NotImplementedError
 
     def broken(self, error: Exception) -> None:
-        """Called when the other side broke a rule of the protocol; the connection is being aborted."""
+        """Report that the other side broke a rule of the protocol; subclasses define this. The connection is being aborted."""
         raise NotImplementedError
 
     def ended(self, error: Exception | None) -> None:
-        """Called once when the connection has ended, whichever side ended it."""
+        """Clean up after the connection has ended, whichever side ended it; subclasses define this. Called once."""
         raise NotImplementedError
 
     # Subclasses call these.
 
     def established(self, pieces: Pieces | None) -> None:
-        """Apply the limits for peers, because the handshake is done. pieces: takes their messages; None if none may come."""
+        """Replace the handshake's limits by those for peers, because the handshake is done.
+
+        pieces: puts the peer's large messages together; None if the peer may send no messages.
+        """
         self._established = True
         self._frames.limit = 0 if pieces is None else min(PIECE_BYTES, pieces.limit)
         self._frames.pieces = pieces

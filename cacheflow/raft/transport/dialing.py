@@ -122,7 +122,7 @@ async def dial(
 
 
 def _plain(error: Exception) -> str:
-    """Return why a connection failed, in the system's own words: asyncio's leave out "refused" and "timed out"."""
+    """Return why an attempt to connect failed, in the system's own words: asyncio's leave out "refused" and "timed out"."""
     if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
         return os.strerror(error.errno)
     return str(error)

@@ -35,15 +35,15 @@ class FrameError(CacheFlowError):
 
 
 def encode_frame(body: bytes) -> bytes:
-    """Return the frame with ``body``: its length and itself."""
+    """Return a frame, the unit of the peer protocol: the length of ``body`` and ``body`` itself."""
     return HEADER.pack(len(body)) + body
 
 
 class FrameBuffer:
-    """Cuts what a socket reads into frames. Not safe for concurrent use: the event loop owns it.
+    """A buffer that cuts the bytes read from a socket into frames. Not safe for concurrent use: the event loop owns it.
 
     limit: the largest frame in bytes, at most PIECE_BYTES; it may change between frames.
-    pieces: puts pieces together; None while none are allowed.
+    pieces: puts together the large messages that come in several frames; None while none are allowed.
     """
 
     def __init__(self, limit: int) -> None:
@@ -53,11 +53,14 @@ class FrameBuffer:
         self._filled = 0
 
     def space(self) -> memoryview:
-        """Return the free part of the buffer, never empty, for the socket to read into."""
+        """Return the free part of the buffer of received bytes, never empty, for the socket to read into."""
         return self._view[self._filled :]
 
     def received(self, count: int) -> Iterator[memoryview]:
-        """Yield the bodies that ``count`` more bytes complete; each is valid until the next. Raises FrameError."""
+        """Yield the bodies of the frames that ``count`` more bytes in the buffer complete. Raises FrameError.
+
+        Each body is valid until the next one is taken.
+        """
         self._filled += count
         view, end, start = self._view, self._filled, 0
         while end - start >= HEADER.size:
@@ -79,7 +82,10 @@ class FrameBuffer:
             self._filled = rest
 
     def _length_of_piece(self, head: int) -> int:
-        """Return the length in a head that is no allowed whole frame's. Raises FrameError."""
+        """Return the length of a piece of a large message, from its frame's header ``head``.
+
+        Raises FrameError if no such piece is allowed.
+        """
         kind, length = head & ~LENGTH, head & LENGTH
         if kind in (MORE, LAST) and self.pieces is not None and 0 < length <= PIECE_BYTES:
             return length

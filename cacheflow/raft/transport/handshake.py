@@ -60,14 +60,14 @@ _ADDRESS: Final = re.compile(r"[\x21-\x7e]{1,255}")
 
 
 class Refusal(Exception):
-    """Raised when this side ends the handshake; the message is the reason, which a listener tells the dialer."""
+    """Raised when this side refuses the other in a handshake; the message is the reason, which a listener tells a dialer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """One side's description of itself: who it is, what the connection is for, a fresh nonce, and its build.
+    """A node's description of itself in a handshake: who it is, what the connection is for, a fresh nonce, and its build.
 
-    level, build: the highest feature level that its CacheFlow knows, and its version, for people.
+    level: the highest feature level that its CacheFlow knows.  build: the version of its CacheFlow, for people.
     """
 
     node_id: str
@@ -83,7 +83,7 @@ class Hello:
     build: str
 
     def encode(self) -> bytes:
-        """Return this hello encoded as the body of a frame."""
+        """Return this hello, a node's description of itself in a handshake, encoded as the body of a frame."""
         body: bytes = msgpack.packb(
             (
                 _HELLO, MAGIC, VERSION, self.node_id, self.incarnation, self.raft_address, self.cluster_id,
@@ -94,7 +94,10 @@ class Hello:
 
     @classmethod
     def of(cls, fields: list[Any]) -> Hello:
-        """Return the hello that a frame's fields are. Raises FrameError for wrong fields, Refusal for another version."""
+        """Return the hello, a node's description of itself in a handshake, that a frame's ``fields`` make up.
+
+        Raises FrameError for wrong fields, Refusal for another version of the protocol.
+        """
         if fields[:2] != [_HELLO, MAGIC] or len(fields) < 3 or type(fields[2]) is not int:
             raise FrameError("no hello of a peer")
         if fields[2] != VERSION:
@@ -122,7 +125,7 @@ class Hello:
         return hello
 
     def peer(self) -> Peer:
-        """Return the node that this hello describes, without what concerns the handshake alone."""
+        """Return the node that this hello of a handshake describes, without what concerns the handshake alone."""
         return Peer(
             self.node_id, self.incarnation, self.raft_address, self.cluster_id,
             self.epoch, self.start, self.level, self.build,
@@ -130,10 +133,10 @@ class Hello:
 
 
 class Handshake:
-    """One side of one handshake; it is given the other side's frames until ``done``.
+    """One side of one handshake between two nodes; it is given the other side's frames until ``done``.
 
     expected: the id of the node that the dialer wants to reach; None for any node.
-    ``receive`` raises FrameError (not a peer), Refusal (by this side), PeerRefused (by the other side).
+    ``receive`` raises FrameError (the other side is no peer), Refusal (this side refuses), PeerRefused (the other side does).
     """
 
     def __init__(self, local: Hello, secret: bytes | None, *, dialer: bool, expected: str | None = None) -> None:
@@ -151,7 +154,7 @@ class Handshake:
         return self._sent
 
     def receive(self, body: bytes) -> bytes | None:
-        """Handle one frame's body from the other side; return the body to send in answer, None when there is no answer."""
+        """Check one frame's body from the other side of the handshake; return the body to answer with, None for no answer."""
         fields = _decode(body)
         if fields[0] == _REFUSED and self._dialer:
             raise PeerRefused(_readable(fields))
@@ -195,7 +198,7 @@ def refused(reason: str) -> bytes:
 
 
 def failure(error: Exception) -> PeerUnreachable:
-    """Return the exception for a caller of ``dial`` when the handshake has failed with ``error``."""
+    """Return the exception to raise in the caller that dials a peer, when the handshake has failed with ``error``."""
     if isinstance(error, PeerUnreachable):
         return error
     if isinstance(error, Refusal):

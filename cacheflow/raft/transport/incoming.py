@@ -15,37 +15,40 @@ from cacheflow.raft.transport.pieces import Pieces
 
 
 class IncomingHost(Protocol):
-    """The transport that owns incoming connections: the calls that they make to it."""
+    """Interface: the calls that incoming connections make to the transport that owns them."""
 
     def knocked(self, connection: Incoming) -> Handshake | None:
-        """Called when a socket was accepted. Returns the handshake to use, None to drop the connection."""
+        """Note a socket that was just accepted; return the handshake to use, or None to drop the connection."""
 
     def admit(self, hello: Hello) -> None:
-        """Called when the peer has proved that it knows the secret. Raises Refusal if it may not stay nevertheless."""
+        """Decide whether a peer that has proved that it knows the secret may stay. Raises Refusal if it may not."""
 
     def pieces_of(self, peer: Peer) -> Pieces:
-        """Called when the handshake is done. Returns what puts the peer's large messages together."""
+        """Return an object that puts the large messages of ``peer`` together from pieces, now that the handshake is done."""
 
     def accepted(self, connection: Incoming) -> None:
-        """Called when the handshake is done: ``connection.peer`` and ``purpose`` are known, and messages may follow."""
+        """Keep ``connection``, whose handshake is done: its peer and purpose are known, and messages may follow."""
 
     def deliver(self, peer: Peer, message: Message) -> None:
-        """Called with each message that the peer has sent."""
+        """Pass on a message that ``peer`` has sent."""
 
     def unknown(self, peer: Peer, what: str) -> None:
-        """Called with a frame for a group or of a kind that is not known here. what: for people."""
+        """Note that ``peer`` has sent a frame for a group or of a kind that is not known here.
+
+        what: a description of the frame, for people.
+        """
 
     def changed(self, connection: Incoming) -> None:
-        """Called when the peer has told another cluster or purpose than before; both are set in ``connection``."""
+        """Note that the peer of ``connection`` has told another cluster or purpose; ``connection`` has these already."""
 
     def incoming_refused(self, connection: Incoming, reason: str) -> None:
-        """Called when the peer was refused in the handshake. reason: text for people."""
+        """Note that the peer of an incoming ``connection`` was refused in the handshake. reason: text for people."""
 
     def incoming_broken(self, connection: Incoming, error: Exception) -> None:
-        """Called when the peer broke a rule of the protocol; the connection is being aborted."""
+        """Note that the peer of an incoming ``connection`` broke a rule of the protocol; the connection is being aborted."""
 
     def incoming_ended(self, connection: Incoming) -> None:
-        """Called once when the incoming connection has ended."""
+        """Forget the incoming ``connection``, which has ended. Called once for each connection."""
 
 
 class Incoming(Connection):

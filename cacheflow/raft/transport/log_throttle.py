@@ -23,7 +23,7 @@ class LogThrottle:
     def allows(self, key: Hashable) -> bool:
         """True if no complaint with ``key`` was logged within the last ``every_s`` seconds.
 
-        This one then counts as logged.
+        If so, a complaint with this key counts as logged now.
         """
         now_s = self._clock()
         last_s = self._last_s.get(key)

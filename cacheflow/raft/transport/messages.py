@@ -55,12 +55,15 @@ def encode(message: Mapping[str, Any], group: int = GROUP) -> bytes:
 
 
 def may_overtake(message: Mapping[str, Any]) -> bool:
-    """True if a message may leave before others that were sent earlier: it is small, and means the same then."""
+    """True if ``message`` may overtake messages that were sent earlier: it is small, and means the same when it is early."""
     return message["type"] in OVERTAKING or message.get("entries") == []
 
 
 def decode(body: memoryview) -> tuple[int, Message]:
-    """Return (group, message) that a frame's body holds. Raises FrameError if it is malformed or exceeds a limit."""
+    """Return (group, message) that a frame's body holds: the message, and the number of the Raft group that it is for.
+
+    A message of the transport itself has a special group. Raises FrameError if it is malformed or exceeds a limit.
+    """
     size = len(body)
     if size > UNCOUNTED_BYTES_MAX:
         _check_items(body)
@@ -90,7 +93,7 @@ def _refuse_extension(code: int, data: bytes) -> NoReturn:
 def _check_depth(message: Message) -> None:
     """Raise FrameError if ``message`` is nested deeper than DEPTH_MAX levels.
 
-    It goes level by level, without recursion, and its passes over all items run in C, for entries come by the thousand.
+    The check goes level by level, without recursion, and its passes over all items run in C, for entries come by the thousand.
     """
     level: list[Any] = list(message.values())
     for _ in range(DEPTH_MAX):
@@ -103,7 +106,7 @@ def _check_depth(message: Message) -> None:
 
 
 def _check_items(body: memoryview) -> None:
-    """Raise FrameError if a frame's body claims more than ITEMS_MAX items; they are counted without being made.
+    """Raise FrameError if a frame's body claims more than ITEMS_MAX items; the items are counted without being unpacked.
 
     That takes a few steps for a large value and 0.2 us an item.
     """

@@ -23,19 +23,19 @@ Message = dict[str, Any]
 
 
 class PeerUnreachable(CacheFlowError):
-    """Raised when no node answers at an address, or something that is no peer does."""
+    """Raised when no node answers at an address, or when something answers that is no CacheFlow node."""
 
 
 class PeerRefused(PeerUnreachable):
-    """Raised when the node at an address refuses this node; the message is its reason."""
+    """Raised when the node at an address refuses this node in the handshake; the message is that node's reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """This node's identity. cluster_id: "" as long as it belongs to no cluster.
+    """This node's identity. cluster_id: "" as long as the node belongs to no cluster.
 
-    start: counts the starts on its data directory, so that two processes on copies of one can be told apart.
-    level: the highest feature level that its build knows.
+    start: the number of this start on the node's data directory, so that two processes on copies of it can be told apart.
+    level: the highest feature level that the node's build knows.
     """
 
     node_id: str
@@ -51,7 +51,7 @@ class Peer:
 
     raft_address: the address that it wants to be dialed at.  cluster_id: "" as long as it belongs to no cluster.
     epoch: a random id of this start of the process.  start: the number of this start on its data directory.
-    level: the highest feature level that its build knows.  build: the version of that, for people.
+    level: the highest feature level that its build knows.  build: the version of its CacheFlow, for people.
     """
 
     node_id: str
@@ -65,9 +65,9 @@ class Peer:
 
 
 class Network(Protocol):
-    """The sending and receiving of messages between nodes. Not safe for concurrent use: the event loop owns it.
+    """Interface: the sending and receiving of messages between nodes.
 
-    The ``on_...`` attributes are set before ``start``.
+    Not safe for concurrent use: the event loop owns it. The ``on_...`` attributes are set before ``start``.
     """
 
     on_message: Callable[[Peer, Message], None]
@@ -94,12 +94,12 @@ class Network(Protocol):
     def callers(self) -> list[Peer]:
         """The nodes that have dialed this node in order to send to it.
 
-        Those with a cluster take it for a member, by its id.
+        Those of them that belong to a cluster take this node, by its id, for a member of that cluster.
         """
 
     @property
     def other_clusters(self) -> list[str]:
-        """The members of other clusters that this node has met lately, one text for people each. Any thread."""
+        """The members of other clusters that this node has met lately, one text for people each. Any thread may read it."""
 
     @property
     def healthy(self) -> bool:
@@ -112,7 +112,7 @@ class Network(Protocol):
         """Close all connections and the port, and return when they are closed."""
 
     def met(self, node_id: str) -> Peer | None:
-        """Return the process that was met last under a node id, connected or not; None without one."""
+        """Return the process that was met last under the node id ``node_id``, connected or not; None if none was."""
 
     def set_peers(self, peers: Mapping[str, str]) -> None:
         """Set which nodes are dialed: those in ``peers``, {node id: address}, and all that have dialed this one."""
@@ -124,13 +124,13 @@ class Network(Protocol):
         """
 
     def backlog(self, node_id: str) -> int:
-        """Return the bytes accepted for a node that have not left this process yet; 0 without a connection to it."""
+        """Return the number of bytes sent to a node that still wait in this process; 0 without a connection to that node."""
 
     def is_connected(self, node_id: str) -> bool:
-        """True if there is a connection to the node on which ``send`` can send."""
+        """True if there is a connection on which messages can be sent to the node ``node_id``."""
 
     def refuse(self, reason: str) -> None:
-        """Refuse all handshakes from now on, telling the dialers the ``reason``."""
+        """Refuse the handshakes of all other nodes from now on, telling these the ``reason``."""
 
     async def probe(self, raft_address: str, timeout_s: float) -> Peer:
         """Dial an address and return the node that answers there, possibly this one.

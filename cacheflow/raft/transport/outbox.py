@@ -23,13 +23,16 @@ _FLUSH_BYTES: Final = 64 * 1024
 
 
 class Timers(Protocol):
-    """The part of an event loop that an outbox uses."""
+    """Interface: the part of an event loop that an outbox, a connection's queue of messages to send, uses."""
 
     def call_later(self, delay: float, callback: Callable[[], object]) -> asyncio.TimerHandle: ...
 
 
 class Socket(Protocol):
-    """The part of asyncio's transports that an outbox uses. It says ``pause`` to the outbox whenever it keeps bytes back."""
+    """Interface: the part of asyncio's transports that an outbox, a connection's queue of messages to send, uses.
+
+    Such a transport calls the outbox's ``pause`` whenever it keeps bytes back.
+    """
 
     def write(self, data: bytes) -> None: ...
 
@@ -72,16 +75,16 @@ class Outbox:
 
     @property
     def waiting_bytes(self) -> int:
-        """The number of bytes put into the outbox that the system has not taken yet."""
+        """The number of bytes given to this connection to be sent that the system has not taken yet."""
         return self._queue_bytes + self._parts_bytes + self._transport.get_write_buffer_size()
 
     @property
     def overtaking_bytes(self) -> int:
-        """Those of them that no message overtakes: they are few but for what has overtaken itself."""
+        """The number of waiting bytes that go before any message sent now, even before one that may overtake others."""
         return self._parts_bytes + self._transport.get_write_buffer_size()
 
     def put(self, body: bytes, message: Mapping[str, Any]) -> None:
-        """Send a message, packed in ``body``, at the end of the turn, or now if much waits."""
+        """Send ``message``, which is packed in ``body``, at the end of the turn, or now if much waits."""
         size = len(body)
         if size > frames.PIECE_BYTES or ((self._queue or self._paused) and not messages.may_overtake(message)):
             self._queue.append(body)
@@ -98,7 +101,10 @@ class Outbox:
             self._defer(self._end_of_turn)
 
     def flush(self) -> None:
-        """Write the waiting frames to the socket, and pieces of what waits behind them as long as the system takes them."""
+        """Write the waiting small messages to the socket.
+
+        Then write pieces of the large messages behind them, as long as the system takes bytes.
+        """
         if self._parts:
             self._transport.write(b"".join(self._parts))
             self._written_bytes += self._parts_bytes
@@ -109,22 +115,22 @@ class Outbox:
         self._watch()
 
     def pause(self) -> None:
-        """Write no more pieces: the system takes nothing."""
+        """Stop writing pieces of large messages: the system takes no more bytes of this socket."""
         self._paused = True
 
     def resume(self) -> None:
-        """Go on: the system has taken everything that was written."""
+        """Go on writing pieces of large messages: the system has taken everything that was written to the socket."""
         self._paused = False
         self.flush()
 
     def flush_all(self) -> None:
-        """Write everything, whatever the system takes now: the connection is about to be closed."""
+        """Write all waiting messages, whatever the system takes now: the connection is about to be closed."""
         self.flush()
         while self._queue and not self._transport.is_closing():
             self._write_pieces()
 
     def close(self) -> None:
-        """Drop the waiting frames and stop the stall timer, because the connection has ended."""
+        """Drop the messages that wait to be sent and stop the stall timer, because the connection has ended."""
         self._parts.clear()
         self._parts_bytes = 0
         self._queue.clear()
@@ -134,7 +140,7 @@ class Outbox:
             self._stall_timer = None
 
     def _write_pieces(self) -> None:
-        """Write the next frames of the queue: one piece, or as many small messages as are as long."""
+        """Write the next waiting messages: one piece of a large message, or as many small ones as are together as long."""
         parts: list[bytes | memoryview] = []
         room = piece_bytes = frames.PIECE_BYTES
         while self._queue and room > 0:

@@ -24,7 +24,7 @@ _FRESH_S = 0.25
 
 
 class LinkHost(Protocol):
-    """The transport that owns links, as far as they use it."""
+    """Interface: the transport that owns links, connections for sending to one node each, as far as a link uses it."""
 
     loop: asyncio.AbstractEventLoop
     supervisor: Tasks
@@ -35,23 +35,24 @@ class LinkHost(Protocol):
     async def dial(self, address: str, purpose: str, expected: str) -> Outgoing:
         """Open a connection to ``address`` and return it; the node with the id ``expected`` must answer there.
 
-        purpose: handshake.SEND or REPLY. Raises PeerUnreachable.
+        purpose: SEND, or REPLY for a connection that only answers a node that sends to this one. Raises PeerUnreachable.
         """
 
     def random(self) -> float:
         """Return a random number of at least 0 and below 1."""
 
     def link_up(self, link: PeerLink, peer: Peer) -> None:
-        """Called when the link has opened a connection to ``peer``."""
+        """Note that ``link``, a connection for sending to one node, was opened; ``peer`` has answered."""
 
     def link_down(self, link: PeerLink) -> None:
-        """Called once after each ``link_up``, when that connection has ended."""
+        """Note that the connection of ``link`` has ended; called once after each ``link_up``."""
 
 
 class PeerLink:
     """A connection for sending to one node, opened again whenever it ends. Not safe for concurrent use: the loop owns it.
 
-    addresses: the addresses at which the node may answer, the likeliest first.  purpose: handshake.SEND or REPLY.
+    addresses: the addresses at which the node may answer, the likeliest first.
+    purpose: SEND, or REPLY for a link that only answers a node that sends to this one.
     """
 
     def __init__(self, host: LinkHost, node_id: str, addresses: Sequence[str], purpose: str) -> None:
@@ -87,7 +88,7 @@ class PeerLink:
 
     @property
     def overtaking_bytes(self) -> int:
-        """Those of them that no message overtakes."""
+        """The number of bytes waiting on the link that go before any message that is sent now, even before an urgent one."""
         connection = self._connection
         return 0 if connection is None or connection.outbox is None else connection.outbox.overtaking_bytes
 
@@ -97,9 +98,10 @@ class PeerLink:
             self._connection.outbox.put(body, message)
 
     def update(self, addresses: Sequence[str], purpose: str) -> None:
-        """Use ``addresses`` and ``purpose`` from now on.
+        """Use ``addresses`` and ``purpose`` for the link to a node from now on.
 
-        The connection is replaced if the first address is a new one and not the one that it leads to.
+        The connection is replaced if the first address is a new one and not the one that the connection leads to.
+        purpose: SEND, or REPLY for a link that only answers a node that sends to this one.
         """
         moved = addresses[0] != self._addresses[0] and addresses[0] != self._address
         self._addresses = list(addresses)
@@ -138,7 +140,10 @@ class PeerLink:
             connection.abort()
 
     def close(self) -> Outgoing | None:
-        """End the link; what was sent still leaves. Returns the connection that is now closing, None if there was none."""
+        """End the link; messages that were sent before still leave.
+
+        Returns the connection that is now closing, None if there was none.
+        """
         self._task.cancel()
         connection = self._connection
         if connection is not None:
@@ -147,7 +152,7 @@ class PeerLink:
         return connection
 
     async def wait_closed(self) -> None:
-        """Return when the link's task has ended, after ``close``."""
+        """Wait until the link's background task has ended, after ``close``."""
         await asyncio.gather(self._task, return_exceptions=True)
 
     def _start_again(self) -> None:

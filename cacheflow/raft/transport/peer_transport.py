@@ -67,14 +67,14 @@ def _ignore(*_: Any) -> None:
 
 
 class PeerTransport:
-    """A ``Network`` over TCP. Not safe for concurrent use: the event loop owns it.
+    """The sending and receiving of messages between nodes over TCP. Not safe for concurrent use: the event loop owns it.
 
     listen: (host, port), port 0 lets the system choose.
     advertise_raft_address: host:port where peers reach this node; port 0 there means the port that was chosen.
-    secret: shared by the cluster; None on loopback only.  supervisor: runs the links' tasks.
-    random_bytes: makes nonces, the epoch and the jitter of retries.
-    defer: calls a function at the end of the node's turn, so that all it sends to a peer leaves in one write; by default
-    it is called soon.
+    secret: shared by the cluster; None on loopback only.  supervisor: runs the background tasks that keep connections open.
+    random_bytes: makes nonces, the random id of this process and the jitter of retries.
+    defer: calls a function at the end of the node's turn, so that all messages that the node sends to a peer leave in one
+    write; by default the function is called soon.
     Raises ConfigError for a malformed address, and for leaving loopback without a secret.
     """
 
@@ -191,7 +191,7 @@ class PeerTransport:
     def callers(self) -> list[Peer]:
         """The nodes that have dialed this node in order to send to it.
 
-        Those with a cluster take it for a member, by its id.
+        Those of them that belong to a cluster take this node, by its id, for a member of that cluster.
         """
         return [
             incoming.peer
@@ -200,12 +200,12 @@ class PeerTransport:
         ]
 
     def met(self, node_id: str) -> Peer | None:
-        """Return the process that was met last under a node id, connected or not; None without one."""
+        """Return the process that was met last under the node id ``node_id``, connected or not; None if none was."""
         return self._processes.get(node_id)
 
     @property
     def other_clusters(self) -> list[str]:
-        """The members of other clusters that this node has met lately, one text for people each. Any thread."""
+        """The members of other clusters that this node has met lately, one text for people each. Any thread may read it."""
         others = list(self._others.items())
         return [
             f"{node_id} of cluster {cluster_id}"
@@ -244,7 +244,8 @@ class PeerTransport:
     def set_peers(self, peers: Mapping[str, str]) -> None:
         """Set which nodes are dialed: those in ``peers``, {node id: host:port}, and all that have dialed this one.
 
-        This node itself is left out. May call ``on_disconnected`` for a node that is dropped, before it returns.
+        This node itself is left out. For a node that is not dialed any more ``on_disconnected`` may be called within this
+        call.
         """
         self._peers = {node_id: address for node_id, address in peers.items() if node_id != self._identity.node_id}
         for node_id in [*self._peers, *(node_id for node_id in list(self._links) if node_id not in self._peers)]:
@@ -253,9 +254,9 @@ class PeerTransport:
     def send(self, node_id: str, message: Mapping[str, Any]) -> bool:
         """Send a message to a node; return False if that is impossible.
 
-        It is without a connection, with too many bytes waiting, or if the message is too large (which is logged).
-        True is no promise: messages on their way are lost when a connection ends.
-        Raises TypeError, ValueError or OverflowError for what msgpack cannot carry.
+        It is impossible without a connection, with too many bytes waiting, or if the message is too large (which is logged).
+        True is no promise: messages on their way are lost when a connection ends. Raises TypeError, ValueError or
+        OverflowError for what msgpack cannot carry.
         """
         link = self._links.get(node_id)
         if link is None or not link.connected:
@@ -275,7 +276,7 @@ class PeerTransport:
         return True
 
     def refuse(self, reason: str) -> None:
-        """Refuse all handshakes from now on, telling the dialers the ``reason``."""
+        """Refuse the handshakes of all other nodes from now on, telling these the ``reason``."""
         self._refusal = reason
 
     def _soon(self, call: Callable[[], None]) -> None:
@@ -315,7 +316,7 @@ class PeerTransport:
     async def dial(self, address: str, purpose: str, expected: str | None) -> Outgoing:
         """Open a connection to ``address`` and return it. expected: the id of the node that must answer, None for any.
 
-        purpose: of handshake.PURPOSES. Raises PeerUnreachable, PeerRefused.
+        purpose: what the peer is told that the connection is for, one of PURPOSES. Raises PeerUnreachable, PeerRefused.
         """
         shake = Handshake(self._hello(purpose), self._secret, dialer=True, expected=expected)
         try:
@@ -345,7 +346,7 @@ class PeerTransport:
         return int.from_bytes(self._random_bytes(2), "big") / 65536
 
     def link_up(self, link: PeerLink, peer: Peer) -> None:
-        """Report that a node can be sent to, and drop the incoming connection of an older process of that node."""
+        """Report that the node ``peer`` can be sent to, and drop the incoming connection of an older process of that node."""
         incoming = self._incoming.get(peer.node_id)
         if incoming is not None and incoming.peer is not None and incoming.peer.epoch != peer.epoch:
             # The node has started anew, and the end of its old process never reached us.
@@ -355,7 +356,7 @@ class PeerTransport:
             self._call(self.on_connected, peer.node_id)
 
     def link_down(self, link: PeerLink) -> None:
-        """Report that the link's node cannot be sent to any more."""
+        """Report that the node of ``link``, a connection for sending, cannot be sent to any more."""
         self._call(self.on_disconnected, link.node_id)
 
     # Incoming connections call these.
@@ -391,7 +392,7 @@ class PeerTransport:
             raise Refusal("too many nodes that are no members are connected already")
 
     def pieces_of(self, peer: Peer) -> Pieces:
-        """Return what puts the large messages of a peer together."""
+        """Return an object that puts the large messages of ``peer`` together from their pieces."""
         node_id = peer.node_id
         return Pieces(self._frame_bytes_max, self._budget, node_id, lambda: node_id in self._peers)
 
@@ -417,7 +418,7 @@ class PeerTransport:
         self._adjust_link(peer.node_id)
 
     def deliver(self, peer: Peer, message: Message) -> None:
-        """Pass a peer's message to ``on_message``."""
+        """Pass a message of ``peer`` to the callback ``on_message``."""
         self._call(self.on_message, peer, message)
 
     def unknown(self, peer: Peer, what: str) -> None:
@@ -427,7 +428,7 @@ class PeerTransport:
             logger.warning("dropped %s of %s, as a newer CacheFlow may send it", what, peer.node_id)
 
     def changed(self, connection: Incoming) -> None:
-        """Adjust the link to a peer after its cluster or purpose, or this node's cluster, has changed.
+        """Adjust this node's own connection to a peer after the peer's cluster or purpose, or this node's cluster, changed.
 
         A peer of another cluster is disconnected.
         """
@@ -464,7 +465,10 @@ class PeerTransport:
     # Inside.
 
     def _rival(self, peer: Peer) -> str:
-        """Return why a process may not speak for its node, because another on the same data does; "" if it may."""
+        """Return why the process ``peer`` may not speak for its node; "" if it may.
+
+        It may not when another process runs on the same data directory or on a copy of that.
+        """
         met, node_id = self._processes.get(peer.node_id), peer.node_id
         if met is None or met.incarnation != peer.incarnation or met.epoch == peer.epoch:
             return ""
@@ -489,7 +493,7 @@ class PeerTransport:
         self._processes[peer.node_id] = peer
 
     def _is_of_another_cluster(self, hello: Hello) -> bool:
-        """Return whether a node's hello names another cluster than this node's, and remember it if so."""
+        """Return whether a node's ``hello`` names another cluster than this node's; if so, remember that cluster."""
         if not (hello.cluster_id and self._cluster_id) or hello.cluster_id == self._cluster_id:
             return False
         if len(self._others) >= self._strangers_max:
@@ -510,7 +514,10 @@ class PeerTransport:
             connection.gone.add_done_callback(lambda _: self._sockets.discard(connection))
 
     def _adjust_link(self, node_id: str) -> None:
-        """Bring the link to a node up to date: one for sending to a peer, one that only answers a caller, or none."""
+        """Make this node's own connection to ``node_id`` what it should be now.
+
+        That is one for sending to a peer, one that only answers a node that sends to this one, or none.
+        """
         if not self._running:
             return
         incoming, met = self._incoming.get(node_id), self._processes.get(node_id)
@@ -545,7 +552,7 @@ class PeerTransport:
         )
 
     def _dropped(self, pieces: Pieces, size: int) -> None:
-        """Log that a message on its way was dropped because too much is on its way together."""
+        """Log that a peer's unfinished message was dropped because all unfinished messages together are too large."""
         if self._throttle.allows(("unfinished", pieces.sender)):
             logger.warning(
                 "dropped %d bytes of a large message of %s: peers are sending more than %d bytes of such at once",

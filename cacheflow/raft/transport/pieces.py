@@ -17,9 +17,9 @@ STALLED_S: Final = 3.0
 
 
 class Budget:
-    """The bytes that the unfinished messages of all connections may have together. The event loop owns it.
+    """A limit on the bytes of the unfinished messages of all connections together. The event loop owns it.
 
-    clock: monotonic seconds.  dropped: called with a message that was dropped, and its bytes.
+    clock: returns monotonic seconds.  dropped: called with a message that was dropped, and its number of bytes.
     """
 
     def __init__(self, bytes_max: int, clock: Callable[[], float], dropped: Callable[[Pieces, int], None]) -> None:
@@ -31,7 +31,10 @@ class Budget:
         self._unfinished: dict[Pieces, None] = {}
 
     def make_room(self, asking: Pieces, count: int) -> bool:
-        """Take ``count`` bytes into account; returns False when it is ``asking`` itself that had to be dropped for them."""
+        """Make room for ``count`` more bytes of the unfinished message ``asking``, by dropping unfinished messages.
+
+        Returns False when ``asking`` itself was dropped.
+        """
         self._unfinished[asking] = None
         while self.held_bytes + count > self._bytes_max:
             victim = self._victim()
@@ -43,7 +46,7 @@ class Budget:
         return True
 
     def release(self, pieces: Pieces) -> None:
-        """Forget a message that is complete, was dropped, or whose connection has ended."""
+        """Free the bytes of ``pieces``, a message that is complete or was dropped, or whose connection has ended."""
         if pieces in self._unfinished:
             del self._unfinished[pieces]
             self.held_bytes -= pieces.held_bytes
@@ -60,9 +63,10 @@ class Budget:
 
 
 class Pieces:
-    """The unfinished message of one connection, of which there is one at a time. The event loop owns it.
+    """The unfinished message of one connection, put together from pieces; one at a time. The event loop owns it.
 
-    limit: the bytes that it may have.  sender: a node's id.  from_member: whether that is a member now.
+    limit: the most bytes that the message may have.  sender: the id of the node that sends it.  from_member: returns whether
+    that node is a member now.
     """
 
     def __init__(self, limit: int, budget: Budget, sender: str, from_member: Callable[[], bool]) -> None:
@@ -78,11 +82,14 @@ class Pieces:
 
     @property
     def held_bytes(self) -> int:
-        """The bytes that are kept of the message."""
+        """The number of bytes that are held of the unfinished message."""
         return len(self._parts)
 
     def add(self, piece: memoryview) -> int:
-        """Take the next piece and return the bytes of the message so far; over the limit nothing is kept."""
+        """Add the next piece of the message, and return the number of bytes that have come of it so far.
+
+        Over the limit nothing of the message is kept.
+        """
         self._size += len(piece)
         if self._size <= self.limit and not self._is_dropped:
             self.grown_at_s = self._budget.clock()
@@ -91,14 +98,17 @@ class Pieces:
         return self._size
 
     def take(self) -> bytearray | None:
-        """Return the message, whose last piece has come; None when it was dropped. The next one may begin."""
+        """Return the message that the pieces make up, whose last one has come; None when it was dropped.
+
+        The next message may begin.
+        """
         dropped, whole = self._is_dropped, self._parts
         self.drop()
         self._size, self._is_dropped = 0, False
         return None if dropped else whole
 
     def drop(self) -> None:
-        """Keep nothing of the message, neither what has come nor what comes."""
+        """Drop the unfinished message: keep neither the pieces that have come nor those that still come."""
         self._budget.release(self)
         self._parts = bytearray()
         self._is_dropped = True
