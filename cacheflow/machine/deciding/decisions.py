@@ -146,13 +146,14 @@ def _too_long() -> c.Result:
 
 
 def decide_expire(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
-    """Return the decision on an EXPIRE command: a RETIME plan, or the result MISSING or PRECONDITION."""
+    """Return the decision on an EXPIRE command: a RETIME or REMOVE plan, or the result MISSING or PRECONDITION."""
     _, key, ttl_ms, when = command
     if type(when) is not int or when not in _EXPIRE_CONDITIONS:
         raise Malformed("the condition is unknown")
     if ttl_ms == c.TTL_KEEP:
         raise Malformed("the TTL is not a number of milliseconds")
-    expires_at_ms = expires_at_ms_of(ttl_ms, 0, now_ms)
+    ends = type(ttl_ms) is int and ttl_ms == c.TTL_ENDED
+    expires_at_ms = now_ms if ends else expires_at_ms_of(ttl_ms, 0, now_ms)
     if entry is None:
         return [c.MISSING]
     if when:
@@ -164,7 +165,7 @@ def decide_expire(entry: Entry | None, command: list[Any], now_ms: int, bytes_ma
             or (when & c.IF_EARLIER and wanted >= present)
         ):
             return [c.PRECONDITION, entry[VERSION]]
-    return (RETIME, key, expires_at_ms, entry[VERSION])
+    return (REMOVE, key) if ends else (RETIME, key, expires_at_ms, entry[VERSION])
 
 
 Decide: TypeAlias = Callable[[Entry | None, list[Any], int, float], Decision]

@@ -41,7 +41,7 @@ IDEMPOTENT: Final = 13  # client's key, time of its first try (0: not told), com
 APPEND: Final = 14  # key, data, front, create                      -> version, length, expires_at_ms
 COUNT: Final = 15  # key, step, down, initial or None, ttl_ms of a new key -> version, number, expires_at_ms
 GUARDED: Final = 16  # [[key, version (0: absent)], ...], [command, ...]  -> [result, ...]
-EXPIRE: Final = 17  # key, ttl_ms (0: none), when                   -> version, expires_at_ms
+EXPIRE: Final = 17  # key, ttl_ms (0: none, -2: past), when                   -> version, expires_at_ms
 OPEN_SCOPE: Final = 18  # nonce                                     -> scope
 SCOPED: Final = 19  # scope, nonce, number, lowest, command         -> the command's own result
 RAISE_LEVEL: Final = 20  # level                                    -> level in force; PRECONDITION -> see below
@@ -52,6 +52,8 @@ LEVELS: Final = dict.fromkeys(range(SET, RAISE_LEVEL + 1), 1)
 # Values of ``ttl_ms`` in SET and TOUCH; a number above 0 is counted from the entry's time.
 TTL_NONE: Final = 0
 TTL_KEEP: Final = -1
+# A value of ``ttl_ms`` in EXPIRE alone: the end is past, and the key is removed where the condition holds.
+TTL_ENDED: Final = -2
 TTL_MS_MAX: Final = 10**14
 
 # Values of ``when`` in SET: the condition under which it writes.

@@ -30,6 +30,8 @@ from cacheflow.wire.port import WirePort
 REFUSAL: Final = b"ERROR Too many open connections\r\n"
 UNAUTHENTICATED: Final = b"CLIENT_ERROR unauthenticated\r\n"
 AUTHENTICATION_BYTES_MAX: Final = 1024
+# The first byte of each request in memcached's binary protocol, which is not served: its client would wait for ever.
+_BINARY: Final = 0x80
 
 _WITH_VALUE: Final = {
     **dict.fromkeys((b"set", b"add", b"replace", b"append", b"prepend", b"cas"), store),
@@ -144,6 +146,9 @@ class MemcachedConnection(MemcachedSession):
             end = data.find(b"\n", at)
             if self._is_too_long(data, at, size if end < 0 else end):
                 self.close(self.TOO_LONG)
+                return size
+            if data[at] == _BINARY:
+                self.close(lines.ERROR)
                 return size
             if end < 0:
                 break

@@ -73,4 +73,7 @@ def lifetime_ms(raw: bytes, unit: bytes, command: str, wall_ms: int) -> int:
     if unit.endswith(b"AT"):
         # Nothing but a past end may be negative, and 0 means something else to the machine.
         milliseconds = milliseconds - wall_ms or -1
-    return min(milliseconds, TTL_MS_MAX)
+    if milliseconds > TTL_MS_MAX:
+        # Never shortened: 3,170 years are refused, as Redis refuses what its clock cannot hold.
+        raise CommandError(f"ERR invalid expire time in '{command}' command")
+    return milliseconds

@@ -95,6 +95,8 @@ class Spec:
 
 # The commands since MULTI.
 Queue = list[tuple[Spec, Arguments]]
+# The most keys that one client watches at once: EXEC compares them all in one entry.
+WATCHED_MAX: Final = 10_000
 # Key -> its version at WATCH; 0 for an absent key, None until the turn of WATCH has come.
 Watched = dict[str, "int | None"]
 
@@ -193,6 +195,8 @@ class RespSession(Connection):
     def watch(self, keys: list[str]) -> None:
         """Answer WATCH with OK: note the versions that ``keys`` have when all earlier requests of this client are answered."""
         watched = self.watched
+        if len(watched) + len(keys) > WATCHED_MAX and len({*watched, *keys}) > WATCHED_MAX:
+            raise CommandError(f"ERR at most {WATCHED_MAX} keys can be watched at once")
         for key in keys:
             watched.setdefault(key, None)
 

@@ -39,6 +39,19 @@ def test_a_condition_is_about_the_present_expiry(
         assert expires_at_ms == (result[2] if when in holds else 100 + present if present else 0)
 
 
+@pytest.mark.parametrize(("present", "holds"), [(NEVER, (0, NX, LT)), (LATER, (0, XX, LT, XX | LT))])
+def test_an_end_in_the_past_removes_the_key_where_the_condition_holds(
+    driver: Driver, present: int, holds: tuple[int, ...]
+) -> None:
+    for when in (0, NX, XX, GT, LT, XX | GT, XX | LT):
+        driver.run(c.delete("k"), c.set_("k", b"x", 1, None, present), at=100)
+        result = driver.one(c.expire("k", c.TTL_ENDED, when))
+        if when in holds:
+            assert result == [c.OK, driver.machine.contents.revision] and "k" not in driver.machine.contents.raw, when
+        else:
+            assert result == [c.PRECONDITION, driver.machine.contents.revision] and "k" in driver.live(), when
+
+
 def test_an_absent_key_is_missing_whatever_the_condition(driver: Driver) -> None:
     driver.put("k", ttl_ms=5)
     driver.run(at=100)

@@ -369,3 +369,16 @@ def test_a_value_does_not_grow_over_the_limit_by_additions(grow: bytes) -> None:
     assert client.send(grow) == b"SERVER_ERROR object too large for cache\r\n"
     entry = store.entry("k")
     assert entry is not None and len(entry[0]) == VALUE_BYTES_MAX
+
+
+@pytest.mark.parametrize("behind", [b"", b"\r\n", b"\x00" * 23, b"\n" * 23])
+@pytest.mark.parametrize("token", [None, b"a token of many letters"])
+def test_a_request_of_the_binary_protocol_is_told_so_and_ends_its_connection(
+    behind: bytes, token: bytes | None
+) -> None:
+    client = connect(FakeStore(), token)
+    # A get in the binary protocol begins with 0x80 0x00; this client would wait for its answer for ever.
+    assert client.send(b"\x80\x00\x00\x01" + behind) == b"ERROR\r\n"
+    assert client.closed
+    client = connect(FakeStore())
+    assert client.send(b"set k 0 0 1\r\n\x80\r\nget k\r\n") == b"STORED\r\nVALUE k 0 1\r\n\x80\r\nEND\r\n"

@@ -10,6 +10,7 @@ from wire.resp_client import connect, ignore, line, lines, pack, service
 from cacheflow.errors import NoLeader, OutcomeUnknown
 from cacheflow.machine.deciding import batches
 from cacheflow.machine.language import commands
+from cacheflow.wire.resp.session import WATCHED_MAX
 
 
 def both(store: FakeStore) -> tuple[Client, Client]:
@@ -248,3 +249,14 @@ def test_no_leader_ends_the_steps() -> None:
     store.failure = NoLeader("no leader")
     store.release()
     assert client.replies() == b"-CLUSTERDOWN no leader\r\n"
+
+
+def test_more_keys_than_one_entry_compares_are_not_watched() -> None:
+    store = FakeStore()
+    client = connect(store)
+    keys = [f"k{number}" for number in range(WATCHED_MAX)]
+    assert client.send(pack("WATCH", *keys)) == b"+OK\r\n"
+    assert client.send(pack("WATCH", "k1", "k2")) == b"+OK\r\n"
+    assert client.send(pack("WATCH", "one more")).startswith(b"-ERR at most 10000 keys can be watched")
+    assert client.send(lines("MULTI\nSET a 1\nEXEC")).endswith(b"*1\r\n+OK\r\n")
+    assert batches.BATCH_COMMANDS_MAX >= WATCHED_MAX

@@ -66,15 +66,11 @@ def _expire(name: str, unit_ms: int, as_time: bool) -> Planner:
         key = key_of(arguments[1])
         number = integer_of(arguments[2])
         ttl_ms = number * unit_ms
-        if not c.INT64_MIN <= ttl_ms <= c.INT64_MAX:
-            raise CommandError(f"ERR invalid expire time in '{name}' command")
         if as_time:
             ttl_ms -= session.service.wall_ms()
-        ttl_ms = min(ttl_ms, c.TTL_MS_MAX)
-        if ttl_ms > 0:
-            return [c.expire(key, ttl_ms, when)], _done
-        # The end is past. Under a condition the key lives for another millisecond: the machine's EXPIRE takes no less.
-        return [c.expire(key, 1, when) if when else c.delete(key)], _done
+        if not c.INT64_MIN <= ttl_ms <= c.TTL_MS_MAX:
+            raise CommandError(f"ERR invalid expire time in '{name}' command")
+        return [c.expire(key, ttl_ms if ttl_ms > 0 else c.TTL_ENDED, when)], _done
 
     return plan
 
