@@ -44,8 +44,13 @@ class VotersTime:
         """Note the estimate of the cluster's time in ``message``, an answer of the voter ``node_id``. Raises BadMessage."""
         now_ms, told_ms = self._now_ms(), guards.natural(message, "time")
         offset_ms = told_ms - now_ms if told_ms else None
+        heard = message.get("heard") is True
         self._told = {voter: told for voter, told in self._told.items() if now_ms - told[2] < OLD_MS}
-        self._told[node_id] = (offset_ms, message.get("heard") is True, now_ms)
+        before = self._told.get(node_id)
+        if before is not None and before[0] is not None and offset_ms is not None and before[1] == heard:
+            # An answer is late by what it waited for the voter's disk and the network, so the highest estimate is the best.
+            offset_ms = max(offset_ms, before[0])
+        self._told[node_id] = (offset_ms, heard, now_ms)
 
     def estimate_ms(self) -> int:
         """Return the cluster's time in ms by the voters' estimates; 0 if this node's clock knows better, or nobody knows."""

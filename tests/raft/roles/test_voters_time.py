@@ -97,3 +97,13 @@ def test_what_was_said_long_ago_is_forgotten() -> None:
 def test_a_time_that_is_none_is_refused(time_ms: object) -> None:
     with pytest.raises(BadMessage):
         Node(RIGHT_MS).times.note("v1", {"time": time_ms, "heard": False})
+
+
+def test_an_answer_that_waited_for_its_voters_disk_takes_nothing_back() -> None:
+    node = Node(RIGHT_MS).told(RIGHT_MS)
+    node.passed_s += 0.4
+    # The vote was written 0.4 s ago, when the pre-vote was answered, and had to be durable before it was sent.
+    node.told(RIGHT_MS)
+    assert node.times.estimate_ms() == RIGHT_MS + 400
+    node.told(RIGHT_MS + 500)
+    assert node.times.estimate_ms() == RIGHT_MS + 400, "of two the earlier one counts, and this node's own is that"
