@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -37,6 +38,8 @@ from cacheflow.node.engine import Engine
 from cacheflow.raft.membership.changes import CONFLICT, JOINED, KNOWN, UNSURE
 from cacheflow.results import Digest, Item, RaftPosition
 from cacheflow.verbs import KEYS_PAGE
+
+logger = logging.getLogger(__name__)
 
 # All stores of this process by their id(): a process that is forked from it must let go of their nodes.
 _stores: WeakValueDictionary[int, ReplicatedStore] = WeakValueDictionary()
@@ -433,9 +436,12 @@ class ReplicatedStore(Face):
 
 
 def _after_fork() -> None:
-    """Refuse every call of the stores that came along into this new process."""
+    """Make every store of the parent process refuse all calls in this new, forked process, and let go of its node."""
     for store in list(_stores.values()):
-        store._leave_to_parent()
+        try:
+            store._leave_to_parent()
+        except Exception:  # the others must be let go of all the same
+            logger.exception("a forked process could not let go of its parent's node")
 
 
 if hasattr(os, "register_at_fork"):

@@ -26,8 +26,8 @@ KEY_BYTES_MAX: Final = 1024
 JSON_DEPTH_MAX: Final = 64
 # The repr of an object that has none of its own ends in its address, which another object has later.
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+>")
-# Items on one level of a JSON value from which it is looked at whether they are all different ones.
-JSON_LEVEL_MAX: Final = 10_000
+# The items of a JSON value, in all its containers together: some seconds of work at most, and far more than a cache should hold.
+JSON_PARTS_MAX: Final = 4_000_000
 
 
 def check_key(key: object) -> str:
@@ -81,7 +81,11 @@ def key_of(function: Callable[..., Any] | str) -> Callable[..., str]:
         name = function
     else:
         bare = inspect.unwrap(function)
-        name = f"{bare.__module__}.{bare.__qualname__}"
+        place = getattr(bare, "__qualname__", "")
+        if not place or "<" in place:
+            # Two lambdas, or two closures of one factory, have one name.
+            raise TypeError(f"{bare!r} has no name of its own: use key=cacheflow.key_of('a name of your own')")
+        name = f"{bare.__module__}.{place}"
 
     def key(*args: Any, **kwargs: Any) -> str:
         text = repr((name, args, sorted(kwargs.items())))
@@ -111,12 +115,13 @@ def canonical_json(value: Any) -> bytes:
 
 
 def check_containers(value: Any) -> None:
-    """Refuse containers that JSON would change, or that are nested deeper than 64 levels. Raises InvalidRequest.
+    """Refuse containers that JSON would change, that are nested deeper than 64 levels, or hold over a million parts in all.
 
-    It works without recursion, whatever ``value`` is.
+    It works without recursion, whatever ``value`` is. Raises InvalidRequest.
     """
     level = [value]
-    for depth in range(JSON_DEPTH_MAX):
+    parts = 0
+    for _ in range(JSON_DEPTH_MAX):
         deeper: list[Any] = []
         for item in level:
             if isinstance(item, dict):
@@ -130,10 +135,11 @@ def check_containers(value: Any) -> None:
                 raise InvalidRequest("a tuple would come back as a list: give a list")
         if not deeper:
             return
+        parts += len(deeper)
+        if parts > JSON_PARTS_MAX:
+            # A list that holds itself twice doubles with each level.
+            raise InvalidRequest(f"the value has more than {JSON_PARTS_MAX} parts")
         level = deeper
-        if depth and len(deeper) > JSON_LEVEL_MAX:
-            # Each container once: a list that holds itself twice would double each time.
-            level = list({id(item): item for item in deeper if isinstance(item, (dict, list, tuple))}.values())
     if any(isinstance(item, (dict, list, tuple)) for item in level):
         raise InvalidRequest(f"the value is nested deeper than {JSON_DEPTH_MAX} levels")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import threading
 import time
@@ -324,29 +325,41 @@ def test_a_node_that_only_reads_counts_its_uses_too(tmp_path: Path) -> None:
         assert "a" in cache and "b" not in cache
 
 
+CALLS: list[Any] = []
+
+
+def double(number: int, *, plus: int = 0) -> int:
+    CALLS.append(number)
+    return 2 * number + plus
+
+
+def triple(number: int, *, plus: int = 0) -> int:
+    return 3 * number + plus
+
+
 def test_cachetools_caches_in_it(cache: ReplicatedStore) -> None:
-    calls: list[Any] = []
-
-    @cachetools.cached(cache, key=cacheflow.hashkey)
-    def double(number: int, *, plus: int = 0) -> int:
-        calls.append(number)
-        return 2 * number + plus
-
-    assert [double(2), double(2), double(2, plus=1), double(3)] == [4, 4, 5, 6]
-    assert calls == [2, 2, 3]
+    CALLS.clear()
+    doubled, tripled = (cachetools.cached(cache, key=cacheflow.hashkey)(function) for function in (double, triple))
+    assert [doubled(2), doubled(2), doubled(2, plus=1), doubled(3)] == [4, 4, 5, 6]
+    assert CALLS == [2, 2, 3]
     assert len(cache) == 3
-
-    @cachetools.cached(cache, key=cacheflow.hashkey)
-    def triple(number: int, *, plus: int = 0) -> int:
-        return 3 * number + plus
-
-    assert triple(2) == 6, "another function has keys of its own"
+    assert tripled(2) == 6, "another function has keys of its own"
     del cache[cacheflow.key_of(double)(2)]
-    assert double(2) == 4 and calls == [2, 2, 3, 2]
+    assert doubled(2) == 4 and CALLS == [2, 2, 3, 2]
     with pytest.raises(TypeError, match="key_of"):
-        double.cache_key(2)
+        doubled.cache_key(2)
     with pytest.raises(TypeError, match="no repr of its own"):
-        triple(object())  # type: ignore[arg-type]
+        tripled(object())  # type: ignore[arg-type]
+
+
+def test_functions_that_share_a_name_need_one_of_their_own(cache: ReplicatedStore) -> None:
+    def inner(number: int) -> int:
+        return number
+
+    for function in (inner, lambda number: number, functools.partial(double, 1)):
+        with pytest.raises(TypeError, match="a name of your own"):
+            cachetools.cached(cache, key=cacheflow.hashkey)(function)(1)
+        assert cachetools.cached(cache, key=cacheflow.key_of("mine"))(inner)(5) == 5
 
 
 def test_nothing_is_answered_before_the_start_and_after_the_end(tmp_path: Path) -> None:

@@ -183,8 +183,11 @@ class Nodes:
     def call(self, request: Request, deadline: float | None = None) -> Answer:
         """Return the first answer that is no 503 or 504. Raises NotCommitted, OutcomeUnknown or what the last 503 said.
 
+        A write that an earlier node may have applied is unknown, too, when the next node refuses it for reasons of its own.
         OutcomeForgotten: certainly not applied by any try of this call, and it never will be under this number.
         """
+        began = time.monotonic()
+        tried = False
         if deadline is None:
             deadline = time.monotonic() + self._timeout_s
         pause_s = PAUSE_S_FIRST
@@ -202,16 +205,22 @@ class Nodes:
                     break
                 try:
                     # A share of what is left, so that one frozen node does not use up the time of the others.
-                    answer = node.exchange(request, _left(deadline) / (len(self._nodes) - offset))
+                    answer = node.exchange(
+                        _of_age(request, began) if tried else request, _left(deadline) / (len(self._nodes) - offset)
+                    )
                 except _NotSent as error:
                     failures[node.url] = str(error)
                     continue
                 except _NoAnswer as error:
                     failures[node.url] = maybe_applied = str(error)
                     refused_rounds = 0
+                    tried = True
                     continue
                 refused_rounds = 0
+                tried = True
                 if answer.status not in (503, 504):
+                    if request.write and maybe_applied is not None and _says_nothing_of_the_log(answer):
+                        raise OutcomeUnknown(f"{problem_of(answer)}; before: {maybe_applied}")
                     self._preferred = number
                     return answer
                 refusal = answer
@@ -235,6 +244,23 @@ class Nodes:
         if refusal is not None:
             raise problem_of(refusal)
         raise NotCommitted("no node answered: " + "; ".join(f"{url}: {why}" for url, why in failures.items()))
+
+
+def _of_age(request: Request, began: float) -> Request:
+    """Return ``request`` with the time since its first try, ``began``, if it carries an Idempotency-Key of the caller's."""
+    if "Idempotency-Key" not in request.headers:
+        return request
+    age_ms = int((time.monotonic() - began) * 1000)
+    return request._replace(headers={**request.headers, "Idempotency-Age": str(age_ms)})
+
+
+def _says_nothing_of_the_log(answer: Answer) -> bool:
+    """Return whether an error is of a node's or a proxy's own making, so that an earlier try may have been applied."""
+    if answer.status < 400:
+        return False
+    if answer.status in (404, 409, 412):
+        return answer.headers.get("X-Raft-Index") is None
+    return True
 
 
 def _left(deadline: float) -> float:

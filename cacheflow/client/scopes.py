@@ -55,10 +55,11 @@ class Scopes:
         self._start()
 
     def _start(self) -> None:
-        self._pid = os.getpid()
         # Held while a scope is opened, so that writes of several threads go into one.
         self._lock = threading.Lock()
         self._present: Scope | None = None
+        # Last: another thread of a forked child that sees this process's id must find nothing of the parent's any more.
+        self._pid = os.getpid()
 
     def present(self, deadline: float) -> Scope:
         """Return the scope for the next write, opened if need be. Raises what opening one raises."""

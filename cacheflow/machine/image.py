@@ -30,7 +30,7 @@ from typing import Any, ClassVar, Final
 
 import msgpack
 
-from cacheflow.errors import NewerCacheFlow
+from cacheflow.errors import CacheFlowError, NewerCacheFlow
 from cacheflow.machine.language.commands import CodecError
 from cacheflow.machine.language.levels import BUILD_LEVEL, FIRST_LEVEL
 from cacheflow.machine.state.answers import LargeAnswers
@@ -192,7 +192,8 @@ def unpack(chunks: Iterable[bytes]) -> Iterator[list[Any]]:
                 yield record
         if not ended:
             raise CodecError("not a snapshot: its end is missing")
-    except CodecError:
+    except (CacheFlowError, OSError, MemoryError, RecursionError):
+        # What the reader of the chunks says, or this process's own lack of room: neither is damage.
         raise
     except Exception as error:
         raise CodecError(f"not a snapshot: {error}") from None
@@ -202,7 +203,7 @@ def load(machine: State, stream: Iterator[list[Any]]) -> None:
     """Load the snapshot records of ``stream`` into ``machine``, a new state machine. Raises CodecError, NewerCacheFlow."""
     try:
         _load(machine, stream)
-    except (CodecError, NewerCacheFlow):
+    except (CacheFlowError, OSError, MemoryError, RecursionError):
         raise
     except Exception as error:
         raise CodecError(f"not a snapshot: {error}") from None

@@ -4,7 +4,8 @@ The rolling digest covers what entries did. Two machines may agree on all of tha
 use, by what a session or a client's key has been answered, by the clock. A node compares the outlook of its memory with that of
 each snapshot that is built beside it from the disk.
 
-It is taken on the loop, so it looks at the ends of long rows alone: what comes next, and what came last.
+It is taken on the loop, so it looks at the ends of long rows alone: what comes next, and what came last. Only outlooks of one
+build are compared: a later one may look at more. So no file is judged by the outlook in its header.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from cacheflow.machine.state.entries import EXPIRES_AT_MS, VERSION
 ROWS_MAX: Final = 1000
 # Results looked at in each scope of a client's: it has a few under way.
 ROWS_A_SCOPE: Final = 4
+# Parts of a result looked at from each end: that of a batch has 10,000.
+PARTS_MAX: Final = 4
 
 
 def outlook(machine: State) -> bytes:
@@ -77,10 +80,16 @@ def _rows(machine: State) -> Iterator[Any]:
 
 
 def _without_values(result: Result) -> list[Any]:
-    """Return ``result`` with each value in it replaced by the value's length, for values may be megabytes.
+    """Return the ends of a command's ``result``, the lengths in the place of values, which may be megabytes."""
+    return [_brief(part) for part in result]
 
-    Results inside a batch's result are treated in the same way.
-    """
-    return [
-        _without_values(part) if type(part) is list else len(part) if type(part) is bytes else part for part in result
-    ]
+
+def _brief(part: Any) -> Any:
+    if type(part) is list:
+        ends = (*part[:PARTS_MAX], *part[-PARTS_MAX:])
+        return len(part), [
+            [x for x in end[:3] if type(x) is int] if type(end) is list else end
+            for end in ends
+            if type(end) is not bytes
+        ]
+    return len(part) if type(part) is bytes else part

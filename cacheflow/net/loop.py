@@ -35,6 +35,8 @@ class NodeLoop(asyncio.SelectorEventLoop):
 
     def descriptors(self) -> list[int]:
         """Return the file descriptors that this event loop watches, and those of its own selector and wake-up sockets."""
+        if self.is_closed():
+            return []
         own = [end.fileno() for end in (self._ssock, self._csock) if end is not None]  # type: ignore[attr-defined]
         return [self._order.fileno(), *own, *list(self._order.get_map() or ())]
 

@@ -75,9 +75,10 @@ class ListeningPorts:
 
     async def close(self) -> None:
         """Close all ports: accept no more clients, let open connections send their pending replies, and close them."""
-        for _, listener in self._open:
+        opened, self._open = self._open, []
+        for _, listener in opened:
             await listener.close()
-        await asyncio.gather(*(service.drain() for service, _ in self._open))
+        await asyncio.gather(*(service.drain() for service, _ in opened))
         if self._poller is not None:
             self._poller.close()
             self._poller = None

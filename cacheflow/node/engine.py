@@ -47,6 +47,9 @@ FORKED: Final = (
     "this process was forked from the one that runs this node, and has no part in it: make a store of its own here, behind "
     "the fork, with another node_id and data_dir, or use CacheClient"
 )
+ON_THE_LOOP: Final = (
+    "this was called on the node's own thread, in a callback, and would wait for itself: call it from another thread"
+)
 
 
 class Engine:
@@ -101,11 +104,19 @@ class Engine:
             self.stop()
             self._http_address = http_address
             started: Future[None] = Future()
-            self._thread = threading.Thread(target=self._run, args=(started,), name="cacheflow-loop", daemon=True)
-            self._thread.start()
-            error = started.exception()
+            thread = threading.Thread(target=self._run, args=(started,), name="cacheflow-loop", daemon=True)
+            thread.start()
+            self._thread = thread
+            try:
+                error = started.exception()
+            except BaseException:  # KeyboardInterrupt: nobody would own the node
+                self.stop(0.0)
+                raise
+            if self._thread is not thread:
+                # A signal handler of this thread has called ``stop`` meanwhile.
+                raise NotReady("this node was closed while it started")
             if error is not None:
-                self._thread.join()
+                thread.join()
                 self._thread = None
                 raise error
             return self.local
@@ -117,17 +128,24 @@ class Engine:
         """
         if self.stopped is FORKED:
             return True
+        if threading.get_ident() == self._loop_thread:
+            raise RuntimeError(ON_THE_LOOP)
         with self._life:
-            if self._thread is None:
+            thread = self._thread
+            if thread is None:
                 return True
             if not self._gave_up:
                 with contextlib.suppress(CacheFlowError, TimeoutError):
                     self.run(self._shut_down(hand_over_s), timeout_s=hand_over_s + 5)
-                self._started = self.local.is_serving = False
-                with contextlib.suppress(RuntimeError):  # the loop has died, and is closed
+                self._started = False
+                if hasattr(self, "local"):
+                    self.local.is_serving = False
+                with contextlib.suppress(
+                    RuntimeError, AttributeError
+                ):  # the loop has died and is closed, or is not there yet
                     self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(CLOSED_WITHIN_S)
-            self._gave_up = self._thread.is_alive()
+            thread.join(CLOSED_WITHIN_S)
+            self._gave_up = thread.is_alive()
             if self._gave_up:
                 logger.error(
                     "the disk has not answered for %g s: closed without the last flush, which the disk gets when it answers",
@@ -171,27 +189,36 @@ class Engine:
         self._loop_thread = threading.get_ident()
         asyncio.set_event_loop(self._loop)
         try:
-            self._loop.run_until_complete(self._open())
-            self._started = True
-        except BaseException as error:  # handed to the caller of start()
-            started.set_exception(error)
-            self._stack.close()
-            self._loop.close()
-            return
-        started.set_result(None)
-        try:
-            self._loop.run_forever()
+            try:
+                self._loop.run_until_complete(self._open())
+                self._started = True
+            except BaseException as error:  # handed to the caller of start()
+                self._loop.close()
+                self._close_rest()
+                started.set_exception(error)
+                return
+            started.set_result(None)
+            try:
+                self._loop.run_forever()
+            finally:
+                self.local.is_serving = False
+                if self._started:
+                    # Something has ended the loop that was not ``stop``.
+                    self._started = False
+                    with contextlib.suppress(Exception):
+                        self._loop.run_until_complete(self._shut_down(0.0))
+                self._loop.close()
+                self.local.proposals.close()
+                self.local.inbox.refuse()
+                self._close_rest()
         finally:
-            self.local.is_serving = False
-            if self._started:
-                # Something has ended the loop that was not ``stop``.
-                self._started = False
-                with contextlib.suppress(Exception):
-                    self._loop.run_until_complete(self._shut_down(0.0))
-            self._loop.close()
-            self.local.proposals.close()
-            self.local.inbox.refuse()
-            self._stack.close()
+            # Another thread may be given the same number.
+            self._loop_thread = 0
+
+    def _close_rest(self) -> None:
+        """Close what the node has opened beside its loop. Its descriptors are not to be looked for any more: others get them."""
+        self._descriptors = []
+        self._stack.close()
 
     async def _open(self) -> None:
         config, loop, stack = self.config, self._loop, self._stack
@@ -282,6 +309,9 @@ class Engine:
         if not self.running:
             coroutine.close()
             raise NotReady(self.stopped)
+        if threading.get_ident() == self._loop_thread:
+            coroutine.close()
+            raise RuntimeError(ON_THE_LOOP)
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result(timeout_s)

@@ -554,3 +554,53 @@ def test_a_token_that_no_header_holds_is_refused_and_not_shown(token: str) -> No
     with pytest.raises(InvalidRequest, match="strip what was read") as caught:
         CacheClient("http://127.0.0.1:1", token=token)
     assert not token or token not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 413, 422, 429, 500, 502])
+def test_a_refusal_behind_a_lost_answer_says_nothing_of_the_first_try(
+    pair: tuple[FakeNode, FakeNode], status: int
+) -> None:
+    first, second = pair
+    with CacheClient([first.url, second.url], timeout_s=5) as client:
+        client.incr("n", initial=0)
+        first.faults.append("drop-late")
+        second.faults.append((status, "Something of its own"))
+        with pytest.raises(OutcomeUnknown, match=r"Something of its own.*before"):
+            client.incr("n")
+        # Without a first try it is what it says.
+        first.faults.append((status, "Something of its own"))
+        with pytest.raises(CacheFlowError) as caught:
+            client.incr("n")
+        assert not isinstance(caught.value, OutcomeUnknown)
+
+
+def test_a_try_after_the_first_tells_how_old_the_callers_key_is(client: CacheClient, node: FakeNode) -> None:
+    node.faults.extend(["drop-late", (503, "No leader"), None])
+    client.incr("n", initial=0, idempotency_key="mine")
+    tries = [headers for verb, target, headers in node.requests if target.endswith("/incr")]
+    assert [headers["idempotency-key"] for headers in tries] == ["mine"] * 3
+    assert "idempotency-age" not in tries[0]
+    ages = [int(headers["idempotency-age"]) for headers in tries[1:]]
+    assert 0 <= ages[0] <= ages[1] < 5000
+
+
+def test_in_a_forked_child_no_thread_finds_the_parents_scope(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+
+    def open_scope(deadline: float) -> str:
+        opened.append(f"scope-{len(opened)}")
+        return opened[-1]
+
+    table = scopes.Scopes(open_scope)
+    parents = table.present(1.0)
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    started = table._start
+
+    def half_way(self: scopes.Scopes, name: str, value: object) -> None:
+        # Whenever this process's id is seen, the parent's scope is gone.
+        object.__setattr__(self, name, value)
+        assert self._pid != -1 or self._present is not parents
+
+    monkeypatch.setattr(scopes.Scopes, "__setattr__", half_way)
+    started()
+    assert table.present(1.0) is not parents

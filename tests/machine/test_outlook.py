@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from machine.driver import Driver
 
+from cacheflow.machine import outlook
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.machine import CacheMachine
+from cacheflow.machine.state.sessions import Session
 
 
 def filled(policy: str) -> Driver:
@@ -78,3 +81,23 @@ def test_the_answers_of_a_session_are_in_the_outlook() -> None:
         session.kept.append([c.OK, [c.OK, b"value", number]])
     assert first.machine.digest == second.machine.digest
     assert first.machine.outlook() != second.machine.outlook()
+
+
+def test_long_answers_cost_no_more_than_short_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = filled("lru")
+    session = Session("n1", 1, "x", 1)
+    session.kept.extend([[c.OK, [[c.OK, number] for number in range(10_000)]]] * 50)
+    driver.machine.sessions.adopt(1, session)
+    driver.machine.sessions.latest_id = 1
+    looked = 0
+
+    def brief(part: Any, brief: Any = outlook._brief) -> Any:
+        nonlocal looked
+        looked += 1
+        return brief(part)
+
+    monkeypatch.setattr(outlook, "_brief", brief)
+    before = driver.machine.outlook()
+    assert looked < 200
+    session.kept[-1] = [c.OK, [*session.kept[-1][1][:-1], [c.MISSING]]]
+    assert driver.machine.outlook() != before

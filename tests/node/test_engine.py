@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,10 @@ from fakes.embedded import wait_for
 
 from cacheflow.cli.launcher import free_ports
 from cacheflow.errors import ConfigError, NoLeader, NotReady, OutcomeUnknown
+from cacheflow.machine.language import commands
 from cacheflow.node import joining
+from cacheflow.node.assembly import LocalNode
+from cacheflow.node.engine import Engine
 from cacheflow.raft.membership.changes import Reconfiguration
 from cacheflow.raft.transport.network import Peer
 from cacheflow.raft.transport.peer_transport import PeerTransport
@@ -153,6 +156,16 @@ store = ReplicatedStore(node_id="a", raft_address=f"127.0.0.1:{raft_port}", boot
 store.wait_ready(20)
 store["k"] = 1
 port = store.serve(resp_port(store, value_bytes_max=1 << 20, token=None, connections_max=10), "127.0.0.1", 0)
+# Stores that run no more keep no other from being let go of.
+closed = ReplicatedStore(node_id="b", raft_address="127.0.0.1:0", bootstrap=True, data_dir=folder + "-b").start()
+closed.close()
+in_vain = ReplicatedStore(node_id="c", raft_address=f"127.0.0.1:{raft_port}", data_dir=folder + "-c")
+try:
+    in_vain.start()
+except Exception as error:
+    assert "is taken" in str(error), error
+# A file of the application's under a number that was the lock's.
+mine = open(sys.executable, "rb")
 import socket
 client = socket.create_connection(("127.0.0.1", port))
 client.sendall(b"PING\\r\\n")
@@ -174,6 +187,7 @@ if child == 0:
         except Exception as error:
             said[name] = str(error)
     store.close()
+    assert mine.read(4) == b"\x7fELF" or sys.platform != "linux"
     os.write(writing, json.dumps(said).encode())
     os.close(writing)
     for number in (1, 2, client.detach()):
@@ -221,3 +235,78 @@ def test_a_process_forked_from_a_node_s_is_refused_and_holds_nothing(tmp_path: P
         os.kill(told["child"], 0)
     finally:
         os.kill(told["child"], signal.SIGKILL)
+
+
+def test_a_call_that_would_wait_for_itself_is_refused_at_once(store: ReplicatedStore) -> None:
+    said: list[BaseException] = []
+    answered = threading.Event()
+
+    def call_in(outcome: object) -> Callable[[], None]:
+        def call() -> None:
+            for ask in (store.close, store.nodes):
+                try:
+                    ask()
+                except RuntimeError as error:
+                    said.append(error)
+            answered.set()
+
+        return call
+
+    with store:
+        store.submit([commands.set_("k", b"v", 1)], call_in)
+        assert answered.wait(10)
+        assert len(said) == 2 and all("from another thread" in str(error) for error in said)
+        store["k"] = 2
+
+
+@pytest.mark.parametrize("when", ["while it starts", "while it closes"])
+def test_a_signal_handler_may_close_the_store(
+    store: ReplicatedStore, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    closed: list[bool] = []
+    previous = signal.signal(signal.SIGUSR1, lambda *_: closed.append(store.close()))
+
+    def interrupt(*given: Any) -> Any:
+        monkeypatch.setattr(Engine, "_shut_down", slow)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return slow(*given)
+
+    slow: Callable[..., Any]
+    try:
+        if when == "while it starts":
+            slow = LocalNode.start
+
+            async def start(self: LocalNode) -> None:
+                os.kill(os.getpid(), signal.SIGUSR1)
+                await asyncio.sleep(0.3)
+                await slow(self)
+
+            monkeypatch.setattr(LocalNode, "start", start)
+            with pytest.raises((NotReady, RuntimeError)):
+                store.start()
+        else:
+            store.start()
+            slow = Engine._shut_down
+            monkeypatch.setattr(Engine, "_shut_down", interrupt)
+            assert store.close()
+        assert closed == [True]
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("cacheflow")]
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
+
+
+def test_an_interrupted_start_leaves_no_node(store: ReplicatedStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = LocalNode.start
+
+    async def slow(self: LocalNode) -> None:
+        signal.raise_signal(signal.SIGINT)
+        await asyncio.sleep(0.3)
+        await start(self)
+
+    monkeypatch.setattr(LocalNode, "start", slow)
+    with pytest.raises(KeyboardInterrupt):
+        store.start()
+    wait_for(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("cacheflow")])
+    monkeypatch.undo()
+    with store:
+        store["k"] = 1

@@ -252,8 +252,9 @@ class Leading:
         if self._core.is_leader and self._membership.is_member(peer):
             node_id = peer.node_id
             sessions = self._replica.machine.sessions
+            is_settled = self._core.has_settled
             for block in blocks:
-                check_origin(block, peer, sessions)
+                check_origin(block, peer, sessions, is_settled)
             if message.get("again") is True:
                 self._forget(node_id)
             if message.get("crowded") is True:

@@ -195,8 +195,12 @@ class Replicator:
                 # Overtakes the entries on their way, and so must not refer to them; an acknowledgement of it says nothing new.
                 message["under_way"] = prev_index
                 prev_index = progress.match_index
+            prev_term = journal.term_at(prev_index)
+            if prev_term is None:
+                # The log was trimmed behind what this follower has acknowledged: every follower has its beginning.
+                prev_index = prev_term = 0
             message["prevLogIdx"] = prev_index
-            message["prevLogTerm"] = journal.term_at(prev_index)
+            message["prevLogTerm"] = prev_term
             message["entries"] = entries
             if not self._send(node_id, message):
                 if not entries or not heartbeat:

@@ -77,9 +77,11 @@ def build(
 
     def check(path: Path) -> None:
         try:
-            restored(disk, path, meta, machine_type)
+            loaded = restored(disk, path, meta, machine_type)
         except CorruptSnapshot as error:
             raise ConfigError(f"what was written could not be loaded: {error.what}") from None
+        if loaded.outlook() != meta.outlook:
+            raise ConfigError("what was written and loaded again is not what was written")
 
     return write_snapshot(disk, directory, meta, chunks, check)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from cacheflow.errors import ConfigError
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.raft.log.disk import Disk
 from cacheflow.raft.log.journal import CorruptJournal, Journal, Submit
@@ -69,12 +70,18 @@ def load_machine(
 ) -> tuple[SnapshotMeta | None, CacheMachine]:
     """Return the description of a node's newest snapshot and the state machine in it. Called at start.
 
-    Returns (None, an empty state machine) if there is no snapshot. Raises CorruptSnapshot, NewerCacheFlow.
+    Returns (None, an empty state machine) if there is no snapshot. Raises CorruptSnapshot, NewerCacheFlow, ConfigError.
     """
     newest = files.load_newest(disk, directory)
     if newest is None:
         return None, machine_type()
-    return newest, files.restored(disk, files.snapshot_path(directory, newest.index), newest, machine_type)
+    path = files.snapshot_path(directory, newest.index)
+    try:
+        return newest, files.restored(disk, path, newest, machine_type)
+    except MemoryError:
+        raise ConfigError(
+            f"{path} does not fit into this process's memory; it is not damaged: give the process more, or raise its limit"
+        ) from None
 
 
 def check_levels(journal: Journal, build_level: int) -> None:

@@ -2,8 +2,9 @@
 
 A browser sends what any page tells it to, to any address that it reaches, this machine's too. Three things tell such a request:
 
-1. Its Origin is another site's (or Sec-Fetch-Site says so, where a page only wants an image). Nothing that a page of
-   another site sends is served, not even a read: the longest reads cost the node something.
+1. Its Origin is another site's, or Sec-Fetch-Site says so, where a page only wants an image. Not even a read is served
+   then: the longest reads cost the node something. (Browsers leave Sec-Fetch-Site out towards an address that is neither
+   HTTPS nor this machine: there an image can still be asked for, and a node needs its token.)
 2. Its Host is a name that is not this node's: the page's own site has turned its name to this address (DNS rebinding).
    Where an API token is asked for a page has nothing to show, and a node behind a proxy has names that it cannot know.
 3. Its body is JSON and its Content-Type says something else: pages may send texts and forms anywhere (``bodies.py`` looks).
@@ -20,6 +21,8 @@ from typing import Final
 
 # A Host header: a name or an address, perhaps a port (RFC 9110, 7.2).
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+;=-]*)(?::[0-9]{0,5})?")
+# The ports that a Host header and an Origin may leave out.
+_PORTS: Final = {"http": ":80", "https": ":443"}
 # Host headers that are remembered as let in: clients have a few, and an attacker must not fill the memory.
 _KNOWN_MAX: Final = 256
 # What a page of an allowed origin may read of an answer, beside its body.
@@ -36,6 +39,8 @@ class Doors:
     def __init__(self, hosts: Collection[str] | None = None, origins: Collection[str] = ()) -> None:
         self._hosts = None if hosts is None else {"localhost", *(host.lower().strip("[]") for host in hosts)}
         self._origins = frozenset(origin.lower().rstrip("/") for origin in origins)
+        # Whether answers depend on the Origin, which shared caches between here and a browser must know.
+        self.varies = bool(self._origins)
         # Values of the Host header that were let in: what follows is asked once for each.
         self.known: set[str] = set()
 
@@ -62,7 +67,9 @@ class Doors:
         origin = headers.get("ORIGIN")
         if origin is None:
             return self._refused_by_fetch(headers, path)
-        if self._allows(origin) or origin.partition("://")[2].lower() == (host or "").lower() != "":
+        scheme, _, site = origin.lower().partition("://")
+        port = _PORTS.get(scheme, "")
+        if self._allows(origin) or site.removesuffix(port) == (host or "").lower().removesuffix(port) != "":
             return ""
         return f"a page of {origin[:80]!r} may not call this node: start it with --allow-origin {origin[:80]}"
 
@@ -71,10 +78,11 @@ class Doors:
 
         Without them a browser hides the answer from the page. headers: those of the request.  method: its method.
         """
+        told = [("Vary", "Origin")] if self.varies else []
         origin = headers.get("ORIGIN", "")
         if not self._allows(origin):
-            return []
-        told = [("Access-Control-Allow-Origin", origin), ("Access-Control-Expose-Headers", _EXPOSED)]
+            return told
+        told += [("Access-Control-Allow-Origin", origin), ("Access-Control-Expose-Headers", _EXPOSED)]
         if method == "OPTIONS" and "ACCESS_CONTROL_REQUEST_METHOD" in headers:
             told.append(("Access-Control-Allow-Methods", "GET, HEAD, PUT, POST, PATCH, DELETE"))
             if wanted := headers.get("ACCESS_CONTROL_REQUEST_HEADERS"):
@@ -107,4 +115,5 @@ class Doors:
 def _name_of(host: str) -> str:
     """Return the name or address in a Host header, in lower case, without brackets and port."""
     matched = _HOST.fullmatch(host)
-    return matched[1].strip("[]").lower() if matched else ""
+    # A name that is fully qualified may end in a dot.
+    return matched[1].strip("[]").rstrip(".").lower() if matched else ""

@@ -110,7 +110,8 @@ class ReadingServer(StrictServer):
         Its queue is the reading thread's for short requests, and the thread pool's for all others.
         """
         request = channel.requests[0]
-        if request.error is None and not self.draining:
+        # (A browser would not show its page an answer that is made without looking at the request.)
+        if request.error is None and not self.draining and "ORIGIN" not in request.headers:
             answer = self._turn_away(request.command)
             if answer is not None:
                 channel.answer_at_once(answer)

@@ -123,6 +123,10 @@ class ProblemTask(ErrorTask):  # type: ignore[misc]
         self.status = f"{error.code} {error.reason}"
         self.response_headers.append(PROBLEM_TYPE)
         self.response_headers.extend(channel.server.refusal_headers())
+        if not self.request.forbidden:
+            self.response_headers.extend(
+                self.request.adj.doors.answer_headers(self.request.headers, self.request.command)
+            )
         self.set_close_on_finish()
         channel.refused = True
         self.content_length = len(body)
@@ -143,7 +147,7 @@ class OneWriteTask(WSGITask):  # type: ignore[misc]
             self.set_close_on_finish()
         elif not self.has_body:
             self.keeps_open = self.version == "1.1" and not request.connection_close
-        if "ORIGIN" in request.headers:
+        if request.adj.doors.varies:
             self.response_headers += request.adj.doors.answer_headers(request.headers, request.command)
         header: bytes = super().build_response_header()
         self.keeps_open = False

@@ -28,8 +28,6 @@ def sessions() -> Sessions:
     "block",
     [
         c.encode_block(2, 1, 1, [SET]),
-        # It may be closed by now, which the machine knows.
-        c.encode_block(9, 1, 1, [SET]),
         c.encode_block(0, 0, 0, [OWN]),
         c.encode_block(0, 0, 0, [c.noop(), OWN]),
         c.encode_block(0, 0, 0, [c.recency([("k", 1)])]),
@@ -38,6 +36,16 @@ def sessions() -> Sessions:
 )
 def test_a_nodes_own_is_taken(block: bytes) -> None:
     check_origin(block, PEER, sessions())
+
+
+def test_a_session_that_is_closed_is_the_machines_to_tell_and_one_to_come_is_nobodys() -> None:
+    table = sessions()
+    table.close_of("a")
+    check_origin(c.encode_block(1, 1, 1, [SET]), PEER, table)
+    with pytest.raises(BadMessage, match="never opened"):
+        check_origin(c.encode_block(3, 1, 1, [SET]), PEER, table)
+    # A new leader may not have applied its opening yet.
+    check_origin(c.encode_block(3, 1, 1, [SET]), PEER, table, is_settled=False)
 
 
 def signed(number: int, *fields: Any) -> bytes:

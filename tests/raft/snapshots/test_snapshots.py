@@ -14,7 +14,9 @@ from fakes.disk import FakeDisk
 from fakes.journals import DIRECTORY, fill, open_journal
 
 from cacheflow.errors import ConfigError, NewerCacheFlow
+from cacheflow.machine import image
 from cacheflow.machine.language.commands import CodecError
+from cacheflow.machine.machine import CacheMachine
 from cacheflow.raft.log.formats import encode_format
 from cacheflow.raft.log.journal import CorruptJournal
 from cacheflow.raft.snapshots import files, helper, receiver, storage
@@ -367,3 +369,22 @@ def test_a_large_snapshot_is_flushed_on_the_way(monkeypatch: pytest.MonkeyPatch,
             received.write(offset, files.read_piece(source, DIRECTORY, meta, offset, 256 * 1024))
         received.finish()
     assert disk.counts["sync"] >= 5
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(5, "input/output error")])
+def test_no_room_and_no_reading_is_not_called_damage(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    monkeypatch.undo()
+    disk = FakeDisk()
+    machine = CacheMachine()
+    meta = SnapshotMeta(machine.applied_index, 1, machine.digest, machine.outlook())
+    write_snapshot(disk, DIRECTORY, meta, machine.snapshot())
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(image, "_load_fields", fail)
+    with pytest.raises(type(error)):
+        files.restored(disk, path_of(meta.index), meta)
+    with pytest.raises((ConfigError, OSError)) as caught:
+        storage.load_machine(disk, DIRECTORY)
+    assert "remove" not in str(caught.value).lower() and not isinstance(caught.value, CorruptSnapshot)

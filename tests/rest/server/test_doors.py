@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from rest.fake_store import FakeStore
 from rest.wire import Connection
 
-from cacheflow.rest.app import RestApp
+from cacheflow.rest.app import RestApp, create_app
+from cacheflow.rest.request.context import RestConfig
 from cacheflow.rest.server.doors import Doors
 from cacheflow.rest.server.serving import HttpServer
 
@@ -32,6 +34,8 @@ def refusal(host: str = HOST, path: str = "/cache/k", **headers: str) -> str:
         "LocalHost:8080",
         "a.localhost",
         "Node.example.com:1",
+        "localhost.",
+        "node.example.com.:80",
     ],
 )
 def test_own_names_and_addresses_are_let_in(host: str) -> None:
@@ -84,7 +88,18 @@ def test_an_allowed_site_is_let_in_and_may_read() -> None:
     asks = {**headers, "ACCESS_CONTROL_REQUEST_METHOD": "PUT", "ACCESS_CONTROL_REQUEST_HEADERS": "content-type"}
     told = dict(doors.answer_headers(asks, "OPTIONS"))
     assert "PUT" in told["Access-Control-Allow-Methods"] and told["Access-Control-Allow-Headers"] == "content-type"
-    assert doors.answer_headers({"ORIGIN": f"http://{HOST}"}, "GET") == [], "the same site needs no leave"
+    assert doors.answer_headers({"ORIGIN": f"http://{HOST}"}, "GET") == [("Vary", "Origin")], (
+        "the same site needs no leave"
+    )
+    assert Doors(HOSTS).answer_headers({"ORIGIN": f"http://{HOST}"}, "GET") == []
+
+
+def test_a_port_that_goes_without_saying_may_be_said() -> None:
+    assert refusal("node.example.com:80", origin="http://node.example.com") == ""
+    assert refusal("node.example.com", origin="http://node.example.com:80") == ""
+    assert refusal("node.example.com:443", origin="https://node.example.com") == ""
+    assert "--allow-origin" in refusal("node.example.com:80", origin="https://node.example.com")
+    assert "--allow-origin" in refusal("node.example.com", origin="http://node.example.com:8080")
 
 
 def test_host_headers_that_were_let_in_are_remembered_up_to_a_bound() -> None:
@@ -155,3 +170,22 @@ def test_an_answer_without_a_body_keeps_its_connection(server: HttpServer) -> No
             b"GET /cache/k HTTP/1.1\r\n" + host + b'If-None-Match: "1"\r\nConnection: close\r\n\r\n'
         )
         assert connection.reply().status == 304 and connection.is_closed()
+
+
+def test_a_page_of_an_allowed_site_sees_why_its_request_is_refused(server: HttpServer) -> None:
+    with Connection(server.port) as connection:
+        connection.socket.sendall(
+            b"PUT /cache/k HTTP/1.1\r\nHost: localhost\r\nOrigin: https://app.example.com\r\n"
+            b"Content-Length: 99999999999\r\n\r\n"
+        )
+        reply = connection.reply()
+        assert reply.status == 413 and reply.headers["access-control-allow-origin"] == "https://app.example.com"
+
+
+def test_a_preflight_needs_no_token(store: FakeStore) -> None:
+    app = create_app(store, RestConfig(token=b"a token of many letters"))
+    with HttpServer(app, "127.0.0.1", 0, doors=Doors(None, ORIGINS)) as server:
+        asks = "Origin: https://app.example.com\nAccess-Control-Request-Method: PUT\n"
+        assert ask(server, f"OPTIONS /cache/k HTTP/1.1\nHost: h\n{asks}\n")[0] == 204
+        assert ask(server, "OPTIONS /cache/k HTTP/1.1\nHost: h\n\n")[0] == 401
+        assert ask(server, "GET /cache/k HTTP/1.1\nHost: h\nOrigin: https://app.example.com\n\n")[0] == 401
