@@ -156,7 +156,7 @@ class AsyncReplicatedStore(AsyncFace):
 
 
 class _Answers:
-    """The answers on their way from the node's loop to the application's ``loop``, which is woken once for many.
+    """Hands answers to calls from the node's event loop over to the application's ``loop``; one wake-up delivers many.
 
     limit_s: seconds after which a call without an answer ends with OutcomeUnknown.
     """

@@ -38,7 +38,7 @@ Check: TypeAlias = tuple[str, bool, str]
 
 
 class RestStore(Protocol):
-    """A store as the REST layer uses it. Any thread may call it."""
+    """Interface: what the REST layer needs of a store, the cache of a running node. Any thread may call it."""
 
     # Reads of single items as Python sees them. ``get_item`` may block when the level asks for it.
     def get_item(
@@ -79,7 +79,7 @@ class RestStore(Protocol):
 
 
 class WireStore(Protocol):
-    """A store as the wire ports use it, for answers in bytes. Called on the event loop only; nothing here blocks."""
+    """Interface: what the Redis and memcached fronts need of a store. Called on the event loop only; no method blocks."""
 
     def lookup(self, key: str, *, count: bool = True) -> Entry | None:
         """Return the live entry under ``key``, or None. count: the look-up counts as a use. Raises NotReady."""

@@ -39,13 +39,13 @@ class ConfigError(CacheFlowError):
 
 
 class NewerCacheFlow(ConfigError):
-    """What is on this disk, or what the cluster sends, is of a newer CacheFlow than this one; nothing was changed."""
+    """Raised when the data on this disk, or what the cluster sends, is of a newer CacheFlow; nothing was changed."""
 
     title = "Newer CacheFlow"
 
     @classmethod
     def wrote(cls, what: str, found: int, known: int, *, number: str = "level") -> NewerCacheFlow:
-        """Return the error for ``what`` was written. found, known: its level or format, and the highest that is known here."""
+        """Return the error that ``what`` was written by a newer CacheFlow. found, known: its level, the highest known here."""
         return cls(
             f"{what} was written by a newer CacheFlow ({number} {found}; this build knows {known}): install that one or a "
             "later one and start this node again; nothing was changed"
@@ -105,7 +105,7 @@ class MemberConflict(CacheFlowError):
 
 
 class LevelConflict(CacheFlowError):
-    """The cluster's feature level cannot be raised to that now, or what is asked needs a higher one than is in force."""
+    """Raised when the feature level cannot be raised to the one asked for, or a request needs a higher one than is in force."""
 
     http_status = 409
     title = "Level conflict"
@@ -178,6 +178,6 @@ class OutcomeUnknown(ReplicationError):
 
 
 class OutcomeForgotten(OutcomeUnknown):
-    """The write was not applied now, nor will it be; whether an earlier try of it was is not known any more."""
+    """Raised when a write was not applied now, nor will be, and it is not known whether an earlier try of it was."""
 
     title = "Outcome forgotten"

@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 def blocking(verb: Callable[P, Steps[T]]) -> Callable[Concatenate[Face, P], T]:
-    """Return a method that runs ``verb`` and blocks until it is answered."""
+    """Return a blocking method that runs ``verb``, a generator of commands: it replicates each and sends the result back in."""
 
     def call(self: Face, /, *args: P.args, **kwargs: P.kwargs) -> T:
         steps = verb(*args, **kwargs)
@@ -50,7 +50,7 @@ def blocking(verb: Callable[P, Steps[T]]) -> Callable[Concatenate[Face, P], T]:
 
 
 def coroutine(verb: Callable[P, Steps[T]]) -> Callable[Concatenate[AsyncFace, P], Coroutine[Any, Any, T]]:
-    """Return a coroutine method that runs ``verb``."""
+    """Return a coroutine method that runs ``verb``, a generator of commands: it replicates each and sends the result back in."""
 
     async def call(self: AsyncFace, /, *args: P.args, **kwargs: P.kwargs) -> T:
         steps = verb(*args, **kwargs)

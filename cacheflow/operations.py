@@ -82,9 +82,9 @@ def batch(
 
 
 def parse_into(parsed: list[Command], ops: Any, value_bytes_max: int) -> None:
-    """Append the commands of the operations ``ops`` to ``parsed``. Raises InvalidRequest at the first wrong one.
+    """Append the command of each operation in ``ops`` to ``parsed``. Raises InvalidRequest at the first wrong operation.
 
-    parsed: holds the commands of those before it then.  value_bytes_max: the most bytes of a value.
+    After that ``parsed`` holds the commands of the operations before.  value_bytes_max: the most bytes of a value.
     """
     if type(ops) is not list or not ops:
         raise InvalidRequest('"ops" is needed: a list of operations')

@@ -146,7 +146,7 @@ class ReplicatedStore(Face):
         return _item(local, key, local.clock.now_ms(), peek)
 
     def read_applied(self, key: str, *, peek: bool = False) -> Item | None:
-        """Return the item under ``key`` by the newest applied entry, for a linearizable read whose barrier has passed."""
+        """Return the item under ``key`` as of the newest applied log entry; a linearizable read waits for ``barrier`` before."""
         local = self._started()
         return _item(local, key, local.machine.now_ms, peek)
 
@@ -270,10 +270,10 @@ class ReplicatedStore(Face):
         return self._wait(self.submit_barrier, None)
 
     def submit(self, commands_: list[Command], done: Done, *, timeout_s: float | None = None) -> None:
-        """Replicate commands without waiting: ``done`` is called once, with their results or the error.
+        """Replicate ``commands_`` without waiting; ``done`` is called once, with their results or the error.
 
-        The node's loop calls it, so it must not block; the call that it returns is made when the loop's turn has sent
-        what it had to send, and wakes whoever waits.
+        The node's event loop calls ``done``, which must not block and returns a function that wakes whoever waits; the loop calls
+        that function after it has sent what its turn had to send.
         """
         local = self._local
         if local is not None and local.takes_writes:
@@ -436,7 +436,7 @@ class ReplicatedStore(Face):
 
 
 def _after_fork() -> None:
-    """Make every store of the parent process refuse all calls in this new, forked process, and let go of its node."""
+    """Make every store that a forked process has inherited from its parent refuse all calls."""
     for store in list(_stores.values()):
         try:
             store._leave_to_parent()

@@ -100,7 +100,7 @@ def key_of(function: Callable[..., Any] | str) -> Callable[..., str]:
 
 
 def canonical_json(value: Any) -> bytes:
-    """Return the one spelling of a JSON value: sorted keys, no blanks, UTF-8.
+    """Return the canonical JSON text of a value: sorted keys, no blanks, UTF-8.
 
     Raises InvalidRequest for what would come back as something else (NaN, infinities, tuples, keys that are no text), for lone
     surrogates, foreign types and nesting over 64 levels.

@@ -98,7 +98,7 @@ def check_idempotency_key(key: Any) -> str:
 
 
 def flag(value: Any, name: str) -> bool:
-    """Return ``value`` if it is a bool: what is only true in Python is another thing over HTTP. Raises InvalidRequest."""
+    """Return ``value`` if it is a bool, else raise InvalidRequest: other true values mean something else over HTTP."""
     if type(value) is not bool:
         raise InvalidRequest(f"{name} is true or false, not {shown(value)}")
     return value
@@ -123,7 +123,7 @@ def check_node_id(node_id: Any) -> str:
 
 
 def each_of(several: Any, what: str) -> Iterator[Any]:
-    """Iterate over several things. A str is none of them: its letters are hardly meant. Raises InvalidRequest."""
+    """Return an iterator over items. Raises InvalidRequest for what is none, and for a str, whose letters are not meant."""
     if not isinstance(several, (str, bytes, bytearray)):
         try:
             return iter(several)
@@ -203,7 +203,7 @@ def raise_level_command(level: Any) -> Command:
 
 
 def level_of(level: int, result: Result) -> int:
-    """Return the level in force after a command that asked for ``level``. Raises LevelConflict."""
+    """Return the feature level in force, from the result of a command that asked for ``level``. Raises LevelConflict."""
     if result[0] == commands.OK:
         in_force: int = result[1]
         return in_force

@@ -103,7 +103,7 @@ class Report:
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
-    """Return the smallest value that ``share`` of all do not exceed (nearest rank); 0 for none. ordered: ascending."""
+    """Return the percentile of the ascending values ``ordered`` by nearest rank, 0 if there are none. share: 0.99 for p99."""
     return ordered[max(math.ceil(len(ordered) * share) - 1, 0)] if ordered else 0.0
 
 
@@ -186,7 +186,7 @@ def drive(
 
 
 class _Driver:
-    """The loop that sends all workers' requests and gives them their answers. Not safe for concurrent use."""
+    """The load generator's loop: sends the requests of all workers and gives each its answers. Not safe for concurrent use."""
 
     def __init__(self, urls: Sequence[str], workers: Sequence[Worker], token: str | None, progress: Progress) -> None:
         self._workers = workers
@@ -256,7 +256,7 @@ class _Driver:
         self._send(number, self._settle(number, call, took_s, reply, why))
 
     def _settle(self, number: int, call: Call, took_s: float, reply: Reply, why: str) -> Call | None:
-        """Count a reply and pass it to the worker ``number``; return the worker's next call, None when it has ended.
+        """Count a reply and give it to the worker with index ``number``; return its next request, None when it has ended.
 
         why: what went wrong if there was no answer.
         """

@@ -362,7 +362,7 @@ def _has_data(folder: Path) -> bool:
 
 
 def _told(flags: Sequence[str], flag: str) -> str:
-    """Return what the nodes are told for a setting: by their flags, the environment, or the file that either names; else ""."""
+    """Return the value of a setting that the nodes get: from flags, environment or configuration file; else ""."""
     told = ""
     for part, following in itertools.pairwise([*flags, ""]):
         name, equals, text = part.partition("=")

@@ -16,7 +16,7 @@ SECRET_BYTES: Final = 32
 
 
 def make_secret(path: Path) -> None:
-    """Have a secret in ``path`` that only this user may read; one that is there already stays. Raises ConfigError."""
+    """Create a file with a random secret at ``path`` for this user only; keep one that is there already. Raises ConfigError."""
     try:
         if not os.path.lexists(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -29,7 +29,7 @@ def make_secret(path: Path) -> None:
 
 
 def _write_new(path: Path) -> None:
-    """Write the file as a whole or not at all, and not over another's: two may start at once."""
+    """Write a new secret to ``path``, as a whole or not at all; keep a file that another process has made meanwhile."""
     unfinished = path.with_name(f"{path.name}.{secrets.token_hex(8)}.new")
     handle = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:

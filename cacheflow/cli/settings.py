@@ -183,7 +183,7 @@ def _text(given: Any) -> str:
 
 
 def _with_source(message: str, sources: Mapping[str, tuple[Setting, str]]) -> str:
-    """Return NodeConfig's error message with the flag in the place of its field, and with where its value came from."""
+    """Return an error message of NodeConfig with the flag in the place of the field's name, and with the value's source."""
     shown, equals, rest = message.partition(" = ")
     field = shown.replace("-", "_")
     value, colon, rule = rest.partition(": ")

@@ -78,7 +78,7 @@ class _NotSent(Exception):
 
 
 class _NoAnswer(Exception):
-    """Raised when a request was sent, wholly or partly, and no answer came back."""
+    """Raised when an HTTP request was sent to a node, wholly or partly, and no answer came back."""
 
 
 class _Node:
@@ -305,7 +305,7 @@ def _retry_after_s(answer: Answer) -> float:
 
 
 def problem_of(answer: Answer) -> CacheFlowError:
-    """Return the exception that an error answer stands for: the one that the node turned into it."""
+    """Return the exception that a node has turned into the HTTP error ``answer``."""
     document = problem_document(answer)
     kind = _BY_TITLE.get((answer.status, str(document.get("title")))) or _BY_STATUS.get(answer.status, CacheFlowError)
     message = document.get("detail") or document.get("title") or f"{answer.url} answered {answer.status}"

@@ -60,7 +60,7 @@ def _query_value(value: Any) -> Any:
 
 
 def request_of(command: Command) -> Request:
-    """Return the HTTP request that runs ``command``; its Idempotency-Key has to be added."""
+    """Return the HTTP request that runs ``command``, still without the Idempotency-Key header, which the caller adds."""
     op = command[0]
     if op == commands.SET:
         return _put(command)
@@ -147,9 +147,9 @@ def result_of(command: Command, status: int, document: Mapping[str, Any]) -> Res
 
 
 def refusal_of(error: CacheFlowError, document: Mapping[str, Any], command: Command) -> Result:
-    """Return the raw result of ``command`` that the node has turned into ``error``. Raises ``error`` if there is none.
+    """Return the raw result that ``error``, the node's answer to ``command``, stands for. Raises ``error`` if none does.
 
-    document: the answer's problem document.
+    document: the answer's problem document (RFC 9457).
     """
     status = _STATUS_OF.get(type(error))
     if status is None:

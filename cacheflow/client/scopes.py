@@ -19,7 +19,7 @@ UNUSED_S_MAX: Final = 300.0
 
 
 class Scope:
-    """An open scope: the numbers given out, and those that still wait for their answer. Safe for concurrent use."""
+    """One client's open scope: the numbers given to its writes, and those still without an answer. Safe for concurrent use."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -30,7 +30,7 @@ class Scope:
         self.used_at = time.monotonic()
 
     def take(self) -> tuple[int, int]:
-        """Return the next number, and the lowest one that still waits."""
+        """Return (the number for a new write, the lowest number of a write that still waits for its answer)."""
         with self._lock:
             self._latest = number = self._latest + 1
             self._waiting[number] = None
@@ -39,15 +39,15 @@ class Scope:
         return number, lowest
 
     def told(self, number: int) -> None:
-        """Note that the caller of ``number`` was told what became of it: it is not sent again."""
+        """Note that the write with ``number`` has ended for its caller, by an answer or an error: it is not sent again."""
         with self._lock:
             del self._waiting[number]
 
 
 class Scopes:
-    """The scope that a client's writes go into. Safe for concurrent use, also after a fork.
+    """Provides the scope in which a client's writes are numbered. Safe for concurrent use, also after a fork.
 
-    open_scope: has the cluster open one, until a deadline, and returns its name.
+    open_scope: asks the cluster to open a scope, until a deadline, and returns the scope's name.
     """
 
     def __init__(self, open_scope: Callable[[float], str]) -> None:
@@ -62,7 +62,7 @@ class Scopes:
         self._pid = os.getpid()
 
     def present(self, deadline: float) -> Scope:
-        """Return the scope for the next write, opened if need be. Raises what opening one raises."""
+        """Return the scope for the next write; open a new one if there is none or it was unused too long, which may raise."""
         if self._pid != os.getpid():
             self._start()
         scope = self._present
@@ -75,6 +75,6 @@ class Scopes:
             return self._present
 
     def leave(self, scope: Scope) -> None:
-        """Use ``scope`` no more: the cluster has closed it."""
+        """Stop using ``scope`` for writes, because the cluster has closed it."""
         if self._present is scope:
             self._present = None

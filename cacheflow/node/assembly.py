@@ -45,14 +45,15 @@ HALF_FULL = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a node stands on.
+    """The event loop, threads, disk, network, clocks and randomness that a node runs on.
 
-    loop: asyncio's, or one that has the same calls.  loop_thread: the identifier of the thread that runs it.
-    turn: the end of that loop's turns.  directory: the node's files on ``disk``.
+    loop: asyncio's, or one that has the same calls.  loop_thread: the identifier of the thread that runs the loop.
+    turn: takes calls for the end of the loop's turns.  directory: the node's files on ``disk``.
     write_journal, write_snapshots: do disk work away from the loop, each in its own order.
-    build_snapshot: builds a snapshot in a process of its own.  ask_seed: asks a member over HTTP to register this node.
-    passed: seconds that go on while the machine is suspended.  random: 0 to 1.  segment_bytes: size of the journal's files.
-    machine_type: the machine of this build, which knows up to which level it may be used.
+    build_snapshot: builds a snapshot in another process.  ask_seed: asks a member over HTTP to register this node.
+    passed: returns seconds, which go on while the machine is suspended.  random: returns a number from 0 to 1.
+    segment_bytes: size of the journal's files.
+    machine_type: class of this build's state machine, which knows up to which feature level it may be used.
     """
 
     loop: Any
@@ -246,9 +247,9 @@ class LocalNode:
         self.proposals.answers_missed()
 
     def applied(self, settled: list[Settled]) -> None:
-        """Pass on the results of applied blocks to the calls that wait for them.
+        """Give the results of applied blocks to the calls that wait for them.
 
-        settled: (session, first number, results) each.
+        settled: for each block its session, the number of its first command, and the results of its commands.
         """
         inbox, proposals = self.inbox, self.proposals
         if inbox.waiting or inbox.barriers:
@@ -260,11 +261,11 @@ class LocalNode:
             proposals.flush()
 
     def route_changed(self) -> None:
-        """Tell the proposals that the route to the leader has changed, so that they are sent again."""
+        """Have pending commands sent again, because the leader or the connection to it has changed."""
         self.proposals.route_changed(self.node.links.route is not None)
 
     def _removed(self, index: int, noted: Callable[[], None]) -> None:
-        """The cluster goes on without this node: the next start must not go on, and then nobody may wait here either."""
+        """End this node's part in the cluster, which removed it at ``index``: note that on disk, end waiting calls."""
 
         def done(reason: str | BaseException) -> None:
             if isinstance(reason, BaseException):

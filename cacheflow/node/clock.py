@@ -48,7 +48,7 @@ class ClusterClock:
         self.known = False
 
     def restore(self, cluster_ms: int, wall_ms: int) -> None:
-        """Set the estimate from a pair of clock readings in the journal, plus the wall clock's time since then."""
+        """Set the estimate of the cluster's time to ``cluster_ms`` (from the journal) plus the time since ``wall_ms``."""
         passed_ms = max(0.0, self._wall() * 1000 - wall_ms)
         self._move_to(cluster_ms + passed_ms)
         self.known = True

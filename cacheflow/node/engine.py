@@ -53,10 +53,10 @@ ON_THE_LOOP: Final = (
 
 
 class Engine:
-    """One node and the thread of its loop. ``start`` returns when the node runs, ``stop`` when nothing of it is left.
+    """Runs one node in a thread of its own. ``start`` returns when the node runs, ``stop`` when all of it has ended.
 
-    But for a disk that hangs: then ``stop`` gives up after a while, and the thread goes on to wait. It keeps the data directory
-    until the disk answers, for it still writes there.
+    If the disk hangs, ``stop`` gives up after a while; the thread goes on waiting and keeps the data directory until the disk
+    answers, for it still writes there.
 
     local: the node, from ``start`` on.  Any thread may start and stop it, one at a time.
     """
@@ -156,10 +156,10 @@ class Engine:
             return True
 
     def leave_to_parent(self) -> None:
-        """Let go of this node in a process that was forked from the one that runs it, which goes on undisturbed.
+        """Close this node's descriptors in a forked child process; the parent process runs the node on undisturbed.
 
-        No thread of the node's came along, but each of its descriptors: with them this process would hold the node's ports
-        and its data directory for as long as it lives, also when the parent is gone.
+        None of the node's threads exist in the child, but each of its descriptors does: with these the child would hold the
+        node's ports and its data directory for as long as it lives, also when the parent is gone.
         """
         self.stopped = FORKED
         self._thread = None

@@ -77,13 +77,13 @@ class Inbox:
             self._wake()
 
     def take(self) -> None:
-        """Pass everything that waits to the proposals and send it. Called on the loop."""
+        """Move the calls that wait in this inbox to the node's proposals, and send those. Called on the node's event loop."""
         self._woken = False
         self.empty()
         self._run(self._proposals.flush)
 
     def empty(self) -> None:
-        """Pass everything that waits to the proposals, without sending it. Called on the loop."""
+        """Move the calls that wait in this inbox to the node's proposals, without sending those. Called on the event loop."""
         if self.barriers:
             # One by one: a thread may be adding another.
             waiting = [self.barriers.popleft() for _ in range(len(self.barriers))]
@@ -99,7 +99,7 @@ class Inbox:
             self._proposals.add(inbox.popleft())
 
     def refuse(self) -> None:
-        """Answer everything that waits with NotReady, because the loop has ended. Any thread."""
+        """Answer every call that waits in this inbox with NotReady, because the node's event loop has ended. Any thread."""
         self._woken = False
         with contextlib.suppress(IndexError):  # somebody else takes them too
             while True:

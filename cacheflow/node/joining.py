@@ -98,7 +98,7 @@ class Joining:
             self._found()
 
     async def keep(self) -> None:
-        """Make this node a member, and again whenever the entry that lists it was dropped; return when it was removed."""
+        """Keep this node in the cluster's member table: register it whenever it is missing or has moved; return once removed."""
         while self._node.removal.removed_at is None:
             if not self._is_current():
                 await self.run()
@@ -228,9 +228,9 @@ class Joining:
         return await self._meet(self._config.peers, 1, listened)
 
     async def _meet(self, addresses: Sequence[str], least: int, listened: bool) -> str:
-        """Dial the nodes that found a cluster together; join the cluster that one has, or found one (rules 3 and 4).
+        """Dial the other founders at ``addresses``; join the cluster that one of them has, or found one if none has.
 
-        least: the number of nodes that must answer, this one counted. Returns what is waited for, or "".
+        least: the number of nodes that must answer, this one counted. Returns what is waited for as text, "" if nothing.
         """
         met = await asyncio.gather(*(self._probe(address) for address in addresses))
         there = [peer for peer in met if isinstance(peer, Peer) and peer.epoch != self._network.epoch]

@@ -77,7 +77,7 @@ class LargeCall:
 
 
 def _cut(command: Command) -> tuple[Command, ...] | Result:
-    """Return the commands to send in the place of ``command``, mostly itself alone; or TOO_LARGE as its result."""
+    """Return the commands to send in place of ``command``: itself or the parts of a large batch; else a TOO_LARGE result."""
     if commands.size_of(command) <= CALL_BYTES_MAX:
         return (command,)
     size = commands.packed_bytes(command)
@@ -106,4 +106,4 @@ def _pieces(commands_: Sequence[Command]) -> Iterator[list[Command]]:
 
 
 def _nobody_waits() -> None:
-    """Wake no thread, because the call is not answered yet."""
+    """Do nothing: takes the place of the function that wakes a call's thread, while the call is not answered yet."""

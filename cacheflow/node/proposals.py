@@ -67,7 +67,7 @@ SEND_AGAIN_ENTRIES = 4
 
 
 class Sender(Protocol):
-    """The part of RaftNode that proposals use: it sends blocks of commands to the leader."""
+    """Interface: what the proposals of a node need of its RaftNode, to send blocks of commands to the leader."""
 
     def propose(self, blocks: list[bytes], crowded: bool = False, again: bool = False) -> bool: ...
 
@@ -98,12 +98,12 @@ class Proposal:
 
 
 class Proposals:
-    """One process's session in the log, and the commands in it that have no result yet.
+    """The commands of this process that have no result yet, and the session in which they are numbered.
 
-    opening: the command that opens this process's session.  clock: monotonic seconds.  later: the loop's call_later.
-    cluster_ms: the cluster's time, as this node knows it.
-    uses: drains the recency buffer, to go with the next block.
-    collect: adds the proposals that wait elsewhere and flushes; by default it only flushes.
+    opening: the command that opens the session.  clock: returns monotonic seconds.  later: the loop's call_later.
+    cluster_ms: returns the cluster's time as this node knows it.
+    uses: returns and forgets the uses counted by local reads, which go with the next block.
+    collect: adds the proposals that wait in the inbox and sends all; by default it only sends.
     """
 
     def __init__(
@@ -232,7 +232,7 @@ class Proposals:
         self._resend_due = not self._sender.propose([*before, packed], callers >= GATHER_FROM)
 
     def _last_moment_ms(self, deadline: float) -> int:
-        """Return the cluster's time at which it is too late for a command whose caller waits until ``deadline``."""
+        """Return the cluster's time in ms after which a command must not be applied, if its caller waits until ``deadline``."""
         return self._cluster_ms() + int((deadline - self._clock()) * 1000) + LATE_MS
 
     def _refuse_what_cannot_be_sent(self) -> None:
@@ -268,16 +268,16 @@ class Proposals:
         self.flush()
 
     def answers_missed(self) -> None:
-        """Have pending commands sent again, because a snapshot replaced entries whose results did not arrive here.
+        """Have sent commands sent again: a snapshot replaced log entries, so the results in them did not arrive here.
 
-        The machine has kept the results of those commands.
+        The state machine has kept these results and answers with them.
         """
         self._gap = bool(self._sent)
 
     def applied(self, settled: list[Settled]) -> None:
-        """Take over the results of applied blocks: of this session's commands, and of the opening of a session.
+        """Answer this session's pending commands with the results of applied blocks, or note that the session was opened.
 
-        settled: (session, first number, results) of each block.
+        settled: for each block its session, the number of its first command, and its results.
         """
         self._answered_callers = 0
         for session, first, results in settled:
@@ -295,7 +295,7 @@ class Proposals:
             self.flush()
 
     def _end_gathering(self, first: int) -> None:
-        """Send the block that begins with number ``first`` if it still waits for more callers."""
+        """Stop waiting for more callers and send the block that begins with command number ``first``, if it is not sent yet."""
         if self._gathering and first == self._next_number:
             self._gathering = False
             self._collect()
@@ -377,9 +377,9 @@ class Proposals:
         return self._sent[0].first + len(self._sent[0].results) if self._sent else self._next_number
 
     def _send(self, first: int, block: list[Command], deadline: float) -> bool:
-        """Send a block of numbered commands again; return False if the route has not taken it.
+        """Send the block of commands numbered from ``first`` on again; return False if the connection has not taken it.
 
-        deadline: the latest of those who wait for them; 0 if nobody does, and all are no-ops.
+        deadline: the latest of the commands' callers; 0 if nobody waits for them, and all are no-ops.
         """
         lowest = self._lowest()
         until_ms = self._last_moment_ms(deadline) if deadline else 0
@@ -491,7 +491,7 @@ class Proposals:
 
 
 def _too_late(results: list[Result]) -> ReplicationError:
-    """Return what the caller is told of a call whose last command came too late."""
+    """Return the error for a call whose last command was too late: NotCommitted if all were, else OutcomeUnknown."""
     if all(result[0] == commands.TOO_LATE for result in results):
         return NotCommitted("the write came too late to take place; it is safe to retry")
     return OutcomeUnknown("a part of this call took place, and the rest came too late")
