@@ -210,9 +210,9 @@ class CacheClient(Face):
         return name
 
     def _found(self, method: str, target: str) -> Answer | None:
-        """Return the answer to a read, None for a 404 of a CacheFlow node.
+        """Send a read over HTTP; return the answer if it is a success, None if it is a CacheFlow node's 404.
 
-        Raises the error that any other answer stands for.
+        Raises, for every other answer, the error that this answer stands for.
         """
         answer = self._nodes.call(Request(method, target, None, self._headers, write=False))
         if answer.status == 404:

@@ -105,9 +105,9 @@ class Engine:
             self._http_address = http_address
             started: Future[None] = Future()
             thread = threading.Thread(target=self._run, args=(started,), name="cacheflow-loop", daemon=True)
-            thread.start()
             self._thread = thread
             try:
+                thread.start()
                 error = started.exception()
             except BaseException:  # KeyboardInterrupt: nobody would own the node
                 self.stop(0.0)
@@ -144,7 +144,8 @@ class Engine:
                     RuntimeError, AttributeError
                 ):  # the loop has died and is closed, or is not there yet
                     self._loop.call_soon_threadsafe(self._loop.stop)
-            thread.join(CLOSED_WITHIN_S)
+            with contextlib.suppress(RuntimeError):  # a start that was interrupted at once has no thread yet
+                thread.join(CLOSED_WITHIN_S)
             self._gave_up = thread.is_alive()
             if self._gave_up:
                 logger.error(

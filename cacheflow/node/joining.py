@@ -131,7 +131,8 @@ class Joining:
     ) -> tuple[str, str]:
         """Dial ``raft_address`` and have the node that answers there made a member; return (outcome, detail).
 
-        was_member: the node says that it has been a member; one that was removed is refused.
+        was_member: whether that node says that it has been a member. If it says so and is no member now, it was removed, and
+        the outcome is CONFLICT.
         Raises InvalidRequest, NoCluster.
         """
         if not self._is_known():

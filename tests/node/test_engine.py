@@ -268,7 +268,7 @@ def test_a_signal_handler_may_close_the_store(
 
     def interrupt(*given: Any) -> Any:
         monkeypatch.setattr(Engine, "_shut_down", slow)
-        os.kill(os.getpid(), signal.SIGUSR1)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
         return slow(*given)
 
     slow: Callable[..., Any]
@@ -277,7 +277,8 @@ def test_a_signal_handler_may_close_the_store(
             slow = LocalNode.start
 
             async def start(self: LocalNode) -> None:
-                os.kill(os.getpid(), signal.SIGUSR1)
+                await asyncio.sleep(0.1)
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
                 await asyncio.sleep(0.3)
                 await slow(self)
 
@@ -299,7 +300,8 @@ def test_an_interrupted_start_leaves_no_node(store: ReplicatedStore, monkeypatch
     start = LocalNode.start
 
     async def slow(self: LocalNode) -> None:
-        signal.raise_signal(signal.SIGINT)
+        await asyncio.sleep(0.1)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
         await asyncio.sleep(0.3)
         await start(self)
 

@@ -172,7 +172,10 @@ def open_session(member_id: str, incarnation: str, start: int, nonce: str, level
 
 
 def raise_level(level: int) -> Command:
-    """Return the command that puts the feature level ``level`` in force if every member has told that its build knows it."""
+    """Return the command that puts the feature level ``level`` in force.
+
+    Where it is applied it changes nothing unless every member has told by then that its build knows that level.
+    """
     return (RAISE_LEVEL, level)
 
 

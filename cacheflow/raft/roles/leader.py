@@ -49,7 +49,7 @@ HURRY_AFTER_S = 0.005
 
 
 class Leading:
-    """The part of a node that leads: it queues blocks and makes log entries of them. On a follower it only empties its queue."""
+    """The part of a node that leads: it queues blocks and makes log entries of them. A follower's keeps no blocks."""
 
     def __init__(
         self,
