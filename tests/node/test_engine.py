@@ -306,8 +306,13 @@ def test_an_interrupted_start_leaves_no_node(store: ReplicatedStore, monkeypatch
         await start(self)
 
     monkeypatch.setattr(LocalNode, "start", slow)
-    with pytest.raises(KeyboardInterrupt):
-        store.start()
+    # A shell lets its background jobs ignore it.
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            store.start()
+    finally:
+        signal.signal(signal.SIGINT, previous)
     wait_for(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("cacheflow")])
     monkeypatch.undo()
     with store:
