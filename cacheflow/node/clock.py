@@ -21,6 +21,8 @@ from collections.abc import Callable
 STEP_BACK = 0.1
 # The time since the leader was last heard counts for at most this much, so one step back is 100 ms at most.
 STEP_BACK_OVER_MS = 1000.0
+# A node that has just started believes its leader's time once a message of it was surely under way for no longer than this.
+LATE_MS_MAX = 1000
 # Returns seconds that never go back, and that go on while the machine is suspended where the system has such a clock: with
 # Linux' monotonic clock, which stands still then, contents would be as fresh as before, and no TTL shorter.
 passed_s: Callable[[], float] = functools.partial(
@@ -42,8 +44,8 @@ class ClusterClock:
         self._offset_ms = 0.0
         self._floor_ms = 0
         self._heard_at_ms = 0.0
-        # heard: a leader has told its time since the start.  known: there is an estimate, from a leader or from the
-        # journal's pair.
+        # heard: a leader has told its time since the start, by a message that was surely not late, or this node has led.
+        # known: there is an estimate, from a leader or from the journal's pair.
         self.heard = False
         self.known = False
 
@@ -53,11 +55,19 @@ class ClusterClock:
         self._move_to(cluster_ms + passed_ms)
         self.known = True
 
-    def hear(self, cluster_ms: int) -> None:
-        """Move the estimate to the time that a leader has just told; backwards only in small steps."""
+    def hear(self, cluster_ms: int, late_ms: int | None) -> None:
+        """Move the estimate to the time that a leader's message tells; backwards only in small steps.
+
+        Only the first message that was not late moves it back at once; a late one's time can only be too early.
+        late_ms: the most milliseconds for which the message was under way; None if nobody knows.
+        """
         now_ms = self._monotonic() * 1000
         ahead_ms = now_ms + self._offset_ms - cluster_ms
-        if self.heard and ahead_ms > 0:
+        if not self.heard:
+            self.heard = late_ms is not None and late_ms <= LATE_MS_MAX
+            if self.heard or not self.known or ahead_ms < 0:
+                self._move_to(cluster_ms)
+        elif ahead_ms > 0:
             # The message may only have been late, here or on its way; or our clock is fast, by little in so short a time.
             # A node that led has heard nobody for long, which says nothing about how far it is off: hence the cap.
             back_ms = min(ahead_ms, min(now_ms - self._heard_at_ms, STEP_BACK_OVER_MS) * STEP_BACK)
@@ -65,7 +75,7 @@ class ClusterClock:
         else:
             self._move_to(cluster_ms)
         self._heard_at_ms = now_ms
-        self.heard = self.known = True
+        self.known = True
 
     def lead(self, stamp_ms: int, told_ms: int) -> None:
         """Begin to tell the time as a leader: not before ``stamp_ms``, the log's last; a new cluster starts at the wall clock.
@@ -83,7 +93,7 @@ class ClusterClock:
     def now_ms(self) -> int:
         """Return the estimate of the cluster's time in ms; once a leader was heard it never goes back. Any thread.
 
-        Before that no read is answered, and an estimate that rests on the wall clock must not stay.
+        Before that no read is answered, and an estimate that rests on the wall clock or on a late message must not stay.
         """
         now = int(self._monotonic() * 1000 + self._offset_ms)
         if not self.heard:

@@ -133,8 +133,13 @@ class Following:
             self._hand_over(peer, term, verdict.commit_index, verdict.prev_index, verdict.prev_term, verdict.entries)
         self._membership.follow(verdict)
         self._hear_header(message)
-        if self._freshness.catch_up_to is None and self._journal.term_at(message["commit_index"]) == term:
-            # Only a leader that has committed in its own term knows what is committed (dissertation 6.4).
+        if (
+            self._freshness.catch_up_to is None
+            and self._clock.heard
+            and self._journal.term_at(message["commit_index"]) == term
+        ):
+            # Only a leader that has committed in its own term knows what is committed (dissertation 6.4); and by a late
+            # message's time a read would find what has expired.
             self._freshness.catch_up_to = message["commit_index"]
         node_id = peer.node_id
         reply: AppendAck = {
@@ -188,16 +193,17 @@ class Following:
         if sent < self._heard:
             return
         self._heard = sent
-        self._clock.hear(guards.natural(message, "time"))
+        now_ms, late_ms = self._links.now_ms(), None
         clock_ms = guards.natural(message, "clock")
         if clock_ms:
             # The leader sent the message at this time of our own clock or later. Each number was rounded.
             sent_at_ms = clock_ms - self._clock_origin_ms + guards.natural(message, "hold")
-            if 0 < sent_at_ms <= self._links.now_ms() + 2:
+            if 0 < sent_at_ms <= now_ms + 2:
+                late_ms = now_ms - sent_at_ms
                 self._freshness.note_mark(message["commit_index"], sent_at_ms - guards.natural(message, "age"))
+        self._clock.hear(guards.natural(message, "time"), late_ms)
         seen = message.get("seen")
         if type(seen) is dict:
-            now_ms = self._links.now_ms()
             self._peers.seen_at_ms = {
                 node_id: now_ms - ago_ms for node_id, ago_ms in seen.items() if type(ago_ms) is int
             }

@@ -75,7 +75,8 @@ class Freshness:
 
         Called when an older snapshot replaces contents that were wrong.
         """
-        self.catch_up_to = max(self.catch_up_to or 0, self._core.last_applied)
+        if self.catch_up_to is not None:
+            self.catch_up_to = max(self.catch_up_to, self._core.last_applied)
         self.caught_up = False
         self.fresh_at_ms = 0
 
