@@ -43,7 +43,7 @@ def nodes(engine: Engine) -> list[dict[str, Any]]:
 
 
 def _build_of(engine: Engine, member_id: str) -> str | None:
-    """Return the version of a member's CacheFlow as it was met last; None when it was not met."""
+    """Return the CacheFlow version that the member ``member_id`` told this node when they last met; None if they have not."""
     if member_id == engine.local.node.node_id:
         return build_version()
     met = engine.local.network.met(member_id)
@@ -78,7 +78,7 @@ def cluster(engine: Engine) -> dict[str, Any]:
 
 
 def digest(engine: Engine, index: int | None, full: bool) -> Digest | None:
-    """Return the digest over effects, now or at ``index``, or with ``full`` that of the whole contents.
+    """Return this node's digest over effects, now or at the log index ``index``, or with ``full`` that of the whole contents.
 
     Returns None when the digest at ``index`` is not known.
     """
@@ -138,7 +138,7 @@ def metrics(engine: Engine) -> dict[str, float]:
 
 
 def _reach_ms(machine: CacheMachine) -> int:
-    """Return how far back idempotency keys are known, as long as they are kept at all or as far as their bytes allow."""
+    """Return how many ms back idempotency keys are remembered: as long as any is kept, or as far as their bytes allow."""
     return min(KEEP_MS, machine.now_ms - machine.idempotency.reaches_ms)
 
 
@@ -156,7 +156,7 @@ def liveness(engine: Engine) -> list[tuple[str, bool, str]]:
 
 
 def readiness(engine: Engine) -> list[tuple[str, bool, str]]:
-    """Return (name, passed, text) of each check that clients' traffic needs: member, leader, contents, disk and so on."""
+    """Return (name, passed, text) of each check of what clients' traffic needs: member, leader, contents, disk and so on."""
     if not engine.running:
         return liveness(engine)
     node = engine.local.node
