@@ -48,7 +48,10 @@ PASS_ON: Final = {"ignore_unknown_options": True}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code. An error is printed as one line on stderr."""
+    """Run the program's command line ``arguments`` (None: sys.argv) and return the exit code.
+
+    An error is printed as one line on stderr.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or (given[0].startswith("-") and given[0] not in ("--help", "-h", "--version")):
         given.insert(0, "serve")
@@ -140,9 +143,9 @@ def _cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def cluster(
     nodes: int, base_port: int, data_dir: Path, tour: bool, api_token_file: Path | None, flags: tuple[str, ...]
 ) -> int:
-    """Run a cluster on this machine until Ctrl-C. Other flags of serve are handed to every node.
+    """Run a cluster on this machine until Ctrl-C. Other flags, as of serve, are handed to every node.
 
-    --memcached-port and --resp-port are node 1's; the others get the ports after it.
+    --memcached-port and --resp-port are node 1's; the other nodes get the ports after it.
     """
     token, passed = _token_and_flags(api_token_file, flags)
     with terminable():
@@ -162,7 +165,7 @@ def cluster(
 @_cluster_options
 @click.option("--keep", is_flag=True, help="Go on running afterwards, until Ctrl-C.")
 def demo(nodes: int, keep: bool, api_token_file: Path | None, flags: tuple[str, ...]) -> int:
-    """Show three nodes in a temporary folder: a write, a read elsewhere, a leader that dies."""
+    """Show a small cluster in a temporary folder: a write, a read on another node, and the death of the leader."""
     token, passed = _token_and_flags(api_token_file, flags)
     with terminable(), tempfile.TemporaryDirectory(prefix="cacheflow-demo-") as folder:
         try:
@@ -195,7 +198,7 @@ def _bring_up(running: LocalCluster) -> None:
 
 
 def _token_and_flags(file: Path | None, flags: tuple[str, ...]) -> tuple[str | None, list[str]]:
-    """Return (the API token, the flags for the nodes, with the token's file among them). file: of --api-token-file."""
+    """Return (the API token, the nodes' flags, among them the token's file). file: what --api-token-file names, or None."""
     if file is None:
         return _token(None), list(flags)
     return _token(file), [*flags, "--api-token-file", str(file)]
@@ -358,7 +361,7 @@ def nodes(client: CacheClient, as_json: bool) -> int:
 @commands.command()
 @_client_options
 def status(client: CacheClient, as_json: bool) -> int:
-    """Print leader, term, indexes and lag."""
+    """Print the state of the cluster: its leader, term and log indexes, and how far each member lags behind."""
     found = client.status()
     if as_json:
         _print_json(found)
@@ -375,7 +378,7 @@ def status(client: CacheClient, as_json: bool) -> int:
 @click.argument("number", type=int, required=False)
 @_client_options
 def level(client: CacheClient, number: int | None, as_json: bool) -> int:
-    """Print the feature level in force; with NUMBER raise it, after which no older CacheFlow can be gone back to."""
+    """Print the cluster's feature level. With NUMBER raise it: after that no older CacheFlow can run in the cluster."""
     in_force = client.status()["level"] if number is None else client.raise_level(number)
     if as_json:
         _print_json({"level": in_force})
@@ -405,7 +408,10 @@ def level(client: CacheClient, number: int | None, as_json: bool) -> int:
 def bench(
     context: click.Context, /, node_count: int | None, urls: tuple[str, ...], flags: tuple[str, ...], **options: Any
 ) -> int:
-    """Measure reads and writes. With --nodes, other flags of serve (--max-items, ...) are handed to those nodes."""
+    """Measure reads and writes.
+
+    With --nodes, start nodes for that; other flags, as of serve (--max-items, ...), are theirs.
+    """
     if node_count is None:
         if flags:
             raise click.UsageError(f"{flags[0]!r} is unknown; flags for nodes need --nodes")

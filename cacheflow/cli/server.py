@@ -81,7 +81,10 @@ def run(config: NodeConfig) -> int:
 
 
 def _close(store: ReplicatedStore) -> None:
-    """Close the store; end the process without a last flush if the disk hangs. No promise depends on that flush."""
+    """Close ``store``, which ends its node; if the disk hangs, end the process without a last flush.
+
+    No promise to clients depends on that flush.
+    """
 
     if not store.close():
         logger.error("the disk does not answer: this process ends without its last flush")
@@ -91,10 +94,10 @@ def _close(store: ReplicatedStore) -> None:
 def _freeze_what_stays() -> None:
     """Let the garbage collector never look at the objects that exist now, and seldom make full passes.
 
-    A full pass goes through everything, the dictionary of a million items too, and stops the loop for up to 0.2 s. What is
-    there by now is never looked at again; what comes later (a cleared cache begins a new dictionary) seldom. So what is
-    large or often comes and goes must not be in a cycle: machines and connections are not, and tests see to it. This is the
-    process's own affair, so an embedded store leaves it alone.
+    A full pass goes through all objects, also the dictionary of a million cache entries, and stops the loop for up to 0.2 s.
+    Objects that exist now are never looked at again; later ones (a cleared cache begins a new dictionary) seldom. So objects
+    that are large, or that often come and go, must not be in a cycle: state machines and connections are not, and tests check
+    that. The collector belongs to the process, so an embedded store leaves it alone.
     """
     # Garbage of the start must not be frozen with the rest.
     gc.collect()

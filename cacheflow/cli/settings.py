@@ -21,8 +21,8 @@ ENVIRONMENT_PREFIX: Final = "CACHEFLOW_"
 class Setting:
     """One setting of a node, which can be given as a flag, an environment variable or a line of a TOML file.
 
-    name: in the flag and the file.  field: in NodeConfig.
-    parse: makes the setting's value of a text; raises ValueError that says the rule.
+    name: the setting's name in the flag and the file.  field: its attribute in NodeConfig.
+    parse: makes the setting's value from a text; raises ValueError, whose message says the rule.
     """
 
     name: str
@@ -116,10 +116,11 @@ _BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
 
 
 def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None) -> NodeConfig:
-    """Return the NodeConfig that flags, environment and file give together. Raises ConfigError that names what is wrong.
+    """Return the NodeConfig given by command-line flags, else by environment variables, else by a TOML file, else by default.
 
-    flags: by setting name; text, a tuple of texts for a repeatable one; None or () when it was not given.
-    file: the file of --config; None: that of CACHEFLOW_CONFIG, if it is set.
+    flags: values by setting name: a text, a tuple of texts for a setting that may be repeated, None or () for one not given.
+    file: the file of --config; None: that of the variable CACHEFLOW_CONFIG, if it is set.
+    Raises ConfigError, which names what is wrong.
     """
     if file is None and environment.get(ENVIRONMENT_PREFIX + "CONFIG"):
         file = Path(environment[ENVIRONMENT_PREFIX + "CONFIG"])
@@ -146,7 +147,7 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | 
 
 
 def read_file(file: Path) -> dict[str, Any]:
-    """Return what a TOML file says, by setting name. Raises ConfigError."""
+    """Return the settings in the TOML file ``file``, as values by setting name. Raises ConfigError."""
     try:
         with file.open("rb") as opened:
             table = tomllib.load(opened)
@@ -183,7 +184,10 @@ def _text(given: Any) -> str:
 
 
 def _with_source(message: str, sources: Mapping[str, tuple[Setting, str]]) -> str:
-    """Return an error message of NodeConfig with the flag in the place of the field's name, and with the value's source."""
+    """Return ``message``, an error of NodeConfig, with the setting's flag for the field's name, and with the value's source.
+
+    sources: by the field's name, the setting and where its value came from.
+    """
     shown, equals, rest = message.partition(" = ")
     field = shown.replace("-", "_")
     value, colon, rule = rest.partition(": ")
