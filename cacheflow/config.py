@@ -159,7 +159,10 @@ class NodeConfig:
 
     @classmethod
     def of(cls, **settings: Any) -> NodeConfig:
-        """Return a configuration made of settings by name. Raises ConfigError that names an unknown or invalid one."""
+        """Return a node's configuration made of ``settings``, values by name.
+
+        Raises ConfigError, which names an unknown or invalid setting.
+        """
         known = {field.name for field in fields(cls)}
         for name in settings:
             if name not in known:
@@ -214,10 +217,11 @@ def is_loopback(host: str) -> bool:
 
 
 def read_secret(path: Path | None, setting: str) -> bytes | None:
-    """Return the secret in the file at ``path``, which all who read that file read alike; None without a path.
+    """Return the secret in the file at ``path``; None without a path. Everything that uses a secret reads its file this way.
 
-    Blanks and ends of lines around it, and a byte order mark, do not count. Raises ConfigError for a file that cannot be read or
-    holds anything but one line of printable ASCII, at least 16 characters. No message shows the secret.
+    Blanks and ends of lines around the secret, and a byte order mark, do not count. Raises ConfigError, which names
+    ``setting``, for a file that cannot be read or holds anything but one line of printable ASCII, at least 16 characters. No
+    message shows the secret.
     """
     if path is None:
         return None
@@ -237,17 +241,18 @@ def read_secret(path: Path | None, setting: str) -> bytes | None:
 
 
 def join_token(secret: bytes) -> bytes:
-    """Return the token, derived from the cluster's secret, that a node shows to be registered.
+    """Return the token, derived from the cluster's ``secret``, that a node shows when it asks to be registered as a member.
 
-    Who learns it can only make members dial addresses: a node that answers there must prove that it knows the secret.
+    Whoever learns the token can only make members dial addresses: a node that answers there must prove that it knows the
+    secret.
     """
     return hmac.digest(secret, b"cacheflow: POST /nodes/register", hashlib.sha256).hex().encode()
 
 
 @functools.cache
 def build_version() -> str:
-    """Return the version of this CacheFlow, for people."""
-    # It takes long to import, and who only talks to nodes needs none.
+    """Return the version of the CacheFlow that is installed here, as text for people."""
+    # This module takes long to import, and who only talks to nodes needs none.
     from importlib import metadata
 
     try:

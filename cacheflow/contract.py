@@ -82,26 +82,29 @@ class WireStore(Protocol):
     """Interface: what the Redis and memcached fronts need of a store. Called on the event loop only; no method blocks."""
 
     def lookup(self, key: str, *, count: bool = True) -> Entry | None:
-        """Return the live entry under ``key``, or None. count: the look-up counts as a use. Raises NotReady."""
+        """Return the live cache entry under ``key``, or None if there is none. Raises NotReady.
+
+        count: whether this look-up counts as a use of the key.
+        """
 
     def lookup_all(self, keys: list[str], bytes_max: int) -> list[Entry | None] | None:
-        """Return the live entries of ``keys`` at one moment, None for each absent one.
+        """Return the live cache entries of all ``keys`` at one moment, in a list with None for each absent key.
 
-        Returns None for all when their values exceed ``bytes_max`` together. Raises NotReady.
+        Returns None instead of the list when the values exceed ``bytes_max`` together. Raises NotReady.
         """
 
     def now_ms(self) -> int:
         """Return the cluster's time in milliseconds, by which entries expire."""
 
     def all_keys(self) -> list[str]:
-        """Return all keys in memory, unordered, some perhaps expired; takes 10 ms a million. Raises NotReady."""
+        """Return all keys in memory, unordered, some perhaps expired; takes 10 ms for a million keys. Raises NotReady."""
 
     def __len__(self) -> int: ...
 
     def submit(self, commands: list[Command], done: Done) -> None:
-        """Replicate ``commands`` in order; ``done`` gets their results, or the error."""
+        """Replicate ``commands`` in order, then call ``done`` with their results or an error."""
 
     def submit_barrier(self, done: Done) -> None:
-        """Call ``done`` once everything acknowledged before this call is applied on this node."""
+        """Call ``done`` once this node has applied all writes that were acknowledged before this call."""
 
     def metrics(self) -> dict[str, float]: ...
