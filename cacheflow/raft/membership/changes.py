@@ -183,7 +183,7 @@ class Reconfiguration:
         if done is not None:
             done(str(message.get("outcome")), str(message.get("detail")))
         elif request == 0 and message.get("outcome") == CONFLICT:
-            # It goes into the log and the health check.
+            # The text goes into the log and the health check.
             told = str(message.get("detail"))[:REFUSAL_CHARS_MAX]
             self.refusal = "".join(char if char.isprintable() else "?" for char in told)
 

@@ -29,7 +29,7 @@ def check_origin(block: bytes, peer: Peer, sessions: Sessions, is_settled: bool 
         if session is not None and session.member_id != peer.node_id:
             raise guards.BadMessage(f"propose: a block of a session of {session.member_id}'s")
         if session is None and is_settled and session_id > sessions.latest_id:
-            # It would use up numbers of whoever is given this session next.
+            # The block would use up numbers of whoever is given this session next.
             raise guards.BadMessage("propose: a block of a session that was never opened")
         return
     if block.startswith(_USES):
