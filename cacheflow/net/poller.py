@@ -48,9 +48,10 @@ ROOM_A_TURN: Final = 4 * 1024 * 1024
 
 
 class Poller:
-    """A server of many clients' sockets, polled by an epoll object that is one descriptor to the event loop ``loop``.
+    """Serves many clients' sockets, polled by an epoll object, which is only one file descriptor to the event loop ``loop``.
 
-    It serves until ``close``. run: called when sockets are ready, with the function that does one turn's work, to be called.
+    Serves until ``close``. run: called when sockets are ready, with a function that does the work of one turn; ``run`` has to
+    call this function.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, run: Callable[[Callable[[], None]], None]) -> None:
@@ -76,8 +77,8 @@ class Poller:
         """Serve the connected, non-blocking socket ``sock`` with the asyncio protocol that ``make`` returns.
 
         Raises OSError when the socket is broken.
-        answer_many: when several sockets that have this function are ready at the same time, it gets the input of all of them,
-        answers what it can, and returns the rest, which goes to each socket's protocol.
+        answer_many: a function for all sockets served with it. When several of these are ready at the same time, it gets the
+        input of all, answers what it can, and returns the rest, which goes to each socket's protocol.
         """
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

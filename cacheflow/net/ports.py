@@ -44,7 +44,7 @@ class Service(Protocol):
 class ListeningPorts:
     """The open ports of all wire protocols. The event loop owns it; any thread may call ``metrics``.
 
-    run: called with a function that serves clients for one turn, which it has to call; by default it does just that.
+    run: called with a function that serves clients for one turn, and which ``run`` has to call; the default does only that.
     direct: True if a Poller serves the clients' sockets (default: where epoll exists), False if asyncio's transports do.
     """
 
@@ -86,7 +86,7 @@ class ListeningPorts:
     def descriptors(self) -> list[int]:
         """Return the file descriptors of the clients' sockets, and of the epoll object that watches these for the event loop.
 
-        Empty when asyncio's own transports serve the clients.
+        The list is empty when asyncio's own transports serve the clients.
         """
         return [] if self._poller is None else [self._poller.epoll.fileno(), *self._poller.transports]
 
