@@ -137,7 +137,7 @@ class Elections:
     def _consider_campaign(self) -> None:
         """Start this node's election if a majority of the voters has granted its pre-vote.
 
-        While the voters that answered disagree about the cluster's time, it first waits a moment for more answers.
+        While the voters that answered disagree about the cluster's time, this node first waits a moment for more answers.
         """
         core, term = self._core, self._pre_vote_term
         if core.is_leader or term != core.term + 1 or not self._is_majority(self._pre_votes):

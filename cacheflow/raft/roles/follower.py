@@ -30,7 +30,7 @@ WAITING_BYTES_MAX = 16 * 1024 * 1024
 
 
 class Following:
-    """The part of a node that follows: it takes a leader's entries and commit index into this node's log, and answers.
+    """The part of a node that acts when the node follows: it takes a leader's entries and commit index, and answers.
 
     random: returns a number of at least 0 and below 1.  build_level: the highest feature level that this build knows.
     """
@@ -162,7 +162,7 @@ class Following:
     def _answer_relaxed(self, node_id: str, reply: AppendAck) -> None:
         """Send the leader ``reply``, which acknowledges committed entries, once these entries are durable on this node.
 
-        No client waits for this answer, so one may stand for the answers to several messages.
+        No client waits for this reply, so one reply may answer several messages.
         """
         held, self._relaxed = self._relaxed, (node_id, reply)
         if held is None:

@@ -49,7 +49,9 @@ HURRY_AFTER_S = 0.005
 
 
 class Leading:
-    """The part of a node that leads: it queues blocks and makes log entries of them. A follower's keeps no blocks."""
+    """The part of a node that acts when the node leads: it queues blocks and makes log entries of them.
+
+    On a follower this part keeps no blocks."""
 
     def __init__(
         self,
@@ -107,7 +109,7 @@ class Leading:
     def begin(self, told_ms: int) -> None:
         """Prepare this node, which was just elected, to lead: set its cluster clock, and forget what it knew of followers.
 
-        told_ms: the cluster's time by what the voters have told, see ``VotersTime.estimate_ms``.
+        told_ms: the cluster's time in ms by what the voters have told; 0 if this node knows better, or nobody knows.
         """
         others = self._membership.others()
         self._replicator.begin(others)
@@ -134,7 +136,8 @@ class Leading:
     def enqueue(self, blocks: list[bytes], crowded: bool, again: bool) -> None:
         """Queue ``blocks``, which this node has made of its own commands, for the leader's next entries.
 
-        crowded: many callers wait for them.  again: they were sent before, so those still queued are dropped.
+        crowded: many callers wait for these blocks.  again: all of this node's unanswered blocks come once more, so those that
+        are still queued are dropped first.
         """
         node_id = self._membership.node_id
         if again:
@@ -194,7 +197,7 @@ class Leading:
     def _send_news(self, answering: Collection[str] = ()) -> None:
         """As leader, send new entries and the commit index to those followers that need them now.
 
-        answering: ids of followers whose clients wait for that commit; see ``Replicator.send_news``.
+        answering: ids of followers whose clients wait for that commit.
         """
         core = self._core
         if self._replica.failure is None:
