@@ -56,8 +56,8 @@ class DataDirectory:
     starts: the number of starts that ``note_start`` has counted.
 
     ``ephemeral`` makes a directory in memory that ``close`` removes, with a new incarnation every time, and removes those
-    that dead processes left. Raises ConfigError if the directory is in use, of another or a removed node, damaged,
-    without the journal that it had, not writable, or full.
+    that dead processes left. Raises ConfigError if the directory is in use, belongs to another node or to one that the
+    cluster removed, is damaged, lacks the journal that it had, is not writable, or is full.
     """
 
     def __init__(
