@@ -135,7 +135,7 @@ class Face(MutableMapping[str, Any]):
     def keys_page(
         self, prefix: str = "", limit: int = KEYS_PAGE, cursor: str | None = None
     ) -> tuple[list[str], str | None]:
-        """Return one page of keys: (up to ``limit`` keys that start with ``prefix``, in order; the next page's cursor or None).
+        """Return one page of keys: (up to ``limit`` keys that start with ``prefix``, in order; next page's cursor or None).
 
         cursor: where the page begins, as returned with the page before; None for the first page.
         """
@@ -313,7 +313,7 @@ class AsyncFace(abc.ABC):
     async def keys_page(
         self, prefix: str = "", limit: int = KEYS_PAGE, cursor: str | None = None
     ) -> tuple[list[str], str | None]:
-        """Return one page of keys: (up to ``limit`` keys that start with ``prefix``, in order; the next page's cursor or None).
+        """Return one page of keys: (up to ``limit`` keys that start with ``prefix``, in order; next page's cursor or None).
 
         cursor: where the page begins, as returned with the page before; None for the first page.
         """
