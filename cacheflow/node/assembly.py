@@ -291,9 +291,9 @@ class LocalNode:
         self._write_journal(functools.partial(self._note_removed, index), done)
 
     def _met_other_cluster(self, peer: Peer) -> None:
-        """Stop this node if ``peer``, a member of another cluster, lists it, and it is the only voter of its own cluster.
+        """Stop this node if ``peer``, a member of another cluster, lists this node, and this node is alone in its own cluster.
 
-        This node then has founded that cluster by mistake, without the data of the other one.
+        This node then has founded its own cluster by mistake, without the data of the other one.
         """
         node, replica, latest = self.node, self.node.replica, self.node.configurations.latest
         if latest.voters == [node.node_id] and replica.failure is None:

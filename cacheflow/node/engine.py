@@ -286,8 +286,7 @@ class Engine:
         """Run the garbage collector over the newest objects, often while writes come, so that it stops tracking cache entries.
 
         By itself the collector runs when there are many more objects than before. In a full cache each write frees as many
-        objects as it makes, so the collector would run only once a million cache entries, which are tuples of atoms, wait for
-        it.
+        objects as it makes, so the collector would run only once a million cache entries, which are tuples, wait for it.
         """
         self._loop.call_later(COLLECT_EVERY_S, self._collect_new_objects)
         revision = self.local.machine.contents.revision

@@ -25,10 +25,9 @@ from cacheflow.raft.turn import Turn
 class Inbox:
     """Commands on their way from any thread to the node's event loop. Any thread may call ``submit`` and ``barrier``.
 
-    turn: calls functions at the end of the loop's present turn.  run: calls the function given to it within a turn of the
-    node.
-    timeout_s: seconds that a call waits for its outcome if the caller names no limit.  loop_thread: the loop's thread
-    identifier.
+    turn: calls functions at the end of the loop's present turn.  run: calls a function within a turn of the node.
+    timeout_s: seconds that a call waits for its outcome, unless the caller says how long.
+    loop_thread: the identifier of the event loop's thread.
     """
 
     def __init__(

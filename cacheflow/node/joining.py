@@ -108,7 +108,7 @@ class Joining:
             await asyncio.sleep(LOOK_S)
 
     async def run(self) -> None:
-        """Try until this node is a member with its present addresses, or until it was removed."""
+        """Try until this node is a member with its present addresses, or until the cluster has removed it."""
         # Pauses are added up and time is not: nobody can dial a process that stands still.
         listened_s = 0.0
         while not self._is_current():
@@ -134,7 +134,7 @@ class Joining:
     ) -> tuple[str, str]:
         """Dial ``raft_address`` and have the node that answers there made a member; return (outcome, text for people).
 
-        node_id: the id that this node must have.  address: its HTTP address.
+        node_id: the id that the node there must have.  address: that node's HTTP address.
         was_member: whether that node says that it has been a member. If it says so and is no member now, it was removed, and
         the outcome is CONFLICT.
         Raises InvalidRequest, NoCluster (the node that was asked belongs to no cluster).

@@ -270,7 +270,7 @@ class Proposals:
         self.flush()
 
     def answers_missed(self) -> None:
-        """Have the commands in flight sent again: a snapshot replaced log entries, so their results did not arrive here.
+        """Have the commands in flight sent again: a snapshot replaced the log entries that would have told the results.
 
         The state machine has kept these results and answers with them.
         """

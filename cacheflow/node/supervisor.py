@@ -22,7 +22,7 @@ SHOWN_S: Final = 10.0
 class Supervisor:
     """Starts and ends the background tasks of one node, and restarts those that fail.
 
-    The event loop owns it; any thread may call ``problems``.
+    The event loop owns this object; any thread may call ``problems``.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
