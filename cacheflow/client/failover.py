@@ -107,7 +107,7 @@ class _Node:
     def exchange(self, request: Request, timeout_s: float) -> Answer:
         """Send ``request`` to this node and return its answer, within ``timeout_s`` seconds.
 
-        Raises _NotSent, _NoAnswer.
+        Raises _NotSent if no connection could be opened, _NoAnswer if no answer came back.
         """
         deadline = time.monotonic() + timeout_s
         connection = self._borrow()
@@ -189,7 +189,7 @@ class Nodes:
 
         Raises NotCommitted, OutcomeUnknown, or what the last 503 said. The outcome of a write that one node may have applied
         is unknown also when the next node refuses the write for reasons of its own. Raises OutcomeForgotten if no try of this
-        call has been applied, and none ever will be under the write's present number.
+        call has been applied, and none ever will be under the number that the client gave the write.
         """
         began = time.monotonic()
         tried = False
@@ -252,9 +252,9 @@ class Nodes:
 
 
 def _of_age(request: Request, began: float) -> Request:
-    """Return ``request`` with a header that tells its age, if it has an Idempotency-Key that the caller has chosen.
+    """Return ``request`` with the header Idempotency-Age, the ms since the request was first sent.
 
-    began: when the request was sent first, by the monotonic clock.
+    began: that time, by the monotonic clock. A request without an Idempotency-Key is returned unchanged.
     """
     if "Idempotency-Key" not in request.headers:
         return request

@@ -101,7 +101,7 @@ def _ttl(ttl_ms: int) -> str:
 
 
 def _members(command: Command) -> str:
-    """Return the JSON members of an INCR's or TOUCH's request, as text without braces and without the key."""
+    """Return the members of the JSON body that requests an INCR or TOUCH, as text without braces and without the key."""
     if command[0] == commands.TOUCH:
         return f'"ttl":{command[2] / 1000!r}' if command[2] else '"ttl":null'
     _, _, delta, initial, ttl_ms = command

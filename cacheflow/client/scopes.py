@@ -42,7 +42,7 @@ class Scope:
         return number, lowest
 
     def told(self, number: int) -> None:
-        """Note that the write with ``number`` has ended for its caller, by an answer or an error: it is not sent again."""
+        """Note that the write with ``number`` has ended for its caller, by an answer or an error: nobody sends it again."""
         with self._lock:
             del self._waiting[number]
 
