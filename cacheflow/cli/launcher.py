@@ -78,11 +78,13 @@ class Child:
 class LocalCluster:
     """Starts and ends a cluster of ``size`` nodes on this machine, with their data below ``data_dir``. For one thread only.
 
-    base_port: node 1's HTTP port, with the other nodes' behind it; each peer port is RAFT_PORT_OFFSET higher.  None: free
-    ports.
-    flags: passed to every node; but a port of WIRE_FLAGS is node 1's, with the other nodes' behind it, and 0 is free ports.
-    token: the content of the nodes' --api-token-file.  say: prints one line. Use as a context manager: leaving it ends all
-    nodes. Start it from the main thread, because the kernel ends the nodes' processes when the thread that started them ends.
+    base_port: node 1's HTTP port; each further node has the next one, and peer ports are RAFT_PORT_OFFSET higher.
+    None: free ports, which the system chooses.
+    flags: passed to every node. A port for memcached or Redis in them is node 1's; each further node has the next one. For 0
+    the system chooses free ports.
+    token: the content of the nodes' --api-token-file.  say: prints one line.
+    As a context manager it ends all nodes at the end. Call ``start`` in the main thread, because the kernel ends the nodes'
+    processes when the thread that started them ends.
     """
 
     def __init__(
@@ -289,7 +291,7 @@ def terminable() -> Iterator[None]:
 
 
 def ask(url: str, path: str, token: str | None = None, timeout_s: float = 2.0) -> tuple[int, Any]:
-    """Send a GET for ``path`` to the node at ``url``; return (status, 0 without an answer; the body's JSON or None)."""
+    """Send an HTTP GET for ``path`` to the node at ``url``; return (status, 0 without an answer; the body's JSON or None)."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or HOST, parts.port, timeout=timeout_s)
     try:
@@ -310,7 +312,7 @@ def free_ports(count: int) -> list[int]:
     """Return ``count`` ports of this machine on which nobody listens now, chosen by the system.
 
     For a minute only a listener can get one of these ports, and no outgoing connection: each port has had a connection that
-    this end closed first (RFC 9293, TIME-WAIT). Otherwise an outgoing connection may take a port before its node starts.
+    this end closed first (RFC 9293, TIME-WAIT). Otherwise one may take a port before the node that shall listen there.
     """
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.create_server((HOST, 0), backlog=1)) for _ in range(count)]

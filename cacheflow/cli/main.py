@@ -143,7 +143,7 @@ def _cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def cluster(
     nodes: int, base_port: int, data_dir: Path, tour: bool, api_token_file: Path | None, flags: tuple[str, ...]
 ) -> int:
-    """Run a cluster on this machine until Ctrl-C. Other flags, as of serve, are handed to every node.
+    """Run a cluster on this machine until Ctrl-C. Other flags, those of the command serve, are handed to every node.
 
     --memcached-port and --resp-port are node 1's; the other nodes get the ports after it.
     """
@@ -410,7 +410,7 @@ def bench(
 ) -> int:
     """Measure reads and writes.
 
-    With --nodes, start nodes for that; other flags, as of serve (--max-items, ...), are theirs.
+    With --nodes, start nodes for that, with the other flags: those of the command serve, such as --max-items.
     """
     if node_count is None:
         if flags:
@@ -516,7 +516,7 @@ class _Bar:
         self._shown = sys.stderr.isatty()
 
     def advance(self, count: int) -> None:
-        """Add ``count`` to the number of operations that the bar shows as done."""
+        """Add ``count`` to the number of operations that the progress bar shows as done."""
         self._done += count
         if self._shown and (now := time.monotonic()) >= self._next:
             self._next = now + 0.1

@@ -96,8 +96,8 @@ def _freeze_what_stays() -> None:
 
     A full pass goes through all objects, also the dictionary of a million cache entries, and stops the loop for up to 0.2 s.
     Objects that exist now are never looked at again; later ones (a cleared cache begins a new dictionary) seldom. So objects
-    that are large, or that often come and go, must not be in a cycle: state machines and connections are not, and tests check
-    that. The collector belongs to the process, so an embedded store leaves it alone.
+    that are large, or that often come and go, must not be in a reference cycle: state machines and connections are not, and
+    tests check that. The collector belongs to the process, so an embedded store leaves it alone.
     """
     # Garbage of the start must not be frozen with the rest.
     gc.collect()
@@ -106,7 +106,7 @@ def _freeze_what_stays() -> None:
 
 
 def _serve_wires(store: ReplicatedStore, config: NodeConfig, token: bytes | None) -> None:
-    """Open the configured ports of the wire protocols on the node's own loop; they close with the store."""
+    """Open the configured ports of the wire protocols on the event loop of ``store``; closing the store closes these ports."""
     wires = {memcached_port: config.memcached_port, resp_port: config.resp_port}
     told = {make: port for make, port in wires.items() if port is not None}
     for make, port in told.items():
