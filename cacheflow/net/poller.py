@@ -121,7 +121,8 @@ class Poller:
     def _receive(self, ready: list[tuple[int, int]]) -> int:
         """Read from those sockets in ``ready`` that have input, and send to those that take bytes again.
 
-        ready: (file descriptor, epoll's events). Returns the cost: the bytes received, plus COST_OF_EVENT for each event.
+        ready: pairs of a file descriptor and epoll's events for it.
+        Returns the cost: the bytes received, plus COST_OF_EVENT for each event.
         """
         readers = self.readers
         size = 0

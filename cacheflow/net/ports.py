@@ -44,7 +44,7 @@ class Service(Protocol):
 class ListeningPorts:
     """The open ports of all wire protocols. The event loop owns it; any thread may call ``metrics``.
 
-    run: called with a function that serves clients for one turn, and which ``run`` has to call; the default does only that.
+    run: gets a function that serves clients for one turn, and has to call that function; the default does only that.
     direct: True if a Poller serves the clients' sockets (default: where epoll exists), False if asyncio's transports do.
     """
 
