@@ -243,7 +243,7 @@ class Leading:
             self._replicator.replicate()
 
     def _entry(self, blocks: list[bytes]) -> bytes:
-        """Return a log entry packed of ``blocks``, the cluster's time and the feature level in force."""
+        """Return a log entry packed from ``blocks``, the cluster's time and the feature level in force."""
         self._last_stamp_ms = max(self._clock.now_ms(), self._last_stamp_ms)
         return commands.encode_entry(self._last_stamp_ms, blocks, self._replica.machine.level)
 
