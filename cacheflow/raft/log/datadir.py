@@ -107,7 +107,7 @@ class DataDirectory:
             raise ConfigError(f"data directory {self.path}: {_reason(error)}; make room") from None
 
     def note_removed(self, index: int) -> str:
-        """Write into the data directory that the cluster removed its node at index ``index``, so no node starts here again.
+        """Write into the data directory that the cluster removed its node at log index ``index``: no node starts there again.
 
         Returns that as a sentence for people.
         """

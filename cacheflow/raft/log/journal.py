@@ -55,7 +55,7 @@ _FREED_AT_ONCE = 5_000
 
 
 class Submit(Protocol):
-    """Interface: a function that runs ``work`` in the journal's disk thread, after all work given to it before.
+    """Interface: a function that runs ``work`` in the journal's disk thread, after all work given to that thread before.
 
     The function then has ``done(result or exception)`` called on the event loop.
     """
@@ -380,7 +380,7 @@ class Journal:
         self.add(b"", index, term)
 
     def hand_over(self) -> None:
-        """Give the journal's pending records to the disk thread; while that is busy, they follow when it is done."""
+        """Give the journal's pending records to the disk thread; while that thread is busy, they follow its present work."""
         if self._busy:
             return
         if self._pending and self._accepting:

@@ -181,7 +181,9 @@ class LogState:
     clock: Clock | None = None
 
     def note(self, kind: int, index: int, term: int, payload: bytes) -> None:
-        """Change this state of a node's log (term, vote, ends, clock) as a journal record with the given fields says."""
+        """Change this state of a node's log (term, vote, ends, clock) as a journal record with these fields says.
+
+        kind, index, term, payload: the fields of the record."""
         if kind == ENTRY:
             self.last_index, self.last_term = index, term
         elif kind == TRUNCATE:
@@ -258,7 +260,7 @@ class Replay(Generic[V]):
             self.entries.append((nothing, state.last_index, state.last_term))
 
     def feed(self, file: object, record: Record) -> None:
-        """Change the log that is being made of the journal's records as ``record``, the next one, says.
+        """Apply ``record``, the journal's next record, to the log that is built from these records.
 
         file: where the record stands, for the message of CorruptJournal.
         """
