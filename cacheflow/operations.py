@@ -181,7 +181,7 @@ _PARSE: Final[dict[str, Callable[[Operation], Command]]] = {
 
 
 def result_of(command: Command, result: Result) -> dict[str, Any]:
-    """Return ``result``, the state machine's for ``command``, as a dictionary for Python callers, with the value decoded."""
+    """Return ``result``, the state machine's answer to ``command``, as a dictionary for Python, with the value decoded."""
     answer: dict[str, Any] = {"status": 200, "key": command[1]}
     if result[0] != commands.OK:
         error = error_of("", result)

@@ -115,7 +115,7 @@ def canonical_json(value: Any) -> bytes:
 
 
 def check_containers(value: Any) -> None:
-    """Raise InvalidRequest if ``value`` has a container that JSON would change, over 64 levels or over 4 million parts.
+    """Raise InvalidRequest if ``value`` has a container that JSON would change, or over 64 levels, or over 4 million parts.
 
     Works without recursion, whatever ``value`` is.
     """
@@ -171,7 +171,7 @@ def kind_of(data: bytes) -> int:
 
 
 def decode(kind: int, data: bytes) -> Any:
-    """Return the Python value that is stored as ``data`` of ``kind``: the reverse of ``encode``."""
+    """Return the Python value that the cache has stored as the bytes ``data`` of the kind ``kind`` (text, bytes or JSON)."""
     if kind == TEXT:
         return data.decode()
     if kind == BYTES:

@@ -72,7 +72,9 @@ def positive_seconds(value: Any, name: str = "ttl") -> float:
 
 
 def ttl_to_ms(ttl_s: float | None) -> int:
-    """Return a TTL in seconds as milliseconds for a command, at least 1; TTL_NONE for None. Raises InvalidRequest."""
+    """Return ``ttl_s``, a TTL in seconds, as the milliseconds in a command, at least 1; TTL_NONE for None.
+
+    Raises InvalidRequest for what is no TTL."""
     return commands.TTL_NONE if ttl_s is None else max(1, round(positive_seconds(ttl_s) * 1000))
 
 
@@ -162,7 +164,7 @@ def check_read(consistency: str, max_staleness: float | None, peek: bool, strict
 
 
 def check_page(prefix: str, limit: int, cursor: str | None) -> None:
-    """Raise InvalidRequest for a ``prefix``, ``limit`` or ``cursor`` with which nobody can ask for a page of keys."""
+    """Raise InvalidRequest for a ``prefix``, ``limit`` or ``cursor`` that is not valid in a request for a page of keys."""
     if text(prefix, "prefix"):
         values.check_key(prefix)
     if cursor is not None:
@@ -172,7 +174,9 @@ def check_page(prefix: str, limit: int, cursor: str | None) -> None:
 
 
 def check_digest(index: int | None, full: bool) -> None:
-    """Check that ``index`` can have a digest: not below 0, and None with ``full``. Raises InvalidRequest."""
+    """Check a request for a digest: ``index`` is an index of the log or None, and None if ``full``, a bool, is true.
+
+    Raises InvalidRequest."""
     flag(full, "full")
     if index is not None:
         if full:
@@ -262,7 +266,7 @@ def set_command(
     only_if_version: int | None = None,
     content_type: str | None = None,
 ) -> Command:
-    """Return the SET command for these arguments of a cache's method ``set``. Raises InvalidRequest."""
+    """Return the SET command for the arguments of a cache's method ``set``, after checking them. Raises InvalidRequest."""
     values.check_key(key)
     when, version = commands.ALWAYS, 0
     if only_if_absent is not False and flag(only_if_absent, "only_if_absent"):
@@ -325,7 +329,7 @@ _TOLD_BY_THE_MACHINE: Final[dict[int, type[CacheFlowError]]] = {
 
 
 def error_of(key: str, result: Result) -> CacheFlowError:
-    """Return the error that ``result``, the state machine's for a failed command, stands for.
+    """Return the error that ``result``, the state machine's answer to a failed command, stands for.
 
     key: named in the error's message, "" for no key.
     """
@@ -347,7 +351,7 @@ def error_of(key: str, result: Result) -> CacheFlowError:
 
 
 def checked(key: str, result: Result) -> Result:
-    """Return ``result``, the state machine's for a command, if the command has succeeded.
+    """Return ``result``, the state machine's answer to a command, if the command has succeeded.
 
     Raises the error that a failed result stands for, with ``key`` in the message.
     """
@@ -362,7 +366,7 @@ def seconds_left(expires_at_ms: int, now_ms: int) -> float | None:
 
 
 def item_of(key: str, result: Result, now_ms: int) -> Item | None:
-    """Return the item in ``result``, the state machine's for a GET; None if the key is absent.
+    """Return the item in ``result``, the state machine's answer to a GET; None if the key is absent.
 
     now_ms: the time in ms from which the item's TTL counts. Raises the error that a failed result stands for.
     """
@@ -513,7 +517,7 @@ def set_many(mapping: Mapping[str, Any], *, ttl: float | None = None) -> Steps[N
 
 
 def update(other: Any = (), /, **more: Any) -> Steps[None]:
-    """Write the keys and values of ``other``, a mapping or pairs, and of the keywords; otherwise like ``set_many``."""
+    """Write the keys and values of ``other``, a mapping or pairs, and of the keyword arguments, as ``set_many`` does."""
     try:
         pairs = dict(other)
     except (TypeError, ValueError) as error:
