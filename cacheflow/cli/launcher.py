@@ -56,7 +56,7 @@ _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 @dataclass
 class Child:
-    """One node of a local cluster: its arguments, and its process once that is started."""
+    """One node of a cluster on this machine: the node's command line, and its process once that is started."""
 
     node_id: str
     url: str
@@ -312,7 +312,7 @@ def free_ports(count: int) -> list[int]:
     """Return ``count`` ports of this machine on which nobody listens now, chosen by the system.
 
     For a minute only a listener can get one of these ports, and no outgoing connection: each port has had a connection that
-    this end closed first (RFC 9293, TIME-WAIT). Otherwise one may take a port before the node that shall listen there.
+    this end closed first (RFC 9293, TIME-WAIT). Otherwise one may take a port before a node begins to listen there.
     """
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.create_server((HOST, 0), backlog=1)) for _ in range(count)]

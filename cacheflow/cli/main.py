@@ -198,7 +198,9 @@ def _bring_up(running: LocalCluster) -> None:
 
 
 def _token_and_flags(file: Path | None, flags: tuple[str, ...]) -> tuple[str | None, list[str]]:
-    """Return (the API token, the nodes' flags, among them the token's file). file: what --api-token-file names, or None."""
+    """Return (the API token, the flags for the nodes, which include the token's file).
+
+    file: what --api-token-file names, or None."""
     if file is None:
         return _token(None), list(flags)
     return _token(file), [*flags, "--api-token-file", str(file)]

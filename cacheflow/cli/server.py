@@ -106,7 +106,7 @@ def _freeze_what_stays() -> None:
 
 
 def _serve_wires(store: ReplicatedStore, config: NodeConfig, token: bytes | None) -> None:
-    """Open the configured ports of the wire protocols on the event loop of ``store``; closing the store closes these ports."""
+    """Open the configured ports of the wire protocols on the event loop of ``store``'s node; ``store.close`` closes them."""
     wires = {memcached_port: config.memcached_port, resp_port: config.resp_port}
     told = {make: port for make, port in wires.items() if port is not None}
     for make, port in told.items():

@@ -29,13 +29,13 @@ class Service(Protocol):
         """Return a new asyncio protocol for a client whose connection was just accepted."""
 
     def answer_many(self, arrived: list[Arrival]) -> list[Arrival]:
-        """Answer what can be answered together of several clients' input; return the arrivals that are left.
+        """Answer those ``arrivals``, input of several clients, that can be answered together; return the others.
 
         An arrival is (a client's asyncio protocol, its input, its transport).
         """
 
     async def drain(self) -> None:
-        """Close all connections of this service, after a moment in which each may send its pending replies."""
+        """Close all clients' connections of this wire protocol, after a moment in which each may send its pending replies."""
 
     def metrics(self) -> dict[str, float]:
         """Return the counters and gauges of this wire protocol, as values by metric name. Any thread may call it."""

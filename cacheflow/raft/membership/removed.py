@@ -200,7 +200,7 @@ class Removal:
         self._network.set_peers({})
 
     def _first(self) -> Position | None:
-        """Return (term, index) of the earliest entry in this node's log that makes this node a member; None if none is left."""
+        """Return (term, index) of the earliest entry in this node's log that makes it a member; None if none is left."""
         first = self._membership.configurations.first_with(self._membership.node_id, self._membership.incarnation)
         return None if first is None else self._position(first)
 
