@@ -29,7 +29,7 @@ class Service(Protocol):
         """Return a new asyncio protocol for a client whose connection was just accepted."""
 
     def answer_many(self, arrived: list[Arrival]) -> list[Arrival]:
-        """Answer those ``arrivals``, input of several clients, that can be answered together; return the others.
+        """Answer what can be answered together of ``arrived``, several clients' input; return the arrivals that are left.
 
         An arrival is (a client's asyncio protocol, its input, its transport).
         """

@@ -106,7 +106,9 @@ class Inbox:
             self._proposals.add(inbox.popleft())
 
     def refuse(self) -> None:
-        """Answer every call that waits in this inbox with NotReady, because the node's event loop has ended. Any thread."""
+        """Answer every call that waits in this inbox with NotReady, because the node's event loop has ended.
+
+        Any thread may call this."""
         self._woken = False
         with contextlib.suppress(IndexError):  # somebody else takes them too
             while True:

@@ -49,7 +49,9 @@ class Supervisor:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def problems(self) -> list[str]:
-        """Return one text for people per background task that has failed within the last SHOWN_S seconds. Any thread."""
+        """Return one text for people per background task that has failed within the last SHOWN_S seconds.
+
+        Any thread may call this."""
         now = self._loop.time()
         return [f"{name}: {what}" for name, (what, at) in list(self._failures.items()) if now - at < SHOWN_S]
 

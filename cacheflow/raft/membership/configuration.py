@@ -101,7 +101,7 @@ class Configurations:
         return self._stack[0]
 
     def first_with(self, node_id: str, incarnation: str) -> Configuration | None:
-        """Return the earliest of these member tables that lists the node ``node_id`` with ``incarnation``, None if none does."""
+        """Return the earliest of these member tables that lists the node ``node_id`` with ``incarnation``, or None."""
         return next((table for table in self._stack if table.lists(node_id, incarnation)), None)
 
     def note(self, command: bytes, index: int) -> bool:
