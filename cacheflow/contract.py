@@ -7,8 +7,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from cacheflow.errors import ReplicationError
 from cacheflow.machine.language.commands import Command, Result
@@ -16,16 +16,23 @@ from cacheflow.machine.state.entries import DATA, EXPIRES_AT_MS, KIND, META, VER
 from cacheflow.results import Digest, Item, RaftPosition
 
 __all__ = [
+    "CHANNEL",
     "DATA",
     "EXPIRES_AT_MS",
     "KIND",
     "META",
+    "PATTERN",
+    "SHARD",
     "VERSION",
+    "Channels",
     "Check",
     "Done",
     "Entry",
     "Outcome",
+    "Published",
     "RestStore",
+    "Space",
+    "Subscriber",
     "WireStore",
 ]
 
@@ -35,6 +42,72 @@ Outcome: TypeAlias = list[Result] | ReplicationError
 Done: TypeAlias = Callable[[Outcome], Callable[[], None]]
 # (name, whether it passed, detail for people) of one liveness or readiness check.
 Check: TypeAlias = tuple[str, bool, str]
+
+
+# What a subscription names: a channel, a pattern of channels, or one of Redis' shard channels, which have names of their own.
+Space: TypeAlias = Literal["channel", "pattern", "shard"]
+CHANNEL: Final = "channel"
+PATTERN: Final = "pattern"
+SHARD: Final = "shard"
+
+
+class Published:
+    """A message that was published on a channel, as all its subscribers on this node share it.
+
+    rendered: the message in a front's own form, made once for all subscribers that want that form.
+    holders: the number of places in subscribers' queues in which the message waits.
+    """
+
+    __slots__ = ("channel", "data", "holders", "rendered", "shard")
+
+    def __init__(self, channel: bytes, data: bytes, shard: bool) -> None:
+        self.channel = channel
+        self.data = data
+        self.shard = shard
+        self.rendered: dict[Any, bytes] = {}
+        self.holders = 0
+
+
+class Subscriber(Protocol):
+    """Interface: one who has subscribed to channels. Called on the event loop only."""
+
+    @property
+    def unread_bytes(self) -> int:
+        """The number of bytes that wait for this subscriber."""
+
+    def take(self, published: Published, pattern: bytes | None) -> None:
+        """Keep a message until ``write``. pattern: the subscribed pattern that matches the channel; None for the channel itself.
+
+        Must change no subscription.
+        """
+
+    def write(self) -> None:
+        """Write the messages that wait for this subscriber, as far as it takes them."""
+
+    def end_as_slow(self) -> None:
+        """End this subscriber, which does not take what was published, and let go of what waits for it."""
+
+
+class Channels(Protocol):
+    """Interface: the channels of a node, for fronts: see node/channels.py. Called on the event loop only."""
+
+    @property
+    def subscribed(self) -> Mapping[Space, Mapping[bytes, Mapping[Subscriber, None]]]:
+        """For each space the subscribers by what they have subscribed to."""
+
+    @property
+    def is_behind(self) -> bool: ...
+
+    def subscribe(
+        self, subscriber: Subscriber, space: Space, name: bytes, matches: Callable[[bytes], object] | None = None
+    ) -> None: ...
+    def unsubscribe(self, subscriber: Subscriber, space: Space, name: bytes) -> None: ...
+    def publish(self, channel: bytes, data: bytes, shard: bool = False) -> int: ...
+    def when_caught_up(self, call: Callable[[], None]) -> None: ...
+    def wake(self, subscriber: Subscriber) -> None: ...
+    def hold(self, subscriber: Subscriber, published: Published) -> None: ...
+    def let_go(self, subscriber: Subscriber, published: Published, is_last: bool) -> None: ...
+    def has_ended(self) -> None: ...
 
 
 class RestStore(Protocol):
@@ -92,6 +165,10 @@ class WireStore(Protocol):
 
         Returns None instead of the list when the values exceed ``bytes_max`` together. Raises NotReady.
         """
+
+    @property
+    def channels(self) -> Channels:
+        """The channels of the node."""
 
     def now_ms(self) -> int:
         """Return the cluster's time in milliseconds, by which entries expire."""

@@ -34,6 +34,7 @@ from cacheflow.machine.state.entries import Entry
 from cacheflow.net.ports import Service
 from cacheflow.node import leaving, status
 from cacheflow.node.assembly import LocalNode
+from cacheflow.node.channels import Channels
 from cacheflow.node.engine import Engine
 from cacheflow.raft.membership.changes import CONFLICT, JOINED, KNOWN, UNSURE
 from cacheflow.results import Digest, Item, RaftPosition
@@ -299,6 +300,11 @@ class ReplicatedStore(Face):
 
     def __repr__(self) -> str:
         return f"<ReplicatedStore {self.config.node_id or ''} at {self.config.host}:{self.config.raft_listen_port}>"
+
+    @property
+    def channels(self) -> Channels:
+        """The channels of this node, for fronts on its event loop. Raises NotReady if the node was never started."""
+        return self._started().channels
 
     # Cluster ----------------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from typing import Any
 from cacheflow.config import NodeConfig
 from cacheflow.machine.language.commands import open_session
 from cacheflow.machine.machine import CacheMachine, Settled
+from cacheflow.node.channels import Channels
 from cacheflow.node.clock import ClusterClock
 from cacheflow.node.inbox import Inbox
 from cacheflow.node.joining import Joining
@@ -160,6 +161,8 @@ class LocalNode:
         self.network.on_disconnected = self.node.disconnected
         self.network.on_peer_lost = self.node.disconnected
         self.network.on_other_cluster = self._met_other_cluster
+        self.channels = Channels(loop, self.network, self.node.membership.is_member)
+        self.network.on_beside = self.channels.receive
         self.proposals = Proposals(
             self.node,
             opening=open_session(

@@ -118,7 +118,9 @@ def metrics(engine: Engine) -> dict[str, float]:
         "removed": int(node.removal.removed_at is not None),
         "level": machine.level,
         "build_level": machine.build_level,
-        "unknown_messages_total": node.unknown_messages + engine.local.network.unknown_frames,
+        "unknown_messages_total": (
+            node.unknown_messages + engine.local.network.unknown_frames + engine.local.channels.unknown
+        ),
         "leader_changes_total": node.leader_changes,
         "idempotency_window_seconds": _reach_ms(machine) / 1000,
         "scopes": len(machine.scopes.by_id),
@@ -132,6 +134,7 @@ def metrics(engine: Engine) -> dict[str, float]:
         "evicted_total": machine.contents.evicted,
         "hits_total": engine.local.hits,
         "misses_total": engine.local.misses,
+        **engine.local.channels.metrics(),
         **engine.ports.metrics(),
         **{f'peer_lag{{peer="{member.id}"}}': lag for member in node.members() if (lag := node.lag_of(member.id))},
     }

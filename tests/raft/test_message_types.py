@@ -7,9 +7,13 @@ from pathlib import Path
 from typing import get_type_hints
 
 from cacheflow.machine.language.levels import BUILD_LEVEL
-from cacheflow.raft.message_types import LEVELS, MESSAGES
+from cacheflow.node import channels
+from cacheflow.raft import message_types
 
 PAGE = Path(__file__).parents[2] / "docs" / "messages.md"
+# Those about the log, and those that are not.
+MESSAGES = {**message_types.MESSAGES, **channels.MESSAGES}
+LEVELS = {**message_types.LEVELS, **channels.LEVELS}
 
 
 def rows(column: int = 3) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 The keys have roles, so that each promise can be checked by itself: *registers* for linearizability, *counters* and
 *once* and *scoped* for exactly-once, *late* for late writes, *pairs* for atomic batches, *leases* for TTL, *fillers* for
-eviction.
+eviction. *Publishing* is beside them: it concerns no key.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from simulation.late import Late
 from simulation.leases import Leases
 from simulation.once import Once
 from simulation.pairs import Pairs
+from simulation.published import Publishing
 from simulation.registers import PREFIX, Registers
 from simulation.scoped import Scoped
 from simulation.tuning import Tuning
@@ -82,6 +83,7 @@ class Workload:
         self.pairs = Pairs(self)
         self.tuning = Tuning(self)
         self.bulk = Bulk(self)
+        self.publishing = Publishing(cluster)
         self.acknowledged = self.unknown = self.refused = self.local_reads = 0
         self.running = True
         # When a write was last answered.
@@ -95,6 +97,7 @@ class Workload:
     def stop(self) -> None:
         """Let the clients begin nothing more."""
         self.running = False
+        self.publishing.stop()
 
     @property
     def busy(self) -> bool:
@@ -130,6 +133,7 @@ class Workload:
         if self.busy:
             self.cluster.checks.complain("progress: a caller was never told anything")
         self.registers.check()
+        self.publishing.check()
         if not self.evicts:  # whatever is missing may have been evicted
             self.counters.check()
             self.once.check(self.cluster.processes[0])

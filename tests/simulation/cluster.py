@@ -15,7 +15,7 @@ from typing import Any, cast
 import pysyncobj.syncobj
 import pytest
 from pysyncobj.node import Node
-from simulation import bulk, once, scoped
+from simulation import bulk, once, published, scoped
 from simulation.checks import Checks
 from simulation.leases import LEASE_SLACK_S
 from simulation.network import SimNetwork, Wire
@@ -32,7 +32,7 @@ from cacheflow.machine.eviction import use_order
 from cacheflow.machine.language.commands import Command
 from cacheflow.machine.machine import CacheMachine, Settled
 from cacheflow.machine.state import idempotency, scopes
-from cacheflow.node import large_calls, proposals, supervisor
+from cacheflow.node import channels, large_calls, proposals, supervisor
 from cacheflow.node.assembly import LocalNode, Surroundings
 from cacheflow.node.clock import ClusterClock
 from cacheflow.node.proposals import Proposal
@@ -313,6 +313,7 @@ class Cluster:
         self.fsync = fsync
         self.scheduler = Scheduler()
         self.wire = Wire(self.scheduler, Random(self.random.getrandbits(64)))
+        self.wire.random_of_last = Random(f"{seed} last")
         self.settings = settings or {"policy": "lru", "max_items": None, "max_bytes": None, "replicas": node_count - 1}
         self.transcript: list[str] = []
         self.fingerprint = 0
@@ -513,6 +514,8 @@ def patched(cluster: Cluster, *, journal_bytes: int | None = None, piece_bytes: 
         patch.setattr(replication, "BATCH_BYTES", bulk.BATCH_BYTES)
         patch.setattr(frames, "PIECE_BYTES", bulk.PEER_PIECE_BYTES)
         patch.setattr(sending, "PIECE_BYTES", bulk.PIECE_BYTES if journal_bytes is None else piece_bytes)
+        patch.setattr(channels, "PART_BYTES", published.PART_BYTES)
+        patch.setattr(channels, "HANDED_OUT_MAX", published.HANDED_OUT_MAX)
         patch.setattr(level_raising, "RAISE_AFTER_MS", RAISE_AFTER_MS)
         for module in (turn, supervisor):
             patch.setattr(module.logger, "exception", cluster.checks.note_swallowed)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
+from simulation import mutations_channels as channels
 from simulation import mutations_founding as founding
 from simulation import mutations_levels as levels
 from simulation import mutations_machine as machine
@@ -112,6 +113,13 @@ MUTATIONS = (
         "all members know the level", levels.raise_the_level_without_looking_at_all_members, "upgrade raise_level"
     ),
     Mutation("no entry above the build", levels.apply_what_is_above_the_builds_level, "upgrade downgrade", every_s=2.0),
+    Mutation("a message at most once", channels.hand_out_a_message_as_often_as_it_comes, "doubling stragglers"),
+    Mutation("and none of an earlier start", channels.believe_an_earlier_start, "doubling stragglers kill"),
+    Mutation("a message is whole", channels.put_together_what_has_gaps, "loss"),
+    Mutation("messages keep their order", channels.hand_out_the_latest_first, ""),
+    Mutation("to those who have asked", channels.give_everything_to_everybody, ""),
+    Mutation("until they ask no more", channels.go_on_after_the_end_of_a_subscription, ""),
+    Mutation("on all nodes", channels.keep_what_is_published_to_this_node, ""),
     Mutation("", raft.acknowledge_what_was_not_verified),
     Mutation("", raft.vote_for_anybody),
     Mutation("", raft.read_without_a_barrier, "isolate_leader isolate"),

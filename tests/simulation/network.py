@@ -19,12 +19,13 @@ from random import Random
 from typing import Any
 
 import msgpack
-from simulation.bulk import FRAME_BYTES_MAX, UNFINISHED_BYTES_MAX
+from simulation.bulk import FRAME_BYTES_MAX, PEER_PIECE_BYTES, UNFINISHED_BYTES_MAX
 from simulation.narrow import NarrowLink
 from simulation.scheduler import ProcessLoop, Scheduler
 from simulation.typed import wrong_fields
 
 from cacheflow.raft.transport import messages
+from cacheflow.raft.transport.frames import encode_frame
 from cacheflow.raft.transport.network import Identity, Message, Peer, PeerRefused, PeerUnreachable
 from cacheflow.raft.transport.pieces import Budget
 
@@ -52,6 +53,8 @@ class Wire:
         self.random = random
         self.usual_delay_s = self.delay_s = (0.0002, 0.001)
         self.loss = self.doubling = self.stragglers = 0.0
+        # The draws for what goes last, so that nothing else changes by it.
+        self.random_of_last = Random(0)
         self.bytes_per_s: int | None = None
         # What messages on narrow links are looked through for, and how often one with it was sent from one node to another.
         self.mark = b""
@@ -61,15 +64,16 @@ class Wire:
         self.note: Callable[[str, str, str], None] = lambda source, target, kind: None
         self._sites: dict[str, SimNetwork] = {}
 
-    def delay(self) -> float:
+    def delay(self, random: Random | None = None) -> float:
         """Return the seconds that one message takes."""
         low, high = self.delay_s
-        part = self.random.random()
+        part = (random or self.random).random()
         return low + (high - low) * part * part
 
-    def later(self) -> float:
+    def later(self, random: Random | None = None) -> float:
         """Return the seconds by which a late message is late: one or two most often, LATER_S at most."""
-        return self.random.uniform(0.0, 2.0 if self.random.random() < 0.7 else LATER_S)
+        random = random or self.random
+        return random.uniform(0.0, 2.0 if random.random() < 0.7 else LATER_S)
 
     def is_cut(self, source: str, target: str) -> bool:
         """Return whether nothing passes from ``source`` to ``target``."""
@@ -137,6 +141,9 @@ class Way:
         self.closed = False
         self.receiver: SimNetwork | None = None
         self.held: list[bytes] = []
+        # What goes last keeps an order of its own.
+        self.held_last: list[bytes] = []
+        self._last_of_last = 0.0
         # What it carries as bytes, because links are narrow; None while it carries messages.
         self.narrow: NarrowLink | None = None
         self._wire = site.wire
@@ -176,6 +183,7 @@ class Way:
         self._generation += 1
         self.receiver = receiver
         self.held = []
+        self.held_last = []
         receiver.loop.call_soon(receiver.accepted, self.site)
         self.site.connected(self)
 
@@ -227,6 +235,32 @@ class Way:
             return
         receiver.loop.do(receiver.deliver, self.site, body)
 
+    def send_last(self, body: bytes) -> bool:
+        """Put one message on its way that goes behind all others; they do not notice it."""
+        if not self.connected or len(self.held_last) >= WAITING_MAX:
+            return False
+        if self.narrow is not None:
+            return self.narrow.outbox.put_last(encode_frame(body))
+        wire, random = self._wire, self._wire.random_of_last
+        if wire.loss and random.random() < wire.loss:
+            return True
+        arrival = max(self._last_of_last, wire.scheduler.now + wire.delay(random))
+        self._last_of_last = arrival
+        wire.scheduler.at(arrival - wire.scheduler.now, self._arrive_last, self._generation, self.receiver, body)
+        if wire.doubling and random.random() < wire.doubling:
+            wire.scheduler.at(wire.delay(random) + wire.later(random), self._arrive_late, self.receiver, body)
+        return True
+
+    def _arrive_last(self, generation: int, receiver: SimNetwork, body: bytes) -> None:
+        wire, random = self._wire, self._wire.random_of_last
+        if generation != self._generation or not self.connected:
+            if wire.stragglers and random.random() < wire.stragglers:
+                wire.scheduler.at(wire.later(random), self._arrive_late, receiver, body)
+        elif self.held_last or wire.is_cut(self.site.node_id, self.node_id):
+            self.held_last.append(body)
+        else:
+            receiver.loop.do(receiver.deliver, self.site, body)
+
     def _arrive_late(self, receiver: SimNetwork, body: bytes) -> None:
         """Deliver a message out of its order, and only to the process to which it was sent: another shook other hands."""
         if not self._wire.is_cut(self.site.node_id, self.node_id):
@@ -248,6 +282,9 @@ class Way:
             return
         for body in held:
             self.carry(body)
+        held_last, self.held_last = self.held_last, []
+        for body in held_last:
+            self.send_last(body)
 
     def widened(self) -> None:
         """Carry messages again: the link is narrow no more, and nothing waits."""
@@ -267,6 +304,7 @@ class Way:
             self.carry_no_bytes()
             self._generation += 1
             self.held = []
+            self.held_last = []
             self.receiver = None
             if not self.closed:
                 self._retry()
@@ -299,6 +337,7 @@ class SimNetwork:
         # The reason for which this process shakes no hands; "" while it does.
         self.refusal = ""
         self.on_message: Callable[[Peer, Message], None]
+        self.on_beside: Callable[[Peer, Message], None]
         self.on_connected: Callable[[str], None]
         self.on_disconnected: Callable[[str], None]
         self.on_peer_lost: Callable[[str], None]
@@ -406,6 +445,16 @@ class SimNetwork:
         body = messages.encode(message)
         return len(body) <= FRAME_BYTES_MAX and way.send(body, message)
 
+    def broadcast(self, message: Mapping[str, Any]) -> int:
+        """Send a message that is about no log to all peers; it goes last."""
+        wire = self.wire
+        assert not (problem := wrong_fields(message)), problem
+        body = messages.encode(message, messages.BESIDE)
+        assert len(body) <= PEER_PIECE_BYTES
+        ways = [self.ways.get(node_id) for node_id in self.peers]
+        wire.sent["publish"] = wire.sent.get("publish", 0) + len(ways)
+        return sum(way is None or not way.send_last(body) for way in ways)
+
     def backlog(self, node_id: str) -> int:
         """Return the bytes that wait because the way is cut or narrow."""
         way = self.ways.get(node_id)
@@ -457,8 +506,8 @@ class SimNetwork:
 
     def deliver(self, sender: SimNetwork, body: bytes) -> None:
         """Take a message that has arrived."""
-        message: dict[str, Any] = msgpack.unpackb(body)[1]
-        self.on_message(sender.describe(), message)
+        group, message = msgpack.unpackb(body)
+        (self.on_beside if group == messages.BESIDE else self.on_message)(sender.describe(), message)
 
     def _forget(self, sender: SimNetwork) -> None:
         del self._incoming[sender.node_id]

@@ -8,6 +8,7 @@ from typing import Any, Literal, NotRequired, TypedDict, Union, get_args, get_or
 
 from fakes.newer_build import GREETING
 
+from cacheflow.node import channels
 from cacheflow.raft.message_types import MESSAGES
 
 
@@ -24,7 +25,7 @@ class Greeting(TypedDict):
     level: int
 
 
-_RULES = {kind: _rule_of(shape) for kind, shape in {**MESSAGES, GREETING: Greeting}.items()}
+_RULES = {kind: _rule_of(shape) for kind, shape in {**MESSAGES, **channels.MESSAGES, GREETING: Greeting}.items()}
 
 
 def wrong_fields(message: Mapping[str, Any]) -> str:

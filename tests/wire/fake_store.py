@@ -6,17 +6,49 @@ wrong is set on the instance.
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 from cacheflow.contract import Done, Entry
 from cacheflow.errors import NotReady, ReplicationError
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.machine.machine import CacheMachine
+from cacheflow.node.channels import Channels
+from cacheflow.raft.transport.network import Network
 
 START_MS = 1_700_000_000_000
+
+
+class NextTurn:
+    """What a loop has to do in its next turns, and a network on which nobody listens."""
+
+    def __init__(self) -> None:
+        self.broadcasted: list[Mapping[str, Any]] = []
+        self.time = time.monotonic
+        self._calls: deque[Callable[[], object]] = deque()
+
+    def call_soon(self, call: Callable[..., object], *arguments: object) -> None:
+        assert not arguments
+        self._calls.append(call)
+
+    def call_later(self, delay: float, call: Callable[..., object], *arguments: object) -> None:
+        raise NotImplementedError
+
+    def broadcast(self, message: Mapping[str, Any]) -> int:
+        self.broadcasted.append(message)
+        return 0
+
+    def run(self, turns: int | None = None) -> int:
+        """Let turns come, all that are needed by default; how many these were."""
+        done = 0
+        while self._calls and done != turns:
+            for _ in range(len(self._calls)):
+                self._calls.popleft()()
+            done += 1
+        return done
 
 
 class FakeStore:
@@ -36,6 +68,8 @@ class FakeStore:
         self.noted: list[str] = []
         self.hits = 0
         self.misses = 0
+        self.next_turn = NextTurn()
+        self.channels = Channels(self.next_turn, cast(Network, self.next_turn), lambda peer: True)
         self._waiting: deque[tuple[list[Command], Done]] = deque()
         self.apply([commands.configure({"max_items": max_items, "max_bytes": max_bytes})])
 

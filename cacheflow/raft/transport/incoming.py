@@ -29,8 +29,8 @@ class IncomingHost(Protocol):
     def accepted(self, connection: Incoming) -> None:
         """Keep ``connection``, whose handshake is done: its peer and purpose are known, and messages may follow."""
 
-    def deliver(self, peer: Peer, message: Message) -> None:
-        """Pass on a message that ``peer`` has sent."""
+    def deliver(self, peer: Peer, message: Message, group: int) -> None:
+        """Pass on a message that ``peer`` has sent. group: the Raft group that it is for, or BESIDE."""
 
     def unknown(self, peer: Peer, what: str) -> None:
         """Note that ``peer`` has sent a frame for a group or of a kind that is not known here.
@@ -78,8 +78,8 @@ class Incoming(Connection):
             self._shake_hands(bytes(body))
             return
         group, message = messages.decode(body)
-        if group == messages.GROUP:
-            self._host.deliver(self.peer, message)
+        if group == messages.GROUP or group == messages.BESIDE:
+            self._host.deliver(self.peer, message, group)
         elif group == messages.CONTROL:
             self._learn(self.peer, message)
         else:

@@ -2,8 +2,9 @@
 
 1. A message is a map of plain data with a text under "type"; its receiver checks the fields that it knows and leaves out
    the others.
-2. Group 0 is the one Raft group that there is. A CONTROL message is between transports and is never delivered. Groups and
-   types that a build does not know are dropped and counted: a newer one may send them, and no connection ends by it.
+2. Group 0 is the one Raft group that there is. A CONTROL message is between transports and is never delivered; a BESIDE
+   message is between nodes and about no log. Groups and types that a build does not know are dropped and counted: a newer
+   one may send them, and no connection ends by it.
 3. Every limit is kept before the memory is spent: lengths by msgpack itself, the number of items of a large frame
    by looking over it first (ten empty lists are ten bytes there and 640 here), the depth before anybody recurses.
 """
@@ -22,6 +23,7 @@ from cacheflow.raft.transport.network import Message
 
 GROUP: Final = 0
 CONTROL: Final = -1
+BESIDE: Final = -2
 
 # The longest text: texts are names and addresses, while keys and values travel as bytes.
 STRING_BYTES_MAX: Final = 64 * 1024

@@ -71,6 +71,8 @@ class Network(Protocol):
     """
 
     on_message: Callable[[Peer, Message], None]
+    # Called with a message that a peer has broadcast; it is about no log.
+    on_beside: Callable[[Peer, Message], None]
     # Called with a node id when the connection that ``send`` needs was opened, and when it ended.
     on_connected: Callable[[str], None]
     on_disconnected: Callable[[str], None]
@@ -121,6 +123,13 @@ class Network(Protocol):
         """Send a message to a node.
 
         Returns False if there is no connection to it, or if too many bytes wait for it already.
+        """
+
+    def broadcast(self, message: Mapping[str, Any]) -> int:
+        """Send a message that is about no log, and shorter than a piece, to all peers, behind whatever else waits for them.
+
+        Broadcast messages keep their order among themselves. Returns the number of peers for whom the message was dropped:
+        there is no connection, or too many of the kind wait.
         """
 
     def backlog(self, node_id: str) -> int:

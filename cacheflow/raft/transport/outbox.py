@@ -3,8 +3,9 @@
 1. Messages of one turn of the loop leave in one write: a system call costs more than a small message.
 2. Large messages leave in pieces (``frames.py``), the next one when the system has taken the last. A message that may overtake
    goes between them; all others keep their order. So a heartbeat is late by a few pieces, however large what waits.
-3. The number of waiting bytes is known, so that the owner can refuse more.
-4. Bytes that wait for a whole ``stall_s`` while the system takes none of them end the connection: the other side
+3. What is not about the log goes last: only when nothing else waits, and never more of it than a piece at once.
+4. The number of waiting bytes is known, so that the owner can refuse more.
+5. Bytes that wait for a whole ``stall_s`` while the system takes none of them end the connection: the other side
    hangs, or its host is gone without a word.
 """
 
@@ -20,6 +21,8 @@ from cacheflow.raft.transport.frames import HEADER, LAST, MORE
 
 # As many waiting bytes are written at once: keeping them until the end of the turn would only cost memory.
 _FLUSH_BYTES: Final = 64 * 1024
+# Bytes of messages that go last which may wait on one connection: some seconds of them on a link of 10 Mbit/s.
+LAST_BYTES_MAX: Final = 4 * 1024 * 1024
 
 
 class Timers(Protocol):
@@ -64,6 +67,9 @@ class Outbox:
         self._queue: deque[bytes] = deque()
         self._queue_bytes = 0
         self._left_bytes = 0
+        # Whole frames that leave when nothing else waits.
+        self._last: deque[bytes] = deque()
+        self._last_bytes = 0
         # Whether the system takes nothing more at present.
         self._paused = False
         self._scheduled = False
@@ -75,7 +81,10 @@ class Outbox:
 
     @property
     def waiting_bytes(self) -> int:
-        """The number of bytes given to this connection to be sent that the system has not taken yet."""
+        """The number of bytes given to this connection to be sent that the system has not taken yet.
+
+        Messages that go last do not count: nothing waits for them.
+        """
         return self._queue_bytes + self._parts_bytes + self._transport.get_write_buffer_size()
 
     @property
@@ -100,10 +109,22 @@ class Outbox:
             self._scheduled = True
             self._defer(self._end_of_turn)
 
+    def put_last(self, frame: bytes) -> bool:
+        """Send ``frame``, a whole frame, when nothing else waits; return False if too many such bytes wait already."""
+        if self._last_bytes + len(frame) > LAST_BYTES_MAX:
+            return False
+        self._last.append(frame)
+        self._last_bytes += len(frame)
+        if not self._scheduled:
+            self._scheduled = True
+            self._defer(self._end_of_turn)
+        return True
+
     def flush(self) -> None:
         """Write the waiting small messages to the socket.
 
-        Then write pieces of the large messages behind them, as long as the system takes bytes.
+        Then write pieces of the large messages behind them, and then the messages that go last, as long as the system takes
+        bytes.
         """
         if self._parts:
             self._transport.write(b"".join(self._parts))
@@ -112,6 +133,8 @@ class Outbox:
             self._parts_bytes = 0
         while self._queue and not self._paused and not self._transport.is_closing():
             self._write_pieces()
+        while self._last and not self._queue and not self._paused and not self._transport.is_closing():
+            self._write_last()
         self._watch()
 
     def pause(self) -> None:
@@ -128,6 +151,8 @@ class Outbox:
         self.flush()
         while self._queue and not self._transport.is_closing():
             self._write_pieces()
+        while self._last and not self._transport.is_closing():
+            self._write_last()
 
     def close(self) -> None:
         """Drop the messages that wait to be sent and stop the stall timer, because the connection has ended."""
@@ -135,6 +160,8 @@ class Outbox:
         self._parts_bytes = 0
         self._queue.clear()
         self._queue_bytes = 0
+        self._last.clear()
+        self._last_bytes = 0
         if self._stall_timer is not None:
             self._stall_timer.cancel()
             self._stall_timer = None
@@ -157,6 +184,18 @@ class Outbox:
         data = b"".join(parts)
         self._transport.write(data)
         self._written_bytes += len(data)
+
+    def _write_last(self) -> None:
+        """Write the next messages of those that go last: as many as are together no longer than a piece, or one."""
+        last = self._last
+        parts = [last.popleft()]
+        size = len(parts[0])
+        while last and size + len(last[0]) <= frames.PIECE_BYTES:
+            parts.append(last.popleft())
+            size += len(parts[-1])
+        self._last_bytes -= size
+        self._transport.write(b"".join(parts))
+        self._written_bytes += size
 
     def _end_of_turn(self) -> None:
         self._scheduled = False

@@ -97,6 +97,11 @@ class PeerLink:
         if self._connection is not None and self._connection.outbox is not None:
             self._connection.outbox.put(body, message)
 
+    def send_last(self, frame: bytes) -> bool:
+        """Send ``frame`` when nothing else waits; return False without a connection, or if too many such bytes wait."""
+        connection = self._connection
+        return connection is not None and connection.outbox is not None and connection.outbox.put_last(frame)
+
     def update(self, addresses: Sequence[str], purpose: str) -> None:
         """Use ``addresses`` and ``purpose`` for the link to a node from now on.
 

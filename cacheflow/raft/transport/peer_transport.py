@@ -29,6 +29,7 @@ from cacheflow.raft.seams import Tasks
 from cacheflow.raft.transport import handshake, messages
 from cacheflow.raft.transport.connection import Connection
 from cacheflow.raft.transport.dialing import Outgoing, dial
+from cacheflow.raft.transport.frames import encode_frame
 from cacheflow.raft.transport.handshake import Handshake, Hello, Refusal
 from cacheflow.raft.transport.incoming import Incoming
 from cacheflow.raft.transport.log_throttle import LogThrottle
@@ -114,6 +115,7 @@ class PeerTransport:
         self.on_disconnected = on_disconnected
         self.on_peer_lost = on_peer_lost
         self.on_other_cluster: Callable[[Peer], None] = _ignore
+        self.on_beside: Callable[[Peer, Message], None] = _ignore
         self.supervisor = supervisor
         self.dial_s = handshake_s
         self.retry_s = retry_s
@@ -275,6 +277,12 @@ class PeerTransport:
         link.send(body, message)
         return True
 
+    def broadcast(self, message: Mapping[str, Any]) -> int:
+        """Send a small message to all peers, behind all else; return for how many of them it was dropped."""
+        frame = encode_frame(messages.encode(message, messages.BESIDE))
+        links = map(self._links.get, self._peers)
+        return sum([link is None or not link.send_last(frame) for link in links])
+
     def refuse(self, reason: str) -> None:
         """Refuse the handshakes of all other nodes from now on, telling these the ``reason``."""
         self._refusal = reason
@@ -417,9 +425,9 @@ class PeerTransport:
             link.redial("it has started anew")
         self._adjust_link(peer.node_id)
 
-    def deliver(self, peer: Peer, message: Message) -> None:
-        """Pass a message of ``peer`` to the callback ``on_message``."""
-        self._call(self.on_message, peer, message)
+    def deliver(self, peer: Peer, message: Message, group: int) -> None:
+        """Pass a message of ``peer`` for ``group`` to the callback ``on_message``, or ``on_beside``."""
+        self._call(self.on_message if group == messages.GROUP else self.on_beside, peer, message)
 
     def unknown(self, peer: Peer, what: str) -> None:
         """Count a frame that this build does not know; the connection goes on."""

@@ -29,9 +29,17 @@ from cacheflow.wire.resp.session import Read, RespSession, Shared, Spec, wrong_a
 
 # Commands that are carried out at once also inside MULTI.
 _NEVER_QUEUED: Final = frozenset(("exec", "discard", "multi", "watch", "quit", "reset"))
+# The only commands of a client of RESP2 that has subscribed to channels.
+_BESIDE_MESSAGES: Final = frozenset(
+    (
+        *("subscribe", "unsubscribe", "psubscribe", "punsubscribe", "ssubscribe", "sunsubscribe"),
+        *("ping", "quit", "reset"),
+    )
+)
 # The first words of a browser that a page has made to talk to this port.
 _HTTP: Final = (b"POST", b"HOST:")
 _NAMED_IN_ERROR: Final = 128
+_WITH_SUBCOMMANDS: Final = frozenset(("client", "command", "config", "pubsub"))
 
 
 class RespConnection(RespSession):
@@ -242,6 +250,8 @@ class RespConnection(RespSession):
                 raise CommandError(wrong_arity(spec.name))
             elif not self.trusted and "no_auth" not in spec.flags:
                 raise CommandError("NOAUTH Authentication required.")
+            elif self.confined and spec.name not in _BESIDE_MESSAGES:
+                raise CommandError(_not_beside_messages(spec, request))
             elif self.queue is not None and spec.name not in _NEVER_QUEUED:
                 self._enqueue(spec, request)
             else:
@@ -270,7 +280,7 @@ class RespConnection(RespSession):
     def _enqueue(self, spec: Spec, request: Request) -> None:
         queue = self.queue
         assert queue is not None
-        if spec.control is not None and spec.read is None:
+        if spec.control is not None and spec.read is None and spec.local is None:
             raise CommandError(f"ERR {spec.name.upper()} is not served inside MULTI")
         if spec.name in ("flushall", "flushdb"):
             raise CommandError(f"ERR {spec.name.upper()} is not served inside MULTI")
@@ -348,6 +358,17 @@ class RespConnection(RespSession):
         if key is None:
             return
         self.write((c.DELETE, key, 0), _delete_answer)
+
+
+def _not_beside_messages(spec: Spec, request: Request) -> bytes:
+    """Return Redis' error for a command that a client of RESP2 with subscriptions may not give."""
+    name = spec.name.encode()
+    if spec.name in _WITH_SUBCOMMANDS and len(request) > 1:
+        name += b"|" + request[1][:_NAMED_IN_ERROR].lower()
+    return (
+        b"ERR Can't execute '%b': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context"
+        % name
+    )
 
 
 def _set_answer(result: Result) -> bytes:

@@ -8,7 +8,8 @@ There are four sorts of commands, by what answers them:
 - ``plan``: the log.  ``plan(session, find, arguments)`` names the commands of the machine and how their results read.
   With ``steps`` it looks at memory first (through ``find``, which notes what was read), and its commands take place only
   if that still holds.
-- ``control``: the connection's own state; ``control(connection, arguments)`` replies by itself.
+- ``control``: the connection's own state; ``control(connection, arguments)`` replies by itself. Beside ``local`` or
+  ``read`` it answers outside of transactions, and these inside.
 
 ``arguments`` begin with the command's name. All of them raise CommandError.
 """
@@ -23,11 +24,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Final, Protocol
 
-from cacheflow.contract import VERSION, Entry
+from cacheflow.contract import CHANNEL, PATTERN, SHARD, VERSION, Entry
 from cacheflow.contract import WireStore as Store
 from cacheflow.errors import ReplicationError
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.wire.connection import Connection
+from cacheflow.wire.resp.mailbox import Mailbox
 from cacheflow.wire.resp.parser import RequestParser
 from cacheflow.wire.resp.replies import NULL, NULL_ARRAY, OK, CommandError, failure
 from cacheflow.wire.resp.scans import Scans
@@ -144,6 +146,8 @@ class RespSession(Connection):
 
     queue: the commands since MULTI, None outside a transaction.  refused: True if one of those was wrong.
     watched: key -> its version at WATCH, for every watched key.
+    mailbox: the client's subscriptions, None before the first.  confined: True if it has some and speaks RESP2, in which it
+    could not tell the replies to most commands from messages.
     """
 
     def __init__(self, service: Shared, number: int, on_closed: Callable[[Connection], None]) -> None:
@@ -155,7 +159,9 @@ class RespSession(Connection):
         self.queue: Queue | None = None
         self.refused = False
         self.watched: Watched = {}
-        # True if no password is missing and no transaction gathers.
+        self.mailbox: Mailbox | None = None
+        self.confined = False
+        # True if no password is missing, no transaction gathers, and all commands are allowed.
         self.plain = False
         self._queued_bytes = 0
         self._since = service.wall()
@@ -168,6 +174,20 @@ class RespSession(Connection):
         self.protocol = protocol
         self.null = NULL[protocol]
         self.null_array = NULL_ARRAY[protocol]
+        if self.mailbox is not None:
+            self.confine()
+
+    def confine(self) -> None:
+        """Allow this client only what may be mixed with messages, if it has subscriptions and speaks RESP2; else all."""
+        self.confined = self.protocol == 2 and self.has_subscribed
+        self.plain = self.trusted and self.queue is None and not self.confined
+
+    def forget_subscriptions(self) -> None:
+        """End all of this client's subscriptions; what waits for it is not sent."""
+        mailbox, self.mailbox = self.mailbox, None
+        if mailbox is not None:
+            mailbox.close()
+            self.confine()
 
     @property
     def trusted(self) -> bool:
@@ -177,7 +197,7 @@ class RespSession(Connection):
     def trust(self, trusted: bool) -> None:
         """Treat this client as authenticated if ``trusted`` is true; otherwise require its password again."""
         self._parser.trusted = trusted
-        self.plain = trusted and self.queue is None
+        self.plain = trusted and self.queue is None and not self.confined
 
     def begin_transaction(self) -> None:
         """Begin a transaction for MULTI: queue all further commands of this client until EXEC or DISCARD."""
@@ -190,7 +210,7 @@ class RespSession(Connection):
         self.refused = False
         self.watched = {}
         self._queued_bytes = 0
-        self.plain = self.trusted
+        self.plain = self.trusted and not self.confined
 
     def watch(self, keys: list[str]) -> None:
         """Answer WATCH with OK: note the versions that ``keys`` have when all earlier requests of this client are answered."""
@@ -209,8 +229,14 @@ class RespSession(Connection):
 
         self.read(functools.partial(self.said, look))
 
+    @property
+    def has_subscribed(self) -> bool:
+        """True if this client has subscribed to channels."""
+        return self.mailbox is not None and self.mailbox.subscriptions > 0
+
     def describe(self) -> str:
         """Return this connection's line in the reply to CLIENT LIST."""
+        names = {} if self.mailbox is None else self.mailbox.names
         peer, own = (self._transport.get_extra_info(name) for name in ("peername", "sockname"))
         fields = {
             "id": self.id,
@@ -219,6 +245,9 @@ class RespSession(Connection):
             "name": self.name,
             "age": int(self.service.wall() - self._since),
             "db": 0,
+            "sub": len(names.get(CHANNEL, ())),
+            "psub": len(names.get(PATTERN, ())),
+            "ssub": len(names.get(SHARD, ())),
             "multi": -1 if self.queue is None else len(self.queue),
             "user": "default",
             "resp": self.protocol,
@@ -226,6 +255,28 @@ class RespSession(Connection):
             "lib-ver": self.library.get("lib-ver", ""),
         }
         return " ".join([f"{name}={value}" for name, value in fields.items()])
+
+    # Subscriptions: what a mailbox asks ---------------------------------------------------------------------------------
+
+    @property
+    def is_stalled(self) -> bool:
+        """True while the client's socket takes no more bytes."""
+        return self._stalled
+
+    def write_pushes(self, data: bytes) -> None:
+        """Write published messages, or a part of them, to the client's socket: all finished replies have left."""
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
+    def resume_writing(self) -> None:
+        self._stalled = False
+        # The client may have a part of a message: nothing may come before the rest of it.
+        if self.mailbox is None or self.mailbox.go_on():
+            super().resume_writing()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.forget_subscriptions()
+        super().connection_lost(error)
 
     # Answers ----------------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from cacheflow.wire.resp.commands import clients, control, keys, scan, server, strings
+from cacheflow.wire.resp.commands import channels, clients, control, keys, scan, server, strings
 from cacheflow.wire.resp.session import Spec
 
 _ALL: Final = (
@@ -13,6 +13,7 @@ _ALL: Final = (
     *scan.SPECS,
     *server.SPECS,
     *clients.SPECS,
+    *channels.SPECS,
     *control.SPECS,
 )
 

@@ -48,7 +48,8 @@ def _list(session: RespSession, arguments: Arguments) -> bytes:
         kind = options[1].lower()
         if kind not in (b"normal", b"master", b"replica", b"slave", b"pubsub"):
             raise CommandError(b"ERR Unknown client type '%b'" % options[1])
-        chosen = chosen if kind == b"normal" else []
+        has_subscribed = {b"normal": False, b"pubsub": True}.get(kind)
+        chosen = [each for each in chosen if each.has_subscribed is has_subscribed]
     elif options:
         raise CommandError(SYNTAX)
     return text(session.protocol, "".join([f"{each.describe()}\n" for each in chosen]))

@@ -71,6 +71,8 @@ def _hello(connection: RespSession, arguments: Arguments) -> bytes:
         raise CommandError(HELLO_FIRST)
     if name is not None:
         set_name(connection, name)
+    # What waits for the client is in the protocol that it spoke so far.
+    before = b"" if connection.mailbox is None else connection.mailbox.taken()
     connection.speak(protocol)
     about = {
         "server": "redis",
@@ -81,13 +83,14 @@ def _hello(connection: RespSession, arguments: Arguments) -> bytes:
         "role": "master",
         "modules": [],
     }
-    return encode(protocol, about)
+    return before + encode(protocol, about)
 
 
 def reset(connection: RespSession, arguments: Arguments) -> None:
     connection.forget_transaction()
 
     def answer() -> bytes:
+        connection.forget_subscriptions()
         connection.speak(2)
         connection.name = ""
         connection.linearizable = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any, Final
 
+from cacheflow.contract import CHANNEL, PATTERN, SHARD
 from cacheflow.machine.language import commands as c
 from cacheflow.wire.resp.arguments import NOT_AN_INTEGER, SYNTAX, integer_of
 from cacheflow.wire.resp.commands.clients import subcommand
@@ -20,6 +21,8 @@ REDIS_VERSION: Final = "7.0.15"
 def ping(session: RespSession, arguments: Arguments) -> bytes:
     if len(arguments) > 2:
         raise CommandError(wrong_arity("ping"))
+    if session.confined:
+        return bulks([b"pong", *(arguments[1:] or [b""])])
     return bulk(arguments[1]) if len(arguments) == 2 else b"+PONG\r\n"
 
 
@@ -61,6 +64,7 @@ def _sections(session: RespSession) -> dict[str, dict[str, object]]:
     def whole(name: str) -> int:
         return int(metrics.get(name, 0))
 
+    subscribed = service.store.channels.subscribed
     uptime_s = int(service.wall() - service.started_at)
     return {
         "Server": {
@@ -79,6 +83,9 @@ def _sections(session: RespSession) -> dict[str, dict[str, object]]:
             "evicted_keys": whole("evicted_total"),
             "keyspace_hits": whole("hits_total"),
             "keyspace_misses": whole("misses_total"),
+            "pubsub_channels": len(subscribed[CHANNEL]),
+            "pubsub_patterns": len(subscribed[PATTERN]),
+            "pubsubshard_channels": len(subscribed[SHARD]),
         },
         # Every node is a master to clients: all take writes.
         "Replication": {

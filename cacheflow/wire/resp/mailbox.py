@@ -1,0 +1,190 @@
+"""Mailbox: what one RESP client has subscribed to, and the published messages that wait to be sent to it.
+
+1. A message is rendered once for all clients of a node that speak the same version of RESP (and, for a pattern, have the same
+   one), and all messages of a turn leave in one write.
+2. The socket's buffer holds no more than a chunk of it beside what the system takes: all else waits here, where clients share
+   it. A message that the client has taken a part of goes before everything else that is sent to that client.
+3. A client for which more than UNREAD_BYTES_MAX wait is ended.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from cacheflow.contract import CHANNEL, PATTERN, SHARD, Channels, Published, Space
+from cacheflow.wire.resp.replies import bulk
+
+logger = logging.getLogger("cacheflow.wire")
+
+# Bytes of messages that wait for one client.
+UNREAD_BYTES_MAX: Final = 8 * 1024 * 1024
+# What a message that waits costs beside its bytes.
+PLACE_BYTES: Final = 128
+# Bytes that are written at once.
+CHUNK_BYTES: Final = 64 * 1024
+# Bytes that one client gets before others have their turn.
+WRITTEN_BYTES_MAX: Final = 256 * 1024
+
+
+class Receiver(Protocol):
+    """Interface: the connection of a RESP client that has subscribed to channels."""
+
+    protocol: int
+
+    @property
+    def is_stalled(self) -> bool:
+        """True while the client's socket takes no more bytes."""
+
+    def write_pushes(self, data: bytes) -> None:
+        """Write a part of the published messages to the client's socket."""
+
+    def describe(self) -> str:
+        """Return the client's line in CLIENT LIST."""
+
+    def abort(self) -> None:
+        """Close the client's connection at once."""
+
+
+class Mailbox:
+    """The subscriptions of a RESP client and its messages. Not safe for concurrent use: the event loop owns it."""
+
+    def __init__(self, connection: Receiver, channels: Channels) -> None:
+        # The names of what the client has subscribed to, in the order in which it did.
+        self.names: dict[Space, dict[bytes, None]] = {CHANNEL: {}, PATTERN: {}, SHARD: {}}
+        self.unread_bytes = 0
+        self._connection = connection
+        self._channels = channels
+        self._waiting: deque[tuple[Published, bytes]] = deque()
+        # How much of the first message the client has taken.
+        self._begun_bytes = 0
+        self._woken = False
+        self._closed = False
+
+    # The client ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def subscriptions(self) -> int:
+        """The number of channels, patterns and shard channels that the client has subscribed to."""
+        return sum(map(len, self.names.values()))
+
+    def subscribe(self, space: Space, name: bytes, matches: Callable[[bytes], object] | None) -> None:
+        """Subscribe the client to ``name``. Raises InvalidRequest where the node has no room for another subscription."""
+        self._channels.subscribe(self, space, name, matches)
+        self.names[space][name] = None
+
+    def unsubscribe(self, space: Space, name: bytes) -> None:
+        """End the client's subscription to ``name``, if there is one."""
+        self.names[space].pop(name, None)
+        self._channels.unsubscribe(self, space, name)
+
+    def close(self) -> None:
+        """End all subscriptions of the client, and forget the messages that wait for it."""
+        self._closed = True
+        for space, names in self.names.items():
+            for name in names:
+                self._channels.unsubscribe(self, space, name)
+            names.clear()
+        self.taken()
+
+    def taken(self) -> bytes:
+        """Return all messages that wait for the client, which is about to get them before a reply; none wait any more.
+
+        Not to be called while the client takes no more bytes: it may have a part of the first message.
+        """
+        rest = b"".join([data for _, data in self._waiting])
+        while self._waiting:
+            self._let_go()
+        return rest
+
+    def go_on(self) -> bool:
+        """Send the rest of a message of which the client has a part, now that it takes bytes again.
+
+        Returns whether the client has all of that message, so that something else may be sent to it.
+        """
+        if self._begun_bytes:
+            self.write()
+            return not self._begun_bytes
+        if self._waiting:
+            self._wake()
+        return True
+
+    # The channels ---------------------------------------------------------------------------------------------------------
+
+    def take(self, published: Published, pattern: bytes | None) -> None:
+        if self._closed:
+            return
+        key = (self._connection.protocol, pattern)
+        data = published.rendered.get(key)
+        if data is None:
+            data = published.rendered[key] = _render(published, *key)
+        self._channels.hold(self, published)
+        self._waiting.append((published, data))
+        self.unread_bytes += len(data) + PLACE_BYTES
+        if self.unread_bytes > UNREAD_BYTES_MAX:
+            self.end_as_slow()
+        elif not self._woken and not self._connection.is_stalled:
+            self._wake()
+
+    def write(self) -> None:
+        self._woken = False
+        connection, waiting = self._connection, self._waiting
+        written = 0
+        while waiting and not connection.is_stalled:
+            if written >= WRITTEN_BYTES_MAX and not self._begun_bytes:
+                self._wake()
+                return
+            parts: list[bytes] = []
+            room = CHUNK_BYTES
+            while waiting and room > 0:
+                data = waiting[0][1]
+                if self._begun_bytes or len(data) > room:
+                    data = data[self._begun_bytes : self._begun_bytes + room]
+                    self._begun_bytes += len(data)
+                parts.append(data)
+                room -= len(data)
+                if not self._begun_bytes or self._begun_bytes == len(waiting[0][1]):
+                    self._let_go()
+            written += CHUNK_BYTES - room
+            connection.write_pushes(parts[0] if len(parts) == 1 else b"".join(parts))
+
+    def end_as_slow(self) -> None:
+        if self._closed:
+            return
+        logger.warning(
+            "closed the connection of a subscriber that does not take what is published, for which %d bytes wait: %s",
+            *(self.unread_bytes, self._connection.describe()),
+        )
+        self._channels.has_ended()
+        self._closed = True
+        while self._waiting:
+            self._let_go()
+        self._connection.abort()
+
+    # Inside ---------------------------------------------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        self._woken = True
+        self._channels.wake(self)
+
+    def _let_go(self) -> None:
+        """Forget the first message that waits: the client has it, or will not get it."""
+        published, data = self._waiting.popleft()
+        self._begun_bytes = 0
+        self.unread_bytes -= len(data) + PLACE_BYTES
+        self._channels.let_go(self, published, not self._waiting)
+
+
+def push(protocol: int, *items: bytes) -> bytes:
+    """Return a RESP push of ``items``, each encoded already; in RESP2 that is an array. protocol: RESP's version, 2 or 3."""
+    return b"%b%d\r\n%b" % (b"*" if protocol == 2 else b">", len(items), b"".join(items))
+
+
+def _render(published: Published, protocol: int, pattern: bytes | None) -> bytes:
+    """Return a published message as it is sent to a RESP client, who has subscribed to its channel or to ``pattern``."""
+    items: list[Any] = [bulk(published.channel), bulk(published.data)]
+    if pattern is not None:
+        return push(protocol, bulk(b"pmessage"), bulk(pattern), *items)
+    return push(protocol, bulk(b"smessage" if published.shard else b"message"), *items)

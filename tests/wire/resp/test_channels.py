@@ -1,0 +1,334 @@
+"""What subscribers of the RESP port are sent: what, when, in which order, and how much of it may wait."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from wire.fake_store import FakeStore
+from wire.fake_transport import Client
+from wire.resp_client import connect, ignore, line, lines, pack, service
+
+from cacheflow.contract import Published
+from cacheflow.node import channels as node_channels
+from cacheflow.wire.resp import mailbox
+from cacheflow.wire.resp.commands import channels
+
+SUBSCRIBED = b"*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n"
+UNSUBSCRIBED = b"*3\r\n$11\r\nunsubscribe\r\n$1\r\na\r\n:0\r\n"
+
+
+def two(store: FakeStore | None = None) -> tuple[FakeStore, Client, Client]:
+    """A store, a client that will subscribe, and one that publishes."""
+    store = FakeStore() if store is None else store
+    shared = service(store)
+    return store, Client(shared.connection(ignore)), Client(shared.connection(ignore))
+
+
+def message(data: bytes, channel: bytes = b"a", head: bytes = b"*3") -> bytes:
+    """What a subscriber of the channel is sent."""
+    return b"%b\r\n$7\r\nmessage\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (head, len(channel), channel, len(data), data)
+
+
+def speak_3(client: Client) -> None:
+    """Have a client speak RESP3."""
+    assert client.send(line("HELLO 3")).startswith(b"%7")
+
+
+def test_a_message_comes_to_each_subscription_that_it_is_for() -> None:
+    store, listener, publisher = two()
+    listener.send(lines("SUBSCRIBE a\nPSUBSCRIBE a* [b] ?"))
+    assert publisher.send(pack("PUBLISH", "a", b"\xff\r\n")) == b":3\r\n"
+    assert not listener.replies()
+    store.next_turn.run()
+    assert listener.replies() == (
+        message(b"\xff\r\n")
+        + b"*4\r\n$8\r\npmessage\r\n$2\r\na*\r\n$1\r\na\r\n$3\r\n\xff\r\n\r\n"
+        + b"*4\r\n$8\r\npmessage\r\n$1\r\n?\r\n$1\r\na\r\n$3\r\n\xff\r\n\r\n"
+    )
+    assert publisher.send(lines("PUBLISH b 1\nPUBLISH no 1\nSPUBLISH a 1")) == b":2\r\n:0\r\n:0\r\n"
+
+
+def test_shard_channels_have_names_and_subscribers_of_their_own() -> None:
+    store, listener, publisher = two()
+    listener.send(lines("SSUBSCRIBE a\nPSUBSCRIBE *"))
+    assert publisher.send(lines("SPUBLISH a s\nPUBLISH a m")) == b":1\r\n:1\r\n"
+    store.next_turn.run()
+    assert listener.replies() == (
+        b"*3\r\n$8\r\nsmessage\r\n$1\r\na\r\n$1\r\ns\r\n" + b"*4\r\n$8\r\npmessage\r\n$1\r\n*\r\n$1\r\na\r\n$1\r\nm\r\n"
+    )
+    assert publisher.send(lines("PUBSUB SHARDCHANNELS\nPUBSUB SHARDNUMSUB a b\nPUBSUB CHANNELS\nPUBSUB NUMPAT")) == (
+        b"*1\r\n$1\r\na\r\n*4\r\n$1\r\na\r\n:1\r\n$1\r\nb\r\n:0\r\n*0\r\n:1\r\n"
+    )
+
+
+def test_in_resp3_messages_are_pushes_and_all_commands_go_on() -> None:
+    store, listener, publisher = two()
+    speak_3(listener)
+    assert listener.send(lines("SUBSCRIBE a\nSET k v\nGET k\nPING")) == (
+        b">3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n+OK\r\n$1\r\nv\r\n+PONG\r\n"
+    )
+    publisher.send(line("PUBLISH a 1"))
+    # What is asked for meanwhile is answered, and the answer of PUBLISH comes before the message.
+    assert listener.send(line("PUBLISH a 2")) == b":1\r\n"
+    store.next_turn.run()
+    assert listener.replies() == message(b"1", head=b">3") + message(b"2", head=b">3")
+    assert listener.send(line("UNSUBSCRIBE")) == b">3\r\n$11\r\nunsubscribe\r\n$1\r\na\r\n:0\r\n"
+    assert listener.send(line("UNSUBSCRIBE")) == b">3\r\n$11\r\nunsubscribe\r\n_\r\n:0\r\n"
+
+
+def test_a_client_that_goes_back_to_resp2_is_confined_and_one_that_leaves_it_is_not() -> None:
+    store, listener, publisher = two()
+    speak_3(listener)
+    listener.send(line("SUBSCRIBE a"))
+    publisher.send(line("PUBLISH a 1"))
+    answer = listener.send(line("HELLO 2"))
+    assert answer.startswith(message(b"1", head=b">3") + b"*14\r\n")
+    assert listener.send(line("GET k")).startswith(b"-ERR Can't execute 'get': only ")
+    publisher.send(line("PUBLISH a 2"))
+    store.next_turn.run()
+    assert listener.replies() == message(b"2")
+
+
+@pytest.mark.parametrize("end", ["UNSUBSCRIBE", "UNSUBSCRIBE a"])
+def test_what_waits_comes_before_the_end_of_the_subscription(end: str) -> None:
+    store, listener, publisher = two()
+    listener.send(line("SUBSCRIBE a"))
+    publisher.send(line("PUBLISH a 1"))
+    assert listener.send(line(end)) == message(b"1") + UNSUBSCRIBED
+    publisher.send(line("PUBLISH a 2"))
+    store.next_turn.run()
+    assert not listener.replies() and listener.send(line("GET k")) == b"$-1\r\n"
+
+
+def test_a_client_that_is_reset_or_gone_has_no_subscriptions() -> None:
+    store, listener, publisher = two()
+    speak_3(listener)
+    listener.send(lines("SUBSCRIBE a b\nPSUBSCRIBE *\nSSUBSCRIBE s"))
+    publisher.send(line("PUBLISH a 1"))
+    assert listener.send(line("RESET")) == b"+RESET\r\n"
+    store.next_turn.run()
+    assert not listener.replies()
+    listener.send(lines("SUBSCRIBE a b\nPSUBSCRIBE *"))
+    publisher.send(line("PUBLISH a 1"))
+    listener.protocol.connection_lost(None)
+    assert publisher.send(lines("PUBLISH a 1\nPUBSUB CHANNELS\nPUBSUB NUMPAT")) == b":0\r\n*0\r\n:0\r\n"
+    store.next_turn.run()
+    figures = store.channels.metrics()
+    assert figures["subscriptions"] == figures["subscribers_unread_bytes"] == figures["subscribers_ended_total"] == 0
+
+
+def test_publishing_and_subscribing_keep_their_places_in_a_pipeline() -> None:
+    store = FakeStore()
+    store.held = True
+    _, listener, publisher = two(store)
+    listener.send(line("SUBSCRIBE a"))
+    assert publisher.send(lines("SET k 1\nPUBLISH a 1\nSUBSCRIBE b\nGET k")) == b""
+    store.next_turn.run()
+    assert not listener.replies()
+    store.release()
+    assert publisher.replies().startswith(
+        b"+OK\r\n:1\r\n*3\r\n$9\r\nsubscribe\r\n$1\r\nb\r\n:1\r\n-ERR Can't execute 'get'"
+    )
+    store.next_turn.run()
+    assert listener.replies() == message(b"1")
+
+
+def test_a_transaction_publishes_when_it_has_taken_place() -> None:
+    store, listener, publisher = two()
+    listener.send(line("SUBSCRIBE a"))
+    publisher.send(lines("MULTI\nPUBLISH a 1\nSET k v\nPUBLISH a 2"))
+    store.next_turn.run()
+    assert not listener.replies()
+    assert publisher.send(line("EXEC")) == b"*3\r\n:1\r\n+OK\r\n:1\r\n"
+    store.next_turn.run()
+    assert listener.replies() == message(b"1") + message(b"2")
+    assert publisher.send(lines("WATCH k\nSET k w\nMULTI\nPUBLISH a 3\nEXEC")).endswith(b"*-1\r\n")
+    store.next_turn.run()
+    assert not listener.replies()
+    refused = b"-ERR SUBSCRIBE is not served inside MULTI\r\n"
+    assert publisher.send(lines("MULTI\nSUBSCRIBE a\nEXEC")) == (
+        b"+OK\r\n" + refused + b"-EXECABORT Transaction discarded because of previous errors.\r\n"
+    )
+
+
+def test_who_has_not_authenticated_is_told_so() -> None:
+    client = connect(token=b"secret")
+    for words in ("SUBSCRIBE a", "PUBLISH a b", "PUBSUB CHANNELS", "UNSUBSCRIBE"):
+        assert client.send(line(words)) == b"-NOAUTH Authentication required.\r\n"
+
+
+def test_the_list_of_clients_shows_who_has_subscribed() -> None:
+    _, listener, other = two()
+    listener.send(lines("SUBSCRIBE a b\nPSUBSCRIBE *\nSSUBSCRIBE x y z"))
+    assert b" sub=2 psub=1 ssub=3 " in other.send(line("CLIENT LIST TYPE pubsub"))
+    assert b" sub=0 psub=0 ssub=0 " in other.send(line("CLIENT LIST TYPE normal"))
+    assert b"pubsub_channels:2\r\npubsub_patterns:1\r\npubsubshard_channels:3\r\n" in other.send(line("INFO stats"))
+
+
+def test_names_messages_and_subscriptions_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channels, "SUBSCRIPTIONS_MAX", 3)
+    monkeypatch.setattr(node_channels, "SUBSCRIPTIONS_MAX", 4)
+    monkeypatch.setattr(node_channels, "PATTERNS_MAX", 1)
+    _, one, other = two()
+    long = "x" * 1025
+    assert one.send(line(f"SUBSCRIBE {long}")) == b"-ERR a channel's name has at most 1024 bytes\r\n"
+    assert one.send(line(f"PSUBSCRIBE {long}")) == b"-ERR a pattern has at most 1024 bytes\r\n"
+    assert one.send(line(f"PUBLISH {long} 1")) == b"-ERR a channel's name has at most 1024 bytes\r\n"
+    large = pack("PUBLISH", "a", bytes(node_channels.MESSAGE_BYTES_MAX + 1))
+    assert one.send(large) == b"-ERR a message has at most 1048576 bytes\r\n"
+    # None of these has made a subscription.
+    assert one.send(line("GET k")) == b"$-1\r\n"
+    assert one.send(line("SUBSCRIBE a b c d")) == b"-ERR a client has at most 3 subscriptions\r\n"
+    assert one.send(line("SUBSCRIBE a b a a b")).endswith(b":2\r\n")
+    assert one.send(line("PSUBSCRIBE *")).endswith(b":3\r\n")
+    assert one.send(line("SUBSCRIBE a b")).endswith(b":3\r\n")
+    assert other.send(line("PSUBSCRIBE ?")) == b"-ERR a node has at most 1 patterns of subscribers\r\n"
+    assert other.send(line("SUBSCRIBE a b")) == (SUBSCRIBED + b"-ERR a node has at most 4 subscriptions\r\n")
+
+
+def test_all_messages_of_a_turn_are_one_write_and_a_message_is_rendered_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rendered: list[object] = []
+    render = mailbox._render
+
+    def counted(published: Published, *form: object) -> bytes:
+        rendered.append(form)
+        return render(published, *form)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(mailbox, "_render", counted)
+    store = FakeStore()
+    shared = service(store)
+    clients = [Client(shared.connection(ignore)) for _ in range(20)]
+    for client in clients:
+        client.send(line("SUBSCRIBE a"))
+    writes: list[bytes] = []
+    monkeypatch.setattr(clients[7].transport, "write", writes.append)
+    Client(shared.connection(ignore)).send(b"".join([pack("PUBLISH", "a", b"%d" % number) for number in range(30)]))
+    store.next_turn.run()
+    everything = b"".join([message(b"%d" % number) for number in range(30)])
+    assert writes == [everything] and clients[8].replies().endswith(everything)
+    assert len(rendered) == 30
+
+
+# Who does not read ----------------------------------------------------------------------------------------------------
+
+
+def test_a_client_that_reads_again_gets_everything_in_order_and_no_reply_in_between() -> None:
+    store, listener, publisher = two()
+    speak_3(listener)
+    listener.send(line("SUBSCRIBE a"))
+    listener.transport.takes = False
+    large = bytes(3 * mailbox.CHUNK_BYTES)
+    sent = [large, b"1", large, b"2"]
+    for data in sent:
+        publisher.send(pack("PUBLISH", "a", data))
+    store.next_turn.run()
+    # The socket has a chunk, and the rest waits here.
+    first = listener.replies()
+    assert len(first) == mailbox.CHUNK_BYTES
+    listener.send(line("PING"))
+    came = first + listener.replies()
+    while len(came) < sum(map(len, sent)):
+        listener.transport.take_all()
+        listener.transport.takes = False
+        store.next_turn.run()
+        new = listener.replies()
+        assert new
+        came += new
+    listener.transport.take_all()
+    store.next_turn.run()
+    came += listener.replies()
+    assert came.count(b"+PONG\r\n") == 1
+    pushes = [message(data, head=b">3") for data in sent]
+    assert came.replace(b"+PONG\r\n", b"") == b"".join(pushes)
+    at = came.index(b"+PONG\r\n")
+    assert at in (len(b"".join(pushes[:number])) for number in range(5)), "a reply stands inside of a message"
+    assert store.channels.metrics()["subscribers_unread_bytes"] == 0
+
+
+def test_a_slow_subscriber_is_ended_with_one_line_and_the_others_go_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(mailbox, "UNREAD_BYTES_MAX", 100_000)
+    store, slow, publisher = two()
+    reader = Client(service(store).connection(ignore))
+    for client in (slow, reader):
+        client.send(line("SUBSCRIBE a"))
+    slow.transport.takes = False
+    with caplog.at_level(logging.WARNING, "cacheflow.wire"):
+        for _ in range(20):
+            publisher.send(pack("PUBLISH", "a", bytes(10_000)))
+            store.next_turn.run()
+    assert slow.transport.aborted and not reader.closed
+    assert len(reader.replies()) > 200_000
+    assert len(caplog.records) == 1 and "does not take what is published" in caplog.text
+    figures = store.channels.metrics()
+    assert figures["subscribers_ended_total"] == 1 and figures["subscribers_unread_bytes"] == 0
+    slow.protocol.connection_lost(None)
+    assert publisher.send(line("PUBSUB NUMSUB a")) == b"*2\r\n$1\r\na\r\n:1\r\n"
+
+
+def test_the_slowest_are_ended_when_too_much_waits_for_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node_channels, "UNREAD_BYTES_MAX", 100_000)
+    store, slowest, publisher = two()
+    slow = Client(service(store).connection(ignore))
+    slowest.send(line("SUBSCRIBE a b"))
+    slow.send(line("SUBSCRIBE a"))
+    slowest.transport.takes = slow.transport.takes = False
+    for number in range(20):
+        publisher.send(pack("PUBLISH", "ab"[number % 2], bytes(10_000)))
+        store.next_turn.run()
+        assert store.channels.metrics()["subscribers_unread_bytes"] <= 100_000
+    assert slowest.closed and not slow.closed
+
+
+def test_what_many_wait_for_counts_once() -> None:
+    store = FakeStore()
+    shared = service(store)
+    clients = [Client(shared.connection(ignore)) for _ in range(100)]
+    for client in clients:
+        client.send(line("SUBSCRIBE a"))
+        client.transport.takes = False
+    publisher = Client(shared.connection(ignore))
+    for _ in range(4):
+        publisher.send(pack("PUBLISH", "a", bytes(500_000)))
+        store.next_turn.run()
+    assert 2_000_000 < store.channels.metrics()["subscribers_unread_bytes"] < 2_100_000
+    assert not any(client.closed for client in clients)
+
+
+# Many ------------------------------------------------------------------------------------------------------------------
+
+
+def test_who_publishes_faster_than_is_handed_out_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node_channels, "HANDED_OUT_MAX", 10)
+    store, listener, publisher = two()
+    listener.send(line("SUBSCRIBE a"))
+    listener.replies()
+    answered = publisher.send(b"".join([pack("PUBLISH", "a", b"%d" % number) for number in range(40)]))
+    # Five are handed out, the next is answered too, and the one behind it waits.
+    assert answered == b":1\r\n" * 6
+    store.next_turn.run()
+    assert publisher.replies() == b":1\r\n" * 34
+    assert listener.replies() == b"".join([message(b"%d" % number) for number in range(40)])
+
+
+def test_work_for_many_is_done_in_slices() -> None:
+    store = FakeStore()
+    shared = service(store)
+    clients = [Client(shared.connection(ignore)) for _ in range(300)]
+    for client in clients:
+        client.send(line("SUBSCRIBE a"))
+        client.replies()
+    now = 0.0
+
+    def clock() -> float:
+        nonlocal now
+        now += 0.0001
+        return now
+
+    store.next_turn.time = clock
+    Client(shared.connection(ignore)).send(line("PUBLISH a 1"))
+    turns = store.next_turn.run()
+    assert turns >= 300 * 0.0001 / node_channels.SLICE_S
+    assert all(client.replies() == message(b"1") for client in clients)
