@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
-from cacheflow.raft.transport.frames import PIECE_BYTES, FrameBuffer
-from cacheflow.raft.transport.outbox import Outbox
+from cacheflow.raft.transport.frames import PIECE_BYTES, FrameBuffer, encode_frame
+from cacheflow.raft.transport.outbox import LAST_BYTES_MAX, Outbox
 from cacheflow.raft.transport.pieces import Budget, Pieces
 
 LARGE = bytes(range(256)) * 1000
@@ -125,3 +125,59 @@ def test_a_connection_that_is_closed_sends_all_that_waits_and_one_that_broke_not
     assert link.written == written
     link.outbox.close()
     assert link.outbox.waiting_bytes == 0
+
+
+def test_what_goes_last_leaves_when_nothing_else_waits() -> None:
+    link = Link(takes=PIECE_BYTES)
+    link.put(LARGE)
+    for number in range(3):
+        assert link.outbox.put_last(encode_frame(b"last %d" % number))
+    link.put(b"entry")
+    link.end_turn()
+    link.put(b"heartbeat", overtakes=True)
+    link.end_turn()
+    for _ in range(3):
+        link.drain()
+    assert link.came == [b"heartbeat"]
+    link.drain_all()
+    assert link.came == [b"heartbeat", LARGE, b"entry", b"last 0", b"last 1", b"last 2"]
+
+
+def test_a_heartbeat_and_an_entry_wait_for_a_piece_of_what_goes_last_at_most() -> None:
+    link = Link(takes=PIECE_BYTES)
+    for _ in range(100):
+        assert link.outbox.put_last(encode_frame(bytes(20_000)))
+    link.end_turn()
+    # None of it counts for those who ask how much of the log is on its way.
+    assert link.outbox.waiting_bytes < 2 * PIECE_BYTES
+    for kind in (True, False):
+        link.put(b"small", overtakes=kind)
+        link.end_turn()
+        before = len(link.came)
+        while b"small" not in link.came[before:]:
+            link.drain()
+        assert sum(map(len, link.came[before:])) <= 3 * PIECE_BYTES
+    link.put(LARGE)
+    link.end_turn()
+    before = len(link.came)
+    while LARGE not in link.came:
+        link.drain()
+    assert sum(map(len, link.came[before:])) <= len(LARGE) + 2 * PIECE_BYTES
+    link.drain_all()
+    assert link.came.count(bytes(20_000)) == 100
+
+
+def test_too_much_of_what_goes_last_is_dropped_and_nothing_else() -> None:
+    link = Link(takes=0)
+    frame = encode_frame(bytes(30_000))
+    taken = sum([link.outbox.put_last(frame) for _ in range(1000)])
+    assert taken == LAST_BYTES_MAX // len(frame)
+    link.put(LARGE)
+    link.end_turn()
+    link.takes = 1 << 20
+    link.drain_all()
+    assert link.came.count(bytes(30_000)) == taken and link.came[0] == LARGE
+    assert link.outbox.put_last(frame)
+    link.outbox.close()
+    link.outbox.flush_all()
+    assert link.came.count(bytes(30_000)) == taken

@@ -530,3 +530,21 @@ async def test_members_that_all_have_moved_are_dialed_where_a_probe_has_found_th
         node.set_peers({other: "127.0.0.1:1"})
     assert (await a.probe(b.raft_address, 2)).node_id == "b"
     await eventually(lambda: a.is_connected("b") and b.is_connected("a"))
+
+
+@on_a_loop
+async def test_what_is_broadcast_comes_to_all_peers_beside_the_log() -> None:
+    a, b, c = await started("a"), await started("b"), await started("c")
+    await connected(a, b, c)
+    came: list[tuple[str, str, int]] = []
+    b.on_beside = lambda peer, message: came.append(("b", peer.node_id, message["number"]))
+    c.on_beside = lambda peer, message: came.append(("c", peer.node_id, message["number"]))
+    assert [a.broadcast(number(value)) for value in range(100)] == [0] * 100
+    await eventually(lambda: len(came) == 200)
+    for to in ("b", "c"):
+        assert [each for each in came if each[0] == to] == [(to, "a", value) for value in range(100)]
+    assert not b.messages and not c.messages
+    await c.stop()
+    await eventually(lambda: not a.is_connected("c"))
+    assert a.broadcast(number(1)) == 1
+    await eventually(lambda: len(came) == 201)
