@@ -115,7 +115,9 @@ class Outbox:
             return False
         self._last.append(frame)
         self._last_bytes += len(frame)
-        if not self._scheduled:
+        if self._last_bytes >= _FLUSH_BYTES and not self._paused:
+            self.flush()
+        elif not self._scheduled:
             self._scheduled = True
             self._defer(self._end_of_turn)
         return True

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
 
 import pytest
 from wire.fake_store import FakeStore
@@ -116,6 +118,22 @@ def test_a_client_that_is_reset_or_gone_has_no_subscriptions() -> None:
     store.next_turn.run()
     figures = store.channels.metrics()
     assert figures["subscriptions"] == figures["subscribers_unread_bytes"] == figures["subscribers_ended_total"] == 0
+
+
+def test_a_client_that_has_gone_takes_no_memory_until_a_pass_of_the_collector() -> None:
+    store, listener, publisher = two()
+    listener.send(lines("SUBSCRIBE a\nPSUBSCRIBE *"))
+    listener.transport.takes = False
+    publisher.send(line("PUBLISH a 1"))
+    kept = weakref.ref(listener.protocol)
+    gc.disable()
+    try:
+        listener.protocol.connection_lost(None)
+        store.next_turn.run()
+        del listener.transport._protocol, listener.protocol, listener
+        assert kept() is None
+    finally:
+        gc.enable()
 
 
 def test_publishing_and_subscribing_keep_their_places_in_a_pipeline() -> None:
