@@ -5,7 +5,7 @@
 2. A message travels in parts of a frame each, which are numbered. A number that is not above the last one is late or comes a
    second time, and a part without those before it is of no use: both are dropped.
 3. The loop is held up for SLICE_S at a time, however many have subscribed: what is too much for a turn waits in a queue, which
-   is bounded for what other nodes send, and local publishers wait until it is empty.
+   is bounded for what other nodes send, and local publishers wait meanwhile for their answers.
 4. Who does not take what was published is ended, alone when too much waits for one subscriber, the slowest first when too much
    waits for all of them together.
 
@@ -130,7 +130,7 @@ class Channels:
         self._number = 0
         self._sources: dict[str, _Source] = {}
         # What is to be done in the next slices: subscribers with something to write, messages to be handed out, and the calls
-        # of those who wait until that is done.
+        # of those who wait for their turn.
         self._to_write: deque[Subscriber] = deque()
         self._to_hand_out: deque[Published] = deque()
         self._to_call: deque[Callable[[], None]] = deque()
@@ -270,7 +270,7 @@ class Channels:
             count += len(subscribers)
             for subscriber in subscribers:
                 subscriber.take(published, pattern)
-        self._handed_out += 1 + count + len(self._matchers) // 4
+        self._handed_out += 1 + count + len(self._matchers)
         if self._unread_bytes > UNREAD_BYTES_MAX:
             self._end_the_slowest()
         return count
@@ -279,11 +279,11 @@ class Channels:
 
     @property
     def is_behind(self) -> bool:
-        """True if messages wait to be handed out on this node: a publisher should wait until that is done."""
+        """True if messages wait to be handed out on this node: a publisher should wait with the next one."""
         return bool(self._to_hand_out)
 
-    def when_caught_up(self, call: Callable[[], None]) -> None:
-        """Make ``call`` once all that was published so far is handed out and written, as far as subscribers take it."""
+    def soon(self, call: Callable[[], None]) -> None:
+        """Make ``call`` in one of the next slices, in turn with messages that are to be handed out: one call for each."""
         self._to_call.append(call)
         self._schedule()
 
@@ -305,12 +305,13 @@ class Channels:
         while True:
             if self._to_write:
                 self._to_write.popleft().write()
-            elif self._to_hand_out:
-                published = self._to_hand_out.popleft()
-                self._waiting_bytes -= len(published.data) + MESSAGE_COST
-                self._hand_out(published)
-            elif self._to_call:
-                self._to_call.popleft()()
+            elif self._to_hand_out or self._to_call:
+                if self._to_hand_out:
+                    published = self._to_hand_out.popleft()
+                    self._waiting_bytes -= len(published.data) + MESSAGE_COST
+                    self._hand_out(published)
+                if self._to_call:
+                    self._to_call.popleft()()
             else:
                 return
             if clock() >= until:

@@ -61,6 +61,8 @@ class Mailbox:
         # How much of the first message the client has taken.
         self._begun_bytes = 0
         self._woken = False
+        # True while nothing is sent: subscriptions are changing, and the answer to that is not complete.
+        self._held = False
         self._closed = False
 
     # The client ---------------------------------------------------------------------------------------------------------
@@ -88,6 +90,16 @@ class Mailbox:
                 self._channels.unsubscribe(self, space, name)
             names.clear()
         self.taken()
+
+    def hold(self) -> None:
+        """Send the client no message until ``release``."""
+        self._held = True
+
+    def release(self) -> None:
+        """Send the client messages again."""
+        self._held = False
+        if self._waiting:
+            self._wake()
 
     def taken(self) -> bytes:
         """Return all messages that wait for the client, which is about to get them before a reply; none wait any more.
@@ -125,11 +137,13 @@ class Mailbox:
         self.unread_bytes += len(data) + PLACE_BYTES
         if self.unread_bytes > UNREAD_BYTES_MAX:
             self.end_as_slow()
-        elif not self._woken and not self._connection.is_stalled:
+        elif not (self._woken or self._held or self._connection.is_stalled):
             self._wake()
 
     def write(self) -> None:
         self._woken = False
+        if self._held:
+            return
         connection, waiting = self._connection, self._waiting
         written = 0
         while waiting and not connection.is_stalled:

@@ -331,6 +331,38 @@ def test_who_publishes_faster_than_is_handed_out_waits(monkeypatch: pytest.Monke
     assert listener.replies() == b"".join([message(b"%d" % number) for number in range(40)])
 
 
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_many_subscriptions_are_made_in_slices_and_no_message_comes_in_between(
+    protocol: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channels, "SLICE_S", 0.0)
+    store, listener, publisher = two()
+    if protocol == 3:
+        speak_3(listener)
+    listener.send(line("SUBSCRIBE first"))
+    store.next_turn.run()
+    listener.replies()
+    names = [f"c{number}" for number in range(20)]
+    head = b"*3" if protocol == 2 else b">3"
+    assert listener.send(line("SUBSCRIBE " + " ".join(names))) == b""
+    assert publisher.send(lines("PUBLISH c0 a\nPUBLISH first b\nPUBLISH c19 no")) == b":1\r\n:1\r\n:0\r\n"
+    store.next_turn.run()
+    came = listener.replies()
+    assert came.count(b"subscribe") == 20 and came.endswith(message(b"a", b"c0", head) + message(b"b", b"first", head))
+    assert listener.send(line("UNSUBSCRIBE")) == b""
+    assert publisher.send(lines("PUBLISH c19 a\nPUBLISH c18 b\nPUBLISH first no")) == b":1\r\n:1\r\n:0\r\n"
+    store.next_turn.run()
+    came = listener.replies()
+    assert came.startswith(message(b"a", b"c19", head) + message(b"b", b"c18", head)) and came.endswith(b":0\r\n")
+    assert came.count(b"unsubscribe") == 21
+    assert listener.send(line("PUBSUB CHANNELS")) == b"*0\r\n"
+    assert listener.send(line("PSUBSCRIBE " + " ".join(names))) == b""
+    listener.protocol.connection_lost(None)
+    listener.transport.closed = True
+    store.next_turn.run()
+    assert store.channels.metrics()["subscriptions"] == 0
+
+
 def test_work_for_many_is_done_in_slices() -> None:
     store = FakeStore()
     shared = service(store)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import time
-from collections.abc import Callable
-from itertools import islice
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from cacheflow.contract import CHANNEL, PATTERN, SHARD, Space
@@ -15,74 +13,118 @@ from cacheflow.wire.connection import End
 from cacheflow.wire.resp.commands.clients import subcommand
 from cacheflow.wire.resp.glob import PATTERN_BYTES_MAX, matcher
 from cacheflow.wire.resp.mailbox import Mailbox, push
-from cacheflow.wire.resp.replies import CommandError, Status, array, bulk, bulks, encode, integer
+from cacheflow.wire.resp.replies import CommandError, Status, array, bulk, bulks, encode, error, integer
 from cacheflow.wire.resp.session import Arguments, Local, RespSession, Spec
 
 # The subscriptions of one client: each costs its name, and what its end takes holds up the loop.
 SUBSCRIPTIONS_MAX: Final = 10_000
-# The time that PUBSUB CHANNELS works before others get their turn, and the names between two looks at the clock.
-SLICE_S: Final = 0.005
-SLICE_NAMES: Final = 256
+# The time that a command works before others get their turn.
+SLICE_S = 0.002
 # How a subscription and its end are called in replies, by what is subscribed to.
 VERBS: Final[dict[Space, bytes]] = {CHANNEL: b"subscribe", PATTERN: b"psubscribe", SHARD: b"ssubscribe"}
 UNVERBS: Final[dict[Space, bytes]] = {CHANNEL: b"unsubscribe", PATTERN: b"punsubscribe", SHARD: b"sunsubscribe"}
+
+
+class _InSlices:
+    """A request about many names, done in slices, between which the event loop does its other work.
+
+    step: takes a name and returns a part of the reply, or None.  done: called with all parts; gives the reply to ``end``. What
+    ``step`` refuses, by InvalidRequest, is the last part.
+    """
+
+    # A class and no function inside of another one: that would be in a cycle with itself, and keep the connection.
+
+    def __init__(
+        self,
+        connection: RespSession,
+        names: Iterable[bytes],
+        step: Callable[[bytes], bytes | None],
+        end: End,
+        done: Callable[[list[bytes]], None],
+    ) -> None:
+        self._connection = connection
+        self._left = iter(names)
+        self._step = step
+        self._end = end
+        self._done = done
+        self._parts: list[bytes] = []
+
+    def work(self) -> None:
+        """Do as much as there is time for, and the rest soon."""
+        until = time.monotonic() + SLICE_S
+        try:
+            for name in self._left:
+                part = self._step(name)
+                if part is not None:
+                    self._parts.append(part)
+                if time.monotonic() >= until:
+                    connection = self._connection
+                    connection.store.channels.soon(functools.partial(connection.contained, self._end, self.work))
+                    return
+        except InvalidRequest as refused:
+            self._parts.append(error(f"ERR {refused}"))
+        self._done(self._parts)
 
 
 # Subscriptions --------------------------------------------------------------------------------------------------------
 
 
 def _subscribe(space: Space) -> Callable[[RespSession, Arguments], None]:
-    def control(connection: RespSession, arguments: Arguments) -> None:
-        connection.in_turn(lambda: _subscribed(connection, space, arguments[1:]))
+    return lambda connection, arguments: connection.exclusive(
+        lambda end: _begin_to_subscribe(connection, space, arguments[1:], end)
+    )
 
-    return control
 
-
-def _subscribed(connection: RespSession, space: Space, names: list[bytes]) -> bytes:
+def _begin_to_subscribe(connection: RespSession, space: Space, names: list[bytes], end: End) -> None:
     mailbox = connection.mailbox
     if mailbox is None:
         mailbox = connection.mailbox = Mailbox(connection, connection.store.channels)
     if mailbox.subscriptions + len(names) > SUBSCRIPTIONS_MAX:
         new = {name for name in names if name not in mailbox.names[space]}
         if mailbox.subscriptions + len(new) > SUBSCRIPTIONS_MAX:
-            raise CommandError(f"ERR a client has at most {SUBSCRIPTIONS_MAX} subscriptions")
-    replies = []
-    try:
-        for name in names:
-            if space == PATTERN and len(name) > PATTERN_BYTES_MAX:
-                raise CommandError(f"ERR a pattern has at most {PATTERN_BYTES_MAX} bytes")
-            mailbox.subscribe(space, name, matcher(name) if space == PATTERN else None)
-            replies.append(push(connection.protocol, bulk(VERBS[space]), bulk(name), _count(mailbox, space)))
-    except InvalidRequest as refused:
-        replies.append(CommandError(f"ERR {refused}").reply)
-    except CommandError as refused:
-        replies.append(refused.reply)
-    connection.confine()
-    return b"".join(replies)
+            end(error(f"ERR a client has at most {SUBSCRIPTIONS_MAX} subscriptions"))
+            return
+
+    def subscribe(name: bytes) -> bytes:
+        if space == PATTERN and len(name) > PATTERN_BYTES_MAX:
+            raise InvalidRequest(f"a pattern has at most {PATTERN_BYTES_MAX} bytes")
+        mailbox.subscribe(space, name, matcher(name) if space == PATTERN else None)
+        return push(connection.protocol, bulk(VERBS[space]), bulk(name), _count(mailbox, space))
+
+    def subscribed(replies: list[bytes]) -> None:
+        connection.confine()
+        end(b"".join(replies))
+        mailbox.release()
+
+    mailbox.hold()
+    _InSlices(connection, names, subscribe, end, subscribed).work()
 
 
 def _unsubscribe(space: Space) -> Callable[[RespSession, Arguments], None]:
-    def control(connection: RespSession, arguments: Arguments) -> None:
-        connection.in_turn(lambda: _unsubscribed(connection, space, arguments[1:]))
+    return lambda connection, arguments: connection.exclusive(
+        lambda end: _begin_to_unsubscribe(connection, space, arguments[1:], end)
+    )
 
-    return control
 
-
-def _unsubscribed(connection: RespSession, space: Space, names: list[bytes]) -> bytes:
+def _begin_to_unsubscribe(connection: RespSession, space: Space, names: list[bytes], end: End) -> None:
     mailbox = connection.mailbox
-    protocol, verb = connection.protocol, bulk(UNVERBS[space])
     if mailbox is None:
-        named = map(bulk, names) if names else [connection.null]
-        return b"".join([push(protocol, verb, name, integer(0)) for name in named])
-    # A client of RESP2 that has none left takes no message any more for what it is.
-    replies = [mailbox.taken()]
-    for name in names or list(mailbox.names[space]):
+        mailbox = connection.mailbox = Mailbox(connection, connection.store.channels)
+
+    def unsubscribe(name: bytes) -> bytes:
         mailbox.unsubscribe(space, name)
-        replies.append(push(protocol, verb, bulk(name), _count(mailbox, space)))
-    if len(replies) == 1:
-        replies.append(push(protocol, verb, connection.null, _count(mailbox, space)))
-    connection.confine()
-    return b"".join(replies)
+        return push(connection.protocol, bulk(UNVERBS[space]), bulk(name), _count(mailbox, space))
+
+    def unsubscribed(replies: list[bytes]) -> None:
+        if not replies:
+            replies = [push(connection.protocol, bulk(UNVERBS[space]), connection.null, _count(mailbox, space))]
+        connection.confine()
+        # A client of RESP2 that has no subscription left would take a message for the reply to something else.
+        end(mailbox.taken() + b"".join(replies))
+        mailbox.release()
+
+    mailbox.hold()
+    _InSlices(connection, names or list(mailbox.names[space]), unsubscribe, end, unsubscribed).work()
 
 
 def _count(mailbox: Mailbox, space: Space) -> bytes:
@@ -111,7 +153,7 @@ def _publish_in_turn(shard: bool, connection: RespSession, arguments: Arguments)
 
     def begin(end: End) -> None:
         reply = connection.said(answer)
-        channels.when_caught_up(functools.partial(connection.contained, end, end, reply))
+        channels.soon(functools.partial(connection.contained, end, end, reply))
 
     connection.exclusive(begin)
 
@@ -183,23 +225,18 @@ def _pubsub_in_turn(connection: RespSession, arguments: Arguments) -> None:
 
 
 def _names_in_slices(space: Space, connection: RespSession, arguments: Arguments) -> None:
-    """Answer PUBSUB CHANNELS in slices of SLICE_S seconds, between which the event loop does its other work."""
+    """Answer PUBSUB CHANNELS in slices."""
     matches = _matches(arguments)
 
     def begin(end: End) -> None:
-        found: list[bytes] = []
-        names = iter(list(connection.store.channels.subscribed[space]))
-
-        def work() -> None:
-            until = time.monotonic() + SLICE_S
-            while part := list(islice(names, SLICE_NAMES)):
-                found.extend(part if matches is None else filter(matches, part))
-                if time.monotonic() >= until:
-                    asyncio.get_running_loop().call_soon(connection.contained, end, work)
-                    return
-            end(bulks(found))
-
-        work()
+        names = list(connection.store.channels.subscribed[space])
+        _InSlices(
+            connection,
+            names,
+            lambda name: bulk(name) if matches is None or matches(name) else None,
+            end,
+            lambda found: end(array(found)),
+        ).work()
 
     connection.exclusive(begin)
 
