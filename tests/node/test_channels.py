@@ -104,6 +104,8 @@ def test_what_has_a_gap_is_dropped(node: Channels, listener: Listener) -> None:
     assert listener.came == [b"abcdef"]
     gaps = [
         [part(11, b"ab", left=4), part(13, b"ef", first=False)],
+        # What is left of another message, which would fit.
+        [part(15, b"ab", left=4), part(18, b"cd", first=False, left=2), part(19, b"ef", first=False)],
         [part(21, b"cd", first=False, left=2), part(22, b"ef", first=False)],
         [part(31, b"ab", left=4), part(32, b"ef", first=False)],
         [part(41, b"ab", left=2), part(42, b"cd", first=False, channel=b"b")],

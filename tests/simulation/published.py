@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 PART_BYTES = 300
 HANDED_OUT_MAX = 3
 # The part of the runs in which somebody publishes; mean seconds between two acts.
-HOW_OFTEN = 0.35
+HOW_OFTEN = 0.5
 PAUSE_S = 0.1
 NAMES = [b"c0", b"c1", b"c2"]
 # A pattern, and what it matches.

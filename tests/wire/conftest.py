@@ -6,9 +6,10 @@ import math
 
 import pytest
 
-from cacheflow.wire.resp.commands import scan
+from cacheflow.wire.resp.commands import channels, scan
 
 
 @pytest.fixture(autouse=True)
 def _slices_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scan, "SLICE_S", math.inf)
+    for module in (scan, channels):
+        monkeypatch.setattr(module, "SLICE_S", math.inf)

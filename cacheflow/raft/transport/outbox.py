@@ -135,7 +135,7 @@ class Outbox:
             self._parts_bytes = 0
         while self._queue and not self._paused and not self._transport.is_closing():
             self._write_pieces()
-        while self._last and not self._queue and not self._paused and not self._transport.is_closing():
+        while self._last and not self._paused and not self._transport.is_closing():
             self._write_last()
         self._watch()
 
