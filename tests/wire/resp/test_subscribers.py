@@ -140,6 +140,9 @@ def test_server_sent_events_of_a_web_application(ports: list[int]) -> None:
 
         def events() -> Iterator[str]:
             for message in pubsub.listen():
+                if message["data"] == "end":
+                    pubsub.close()
+                    return
                 yield "subscribed" if message["type"] == "subscribe" else f"data: {message['data']}\n\n"
 
         return Response(events(), mimetype="text/event-stream")
@@ -150,11 +153,14 @@ def test_server_sent_events_of_a_web_application(ports: list[int]) -> None:
         for chunk in app.test_client().get("/stream", buffered=False).iter_encoded():
             came.put(chunk.decode())
 
-    threading.Thread(target=read, daemon=True).start()
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
     assert came.get(timeout=DEADLINE_S) == "subscribed"
     with redis.Redis(port=ports[0]) as publisher:
         for number in range(3):
             publisher.publish("sse", f"event {number}")
+        publisher.publish("sse", "end")
+    reader.join(DEADLINE_S)
     assert [came.get(timeout=DEADLINE_S) for _ in range(3)] == [f"data: event {number}\n\n" for number in range(3)]
 
 
