@@ -98,6 +98,9 @@ class Channels(Protocol):
     @property
     def is_behind(self) -> bool: ...
 
+    @property
+    def is_overrun(self) -> bool: ...
+
     def subscribe(
         self, subscriber: Subscriber, space: Space, name: bytes, matches: Callable[[bytes], object] | None = None
     ) -> None: ...

@@ -37,8 +37,10 @@ PATTERNS_MAX: Final = 1000
 PART_BYTES = 30 * 1024
 # The time for which messages are handed out and written at once, so that peers and other clients have their turn.
 SLICE_S: Final = 0.002
-# What may be handed out before the turn ends, counted in subscribers: about SLICE_S.
-HANDED_OUT_MAX: Final = 2000
+# What may be handed out before the turn ends, counted in subscribers, with which patterns and bytes are put on a level: about
+# SLICE_S. And what a transaction may publish, which cannot wait.
+HANDED_OUT_MAX = 2000
+OVERRUN: Final = 10 * HANDED_OUT_MAX
 # Bytes of other nodes' messages that wait to be handed out; what comes then is lost.
 WAITING_BYTES_MAX: Final = 16 * 1024 * 1024
 # Bytes of messages that subscribers have not taken, all together; those that several wait for count once.
@@ -237,22 +239,31 @@ class Channels:
         whole = source.add(message)  # type: ignore[arg-type]  # it was checked
         if whole is None:
             return
-        if self._waiting_bytes + len(whole) > WAITING_BYTES_MAX:
+        published = Published(message["channel"], whole, message["shard"])
+        if not self.is_behind:
+            self.deliver(published)
+        elif self._waiting_bytes + len(whole) <= WAITING_BYTES_MAX:
+            self._queue(published)
+        else:
             self._lost += 1
-            return
-        self.deliver(Published(message["channel"], whole, message["shard"]))
 
     def deliver(self, published: Published) -> int:
         """Give ``published`` to those on this node who have subscribed; return how many subscriptions it is for."""
-        if self._handed_out < HANDED_OUT_MAX and not self._to_hand_out:
-            count = self._hand_out(published)
-        else:
-            count = sum([len(subscribers) for _, subscribers in self._found(published)])
-            if count:
-                self._to_hand_out.append(published)
-                self._waiting_bytes += len(published.data) + MESSAGE_COST
+        if not self.is_behind:
+            self._schedule()
+            return self._hand_out(published)
+        self._queue(published)
+        self._handed_out += self._cost(published)
+        return sum([len(subscribers) for _, subscribers in self._found(published)])
+
+    def _queue(self, published: Published) -> None:
+        self._to_hand_out.append(published)
+        self._waiting_bytes += len(published.data) + MESSAGE_COST
         self._schedule()
-        return count
+
+    def _cost(self, published: Published) -> int:
+        """Return what it costs to look for the subscribers of ``published`` and to send it, counted in subscribers."""
+        return 1 + len(self._matchers) + len(published.data) // 4096
 
     def _found(self, published: Published) -> list[tuple[bytes | None, dict[Subscriber, None]]]:
         """Return (pattern, its subscribers) for each that ``published`` is for; the pattern is None for the channel itself."""
@@ -270,7 +281,7 @@ class Channels:
             count += len(subscribers)
             for subscriber in subscribers:
                 subscriber.take(published, pattern)
-        self._handed_out += 1 + count + len(self._matchers)
+        self._handed_out += count + self._cost(published)
         if self._unread_bytes > UNREAD_BYTES_MAX:
             self._end_the_slowest()
         return count
@@ -279,8 +290,13 @@ class Channels:
 
     @property
     def is_behind(self) -> bool:
-        """True if messages wait to be handed out on this node: a publisher should wait with the next one."""
-        return bool(self._to_hand_out)
+        """True if as much as may be was handed out in this turn, or messages wait: a publisher should wait with the next one."""
+        return self._handed_out >= HANDED_OUT_MAX or bool(self._to_hand_out)
+
+    @property
+    def is_overrun(self) -> bool:
+        """True if so much was published in this turn that no more of it should be taken."""
+        return self._handed_out >= OVERRUN
 
     def soon(self, call: Callable[[], None]) -> None:
         """Make ``call`` in one of the next slices, in turn with messages that are to be handed out: one call for each."""
@@ -313,6 +329,7 @@ class Channels:
                 if self._to_call:
                     self._to_call.popleft()()
             else:
+                self._handed_out = 0
                 return
             if clock() >= until:
                 self._schedule()

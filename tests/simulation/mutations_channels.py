@@ -50,14 +50,13 @@ def put_together_what_has_gaps(patch: pytest.MonkeyPatch) -> None:
 
 def hand_out_the_latest_first(patch: pytest.MonkeyPatch) -> None:
     """Hand out last what has waited longest."""
-    deliver = Channels.deliver
+    queue = Channels._queue
 
-    def _deliver(self: Any, published: Any) -> int:
-        count = deliver(self, published)
+    def _queue(self: Any, published: Any) -> None:
+        queue(self, published)
         self._to_hand_out.rotate(1)
-        return count
 
-    patch.setattr(Channels, "deliver", _deliver)
+    patch.setattr(Channels, "_queue", _queue)
 
 
 def give_everything_to_everybody(patch: pytest.MonkeyPatch) -> None:

@@ -89,10 +89,9 @@ CONVERSATIONS: dict[str, list[tuple[str, bytes]]] = {
         ("PUBSUB SHARDNUMSUB", b"*0\r\n"),
         ("MULTI", b"+OK\r\n"),
         ("PUBLISH a b", b"+QUEUED\r\n"),
-        ("PUBSUB CHANNELS", b"+QUEUED\r\n"),
         ("SET k v", b"+QUEUED\r\n"),
         ("SPUBLISH a b", b"+QUEUED\r\n"),
-        ("EXEC", b"*4\r\n:0\r\n*0\r\n+OK\r\n:0\r\n"),
+        ("EXEC", b"*3\r\n:0\r\n+OK\r\n:0\r\n"),
     ],
     "set": [
         ("SET a 1 EX", b"-ERR syntax error\r\n"),

@@ -164,6 +164,9 @@ def test_a_transaction_publishes_when_it_has_taken_place() -> None:
     assert publisher.send(lines("WATCH k\nSET k w\nMULTI\nPUBLISH a 3\nEXEC")).endswith(b"*-1\r\n")
     store.next_turn.run()
     assert not listener.replies()
+    assert publisher.send(lines("MULTI\nPUBSUB CHANNELS\nDISCARD")) == (
+        b"+OK\r\n-ERR PUBSUB is not served inside MULTI\r\n+OK\r\n"
+    )
     refused = b"-ERR SUBSCRIBE is not served inside MULTI\r\n"
     assert publisher.send(lines("MULTI\nSUBSCRIBE a\nEXEC")) == (
         b"+OK\r\n" + refused + b"-EXECABORT Transaction discarded because of previous errors.\r\n"
@@ -195,6 +198,7 @@ def test_names_messages_and_subscriptions_are_bounded(monkeypatch: pytest.Monkey
     assert one.send(line(f"PUBLISH {long} 1")) == b"-ERR a channel's name has at most 1024 bytes\r\n"
     large = pack("PUBLISH", "a", bytes(node_channels.MESSAGE_BYTES_MAX + 1))
     assert one.send(large) == b"-ERR a message has at most 1048576 bytes\r\n"
+    assert one.send(pack("PUBSUB", "NUMSUB", *["a"] * 10_001)).startswith(b"-ERR at most 10000 channels")
     # None of these has made a subscription.
     assert one.send(line("GET k")) == b"$-1\r\n"
     assert one.send(line("SUBSCRIBE a b c d")) == b"-ERR a client has at most 3 subscriptions\r\n"
@@ -324,10 +328,10 @@ def test_who_publishes_faster_than_is_handed_out_waits(monkeypatch: pytest.Monke
     listener.send(line("SUBSCRIBE a"))
     listener.replies()
     answered = publisher.send(b"".join([pack("PUBLISH", "a", b"%d" % number) for number in range(40)]))
-    # Five are handed out, the next is answered too, and the one behind it waits.
-    assert answered == b":1\r\n" * 6
+    # Five are handed out, and the next one waits.
+    assert answered == b":1\r\n" * 5
     store.next_turn.run()
-    assert publisher.replies() == b":1\r\n" * 34
+    assert publisher.replies() == b":1\r\n" * 35
     assert listener.replies() == b"".join([message(b"%d" % number) for number in range(40)])
 
 
@@ -365,6 +369,28 @@ def test_many_subscriptions_are_made_in_slices_and_no_message_comes_in_between(
     listener.transport.closed = True
     store.next_turn.run()
     assert store.channels.metrics()["subscriptions"] == 0
+
+
+def test_patterns_that_match_nothing_cost_their_time_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, listener, publisher = two()
+    listener.send(line("PSUBSCRIBE " + " ".join(f"p{number}" for number in range(500))))
+    assert publisher.send(pack("PUBLISH", "a", "1") * 40) == b":0\r\n" * 4
+    monkeypatch.setattr(store.next_turn, "time", iter(range(1000)).__next__)
+    # Four in each slice, of which the clock says that it is over.
+    assert store.next_turn.run() >= 9
+    assert publisher.replies() == b":0\r\n" * 36
+
+
+def test_a_transaction_that_publishes_too_much_is_told_so_and_publishes_the_rest() -> None:
+    store, listener, publisher = two()
+    listener.send(line("PSUBSCRIBE " + " ".join(f"p{number}" for number in range(500))))
+    publisher.send(b"".join([pack("MULTI"), pack("PUBLISH", "p7", "1") * 100, pack("SET", "k", "v")]))
+    answer = publisher.send(line("EXEC"))
+    assert answer.startswith(b"*101\r\n") and answer.endswith(b"+OK\r\n")
+    assert answer.count(b":1\r\n") == 40 and answer.count(b"-TRYAGAIN not published: ") == 60
+    listener.replies()
+    store.next_turn.run()
+    assert listener.replies().count(b"pmessage") == 40
 
 
 def test_work_for_many_is_done_in_slices() -> None:

@@ -13,13 +13,15 @@ from cacheflow.wire.connection import End
 from cacheflow.wire.resp.commands.clients import subcommand
 from cacheflow.wire.resp.glob import PATTERN_BYTES_MAX, matcher
 from cacheflow.wire.resp.mailbox import Mailbox, push
-from cacheflow.wire.resp.replies import CommandError, Status, array, bulk, bulks, encode, error, integer
+from cacheflow.wire.resp.replies import CommandError, Status, array, bulk, encode, error, integer
 from cacheflow.wire.resp.session import Arguments, Local, RespSession, Spec
 
 # The subscriptions of one client: each costs its name, and what its end takes holds up the loop.
 SUBSCRIPTIONS_MAX: Final = 10_000
 # The time that a command works before others get their turn.
 SLICE_S = 0.002
+# The channels of one PUBSUB NUMSUB, as other commands have keys.
+NAMES_MAX: Final = 10_000
 # How a subscription and its end are called in replies, by what is subscribed to.
 VERBS: Final[dict[Space, bytes]] = {CHANNEL: b"subscribe", PATTERN: b"psubscribe", SHARD: b"ssubscribe"}
 UNVERBS: Final[dict[Space, bytes]] = {CHANNEL: b"unsubscribe", PATTERN: b"punsubscribe", SHARD: b"sunsubscribe"}
@@ -143,6 +145,13 @@ def _publish(shard: bool, session: RespSession, arguments: Arguments) -> bytes:
         raise CommandError(f"ERR {refused}") from None
 
 
+def _publish_at_once(shard: bool, session: RespSession, arguments: Arguments) -> bytes:
+    """Return the reply to PUBLISH in a transaction, which cannot wait until what is published is handed out."""
+    if session.store.channels.is_overrun:
+        raise CommandError("TRYAGAIN not published: this transaction publishes more at once than this node hands out")
+    return _publish(shard, session, arguments)
+
+
 def _publish_in_turn(shard: bool, connection: RespSession, arguments: Arguments) -> None:
     """Answer PUBLISH behind all earlier requests; who publishes faster than is handed out waits until that is done."""
     answer = functools.partial(_publish, shard, connection, arguments)
@@ -178,12 +187,6 @@ HELP: Final = (
 )
 
 
-def _names(space: Space, session: RespSession, arguments: Arguments) -> bytes:
-    """Return the reply to PUBSUB CHANNELS inside a transaction, made without a pause."""
-    matches = _matches(arguments)
-    return bulks([name for name in session.store.channels.subscribed[space] if matches is None or matches(name)])
-
-
 def _matches(arguments: Arguments) -> Callable[[bytes], object] | None:
     if len(arguments) > 3:
         raise CommandError(
@@ -197,29 +200,25 @@ def _matches(arguments: Arguments) -> Callable[[bytes], object] | None:
 
 
 def _counts(space: Space, session: RespSession, arguments: Arguments) -> bytes:
+    if len(arguments) > 2 + NAMES_MAX:
+        raise CommandError(f"ERR at most {NAMES_MAX} channels can be asked for at once")
     subscribed = session.store.channels.subscribed[space]
     return array([item for name in arguments[2:] for item in (bulk(name), integer(len(subscribed.get(name, ()))))])
 
 
 _PUBSUB: Final[dict[bytes, tuple[int, Local]]] = {
-    b"CHANNELS": (-2, functools.partial(_names, CHANNEL)),
     b"HELP": (2, lambda session, _: encode(session.protocol, [Status(line) for line in HELP])),
     b"NUMPAT": (2, lambda session, _: integer(len(session.store.channels.subscribed[PATTERN]))),
     b"NUMSUB": (-2, functools.partial(_counts, CHANNEL)),
-    b"SHARDCHANNELS": (-2, functools.partial(_names, SHARD)),
     b"SHARDNUMSUB": (-2, functools.partial(_counts, SHARD)),
 }
 _LISTED: Final[dict[bytes, Space]] = {b"CHANNELS": CHANNEL, b"SHARDCHANNELS": SHARD}
 
 
-def _pubsub(session: RespSession, arguments: Arguments) -> bytes:
-    return subcommand(_PUBSUB, session, arguments)
-
-
-def _pubsub_in_turn(connection: RespSession, arguments: Arguments) -> None:
+def _pubsub(connection: RespSession, arguments: Arguments) -> None:
     space = _LISTED.get(arguments[1].upper())
     if space is None:
-        connection.in_turn(lambda: _pubsub(connection, arguments))
+        connection.in_turn(lambda: subcommand(_PUBSUB, connection, arguments))
     else:
         _names_in_slices(space, connection, arguments)
 
@@ -256,14 +255,14 @@ SPECS: Final = (
         "publish",
         3,
         "Publishes a message on a channel.",
-        local=functools.partial(_publish, False),
+        local=functools.partial(_publish_at_once, False),
         control=functools.partial(_publish_in_turn, False),
     ),
     _fast(
         "spublish",
         3,
         "Publishes a message on a shard channel.",
-        local=functools.partial(_publish, True),
+        local=functools.partial(_publish_at_once, True),
         control=functools.partial(_publish_in_turn, True),
     ),
     Spec(
@@ -272,7 +271,6 @@ SPECS: Final = (
         "Tells about channels.",
         group="pubsub",
         flags=_FLAGS,
-        local=_pubsub,
-        control=_pubsub_in_turn,
+        control=_pubsub,
     ),
 )
