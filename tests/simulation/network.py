@@ -149,6 +149,8 @@ class Way:
         self._wire = site.wire
         self._failures = 0
         self._attempts = 0
+        # The position in ``addresses`` that is dialed next: not by attempts, of which two a pause would be one address for ever.
+        self._turn = 0
         # Connections so far: what an older one carries does not arrive any more.
         self._generation = 0
         self._last_arrival = 0.0
@@ -165,7 +167,7 @@ class Way:
         if self.connected or self.closed or attempt != self._attempts:
             return
         wire, here, there = self._wire, self.site.node_id, self.node_id
-        receiver = wire.site_at(self.addresses[attempt % len(self.addresses)])
+        receiver = wire.site_at(self.addresses[self._turn % len(self.addresses)])
         if (
             receiver is None
             or receiver.node_id != there
@@ -176,10 +178,11 @@ class Way:
         ):
             if receiver is not None and receiver.node_id == there and self.site.is_refused_by(receiver):
                 receiver.meet(self.site)
+            self._turn += 1
             self._retry()
             return
         self.connected = True
-        self._failures = 0
+        self._failures = self._turn = 0
         self._generation += 1
         self.receiver = receiver
         self.held = []
