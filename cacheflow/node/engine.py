@@ -321,6 +321,12 @@ class Engine:
             late = OutcomeUnknown if changes else NoLeader
             raise late("no answer from the cluster in time") from None
 
+    def on_loop(self, call: Callable[[], None]) -> None:
+        """Have ``call`` called in the loop's thread soon; do nothing if the loop is stopped."""
+        if self.running:
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+                self._loop.call_soon_threadsafe(call)
+
     def serve(self, service: Service, host: str, port: int) -> int:
         """Open a port for clients of ``service`` on the node's loop, a free one for 0, and return it.
 
