@@ -35,8 +35,8 @@ class Access:
         self._token_file = token_file
         self._users_file = users_file
         self._by_digest = self._read()
-        # Why the files could not be read again; "" when what they say is in force.
-        self._problem = ""
+        # True while what the files say is refused.
+        self._outdated = False
         self._refused: dict[tuple[str, str], int] = {}
         self._lock = threading.Lock()  # guards _refused
 
@@ -63,10 +63,10 @@ class Access:
         try:
             self._by_digest = self._read()
         except ConfigError as error:
-            self._problem = str(error)
+            self._outdated = True
             logger.error("the users of before stay: %s", error)
             return False
-        self._problem = ""
+        self._outdated = False
         logger.info("%d users were read", len(self._by_digest))
         return True
 
@@ -77,8 +77,15 @@ class Access:
             self._refused[key] = self._refused.get(key, 0) + 1
 
     def check(self) -> tuple[str, bool, str]:
-        """Return the readiness check (name, passed, detail). It always passes: the users of before are served as well as ever."""
-        return "users", True, f"of before: {self._problem}" if self._problem else f"{len(self._by_digest)} are known"
+        """Return the readiness check (name, passed, detail). It always passes: the users of before are served as well as ever.
+
+        Anybody may ask for it, so it tells neither the file nor what is wrong there.
+        """
+        return (
+            "users",
+            True,
+            "those of before: the new file is refused, the log says why" if self._outdated else "as told",
+        )
 
     def metrics(self) -> dict[str, float]:
         """Return the counts of users and of refused requests, as values by metric name."""
@@ -86,7 +93,7 @@ class Access:
             f'access_refused_total{{port="{port}",reason="{reason}"}}': float(count)
             for (port, reason), count in sorted(self._refused.copy().items())
         }
-        return {"users": len(self._by_digest), "users_outdated": int(bool(self._problem)), **refused}
+        return {"users": len(self._by_digest), "users_outdated": int(self._outdated), **refused}
 
     def _read(self) -> dict[bytes, User]:
         users = {} if self._users_file is None else read_users(self._users_file)

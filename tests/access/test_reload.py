@@ -87,7 +87,7 @@ def test_a_broken_file_changes_nothing_and_is_told(guarded: Guarded) -> None:
         len(re.findall(r"the users of before stay: users-file = .*line 1: the third word", guarded.node.output())) == 1
     )
     told = guarded.node.ask("GET", "/readyz?verbose")
-    assert told.status == 200 and b"[+]users ok: of before: users-file = " in told.body
+    assert told.status == 200 and b"[+]users ok: those of before: " in told.body
     assert guarded.node.ask("GET", "/metrics?format=json").body["users_outdated"] == 1
     everything = guarded.node.output() + told.body.decode()
     assert all(token is None or token not in everything for token in guarded.tokens.values())

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 import pytest
+from access.table import DOCUMENT
 
 from cacheflow.access.roles import Role
 from cacheflow.access.users_file import line_of, new_token, read_users
@@ -46,6 +47,11 @@ def test_tokens_are_different_long_and_no_hashes() -> None:
 def test_blanks_comments_line_ends_and_a_byte_order_mark_do_not_count(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     assert {user.name: user.role for user in read_users(path).values()} == {"a": Role.READ, "b": Role.ADMIN}
+
+
+def test_the_file_that_the_document_shows_is_right(path: Path) -> None:
+    path.write_text(DOCUMENT.read_text().partition("```text\n")[2].partition("```")[0])
+    assert {user.name: user.role for user in read_users(path).values()} == {"web": Role.WRITE, "grafana": Role.READ}
 
 
 SECRET = "cf_hunter2-hunter2-hunter2-hunter2"
