@@ -36,7 +36,7 @@ _HOST_RULE = "must be a host name or an IP address alone: no port, no brackets, 
 class NodeConfig:
     """The settings of one node. Raises ConfigError that names the invalid setting."""
 
-    # The address to listen on: loopback unless a secret and a token are given, so that no stranger writes into the cache.
+    # The address to listen on: loopback unless a secret and tokens are given, so that no stranger writes into the cache.
     host: str = "127.0.0.1"
     port: int = 8080
     # The host under which others reach this node; None: ``host``.
@@ -73,6 +73,8 @@ class NodeConfig:
     http_threads: int = 40
     cluster_secret_file: Path | None = None
     api_token_file: Path | None = None
+    # Who else may use the ports, and what for; the same file on every node (users.py).
+    users_file: Path | None = None
     # Names under which browsers may call this node, beside its own; other sites whose pages may.
     allow_host: tuple[str, ...] = ()
     allow_origin: tuple[str, ...] = ()
@@ -136,9 +138,15 @@ class NodeConfig:
         if not is_loopback(self.host):
             self._check(
                 "host",
-                self.cluster_secret_file is not None and self.api_token_file is not None,
-                "leaves loopback: give --cluster-secret-file and --api-token-file, so that only those who hold them get in",
+                self.cluster_secret_file is not None and (self.api_token_file or self.users_file) is not None,
+                "leaves loopback: give --cluster-secret-file, and --users-file or --api-token-file, so that only those who hold "
+                "what is in them get in",
             )
+        self._check(
+            "users_file",
+            self.users_file is None or self.cluster_secret_file is not None,
+            "needs --cluster-secret-file: without it whoever reaches the port between nodes writes as a node does",
+        )
 
         self._check(
             "advertise",

@@ -93,6 +93,10 @@ class ReplicatedStore(Face):
         """
         return self._engine.serve(service, host, port)
 
+    def on_loop(self, call: Callable[[], None]) -> None:
+        """Have ``call`` called on the node's own loop soon; do nothing if the node is stopped. Any thread may use it."""
+        self._engine.on_loop(call)
+
     def close(self) -> bool:
         """Hand leadership over when this node leads, and stop; return whether everything is written and closed.
 
@@ -458,7 +462,7 @@ def _embedded_config(raft_address: str | None, settings: dict[str, Any]) -> Node
     for name in ("seed", "peers"):
         if name in settings:
             settings[name] = tuple(settings[name])
-    for name in ("data_dir", "cluster_secret_file", "api_token_file"):
+    for name in ("data_dir", "cluster_secret_file", "api_token_file", "users_file"):
         if isinstance(settings.get(name), str):
             settings[name] = Path(settings[name])
     return NodeConfig.of(**settings)

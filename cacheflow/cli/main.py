@@ -18,6 +18,8 @@ from typing import Any, Final
 import click
 
 from cacheflow import values
+from cacheflow.access.roles import ROLES
+from cacheflow.access.users_file import line_of, new_token
 from cacheflow.cli import bench as load
 from cacheflow.cli import settings
 from cacheflow.cli.demo import demo as demonstrate
@@ -386,6 +388,21 @@ def level(client: CacheClient, number: int | None, as_json: bool) -> int:
         _print_json({"level": in_force})
     else:
         click.echo(in_force)
+    return 0
+
+
+@commands.command("token")
+@click.argument("name")
+@click.argument("role", type=click.Choice(list(ROLES)))
+@click.option("--json", "as_json", is_flag=True, help="JSON for programs instead of text for people.")
+def make_token(name: str, role: str, as_json: bool) -> int:
+    """Make a token for the user NAME, and the line for it in the nodes' --users-file. It is shown this once."""
+    token = new_token()
+    line = line_of(name, ROLES[role], token)
+    if as_json:
+        _print_json({"name": name, "role": role, "token": token, "line": line})
+    else:
+        click.echo(f"token, for a file of {name}'s:  {token}\nline for --users-file:  {line}")
     return 0
 
 

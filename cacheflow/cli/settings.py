@@ -110,7 +110,8 @@ SETTINGS: Final = (
     Setting("cluster-secret-file", "cluster_secret_file", Path, "What the nodes of a cluster share.", "FILE"),
     Setting("allow-host", "allow_host", str, "A name under which browsers may call; repeatable.", "NAME", many=True),
     Setting("allow-origin", "allow_origin", str, "A site whose pages may call; repeatable.", "URL", many=True),
-    Setting("api-token-file", "api_token_file", Path, "What clients must show, on every port.", "FILE"),
+    Setting("api-token-file", "api_token_file", Path, "A token for clients, on every port; an admin's.", "FILE"),
+    Setting("users-file", "users_file", Path, "Tokens' hashes and roles, the same on every node.", "FILE"),
 )
 _BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from cacheflow import values
+from cacheflow.access.roles import Role
 from cacheflow.operations import OPS_MAX
+from cacheflow.rest.request.auth import NEEDS
 from cacheflow.rest.request.context import RestConfig
 
 Json = dict[str, Any]
@@ -27,8 +29,8 @@ _KEY = {
 
 _FAILURES = {
     400: "The request is wrong; nothing was proposed",
-    401: "The API token is missing or wrong",
-    403: "A web page of another site, or a Host that is not this node's",
+    401: "A token is missing, or nobody has it",
+    403: "A role that is too low, a web page of another site, or a Host that is not this node's",
     404: "Not found",
     409: "Conflict",
     412: "A precondition failed",
@@ -38,6 +40,10 @@ _FAILURES = {
     503: "Certainly not applied: no leader, not ready or overloaded; safe to repeat after Retry-After",
     504: "The outcome is unknown: sent, and no answer came in time; or what became of it before is not known any more",
 }
+
+
+# The method whose role each operation needs.
+_METHODS = {"get": "GET", "head": "GET", "put": "PUT", "post": "POST", "delete": "DELETE"}
 
 
 def specification(config: RestConfig) -> Json:
@@ -66,11 +72,13 @@ def specification(config: RestConfig) -> Json:
             "responses": {f"Problem{status}": _problem_response(status) for status in _FAILURES},
         },
     }
-    if config.token is not None:
+    if config.access is not None:
         document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         document["security"] = [{"token": []}]
-        for path in ("/livez", "/readyz"):
-            document["paths"][path]["get"]["security"] = []
+        for path, operations in document["paths"].items():
+            for method in operations.keys() & _METHODS.keys():
+                needed = NEEDS[f"{_METHODS[method]} {path}"]
+                operations[method]["security"] = [] if needed == Role.NOBODY else [{"token": [needed.word]}]
     return document
 
 

@@ -23,6 +23,14 @@ def file(tmp_path: Path) -> Path:
     return file
 
 
+@pytest.mark.parametrize("shown", [{"users-file": "users"}, {"api-token-file": "token"}])
+def test_a_node_leaves_loopback_with_a_secret_and_users_or_a_token(shown: dict[str, str]) -> None:
+    config = load({"host": "10.0.0.1", "cluster-secret-file": "secret", **shown}, {})
+    assert (config.users_file, config.api_token_file) == tuple(
+        Path(shown[name]) if name in shown else None for name in ("users-file", "api-token-file")
+    )
+
+
 def test_without_sources_everything_is_the_default() -> None:
     assert load({}, {}) == NodeConfig()
 
@@ -90,6 +98,13 @@ def test_every_field_of_a_node_has_a_setting() -> None:
         ({"advertise": "http://n1"}, {}, r"--advertise = 'http://n1' .*: must be a host name"),
         ({"advertise": "8080"}, {}, r"--advertise = '8080' .*: must be a host name"),
         ({"advertise": "0.0.0.0"}, {}, r"--advertise = '0.0.0.0' .*: is needed beside --host"),
+        (
+            {"host": "0.0.0.0", "api-token-file": "token"},
+            {},
+            r"--host = .* leaves loopback: give --cluster-secret-file, and --users-file or --api-token-file",
+        ),
+        ({"host": "0.0.0.0", "cluster-secret-file": "secret"}, {}, r"--host = .* leaves loopback"),
+        ({"users-file": "users"}, {}, r"--users-file = .* \(from the command line\): needs --cluster-secret-file"),
         ({**OPEN, "host": "0.0.0.0"}, {}, r"--advertise = None \(the default\): is needed beside --host 0.0.0.0"),
         ({**OPEN, "host": "::"}, {}, r"--advertise = None \(the default\): is needed beside --host ::"),
         ({"bootstrap-expect": "3", "seed": ("http://a",)}, {}, r"--bootstrap-expect = 3 .*: needs the URLs of all"),

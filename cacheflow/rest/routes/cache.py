@@ -9,6 +9,7 @@ from typing import Any
 from flask import Blueprint, request
 
 from cacheflow import verbs
+from cacheflow.access.roles import Role
 from cacheflow.contract import RestStore
 from cacheflow.errors import InvalidRequest, KeyNotFound, PreconditionFailed
 from cacheflow.machine.language import commands
@@ -16,6 +17,7 @@ from cacheflow.machine.language.commands import Command, Result
 from cacheflow.operations import value_members
 from cacheflow.rest.answers import JSON_TYPE, Answer, json_answer, raw_type, seconds_json
 from cacheflow.rest.request import checks
+from cacheflow.rest.request.auth import require
 from cacheflow.rest.request.bodies import is_json, parse_json, read_body, read_object
 from cacheflow.rest.request.context import Services
 from cacheflow.rest.request.headers import (
@@ -155,7 +157,11 @@ def cache_blueprint(services: Services) -> Blueprint:
         if type(atomic) is not bool:
             raise InvalidRequest("atomic is true or false")
         parsed = parse_batch(fields.get("ops"), config.max_value_bytes)
-        result = yield from run_one("", commands.batch(parsed, atomic), repeatable(environ, store.told_ms))
+        repeat = repeatable(environ, store.told_ms)
+        # What is to be done once is kept in the log, even if it only reads.
+        if repeat is not None or any(command[0] != commands.GET for command in parsed):
+            require(environ, Role.WRITE)
+        result = yield from run_one("", commands.batch(parsed, atomic), repeat)
         results = [result] if result[0] == commands.ABORTED else result[1]
         return Answer(render_results(parsed, results), 200, [*services.raft_headers(), JSON_TYPE])
 

@@ -69,7 +69,7 @@ def _settings(connection: MemcachedSession) -> dict[str, object]:
         "cas_enabled": "yes",
         "flush_enabled": "yes",
         "dump_enabled": "no",
-        "auth_enabled_ascii": "no" if connection.shared.token is None else "yes",
+        "auth_enabled_ascii": "no" if connection.shared.access is None else "yes",
         "item_size_max": connection.value_bytes_max,
         "client_flags_size": 4,
         "consistency": "linearizable" if connection.linearizable else "local",

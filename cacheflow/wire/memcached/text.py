@@ -155,3 +155,8 @@ COMMANDS: Final[dict[bytes, Handler]] = {
     b"consistency": _consistency,
     b"quit": lambda connection, words: connection.close(),
 }
+
+# The commands that a user who may only read may use, meta commands too; every other one needs the role write.
+READS: Final = frozenset(
+    (b"get", b"gets", b"mg", b"me", b"mn", b"version", b"verbosity", b"stats", b"consistency", b"quit")
+)

@@ -13,6 +13,7 @@ from itertools import repeat
 from typing import Final
 
 from cacheflow import values
+from cacheflow.access.roles import Role
 from cacheflow.contract import DATA
 from cacheflow.errors import NotReady, ReplicationError
 from cacheflow.machine.language import commands as c
@@ -25,7 +26,7 @@ from cacheflow.wire.resp.gets import bulks_of
 from cacheflow.wire.resp.parser import Request
 from cacheflow.wire.resp.replies import OK, ONE, QUEUED, ZERO, CommandError, bulk, failure
 from cacheflow.wire.resp.rows import GET, LONE_GETS, SET, is_part_of_set, keys_of_gets, lone_set, pairs_of_sets
-from cacheflow.wire.resp.session import Read, RespSession, Shared, Spec, wrong_arity
+from cacheflow.wire.resp.session import Read, RespSession, Shared, Spec, no_permission, wrong_arity
 
 # Commands that are carried out at once also inside MULTI.
 _NEVER_QUEUED: Final = frozenset(("exec", "discard", "multi", "watch", "quit", "reset"))
@@ -57,7 +58,7 @@ class RespConnection(RespSession):
                     return
             elif data.startswith(GET):
                 data = self._answer_row_of_gets(data)
-            elif data.startswith(SET):
+            elif data.startswith(SET) and self.plain_writes:
                 data = self._take_sets(data)
         elif self.linearizable and not (self._promises or self._stalled or self._closing) and self._is_plain_so_far:
             head = LONE_GETS.get(len(data))
@@ -221,7 +222,7 @@ class RespConnection(RespSession):
             request = pending.popleft()
             self.requests += 1
             way = FAST.get(request[0])
-            if way is not None and self.plain:
+            if way is not None and self.plain_writes:
                 way(self, request)
             else:
                 self._general(request)
@@ -240,8 +241,8 @@ class RespConnection(RespSession):
                 self._unknown(request)
             elif not spec.takes(len(request)):
                 raise CommandError(wrong_arity(spec.name))
-            elif not self.trusted and "no_auth" not in spec.flags:
-                raise CommandError("NOAUTH Authentication required.")
+            elif self.role < spec.needs:
+                raise self._denied(spec)
             elif self.queue is not None and spec.name not in _NEVER_QUEUED:
                 self._enqueue(spec, request)
             else:
@@ -253,6 +254,13 @@ class RespConnection(RespSession):
             self.reply(wrong.reply)
         except ReplicationError as failed_:
             self.reply(failure(failed_))
+
+    def _denied(self, spec: Spec) -> CommandError:
+        """Return the error for a command that this client's role does not allow, and count it."""
+        if self.role == Role.NOBODY:
+            self.service.refused()
+            return CommandError("NOAUTH Authentication required.")
+        return no_permission(self, spec.name, spec.needs)
 
     def _unknown(self, request: Request) -> None:
         name = request[0]

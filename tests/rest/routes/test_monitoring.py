@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 
+from fakes.users import access_of
 from rest.client import Client
 from rest.fake_store import FakeStore
 
+from cacheflow.access.roles import Role
 from cacheflow.rest.app import RestApp, create_app
+from cacheflow.rest.request.auth import NEEDS, route_name
 from cacheflow.rest.request.context import RestConfig
 from cacheflow.rest.routes.metrics import prometheus_text
 
@@ -100,7 +103,16 @@ def test_references_in_the_specification_lead_somewhere(client: Client) -> None:
 
 
 def test_a_token_shows_in_the_specification() -> None:
-    client = Client(create_app(FakeStore(), RestConfig(token=b"s" * 16)))
+    client = Client(create_app(FakeStore(), RestConfig(access=access_of(b"s" * 16))))
     document = client.get("/openapi.json", headers={"Authorization": f"Bearer {'s' * 16}"}).json
     assert document["security"] == [{"token": []}]
+    assert document["paths"]["/cache/{key}"]["head"]["security"] == [{"token": ["read"]}]
+    assert document["paths"]["/cache/{key}"]["put"]["security"] == [{"token": ["write"]}]
+    for path, item in document["paths"].items():
+        for method in item.keys() & {"get", "head", "put", "post", "delete"}:
+            needed = NEEDS[route_name("GET" if method == "head" else method.upper(), path)]
+            assert item[method]["security"] == ([{"token": [needed.word]}] if needed else [])
+            assert needed == Role.NOBODY or {"401", "403"} <= item[method]["responses"].keys(), (method, path)
     assert document["paths"]["/livez"]["get"]["security"] == []
+    # Nobody is asked for anything without users.
+    assert "security" not in Client(create_app(FakeStore(), RestConfig())).get("/openapi.json").text

@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 from typing import Final
 
+from cacheflow.access.roles import Role
 from cacheflow.wire.resp.arguments import SYNTAX, integer_of
 from cacheflow.wire.resp.replies import OK, CommandError, bulk, integer, text
-from cacheflow.wire.resp.session import Arguments, Local, RespSession, Spec, wrong_arity
+from cacheflow.wire.resp.session import Arguments, Local, RespSession, Spec, no_permission, wrong_arity
 
 _NAME_CHARS = frozenset(range(ord("!"), ord("~") + 1))
 _LEVELS: Final = {b"LOCAL": False, b"LINEARIZABLE": True}
@@ -69,12 +70,23 @@ def _consistency(session: RespSession, arguments: Arguments) -> bytes:
     return OK
 
 
+def for_admins(name: str, answer: Local) -> Local:
+    """Return the function ``answer`` of the subcommand ``name`` as one that refuses whoever is no admin."""
+
+    def checked(session: RespSession, arguments: Arguments) -> bytes:
+        if session.role < Role.ADMIN:
+            raise no_permission(session, name, Role.ADMIN)
+        return answer(session, arguments)
+
+    return checked
+
+
 _SUBCOMMANDS: Final[dict[bytes, tuple[int, Local]]] = {
     b"CONSISTENCY": (3, _consistency),
     b"GETNAME": (2, lambda session, _: bulk(session.name.encode()) if session.name else session.null),
     b"ID": (2, lambda session, _: integer(session.id)),
     b"INFO": (2, lambda session, _: text(session.protocol, f"{session.describe()}\n")),
-    b"LIST": (-2, _list),
+    b"LIST": (-2, for_admins("client|list", _list)),
     b"NO-EVICT": (3, _switch),
     b"NO-TOUCH": (3, _switch),
     b"SETINFO": (4, _setinfo),

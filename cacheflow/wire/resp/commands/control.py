@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Final
 
+from cacheflow.access.roles import Role
 from cacheflow.wire.resp.arguments import SYNTAX, integer_of, keys_of
 from cacheflow.wire.resp.commands.clients import set_name
 from cacheflow.wire.resp.commands.server import REDIS_VERSION
@@ -25,19 +26,21 @@ HELLO_FIRST: Final = (
 
 def _let_in(connection: RespSession, user: bytes, password: bytes) -> None:
     service = connection.service
-    if service.token is None:
+    found = None
+    if service.access is None:
         # Redis' default user without a password takes any.
         if user != b"default":
             raise CommandError(WRONG_PASSWORD)
-    elif not service.admits(user, password):
+    elif (found := service.user_of(user, password)) is None:
+        service.refused()
         raise CommandError(WRONG_PASSWORD)
-    connection.trust(True)
+    connection.admit(found)
 
 
 def auth(connection: RespSession, arguments: Arguments) -> None:
     if len(arguments) > 3:
         raise CommandError(SYNTAX)
-    if len(arguments) == 2 and connection.service.token is None:
+    if len(arguments) == 2 and connection.service.access is None:
         raise CommandError(NO_PASSWORD)
     _let_in(connection, arguments[1] if len(arguments) == 3 else b"default", arguments[-1])
     connection.reply(OK)
@@ -67,7 +70,8 @@ def _hello(connection: RespSession, arguments: Arguments) -> bytes:
             name = given
         else:
             raise CommandError(b"ERR Syntax error in HELLO option '%b'" % raw)
-    if not connection.trusted:
+    if connection.role == Role.NOBODY:
+        connection.service.refused()
         raise CommandError(HELLO_FIRST)
     if name is not None:
         set_name(connection, name)
@@ -91,7 +95,7 @@ def reset(connection: RespSession, arguments: Arguments) -> None:
         connection.speak(2)
         connection.name = ""
         connection.linearizable = False
-        connection.trust(connection.service.token is None)
+        connection.admit(None)
         return b"+RESET\r\n"
 
     connection.in_turn(answer)

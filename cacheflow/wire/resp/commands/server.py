@@ -173,7 +173,8 @@ def command(session: RespSession, arguments: Arguments) -> bytes:
     return subcommand(_COMMAND, session, arguments) if len(arguments) > 1 else _command_info(session, arguments)
 
 
-_local = functools.partial(Spec, group="server", flags=("loading", "stale", "fast"))
+_FLAGS: Final = ("loading", "stale", "fast")
+_local = functools.partial(Spec, group="server", flags=_FLAGS)
 _flush = functools.partial(Spec, group="server", flags=("write",), plan=flush)
 
 SPECS: Final = (
@@ -184,7 +185,7 @@ SPECS: Final = (
     _local("select", 2, "Chooses database 0, the only one.", group="connection", local=select),
     _local("time", 1, "Returns this node's wall clock.", local=time_),
     _local("info", -1, "Tells about the node.", local=info),
-    _local("config", -2, "Tells settings.", local=functools.partial(subcommand, _CONFIG)),
+    _local("config", -2, "Tells settings.", flags=("admin", *_FLAGS), local=functools.partial(subcommand, _CONFIG)),
     _local("command", -1, "Tells about the commands.", local=command),
     Spec("wait", 3, "Returns how many other nodes have what was written.", group="generic", read=wait),
     _flush("flushdb", -1, "Removes all keys."),
