@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tempfile
 from pathlib import Path
 
 from conformance.fetching import environment
@@ -20,7 +21,8 @@ def check(url: str, seconds: int) -> tuple[bool, str]:
     command = [str(python.with_name("schemathesis")), "--config-file", str(CONFIG), "run", f"{url}/openapi.json"]
     command += ["--max-time", str(seconds), "--phases", "examples,coverage,fuzzing", "--max-examples", "100000"]
     command += ["--exclude-path", LEFT_OUT, "--continue-on-failure", "--no-color", "--seed", "1"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 300, check=False)
+    with tempfile.TemporaryDirectory() as scratch:
+        done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, timeout=seconds + 300, check=False)
     tested = re.search(r"^ +(\d+) generated.*$", done.stdout, re.MULTILINE)
     told = tested[0].strip() if tested else done.stdout[-300:] + done.stderr[-300:]
     if done.returncode == 0:
