@@ -285,3 +285,19 @@ def test_a_reader_that_has_seen_enough_is_no_error(node: FakeNode) -> None:
     done = subprocess.run([sys.executable, "-m", "cacheflow", "keys"], cwd=ROOT, stdout=write, stderr=subprocess.PIPE)
     os.close(write)
     assert done.stderr == b""
+
+
+@pytest.mark.parametrize("url", ["", " ", "http://", "http://[::1", "http://a:x", "http://h:99999", "http://h?x"])
+@pytest.mark.parametrize("command", [("get", "k"), ("bench", "--ops", "1")])
+def test_an_address_that_is_none_is_wrong_usage(
+    capfd: pytest.CaptureFixture[str], command: tuple[str, ...], url: str
+) -> None:
+    code, _, err = run(capfd, *command, "--url", url)
+    assert code == 2 and "Traceback" not in err
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-1", "0", "1e300"])
+def test_a_timeout_that_no_clock_can_count_is_wrong_usage(
+    node: FakeNode, capfd: pytest.CaptureFixture[str], seconds: str
+) -> None:
+    assert run(capfd, "get", "k", "--timeout", seconds)[0] == 2

@@ -56,7 +56,11 @@ def cache_blueprint(services: Services) -> Blueprint:
         environ = request.environ
         key = decode_key(raw_key, environ)
         query = parse_query(environ)
-        item = (yield from _read(store, key, query)) if query else store.get_item(key)
+        if query:
+            raw = checks.flag(query, "raw")
+            item = yield from _read(store, key, query)
+        else:
+            raw, item = False, store.get_item(key)
         if item is None:
             raise KeyNotFound("the key is absent")
         headers = services.raft_headers()
@@ -68,7 +72,7 @@ def cache_blueprint(services: Services) -> Blueprint:
             if ends == 412:
                 raise PreconditionFailed(f"the key is at version {item.version}", item.version)
         media_type = raw_type(item)
-        if checks.flag(query, "raw") or prefers_raw(environ.get("HTTP_ACCEPT"), media_type):
+        if raw or prefers_raw(environ.get("HTTP_ACCEPT"), media_type):
             headers.append(("Content-Type", media_type))
             headers += _RAW_GUARDS
             return Answer(item.data, 200, headers)

@@ -24,7 +24,7 @@ from cacheflow.wire.resp.commands.strings import counted, failed, get
 from cacheflow.wire.resp.commands.transaction import COMMANDS_MAX, run_steps
 from cacheflow.wire.resp.gets import bulks_of
 from cacheflow.wire.resp.parser import Request
-from cacheflow.wire.resp.replies import OK, ONE, QUEUED, ZERO, CommandError, bulk, failure
+from cacheflow.wire.resp.replies import OK, ONE, QUEUED, ZERO, CommandError, bulk, error, failure
 from cacheflow.wire.resp.rows import GET, LONE_GETS, SET, is_part_of_set, keys_of_gets, lone_set, pairs_of_sets
 from cacheflow.wire.resp.session import Read, RespSession, Shared, Spec, no_permission, wrong_arity
 
@@ -227,7 +227,7 @@ class RespConnection(RespSession):
             else:
                 self._general(request)
         if fault is not None and self.goes_on:
-            self.close(b"-ERR Protocol error: %b\r\n" % str(fault).encode("latin-1", "replace"))
+            self.close(error(f"ERR Protocol error: {fault}".encode("latin-1", "replace")))
         return True
 
     def failure(self, failed: ReplicationError) -> bytes:

@@ -18,7 +18,7 @@ from fakes.raft_peers import DeafListener, Node, RawPeer, connected, eventually,
 from cacheflow.errors import ConfigError
 from cacheflow.raft.transport import messages
 from cacheflow.raft.transport.frames import HEADER, MORE, PIECE_BYTES, encode_frame
-from cacheflow.raft.transport.handshake import HANDSHAKE_BYTES_MAX, REPLY, Handshake
+from cacheflow.raft.transport.handshake import HANDSHAKE_BYTES_MAX, REPLY, SEND, Handshake
 from cacheflow.raft.transport.log_throttle import LogThrottle
 from cacheflow.raft.transport.network import PeerRefused
 
@@ -323,3 +323,23 @@ def test_complaints_about_ever_new_things_are_bounded() -> None:
     assert sum(throttle.allows(n) for n in range(1000)) == 256
     now_s = 10.0
     assert sum(throttle.allows(n) for n in range(1000, 2000)) == 256
+
+
+@on_a_loop
+async def test_a_stranger_that_is_connected_is_not_forgotten_for_others_that_come_and_go() -> None:
+    a = await started("a", strangers_max=3)
+    first = await RawPeer.to(a)
+    await first.shake(hello("first", purpose=SEND))
+    await eventually(lambda: "first" in a._links)
+    for n in range(6):
+        other = await RawPeer.to(a)
+        await other.shake(hello(f"x{n}", purpose=REPLY))
+        await eventually(lambda: len(a._incoming) == 2)
+        other.close()
+        await eventually(lambda: len(a._incoming) == 1)
+    about = {"type": "about", "cluster_id": "c9", "purpose": SEND}
+    first.send(messages.encode(about, messages.CONTROL))
+    first.send(messages.encode({"type": "t", "number": 1}))
+    await eventually(lambda: a.numbers() == [1])
+    assert "first" in a._incoming
+    first.close()
