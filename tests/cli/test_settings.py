@@ -178,10 +178,12 @@ def given_everywhere(setting: Setting, text: str, tmp_path: Path) -> list[Callab
     """Calls that load ``text`` for a setting as a flag, from the environment and from a file."""
     file = tmp_path / "node.toml"
     file.write_text(f"{setting.name} = {json.dumps(text)}\n")
+    # A file of users needs a secret.
+    beside = {"cluster-secret-file": "secret"} if setting.name == "users-file" else {}
     return [
-        lambda: load({setting.name: text}, {}),
-        lambda: load({}, {setting.variable: text}),
-        lambda: load({}, {}, file),
+        lambda: load(beside | {setting.name: text}, {}),
+        lambda: load(beside, {setting.variable: text}),
+        lambda: load(beside, {}, file),
     ]
 
 
