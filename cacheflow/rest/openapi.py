@@ -92,7 +92,9 @@ def specification(config: RestConfig) -> Json:
         document["security"] = [{"token": []}]
         for path, operations in document["paths"].items():
             for method in operations.keys() & _METHODS.keys():
-                needed = NEEDS[f"{_METHODS[method]} {path}"]
+                route = f"{_METHODS[method]} {path}"
+                # The operation of a path that is a key like any other to its method.
+                needed = NEEDS[route if route in NEEDS else f"{_METHODS[method]} /cache/{{key}}"]
                 operations[method]["security"] = [] if needed == Role.NOBODY else [{"token": [needed.word]}]
     return document
 
