@@ -92,10 +92,10 @@ def specification(config: RestConfig) -> Json:
         document["security"] = [{"token": []}]
         for path, operations in document["paths"].items():
             for method in operations.keys() & _METHODS.keys():
-                route = f"{_METHODS[method]} {path}"
-                # The operation of a path that is a key like any other to its method.
-                needed = NEEDS[route if route in NEEDS else f"{_METHODS[method]} /cache/{{key}}"]
-                operations[method]["security"] = [] if needed == Role.NOBODY else [{"token": [needed.word]}]
+                # A path that only another method knows has the very operation of the route that it is for this one.
+                needed = NEEDS.get(f"{_METHODS[method]} {path}")
+                if needed is not None:
+                    operations[method]["security"] = [] if needed == Role.NOBODY else [{"token": [needed.word]}]
     return document
 
 
