@@ -105,7 +105,7 @@ class CacheMachine(State):
     def keys(
         self, prefix: str = "", limit: int | None = None, after: str = "", now_ms: int = 0
     ) -> tuple[list[str], str | None]:
-        """Return one page of the keys that start with ``prefix`` and are live at ``now_ms``. Any thread may call it.
+        """Return one page of database 0's keys that start with ``prefix`` and are live at ``now_ms``. Any thread may call it.
 
         Pages come in the order of the keys: ``after`` is the cursor of the page before, "" for the first one.
         Returns (keys, cursor), the cursor None when no key follows. limit: None for all keys.

@@ -19,6 +19,7 @@ from typing import Any, Final
 import msgpack
 
 from cacheflow.errors import CacheFlowError
+from cacheflow.machine.language.databases import PREFIXES
 from cacheflow.machine.language.levels import BUILD_LEVEL, FIRST_LEVEL
 
 Command = tuple[Any, ...]
@@ -45,10 +46,6 @@ EXPIRE: Final = 17  # key, ttl_ms (0: none, -2: past), when                   ->
 OPEN_SCOPE: Final = 18  # nonce                                     -> scope
 SCOPED: Final = 19  # scope, nonce, number, lowest, command         -> the command's own result
 RAISE_LEVEL: Final = 20  # level                                    -> level in force; PRECONDITION -> see below
-
-# The character with which the keys of the databases 1 to 15 begin, before the database's number as a hexadecimal digit; no
-# key of database 0 begins with it.
-DATABASE_MARK: Final = "\x01"
 
 # The feature level that brought each command.
 LEVELS: Final = dict.fromkeys(range(SET, RAISE_LEVEL + 1), 1)
@@ -158,7 +155,7 @@ def clear_database(number: int, counted: bool = False) -> Command:
 
     counted: whether the answer is how many keys there were, which takes longer.
     """
-    return (DELETE_PREFIX, f"{DATABASE_MARK}{number:x}" if number else "", not number, counted)
+    return (DELETE_PREFIX, PREFIXES[number], not number, counted)
 
 
 def configure(settings: dict[str, Any], only_if_unset: bool = False) -> Command:
