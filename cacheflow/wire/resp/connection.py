@@ -17,8 +17,10 @@ from cacheflow.contract import DATA
 from cacheflow.errors import NotReady, ReplicationError
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.language.commands import Result
+from cacheflow.machine.language.databases import MARK_BYTE
 from cacheflow.wire.connection import REPLY_BYTES_MAX, REQUESTS_MAX, Connection
-from cacheflow.wire.resp.arguments import key_of
+from cacheflow.wire.resp.arguments import database_named, plain_key_of
+from cacheflow.wire.resp.commands.keys import OTHER_DATABASE
 from cacheflow.wire.resp.commands.strings import counted, failed, get
 from cacheflow.wire.resp.commands.transaction import COMMANDS_MAX, run_steps
 from cacheflow.wire.resp.gets import bulks_of
@@ -29,6 +31,14 @@ from cacheflow.wire.resp.session import Read, RespSession, Shared, Spec, wrong_a
 
 # Commands that are carried out at once also inside MULTI.
 _NEVER_QUEUED: Final = frozenset(("exec", "discard", "multi", "watch", "quit", "reset"))
+# Commands behind which requests go to another database, or have another user.
+_WHERE_AND_WHO: Final = frozenset(("select", "auth"))
+_NO_DATABASE: Final = "ERR no database is selected, because the last SELECT failed: send SELECT with 0 to 15, or RESET"
+# Commands that are refused for a reason of their own.
+_REFUSED: Final = {
+    b"move": OTHER_DATABASE,
+    b"swapdb": "ERR SWAPDB is not served: no command changes the number of a database",
+}
 # The first words of a browser that a page has made to talk to this port.
 _HTTP: Final = (b"POST", b"HOST:")
 _NAMED_IN_ERROR: Final = 128
@@ -98,7 +108,8 @@ class RespConnection(RespSession):
             entry = self.store.lookup(key)
         except (UnicodeDecodeError, NotReady):
             return None
-        if entry is not None:
+        # The key of another database is spelled by a client of that one alone.
+        if entry is not None and raw[0] != MARK_BYTE:
             value = entry[DATA]
             return bulk(value)
         # Bytes that are no key are an error, not a miss.
@@ -160,6 +171,7 @@ class RespConnection(RespSession):
             if len(value) > self.service.value_bytes_max:
                 return data
             self.requests += 1
+            self.called, self.called_at = "set", self.requests
             kind = values.TEXT if value.isascii() else values.kind_of(value)
             self.write_row([(c.SET, key, value, kind, None, 0, 0, 0)], _set_answers)
             return b""
@@ -176,6 +188,7 @@ class RespConnection(RespSession):
         if len(keys) > REQUESTS_MAX or max(map(len, datas)) > self.service.value_bytes_max:
             return data
         self.requests += len(keys)
+        self.called, self.called_at = "set", self.requests
         kinds = repeat(values.TEXT) if data.isascii() else map(values.kind_of, datas)
         self.write_row(
             [(c.SET, key, value, kind, None, 0, 0, 0) for key, value, kind in zip(keys, datas, kinds, strict=False)],
@@ -201,7 +214,7 @@ class RespConnection(RespSession):
         return answered
 
     def _missing(self, raw: bytes) -> bytes:
-        key_of(raw)
+        plain_key_of(raw)
         return self.null
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -217,6 +230,7 @@ class RespConnection(RespSession):
         fault = self._parser.fault
         if not pending and fault is None:
             return False
+        way = None
         while pending and self.goes_on:
             request = pending.popleft()
             self.requests += 1
@@ -225,6 +239,8 @@ class RespConnection(RespSession):
                 way(self, request)
             else:
                 self._general(request)
+        if way is not None:
+            self.called, self.called_at = request[0].decode().lower(), self.requests
         if fault is not None and self.goes_on:
             self.close(b"-ERR Protocol error: %b\r\n" % str(fault).encode("latin-1", "replace"))
         return True
@@ -235,6 +251,8 @@ class RespConnection(RespSession):
     def _general(self, request: Request) -> None:
         name = request[0]
         spec = self._table.get(name) or self._table.get(name.lower())
+        if spec is not None:
+            self.called, self.called_at = spec.name, self.requests
         try:
             if spec is None:
                 self._unknown(request)
@@ -242,17 +260,37 @@ class RespConnection(RespSession):
                 raise CommandError(wrong_arity(spec.name))
             elif not self.trusted and "no_auth" not in spec.flags:
                 raise CommandError("NOAUTH Authentication required.")
-            elif self.queue is not None and spec.name not in _NEVER_QUEUED:
-                self._enqueue(spec, request)
             else:
-                self._run(spec, request)
-                return
+                if self.selected != 0:
+                    request = self._placed(spec, request)
+                if self.queue is not None and spec.name not in _NEVER_QUEUED:
+                    self._enqueue(spec, request)
+                else:
+                    self._run(spec, request)
+                    return
         except CommandError as wrong:
+            if spec is not None and spec.name in _WHERE_AND_WHO:
+                self._leave(spec.name)
             # An unknown command counts too: a transaction with a mistake in it does not take place.
             self.refused = self.refused or (self.queue is not None and (spec is None or spec.name not in _NEVER_QUEUED))
             self.reply(wrong.reply)
         except ReplicationError as failed_:
             self.reply(failure(failed_))
+
+    def _placed(self, spec: Spec, request: Request) -> Request:
+        """Return ``request`` with its keys placed in the selected database. Raises CommandError when there is none."""
+        if self.selected is None:
+            if spec.reads_keys:
+                raise CommandError(_NO_DATABASE)
+            return request
+        return spec.placed_in(self.selected, request)
+
+    def _leave(self, name: str) -> None:
+        """Take away what the failed command ``name`` was to change: requests behind it were meant for another place, or user."""
+        if name == "select":
+            self.leave_database()
+        elif self.service.token is not None:
+            self.trust(False)
 
     def _unknown(self, request: Request) -> None:
         name = request[0]
@@ -260,6 +298,9 @@ class RespConnection(RespSession):
             self._pending.clear()
             self.close()
             return
+        refusal = _REFUSED.get(name.lower())
+        if refusal is not None:
+            raise CommandError(refusal)
         listed = b""
         for argument in request[1:]:
             if len(listed) >= _NAMED_IN_ERROR:
@@ -274,6 +315,8 @@ class RespConnection(RespSession):
             raise CommandError(f"ERR {spec.name.upper()} is not served inside MULTI")
         if spec.name in ("flushall", "flushdb"):
             raise CommandError(f"ERR {spec.name.upper()} is not served inside MULTI")
+        if spec.name == "select":
+            self.selected = database_named(request[1])
         self._queued_bytes += sum(map(len, request))
         if len(queue) >= COMMANDS_MAX or self._queued_bytes > self._request_bytes_max:
             raise CommandError(
@@ -315,7 +358,7 @@ class RespConnection(RespSession):
         For bytes that are no valid key reply with an error and return None.
         """
         try:
-            return key_of(raw)
+            return plain_key_of(raw)
         except CommandError as wrong:
             self.reply(wrong.reply)
             return None

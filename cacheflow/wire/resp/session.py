@@ -28,6 +28,7 @@ from cacheflow.contract import WireStore as Store
 from cacheflow.errors import ReplicationError
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.wire.connection import Connection
+from cacheflow.wire.resp.arguments import placed
 from cacheflow.wire.resp.parser import RequestParser
 from cacheflow.wire.resp.replies import NULL, NULL_ARRAY, OK, CommandError, failure
 from cacheflow.wire.resp.scans import Scans
@@ -92,6 +93,24 @@ class Spec:
         first, last, step = self.keys
         return arguments[first : (last if last >= 0 else len(arguments) + last) + 1 : step] if first else []
 
+    def placed_in(self, database: int, arguments: Arguments) -> Arguments:
+        """Return the words of a request, ``arguments``, with each key in them placed in ``database``, above 0.
+
+        Raises CommandError for a word that is no key.
+        """
+        first, last, step = self.keys
+        if not first:
+            return arguments
+        words = arguments.copy()
+        for position in range(first, min(last if last >= 0 else len(words) + last, len(words) - 1) + 1, step):
+            words[position] = placed(words[position], database)
+        return words
+
+    @property
+    def reads_keys(self) -> bool:
+        """True if this Redis command is about keys of the selected database, some that it names or all."""
+        return self.group != "connection" and bool(self.keys[0] or self.read or self.plan)
+
 
 # The commands since MULTI.
 Queue = list[tuple[Spec, Arguments]]
@@ -126,12 +145,20 @@ class Shared:
         self.scans = Scans(store)
         self.connections: dict[int, RespSession] = {}
         self.accepted = 0
+        # Requests of the connections that are closed, and what the counters in INFO were at CONFIG RESETSTAT.
+        self.requests_before = 0
+        self.stats_before: dict[str, int] = {}
         self.started_at = wall()
         self.run_id = os.urandom(20).hex()
 
     def wall_ms(self) -> int:
         """Return this node's wall clock in milliseconds since 1970, by which expiry times in Redis commands are counted."""
         return int(self.wall() * 1000)
+
+    @property
+    def requests(self) -> int:
+        """The number of requests that this port's clients have sent so far."""
+        return self.requests_before + sum([connection.requests for connection in self.connections.values()])
 
     def admits(self, user: bytes, password: bytes) -> bool:
         """True if ``user`` and ``password`` of an AUTH are right. The comparison takes equally long whatever is wrong."""
@@ -142,6 +169,8 @@ class Shared:
 class RespSession(Connection):
     """A RESP connection as the commands' functions see it, with the state that they keep in it between requests.
 
+    database: the database that answers to commands on all keys are about now.  selected: the one that the next request names
+    keys of; another one after a SELECT in a transaction, and None behind a SELECT that failed, until one succeeds.
     queue: the commands since MULTI, None outside a transaction.  refused: True if one of those was wrong.
     watched: key -> its version at WATCH, for every watched key.
     """
@@ -152,10 +181,15 @@ class RespSession(Connection):
         self.id = number
         self.name = ""
         self.library: dict[str, str] = {}
+        # The latest command that was noted, and how many requests there were by then. Plain GETs are not noted.
+        self.called = ""
+        self.called_at = 0
         self.queue: Queue | None = None
         self.refused = False
         self.watched: Watched = {}
-        # True if no password is missing and no transaction gathers.
+        self.database = 0
+        self.selected: int | None = 0
+        # True if no password is missing, no transaction gathers, and database 0 is selected.
         self.plain = False
         self._queued_bytes = 0
         self._since = service.wall()
@@ -177,12 +211,25 @@ class RespSession(Connection):
     def trust(self, trusted: bool) -> None:
         """Treat this client as authenticated if ``trusted`` is true; otherwise require its password again."""
         self._parser.trusted = trusted
-        self.plain = trusted and self.queue is None
+        self._set_plain()
+
+    def _set_plain(self) -> None:
+        self.plain = self.trusted and self.queue is None and self.selected == 0
+
+    def use_database(self, database: int) -> None:
+        """Answer this client's further requests from ``database``."""
+        self.database = self.selected = database
+        self._set_plain()
+
+    def leave_database(self) -> None:
+        """Refuse this client's further requests about keys until a SELECT succeeds: its last one has failed."""
+        self.selected = None
+        self._set_plain()
 
     def begin_transaction(self) -> None:
         """Begin a transaction for MULTI: queue all further commands of this client until EXEC or DISCARD."""
         self.queue = []
-        self.plain = False
+        self._set_plain()
 
     def forget_transaction(self) -> None:
         """End this client's transaction: drop the queued commands and the watched keys."""
@@ -190,7 +237,9 @@ class RespSession(Connection):
         self.refused = False
         self.watched = {}
         self._queued_bytes = 0
-        self.plain = self.trusted
+        if self.selected is not None:
+            self.selected = self.database
+        self._set_plain()
 
     def watch(self, keys: list[str]) -> None:
         """Answer WATCH with OK: note the versions that ``keys`` have when all earlier requests of this client are answered."""
@@ -209,17 +258,27 @@ class RespSession(Connection):
 
         self.read(functools.partial(self.said, look))
 
+    @property
+    def address(self) -> str:
+        """The client's address, as CLIENT LIST shows it."""
+        return _address(self._transport.get_extra_info("peername"))
+
+    @property
+    def own_address(self) -> str:
+        """The address of this node that the client is connected to."""
+        return _address(self._transport.get_extra_info("sockname"))
+
     def describe(self) -> str:
         """Return this connection's line in the reply to CLIENT LIST."""
-        peer, own = (self._transport.get_extra_info(name) for name in ("peername", "sockname"))
         fields = {
             "id": self.id,
-            "addr": _address(peer),
-            "laddr": _address(own),
+            "addr": self.address,
+            "laddr": self.own_address,
             "name": self.name,
             "age": int(self.service.wall() - self._since),
-            "db": 0,
+            "db": self.database,
             "multi": -1 if self.queue is None else len(self.queue),
+            "cmd": self.called if self.called_at == self.requests else "get",
             "user": "default",
             "resp": self.protocol,
             "lib-name": self.library.get("lib-name", ""),

@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 from typing import Final
 
-from cacheflow.wire.resp.arguments import SYNTAX, integer_of, keys_of
+from cacheflow.wire.resp.arguments import SYNTAX, database_named, integer_of, keys_of
 from cacheflow.wire.resp.commands.clients import set_name
-from cacheflow.wire.resp.commands.server import REDIS_VERSION
+from cacheflow.wire.resp.commands.info import REDIS_VERSION
 from cacheflow.wire.resp.commands.transaction import execute
 from cacheflow.wire.resp.replies import OK, CommandError, encode
-from cacheflow.wire.resp.session import Arguments, RespSession, Spec
+from cacheflow.wire.resp.session import Arguments, Find, RespSession, Spec
 
 NO_PASSWORD: Final = (
     "ERR AUTH <password> called without any password configured for the default user. "
@@ -30,6 +30,8 @@ def _let_in(connection: RespSession, user: bytes, password: bytes) -> None:
         if user != b"default":
             raise CommandError(WRONG_PASSWORD)
     elif not service.admits(user, password):
+        # Nobody goes on as whoever was here before.
+        connection.trust(False)
         raise CommandError(WRONG_PASSWORD)
     connection.trust(True)
 
@@ -91,10 +93,28 @@ def reset(connection: RespSession, arguments: Arguments) -> None:
         connection.speak(2)
         connection.name = ""
         connection.linearizable = False
+        connection.use_database(0)
         connection.trust(connection.service.token is None)
         return b"+RESET\r\n"
 
     connection.in_turn(answer)
+
+
+def select(connection: RespSession, arguments: Arguments) -> None:
+    database = database_named(arguments[1])
+
+    def answer() -> bytes:
+        connection.use_database(database)
+        return OK
+
+    # Earlier requests that are not answered yet are about the database before.
+    connection.in_turn(answer)
+
+
+def select_in_turn(connection: RespSession, find: Find, arguments: Arguments) -> bytes:
+    """Return the reply to a SELECT in a transaction, when it takes place: the answers behind it are about its database."""
+    connection.use_database(database_named(arguments[1]))
+    return OK
 
 
 # Transactions ---------------------------------------------------------------------------------------------------------
@@ -143,6 +163,15 @@ SPECS: Final = (
     _connection("auth", -2, "Shows who the client is.", control=auth),
     _connection("hello", -1, "Chooses the protocol.", control=hello),
     _connection("reset", 1, "Makes the connection new.", control=reset),
+    Spec(
+        "select",
+        2,
+        "Chooses the database, 0 to 15.",
+        group="connection",
+        flags=("loading", "stale", "fast"),
+        control=select,
+        read=select_in_turn,
+    ),
     _connection("quit", -1, "Closes the connection.", control=lambda connection, arguments: connection.close(OK)),
     _transaction("multi", 1, "Begins a transaction.", control=multi),
     _transaction("exec", 1, "Does what is queued.", control=exec_),

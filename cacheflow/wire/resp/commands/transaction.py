@@ -86,9 +86,16 @@ def execute(connection: RespSession, queue: Queue, watched: Watched) -> None:
     queue: the commands since MULTI.  watched: key -> its version at WATCH.
     """
     steps = any(spec.steps for spec, _ in queue)
+    selects = any(spec.name == "select" for spec, _ in queue)
+    if selects:
+        # Until the SELECT has taken place no database is right: what is sent behind EXEC waits, and is refused if EXEC fails.
+        connection.leave_database()
     if not watched and not any(spec.plan for spec, _ in queue):
-        connection.read(functools.partial(_read_all, connection, queue))
-    elif not watched and not steps:
+        if selects:
+            connection.behind_barrier(lambda end: end(_read_all(connection, queue)))
+        else:
+            connection.read(functools.partial(_read_all, connection, queue))
+    elif not watched and not steps and not selects:
         commands, finish = _prepare(connection, queue, None)
         connection.write(c.guarded([], commands), functools.partial(_settled, finish))
     else:
@@ -104,9 +111,17 @@ def execute(connection: RespSession, queue: Queue, watched: Watched) -> None:
         def begin(end: End) -> None:
             # By now every WATCH before it has had its turn; one that failed has told its client, and seen nothing.
             fixed = [(key, version or 0) for key, version in watched.items()]
-            Attempts(connection, decide, failed, fixed, connection.null_array).begin(end)
+            told = functools.partial(_unless_lost, connection, end) if selects else end
+            Attempts(connection, decide, failed, fixed, connection.null_array).begin(told)
 
         connection.exclusive(begin)
+
+
+def _unless_lost(connection: RespSession, end: End, reply: bytes) -> None:
+    """End a transaction that has a SELECT in it with ``reply``. If a watched key has changed, the database is the one before."""
+    if reply == connection.null_array:
+        connection.use_database(connection.database)
+    end(reply)
 
 
 def _settled(finish: Finish, result: Result) -> bytes:
