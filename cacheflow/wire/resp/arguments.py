@@ -34,12 +34,9 @@ def key_of(raw: bytes) -> str:
 
     Raises CommandError when it is no valid key.
     """
-    return raw.decode() if type(raw) is PlacedKey else plain_key_of(raw)
-
-
-def plain_key_of(raw: bytes) -> str:
-    """Return the key of database 0 that the bytes ``raw``, from a client, spell. Raises CommandError when they are no key."""
     try:
+        if type(raw) is PlacedKey:
+            return raw.decode()
         return values.check_key(raw.decode())
     except UnicodeDecodeError:
         raise CommandError("ERR invalid key: it is not UTF-8") from None
@@ -49,7 +46,7 @@ def plain_key_of(raw: bytes) -> str:
 
 def placed(raw: bytes, database: int) -> PlacedKey:
     """Return the client's key ``raw`` placed in ``database``, above 0. Raises CommandError when it is no valid key."""
-    return PlacedKey((PREFIXES[database] + plain_key_of(raw)).encode())
+    return PlacedKey((PREFIXES[database] + key_of(raw)).encode())
 
 
 def keys_of(raws: list[bytes]) -> list[str]:

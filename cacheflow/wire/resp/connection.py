@@ -19,7 +19,7 @@ from cacheflow.machine.language import commands as c
 from cacheflow.machine.language.commands import Result
 from cacheflow.machine.language.databases import MARK_BYTE
 from cacheflow.wire.connection import REPLY_BYTES_MAX, REQUESTS_MAX, Connection
-from cacheflow.wire.resp.arguments import database_named, plain_key_of
+from cacheflow.wire.resp.arguments import database_named, key_of
 from cacheflow.wire.resp.commands.keys import OTHER_DATABASE
 from cacheflow.wire.resp.commands.strings import counted, failed, get
 from cacheflow.wire.resp.commands.transaction import COMMANDS_MAX, run_steps
@@ -171,7 +171,7 @@ class RespConnection(RespSession):
             if len(value) > self.service.value_bytes_max:
                 return data
             self.requests += 1
-            self.called, self.called_at = "set", self.requests
+            self.called, self.called_at = b"set", self.requests
             kind = values.TEXT if value.isascii() else values.kind_of(value)
             self.write_row([(c.SET, key, value, kind, None, 0, 0, 0)], _set_answers)
             return b""
@@ -188,7 +188,7 @@ class RespConnection(RespSession):
         if len(keys) > REQUESTS_MAX or max(map(len, datas)) > self.service.value_bytes_max:
             return data
         self.requests += len(keys)
-        self.called, self.called_at = "set", self.requests
+        self.called, self.called_at = b"set", self.requests
         kinds = repeat(values.TEXT) if data.isascii() else map(values.kind_of, datas)
         self.write_row(
             [(c.SET, key, value, kind, None, 0, 0, 0) for key, value, kind in zip(keys, datas, kinds, strict=False)],
@@ -214,7 +214,7 @@ class RespConnection(RespSession):
         return answered
 
     def _missing(self, raw: bytes) -> bytes:
-        plain_key_of(raw)
+        key_of(raw)
         return self.null
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -240,7 +240,7 @@ class RespConnection(RespSession):
             else:
                 self._general(request)
         if way is not None:
-            self.called, self.called_at = request[0].decode().lower(), self.requests
+            self.called, self.called_at = request[0], self.requests
         if fault is not None and self.goes_on:
             self.close(b"-ERR Protocol error: %b\r\n" % str(fault).encode("latin-1", "replace"))
         return True
@@ -252,7 +252,7 @@ class RespConnection(RespSession):
         name = request[0]
         spec = self._table.get(name) or self._table.get(name.lower())
         if spec is not None:
-            self.called, self.called_at = spec.name, self.requests
+            self.called, self.called_at = name, self.requests
         try:
             if spec is None:
                 self._unknown(request)
@@ -358,7 +358,7 @@ class RespConnection(RespSession):
         For bytes that are no valid key reply with an error and return None.
         """
         try:
-            return plain_key_of(raw)
+            return key_of(raw)
         except CommandError as wrong:
             self.reply(wrong.reply)
             return None

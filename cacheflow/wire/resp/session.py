@@ -181,8 +181,9 @@ class RespSession(Connection):
         self.id = number
         self.name = ""
         self.library: dict[str, str] = {}
-        # The latest command that was noted, and how many requests there were by then. Plain GETs are not noted.
-        self.called = ""
+        # The latest command that was noted, as the client spelled it, and how many requests there were by then. Plain GETs are
+        # not noted, which would cost them more than it tells.
+        self.called = b""
         self.called_at = 0
         self.queue: Queue | None = None
         self.refused = False
@@ -278,7 +279,7 @@ class RespSession(Connection):
             "age": int(self.service.wall() - self._since),
             "db": self.database,
             "multi": -1 if self.queue is None else len(self.queue),
-            "cmd": self.called if self.called_at == self.requests else "get",
+            "cmd": self.called.decode().lower() if self.called_at == self.requests else "get",
             "user": "default",
             "resp": self.protocol,
             "lib-name": self.library.get("lib-name", ""),

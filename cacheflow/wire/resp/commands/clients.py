@@ -151,7 +151,7 @@ def chosen(subcommands: dict[bytes, tuple[int, Answer]], session: RespSession, a
         raise CommandError(b"ERR unknown subcommand '%b'. Try %b HELP." % (word[:128], name.upper()))
     if len(arguments) != arity if arity > 0 else len(arguments) < -arity:
         raise CommandError(wrong_arity(f"{name.decode().lower()}|{word.decode().lower()}"))
-    session.called = f"{name.decode().lower()}|{word.decode().lower()}"
+    session.called = b"%b|%b" % (name, word)
     return answer
 
 
