@@ -29,6 +29,21 @@ class PlacedKey(bytes):
     """The bytes of the cache's key for a client's key that was checked: it stands behind the prefix of its database."""
 
 
+class PlacedRequest(list[bytes]):
+    """The words of a request that is about ``database``, above 0; those of them that are keys are PlacedKeys."""
+
+    __slots__ = ("database",)
+
+    def __init__(self, words: list[bytes], database: int) -> None:
+        super().__init__(words)
+        self.database = database
+
+
+def database_in(arguments: list[bytes]) -> int:
+    """Return the database that a request with the words ``arguments`` is about."""
+    return arguments.database if isinstance(arguments, PlacedRequest) else 0
+
+
 def key_of(raw: bytes) -> str:
     """Return the cache's key for ``raw``, a key in a RESP request: placed in a database already, or one of database 0.
 

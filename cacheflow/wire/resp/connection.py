@@ -251,8 +251,9 @@ class RespConnection(RespSession):
     def _general(self, request: Request) -> None:
         name = request[0]
         spec = self._table.get(name) or self._table.get(name.lower())
+        self.called_at = self.requests
         if spec is not None:
-            self.called, self.called_at = name, self.requests
+            self.called = name
         try:
             if spec is None:
                 self._unknown(request)

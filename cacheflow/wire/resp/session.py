@@ -28,7 +28,7 @@ from cacheflow.contract import WireStore as Store
 from cacheflow.errors import ReplicationError
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.wire.connection import Connection
-from cacheflow.wire.resp.arguments import placed
+from cacheflow.wire.resp.arguments import PlacedRequest, placed
 from cacheflow.wire.resp.parser import RequestParser
 from cacheflow.wire.resp.replies import NULL, NULL_ARRAY, OK, CommandError, failure
 from cacheflow.wire.resp.scans import Scans
@@ -94,16 +94,15 @@ class Spec:
         return arguments[first : (last if last >= 0 else len(arguments) + last) + 1 : step] if first else []
 
     def placed_in(self, database: int, arguments: Arguments) -> Arguments:
-        """Return the words of a request, ``arguments``, with each key in them placed in ``database``, above 0.
+        """Return the words of a request, ``arguments``, placed in ``database``, above 0, with each key that is among them.
 
         Raises CommandError for a word that is no key.
         """
         first, last, step = self.keys
-        if not first:
-            return arguments
-        words = arguments.copy()
-        for position in range(first, min(last if last >= 0 else len(words) + last, len(words) - 1) + 1, step):
-            words[position] = placed(words[position], database)
+        words = PlacedRequest(arguments, database)
+        if first:
+            for position in range(first, min(last if last >= 0 else len(words) + last, len(words) - 1) + 1, step):
+                words[position] = placed(words[position], database)
         return words
 
     @property
@@ -169,8 +168,8 @@ class Shared:
 class RespSession(Connection):
     """A RESP connection as the commands' functions see it, with the state that they keep in it between requests.
 
-    database: the database that answers to commands on all keys are about now.  selected: the one that the next request names
-    keys of; another one after a SELECT in a transaction, and None behind a SELECT that failed, until one succeeds.
+    database: the database of this connection.  selected: the one that the next request is about: another one behind a SELECT in
+    a transaction, and None behind a SELECT that failed, until one succeeds.
     queue: the commands since MULTI, None outside a transaction.  refused: True if one of those was wrong.
     watched: key -> its version at WATCH, for every watched key.
     """

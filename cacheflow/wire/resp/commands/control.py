@@ -10,7 +10,7 @@ from cacheflow.wire.resp.commands.clients import set_name
 from cacheflow.wire.resp.commands.info import REDIS_VERSION
 from cacheflow.wire.resp.commands.transaction import execute
 from cacheflow.wire.resp.replies import OK, CommandError, encode
-from cacheflow.wire.resp.session import Arguments, Find, RespSession, Spec
+from cacheflow.wire.resp.session import Arguments, RespSession, Spec
 
 NO_PASSWORD: Final = (
     "ERR AUTH <password> called without any password configured for the default user. "
@@ -101,20 +101,9 @@ def reset(connection: RespSession, arguments: Arguments) -> None:
 
 
 def select(connection: RespSession, arguments: Arguments) -> None:
-    database = database_named(arguments[1])
-
-    def answer() -> bytes:
-        connection.use_database(database)
-        return OK
-
-    # Earlier requests that are not answered yet are about the database before.
-    connection.in_turn(answer)
-
-
-def select_in_turn(connection: RespSession, find: Find, arguments: Arguments) -> bytes:
-    """Return the reply to a SELECT in a transaction, when it takes place: the answers behind it are about its database."""
+    # Earlier requests that are not answered yet know their database.
     connection.use_database(database_named(arguments[1]))
-    return OK
+    connection.reply(OK)
 
 
 # Transactions ---------------------------------------------------------------------------------------------------------
@@ -135,13 +124,13 @@ def discard(connection: RespSession, arguments: Arguments) -> None:
 
 
 def exec_(connection: RespSession, arguments: Arguments) -> None:
-    queue, watched, refused = connection.queue, connection.watched, connection.refused
+    queue, watched, refused, selected = connection.queue, connection.watched, connection.refused, connection.selected
     if queue is None:
         raise CommandError("ERR EXEC without MULTI")
     connection.forget_transaction()
     if refused:
         raise CommandError("EXECABORT Transaction discarded because of previous errors.")
-    execute(connection, queue, watched)
+    execute(connection, queue, watched, selected)
 
 
 def watch(connection: RespSession, arguments: Arguments) -> None:
@@ -170,7 +159,8 @@ SPECS: Final = (
         group="connection",
         flags=("loading", "stale", "fast"),
         control=select,
-        read=select_in_turn,
+        # In a transaction: what is queued behind it knows its database.
+        read=lambda session, find, arguments: OK,
     ),
     _connection("quit", -1, "Closes the connection.", control=lambda connection, arguments: connection.close(OK)),
     _transaction("multi", 1, "Begins a transaction.", control=multi),

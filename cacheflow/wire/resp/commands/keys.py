@@ -9,8 +9,7 @@ from typing import Final
 from cacheflow.contract import EXPIRES_AT_MS, Entry
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.language.commands import Command, Result
-from cacheflow.machine.language.databases import database_of
-from cacheflow.wire.resp.arguments import SYNTAX, database_named, integer_of, key_of, keys_of
+from cacheflow.wire.resp.arguments import SYNTAX, database_in, database_named, integer_of, key_of, keys_of
 from cacheflow.wire.resp.commands.strings import KEYS_MAX, failed
 from cacheflow.wire.resp.replies import OK, ONE, ZERO, CommandError, integer
 from cacheflow.wire.resp.session import Arguments, Find, Plan, Planner, Read, RespSession, Spec
@@ -151,7 +150,7 @@ def copy(session: RespSession, find: Find, arguments: Arguments) -> Plan:
         if option == b"REPLACE":
             replaces = True
         elif option == b"DB" and (number := next(options, None)) is not None:
-            if database_named(number) != database_of(old):
+            if database_named(number) != database_in(arguments):
                 raise CommandError(OTHER_DATABASE)
         else:
             raise CommandError(SYNTAX)

@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from cacheflow.contract import WireStore as Store
 from cacheflow.machine.language.commands import UINT64_MAX
 from cacheflow.machine.language.databases import PREFIXES, keys_of_database
-from cacheflow.wire.resp.arguments import NOT_AN_INTEGER, SYNTAX, integer_of
+from cacheflow.wire.resp.arguments import NOT_AN_INTEGER, SYNTAX, database_in, integer_of
 from cacheflow.wire.resp.glob import PATTERN_BYTES_MAX, matcher
 from cacheflow.wire.resp.replies import CommandError, array, bulk, bulks, integer
 from cacheflow.wire.resp.session import Arguments, Find, RespSession, Spec
@@ -52,18 +53,16 @@ def scan(session: RespSession, find: Find, arguments: Arguments) -> bytes:
             typed = value.lower() == b"string"
         else:
             raise CommandError(SYNTAX)
-    keys, cursor = session.service.scans.page(session.database, int(raw), min(count, COUNT_MAX))
-    found = _live(session, keys, matches) if typed else []
+    database = database_in(arguments)
+    keys, cursor = session.service.scans.page(database, int(raw), min(count, COUNT_MAX))
+    found = _live(session.service.store, database, keys, matches) if typed else []
     return array([bulk(b"%d" % cursor), bulks(found)])
 
 
-def _live(session: RespSession, keys: list[str], matches: Callable[[bytes], object] | None) -> list[bytes]:
-    """Return those of ``keys`` that exist and that ``matches`` takes, as the client of their database knows them.
-
-    keys: of the client's database.
-    """
-    lookup = session.service.store.lookup
-    before = len(PREFIXES[session.database])
+def _live(store: Store, database: int, keys: list[str], matches: Callable[[bytes], object] | None) -> list[bytes]:
+    """Return those of ``keys``, of ``database``, that exist and that ``matches`` takes, as its clients know them."""
+    lookup = store.lookup
+    before = len(PREFIXES[database])
     return [
         raw
         for key in keys
@@ -74,23 +73,24 @@ def _live(session: RespSession, keys: list[str], matches: Callable[[bytes], obje
 
 def keys(session: RespSession, find: Find, arguments: Arguments) -> bytes:
     """Return the reply to the Redis command KEYS inside a transaction, made without a pause."""
-    keys = keys_of_database(session.service.store.all_keys(), session.database)
-    return bulks(_live(session, keys, _pattern(arguments[1])))
+    store, database = session.service.store, database_in(arguments)
+    keys = keys_of_database(store.all_keys(), database)
+    return bulks(_live(store, database, keys, _pattern(arguments[1])))
 
 
 def keys_in_slices(connection: RespSession, arguments: Arguments) -> None:
     """Answer the Redis command KEYS in slices of SLICE_S seconds, between which the event loop does its other work."""
-    matches = _pattern(arguments[1])
+    matches, store, database = _pattern(arguments[1]), connection.store, database_in(arguments)
 
     def begin(end: Callable[[bytes], None]) -> None:
         found: list[bytes] = []
-        all_keys = connection.store.all_keys()
+        all_keys = store.all_keys()
         slices = (all_keys[start : start + SLICE_KEYS] for start in range(0, len(all_keys), SLICE_KEYS))
 
         def work() -> None:
             until = time.monotonic() + SLICE_S
             for part in slices:
-                found.extend(_live(connection, keys_of_database(part, connection.database), matches))
+                found.extend(_live(store, database, keys_of_database(part, database), matches))
                 if time.monotonic() >= until:
                     asyncio.get_running_loop().call_soon(connection.contained, end, work)
                     return
@@ -102,12 +102,13 @@ def keys_in_slices(connection: RespSession, arguments: Arguments) -> None:
 
 
 def randomkey(session: RespSession, find: Find, arguments: Arguments) -> bytes:
-    key = session.service.scans.any_key(session.database)
-    return session.null if key is None else bulk(key[len(PREFIXES[session.database]) :].encode())
+    database = database_in(arguments)
+    key = session.service.scans.any_key(database)
+    return session.null if key is None else bulk(key[len(PREFIXES[database]) :].encode())
 
 
 def dbsize(session: RespSession, find: Find, arguments: Arguments) -> bytes:
-    return integer(session.service.store.count_of(session.database))
+    return integer(session.service.store.count_of(database_in(arguments)))
 
 
 _generic = functools.partial(Spec, group="generic", flags=("readonly",))

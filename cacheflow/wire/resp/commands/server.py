@@ -6,7 +6,7 @@ import functools
 from typing import Final
 
 from cacheflow.machine.language import commands as c
-from cacheflow.wire.resp.arguments import SYNTAX, integer_of
+from cacheflow.wire.resp.arguments import SYNTAX, database_in, integer_of
 from cacheflow.wire.resp.commands.strings import if_all_succeed
 from cacheflow.wire.resp.replies import OK, CommandError, bulk, bulks, integer
 from cacheflow.wire.resp.session import Arguments, Find, Plan, RespSession, Spec, wrong_arity
@@ -41,7 +41,7 @@ def flushall(session: RespSession, find: Find, arguments: Arguments) -> Plan:
 
 def flushdb(session: RespSession, find: Find, arguments: Arguments) -> Plan:
     _check_flush(arguments)
-    return [c.clear_database(session.database)], if_all_succeed(OK)
+    return [c.clear_database(database_in(arguments))], if_all_succeed(OK)
 
 
 def _check_flush(arguments: Arguments) -> None:
