@@ -27,6 +27,7 @@ from cacheflow.contract import VERSION, Entry
 from cacheflow.contract import WireStore as Store
 from cacheflow.errors import ReplicationError
 from cacheflow.machine.language.commands import Command, Result
+from cacheflow.machine.language.databases import PREFIXES
 from cacheflow.wire.connection import Connection
 from cacheflow.wire.resp.arguments import PlacedRequest, placed
 from cacheflow.wire.resp.parser import RequestParser
@@ -191,6 +192,8 @@ class RespSession(Connection):
         self.selected: int | None = 0
         # True if no password is missing, no transaction gathers, and database 0 is selected.
         self.plain = False
+        # Where the same is true in a database above 0: the prefix of its keys.
+        self.prefix = ""
         self._queued_bytes = 0
         self._since = service.wall()
         self._parser = RequestParser(service.request_bytes_max, trusted=False)
@@ -214,7 +217,9 @@ class RespSession(Connection):
         self._set_plain()
 
     def _set_plain(self) -> None:
-        self.plain = self.trusted and self.queue is None and self.selected == 0
+        unqueued = self.trusted and self.queue is None
+        self.plain = unqueued and self.selected == 0
+        self.prefix = PREFIXES[self.selected] if unqueued and self.selected else ""
 
     def use_database(self, database: int) -> None:
         """Answer this client's further requests from ``database``."""
