@@ -68,19 +68,14 @@ def keys_of(raws: list[bytes]) -> list[str]:
     return [key_of(raw) for raw in raws]
 
 
-def is_integer(raw: bytes) -> bool:
-    """True if the bytes ``raw`` spell a 64-bit integer as Redis writes one."""
-    return _INTEGER(raw) is not None and INT64_MIN <= int(raw) <= INT64_MAX
-
-
 def integer_of(raw: bytes, message: str = NOT_AN_INTEGER) -> int:
     """Return the 64-bit integer that the bytes ``raw`` spell (no plus sign, no leading zeros).
 
     Raises CommandError with the text ``message`` when they spell none.
     """
-    if not is_integer(raw):
+    if _INTEGER(raw) is None or not INT64_MIN <= (number := int(raw)) <= INT64_MAX:
         raise CommandError(message)
-    return int(raw)
+    return number
 
 
 def database_named(raw: bytes) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from cacheflow.contract import DATA, META, Entry, entry_bytes
-from cacheflow.wire.resp.arguments import SYNTAX, integer_of, is_integer, key_of
+from cacheflow.wire.resp.arguments import SYNTAX, integer_of, key_of
 from cacheflow.wire.resp.commands.clients import chosen
 from cacheflow.wire.resp.replies import ONE, CommandError, bulk, integer
 from cacheflow.wire.resp.session import Arguments, Find, Read, RespSession, Spec
@@ -39,7 +39,11 @@ def _about(tell: Tell) -> Read:
 
 def _encoding(session: RespSession, key: str, entry: Entry) -> bytes:
     data = entry[DATA]
-    return bulk(b"int" if is_integer(data) else b"embstr" if len(data) <= EMBEDDED_BYTES_MAX else b"raw")
+    try:
+        integer_of(data)
+    except CommandError:
+        return bulk(b"embstr" if len(data) <= EMBEDDED_BYTES_MAX else b"raw")
+    return bulk(b"int")
 
 
 def _frequency(session: RespSession, key: str, entry: Entry) -> bytes:
