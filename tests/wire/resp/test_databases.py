@@ -173,6 +173,35 @@ def test_the_fast_ways_know_no_other_database() -> None:
     assert values_of(store, 2)["a"] == (b"5", 0)
 
 
+@pytest.mark.parametrize("held", [False, True])
+def test_rows_of_a_database_are_rows_of_that_one(held: bool) -> None:
+    store = filled(0, OURS)
+    client = connect(store)
+    client.send(pack("SELECT", str(OURS)))
+    store.held = held
+
+    def answer(said: bytes) -> bytes:
+        told = client.send(said)
+        while store.release():
+            told += client.replies()
+        return told
+
+    sets, gets = (pack("SET", "a", "1") + pack("SET", "c", "2")), pack("GET", "a") + pack("GET", "c")
+    for said, told in (
+        (pack("GET", "a"), b"$1\r\n5\r\n"),
+        (pack("SET", "a", "6"), b"+OK\r\n"),
+        (pack("GET", "a"), b"$1\r\n6\r\n"),
+        (sets, b"+OK\r\n" * 2),
+        (gets, b"$1\r\n1\r\n$1\r\n2\r\n"),
+        (sets + pack("GET", "a"), b"+OK\r\n" * 2 + b"$1\r\n1\r\n"),
+        (gets + pack("SET", "b", "9"), b"$1\r\n1\r\n$1\r\n2\r\n+OK\r\n"),
+    ):
+        assert answer(said) == told
+        assert answer(said[:-5]) + answer(said[-5:]) == told
+    assert values_of(store, 0) == {"a": (b"5", 0), "b": (b"7", values_of(store, 0)["b"][1])}
+    assert {key: value for key, (value, _) in values_of(store, OURS).items()} == {"a": b"1", "b": b"9", "c": b"2"}
+
+
 @pytest.mark.parametrize("database", [0, 1, 15])
 def test_a_key_has_up_to_1024_bytes_in_every_database(database: int) -> None:
     store = FakeStore()
