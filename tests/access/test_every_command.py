@@ -16,8 +16,9 @@ from cacheflow.rest.request.context import RestConfig
 from cacheflow.wire.memcached.connection import _WITH_VALUE
 from cacheflow.wire.memcached.meta.commands import META
 from cacheflow.wire.memcached.text import COMMANDS
+from cacheflow.wire.resp.commands.catalogue import _COMMAND
 from cacheflow.wire.resp.commands.clients import _SUBCOMMANDS
-from cacheflow.wire.resp.commands.server import _COMMAND, _CONFIG
+from cacheflow.wire.resp.commands.info import _CONFIG
 from cacheflow.wire.resp.table import TABLE
 
 HTTP, REDIS, MEMCACHED = table_of("HTTP"), table_of("Redis"), table_of("memcached")
@@ -153,7 +154,11 @@ def test_every_redis_command_with_every_role(guarded: Guarded, role: str) -> Non
                 denied = b"HELLO must be called" not in reply  # who says HELLO without AUTH is told how
             assert denied == (not allows(role, needed)), (name, reply)
             if denied and role != "nobody":
-                shown = name.lower().replace(" ", "|") if name == "CLIENT LIST" else name.split(" ")[0].lower()
+                shown = (
+                    name.lower().replace(" ", "|")
+                    if name in ("CLIENT LIST", "CLIENT KILL")
+                    else name.split(" ")[0].lower()
+                )
                 said = f"-NOPERM this user has no permissions to run the '{shown}' command: it needs the role {needed}"
                 assert reply == said.encode()
 
@@ -197,6 +202,8 @@ def test_a_client_may_become_another_user_and_a_stranger_again(guarded: Guarded)
         assert wire.ask(pack("AUTH", guarded.tokens["read"] or "")) == b"+OK"
         assert wire.ask(pack("SET", "a", "1")).startswith(b"-NOPERM")
         assert wire.ask(pack("AUTH", "read", guarded.tokens["write"] or "")).startswith(b"-WRONGPASS")
+        assert wire.ask(pack("GET", "a")).startswith(b"-NOAUTH"), "nobody goes on as whoever was here before"
+        assert wire.ask(pack("AUTH", guarded.tokens["read"] or "")) == b"+OK"
         assert wire.ask(pack("GET", "a")) == b"$1" and wire.line() == b"1"
         assert wire.ask(pack("RESET")) == b"+RESET" and wire.ask(pack("GET", "a")).startswith(b"-NOAUTH")
 

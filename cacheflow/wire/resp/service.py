@@ -37,7 +37,8 @@ class RespService(Shared):
         number = self.accepted
 
         def closed(connection: Connection) -> None:
-            self.connections.pop(number, None)
+            if self.connections.pop(number, None) is not None:
+                self.requests_before += connection.requests
             on_closed(connection)
 
         connection = self.connections[number] = RespConnection(self, number, closed)

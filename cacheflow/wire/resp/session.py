@@ -28,7 +28,9 @@ from cacheflow.contract import VERSION, Entry
 from cacheflow.contract import WireStore as Store
 from cacheflow.errors import ReplicationError
 from cacheflow.machine.language.commands import Command, Result
+from cacheflow.machine.language.databases import PREFIXES
 from cacheflow.wire.connection import Connection
+from cacheflow.wire.resp.arguments import PlacedRequest, placed
 from cacheflow.wire.resp.parser import RequestParser
 from cacheflow.wire.resp.replies import NULL, NULL_ARRAY, OK, CommandError, failure
 from cacheflow.wire.resp.scans import Scans
@@ -100,6 +102,23 @@ class Spec:
         first, last, step = self.keys
         return arguments[first : (last if last >= 0 else len(arguments) + last) + 1 : step] if first else []
 
+    def placed_in(self, database: int, arguments: Arguments) -> Arguments:
+        """Return the words of a request, ``arguments``, placed in ``database``, above 0, with each key that is among them.
+
+        Raises CommandError for a word that is no key.
+        """
+        first, last, step = self.keys
+        words = PlacedRequest(arguments, database)
+        if first:
+            for position in range(first, min(last if last >= 0 else len(words) + last, len(words) - 1) + 1, step):
+                words[position] = placed(words[position], database)
+        return words
+
+    @property
+    def reads_keys(self) -> bool:
+        """True if this Redis command is about keys of the selected database, some that it names or all."""
+        return self.group != "connection" and bool(self.keys[0] or self.read or self.plan)
+
 
 # The commands since MULTI.
 Queue = list[tuple[Spec, Arguments]]
@@ -134,12 +153,20 @@ class Shared:
         self.scans = Scans(store)
         self.connections: dict[int, RespSession] = {}
         self.accepted = 0
+        # Requests of the connections that are closed, and what the counters in INFO were at CONFIG RESETSTAT.
+        self.requests_before = 0
+        self.stats_before: dict[str, int] = {}
         self.started_at = wall()
         self.run_id = os.urandom(20).hex()
 
     def wall_ms(self) -> int:
         """Return this node's wall clock in milliseconds since 1970, by which expiry times in Redis commands are counted."""
         return int(self.wall() * 1000)
+
+    @property
+    def requests(self) -> int:
+        """The number of requests that this port's clients have sent so far."""
+        return self.requests_before + sum([connection.requests for connection in self.connections.values()])
 
     @property
     def stranger(self) -> Role:
@@ -161,6 +188,8 @@ class RespSession(Connection):
     """A RESP connection as the commands' functions see it, with the state that they keep in it between requests.
 
     user: who has shown a token, None before that.  role: what this client may do.
+    database: the database of this connection.  selected: the one that the next request is about: another one behind a SELECT in
+    a transaction, and None behind a SELECT that failed, until one succeeds.
     queue: the commands since MULTI, None outside a transaction.  refused: True if one of those was wrong.
     watched: key -> its version at WATCH, for every watched key.
     """
@@ -171,13 +200,21 @@ class RespSession(Connection):
         self.id = number
         self.name = ""
         self.library: dict[str, str] = {}
+        # The latest command that was noted, as the client spelled it, and how many requests there were by then. Plain GETs are
+        # not noted, which would cost them more than it tells.
+        self.called = b""
+        self.called_at = 0
         self.queue: Queue | None = None
         self.refused = False
         self.watched: Watched = {}
-        # True if this client may read, and no transaction gathers.
+        self.database = 0
+        self.selected: int | None = 0
+        # True if this client may read, no transaction gathers, and database 0 is selected.
         self.plain = False
-        # True if it may write as well.
+        # True if the client may write as well.
         self.plain_writes = False
+        # Where this client may read, and no transaction gathers, in a database above 0: the prefix of its keys.
+        self.prefix = ""
         self.user: User | None = None
         self.role = Role.NOBODY
         self._queued_bytes = 0
@@ -200,11 +237,23 @@ class RespSession(Connection):
         self._choose_ways()
 
     def _choose_ways(self) -> None:
-        self.plain = self.role >= Role.READ and self.queue is None
-        self.plain_writes = self.role >= Role.WRITE and self.queue is None
+        unqueued = self.role >= Role.READ and self.queue is None
+        self.plain = unqueued and self.selected == 0
+        self.plain_writes = self.plain and self.role >= Role.WRITE
+        self.prefix = PREFIXES[self.selected] if unqueued and self.selected else ""
 
     def is_admitted(self) -> bool:
         return self.user is None or self.service.access is None or self.service.access.is_current(self.user)
+
+    def use_database(self, database: int) -> None:
+        """Answer this client's further requests from ``database``."""
+        self.database = self.selected = database
+        self._choose_ways()
+
+    def leave_database(self) -> None:
+        """Refuse this client's further requests about keys until a SELECT succeeds: its last one has failed."""
+        self.selected = None
+        self._choose_ways()
 
     def begin_transaction(self) -> None:
         """Begin a transaction for MULTI: queue all further commands of this client until EXEC or DISCARD."""
@@ -217,6 +266,8 @@ class RespSession(Connection):
         self.refused = False
         self.watched = {}
         self._queued_bytes = 0
+        if self.selected is not None:
+            self.selected = self.database
         self._choose_ways()
 
     def watch(self, keys: list[str]) -> None:
@@ -236,17 +287,27 @@ class RespSession(Connection):
 
         self.read(functools.partial(self.said, look))
 
+    @property
+    def address(self) -> str:
+        """The client's address, as CLIENT LIST shows it."""
+        return _address(self._transport.get_extra_info("peername"))
+
+    @property
+    def own_address(self) -> str:
+        """The address of this node that the client is connected to."""
+        return _address(self._transport.get_extra_info("sockname"))
+
     def describe(self) -> str:
         """Return this connection's line in the reply to CLIENT LIST."""
-        peer, own = (self._transport.get_extra_info(name) for name in ("peername", "sockname"))
         fields = {
             "id": self.id,
-            "addr": _address(peer),
-            "laddr": _address(own),
+            "addr": self.address,
+            "laddr": self.own_address,
             "name": self.name,
             "age": int(self.service.wall() - self._since),
-            "db": 0,
+            "db": self.database,
             "multi": -1 if self.queue is None else len(self.queue),
+            "cmd": self.called.decode().lower() if self.called_at == self.requests else "get",
             "user": DEFAULT_NAME if self.user is None else self.user.name,
             "resp": self.protocol,
             "lib-name": self.library.get("lib-name", ""),
