@@ -75,7 +75,8 @@ async def _client(
         try:
             if isinstance(grammar, Peers):
                 async with asyncio.timeout(ANSWER_S):
-                    tally.inputs += await grammar.connection(reader, writer, random)
+                    sent = await grammar.connection(reader, writer, random)
+                tally.inputs += sent
                 tally.known += 1
             else:
                 tally.ends[await Conversation(grammar, reader, writer, tally, nonces).hold(random)] += 1
