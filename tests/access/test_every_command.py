@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 from access.guarded import Guarded, Wire
@@ -19,10 +20,17 @@ from cacheflow.wire.memcached.text import COMMANDS
 from cacheflow.wire.resp.commands.catalogue import _COMMAND
 from cacheflow.wire.resp.commands.clients import _SUBCOMMANDS
 from cacheflow.wire.resp.commands.info import _CONFIG
+from cacheflow.wire.resp.commands.objects import _MEMORY, _OBJECT
 from cacheflow.wire.resp.table import TABLE
 
 HTTP, REDIS, MEMCACHED = table_of("HTTP"), table_of("Redis"), table_of("memcached")
-_PARENTS = {"CLIENT": _SUBCOMMANDS, "CONFIG": _CONFIG, "COMMAND": _COMMAND}
+_ABOUT_KEYS = {"MEMORY": _MEMORY, "OBJECT": _OBJECT}
+_PARENTS: dict[str, dict[bytes, tuple[int, Any]]] = {
+    "CLIENT": _SUBCOMMANDS,
+    "CONFIG": _CONFIG,
+    "COMMAND": _COMMAND,
+    **_ABOUT_KEYS,
+}
 
 
 # The tables are whole ----------------------------------------------------------------------------------------------------
@@ -40,7 +48,7 @@ def test_every_route_stands_in_the_documents_table_and_in_the_nodes_own() -> Non
 
 
 def test_every_redis_command_stands_in_the_documents_table() -> None:
-    served = {name.decode().upper() for name in TABLE} - {"CLIENT", "CONFIG"}
+    served = {name.decode().upper() for name in TABLE} - {"CLIENT", "CONFIG", "MEMORY", "OBJECT"}
     for parent, subcommands in _PARENTS.items():
         served |= {f"{parent} {name.decode()}" for name in subcommands}
     assert served == set(REDIS)
@@ -202,7 +210,8 @@ def test_a_client_may_become_another_user_and_a_stranger_again(guarded: Guarded)
         assert wire.ask(pack("AUTH", guarded.tokens["read"] or "")) == b"+OK"
         assert wire.ask(pack("SET", "a", "1")).startswith(b"-NOPERM")
         assert wire.ask(pack("AUTH", "read", guarded.tokens["write"] or "")).startswith(b"-WRONGPASS")
-        assert wire.ask(pack("GET", "a")).startswith(b"-NOAUTH"), "nobody goes on as whoever was here before"
+        # Nobody goes on as the user before.
+        assert wire.ask(pack("GET", "a")).startswith(b"-NOAUTH")
         assert wire.ask(pack("AUTH", guarded.tokens["read"] or "")) == b"+OK"
         assert wire.ask(pack("GET", "a")) == b"$1" and wire.line() == b"1"
         assert wire.ask(pack("RESET")) == b"+RESET" and wire.ask(pack("GET", "a")).startswith(b"-NOAUTH")
