@@ -513,7 +513,7 @@ def delete_prefix(prefix: str, *, idempotency_key: str | None = None) -> Steps[i
 
 def clear() -> Steps[None]:
     """Remove every key of the cache, in one command."""
-    result, _ = yield commands.delete_prefix("")
+    result, _ = yield commands.clear_database(0)
     checked("", result)
 
 

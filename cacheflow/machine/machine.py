@@ -312,10 +312,10 @@ class CacheMachine(State):
         return [c.OK]
 
     def _delete_prefix(self, command: list[Any]) -> Result:
-        _, prefix = command
-        if type(prefix) is not str:
-            raise Malformed("a prefix is a text")
-        removed = self.contents.remove_prefix(prefix)
+        _, prefix, only_database_0, counted = command
+        if type(prefix) is not str or type(only_database_0) is not bool or type(counted) is not bool:
+            raise Malformed("a prefix is a text, with two flags behind it")
+        removed = self.contents.remove_prefix(prefix, only_database_0)
         self._tell_removals()
         return [c.OK, removed]
 

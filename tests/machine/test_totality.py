@@ -42,7 +42,7 @@ NEARLY = (
     | st.tuples(st.just(c.APPEND), KEYS, st.binary(max_size=900), st.booleans(), st.booleans())
     | st.tuples(st.just(c.COUNT), KEYS, NUMBERS, st.booleans(), st.none() | NUMBERS, NUMBERS)
     | st.tuples(st.just(c.EXPIRE), KEYS, NUMBERS, st.integers(0, 11))
-    | st.tuples(st.just(c.DELETE_PREFIX), KEYS)
+    | st.tuples(st.just(c.DELETE_PREFIX), KEYS, st.booleans(), st.booleans())
     | st.tuples(st.just(c.RECENCY), st.lists(st.tuples(KEYS, NUMBERS) | ATOMS, max_size=5))
     | st.tuples(
         st.just(c.CONFIGURE),

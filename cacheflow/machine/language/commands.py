@@ -31,7 +31,7 @@ INCR: Final = 3  # key, delta, initial or None, ttl_ms of a new key -> version, 
 TOUCH: Final = 4  # key, ttl_ms                                     -> version, expires_at_ms
 GET: Final = 5  # key; counts as a use                              -> data, kind, meta, version, expires_at_ms
 RECENCY: Final = 6  # [[key, uses], ...] in order of last use       ->
-DELETE_PREFIX: Final = 7  # prefix ("" is everything)               -> keys removed
+DELETE_PREFIX: Final = 7  # prefix ("" is everything), only in database 0, counted -> keys removed
 CONFIGURE: Final = 8  # only_if_unset, {name: value}                -> whether it took effect
 MEMBERS: Final = 9  # cluster id, [[id, incarnation, raft_address, address, voter], ...] ->
 NOOP: Final = 10  #                                                 ->
@@ -45,6 +45,10 @@ EXPIRE: Final = 17  # key, ttl_ms (0: none, -2: past), when                   ->
 OPEN_SCOPE: Final = 18  # nonce                                     -> scope
 SCOPED: Final = 19  # scope, nonce, number, lowest, command         -> the command's own result
 RAISE_LEVEL: Final = 20  # level                                    -> level in force; PRECONDITION -> see below
+
+# The character with which the keys of the databases 1 to 15 begin, before the database's number as a hexadecimal digit; no
+# key of database 0 begins with it.
+DATABASE_MARK: Final = "\x01"
 
 # The feature level that brought each command.
 LEVELS: Final = dict.fromkeys(range(SET, RAISE_LEVEL + 1), 1)
@@ -140,8 +144,21 @@ def recency(uses: Sequence[tuple[str, int]]) -> Command:
 
 
 def delete_prefix(prefix: str) -> Command:
-    """Return the command that removes every key that starts with ``prefix``; the empty prefix clears the cache."""
-    return (DELETE_PREFIX, prefix)
+    """Return the command that removes every key that starts with ``prefix``, and answers how many there were."""
+    return (DELETE_PREFIX, prefix, False, True)
+
+
+def clear_all() -> Command:
+    """Return the command that removes every key of every database, without an answer to how many there were."""
+    return (DELETE_PREFIX, "", False, False)
+
+
+def clear_database(number: int, counted: bool = False) -> Command:
+    """Return the command that removes every key of the database ``number``, 0 to 15.
+
+    counted: whether the answer is how many keys there were, which takes longer.
+    """
+    return (DELETE_PREFIX, f"{DATABASE_MARK}{number:x}" if number else "", not number, counted)
 
 
 def configure(settings: dict[str, Any], only_if_unset: bool = False) -> Command:

@@ -18,6 +18,7 @@ from cacheflow.machine.effects import APPENDED, DELETED, EVICTED, EXPIRED, TOUCH
 from cacheflow.machine.eviction.items import Items
 from cacheflow.machine.eviction.lfu import LfuItems
 from cacheflow.machine.eviction.lru import LruItems
+from cacheflow.machine.language.commands import DATABASE_MARK
 from cacheflow.machine.state.entries import DATA, ENTRY_BYTES, EXPIRES_AT_MS, META, Entry, entry_bytes, total_bytes
 from cacheflow.machine.state.expiry import DueTimes
 from cacheflow.machine.state.removals import WHOLE_LOT_MIN, Removals
@@ -167,9 +168,14 @@ class Contents:
         self.waiting -= told
         return told
 
-    def remove_prefix(self, prefix: str) -> int:
-        """Make every key that starts with ``prefix`` absent at once; return how many of these keys had not expired."""
+    def remove_prefix(self, prefix: str, only_database_0: bool) -> int:
+        """Make every key that starts with ``prefix`` absent at once; return how many of these keys had not expired.
+
+        only_database_0: only the keys of database 0.
+        """
         keys = [key for key in self.raw if key.startswith(prefix)] if prefix else list(self.raw)
+        if only_database_0:
+            keys = [key for key in keys if not key.startswith(DATABASE_MARK)]
         live = len(keys) - self._count_due(keys)
         if len(keys) == len(self.raw):
             self._clear()
@@ -178,7 +184,8 @@ class Contents:
             if len(keys) < len(self.raw) // 8:
                 keys.sort()
             else:
-                keys = [key for key in self.items.in_order() if key.startswith(prefix)]
+                chosen = set(keys)
+                keys = [key for key in self.items.in_order() if key in chosen]
             entries = dict(zip(keys, self.items.retire(keys), strict=True))
             self._account_for_losses(entries)
             self.due.trim_all(self.raw, self.with_ttl)

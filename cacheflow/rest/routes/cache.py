@@ -174,7 +174,8 @@ def cache_blueprint(services: Services) -> Blueprint:
         everything, prefix = checks.flag(query, "all"), checks.prefix(query)
         if everything == bool(prefix):
             raise InvalidRequest("give either ?prefix=, not empty, or ?all=true")
-        _, deleted = yield from run_one("", commands.delete_prefix(prefix or ""), repeatable(environ, store.told_ms))
+        command = commands.delete_prefix(prefix) if prefix else commands.clear_database(0, counted=True)
+        _, deleted = yield from run_one("", command, repeatable(environ, store.told_ms))
         return json_answer({"deleted": deleted}, services.raft_headers())
 
     return blueprint

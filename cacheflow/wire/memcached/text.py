@@ -122,7 +122,7 @@ def _flush_all(connection: MemcachedSession, words: list[bytes]) -> None:
         raise _refused(words, lines.BAD_EXPTIME)
     if delay > 0:
         raise _refused(words, NO_DELAY)
-    _write(connection, words, commands.delete_prefix(""), OK)
+    _write(connection, words, commands.clear_database(0), OK)
 
 
 def _verbosity(connection: MemcachedSession, words: list[bytes]) -> None:

@@ -59,7 +59,7 @@ OTHERS = st.one_of(
     st.tuples(st.just(c.TOUCH), SMALL, st.sampled_from([0, 2, 5])),
     st.tuples(st.just(c.APPEND), SMALL, st.binary(max_size=9), st.booleans(), st.booleans()),
     st.tuples(st.just(c.BATCH), st.just(False), st.lists(PLAIN, max_size=6)),
-    st.tuples(st.just(c.DELETE_PREFIX), st.sampled_from(["", "k1"])),
+    st.tuples(st.just(c.DELETE_PREFIX), st.sampled_from(["", "k1"]), st.booleans(), st.booleans()),
     st.tuples(
         st.just(c.CONFIGURE),
         st.just(False),

@@ -48,7 +48,7 @@ def wait(session: RespSession, find: Find, arguments: Arguments) -> bytes:
 def flush(session: RespSession, find: Find, arguments: Arguments) -> Plan:
     if len(arguments) > 2 or (len(arguments) == 2 and arguments[1].upper() not in (b"ASYNC", b"SYNC")):
         raise CommandError(SYNTAX)
-    return [c.delete_prefix("")], if_all_succeed(OK)
+    return [c.clear_all()], if_all_succeed(OK)
 
 
 # INFO ---------------------------------------------------------------------------------------------------------------
