@@ -149,8 +149,17 @@ class Model:
     def remove_prefix(self, prefix: str) -> int:
         keys = [key for key in self.things if key.startswith(prefix)]
         for key in keys:
-            self._drop(key)
+            del self.things[key]
+        self.revision += 1
         return len(keys)
+
+    def clear(self, database: int | None) -> None:
+        kept = dict(self.things) if database is not None else {}
+        for key in self.things:
+            if database == (int(key[1], 16) if key.startswith("\x01") else 0):
+                del kept[key]
+        self.things = kept
+        self.revision += 1
 
     def configure(self, lfu: bool, items_max: int, bytes_max: int) -> None:
         if lfu != self.lfu:

@@ -13,7 +13,7 @@ from machine.model import Model
 
 from cacheflow.machine.language import commands as c
 
-KEYS = st.sampled_from(["a", "b", "c", "d", "e", "aa", "ab", "ü"])
+KEYS = st.sampled_from(["a", "b", "c", "d", "e", "aa", "ab", "ü", "\x01a", "\x01ab", "\x01b"])
 DATA = st.sampled_from([b"", b"1", b"-7", b"x" * 100, b"x" * 700, b"x" * 1500])
 TTLS = st.sampled_from([-1, 0, 0, 1, 5, 30])
 WHENS = {"always": c.ALWAYS, "absent": c.IF_ABSENT, "present": c.IF_PRESENT, "version": c.IF_VERSION}
@@ -172,10 +172,18 @@ class MachineAgainstModel(RuleBasedStateMachine):
             self.model.use(key, count)
         assert self.driver.one(c.recency(uses)) == [c.OK]
 
-    @rule(prefix=st.sampled_from(["", "a", "ab", "zz"]))
+    @rule(prefix=st.sampled_from(["", "a", "ab", "zz", "\x01a", "\x01"]))
     def remove_prefix(self, prefix: str) -> None:
         self.model.begin_entry(self.driver.at_ms)
-        assert self.driver.one(c.delete_prefix(prefix)) == [c.OK, self.model.remove_prefix(prefix)]
+        assert self.driver.removed(prefix) == self.model.remove_prefix(prefix)
+
+    @rule(database=st.sampled_from([None, 0, 10]))
+    def clear(self, database: int | None) -> None:
+        self.model.begin_entry(self.driver.at_ms)
+        self.model.clear(database)
+        command = c.clear_all() if database is None else c.clear_database(database)
+        assert self.driver.one(command) == [c.OK]
+        assert self.driver.machine.contents.count_of(database) == 0
 
     @rule()
     def restore(self) -> None:
