@@ -10,7 +10,7 @@
 4. A command either takes place or has no effect: it is decided first and done afterwards.
 
 Inside an entry: the clock advances, what is due is removed (a bounded number of keys), then the commands run in order, and at
-last some of what goes in bulk is removed.
+last some of what is condemned is swept.
 """
 
 from __future__ import annotations
@@ -200,7 +200,7 @@ class CacheMachine(State):
                     if self.scopes.by_id:
                         self.scopes.drop_due(stamp_ms)
                 if contents.with_ttl or contents.behind:
-                    contents.expire()
+                    contents.begin_entry()
             for block in blocks:
                 try:
                     session_id, first, lowest, until_ms, commands = decode_block(block)
@@ -208,7 +208,7 @@ class CacheMachine(State):
                     continue
                 settled.append((session_id, first, self._run_block(session_id, first, lowest, until_ms, commands)))
             if contents.behind:
-                contents.work_off()
+                contents.end_entry()
         if effects:
             digest = blake2b(self.digest, digest_size=DIGEST_BYTES)
             packed = self._pack(effects)
@@ -336,6 +336,7 @@ class CacheMachine(State):
         limits = (settings.max_items, settings.max_bytes)
         self.contents.effects.append((CONFIGURED, settings.policy, *limits, settings.replicas))
         self.contents.set_limits(*limits)
+        self.contents.evict_surplus()
         return [c.OK, True]
 
     def _members(self, command: list[Any]) -> Result:

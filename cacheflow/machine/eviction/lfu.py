@@ -119,7 +119,8 @@ class LfuItems(Items, cachetools.LFUCache[str, Entry]):
                 return
         held = link.keys.pop(key)
         self._place(held, count, link)
-        self._has_left(key, link)
+        if link is self._scanned or not link.keys:
+            self._has_left(key, link)
 
     def _place(self, key: str, count: int, link: Any) -> None:
         """Add ``key`` to the keys that were used ``count`` times, as the last of them.
@@ -147,7 +148,7 @@ class LfuItems(Items, cachetools.LFUCache[str, Entry]):
         return fresh
 
     def _has_left(self, key: str, link: Any) -> None:
-        """Account for ``key``, which was taken out of ``link``: an empty link leaves the ring of counts."""
+        """Account for ``key``, which was taken out of ``link``, now empty or scanned: an empty link leaves the ring of counts."""
         if link is self._scanned:
             self._pending.pop(key, None)
             if len(self._pending) == len(link.keys):
@@ -170,7 +171,8 @@ class LfuItems(Items, cachetools.LFUCache[str, Entry]):
             self._order.remove(key, entry[VERSION])
             return
         del link.keys[key]
-        self._has_left(key, link)
+        if link is self._scanned or not link.keys:
+            self._has_left(key, link)
 
     def in_order(self) -> list[str]:
         keys = list(self._order)

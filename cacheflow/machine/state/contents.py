@@ -37,16 +37,16 @@ from cacheflow.machine.state.entries import (
 from cacheflow.machine.state.expiry import DueTimes
 
 POLICIES: Final[dict[str, type[Items]]] = {"lru": LruItems, "lfu": LfuItems}
-# What one entry may do of what goes in bulk: some milliseconds of work each, and one of the three an entry. Keys that expire;
-# keys that a sweep looks at, and of these the dead that it removes; keys evicted because a limit was lowered.
-EXPIRED_PER_ENTRY_MAX: Final = 2000
-SWEPT_PER_ENTRY_MAX: Final = 10_000
-BURIED_PER_ENTRY_MAX: Final = 2000
-EVICTED_PER_ENTRY_MAX: Final = 2000
+# What one entry may do of what goes in bulk: up to 5 ms of work each with a million items, and one of the three an entry. Keys
+# that expire; keys that a sweep looks at, and of these the dead that it removes; keys evicted because a limit was lowered.
+EXPIRED_PER_ENTRY_MAX: Final = 1000
+SWEPT_PER_ENTRY_MAX: Final = 5000
+BURIED_PER_ENTRY_MAX: Final = 1000
+EVICTED_PER_ENTRY_MAX: Final = 1000
 # Keys that a sweep looks at in one step, and those that the writes of one entry may have it look at beyond its turn, where they
 # need room.
 SWEPT_AT_ONCE: Final = 256
-SWEPT_FOR_ROOM_MAX: Final = 10_000
+SWEPT_FOR_ROOM_MAX: Final = 5000
 # The first key that is neither empty nor one of another database than 0 by its first character.
 FIRST_OF_DATABASE_0: Final = "\x02"
 
@@ -184,26 +184,37 @@ class Contents:
             self._remove(key, old, DELETED)
         return self.revision
 
-    def expire(self) -> None:
-        """Begin an entry: remove expired items, a bounded number, in the order of (expiry, key)."""
-        left = EXPIRED_PER_ENTRY_MAX
-        while left and self._expire_next():
-            left -= 1
-        self._overdue = not left
+    def begin_entry(self) -> None:
+        """Remove some expired items, in the order of (expiry, key), or else evict some of what is above a lowered limit.
+
+        Before the commands, so that no write of the entry is evicted by it.
+        """
+        self._overdue = self._expire(EXPIRED_PER_ENTRY_MAX) == EXPIRED_PER_ENTRY_MAX
         self._swept_for_room = SWEPT_FOR_ROOM_MAX
         self._note_backlog()
+        self.evict_surplus()
 
-    def _expire_next(self) -> bool:
-        """Remove the next item that is past its expiry; return False when there is none."""
-        key = self.due.pop(self.raw, self.now_ms)
-        if key is None:
-            return False
-        entry = self.raw[key]
-        if self.condemned.present and self.condemned.kills(key, entry[VERSION]):
-            self._bury(key, entry)
-        else:
-            self._remove(key, entry, EXPIRED)
-        return True
+    def _expire(self, keys_max: int) -> int:
+        """Remove up to ``keys_max`` items that are past their expiry; return how many were removed."""
+        raw, remove, tell = self.raw, self.items.__delitem__, self.effects.append
+        keys = self.due.pop(raw, self.now_ms, keys_max)
+        kills = self.condemned.kills if self.condemned.present else None
+        for key in keys:
+            entry = raw[key]
+            if kills is not None and kills(key, entry[VERSION]):
+                self._bury(key, entry)
+                continue
+            # As ``_remove`` does it, without its calls: a million may expire at once.
+            remove(key)
+            if key < FIRST_OF_DATABASE_0:
+                self._count_in_database(key, -1)
+            self.bytes_used -= entry_bytes(key, entry[DATA], entry[META])
+            self.with_ttl -= 1
+            self.expired += 1
+            self.revision += 1
+            tell((EXPIRED, key, self.revision, 0))
+        self.due.trim(raw, self.with_ttl, len(keys))
+        return len(keys)
 
     def condemn(self, prefix: str, only_database_0: bool, counted: bool) -> int | None:
         """Make every key that starts with ``prefix`` absent at once; return the revision of this condemnation.
@@ -230,17 +241,18 @@ class Contents:
         self._note_backlog()
         return revision
 
-    def work_off(self) -> None:
-        """End an entry: remove some of what is condemned, or else evict some of what is above a lowered limit.
-
-        Does nothing in an entry that had its fill of expired keys.
-        """
-        if self._overdue:
-            return
-        if self.condemned.present:
+    def end_entry(self) -> None:
+        """Remove some of what is condemned, except in an entry that had its fill of expired keys."""
+        if self.condemned.present and not self._overdue:
             # A pass must come nearer to its end whatever the entry has moved to there.
             self._sweep(SWEPT_PER_ENTRY_MAX + len(self.effects), BURIED_PER_ENTRY_MAX)
-        left = 0 if self.condemned.present else EVICTED_PER_ENTRY_MAX
+            self._note_backlog()
+
+    def evict_surplus(self) -> None:
+        """Evict some of what is above a lowered limit, in the usual order; nothing while there may be dead items."""
+        if self.has_dead or not self.behind:
+            return
+        left = EVICTED_PER_ENTRY_MAX
         while left and self.is_over() and (victim := self.items.pop_victim("")) is not None:
             self.evict(*victim)
             left -= 1
@@ -258,7 +270,8 @@ class Contents:
                 entry = self.raw[key]
                 if condemned.kills(key, entry[VERSION]):
                     self._bury(key, entry)
-                    dead_max -= 1
+                    # One with an expiry costs about twice as much.
+                    dead_max -= 2 if entry[EXPIRES_AT_MS] else 1
             keys_max -= len(keys)
             if len(keys) < wanted:
                 condemned.end_pass()
@@ -284,7 +297,7 @@ class Contents:
         return living if database is None else living - sum(self.in_databases.values())
 
     def set_limits(self, items_max: int | None, bytes_max: int | None) -> None:
-        """Set the limits of items and bytes; what exceeds them goes with this entry and those that follow. None: no limit."""
+        """Set the limits of items and bytes; what exceeds them has its turns to go (``evict_surplus``). None: no limit."""
         self.items_max = math.inf if items_max is None else items_max
         self.bytes_max = math.inf if bytes_max is None else bytes_max
         self._note_backlog()
@@ -344,7 +357,7 @@ class Contents:
     def _remove_dead(self) -> bool:
         """Remove a dead item, or look for some among the next few; return False when there are none, or not for this entry."""
         if self._overdue:
-            return self._expire_next()
+            return self._expire(1) > 0
         if not self.condemned.present or self._swept_for_room <= 0:
             return False
         self._swept_for_room -= SWEPT_AT_ONCE

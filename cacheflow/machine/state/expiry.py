@@ -62,14 +62,15 @@ class DueTimes:
             heappush(heap, (expires_at_ms, key))
         self._count += 1
 
-    def trim(self, raw: dict[str, Entry], with_ttl: int) -> None:
+    def trim(self, raw: dict[str, Entry], with_ttl: int, changes: int = 1) -> None:
         """Drop some outdated expiries, of keys that were changed or removed, if more than half of all are outdated.
 
-        Called whenever an expiry was added or has ended. raw: the items, {key: entry}.  with_ttl: how many of them expire.
+        Called whenever expiries were added or have ended. raw: the items, {key: entry}.  with_ttl: how many of them expire.
+        changes: how many expiries it were.
         """
         if self._count <= 2 * with_ttl + STALE_ALLOWED:
             return
-        self._budget += _CLEARED_PER_CHANGE
+        self._budget += _CLEARED_PER_CHANGE * changes
         while self._budget > 0:
             if self._sifted:
                 self._budget -= self._sift(raw)
@@ -85,18 +86,24 @@ class DueTimes:
         heap = self._first(raw)
         return heap[0][0] if heap else None
 
-    def pop(self, raw: dict[str, Entry], now_ms: int) -> str | None:
-        """Return the next key of ``raw``, {key: entry}, that is past its expiry at ``now_ms``, None if there is none.
+    def pop(self, raw: dict[str, Entry], now_ms: int, keys_max: int) -> list[str]:
+        """Return the next ``keys_max`` keys of ``raw``, {key: entry}, that are past their expiry at ``now_ms``, or fewer.
 
-        The caller removes the key from ``raw``.
+        The caller removes the keys from ``raw``.
         """
-        if not self._slots or self._slots[0] << _SLOT_BITS > now_ms:
-            return None
-        heap = self._first(raw)
-        if not heap or heap[0][0] > now_ms:
-            return None
-        self._count -= 1
-        return heappop(heap)[1]
+        keys: list[str] = []
+        last = ""
+        while len(keys) < keys_max and self._slots and self._slots[0] << _SLOT_BITS <= now_ms:
+            heap = self._first(raw)
+            if not heap or heap[0][0] > now_ms:
+                break
+            # One that was noted twice comes up twice in a row.
+            key = heappop(heap)[1]
+            self._count -= 1
+            if key != last:
+                keys.append(key)
+                last = key
+        return keys
 
     def _first(self, raw: dict[str, Entry]) -> list[tuple[int, str]] | None:
         """Return the earliest of the heaps of (expiry, key) that has a pair which is still true, and is first in it then.

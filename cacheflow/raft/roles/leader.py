@@ -48,7 +48,7 @@ BROKEN_AFTER_MS = 300
 HURRY_AFTER_S = 0.005
 # The pause between two looks at what is due, while there is something: an entry that removes its fill takes some milliseconds,
 # and others need the loop, too.
-WORK_OFF_S = 0.01
+WORK_OFF_S = 0.002
 
 
 class Leading:
