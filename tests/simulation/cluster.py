@@ -456,12 +456,13 @@ class Cluster:
         return self.scheduler.run_until(self.scheduler.now + seconds, until)
 
     def healthy(self) -> bool:
-        """Return whether all is well, everything is applied everywhere, and nobody waits for an answer."""
+        """Return whether all is well, everything is applied and swept everywhere, and nobody waits for an answer."""
         leader = self.leader
         return (
             leader is not None
             and self.well(leader.journal.last_index)
             and all(process.proposals.pending == 0 for process in self.processes)
+            and not any(process.machine.contents.behind for process in self.processes)
         )
 
     def well(self, index: int) -> bool:

@@ -89,6 +89,7 @@ MUTATIONS = (
     Mutation("what is written later lives", machine.sweep_what_was_written_later, ""),
     Mutation("condemnations are restored", machine.forget_what_is_condemned_at_a_restore, "snapshot kill"),
     Mutation("a pass goes on where it was", machine.begin_a_pass_again_at_a_restore, "snapshot kill"),
+    Mutation("nobody writes", machine.leave_what_is_to_go_to_the_next_write, ""),
     Mutation("late writes", machine.let_a_write_take_place_however_late, "isolate split"),
     Mutation("starts count", machine.open_a_session_for_any_start, "doubling kill"),
     Mutation("a helper always ends", storage.never_hear_of_a_helper_that_failed, "helper snapshot"),

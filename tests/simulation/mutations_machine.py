@@ -19,6 +19,7 @@ from cacheflow.machine.state.contents import Contents
 from cacheflow.machine.state.scopes import Scopes
 from cacheflow.machine.state.sessions import Sessions
 from cacheflow.node.proposals import Proposals
+from cacheflow.raft.roles.leader import Leading
 
 
 def call_it_not_done_when_the_leader_changes(patch: pytest.MonkeyPatch) -> None:
@@ -259,6 +260,11 @@ def forget_what_is_condemned_at_a_restore(patch: pytest.MonkeyPatch) -> None:
                 yield record
 
     patch.setattr(image, "records", _records)
+
+
+def leave_what_is_to_go_to_the_next_write(patch: pytest.MonkeyPatch) -> None:
+    """Let a leader propose no entries because something is to expire or to be swept."""
+    patch.setattr(Leading, "_work_off", lambda self: None)
 
 
 def begin_a_pass_again_at_a_restore(patch: pytest.MonkeyPatch) -> None:
