@@ -24,6 +24,7 @@ def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lfu, "LINK_KEYS_MAX", 6)
     monkeypatch.setattr(use_order, "SEGMENT_KEYS_MAX", 8)
     monkeypatch.setattr(expiry, "STALE_ALLOWED", 4)
+    monkeypatch.setattr(expiry, "SIFTED_AT_ONCE", 5)
 
 
 @pytest.mark.parametrize("seed", range(12))

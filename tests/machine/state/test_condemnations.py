@@ -126,6 +126,13 @@ def test_the_dead_go_before_the_living(cache: Driver, monkeypatch: pytest.Monkey
     assert cache.machine.contents.evicted == 1
 
 
+def test_the_dead_go_before_the_living_in_the_entry_in_which_they_died(cache: Driver) -> None:
+    cache.one(c.configure({"max_items": 20}))
+    cache.put("first", *(f"x{number}" for number in range(9)), *(f"k{number}" for number in range(10)))
+    cache.run(c.delete_prefix("k"), *sets(f"new{number}" for number in range(10)))
+    assert (cache.machine.contents.evicted, len(cache.live())) == (0, 20)
+
+
 def test_expired_keys_go_before_the_living(cache: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contents, "EXPIRED_PER_ENTRY_MAX", 2)
     cache.one(c.configure({"max_items": 20}))
@@ -138,7 +145,7 @@ def test_expired_keys_go_before_the_living(cache: Driver, monkeypatch: pytest.Mo
 
 
 def test_a_lowered_limit_evicts_a_bounded_number_an_entry(cache: Driver) -> None:
-    count = 3 * EVICTED_PER_ENTRY_MAX
+    count = 4 * EVICTED_PER_ENTRY_MAX
     cache.put(*(f"k{number:05}" for number in range(count + 10)))
     cache.one(c.configure({"max_items": 10}))
     assert (len(cache.machine.contents.raw), cache.machine.next_due_ms()) == (count + 10 - EVICTED_PER_ENTRY_MAX, 0)
@@ -150,8 +157,11 @@ def test_a_lowered_limit_evicts_a_bounded_number_an_entry(cache: Driver) -> None
         (EVICTED, f"k{2 * EVICTED_PER_ENTRY_MAX + 1:05}"),
         (WRITTEN, "newer"),
     ]
+    assert len(cache.told()) == EVICTED_PER_ENTRY_MAX + 4
+    cache.run(*(c.set_(f"large{number}", b"x" * 100, 1, None, 50) for number in range(3)))
+    assert len(cache.told()) == EVICTED_PER_ENTRY_MAX + 6
     cache.work_off()
-    assert (len(cache.machine.contents.raw), cache.machine.contents.evicted) == (10, count + 2)
+    assert (len(cache.machine.contents.raw), cache.machine.contents.evicted) == (10, count + 5)
 
 
 def test_one_pass_serves_all_that_exist_when_it_begins(cache: Driver) -> None:
