@@ -14,7 +14,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from operator import attrgetter
-from typing import Final
+from typing import Final, TypeAlias
 
 from cacheflow.machine.language.commands import DATABASE_MARK
 from cacheflow.machine.state.entries import VERSION, Entry
@@ -58,6 +58,10 @@ class Condemnation:
         return is_whole(self.prefix)
 
 
+# (length, {prefix of that length: its condemnations, the oldest first}) for each length that a prefix has.
+Tables: TypeAlias = tuple[tuple[int, dict[str, list[Condemnation]]], ...]
+
+
 def is_whole(prefix: str) -> bool:
     """True if the keys that start with ``prefix`` are one whole database, or all."""
     return not prefix or (len(prefix) == 2 and prefix[0] == DATABASE_MARK and prefix[1] in _DIGITS)
@@ -74,8 +78,8 @@ class Condemnations:
         self.passing = 0
         # {revision of a counted condemnation: how many keys it has removed}, of those that are over, the latest last.
         self.counts: dict[int, int] = {}
-        # (length, {prefix of that length: its condemnations, the oldest first}); those of database 0 alone are beside.
-        self._tables: tuple[tuple[int, dict[str, list[Condemnation]]], ...] = ()
+        # Those of database 0 alone are beside the tables.
+        self._tables: Tables = ()
         self._database_0: list[Condemnation] = []
         self._newest = 0
 
@@ -120,7 +124,7 @@ class Condemnations:
                 database_0.append(one)
             else:
                 tables.setdefault(len(one.prefix), {}).setdefault(one.prefix, []).append(one)
-        # Each in one assignment, for readers in other threads.
+        # New objects, for readers in other threads still look at the old ones.
         self._newest = present[-1].revision if present else 0
         self._database_0 = database_0
         self._tables = tuple(tables.items())
@@ -145,15 +149,8 @@ class Condemnations:
         return place < len(self.present) and self.present[place].revision == revision
 
     def kills(self, key: str, version: int) -> bool:
-        """True if an item under ``key`` with this ``version`` is dead. Any thread may ask."""
-        if version > self._newest:
-            return False
-        for length, table in self._tables:
-            found = table.get(key[:length])
-            if found is not None and found[-1].revision >= version:
-                return True
-        database_0 = self._database_0
-        return bool(database_0) and database_0[-1].revision >= version and not key.startswith(DATABASE_MARK)
+        """True if an item under ``key`` with this ``version`` is dead."""
+        return version <= self._newest and _meets(self._tables, self._database_0, key, version)
 
     def is_in_dead_database(self, key: str, version: int) -> bool:
         """True if a condemnation of whole databases has met the item under ``key`` with this ``version``."""
@@ -186,10 +183,22 @@ class Condemnations:
         Any thread may call it.
         """
         find = raw.get
-        kills = self.kills
+        # As they are now: a thread may stand still behind ``find`` until the sweep is over, and must still know the dead.
+        tables, database_0, newest = self._tables, self._database_0, self._newest
 
         def get(key: str) -> Entry | None:
             entry = find(key)
-            return None if entry is not None and kills(key, entry[VERSION]) else entry
+            if entry is None or entry[VERSION] > newest or not _meets(tables, database_0, key, entry[VERSION]):
+                return entry
+            return None
 
         return get
+
+
+def _meets(tables: Tables, database_0: list[Condemnation], key: str, version: int) -> bool:
+    """True if a condemnation in ``tables``, or one of database 0, meets an item under ``key`` with this ``version``."""
+    for length, table in tables:
+        found = table.get(key[:length])
+        if found is not None and found[-1].revision >= version:
+            return True
+    return bool(database_0) and database_0[-1].revision >= version and not key.startswith(DATABASE_MARK)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from machine.driver import Driver, assert_invariants, sets
 
@@ -9,6 +11,7 @@ from cacheflow.machine.effects import CONDEMNED, EVICTED, WRITTEN
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.state import condemnations, contents
 from cacheflow.machine.state.contents import BURIED_PER_ENTRY_MAX, EVICTED_PER_ENTRY_MAX, SWEPT_PER_ENTRY_MAX
+from cacheflow.machine.state.entries import Entry
 
 
 def test_a_prefix_removes_what_starts_with_it_and_tells_how_many(cache: Driver) -> None:
@@ -246,3 +249,25 @@ def test_a_malformed_one_does_nothing(driver: Driver, fields: tuple[object, ...]
     driver.put("a")
     assert driver.one([c.DELETE_PREFIX, *fields])[0] == c.MALFORMED
     assert driver.live() == ["a"]
+
+
+def test_a_reader_that_stands_still_until_the_sweep_is_over_finds_nothing(
+    cache: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contents, "BURIED_PER_ENTRY_MAX", 0)
+    cache.put("a", "\x011a")
+    cache.run(c.clear_database(0), c.delete_prefix("\x011a"))
+    monkeypatch.setattr(contents, "BURIED_PER_ENTRY_MAX", 10)
+    raw = cache.machine.contents.raw
+
+    class Slow(dict[str, Entry]):
+        """Finds an entry, and then lets the machine sweep it away."""
+
+        def get(self, key: str, default: object = None) -> Any:
+            entry = raw.get(key)
+            cache.work_off()
+            return entry
+
+    readers = [cache.machine.contents.condemned.reader(Slow()) for _ in range(2)]
+    assert [reader(key) for reader, key in zip(readers, ["a", "\x011a"], strict=True)] == [None, None]
+    assert raw == {}
