@@ -22,6 +22,7 @@ from cacheflow.errors import (
     NotAnInteger,
     OutcomeForgotten,
     OutcomeUnknown,
+    Overloaded,
     PreconditionFailed,
     ValueTooLarge,
 )
@@ -202,14 +203,18 @@ def check_size(command: Command, value_bytes_max: int, place: str = "") -> None:
 
 
 def known_fields(fields: Mapping[str, Any], known: Collection[str]) -> None:
-    """Check that the names in ``fields``, the members of an operation or request, are all among ``known``.
+    """Check that all ``fields`` of a JSON object or operation are ``known``, and that none but ``ttl`` and ``value`` is null.
 
-    Raises InvalidRequest: if a misspelt ttl were ignored, the value would be stored without one.
+    Raises InvalidRequest: a misspelt ttl must not become a value without one, nor a null a default that nobody has written.
     """
     unknown = [name for name in fields if name not in known]
     if unknown:
         listed = ", ".join(shown(name) for name in sorted(unknown, key=str)[:5])
         raise InvalidRequest(f"unknown field {listed}; known are {', '.join(sorted(known))}")
+    if None in fields.values():
+        empty = [name for name, value in fields.items() if value is None and name not in ("ttl", "value")]
+        if empty:
+            raise InvalidRequest(f"{shown(empty[0])} is null: leave it out, or give it a value")
 
 
 # Arguments to commands ----------------------------------------------------------------------------------------------
@@ -346,6 +351,8 @@ def error_of(key: str, result: Result) -> CacheFlowError:
         return OutcomeForgotten("nothing was done now, and whether this took place before is not known any more")
     if status == commands.NOT_KEPT:
         return OutcomeUnknown("this took place before, and its answer is not kept any more")
+    if status == commands.TOO_MANY:
+        return Overloaded("too many removals by prefix are under way; this one was not begun")
     told = _TOLD_BY_THE_MACHINE.get(status)
     return CacheFlowError(f"a result with the unexpected status {status}") if told is None else told(str(result[1]))
 
@@ -542,7 +549,7 @@ def delete_prefix(prefix: str, *, idempotency_key: str | None = None) -> Steps[i
 
 def clear() -> Steps[None]:
     """Remove every key of the cache, in one command."""
-    result, _ = yield commands.delete_prefix("")
+    result, _ = yield commands.clear_database(0)
     checked("", result)
 
 

@@ -82,13 +82,17 @@ class Mailbox:
         self.names[space].pop(name, None)
         self._channels.unsubscribe(self, space, name)
 
-    def close(self) -> None:
-        """End all subscriptions of the client, and forget the messages that wait for it."""
-        self._closed = True
+    def leave(self) -> None:
+        """End all subscriptions of the client; the messages that wait for it already are sent."""
         for space, names in self.names.items():
             for name in names:
                 self._channels.unsubscribe(self, space, name)
             names.clear()
+
+    def close(self) -> None:
+        """End all subscriptions of the client, and forget the messages that wait for it."""
+        self._closed = True
+        self.leave()
         self.taken()
 
     def hold(self) -> None:

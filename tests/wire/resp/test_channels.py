@@ -11,7 +11,7 @@ from wire.fake_store import FakeStore
 from wire.fake_transport import Client
 from wire.resp_client import connect, ignore, line, lines, pack, service
 
-from cacheflow.contract import Published
+from cacheflow.contract import CHANNEL, Published
 from cacheflow.node import channels as node_channels
 from cacheflow.wire.resp import mailbox
 from cacheflow.wire.resp.commands import channels
@@ -177,6 +177,96 @@ def test_who_has_not_authenticated_is_told_so() -> None:
     client = connect(token=b"secret")
     for words in ("SUBSCRIBE a", "PUBLISH a b", "PUBSUB CHANNELS", "UNSUBSCRIBE"):
         assert client.send(line(words)) == b"-NOAUTH Authentication required.\r\n"
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+@pytest.mark.parametrize("failing", ["AUTH wrong", "AUTH default wrong", "AUTH a b c", "HELLO 3 AUTH default wrong"])
+def test_a_failed_auth_ends_the_subscriptions(failing: str, protocol: int) -> None:
+    store = FakeStore()
+    shared = service(store, b"secret")
+    listener, publisher = (Client(shared.connection(ignore)) for _ in range(2))
+    for client in (listener, publisher):
+        client.send(lines(f"HELLO {protocol} AUTH default secret"))
+    listener.send(lines("SUBSCRIBE a\nPSUBSCRIBE *\nSSUBSCRIBE a"))
+    # What waits belongs to nobody any more, either.
+    assert publisher.send(lines("PUBLISH a 1\nSPUBLISH a 1")) == b":2\r\n:1\r\n"
+    if protocol == 2 and failing.startswith("HELLO"):
+        # A command that was not served at all: nobody was to be let in by it.
+        assert listener.send(line(failing)).startswith(b"-ERR Can't execute 'hello'")
+        return
+    assert listener.send(line(failing)).startswith(b"-")
+    store.next_turn.run()
+    assert not listener.replies() and not any(store.channels.subscribed.values())
+    assert publisher.send(lines("PUBLISH a 2\nSPUBLISH a 2")) == b":0\r\n:0\r\n"
+    assert listener.send(line("SUBSCRIBE a")) == b"-NOAUTH Authentication required.\r\n"
+    assert listener.send(lines("AUTH secret\nGET k\nSUBSCRIBE a")).startswith(b"+OK\r\n")
+    publisher.send(line("PUBLISH a 3"))
+    store.next_turn.run()
+    assert listener.replies() == message(b"3", head=b"*3" if protocol == 2 else b">3")
+
+
+def test_another_user_keeps_the_subscriptions() -> None:
+    store = FakeStore()
+    listener = Client(service(store, b"secret").connection(ignore))
+    listener.send(lines("HELLO 3 AUTH default secret\nSUBSCRIBE a"))
+    assert listener.send(line("AUTH secret")) == b"+OK\r\n"
+    assert b"a" in store.channels.subscribed[CHANNEL]
+
+
+def test_who_was_taken_out_is_told_nothing_more_while_its_connection_ends() -> None:
+    store = FakeStore()
+    shared = service(store, b"secret")
+    listener, publisher = (Client(shared.connection(ignore)) for _ in range(2))
+    for client in (listener, publisher):
+        client.send(lines("HELLO 3 AUTH default secret\nSUBSCRIBE a"))
+    store.held = True
+    listener.send(line("SET k v"))
+    publisher.send(line("PUBLISH a before"))
+    listener.protocol.finish()
+    assert not listener.transport.is_closing()
+    assert publisher.send(line("PUBLISH a 1")) == b":1\r\n"
+    store.next_turn.run()
+    store.release()
+    assert listener.closed and listener.replies() == message(b"before", head=b">3") + b"+OK\r\n"
+
+
+@pytest.mark.parametrize("how", ["TYPE pubsub", "TYPE PUBSUB SKIPME no", "TYPE pubsub USER default"])
+def test_subscribers_are_ended_and_nobody_else(how: str) -> None:
+    store, listener, publisher = two()
+    listener.send(line("SUBSCRIBE a"))
+    assert publisher.send(lines("CLIENT KILL TYPE normal\nCLIENT KILL TYPE replica")) == b":0\r\n:0\r\n"
+    assert publisher.send(line(f"CLIENT KILL {how}")) == b":1\r\n"
+    assert (listener.closed, publisher.closed) == (True, False)
+    listener.protocol.connection_lost(None)
+    assert publisher.send(line("PUBLISH a 1")) == b":0\r\n" and not any(store.channels.subscribed.values())
+
+
+def test_who_ends_its_own_subscribed_connection_has_the_answer_first() -> None:
+    _, listener, _ = two()
+    speak_3(listener)
+    listener.send(line("SUBSCRIBE a"))
+    assert listener.send(line("CLIENT KILL TYPE pubsub SKIPME no")) == b":1\r\n" and listener.closed
+
+
+@pytest.mark.parametrize("database", [0, 3])
+def test_a_confined_client_goes_no_fast_way(database: int) -> None:
+    _, listener, _ = two()
+    listener.send(lines(f"SELECT {database}\nSUBSCRIBE a"))
+    for said in ("GET k", "SET k v", "INCR k", "DEL k", "OBJECT ENCODING k", "SELECT 1"):
+        for times in (1, 2):
+            told = listener.send(line(said) * times)
+            assert told.count(b"-ERR Can't execute '") == told.count(b"\r\n") == times
+    listener.send(lines("UNSUBSCRIBE\nSELECT 3"))
+    assert listener.send(pack("GET", "k")) == b"$-1\r\n"
+
+
+@pytest.mark.parametrize("database", ["3", "16"])
+def test_channels_are_in_no_database(database: str) -> None:
+    store, listener, publisher = two()
+    listener.send(lines(f"SELECT {database}\nSUBSCRIBE a"))
+    assert publisher.send(lines("PUBLISH a 1\nPUBSUB CHANNELS")) == b":1\r\n*1\r\n$1\r\na\r\n"
+    store.next_turn.run()
+    assert listener.replies().endswith(message(b"1"))
 
 
 def test_the_list_of_clients_shows_who_has_subscribed() -> None:

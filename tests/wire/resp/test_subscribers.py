@@ -31,7 +31,7 @@ MEGABYTE = 1024 * 1024
 
 def serve(store: ReplicatedStore) -> int:
     """The port on which ``store`` speaks RESP now."""
-    port = resp_port(store, value_bytes_max=2 * MEGABYTE, token=None, connections_max=2 * SUBSCRIBERS)
+    port = resp_port(store, value_bytes_max=2 * MEGABYTE, access=None, connections_max=2 * SUBSCRIBERS)
     return store.serve(port, "127.0.0.1", 0)
 
 
