@@ -20,6 +20,7 @@ import click
 from cacheflow import values
 from cacheflow.cli import bench as load
 from cacheflow.cli import settings
+from cacheflow.cli.cert import cert
 from cacheflow.cli.demo import demo as demonstrate
 from cacheflow.cli.demo import tour as show_around
 from cacheflow.cli.launcher import LocalCluster, terminable
@@ -45,6 +46,9 @@ DEFAULT_URL: Final = "http://127.0.0.1:8080"
 DEFAULT_BASE_PORT: Final = 8080
 # Lets a command take flags that it does not know, and hand them to nodes.
 PASS_ON: Final = {"ignore_unknown_options": True}
+CA_OPTION: Final = click.option(
+    "--ca", type=click.Path(path_type=Path), metavar="FILE", help="CA of https nodes; the system's unless told."
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,6 +93,9 @@ def _complain(message: str, code: int) -> int:
 @click.version_option(build_version(), prog_name="cacheflow")
 def commands() -> None:
     """A Raft-consistent, replicated cache. Without a command: serve."""
+
+
+commands.add_command(cert)
 
 
 # Nodes
@@ -211,8 +218,10 @@ def _say(line: str) -> None:
 
 def _client_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
-    def connected(urls: tuple[str, ...], timeout: float, api_token_file: Path | None, **rest: Any) -> Any:
-        with CacheClient(_urls(urls) or [DEFAULT_URL], timeout, _token(api_token_file)) as client:
+    def connected(
+        urls: tuple[str, ...], timeout: float, api_token_file: Path | None, ca: Path | None, **rest: Any
+    ) -> Any:
+        with CacheClient(_urls(urls) or [DEFAULT_URL], timeout, _token(api_token_file), _ca(ca)) as client:
             return command(client, **rest)
 
     wrapped: Callable[..., Any] = connected
@@ -220,6 +229,7 @@ def _client_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--json", "as_json", is_flag=True, help="JSON for programs instead of text for people."),
         click.option("--timeout", default=15.0, show_default=True, help="Seconds for the whole call."),
         click.option("--api-token-file", type=click.Path(path_type=Path), help="Token for the HTTP API."),
+        CA_OPTION,
         click.option(
             "--url", "urls", multiple=True, metavar="URL", help=f"A node; repeatable. {DEFAULT_URL} unless told."
         ),
@@ -233,6 +243,12 @@ def _urls(given: Iterable[str]) -> list[str]:
     """Return the nodes' URLs given by flags, else those in CACHEFLOW_URL, separated by commas or blanks."""
     texts = list(given) or [os.environ.get("CACHEFLOW_URL", "")]
     return [url for text in texts for url in text.replace(",", " ").split()]
+
+
+def _ca(file: Path | None) -> Path | None:
+    """Return the file of --ca, else of CACHEFLOW_CA, with the CA of the nodes' certificates; None for the system's."""
+    told = os.environ.get("CACHEFLOW_CA")
+    return file or (Path(told) if told else None)
 
 
 def _token(file: Path | None) -> str | None:
@@ -399,6 +415,7 @@ def level(client: CacheClient, number: int | None, as_json: bool) -> int:
 @click.option("--nodes", "node_count", type=int, help="Start so many nodes for it in a temporary folder.")
 @click.option("--json", "as_json", is_flag=True, help="JSON for programs instead of text for people.")
 @click.option("--api-token-file", type=click.Path(path_type=Path), help="Token for the HTTP API.")
+@CA_OPTION
 @click.option("--url", "urls", multiple=True, metavar="URL", help="A node; repeatable: load is spread over all.")
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
@@ -419,7 +436,7 @@ def bench(
         with quiet as running:
             running.start()
             running.wait_ready()
-            return _measure(running.urls, _given(context), **options)
+            return _measure(running.urls, _given(context), **(options | {"ca": running.ca}))
 
 
 def _given(context: click.Context) -> set[str]:
@@ -443,8 +460,9 @@ def _measure(
     strict: bool,
     as_json: bool,
     api_token_file: Path | None,
+    ca: Path | None,
 ) -> int:
-    token = _token(api_token_file)
+    token, ca = _token(api_token_file), _ca(ca)
     if trace is None:
         with _Bar(ops) as bar:
             report = load.run_load(
@@ -456,6 +474,7 @@ def _measure(
                 batch=batch,
                 keys=key_count,
                 token=token,
+                ca=ca,
                 progress=bar.advance,
             )
     else:
@@ -469,6 +488,7 @@ def _measure(
                 value_bytes=value_bytes,
                 strict=strict,
                 token=token,
+                ca=ca,
                 progress=bar.advance,
             )
     _print_report(report, as_json, trace is not None)

@@ -1,5 +1,6 @@
 """The server process: it builds a node with its HTTP front from a NodeConfig, runs it, and ends it cleanly.
 
+SIGHUP has it read renewed files again (``reloading.py``).
 SIGTERM and SIGINT drain: readiness goes first, running requests end, a leader hands leadership over, and the files close.
 A disk that hangs does not keep the process.
 """
@@ -15,8 +16,9 @@ import sys
 import threading
 from dataclasses import replace
 
+from cacheflow.cli.reloading import Reload, reload_all
 from cacheflow.config import NodeConfig, join_address, join_token, read_secret
-from cacheflow.rest import Doors, HttpServer, RestConfig, at_once, create_app, turn_away
+from cacheflow.rest import TLS_ONLY, Doors, HttpServer, RestConfig, at_once, create_app, turn_away
 from cacheflow.store import ReplicatedStore
 from cacheflow.wire.memcached.connection import memcached_port
 from cacheflow.wire.port import connections_allowed
@@ -35,9 +37,10 @@ def run(config: NodeConfig) -> int:
     Raises ConfigError before anything is served.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+    # The main thread waits for signals: ``woken`` for any of them, and the other two say which.
+    woken, stopping, reloading = threading.Event(), threading.Event(), threading.Event()
+    for number, event in ((signal.SIGTERM, stopping), (signal.SIGINT, stopping), (signal.SIGHUP, reloading)):
+        signal.signal(number, functools.partial(_note, event, woken))
     # Nothing else runs in this process.
     store = ReplicatedStore(replace(config, collect_garbage=True))
     token = read_secret(config.api_token_file, "api-token-file")
@@ -48,6 +51,12 @@ def run(config: NodeConfig) -> int:
         max_value_bytes=config.max_value_bytes,
         threads=config.http_threads,
     )
+    handshakes = store.handshakes
+    reloads: list[Reload] = []
+    if handshakes is not None:
+        reloads.append(handshakes.certificates.reload)
+    if config.leaves_plain:
+        logger.warning("what leaves this machine is not all encrypted: %s", _how_to_encrypt(config))
     # The port is taken before the node tells anybody that it lives there.
     app = create_app(store, rest)
     http = HttpServer(
@@ -63,21 +72,40 @@ def run(config: NodeConfig) -> int:
             None if token is not None else [config.host, config.advertise or config.host, *config.allow_host],
             config.allow_origin,
         ),
+        secure=None if handshakes is None else handshakes.secure("http", TLS_ONLY),
     )
     address = join_address(config.advertise or config.host, http.port)
+    if handshakes is not None:
+        address = f"https://{address}"
     try:
         store.start(address)
         _serve_wires(store, config, token)
         http.start()
         _freeze_what_stays()
-        logger.info("listening on http://%s", address)
-        while not stopping.wait(1.0):
-            pass
+        logger.info("listening on %s", address if "//" in address else f"http://{address}")
+        while not stopping.is_set():
+            if reloading.is_set():
+                reloading.clear()
+                reload_all(reloads)
+            woken.wait(1.0)
+            woken.clear()
         logger.info("stopping")
         http.stop()
     finally:
         _close(store)
     return 0
+
+
+def _note(event: threading.Event, woken: threading.Event, *_: object) -> None:
+    """Note a signal, and wake the main thread. event: what that kind of signal sets."""
+    event.set()
+    woken.set()
+
+
+def _how_to_encrypt(config: NodeConfig) -> str:
+    if config.tls_ca is not None:
+        return "give every node --tls-cert, --tls-key and --tls-ca, and then --peer-tls require"
+    return "give --tls-cert, --tls-key and --tls-ca (see cacheflow cert), or put a VPN under it"
 
 
 def _close(store: ReplicatedStore) -> None:

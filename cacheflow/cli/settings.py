@@ -111,6 +111,10 @@ SETTINGS: Final = (
     Setting("allow-host", "allow_host", str, "A name under which browsers may call; repeatable.", "NAME", many=True),
     Setting("allow-origin", "allow_origin", str, "A site whose pages may call; repeatable.", "URL", many=True),
     Setting("api-token-file", "api_token_file", Path, "What clients must show, on every port.", "FILE"),
+    Setting("tls-cert", "tls_cert", Path, "Certificate of this node; clients' ports speak TLS then.", "FILE"),
+    Setting("tls-key", "tls_key", Path, "Its key.", "FILE"),
+    Setting("tls-ca", "tls_ca", Path, "CA of all nodes' certificates; nodes talk by TLS then.", "FILE"),
+    Setting("peer-tls", "peer_tls", str, "prefer or require: whether nodes without TLS may talk.", "MODE"),
 )
 _BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
 

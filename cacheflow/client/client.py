@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import time
 from collections.abc import Iterable
@@ -36,16 +37,21 @@ class CacheClient(Face):
     """A client of a replicated cache over HTTP, as a mapping and as verbs. Safe for concurrent use, also after a fork.
 
     urls: addresses of one or more nodes.  timeout_s: seconds for a whole call, fail-over included.
-    token: the content of the nodes' --api-token-file.  Values are str, bytes or anything JSON can hold; keys are str.
+    token: the content of the nodes' --api-token-file.  ca: a file with the CA of the nodes' certificates; without it they must be
+    of one that the system trusts.  Values are str, bytes or anything JSON can hold; keys are str.
     Raises NotCommitted (certainly not applied), OutcomeUnknown (a write that may have been), InvalidRequest.
     """
 
     def __init__(
-        self, urls: str | Iterable[str], timeout_s: float = TIMEOUT_S_DEFAULT, token: str | None = None
+        self,
+        urls: str | Iterable[str],
+        timeout_s: float = TIMEOUT_S_DEFAULT,
+        token: str | None = None,
+        ca: str | os.PathLike[str] | None = None,
     ) -> None:
         if not 0 < timeout_s < math.inf:
             raise InvalidRequest(f"timeout_s = {timeout_s!r}: must be above 0")
-        self._nodes = Nodes([urls] if isinstance(urls, str) else list(urls), timeout_s)
+        self._nodes = Nodes([urls] if isinstance(urls, str) else list(urls), timeout_s, ca)
         if token is not None and not (token.isascii() and token.isprintable() and token and token == token.strip()):
             # Not shown: it may be the real one with a line's end behind it.
             raise InvalidRequest("a token is printable ASCII; strip what was read from a file")
@@ -233,9 +239,13 @@ class AsyncCacheClient(AsyncFace):
     """CacheClient for asyncio: the same verbs as coroutines; requests run in threads of the loop's default executor."""
 
     def __init__(
-        self, urls: str | Iterable[str], timeout_s: float = TIMEOUT_S_DEFAULT, token: str | None = None
+        self,
+        urls: str | Iterable[str],
+        timeout_s: float = TIMEOUT_S_DEFAULT,
+        token: str | None = None,
+        ca: str | os.PathLike[str] | None = None,
     ) -> None:
-        self._client = self._blocking = CacheClient(urls, timeout_s, token)
+        self._client = self._blocking = CacheClient(urls, timeout_s, token, ca)
 
     @property
     def urls(self) -> list[str]:

@@ -45,8 +45,12 @@ class SeedAnswer:
 AskSeed = Callable[[str, dict[str, Any]], Coroutine[Any, Any, SeedAnswer]]
 
 
-def over_http(secret: bytes | None, token_file: Path | None) -> AskSeed:
+def over_http(
+    secret: bytes | None, token_file: Path | None, context: Callable[[], ssl.SSLContext] = ssl.create_default_context
+) -> AskSeed:
     """Return the function that asks a seed over HTTP to register this node.
+
+    context: returns the one for a call that begins now, for seeds whose URL begins with https.
 
     secret: the cluster's, by which the members know this node, or None.
     token_file: holds the members' API token, which is shown where there is no secret. It is read for every request, so
@@ -57,7 +61,7 @@ def over_http(secret: bytes | None, token_file: Path | None) -> AskSeed:
         try:
             token = read_secret(token_file, "api-token-file") if secret is None else join_token(secret)
             async with asyncio.timeout(TIMEOUT_S):
-                status, body = await _post(url, json.dumps(document).encode(), token)
+                status, body = await _post(url, json.dumps(document).encode(), token, context)
         except ConfigError as error:
             return SeedAnswer(str(error))
         except TimeoutError:
@@ -83,7 +87,7 @@ def _understand(url: str, status: int, body: bytes) -> SeedAnswer:
     return SeedAnswer(f"{url} answers {status}: {said['detail']}", empty_at if type(empty_at) is str else "")
 
 
-async def _post(url: str, body: bytes, token: bytes | None) -> tuple[int, bytes]:
+async def _post(url: str, body: bytes, token: bytes | None, context: Callable[[], ssl.SSLContext]) -> tuple[int, bytes]:
     """Send a POST to ``url``/nodes/register on a connection of its own; return (status, body) of the answer."""
     parts = urlsplit(url)
     if not parts.hostname or any(char.isspace() for char in url):
@@ -91,7 +95,7 @@ async def _post(url: str, body: bytes, token: bytes | None) -> tuple[int, bytes]
     secure = parts.scheme == "https"
     async with asyncio.timeout(CONNECT_S):
         reader, writer = await asyncio.open_connection(
-            parts.hostname, parts.port or (443 if secure else 80), ssl=ssl.create_default_context() if secure else None
+            parts.hostname, parts.port or (443 if secure else 80), ssl=context() if secure else None
         )
     try:
         head = [

@@ -16,6 +16,7 @@ from cacheflow.wire.resp.table import TABLE
 
 # The reply to a client for whom there is no room.
 REFUSAL: Final = b"-ERR max number of clients reached\r\n"
+TLS_ONLY: Final = b"-ERR this port speaks TLS only: connect with TLS (redis-cli --tls, rediss://)\r\n"
 
 
 def resp_port(store: Store, *, value_bytes_max: int, token: bytes | None, connections_max: int) -> WirePort:
@@ -24,7 +25,9 @@ def resp_port(store: Store, *, value_bytes_max: int, token: bytes | None, connec
     token: the password that AUTH must bring, None for no password.
     """
     service = RespService(store, TABLE, token=token, value_bytes_max=value_bytes_max)
-    return WirePort("resp", service.connection, REFUSAL, connections_max, functools.partial(answer_gets, store))
+    return WirePort(
+        "resp", service.connection, REFUSAL, TLS_ONLY, connections_max, functools.partial(answer_gets, store)
+    )
 
 
 class RespService(Shared):
