@@ -136,9 +136,11 @@ def validity(certificate: bytes) -> tuple[float, float]:
     The standard library tells it of another side's verified certificate only, not of one's own.
     """
     fields = _elements(_elements(_elements(certificate)[0][1])[0][1])
-    # The version is optional; then come serial number, algorithm and issuer (RFC 5280, 4.1).
-    first = 1 if fields[0][0] == 0xA0 else 0
-    begins, ends = _elements(fields[first + 3][1])[:2]
+    # The version is optional; then come serial number, algorithm, issuer and validity (RFC 5280, 4.1).
+    at = 4 if fields[0][0] == 0xA0 else 3
+    if len(fields) <= at:
+        raise ValueError("it is cut off")
+    begins, ends = _elements(fields[at][1])
     return _moment(*begins), _moment(*ends)
 
 

@@ -42,6 +42,7 @@ def told(error: Exception) -> str:
     """Return why TLS failed, in OpenSSL's words for people, without its file names and numbers."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return str(error.verify_message).rstrip(".")
-    if isinstance(error, ssl.SSLError) and error.reason:
-        return error.reason.replace("_", " ").lower()
+    reason = getattr(error, "reason", None)
+    if isinstance(reason, str):
+        return reason.replace("_", " ").lower()
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
