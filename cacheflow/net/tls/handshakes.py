@@ -4,8 +4,8 @@ A handshake takes a fraction of a millisecond of work and some round trips, and 
 node's loop for as long as an election takes. So
 
 1. whoever accepts a socket or has connected one hands it in here, and gets it back with a finished session;
-2. a half-open connection has DEADLINE_S, and HANDSHAKE_BYTES_MAX to say; of those of one door there are HALF_OPEN_MAX at most,
-   and the oldest makes room, for an honest one needs milliseconds;
+2. a half-open connection has DEADLINE_S, and HANDSHAKE_BYTES_MAX to say; of those of one door there are HALF_OPEN_MAX at most
+   (fewer where there are few descriptors), and the oldest makes room, for an honest one needs milliseconds;
 3. the first byte tells TLS from everything else: nothing is kept for a connection before that byte has come;
 4. what fails ends that connection, and is counted and now and then logged.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import resource
 import selectors
 import socket
 import ssl
@@ -34,6 +35,8 @@ logger = logging.getLogger(__name__)
 DEADLINE_S: Final = 10.0
 # Half-open connections of one door: as many as may wait to be accepted, because they may all be honest ones that come at once.
 HALF_OPEN_MAX: Final = 1024
+# Of so many descriptors that this process may have, half-open connections of all doors together may take one.
+DESCRIPTORS_FOR_ONE: Final = 4
 # Bytes that one side of a handshake may send: certificates have a few kilobytes.
 HANDSHAKE_BYTES_MAX: Final = 64 * 1024
 # The first byte of every TLS connection (RFC 8446, 5.1: a record of a handshake). No protocol of this project begins with it.
@@ -118,6 +121,8 @@ class Handshakes:
         self.certificates = certificates
         self._deadline_s = deadline_s
         self._half_open_max = half_open_max
+        # Of all doors together.
+        self._all_half_open_max = 4 * half_open_max
         self._clock = clock
         self._doors: dict[str, Door] = {}
         # The connections that this node has opened itself are no strangers'.
@@ -153,6 +158,10 @@ class Handshakes:
         for end in (woken, self._wake):
             end.setblocking(False)
         self._stopping = False
+        # Descriptors are for the connections whose hands are shaken, first of all.
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft != resource.RLIM_INFINITY:
+            self._all_half_open_max = max(soft // DESCRIPTORS_FOR_ONE, 16)
         self._selector = selectors.DefaultSelector()
         self._selector.register(woken, selectors.EVENT_READ)
         arguments = (self._selector, woken)
@@ -268,7 +277,7 @@ class Handshakes:
             half = self._new.popleft()
             half.sock.close()
             if half.failed is not None:
-                half.failed(ConnectionError("this node stops"), False)
+                _tell(half.failed, ConnectionError("this node stops"), False)
         selector.close()
         woken.close()
 
@@ -277,7 +286,12 @@ class Handshakes:
 
     def _begin(self, selector: selectors.BaseSelector, half: _Half) -> None:
         door = half.door
-        if half.failed is None and len(door.half_open) >= self._half_open_max:
+        doors = list(self._doors.values())
+        if sum([len(each.half_open) for each in doors]) >= self._all_half_open_max:
+            # The door at which most wait makes room: honest clients of the others need not.
+            fullest = max(doors, key=lambda each: len(each.half_open))
+            self._fail(selector, next(iter(fullest.half_open)), ConnectionError("too many handshakes are under way"))
+        elif half.failed is None and len(door.half_open) >= self._half_open_max:
             oldest = next(iter(door.half_open))
             self._fail(selector, oldest, ConnectionError(f"more than {self._half_open_max} handshakes are under way"))
         door.half_open[half] = None
@@ -370,7 +384,7 @@ class Handshakes:
         where = _address(half.sock)
         half.sock.close()
         if half.failed is not None:
-            half.failed(error, half.received > 0)
+            _tell(half.failed, error, half.received > 0)
             return
         if type(error) is not NotTls:
             half.door.failed += 1
@@ -385,6 +399,14 @@ class Handshakes:
         more = f" (and {door.unsaid} more since the last line)" if door.unsaid else ""
         logger.warning("no TLS with %s on the %s port: %s%s", where, door.name, told(error), more)
         door.quiet_until_s, door.unsaid = now_s + _COMPLAINTS_EVERY_S, 0
+
+
+def _tell(failed: Failed, error: Exception, heard: bool) -> None:
+    try:
+        failed(error, heard)
+    except Exception as gone:
+        # Whoever has dialed has ended, such as a loop that is closed.
+        logger.debug("nobody waits for a handshake any more: %s", gone)
 
 
 def _address(sock: socket.socket) -> str:

@@ -240,6 +240,35 @@ def test_a_dialer_learns_whether_the_other_side_has_said_a_word(bench: Bench, wo
     assert said is heard and isinstance(error, OSError)
 
 
+def test_a_dialer_that_has_ended_harms_nobody(bench: Bench, authority: Authority) -> None:
+    def gone(*_: object) -> None:
+        raise RuntimeError("Event loop is closed")
+
+    theirs, ours = socket.socketpair()
+    ours.setblocking(False)
+    bench.handshakes.dial(ours, "x", gone, gone)
+    theirs.close()
+    client = authority.trusted().wrap_socket(bench.knock(), server_hostname="localhost")
+    bench.next()[0].close()
+    client.close()
+
+
+def test_where_descriptors_are_few_half_open_ones_are_fewer_and_the_fullest_door_makes_room(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda _: (80, 80))
+    bench = Bench(authority)
+    other = bench.handshakes.door("memcached", REFUSAL)
+    bench.handshakes.start()
+    quiet = [bench.knock(other) for _ in range(3)]
+    hanging = [bench.knock() for _ in range(25)]
+    until(lambda: bench.door.failed == 8)
+    assert (len(bench.door.half_open), len(other.half_open)) == (17, 3)
+    bench.handshakes.stop()
+    for each in (*hanging, *quiet):
+        each.close()
+
+
 def test_a_connection_whose_taker_has_ended_is_closed(bench: Bench, authority: Authority) -> None:
     theirs, ours = socket.socketpair()
     theirs.settimeout(PATIENCE_S)

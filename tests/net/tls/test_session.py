@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import random
 import ssl
+from pathlib import Path
 
 import pytest
 from fakes.certificates import Authority, met
+from fakes.key_updates import Forger, noting
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cacheflow.net.tls.session import RECORD_BYTES, Session
+from cacheflow.net.tls.session import EMPTY_MAX, FILLED_FOR_ONE_EMPTY, RECORD_BYTES, Session
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +55,7 @@ def test_nothing_is_left_that_no_socket_would_tell_of(client: ssl.SSLContext, se
     records = b"".join([one.encrypt(b"x" * size) for size in (1, 5_000, RECORD_BYTES, 3)])
     plain = other.decrypt(records)
     assert len(plain) == 1 + 5_000 + RECORD_BYTES + 3
-    assert not other._tls.pending() and not other._incoming.pending
+    assert not other._tls.pending() and not other._incoming.pending and not other._partial
 
 
 @given(st.lists(st.integers(1, 4000), min_size=1, max_size=40), st.integers(0, 2**32))
@@ -76,6 +78,53 @@ def test_what_comes_with_the_last_leg_of_the_handshake_is_kept(client: ssl.SSLCo
     assert one.shake(other.output())
     assert other.shake(one.output() + one.encrypt(b"GET ") + one.encrypt(b"/"))
     assert other.early == b"GET /"
+
+
+def test_half_a_record_behind_the_handshake_waits_for_its_rest(client: ssl.SSLContext, server: ssl.SSLContext) -> None:
+    one, other = Session(client, server_side=False, host="localhost"), Session(server, server_side=True)
+    one.shake(b"")
+    other.shake(one.output())
+    assert one.shake(other.output())
+    finished, record = one.output(), one.encrypt(b"GET /")
+    for cut in range(len(record)):
+        if cut == 9:
+            assert other.shake(finished + record[:cut])
+            assert other.early == b"" and other.decrypt(record[cut:]) == b"GET /"
+
+
+@pytest.mark.parametrize("answer", [True, False])
+def test_a_key_update_is_followed_and_answered(
+    authority: Authority, server: ssl.SSLContext, tmp_path: Path, answer: bool
+) -> None:
+    one, other = met(noting(authority.trusted(), tmp_path / "keys"), server)
+    forger = Forger(tmp_path / "keys")
+    assert other.decrypt(forger.data(b"before") + forger.key_update(answer) + forger.data(b"after")) == b"beforeafter"
+    # The answer leaves before the next record, in the same bytes.
+    records = other.encrypt(b"reply")
+    assert one.decrypt(records) == b"reply"
+    assert len(records) == 27 + 16 + 11 if answer else 27
+
+
+@pytest.mark.parametrize("data", [b"", b"x"])
+def test_who_sends_key_updates_without_end_is_cut_off_soon(
+    authority: Authority, server: ssl.SSLContext, tmp_path: Path, data: bytes
+) -> None:
+    _, other = met(noting(authority.trusted(), tmp_path / "keys"), server)
+    forger = Forger(tmp_path / "keys")
+    with pytest.raises(ssl.SSLError, match="carry nothing"):
+        for number in range(2 * EMPTY_MAX):
+            assert other.decrypt(forger.key_update() + (forger.data(data) if data else b"")) == data
+            assert number <= EMPTY_MAX
+
+
+def test_key_updates_now_and_then_may_go_on_for_ever(
+    authority: Authority, server: ssl.SSLContext, tmp_path: Path
+) -> None:
+    _, other = met(noting(authority.trusted(), tmp_path / "keys"), server)
+    forger = Forger(tmp_path / "keys")
+    for _ in range(2 * EMPTY_MAX):
+        records = b"".join([forger.data(b"x") for _ in range(FILLED_FOR_ONE_EMPTY)])
+        assert other.decrypt(records + forger.key_update()) == b"x" * FILLED_FOR_ONE_EMPTY
 
 
 def test_a_farewell_ends_the_plaintext_and_is_heard_behind_it(client: ssl.SSLContext, server: ssl.SSLContext) -> None:
