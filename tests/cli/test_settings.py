@@ -14,6 +14,7 @@ from cacheflow.errors import ConfigError
 
 # What a node needs to leave loopback.
 OPEN = {"cluster-secret-file": "secret", "api-token-file": "token"}
+TLS = {"tls-cert": "c", "tls-key": "k"}
 
 
 @pytest.fixture
@@ -80,6 +81,12 @@ def test_every_field_of_a_node_has_a_setting() -> None:
         ({"fsync": "often"}, {}, r"--fsync = 'often' .*: must be always, interval or never"),
         ({"seed": ("host:1",)}, {}, r"--seed = \('host:1',\) .*: must start with http"),
         ({"host": "0.0.0.0"}, {}, r"--host = '0.0.0.0' .*: leaves loopback: give --cluster-secret-file"),
+        ({"host": "0.0.0.0"}, {}, r"leaves loopback: .* and --tls-cert, --tls-key and --tls-ca, so that nobody"),
+        ({"tls-cert": "c"}, {}, r"--tls-cert = .*'c'.* \(from the command line\): needs its --tls-key"),
+        ({}, {"CACHEFLOW_TLS_KEY": "k"}, r"--tls-key = .*'k'.* \(from CACHEFLOW_TLS_KEY\): needs its --tls-cert"),
+        ({"tls-ca": "a"}, {}, r"--tls-ca = .*'a'.*: needs --tls-cert and --tls-key"),
+        ({**TLS, "tls-ca": "a", "peer-tls": "no"}, {}, r"--peer-tls = 'no' .*: must be prefer or require"),
+        ({**TLS, "peer-tls": "require"}, {}, r"--peer-tls = 'require' .*: needs --tls-ca"),
         (
             {},
             {"CACHEFLOW_PORT": "tcp://10.0.0.1:80"},
@@ -158,3 +165,20 @@ def test_a_file_that_two_would_read_differently_is_no_secret(tmp_path: Path, wri
     with pytest.raises(ConfigError, match="one line of 16 to 4096 printable ASCII") as caught:
         read_secret(file, "cluster-secret-file")
     assert "0123456789" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("more", "plain"),
+    [
+        ({"host": "127.0.0.1"}, False),
+        ({}, True),
+        (TLS, True),
+        ({**TLS, "tls-ca": "a"}, True),
+        ({**TLS, "tls-ca": "a", "peer-tls": "prefer"}, True),
+        ({**TLS, "tls-ca": "a", "peer-tls": "require"}, False),
+    ],
+)
+def test_it_is_known_whether_anything_leaves_the_machine_that_is_not_encrypted(
+    more: dict[str, str], plain: bool
+) -> None:
+    assert load({"host": "10.0.0.1", **OPEN, **more}, {}).leaves_plain is plain

@@ -19,8 +19,10 @@ from cluster.fuzzing import Fuzzed
 from cluster.processes import HOST, NodeProcess, Nodes, wait_for
 from fakes.certificates import HERE, Authority, put_in_place
 
-from cacheflow import CacheClient
-from cacheflow.cli.launcher import free_ports
+from cacheflow import CacheClient, ReplicatedStore
+from cacheflow.cli.bench import run_load
+from cacheflow.cli.launcher import LocalCluster, free_ports
+from cacheflow.cli.main import main
 from cacheflow.errors import NotCommitted
 from cacheflow.net.tls.trust import trusting
 
@@ -155,6 +157,50 @@ def test_slow_handshakes_on_every_port_harm_nobody(secured: Secured, authority: 
             with contextlib.suppress(ConnectionResetError):
                 assert each.recv(1) == b""
         assert time.monotonic() - began < 25
+
+
+def test_the_launcher_and_the_load_generator_speak_it(folder: Path, authority: Authority) -> None:
+    with LocalCluster(2, folder, flags=authority.flags("launched"), say=lambda _: None) as running:
+        running.start()
+        assert {node["status"] for node in running.wait_ready()} == {"up"}
+        assert all(url.startswith("https://") for url in running.urls) and running.ca == authority.crt
+        report = run_load(running.urls, 400, clients=4, ca=running.ca)
+        assert report.first_error is None and sum(tally.ops for tally in report.tallies.values()) == 400
+        assert main(["get", "nothing", "--url", running.urls[0], "--ca", str(authority.crt)]) == 1
+        assert main(["get", "nothing", "--url", running.urls[0]]) == 3
+
+
+def test_embedded_stores_talk_by_tls(folder: Path, authority: Authority) -> None:
+    addresses = [f"{HOST}:{port}" for port in free_ports(2)]
+    cert, key = authority.node("embedded")
+    stores = [
+        ReplicatedStore(
+            node_id=f"store-{number}",
+            raft_address=address,
+            peers=addresses,
+            data_dir=str(folder / str(number)),
+            tls_cert=str(cert),
+            tls_key=str(key),
+            tls_ca=str(authority.crt),
+            peer_tls="require",
+        )
+        for number, address in enumerate(addresses)
+    ]
+    try:
+        for store in stores:
+            store.start()
+        for store in stores:
+            store.wait_ready(30)
+        stores[0]["k"] = "v"
+        assert stores[1].get("k", consistency="linearizable") == "v"
+        assert stores[0].metrics()['tls_handshakes_total{port="raft"}'] >= 1
+        stores[0].close()
+        stores[0].start()
+        stores[0].wait_ready(30)
+        assert stores[0].get("k", consistency="linearizable") == "v"
+    finally:
+        for store in stores:
+            store.close()
 
 
 class Load:

@@ -18,8 +18,6 @@ from cacheflow.net.tls.trust import told
 
 # Bytes that are read from the socket at once: four records.
 _RECEIVE_BYTES: Final = 64 * 1024
-# Bytes that may wait to be sent, a record and answers to key updates: whoever asks for more of these takes none.
-_UNSENT_BYTES_MAX: Final = 64 * 1024
 
 
 class SecuredSocket:
@@ -61,10 +59,8 @@ class SecuredSocket:
             except ssl.SSLError as error:
                 raise ConnectionResetError(errno.ECONNRESET, told(error)) from None
             if session.has_output:
-                # Answers to key updates go before the next record, and behind one that is on its way.
+                # Answers to key updates, which are few, go before the next record, and behind one that is on its way.
                 self._unsent += session.output()
-                if len(self._unsent) > _UNSENT_BYTES_MAX:
-                    raise ConnectionResetError(errno.ECONNRESET, "it takes no answers to its key updates")
             if plain or session.ended:
                 return plain
             raise BlockingIOError(errno.EWOULDBLOCK, "a part of a record")

@@ -184,15 +184,16 @@ def test_the_oldest_half_open_one_makes_room(authority: Authority) -> None:
     client.close()
 
 
-def test_who_says_too_much_before_hands_are_shaken_is_cut_off(bench: Bench) -> None:
+def test_who_says_too_much_before_hands_are_shaken_is_cut_off(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     client = bench.knock()
-    # Records of a handshake message that claims to be long.
-    record = b"\x16\x03\x03\x10\x00" + b"\x01\x01\x00\x00" + bytes(4092)
+    # Records of a handshake message that claims to be longer than OpenSSL takes offence at.
+    record = b"\x16\x03\x03\x10\x00" + b"\x01\x01\xff\xff" + bytes(4092)
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         for _ in range(100):
             client.sendall(record)
     ended(client)
     until(lambda: bench.door.failed == 1)
+    assert f"more than {module.HANDSHAKE_BYTES_MAX} bytes" in caplog.text
 
 
 def test_noise_ends_connections_and_nothing_else(bench: Bench, authority: Authority) -> None:

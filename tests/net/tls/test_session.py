@@ -32,6 +32,13 @@ def test_both_speak_the_newest_tls_and_http_by_name(client: ssl.SSLContext, serv
     assert one._tls.version() == "TLSv1.3" and one._tls.selected_alpn_protocol() == "http/1.1"
 
 
+def test_no_context_speaks_anything_older_or_renegotiates(authority: Authority) -> None:
+    in_force = authority.certificates().in_force
+    for context in (in_force.clients, in_force.listening, in_force.dialing, in_force.calling, authority.trusted()):
+        assert context is not None
+        assert context.minimum_version == ssl.TLSVersion.TLSv1_2 and context.options & ssl.OP_NO_RENEGOTIATION
+
+
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1:DeprecationWarning")
 def test_older_versions_are_not_spoken(authority: Authority, server: ssl.SSLContext) -> None:
     old = authority.trusted()

@@ -15,6 +15,7 @@ from fakes.certificates import Authority
 from rest.wire import Connection, ask, request, until
 
 from cacheflow.net.tls.handshakes import Handshakes
+from cacheflow.net.tls.session import Session
 from cacheflow.rest.app import RestApp
 from cacheflow.rest.request.waiting import at_once
 from cacheflow.rest.server.serving import TLS_ONLY, HttpServer
@@ -93,8 +94,6 @@ def test_answers_that_nobody_reads_wait_and_come_whole(server: HttpServer, autho
 
 
 def test_what_comes_with_the_handshake_is_answered(server: HttpServer, authority: Authority) -> None:
-    from cacheflow.net.tls.session import Session
-
     session = Session(authority.trusted(), server_side=False, host="localhost")
     with socket.create_connection(("127.0.0.1", server.port), 10) as raw:
         session.shake(b"")
@@ -104,7 +103,30 @@ def test_what_comes_with_the_handshake_is_answered(server: HttpServer, authority
         raw.sendall(session.output() + session.encrypt(request("GET", "/livez")))
         plain = session.early
         while b"\r\n\r\n" not in plain:
-            plain += session.decrypt(raw.recv(65536))
+            data = raw.recv(65536)
+            assert data, "the server hung up"
+            plain += session.decrypt(data)
+    assert plain.startswith(b"HTTP/1.1 200")
+
+
+def test_a_record_in_pieces_is_waited_for(server: HttpServer, authority: Authority) -> None:
+    session = Session(authority.trusted(), server_side=False, host="localhost")
+    with socket.create_connection(("127.0.0.1", server.port), 10) as raw:
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        session.shake(b"")
+        raw.sendall(session.output())
+        while not session.shake(raw.recv(65536)):
+            raw.sendall(session.output())
+        raw.sendall(session.output())
+        record = session.encrypt(request("GET", "/livez"))
+        for begin in range(0, len(record), 20):
+            raw.sendall(record[begin : begin + 20])
+            time.sleep(0.02)
+        plain = session.early
+        while b"\r\n\r\n" not in plain:
+            data = raw.recv(65536)
+            assert data, "the server hung up"
+            plain += session.decrypt(data)
     assert plain.startswith(b"HTTP/1.1 200")
 
 
