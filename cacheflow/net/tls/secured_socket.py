@@ -93,7 +93,7 @@ class SecuredSocket:
         self._socket.shutdown(how)
 
     def close(self) -> None:
-        """Say the same, and close the socket."""
+        """Say that this side sends no more, as far as the system takes that now, and close the socket."""
         with self._lock, contextlib.suppress(OSError):
             self._unsent += self._session.farewell()
             self._flush()

@@ -103,7 +103,7 @@ class Session:
 
     def farewell(self) -> bytes:
         """Return the bytes by which this side says that it sends no more. Nothing can be encrypted afterwards."""
-        # It raises when the other side has not said the same yet, or the session is broken.
+        # ``unwrap`` raises when the other side has not said the same yet, or the session is broken.
         with contextlib.suppress(ssl.SSLError):
             self._tls.unwrap()
         return self._outgoing.read()
