@@ -131,6 +131,8 @@ class ReadingServer(StrictServer):
             return
         try:
             accepted = self.accept()
+            if accepted is not None:
+                self.set_socket_options(accepted[0])
         except OSError:
             return
         if accepted is not None:

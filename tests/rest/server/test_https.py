@@ -190,6 +190,13 @@ def test_a_client_that_leaves_is_forgotten(server: HttpServer, authority: Author
         until(lambda: channels() == before, "no channel")
 
 
+def test_small_answers_leave_at_once(server: HttpServer, authority: Authority) -> None:
+    with Secured(server.port, authority) as connection:
+        connection.send(request("GET", "/livez")).reply()
+        (channel,) = server._channels()
+        assert channel.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_threads_that_send_and_the_one_that_reads_share_a_session(server: HttpServer, authority: Authority) -> None:
     bodies = [bytes([number]) * 70_000 for number in range(8)]
 
