@@ -138,6 +138,7 @@ def metrics(engine: Engine) -> dict[str, float]:
         "misses_total": engine.local.misses,
         **engine.local.channels.metrics(),
         **engine.ports.metrics(),
+        **(engine.handshakes.metrics() if engine.handshakes is not None else {}),
         **{f'peer_lag{{peer="{member.id}"}}': lag for member in node.members() if (lag := node.lag_of(member.id))},
     }
 

@@ -29,11 +29,15 @@ class WirePort:
     name: the port's name in metrics.
     make: makes a new connection, from the function that the connection calls when it has closed.
     refusal: the reply to a client that comes when ``connections_max`` connections are open.
+    tls_only: the reply to a client that speaks no TLS where it has to.
     answer_many: answers what it can of the input of several connections together, and returns the arrivals that are left.
     """
 
-    def __init__(self, name: str, make: Make, refusal: bytes, connections_max: int, answer_many: AnswerMany) -> None:
+    def __init__(
+        self, name: str, make: Make, refusal: bytes, tls_only: bytes, connections_max: int, answer_many: AnswerMany
+    ) -> None:
         self.name = name
+        self.tls_only = tls_only
         self.answer_many = answer_many
         self.connections_max = connections_max
         self.accepted = 0

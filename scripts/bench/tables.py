@@ -47,7 +47,7 @@ ROWS_OF = {
         ),
     ),
     "promises": ("cas", "counted", "lfu", "idlerestart", "clearing", "expiring"),
-    "costs": ("pauses", "flat", "calls"),
+    "costs": ("pauses", "flat", "calls", "tls"),
     "delays": ("delays",),
 }
 # What README shows of all that was measured: rows, and comparisons with a peer.

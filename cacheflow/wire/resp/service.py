@@ -17,6 +17,7 @@ from cacheflow.wire.resp.table import TABLE
 
 # The reply to a client for whom there is no room.
 REFUSAL: Final = b"-ERR max number of clients reached\r\n"
+TLS_ONLY: Final = b"-ERR this port speaks TLS only: connect with TLS (redis-cli --tls, rediss://)\r\n"
 
 
 def resp_port(store: Store, *, value_bytes_max: int, access: Access | None, connections_max: int) -> WirePort:
@@ -25,7 +26,9 @@ def resp_port(store: Store, *, value_bytes_max: int, access: Access | None, conn
     access: the users, one of whose tokens AUTH must bring; None if nobody has to show one.
     """
     service = RespService(store, TABLE, access=access, value_bytes_max=value_bytes_max)
-    return WirePort("resp", service.connection, REFUSAL, connections_max, functools.partial(answer_gets, store))
+    return WirePort(
+        "resp", service.connection, REFUSAL, TLS_ONLY, connections_max, functools.partial(answer_gets, store)
+    )
 
 
 class RespService(Shared):
