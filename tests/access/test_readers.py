@@ -145,7 +145,7 @@ def test_whatever_a_reader_sends_nothing_changes(way: str) -> None:
         sent(WAYS[way], store, Role.WRITE, seed)
         changed += store.machine.contents.raw != before[1]
     # The same input is not harmless.
-    assert changed > SEEDS / 2
+    assert changed > SEEDS / 4
 
 
 @pytest.mark.parametrize("way", WAYS)
