@@ -23,11 +23,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Final, Protocol
 
-from cacheflow.contract import VERSION, Entry
+from cacheflow.contract import Entry
 from cacheflow.contract import WireStore as Store
 from cacheflow.errors import ReplicationError
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.wire.connection import Connection
+from cacheflow.wire.optimistic import Condition, unchanged
 from cacheflow.wire.resp.parser import RequestParser
 from cacheflow.wire.resp.replies import NULL, NULL_ARRAY, OK, CommandError, failure
 from cacheflow.wire.resp.scans import Scans
@@ -97,8 +98,8 @@ class Spec:
 Queue = list[tuple[Spec, Arguments]]
 # The most keys that one client watches at once: EXEC compares them all in one entry.
 WATCHED_MAX: Final = 10_000
-# Key -> its version at WATCH; 0 for an absent key, None until the turn of WATCH has come.
-Watched = dict[str, "int | None"]
+# Key -> what EXEC needs it to be, as it was at WATCH; None until the turn of WATCH has come.
+Watched = dict[str, "Condition | None"]
 
 
 class Shared:
@@ -143,7 +144,7 @@ class RespSession(Connection):
     """A RESP connection as the commands' functions see it, with the state that they keep in it between requests.
 
     queue: the commands since MULTI, None outside a transaction.  refused: True if one of those was wrong.
-    watched: key -> its version at WATCH, for every watched key.
+    watched: key -> what it was at WATCH, for every watched key.
     """
 
     def __init__(self, service: Shared, number: int, on_closed: Callable[[Connection], None]) -> None:
@@ -193,7 +194,7 @@ class RespSession(Connection):
         self.plain = self.trusted
 
     def watch(self, keys: list[str]) -> None:
-        """Answer WATCH with OK: note the versions that ``keys`` have when all earlier requests of this client are answered."""
+        """Answer WATCH with OK: note what ``keys`` are when all earlier requests of this client are answered."""
         watched = self.watched
         if len(watched) + len(keys) > WATCHED_MAX and len({*watched, *keys}) > WATCHED_MAX:
             raise CommandError(f"ERR at most {WATCHED_MAX} keys can be watched at once")
@@ -203,8 +204,7 @@ class RespSession(Connection):
         def look() -> bytes:
             for key in keys:
                 if watched[key] is None:
-                    entry = self.store.lookup(key, count=False)
-                    watched[key] = 0 if entry is None else entry[VERSION]
+                    watched[key] = unchanged(key, self.store.lookup(key, count=False))
             return OK
 
         self.read(functools.partial(self.said, look))

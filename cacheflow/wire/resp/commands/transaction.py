@@ -1,7 +1,7 @@
 """Transactions, and single commands that read memory and propose writes that depend on it.
 
-Whatever takes place does so in one entry of the log, under the condition that every key that was looked at is still at
-the version that was seen. When one is not, optimistic.py has them look again.
+Whatever takes place does so in one entry of the log, under the condition that every key that was looked at still has the
+version and expiry that were seen. When one has not, optimistic.py has them look again.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-from cacheflow.contract import VERSION, Entry
+from cacheflow.contract import Entry
 from cacheflow.contract import WireStore as Store
 from cacheflow.errors import ReplicationError
 from cacheflow.machine.deciding.decisions import DECIDE, after
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.wire.connection import End
-from cacheflow.wire.optimistic import Attempt, Attempts
+from cacheflow.wire.optimistic import Attempt, Attempts, Condition, unchanged
 from cacheflow.wire.resp.arguments import keys_of
 from cacheflow.wire.resp.commands.strings import ANSWER_BYTES_MAX, failed
 from cacheflow.wire.resp.replies import CommandError, error, failure
@@ -31,11 +31,11 @@ COMMANDS_MAX: Final = 10_000
 class Overlay:
     """The cache's contents as the earlier commands of a transaction will leave them, over what this node's memory holds.
 
-    conditions: key -> the version at which it was looked up in memory (0: absent), for every key that was looked up.
+    seen: key -> the entry that memory had when the key was looked up first, None for an absent one.
     """
 
     def __init__(self, store: Store) -> None:
-        self.conditions: dict[str, int] = {}
+        self.seen: dict[str, Entry | None] = {}
         self._store = store
         self._left: dict[str, Entry | None] = {}
 
@@ -43,8 +43,12 @@ class Overlay:
         if key in self._left:
             return self._left[key]
         entry = self._store.lookup(key, count=False)
-        self.conditions.setdefault(key, 0 if entry is None else entry[VERSION])
+        self.seen.setdefault(key, entry)
         return entry
+
+    def conditions(self) -> list[Condition]:
+        """Return the conditions that every key that was looked up in memory is still as it was then."""
+        return [unchanged(key, entry) for key, entry in self.seen.items()]
 
     def expect(self, commands: Sequence[Command]) -> None:
         """Note what a transaction's ``commands`` will leave under their keys, so that ``find`` shows it to later commands."""
@@ -71,7 +75,7 @@ def run_steps(connection: RespSession, spec: Spec, arguments: Arguments) -> None
         except CommandError as wrong:
             # A refusal rests on what was seen too: it holds only on the same conditions.
             commands, finish = [], functools.partial(_said, wrong.reply)
-        return Attempt(list(overlay.conditions.items()), commands, finish)
+        return Attempt(overlay.conditions(), commands, finish)
 
     connection.exclusive(Attempts(connection, decide, failed).begin)
 
@@ -83,7 +87,7 @@ def _said(reply: bytes, results: Sequence[Result]) -> bytes:
 def execute(connection: RespSession, queue: Queue, watched: Watched) -> None:
     """Answer the Redis command EXEC: run all queued commands at one moment, unless a watched key has changed.
 
-    queue: the commands since MULTI.  watched: key -> its version at WATCH.
+    queue: the commands since MULTI.  watched: key -> what it was at WATCH.
     """
     steps = any(spec.steps for spec, _ in queue)
     if not watched and not any(spec.plan for spec, _ in queue):
@@ -99,11 +103,11 @@ def execute(connection: RespSession, queue: Queue, watched: Watched) -> None:
                 commands, finish = _prepare(connection, queue, overlay if steps else None)
             except CommandError as wrong:
                 return wrong.reply
-            return Attempt(list(overlay.conditions.items()), commands, finish)
+            return Attempt(overlay.conditions(), commands, finish)
 
         def begin(end: End) -> None:
             # By now every WATCH before it has had its turn; one that failed has told its client, and seen nothing.
-            fixed = [(key, version or 0) for key, version in watched.items()]
+            fixed = [seen or unchanged(key, None) for key, seen in watched.items()]
             Attempts(connection, decide, failed, fixed, connection.null_array).begin(end)
 
         connection.exclusive(begin)
