@@ -53,6 +53,7 @@ ONLY_IN = {
     "waitress": "rest",
     "click": "cli",
     "hiredis": "wire",
+    "lupa": "wire",
 }
 
 IMPURE_MODULES = {

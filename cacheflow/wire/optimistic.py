@@ -37,12 +37,13 @@ class Attempt(NamedTuple):
     """What one look at memory found that a request needs: commands to run, and conditions that must still hold then.
 
     conditions: what must still hold of keys.  commands: run in order if all conditions hold.
-    reply: makes the reply to the client from the commands' results.
+    reply: makes the reply to the client from the commands' results.  atomic: the commands take place all or none.
     """
 
     conditions: Sequence[Condition]
     commands: Sequence[Command]
     reply: Callable[[list[Result]], bytes]
+    atomic: bool = False
 
 
 class Attempts:
@@ -77,14 +78,16 @@ class Attempts:
         self._attempt()
 
     def _attempt(self) -> None:
-        attempt = self._decide()
+        self._propose(self._decide())
+
+    def _propose(self, attempt: Attempt | bytes) -> None:
         if isinstance(attempt, bytes):
             self._end(attempt)
             return
-        conditions, commands, self._reply = attempt
+        conditions, commands, self._reply, atomic = attempt
         conditions = [*self._fixed, *conditions]
         if conditions or commands:
-            self._client.store.submit([c.guarded(conditions, commands)], self._done)
+            self._client.store.submit([c.guarded(conditions, commands, atomic=atomic)], self._done)
         else:
             # Nothing was looked at, so that nothing can have changed: the request alone was wrong.
             self._end(self._reply([]))
@@ -105,8 +108,11 @@ class Attempts:
             self._end(self._lost)
         else:
             # Somebody was faster; by now this node knows what they wrote.
-            self._left -= 1
-            if self._left:
-                self._attempt()
-            else:
-                self._end(self._client.failure(NotCommitted("others changed the same keys again and again")))
+            self._attempt_again()
+
+    def _attempt_again(self) -> None:
+        self._left -= 1
+        if self._left:
+            self._attempt()
+        else:
+            self._end(self._client.failure(NotCommitted("others changed the same keys again and again")))

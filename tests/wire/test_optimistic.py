@@ -98,7 +98,7 @@ def test_a_failure_is_told_and_never_followed_by_another_attempt(asking: Asking,
 
 
 def test_what_the_machine_refuses_for_another_reason_is_not_tried_again(asking: Asking) -> None:
-    asking.ask(fixed=[("n", 0)] * 10_000)
+    asking.ask(fixed=[("n", 0, 0)] * 10_000)
     asking.store.release()
     assert asking.replies == [b"refused"]
     assert asking.looks == 1

@@ -32,6 +32,7 @@ from cacheflow.wire.optimistic import Condition, unchanged
 from cacheflow.wire.resp.parser import RequestParser
 from cacheflow.wire.resp.replies import NULL, NULL_ARRAY, OK, CommandError, failure
 from cacheflow.wire.resp.scans import Scans
+from cacheflow.wire.resp.scripting.scripts import Scripts
 
 # The longest request has room for some values of the largest size, in an entry that still fits into one message between
 # nodes.
@@ -103,7 +104,7 @@ Watched = dict[str, "Condition | None"]
 
 
 class Shared:
-    """The settings, scans and figures that all RESP connections of one port share. The event loop owns it.
+    """The settings, scans, scripts and figures that all RESP connections of one port share. The event loop owns it.
 
     table: the commands that are served, by name.  token: the password for AUTH, None for no password.
     wall: returns the wall clock's time, in seconds since 1970.
@@ -125,6 +126,7 @@ class Shared:
         self.request_bytes_max = min(max(REQUEST_BYTES_MIN, VALUES_IN_REQUEST * value_bytes_max), REQUEST_BYTES_MAX)
         self.wall = wall
         self.scans = Scans(store)
+        self.scripts = Scripts()
         self.connections: dict[int, RespSession] = {}
         self.accepted = 0
         self.started_at = wall()

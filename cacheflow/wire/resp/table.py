@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from cacheflow.wire.resp.commands import clients, control, keys, scan, server, strings
+from cacheflow.wire.resp.commands import clients, control, keys, scan, scripts, server, strings
 from cacheflow.wire.resp.session import Spec
 
 _ALL: Final = (
@@ -14,6 +14,7 @@ _ALL: Final = (
     *server.SPECS,
     *clients.SPECS,
     *control.SPECS,
+    *scripts.SPECS,
 )
 
 TABLE: Final[dict[bytes, Spec]] = {spec.name.encode(): spec for spec in sorted(_ALL, key=lambda spec: spec.name)}

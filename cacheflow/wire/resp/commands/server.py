@@ -174,6 +174,7 @@ def command(session: RespSession, arguments: Arguments) -> bytes:
 
 
 _local = functools.partial(Spec, group="server", flags=("loading", "stale", "fast"))
+_ADMIN: Final = ("admin", "noscript", "loading", "stale")
 _flush = functools.partial(Spec, group="server", flags=("write",), plan=flush)
 
 SPECS: Final = (
@@ -184,9 +185,16 @@ SPECS: Final = (
     _local("select", 2, "Chooses database 0, the only one.", group="connection", local=select),
     _local("time", 1, "Returns this node's wall clock.", local=time_),
     _local("info", -1, "Tells about the node.", local=info),
-    _local("config", -2, "Tells settings.", local=functools.partial(subcommand, _CONFIG)),
+    _local("config", -2, "Tells settings.", flags=_ADMIN, local=functools.partial(subcommand, _CONFIG)),
     _local("command", -1, "Tells about the commands.", local=command),
-    Spec("wait", 3, "Returns how many other nodes have what was written.", group="generic", read=wait),
+    Spec(
+        "wait",
+        3,
+        "Returns how many other nodes have what was written.",
+        group="generic",
+        flags=("noscript",),
+        read=wait,
+    ),
     _flush("flushdb", -1, "Removes all keys."),
     _flush("flushall", -1, "Removes all keys."),
 )

@@ -7,57 +7,23 @@ version and expiry that were seen. When one has not, optimistic.py has them look
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Sequence
 from typing import Final
 
 from cacheflow.contract import Entry
-from cacheflow.contract import WireStore as Store
 from cacheflow.errors import ReplicationError
-from cacheflow.machine.deciding.decisions import DECIDE, after
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.wire.connection import End
-from cacheflow.wire.optimistic import Attempt, Attempts, Condition, unchanged
+from cacheflow.wire.optimistic import Attempt, Attempts, unchanged
 from cacheflow.wire.resp.arguments import keys_of
 from cacheflow.wire.resp.commands.strings import ANSWER_BYTES_MAX, failed
+from cacheflow.wire.resp.overlay import Overlay
 from cacheflow.wire.resp.replies import CommandError, error, failure
 from cacheflow.wire.resp.session import Arguments, Find, Finish, Plan, Queue, RespSession, Spec, Watched
 
 # The most commands of a transaction: as many as one GUARDED takes.
 COMMANDS_MAX: Final = 10_000
-
-
-class Overlay:
-    """The cache's contents as the earlier commands of a transaction will leave them, over what this node's memory holds.
-
-    seen: key -> the entry that memory had when the key was looked up first, None for an absent one.
-    """
-
-    def __init__(self, store: Store) -> None:
-        self.seen: dict[str, Entry | None] = {}
-        self._store = store
-        self._left: dict[str, Entry | None] = {}
-
-    def find(self, key: str, *, count: bool = True) -> Entry | None:
-        if key in self._left:
-            return self._left[key]
-        entry = self._store.lookup(key, count=False)
-        self.seen.setdefault(key, entry)
-        return entry
-
-    def conditions(self) -> list[Condition]:
-        """Return the conditions that every key that was looked up in memory is still as it was then."""
-        return [unchanged(key, entry) for key, entry in self.seen.items()]
-
-    def expect(self, commands: Sequence[Command]) -> None:
-        """Note what a transaction's ``commands`` will leave under their keys, so that ``find`` shows it to later commands."""
-        now_ms = self._store.now_ms()
-        for command in commands:
-            entry = self.find(command[1])
-            decision = DECIDE[command[0]](entry, list(command), now_ms, math.inf)
-            if isinstance(decision, tuple):
-                self._left[command[1]] = after(decision, entry)
 
 
 def run_steps(connection: RespSession, spec: Spec, arguments: Arguments) -> None:
@@ -69,7 +35,7 @@ def run_steps(connection: RespSession, spec: Spec, arguments: Arguments) -> None
     assert planner is not None
 
     def decide() -> Attempt:
-        overlay = Overlay(connection.store)
+        overlay = Overlay(connection.store, connection.store.now_ms())
         try:
             commands, finish = planner(connection, overlay.find, arguments)
         except CommandError as wrong:
@@ -98,7 +64,7 @@ def execute(connection: RespSession, queue: Queue, watched: Watched) -> None:
     else:
 
         def decide() -> Attempt | bytes:
-            overlay = Overlay(connection.store)
+            overlay = Overlay(connection.store, connection.store.now_ms())
             try:
                 commands, finish = _prepare(connection, queue, overlay if steps else None)
             except CommandError as wrong:

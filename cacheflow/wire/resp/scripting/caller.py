@@ -1,0 +1,136 @@
+"""Caller: answers the commands of a script, by the functions that answer clients, from memory and the script's own writes.
+
+It works in the scripts' thread. What it reads of the node may be read by any thread: entries one by one, the list of keys,
+the time, metrics. All that it changes is its own.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Final
+
+from cacheflow.contract import Done, Entry
+from cacheflow.contract import WireStore as Store
+from cacheflow.errors import ReplicationError
+from cacheflow.machine.deciding.decisions import DECIDE
+from cacheflow.machine.language.commands import Command
+from cacheflow.wire.connection import Connection
+from cacheflow.wire.resp.overlay import Overlay
+from cacheflow.wire.resp.replies import CommandError, failure
+from cacheflow.wire.resp.scans import Scans
+from cacheflow.wire.resp.session import Arguments, RespSession
+
+# The most keys that one script reads, and that it writes: as many as one GUARDED takes.
+KEYS_MAX: Final = 10_000
+
+UNKNOWN: Final = "ERR Unknown Redis command called from script"
+WRONG_COUNT: Final = "ERR Wrong number of args calling Redis command from script"
+NOT_ALLOWED: Final = "ERR This Redis command is not allowed from script"
+READ_ONLY: Final = "ERR Write commands are not allowed from read-only scripts."
+
+
+class _Seen:
+    """A store as a script's commands see it beside single keys: all keys and their number, with the script's own writes."""
+
+    def __init__(self, store: Store, overlay: Overlay) -> None:
+        self._store = store
+        self._left = overlay.left
+        self._now_ms = overlay.now_ms
+
+    def lookup(self, key: str, *, count: bool = True) -> Entry | None:
+        return self._left[key] if key in self._left else self._store.lookup(key, count=False)
+
+    def lookup_all(self, keys: list[str], bytes_max: int) -> list[Entry | None] | None:
+        return [self.lookup(key) for key in keys]
+
+    def now_ms(self) -> int:
+        return self._now_ms
+
+    def all_keys(self) -> list[str]:
+        keys = self._store.all_keys()
+        return keys + [key for key, entry in self._left.items() if entry is not None and not self._holds(key)]
+
+    def __len__(self) -> int:
+        return len(self._store) + sum(
+            [(entry is not None) - self._holds(key) for key, entry in list(self._left.items())]
+        )
+
+    def _holds(self, key: str) -> bool:
+        return self._store.lookup(key, count=False) is not None
+
+    def metrics(self) -> dict[str, float]:
+        return self._store.metrics()
+
+    def submit(self, commands: list[Command], done: Done) -> None:
+        raise NotImplementedError("a script's commands replicate nothing by themselves")
+
+    def submit_barrier(self, done: Done) -> None:
+        raise NotImplementedError("a script's commands replicate nothing by themselves")
+
+
+def _ignore(connection: Connection) -> None:
+    """Do nothing at the end of a connection that is none."""
+
+
+class Caller:
+    """One attempt of a script: answers its commands, and gathers what it has seen and what it will leave.
+
+    overlay: what it has seen and will leave.  failed: why memory could not be read, None if it could.
+    """
+
+    def __init__(self, client: RespSession, *, writes: bool) -> None:
+        store = client.store
+        self.overlay = Overlay(store, store.now_ms(), counts=True)
+        self.failed: ReplicationError | None = None
+        self._writes = writes
+        self._bytes_max = client.service.request_bytes_max
+        service = copy.copy(client.service)
+        service.store = _Seen(store, self.overlay)
+        service.scans = Scans(store)
+        # A script has one clock, the cluster's, and that stands still.
+        service.wall = lambda: self.overlay.now_ms / 1000
+        self._session = RespSession(service, client.id, _ignore)
+
+    def call(self, words: Arguments) -> bytes:
+        """Return the reply to a script's command, given as its words, in RESP2; an error is a reply too."""
+        try:
+            return self._answer(words)
+        except CommandError as wrong:
+            return wrong.reply
+        except ReplicationError as unreadable:
+            self.failed = unreadable
+            return failure(unreadable)
+
+    def _answer(self, words: Arguments) -> bytes:
+        # Also before the end of a script: what it has gathered takes memory.
+        self.check_size()
+        session, overlay = self._session, self.overlay
+        spec = session.service.table.get(words[0]) or session.service.table.get(words[0].lower())
+        if spec is None:
+            raise CommandError(UNKNOWN)
+        if not spec.takes(len(words)):
+            raise CommandError(WRONG_COUNT)
+        if "noscript" in spec.flags:
+            raise CommandError(NOT_ALLOWED)
+        if spec.read is not None:
+            reply = spec.read(session, overlay.find, words)
+        elif spec.local is not None:
+            reply = spec.local(session, words)
+        elif spec.plan is None:
+            raise CommandError(NOT_ALLOWED)
+        elif not self._writes:
+            raise CommandError(READ_ONLY)
+        else:
+            commands, finish = spec.plan(session, overlay.find, words)
+            if any(command[0] not in DECIDE for command in commands):
+                raise CommandError(f"ERR {spec.name.upper()} is not served in scripts")
+            reply = finish(overlay.expect(commands))
+        return reply
+
+    def check_size(self) -> None:
+        """Raise CommandError if what the script leaves is more than a request may bring, or about more keys than it may."""
+        overlay = self.overlay
+        if len(overlay.seen) > KEYS_MAX or len(overlay.left) > KEYS_MAX:
+            raise CommandError(f"ERR a script reads at most {KEYS_MAX} keys, and writes at most as many")
+        if overlay.left_bytes > self._bytes_max:
+            raise CommandError(f"ERR a script writes at most {self._bytes_max} bytes")
