@@ -22,7 +22,7 @@ class InlineRunner:
     """
 
     def __init__(self) -> None:
-        self.between: Callable[[], None] = lambda: None
+        self.between: Callable[[], object] = lambda: None
         self.held = False
         self.time_over = False
         self.runs = 0

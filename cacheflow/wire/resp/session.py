@@ -67,6 +67,7 @@ class Spec:
     local, read, plan, control: functions that answer the command: by the connection itself, from memory, through the log,
     or in a way of their own.
     steps: True if ``plan`` looks at memory first, and its writes take place only if what it saw still holds.
+    script: True if the command runs a script: in a transaction, EXEC runs it among the other commands.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Spec:
     plan: Planner | None = None
     steps: bool = False
     control: Control | None = None
+    script: bool = False
 
     def takes(self, count: int) -> bool:
         """True if a request for this Redis command may have ``count`` words, with the command's name."""

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from cacheflow.wire.connection import End
+from cacheflow.wire.optimistic import Condition
 from cacheflow.wire.resp.arguments import NOT_AN_INTEGER, SYNTAX, integer_of
 from cacheflow.wire.resp.replies import OK, ONE, ZERO, CommandError, array, bulk, error
+from cacheflow.wire.resp.scripting.caller import Caller
 from cacheflow.wire.resp.scripting.catalogue import Script, script_of
 from cacheflow.wire.resp.scripting.runner import Expired
-from cacheflow.wire.resp.scripting.running import ScriptRun
+from cacheflow.wire.resp.scripting.running import Call, ScriptRun
 from cacheflow.wire.resp.scripting.sandbox import MISSING, Sandbox, is_available
-from cacheflow.wire.resp.session import Arguments, Control, RespSession, Spec, wrong_arity
+from cacheflow.wire.resp.session import Arguments, Control, Queue, RespSession, Spec, wrong_arity
 
 NO_SCRIPT: Final = "NOSCRIPT No matching script. Please use EVAL."
 NOT_BUSY: Final = "NOTBUSY No scripts in execution right now."
@@ -33,23 +35,65 @@ def _known(connection: RespSession, sha: bytes) -> Script:
     return script
 
 
-def _eval(find: Callable[[RespSession, bytes], Script], *, writes: bool) -> Control:
-    def control(connection: RespSession, arguments: Arguments) -> None:
-        if not is_available():
-            raise CommandError(MISSING)
-        count = integer_of(arguments[2], NOT_AN_INTEGER)
-        if count > len(arguments) - 3:
-            raise CommandError("ERR Number of keys can't be greater than number of args")
-        if count < 0:
-            raise CommandError("ERR Number of keys can't be negative")
-        script = find(connection, arguments[1])
-        if not writes and script.flags is not None and not script.only_reads:
-            raise CommandError(NOT_READ_ONLY)
-        keys, given = arguments[3 : 3 + count], arguments[3 + count :]
-        run = ScriptRun(connection, script, keys, given, writes=writes and not script.only_reads)
-        connection.behind_barrier(run.begin)
+def _call_of(connection: RespSession, arguments: Arguments) -> Call:
+    """Return the call of a script that a request asks for. Raises CommandError."""
+    if not is_available():
+        raise CommandError(MISSING)
+    name = arguments[0].lower()
+    count = integer_of(arguments[2], NOT_AN_INTEGER)
+    if count > len(arguments) - 3:
+        raise CommandError("ERR Number of keys can't be greater than number of args")
+    if count < 0:
+        raise CommandError("ERR Number of keys can't be negative")
+    script = (_known if name.startswith(b"evalsha") else _given)(connection, arguments[1])
+    writes = not name.endswith(b"_ro")
+    if not writes and script.flags is not None and not script.only_reads:
+        raise CommandError(NOT_READ_ONLY)
+    return Call(script, arguments[3 : 3 + count], arguments[3 + count :], writes and not script.only_reads)
 
-    return control
+
+def evaluate(connection: RespSession, arguments: Arguments) -> None:
+    """Answer EVAL, EVALSHA, EVAL_RO or EVALSHA_RO."""
+    call = _call_of(connection, arguments)
+
+    def work(caller: Caller, sandbox: Sandbox, expired: Expired) -> bytes:
+        return call.run(caller, sandbox, connection.null, expired)
+
+    connection.behind_barrier(ScriptRun(connection, work, call.keys, writes=call.writes).begin)
+
+
+def run_transaction(
+    connection: RespSession,
+    queue: Queue,
+    fixed: Sequence[Condition],
+    gather: Callable[[list[bytes]], bytes],
+) -> ScriptRun:
+    """Return what answers an EXEC with scripts in its ``queue``: all its commands run in the scripts' thread, as one script does.
+
+    fixed: the conditions of WATCH.  gather: makes EXEC's reply of the commands' replies.
+    """
+    steps: list[Call | bytes | None] = []
+    for spec, arguments in queue:
+        try:
+            steps.append(_call_of(connection, arguments) if spec.script else None)
+        except CommandError as wrong:
+            steps.append(wrong.reply)
+    keys = [key for step in steps if isinstance(step, Call) for key in step.keys]
+    null, protocol = connection.null, connection.protocol
+
+    def work(caller: Caller, sandbox: Sandbox, expired: Expired) -> bytes:
+        replies = []
+        for step, (spec, arguments) in zip(steps, queue, strict=True):
+            if isinstance(step, Call):
+                replies.append(step.run(caller, sandbox, null, expired))
+            elif step is None:
+                caller.writes = True
+                replies.append(caller.answer(spec, arguments, protocol))
+            else:
+                replies.append(step)
+        return gather(replies)
+
+    return ScriptRun(connection, work, keys, writes=True, fixed=fixed, lost=connection.null_array)
 
 
 # SCRIPT ---------------------------------------------------------------------------------------------------------------
@@ -124,12 +168,13 @@ def script(connection: RespSession, arguments: Arguments) -> None:
 
 
 _spec = functools.partial(Spec, group="scripting", flags=("noscript", "stale"))
-_read = functools.partial(Spec, group="scripting", flags=("readonly", "noscript", "stale"))
+_script = functools.partial(_spec, control=evaluate, script=True)
+_read = functools.partial(_script, flags=("readonly", "noscript", "stale"))
 
 SPECS: Final = (
-    _spec("eval", -3, "Runs a Lua script.", control=_eval(_given, writes=True)),
-    _spec("evalsha", -3, "Runs a Lua script by its digest.", control=_eval(_known, writes=True)),
-    _read("eval_ro", -3, "Runs a Lua script that only reads.", control=_eval(_given, writes=False)),
-    _read("evalsha_ro", -3, "Runs a Lua script that only reads, by its digest.", control=_eval(_known, writes=False)),
+    _script("eval", -3, "Runs a Lua script."),
+    _script("evalsha", -3, "Runs a Lua script by its digest."),
+    _read("eval_ro", -3, "Runs a Lua script that only reads."),
+    _read("evalsha_ro", -3, "Runs a Lua script that only reads, by its digest."),
     _spec("script", -2, "Keeps scripts by their digests, and ends one.", control=script),
 )

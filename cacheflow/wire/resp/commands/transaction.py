@@ -15,8 +15,9 @@ from cacheflow.errors import ReplicationError
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.wire.connection import End
-from cacheflow.wire.optimistic import Attempt, Attempts, unchanged
+from cacheflow.wire.optimistic import Attempt, Attempts, Condition, unchanged
 from cacheflow.wire.resp.arguments import keys_of
+from cacheflow.wire.resp.commands.scripts import run_transaction
 from cacheflow.wire.resp.commands.strings import ANSWER_BYTES_MAX, failed
 from cacheflow.wire.resp.overlay import Overlay
 from cacheflow.wire.resp.replies import CommandError, error, failure
@@ -56,7 +57,13 @@ def execute(connection: RespSession, queue: Queue, watched: Watched) -> None:
     queue: the commands since MULTI.  watched: key -> what it was at WATCH.
     """
     steps = any(spec.steps for spec, _ in queue)
-    if not watched and not any(spec.plan for spec, _ in queue):
+    if any(spec.script for spec, _ in queue):
+
+        def begin_scripts(end: End) -> None:
+            run_transaction(connection, queue, _fixed(watched), _bounded).begin(end)
+
+        connection.exclusive(begin_scripts)
+    elif not watched and not any(spec.plan for spec, _ in queue):
         connection.read(functools.partial(_read_all, connection, queue))
     elif not watched and not steps:
         commands, finish = _prepare(connection, queue, None)
@@ -72,11 +79,17 @@ def execute(connection: RespSession, queue: Queue, watched: Watched) -> None:
             return Attempt(overlay.conditions(), commands, finish)
 
         def begin(end: End) -> None:
-            # By now every WATCH before it has had its turn; one that failed has told its client, and seen nothing.
-            fixed = [seen or unchanged(key, None) for key, seen in watched.items()]
-            Attempts(connection, decide, failed, fixed, connection.null_array).begin(end)
+            Attempts(connection, decide, failed, _fixed(watched), connection.null_array).begin(end)
 
         connection.exclusive(begin)
+
+
+def _fixed(watched: Watched) -> list[Condition]:
+    """Return the conditions of WATCH, at the turn of EXEC, when every WATCH before it has had its own.
+
+    A WATCH that failed has told its client, and seen nothing.
+    """
+    return [seen or unchanged(key, None) for key, seen in watched.items()]
 
 
 def _settled(finish: Finish, result: Result) -> bytes:

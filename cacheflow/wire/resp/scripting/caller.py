@@ -7,6 +7,7 @@ the time, metrics. All that it changes is its own.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Final
 
 from cacheflow.contract import Done, Entry
@@ -18,7 +19,7 @@ from cacheflow.wire.connection import Connection
 from cacheflow.wire.resp.overlay import Overlay
 from cacheflow.wire.resp.replies import CommandError, failure
 from cacheflow.wire.resp.scans import Scans
-from cacheflow.wire.resp.session import Arguments, RespSession
+from cacheflow.wire.resp.session import Arguments, RespSession, Spec
 
 # The most keys that one script reads, and that it writes: as many as one GUARDED takes.
 KEYS_MAX: Final = 10_000
@@ -76,13 +77,14 @@ class Caller:
     """One attempt of a script: answers its commands, and gathers what it has seen and what it will leave.
 
     overlay: what it has seen and will leave.  failed: why memory could not be read, None if it could.
+    writes: whether commands may write.
     """
 
     def __init__(self, client: RespSession, *, writes: bool) -> None:
         store = client.store
         self.overlay = Overlay(store, store.now_ms(), counts=True)
         self.failed: ReplicationError | None = None
-        self._writes = writes
+        self.writes = writes
         self._bytes_max = client.service.request_bytes_max
         service = copy.copy(client.service)
         service.store = _Seen(store, self.overlay)
@@ -93,39 +95,51 @@ class Caller:
 
     def call(self, words: Arguments) -> bytes:
         """Return the reply to a script's command, given as its words, in RESP2; an error is a reply too."""
+        return self._said(self._called, words)
+
+    def answer(self, spec: Spec, words: Arguments, protocol: int) -> bytes:
+        """Return the reply to the command ``spec`` of a transaction, in the client's version ``protocol`` of RESP."""
+        self._session.speak(protocol)
+        reply = self._said(self._answer, spec, words)
+        self._session.speak(2)
+        return reply
+
+    def _said(self, answer: Callable[..., bytes], *arguments: object) -> bytes:
         try:
-            return self._answer(words)
+            # Also before the end: what a script has gathered takes memory.
+            self.check_size()
+            return answer(*arguments)
         except CommandError as wrong:
             return wrong.reply
         except ReplicationError as unreadable:
             self.failed = unreadable
             return failure(unreadable)
 
-    def _answer(self, words: Arguments) -> bytes:
-        # Also before the end of a script: what it has gathered takes memory.
-        self.check_size()
-        session, overlay = self._session, self.overlay
-        spec = session.service.table.get(words[0]) or session.service.table.get(words[0].lower())
+    def _called(self, words: Arguments) -> bytes:
+        table = self._session.service.table
+        spec = table.get(words[0]) or table.get(words[0].lower())
         if spec is None:
             raise CommandError(UNKNOWN)
         if not spec.takes(len(words)):
             raise CommandError(WRONG_COUNT)
         if "noscript" in spec.flags:
             raise CommandError(NOT_ALLOWED)
+        return self._answer(spec, words)
+
+    def _answer(self, spec: Spec, words: Arguments) -> bytes:
+        session, overlay = self._session, self.overlay
         if spec.read is not None:
-            reply = spec.read(session, overlay.find, words)
-        elif spec.local is not None:
-            reply = spec.local(session, words)
-        elif spec.plan is None:
+            return spec.read(session, overlay.find, words)
+        if spec.local is not None:
+            return spec.local(session, words)
+        if spec.plan is None:
             raise CommandError(NOT_ALLOWED)
-        elif not self._writes:
+        if not self.writes:
             raise CommandError(READ_ONLY)
-        else:
-            commands, finish = spec.plan(session, overlay.find, words)
-            if any(command[0] not in DECIDE for command in commands):
-                raise CommandError(f"ERR {spec.name.upper()} is not served in scripts")
-            reply = finish(overlay.expect(commands))
-        return reply
+        commands, finish = spec.plan(session, overlay.find, words)
+        if any(command[0] not in DECIDE for command in commands):
+            raise CommandError(f"ERR {spec.name.upper()} is not served in scripts")
+        return finish(overlay.expect(commands))
 
     def check_size(self) -> None:
         """Raise CommandError if what the script leaves is more than a request may bring, or about more keys than it may."""

@@ -1,4 +1,4 @@
-"""ScriptRun: the optimistic attempts of one EVAL, by the rules of ``wire/optimistic.py``.
+"""ScriptRun: the optimistic attempts of an EVAL, or of an EXEC with some, by the rules of ``wire/optimistic.py``.
 
 1. An attempt runs the script in the scripts' thread, against this node's memory and the script's own writes. What the script
    leaves is one entry of the log, all or none, on condition that all it has read has still the version and expiry it had.
@@ -10,14 +10,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, NamedTuple
 
 from cacheflow.contract import Outcome
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.language.commands import Result
 from cacheflow.wire.connection import End
-from cacheflow.wire.optimistic import Attempt, Attempts, unchanged
+from cacheflow.wire.optimistic import Attempt, Attempts, Condition, unchanged
 from cacheflow.wire.resp.commands.strings import failed
 from cacheflow.wire.resp.replies import CommandError
 from cacheflow.wire.resp.scripting.caller import Caller
@@ -34,20 +34,45 @@ def refused(result: Result) -> bytes:
     return failed(result[2] if result[0] == c.ABORTED else result)
 
 
-class ScriptRun(Attempts):
-    """The attempts to run one script for the connection ``client``, until its effects have taken place. To be used once.
+class Call(NamedTuple):
+    """One call of a script. keys, arguments: KEYS and ARGV.  writes: whether it may write."""
 
-    keys, arguments: KEYS and ARGV.  writes: whether the script may write.
+    script: Script
+    keys: list[bytes]
+    arguments: list[bytes]
+    writes: bool
+
+    def run(self, caller: Caller, sandbox: Sandbox, null: bytes, expired: Expired) -> bytes:
+        """Run the script with ``caller`` answering its commands, and return its reply. Raises GivenUp."""
+        caller.writes = self.writes
+        script = self.script
+        return sandbox.run(script.source, script.sha, self.keys, self.arguments, null, caller.call, expired)
+
+
+# What is run in the scripts' thread: it is given what answers commands, and returns the reply.
+Work = Callable[[Caller, Sandbox, Expired], bytes]
+
+
+class ScriptRun(Attempts):
+    """The attempts to do ``work`` for the connection ``client``, until its effects have taken place. To be used once.
+
+    keys: what its scripts name.  writes: whether it may write.  fixed, lost: as in ``Attempts``.
     """
 
     def __init__(
-        self, client: RespSession, script: Script, keys: list[bytes], arguments: list[bytes], *, writes: bool
+        self,
+        client: RespSession,
+        work: Work,
+        keys: Iterable[bytes],
+        *,
+        writes: bool,
+        fixed: Sequence[Condition] = (),
+        lost: bytes = b"",
     ) -> None:
-        super().__init__(client, _not_at_once, refused)
+        super().__init__(client, _not_at_once, refused, fixed, lost)
         self._session = client
-        self._script = script
+        self._work = work
         self._keys = keys
-        self._arguments = arguments
         self._writes = writes
         self._scripts = client.service.scripts
         self._is_over = False
@@ -79,14 +104,11 @@ class ScriptRun(Attempts):
         self._scripts.runner.start(self._run, lambda outcome: self._step(self._ran, outcome))
 
     def _run(self, sandbox: Sandbox, expired: Expired) -> tuple[Caller, bytes]:
-        """Run the script once; return its caller and its reply. Called in the scripts' thread."""
+        """Do the work once; return the caller that it had and its reply. Called in the scripts' thread."""
         if self._client.is_gone:
             raise _GONE
         caller = Caller(self._session, writes=self._writes)
-        script = self._script
-        null = self._session.null
-        reply = sandbox.run(script.source, script.sha, self._keys, self._arguments, null, caller.call, expired)
-        return caller, reply
+        return caller, self._work(caller, sandbox, expired)
 
     def _ran(self, outcome: tuple[Caller, bytes] | CommandError) -> None:
         if isinstance(outcome, CommandError):

@@ -121,7 +121,7 @@ def test_it_runs_again_when_somebody_was_faster(clients: ScriptClients, client: 
     other = clients.connect()
     client.send(line("SET k 1"))
     changes = [change]
-    clients.runner.between = lambda: changes and other.send(line(changes.pop()))  # type: ignore[func-returns-value]
+    clients.runner.between = lambda: changes and other.send(line(changes.pop()))
     before = evaluate(
         client,
         "local v = redis.call('GET', 'k') local t = redis.call('TTL', 'k') redis.call('SET', 's', 1) return {v, t}",
@@ -135,13 +135,13 @@ def test_it_runs_again_when_nothing_was_written_but_something_read(clients: Scri
     other = clients.connect()
     client.send(line("SET lock me"))
     changes = ["SET lock you"]
-    clients.runner.between = lambda: changes and other.send(line(changes.pop()))  # type: ignore[func-returns-value]
+    clients.runner.between = lambda: changes and other.send(line(changes.pop()))
     assert evaluate(client, "return redis.call('GET', 'lock')") == b"$3\r\nyou\r\n"
 
 
 def test_it_is_given_up_after_many_attempts(clients: ScriptClients, client: Client) -> None:
     other = clients.connect()
-    clients.runner.between = lambda: other.send(line("INCR k")) and None
+    clients.runner.between = lambda: other.send(line("INCR k"))
     assert evaluate(client, COUNT, keys=("k",)).startswith(b"-TRYAGAIN not committed: others changed")
     assert clients.runner.runs == ATTEMPTS_MAX
     assert client.send(line("GET k")) == b"$3\r\n%d\r\n" % ATTEMPTS_MAX
@@ -272,7 +272,7 @@ def test_what_it_has_read_of_memory_was_there_at_one_moment(clients: ScriptClien
     other = clients.connect()
     changes = ["MSET a 2 b 2"]
     client.send(line("MSET a 1 b 1"))
-    clients.runner.between = lambda: changes and other.send(line(changes.pop()))  # type: ignore[func-returns-value]
+    clients.runner.between = lambda: changes and other.send(line(changes.pop()))
     assert evaluate(client, "return redis.call('MGET', 'a', 'b')", command="EVAL_RO") == b"*2\r\n$1\r\n2\r\n$1\r\n2\r\n"
 
 
@@ -341,3 +341,45 @@ def test_nothing_of_resp3_is_in_a_script_but_its_reply(client: Client) -> None:
     assert (
         evaluate(client, "local v = redis.call('GET', 'none') return {v == false, v, 1}") == b"*3\r\n:1\r\n_\r\n:1\r\n"
     )
+
+
+# Transactions -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_transaction_may_have_scripts_among_its_commands(clients: ScriptClients, client: Client) -> None:
+    assert client.send(line("MULTI")) == b"+OK\r\n"
+    for words in (
+        "SET k 5",
+        "EVAL \"return redis.call('INCR', KEYS[1])\" 1 k",
+        "INCR k",
+        "EVALSHA nope 0",
+        "GET k",
+        "GET none",
+    ):
+        assert client.send(line(words)) == b"+QUEUED\r\n"
+    assert client.send(line("EXEC")) == (
+        b"*6\r\n+OK\r\n:6\r\n:7\r\n-NOSCRIPT No matching script. Please use EVAL.\r\n$1\r\n7\r\n$-1\r\n"
+    )
+    assert proposed(clients) == [(c.GUARDED, [("none", 0, 0)], [c.set_("k", b"7", TEXT)], True)]
+    assert len(clients.service.scripts.turns) == 0
+
+
+def test_a_transaction_with_a_script_does_nothing_if_a_watched_key_has_changed(clients: ScriptClients) -> None:
+    client, other = clients.connect(), clients.connect()
+    client.send(lines("SET w 1\nWATCH w\nMULTI\nEVAL \"return redis.call('SET', 'k', 1)\" 0"))
+    other.send(line("SET w 2"))
+    assert client.send(lines("EXEC\nEXISTS k")) == b"*-1\r\n:0\r\n"
+
+
+def test_in_resp3_a_transactions_own_commands_are_answered_in_resp3(client: Client) -> None:
+    client.send(line("HELLO 3"))
+    client.send(
+        lines("MULTI\nGET none\nEVAL \"return {redis.call('GET', 'none'), redis.call('GET', 'none') == false}\" 0")
+    )
+    assert client.send(line("EXEC")) == b"*2\r\n_\r\n*2\r\n_\r\n:1\r\n"
+
+
+def test_a_transaction_that_only_reads_needs_no_writes_of_its_scripts(client: Client) -> None:
+    client.send(lines("MULTI\nEVAL_RO \"return redis.pcall('SET', 'k', 1)\" 0\nSET k 2"))
+    reply = b"*2\r\n-ERR Write commands are not allowed from read-only scripts.\r\n+OK\r\n"
+    assert client.send(line("EXEC")) == reply
