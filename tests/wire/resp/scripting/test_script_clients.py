@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 import redis
 from fakes.embedded import three_nodes
+from redis.backoff import NoBackoff
 from redis.lock import Lock
+from redis.retry import Retry
 
 from cacheflow.store import ReplicatedStore
 from cacheflow.wire.resp.service import resp_port
@@ -42,9 +44,9 @@ def client(request: pytest.FixtureRequest, port: int) -> Iterator[Any]:
 
 def test_registered_scripts(client: Any) -> None:
     count = client.register_script(COUNT)
-    assert [count(keys=["n"]) for _ in range(3)] == ["1", "2", "3"] or [client.get("n")] == ["3"]
+    assert [count(keys=["n"]) for _ in range(3)] == [1, 2, 3]
     client.script_flush()
-    assert int(count(keys=["n"])) == 4
+    assert count(keys=["n"]) == 4
     assert client.script_exists(count.sha) == [True]
     with pytest.raises(redis.ResponseError, match="no number"):
         client.eval("return redis.error_reply('ERR no number')", 0)
@@ -82,7 +84,7 @@ def test_a_script_that_never_ends_is_told_and_holds_nobody_up(client: Any, port:
     told: list[float] = []
 
     def endless() -> None:
-        with redis.Redis(port=port, retry=None) as other:
+        with redis.Redis(port=port, retry=Retry(NoBackoff(), 0)) as other:
             began = time.monotonic()
             with pytest.raises(redis.ResponseError, match="nothing of it took place"):
                 other.eval("redis.call('SET', 'k', 'v') while true do end", 1, "k")
