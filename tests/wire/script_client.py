@@ -26,6 +26,7 @@ class InlineRunner:
         self.held = False
         self.time_over = False
         self.runs = 0
+        self.timers: list[Callable[[], None]] = []
         self._is_busy = False
         self._waiting: list[tuple[Callable[[Sandbox, Expired], Any], Callable[[Any], None]]] = []
         self._sandbox = Sandbox()
@@ -57,6 +58,15 @@ class InlineRunner:
         self.between()
         done(outcome)
         self._is_busy = False
+
+    def after(self, seconds: float, call: Callable[[], None]) -> Callable[[], None]:
+        self.timers.append(call)
+        return lambda: self.timers.remove(call)
+
+    def pass_time(self) -> None:
+        """Let the time of all that waits be over."""
+        for call in list(self.timers):
+            call()
 
     def kill(self) -> bool:
         return False

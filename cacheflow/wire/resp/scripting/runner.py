@@ -38,13 +38,16 @@ Expired = Callable[[], bool]
 
 
 class Runs(Protocol):
-    """Interface: what runs scripts. ``start`` has ``work`` called in the scripts' thread, and ``done`` on the event loop.
+    """Interface: what runs scripts.
 
+    ``start`` has ``work`` called in the scripts' thread, and ``done`` on the event loop. ``after`` has ``call`` called on the
+    event loop, and returns what calls it off. ``kill`` ends the script that runs, and returns whether there was one.
     work: is given the sandbox and a function that says whether its time is over; may raise GivenUp.
     done: is given what ``work`` has returned, or the error that says why it has returned nothing.
     """
 
     def start(self, work: Callable[[Sandbox, Expired], T], done: Callable[[T | CommandError], None]) -> None: ...
+    def after(self, seconds: float, call: Callable[[], None]) -> Callable[[], None]: ...
     def kill(self) -> bool: ...
 
 
@@ -133,6 +136,10 @@ class Runner:
         """Have ``work`` called in the scripts' thread when those before have ended, and ``done`` on the event loop then."""
         self._waiting.append(_Task(work, done))  # type: ignore[arg-type]
         self._next()
+
+    def after(self, seconds: float, call: Callable[[], None]) -> Callable[[], None]:
+        """Have ``call`` called on the event loop in so many seconds; return the function that calls this off."""
+        return asyncio.get_running_loop().call_later(seconds, call).cancel
 
     def kill(self) -> bool:
         """End the script that runs now; return whether there was one."""

@@ -6,6 +6,8 @@
    says of itself that it writes nothing is answered by this node's memory, as it is at one moment.
 3. An error in the script undoes nothing, as in Redis: what it wrote before is proposed, and the reply is the error.
 4. A script that is given up leaves nothing.
+5. Nobody waits for ever: WAIT_S after it was asked for, a script begins no further attempt, and one that waits for its turn
+   or for the thread is told that nothing has happened.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 from cacheflow.contract import Outcome
+from cacheflow.errors import NotCommitted
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.language.commands import Result
 from cacheflow.wire.connection import End
@@ -26,6 +29,8 @@ from cacheflow.wire.resp.scripting.runner import Expired
 from cacheflow.wire.resp.scripting.sandbox import Sandbox
 from cacheflow.wire.resp.session import RespSession
 
+# As long as a node waits for a write by default.
+WAIT_S: Final = 10.0
 _GONE: Final = CommandError("ERR the client has gone")
 
 
@@ -75,7 +80,8 @@ class ScriptRun(Attempts):
         self._keys = keys
         self._writes = writes
         self._scripts = client.service.scripts
-        self._is_over = False
+        # An entry with effects is on its way; no further attempt may begin; the reply was given, or nobody waits for it.
+        self._is_proposed = self._is_late = self._is_over = False
 
     def begin(self, end: End) -> None:
         """Run the script when those before it that name one of its keys are done. ``end`` is called with the reply."""
@@ -87,20 +93,31 @@ class ScriptRun(Attempts):
         self._end = ended
         # The turn is known before it comes.
         self._turn = self._scripts.turns.enter(self._keys)
+        self._call_off = self._scripts.runner.after(WAIT_S, lambda: self._step(self._give_up_waiting))
         self._turn.wait(lambda: self._step(self._attempt))
 
     def _leave(self) -> None:
         if not self._is_over:
             self._is_over = True
+            self._call_off()
             self._scripts.turns.leave(self._turn)
 
     def _step(self, call: Callable[..., None], *arguments: object) -> None:
         """Do one step; the turn of a client that has gone, or whose connection stumbles over the step, ends with it."""
+        if self._is_over:
+            return
         self._client.contained(self._end, call, *arguments)
         if self._client.is_gone:
             self._leave()
 
+    def _give_up_waiting(self) -> None:
+        self._is_late = True
+        if not self._is_proposed:
+            raise NotCommitted("too many scripts wait for their turn on this node, or others changed the same keys")
+
     def _attempt(self) -> None:
+        if self._is_late:
+            self._give_up_waiting()
         self._scripts.runner.start(self._run, lambda outcome: self._step(self._ran, outcome))
 
     def _run(self, sandbox: Sandbox, expired: Expired) -> tuple[Caller, bytes]:
@@ -124,6 +141,7 @@ class ScriptRun(Attempts):
             self._end(wrong.reply)
             return
         if self._writes:
+            self._is_proposed = True
             self._propose(Attempt(overlay.conditions(), overlay.effects(), lambda results: reply, atomic=True))
             return
         lookup = self._client.store.lookup
@@ -133,7 +151,11 @@ class ScriptRun(Attempts):
             self._attempt_again()
 
     def _done(self, outcome: Outcome) -> Callable[[], None]:
-        return lambda: self._step(self._settle, outcome)
+        def settle() -> None:
+            self._is_proposed = False
+            self._settle(outcome)
+
+        return lambda: self._step(settle)
 
 
 def _not_at_once() -> bytes:

@@ -15,6 +15,7 @@ import hashlib
 import logging
 from collections.abc import Callable
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,18 +38,9 @@ class GivenUp(Exception):
 
 
 @cache
-def _interpreter() -> Any:
-    """Return lupa's module for Lua 5.1, the version of Redis' scripts; None if lupa is not installed."""
-    try:
-        from lupa import lua51
-    except ImportError:
-        return None
-    return lua51
-
-
 def is_available() -> bool:
-    """Return whether lupa, the package with the Lua interpreter, is installed."""
-    return _interpreter() is not None
+    """Return whether lupa, the package with the Lua interpreter, is installed. Loads nothing, for the event loop asks."""
+    return find_spec("lupa") is not None
 
 
 @cache
@@ -64,7 +56,10 @@ class Sandbox:
     """A Lua interpreter for scripts, one after the other. Requires lupa: see ``is_available``."""
 
     def __init__(self) -> None:
-        self._lua: Any = _interpreter().LuaRuntime(
+        # Lua 5.1 is the version of Redis' scripts. Only who runs scripts loads it, and only where it is installed.
+        from lupa import lua51
+
+        self._lua: Any = lua51.LuaRuntime(
             encoding=None,
             register_eval=False,
             register_builtins=False,

