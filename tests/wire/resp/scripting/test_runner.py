@@ -104,11 +104,15 @@ def told_busy(outcome: object) -> bool:
 def test_a_script_is_ended_by_an_operator() -> None:
     async def scene(runner: Runner) -> None:
         assert not runner.kill()
-        begun = threading.Event()
+        begun, ended = threading.Event(), threading.Event()
 
         def work(sandbox: Sandbox, expired: Expired) -> bytes:
             begun.set()
-            return script(b"while true do end")(sandbox, expired)
+            # This takes no time of the thread.
+            while not expired():
+                time.sleep(0.05)
+            ended.set()
+            return b""
 
         first, second = asked(runner, work), asked(runner, script(b"return 2"))
         while not begun.is_set():
@@ -116,6 +120,7 @@ def test_a_script_is_ended_by_an_operator() -> None:
         assert runner.kill()
         assert told(first.result()) == KILLED
         assert await second == b":2\r\n"
+        assert ended.wait(10)
 
     played(scene)
 

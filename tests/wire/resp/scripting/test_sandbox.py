@@ -101,6 +101,18 @@ def test_nothing_more_is_shown(script: str) -> None:
     assert run(script) == b"$-1\r\n"
 
 
+def test_bytecode_is_not_loaded() -> None:
+    bytecode = Sandbox()._lua.eval("string.dump(function() return 7 end)")
+    assert bytecode.startswith(b"\x1bLua")
+    for source, reply in (
+        (b"return type(loadstring(ARGV[1]))", b"$3\r\nnil\r\n"),
+        (b"local r = {ARGV[1]} return type(load(function() return table.remove(r) end))", b"$3\r\nnil\r\n"),
+        (bytecode, b"-ERR Error compiling script (new function): bytecode is not loaded\r\n"),
+    ):
+        arguments = source, source[:20], [b"k"], [bytecode], b"$-1\r\n", lambda words: b"+OK\r\n", lambda: False
+        assert Sandbox().run(*arguments) == reply
+
+
 @pytest.mark.parametrize(
     "script",
     [
@@ -150,6 +162,7 @@ ENDLESS = [
     "coroutine.wrap(function() while true do end end)()",
     "while true do pcall(coroutine.wrap(function() while true do end end)) end",
     "local function f(d) for i = 1, 90 do if d > 0 then coroutine.wrap(f)(d - 1) end end end f(12)",
+    "local function f(d) for i = 1, 10 do if d > 0 then pcall(coroutine.wrap(f), d - 1) end end end f(30)",
     "local co = coroutine.create(function() while true do coroutine.yield() end end) while true do coroutine.resume(co) end",
     "table.sort({3, 1, 2}, function() while true do end end)",
     "string.gsub('x', 'x', function() while true do end end)",

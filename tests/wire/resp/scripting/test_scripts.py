@@ -9,6 +9,7 @@ from wire.fake_transport import Client
 from wire.resp_client import line, lines
 from wire.script_client import ScriptClients, evaluate
 
+from cacheflow.contract import Entry
 from cacheflow.errors import NotCommitted, OutcomeUnknown
 from cacheflow.machine.language import commands as c
 from cacheflow.values import TEXT
@@ -180,6 +181,31 @@ def test_a_client_that_goes_gives_its_turn_away(clients: ScriptClients) -> None:
     assert len(clients.service.scripts.turns) == 0
 
 
+def test_a_script_that_waits_for_two_others_runs_behind_both(clients: ScriptClients) -> None:
+    first, second, third = (clients.connect() for _ in range(3))
+    clients.store.held = True
+    evaluate(first, COUNT, keys=("a",))
+    evaluate(second, COUNT, keys=("b",))
+    evaluate(third, COUNT, keys=("b", "a", "b"))
+    clients.store.release(1)
+    assert first.replies() == b":1\r\n"
+    assert (clients.runner.runs, third.replies()) == (2, b"")
+    clients.store.release(1)
+    clients.store.release(1)
+    assert third.replies() == b":2\r\n"
+    assert len(clients.service.scripts.turns) == 0
+
+
+def test_nothing_is_run_for_a_client_that_has_gone(clients: ScriptClients, client: Client) -> None:
+    clients.runner.held = True
+    evaluate(client, COUNT, keys=("k",))
+    client.transport.close()
+    client.protocol.connection_lost(None)
+    clients.runner.run_next()
+    assert clients.store.misses == 0
+    assert len(clients.service.scripts.turns) == 0
+
+
 def test_a_script_that_waits_too_long_for_its_turn_is_told_and_gives_it_away(clients: ScriptClients) -> None:
     first, second, third = (clients.connect() for _ in range(3))
     clients.store.held = True
@@ -326,6 +352,36 @@ def test_too_much_is_refused_as_a_whole(client: Client, monkeypatch: pytest.Monk
     ):
         assert evaluate(client, script).startswith(b"-ERR a script ")
     assert client.send(line("DBSIZE")) == b":0\r\n"
+
+
+def test_a_script_that_has_read_too_much_reads_no_more(
+    clients: ScriptClients, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caller, "KEYS_MAX", 10)
+    assert evaluate(client, "for i = 1, 100 do pcall(redis.call, 'GET', i) end").startswith(b"-ERR a script reads")
+    assert clients.store.misses == 11
+
+
+def test_a_large_value_may_be_written_again_and_again(client: Client) -> None:
+    script = "local v = string.rep('x', 1000000) for i = 1, 20 do redis.call('SET', KEYS[1], v) end return 'done'"
+    assert evaluate(client, script, keys=("k",)) == b"$4\r\ndone\r\n"
+
+
+def test_what_a_script_has_read_stays_so_while_it_runs(clients: ScriptClients, client: Client) -> None:
+    client.send(line("SET k 1"))
+    looked_up = clients.store.lookup
+    changes = [c.set_("k", b"2", TEXT)]
+
+    def lookup(key: str, *, count: bool = True) -> Entry | None:
+        entry = looked_up(key, count=count)
+        if changes:
+            clients.store.apply([changes.pop()])
+        return entry
+
+    clients.store.lookup = lookup  # type: ignore[method-assign]
+    script = "local a = redis.call('GET', 'k') local b = redis.call('GET', 'k') redis.call('SET', 's', 1) return {a, b}"
+    assert evaluate(client, script) == b"*2\r\n$1\r\n2\r\n$1\r\n2\r\n"
+    assert clients.runner.runs == 2
 
 
 # Scripts by their digests -----------------------------------------------------------------------------------------------

@@ -182,7 +182,13 @@ function threads.create(body)
   return thread
 end
 
-threads.resume = coroutine.resume
+-- Whoever has resumed a thread that was given up is given up at once: it could go on to make others.
+local function looked_after(...)
+  if given_up then hook() end
+  return ...
+end
+
+function threads.resume(...) return looked_after(coroutine.resume(...)) end
 
 local function passed_on(done, ...)
   if not done then error((...), 0) end
@@ -191,7 +197,7 @@ end
 
 function threads.wrap(body)
   local thread = threads.create(body)
-  return function(...) return passed_on(coroutine.resume(thread, ...)) end
+  return function(...) return passed_on(threads.resume(thread, ...)) end
 end
 
 -- The cache ------------------------------------------------------------------------------------------------------------
