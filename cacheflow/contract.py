@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeAlias
 
 from cacheflow.errors import ReplicationError
 from cacheflow.machine.language.commands import Command, Result
-from cacheflow.machine.state.entries import DATA, EXPIRES_AT_MS, KIND, META, VERSION, Entry
+from cacheflow.machine.state.entries import DATA, EXPIRES_AT_MS, KIND, META, VERSION, Entry, entry_bytes
 from cacheflow.results import Digest, Item, RaftPosition
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "Outcome",
     "RestStore",
     "WireStore",
+    "entry_bytes",
 ]
 
 # The outcome of a proposal: one raw result a command, or the error that says why there is none.
@@ -81,7 +82,7 @@ class RestStore(Protocol):
 class WireStore(Protocol):
     """Interface: what the Redis and memcached fronts need of a store. Called on the event loop only; no method blocks.
 
-    ``lookup``, ``now_ms``, ``all_keys``, ``len`` and ``metrics`` may be called by any thread: scripts have one of their own.
+    All but ``lookup_all`` and what replicates may be called by any thread: scripts have one of their own.
     """
 
     def lookup(self, key: str, *, count: bool = True) -> Entry | None:
@@ -100,9 +101,16 @@ class WireStore(Protocol):
         """Return the cluster's time in milliseconds, by which entries expire."""
 
     def all_keys(self) -> list[str]:
-        """Return all keys in memory, unordered, some perhaps expired; takes 10 ms for a million keys. Raises NotReady."""
+        """Return all keys of all databases, unordered, some perhaps expired; takes 10 ms a million. Raises NotReady."""
 
-    def __len__(self) -> int: ...
+    def count_of(self, database: int) -> int:
+        """Return how many keys ``database`` has. Raises NotReady."""
+
+    def expiring_of(self, database: int) -> tuple[int, int]:
+        """Return how many keys of ``database`` have an expiry, and how many ms they have left on average. Raises NotReady."""
+
+    def uses_of(self, key: str) -> int | None:
+        """Return how many uses of ``key`` the policy has counted, None if it counts none. Raises NotReady."""
 
     def submit(self, commands: list[Command], done: Done) -> None:
         """Replicate ``commands`` in order, then call ``done`` with their results or an error."""

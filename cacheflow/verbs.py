@@ -202,14 +202,18 @@ def check_size(command: Command, value_bytes_max: int, place: str = "") -> None:
 
 
 def known_fields(fields: Mapping[str, Any], known: Collection[str]) -> None:
-    """Check that the names in ``fields``, the members of an operation or request, are all among ``known``.
+    """Check that all ``fields`` of a JSON object or operation are ``known``, and that none but ``ttl`` and ``value`` is null.
 
-    Raises InvalidRequest: if a misspelt ttl were ignored, the value would be stored without one.
+    Raises InvalidRequest: a misspelt ttl must not become a value without one, nor a null a default that nobody has written.
     """
     unknown = [name for name in fields if name not in known]
     if unknown:
         listed = ", ".join(shown(name) for name in sorted(unknown, key=str)[:5])
         raise InvalidRequest(f"unknown field {listed}; known are {', '.join(sorted(known))}")
+    if None in fields.values():
+        empty = [name for name, value in fields.items() if value is None and name not in ("ttl", "value")]
+        if empty:
+            raise InvalidRequest(f"{shown(empty[0])} is null: leave it out, or give it a value")
 
 
 # Arguments to commands ----------------------------------------------------------------------------------------------
@@ -542,7 +546,7 @@ def delete_prefix(prefix: str, *, idempotency_key: str | None = None) -> Steps[i
 
 def clear() -> Steps[None]:
     """Remove every key of the cache, in one command."""
-    result, _ = yield commands.delete_prefix("")
+    result, _ = yield commands.clear_database(0)
     checked("", result)
 
 

@@ -21,8 +21,8 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
-from urllib.parse import urlsplit
 
+from cacheflow.config import split_url
 from cacheflow.errors import InvalidRequest
 
 # Seconds without any answer after which every request under way has failed.
@@ -115,10 +115,13 @@ class _Connection:
     """The HTTP connection of one worker of the load generator to one node; the next request opens it again after it broke."""
 
     def __init__(self, url: str, token: str | None) -> None:
-        parts = urlsplit(url if "//" in url else f"http://{url}")
-        if parts.scheme != "http" or not parts.hostname:
+        try:
+            parts = split_url(url if "//" in url else f"http://{url}")
+        except ValueError as error:
+            raise InvalidRequest(str(error)) from None
+        if parts.scheme != "http":
             raise InvalidRequest(f"{url!r}: the load generator talks to http://host:port only")
-        self._address = (parts.hostname, parts.port or 80)
+        self._address = (parts.hostname or "", parts.port or 80)
         self._headers = f"Host: {parts.netloc}\r\n".encode()
         if token is not None:
             self._headers += f"Authorization: Bearer {token}\r\n".encode()

@@ -120,7 +120,7 @@ class LocalCluster:
         persistent = (_told(flags, "--persistence") or "true").lower() != "false"
         told = _told(flags, "--cluster-secret-file")
         # The file of the secret that the nodes share; whether it is this launcher's to make.
-        self.secret_file = Path(told) if told else data_dir / SECRET_FILE
+        self.secret_file = settings.named_path(told, "--cluster-secret-file") if told else data_dir / SECRET_FILE
         self._makes_secret = not told
         if self._makes_secret:
             flags = ["--cluster-secret-file", str(self.secret_file), *flags]
@@ -265,6 +265,8 @@ class LocalCluster:
         if status != 200:
             return f"{child.node_id} ({child.url}) is not ready"
         status, found = ask(child.url, "/nodes/list", self._token)
+        if status == 401 and self._token is None:
+            return None  # the nodes have users, and none of them is this launcher's: that they are ready has to do
         if status != 200 or not isinstance(found, list):
             return f"{child.node_id} ({child.url}) does not list its members: HTTP {status}"
         up = {node.get("id") for node in found if node.get("status") == "up"}
@@ -379,7 +381,7 @@ def _told(flags: Sequence[str], flag: str) -> str:
     name = flag.removeprefix("--")
     told = told or os.environ.get(settings.ENVIRONMENT_PREFIX + name.upper().replace("-", "_"), "")
     file = "" if told or flag == "--config" else _told(flags, "--config")
-    return str(settings.read_file(Path(file)).get(name, "")) if file else told
+    return str(settings.read_file(settings.named_path(file, "--config")).get(name, "")) if file else told
 
 
 def _how_it_ended(child: Child) -> str:

@@ -7,7 +7,6 @@ connection broke is sent again and never counts twice. How nodes are chosen and 
 from __future__ import annotations
 
 import json
-import math
 import re
 import time
 from collections.abc import Iterable
@@ -27,6 +26,8 @@ from cacheflow.verbs import KEYS_PAGE
 
 # Seconds for a call: a node waits 10 s for an outcome (--request-timeout); the rest is for the way and one more node.
 TIMEOUT_S_DEFAULT: Final = 15.0
+# The longest that a call may wait: a day, which every system's clock can count.
+TIMEOUT_S_MAX: Final = 86_400.0
 # Scopes that one write is tried in: the cluster may have closed the first one, and the next ones only if it is out of its mind.
 SCOPES_TRIED_MAX: Final = 3
 _SCOPE_NAME: Final = re.compile(r"[\x21-\x3a\x3c-\x7e]{1,100}")
@@ -43,8 +44,8 @@ class CacheClient(Face):
     def __init__(
         self, urls: str | Iterable[str], timeout_s: float = TIMEOUT_S_DEFAULT, token: str | None = None
     ) -> None:
-        if not 0 < timeout_s < math.inf:
-            raise InvalidRequest(f"timeout_s = {timeout_s!r}: must be above 0")
+        if not 0 < timeout_s <= TIMEOUT_S_MAX:
+            raise InvalidRequest(f"timeout_s = {timeout_s!r}: must be above 0 and at most {TIMEOUT_S_MAX}")
         self._nodes = Nodes([urls] if isinstance(urls, str) else list(urls), timeout_s)
         if token is not None and not (token.isascii() and token.isprintable() and token and token == token.strip()):
             # Not shown: it may be the real one with a line's end behind it.

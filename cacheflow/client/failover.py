@@ -21,9 +21,9 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
-from urllib.parse import urlsplit
 
 from cacheflow import errors
+from cacheflow.config import split_url
 from cacheflow.errors import (
     CacheFlowError,
     InvalidRequest,
@@ -89,17 +89,16 @@ class _Node:
     """
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url if "//" in url else f"http://{url}")
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-            raise InvalidRequest(f"{url!r} is not a node's address such as http://127.0.0.1:8080")
         try:
-            port = parts.port
-        except ValueError:
-            raise InvalidRequest(f"{url!r}: the port is not a number up to 65535") from None
+            parts = split_url(url if "//" in url else f"http://{url}")
+        except ValueError as error:
+            raise InvalidRequest(str(error)) from None
         self.url = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
         self._prefix = parts.path.rstrip("/")
         self._connection = functools.partial(
-            http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection, parts.hostname, port
+            http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection,
+            parts.hostname or "",
+            parts.port,
         )
         self._idle: deque[http.client.HTTPConnection] = deque()
         self._pid = os.getpid()

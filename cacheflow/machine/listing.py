@@ -14,6 +14,7 @@ from heapq import merge, nsmallest
 from itertools import islice
 from typing import Final
 
+from cacheflow.machine.language.databases import OTHERS_BEFORE
 from cacheflow.machine.state.entries import EXPIRES_AT_MS, Entry
 
 # The largest page that is picked by a heap: for more keys a heap is slower than sorting all.
@@ -25,14 +26,14 @@ _PIECE_KEYS: Final = 16_384
 def page(
     raw: dict[str, Entry], prefix: str, limit: int | None, after: str, now_ms: int
 ) -> tuple[list[str], str | None]:
-    """Return (keys, cursor): the live keys of ``raw``, {key: entry}, that have ``prefix`` and sort behind ``after``.
+    """Return (keys, cursor): database 0's live keys in ``raw``, {key: entry}, that have ``prefix`` and sort behind ``after``.
 
     At most ``limit`` keys, sorted; None for all. The cursor, for the next page's ``after``, is None on the last page.
     """
     # list() of a dict is one step for CPython: no other thread changes the dict in the middle of it.
     keys = list(raw)
-    if prefix or after:
-        keys = [key for key in keys if key > after and key.startswith(prefix)]
+    least = max(after, OTHERS_BEFORE)
+    keys = [key for key in keys if key > least and key.startswith(prefix)]
     find = raw.get
 
     def live(some: Iterator[str]) -> Iterator[str]:

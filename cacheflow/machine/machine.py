@@ -105,7 +105,7 @@ class CacheMachine(State):
     def keys(
         self, prefix: str = "", limit: int | None = None, after: str = "", now_ms: int = 0
     ) -> tuple[list[str], str | None]:
-        """Return one page of the keys that start with ``prefix`` and are live at ``now_ms``. Any thread may call it.
+        """Return one page of database 0's keys that start with ``prefix`` and are live at ``now_ms``. Any thread may call it.
 
         Pages come in the order of the keys: ``after`` is the cursor of the page before, "" for the first one.
         Returns (keys, cursor), the cursor None when no key follows. limit: None for all keys.
@@ -312,10 +312,10 @@ class CacheMachine(State):
         return [c.OK]
 
     def _delete_prefix(self, command: list[Any]) -> Result:
-        _, prefix = command
-        if type(prefix) is not str:
-            raise Malformed("a prefix is a text")
-        removed = self.contents.remove_prefix(prefix)
+        _, prefix, only_database_0, counted = command
+        if type(prefix) is not str or type(only_database_0) is not bool or type(counted) is not bool:
+            raise Malformed("a prefix is a text, with two flags behind it")
+        removed = self.contents.remove_prefix(prefix, only_database_0)
         self._tell_removals()
         return [c.OK, removed]
 

@@ -324,6 +324,12 @@ class Engine:
             late = OutcomeUnknown if changes else NoLeader
             raise late("no answer from the cluster in time") from None
 
+    def on_loop(self, call: Callable[[], None]) -> None:
+        """Have ``call`` called in the loop's thread soon; do nothing if the loop is stopped."""
+        if self.running:
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+                self._loop.call_soon_threadsafe(call)
+
     def serve(self, service: Service, host: str, port: int) -> int:
         """Listen on ``host`` and ``port`` (0: a free one) for clients of the wire protocol ``service``, and return the port.
 

@@ -16,9 +16,8 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
-from cacheflow.config import join_token, read_secret
+from cacheflow.config import join_token, read_secret, split_url
 from cacheflow.errors import ConfigError
 
 # Seconds for one request: a member probes the newcomer and waits for the leader's answer (see joining.py).
@@ -84,9 +83,7 @@ def _understand(url: str, status: int, body: bytes) -> SeedAnswer:
 
 async def _post(url: str, body: bytes, token: bytes | None) -> tuple[int, bytes]:
     """Send a POST to ``url``/nodes/register on a connection of its own; return (status, body) of the answer."""
-    parts = urlsplit(url)
-    if not parts.hostname or any(char.isspace() for char in url):
-        raise ValueError("it is no URL")
+    parts = split_url(url)
     secure = parts.scheme == "https"
     async with asyncio.timeout(CONNECT_S):
         reader, writer = await asyncio.open_connection(

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from cacheflow.machine.language import commands as c
+from cacheflow.machine.language.databases import DATABASES, database_of
 from cacheflow.machine.machine import CacheMachine, Settled
 from cacheflow.machine.state.entries import entry_bytes
 from cacheflow.machine.state.expiry import STALE_ALLOWED
@@ -88,6 +89,10 @@ def assert_invariants(machine: CacheMachine) -> None:
     assert machine.contents.bytes_used <= (machine.settings.max_bytes or machine.contents.bytes_used)
     with_ttl = [entry for entry in raw.values() if entry[4]]
     assert contents.with_ttl == len(with_ttl)
+    for number in range(DATABASES):
+        theirs = [entry[4] for key, entry in raw.items() if database_of(key) == number]
+        assert contents.count_of(number) == len(theirs)
+        assert contents.expiring_of(number) == (len(theirs) - theirs.count(0), sum(theirs))
     assert len(contents.due) <= 3 * len(with_ttl) + STALE_ALLOWED + 10
     if not contents.waiting:
         assert contents.due.next_ms(raw) == min((entry[4] for entry in with_ttl), default=None)

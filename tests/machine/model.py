@@ -146,8 +146,15 @@ class Model:
             self.things[key].uses += uses
             self.things[key].since = self.steps
 
+    def clear_database(self, database: int) -> int:
+        """Database 0 has the keys that are in none of the others."""
+        names = [key for key in self.things if (key[0] == "\x01") == (database > 0)]
+        return self._drop_all([key for key in names if database == 0 or int(key[1], 16) == database])
+
     def remove_prefix(self, prefix: str) -> int:
-        keys = [key for key in self.things if key.startswith(prefix)]
+        return self._drop_all([key for key in self.things if key.startswith(prefix)])
+
+    def _drop_all(self, keys: list[str]) -> int:
         for key in keys:
             self._drop(key)
         return len(keys)

@@ -13,7 +13,7 @@ from machine.model import Model
 
 from cacheflow.machine.language import commands as c
 
-KEYS = st.sampled_from(["a", "b", "c", "d", "e", "aa", "ab", "ü"])
+KEYS = st.sampled_from(["a", "b", "c", "d", "e", "aa", "ab", "ü", "\x01aa", "\x01fa"])
 DATA = st.sampled_from([b"", b"1", b"-7", b"x" * 100, b"x" * 700, b"x" * 1500])
 TTLS = st.sampled_from([-1, 0, 0, 1, 5, 30])
 WHENS = {"always": c.ALWAYS, "absent": c.IF_ABSENT, "present": c.IF_PRESENT, "version": c.IF_VERSION}
@@ -182,6 +182,12 @@ class MachineAgainstModel(RuleBasedStateMachine):
     def remove_prefix(self, prefix: str) -> None:
         self.model.begin_entry(self.driver.at_ms)
         assert self.driver.one(c.delete_prefix(prefix)) == [c.OK, self.model.remove_prefix(prefix)]
+
+    @rule(database=st.sampled_from([0, 3, 10]))
+    def clear_a_database(self, database: int) -> None:
+        self.model.begin_entry(self.driver.at_ms)
+        result = self.driver.one(c.clear_database(database, counted=True))
+        assert result == [c.OK, self.model.clear_database(database)]
 
     @rule()
     def restore(self) -> None:

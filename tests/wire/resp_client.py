@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 
+from fakes.users import access_of
 from wire.fake_store import START_MS, FakeStore
 from wire.fake_transport import Client
 
@@ -20,7 +21,13 @@ def ignore(connection: Connection) -> None:
 
 def service(store: FakeStore, token: bytes | None = None) -> RespService:
     """A service whose node's wall clock stands where the cluster's clock stood at the start."""
-    return RespService(store, TABLE, token=token, value_bytes_max=VALUE_BYTES_MAX, wall=lambda: START_MS / 1000)
+    return RespService(
+        store,
+        TABLE,
+        access=None if token is None else access_of(token),
+        value_bytes_max=VALUE_BYTES_MAX,
+        wall=lambda: START_MS / 1000,
+    )
 
 
 def connect(store: FakeStore | None = None, token: bytes | None = None) -> Client:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from wire.fake_store import FakeStore
+from wire.fake_store import START_MS, FakeStore
 from wire.fake_transport import Client
-from wire.resp_client import ignore, pack, service
+from wire.resp_client import VALUE_BYTES_MAX, ignore, pack
 
+from cacheflow.access.users import Access
 from cacheflow.wire.resp.replies import CommandError
 from cacheflow.wire.resp.scripting.runner import Expired
 from cacheflow.wire.resp.scripting.sandbox import GivenUp, Sandbox
 from cacheflow.wire.resp.scripting.scripts import Scripts
+from cacheflow.wire.resp.service import RespService
+from cacheflow.wire.resp.table import TABLE
 
 
 class InlineRunner:
@@ -75,10 +78,12 @@ class InlineRunner:
 class ScriptClients:
     """Clients of one node's RESP port, over one fake store and one runner."""
 
-    def __init__(self, store: FakeStore | None = None) -> None:
-        self.store = FakeStore() if store is None else store
+    def __init__(self, access: Access | None = None) -> None:
+        self.store = FakeStore()
         self.runner = InlineRunner()
-        self.service = service(self.store)
+        self.service = RespService(
+            self.store, TABLE, access=access, value_bytes_max=VALUE_BYTES_MAX, wall=lambda: START_MS / 1000
+        )
         self.service.scripts = Scripts(self.runner)
 
     def connect(self) -> Client:

@@ -171,7 +171,7 @@ def _check_conditions(conditions: Any) -> None:
             raise Malformed("a condition is a key, a version and an expiry")
         key, version, expires_at_ms = condition
         if type(key) is not str or not 0 < key_bytes(key) <= KEY_BYTES_MAX:
-            raise Malformed("a key is a text of 1 to 1024 bytes")
+            raise Malformed(f"a key is a text of 1 to {KEY_BYTES_MAX} bytes")
         for number in (version, expires_at_ms):
             if type(number) is not int or number < 0:
                 raise Malformed("the version or the expiry is not a number")

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from cacheflow.machine.effects import EVICTED, WRITTEN
 from cacheflow.machine.language.commands import OK, SET, Result
+from cacheflow.machine.language.databases import OTHERS_BEFORE
 from cacheflow.machine.state.contents import Contents
 from cacheflow.machine.state.entries import DATA, ENTRY_BYTES, EXPIRES_AT_MS, KEY_BYTES_MAX, KIND_MAX, META, entry_bytes
 
@@ -61,6 +62,8 @@ def set_plainly(contents: Contents, commands: Iterable[Any], results: list[Resul
                     contents.evict(gone, lost)
                     bytes_used, revision = contents.bytes_used, contents.revision
                     continue
+                if gone < OTHERS_BEFORE:
+                    contents.census.went(gone, lost)
                 bytes_used -= entry_bytes(gone, lost[DATA], lost[META])
                 contents.evicted += 1
                 revision = contents.revision = revision + 1
@@ -69,6 +72,8 @@ def set_plainly(contents: Contents, commands: Iterable[Any], results: list[Resul
             # The revision rises before the entry is there: no reader may see a version that is above the machine's.
             revision = contents.revision = revision + 1
             add(key, (data, kind, meta, revision, 0))
+            if key < OTHERS_BEFORE:
+                contents.census.came(key)
         else:
             if old[EXPIRES_AT_MS] or type(old[META]) is str:
                 break

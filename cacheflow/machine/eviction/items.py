@@ -77,6 +77,10 @@ class Items(cachetools.Cache[str, Entry]):
         """Count ``uses`` uses of ``key``, whose entry is ``entry``; the eviction order is as after that many single uses."""
 
     @abc.abstractmethod
+    def uses_of(self, key: str) -> int | None:
+        """Return how many uses of ``key``, which is in the container, are counted; None if the policy counts none."""
+
+    @abc.abstractmethod
     def pop_victim(self, protected: str) -> tuple[str, Entry] | None:
         """Remove the next item to evict, but never that of the key ``protected``, and return (key, entry).
 

@@ -153,6 +153,10 @@ class LfuItems(Items, cachetools.LFUCache[str, Entry]):
                 yield key, link.count
             link = link.next
 
+    def uses_of(self, key: str) -> int:
+        link = self._LFUCache__links.get(key)
+        return 1 if link is None else int(link.count)
+
     def pop_victim(self, protected: str) -> tuple[str, Entry] | None:
         first = self._order.pop_first(protected)
         if first is not None:

@@ -51,6 +51,9 @@ class LruItems(Items):
     def touch(self, key: str, entry: Entry, uses: int) -> None:
         self._order.use(key, entry[VERSION])
 
+    def uses_of(self, key: str) -> None:
+        return None
+
     def pop_victim(self, protected: str) -> tuple[str, Entry] | None:
         key = self._order.pop_first(protected)
         return None if key is None else (key, self.raw.pop(key))

@@ -19,6 +19,7 @@ from typing import Any, Final
 import msgpack
 
 from cacheflow.errors import CacheFlowError
+from cacheflow.machine.language.databases import PREFIXES
 from cacheflow.machine.language.levels import BUILD_LEVEL, FIRST_LEVEL
 
 Command = tuple[Any, ...]
@@ -31,7 +32,7 @@ INCR: Final = 3  # key, delta, initial or None, ttl_ms of a new key -> version, 
 TOUCH: Final = 4  # key, ttl_ms                                     -> version, expires_at_ms
 GET: Final = 5  # key; counts as a use                              -> data, kind, meta, version, expires_at_ms
 RECENCY: Final = 6  # [[key, uses], ...] in order of last use       ->
-DELETE_PREFIX: Final = 7  # prefix ("" is everything)               -> keys removed
+DELETE_PREFIX: Final = 7  # prefix ("" is everything), only in database 0, counted -> keys removed
 CONFIGURE: Final = 8  # only_if_unset, {name: value}                -> whether it took effect
 MEMBERS: Final = 9  # cluster id, [[id, incarnation, raft_address, address, voter], ...] ->
 NOOP: Final = 10  #                                                 ->
@@ -140,8 +141,21 @@ def recency(uses: Sequence[tuple[str, int]]) -> Command:
 
 
 def delete_prefix(prefix: str) -> Command:
-    """Return the command that removes every key that starts with ``prefix``; the empty prefix clears the cache."""
-    return (DELETE_PREFIX, prefix)
+    """Return the command that removes every key that starts with ``prefix``, and answers how many there were."""
+    return (DELETE_PREFIX, prefix, False, True)
+
+
+def clear_all() -> Command:
+    """Return the command that removes every key of every database, without an answer to how many there were."""
+    return (DELETE_PREFIX, "", False, False)
+
+
+def clear_database(number: int, counted: bool = False) -> Command:
+    """Return the command that removes every key of the database ``number``, 0 to 15.
+
+    counted: whether the answer is how many keys there were, which takes longer.
+    """
+    return (DELETE_PREFIX, PREFIXES[number], not number, counted)
 
 
 def configure(settings: dict[str, Any], only_if_unset: bool = False) -> Command:

@@ -18,6 +18,8 @@ from cacheflow.machine.effects import APPENDED, DELETED, EVICTED, EXPIRED, TOUCH
 from cacheflow.machine.eviction.items import Items
 from cacheflow.machine.eviction.lfu import LfuItems
 from cacheflow.machine.eviction.lru import LruItems
+from cacheflow.machine.language.databases import MARK, OTHERS_BEFORE
+from cacheflow.machine.state.census import Census
 from cacheflow.machine.state.entries import DATA, ENTRY_BYTES, EXPIRES_AT_MS, META, Entry, entry_bytes, total_bytes
 from cacheflow.machine.state.expiry import DueTimes
 from cacheflow.machine.state.removals import WHOLE_LOT_MIN, Removals
@@ -43,8 +45,11 @@ class Contents:
         self.bytes_used = 0
         # Bytes of the values that commands have read so far: what a block adds to it is what its kept results hold.
         self.read_bytes = 0
-        # The number of items that have an expiry.
+        # The number of items that have an expiry, and the sum of these expiries.
         self.with_ttl = 0
+        self.expiries_ms = 0
+        # The keys of the databases above 0, and those with an expiry.
+        self.census = Census()
         # Counters since the cluster began: keys written, deleted, expired, evicted.
         self.written = 0
         self.deleted = 0
@@ -98,6 +103,8 @@ class Contents:
         entry = (data, kind, meta, version, expires_at_ms)
         if old is None:
             self.items.add(key, entry)
+            if key < OTHERS_BEFORE:
+                self.census.came(key)
         else:
             self.items.rewrite(key, old, entry)
         self.bytes_used += growth
@@ -106,6 +113,18 @@ class Contents:
             self._expiry_changed(key, old_expires_at_ms, expires_at_ms)
         self.effects.append((WRITTEN, key, version, expires_at_ms, data, kind, meta))
         return version
+
+    def count_of(self, database: int) -> int:
+        """Return how many keys ``database`` has. Any thread may call it."""
+        counts = self.census.keys
+        return counts[database] if database else len(self.raw) - sum(counts[1:])
+
+    def expiring_of(self, database: int) -> tuple[int, int]:
+        """Return (how many keys of ``database`` have an expiry, the sum of these expiries in ms). Any thread may call it."""
+        census = self.census
+        if database:
+            return census.expiring[database], census.expiries_ms[database]
+        return self.with_ttl - sum(census.expiring[1:]), self.expiries_ms - sum(census.expiries_ms[1:])
 
     def extend(
         self, key: str, data: bytes, kind: int, meta: str | int | None, expires_at_ms: int, added: bytes, front: bool
@@ -167,9 +186,14 @@ class Contents:
         self.waiting -= told
         return told
 
-    def remove_prefix(self, prefix: str) -> int:
-        """Make every key that starts with ``prefix`` absent at once; return how many of these keys had not expired."""
+    def remove_prefix(self, prefix: str, only_database_0: bool) -> int:
+        """Make every key that starts with ``prefix`` absent at once; return how many of these keys had not expired.
+
+        only_database_0: only the keys of database 0.
+        """
         keys = [key for key in self.raw if key.startswith(prefix)] if prefix else list(self.raw)
+        if only_database_0:
+            keys = [key for key in keys if not key.startswith(MARK)]
         live = len(keys) - self._count_due(keys)
         if len(keys) == len(self.raw):
             self._clear()
@@ -178,7 +202,8 @@ class Contents:
             if len(keys) < len(self.raw) // 8:
                 keys.sort()
             else:
-                keys = [key for key in self.items.in_order() if key.startswith(prefix)]
+                chosen = set(keys)
+                keys = [key for key in self.items.in_order() if key in chosen]
             entries = dict(zip(keys, self.items.retire(keys), strict=True))
             self._account_for_losses(entries)
             self.due.trim_all(self.raw, self.with_ttl)
@@ -216,7 +241,11 @@ class Contents:
         for key, entry in raw.items():
             if entry[EXPIRES_AT_MS]:
                 self.with_ttl += 1
+                self.expiries_ms += entry[EXPIRES_AT_MS]
                 self.due.add(entry[EXPIRES_AT_MS], key)
+            if key < OTHERS_BEFORE:
+                self.census.came(key)
+                self.census.retimed(key, 0, entry[EXPIRES_AT_MS])
         self._replace_items(POLICIES[policy].filled(raw, keys, uses))
 
     def _replace_items(self, items: Items) -> None:
@@ -247,14 +276,18 @@ class Contents:
         """Subtract ``entries``, which were removed from the cache, from its sum of bytes and its number of expiries."""
         removed = list(entries.values())
         self.bytes_used -= total_bytes(list(entries), removed)
-        self.with_ttl -= len(removed) - [entry[EXPIRES_AT_MS] for entry in removed].count(0)
+        self.census.all_went(entries.items())
+        expiries_ms = [entry[EXPIRES_AT_MS] for entry in removed]
+        self.with_ttl -= len(removed) - expiries_ms.count(0)
+        self.expiries_ms -= sum(expiries_ms)
 
     def _clear(self) -> None:
         """Remove all items at once: start an empty container, and queue the items of the old one as deleted."""
         cleared = self.items
         self._replace_items(type(cleared)())
-        self.bytes_used = self.with_ttl = 0
+        self.bytes_used = self.with_ttl = self.expiries_ms = 0
         self.due = DueTimes()
+        self.census = Census()
         self.waiting += len(cleared)
         if len(cleared) >= WHOLE_LOT_MIN:
             self.to_delete.add_whole(cleared)
@@ -291,8 +324,11 @@ class Contents:
 
     def _account_for_loss(self, key: str, entry: Entry) -> None:
         self.bytes_used -= entry_bytes(key, entry[DATA], entry[META])
+        if key < OTHERS_BEFORE:
+            self.census.went(key, entry)
         if entry[EXPIRES_AT_MS]:
             self.with_ttl -= 1
+            self.expiries_ms -= entry[EXPIRES_AT_MS]
             self.due.trim(self.raw, self.with_ttl)
 
     def _tell(self, key: str, how: int) -> None:
@@ -317,6 +353,9 @@ class Contents:
                 self._tell(key, how)
 
     def _expiry_changed(self, key: str, before_ms: int, after_ms: int) -> None:
+        if key < OTHERS_BEFORE:
+            self.census.retimed(key, before_ms, after_ms)
+        self.expiries_ms += after_ms - before_ms
         if after_ms:
             if not before_ms:
                 self.with_ttl += 1

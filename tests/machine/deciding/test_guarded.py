@@ -121,7 +121,7 @@ def test_it_holds_commands_on_one_key_only(driver: Driver, inner: c.Command) -> 
         (c.GUARDED, [["a", 1]], [], False),
         (c.GUARDED, [["a", 1, 1, 1]], [], False),
         (c.GUARDED, [["", 0, 0]], [], False),
-        (c.GUARDED, [["k" * 1025, 0, 0]], [], False),
+        (c.GUARDED, [["k" * 1027, 0, 0]], [], False),
         (c.GUARDED, [[1, 0, 0]], [], False),
         (c.GUARDED, [["a", -1, 0]], [], False),
         (c.GUARDED, [["a", 0, -1]], [], False),

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import functools
-from typing import Final
+from typing import Final, TypeVar
 
+from cacheflow.access.roles import Role
 from cacheflow.wire.resp.arguments import SYNTAX, integer_of
 from cacheflow.wire.resp.replies import OK, CommandError, bulk, integer, text
-from cacheflow.wire.resp.session import Arguments, Local, RespSession, Spec, wrong_arity
+from cacheflow.wire.resp.session import Arguments, Local, RespSession, Spec, no_permission, wrong_arity
+
+_NO_CLIENT_ID: Final = "ERR client-id should be greater than 0"
+Answer = TypeVar("Answer")
 
 _NAME_CHARS = frozenset(range(ord("!"), ord("~") + 1))
 _LEVELS: Final = {b"LOCAL": False, b"LINEARIZABLE": True}
@@ -45,13 +49,66 @@ def _list(session: RespSession, arguments: Arguments) -> bytes:
         ids = {integer_of(raw, "ERR Invalid client ID") for raw in options[1:]}
         chosen = [each for each in chosen if each.id in ids]
     elif len(options) == 2 and options[0].upper() == b"TYPE":
-        kind = options[1].lower()
-        if kind not in (b"normal", b"master", b"replica", b"slave", b"pubsub"):
-            raise CommandError(b"ERR Unknown client type '%b'" % options[1])
-        chosen = chosen if kind == b"normal" else []
+        chosen = chosen if _is_normal(options[1]) else []
     elif options:
         raise CommandError(SYNTAX)
     return text(session.protocol, "".join([f"{each.describe()}\n" for each in chosen]))
+
+
+def _kill(session: RespSession, arguments: Arguments) -> bytes:
+    options = arguments[2:]
+    if len(options) == 1:
+        chosen = [each for each in session.service.connections.values() if each.address == _text(options[0])]
+        if not chosen:
+            raise CommandError("ERR No such client")
+        _end(session, chosen)
+        return OK
+    chosen, spares_itself = list(session.service.connections.values()), True
+    if len(options) % 2:
+        raise CommandError(SYNTAX)
+    for raw, value in zip(options[::2], options[1::2], strict=True):
+        option, word = raw.upper(), _text(value)
+        if option == b"ID":
+            number = integer_of(value, _NO_CLIENT_ID)
+            if number < 1:
+                raise CommandError(_NO_CLIENT_ID)
+            chosen = [each for each in chosen if each.id == number]
+        elif option == b"ADDR":
+            chosen = [each for each in chosen if each.address == word]
+        elif option == b"LADDR":
+            chosen = [each for each in chosen if each.own_address == word]
+        elif option == b"TYPE":
+            chosen = chosen if _is_normal(value) else []
+        elif option == b"USER":
+            if word != "default":
+                raise CommandError(b"ERR No such user '%b'" % value[:128])
+        elif option == b"SKIPME" and word.lower() in ("yes", "no"):
+            spares_itself = word.lower() == "yes"
+        else:
+            raise CommandError(SYNTAX)
+    chosen = [each for each in chosen if each is not session or not spares_itself]
+    _end(session, chosen)
+    return integer(len(chosen))
+
+
+def _end(session: RespSession, chosen: list[RespSession]) -> None:
+    """Close the connections ``chosen`` at once; that of the client who asks when it has the answer."""
+    for each in chosen:
+        if each is session:
+            each.close()
+        else:
+            each.abort()
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace")
+
+
+def _is_normal(kind: bytes) -> bool:
+    """True if the client type ``kind`` is that of all clients here. Raises CommandError if Redis has no such type."""
+    if kind.lower() not in (b"normal", b"master", b"replica", b"slave", b"pubsub"):
+        raise CommandError(b"ERR Unknown client type '%b'" % kind[:128])
+    return kind.lower() == b"normal"
 
 
 def _switch(session: RespSession, arguments: Arguments) -> bytes:
@@ -69,12 +126,24 @@ def _consistency(session: RespSession, arguments: Arguments) -> bytes:
     return OK
 
 
+def for_admins(name: str, answer: Local) -> Local:
+    """Return the function ``answer`` of the subcommand ``name`` as one that refuses whoever is no admin."""
+
+    def checked(session: RespSession, arguments: Arguments) -> bytes:
+        if session.role < Role.ADMIN:
+            raise no_permission(session, name, Role.ADMIN)
+        return answer(session, arguments)
+
+    return checked
+
+
 _SUBCOMMANDS: Final[dict[bytes, tuple[int, Local]]] = {
     b"CONSISTENCY": (3, _consistency),
     b"GETNAME": (2, lambda session, _: bulk(session.name.encode()) if session.name else session.null),
     b"ID": (2, lambda session, _: integer(session.id)),
     b"INFO": (2, lambda session, _: text(session.protocol, f"{session.describe()}\n")),
-    b"LIST": (-2, _list),
+    b"KILL": (-3, for_admins("client|kill", _kill)),
+    b"LIST": (-2, for_admins("client|list", _list)),
     b"NO-EVICT": (3, _switch),
     b"NO-TOUCH": (3, _switch),
     b"SETINFO": (4, _setinfo),
@@ -82,23 +151,25 @@ _SUBCOMMANDS: Final[dict[bytes, tuple[int, Local]]] = {
 }
 
 
-def subcommand(
-    subcommands: dict[bytes, tuple[int, Local]],
-    session: RespSession,
-    arguments: Arguments,
-) -> bytes:
-    """Return the reply of the subcommand that a RESP request names, such as CLIENT LIST.
+def chosen(subcommands: dict[bytes, tuple[int, Answer]], session: RespSession, arguments: Arguments) -> Answer:
+    """Return the function that answers the subcommand that a RESP request names, such as CLIENT LIST.
 
     Raises CommandError when it is unknown or has a wrong number of words.
-    subcommands: by name, the number of words (negative: at least so many) and the function that makes the reply.
+    subcommands: by name, the number of words (negative: at least so many) and that function.
     """
-    name, chosen = arguments[0], arguments[1]
-    arity, answer = subcommands.get(chosen.upper(), (0, None))
+    name, word = arguments[0], arguments[1]
+    arity, answer = subcommands.get(word.upper(), (0, None))
     if answer is None:
-        raise CommandError(b"ERR unknown subcommand '%b'. Try %b HELP." % (chosen[:128], name.upper()))
+        raise CommandError(b"ERR unknown subcommand '%b'. Try %b HELP." % (word[:128], name.upper()))
     if len(arguments) != arity if arity > 0 else len(arguments) < -arity:
-        raise CommandError(wrong_arity(f"{name.decode().lower()}|{chosen.decode().lower()}"))
-    return answer(session, arguments)
+        raise CommandError(wrong_arity(f"{name.decode().lower()}|{word.decode().lower()}"))
+    session.called = b"%b|%b" % (name, word)
+    return answer
+
+
+def subcommand(subcommands: dict[bytes, tuple[int, Local]], session: RespSession, arguments: Arguments) -> bytes:
+    """Return the reply of the subcommand that a RESP request names, one that the connection answers by itself."""
+    return chosen(subcommands, session, arguments)(session, arguments)
 
 
 def _reads(linearizable: bool) -> Local:
@@ -115,7 +186,7 @@ SPECS: Final = (
     _spec(
         "client",
         -2,
-        "Names connections, lists them, and sets how their reads look.",
+        "Names connections, lists and ends them, and sets how their reads look.",
         local=functools.partial(subcommand, _SUBCOMMANDS),
     ),
     _spec("readonly", 1, "Reads of this connection come from this node's memory.", local=_reads(linearizable=False)),

@@ -8,7 +8,7 @@ from typing import Final
 
 from cacheflow.wire.connection import End
 from cacheflow.wire.optimistic import Condition
-from cacheflow.wire.resp.arguments import NOT_AN_INTEGER, SYNTAX, integer_of
+from cacheflow.wire.resp.arguments import NOT_AN_INTEGER, SYNTAX, database_in, integer_of
 from cacheflow.wire.resp.replies import OK, ONE, ZERO, CommandError, array, bulk, error
 from cacheflow.wire.resp.scripting.caller import Caller
 from cacheflow.wire.resp.scripting.catalogue import Script, script_of
@@ -49,7 +49,8 @@ def _call_of(connection: RespSession, arguments: Arguments) -> Call:
     writes = not name.endswith(b"_ro")
     if not writes and script.flags is not None and not script.only_reads:
         raise CommandError(NOT_READ_ONLY)
-    return Call(script, arguments[3 : 3 + count], arguments[3 + count :], writes and not script.only_reads)
+    given = arguments[3:]
+    return Call(script, given[:count], given[count:], writes and not script.only_reads, database_in(arguments))
 
 
 def evaluate(connection: RespSession, arguments: Arguments) -> None:
@@ -59,7 +60,7 @@ def evaluate(connection: RespSession, arguments: Arguments) -> None:
     def work(caller: Caller, sandbox: Sandbox, expired: Expired) -> bytes:
         return call.run(caller, sandbox, connection.null, expired)
 
-    connection.behind_barrier(ScriptRun(connection, work, call.keys, writes=call.writes).begin)
+    connection.behind_barrier(ScriptRun(connection, work, call.places, writes=call.writes).begin)
 
 
 def run_transaction(
@@ -78,7 +79,7 @@ def run_transaction(
             steps.append(_call_of(connection, arguments) if spec.script else None)
         except CommandError as wrong:
             steps.append(wrong.reply)
-    keys = [key for step in steps if isinstance(step, Call) for key in step.keys]
+    keys = [place for step in steps if isinstance(step, Call) for place in step.places]
     null, protocol = connection.null, connection.protocol
 
     def work(caller: Caller, sandbox: Sandbox, expired: Expired) -> bytes:
@@ -167,7 +168,8 @@ def script(connection: RespSession, arguments: Arguments) -> None:
     answer(connection, arguments)
 
 
-_spec = functools.partial(Spec, group="scripting", flags=("noscript", "stale"))
+# A script may write, whatever it does: who may only read has the commands that end with ``_ro``.
+_spec = functools.partial(Spec, group="scripting", flags=("write", "noscript", "stale"))
 _script = functools.partial(_spec, control=evaluate, script=True)
 _read = functools.partial(_script, flags=("readonly", "noscript", "stale"))
 

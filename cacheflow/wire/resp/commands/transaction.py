@@ -51,21 +51,30 @@ def _said(reply: bytes, results: Sequence[Result]) -> bytes:
     return reply
 
 
-def execute(connection: RespSession, queue: Queue, watched: Watched) -> None:
+def execute(connection: RespSession, queue: Queue, watched: Watched, selected: int | None) -> None:
     """Answer the Redis command EXEC: run all queued commands at one moment, unless a watched key has changed.
 
-    queue: the commands since MULTI.  watched: key -> what it was at WATCH.
+    queue: the commands since MULTI.  watched: key -> what it was at WATCH.  selected: the database that the last SELECT among the
+    commands has chosen, or the connection's own.
     """
     steps = any(spec.steps for spec, _ in queue)
+    selects = any(spec.name == "select" for spec, _ in queue)
+    if selects:
+        # Which database is right is known when the transaction has taken place or not: what is sent behind it waits for that.
+        connection.leave_database()
     if any(spec.script for spec, _ in queue):
 
         def begin_scripts(end: End) -> None:
-            run_transaction(connection, queue, _fixed(watched), _bounded).begin(end)
+            told = functools.partial(_moved, connection, selected, end) if selects else end
+            run_transaction(connection, queue, _fixed(watched), _bounded).begin(told)
 
         connection.exclusive(begin_scripts)
     elif not watched and not any(spec.plan for spec, _ in queue):
-        connection.read(functools.partial(_read_all, connection, queue))
-    elif not watched and not steps:
+        if selects:
+            connection.behind_barrier(lambda end: _moved(connection, selected, end, _read_all(connection, queue)))
+        else:
+            connection.read(functools.partial(_read_all, connection, queue))
+    elif not watched and not steps and not selects:
         commands, finish = _prepare(connection, queue, None)
         connection.write(c.guarded([], commands), functools.partial(_settled, finish))
     else:
@@ -79,7 +88,8 @@ def execute(connection: RespSession, queue: Queue, watched: Watched) -> None:
             return Attempt(overlay.conditions(), commands, finish)
 
         def begin(end: End) -> None:
-            Attempts(connection, decide, failed, _fixed(watched), connection.null_array).begin(end)
+            told = functools.partial(_moved, connection, selected, end) if selects else end
+            Attempts(connection, decide, failed, _fixed(watched), connection.null_array).begin(told)
 
         connection.exclusive(begin)
 
@@ -90,6 +100,18 @@ def _fixed(watched: Watched) -> list[Condition]:
     A WATCH that failed has told its client, and seen nothing.
     """
     return [seen or unchanged(key, None) for key, seen in watched.items()]
+
+
+def _moved(connection: RespSession, selected: int | None, end: End, reply: bytes) -> None:
+    """End a transaction that has a SELECT in it with ``reply``: from here on ``selected`` is the connection's database.
+
+    If a watched key has changed, the database is the one before; behind an error it is none.
+    """
+    if reply == connection.null_array:
+        connection.use_database(connection.database)
+    elif selected is not None and not reply.startswith(b"-"):
+        connection.use_database(selected)
+    end(reply)
 
 
 def _settled(finish: Finish, result: Result) -> bytes:

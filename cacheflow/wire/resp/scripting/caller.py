@@ -15,11 +15,13 @@ from cacheflow.contract import WireStore as Store
 from cacheflow.errors import ReplicationError
 from cacheflow.machine.deciding.decisions import DECIDE
 from cacheflow.machine.language.commands import Command
+from cacheflow.machine.language.databases import database_of
 from cacheflow.wire.connection import Connection
+from cacheflow.wire.resp.arguments import database_named
 from cacheflow.wire.resp.overlay import Overlay
 from cacheflow.wire.resp.replies import CommandError, failure
 from cacheflow.wire.resp.scans import Scans
-from cacheflow.wire.resp.session import Arguments, RespSession, Spec
+from cacheflow.wire.resp.session import Arguments, RespSession, Spec, no_permission
 
 # The most keys that one script reads, and that it writes: as many as one GUARDED takes.
 KEYS_MAX: Final = 10_000
@@ -51,10 +53,17 @@ class _Seen:
         keys = self._store.all_keys()
         return keys + [key for key, entry in self._left.items() if entry is not None and not self._holds(key)]
 
-    def __len__(self) -> int:
-        return len(self._store) + sum(
-            [(entry is not None) - self._holds(key) for key, entry in list(self._left.items())]
-        )
+    def count_of(self, database: int) -> int:
+        changes = [
+            (entry is not None) - self._holds(key) for key, entry in self._left.items() if database_of(key) == database
+        ]
+        return self._store.count_of(database) + sum(changes)
+
+    def expiring_of(self, database: int) -> tuple[int, int]:
+        return self._store.expiring_of(database)
+
+    def uses_of(self, key: str) -> int | None:
+        return self._store.uses_of(key)
 
     def _holds(self, key: str) -> bool:
         return self._store.lookup(key, count=False) is not None
@@ -77,7 +86,7 @@ class Caller:
     """One attempt of a script: answers its commands, and gathers what it has seen and what it will leave.
 
     overlay: what it has seen and will leave.  failed: why memory could not be read, None if it could.
-    writes: whether commands may write.
+    writes: whether commands may write.  database: the one that the script's commands are about.
     """
 
     def __init__(self, client: RespSession, *, writes: bool) -> None:
@@ -85,6 +94,7 @@ class Caller:
         self.overlay = Overlay(store, store.now_ms(), counts=True)
         self.failed: ReplicationError | None = None
         self.writes = writes
+        self.database = 0
         self._bytes_max = client.service.request_bytes_max
         service = copy.copy(client.service)
         service.store = _Seen(store, self.overlay)
@@ -92,6 +102,7 @@ class Caller:
         # A script has one clock, the cluster's, and that stands still.
         service.wall = lambda: self.overlay.now_ms / 1000
         self._session = RespSession(service, client.id, _ignore)
+        self._session.role = client.role
 
     def call(self, words: Arguments) -> bytes:
         """Return the reply to a script's command, given as its words, in RESP2; an error is a reply too."""
@@ -124,7 +135,11 @@ class Caller:
             raise CommandError(WRONG_COUNT)
         if "noscript" in spec.flags:
             raise CommandError(NOT_ALLOWED)
-        return self._answer(spec, words)
+        if self._session.role < spec.needs:
+            raise no_permission(self._session, spec.name, spec.needs)
+        if spec.name == "select":
+            self.database = database_named(words[1])
+        return self._answer(spec, spec.placed_in(self.database, words) if self.database else words)
 
     def _answer(self, spec: Spec, words: Arguments) -> bytes:
         session, overlay = self._session, self.overlay

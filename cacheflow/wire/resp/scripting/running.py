@@ -40,16 +40,22 @@ def refused(result: Result) -> bytes:
 
 
 class Call(NamedTuple):
-    """One call of a script. keys, arguments: KEYS and ARGV.  writes: whether it may write."""
+    """One call of a script. keys, arguments: KEYS and ARGV.  writes: whether it may write.  database: the one it begins in."""
 
     script: Script
     keys: list[bytes]
     arguments: list[bytes]
     writes: bool
+    database: int
+
+    @property
+    def places(self) -> list[bytes]:
+        """The keys, each with its database: what scripts of one key have in common."""
+        return [b"%d:%b" % (self.database, key) for key in self.keys]
 
     def run(self, caller: Caller, sandbox: Sandbox, null: bytes, expired: Expired) -> bytes:
         """Run the script with ``caller`` answering its commands, and return its reply. Raises GivenUp."""
-        caller.writes = self.writes
+        caller.writes, caller.database = self.writes, self.database
         script = self.script
         return sandbox.run(script.source, script.sha, self.keys, self.arguments, null, caller.call, expired)
 

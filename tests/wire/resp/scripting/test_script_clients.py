@@ -23,7 +23,7 @@ COUNT = "local n = (redis.call('GET', KEYS[1]) or 0) + 1 redis.call('SET', KEYS[
 
 def serve(store: ReplicatedStore) -> int:
     """The port on which ``store`` speaks RESP now."""
-    port = resp_port(store, value_bytes_max=1024 * 1024, token=None, connections_max=100)
+    port = resp_port(store, value_bytes_max=1024 * 1024, access=None, connections_max=100)
     return store.serve(port, "127.0.0.1", 0)
 
 

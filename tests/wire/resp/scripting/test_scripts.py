@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 
 import pytest
+from fakes.users import MemoryAccess
 from wire.fake_transport import Client
 from wire.resp_client import line, lines
 from wire.script_client import ScriptClients, evaluate
 
+from cacheflow.access.roles import Role
 from cacheflow.contract import Entry
 from cacheflow.errors import NotCommitted, OutcomeUnknown
 from cacheflow.machine.language import commands as c
@@ -477,3 +479,57 @@ def test_a_transaction_that_only_reads_needs_no_writes_of_its_scripts(client: Cl
     client.send(lines("MULTI\nEVAL_RO \"return redis.pcall('SET', 'k', 1)\" 0\nSET k 2"))
     reply = b"*2\r\n-ERR Write commands are not allowed from read-only scripts.\r\n+OK\r\n"
     assert client.send(line("EXEC")) == reply
+
+
+# Databases and roles ------------------------------------------------------------------------------------------------------
+
+
+def test_a_script_is_about_the_database_of_its_client(clients: ScriptClients, client: Client) -> None:
+    client.send(lines("SET k zero\nSELECT 3\nSET k three"))
+    script = (
+        "redis.call('SET', 'new', redis.call('GET', KEYS[1])) return {redis.call('DBSIZE'), redis.call('KEYS', '*')[2]}"
+    )
+    assert evaluate(client, script, keys=("k",)).startswith(b"*2\r\n:2\r\n$")
+    assert client.send(lines("GET new\nSELECT 0\nEXISTS new")) == b"$5\r\nthree\r\n+OK\r\n:0\r\n"
+
+
+def test_a_select_in_a_script_is_the_scripts_own(client: Client) -> None:
+    script = "redis.call('SELECT', 5) redis.call('SET', 'k', 'five') redis.call('SELECT', 0) return redis.call('EXISTS', 'k')"
+    assert evaluate(client, script) == b":0\r\n"
+    assert client.send(lines("EXISTS k\nSELECT 5\nGET k")) == b":0\r\n+OK\r\n$4\r\nfive\r\n"
+    assert evaluate(client, "return redis.call('SELECT', 16)").startswith(b"-ERR DB index is out of range")
+
+
+def test_without_a_database_no_script_runs(client: Client) -> None:
+    client.send(line("SELECT 99"))
+    assert evaluate(client, "return 1").startswith(b"-ERR no database is selected")
+
+
+def test_scripts_of_one_key_in_two_databases_do_not_wait_for_each_other(clients: ScriptClients) -> None:
+    first, second = clients.connect(), clients.connect()
+    second.send(line("SELECT 1"))
+    clients.store.held = True
+    evaluate(first, COUNT, keys=("k",))
+    evaluate(second, COUNT, keys=("k",))
+    assert clients.runner.runs == 2
+
+
+def test_in_a_transaction_each_script_is_about_the_database_that_was_selected(client: Client) -> None:
+    set_ = "EVAL \"return redis.call('SET', 'k', ARGV[1])\" 0"
+    client.send(lines(f"MULTI\n{set_} a\nSELECT 2\n{set_} b\nGET k"))
+    assert client.send(line("EXEC")) == b"*4\r\n+OK\r\n+OK\r\n+OK\r\n$1\r\nb\r\n"
+    assert client.send(lines("GET k\nSELECT 0\nGET k")) == b"$1\r\nb\r\n+OK\r\n$1\r\na\r\n"
+
+
+def test_who_may_only_read_has_scripts_that_only_read() -> None:
+    clients = ScriptClients(access=MemoryAccess(("reader", Role.READ, b"r" * 40), ("writer", Role.WRITE, b"w" * 40)))
+    client = clients.connect()
+    client.send(line("AUTH reader " + "r" * 40))
+    write = "return redis.call('SET', 'k', 'v')"
+    assert evaluate(client, write).startswith(b"-NOPERM")
+    assert evaluate(client, "0" * 40, command="EVALSHA").startswith(b"-NOPERM")
+    assert client.send(line("SCRIPT FLUSH")).startswith(b"-NOPERM")
+    assert evaluate(client, write, command="EVAL_RO").startswith(b"-NOPERM")
+    assert evaluate(client, "return redis.call('GET', 'k')", command="EVAL_RO") == b"$-1\r\n"
+    assert client.send(line("AUTH writer " + "w" * 40)) == b"+OK\r\n"
+    assert evaluate(client, write) == b"+OK\r\n"
