@@ -194,7 +194,7 @@ class ReplicatedStore(Face):
         local = self._local
         if local is None or not local.may_read:
             local = self._readable()
-        entry = local.machine.contents.raw.get(key)
+        entry = local.machine.contents.get(key)
         # Reading the clock costs as much as all the rest, and most entries never expire.
         if entry is not None and entry[EXPIRES_AT_MS] and entry[EXPIRES_AT_MS] <= local.clock.now_ms():
             entry = None
@@ -214,7 +214,7 @@ class ReplicatedStore(Face):
         local = self._local
         if local is None or not local.may_read:
             local = self._readable()
-        entries = list(map(local.machine.contents.raw.get, keys))
+        entries = list(map(local.machine.contents.get, keys))
         size = missing = 0
         ends = False
         for entry in entries:

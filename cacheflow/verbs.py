@@ -22,6 +22,7 @@ from cacheflow.errors import (
     NotAnInteger,
     OutcomeForgotten,
     OutcomeUnknown,
+    Overloaded,
     PreconditionFailed,
     ValueTooLarge,
 )
@@ -350,6 +351,8 @@ def error_of(key: str, result: Result) -> CacheFlowError:
         return OutcomeForgotten("nothing was done now, and whether this took place before is not known any more")
     if status == commands.NOT_KEPT:
         return OutcomeUnknown("this took place before, and its answer is not kept any more")
+    if status == commands.TOO_MANY:
+        return Overloaded("too many removals by prefix are under way; this one was not begun")
     told = _TOLD_BY_THE_MACHINE.get(status)
     return CacheFlowError(f"a result with the unexpected status {status}") if told is None else told(str(result[1]))
 

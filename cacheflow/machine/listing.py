@@ -9,7 +9,7 @@ keys are picked by a heap, many are sorted in pieces.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from heapq import merge, nsmallest
 from itertools import islice
 from typing import Final
@@ -24,17 +24,22 @@ _PIECE_KEYS: Final = 16_384
 
 
 def page(
-    raw: dict[str, Entry], prefix: str, limit: int | None, after: str, now_ms: int
+    raw: dict[str, Entry],
+    find: Callable[[str], Entry | None],
+    prefix: str,
+    limit: int | None,
+    after: str,
+    now_ms: int,
 ) -> tuple[list[str], str | None]:
     """Return (keys, cursor): database 0's live keys in ``raw``, {key: entry}, that have ``prefix`` and sort behind ``after``.
 
+    find: returns the entry of a key, None for one that counts as absent.
     At most ``limit`` keys, sorted; None for all. The cursor, for the next page's ``after``, is None on the last page.
     """
     # list() of a dict is one step for CPython: no other thread changes the dict in the middle of it.
     keys = list(raw)
     least = max(after, OTHERS_BEFORE)
     keys = [key for key in keys if key > least and key.startswith(prefix)]
-    find = raw.get
 
     def live(some: Iterator[str]) -> Iterator[str]:
         return (key for key in some if (entry := find(key)) is not None and not 0 < entry[EXPIRES_AT_MS] <= now_ms)

@@ -262,6 +262,8 @@ class LocalNode:
         if inbox.waiting or inbox.barriers:
             inbox.empty()
         proposals.applied(settled)
+        if proposals.counting:
+            proposals.tell_counts(self.machine.contents.condemned)
         if inbox.waiting or inbox.barriers:
             # Writes of threads that waited for the inbox while the answers above were given: they go on their way now.
             inbox.empty()
@@ -342,7 +344,7 @@ class LocalNode:
 
     def _fill(self) -> float:
         machine, settings = self.machine, self.machine.settings
-        items = len(machine.contents.raw) / settings.max_items if settings.max_items else 0.0
+        items = machine.contents.count_of(None) / settings.max_items if settings.max_items else 0.0
         return max(items, machine.contents.bytes_used / settings.max_bytes if settings.max_bytes else 0.0)
 
 

@@ -27,6 +27,7 @@ from cacheflow.errors import NoLeader, NotCommitted, OutcomeUnknown, Overloaded,
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.machine.machine import Settled
+from cacheflow.machine.state.condemnations import Condemnations
 from cacheflow.node.large_calls import CALL_BYTES_MAX
 
 logger = logging.getLogger(__name__)
@@ -150,6 +151,8 @@ class Proposals:
         self._watched_at = 0.0
         self._watched_index = 0
         self._closed = False
+        # Proposals whose last command, a removal, has taken place, and whose keys are still being counted.
+        self.counting: list[Proposal] = []
         # No deadline of a proposal that waits is before this.
         self._next_deadline = math.inf
 
@@ -296,6 +299,21 @@ class Proposals:
         if self._unsent:
             self.flush()
 
+    def tell_counts(self, condemned: Condemnations) -> None:
+        """Answer the removals whose keys the machine has counted by now. condemned: the machine's removals in bulk."""
+        counting, self.counting = self.counting, []
+        for proposal in counting:
+            revision = proposal.results[-1][1]
+            if condemned.is_counting(revision):
+                self.counting.append(proposal)
+            elif revision in condemned.counts:
+                proposal.results[-1] = [commands.OK, condemned.counts[revision]]
+                self._finish(proposal, proposal.results)
+            else:
+                self._finish(
+                    proposal, OutcomeUnknown("the keys are removed; how many there were is not known any more")
+                )
+
     def _end_gathering(self, first: int) -> None:
         """Stop waiting for more callers and send the block that begins with command number ``first``, if it is not sent yet."""
         if self._gathering and first == self._next_number:
@@ -341,7 +359,13 @@ class Proposals:
         for proposal in self._sent:
             if proposal.deadline <= now:
                 self._finish(proposal, OutcomeUnknown("the write was sent and no answer came in time"))
-        waiting = [proposal.deadline for proposal in (*self._unsent, *self._sent) if proposal.done is not None]
+        for proposal in self.counting:
+            if proposal.deadline <= now:
+                self._finish(proposal, OutcomeUnknown("the keys are removed; they were not counted in time"))
+        self.counting = [proposal for proposal in self.counting if proposal.done is not None]
+        waiting = [
+            proposal.deadline for proposal in (*self._unsent, *self._sent, *self.counting) if proposal.done is not None
+        ]
         self._next_deadline = min(waiting, default=math.inf)
 
     def close(self) -> None:
@@ -351,6 +375,9 @@ class Proposals:
             self._finish(proposal, NoLeader("this node stops; the write was not sent"))
         for proposal in self._sent:
             self._finish(proposal, OutcomeUnknown("this node stopped before the answer came"))
+        for proposal in self.counting:
+            self._finish(proposal, OutcomeUnknown("the keys are removed; this node stopped before they were counted"))
+        self.counting.clear()
         self._unsent.clear()
         self._unsent_callers = 0
         self._sent.clear()
@@ -464,9 +491,12 @@ class Proposals:
         self._sent_bytes -= proposal.size
         self._answered_callers += proposal.callers
         self._release(proposal)
-        # A block is too late as a whole, so the last result tells.
-        if proposal.results and proposal.results[-1][0] == commands.TOO_LATE:
+        # A block is too late as a whole, and a removal that is counted comes last: so the last result tells.
+        status = proposal.results[-1][0] if proposal.results else commands.OK
+        if status == commands.TOO_LATE:
             self._finish(proposal, _too_late(proposal.results))
+        elif status == commands.SWEEPING:
+            self.counting.append(proposal)
         else:
             self._finish(proposal, proposal.results)
 

@@ -95,7 +95,9 @@ def metrics(engine: Engine) -> dict[str, float]:
     """Return this node's counters, whose names end in ``_total``, and gauges, by name."""
     node, machine = engine.local.node, engine.local.machine
     return {
-        "items": len(machine.contents.raw),
+        "items": machine.contents.count_of(None),
+        "items_to_sweep": len(machine.contents.raw) - machine.contents.count_of(None),
+        "condemnations": len(machine.contents.condemned.present),
         "bytes": machine.contents.bytes_used,
         "max_items": machine.settings.max_items or 0,
         "max_bytes": machine.settings.max_bytes or 0,
@@ -127,7 +129,7 @@ def metrics(engine: Engine) -> dict[str, float]:
         "voters": sum([member.voter for member in node.members()]),
         "members_down": len(node.peers.down_ids()),
         "sets_total": machine.contents.written,
-        "deletes_total": machine.contents.deleted,
+        "deletes_total": machine.contents.deleted + machine.contents.swept,
         "expired_total": machine.contents.expired,
         "evicted_total": machine.contents.evicted,
         "hits_total": engine.local.hits,

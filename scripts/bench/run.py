@@ -33,7 +33,8 @@ GUARDS = ("kills", "digests", "durability", "cas", "lfu", "trace", "freshness", 
 # In more/: how fast, how large, how long.
 MORE = (
     *("rest", "batch", "failover", "resume", "noleader", "overload", "idle", "embedded", "idlerestart", "memory"),
-    *("flat", "pauses", "looppauses", "start", "snapshot", "steady", "delays", "calls", "scripts"),
+    *("flat", "pauses", "looppauses", "start", "snapshot", "steady", "delays", "calls"),
+    *("clearing", "expiring", "scripts"),
 )
 ROWS = (*GUARDS, *MORE)
 

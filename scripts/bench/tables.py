@@ -46,7 +46,7 @@ ROWS_OF = {
             "idle",
         ),
     ),
-    "promises": ("cas", "counted", "scripts", "lfu", "idlerestart"),
+    "promises": ("cas", "counted", "scripts", "lfu", "idlerestart", "clearing", "expiring"),
     "costs": ("pauses", "flat", "calls"),
     "delays": ("delays",),
 }

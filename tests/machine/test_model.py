@@ -178,16 +178,21 @@ class MachineAgainstModel(RuleBasedStateMachine):
             self.model.use(key, count)
         assert self.driver.one(c.recency(uses)) == [c.OK]
 
-    @rule(prefix=st.sampled_from(["", "a", "ab", "zz"]))
+    @rule(prefix=st.sampled_from(["", "a", "ab", "zz", "\x01a", "\x01"]))
     def remove_prefix(self, prefix: str) -> None:
         self.model.begin_entry(self.driver.at_ms)
-        assert self.driver.one(c.delete_prefix(prefix)) == [c.OK, self.model.remove_prefix(prefix)]
+        assert self.driver.removed(prefix) == self.model.remove_prefix(prefix)
 
-    @rule(database=st.sampled_from([0, 3, 10]))
-    def clear_a_database(self, database: int) -> None:
+    @rule(database=st.sampled_from([None, 0, 3, 10]), counted=st.booleans())
+    def clear(self, database: int | None, counted: bool) -> None:
         self.model.begin_entry(self.driver.at_ms)
-        result = self.driver.one(c.clear_database(database, counted=True))
-        assert result == [c.OK, self.model.clear_database(database)]
+        removed = self.model.clear(database)
+        status, *revision = self.driver.one(c.clear_all() if database is None else c.clear_database(database, counted))
+        assert self.driver.machine.contents.count_of(database) == 0
+        if counted and database is not None:
+            assert (status, self.driver.count(*revision)) == (c.SWEEPING, removed)
+        else:
+            assert (status, revision) == (c.OK, [])
 
     @rule()
     def restore(self) -> None:

@@ -32,7 +32,7 @@ INCR: Final = 3  # key, delta, initial or None, ttl_ms of a new key -> version, 
 TOUCH: Final = 4  # key, ttl_ms                                     -> version, expires_at_ms
 GET: Final = 5  # key; counts as a use                              -> data, kind, meta, version, expires_at_ms
 RECENCY: Final = 6  # [[key, uses], ...] in order of last use       ->
-DELETE_PREFIX: Final = 7  # prefix ("" is everything), only in database 0, counted -> keys removed
+DELETE_PREFIX: Final = 7  # prefix ("" is everything), only in database 0, counted ->; if counted: SWEEPING
 CONFIGURE: Final = 8  # only_if_unset, {name: value}                -> whether it took effect
 MEMBERS: Final = 9  # cluster id, [[id, incarnation, raft_address, address, voter], ...] ->
 NOOP: Final = 10  #                                                 ->
@@ -86,6 +86,8 @@ NOT_THIS_START: Final = 10  # a session for a process start that is not its memb
 TOO_LATE: Final = 11  # the last moment of its block is over: its number is taken, and nothing is done
 FORGOTTEN: Final = 12  # nothing was done now, nor will be; whether it took place before is not known any more
 NOT_KEPT: Final = 13  # it took place before, and its answer is not kept
+SWEEPING: Final = 14  # it took place -> the revision of the condemnation, under which the number of keys is found later
+TOO_MANY: Final = 15  # nothing was done: too many condemnations are in force
 
 INT64_MIN: Final = -(2**63)
 INT64_MAX: Final = 2**63 - 1
@@ -141,7 +143,10 @@ def recency(uses: Sequence[tuple[str, int]]) -> Command:
 
 
 def delete_prefix(prefix: str) -> Command:
-    """Return the command that removes every key that starts with ``prefix``, and answers how many there were."""
+    """Return the command that removes every key that starts with ``prefix``, and answers how many there were.
+
+    The answer comes when all of them are found. Such a command is the last one, or the only one, of a call.
+    """
     return (DELETE_PREFIX, prefix, False, True)
 
 

@@ -9,7 +9,9 @@ PREFIX = "cacheflow_"
 
 # The explanation of each metric for people; one that is missing here is explained by the words of its name.
 HELP: Mapping[str, str] = {
-    "items": "Keys held, of all databases of the RESP port: max_items limits these.",
+    "items": "Living keys of all databases. What is past its expiry, or removed by a prefix, counts until it is swept.",
+    "items_to_sweep": "Removed keys that still take their room.",
+    "condemnations": "Removals by prefix or of whole databases that are not swept yet.",
     "bytes": "Bytes held, by formula: key, value and a constant for each entry.",
     "max_items": "Limit of keys; 0 is none.",
     "max_bytes": "Limit of bytes; 0 is none.",

@@ -30,7 +30,17 @@ def assert_equal_after(straight: Driver, general: Driver, payload: bytes) -> Non
     assert one.contents.effects == other.contents.effects
     assert one.digest == other.digest
     assert straight.order() == general.order()
-    for name in ("revision", "bytes_used", "with_ttl", "written", "deleted", "expired", "evicted", "waiting"):
+    for name in (
+        "revision",
+        "bytes_used",
+        "with_ttl",
+        "written",
+        "deleted",
+        "expired",
+        "evicted",
+        "behind",
+        "expiries_ms",
+    ):
         assert getattr(one.contents, name) == getattr(other.contents, name)
 
 
