@@ -72,7 +72,10 @@ class Watched:
         def told(results: list[commands.Result]) -> None:
             self._acknowledged += counts and results[0][0] == commands.OK
 
-        client.call(process, [commands.guarded(conditions, changes, atomic=True)], f"watched {what}", told)
+        # An expiry of a key that was evicted cannot be changed, and nothing of its entry takes place then.
+        statuses = (commands.OK, commands.PRECONDITION, *((commands.ABORTED,) if self._workload.evicts else ()))
+        command = commands.guarded(conditions, changes, atomic=True)
+        client.call(process, [command], f"watched {what}", told, statuses=statuses)
 
     def _look_at(self, process: Process) -> Seen:
         now_ms = process.clock.now_ms()
