@@ -332,7 +332,7 @@ class RespConnection(RespSession):
     def _enqueue(self, spec: Spec, request: Request) -> None:
         queue = self.queue
         assert queue is not None
-        if spec.control is not None and spec.read is None:
+        if spec.control is not None and spec.read is None and not spec.script:
             raise CommandError(f"ERR {spec.name.upper()} is not served inside MULTI")
         if spec.name in ("flushall", "flushdb"):
             raise CommandError(f"ERR {spec.name.upper()} is not served inside MULTI")
