@@ -60,6 +60,7 @@ ONLY_IN = {
     "click": "cli",
     "hiredis": "wire",
     "cryptography": "cli.signing",
+    "lupa": "wire",
 }
 
 IMPURE_MODULES = {

@@ -46,7 +46,7 @@ ROWS_OF = {
             "idle",
         ),
     ),
-    "promises": ("cas", "counted", "lfu", "idlerestart", "clearing", "expiring"),
+    "promises": ("cas", "counted", "scripts", "lfu", "idlerestart", "clearing", "expiring"),
     "costs": ("pauses", "flat", "calls", "tls"),
     "delays": ("delays",),
 }

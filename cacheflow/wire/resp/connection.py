@@ -50,7 +50,7 @@ _REFUSED: Final = {
 # The first words of a browser that a page has made to talk to this port.
 _HTTP: Final = (b"POST", b"HOST:")
 _NAMED_IN_ERROR: Final = 128
-_WITH_SUBCOMMANDS: Final = frozenset(("client", "command", "config", "memory", "object", "pubsub"))
+_WITH_SUBCOMMANDS: Final = frozenset(("client", "command", "config", "memory", "object", "pubsub", "script"))
 
 
 class RespConnection(RespSession):
@@ -342,7 +342,7 @@ class RespConnection(RespSession):
     def _enqueue(self, spec: Spec, request: Request) -> None:
         queue = self.queue
         assert queue is not None
-        if spec.control is not None and spec.read is None and spec.local is None:
+        if spec.control is not None and spec.read is None and spec.local is None and not spec.script:
             raise CommandError(f"ERR {spec.name.upper()} is not served inside MULTI")
         if spec.name in ("flushall", "flushdb"):
             raise CommandError(f"ERR {spec.name.upper()} is not served inside MULTI")

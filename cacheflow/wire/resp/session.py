@@ -25,17 +25,19 @@ from typing import Any, Final, Protocol
 
 from cacheflow.access.roles import DEFAULT_NAME, Role, User
 from cacheflow.access.users import Access
-from cacheflow.contract import CHANNEL, PATTERN, SHARD, VERSION, Entry
+from cacheflow.contract import CHANNEL, PATTERN, SHARD, Entry
 from cacheflow.contract import WireStore as Store
 from cacheflow.errors import ReplicationError
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.machine.language.databases import PREFIXES
 from cacheflow.wire.connection import Connection
+from cacheflow.wire.optimistic import Condition, unchanged
 from cacheflow.wire.resp.arguments import PlacedRequest, placed
 from cacheflow.wire.resp.mailbox import Mailbox
 from cacheflow.wire.resp.parser import RequestParser
 from cacheflow.wire.resp.replies import NULL, NULL_ARRAY, OK, CommandError, failure
 from cacheflow.wire.resp.scans import Scans
+from cacheflow.wire.resp.scripting.scripts import Scripts
 
 # The longest request has room for some values of the largest size, in an entry that still fits into one message between
 # nodes.
@@ -72,6 +74,7 @@ class Spec:
     steps: True if ``plan`` looks at memory first, and its writes take place only if what it saw still holds.
     publishes: True if the command sends other clients a message, which needs the role that a write does, though Redis' flags
     of the command do not say so.
+    script: True if the command runs a script: in a transaction, EXEC runs it among the other commands.
     """
 
     name: str
@@ -89,6 +92,7 @@ class Spec:
     steps: bool = False
     publishes: bool = False
     control: Control | None = None
+    script: bool = False
 
     def __post_init__(self) -> None:
         writes = self.plan is not None or self.publishes or "write" in self.flags
@@ -122,19 +126,19 @@ class Spec:
     @property
     def reads_keys(self) -> bool:
         """True if this Redis command is about keys of the selected database, some that it names or all."""
-        return self.group != "connection" and bool(self.keys[0] or self.read or self.plan)
+        return self.group != "connection" and bool(self.keys[0] or self.read or self.plan or self.script)
 
 
 # The commands since MULTI.
 Queue = list[tuple[Spec, Arguments]]
 # The most keys that one client watches at once: EXEC compares them all in one entry.
 WATCHED_MAX: Final = 10_000
-# Key -> its version at WATCH; 0 for an absent key, None until the turn of WATCH has come.
-Watched = dict[str, "int | None"]
+# Key -> what EXEC needs it to be, as it was at WATCH; None until the turn of WATCH has come.
+Watched = dict[str, "Condition | None"]
 
 
 class Shared:
-    """The settings, scans and figures that all RESP connections of one port share. The event loop owns it.
+    """The settings, scans, scripts and figures that all RESP connections of one port share. The event loop owns it.
 
     table: the commands that are served, by name.  access: the users, None if nobody has to show a token.
     wall: returns the wall clock's time, in seconds since 1970.
@@ -156,6 +160,7 @@ class Shared:
         self.request_bytes_max = min(max(REQUEST_BYTES_MIN, VALUES_IN_REQUEST * value_bytes_max), REQUEST_BYTES_MAX)
         self.wall = wall
         self.scans = Scans(store)
+        self.scripts = Scripts()
         self.connections: dict[int, RespSession] = {}
         self.accepted = 0
         # Requests of the connections that are closed, and what the counters in INFO were at CONFIG RESETSTAT.
@@ -196,7 +201,7 @@ class RespSession(Connection):
     database: the database of this connection.  selected: the one that the next request is about: another one behind a SELECT in
     a transaction, and None behind a SELECT that failed, until one succeeds.
     queue: the commands since MULTI, None outside a transaction.  refused: True if one of those was wrong.
-    watched: key -> its version at WATCH, for every watched key.
+    watched: key -> what it was at WATCH, for every watched key.
     mailbox: the client's subscriptions, None before the first.  confined: True if it has some and speaks RESP2, in which it
     could not tell the replies to most commands from messages.
     """
@@ -299,7 +304,7 @@ class RespSession(Connection):
         self._choose_ways()
 
     def watch(self, keys: list[str]) -> None:
-        """Answer WATCH with OK: note the versions that ``keys`` have when all earlier requests of this client are answered."""
+        """Answer WATCH with OK: note what ``keys`` are when all earlier requests of this client are answered."""
         watched = self.watched
         if len(watched) + len(keys) > WATCHED_MAX and len({*watched, *keys}) > WATCHED_MAX:
             raise CommandError(f"ERR at most {WATCHED_MAX} keys can be watched at once")
@@ -309,8 +314,7 @@ class RespSession(Connection):
         def look() -> bytes:
             for key in keys:
                 if watched[key] is None:
-                    entry = self.store.lookup(key, count=False)
-                    watched[key] = 0 if entry is None else entry[VERSION]
+                    watched[key] = unchanged(key, self.store.lookup(key, count=False))
             return OK
 
         self.read(functools.partial(self.said, look))

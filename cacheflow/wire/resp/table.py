@@ -13,6 +13,7 @@ from cacheflow.wire.resp.commands import (
     keys,
     objects,
     scan,
+    scripts,
     server,
     strings,
 )
@@ -29,6 +30,7 @@ _ALL: Final = (
     *clients.SPECS,
     *channels.SPECS,
     *control.SPECS,
+    *scripts.SPECS,
 )
 
 TABLE: Final[dict[bytes, Spec]] = {spec.name.encode(): spec for spec in sorted(_ALL, key=lambda spec: spec.name)}
