@@ -42,7 +42,7 @@ CLASSES = (ReplicatedStore, AsyncReplicatedStore, CacheClient, AsyncCacheClient)
 # What a class has beside the verbs: a node's life and its parts, and where a client's nodes are.
 OWN: dict[type, set[str]] = {
     ReplicatedStore: {
-        "handshakes",
+        *("handshakes", "on_loop"),
         *("start", "serve", "wait_ready", "run", "submit", "submit_barrier", "barrier"),
         *("lookup", "lookup_all", "all_keys", "count_of", "expiring_of", "uses_of", "channels", "on_loop"),
         *("now_ms", "told_ms", "read_applied", "position", "metrics", "liveness", "readiness"),
