@@ -44,7 +44,7 @@ OWN: dict[type, set[str]] = {
     ReplicatedStore: {
         *("handshakes", "on_loop"),
         *("start", "serve", "wait_ready", "run", "submit", "submit_barrier", "barrier"),
-        *("lookup", "lookup_all", "all_keys", "count_of", "expiring_of", "uses_of", "channels", "on_loop"),
+        *("lookup", "lookup_all", "all_keys", "count_of", "expiring_of", "uses_of", "channels"),
         *("now_ms", "told_ms", "read_applied", "position", "metrics", "liveness", "readiness"),
         *("register", "transfer_leadership"),
     },
