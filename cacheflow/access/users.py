@@ -54,6 +54,10 @@ class Access:
             return None
         return user
 
+    def has_user(self, name: str) -> bool:
+        """True if there is a user of this name."""
+        return any(user.name == name for user in self._by_digest.values())
+
     def is_current(self, user: User) -> bool:
         """True if ``user`` still has this name, role and token: it was not taken out or changed since."""
         return self._by_digest.get(user.digest) == user

@@ -238,7 +238,14 @@ def test_a_list_of_clients_names_their_users(guarded: Guarded) -> None:
         assert reader.ask(pack("CLIENT", "INFO")).startswith(b"$") and b" user=read " in reader.line()
         admin.send(pack("CLIENT", "LIST") + pack("QUIT"))
         told = admin.rest()
-    assert b" user=admin " in told and b" user=read " in told
+        assert b" user=admin " in told and b" user=read " in told
+
+
+def test_the_connections_of_one_user_are_ended(guarded: Guarded) -> None:
+    with resp(guarded, "read") as reader, resp(guarded, "write") as writer, resp(guarded, "admin") as admin:
+        assert admin.ask(pack("CLIENT", "KILL", "USER", "nobody")).startswith(b"-ERR No such user")
+        assert admin.ask(pack("CLIENT", "KILL", "USER", "read")) == b":1"
+        assert reader.line() == b"" and writer.ask(pack("PING")) == b"+PONG"
 
 
 # memcached ---------------------------------------------------------------------------------------------------------------

@@ -334,6 +334,11 @@ class RespSession(Connection):
         """The address of this node that the client is connected to."""
         return _address(self._transport.get_extra_info("sockname"))
 
+    @property
+    def user_name(self) -> str:
+        """The name of this client's user, ``default`` of who has shown no token."""
+        return DEFAULT_NAME if self.user is None else self.user.name
+
     def describe(self) -> str:
         """Return this connection's line in the reply to CLIENT LIST."""
         names = {} if self.mailbox is None else self.mailbox.names
@@ -349,7 +354,7 @@ class RespSession(Connection):
             "ssub": len(names.get(SHARD, ())),
             "multi": -1 if self.queue is None else len(self.queue),
             "cmd": self.called.decode().lower() if self.called_at == self.requests else "get",
-            "user": DEFAULT_NAME if self.user is None else self.user.name,
+            "user": self.user_name,
             "resp": self.protocol,
             "lib-name": self.library.get("lib-name", ""),
             "lib-ver": self.library.get("lib-ver", ""),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Final, TypeVar
 
-from cacheflow.access.roles import Role
+from cacheflow.access.roles import DEFAULT_NAME, Role
 from cacheflow.wire.resp.arguments import SYNTAX, integer_of
 from cacheflow.wire.resp.replies import OK, CommandError, bulk, integer, text
 from cacheflow.wire.resp.session import Arguments, Local, RespSession, Spec, no_permission, wrong_arity
@@ -80,8 +80,10 @@ def _kill(session: RespSession, arguments: Arguments) -> bytes:
         elif option == b"TYPE":
             chosen = _of_type(value, chosen)
         elif option == b"USER":
-            if word != "default":
+            access = session.service.access
+            if word != DEFAULT_NAME and (access is None or not access.has_user(word)):
                 raise CommandError(b"ERR No such user '%b'" % value[:128])
+            chosen = [each for each in chosen if each.user_name == word]
         elif option == b"SKIPME" and word.lower() in ("yes", "no"):
             spares_itself = word.lower() == "yes"
         else:
