@@ -30,8 +30,10 @@ from cacheflow.errors import (
 from cacheflow.faces import Face
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
+from cacheflow.machine.listing import KeysCopy
 from cacheflow.machine.state.entries import Entry
 from cacheflow.net.ports import Service
+from cacheflow.net.unsent import Unsent
 from cacheflow.node import leaving, status
 from cacheflow.node.assembly import LocalNode
 from cacheflow.node.engine import Engine
@@ -73,6 +75,7 @@ class ReplicatedStore(Face):
         self.config = config
         self._engine = Engine(config)
         # The node, once it has been started.
+        self._listing = threading.Lock()  # held while keys are listed, see keys_page
         self._local: LocalNode | None = None
         _stores[id(self)] = self
 
@@ -246,12 +249,27 @@ class ReplicatedStore(Face):
         self, prefix: str = "", limit: int = KEYS_PAGE, cursor: str | None = None
     ) -> tuple[list[str], str | None]:
         verbs.check_page(prefix, limit, cursor)
-        local = self._readable()
-        return local.machine.keys(prefix, limit, cursor or "", local.clock.now_ms())
+        # One after the other: each takes the interpreter for milliseconds at a time, and the loop would wait for all of them.
+        with self._listing:
+            local = self._readable()
+            return local.machine.keys(prefix, limit, cursor or "", local.clock.now_ms())
 
-    def all_keys(self) -> list[str]:
-        """Return all keys in memory, unordered, some perhaps past their expiry. Raises NotReady."""
-        return list(self._readable().machine.contents.raw)
+    def copy_keys(self) -> KeysCopy:
+        """Return a copy of all keys in memory, of which nothing is copied yet, for fronts. Raises NotReady."""
+        local = self._readable()
+        # Whatever machine the node has then: a snapshot may take the place of this one.
+        return KeysCopy(lambda: local.machine.contents)
+
+    def live(self, keys: list[str]) -> list[str]:
+        """Return those of ``keys`` that are there now; this counts neither as use nor as hit. Raises NotReady."""
+        local = self._readable()
+        find, now_ms = local.machine.contents.raw.get, local.clock.now_ms()
+        return [key for key in keys if (entry := find(key)) is not None and not 0 < entry[EXPIRES_AT_MS] <= now_ms]
+
+    @property
+    def unsent(self) -> Unsent:
+        """The budget of answers that clients of this node have not taken, for all its fronts."""
+        return self._engine.ports.unsent
 
     # Writes ---------------------------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from cacheflow.store import ReplicatedStore
 from cacheflow.wire.memcached.connection import memcached_port
 from cacheflow.wire.port import connections_allowed
 from cacheflow.wire.resp.service import resp_port
+from cacheflow.wire.slices import Slices
 
 logger = logging.getLogger(__name__)
 
@@ -106,12 +107,14 @@ def _serve_wires(store: ReplicatedStore, config: NodeConfig, token: bytes | None
     """Open the configured ports of the wire protocols on the node's own loop; they close with the store."""
     wires = {memcached_port: config.memcached_port, resp_port: config.resp_port}
     told = {make: port for make, port in wires.items() if port is not None}
+    slices = Slices()
     for make, port in told.items():
         service = make(
             store,
             value_bytes_max=config.max_value_bytes,
             token=token,
             connections_max=connections_allowed(len(told)),
+            slices=slices,
         )
         bound = store.serve(service, config.host, port)
         logger.info("%s protocol on %s", service.name, join_address(config.host, bound))

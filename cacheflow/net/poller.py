@@ -19,11 +19,13 @@ import asyncio
 import logging
 import select
 import socket
+import time
 from collections.abc import Callable
 from typing import Final
 
 from cacheflow.net.loop import NodeLoop
 from cacheflow.net.transport import READ, WRITE, Arrival, Receive, SocketTransport
+from cacheflow.net.unsent import LOOK_EVERY_S, Unsent
 
 # A function that answers what it can of a round's arrivals, for all clients at once, and returns the rest. It may raise only
 # before it has answered anybody.
@@ -51,10 +53,20 @@ class Poller:
     """A server of many clients' sockets, polled by an epoll object that is one descriptor to the event loop ``loop``.
 
     It serves until ``close``. run: called when sockets are ready, with the function that does one turn's work, to be called.
+    unsent: the budget of answers that clients do not take, which other fronts share.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, run: Callable[[Callable[[], None]], None]) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        run: Callable[[Callable[[], None]], None],
+        unsent: Unsent | None = None,
+    ) -> None:
         self.loop = loop
+        self.unsent = Unsent() if unsent is None else unsent
+        # The transports with unsent bytes, in a dictionary for its order, and the timer of the next look at them.
+        self._stalled: dict[SocketTransport, None] = {}
+        self._look: asyncio.TimerHandle | None = None
         self.epoll = select.epoll()
         # By descriptor: all transports; and those whose input is wanted, with the socket's ``recv`` and the list for its input.
         self.transports: dict[int, SocketTransport] = {}
@@ -94,10 +106,28 @@ class Poller:
         """Close all clients' connections at once, and remove this poller from the event loop."""
         for transport in list(self.transports.values()):
             transport.abort()
+        if self._look is not None:
+            self._look.cancel()
         self.loop.remove_reader(self.epoll.fileno())
         if isinstance(self.loop, NodeLoop):
             self.loop.put_last()
         self.epoll.close()
+
+    def watch(self, transport: SocketTransport) -> None:
+        """Look at a client's ``transport`` from time to time, because it has begun to have unsent bytes."""
+        self._stalled[transport] = None
+        if self._look is None:
+            self._look = self.loop.call_later(LOOK_EVERY_S, self._end_overdue)
+
+    def _end_overdue(self) -> None:
+        """End the connections of clients that take nothing while more is unsent than may be; look again as long as any is."""
+        self._look = None
+        self._stalled = {transport: None for transport in self._stalled if transport.unsent_bytes}
+        for transport in self.unsent.overdue(self._stalled, time.monotonic()):
+            logger.info("a client that does not take its answers was ended: %d bytes", transport.unsent_bytes)
+            transport.abort()
+        if self._stalled:
+            self._look = self.loop.call_later(LOOK_EVERY_S, self._end_overdue)
 
     def _turn(self) -> None:
         self.room = ROOM_A_TURN

@@ -11,6 +11,7 @@ from typing import Protocol
 from cacheflow.net.listener import Listener
 from cacheflow.net.poller import Poller
 from cacheflow.net.transport import Arrival
+from cacheflow.net.unsent import Unsent
 
 Run = Callable[[Callable[[], None]], None]
 
@@ -50,6 +51,8 @@ class ListeningPorts:
 
     def __init__(self, run: Run = lambda work: work(), *, direct: bool = hasattr(select, "epoll")) -> None:
         self._run = run
+        # The answers of all fronts that clients have not taken.
+        self.unsent = Unsent()
         self._open: list[tuple[Service, Listener]] = []
         self._direct = direct
         self._poller: Poller | None = None
@@ -69,7 +72,7 @@ class ListeningPorts:
         if not self._direct:
             return None
         if self._poller is None:
-            self._poller = Poller(loop, self._run)
+            self._poller = Poller(loop, self._run, self.unsent)
         adopt = self._poller.adopt
         return lambda sock: adopt(sock, service.connect, service.answer_many)
 
@@ -92,4 +95,8 @@ class ListeningPorts:
 
     def metrics(self) -> dict[str, float]:
         """Return the metrics of all open wire protocols, merged into one dictionary of values by name."""
-        return {name: value for service, _ in self._open for name, value in service.metrics().items()}
+        return {
+            "unsent_bytes": self.unsent.bytes,
+            "unsent_ended_total": self.unsent.ended,
+            **{name: value for service, _ in self._open for name, value in service.metrics().items()},
+        }

@@ -7,7 +7,9 @@
    not read what comes later.
 3. All writes of one piece of input are one proposal, and all replies of one turn are one system call.
 4. Nothing piles up: at most REQUESTS_MAX requests of a connection are under way, at most ``request_bytes_max`` of one
-   that is not complete are kept, and a client that does not take its replies is not read, nor answered further.
+   that is not complete are kept, and a client that does not take its replies is not read, nor answered further. A long
+   reply is made piece by piece, as the client takes it (streams.py).
+5. Nobody keeps the event loop for long: whoever has used up this turn's slice goes on in the next turn (slices.py).
 
 Not safe for concurrent use: the event loop owns it.
 """
@@ -25,6 +27,8 @@ from cacheflow.contract import Outcome
 from cacheflow.contract import WireStore as Store
 from cacheflow.errors import ReplicationError
 from cacheflow.machine.language.commands import Command, Result
+from cacheflow.wire.slices import Slices
+from cacheflow.wire.streams import JOINED_BYTES_MAX, Reply, Stream
 
 logger = logging.getLogger("cacheflow.wire")
 
@@ -33,15 +37,12 @@ REQUESTS_MAX = 1024
 # makes the transport stop us then, and so does not fill memory.
 REPLY_BYTES_MAX = 1024 * 1024
 
-# The reply's bytes; or a function that makes them when the reply's turn comes; or ``(render, results)``, so that the log's
-# results are kept and no second copy of what is in them; None while unknown.
-Answer = bytes | Callable[[], bytes] | tuple[Callable[[Any], bytes], Any] | None
+# The reply; or a function that makes it when the reply's turn comes; or ``(render, results)``, so that the log's results are kept
+# and no second copy of what is in them; None while unknown.
+Answer = Reply | Callable[[], Reply] | tuple[Callable[[Any], Reply], Any] | None
 
 # A function that takes the reply to a request of several steps.
-End = Callable[[bytes], None]
-
-# (connection, its new input, its transport): see ``WirePort.answer_many``.
-Arrival = tuple[Any, bytes, asyncio.Transport]
+End = Callable[[Reply], None]
 
 
 def no_reply(result: Result) -> bytes:
@@ -49,22 +50,8 @@ def no_reply(result: Result) -> bytes:
     return b""
 
 
-def others(arrived: list[Arrival], answered: list[Arrival]) -> list[Arrival]:
-    """Return those of the arrivals ``arrived`` that are not in ``answered``, in their order.
-
-    An arrival is (a client's connection, its new input, its transport). ``answered`` is a part of ``arrived``, in its order.
-    """
-    if len(answered) == len(arrived):
-        return []
-    left = iter(answered)
-    first = next(left, None)
-    rest = []
-    for arrival in arrived:
-        if arrival is first:
-            first = next(left, None)
-        else:
-            rest.append(arrival)
-    return rest
+def _count_nothing(change: int) -> None:
+    """Do nothing: takes the place of a transport's ``reserve`` where there is none."""
 
 
 class _Promise:
@@ -107,8 +94,11 @@ class Connection(asyncio.Protocol):
         "_pieces",
         "_promises",
         "_request_bytes_max",
+        "_reserve",
+        "_slices",
         "_stalled",
         "_transport",
+        "_waits",
         "_writes_waiting",
         "_written",
         "at_rest",
@@ -121,7 +111,9 @@ class Connection(asyncio.Protocol):
     # The reply to a request that is too long, after which the connection is closed.
     TOO_LONG: ClassVar[bytes]
 
-    def __init__(self, store: Store, request_bytes_max: int, on_closed: Callable[[Connection], None]) -> None:
+    def __init__(
+        self, store: Store, request_bytes_max: int, on_closed: Callable[[Connection], None], slices: Slices
+    ) -> None:
         self.store = store
         self.linearizable = False
         self.requests = 0
@@ -131,6 +123,11 @@ class Connection(asyncio.Protocol):
         self.missing = 0
         self._request_bytes_max = request_bytes_max
         self._on_closed = on_closed
+        self._slices = slices
+        # Whether this connection waits for its next slice before it handles more input.
+        self._waits = False
+        # Tells the transport how many more bytes a reply keeps that is not written yet.
+        self._reserve: Callable[[int], None] = _count_nothing
         self._transport: asyncio.Transport
         self._input = b""
         # Input behind ``_input`` that came while bytes were missing.
@@ -145,7 +142,7 @@ class Connection(asyncio.Protocol):
         self._output_bytes = 0
         # The writes of this piece of input; the promise of each, and the function that renders its result.
         self._commands: list[Command] = []
-        self._written: list[tuple[_Promise, Callable[[Result], bytes]]] = []
+        self._written: list[tuple[_Promise, Callable[[Result], Reply]]] = []
         # The reads of this piece that must see all that was acknowledged before; the first is the barrier itself.
         self._behind: list[tuple[_Promise, Callable[[bytes], bytes] | None]] = []
         self._connected = False
@@ -208,7 +205,7 @@ class Connection(asyncio.Protocol):
     @property
     def goes_on(self) -> bool:
         """True if this connection may handle another request now; False if earlier ones have to be answered, or it closes."""
-        return not (self._holds or self._closing or self._stalled or self._writes_waiting) and (
+        return not (self._holds or self._waits or self._closing or self._stalled or self._writes_waiting) and (
             len(self._promises) + self._in_row < REQUESTS_MAX
         )
 
@@ -222,7 +219,21 @@ class Connection(asyncio.Protocol):
             if self._output_bytes >= REPLY_BYTES_MAX:
                 self.flush()
 
-    def read(self, answer: Callable[[], bytes], refused: Callable[[bytes], bytes] | None = None) -> None:
+    def rest(self) -> None:
+        """Handle no more input of this client before its next slice, if this turn's is used up: behind what may take long."""
+        if self._slices.over():
+            self._wait()
+
+    def _wait(self) -> None:
+        if not self._waits:
+            self._waits = True
+            self._slices.put(self._next_slice)
+
+    def _next_slice(self) -> None:
+        self._waits = False
+        self._settle()
+
+    def read(self, answer: Callable[[], Reply], refused: Callable[[bytes], bytes] | None = None) -> None:
         """Answer a client's request from memory: ``answer`` makes the reply as soon as all earlier requests are answered.
 
         refused: makes the reply from an error's bytes when the barrier that a linearizable read needs has failed; if None, the
@@ -239,9 +250,27 @@ class Connection(asyncio.Protocol):
             self._last_read = _Promise(answer)
             self._promises.append(self._last_read)
         else:
-            self.reply(answer())
+            self.answer(answer())
 
-    def read_alone(self, answer: Callable[[], bytes]) -> None:
+    def answer(self, reply: Reply) -> None:
+        """Answer a client's request with ``reply``, which is sent after the replies to all earlier requests."""
+        if isinstance(reply, bytes):
+            self.reply(reply)
+        elif self._promises:
+            self._promises.append(_Promise(lambda: reply))
+        else:
+            self._begin_stream(reply)
+
+    def _begin_stream(self, stream: Stream) -> None:
+        """Answer a client with ``stream``: it is the next reply, all earlier ones are given."""
+        promise = _Promise(stream)
+        self._promises.appendleft(promise)
+        if self._last_read is None:
+            # A write behind it must wait: what it changes might be in the pieces that are not made yet.
+            self._last_read = promise
+        self._reserve(stream.held)
+
+    def read_alone(self, answer: Callable[[], Reply]) -> None:
         """Answer a linearizable read, before which nothing is unanswered, with what ``answer`` returns after a barrier."""
         promise = self._last_read = _Promise()
         self._promises.append(promise)
@@ -252,7 +281,7 @@ class Connection(asyncio.Protocol):
 
         self.store.submit_barrier(done)
 
-    def write(self, command: Command, answer: Callable[[Result], bytes]) -> None:
+    def write(self, command: Command, answer: Callable[[Result], Reply]) -> None:
         """Replicate the write ``command``, and answer the client with the bytes that ``answer`` makes of the result."""
         if self._last_read is not None or self._writes_waiting:
             self._writes_waiting += 1
@@ -263,7 +292,7 @@ class Connection(asyncio.Protocol):
         self._commands.append(command)
         self._written.append((promise, answer))
 
-    def _start_write(self, command: Command, answer: Callable[[Result], bytes]) -> bytes:
+    def _start_write(self, command: Command, answer: Callable[[Result], Reply]) -> bytes:
         self._writes_waiting -= 1
         promise = _Promise()
         self._promises.appendleft(promise)
@@ -299,7 +328,7 @@ class Connection(asyncio.Protocol):
         promise = _Promise()
         self._holds = True
 
-        def end(answer: bytes) -> None:
+        def end(answer: Reply) -> None:
             self._holds = False
             promise.answer = answer
             if not self._draining:
@@ -373,6 +402,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports have all of its methods and do not derive from it.
         self._transport = cast(asyncio.Transport, transport)
+        # A loop's own transports have no part in the budget of unsent bytes.
+        self._reserve = getattr(transport, "reserve", _count_nothing)
         self._connected = True
         self.at_rest = self.may_rest()
         if self._closing:
@@ -491,6 +522,10 @@ class Connection(asyncio.Protocol):
             answer = promise.answer
             if answer is None:
                 break
+            if isinstance(answer, Stream):
+                if not self._send_pieces(answer):
+                    break
+                answer = b""
             promises.popleft()
             self._in_row = 0
             if promise is self._last_read:
@@ -500,11 +535,38 @@ class Connection(asyncio.Protocol):
                 data = read(result)
             else:
                 data = answer if isinstance(answer, bytes) else answer()
+            if isinstance(data, Stream):
+                self._begin_stream(data)
+                continue
             self._output.append(data)
             self._output_bytes += len(data)
             if self._output_bytes >= REPLY_BYTES_MAX:
                 self.flush()
         self._draining = False
+
+    def _send_pieces(self, stream: Stream) -> bool:
+        """Send pieces of the reply ``stream`` as long as the client takes them and time allows; return True behind the last."""
+        for piece in stream.pieces:
+            size = len(piece)
+            if size > JOINED_BYTES_MAX:
+                self.flush()
+                self._transport.write(piece)
+            elif size:
+                self._output.append(piece)
+                self._output_bytes += size
+                if self._output_bytes >= REPLY_BYTES_MAX:
+                    self.flush()
+            if stream.held:
+                written = min(size, stream.held)
+                stream.held -= written
+                self._reserve(-written)
+            if self._stalled:
+                return False
+            if self._slices.over():
+                self._wait()
+                return False
+        self._reserve(-stream.held)
+        return True
 
     def _settle(self) -> None:
         """Send this connection's replies that are known now, and handle the input that it has received.

@@ -11,7 +11,8 @@ import resource
 from collections.abc import Callable
 from typing import Final, cast
 
-from cacheflow.wire.connection import Arrival, Connection
+from cacheflow.wire.arrivals import Arrival
+from cacheflow.wire.connection import Connection
 
 # The most connections of a port, Redis' default.
 CONNECTIONS_MAX: Final = 10_000

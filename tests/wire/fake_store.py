@@ -14,6 +14,7 @@ from cacheflow.contract import Done, Entry
 from cacheflow.errors import NotReady, ReplicationError
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
+from cacheflow.machine.listing import KeysCopy
 from cacheflow.machine.machine import CacheMachine
 
 START_MS = 1_700_000_000_000
@@ -103,10 +104,17 @@ class FakeStore:
     def now_ms(self) -> int:
         return self.clock_ms
 
-    def all_keys(self) -> list[str]:
+    def copy_keys(self) -> KeysCopy:
+        self._check()
+        return KeysCopy(lambda: self.machine.contents)
+
+    def live(self, keys: list[str]) -> list[str]:
+        self._check()
+        return [key for key in keys if self.entry(key) is not None]
+
+    def _check(self) -> None:
         if not self.readable:
             raise NotReady("this node has not caught up with the cluster since it started")
-        return list(self.machine.contents.raw)
 
     def __len__(self) -> int:
         return len(self.machine.contents.raw)

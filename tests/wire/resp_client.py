@@ -6,10 +6,12 @@ import shlex
 
 from wire.fake_store import START_MS, FakeStore
 from wire.fake_transport import Client
+from wire.turns import endless
 
 from cacheflow.wire.connection import Connection
 from cacheflow.wire.resp.service import RespService
 from cacheflow.wire.resp.table import TABLE
+from cacheflow.wire.slices import Slices
 
 VALUE_BYTES_MAX = 1024 * 1024
 
@@ -18,9 +20,16 @@ def ignore(connection: Connection) -> None:
     """Nobody waits for its end."""
 
 
-def service(store: FakeStore, token: bytes | None = None) -> RespService:
+def service(store: FakeStore, token: bytes | None = None, slices: Slices | None = None) -> RespService:
     """A service whose node's wall clock stands where the cluster's clock stood at the start."""
-    return RespService(store, TABLE, token=token, value_bytes_max=VALUE_BYTES_MAX, wall=lambda: START_MS / 1000)
+    return RespService(
+        store,
+        TABLE,
+        token=token,
+        value_bytes_max=VALUE_BYTES_MAX,
+        wall=lambda: START_MS / 1000,
+        slices=slices or endless(),
+    )
 
 
 def connect(store: FakeStore | None = None, token: bytes | None = None) -> Client:

@@ -58,6 +58,8 @@ async def test_who_comes_over_the_limit_is_told_so_and_others_come_in_when_one_l
     third[1].write(b"mn\r\n")
     assert await third[0].readexactly(4) == b"MN\r\n"
     assert ports.metrics() == {
+        "unsent_bytes": 0,
+        "unsent_ended_total": 0,
         'wire_connections{port="memcached"}': 2,
         'wire_connections_max{port="memcached"}': 2,
         'wire_connections_total{port="memcached"}': 3,

@@ -26,6 +26,7 @@ from cacheflow.wire.memcached.session import MemcachedSession, Shared
 from cacheflow.wire.memcached.storage import INCOMPLETE, STORED, store, value_behind
 from cacheflow.wire.memcached.text import COMMANDS, version_text
 from cacheflow.wire.port import WirePort
+from cacheflow.wire.slices import Slices
 
 REFUSAL: Final = b"ERROR Too many open connections\r\n"
 UNAUTHENTICATED: Final = b"CLIENT_ERROR unauthenticated\r\n"
@@ -47,9 +48,13 @@ def memcached_port(
     token: bytes | None,
     connections_max: int,
     wall_s: Callable[[], float] = time.time,
+    slices: Slices | None = None,
 ) -> WirePort:
-    """Return the port that serves memcached's protocol to clients of ``store``, a node's cache."""
-    shared = Shared(version_text(), value_bytes_max, token, wall_s)
+    """Return the port that serves memcached's protocol to clients of ``store``, a node's cache.
+
+    slices: for long work, shared with other ports of the loop.
+    """
+    shared = Shared(version_text(), value_bytes_max, token, wall_s, slices)
     shared.port = WirePort(
         "memcached",
         lambda closed: MemcachedConnection(store, shared, closed),
@@ -157,6 +162,7 @@ class MemcachedConnection(MemcachedSession):
                 break
             self.requests += 1
             at = behind
+            self.rest()
         return at
 
     def failure(self, error: ReplicationError) -> bytes:

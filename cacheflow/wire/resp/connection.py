@@ -23,15 +23,27 @@ from cacheflow.wire.resp.commands.strings import counted, failed, get
 from cacheflow.wire.resp.commands.transaction import COMMANDS_MAX, run_steps
 from cacheflow.wire.resp.gets import bulks_of
 from cacheflow.wire.resp.parser import Request
-from cacheflow.wire.resp.replies import OK, ONE, QUEUED, ZERO, CommandError, bulk, failure
+from cacheflow.wire.resp.replies import OK, ONE, QUEUED, ZERO, CommandError, failure
 from cacheflow.wire.resp.rows import GET, LONE_GETS, SET, is_part_of_set, keys_of_gets, lone_set, pairs_of_sets
-from cacheflow.wire.resp.session import Read, RespSession, Shared, Spec, wrong_arity
+from cacheflow.wire.resp.session import (
+    KEYS_MAX,
+    WORDS_MAX,
+    Finish,
+    Read,
+    RespSession,
+    Shared,
+    Spec,
+    wrong_arity,
+)
+from cacheflow.wire.streams import WHOLE_BYTES_MAX, Reply
 
 # Commands that are carried out at once also inside MULTI.
 _NEVER_QUEUED: Final = frozenset(("exec", "discard", "multi", "watch", "quit", "reset"))
 # The first words of a browser that a page has made to talk to this port.
 _HTTP: Final = (b"POST", b"HOST:")
 _NAMED_IN_ERROR: Final = 128
+# What a word of a queued request takes beside its bytes.
+WORD_BYTES: Final = 41
 
 
 class RespConnection(RespSession):
@@ -91,7 +103,8 @@ class RespConnection(RespSession):
     def _found(self, raw: bytes) -> bytes | None:
         """Return the reply to a Redis GET of the key ``raw``, from memory.
 
-        Returns None when that takes the slower, general way: the key is not UTF-8, or this node may not be read.
+        Returns None when that takes the slower, general way: the key is not UTF-8, this node may not be read, or the value is
+        long.
         """
         try:
             key = raw.decode()
@@ -100,13 +113,15 @@ class RespConnection(RespSession):
             return None
         if entry is not None:
             value = entry[DATA]
-            return bulk(value)
+            size = len(value)
+            # A long value is not copied: it has a way of its own.
+            return b"$%d\r\n%b\r\n" % (size, value) if size <= WHOLE_BYTES_MAX else None
         # Bytes that are no key are an error, not a miss.
         if 0 < len(raw) <= values.KEY_BYTES_MAX and key.isprintable():
             return self.null
         return self.said(functools.partial(self._missing, raw))
 
-    def _found_or_not(self, raw: bytes) -> bytes:
+    def _found_or_not(self, raw: bytes) -> Reply:
         answer = self._found(raw)
         return self._read(get, [b"GET", raw]) if answer is None else answer
 
@@ -225,6 +240,7 @@ class RespConnection(RespSession):
                 way(self, request)
             else:
                 self._general(request)
+                self.rest()
         if fault is not None and self.goes_on:
             self.close(b"-ERR Protocol error: %b\r\n" % str(fault).encode("latin-1", "replace"))
         return True
@@ -240,6 +256,9 @@ class RespConnection(RespSession):
                 self._unknown(request)
             elif not spec.takes(len(request)):
                 raise CommandError(wrong_arity(spec.name))
+            elif len(request) > WORDS_MAX and len(request) > spec.words_max:
+                most = f"{KEYS_MAX} keys" if spec.keys[1] < 0 else f"{WORDS_MAX} words"
+                raise CommandError(f"ERR a request of {spec.name.upper()} has at most {most}")
             elif not self.trusted and "no_auth" not in spec.flags:
                 raise CommandError("NOAUTH Authentication required.")
             elif self.queue is not None and spec.name not in _NEVER_QUEUED:
@@ -274,7 +293,8 @@ class RespConnection(RespSession):
             raise CommandError(f"ERR {spec.name.upper()} is not served inside MULTI")
         if spec.name in ("flushall", "flushdb"):
             raise CommandError(f"ERR {spec.name.upper()} is not served inside MULTI")
-        self._queued_bytes += sum(map(len, request))
+        # Each word takes more memory than its bytes.
+        self._queued_bytes += sum(map(len, request)) + WORD_BYTES * len(request)
         if len(queue) >= COMMANDS_MAX or self._queued_bytes > self._request_bytes_max:
             raise CommandError(
                 f"ERR a transaction has at most {COMMANDS_MAX} commands and {self._request_bytes_max} bytes"
@@ -288,7 +308,7 @@ class RespConnection(RespSession):
         elif spec.read is not None:
             self.read(functools.partial(self._read, spec.read, request))
         elif spec.local is not None:
-            self.reply(spec.local(self, request))
+            self.answer(spec.local(self, request))
         elif spec.steps:
             run_steps(self, spec, request)
         else:
@@ -299,7 +319,7 @@ class RespConnection(RespSession):
             else:
                 self.write(c.batch(commands, spec.name == "mset"), functools.partial(_batch, finish))
 
-    def _read(self, answer: Read, request: Request) -> bytes:
+    def _read(self, answer: Read, request: Request) -> Reply:
         try:
             return answer(self, self.store.lookup, request)
         except CommandError as wrong:
@@ -363,7 +383,7 @@ def _delete_answer(result: Result) -> bytes:
     return ONE if status == c.OK else ZERO if status == c.MISSING else failed(result)
 
 
-def _batch(finish: Callable[[list[Result]], bytes], result: Result) -> bytes:
+def _batch(finish: Finish, result: Result) -> Reply:
     if result[0] == c.OK:
         return finish(result[1])
     return failed(result[2] if result[0] == c.ABORTED else result)

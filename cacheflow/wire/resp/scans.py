@@ -1,18 +1,22 @@
-"""Scans: SCAN's pages of all keys, returned without blocking the event loop for long.
+"""Scans: copies of all keys, made in slices of the event loop's time, for SCAN, KEYS and RANDOMKEY.
 
-A scan goes through a copy of the keys that is taken when it begins (8 bytes a key, 10 ms a million). So a key that is
-there from the beginning to the end of a scan is returned exactly once; one that comes meanwhile is not; one that goes
-is not, unless its page was before. A cursor is this node's: the number of the copy and a place in it. Few copies are
-kept, and a cursor whose copy is gone is an error, not an end.
+A scan goes through a copy of the keys that is made when it begins. So a key that is there from the beginning to the end of a
+scan is returned exactly once; one that comes meanwhile may be missing; one that goes is not returned, unless its page was before.
+All who begin while a copy is being made share it, and so do those who begin before anything else is written. A cursor is this
+node's: the scan's number and a place in its copy. Few scans are kept, and a cursor of one that is gone is an error, not an end.
 """
 
 from __future__ import annotations
 
 import random
 import time
+from bisect import bisect_right
 from collections import OrderedDict
+from collections.abc import Generator
+from itertools import accumulate
 from typing import Final
 
+from cacheflow.contract import KeysCopy
 from cacheflow.contract import WireStore as Store
 from cacheflow.wire.resp.replies import CommandError
 
@@ -21,7 +25,31 @@ SCANS_MAX: Final = 256
 KEYS_KEPT_MAX: Final = 4 * 1024 * 1024
 SAMPLE_S: Final = 1.0
 SAMPLE_TRIES: Final = 100
+# Keys that are looked at between two looks at the clock.
+STEP_KEYS: Final = 512
 _PLACE_BITS: Final = 32
+
+
+class Keys:
+    """A complete copy of the cache's keys: some may be gone by now.
+
+    slices: the keys, in lists.  count: their number.
+    """
+
+    def __init__(self, slices: list[list[str]]) -> None:
+        self.slices = slices
+        self._starts = [0, *accumulate(map(len, slices))]
+        self.count = self._starts[-1]
+
+    def part(self, place: int, count: int) -> list[str]:
+        """Return up to ``count`` of the keys, from ``place`` on."""
+        number = bisect_right(self._starts, place) - 1
+        found: list[str] = []
+        while len(found) < count and number < len(self.slices):
+            start = place + len(found) - self._starts[number]
+            found += self.slices[number][start : start + count - len(found)]
+            number += 1
+        return found
 
 
 class Scans:
@@ -29,59 +57,83 @@ class Scans:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._copies: OrderedDict[int, list[str]] = OrderedDict()
-        # The number of keys in all copies.
-        self.kept = 0
-        # The number of the latest copy. It begins anywhere, so that cursors of an earlier start do not fit.
+        self._scans: OrderedDict[int, Keys] = OrderedDict()
+        # The latest copy, which may not be complete, and the same as keys once it is.
+        self._copy: KeysCopy | None = None
+        self._keys = Keys([])
+        # The number of the latest scan. It begins anywhere, so that cursors of an earlier start do not fit.
         self._number = random.getrandbits(28)
-        self._sample: list[str] = []
         self._sampled_at = -SAMPLE_S
 
+    def copied(self) -> Generator[bytes, None, Keys]:
+        """Make a copy of all keys, or share one, and return it: a generator, which yields nothing's bytes between slices.
+
+        Raises NotReady.
+        """
+        copy = self._copy
+        if copy is None or not (copy.still_gathers or copy.has_all):
+            copy = self._copy = self._store.copy_keys()
+        while not copy.done:
+            copy.go_on()
+            if not copy.done:
+                yield b""
+        if copy is not self._copy:
+            return Keys(copy.slices)
+        if self._keys.slices is not copy.slices:
+            self._keys = Keys(copy.slices)
+        return self._keys
+
+    def first_page(self, count: int) -> Generator[bytes, None, tuple[list[str], int]]:
+        """Begin a scan; return its first ``count`` keys and the next cursor: a generator. Raises NotReady."""
+        keys = yield from self.copied()
+        found = keys.part(0, count)
+        return found, 0 if count >= keys.count else self._keep(keys) << _PLACE_BITS | count
+
     def page(self, cursor: int, count: int) -> tuple[list[str], int]:
-        """Return a page of SCAN: up to ``count`` keys from ``cursor`` on, and the next cursor, 0 at the end.
+        """Return a further page of SCAN: up to ``count`` keys from ``cursor`` on, and the next cursor, 0 at the end.
 
         Some of the keys may have been removed since the scan began. Raises CommandError for an unknown cursor.
         """
         number, place = cursor >> _PLACE_BITS, cursor & (1 << _PLACE_BITS) - 1
-        if not cursor:
-            keys = self._store.all_keys()
-        elif number in self._copies:
-            keys = self._copies[number]
-            self._copies.move_to_end(number)
-        else:
+        keys = self._scans.get(number)
+        if keys is None:
             raise CommandError("ERR invalid cursor: this node does not know it any more, begin again with 0")
+        self._scans.move_to_end(number)
         end = place + count
-        if end >= len(keys):
-            self._forget(number)
-            return keys[place:], 0
-        if not cursor:
-            number = self._keep(keys)
-        return keys[place:end], number << _PLACE_BITS | end
+        if end < keys.count:
+            return keys.part(place, count), number << _PLACE_BITS | end
+        del self._scans[number]
+        return keys.part(place, count), 0
 
-    def _keep(self, keys: list[str]) -> int:
+    @property
+    def kept(self) -> int:
+        """The number of keys in the copies that scans in progress keep."""
+        return sum({id(keys): keys.count for keys in self._scans.values()}.values())
+
+    def _keep(self, keys: Keys) -> int:
         self._number += 1
-        self._copies[self._number] = keys
-        self.kept += len(keys)
-        while len(self._copies) > 1 and (len(self._copies) > SCANS_MAX or self.kept > KEYS_KEPT_MAX):
-            self._forget(next(iter(self._copies)))
+        self._scans[self._number] = keys
+        while len(self._scans) > 1 and (len(self._scans) > SCANS_MAX or self.kept > KEYS_KEPT_MAX):
+            self._scans.popitem(last=False)
         return self._number
 
-    def _forget(self, number: int) -> None:
-        self.kept -= len(self._copies.pop(number, ()))
-
-    def any_key(self) -> str | None:
-        """Return a random key of the cache that exists now; None when the cache is empty.
+    def any_key(self) -> Generator[bytes, None, str | None]:
+        """Return a random key of the cache that exists now, None when the cache is empty: a generator, as ``copied``.
 
         The key is drawn from a copy of all keys that is up to SAMPLE_S seconds old.
         """
-        alive = self._store.lookup
-        if time.monotonic() - self._sampled_at >= SAMPLE_S or len(self._sample) < SAMPLE_TRIES:
-            self._sample = self._store.all_keys()
+        keys = self._keys
+        if time.monotonic() - self._sampled_at >= SAMPLE_S or keys.count < SAMPLE_TRIES:
+            keys = yield from self.copied()
             self._sampled_at = time.monotonic()
-        if not self._sample:
-            return None
-        for _ in range(SAMPLE_TRIES):
-            key = random.choice(self._sample)
-            if alive(key, count=False) is not None:
-                return key
-        return next((key for key in self._store.all_keys() if alive(key, count=False) is not None), None)
+        if keys.count:
+            for _ in range(SAMPLE_TRIES):
+                if alive := self._store.live(keys.part(random.randrange(keys.count), 1)):
+                    return alive[0]
+        # Nearly all of them are gone.
+        keys = yield from self.copied()
+        for place in range(0, keys.count, STEP_KEYS):
+            if alive := self._store.live(keys.part(place, STEP_KEYS)):
+                return alive[0]
+            yield b""
+        return None

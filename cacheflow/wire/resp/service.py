@@ -13,17 +13,25 @@ from cacheflow.wire.resp.connection import RespConnection
 from cacheflow.wire.resp.gets import answer_gets
 from cacheflow.wire.resp.session import Shared
 from cacheflow.wire.resp.table import TABLE
+from cacheflow.wire.slices import Slices
 
 # The reply to a client for whom there is no room.
 REFUSAL: Final = b"-ERR max number of clients reached\r\n"
 
 
-def resp_port(store: Store, *, value_bytes_max: int, token: bytes | None, connections_max: int) -> WirePort:
+def resp_port(
+    store: Store,
+    *,
+    value_bytes_max: int,
+    token: bytes | None,
+    connections_max: int,
+    slices: Slices | None = None,
+) -> WirePort:
     """Return the port that serves RESP to clients of ``store``, a node's cache.
 
-    token: the password that AUTH must bring, None for no password.
+    token: the password that AUTH must bring, None for no password.  slices: for long work, shared with other ports of the loop.
     """
-    service = RespService(store, TABLE, token=token, value_bytes_max=value_bytes_max)
+    service = RespService(store, TABLE, token=token, value_bytes_max=value_bytes_max, slices=slices)
     return WirePort("resp", service.connection, REFUSAL, connections_max, functools.partial(answer_gets, store))
 
 

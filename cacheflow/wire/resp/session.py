@@ -31,12 +31,18 @@ from cacheflow.wire.connection import Connection
 from cacheflow.wire.resp.parser import RequestParser
 from cacheflow.wire.resp.replies import NULL, NULL_ARRAY, OK, CommandError, failure
 from cacheflow.wire.resp.scans import Scans
+from cacheflow.wire.slices import Slices
+from cacheflow.wire.streams import Reply
 
 # The longest request has room for some values of the largest size, in an entry that still fits into one message between
 # nodes.
 REQUEST_BYTES_MIN: Final = 5 * 1024 * 1024
 REQUEST_BYTES_MAX: Final = 65 * 1024 * 1024
 VALUES_IN_REQUEST: Final = 4
+
+# The most keys of one request, and of a transaction; the most words of a request that has no list of keys.
+KEYS_MAX: Final = 10_000
+WORDS_MAX: Final = 256
 
 Arguments = list[bytes]
 
@@ -47,11 +53,11 @@ class Find(Protocol):
     def __call__(self, key: str, *, count: bool = True) -> Entry | None: ...
 
 
-Finish = Callable[[Sequence[Result]], bytes]
+Finish = Callable[[Sequence[Result]], Reply]
 Plan = tuple[Sequence[Command], Finish]
 
-Local = Callable[["RespSession", Arguments], bytes]
-Read = Callable[["RespSession", Find, Arguments], bytes]
+Local = Callable[["RespSession", Arguments], Reply]
+Read = Callable[["RespSession", Find, Arguments], Reply]
 Planner = Callable[["RespSession", Find, Arguments], Plan]
 Control = Callable[["RespSession", Arguments], None]
 
@@ -84,6 +90,12 @@ class Spec:
         """True if a request for this Redis command may have ``count`` words, with the command's name."""
         return count == self.arity if self.arity >= 0 else count >= -self.arity
 
+    @property
+    def words_max(self) -> int:
+        """The most words that a request for this Redis command may have, with the command's name."""
+        first, last, step = self.keys
+        return first + KEYS_MAX * step if last < 0 else WORDS_MAX
+
     def keys_in(self, arguments: Arguments) -> list[bytes]:
         """Return those words of a request that are keys. arguments: all words of the request, with the command's name.
 
@@ -105,7 +117,7 @@ class Shared:
     """The settings, scans and figures that all RESP connections of one port share. The event loop owns it.
 
     table: the commands that are served, by name.  token: the password for AUTH, None for no password.
-    wall: returns the wall clock's time, in seconds since 1970.
+    wall: returns the wall clock's time, in seconds since 1970.  slices: for long work, shared with other ports of the loop.
     """
 
     def __init__(
@@ -116,8 +128,10 @@ class Shared:
         token: bytes | None,
         value_bytes_max: int,
         wall: Callable[[], float] = time.time,
+        slices: Slices | None = None,
     ) -> None:
         self.store = store
+        self.slices = Slices() if slices is None else slices
         self.table = table
         self.token = token
         self.value_bytes_max = value_bytes_max
@@ -147,7 +161,7 @@ class RespSession(Connection):
     """
 
     def __init__(self, service: Shared, number: int, on_closed: Callable[[Connection], None]) -> None:
-        super().__init__(service.store, service.request_bytes_max, on_closed)
+        super().__init__(service.store, service.request_bytes_max, on_closed, service.slices)
         self.service: Shared = service
         self.id = number
         self.name = ""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from typing import Final
 
 from cacheflow.wire.resp.arguments import SYNTAX, integer_of
 from cacheflow.wire.resp.replies import OK, CommandError, bulk, integer, text
 from cacheflow.wire.resp.session import Arguments, Local, RespSession, Spec, wrong_arity
+from cacheflow.wire.streams import Reply, Stream
 
 _NAME_CHARS = frozenset(range(ord("!"), ord("~") + 1))
 _LEVELS: Final = {b"LOCAL": False, b"LINEARIZABLE": True}
@@ -38,7 +40,7 @@ def _setinfo(session: RespSession, arguments: Arguments) -> bytes:
     return OK
 
 
-def _list(session: RespSession, arguments: Arguments) -> bytes:
+def _list(session: RespSession, arguments: Arguments) -> Reply:
     chosen = list(session.service.connections.values())
     options = arguments[2:]
     if len(options) > 1 and options[0].upper() == b"ID":
@@ -51,7 +53,15 @@ def _list(session: RespSession, arguments: Arguments) -> bytes:
         chosen = chosen if kind == b"normal" else []
     elif options:
         raise CommandError(SYNTAX)
-    return text(session.protocol, "".join([f"{each.describe()}\n" for each in chosen]))
+
+    def listed() -> Iterator[bytes]:
+        lines = []
+        for each in chosen:
+            lines.append(f"{each.describe()}\n")
+            yield b""
+        yield text(session.protocol, "".join(lines))
+
+    return Stream(listed())
 
 
 def _switch(session: RespSession, arguments: Arguments) -> bytes:
@@ -86,7 +96,7 @@ def subcommand(
     subcommands: dict[bytes, tuple[int, Local]],
     session: RespSession,
     arguments: Arguments,
-) -> bytes:
+) -> Reply:
     """Return the reply of the subcommand that a RESP request names, such as CLIENT LIST.
 
     Raises CommandError when it is unknown or has a wrong number of words.

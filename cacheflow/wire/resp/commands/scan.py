@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from cacheflow.contract import WireStore as Store
 from cacheflow.wire.resp.arguments import NOT_AN_INTEGER, SYNTAX, integer_of
 from cacheflow.wire.resp.glob import PATTERN_BYTES_MAX, matcher
-from cacheflow.wire.resp.replies import CommandError, array, bulk, bulks, integer
+from cacheflow.wire.resp.replies import CommandError, array, bulk, bulks, integer, said_in_pieces
+from cacheflow.wire.resp.scans import STEP_KEYS
 from cacheflow.wire.resp.session import Arguments, Find, RespSession, Spec
+from cacheflow.wire.streams import Reply, Stream
 
 COUNT_DEFAULT: Final = 10
 COUNT_MAX: Final = 10_000
-# The time that KEYS works before others get their turn, and the keys between two looks at the clock.
-SLICE_S: Final = 0.005
-SLICE_KEYS: Final = 256
 
 
 def _pattern(raw: bytes) -> Callable[[bytes], object] | None:
@@ -31,7 +28,7 @@ def _pattern(raw: bytes) -> Callable[[bytes], object] | None:
     return None if raw == b"*" else matcher(raw)
 
 
-def scan(session: RespSession, find: Find, arguments: Arguments) -> bytes:
+def scan(session: RespSession, find: Find, arguments: Arguments) -> Reply:
     raw = arguments[1]
     if not raw.isdigit() or len(raw) > 20:
         raise CommandError("ERR invalid cursor")
@@ -51,54 +48,46 @@ def scan(session: RespSession, find: Find, arguments: Arguments) -> bytes:
             typed = value.lower() == b"string"
         else:
             raise CommandError(SYNTAX)
-    keys, cursor = session.service.scans.page(int(raw), min(count, COUNT_MAX))
-    found = _live(session.service.store, keys, matches) if typed else []
-    return array([bulk(b"%d" % cursor), bulks(found)])
+    scans, store, cursor, count = session.service.scans, session.service.store, int(raw), min(count, COUNT_MAX)
+
+    def page(keys: list[str], following: int) -> bytes:
+        return array([bulk(b"%d" % following), bulks(_live(store, keys, matches) if typed else [])])
+
+    def first_page() -> Iterator[bytes]:
+        yield page(*(yield from scans.first_page(count)))
+
+    return page(*scans.page(cursor, count)) if cursor else Stream(said_in_pieces(first_page()))
 
 
 def _live(store: Store, keys: list[str], matches: Callable[[bytes], object] | None) -> list[bytes]:
-    lookup = store.lookup
-    return [
-        raw
-        for key in keys
-        if (matches is None or matches(key.encode())) and lookup(key, count=False) is not None
-        if (raw := key.encode())
-    ]
+    raws = [key.encode() for key in store.live(keys)]
+    return raws if matches is None else [raw for raw in raws if matches(raw)]
 
 
-def keys(session: RespSession, find: Find, arguments: Arguments) -> bytes:
-    """Return the reply to the Redis command KEYS inside a transaction, made without a pause."""
-    store = session.service.store
-    return bulks(_live(store, store.all_keys(), _pattern(arguments[1])))
+def keys(session: RespSession, find: Find, arguments: Arguments) -> Reply:
+    matches, store = _pattern(arguments[1]), session.service.store
+
+    def listed() -> Iterator[bytes]:
+        copied = yield from session.service.scans.copied()
+        # The keys' own texts: a million of them encoded would be 50 MB for each client.
+        found: list[str] = []
+        for place in range(0, copied.count, STEP_KEYS):
+            some = store.live(copied.part(place, STEP_KEYS))
+            found += some if matches is None else [key for key in some if matches(key.encode())]
+            yield b""
+        yield b"*%d\r\n" % len(found)
+        for start in range(0, len(found), STEP_KEYS):
+            yield b"".join([bulk(key.encode()) for key in found[start : start + STEP_KEYS]])
+
+    return Stream(said_in_pieces(listed()))
 
 
-def keys_in_slices(connection: RespSession, arguments: Arguments) -> None:
-    """Answer the Redis command KEYS in slices of SLICE_S seconds, between which the event loop does its other work."""
-    matches = _pattern(arguments[1])
-    store = connection.store
+def randomkey(session: RespSession, find: Find, arguments: Arguments) -> Reply:
+    def chosen() -> Iterator[bytes]:
+        key = yield from session.service.scans.any_key()
+        yield session.null if key is None else bulk(key.encode())
 
-    def begin(end: Callable[[bytes], None]) -> None:
-        found: list[bytes] = []
-        all_keys = store.all_keys()
-        slices = (all_keys[start : start + SLICE_KEYS] for start in range(0, len(all_keys), SLICE_KEYS))
-
-        def work() -> None:
-            until = time.monotonic() + SLICE_S
-            for part in slices:
-                found.extend(_live(store, part, matches))
-                if time.monotonic() >= until:
-                    asyncio.get_running_loop().call_soon(connection.contained, end, work)
-                    return
-            end(bulks(found))
-
-        work()
-
-    connection.behind_barrier(begin)
-
-
-def randomkey(session: RespSession, find: Find, arguments: Arguments) -> bytes:
-    key = session.service.scans.any_key()
-    return session.null if key is None else bulk(key.encode())
+    return Stream(said_in_pieces(chosen()))
 
 
 def dbsize(session: RespSession, find: Find, arguments: Arguments) -> bytes:
@@ -108,7 +97,7 @@ def dbsize(session: RespSession, find: Find, arguments: Arguments) -> bytes:
 _generic = functools.partial(Spec, group="generic", flags=("readonly",))
 
 SPECS: Final = (
-    _generic("keys", 2, "Returns the keys that match a pattern.", read=keys, control=keys_in_slices),
+    _generic("keys", 2, "Returns the keys that match a pattern.", read=keys),
     _generic("scan", -2, "Returns the keys page by page.", read=scan),
     _generic("randomkey", 1, "Returns some key.", read=randomkey),
     _generic("dbsize", 1, "Returns the number of keys.", group="server", read=dbsize),

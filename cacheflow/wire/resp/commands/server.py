@@ -12,6 +12,7 @@ from cacheflow.wire.resp.commands.strings import if_all_succeed
 from cacheflow.wire.resp.glob import PATTERN_BYTES_MAX, matcher
 from cacheflow.wire.resp.replies import OK, CommandError, Status, array, bulk, bulks, encode, integer, text
 from cacheflow.wire.resp.session import Arguments, Find, Local, Plan, RespSession, Spec, wrong_arity
+from cacheflow.wire.streams import Reply
 
 # The release of Redis whose commands and answers these are.
 REDIS_VERSION: Final = "7.0.15"
@@ -169,7 +170,7 @@ _COMMAND: Final[dict[bytes, tuple[int, Local]]] = {
 }
 
 
-def command(session: RespSession, arguments: Arguments) -> bytes:
+def command(session: RespSession, arguments: Arguments) -> Reply:
     return subcommand(_COMMAND, session, arguments) if len(arguments) > 1 else _command_info(session, arguments)
 
 
