@@ -336,10 +336,13 @@ class ReplicatedStore(Face):
     def digest(self, *, index: int | None = None, full: bool = False) -> Digest | None:
         """Return this node's digest over effects, now or at ``index``; None when it does not know that digest.
 
-        full: return the digest of the whole contents as they are now.
+        full: return the digest of the whole contents as they are now, which a process beside this one makes from the node's files.
         """
         verbs.check_digest(index, full)
-        return self._engine.call(lambda: status.digest(self._engine, index, full), timeout_s=60.0)
+        if full:
+            self._started()
+            return self._engine.run(status.full_digest(self._engine), timeout_s=65.0)
+        return self._engine.call(lambda: status.digest(self._engine, index))
 
     def metrics(self) -> dict[str, float]:
         """Return counters and gauges by name. Raises NotReady if the node was never started."""

@@ -60,6 +60,7 @@ def run(config: NodeConfig) -> int:
         refusal_headers=app.services.raft_headers,
         turn_away=functools.partial(turn_away, app.services),
         at_once=at_once,
+        unsent=store.unsent,
         doors=Doors(
             None if token is not None else [config.host, config.advertise or config.host, *config.allow_host],
             config.allow_origin,

@@ -33,6 +33,7 @@ from cacheflow.raft.snapshots.helper_process import HelperProcess
 from cacheflow.raft.transport.network import Identity
 from cacheflow.raft.transport.peer_transport import PeerTransport
 from cacheflow.raft.turn import Turn
+from cacheflow.results import Digest
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class Engine:
     If the disk hangs, ``stop`` gives up after a while; the thread goes on waiting and keeps the data directory until the disk
     answers, for it still writes there.
 
-    local: the node, from ``start`` on.  Any thread may start and stop it, one at a time.
+    local: the node, from ``start`` on.  helper: starts the processes that build its snapshots.  Any thread may start and stop it, one at a time.
     """
 
     def __init__(self, config: NodeConfig) -> None:
@@ -66,6 +67,9 @@ class Engine:
         # Commands that clients send in one turn of the poller are proposed together at the end of that turn.
         self.ports = ListeningPorts(lambda work: self._turn.run(work))
         self.local: LocalNode
+        self.helper: HelperProcess
+        # The digest of the whole contents that is being made, or was made last.
+        self.full_digest: asyncio.Task[Digest] | None = None
         self._turn: Turn
         self._http_address = ""
         self._loop: NodeLoop
@@ -233,6 +237,8 @@ class Engine:
         snapshot_writer = stack.enter_context(contextlib.closing(ThreadWriter(loop, "cacheflow-snapshots")))
         identity = Identity(data.node_id, data.incarnation, start=data.starts + 1, level=CacheMachine.build_level)
         secret = read_secret(config.cluster_secret_file, "cluster-secret-file")
+        self.helper = HelperProcess(data.path, supervisor)
+        self.full_digest = None
         network = PeerTransport(
             identity,
             (config.host, config.raft_listen_port),
@@ -254,7 +260,7 @@ class Engine:
                 directory=data.path,
                 write_journal=journal_writer.submit,
                 write_snapshots=snapshot_writer.submit,
-                build_snapshot=HelperProcess(data.path, supervisor),
+                build_snapshot=self.helper,
                 network=network,
                 passed=passed_s,
                 clock=ClusterClock(passed_s, time.time),
@@ -272,6 +278,8 @@ class Engine:
             self._collect_new_objects()
 
     async def _shut_down(self, hand_over_s: float) -> None:
+        if self.full_digest is not None:
+            self.full_digest.cancel()
         await self.ports.close()
         node = self.local.node
         if node.hand_over.begin(None) is not None:
