@@ -336,7 +336,7 @@ class ReplicatedStore(Face):
     def digest(self, *, index: int | None = None, full: bool = False) -> Digest | None:
         """Return this node's digest over effects, now or at ``index``; None when it does not know that digest.
 
-        full: return the digest of the whole contents as they are now, which a process beside this one makes from the node's files.
+        full: return the digest of the whole contents as they are now, which another process makes from the node's files.
         """
         verbs.check_digest(index, full)
         if full:

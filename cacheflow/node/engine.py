@@ -59,7 +59,8 @@ class Engine:
     If the disk hangs, ``stop`` gives up after a while; the thread goes on waiting and keeps the data directory until the disk
     answers, for it still writes there.
 
-    local: the node, from ``start`` on.  helper: starts the processes that build its snapshots.  Any thread may start and stop it, one at a time.
+    local: the node, from ``start`` on.  helper: starts the processes that build its snapshots.
+    Any thread may start and stop it, one at a time.
     """
 
     def __init__(self, config: NodeConfig) -> None:

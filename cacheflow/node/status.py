@@ -91,7 +91,7 @@ def digest(engine: Engine, index: int | None) -> Digest | None:
 async def full_digest(engine: Engine) -> Digest:
     """Return the digest of the whole contents at an entry that was applied here when it was begun; raises NotReady.
 
-    The snapshot helper makes it from this node's files, for here it would stop the node for seconds. All who ask meanwhile share it.
+    The snapshot helper makes it from this node's files, for here it would take seconds. Who asks meanwhile shares it.
     """
     if engine.full_digest is None or engine.full_digest.done():
         engine.full_digest = asyncio.get_running_loop().create_task(_full_digest(engine))

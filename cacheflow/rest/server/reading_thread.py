@@ -94,8 +94,7 @@ class ReadingServer(StrictServer):
         self._at_once = at_once
         # The identifier of the reading thread.
         self.reader: int | None = None
-        # Requests for the node's health, and other short ones, that are served at the end of this turn of the poll loop, or of the
-        # next.
+        # Requests for the node's health, and other short ones, served at the end of this turn of the poll loop or of a later one.
         self.health: deque[ReadingChannel] = deque()
         self.short: deque[ReadingChannel] = deque()
         self._resumed: deque[ReadingChannel] = deque()

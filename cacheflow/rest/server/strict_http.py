@@ -204,6 +204,7 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
     close_when_flushed: bool = False
     request: Any = None
     total_outbufs_len: int = 0
+    sent_continue: bool = False
     # See net/unsent.py.
     unsent_bytes = 0
     taken_s = 0.0
