@@ -6,12 +6,15 @@ import asyncio
 import select
 import socket
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from cacheflow.net.listener import Listener
 from cacheflow.net.poller import Poller
 from cacheflow.net.transport import Arrival
 from cacheflow.net.unsent import Unsent
+
+# Seconds between two looks at connections that are at a request for too long.
+OVERDUE_EVERY_S: Final = 5.0
 
 Run = Callable[[Callable[[], None]], None]
 
@@ -35,6 +38,9 @@ class Service(Protocol):
         An arrival is (a client's asyncio protocol, its input, its transport).
         """
 
+    def end_overdue(self) -> None:
+        """Close the connections that are at a request for too long. Called every few seconds."""
+
     async def drain(self) -> None:
         """Close all connections of this service, after a moment in which each may send its pending replies."""
 
@@ -55,6 +61,7 @@ class ListeningPorts:
         self.unsent = Unsent()
         self._open: list[tuple[Service, Listener]] = []
         self._direct = direct
+        self._timer: asyncio.TimerHandle | None = None
         self._poller: Poller | None = None
 
     async def open(self, service: Service, host: str, port: int) -> int:
@@ -66,6 +73,8 @@ class ListeningPorts:
         listener = Listener(loop, service.connect, service.name, self._adopting(loop, service))
         await listener.open(host, port)
         self._open.append((service, listener))
+        if self._timer is None:
+            self._timer = loop.call_later(OVERDUE_EVERY_S, self._end_overdue)
         return listener.address[1]
 
     def _adopting(self, loop: asyncio.AbstractEventLoop, service: Service) -> Callable[[socket.socket], None] | None:
@@ -76,8 +85,17 @@ class ListeningPorts:
         adopt = self._poller.adopt
         return lambda sock: adopt(sock, service.connect, service.answer_many)
 
+    def _end_overdue(self) -> None:
+        """Let each service close the connections that are at a request for too long; look again later."""
+        self._timer = asyncio.get_running_loop().call_later(OVERDUE_EVERY_S, self._end_overdue)
+        for service, _ in self._open:
+            service.end_overdue()
+
     async def close(self) -> None:
         """Close all ports: accept no more clients, let open connections send their pending replies, and close them."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         opened, self._open = self._open, []
         for _, listener in opened:
             await listener.close()

@@ -170,8 +170,8 @@ class Connection(asyncio.Protocol):
     def advance(self) -> bool:
         """Handle the input that this connection has received; return whether it held a complete request.
 
-        Stop when ``goes_on`` turns false: the connection has to wait, or closes. A subclass that keeps its input in another
-        form than bytes overrides this method, ``has_input`` and ``data_received``, and needs no ``take``.
+        Stop when ``goes_on`` turns false. A subclass with input in another form than bytes overrides this, ``has_input``,
+        ``is_due`` and ``data_received``, and needs no ``take``.
         """
         if not self._input:
             return False
@@ -196,6 +196,11 @@ class Connection(asyncio.Protocol):
         return not (
             self._promises or self._paused or self._stalled or self._closing or self.linearizable or self._input
         )
+
+    @property
+    def is_due(self) -> bool:
+        """True if this client has sent a part of a request and could send the rest, or has still to say who it is."""
+        return bool(self._input) and not self._paused
 
     @property
     def answers_at_once(self) -> bool:
@@ -301,10 +306,7 @@ class Connection(asyncio.Protocol):
         return b""
 
     def write_row(self, commands: list[Command], answer: Callable[[list[Result]], bytes]) -> None:
-        """Replicate at most REQUESTS_MAX writes of one client together.
-
-        Answer all of them with the one reply that ``answer`` makes of their results. No earlier request may be unanswered.
-        """
+        """Replicate at most REQUESTS_MAX writes of one client, all of whose requests are answered; answer them together."""
         promise = _Promise()
         self.at_rest = False
         self._promises.append(promise)
@@ -344,8 +346,7 @@ class Connection(asyncio.Protocol):
     def behind_barrier(self, begin: Callable[[End], None]) -> None:
         """Answer a request of several steps, of which ``begin`` does the first; handle no other request before its reply.
 
-        ``begin`` gets a function to which it gives the reply, at once or later. On a linearizable connection it is called
-        behind a barrier, so that it sees all acknowledged writes.
+        ``begin`` gets a function for the reply. On a linearizable connection it is called behind a barrier.
         """
         if not self.linearizable:
             self.exclusive(begin)
@@ -364,8 +365,7 @@ class Connection(asyncio.Protocol):
     def contained(self, end: End, call: Callable[..., None], *arguments: object) -> None:
         """Do one step of a client's request: call ``call(*arguments)``, or nothing if the client has gone.
 
-        A ReplicationError becomes the request's reply, which is given to the function ``end``. Any other exception is logged
-        and closes this client's connection only.
+        A ReplicationError becomes the reply, given to ``end``. Any other exception is logged and closes this connection only.
         """
         if self._transport.is_closing():
             return

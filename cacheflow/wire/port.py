@@ -1,13 +1,15 @@
 """WirePort: the connections of one wire protocol; it counts them, caps their number and closes them.
 
 A connection costs a descriptor and some kilobytes, and may be silent for ever, as with memcached and Redis: there is no
-idle timeout. So their number has a cap, and who comes over it is told so and closed.
+idle timeout. So their number has a cap, and who comes over it is told so and closed. But a request that was begun must be
+complete in time, as over HTTP, and who has to show a token must do so.
 """
 
 from __future__ import annotations
 
 import asyncio
 import resource
+import time
 from collections.abc import Callable
 from typing import Final, cast
 
@@ -19,6 +21,8 @@ CONNECTIONS_MAX: Final = 10_000
 # Descriptors that are left for everything else: the journal, peers, and what HTTP takes at most.
 DESCRIPTORS_KEPT: Final = 384
 DRAIN_S: Final = 1.0
+# Seconds in which a request that was begun must be complete, and a token be shown; as many as over HTTP.
+REQUEST_DEADLINE_S: Final = 30.0
 
 Make = Callable[[Callable[[Connection], None]], Connection]
 AnswerMany = Callable[[list[Arrival]], list[Arrival]]
@@ -31,10 +35,23 @@ class WirePort:
     make: makes a new connection, from the function that the connection calls when it has closed.
     refusal: the reply to a client that comes when ``connections_max`` connections are open.
     answer_many: answers what it can of the input of several connections together, and returns the arrivals that are left.
+    clock: returns seconds.
     """
 
-    def __init__(self, name: str, make: Make, refusal: bytes, connections_max: int, answer_many: AnswerMany) -> None:
+    def __init__(
+        self,
+        name: str,
+        make: Make,
+        refusal: bytes,
+        connections_max: int,
+        answer_many: AnswerMany,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.name = name
+        self._clock = clock
+        # Connections that were at a request when they were looked at last: their number of requests then, and since when.
+        self._begun: dict[Connection, tuple[int, float]] = {}
+        self.overdue = 0
         self.answer_many = answer_many
         self.connections_max = connections_max
         self.accepted = 0
@@ -54,6 +71,22 @@ class WirePort:
         connection = self._make(self._closed)
         self._connections.add(connection)
         return connection
+
+    def end_overdue(self) -> None:
+        """Close the connections of this port that have begun a request, or come without a token, REQUEST_DEADLINE_S ago."""
+        now_s = self._clock()
+        begun = {}
+        for connection in self._connections:
+            if connection.is_due:
+                then = self._begun.get(connection)
+                if then is None or then[0] != connection.requests:
+                    then = connection.requests, now_s
+                begun[connection] = then
+        self._begun = begun
+        for connection, (_, since_s) in begun.items():
+            if now_s - since_s >= REQUEST_DEADLINE_S:
+                self.overdue += 1
+                connection.abort()
 
     async def drain(self) -> None:
         """Let every connection of this port send its pending replies and close; after DRAIN_S seconds close the rest."""
@@ -85,12 +118,14 @@ class WirePort:
             f"wire_connections_max{label}": self.connections_max,
             f"wire_connections_total{label}": self.accepted,
             f"wire_refused_total{label}": self.refused,
+            f"wire_overdue_total{label}": self.overdue,
             f"wire_requests_total{label}": self.requests,
         }
 
     def _closed(self, connection: Connection) -> None:
         if connection in self._connections:
             self._connections.remove(connection)
+            self._begun.pop(connection, None)
             self._requests_before += connection.requests
         if self._empty is not None and not self._connections:
             self._empty.set()

@@ -9,7 +9,8 @@ from wire.fake_transport import Client
 from wire.turns import endless
 
 from cacheflow.wire.connection import Connection
-from cacheflow.wire.resp.service import RespService
+from cacheflow.wire.port import WirePort
+from cacheflow.wire.resp.service import RespService, resp_port
 from cacheflow.wire.resp.table import TABLE
 from cacheflow.wire.slices import Slices
 
@@ -30,6 +31,11 @@ def service(store: FakeStore, token: bytes | None = None, slices: Slices | None 
         wall=lambda: START_MS / 1000,
         slices=slices or endless(),
     )
+
+
+def port(store: FakeStore, token: bytes | None = None) -> WirePort:
+    """A port whose clients are never put off."""
+    return resp_port(store, value_bytes_max=VALUE_BYTES_MAX, token=token, connections_max=8, slices=endless())
 
 
 def connect(store: FakeStore | None = None, token: bytes | None = None) -> Client:

@@ -84,6 +84,10 @@ class MemcachedConnection(MemcachedSession):
                 return
         super().data_received(data)
 
+    @property
+    def is_due(self) -> bool:
+        return super().is_due or not self._authenticated or (self.skip > 0 and not self._paused)
+
     def may_rest(self) -> bool:
         return self._authenticated and not self.skip and super().may_rest()
 

@@ -15,6 +15,9 @@ from cacheflow.wire.memcached.lines import FLAGS, server_error
 END = b"END\r\n"
 # The keys of one gat: all are one entry of the log and one reply.
 TOUCHED_KEYS_MAX = 1000
+# The keys of one get, as of one request over RESP.
+KEYS_MAX = 10_000
+TOO_MANY_TO_GET = b"CLIENT_ERROR at most %d keys in one get\r\n" % KEYS_MAX
 TOO_MANY_KEYS = b"CLIENT_ERROR at most %d keys in one gat\r\n" % TOUCHED_KEYS_MAX
 TOO_MUCH = b"SERVER_ERROR out of memory writing get response\r\n"
 
@@ -83,6 +86,7 @@ class Fetch:
                 if size >= REPLY_BYTES_MAX:
                     connection.reply(b"".join(answers))
                     answers, size = [], 0
+                    connection.rest()
                     if not connection.goes_on:
                         return False
         connection.reply(b"".join([*answers, END]))

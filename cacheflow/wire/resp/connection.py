@@ -97,6 +97,10 @@ class RespConnection(RespSession):
         return self._is_plain_so_far and super().may_rest()
 
     @property
+    def is_due(self) -> bool:
+        return not self._paused and (self._parser.holds or not self.trusted)
+
+    @property
     def _is_plain_so_far(self) -> bool:
         return self.plain and not self._pending and not self._parser.holds
 
