@@ -43,7 +43,7 @@ CLASSES = (ReplicatedStore, AsyncReplicatedStore, CacheClient, AsyncCacheClient)
 OWN: dict[type, set[str]] = {
     ReplicatedStore: {
         *("start", "serve", "wait_ready", "run", "submit", "submit_barrier", "barrier"),
-        *("lookup", "lookup_all", "all_keys"),
+        *("lookup", "lookup_all", "copy_keys", "live", "unsent"),
         *("now_ms", "told_ms", "read_applied", "position", "metrics", "liveness", "readiness"),
         *("register", "transfer_leadership"),
     },

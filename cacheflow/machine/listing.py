@@ -21,7 +21,7 @@ from cacheflow.machine.state.entries import EXPIRES_AT_MS
 _PICKED_MAX: Final = 2000
 # Keys that one call copies, and that one call sorts: each takes a few milliseconds at most.
 SLICE_KEYS: Final = 32_768
-_SORTED_KEYS: Final = 8192
+_SORTED_KEYS: Final = 2048
 
 
 class KeysCopy:
@@ -49,6 +49,8 @@ class KeysCopy:
         self._seen = contents.revision, len(self._raw)
         # How many of the dictionary's first keys, and of its last, are copied; a lower bound.
         self._front = self._back = 0
+        # Goes on where the last slice ended, as long as nothing has changed: then no key has to be passed over.
+        self._further: Iterator[str] | None = None
         # How many keys behind the first of these bounds, and before the second, may be copied all the same.
         self._known_front = self._known_back = 0
         # The number of slices from the front, None as long as more of them come; and what the revision was then: a key that
@@ -83,16 +85,18 @@ class KeysCopy:
             from_front = self._turned is None and front < self._half
             if not from_front and self._turned is None:
                 self._turned, self._came_before = len(self.slices), revision
+            wanted = SLICE_KEYS if from_front else min(SLICE_KEYS, max(0, size - front - back))
+            if (revision, size) != self._seen or self._further is None or (self._turned == len(self.slices)):
+                self._further = islice(raw, front, None) if from_front else islice(reversed(raw), back, None)
             try:
-                if from_front:
-                    found = list(islice(raw, front, front + SLICE_KEYS))
-                else:
-                    found = list(islice(reversed(raw), back, min(back + SLICE_KEYS, max(back, size - front))))
+                found = list(islice(self._further, wanted))
             except RuntimeError:
                 # Another thread has changed the dictionary while this one did not hold the interpreter.
+                self._further = None
                 continue
             if (contents.revision, len(raw)) == (revision, size):
                 break
+            self._further = None
         self._seen = revision, size
         self._known_front += gone
         length = len(found)
@@ -112,6 +116,8 @@ class KeysCopy:
                 self._known_back -= length - len(found)
         self.slices.append(found)
         self.done = self._front + self._back >= size
+        if self.done:
+            self._further = None
         if self.done and self._turned is None:
             self._turned, self._came_before = len(self.slices), revision
         return found

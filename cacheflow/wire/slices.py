@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Final
 
 # Seconds of one turn for all long work.
-SLICE_S: Final = 0.003
+SLICE_S: Final = 0.002
 
 Call = Callable[[], object]
 

@@ -26,7 +26,6 @@ from cacheflow.wire.resp.parser import Request
 from cacheflow.wire.resp.replies import OK, ONE, QUEUED, ZERO, CommandError, failure
 from cacheflow.wire.resp.rows import GET, LONE_GETS, SET, is_part_of_set, keys_of_gets, lone_set, pairs_of_sets
 from cacheflow.wire.resp.session import (
-    KEYS_MAX,
     WORDS_MAX,
     Finish,
     Read,
@@ -261,7 +260,7 @@ class RespConnection(RespSession):
             elif not spec.takes(len(request)):
                 raise CommandError(wrong_arity(spec.name))
             elif len(request) > WORDS_MAX and len(request) > spec.words_max:
-                most = f"{KEYS_MAX} keys" if spec.keys[1] < 0 else f"{WORDS_MAX} words"
+                most = f"{spec.keys_max} keys" if spec.keys_max else f"{WORDS_MAX} words"
                 raise CommandError(f"ERR a request of {spec.name.upper()} has at most {most}")
             elif not self.trusted and "no_auth" not in spec.flags:
                 raise CommandError("NOAUTH Authentication required.")

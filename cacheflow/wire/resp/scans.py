@@ -26,7 +26,7 @@ KEYS_KEPT_MAX: Final = 4 * 1024 * 1024
 SAMPLE_S: Final = 1.0
 SAMPLE_TRIES: Final = 100
 # Keys that are looked at between two looks at the clock.
-STEP_KEYS: Final = 512
+STEP_KEYS: Final = 256
 _PLACE_BITS: Final = 32
 
 

@@ -40,9 +40,12 @@ REQUEST_BYTES_MIN: Final = 5 * 1024 * 1024
 REQUEST_BYTES_MAX: Final = 65 * 1024 * 1024
 VALUES_IN_REQUEST: Final = 4
 
-# The most keys of one request, and of a transaction; the most words of a request that has no list of keys.
-KEYS_MAX: Final = 10_000
-WORDS_MAX: Final = 256
+# The most keys of one request, and of a transaction that only reads; the most that one entry of the log writes; that it compares;
+# and the most words of a request that has no list of keys. Each is some milliseconds of work that cannot be cut in slices.
+KEYS_MAX: Final = 5000
+WRITES_MAX: Final = 1000
+WATCHED_MAX: Final = 2000
+WORDS_MAX: Final = 128
 
 Arguments = list[bytes]
 
@@ -91,10 +94,16 @@ class Spec:
         return count == self.arity if self.arity >= 0 else count >= -self.arity
 
     @property
+    def keys_max(self) -> int:
+        """The most keys that a request for this Redis command may name; 0 if it has no list of keys."""
+        _, last, step = self.keys
+        return 0 if last >= 0 else KEYS_MAX if step == 1 else WRITES_MAX
+
+    @property
     def words_max(self) -> int:
         """The most words that a request for this Redis command may have, with the command's name."""
-        first, last, step = self.keys
-        return first + KEYS_MAX * step if last < 0 else WORDS_MAX
+        first, _, step = self.keys
+        return first + self.keys_max * step if self.keys_max else WORDS_MAX
 
     def keys_in(self, arguments: Arguments) -> list[bytes]:
         """Return those words of a request that are keys. arguments: all words of the request, with the command's name.
@@ -107,8 +116,6 @@ class Spec:
 
 # The commands since MULTI.
 Queue = list[tuple[Spec, Arguments]]
-# The most keys that one client watches at once: EXEC compares them all in one entry.
-WATCHED_MAX: Final = 10_000
 # Key -> its version at WATCH; 0 for an absent key, None until the turn of WATCH has come.
 Watched = dict[str, "int | None"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Final
 
 from cacheflow.contract import WireStore as Store
@@ -15,7 +15,7 @@ from cacheflow.wire.resp.session import Arguments, Find, RespSession, Spec
 from cacheflow.wire.streams import Reply, Stream
 
 COUNT_DEFAULT: Final = 10
-COUNT_MAX: Final = 10_000
+COUNT_MAX: Final = 5000
 
 
 def _pattern(raw: bytes) -> Callable[[bytes], object] | None:
@@ -49,19 +49,39 @@ def scan(session: RespSession, find: Find, arguments: Arguments) -> Reply:
         else:
             raise CommandError(SYNTAX)
     scans, store, cursor, count = session.service.scans, session.service.store, int(raw), min(count, COUNT_MAX)
+    if not cursor:
+        begun = scans.first_page(count)
+    else:
+        # An unknown cursor is told before anything else.
+        known = scans.page(cursor, count)
+        begun = _at_once(known)
 
-    def page(keys: list[str], following: int) -> bytes:
-        return array([bulk(b"%d" % following), bulks(_live(store, keys, matches) if typed else [])])
+    def listed() -> Iterator[bytes]:
+        keys, following = yield from begun
+        found = yield from _matching(store, keys if typed else [], matches)
+        yield array([bulk(b"%d" % following), bulks([key.encode() for key in found])])
 
-    def first_page() -> Iterator[bytes]:
-        yield page(*(yield from scans.first_page(count)))
-
-    return page(*scans.page(cursor, count)) if cursor else Stream(said_in_pieces(first_page()))
+    return Stream(said_in_pieces(listed()))
 
 
-def _live(store: Store, keys: list[str], matches: Callable[[bytes], object] | None) -> list[bytes]:
-    raws = [key.encode() for key in store.live(keys)]
-    return raws if matches is None else [raw for raw in raws if matches(raw)]
+def _at_once(page: tuple[list[str], int]) -> Generator[bytes, None, tuple[list[str], int]]:
+    yield from ()
+    return page
+
+
+def _matching(
+    store: Store, keys: list[str], matches: Callable[[bytes], object] | None
+) -> Generator[bytes, None, list[str]]:
+    """Return those of ``keys`` that are there and match; a generator, which yields no bytes between steps.
+
+    The keys' own texts: a million of them encoded would be 50 MB for each client.
+    """
+    found: list[str] = []
+    for place in range(0, len(keys), STEP_KEYS):
+        some = store.live(keys[place : place + STEP_KEYS])
+        found += some if matches is None else [key for key in some if matches(key.encode())]
+        yield b""
+    return found
 
 
 def keys(session: RespSession, find: Find, arguments: Arguments) -> Reply:
@@ -69,12 +89,9 @@ def keys(session: RespSession, find: Find, arguments: Arguments) -> Reply:
 
     def listed() -> Iterator[bytes]:
         copied = yield from session.service.scans.copied()
-        # The keys' own texts: a million of them encoded would be 50 MB for each client.
         found: list[str] = []
-        for place in range(0, copied.count, STEP_KEYS):
-            some = store.live(copied.part(place, STEP_KEYS))
-            found += some if matches is None else [key for key in some if matches(key.encode())]
-            yield b""
+        for some in copied.slices:
+            found += yield from _matching(store, some, matches)
         yield b"*%d\r\n" % len(found)
         for start in range(0, len(found), STEP_KEYS):
             yield b"".join([bulk(key.encode()) for key in found[start : start + STEP_KEYS]])

@@ -22,12 +22,26 @@ from cacheflow.wire.optimistic import Attempt, Attempts
 from cacheflow.wire.resp.arguments import keys_of
 from cacheflow.wire.resp.commands.strings import ANSWER_BYTES_MAX, failed
 from cacheflow.wire.resp.replies import CommandError, error, failure, replies_array, said_in_pieces
-from cacheflow.wire.resp.session import KEYS_MAX, Arguments, Find, Finish, Plan, Queue, RespSession, Spec, Watched
+from cacheflow.wire.resp.session import (
+    KEYS_MAX,
+    WRITES_MAX,
+    Arguments,
+    Find,
+    Finish,
+    Plan,
+    Queue,
+    RespSession,
+    Spec,
+    Watched,
+)
 from cacheflow.wire.streams import Reply, Stream, size_of
 
-# The most commands of a transaction: as many as one GUARDED takes.
+# The most commands of a transaction.
 COMMANDS_MAX: Final = KEYS_MAX
-TOO_MANY: Final = CommandError(f"ERR a transaction changes and reads at most {COMMANDS_MAX} keys")
+TOO_MANY: Final = CommandError(f"ERR a transaction reads at most {KEYS_MAX} keys")
+TOO_MANY_WRITES: Final = CommandError(
+    f"ERR a transaction that writes or watches changes and reads at most {WRITES_MAX} keys"
+)
 
 
 class Overlay:
@@ -188,8 +202,8 @@ def _prepare(connection: RespSession, queue: Queue, overlay: Overlay | None) -> 
             overlay.expect(own)
         parts.append((len(commands), len(commands) + len(own), finish))
         commands.extend(own)
-    if len(commands) > COMMANDS_MAX:
-        raise TOO_MANY
+    if len(commands) > WRITES_MAX:
+        raise TOO_MANY_WRITES
 
     def finish_all(results: Sequence[Result]) -> Reply:
         return _bounded([finish(results[start:end]) for start, end, finish in parts])
