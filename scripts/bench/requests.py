@@ -11,7 +11,7 @@ from typing import Final
 # The most keys of a request over RESP, of one that writes, and of one over memcached; the operations of a batch over HTTP.
 MANY: Final = 5000
 WRITTEN: Final = 1000
-MANY_MEMCACHED: Final = 10_000
+MANY_MEMCACHED: Final = 5000
 OPERATIONS: Final = 2000
 # Requests in one piece of input.
 PIPELINED: Final = 300
@@ -65,7 +65,7 @@ def resp(many: int = MANY, written: int = WRITTEN, pipelined: int = PIPELINED) -
         "quit": words("quit"),
         "multi": words("multi") + words("keys", "*") * 20 + words("scan", "0", "count", "10000") * 20 + words("exec"),
         "exec": words("multi")
-        + b"".join([words("get", key) for key in keys])
+        + b"".join([words("get", key) for key in keys[: 2 * written]])
         + words("exec")
         + words("multi")
         + b"".join([words("set", key, "v") for key in others[:written]])

@@ -67,8 +67,7 @@ def test_no_command_of_redis_keeps_the_loop(store: FakeStore, name: str) -> None
     turns = Turns()
     service = resp_client.service(store, slices=turns.slices)
     clients = [Client(service.connection(resp_client.ignore)) for _ in range(200 if name == "client" else 1)]
-    # A transaction has as many commands as others have keys.
-    assert longest_turn(turns, clients[0], store, RESP[name]) < CALLS_MAX * (2 if name == "exec" else 1)
+    assert longest_turn(turns, clients[0], store, RESP[name]) < CALLS_MAX
 
 
 @pytest.mark.parametrize("name", sorted(MEMCACHED))

@@ -16,7 +16,7 @@ END = b"END\r\n"
 # The keys of one gat: all are one entry of the log and one reply.
 TOUCHED_KEYS_MAX = 1000
 # The keys of one get, as of one request over RESP.
-KEYS_MAX = 10_000
+KEYS_MAX = 5000
 TOO_MANY_TO_GET = b"CLIENT_ERROR at most %d keys in one get\r\n" % KEYS_MAX
 TOO_MANY_KEYS = b"CLIENT_ERROR at most %d keys in one gat\r\n" % TOUCHED_KEYS_MAX
 TOO_MUCH = b"SERVER_ERROR out of memory writing get response\r\n"

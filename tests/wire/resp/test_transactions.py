@@ -97,14 +97,14 @@ def test_what_cannot_be_queued_discards_the_transaction(wrong: str) -> None:
 def test_a_transaction_has_an_end() -> None:
     client = connect()
     client.send(line("MULTI"))
-    assert client.send(line("PING") * 5001).endswith(
-        b"-ERR a transaction has at most 5000 commands and 5242880 bytes\r\n"
+    assert client.send(line("PING") * 2001).endswith(
+        b"-ERR a transaction has at most 2000 commands and 5242880 bytes\r\n"
     )
     assert client.send(line("EXEC")).startswith(b"-EXECABORT ")
     client.send(line("MULTI"))
     value = b"x" * 1_000_000
     assert client.send(pack("SET", "k", value) * 6).endswith(
-        b"-ERR a transaction has at most 5000 commands and 5242880 bytes\r\n"
+        b"-ERR a transaction has at most 2000 commands and 5242880 bytes\r\n"
     )
     client.send(line("DISCARD"))
     client.send(line("MULTI") + pack("MGET", *["k"] * 4000) * 2)

@@ -15,7 +15,7 @@ from cacheflow.wire.resp.session import Arguments, Find, RespSession, Spec
 from cacheflow.wire.streams import Reply, Stream
 
 COUNT_DEFAULT: Final = 10
-COUNT_MAX: Final = 5000
+COUNT_MAX: Final = 2000
 
 
 def _pattern(raw: bytes) -> Callable[[bytes], object] | None:

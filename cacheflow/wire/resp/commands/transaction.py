@@ -37,7 +37,7 @@ from cacheflow.wire.resp.session import (
 from cacheflow.wire.streams import Reply, Stream, size_of
 
 # The most commands of a transaction.
-COMMANDS_MAX: Final = KEYS_MAX
+COMMANDS_MAX: Final = 2000
 TOO_MANY: Final = CommandError(f"ERR a transaction reads at most {KEYS_MAX} keys")
 TOO_MANY_WRITES: Final = CommandError(
     f"ERR a transaction that writes or watches changes and reads at most {WRITES_MAX} keys"
@@ -131,7 +131,7 @@ def _settled(finish: Finish, result: Result) -> Reply:
 
 def _read_all(connection: RespSession, queue: Queue) -> Reply:
     """Return the reply to EXEC of a transaction that only reads and watches no key: all keys that it names, at one moment."""
-    if sum([len(spec.keys_in(arguments)) for spec, arguments in queue]) > COMMANDS_MAX:
+    if sum([len(spec.keys_in(arguments)) for spec, arguments in queue]) > KEYS_MAX:
         return TOO_MANY.reply
     find = connection.store.lookup
     try:
