@@ -124,8 +124,12 @@ class Poller:
         self._look = None
         self._stalled = {transport: None for transport in self._stalled if transport.unsent_bytes}
         for transport in self.unsent.overdue(self._stalled, time.monotonic()):
-            logger.info("a client that does not take its answers was ended: %d bytes", transport.unsent_bytes)
-            transport.abort()
+            before = transport.unsent_bytes
+            # It may be this node that was slow.
+            self._write(transport.descriptor)
+            if 0 < before == transport.unsent_bytes:
+                self.unsent.ended += 1
+                transport.abort()
         if self._stalled:
             self._look = self.loop.call_later(LOOK_EVERY_S, self._end_overdue)
 

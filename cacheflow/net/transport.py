@@ -113,6 +113,11 @@ class SocketTransport(asyncio.Transport):
         # True once ``connection_lost`` is on its way.
         self._lost = False
 
+    @property
+    def descriptor(self) -> int:
+        """The number of the client's socket."""
+        return self._descriptor
+
     def start(self) -> None:
         """Tell the client's protocol that it is connected, and register the client's socket for polling."""
         self._poller.transports[self._descriptor] = self

@@ -49,7 +49,10 @@ class Unsent:
             holder.unsent_bytes = unsent_bytes
 
     def overdue(self, holders: Iterable[H], now_s: float) -> list[H]:
-        """Return those of a front's connections ``holders`` that are to be ended now: as many as it takes, the stalest first."""
+        """Return those of a front's connections ``holders`` that are to be ended now: as many as it takes, the stalest first.
+
+        The front tries once more to send to each before it ends it, and counts it in ``ended``.
+        """
         over = self.bytes - self.bytes_max
         if over <= 0:
             return []
@@ -61,5 +64,4 @@ class Unsent:
             over -= holder.unsent_bytes
             if over <= 0:
                 break
-        self.ended += len(chosen)
         return chosen

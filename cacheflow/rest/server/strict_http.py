@@ -17,7 +17,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import re
 import socket
 import time
@@ -34,8 +33,6 @@ from waitress.utilities import Error
 from cacheflow.net.unsent import Unsent
 from cacheflow.rest.problems import PROBLEM_TYPE, problem_bytes
 from cacheflow.rest.server.doors import Doors
-
-logger = logging.getLogger("cacheflow.rest")
 
 # A longer body is not joined with its header, and what the client has not taken of it is not copied.
 JOINED_BYTES_MAX: Final = 64 * 1024
@@ -357,8 +354,12 @@ class StrictServer(TcpWSGIServer):  # type: ignore[misc]
         """End the connections of clients that take nothing while more is unsent, over all fronts, than may be."""
         if self.unsent.bytes > self.unsent.bytes_max:
             for channel in self.unsent.overdue(list(self.active_channels.values()), time.monotonic()):
-                logger.info("a client that does not take its answers was ended: %d bytes", channel.unsent_bytes)
-                channel.handle_close()
+                before = channel.unsent_bytes
+                # It may be this node that was slow.
+                channel.handle_write()
+                if 0 < before == channel.unsent_bytes:
+                    self.unsent.ended += 1
+                    channel.handle_close()
 
     def maintenance(self, now: float) -> None:
         """Enforce the deadlines of all HTTP connections; when there are too many connections, also close idle ones.
