@@ -13,9 +13,9 @@ from typing import Final, Protocol, TypeVar
 
 # Unsent bytes of all connections from which on those that take nothing are ended.
 UNSENT_BYTES_MAX: Final = 64 * 1024 * 1024
-# Seconds that a client may take nothing when there are more than that, and when there are more than twice as many.
+# Seconds that a client may take nothing when there are more than that, and when there are more than half as many again.
 GRACE_S: Final = 5.0
-GRACE_OVER_TWICE_S: Final = 0.25
+GRACE_FAR_OVER_S: Final = 0.1
 # Seconds between two looks of a front at its connections while some have unsent bytes.
 LOOK_EVERY_S: Final = 0.25
 
@@ -56,7 +56,7 @@ class Unsent:
         over = self.bytes - self.bytes_max
         if over <= 0:
             return []
-        grace_s = GRACE_S if over <= self.bytes_max else GRACE_OVER_TWICE_S
+        grace_s = GRACE_S if over <= self.bytes_max // 2 else GRACE_FAR_OVER_S
         chosen: list[H] = []
         late = [holder for holder in holders if holder.unsent_bytes and now_s - holder.taken_s >= grace_s]
         for holder in sorted(late, key=lambda holder: holder.taken_s):

@@ -34,7 +34,7 @@ from cacheflow.net.unsent import Unsent
 from cacheflow.rest.problems import PROBLEM_TYPE, problem_bytes
 from cacheflow.rest.server.doors import Doors
 
-# A longer body is not joined with its header, and what the client has not taken of it is not copied.
+# A longer body is not joined with its header, and is sent in pieces of so many bytes.
 JOINED_BYTES_MAX: Final = 64 * 1024
 # Seconds for which a refused client may go on sending before its connection is cut.
 _LINGER_S = 5.0
@@ -178,9 +178,11 @@ class OneWriteTask(WSGITask):  # type: ignore[misc]
                 channel.write_soon(header + data)
             else:
                 channel.write_soon(header)
-                body = ReadOnlyFileBasedBuffer(io.BytesIO(data))
-                body.prepare()
-                channel.write_soon(body)
+                # In pieces, each of which is freed when the client has taken it; in one buffer all of it would stay to the end.
+                for start in range(0, size, JOINED_BYTES_MAX):
+                    piece = ReadOnlyFileBasedBuffer(io.BytesIO(data[start : start + JOINED_BYTES_MAX]))
+                    piece.prepare()
+                    channel.write_soon(piece)
         else:
             channel.write_soon(header)
             super().write(data)
