@@ -126,6 +126,7 @@ class Poller:
         for transport in self.unsent.overdue(self._stalled, time.monotonic()):
             before = transport.unsent_bytes
             # It may be this node that was slow.
+            self.room = ROOM_A_TURN
             self._write(transport.descriptor)
             if 0 < before == transport.unsent_bytes:
                 self.unsent.ended += 1
@@ -137,10 +138,13 @@ class Poller:
         self.room = ROOM_A_TURN
         cost = 0
         while cost < COST_A_TURN and self.room > 0:
-            ready = self._left or self.epoll.poll(0, EVENTS_A_POLL)
+            ready = self.epoll.poll(0, EVENTS_A_POLL)
+            if self._left:
+                # They come first, and what the kernel tells of them again counts once.
+                ready = list((dict(self._left) | dict(ready)).items())
+                self._left = []
             if not ready:
                 break
-            self._left = []
             cost += self._receive(ready)
             for answer_many, arrived in self._arrived.items():
                 if arrived:
@@ -161,8 +165,9 @@ class Poller:
         for descriptor, events in ready:
             if events != READ:
                 if self.room <= 0:
-                    self._left = ready[ready.index((descriptor, events)) :]
-                    break
+                    # Those who ask do not wait for those who take much.
+                    self._left.append((descriptor, events))
+                    continue
                 self._write(descriptor)
                 if events == WRITE:
                     continue

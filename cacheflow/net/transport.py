@@ -130,7 +130,8 @@ class SocketTransport(asyncio.Transport):
         poller = self._poller
         if self._held:
             data, self._held = b"".join((self._held, data)), b""
-        if self._buffered or self._closing or poller.room <= 0:
+        # A short answer does not wait behind the long ones of others.
+        if self._buffered or self._closing or (poller.room <= 0 and len(data) > HELD_BYTES_MAX):
             self._keep(data)
             return
         if poller.holds and len(data) <= HELD_BYTES_MAX:
