@@ -47,6 +47,9 @@ COST_A_TURN: Final = 256 * 1024
 COST_OF_EVENT: Final = 2 * 1024
 # Bytes that may leave in one turn, which takes a few milliseconds; what else is to leave is kept until the next turn.
 ROOM_A_TURN: Final = 4 * 1024 * 1024
+# Connections that are ended at once for taking nothing, and the pause before the next ones: the kernel frees megabytes for each.
+ENDED_AT_ONCE: Final = 8
+NEXT_ENDED_S: Final = 0.01
 
 
 class Poller:
@@ -123,16 +126,21 @@ class Poller:
         """End the connections of clients that take nothing while more is unsent than may be; look again as long as any is."""
         self._look = None
         self._stalled = {transport: None for transport in self._stalled if transport.unsent_bytes}
+        self.room = ROOM_A_TURN
+        left = ENDED_AT_ONCE
         for transport in self.unsent.overdue(self._stalled, time.monotonic()):
+            if self.room <= 0 or not left:
+                break
             before = transport.unsent_bytes
             # It may be this node that was slow.
-            self.room = ROOM_A_TURN
             self._write(transport.descriptor)
             if 0 < before == transport.unsent_bytes:
                 self.unsent.ended += 1
+                left -= 1
                 transport.abort()
+        self.room = ROOM_A_TURN
         if self._stalled:
-            self._look = self.loop.call_later(LOOK_EVERY_S, self._end_overdue)
+            self._look = self.loop.call_later(LOOK_EVERY_S if left else NEXT_ENDED_S, self._end_overdue)
 
     def _turn(self) -> None:
         self.room = ROOM_A_TURN

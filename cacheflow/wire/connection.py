@@ -33,12 +33,10 @@ from cacheflow.wire.streams import JOINED_BYTES_MAX, Reply, Stream
 logger = logging.getLogger("cacheflow.wire")
 
 REQUESTS_MAX = 1024
-# Replies of more bytes than this are handed to the transport before more are made: a client that sends and never reads
-# makes the transport stop us then, and so does not fill memory.
+# Replies of more bytes than this are handed to the transport before more are made: it stops us for a client that does not read.
 REPLY_BYTES_MAX = 1024 * 1024
 
-# The reply; or a function that makes it when the reply's turn comes; or ``(render, results)``, so that the log's results are kept
-# and no second copy of what is in them; None while unknown.
+# The reply; or a function that makes it in its turn; or ``(render, results)``: no second copy of results; None while unknown.
 Answer = Reply | Callable[[], Reply] | tuple[Callable[[Any], Reply], Any] | None
 
 # A function that takes the reply to a request of several steps.
@@ -51,7 +49,7 @@ def no_reply(result: Result) -> bytes:
 
 
 def _count_nothing(change: int) -> None:
-    """Do nothing: takes the place of a transport's ``reserve`` where there is none."""
+    """Do nothing, in the place of a transport's ``reserve`` where there is none."""
 
 
 class _Promise:
@@ -224,10 +222,12 @@ class Connection(asyncio.Protocol):
             if self._output_bytes >= REPLY_BYTES_MAX:
                 self.flush()
 
-    def rest(self) -> None:
-        """Handle no more input of this client before its next slice, if this turn's is used up: behind what may take long."""
-        if self._slices.over():
+    def rests(self) -> bool:
+        """Handle no more input of this client before its next slice, if this turn's is used up; return whether that is so."""
+        over = self._slices.over()
+        if over:
             self._wait()
+        return over
 
     def _wait(self) -> None:
         if not self._waits:
@@ -383,7 +383,7 @@ class Connection(asyncio.Protocol):
         self.at_rest = False
 
     def finish(self) -> None:
-        """Handle no more requests of this client, because the node stops; close after the replies to all earlier ones."""
+        """Handle no more requests, because the node stops; close after the replies to all earlier ones."""
         self._closing = True
         self.at_rest = False
         if self._connected and not self._transport.is_closing():

@@ -166,7 +166,8 @@ class MemcachedConnection(MemcachedSession):
                 break
             self.requests += 1
             at = behind
-            self.rest()
+            if self.rests():
+                break
         return at
 
     def failure(self, error: ReplicationError) -> bytes:

@@ -236,14 +236,18 @@ class RespConnection(RespSession):
         if not pending and fault is None:
             return False
         while pending and self.goes_on:
-            request = pending.popleft()
-            self.requests += 1
+            request = pending[0]
             way = FAST.get(request[0])
             if way is not None and self.plain:
+                pending.popleft()
+                self.requests += 1
                 way(self, request)
+            elif self.rests():
+                break
             else:
+                pending.popleft()
+                self.requests += 1
                 self._general(request)
-                self.rest()
         if fault is not None and self.goes_on:
             self.close(b"-ERR Protocol error: %b\r\n" % str(fault).encode("latin-1", "replace"))
         return True
