@@ -45,8 +45,8 @@ EVENTS_A_POLL: Final = 64
 COST_A_TURN: Final = 256 * 1024
 # The cost of an event beside its bytes, counted in bytes.
 COST_OF_EVENT: Final = 2 * 1024
-# Bytes that may leave in one turn, which takes a few milliseconds; what else is to leave is kept until the next turn.
-ROOM_A_TURN: Final = 4 * 1024 * 1024
+# Bytes that may leave in one turn, which takes about a millisecond; what else is to leave is kept until the next turn.
+ROOM_A_TURN: Final = 1024 * 1024
 # Connections that are ended at once for taking nothing, and the pause before the next ones: the kernel frees megabytes for each.
 ENDED_AT_ONCE: Final = 8
 NEXT_ENDED_S: Final = 0.01
