@@ -28,12 +28,12 @@ WAIT_STEP_S = 0.01
 
 
 class AsyncReplicatedStore(AsyncFace):
-    """A replicated cache in this process, for asyncio. Arguments as for ReplicatedStore; only one event loop may use it.
+    """A replicated cache with a node in this process, for asyncio. Arguments as for ReplicatedStore; for one event loop only.
 
     >>> async with AsyncReplicatedStore(node_id="a", raft_address="127.0.0.1:9080", data_dir="./data") as cache:
     ...     await cache.set("k", "v")
 
-    ``store`` is the ReplicatedStore behind it.
+    ``store`` is the ReplicatedStore behind this object.
     """
 
     def __init__(self, config: NodeConfig | None = None, *, raft_address: str | None = None, **settings: Any) -> None:
@@ -61,7 +61,10 @@ class AsyncReplicatedStore(AsyncFace):
         await self.close()
 
     async def close(self) -> bool:
-        """Hand leadership over when this node leads, and stop, as ReplicatedStore does. A start that is under way ends first."""
+        """Hand leadership over if this cache's node leads, and stop the node; a start that is under way ends first.
+
+        Returns False when the disk hangs, so that not everything was closed.
+        """
         self._unwanted = True
         # Not in the executor, which forgets what is cancelled before a thread takes it: the node ends in any case.
         ending = threading.Thread(target=self._stop, name="cacheflow-close")
@@ -171,7 +174,7 @@ class _Answers:
         self._woken = False
 
     def expect(self) -> asyncio.Future[list[Result]]:
-        """Return a new future for the answer to one call."""
+        """Return a new future of the application's event loop, for the answer to one call."""
         future: asyncio.Future[list[Result]] = self.loop.create_future()
         self._waiting[future] = self.loop.time()
         if not self._watches:
@@ -180,9 +183,9 @@ class _Answers:
         return future
 
     def tell(self, future: asyncio.Future[list[Result]], outcome: Outcome) -> Callable[[], None]:
-        """Keep the outcome of a call for its ``future``; return the function that wakes the application's loop.
+        """Keep ``outcome``, the answer to a call, until the application's loop gives it to the call's ``future``.
 
-        Called on the node's loop.
+        Returns the function that wakes that loop. Called on the node's loop.
         """
         self._told.append((future, outcome))
         return self._wake

@@ -15,6 +15,7 @@ import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import SplitResult, urlsplit
 
 from cacheflow.errors import ConfigError
 
@@ -29,6 +30,8 @@ _SECRET = re.compile(rb"[ -~]{16,}")
 _HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 # What a browser calls a site: scheme, host and perhaps a port, or "null" for a file.
 _ORIGIN = re.compile(r"\*|null|https?://[^\s/?#@]+")
+# The log's integers have 64 bits.
+_LIMIT_MAX = 2**63 - 1
 _HOST_RULE = "must be a host name or an IP address alone: no port, no brackets, no http://"
 
 
@@ -36,7 +39,7 @@ _HOST_RULE = "must be a host name or an IP address alone: no port, no brackets, 
 class NodeConfig:
     """The settings of one node. Raises ConfigError that names the invalid setting."""
 
-    # The address to listen on: loopback unless a secret and a token are given, so that no stranger writes into the cache.
+    # The address to listen on: loopback unless a secret and tokens are given, so that no stranger writes into the cache.
     host: str = "127.0.0.1"
     port: int = 8080
     # The host under which others reach this node; None: ``host``.
@@ -73,6 +76,8 @@ class NodeConfig:
     http_threads: int = 40
     cluster_secret_file: Path | None = None
     api_token_file: Path | None = None
+    # Who else may use the ports, and what for; the same file on every node (users.py).
+    users_file: Path | None = None
     # Names under which browsers may call this node, beside its own; other sites whose pages may.
     allow_host: tuple[str, ...] = ()
     allow_origin: tuple[str, ...] = ()
@@ -104,8 +109,9 @@ class NodeConfig:
             "must be 1 to 63 letters, digits, dots, dashes or underscores",
         )
         self._check("eviction", self.eviction in EVICTION_POLICIES, "must be lru or lfu")
-        self._check("max_items", self.max_items is None or self.max_items >= 1, "must be at least 1")
-        self._check("max_bytes", self.max_bytes is None or self.max_bytes >= 1024, "must be at least 1024")
+        for name, least in (("max_items", 1), ("max_bytes", 1024)):
+            limit = getattr(self, name)
+            self._check(name, limit is None or least <= limit <= _LIMIT_MAX, f"must be {least} to {_LIMIT_MAX}")
         self._check("replicas", 0 <= self.replicas <= 8, "must be 0 to 8")
         self._check("fsync", self.fsync in FSYNC_MODES, "must be always, interval or never")
         self._check("request_timeout_s", 0 < self.request_timeout_s <= 3600, "must be above 0 and at most 3600")
@@ -124,7 +130,7 @@ class NodeConfig:
                 "allow_origin", _ORIGIN.fullmatch(origin) is not None, "must be as https://app.example.com, or *"
             )
         for url in self.seed:
-            self._check("seed", url.startswith(("http://", "https://")), "must start with http:// or https://")
+            self._check("seed", _is_url(url), "must start with http:// or https://, and name a host and perhaps a port")
         self._check(
             "bootstrap_expect",
             self.bootstrap_expect is None or 1 <= self.bootstrap_expect <= len(self.seed) + 1,
@@ -136,9 +142,15 @@ class NodeConfig:
         if not is_loopback(self.host):
             self._check(
                 "host",
-                self.cluster_secret_file is not None and self.api_token_file is not None,
-                "leaves loopback: give --cluster-secret-file and --api-token-file, so that only those who hold them get in",
+                self.cluster_secret_file is not None and (self.api_token_file or self.users_file) is not None,
+                "leaves loopback: give --cluster-secret-file, and --users-file or --api-token-file, so that only those who hold "
+                "what is in them get in",
             )
+        self._check(
+            "users_file",
+            self.users_file is None or self.cluster_secret_file is not None,
+            "needs --cluster-secret-file: without it whoever reaches the port between nodes writes as a node does",
+        )
 
         self._check(
             "advertise",
@@ -159,7 +171,10 @@ class NodeConfig:
 
     @classmethod
     def of(cls, **settings: Any) -> NodeConfig:
-        """Return a configuration made of settings by name. Raises ConfigError that names an unknown or invalid one."""
+        """Return a node's configuration made of ``settings``, values by name.
+
+        Raises ConfigError, which names an unknown or invalid setting.
+        """
         known = {field.name for field in fields(cls)}
         for name in settings:
             if name not in known:
@@ -184,6 +199,32 @@ def split_address(address: str) -> tuple[str, int]:
 def join_address(host: str, port: int) -> str:
     """Return ``host:port``, with brackets around an IPv6 host: the reverse of ``split_address``."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def split_url(url: str) -> SplitResult:
+    """Return the parts of the URL of a node's HTTP API. Raises ValueError for a text that is no such URL."""
+    if not url.isprintable() or " " in url:
+        raise ValueError(f"{url!r} has blanks or control characters")
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and parts.hostname and not parts.query and not parts.fragment
+    except ValueError:
+        good = False
+    if not good:
+        raise ValueError(f"{url!r} is not a node's address such as http://127.0.0.1:8080")
+    try:
+        _ = parts.port
+    except ValueError:
+        raise ValueError(f"{url!r}: the port is not a number up to 65535") from None
+    return parts
+
+
+def _is_url(text: str) -> bool:
+    try:
+        split_url(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_host(text: str) -> bool:
@@ -214,10 +255,11 @@ def is_loopback(host: str) -> bool:
 
 
 def read_secret(path: Path | None, setting: str) -> bytes | None:
-    """Return the secret in the file at ``path``, which all who read that file read alike; None without a path.
+    """Return the secret in the file at ``path``; None without a path. Everything that uses a secret reads its file this way.
 
-    Blanks and ends of lines around it, and a byte order mark, do not count. Raises ConfigError for a file that cannot be read or
-    holds anything but one line of printable ASCII, at least 16 characters. No message shows the secret.
+    Blanks and ends of lines around the secret, and a byte order mark, do not count. Raises ConfigError, which names
+    ``setting``, for a file that cannot be read or holds anything but one line of printable ASCII, at least 16 characters. No
+    message shows the secret.
     """
     if path is None:
         return None
@@ -237,17 +279,18 @@ def read_secret(path: Path | None, setting: str) -> bytes | None:
 
 
 def join_token(secret: bytes) -> bytes:
-    """Return the token, derived from the cluster's secret, that a node shows to be registered.
+    """Return the token, derived from the cluster's ``secret``, that a node shows when it asks to be registered as a member.
 
-    Who learns it can only make members dial addresses: a node that answers there must prove that it knows the secret.
+    Whoever learns the token can only make members dial addresses: a node that answers there must prove that it knows the
+    secret.
     """
     return hmac.digest(secret, b"cacheflow: POST /nodes/register", hashlib.sha256).hex().encode()
 
 
 @functools.cache
 def build_version() -> str:
-    """Return the version of this CacheFlow, for people."""
-    # It takes long to import, and who only talks to nodes needs none.
+    """Return the version of the CacheFlow that is installed here, as text for people."""
+    # This module takes long to import, and who only talks to nodes needs none.
     from importlib import metadata
 
     try:

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeAlias
 
 from cacheflow.errors import ReplicationError
 from cacheflow.machine.language.commands import Command, Result
-from cacheflow.machine.state.entries import DATA, EXPIRES_AT_MS, KIND, META, VERSION, Entry
+from cacheflow.machine.state.entries import DATA, EXPIRES_AT_MS, KIND, META, VERSION, Entry, entry_bytes
 from cacheflow.results import Digest, Item, RaftPosition
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "Outcome",
     "RestStore",
     "WireStore",
+    "entry_bytes",
 ]
 
 # The outcome of a proposal: one raw result a command, or the error that says why there is none.
@@ -97,29 +98,39 @@ class WireStore(Protocol):
     """Interface: what the Redis and memcached fronts need of a store. Called on the event loop only; no method blocks."""
 
     def lookup(self, key: str, *, count: bool = True) -> Entry | None:
-        """Return the live entry under ``key``, or None. count: the look-up counts as a use. Raises NotReady."""
+        """Return the live cache entry under ``key``, or None if there is none. Raises NotReady.
+
+        count: whether this look-up counts as a use of the key.
+        """
 
     def lookup_all(self, keys: list[str], bytes_max: int) -> list[Entry | None] | None:
-        """Return the live entries of ``keys`` at one moment, None for each absent one.
+        """Return the live cache entries of all ``keys`` at one moment, in a list with None for each absent key.
 
-        Returns None for all when their values exceed ``bytes_max`` together. Raises NotReady.
+        Returns None instead of the list when the values exceed ``bytes_max`` together. Raises NotReady.
         """
 
     def now_ms(self) -> int:
         """Return the cluster's time in milliseconds, by which entries expire."""
 
     def copy_keys(self) -> KeysCopy:
-        """Return a copy of all keys in memory, of which nothing is copied yet. Raises NotReady."""
+        """Return a copy of all keys of all databases, of which nothing is copied yet. Raises NotReady."""
 
     def live(self, keys: list[str]) -> list[str]:
         """Return those of ``keys`` that are there now; this counts as no use of them. Raises NotReady."""
 
-    def __len__(self) -> int: ...
+    def count_of(self, database: int) -> int:
+        """Return how many keys ``database`` has. Raises NotReady."""
+
+    def expiring_of(self, database: int) -> tuple[int, int]:
+        """Return how many keys of ``database`` have an expiry, and how many ms they have left on average. Raises NotReady."""
+
+    def uses_of(self, key: str) -> int | None:
+        """Return how many uses of ``key`` the policy has counted, None if it counts none. Raises NotReady."""
 
     def submit(self, commands: list[Command], done: Done) -> None:
-        """Replicate ``commands`` in order; ``done`` gets their results, or the error."""
+        """Replicate ``commands`` in order, then call ``done`` with their results or an error."""
 
     def submit_barrier(self, done: Done) -> None:
-        """Call ``done`` once everything acknowledged before this call is applied on this node."""
+        """Call ``done`` once this node has applied all writes that were acknowledged before this call."""
 
     def metrics(self) -> dict[str, float]: ...

@@ -34,7 +34,10 @@ T = TypeVar("T")
 
 
 def blocking(verb: Callable[P, Steps[T]]) -> Callable[Concatenate[Face, P], T]:
-    """Return a blocking method that runs ``verb``, a generator of commands: it replicates each and sends the result back in."""
+    """Return a blocking method that runs ``verb``, a generator of commands.
+
+    The method replicates each command that the generator yields, and sends the command's result into the generator.
+    """
 
     def call(self: Face, /, *args: P.args, **kwargs: P.kwargs) -> T:
         steps = verb(*args, **kwargs)
@@ -50,7 +53,10 @@ def blocking(verb: Callable[P, Steps[T]]) -> Callable[Concatenate[Face, P], T]:
 
 
 def coroutine(verb: Callable[P, Steps[T]]) -> Callable[Concatenate[AsyncFace, P], Coroutine[Any, Any, T]]:
-    """Return a coroutine method that runs ``verb``, a generator of commands: it replicates each and sends the result back in."""
+    """Return a coroutine method that runs ``verb``, a generator of commands.
+
+    The method replicates each command that the generator yields, and sends the command's result into the generator.
+    """
 
     async def call(self: AsyncFace, /, *args: P.args, **kwargs: P.kwargs) -> T:
         steps = verb(*args, **kwargs)
@@ -98,11 +104,14 @@ _setdefault = blocking(verbs.setdefault)
 
 
 class Face(MutableMapping[str, Any]):
-    """The base of caches with blocking methods, which are mappings too. Subclasses say how they read and replicate."""
+    """Base class of the caches with blocking methods, which are mappings too. Subclasses define how to read and replicate."""
 
     @abc.abstractmethod
     def _replicate(self, command: Command) -> tuple[Result, int]:
-        """Replicate a checked command; return (its raw result, the time in ms to compare its expiry times with)."""
+        """Replicate ``command``, which is checked already; return (its raw result, the time in ms).
+
+        The expiry times in the result are to be compared with that time.
+        """
 
     @abc.abstractmethod
     def get_item(
@@ -126,7 +135,10 @@ class Face(MutableMapping[str, Any]):
     def keys_page(
         self, prefix: str = "", limit: int = KEYS_PAGE, cursor: str | None = None
     ) -> tuple[list[str], str | None]:
-        """Return (up to ``limit`` keys with ``prefix`` behind ``cursor``, in order; the next page's cursor or None)."""
+        """Return one page of keys: (up to ``limit`` keys that start with ``prefix``, in order; next page's cursor or None).
+
+        cursor: where the page begins, as returned with the page before; None for the first page.
+        """
 
     def get(
         self,
@@ -173,16 +185,16 @@ class Face(MutableMapping[str, Any]):
         return _Keys(self, prefix)
 
     def values(self) -> ValuesView[Any]:
-        """Return a live view of all values; keys that vanish during an iteration are skipped.
+        """Return a live view of all values in the cache; keys that vanish during an iteration are skipped.
 
-        Its reads do not count as uses.
+        Reads through the view do not count as uses of the keys.
         """
         return _Values(self)
 
     def items(self) -> ItemsView[str, Any]:
-        """Return a live view of all (key, value); keys that vanish meanwhile are skipped. Its reads do not count as uses.
+        """Return a live view of all (key, value) in the cache; keys that vanish during an iteration are skipped.
 
-        Each pair was in the cache at some moment of the iteration.
+        Each pair was in the cache at some moment of the iteration. Reads through the view do not count as uses of the keys.
         """
         return _Items(self)
 
@@ -256,14 +268,17 @@ class _Values(ValuesView[Any]):
 
 
 class AsyncFace(abc.ABC):
-    """The base of caches with coroutine methods; ``keys``, ``values`` and ``items`` are asynchronous iterators."""
+    """Base class of the caches with coroutine methods; ``keys``, ``values`` and ``items`` are asynchronous iterators."""
 
     # The face behind this one, whose methods ``in_thread`` calls.
     _blocking: Face
 
     @abc.abstractmethod
     async def _replicate(self, command: Command) -> tuple[Result, int]:
-        """Replicate a checked command; return (its raw result, the time in ms to compare its expiry times with)."""
+        """Replicate ``command``, which is checked already; return (its raw result, the time in ms).
+
+        The expiry times in the result are to be compared with that time.
+        """
 
     @abc.abstractmethod
     async def get_item(
@@ -275,7 +290,10 @@ class AsyncFace(abc.ABC):
         peek: bool = False,
         strict: bool = False,
     ) -> Item | None:
-        """Return the item under ``key``, with its version and TTL, or None. The options are those of ``Face.get_item``."""
+        """Return the item under ``key``, with its version and TTL; None if the key is absent.
+
+        Options are those of ``Face.get_item``.
+        """
 
     async def get(
         self,
@@ -295,7 +313,10 @@ class AsyncFace(abc.ABC):
     async def keys_page(
         self, prefix: str = "", limit: int = KEYS_PAGE, cursor: str | None = None
     ) -> tuple[list[str], str | None]:
-        """Return (up to ``limit`` keys with ``prefix`` behind ``cursor``, in order; the next page's cursor or None)."""
+        """Return one page of keys: (up to ``limit`` keys that start with ``prefix``, in order; next page's cursor or None).
+
+        cursor: where the page begins, as returned with the page before; None for the first page.
+        """
 
     get_many = coroutine(verbs.get_many)
     set = coroutine(verbs.set_)
@@ -324,7 +345,7 @@ class AsyncFace(abc.ABC):
         raise KeyNotFound("the cache is empty")
 
     async def keys(self, prefix: str = "") -> AsyncIterator[str]:
-        """Yield the keys that start with ``prefix``, fetched page by page."""
+        """Yield the cache's keys that start with ``prefix``, fetched page by page."""
         cursor: str | None = None
         while True:
             page, cursor = await self.keys_page(prefix, KEYS_PAGE, cursor)
@@ -334,12 +355,18 @@ class AsyncFace(abc.ABC):
                 return
 
     async def values(self) -> AsyncIterator[Any]:
-        """Yield all values; keys that vanish meanwhile are skipped. The reads do not count as uses."""
+        """Yield all values in the cache; keys that vanish meanwhile are skipped.
+
+        The reads do not count as uses of the keys.
+        """
         async for _, value in self.items():
             yield value
 
     async def items(self) -> AsyncIterator[tuple[str, Any]]:
-        """Yield all (key, value); keys that vanish meanwhile are skipped. The reads do not count as uses."""
+        """Yield all (key, value) in the cache; keys that vanish meanwhile are skipped.
+
+        The reads do not count as uses of the keys.
+        """
         async for key in self.keys():
             value = await self.get(key, MISSING, peek=True)
             if value is not MISSING:

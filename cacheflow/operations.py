@@ -62,7 +62,7 @@ def batch(
 ) -> Steps[list[dict[str, Any]]]:
     """Run the operations ``ops`` in one log entry, with ``atomic`` all or none; return one result for each.
 
-    Over 66 MiB in the log a batch is several entries; with ``atomic`` or an idempotency_key it is ValueTooLarge.
+    A batch of over 66 MiB in the log becomes several entries; with ``atomic`` or an idempotency_key it raises ValueTooLarge.
     ops: ``{"op": "set", "key": "k", "value": any, "ttl": 5}``, or get, delete, incr, touch, cas, add.  A result has the
     ``status`` that HTTP would answer, the key, its version, and what the operation found.
     Raises InvalidRequest; with ``atomic`` the error of the operation that failed; and what ``set`` raises.
@@ -83,9 +83,10 @@ def batch(
 
 
 def parse_into(parsed: list[Command], ops: Any, value_bytes_max: int) -> None:
-    """Append the command of each operation in ``ops`` to ``parsed``. Raises InvalidRequest at the first wrong operation.
+    """Append the command of each operation in ``ops``, the parsed JSON of a batch, to the list ``parsed``.
 
-    After that ``parsed`` holds the commands of the operations before.  value_bytes_max: the most bytes of a value.
+    Raises InvalidRequest at the first wrong operation; ``parsed`` then holds the commands of those before it.
+    value_bytes_max: the most bytes of a value.
     """
     if type(ops) is not list or not ops:
         raise InvalidRequest('"ops" is needed: a list of operations')
@@ -181,7 +182,7 @@ _PARSE: Final[dict[str, Callable[[Operation], Command]]] = {
 
 
 def result_of(command: Command, result: Result) -> dict[str, Any]:
-    """Return the raw result of ``command`` as a mapping for Python, with the value decoded."""
+    """Return ``result``, the state machine's answer to ``command``, as a dictionary for Python, with the value decoded."""
     answer: dict[str, Any] = {"status": 200, "key": command[1]}
     if result[0] != commands.OK:
         error = error_of("", result)
@@ -202,9 +203,9 @@ def result_of(command: Command, result: Result) -> dict[str, Any]:
 
 
 def value_members(data: bytes, kind: int, meta: str | int | None) -> str:
-    """Return a value's JSON members as text: ``"value"``, and for bytes ``"encoding"`` and ``"content_type"``.
+    """Return the JSON members that show a value, as text: ``"value"``, and for bytes ``"encoding"`` and ``"content_type"``.
 
-    Stored JSON is canonical, so it is spliced in as it stands.
+    A value of the kind JSON is stored as JSON text, which is put in unchanged.
     """
     if kind == values.TEXT:
         return '"value":' + json_string(data.decode())

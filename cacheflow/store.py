@@ -30,6 +30,7 @@ from cacheflow.errors import (
 from cacheflow.faces import Face
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
+from cacheflow.machine.language.databases import OTHERS_BEFORE
 from cacheflow.machine.listing import KeysCopy
 from cacheflow.machine.state.entries import Entry
 from cacheflow.net.ports import Service
@@ -95,6 +96,10 @@ class ReplicatedStore(Face):
         Call it after ``start``. Raises ConfigError.
         """
         return self._engine.serve(service, host, port)
+
+    def on_loop(self, call: Callable[[], None]) -> None:
+        """Have ``call`` called on the node's own loop soon; do nothing if the node is stopped. Any thread may use it."""
+        self._engine.on_loop(call)
 
     def close(self) -> bool:
         """Hand leadership over when this node leads, and stop; return whether everything is written and closed.
@@ -168,7 +173,8 @@ class ReplicatedStore(Face):
             local = self._local
             if local is not None and local.may_read:
                 entry = local.machine.lookup(key, local.clock.now_ms())
-                if entry is None:
+                # The key of another database is no key here, though it is there.
+                if entry is None or key < OTHERS_BEFORE:
                     values.check_key(key)
                     local.misses += 1
                     return default
@@ -191,7 +197,7 @@ class ReplicatedStore(Face):
         local = self._local
         if local is None or not local.may_read:
             local = self._readable()
-        entry = local.machine.contents.raw.get(key)
+        entry = local.machine.contents.get(key)
         # Reading the clock costs as much as all the rest, and most entries never expire.
         if entry is not None and entry[EXPIRES_AT_MS] and entry[EXPIRES_AT_MS] <= local.clock.now_ms():
             entry = None
@@ -211,7 +217,7 @@ class ReplicatedStore(Face):
         local = self._local
         if local is None or not local.may_read:
             local = self._readable()
-        entries = list(map(local.machine.contents.raw.get, keys))
+        entries = list(map(local.machine.contents.get, keys))
         size = missing = 0
         ends = False
         for entry in entries:
@@ -255,7 +261,7 @@ class ReplicatedStore(Face):
             return local.machine.keys(prefix, limit, cursor or "", local.clock.now_ms())
 
     def copy_keys(self) -> KeysCopy:
-        """Return a copy of all keys in memory, of which nothing is copied yet, for fronts. Raises NotReady."""
+        """Return a copy of all keys of all databases, of which nothing is copied yet, for fronts. Raises NotReady."""
         local = self._readable()
         # Whatever machine the node has then: a snapshot may take the place of this one.
         return KeysCopy(lambda: local.machine.contents)
@@ -263,13 +269,27 @@ class ReplicatedStore(Face):
     def live(self, keys: list[str]) -> list[str]:
         """Return those of ``keys`` that are there now; this counts neither as use nor as hit. Raises NotReady."""
         local = self._readable()
-        find, now_ms = local.machine.contents.raw.get, local.clock.now_ms()
+        find, now_ms = local.machine.contents.get, local.clock.now_ms()
         return [key for key in keys if (entry := find(key)) is not None and not 0 < entry[EXPIRES_AT_MS] <= now_ms]
 
     @property
     def unsent(self) -> Unsent:
         """The budget of answers that clients of this node have not taken, for all its fronts."""
         return self._engine.ports.unsent
+
+    def count_of(self, database: int) -> int:
+        """Return how many keys ``database`` has, one of the RESP port's; 0 is everybody else's. Raises NotReady."""
+        return self._readable().machine.contents.count_of(database)
+
+    def expiring_of(self, database: int) -> tuple[int, int]:
+        """Return how many keys of ``database`` have an expiry, and how many ms they have left on average. Raises NotReady."""
+        local = self._readable()
+        count, expiries_ms = local.machine.contents.expiring_of(database)
+        return count, max(0, expiries_ms // count - local.clock.now_ms()) if count else 0
+
+    def uses_of(self, key: str) -> int | None:
+        """Return how many uses of ``key`` the policy has counted, None if it counts none. Raises NotReady."""
+        return self._readable().machine.contents.items.uses_of(key)
 
     # Writes ---------------------------------------------------------------------------------------------------------
 
@@ -313,7 +333,7 @@ class ReplicatedStore(Face):
         return result, self.now_ms()
 
     def __len__(self) -> int:
-        return len(self._readable().machine.contents.raw)
+        return self.count_of(0)
 
     def __repr__(self) -> str:
         return f"<ReplicatedStore {self.config.node_id or ''} at {self.config.host}:{self.config.raft_listen_port}>"
@@ -479,7 +499,7 @@ def _embedded_config(raft_address: str | None, settings: dict[str, Any]) -> Node
     for name in ("seed", "peers"):
         if name in settings:
             settings[name] = tuple(settings[name])
-    for name in ("data_dir", "cluster_secret_file", "api_token_file"):
+    for name in ("data_dir", "cluster_secret_file", "api_token_file", "users_file"):
         if isinstance(settings.get(name), str):
             settings[name] = Path(settings[name])
     return NodeConfig.of(**settings)

@@ -57,10 +57,10 @@ def check_key(key: object) -> str:
 
 
 def hashkey(*args: Any, **kwargs: Any) -> str:
-    """Return the key of a call of a function that ``cachetools.cached(cache, key=cacheflow.hashkey)`` decorates.
+    """Return the key for a call of a function that ``cachetools.cached(cache, key=cacheflow.hashkey)`` decorates.
 
-    Two functions never share a key. Raises TypeError when anything but such a function calls it (``key_of`` names the function),
-    and for an argument without a repr of its own.
+    Two functions never share a key. Raises TypeError for an argument without a repr of its own, and when anything but
+    cachetools calls this function (use ``key_of(function)`` there).
     """
     # cachetools gives a key function the arguments alone; the object that calls it knows the function.
     caller = sys._getframe(1).f_locals.get("self")
@@ -70,12 +70,12 @@ def hashkey(*args: Any, **kwargs: Any) -> str:
 
 
 def key_of(function: Callable[..., Any] | str) -> Callable[..., str]:
-    """Return the function that makes the keys of calls of ``function``: the same as ``hashkey`` makes for it.
+    """Return a function that makes the cache key of a call of ``function``, the same key as ``hashkey`` makes.
 
     function: decorated or not; or a name of your own, for ``cachetools.cachedmethod`` and functions without a fixed place.
 
     A key is made of the function's module and name, and the reprs of the arguments, so it is the same in every process if
-    these are. Two calls have one key when the types, values and names of their arguments are the same.
+    these are. Two calls share a key when the types, values and names of their arguments are the same.
     """
     if isinstance(function, str):
         name = function
@@ -115,9 +115,9 @@ def canonical_json(value: Any) -> bytes:
 
 
 def check_containers(value: Any) -> None:
-    """Refuse containers that JSON would change, that are nested deeper than 64 levels, or hold over a million parts in all.
+    """Raise InvalidRequest if ``value`` has a container that JSON would change, or over 64 levels, or over 4 million parts.
 
-    It works without recursion, whatever ``value`` is. Raises InvalidRequest.
+    Works without recursion, whatever ``value`` is.
     """
     level = [value]
     parts = 0
@@ -145,7 +145,7 @@ def check_containers(value: Any) -> None:
 
 
 def encode(value: Any) -> tuple[int, bytes]:
-    """Return (kind, bytes) of a Python value: str is text, bytes are bytes, anything else is JSON.
+    """Return (kind, bytes) by which the cache stores a Python value: str is text, bytes are bytes, anything else is JSON.
 
     Raises InvalidRequest.
     """
@@ -160,7 +160,7 @@ def encode(value: Any) -> tuple[int, bytes]:
 
 
 def kind_of(data: bytes) -> int:
-    """Return the kind of a value that a wire port stores: TEXT if ``data`` is UTF-8, else BYTES."""
+    """Return the kind of ``data``, a value that a Redis or memcached client stores: TEXT if it is UTF-8, else BYTES."""
     if data.isascii():
         return TEXT
     try:
@@ -171,7 +171,7 @@ def kind_of(data: bytes) -> int:
 
 
 def decode(kind: int, data: bytes) -> Any:
-    """Return the Python value that is stored as ``data`` of ``kind``: the reverse of ``encode``."""
+    """Return the Python value that the cache has stored as the bytes ``data`` of the kind ``kind`` (text, bytes or JSON)."""
     if kind == TEXT:
         return data.decode()
     if kind == BYTES:

@@ -22,6 +22,7 @@ from cacheflow.errors import (
     NotAnInteger,
     OutcomeForgotten,
     OutcomeUnknown,
+    Overloaded,
     PreconditionFailed,
     ValueTooLarge,
 )
@@ -62,26 +63,37 @@ def shown(value: Any) -> str:
 
 
 def positive_seconds(value: Any, name: str = "ttl") -> float:
-    """Return ``value`` as a number of seconds above 0; a bool is refused. Raises InvalidRequest that names ``name``."""
+    """Return ``value`` as a float if it is a number of seconds above 0 and no bool.
+
+    Raises InvalidRequest for any other value, which the message calls ``name``.
+    """
     if type(value) not in (float, int) or not 0 < value <= TTL_S_MAX:
         raise InvalidRequest(f"{name} is a number of seconds above 0 and at most {TTL_S_MAX}, not {shown(value)}")
     return float(value)
 
 
 def ttl_to_ms(ttl_s: float | None) -> int:
-    """Return a TTL in seconds as the log's milliseconds, at least 1; TTL_NONE for None. Raises InvalidRequest."""
+    """Return ``ttl_s``, a TTL in seconds, as the milliseconds in a command, at least 1; TTL_NONE for None.
+
+    Raises InvalidRequest for what is no TTL."""
     return commands.TTL_NONE if ttl_s is None else max(1, round(positive_seconds(ttl_s) * 1000))
 
 
 def int64(value: Any, name: str) -> int:
-    """Return ``value`` if it is a 64-bit integer. Raises InvalidRequest that names ``name``."""
+    """Return ``value`` if it is a 64-bit integer.
+
+    Raises InvalidRequest for any other value, which the message calls ``name``.
+    """
     if type(value) is not int or not INT64_MIN <= value <= INT64_MAX:
         raise InvalidRequest(f"{name} is a 64-bit integer, not {shown(value)}")
     return value
 
 
 def check_version(value: Any, name: str = "version") -> int:
-    """Return ``value`` if it can be an entry's version, a positive integer. Raises InvalidRequest that names ``name``."""
+    """Return ``value`` if it can be an entry's version, a positive integer.
+
+    Raises InvalidRequest for any other value, which the message calls ``name``.
+    """
     if type(value) is not int or not 1 <= value <= INT64_MAX:
         raise InvalidRequest(f"{name} is a positive integer, not {shown(value)}")
     return value
@@ -98,14 +110,17 @@ def check_idempotency_key(key: Any) -> str:
 
 
 def flag(value: Any, name: str) -> bool:
-    """Return ``value`` if it is a bool, else raise InvalidRequest: other true values mean something else over HTTP."""
+    """Return ``value`` if it is a bool; else raise InvalidRequest, whose message calls the value ``name``.
+
+    Other values that Python takes for true mean something else over HTTP.
+    """
     if type(value) is not bool:
         raise InvalidRequest(f"{name} is true or false, not {shown(value)}")
     return value
 
 
 def text(value: Any, name: str) -> str:
-    """Return ``value`` if it is a str that can travel as UTF-8. Raises InvalidRequest."""
+    """Return ``value`` if it is a str that UTF-8 can encode; else raise InvalidRequest, whose message calls it ``name``."""
     if not isinstance(value, str):
         raise InvalidRequest(f"{name} is a str, not {shown(value)}")
     try:
@@ -116,14 +131,18 @@ def text(value: Any, name: str) -> str:
 
 
 def check_node_id(node_id: Any) -> str:
-    """Return ``node_id`` if a member can have it. Raises InvalidRequest."""
+    """Return ``node_id`` if it can be the id of a member: a str that is not empty. Raises InvalidRequest."""
     if not text(node_id, "a node id"):
         raise InvalidRequest("the node id is empty")
     return str(node_id)
 
 
 def each_of(several: Any, what: str) -> Iterator[Any]:
-    """Return an iterator over items. Raises InvalidRequest for what is none, and for a str, whose letters are not meant."""
+    """Return an iterator over ``several``.
+
+    Raises InvalidRequest if it is no iterable, and for a str, whose letters are not meant.
+    what: names the wanted items in the message.
+    """
     if not isinstance(several, (str, bytes, bytearray)):
         try:
             return iter(several)
@@ -146,7 +165,7 @@ def check_read(consistency: str, max_staleness: float | None, peek: bool, strict
 
 
 def check_page(prefix: str, limit: int, cursor: str | None) -> None:
-    """Refuse a prefix, a limit or a cursor that no page of keys can have. Raises InvalidRequest."""
+    """Raise InvalidRequest for a ``prefix``, ``limit`` or ``cursor`` that is not valid in a request for a page of keys."""
     if text(prefix, "prefix"):
         values.check_key(prefix)
     if cursor is not None:
@@ -156,7 +175,9 @@ def check_page(prefix: str, limit: int, cursor: str | None) -> None:
 
 
 def check_digest(index: int | None, full: bool) -> None:
-    """Check that ``index`` can have a digest: not below 0, and None with ``full``. Raises InvalidRequest."""
+    """Check a request for a digest: ``index`` is an index of the log or None, and None if ``full``, a bool, is true.
+
+    Raises InvalidRequest."""
     flag(full, "full")
     if index is not None:
         if full:
@@ -168,7 +189,7 @@ def check_digest(index: int | None, full: bool) -> None:
 def check_size(command: Command, value_bytes_max: int, place: str = "") -> None:
     """Check that no value in ``command``, also inside a batch, exceeds ``value_bytes_max``. Raises ValueTooLarge.
 
-    place: begins the message.
+    place: where in the request the value stands, as the beginning of the error's message.
     """
     op = command[0]
     if op == commands.SET:
@@ -182,21 +203,25 @@ def check_size(command: Command, value_bytes_max: int, place: str = "") -> None:
 
 
 def known_fields(fields: Mapping[str, Any], known: Collection[str]) -> None:
-    """Check that all ``fields`` are ``known``.
+    """Check that all ``fields`` of a JSON object or operation are ``known``, and that none but ``ttl`` and ``value`` is null.
 
-    Raises InvalidRequest: a misspelt ttl must not become a value without one.
+    Raises InvalidRequest: a misspelt ttl must not become a value without one, nor a null a default that nobody has written.
     """
     unknown = [name for name in fields if name not in known]
     if unknown:
         listed = ", ".join(shown(name) for name in sorted(unknown, key=str)[:5])
         raise InvalidRequest(f"unknown field {listed}; known are {', '.join(sorted(known))}")
+    if None in fields.values():
+        empty = [name for name, value in fields.items() if value is None and name not in ("ttl", "value")]
+        if empty:
+            raise InvalidRequest(f"{shown(empty[0])} is null: leave it out, or give it a value")
 
 
 # Arguments to commands ----------------------------------------------------------------------------------------------
 
 
 def raise_level_command(level: Any) -> Command:
-    """Return the command that raises the feature level. Raises InvalidRequest."""
+    """Return the command that raises the cluster's feature level to ``level``. Raises InvalidRequest."""
     if type(level) is not int or not 1 <= level <= commands.INT64_MAX:
         raise InvalidRequest(f"a level is a whole number from 1 on, not {shown(level)}")
     return commands.raise_level(level)
@@ -246,7 +271,7 @@ def set_command(
     only_if_version: int | None = None,
     content_type: str | None = None,
 ) -> Command:
-    """Return the SET command for the arguments of ``set_``. Raises InvalidRequest."""
+    """Return the SET command for the arguments of a cache's method ``set``, after checking them. Raises InvalidRequest."""
     values.check_key(key)
     when, version = commands.ALWAYS, 0
     if only_if_absent is not False and flag(only_if_absent, "only_if_absent"):
@@ -288,9 +313,9 @@ def touch_command(key: str, ttl: float | None) -> Command:
 
 
 def once(command: Command, idempotency_key: str | None) -> Command:
-    """Return ``command`` wrapped so that it counts once for ``idempotency_key``; ``command`` itself if that is None.
+    """Return ``command`` wrapped so that it takes place once for ``idempotency_key``, however often it is sent.
 
-    Raises InvalidRequest.
+    Returns ``command`` itself if there is no such key. Raises InvalidRequest.
     """
     if idempotency_key is None:
         return command
@@ -309,7 +334,10 @@ _TOLD_BY_THE_MACHINE: Final[dict[int, type[CacheFlowError]]] = {
 
 
 def error_of(key: str, result: Result) -> CacheFlowError:
-    """Return the error that a failed raw result stands for. key: named in the message, "" for no key."""
+    """Return the error that ``result``, the state machine's answer to a failed command, stands for.
+
+    key: named in the error's message, "" for no key.
+    """
     status = result[0]
     name = repr(key) if key else "the key"
     if status == commands.MISSING:
@@ -323,24 +351,32 @@ def error_of(key: str, result: Result) -> CacheFlowError:
         return OutcomeForgotten("nothing was done now, and whether this took place before is not known any more")
     if status == commands.NOT_KEPT:
         return OutcomeUnknown("this took place before, and its answer is not kept any more")
+    if status == commands.TOO_MANY:
+        return Overloaded("too many removals by prefix are under way; this one was not begun")
     told = _TOLD_BY_THE_MACHINE.get(status)
     return CacheFlowError(f"a result with the unexpected status {status}") if told is None else told(str(result[1]))
 
 
 def checked(key: str, result: Result) -> Result:
-    """Return ``result`` if its command succeeded. Raises the error that it stands for, with ``key`` in the message."""
+    """Return ``result``, the state machine's answer to a command, if the command has succeeded.
+
+    Raises the error that a failed result stands for, with ``key`` in the message.
+    """
     if result[0] != commands.OK:
         raise error_of(key, result)
     return result
 
 
 def seconds_left(expires_at_ms: int, now_ms: int) -> float | None:
-    """Return the seconds from ``now_ms`` until an expiry time; None for 0, which means never."""
+    """Return the seconds from ``now_ms`` until ``expires_at_ms``; None if that is 0, which means never."""
     return max(0.0, (expires_at_ms - now_ms) / 1000) if expires_at_ms else None
 
 
 def item_of(key: str, result: Result, now_ms: int) -> Item | None:
-    """Return the item in the raw result of a GET, None if the key is absent. Raises the error that it stands for."""
+    """Return the item in ``result``, the state machine's answer to a GET; None if the key is absent.
+
+    now_ms: the time in ms from which the item's TTL counts. Raises the error that a failed result stands for.
+    """
     if result[0] == commands.MISSING:
         return None
     _, data, kind, meta, version, expires_at_ms = checked(key, result)
@@ -363,9 +399,9 @@ def set_(
 ) -> Steps[SetResult]:
     """Write ``key = value`` and return once that is committed and visible on the node that answers.
 
-    ttl: seconds > 0; None keeps it until evicted, or with keep_ttl for the time that the key has left.
+    ttl: seconds > 0; None: the key stays until it is evicted, or with keep_ttl for the time that it has left.
     only_if_version: compare and set.  content_type: of a value of bytes.
-    idempotency_key: a call repeated with the same key counts once.
+    idempotency_key: a call repeated with the same idempotency key counts once.
     Raises InvalidRequest, ValueTooLarge, PreconditionFailed, NotCommitted (safe to retry), OutcomeUnknown.
     """
     command = set_command(
@@ -383,7 +419,7 @@ def set_(
 
 
 def add(key: str, value: Any, *, ttl: float | None = None, idempotency_key: str | None = None) -> Steps[bool]:
-    """Write ``key = value`` only if the key is absent; return whether it was. Raises what ``set`` raises."""
+    """Write ``key = value`` only if the key is absent; return whether it was absent. Raises what ``set`` raises."""
     try:
         yield from set_(key, value, ttl=ttl, only_if_absent=True, idempotency_key=idempotency_key)
     except PreconditionFailed:
@@ -488,7 +524,7 @@ def set_many(mapping: Mapping[str, Any], *, ttl: float | None = None) -> Steps[N
 
 
 def update(other: Any = (), /, **more: Any) -> Steps[None]:
-    """Write the keys and values of ``other``, a mapping or pairs, and of the keywords; otherwise like ``set_many``."""
+    """Write the keys and values of ``other``, a mapping or pairs, and of the keyword arguments, as ``set_many`` does."""
     try:
         pairs = dict(other)
     except (TypeError, ValueError) as error:
@@ -497,13 +533,13 @@ def update(other: Any = (), /, **more: Any) -> Steps[None]:
 
 
 def delete_many(keys: Iterable[str]) -> Steps[int]:
-    """Remove ``keys``, in as few log entries as their number allows; return how many were present."""
+    """Remove ``keys``, in as few log entries as their number allows; return how many of them were present."""
     results = yield from _in_batches(delete_command(key) for key in each_of(keys, "keys"))
     return sum(result[0] == commands.OK for _, result in results)
 
 
 def delete_prefix(prefix: str, *, idempotency_key: str | None = None) -> Steps[int]:
-    """Remove every key that starts with ``prefix``, in one command; return how many there were."""
+    """Remove every key that starts with ``prefix``, in one command; return how many keys that were."""
     if prefix == "":
         raise InvalidRequest("the prefix is empty: clear() removes every key")
     result, _ = yield once(commands.delete_prefix(values.check_key(prefix)), idempotency_key)
@@ -513,7 +549,7 @@ def delete_prefix(prefix: str, *, idempotency_key: str | None = None) -> Steps[i
 
 def clear() -> Steps[None]:
     """Remove every key of the cache, in one command."""
-    result, _ = yield commands.delete_prefix("")
+    result, _ = yield commands.clear_database(0)
     checked("", result)
 
 
@@ -532,7 +568,7 @@ def pop(key: str, default: Any = MISSING) -> Steps[Any]:
 
 
 def setdefault(key: str, default: Any = None) -> Steps[Any]:
-    """Return the value under ``key``; if it is absent, set it to ``default``, in the same command, and return that."""
+    """Return the value under ``key``; if the key is absent, set it to ``default`` in the same command, and return that."""
     result, _ = yield commands.batch([set_command(key, default, only_if_absent=True), commands.get(key)])
     written, found = checked(key, result)[1]
     if written[0] == commands.OK:
@@ -543,7 +579,7 @@ def setdefault(key: str, default: Any = None) -> Steps[Any]:
 
 
 def _in_batches(wanted: Iterable[Command]) -> Steps[list[tuple[Command, Result]]]:
-    """Run commands on one key each, in batches of bounded size; return (command, result) of each.
+    """Replicate the commands ``wanted``, each on one key, in batches of bounded size; return (command, result) of each.
 
     All commands are checked before the first is sent.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -180,3 +181,14 @@ def test_the_launcher_without_bash_says_so(checkout: Path, tools: Path) -> None:
     code, out, err = run(checkout, tools, sys.executable, "scripts/launch_cluster.py", "--nodes", "3")
     assert (code, out) == (2, "")
     assert err.startswith("launch_cluster.py: needs bash") and err.count("\n") == 1
+
+
+def test_every_pin_has_the_hashes_of_its_files() -> None:
+    # pip takes nothing without a hash as soon as one thing has one.
+    blocks = re.split(r"\n(?=[^ #])", (ROOT / "requirements.txt").read_text())
+    pins = [block for block in blocks if "==" in block.partition("\n")[0]]
+    assert len(pins) > 20
+    for pin in pins:
+        first, *hashes = [line for line in pin.splitlines() if not line.startswith("#")]
+        assert first.endswith(" \\") and hashes, pin
+        assert all(re.fullmatch(r"    --hash=sha256:[0-9a-f]{64}( \\)?", line) for line in hashes), pin

@@ -14,11 +14,13 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "cacheflow"
 
 BASE = ("errors", "values", "results", "config")
+# Who may use the ports: for the fronts alone.
+USERS = ("access",)
 # What a store answers, and the commands that it is asked for.
 CONTRACT = ("contract", "machine.language")
 # The verbs, and what makes methods of them: for store and client alike.
 VERBS = ("verbs", "operations", "faces")
-FRONT = (*BASE, *CONTRACT, "verbs", "operations", "store", "client")
+FRONT = (*BASE, *USERS, *CONTRACT, "verbs", "operations", "store", "client")
 
 # Module or folder -> what of ours it may import; a name covers everything below it.
 LAYERS: dict[str, tuple[str, ...]] = {
@@ -26,6 +28,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "values": ("errors",),
     "results": ("errors", "values"),
     "config": ("errors",),
+    "access": ("errors", "config", "access"),
     "net": ("errors", "net"),
     # What the store answers and the fronts ask for: above the machine, below all of them.
     "contract": (*BASE, "machine.language", "machine.state.entries"),
@@ -49,7 +52,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "rest": (*FRONT, "net.unsent", "rest"),
     # A transaction with steps foresees what its commands will do, by the machine's own pure rules.
     "wire": (*FRONT, "machine.deciding.decisions", "wire"),
-    "cli": (*BASE, "client", "store", "rest", "wire", "cli"),
+    "cli": (*BASE, *USERS, "client", "store", "rest", "wire", "cli"),
     "__main__": ("cli",),
     # The face: what a user imports.
     "__init__": (*BASE, "store", "client", "aio"),

@@ -43,9 +43,9 @@ CLASSES = (ReplicatedStore, AsyncReplicatedStore, CacheClient, AsyncCacheClient)
 OWN: dict[type, set[str]] = {
     ReplicatedStore: {
         *("start", "serve", "wait_ready", "run", "submit", "submit_barrier", "barrier"),
-        *("lookup", "lookup_all", "copy_keys", "live", "unsent"),
+        *("lookup", "lookup_all", "copy_keys", "live", "count_of", "expiring_of", "uses_of", "unsent"),
         *("now_ms", "told_ms", "read_applied", "position", "metrics", "liveness", "readiness"),
-        *("register", "transfer_leadership"),
+        *("register", "transfer_leadership", "on_loop"),
     },
     CacheClient: {"urls"},
     AsyncCacheClient: {"urls"},

@@ -21,8 +21,8 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
-from urllib.parse import urlsplit
 
+from cacheflow.config import split_url
 from cacheflow.errors import InvalidRequest
 
 # Seconds without any answer after which every request under way has failed.
@@ -39,9 +39,10 @@ LATENCIES: Final = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99, "max_ms": 1.0
 
 
 class Call(NamedTuple):
-    """One HTTP request to one node. line, rest: its bytes before and behind the Host header.
+    """One HTTP request of the load generator to one node.
 
-    ops: operations it counts for.
+    line, rest: the request's bytes before and behind the Host header.  kind: ``reads`` or ``writes``, as the report names it.
+    ops: how many operations the request counts for; several for a batch.
     """
 
     node: int
@@ -52,7 +53,7 @@ class Call(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """One HTTP answer: its status, 0 when no answer came, and its body."""
+    """One HTTP answer to the load generator: its status, 0 when no answer came, and its body."""
 
     status: int
     body: bytes
@@ -64,7 +65,7 @@ Progress = Callable[[int], None]
 
 @dataclass
 class Tally:
-    """The outcome of all requests of one kind. latencies_s: the seconds of each request that succeeded."""
+    """The outcome of all requests of one kind in a load test. latencies_s: the seconds of each request that succeeded."""
 
     latencies_s: list[float] = field(default_factory=list)
     ops: int = 0
@@ -73,7 +74,10 @@ class Tally:
 
 @dataclass
 class Report:
-    """The result of one run of a load. tallies: by kind of request.  hits, misses: reads that found a key, or did not."""
+    """The result of one load test.
+
+    tallies: what came of the requests, by their kind.  hits, misses: number of reads that found their key, or did not.
+    """
 
     tallies: dict[str, Tally] = field(default_factory=dict)
     elapsed_s: float = 0.0
@@ -83,11 +87,11 @@ class Report:
 
     @property
     def hit_ratio(self) -> float:
-        """The share of reads that found their key, 0 to 1; 0 when there were no reads."""
+        """The share of a load test's reads that found their key, 0 to 1; 0 when there were no reads."""
         return self.hits / max(self.hits + self.misses, 1)
 
     def rows(self) -> list[dict[str, float | int | str]]:
-        """Return one row for each kind of request: operations, rate and latencies in ms."""
+        """Return one row of a load test's report for each kind of request: operations, rate and latencies in ms."""
         return [self._row(kind, tally) for kind, tally in sorted(self.tallies.items())]
 
     def _row(self, kind: str, tally: Tally) -> dict[str, float | int | str]:
@@ -108,13 +112,16 @@ def percentile(ordered: Sequence[float], share: float) -> float:
 
 
 class _Connection:
-    """One worker's HTTP connection to one node; after it broke, the next call opens it again."""
+    """The HTTP connection of one worker of the load generator to one node; the next request opens it again after it broke."""
 
     def __init__(self, url: str, token: str | None) -> None:
-        parts = urlsplit(url if "//" in url else f"http://{url}")
-        if parts.scheme != "http" or not parts.hostname:
+        try:
+            parts = split_url(url if "//" in url else f"http://{url}")
+        except ValueError as error:
+            raise InvalidRequest(str(error)) from None
+        if parts.scheme != "http":
             raise InvalidRequest(f"{url!r}: the load generator talks to http://host:port only")
-        self._address = (parts.hostname, parts.port or 80)
+        self._address = (parts.hostname or "", parts.port or 80)
         self._headers = f"Host: {parts.netloc}\r\n".encode()
         if token is not None:
             self._headers += f"Authorization: Bearer {token}\r\n".encode()
@@ -126,7 +133,7 @@ class _Connection:
         self._needed = 0
 
     def open(self) -> socket.socket | None:
-        """Open the connection if it is not open; return the socket if it is new, else None. Raises OSError."""
+        """Open this HTTP connection if it is not open; return the socket if it is new, else None. Raises OSError."""
         if self.socket is not None:
             return None
         self.ends = False
@@ -142,7 +149,7 @@ class _Connection:
         self.socket.sendall(call.line + self._headers + call.rest)
 
     def receive(self) -> Reply | None:
-        """Read the bytes that have arrived; return the reply once it is whole, else None. Raises OSError."""
+        """Read the bytes that have arrived; return the answer once it is whole, else None. Raises OSError."""
         assert self.socket is not None
         data = self.socket.recv(262_144)
         if not data:
@@ -177,9 +184,10 @@ def _content_length(head: bytes) -> int:
 def drive(
     urls: Sequence[str], workers: Sequence[Worker], *, token: str | None = None, progress: Progress = lambda _: None
 ) -> Report:
-    """Run all ``workers`` to their end and return the report. Raises InvalidRequest for a malformed address in ``urls``.
+    """Send the requests that ``workers`` yield to the nodes at ``urls``, until all workers have ended; return the report.
 
-    progress: called with the number of operations whenever some are done.
+    workers: generators of requests, each of which is sent the answers.  progress: called with the number of operations
+    whenever some are done. Raises InvalidRequest for a malformed address in ``urls``.
     """
     with contextlib.closing(_Driver(urls, workers, token, progress)) as driver:
         return driver.run()
@@ -256,8 +264,9 @@ class _Driver:
         self._send(number, self._settle(number, call, took_s, reply, why))
 
     def _settle(self, number: int, call: Call, took_s: float, reply: Reply, why: str) -> Call | None:
-        """Count a reply and give it to the worker with index ``number``; return its next request, None when it has ended.
+        """Count ``reply``, the answer to ``call``, in the report, and give it to the worker with index ``number``.
 
+        Returns the worker's next request, None when the worker has ended.
         why: what went wrong if there was no answer.
         """
         report = self._report
@@ -296,21 +305,21 @@ def _failed_ops(call: Call, reply: Reply) -> int:
 
 
 def get_call(node: int, key: str, strict: bool = False) -> Call:
-    """Return the request that reads ``key`` from the node number ``node``.
+    """Return the HTTP request that reads ``key`` from the node number ``node``.
 
-    strict: counted as a use exactly, through the log.
+    strict: have the read counted exactly as a use of the key, through the log.
     """
     query = "?recency=strict" if strict else ""
     return Call(node, READS, f"GET /cache/{key}{query} HTTP/1.1\r\n".encode(), b"\r\n")
 
 
 def set_call(node: int, key: str, value: str) -> Call:
-    """Return the request that writes ``value`` under ``key`` on the node number ``node``."""
+    """Return the HTTP request that writes ``value`` under ``key`` on the node number ``node``."""
     return _with_body(node, f"PUT /cache/{key}", json.dumps({"value": value}).encode(), 1)
 
 
 def batch_call(node: int, keys: Sequence[str], value: str) -> Call:
-    """Return the request that writes ``value`` under all ``keys`` in one batch, on the node number ``node``."""
+    """Return the HTTP request that writes ``value`` under all ``keys`` in one batch, on the node number ``node``."""
     body = json.dumps({"ops": [{"op": "set", "key": key, "value": value} for key in keys]}, separators=(",", ":"))
     return _with_body(node, "POST /cache/_batch", body.encode(), len(keys))
 
@@ -332,9 +341,9 @@ def run_load(
     token: str | None = None,
     progress: Progress = lambda _: None,
 ) -> Report:
-    """Run ``ops`` reads and writes over ``clients`` connections, spread evenly over the nodes, and return the report.
+    """Run a load test of ``ops`` reads and writes, over ``clients`` connections spread over the nodes; return the report.
 
-    write_ratio: share of writes, 0 to 1.  batch: writes in one request.  keys: number of different keys.
+    write_ratio: share of writes, 0 to 1.  batch: number of writes in one request.  keys: number of different keys.
     """
     if ops < 1 or clients < 1 or batch < 1 or keys < 1 or value_bytes < 0 or not 0 <= write_ratio <= 1:
         raise InvalidRequest("ops, clients, batch and keys are at least 1, value-bytes at least 0, write-ratio 0 to 1")
@@ -366,9 +375,9 @@ def run_load(
 def _plan(
     ops: int, write_ratio: float, batch: int, reads: Iterator[Call], writes: Iterator[Call], rest: Callable[[], Call]
 ) -> Iterator[Call]:
-    """Yield ``ops`` operations as requests: reads and writes evenly mixed in the wanted ratio.
+    """Yield requests for ``ops`` operations in all: reads and writes, evenly mixed, with a share of writes of ``write_ratio``.
 
-    rest: makes the last batch.
+    batch: writes in one request of ``writes``.  rest: makes the last request of writes, which has fewer.
     """
     done = written = 0
     while done < ops:
@@ -404,9 +413,9 @@ def replay(
     token: str | None = None,
     progress: Progress = lambda _: None,
 ) -> Report:
-    """Get every key of a trace, set those that are missing, and return the report.
+    """Replay a trace: get each of ``keys`` from the nodes at ``urls``, set those that are missing, and return the report.
 
-    Request i goes to node i modulo their number. clients: the number of connections; more than one takes the requests
+    Request i goes to node i modulo the number of nodes. clients: the number of connections; more than one takes the requests
     out of order, which changes hit ratios a little.
     """
     if clients < 1 or value_bytes < 0:

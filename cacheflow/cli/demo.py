@@ -15,7 +15,7 @@ FAILOVER_TIMEOUT_S = 30.0
 
 
 def tour(cluster: LocalCluster, say: Callable[[str], None], token: str | None = None) -> None:
-    """Show a write on the first node and a read of it from the last node; then print commands to try by hand.
+    """Show a write on the first node of ``cluster`` and a read from its last node; then print commands to try by hand.
 
     say: prints one line.
     """
@@ -32,9 +32,9 @@ def tour(cluster: LocalCluster, say: Callable[[str], None], token: str | None = 
 
 
 def demo(cluster: LocalCluster, say: Callable[[str], None], token: str | None = None) -> None:
-    """Show a write and a read, kill the leader (kill -9), write through a survivor, and print how long that took.
+    """Show a write and a read on ``cluster``, kill the leader (kill -9), write on another node, and tell how long that took.
 
-    Raises NotReady without a leader and two other nodes.
+    say: prints one line. Raises NotReady without a leader and two other nodes.
     """
     _write_and_read(cluster, say, token)
     leader = cluster.leader()

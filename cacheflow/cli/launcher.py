@@ -56,7 +56,7 @@ _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 @dataclass
 class Child:
-    """One node of a local cluster: its arguments, and its process once that is started."""
+    """One node of a cluster on this machine: the node's command line, and its process once that is started."""
 
     node_id: str
     url: str
@@ -71,18 +71,20 @@ class Child:
 
     @property
     def alive(self) -> bool:
-        """True if the node's process is running."""
+        """True if this node's process is running."""
         return self.process is not None and self.process.poll() is None
 
 
 class LocalCluster:
-    """A cluster of ``size`` nodes on this machine, with their data below ``data_dir``. Not safe for concurrent use.
+    """Starts and ends a cluster of ``size`` nodes on this machine, with their data below ``data_dir``. For one thread only.
 
-    base_port: HTTP on base_port, +1, ..., the peer protocol RAFT_PORT_OFFSET above; None: free ports from the kernel.
-    flags: passed to every node; a port of WIRE_FLAGS is node 1's, the others get +1, ..., and 0 is free ports.
+    base_port: node 1's HTTP port; each further node has the next one, and peer ports are RAFT_PORT_OFFSET higher.
+    None: free ports, which the system chooses.
+    flags: passed to every node. A port for memcached or Redis in them is node 1's; each further node has the next one. For 0
+    the system chooses free ports.
     token: the content of the nodes' --api-token-file.  say: prints one line.
-    Use as a context manager: leaving it ends all nodes. Start it from the main thread, because the kernel ends the
-    children when the thread that started them does.
+    As a context manager it ends all nodes at the end. Call ``start`` in the main thread, because the kernel ends the nodes'
+    processes when the thread that started them ends.
     """
 
     def __init__(
@@ -118,7 +120,7 @@ class LocalCluster:
         persistent = (_told(flags, "--persistence") or "true").lower() != "false"
         told = _told(flags, "--cluster-secret-file")
         # The file of the secret that the nodes share; whether it is this launcher's to make.
-        self.secret_file = Path(told) if told else data_dir / SECRET_FILE
+        self.secret_file = settings.named_path(told, "--cluster-secret-file") if told else data_dir / SECRET_FILE
         self._makes_secret = not told
         if self._makes_secret:
             flags = ["--cluster-secret-file", str(self.secret_file), *flags]
@@ -139,7 +141,7 @@ class LocalCluster:
 
     @property
     def urls(self) -> list[str]:
-        """The HTTP addresses of all nodes, node 1 first."""
+        """The HTTP addresses of all nodes of this local cluster, node 1 first."""
         return [child.url for child in self.children]
 
     def __enter__(self) -> LocalCluster:
@@ -149,7 +151,10 @@ class LocalCluster:
         self.stop()
 
     def start(self) -> None:
-        """Start every node; returns at once. Raises ConfigError when a secret is to be made and cannot be."""
+        """Start the processes of all nodes, without waiting until they are ready.
+
+        Raises ConfigError when a file with the cluster's secret is needed and cannot be made.
+        """
         if self._makes_secret:
             make_secret(self.secret_file)
         # This very package, wherever the launcher was called from.
@@ -215,7 +220,7 @@ class LocalCluster:
         child.process.wait()
 
     def supervise(self) -> None:
-        """Report nodes that end until none is left, then return. Ctrl-C raises KeyboardInterrupt as usual."""
+        """Report each node's end, until no node runs any more, then return. Ctrl-C raises KeyboardInterrupt as usual."""
         while any(child.alive for child in self.children):
             self.tell_deaths()
             time.sleep(4 * POLL_S)
@@ -255,11 +260,13 @@ class LocalCluster:
                 self._say(f"[{child.node_id}] {text}")
 
     def _missing_at(self, child: Child) -> str | None:
-        """Return, as text for people, what ``child`` still lacks to be ready and to see all others; None if nothing."""
+        """Return what ``child``, a node, lacks to be ready and to see all other nodes, as text for people; None if nothing."""
         status, _ = ask(child.url, "/readyz", self._token)
         if status != 200:
             return f"{child.node_id} ({child.url}) is not ready"
         status, found = ask(child.url, "/nodes/list", self._token)
+        if status == 401 and self._token is None:
+            return None  # the nodes have users, and none of them is this launcher's: that they are ready has to do
         if status != 200 or not isinstance(found, list):
             return f"{child.node_id} ({child.url}) does not list its members: HTTP {status}"
         up = {node.get("id") for node in found if node.get("status") == "up"}
@@ -273,9 +280,9 @@ class LocalCluster:
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """Make SIGTERM and SIGINT raise KeyboardInterrupt inside the block, so that it can clean up. Main thread only.
+    """A context manager: SIGTERM and SIGINT raise KeyboardInterrupt inside its block, so that the block can clean up.
 
-    SIGINT is among them, because a shell starts background jobs with it ignored.
+    Main thread only. SIGINT is set, too, because a shell starts background jobs with SIGINT ignored.
     """
     before = [(number, signal.signal(number, signal.default_int_handler)) for number in (signal.SIGTERM, signal.SIGINT)]
     try:
@@ -286,7 +293,7 @@ def terminable() -> Iterator[None]:
 
 
 def ask(url: str, path: str, token: str | None = None, timeout_s: float = 2.0) -> tuple[int, Any]:
-    """Send a GET to a node and return (status, the JSON of its body or None); status 0 when no answer came."""
+    """Send an HTTP GET for ``path`` to the node at ``url``; return (status, 0 without an answer; the body's JSON or None)."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or HOST, parts.port, timeout=timeout_s)
     try:
@@ -306,8 +313,8 @@ def ask(url: str, path: str, token: str | None = None, timeout_s: float = 2.0) -
 def free_ports(count: int) -> list[int]:
     """Return ``count`` ports of this machine on which nobody listens now, chosen by the system.
 
-    For a minute no outgoing connection gets one of them, only a listener may take it: each has had a connection that this end
-    closed first (RFC 9293, TIME-WAIT). Without that a client's connection takes one now and then before its node starts.
+    For a minute only a listener can get one of these ports, and no outgoing connection: each port has had a connection that
+    this end closed first (RFC 9293, TIME-WAIT). Otherwise one may take a port before a node begins to listen there.
     """
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.create_server((HOST, 0), backlog=1)) for _ in range(count)]
@@ -318,7 +325,10 @@ def free_ports(count: int) -> list[int]:
 
 
 def _wire_ports(flags: Sequence[str], size: int) -> tuple[list[str], dict[str, list[int]]]:
-    """Return (flags that all nodes get as they are, {flag: each node's port} for the ports of the wire protocols)."""
+    """Take the ports of the wire protocols out of ``flags``, the command line for ``size`` nodes.
+
+    Returns (the flags that all nodes get as they are, {flag of a wire protocol: the port of each node}).
+    """
     rest: list[str] = []
     wires: dict[str, list[int]] = {}
     left = iter(flags)
@@ -347,9 +357,9 @@ def _check_free(ports: Sequence[int], flag: str = "--base-port") -> None:
 
 
 def _die_with(parent: int) -> None:
-    """Have the kernel kill this child process when the launcher ends in any way (Linux).
+    """Have the kernel kill this child process when its parent, the launcher, ends in any way (Linux).
 
-    By design the data survives that.
+    The node's data on disk survives such an end by design.
     """
     if _libc is not None:
         _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
@@ -362,7 +372,7 @@ def _has_data(folder: Path) -> bool:
 
 
 def _told(flags: Sequence[str], flag: str) -> str:
-    """Return the value of a setting that the nodes get: from flags, environment or configuration file; else ""."""
+    """Return the value of the setting ``flag`` for the nodes, from ``flags``, environment or configuration file; else ""."""
     told = ""
     for part, following in itertools.pairwise([*flags, ""]):
         name, equals, text = part.partition("=")
@@ -371,7 +381,7 @@ def _told(flags: Sequence[str], flag: str) -> str:
     name = flag.removeprefix("--")
     told = told or os.environ.get(settings.ENVIRONMENT_PREFIX + name.upper().replace("-", "_"), "")
     file = "" if told or flag == "--config" else _told(flags, "--config")
-    return str(settings.read_file(Path(file)).get(name, "")) if file else told
+    return str(settings.read_file(settings.named_path(file, "--config")).get(name, "")) if file else told
 
 
 def _how_it_ended(child: Child) -> str:

@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
@@ -18,8 +18,10 @@ from typing import Any, Final
 import click
 
 from cacheflow import values
+from cacheflow.access.roles import ROLES
+from cacheflow.access.users_file import line_of, new_token
 from cacheflow.cli import bench as load
-from cacheflow.cli import settings
+from cacheflow.cli import settings, texts
 from cacheflow.cli.demo import demo as demonstrate
 from cacheflow.cli.demo import tour as show_around
 from cacheflow.cli.launcher import LocalCluster, terminable
@@ -48,8 +50,12 @@ PASS_ON: Final = {"ignore_unknown_options": True}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code. An error is printed as one line on stderr."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    """Run the program's command line ``arguments`` (None: sys.argv) and return the exit code.
+
+    An error is printed as one line on stderr.
+    """
+    texts.escape_output()
+    given = texts.as_utf8(sys.argv[1:] if arguments is None else arguments)
     if not given or (given[0].startswith("-") and given[0] not in ("--help", "-h", "--version")):
         given.insert(0, "serve")
     try:
@@ -109,7 +115,7 @@ def _node_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @commands.command()
-@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="TOML file with the same names.")
+@click.option("--config", type=texts.path, metavar="FILE", help="TOML file with the same names.")
 @_node_options
 def serve(config: Path | None, **flags: Any) -> int:
     """Run one node until SIGTERM or Ctrl-C. Every flag is also CACHEFLOW_<FLAG> in the environment."""
@@ -124,7 +130,7 @@ def serve(config: Path | None, **flags: Any) -> int:
 def _cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
     options: list[Callable[..., Any]] = [
         click.option("--nodes", default=3, show_default=True, help="How many nodes."),
-        click.option("--api-token-file", type=click.Path(path_type=Path), help="Token of the nodes' HTTP API."),
+        click.option("--api-token-file", type=texts.path, help="Token of the nodes' HTTP API."),
         click.argument("flags", nargs=-1, type=click.UNPROCESSED),
     ]
     for option in options:
@@ -135,14 +141,14 @@ def _cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @commands.command(context_settings=PASS_ON)
 @_cluster_options
 @click.option("--base-port", default=DEFAULT_BASE_PORT, show_default=True, help="HTTP ports: this one and up.")
-@click.option("--data-dir", default=Path("data"), show_default=True, type=click.Path(path_type=Path), help="Data.")
+@click.option("--data-dir", default=Path("data"), show_default=True, type=texts.path, help="Data.")
 @click.option("--tour", is_flag=True, help="Write and read one key, and print what to try.")
 def cluster(
     nodes: int, base_port: int, data_dir: Path, tour: bool, api_token_file: Path | None, flags: tuple[str, ...]
 ) -> int:
-    """Run a cluster on this machine until Ctrl-C. Other flags of serve are handed to every node.
+    """Run a cluster on this machine until Ctrl-C. Other flags, those of the command serve, are handed to every node.
 
-    --memcached-port and --resp-port are node 1's; the others get the ports after it.
+    --memcached-port and --resp-port are node 1's; the other nodes get the ports after it.
     """
     token, passed = _token_and_flags(api_token_file, flags)
     with terminable():
@@ -162,7 +168,7 @@ def cluster(
 @_cluster_options
 @click.option("--keep", is_flag=True, help="Go on running afterwards, until Ctrl-C.")
 def demo(nodes: int, keep: bool, api_token_file: Path | None, flags: tuple[str, ...]) -> int:
-    """Show three nodes in a temporary folder: a write, a read elsewhere, a leader that dies."""
+    """Show a small cluster in a temporary folder: a write, a read on another node, and the death of the leader."""
     token, passed = _token_and_flags(api_token_file, flags)
     with terminable(), tempfile.TemporaryDirectory(prefix="cacheflow-demo-") as folder:
         try:
@@ -195,7 +201,9 @@ def _bring_up(running: LocalCluster) -> None:
 
 
 def _token_and_flags(file: Path | None, flags: tuple[str, ...]) -> tuple[str | None, list[str]]:
-    """Return (the API token, the flags for the nodes, with the token's file among them). file: of --api-token-file."""
+    """Return (the API token, the flags for the nodes, which include the token's file).
+
+    file: what --api-token-file names, or None."""
     if file is None:
         return _token(None), list(flags)
     return _token(file), [*flags, "--api-token-file", str(file)]
@@ -219,9 +227,14 @@ def _client_options(command: Callable[..., Any]) -> Callable[..., Any]:
     options: list[Callable[..., Any]] = [
         click.option("--json", "as_json", is_flag=True, help="JSON for programs instead of text for people."),
         click.option("--timeout", default=15.0, show_default=True, help="Seconds for the whole call."),
-        click.option("--api-token-file", type=click.Path(path_type=Path), help="Token for the HTTP API."),
+        click.option("--api-token-file", type=texts.path, help="Token for the HTTP API."),
         click.option(
-            "--url", "urls", multiple=True, metavar="URL", help=f"A node; repeatable. {DEFAULT_URL} unless told."
+            "--url",
+            "urls",
+            multiple=True,
+            type=texts.text,
+            metavar="URL",
+            help=f"A node; repeatable. {DEFAULT_URL} unless told.",
         ),
     ]
     for option in options:
@@ -229,20 +242,27 @@ def _client_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-def _urls(given: Iterable[str]) -> list[str]:
-    """Return the nodes' URLs given by flags, else those in CACHEFLOW_URL, separated by commas or blanks."""
-    texts = list(given) or [os.environ.get("CACHEFLOW_URL", "")]
-    return [url for text in texts for url in text.replace(",", " ").split()]
+def _urls(given: Sequence[str]) -> list[str]:
+    """Return the nodes' URLs given by flags, else those in CACHEFLOW_URL, separated by commas or blanks.
+
+    Raises click.UsageError for a flag without a URL: the command must not go to another node than the one that was meant.
+    """
+    lists = list(given) or [os.environ.get("CACHEFLOW_URL", "")]
+    urls = [url for several in lists for url in several.replace(",", " ").split()]
+    if given and not urls:
+        raise click.UsageError("--url is empty")
+    return urls
 
 
 def _token(file: Path | None) -> str | None:
-    told = file or os.environ.get("CACHEFLOW_API_TOKEN_FILE")
-    secret = read_secret(Path(told), "--api-token-file") if told else None
+    if file is None and (told := os.environ.get("CACHEFLOW_API_TOKEN_FILE", "").strip()):
+        file = settings.named_path(told, "CACHEFLOW_API_TOKEN_FILE")
+    secret = read_secret(file, "--api-token-file")
     return None if secret is None else secret.decode("latin-1")
 
 
 @commands.command()
-@click.argument("key")
+@click.argument("key", type=texts.text)
 @click.option("--consistency", type=click.Choice(["local", "bounded", "linearizable"]), help="How fresh.")
 @click.option("--max-staleness", type=float, help="Seconds, with --consistency bounded.")
 @_client_options
@@ -265,7 +285,7 @@ def get(client: CacheClient, key: str, consistency: str | None, max_staleness: f
 
 
 @commands.command(name="set")
-@click.argument("key")
+@click.argument("key", type=texts.text)
 @click.argument("value")
 @click.option("--ttl", type=float, help="Seconds until it expires.")
 @click.option("--type", "kind", type=click.Choice(["text", "json", "bytes"]), default="text", show_default=True)
@@ -302,7 +322,7 @@ def _told_value(text: str, kind: str) -> Any:
 
 
 @commands.command()
-@click.argument("keys", nargs=-1, required=True)
+@click.argument("keys", nargs=-1, required=True, type=texts.text)
 @_client_options
 def delete(client: CacheClient, keys: tuple[str, ...], as_json: bool) -> int:
     """Delete KEYS. Exit code 1 when none of them was there."""
@@ -315,7 +335,7 @@ def delete(client: CacheClient, keys: tuple[str, ...], as_json: bool) -> int:
 
 
 @commands.command(context_settings=PASS_ON)
-@click.argument("key")
+@click.argument("key", type=texts.text)
 @click.argument("delta", type=int, default=1)
 @click.option("--initial", type=int, help="Where an absent key starts; without it that is exit code 1.")
 @click.option("--ttl", type=float, help="Seconds until a new key expires.")
@@ -331,7 +351,7 @@ def incr(client: CacheClient, key: str, delta: int, initial: int | None, ttl: fl
 
 
 @commands.command()
-@click.argument("prefix", default="")
+@click.argument("prefix", default="", type=texts.text)
 @_client_options
 def keys(client: CacheClient, prefix: str, as_json: bool) -> int:
     """Print the keys that start with PREFIX, one a line."""
@@ -358,7 +378,7 @@ def nodes(client: CacheClient, as_json: bool) -> int:
 @commands.command()
 @_client_options
 def status(client: CacheClient, as_json: bool) -> int:
-    """Print leader, term, indexes and lag."""
+    """Print the state of the cluster: its leader, term and log indexes, and how far each member lags behind."""
     found = client.status()
     if as_json:
         _print_json(found)
@@ -375,12 +395,27 @@ def status(client: CacheClient, as_json: bool) -> int:
 @click.argument("number", type=int, required=False)
 @_client_options
 def level(client: CacheClient, number: int | None, as_json: bool) -> int:
-    """Print the feature level in force; with NUMBER raise it, after which no older CacheFlow can be gone back to."""
+    """Print the cluster's feature level. With NUMBER raise it: after that no older CacheFlow can run in the cluster."""
     in_force = client.status()["level"] if number is None else client.raise_level(number)
     if as_json:
         _print_json({"level": in_force})
     else:
         click.echo(in_force)
+    return 0
+
+
+@commands.command("token")
+@click.argument("name")
+@click.argument("role", type=click.Choice(list(ROLES)))
+@click.option("--json", "as_json", is_flag=True, help="JSON for programs instead of text for people.")
+def make_token(name: str, role: str, as_json: bool) -> int:
+    """Make a token for the user NAME, and the line for it in the nodes' --users-file. It is shown this once."""
+    token = new_token()
+    line = line_of(name, ROLES[role], token)
+    if as_json:
+        _print_json({"name": name, "role": role, "token": token, "line": line})
+    else:
+        click.echo(f"token, for a file of {name}'s:  {token}\nline for --users-file:  {line}")
     return 0
 
 
@@ -394,18 +429,23 @@ def level(client: CacheClient, number: int | None, as_json: bool) -> int:
 @click.option("--write-ratio", default=0.5, show_default=True, help="Share of writes, 0 to 1.")
 @click.option("--batch", default=1, show_default=True, help="Writes in one request.")
 @click.option("--keys", "key_count", default=1000, show_default=True, help="Different keys.")
-@click.option("--trace", type=click.Path(path_type=Path), help="Replay big-endian 32-bit keys (.xz or plain).")
+@click.option("--trace", type=texts.path, help="Replay big-endian 32-bit keys (.xz or plain).")
 @click.option("--strict", is_flag=True, help="With --trace: count every read exactly, through the log.")
 @click.option("--nodes", "node_count", type=int, help="Start so many nodes for it in a temporary folder.")
 @click.option("--json", "as_json", is_flag=True, help="JSON for programs instead of text for people.")
-@click.option("--api-token-file", type=click.Path(path_type=Path), help="Token for the HTTP API.")
-@click.option("--url", "urls", multiple=True, metavar="URL", help="A node; repeatable: load is spread over all.")
+@click.option("--api-token-file", type=texts.path, help="Token for the HTTP API.")
+@click.option(
+    "--url", "urls", multiple=True, type=texts.text, metavar="URL", help="A node; repeatable: load is spread over all."
+)
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
 def bench(
     context: click.Context, /, node_count: int | None, urls: tuple[str, ...], flags: tuple[str, ...], **options: Any
 ) -> int:
-    """Measure reads and writes. With --nodes, other flags of serve (--max-items, ...) are handed to those nodes."""
+    """Measure reads and writes.
+
+    With --nodes, start nodes for that, with the other flags: those of the command serve, such as --max-items.
+    """
     if node_count is None:
         if flags:
             raise click.UsageError(f"{flags[0]!r} is unknown; flags for nodes need --nodes")
@@ -510,7 +550,7 @@ class _Bar:
         self._shown = sys.stderr.isatty()
 
     def advance(self, count: int) -> None:
-        """Add ``count`` to the number of operations that the bar shows as done."""
+        """Add ``count`` to the number of operations that the progress bar shows as done."""
         self._done += count
         if self._shown and (now := time.monotonic()) >= self._next:
             self._next = now + 0.1
@@ -534,7 +574,7 @@ class _Bar:
 
 
 def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, ensure_ascii=False))
+    click.echo(texts.json_text(value))
 
 
 def _is_rows(value: Any) -> bool:

@@ -1,25 +1,27 @@
 """The server process: it builds a node with its HTTP front from a NodeConfig, runs it, and ends it cleanly.
 
 SIGTERM and SIGINT drain: readiness goes first, running requests end, a leader hands leadership over, and the files close.
-A disk that hangs does not keep the process.
+A disk that hangs does not keep the process. SIGHUP has the users read again, and ends nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import logging
 import os
+import queue
 import signal
 import sys
-import threading
 from dataclasses import replace
 
+from cacheflow.access.users import Access
 from cacheflow.config import NodeConfig, join_address, join_token, read_secret
 from cacheflow.rest import Doors, HttpServer, RestConfig, at_once, create_app, turn_away
 from cacheflow.store import ReplicatedStore
 from cacheflow.wire.memcached.connection import memcached_port
-from cacheflow.wire.port import connections_allowed
+from cacheflow.wire.port import WirePort, connections_allowed
 from cacheflow.wire.resp.service import resp_port
 from cacheflow.wire.slices import Slices
 
@@ -36,15 +38,16 @@ def run(config: NodeConfig) -> int:
     Raises ConfigError before anything is served.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+    # The signals that came, in order. (A queue of this kind may be filled from a signal handler.)
+    signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(each, lambda number, _: signals.put(number))
     # Nothing else runs in this process.
     store = ReplicatedStore(replace(config, collect_garbage=True))
-    token = read_secret(config.api_token_file, "api-token-file")
+    access = Access.of(config)
     secret = read_secret(config.cluster_secret_file, "cluster-secret-file")
     rest = RestConfig(
-        token=token,
+        access=access,
         join_token=None if secret is None else join_token(secret),
         max_value_bytes=config.max_value_bytes,
         threads=config.http_threads,
@@ -62,19 +65,19 @@ def run(config: NodeConfig) -> int:
         at_once=at_once,
         unsent=store.unsent,
         doors=Doors(
-            None if token is not None else [config.host, config.advertise or config.host, *config.allow_host],
+            None if access is not None else [config.host, config.advertise or config.host, *config.allow_host],
             config.allow_origin,
         ),
     )
     address = join_address(config.advertise or config.host, http.port)
     try:
         store.start(address)
-        _serve_wires(store, config, token)
+        ports = _serve_wires(store, config, access)
         http.start()
         _freeze_what_stays()
         logger.info("listening on http://%s", address)
-        while not stopping.wait(1.0):
-            pass
+        while _next_signal(signals) == signal.SIGHUP:
+            _reload(store, access, ports)
         logger.info("stopping")
         http.stop()
     finally:
@@ -82,8 +85,19 @@ def run(config: NodeConfig) -> int:
     return 0
 
 
+def _next_signal(signals: queue.SimpleQueue[int]) -> int:
+    """Wait for the next signal to this process, and return its number."""
+    while True:
+        # Another thread may be the one that a signal interrupts: then the handler runs when this one looks again.
+        with contextlib.suppress(queue.Empty):
+            return signals.get(timeout=1.0)
+
+
 def _close(store: ReplicatedStore) -> None:
-    """Close the store; end the process without a last flush if the disk hangs. No promise depends on that flush."""
+    """Close ``store``, which ends its node; if the disk hangs, end the process without a last flush.
+
+    No promise to clients depends on that flush.
+    """
 
     if not store.close():
         logger.error("the disk does not answer: this process ends without its last flush")
@@ -93,10 +107,10 @@ def _close(store: ReplicatedStore) -> None:
 def _freeze_what_stays() -> None:
     """Let the garbage collector never look at the objects that exist now, and seldom make full passes.
 
-    A full pass goes through everything, the dictionary of a million items too, and stops the loop for up to 0.2 s. What is
-    there by now is never looked at again; what comes later (a cleared cache begins a new dictionary) seldom. So what is
-    large or often comes and goes must not be in a cycle: machines and connections are not, and tests see to it. This is the
-    process's own affair, so an embedded store leaves it alone.
+    A full pass goes through all objects, also the dictionary of a million cache entries, and stops the loop for up to 0.2 s.
+    Objects that exist now are never looked at again; later ones (a cleared cache begins a new dictionary) seldom. So objects
+    that are large, or that often come and go, must not be in a reference cycle: state machines and connections are not, and
+    tests check that. The collector belongs to the process, so an embedded store leaves it alone.
     """
     # Garbage of the start must not be frozen with the rest.
     gc.collect()
@@ -104,18 +118,30 @@ def _freeze_what_stays() -> None:
     gc.set_threshold(*gc.get_threshold()[:2], FULL_PASS_AFTER)
 
 
-def _serve_wires(store: ReplicatedStore, config: NodeConfig, token: bytes | None) -> None:
-    """Open the configured ports of the wire protocols on the node's own loop; they close with the store."""
+def _reload(store: ReplicatedStore, access: Access | None, ports: list[WirePort]) -> None:
+    """Read the users again, and close the connections of those who were taken out or changed; disturb no others."""
+    if access is None:
+        logger.info("SIGHUP: nothing is read again, for this node has no --users-file and no --api-token-file")
+    elif access.reload():
+        for port in ports:
+            store.on_loop(port.recheck)
+
+
+def _serve_wires(store: ReplicatedStore, config: NodeConfig, access: Access | None) -> list[WirePort]:
+    """Open the configured ports of the wire protocols on the node's own loop and return them; they close with the store."""
     wires = {memcached_port: config.memcached_port, resp_port: config.resp_port}
     told = {make: port for make, port in wires.items() if port is not None}
     slices = Slices()
+    ports: list[WirePort] = []
     for make, port in told.items():
         service = make(
             store,
             value_bytes_max=config.max_value_bytes,
-            token=token,
+            access=access,
             connections_max=connections_allowed(len(told)),
             slices=slices,
         )
         bound = store.serve(service, config.host, port)
+        ports.append(service)
         logger.info("%s protocol on %s", service.name, join_address(config.host, bound))
+    return ports

@@ -5,6 +5,7 @@ Flag, environment, file, default: in that order. Every error names the setting a
 
 from __future__ import annotations
 
+import codecs
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,14 +16,16 @@ from cacheflow.config import RAFT_PORT_OFFSET, NodeConfig
 from cacheflow.errors import ConfigError
 
 ENVIRONMENT_PREFIX: Final = "CACHEFLOW_"
+# The most bytes of a settings file: it has some thirty lines, and a wrong path may name a disk or a pipe.
+FILE_BYTES_MAX: Final = 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Setting:
     """One setting of a node, which can be given as a flag, an environment variable or a line of a TOML file.
 
-    name: in the flag and the file.  field: in NodeConfig.
-    parse: makes the setting's value of a text; raises ValueError that says the rule.
+    name: the setting's name in the flag and the file.  field: its attribute in NodeConfig.
+    parse: makes the setting's value from a text; raises ValueError, whose message says the rule.
     """
 
     name: str
@@ -48,6 +51,9 @@ class Setting:
 def _number(kind: Callable[[str], Any], rule: str) -> Callable[[str], Any]:
     def parse(text: str) -> Any:
         try:
+            # Python also takes "8_080", and the digits of other scripts.
+            if not text.isascii() or "_" in text:
+                raise ValueError
             return kind(text)
         except ValueError:
             raise ValueError(rule) from None
@@ -76,6 +82,26 @@ def _boolean(text: str) -> bool:
     return text.lower() == "true"
 
 
+def path(text: str) -> Path:
+    """Return the path that ``text`` names, with a leading ``~`` for the user's home. Raises ValueError that says the rule."""
+    if not text or "\0" in text:
+        raise ValueError("must be a path: not empty, and without NUL")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError(
+            "begins with the home of a user whom this machine does not know; write ./~ for that name"
+        ) from None
+
+
+def named_path(text: str, name: str) -> Path:
+    """Return the path that ``text`` names, as ``path`` does. Raises ConfigError that names ``name``, where ``text`` stood."""
+    try:
+        return path(text)
+    except ValueError as error:
+        raise ConfigError(f"{name} = {text!r}: {error}") from None
+
+
 SETTINGS: Final = (
     Setting("host", "host", str, "Address to listen on.", "HOST"),
     Setting("port", "port", _port, "Port of the HTTP API.", "PORT"),
@@ -99,7 +125,7 @@ SETTINGS: Final = (
     Setting("max-items", "max_items", _integer_or_none, "Entries before eviction, or none.", "N"),
     Setting("max-bytes", "max_bytes", _integer_or_none, "Bytes before eviction, or none.", "N"),
     Setting("replicas", "replicas", _integer, "Copies beside the leader's.", "N"),
-    Setting("data-dir", "data_dir", Path, "Where log and snapshots are kept.", "DIR"),
+    Setting("data-dir", "data_dir", path, "Where log and snapshots are kept.", "DIR"),
     Setting("persistence", "persistence", _boolean, "false: keep log and snapshots in memory.", "BOOL"),
     Setting("fsync", "fsync", str, "always, interval or never: what an acknowledgement means.", "MODE"),
     Setting("request-timeout", "request_timeout_s", _seconds, "Seconds a write waits for its outcome.", "S"),
@@ -107,22 +133,24 @@ SETTINGS: Final = (
     Setting("http-threads", "http_threads", _integer, "Requests served at the same time.", "N"),
     Setting("election-timeout", "election_timeout_s", _seconds, "Seconds without a leader before an election.", "S"),
     Setting("heartbeat", "heartbeat_s", _seconds, "Seconds between two signs of life of the leader.", "S"),
-    Setting("cluster-secret-file", "cluster_secret_file", Path, "What the nodes of a cluster share.", "FILE"),
+    Setting("cluster-secret-file", "cluster_secret_file", path, "What the nodes of a cluster share.", "FILE"),
     Setting("allow-host", "allow_host", str, "A name under which browsers may call; repeatable.", "NAME", many=True),
     Setting("allow-origin", "allow_origin", str, "A site whose pages may call; repeatable.", "URL", many=True),
-    Setting("api-token-file", "api_token_file", Path, "What clients must show, on every port.", "FILE"),
+    Setting("api-token-file", "api_token_file", path, "A token for clients, on every port; an admin's.", "FILE"),
+    Setting("users-file", "users_file", path, "Tokens' hashes and roles, the same on every node.", "FILE"),
 )
 _BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
 
 
 def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None) -> NodeConfig:
-    """Return the NodeConfig that flags, environment and file give together. Raises ConfigError that names what is wrong.
+    """Return the NodeConfig given by command-line flags, else by environment variables, else by a TOML file, else by default.
 
-    flags: by setting name; text, a tuple of texts for a repeatable one; None or () when it was not given.
-    file: the file of --config; None: that of CACHEFLOW_CONFIG, if it is set.
+    flags: values by setting name: a text, a tuple of texts for a setting that may be repeated, None or () for one not given.
+    file: the file of --config; None: that of the variable CACHEFLOW_CONFIG, if it is set.
+    Raises ConfigError, which names what is wrong.
     """
-    if file is None and environment.get(ENVIRONMENT_PREFIX + "CONFIG"):
-        file = Path(environment[ENVIRONMENT_PREFIX + "CONFIG"])
+    if file is None and (named := environment.get(ENVIRONMENT_PREFIX + "CONFIG", "").strip()):
+        file = named_path(named, f"{ENVIRONMENT_PREFIX}CONFIG")
     told = read_file(file) if file is not None else {}
     chosen: dict[str, Any] = {}
     sources: dict[str, tuple[Setting, str]] = {}
@@ -130,8 +158,8 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | 
         given: Any = flags.get(setting.name)
         if given not in (None, ()):
             source = "the command line"
-        elif environment.get(setting.variable):
-            # An empty variable is an unset one: container files can hardly leave one out.
+        elif environment.get(setting.variable, "").strip():
+            # An empty variable, or one of blanks, is an unset one: container files can hardly leave one out.
             given, source = environment[setting.variable], setting.variable
         elif setting.name in told:
             given, source = told[setting.name], str(file)
@@ -146,15 +174,24 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | 
 
 
 def read_file(file: Path) -> dict[str, Any]:
-    """Return what a TOML file says, by setting name. Raises ConfigError."""
+    """Return the settings in the TOML file ``file``, as values by setting name. Raises ConfigError."""
     try:
         with file.open("rb") as opened:
-            table = tomllib.load(opened)
+            data = opened.read(FILE_BYTES_MAX + 1)
+        if len(data) > FILE_BYTES_MAX:
+            raise ValueError(f"it has more than {FILE_BYTES_MAX} bytes")
+        # Editors on Windows begin a file with a byte order mark.
+        table = tomllib.loads(data.removeprefix(codecs.BOM_UTF8).decode())
     except OSError as error:
         raise ConfigError(f"--config = {str(file)!r}: cannot be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise ConfigError(f"--config = {str(file)!r}: is not TOML: it is nested too deeply") from None
+    except ValueError as error:
         raise ConfigError(f"--config = {str(file)!r}: is not TOML: {error}") from None
     told = {name.replace("_", "-"): value for name, value in table.items()}
+    if len(told) < len(table):
+        twice = next(name for name in table if "_" in name and name.replace("_", "-") in table)
+        raise ConfigError(f"{twice.replace('_', '-')!r} is given twice (from {file}), once with - and once with _")
     for name in told:
         if name not in _BY_NAME:
             raise ConfigError(f"unknown setting {name!r} (from {file}); known are {', '.join(sorted(_BY_NAME))}")
@@ -165,7 +202,7 @@ def _parsed(setting: Setting, given: Any, source: str) -> Any:
     try:
         if setting.many:
             several = given.replace(",", " ").split() if isinstance(given, str) else given
-            if not isinstance(several, (list, tuple)):
+            if not isinstance(several, (list, tuple)) or (isinstance(given, str) and not several):
                 raise ValueError("must be a list of texts")
             return tuple(setting.parse(_text(one)) for one in several)
         return setting.parse(_text(given))
@@ -183,7 +220,10 @@ def _text(given: Any) -> str:
 
 
 def _with_source(message: str, sources: Mapping[str, tuple[Setting, str]]) -> str:
-    """Return an error message of NodeConfig with the flag in the place of the field's name, and with the value's source."""
+    """Return ``message``, an error of NodeConfig, with the setting's flag for the field's name, and with the value's source.
+
+    sources: by the field's name, the setting and where its value came from.
+    """
     shown, equals, rest = message.partition(" = ")
     field = shown.replace("-", "_")
     value, colon, rule = rest.partition(": ")

@@ -7,7 +7,6 @@ connection broke is sent again and never counts twice. How nodes are chosen and 
 from __future__ import annotations
 
 import json
-import math
 import re
 import time
 from collections.abc import Iterable
@@ -27,24 +26,26 @@ from cacheflow.verbs import KEYS_PAGE
 
 # Seconds for a call: a node waits 10 s for an outcome (--request-timeout); the rest is for the way and one more node.
 TIMEOUT_S_DEFAULT: Final = 15.0
+# The longest that a call may wait: a day, which every system's clock can count.
+TIMEOUT_S_MAX: Final = 86_400.0
 # Scopes that one write is tried in: the cluster may have closed the first one, and the next ones only if it is out of its mind.
 SCOPES_TRIED_MAX: Final = 3
 _SCOPE_NAME: Final = re.compile(r"[\x21-\x3a\x3c-\x7e]{1,100}")
 
 
 class CacheClient(Face):
-    """A client of a replicated cache over HTTP, as a mapping and as verbs. Safe for concurrent use, also after a fork.
+    """A client of a replicated cache over HTTP, a mapping with more methods. Safe for concurrent use, also after a fork.
 
     urls: addresses of one or more nodes.  timeout_s: seconds for a whole call, fail-over included.
     token: the content of the nodes' --api-token-file.  Values are str, bytes or anything JSON can hold; keys are str.
-    Raises NotCommitted (certainly not applied), OutcomeUnknown (a write that may have been), InvalidRequest.
+    Raises NotCommitted (certainly not applied), OutcomeUnknown (a write may have been applied), InvalidRequest.
     """
 
     def __init__(
         self, urls: str | Iterable[str], timeout_s: float = TIMEOUT_S_DEFAULT, token: str | None = None
     ) -> None:
-        if not 0 < timeout_s < math.inf:
-            raise InvalidRequest(f"timeout_s = {timeout_s!r}: must be above 0")
+        if not 0 < timeout_s <= TIMEOUT_S_MAX:
+            raise InvalidRequest(f"timeout_s = {timeout_s!r}: must be above 0 and at most {TIMEOUT_S_MAX}")
         self._nodes = Nodes([urls] if isinstance(urls, str) else list(urls), timeout_s)
         if token is not None and not (token.isascii() and token.isprintable() and token and token == token.strip()):
             # Not shown: it may be the real one with a line's end behind it.
@@ -55,11 +56,11 @@ class CacheClient(Face):
 
     @property
     def urls(self) -> list[str]:
-        """The nodes' addresses, in the order in which they were given."""
+        """The addresses of the cluster's nodes, in the order in which this client got them."""
         return self._nodes.urls
 
     def close(self) -> None:
-        """Close idle connections to the nodes; the client can be used on."""
+        """Close this client's idle connections to the nodes; the client can still be used afterwards."""
         self._nodes.close()
 
     def __enter__(self) -> CacheClient:
@@ -144,7 +145,7 @@ class CacheClient(Face):
     def remove_node(self, node_id: str) -> None:
         """Remove a member from the cluster. Raises MemberUnknown, MemberConflict (the cluster cannot do without it now).
 
-        A call that was sent twice because its first answer got lost may find no such member any more.
+        If the first answer gets lost and the request is sent again, it may find no such member any more.
         """
         target = "/nodes/" + quote(verbs.check_node_id(node_id), safe="")
         answer = self._nodes.call(Request("DELETE", target, None, self._headers, write=True))
@@ -152,7 +153,10 @@ class CacheClient(Face):
             raise problem_of(answer)
 
     def raise_level(self, level: int) -> int:
-        """Put a feature level in force, once and for all, and return it. Raises LevelConflict, InvalidRequest."""
+        """Raise the cluster's feature level to ``level``, which cannot be undone; return the level in force.
+
+        Raises LevelConflict, InvalidRequest.
+        """
         verbs.raise_level_command(level)
         body = json.dumps({"level": level}).encode()
         answer = self._write(Request("POST", "/cluster/level", body, JSON_TYPE, write=True), None)
@@ -178,7 +182,10 @@ class CacheClient(Face):
         return result_of(command, answer.status, answer.json()), 0
 
     def _write(self, request: Request, client_key: str | None) -> Answer:
-        """Send a write until it is answered. Raises NotCommitted, OutcomeUnknown."""
+        """Send ``request``, a write, as often as it takes to get a node's answer, and return that answer.
+
+        client_key: the caller's Idempotency-Key; None: this client numbers the write. Raises NotCommitted, OutcomeUnknown.
+        """
         headers = {**request.headers, **self._headers}
         if client_key is not None:
             return self._nodes.call(request._replace(headers={**headers, "Idempotency-Key": client_key}))
@@ -230,7 +237,7 @@ class CacheClient(Face):
 
 
 class AsyncCacheClient(AsyncFace):
-    """CacheClient for asyncio: the same verbs as coroutines; requests run in threads of the loop's default executor."""
+    """CacheClient for asyncio: the same methods as coroutines; requests run in threads of the loop's default executor."""
 
     def __init__(
         self, urls: str | Iterable[str], timeout_s: float = TIMEOUT_S_DEFAULT, token: str | None = None
@@ -239,11 +246,11 @@ class AsyncCacheClient(AsyncFace):
 
     @property
     def urls(self) -> list[str]:
-        """The nodes' addresses, in the order in which they were given."""
+        """The addresses of the cluster's nodes, in the order in which this client got them."""
         return self._client.urls
 
     async def close(self) -> None:
-        """Close idle connections to the nodes; the client can be used on."""
+        """Close this client's idle connections to the nodes; the client can still be used afterwards."""
         self._client.close()
 
     async def __aenter__(self) -> AsyncCacheClient:

@@ -21,9 +21,9 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
-from urllib.parse import urlsplit
 
 from cacheflow import errors
+from cacheflow.config import split_url
 from cacheflow.errors import (
     CacheFlowError,
     InvalidRequest,
@@ -47,7 +47,8 @@ REFUSED_ROUNDS_MAX: Final = 3
 class Request(NamedTuple):
     """One HTTP request, sent to as many nodes as it takes.
 
-    write: the request may change something that its caller asks for; its headers or its nature make it count once.
+    write: True if the request changes something that its caller wants changed. Its headers, or what it asks for, make such a
+    request count once, however often it is sent.
     """
 
     method: str
@@ -66,7 +67,7 @@ class Answer(NamedTuple):
     url: str
 
     def json(self) -> Any:
-        """Return the value of the body's JSON. Raises CacheFlowError when the body is not JSON."""
+        """Return the value of this answer's JSON body. Raises CacheFlowError when the body is not JSON."""
         try:
             return json.loads(self.body)
         except ValueError:
@@ -74,7 +75,7 @@ class Answer(NamedTuple):
 
 
 class _NotSent(Exception):
-    """Raised when no connection could be opened: the node has seen nothing of the request."""
+    """Raised when no connection to a node could be opened: that node has seen nothing of the request."""
 
 
 class _NoAnswer(Exception):
@@ -82,20 +83,22 @@ class _NoAnswer(Exception):
 
 
 class _Node:
-    """One node's address and its idle connections. Safe for concurrent use: a deque's append and pop are atomic."""
+    """A client's view of one node: its address and idle HTTP connections to it.
+
+    Safe for concurrent use: a deque's append and pop are atomic.
+    """
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url if "//" in url else f"http://{url}")
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-            raise InvalidRequest(f"{url!r} is not a node's address such as http://127.0.0.1:8080")
         try:
-            port = parts.port
-        except ValueError:
-            raise InvalidRequest(f"{url!r}: the port is not a number up to 65535") from None
+            parts = split_url(url if "//" in url else f"http://{url}")
+        except ValueError as error:
+            raise InvalidRequest(str(error)) from None
         self.url = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
         self._prefix = parts.path.rstrip("/")
         self._connection = functools.partial(
-            http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection, parts.hostname, port
+            http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection,
+            parts.hostname or "",
+            parts.port,
         )
         self._idle: deque[http.client.HTTPConnection] = deque()
         self._pid = os.getpid()
@@ -103,7 +106,7 @@ class _Node:
     def exchange(self, request: Request, timeout_s: float) -> Answer:
         """Send ``request`` to this node and return its answer, within ``timeout_s`` seconds.
 
-        Raises _NotSent, _NoAnswer.
+        Raises _NotSent if no connection could be opened, _NoAnswer if no answer came back.
         """
         deadline = time.monotonic() + timeout_s
         connection = self._borrow()
@@ -172,7 +175,7 @@ class Nodes:
 
     @property
     def urls(self) -> list[str]:
-        """The nodes' addresses, in the order in which they were given."""
+        """The addresses of the cluster's nodes, in the order in which this object got them."""
         return [node.url for node in self._nodes]
 
     def close(self) -> None:
@@ -181,10 +184,11 @@ class Nodes:
             node.close()
 
     def call(self, request: Request, deadline: float | None = None) -> Answer:
-        """Return the first answer that is no 503 or 504. Raises NotCommitted, OutcomeUnknown or what the last 503 said.
+        """Send ``request`` to the nodes in turn until ``deadline``; return the first answer that is no 503 or 504.
 
-        A write that an earlier node may have applied is unknown, too, when the next node refuses it for reasons of its own.
-        OutcomeForgotten: certainly not applied by any try of this call, and it never will be under this number.
+        Raises NotCommitted, OutcomeUnknown, or what the last 503 said. The outcome of a write that one node may have applied
+        is unknown also when the next node refuses the write for reasons of its own. Raises OutcomeForgotten if no try of this
+        call has been applied, and none ever will be under the number that the client gave the write.
         """
         began = time.monotonic()
         tried = False
@@ -247,7 +251,10 @@ class Nodes:
 
 
 def _of_age(request: Request, began: float) -> Request:
-    """Return ``request`` with the time since its first try, ``began``, if it carries an Idempotency-Key of the caller's."""
+    """Return ``request`` with the header Idempotency-Age, the ms since the request was first sent.
+
+    began: that time, by the monotonic clock. A request without an Idempotency-Key is returned unchanged.
+    """
     if "Idempotency-Key" not in request.headers:
         return request
     age_ms = int((time.monotonic() - began) * 1000)
@@ -255,7 +262,10 @@ def _of_age(request: Request, began: float) -> Request:
 
 
 def _says_nothing_of_the_log(answer: Answer) -> bool:
-    """Return whether an error is of a node's or a proxy's own making, so that an earlier try may have been applied."""
+    """Return whether ``answer`` is an HTTP error that a node or a proxy has made by itself, and not a result from the log.
+
+    An earlier try of the same request may have been applied in spite of such an answer.
+    """
     if answer.status < 400:
         return False
     if answer.status in (404, 409, 412):
@@ -282,14 +292,14 @@ def _reason(error: Exception) -> str:
 
 
 def check_is_ours(answer: Answer) -> None:
-    """Raise CacheFlowError if a 404 is not from a CacheFlow node: only from such a node does it mean an absent key."""
+    """Raise CacheFlowError if ``answer``, a 404, is not a CacheFlow node's: another server's does not mean an absent key."""
     kind = answer.headers.get("Content-Type", "")
     if not kind.startswith("application/problem+json") and "X-Served-By" not in answer.headers:
         raise CacheFlowError(f"{answer.url} answered 404 and is not a CacheFlow node")
 
 
 def problem_document(answer: Answer) -> dict[str, Any]:
-    """Return the problem document in an error answer; {} when the body is no JSON object."""
+    """Return the problem document (RFC 9457) in ``answer``, an HTTP error; {} when the body is no JSON object."""
     try:
         document = json.loads(answer.body)
     except ValueError:
@@ -305,7 +315,7 @@ def _retry_after_s(answer: Answer) -> float:
 
 
 def problem_of(answer: Answer) -> CacheFlowError:
-    """Return the exception that a node has turned into the HTTP error ``answer``."""
+    """Return the exception that the HTTP error ``answer`` of a node stands for."""
     document = problem_document(answer)
     kind = _BY_TITLE.get((answer.status, str(document.get("title")))) or _BY_STATUS.get(answer.status, CacheFlowError)
     message = document.get("detail") or document.get("title") or f"{answer.url} answered {answer.status}"

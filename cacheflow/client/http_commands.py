@@ -42,12 +42,12 @@ _OPERATION_OF: Final = {commands.ALWAYS: "set", commands.IF_ABSENT: "add", comma
 
 
 def target_of(key: str) -> str:
-    """Return the path of ``key`` in the REST API. Raises InvalidRequest for an invalid key."""
+    """Return the URL path of the cache entry ``key`` in the REST API. Raises InvalidRequest for an invalid key."""
     return "/cache/" + quote(values.check_key(key), safe="")
 
 
 def query_of(**options: Any) -> str:
-    """Return the query string with the ``options`` that are neither None nor False; "" without any."""
+    """Return a URL's query string with those ``options`` that are neither None nor False; "" without any."""
     given = {name: _query_value(value) for name, value in options.items() if value is not None and value is not False}
     return "?" + urlencode(given) if given else ""
 
@@ -101,7 +101,7 @@ def _ttl(ttl_ms: int) -> str:
 
 
 def _members(command: Command) -> str:
-    """Return the JSON members of an INCR's or TOUCH's request, as text without braces and without the key."""
+    """Return the members of the JSON body that requests an INCR or TOUCH, as text without braces and without the key."""
     if command[0] == commands.TOUCH:
         return f'"ttl":{command[2] / 1000!r}' if command[2] else '"ttl":null'
     _, _, delta, initial, ttl_ms = command
@@ -109,7 +109,7 @@ def _members(command: Command) -> str:
 
 
 def _operation(command: Command) -> str:
-    """Return one command of a batch as the JSON text of its operation."""
+    """Return ``command``, one of a batch, as the JSON text of an operation in a batch request."""
     op, key = command[0], json_string(command[1])
     if op == commands.SET:
         _, _, data, kind, content_type, ttl_ms, when, version = command
@@ -124,9 +124,9 @@ def _operation(command: Command) -> str:
 
 
 def result_of(command: Command, status: int, document: Mapping[str, Any]) -> Result:
-    """Return the raw result of ``command`` that a node's answer tells, for a single command or one of a batch.
+    """Return the result that the state machine gave for ``command``, as told by a node's HTTP answer to it.
 
-    status, document: of the answer, or of the command's part of it.
+    status, document: HTTP status and JSON of that answer, or of the part of it that is for ``command``, if that is in a batch.
     """
     if status >= 300:
         return _failed(_STATUS_OF[_ERROR_OF.get(status, InvalidRequest)], str(document.get("detail", "")), document)
@@ -147,9 +147,9 @@ def result_of(command: Command, status: int, document: Mapping[str, Any]) -> Res
 
 
 def refusal_of(error: CacheFlowError, document: Mapping[str, Any], command: Command) -> Result:
-    """Return the raw result that ``error``, the node's answer to ``command``, stands for. Raises ``error`` if none does.
+    """Return the state machine's result for ``command`` that ``error``, made from the node's answer, stands for.
 
-    document: the answer's problem document (RFC 9457).
+    document: the answer's problem document (RFC 9457). Raises ``error`` if it stands for no such result.
     """
     status = _STATUS_OF.get(type(error))
     if status is None:
@@ -175,6 +175,6 @@ def _left_ms(document: Mapping[str, Any]) -> float:
 
 
 def value_of(document: Mapping[str, Any]) -> Any:
-    """Return the value in the JSON document of an entry; base64 becomes bytes."""
+    """Return the cache entry's value in ``document``, the JSON that a node shows of the entry; base64 becomes bytes."""
     value = document["value"]
     return base64.b64decode(value) if document.get("encoding") == "base64" else value

@@ -30,7 +30,10 @@ class Scope:
         self.used_at = time.monotonic()
 
     def take(self) -> tuple[int, int]:
-        """Return (the number for a new write, the lowest number of a write that still waits for its answer)."""
+        """Give a new write the next number of this scope.
+
+        Returns (that number, the lowest number of a write that still waits for its answer).
+        """
         with self._lock:
             self._latest = number = self._latest + 1
             self._waiting[number] = None
@@ -39,7 +42,7 @@ class Scope:
         return number, lowest
 
     def told(self, number: int) -> None:
-        """Note that the write with ``number`` has ended for its caller, by an answer or an error: it is not sent again."""
+        """Note that the write with ``number`` has ended for its caller, by an answer or an error: nobody sends it again."""
         with self._lock:
             del self._waiting[number]
 
@@ -62,7 +65,10 @@ class Scopes:
         self._pid = os.getpid()
 
     def present(self, deadline: float) -> Scope:
-        """Return the scope for the next write; open a new one if there is none or it was unused too long, which may raise."""
+        """Return the scope in which the client's next write is numbered.
+
+        If there is none, or the last one was unused for too long, a new one is opened, which may raise.
+        """
         if self._pid != os.getpid():
             self._start()
         scope = self._present

@@ -17,5 +17,6 @@ EXPIRED: Final = 4
 EVICTED: Final = 5
 CONFIGURED: Final = 6  # policy, max_items, max_bytes, replicas
 MEMBERS_CHANGED: Final = 7  # cluster id, rows of the table
+CONDEMNED: Final = 10  # prefix, revision, whether in database 0 alone: every key of it with a lower version is gone
 LEVEL_RAISED: Final = 9  # the level in force from now on
 APPENDED: Final = 8  # APPEND to a present value: the added data, whether in front, the kind of the whole

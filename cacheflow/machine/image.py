@@ -10,7 +10,8 @@
     [SCOPE, id, nonce, floor, used]         in the order of their use, followed by this scope's results
     [NUMBER, number, fingerprint, packed result or nothing]  one result of the scope before it
     [ANSWER, scope or 0, number or client key, packed result]  a large result, in order
-    [TO_DELETE, key] and [TO_EVICT, key]    in the order of their turns
+    [CONDEMNATION, prefix, only database 0, counted, revision, at_ms, count]   in the order of their revisions
+    [COUNTED, revision, count]              of condemnations that are over, in the order of their ends
     [ENTRY, key, data, kind, meta, version, expires_at_ms, uses]    in eviction order
     [END, number of records before it]
 
@@ -34,10 +35,10 @@ from cacheflow.errors import CacheFlowError, NewerCacheFlow
 from cacheflow.machine.language.commands import CodecError
 from cacheflow.machine.language.levels import BUILD_LEVEL, FIRST_LEVEL
 from cacheflow.machine.state.answers import LargeAnswers
+from cacheflow.machine.state.condemnations import Condemnation, Condemnations
 from cacheflow.machine.state.contents import Contents
 from cacheflow.machine.state.entries import KEY_BYTES_MAX, KIND_MAX, Entry, key_bytes
 from cacheflow.machine.state.idempotency import IdempotencyTable
-from cacheflow.machine.state.removals import Removals
 from cacheflow.machine.state.scopes import Scope, Scopes
 from cacheflow.machine.state.sessions import Session, Sessions
 from cacheflow.machine.state.settings import Member, Settings, changed, member_table
@@ -52,8 +53,8 @@ SESSION: Final = 1
 RESULT: Final = 2
 MEMBER: Final = 3
 KEPT: Final = 4
-TO_DELETE: Final = 5
-TO_EVICT: Final = 6
+CONDEMNATION: Final = 5
+COUNTED: Final = 6
 ENTRY: Final = 7
 END: Final = 8
 REMOVED: Final = 9
@@ -69,7 +70,7 @@ _READ_BYTES_MAX: Final = 2**31 - 1
 _LIST_ITEMS_MAX: Final = 1_000_000
 
 # The counters of Contents that are part of the state.
-COUNTERS: Final = ("written", "deleted", "expired", "evicted")
+COUNTERS: Final = ("written", "deleted", "expired", "evicted", "condemnations", "swept")
 
 
 class State:
@@ -114,6 +115,8 @@ def records(machine: State) -> Iterator[tuple[Any, ...]]:
         "idempotency_reaches_ms": machine.idempotency.reaches_ms,
         "now_ms": contents.now_ms,
         "revision": contents.revision,
+        "passing": contents.condemned.passing,
+        "passed": contents.items.passed(),
         **{name: getattr(contents, name) for name in COUNTERS},
     }
     yield NAME, FORMAT, fields
@@ -135,10 +138,10 @@ def records(machine: State) -> Iterator[tuple[Any, ...]]:
             yield NUMBER, number, command_print, packed
     for owner, packed in machine.answers:
         yield ANSWER, *owner, packed
-    for key in contents.to_delete:
-        yield TO_DELETE, key
-    for key in contents.to_evict:
-        yield TO_EVICT, key
+    for condemnation in contents.condemned.present:
+        yield CONDEMNATION, *condemnation.row()
+    for revision, count in contents.condemned.counts.items():
+        yield COUNTED, revision, count
     raw = contents.raw
     for key, uses in contents.items.ordered():
         yield ENTRY, key, *raw[key], uses
@@ -210,11 +213,11 @@ def load(machine: State, stream: Iterator[list[Any]]) -> None:
 
 
 def _load(machine: State, stream: Iterator[list[Any]]) -> None:
-    _load_fields(machine, next(stream, []))
+    passing, passed = _load_fields(machine, next(stream, []))
     contents = machine.contents
     rows: list[list[Any]] = []
-    to_delete: list[str] = []
-    to_evict: list[str] = []
+    condemned = Condemnations()
+    present: list[Condemnation] = []
     session: Session | None = None
     scope: Scope | None = None
     scope_ids: set[int] = set()
@@ -272,27 +275,25 @@ def _load(machine: State, stream: Iterator[list[Any]]) -> None:
             _, client_key, at_ms, command_print, packed = record
             kept = (_count(at_ms), _typed(command_print, bytes), _packed(packed))
             machine.idempotency.adopt(_typed(client_key, str), kept)
-        elif kind == TO_DELETE:
-            to_delete.append(_key(record[1]))
-        elif kind == TO_EVICT:
-            to_evict.append(_key(record[1]))
+        elif kind == CONDEMNATION:
+            present.append(_condemnation(record, present[-1].revision if present else 0, revision))
+        elif kind == COUNTED:
+            _, counted_at, count = record
+            condemned.counts[_count(counted_at)] = _count(count)
         else:
             raise CodecError("not a snapshot: a record of an unknown kind")
     machine.members = member_table(rows)
     if any(one.member_id not in machine.members for _, one in machine.sessions):
         raise CodecError("not a snapshot: a session is no member's")
-    if any(key in raw for key in (*to_delete, *to_evict)):
-        raise CodecError("not a snapshot: a removed item is there")
-    contents.to_delete = Removals.of(to_delete)
-    contents.to_evict = Removals.of(to_evict)
-    contents.waiting = contents.to_delete.count + contents.to_evict.count
-    contents.adopt(machine.settings.policy, raw, uses)
+    if passing > len(present) or passed > (len(raw) if passing else 0):
+        raise CodecError("not a snapshot: a pass has seen more than there is")
+    condemned.adopt(present, passing)
+    contents.adopt(machine.settings.policy, raw, uses, condemned, passed)
     contents.set_limits(machine.settings.max_items, machine.settings.max_bytes)
-    if len(contents.raw) != len(uses):
-        raise CodecError("not a snapshot: more items than the limits allow")
 
 
-def _load_fields(machine: State, header: list[Any]) -> None:
+def _load_fields(machine: State, header: list[Any]) -> tuple[int, int]:
+    """Load the small fields; return how many condemnations the pass under way serves, and how many items it has seen."""
     if len(header) != 3 or header[0] != NAME:
         raise CodecError("not a snapshot")
     if _count(header[1]) > FORMAT:
@@ -324,6 +325,19 @@ def _load_fields(machine: State, header: list[Any]) -> None:
     machine.settings = changed(Settings(), settings)
     if replicas is not None:
         machine.settings = changed(machine.settings, {"replicas": replicas})
+    return _count(fields["passing"]), _count(fields["passed"])
+
+
+def _condemnation(record: list[Any], before: int, revision: int) -> Condemnation:
+    """Return the condemnation in ``record``. Raises CodecError, also for one that is not after ``before``, up to ``revision``."""
+    _, prefix, only_database_0, counted, made_at, at_ms, count = record
+    if not before < _count(made_at) <= revision or len(_typed(prefix, str)) > KEY_BYTES_MAX:
+        raise CodecError("not a snapshot: a condemnation is none, or out of order")
+    if prefix and _typed(only_database_0, bool):
+        raise CodecError("not a snapshot: a condemnation has two targets")
+    return Condemnation(
+        prefix, _typed(only_database_0, bool), _typed(counted, bool), made_at, _count(at_ms), _count(count)
+    )
 
 
 def _entry(record: list[Any], revision: int) -> tuple[str, Entry, int]:
@@ -364,10 +378,4 @@ def _packed(value: Any) -> Any:
 def _count(value: Any) -> Any:
     if type(value) is not int or value < 0:
         raise CodecError("not a snapshot: a number is none")
-    return value
-
-
-def _key(value: Any) -> Any:
-    if type(value) is not str or not 0 < key_bytes(value) <= KEY_BYTES_MAX:
-        raise CodecError("not a snapshot: a key is none")
     return value

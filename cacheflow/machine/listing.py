@@ -14,6 +14,7 @@ from heapq import merge, nsmallest
 from itertools import islice
 from typing import Final
 
+from cacheflow.machine.language.databases import OTHERS_BEFORE
 from cacheflow.machine.state.contents import Contents
 from cacheflow.machine.state.entries import EXPIRES_AT_MS
 
@@ -25,7 +26,7 @@ _SORTED_KEYS: Final = 2048
 
 
 class KeysCopy:
-    """A copy of all keys, made slice by slice: a key that is there from the first slice to the last is in it.
+    """A copy of all keys of all databases, made slice by slice: a key that is there from the first slice to the last is in it.
 
     A dictionary keeps its order, new keys come at its end, and to pass over n keys takes time for each. So the first half is
     copied from the front and the rest from the back. Between two slices keys may go, and those behind them move up: how many
@@ -33,7 +34,7 @@ class KeysCopy:
 
     Any thread may make and use one; the machine may change meanwhile.
     contents: returns the contents that the machine has now, for a snapshot may replace them.
-    slices: the keys so far; some may be gone, or past their expiry.
+    slices: the keys so far; some may be gone, condemned, or past their expiry.
     """
 
     def __init__(self, contents: Callable[[], Contents]) -> None:
@@ -137,23 +138,25 @@ class KeysCopy:
 def page(
     contents: Callable[[], Contents], prefix: str, limit: int | None, after: str, now_ms: int
 ) -> tuple[list[str], str | None]:
-    """Return (keys, cursor): the live keys of a machine's contents that have ``prefix`` and sort behind ``after``.
+    """Return (keys, cursor): database 0's live keys in a machine's contents that have ``prefix`` and sort behind ``after``.
 
     At most ``limit`` keys, sorted; None for all. The cursor, for the next page's ``after``, is None on the last page.
     contents: returns the contents that the machine has now.
     """
     copy = KeysCopy(contents)
+    least = max(after, OTHERS_BEFORE)
     keys: list[str] = []
     while not copy.done:
         begun = copy.slices
         some = copy.go_on()
         if copy.slices is not begun:
             keys.clear()
-        keys += [key for key in some if key > after and key.startswith(prefix)] if prefix or after else some
+        keys += [key for key in some if key > least and key.startswith(prefix)]
     # A slice at a time, for a million references that are given up at once take milliseconds too.
     while copy.slices:
         copy.slices.pop()
-    find = contents().raw.get
+    # What is condemned is not found.
+    find = contents().get
 
     def live(some: Iterator[str]) -> Iterator[str]:
         return (key for key in some if (entry := find(key)) is not None and not 0 < entry[EXPIRES_AT_MS] <= now_ms)

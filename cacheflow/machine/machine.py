@@ -9,7 +9,8 @@
    of a later feature level than this build knows is refused before anything is done: NewerCacheFlow.
 4. A command either takes place or has no effect: it is decided first and done afterwards.
 
-Inside an entry: the clock advances, what is due is removed (a bounded number of keys), then the commands run in order.
+Inside an entry: the clock advances, what is due is removed (a bounded number of keys), then the commands run in order, and at
+last some of what is condemned is swept.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from cacheflow.machine.language.commands import CodecError, Result, decode_block
 from cacheflow.machine.language.levels import known_at
 from cacheflow.machine.listing import page
 from cacheflow.machine.outlook import outlook
-from cacheflow.machine.state.entries import EXPIRES_AT_MS, Entry
+from cacheflow.machine.state.entries import EXPIRES_AT_MS, KEY_BYTES_MAX, Entry
 from cacheflow.machine.state.settings import changed, is_name, is_whole, member_table
 
 Settled: TypeAlias = tuple[int, int, list[Result]]  # session, first number, results
@@ -45,10 +46,6 @@ OtherCommand: TypeAlias = Callable[[Any, list[Any]], Result]
 # The highest time stamp that is believed, in the year 33658: a higher one is damage and would expire every key that has
 # a TTL.
 STAMP_MS_MAX: Final = 10**15
-# Keys that one entry may expire, and may remove after a clear or a lowered limit: some microseconds each, so that an
-# entry takes some milliseconds at most.
-EXPIRED_PER_ENTRY_MAX: Final = 1000
-REMOVED_PER_ENTRY_MAX: Final = 1000
 RECENCY_KEYS_MAX: Final = 10_000
 # Uses of a key that one RECENCY counts at most: a burst of reads on one node must not keep a key for ever under LFU.
 USES_MAX: Final = 1000
@@ -72,7 +69,6 @@ class CacheMachine(State):
 
     def __init__(self) -> None:
         super().__init__()
-        self._removals_left = 0
         # One packer for all entries: a new one begins with a quarter of a megabyte of new memory.
         self._pack = msgpack.Packer().pack
         self._first_digest = 1
@@ -97,7 +93,7 @@ class CacheMachine(State):
 
     def lookup(self, key: str, now_ms: int) -> Entry | None:
         """Return the entry of ``key`` if it is live at ``now_ms``, else None; counts no use. Any thread may call it."""
-        entry = self.contents.raw.get(key)
+        entry = self.contents.get(key)
         if entry is not None and 0 < entry[EXPIRES_AT_MS] <= now_ms:
             return None
         return entry
@@ -105,7 +101,7 @@ class CacheMachine(State):
     def keys(
         self, prefix: str = "", limit: int | None = None, after: str = "", now_ms: int = 0
     ) -> tuple[list[str], str | None]:
-        """Return one page of the keys that start with ``prefix`` and are live at ``now_ms``. Any thread may call it.
+        """Return one page of database 0's keys that start with ``prefix`` and are live at ``now_ms``. Any thread may call it.
 
         Pages come in the order of the keys: ``after`` is the cursor of the page before, "" for the first one.
         Returns (keys, cursor), the cursor None when no key follows. limit: None for all keys.
@@ -203,17 +199,16 @@ class CacheMachine(State):
                         self.idempotency.drop_due(stamp_ms)
                     if self.scopes.by_id:
                         self.scopes.drop_due(stamp_ms)
-                if contents.with_ttl:
-                    contents.expire(EXPIRED_PER_ENTRY_MAX)
-                self._removals_left = REMOVED_PER_ENTRY_MAX
-                if contents.waiting:
-                    self._tell_removals()
+                if contents.with_ttl or contents.behind:
+                    contents.begin_entry()
             for block in blocks:
                 try:
                     session_id, first, lowest, until_ms, commands = decode_block(block)
                 except CodecError:
                     continue
                 settled.append((session_id, first, self._run_block(session_id, first, lowest, until_ms, commands)))
+            if contents.behind:
+                contents.end_entry()
         if effects:
             digest = blake2b(self.digest, digest_size=DIGEST_BYTES)
             packed = self._pack(effects)
@@ -312,15 +307,17 @@ class CacheMachine(State):
         return [c.OK]
 
     def _delete_prefix(self, command: list[Any]) -> Result:
-        _, prefix = command
-        if type(prefix) is not str:
-            raise Malformed("a prefix is a text")
-        removed = self.contents.remove_prefix(prefix)
-        self._tell_removals()
-        return [c.OK, removed]
-
-    def _tell_removals(self) -> None:
-        self._removals_left -= self.contents.tell_removals(self._removals_left)
+        _, prefix, only_database_0, counted = command
+        if type(prefix) is not str or type(only_database_0) is not bool or type(counted) is not bool:
+            raise Malformed("a prefix is a text, with two flags behind it")
+        if only_database_0 and prefix:
+            raise Malformed("database 0 is cleared as a whole: a prefix needs no other mark")
+        if len(prefix) > KEY_BYTES_MAX:
+            raise Malformed(f"a prefix is a text of at most {KEY_BYTES_MAX} characters")
+        revision = self.contents.condemn(prefix, only_database_0, counted)
+        if revision is None:
+            return [c.TOO_MANY]
+        return [c.SWEEPING, revision] if counted else [c.OK]
 
     def _configure(self, command: list[Any]) -> Result:
         _, only_if_unset, changes = command
@@ -339,7 +336,7 @@ class CacheMachine(State):
         limits = (settings.max_items, settings.max_bytes)
         self.contents.effects.append((CONFIGURED, settings.policy, *limits, settings.replicas))
         self.contents.set_limits(*limits)
-        self._tell_removals()
+        self.contents.evict_surplus()
         return [c.OK, True]
 
     def _members(self, command: list[Any]) -> Result:

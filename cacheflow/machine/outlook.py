@@ -72,8 +72,10 @@ def _rows(machine: State) -> Iterator[Any]:
             scope = scopes[scope_id]
             yield scope_id, scope.nonce, scope.floor, scope.used_ms, len(scope.kept), scope.kept_bytes
             yield [(number, scope.kept[number][0]) for number in islice(reversed(scope.kept), ROWS_A_SCOPE)]
-    for removals in (contents.to_delete, contents.to_evict):
-        yield removals.count, list(islice(removals, ROWS_MAX))
+    condemned = contents.condemned
+    yield len(condemned.present), condemned.passing, contents.items.passed(), contents.census.dead.keys
+    yield [condemnation.row() for condemnation in condemned.present[:ROWS_MAX]]
+    yield list(islice(reversed(condemned.counts.items()), ROWS_MAX))
     raw = contents.raw
     for key, uses in islice(contents.items.ordered(), ROWS_MAX):
         yield key, uses, raw[key][VERSION], raw[key][EXPIRES_AT_MS]

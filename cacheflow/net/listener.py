@@ -32,7 +32,7 @@ class Listener:
 
     Not safe for concurrent use: the event loop owns it.
     name: the port's name in its option: ``raft`` for --raft-port.
-    adopt: takes each accepted socket in place of ``factory``; it raises OSError for a socket that is broken.
+    adopt: a function that takes each accepted socket, so that ``factory`` is not used; raises OSError for a broken socket.
     """
 
     def __init__(

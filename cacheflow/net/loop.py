@@ -43,6 +43,6 @@ class NodeLoop(asyncio.SelectorEventLoop):
     def put_last(self, descriptor: int = _NONE) -> None:
         """From now on handle the events of the file descriptor ``descriptor`` last in each turn of the event loop.
 
-        Called without an argument, put none last: do so before the descriptor is closed, because its number may be reused.
+        Without an argument, handle none last: needed before that descriptor is closed, because its number may be reused.
         """
         self._order.last = descriptor

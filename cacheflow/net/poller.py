@@ -53,9 +53,10 @@ NEXT_ENDED_S: Final = 0.01
 
 
 class Poller:
-    """A server of many clients' sockets, polled by an epoll object that is one descriptor to the event loop ``loop``.
+    """Serves many clients' sockets, polled by an epoll object, which is only one file descriptor to the event loop ``loop``.
 
-    It serves until ``close``. run: called when sockets are ready, with the function that does one turn's work, to be called.
+    Serves until ``close``. run: called when sockets are ready, with a function that does the work of one turn; ``run`` has to
+    call this function.
     unsent: the budget of answers that clients do not take, which other fronts share.
     """
 
@@ -91,8 +92,8 @@ class Poller:
         """Serve the connected, non-blocking socket ``sock`` with the asyncio protocol that ``make`` returns.
 
         Raises OSError when the socket is broken.
-        answer_many: when several sockets that have this function are ready at the same time, it gets the input of all of them,
-        answers what it can, and returns the rest, which goes to each socket's protocol.
+        answer_many: a function for all sockets served with it. When several of these are ready at the same time, it gets the
+        input of all, answers what it can, and returns the rest, which goes to each socket's protocol.
         """
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -166,7 +167,8 @@ class Poller:
     def _receive(self, ready: list[tuple[int, int]]) -> int:
         """Read from those sockets in ``ready`` that have input, and send to those that take bytes again.
 
-        ready: (file descriptor, epoll's events). Returns the cost: the bytes received, plus COST_OF_EVENT for each event.
+        ready: pairs of a file descriptor and epoll's events for it.
+        Returns the cost: the bytes received, plus COST_OF_EVENT for each event.
         """
         readers = self.readers
         size = 0

@@ -33,7 +33,7 @@ class Service(Protocol):
         """Return a new asyncio protocol for a client whose connection was just accepted."""
 
     def answer_many(self, arrived: list[Arrival]) -> list[Arrival]:
-        """Answer what can be answered together of several clients' input; return the arrivals that are left.
+        """Answer what can be answered together of ``arrived``, several clients' input; return the arrivals that are left.
 
         An arrival is (a client's asyncio protocol, its input, its transport).
         """
@@ -42,7 +42,7 @@ class Service(Protocol):
         """Close the connections that are at a request for too long. Called every few seconds."""
 
     async def drain(self) -> None:
-        """Close all connections of this service, after a moment in which each may send its pending replies."""
+        """Close all clients' connections of this wire protocol, after a moment in which each may send its pending replies."""
 
     def metrics(self) -> dict[str, float]:
         """Return the counters and gauges of this wire protocol, as values by metric name. Any thread may call it."""
@@ -51,7 +51,7 @@ class Service(Protocol):
 class ListeningPorts:
     """The open ports of all wire protocols. The event loop owns it; any thread may call ``metrics``.
 
-    run: called with a function that serves clients for one turn, which it has to call; by default it does just that.
+    run: gets a function that serves clients for one turn, and has to call that function; the default does only that.
     direct: True if a Poller serves the clients' sockets (default: where epoll exists), False if asyncio's transports do.
     """
 
@@ -107,7 +107,7 @@ class ListeningPorts:
     def descriptors(self) -> list[int]:
         """Return the file descriptors of the clients' sockets, and of the epoll object that watches these for the event loop.
 
-        Empty when asyncio's own transports serve the clients.
+        The list is empty when asyncio's own transports serve the clients.
         """
         return [] if self._poller is None else [self._poller.epoll.fileno(), *self._poller.transports]
 

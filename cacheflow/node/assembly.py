@@ -47,13 +47,13 @@ HALF_FULL = 0.5
 class Surroundings:
     """The event loop, threads, disk, network, clocks and randomness that a node runs on.
 
-    loop: asyncio's, or one that has the same calls.  loop_thread: the identifier of the thread that runs the loop.
-    turn: takes calls for the end of the loop's turns.  directory: the node's files on ``disk``.
-    write_journal, write_snapshots: do disk work away from the loop, each in its own order.
+    loop: asyncio's event loop, or an object with the same methods.  loop_thread: the identifier of the loop's thread.
+    turn: calls functions at the end of the loop's present turn.  directory: the folder on ``disk`` with the node's files.
+    write_journal, write_snapshots: do disk work away from the loop, each in the order in which it is given.
     build_snapshot: builds a snapshot in another process.  ask_seed: asks a member over HTTP to register this node.
     passed: returns seconds, which go on while the machine is suspended.  random: returns a number from 0 to 1.
-    segment_bytes: size of the journal's files.
-    machine_type: class of this build's state machine, which knows up to which feature level it may be used.
+    segment_bytes: size of each of the journal's files.
+    machine_type: class of this build's state machine, which knows the highest feature level that the build can use.
     """
 
     loop: Any
@@ -76,13 +76,14 @@ class Surroundings:
 
 
 class LocalNode:
-    """One node that runs here: Raft, the machine, what its clients wait for, and its way into the cluster.
+    """A CacheFlow node in this process: its Raft part, state machine, waiting calls, and its way into the cluster.
 
-    http_address: host:port where members show this node.  note_removed: called once with the index at which the cluster
-    went on without this node, on the journal's thread; returns why, for people.
+    http_address: host:port under which members show this node.
+    note_removed: called once, on the journal's thread, with the log index at which the cluster removed this node; notes that
+    on disk and returns why the node has ended, as text for people.
 
-    The event loop owns it. Any thread may read the machine's memory, use the inbox and count hits.
-    Raises CorruptSnapshot, CorruptJournal, NewerCacheFlow, OSError.
+    The event loop owns this object. Any thread may read the state machine's memory, use the inbox and count cache hits.
+    Raises CorruptSnapshot, CorruptJournal, NewerCacheFlow (a later build wrote the files), OSError.
     """
 
     def __init__(
@@ -192,7 +193,7 @@ class LocalNode:
         )
 
     async def start(self) -> None:
-        """Listen for peers, take part in the cluster, and start the task that makes this node a member.
+        """Start the node: listen for peers, take part in Raft, and start the background task that makes the node a member.
 
         Raises ConfigError.
         """
@@ -217,20 +218,23 @@ class LocalNode:
 
     @property
     def level(self) -> int:
-        """The feature level in force, as far as is applied here: nothing above it may be proposed or sent. Any thread.
+        """The cluster's feature level, as far as this node has applied the log; nothing above it may be proposed or sent.
 
-        What is at this level is understood by all members, whatever becomes of this node and of the leader.
+        All members understand what is at this level, whatever becomes of this node and of the leader. Any thread may read it.
         """
         return self.machine.level
 
     @property
     def may_read(self) -> bool:
-        """True if this node's contents may be read. Any thread."""
+        """True if clients may read the cache's contents on this node now. Any thread may ask."""
         return self.is_serving and self.node.may_read
 
     @property
     def takes_writes(self) -> bool:
-        """True if commands can be replicated through this node at all. Any thread."""
+        """True if this node can replicate commands: it runs, has not failed, and no hanging disk keeps the results away.
+
+        Any thread may ask.
+        """
         node = self.node
         return (
             self.is_serving
@@ -242,7 +246,10 @@ class LocalNode:
     # What the Raft node tells -----------------------------------------------------------------------------------------
 
     def machine_replaced(self, machine: CacheMachine) -> None:
-        """Use ``machine``, which a snapshot has put in the place of the present one."""
+        """Use ``machine``, a state machine restored from a snapshot, from now on in place of this node's present one.
+
+        Commands whose results this node has missed are sent again.
+        """
         self.machine = machine
         self.proposals.answers_missed()
 
@@ -255,17 +262,22 @@ class LocalNode:
         if inbox.waiting or inbox.barriers:
             inbox.empty()
         proposals.applied(settled)
+        if proposals.counting:
+            proposals.tell_counts(self.machine.contents.condemned)
         if inbox.waiting or inbox.barriers:
             # Writes of threads that waited for the inbox while the answers above were given: they go on their way now.
             inbox.empty()
             proposals.flush()
 
     def route_changed(self) -> None:
-        """Have pending commands sent again, because the leader or the connection to it has changed."""
+        """Have this node's pending commands sent again, because the leader or the connection to it has changed."""
         self.proposals.route_changed(self.node.links.route is not None)
 
     def _removed(self, index: int, noted: Callable[[], None]) -> None:
-        """End this node's part in the cluster, which removed it at ``index``: note that on disk, end waiting calls."""
+        """End this node's part in the cluster, which removed the node at the log index ``index``.
+
+        Note the removal on disk; then refuse all peers, end the clients' waiting calls, and call ``noted``.
+        """
 
         def done(reason: str | BaseException) -> None:
             if isinstance(reason, BaseException):
@@ -281,7 +293,10 @@ class LocalNode:
         self._write_journal(functools.partial(self._note_removed, index), done)
 
     def _met_other_cluster(self, peer: Peer) -> None:
-        """Stop the node if a member of another cluster lists it and it is alone in its own: it was founded by mistake."""
+        """Stop this node if ``peer``, a member of another cluster, lists this node, and this node is alone in its own cluster.
+
+        This node then has founded its own cluster by mistake, without the data of the other one.
+        """
         node, replica, latest = self.node, self.node.replica, self.node.configurations.latest
         if latest.voters == [node.node_id] and replica.failure is None:
             replica.stumbled = (
@@ -314,7 +329,7 @@ class LocalNode:
             self.proposals.send_uses(self.uses.drain())
 
     def _tell_overruled(self) -> None:
-        """Log once which settings of this node do not count, because the cluster has other values."""
+        """Log which of this node's own settings have no effect, because the cluster has other values for them."""
         counts = asdict(self.machine.settings)
         overruled = [
             f"{name.replace('policy', 'eviction')} {counts[name]}, not {told}"
@@ -329,12 +344,12 @@ class LocalNode:
 
     def _fill(self) -> float:
         machine, settings = self.machine, self.machine.settings
-        items = len(machine.contents.raw) / settings.max_items if settings.max_items else 0.0
+        items = machine.contents.count_of(None) / settings.max_items if settings.max_items else 0.0
         return max(items, machine.contents.bytes_used / settings.max_bytes if settings.max_bytes else 0.0)
 
 
 def _replicated(config: NodeConfig) -> dict[str, Any]:
-    """Return the settings in ``config`` that the first node of a cluster decides, by their names in the log."""
+    """Return those settings of a node's ``config`` that a cluster's first node decides for all, by their names in the log."""
     return {
         "policy": config.eviction,
         "max_items": config.max_items,

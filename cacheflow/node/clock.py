@@ -21,6 +21,8 @@ from collections.abc import Callable
 STEP_BACK = 0.1
 # The time since the leader was last heard counts for at most this much, so one step back is 100 ms at most.
 STEP_BACK_OVER_MS = 1000.0
+# A node that has just started believes its leader's time once a message of it was surely under way for no longer than this.
+LATE_MS_MAX = 1000
 # Returns seconds that never go back, and that go on while the machine is suspended where the system has such a clock: with
 # Linux' monotonic clock, which stands still then, contents would be as fresh as before, and no TTL shorter.
 passed_s: Callable[[], float] = functools.partial(
@@ -31,8 +33,8 @@ passed_s: Callable[[], float] = functools.partial(
 class ClusterClock:
     """A node's estimate of the cluster's common time, in milliseconds.
 
-    monotonic: returns seconds that never go back and count while the machine is suspended.
-    wall: returns seconds since 1970, may jump.
+    monotonic: returns seconds that never go back, and that go on while the machine is suspended.
+    wall: returns the seconds since 1970, which may jump.
     """
 
     def __init__(self, monotonic: Callable[[], float], wall: Callable[[], float]) -> None:
@@ -42,22 +44,33 @@ class ClusterClock:
         self._offset_ms = 0.0
         self._floor_ms = 0
         self._heard_at_ms = 0.0
-        # heard: a leader has told its time since the start.  known: there is an estimate, from a leader or from the
-        # journal's pair.
+        # heard: a leader has told its time since the start, by a message that was surely not late, or this node has led.
+        # known: there is an estimate, from a leader or from the journal's pair.
         self.heard = False
         self.known = False
 
     def restore(self, cluster_ms: int, wall_ms: int) -> None:
-        """Set the estimate of the cluster's time to ``cluster_ms`` (from the journal) plus the time since ``wall_ms``."""
+        """Set the estimate of the cluster's time to ``cluster_ms``, which the journal has kept, plus the time since then.
+
+        wall_ms: what this machine's wall clock showed when the cluster's time was ``cluster_ms``.
+        """
         passed_ms = max(0.0, self._wall() * 1000 - wall_ms)
         self._move_to(cluster_ms + passed_ms)
         self.known = True
 
-    def hear(self, cluster_ms: int) -> None:
-        """Move the estimate to the time that a leader has just told; backwards only in small steps."""
+    def hear(self, cluster_ms: int, late_ms: int | None) -> None:
+        """Move the estimate of the cluster's time to ``cluster_ms``, which a leader's message tells; back only in small steps.
+
+        Only the first message that was not late moves the estimate back at once: a late message's time can only be too early.
+        late_ms: the most milliseconds for which the message was under way; None if nobody knows.
+        """
         now_ms = self._monotonic() * 1000
         ahead_ms = now_ms + self._offset_ms - cluster_ms
-        if self.heard and ahead_ms > 0:
+        if not self.heard:
+            self.heard = late_ms is not None and late_ms <= LATE_MS_MAX
+            if self.heard or not self.known or ahead_ms < 0:
+                self._move_to(cluster_ms)
+        elif ahead_ms > 0:
             # The message may only have been late, here or on its way; or our clock is fast, by little in so short a time.
             # A node that led has heard nobody for long, which says nothing about how far it is off: hence the cap.
             back_ms = min(ahead_ms, min(now_ms - self._heard_at_ms, STEP_BACK_OVER_MS) * STEP_BACK)
@@ -65,13 +78,14 @@ class ClusterClock:
         else:
             self._move_to(cluster_ms)
         self._heard_at_ms = now_ms
-        self.heard = self.known = True
+        self.known = True
 
     def lead(self, stamp_ms: int, told_ms: int) -> None:
-        """Begin to tell the time as a leader: not before ``stamp_ms``, the log's last; a new cluster starts at the wall clock.
+        """Prepare this clock for its node's term as leader: from now on show at least ``stamp_ms``, the log's last time stamp.
 
-        told_ms: what this node and its voters believe together, 0 when no voter knows better than this node. Who has heard no
-        leader since its start has only its own wall clock to go by, so this counts more, earlier or later.
+        told_ms: the cluster's time on which this node and its voters agree; 0 when no voter knows better than this node. A
+        clock that was set by no leader since the node's start takes it as it is; any other clock goes forward to it, and never
+        back. The clock of a new cluster starts at the wall clock's time.
         """
         if not self.heard and (told_ms or not self.known):
             self._move_to(told_ms or self._wall() * 1000)
@@ -81,9 +95,10 @@ class ClusterClock:
         self.known = self.heard = True
 
     def now_ms(self) -> int:
-        """Return the estimate of the cluster's time in ms; once a leader was heard it never goes back. Any thread.
+        """Return the estimate of the cluster's time in ms. Any thread may call this.
 
-        Before that no read is answered, and an estimate that rests on the wall clock must not stay.
+        The estimate never goes back once a leader's message was heard in time. Before that no read is answered, and the
+        estimate may still be corrected, because it rests on the wall clock or on a late message.
         """
         now = int(self._monotonic() * 1000 + self._offset_ms)
         if not self.heard:
@@ -94,7 +109,7 @@ class ClusterClock:
         return now
 
     def wall_ms(self) -> int:
-        """Return this machine's wall clock in ms since 1970, for pairs in the journal and for clients' absolute times."""
+        """Return this machine's wall clock in ms since 1970, for the journal's clock readings and clients' absolute times."""
         return int(self._wall() * 1000)
 
     def _move_to(self, cluster_ms: float) -> None:

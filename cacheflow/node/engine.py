@@ -54,13 +54,13 @@ ON_THE_LOOP: Final = (
 
 
 class Engine:
-    """Runs one node in a thread of its own. ``start`` returns when the node runs, ``stop`` when all of it has ended.
+    """Runs one node in a thread of its own. ``start`` returns when the node runs, ``stop`` when all of the node has ended.
 
-    If the disk hangs, ``stop`` gives up after a while; the thread goes on waiting and keeps the data directory until the disk
-    answers, for it still writes there.
+    If the disk hangs, ``stop`` gives up after a while. The node's thread then waits on and keeps the data directory locked
+    until the disk answers, because the thread still writes there.
 
-    local: the node, from ``start`` on.  helper: starts the processes that build its snapshots.
-    Any thread may start and stop it, one at a time.
+    local: the running node, from ``start`` on.  helper: starts the processes that build its snapshots.
+    Any thread may call ``start`` and ``stop``, one at a time.
     """
 
     def __init__(self, config: NodeConfig) -> None:
@@ -91,9 +91,10 @@ class Engine:
     # Life -----------------------------------------------------------------------------------------------------------
 
     def start(self, http_address: str = "") -> LocalNode:
-        """Open the data directory, listen, take part in the cluster, and return the node; return it as it is when it runs.
+        """Start the node and return it: open the data directory, listen, take part in the cluster.
 
-        http_address: host:port that members show for this node. Raises ConfigError; then nothing is left of the try.
+        A node that runs already is returned as it is.
+        http_address: host:port under which members show this node. Raises ConfigError after closing all that was opened.
         """
         if self.stopped is FORKED:
             raise ConfigError(FORKED)
@@ -127,9 +128,10 @@ class Engine:
             return self.local
 
     def stop(self, hand_over_s: float = 2.0) -> bool:
-        """Hand leadership over when this node leads, finish what is under way, and close everything.
+        """Stop the node: close its ports, hand leadership over if the node leads, end its waiting calls, and close everything.
 
-        Returns False when the disk has not answered within CLOSED_WITHIN_S: everything else is closed then.
+        hand_over_s: the most seconds for the hand-over. Returns False when the disk has not answered within CLOSED_WITHIN_S
+        seconds; everything else is closed then.
         """
         if self.stopped is FORKED:
             return True
@@ -162,10 +164,10 @@ class Engine:
             return True
 
     def leave_to_parent(self) -> None:
-        """Close this node's descriptors in a forked child process; the parent process runs the node on undisturbed.
+        """Close a node's file descriptors in a forked child process; the parent process goes on running the node undisturbed.
 
-        None of the node's threads exist in the child, but each of its descriptors does: with these the child would hold the
-        node's ports and its data directory for as long as it lives, also when the parent is gone.
+        The child has none of the node's threads, but a copy of each descriptor: with these the child would hold the node's
+        ports and data directory as long as the child lives, even after the parent's end.
         """
         self.stopped = FORKED
         self._thread = None
@@ -184,7 +186,7 @@ class Engine:
 
     @property
     def running(self) -> bool:
-        """True if the node is started and the thread of its loop lives; False while ``start`` runs."""
+        """True if the node is started and the thread of its event loop lives; False during ``start``."""
         if not self._started:
             return False
         # The loop's own thread, which asks for every request, is proof enough that it lives.
@@ -222,7 +224,7 @@ class Engine:
             self._loop_thread = 0
 
     def _close_rest(self) -> None:
-        """Close what the node has opened beside its loop. Its descriptors are not to be looked for any more: others get them."""
+        """Close what the node has opened beside its event loop, and forget these file descriptors: others get the numbers."""
         self._descriptors = []
         self._stack.close()
 
@@ -290,10 +292,10 @@ class Engine:
         await self.local.stop()
 
     def _collect_new_objects(self) -> None:
-        """Run the garbage collector over the newest objects, again and again, so that it stops tracking entries soon.
+        """Run the garbage collector over the newest objects, often while writes come, so that it stops tracking cache entries.
 
-        By itself it runs when there are many more objects than before. In a full cache each write frees as many as it
-        makes, so it would run only once a million entries, which are tuples of atoms, wait for it.
+        By itself the collector runs when there are many more objects than before. In a full cache each write frees as many
+        objects as it makes, so the collector would run only once a million cache entries, which are tuples, wait for it.
         """
         self._loop.call_later(COLLECT_EVERY_S, self._collect_new_objects)
         revision = self.local.machine.contents.revision
@@ -304,7 +306,7 @@ class Engine:
     # Questions ------------------------------------------------------------------------------------------------------
 
     def call(self, question: Callable[[], T], timeout_s: float = 5.0) -> T:
-        """Call ``question`` in the loop's thread and return its result. Must not be called in that thread."""
+        """Have the event loop's thread call ``question``, and return its result. Must not be called in that thread."""
 
         async def ask() -> T:
             return question()
@@ -312,9 +314,10 @@ class Engine:
         return self.run(ask(), timeout_s=timeout_s)
 
     def run(self, coroutine: Coroutine[Any, Any, T], timeout_s: float, *, changes: bool = False) -> T:
-        """Run a coroutine on the loop and return its result.
+        """Run ``coroutine`` on the node's event loop, wait for its end in the calling thread, and return its result.
 
-        Raises NotReady when stopped; after ``timeout_s`` NoLeader, or OutcomeUnknown for a coroutine that ``changes`` something.
+        Raises NotReady when the node is stopped. Raises, after ``timeout_s`` seconds, OutcomeUnknown if ``changes`` is true,
+        which means that the coroutine changes something, else NoLeader.
         """
         if not self.running:
             coroutine.close()
@@ -330,9 +333,15 @@ class Engine:
             late = OutcomeUnknown if changes else NoLeader
             raise late("no answer from the cluster in time") from None
 
-    def serve(self, service: Service, host: str, port: int) -> int:
-        """Open a port for clients of ``service`` on the node's loop, a free one for 0, and return it.
+    def on_loop(self, call: Callable[[], None]) -> None:
+        """Have ``call`` called in the loop's thread soon; do nothing if the loop is stopped."""
+        if self.running:
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+                self._loop.call_soon_threadsafe(call)
 
-        Raises ConfigError.
+    def serve(self, service: Service, host: str, port: int) -> int:
+        """Listen on ``host`` and ``port`` (0: a free one) for clients of the wire protocol ``service``, and return the port.
+
+        The node's event loop serves these clients. Raises ConfigError.
         """
         return self.run(self.ports.open(service, host, port), timeout_s=5.0)

@@ -23,10 +23,11 @@ from cacheflow.raft.turn import Turn
 
 
 class Inbox:
-    """Commands on their way from any thread to the node's loop. ``submit`` and ``barrier`` are safe for concurrent use.
+    """Commands on their way from any thread to the node's event loop. Any thread may call ``submit`` and ``barrier``.
 
-    turn: makes calls at the end of the loop's turn.  run: calls its argument in a turn of the node.
-    timeout_s: seconds that a call waits if it does not say.  loop_thread: the identifier of the loop's thread.
+    turn: calls functions at the end of the loop's present turn.  run: calls a function within a turn of the node.
+    timeout_s: seconds that a call waits for its outcome, unless the caller says how long.
+    loop_thread: the identifier of the event loop's thread.
     """
 
     def __init__(
@@ -51,9 +52,9 @@ class Inbox:
         self._woken = False
 
     def submit(self, commands_: Sequence[Command], done: Done, timeout_s: float | None = None) -> None:
-        """Replicate ``commands_`` in order; ``done`` gets their results or a ReplicationError, once, on the loop.
+        """Replicate ``commands_`` in order; call ``done`` once, on the event loop, with the results or a ReplicationError.
 
-        Any thread.
+        timeout_s: the most seconds to wait for the results; None: this inbox's default. Any thread may call it.
         """
         size = sum(map(commands.size_of, commands_))
         deadline = self._loop.time() + (self._timeout_s if timeout_s is None else timeout_s)
@@ -68,22 +69,28 @@ class Inbox:
             self._wake()
 
     def barrier(self, done: Done) -> None:
-        """Call ``done`` once everything acknowledged before is applied here; all who wait in this turn share one entry.
+        """Call ``done`` once this node has applied every write that was acknowledged, on any node, before this call.
 
-        Any thread.
+        All such calls of one turn share one log entry. Any thread may call it.
         """
         self.barriers.append(done)
         if not self._proposals.holds_back(len(self.waiting) + len(self.barriers)):
             self._wake()
 
     def take(self) -> None:
-        """Move the calls that wait in this inbox to the node's proposals, and send those. Called on the node's event loop."""
+        """Move the calls that wait in this inbox to the node's queue of commands for the leader, and send that queue.
+
+        Called on the node's event loop.
+        """
         self._woken = False
         self.empty()
         self._run(self._proposals.flush)
 
     def empty(self) -> None:
-        """Move the calls that wait in this inbox to the node's proposals, without sending those. Called on the event loop."""
+        """Move the calls that wait in this inbox to the node's queue of commands for the leader, without sending that queue.
+
+        Called on the node's event loop.
+        """
         if self.barriers:
             # One by one: a thread may be adding another.
             waiting = [self.barriers.popleft() for _ in range(len(self.barriers))]
@@ -99,7 +106,9 @@ class Inbox:
             self._proposals.add(inbox.popleft())
 
     def refuse(self) -> None:
-        """Answer every call that waits in this inbox with NotReady, because the node's event loop has ended. Any thread."""
+        """Answer every call that waits in this inbox with NotReady, because the node's event loop has ended.
+
+        Any thread may call this."""
         self._woken = False
         with contextlib.suppress(IndexError):  # somebody else takes them too
             while True:

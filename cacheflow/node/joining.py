@@ -48,9 +48,9 @@ REGISTER_TIMEOUT_S = 8.0
 
 
 class Joining:
-    """One node's way into a cluster. Not safe for concurrent use: the event loop owns it.
+    """Makes a node a member of its cluster, of one that it finds, or of one that it founds. Only the event loop uses it.
 
-    http_address: host:port that the list of members shows for this node.
+    http_address: host:port under which the list of members shows this node.
     ask_seed: asks a member over HTTP to register this node.
     random_bytes: makes the id of a cluster that this node founds.
     """
@@ -82,13 +82,13 @@ class Joining:
 
     @property
     def me(self) -> Member:
-        """This node as a member, with the addresses that it has now; its network must listen already."""
+        """This node's entry for the member table, with its present addresses; the node's network must listen already."""
         return Member(self._node.node_id, self._node.incarnation, self._network.raft_address, self._http_address, False)
 
     def found_at_once(self) -> None:
-        """Found a cluster if this node has no data and ``bootstrap`` is set. Called before the node starts.
+        """Found a cluster of this node alone if the node has no data and its setting ``bootstrap`` is on.
 
-        Raises ConfigError.
+        Called before the node starts. Raises ConfigError if no member may have this node's id or addresses.
         """
         try:
             member_of([*_fields(self.me), False])
@@ -98,14 +98,17 @@ class Joining:
             self._found()
 
     async def keep(self) -> None:
-        """Keep this node in the cluster's member table: register it whenever it is missing or has moved; return once removed."""
+        """Register this node with the cluster whenever the member table lacks the node or its present addresses.
+
+        Returns once the cluster has removed this node.
+        """
         while self._node.removal.removed_at is None:
             if not self._is_current():
                 await self.run()
             await asyncio.sleep(LOOK_S)
 
     async def run(self) -> None:
-        """Try until this node is a member with its present addresses, or until it was removed."""
+        """Try until this node is a member with its present addresses, or until the cluster has removed it."""
         # Pauses are added up and time is not: nobody can dial a process that stands still.
         listened_s = 0.0
         while not self._is_current():
@@ -129,11 +132,12 @@ class Joining:
     async def register(
         self, node_id: str, address: str, raft_address: str, was_member: bool = False
     ) -> tuple[str, str]:
-        """Dial ``raft_address`` and have the node that answers there made a member; return (outcome, detail).
+        """Dial ``raft_address`` and have the node that answers there made a member; return (outcome, text for people).
 
+        node_id: the id that the node there must have.  address: that node's HTTP address.
         was_member: whether that node says that it has been a member. If it says so and is no member now, it was removed, and
         the outcome is CONFLICT.
-        Raises InvalidRequest, NoCluster.
+        Raises InvalidRequest, NoCluster (the node that was asked belongs to no cluster).
         """
         if not self._is_known():
             raise NoCluster(self._network.raft_address)
@@ -168,7 +172,7 @@ class Joining:
         return bool(self._node.configurations.latest.members)
 
     def _was_member(self) -> bool:
-        """True if this node's log lists it as a member, and no member has said that this entry was dropped."""
+        """True if this node's log lists the node as a member, and no member has said that the log entry for it was dropped."""
         removal, latest = self._node.removal, self._node.configurations.latest
         return latest.lists(self.me.id, self.me.incarnation) and not removal.disowned
 
@@ -216,7 +220,10 @@ class Joining:
         return await self._meet([answer.empty_at for answer in answers], founders, listened)
 
     async def _ask_leader(self) -> str:
-        """Have the leader write this member's present addresses into the table; return what is waited for, or ""."""
+        """Ask the leader to write this node's present addresses into the member table.
+
+        Returns what the node still waits for, as text for people; "" if nothing.
+        """
         if self._node.links.route is None:
             # The leader dials this node's old address, and may have moved itself; another member can pass the request on.
             # If all have moved, a probe shows the network where they are.
@@ -229,9 +236,10 @@ class Joining:
         return await self._meet(self._config.peers, 1, listened)
 
     async def _meet(self, addresses: Sequence[str], least: int, listened: bool) -> str:
-        """Dial the other founders at ``addresses``; join the cluster that one of them has, or found one if none has.
+        """Dial the nodes at ``addresses``; join the cluster that one of them belongs to, or found one if none does.
 
-        least: the number of nodes that must answer, this one counted. Returns what is waited for as text, "" if nothing.
+        least: the number of nodes that must be there to found a cluster, this one counted.
+        Returns what this node still waits for, as text for people; "" if nothing.
         """
         met = await asyncio.gather(*(self._probe(address) for address in addresses))
         there = [peer for peer in met if isinstance(peer, Peer) and peer.epoch != self._network.epoch]
@@ -265,16 +273,16 @@ class Joining:
         return ""
 
     async def _probe(self, address: str) -> Peer | str:
-        """Return the node that answers at ``address``; if none does, the reason as text for people."""
+        """Dial ``address`` and return the node that answers there; if none does, return the reason as text for people."""
         try:
             return await self._network.probe(address, PROBE_TIMEOUT_S)
         except PeerUnreachable as error:
             return f"{address}: {error}"
 
     def _ask_callers(self) -> str:
-        """Ask the members that have dialed this node to register it, for their cluster lists its id.
+        """Ask the members that have dialed this node to register it: they dialed because their cluster lists this node's id.
 
-        Returns what is waited for, "" if no member has dialed.
+        Returns what this node waits for, as text for people; "" if no member has dialed.
         """
         callers = [peer.node_id for peer in self._network.callers if peer.cluster_id]
         if not callers:
@@ -283,9 +291,9 @@ class Joining:
         return self._ask_members(callers)
 
     def _ask_members(self, node_ids: list[str]) -> str:
-        """Ask members over the peer protocol to register this node; return what is waited for.
+        """Send the members ``node_ids`` a request to register this node; return what this node waits for, as text for people.
 
-        The answer is the entry with the new member table, which the leader then sends.
+        No reply follows a request that succeeds: the leader sends the log entry with the new member table instead.
         """
         message: Register = {
             "type": "register",

@@ -27,10 +27,10 @@ PIECE_BYTES_MAX = 1024 * 1024
 
 
 class LargeCall:
-    """The commands of one call that is too large for a block, on their way in pieces.
+    """A call whose commands together are too large for one block: it sends these commands in pieces, one after the other.
 
-    send: sends (commands, their bytes, done) as one call.
-    done: gets the outcome of all, which is unknown if only a part took place.
+    send: sends one piece, given as (commands, their size in bytes, the function to call with their outcome).
+    done: called with the outcome of the whole call, which is unknown if only a part of it took place.
     """
 
     def __init__(
@@ -44,9 +44,9 @@ class LargeCall:
         self._results: list[Result] = []
 
     def go_on(self) -> Callable[[], None]:
-        """Send the next piece, or after the last one answer the call; return the function that wakes its caller.
+        """Send the call's next piece; after the last piece answer the call.
 
-        While pieces remain that function wakes nobody.
+        Returns the function that wakes the caller's thread; while pieces remain, one that wakes nobody.
         """
         if self._pieces:
             piece = self._pieces.popleft()
@@ -77,7 +77,10 @@ class LargeCall:
 
 
 def _cut(command: Command) -> tuple[Command, ...] | Result:
-    """Return the commands to send in place of ``command``: itself or the parts of a large batch; else a TOO_LARGE result."""
+    """Return the commands to send in place of ``command``: itself, or the parts of a large batch.
+
+    If no block can carry these, returns a TOO_LARGE result instead.
+    """
     if commands.size_of(command) <= CALL_BYTES_MAX:
         return (command,)
     size = commands.packed_bytes(command)
@@ -91,7 +94,7 @@ def _cut(command: Command) -> tuple[Command, ...] | Result:
 
 
 def _pieces(commands_: Sequence[Command]) -> Iterator[list[Command]]:
-    """Yield the commands in pieces of at most PIECE_BYTES_MAX, or of one larger command."""
+    """Yield ``commands_`` in pieces of at most PIECE_BYTES_MAX bytes; a larger command is a piece of its own."""
     piece: list[Command] = []
     size = 64
     for command in commands_:

@@ -19,10 +19,10 @@ AGAIN_S = 0.05
 
 
 async def remove(node: RaftNode, node_id: str, timeout_s: float) -> None:
-    """Remove the member ``node_id`` from the cluster and return once that is committed. Runs on the node's loop.
+    """Remove the member ``node_id`` from the cluster, asking through ``node``, and return once that is committed.
 
-    Raises MemberUnknown, MemberConflict (it may not go now), NoLeader, NotReady (this node was removed itself),
-    OutcomeUnknown.
+    Runs on the node's event loop. Raises MemberUnknown, MemberConflict (the cluster cannot do without the member now),
+    NoLeader, NotReady (the node that was asked is out of the cluster itself), OutcomeUnknown.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s

@@ -27,6 +27,7 @@ from cacheflow.errors import NoLeader, NotCommitted, OutcomeUnknown, Overloaded,
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.machine.machine import Settled
+from cacheflow.machine.state.condemnations import Condemnations
 from cacheflow.node.large_calls import CALL_BYTES_MAX
 
 logger = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ SEND_AGAIN_ENTRIES = 4
 
 
 class Sender(Protocol):
-    """Interface: what the proposals of a node need of its RaftNode, to send blocks of commands to the leader."""
+    """Interface: the methods of a node's Raft part through which the node sends blocks of commands to the leader."""
 
     def propose(self, blocks: list[bytes], crowded: bool = False, again: bool = False) -> bool: ...
 
@@ -77,10 +78,10 @@ class Sender(Protocol):
 
 
 class Proposal:
-    """The commands of one call, with their results so far.
+    """One call: its commands, and those of their results that have arrived.
 
-    done: called once, on the loop, with the outcome.  callers: how many wait for it.
-    first: the number of its first command, 0 before it is sent.
+    done: called once, on the event loop, with the outcome of the call.  callers: how many callers wait for that.
+    first: the number of the call's first command in the session; 0 before the commands are sent.
     """
 
     __slots__ = ("callers", "commands", "deadline", "done", "first", "results", "size")
@@ -100,10 +101,10 @@ class Proposal:
 class Proposals:
     """The commands of this process that have no result yet, and the session in which they are numbered.
 
-    opening: the command that opens the session.  clock: returns monotonic seconds.  later: the loop's call_later.
+    opening: the command that opens the session.  clock: returns monotonic seconds.  later: the event loop's ``call_later``.
     cluster_ms: returns the cluster's time as this node knows it.
-    uses: returns and forgets the uses counted by local reads, which go with the next block.
-    collect: adds the proposals that wait in the inbox and sends all; by default it only sends.
+    uses: returns the uses of keys by local reads since its last call; they go with the next block.
+    collect: fetches the calls that wait in the node's inbox and sends all; without it only calls fetched before are sent.
     """
 
     def __init__(
@@ -150,14 +151,15 @@ class Proposals:
         self._watched_at = 0.0
         self._watched_index = 0
         self._closed = False
+        # Proposals whose last command, a removal, has taken place, and whose keys are still being counted.
+        self.counting: list[Proposal] = []
         # No deadline of a proposal that waits is before this.
         self._next_deadline = math.inf
 
     def holds_back(self, callers: int) -> bool:
-        """True if new commands would have to wait: many are in flight, or the next block waits for more callers.
+        """True if new commands would have to wait: many are in flight, or the next block waits for more callers' commands.
 
-        Any thread.
-        callers: how many callers those commands have.
+        callers: how many callers the new commands have. Any thread may ask.
         """
         return (
             self._sent_commands >= BLOCK_COMMANDS_MAX
@@ -166,9 +168,9 @@ class Proposals:
         )
 
     def add(self, proposal: Proposal) -> None:
-        """Queue ``proposal`` for the next block, which ``flush`` sends.
+        """Queue ``proposal``, the commands of one call, for the next block that ``flush`` sends.
 
-        End it at once with an error if too much is pending.
+        If this node has stopped or too much is pending, the call ends at once with an error.
         """
         if self._closed:
             self._finish(proposal, NoLeader("this node has stopped; the write was not sent"))
@@ -184,7 +186,7 @@ class Proposals:
         self._unsent_callers += proposal.callers
 
     def flush(self) -> None:
-        """Send the queued proposals as one block if there is a route to the leader and no more callers are waited for."""
+        """Send the queued commands as one block if there is a route to the leader and the block waits for no more callers."""
         if not self._has_route:
             return
         if not self._session:
@@ -232,13 +234,16 @@ class Proposals:
         self._resend_due = not self._sender.propose([*before, packed], callers >= GATHER_FROM)
 
     def _last_moment_ms(self, deadline: float) -> int:
-        """Return the cluster's time in ms after which a command must not be applied, if its caller waits until ``deadline``."""
+        """Return the cluster's time in ms after which a command must not be applied any more.
+
+        deadline: until when the command's caller waits, in seconds of this node's monotonic clock.
+        """
         return self._cluster_ms() + int((deadline - self._clock()) * 1000) + LATE_MS
 
     def _refuse_what_cannot_be_sent(self) -> None:
-        """End the queued proposals that the log cannot carry, with NotCommitted, so that the others can be sent.
+        """End, with NotCommitted, the queued calls whose commands the log cannot carry, so that the other calls can be sent.
 
-        The others then count with their true sizes, so that no block of them is too large.
+        The sizes of the other calls are measured exactly, so that no block of them becomes too large.
         """
         kept: deque[Proposal] = deque()
         for proposal in self._unsent:
@@ -257,7 +262,7 @@ class Proposals:
         self._unsent_callers = sum([proposal.callers for proposal in kept])
 
     def send_uses(self, uses: list[tuple[str, int]]) -> None:
-        """Send uses counted by local reads, (key, number) each, in a block of their own."""
+        """Send ``uses``, (key, number of local reads) each, to the leader in a block of their own."""
         self._sender.propose([_block_of_uses(uses)])
 
     def route_changed(self, has_route: bool) -> None:
@@ -268,7 +273,7 @@ class Proposals:
         self.flush()
 
     def answers_missed(self) -> None:
-        """Have sent commands sent again: a snapshot replaced log entries, so the results in them did not arrive here.
+        """Have the commands in flight sent again: a snapshot replaced the log entries that would have told the results.
 
         The state machine has kept these results and answers with them.
         """
@@ -294,6 +299,21 @@ class Proposals:
         if self._unsent:
             self.flush()
 
+    def tell_counts(self, condemned: Condemnations) -> None:
+        """Answer the removals whose keys the machine has counted by now. condemned: the machine's removals in bulk."""
+        counting, self.counting = self.counting, []
+        for proposal in counting:
+            revision = proposal.results[-1][1]
+            if condemned.is_counting(revision):
+                self.counting.append(proposal)
+            elif revision in condemned.counts:
+                proposal.results[-1] = [commands.OK, condemned.counts[revision]]
+                self._finish(proposal, proposal.results)
+            else:
+                self._finish(
+                    proposal, OutcomeUnknown("the keys are removed; how many there were is not known any more")
+                )
+
     def _end_gathering(self, first: int) -> None:
         """Stop waiting for more callers and send the block that begins with command number ``first``, if it is not sent yet."""
         if self._gathering and first == self._next_number:
@@ -301,7 +321,7 @@ class Proposals:
             self._collect()
 
     def expire(self) -> None:
-        """End the proposals past their deadline; send pending commands again after a gap or without progress.
+        """End the calls past their deadline, and send pending commands again after a gap or when there is no progress.
 
         A timer calls it.
         """
@@ -339,16 +359,25 @@ class Proposals:
         for proposal in self._sent:
             if proposal.deadline <= now:
                 self._finish(proposal, OutcomeUnknown("the write was sent and no answer came in time"))
-        waiting = [proposal.deadline for proposal in (*self._unsent, *self._sent) if proposal.done is not None]
+        for proposal in self.counting:
+            if proposal.deadline <= now:
+                self._finish(proposal, OutcomeUnknown("the keys are removed; they were not counted in time"))
+        self.counting = [proposal for proposal in self.counting if proposal.done is not None]
+        waiting = [
+            proposal.deadline for proposal in (*self._unsent, *self._sent, *self.counting) if proposal.done is not None
+        ]
         self._next_deadline = min(waiting, default=math.inf)
 
     def close(self) -> None:
-        """End all proposals, because the node stops: with NoLeader if they were not sent, else with OutcomeUnknown."""
+        """End all waiting calls, because the node stops: unsent ones with NoLeader, all others with OutcomeUnknown."""
         self._closed = True
         for proposal in self._unsent:
             self._finish(proposal, NoLeader("this node stops; the write was not sent"))
         for proposal in self._sent:
             self._finish(proposal, OutcomeUnknown("this node stopped before the answer came"))
+        for proposal in self.counting:
+            self._finish(proposal, OutcomeUnknown("the keys are removed; this node stopped before they were counted"))
+        self.counting.clear()
         self._unsent.clear()
         self._unsent_callers = 0
         self._sent.clear()
@@ -377,9 +406,9 @@ class Proposals:
         return self._sent[0].first + len(self._sent[0].results) if self._sent else self._next_number
 
     def _send(self, first: int, block: list[Command], deadline: float) -> bool:
-        """Send the block of commands numbered from ``first`` on again; return False if the connection has not taken it.
+        """Send again the commands in ``block``, numbered from ``first`` on; return False if the connection has not taken them.
 
-        deadline: the latest of the commands' callers; 0 if nobody waits for them, and all are no-ops.
+        deadline: the latest until which a caller of these commands waits; 0 if nobody does, and all are no-ops.
         """
         lowest = self._lowest()
         until_ms = self._last_moment_ms(deadline) if deadline else 0
@@ -417,7 +446,10 @@ class Proposals:
             self._settle_one_by_one(first, results)
 
     def _settle_in_order(self, results: list[Result]) -> None:
-        """Give ``results`` to the lowest unanswered commands: the block's first was not refused, so none was."""
+        """Give ``results``, those of one block, to the unanswered commands with the lowest numbers.
+
+        The block's first command was not refused for its number, so none of the block was.
+        """
         sent = self._sent
         begin, count = 0, len(results)
         while begin < count and sent:
@@ -453,22 +485,25 @@ class Proposals:
                 self._answer(proposal)
 
     def _answer(self, proposal: Proposal) -> None:
-        """End the oldest sent proposal with its results, which are complete."""
+        """End ``proposal``, the oldest call in flight, with its results, which are complete by now."""
         self._sent.popleft()
         self._sent_commands -= len(proposal.commands)
         self._sent_bytes -= proposal.size
         self._answered_callers += proposal.callers
         self._release(proposal)
-        # A block is too late as a whole, so the last result tells.
-        if proposal.results and proposal.results[-1][0] == commands.TOO_LATE:
+        # A block is too late as a whole, and a removal that is counted comes last: so the last result tells.
+        status = proposal.results[-1][0] if proposal.results else commands.OK
+        if status == commands.TOO_LATE:
             self._finish(proposal, _too_late(proposal.results))
+        elif status == commands.SWEEPING:
+            self.counting.append(proposal)
         else:
             self._finish(proposal, proposal.results)
 
     def _session_lost(self) -> None:
-        """End all sent proposals with OutcomeUnknown, and open a new session, because this one was closed.
+        """End all calls in flight with OutcomeUnknown, and open a new session, because the cluster has closed the present one.
 
-        Another start of this member has taken the session's place, or the member was removed.
+        Another start of this member has taken that session's place, or the member was removed.
         """
         self._session = 0
         self._open_sent_at = None
@@ -491,12 +526,18 @@ class Proposals:
 
 
 def _too_late(results: list[Result]) -> ReplicationError:
-    """Return the error for a call whose last command was too late: NotCommitted if all were, else OutcomeUnknown."""
+    """Return the error for a call, given the ``results`` of its commands, the last of which came too late to take place.
+
+    The error is NotCommitted if all commands were too late, else OutcomeUnknown.
+    """
     if all(result[0] == commands.TOO_LATE for result in results):
         return NotCommitted("the write came too late to take place; it is safe to retry")
     return OutcomeUnknown("a part of this call took place, and the rest came too late")
 
 
 def _block_of_uses(uses: list[tuple[str, int]]) -> bytes:
-    """Return a packed block that counts ``uses``; it is in session 0 and not sent again when it gets lost."""
+    """Return a packed block that counts ``uses``, (key, number of local reads) each.
+
+    The block belongs to no session, and is not sent again when it gets lost.
+    """
     return commands.encode_block(0, 0, 0, [commands.recency(uses)])

@@ -17,10 +17,10 @@ NOTED_MAX = 8 * KEYS_MAX
 
 
 class RecencyBuffer:
-    """The keys of local reads since the last ``drain``. Any thread may note keys; the event loop drains them.
+    """The keys of local reads since the last ``drain``. Any thread may add keys; the event loop drains them.
 
-    noted: these keys, one for each read.  note: adds the key of one read.  note_all: adds several, in this order.
-    Both are one step in C: noting is a good part of what a read costs.
+    noted: these keys, one for each read.  note: adds the key of one read.  note_all: adds the keys of several reads, in order.
+    Each of the two functions is one step in C, because adding keys is a good part of what a read costs.
     """
 
     __slots__ = ("note", "note_all", "noted")

@@ -16,9 +16,8 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
-from cacheflow.config import join_token, read_secret
+from cacheflow.config import join_token, read_secret, split_url
 from cacheflow.errors import ConfigError
 
 # Seconds for one request: a member probes the newcomer and waits for the leader's answer (see joining.py).
@@ -31,7 +30,7 @@ _ANSWER_BYTES_MAX: Final = 65536
 
 @dataclass(frozen=True, slots=True)
 class SeedAnswer:
-    """A seed's answer to this node's request to be registered.
+    """What a seed, a node named by --seed, has answered to this node's request to be registered as a member.
 
     problem: what went wrong, as text for people; "" when the node is registered.
     empty_at: the raft address of a node that belongs to no cluster yet; "" for every other answer.
@@ -46,11 +45,10 @@ AskSeed = Callable[[str, dict[str, Any]], Coroutine[Any, Any, SeedAnswer]]
 
 
 def over_http(secret: bytes | None, token_file: Path | None) -> AskSeed:
-    """Return the function that asks a seed over HTTP to register this node.
+    """Return a function that asks a seed, a node named by --seed, over HTTP to register this node as a member.
 
-    secret: the cluster's, by which the members know this node, or None.
-    token_file: holds the members' API token, which is shown where there is no secret. It is read for every request, so
-    it may change.
+    secret: the cluster's secret, of which the request shows a derived token; None if the cluster has none.
+    token_file: file of the members' API token, which the request shows if there is no secret; read again for every request.
     """
 
     async def ask(url: str, document: dict[str, Any]) -> SeedAnswer:
@@ -85,9 +83,7 @@ def _understand(url: str, status: int, body: bytes) -> SeedAnswer:
 
 async def _post(url: str, body: bytes, token: bytes | None) -> tuple[int, bytes]:
     """Send a POST to ``url``/nodes/register on a connection of its own; return (status, body) of the answer."""
-    parts = urlsplit(url)
-    if not parts.hostname or any(char.isspace() for char in url):
-        raise ValueError("it is no URL")
+    parts = split_url(url)
     secure = parts.scheme == "https"
     async with asyncio.timeout(CONNECT_S):
         reader, writer = await asyncio.open_connection(
@@ -115,7 +111,7 @@ async def _post(url: str, body: bytes, token: bytes | None) -> tuple[int, bytes]
 
 
 class _Heard:
-    """The bytes of an answer, with the interface of a socket, for the standard library's HTTP parser."""
+    """A stand-in for a socket, from which the standard library's HTTP parser reads the bytes of an answer."""
 
     def __init__(self, answer: bytes) -> None:
         self._answer = answer

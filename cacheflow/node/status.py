@@ -45,7 +45,7 @@ def nodes(engine: Engine) -> list[dict[str, Any]]:
 
 
 def _build_of(engine: Engine, member_id: str) -> str | None:
-    """Return the version of a member's CacheFlow as it was met last; None when it was not met."""
+    """Return the CacheFlow version that the member ``member_id`` told this node when they last met; None if they have not."""
     if member_id == engine.local.node.node_id:
         return build_version()
     met = engine.local.network.met(member_id)
@@ -80,7 +80,7 @@ def cluster(engine: Engine) -> dict[str, Any]:
 
 
 def digest(engine: Engine, index: int | None) -> Digest | None:
-    """Return the digest over effects, now or at ``index``; None when the digest at ``index`` is not known."""
+    """Return this node's digest over effects, now or at the log index ``index``; None when that one is not known."""
     machine = engine.local.machine
     if index is None:
         return Digest(machine.applied_index, machine.digest.hex())
@@ -114,7 +114,9 @@ def metrics(engine: Engine) -> dict[str, float]:
     """Return this node's counters, whose names end in ``_total``, and gauges, by name."""
     node, machine = engine.local.node, engine.local.machine
     return {
-        "items": len(machine.contents.raw),
+        "items": machine.contents.count_of(None),
+        "items_to_sweep": len(machine.contents.raw) - machine.contents.count_of(None),
+        "condemnations": len(machine.contents.condemned.present),
         "bytes": machine.contents.bytes_used,
         "max_items": machine.settings.max_items or 0,
         "max_bytes": machine.settings.max_bytes or 0,
@@ -146,7 +148,7 @@ def metrics(engine: Engine) -> dict[str, float]:
         "voters": sum([member.voter for member in node.members()]),
         "members_down": len(node.peers.down_ids()),
         "sets_total": machine.contents.written,
-        "deletes_total": machine.contents.deleted,
+        "deletes_total": machine.contents.deleted + machine.contents.swept,
         "expired_total": machine.contents.expired,
         "evicted_total": machine.contents.evicted,
         "hits_total": engine.local.hits,
@@ -157,7 +159,7 @@ def metrics(engine: Engine) -> dict[str, float]:
 
 
 def _reach_ms(machine: CacheMachine) -> int:
-    """Return how far back idempotency keys are known, as long as they are kept at all or as far as their bytes allow."""
+    """Return how many ms back idempotency keys are remembered: as long as any is kept, or as far as their bytes allow."""
     return min(KEEP_MS, machine.now_ms - machine.idempotency.reaches_ms)
 
 
@@ -175,7 +177,7 @@ def liveness(engine: Engine) -> list[tuple[str, bool, str]]:
 
 
 def readiness(engine: Engine) -> list[tuple[str, bool, str]]:
-    """Return (name, passed, text) of each check that clients' traffic needs: member, leader, contents, disk and so on."""
+    """Return (name, passed, text) of each check of what clients' traffic needs: member, leader, contents, disk and so on."""
     if not engine.running:
         return liveness(engine)
     node = engine.local.node

@@ -20,9 +20,9 @@ SHOWN_S: Final = 10.0
 
 
 class Supervisor:
-    """The background tasks of one node, which it starts and ends.
+    """Starts and ends the background tasks of one node, and restarts those that fail.
 
-    The event loop owns it; any thread may call ``problems``.
+    The event loop owns this object; any thread may call ``problems``.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -34,7 +34,7 @@ class Supervisor:
     def start(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]:
         """Run ``work()`` as a task until it returns; run it again after a pause whenever it raises.
 
-        name: its name in the log.
+        name: the task's name in the log.
         """
         task = self._loop.create_task(self._keep(name, work))
         self._tasks.add(task)
@@ -42,14 +42,16 @@ class Supervisor:
         return task
 
     async def stop(self) -> None:
-        """Cancel every task and return when all have ended."""
+        """Cancel all of the node's background tasks and return when they have ended."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def problems(self) -> list[str]:
-        """Return what has failed within the last SHOWN_S seconds, one text for people per task. Any thread."""
+        """Return one text for people per background task that has failed within the last SHOWN_S seconds.
+
+        Any thread may call this."""
         now = self._loop.time()
         return [f"{name}: {what}" for name, (what, at) in list(self._failures.items()) if now - at < SHOWN_S]
 

@@ -7,7 +7,7 @@ from flask import Flask, Response, request
 from cacheflow.contract import RestStore
 from cacheflow.rest.answers import Answer
 from cacheflow.rest.problems import answer_error
-from cacheflow.rest.request.auth import token_check
+from cacheflow.rest.request.auth import role_check
 from cacheflow.rest.request.context import RestConfig, Services
 from cacheflow.rest.request.gate import WaitingGate
 from cacheflow.rest.request.routing import KeyMap
@@ -47,6 +47,6 @@ def create_app(store: RestStore, config: RestConfig) -> RestApp:
         Exception,
         lambda error: answer_error(error, services, request.environ, (request.view_args or {}).get("raw_key")),
     )
-    if config.token is not None:
-        app.before_request(token_check(config.token, config.join_token))
+    if config.access is not None:
+        app.before_request(role_check(config.access, config.join_token, app.url_map))
     return app

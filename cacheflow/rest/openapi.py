@@ -5,30 +5,45 @@ from __future__ import annotations
 from typing import Any
 
 from cacheflow import values
+from cacheflow.access.roles import Role
 from cacheflow.operations import OPS_MAX
+from cacheflow.rest.request.auth import NEEDS
 from cacheflow.rest.request.context import RestConfig
+from cacheflow.verbs import TTL_S_MAX
 
 Json = dict[str, Any]
 
 _STRING: Json = {"type": "string"}
 _INTEGER: Json = {"type": "integer", "format": "int64"}
 _BOOLEAN: Json = {"type": "boolean"}
-_SECONDS: Json = {"type": "number", "exclusiveMinimum": 0, "description": "seconds"}
-_SECONDS_OR_NULL: Json = {"type": ["number", "null"], "description": "seconds; null: for ever"}
+_SECONDS: Json = {"type": "number", "exclusiveMinimum": 0, "maximum": TTL_S_MAX, "description": "seconds"}
+_SECONDS_OR_NULL: Json = {**_SECONDS, "type": ["number", "null"], "description": "seconds; null: for ever"}
+# The seconds that an entry still has may be none, for it ends while it is read.
+_SECONDS_LEFT: Json = {"type": ["number", "null"], "minimum": 0, "description": "seconds left; null: for ever"}
+# A query parameter that may stand without a value: ?raw.
+_FLAG: Json = {"enum": ["true", "false", "1", "0", ""], "description": "alone it is true"}
+_VERSION: Json = {**_INTEGER, "minimum": 1}
 _BYTES: Json = {"*/*": {"schema": {"description": "the value, byte for byte"}}}
-
+# A key of 1024 bytes may have as few as 256 characters; a schema counts these.
+_KEY_TEXT: Json = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": values.KEY_BYTES_MAX,
+    "pattern": r"^[^\u0000-\u001f\u007f-\u009f]*$",
+}
+_PREFIX_TEXT: Json = {**_KEY_TEXT, "minLength": 0}
 _KEY = {
     "name": "key",
     "in": "path",
     "required": True,
     "description": "1 to 1024 bytes of UTF-8 without control characters, percent-encoded; '/' may stand as it is",
-    "schema": {"type": "string", "minLength": 1, "maxLength": values.KEY_BYTES_MAX},
+    "schema": _KEY_TEXT,
 }
 
 _FAILURES = {
     400: "The request is wrong; nothing was proposed",
-    401: "The API token is missing or wrong",
-    403: "A web page of another site, or a Host that is not this node's",
+    401: "A token is missing, or nobody has it",
+    403: "A role that is too low, a web page of another site, or a Host that is not this node's",
     404: "Not found",
     409: "Conflict",
     412: "A precondition failed",
@@ -40,8 +55,13 @@ _FAILURES = {
 }
 
 
+# The method whose role each operation needs.
+_METHODS = {"get": "GET", "head": "GET", "put": "PUT", "post": "POST", "delete": "DELETE"}
+
+
 def specification(config: RestConfig) -> Json:
     """Return the OpenAPI document of the REST API for an application with the settings ``config``."""
+    item = _item_paths(config)
     document: Json = {
         "openapi": "3.1.0",
         "info": {
@@ -52,10 +72,11 @@ def specification(config: RestConfig) -> Json:
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "paths": {
-            "/cache/{key}": _item_paths(config),
-            "/cache/{key}/incr": _incr_path(),
-            "/cache/{key}/touch": _touch_path(),
-            "/cache/_batch": _batch_path(),
+            "/cache/{key}": item,
+            # Only POST knows these paths; to the other methods they are keys like any other.
+            "/cache/{key}/incr": {**item, **_incr_path()},
+            "/cache/{key}/touch": {**item, **_touch_path()},
+            "/cache/_batch": {**item, "parameters": [], **_batch_path()},
             "/cache": _many_paths(),
             "/scopes": _scopes_path(),
             **_cluster_paths(),
@@ -66,11 +87,15 @@ def specification(config: RestConfig) -> Json:
             "responses": {f"Problem{status}": _problem_response(status) for status in _FAILURES},
         },
     }
-    if config.token is not None:
+    if config.access is not None:
         document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         document["security"] = [{"token": []}]
-        for path in ("/livez", "/readyz"):
-            document["paths"][path]["get"]["security"] = []
+        for path, operations in document["paths"].items():
+            for method in operations.keys() & _METHODS.keys():
+                # A path that only another method knows has the very operation of the route that it is for this one.
+                needed = NEEDS.get(f"{_METHODS[method]} {path}")
+                if needed is not None:
+                    operations[method]["security"] = [] if needed == Role.NOBODY else [{"token": [needed.word]}]
     return document
 
 
@@ -110,29 +135,39 @@ def _json(schema: Json) -> Json:
 
 
 def _query(name: str, schema: Json, description: str) -> Json:
-    return {"name": name, "in": "query", "description": description, "schema": schema}
+    empty = {"allowEmptyValue": True} if schema is _FLAG else {}
+    return {"name": name, "in": "query", "description": description, **empty, "schema": schema}
 
 
-def _header(name: str, description: str) -> Json:
-    return {"name": name, "in": "header", "description": description, "schema": _STRING}
+def _header(name: str, pattern: str, description: str) -> Json:
+    schema = {"type": "string", "pattern": f"^(?:{pattern})$"}
+    return {"name": name, "in": "header", "description": description, "schema": schema}
 
 
-_IF_MATCH = _header("If-Match", 'a version in quotes, such as "7" (a list: any of them), or *: the key exists')
+_TAGS = r'\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*"){0,63}'
+_IF_MATCH = _header("If-Match", _TAGS, 'a version in quotes, such as "7" (a list: any of them), or *: the key exists')
 _REPEATABLE = [
-    _header("Idempotency-Key", "1 to 256 printable ASCII characters; kept 10 minutes, or as far as the metric tells"),
     _header(
-        "Idempotency-Age", "milliseconds since the first try with this key: 504 when that may not be known any more"
+        "Idempotency-Key",
+        "[!-~]([ -~]{0,254}[!-~])?",
+        "1 to 256 printable ASCII characters; kept 10 minutes, or as far as the metric tells",
+    ),
+    _header(
+        "Idempotency-Age",
+        "[0-9]{1,15}",
+        "milliseconds since the first try with this Idempotency-Key: 504 when that may not be known any more",
     ),
     _header(
         "Idempotency-Scope",
-        "SCOPE; number=N; lowest=M: write N of a scope; M: the lowest that still waits for its answer",
+        "[1-9][0-9]{0,17}-[0-9a-f]{16}; ?number=[1-9][0-9]{0,17}; ?lowest=[1-9][0-9]{0,17}",
+        "SCOPE; number=N; lowest=M: write N of a scope; M: the lowest that still waits for its answer; instead of a key",
     ),
 ]
 _ETAG: Json = {"ETag": {"description": "the version in quotes", "schema": _STRING}}
 _CONSISTENCY: list[Json] = [
     _query("consistency", {"enum": ["local", "bounded", "linearizable"], "default": "local"}, "how fresh"),
     _query("max_staleness", _SECONDS, "with consistency=bounded: not older than this, else 503"),
-    _query("peek", _BOOLEAN, "does not count as a use"),
+    _query("peek", _FLAG, "does not count as a use"),
     _query("recency", {"enum": ["strict"]}, "counts exactly, through the log"),
 ]
 _ITEM = _object(
@@ -141,8 +176,8 @@ _ITEM = _object(
         "value": {"description": "any JSON; bytes as base64"},
         "encoding": {"const": "base64", "description": "only with bytes"},
         "content_type": {"type": "string", "description": "only with bytes"},
-        "ttl": _SECONDS_OR_NULL,
-        "version": _INTEGER,
+        "ttl": _SECONDS_LEFT,
+        "version": _VERSION,
     },
     ("key", "value", "ttl", "version"),
 )
@@ -162,21 +197,24 @@ def _answer(description: str, schema: Json, headers: Json | None = None) -> Json
 
 
 def _body(schema: Json, required: bool = True) -> Json:
-    return {"required": required, "content": _json(schema)}
+    return {"required": required, "content": _json({**schema, "additionalProperties": False})}
 
 
 _WRITE_FAILURES = (400, 401, 413, 422, 503, 504)
 
 
 def _item_paths(config: RestConfig) -> Json:
-    written = _object({"key": _STRING, "version": _INTEGER, "ttl": _SECONDS_OR_NULL})
+    written = _object({"key": _STRING, "version": _VERSION, "ttl": _SECONDS_LEFT})
     envelope = _object({"value": {"description": "any JSON"}, "ttl": _SECONDS_OR_NULL}, ("value",))
     read_parameters = [
-        _query("raw", _BOOLEAN, "answer the bytes, with their Content-Type"),
+        _query("raw", _FLAG, "answer the bytes, with their Content-Type"),
         *_CONSISTENCY,
-        _header("If-None-Match", "versions in quotes: 304 when the key is at one of them"),
+        _header("If-None-Match", _TAGS, "versions in quotes, or *: 304 when the key is at one of them"),
     ]
-    found = _answer("The entry; its bytes with ?raw or an Accept that prefers their type to JSON", _ITEM, _ETAG)
+    bare: Json = {"description": "with ?raw: a value that is JSON, by itself"}
+    found = _answer(
+        "The entry; its bytes with ?raw or an Accept that prefers their type to JSON", {"anyOf": [_ITEM, bare]}, _ETAG
+    )
     found["content"].update(_BYTES)
     not_modified = {"description": "Still at that version", "headers": _ETAG}
     return {
@@ -193,8 +231,8 @@ def _item_paths(config: RestConfig) -> Json:
             (*_WRITE_FAILURES, 412),
             parameters=[
                 _query("ttl", _SECONDS, "of the new value, when the body does not say"),
-                _query("keep_ttl", _BOOLEAN, "keep the TTL of the value replaced"),
-                _header("If-None-Match", "*: only when the key is absent"),
+                _query("keep_ttl", _FLAG, "keep the TTL of the value replaced"),
+                _header("If-None-Match", r"\*", "*: only when the key is absent"),
                 _IF_MATCH,
                 *_REPEATABLE,
             ],
@@ -215,7 +253,7 @@ def _item_paths(config: RestConfig) -> Json:
 
 def _incr_path() -> Json:
     step = _object({"delta": {**_INTEGER, "default": 1}, "initial": _INTEGER, "ttl": _SECONDS_OR_NULL}, ())
-    counted = _object({"key": _STRING, "value": _INTEGER, "version": _INTEGER, "ttl": _SECONDS_OR_NULL})
+    counted = _object({"key": _STRING, "value": _INTEGER, "version": _VERSION, "ttl": _SECONDS_LEFT})
     return {
         "parameters": [_KEY],
         "post": _call(
@@ -245,18 +283,19 @@ def _batch_path() -> Json:
     op = _object(
         {
             "op": {"enum": ["set", "get", "delete", "incr", "touch", "cas", "add"]},
-            "key": _STRING,
+            "key": _KEY_TEXT,
             "value": {"description": "set, add, cas: any JSON"},
             "encoding": {"const": "base64", "description": "the value is base64 of bytes"},
             "content_type": {"type": "string", "description": "of the bytes"},
             "ttl": _SECONDS_OR_NULL,
             "keep_ttl": _BOOLEAN,
-            "version": {**_INTEGER, "description": "cas; delete only at that version"},
+            "version": {**_VERSION, "description": "cas; delete only at that version"},
             "delta": _INTEGER,
             "initial": _INTEGER,
         },
         ("op", "key"),
     )
+    op["additionalProperties"] = False
     ops = {"type": "array", "minItems": 1, "maxItems": OPS_MAX, "items": op}
     result = _object(
         {
@@ -284,20 +323,24 @@ def _batch_path() -> Json:
 
 def _many_paths() -> Json:
     listed = _object({"keys": {"type": "array", "items": _STRING}, "cursor": {"type": ["string", "null"]}})
-    prefix = _query("prefix", _STRING, "what the keys begin with")
+    prefix = _query("prefix", _PREFIX_TEXT, "what the keys begin with")
     limit = {"type": "integer", "minimum": 1, "maximum": 10_000, "default": 1000}
     return {
         "get": _call(
             "List keys",
             {200: _answer("Keys; cursor: where to go on, null at the end", listed)},
             (400, 401, 503),
-            parameters=[prefix, _query("limit", limit, "the most keys"), _query("cursor", _STRING, "from an answer")],
+            parameters=[
+                prefix,
+                _query("limit", limit, "the most keys"),
+                _query("cursor", _STRING, "from an answer"),
+            ],
         ),
         "delete": _call(
             "Remove keys by prefix, or all",
             {200: _answer("Removed", _object({"deleted": _INTEGER}))},
             (400, 401, 422, 503, 504),
-            parameters=[prefix, _query("all", _BOOLEAN, "everything"), *_REPEATABLE],
+            parameters=[prefix, _query("all", _FLAG, "everything"), *_REPEATABLE],
         ),
     }
 
@@ -311,6 +354,10 @@ def _scopes_path() -> Json:
             (400, 401, 503, 504),
         ),
     }
+
+
+_NAME: Json = {"type": "string", "minLength": 1, "maxLength": 1024}
+_ADDRESS: Json = {"type": "string", "maxLength": 1024, "description": "host:port; empty: serves no HTTP"}
 
 
 def _cluster_paths() -> Json:
@@ -327,29 +374,36 @@ def _cluster_paths() -> Json:
     )
     was_member = {**_BOOLEAN, "description": "it says that it has been one: refused when it was removed"}
     member = _object(
-        {"id": _STRING, "address": _STRING, "raft_address": _STRING, "was_member": was_member}, ("id", "address")
+        {"id": _NAME, "address": _ADDRESS, "raft_address": _NAME, "was_member": was_member}, ("id", "address")
     )
     node_id = {"name": "id", "in": "path", "required": True, "description": "a node id", "schema": _STRING}
+    removal = _call(
+        "Remove a member; refused (409) when the voters that remain could not reach a majority",
+        {204: {"description": "Removed: committed"}},
+        (401, 404, 409, 503, 504),
+    )
+    # A member may be called "list" or "register".
+    removal_by_name = {"delete": removal}
     registered = _object(
         {"id": _STRING, "address": _STRING, "raft_address": _STRING, "status": {"enum": ["joined", "known"]}}
     )
     return {
-        "/nodes/list": {"get": _call("The members", {200: _answer("Nodes", {"type": "array", "items": node})}, (401,))},
+        "/nodes/list": {
+            "get": _call("The members", {200: _answer("Nodes", {"type": "array", "items": node})}, (401,)),
+            **removal_by_name,
+        },
         "/nodes/register": {
+            **removal_by_name,
             "post": _call(
                 "Join a node; any node takes it",
                 {200: _answer("Known already", registered), 201: _answer("Joined", registered)},
                 (400, 401, 409, 503, 504),
                 requestBody=_body(member),
-            )
+            ),
         },
         "/nodes/{id}": {
             "parameters": [node_id],
-            "delete": _call(
-                "Remove a member; refused (409) when the voters that remain could not reach a majority",
-                {204: {"description": "Removed: committed"}},
-                (401, 404, 409, 503, 504),
-            ),
+            "delete": removal,
         },
         "/cluster/status": {
             "get": _call(
@@ -361,7 +415,7 @@ def _cluster_paths() -> Json:
                 "Hand leadership over",
                 {200: _answer("The new leader", _object({"leader": _STRING}))},
                 (400, 401, 503, 504),
-                requestBody=_body(_object({"id": _STRING}, ()), required=False),
+                requestBody=_body(_object({"id": _NAME}, ()), required=False),
             )
         },
         "/cluster/level": {
@@ -369,7 +423,7 @@ def _cluster_paths() -> Json:
                 "Raise the feature level; refused (409) while a member does not know it",
                 {200: _answer("The level in force", _object({"level": _INTEGER}))},
                 (400, 401, 409, 503, 504),
-                requestBody=_body(_object({"level": _INTEGER})),
+                requestBody=_body(_object({"level": _VERSION})),
             )
         },
         "/cluster/digest": {
@@ -378,8 +432,8 @@ def _cluster_paths() -> Json:
                 {200: _answer("The digest", _object({"index": _INTEGER, "digest": _STRING}))},
                 (400, 401, 404),
                 parameters=[
-                    _query("index", _INTEGER, "one of the last 10,000"),
-                    _query("full", _BOOLEAN, "hash the whole contents"),
+                    _query("index", {**_INTEGER, "minimum": 0}, "one of the last 10,000"),
+                    _query("full", _FLAG, "hash the whole contents"),
                 ],
             )
         },
@@ -388,7 +442,7 @@ def _cluster_paths() -> Json:
 
 def _monitoring_paths() -> Json:
     text: Json = {"text/plain": {"schema": _STRING}}
-    verbose = [_query("verbose", _BOOLEAN, "a line a check")]
+    verbose = [_query("verbose", _FLAG, "a line a check")]
 
     def health(summary: str) -> Json:
         passed, failed = {"description": "ok", "content": text}, {"description": "A line a check", "content": text}

@@ -186,6 +186,10 @@ class Connection(asyncio.Protocol):
         """Return the reply to a request that failed with ``error``: it was not committed, or its outcome is not known."""
         raise NotImplementedError
 
+    def is_admitted(self) -> bool:
+        """True unless this client has shown the token of a user who was taken out or changed since."""
+        raise NotImplementedError
+
     def may_rest(self) -> bool:
         """True if this connection has no unanswered request and no input left, and reads need no barrier.
 

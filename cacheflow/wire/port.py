@@ -100,6 +100,12 @@ class WirePort:
                 for connection in list(self._connections):
                     connection.abort()
 
+    def recheck(self) -> None:
+        """Close the connections of users who were taken out or changed, after the replies to what they have sent so far."""
+        for connection in list(self._connections):
+            if not connection.is_admitted():
+                connection.finish()
+
     @property
     def connections(self) -> int:
         """The number of this port's open connections."""

@@ -77,7 +77,7 @@ def empty() -> None:
 
     app = Flask("empty")
     app.add_url_rule("/empty", view_func=lambda: "", methods=["GET", "PUT"])
-    rest = RestConfig(token=None)
+    rest = RestConfig(access=None)
     threads = NodeConfig().http_threads
     with HttpServer(app, "127.0.0.1", 0, threads=threads, body_bytes_max=rest.body_bytes_max) as server:
         print(server.port, flush=True)

@@ -58,7 +58,8 @@ def resp(many: int = MANY, written: int = WRITTEN, pipelined: int = PIPELINED) -
         "config": words("config", "get", *["*" * 1000] * 100),
         "command": words("command", "info", *["get"] * 100) * pipelined,
         "wait": words("wait", "1", "0") * pipelined,
-        "client": words("client", "list") * pipelined,
+        "client": (words("client", "list") + words("client", "kill", "addr", "192.0.2.1:1")) * pipelined,
+        **{name: words(name, verb, "key:1") for name, verb in (("object", "encoding"), ("memory", "usage"))},
         **{name: words(name) for name in ("readonly", "readwrite", "reset", "unwatch", "flushdb", "flushall")},
         "auth": words("auth", "default", "x" * 1000),
         "hello": words("hello", "3"),
@@ -117,7 +118,17 @@ def http(many: int = OPERATIONS) -> Requests:
         )
 
     sets = [{"op": "set", "key": f"other:{number}", "value": "v"} for number in range(many)]
+    # A path that one method has for itself is that of a key, or of a node, to all others.
+    own = {
+        "/cache/_batch": "/cache/_batch",
+        "/cache/{key}/incr": "/cache/o/incr",
+        "/cache/{key}/touch": "/cache/o/touch",
+    }
     return {
+        **{f"GET {path}": request("GET", spelled) for path, spelled in own.items()},
+        **{f"PUT {path}": request("PUT", spelled, b"value", "text/plain") for path, spelled in own.items()},
+        **{f"DELETE {path}": request("DELETE", spelled) for path, spelled in own.items()},
+        **{f"DELETE {path}": request("DELETE", path) for path in ("/nodes/list", "/nodes/register")},
         "GET /cache/{key}": request("GET", "/cache/key:1"),
         "PUT /cache/{key}": request("PUT", "/cache/other:h", b"x" * 1_000_000, "text/plain"),
         "DELETE /cache/{key}": request("DELETE", "/cache/other:h"),

@@ -34,6 +34,7 @@ GUARDS = ("kills", "digests", "durability", "cas", "lfu", "trace", "freshness", 
 MORE = (
     *("rest", "batch", "failover", "resume", "noleader", "overload", "idle", "embedded", "idlerestart", "memory"),
     *("flat", "pauses", "looppauses", "holds", "slowclients", "start", "snapshot", "steady", "delays", "calls"),
+    *("clearing", "expiring"),
 )
 ROWS = (*GUARDS, *MORE)
 

@@ -46,7 +46,7 @@ ROWS_OF = {
             "idle",
         ),
     ),
-    "promises": ("cas", "counted", "lfu", "idlerestart"),
+    "promises": ("cas", "counted", "lfu", "idlerestart", "clearing", "expiring"),
     "costs": ("pauses", "flat", "calls"),
     "delays": ("delays",),
 }

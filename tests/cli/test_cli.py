@@ -16,6 +16,8 @@ import pytest
 from fakes import http_node
 from fakes.http_node import FakeNode
 
+from cacheflow.access.roles import Role
+from cacheflow.access.users import Access
 from cacheflow.cli import launcher, main
 from cacheflow.config import NodeConfig
 from cacheflow.errors import ConfigError
@@ -132,6 +134,26 @@ def test_a_token_is_read_from_its_file(node: FakeNode, capfd: pytest.CaptureFixt
     assert node.requests[-1][2]["authorization"] == "Bearer 0123456789abcdef"
     code, _, err = run(capfd, "keys", "--api-token-file", str(tmp_path / "absent"))
     assert code == 2 and "cannot be read" in err
+
+
+def test_a_new_token_comes_with_its_line_for_the_file_of_users(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    code, out, err = run(capfd, "token", "web-1", "write")
+    assert (code, err) == (0, "")
+    token, line = [row.rpartition(":  ")[2] for row in out.splitlines()]
+    code, out, _ = run(capfd, "token", "ops", "admin", "--json")
+    told = json.loads(out)
+    assert code == 0 and (told["name"], told["role"]) == ("ops", "admin") and told["token"] not in told["line"]
+    users = tmp_path / "users"
+    users.write_text(f"{line}\n{told['line']}\n")
+    access = Access(None, users)
+    for shown, name, role in ((token, "web-1", Role.WRITE), (told["token"], "ops", Role.ADMIN)):
+        user = access.user_of(shown.encode())
+        assert user is not None and (user.name, user.role) == (name, role)
+    for wrong in (("default", "read"), ("a b", "read"), ("a", "nobody")):
+        code, out, err = run(capfd, "token", *wrong)
+        assert code == 2 and out == "" and err
 
 
 def test_bench_prints_a_table_or_json(node: FakeNode, capfd: pytest.CaptureFixture[str]) -> None:
@@ -263,3 +285,19 @@ def test_a_reader_that_has_seen_enough_is_no_error(node: FakeNode) -> None:
     done = subprocess.run([sys.executable, "-m", "cacheflow", "keys"], cwd=ROOT, stdout=write, stderr=subprocess.PIPE)
     os.close(write)
     assert done.stderr == b""
+
+
+@pytest.mark.parametrize("url", ["", " ", "http://", "http://[::1", "http://a:x", "http://h:99999", "http://h?x"])
+@pytest.mark.parametrize("command", [("get", "k"), ("bench", "--ops", "1")])
+def test_an_address_that_is_none_is_wrong_usage(
+    capfd: pytest.CaptureFixture[str], command: tuple[str, ...], url: str
+) -> None:
+    code, _, err = run(capfd, *command, "--url", url)
+    assert code == 2 and "Traceback" not in err
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-1", "0", "1e300"])
+def test_a_timeout_that_no_clock_can_count_is_wrong_usage(
+    node: FakeNode, capfd: pytest.CaptureFixture[str], seconds: str
+) -> None:
+    assert run(capfd, "get", "k", "--timeout", seconds)[0] == 2

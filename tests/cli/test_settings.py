@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cacheflow.cli.settings import SETTINGS, load
+from cacheflow.cli.settings import FILE_BYTES_MAX, SETTINGS, Setting, load
 from cacheflow.config import NodeConfig, read_secret
 from cacheflow.errors import ConfigError
 
@@ -21,6 +23,14 @@ def file(tmp_path: Path) -> Path:
     file = tmp_path / "node.toml"
     file.write_text('port = 3\nmax-items = 30\nmax_bytes = 3000\npersistence = false\nseed = ["http://c"]\n')
     return file
+
+
+@pytest.mark.parametrize("shown", [{"users-file": "users"}, {"api-token-file": "token"}])
+def test_a_node_leaves_loopback_with_a_secret_and_users_or_a_token(shown: dict[str, str]) -> None:
+    config = load({"host": "10.0.0.1", "cluster-secret-file": "secret", **shown}, {})
+    assert (config.users_file, config.api_token_file) == tuple(
+        Path(shown[name]) if name in shown else None for name in ("users-file", "api-token-file")
+    )
 
 
 def test_without_sources_everything_is_the_default() -> None:
@@ -90,10 +100,23 @@ def test_every_field_of_a_node_has_a_setting() -> None:
         ({"advertise": "http://n1"}, {}, r"--advertise = 'http://n1' .*: must be a host name"),
         ({"advertise": "8080"}, {}, r"--advertise = '8080' .*: must be a host name"),
         ({"advertise": "0.0.0.0"}, {}, r"--advertise = '0.0.0.0' .*: is needed beside --host"),
+        (
+            {"host": "0.0.0.0", "api-token-file": "token"},
+            {},
+            r"--host = .* leaves loopback: give --cluster-secret-file, and --users-file or --api-token-file",
+        ),
+        ({"host": "0.0.0.0", "cluster-secret-file": "secret"}, {}, r"--host = .* leaves loopback"),
+        ({"users-file": "users"}, {}, r"--users-file = .* \(from the command line\): needs --cluster-secret-file"),
         ({**OPEN, "host": "0.0.0.0"}, {}, r"--advertise = None \(the default\): is needed beside --host 0.0.0.0"),
         ({**OPEN, "host": "::"}, {}, r"--advertise = None \(the default\): is needed beside --host ::"),
         ({"bootstrap-expect": "3", "seed": ("http://a",)}, {}, r"--bootstrap-expect = 3 .*: needs the URLs of all"),
         ({"bootstrap": True, "bootstrap-expect": "1"}, {}, r"--bootstrap = True .*: cannot stand beside"),
+        ({"max-items": str(2**63)}, {}, r"--max-items = 9223372036854775808 .*: must be 1 to 9223372036854775807"),
+        ({"max-bytes": str(2**63)}, {}, r"--max-bytes = 9223372036854775808 .*: must be 1024 to"),
+        ({"seed": ("http://",)}, {}, r"--seed = .*: must start with http"),
+        ({"seed": ("http://[::1",)}, {}, r"--seed = .*: must start with http"),
+        ({"seed": ("http://a b",)}, {}, r"--seed = .*: must start with http"),
+        ({"seed": ("http://a:x",)}, {}, r"--seed = .*: must start with http"),
         ({"port": "65000"}, {}, r"--raft-port = None \(the default\): is needed"),
         ({"heartbeat": "9"}, {}, r"--heartbeat = 9.0 .*: must be below a third"),
         ({"memcached-port": "70000"}, {}, r"--memcached-port = 70000 .*: must be 0 to 65535"),
@@ -118,6 +141,14 @@ def test_a_bad_value_is_named_with_its_flag_and_its_source(
         ("colour = 1", r"unknown setting 'colour' \(from .*node.toml\); known are .*max-items"),
         ("port =", r"--config = '.*node.toml': is not TOML"),
         ("[server]\nport = 1", r"unknown setting 'server'"),
+        ("max-items = 5\nmax_items = 6", r"'max-items' is given twice \(from .*node.toml\)"),
+        ('seed = ""', r"--seed = '' \(from .*node.toml\): must be a list"),
+        ("port = 1979-05-27", r"--port = .* \(from .*node.toml\): must be one value"),
+        ("port = true", r"--port = True \(from .*node.toml\): must be a whole number"),
+        ("seed = [[1]]", r"--seed = .* \(from .*node.toml\): must be one value"),
+        ("a = " + "[" * 3000, r"--config = '.*node.toml': is not TOML: it is nested too deeply"),
+        ("port = " + "1" * 5000, r"--config = '.*node.toml': is not TOML"),
+        ("#" * (FILE_BYTES_MAX + 1), r"--config = '.*node.toml': is not TOML: it has more than"),
     ],
 )
 def test_a_bad_file_is_named(tmp_path: Path, text: str, message: str) -> None:
@@ -125,6 +156,79 @@ def test_a_bad_file_is_named(tmp_path: Path, text: str, message: str) -> None:
     file.write_text(text)
     with pytest.raises(ConfigError, match=message):
         load({}, {}, file)
+
+
+def test_a_byte_order_mark_before_the_settings_is_no_setting(tmp_path: Path) -> None:
+    file = tmp_path / "node.toml"
+    file.write_bytes(b"\xef\xbb\xbfport = 7\r\n")
+    assert load({}, {}, file).port == 7
+
+
+def test_a_file_in_another_encoding_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "node.toml"
+    file.write_bytes("port = 7".encode("utf-16"))
+    with pytest.raises(ConfigError, match="is not TOML"):
+        load({}, {}, file)
+
+
+PATHS = [setting for setting in SETTINGS if "Path" in str(NodeConfig.__dataclass_fields__[setting.field].type)]
+
+
+def given_everywhere(setting: Setting, text: str, tmp_path: Path) -> list[Callable[[], NodeConfig]]:
+    """Calls that load ``text`` for a setting as a flag, from the environment and from a file."""
+    file = tmp_path / "node.toml"
+    file.write_text(f"{setting.name} = {json.dumps(text)}\n")
+    # A file of users needs a secret.
+    beside = {"cluster-secret-file": "secret"} if setting.name == "users-file" else {}
+    return [
+        lambda: load(beside | {setting.name: text}, {}),
+        lambda: load(beside, {setting.variable: text}),
+        lambda: load(beside, {}, file),
+    ]
+
+
+@pytest.mark.parametrize("setting", PATHS, ids=lambda setting: setting.name)
+def test_a_path_may_begin_with_the_user_s_home_wherever_it_is_given(
+    setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    for call in given_everywhere(setting, "~/cache", tmp_path):
+        assert getattr(call(), setting.field) == Path("/home/me/cache")
+    for call in given_everywhere(setting, "a~b", tmp_path):
+        assert getattr(call(), setting.field) == Path("a~b")
+
+
+@pytest.mark.parametrize("text", ["~nobody-of-that-name/x", "a\0b"])
+@pytest.mark.parametrize("setting", PATHS, ids=lambda setting: setting.name)
+def test_a_path_that_cannot_be_one_is_named(setting: Setting, text: str, tmp_path: Path) -> None:
+    for call in given_everywhere(setting, text, tmp_path):
+        with pytest.raises(ConfigError, match=rf"{setting.flag} = .* \(from "):
+            call()
+
+
+@pytest.mark.parametrize("setting", [each for each in SETTINGS if not each.switch], ids=lambda setting: setting.name)
+def test_an_empty_value_is_an_error_except_in_the_environment(setting: Setting, tmp_path: Path) -> None:
+    flag, _, file = given_everywhere(setting, "", tmp_path)
+    with pytest.raises(ConfigError, match=f"{setting.flag} = "):
+        load({setting.name: ("",)}, {}) if setting.many else flag()
+    with pytest.raises(ConfigError, match=f"{setting.flag} = "):
+        file()
+    for empty in ("", "  "):
+        assert load({}, {setting.variable: empty}) == NodeConfig()
+
+
+@pytest.mark.parametrize("text", ["8_080", "\uff18\uff10\uff18\uff10", "8080 8081", "0x10"])
+def test_a_number_is_written_in_decimal_digits(text: str) -> None:
+    with pytest.raises(ConfigError, match="must be a whole number"):
+        load({"port": text}, {})
+
+
+def test_the_file_s_own_path_may_begin_with_the_user_s_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "node.toml").write_text("port = 9\n")
+    assert load({}, {"CACHEFLOW_CONFIG": "~/node.toml"}).port == 9
+    with pytest.raises(ConfigError, match="CACHEFLOW_CONFIG = "):
+        load({}, {"CACHEFLOW_CONFIG": "~nobody-of-that-name/x"})
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from cacheflow.machine.language import commands as c
+from cacheflow.machine.language.databases import DATABASES, database_of
 from cacheflow.machine.machine import CacheMachine, Settled
+from cacheflow.machine.state.condemnations import Condemnation
 from cacheflow.machine.state.entries import entry_bytes
 from cacheflow.machine.state.expiry import STALE_ALLOWED
 
@@ -56,11 +58,33 @@ class Driver:
         return self.machine.contents.items.in_order()
 
     def live(self) -> list[str]:
-        return self.machine.keys(now_ms=self.machine.now_ms)[0]
+        """The keys of all databases that a reader finds, sorted."""
+        machine = self.machine
+        return [key for key in sorted(machine.contents.raw) if machine.lookup(key, machine.now_ms) is not None]
 
     def told(self) -> list[tuple[int, str]]:
         """(kind, key) of the effects of the latest entry."""
         return [(effect[0], effect[1]) for effect in self.machine.contents.effects]
+
+    def removed(self, prefix: str) -> int:
+        """Delete by ``prefix`` and return how many keys there were, after as many entries as that takes."""
+        status, revision = self.one(c.delete_prefix(prefix))
+        assert status == c.SWEEPING
+        return self.count(revision)
+
+    def count(self, revision: int) -> int:
+        """The number of keys of a condemnation, after as many entries as that takes."""
+        while self.machine.contents.condemned.is_counting(revision):
+            self.run()
+        return self.machine.contents.condemned.counts[revision]
+
+    def work_off(self) -> int:
+        """Apply entries without commands until nothing waits; return how many that took."""
+        entries = 0
+        while self.machine.next_due_ms() == 0:
+            self.run()
+            entries += 1
+        return entries
 
     def copy(self) -> Driver:
         """A driver of a machine restored from a snapshot of this one."""
@@ -84,21 +108,51 @@ def assert_invariants(machine: CacheMachine) -> None:
     assert uses == sorted(uses)
     assert all(count >= 1 for count in uses)
     assert machine.contents.bytes_used == sum(entry_bytes(key, entry[0], entry[2]) for key, entry in raw.items())
-    assert len(machine.contents.raw) <= (machine.settings.max_items or len(machine.contents.raw))
-    assert machine.contents.bytes_used <= (machine.settings.max_bytes or machine.contents.bytes_used)
+    # What is over the limits or dead has its turns.
+    assert contents.behind or len(raw) <= (machine.settings.max_items or len(raw))
+    assert contents.behind or contents.bytes_used <= (machine.settings.max_bytes or contents.bytes_used)
+    assert_condemned(machine)
     with_ttl = [entry for entry in raw.values() if entry[4]]
     assert contents.with_ttl == len(with_ttl)
+    assert contents.expiries_ms == sum(entry[4] for entry in with_ttl)
     assert len(contents.due) <= 3 * len(with_ttl) + STALE_ALLOWED + 10
-    if not contents.waiting:
+    if not contents.behind:
         assert contents.due.next_ms(raw) == min((entry[4] for entry in with_ttl), default=None)
     versions = [entry[3] for entry in raw.values()]
     assert len(set(versions)) == len(versions)
     assert all(0 < version <= machine.contents.revision for version in versions)
-    waiting = [*contents.to_delete, *contents.to_evict]
-    assert len(waiting) == contents.waiting == contents.to_delete.count + contents.to_evict.count
-    assert not any(key in raw for key in waiting)
-    told = contents.written + contents.deleted + contents.expired + contents.evicted
+    told = contents.written + contents.deleted + contents.expired + contents.evicted + contents.condemnations
     assert told == machine.contents.revision
     for _, session in machine.sessions:
         assert len(session.kept) <= session.last
     assert machine.digest_at(machine.applied_index) == machine.digest
+
+
+def assert_condemned(machine: CacheMachine) -> None:
+    """What the counts and readers say of what is condemned is what a look at each item says."""
+    contents = machine.contents
+    condemned, raw = contents.condemned, contents.raw
+    present = condemned.present
+    revisions = [one.revision for one in present]
+    assert revisions == sorted(set(revisions))
+    assert 0 <= condemned.passing <= len(present)
+    assert contents.items.passed() <= (len(raw) if condemned.passing else 0)
+
+    def meets(one: Condemnation, key: str, version: int) -> bool:
+        in_target = key.startswith(one.prefix) and not (one.only_database_0 and database_of(key))
+        return in_target and version <= one.revision
+
+    dead = {key for key, entry in raw.items() if any(meets(one, key, entry[3]) for one in present)}
+    assert {key for key, entry in raw.items() if contents.get(key) is not entry} == dead
+    assert all(contents.get(key) is None for key in dead)
+    assert contents.has_dead or not dead
+    if not present:
+        assert contents.get == raw.get
+    whole = [one for one in present if one.is_whole]
+    counted = [key for key, entry in raw.items() if not any(meets(one, key, entry[3]) for one in whole)]
+    assert contents.census.dead.keys == len(raw) - len(counted)
+    assert contents.count_of(None) == len(counted)
+    for number in range(DATABASES):
+        theirs = [raw[key][4] for key in counted if database_of(key) == number]
+        assert contents.count_of(number) == len(theirs)
+        assert contents.expiring_of(number) == (len(theirs) - theirs.count(0), sum(theirs))

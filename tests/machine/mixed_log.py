@@ -46,10 +46,16 @@ def mixed_log(seed: int, length: int, *, removals: float = 0.0, many: int = 1500
 
 def _removal(random: Random, many: int) -> Any:
     chance = random.random()
-    if chance < 0.5:
+    if chance < 0.4:
         return _many(random, many)
-    if chance < 0.75:
+    if chance < 0.5:
+        return c.batch(
+            [_set(random, f"\x01{random.randrange(1, 3)}k{random.randrange(2 * many)}") for _ in range(many)]
+        )
+    if chance < 0.7:
         return _delete_prefix(random)
+    if chance < 0.78:
+        return random.choice([c.clear_all(), c.clear_database(0), c.clear_database(1), c.delete_prefix("\x011k")])
     return _configure(random)
 
 

@@ -147,10 +147,18 @@ class Model:
             self.things[key].since = self.steps
 
     def remove_prefix(self, prefix: str) -> int:
-        keys = [key for key in self.things if key.startswith(prefix)]
+        return self._drop_all([key for key in self.things if key.startswith(prefix)])
+
+    def _drop_all(self, keys: list[str]) -> int:
         for key in keys:
-            self._drop(key)
+            del self.things[key]
+        self.revision += 1
         return len(keys)
+
+    def clear(self, database: int | None) -> int:
+        """None is all; database 0 has the keys that are in none of the others."""
+        found = {key: int(key[1], 16) if key.startswith("\x01") else 0 for key in self.things}
+        return self._drop_all([key for key in found if database in (None, found[key])])
 
     def configure(self, lfu: bool, items_max: int, bytes_max: int) -> None:
         if lfu != self.lfu:

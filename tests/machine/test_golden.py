@@ -19,11 +19,11 @@ from typing import Any
 import pytest
 from machine.driver import Driver, assert_invariants
 
-from cacheflow.machine.effects import DELETED, EVICTED, EXPIRED
+from cacheflow.machine.effects import CONDEMNED, DELETED, EVICTED, EXPIRED
 from cacheflow.machine.language import commands as c
 
 FILES = sorted((Path(__file__).parent / "golden").glob("*.txt"))
-OTHERS = {EXPIRED: "expire", EVICTED: "evict", DELETED: "remove"}
+OTHERS = {EXPIRED: "expire", EVICTED: "evict", DELETED: "remove", CONDEMNED: "condemn"}
 WHEN = {"absent": c.IF_ABSENT, "present": c.IF_PRESENT}
 
 
@@ -91,7 +91,11 @@ def told(command: Any, result: c.Result) -> str:
             return f"{rest[1]} v{rest[0]}"
         if verb in (c.TOUCH, c.EXPIRE):
             return f"until {rest[1]}"
+        if verb == c.DELETE_PREFIX:
+            return "ok"
         return " ".join(["ok", *(str(one) for one in rest)])
+    if status == c.SWEEPING:
+        return f"sweeping v{rest[0]}"
     names = {c.MISSING: "missing", c.PRECONDITION: "precondition", c.NOT_AN_INTEGER: "not an integer"}
     names |= {c.TOO_LARGE: "too large", c.MALFORMED: "malformed"}
     if verb == c.GUARDED and status == c.PRECONDITION:
@@ -116,7 +120,7 @@ def test_the_machine_answers_as_the_transcript_says(path: Path) -> None:
             answer = " ; ".join(told(*pair) for pair in zip(commands, results, strict=True))
             deleted = {command[1] for command in commands if command[0] == c.DELETE}
             others = [
-                f"{OTHERS[effect[0]]} {effect[1]} v{effect[2]}"
+                f"{OTHERS[effect[0]]} {effect[1] or '*'} v{effect[2]}"
                 for effect in driver.machine.contents.effects
                 if effect[0] in OTHERS and not (effect[0] == DELETED and effect[1] in deleted)
             ]

@@ -13,7 +13,7 @@ from machine.model import Model
 
 from cacheflow.machine.language import commands as c
 
-KEYS = st.sampled_from(["a", "b", "c", "d", "e", "aa", "ab", "ü"])
+KEYS = st.sampled_from(["a", "b", "c", "d", "e", "aa", "ab", "ü", "\x01aa", "\x01fa"])
 DATA = st.sampled_from([b"", b"1", b"-7", b"x" * 100, b"x" * 700, b"x" * 1500])
 TTLS = st.sampled_from([-1, 0, 0, 1, 5, 30])
 WHENS = {"always": c.ALWAYS, "absent": c.IF_ABSENT, "present": c.IF_PRESENT, "version": c.IF_VERSION}
@@ -172,10 +172,21 @@ class MachineAgainstModel(RuleBasedStateMachine):
             self.model.use(key, count)
         assert self.driver.one(c.recency(uses)) == [c.OK]
 
-    @rule(prefix=st.sampled_from(["", "a", "ab", "zz"]))
+    @rule(prefix=st.sampled_from(["", "a", "ab", "zz", "\x01a", "\x01"]))
     def remove_prefix(self, prefix: str) -> None:
         self.model.begin_entry(self.driver.at_ms)
-        assert self.driver.one(c.delete_prefix(prefix)) == [c.OK, self.model.remove_prefix(prefix)]
+        assert self.driver.removed(prefix) == self.model.remove_prefix(prefix)
+
+    @rule(database=st.sampled_from([None, 0, 3, 10]), counted=st.booleans())
+    def clear(self, database: int | None, counted: bool) -> None:
+        self.model.begin_entry(self.driver.at_ms)
+        removed = self.model.clear(database)
+        status, *revision = self.driver.one(c.clear_all() if database is None else c.clear_database(database, counted))
+        assert self.driver.machine.contents.count_of(database) == 0
+        if counted and database is not None:
+            assert (status, self.driver.count(*revision)) == (c.SWEEPING, removed)
+        else:
+            assert (status, revision) == (c.OK, [])
 
     @rule()
     def restore(self) -> None:

@@ -5,24 +5,26 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from machine.driver import Driver
+from machine.driver import Driver, assert_invariants
 from machine.mixed_log import mixed_log
 
-from cacheflow.machine import machine
-from cacheflow.machine.eviction import use_order
-from cacheflow.machine.state import contents, expiry, removals
+from cacheflow.machine.eviction import lfu, use_order
+from cacheflow.machine.state import contents, expiry
 
 
 @pytest.fixture(autouse=True)
 def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """So small that a short log passes each of them again and again."""
-    monkeypatch.setattr(machine, "REMOVED_PER_ENTRY_MAX", 3)
-    monkeypatch.setattr(machine, "EXPIRED_PER_ENTRY_MAX", 4)
-    monkeypatch.setattr(contents, "RETIRED_AT_ONCE", 3)
-    monkeypatch.setattr(contents, "WHOLE_LOT_MIN", 9)
-    monkeypatch.setattr(removals, "LOT_KEYS_MAX", 12)
+    monkeypatch.setattr(contents, "EXPIRED_PER_ENTRY_MAX", 4)
+    monkeypatch.setattr(contents, "SWEPT_PER_ENTRY_MAX", 9)
+    monkeypatch.setattr(contents, "BURIED_PER_ENTRY_MAX", 5)
+    monkeypatch.setattr(contents, "EVICTED_PER_ENTRY_MAX", 3)
+    monkeypatch.setattr(contents, "SWEPT_AT_ONCE", 3)
+    monkeypatch.setattr(contents, "SWEPT_FOR_ROOM_MAX", 7)
+    monkeypatch.setattr(lfu, "LINK_KEYS_MAX", 6)
     monkeypatch.setattr(use_order, "SEGMENT_KEYS_MAX", 8)
     monkeypatch.setattr(expiry, "STALE_ALLOWED", 4)
+    monkeypatch.setattr(expiry, "SIFTED_AT_ONCE", 5)
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -34,5 +36,6 @@ def test_restoring_changes_nothing_that_follows(seed: int) -> None:
         assert live.machine.digest == restored.machine.digest
         assert live.machine.contents_digest() == restored.machine.contents_digest()
         assert live.machine.outlook() == restored.machine.outlook()
+        assert_invariants(live.machine)
         if random.random() < 0.15:
             restored = random.choice([live, restored]).copy()

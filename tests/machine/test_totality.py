@@ -16,7 +16,7 @@ from cacheflow.machine.eviction.lru import LruItems
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.machine import CacheMachine
 
-KEYS = st.sampled_from(["a", "b", "ab", "k" * 1024, "k" * 1025, "", "ü", "\x00"])
+KEYS = st.sampled_from(["a", "b", "ab", "k" * 1026, "k" * 1027, "", "ü", "\x00", "\x01", "\x01z", "\x01fa"])
 NUMBERS = st.sampled_from([0, 1, -1, 2, 3, 7, 50, 2**31, 2**63 - 1, -(2**63), 2**64 - 1, 10**14, 10**15])
 ATOMS = (
     st.none() | st.booleans() | NUMBERS | KEYS | st.floats() | st.binary(max_size=9) | st.just(b"12")
@@ -42,7 +42,7 @@ NEARLY = (
     | st.tuples(st.just(c.APPEND), KEYS, st.binary(max_size=900), st.booleans(), st.booleans())
     | st.tuples(st.just(c.COUNT), KEYS, NUMBERS, st.booleans(), st.none() | NUMBERS, NUMBERS)
     | st.tuples(st.just(c.EXPIRE), KEYS, NUMBERS, st.integers(0, 11))
-    | st.tuples(st.just(c.DELETE_PREFIX), KEYS)
+    | st.tuples(st.just(c.DELETE_PREFIX), KEYS, st.booleans(), st.booleans())
     | st.tuples(st.just(c.RECENCY), st.lists(st.tuples(KEYS, NUMBERS) | ATOMS, max_size=5))
     | st.tuples(
         st.just(c.CONFIGURE),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cacheflow.node.clock import ClusterClock
+from cacheflow.node.clock import LATE_MS_MAX, ClusterClock
 
 
 class Machine:
@@ -39,19 +39,19 @@ def test_a_wall_clock_that_jumps_moves_nothing() -> None:
 
 def test_a_follower_follows_its_leaders_time_whatever_its_own_wall_clock_says() -> None:
     machine = Machine(wall=5.0)
-    machine.clock.hear(9_000_000)
+    machine.clock.hear(9_000_000, 0)
     machine.passes(2)
     assert machine.clock.now_ms() == 9_002_000
-    machine.clock.hear(9_002_500)
+    machine.clock.hear(9_002_500, 0)
     assert machine.clock.now_ms() == 9_002_500
 
 
 def test_a_late_message_never_takes_back_what_a_read_has_used() -> None:
     machine = Machine()
-    machine.clock.hear(10_000)
+    machine.clock.hear(10_000, 0)
     machine.passes(1)
     used = machine.clock.now_ms()
-    machine.clock.hear(used - 400)
+    machine.clock.hear(used - 400, 0)
     assert machine.clock.now_ms() >= used
     machine.passes(0.1)
     assert machine.clock.now_ms() >= used
@@ -59,7 +59,7 @@ def test_a_late_message_never_takes_back_what_a_read_has_used() -> None:
 
 def test_an_heir_goes_on_where_the_old_leader_was() -> None:
     machine = Machine(wall=5.0)
-    machine.clock.hear(9_000_000)
+    machine.clock.hear(9_000_000, 0)
     machine.passes(3)
     machine.clock.lead(9_001_000, 0)
     assert machine.clock.now_ms() == 9_003_000
@@ -91,8 +91,22 @@ def test_a_wall_clock_set_back_while_it_was_away_does_not_set_the_time_back() ->
 def test_the_leaders_first_word_after_a_restart_counts_more_than_the_own_estimate() -> None:
     machine = Machine()
     machine.clock.restore(cluster_ms=70_000, wall_ms=machine.clock.wall_ms() - 7_200_000)
-    machine.clock.hear(71_000)
+    machine.clock.hear(71_000, 0)
     assert machine.clock.now_ms() == 71_000
+
+
+def test_a_node_that_has_just_started_has_heard_nobody_by_a_message_that_may_be_late() -> None:
+    machine = Machine()
+    machine.clock.hear(70_000, None)
+    assert machine.clock.known and not machine.clock.heard
+    assert machine.clock.now_ms() == 70_000, "it is better than nothing"
+    machine.clock.hear(71_000, LATE_MS_MAX + 1)
+    machine.clock.hear(60_000, None)
+    assert machine.clock.now_ms() == 71_000, "a late message's time is too early, never too late"
+    machine.clock.hear(69_000, LATE_MS_MAX)
+    assert machine.clock.now_ms() == 69_000, "until then nobody has read by the estimate"
+    machine.clock.hear(60_000, None)
+    assert machine.clock.now_ms() == 69_000
 
 
 def test_an_estimate_of_a_wall_clock_is_replaced_by_what_its_voters_believe_together() -> None:
@@ -121,7 +135,7 @@ def test_one_that_led_is_not_turned_back_by_messages_that_waited_while_it_stood_
     started_ms = clock.now_ms()
     monotonic[0] += 60
     # Its successor wrote this two seconds ago.
-    clock.hear(started_ms + 58_000)
+    clock.hear(started_ms + 58_000, 0)
     monotonic[0] += 0.2
     assert clock.now_ms() >= started_ms + 60_000
 
@@ -130,7 +144,7 @@ def test_what_a_wrong_wall_clock_made_of_a_restart_is_over_once_a_leader_is_hear
     machine = Machine()
     machine.clock.restore(cluster_ms=70_000, wall_ms=machine.clock.wall_ms() - 7_200_000)
     assert machine.clock.now_ms() == 7_270_000, "asked for a vote, it says what it believes"
-    machine.clock.hear(71_000)
+    machine.clock.hear(71_000, 0)
     assert machine.clock.now_ms() == 71_000
     machine.passes(1)
     assert machine.clock.now_ms() == 72_000

@@ -155,7 +155,7 @@ raft_port, folder = int(sys.argv[1]), sys.argv[2]
 store = ReplicatedStore(node_id="a", raft_address=f"127.0.0.1:{raft_port}", bootstrap=True, data_dir=folder).start()
 store.wait_ready(20)
 store["k"] = 1
-port = store.serve(resp_port(store, value_bytes_max=1 << 20, token=None, connections_max=10), "127.0.0.1", 0)
+port = store.serve(resp_port(store, value_bytes_max=1 << 20, access=None, connections_max=10), "127.0.0.1", 0)
 # Stores that run no more keep no other from being let go of.
 closed = ReplicatedStore(node_id="b", raft_address="127.0.0.1:0", bootstrap=True, data_dir=folder + "-b").start()
 closed.close()

@@ -12,6 +12,8 @@ from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.machine.language.levels import BUILD_LEVEL
 from cacheflow.machine.machine import CacheMachine
+from cacheflow.machine.state import contents
+from cacheflow.machine.state.condemnations import Condemnations
 from cacheflow.node import proposals
 from cacheflow.node.proposals import (
     BLOCK_BYTES_MAX,
@@ -643,3 +645,46 @@ def test_a_write_whose_answer_is_not_kept_any_more_is_unknown_and_the_session_go
     later = Call(cluster, count())
     cluster.apply()
     assert numbers(later.outcome) == [3] and cluster.proposals.pending == 0
+
+
+def slow_sweeps(patch: pytest.MonkeyPatch) -> None:
+    """Let an entry sweep one key."""
+    patch.setattr(contents, "SWEPT_PER_ENTRY_MAX", 1)
+    patch.setattr(contents, "SWEPT_AT_ONCE", 1)
+
+
+def test_a_removal_is_answered_when_its_keys_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow_sweeps(monkeypatch)
+    cluster = Cluster().open()
+    Call(cluster, *(commands.set_(key, b"", 1) for key in "abc"))
+    cluster.apply()
+    removal, after = Call(cluster, commands.delete_prefix("")), Call(cluster, count())
+    cluster.apply()
+    assert numbers(after.outcome) == [1]
+    assert removal.outcomes == []
+    for _ in range(5):
+        cluster.apply(commands.encode_block(0, 0, 0, [commands.noop()]))
+        cluster.proposals.tell_counts(cluster.machine.contents.condemned)
+    assert removal.outcome == [[commands.OK, 3]]
+    assert cluster.proposals.counting == []
+
+
+@pytest.mark.parametrize("end", ["deadline", "close", "forgotten"])
+def test_a_removal_that_is_not_counted_in_time_is_told_as_done(end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow_sweeps(monkeypatch)
+    cluster = Cluster().open()
+    Call(cluster, *(commands.set_(key, b"", 1) for key in "abcdefghi"))
+    cluster.apply()
+    removal = Call(cluster, commands.delete_prefix(""))
+    cluster.apply()
+    cluster.proposals.tell_counts(cluster.machine.contents.condemned)
+    assert removal.outcomes == []
+    if end == "deadline":
+        cluster.now += 20.0
+        cluster.proposals.expire()
+    elif end == "close":
+        cluster.proposals.close()
+    else:
+        cluster.proposals.tell_counts(Condemnations())
+    assert isinstance(removal.outcome, OutcomeUnknown) and "are removed" in str(removal.outcome)
+    assert (cluster.proposals.counting, cluster.proposals.pending) == ([], 0)

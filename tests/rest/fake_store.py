@@ -288,7 +288,7 @@ class FakeStore:
         entry = self._entry(key)
         return [commands.MISSING] if entry is None else [commands.OK, *entry]
 
-    def _apply_delete_prefix(self, prefix: str) -> Result:
+    def _apply_delete_prefix(self, prefix: str, only_database_0: bool, counted: bool) -> Result:
         found = [key for key in self.entries if key.startswith(prefix)]
         for key in found:
             del self.entries[key]

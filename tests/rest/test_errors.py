@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 import pytest
+from fakes.users import access_of
 from rest.client import Client
 from rest.fake_store import FakeStore
 
@@ -153,7 +154,7 @@ TOKEN = "0123456789abcdef-token"
     "given", [None, "", "Bearer", "Bearer ", "Bearer wrong", f"Basic {TOKEN}", TOKEN, f"Bearer {TOKEN}x", "Bearer ñ"]
 )
 def test_without_the_token_there_is_only_health(store: FakeStore, given: str | None) -> None:
-    client = Client(create_app(store, RestConfig(token=TOKEN.encode())))
+    client = Client(create_app(store, RestConfig(access=access_of(TOKEN.encode()))))
     headers = {} if given is None else {"Authorization": given}
     for method, path in (
         ("GET", "/cache/k"),
@@ -172,14 +173,14 @@ def test_without_the_token_there_is_only_health(store: FakeStore, given: str | N
 
 @pytest.mark.parametrize("given", [f"Bearer {TOKEN}", f"bearer  {TOKEN}"])
 def test_with_the_token_everything_is_served(store: FakeStore, given: str) -> None:
-    client = Client(create_app(store, RestConfig(token=TOKEN.encode())))
+    client = Client(create_app(store, RestConfig(access=access_of(TOKEN.encode()))))
     assert client.put("/cache/k", json={"value": 1}, headers={"Authorization": given}).status_code == 201
     assert client.get("/nowhere", headers={"Authorization": given}).status_code == 404
 
 
 def test_a_node_that_knows_the_clusters_secret_may_register_and_nothing_else(store: FakeStore) -> None:
     joins = join_token(b"the secret of all nodes")
-    client = Client(create_app(store, RestConfig(token=TOKEN.encode(), join_token=joins)))
+    client = Client(create_app(store, RestConfig(access=access_of(TOKEN.encode()), join_token=joins)))
     headers = {"Authorization": f"Bearer {joins.decode()}"}
     node = {"id": "n9", "address": "127.0.0.1:8090", "raft_address": "127.0.0.1:9090"}
     assert client.post("/nodes/register", json=node, headers=headers).status_code == 201
@@ -190,7 +191,7 @@ def test_a_node_that_knows_the_clusters_secret_may_register_and_nothing_else(sto
         ("GET", "/nodes/register"),
     ):
         assert client.open(path, method, headers=headers).status_code == 401
-    without = Client(create_app(store, RestConfig(token=TOKEN.encode())))
+    without = Client(create_app(store, RestConfig(access=access_of(TOKEN.encode()))))
     assert without.post("/nodes/register", json=node, headers=headers).status_code == 401
     assert without.post("/nodes/register", json=node, headers={"Authorization": "Bearer "}).status_code == 401
 

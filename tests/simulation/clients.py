@@ -1,8 +1,8 @@
 """Clients: each does one thing after the other through random nodes, and writes down what it was told.
 
 The keys have roles, so that each promise can be checked by itself: *registers* for linearizability, *counters* and
-*once* and *scoped* for exactly-once, *late* for late writes, *pairs* for atomic batches, *leases* for TTL, *fillers* for
-eviction.
+*once* and *scoped* for exactly-once, *late* for late writes, *pairs* for atomic batches, *leases* for TTL, *groups* for
+removals by prefix, *fillers* for eviction.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from fakes.newer_build import LABEL
 from simulation.bulk import Bulk
+from simulation.clears import Clears
 from simulation.cluster import TIMEOUT_S
 from simulation.counters import Counters
 from simulation.late import Late
@@ -82,6 +83,7 @@ class Workload:
         self.pairs = Pairs(self)
         self.tuning = Tuning(self)
         self.bulk = Bulk(self)
+        self.clears = Clears(self)
         self.acknowledged = self.unknown = self.refused = self.local_reads = 0
         self.running = True
         # When a write was last answered.
@@ -160,6 +162,7 @@ class Client:
             (1, workload.bulk.read),
             (0.5, workload.bulk.write),
             (1, self._clear),
+            (6, workload.clears.call),
             (1, self._nonsense),
             (1, self._label),
             (10 if workload.evicts else 0, workload.tuning.fill),

@@ -15,7 +15,7 @@ from typing import Any, cast
 import pysyncobj.syncobj
 import pytest
 from pysyncobj.node import Node
-from simulation import bulk, once, scoped
+from simulation import bulk, clears, once, scoped
 from simulation.checks import Checks
 from simulation.leases import LEASE_SLACK_S
 from simulation.network import SimNetwork, Wire
@@ -28,10 +28,10 @@ from cacheflow.contract import Done
 from cacheflow.errors import CacheFlowError, ConfigError, NewerCacheFlow, NoCluster
 from cacheflow.machine import image
 from cacheflow.machine.deciding import batches
-from cacheflow.machine.eviction import use_order
+from cacheflow.machine.eviction import lfu, use_order
 from cacheflow.machine.language.commands import Command
 from cacheflow.machine.machine import CacheMachine, Settled
-from cacheflow.machine.state import idempotency, scopes
+from cacheflow.machine.state import contents, idempotency, scopes
 from cacheflow.node import large_calls, proposals, supervisor
 from cacheflow.node.assembly import LocalNode, Surroundings
 from cacheflow.node.clock import ClusterClock
@@ -456,12 +456,13 @@ class Cluster:
         return self.scheduler.run_until(self.scheduler.now + seconds, until)
 
     def healthy(self) -> bool:
-        """Return whether all is well, everything is applied everywhere, and nobody waits for an answer."""
+        """Return whether all is well, everything is applied and swept everywhere, and nobody waits for an answer."""
         leader = self.leader
         return (
             leader is not None
             and self.well(leader.journal.last_index)
             and all(process.proposals.pending == 0 for process in self.processes)
+            and not any(process.machine.contents.behind for process in self.processes)
         )
 
     def well(self, index: int) -> bool:
@@ -500,6 +501,9 @@ def patched(cluster: Cluster, *, journal_bytes: int | None = None, piece_bytes: 
         patch.setattr(pysyncobj.syncobj, "random", random)
         patch.setattr(Node, "__hash__", lambda node: zlib.crc32(node.id.encode()))
         patch.setattr(use_order, "SEGMENT_KEYS_MAX", SEGMENT_KEYS)
+        patch.setattr(lfu, "LINK_KEYS_MAX", SEGMENT_KEYS)
+        for name, bound in clears.BOUNDS.items():
+            patch.setattr(contents, name, bound)
         patch.setattr(batches, "READ_PER_BATCH_BYTES_MAX", bulk.READ_BYTES_MAX)
         patch.setattr(image, "RECORD_BYTES_MAX", bulk.RECORD_BYTES_MAX)
         patch.setattr(idempotency, "KEPT_BYTES_MAX", once.KEPT_BYTES_MAX)

@@ -39,6 +39,7 @@ def _machine(process: Process) -> list[tuple[str, int, int]]:
             max([one.read_bytes for _, one in machine.sessions], default=0),
             KEPT_READ_BYTES_MAX,
         ),
+        ("dead items that nothing sweeps", 0 if machine.contents.behind else machine.contents.census.dead.keys, 0),
         ("bytes of idempotency keys", machine.idempotency.bytes_kept, idempotency.KEPT_BYTES_MAX),
         ("bytes of scopes", machine.scopes.bytes_kept, scopes.KEPT_BYTES_MAX),
         ("bytes of large answers", machine.answers.bytes_kept, answers.LARGE_BYTES_MAX),

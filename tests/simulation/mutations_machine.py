@@ -9,15 +9,17 @@ import pytest
 from simulation import bulk
 
 from cacheflow.errors import NoLeader
-from cacheflow.machine import machine
+from cacheflow.machine import image, machine
 from cacheflow.machine.deciding import batches, carry_out, repeats
 from cacheflow.machine.image import DIGEST_BYTES
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.machine import CacheMachine
+from cacheflow.machine.state.condemnations import Condemnations
 from cacheflow.machine.state.contents import Contents
 from cacheflow.machine.state.scopes import Scopes
 from cacheflow.machine.state.sessions import Sessions
 from cacheflow.node.proposals import Proposals
+from cacheflow.raft.roles.leader import Leading
 
 
 def call_it_not_done_when_the_leader_changes(patch: pytest.MonkeyPatch) -> None:
@@ -228,6 +230,54 @@ def open_a_session_for_any_start(patch: pytest.MonkeyPatch) -> None:
         return open_(self, member_id, start, nonce, level)
 
     patch.setattr(Sessions, "open", _open)
+
+
+def forget_what_is_condemned_when_reading(patch: pytest.MonkeyPatch) -> None:
+    """Let readers and commands find what is condemned as long as it is in memory."""
+    patch.setattr(Condemnations, "reader", lambda self, raw: raw.get)
+
+
+def sweep_what_was_written_later(patch: pytest.MonkeyPatch) -> None:
+    """Take every item of a condemned target for dead, whatever its version."""
+    kills = Condemnations.kills
+
+    def _kills(self: Any, key: str, version: int) -> bool:
+        return kills(self, key, 0) or kills(self, key, version)
+
+    patch.setattr(Condemnations, "kills", _kills)
+    patch.setattr(Condemnations, "bury", lambda self, key, version, expires_at_ms: False)
+
+
+def forget_what_is_condemned_at_a_restore(patch: pytest.MonkeyPatch) -> None:
+    """Leave what is condemned out of snapshots."""
+    records = image.records
+
+    def _records(state: Any) -> Any:
+        for record in records(state):
+            if record[0] == image.NAME:
+                record[2]["passing"] = record[2]["passed"] = 0
+            if record[0] != image.CONDEMNATION:
+                yield record
+
+    patch.setattr(image, "records", _records)
+
+
+def leave_what_is_to_go_to_the_next_write(patch: pytest.MonkeyPatch) -> None:
+    """Let a leader propose no entries because something is to expire or to be swept."""
+    patch.setattr(Leading, "_work_off", lambda self: None)
+
+
+def begin_a_pass_again_at_a_restore(patch: pytest.MonkeyPatch) -> None:
+    """Leave the place of the pass under way out of snapshots."""
+    records = image.records
+
+    def _records(state: Any) -> Any:
+        for record in records(state):
+            if record[0] == image.NAME:
+                record[2]["passed"] = 0
+            yield record
+
+    patch.setattr(image, "records", _records)
 
 
 def do_again_what_may_have_been_dropped(patch: pytest.MonkeyPatch) -> None:

@@ -35,10 +35,9 @@ RETRY_FIRST_S, RETRY_LONGEST_S = 0.05, 1.0
 WAITING_MAX = 2000
 # Messages that are never doubled: an operator's request that was refused at first must not be carried out later.
 NOT_DOUBLED = ("remove",)
-# Seconds by which a message is late at most that comes a second time, or from a connection that has ended. Proposals may outlive
-# the process that sent them and the start of the next one; a leader's messages that are so late would turn clocks back.
-LATER_S = 2.0
-PROPOSALS_LATER_S = 10.0
+# Seconds by which a message is late at most that comes a second time, or from a connection that has ended: it may outlive the
+# process that sent it and the start of the next one.
+LATER_S = 10.0
 
 
 class Wire:
@@ -68,9 +67,9 @@ class Wire:
         part = self.random.random()
         return low + (high - low) * part * part
 
-    def later(self, most_s: float = LATER_S) -> float:
-        """Return the seconds by which a late message is late."""
-        return self.random.uniform(0.0, most_s)
+    def later(self) -> float:
+        """Return the seconds by which a late message is late: one or two most often, LATER_S at most."""
+        return self.random.uniform(0.0, 2.0 if self.random.random() < 0.7 else LATER_S)
 
     def is_cut(self, source: str, target: str) -> bool:
         """Return whether nothing passes from ``source`` to ``target``."""
@@ -193,11 +192,10 @@ class Way:
         if self.narrow is not None:
             return self.narrow.send(body, message)
         kind = message["type"]
-        later_s = PROPOSALS_LATER_S if kind == "propose" else LATER_S
-        return self.carry(body, may_double=kind not in NOT_DOUBLED, later_s=later_s)
+        return self.carry(body, may_double=kind not in NOT_DOUBLED)
 
-    def carry(self, body: bytes, *, may_double: bool = False, later_s: float = LATER_S) -> bool:
-        """Put one message on its way as such. later_s: how late it may come a second time."""
+    def carry(self, body: bytes, *, may_double: bool = False) -> bool:
+        """Put one message on its way as such; with ``may_double`` it may come a second time."""
         if not self.connected or len(self.held) >= WAITING_MAX:
             return False
         wire = self._wire
@@ -207,7 +205,7 @@ class Way:
         self._last_arrival = arrival
         wire.scheduler.at(arrival - wire.scheduler.now, self._arrive, self._generation, self.receiver, body)
         if may_double and wire.doubling and wire.random.random() < wire.doubling:
-            wire.scheduler.at(wire.delay() + wire.later(later_s), self._arrive_late, self.receiver, body)
+            wire.scheduler.at(wire.delay() + wire.later(), self._arrive_late, self.receiver, body)
         return True
 
     def _arrive(self, generation: int, receiver: SimNetwork, body: bytes) -> None:

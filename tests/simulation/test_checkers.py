@@ -21,6 +21,10 @@ QUICK = (
     "tell_founders_apart_by_their_addresses",
     "keep_a_snapshot_that_nobody_has_loaded",
     "answer_every_read_of_a_batch",
+    "forget_what_is_condemned_when_reading",
+    "sweep_what_was_written_later",
+    "forget_what_is_condemned_at_a_restore",
+    "leave_what_is_to_go_to_the_next_write",
     "guess_the_size_of_a_call_without_its_keys",
     "keep_contents_that_the_disk_contradicts",
     "send_large_messages_whole",
@@ -43,7 +47,7 @@ def test_the_simulation_finds(name: str) -> None:
 def test_there_is_a_mutation_for_every_rule() -> None:
     rules = {mutation.rule for mutation in MUTATIONS}
     assert {f"row {row}" for row in ROWS} <= rules
-    assert len(rules - {""}) == 48
+    assert len(rules - {""}) == 54
 
 
 def test_what_the_product_only_logs_ends_a_run(monkeypatch: pytest.MonkeyPatch) -> None:

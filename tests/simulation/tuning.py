@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cacheflow.machine.effects import CONFIGURED, DELETED, WRITTEN
+from cacheflow.machine.effects import CONDEMNED, CONFIGURED, DELETED, WRITTEN
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Result
 from cacheflow.values import BYTES
@@ -31,7 +31,9 @@ class Tuning:
         def told(results: list[Result]) -> None:
             machine = process.machine
             # Later commands of the entry may take it away, this one may not.
-            effects = [effect for effect in machine.contents.effects if effect[0] in (WRITTEN, CONFIGURED, DELETED)]
+            effects = [
+                effect for effect in machine.contents.effects if effect[0] in (WRITTEN, CONFIGURED, CONDEMNED, DELETED)
+            ]
             last_write = effects[-1] if effects else None
             if machine.lookup(key, machine.now_ms) is None and last_write and last_write[:2] == (WRITTEN, key):
                 self._cluster.checks.complain(f"eviction: {key} was answered and evicted by its own write")
@@ -54,9 +56,11 @@ class Tuning:
             process.uses.note(f"f{int(random.random() ** 3 * FILLERS)}")
 
     def check(self, process: Process) -> None:
-        """Check that the limits hold after every entry."""
+        """Check that the limits hold after every entry, unless something waits for its turn to go."""
         machine = process.machine
         items_max, bytes_max = machine.settings.max_items, machine.settings.max_bytes
+        if machine.contents.behind:
+            return
         if items_max is not None and len(machine.contents.raw) > items_max:
             self._cluster.checks.complain(
                 f"eviction: {process.name} has {len(machine.contents.raw)} of {items_max} items"

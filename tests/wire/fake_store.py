@@ -116,8 +116,15 @@ class FakeStore:
         if not self.readable:
             raise NotReady("this node has not caught up with the cluster since it started")
 
-    def __len__(self) -> int:
-        return len(self.machine.contents.raw)
+    def count_of(self, database: int) -> int:
+        return self.machine.contents.count_of(database)
+
+    def expiring_of(self, database: int) -> tuple[int, int]:
+        count, expiries_ms = self.machine.contents.expiring_of(database)
+        return count, expiries_ms // count - self.clock_ms if count else 0
+
+    def uses_of(self, key: str) -> int | None:
+        return self.machine.contents.items.uses_of(key)
 
     def metrics(self) -> dict[str, float]:
         return {

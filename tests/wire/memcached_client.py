@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fakes.users import access_of
 from wire.fake_store import START_MS, FakeStore
 from wire.fake_transport import Client
 from wire.turns import endless
@@ -21,7 +22,7 @@ def port(
     return memcached_port(
         store,
         value_bytes_max=VALUE_BYTES_MAX,
-        token=token,
+        access=None if token is None else access_of(token),
         connections_max=connections_max,
         wall_s=lambda: START_MS / 1000,
         slices=slices or endless(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 
+from fakes.users import access_of
 from wire.fake_store import START_MS, FakeStore
 from wire.fake_transport import Client
 from wire.turns import endless
@@ -26,7 +27,7 @@ def service(store: FakeStore, token: bytes | None = None, slices: Slices | None 
     return RespService(
         store,
         TABLE,
-        token=token,
+        access=None if token is None else access_of(token),
         value_bytes_max=VALUE_BYTES_MAX,
         wall=lambda: START_MS / 1000,
         slices=slices or endless(),
@@ -35,7 +36,8 @@ def service(store: FakeStore, token: bytes | None = None, slices: Slices | None 
 
 def port(store: FakeStore, token: bytes | None = None) -> WirePort:
     """A port whose clients are never put off."""
-    return resp_port(store, value_bytes_max=VALUE_BYTES_MAX, token=token, connections_max=8, slices=endless())
+    access = None if token is None else access_of(token)
+    return resp_port(store, value_bytes_max=VALUE_BYTES_MAX, access=access, connections_max=8, slices=endless())
 
 
 def connect(store: FakeStore | None = None, token: bytes | None = None) -> Client:

@@ -80,7 +80,7 @@ def test_no_command_of_memcached_keeps_the_loop(store: FakeStore, name: str) -> 
 def test_every_command_and_operation_is_asked() -> None:
     assert {name.decode() for name in TABLE} == RESP.keys()
     assert {name.decode() for name in (*COMMANDS, *META, *_WITH_VALUE)} == MEMCACHED.keys()
-    paths = specification(RestConfig(token=None))["paths"]
+    paths = specification(RestConfig(access=None))["paths"]
     methods = ("get", "put", "post", "delete", "patch")
     told = {f"{method.upper()} {path}" for path, each in paths.items() for method in each if method in methods}
     assert told == requests.http().keys()

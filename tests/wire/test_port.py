@@ -8,16 +8,19 @@ from collections.abc import Awaitable, Callable
 from typing import cast
 
 import pytest
+from fakes.users import MemoryAccess
 from wire.fake_store import FakeStore
 from wire.fake_transport import Client
 from wire.memcached_client import port as memcached
 from wire.resp_client import port as resp
 
+from cacheflow.access.roles import Role
 from cacheflow.errors import ConfigError
 from cacheflow.machine.language import commands
 from cacheflow.net.ports import ListeningPorts
 from cacheflow.wire import port
 from cacheflow.wire.connection import Connection
+from cacheflow.wire.memcached.connection import memcached_port
 from cacheflow.wire.port import CONNECTIONS_MAX, DESCRIPTORS_KEPT, connections_allowed
 
 DEADLINE_S = 10.0
@@ -93,6 +96,37 @@ async def test_what_is_under_way_is_answered_before_the_end_and_the_silent_are_c
     assert await reader.read() == b"NOT_FOUND\r\n"
     await ending
     assert service.connections == 0
+
+
+@on_a_loop
+async def test_the_connections_of_a_user_who_was_taken_out_are_answered_and_closed(ports: ListeningPorts) -> None:
+    store, access = FakeStore(), MemoryAccess(("a", Role.WRITE, b"a" * 22), ("b", Role.WRITE, b"b" * 22))
+    store.held = True
+    service = memcached_port(store, value_bytes_max=1000, access=access, connections_max=8)
+    number = await ports.open(service, "127.0.0.1", 0)
+
+    async def come(token: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", number)
+        writer.write(b"set x 0 0 24\r\nx %b\r\n" % token)
+        assert await reader.readline() == b"STORED\r\n"
+        return reader, writer
+
+    (busy, writes), (silent, _), (other, others), (late, sends) = [
+        await come(each * 22) for each in (b"a", b"a", b"b", b"a")
+    ]
+    writes.write(b"delete k\r\n")
+    await until(lambda: store.waiting == 1)
+    access.people.pop(0)
+    assert access.reload()
+    service.recheck()
+    assert await silent.read() == b""
+    sends.write(b"delete k\r\n")
+    assert await late.read() == b""
+    store.release()
+    assert await busy.read() == b"NOT_FOUND\r\n"
+    others.write(b"mn\r\n")
+    assert await other.readline() == b"MN\r\n" and service.connections == 1 and store.waiting == 0
+    await ports.close()
 
 
 @on_a_loop

@@ -167,6 +167,6 @@ def _check_conditions(conditions: Any) -> None:
             raise Malformed("a condition is a key and a version")
         key, version = condition
         if type(key) is not str or not 0 < key_bytes(key) <= KEY_BYTES_MAX:
-            raise Malformed("a key is a text of 1 to 1024 bytes")
+            raise Malformed(f"a key is a text of 1 to {KEY_BYTES_MAX} bytes")
         if type(version) is not int or version < 0:
             raise Malformed("the version is not a number")

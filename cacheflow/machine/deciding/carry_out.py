@@ -19,8 +19,8 @@ def decide(contents: Contents, command: list[Any]) -> Decision:
     """
     key = command[1]
     if type(key) is not str or not 0 < key_bytes(key) <= KEY_BYTES_MAX:
-        raise Malformed("a key is a text of 1 to 1024 bytes")
-    entry = contents.raw.get(key)
+        raise Malformed(f"a key is a text of 1 to {KEY_BYTES_MAX} bytes")
+    entry = contents.get(key)
     if entry is not None and 0 < entry[EXPIRES_AT_MS] <= contents.now_ms:
         entry = None
     return DECIDE[command[0]](entry, command, contents.now_ms, contents.bytes_max)

@@ -27,6 +27,9 @@ REPEATABLE_OPS: Final = dict.fromkeys(
     )
 )
 
+# The statuses of a command that has done nothing and may do something when it comes again.
+_NOT_DONE: Final = (c.MALFORMED, c.TOO_MANY)
+
 Run = Callable[[Any], Result]
 
 
@@ -48,7 +51,7 @@ def idempotent(state: State, run: Run, repeatable: Container[int], command: list
     if 0 < first_ms <= state.idempotency.reaches_ms:
         return [c.FORGOTTEN]
     result = run(inner)
-    if result[0] != c.MALFORMED:
+    if result[0] not in _NOT_DONE:
         state.idempotency.keep(client_key, command_print, result, state.contents.now_ms)
     return result
 
@@ -75,7 +78,7 @@ def scoped(state: State, run: Run, repeatable: Container[int], command: list[Any
     if number < scope.floor:
         return [c.FORGOTTEN]
     result = run(inner)
-    if result[0] != c.MALFORMED:
+    if result[0] not in _NOT_DONE:
         scopes.keep(scope_id, scope, number, command_print, result)
     return result
 

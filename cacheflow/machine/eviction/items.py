@@ -77,6 +77,10 @@ class Items(cachetools.Cache[str, Entry]):
         """Count ``uses`` uses of ``key``, whose entry is ``entry``; the eviction order is as after that many single uses."""
 
     @abc.abstractmethod
+    def uses_of(self, key: str) -> int | None:
+        """Return how many uses of ``key``, which is in the container, are counted; None if the policy counts none."""
+
+    @abc.abstractmethod
     def pop_victim(self, protected: str) -> tuple[str, Entry] | None:
         """Remove the next item to evict, but never that of the key ``protected``, and return (key, entry).
 
@@ -84,12 +88,19 @@ class Items(cachetools.Cache[str, Entry]):
         """
 
     @abc.abstractmethod
-    def retire(self, keys: Iterable[str]) -> list[Entry]:
-        """Remove all items of ``keys`` and return their entries, in the same order."""
+    def start_scan(self, passed: int = 0) -> None:
+        """Begin a new scan of all keys in eviction order, as if the first ``passed`` keys had been given already."""
 
     @abc.abstractmethod
-    def retire_first(self, count: int) -> dict[str, Entry]:
-        """Remove the next ``count`` items to evict and return {key: entry}, in that order."""
+    def scan(self, count: int) -> list[str]:
+        """Return the next ``count`` keys of the scan, or fewer at its end.
+
+        A scan meets every item that is there from its beginning to its end and is not used meanwhile.
+        """
+
+    @abc.abstractmethod
+    def passed(self) -> int:
+        """Return how many items are in front of the place in eviction order that the scan has reached."""
 
     @property
     def currsize(self) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any
 
 import cachetools
@@ -13,6 +13,9 @@ from cacheflow.machine.eviction.items import Items
 from cacheflow.machine.eviction.use_order import UseOrder
 from cacheflow.machine.state.entries import VERSION, Entry
 
+# Keys of one link: a scan notes all of them whenever it comes to a link, also where those that it has given are gone.
+LINK_KEYS_MAX = 2_000
+
 
 class LfuItems(Items, cachetools.LFUCache[str, Entry]):
     """A container that evicts the least often used item first; among equals, the one that has had its count for longest.
@@ -20,24 +23,37 @@ class LfuItems(Items, cachetools.LFUCache[str, Entry]):
     Items taken over from an LRU container and not used since count as used once and are evicted before all others.
     """
 
-    # A ring of links in order of count; each holds the keys with that count in the order in which they came to it, as
-    # {key: key}, so that the text of a key is in memory once.
+    # A ring of links in order of count; each holds keys with that count in the order in which they came to it, as {key: key},
+    # so that the text of a key is in memory once. Where one count has many keys it has several links, for a table of a
+    # million keys takes a quarter of a second to grow, and a scan can begin at a link and not inside of one.
     _LFUCache__root: Any
     _LFUCache__links: dict[str, Any]
+
+    def __init__(self, raw: dict[str, Entry] | None = None, order: UseOrder | None = None) -> None:
+        super().__init__(raw, order)
+        # {count: its last link}.
+        self._last: dict[int, Any] = {}
+        # The link of the last key that a scan has given and that is still in its place, the ring's root where there is none;
+        # and the keys of that link that the scan has still to give. What comes in behind that last key is given later: so a
+        # scan goes on alike wherever the links of one count begin.
+        self._scanned: Any = self._LFUCache__root
+        self._pending: dict[str, None] = {}
 
     @classmethod
     def filled(cls, raw: dict[str, Entry], keys: Sequence[str], uses: Iterable[int]) -> LfuItems:
         items = cls(raw)
         root = items._LFUCache__root
-        start = 0
+        every = iter(keys)
         for count, group in groupby(uses):
-            end = start + len(list(group))
-            link = cachetools.LFUCache._Link(count)  # type: ignore[attr-defined]
-            same = keys[start:end]
-            link.keys = OrderedDict(zip(same, same, strict=True))
-            link.insert(root)
-            items._LFUCache__links.update(dict.fromkeys(same, link))
-            start = end
+            left = len(list(group))
+            while left:
+                link = cachetools.LFUCache._Link(count)  # type: ignore[attr-defined]
+                same = list(islice(every, min(left, LINK_KEYS_MAX)))
+                left -= len(same)
+                link.keys = OrderedDict(zip(same, same, strict=True))
+                link.insert(root)
+                items._LFUCache__links.update(dict.fromkeys(same, link))
+                items._last[count] = link
         return items
 
     def __del__(self) -> None:
@@ -55,27 +71,21 @@ class LfuItems(Items, cachetools.LFUCache[str, Entry]):
             groups.append(link.keys)
             link.prev.next = link.prev = None
             link = link.next
-        root.next = root.prev = None
+        root.next = root.prev = self._scanned = None
+        self._last.clear()
         return groups
 
     def give_order(self, version: int) -> UseOrder:
         groups = self._break_ring()
         root = self._LFUCache__root
-        root.next = root.prev = root
+        root.next = root.prev = self._scanned = root
         if 2 * len(self._order) >= len(self.raw):
             for group in groups:
                 for key in group:
                     self._order.append(key, self.raw[key][3])
             return self._order
-        groups.insert(0, OrderedDict(zip(self._order, self._order, strict=True)))
-        # The other groups are added to the largest one, mostly that of the keys used once, at its two ends.
-        largest = max(range(len(groups)), key=lambda number: len(groups[number]))
-        order = groups[largest]
-        for group in reversed(groups[:largest]):
-            for key in reversed(group):
-                order[key] = key
-                order.move_to_end(key, last=False)
-        for group in groups[largest + 1 :]:
+        order = {key: key for key in self._order}
+        for group in groups:
             order.update(group)
         return UseOrder.of_one(order, version)
 
@@ -100,29 +110,57 @@ class LfuItems(Items, cachetools.LFUCache[str, Entry]):
             self._place(self._order.remove(key, version), 1 + uses, self._LFUCache__root.next)
             return
         count = link.count + uses
-        higher = link.next
-        if len(link.keys) == 1 and (higher is self._LFUCache__root or higher.count > count):
-            link.count = count
-            return
+        if len(link.keys) == 1 and link is not self._scanned and self._last[link.count] is link:
+            higher = link.next
+            if link.prev.count != link.count and (higher is self._LFUCache__root or higher.count > count):
+                del self._last[link.count]
+                link.count = count
+                self._last[count] = link
+                return
         held = link.keys.pop(key)
-        if not link.keys:
-            link.unlink()
-        self._place(held, count, higher)
+        self._place(held, count, link)
+        if link is self._scanned or not link.keys:
+            self._has_left(key, link)
 
     def _place(self, key: str, count: int, link: Any) -> None:
         """Add ``key`` to the keys that were used ``count`` times, as the last of them.
 
-        link: the link of the ring of counts at which the search for that count begins.
+        link: the link of the ring of counts at which the search for that count begins, of no higher count.
         """
-        root = self._LFUCache__root
-        while link is not root and link.count < count:
-            link = link.next
-        if link is root or link.count != count:
-            fresh = cachetools.LFUCache._Link(count)  # type: ignore[attr-defined]
-            fresh.insert(link)
-            link = fresh
-        link.keys[key] = key
-        self._LFUCache__links[key] = link
+        last = self._last.get(count)
+        if last is None:
+            root = self._LFUCache__root
+            while link is not root and link.count < count:
+                # From the last link of one count to the first one of the next.
+                link = self._last[link.count].next
+            last = self._new_link(count, link)
+        elif len(last.keys) >= LINK_KEYS_MAX or last is self._scanned:
+            # A link that a scan is in must get no new keys.
+            last = self._new_link(count, last.next)
+        last.keys[key] = key
+        self._LFUCache__links[key] = last
+
+    def _new_link(self, count: int, higher: Any) -> Any:
+        """Add an empty link for keys used ``count`` times to the ring of counts, in front of the link ``higher``."""
+        fresh = cachetools.LFUCache._Link(count)  # type: ignore[attr-defined]
+        fresh.insert(higher)
+        self._last[count] = fresh
+        return fresh
+
+    def _has_left(self, key: str, link: Any) -> None:
+        """Account for ``key``, which was taken out of ``link``, now empty or scanned: an empty link leaves the ring of counts."""
+        if link is self._scanned:
+            self._pending.pop(key, None)
+            if len(self._pending) == len(link.keys):
+                self._scanned, self._pending = link.prev, {}
+        if link.keys:
+            return
+        if self._last[link.count] is link:
+            if link.prev is not self._LFUCache__root and link.prev.count == link.count:
+                self._last[link.count] = link.prev
+            else:
+                del self._last[link.count]
+        link.unlink()
 
     def __delitem__(self, key: str) -> None:
         self._forget(key, self.raw.pop(key))
@@ -133,8 +171,8 @@ class LfuItems(Items, cachetools.LFUCache[str, Entry]):
             self._order.remove(key, entry[VERSION])
             return
         del link.keys[key]
-        if not link.keys:
-            link.unlink()
+        if link is self._scanned or not link.keys:
+            self._has_left(key, link)
 
     def in_order(self) -> list[str]:
         keys = list(self._order)
@@ -153,6 +191,10 @@ class LfuItems(Items, cachetools.LFUCache[str, Entry]):
                 yield key, link.count
             link = link.next
 
+    def uses_of(self, key: str) -> int:
+        link = self._LFUCache__links.get(key)
+        return 1 if link is None else int(link.count)
+
     def pop_victim(self, protected: str) -> tuple[str, Entry] | None:
         first = self._order.pop_first(protected)
         if first is not None:
@@ -167,26 +209,35 @@ class LfuItems(Items, cachetools.LFUCache[str, Entry]):
             link = link.next
         return None
 
-    def retire(self, keys: Iterable[str]) -> list[Entry]:
-        pop = self.raw.pop
-        entries = []
-        for key in keys:
-            entry = pop(key)
-            self._forget(key, entry)
-            entries.append(entry)
-        return entries
+    def start_scan(self, passed: int = 0) -> None:
+        self._order.start_scan(passed)
+        self._scanned, self._pending = self._LFUCache__root, {}
+        passed -= len(self._order)
+        while passed > 0 and (some := self._scan_link(passed)):
+            passed -= len(some)
 
-    def retire_first(self, count: int) -> dict[str, Entry]:
-        pop = self.raw.pop
-        forget = self._LFUCache__links.__delitem__
-        entries = {key: pop(key) for key in self._order.pop_many(count)}
-        while len(entries) < count:
-            link = self._LFUCache__root.next
-            first = link.keys.popitem
-            for _ in range(min(count - len(entries), len(link.keys))):
-                key = first(False)[0]
-                forget(key)
-                entries[key] = pop(key)
-            if not link.keys:
-                link.unlink()
-        return entries
+    def scan(self, count: int) -> list[str]:
+        keys = self._order.scan(count)
+        while len(keys) < count and (some := self._scan_link(count - len(keys))):
+            keys += some
+        return keys
+
+    def passed(self) -> int:
+        total = self._order.passed() - len(self._pending)
+        link = self._LFUCache__root
+        while link is not self._scanned:
+            link = link.next
+            total += len(link.keys)
+        return total
+
+    def _scan_link(self, count: int) -> list[str]:
+        """Return up to ``count`` keys of one link, the next of a scan; none at the scan's end."""
+        if not self._pending:
+            link = self._scanned.next
+            if link is self._LFUCache__root:
+                return []
+            self._scanned, self._pending = link, dict.fromkeys(link.keys)
+        keys = list(islice(self._pending, count))
+        for key in keys:
+            del self._pending[key]
+        return keys

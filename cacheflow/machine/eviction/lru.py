@@ -51,20 +51,18 @@ class LruItems(Items):
     def touch(self, key: str, entry: Entry, uses: int) -> None:
         self._order.use(key, entry[VERSION])
 
+    def uses_of(self, key: str) -> None:
+        return None
+
     def pop_victim(self, protected: str) -> tuple[str, Entry] | None:
         key = self._order.pop_first(protected)
         return None if key is None else (key, self.raw.pop(key))
 
-    def retire(self, keys: Iterable[str]) -> list[Entry]:
-        pop = self.raw.pop
-        forget = self._order.remove
-        entries = []
-        for key in keys:
-            entry = pop(key)
-            forget(key, entry[VERSION])
-            entries.append(entry)
-        return entries
+    def start_scan(self, passed: int = 0) -> None:
+        self._order.start_scan(passed)
 
-    def retire_first(self, count: int) -> dict[str, Entry]:
-        keys = self._order.pop_many(count)
-        return dict(zip(keys, map(self.raw.pop, keys), strict=True))
+    def scan(self, count: int) -> list[str]:
+        return self._order.scan(count)
+
+    def passed(self) -> int:
+        return self._order.passed()

@@ -28,7 +28,7 @@ _JOINED_AT_ONCE: Final = 4
 class UseOrder:
     """Keys of cache items, ordered by their latest use. A key's version is its entry's. Not safe for concurrent use."""
 
-    __slots__ = ("_coming", "_newest", "_segments", "_starts", "_used", "_version")
+    __slots__ = ("_coming", "_newest", "_pending", "_scanned", "_segments", "_starts", "_used", "_version")
 
     def __init__(self) -> None:
         self._newest: Segment = {}
@@ -41,6 +41,10 @@ class UseOrder:
         self._version = 0
         # The next keys of the oldest segment in reverse order, so that ``pop`` gives the first; some may have left it meanwhile.
         self._coming: list[str] = []
+        # The segment that a scan is in, None before it has begun, and the keys of that segment that it has still to give, in
+        # reverse order; some may have left the segment meanwhile.
+        self._scanned: Segment | None = None
+        self._pending: list[str] = []
 
     @classmethod
     def of(cls, keys: Sequence[str], versions: Sequence[int]) -> UseOrder:
@@ -150,23 +154,52 @@ class UseOrder:
             if not self._look_ahead(protected):
                 return None
 
-    def pop_many(self, count: int) -> list[str]:
-        """Remove and return the ``count`` least recently used keys of the order, or all keys if there are fewer."""
-        taken: list[str] = []
-        self._coming.clear()
-        while len(self._segments) > 1 and len(self._segments[0]) <= count - len(taken):
-            taken += self._segments.pop(0)
-            # The next segment now begins where this one did.
-            del self._starts[1]
-        oldest = self._segments[0]
-        rest = list(islice(oldest, count - len(taken)))
-        for key in rest:
-            del oldest[key]
-        taken += rest
-        if self._used:
-            for key in taken:
-                self._used.pop(key, None)
-        return taken
+    def start_scan(self, passed: int = 0) -> None:
+        """Begin a new scan of the keys in the order of use, as if the first ``passed`` keys had been given already."""
+        self._scanned, self._pending = None, []
+        while passed > 0 and self._enter_next():
+            given = min(passed, len(self._pending))
+            del self._pending[len(self._pending) - given :]
+            passed -= given
+
+    def scan(self, count: int) -> list[str]:
+        """Return the next ``count`` keys of the scan, or fewer at its end.
+
+        Between two calls keys may come, go and move to the end, where a scan that has not ended meets them.
+        """
+        keys: list[str] = []
+        while len(keys) < count and (self._pending or self._enter_next()):
+            segment, pending = self._scanned or {}, self._pending
+            start = max(0, len(pending) - (count - len(keys)))
+            keys += [key for key in reversed(pending[start:]) if key in segment]
+            del pending[start:]
+        return keys
+
+    def passed(self) -> int:
+        """Return how many of the keys in the order of use are in front of the place that the scan has reached."""
+        if self._scanned is None:
+            return 0
+        total = 0
+        for segment in self._segments:
+            total += len(segment)
+            if segment is self._scanned:
+                break
+        return total - sum([key in self._scanned for key in self._pending])
+
+    def _enter_next(self) -> bool:
+        """Go on with a scan in the next segment (a dictionary of some keys) that is not empty; return False at the end."""
+        segments = self._segments
+        position = 0
+        if self._scanned is not None:
+            position = 1 + next(place for place, segment in enumerate(segments) if segment is self._scanned)
+        for segment in segments[position:]:
+            if segment:
+                self._scanned, self._pending = segment, [*segment][::-1]
+                if segment is self._newest:
+                    # What is used from now on comes behind the keys that the scan knows.
+                    self._begin()
+                return True
+        return False
 
     def _look_ahead(self, protected: str) -> bool:
         """List the next keys of the order of use, to be evicted one by one; return False if only ``protected`` is left."""
@@ -212,6 +245,11 @@ class UseOrder:
         """Merge two neighbouring segments of the order of use, dictionaries of some keys each, into that at ``position``."""
         into, other = self._segments[position], self._segments.pop(position + 1)
         del self._starts[position + 1]
+        if other is self._scanned:
+            self._scanned = into
+        elif into is self._scanned:
+            # A key may have left this segment and come back with the other one.
+            self._pending = [*reversed(other), *[key for key in self._pending if key in into]]
         if self._used:
             for key in other:
                 if key in self._used:

@@ -19,6 +19,7 @@ from typing import Any, Final
 import msgpack
 
 from cacheflow.errors import CacheFlowError
+from cacheflow.machine.language.databases import PREFIXES
 from cacheflow.machine.language.levels import BUILD_LEVEL, FIRST_LEVEL
 
 Command = tuple[Any, ...]
@@ -31,7 +32,7 @@ INCR: Final = 3  # key, delta, initial or None, ttl_ms of a new key -> version, 
 TOUCH: Final = 4  # key, ttl_ms                                     -> version, expires_at_ms
 GET: Final = 5  # key; counts as a use                              -> data, kind, meta, version, expires_at_ms
 RECENCY: Final = 6  # [[key, uses], ...] in order of last use       ->
-DELETE_PREFIX: Final = 7  # prefix ("" is everything)               -> keys removed
+DELETE_PREFIX: Final = 7  # prefix ("" is everything), only in database 0, counted ->; if counted: SWEEPING
 CONFIGURE: Final = 8  # only_if_unset, {name: value}                -> whether it took effect
 MEMBERS: Final = 9  # cluster id, [[id, incarnation, raft_address, address, voter], ...] ->
 NOOP: Final = 10  #                                                 ->
@@ -85,6 +86,8 @@ NOT_THIS_START: Final = 10  # a session for a process start that is not its memb
 TOO_LATE: Final = 11  # the last moment of its block is over: its number is taken, and nothing is done
 FORGOTTEN: Final = 12  # nothing was done now, nor will be; whether it took place before is not known any more
 NOT_KEPT: Final = 13  # it took place before, and its answer is not kept
+SWEEPING: Final = 14  # it took place -> the revision of the condemnation, under which the number of keys is found later
+TOO_MANY: Final = 15  # nothing was done: too many condemnations are in force
 
 INT64_MIN: Final = -(2**63)
 INT64_MAX: Final = 2**63 - 1
@@ -140,8 +143,24 @@ def recency(uses: Sequence[tuple[str, int]]) -> Command:
 
 
 def delete_prefix(prefix: str) -> Command:
-    """Return the command that removes every key that starts with ``prefix``; the empty prefix clears the cache."""
-    return (DELETE_PREFIX, prefix)
+    """Return the command that removes every key that starts with ``prefix``, and answers how many there were.
+
+    The answer comes when all of them are found. Such a command is the last one, or the only one, of a call.
+    """
+    return (DELETE_PREFIX, prefix, False, True)
+
+
+def clear_all() -> Command:
+    """Return the command that removes every key of every database, without an answer to how many there were."""
+    return (DELETE_PREFIX, "", False, False)
+
+
+def clear_database(number: int, counted: bool = False) -> Command:
+    """Return the command that removes every key of the database ``number``, 0 to 15.
+
+    counted: whether the answer is how many keys there were, which takes longer.
+    """
+    return (DELETE_PREFIX, PREFIXES[number], not number, counted)
 
 
 def configure(settings: dict[str, Any], only_if_unset: bool = False) -> Command:

@@ -4,27 +4,50 @@
    effect.
 2. Room is made *before* a key is written and never with that key as the victim: a newcomer in a full LFU cache has the
    lowest count, and evicting afterwards would evict it.
-3. An item past its expiry that still waits for its removal is absent to every command, counts as removed when it is
-   written over, and still takes its room.
+3. An item is *dead* when it is past its expiry or condemned (``condemnations.py``). It is absent to every command, is removed
+   when its key is written again, and still takes its room until then or until its turn; where room is needed, the dead go
+   before the living.
+4. What goes in bulk goes in the entries that follow, a bounded number of keys each: expired keys, condemned ones, and what is
+   above a lowered limit.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from sys import intern
 from typing import Final
 
-from cacheflow.machine.effects import APPENDED, DELETED, EVICTED, EXPIRED, TOUCHED, WRITTEN, Effect
+from cacheflow.machine.effects import APPENDED, CONDEMNED, DELETED, EVICTED, EXPIRED, TOUCHED, WRITTEN, Effect
 from cacheflow.machine.eviction.items import Items
 from cacheflow.machine.eviction.lfu import LfuItems
 from cacheflow.machine.eviction.lru import LruItems
-from cacheflow.machine.state.entries import DATA, ENTRY_BYTES, EXPIRES_AT_MS, META, Entry, entry_bytes, total_bytes
+from cacheflow.machine.language.databases import OTHERS_BEFORE, database_of
+from cacheflow.machine.state.census import Census, Tally
+from cacheflow.machine.state.condemnations import Condemnation, Condemnations, is_whole
+from cacheflow.machine.state.entries import (
+    DATA,
+    ENTRY_BYTES,
+    EXPIRES_AT_MS,
+    META,
+    VERSION,
+    Entry,
+    entry_bytes,
+    total_bytes,
+)
 from cacheflow.machine.state.expiry import DueTimes
-from cacheflow.machine.state.removals import WHOLE_LOT_MIN, Removals
 
 POLICIES: Final[dict[str, type[Items]]] = {"lru": LruItems, "lfu": LfuItems}
-# Items that one step of a lowered limit takes out: what belongs to them stays in the processor's cache during the step.
-RETIRED_AT_ONCE: Final = 10_000
+# What one entry may do of what goes in bulk: up to 5 ms of work each with a million items, and one of the three an entry. Keys
+# that expire; keys that a sweep looks at, and of these the dead that it removes; keys evicted because a limit was lowered.
+EXPIRED_PER_ENTRY_MAX: Final = 1000
+SWEPT_PER_ENTRY_MAX: Final = 5000
+BURIED_PER_ENTRY_MAX: Final = 1000
+EVICTED_PER_ENTRY_MAX: Final = 1000
+# Keys that a sweep looks at in one step, and those that the writes of one entry may have it look at beyond its turn, where they
+# need room.
+SWEPT_AT_ONCE: Final = 256
+SWEPT_FOR_ROOM_MAX: Final = 5000
 
 
 class Contents:
@@ -43,28 +66,41 @@ class Contents:
         self.bytes_used = 0
         # Bytes of the values that commands have read so far: what a block adds to it is what its kept results hold.
         self.read_bytes = 0
-        # The number of items that have an expiry.
+        # The number of items that have an expiry, and the sum of these expiries.
         self.with_ttl = 0
-        # Counters since the cluster began: keys written, deleted, expired, evicted.
+        self.expiries_ms = 0
+        # The keys of each database, and those with an expiry.
+        self.census = Census()
+        # Counters since the cluster began: keys written, deleted one by one, expired, evicted; condemnations, and keys that they
+        # have removed.
         self.written = 0
         self.deleted = 0
         self.expired = 0
         self.evicted = 0
+        self.condemnations = 0
+        self.swept = 0
         # The effects of the latest entry, in order.
         self.effects: list[Effect] = []
         self.items: Items = POLICIES["lru"]()
-        # ``items.raw`` itself, for readers in other threads: another container takes its place in one assignment.
+        # ``items.raw`` itself: whatever is in memory, dead or alive.
         self.raw: dict[str, Entry] = self.items.raw
         self.due = DueTimes()
-        # Keys that are absent already and whose removal is still to be told: removed by a command, and by a lowered limit.
-        self.to_delete = Removals()
-        self.to_evict = Removals()
-        # The number of keys in ``to_delete`` and ``to_evict``.
-        self.waiting = 0
+        # Removals in bulk: what is condemned.
+        self.condemned = Condemnations()
+        # Whether something is to go that has not had its turn: items that are dead, or above a lowered limit; and whether any
+        # may be dead.
+        self.behind = False
+        self.has_dead = False
+        # Whether more keys have expired than this entry has removed; and keys that may still be swept for room in it.
+        self._overdue = False
+        self._swept_for_room = 0
+        # Returns the entry of a key, past its expiry or not; None for one that is absent or condemned. Any thread may call it.
+        # While nothing is condemned it is the dictionary's own method.
+        self.get: Callable[[str], Entry | None] = self.raw.get
 
     def find(self, key: str) -> Entry | None:
-        """Return the live entry of ``key``; None when the key is absent or past its expiry."""
-        entry = self.raw.get(key)
+        """Return the living entry of ``key``; None when the key is absent, condemned or past its expiry."""
+        entry = self.get(key)
         if entry is not None and 0 < entry[EXPIRES_AT_MS] <= self.now_ms:
             return None
         return entry
@@ -74,7 +110,7 @@ class Contents:
 
         The item alone must be no larger than the whole cache may be. Other items are evicted where a limit needs that.
         """
-        old = self.raw.get(key)
+        old = self.get(key)
         if old is not None and 0 < old[EXPIRES_AT_MS] <= self.now_ms:
             self._remove(key, old, EXPIRED)
             old = None
@@ -84,8 +120,8 @@ class Contents:
             # A million items with the same Content-Type share one text object.
             meta = intern(meta)
         if old is None:
-            if self.waiting:
-                self._tell_early(key)
+            if self.has_dead and key in self.raw:
+                self._bury(key, self.raw[key])
             if self.bytes_used + growth > self.bytes_max or len(self.raw) >= self.items_max:
                 self.make_room(key, 1, growth)
             old_expires_at_ms = 0
@@ -98,6 +134,8 @@ class Contents:
         entry = (data, kind, meta, version, expires_at_ms)
         if old is None:
             self.items.add(key, entry)
+            if key < OTHERS_BEFORE:
+                self.census.came(key)
         else:
             self.items.rewrite(key, old, entry)
         self.bytes_used += growth
@@ -145,144 +183,211 @@ class Contents:
             self._remove(key, old, DELETED)
         return self.revision
 
-    def expire(self, keys_max: int) -> int:
-        """Remove up to ``keys_max`` expired items, in the order of (expiry, key), and return how many were removed."""
-        for removed in range(keys_max):
-            key = self.due.pop(self.raw, self.now_ms)
-            if key is None:
-                return removed
-            self._remove(key, self.raw[key], EXPIRED)
-        return keys_max
+    def begin_entry(self) -> None:
+        """Remove some expired items, in the order of (expiry, key), or else evict some of what is above a lowered limit.
 
-    def tell_removals(self, keys_max: int) -> int:
-        """Record up to ``keys_max`` waiting removals, of keys that are absent already: each gets a revision and an effect.
-
-        Returns how many were recorded.
+        Before the commands, so that no write of the entry is evicted by it.
         """
-        told = 0
-        for queue, how in ((self.to_delete, DELETED), (self.to_evict, EVICTED)):
-            while told < keys_max and (key := queue.pop()) is not None:
-                self._tell(key, how)
-                told += 1
-        self.waiting -= told
-        return told
+        self._overdue = self._expire(EXPIRED_PER_ENTRY_MAX) == EXPIRED_PER_ENTRY_MAX
+        self._swept_for_room = SWEPT_FOR_ROOM_MAX
+        self._note_backlog()
+        self.evict_surplus()
 
-    def remove_prefix(self, prefix: str) -> int:
-        """Make every key that starts with ``prefix`` absent at once; return how many of these keys had not expired."""
-        keys = [key for key in self.raw if key.startswith(prefix)] if prefix else list(self.raw)
-        live = len(keys) - self._count_due(keys)
-        if len(keys) == len(self.raw):
-            self._clear()
-        elif keys:
-            # The order of ``raw`` is not part of the state, so the removals are told in another order: the cheaper one of two.
-            if len(keys) < len(self.raw) // 8:
-                keys.sort()
-            else:
-                keys = [key for key in self.items.in_order() if key.startswith(prefix)]
-            entries = dict(zip(keys, self.items.retire(keys), strict=True))
-            self._account_for_losses(entries)
-            self.due.trim_all(self.raw, self.with_ttl)
-            self.to_delete.add(entries)
-            self.waiting += len(entries)
-        return live
+    def _expire(self, keys_max: int) -> int:
+        """Remove up to ``keys_max`` items that are past their expiry; return how many were removed."""
+        raw, remove, tell = self.raw, self.items.__delitem__, self.effects.append
+        keys = self.due.pop(raw, self.now_ms, keys_max)
+        kills = self.condemned.kills if self.condemned.present else None
+        for key in keys:
+            entry = raw[key]
+            if kills is not None and kills(key, entry[VERSION]):
+                self._bury(key, entry)
+                continue
+            # As ``_remove`` does it, without its calls: a million may expire at once.
+            remove(key)
+            if key < OTHERS_BEFORE:
+                self.census.went(key, entry)
+            self.bytes_used -= entry_bytes(key, entry[DATA], entry[META])
+            self.with_ttl -= 1
+            self.expiries_ms -= entry[EXPIRES_AT_MS]
+            self.expired += 1
+            self.revision += 1
+            tell((EXPIRED, key, self.revision, 0))
+        self.due.trim(raw, self.with_ttl, len(keys))
+        return len(keys)
+
+    def condemn(self, prefix: str, only_database_0: bool, counted: bool) -> int | None:
+        """Make every key that starts with ``prefix`` absent at once; return the revision of this condemnation.
+
+        only_database_0: with the empty prefix, only the keys of database 0.  counted: the number of keys is asked for, and kept
+        when it is known. Returns None, with nothing done, when there are too many condemnations.
+        """
+        if not self.condemned.has_room_for(prefix, counted):
+            return None
+        revision = self.revision = self.revision + 1
+        if is_whole(prefix):
+            database = database_of(prefix)
+            self.census.condemn(database if database or only_database_0 else None, self._in_memory())
+        self.condemned.add(Condemnation(prefix, only_database_0, counted, revision, self.now_ms))
+        self.get = self.condemned.reader(self.raw)
+        self.condemnations += 1
+        self.effects.append((CONDEMNED, prefix, revision, only_database_0))
+        if not self.has_dead:
+            self._swept_for_room = SWEPT_FOR_ROOM_MAX
+        self._note_backlog()
+        return revision
+
+    def end_entry(self) -> None:
+        """Remove some of what is condemned, except in an entry that had its fill of expired keys."""
+        if self.condemned.present and not self._overdue:
+            # A pass must come nearer to its end whatever the entry has moved to there.
+            self._sweep(SWEPT_PER_ENTRY_MAX + len(self.effects), BURIED_PER_ENTRY_MAX)
+            self._note_backlog()
+
+    def evict_surplus(self) -> None:
+        """Evict some of what is above a lowered limit, in the usual order; nothing while there may be dead items."""
+        if self.has_dead or not self.behind:
+            return
+        left = EVICTED_PER_ENTRY_MAX
+        while left and self.is_over() and (victim := self.items.pop_victim("")) is not None:
+            self.evict(*victim)
+            left -= 1
+        self._note_backlog()
+
+    def _sweep(self, keys_max: int, dead_max: int) -> None:
+        """Look at the next ``keys_max`` items of the passes that are to be made, and remove about ``dead_max`` dead at most."""
+        condemned = self.condemned
+        while condemned.present and keys_max > 0 and dead_max > 0:
+            if not condemned.passing:
+                condemned.begin_pass()
+            wanted = min(keys_max, SWEPT_AT_ONCE)
+            keys = self.items.scan(wanted)
+            for key in keys:
+                entry = self.raw[key]
+                if condemned.kills(key, entry[VERSION]):
+                    self._bury(key, entry)
+                    # One with an expiry costs about twice as much.
+                    dead_max -= 2 if entry[EXPIRES_AT_MS] else 1
+            keys_max -= len(keys)
+            if len(keys) < wanted:
+                condemned.end_pass()
+                self.items.start_scan()
+                self.get = condemned.reader(self.raw) if condemned.present else self.raw.get
+
+    def _note_backlog(self) -> None:
+        self.has_dead = self._overdue or bool(self.condemned.present)
+        self.behind = self.has_dead or self.is_over()
+
+    def is_over(self) -> bool:
+        """True if there is more in the cache than its limits allow, because they were lowered."""
+        return len(self.raw) > self.items_max or self.bytes_used > self.bytes_max
+
+    def count_of(self, database: int | None) -> int:
+        """Return how many living items the ``database`` has, None for all databases. Any thread may call it.
+
+        Those that are past their expiry, or condemned by a prefix, count until they are removed.
+        """
+        return self.census.of(database, self._in_memory()).keys
+
+    def expiring_of(self, database: int) -> tuple[int, int]:
+        """Return (how many living items of ``database`` have an expiry, the sum of these in ms). Any thread may call it."""
+        tally = self.census.of(database, self._in_memory())
+        return tally.expiring, tally.expiries_ms
+
+    def _in_memory(self) -> Tally:
+        return Tally(len(self.raw), self.with_ttl, self.expiries_ms)
 
     def set_limits(self, items_max: int | None, bytes_max: int | None) -> None:
-        """Set the limits of items and bytes, and evict at once, in eviction order, what exceeds them. None: no limit."""
+        """Set the limits of items and bytes; what exceeds them has its turns to go (``evict_surplus``). None: no limit."""
         self.items_max = math.inf if items_max is None else items_max
         self.bytes_max = math.inf if bytes_max is None else bytes_max
-        if len(self.raw) > self.items_max:
-            self._evict_first(len(self.raw) - int(self.items_max))
-        if self.bytes_used > self.bytes_max:
-            left, count = self.bytes_used, 0
-            for key, _ in self.items.ordered():
-                entry = self.raw[key]
-                left -= entry_bytes(key, entry[DATA], entry[META])
-                count += 1
-                if left <= self.bytes_max:
-                    break
-            self._evict_first(count)
+        self._note_backlog()
 
     def set_policy(self, policy: str) -> None:
-        """Keep the items under another eviction policy, in the present eviction order and counted as used once each."""
-        self._replace_items(POLICIES[policy](self.raw, self.items.give_order(self.revision)))
+        """Keep the items under another eviction policy, in the present eviction order and counted as used once each.
 
-    def adopt(self, policy: str, raw: dict[str, Entry], uses: list[int]) -> None:
-        """Replace all items of the cache by those in ``raw``, {key: entry}, which are in eviction order.
+        A pass over the items that is under way begins again.
+        """
+        self.items = POLICIES[policy](self.raw, self.items.give_order(self.revision))
+        self.items.start_scan()
 
-        uses: the number of uses of each item, in the same order.
+    def adopt(self, policy: str, raw: dict[str, Entry], uses: list[int], condemned: Condemnations, passed: int) -> None:
+        """Replace all items of an empty cache by those in ``raw``, {key: entry}, which are in eviction order.
+
+        uses: the number of uses of each item, in the same order.  passed: how many of them the pass under way has seen.
         """
         keys = list(raw)
         self.bytes_used = total_bytes(keys, list(raw.values()))
         for key, entry in raw.items():
             if entry[EXPIRES_AT_MS]:
                 self.with_ttl += 1
+                self.expiries_ms += entry[EXPIRES_AT_MS]
                 self.due.add(entry[EXPIRES_AT_MS], key)
-        self._replace_items(POLICIES[policy].filled(raw, keys, uses))
-
-    def _replace_items(self, items: Items) -> None:
-        """Use the container ``items``, which holds all items of the cache, in place of the present container."""
-        self.items = items
-        self.raw = items.raw
+        self.items = POLICIES[policy].filled(raw, keys, uses)
+        self.items.start_scan(passed)
+        self.raw = raw
+        self.condemned = condemned
+        self.get = condemned.reader(raw) if condemned.present else raw.get
+        for key, entry in raw.items():
+            if condemned.present and condemned.is_in_dead_database(key, entry[VERSION]):
+                self.census.dead.keys += 1
+                self.census.dead.retimed(0, entry[EXPIRES_AT_MS])
+            elif key < OTHERS_BEFORE:
+                self.census.came(key)
+                self.census.retimed(key, 0, entry[EXPIRES_AT_MS])
 
     def next_due_ms(self) -> int | None:
-        """Return the earliest time in ms at which an expired key is to be removed, or a removal made before to be recorded.
+        """Return the earliest time in ms at which an entry would remove something, if it had no commands.
 
         Returns 0 for now, None for never.
         """
-        return 0 if self.waiting else self.due.next_ms(self.raw)
-
-    def _evict_first(self, count: int) -> None:
-        """Evict the next ``count`` items, and queue their removals, each to be given a revision and an effect later."""
-        self.waiting += count
-        while count:
-            # Everything about one part is done while it is in the processor's cache.
-            some = min(count, RETIRED_AT_ONCE)
-            count -= some
-            entries = self.items.retire_first(some)
-            self._account_for_losses(entries)
-            self.to_evict.add(entries)
-        self.due.trim_all(self.raw, self.with_ttl)
-
-    def _account_for_losses(self, entries: dict[str, Entry]) -> None:
-        """Subtract ``entries``, which were removed from the cache, from its sum of bytes and its number of expiries."""
-        removed = list(entries.values())
-        self.bytes_used -= total_bytes(list(entries), removed)
-        self.with_ttl -= len(removed) - [entry[EXPIRES_AT_MS] for entry in removed].count(0)
-
-    def _clear(self) -> None:
-        """Remove all items at once: start an empty container, and queue the items of the old one as deleted."""
-        cleared = self.items
-        self._replace_items(type(cleared)())
-        self.bytes_used = self.with_ttl = 0
-        self.due = DueTimes()
-        self.waiting += len(cleared)
-        if len(cleared) >= WHOLE_LOT_MIN:
-            self.to_delete.add_whole(cleared)
-        else:
-            self.to_delete.add({key: cleared.raw[key] for key in cleared.in_order()})
-
-    def _count_due(self, keys: list[str]) -> int:
-        """Return how many of ``keys``, which are all in the cache, are past their expiry."""
-        first_ms = self.due.next_ms(self.raw)
-        if first_ms is None or first_ms > self.now_ms:
-            return 0
-        return sum([1 for key in keys if self.find(key) is None])
+        return 0 if self.behind else self.due.next_ms(self.raw)
 
     def make_room(self, protected: str, items: int, size: int) -> None:
         """Evict items, but never the key ``protected``, until a number of new items fits into the cache's limits.
 
         items: the number of these new items.  size: the bytes that they take together.
         """
-        while len(self.raw) + items > self.items_max or self.bytes_used + size > self.bytes_max:
+        # What is above a lowered limit goes in its turn; a write does not add to it.
+        items_max, bytes_max = max(self.items_max, len(self.raw)), max(self.bytes_max, self.bytes_used)
+        while len(self.raw) + items > items_max or self.bytes_used + size > bytes_max:
+            if self.has_dead and self._remove_dead():
+                continue
             victim = self.items.pop_victim(protected)
             if victim is None:
                 return
             self.evict(*victim)
 
+    def _remove_dead(self) -> bool:
+        """Remove a dead item, or look for some among the next few; return False when there are none, or not for this entry."""
+        if self._overdue:
+            return self._expire(1) > 0
+        if not self.condemned.present or self._swept_for_room <= 0:
+            return False
+        self._swept_for_room -= SWEPT_AT_ONCE
+        self._sweep(SWEPT_AT_ONCE, SWEPT_AT_ONCE)
+        return True
+
     def evict(self, key: str, entry: Entry) -> None:
         """Account for an item that was just evicted: subtract its bytes and expiry, and record a revision and an effect."""
+        if self.has_dead and self.condemned.kills(key, entry[VERSION]):
+            self._account_for_dead(key, entry)
+            return
         self._account_for_loss(key, entry)
         self._tell(key, EXPIRED if 0 < entry[EXPIRES_AT_MS] <= self.now_ms else EVICTED)
+
+    def _bury(self, key: str, entry: Entry) -> None:
+        """Remove a condemned item, whose removal was told when it was condemned."""
+        del self.items[key]
+        self._account_for_dead(key, entry)
+
+    def _account_for_dead(self, key: str, entry: Entry) -> None:
+        self.swept += 1
+        if self.condemned.bury(key, entry[VERSION], entry[EXPIRES_AT_MS]):
+            self.census.dead.went(entry)
+        elif key < OTHERS_BEFORE:
+            self.census.went(key, entry)
+        self._subtract(key, entry)
 
     def _remove(self, key: str, entry: Entry, how: int) -> None:
         del self.items[key]
@@ -290,9 +395,15 @@ class Contents:
         self._tell(key, how)
 
     def _account_for_loss(self, key: str, entry: Entry) -> None:
+        if key < OTHERS_BEFORE:
+            self.census.went(key, entry)
+        self._subtract(key, entry)
+
+    def _subtract(self, key: str, entry: Entry) -> None:
         self.bytes_used -= entry_bytes(key, entry[DATA], entry[META])
         if entry[EXPIRES_AT_MS]:
             self.with_ttl -= 1
+            self.expiries_ms -= entry[EXPIRES_AT_MS]
             self.due.trim(self.raw, self.with_ttl)
 
     def _tell(self, key: str, how: int) -> None:
@@ -309,14 +420,10 @@ class Contents:
             self.deleted += 1
         self.effects.append((how, key, version, 0))
 
-    def _tell_early(self, key: str) -> None:
-        """Record a waiting removal of ``key``, if there is one, now, because the key is about to be written again."""
-        for queue, how in ((self.to_delete, DELETED), (self.to_evict, EVICTED)):
-            if queue.discard(key):
-                self.waiting -= 1
-                self._tell(key, how)
-
     def _expiry_changed(self, key: str, before_ms: int, after_ms: int) -> None:
+        if key < OTHERS_BEFORE:
+            self.census.retimed(key, before_ms, after_ms)
+        self.expiries_ms += after_ms - before_ms
         if after_ms:
             if not before_ms:
                 self.with_ttl += 1

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Final, TypeAlias
 
+from cacheflow.machine.language.databases import PREFIX_BYTES
+
 # (data, kind, meta, version, expires_at_ms); an expiry of 0 means never.
 Entry: TypeAlias = tuple[bytes, int, str | int | None, int, int]
 
@@ -23,7 +25,8 @@ KIND_BYTES: Final = 1
 KIND_JSON: Final = 2
 KIND_MAX: Final = 2
 
-KEY_BYTES_MAX: Final = 1024
+# The longest key: a client's, behind a database's prefix.
+KEY_BYTES_MAX: Final = 1024 + PREFIX_BYTES
 META_CHARS_MAX: Final = 1024
 # What each item counts for beside its bytes: about what the tuple, its numbers and two dictionary slots cost. It is
 # part of the replicated rules and must never change.

@@ -56,8 +56,8 @@ class DataDirectory:
     starts: the number of starts that ``note_start`` has counted.
 
     ``ephemeral`` makes a directory in memory that ``close`` removes, with a new incarnation every time, and removes those
-    that dead processes left. Raises ConfigError if the directory is in use, of another or a removed node, damaged,
-    without the journal that it had, not writable, or full.
+    that dead processes left. Raises ConfigError if the directory is in use, belongs to another node or to one that the
+    cluster removed, is damaged, lacks the journal that it had, is not writable, or is full.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class DataDirectory:
             raise ConfigError(f"data directory {self.path}: {_reason(error)}; make room") from None
 
     def note_removed(self, index: int) -> str:
-        """Write into the data directory that the cluster removed its node at index ``index``, so no node starts here again.
+        """Write into the data directory that the cluster removed its node at log index ``index``: no node starts there again.
 
         Returns that as a sentence for people.
         """

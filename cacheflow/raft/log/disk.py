@@ -168,7 +168,7 @@ class ThreadWriter:
             self._work.put((work, done))
 
     def close(self) -> None:
-        """Run all work that was submitted to the thread, also what a ``done`` submits in turn, then stop it. Blocks."""
+        """Run all work that was submitted to the disk thread, also what callbacks submit, then stop the thread. Blocks."""
         if self._closed:
             return
         self._work.put(None)

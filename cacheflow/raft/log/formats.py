@@ -11,14 +11,16 @@ FORMAT_BYTES = 2
 
 
 def encode_format(number: int) -> bytes:
-    """Return the two bytes by which a file tells its format: the format's number and that number's complement."""
+    """Return the two bytes, near the beginning of a file, that tell readers the version of its format.
+
+    They are ``number``, which is that version, and its complement, so that damage is not taken for a version."""
     return bytes((number, number ^ 0xFF))
 
 
 def is_format(data: bytes, known: int, what: str) -> bool:
-    """Return whether ``data``, the bytes of a file that tell its format's number, say ``known``; False if they are damaged.
+    """Return whether ``data``, the two bytes of a file that tell its format's version, is the version ``known``.
 
-    Raises NewerCacheFlow for a higher number. what: names for people what has that format.
+    Returns False if the bytes are damaged. Raises NewerCacheFlow for a higher version. what: names the file for people.
     """
     if len(data) != FORMAT_BYTES or data[0] ^ 0xFF != data[1]:
         return False

@@ -55,7 +55,7 @@ _FREED_AT_ONCE = 5_000
 
 
 class Submit(Protocol):
-    """Interface: a function that runs ``work`` in the journal's disk thread, after all work given to it before.
+    """Interface: a function that runs ``work`` in the journal's disk thread, after all work given to that thread before.
 
     The function then has ``done(result or exception)`` called on the event loop.
     """
@@ -153,7 +153,7 @@ class Journal:
         Blocks. defer: calls a function a little later on the event loop (``Turn.defer_flush``), so that all that one turn
         of the loop appends is one flush; by default at once.
         later: calls a function after some seconds, as the loop's call_later.
-        random_bytes: makes the salts of new segments, the journal's files.
+        random_bytes: makes the salt of each new file of the journal, by which its records are told from another file's.
         Raises CorruptJournal for a damaged journal, ConfigError when the disk refuses.
         """
         files = SegmentWriter(disk, directory, segment_bytes=segment_bytes, group=group, random_bytes=random_bytes)
@@ -246,7 +246,7 @@ class Journal:
         self.close()
 
     def onOneSecondTimer(self) -> None:
-        """Flush what the fsync mode *interval* left unflushed in the journal, or else record that the last flush took place.
+        """Flush what the journal in the fsync mode "interval" has not flushed, or else record that the last flush took place.
 
         Called once a second. Does nothing when nothing was written since the last call.
         """
@@ -369,7 +369,7 @@ class Journal:
         """Let the log go on behind ``index``, after a snapshot up to that index was received and is durable.
 
         term: that of the entry at ``index``. The entries behind it are kept if the log has the same entry there;
-        otherwise the log begins anew (dissertation 5.1, row 13). Raises ValueError if the log begins behind ``index``.
+        otherwise the log begins anew (Raft dissertation 5.1). Raises ValueError if the log begins behind ``index``.
         """
         if index < self.first_index:
             raise ValueError(f"a snapshot up to {index} is older than the log, which begins at {self.first_index}")
@@ -380,7 +380,7 @@ class Journal:
         self.add(b"", index, term)
 
     def hand_over(self) -> None:
-        """Give the journal's pending records to the disk thread; while that is busy, they follow when it is done."""
+        """Give the journal's pending records to the disk thread; while that thread is busy, they follow its present work."""
         if self._busy:
             return
         if self._pending and self._accepting:

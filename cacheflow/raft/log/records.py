@@ -103,7 +103,7 @@ class Record:
 
 
 class Codec:
-    """The encoder and decoder for the journal records of one file, whose salt it knows. Immutable."""
+    """Encodes and decodes the records of one of the journal's files, which are marked by the file's random salt. Immutable."""
 
     def __init__(self, salt: bytes, group: int) -> None:
         self.salt = salt
@@ -113,9 +113,10 @@ class Codec:
         self._hash = blake2b(digest_size=8, salt=salt)
 
     def encode(self, kind: int, index: int, term: int, payload: bytes, previous: bytes, synced: int) -> list[bytes]:
-        """Return the bytes of a journal record in four parts: [tag, check, covered head, payload].
+        """Return the bytes of a journal record in four parts: [tag, check, head, payload].
 
-        previous: the check (a hash) of the record before.  synced: up to which byte the file is durable.
+        The check is a hash of head and payload; the tag marks the file's records.
+        previous: the check of the record before this one.  synced: up to which byte the file is durable.
         """
         covered = _COVERED.pack(previous[:4], len(payload), kind, self._group, synced, term, index)
         digest = self._hash.copy()
@@ -180,7 +181,9 @@ class LogState:
     clock: Clock | None = None
 
     def note(self, kind: int, index: int, term: int, payload: bytes) -> None:
-        """Change this state of a node's log (term, vote, ends, clock) as a journal record with the given fields says."""
+        """Change this state of a node's log (term, vote, ends, clock) as a journal record with these fields says.
+
+        kind, index, term, payload: the fields of the record."""
         if kind == ENTRY:
             self.last_index, self.last_term = index, term
         elif kind == TRUNCATE:
@@ -239,7 +242,7 @@ def clock_payload(clock: Clock) -> bytes:
 
 
 class Replay(Generic[V]):
-    """Makes the log, as a list of (value, index, term), of the journal's records, which are fed to it in order.
+    """Builds the log, as a list of (value, index, term), from the journal's records, which are fed to this object in order.
 
     value: what ``value_of`` returns for the record of an entry; ``nothing`` for the first element if that only says where
     the log begins.
@@ -257,7 +260,7 @@ class Replay(Generic[V]):
             self.entries.append((nothing, state.last_index, state.last_term))
 
     def feed(self, file: object, record: Record) -> None:
-        """Change the log that is being made of the journal's records as ``record``, the next one, says.
+        """Apply ``record``, the journal's next record, to the log that is built from these records.
 
         file: where the record stands, for the message of CorruptJournal.
         """

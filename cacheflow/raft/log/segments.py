@@ -91,8 +91,8 @@ def list_segments(disk: Disk, directory: Path) -> list[tuple[int, Path]]:
 class SegmentReader:
     """Reads one of the journal's files from ``data``, its bytes at one moment.
 
-    Raises CorruptJournal if they do not begin as they should, NewerCacheFlow for a later format, whatever else is in
-    them.
+    Raises CorruptJournal if these bytes do not begin as they should, NewerCacheFlow for a later format, whatever else the
+    file holds.
     """
 
     def __init__(self, path: Path, data: bytes, sequence: int, group: int) -> None:
@@ -157,7 +157,7 @@ class SegmentReader:
 class NothingLost(OSError):
     """Raised when the system refuses, for now, what a new journal file needs, such as space.
 
-    The bytes that were written stand; the same call may be repeated.
+    Nothing that was written before is lost, and the call that has raised may be repeated.
     """
 
 
@@ -174,7 +174,7 @@ def _nothing_lost() -> Iterator[None]:
 
 @dataclass(slots=True)
 class _Segment:
-    """One of the journal's files, with what its writer has to remember of it."""
+    """One of the journal's files, with what the journal's writer has to remember of that file."""
 
     path: Path
     size: int
@@ -226,7 +226,8 @@ class SegmentWriter:
         """Read all of the journal's files, cut off what a crash has torn at the end, prepare to append, and return the log.
 
         A new journal gets its first file. Everything that was read is durable afterwards.
-        value_of, nothing: what the log's entries hold, see Replay. Raises CorruptJournal, OSError.
+        value_of: returns what the log shall hold for the record of an entry.  nothing: what the log holds for its first
+        element if that only says where the log begins. Raises CorruptJournal, OSError.
         """
         for name in self._disk.list(self._directory):
             if name.endswith(_TEMPORARY) and _NAME.fullmatch(name.removesuffix(_TEMPORARY)):
@@ -394,8 +395,8 @@ class SegmentWriter:
     def _roll(self, record_bytes: int) -> None:
         """Flush the journal's newest file and create the next one, with room for a record of ``record_bytes``.
 
-        Raises NothingLost. Then nothing may be written before a repeated call has succeeded: the new file may be there
-        already.
+        Raises NothingLost when the disk refuses for now. Then nothing may be written before a repeated call has succeeded,
+        because the new file may be there already.
         """
         disk = self._disk
         if self._segments:

@@ -114,7 +114,7 @@ class Reconfiguration:
         done(outcome, detail) is called once, unless the leader vanishes.
         level: the highest feature level that the member's build knows; the member is refused if the cluster's level is
         higher.
-        was_member: by its own log the node has been a member; if it is none now it was removed, and is refused.
+        was_member: by its own log the node has been a member; a node that is none any more was removed, and is refused.
         """
         self._ask(member, level, False, was_member, done)
 
@@ -183,7 +183,7 @@ class Reconfiguration:
         if done is not None:
             done(str(message.get("outcome")), str(message.get("detail")))
         elif request == 0 and message.get("outcome") == CONFLICT:
-            # It goes into the log and the health check.
+            # The text goes into the log and the health check.
             told = str(message.get("detail"))[:REFUSAL_CHARS_MAX]
             self.refusal = "".join(char if char.isprintable() else "?" for char in told)
 
@@ -234,7 +234,8 @@ class Reconfiguration:
     def _pass_on(self) -> None:
         """Ask the new leader to remove this node, if that was requested while this node led.
 
-        It is asked at once: otherwise two nodes that are both to be removed would hand leadership to each other for ever.
+        The new leader is asked at once: otherwise two nodes that are both to be removed would hand leadership to each other
+        for ever.
         """
         while self._own and (self._links.route is not None or self._own[0].until_ms < self._links.now_ms()):
             change = self._own.popleft()

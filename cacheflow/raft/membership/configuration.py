@@ -38,7 +38,7 @@ class Configuration:
         object.__setattr__(self, "voters", sorted([member.id for member in self.members.values() if member.voter]))
 
     def lists(self, node_id: str, incarnation: str) -> bool:
-        """True if this member table lists a node with this id and this incarnation."""
+        """True if this member table lists the node ``node_id`` with this ``incarnation``."""
         member = self.members.get(node_id)
         return member is not None and member.incarnation == incarnation
 
@@ -51,7 +51,7 @@ class Configuration:
         return replace(self, members={key: value for key, value in self.members.items() if key != node_id})
 
     def command(self) -> commands.Command:
-        """Return the command for the log that makes this member table the cluster's."""
+        """Return the command that puts this member table in force in the cluster, once it is in the log."""
         rows = [
             (member.id, member.incarnation, member.raft_address, member.address, member.voter)
             for _, member in sorted(self.members.items())
@@ -101,11 +101,11 @@ class Configurations:
         return self._stack[0]
 
     def first_with(self, node_id: str, incarnation: str) -> Configuration | None:
-        """Return the earliest of this object's member tables that lists the node of this id and incarnation, or None."""
+        """Return the earliest of these member tables that lists the node ``node_id`` with ``incarnation``, or None."""
         return next((table for table in self._stack if table.lists(node_id, incarnation)), None)
 
     def note(self, command: bytes, index: int) -> bool:
-        """Keep the member table in an entry that was appended to the log, if it holds one; return True if it does.
+        """Keep the member table in an entry that was appended to the log; return True if that entry holds one.
 
         command, index: those of the entry.
         """

@@ -129,7 +129,7 @@ class Removal:
     def _tell(self, node_id: str, incarnation: str, first: Position | None) -> None:
         """Send a node the message that it is no member of the cluster.
 
-        first: (term, index) of the log entry by which that node says that it became a member; None if it did not say.
+        first: (term, index) of the log entry by which that node says that it became a member; None if that node did not say.
         """
         index = self._core.last_applied
         message: NotMember = {
@@ -200,7 +200,7 @@ class Removal:
         self._network.set_peers({})
 
     def _first(self) -> Position | None:
-        """Return (term, index) of the earliest entry in this node's log by which it is a member; None if none is left."""
+        """Return (term, index) of the earliest entry in this node's log that makes it a member; None if none is left."""
         first = self._membership.configurations.first_with(self._membership.node_id, self._membership.incarnation)
         return None if first is None else self._position(first)
 

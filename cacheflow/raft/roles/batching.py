@@ -24,7 +24,7 @@ WAIT_S = 0.0015
 class Batching:
     """The leader's decision whether to append the blocks in its queue now, or to wait first for blocks of other nodes.
 
-    now: returns the time in seconds.  wake_after: lets the leader decide once more after so many seconds.
+    now: returns the time in seconds.  wake_after: gets a number of seconds after which the leader decides once more.
     """
 
     def __init__(self, now: Callable[[], float], wake_after: Callable[[float], None]) -> None:

@@ -104,7 +104,7 @@ class Elections:
         self._ticks.wake_after(wait_s + 0.001)
 
     def start_pre_vote(self) -> None:
-        """Begin a pre-vote: ask the voters whether they would elect this node; campaign at once if it is the only voter."""
+        """Begin a pre-vote: ask the voters whether they would elect this node; campaign at once if there is no other."""
         core = self._core
         self._pre_vote_term = core.term + 1
         self._pre_votes = {self._membership.node_id}
@@ -137,7 +137,7 @@ class Elections:
     def _consider_campaign(self) -> None:
         """Start this node's election if a majority of the voters has granted its pre-vote.
 
-        While the voters that answered disagree about the cluster's time, it first waits a moment for more answers.
+        While the voters that answered disagree about the cluster's time, this node first waits a moment for more answers.
         """
         core, term = self._core, self._pre_vote_term
         if core.is_leader or term != core.term + 1 or not self._is_majority(self._pre_votes):
@@ -209,7 +209,7 @@ class Elections:
             core.receive(peer.node_id, message)
 
     def _may_be_elected(self, peer: Peer, message: dict[str, Any]) -> bool:
-        """True if the node ``peer`` may get this node's vote: the member table makes it a voter, or its log is longer.
+        """True if the node ``peer`` may get this node's vote: the member table makes it a voter, or the peer's log is longer.
 
         A longer log may hold a newer table (Raft dissertation 4.2.1). False if the table lists the peer with another
         incarnation: its disk was emptied.

@@ -30,7 +30,7 @@ WAITING_BYTES_MAX = 16 * 1024 * 1024
 
 
 class Following:
-    """The part of a node that follows: it takes a leader's entries and commit index into this node's log, and answers.
+    """The part of a node that acts when the node follows: it takes a leader's entries and commit index, and answers.
 
     random: returns a number of at least 0 and below 1.  build_level: the highest feature level that this build knows.
     """
@@ -133,8 +133,13 @@ class Following:
             self._hand_over(peer, term, verdict.commit_index, verdict.prev_index, verdict.prev_term, verdict.entries)
         self._membership.follow(verdict)
         self._hear_header(message)
-        if self._freshness.catch_up_to is None and self._journal.term_at(message["commit_index"]) == term:
-            # Only a leader that has committed in its own term knows what is committed (dissertation 6.4).
+        if (
+            self._freshness.catch_up_to is None
+            and self._clock.heard
+            and self._journal.term_at(message["commit_index"]) == term
+        ):
+            # Only a leader that has committed in its own term knows what is committed (dissertation 6.4); and by a late
+            # message's time a read would find what has expired.
             self._freshness.catch_up_to = message["commit_index"]
         node_id = peer.node_id
         reply: AppendAck = {
@@ -157,7 +162,7 @@ class Following:
     def _answer_relaxed(self, node_id: str, reply: AppendAck) -> None:
         """Send the leader ``reply``, which acknowledges committed entries, once these entries are durable on this node.
 
-        No client waits for this answer, so one may stand for the answers to several messages.
+        No client waits for this reply, so one reply may answer several messages.
         """
         held, self._relaxed = self._relaxed, (node_id, reply)
         if held is None:
@@ -188,16 +193,17 @@ class Following:
         if sent < self._heard:
             return
         self._heard = sent
-        self._clock.hear(guards.natural(message, "time"))
+        now_ms, late_ms = self._links.now_ms(), None
         clock_ms = guards.natural(message, "clock")
         if clock_ms:
             # The leader sent the message at this time of our own clock or later. Each number was rounded.
             sent_at_ms = clock_ms - self._clock_origin_ms + guards.natural(message, "hold")
-            if 0 < sent_at_ms <= self._links.now_ms() + 2:
+            if 0 < sent_at_ms <= now_ms + 2:
+                late_ms = now_ms - sent_at_ms
                 self._freshness.note_mark(message["commit_index"], sent_at_ms - guards.natural(message, "age"))
+        self._clock.hear(guards.natural(message, "time"), late_ms)
         seen = message.get("seen")
         if type(seen) is dict:
-            now_ms = self._links.now_ms()
             self._peers.seen_at_ms = {
                 node_id: now_ms - ago_ms for node_id, ago_ms in seen.items() if type(ago_ms) is int
             }

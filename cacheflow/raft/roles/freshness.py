@@ -61,7 +61,7 @@ class Freshness:
             self.fresh_at_ms = max(self.fresh_at_ms, self._marks.popleft()[1])
 
     def note_mark(self, index: int, at_ms: int) -> None:
-        """Note that contents to which all log entries up to ``index`` were applied were the newest at the moment ``at_ms``.
+        """Note that at the moment ``at_ms`` the newest contents were those with all log entries up to ``index`` applied.
 
         Such a note waits until this node has applied ``index``. When too many wait, the newest of them is replaced: the
         oldest is the next to be reached.
@@ -75,7 +75,8 @@ class Freshness:
 
         Called when an older snapshot replaces contents that were wrong.
         """
-        self.catch_up_to = max(self.catch_up_to or 0, self._core.last_applied)
+        if self.catch_up_to is not None:
+            self.catch_up_to = max(self.catch_up_to, self._core.last_applied)
         self.caught_up = False
         self.fresh_at_ms = 0
 

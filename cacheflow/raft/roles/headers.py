@@ -46,7 +46,7 @@ class Headers:
         }
 
     def message_for(self, header: dict[str, Any], progress: Progress) -> AppendEntries:
-        """Return the append message for one follower: the fields in ``header``, which all get, and those for it alone.
+        """Return the append message for one follower: the fields in ``header``, the same for all, and this follower's own.
 
         progress: what the leader knows of that follower.
         """

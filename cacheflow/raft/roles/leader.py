@@ -46,10 +46,15 @@ DOWN_AFTER_MS = 1500
 BROKEN_AFTER_MS = 300
 # An entry that is not committed after this time goes to all followers: one of the quick ones has stalled.
 HURRY_AFTER_S = 0.005
+# The pause between two looks at what is due, while there is something: an entry that removes its fill takes some milliseconds,
+# and others need the loop, too.
+WORK_OFF_S = 0.002
 
 
 class Leading:
-    """The part of a node that leads: it queues blocks and makes log entries of them. A follower's keeps no blocks."""
+    """The part of a node that acts when the node leads: it queues blocks and makes log entries of them.
+
+    On a follower this part keeps no blocks."""
 
     def __init__(
         self,
@@ -91,8 +96,8 @@ class Leading:
         self._waiting: set[str] = set()
         # The commit index at the last heartbeat: a learner that has everything up to it has caught up.
         self.committed_lately = 0
-        # The index of the last entry that was proposed only because something was due.
-        self._tick_index = 0
+        # Whether a timer runs that proposes entries while something is due.
+        self._working_off = False
         # The term in which this leader has proposed its initial settings.
         self._configured_term = 0
         # {node id: since when this leader has listened for that follower}.
@@ -107,7 +112,7 @@ class Leading:
     def begin(self, told_ms: int) -> None:
         """Prepare this node, which was just elected, to lead: set its cluster clock, and forget what it knew of followers.
 
-        told_ms: the cluster's time by what the voters have told, see ``VotersTime.estimate_ms``.
+        told_ms: the cluster's time in ms by what the voters have told; 0 if this node knows better, or nobody knows.
         """
         others = self._membership.others()
         self._replicator.begin(others)
@@ -119,7 +124,6 @@ class Leading:
             stamp_ms = max(stamp_ms, _stamp_of(command))
         self._clock.lead(stamp_ms, told_ms)
         self._last_stamp_ms = stamp_ms
-        self._tick_index = 0
         self._sent_commit = 0
         self._waiting = set()
         self.committed_lately = self._journal.last_index
@@ -134,7 +138,8 @@ class Leading:
     def enqueue(self, blocks: list[bytes], crowded: bool, again: bool) -> None:
         """Queue ``blocks``, which this node has made of its own commands, for the leader's next entries.
 
-        crowded: many callers wait for them.  again: they were sent before, so those still queued are dropped.
+        crowded: many callers wait for these blocks.  again: all of this node's unanswered blocks come once more, so those that
+        are still queued are dropped first.
         """
         node_id = self._membership.node_id
         if again:
@@ -194,7 +199,7 @@ class Leading:
     def _send_news(self, answering: Collection[str] = ()) -> None:
         """As leader, send new entries and the commit index to those followers that need them now.
 
-        answering: ids of followers whose clients wait for that commit; see ``Replicator.send_news``.
+        answering: ids of followers whose clients wait for that commit.
         """
         core = self._core
         if self._replica.failure is None:
@@ -240,7 +245,7 @@ class Leading:
             self._replicator.replicate()
 
     def _entry(self, blocks: list[bytes]) -> bytes:
-        """Return a log entry packed of ``blocks``, the cluster's time and the feature level in force."""
+        """Return a log entry packed from ``blocks``, the cluster's time and the feature level in force."""
         self._last_stamp_ms = max(self._clock.now_ms(), self._last_stamp_ms)
         return commands.encode_entry(self._last_stamp_ms, blocks, self._replica.machine.level)
 
@@ -301,15 +306,29 @@ class Leading:
             if silent_ms > (DOWN_AFTER_MS if connected else BROKEN_AFTER_MS):
                 down.append(node_id)
         self._peers.down = down
+        if not self._working_off:
+            self._work_off()
+
+    def _work_off(self) -> None:
+        """As leader, queue an entry without writes if something is due and no entry is on its way, and look again soon.
+
+        Ends when nothing is due any more.
+        """
         due_ms = self._replica.machine.next_due_ms()
-        if (
-            self._core.has_settled
-            and due_ms is not None
+        self._working_off = (
+            due_ms is not None
+            and self._core.is_leader
+            and self._core.has_settled
+            and self._replica.failure is None
+            and not self._ticks.stopped
             and due_ms <= self._clock.now_ms()
-            and self._tick_index <= self._core.last_applied
-        ):
-            self._tick_index = self._journal.last_index + 1
+        )
+        if not self._working_off:
+            return
+        if self._journal.last_index == self._core.last_applied and not self.queue:
             self.queue.append(("", commands.encode_block(0, 0, 0, [commands.noop()])))
+            self._ticks.nudge()
+        self._ticks.call_after(WORK_OFF_S, self._work_off)
 
 
 def _stamp_of(command: bytes) -> int:

@@ -21,7 +21,7 @@ _USES: Final = commands.encode_block(0, 0, 0, [commands.recency([])])[:-1]
 def check_origin(block: bytes, peer: Peer, sessions: Sessions, is_settled: bool = True) -> None:
     """Raise BadMessage if ``peer``, a node, has no right to propose ``block``, for example one of another node's session.
 
-    is_settled: the leader has applied all entries of the terms before, so ``sessions`` are all that there are.
+    is_settled: the leader has applied all entries of earlier terms, so that ``sessions`` holds every session that was opened.
     """
     session_id = commands.session_of(block)
     if session_id:
@@ -29,7 +29,7 @@ def check_origin(block: bytes, peer: Peer, sessions: Sessions, is_settled: bool 
         if session is not None and session.member_id != peer.node_id:
             raise guards.BadMessage(f"propose: a block of a session of {session.member_id}'s")
         if session is None and is_settled and session_id > sessions.latest_id:
-            # It would use up numbers of whoever is given this session next.
+            # The block would use up numbers of whoever is given this session next.
             raise guards.BadMessage("propose: a block of a session that was never opened")
         return
     if block.startswith(_USES):

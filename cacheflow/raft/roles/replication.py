@@ -237,7 +237,7 @@ class Replicator:
         stale = prev_index != progress.next_index - 1 if probing else prev_index <= progress.match_index
         if not stale:
             if prev_index <= progress.match_index:
-                # It has lost what it acknowledged: power failed, and its fsync is not "always".
+                # The follower has lost what it acknowledged: power failed, and its fsync is not "always".
                 progress.match_index = 0
             progress.probe_from(guards.next_after_reject(self._journal, message, progress.match_index))
             # Only a rejection that says something new is answered at once; else they multiply.

@@ -122,6 +122,9 @@ class Connection(asyncio.BufferedProtocol):
         if not self.gone.done():
             self.gone.set_result(None)
         self.ended(exc)
+        if self.transport is not None:
+            # asyncio's transport keeps a method of its own, which keeps the transport until the garbage collector comes.
+            vars(self.transport).pop("_read_ready_cb", None)
 
     def _too_late(self) -> None:
         self._break(TimeoutError(f"no handshake within {self._handshake_s:g} s"))

@@ -54,7 +54,7 @@ class Outgoing(Connection):
         if self._handshake.done:
             assert self._handshake.remote is not None
             self.outbox = Outbox(self._loop, self.transport, self._stall_s, self._defer)
-            # It says so as soon as it keeps a byte back.
+            # The transport says so as soon as it keeps a byte back.
             self.transport.set_write_buffer_limits(high=0)
             self.established(None)
             if not self.answer.done():

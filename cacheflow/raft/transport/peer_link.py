@@ -73,7 +73,9 @@ class PeerLink:
         self._wake = asyncio.Event()
         self._attempt: asyncio.Timeout | None = None
         self._attempt_began_s = 0.0
-        self._task = host.supervisor.start(f"the link to {node_id}", self._run)
+        # None once it has ended: a cancelled task knows where it was, and so this link.
+        self._task: asyncio.Task[None] | None = host.supervisor.start(f"the link to {node_id}", self._run)
+        self._task.add_done_callback(self._over)
 
     @property
     def connected(self) -> bool:
@@ -144,7 +146,8 @@ class PeerLink:
 
         Returns the connection that is now closing, None if there was none.
         """
-        self._task.cancel()
+        if self._task is not None:
+            self._task.cancel()
         connection = self._connection
         if connection is not None:
             self._ended("closed")
@@ -153,7 +156,11 @@ class PeerLink:
 
     async def wait_closed(self) -> None:
         """Wait until the link's background task has ended, after ``close``."""
-        await asyncio.gather(self._task, return_exceptions=True)
+        if self._task is not None:
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        self._task = None
 
     def _start_again(self) -> None:
         self._wake.set()

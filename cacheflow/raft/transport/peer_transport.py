@@ -487,9 +487,10 @@ class PeerTransport:
         return ""
 
     def _meet(self, peer: Peer) -> None:
-        """Remember ``peer`` as the process that speaks for its node."""
+        """Remember ``peer`` as the process that speaks for its node; strangers that have left make room for it."""
         if len(self._processes) >= len(self._peers) + self._strangers_max:
-            self._processes = {node_id: met for node_id, met in self._processes.items() if node_id in self._peers}
+            stay = self._peers.keys() | self._incoming.keys()
+            self._processes = {node_id: met for node_id, met in self._processes.items() if node_id in stay}
         self._processes[peer.node_id] = peer
 
     def _is_of_another_cluster(self, hello: Hello) -> bool:

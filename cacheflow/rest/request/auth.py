@@ -1,4 +1,4 @@
-"""The API token: every request must show it as ``Authorization: Bearer``, except for the two health checks.
+"""Which role each route needs, and the token that shows it: ``Authorization: Bearer TOKEN``.
 
 A node that wants to join shows another token, derived from the cluster's secret, which allows nothing else.
 """
@@ -6,41 +6,93 @@ A node that wants to join shows another token, derived from the cluster's secret
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final
 
 from flask import request
+from werkzeug.routing import Map
 
+from cacheflow.access.roles import Role, User
+from cacheflow.access.users import Access
 from cacheflow.rest.problems import Problem
 
-# Paths that need no token: load balancers and kubelets carry none, and these tell only whether to send traffic here.
-OPEN_PATHS = frozenset({"/livez", "/readyz"})
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+# The role that each route needs. HEAD goes wherever GET does. A route that is missing here needs an admin, and a test fails.
+NEEDS: Final[Mapping[str, Role]] = {
+    "GET /cache/{key}": Role.READ,
+    "PUT /cache/{key}": Role.WRITE,
+    "DELETE /cache/{key}": Role.WRITE,
+    "POST /cache/{key}/incr": Role.WRITE,
+    "POST /cache/{key}/touch": Role.WRITE,
+    # Of reads alone: the view asks for more when there is anything else in it.
+    "POST /cache/_batch": Role.READ,
+    "GET /cache": Role.READ,
+    "DELETE /cache": Role.WRITE,
+    "POST /scopes": Role.WRITE,
+    "GET /nodes/list": Role.READ,
+    "POST /nodes/register": Role.ADMIN,
+    "DELETE /nodes/{id}": Role.ADMIN,
+    "GET /cluster/status": Role.READ,
+    "POST /cluster/leader": Role.ADMIN,
+    "POST /cluster/level": Role.ADMIN,
+    "GET /cluster/digest": Role.READ,
+    # Load balancers and kubelets carry no token, and these two tell only whether to send traffic here.
+    "GET /livez": Role.NOBODY,
+    "GET /readyz": Role.NOBODY,
+    "GET /metrics": Role.READ,
+    "GET /openapi.json": Role.READ,
+}
+# The route that a node which knows the cluster's secret may use without a user's token.
+_REGISTER: Final = ("POST", "/nodes/register")
+# Where a request's environ keeps (its user, who knows the users); absent where a node asks nobody for a token.
+_USER: Final = "cacheflow.user"
 
 
-# The route that a node which knows the cluster's secret may use without the API token.
-REGISTER = ("POST", "/nodes/register")
+def route_name(method: str, rule: str) -> str:
+    """Return a route's name as in NEEDS, such as ``GET /cache/{key}``. rule: as in the URL map, ``/cache/<path:raw_key>``."""
+    return f"{method} " + re.sub(r"<(?:\w+:)?(?:raw_)?(\w+)>", r"{\1}", rule)
 
 
-def token_check(token: bytes, join_token: bytes | None) -> Callable[[], None]:
-    """Return a Flask ``before_request`` function that raises Problem (401) unless the request shows the API token ``token``.
+def role_check(access: Access, join_token: bytes | None, url_map: Map) -> Callable[[], None]:
+    """Return a Flask ``before_request`` function that raises Problem unless the request shows a token of a sufficient role.
 
-    Health checks need no token.
-    join_token: the token that is enough for a node that registers itself; None: only ``token`` is.
+    The problem is 401 for no known token, and 403 for a role that is too low.
+    join_token: the token that is enough for a node that registers itself; None: there is none.
     """
+    needs = {
+        rule.endpoint: NEEDS.get(route_name(method, rule.rule), Role.ADMIN)
+        for rule in url_map.iter_rules()
+        for method in sorted(rule.methods or ())
+        if method not in ("HEAD", "OPTIONS")
+    }
 
     def check() -> None:
         environ = request.environ
-        if environ["REQUEST_METHOD"] == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ:
+        method = environ["REQUEST_METHOD"]
+        if method == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ:
             # A browser's question before a call shows no token. The server has looked at its Origin (``server/doors.py``).
             return
+        # Without an endpoint this will be a 404 or 405, which a stranger is not told. OPTIONS only names a path's methods.
+        endpoint = request.endpoint
+        needed = Role.READ if endpoint is None else needs.get(endpoint, Role.ADMIN)
+        if needed == Role.NOBODY:
+            return
         scheme, _, text = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
-        given = text.strip().encode("latin-1", "replace") if scheme.lower() == "bearer" else b""
-        if hmac.compare_digest(given, token) or environ["PATH_INFO"] in OPEN_PATHS:
+        token = text.strip().encode("latin-1", "replace") if scheme.lower() == "bearer" else b""
+        user = access.user_of(token)
+        if user is not None:
+            environ[_USER] = user, access
+            require(environ, Role.READ if method == "OPTIONS" else needed)
             return
-        joins = (environ["REQUEST_METHOD"], environ["PATH_INFO"]) == REGISTER
-        if joins and join_token is not None and hmac.compare_digest(given, join_token):
+        joins = (method, environ["PATH_INFO"]) == _REGISTER
+        if joins and join_token is not None and hmac.compare_digest(token, join_token):
             return
+        access.refuse("http")
         raise Problem(
-            "this node asks for its API token: Authorization: Bearer TOKEN",
+            "this node asks for a user's token: Authorization: Bearer TOKEN",
             status=401,
             title="Unauthorized",
             kind="urn:cacheflow:unauthorized",
@@ -48,3 +100,18 @@ def token_check(token: bytes, join_token: bytes | None) -> Callable[[], None]:
         )
 
     return check
+
+
+def require(environ: WSGIEnvironment, needed: Role) -> None:
+    """Raise Problem (403) if the user of an HTTP request has a role below ``needed``."""
+    known: tuple[User, Access] | None = environ.get(_USER)
+    if known is None or known[0].role >= needed:
+        return
+    user, access = known
+    access.refuse("http", role=True)
+    raise Problem(
+        f"this needs the role {needed.word}, and the user of this token has the role {user.role.word}",
+        status=403,
+        title="Forbidden",
+        kind="urn:cacheflow:forbidden",
+    )

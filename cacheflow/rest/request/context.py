@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cacheflow.access.users import Access
 from cacheflow.contract import RestStore
 from cacheflow.rest.request.gate import WaitingGate
 
@@ -12,11 +13,11 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True, kw_only=True)
 class RestConfig:
-    """The settings of the REST API's application: tokens, limits and the number of threads."""
+    """The settings of the REST API's application: users, limits and the number of threads."""
 
-    # The API token, needed on everything but /livez and /readyz; None: no token is asked for.
-    token: bytes | None = None
-    # The token with which nodes that know the cluster's secret register themselves; None: they need the API token.
+    # The users, one of whose tokens is needed on everything but /livez and /readyz; None: no token is asked for.
+    access: Access | None = None
+    # The token with which nodes that know the cluster's secret register themselves; None: they need an admin's.
     join_token: bytes | None = None
     max_value_bytes: int = MIB
     # Threads of the server around the application: three quarters of them may wait for the cluster.

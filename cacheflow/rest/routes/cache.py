@@ -9,6 +9,7 @@ from typing import Any
 from flask import Blueprint, request
 
 from cacheflow import verbs
+from cacheflow.access.roles import Role
 from cacheflow.contract import RestStore
 from cacheflow.errors import InvalidRequest, KeyNotFound, PreconditionFailed
 from cacheflow.machine.language import commands
@@ -16,6 +17,7 @@ from cacheflow.machine.language.commands import Command, Result
 from cacheflow.operations import value_members
 from cacheflow.rest.answers import JSON_TYPE, Answer, json_answer, raw_type, seconds_json
 from cacheflow.rest.request import checks
+from cacheflow.rest.request.auth import require
 from cacheflow.rest.request.bodies import is_json, parse_json, read_body, read_object
 from cacheflow.rest.request.context import Services
 from cacheflow.rest.request.headers import (
@@ -54,7 +56,11 @@ def cache_blueprint(services: Services) -> Blueprint:
         environ = request.environ
         key = decode_key(raw_key, environ)
         query = parse_query(environ)
-        item = (yield from _read(store, key, query)) if query else store.get_item(key)
+        if query:
+            raw = checks.flag(query, "raw")
+            item = yield from _read(store, key, query)
+        else:
+            raw, item = False, store.get_item(key)
         if item is None:
             raise KeyNotFound("the key is absent")
         headers = services.raft_headers()
@@ -66,7 +72,7 @@ def cache_blueprint(services: Services) -> Blueprint:
             if ends == 412:
                 raise PreconditionFailed(f"the key is at version {item.version}", item.version)
         media_type = raw_type(item)
-        if checks.flag(query, "raw") or prefers_raw(environ.get("HTTP_ACCEPT"), media_type):
+        if raw or prefers_raw(environ.get("HTTP_ACCEPT"), media_type):
             headers.append(("Content-Type", media_type))
             headers += _RAW_GUARDS
             return Answer(item.data, 200, headers)
@@ -155,7 +161,11 @@ def cache_blueprint(services: Services) -> Blueprint:
         if type(atomic) is not bool:
             raise InvalidRequest("atomic is true or false")
         parsed = parse_batch(fields.get("ops"), config.max_value_bytes)
-        result = yield from run_one("", commands.batch(parsed, atomic), repeatable(environ, store.told_ms))
+        repeat = repeatable(environ, store.told_ms)
+        # What is to be done once is kept in the log, even if it only reads.
+        if repeat is not None or any(command[0] != commands.GET for command in parsed):
+            require(environ, Role.WRITE)
+        result = yield from run_one("", commands.batch(parsed, atomic), repeat)
         results = [result] if result[0] == commands.ABORTED else result[1]
         return Answer(render_results(parsed, results), 200, [*services.raft_headers(), JSON_TYPE])
 
@@ -174,7 +184,8 @@ def cache_blueprint(services: Services) -> Blueprint:
         everything, prefix = checks.flag(query, "all"), checks.prefix(query)
         if everything == bool(prefix):
             raise InvalidRequest("give either ?prefix=, not empty, or ?all=true")
-        _, deleted = yield from run_one("", commands.delete_prefix(prefix or ""), repeatable(environ, store.told_ms))
+        command = commands.delete_prefix(prefix) if prefix else commands.clear_database(0, counted=True)
+        _, deleted = yield from run_one("", command, repeatable(environ, store.told_ms))
         return json_answer({"deleted": deleted}, services.raft_headers())
 
     return blueprint

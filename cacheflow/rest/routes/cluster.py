@@ -30,7 +30,7 @@ def cluster_blueprint(services: Services) -> Blueprint:
         fields = read_object(request.environ, body_bytes_max)
         known_fields(fields, ("id", "address", "raft_address", "was_member"))
         node_id = checks.text_field(fields, "id")
-        if fields.get("raft_address") is None:
+        if "raft_address" not in fields:
             address = checks.text_field(fields, "address")
             raft_address = _raft_address_beside(address)
         else:
@@ -64,7 +64,7 @@ def cluster_blueprint(services: Services) -> Blueprint:
     def leader() -> Answer:
         fields = read_object(request.environ, body_bytes_max)
         known_fields(fields, ("id",))
-        node_id = None if fields.get("id") is None else checks.text_field(fields, "id")
+        node_id = checks.text_field(fields, "id") if "id" in fields else None
         with gate:
             new_leader = store.transfer_leadership(node_id)
         return json_answer({"leader": new_leader}, services.raft_headers())

@@ -9,7 +9,9 @@ PREFIX = "cacheflow_"
 
 # The explanation of each metric for people; one that is missing here is explained by the words of its name.
 HELP: Mapping[str, str] = {
-    "items": "Keys held.",
+    "items": "Living keys of all databases. What is past its expiry, or removed by a prefix, counts until it is swept.",
+    "items_to_sweep": "Removed keys that still take their room.",
+    "condemnations": "Removals by prefix or of whole databases that are not swept yet.",
     "bytes": "Bytes held, by formula: key, value and a constant for each entry.",
     "max_items": "Limit of keys; 0 is none.",
     "max_bytes": "Limit of bytes; 0 is none.",
@@ -51,6 +53,9 @@ HELP: Mapping[str, str] = {
     "wire_connections_total": "Connections that were let in.",
     "wire_refused_total": "Connections turned away because too many were open.",
     "wire_requests_total": "Requests of that protocol.",
+    "users": "Users whose tokens this node knows.",
+    "users_outdated": "1 while the users of before count, because what their file says now is refused.",
+    "access_refused_total": "Requests refused for want of a known token, or of a role that is high enough.",
     "http_waiting_requests": "HTTP requests that wait for the cluster now.",
     "http_waiting_requests_max": "How many may.",
     "http_refused_total": "HTTP requests turned away because too many waited.",

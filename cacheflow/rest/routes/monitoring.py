@@ -24,7 +24,7 @@ _PROMETHEUS_TYPE = ("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 def monitoring_blueprint(services: Services) -> Blueprint:
     """Return the Flask blueprint of the routes ``/livez``, ``/readyz``, ``/metrics`` and ``/openapi.json``."""
     blueprint = Blueprint("monitoring", __name__)
-    store, gates = services.store, (services.gate, services.thread_gate)
+    store, gates, access = services.store, (services.gate, services.thread_gate), services.config.access
     document = json_bytes(specification(services.config))
 
     @blueprint.get("/livez", endpoint="livez")
@@ -33,7 +33,7 @@ def monitoring_blueprint(services: Services) -> Blueprint:
 
     @blueprint.get("/readyz", endpoint="readyz")
     def readyz() -> Answer:
-        return _health("readyz", store.readiness())
+        return _health("readyz", store.readiness() if access is None else [*store.readiness(), access.check()])
 
     def _health(name: str, results: Sequence[Check]) -> Answer:
         verbose = checks.flag(parse_query(request.environ), "verbose")
@@ -50,6 +50,7 @@ def monitoring_blueprint(services: Services) -> Blueprint:
             "http_waiting_requests": sum(gate.waiting for gate in gates),
             "http_waiting_requests_max": sum(gate.waiting_max for gate in gates),
             "http_refused_total": sum(gate.refused for gate in gates),
+            **({} if access is None else access.metrics()),
         }
         accept = environ.get("HTTP_ACCEPT", "")
         prefers_json = media_quality(accept, "application/json") > media_quality(accept, "text/plain")

@@ -35,19 +35,42 @@ HEALTH: Final = frozenset(("/livez", "/readyz", "/metrics"))
 SERVING_S: Final = 0.02
 
 
+class ReadingTask(OneWriteTask):
+    """A waitress task whose channel remembers it only while its request is put aside.
+
+    A task knows its channel: of two that know each other both stay until the garbage collector comes, which is seldom.
+    """
+
+    def service(self) -> None:
+        # As waitress' own, without another call on the way.
+        try:
+            self.start()
+            self.execute()
+            self.finish()
+        except Suspended:
+            self.channel.put_aside = self
+            raise
+        except OSError:
+            self.close_on_finish = True
+            if self.channel.adj.log_socket_errors:
+                raise
+
+
 class ReadingChannel(StrictChannel):
     """One HTTP client's connection; a request on it may be put aside while it waits for the cluster (see suspending.py)."""
 
-    _task: Any = None
+    # The task of the request that is put aside; None while none is.
+    put_aside: ReadingTask | None = None
     # True if the next ``service`` goes on with the request that was put aside.
     resumes = False
 
     def task_class(self, channel: StrictChannel, request: Any) -> Any:
         """Return the waitress task that answers ``request``: a new one, or the earlier one if this request was put aside."""
         if not self.resumes:
-            self._task = OneWriteTask(channel, request)
+            return ReadingTask(channel, request)
         self.resumes = False
-        return self._task
+        task, self.put_aside = self.put_aside, None
+        return task
 
     def service(self) -> None:
         try:
@@ -56,7 +79,8 @@ class ReadingChannel(StrictChannel):
             suspended.begin(self._resume)
 
     def _resume(self, application: WSGIApplication) -> Callable[[], None]:
-        self._task.environ[_RESUMED] = application
+        assert self.put_aside is not None
+        self.put_aside.environ[_RESUMED] = application
         return self.server.resume(self)  # type: ignore[no-any-return]
 
     def answer_at_once(self, answer: bytes) -> None:

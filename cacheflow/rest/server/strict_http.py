@@ -285,7 +285,8 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
                         self.server.add_task(self)
             return
         self._flush_exception(self._flush_some)
-        if not self.total_outbufs_len and not self.will_close:
+        # (The client may have gone: then it is closed by now.)
+        if self.connected and not self.total_outbufs_len and not self.will_close:
             self.close_when_flushed = False
             self.lingers_until_s = time.monotonic() + _LINGER_S
             try:

@@ -9,14 +9,14 @@
 from __future__ import annotations
 
 import functools
-import hmac
 import time
 from collections.abc import Callable
 from typing import ClassVar, Final
 
+from cacheflow.access.users import Access
 from cacheflow.contract import WireStore as Store
 from cacheflow.errors import NotReady, OutcomeUnknown, ReplicationError
-from cacheflow.wire.connection import REPLY_BYTES_MAX, Connection
+from cacheflow.wire.connection import REPLY_BYTES_MAX
 from cacheflow.wire.memcached import lines
 from cacheflow.wire.memcached.fetch import END, not_ready, value_line
 from cacheflow.wire.memcached.gets import answer_gets, value_lines
@@ -24,7 +24,7 @@ from cacheflow.wire.memcached.meta.commands import META
 from cacheflow.wire.memcached.meta.store import meta_set
 from cacheflow.wire.memcached.session import MemcachedSession, Shared
 from cacheflow.wire.memcached.storage import INCOMPLETE, STORED, store, value_behind
-from cacheflow.wire.memcached.text import COMMANDS, version_text
+from cacheflow.wire.memcached.text import COMMANDS, READS, version_text
 from cacheflow.wire.port import WirePort
 from cacheflow.wire.slices import Slices
 
@@ -45,7 +45,7 @@ def memcached_port(
     store: Store,
     *,
     value_bytes_max: int,
-    token: bytes | None,
+    access: Access | None,
     connections_max: int,
     wall_s: Callable[[], float] = time.time,
     slices: Slices | None = None,
@@ -54,7 +54,7 @@ def memcached_port(
 
     slices: for long work, shared with other ports of the loop.
     """
-    shared = Shared(version_text(), value_bytes_max, token, wall_s, slices)
+    shared = Shared(version_text(), value_bytes_max, access, wall_s, slices)
     shared.port = WirePort(
         "memcached",
         lambda closed: MemcachedConnection(store, shared, closed),
@@ -70,10 +70,6 @@ class MemcachedConnection(MemcachedSession):
 
     TOO_LONG: ClassVar[bytes] = lines.TOO_LONG
 
-    def __init__(self, store: Store, shared: Shared, on_closed: Callable[[Connection], None]) -> None:
-        super().__init__(store, shared, on_closed)
-        self._authenticated = shared.token is None
-
     def data_received(self, data: bytes) -> None:
         if self.at_rest and data.startswith(b"get ") and data.endswith(b"\r\n"):
             line = data[4:-2]
@@ -86,10 +82,10 @@ class MemcachedConnection(MemcachedSession):
 
     @property
     def is_due(self) -> bool:
-        return super().is_due or not self._authenticated or (self.skip > 0 and not self._paused)
+        return super().is_due or not self.may_read or (self.skip > 0 and not self._paused)
 
     def may_rest(self) -> bool:
-        return self._authenticated and not self.skip and super().may_rest()
+        return self.may_read and not self.skip and super().may_rest()
 
     def _found_row(self, line: bytes) -> bytes | None:
         """Return the reply to a memcached get of several keys, or to several gets of one key each; None for anything else.
@@ -147,7 +143,7 @@ class MemcachedConnection(MemcachedSession):
                 self.skip -= skipped
                 at += skipped
                 continue
-            if data.startswith(b"get ", at) and self._authenticated and self.fetch is None and self.answers_at_once:
+            if data.startswith(b"get ", at) and self.may_read and self.fetch is None and self.answers_at_once:
                 behind = self._found_all(data, at)
                 if behind != at:
                     at = behind
@@ -161,7 +157,7 @@ class MemcachedConnection(MemcachedSession):
                 return size
             if end < 0:
                 break
-            behind = self._request(data, at, end) if self._authenticated else self._authenticate(data, at, end)
+            behind = self._request(data, at, end) if self.may_read else self._authenticate(data, at, end)
             if behind == INCOMPLETE:
                 break
             self.requests += 1
@@ -178,7 +174,7 @@ class MemcachedConnection(MemcachedSession):
     def _is_too_long(self, data: bytes, at: int, end: int) -> bool:
         if end - at <= lines.LINE_BYTES_MAX:
             return False
-        return end - at > lines.KEYS_LINE_BYTES_MAX or not data.startswith(_MANY_KEYS, at) or not self._authenticated
+        return end - at > lines.KEYS_LINE_BYTES_MAX or not data.startswith(_MANY_KEYS, at) or not self.may_read
 
     def _request(self, data: bytes, at: int, end: int) -> int:
         """Handle the memcached request whose command line is ``data[at:end]``, in a client's input ``data``.
@@ -189,6 +185,9 @@ class MemcachedConnection(MemcachedSession):
         if self.fetch is None:
             words = lines.words_of(data[at:stop])
             name = words[0] if words else b""
+            if not self.may_write and name not in READS and (name in _WITH_VALUE or name in COMMANDS or name in META):
+                self._forbid(words)
+                return end + 1
             with_value = _WITH_VALUE.get(name)
             if with_value is not None:
                 return with_value(self, words, data, end)
@@ -205,6 +204,15 @@ class MemcachedConnection(MemcachedSession):
                 return INCOMPLETE
             self.fetch = None
         return end + 1
+
+    def _forbid(self, words: list[bytes]) -> None:
+        """Refuse a memcached command that writes, whose command line is ``words``, and throw the value behind it away."""
+        if words[0] in _WITH_VALUE:
+            place = 2 if words[0] == b"ms" else 4
+            size = lines.number_of(words[place], lines.VALUE_BYTES_LAST) if len(words) > place else None
+            self.skip = 0 if size is None else size + 2
+        refusal = self.forbidden(words[0])
+        self.reply(b"" if words[-1] == b"noreply" else refusal)
 
     def _unknown(self, words: list[bytes]) -> None:
         if words and words[-1].startswith(b"HTTP/"):
@@ -223,7 +231,10 @@ class MemcachedConnection(MemcachedSession):
         """
         words = lines.words_of(data[at:end].rstrip(b"\r"))
         size = lines.number_of(words[4]) if len(words) >= 5 and words[0] == b"set" else None
+        access = self.shared.access
+        assert access is not None
         if size is None:
+            access.refuse("memcached")
             self.reply(UNAUTHENTICATED)
             return end + 1
         if size > AUTHENTICATION_BYTES_MAX:
@@ -238,9 +249,10 @@ class MemcachedConnection(MemcachedSession):
             self.reply(b"CLIENT_ERROR bad command line termination\r\n")
         elif not blank:
             self.reply(b"CLIENT_ERROR bad authentication token format\r\n")
-        elif hmac.compare_digest(token, self.shared.token or b""):
-            self._authenticated = True
+        elif (user := access.user_of(token)) is not None:
+            self.admit(user)
             self.reply(STORED)
         else:
+            access.refuse("memcached")
             self.reply(b"CLIENT_ERROR authentication failure\r\n")
         return behind

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from cacheflow.access.roles import Role, User
+from cacheflow.access.users import Access
 from cacheflow.contract import WireStore as Store
 from cacheflow.wire.connection import Connection
 from cacheflow.wire.memcached import lines
@@ -18,7 +20,8 @@ _OVERHEAD_BYTES = 2 * lines.LINE_BYTES_MAX
 class Shared:
     """The settings and figures that all connections of memcached's port share.
 
-    token: the token that clients must show, None if they need none.  slices: for long work, shared with other ports of the loop.
+    access: the users, one of whose tokens clients must show; None if they need none.
+    slices: for long work, shared with other ports of the loop.
     """
 
     port: WirePort
@@ -27,14 +30,14 @@ class Shared:
         self,
         version: str,
         value_bytes_max: int,
-        token: bytes | None,
+        access: Access | None,
         wall_s: Callable[[], float],
         slices: Slices | None = None,
     ) -> None:
         self.version = version
         self.slices = Slices() if slices is None else slices
         self.value_bytes_max = value_bytes_max
-        self.token = token
+        self.access = access
         self.wall_s = wall_s
 
 
@@ -51,10 +54,28 @@ class MemcachedSession(Connection):
         self.shared = shared
         self.value_bytes_max = shared.value_bytes_max
         self.wall_s = shared.wall_s
+        self.admit(None)
         # The number of bytes behind the line that are still to come of a value that was refused, and thrown away.
         self.skip = 0
         # The get at the start of the input whose reply is given in parts, as replies may be given; None when there is none.
         self.fetch: Fetch | None = None
+
+    def admit(self, user: User | None) -> None:
+        """Treat this client as ``user``, who has shown a token; None: as somebody who has shown none."""
+        stranger = Role.ADMIN if self.shared.access is None else Role.NOBODY
+        role = stranger if user is None else user.role
+        self.user = user
+        self.may_read = role >= Role.READ
+        self.may_write = role >= Role.WRITE
+
+    def is_admitted(self) -> bool:
+        return self.user is None or self.shared.access is None or self.shared.access.is_current(self.user)
+
+    def forbidden(self, name: bytes) -> bytes:
+        """Return the reply to the command ``name``, for which this client's role is too low, and count it."""
+        if self.shared.access is not None:
+            self.shared.access.refuse("memcached", role=True)
+        return b"CLIENT_ERROR %b needs the role write\r\n" % name
 
 
 Handler = Callable[[MemcachedSession, list[bytes]], None]

@@ -49,7 +49,7 @@ def _general(connection: MemcachedSession) -> dict[str, object]:
         "get_misses": misses,
         "cmd_set": int(numbers["sets_total"]),
         "total_items": int(numbers["sets_total"]),
-        "curr_items": int(numbers["items"]),
+        "curr_items": connection.store.count_of(0),
         "bytes": int(numbers["bytes"]),
         "limit_maxbytes": int(numbers["max_bytes"]),
         "evictions": int(numbers["evicted_total"]),
@@ -69,7 +69,7 @@ def _settings(connection: MemcachedSession) -> dict[str, object]:
         "cas_enabled": "yes",
         "flush_enabled": "yes",
         "dump_enabled": "no",
-        "auth_enabled_ascii": "no" if connection.shared.token is None else "yes",
+        "auth_enabled_ascii": "no" if connection.shared.access is None else "yes",
         "item_size_max": connection.value_bytes_max,
         "client_flags_size": 4,
         "consistency": "linearizable" if connection.linearizable else "local",
@@ -79,6 +79,7 @@ def _settings(connection: MemcachedSession) -> dict[str, object]:
 def _items(connection: MemcachedSession) -> dict[str, object]:
     """Return the figures of memcached's ``stats items`` by name; this cache has one class of items, number 1."""
     numbers = connection.store.metrics()
-    if not numbers["items"]:
+    count = connection.store.count_of(0)
+    if not count:
         return {}
-    return {"items:1:number": int(numbers["items"]), "items:1:evicted": int(numbers["evicted_total"])}
+    return {"items:1:number": count, "items:1:evicted": int(numbers["evicted_total"])}

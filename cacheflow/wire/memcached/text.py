@@ -124,7 +124,7 @@ def _flush_all(connection: MemcachedSession, words: list[bytes]) -> None:
         raise _refused(words, lines.BAD_EXPTIME)
     if delay > 0:
         raise _refused(words, NO_DELAY)
-    _write(connection, words, commands.delete_prefix(""), OK)
+    _write(connection, words, commands.clear_database(0), OK)
 
 
 def _verbosity(connection: MemcachedSession, words: list[bytes]) -> None:
@@ -157,3 +157,8 @@ COMMANDS: Final[dict[bytes, Handler]] = {
     b"consistency": _consistency,
     b"quit": lambda connection, words: connection.close(),
 }
+
+# The commands that a user who may only read may use, meta commands too; every other one needs the role write.
+READS: Final = frozenset(
+    (b"get", b"gets", b"mg", b"me", b"mn", b"version", b"verbosity", b"stats", b"consistency", b"quit")
+)

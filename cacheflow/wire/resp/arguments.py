@@ -9,10 +9,12 @@ from typing import Final
 from cacheflow import values
 from cacheflow.errors import InvalidRequest
 from cacheflow.machine.language.commands import INT64_MAX, INT64_MIN, TTL_MS_MAX
+from cacheflow.machine.language.databases import DATABASES, PREFIXES
 from cacheflow.wire.resp.replies import CommandError
 
 _INTEGER = re.compile(rb"0|-?[1-9][0-9]{0,18}").fullmatch
 _FLOAT = re.compile(rb"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?").fullmatch
+_INFINITY = re.compile(rb"[+-]?inf(?:inity)?", re.IGNORECASE).fullmatch
 _FLOAT_CHARS_MAX: Final = 256
 # The largest decimal exponent of a double: numbers that no double can hold are refused.
 _EXPONENT_MAX: Final = 308
@@ -23,14 +25,43 @@ NOT_A_FLOAT: Final = "ERR value is not a valid float"
 TOO_LONG: Final = "ERR string exceeds maximum allowed size (proto-max-bulk-len)"
 
 
+class PlacedKey(bytes):
+    """The bytes of the cache's key for a client's key that was checked: it stands behind the prefix of its database."""
+
+
+class PlacedRequest(list[bytes]):
+    """The words of a request that is about ``database``, above 0; those of them that are keys are PlacedKeys."""
+
+    __slots__ = ("database",)
+
+    def __init__(self, words: list[bytes], database: int) -> None:
+        super().__init__(words)
+        self.database = database
+
+
+def database_in(arguments: list[bytes]) -> int:
+    """Return the database that a request with the words ``arguments`` is about."""
+    return arguments.database if isinstance(arguments, PlacedRequest) else 0
+
+
 def key_of(raw: bytes) -> str:
-    """Return the key that the bytes ``raw``, of a RESP request, stand for. Raises CommandError when they are no valid key."""
+    """Return the cache's key for ``raw``, a key in a RESP request: placed in a database already, or one of database 0.
+
+    Raises CommandError when it is no valid key.
+    """
     try:
+        if type(raw) is PlacedKey:
+            return raw.decode()
         return values.check_key(raw.decode())
     except UnicodeDecodeError:
         raise CommandError("ERR invalid key: it is not UTF-8") from None
     except InvalidRequest as wrong:
         raise CommandError(f"ERR invalid key: {wrong}") from None
+
+
+def placed(raw: bytes, database: int) -> PlacedKey:
+    """Return the client's key ``raw`` placed in ``database``, above 0. Raises CommandError when it is no valid key."""
+    return PlacedKey((PREFIXES[database] + key_of(raw)).encode())
 
 
 def keys_of(raws: list[bytes]) -> list[str]:
@@ -47,11 +78,21 @@ def integer_of(raw: bytes, message: str = NOT_AN_INTEGER) -> int:
     return number
 
 
+def database_named(raw: bytes) -> int:
+    """Return the number of the database that the bytes ``raw`` of a RESP request name. Raises CommandError for none of ours."""
+    number = integer_of(raw)
+    if not 0 <= number < DATABASES:
+        raise CommandError("ERR DB index is out of range")
+    return number
+
+
 def float_of(raw: bytes) -> Decimal:
-    """Return the finite number that the bytes ``raw`` spell as Redis writes floats.
+    """Return the number that the bytes ``raw`` spell as Redis writes floats, which may be an infinity.
 
     Raises CommandError when they spell no such number.
     """
+    if _INFINITY(raw) is not None:
+        return Decimal(raw.decode())
     if len(raw) > _FLOAT_CHARS_MAX or _FLOAT(raw) is None:
         raise CommandError(NOT_A_FLOAT)
     number = Decimal(raw.decode())

@@ -13,17 +13,20 @@ from itertools import repeat
 from typing import Final
 
 from cacheflow import values
+from cacheflow.access.roles import Role
 from cacheflow.contract import DATA
 from cacheflow.errors import NotReady, ReplicationError
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.language.commands import Result
+from cacheflow.machine.language.databases import MARK_BYTE
 from cacheflow.wire.connection import REPLY_BYTES_MAX, REQUESTS_MAX, Connection
-from cacheflow.wire.resp.arguments import key_of
+from cacheflow.wire.resp.arguments import database_named, key_of
+from cacheflow.wire.resp.commands.keys import OTHER_DATABASE
 from cacheflow.wire.resp.commands.strings import counted, failed, get
 from cacheflow.wire.resp.commands.transaction import COMMANDS_MAX, run_steps
 from cacheflow.wire.resp.gets import bulks_of
 from cacheflow.wire.resp.parser import Request
-from cacheflow.wire.resp.replies import OK, ONE, QUEUED, ZERO, CommandError, failure
+from cacheflow.wire.resp.replies import OK, ONE, QUEUED, ZERO, CommandError, error, failure
 from cacheflow.wire.resp.rows import GET, LONE_GETS, SET, is_part_of_set, keys_of_gets, lone_set, pairs_of_sets
 from cacheflow.wire.resp.session import (
     WORDS_MAX,
@@ -32,12 +35,21 @@ from cacheflow.wire.resp.session import (
     RespSession,
     Shared,
     Spec,
+    no_permission,
     wrong_arity,
 )
 from cacheflow.wire.streams import WHOLE_BYTES_MAX, Reply
 
 # Commands that are carried out at once also inside MULTI.
 _NEVER_QUEUED: Final = frozenset(("exec", "discard", "multi", "watch", "quit", "reset"))
+# Commands behind which requests go to another database, or have another user.
+_WHERE_AND_WHO: Final = frozenset(("select", "auth"))
+_NO_DATABASE: Final = "ERR no database is selected, because the last SELECT failed: send SELECT with 0 to 15, or RESET"
+# Commands that are refused for a reason of their own.
+_REFUSED: Final = {
+    b"move": OTHER_DATABASE,
+    b"swapdb": "ERR SWAPDB is not served: no command changes the number of a database",
+}
 # The first words of a browser that a page has made to talk to this port.
 _HTTP: Final = (b"POST", b"HOST:")
 _NAMED_IN_ERROR: Final = 128
@@ -68,7 +80,7 @@ class RespConnection(RespSession):
                     return
             elif data.startswith(GET):
                 data = self._answer_row_of_gets(data)
-            elif data.startswith(SET):
+            elif data.startswith(SET) and self.plain_writes:
                 data = self._take_sets(data)
         elif self.linearizable and not (self._promises or self._stalled or self._closing) and self._is_plain_so_far:
             head = LONE_GETS.get(len(data))
@@ -76,6 +88,12 @@ class RespConnection(RespSession):
                 self.requests += 1
                 self.read_alone(functools.partial(self._found_or_not, data[len(head) : -2]))
                 return
+        elif self.prefix and not self._pending and not self._parser.holds and super().may_rest():
+            # The same for rows of a database above 0: a little slower, so that they cost database 0 nothing.
+            if data.startswith(GET):
+                data = self._answer_row_of_gets(data)
+            elif data.startswith(SET) and self.role >= Role.WRITE:
+                data = self._take_sets(data)
         if not data or self._closing:
             return
         self.at_rest = False
@@ -97,7 +115,7 @@ class RespConnection(RespSession):
 
     @property
     def is_due(self) -> bool:
-        return not self._paused and (self._parser.holds or not self.trusted)
+        return not self._paused and (self._parser.holds or self.role == Role.NOBODY)
 
     @property
     def _is_plain_so_far(self) -> bool:
@@ -114,7 +132,8 @@ class RespConnection(RespSession):
             entry = self.store.lookup(key)
         except (UnicodeDecodeError, NotReady):
             return None
-        if entry is not None:
+        # The key of another database is spelled by a client of that one alone.
+        if entry is not None and raw[0] != MARK_BYTE:
             value = entry[DATA]
             size = len(value)
             # A long value is not copied: it has a way of its own.
@@ -156,6 +175,8 @@ class RespConnection(RespSession):
             if keys is None:
                 return data
             rest = data[cut:]
+        if self.prefix:
+            keys = [self.prefix + key for key in keys]
         try:
             entries = self.store.lookup_all(keys, REPLY_BYTES_MAX)
         except NotReady:
@@ -178,7 +199,10 @@ class RespConnection(RespSession):
             if len(value) > self.service.value_bytes_max:
                 return data
             self.requests += 1
+            self.called, self.called_at = b"set", self.requests
             kind = values.TEXT if value.isascii() else values.kind_of(value)
+            if self.prefix:
+                key = self.prefix + key
             self.write_row([(c.SET, key, value, kind, None, 0, 0, 0)], _set_answers)
             return b""
         pairs = pairs_of_sets(data)
@@ -194,6 +218,9 @@ class RespConnection(RespSession):
         if len(keys) > REQUESTS_MAX or max(map(len, datas)) > self.service.value_bytes_max:
             return data
         self.requests += len(keys)
+        self.called, self.called_at = b"set", self.requests
+        if self.prefix:
+            keys = [self.prefix + key for key in keys]
         kinds = repeat(values.TEXT) if data.isascii() else map(values.kind_of, datas)
         self.write_row(
             [(c.SET, key, value, kind, None, 0, 0, 0) for key, value, kind in zip(keys, datas, kinds, strict=False)],
@@ -235,21 +262,25 @@ class RespConnection(RespSession):
         fault = self._parser.fault
         if not pending and fault is None:
             return False
+        way = None
         while pending and self.goes_on:
             request = pending[0]
             way = FAST.get(request[0])
-            if way is not None and self.plain:
+            if way is not None and self.plain_writes:
                 pending.popleft()
                 self.requests += 1
                 way(self, request)
             elif self.rests():
+                way = None
                 break
             else:
                 pending.popleft()
                 self.requests += 1
                 self._general(request)
+        if way is not None:
+            self.called, self.called_at = request[0], self.requests
         if fault is not None and self.goes_on:
-            self.close(b"-ERR Protocol error: %b\r\n" % str(fault).encode("latin-1", "replace"))
+            self.close(error(f"ERR Protocol error: {fault}".encode("latin-1", "replace")))
         return True
 
     def failure(self, failed: ReplicationError) -> bytes:
@@ -258,27 +289,57 @@ class RespConnection(RespSession):
     def _general(self, request: Request) -> None:
         name = request[0]
         spec = self._table.get(name) or self._table.get(name.lower())
+        self.called_at = self.requests
+        if spec is not None:
+            self.called = name
         try:
             if spec is None:
                 self._unknown(request)
             elif not spec.takes(len(request)):
                 raise CommandError(wrong_arity(spec.name))
+            elif self.role < spec.needs:
+                raise self._denied(spec)
             elif len(request) > WORDS_MAX and len(request) > spec.words_max:
                 most = f"{spec.keys_max} keys" if spec.keys_max else f"{WORDS_MAX} words"
                 raise CommandError(f"ERR a request of {spec.name.upper()} has at most {most}")
-            elif not self.trusted and "no_auth" not in spec.flags:
-                raise CommandError("NOAUTH Authentication required.")
-            elif self.queue is not None and spec.name not in _NEVER_QUEUED:
-                self._enqueue(spec, request)
             else:
-                self._run(spec, request)
-                return
+                if self.selected != 0:
+                    request = self._placed(spec, request)
+                if self.queue is not None and spec.name not in _NEVER_QUEUED:
+                    self._enqueue(spec, request)
+                else:
+                    self._run(spec, request)
+                    return
         except CommandError as wrong:
+            if spec is not None and spec.name in _WHERE_AND_WHO:
+                self._leave(spec.name)
             # An unknown command counts too: a transaction with a mistake in it does not take place.
             self.refused = self.refused or (self.queue is not None and (spec is None or spec.name not in _NEVER_QUEUED))
             self.reply(wrong.reply)
         except ReplicationError as failed_:
             self.reply(failure(failed_))
+
+    def _denied(self, spec: Spec) -> CommandError:
+        """Return the error for a command that this client's role does not allow, and count it."""
+        if self.role == Role.NOBODY:
+            self.service.refused()
+            return CommandError("NOAUTH Authentication required.")
+        return no_permission(self, spec.name, spec.needs)
+
+    def _placed(self, spec: Spec, request: Request) -> Request:
+        """Return ``request`` with its keys placed in the selected database. Raises CommandError when there is none."""
+        if self.selected is None:
+            if spec.reads_keys:
+                raise CommandError(_NO_DATABASE)
+            return request
+        return spec.placed_in(self.selected, request)
+
+    def _leave(self, name: str) -> None:
+        """Take away what the failed command ``name`` was to change: requests behind it were meant for another place, or user."""
+        if name == "select":
+            self.leave_database()
+        elif self.service.access is not None:
+            self.admit(None)
 
     def _unknown(self, request: Request) -> None:
         name = request[0]
@@ -286,6 +347,9 @@ class RespConnection(RespSession):
             self._pending.clear()
             self.close()
             return
+        refusal = _REFUSED.get(name.lower())
+        if refusal is not None:
+            raise CommandError(refusal)
         listed = b""
         for argument in request[1:]:
             if len(listed) >= _NAMED_IN_ERROR:
@@ -300,6 +364,8 @@ class RespConnection(RespSession):
             raise CommandError(f"ERR {spec.name.upper()} is not served inside MULTI")
         if spec.name in ("flushall", "flushdb"):
             raise CommandError(f"ERR {spec.name.upper()} is not served inside MULTI")
+        if spec.name == "select":
+            self.selected = database_named(request[1])
         # Each word takes more memory than its bytes.
         self._queued_bytes += sum(map(len, request)) + WORD_BYTES * len(request)
         if len(queue) >= COMMANDS_MAX or self._queued_bytes > self._request_bytes_max:

@@ -142,7 +142,8 @@ class RequestParser:
             self.holds = exact.holds
 
     def _end(self, fault: ProtocolFault) -> None:
-        self.fault = fault
+        # Its traceback leads back here: connection and parser would stay until the garbage collector comes, which is seldom.
+        self.fault = fault.with_traceback(None)
         self._exact.forget()
         self._quick = self.holds = False
 

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Final
 
+from cacheflow.access.users import Access
 from cacheflow.contract import WireStore as Store
 from cacheflow.wire.connection import Connection
 from cacheflow.wire.port import WirePort
@@ -23,15 +24,16 @@ def resp_port(
     store: Store,
     *,
     value_bytes_max: int,
-    token: bytes | None,
+    access: Access | None,
     connections_max: int,
     slices: Slices | None = None,
 ) -> WirePort:
     """Return the port that serves RESP to clients of ``store``, a node's cache.
 
-    token: the password that AUTH must bring, None for no password.  slices: for long work, shared with other ports of the loop.
+    access: the users, one of whose tokens AUTH must bring; None if nobody has to show one.
+    slices: for long work, shared with other ports of the loop.
     """
-    service = RespService(store, TABLE, token=token, value_bytes_max=value_bytes_max, slices=slices)
+    service = RespService(store, TABLE, access=access, value_bytes_max=value_bytes_max, slices=slices)
     return WirePort("resp", service.connection, REFUSAL, connections_max, functools.partial(answer_gets, store))
 
 
@@ -44,7 +46,8 @@ class RespService(Shared):
         number = self.accepted
 
         def closed(connection: Connection) -> None:
-            self.connections.pop(number, None)
+            if self.connections.pop(number, None) is not None:
+                self.requests_before += connection.requests
             on_closed(connection)
 
         connection = self.connections[number] = RespConnection(self, number, closed)

@@ -16,18 +16,21 @@ There are four sorts of commands, by what answers them:
 from __future__ import annotations
 
 import functools
-import hmac
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Final, Protocol
 
+from cacheflow.access.roles import DEFAULT_NAME, Role, User
+from cacheflow.access.users import Access
 from cacheflow.contract import VERSION, Entry
 from cacheflow.contract import WireStore as Store
 from cacheflow.errors import ReplicationError
 from cacheflow.machine.language.commands import Command, Result
+from cacheflow.machine.language.databases import PREFIXES
 from cacheflow.wire.connection import Connection
+from cacheflow.wire.resp.arguments import PlacedRequest, placed
 from cacheflow.wire.resp.parser import RequestParser
 from cacheflow.wire.resp.replies import NULL, NULL_ARRAY, OK, CommandError, failure
 from cacheflow.wire.resp.scans import Scans
@@ -82,12 +85,19 @@ class Spec:
     _: KW_ONLY
     group: str
     flags: tuple[str, ...] = ()
+    # The role that a client needs, by the sort of the command and the flags ``no_auth`` and ``admin``.
+    needs: Role = field(init=False, default=Role.READ)
     keys: tuple[int, int, int] = (0, 0, 0)
     local: Local | None = None
     read: Read | None = None
     plan: Planner | None = None
     steps: bool = False
     control: Control | None = None
+
+    def __post_init__(self) -> None:
+        writes = self.plan is not None or "write" in self.flags
+        needs = Role.ADMIN if "admin" in self.flags else Role.WRITE if writes else Role.READ
+        object.__setattr__(self, "needs", Role.NOBODY if "no_auth" in self.flags else needs)
 
     def takes(self, count: int) -> bool:
         """True if a request for this Redis command may have ``count`` words, with the command's name."""
@@ -113,6 +123,23 @@ class Spec:
         first, last, step = self.keys
         return arguments[first : (last if last >= 0 else len(arguments) + last) + 1 : step] if first else []
 
+    def placed_in(self, database: int, arguments: Arguments) -> Arguments:
+        """Return the words of a request, ``arguments``, placed in ``database``, above 0, with each key that is among them.
+
+        Raises CommandError for a word that is no key.
+        """
+        first, last, step = self.keys
+        words = PlacedRequest(arguments, database)
+        if first:
+            for position in range(first, min(last if last >= 0 else len(words) + last, len(words) - 1) + 1, step):
+                words[position] = placed(words[position], database)
+        return words
+
+    @property
+    def reads_keys(self) -> bool:
+        """True if this Redis command is about keys of the selected database, some that it names or all."""
+        return self.group != "connection" and bool(self.keys[0] or self.read or self.plan)
+
 
 # The commands since MULTI.
 Queue = list[tuple[Spec, Arguments]]
@@ -123,7 +150,7 @@ Watched = dict[str, "int | None"]
 class Shared:
     """The settings, scans and figures that all RESP connections of one port share. The event loop owns it.
 
-    table: the commands that are served, by name.  token: the password for AUTH, None for no password.
+    table: the commands that are served, by name.  access: the users, None if nobody has to show a token.
     wall: returns the wall clock's time, in seconds since 1970.  slices: for long work, shared with other ports of the loop.
     """
 
@@ -132,7 +159,7 @@ class Shared:
         store: Store,
         table: Mapping[bytes, Spec],
         *,
-        token: bytes | None,
+        access: Access | None,
         value_bytes_max: int,
         wall: Callable[[], float] = time.time,
         slices: Slices | None = None,
@@ -140,13 +167,16 @@ class Shared:
         self.store = store
         self.slices = Slices() if slices is None else slices
         self.table = table
-        self.token = token
+        self.access = access
         self.value_bytes_max = value_bytes_max
         self.request_bytes_max = min(max(REQUEST_BYTES_MIN, VALUES_IN_REQUEST * value_bytes_max), REQUEST_BYTES_MAX)
         self.wall = wall
         self.scans = Scans(store)
         self.connections: dict[int, RespSession] = {}
         self.accepted = 0
+        # Requests of the connections that are closed, and what the counters in INFO were at CONFIG RESETSTAT.
+        self.requests_before = 0
+        self.stats_before: dict[str, int] = {}
         self.started_at = wall()
         self.run_id = os.urandom(20).hex()
 
@@ -154,15 +184,33 @@ class Shared:
         """Return this node's wall clock in milliseconds since 1970, by which expiry times in Redis commands are counted."""
         return int(self.wall() * 1000)
 
-    def admits(self, user: bytes, password: bytes) -> bool:
-        """True if ``user`` and ``password`` of an AUTH are right. The comparison takes equally long whatever is wrong."""
-        right = hmac.compare_digest(password, self.token or b"")
-        return right and user == b"default" and self.token is not None
+    @property
+    def requests(self) -> int:
+        """The number of requests that this port's clients have sent so far."""
+        return self.requests_before + sum([connection.requests for connection in self.connections.values()])
+
+    @property
+    def stranger(self) -> Role:
+        """The role of a client that has shown no token."""
+        return Role.ADMIN if self.access is None else Role.NOBODY
+
+    def user_of(self, name: bytes, token: bytes) -> User | None:
+        """Return the user whose ``name`` and ``token`` an AUTH gives; ``default`` is any user's name, as clients send it."""
+        user = None if self.access is None else self.access.user_of(token)
+        return user if user is not None and name in (DEFAULT_NAME.encode(), user.name.encode()) else None
+
+    def refused(self, role: bool = False) -> None:
+        """Count a request that was refused: for its user's role, or because its client has shown no known token."""
+        if self.access is not None:
+            self.access.refuse("resp", role)
 
 
 class RespSession(Connection):
     """A RESP connection as the commands' functions see it, with the state that they keep in it between requests.
 
+    user: who has shown a token, None before that.  role: what this client may do.
+    database: the database of this connection.  selected: the one that the next request is about: another one behind a SELECT in
+    a transaction, and None behind a SELECT that failed, until one succeeds.
     queue: the commands since MULTI, None outside a transaction.  refused: True if one of those was wrong.
     watched: key -> its version at WATCH, for every watched key.
     """
@@ -173,16 +221,28 @@ class RespSession(Connection):
         self.id = number
         self.name = ""
         self.library: dict[str, str] = {}
+        # The latest command that was noted, as the client spelled it, and how many requests there were by then. Plain GETs are
+        # not noted, which would cost them more than it tells.
+        self.called = b""
+        self.called_at = 0
         self.queue: Queue | None = None
         self.refused = False
         self.watched: Watched = {}
-        # True if no password is missing and no transaction gathers.
+        self.database = 0
+        self.selected: int | None = 0
+        # True if this client may read, no transaction gathers, and database 0 is selected.
         self.plain = False
+        # True if the client may write as well.
+        self.plain_writes = False
+        # Where this client may read, and no transaction gathers, in a database above 0: the prefix of its keys.
+        self.prefix = ""
+        self.user: User | None = None
+        self.role = Role.NOBODY
         self._queued_bytes = 0
         self._since = service.wall()
         self._parser = RequestParser(service.request_bytes_max, trusted=False)
         self.speak(2)
-        self.trust(service.token is None)
+        self.admit(None)
 
     def speak(self, protocol: int) -> None:
         """Use version 2 or 3 of RESP, given by ``protocol``, for all further replies to this client."""
@@ -190,20 +250,36 @@ class RespSession(Connection):
         self.null = NULL[protocol]
         self.null_array = NULL_ARRAY[protocol]
 
-    @property
-    def trusted(self) -> bool:
-        """True if this client may use all commands: it has authenticated, or need not."""
-        return self._parser.trusted
+    def admit(self, user: User | None) -> None:
+        """Treat this client as ``user``, who has shown a token; None: as somebody who has shown none."""
+        self.user = user
+        self.role = self.service.stranger if user is None else user.role
+        self._parser.trusted = self.role >= Role.READ
+        self._choose_ways()
 
-    def trust(self, trusted: bool) -> None:
-        """Treat this client as authenticated if ``trusted`` is true; otherwise require its password again."""
-        self._parser.trusted = trusted
-        self.plain = trusted and self.queue is None
+    def _choose_ways(self) -> None:
+        unqueued = self.role >= Role.READ and self.queue is None
+        self.plain = unqueued and self.selected == 0
+        self.plain_writes = self.plain and self.role >= Role.WRITE
+        self.prefix = PREFIXES[self.selected] if unqueued and self.selected else ""
+
+    def is_admitted(self) -> bool:
+        return self.user is None or self.service.access is None or self.service.access.is_current(self.user)
+
+    def use_database(self, database: int) -> None:
+        """Answer this client's further requests from ``database``."""
+        self.database = self.selected = database
+        self._choose_ways()
+
+    def leave_database(self) -> None:
+        """Refuse this client's further requests about keys until a SELECT succeeds: its last one has failed."""
+        self.selected = None
+        self._choose_ways()
 
     def begin_transaction(self) -> None:
         """Begin a transaction for MULTI: queue all further commands of this client until EXEC or DISCARD."""
         self.queue = []
-        self.plain = False
+        self._choose_ways()
 
     def forget_transaction(self) -> None:
         """End this client's transaction: drop the queued commands and the watched keys."""
@@ -211,7 +287,9 @@ class RespSession(Connection):
         self.refused = False
         self.watched = {}
         self._queued_bytes = 0
-        self.plain = self.trusted
+        if self.selected is not None:
+            self.selected = self.database
+        self._choose_ways()
 
     def watch(self, keys: list[str]) -> None:
         """Answer WATCH with OK: note the versions that ``keys`` have when all earlier requests of this client are answered."""
@@ -230,18 +308,28 @@ class RespSession(Connection):
 
         self.read(functools.partial(self.said, look))
 
+    @property
+    def address(self) -> str:
+        """The client's address, as CLIENT LIST shows it."""
+        return _address(self._transport.get_extra_info("peername"))
+
+    @property
+    def own_address(self) -> str:
+        """The address of this node that the client is connected to."""
+        return _address(self._transport.get_extra_info("sockname"))
+
     def describe(self) -> str:
         """Return this connection's line in the reply to CLIENT LIST."""
-        peer, own = (self._transport.get_extra_info(name) for name in ("peername", "sockname"))
         fields = {
             "id": self.id,
-            "addr": _address(peer),
-            "laddr": _address(own),
+            "addr": self.address,
+            "laddr": self.own_address,
             "name": self.name,
             "age": int(self.service.wall() - self._since),
-            "db": 0,
+            "db": self.database,
             "multi": -1 if self.queue is None else len(self.queue),
-            "user": "default",
+            "cmd": self.called.decode().lower() if self.called_at == self.requests else "get",
+            "user": DEFAULT_NAME if self.user is None else self.user.name,
             "resp": self.protocol,
             "lib-name": self.library.get("lib-name", ""),
             "lib-ver": self.library.get("lib-ver", ""),
@@ -276,6 +364,14 @@ class RespSession(Connection):
 def wrong_arity(name: str) -> str:
     """Return Redis' error message for a wrong number of arguments to the command ``name``."""
     return f"ERR wrong number of arguments for '{name}' command"
+
+
+def no_permission(session: RespSession, name: str, needs: Role) -> CommandError:
+    """Return Redis' error for the command ``name``, which ``session``'s role does not allow, and count it."""
+    session.service.refused(role=True)
+    return CommandError(
+        f"NOPERM this user has no permissions to run the '{name}' command: it needs the role {needs.word}"
+    )
 
 
 def _address(address: Any) -> str:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Final
 
-from cacheflow.wire.resp.commands import clients, control, keys, scan, server, strings
+from cacheflow.wire.resp.commands import catalogue, clients, control, info, keys, objects, scan, server, strings
 from cacheflow.wire.resp.session import Spec
 
 _ALL: Final = (
     *strings.SPECS,
     *keys.SPECS,
     *scan.SPECS,
+    *objects.SPECS,
     *server.SPECS,
+    *info.SPECS,
+    *catalogue.SPECS,
     *clients.SPECS,
     *control.SPECS,
 )

@@ -47,7 +47,7 @@ def resident_at_rest(nodes: Cluster) -> int:
     deadline = time.monotonic() + STILL_WITHIN_S
     before, since = 0, time.monotonic()
     while (now := time.monotonic()) < deadline:
-        resident = _resident_bytes(nodes.pid(node))
+        resident = resident_bytes(nodes.pid(node))
         if abs(resident - before) > resident // 200 or nodes.is_building(node):
             before, since = resident, now
         elif now - since >= STILL_S:
@@ -56,6 +56,7 @@ def resident_at_rest(nodes: Cluster) -> int:
     raise RuntimeError(f"the node's memory did not rest within {STILL_WITHIN_S:g} s")
 
 
-def _resident_bytes(pid: int) -> int:
+def resident_bytes(pid: int) -> int:
+    """Resident bytes of a process."""
     fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     return int(fields["VmRSS"].split()[0]) * 1024

@@ -10,13 +10,16 @@ from machine.driver import Driver
 from cacheflow import values
 from cacheflow.machine.deciding.decisions import DECIDE
 from cacheflow.machine.language import commands as c
+from cacheflow.machine.language.databases import PREFIXES
 from cacheflow.machine.state import entries
 
 
 def test_the_kinds_of_the_machine_are_those_of_values() -> None:
     assert (values.TEXT, values.BYTES) == (entries.KIND_TEXT, entries.KIND_BYTES)
     assert values.JSON == entries.KIND_JSON == entries.KIND_MAX
-    assert entries.KEY_BYTES_MAX == values.KEY_BYTES_MAX
+    # A client's key, behind the prefix of a database.
+    assert entries.KEY_BYTES_MAX == values.KEY_BYTES_MAX + 2
+    assert {len(prefix.encode()) for prefix in PREFIXES} == {0, 2}
 
 
 def test_a_set_tells_version_creation_and_expiry(driver: Driver) -> None:
@@ -132,10 +135,11 @@ def test_get_returns_the_entry(driver: Driver) -> None:
     assert driver.one(c.get("k")) == [c.OK, b"v", 0, 7, 1, 10]
 
 
-def test_a_key_has_at_most_1024_bytes(driver: Driver) -> None:
-    assert driver.one(c.set_("k" * 1024, b"", 1))[0] == c.OK
-    assert driver.one(c.set_("ü" * 512, b"", 1))[0] == c.OK
-    for key in ("", "k" * 1025, "ü" * 513):
+def test_a_key_has_at_most_1026_bytes_with_the_prefix_of_its_database(driver: Driver) -> None:
+    for longest in ("k" * 1024, "ü" * 512):
+        assert driver.one(c.set_(longest, b"", 1))[0] == c.OK
+        assert driver.one(c.set_(f"\x01f{longest}", b"", 1))[0] == c.OK
+    for key in ("", "k" * 1027, "ü" * 514, "\x01f" + "k" * 1025):
         for good in GOOD.values():
             assert driver.one([good[0], key, *good[2:]])[0] == c.MALFORMED
 
@@ -151,7 +155,7 @@ GOOD: dict[int, list[Any]] = {
     c.EXPIRE: [c.EXPIRE, "k", 1, c.ALWAYS],
 }
 ANY_NUMBER = ((c.INCR, 2), (c.INCR, 3), (c.SET, 7), (c.DELETE, 2), (c.COUNT, 2), (c.COUNT, 4))
-NEVER_RIGHT: list[Any] = [-2, 10**15, True, 1.5, [], {}, "x" * 1025]
+NEVER_RIGHT: list[Any] = [-2, 10**15, True, 1.5, [], {}, "x" * 1027]
 
 
 @pytest.mark.parametrize("op", list(DECIDE))

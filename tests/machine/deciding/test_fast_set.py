@@ -30,12 +30,23 @@ def assert_equal_after(straight: Driver, general: Driver, payload: bytes) -> Non
     assert one.contents.effects == other.contents.effects
     assert one.digest == other.digest
     assert straight.order() == general.order()
-    for name in ("revision", "bytes_used", "with_ttl", "written", "deleted", "expired", "evicted", "waiting"):
+    for name in (
+        "revision",
+        "bytes_used",
+        "with_ttl",
+        "written",
+        "deleted",
+        "expired",
+        "evicted",
+        "behind",
+        "expiries_ms",
+    ):
         assert getattr(one.contents, name) == getattr(other.contents, name)
 
 
 KEYS = st.one_of(
-    st.integers(0, 12).map("k{}".format), st.sampled_from(["", "ü", "k" * 1024, "k" * 1025, b"k", 5, None])
+    st.integers(0, 12).map("k{}".format),
+    st.sampled_from(["", "ü", "\x015k", "\x01fk", "k" * 1026, "k" * 1027, b"k", 5, None]),
 )
 # What is equal to 0 and is not 0 must be refused as ever.
 ZEROS = st.sampled_from([0] * 12 + [False, 0.0, -1, 1])
@@ -59,7 +70,7 @@ OTHERS = st.one_of(
     st.tuples(st.just(c.TOUCH), SMALL, st.sampled_from([0, 2, 5])),
     st.tuples(st.just(c.APPEND), SMALL, st.binary(max_size=9), st.booleans(), st.booleans()),
     st.tuples(st.just(c.BATCH), st.just(False), st.lists(PLAIN, max_size=6)),
-    st.tuples(st.just(c.DELETE_PREFIX), st.sampled_from(["", "k1"])),
+    st.tuples(st.just(c.DELETE_PREFIX), st.sampled_from(["", "k1"]), st.booleans(), st.booleans()),
     st.tuples(
         st.just(c.CONFIGURE),
         st.just(False),

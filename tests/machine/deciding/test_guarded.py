@@ -98,7 +98,7 @@ def test_it_holds_commands_on_one_key_only(driver: Driver, inner: c.Command) -> 
         (c.GUARDED, [["a"]], []),
         (c.GUARDED, [["a", 1, 1]], []),
         (c.GUARDED, [["", 0]], []),
-        (c.GUARDED, [["k" * 1025, 0]], []),
+        (c.GUARDED, [["k" * 1027, 0]], []),
         (c.GUARDED, [[1, 0]], []),
         (c.GUARDED, [["a", -1]], []),
         (c.GUARDED, [["a", True]], []),

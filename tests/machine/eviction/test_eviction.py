@@ -10,7 +10,7 @@ import pytest
 from machine.driver import Driver, assert_invariants, sets
 
 from cacheflow.machine.effects import EVICTED
-from cacheflow.machine.eviction import use_order
+from cacheflow.machine.eviction import lfu, use_order
 from cacheflow.machine.eviction.items import Items
 from cacheflow.machine.eviction.lfu import LfuItems
 from cacheflow.machine.eviction.lru import LruItems
@@ -92,25 +92,62 @@ def test_the_protected_key_may_be_alone_in_the_lowest_count() -> None:
     assert items.pop_victim("a") == ("b", entry(2))
 
 
-def test_retiring_takes_out_what_is_named_and_nothing_else(policy: str) -> None:
-    items = filled(policy, 10)
-    items.touch("k3", items.raw["k3"], 2)
-    assert items.retire(["k3", "k1"]) == [entry(3), entry(1)]
-    assert items.in_order() == [f"k{number}" for number in (0, 2, 4, 5, 6, 7, 8, 9)]
-    assert items.currsize == 8
+@pytest.mark.parametrize("piece", [3, 21_000])
+@pytest.mark.parametrize("seed", range(10))
+def test_a_scan_goes_on_alike_in_a_container_that_was_filled_anew(
+    policy: str, seed: int, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(use_order, "SEGMENT_KEYS_MAX", piece)
+    monkeypatch.setattr(lfu, "LINK_KEYS_MAX", piece)
+    random = Random(seed)
+    items, twin = filled(policy, 30), filled(policy, 30)
+    for version in range(31, 600):
+        key = f"k{random.randrange(50)}"
+        what, uses = random.randrange(7), random.randrange(1, 4)
+        for one in (items, twin):
+            old = one.raw.get(key)
+            if what == 5:
+                pass
+            elif old is None:
+                one.add(key, entry(version))
+            elif what < 2:
+                one.rewrite(key, old, entry(version))
+            elif what < 4:
+                one.touch(key, old, uses)
+            elif what == 4:
+                del one[key]
+            else:
+                one.pop_victim(key)
+        if what == 5:
+            assert items.scan(uses) == twin.scan(uses)
+        assert items.passed() == twin.passed()
+        if random.random() < 0.2:
+            keys, counts = zip(*items.ordered(), strict=True)
+            twin = POLICIES[policy].filled(dict(items.raw), keys, counts)
+            twin.start_scan(items.passed())
 
 
-def test_the_first_of_an_order_are_retired_in_that_order(policy: str) -> None:
-    items = filled(policy, 10)
-    for number in (3, 1, 1, 0):
-        items.touch(f"k{number}", items.raw[f"k{number}"], 1)
-    use_order = items.in_order()
-    assert list(items.retire_first(8).items()) == [(key, entry(int(key[1:]))) for key in use_order[:8]]
-    assert items.in_order() == use_order[8:]
-    assert (items.currsize, items.retire_first(0)) == (2, {})
-    assert len(items.retire_first(2)) == 2
-    items["k"] = entry(1)
-    assert items.in_order() == ["k"]
+def test_a_scan_meets_whatever_is_there_and_not_used(policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(use_order, "SEGMENT_KEYS_MAX", 8)
+    monkeypatch.setattr(lfu, "LINK_KEYS_MAX", 5)
+    random = Random(1)
+    items = filled(policy, 200)
+    still = {f"k{number}" for number in range(200)}
+    version, met = 200, set()
+    while some := items.scan(7):
+        met |= set(some)
+        for _ in range(3):
+            version += 1
+            key = f"k{random.randrange(200)}"
+            still.discard(key)
+            if random.random() < 0.3:
+                items[f"new {version}"] = entry(version)
+            elif key in items.raw:
+                items.touch(key, items.raw[key], 1) if random.random() < 0.5 else items.__delitem__(key)
+    assert still <= met
+    items.start_scan()
+    assert items.passed() == 0
+    assert items.scan(1000) == items.in_order()
 
 
 @pytest.mark.parametrize(
@@ -165,8 +202,10 @@ def test_a_container_that_took_an_order_over_goes_on_like_one_filled_from_it(
             version += 1
             key = f"k{random.randrange(keys_max)}"
             old = items.raw.get(key)
-            what = random.randrange(6)
-            if old is None:
+            what = random.randrange(7)
+            if what == 6:
+                seen.append((items.scan(3), items.passed()))
+            elif old is None:
                 items.add(key, entry(version))
             elif what < 2:
                 items.rewrite(key, old, entry(version))
@@ -177,7 +216,6 @@ def test_a_container_that_took_an_order_over_goes_on_like_one_filled_from_it(
             else:
                 seen.append(items.pop_victim(key))
             seen.append(list(items.ordered()))
-        seen.append(items.retire_first(min(random.randrange(20), len(items.raw))))
         return [*seen, list(items.ordered())]
 
     changes(first)
@@ -186,6 +224,7 @@ def test_a_container_that_took_an_order_over_goes_on_like_one_filled_from_it(
         keys = items.in_order()
         twin = POLICIES[policy].filled(dict(items.raw), keys, repeat(1, len(keys)))
         items = POLICIES[policy](items.raw, items.give_order(version))
+        items.start_scan()
         state, before = random.getstate(), version
         seen = changes(twin)
         random.setstate(state)

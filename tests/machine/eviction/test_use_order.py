@@ -44,11 +44,16 @@ class Twins:
         if wanted is not None:
             del self.plain[wanted]
 
-    def evict_many(self, count: str) -> None:
-        wanted = list(self.plain)[: int(count)]
-        assert self.order.pop_many(int(count)) == wanted
-        for key in wanted:
-            del self.plain[key]
+    def scan(self, count: str) -> None:
+        """A scan gives what comes behind its place, and its place is where the order can be cut."""
+        behind = list(self.plain)[self.order.passed() :]
+        assert self.order.scan(int(count)) == behind[: int(count)]
+        if behind and int(count):
+            assert list(self.plain)[self.order.passed() - 1] == behind[: int(count)][-1]
+
+    def scan_again(self, passed: str) -> None:
+        self.order.start_scan(int(passed))
+        assert self.order.passed() == min(int(passed), len(self.plain))
 
     def append(self, key: str) -> None:
         if key not in self.plain:
@@ -72,7 +77,7 @@ class Twins:
 
 KEYS = st.integers(0, 40).map(str)
 STEPS = st.one_of(
-    st.tuples(st.sampled_from(["write", "write", "use", "remove", "evict", "evict_many", "append"]), KEYS),
+    st.tuples(st.sampled_from(["write", "write", "use", "remove", "evict", "scan", "scan_again", "append"]), KEYS),
     st.sampled_from([("restore",), ("take_over",)]),
 )
 

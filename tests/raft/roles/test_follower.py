@@ -18,6 +18,7 @@ class Node:
     def __init__(self) -> None:
         self.time_ms = 1_000
         self.heard_ms = 0
+        self.late_ms: int | None = None
         self.core = SimpleNamespace(
             is_leader=False, has_settled=False, last_applied=0, commit_index=0, voter_ids=["n2", "n3"]
         )
@@ -28,8 +29,8 @@ class Node:
     def now_ms(self) -> int:
         return self.time_ms
 
-    def hear(self, cluster_ms: int) -> None:
-        self.heard_ms = cluster_ms
+    def hear(self, cluster_ms: int, late_ms: int | None) -> None:
+        self.heard_ms, self.late_ms = cluster_ms, late_ms
 
 
 @pytest.fixture
@@ -90,6 +91,26 @@ def test_a_message_that_was_overtaken_says_nothing_of_the_time(node: Node) -> No
     # Another leader has another clock.
     follower._hear_header(header(0) | {"term": 2, "at": 3, "time": 9_600})
     assert (node.heard_ms, follower.under_way) == (9_600, 0)
+
+
+def test_a_message_is_as_late_as_the_own_clock_reading_in_it_is_old_and_a_reading_of_nobody_says_nothing(
+    node: Node,
+) -> None:
+    follower = following(node)
+    said_ms = node.now_ms() + follower._clock_origin_ms
+    node.time_ms += 150
+    for clock_ms, late_ms in ((0, None), (said_ms, 130), (said_ms + 10**6, None)):
+        follower._hear_header(header(clock_ms))
+        assert node.late_ms == late_ms
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_contents_that_are_replaced_are_read_only_behind_what_a_leader_has_said(node: Node, is_first: bool) -> None:
+    node.core.last_applied = 5
+    node.freshness.catch_up_to = None if is_first else 4
+    node.freshness.goes_back()
+    node.freshness.note_progress()
+    assert node.freshness.caught_up is not is_first
 
 
 @pytest.mark.parametrize("uptime_ms", [1_000, 10_000_000])

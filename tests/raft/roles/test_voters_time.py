@@ -22,7 +22,7 @@ class Node:
         if own_ms is not None:
             self.clock.restore(own_ms, self.clock.wall_ms())
         if heard and own_ms is not None:
-            self.clock.hear(own_ms)
+            self.clock.hear(own_ms, 0)
         self.times = VotersTime(self.clock, lambda: int(self.passed_s * 1000))
 
     def told(self, *voters_ms: int, heard: bool = False, first: int = 1) -> Node:

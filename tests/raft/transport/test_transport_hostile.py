@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import logging
 import resource
 import socket
 import struct
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,8 +19,9 @@ from fakes.raft_peers import DeafListener, Node, RawPeer, connected, eventually,
 
 from cacheflow.errors import ConfigError
 from cacheflow.raft.transport import messages
+from cacheflow.raft.transport.dialing import Outgoing
 from cacheflow.raft.transport.frames import HEADER, MORE, PIECE_BYTES, encode_frame
-from cacheflow.raft.transport.handshake import HANDSHAKE_BYTES_MAX, REPLY, Handshake
+from cacheflow.raft.transport.handshake import HANDSHAKE_BYTES_MAX, REPLY, SEND, Handshake
 from cacheflow.raft.transport.log_throttle import LogThrottle
 from cacheflow.raft.transport.network import PeerRefused
 
@@ -323,3 +326,48 @@ def test_complaints_about_ever_new_things_are_bounded() -> None:
     assert sum(throttle.allows(n) for n in range(1000)) == 256
     now_s = 10.0
     assert sum(throttle.allows(n) for n in range(1000, 2000)) == 256
+
+
+@on_a_loop
+async def test_a_stranger_that_is_connected_is_not_forgotten_for_others_that_come_and_go() -> None:
+    a = await started("a", strangers_max=3)
+    first = await RawPeer.to(a)
+    await first.shake(hello("first", purpose=SEND))
+    await eventually(lambda: "first" in a._links)
+    for n in range(6):
+        other = await RawPeer.to(a)
+        await other.shake(hello(f"x{n}", purpose=REPLY))
+        await eventually(lambda: len(a._incoming) == 2)
+        other.close()
+        await eventually(lambda: len(a._incoming) == 1)
+    about = {"type": "about", "cluster_id": "c9", "purpose": SEND}
+    first.send(messages.encode(about, messages.CONTROL))
+    first.send(messages.encode({"type": "t", "number": 1}))
+    await eventually(lambda: a.numbers() == [1])
+    assert "first" in a._incoming
+    first.close()
+
+
+@on_a_loop
+async def test_a_stranger_that_is_gone_is_freed_without_the_garbage_collector() -> None:
+    a = await started("a")
+    kept: list[weakref.ref[Any]] = []
+    gc.collect()
+    gc.disable()
+    try:
+        for n in range(3):
+            stranger = await RawPeer.to(a)
+            await stranger.shake(hello(f"x{n}", purpose=SEND))
+            # It lives where nobody listens: this node's own link to it fails, and is ended while it waits or dials.
+            await eventually(lambda: bool(a._incoming) and bool(a._links))
+            (incoming,), (link,) = a._incoming.values(), a._links.values()
+            kept += [weakref.ref(each) for each in (incoming, incoming.transport, link)]
+            if n:
+                await eventually(lambda link=link: link.trouble is not None)  # type: ignore[misc]
+            del incoming, link
+            stranger.close()
+            await eventually(lambda: not a._incoming and not a._links)
+        await eventually(lambda: all(each() is None for each in kept))
+        await eventually(lambda: not any(type(each) is Outgoing for each in gc.get_objects()))
+    finally:
+        gc.enable()

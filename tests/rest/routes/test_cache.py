@@ -464,3 +464,33 @@ def test_delete_of_many_must_say_which(client: Client, store: FakeStore, query: 
     client.put("/cache/k", json={"value": 1})
     assert client.delete(f"/cache{query}").status_code == 400
     assert store.entries
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/cache/k/incr", {"initial": None}),
+        ("/cache/k/incr", {"delta": None}),
+        ("/cache/_batch", {"ops": None}),
+        ("/cache/_batch", {"ops": [{"op": "get", "key": "k"}], "atomic": None}),
+        ("/cache/_batch", {"ops": [{"op": "incr", "key": "k", "initial": None}]}),
+        ("/cache/_batch", {"ops": [{"op": "delete", "key": "k", "version": None}]}),
+        ("/cache/_batch", {"ops": [{"op": "set", "key": "k", "value": "", "content_type": None}]}),
+        ("/nodes/register", {"id": "n9", "address": "h:1", "raft_address": None}),
+        ("/cluster/leader", {"id": None}),
+        ("/cluster/level", {"level": None}),
+    ],
+)
+def test_a_null_that_the_specification_does_not_know_is_refused(
+    client: Client, path: str, body: dict[str, Any]
+) -> None:
+    answer = client.post(path, json=body)
+    assert answer.status_code == 400
+    assert "null" in answer.json["detail"] or "None" in answer.json["detail"]
+
+
+@pytest.mark.parametrize("headers", [{}, {"If-None-Match": "*"}])
+def test_a_flag_that_is_none_is_refused_whatever_the_key_is(client: Client, headers: dict[str, str]) -> None:
+    for key in ("absent", "present"):
+        client.put("/cache/present", json={"value": 1})
+        assert client.get(f"/cache/{key}?raw=2", headers=headers).status_code == 400

@@ -124,7 +124,8 @@ def test_leadership_is_handed_over(client: Client, store: FakeStore) -> None:
     store.members["n2"] = ("h:1", "h:2")
     assert client.post("/cluster/leader", json={"id": "n2"}).json == {"leader": "n2"}
     assert client.post("/cluster/leader").json == {"leader": "n1"}
-    assert client.post("/cluster/leader", json={"id": None}).status_code == 200
+    assert client.post("/cluster/leader", json={"id": None}).status_code == 400
+    assert client.post("/cluster/leader", json={}).status_code == 200
     for body in ({"id": "nobody"}, {"id": 5}, {"id": ""}, {"leader": "n2"}):
         assert client.post("/cluster/leader", json=body).status_code == 400
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 
+from fakes.users import access_of
 from rest.client import Client
 from rest.fake_store import FakeStore
 
+from cacheflow.access.roles import Role
 from cacheflow.rest.app import RestApp, create_app
+from cacheflow.rest.request.auth import NEEDS, route_name
 from cacheflow.rest.request.context import RestConfig
 from cacheflow.rest.routes.metrics import prometheus_text
 
@@ -86,7 +89,20 @@ def test_the_specification_lists_every_route_and_no_other(app: RestApp, client: 
     }
     # HEAD goes wherever GET does and is only told apart for keys.
     heads = {(path, method) for path, method in served - specified if method == "head"}
-    assert served - heads == specified
+    # A path that only some methods know by a name of its own is a key, or a node's id, to the others.
+    keys = [f"/cache/{name}" for name in ("{key}/incr", "{key}/touch", "_batch")]
+    also = {(path, method) for path in keys for method in ("get", "head", "put", "delete")}
+    also |= {(f"/nodes/{name}", "delete") for name in ("list", "register")}
+    assert served - heads == specified - also and also <= specified
+
+
+def test_allow_names_the_methods_that_the_specification_has(client: Client) -> None:
+    for path, item in client.get("/openapi.json").json["paths"].items():
+        allowed = client.options(path.replace("{key}", "k").replace("{id}", "n")).headers["Allow"]
+        specified = {method.upper() for method in item if method in ("get", "head", "put", "post", "delete")}
+        # HEAD is served wherever GET is.
+        heads = {"HEAD"} if "GET" in specified else set()
+        assert set(allowed.split(", ")) == {"OPTIONS", *specified, *heads}, path
 
 
 def test_references_in_the_specification_lead_somewhere(client: Client) -> None:
@@ -100,7 +116,20 @@ def test_references_in_the_specification_lead_somewhere(client: Client) -> None:
 
 
 def test_a_token_shows_in_the_specification() -> None:
-    client = Client(create_app(FakeStore(), RestConfig(token=b"s" * 16)))
+    client = Client(create_app(FakeStore(), RestConfig(access=access_of(b"s" * 16))))
     document = client.get("/openapi.json", headers={"Authorization": f"Bearer {'s' * 16}"}).json
     assert document["security"] == [{"token": []}]
+    assert document["paths"]["/cache/{key}"]["head"]["security"] == [{"token": ["read"]}]
+    assert document["paths"]["/cache/{key}"]["put"]["security"] == [{"token": ["write"]}]
+    for path, item in document["paths"].items():
+        for method in item.keys() & {"get", "head", "put", "post", "delete"}:
+            needed = NEEDS.get(route_name("GET" if method == "head" else method.upper(), path))
+            if needed is None:
+                # Only another method knows this path; to this one it is a key or a node's id like any other.
+                assert item[method]["security"] != []
+                continue
+            assert item[method]["security"] == ([{"token": [needed.word]}] if needed else [])
+            assert needed == Role.NOBODY or {"401", "403"} <= item[method]["responses"].keys(), (method, path)
     assert document["paths"]["/livez"]["get"]["security"] == []
+    # Nobody is asked for anything without users.
+    assert "security" not in Client(create_app(FakeStore(), RestConfig())).get("/openapi.json").text

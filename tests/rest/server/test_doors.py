@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from fakes.users import access_of
 from rest.fake_store import FakeStore
 from rest.wire import Connection
 
@@ -183,7 +184,7 @@ def test_a_page_of_an_allowed_site_sees_why_its_request_is_refused(server: HttpS
 
 
 def test_a_preflight_needs_no_token(store: FakeStore) -> None:
-    app = create_app(store, RestConfig(token=b"a token of many letters"))
+    app = create_app(store, RestConfig(access=access_of(b"a token of many letters")))
     with HttpServer(app, "127.0.0.1", 0, doors=Doors(None, ORIGINS)) as server:
         asks = "Origin: https://app.example.com\nAccess-Control-Request-Method: PUT\n"
         assert ask(server, f"OPTIONS /cache/k HTTP/1.1\nHost: h\n{asks}\n")[0] == 204

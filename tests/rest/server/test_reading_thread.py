@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import socket
+import struct
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +17,7 @@ from rest.wire import Connection, ask, request, until
 from cacheflow.errors import OutcomeUnknown
 from cacheflow.rest.app import RestApp
 from cacheflow.rest.request.waiting import AT_ONCE_BYTES_MAX, at_once
+from cacheflow.rest.server.reading_thread import ReadingChannel
 from cacheflow.rest.server.serving import HttpServer
 
 LARGE = b"x" * (AT_ONCE_BYTES_MAX + 1)
@@ -164,3 +168,37 @@ def test_an_answer_that_comes_after_the_end_is_dropped(app: RestApp, store: Fake
         assert running.is_closed()
     store.blocked.set()
     until(lambda: app.services.gate.waiting == 0, "the write has settled")
+
+
+@pytest.mark.parametrize("leaves", ["early", "late"])
+def test_who_is_gone_is_freed_without_the_garbage_collector(server: HttpServer, store: FakeStore, leaves: str) -> None:
+    asked = request("PUT", "/cache/k", b"x") + request("GET", "/cache/k") + request("PUT", "/cache/k", LARGE)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(20):
+            with Connection(server.port) as connection:
+                connection.send(asked)
+                for _ in range(1 if leaves == "early" else 3):
+                    connection.reply()
+        # Each of the two threads knows the connection that it has served last.
+        until(lambda: len(channels()) <= 2, "no other connection is kept")
+    finally:
+        gc.enable()
+
+
+def channels() -> list[ReadingChannel]:
+    return [each for each in gc.get_objects() if type(each) is ReadingChannel]
+
+
+def test_a_client_that_resets_its_connection_when_it_is_refused_leaves_nothing_in_the_log(
+    server: HttpServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        for _ in range(30):
+            connection = Connection(server.port)
+            connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.send(request("GET", "/livez") + b"GET\r\n\r\n")
+            connection.socket.close()
+        assert ask(server.port, "GET", "/livez").status == 200
+    assert not caplog.records

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from cluster.processes import NodeProcess, wait_for
 from fakes.embedded import three_nodes
+from fakes.users import access_of
 
 from cacheflow.wire.memcached.connection import memcached_port
 
@@ -100,7 +101,9 @@ def test_a_value_written_at_one_node_is_read_at_the_others(tmp_path: Path) -> No
     with three_nodes(tmp_path) as stores:
         ports = [
             store.serve(
-                memcached_port(store, value_bytes_max=1000, token=TOKEN.encode(), connections_max=4), "127.0.0.1", 0
+                memcached_port(store, value_bytes_max=1000, access=access_of(TOKEN.encode()), connections_max=4),
+                "127.0.0.1",
+                0,
             )
             for store in stores
         ]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import redis
 from fakes.embedded import three_nodes
+from fakes.users import access_of
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -23,7 +24,9 @@ TOKEN = b"a token of many letters"
 
 def serve(store: ReplicatedStore, token: bytes | None = None) -> int:
     """The port on which ``store`` speaks RESP now."""
-    port = resp_port(store, value_bytes_max=1024 * 1024, token=token, connections_max=100)
+    port = resp_port(
+        store, value_bytes_max=1024 * 1024, access=None if token is None else access_of(token), connections_max=100
+    )
     return store.serve(port, "127.0.0.1", 0)
 
 

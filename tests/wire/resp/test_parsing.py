@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import tracemalloc
+import weakref
 
 import pytest
 from hypothesis import given, settings
@@ -208,3 +210,21 @@ def test_what_follows_nonsense_is_not_done() -> None:
         == b"+OK\r\n-ERR Protocol error: invalid multibulk length\r\n"
     )
     assert client.closed and store.entry("a") is not None and store.entry("b") is None
+
+
+@pytest.mark.parametrize("end", [b"\r", b"\n"])
+def test_the_reply_to_nonsense_is_one_line_whatever_the_client_has_put_into_it(end: bytes) -> None:
+    assert connect().send(b"*1\r\n" + end + b"PING\r\n") == b"-ERR Protocol error: expected '$', got ' '\r\n"
+
+
+def test_a_parser_that_found_a_fault_is_freed_without_the_garbage_collector() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        parser = RequestParser(1000, trusted=True)
+        parser.feed(b"*1\r\n:1\r\n")
+        kept = weakref.ref(parser)
+        del parser
+        assert kept() is None
+    finally:
+        gc.enable()

@@ -26,9 +26,12 @@ _DIRECTIONS: Final = {b"": 1, b"I": 1, b"i": 1, b"+": 1, b"D": -1, b"d": -1, b"-
 def _get(connection: MemcachedSession, words: list[bytes]) -> None:
     request = parse(words, 2, connection.wall_s())
     counts = not request.has(b"u")
+    may_write = connection.may_write
+    if not may_write and (request.has(b"N") or request.has(b"R") or request.has(b"T")):
+        raise Refused(connection.forbidden(b"mg with N, R or T"))
 
     def plan(entry: Entry | None) -> Step | bytes:
-        return plan_get(request, connection.store.now_ms(), entry)
+        return plan_get(request, connection.store.now_ms(), entry, may_win=may_write)
 
     if not connection.answers_at_once:
         carry_out(connection, request.key, plan, count=counts)

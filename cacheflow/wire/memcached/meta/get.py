@@ -19,10 +19,11 @@ from cacheflow.wire.memcached.meta.plan import Step
 from cacheflow.wire.memcached.storage import failed
 
 
-def plan_get(request: MetaRequest, now_ms: int, entry: Entry | None) -> Step | bytes:
+def plan_get(request: MetaRequest, now_ms: int, entry: Entry | None, may_win: bool = True) -> Step | bytes:
     """Return the step of a meta get (mg) that writes, or the reply of one that need not write.
 
     A step is the writes to be done and a function that makes the reply. entry: the present entry, None for an absent key.
+    may_win: False for a client that may not write, which is shown a stale entry and not told to renew it.
     """
     if entry is None:
         vivified = request.number(b"N")
@@ -30,7 +31,7 @@ def plan_get(request: MetaRequest, now_ms: int, entry: Entry | None) -> Step | b
             return b"" if request.quiet else b"EN" + request.echo() + b"\r\n"
         return _vivify(request, now_ms, vivified)
     bits = bits_of(entry)
-    wins = not bits & WON and (bool(bits & STALE) or _due(request, entry[EXPIRES_AT_MS], now_ms))
+    wins = may_win and not bits & WON and (bool(bits & STALE) or _due(request, entry[EXPIRES_AT_MS], now_ms))
     ttl_ms = request.number(b"T")
     if ttl_ms is None and not wins:
         return _hit(request, entry, now_ms, False, [])

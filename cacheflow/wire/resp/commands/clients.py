@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable, Iterator
+from typing import Final, TypeVar
 
+from cacheflow.access.roles import Role
 from cacheflow.wire.resp.arguments import SYNTAX, integer_of
-from cacheflow.wire.resp.replies import OK, CommandError, bulk, integer, text
-from cacheflow.wire.resp.session import Arguments, Local, RespSession, Spec, wrong_arity
+from cacheflow.wire.resp.replies import OK, CommandError, bulk, integer, said_in_pieces, text
+from cacheflow.wire.resp.session import Arguments, Local, RespSession, Spec, no_permission, wrong_arity
 from cacheflow.wire.streams import Reply, Stream
+
+_NO_CLIENT_ID: Final = "ERR client-id should be greater than 0"
+Answer = TypeVar("Answer")
+# A function that says whether a client's connection is one that is asked for.
+Test = Callable[[RespSession], bool]
 
 _NAME_CHARS = frozenset(range(ord("!"), ord("~") + 1))
 _LEVELS: Final = {b"LOCAL": False, b"LINEARIZABLE": True}
@@ -47,10 +53,7 @@ def _list(session: RespSession, arguments: Arguments) -> Reply:
         ids = {integer_of(raw, "ERR Invalid client ID") for raw in options[1:]}
         chosen = [each for each in chosen if each.id in ids]
     elif len(options) == 2 and options[0].upper() == b"TYPE":
-        kind = options[1].lower()
-        if kind not in (b"normal", b"master", b"replica", b"slave", b"pubsub"):
-            raise CommandError(b"ERR Unknown client type '%b'" % options[1])
-        chosen = chosen if kind == b"normal" else []
+        chosen = chosen if _is_normal(options[1]) else []
     elif options:
         raise CommandError(SYNTAX)
 
@@ -62,6 +65,77 @@ def _list(session: RespSession, arguments: Arguments) -> Reply:
         yield text(session.protocol, "".join(lines))
 
     return Stream(listed())
+
+
+def _kill(session: RespSession, arguments: Arguments) -> Reply:
+    options = arguments[2:]
+    if len(options) == 1:
+        address = _text(options[0])
+        return _ended(session, [lambda each: each.address == address], "ERR No such client")
+    if len(options) % 2:
+        raise CommandError(SYNTAX)
+    tests: list[Test] = []
+    spares_itself = True
+    for raw, value in zip(options[::2], options[1::2], strict=True):
+        option, word = raw.upper(), _text(value)
+        if option == b"ID":
+            number = integer_of(value, _NO_CLIENT_ID)
+            if number < 1:
+                raise CommandError(_NO_CLIENT_ID)
+            tests.append(lambda each, number=number: each.id == number)  # type: ignore[misc]
+        elif option == b"ADDR":
+            tests.append(lambda each, word=word: each.address == word)  # type: ignore[misc]
+        elif option == b"LADDR":
+            tests.append(lambda each, word=word: each.own_address == word)  # type: ignore[misc]
+        elif option == b"TYPE":
+            if not _is_normal(value):
+                tests.append(lambda each: False)
+        elif option == b"USER":
+            if word != "default":
+                raise CommandError(b"ERR No such user '%b'" % value[:128])
+        elif option == b"SKIPME" and word.lower() in ("yes", "no"):
+            spares_itself = word.lower() == "yes"
+        else:
+            raise CommandError(SYNTAX)
+    if spares_itself:
+        tests.append(lambda each: each is not session)
+    return _ended(session, tests)
+
+
+def _ended(session: RespSession, tests: list[Test], if_none: str | None = None) -> Reply:
+    """Return the reply that closes all clients' connections for which all of ``tests`` are true, and then tells their number.
+
+    if_none: the error when there are none; with it, the reply tells no number but OK. The connection of the client who asks is
+    closed when it has the answer.
+    """
+
+    itself = all(test(session) for test in tests)
+    if itself:
+        session.close()
+
+    def pieces() -> Iterator[bytes]:
+        count = int(itself)
+        for each in list(session.service.connections.values()):
+            if each is not session and all(test(each) for test in tests):
+                count += 1
+                each.abort()
+            yield b""
+        if if_none is not None and not count:
+            raise CommandError(if_none)
+        yield integer(count) if if_none is None else OK
+
+    return Stream(said_in_pieces(pieces()))
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace")
+
+
+def _is_normal(kind: bytes) -> bool:
+    """True if the client type ``kind`` is that of all clients here. Raises CommandError if Redis has no such type."""
+    if kind.lower() not in (b"normal", b"master", b"replica", b"slave", b"pubsub"):
+        raise CommandError(b"ERR Unknown client type '%b'" % kind[:128])
+    return kind.lower() == b"normal"
 
 
 def _switch(session: RespSession, arguments: Arguments) -> bytes:
@@ -79,12 +153,24 @@ def _consistency(session: RespSession, arguments: Arguments) -> bytes:
     return OK
 
 
+def for_admins(name: str, answer: Local) -> Local:
+    """Return the function ``answer`` of the subcommand ``name`` as one that refuses whoever is no admin."""
+
+    def checked(session: RespSession, arguments: Arguments) -> Reply:
+        if session.role < Role.ADMIN:
+            raise no_permission(session, name, Role.ADMIN)
+        return answer(session, arguments)
+
+    return checked
+
+
 _SUBCOMMANDS: Final[dict[bytes, tuple[int, Local]]] = {
     b"CONSISTENCY": (3, _consistency),
     b"GETNAME": (2, lambda session, _: bulk(session.name.encode()) if session.name else session.null),
     b"ID": (2, lambda session, _: integer(session.id)),
     b"INFO": (2, lambda session, _: text(session.protocol, f"{session.describe()}\n")),
-    b"LIST": (-2, _list),
+    b"KILL": (-3, for_admins("client|kill", _kill)),
+    b"LIST": (-2, for_admins("client|list", _list)),
     b"NO-EVICT": (3, _switch),
     b"NO-TOUCH": (3, _switch),
     b"SETINFO": (4, _setinfo),
@@ -92,23 +178,25 @@ _SUBCOMMANDS: Final[dict[bytes, tuple[int, Local]]] = {
 }
 
 
-def subcommand(
-    subcommands: dict[bytes, tuple[int, Local]],
-    session: RespSession,
-    arguments: Arguments,
-) -> Reply:
-    """Return the reply of the subcommand that a RESP request names, such as CLIENT LIST.
+def chosen(subcommands: dict[bytes, tuple[int, Answer]], session: RespSession, arguments: Arguments) -> Answer:
+    """Return the function that answers the subcommand that a RESP request names, such as CLIENT LIST.
 
     Raises CommandError when it is unknown or has a wrong number of words.
-    subcommands: by name, the number of words (negative: at least so many) and the function that makes the reply.
+    subcommands: by name, the number of words (negative: at least so many) and that function.
     """
-    name, chosen = arguments[0], arguments[1]
-    arity, answer = subcommands.get(chosen.upper(), (0, None))
+    name, word = arguments[0], arguments[1]
+    arity, answer = subcommands.get(word.upper(), (0, None))
     if answer is None:
-        raise CommandError(b"ERR unknown subcommand '%b'. Try %b HELP." % (chosen[:128], name.upper()))
+        raise CommandError(b"ERR unknown subcommand '%b'. Try %b HELP." % (word[:128], name.upper()))
     if len(arguments) != arity if arity > 0 else len(arguments) < -arity:
-        raise CommandError(wrong_arity(f"{name.decode().lower()}|{chosen.decode().lower()}"))
-    return answer(session, arguments)
+        raise CommandError(wrong_arity(f"{name.decode().lower()}|{word.decode().lower()}"))
+    session.called = b"%b|%b" % (name, word)
+    return answer
+
+
+def subcommand(subcommands: dict[bytes, tuple[int, Local]], session: RespSession, arguments: Arguments) -> Reply:
+    """Return the reply of the subcommand that a RESP request names, one that the connection answers by itself."""
+    return chosen(subcommands, session, arguments)(session, arguments)
 
 
 def _reads(linearizable: bool) -> Local:
@@ -125,7 +213,7 @@ SPECS: Final = (
     _spec(
         "client",
         -2,
-        "Names connections, lists them, and sets how their reads look.",
+        "Names connections, lists and ends them, and sets how their reads look.",
         local=functools.partial(subcommand, _SUBCOMMANDS),
     ),
     _spec("readonly", 1, "Reads of this connection come from this node's memory.", local=_reads(linearizable=False)),

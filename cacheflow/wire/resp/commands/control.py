@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 from typing import Final
 
-from cacheflow.wire.resp.arguments import SYNTAX, integer_of, keys_of
+from cacheflow.access.roles import Role
+from cacheflow.wire.resp.arguments import SYNTAX, database_named, integer_of, keys_of
 from cacheflow.wire.resp.commands.clients import set_name
-from cacheflow.wire.resp.commands.server import REDIS_VERSION
+from cacheflow.wire.resp.commands.info import REDIS_VERSION
 from cacheflow.wire.resp.commands.transaction import execute
 from cacheflow.wire.resp.replies import OK, CommandError, encode
 from cacheflow.wire.resp.session import Arguments, RespSession, Spec
@@ -25,19 +26,23 @@ HELLO_FIRST: Final = (
 
 def _let_in(connection: RespSession, user: bytes, password: bytes) -> None:
     service = connection.service
-    if service.token is None:
+    found = None
+    if service.access is None:
         # Redis' default user without a password takes any.
         if user != b"default":
             raise CommandError(WRONG_PASSWORD)
-    elif not service.admits(user, password):
+    elif (found := service.user_of(user, password)) is None:
+        service.refused()
+        # Nobody goes on as whoever was here before.
+        connection.admit(None)
         raise CommandError(WRONG_PASSWORD)
-    connection.trust(True)
+    connection.admit(found)
 
 
 def auth(connection: RespSession, arguments: Arguments) -> None:
     if len(arguments) > 3:
         raise CommandError(SYNTAX)
-    if len(arguments) == 2 and connection.service.token is None:
+    if len(arguments) == 2 and connection.service.access is None:
         raise CommandError(NO_PASSWORD)
     _let_in(connection, arguments[1] if len(arguments) == 3 else b"default", arguments[-1])
     connection.reply(OK)
@@ -67,7 +72,8 @@ def _hello(connection: RespSession, arguments: Arguments) -> bytes:
             name = given
         else:
             raise CommandError(b"ERR Syntax error in HELLO option '%b'" % raw)
-    if not connection.trusted:
+    if connection.role == Role.NOBODY:
+        connection.service.refused()
         raise CommandError(HELLO_FIRST)
     if name is not None:
         set_name(connection, name)
@@ -91,10 +97,17 @@ def reset(connection: RespSession, arguments: Arguments) -> None:
         connection.speak(2)
         connection.name = ""
         connection.linearizable = False
-        connection.trust(connection.service.token is None)
+        connection.use_database(0)
+        connection.admit(None)
         return b"+RESET\r\n"
 
     connection.in_turn(answer)
+
+
+def select(connection: RespSession, arguments: Arguments) -> None:
+    # Earlier requests that are not answered yet know their database.
+    connection.use_database(database_named(arguments[1]))
+    connection.reply(OK)
 
 
 # Transactions ---------------------------------------------------------------------------------------------------------
@@ -115,13 +128,13 @@ def discard(connection: RespSession, arguments: Arguments) -> None:
 
 
 def exec_(connection: RespSession, arguments: Arguments) -> None:
-    queue, watched, refused = connection.queue, connection.watched, connection.refused
+    queue, watched, refused, selected = connection.queue, connection.watched, connection.refused, connection.selected
     if queue is None:
         raise CommandError("ERR EXEC without MULTI")
     connection.forget_transaction()
     if refused:
         raise CommandError("EXECABORT Transaction discarded because of previous errors.")
-    execute(connection, queue, watched)
+    execute(connection, queue, watched, selected)
 
 
 def watch(connection: RespSession, arguments: Arguments) -> None:
@@ -143,6 +156,16 @@ SPECS: Final = (
     _connection("auth", -2, "Shows who the client is.", control=auth),
     _connection("hello", -1, "Chooses the protocol.", control=hello),
     _connection("reset", 1, "Makes the connection new.", control=reset),
+    Spec(
+        "select",
+        2,
+        "Chooses the database, 0 to 15.",
+        group="connection",
+        flags=("loading", "stale", "fast"),
+        control=select,
+        # In a transaction: what is queued behind it knows its database.
+        read=lambda session, find, arguments: OK,
+    ),
     _connection("quit", -1, "Closes the connection.", control=lambda connection, arguments: connection.close(OK)),
     _transaction("multi", 1, "Begins a transaction.", control=multi),
     _transaction("exec", 1, "Does what is queued.", control=exec_),

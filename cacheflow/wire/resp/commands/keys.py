@@ -9,13 +9,16 @@ from typing import Final
 from cacheflow.contract import EXPIRES_AT_MS, Entry
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.language.commands import Command, Result
-from cacheflow.wire.resp.arguments import NOT_AN_INTEGER, SYNTAX, integer_of, key_of, keys_of
+from cacheflow.wire.resp.arguments import SYNTAX, database_in, database_named, integer_of, key_of, keys_of
 from cacheflow.wire.resp.commands.strings import failed
 from cacheflow.wire.resp.replies import OK, ONE, ZERO, CommandError, integer
 from cacheflow.wire.resp.session import Arguments, Find, Plan, Planner, Read, RespSession, Spec
 
 NO_KEY: Final = -2
 NO_EXPIRY: Final = -1
+OTHER_DATABASE: Final = (
+    "ERR no command takes a key to another database: read it, SELECT the other one, and write it there"
+)
 
 _WHEN: Final = {b"NX": c.IF_UNSET, b"XX": c.IF_SET, b"GT": c.IF_LATER, b"LT": c.IF_EARLIER}
 
@@ -145,8 +148,8 @@ def copy(session: RespSession, find: Find, arguments: Arguments) -> Plan:
         if option == b"REPLACE":
             replaces = True
         elif option == b"DB" and (number := next(options, None)) is not None:
-            if integer_of(number, NOT_AN_INTEGER) != 0:
-                raise CommandError("ERR DB index is out of range")
+            if database_named(number) != database_in(arguments):
+                raise CommandError(OTHER_DATABASE)
         else:
             raise CommandError(SYNTAX)
     if old == new:

@@ -1,4 +1,4 @@
-"""The commands on the whole set of keys: SCAN, KEYS, RANDOMKEY and DBSIZE (see scans.py)."""
+"""The commands on all keys of a database: SCAN, KEYS, RANDOMKEY and DBSIZE (see scans.py)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Final
 
 from cacheflow.contract import WireStore as Store
-from cacheflow.wire.resp.arguments import NOT_AN_INTEGER, SYNTAX, integer_of
+from cacheflow.machine.language.commands import UINT64_MAX
+from cacheflow.machine.language.databases import PREFIXES, keys_of_database
+from cacheflow.wire.resp.arguments import NOT_AN_INTEGER, SYNTAX, database_in, integer_of
 from cacheflow.wire.resp.glob import PATTERN_BYTES_MAX, matcher
 from cacheflow.wire.resp.replies import CommandError, array, bulk, bulks, integer, said_in_pieces
 from cacheflow.wire.resp.scans import STEP_KEYS
@@ -30,7 +32,7 @@ def _pattern(raw: bytes) -> Callable[[bytes], object] | None:
 
 def scan(session: RespSession, find: Find, arguments: Arguments) -> Reply:
     raw = arguments[1]
-    if not raw.isdigit() or len(raw) > 20:
+    if not raw.isdigit() or len(raw) > 20 or int(raw) > UINT64_MAX:
         raise CommandError("ERR invalid cursor")
     matches, count, typed = None, COUNT_DEFAULT, True
     options = arguments[2:]
@@ -49,16 +51,17 @@ def scan(session: RespSession, find: Find, arguments: Arguments) -> Reply:
         else:
             raise CommandError(SYNTAX)
     scans, store, cursor, count = session.service.scans, session.service.store, int(raw), min(count, COUNT_MAX)
+    database = database_in(arguments)
     if not cursor:
-        begun = scans.first_page(count)
+        begun = scans.first_page(database, count)
     else:
         # An unknown cursor is told before anything else.
-        known = scans.page(cursor, count)
+        known = scans.page(database, cursor, count)
         begun = _at_once(known)
 
     def listed() -> Iterator[bytes]:
         keys, following = yield from begun
-        found = yield from _matching(store, keys if typed else [], matches)
+        found = yield from _matching(store, database, keys if typed else [], matches)
         yield array([bulk(b"%d" % following), bulks([key.encode() for key in found])])
 
     return Stream(said_in_pieces(listed()))
@@ -70,28 +73,30 @@ def _at_once(page: tuple[list[str], int]) -> Generator[bytes, None, tuple[list[s
 
 
 def _matching(
-    store: Store, keys: list[str], matches: Callable[[bytes], object] | None
+    store: Store, database: int, keys: list[str], matches: Callable[[bytes], object] | None
 ) -> Generator[bytes, None, list[str]]:
-    """Return those of ``keys`` that are there and match; a generator, which yields no bytes between steps.
+    """Return those of ``keys`` that are there, of ``database``, and match, as its clients know them.
 
-    The keys' own texts: a million of them encoded would be 50 MB for each client.
+    A generator, which yields no bytes between steps. It returns texts: a million of them encoded would be 50 MB for each client.
     """
     found: list[str] = []
+    before = len(PREFIXES[database])
     for place in range(0, len(keys), STEP_KEYS):
-        some = store.live(keys[place : place + STEP_KEYS])
-        found += some if matches is None else [key for key in some if matches(key.encode())]
+        some = store.live(keys_of_database(keys[place : place + STEP_KEYS], database))
+        own = [key[before:] for key in some] if before else some
+        found += own if matches is None else [key for key in own if matches(key.encode())]
         yield b""
     return found
 
 
 def keys(session: RespSession, find: Find, arguments: Arguments) -> Reply:
-    matches, store = _pattern(arguments[1]), session.service.store
+    matches, store, database = _pattern(arguments[1]), session.service.store, database_in(arguments)
 
     def listed() -> Iterator[bytes]:
         copied = yield from session.service.scans.copied()
         found: list[str] = []
         for some in copied.slices:
-            found += yield from _matching(store, some, matches)
+            found += yield from _matching(store, database, some, matches)
         yield b"*%d\r\n" % len(found)
         for start in range(0, len(found), STEP_KEYS):
             yield b"".join([bulk(key.encode()) for key in found[start : start + STEP_KEYS]])
@@ -100,15 +105,17 @@ def keys(session: RespSession, find: Find, arguments: Arguments) -> Reply:
 
 
 def randomkey(session: RespSession, find: Find, arguments: Arguments) -> Reply:
+    database = database_in(arguments)
+
     def chosen() -> Iterator[bytes]:
-        key = yield from session.service.scans.any_key()
-        yield session.null if key is None else bulk(key.encode())
+        key = yield from session.service.scans.any_key(database)
+        yield session.null if key is None else bulk(key[len(PREFIXES[database]) :].encode())
 
     return Stream(said_in_pieces(chosen()))
 
 
 def dbsize(session: RespSession, find: Find, arguments: Arguments) -> bytes:
-    return integer(len(session.service.store))
+    return integer(session.service.store.count_of(database_in(arguments)))
 
 
 _generic = functools.partial(Spec, group="generic", flags=("readonly",))
@@ -117,5 +124,5 @@ SPECS: Final = (
     _generic("keys", 2, "Returns the keys that match a pattern.", read=keys),
     _generic("scan", -2, "Returns the keys page by page.", read=scan),
     _generic("randomkey", 1, "Returns some key.", read=randomkey),
-    _generic("dbsize", 1, "Returns the number of keys.", group="server", read=dbsize),
+    _generic("dbsize", 1, "Returns the number of keys in the database.", group="server", read=dbsize),
 )

@@ -264,8 +264,9 @@ def incrbyfloat(session: RespSession, find: Find, arguments: Arguments) -> Plan:
     key = key_of(arguments[1])
     entry = find(key)
     present = Decimal(0) if entry is None else float_of(entry[DATA])
-    total = _PRECISE.add(present, float_of(arguments[2]))
-    if total.adjusted() > 308:
+    added = float_of(arguments[2])
+    total = _PRECISE.add(present, added) if present.is_finite() else present
+    if not total.is_finite() or total.adjusted() > 308:
         raise CommandError("ERR increment would produce NaN or Infinity")
     data = _shortest(total)
     kind, meta = (kind_of(data), None) if entry is None else (entry[KIND], entry[META])

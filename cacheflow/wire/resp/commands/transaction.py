@@ -96,15 +96,23 @@ def _said(reply: Reply, results: Sequence[Result]) -> Reply:
     return reply
 
 
-def execute(connection: RespSession, queue: Queue, watched: Watched) -> None:
+def execute(connection: RespSession, queue: Queue, watched: Watched, selected: int | None) -> None:
     """Answer the Redis command EXEC: run all queued commands at one moment, unless a watched key has changed.
 
-    queue: the commands since MULTI.  watched: key -> its version at WATCH.
+    queue: the commands since MULTI.  watched: key -> its version at WATCH.  selected: the database that the last SELECT among the
+    commands has chosen, or the connection's own.
     """
     steps = any(spec.steps for spec, _ in queue)
+    selects = any(spec.name == "select" for spec, _ in queue)
+    if selects:
+        # Which database is right is known when the transaction has taken place or not: what is sent behind it waits for that.
+        connection.leave_database()
     if not watched and not any(spec.plan for spec, _ in queue):
-        connection.read(functools.partial(_read_all, connection, queue))
-    elif not watched and not steps:
+        if selects:
+            connection.behind_barrier(lambda end: _moved(connection, selected, end, _read_all(connection, queue)))
+        else:
+            connection.read(functools.partial(_read_all, connection, queue))
+    elif not watched and not steps and not selects:
         commands, finish = _prepare(connection, queue, None)
         connection.write(c.guarded([], commands), functools.partial(_settled, finish))
     else:
@@ -120,9 +128,22 @@ def execute(connection: RespSession, queue: Queue, watched: Watched) -> None:
         def begin(end: End) -> None:
             # By now every WATCH before it has had its turn; one that failed has told its client, and seen nothing.
             fixed = [(key, version or 0) for key, version in watched.items()]
-            Attempts(connection, decide, failed, fixed, connection.null_array).begin(end)
+            told = functools.partial(_moved, connection, selected, end) if selects else end
+            Attempts(connection, decide, failed, fixed, connection.null_array).begin(told)
 
         connection.exclusive(begin)
+
+
+def _moved(connection: RespSession, selected: int | None, end: End, reply: Reply) -> None:
+    """End a transaction that has a SELECT in it with ``reply``: from here on ``selected`` is the connection's database.
+
+    If a watched key has changed, the database is the one before; behind an error it is none.
+    """
+    if reply == connection.null_array:
+        connection.use_database(connection.database)
+    elif selected is not None and not (isinstance(reply, bytes) and reply.startswith(b"-")):
+        connection.use_database(selected)
+    end(reply)
 
 
 def _settled(finish: Finish, result: Result) -> Reply:

@@ -1,0 +1,39 @@
+"""Roles, and the users who have them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+
+class Role(IntEnum):
+    """What a client may do; each role may do what the lower ones may."""
+
+    # Who has shown no token: health checks.
+    NOBODY = 0
+    READ = 1
+    WRITE = 2
+    # Members, leadership, and other clients' connections.
+    ADMIN = 3
+
+    @property
+    def word(self) -> str:
+        """The role's name, as files of users and messages have it."""
+        return self.name.lower()
+
+
+# The roles that a user can have, by the word in the file.
+ROLES: Final[Mapping[str, Role]] = {role.word: role for role in Role if role is not Role.NOBODY}
+# The name of the user who shows the token of --api-token-file, and of any user for a Redis client that gives no name.
+DEFAULT_NAME: Final = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Somebody whose token a node knows. digest: the SHA-256 of that token."""
+
+    name: str
+    role: Role
+    digest: bytes

@@ -1,0 +1,82 @@
+"""Census: how many living keys each database has, and how many of them expire and when; counted, never by a look at all keys.
+
+1. Only keys of the databases above 0 are counted one by one, those that sort before OTHERS_BEFORE: nearly all caches use
+   database 0 alone. That one has what is neither another's nor dead.
+2. *Dead* are here the keys of databases that were cleared as a whole, until they are swept out of memory. Keys that are
+   condemned by another prefix count as living until then: how many these are nobody knows.
+"""
+
+from __future__ import annotations
+
+from cacheflow.machine.language.databases import DATABASES, database_of
+from cacheflow.machine.state.entries import EXPIRES_AT_MS, Entry
+
+
+class Tally:
+    """A number of keys, the number of those that have an expiry, and the sum of these expiries in ms."""
+
+    __slots__ = ("expiries_ms", "expiring", "keys")
+
+    def __init__(self, keys: int = 0, expiring: int = 0, expiries_ms: int = 0) -> None:
+        self.keys = keys
+        self.expiring = expiring
+        self.expiries_ms = expiries_ms
+
+    def add(self, other: Tally, times: int = 1) -> None:
+        """Add the numbers of ``other``, each multiplied by ``times``."""
+        self.keys += times * other.keys
+        self.expiring += times * other.expiring
+        self.expiries_ms += times * other.expiries_ms
+
+    def went(self, entry: Entry) -> None:
+        """Subtract one key, with its ``entry``."""
+        self.keys -= 1
+        self.retimed(entry[EXPIRES_AT_MS], 0)
+
+    def retimed(self, before_ms: int, after_ms: int) -> None:
+        """Count that the expiry of one of the keys is ``after_ms`` instead of ``before_ms``; 0 is none."""
+        self.expiring += bool(after_ms) - bool(before_ms)
+        self.expiries_ms += after_ms - before_ms
+
+
+class Census:
+    """The numbers of living keys in the databases above 0, and of dead ones. Not safe for concurrent use, except for reading."""
+
+    __slots__ = ("_databases", "dead")
+
+    def __init__(self) -> None:
+        # The first one has no meaning but for keys with a mark that no database has.
+        self._databases = [Tally() for _ in range(DATABASES)]
+        self.dead = Tally()
+
+    def came(self, key: str) -> None:
+        """Count ``key``, a key before OTHERS_BEFORE that has no expiry yet."""
+        self._databases[database_of(key)].keys += 1
+
+    def retimed(self, key: str, before_ms: int, after_ms: int) -> None:
+        """Count that the expiry of ``key``, a key before OTHERS_BEFORE, is ``after_ms`` instead of ``before_ms``; 0 is none."""
+        self._databases[database_of(key)].retimed(before_ms, after_ms)
+
+    def went(self, key: str, entry: Entry) -> None:
+        """Count that ``key``, a living key before OTHERS_BEFORE, is gone with its ``entry``."""
+        self._databases[database_of(key)].went(entry)
+
+    def of(self, database: int | None, memory: Tally) -> Tally:
+        """Return the numbers of living keys in ``database``, None for all databases. memory: all keys in memory, dead or not."""
+        if database:
+            return self._databases[database]
+        living = Tally()
+        living.add(memory)
+        living.add(self.dead, -1)
+        if database == 0:
+            for other in self._databases[1:]:
+                living.add(other, -1)
+        return living
+
+    def condemn(self, database: int | None, memory: Tally) -> None:
+        """Count all living keys of ``database``, None for all databases, as dead. memory: all keys in memory, dead or not."""
+        self.dead.add(self.of(database, memory))
+        if database is None:
+            self._databases = [Tally() for _ in range(DATABASES)]
+        elif database:
+            self._databases[database] = Tally()

@@ -1,0 +1,204 @@
+"""Condemnations: removals of many keys at once, in force when they are made and carried out a bounded number of keys an entry.
+
+1. A condemnation is a target (a prefix, or database 0) and a revision. An item of the target whose version is not above that
+   revision is dead: absent to every reader and command from then on. What is written later has a higher version.
+2. *Passes* over all items sweep the dead out of memory. A pass serves all condemnations that there are when it begins; those
+   made meanwhile wait for the next one, so many small ones cost no more than two passes.
+3. How many keys a condemnation has removed is known when its pass is over. An item counts for the earliest condemnation that
+   meets it, unless it had expired by then.
+4. What a sweep removes is told to nobody: the condemnation itself was told, as one effect.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable
+from operator import attrgetter
+from typing import Final, TypeAlias
+
+from cacheflow.machine.language.databases import PREFIXES, database_of
+from cacheflow.machine.state.entries import VERSION, Entry
+
+# Condemnations in force at once, and lengths of their prefixes: a reader looks at one table for each length.
+CONDEMNATIONS_MAX: Final = 4096
+LENGTHS_MAX: Final = 64
+# Counts of keys that are kept after their pass, for nodes that ask later.
+COUNTS_KEPT: Final = 1000
+
+_REVISION: Final = attrgetter("revision")
+_WHOLE: Final = frozenset(PREFIXES)
+
+
+class Condemnation:
+    """One removal of all keys that start with ``prefix``, as of ``revision``; with ``only_database_0``, of database 0's keys.
+
+    at_ms: the machine's time when it was made.  counted: whether somebody asks how many keys there were.
+    count: how many have been found so far.
+    """
+
+    __slots__ = ("at_ms", "count", "counted", "only_database_0", "prefix", "revision")
+
+    def __init__(
+        self, prefix: str, only_database_0: bool, counted: bool, revision: int, at_ms: int, count: int = 0
+    ) -> None:
+        self.prefix = prefix
+        self.only_database_0 = only_database_0
+        self.counted = counted
+        self.revision = revision
+        self.at_ms = at_ms
+        self.count = count
+
+    def row(self) -> tuple[str, bool, bool, int, int, int]:
+        """Return all fields of the condemnation, in the order in which a new one takes them."""
+        return self.prefix, self.only_database_0, self.counted, self.revision, self.at_ms, self.count
+
+    @property
+    def is_whole(self) -> bool:
+        """True if the condemnation removes whole databases, whose keys are counted at all times."""
+        return is_whole(self.prefix)
+
+
+# (length, {prefix of that length: its condemnations, the oldest first}) for each length that a prefix has.
+Tables: TypeAlias = tuple[tuple[int, dict[str, list[Condemnation]]], ...]
+
+
+def is_whole(prefix: str) -> bool:
+    """True if the keys that start with ``prefix`` are one whole database, or all."""
+    return prefix in _WHOLE
+
+
+class Condemnations:
+    """All condemnations in force. Not safe for concurrent use, except for the functions that ``reader`` returns."""
+
+    __slots__ = ("_database_0", "_newest", "_tables", "counts", "passing", "present")
+
+    def __init__(self) -> None:
+        # All that are in force, the oldest first; the first ``passing`` of them are served by the pass that is under way.
+        self.present: list[Condemnation] = []
+        self.passing = 0
+        # {revision of a counted condemnation: how many keys it has removed}, of those that are over, the latest last.
+        self.counts: dict[int, int] = {}
+        # Those of database 0 alone are beside the tables.
+        self._tables: Tables = ()
+        self._database_0: list[Condemnation] = []
+        self._newest = 0
+
+    def has_room_for(self, prefix: str, counted: bool) -> bool:
+        """True if a condemnation of ``prefix`` may be made now. One of whole databases always may, if nobody wants its count."""
+        if not counted and is_whole(prefix):
+            return True
+        lengths = [length for length, _ in self._tables]
+        return len(self.present) < CONDEMNATIONS_MAX and (len(prefix) in lengths or len(lengths) < LENGTHS_MAX)
+
+    def add(self, new: Condemnation) -> None:
+        """Put the condemnation ``new`` in force; its revision must be above all before."""
+        if not new.counted and new.is_whole:
+            for place in range(self.passing, len(self.present)):
+                old = self.present[place]
+                if (old.prefix, old.only_database_0, old.counted) == (new.prefix, new.only_database_0, False):
+                    # The new one does all that the old one would, and takes its place in the next pass.
+                    self._set([*self.present[:place], *self.present[place + 1 :], new])
+                    return
+        self.present.append(new)
+        self._newest = new.revision
+        if new.only_database_0:
+            self._database_0.append(new)
+            return
+        length = len(new.prefix)
+        table = next((table for known, table in self._tables if known == length), None)
+        if table is None:
+            table = {}
+            self._tables = (*self._tables, (length, table))
+        table.setdefault(new.prefix, []).append(new)
+
+    def adopt(self, present: Iterable[Condemnation], passing: int) -> None:
+        """Replace all condemnations by those in ``present``, the oldest first. passing: how many of them a pass serves."""
+        self._set(list(present))
+        self.passing = passing
+
+    def _set(self, present: list[Condemnation]) -> None:
+        tables: dict[int, dict[str, list[Condemnation]]] = {}
+        database_0: list[Condemnation] = []
+        for one in present:
+            if one.only_database_0:
+                database_0.append(one)
+            else:
+                tables.setdefault(len(one.prefix), {}).setdefault(one.prefix, []).append(one)
+        # New objects, for readers in other threads still look at the old ones.
+        self._newest = present[-1].revision if present else 0
+        self._database_0 = database_0
+        self._tables = tuple(tables.items())
+        self.present = present
+
+    def begin_pass(self) -> None:
+        """Begin a pass, which serves all condemnations that are in force now."""
+        self.passing = len(self.present)
+
+    def end_pass(self) -> None:
+        """End those condemnations that the pass under way has served, and keep their counts."""
+        for one in self.present[: self.passing]:
+            if one.counted:
+                self.counts[one.revision] = one.count
+        while len(self.counts) > COUNTS_KEPT:
+            del self.counts[next(iter(self.counts))]
+        self.adopt(self.present[self.passing :], 0)
+
+    def is_counting(self, revision: int) -> bool:
+        """True if the condemnation made at ``revision`` is still in force."""
+        place = bisect_left(self.present, revision, key=_REVISION)
+        return place < len(self.present) and self.present[place].revision == revision
+
+    def kills(self, key: str, version: int) -> bool:
+        """True if an item under ``key`` with this ``version`` is dead."""
+        return version <= self._newest and _meets(self._tables, self._database_0, key, version)
+
+    def is_in_dead_database(self, key: str, version: int) -> bool:
+        """True if a condemnation of whole databases has met the item under ``key`` with this ``version``."""
+        return any(found[-1].revision >= version and found[-1].is_whole for found in self._about(key))
+
+    def bury(self, key: str, version: int, expires_at_ms: int) -> bool:
+        """Count a dead item for the earliest condemnation that met it; True if one of whole databases has met it."""
+        first: Condemnation | None = None
+        whole = False
+        for found in self._about(key):
+            if found[-1].revision >= version:
+                one = found[bisect_left(found, version, key=_REVISION)]
+                whole = whole or one.is_whole
+                if first is None or one.revision < first.revision:
+                    first = one
+        if first is not None and not 0 < expires_at_ms <= first.at_ms:
+            first.count += 1
+        return whole
+
+    def _about(self, key: str) -> list[list[Condemnation]]:
+        """Return the condemnations of each target that ``key`` belongs to, the oldest first in each list."""
+        lists = [table[key[:length]] for length, table in self._tables if key[:length] in table]
+        if self._database_0 and not database_of(key):
+            lists.append(self._database_0)
+        return lists
+
+    def reader(self, raw: dict[str, Entry]) -> Callable[[str], Entry | None]:
+        """Return a function that returns the entry of a key in ``raw``, {key: entry}, None for an absent or a dead one.
+
+        Any thread may call it.
+        """
+        find = raw.get
+        # As they are now: a thread may stand still behind ``find`` until the sweep is over, and must still know the dead.
+        tables, database_0, newest = self._tables, self._database_0, self._newest
+
+        def get(key: str) -> Entry | None:
+            entry = find(key)
+            if entry is None or entry[VERSION] > newest or not _meets(tables, database_0, key, entry[VERSION]):
+                return entry
+            return None
+
+        return get
+
+
+def _meets(tables: Tables, database_0: list[Condemnation], key: str, version: int) -> bool:
+    """True if a condemnation in ``tables``, or one of database 0, meets an item under ``key`` with this ``version``."""
+    for length, table in tables:
+        found = table.get(key[:length])
+        if found is not None and found[-1].revision >= version:
+            return True
+    return bool(database_0) and database_0[-1].revision >= version and not database_of(key)

@@ -1,0 +1,150 @@
+"""The command INFO, and CONFIG: what tools ask a Redis server about itself."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import resource
+import sys
+from typing import Final
+
+from cacheflow.machine.language.databases import DATABASES
+from cacheflow.wire.resp.commands.clients import subcommand
+from cacheflow.wire.resp.glob import PATTERN_BYTES_MAX, matcher
+from cacheflow.wire.resp.replies import OK, encode, text
+from cacheflow.wire.resp.session import Arguments, Local, RespSession, Spec
+
+# The release of Redis whose commands and answers these are.
+REDIS_VERSION: Final = "7.0.15"
+
+_UNITS: Final = ((1 << 30, "G"), (1 << 20, "M"), (1 << 10, "K"))
+
+
+def _sections(session: RespSession) -> dict[str, dict[str, object]]:
+    service = session.service
+    metrics = service.store.metrics()
+
+    def whole(name: str) -> int:
+        return int(metrics.get(name, 0))
+
+    uptime_s = int(service.wall() - service.started_at)
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return {
+        "Server": {
+            "redis_version": REDIS_VERSION,
+            "redis_mode": "standalone",
+            "server_name": "cacheflow",
+            "os": f"{platform.system()} {platform.release()} {platform.machine()}",
+            "arch_bits": sys.maxsize.bit_length() + 1,
+            "process_id": os.getpid(),
+            "run_id": service.run_id,
+            "uptime_in_seconds": uptime_s,
+            "uptime_in_days": uptime_s // 86400,
+        },
+        # No command waits for another client here.
+        "Clients": {"connected_clients": len(service.connections), "blocked_clients": 0},
+        "Memory": {
+            "used_memory": whole("bytes"),
+            "used_memory_human": _human(whole("bytes")),
+            "maxmemory": whole("max_bytes"),
+            "maxmemory_human": _human(whole("max_bytes")),
+        },
+        # What is served is loaded, and a snapshot is another process's work.
+        "Persistence": {"loading": 0, "rdb_bgsave_in_progress": 0, "aof_enabled": 1, "aof_rewrite_in_progress": 0},
+        "Stats": {name: number - service.stats_before.get(name, 0) for name, number in _stats(session).items()},
+        # Every node is a master to clients: all take writes.
+        "Replication": {
+            "role": "master",
+            "raft_role": "leader" if whole("is_leader") else "follower",
+            "raft_has_leader": whole("has_leader"),
+            "raft_term": whole("term"),
+            "raft_applied_index": whole("applied_index"),
+            "raft_members": whole("members"),
+            "raft_voters": whole("voters"),
+        },
+        "CPU": {
+            "used_cpu_sys": f"{own.ru_stime:.6f}",
+            "used_cpu_user": f"{own.ru_utime:.6f}",
+            "used_cpu_sys_children": f"{children.ru_stime:.6f}",
+            "used_cpu_user_children": f"{children.ru_utime:.6f}",
+        },
+        # Redis Cluster's protocol, which is not spoken.
+        "Cluster": {"cluster_enabled": 0},
+        "Keyspace": _keyspace(session),
+    }
+
+
+def _stats(session: RespSession) -> dict[str, int]:
+    """Return the counters that CONFIG RESETSTAT sets back, as they are since this node's start."""
+    service = session.service
+    metrics = service.store.metrics()
+    return {
+        "total_connections_received": service.accepted,
+        "total_commands_processed": service.requests,
+        "expired_keys": int(metrics.get("expired_total", 0)),
+        "evicted_keys": int(metrics.get("evicted_total", 0)),
+        "keyspace_hits": int(metrics.get("hits_total", 0)),
+        "keyspace_misses": int(metrics.get("misses_total", 0)),
+    }
+
+
+def _keyspace(session: RespSession) -> dict[str, object]:
+    store = session.service.store
+    told: dict[str, object] = {}
+    for database in range(DATABASES):
+        keys = store.count_of(database)
+        if keys:
+            expires, left_ms = store.expiring_of(database)
+            told[f"db{database}"] = f"keys={keys},expires={expires},avg_ttl={left_ms}"
+    return told
+
+
+def _human(size: int) -> str:
+    return next((f"{size / unit:.2f}{name}" for unit, name in _UNITS if size >= unit), f"{size}B")
+
+
+def info(session: RespSession, arguments: Arguments) -> bytes:
+    wanted = {argument.decode("utf-8", "replace").lower() for argument in arguments[1:]}
+    everything = not wanted or not wanted.isdisjoint({"all", "default", "everything"})
+    shown = [
+        "\r\n".join([f"# {title}", *[f"{name}:{value}" for name, value in lines.items()], ""])
+        for title, lines in _sections(session).items()
+        if everything or title.lower() in wanted
+    ]
+    return text(session.protocol, "\r\n".join(shown))
+
+
+def _config_get(session: RespSession, arguments: Arguments) -> bytes:
+    service = session.service
+    settings = {
+        "appendonly": "yes",
+        "databases": str(DATABASES),
+        "maxmemory": str(int(service.store.metrics().get("max_bytes", 0))),
+        "proto-max-bulk-len": str(service.value_bytes_max),
+        "save": "",
+        "timeout": "0",
+    }
+    chosen: dict[str, str] = {}
+    for pattern in arguments[2:]:
+        if len(pattern) <= PATTERN_BYTES_MAX:
+            matches = matcher(pattern.lower())
+            chosen.update({name: value for name, value in settings.items() if matches(name.encode())})
+    return encode(session.protocol, chosen)
+
+
+def _config_resetstat(session: RespSession, arguments: Arguments) -> bytes:
+    """Set the counters in INFO back to 0. Those of ``/metrics`` stay: they never fall."""
+    session.service.stats_before = _stats(session)
+    return OK
+
+
+_CONFIG: Final[dict[bytes, tuple[int, Local]]] = {b"GET": (-3, _config_get), b"RESETSTAT": (2, _config_resetstat)}
+
+_FLAGS: Final = ("loading", "stale", "fast")
+_local = functools.partial(Spec, group="server", flags=_FLAGS)
+
+SPECS: Final = (
+    _local("info", -1, "Tells about the node.", local=info),
+    _local("config", -2, "Tells settings.", flags=("admin", *_FLAGS), local=functools.partial(subcommand, _CONFIG)),
+)

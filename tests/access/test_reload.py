@@ -1,0 +1,153 @@
+"""What SIGHUP changes, and for whom; and nodes that have nothing but users."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from access.guarded import Guarded
+from cluster.processes import NodeProcess, wait_for
+from wire.resp_client import pack
+
+from cacheflow.access.roles import Role
+from cacheflow.access.users_file import line_of, new_token
+from cacheflow.cli.launcher import LocalCluster
+from cacheflow.client.client import CacheClient
+from cacheflow.errors import InvalidRequest
+
+
+@pytest.fixture(autouse=True)
+def _all_users(guarded: Guarded) -> Iterator[None]:
+    yield
+    guarded.write_users(guarded.tokens)
+    guarded.reload()
+
+
+def get_status(guarded: Guarded, token: str | None) -> int:
+    return guarded.node.ask("GET", "/nodes/list", headers={"Authorization": f"Bearer {token}"}).status
+
+
+def without_own_token(guarded: Guarded, name: str) -> int:
+    kept, guarded.node.token = guarded.node.token, None
+    try:
+        return get_status(guarded, guarded.tokens[name])
+    finally:
+        guarded.node.token = kept
+
+
+def auth(guarded: Guarded, name: str) -> bytes:
+    return pack("AUTH", guarded.tokens[name] or "")
+
+
+def shown(guarded: Guarded, name: str) -> bytes:
+    value = f"any {guarded.tokens[name]}".encode()
+    return b"set x 0 0 %d\r\n%b\r\n" % (len(value), value)
+
+
+@pytest.mark.parametrize("change", ["taken out", "lowered", "raised", "another token"])
+def test_who_was_taken_out_or_changed_loses_open_connections_and_nobody_else(guarded: Guarded, change: str) -> None:
+    with (
+        guarded.dial(guarded.resp_port) as resp,
+        guarded.dial(guarded.memcached_port) as memcached,
+        guarded.dial(guarded.resp_port) as other,
+        guarded.dial(guarded.resp_port) as stranger,
+    ):
+        assert resp.ask(auth(guarded, "write")) == b"+OK" and other.ask(auth(guarded, "admin")) == b"+OK"
+        assert memcached.ask(shown(guarded, "write")) == b"STORED"
+        assert resp.ask(pack("MULTI")) == b"+OK" and resp.ask(pack("SET", "left", "1")) == b"+QUEUED"
+        tokens = {**guarded.tokens}
+        if change == "taken out":
+            del tokens["write"]
+        elif change == "another token":
+            tokens["write"] = new_token()
+        guarded.write_users(tokens, {"lowered": {"write": "read"}, "raised": {"write": "admin"}}.get(change))
+        guarded.reload()
+        assert resp.line() == b"" and memcached.line() == b""
+        assert other.ask(pack("PING")) == b"+PONG" and stranger.ask(pack("PING")).startswith(b"-NOAUTH")
+        with guarded.dial(guarded.resp_port) as again:
+            gone = change in ("taken out", "another token")
+            assert again.ask(auth(guarded, "write")).startswith(b"-WRONGPASS" if gone else b"+OK")
+            if change == "lowered":
+                assert again.ask(pack("SET", "left", "1")).startswith(b"-NOPERM")
+        assert without_own_token(guarded, "write") == (401 if gone else 200)
+        assert guarded.node.value("left") is None
+
+
+def test_a_broken_file_changes_nothing_and_is_told(guarded: Guarded) -> None:
+    with guarded.dial(guarded.resp_port) as resp:
+        assert resp.ask(auth(guarded, "write")) == b"+OK"
+        guarded.users_file.write_text(f"write admin {guarded.tokens['write']}\n")
+        guarded.reload()
+        assert resp.ask(pack("PING")) == b"+PONG" and without_own_token(guarded, "read") == 200
+    assert (
+        len(re.findall(r"the users of before stay: users-file = .*line 1: the third word", guarded.node.output())) == 1
+    )
+    told = guarded.node.ask("GET", "/readyz?verbose")
+    assert told.status == 200 and b"[+]users ok: those of before: " in told.body
+    assert guarded.node.ask("GET", "/metrics?format=json").body["users_outdated"] == 1
+    everything = guarded.node.output() + told.body.decode()
+    assert all(token is None or token not in everything for token in guarded.tokens.values())
+
+
+def test_what_was_sent_before_is_answered(guarded: Guarded) -> None:
+    with guarded.dial(guarded.resp_port) as resp:
+        assert resp.ask(auth(guarded, "write")) == b"+OK"
+        resp.send(pack("SET", "sent", "1") * 500)
+        assert resp.line() == b"+OK"
+        guarded.write_users({name: token for name, token in guarded.tokens.items() if name != "write"})
+        guarded.reload()
+        replies = resp.rest().split(b"\r\n")
+    assert replies[-1] == b"" and set(replies[:-1]) == {b"+OK"} and len(replies) == 500
+
+
+def test_sighup_ends_no_node(tmp_path: Path) -> None:
+    node = NodeProcess(1, tmp_path).start()
+    try:
+        wait_for(lambda: not node.alive or node.is_ready())
+        for _ in range(3):
+            node.signal(signal.SIGHUP)
+            time.sleep(0.05)
+        wait_for(lambda: "SIGHUP: nothing is read again" in node.output())
+        assert node.put("k", 1).status == 201 and node.alive
+        node.signal(signal.SIGTERM)
+        assert node.wait() == 0 and "Traceback" not in node.output()
+    finally:
+        if node.alive:
+            node.kill()
+
+
+def test_a_node_with_a_wrong_file_does_not_start(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("the secret of all nodes")
+    (tmp_path / "users").write_text("a read\n")
+    flags = ["--users-file", str(tmp_path / "users"), "--cluster-secret-file", str(tmp_path / "secret")]
+    node = NodeProcess(1, tmp_path, flags).start()
+    assert node.wait() == 2
+    assert node.output().count("\n") == 1 and "line 1: must be NAME ROLE HASH" in node.output()
+
+
+def test_nodes_with_users_alone_join_and_send_each_other_writes(tmp_path: Path) -> None:
+    reader, writer = new_token(), new_token()
+    users = tmp_path / "users"
+    users.write_text(f"{line_of('r', Role.READ, reader)}\n{line_of('w', Role.WRITE, writer)}\n")
+    with LocalCluster(3, tmp_path / "data", flags=["--users-file", str(users)], say=lambda _: None) as cluster:
+        cluster.start()
+        cluster.wait_ready()
+        with CacheClient(cluster.urls[0], token=reader) as client:
+            wait_for(lambda: len(client.nodes()) == 3)
+        for number, url in enumerate(cluster.urls):
+            with CacheClient(url, token=writer) as client:
+                client.set(f"k{number}", number)
+                client.update({"a": 1, "b": 2})
+                with pytest.raises(InvalidRequest, match="needs the role admin"):
+                    client.remove_node("node-3")
+            with CacheClient(url, token=reader) as client:
+                assert client.get(f"k{number}", consistency="linearizable") == number
+                assert client.get_many(["a", "b"]) == {"a": 1, "b": 2}
+                with pytest.raises(InvalidRequest, match="needs the role write"):
+                    client.set("k", 1)
+            with pytest.raises(InvalidRequest, match="asks for a user's token"), CacheClient(url) as client:
+                client.get("k")

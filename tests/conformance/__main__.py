@@ -1,0 +1,137 @@
+"""``python -m tests.conformance [SUITE...]``: the suites of stock clients, and schemathesis, against three real nodes.
+
+Each suite comes from the package registry and is run against node 2. What it fails is compared with its list in
+tests/conformance/expected: a failure that is not listed is new, and is run again against the server that the suite is written
+for, where that can be had. Exit code 1 for a new failure; a suite that cannot be fetched is skipped, and the reason told.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from conformance import expected, schema  # noqa: E402 - the path comes first
+from conformance.fetching import DidNotRun, Unavailable, program  # noqa: E402
+from conformance.suites import SUITES, Results, Suite  # noqa: E402
+
+from cacheflow.cli.launcher import LocalCluster, free_ports, terminable  # noqa: E402
+
+SCHEMA = "http"
+# The seconds of schemathesis: on every operation together, and in the subset.
+SCHEMA_S = 300
+SCHEMA_SUBSET_S = 45
+FLAGS = ("--max-items", "100000", "--resp-port", "0", "--memcached-port", "0")
+
+
+def main() -> int:
+    """Run what the command line asks for; return the exit code."""
+    names = [SCHEMA, *(suite.name for suite in SUITES)]
+    parser = argparse.ArgumentParser(prog="python -m tests.conformance", description=__doc__)
+    parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"all unless told: {', '.join(names)}")
+    parser.add_argument("--subset", action="store_true", help="what takes no more than three minutes")
+    parser.add_argument("--update", action="store_true", help="write the lists anew from what fails")
+    parser.add_argument(
+        "--control", action="store_true", help="run the suites against the servers they are written for"
+    )
+    given = parser.parse_args()
+    unknown = set(given.suites) - set(names)
+    if unknown:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; known are {', '.join(names)}")
+    chosen = given.suites or [SCHEMA, *(suite.name for suite in SUITES if suite.quick or not given.subset)]
+    failed = False
+    with (
+        terminable(),
+        tempfile.TemporaryDirectory(prefix="cacheflow-conformance-") as folder,
+        LocalCluster(3, Path(folder), flags=FLAGS, say=lambda _: None) as cluster,
+    ):
+        cluster.start()
+        cluster.wait_ready()
+        for name in chosen:
+            began = time.monotonic()
+            try:
+                if name == SCHEMA:
+                    good, told = schema.check(cluster.urls[1], SCHEMA_SUBSET_S if given.subset else SCHEMA_S)
+                else:
+                    suite = next(each for each in SUITES if each.name == name)
+                    good, told = run(suite, cluster, update=given.update, control=given.control)
+            except Unavailable as reason:
+                good, told = True, f"SKIPPED: {reason}"
+            except DidNotRun as reason:
+                good, told = False, f"DID NOT RUN: {reason}"
+            failed |= not good
+            print(f"{name}: {told} ({time.monotonic() - began:.0f} s)", flush=True)
+    return int(failed)
+
+
+def run(suite: Suite, cluster: LocalCluster, *, update: bool, control: bool) -> tuple[bool, str]:
+    """Run one suite; return (True if nothing failed that is not listed, what to tell). Raises Unavailable."""
+    if control:
+        with server(suite.control) as port:
+            results = suite.run(port, ())
+        return (
+            True,
+            f"{suite.control}: {len(results.passed)} passed, {len(results.failures)} failed{_lines(results.failures)}",
+        )
+    flag = "--resp-port" if suite.control == "redis-server" else "--memcached-port"
+    results = suite.run(cluster.children[1].wire_ports[flag], ())
+    if update:
+        expected.write(suite.name, results.failures)
+    listed = expected.read(suite.name)
+    found = expected.compare(listed, results.failures, results.passed)
+    told = f"{len(results.passed)} passed, {len(results.failures)} failed, {len(found.new)} of them not listed"
+    if found.passing:
+        told += f"; {len(found.passing)} listed ones pass now, take them out:{_lines(dict.fromkeys(found.passing, ''))}"
+    return not found.new, told + _lines(_beside_control(suite, found.new, results))
+
+
+def _beside_control(suite: Suite, new: dict[str, str], results: Results) -> dict[str, str]:
+    """Return new failures with what the control says to the same tests, where there is a control."""
+    if not new:
+        return new
+    try:
+        with server(suite.control) as port:
+            others = suite.run(port, ())
+    except Unavailable as reason:
+        return {test: f"{message} ({suite.control}: {reason})" for test, message in new.items()}
+    return {
+        test: f"{message} ({suite.control}: {'fails as well' if test in others.failures else 'passes'})"
+        for test, message in new.items()
+    }
+
+
+@contextmanager
+def server(name: str) -> Iterator[int]:
+    """Start the server that a suite is written for and yield its port. Raises Unavailable."""
+    found = program(name, "redis-server" if name == "redis-server" else "memcached")
+    (port,) = free_ports(1)
+    with tempfile.TemporaryDirectory() as folder:
+        if name == "redis-server":
+            command = [found, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
+        else:
+            command = [found, "-p", str(port), "-l", "127.0.0.1", "-u", "nobody"]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            time.sleep(1)
+            if process.poll() is not None:
+                raise Unavailable(f"{name} ends at once")
+            yield port
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _lines(failures: dict[str, str]) -> str:
+    return "".join(f"\n    {test}{': ' if message else ''}{message}" for test, message in sorted(failures.items()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""The lists of what others' suites fail are complete lines, and a run is compared with them both ways."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conformance import expected
+from conformance.suites import SUITES, _django_results
+
+
+def test_every_listed_failure_has_a_reason_and_every_list_a_suite() -> None:
+    names = {suite.name for suite in SUITES}
+    assert {file.stem for file in expected.FOLDER.glob("*.txt")} == names
+    assert sum(len(expected.read(name)) for name in names) > 100
+
+
+def test_a_line_without_a_reason_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(expected, "FOLDER", tmp_path)
+    (tmp_path / "some.txt").write_text("# head\n\na::b  # not served\n")
+    assert expected.read("some") == {"a::b": "not served"}
+    (tmp_path / "some.txt").write_text("a::b\n")
+    with pytest.raises(ValueError, match="no reason"):
+        expected.read("some")
+
+
+def test_a_run_is_compared_both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = expected.compare({"old": "why", "mended": "why"}, {"old": "x", "new": "y"}, {"mended", "good"})
+    assert (found.new, found.passing) == ({"new": "y"}, ["mended"])
+    monkeypatch.setattr(expected, "FOLDER", tmp_path)
+    expected.write("some", {"old": "message"})
+    (tmp_path / "some.txt").write_text((tmp_path / "some.txt").read_text().replace("message", "a reason"))
+    expected.write("some", {"old": "message", "new": "another"})
+    assert expected.read("some") == {"old": "a reason", "new": "another"}
+
+
+def test_django_s_report_is_read() -> None:
+    told = """
+test_a (cache.tests.T.test_a) ... ok
+test_b (cache.tests.T.test_b)
+What it is about. ... FAIL
+test_c (cache.tests.T.test_c) ... ERROR
+test_d (cache.tests.T.test_d) ... skipped 'no'
+
+======================================================================
+ERROR: test_c (cache.tests.T.test_c)
+----------------------------------------------------------------------
+Traceback (most recent call last):
+  x
+redis.exceptions.ResponseError: unknown command 'EVAL'
+----------------------------------------------------------------------
+Ran 4 tests
+"""
+    results = _django_results(told)
+    assert results.passed == {"cache.tests.T.test_a"}
+    assert results.failures == {"cache.tests.T.test_b": "FAIL", "cache.tests.T.test_c": "not served: EVAL"}

@@ -1,0 +1,155 @@
+"""``python -m tests.fuzz --inputs 100000 --seed 1``: hostile clients of every port of three real nodes.
+
+Inputs come from a grammar, and from mutations of what it makes, many on a connection. Behind each valid one, and behind the
+mutated ones that the node survives, a known request must get its known answer, in order. At the end: nothing in the logs but
+what a node says of hostile clients, memory flat, the same leader able to write, equal digests. Exit code 1 when one is not so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import re
+import ssl
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from fuzz.http_api import Http  # noqa: E402 - the path comes first
+from fuzz.memcached import Memcached  # noqa: E402
+from fuzz.peers import Peers  # noqa: E402
+from fuzz.resp import Resp  # noqa: E402
+from fuzz.running import Port, Tally, fuzz  # noqa: E402
+
+from cacheflow.cli.launcher import LocalCluster, ask, terminable  # noqa: E402
+from cacheflow.client.client import CacheClient  # noqa: E402
+from cacheflow.config import read_secret  # noqa: E402
+
+PORTS = ("http", "resp", "memcached", "peers")
+# Small, so that memory is full early and stays so.
+FLAGS = ("--max-items", "1000", "--max-bytes", "4194304", "--resp-port", "0", "--memcached-port", "0")
+# MiB that memory may grow from a fifth of the inputs to all: on the node that has the clients, beside the others, which have
+# only the writes; and on any node, for the log stays in memory until the journal has 64 MiB and a snapshot is built.
+BESIDE_MIB_MAX = 16.0
+GROWTH_MIB_MAX = 128.0
+SAMPLE_S = 1.0
+BAD_LINE = re.compile(r"Traceback|\bERROR\b|\bCRITICAL\b|Exception|never awaited|never retrieved")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what ``arguments``, by default the command line, ask for; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("--inputs", type=int, default=100_000, help="on each port")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--ports", nargs="*", choices=PORTS, default=list(PORTS))
+    parser.add_argument("--tls-ca", type=Path, help="connect with TLS, and check the nodes' certificates by this CA")
+    parser.add_argument("--log", type=Path, help="where to keep what the nodes have logged")
+    parser.add_argument("flags", nargs="*", help="further flags of the nodes, behind --: those of TLS, for one")
+    given = parser.parse_args(arguments)
+    tls = None if given.tls_ca is None else ssl.create_default_context(cafile=str(given.tls_ca))
+    lines: list[str] = []
+    failed = False
+    with (
+        terminable(),
+        tempfile.TemporaryDirectory(prefix="cacheflow-fuzz-") as folder,
+        LocalCluster(3, Path(folder), flags=[*FLAGS, *given.flags], say=lines.append) as cluster,
+    ):
+        cluster.start()
+        cluster.wait_ready()
+        for name in given.ports:
+            failed |= not run_port(name, cluster, given.inputs, given.seed, tls)
+        failed |= not is_well(cluster)
+    if given.log is not None:
+        given.log.write_text("\n".join(lines))
+    bad = [line for line in lines if BAD_LINE.search(line)]
+    for line in bad[:40]:
+        print(f"log: {line}")
+    print(f"{len(lines)} lines in the logs, {len(bad)} of them bad")
+    return int(failed or bool(bad))
+
+
+def run_port(name: str, cluster: LocalCluster, inputs: int, seed: int, tls: ssl.SSLContext | None) -> bool:
+    """Send ``inputs`` to one port of node 2; print and return whether all was well."""
+    node = cluster.children[1]
+    host, http_port = "127.0.0.1", int(node.url.rpartition(":")[2])
+    tally = Tally(inputs)
+    if name == "peers":
+        status = ask(node.url, "/cluster/status")[1]
+        secret = read_secret(cluster.secret_file, "cluster-secret-file") or b""
+        raft_port = int(node.arguments[node.arguments.index("--raft-port") + 1])
+        run = fuzz(Port(host, raft_port), Peers(secret, status["cluster_id"]), tally, seed)
+    elif name == "http":
+        run = fuzz(Port(host, http_port, tls), Http(), tally, seed)
+    elif name == "resp":
+        run = fuzz(Port(host, node.wire_ports["--resp-port"], tls), Resp(), tally, seed)
+    else:
+        run = fuzz(Port(host, node.wire_ports["--memcached-port"], tls), Memcached(), tally, seed)
+    began = time.monotonic()
+    pids = [child.process.pid for child in cluster.children if child.process is not None]
+    samples: list[tuple[int, list[float]]] = []
+
+    async def both() -> None:
+        sampling = asyncio.ensure_future(_sample(pids, samples, lambda: tally.inputs))
+        try:
+            await run
+        finally:
+            sampling.cancel()
+
+    asyncio.run(both())
+    took = time.monotonic() - began
+    samples.append((tally.inputs, _memory_mib(pids)))
+    course = [
+        next(memory for count, memory in samples if count >= min(inputs, tally.inputs) * fifth / 5)
+        for fifth in range(1, 6)
+    ]
+    grown = [last - early for early, last in zip(course[0], course[-1], strict=True)]
+    is_flat = grown[1] - max(grown[0], grown[2]) <= BESIDE_MIB_MAX and max(grown) <= GROWTH_MIB_MAX
+    if not is_flat:
+        tally.failures.append("memory is not flat")
+    for failure in tally.failures:
+        print(f"{name}: {failure}")
+    print(
+        f"{name}: {tally.inputs} inputs on {tally.connections} connections in {took:.0f} s ({tally.inputs / took:.0f}/s), "
+        f"{tally.known} known answers, connections ended {dict(tally.ends)}, {len(tally.failures)} failures, "
+        f"memory {' -> '.join('/'.join(f'{each:.0f}' for each in memory) for memory in course)} MiB",
+        flush=True,
+    )
+    return not tally.failures and all(child.alive for child in cluster.children)
+
+
+async def _sample(pids: list[int], samples: list[tuple[int, list[float]]], inputs: Callable[[], int]) -> None:
+    while True:
+        samples.append((inputs(), _memory_mib(pids)))
+        await asyncio.sleep(SAMPLE_S)
+
+
+def _memory_mib(pids: list[int]) -> list[float]:
+    page = os.sysconf("SC_PAGE_SIZE")
+    return [int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * page / 2**20 for pid in pids]
+
+
+def is_well(cluster: LocalCluster) -> bool:
+    """Print and return whether the cluster still writes, is ready on all nodes, and holds the same everywhere."""
+    with CacheClient(cluster.urls) as client:
+        client.set("fuzz", "over")
+    deadline = time.monotonic() + 30
+    digests: set[str] = set()
+    while time.monotonic() < deadline:
+        found = [ask(url, "/cluster/digest")[1] or {} for url in cluster.urls]
+        digests = {f"{each.get('index')} {each.get('digest')}" for each in found}
+        if len(digests) == 1 and all(ask(url, "/readyz")[0] == 200 for url in cluster.urls):
+            print("the cluster is well: it writes, and its digests are equal")
+            return True
+        time.sleep(0.2)
+    print(f"the cluster is not well: {digests}")
+    return False
+
+
+if __name__ == "__main__":
+    sys.exit(main())
