@@ -21,6 +21,7 @@ from cacheflow.errors import ConfigError
 
 EVICTION_POLICIES = ("lru", "lfu")
 FSYNC_MODES = ("always", "interval", "never")
+PEER_TLS_MODES = ("prefer", "require")
 # The port of the peer protocol minus that of HTTP, unless the settings say otherwise.
 RAFT_PORT_OFFSET = 1000
 _NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -78,6 +79,13 @@ class NodeConfig:
     api_token_file: Path | None = None
     # Who else may use the ports, and what for; the same file on every node (users.py).
     users_file: Path | None = None
+    # This node's certificate and its key, in PEM: with them all ports of clients speak TLS and nothing else.
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    # The CA that has signed the certificates of all nodes: with it connections between nodes are encrypted, too.
+    tls_ca: Path | None = None
+    # prefer: plain connections with nodes that have no certificates; require: none. None: prefer where there is a CA.
+    peer_tls: str | None = None
     # Names under which browsers may call this node, beside its own; other sites whose pages may.
     allow_host: tuple[str, ...] = ()
     allow_origin: tuple[str, ...] = ()
@@ -123,6 +131,15 @@ class NodeConfig:
             0.01 <= self.heartbeat_s < self.election_timeout_s / 3,
             "must be below a third of the election timeout",
         )
+        self._check("tls_cert", self.tls_cert is None or self.tls_key is not None, "needs its --tls-key")
+        self._check("tls_key", self.tls_key is None or self.tls_cert is not None, "needs its --tls-cert")
+        self._check("tls_ca", self.tls_ca is None or self.tls_cert is not None, "needs --tls-cert and --tls-key")
+        self._check("peer_tls", self.peer_tls in (None, *PEER_TLS_MODES), "must be prefer or require")
+        self._check(
+            "peer_tls",
+            self.peer_tls is None or self.tls_ca is not None,
+            "needs --tls-ca",
+        )
         for host in self.allow_host:
             self._check("allow_host", _is_host(host), _HOST_RULE)
         for origin in self.allow_origin:
@@ -144,14 +161,13 @@ class NodeConfig:
                 "host",
                 self.cluster_secret_file is not None and (self.api_token_file or self.users_file) is not None,
                 "leaves loopback: give --cluster-secret-file, and --users-file or --api-token-file, so that only those who hold "
-                "what is in them get in",
+                "what is in them get in, and --tls-cert, --tls-key and --tls-ca, so that nobody on the way can read them",
             )
         self._check(
             "users_file",
             self.users_file is None or self.cluster_secret_file is not None,
             "needs --cluster-secret-file: without it whoever reaches the port between nodes writes as a node does",
         )
-
         self._check(
             "advertise",
             not _is_any_address(self.advertise or self.host),
@@ -161,6 +177,11 @@ class NodeConfig:
     def _check(self, name: str, valid: bool, rule: str) -> None:
         if not valid:
             raise ConfigError(f"{name.replace('_', '-')} = {getattr(self, name)!r}: {rule}")
+
+    @property
+    def leaves_plain(self) -> bool:
+        """True if something leaves this machine that is not encrypted, by what is set here."""
+        return not is_loopback(self.host) and (self.tls_ca is None or self.peer_tls != "require")
 
     @property
     def raft_listen_port(self) -> int:

@@ -95,7 +95,10 @@ class KeysCopy(Protocol):
 
 
 class WireStore(Protocol):
-    """Interface: what the Redis and memcached fronts need of a store. Called on the event loop only; no method blocks."""
+    """Interface: what the Redis and memcached fronts need of a store. Called on the event loop only; no method blocks.
+
+    All but ``lookup_all`` and what replicates may be called by any thread: scripts have one of their own.
+    """
 
     def lookup(self, key: str, *, count: bool = True) -> Entry | None:
         """Return the live cache entry under ``key``, or None if there is none. Raises NotReady.

@@ -34,6 +34,7 @@ from cacheflow.machine.language.databases import OTHERS_BEFORE
 from cacheflow.machine.listing import KeysCopy
 from cacheflow.machine.state.entries import Entry
 from cacheflow.net.ports import Service
+from cacheflow.net.tls.handshakes import Handshakes
 from cacheflow.net.unsent import Unsent
 from cacheflow.node import leaving, status
 from cacheflow.node.assembly import LocalNode
@@ -100,6 +101,11 @@ class ReplicatedStore(Face):
     def on_loop(self, call: Callable[[], None]) -> None:
         """Have ``call`` called on the node's own loop soon; do nothing if the node is stopped. Any thread may use it."""
         self._engine.on_loop(call)
+
+    @property
+    def handshakes(self) -> Handshakes | None:
+        """The object that shakes hands with clients in TLS, and has the certificate; None where the node has none."""
+        return self._engine.handshakes
 
     def close(self) -> bool:
         """Hand leadership over when this node leads, and stop; return whether everything is written and closed.
@@ -499,7 +505,7 @@ def _embedded_config(raft_address: str | None, settings: dict[str, Any]) -> Node
     for name in ("seed", "peers"):
         if name in settings:
             settings[name] = tuple(settings[name])
-    for name in ("data_dir", "cluster_secret_file", "api_token_file", "users_file"):
+    for name in ("data_dir", "cluster_secret_file", "api_token_file", "users_file", "tls_cert", "tls_key", "tls_ca"):
         if isinstance(settings.get(name), str):
             settings[name] = Path(settings[name])
     return NodeConfig.of(**settings)

@@ -10,7 +10,7 @@ import pytest
 from scripts.bench.harness import cluster, node_command
 from scripts.bench.load import Tally, fill
 from scripts.bench.loadgen import Measured
-from scripts.bench.more import looppauses, snapshot
+from scripts.bench.more import looppauses, scripts, snapshot
 from scripts.bench.more.snapshot import Turn, Window
 from scripts.bench.rows import counted, freshness
 
@@ -136,3 +136,15 @@ def test_an_increment_that_counted_twice_or_not_at_all_is_a_miss(
     assert verdict.passed is passed
     assert verdict.figures["wrong"] == wrong
     assert counted.judge(counted.Counted(numbers, unknown), value, Tally(), lost=0, late=0).passed is False
+
+
+def test_a_counter_of_scripts_is_judged_by_what_clients_were_told() -> None:
+    def judged(numbers: list[int], unknown: int, counter: int) -> bool | None:
+        return scripts.judge(scripts.Counting([], numbers, unknown), counter, RATE).passed
+
+    assert judged([1, 2, 4], 1, 4) is True
+    assert judged([1, 2, 3], 1, 3) is True
+    assert judged([1, 2, 2], 0, 3) is False
+    assert judged([1, 2, 3], 0, 4) is False
+    assert judged([1, 2, 3], 1, 2) is False
+    assert judged([], 1, 0) is False

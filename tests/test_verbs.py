@@ -42,6 +42,7 @@ CLASSES = (ReplicatedStore, AsyncReplicatedStore, CacheClient, AsyncCacheClient)
 # What a class has beside the verbs: a node's life and its parts, and where a client's nodes are.
 OWN: dict[type, set[str]] = {
     ReplicatedStore: {
+        "handshakes",
         *("start", "serve", "wait_ready", "run", "submit", "submit_barrier", "barrier"),
         *("lookup", "lookup_all", "copy_keys", "live", "count_of", "expiring_of", "uses_of", "unsent"),
         *("now_ms", "told_ms", "read_applied", "position", "metrics", "liveness", "readiness"),

@@ -8,6 +8,7 @@ only the status is looked at, so that the nodes get the machine. Still plain HTT
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import json
 import lzma
@@ -15,6 +16,7 @@ import math
 import random
 import selectors
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -24,6 +26,7 @@ from typing import Final, NamedTuple
 
 from cacheflow.config import split_url
 from cacheflow.errors import InvalidRequest
+from cacheflow.net.tls.trust import trusting
 
 # Seconds without any answer after which every request under way has failed.
 ANSWER_TIMEOUT_S: Final = 30.0
@@ -114,14 +117,13 @@ def percentile(ordered: Sequence[float], share: float) -> float:
 class _Connection:
     """The HTTP connection of one worker of the load generator to one node; the next request opens it again after it broke."""
 
-    def __init__(self, url: str, token: str | None) -> None:
+    def __init__(self, url: str, token: str | None, trusted: Callable[[], ssl.SSLContext]) -> None:
         try:
             parts = split_url(url if "//" in url else f"http://{url}")
         except ValueError as error:
             raise InvalidRequest(str(error)) from None
-        if parts.scheme != "http":
-            raise InvalidRequest(f"{url!r}: the load generator talks to http://host:port only")
-        self._address = (parts.hostname or "", parts.port or 80)
+        self._context = trusted() if parts.scheme == "https" else None
+        self._address = (parts.hostname or "", parts.port or (80 if self._context is None else 443))
         self._headers = f"Host: {parts.netloc}\r\n".encode()
         if token is not None:
             self._headers += f"Authorization: Bearer {token}\r\n".encode()
@@ -139,6 +141,8 @@ class _Connection:
         self.ends = False
         self.socket = socket.create_connection(self._address, ANSWER_TIMEOUT_S)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._context is not None:
+            self.socket = self._context.wrap_socket(self.socket, server_hostname=self._address[0])
         return self.socket
 
     def send(self, call: Call) -> None:
@@ -152,6 +156,9 @@ class _Connection:
         """Read the bytes that have arrived; return the answer once it is whole, else None. Raises OSError."""
         assert self.socket is not None
         data = self.socket.recv(262_144)
+        while isinstance(self.socket, ssl.SSLSocket) and (pending := self.socket.pending()):
+            # The selector does not know of what is decrypted already.
+            data += self.socket.recv(pending)
         if not data:
             raise ConnectionResetError("the node closed the connection")
         received = self._received = self._received + data if self._received else data
@@ -182,23 +189,31 @@ def _content_length(head: bytes) -> int:
 
 
 def drive(
-    urls: Sequence[str], workers: Sequence[Worker], *, token: str | None = None, progress: Progress = lambda _: None
+    urls: Sequence[str],
+    workers: Sequence[Worker],
+    *,
+    token: str | None = None,
+    ca: Path | None = None,
+    progress: Progress = lambda _: None,
 ) -> Report:
     """Send the requests that ``workers`` yield to the nodes at ``urls``, until all workers have ended; return the report.
 
     workers: generators of requests, each of which is sent the answers.  progress: called with the number of operations
     whenever some are done. Raises InvalidRequest for a malformed address in ``urls``.
     """
-    with contextlib.closing(_Driver(urls, workers, token, progress)) as driver:
+    with contextlib.closing(_Driver(urls, workers, token, ca, progress)) as driver:
         return driver.run()
 
 
 class _Driver:
     """The load generator's loop: sends the requests of all workers and gives each its answers. Not safe for concurrent use."""
 
-    def __init__(self, urls: Sequence[str], workers: Sequence[Worker], token: str | None, progress: Progress) -> None:
+    def __init__(
+        self, urls: Sequence[str], workers: Sequence[Worker], token: str | None, ca: Path | None, progress: Progress
+    ) -> None:
+        trusted = functools.cache(lambda: trusting(ca))
         self._workers = workers
-        self._connections = [[_Connection(url, token) for url in urls] for _ in workers]
+        self._connections = [[_Connection(url, token, trusted) for url in urls] for _ in workers]
         self._progress = progress
         self._report = Report()
         self._selector = selectors.DefaultSelector()
@@ -339,6 +354,7 @@ def run_load(
     batch: int = 1,
     keys: int = 1000,
     token: str | None = None,
+    ca: Path | None = None,
     progress: Progress = lambda _: None,
 ) -> Report:
     """Run a load test of ``ops`` reads and writes, over ``clients`` connections spread over the nodes; return the report.
@@ -369,7 +385,7 @@ def run_load(
                 # Go on with another node: a dead one fails at once and would use up all the operations.
                 node = (node + 1) % len(urls)
 
-    return drive(urls, [worker(number % len(urls)) for number in range(clients)], token=token, progress=progress)
+    return drive(urls, [worker(number % len(urls)) for number in range(clients)], token=token, ca=ca, progress=progress)
 
 
 def _plan(
@@ -411,6 +427,7 @@ def replay(
     value_bytes: int = TRACE_VALUE_BYTES,
     strict: bool = False,
     token: str | None = None,
+    ca: Path | None = None,
     progress: Progress = lambda _: None,
 ) -> Report:
     """Replay a trace: get each of ``keys`` from the nodes at ``urls``, set those that are missing, and return the report.
@@ -431,4 +448,4 @@ def replay(
                 # Progress counts the trace's requests: the set belongs to the get.
                 yield set_call(node, str(key), value)
 
-    return drive(urls, [worker() for _ in range(clients)], token=token, progress=progress)
+    return drive(urls, [worker() for _ in range(clients)], token=token, ca=ca, progress=progress)

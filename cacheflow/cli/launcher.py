@@ -3,7 +3,8 @@
 1. No orphans: children are ended by pid and waited for; if the launcher itself is killed, the kernel ends them (Linux).
 2. Node 1 founds the cluster when no node has data; every other node joins through all the others.
 3. A child that dies is told with its last lines; the others go on.
-4. The nodes share a secret, so that no other process on this machine can speak as one of them: the one they are told, or one
+4. Where the nodes have certificates they are asked over HTTPS, by the CA that they are told, else by the system's.
+5. The nodes share a secret, so that no other process on this machine can speak as one of them: the one they are told, or one
    that is made in the cluster's data directory and kept over restarts.
 """
 
@@ -32,6 +33,7 @@ from cacheflow.cli import settings
 from cacheflow.cli.secret_file import make_secret
 from cacheflow.config import RAFT_PORT_OFFSET
 from cacheflow.errors import ConfigError, NotReady
+from cacheflow.net.tls.trust import trusting
 
 HOST: Final = "127.0.0.1"
 # The flags of ports that are counted up from node to node.
@@ -114,7 +116,11 @@ class LocalCluster:
             pairs = [(base_port + number, base_port + number + RAFT_PORT_OFFSET) for number in range(size)]
             _check_free([port for pair in pairs for port in pair])
         flags, wires = _wire_ports(flags, size)
-        urls = [f"http://{HOST}:{port}" for port, _ in pairs]
+        scheme = "https" if _told(flags, "--tls-cert") else "http"
+        urls = [f"{scheme}://{HOST}:{port}" for port, _ in pairs]
+        ca = _told(flags, "--tls-ca")
+        # The CA of the nodes' certificates; None where there is none, or the system's.
+        self.ca = Path(ca) if ca else None
         ids = [f"node-{number + 1}" for number in range(size)]
         folders = [data_dir / node_id for node_id in ids]
         persistent = (_told(flags, "--persistence") or "true").lower() != "false"
@@ -202,7 +208,7 @@ class LocalCluster:
     def nodes(self) -> list[dict[str, Any]]:
         """Return the list of members from the first node that answers; an empty list when none does."""
         for child in self.children:
-            status, found = ask(child.url, "/nodes/list", self._token) if child.alive else (0, None)
+            status, found = self._ask(child, "/nodes/list") if child.alive else (0, None)
             if status == 200 and isinstance(found, list):
                 return found
         return []
@@ -259,12 +265,15 @@ class LocalCluster:
                 child.tail.append(text)
                 self._say(f"[{child.node_id}] {text}")
 
+    def _ask(self, child: Child, path: str) -> tuple[int, Any]:
+        return ask(child.url, path, self._token, ca=self.ca)
+
     def _missing_at(self, child: Child) -> str | None:
         """Return what ``child``, a node, lacks to be ready and to see all other nodes, as text for people; None if nothing."""
-        status, _ = ask(child.url, "/readyz", self._token)
+        status, _ = self._ask(child, "/readyz")
         if status != 200:
             return f"{child.node_id} ({child.url}) is not ready"
-        status, found = ask(child.url, "/nodes/list", self._token)
+        status, found = self._ask(child, "/nodes/list")
         if status == 401 and self._token is None:
             return None  # the nodes have users, and none of them is this launcher's: that they are ready has to do
         if status != 200 or not isinstance(found, list):
@@ -292,10 +301,22 @@ def terminable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def ask(url: str, path: str, token: str | None = None, timeout_s: float = 2.0) -> tuple[int, Any]:
-    """Send an HTTP GET for ``path`` to the node at ``url``; return (status, 0 without an answer; the body's JSON or None)."""
+def ask(
+    url: str, path: str, token: str | None = None, timeout_s: float = 2.0, ca: Path | None = None
+) -> tuple[int, Any]:
+    """Send an HTTP GET for ``path`` to the node at ``url``; return (status, 0 without an answer; the body's JSON or None).
+
+    ca: a file with the CA of the nodes' certificates, for a URL that begins with https; None for those that the system trusts.
+    """
     parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or HOST, parts.port, timeout=timeout_s)
+    host = parts.hostname or HOST
+    if parts.scheme == "https":
+        context = trusting(ca)
+        connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+            host, parts.port, timeout=timeout_s, context=context
+        )
+    else:
+        connection = http.client.HTTPConnection(host, parts.port, timeout=timeout_s)
     try:
         connection.request("GET", path, headers={} if token is None else {"Authorization": f"Bearer {token}"})
         response = connection.getresponse()

@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
@@ -22,9 +22,11 @@ from cacheflow.access.roles import ROLES
 from cacheflow.access.users_file import line_of, new_token
 from cacheflow.cli import bench as load
 from cacheflow.cli import settings, texts
+from cacheflow.cli.cert import cert
 from cacheflow.cli.demo import demo as demonstrate
 from cacheflow.cli.demo import tour as show_around
 from cacheflow.cli.launcher import LocalCluster, terminable
+from cacheflow.cli.printing import Bar, cell, is_rows, print_json, print_table
 from cacheflow.client.client import CacheClient
 from cacheflow.config import NodeConfig, build_version, read_secret
 from cacheflow.errors import (
@@ -47,6 +49,9 @@ DEFAULT_URL: Final = "http://127.0.0.1:8080"
 DEFAULT_BASE_PORT: Final = 8080
 # Lets a command take flags that it does not know, and hand them to nodes.
 PASS_ON: Final = {"ignore_unknown_options": True}
+CA_OPTION: Final = click.option(
+    "--ca", type=texts.path, metavar="FILE", help="CA of https nodes; the system's unless told."
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -95,6 +100,9 @@ def _complain(message: str, code: int) -> int:
 @click.version_option(build_version(), prog_name="cacheflow")
 def commands() -> None:
     """A Raft-consistent, replicated cache. Without a command: serve."""
+
+
+commands.add_command(cert)
 
 
 # Nodes
@@ -197,7 +205,7 @@ def _bring_up(running: LocalCluster) -> None:
         | {"role": roles.get(node.node_id, "")}
         for node in running.children
     ]
-    _print_table(rows)
+    print_table(rows)
 
 
 def _token_and_flags(file: Path | None, flags: tuple[str, ...]) -> tuple[str | None, list[str]]:
@@ -219,8 +227,10 @@ def _say(line: str) -> None:
 
 def _client_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
-    def connected(urls: tuple[str, ...], timeout: float, api_token_file: Path | None, **rest: Any) -> Any:
-        with CacheClient(_urls(urls) or [DEFAULT_URL], timeout, _token(api_token_file)) as client:
+    def connected(
+        urls: tuple[str, ...], timeout: float, api_token_file: Path | None, ca: Path | None, **rest: Any
+    ) -> Any:
+        with CacheClient(_urls(urls) or [DEFAULT_URL], timeout, _token(api_token_file), _ca(ca)) as client:
             return command(client, **rest)
 
     wrapped: Callable[..., Any] = connected
@@ -228,6 +238,7 @@ def _client_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--json", "as_json", is_flag=True, help="JSON for programs instead of text for people."),
         click.option("--timeout", default=15.0, show_default=True, help="Seconds for the whole call."),
         click.option("--api-token-file", type=texts.path, help="Token for the HTTP API."),
+        CA_OPTION,
         click.option(
             "--url",
             "urls",
@@ -254,6 +265,12 @@ def _urls(given: Sequence[str]) -> list[str]:
     return urls
 
 
+def _ca(file: Path | None) -> Path | None:
+    """Return the file of --ca, else of CACHEFLOW_CA, with the CA of the nodes' certificates; None for the system's."""
+    told = os.environ.get("CACHEFLOW_CA", "").strip()
+    return file or (settings.named_path(told, "CACHEFLOW_CA") if told else None)
+
+
 def _token(file: Path | None) -> str | None:
     if file is None and (told := os.environ.get("CACHEFLOW_API_TOKEN_FILE", "").strip()):
         file = settings.named_path(told, "CACHEFLOW_API_TOKEN_FILE")
@@ -276,7 +293,7 @@ def get(client: CacheClient, key: str, consistency: str | None, max_staleness: f
         shown = {"key": key, "value": item.value, "ttl": item.ttl_s, "version": item.version}
         if item.kind == values.BYTES:
             shown |= {"value": base64.b64encode(item.data).decode(), "encoding": "base64"}
-        _print_json(shown)
+        print_json(shown)
     else:
         out = sys.stdout.buffer
         out.write(item.data + (b"" if item.kind == values.BYTES else b"\n"))
@@ -305,7 +322,7 @@ def set_(
     """Set KEY to VALUE; a VALUE of - is read from standard input."""
     written = client.set(key, _told_value(value, kind), ttl=ttl, only_if_absent=if_absent, only_if_version=if_version)
     if as_json:
-        _print_json({"key": key, "version": written.version, "created": written.created, "ttl": written.ttl_s})
+        print_json({"key": key, "version": written.version, "created": written.created, "ttl": written.ttl_s})
     else:
         click.echo(f"{'created' if written.created else 'replaced'}, version {written.version}")
     return 0
@@ -328,7 +345,7 @@ def delete(client: CacheClient, keys: tuple[str, ...], as_json: bool) -> int:
     """Delete KEYS. Exit code 1 when none of them was there."""
     deleted = sum(client.delete(key) for key in keys)
     if as_json:
-        _print_json({"deleted": deleted})
+        print_json({"deleted": deleted})
     else:
         click.echo(f"{deleted} deleted")
     return 0 if deleted else NO
@@ -344,7 +361,7 @@ def incr(client: CacheClient, key: str, delta: int, initial: int | None, ttl: fl
     """Add DELTA (1 unless told, may be negative) to the integer at KEY and print the sum."""
     value = client.incr(key, delta, initial=initial, ttl=ttl)
     if as_json:
-        _print_json({"key": key, "value": value})
+        print_json({"key": key, "value": value})
     else:
         click.echo(value)
     return 0
@@ -356,7 +373,7 @@ def incr(client: CacheClient, key: str, delta: int, initial: int | None, ttl: fl
 def keys(client: CacheClient, prefix: str, as_json: bool) -> int:
     """Print the keys that start with PREFIX, one a line."""
     if as_json:
-        _print_json(list(client.keys(prefix)))
+        print_json(list(client.keys(prefix)))
     else:
         for key in client.keys(prefix):
             click.echo(key)
@@ -369,9 +386,9 @@ def nodes(client: CacheClient, as_json: bool) -> int:
     """Print the members of the cluster."""
     found = client.nodes()
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
-        _print_table([{"id": "", "address": "", "status": "", "role": ""} | node for node in found])
+        print_table([{"id": "", "address": "", "status": "", "role": ""} | node for node in found])
     return 0
 
 
@@ -381,13 +398,13 @@ def status(client: CacheClient, as_json: bool) -> int:
     """Print the state of the cluster: its leader, term and log indexes, and how far each member lags behind."""
     found = client.status()
     if as_json:
-        _print_json(found)
+        print_json(found)
         return 0
-    nested = {name: rows for name, rows in found.items() if _is_rows(rows)}
-    _print_table([{"name": name, "value": _cell(value)} for name, value in found.items() if name not in nested])
+    nested = {name: rows for name, rows in found.items() if is_rows(rows)}
+    print_table([{"name": name, "value": cell(value)} for name, value in found.items() if name not in nested])
     for name, rows in nested.items():
         click.echo(f"\n{name}")
-        _print_table(rows)
+        print_table(rows)
     return 0
 
 
@@ -398,7 +415,7 @@ def level(client: CacheClient, number: int | None, as_json: bool) -> int:
     """Print the cluster's feature level. With NUMBER raise it: after that no older CacheFlow can run in the cluster."""
     in_force = client.status()["level"] if number is None else client.raise_level(number)
     if as_json:
-        _print_json({"level": in_force})
+        print_json({"level": in_force})
     else:
         click.echo(in_force)
     return 0
@@ -413,7 +430,7 @@ def make_token(name: str, role: str, as_json: bool) -> int:
     token = new_token()
     line = line_of(name, ROLES[role], token)
     if as_json:
-        _print_json({"name": name, "role": role, "token": token, "line": line})
+        print_json({"name": name, "role": role, "token": token, "line": line})
     else:
         click.echo(f"token, for a file of {name}'s:  {token}\nline for --users-file:  {line}")
     return 0
@@ -434,6 +451,7 @@ def make_token(name: str, role: str, as_json: bool) -> int:
 @click.option("--nodes", "node_count", type=int, help="Start so many nodes for it in a temporary folder.")
 @click.option("--json", "as_json", is_flag=True, help="JSON for programs instead of text for people.")
 @click.option("--api-token-file", type=texts.path, help="Token for the HTTP API.")
+@CA_OPTION
 @click.option(
     "--url", "urls", multiple=True, type=texts.text, metavar="URL", help="A node; repeatable: load is spread over all."
 )
@@ -459,7 +477,7 @@ def bench(
         with quiet as running:
             running.start()
             running.wait_ready()
-            return _measure(running.urls, _given(context), **options)
+            return _measure(running.urls, _given(context), **(options | {"ca": running.ca}))
 
 
 def _given(context: click.Context) -> set[str]:
@@ -483,10 +501,11 @@ def _measure(
     strict: bool,
     as_json: bool,
     api_token_file: Path | None,
+    ca: Path | None,
 ) -> int:
-    token = _token(api_token_file)
+    token, ca = _token(api_token_file), _ca(ca)
     if trace is None:
-        with _Bar(ops) as bar:
+        with Bar(ops) as bar:
             report = load.run_load(
                 urls,
                 ops,
@@ -496,12 +515,13 @@ def _measure(
                 batch=batch,
                 keys=key_count,
                 token=token,
+                ca=ca,
                 progress=bar.advance,
             )
     else:
         requests = load.read_trace(trace)
         requests = requests[:ops] if "ops" in given else requests
-        with _Bar(len(requests)) as bar:
+        with Bar(len(requests)) as bar:
             report = load.replay(
                 urls,
                 requests,
@@ -509,6 +529,7 @@ def _measure(
                 value_bytes=value_bytes,
                 strict=strict,
                 token=token,
+                ca=ca,
                 progress=bar.advance,
             )
     _print_report(report, as_json, trace is not None)
@@ -524,9 +545,9 @@ def _print_report(report: load.Report, as_json: bool, is_trace: bool) -> None:
     if report.hits + report.misses:
         summary |= {"hits": report.hits, "misses": report.misses, "hit_ratio": round(report.hit_ratio, 4)}
     if as_json:
-        _print_json({"kinds": report.rows(), **summary})
+        print_json({"kinds": report.rows(), **summary})
         return
-    _print_table(report.rows())
+    print_table(report.rows())
     click.echo(f"{total} operations in {report.elapsed_s:.2f} s: {summary['ops_per_s']:,.0f} a second")
     if is_trace:
         requests = report.hits + report.misses
@@ -536,68 +557,3 @@ def _print_report(report: load.Report, as_json: bool, is_trace: bool) -> None:
         )
     if report.first_error is not None:
         click.echo(f"first error: {report.first_error}")
-
-
-class _Bar:
-    """A progress bar on stderr, redrawn ten times a second; where stderr is no terminal nothing is shown."""
-
-    WIDTH = 40
-
-    def __init__(self, total: int) -> None:
-        self._total = max(total, 1)
-        self._done = 0
-        self._next = 0.0
-        self._shown = sys.stderr.isatty()
-
-    def advance(self, count: int) -> None:
-        """Add ``count`` to the number of operations that the progress bar shows as done."""
-        self._done += count
-        if self._shown and (now := time.monotonic()) >= self._next:
-            self._next = now + 0.1
-            self._draw()
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._shown:
-            self._draw()
-            click.echo(err=True)
-
-    def _draw(self) -> None:
-        share = min(self._done / self._total, 1.0)
-        filled = int(share * self.WIDTH)
-        click.echo(f"\r[{'#' * filled}{'-' * (self.WIDTH - filled)}] {share:4.0%}", nl=False, err=True)
-
-
-# Printing
-
-
-def _print_json(value: Any) -> None:
-    click.echo(texts.json_text(value))
-
-
-def _is_rows(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, (dict, list)):
-        return json.dumps(value, ensure_ascii=False)
-    return "" if value is None else str(value)
-
-
-def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print ``rows`` as a table: columns as wide as their longest text, numbers aligned to the right."""
-    if not rows:
-        return
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    lines = [names, *([_cell(row.get(name)) for name in names] for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(names))]
-    numeric = [all(isinstance(row.get(name), (int, float)) for row in rows) for name in names]
-    for line in lines:
-        cells = (
-            text.rjust(width) if right else text.ljust(width)
-            for text, width, right in zip(line, widths, numeric, strict=True)
-        )
-        click.echo("  ".join(cells).rstrip())

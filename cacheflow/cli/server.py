@@ -1,7 +1,8 @@
 """The server process: it builds a node with its HTTP front from a NodeConfig, runs it, and ends it cleanly.
 
+SIGHUP has it read renewed files again (``reloading.py``).
 SIGTERM and SIGINT drain: readiness goes first, running requests end, a leader hands leadership over, and the files close.
-A disk that hangs does not keep the process. SIGHUP has the users read again, and ends nothing.
+A disk that hangs does not keep the process.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import sys
 from dataclasses import replace
 
 from cacheflow.access.users import Access
+from cacheflow.cli.reloading import Reload, reload_all
 from cacheflow.config import NodeConfig, join_address, join_token, read_secret
-from cacheflow.rest import Doors, HttpServer, RestConfig, at_once, create_app, turn_away
+from cacheflow.rest import TLS_ONLY, Doors, HttpServer, RestConfig, at_once, create_app, turn_away
 from cacheflow.store import ReplicatedStore
 from cacheflow.wire.memcached.connection import memcached_port
 from cacheflow.wire.port import WirePort, connections_allowed
@@ -52,6 +54,12 @@ def run(config: NodeConfig) -> int:
         max_value_bytes=config.max_value_bytes,
         threads=config.http_threads,
     )
+    handshakes = store.handshakes
+    reloads: list[Reload] = []
+    if handshakes is not None:
+        reloads.append(handshakes.certificates.reload)
+    if config.leaves_plain:
+        logger.warning("what leaves this machine is not all encrypted: %s", _how_to_encrypt(config))
     # The port is taken before the node tells anybody that it lives there.
     app = create_app(store, rest)
     http = HttpServer(
@@ -68,16 +76,21 @@ def run(config: NodeConfig) -> int:
             None if access is not None else [config.host, config.advertise or config.host, *config.allow_host],
             config.allow_origin,
         ),
+        secure=None if handshakes is None else handshakes.secure("http", TLS_ONLY),
     )
     address = join_address(config.advertise or config.host, http.port)
+    if handshakes is not None:
+        address = f"https://{address}"
     try:
         store.start(address)
         ports = _serve_wires(store, config, access)
         http.start()
         _freeze_what_stays()
-        logger.info("listening on http://%s", address)
+        if access is not None:
+            reloads.append(functools.partial(_read_users_again, store, access, ports))
+        logger.info("listening on %s", address if "//" in address else f"http://{address}")
         while _next_signal(signals) == signal.SIGHUP:
-            _reload(store, access, ports)
+            reload_all(reloads)
         logger.info("stopping")
         http.stop()
     finally:
@@ -91,6 +104,12 @@ def _next_signal(signals: queue.SimpleQueue[int]) -> int:
         # Another thread may be the one that a signal interrupts: then the handler runs when this one looks again.
         with contextlib.suppress(queue.Empty):
             return signals.get(timeout=1.0)
+
+
+def _how_to_encrypt(config: NodeConfig) -> str:
+    if config.tls_ca is not None:
+        return "give every node --tls-cert, --tls-key and --tls-ca, and then --peer-tls require"
+    return "give --tls-cert, --tls-key and --tls-ca (see cacheflow cert), or put a VPN under it"
 
 
 def _close(store: ReplicatedStore) -> None:
@@ -118,11 +137,9 @@ def _freeze_what_stays() -> None:
     gc.set_threshold(*gc.get_threshold()[:2], FULL_PASS_AFTER)
 
 
-def _reload(store: ReplicatedStore, access: Access | None, ports: list[WirePort]) -> None:
+def _read_users_again(store: ReplicatedStore, access: Access, ports: list[WirePort]) -> None:
     """Read the users again, and close the connections of those who were taken out or changed; disturb no others."""
-    if access is None:
-        logger.info("SIGHUP: nothing is read again, for this node has no --users-file and no --api-token-file")
-    elif access.reload():
+    if access.reload():
         for port in ports:
             store.on_loop(port.recheck)
 

@@ -138,6 +138,10 @@ SETTINGS: Final = (
     Setting("allow-origin", "allow_origin", str, "A site whose pages may call; repeatable.", "URL", many=True),
     Setting("api-token-file", "api_token_file", path, "A token for clients, on every port; an admin's.", "FILE"),
     Setting("users-file", "users_file", path, "Tokens' hashes and roles, the same on every node.", "FILE"),
+    Setting("tls-cert", "tls_cert", path, "Certificate of this node; clients' ports speak TLS then.", "FILE"),
+    Setting("tls-key", "tls_key", path, "Its key.", "FILE"),
+    Setting("tls-ca", "tls_ca", path, "CA of all nodes' certificates; nodes talk by TLS then.", "FILE"),
+    Setting("peer-tls", "peer_tls", str, "prefer or require: whether nodes without TLS may talk.", "MODE"),
 )
 _BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
 

@@ -7,6 +7,7 @@ connection broke is sent again and never counts twice. How nodes are chosen and 
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from collections.abc import Iterable
@@ -37,16 +38,21 @@ class CacheClient(Face):
     """A client of a replicated cache over HTTP, a mapping with more methods. Safe for concurrent use, also after a fork.
 
     urls: addresses of one or more nodes.  timeout_s: seconds for a whole call, fail-over included.
-    token: the content of the nodes' --api-token-file.  Values are str, bytes or anything JSON can hold; keys are str.
+    token: the content of the nodes' --api-token-file.  ca: a file with the CA of the nodes' certificates; without it they must be
+    of one that the system trusts.  Values are str, bytes or anything JSON can hold; keys are str.
     Raises NotCommitted (certainly not applied), OutcomeUnknown (a write may have been applied), InvalidRequest.
     """
 
     def __init__(
-        self, urls: str | Iterable[str], timeout_s: float = TIMEOUT_S_DEFAULT, token: str | None = None
+        self,
+        urls: str | Iterable[str],
+        timeout_s: float = TIMEOUT_S_DEFAULT,
+        token: str | None = None,
+        ca: str | os.PathLike[str] | None = None,
     ) -> None:
         if not 0 < timeout_s <= TIMEOUT_S_MAX:
             raise InvalidRequest(f"timeout_s = {timeout_s!r}: must be above 0 and at most {TIMEOUT_S_MAX}")
-        self._nodes = Nodes([urls] if isinstance(urls, str) else list(urls), timeout_s)
+        self._nodes = Nodes([urls] if isinstance(urls, str) else list(urls), timeout_s, ca)
         if token is not None and not (token.isascii() and token.isprintable() and token and token == token.strip()):
             # Not shown: it may be the real one with a line's end behind it.
             raise InvalidRequest("a token is printable ASCII; strip what was read from a file")
@@ -240,9 +246,13 @@ class AsyncCacheClient(AsyncFace):
     """CacheClient for asyncio: the same methods as coroutines; requests run in threads of the loop's default executor."""
 
     def __init__(
-        self, urls: str | Iterable[str], timeout_s: float = TIMEOUT_S_DEFAULT, token: str | None = None
+        self,
+        urls: str | Iterable[str],
+        timeout_s: float = TIMEOUT_S_DEFAULT,
+        token: str | None = None,
+        ca: str | os.PathLike[str] | None = None,
     ) -> None:
-        self._client = self._blocking = CacheClient(urls, timeout_s, token)
+        self._client = self._blocking = CacheClient(urls, timeout_s, token, ca)
 
     @property
     def urls(self) -> list[str]:

@@ -17,9 +17,10 @@ import os
 import random
 import select
 import socket
+import ssl
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from cacheflow import errors
@@ -32,6 +33,7 @@ from cacheflow.errors import (
     OutcomeUnknown,
     PreconditionFailed,
 )
+from cacheflow.net.tls.trust import told, trusting
 
 # Seconds to connect: a host that is switched off answers nothing at all; one on the network answers in a fraction of this.
 CONNECT_TIMEOUT_S_MAX: Final = 2.0
@@ -88,18 +90,20 @@ class _Node:
     Safe for concurrent use: a deque's append and pop are atomic.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, trusted: Callable[[], ssl.SSLContext]) -> None:
         try:
             parts = split_url(url if "//" in url else f"http://{url}")
         except ValueError as error:
             raise InvalidRequest(str(error)) from None
         self.url = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
         self._prefix = parts.path.rstrip("/")
-        self._connection = functools.partial(
-            http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection,
-            parts.hostname or "",
-            parts.port,
+        self._connection: Callable[[], http.client.HTTPConnection] = functools.partial(
+            http.client.HTTPConnection, parts.hostname or "", parts.port
         )
+        if parts.scheme == "https":
+            self._connection = functools.partial(
+                http.client.HTTPSConnection, parts.hostname or "", parts.port, context=trusted()
+            )
         self._idle: deque[http.client.HTTPConnection] = deque()
         self._pid = os.getpid()
 
@@ -164,10 +168,14 @@ class _Node:
 
 
 class Nodes:
-    """The nodes of a cluster, any of which may answer a request. Safe for concurrent use, also after a fork."""
+    """The nodes of a cluster, any of which may answer a request. Safe for concurrent use, also after a fork.
 
-    def __init__(self, urls: Sequence[str], timeout_s: float) -> None:
-        self._nodes = [_Node(url) for url in urls]
+    ca: a file with the CA of the nodes' certificates; None for what the system trusts. Raises ConfigError if it is broken.
+    """
+
+    def __init__(self, urls: Sequence[str], timeout_s: float, ca: str | os.PathLike[str] | None = None) -> None:
+        trusted = functools.cache(lambda: trusting(ca))
+        self._nodes = [_Node(url, trusted) for url in urls]
         if not self._nodes:
             raise InvalidRequest("a client needs the address of at least one node")
         self._timeout_s = timeout_s
@@ -288,6 +296,8 @@ def _readable(sock: socket.socket) -> bool:
 def _reason(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "no answer in time"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS: {told(error)}"
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 

@@ -24,6 +24,8 @@ from collections.abc import Callable
 from typing import Final
 
 from cacheflow.net.loop import NodeLoop
+from cacheflow.net.tls.polled import SecuredTransport
+from cacheflow.net.tls.session import Session
 from cacheflow.net.transport import READ, WRITE, Arrival, Receive, SocketTransport
 from cacheflow.net.unsent import LOOK_EVERY_S, Unsent
 
@@ -88,19 +90,31 @@ class Poller:
         if isinstance(loop, NodeLoop):
             loop.put_last(self.epoll.fileno())
 
-    def adopt(self, sock: socket.socket, make: Callable[[], asyncio.Protocol], answer_many: AnswerMany = list) -> None:
+    def adopt(
+        self,
+        sock: socket.socket,
+        make: Callable[[], asyncio.Protocol],
+        answer_many: AnswerMany = list,
+        session: Session | None = None,
+    ) -> None:
         """Serve the connected, non-blocking socket ``sock`` with the asyncio protocol that ``make`` returns.
 
         Raises OSError when the socket is broken.
         answer_many: a function for all sockets served with it. When several of these are ready at the same time, it gets the
         input of all, answers what it can, and returns the rest, which goes to each socket's protocol.
+        session: encrypts what goes over the socket; None for a plain one.
         """
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError:
             sock.close()
             raise
-        transport = SocketTransport(self, sock, make(), self._arrived.setdefault(answer_many, []))
+        arrived = self._arrived.setdefault(answer_many, [])
+        transport = (
+            SocketTransport(self, sock, make(), arrived)
+            if session is None
+            else SecuredTransport(self, sock, make(), arrived, session)
+        )
         try:
             transport.start()
         except Exception:

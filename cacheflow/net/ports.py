@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import select
 import socket
 from collections.abc import Callable
@@ -10,6 +12,9 @@ from typing import Final, Protocol
 
 from cacheflow.net.listener import Listener
 from cacheflow.net.poller import Poller
+from cacheflow.net.tls.handshakes import Handshakes
+from cacheflow.net.tls.session import Session
+from cacheflow.net.tls.stream import TlsStream
 from cacheflow.net.transport import Arrival
 from cacheflow.net.unsent import Unsent
 
@@ -28,6 +33,10 @@ class Service(Protocol):
     @property
     def name(self) -> str:
         """The wire protocol's name, as in its option: ``memcached`` for --memcached-port."""
+
+    @property
+    def tls_only(self) -> bytes:
+        """The reply to a client that speaks no TLS where this service is served with TLS."""
 
     def connect(self) -> asyncio.Protocol:
         """Return a new asyncio protocol for a client whose connection was just accepted."""
@@ -52,13 +61,23 @@ class ListeningPorts:
     """The open ports of all wire protocols. The event loop owns it; any thread may call ``metrics``.
 
     run: gets a function that serves clients for one turn, and has to call that function; the default does only that.
+    handshakes: shakes hands with clients, who have to speak TLS then; None for plain ports.
     direct: True if a Poller serves the clients' sockets (default: where epoll exists), False if asyncio's transports do.
     """
 
-    def __init__(self, run: Run = lambda work: work(), *, direct: bool = hasattr(select, "epoll")) -> None:
+    def __init__(
+        self,
+        run: Run = lambda work: work(),
+        handshakes: Handshakes | None = None,
+        *,
+        direct: bool = hasattr(select, "epoll"),
+    ) -> None:
         self._run = run
         # The answers of all fronts that clients have not taken.
         self.unsent = Unsent()
+        self._handshakes = handshakes
+        # Connections of clients that asyncio's transports are to serve, once these are made.
+        self._welcomes: set[asyncio.Task[None]] = set()
         self._open: list[tuple[Service, Listener]] = []
         self._direct = direct
         self._timer: asyncio.TimerHandle | None = None
@@ -70,7 +89,8 @@ class ListeningPorts:
         Raises ConfigError when that is not possible.
         """
         loop = asyncio.get_running_loop()
-        listener = Listener(loop, service.connect, service.name, self._adopting(loop, service))
+        adopting = self._adopting if self._handshakes is None else self._securing
+        listener = Listener(loop, service.connect, service.name, adopting(loop, service))
         await listener.open(host, port)
         self._open.append((service, listener))
         if self._timer is None:
@@ -80,10 +100,46 @@ class ListeningPorts:
     def _adopting(self, loop: asyncio.AbstractEventLoop, service: Service) -> Callable[[socket.socket], None] | None:
         if not self._direct:
             return None
+        adopt = self._poller_on(loop).adopt
+        return lambda sock: adopt(sock, service.connect, service.answer_many)
+
+    def _securing(self, loop: asyncio.AbstractEventLoop, service: Service) -> Callable[[socket.socket], None]:
+        """Return the function that takes an accepted socket and has it served once hands are shaken."""
+        assert self._handshakes is not None
+        take, door = self._handshakes.take, self._handshakes.door(service.name, service.tls_only)
+        if self._direct:
+            self._poller_on(loop)
+
+        def done(sock: socket.socket, session: Session | None) -> None:
+            assert session is not None
+            loop.call_soon_threadsafe(self._run, functools.partial(self._serve, service, sock, session))
+
+        return lambda sock: take(door, sock, done)
+
+    def _serve(self, service: Service, sock: socket.socket, session: Session) -> None:
+        """Serve a client whose hands are shaken, unless the ports were closed meanwhile."""
+        if not self._open:
+            sock.close()
+        elif self._poller is not None:
+            with contextlib.suppress(OSError):  # it has gone already
+                self._poller.adopt(sock, service.connect, service.answer_many, session)
+        else:
+            task = asyncio.get_running_loop().create_task(self._welcome(service, sock, session))
+            self._welcomes.add(task)
+            task.add_done_callback(self._welcomes.discard)
+
+    async def _welcome(self, service: Service, sock: socket.socket, session: Session) -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: TlsStream(session, service.connect()), sock
+            )
+        except OSError:
+            sock.close()
+
+    def _poller_on(self, loop: asyncio.AbstractEventLoop) -> Poller:
         if self._poller is None:
             self._poller = Poller(loop, self._run, self.unsent)
-        adopt = self._poller.adopt
-        return lambda sock: adopt(sock, service.connect, service.answer_many)
+        return self._poller
 
     def _end_overdue(self) -> None:
         """Let each service close the connections that are at a request for too long; look again later."""

@@ -217,13 +217,17 @@ class SocketTransport(asyncio.Transport):
                 return ask()
         return default
 
+    def _receiving(self) -> Receive:
+        """Return the function by which the Poller reads the client's input."""
+        return self._socket.recv
+
     # For the Poller ---------------------------------------------------------------------------------------------------
 
     def send_held(self) -> None:
         """Send the client's answer that was held back until all clients that were ready at the same time were handled."""
         data, self._held = self._held, b""
         if data:
-            self.write(data)
+            SocketTransport.write(self, data)
 
     def writable(self) -> None:
         """Send the buffered bytes, now that the client's socket takes some again.
@@ -286,7 +290,7 @@ class SocketTransport(asyncio.Transport):
             return
         poller, descriptor = self._poller, self._descriptor
         if reads:
-            poller.readers[descriptor] = self._socket.recv, self._protocol, self, self._arrived
+            poller.readers[descriptor] = self._receiving(), self._protocol, self, self._arrived
         else:
             poller.readers.pop(descriptor, None)
         try:

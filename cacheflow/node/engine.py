@@ -12,6 +12,7 @@ import gc
 import logging
 import os
 import random
+import ssl
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -23,6 +24,9 @@ from cacheflow.errors import CacheFlowError, ConfigError, NoLeader, NotReady, Ou
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.net.loop import NodeLoop
 from cacheflow.net.ports import ListeningPorts, Service
+from cacheflow.net.tls.certificates import Certificates
+from cacheflow.net.tls.handshakes import Handshakes
+from cacheflow.net.tls.trust import trusting
 from cacheflow.node.assembly import LocalNode, Surroundings
 from cacheflow.node.clock import ClusterClock, passed_s
 from cacheflow.node.registration import over_http
@@ -30,6 +34,7 @@ from cacheflow.node.supervisor import Supervisor
 from cacheflow.raft.log.datadir import DataDirectory
 from cacheflow.raft.log.disk import Disk, ThreadWriter
 from cacheflow.raft.snapshots.helper_process import HelperProcess
+from cacheflow.raft.transport.encryption import Encryption
 from cacheflow.raft.transport.network import Identity
 from cacheflow.raft.transport.peer_transport import PeerTransport
 from cacheflow.raft.turn import Turn
@@ -65,8 +70,10 @@ class Engine:
 
     def __init__(self, config: NodeConfig) -> None:
         self.config = config
+        # Shakes hands with clients and peers; None where this node has no certificate.
+        self.handshakes = _handshakes(config)
         # Commands that clients send in one turn of the poller are proposed together at the end of that turn.
-        self.ports = ListeningPorts(lambda work: self._turn.run(work))
+        self.ports = ListeningPorts(lambda work: self._turn.run(work), self.handshakes)
         self.local: LocalNode
         self.helper: HelperProcess
         # The digest of the whole contents that is being made, or was made last.
@@ -175,6 +182,8 @@ class Engine:
         if hasattr(self, "local"):
             self.local.is_serving = False
         descriptors = [*self.ports.descriptors(), *self._descriptors]
+        if self.handshakes is not None:
+            descriptors += self.handshakes.descriptors()
         if hasattr(self, "_loop"):
             descriptors += self._loop.descriptors()
         nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
@@ -242,11 +251,18 @@ class Engine:
         secret = read_secret(config.cluster_secret_file, "cluster-secret-file")
         self.helper = HelperProcess(data.path, supervisor)
         self.full_digest = None
+        encryption = None
+        if self.handshakes is not None:
+            self.handshakes.start()
+            stack.callback(self.handshakes.stop)
+            if config.tls_ca is not None:
+                encryption = Encryption(self.handshakes, config.peer_tls == "require")
         network = PeerTransport(
             identity,
             (config.host, config.raft_listen_port),
             join_address(config.advertise or config.host, config.raft_listen_port),
             secret,
+            encryption=encryption,
             defer=turn.defer_send,
             supervisor=supervisor,
         )
@@ -267,7 +283,7 @@ class Engine:
                 network=network,
                 passed=passed_s,
                 clock=ClusterClock(passed_s, time.time),
-                ask_seed=over_http(secret, config.api_token_file),
+                ask_seed=over_http(secret, config.api_token_file, self._calling),
                 random=random.random,
                 random_bytes=os.urandom,
             ),
@@ -279,6 +295,10 @@ class Engine:
         await local.start()
         if config.collect_garbage:
             self._collect_new_objects()
+
+    def _calling(self) -> ssl.SSLContext:
+        """Return the context for HTTPS calls to other nodes that begin now."""
+        return trusting(None) if self.handshakes is None else self.handshakes.certificates.in_force.calling
 
     async def _shut_down(self, hand_over_s: float) -> None:
         if self.full_digest is not None:
@@ -345,3 +365,10 @@ class Engine:
         The node's event loop serves these clients. Raises ConfigError.
         """
         return self.run(self.ports.open(service, host, port), timeout_s=5.0)
+
+
+def _handshakes(config: NodeConfig) -> Handshakes | None:
+    """Return what shakes hands with this node's certificate, None where it has none. Raises ConfigError."""
+    if config.tls_cert is None or config.tls_key is None:
+        return None
+    return Handshakes(Certificates(config.tls_cert, config.tls_key, config.tls_ca))

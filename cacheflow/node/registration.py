@@ -44,18 +44,21 @@ class SeedAnswer:
 AskSeed = Callable[[str, dict[str, Any]], Coroutine[Any, Any, SeedAnswer]]
 
 
-def over_http(secret: bytes | None, token_file: Path | None) -> AskSeed:
+def over_http(
+    secret: bytes | None, token_file: Path | None, context: Callable[[], ssl.SSLContext] = ssl.create_default_context
+) -> AskSeed:
     """Return a function that asks a seed, a node named by --seed, over HTTP to register this node as a member.
 
     secret: the cluster's secret, of which the request shows a derived token; None if the cluster has none.
     token_file: file of the members' API token, which the request shows if there is no secret; read again for every request.
+    context: returns what says whose certificates count, for a request that begins now to a seed whose URL begins with https.
     """
 
     async def ask(url: str, document: dict[str, Any]) -> SeedAnswer:
         try:
             token = read_secret(token_file, "api-token-file") if secret is None else join_token(secret)
             async with asyncio.timeout(TIMEOUT_S):
-                status, body = await _post(url, json.dumps(document).encode(), token)
+                status, body = await _post(url, json.dumps(document).encode(), token, context)
         except ConfigError as error:
             return SeedAnswer(str(error))
         except TimeoutError:
@@ -81,13 +84,13 @@ def _understand(url: str, status: int, body: bytes) -> SeedAnswer:
     return SeedAnswer(f"{url} answers {status}: {said['detail']}", empty_at if type(empty_at) is str else "")
 
 
-async def _post(url: str, body: bytes, token: bytes | None) -> tuple[int, bytes]:
+async def _post(url: str, body: bytes, token: bytes | None, context: Callable[[], ssl.SSLContext]) -> tuple[int, bytes]:
     """Send a POST to ``url``/nodes/register on a connection of its own; return (status, body) of the answer."""
     parts = split_url(url)
     secure = parts.scheme == "https"
     async with asyncio.timeout(CONNECT_S):
         reader, writer = await asyncio.open_connection(
-            parts.hostname, parts.port or (443 if secure else 80), ssl=ssl.create_default_context() if secure else None
+            parts.hostname, parts.port or (443 if secure else 80), ssl=context() if secure else None
         )
     try:
         head = [

@@ -5,6 +5,6 @@ from cacheflow.rest.request.context import RestConfig
 from cacheflow.rest.request.waiting import at_once
 from cacheflow.rest.server.doors import Doors
 from cacheflow.rest.server.refusals import turn_away
-from cacheflow.rest.server.serving import HttpServer
+from cacheflow.rest.server.serving import TLS_ONLY, HttpServer
 
-__all__ = ["Doors", "HttpServer", "RestConfig", "at_once", "create_app", "turn_away"]
+__all__ = ["TLS_ONLY", "Doors", "HttpServer", "RestConfig", "at_once", "create_app", "turn_away"]

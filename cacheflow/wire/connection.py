@@ -205,6 +205,11 @@ class Connection(asyncio.Protocol):
         return bool(self._input) and not self._paused
 
     @property
+    def is_gone(self) -> bool:
+        """True if nobody will read this connection's replies any more. Any thread may ask."""
+        return self._transport.is_closing()
+
+    @property
     def answers_at_once(self) -> bool:
         """True if this connection would answer a read at once, from this node's memory."""
         return not self._promises and not self.linearizable

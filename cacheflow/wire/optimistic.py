@@ -15,7 +15,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from cacheflow.contract import Outcome
+from cacheflow.contract import EXPIRES_AT_MS, VERSION, Entry, Outcome
 from cacheflow.errors import NotCommitted, ReplicationError
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.language.commands import Command, Result
@@ -25,20 +25,26 @@ from cacheflow.wire.streams import Reply
 # Each failed attempt means that somebody else's write took place: so many in a row are a key that is always being written.
 ATTEMPTS_MAX: Final = 100
 
-# (key, version that it must have); 0 says that it must be absent.
-Condition = tuple[str, int]
+# (key, version, expires_at_ms) that it must have; both numbers 0 say that it must be absent.
+Condition = tuple[str, int, int]
+
+
+def unchanged(key: str, entry: Entry | None) -> Condition:
+    """Return the condition that ``key`` still has the ``entry`` that was read, None for an absent key."""
+    return (key, 0, 0) if entry is None else (key, entry[VERSION], entry[EXPIRES_AT_MS])
 
 
 class Attempt(NamedTuple):
     """What one look at memory found that a request needs: commands to run, and conditions that must still hold then.
 
-    conditions: (key, version that it must have, 0 for absent).  commands: run in order if all conditions hold.
-    reply: makes the reply to the client from the commands' results.
+    conditions: what must still hold of keys.  commands: run in order if all conditions hold.
+    reply: makes the reply to the client from the commands' results.  atomic: the commands take place all or none.
     """
 
     conditions: Sequence[Condition]
     commands: Sequence[Command]
     reply: Callable[[list[Result]], Reply]
+    atomic: bool = False
 
 
 class Attempts:
@@ -46,7 +52,7 @@ class Attempts:
 
     decide: looks at memory; returns an Attempt, or the reply when nothing is to be written.
     refused: makes the reply from the state machine's result when it refuses the commands themselves.
-    fixed: conditions from before the request (the versions at WATCH), which no new attempt can mend.
+    fixed: conditions from before the request (what WATCH has seen), which no new attempt can mend.
     lost: the reply when one of the ``fixed`` conditions fails.
     """
 
@@ -73,14 +79,16 @@ class Attempts:
         self._attempt()
 
     def _attempt(self) -> None:
-        attempt = self._decide()
+        self._propose(self._decide())
+
+    def _propose(self, attempt: Attempt | bytes) -> None:
         if isinstance(attempt, bytes):
             self._end(attempt)
             return
-        conditions, commands, self._reply = attempt
+        conditions, commands, self._reply, atomic = attempt
         conditions = [*self._fixed, *conditions]
         if conditions or commands:
-            self._client.store.submit([c.guarded(conditions, commands)], self._done)
+            self._client.store.submit([c.guarded(conditions, commands, atomic=atomic)], self._done)
         else:
             # Nothing was looked at, so that nothing can have changed: the request alone was wrong.
             self._end(self._reply([]))
@@ -101,8 +109,11 @@ class Attempts:
             self._end(self._lost)
         else:
             # Somebody was faster; by now this node knows what they wrote.
-            self._left -= 1
-            if self._left:
-                self._attempt()
-            else:
-                self._end(self._client.failure(NotCommitted("others changed the same keys again and again")))
+            self._attempt_again()
+
+    def _attempt_again(self) -> None:
+        self._left -= 1
+        if self._left:
+            self._attempt()
+        else:
+            self._end(self._client.failure(NotCommitted("others changed the same keys again and again")))

@@ -34,6 +34,7 @@ class WirePort:
     name: the port's name in metrics.
     make: makes a new connection, from the function that the connection calls when it has closed.
     refusal: the reply to a client that comes when ``connections_max`` connections are open.
+    tls_only: the reply to a client that speaks no TLS where it has to.
     answer_many: answers what it can of the input of several connections together, and returns the arrivals that are left.
     clock: returns seconds.
     """
@@ -43,11 +44,13 @@ class WirePort:
         name: str,
         make: Make,
         refusal: bytes,
+        tls_only: bytes,
         connections_max: int,
         answer_many: AnswerMany,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
+        self.tls_only = tls_only
         self._clock = clock
         # Connections that were at a request when they were looked at last: their number of requests then, and since when.
         self._begun: dict[Connection, tuple[int, float]] = {}

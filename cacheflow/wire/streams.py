@@ -35,3 +35,8 @@ Reply = bytes | Stream
 def size_of(reply: Reply) -> int:
     """Return the bytes that ``reply`` keeps in memory."""
     return len(reply) if isinstance(reply, bytes) else reply.held
+
+
+def whole(reply: Reply) -> bytes:
+    """Return all bytes of ``reply``, for who is no client and takes them at once."""
+    return reply if isinstance(reply, bytes) else b"".join(reply.pieces)

@@ -16,6 +16,8 @@ OPERATIONS: Final = 2000
 # Requests in one piece of input.
 PIPELINED: Final = 300
 Requests = dict[str, bytes]
+# A script that looks at all of its keys.
+_LOOKS: Final = "for _, key in ipairs(KEYS) do redis.call('GET', key) end return redis.call('KEYS', '*')"
 
 
 def words(*parts: str | bytes) -> bytes:
@@ -71,6 +73,9 @@ def resp(many: int = MANY, written: int = WRITTEN, pipelined: int = PIPELINED) -
         + words("multi")
         + b"".join([words("set", key, "v") for key in others[:written]])
         + words("exec"),
+        **{name: words(name, _LOOKS, str(many - 10), *keys[: many - 10]) for name in ("eval", "eval_ro")},
+        **{name: words(name, "0" * 40, str(many - 10), *keys[: many - 10]) for name in ("evalsha", "evalsha_ro")},
+        "script": words("script", "exists", *["0" * 40] * 100) * pipelined,
         "discard": words("multi") + b"".join([words("set", key, "v") for key in others[:written]]) + words("discard"),
     }
     return some

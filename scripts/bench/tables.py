@@ -46,8 +46,8 @@ ROWS_OF = {
             "idle",
         ),
     ),
-    "promises": ("cas", "counted", "lfu", "idlerestart", "clearing", "expiring"),
-    "costs": ("pauses", "flat", "calls"),
+    "promises": ("cas", "counted", "scripts", "lfu", "idlerestart", "clearing", "expiring"),
+    "costs": ("pauses", "flat", "calls", "tls"),
     "delays": ("delays",),
 }
 # What README shows of all that was measured: rows, and comparisons with a peer.

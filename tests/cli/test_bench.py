@@ -138,4 +138,4 @@ def test_impossible_loads_are_refused(options: dict[str, int]) -> None:
     with pytest.raises(InvalidRequest):
         run_load(["http://127.0.0.1:1"], 1, **options)  # type: ignore[arg-type]
     with pytest.raises(InvalidRequest):
-        run_load(["https://x"], 1)
+        run_load(["ftp://x"], 1)

@@ -16,6 +16,7 @@ from cacheflow.errors import ConfigError
 
 # What a node needs to leave loopback.
 OPEN = {"cluster-secret-file": "secret", "api-token-file": "token"}
+TLS = {"tls-cert": "c", "tls-key": "k"}
 
 
 @pytest.fixture
@@ -90,6 +91,12 @@ def test_every_field_of_a_node_has_a_setting() -> None:
         ({"fsync": "often"}, {}, r"--fsync = 'often' .*: must be always, interval or never"),
         ({"seed": ("host:1",)}, {}, r"--seed = \('host:1',\) .*: must start with http"),
         ({"host": "0.0.0.0"}, {}, r"--host = '0.0.0.0' .*: leaves loopback: give --cluster-secret-file"),
+        ({"host": "0.0.0.0"}, {}, r"leaves loopback: .* and --tls-cert, --tls-key and --tls-ca, so that nobody"),
+        ({"tls-cert": "c"}, {}, r"--tls-cert = .*'c'.* \(from the command line\): needs its --tls-key"),
+        ({}, {"CACHEFLOW_TLS_KEY": "k"}, r"--tls-key = .*'k'.* \(from CACHEFLOW_TLS_KEY\): needs its --tls-cert"),
+        ({"tls-ca": "a"}, {}, r"--tls-ca = .*'a'.*: needs --tls-cert and --tls-key"),
+        ({**TLS, "tls-ca": "a", "peer-tls": "no"}, {}, r"--peer-tls = 'no' .*: must be prefer or require"),
+        ({**TLS, "peer-tls": "require"}, {}, r"--peer-tls = 'require' .*: needs --tls-ca"),
         (
             {},
             {"CACHEFLOW_PORT": "tcp://10.0.0.1:80"},
@@ -178,8 +185,9 @@ def given_everywhere(setting: Setting, text: str, tmp_path: Path) -> list[Callab
     """Calls that load ``text`` for a setting as a flag, from the environment and from a file."""
     file = tmp_path / "node.toml"
     file.write_text(f"{setting.name} = {json.dumps(text)}\n")
-    # A file of users needs a secret.
-    beside = {"cluster-secret-file": "secret"} if setting.name == "users-file" else {}
+    # A file of users needs a secret, and a part of a certificate the others.
+    needed = {"users-file": {"cluster-secret-file": "secret"}, "tls-cert": TLS, "tls-key": TLS, "tls-ca": TLS}
+    beside = {name: value for name, value in needed.get(setting.name, {}).items() if name != setting.name}
     return [
         lambda: load(beside | {setting.name: text}, {}),
         lambda: load(beside, {setting.variable: text}),
@@ -262,3 +270,20 @@ def test_a_file_that_two_would_read_differently_is_no_secret(tmp_path: Path, wri
     with pytest.raises(ConfigError, match="one line of 16 to 4096 printable ASCII") as caught:
         read_secret(file, "cluster-secret-file")
     assert "0123456789" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("more", "plain"),
+    [
+        ({"host": "127.0.0.1"}, False),
+        ({}, True),
+        (TLS, True),
+        ({**TLS, "tls-ca": "a"}, True),
+        ({**TLS, "tls-ca": "a", "peer-tls": "prefer"}, True),
+        ({**TLS, "tls-ca": "a", "peer-tls": "require"}, False),
+    ],
+)
+def test_it_is_known_whether_anything_leaves_the_machine_that_is_not_encrypted(
+    more: dict[str, str], plain: bool
+) -> None:
+    assert load({"host": "10.0.0.1", **OPEN, **more}, {}).leaves_plain is plain

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import http.client
 import json
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
+
+from cacheflow.net.tls.trust import trusting
 
 
 class Answer(NamedTuple):
@@ -19,8 +22,12 @@ class Answer(NamedTuple):
 class Connection:
     """One keep-alive HTTP connection to one node, used by one thread. Nothing is ever sent again."""
 
-    def __init__(self, host: str, port: int, timeout_s: float, token: str | None = None) -> None:
+    def __init__(
+        self, host: str, port: int, timeout_s: float, token: str | None = None, ca: Path | None = None
+    ) -> None:
         self._http = http.client.HTTPConnection(host, port, timeout=timeout_s)
+        if ca is not None:
+            self._http = http.client.HTTPSConnection(host, port, timeout=timeout_s, context=trusting(ca))
         self._token = token
 
     def __enter__(self) -> Connection:

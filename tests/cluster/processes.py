@@ -90,6 +90,8 @@ class NodeProcess:
         self.program = PROGRAM
         self.place = place
         self.token = place.token
+        # The CA of its certificate, where it serves HTTPS.
+        self.ca: Path | None = None
         self.log = folder / f"{self.node_id}.log"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -111,7 +113,7 @@ class NodeProcess:
     @property
     def url(self) -> str:
         """The URL of the node's HTTP API."""
-        return f"http://{self.place.host}:{self.port}"
+        return f"{'http' if self.ca is None else 'https'}://{self.place.host}:{self.port}"
 
     def arguments(self) -> list[str]:
         """Return the node's command line."""
@@ -162,7 +164,7 @@ class NodeProcess:
 
     def connect(self, timeout_s: float = DEADLINE_S) -> Connection:
         """Return a new connection to the node."""
-        return Connection(self.place.host, self.port, timeout_s, self.token)
+        return Connection(self.place.host, self.port, timeout_s, self.token, self.ca)
 
     def ask(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Answer:
         """Send one request on a connection of its own; return the answer."""

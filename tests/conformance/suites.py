@@ -178,6 +178,9 @@ SUITES = (
     Suite("redis-py-commands", "redis-server", _redis_py(["tests/test_commands.py", "tests/test_encoding.py"])),
     Suite("redis-py-pipeline", "redis-server", _redis_py(["tests/test_pipeline.py"]), quick=True),
     Suite(
+        "redis-py-scripting", "redis-server", _redis_py(["tests/test_scripting.py", "tests/test_lock.py"]), quick=True
+    ),
+    Suite(
         "redis-py-asyncio",
         "redis-server",
         _redis_py(["tests/test_asyncio/test_commands.py", "tests/test_asyncio/test_pipeline.py"]),

@@ -127,6 +127,7 @@ def hello(name: str = "x", **changes: Any) -> Hello:
         "nonce": bytes(32),
         "level": 1,
         "build": "1.0",
+        "certified": False,
     }
     return Hello(**(fields | changes))
 

@@ -82,7 +82,7 @@ class Peers:
         name = self._start if self._start % 3 == 0 else self._start % 4
         return Hello(
             f"stranger-{name}", f"i{name}", "127.0.0.1:9", self._cluster_id, secrets.token_hex(8),
-            self._start, purpose, True, secrets.token_bytes(32), 1, "fuzz",
+            self._start, purpose, True, secrets.token_bytes(32), 1, "fuzz", False,
         )  # fmt: skip
 
     async def _strange_hello(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, random: Random) -> int:

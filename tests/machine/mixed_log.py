@@ -96,8 +96,9 @@ def _command(random: Random, many: int) -> Any:
     if chance < 0.16:
         return c.batch([_single(random) for _ in range(random.randrange(6))], atomic=random.random() < 0.7)
     if chance < 0.2:
-        conditions = [(f"k{random.randrange(60)}", 0) for _ in range(random.randrange(2))]
-        guarded = c.guarded(conditions, [_single(random) for _ in range(random.randrange(6))])
+        conditions = [(f"k{random.randrange(60)}", 0, 0) for _ in range(random.randrange(2))]
+        guarded_ones = [_single(random) for _ in range(random.randrange(6))]
+        guarded = c.guarded(conditions, guarded_ones, atomic=random.random() < 0.5)
         return guarded if random.random() < 0.8 else c.idempotent(f"g{random.randrange(8)}", guarded)
     if chance < 0.22:
         return random.choice([["nonsense"], None, [c.SET, "k"], (c.NOOP,)])

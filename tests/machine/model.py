@@ -121,9 +121,9 @@ class Model:
             return "precondition", thing.version
         return self.touch(key, ttl_ms)
 
-    def holds(self, key: str, version: int) -> bool:
+    def holds(self, key: str, version: int, expires_at_ms: int) -> bool:
         thing = self.things.get(key)
-        return version == (thing.version if thing else 0)
+        return (version, expires_at_ms) == ((thing.version, thing.expires_at_ms) if thing else (0, 0))
 
     def touch(self, key: str, ttl_ms: int) -> object:
         thing = self.things.get(key)

@@ -4,7 +4,8 @@
 set a 1 ttl=50 @100           data, then ttl=, when=absent|present, version=, meta=
 ... -> created v1             what it answers
 append k data at=front create=1 ; count n -1 initial=5 ttl=50 ; expire k 50 when=unset|set|later|earlier
-if a=1 b=0 : set c 1 & get c  ->    guarded: (what each of them answers), or unless 1: the condition at that place
+if a=1/50 b=0 : set c 1 & get c  -> guarded: (what each of them answers), or unless 1: the condition at that place.
+                                    A condition is the key, its version and, behind a slash, its expiry if it has one
 a ; b -> x ; y                two commands in one entry
 ... -> x | evict b v3         behind the bar: what the entry did to other keys, in order
 items -> b a c                all keys in eviction order
@@ -42,8 +43,9 @@ def parsed(text: str) -> Any:
     verb, *words = text.split()
     if verb == "if":
         conditions, _, commands = text.partition(":")
-        pairs = [word.split("=") for word in conditions.split()[1:]]
-        return c.guarded([(key, int(version)) for key, version in pairs], [parsed(one) for one in commands.split("&")])
+        parts = [word.replace("=", "/").split("/") for word in conditions.split()[1:]]
+        wanted = [(key, int(version), int(ends[0]) if ends else 0) for key, version, *ends in parts]
+        return c.guarded(wanted, [parsed(one) for one in commands.split("&")])
     options = dict(word.split("=") for word in words if "=" in word)
     plain = [word for word in words if "=" not in word]
     ttl_ms = int(options.get("ttl", 0))

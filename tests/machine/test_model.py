@@ -132,15 +132,21 @@ class MachineAgainstModel(RuleBasedStateMachine):
         self.model = trial
 
     @rule(
-        conditions=st.lists(st.tuples(KEYS, st.booleans(), st.integers(0, 3)), max_size=3),
+        conditions=st.lists(st.tuples(KEYS, st.sampled_from([True, True, True, False]), st.integers(0, 3)), max_size=3),
+        late=st.sampled_from([0, 0, 0, 1]),
         commands=st.lists(COMMANDS, max_size=5),
     )
-    def send_under_conditions(self, conditions: list[tuple[str, bool, int]], commands: list[tuple[Any, ...]]) -> None:
+    def send_under_conditions(
+        self, conditions: list[tuple[str, bool, int]], late: int, commands: list[tuple[Any, ...]]
+    ) -> None:
         self.model.begin_entry(self.driver.at_ms)
         things = self.model.things
         # Mostly as it is now, or nothing would ever take place.
         wanted = [
-            (key, things[key].version if present and key in things else version) for key, present, version in conditions
+            (key, things[key].version, things[key].expires_at_ms + late)
+            if present and key in things
+            else (key, version, 0)
+            for key, present, version in conditions
         ]
         result = self.driver.one(c.guarded(wanted, [to_machine(*command) for command in commands]))
         failed = [number for number, pair in enumerate(wanted) if not self.model.holds(*pair)]

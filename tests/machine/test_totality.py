@@ -61,7 +61,12 @@ COMMANDS = st.recursive(
     command_of(ANYTHING) | ANYTHING | NEARLY,
     lambda inner: (
         st.tuples(st.just(c.BATCH), st.booleans(), st.lists(inner, max_size=5))
-        | st.tuples(st.just(c.GUARDED), st.lists(st.tuples(KEYS, NUMBERS), max_size=2), st.lists(inner, max_size=5))
+        | st.tuples(
+            st.just(c.GUARDED),
+            st.lists(st.tuples(KEYS, NUMBERS, NUMBERS), max_size=2),
+            st.lists(inner, max_size=5),
+            st.booleans(),
+        )
         | st.tuples(st.just(c.IDEMPOTENT), KEYS, NUMBERS, inner)
         | st.tuples(st.just(c.SCOPED), st.integers(0, 3), KEYS, NUMBERS, NUMBERS, inner)
     ),

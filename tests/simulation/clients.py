@@ -1,8 +1,8 @@
 """Clients: each does one thing after the other through random nodes, and writes down what it was told.
 
 The keys have roles, so that each promise can be checked by itself: *registers* for linearizability, *counters* and
-*once* and *scoped* for exactly-once, *late* for late writes, *pairs* for atomic batches, *leases* for TTL, *groups* for
-removals by prefix, *fillers* for eviction.
+*once* and *scoped* for exactly-once, *late* for late writes, *pairs* for atomic batches, *watched* for what follows from
+what was read, *leases* for TTL, *groups* for removals by prefix, *fillers* for eviction.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from simulation.pairs import Pairs
 from simulation.registers import PREFIX, Registers
 from simulation.scoped import Scoped
 from simulation.tuning import Tuning
+from simulation.watched import Watched
 
 from cacheflow.contract import Outcome
 from cacheflow.errors import NotCommitted, OutcomeUnknown, ReplicationError
@@ -81,6 +82,7 @@ class Workload:
         self.scoped = Scoped(self)
         self.late = Late(self)
         self.pairs = Pairs(self)
+        self.watched = Watched(self)
         self.tuning = Tuning(self)
         self.bulk = Bulk(self)
         self.clears = Clears(self)
@@ -136,6 +138,7 @@ class Workload:
             self.counters.check()
             self.once.check(self.cluster.processes[0])
             self.scoped.check(self.cluster.processes[0])
+            self.watched.check(self.cluster.processes[0])
             self.late.check(self.cluster.processes[0], TIMEOUT_S)
 
 
@@ -159,6 +162,7 @@ class Client:
             (8, workload.scoped.call),
             (0 if workload.evicts else 4, workload.late.write),
             (6, workload.pairs.call),
+            (8, workload.watched.call),
             (1, workload.bulk.read),
             (0.5, workload.bulk.write),
             (1, self._clear),
@@ -252,6 +256,7 @@ class Client:
         if process.node.may_read:
             workload.leases.look(process)
             workload.pairs.look(process)
+            workload.watched.look(process)
             workload.tuning.look(process)
 
     def _clear(self, _: Client, process: Process) -> None:

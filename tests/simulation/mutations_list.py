@@ -95,6 +95,8 @@ MUTATIONS = (
     Mutation("a helper always ends", storage.never_hear_of_a_helper_that_failed, "helper snapshot"),
     Mutation("loaded before trimmed", storage.keep_a_snapshot_that_nobody_has_loaded, "helper snapshot kill"),
     Mutation("real sizes", machine.guess_the_size_of_a_call_without_its_keys, ""),
+    Mutation("what was read still holds", machine.write_whatever_has_become_of_what_was_read, ""),
+    Mutation("expiries were read too", machine.forget_the_expiry_that_was_read, ""),
     Mutation("bounded answers", machine.answer_every_read_of_a_batch, ""),
     Mutation("clock back on a restart", storage.turn_the_clock_back_at_a_start, "blackout kill"),
     Mutation("one wrong clock of three", raft.believe_the_latest_wall_clock, "wall_jump blackout"),

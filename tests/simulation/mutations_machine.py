@@ -16,6 +16,7 @@ from cacheflow.machine.language import commands as c
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.machine.state.condemnations import Condemnations
 from cacheflow.machine.state.contents import Contents
+from cacheflow.machine.state.entries import EXPIRES_AT_MS
 from cacheflow.machine.state.scopes import Scopes
 from cacheflow.machine.state.sessions import Sessions
 from cacheflow.node.proposals import Proposals
@@ -43,6 +44,24 @@ def answer_every_read_of_a_batch(patch: pytest.MonkeyPatch) -> None:
         self._read_left = 2**62
 
     patch.setattr(batches.Batches, "_begin", _begin)
+
+
+def write_whatever_has_become_of_what_was_read(patch: pytest.MonkeyPatch) -> None:
+    """Let a guarded batch take place under every condition."""
+    guarded = batches.Batches.guarded
+    patch.setattr(batches.Batches, "guarded", lambda self, command: guarded(self, [command[0], [], *command[2:]]))
+
+
+def forget_the_expiry_that_was_read(patch: pytest.MonkeyPatch) -> None:
+    """Let a guarded batch take place where only the versions are as they were."""
+    guarded = batches.Batches.guarded
+
+    def _guarded(self: Any, command: list[Any]) -> c.Result:
+        found = [(key, version, self._contents.find(key)) for key, version, _ in command[1]]
+        conditions = [[key, version, 0 if entry is None else entry[EXPIRES_AT_MS]] for key, version, entry in found]
+        return guarded(self, [command[0], conditions, *command[2:]])
+
+    patch.setattr(batches.Batches, "guarded", _guarded)
 
 
 def guess_the_size_of_a_call_without_its_keys(patch: pytest.MonkeyPatch) -> None:

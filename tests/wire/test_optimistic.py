@@ -18,7 +18,7 @@ from cacheflow.machine.language import commands as c
 from cacheflow.machine.language.commands import Result
 from cacheflow.wire.connection import Connection
 from cacheflow.wire.memcached.meta import commands
-from cacheflow.wire.optimistic import ATTEMPTS_MAX, Attempt, Attempts, Condition
+from cacheflow.wire.optimistic import ATTEMPTS_MAX, Attempt, Attempts, Condition, unchanged
 from cacheflow.wire.streams import Reply
 
 
@@ -43,7 +43,7 @@ class Asking:
         entry = self.store.entry("n")
         if entry is not None and entry[0] == b"full":
             return b"no need"
-        return Attempt([("n", 0 if entry is None else entry[3])], [c.incr("n", 1, 0)], lambda results: b"done")
+        return Attempt([unchanged("n", entry)], [c.incr("n", 1, 0)], lambda results: b"done")
 
     def ask(self, fixed: Sequence[Condition] = ()) -> None:
         Attempts(cast(Connection, self), self.decide, lambda result: b"refused", fixed, b"lost").begin(
@@ -99,14 +99,14 @@ def test_a_failure_is_told_and_never_followed_by_another_attempt(asking: Asking,
 
 
 def test_what_the_machine_refuses_for_another_reason_is_not_tried_again(asking: Asking) -> None:
-    asking.ask(fixed=[("n", 0)] * 10_000)
+    asking.ask(fixed=[("n", 0, 0)] * 10_000)
     asking.store.release()
     assert asking.replies == [b"refused"]
     assert asking.looks == 1
 
 
 def test_a_condition_of_an_earlier_look_cannot_be_mended(asking: Asking) -> None:
-    asking.ask(fixed=[("other", 0), ("n", 0)])
+    asking.ask(fixed=[("other", 0, 0), ("n", 0, 0)])
     others_write(asking.store)
     asking.store.release()
     assert asking.replies == [b"lost"]

@@ -1,7 +1,7 @@
-"""Batches: runs commands that hold other commands: one by one, all or none, or only if versions still match.
+"""Batches: runs commands that hold other commands: one by one, all or none, or only if what was read still holds.
 
 The inner commands are commands on one key. A batch decides and carries out one after the other; an atomic batch decides
-all of them before the first takes place; GUARDED compares versions first and is then a batch that is not atomic.
+all of them before the first takes place; GUARDED compares versions and expiries first and is then a batch of either sort.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from cacheflow.machine.state.contents import Contents
 from cacheflow.machine.state.entries import (
     APPENDED_BYTES_MAX,
     DATA,
+    EXPIRES_AT_MS,
     KEY_BYTES_MAX,
     META,
     VERSION,
@@ -45,7 +46,7 @@ _NEED_THE_KEY: Final = (c.INCR, c.TOUCH, c.APPEND, c.COUNT, c.EXPIRE)
 class Batches:
     """The runner of BATCH and GUARDED commands, which hold lists of other commands, on the cache's items ``contents``.
 
-    A GUARDED command runs its list only if some keys still have given versions. Not safe for concurrent use.
+    A GUARDED command runs its list only if some keys still have given versions and expiries. Not safe for concurrent use.
     """
 
     def __init__(self, contents: Contents) -> None:
@@ -68,14 +69,17 @@ class Batches:
 
     def guarded(self, command: list[Any]) -> Result:
         """Run a GUARDED command and return its commands' results, or PRECONDITION with the index of a failed condition."""
-        _, conditions, commands = command
+        _, conditions, commands, atomic = command
+        if type(atomic) is not bool:
+            raise Malformed("a guarded batch ends with a flag")
         _check_commands(commands)
         _check_conditions(conditions)
-        for position, (key, version) in enumerate(conditions):
+        for position, (key, version, expires_at_ms) in enumerate(conditions):
             entry = self._contents.find(key)
-            if version != (0 if entry is None else entry[VERSION]):
+            present = (0, 0) if entry is None else (entry[VERSION], entry[EXPIRES_AT_MS])
+            if present != (version, expires_at_ms):
                 return [c.PRECONDITION, position]
-        return self._one_by_one(commands)
+        return self._atomic(commands) if atomic else self._one_by_one(commands)
 
     def _begin(self) -> None:
         self._extended_left, self._read_left = EXTENDED_PER_BATCH_BYTES_MAX, READ_PER_BATCH_BYTES_MAX
@@ -163,10 +167,11 @@ def _check_conditions(conditions: Any) -> None:
     if type(conditions) is not list or len(conditions) > BATCH_COMMANDS_MAX:
         raise Malformed(f"the conditions are a list of at most {BATCH_COMMANDS_MAX}")
     for condition in conditions:
-        if type(condition) is not list or len(condition) != 2:
-            raise Malformed("a condition is a key and a version")
-        key, version = condition
+        if type(condition) is not list or len(condition) != 3:
+            raise Malformed("a condition is a key, a version and an expiry")
+        key, version, expires_at_ms = condition
         if type(key) is not str or not 0 < key_bytes(key) <= KEY_BYTES_MAX:
             raise Malformed(f"a key is a text of 1 to {KEY_BYTES_MAX} bytes")
-        if type(version) is not int or version < 0:
-            raise Malformed("the version is not a number")
+        for number in (version, expires_at_ms):
+            if type(number) is not int or number < 0:
+                raise Malformed("the version or the expiry is not a number")

@@ -196,3 +196,14 @@ def after(plan: Plan, entry: Entry | None) -> Entry | None:
     if plan[0] == RETIME and entry is not None:
         return (*entry[:4], plan[2])
     return entry if plan[0] == USE else None
+
+
+def result_of(decision: Decision) -> c.Result:
+    """Return the result of a command by its ``decision``, without carrying it out; a version yet to be given is UNDECIDED."""
+    if isinstance(decision, list):
+        return decision
+    if decision[0] in (WRITE, EXTEND):
+        return [c.OK, UNDECIDED, decision[6], decision[5]]
+    if decision[0] == USE:
+        return [c.OK, *decision[2]]
+    return [c.OK, UNDECIDED] if decision[0] == REMOVE else [c.OK, decision[3], decision[2]]

@@ -41,7 +41,7 @@ BATCH: Final = 12  # atomic, [command, ...]                         -> [result, 
 IDEMPOTENT: Final = 13  # client's key, time of its first try (0: not told), command -> the command's own result
 APPEND: Final = 14  # key, data, front, create                      -> version, length, expires_at_ms
 COUNT: Final = 15  # key, step, down, initial or None, ttl_ms of a new key -> version, number, expires_at_ms
-GUARDED: Final = 16  # [[key, version (0: absent)], ...], [command, ...]  -> [result, ...]
+GUARDED: Final = 16  # [[key, version, expires_at_ms (both 0: absent)], ...], [command, ...], atomic -> [result, ...]
 EXPIRE: Final = 17  # key, ttl_ms (0: none, -2: past), when                   -> version, expires_at_ms
 OPEN_SCOPE: Final = 18  # nonce                                     -> scope
 SCOPED: Final = 19  # scope, nonce, number, lowest, command         -> the command's own result
@@ -245,12 +245,16 @@ def count(key: str, delta: int, initial: int | None = None, ttl_ms: int = TTL_NO
     return (COUNT, key, abs(delta), delta < 0, initial, ttl_ms)
 
 
-def guarded(conditions: Sequence[tuple[str, int]], commands: Sequence[Command]) -> Command:
-    """Return the command that runs ``commands`` if every key in ``conditions`` is at its given version (0: absent).
+def guarded(
+    conditions: Sequence[tuple[str, int, int]], commands: Sequence[Command], *, atomic: bool = False
+) -> Command:
+    """Return the command that runs ``commands`` if every key in ``conditions`` has its given version and expiry.
 
-    The commands run one after the other and succeed or fail each for itself. Several conditions or commands may name one key.
+    conditions: (key, version, expires_at_ms), with both numbers 0 for a key that must be absent.  atomic: the commands take
+    place all or none; otherwise one after the other, and each succeeds or fails for itself. Several conditions or commands may
+    name one key.
     """
-    return (GUARDED, conditions, commands)
+    return (GUARDED, conditions, commands, atomic)
 
 
 def expire(key: str, ttl_ms: int, when: int = ALWAYS) -> Command:
@@ -270,7 +274,7 @@ def size_of(command: Command) -> int:
         return size if meta is None or type(meta) is int else size + _text_bytes(meta)
     if op in (BATCH, GUARDED):
         size = 64 + sum([size_of(inner) for inner in command[2]])
-        return size + sum([16 + _text_bytes(key) for key, _ in command[1]]) if op == GUARDED else size
+        return size + sum([32 + _text_bytes(key) for key, _, _ in command[1]]) if op == GUARDED else size
     if op == IDEMPOTENT:
         return 64 + _text_bytes(command[1]) + size_of(command[3])
     if op == SCOPED:

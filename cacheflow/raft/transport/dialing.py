@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from cacheflow.config import split_address
 from cacheflow.raft.transport.connection import Connection
+from cacheflow.raft.transport.encryption import Encryption
 from cacheflow.raft.transport.frames import FrameError, encode_frame
 from cacheflow.raft.transport.handshake import Handshake, Hello, Refusal, failure
 from cacheflow.raft.transport.network import PeerRefused, PeerUnreachable
@@ -101,15 +102,25 @@ async def dial(
     handshake_s: float,
     stall_s: float,
     defer: Callable[[Callable[[], None]], None],
+    encryption: Encryption | None,
 ) -> Outgoing:
     """Connect to the peer at ``host:port``, shake hands and return the connection. Raises PeerUnreachable, PeerRefused.
 
+    encryption: begins the connection where nodes have certificates; None for a plain one.
     ``handshake_s`` starts once the socket is connected; the caller limits the time of the whole call.
     """
     connection = Outgoing(loop, handshake, handshake_s=handshake_s, stall_s=stall_s, defer=defer)
     try:
         host, port = split_address(address)
-        await loop.create_connection(lambda: connection, host, port)
+        if encryption is None:
+            await loop.create_connection(lambda: connection, host, port)
+        else:
+
+            def begin(encrypted: bool) -> Outgoing:
+                handshake.encrypted = encrypted
+                return connection
+
+            await encryption.dial(loop, begin, host, port)
         await connection.answer
     except (OSError, ValueError) as error:
         connection.answer.cancel()

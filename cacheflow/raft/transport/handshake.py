@@ -11,9 +11,11 @@ nonces included. So it cannot be replayed (each side's nonce is fresh), reflecte
 another conversation (it covers both sides' words). The dialer proves first: a stranger that knocks gets nothing
 to guess the secret from.
 
-This protects who may talk, and nothing more: after the handshake nothing is encrypted or signed. An attacker who can
-read the network reads the data; one who can change packets, or take over a TCP connection, can forge messages. Networks
-that are not trusted need a tunnel (WireGuard, stunnel) below.
+This protects who may talk, and nothing more: where the connection is plain nothing is encrypted or signed after the
+handshake. An attacker who can read the network reads the data; one who can change packets, or take over a TCP connection,
+can forge messages. Networks that are not trusted need TLS below (``encryption.py``). A hello tells whether its node has
+certificates, and the proofs cover it: two nodes that both have them refuse a plain connection, so nobody between them can
+make them do without.
 
 Without a secret the frames are the same and the key is empty; both must agree on whether there is one.
 """
@@ -50,7 +52,7 @@ PURPOSES: Final = (SEND, REPLY, PROBE)
 LEVEL_MAX: Final = 2**31
 
 _HELLO: Final = "hello"
-_HELLO_FIELDS: Final = 14
+_HELLO_FIELDS: Final = 15
 _PROOF: Final = "proof"
 _REFUSED: Final = "refused"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -68,6 +70,7 @@ class Hello:
     """A node's description of itself in a handshake: who it is, what the connection is for, a fresh nonce, and its build.
 
     level: the highest feature level that its CacheFlow knows.  build: the version of its CacheFlow, for people.
+    certified: the node has a certificate and the CA of the others, and so can encrypt.
     """
 
     node_id: str
@@ -81,13 +84,14 @@ class Hello:
     nonce: bytes
     level: int
     build: str
+    certified: bool
 
     def encode(self) -> bytes:
         """Return this hello, a node's description of itself in a handshake, encoded as the body of a frame."""
         body: bytes = msgpack.packb(
             (
                 _HELLO, MAGIC, VERSION, self.node_id, self.incarnation, self.raft_address, self.cluster_id,
-                self.epoch, self.start, self.purpose, self.secured, self.nonce, self.level, self.build,
+                self.epoch, self.start, self.purpose, self.secured, self.nonce, self.level, self.build, self.certified,
             )
         )  # fmt: skip
         return body
@@ -120,6 +124,7 @@ class Hello:
             and type(hello.level) is int
             and 0 < hello.level <= LEVEL_MAX
             and _matches(_BUILD, hello.build)
+            and type(hello.certified) is bool
         ):
             raise FrameError("a hello with a wrong field")
         return hello
@@ -136,6 +141,7 @@ class Handshake:
     """One side of one handshake between two nodes; it is given the other side's frames until ``done``.
 
     expected: the id of the node that the dialer wants to reach; None for any node.
+    encrypted: whether the connection is encrypted; to be set before the first frame is received.
     ``receive`` raises FrameError (the other side is no peer), Refusal (this side refuses), PeerRefused (the other side does).
     """
 
@@ -143,6 +149,7 @@ class Handshake:
         self.local = local
         self.remote: Hello | None = None
         self.done = False
+        self.encrypted = False
         self._key = secret or b""
         self._dialer = dialer
         self._expected = expected
@@ -172,6 +179,10 @@ class Handshake:
         if remote.secured != local.secured:
             has, lacks = ("there", "here") if remote.secured else ("here", "there")
             raise Refusal(f"a cluster secret is set {has} and none {lacks}: give every node the same")
+        if remote.certified and local.certified and not self.encrypted:
+            raise Refusal(
+                "both sides have certificates and the connection is plain: something between them keeps TLS away"
+            )
         # A node may ask who lives at an address and find itself there, under another spelling.
         asks_itself = remote.epoch == local.epoch and PROBE in (remote.purpose, local.purpose)
         if remote.node_id == local.node_id and remote.incarnation == local.incarnation and not asks_itself:

@@ -52,7 +52,10 @@ class IncomingHost(Protocol):
 
 
 class Incoming(Connection):
-    """A connection on which a peer sends and this node only listens. Not safe for concurrent use: the loop owns it."""
+    """A connection on which a peer sends and this node only listens. Not safe for concurrent use: the loop owns it.
+
+    encrypted: whether the connection is encrypted.
+    """
 
     def __init__(
         self,
@@ -61,8 +64,10 @@ class Incoming(Connection):
         *,
         handshake_s: float,
         stall_s: float,
+        encrypted: bool,
     ) -> None:
         super().__init__(loop, handshake_s, stall_s)
+        self.encrypted = encrypted
         self._host = host
         self._handshake: Handshake | None = None
         self.peer: Peer | None = None

@@ -2,8 +2,8 @@
 
 1. Each node dials every node that it wants to send to, and uses that connection only for sending. Answers come over the
    other node's own connection. A node that dials us and is not one of our peers is dialed back for as long as it stays.
-2. Nothing counts before the handshake: protocol, cluster, secret. ``handshake.py`` says what is protected and what is not:
-   nothing is encrypted. Without a secret only loopback is listened on.
+2. Nothing counts before the handshake: protocol, cluster, secret. ``handshake.py`` says what is protected and what is not;
+   ``encryption.py`` encrypts. Without a secret only loopback is listened on.
 3. A newer connection of a node takes the place of its older one; nothing more of the older one is delivered.
 4. Bytes are data: everything has a limit, and a peer that breaks one loses its connection and nothing else.
 5. The bytes that wait for a slow peer are bounded: over the bound ``send`` returns False, and no other peer notices. What may
@@ -29,6 +29,7 @@ from cacheflow.raft.seams import Tasks
 from cacheflow.raft.transport import handshake, messages
 from cacheflow.raft.transport.connection import Connection
 from cacheflow.raft.transport.dialing import Outgoing, dial
+from cacheflow.raft.transport.encryption import Encryption
 from cacheflow.raft.transport.handshake import Handshake, Hello, Refusal
 from cacheflow.raft.transport.incoming import Incoming
 from cacheflow.raft.transport.log_throttle import LogThrottle
@@ -73,6 +74,7 @@ class PeerTransport:
     advertise_raft_address: host:port where peers reach this node; port 0 there means the port that was chosen.
     secret: shared by the cluster; None on loopback only.  supervisor: runs the background tasks that keep connections open.
     random_bytes: makes nonces, the random id of this process and the jitter of retries.
+    encryption: begins connections where nodes have certificates; None for plain ones.
     defer: calls a function at the end of the node's turn, so that all messages that the node sends to a peer leave in one
     write; by default the function is called soon.
     Raises ConfigError for a malformed address, and for leaving loopback without a secret.
@@ -90,6 +92,7 @@ class PeerTransport:
         on_peer_lost: Callable[[str], None] = _ignore,
         *,
         supervisor: Tasks,
+        encryption: Encryption | None = None,
         random_bytes: Callable[[int], bytes] = os.urandom,
         defer: Callable[[Callable[[], None]], None] | None = None,
         frame_bytes_max: int = FRAME_BYTES_MAX,
@@ -122,6 +125,7 @@ class PeerTransport:
         self._cluster_id = identity.cluster_id
         self._listen = listen
         self._secret = secret
+        self._encryption = encryption
         self._random_bytes = random_bytes
         self._frame_bytes_max = frame_bytes_max
         self._backlog_bytes_max = backlog_bytes_max
@@ -153,7 +157,9 @@ class PeerTransport:
         self.loop = asyncio.get_running_loop()
         self._throttle = LogThrottle(_COMPLAINTS_EVERY_S, self.loop.time)
         self._budget = Budget(self._unfinished_bytes_max, self.loop.time, self._dropped)
-        self._listener = Listener(self.loop, self._make_incoming, "raft")
+        encryption = self._encryption
+        adopt = None if encryption is None else encryption.accepting(self.loop, self._make_incoming)
+        self._listener = Listener(self.loop, self._make_incoming, "raft", adopt)
         await self._listener.open(*self._listen)
         self._running = True
         for node_id in list(self._peers):
@@ -327,6 +333,7 @@ class PeerTransport:
                 handshake_s=self.dial_s,
                 stall_s=self._stall_s,
                 defer=self._defer or self._soon,
+                encryption=self._encryption,
             )
         except PeerUnreachable:
             if shake.remote is not None and shake.remote.node_id == expected:
@@ -373,7 +380,9 @@ class PeerTransport:
                 logger.warning("more than %d connections without a handshake: dropping some", self._handshakes_max)
         self._handshaking[connection] = None
         self._track(connection)
-        return Handshake(self._hello(handshake.SEND), self._secret, dialer=False)
+        shake = Handshake(self._hello(handshake.SEND), self._secret, dialer=False)
+        shake.encrypted = connection.encrypted
+        return shake
 
     def admit(self, hello: Hello) -> None:
         """Raise Refusal if the peer may not stay connected, although it has proved that it knows the secret."""
@@ -544,13 +553,8 @@ class PeerTransport:
         if incoming is not None:
             link.hurry()
 
-    def _make_incoming(self) -> Incoming:
-        return Incoming(
-            self.loop,
-            self,
-            handshake_s=self.dial_s,
-            stall_s=self._stall_s,
-        )
+    def _make_incoming(self, encrypted: bool = False) -> Incoming:
+        return Incoming(self.loop, self, handshake_s=self.dial_s, stall_s=self._stall_s, encrypted=encrypted)
 
     def _dropped(self, pieces: Pieces, size: int) -> None:
         """Log that a peer's unfinished message was dropped because all unfinished messages together are too large."""
@@ -573,6 +577,7 @@ class PeerTransport:
             nonce=self._random_bytes(handshake.NONCE_BYTES),
             level=self._identity.level,
             build=build_version(),
+            certified=self._encryption is not None,
         )
 
     def _call(self, callback: Callable[..., None], *arguments: Any) -> None:

@@ -14,11 +14,12 @@ last answer. Nor does it serve short requests for longer than SERVING_S in a row
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from cacheflow.rest.server.strict_http import OneWriteTask, StrictChannel, StrictServer
 from cacheflow.rest.server.suspending import SUSPENDS, Suspended
@@ -33,6 +34,20 @@ _RESUMED: Final = "cacheflow.resumed"
 HEALTH: Final = frozenset(("/livez", "/readyz", "/metrics"))
 # Seconds for which short requests are served before the reading thread looks at its sockets again.
 SERVING_S: Final = 0.02
+
+
+class SecuredSocket(Protocol):
+    """Interface: a client's socket behind TLS, for plaintext. waitress uses it as any socket, so it has more calls than these."""
+
+    @property
+    def early(self) -> bool:
+        """True if the client has sent something that can be read although no poll tells of it."""
+
+    def close(self) -> None: ...
+
+
+# Shakes hands on an accepted socket in a thread of its own, and calls the function there with what came of it.
+Secure = Callable[[socket.socket, Callable[[SecuredSocket], None]], None]
 
 
 class ReadingTask(OneWriteTask):
@@ -102,6 +117,7 @@ class ReadingServer(StrictServer):
 
     turn_away: given a request's method, returns the whole response that refuses the request, or None to serve it.
     at_once: given a request's path and the length of its body, returns whether it is short work that never blocks.
+    secure: shakes hands with a client in another thread, where clients speak TLS; None for plain HTTP.
     """
 
     channel_class = ReadingChannel
@@ -112,10 +128,14 @@ class ReadingServer(StrictServer):
         *args: Any,
         turn_away: Callable[[str], bytes | None],
         at_once: Callable[[str, int], bool],
+        secure: Secure | None,
         **kwargs: Any,
     ) -> None:
         self._turn_away = turn_away
         self._at_once = at_once
+        self._secure = secure
+        # Clients whose hands were shaken, with their addresses, and who have no channel yet.
+        self._secured: deque[tuple[SecuredSocket, Any]] = deque()
         # The identifier of the reading thread.
         self.reader: int | None = None
         # Requests for the node's health, and other short ones, served at the end of this turn of the poll loop or of a later one.
@@ -131,6 +151,26 @@ class ReadingServer(StrictServer):
             return environ.pop(_RESUMED, application)(environ, start_response)  # type: ignore[no-any-return]
 
         super().__init__(serve, *args, **kwargs)
+
+    def handle_accept(self) -> None:
+        """Accept a client; where clients speak TLS, have hands shaken in another thread, which then hands the client back."""
+        if self._secure is None:
+            super().handle_accept()
+            return
+        try:
+            accepted = self.accept()
+            if accepted is not None:
+                self.set_socket_options(accepted[0])
+        except OSError:
+            return
+        if accepted is not None:
+            sock, address = accepted
+
+            def done(secured: SecuredSocket) -> None:
+                self._secured.append((secured, address))
+                self.wake()
+
+            self._secure(sock, done)
 
     def add_task(self, channel: ReadingChannel) -> None:
         """Refuse the next HTTP request of the connection ``channel``, if it would only wait in vain, or queue it to be served.
@@ -194,6 +234,8 @@ class ReadingServer(StrictServer):
         """
         with self._wake_lock:
             self._closed = True
+        while self._secured:
+            self._secured.popleft()[0].close()
 
     def end_turn(self) -> None:
         """Go on with the requests that were put aside and whose results came; then serve this turn's short requests.
@@ -201,6 +243,12 @@ class ReadingServer(StrictServer):
         Called at the end of each turn of the HTTP server's poll loop.
         """
         self._woken = False
+        while self._secured:
+            secured, address = self._secured.popleft()
+            channel = self.channel_class(self, secured, address, self.adj, map=self._map)
+            if secured.early:
+                # No poll tells of what came behind the handshake.
+                channel.handle_read()
         while self._resumed:
             channel = self._resumed.popleft()
             channel.resumes = True

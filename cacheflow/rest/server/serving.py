@@ -22,9 +22,10 @@ from waitress.task import ThreadedTaskDispatcher
 
 from cacheflow.errors import ConfigError
 from cacheflow.net.unsent import LOOK_EVERY_S, Unsent
+from cacheflow.rest.problems import PROBLEM_TYPE, problem_bytes
 from cacheflow.rest.server.doors import Doors
 from cacheflow.rest.server.lanes import TwoLanes
-from cacheflow.rest.server.reading_thread import ReadingServer
+from cacheflow.rest.server.reading_thread import ReadingServer, Secure
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -41,6 +42,12 @@ _QUEUE_WARNING_INTERVAL_S = 60.0
 # More waiting requests than this are worth a warning: a few wait whenever a burst comes in.
 DEPTH_WORTH_A_LINE = 100
 _LOOP_INTERVAL_S = 1
+# The whole answer to a client that speaks plain HTTP where HTTPS is spoken.
+_TLS_ONLY_BODY = problem_bytes("about:blank", "Bad Request", 400, "this port speaks HTTPS only: ask for https://")
+TLS_ONLY = (
+    f"HTTP/1.1 400 Bad Request\r\nContent-Length: {len(_TLS_ONLY_BODY)}\r\nConnection: close\r\n"
+    f"{PROBLEM_TYPE[0]}: {PROBLEM_TYPE[1]}\r\n\r\n"
+).encode() + _TLS_ONLY_BODY
 # Seconds for which a server that stops still answers idle clients, which may have sent before they could know.
 _GRACE_S = 0.2
 
@@ -55,6 +62,7 @@ class HttpServer:
     turn_away: given a method, returns the whole answer to a request that the application need not see, or None.
     doors: says which browsers' requests are let in.  unsent: the budget of answers that clients do not take, of all fronts.
     at_once: given a path and a body's length, returns whether the request is short and never blocks: it gets no thread then.
+    secure: shakes hands with a client in another thread, where clients speak TLS; None for plain HTTP.
     """
 
     def __init__(
@@ -72,6 +80,7 @@ class HttpServer:
         at_once: Callable[[str, int], bool] = lambda *_: False,
         doors: Doors | None = None,
         unsent: Unsent | None = None,
+        secure: Secure | None = None,
     ) -> None:
         sockets = _listen(host, port)
         self.host = host
@@ -97,6 +106,7 @@ class HttpServer:
             recv_bytes=64 * 1024,
             # A client needs no name of the server, and must see no traceback.
             ident=None,
+            url_scheme="http" if secure is None else "https",
             expose_tracebacks=False,
             # Clients that leave are everyday life.
             log_socket_errors=False,
@@ -126,6 +136,7 @@ class HttpServer:
                 turn_away=turn_away,
                 at_once=at_once,
                 unsent=self._unsent,
+                secure=secure,
             )
             for listening in sockets
         ]

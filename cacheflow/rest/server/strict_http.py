@@ -262,13 +262,20 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
         return self.held or bool(super().writable())
 
     def handle_read(self) -> None:
-        if self.lingers_until_s is None:
-            super().handle_read()
-            return
         try:
-            self.recv(self.adj.recv_bytes)  # thrown away; the end of it closes the connection
+            data = self.recv(self.adj.recv_bytes)
+        except BlockingIOError:
+            return  # a part of a TLS record
         except OSError:
             self.handle_close()
+            return
+        if self.lingers_until_s is not None:
+            return  # thrown away; the end of it closes the connection
+        if data:
+            self.last_activity = time.time()
+            self.received(data)
+        else:
+            self.connected = False
 
     def handle_write(self) -> None:
         if not self.refused or not self.close_when_flushed or self.will_close:

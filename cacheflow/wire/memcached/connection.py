@@ -29,6 +29,7 @@ from cacheflow.wire.port import WirePort
 from cacheflow.wire.slices import Slices
 
 REFUSAL: Final = b"ERROR Too many open connections\r\n"
+TLS_ONLY: Final = b"SERVER_ERROR this port speaks TLS only\r\n"
 UNAUTHENTICATED: Final = b"CLIENT_ERROR unauthenticated\r\n"
 AUTHENTICATION_BYTES_MAX: Final = 1024
 # The first byte of each request in memcached's binary protocol, which is not served: its client would wait for ever.
@@ -59,6 +60,7 @@ def memcached_port(
         "memcached",
         lambda closed: MemcachedConnection(store, shared, closed),
         REFUSAL,
+        TLS_ONLY,
         connections_max,
         functools.partial(answer_gets, store),
     )

@@ -300,7 +300,7 @@ class RespConnection(RespSession):
             elif self.role < spec.needs:
                 raise self._denied(spec)
             elif len(request) > WORDS_MAX and len(request) > spec.words_max:
-                most = f"{spec.keys_max} keys" if spec.keys_max else f"{WORDS_MAX} words"
+                most = f"{spec.keys_max} keys" if spec.keys_max else f"{spec.words_max} words"
                 raise CommandError(f"ERR a request of {spec.name.upper()} has at most {most}")
             else:
                 if self.selected != 0:
@@ -360,7 +360,7 @@ class RespConnection(RespSession):
     def _enqueue(self, spec: Spec, request: Request) -> None:
         queue = self.queue
         assert queue is not None
-        if spec.control is not None and spec.read is None:
+        if spec.control is not None and spec.read is None and not spec.script:
             raise CommandError(f"ERR {spec.name.upper()} is not served inside MULTI")
         if spec.name in ("flushall", "flushdb"):
             raise CommandError(f"ERR {spec.name.upper()} is not served inside MULTI")

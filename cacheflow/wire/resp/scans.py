@@ -89,6 +89,10 @@ class Scans:
             self._keys = Keys(copy.slices)
         return self._keys
 
+    def forget_copy(self) -> None:
+        """Let whoever begins next share no copy that was made before, because there is something else to list now."""
+        self._copy = None
+
     def first_page(self, database: int, count: int) -> Generator[bytes, None, tuple[list[str], int]]:
         """Begin a scan of ``database``; return about its first ``count`` keys and the next cursor, 0 at the end: a generator.
 

@@ -18,6 +18,7 @@ from cacheflow.wire.slices import Slices
 
 # The reply to a client for whom there is no room.
 REFUSAL: Final = b"-ERR max number of clients reached\r\n"
+TLS_ONLY: Final = b"-ERR this port speaks TLS only: connect with TLS (redis-cli --tls, rediss://)\r\n"
 
 
 def resp_port(
@@ -34,7 +35,9 @@ def resp_port(
     slices: for long work, shared with other ports of the loop.
     """
     service = RespService(store, TABLE, access=access, value_bytes_max=value_bytes_max, slices=slices)
-    return WirePort("resp", service.connection, REFUSAL, connections_max, functools.partial(answer_gets, store))
+    return WirePort(
+        "resp", service.connection, REFUSAL, TLS_ONLY, connections_max, functools.partial(answer_gets, store)
+    )
 
 
 class RespService(Shared):

@@ -24,16 +24,18 @@ from typing import Any, Final, Protocol
 
 from cacheflow.access.roles import DEFAULT_NAME, Role, User
 from cacheflow.access.users import Access
-from cacheflow.contract import VERSION, Entry
+from cacheflow.contract import Entry
 from cacheflow.contract import WireStore as Store
 from cacheflow.errors import ReplicationError
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.machine.language.databases import PREFIXES
 from cacheflow.wire.connection import Connection
+from cacheflow.wire.optimistic import Condition, unchanged
 from cacheflow.wire.resp.arguments import PlacedRequest, placed
 from cacheflow.wire.resp.parser import RequestParser
 from cacheflow.wire.resp.replies import NULL, NULL_ARRAY, OK, CommandError, failure
 from cacheflow.wire.resp.scans import Scans
+from cacheflow.wire.resp.scripting.scripts import Scripts
 from cacheflow.wire.slices import Slices
 from cacheflow.wire.streams import Reply
 
@@ -77,6 +79,7 @@ class Spec:
     local, read, plan, control: functions that answer the command: by the connection itself, from memory, through the log,
     or in a way of their own.
     steps: True if ``plan`` looks at memory first, and its writes take place only if what it saw still holds.
+    script: True if the command runs a script: in a transaction, EXEC runs it among the other commands.
     """
 
     name: str
@@ -93,6 +96,7 @@ class Spec:
     plan: Planner | None = None
     steps: bool = False
     control: Control | None = None
+    script: bool = False
 
     def __post_init__(self) -> None:
         writes = self.plan is not None or "write" in self.flags
@@ -113,7 +117,7 @@ class Spec:
     def words_max(self) -> int:
         """The most words that a request for this Redis command may have, with the command's name."""
         first, _, step = self.keys
-        return first + self.keys_max * step if self.keys_max else WORDS_MAX
+        return first + self.keys_max * step if self.keys_max else KEYS_MAX if self.script else WORDS_MAX
 
     def keys_in(self, arguments: Arguments) -> list[bytes]:
         """Return those words of a request that are keys. arguments: all words of the request, with the command's name.
@@ -138,17 +142,17 @@ class Spec:
     @property
     def reads_keys(self) -> bool:
         """True if this Redis command is about keys of the selected database, some that it names or all."""
-        return self.group != "connection" and bool(self.keys[0] or self.read or self.plan)
+        return self.group != "connection" and bool(self.keys[0] or self.read or self.plan or self.script)
 
 
 # The commands since MULTI.
 Queue = list[tuple[Spec, Arguments]]
-# Key -> its version at WATCH; 0 for an absent key, None until the turn of WATCH has come.
-Watched = dict[str, "int | None"]
+# Key -> what EXEC needs it to be, as it was at WATCH; None until the turn of WATCH has come.
+Watched = dict[str, "Condition | None"]
 
 
 class Shared:
-    """The settings, scans and figures that all RESP connections of one port share. The event loop owns it.
+    """The settings, scans, scripts and figures that all RESP connections of one port share. The event loop owns it.
 
     table: the commands that are served, by name.  access: the users, None if nobody has to show a token.
     wall: returns the wall clock's time, in seconds since 1970.  slices: for long work, shared with other ports of the loop.
@@ -172,6 +176,7 @@ class Shared:
         self.request_bytes_max = min(max(REQUEST_BYTES_MIN, VALUES_IN_REQUEST * value_bytes_max), REQUEST_BYTES_MAX)
         self.wall = wall
         self.scans = Scans(store)
+        self.scripts = Scripts()
         self.connections: dict[int, RespSession] = {}
         self.accepted = 0
         # Requests of the connections that are closed, and what the counters in INFO were at CONFIG RESETSTAT.
@@ -212,7 +217,7 @@ class RespSession(Connection):
     database: the database of this connection.  selected: the one that the next request is about: another one behind a SELECT in
     a transaction, and None behind a SELECT that failed, until one succeeds.
     queue: the commands since MULTI, None outside a transaction.  refused: True if one of those was wrong.
-    watched: key -> its version at WATCH, for every watched key.
+    watched: key -> what it was at WATCH, for every watched key.
     """
 
     def __init__(self, service: Shared, number: int, on_closed: Callable[[Connection], None]) -> None:
@@ -292,7 +297,7 @@ class RespSession(Connection):
         self._choose_ways()
 
     def watch(self, keys: list[str]) -> None:
-        """Answer WATCH with OK: note the versions that ``keys`` have when all earlier requests of this client are answered."""
+        """Answer WATCH with OK: note what ``keys`` are when all earlier requests of this client are answered."""
         watched = self.watched
         if len(watched) + len(keys) > WATCHED_MAX and len({*watched, *keys}) > WATCHED_MAX:
             raise CommandError(f"ERR at most {WATCHED_MAX} keys can be watched at once")
@@ -302,8 +307,7 @@ class RespSession(Connection):
         def look() -> bytes:
             for key in keys:
                 if watched[key] is None:
-                    entry = self.store.lookup(key, count=False)
-                    watched[key] = 0 if entry is None else entry[VERSION]
+                    watched[key] = unchanged(key, self.store.lookup(key, count=False))
             return OK
 
         self.read(functools.partial(self.said, look))

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Final
 
-from cacheflow.wire.resp.commands import catalogue, clients, control, info, keys, objects, scan, server, strings
+from cacheflow.wire.resp.commands import (
+    catalogue,
+    clients,
+    control,
+    info,
+    keys,
+    objects,
+    scan,
+    scripts,
+    server,
+    strings,
+)
 from cacheflow.wire.resp.session import Spec
 
 _ALL: Final = (
@@ -17,6 +28,7 @@ _ALL: Final = (
     *catalogue.SPECS,
     *clients.SPECS,
     *control.SPECS,
+    *scripts.SPECS,
 )
 
 TABLE: Final[dict[bytes, Spec]] = {spec.name.encode(): spec for spec in sorted(_ALL, key=lambda spec: spec.name)}

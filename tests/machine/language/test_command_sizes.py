@@ -22,7 +22,7 @@ COMMANDS: list[Command] = [
     c.append(LONG, LARGE),
     c.batch([SET, SET, c.get(LONG)]),
     c.batch([SET], atomic=True),
-    c.guarded([(LONG, 2**62), (WIDE, 0)], [SET, c.append("k", LARGE)]),
+    c.guarded([(LONG, 2**62, 2**62), (WIDE, 0, 0)], [SET, c.append("k", LARGE)]),
     c.idempotent("o" * 256, c.batch([SET, SET])),
     c.idempotent("once", SET, 2**60),
     c.open_scope("n" * 16),

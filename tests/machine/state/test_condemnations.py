@@ -54,7 +54,7 @@ def test_what_is_dead_is_absent_to_every_command(cache: Driver, monkeypatch: pyt
         (c.count("a", 1), [c.MISSING]),
         (c.set_("a", b"", 1, when=c.IF_PRESENT), [c.PRECONDITION, 0]),
         (c.set_("a", b"", 1, when=c.IF_VERSION, version=1), [c.PRECONDITION, 0]),
-        (c.guarded([("a", 1)], []), [c.PRECONDITION, 0]),
+        (c.guarded([("a", 1, 0)], []), [c.PRECONDITION, 0]),
         (c.recency([("a", 1)]), [c.OK]),
         (c.set_("a", b"", 1, when=c.IF_ABSENT), [c.OK, 12, True, 0]),
         (c.append("b", b"x", create=True), [c.OK, 13, 1, 0]),

@@ -53,7 +53,7 @@ def test_a_removal_by_prefix_can_be_idempotent(driver: Driver) -> None:
         c.append("n", b"1", create=True),
         c.count("n", 1, 0),
         c.expire("n", 5),
-        c.guarded([("n", 0)], [c.append("n", b"1", create=True), c.expire("n", 0)]),
+        c.guarded([("n", 0, 0)], [c.append("n", b"1", create=True), c.expire("n", 0)]),
     ],
 )
 def test_every_write_can_be_idempotent(driver: Driver, command: c.Command) -> None:
@@ -66,7 +66,7 @@ def test_every_write_can_be_idempotent(driver: Driver, command: c.Command) -> No
 
 
 def test_a_condition_that_did_not_hold_is_kept_as_well(driver: Driver) -> None:
-    command = c.idempotent("key", c.guarded([("n", 1)], [c.count("n", 1, 0)]))
+    command = c.idempotent("key", c.guarded([("n", 1, 0)], [c.count("n", 1, 0)]))
     assert driver.one(command) == [c.PRECONDITION, 0]
     driver.put("n", data=b"1")
     assert driver.one(command) == [c.PRECONDITION, 0]

@@ -139,7 +139,20 @@ def test_one_that_failed_on_the_way_says_so_once() -> None:
 # WATCH ----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("change", ["SET k 2", "DEL k", "APPEND k x", "INCR k", "RENAME k l", "FLUSHALL", "GETDEL k"])
+CHANGES = [
+    "SET k 2",
+    "DEL k",
+    "APPEND k x",
+    "INCR k",
+    "RENAME k l",
+    "FLUSHALL",
+    "GETDEL k",
+    "EXPIRE k 10",
+    "GETEX k EX 10",
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("protocol", [2, 3])
 def test_nothing_happens_if_a_watched_key_has_changed(change: str, protocol: int) -> None:
     store = FakeStore()

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from cacheflow.contract import VERSION, Entry
+from cacheflow.contract import Entry
 from cacheflow.errors import NotReady
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.wire.memcached.fetch import not_ready
 from cacheflow.wire.memcached.session import MemcachedSession
 from cacheflow.wire.memcached.storage import failed
-from cacheflow.wire.optimistic import Attempt, Attempts
+from cacheflow.wire.optimistic import Attempt, Attempts, unchanged
 
 
 class Step(NamedTuple):
@@ -43,6 +43,6 @@ def carry_out(connection: MemcachedSession, key: str, plan: Plan, *, count: bool
         step = plan(entry)
         if isinstance(step, bytes):
             return step
-        return Attempt([(key, 0 if entry is None else entry[VERSION])], step.commands, step.reply)
+        return Attempt([unchanged(key, entry)], step.commands, step.reply)
 
     connection.behind_barrier(Attempts(connection, decide, failed).begin)

@@ -207,7 +207,7 @@ def _reads(linearizable: bool) -> Local:
     return answer
 
 
-_spec = functools.partial(Spec, group="connection", flags=("loading", "stale", "fast"))
+_spec = functools.partial(Spec, group="connection", flags=("noscript", "loading", "stale", "fast"))
 
 SPECS: Final = (
     _spec(

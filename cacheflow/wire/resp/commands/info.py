@@ -146,5 +146,11 @@ _local = functools.partial(Spec, group="server", flags=_FLAGS)
 
 SPECS: Final = (
     _local("info", -1, "Tells about the node.", local=info),
-    _local("config", -2, "Tells settings.", flags=("admin", *_FLAGS), local=functools.partial(subcommand, _CONFIG)),
+    _local(
+        "config",
+        -2,
+        "Tells settings.",
+        flags=("admin", "noscript", *_FLAGS),
+        local=functools.partial(subcommand, _CONFIG),
+    ),
 )

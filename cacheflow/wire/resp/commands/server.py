@@ -58,7 +58,14 @@ SPECS: Final = (
         "echo", 2, "Answers what it is given.", group="connection", local=lambda session, arguments: bulk(arguments[1])
     ),
     _local("time", 1, "Returns this node's wall clock.", local=time_),
-    Spec("wait", 3, "Returns how many other nodes have what was written.", group="generic", read=wait),
+    Spec(
+        "wait",
+        3,
+        "Returns how many other nodes have what was written.",
+        group="generic",
+        flags=("noscript",),
+        read=wait,
+    ),
     _flush("flushdb", -1, "Removes all keys of the database.", plan=flushdb),
     _flush("flushall", -1, "Removes all keys of all databases.", plan=flushall),
 )

@@ -282,7 +282,7 @@ def _shortest(number: Decimal) -> bytes:
 
 def append(session: RespSession, find: Find, arguments: Arguments) -> Plan:
     key, data = key_of(arguments[1]), arguments[2]
-    entry = session.service.store.lookup(key, count=False)
+    entry = find(key, count=False)
     if len(data) + (0 if entry is None else len(entry[DATA])) > session.service.value_bytes_max:
         raise CommandError(TOO_LONG)
     return [

@@ -1,26 +1,25 @@
 """Transactions, and single commands that read memory and propose writes that depend on it.
 
-Whatever takes place does so in one entry of the log, under the condition that every key that was looked at is still at
-the version that was seen. When one is not, optimistic.py has them look again.
+Whatever takes place does so in one entry of the log, under the condition that every key that was looked at still has the
+version and expiry that were seen. When one has not, optimistic.py has them look again.
 """
 
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from cacheflow.contract import VERSION, Entry
-from cacheflow.contract import WireStore as Store
+from cacheflow.contract import Entry
 from cacheflow.errors import ReplicationError
-from cacheflow.machine.deciding.decisions import DECIDE, after
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.wire.connection import End
-from cacheflow.wire.optimistic import Attempt, Attempts
+from cacheflow.wire.optimistic import Attempt, Attempts, Condition, unchanged
 from cacheflow.wire.resp.arguments import keys_of
+from cacheflow.wire.resp.commands.scripts import run_transaction
 from cacheflow.wire.resp.commands.strings import ANSWER_BYTES_MAX, failed
+from cacheflow.wire.resp.overlay import Overlay
 from cacheflow.wire.resp.replies import CommandError, error, failure, replies_array, said_in_pieces
 from cacheflow.wire.resp.session import (
     KEYS_MAX,
@@ -44,34 +43,6 @@ TOO_MANY_WRITES: Final = CommandError(
 )
 
 
-class Overlay:
-    """The cache's contents as the earlier commands of a transaction will leave them, over what this node's memory holds.
-
-    conditions: key -> the version at which it was looked up in memory (0: absent), for every key that was looked up.
-    """
-
-    def __init__(self, store: Store) -> None:
-        self.conditions: dict[str, int] = {}
-        self._store = store
-        self._left: dict[str, Entry | None] = {}
-
-    def find(self, key: str, *, count: bool = True) -> Entry | None:
-        if key in self._left:
-            return self._left[key]
-        entry = self._store.lookup(key, count=False)
-        self.conditions.setdefault(key, 0 if entry is None else entry[VERSION])
-        return entry
-
-    def expect(self, commands: Sequence[Command]) -> None:
-        """Note what a transaction's ``commands`` will leave under their keys, so that ``find`` shows it to later commands."""
-        now_ms = self._store.now_ms()
-        for command in commands:
-            entry = self.find(command[1])
-            decision = DECIDE[command[0]](entry, list(command), now_ms, math.inf)
-            if isinstance(decision, tuple):
-                self._left[command[1]] = after(decision, entry)
-
-
 def run_steps(connection: RespSession, spec: Spec, arguments: Arguments) -> None:
     """Answer a Redis command whose writes depend on what it reads in memory, by optimistic attempts.
 
@@ -81,13 +52,13 @@ def run_steps(connection: RespSession, spec: Spec, arguments: Arguments) -> None
     assert planner is not None
 
     def decide() -> Attempt:
-        overlay = Overlay(connection.store)
+        overlay = Overlay(connection.store, connection.store.now_ms())
         try:
             commands, finish = planner(connection, overlay.find, arguments)
         except CommandError as wrong:
             # A refusal rests on what was seen too: it holds only on the same conditions.
             commands, finish = [], functools.partial(_said, wrong.reply)
-        return Attempt(list(overlay.conditions.items()), commands, finish)
+        return Attempt(overlay.conditions(), commands, finish)
 
     connection.exclusive(Attempts(connection, decide, failed).begin)
 
@@ -99,7 +70,7 @@ def _said(reply: Reply, results: Sequence[Result]) -> Reply:
 def execute(connection: RespSession, queue: Queue, watched: Watched, selected: int | None) -> None:
     """Answer the Redis command EXEC: run all queued commands at one moment, unless a watched key has changed.
 
-    queue: the commands since MULTI.  watched: key -> its version at WATCH.  selected: the database that the last SELECT among the
+    queue: the commands since MULTI.  watched: key -> what it was at WATCH.  selected: the database that the last SELECT among the
     commands has chosen, or the connection's own.
     """
     steps = any(spec.steps for spec, _ in queue)
@@ -107,7 +78,14 @@ def execute(connection: RespSession, queue: Queue, watched: Watched, selected: i
     if selects:
         # Which database is right is known when the transaction has taken place or not: what is sent behind it waits for that.
         connection.leave_database()
-    if not watched and not any(spec.plan for spec, _ in queue):
+    if any(spec.script for spec, _ in queue):
+
+        def begin_scripts(end: End) -> None:
+            told = functools.partial(_moved, connection, selected, end) if selects else end
+            run_transaction(connection, queue, _fixed(watched), _bounded).begin(told)
+
+        connection.exclusive(begin_scripts)
+    elif not watched and not any(spec.plan for spec, _ in queue):
         if selects:
             connection.behind_barrier(lambda end: _moved(connection, selected, end, _read_all(connection, queue)))
         else:
@@ -118,20 +96,26 @@ def execute(connection: RespSession, queue: Queue, watched: Watched, selected: i
     else:
 
         def decide() -> Attempt | bytes:
-            overlay = Overlay(connection.store)
+            overlay = Overlay(connection.store, connection.store.now_ms())
             try:
                 commands, finish = _prepare(connection, queue, overlay if steps else None)
             except CommandError as wrong:
                 return wrong.reply
-            return Attempt(list(overlay.conditions.items()), commands, finish)
+            return Attempt(overlay.conditions(), commands, finish)
 
         def begin(end: End) -> None:
-            # By now every WATCH before it has had its turn; one that failed has told its client, and seen nothing.
-            fixed = [(key, version or 0) for key, version in watched.items()]
             told = functools.partial(_moved, connection, selected, end) if selects else end
-            Attempts(connection, decide, failed, fixed, connection.null_array).begin(told)
+            Attempts(connection, decide, failed, _fixed(watched), connection.null_array).begin(told)
 
         connection.exclusive(begin)
+
+
+def _fixed(watched: Watched) -> list[Condition]:
+    """Return the conditions of WATCH, at the turn of EXEC, when every WATCH before it has had its own.
+
+    A WATCH that failed has told its client, and seen nothing.
+    """
+    return [seen or unchanged(key, None) for key, seen in watched.items()]
 
 
 def _moved(connection: RespSession, selected: int | None, end: End, reply: Reply) -> None:

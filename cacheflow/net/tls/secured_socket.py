@@ -1,0 +1,112 @@
+"""SecuredSocket: a connected socket and its TLS session, with the calls of a non-blocking socket for plaintext.
+
+The HTTP server's reading thread and its workers use it as the socket that it stands for: hands are shaken already, so no call
+waits, and none is long.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import ssl
+import threading
+from typing import Any, Final
+
+from cacheflow.net.tls.session import RECORD_BYTES, Session
+from cacheflow.net.tls.trust import told
+
+# Bytes that are read from the socket at once: four records.
+_RECEIVE_BYTES: Final = 64 * 1024
+
+
+class SecuredSocket:
+    """A non-blocking socket whose bytes travel encrypted. Any thread may use it.
+
+    ``recv`` and ``send`` raise BlockingIOError while there is no whole record to read, or one that the system has not
+    taken; after that ``send`` must be called again with the same bytes, or more. Nothing is left that could be read when
+    ``recv`` has returned, so whoever waits for the socket misses nothing, but for ``early``.
+    """
+
+    def __init__(self, sock: socket.socket, session: Session) -> None:
+        self._socket = sock
+        self._session = session
+        # OpenSSL's objects are for one thread at a time.
+        self._lock = threading.Lock()
+        # Of the record that the system has taken in part: what is left of it, and the length of its plaintext.
+        self._unsent = b""
+        self._unsent_plain = 0
+
+    @property
+    def early(self) -> bool:
+        """True if the other side has sent something behind its handshake that ``recv`` has not returned yet."""
+        return bool(self._session.early) or self._session.ended
+
+    def recv(self, size: int) -> bytes:
+        """Return plaintext, perhaps more than ``size`` bytes; b"" at the end."""
+        with self._lock:
+            session = self._session
+            plain, session.early = session.early, b""
+            if plain:
+                return plain
+            if session.ended:
+                return b""
+            data = self._socket.recv(_RECEIVE_BYTES)
+            if not data:
+                return b""
+            try:
+                plain = session.decrypt(data)
+            except ssl.SSLError as error:
+                raise ConnectionResetError(errno.ECONNRESET, told(error)) from None
+            if session.has_output:
+                # Answers to key updates, which are few, go before the next record, and behind one that is on its way.
+                self._unsent += session.output()
+            if plain or session.ended:
+                return plain
+            raise BlockingIOError(errno.EWOULDBLOCK, "a part of a record")
+
+    def send(self, data: bytes | memoryview) -> int:
+        """Send a record's worth of ``data`` and return how much of it was sent."""
+        with self._lock:
+            if not self._unsent_plain:
+                piece = memoryview(data)[:RECORD_BYTES]
+                try:
+                    self._unsent += self._session.encrypt(piece)
+                except ssl.SSLError as error:
+                    raise ConnectionResetError(errno.ECONNRESET, told(error)) from None
+                self._unsent_plain = len(piece)
+            self._flush()
+            sent, self._unsent_plain = self._unsent_plain, 0
+            return sent
+
+    def _flush(self) -> None:
+        """Send what is encrypted. Raises BlockingIOError while the system does not take all of it."""
+        self._unsent = self._unsent[self._socket.send(self._unsent) :]
+        if self._unsent:
+            raise BlockingIOError(errno.EWOULDBLOCK, "a part of a record has left")
+
+    def shutdown(self, how: int) -> None:
+        """Say that this side sends no more, as far as the system takes that now, and shut down the socket."""
+        with self._lock, contextlib.suppress(OSError):
+            self._unsent += self._session.farewell()
+            self._flush()
+        self._socket.shutdown(how)
+
+    def close(self) -> None:
+        """Say that this side sends no more, as far as the system takes that now, and close the socket."""
+        with self._lock, contextlib.suppress(OSError):
+            self._unsent += self._session.farewell()
+            self._flush()
+        self._socket.close()
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def setblocking(self, flag: bool) -> None:
+        self._socket.setblocking(False)
+
+    def getsockopt(self, *arguments: Any) -> Any:
+        return self._socket.getsockopt(*arguments)
+
+    def getpeername(self) -> Any:
+        return self._socket.getpeername()

@@ -1,0 +1,48 @@
+"""Trust: which certificates of others are believed, which versions of TLS are spoken, and how failures are told to people."""
+
+from __future__ import annotations
+
+import os
+import ssl
+
+from cacheflow.errors import ConfigError
+
+
+def trusting(ca: str | os.PathLike[str] | None, setting: str = "ca") -> ssl.SSLContext:
+    """Return a context for HTTPS calls that trusts the CA in a file, or without one what the system trusts.
+
+    Raises ConfigError that names the ``setting``.
+    """
+    context = modern(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+    if ca is None:
+        context.load_default_certs()
+    else:
+        trust(context, ca, setting)
+    return context
+
+
+def modern(context: ssl.SSLContext) -> ssl.SSLContext:
+    """Return ``context`` once it is set to speak nothing older than TLS 1.2, and to keep the keys that were agreed on."""
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    return context
+
+
+def trust(context: ssl.SSLContext, ca: str | os.PathLike[str], setting: str) -> None:
+    """Have ``context`` believe certificates of the CA in a file. Raises ConfigError that names the ``setting``."""
+    try:
+        context.load_verify_locations(ca)
+    except ssl.SSLError as error:
+        raise ConfigError(f"{setting} = {os.fspath(ca)!r}: is no certificate in PEM ({told(error)})") from None
+    except OSError as error:
+        raise ConfigError(f"{setting} = {os.fspath(ca)!r}: cannot be read ({error.strerror})") from None
+
+
+def told(error: Exception) -> str:
+    """Return why TLS failed, in OpenSSL's words for people, without its file names and numbers."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return str(error.verify_message).rstrip(".")
+    reason = getattr(error, "reason", None)
+    if isinstance(reason, str):
+        return reason.replace("_", " ").lower()
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__

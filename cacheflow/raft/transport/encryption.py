@@ -1,0 +1,149 @@
+"""Encryption: how connections between nodes begin where nodes have certificates: with TLS, in which both sides show theirs.
+
+1. A node is dialed with TLS. If it ends the connection without a word it has no certificates, as while a cluster changes over,
+   and is dialed again plainly, unless TLS is required. What fails otherwise, such as a certificate of another CA, fails.
+2. The first byte tells a TLS connection from a plain one on the same port. Where TLS is required a plain one ends at once.
+3. The handshake of ``handshake.py`` comes inside, the same for both, and refuses a plain connection of two nodes that could do
+   better: an attacker between them may cut connections, not read them.
+4. A dialer checks that the certificate is for the host that it has dialed; a listener, that it is of the CA.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import socket
+from collections.abc import Callable
+
+from cacheflow.net.tls.handshakes import Handshakes
+from cacheflow.net.tls.session import Session
+from cacheflow.net.tls.stream import TlsStream
+from cacheflow.net.tls.trust import told
+from cacheflow.raft.transport.connection import Connection
+
+
+class NoTlsThere(ConnectionError):
+    """Raised when the node that was dialed has ended the connection without a word of TLS."""
+
+
+class Encryption:
+    """The beginning of this node's connections to and from other nodes, with TLS. The event loop owns it.
+
+    required: False if a node without certificates may talk to this one.
+    """
+
+    def __init__(self, handshakes: Handshakes, required: bool) -> None:
+        self._handshakes = handshakes
+        self._required = required
+        self._door = handshakes.door("raft", b"" if required else None, peers=True)
+        self._welcomes: set[asyncio.Task[None]] = set()
+
+    def accepting(
+        self, loop: asyncio.AbstractEventLoop, make: Callable[[bool], Connection]
+    ) -> Callable[[socket.socket], None]:
+        """Return the function that takes an accepted socket, and has ``make`` called once hands are shaken.
+
+        make: returns the protocol for a connection, given whether it is encrypted.
+        """
+
+        def begin(sock: socket.socket, session: Session | None) -> None:
+            task = loop.create_task(self._welcome(loop, make, sock, session))
+            self._welcomes.add(task)
+            task.add_done_callback(self._welcomes.discard)
+
+        def done(sock: socket.socket, session: Session | None) -> None:
+            loop.call_soon_threadsafe(begin, sock, session)
+
+        return lambda sock: self._handshakes.take(self._door, sock, done)
+
+    async def _welcome(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        make: Callable[[bool], Connection],
+        sock: socket.socket,
+        session: Session | None,
+    ) -> None:
+        try:
+            await _attach(loop, make, sock, session)
+        except OSError:
+            sock.close()  # it has gone already
+        except asyncio.CancelledError:
+            sock.close()
+            raise
+
+    async def dial(
+        self, loop: asyncio.AbstractEventLoop, make: Callable[[bool], Connection], host: str, port: int
+    ) -> None:
+        """Connect to a node and give the connection its protocol, which ``make`` returns. Raises OSError.
+
+        make: as for ``accepting``.
+        """
+        sock = await _connected(loop, host, port)
+        try:
+            session: Session | None = await self._shake(loop, sock, host)
+        except NoTlsThere:
+            if self._required:
+                raise
+            sock, session = await _connected(loop, host, port), None
+        try:
+            await _attach(loop, make, sock, session)
+        except BaseException:
+            sock.close()
+            raise
+
+    async def _shake(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, host: str) -> Session:
+        """Shake hands as the dialer, in the thread of handshakes, which owns the socket meanwhile. Raises OSError."""
+        shaken: asyncio.Future[Session] = loop.create_future()
+
+        def settle(session: Session) -> None:
+            if shaken.done():
+                sock.close()
+            else:
+                shaken.set_result(session)
+
+        def give_up(error: Exception, heard: bool) -> None:
+            if shaken.done():
+                return
+            if not heard and isinstance(error, ConnectionError):
+                shaken.set_exception(NoTlsThere("it speaks no TLS, and --peer-tls is require"))
+            else:
+                shaken.set_exception(ConnectionError(f"TLS: {told(error)}"))
+
+        def done(_: socket.socket, session: Session | None) -> None:
+            assert session is not None
+            loop.call_soon_threadsafe(settle, session)
+
+        def failed(error: Exception, heard: bool) -> None:
+            loop.call_soon_threadsafe(give_up, error, heard)
+
+        self._handshakes.dial(sock, host, done, failed)
+        return await shaken
+
+
+async def _attach(
+    loop: asyncio.AbstractEventLoop, make: Callable[[bool], Connection], sock: socket.socket, session: Session | None
+) -> None:
+    protocol: Callable[[], asyncio.BaseProtocol] = functools.partial(make, session is not None)
+    if session is not None:
+        below = TlsStream(session, protocol())
+        await loop.connect_accepted_socket(lambda: below, sock)
+    else:
+        await loop.connect_accepted_socket(protocol, sock)
+
+
+async def _connected(loop: asyncio.AbstractEventLoop, host: str, port: int) -> socket.socket:
+    """Return a socket that is connected to the first address of ``host`` that answers. Raises OSError."""
+    error: OSError = ConnectionError(f"{host!r} has no address")
+    for family, kind, protocol, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        sock = socket.socket(family, kind, protocol)
+        sock.setblocking(False)
+        try:
+            await loop.sock_connect(sock, address)
+            return sock
+        except OSError as failure:
+            sock.close()
+            error = failure
+        except BaseException:
+            sock.close()
+            raise
+    raise error

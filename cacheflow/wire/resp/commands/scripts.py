@@ -1,0 +1,183 @@
+"""The commands on scripts: EVAL and its kin, and SCRIPT. How a script takes place: ``scripting/running.py``."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from cacheflow.wire.connection import End
+from cacheflow.wire.optimistic import Condition
+from cacheflow.wire.resp.arguments import NOT_AN_INTEGER, SYNTAX, database_in, integer_of
+from cacheflow.wire.resp.replies import OK, ONE, ZERO, CommandError, array, bulk, error
+from cacheflow.wire.resp.scripting.caller import Caller
+from cacheflow.wire.resp.scripting.catalogue import Script, script_of
+from cacheflow.wire.resp.scripting.runner import Expired
+from cacheflow.wire.resp.scripting.running import Call, ScriptRun
+from cacheflow.wire.resp.scripting.sandbox import MISSING, Sandbox, is_available
+from cacheflow.wire.resp.session import Arguments, Control, Queue, RespSession, Spec, wrong_arity
+from cacheflow.wire.streams import Reply
+
+NO_SCRIPT: Final = "NOSCRIPT No matching script. Please use EVAL."
+NOT_BUSY: Final = "NOTBUSY No scripts in execution right now."
+NOT_READ_ONLY: Final = "ERR Can not execute a script with write flag using *_ro command."
+
+
+def _given(connection: RespSession, text: bytes) -> Script:
+    script = script_of(text)
+    connection.service.scripts.catalogue.keep(script)
+    return script
+
+
+def _known(connection: RespSession, sha: bytes) -> Script:
+    script = connection.service.scripts.catalogue.find(sha)
+    if script is None:
+        raise CommandError(NO_SCRIPT)
+    return script
+
+
+def _call_of(connection: RespSession, arguments: Arguments) -> Call:
+    """Return the call of a script that a request asks for. Raises CommandError."""
+    if not is_available():
+        raise CommandError(MISSING)
+    name = arguments[0].lower()
+    count = integer_of(arguments[2], NOT_AN_INTEGER)
+    if count > len(arguments) - 3:
+        raise CommandError("ERR Number of keys can't be greater than number of args")
+    if count < 0:
+        raise CommandError("ERR Number of keys can't be negative")
+    script = (_known if name.startswith(b"evalsha") else _given)(connection, arguments[1])
+    writes = not name.endswith(b"_ro")
+    if not writes and script.flags is not None and not script.only_reads:
+        raise CommandError(NOT_READ_ONLY)
+    given = arguments[3:]
+    return Call(script, given[:count], given[count:], writes and not script.only_reads, database_in(arguments))
+
+
+def evaluate(connection: RespSession, arguments: Arguments) -> None:
+    """Answer EVAL, EVALSHA, EVAL_RO or EVALSHA_RO."""
+    call = _call_of(connection, arguments)
+
+    def work(caller: Caller, sandbox: Sandbox, expired: Expired) -> bytes:
+        return call.run(caller, sandbox, connection.null, expired)
+
+    connection.behind_barrier(ScriptRun(connection, work, call.places, writes=call.writes).begin)
+
+
+def run_transaction(
+    connection: RespSession,
+    queue: Queue,
+    fixed: Sequence[Condition],
+    gather: Callable[[list[Reply]], Reply],
+) -> ScriptRun:
+    """Return what answers an EXEC with scripts in its ``queue``: all its commands run in the scripts' thread, as one script does.
+
+    fixed: the conditions of WATCH.  gather: makes EXEC's reply of the commands' replies.
+    """
+    steps: list[Call | bytes | None] = []
+    for spec, arguments in queue:
+        try:
+            steps.append(_call_of(connection, arguments) if spec.script else None)
+        except CommandError as wrong:
+            steps.append(wrong.reply)
+    keys = [place for step in steps if isinstance(step, Call) for place in step.places]
+    null, protocol = connection.null, connection.protocol
+
+    def work(caller: Caller, sandbox: Sandbox, expired: Expired) -> Reply:
+        replies: list[Reply] = []
+        for step, (spec, arguments) in zip(steps, queue, strict=True):
+            if isinstance(step, Call):
+                replies.append(step.run(caller, sandbox, null, expired))
+            elif step is None:
+                caller.writes = True
+                replies.append(caller.answer(spec, arguments, protocol))
+            else:
+                replies.append(step)
+        return gather(replies)
+
+    return ScriptRun(connection, work, keys, writes=True, fixed=fixed, lost=connection.null_array)
+
+
+# SCRIPT ---------------------------------------------------------------------------------------------------------------
+
+
+def _load(connection: RespSession, arguments: Arguments) -> None:
+    if not is_available():
+        raise CommandError(MISSING)
+    script = script_of(arguments[2])
+
+    def begin(end: End) -> None:
+        def compiled(sandbox: Sandbox, expired: Expired) -> bytes:
+            return sandbox.check(script.source, script.sha)
+
+        def done(outcome: bytes | CommandError) -> None:
+            connection.contained(end, told, outcome)
+
+        def told(outcome: bytes | CommandError) -> None:
+            if isinstance(outcome, CommandError):
+                end(outcome.reply)
+            elif outcome:
+                end(error(b"ERR Error compiling script (new function): " + outcome))
+            else:
+                connection.service.scripts.catalogue.keep(script)
+                end(bulk(script.sha))
+
+        connection.service.scripts.runner.start(compiled, done)
+
+    connection.exclusive(begin)
+
+
+def _exists(connection: RespSession, arguments: Arguments) -> None:
+    knows = connection.service.scripts.catalogue.knows
+    connection.in_turn(lambda: array([ONE if knows(sha) else ZERO for sha in arguments[2:]]))
+
+
+def _flush(connection: RespSession, arguments: Arguments) -> None:
+    if len(arguments) > 3 or (len(arguments) == 3 and arguments[2].upper() not in (b"ASYNC", b"SYNC")):
+        raise CommandError(SYNTAX)
+
+    def answer() -> bytes:
+        connection.service.scripts.catalogue.clear()
+        return OK
+
+    connection.in_turn(answer)
+
+
+def _kill(connection: RespSession, arguments: Arguments) -> None:
+    def answer() -> bytes:
+        if not connection.service.scripts.runner.kill():
+            raise CommandError(NOT_BUSY)
+        return OK
+
+    connection.in_turn(answer)
+
+
+_SCRIPT: Final[dict[bytes, tuple[int, Control]]] = {
+    b"EXISTS": (-3, _exists),
+    b"FLUSH": (-2, _flush),
+    b"KILL": (2, _kill),
+    b"LOAD": (3, _load),
+}
+
+
+def script(connection: RespSession, arguments: Arguments) -> None:
+    arity, answer = _SCRIPT.get(arguments[1].upper(), (0, None))
+    if answer is None:
+        raise CommandError(b"ERR unknown subcommand '%b'. Try SCRIPT HELP." % arguments[1][:128])
+    if len(arguments) != arity if arity > 0 else len(arguments) < -arity:
+        raise CommandError(wrong_arity(f"script|{arguments[1].decode().lower()}"))
+    answer(connection, arguments)
+
+
+# A script may write, whatever it does: who may only read has the commands that end with ``_ro``.
+_spec = functools.partial(Spec, group="scripting", flags=("write", "noscript", "stale"))
+_script = functools.partial(_spec, control=evaluate, script=True)
+_read = functools.partial(_script, flags=("readonly", "noscript", "stale"))
+
+SPECS: Final = (
+    _script("eval", -3, "Runs a Lua script."),
+    _script("evalsha", -3, "Runs a Lua script by its digest."),
+    _read("eval_ro", -3, "Runs a Lua script that only reads."),
+    _read("evalsha_ro", -3, "Runs a Lua script that only reads, by its digest."),
+    _spec("script", -2, "Keeps scripts by their digests, and ends one.", control=script),
+)

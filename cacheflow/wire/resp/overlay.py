@@ -1,0 +1,90 @@
+"""Overlay: the cache's contents as commands that have not taken place yet would leave them, over what memory holds.
+
+A transaction with steps and a script look through it: what they will write is decided by the machine's own rules
+(``machine/deciding/decisions.py``), at one moment of the cluster's time. What was looked up in memory is noted, and the writes
+take place only if it is still so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from cacheflow.contract import DATA, EXPIRES_AT_MS, Entry
+from cacheflow.contract import WireStore as Store
+from cacheflow.machine.deciding.decisions import DECIDE, UNDECIDED, after, result_of
+from cacheflow.machine.language import commands as c
+from cacheflow.machine.language.commands import Command, Result
+from cacheflow.wire.optimistic import Condition, unchanged
+
+
+class Overlay:
+    """The cache's contents as the earlier commands of a transaction or a script will leave them, over a node's memory.
+
+    now_ms: the cluster's time at which commands are decided.  counts: looking a key up counts as a use of it.
+    seen: key -> the entry that memory had when the key was looked up first, None for an absent one.
+    left: key -> the entry that the commands so far will leave, None for none; the key written last comes last.
+    left_bytes: how many bytes the values in ``left`` have together.
+    """
+
+    def __init__(self, store: Store, now_ms: int, *, counts: bool = False) -> None:
+        self.now_ms = now_ms
+        self.seen: dict[str, Entry | None] = {}
+        self.left: dict[str, Entry | None] = {}
+        self.left_bytes = 0
+        self._store = store
+        self._counts = counts
+
+    def find(self, key: str, *, count: bool = True) -> Entry | None:
+        """Return the live entry of ``key`` behind the commands so far, None for none. What memory had, stays what it had."""
+        if key in self.left:
+            return self.left[key]
+        if key in self.seen:
+            return self.seen[key]
+        entry = self.seen[key] = self._store.lookup(key, count=count and self._counts)
+        return entry
+
+    def conditions(self) -> list[Condition]:
+        """Return the conditions that every key that was looked up in memory is still as it was then."""
+        return [unchanged(key, entry) for key, entry in self.seen.items()]
+
+    def expect(self, commands: Sequence[Command]) -> list[Result]:
+        """Note what ``commands`` will leave under their keys, so that ``find`` shows it, and return their results."""
+        results = []
+        for command in commands:
+            key = command[1]
+            # A SET without conditions does the same whatever was there: that need not stay as it is.
+            entry = None if _is_blind(command) else self.find(key, count=False)
+            decision = DECIDE[command[0]](entry, list(command), self.now_ms, math.inf)
+            if isinstance(decision, tuple):
+                left = after(decision, entry)
+                if left is not entry or key in self.left:
+                    old = self.left.pop(key, None)
+                    self.left[key] = left
+                    self.left_bytes += (0 if left is None else len(left[DATA])) - (0 if old is None else len(old[DATA]))
+            results.append(result_of(decision))
+        return results
+
+    def effects(self) -> list[Command]:
+        """Return the commands, one a key, that leave what the commands so far would, if everything seen is still so."""
+        found = []
+        for key, entry in self.left.items():
+            known = key in self.seen
+            before = self.seen.get(key)
+            if entry is None:
+                if before is not None or not known:
+                    found.append(c.delete(key))
+                continue
+            data, kind, meta, version, expires_at_ms = entry
+            ttl_ms = max(1, expires_at_ms - self.now_ms) if expires_at_ms else c.TTL_NONE
+            if version == UNDECIDED:
+                if before is not None and 0 < before[EXPIRES_AT_MS] == expires_at_ms:
+                    ttl_ms = c.TTL_KEEP
+                found.append(c.set_(key, data, kind, meta, ttl_ms))
+            elif before is None or before[EXPIRES_AT_MS] != expires_at_ms:
+                found.append(c.expire(key, ttl_ms))
+        return found
+
+
+def _is_blind(command: Command) -> bool:
+    return bool(command[0] == c.SET and command[6] == c.ALWAYS and command[5] != c.TTL_KEEP)

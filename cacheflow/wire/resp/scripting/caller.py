@@ -1,0 +1,175 @@
+"""Caller: answers the commands of a script, by the functions that answer clients, from memory and the script's own writes.
+
+It works in the scripts' thread. What it reads of the node may be read by any thread: entries one by one, the list of keys,
+the time, metrics. All that it changes is its own.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Final
+
+from cacheflow.contract import Done, Entry, KeysCopy
+from cacheflow.contract import WireStore as Store
+from cacheflow.errors import ReplicationError
+from cacheflow.machine.deciding.decisions import DECIDE
+from cacheflow.machine.language.commands import Command
+from cacheflow.machine.language.databases import database_of
+from cacheflow.wire.connection import Connection
+from cacheflow.wire.resp.arguments import database_named
+from cacheflow.wire.resp.overlay import Overlay
+from cacheflow.wire.resp.replies import CommandError, failure
+from cacheflow.wire.resp.scans import Scans
+from cacheflow.wire.resp.session import Arguments, RespSession, Spec, no_permission
+from cacheflow.wire.streams import whole
+
+# The most keys that one script reads, and that it writes: as many as one GUARDED takes.
+KEYS_MAX: Final = 10_000
+
+UNKNOWN: Final = "ERR Unknown Redis command called from script"
+WRONG_COUNT: Final = "ERR Wrong number of args calling Redis command from script"
+NOT_ALLOWED: Final = "ERR This Redis command is not allowed from script"
+READ_ONLY: Final = "ERR Write commands are not allowed from read-only scripts."
+
+
+class _Seen:
+    """A store as a script's commands see it beside single keys: all keys and their number, with the script's own writes."""
+
+    def __init__(self, store: Store, overlay: Overlay) -> None:
+        self._store = store
+        self._left = overlay.left
+        self._now_ms = overlay.now_ms
+
+    def lookup(self, key: str, *, count: bool = True) -> Entry | None:
+        return self._left[key] if key in self._left else self._store.lookup(key, count=False)
+
+    def lookup_all(self, keys: list[str], bytes_max: int) -> list[Entry | None] | None:
+        return [self.lookup(key) for key in keys]
+
+    def now_ms(self) -> int:
+        return self._now_ms
+
+    def copy_keys(self) -> KeysCopy:
+        copied = self._store.copy_keys()
+        while not copied.done:
+            copied.go_on()
+        copied.slices.append([key for key, entry in self._left.items() if entry is not None and not self._holds(key)])
+        return copied
+
+    def live(self, keys: list[str]) -> list[str]:
+        return [key for key in keys if self.lookup(key, count=False) is not None]
+
+    def count_of(self, database: int) -> int:
+        changes = [
+            (entry is not None) - self._holds(key) for key, entry in self._left.items() if database_of(key) == database
+        ]
+        return self._store.count_of(database) + sum(changes)
+
+    def expiring_of(self, database: int) -> tuple[int, int]:
+        return self._store.expiring_of(database)
+
+    def uses_of(self, key: str) -> int | None:
+        return self._store.uses_of(key)
+
+    def _holds(self, key: str) -> bool:
+        return self._store.lookup(key, count=False) is not None
+
+    def metrics(self) -> dict[str, float]:
+        return self._store.metrics()
+
+    def submit(self, commands: list[Command], done: Done) -> None:
+        raise NotImplementedError("a script's commands replicate nothing by themselves")
+
+    def submit_barrier(self, done: Done) -> None:
+        raise NotImplementedError("a script's commands replicate nothing by themselves")
+
+
+def _ignore(connection: Connection) -> None:
+    """Do nothing at the end of a connection that is none."""
+
+
+class Caller:
+    """One attempt of a script: answers its commands, and gathers what it has seen and what it will leave.
+
+    overlay: what it has seen and will leave.  failed: why memory could not be read, None if it could.
+    writes: whether commands may write.  database: the one that the script's commands are about.
+    """
+
+    def __init__(self, client: RespSession, *, writes: bool) -> None:
+        store = client.store
+        self.overlay = Overlay(store, store.now_ms(), counts=True)
+        self.failed: ReplicationError | None = None
+        self.writes = writes
+        self.database = 0
+        self._bytes_max = client.service.request_bytes_max
+        service = copy.copy(client.service)
+        service.store = _Seen(store, self.overlay)
+        service.scans = Scans(service.store)
+        # A script has one clock, the cluster's, and that stands still.
+        service.wall = lambda: self.overlay.now_ms / 1000
+        self._session = RespSession(service, client.id, _ignore)
+        self._session.role = client.role
+
+    def call(self, words: Arguments) -> bytes:
+        """Return the reply to a script's command, given as its words, in RESP2; an error is a reply too."""
+        return self._said(self._called, words)
+
+    def answer(self, spec: Spec, words: Arguments, protocol: int) -> bytes:
+        """Return the reply to the command ``spec`` of a transaction, in the client's version ``protocol`` of RESP."""
+        self._session.speak(protocol)
+        reply = self._said(self._answer, spec, words)
+        self._session.speak(2)
+        return reply
+
+    def _said(self, answer: Callable[..., bytes], *arguments: object) -> bytes:
+        try:
+            # Also before the end: what a script has gathered takes memory.
+            self.check_size()
+            return answer(*arguments)
+        except CommandError as wrong:
+            return wrong.reply
+        except ReplicationError as unreadable:
+            self.failed = unreadable
+            return failure(unreadable)
+
+    def _called(self, words: Arguments) -> bytes:
+        table = self._session.service.table
+        spec = table.get(words[0]) or table.get(words[0].lower())
+        if spec is None:
+            raise CommandError(UNKNOWN)
+        if not spec.takes(len(words)):
+            raise CommandError(WRONG_COUNT)
+        if "noscript" in spec.flags:
+            raise CommandError(NOT_ALLOWED)
+        if self._session.role < spec.needs:
+            raise no_permission(self._session, spec.name, spec.needs)
+        if spec.name == "select":
+            self.database = database_named(words[1])
+        return self._answer(spec, spec.placed_in(self.database, words) if self.database else words)
+
+    def _answer(self, spec: Spec, words: Arguments) -> bytes:
+        session, overlay = self._session, self.overlay
+        if spec.read is not None:
+            return whole(spec.read(session, overlay.find, words))
+        if spec.local is not None:
+            return whole(spec.local(session, words))
+        if spec.plan is None:
+            raise CommandError(NOT_ALLOWED)
+        if not self.writes:
+            raise CommandError(READ_ONLY)
+        commands, finish = spec.plan(session, overlay.find, words)
+        if any(command[0] not in DECIDE for command in commands):
+            raise CommandError(f"ERR {spec.name.upper()} is not served in scripts")
+        results = overlay.expect(commands)
+        # What is listed next shows what was written.
+        session.service.scans.forget_copy()
+        return whole(finish(results))
+
+    def check_size(self) -> None:
+        """Raise CommandError if what the script leaves is more than a request may bring, or about more keys than it may."""
+        overlay = self.overlay
+        if len(overlay.seen) > KEYS_MAX or len(overlay.left) > KEYS_MAX:
+            raise CommandError(f"ERR a script reads at most {KEYS_MAX} keys, and writes at most as many")
+        if overlay.left_bytes > self._bytes_max:
+            raise CommandError(f"ERR a script writes at most {self._bytes_max} bytes")

@@ -1,0 +1,169 @@
+"""ScriptRun: the optimistic attempts of an EVAL, or of an EXEC with some, by the rules of ``wire/optimistic.py``.
+
+1. An attempt runs the script in the scripts' thread, against this node's memory and the script's own writes. What the script
+   leaves is one entry of the log, all or none, on condition that all it has read has still the version and expiry it had.
+2. A script that has written nothing is confirmed by the log as well, for its reply rests on what it has read; only one that
+   says of itself that it writes nothing is answered by this node's memory, as it is at one moment.
+3. An error in the script undoes nothing, as in Redis: what it wrote before is proposed, and the reply is the error.
+4. A script that is given up leaves nothing.
+5. Nobody waits for ever: WAIT_S after it was asked for, a script begins no further attempt, and one that waits for its turn
+   or for the thread is told that nothing has happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, NamedTuple
+
+from cacheflow.contract import Outcome
+from cacheflow.errors import NotCommitted
+from cacheflow.machine.language import commands as c
+from cacheflow.machine.language.commands import Result
+from cacheflow.wire.connection import End
+from cacheflow.wire.optimistic import Attempt, Attempts, Condition, unchanged
+from cacheflow.wire.resp.commands.strings import failed
+from cacheflow.wire.resp.replies import CommandError
+from cacheflow.wire.resp.scripting.caller import Caller
+from cacheflow.wire.resp.scripting.catalogue import Script
+from cacheflow.wire.resp.scripting.runner import Expired
+from cacheflow.wire.resp.scripting.sandbox import Sandbox
+from cacheflow.wire.resp.session import RespSession
+from cacheflow.wire.streams import Reply
+
+# As long as a node waits for a write by default.
+WAIT_S: Final = 10.0
+_GONE: Final = CommandError("ERR the client has gone")
+
+
+def refused(result: Result) -> bytes:
+    """Return the error reply for a script whose writes the state machine refused with ``result``."""
+    return failed(result[2] if result[0] == c.ABORTED else result)
+
+
+class Call(NamedTuple):
+    """One call of a script. keys, arguments: KEYS and ARGV.  writes: whether it may write.  database: the one it begins in."""
+
+    script: Script
+    keys: list[bytes]
+    arguments: list[bytes]
+    writes: bool
+    database: int
+
+    @property
+    def places(self) -> list[bytes]:
+        """The keys, each with its database: what scripts of one key have in common."""
+        return [b"%d:%b" % (self.database, key) for key in self.keys]
+
+    def run(self, caller: Caller, sandbox: Sandbox, null: bytes, expired: Expired) -> bytes:
+        """Run the script with ``caller`` answering its commands, and return its reply. Raises GivenUp."""
+        caller.writes, caller.database = self.writes, self.database
+        script = self.script
+        return sandbox.run(script.source, script.sha, self.keys, self.arguments, null, caller.call, expired)
+
+
+# What is run in the scripts' thread: it is given what answers commands, and returns the reply.
+Work = Callable[[Caller, Sandbox, Expired], Reply]
+
+
+class ScriptRun(Attempts):
+    """The attempts to do ``work`` for the connection ``client``, until its effects have taken place. To be used once.
+
+    keys: what its scripts name.  writes: whether it may write.  fixed, lost: as in ``Attempts``.
+    """
+
+    def __init__(
+        self,
+        client: RespSession,
+        work: Work,
+        keys: Iterable[bytes],
+        *,
+        writes: bool,
+        fixed: Sequence[Condition] = (),
+        lost: bytes = b"",
+    ) -> None:
+        super().__init__(client, _not_at_once, refused, fixed, lost)
+        self._session = client
+        self._work = work
+        self._keys = keys
+        self._writes = writes
+        self._scripts = client.service.scripts
+        # An entry with effects is on its way; no further attempt may begin; the reply was given, or nobody waits for it.
+        self._is_proposed = self._is_late = self._is_over = False
+
+    def begin(self, end: End) -> None:
+        """Run the script when those before it that name one of its keys are done. ``end`` is called with the reply."""
+
+        def ended(reply: Reply) -> None:
+            self._leave()
+            end(reply)
+
+        self._end = ended
+        # The turn is known before it comes.
+        self._turn = self._scripts.turns.enter(self._keys)
+        self._call_off = self._scripts.runner.after(WAIT_S, lambda: self._step(self._give_up_waiting))
+        self._turn.wait(lambda: self._step(self._attempt))
+
+    def _leave(self) -> None:
+        if not self._is_over:
+            self._is_over = True
+            self._call_off()
+            self._scripts.turns.leave(self._turn)
+
+    def _step(self, call: Callable[..., None], *arguments: object) -> None:
+        """Do one step; the turn of a client that has gone, or whose connection stumbles over the step, ends with it."""
+        if self._is_over:
+            return
+        self._client.contained(self._end, call, *arguments)
+        if self._client.is_gone:
+            self._leave()
+
+    def _give_up_waiting(self) -> None:
+        self._is_late = True
+        if not self._is_proposed:
+            raise NotCommitted("too many scripts wait for their turn on this node, or others changed the same keys")
+
+    def _attempt(self) -> None:
+        if self._is_late:
+            self._give_up_waiting()
+        self._scripts.runner.start(self._run, lambda outcome: self._step(self._ran, outcome))
+
+    def _run(self, sandbox: Sandbox, expired: Expired) -> tuple[Caller, Reply]:
+        """Do the work once; return the caller that it had and its reply. Called in the scripts' thread."""
+        if self._client.is_gone:
+            raise _GONE
+        caller = Caller(self._session, writes=self._writes)
+        return caller, self._work(caller, sandbox, expired)
+
+    def _ran(self, outcome: tuple[Caller, Reply] | CommandError) -> None:
+        if isinstance(outcome, CommandError):
+            self._end(outcome.reply)
+            return
+        caller, reply = outcome
+        if caller.failed is not None:
+            raise caller.failed
+        overlay = caller.overlay
+        try:
+            caller.check_size()
+        except CommandError as wrong:
+            self._end(wrong.reply)
+            return
+        if self._writes:
+            self._is_proposed = True
+            self._propose(Attempt(overlay.conditions(), overlay.effects(), lambda results: reply, atomic=True))
+            return
+        lookup = self._client.store.lookup
+        if [unchanged(key, lookup(key, count=False)) for key in overlay.seen] == overlay.conditions():
+            self._end(reply)
+        else:
+            self._attempt_again()
+
+    def _done(self, outcome: Outcome) -> Callable[[], None]:
+        def settle() -> None:
+            self._is_proposed = False
+            self._settle(outcome)
+
+        return lambda: self._step(settle)
+
+
+def _not_at_once() -> bytes:
+    raise NotImplementedError("a script decides in a thread of its own")

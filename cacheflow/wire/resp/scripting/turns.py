@@ -1,0 +1,67 @@
+"""Turns: scripts that name the same key run one after the other on a node, so that they do not undo each other's attempts."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+
+
+class Turn:
+    """A script's place in the queues of its keys.
+
+    waits: the number of keys for which another script comes first.  begin: called once when there is none, None before
+    somebody waits.
+    """
+
+    __slots__ = ("begin", "keys", "waits")
+
+    def __init__(self, keys: tuple[bytes, ...]) -> None:
+        self.keys = keys
+        self.waits = 0
+        self.begin: Callable[[], None] | None = None
+
+    def wait(self, begin: Callable[[], None]) -> None:
+        """Call ``begin``, now or later, when no earlier script that names one of the keys is left."""
+        self.begin = begin
+        if not self.waits:
+            begin()
+
+
+class Turns:
+    """The queues of all keys that scripts on this node name. Not safe for concurrent use: the event loop owns it.
+
+    A script enters the queues of all its keys at once. So of two that name a common key the first is before the second in all
+    their queues, and none waits for one that waits for it.
+    """
+
+    def __init__(self) -> None:
+        self._queues: dict[bytes, deque[Turn]] = {}
+
+    def __len__(self) -> int:
+        return len(self._queues)
+
+    def enter(self, keys: Iterable[bytes]) -> Turn:
+        """Return a place behind all earlier scripts that name one of ``keys``."""
+        turn = Turn(tuple(dict.fromkeys(keys)))
+        for key in turn.keys:
+            queue = self._queues.setdefault(key, deque())
+            turn.waits += bool(queue)
+            queue.append(turn)
+        return turn
+
+    def leave(self, turn: Turn) -> None:
+        """End ``turn``, wherever it stands, and begin those turns that waited for nothing else."""
+        ready = []
+        for key in turn.keys:
+            queue = self._queues[key]
+            was_first = queue[0] is turn
+            queue.remove(turn)
+            if not queue:
+                del self._queues[key]
+            elif was_first:
+                queue[0].waits -= 1
+                if not queue[0].waits:
+                    ready.append(queue[0])
+        for each in ready:
+            if each.begin is not None:
+                each.begin()
