@@ -28,6 +28,7 @@ __all__ = [
     "Check",
     "Done",
     "Entry",
+    "KeysCopy",
     "Outcome",
     "Published",
     "RestStore",
@@ -155,6 +156,20 @@ class RestStore(Protocol):
     def liveness(self) -> Sequence[Check]: ...
 
 
+class KeysCopy(Protocol):
+    """Interface: a copy of all keys of a cache that is made slice by slice (see machine/listing.py)."""
+
+    @property
+    def slices(self) -> list[list[str]]: ...
+    @property
+    def done(self) -> bool: ...
+    @property
+    def still_gathers(self) -> bool: ...
+    @property
+    def has_all(self) -> bool: ...
+    def go_on(self) -> list[str]: ...
+
+
 class WireStore(Protocol):
     """Interface: what the Redis and memcached fronts need of a store. Called on the event loop only; no method blocks.
 
@@ -180,8 +195,11 @@ class WireStore(Protocol):
     def now_ms(self) -> int:
         """Return the cluster's time in milliseconds, by which entries expire."""
 
-    def all_keys(self) -> list[str]:
-        """Return all keys of all databases, unordered, some perhaps expired; takes 10 ms a million. Raises NotReady."""
+    def copy_keys(self) -> KeysCopy:
+        """Return a copy of all keys of all databases, of which nothing is copied yet. Raises NotReady."""
+
+    def live(self, keys: list[str]) -> list[str]:
+        """Return those of ``keys`` that are there now; this counts as no use of them. Raises NotReady."""
 
     def count_of(self, database: int) -> int:
         """Return how many keys ``database`` has. Raises NotReady."""

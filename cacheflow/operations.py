@@ -10,7 +10,7 @@
 
 In JSON ``"encoding": "base64"`` marks a value of bytes, in both directions; ``content_type`` goes with bytes.
 
-This is the path for throughput: up to 10,000 operations in one log entry. So each operation costs one dictionary look-up
+This is the path for throughput: up to 2,000 operations in one log entry. So each operation costs one dictionary look-up
 and a tuple; a second look finds the reason only when one is wrong.
 """
 
@@ -45,7 +45,8 @@ from cacheflow.verbs import (
 )
 
 # The most operations of one batch, which is one log entry.
-OPS_MAX: Final = 10_000
+# As many as hold no node for longer than some milliseconds: they are one entry of the log.
+OPS_MAX: Final = 2000
 
 Operation = Mapping[str, Any]
 

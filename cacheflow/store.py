@@ -31,9 +31,11 @@ from cacheflow.faces import Face
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.machine.language.databases import OTHERS_BEFORE
+from cacheflow.machine.listing import KeysCopy
 from cacheflow.machine.state.entries import Entry
 from cacheflow.net.ports import Service
 from cacheflow.net.tls.handshakes import Handshakes
+from cacheflow.net.unsent import Unsent
 from cacheflow.node import leaving, status
 from cacheflow.node.assembly import LocalNode
 from cacheflow.node.channels import Channels
@@ -76,6 +78,7 @@ class ReplicatedStore(Face):
         self.config = config
         self._engine = Engine(config)
         # The node, once it has been started.
+        self._listing = threading.Lock()  # held while keys are listed, see keys_page
         self._local: LocalNode | None = None
         _stores[id(self)] = self
 
@@ -259,12 +262,27 @@ class ReplicatedStore(Face):
         self, prefix: str = "", limit: int = KEYS_PAGE, cursor: str | None = None
     ) -> tuple[list[str], str | None]:
         verbs.check_page(prefix, limit, cursor)
-        local = self._readable()
-        return local.machine.keys(prefix, limit, cursor or "", local.clock.now_ms())
+        # One after the other: each takes the interpreter for milliseconds at a time, and the loop would wait for all of them.
+        with self._listing:
+            local = self._readable()
+            return local.machine.keys(prefix, limit, cursor or "", local.clock.now_ms())
 
-    def all_keys(self) -> list[str]:
-        """Return all keys of all databases, unordered, some perhaps past their expiry. Raises NotReady."""
-        return list(self._readable().machine.contents.raw)
+    def copy_keys(self) -> KeysCopy:
+        """Return a copy of all keys of all databases, of which nothing is copied yet, for fronts. Raises NotReady."""
+        local = self._readable()
+        # Whatever machine the node has then: a snapshot may take the place of this one.
+        return KeysCopy(lambda: local.machine.contents)
+
+    def live(self, keys: list[str]) -> list[str]:
+        """Return those of ``keys`` that are there now; this counts neither as use nor as hit. Raises NotReady."""
+        local = self._readable()
+        find, now_ms = local.machine.contents.get, local.clock.now_ms()
+        return [key for key in keys if (entry := find(key)) is not None and not 0 < entry[EXPIRES_AT_MS] <= now_ms]
+
+    @property
+    def unsent(self) -> Unsent:
+        """The budget of answers that clients of this node have not taken, for all its fronts."""
+        return self._engine.ports.unsent
 
     def count_of(self, database: int) -> int:
         """Return how many keys ``database`` has, one of the RESP port's; 0 is everybody else's. Raises NotReady."""
@@ -350,10 +368,13 @@ class ReplicatedStore(Face):
     def digest(self, *, index: int | None = None, full: bool = False) -> Digest | None:
         """Return this node's digest over effects, now or at ``index``; None when it does not know that digest.
 
-        full: return the digest of the whole contents as they are now.
+        full: return the digest of the whole contents as they are now, which another process makes from the node's files.
         """
         verbs.check_digest(index, full)
-        return self._engine.call(lambda: status.digest(self._engine, index, full), timeout_s=60.0)
+        if full:
+            self._started()
+            return self._engine.run(status.full_digest(self._engine), timeout_s=65.0)
+        return self._engine.call(lambda: status.digest(self._engine, index))
 
     def metrics(self) -> dict[str, float]:
         """Return counters and gauges by name. Raises NotReady if the node was never started."""

@@ -44,9 +44,9 @@ OWN: dict[type, set[str]] = {
     ReplicatedStore: {
         *("handshakes", "on_loop"),
         *("start", "serve", "wait_ready", "run", "submit", "submit_barrier", "barrier"),
-        *("lookup", "lookup_all", "all_keys", "count_of", "expiring_of", "uses_of", "channels"),
+        *("lookup", "lookup_all", "copy_keys", "live", "count_of", "expiring_of", "uses_of", "unsent", "channels"),
         *("now_ms", "told_ms", "read_applied", "position", "metrics", "liveness", "readiness"),
-        *("register", "transfer_leadership"),
+        *("register", "transfer_leadership", "on_loop"),
     },
     CacheClient: {"urls"},
     AsyncCacheClient: {"urls"},

@@ -25,6 +25,7 @@ from cacheflow.store import ReplicatedStore
 from cacheflow.wire.memcached.connection import memcached_port
 from cacheflow.wire.port import WirePort, connections_allowed
 from cacheflow.wire.resp.service import resp_port
+from cacheflow.wire.slices import Slices
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +71,7 @@ def run(config: NodeConfig) -> int:
         refusal_headers=app.services.raft_headers,
         turn_away=functools.partial(turn_away, app.services),
         at_once=at_once,
+        unsent=store.unsent,
         doors=Doors(
             None if access is not None else [config.host, config.advertise or config.host, *config.allow_host],
             config.allow_origin,
@@ -146,13 +148,15 @@ def _serve_wires(store: ReplicatedStore, config: NodeConfig, access: Access | No
     """Open the configured ports of the wire protocols on the node's own loop and return them; they close with the store."""
     wires = {memcached_port: config.memcached_port, resp_port: config.resp_port}
     told = {make: port for make, port in wires.items() if port is not None}
-    ports = []
+    slices = Slices()
+    ports: list[WirePort] = []
     for make, port in told.items():
         service = make(
             store,
             value_bytes_max=config.max_value_bytes,
             access=access,
             connections_max=connections_allowed(len(told)),
+            slices=slices,
         )
         bound = store.serve(service, config.host, port)
         ports.append(service)

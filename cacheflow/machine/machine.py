@@ -106,7 +106,7 @@ class CacheMachine(State):
         Pages come in the order of the keys: ``after`` is the cursor of the page before, "" for the first one.
         Returns (keys, cursor), the cursor None when no key follows. limit: None for all keys.
         """
-        return page(self.contents.raw, self.contents.get, prefix, limit, after, now_ms)
+        return page(lambda: self.contents, prefix, limit, after, now_ms)
 
     def next_due_ms(self) -> int | None:
         """Return the earliest time, in ms, at which a new log entry would remove a key: 0 for now, None for never."""

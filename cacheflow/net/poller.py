@@ -19,6 +19,7 @@ import asyncio
 import logging
 import select
 import socket
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -26,6 +27,7 @@ from cacheflow.net.loop import NodeLoop
 from cacheflow.net.tls.polled import SecuredTransport
 from cacheflow.net.tls.session import Session
 from cacheflow.net.transport import READ, WRITE, Arrival, Receive, SocketTransport
+from cacheflow.net.unsent import LOOK_EVERY_S, Unsent
 
 # A function that answers what it can of a round's arrivals, for all clients at once, and returns the rest. It may raise only
 # before it has answered anybody.
@@ -45,8 +47,11 @@ EVENTS_A_POLL: Final = 64
 COST_A_TURN: Final = 256 * 1024
 # The cost of an event beside its bytes, counted in bytes.
 COST_OF_EVENT: Final = 2 * 1024
-# Bytes that may leave in one turn, which takes a few milliseconds; what else is to leave is kept until the next turn.
-ROOM_A_TURN: Final = 4 * 1024 * 1024
+# Bytes that may leave in one turn, which takes about a millisecond; what else is to leave is kept until the next turn.
+ROOM_A_TURN: Final = 1024 * 1024
+# Connections that are ended at once for taking nothing, and the pause before the next ones: the kernel frees megabytes for each.
+ENDED_AT_ONCE: Final = 8
+NEXT_ENDED_S: Final = 0.01
 
 
 class Poller:
@@ -54,10 +59,20 @@ class Poller:
 
     Serves until ``close``. run: called when sockets are ready, with a function that does the work of one turn; ``run`` has to
     call this function.
+    unsent: the budget of answers that clients do not take, which other fronts share.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, run: Callable[[Callable[[], None]], None]) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        run: Callable[[Callable[[], None]], None],
+        unsent: Unsent | None = None,
+    ) -> None:
         self.loop = loop
+        self.unsent = Unsent() if unsent is None else unsent
+        # The transports with unsent bytes, in a dictionary for its order, and the timer of the next look at them.
+        self._stalled: dict[SocketTransport, None] = {}
+        self._look: asyncio.TimerHandle | None = None
         self.epoll = select.epoll()
         # By descriptor: all transports; and those whose input is wanted, with the socket's ``recv`` and the list for its input.
         self.transports: dict[int, SocketTransport] = {}
@@ -109,19 +124,50 @@ class Poller:
         """Close all clients' connections at once, and remove this poller from the event loop."""
         for transport in list(self.transports.values()):
             transport.abort()
+        if self._look is not None:
+            self._look.cancel()
         self.loop.remove_reader(self.epoll.fileno())
         if isinstance(self.loop, NodeLoop):
             self.loop.put_last()
         self.epoll.close()
 
+    def watch(self, transport: SocketTransport) -> None:
+        """Look at a client's ``transport`` from time to time, because it has begun to have unsent bytes."""
+        self._stalled[transport] = None
+        if self._look is None:
+            self._look = self.loop.call_later(LOOK_EVERY_S, self._end_overdue)
+
+    def _end_overdue(self) -> None:
+        """End the connections of clients that take nothing while more is unsent than may be; look again as long as any is."""
+        self._look = None
+        self._stalled = {transport: None for transport in self._stalled if transport.unsent_bytes}
+        self.room = ROOM_A_TURN
+        left = ENDED_AT_ONCE
+        for transport in self.unsent.overdue(self._stalled, time.monotonic()):
+            if self.room <= 0 or not left:
+                break
+            before = transport.unsent_bytes
+            # It may be this node that was slow.
+            self._write(transport.descriptor)
+            if 0 < before == transport.unsent_bytes:
+                self.unsent.ended += 1
+                left -= 1
+                transport.abort()
+        self.room = ROOM_A_TURN
+        if self._stalled:
+            self._look = self.loop.call_later(LOOK_EVERY_S if left else NEXT_ENDED_S, self._end_overdue)
+
     def _turn(self) -> None:
         self.room = ROOM_A_TURN
         cost = 0
         while cost < COST_A_TURN and self.room > 0:
-            ready = self._left or self.epoll.poll(0, EVENTS_A_POLL)
+            ready = self.epoll.poll(0, EVENTS_A_POLL)
+            if self._left:
+                # They come first, and what the kernel tells of them again counts once.
+                ready = list((dict(self._left) | dict(ready)).items())
+                self._left = []
             if not ready:
                 break
-            self._left = []
             cost += self._receive(ready)
             for answer_many, arrived in self._arrived.items():
                 if arrived:
@@ -143,8 +189,9 @@ class Poller:
         for descriptor, events in ready:
             if events != READ:
                 if self.room <= 0:
-                    self._left = ready[ready.index((descriptor, events)) :]
-                    break
+                    # Those who ask do not wait for those who take much.
+                    self._left.append((descriptor, events))
+                    continue
                 self._write(descriptor)
                 if events == WRITE:
                     continue

@@ -8,7 +8,7 @@ import functools
 import select
 import socket
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from cacheflow.net.listener import Listener
 from cacheflow.net.poller import Poller
@@ -16,6 +16,10 @@ from cacheflow.net.tls.handshakes import Handshakes
 from cacheflow.net.tls.session import Session
 from cacheflow.net.tls.stream import TlsStream
 from cacheflow.net.transport import Arrival
+from cacheflow.net.unsent import Unsent
+
+# Seconds between two looks at connections that are at a request for too long.
+OVERDUE_EVERY_S: Final = 5.0
 
 Run = Callable[[Callable[[], None]], None]
 
@@ -43,6 +47,9 @@ class Service(Protocol):
         An arrival is (a client's asyncio protocol, its input, its transport).
         """
 
+    def end_overdue(self) -> None:
+        """Close the connections that are at a request for too long. Called every few seconds."""
+
     async def drain(self) -> None:
         """Close all clients' connections of this wire protocol, after a moment in which each may send its pending replies."""
 
@@ -66,11 +73,14 @@ class ListeningPorts:
         direct: bool = hasattr(select, "epoll"),
     ) -> None:
         self._run = run
+        # The answers of all fronts that clients have not taken.
+        self.unsent = Unsent()
         self._handshakes = handshakes
         # Connections of clients that asyncio's transports are to serve, once these are made.
         self._welcomes: set[asyncio.Task[None]] = set()
         self._open: list[tuple[Service, Listener]] = []
         self._direct = direct
+        self._timer: asyncio.TimerHandle | None = None
         self._poller: Poller | None = None
 
     async def open(self, service: Service, host: str, port: int) -> int:
@@ -83,6 +93,8 @@ class ListeningPorts:
         listener = Listener(loop, service.connect, service.name, adopting(loop, service))
         await listener.open(host, port)
         self._open.append((service, listener))
+        if self._timer is None:
+            self._timer = loop.call_later(OVERDUE_EVERY_S, self._end_overdue)
         return listener.address[1]
 
     def _adopting(self, loop: asyncio.AbstractEventLoop, service: Service) -> Callable[[socket.socket], None] | None:
@@ -126,11 +138,20 @@ class ListeningPorts:
 
     def _poller_on(self, loop: asyncio.AbstractEventLoop) -> Poller:
         if self._poller is None:
-            self._poller = Poller(loop, self._run)
+            self._poller = Poller(loop, self._run, self.unsent)
         return self._poller
+
+    def _end_overdue(self) -> None:
+        """Let each service close the connections that are at a request for too long; look again later."""
+        self._timer = asyncio.get_running_loop().call_later(OVERDUE_EVERY_S, self._end_overdue)
+        for service, _ in self._open:
+            service.end_overdue()
 
     async def close(self) -> None:
         """Close all ports: accept no more clients, let open connections send their pending replies, and close them."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         opened, self._open = self._open, []
         for _, listener in opened:
             await listener.close()
@@ -148,4 +169,8 @@ class ListeningPorts:
 
     def metrics(self) -> dict[str, float]:
         """Return the metrics of all open wire protocols, merged into one dictionary of values by name."""
-        return {name: value for service, _ in self._open for name, value in service.metrics().items()}
+        return {
+            "unsent_bytes": self.unsent.bytes,
+            "unsent_ended_total": self.unsent.ended,
+            **{name: value for service, _ in self._open for name, value in service.metrics().items()},
+        }

@@ -12,8 +12,12 @@ import asyncio
 import contextlib
 import select
 import socket
+import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Protocol
+
+from cacheflow.net.unsent import Unsent
 
 Receive = Callable[[int], bytes]
 # (protocol, its input of one round of the poller, its transport)
@@ -24,6 +28,8 @@ HIGH_WATER_BYTES: Final = 64 * 1024
 LOW_WATER_BYTES: Final = 16 * 1024
 # The longest answer that waits for the end of the round; a longer one leaves at once.
 HELD_BYTES_MAX: Final = 4 * 1024
+# The shortest piece that is kept as it is: a short one is copied behind the one before.
+KEPT_BYTES_MIN: Final = 32 * 1024
 
 # The bits of epoll's events, also on systems that have no epoll and import this module.
 READ: Final = getattr(select, "EPOLLIN", 1)
@@ -44,6 +50,9 @@ class Polling(Protocol):
     room: int
     holds: bool
     held: list[SocketTransport]
+    unsent: Unsent
+
+    def watch(self, transport: SocketTransport) -> None: ...
 
     @property
     def epoll(self) -> select.epoll: ...
@@ -54,7 +63,7 @@ class SocketTransport(asyncio.Transport):
 
     __slots__ = (
         "_arrived",
-        "_buffer",
+        "_buffered",
         "_closing",
         "_descriptor",
         "_ended",
@@ -62,11 +71,15 @@ class SocketTransport(asyncio.Transport):
         "_held",
         "_lost",
         "_paused",
+        "_pieces",
         "_poller",
         "_protocol",
+        "_reserved",
         "_socket",
         "_socket_send",
         "_wanted",
+        "taken_s",
+        "unsent_bytes",
     )
 
     def __init__(
@@ -81,8 +94,14 @@ class SocketTransport(asyncio.Transport):
         self._socket_send = sock.send
         # An answer that is sent at the end of the Poller's round.
         self._held: bytes | bytearray | memoryview = b""
-        # Bytes that the socket did not take.
-        self._buffer = bytearray()
+        # What the socket did not take, and how many bytes that are. A long piece is the answer's own bytes, not a copy.
+        self._pieces: deque[bytes | bytearray | memoryview] = deque()
+        self._buffered = 0
+        # Bytes that the protocol keeps for an answer of which it has handed over a part.
+        self._reserved = 0
+        # See unsent.py.
+        self.unsent_bytes = 0
+        self.taken_s = 0.0
         # The events that epoll is asked for.
         self._wanted = 0
         self._paused = False
@@ -93,6 +112,11 @@ class SocketTransport(asyncio.Transport):
         self._closing = False
         # True once ``connection_lost`` is on its way.
         self._lost = False
+
+    @property
+    def descriptor(self) -> int:
+        """The number of the client's socket."""
+        return self._descriptor
 
     def start(self) -> None:
         """Tell the client's protocol that it is connected, and register the client's socket for polling."""
@@ -106,7 +130,8 @@ class SocketTransport(asyncio.Transport):
         poller = self._poller
         if self._held:
             data, self._held = b"".join((self._held, data)), b""
-        if self._buffer or self._closing or poller.room <= 0:
+        # A short answer does not wait behind the long ones of others.
+        if self._buffered or self._closing or (poller.room <= 0 and len(data) > HELD_BYTES_MAX):
             self._keep(data)
             return
         if poller.holds and len(data) <= HELD_BYTES_MAX:
@@ -127,11 +152,32 @@ class SocketTransport(asyncio.Transport):
     def _keep(self, data: bytes | bytearray | memoryview) -> None:
         if self._closing:
             return
-        self._buffer += data
+        pieces = self._pieces
+        if len(data) >= KEPT_BYTES_MIN:
+            pieces.append(data)
+        elif pieces and isinstance(pieces[-1], bytearray):
+            pieces[-1] += data
+        else:
+            pieces.append(bytearray(data))
+        self._buffered += len(data)
+        self._tell()
         self._want()
-        if len(self._buffer) > HIGH_WATER_BYTES and not self._full:
+        if self._buffered > HIGH_WATER_BYTES and not self._full:
             self._full = True
             self._protocol.pause_writing()
+
+    def reserve(self, change: int) -> None:
+        """Count ``change`` more bytes, or fewer, that the client's protocol keeps for an answer that is not written yet."""
+        if not self._lost:
+            self._reserved += change
+            self._tell()
+
+    def _tell(self) -> None:
+        """Tell the budget of unsent bytes how many this client has."""
+        if not self.unsent_bytes:
+            self.taken_s = time.monotonic()
+            self._poller.watch(self)
+        self._poller.unsent.tell(self, self._buffered + self._reserved)
 
     def pause_reading(self) -> None:
         self._paused = True
@@ -149,10 +195,11 @@ class SocketTransport(asyncio.Transport):
 
     def close(self) -> None:
         if not self._closing:
-            self._buffer += self._held
-            self._held = b""
+            if self._held:
+                held, self._held = self._held, b""
+                self._keep(held)
             self._closing = True
-            if self._buffer:
+            if self._buffered:
                 self._want()
             else:
                 self.fail(None)
@@ -161,7 +208,7 @@ class SocketTransport(asyncio.Transport):
         self.fail(None)
 
     def get_write_buffer_size(self) -> int:
-        return len(self._buffer) + len(self._held)
+        return self._buffered + len(self._held)
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         ask = {"peername": self._socket.getpeername, "sockname": self._socket.getsockname}.get(name)
@@ -187,24 +234,36 @@ class SocketTransport(asyncio.Transport):
 
         On an error of the socket end the client's connection.
         """
-        if not self._buffer:
+        if not self._buffered:
             return
-        try:
-            sent = self._socket_send(self._buffer)
-        except (BlockingIOError, InterruptedError):
+        pieces, poller = self._pieces, self._poller
+        before = self._buffered
+        while pieces and poller.room > 0:
+            piece = pieces[0]
+            try:
+                sent = self._socket_send(piece)
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError as error:
+                self.fail(error)
+                return
+            poller.room -= sent
+            self._buffered -= sent
+            if sent < len(piece):
+                pieces[0] = memoryview(piece)[sent:]
+                break
+            pieces.popleft()
+        if self._buffered == before:
             return
-        except OSError as error:
-            self.fail(error)
-            return
-        self._poller.room -= sent
-        del self._buffer[:sent]
-        if self._buffer:
+        self.taken_s = time.monotonic()
+        self._poller.unsent.tell(self, self._buffered + self._reserved)
+        if self._buffered:
             pass
         elif self._closing:
             self.fail(None)
         else:
             self._want()
-        if self._full and len(self._buffer) <= LOW_WATER_BYTES and not self._closing:
+        if self._full and self._buffered <= LOW_WATER_BYTES and not self._closing:
             self._full = False
             self._protocol.resume_writing()
 
@@ -226,7 +285,7 @@ class SocketTransport(asyncio.Transport):
         if self._lost:
             return
         reads = self.is_reading()
-        wanted = (READ if reads else 0) | (WRITE if self._buffer else 0)
+        wanted = (READ if reads else 0) | (WRITE if self._buffered else 0)
         if wanted == self._wanted:
             return
         poller, descriptor = self._poller, self._descriptor
@@ -256,8 +315,10 @@ class SocketTransport(asyncio.Transport):
             return
         self._closing = self._lost = True
         self._held = b""
-        self._buffer.clear()
+        self._pieces.clear()
+        self._buffered = self._reserved = 0
         poller, descriptor = self._poller, self._descriptor
+        poller.unsent.tell(self, 0)
         poller.readers.pop(descriptor, None)
         del poller.transports[descriptor]
         if self._wanted:

@@ -38,6 +38,7 @@ from cacheflow.raft.transport.encryption import Encryption
 from cacheflow.raft.transport.network import Identity
 from cacheflow.raft.transport.peer_transport import PeerTransport
 from cacheflow.raft.turn import Turn
+from cacheflow.results import Digest
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,8 @@ class Engine:
     If the disk hangs, ``stop`` gives up after a while. The node's thread then waits on and keeps the data directory locked
     until the disk answers, because the thread still writes there.
 
-    local: the running node, from ``start`` on.  Any thread may call ``start`` and ``stop``, one at a time.
+    local: the running node, from ``start`` on.  helper: starts the processes that build its snapshots.
+    Any thread may call ``start`` and ``stop``, one at a time.
     """
 
     def __init__(self, config: NodeConfig) -> None:
@@ -73,6 +75,9 @@ class Engine:
         # Commands that clients send in one turn of the poller are proposed together at the end of that turn.
         self.ports = ListeningPorts(lambda work: self._turn.run(work), self.handshakes)
         self.local: LocalNode
+        self.helper: HelperProcess
+        # The digest of the whole contents that is being made, or was made last.
+        self.full_digest: asyncio.Task[Digest] | None = None
         self._turn: Turn
         self._http_address = ""
         self._loop: NodeLoop
@@ -244,6 +249,8 @@ class Engine:
         snapshot_writer = stack.enter_context(contextlib.closing(ThreadWriter(loop, "cacheflow-snapshots")))
         identity = Identity(data.node_id, data.incarnation, start=data.starts + 1, level=CacheMachine.build_level)
         secret = read_secret(config.cluster_secret_file, "cluster-secret-file")
+        self.helper = HelperProcess(data.path, supervisor)
+        self.full_digest = None
         encryption = None
         if self.handshakes is not None:
             self.handshakes.start()
@@ -272,7 +279,7 @@ class Engine:
                 directory=data.path,
                 write_journal=journal_writer.submit,
                 write_snapshots=snapshot_writer.submit,
-                build_snapshot=HelperProcess(data.path, supervisor),
+                build_snapshot=self.helper,
                 network=network,
                 passed=passed_s,
                 clock=ClusterClock(passed_s, time.time),
@@ -294,6 +301,8 @@ class Engine:
         return trusting(None) if self.handshakes is None else self.handshakes.certificates.in_force.calling
 
     async def _shut_down(self, hand_over_s: float) -> None:
+        if self.full_digest is not None:
+            self.full_digest.cancel()
         await self.ports.close()
         node = self.local.node
         if node.hand_over.begin(None) is not None:

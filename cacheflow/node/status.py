@@ -9,7 +9,7 @@ import asyncio
 from typing import Any
 
 from cacheflow.config import build_version
-from cacheflow.errors import InvalidRequest, NoLeader, OutcomeUnknown
+from cacheflow.errors import ConfigError, InvalidRequest, NoLeader, NotReady, OutcomeUnknown
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.machine.state.idempotency import KEEP_MS
 from cacheflow.node.engine import Engine
@@ -17,6 +17,8 @@ from cacheflow.results import Digest
 
 # Seconds between two looks while something is waited for.
 WAIT_STEP_S = 0.01
+# Seconds within which what is applied here is on this node's disk, unless that hangs.
+DURABLE_WITHIN_S = 5.0
 
 
 def nodes(engine: Engine) -> list[dict[str, Any]]:
@@ -77,18 +79,35 @@ def cluster(engine: Engine) -> dict[str, Any]:
     }
 
 
-def digest(engine: Engine, index: int | None, full: bool) -> Digest | None:
-    """Return this node's digest over effects, now or at the log index ``index``, or with ``full`` that of the whole contents.
-
-    Returns None when the digest at ``index`` is not known.
-    """
+def digest(engine: Engine, index: int | None) -> Digest | None:
+    """Return this node's digest over effects, now or at the log index ``index``; None when that one is not known."""
     machine = engine.local.machine
-    if full:
-        return Digest(machine.applied_index, machine.contents_digest().hex())
     if index is None:
         return Digest(machine.applied_index, machine.digest.hex())
     found = machine.digest_at(index)
     return None if found is None else Digest(index, found.hex())
+
+
+async def full_digest(engine: Engine) -> Digest:
+    """Return the digest of the whole contents at an entry that was applied here when it was begun; raises NotReady.
+
+    The snapshot helper makes it from this node's files, for here it would take seconds. Who asks meanwhile shares it.
+    """
+    if engine.full_digest is None or engine.full_digest.done():
+        engine.full_digest = asyncio.get_running_loop().create_task(_full_digest(engine))
+    return await asyncio.shield(engine.full_digest)
+
+
+async def _full_digest(engine: Engine) -> Digest:
+    node = engine.local.node
+    index = node.last_applied
+    try:
+        async with asyncio.timeout(DURABLE_WITHIN_S):
+            while node.durable_index < index:
+                await asyncio.sleep(WAIT_STEP_S)
+        return Digest(index, await engine.helper.digest(index))
+    except (ConfigError, OSError, RuntimeError) as error:
+        raise NotReady(f"no digest of the whole contents at {index}: {error or type(error).__name__}", 5.0) from None
 
 
 def metrics(engine: Engine) -> dict[str, float]:

@@ -7,7 +7,9 @@
    not read what comes later.
 3. All writes of one piece of input are one proposal, and all replies of one turn are one system call.
 4. Nothing piles up: at most REQUESTS_MAX requests of a connection are under way, at most ``request_bytes_max`` of one
-   that is not complete are kept, and a client that does not take its replies is not read, nor answered further.
+   that is not complete are kept, and a client that does not take its replies is not read, nor answered further. A long
+   reply is made piece by piece, as the client takes it (streams.py).
+5. Nobody keeps the event loop for long: whoever has used up this turn's slice goes on in the next turn (slices.py).
 
 Not safe for concurrent use: the event loop owns it.
 """
@@ -19,29 +21,24 @@ import functools
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 from cacheflow.contract import Outcome
 from cacheflow.contract import WireStore as Store
 from cacheflow.errors import ReplicationError
 from cacheflow.machine.language.commands import Command, Result
+from cacheflow.wire.promises import Promise
+from cacheflow.wire.slices import Slices
+from cacheflow.wire.streams import JOINED_BYTES_MAX, Reply, Stream
 
 logger = logging.getLogger("cacheflow.wire")
 
 REQUESTS_MAX = 1024
-# Replies of more bytes than this are handed to the transport before more are made: a client that sends and never reads
-# makes the transport stop us then, and so does not fill memory.
+# Replies of more bytes than this are handed to the transport before more are made: it stops us for a client that does not read.
 REPLY_BYTES_MAX = 1024 * 1024
 
-# The reply's bytes; or a function that makes them when the reply's turn comes; or ``(render, results)``, so that the log's
-# results are kept and no second copy of what is in them; None while unknown.
-Answer = bytes | Callable[[], bytes] | tuple[Callable[[Any], bytes], Any] | None
-
 # A function that takes the reply to a request of several steps.
-End = Callable[[bytes], None]
-
-# (connection, its new input, its transport): see ``WirePort.answer_many``.
-Arrival = tuple[Any, bytes, asyncio.Transport]
+End = Callable[[Reply], None]
 
 
 def no_reply(result: Result) -> bytes:
@@ -49,34 +46,8 @@ def no_reply(result: Result) -> bytes:
     return b""
 
 
-def others(arrived: list[Arrival], answered: list[Arrival]) -> list[Arrival]:
-    """Return those of the arrivals ``arrived`` that are not in ``answered``, in their order.
-
-    An arrival is (a client's connection, its new input, its transport). ``answered`` is a part of ``arrived``, in its order.
-    """
-    if len(answered) == len(arrived):
-        return []
-    left = iter(answered)
-    first = next(left, None)
-    rest = []
-    for arrival in arrived:
-        if arrival is first:
-            first = next(left, None)
-        else:
-            rest.append(arrival)
-    return rest
-
-
-class _Promise:
-    """A reply's place in one connection's queue of replies; the reply is to one request or to several.
-
-    answer: None until the reply is known.
-    """
-
-    __slots__ = ("answer",)
-
-    def __init__(self, answer: Answer = None) -> None:
-        self.answer = answer
+def _count_nothing(change: int) -> None:
+    """Do nothing, in the place of a transport's ``reserve`` where there is none."""
 
 
 class Connection(asyncio.Protocol):
@@ -107,8 +78,11 @@ class Connection(asyncio.Protocol):
         "_pieces",
         "_promises",
         "_request_bytes_max",
+        "_reserve",
+        "_slices",
         "_stalled",
         "_transport",
+        "_waits",
         "_writes_waiting",
         "_written",
         "at_rest",
@@ -121,7 +95,9 @@ class Connection(asyncio.Protocol):
     # The reply to a request that is too long, after which the connection is closed.
     TOO_LONG: ClassVar[bytes]
 
-    def __init__(self, store: Store, request_bytes_max: int, on_closed: Callable[[Connection], None]) -> None:
+    def __init__(
+        self, store: Store, request_bytes_max: int, on_closed: Callable[[Connection], None], slices: Slices
+    ) -> None:
         self.store = store
         self.linearizable = False
         self.requests = 0
@@ -131,23 +107,28 @@ class Connection(asyncio.Protocol):
         self.missing = 0
         self._request_bytes_max = request_bytes_max
         self._on_closed = on_closed
+        self._slices = slices
+        # Whether this connection waits for its next slice before it handles more input.
+        self._waits = False
+        # Tells the transport how many more bytes a reply keeps that is not written yet.
+        self._reserve: Callable[[int], None] = _count_nothing
         self._transport: asyncio.Transport
         self._input = b""
         # Input behind ``_input`` that came while bytes were missing.
         self._pieces = bytearray()
-        self._promises: deque[_Promise] = deque()
+        self._promises: deque[Promise] = deque()
         # The number of requests, beside one, that the first promise stands for.
         self._in_row = 0
         # The latest read that waits for its turn, and the number of writes that wait for such a read.
-        self._last_read: _Promise | None = None
+        self._last_read: Promise | None = None
         self._writes_waiting = 0
         self._output: list[bytes] = []
         self._output_bytes = 0
         # The writes of this piece of input; the promise of each, and the function that renders its result.
         self._commands: list[Command] = []
-        self._written: list[tuple[_Promise, Callable[[Result], bytes]]] = []
+        self._written: list[tuple[Promise, Callable[[Result], Reply]]] = []
         # The reads of this piece that must see all that was acknowledged before; the first is the barrier itself.
-        self._behind: list[tuple[_Promise, Callable[[bytes], bytes] | None]] = []
+        self._behind: list[tuple[Promise, Callable[[bytes], bytes] | None]] = []
         self._connected = False
         self._holds = False
         self._draining = False
@@ -173,8 +154,8 @@ class Connection(asyncio.Protocol):
     def advance(self) -> bool:
         """Handle the input that this connection has received; return whether it held a complete request.
 
-        Stop when ``goes_on`` turns false: the connection has to wait, or closes. A subclass that keeps its input in another
-        form than bytes overrides this method, ``has_input`` and ``data_received``, and needs no ``take``.
+        Stop when ``goes_on`` turns false. A subclass with input in another form than bytes overrides this, ``has_input``,
+        ``is_due`` and ``data_received``, and needs no ``take``.
         """
         if not self._input:
             return False
@@ -205,6 +186,11 @@ class Connection(asyncio.Protocol):
         )
 
     @property
+    def is_due(self) -> bool:
+        """True if this client has sent a part of a request and could send the rest, or has still to say who it is."""
+        return bool(self._input) and not self._paused
+
+    @property
     def is_gone(self) -> bool:
         """True if nobody will read this connection's replies any more. Any thread may ask."""
         return self._transport.is_closing()
@@ -217,21 +203,37 @@ class Connection(asyncio.Protocol):
     @property
     def goes_on(self) -> bool:
         """True if this connection may handle another request now; False if earlier ones have to be answered, or it closes."""
-        return not (self._holds or self._closing or self._stalled or self._writes_waiting) and (
+        return not (self._holds or self._waits or self._closing or self._stalled or self._writes_waiting) and (
             len(self._promises) + self._in_row < REQUESTS_MAX
         )
 
     def reply(self, answer: bytes) -> None:
         """Answer a client's request with the bytes ``answer``; they are sent after the replies to all earlier requests."""
         if self._promises:
-            self._promises.append(_Promise(answer))
+            self._promises.append(Promise(answer))
         else:
             self._output.append(answer)
             self._output_bytes += len(answer)
             if self._output_bytes >= REPLY_BYTES_MAX:
                 self.flush()
 
-    def read(self, answer: Callable[[], bytes], refused: Callable[[bytes], bytes] | None = None) -> None:
+    def rests(self) -> bool:
+        """Handle no more input of this client before its next slice, if this turn's is used up; return whether that is so."""
+        over = self._slices.over()
+        if over:
+            self._wait()
+        return over
+
+    def _wait(self) -> None:
+        if not self._waits:
+            self._waits = True
+            self._slices.put(self._next_slice)
+
+    def _next_slice(self) -> None:
+        self._waits = False
+        self._settle()
+
+    def read(self, answer: Callable[[], Reply], refused: Callable[[bytes], bytes] | None = None) -> None:
         """Answer a client's request from memory: ``answer`` makes the reply as soon as all earlier requests are answered.
 
         refused: makes the reply from an error's bytes when the barrier that a linearizable read needs has failed; if None, the
@@ -239,20 +241,38 @@ class Connection(asyncio.Protocol):
         """
         if self.linearizable:
             if not self._behind:
-                self._promises.append(_Promise())
+                self._promises.append(Promise())
                 self._behind.append((self._promises[-1], None))
-            self._last_read = _Promise(answer)
+            self._last_read = Promise(answer)
             self._promises.append(self._last_read)
             self._behind.append((self._last_read, refused))
         elif self._promises:
-            self._last_read = _Promise(answer)
+            self._last_read = Promise(answer)
             self._promises.append(self._last_read)
         else:
-            self.reply(answer())
+            self.answer(answer())
 
-    def read_alone(self, answer: Callable[[], bytes]) -> None:
+    def answer(self, reply: Reply) -> None:
+        """Answer a client's request with ``reply``, which is sent after the replies to all earlier requests."""
+        if isinstance(reply, bytes):
+            self.reply(reply)
+        elif self._promises:
+            self._promises.append(Promise(lambda: reply))
+        else:
+            self._begin_stream(reply)
+
+    def _begin_stream(self, stream: Stream) -> None:
+        """Answer a client with ``stream``: it is the next reply, all earlier ones are given."""
+        promise = Promise(stream)
+        self._promises.appendleft(promise)
+        if self._last_read is None:
+            # A write behind it must wait: what it changes might be in the pieces that are not made yet.
+            self._last_read = promise
+        self._reserve(stream.held)
+
+    def read_alone(self, answer: Callable[[], Reply]) -> None:
         """Answer a linearizable read, before which nothing is unanswered, with what ``answer`` returns after a barrier."""
-        promise = self._last_read = _Promise()
+        promise = self._last_read = Promise()
         self._promises.append(promise)
 
         def done(outcome: Outcome) -> Callable[[], None]:
@@ -261,31 +281,28 @@ class Connection(asyncio.Protocol):
 
         self.store.submit_barrier(done)
 
-    def write(self, command: Command, answer: Callable[[Result], bytes]) -> None:
+    def write(self, command: Command, answer: Callable[[Result], Reply]) -> None:
         """Replicate the write ``command``, and answer the client with the bytes that ``answer`` makes of the result."""
         if self._last_read is not None or self._writes_waiting:
             self._writes_waiting += 1
-            self._promises.append(_Promise(functools.partial(self._start_write, command, answer)))
+            self._promises.append(Promise(functools.partial(self._start_write, command, answer)))
             return
-        promise = _Promise()
+        promise = Promise()
         self._promises.append(promise)
         self._commands.append(command)
         self._written.append((promise, answer))
 
-    def _start_write(self, command: Command, answer: Callable[[Result], bytes]) -> bytes:
+    def _start_write(self, command: Command, answer: Callable[[Result], Reply]) -> bytes:
         self._writes_waiting -= 1
-        promise = _Promise()
+        promise = Promise()
         self._promises.appendleft(promise)
         self._commands.append(command)
         self._written.append((promise, answer))
         return b""
 
     def write_row(self, commands: list[Command], answer: Callable[[list[Result]], bytes]) -> None:
-        """Replicate at most REQUESTS_MAX writes of one client together.
-
-        Answer all of them with the one reply that ``answer`` makes of their results. No earlier request may be unanswered.
-        """
-        promise = _Promise()
+        """Replicate at most REQUESTS_MAX writes of one client, all of whose requests are answered; answer them together."""
+        promise = Promise()
         self.at_rest = False
         self._promises.append(promise)
         self._in_row = len(commands) - 1
@@ -305,10 +322,10 @@ class Connection(asyncio.Protocol):
         ``begin`` does the first step. It is called when all earlier requests are answered, with a function to which it gives
         the reply, at once or later; it may raise ReplicationError.
         """
-        promise = _Promise()
+        promise = Promise()
         self._holds = True
 
-        def end(answer: bytes) -> None:
+        def end(answer: Reply) -> None:
             self._holds = False
             promise.answer = answer
             if not self._draining:
@@ -319,13 +336,12 @@ class Connection(asyncio.Protocol):
             self.contained(end, begin, end)
             return b""
 
-        self._promises.append(_Promise(start))
+        self._promises.append(Promise(start))
 
     def behind_barrier(self, begin: Callable[[End], None]) -> None:
         """Answer a request of several steps, of which ``begin`` does the first; handle no other request before its reply.
 
-        ``begin`` gets a function to which it gives the reply, at once or later. On a linearizable connection it is called
-        behind a barrier, so that it sees all acknowledged writes.
+        ``begin`` gets a function for the reply. On a linearizable connection it is called behind a barrier.
         """
         if not self.linearizable:
             self.exclusive(begin)
@@ -344,8 +360,7 @@ class Connection(asyncio.Protocol):
     def contained(self, end: End, call: Callable[..., None], *arguments: object) -> None:
         """Do one step of a client's request: call ``call(*arguments)``, or nothing if the client has gone.
 
-        A ReplicationError becomes the request's reply, which is given to the function ``end``. Any other exception is logged
-        and closes this client's connection only.
+        A ReplicationError becomes the reply, given to ``end``. Any other exception is logged and closes this connection only.
         """
         if self._transport.is_closing():
             return
@@ -363,7 +378,7 @@ class Connection(asyncio.Protocol):
         self.at_rest = False
 
     def finish(self) -> None:
-        """Handle no more requests of this client, because the node stops; close after the replies to all earlier ones."""
+        """Handle no more requests, because the node stops; close after the replies to all earlier ones."""
         self._closing = True
         self.at_rest = False
         if self._connected and not self._transport.is_closing():
@@ -382,6 +397,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports have all of its methods and do not derive from it.
         self._transport = cast(asyncio.Transport, transport)
+        # A loop's own transports have no part in the budget of unsent bytes.
+        self._reserve = getattr(transport, "reserve", _count_nothing)
         self._connected = True
         self.at_rest = self.may_rest()
         if self._closing:
@@ -500,6 +517,10 @@ class Connection(asyncio.Protocol):
             answer = promise.answer
             if answer is None:
                 break
+            if isinstance(answer, Stream):
+                if not self._send_pieces(answer):
+                    break
+                answer = b""
             promises.popleft()
             self._in_row = 0
             if promise is self._last_read:
@@ -509,11 +530,38 @@ class Connection(asyncio.Protocol):
                 data = read(result)
             else:
                 data = answer if isinstance(answer, bytes) else answer()
+            if isinstance(data, Stream):
+                self._begin_stream(data)
+                continue
             self._output.append(data)
             self._output_bytes += len(data)
             if self._output_bytes >= REPLY_BYTES_MAX:
                 self.flush()
         self._draining = False
+
+    def _send_pieces(self, stream: Stream) -> bool:
+        """Send pieces of the reply ``stream`` as long as the client takes them and time allows; return True behind the last."""
+        for piece in stream.pieces:
+            size = len(piece)
+            if size > JOINED_BYTES_MAX:
+                self.flush()
+                self._transport.write(piece)
+            elif size:
+                self._output.append(piece)
+                self._output_bytes += size
+                if self._output_bytes >= REPLY_BYTES_MAX:
+                    self.flush()
+            if stream.held:
+                written = min(size, stream.held)
+                stream.held -= written
+                self._reserve(-written)
+            if self._stalled:
+                return False
+            if self._slices.over():
+                self._wait()
+                return False
+        self._reserve(-stream.held)
+        return True
 
     def _settle(self) -> None:
         """Send this connection's replies that are known now, and handle the input that it has received.

@@ -20,6 +20,7 @@ from cacheflow.errors import NotCommitted, ReplicationError
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.wire.connection import Connection, End
+from cacheflow.wire.streams import Reply
 
 # Each failed attempt means that somebody else's write took place: so many in a row are a key that is always being written.
 ATTEMPTS_MAX: Final = 100
@@ -42,7 +43,7 @@ class Attempt(NamedTuple):
 
     conditions: Sequence[Condition]
     commands: Sequence[Command]
-    reply: Callable[[list[Result]], bytes]
+    reply: Callable[[list[Result]], Reply]
     atomic: bool = False
 
 
@@ -69,7 +70,7 @@ class Attempts:
         self._fixed = fixed
         self._lost = lost
         self._left = ATTEMPTS_MAX
-        self._reply: Callable[[list[Result]], bytes]
+        self._reply: Callable[[list[Result]], Reply]
         self._end: End
 
     def begin(self, end: End) -> None:

@@ -1,23 +1,28 @@
 """WirePort: the connections of one wire protocol; it counts them, caps their number and closes them.
 
 A connection costs a descriptor and some kilobytes, and may be silent for ever, as with memcached and Redis: there is no
-idle timeout. So their number has a cap, and who comes over it is told so and closed.
+idle timeout. So their number has a cap, and who comes over it is told so and closed. But a request that was begun must be
+complete in time, as over HTTP, and who has to show a token must do so.
 """
 
 from __future__ import annotations
 
 import asyncio
 import resource
+import time
 from collections.abc import Callable
 from typing import Final, cast
 
-from cacheflow.wire.connection import Arrival, Connection
+from cacheflow.wire.arrivals import Arrival
+from cacheflow.wire.connection import Connection
 
 # The most connections of a port, Redis' default.
 CONNECTIONS_MAX: Final = 10_000
 # Descriptors that are left for everything else: the journal, peers, and what HTTP takes at most.
 DESCRIPTORS_KEPT: Final = 384
 DRAIN_S: Final = 1.0
+# Seconds in which a request that was begun must be complete, and a token be shown; as many as over HTTP.
+REQUEST_DEADLINE_S: Final = 30.0
 
 Make = Callable[[Callable[[Connection], None]], Connection]
 AnswerMany = Callable[[list[Arrival]], list[Arrival]]
@@ -31,13 +36,25 @@ class WirePort:
     refusal: the reply to a client that comes when ``connections_max`` connections are open.
     tls_only: the reply to a client that speaks no TLS where it has to.
     answer_many: answers what it can of the input of several connections together, and returns the arrivals that are left.
+    clock: returns seconds.
     """
 
     def __init__(
-        self, name: str, make: Make, refusal: bytes, tls_only: bytes, connections_max: int, answer_many: AnswerMany
+        self,
+        name: str,
+        make: Make,
+        refusal: bytes,
+        tls_only: bytes,
+        connections_max: int,
+        answer_many: AnswerMany,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
         self.tls_only = tls_only
+        self._clock = clock
+        # Connections that were at a request when they were looked at last: their number of requests then, and since when.
+        self._begun: dict[Connection, tuple[int, float]] = {}
+        self.overdue = 0
         self.answer_many = answer_many
         self.connections_max = connections_max
         self.accepted = 0
@@ -57,6 +74,22 @@ class WirePort:
         connection = self._make(self._closed)
         self._connections.add(connection)
         return connection
+
+    def end_overdue(self) -> None:
+        """Close the connections of this port that have begun a request, or come without a token, REQUEST_DEADLINE_S ago."""
+        now_s = self._clock()
+        begun = {}
+        for connection in self._connections:
+            if connection.is_due:
+                then = self._begun.get(connection)
+                if then is None or then[0] != connection.requests:
+                    then = connection.requests, now_s
+                begun[connection] = then
+        self._begun = begun
+        for connection, (_, since_s) in begun.items():
+            if now_s - since_s >= REQUEST_DEADLINE_S:
+                self.overdue += 1
+                connection.abort()
 
     async def drain(self) -> None:
         """Let every connection of this port send its pending replies and close; after DRAIN_S seconds close the rest."""
@@ -94,12 +127,14 @@ class WirePort:
             f"wire_connections_max{label}": self.connections_max,
             f"wire_connections_total{label}": self.accepted,
             f"wire_refused_total{label}": self.refused,
+            f"wire_overdue_total{label}": self.overdue,
             f"wire_requests_total{label}": self.requests,
         }
 
     def _closed(self, connection: Connection) -> None:
         if connection in self._connections:
             self._connections.remove(connection)
+            self._begun.pop(connection, None)
             self._requests_before += connection.requests
         if self._empty is not None and not self._connections:
             self._empty.set()

@@ -226,6 +226,18 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def ran(pid: int) -> dict[Path, int]:
+    """How long each of the process's threads ran so far."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return {thread: int((thread / "schedstat").read_text().split()[0]) for thread in threads}
+
+
+def busiest(pid: int, before: dict[Path, int]) -> Path:
+    """The thread that has worked most since; under load on a wire port that is the loop's."""
+    now = ran(pid)
+    return max(before.keys() & now.keys(), key=lambda thread: now[thread] - before[thread])
+
+
 def median(values: Sequence[float]) -> float:
     """The middle value; of an even number of values the higher one of the two."""
     return sorted(values)[len(values) // 2]

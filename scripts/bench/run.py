@@ -33,7 +33,7 @@ GUARDS = ("kills", "digests", "durability", "cas", "lfu", "trace", "freshness", 
 # In more/: how fast, how large, how long.
 MORE = (
     *("rest", "batch", "failover", "resume", "noleader", "overload", "idle", "embedded", "idlerestart", "memory"),
-    *("flat", "pauses", "looppauses", "start", "snapshot", "steady", "delays", "calls", "tls"),
+    *("flat", "pauses", "looppauses", "holds", "slowclients", "start", "snapshot", "steady", "delays", "calls", "tls"),
     *("clearing", "expiring", "scripts"),
 )
 ROWS = (*GUARDS, *MORE)

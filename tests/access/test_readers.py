@@ -10,6 +10,7 @@ from fakes.users import MemoryAccess
 from wire.fake_store import START_MS, FakeStore
 from wire.fake_transport import Client
 from wire.resp_client import VALUE_BYTES_MAX, ignore, pack
+from wire.turns import endless
 
 from cacheflow.access.roles import Role
 from cacheflow.access.users import Access
@@ -86,13 +87,17 @@ def memcached_input(source: random.Random) -> bytes:
 
 def resp_client(store: FakeStore) -> Client:
     wall = START_MS / 1000
-    service = RespService(store, TABLE, access=make_access(), value_bytes_max=VALUE_BYTES_MAX, wall=lambda: wall)
+    service = RespService(
+        store, TABLE, access=make_access(), value_bytes_max=VALUE_BYTES_MAX, wall=lambda: wall, slices=endless()
+    )
     return Client(service.connection(ignore))
 
 
 def memcached_client(store: FakeStore) -> Client:
     wall = START_MS / 1000
-    port = memcached_port(store, value_bytes_max=1000, access=make_access(), connections_max=8, wall_s=lambda: wall)
+    port = memcached_port(
+        store, value_bytes_max=1000, access=make_access(), connections_max=8, wall_s=lambda: wall, slices=endless()
+    )
     protocol = port.connect()
     assert isinstance(protocol, Connection)
     return Client(protocol)

@@ -162,7 +162,7 @@ def keep_contents_that_the_disk_contradicts(patch: pytest.MonkeyPatch) -> None:
     """Throw a snapshot away that differs from the contents, and go on with these."""
 
     def _reload(self: Any, meta: SnapshotMeta) -> None:
-        self._storage.discard(meta)
+        self._discard(meta)
         self._divergence.settle()
 
     patch.setattr(Building, "_reload", _reload)

@@ -15,6 +15,7 @@ from cacheflow.contract import Done, Entry
 from cacheflow.errors import NotReady, ReplicationError
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
+from cacheflow.machine.listing import KeysCopy
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.node.channels import Channels
 from cacheflow.raft.transport.network import Network
@@ -137,10 +138,17 @@ class FakeStore:
     def now_ms(self) -> int:
         return self.clock_ms
 
-    def all_keys(self) -> list[str]:
+    def copy_keys(self) -> KeysCopy:
+        self._check()
+        return KeysCopy(lambda: self.machine.contents)
+
+    def live(self, keys: list[str]) -> list[str]:
+        self._check()
+        return [key for key in keys if self.entry(key) is not None]
+
+    def _check(self) -> None:
         if not self.readable:
             raise NotReady("this node has not caught up with the cluster since it started")
-        return list(self.machine.contents.raw)
 
     def count_of(self, database: int) -> int:
         return self.machine.contents.count_of(database)

@@ -5,15 +5,19 @@ from __future__ import annotations
 from fakes.users import access_of
 from wire.fake_store import START_MS, FakeStore
 from wire.fake_transport import Client
+from wire.turns import endless
 
 from cacheflow.wire.connection import Connection
 from cacheflow.wire.memcached.connection import memcached_port
 from cacheflow.wire.port import WirePort
+from cacheflow.wire.slices import Slices
 
 VALUE_BYTES_MAX = 1000
 
 
-def port(store: FakeStore, token: bytes | None = None, connections_max: int = 8) -> WirePort:
+def port(
+    store: FakeStore, token: bytes | None = None, connections_max: int = 8, slices: Slices | None = None
+) -> WirePort:
     """A port whose node's wall clock stands where the cluster's clock stood at the start."""
     return memcached_port(
         store,
@@ -21,6 +25,7 @@ def port(store: FakeStore, token: bytes | None = None, connections_max: int = 8)
         access=None if token is None else access_of(token),
         connections_max=connections_max,
         wall_s=lambda: START_MS / 1000,
+        slices=slices or endless(),
     )
 
 

@@ -7,10 +7,13 @@ import shlex
 from fakes.users import access_of
 from wire.fake_store import START_MS, FakeStore
 from wire.fake_transport import Client
+from wire.turns import endless
 
 from cacheflow.wire.connection import Connection
-from cacheflow.wire.resp.service import RespService
+from cacheflow.wire.port import WirePort
+from cacheflow.wire.resp.service import RespService, resp_port
 from cacheflow.wire.resp.table import TABLE
+from cacheflow.wire.slices import Slices
 
 VALUE_BYTES_MAX = 1024 * 1024
 
@@ -19,7 +22,7 @@ def ignore(connection: Connection) -> None:
     """Nobody waits for its end."""
 
 
-def service(store: FakeStore, token: bytes | None = None) -> RespService:
+def service(store: FakeStore, token: bytes | None = None, slices: Slices | None = None) -> RespService:
     """A service whose node's wall clock stands where the cluster's clock stood at the start."""
     return RespService(
         store,
@@ -27,7 +30,14 @@ def service(store: FakeStore, token: bytes | None = None) -> RespService:
         access=None if token is None else access_of(token),
         value_bytes_max=VALUE_BYTES_MAX,
         wall=lambda: START_MS / 1000,
+        slices=slices or endless(),
     )
+
+
+def port(store: FakeStore, token: bytes | None = None) -> WirePort:
+    """A port whose clients are never put off."""
+    access = None if token is None else access_of(token)
+    return resp_port(store, value_bytes_max=VALUE_BYTES_MAX, access=access, connections_max=8, slices=endless())
 
 
 def connect(store: FakeStore | None = None, token: bytes | None = None) -> Client:

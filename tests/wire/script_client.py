@@ -8,6 +8,7 @@ from typing import Any
 from wire.fake_store import START_MS, FakeStore
 from wire.fake_transport import Client
 from wire.resp_client import VALUE_BYTES_MAX, ignore, pack
+from wire.turns import endless
 
 from cacheflow.access.users import Access
 from cacheflow.wire.resp.replies import CommandError
@@ -82,7 +83,12 @@ class ScriptClients:
         self.store = FakeStore()
         self.runner = InlineRunner()
         self.service = RespService(
-            self.store, TABLE, access=access, value_bytes_max=VALUE_BYTES_MAX, wall=lambda: START_MS / 1000
+            self.store,
+            TABLE,
+            access=access,
+            value_bytes_max=VALUE_BYTES_MAX,
+            wall=lambda: START_MS / 1000,
+            slices=endless(),
         )
         self.service.scripts = Scripts(self.runner)
 

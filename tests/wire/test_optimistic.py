@@ -19,6 +19,7 @@ from cacheflow.machine.language.commands import Result
 from cacheflow.wire.connection import Connection
 from cacheflow.wire.memcached.meta import commands
 from cacheflow.wire.optimistic import ATTEMPTS_MAX, Attempt, Attempts, Condition, unchanged
+from cacheflow.wire.streams import Reply
 
 
 class Asking:
@@ -28,7 +29,7 @@ class Asking:
         self.store = store
         self.gone = False
         self.looks = 0
-        self.replies: list[bytes] = []
+        self.replies: list[Reply] = []
 
     def contained(self, end: Callable[[bytes], None], call: Callable[..., None], *arguments: object) -> None:
         if not self.gone:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import resource
 from collections.abc import Awaitable, Callable
+from typing import cast
 
 import pytest
 from fakes.users import MemoryAccess
 from wire.fake_store import FakeStore
+from wire.fake_transport import Client
 from wire.memcached_client import port as memcached
+from wire.resp_client import port as resp
 
 from cacheflow.access.roles import Role
 from cacheflow.errors import ConfigError
 from cacheflow.machine.language import commands
 from cacheflow.net.ports import ListeningPorts
 from cacheflow.wire import port
+from cacheflow.wire.connection import Connection
 from cacheflow.wire.memcached.connection import memcached_port
 from cacheflow.wire.port import CONNECTIONS_MAX, DESCRIPTORS_KEPT, connections_allowed
 
@@ -61,10 +65,13 @@ async def test_who_comes_over_the_limit_is_told_so_and_others_come_in_when_one_l
     third[1].write(b"mn\r\n")
     assert await third[0].readexactly(4) == b"MN\r\n"
     assert ports.metrics() == {
+        "unsent_bytes": 0,
+        "unsent_ended_total": 0,
         'wire_connections{port="memcached"}': 2,
         'wire_connections_max{port="memcached"}': 2,
         'wire_connections_total{port="memcached"}': 3,
         'wire_refused_total{port="memcached"}': 1,
+        'wire_overdue_total{port="memcached"}': 0,
         'wire_requests_total{port="memcached"}': 5,
     }
     await ports.close()
@@ -181,3 +188,41 @@ def test_descriptors_decide_how_many_may_connect(
 ) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, soft))
     assert connections_allowed(ports) == allowed
+
+
+@pytest.mark.parametrize("protocol", ["memcached", "resp"])
+def test_who_has_begun_a_request_and_does_not_end_it_is_closed_in_time(protocol: str) -> None:
+    now_s = 0.0
+    halves = {"memcached": b"set a 0 0 10\r\n12345", "resp": b"*2\r\n$3\r\nGET\r\n$10\r\nabc"}
+    wholes = {"memcached": b"mn\r\n", "resp": b"PING\r\n"}
+    makes = {"memcached": memcached, "resp": resp}
+    service = makes[protocol](FakeStore())
+    service._clock = lambda: now_s
+    half, idle, busy = [Client(cast(Connection, service.connect())) for _ in range(3)]
+    half.send(halves[protocol])
+    for _ in range(13):
+        service.end_overdue()
+        now_s += 5.0
+        assert idle.closed is busy.closed is False
+        # A request after the other, each begun when it is looked at.
+        busy.send(wholes[protocol] + halves[protocol] if not busy.protocol.is_due else b"")
+        if busy.protocol.is_due:
+            busy.send({"memcached": b"67890\r\n", "resp": b"defghij\r\n"}[protocol])
+            busy.send(wholes[protocol] + halves[protocol])
+    assert half.transport.aborted
+    assert service.overdue
+
+
+@pytest.mark.parametrize("protocol", ["memcached", "resp"])
+def test_who_shows_no_token_is_closed_in_time(protocol: str) -> None:
+    service = {"memcached": memcached, "resp": resp}[protocol](FakeStore(), b"secret")
+    now_s = 0.0
+    service._clock = lambda: now_s
+    client = Client(cast(Connection, service.connect()))
+    service.end_overdue()
+    now_s = port.REQUEST_DEADLINE_S - 1
+    service.end_overdue()
+    assert not client.closed
+    now_s += 1
+    service.end_overdue()
+    assert client.closed

@@ -161,7 +161,7 @@ class Building:
         if void:
             # The contents that it began with may have been wrong, and this node may need the entries before it again.
             if outcome.index != self._storage.newest_index:
-                self._storage.discard(outcome)
+                self._discard(outcome)
             return
         if (own.digest, own.outlook) != (outcome.digest, outcome.outlook):
             self._reload(outcome)
@@ -176,7 +176,7 @@ class Building:
         If they differ again after that, this node stops applying its log instead.
         """
         if meta.index <= self._reloaded_at:
-            self._storage.discard(meta)
+            self._discard(meta)
             self._replica.stumble(f"the contents at index {meta.index} differ again from what the disk holds")
             return
         self._divergence.doubt(meta.index, "what the disk holds")
@@ -187,9 +187,9 @@ class Building:
             self._building = False
             void, self._is_void = self._is_void, False
             if void:
-                self._storage.discard(meta)
+                self._discard(meta)
             elif isinstance(outcome, BaseException):
-                self._storage.discard(meta)
+                self._discard(meta)
                 self._failed(meta.index, f"it cannot be loaded: {outcome or type(outcome).__name__}")
             else:
                 self._reloaded_at = self._core.last_applied
@@ -201,6 +201,15 @@ class Building:
 
         path = files.snapshot_path(self._storage.directory, meta.index)
         self._storage.run(lambda: files.restored(disk, path, meta, self._storage.machine_type), done)
+
+    def _discard(self, meta: SnapshotMeta) -> None:
+        """Remove the file of a snapshot that must not be loaded; build none before that is done, for it would be made of this."""
+        self._building = True
+
+        def done() -> None:
+            self._building = False
+
+        self._storage.discard(meta, done)
 
     def _take(self, outcome: SnapshotMeta) -> None:
         """Make a snapshot that was built and verified the node's newest one, and trim the log entries that it covers.

@@ -1,10 +1,10 @@
 """The snapshot helper: a process beside the node that builds a snapshot, so that building never stops the node.
 
-    python -I cacheflow/raft/snapshots/run_helper.py PATH BUILD DIRECTORY INDEX
+    python -I cacheflow/raft/snapshots/run_helper.py PATH BUILD DIRECTORY INDEX [--digest]
 
 ``helper_process.py`` starts it beside a node. It loads the last snapshot, applies the journal's entries up to ``INDEX`` from
 its files, writes the new one, and loads what it has written. The node compares the digest with its own at that index before
-it trims anything.
+it trims anything. With ``--digest`` it writes nothing, and tells the digest of the whole contents at that entry.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ def _fingerprint() -> str:
 BUILD: Final = _fingerprint()
 
 
-def build(
+def contents_at(
     disk: Disk, directory: Path, index: int, *, group: int = 0, machine_type: type[CacheMachine] = CacheMachine
-) -> SnapshotMeta:
-    """Write a node's snapshot up to ``index``, made of its last one and its journal; return the new one's description.
+) -> tuple[SnapshotMeta | None, int, CacheMachine]:
+    """Return (the newest snapshot's description, the term of entry ``index``, the state machine at that entry).
 
-    Blocks. index: that of an applied entry, at most the journal's ``durable_index``.
-    Raises CorruptSnapshot, CorruptJournal, NewerCacheFlow, ConfigError, OSError.
+    The machine is made of the node's newest snapshot and its journal. Blocks. index: that of an applied entry, at most the
+    journal's ``durable_index``. Raises CorruptSnapshot, CorruptJournal, NewerCacheFlow, ConfigError, OSError.
     """
     newest = newest_snapshot(disk, directory)
     if newest is None:
@@ -64,12 +64,23 @@ def build(
         after_term = base.term
     if base.index > index:
         raise ConfigError(f"a snapshot up to {index} cannot be built on {base.index}")
-    if newest is not None and base.index == index:
-        return newest
     term = base.term
     for command, at, at_term in read_entries(disk, directory, base.index, index, after_term=after_term, group=group):
         machine.apply(at, command[1:] if command[:1] in ENTRY_KINDS else b"")
         term = at_term
+    return newest, term, machine
+
+
+def build(
+    disk: Disk, directory: Path, index: int, *, group: int = 0, machine_type: type[CacheMachine] = CacheMachine
+) -> SnapshotMeta:
+    """Write a node's snapshot up to ``index``, made of its last one and its journal; return the new one's description.
+
+    Blocks, and raises what ``contents_at`` raises.
+    """
+    newest, term, machine = contents_at(disk, directory, index, group=group, machine_type=machine_type)
+    if newest is not None and newest.index == index:
+        return newest
     meta = SnapshotMeta(index, term, machine.digest, machine.outlook())
     chunks = machine.snapshot()
     # When all chunks are taken this machine is gone, before the one that is loaded comes.
@@ -87,14 +98,15 @@ def build(
 
 
 def main(arguments: list[str]) -> int:
-    """Run the helper process, which builds one snapshot, and return its exit status, 0 or 1.
+    """Run the helper process, which builds one snapshot or makes one digest, and return its exit status, 0 or 1.
 
-    It prints the new snapshot's description as a line of JSON, or on failure one line on stderr.
+    It prints the new snapshot's description, or the digest, as a line of JSON, or on failure one line on stderr.
     """
     parser = argparse.ArgumentParser(prog="run_helper.py", description="Build one snapshot.")
     parser.add_argument("build", help="the build that the node runs")
     parser.add_argument("directory", type=Path, help="the data directory")
     parser.add_argument("index", type=int, help="the last entry to cover: committed, and durable in the journal")
+    parser.add_argument("--digest", action="store_true", help="only tell the digest of the whole contents")
     given = parser.parse_args(arguments)
     # The node's own process has precedence over this one.
     os.nice(10)
@@ -102,6 +114,10 @@ def main(arguments: list[str]) -> int:
     try:
         if given.build != BUILD:
             raise ConfigError("CacheFlow's files were changed after this node was started; restart it")
+        if given.digest:
+            _, _, machine = contents_at(Disk(), given.directory, given.index)
+            print(json.dumps({"index": given.index, "digest": machine.contents_digest().hex()}))
+            return 0
         meta = build(Disk(), given.directory, given.index)
     except Exception as error:  # whatever it is, the node only needs to know that there is no snapshot
         print(f"no snapshot up to {given.index}: {type(error).__name__}: {error}", file=sys.stderr)

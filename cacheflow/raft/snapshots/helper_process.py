@@ -11,7 +11,7 @@ import sys
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from cacheflow.errors import ConfigError
 from cacheflow.raft.seams import Tasks
@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 # A helper that takes longer hangs, and is ended: 100 GiB at 30 MiB/s.
 BUILD_S_MAX: Final = 3600.0
+# A digest of which nobody will hear is not made to its end.
+DIGEST_S_MAX: Final = 60.0
 _RUN_HELPER: Final = str(Path(__file__).with_name("run_helper.py"))
 # The names of interpreters: a server with Python inside, as uWSGI, calls itself sys.executable and would start once more.
 _INTERPRETER: Final = re.compile(r"(python|pypy)[0-9.]*[-a-z]*", re.IGNORECASE)
@@ -55,9 +57,29 @@ class HelperProcess:
             logger.exception("what the snapshot helper has built could not be taken")
 
     async def _build(self, index: int) -> SnapshotMeta:
+        report = await self._ask(index)
+        try:
+            meta = SnapshotMeta.of(report)
+        except (KeyError, TypeError, ValueError):
+            raise RuntimeError(f"the helper's report is none: {report}") from None
+        if meta.index != index:
+            raise RuntimeError(f"the helper was asked for {index} and has built {meta.index}")
+        return meta
+
+    async def digest(self, index: int) -> str:
+        """Return the digest of the node's whole contents at the entry ``index``, made by a helper process from its files.
+
+        index: as for a snapshot. Raises RuntimeError, TimeoutError.
+        """
+        async with asyncio.timeout(DIGEST_S_MAX):
+            report = await self._ask(index, "--digest")
+        return str(report["digest"])
+
+    async def _ask(self, index: int, *options: str) -> dict[str, Any]:
+        """Run a helper process for the entry ``index``, and return the JSON object that it reports."""
         process = await asyncio.create_subprocess_exec(
             *(find_interpreter(), "-I", _RUN_HELPER),
-            *(os.pathsep.join(map(str, sys.path)), BUILD, str(self._directory), str(index)),
+            *(os.pathsep.join(map(str, sys.path)), BUILD, str(self._directory), str(index), *options),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -70,13 +92,13 @@ class HelperProcess:
             raise
         # The report alone counts: in an application that reaps its children nobody learns how this one ended.
         try:
-            meta = SnapshotMeta.of(json.loads(output.splitlines()[-1]))
+            report = json.loads(output.splitlines()[-1])
+            if type(report["index"]) is not int or type(report["digest"]) is not str:
+                raise TypeError
         except (IndexError, KeyError, TypeError, ValueError):
             lines = (complaint or output).decode(errors="replace").strip().splitlines()
             raise RuntimeError(lines[-1] if lines else f"the helper ended with {process.returncode}") from None
-        if meta.index != index:
-            raise RuntimeError(f"the helper was asked for {index} and has built {meta.index}")
-        return meta
+        return dict(report)
 
 
 def find_interpreter() -> str:

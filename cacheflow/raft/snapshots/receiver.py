@@ -26,9 +26,8 @@ class SnapshotRefused(CacheFlowError):
 class SnapshotReceiver:
     """A snapshot that is received from another node in pieces, in order; ``finish`` makes it one of this node's snapshots.
 
-    Every call blocks, so the calls are made one after the other on the disk's thread; the constructor and ``abandon``
-    block for a moment only. ``received`` belongs to the caller: the number of bytes that the caller has passed to
-    ``write``.
+    Every call blocks, so the calls are made one after the other on the disk's thread; the constructor does nothing with the disk.
+    ``received`` belongs to the caller: the number of bytes that the caller has passed to ``write``.
     Raises OSError when space is missing, SnapshotRefused for a piece that does not fit; then nothing is left behind.
     """
 
@@ -52,28 +51,23 @@ class SnapshotReceiver:
         self._directory = directory
         self._path = snapshot_path(directory, index)
         self._temporary = self._path.with_name(self._path.name + RECEIVING)
-        self._handle = disk.open(self._temporary, create=True)
-        try:
-            disk.preallocate(self._handle, total_bytes)
-        except OSError:
-            self.abandon()
-            raise
+        # The file's descriptor; None before the first piece, -1 behind the end.
+        self._handle: int | None = None
 
     def write(self, offset: int, data: bytes) -> None:
         """Write ``data``, the next piece of the snapshot that is received, at ``offset`` of its file.
 
         After the last piece call ``finish``.
         """
-        if self._handle < 0:
-            raise SnapshotRefused("this snapshot is complete or was given up")
+        handle = self._open()
         try:
             if offset != self._written or offset + len(data) > self.total_bytes:
                 what = f"bytes {offset} to {offset + len(data)} do not follow {self._written} of {self.total_bytes}"
                 raise SnapshotRefused(what)
-            self._disk.write(self._handle, offset, data)
+            self._disk.write(handle, offset, data)
             self._written += len(data)
             if self._written - self._flushed >= FLUSH_BYTES:
-                self._disk.sync(self._handle)
+                self._disk.sync(handle)
                 self._flushed = self._written
         except BaseException:
             self.abandon()
@@ -85,12 +79,11 @@ class SnapshotReceiver:
         Returns the snapshot's description and the loaded state machine once the file is durable. Raises NewerCacheFlow
         for a snapshot of a later feature level than this build knows.
         """
-        if self._handle < 0:
-            raise SnapshotRefused("this snapshot is complete or was given up")
+        handle = self._open()
         try:
             if self._written != self.total_bytes:
                 raise SnapshotRefused(f"{self._written} of {self.total_bytes} bytes are here")
-            self._disk.sync(self._handle)
+            self._disk.sync(handle)
             try:
                 meta = verify_snapshot(self._disk, self._temporary)
                 if (meta.index, meta.term) != (self.index, self.term):
@@ -108,11 +101,27 @@ class SnapshotReceiver:
 
     def abandon(self) -> None:
         """Stop receiving a snapshot and remove its unfinished file; do nothing after ``finish``."""
-        if self._handle >= 0:
+        if self._handle is None:
+            self._handle = -1
+        elif self._handle >= 0:
             self._close()
             with contextlib.suppress(OSError):
                 self._disk.remove(self._temporary)
 
+    def _open(self) -> int:
+        """Return the descriptor of the file that is received, which is created with its whole length before the first piece."""
+        if self._handle is None:
+            self._handle = self._disk.open(self._temporary, create=True)
+            try:
+                self._disk.preallocate(self._handle, self.total_bytes)
+            except OSError:
+                self.abandon()
+                raise
+        if self._handle < 0:
+            raise SnapshotRefused("this snapshot is complete or was given up")
+        return self._handle
+
     def _close(self) -> None:
         handle, self._handle = self._handle, -1
-        self._disk.close(handle)
+        if handle is not None:
+            self._disk.close(handle)

@@ -101,13 +101,9 @@ class Receiving:
                 return
             self._abandon()
             disk, directory = self._storage.disk, self._storage.directory
-            try:
-                receiver = self._receiver = SnapshotReceiver(
-                    disk, directory, index, snapshot_term, size, self._storage.machine_type
-                )
-            except OSError as error:
-                logger.error("there is no room for the leader's snapshot: %s", error)
-                return
+            receiver = self._receiver = SnapshotReceiver(
+                disk, directory, index, snapshot_term, size, self._storage.machine_type
+            )
         if offset != receiver.received:
             self._acknowledge(node_id, index, receiver.received, refused=True)
             return

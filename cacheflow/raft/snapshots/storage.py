@@ -60,9 +60,15 @@ class SnapshotStorage:
             lambda outcome: logger.warning("old snapshots stay: %s", outcome) if outcome is not None else None,
         )
 
-    def discard(self, meta: SnapshotMeta) -> None:
-        """Remove the file of the snapshot ``meta``, which must not be loaded."""
-        files.discard(self.disk, self.directory, meta)
+    def discard(self, meta: SnapshotMeta, done: Callable[[], None]) -> None:
+        """Remove the file of the snapshot ``meta``, which must not be loaded; call ``done`` when nobody finds it any more."""
+
+        def removed(outcome: BaseException | None) -> None:
+            if outcome is not None:
+                logger.error("the snapshot at %d, which is not to be used, stays on the disk: %s", meta.index, outcome)
+            done()
+
+        self.run(lambda: files.discard(self.disk, self.directory, meta), removed)
 
 
 def load_machine(

@@ -3,11 +3,12 @@
 A hand-over to a thread costs more than most requests here: two thread switches each way, in an interpreter that runs one
 thread at a time anyway. So the thread that reads requests also
 
-1. serves the short ones (``at_once``), unless the connection has not taken its last answer yet;
+1. serves the short ones (``at_once``), the node's health before all others, so that it is told whatever clients do;
 2. goes on with requests that were put aside (see suspending.py), all those of a turn after one wake-up;
 3. turns away what could only be refused (``turn_away``), for a twentieth of what a refusal by the application costs.
 
-It never waits for a client: what does not fit into a socket is left to the poll loop.
+It never waits for a client: what does not fit into a socket is left to the poll loop, and nobody is served who has not taken his
+last answer. Nor does it serve short requests for longer than SERVING_S in a row.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("cacheflow.rest")
 
 _RESUMED: Final = "cacheflow.resumed"
+# What tells a node's health: served first.
+HEALTH: Final = frozenset(("/livez", "/readyz", "/metrics"))
+# Seconds for which short requests are served before the reading thread looks at its sockets again.
+SERVING_S: Final = 0.02
 
 
 class SecuredSocket(Protocol):
@@ -99,14 +105,11 @@ class ReadingChannel(StrictChannel):
         """
         request = self.requests.pop(0)
         self.write_soon(answer)
+        if self.total_outbufs_len:
+            self.tell_unsent()
         if request.connection_close:
             self.close_when_flushed = True
         request.close()
-
-    def _flush_outbufs_below_high_watermark(self) -> None:
-        # This waits until the client has taken what is there: any thread may, but for the reading thread, which has to send it.
-        if threading.get_ident() != self.server.reader:
-            super()._flush_outbufs_below_high_watermark()
 
 
 class ReadingServer(StrictServer):
@@ -135,7 +138,8 @@ class ReadingServer(StrictServer):
         self._secured: deque[tuple[SecuredSocket, Any]] = deque()
         # The identifier of the reading thread.
         self.reader: int | None = None
-        # Short requests that came in and are served at the end of this turn of the poll loop, or of the next.
+        # Requests for the node's health, and other short ones, served at the end of this turn of the poll loop or of a later one.
+        self.health: deque[ReadingChannel] = deque()
         self.short: deque[ReadingChannel] = deque()
         self._resumed: deque[ReadingChannel] = deque()
         self._woken = False
@@ -173,6 +177,10 @@ class ReadingServer(StrictServer):
 
         Its queue is the reading thread's for short requests, and the thread pool's for all others.
         """
+        if channel.total_outbufs_len:
+            # ``handle_write`` comes back here.
+            channel.held = True
+            return
         request = channel.requests[0]
         # (A browser would not show its page an answer that is made without looking at the request.)
         if request.error is None and not self.draining and "ORIGIN" not in request.headers:
@@ -185,11 +193,11 @@ class ReadingServer(StrictServer):
     def _place(self, channel: ReadingChannel) -> None:
         request = channel.requests[0]
         body_bytes = len(request.body_rcv) if request.body_rcv is not None else 0
-        if (
-            threading.get_ident() == self.reader
-            and not channel.total_outbufs_len
-            and (request.error is not None or self._at_once(request.path, body_bytes))
-        ):
+        if threading.get_ident() != self.reader:
+            super().add_task(channel)
+        elif request.path in HEALTH:
+            self.health.append(channel)
+        elif request.error is not None or self._at_once(request.path, body_bytes):
             self.short.append(channel)
         else:
             super().add_task(channel)
@@ -246,11 +254,15 @@ class ReadingServer(StrictServer):
             channel.resumes = True
             if channel.requests:
                 self._place(channel)
-        for _ in range(len(self.short)):
-            channel = self.short.popleft()
-            try:
-                channel.service()
-            except Exception:
-                # One broken connection must not end the service for all.
-                logger.exception("a request stumbled")
-                channel.handle_close()
+        until_s = time.monotonic() + SERVING_S
+        for queue in (self.health, self.short):
+            for _ in range(len(queue)):
+                channel = queue.popleft()
+                try:
+                    channel.service()
+                except Exception:
+                    # One broken connection must not end the service for all.
+                    logger.exception("a request stumbled")
+                    channel.handle_close()
+                if time.monotonic() >= until_s:
+                    break

@@ -10,25 +10,32 @@
 7. An answer without a body keeps its connection, as any other.
 8. What is refused here is told in problem+json, and the connection lingers until the client has had time to read it:
    closing at once, with its body still under way, resets the connection and takes the answer along.
+9. The next request of a pipeline is read when the client has taken the answer to the one before: so nothing piles up, and no
+   thread ever waits for a client. What clients have not taken counts in one budget with the other fronts' (net/unsent.py).
 """
 
 from __future__ import annotations
 
+import io
 import re
 import socket
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
+from waitress.buffers import ReadOnlyFileBasedBuffer
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.server import TcpWSGIServer
 from waitress.task import ErrorTask, WSGITask
 from waitress.utilities import Error
 
+from cacheflow.net.unsent import Unsent
 from cacheflow.rest.problems import PROBLEM_TYPE, problem_bytes
 from cacheflow.rest.server.doors import Doors
 
+# A longer body is not joined with its header, and is sent in pieces of so many bytes.
+JOINED_BYTES_MAX: Final = 64 * 1024
 # Seconds for which a refused client may go on sending before its connection is cut.
 _LINGER_S = 5.0
 # Seconds after which an idle connection makes room when there are too many.
@@ -163,12 +170,24 @@ class OneWriteTask(WSGITask):  # type: ignore[misc]
             return
         header = self.build_response_header()
         self.wrote_header = True
-        if self.has_body and not self.chunked_response and self.content_length == len(data):
-            self.content_bytes_written = len(data)
-            self.channel.write_soon(header + data)
+        channel = self.channel
+        size = len(data)
+        if self.has_body and not self.chunked_response and self.content_length == size:
+            self.content_bytes_written = size
+            if size <= JOINED_BYTES_MAX:
+                channel.write_soon(header + data)
+            else:
+                channel.write_soon(header)
+                # In pieces, each of which is freed when the client has taken it; in one buffer all of it would stay to the end.
+                for start in range(0, size, JOINED_BYTES_MAX):
+                    piece = ReadOnlyFileBasedBuffer(io.BytesIO(data[start : start + JOINED_BYTES_MAX]))
+                    piece.prepare()
+                    channel.write_soon(piece)
         else:
-            self.channel.write_soon(header)
+            channel.write_soon(header)
             super().write(data)
+        if channel.total_outbufs_len:
+            channel.tell_unsent()
 
 
 class StrictChannel(HTTPChannel):  # type: ignore[misc]
@@ -183,9 +202,64 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
     will_close: bool = False
     close_when_flushed: bool = False
     request: Any = None
+    total_outbufs_len: int = 0
+    sent_continue: bool = False
+    # See net/unsent.py.
+    unsent_bytes = 0
+    taken_s = 0.0
+    # Input behind the request that is being answered.
+    _further = b""
+    # True while the next request waits until the client has taken the last answer.
+    held = False
+
+    def received(self, data: bytes) -> bool:
+        """Take input of this client: up to the end of one request; the rest waits until that is answered."""
+        if not data:
+            return False
+        with self.requests_lock:
+            if self.will_close or self.close_when_flushed:
+                return False
+            while data:
+                if self.requests:
+                    self._further += data
+                    break
+                if self.request is None:
+                    self.request = self.parser_class(self.adj)
+                request = self.request
+                taken = request.received(data)
+                if request.expect_continue and request.headers_finished and not self.sent_continue:
+                    self.send_continue()
+                if request.completed:
+                    self.sent_continue = False
+                    self.request = None
+                    if not request.empty:
+                        self.requests.append(request)
+                        self.server.add_task(self)
+                data = data[taken:]
+        return True
+
+    def service(self) -> None:
+        super().service()
+        if self._further and not self.requests and not self.will_close and not self.close_when_flushed:
+            further, self._further = self._further, b""
+            self.received(further)
+            # The poll loop may not know yet that this connection is held.
+            self.server.pull_trigger()
+
+    def _flush_outbufs_below_high_watermark(self) -> None:
+        """Do nothing: waitress would wait here until the client has taken what is there, and the thread with it."""
+
+    def tell_unsent(self) -> None:
+        """Tell the budget of unsent bytes how many this client has."""
+        if not self.unsent_bytes:
+            self.taken_s = time.monotonic()
+        self.server.unsent.tell(self, self.total_outbufs_len)
 
     def readable(self) -> bool:
-        return self.lingers_until_s is not None or bool(super().readable())
+        return self.lingers_until_s is not None or (not self._further and bool(super().readable()))
+
+    def writable(self) -> bool:
+        return self.held or bool(super().writable())
 
     def handle_read(self) -> None:
         try:
@@ -206,6 +280,16 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
     def handle_write(self) -> None:
         if not self.refused or not self.close_when_flushed or self.will_close:
             super().handle_write()
+            if self.unsent_bytes:
+                before = self.unsent_bytes
+                self.server.unsent.tell(self, self.total_outbufs_len)
+                if self.unsent_bytes < before:
+                    self.taken_s = time.monotonic()
+            if self.held and not self.total_outbufs_len:
+                self.held = False
+                with self.requests_lock:
+                    if self.requests and self.connected:
+                        self.server.add_task(self)
             return
         self._flush_exception(self._flush_some)
         # (The client may have gone: then it is closed by now.)
@@ -216,6 +300,13 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
                 self.socket.shutdown(socket.SHUT_WR)
             except OSError:
                 self.handle_close()
+
+    def handle_close(self) -> None:
+        super().handle_close()
+        self.held = False
+        self._further = b""
+        if self.unsent_bytes:
+            self.server.unsent.tell(self, 0)
 
     def enforce(self, now_s: float, wall_s: float, deadline_s: float) -> None:
         """Close this HTTP connection, or answer its request with 408, when one of its deadlines is over.
@@ -261,11 +352,24 @@ class StrictServer(TcpWSGIServer):  # type: ignore[misc]
         *args: Any,
         deadline_s: float,
         refusal_headers: Callable[[], list[tuple[str, str]]],
+        unsent: Unsent,
         **kwargs: Any,
     ) -> None:
+        self.unsent = unsent
         self.deadline_s = deadline_s
         self.refusal_headers = refusal_headers
         super().__init__(*args, **kwargs)
+
+    def end_overdue(self) -> None:
+        """End the connections of clients that take nothing while more is unsent, over all fronts, than may be."""
+        if self.unsent.bytes > self.unsent.bytes_max:
+            for channel in self.unsent.overdue(list(self.active_channels.values()), time.monotonic()):
+                before = channel.unsent_bytes
+                # It may be this node that was slow.
+                channel.handle_write()
+                if 0 < before == channel.unsent_bytes:
+                    self.unsent.ended += 1
+                    channel.handle_close()
 
     def maintenance(self, now: float) -> None:
         """Enforce the deadlines of all HTTP connections; when there are too many connections, also close idle ones.

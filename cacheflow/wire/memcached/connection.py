@@ -26,6 +26,7 @@ from cacheflow.wire.memcached.session import MemcachedSession, Shared
 from cacheflow.wire.memcached.storage import INCOMPLETE, STORED, store, value_behind
 from cacheflow.wire.memcached.text import COMMANDS, READS, version_text
 from cacheflow.wire.port import WirePort
+from cacheflow.wire.slices import Slices
 
 REFUSAL: Final = b"ERROR Too many open connections\r\n"
 TLS_ONLY: Final = b"SERVER_ERROR this port speaks TLS only\r\n"
@@ -48,9 +49,13 @@ def memcached_port(
     access: Access | None,
     connections_max: int,
     wall_s: Callable[[], float] = time.time,
+    slices: Slices | None = None,
 ) -> WirePort:
-    """Return the port that serves memcached's protocol to clients of ``store``, a node's cache."""
-    shared = Shared(version_text(), value_bytes_max, access, wall_s)
+    """Return the port that serves memcached's protocol to clients of ``store``, a node's cache.
+
+    slices: for long work, shared with other ports of the loop.
+    """
+    shared = Shared(version_text(), value_bytes_max, access, wall_s, slices)
     shared.port = WirePort(
         "memcached",
         lambda closed: MemcachedConnection(store, shared, closed),
@@ -76,6 +81,10 @@ class MemcachedConnection(MemcachedSession):
                 self._transport.write(answer)
                 return
         super().data_received(data)
+
+    @property
+    def is_due(self) -> bool:
+        return super().is_due or not self.may_read or (self.skip > 0 and not self._paused)
 
     def may_rest(self) -> bool:
         return self.may_read and not self.skip and super().may_rest()
@@ -155,6 +164,8 @@ class MemcachedConnection(MemcachedSession):
                 break
             self.requests += 1
             at = behind
+            if self.rests():
+                break
         return at
 
     def failure(self, error: ReplicationError) -> bytes:

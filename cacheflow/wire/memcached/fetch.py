@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 
-from cacheflow.contract import Entry
+from cacheflow.contract import DATA, Entry, WireStore
 from cacheflow.errors import NotReady
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Result
-from cacheflow.wire.connection import REPLY_BYTES_MAX, Connection
+from cacheflow.wire.connection import Connection
 from cacheflow.wire.memcached.expiry import OVER
 from cacheflow.wire.memcached.lines import FLAGS, server_error
+from cacheflow.wire.streams import JOINED_BYTES_MAX, Stream
 
 END = b"END\r\n"
 # The keys of one gat: all are one entry of the log and one reply.
 TOUCHED_KEYS_MAX = 1000
+# The keys of one get, as of one request over RESP.
+KEYS_MAX = 5000
+TOO_MANY_TO_GET = b"CLIENT_ERROR at most %d keys in one get\r\n" % KEYS_MAX
 TOO_MANY_KEYS = b"CLIENT_ERROR at most %d keys in one gat\r\n" % TOUCHED_KEYS_MAX
 TOO_MUCH = b"SERVER_ERROR out of memory writing get response\r\n"
 
@@ -66,27 +71,31 @@ class Fetch:
         return True
 
     def _at_once(self, connection: Connection) -> bool:
-        lookup, show, keys, words = connection.store.lookup, self._show, self._keys, self._words
-        answers: list[bytes] = []
-        size = 0
-        while self._next < len(keys):
-            number = self._next
-            self._next += 1
-            try:
-                entry = lookup(keys[number])
-            except NotReady as error:
-                connection.reply(self._refused(not_ready(error)))
-                return True
-            if entry is not None:
-                answers.append(show(words[number], entry))
-                size += len(answers[-1])
-                if size >= REPLY_BYTES_MAX:
-                    connection.reply(b"".join(answers))
-                    answers, size = [], 0
-                    if not connection.goes_on:
-                        return False
-        connection.reply(b"".join([*answers, END]))
+        connection.answer(Stream(self._pieces(connection.store)))
         return True
+
+    def _pieces(self, store: WireStore) -> Iterator[bytes]:
+        """Yield the whole reply; a long value as it is, between what stands before and behind it."""
+        show = self._show
+        for word, key in zip(self._words, self._keys, strict=True):
+            try:
+                entry = store.lookup(key)
+            except NotReady as error:
+                yield not_ready(error)
+                return
+            if entry is None:
+                yield b""
+            elif len(entry[DATA]) <= JOINED_BYTES_MAX:
+                yield show(word, entry)
+            else:
+                data, kind, meta, version, expires_at_ms = entry
+                # A line for an empty value has everything but the length.
+                line = show(word, (b"", kind, meta, version, expires_at_ms)).split()
+                line[3] = b"%d" % len(data)
+                yield b" ".join(line) + b"\r\n"
+                yield data
+                yield b"\r\n"
+        yield END
 
     def _one(self, connection: Connection, number: int) -> bytes:
         if self._failed:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from cacheflow.contract import DATA, META
 from cacheflow.contract import WireStore as Store
 from cacheflow.errors import NotReady
-from cacheflow.wire.connection import REPLY_BYTES_MAX, Arrival, others
+from cacheflow.wire.arrivals import Arrival, others
+from cacheflow.wire.connection import REPLY_BYTES_MAX
 from cacheflow.wire.memcached.fetch import END, value_line
 from cacheflow.wire.memcached.lines import KEY_BYTES_MAX
 

@@ -11,6 +11,7 @@ from cacheflow.wire.connection import Connection
 from cacheflow.wire.memcached import lines
 from cacheflow.wire.memcached.fetch import Fetch
 from cacheflow.wire.port import WirePort
+from cacheflow.wire.slices import Slices
 
 # The bytes of a request beside its value: a command line, and as much again.
 _OVERHEAD_BYTES = 2 * lines.LINE_BYTES_MAX
@@ -20,12 +21,21 @@ class Shared:
     """The settings and figures that all connections of memcached's port share.
 
     access: the users, one of whose tokens clients must show; None if they need none.
+    slices: for long work, shared with other ports of the loop.
     """
 
     port: WirePort
 
-    def __init__(self, version: str, value_bytes_max: int, access: Access | None, wall_s: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        version: str,
+        value_bytes_max: int,
+        access: Access | None,
+        wall_s: Callable[[], float],
+        slices: Slices | None = None,
+    ) -> None:
         self.version = version
+        self.slices = Slices() if slices is None else slices
         self.value_bytes_max = value_bytes_max
         self.access = access
         self.wall_s = wall_s
@@ -36,7 +46,10 @@ class MemcachedSession(Connection):
 
     def __init__(self, store: Store, shared: Shared, on_closed: Callable[[Connection], None]) -> None:
         super().__init__(
-            store, max(shared.value_bytes_max + _OVERHEAD_BYTES, lines.KEYS_LINE_BYTES_MAX + _OVERHEAD_BYTES), on_closed
+            store,
+            max(shared.value_bytes_max + _OVERHEAD_BYTES, lines.KEYS_LINE_BYTES_MAX + _OVERHEAD_BYTES),
+            on_closed,
+            shared.slices,
         )
         self.shared = shared
         self.value_bytes_max = shared.value_bytes_max

@@ -15,7 +15,7 @@ from cacheflow.machine.language.commands import Command, Result
 from cacheflow.wire.connection import no_reply
 from cacheflow.wire.memcached import lines
 from cacheflow.wire.memcached.expiry import OVER, exptime_of, ttl_ms_of
-from cacheflow.wire.memcached.fetch import Fetch, fetch_and_touch
+from cacheflow.wire.memcached.fetch import KEYS_MAX, TOO_MANY_TO_GET, Fetch, fetch_and_touch
 from cacheflow.wire.memcached.lines import Refused
 from cacheflow.wire.memcached.session import Handler, MemcachedSession
 from cacheflow.wire.memcached.stats import statistics
@@ -78,6 +78,8 @@ def _said(answer: bytes, result: Result) -> bytes:
 
 
 def _get(connection: MemcachedSession, words: list[bytes]) -> None:
+    if len(words) > KEYS_MAX + 1:
+        raise Refused(TOO_MANY_TO_GET)
     connection.fetch = Fetch(words[1:], _keys(words[1:]), words[0] == b"gets")
 
 

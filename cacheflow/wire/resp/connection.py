@@ -28,7 +28,17 @@ from cacheflow.wire.resp.gets import bulks_of
 from cacheflow.wire.resp.parser import Request
 from cacheflow.wire.resp.replies import OK, ONE, QUEUED, ZERO, CommandError, error, failure
 from cacheflow.wire.resp.rows import GET, LONE_GETS, SET, is_part_of_set, keys_of_gets, lone_set, pairs_of_sets
-from cacheflow.wire.resp.session import Read, RespSession, Shared, Spec, no_permission, wrong_arity
+from cacheflow.wire.resp.session import (
+    WORDS_MAX,
+    Finish,
+    Read,
+    RespSession,
+    Shared,
+    Spec,
+    no_permission,
+    wrong_arity,
+)
+from cacheflow.wire.streams import WHOLE_BYTES_MAX, Reply
 
 # Commands that are carried out at once also inside MULTI.
 _NEVER_QUEUED: Final = frozenset(("exec", "discard", "multi", "watch", "quit", "reset"))
@@ -51,6 +61,8 @@ _REFUSED: Final = {
 _HTTP: Final = (b"POST", b"HOST:")
 _NAMED_IN_ERROR: Final = 128
 _WITH_SUBCOMMANDS: Final = frozenset(("client", "command", "config", "memory", "object", "pubsub", "script"))
+# What a word of a queued request takes beside its bytes.
+WORD_BYTES: Final = 41
 
 
 class RespConnection(RespSession):
@@ -110,13 +122,18 @@ class RespConnection(RespSession):
         return self._is_plain_so_far and super().may_rest()
 
     @property
+    def is_due(self) -> bool:
+        return not self._paused and (self._parser.holds or self.role == Role.NOBODY)
+
+    @property
     def _is_plain_so_far(self) -> bool:
         return self.plain and not self._pending and not self._parser.holds
 
     def _found(self, raw: bytes) -> bytes | None:
         """Return the reply to a Redis GET of the key ``raw``, from memory.
 
-        Returns None when that takes the slower, general way: the key is not UTF-8, or this node may not be read.
+        Returns None when that takes the slower, general way: the key is not UTF-8, this node may not be read, or the value is
+        long.
         """
         try:
             key = raw.decode()
@@ -126,13 +143,15 @@ class RespConnection(RespSession):
         # The key of another database is spelled by a client of that one alone.
         if entry is not None and raw[0] != MARK_BYTE:
             value = entry[DATA]
-            return b"$%d\r\n%b\r\n" % (len(value), value)
+            size = len(value)
+            # A long value is not copied: it has a way of its own.
+            return b"$%d\r\n%b\r\n" % (size, value) if size <= WHOLE_BYTES_MAX else None
         # Bytes that are no key are an error, not a miss.
         if 0 < len(raw) <= values.KEY_BYTES_MAX and key.isprintable():
             return self.null
         return self.said(functools.partial(self._missing, raw))
 
-    def _found_or_not(self, raw: bytes) -> bytes:
+    def _found_or_not(self, raw: bytes) -> Reply:
         answer = self._found(raw)
         return self._read(get, [b"GET", raw]) if answer is None else answer
 
@@ -253,12 +272,18 @@ class RespConnection(RespSession):
             return False
         way = None
         while pending and self.goes_on:
-            request = pending.popleft()
-            self.requests += 1
+            request = pending[0]
             way = FAST.get(request[0])
             if way is not None and self.plain_writes:
+                pending.popleft()
+                self.requests += 1
                 way(self, request)
+            elif self.rests():
+                way = None
+                break
             else:
+                pending.popleft()
+                self.requests += 1
                 self._general(request)
         if way is not None:
             self.called, self.called_at = request[0], self.requests
@@ -284,6 +309,9 @@ class RespConnection(RespSession):
                 raise self._denied(spec)
             elif self.confined and spec.name not in _BESIDE_MESSAGES:
                 raise CommandError(_not_beside_messages(spec, request))
+            elif len(request) > WORDS_MAX and len(request) > spec.words_max:
+                most = f"{spec.keys_max} keys" if spec.keys_max else f"{spec.words_max} words"
+                raise CommandError(f"ERR a request of {spec.name.upper()} has at most {most}")
             else:
                 if self.selected != 0:
                     request = self._placed(spec, request)
@@ -348,7 +376,8 @@ class RespConnection(RespSession):
             raise CommandError(f"ERR {spec.name.upper()} is not served inside MULTI")
         if spec.name == "select":
             self.selected = database_named(request[1])
-        self._queued_bytes += sum(map(len, request))
+        # Each word takes more memory than its bytes.
+        self._queued_bytes += sum(map(len, request)) + WORD_BYTES * len(request)
         if len(queue) >= COMMANDS_MAX or self._queued_bytes > self._request_bytes_max:
             raise CommandError(
                 f"ERR a transaction has at most {COMMANDS_MAX} commands and {self._request_bytes_max} bytes"
@@ -362,7 +391,7 @@ class RespConnection(RespSession):
         elif spec.read is not None:
             self.read(functools.partial(self._read, spec.read, request))
         elif spec.local is not None:
-            self.reply(spec.local(self, request))
+            self.answer(spec.local(self, request))
         elif spec.steps:
             run_steps(self, spec, request)
         else:
@@ -373,7 +402,7 @@ class RespConnection(RespSession):
             else:
                 self.write(c.batch(commands, spec.name == "mset"), functools.partial(_batch, finish))
 
-    def _read(self, answer: Read, request: Request) -> bytes:
+    def _read(self, answer: Read, request: Request) -> Reply:
         try:
             return answer(self, self.store.lookup, request)
         except CommandError as wrong:
@@ -448,7 +477,7 @@ def _delete_answer(result: Result) -> bytes:
     return ONE if status == c.OK else ZERO if status == c.MISSING else failed(result)
 
 
-def _batch(finish: Callable[[list[Result]], bytes], result: Result) -> bytes:
+def _batch(finish: Finish, result: Result) -> Reply:
     if result[0] == c.OK:
         return finish(result[1])
     return failed(result[2] if result[0] == c.ABORTED else result)

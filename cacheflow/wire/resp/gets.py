@@ -7,7 +7,8 @@ from typing import Final
 from cacheflow.contract import DATA, Entry
 from cacheflow.contract import WireStore as Store
 from cacheflow.errors import NotReady
-from cacheflow.wire.connection import REPLY_BYTES_MAX, Arrival, others
+from cacheflow.wire.arrivals import Arrival, others
+from cacheflow.wire.connection import REPLY_BYTES_MAX
 from cacheflow.wire.resp.replies import bulk
 from cacheflow.wire.resp.rows import GET, keys_of_gets
 

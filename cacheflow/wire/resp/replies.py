@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Final
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, cast
 
 from cacheflow.errors import NoLeader, NotCommitted, NotReady, ReplicationError
+from cacheflow.wire.streams import WHOLE_BYTES_MAX, Reply, Stream
 
 OK: Final = b"+OK\r\n"
 QUEUED: Final = b"+QUEUED\r\n"
@@ -44,6 +45,13 @@ def bulk(data: bytes) -> bytes:
     return b"$%d\r\n%b\r\n" % (len(data), data)
 
 
+def value_reply(data: bytes) -> Reply:
+    """Return the RESP bulk string of a stored value; a Stream, which does not copy the value, when that is long."""
+    if len(data) <= WHOLE_BYTES_MAX:
+        return bulk(data)
+    return Stream(iter((b"$%d\r\n" % len(data), data, b"\r\n")), len(data))
+
+
 def integer(number: int) -> bytes:
     return b":%d\r\n" % number
 
@@ -51,6 +59,23 @@ def integer(number: int) -> bytes:
 def array(items: list[bytes]) -> bytes:
     """Return the RESP array reply of ``items``, which are encoded as RESP already."""
     return b"*%d\r\n%b" % (len(items), b"".join(items))
+
+
+def replies_array(items: list[Reply], size: int) -> Reply:
+    """Return the RESP array of the replies ``items``; a Stream when these are long. size: the bytes that they keep."""
+    head = b"*%d\r\n" % len(items)
+    if size <= WHOLE_BYTES_MAX and all(isinstance(item, bytes) for item in items):
+        return head + b"".join(cast(list[bytes], items))
+
+    def pieces() -> Iterator[bytes]:
+        yield head
+        for item in items:
+            if isinstance(item, bytes):
+                yield item
+            else:
+                yield from item.pieces
+
+    return Stream(pieces(), size)
 
 
 def bulks(items: Iterable[bytes]) -> bytes:
@@ -100,3 +125,16 @@ def failure(failed: ReplicationError) -> bytes:
     codes = ((NotReady, "LOADING"), (NoLeader, "CLUSTERDOWN"), (NotCommitted, "TRYAGAIN not committed:"))
     code = next((code for kind, code in codes if isinstance(failed, kind)), "OUTCOMEUNKNOWN")
     return error(f"{code} {failed}")
+
+
+def said_in_pieces(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield the pieces of a reply of RESP; an error that comes before the first that is not empty becomes the reply.
+
+    pieces: they may raise CommandError and ReplicationError.
+    """
+    try:
+        yield from pieces
+    except CommandError as wrong:
+        yield wrong.reply
+    except ReplicationError as failed:
+        yield failure(failed)

@@ -14,18 +14,27 @@ from cacheflow.wire.resp.connection import RespConnection
 from cacheflow.wire.resp.gets import answer_gets
 from cacheflow.wire.resp.session import Shared
 from cacheflow.wire.resp.table import TABLE
+from cacheflow.wire.slices import Slices
 
 # The reply to a client for whom there is no room.
 REFUSAL: Final = b"-ERR max number of clients reached\r\n"
 TLS_ONLY: Final = b"-ERR this port speaks TLS only: connect with TLS (redis-cli --tls, rediss://)\r\n"
 
 
-def resp_port(store: Store, *, value_bytes_max: int, access: Access | None, connections_max: int) -> WirePort:
+def resp_port(
+    store: Store,
+    *,
+    value_bytes_max: int,
+    access: Access | None,
+    connections_max: int,
+    slices: Slices | None = None,
+) -> WirePort:
     """Return the port that serves RESP to clients of ``store``, a node's cache.
 
     access: the users, one of whose tokens AUTH must bring; None if nobody has to show one.
+    slices: for long work, shared with other ports of the loop.
     """
-    service = RespService(store, TABLE, access=access, value_bytes_max=value_bytes_max)
+    service = RespService(store, TABLE, access=access, value_bytes_max=value_bytes_max, slices=slices)
     return WirePort(
         "resp", service.connection, REFUSAL, TLS_ONLY, connections_max, functools.partial(answer_gets, store)
     )

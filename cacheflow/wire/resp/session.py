@@ -38,12 +38,21 @@ from cacheflow.wire.resp.parser import RequestParser
 from cacheflow.wire.resp.replies import NULL, NULL_ARRAY, OK, CommandError, failure
 from cacheflow.wire.resp.scans import Scans
 from cacheflow.wire.resp.scripting.scripts import Scripts
+from cacheflow.wire.slices import Slices
+from cacheflow.wire.streams import Reply
 
 # The longest request has room for some values of the largest size, in an entry that still fits into one message between
 # nodes.
 REQUEST_BYTES_MIN: Final = 5 * 1024 * 1024
 REQUEST_BYTES_MAX: Final = 65 * 1024 * 1024
 VALUES_IN_REQUEST: Final = 4
+
+# The most keys of one request, and of a transaction that only reads; the most that one entry of the log writes; that it compares;
+# and the most words of a request that has no list of keys. Each is some milliseconds of work that cannot be cut in slices.
+KEYS_MAX: Final = 5000
+WRITES_MAX: Final = 1000
+WATCHED_MAX: Final = 2000
+WORDS_MAX: Final = 128
 
 Arguments = list[bytes]
 
@@ -54,11 +63,11 @@ class Find(Protocol):
     def __call__(self, key: str, *, count: bool = True) -> Entry | None: ...
 
 
-Finish = Callable[[Sequence[Result]], bytes]
+Finish = Callable[[Sequence[Result]], Reply]
 Plan = tuple[Sequence[Command], Finish]
 
-Local = Callable[["RespSession", Arguments], bytes]
-Read = Callable[["RespSession", Find, Arguments], bytes]
+Local = Callable[["RespSession", Arguments], Reply]
+Read = Callable[["RespSession", Find, Arguments], Reply]
 Planner = Callable[["RespSession", Find, Arguments], Plan]
 Control = Callable[["RespSession", Arguments], None]
 
@@ -103,6 +112,18 @@ class Spec:
         """True if a request for this Redis command may have ``count`` words, with the command's name."""
         return count == self.arity if self.arity >= 0 else count >= -self.arity
 
+    @property
+    def keys_max(self) -> int:
+        """The most keys that a request for this Redis command may name; 0 if it has no list of keys."""
+        _, last, step = self.keys
+        return 0 if last >= 0 else KEYS_MAX if step == 1 else WRITES_MAX
+
+    @property
+    def words_max(self) -> int:
+        """The most words that a request for this Redis command may have, with the command's name."""
+        first, _, step = self.keys
+        return first + self.keys_max * step if self.keys_max else KEYS_MAX if self.script else WORDS_MAX
+
     def keys_in(self, arguments: Arguments) -> list[bytes]:
         """Return those words of a request that are keys. arguments: all words of the request, with the command's name.
 
@@ -131,8 +152,6 @@ class Spec:
 
 # The commands since MULTI.
 Queue = list[tuple[Spec, Arguments]]
-# The most keys that one client watches at once: EXEC compares them all in one entry.
-WATCHED_MAX: Final = 10_000
 # Key -> what EXEC needs it to be, as it was at WATCH; None until the turn of WATCH has come.
 Watched = dict[str, "Condition | None"]
 
@@ -141,7 +160,7 @@ class Shared:
     """The settings, scans, scripts and figures that all RESP connections of one port share. The event loop owns it.
 
     table: the commands that are served, by name.  access: the users, None if nobody has to show a token.
-    wall: returns the wall clock's time, in seconds since 1970.
+    wall: returns the wall clock's time, in seconds since 1970.  slices: for long work, shared with other ports of the loop.
     """
 
     def __init__(
@@ -152,8 +171,10 @@ class Shared:
         access: Access | None,
         value_bytes_max: int,
         wall: Callable[[], float] = time.time,
+        slices: Slices | None = None,
     ) -> None:
         self.store = store
+        self.slices = Slices() if slices is None else slices
         self.table = table
         self.access = access
         self.value_bytes_max = value_bytes_max
@@ -207,7 +228,7 @@ class RespSession(Connection):
     """
 
     def __init__(self, service: Shared, number: int, on_closed: Callable[[Connection], None]) -> None:
-        super().__init__(service.store, service.request_bytes_max, on_closed)
+        super().__init__(service.store, service.request_bytes_max, on_closed, service.slices)
         self.service: Shared = service
         self.id = number
         self.name = ""

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cacheflow.cli.launcher import ask
-from scripts.bench.harness import Cluster, Verdict, cluster
+from scripts.bench.harness import Cluster, Verdict, busiest, cluster, ran
 from scripts.bench.load import fill
 from scripts.bench.loadgen import LoadGenerator, Measured
 
@@ -144,10 +144,10 @@ def _measure(generator: LoadGenerator, items: int, seconds: float) -> dict[str, 
         asyncio.run(fill(nodes.urls[0], items))
         ports = nodes.resp_ports
         evicted, snapshots = _evicted(nodes), _snapshots(nodes)
-        before = [_ran(nodes.pid(child)) for child in nodes.children]
+        before = [ran(nodes.pid(child)) for child in nodes.children]
         generator.run("resp", "get", ports, seconds=FIND_THREADS_S, keys=items)
         watched = [
-            _watch(child.node_id, _busiest(nodes.pid(child), then), port)
+            _watch(child.node_id, busiest(nodes.pid(child), then), port)
             for child, then, port in zip(nodes.children, before, ports, strict=True)
         ]
 
@@ -187,18 +187,6 @@ def _snapshots(nodes: Cluster) -> set[Path]:
 def _worst(pauses: Sequence[Pause]) -> list[dict[str, float]]:
     chosen = sorted(pauses, key=lambda pause: -pause.own_ms)[:SHOWN]
     return [{"at_s": p.at_s, "took_ms": round(p.took_ms, 1), "waited_ms": round(p.waited_ms, 1)} for p in chosen]
-
-
-def _ran(pid: int) -> dict[Path, int]:
-    """How long each of the process's threads ran so far."""
-    threads = Path(f"/proc/{pid}/task").iterdir()
-    return {thread: int((thread / "schedstat").read_text().split()[0]) for thread in threads}
-
-
-def _busiest(pid: int, before: dict[Path, int]) -> Path:
-    """The loop's thread is the one that has worked most since, under load."""
-    ran = _ran(pid)
-    return max(before.keys() & ran.keys(), key=lambda thread: ran[thread] - before[thread])
 
 
 def _watch(name: str, thread: Path, port: int) -> Watched:

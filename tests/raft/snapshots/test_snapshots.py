@@ -250,10 +250,12 @@ def test_a_snapshot_that_came_damaged_short_or_as_another_is_not_taken() -> None
         assert other.open_handles == 0
 
 
-def test_a_receiver_without_space_says_so_at_once() -> None:
+def test_a_receiver_without_space_says_so_at_the_first_piece_and_does_nothing_before() -> None:
     disk = FakeDisk(capacity_bytes=100)
+    receiver = receiver_of(disk, 42, 3, 500)
+    assert disk.list(DIRECTORY) == []
     with pytest.raises(OSError, match="space"):
-        receiver_of(disk, 42, 3, 500)
+        receiver.write(0, b"x")
     assert disk.list(DIRECTORY) == []
 
 

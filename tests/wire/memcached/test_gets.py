@@ -10,7 +10,8 @@ from wire.fake_transport import Client
 from wire.memcached_client import connect, port
 
 from cacheflow.machine.language import commands
-from cacheflow.wire.connection import Arrival, Connection
+from cacheflow.wire.arrivals import Arrival
+from cacheflow.wire.connection import Connection
 
 LINES = st.sampled_from(
     [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 
 import hiredis
@@ -12,10 +11,10 @@ from hypothesis import strategies as st
 from wire.fake_store import FakeStore
 from wire.fake_transport import Client
 from wire.resp_client import connect, ignore, line, pack, service
+from wire.turns import Turns
 
 from cacheflow.machine.language import commands
 from cacheflow.wire.resp import scans
-from cacheflow.wire.resp.commands import scan
 from cacheflow.wire.resp.glob import matcher
 
 
@@ -101,11 +100,16 @@ def test_what_is_past_its_end_is_not_listed() -> None:
 
 def test_few_scans_are_kept_and_a_forgotten_one_is_an_error_and_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scans, "SCANS_MAX", 3)
-    client = connect(filled(100))
+    store = filled(100)
+    client = connect(store)
     cursors = [page(client, 0)[0] for _ in range(4)]
     assert client.send(pack("SCAN", str(cursors[0]))).startswith(b"-ERR invalid cursor")
     assert all(page(client, cursor)[1] for cursor in cursors[1:])
     monkeypatch.setattr(scans, "KEYS_KEPT_MAX", 150)
+    # Those that begin before anything is written share one copy.
+    page(client, 0)
+    assert page(client, cursors[3])[1]
+    store.apply([commands.set_("key:0", b"w", 0)])
     page(client, 0)
     assert client.send(pack("SCAN", str(cursors[3]))).startswith(b"-ERR invalid cursor")
     assert client.send(pack("SCAN", str(2**64 - 1))).startswith(b"-ERR invalid cursor")
@@ -119,38 +123,45 @@ def test_a_finished_scan_is_not_kept() -> None:
     assert shared.scans.kept == 0
 
 
-def test_keys_works_in_slices_and_lets_others_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scan, "SLICE_S", 0.0)
-    shared = service(filled(5000))
+def test_keys_works_in_slices_and_lets_others_in_between() -> None:
+    turns = Turns()
+    shared = service(filled(20_000), slices=turns.slices)
     client, other = Client(shared.connection(ignore)), Client(shared.connection(ignore))
-
-    async def talk() -> bytes:
-        assert client.send(line("KEYS *") + line("PING")) == b""
-        assert other.send(line("PING")) == b"+PONG\r\n"
-        deadline = time.monotonic() + 10
-        answered = b""
-        while not answered and time.monotonic() < deadline:
-            await asyncio.sleep(0)
-            answered = client.replies()
-        return answered
-
-    answered = asyncio.run(talk())
-    assert answered.endswith(b"+PONG\r\n")
-    assert sorted(understood(answered)) == sorted(f"key:{number}" for number in range(5000))  # type: ignore[call-overload]
-
-
-def test_keys_for_a_client_that_has_gone_is_not_finished(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scan, "SLICE_S", 0.0)
-    client = connect(filled(5000))
-
-    async def talk() -> None:
-        client.send(line("KEYS *"))
-        client.transport.close()
-        client.protocol.connection_lost(None)
-        await asyncio.sleep(0)
-
-    asyncio.run(talk())
+    turns.turn(lambda: client.send(line("KEYS *") + line("PING")))
+    assert turns.made == 1
+    answered = client.replies()
+    turns.turn(lambda: other.send(line("PING")))
     assert client.replies() == b""
+    turns.until_idle()
+    answered += client.replies()
+    assert turns.made > 5
+    assert answered.endswith(b"+PONG\r\n")
+    assert sorted(understood(answered)) == sorted(f"key:{number}" for number in range(20_000))  # type: ignore[call-overload]
+
+
+def test_those_who_list_all_keys_at_once_share_each_slice() -> None:
+    def longest(clients: int) -> int:
+        turns = Turns()
+        shared = service(filled(10_000), slices=turns.slices)
+        for _ in range(clients):
+            client = Client(shared.connection(ignore))
+            turns.turn(lambda client=client: client.send(line("KEYS *")))  # type: ignore[misc]
+        turns.until_idle()
+        return turns.longest
+
+    assert longest(20) < 1.5 * longest(1)
+
+
+def test_keys_for_a_client_that_has_gone_is_not_finished() -> None:
+    turns = Turns()
+    client = Client(service(filled(20_000), slices=turns.slices).connection(ignore))
+    turns.turn(lambda: client.send(line("KEYS *")))
+    client.replies()
+    client.transport.close()
+    client.protocol.connection_lost(None)
+    turns.until_idle()
+    assert client.replies() == b""
+    assert turns.made < 5
 
 
 def test_randomkey_finds_what_is_there() -> None:

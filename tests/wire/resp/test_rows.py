@@ -12,7 +12,8 @@ from wire.resp_client import VALUE_BYTES_MAX, connect, ignore, pack, service
 from cacheflow import values
 from cacheflow.errors import NoLeader
 from cacheflow.machine.language import commands
-from cacheflow.wire.connection import REQUESTS_MAX, Arrival
+from cacheflow.wire.arrivals import Arrival
+from cacheflow.wire.connection import REQUESTS_MAX
 from cacheflow.wire.resp.gets import MANY_BYTES_MAX, answer_gets
 from cacheflow.wire.resp.parser import RequestParser
 from cacheflow.wire.resp.rows import keys_of_gets, lone_set, pairs_of_sets

@@ -97,18 +97,22 @@ def test_what_cannot_be_queued_discards_the_transaction(wrong: str) -> None:
 def test_a_transaction_has_an_end() -> None:
     client = connect()
     client.send(line("MULTI"))
-    assert client.send(line("PING") * 10_001).endswith(
-        b"-ERR a transaction has at most 10000 commands and 5242880 bytes\r\n"
+    assert client.send(line("PING") * 2001).endswith(
+        b"-ERR a transaction has at most 2000 commands and 5242880 bytes\r\n"
     )
     assert client.send(line("EXEC")).startswith(b"-EXECABORT ")
     client.send(line("MULTI"))
     value = b"x" * 1_000_000
     assert client.send(pack("SET", "k", value) * 6).endswith(
-        b"-ERR a transaction has at most 10000 commands and 5242880 bytes\r\n"
+        b"-ERR a transaction has at most 2000 commands and 5242880 bytes\r\n"
     )
     client.send(line("DISCARD"))
-    client.send(line("MULTI") + pack("MGET", *["k"] * 6000) * 2 + line("SET a 1"))
-    assert client.send(line("EXEC")) == b"-ERR a transaction changes and reads at most 10000 keys\r\n"
+    client.send(line("MULTI") + pack("MGET", *["k"] * 4000) * 2)
+    assert client.send(line("EXEC")) == b"-ERR a transaction reads at most 5000 keys\r\n"
+    client.send(line("MULTI") + pack("MGET", *["k"] * 1000) + line("SET a 1"))
+    assert client.send(line("EXEC")) == (
+        b"-ERR a transaction that writes or watches changes and reads at most 1000 keys\r\n"
+    )
 
 
 def test_what_was_discarded_did_not_happen() -> None:
@@ -270,6 +274,6 @@ def test_more_keys_than_one_entry_compares_are_not_watched() -> None:
     keys = [f"k{number}" for number in range(WATCHED_MAX)]
     assert client.send(pack("WATCH", *keys)) == b"+OK\r\n"
     assert client.send(pack("WATCH", "k1", "k2")) == b"+OK\r\n"
-    assert client.send(pack("WATCH", "one more")).startswith(b"-ERR at most 10000 keys can be watched")
+    assert client.send(pack("WATCH", "one more")).startswith(b"-ERR at most 2000 keys can be watched")
     assert client.send(lines("MULTI\nSET a 1\nEXEC")).endswith(b"*1\r\n+OK\r\n")
     assert batches.BATCH_COMMANDS_MAX >= WATCHED_MAX

@@ -10,6 +10,7 @@ from cacheflow.wire.resp.commands.clients import subcommand
 from cacheflow.wire.resp.glob import PATTERN_BYTES_MAX, matcher
 from cacheflow.wire.resp.replies import CommandError, Status, array, bulks, encode, integer
 from cacheflow.wire.resp.session import Arguments, Local, RespSession, Spec
+from cacheflow.wire.streams import Reply
 
 # The category of Redis' ACL for each group of commands.
 _CATEGORIES: Final = {
@@ -110,7 +111,7 @@ _COMMAND: Final[dict[bytes, tuple[int, Local]]] = {
 }
 
 
-def command(session: RespSession, arguments: Arguments) -> bytes:
+def command(session: RespSession, arguments: Arguments) -> Reply:
     return subcommand(_COMMAND, session, arguments) if len(arguments) > 1 else _info(session, arguments)
 
 

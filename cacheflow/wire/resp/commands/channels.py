@@ -15,6 +15,7 @@ from cacheflow.wire.resp.glob import PATTERN_BYTES_MAX, matcher
 from cacheflow.wire.resp.mailbox import Mailbox, push
 from cacheflow.wire.resp.replies import CommandError, Status, array, bulk, encode, error, integer
 from cacheflow.wire.resp.session import Arguments, Local, RespSession, Spec
+from cacheflow.wire.streams import whole
 
 # The subscriptions of one client: each costs its name, and what its end takes holds up the loop.
 SUBSCRIPTIONS_MAX: Final = 10_000
@@ -218,7 +219,7 @@ _LISTED: Final[dict[bytes, Space]] = {b"CHANNELS": CHANNEL, b"SHARDCHANNELS": SH
 def _pubsub(connection: RespSession, arguments: Arguments) -> None:
     space = _LISTED.get(arguments[1].upper())
     if space is None:
-        connection.in_turn(lambda: subcommand(_PUBSUB, connection, arguments))
+        connection.in_turn(lambda: whole(subcommand(_PUBSUB, connection, arguments)))
     else:
         _names_in_slices(space, connection, arguments)
 

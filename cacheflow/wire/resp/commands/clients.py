@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Iterator
 from typing import Final, TypeVar
 
 from cacheflow.access.roles import DEFAULT_NAME, Role
 from cacheflow.wire.resp.arguments import SYNTAX, integer_of
-from cacheflow.wire.resp.replies import OK, CommandError, bulk, integer, text
+from cacheflow.wire.resp.replies import OK, CommandError, bulk, integer, said_in_pieces, text
 from cacheflow.wire.resp.session import Arguments, Local, RespSession, Spec, no_permission, wrong_arity
+from cacheflow.wire.streams import Reply, Stream
 
 _NO_CLIENT_ID: Final = "ERR client-id should be greater than 0"
 Answer = TypeVar("Answer")
+# A function that says whether a client's connection is one that is asked for.
+Test = Callable[[RespSession], bool]
 
 _NAME_CHARS = frozenset(range(ord("!"), ord("~") + 1))
 _LEVELS: Final = {b"LOCAL": False, b"LINEARIZABLE": True}
@@ -42,79 +46,101 @@ def _setinfo(session: RespSession, arguments: Arguments) -> bytes:
     return OK
 
 
-def _list(session: RespSession, arguments: Arguments) -> bytes:
+def _list(session: RespSession, arguments: Arguments) -> Reply:
     chosen = list(session.service.connections.values())
     options = arguments[2:]
     if len(options) > 1 and options[0].upper() == b"ID":
         ids = {integer_of(raw, "ERR Invalid client ID") for raw in options[1:]}
         chosen = [each for each in chosen if each.id in ids]
     elif len(options) == 2 and options[0].upper() == b"TYPE":
-        chosen = _of_type(options[1], chosen)
+        chosen = list(filter(_is_of_type(options[1]), chosen))
     elif options:
         raise CommandError(SYNTAX)
-    return text(session.protocol, "".join([f"{each.describe()}\n" for each in chosen]))
+
+    def listed() -> Iterator[bytes]:
+        lines = []
+        for each in chosen:
+            lines.append(f"{each.describe()}\n")
+            yield b""
+        yield text(session.protocol, "".join(lines))
+
+    return Stream(listed())
 
 
-def _kill(session: RespSession, arguments: Arguments) -> bytes:
+def _kill(session: RespSession, arguments: Arguments) -> Reply:
     options = arguments[2:]
     if len(options) == 1:
-        chosen = [each for each in session.service.connections.values() if each.address == _text(options[0])]
-        if not chosen:
-            raise CommandError("ERR No such client")
-        _end(session, chosen)
-        return OK
-    chosen, spares_itself = list(session.service.connections.values()), True
+        address = _text(options[0])
+        return _ended(session, [lambda each: each.address == address], "ERR No such client")
     if len(options) % 2:
         raise CommandError(SYNTAX)
+    tests: list[Test] = []
+    spares_itself = True
     for raw, value in zip(options[::2], options[1::2], strict=True):
         option, word = raw.upper(), _text(value)
         if option == b"ID":
             number = integer_of(value, _NO_CLIENT_ID)
             if number < 1:
                 raise CommandError(_NO_CLIENT_ID)
-            chosen = [each for each in chosen if each.id == number]
+            tests.append(lambda each, number=number: each.id == number)  # type: ignore[misc]
         elif option == b"ADDR":
-            chosen = [each for each in chosen if each.address == word]
+            tests.append(lambda each, word=word: each.address == word)  # type: ignore[misc]
         elif option == b"LADDR":
-            chosen = [each for each in chosen if each.own_address == word]
+            tests.append(lambda each, word=word: each.own_address == word)  # type: ignore[misc]
         elif option == b"TYPE":
-            chosen = _of_type(value, chosen)
+            tests.append(_is_of_type(value))
         elif option == b"USER":
             access = session.service.access
             if word != DEFAULT_NAME and (access is None or not access.has_user(word)):
                 raise CommandError(b"ERR No such user '%b'" % value[:128])
-            chosen = [each for each in chosen if each.user_name == word]
+            tests.append(lambda each, word=word: each.user_name == word)  # type: ignore[misc]
         elif option == b"SKIPME" and word.lower() in ("yes", "no"):
             spares_itself = word.lower() == "yes"
         else:
             raise CommandError(SYNTAX)
-    chosen = [each for each in chosen if each is not session or not spares_itself]
-    _end(session, chosen)
-    return integer(len(chosen))
+    if spares_itself:
+        tests.append(lambda each: each is not session)
+    return _ended(session, tests)
 
 
-def _end(session: RespSession, chosen: list[RespSession]) -> None:
-    """Close the connections ``chosen`` at once; that of the client who asks when it has the answer."""
-    for each in chosen:
-        if each is session:
-            each.close()
-        else:
-            each.abort()
+def _ended(session: RespSession, tests: list[Test], if_none: str | None = None) -> Reply:
+    """Return the reply that closes all clients' connections for which all of ``tests`` are true, and then tells their number.
+
+    if_none: the error when there are none; with it, the reply tells no number but OK. The connection of the client who asks is
+    closed when it has the answer.
+    """
+
+    itself = all(test(session) for test in tests)
+    if itself:
+        session.close()
+
+    def pieces() -> Iterator[bytes]:
+        count = int(itself)
+        for each in list(session.service.connections.values()):
+            if each is not session and all(test(each) for test in tests):
+                count += 1
+                each.abort()
+            yield b""
+        if if_none is not None and not count:
+            raise CommandError(if_none)
+        yield integer(count) if if_none is None else OK
+
+    return Stream(said_in_pieces(pieces()))
 
 
 def _text(raw: bytes) -> str:
     return raw.decode("utf-8", "replace")
 
 
-def _of_type(kind: bytes, clients: list[RespSession]) -> list[RespSession]:
-    """Return those ``clients`` whose type is ``kind``: ``pubsub`` with subscriptions, and ``normal`` without.
+def _is_of_type(kind: bytes) -> Test:
+    """Return a function that says whether a client's type is ``kind``: ``pubsub`` with subscriptions, ``normal`` without.
 
     Raises CommandError if Redis has no such type.
     """
     if kind.lower() not in (b"normal", b"master", b"replica", b"slave", b"pubsub"):
         raise CommandError(b"ERR Unknown client type '%b'" % kind[:128])
     has_subscribed = {b"normal": False, b"pubsub": True}.get(kind.lower())
-    return [each for each in clients if each.has_subscribed is has_subscribed]
+    return lambda each: each.has_subscribed is has_subscribed
 
 
 def _switch(session: RespSession, arguments: Arguments) -> bytes:
@@ -135,7 +161,7 @@ def _consistency(session: RespSession, arguments: Arguments) -> bytes:
 def for_admins(name: str, answer: Local) -> Local:
     """Return the function ``answer`` of the subcommand ``name`` as one that refuses whoever is no admin."""
 
-    def checked(session: RespSession, arguments: Arguments) -> bytes:
+    def checked(session: RespSession, arguments: Arguments) -> Reply:
         if session.role < Role.ADMIN:
             raise no_permission(session, name, Role.ADMIN)
         return answer(session, arguments)
@@ -173,7 +199,7 @@ def chosen(subcommands: dict[bytes, tuple[int, Answer]], session: RespSession, a
     return answer
 
 
-def subcommand(subcommands: dict[bytes, tuple[int, Local]], session: RespSession, arguments: Arguments) -> bytes:
+def subcommand(subcommands: dict[bytes, tuple[int, Local]], session: RespSession, arguments: Arguments) -> Reply:
     """Return the reply of the subcommand that a RESP request names, one that the connection answers by itself."""
     return chosen(subcommands, session, arguments)(session, arguments)
 

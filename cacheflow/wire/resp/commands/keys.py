@@ -10,7 +10,7 @@ from cacheflow.contract import EXPIRES_AT_MS, Entry
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.wire.resp.arguments import SYNTAX, database_in, database_named, integer_of, key_of, keys_of
-from cacheflow.wire.resp.commands.strings import KEYS_MAX, failed
+from cacheflow.wire.resp.commands.strings import failed
 from cacheflow.wire.resp.replies import OK, ONE, ZERO, CommandError, integer
 from cacheflow.wire.resp.session import Arguments, Find, Plan, Planner, Read, RespSession, Spec
 
@@ -24,8 +24,6 @@ _WHEN: Final = {b"NX": c.IF_UNSET, b"XX": c.IF_SET, b"GT": c.IF_LATER, b"LT": c.
 
 
 def delete(session: RespSession, find: Find, arguments: Arguments) -> Plan:
-    if len(arguments) > KEYS_MAX + 1:
-        raise CommandError(f"ERR at most {KEYS_MAX} keys can be deleted at once")
     return [c.delete(key) for key in keys_of(arguments[1:])], _count
 
 

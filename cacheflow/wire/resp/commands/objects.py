@@ -11,6 +11,7 @@ from cacheflow.wire.resp.arguments import SYNTAX, integer_of, key_of
 from cacheflow.wire.resp.commands.clients import chosen
 from cacheflow.wire.resp.replies import ONE, CommandError, bulk, integer
 from cacheflow.wire.resp.session import Arguments, Find, Read, RespSession, Spec
+from cacheflow.wire.streams import Reply
 
 # The longest text that Redis keeps in one piece with its header, and the largest count of uses that it tells.
 EMBEDDED_BYTES_MAX: Final = 44
@@ -57,7 +58,7 @@ def _idle_time(session: RespSession, key: str, entry: Entry) -> bytes:
     raise CommandError(NO_IDLE_TIMES if session.service.store.uses_of(key) is None else NOT_LRU)
 
 
-def _usage(session: RespSession, find: Find, arguments: Arguments) -> bytes:
+def _usage(session: RespSession, find: Find, arguments: Arguments) -> Reply:
     options = arguments[3:]
     if options and (len(options) != 2 or options[0].upper() != b"SAMPLES" or integer_of(options[1]) < 0):
         raise CommandError(SYNTAX)
@@ -77,7 +78,7 @@ _MEMORY: Final[dict[bytes, tuple[int, Read]]] = {b"USAGE": (-3, _usage)}
 
 def _answer(
     subcommands: dict[bytes, tuple[int, Read]], session: RespSession, find: Find, arguments: Arguments
-) -> bytes:
+) -> Reply:
     return chosen(subcommands, session, arguments)(session, find, arguments)
 
 

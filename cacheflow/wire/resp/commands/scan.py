@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from typing import Final
 
 from cacheflow.contract import WireStore as Store
@@ -13,14 +11,13 @@ from cacheflow.machine.language.commands import UINT64_MAX
 from cacheflow.machine.language.databases import PREFIXES, keys_of_database
 from cacheflow.wire.resp.arguments import NOT_AN_INTEGER, SYNTAX, database_in, integer_of
 from cacheflow.wire.resp.glob import PATTERN_BYTES_MAX, matcher
-from cacheflow.wire.resp.replies import CommandError, array, bulk, bulks, integer
+from cacheflow.wire.resp.replies import CommandError, array, bulk, bulks, integer, said_in_pieces
+from cacheflow.wire.resp.scans import STEP_KEYS
 from cacheflow.wire.resp.session import Arguments, Find, RespSession, Spec
+from cacheflow.wire.streams import Reply, Stream
 
 COUNT_DEFAULT: Final = 10
-COUNT_MAX: Final = 10_000
-# The time that KEYS works before others get their turn, and the keys between two looks at the clock.
-SLICE_S: Final = 0.005
-SLICE_KEYS: Final = 256
+COUNT_MAX: Final = 2000
 
 
 def _pattern(raw: bytes) -> Callable[[bytes], object] | None:
@@ -33,7 +30,7 @@ def _pattern(raw: bytes) -> Callable[[bytes], object] | None:
     return None if raw == b"*" else matcher(raw)
 
 
-def scan(session: RespSession, find: Find, arguments: Arguments) -> bytes:
+def scan(session: RespSession, find: Find, arguments: Arguments) -> Reply:
     raw = arguments[1]
     if not raw.isdigit() or len(raw) > 20 or int(raw) > UINT64_MAX:
         raise CommandError("ERR invalid cursor")
@@ -53,58 +50,68 @@ def scan(session: RespSession, find: Find, arguments: Arguments) -> bytes:
             typed = value.lower() == b"string"
         else:
             raise CommandError(SYNTAX)
+    scans, store, cursor, count = session.service.scans, session.service.store, int(raw), min(count, COUNT_MAX)
     database = database_in(arguments)
-    keys, cursor = session.service.scans.page(database, int(raw), min(count, COUNT_MAX))
-    found = _live(session.service.store, database, keys, matches) if typed else []
-    return array([bulk(b"%d" % cursor), bulks(found)])
+    if not cursor:
+        begun = scans.first_page(database, count)
+    else:
+        # An unknown cursor is told before anything else.
+        known = scans.page(database, cursor, count)
+        begun = _at_once(known)
+
+    def listed() -> Iterator[bytes]:
+        keys, following = yield from begun
+        found = yield from _matching(store, database, keys if typed else [], matches)
+        yield array([bulk(b"%d" % following), bulks([key.encode() for key in found])])
+
+    return Stream(said_in_pieces(listed()))
 
 
-def _live(store: Store, database: int, keys: list[str], matches: Callable[[bytes], object] | None) -> list[bytes]:
-    """Return those of ``keys``, of ``database``, that exist and that ``matches`` takes, as its clients know them."""
-    lookup = store.lookup
+def _at_once(page: tuple[list[str], int]) -> Generator[bytes, None, tuple[list[str], int]]:
+    yield from ()
+    return page
+
+
+def _matching(
+    store: Store, database: int, keys: list[str], matches: Callable[[bytes], object] | None
+) -> Generator[bytes, None, list[str]]:
+    """Return those of ``keys`` that are there, of ``database``, and match, as its clients know them.
+
+    A generator, which yields no bytes between steps. It returns texts: a million of them encoded would be 50 MB for each client.
+    """
+    found: list[str] = []
     before = len(PREFIXES[database])
-    return [
-        raw
-        for key in keys
-        if (matches is None or matches(key[before:].encode())) and lookup(key, count=False) is not None
-        if (raw := key[before:].encode())
-    ]
+    for place in range(0, len(keys), STEP_KEYS):
+        some = store.live(keys_of_database(keys[place : place + STEP_KEYS], database))
+        own = [key[before:] for key in some] if before else some
+        found += own if matches is None else [key for key in own if matches(key.encode())]
+        yield b""
+    return found
 
 
-def keys(session: RespSession, find: Find, arguments: Arguments) -> bytes:
-    """Return the reply to the Redis command KEYS inside a transaction, made without a pause."""
-    store, database = session.service.store, database_in(arguments)
-    keys = keys_of_database(store.all_keys(), database)
-    return bulks(_live(store, database, keys, _pattern(arguments[1])))
+def keys(session: RespSession, find: Find, arguments: Arguments) -> Reply:
+    matches, store, database = _pattern(arguments[1]), session.service.store, database_in(arguments)
+
+    def listed() -> Iterator[bytes]:
+        copied = yield from session.service.scans.copied()
+        found: list[str] = []
+        for some in copied.slices:
+            found += yield from _matching(store, database, some, matches)
+        yield b"*%d\r\n" % len(found)
+        for start in range(0, len(found), STEP_KEYS):
+            yield b"".join([bulk(key.encode()) for key in found[start : start + STEP_KEYS]])
+
+    return Stream(said_in_pieces(listed()))
 
 
-def keys_in_slices(connection: RespSession, arguments: Arguments) -> None:
-    """Answer the Redis command KEYS in slices of SLICE_S seconds, between which the event loop does its other work."""
-    matches, store, database = _pattern(arguments[1]), connection.store, database_in(arguments)
-
-    def begin(end: Callable[[bytes], None]) -> None:
-        found: list[bytes] = []
-        all_keys = store.all_keys()
-        slices = (all_keys[start : start + SLICE_KEYS] for start in range(0, len(all_keys), SLICE_KEYS))
-
-        def work() -> None:
-            until = time.monotonic() + SLICE_S
-            for part in slices:
-                found.extend(_live(store, database, keys_of_database(part, database), matches))
-                if time.monotonic() >= until:
-                    asyncio.get_running_loop().call_soon(connection.contained, end, work)
-                    return
-            end(bulks(found))
-
-        work()
-
-    connection.behind_barrier(begin)
-
-
-def randomkey(session: RespSession, find: Find, arguments: Arguments) -> bytes:
+def randomkey(session: RespSession, find: Find, arguments: Arguments) -> Reply:
     database = database_in(arguments)
-    key = session.service.scans.any_key(database)
-    return session.null if key is None else bulk(key[len(PREFIXES[database]) :].encode())
+
+    def chosen() -> Iterator[bytes]:
+        key = yield from session.service.scans.any_key(database)
+        yield session.null if key is None else bulk(key[len(PREFIXES[database]) :].encode())
+
+    return Stream(said_in_pieces(chosen()))
 
 
 def dbsize(session: RespSession, find: Find, arguments: Arguments) -> bytes:
@@ -114,7 +121,7 @@ def dbsize(session: RespSession, find: Find, arguments: Arguments) -> bytes:
 _generic = functools.partial(Spec, group="generic", flags=("readonly",))
 
 SPECS: Final = (
-    _generic("keys", 2, "Returns the keys that match a pattern.", read=keys, control=keys_in_slices),
+    _generic("keys", 2, "Returns the keys that match a pattern.", read=keys),
     _generic("scan", -2, "Returns the keys page by page.", read=scan),
     _generic("randomkey", 1, "Returns some key.", read=randomkey),
     _generic("dbsize", 1, "Returns the number of keys in the database.", group="server", read=dbsize),

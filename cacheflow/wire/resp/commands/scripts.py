@@ -16,6 +16,7 @@ from cacheflow.wire.resp.scripting.runner import Expired
 from cacheflow.wire.resp.scripting.running import Call, ScriptRun
 from cacheflow.wire.resp.scripting.sandbox import MISSING, Sandbox, is_available
 from cacheflow.wire.resp.session import Arguments, Control, Queue, RespSession, Spec, wrong_arity
+from cacheflow.wire.streams import Reply
 
 NO_SCRIPT: Final = "NOSCRIPT No matching script. Please use EVAL."
 NOT_BUSY: Final = "NOTBUSY No scripts in execution right now."
@@ -67,7 +68,7 @@ def run_transaction(
     connection: RespSession,
     queue: Queue,
     fixed: Sequence[Condition],
-    gather: Callable[[list[bytes]], bytes],
+    gather: Callable[[list[Reply]], Reply],
 ) -> ScriptRun:
     """Return what answers an EXEC with scripts in its ``queue``: all its commands run in the scripts' thread, as one script does.
 
@@ -82,8 +83,8 @@ def run_transaction(
     keys = [place for step in steps if isinstance(step, Call) for place in step.places]
     null, protocol = connection.null, connection.protocol
 
-    def work(caller: Caller, sandbox: Sandbox, expired: Expired) -> bytes:
-        replies = []
+    def work(caller: Caller, sandbox: Sandbox, expired: Expired) -> Reply:
+        replies: list[Reply] = []
         for step, (spec, arguments) in zip(steps, queue, strict=True):
             if isinstance(step, Call):
                 replies.append(step.run(caller, sandbox, null, expired))

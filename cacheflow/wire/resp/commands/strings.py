@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Final
 
@@ -11,14 +11,23 @@ from cacheflow.contract import DATA, KIND, META
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.values import kind_of
-from cacheflow.wire.resp.arguments import NOT_AN_INTEGER, SYNTAX, TOO_LONG, float_of, integer_of, key_of, lifetime_ms
-from cacheflow.wire.resp.replies import EMPTY, OK, ONE, ZERO, CommandError, array, bulk, error, integer
+from cacheflow.wire.resp.arguments import (
+    NOT_AN_INTEGER,
+    SYNTAX,
+    TOO_LONG,
+    float_of,
+    integer_of,
+    key_of,
+    keys_of,
+    lifetime_ms,
+)
+from cacheflow.wire.resp.replies import EMPTY, OK, ONE, ZERO, CommandError, array, bulk, error, integer, value_reply
 from cacheflow.wire.resp.session import Arguments, Find, Finish, Plan, RespSession, Spec, wrong_arity
+from cacheflow.wire.streams import JOINED_BYTES_MAX, WHOLE_BYTES_MAX, Reply, Stream
 
 _UNITS: Final = (b"EX", b"PX", b"EXAT", b"PXAT")
 # The longest answer: a request of some kilobytes can name the same large value thousands of times.
 ANSWER_BYTES_MAX: Final = 128 * 1024 * 1024
-KEYS_MAX: Final = 10_000
 _SEVENTEEN_DECIMALS = Decimal("1e-17")
 _PRECISE = Context(prec=800, rounding=ROUND_HALF_EVEN)
 
@@ -45,16 +54,33 @@ def check_value(session: RespSession, data: bytes) -> bytes:
 # Reads --------------------------------------------------------------------------------------------------------------
 
 
-def get(session: RespSession, find: Find, arguments: Arguments) -> bytes:
+def get(session: RespSession, find: Find, arguments: Arguments) -> Reply:
     entry = find(key_of(arguments[1]))
-    return session.null if entry is None else bulk(entry[DATA])
+    return session.null if entry is None else value_reply(entry[DATA])
 
 
-def mget(session: RespSession, find: Find, arguments: Arguments) -> bytes:
-    entries = [find(key_of(raw)) for raw in arguments[1:]]
-    if sum([len(entry[DATA]) for entry in entries if entry is not None]) > ANSWER_BYTES_MAX:
+def mget(session: RespSession, find: Find, arguments: Arguments) -> Reply:
+    entries = [find(key) for key in keys_of(arguments[1:])]
+    size = sum([len(entry[DATA]) for entry in entries if entry is not None])
+    if size > ANSWER_BYTES_MAX:
         raise CommandError(f"ERR the answer is larger than {ANSWER_BYTES_MAX} bytes")
-    return array([session.null if entry is None else bulk(entry[DATA]) for entry in entries])
+    null = session.null
+    if size <= WHOLE_BYTES_MAX:
+        return array([null if entry is None else bulk(entry[DATA]) for entry in entries])
+
+    def pieces() -> Iterator[bytes]:
+        yield b"*%d\r\n" % len(entries)
+        for entry in entries:
+            if entry is None:
+                yield null
+            elif len(entry[DATA]) <= JOINED_BYTES_MAX:
+                yield bulk(entry[DATA])
+            else:
+                yield b"$%d\r\n" % len(entry[DATA])
+                yield entry[DATA]
+                yield b"\r\n"
+
+    return Stream(pieces(), size)
 
 
 def strlen(session: RespSession, find: Find, arguments: Arguments) -> bytes:
@@ -62,7 +88,7 @@ def strlen(session: RespSession, find: Find, arguments: Arguments) -> bytes:
     return ZERO if entry is None else integer(len(entry[DATA]))
 
 
-def getrange(session: RespSession, find: Find, arguments: Arguments) -> bytes:
+def getrange(session: RespSession, find: Find, arguments: Arguments) -> Reply:
     start, end = integer_of(arguments[2]), integer_of(arguments[3])
     entry = find(key_of(arguments[1]))
     if entry is None or (start < 0 and end < 0 and start > end):
@@ -70,7 +96,7 @@ def getrange(session: RespSession, find: Find, arguments: Arguments) -> bytes:
     length = len(entry[DATA])
     start = max(0, start + length if start < 0 else start)
     end = max(0, end + length if end < 0 else end)
-    return bulk(entry[DATA][start : end + 1]) if start <= end else EMPTY
+    return value_reply(entry[DATA][start : end + 1]) if start <= end else EMPTY
 
 
 # SET and what sets ----------------------------------------------------------------------------------------------------
@@ -86,7 +112,7 @@ def set_(session: RespSession, find: Find, arguments: Arguments) -> Plan:
     else:
         write = c.set_(key, data, kind_of(data), None, c.TTL_KEEP if ttl_ms is None else ttl_ms, when)
 
-    def finish(results: Sequence[Result]) -> bytes:
+    def finish(results: Sequence[Result]) -> Reply:
         status = results[-1][0]
         if status not in (c.OK, c.MISSING, c.PRECONDITION):
             return failed(results[-1])
@@ -135,7 +161,7 @@ def _old_value(null: bytes) -> Finish:
     null: the reply when the key was absent.
     """
 
-    def finish(results: Sequence[Result]) -> bytes:
+    def finish(results: Sequence[Result]) -> Reply:
         if results[-1][0] not in (c.OK, c.MISSING):
             return failed(results[-1])
         return _value(results[0], null)
@@ -143,9 +169,9 @@ def _old_value(null: bytes) -> Finish:
     return finish
 
 
-def _value(result: Result, null: bytes) -> bytes:
+def _value(result: Result, null: bytes) -> Reply:
     """Return the Redis reply that shows the result of a GET: the value, ``null`` for an absent key, or an error."""
-    return bulk(result[1]) if result[0] == c.OK else null if result[0] == c.MISSING else failed(result)
+    return value_reply(result[1]) if result[0] == c.OK else null if result[0] == c.MISSING else failed(result)
 
 
 def getdel(session: RespSession, find: Find, arguments: Arguments) -> Plan:
@@ -190,8 +216,6 @@ def setnx(session: RespSession, find: Find, arguments: Arguments) -> Plan:
 def _pairs(session: RespSession, arguments: Arguments, name: str) -> list[Command]:
     if len(arguments) % 2 == 0:
         raise CommandError(wrong_arity(name))
-    if len(arguments) > 2 * KEYS_MAX + 1:
-        raise CommandError(f"ERR at most {KEYS_MAX} keys can be written at once")
     return [
         c.set_(key_of(raw), check_value(session, data), kind_of(data))
         for raw, data in zip(arguments[1::2], arguments[2::2], strict=True)

@@ -7,7 +7,7 @@ version and expiry that were seen. When one has not, optimistic.py has them look
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from cacheflow.contract import Entry
@@ -20,11 +20,27 @@ from cacheflow.wire.resp.arguments import keys_of
 from cacheflow.wire.resp.commands.scripts import run_transaction
 from cacheflow.wire.resp.commands.strings import ANSWER_BYTES_MAX, failed
 from cacheflow.wire.resp.overlay import Overlay
-from cacheflow.wire.resp.replies import CommandError, error, failure
-from cacheflow.wire.resp.session import Arguments, Find, Finish, Plan, Queue, RespSession, Spec, Watched
+from cacheflow.wire.resp.replies import CommandError, error, failure, replies_array, said_in_pieces
+from cacheflow.wire.resp.session import (
+    KEYS_MAX,
+    WRITES_MAX,
+    Arguments,
+    Find,
+    Finish,
+    Plan,
+    Queue,
+    RespSession,
+    Spec,
+    Watched,
+)
+from cacheflow.wire.streams import Reply, Stream, size_of
 
-# The most commands of a transaction: as many as one GUARDED takes.
-COMMANDS_MAX: Final = 10_000
+# The most commands of a transaction.
+COMMANDS_MAX: Final = 2000
+TOO_MANY: Final = CommandError(f"ERR a transaction reads at most {KEYS_MAX} keys")
+TOO_MANY_WRITES: Final = CommandError(
+    f"ERR a transaction that writes or watches changes and reads at most {WRITES_MAX} keys"
+)
 
 
 def run_steps(connection: RespSession, spec: Spec, arguments: Arguments) -> None:
@@ -47,7 +63,7 @@ def run_steps(connection: RespSession, spec: Spec, arguments: Arguments) -> None
     connection.exclusive(Attempts(connection, decide, failed).begin)
 
 
-def _said(reply: bytes, results: Sequence[Result]) -> bytes:
+def _said(reply: Reply, results: Sequence[Result]) -> Reply:
     return reply
 
 
@@ -102,24 +118,26 @@ def _fixed(watched: Watched) -> list[Condition]:
     return [seen or unchanged(key, None) for key, seen in watched.items()]
 
 
-def _moved(connection: RespSession, selected: int | None, end: End, reply: bytes) -> None:
+def _moved(connection: RespSession, selected: int | None, end: End, reply: Reply) -> None:
     """End a transaction that has a SELECT in it with ``reply``: from here on ``selected`` is the connection's database.
 
     If a watched key has changed, the database is the one before; behind an error it is none.
     """
     if reply == connection.null_array:
         connection.use_database(connection.database)
-    elif selected is not None and not reply.startswith(b"-"):
+    elif selected is not None and not (isinstance(reply, bytes) and reply.startswith(b"-")):
         connection.use_database(selected)
     end(reply)
 
 
-def _settled(finish: Finish, result: Result) -> bytes:
+def _settled(finish: Finish, result: Result) -> Reply:
     return finish(result[1]) if result[0] == c.OK else failed(result)
 
 
-def _read_all(connection: RespSession, queue: Queue) -> bytes:
-    """Return the reply to EXEC of a transaction that only reads and watches no key: all its reads see memory at one moment."""
+def _read_all(connection: RespSession, queue: Queue) -> Reply:
+    """Return the reply to EXEC of a transaction that only reads and watches no key: all keys that it names, at one moment."""
+    if sum([len(spec.keys_in(arguments)) for spec, arguments in queue]) > KEYS_MAX:
+        return TOO_MANY.reply
     find = connection.store.lookup
     try:
         return _bounded([_answer(connection, spec, find, arguments) for spec, arguments in queue])
@@ -127,29 +145,43 @@ def _read_all(connection: RespSession, queue: Queue) -> bytes:
         return failure(unreadable)
 
 
-def _answer(connection: RespSession, spec: Spec, find: Find, arguments: Arguments) -> bytes:
+def _answer(connection: RespSession, spec: Spec, find: Find, arguments: Arguments) -> Reply:
     """Return the reply to a Redis command that writes nothing; an error of the command is the reply too.
 
+    What names no key (KEYS, INFO, CLIENT LIST) may take long: it is made when its turn in the answer comes.
     find: the function by which the command looks entries up.
     """
+
+    def made() -> Iterator[bytes]:
+        reply = spec.read(connection, find, arguments) if spec.read is not None else _local(connection, spec, arguments)
+        if isinstance(reply, bytes):
+            yield reply
+        else:
+            yield from reply.pieces
+
+    if not spec.keys[0]:
+        return Stream(said_in_pieces(made()))
     try:
-        if spec.read is not None:
-            return spec.read(connection, find, arguments)
-        assert spec.local is not None
-        return spec.local(connection, arguments)
+        assert spec.read is not None
+        return spec.read(connection, find, arguments)
     except CommandError as wrong:
         return wrong.reply
 
 
-def _bounded(replies: list[bytes]) -> bytes:
+def _local(connection: RespSession, spec: Spec, arguments: Arguments) -> Reply:
+    assert spec.local is not None
+    return spec.local(connection, arguments)
+
+
+def _bounded(replies: list[Reply]) -> Reply:
     """Return one array reply of RESP with all ``replies``; an error replaces each that would take it over ANSWER_BYTES_MAX."""
     size = 0
     for position, reply in enumerate(replies):
-        size += len(reply)
+        size += size_of(reply)
         if size > ANSWER_BYTES_MAX:
             replies[position] = error(f"ERR the answers are larger than {ANSWER_BYTES_MAX} bytes")
-            size -= len(reply)
-    return b"*%d\r\n%b" % (len(replies), b"".join(replies))
+            size -= size_of(reply)
+    return replies_array(replies, size)
 
 
 def _prepare(connection: RespSession, queue: Queue, overlay: Overlay | None) -> Plan:
@@ -175,10 +207,10 @@ def _prepare(connection: RespSession, queue: Queue, overlay: Overlay | None) -> 
             overlay.expect(own)
         parts.append((len(commands), len(commands) + len(own), finish))
         commands.extend(own)
-    if len(commands) > COMMANDS_MAX:
-        raise CommandError(f"ERR a transaction changes and reads at most {COMMANDS_MAX} keys")
+    if len(commands) > WRITES_MAX:
+        raise TOO_MANY_WRITES
 
-    def finish_all(results: Sequence[Result]) -> bytes:
+    def finish_all(results: Sequence[Result]) -> Reply:
         return _bounded([finish(results[start:end]) for start, end, finish in parts])
 
     return commands, finish_all
@@ -186,7 +218,7 @@ def _prepare(connection: RespSession, queue: Queue, overlay: Overlay | None) -> 
 
 def _answer_found(
     connection: RespSession, spec: Spec, arguments: Arguments, keys: list[str], results: Sequence[Result]
-) -> bytes:
+) -> Reply:
     """Return the reply to a reading command in a transaction that also writes.
 
     results: the state machine's results of GETs of ``keys``, the command's keys.

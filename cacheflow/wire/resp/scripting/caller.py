@@ -10,7 +10,7 @@ import copy
 from collections.abc import Callable
 from typing import Final
 
-from cacheflow.contract import Channels, Done, Entry
+from cacheflow.contract import Channels, Done, Entry, KeysCopy
 from cacheflow.contract import WireStore as Store
 from cacheflow.errors import ReplicationError
 from cacheflow.machine.deciding.decisions import DECIDE
@@ -22,6 +22,7 @@ from cacheflow.wire.resp.overlay import Overlay
 from cacheflow.wire.resp.replies import CommandError, failure
 from cacheflow.wire.resp.scans import Scans
 from cacheflow.wire.resp.session import Arguments, RespSession, Spec, no_permission
+from cacheflow.wire.streams import whole
 
 # The most keys that one script reads, and that it writes: as many as one GUARDED takes.
 KEYS_MAX: Final = 10_000
@@ -49,9 +50,15 @@ class _Seen:
     def now_ms(self) -> int:
         return self._now_ms
 
-    def all_keys(self) -> list[str]:
-        keys = self._store.all_keys()
-        return keys + [key for key, entry in self._left.items() if entry is not None and not self._holds(key)]
+    def copy_keys(self) -> KeysCopy:
+        copied = self._store.copy_keys()
+        while not copied.done:
+            copied.go_on()
+        copied.slices.append([key for key, entry in self._left.items() if entry is not None and not self._holds(key)])
+        return copied
+
+    def live(self, keys: list[str]) -> list[str]:
+        return [key for key in keys if self.lookup(key, count=False) is not None]
 
     def count_of(self, database: int) -> int:
         changes = [
@@ -102,7 +109,7 @@ class Caller:
         self._bytes_max = client.service.request_bytes_max
         service = copy.copy(client.service)
         service.store = _Seen(store, self.overlay)
-        service.scans = Scans(store)
+        service.scans = Scans(service.store)
         # A script has one clock, the cluster's, and that stands still.
         service.wall = lambda: self.overlay.now_ms / 1000
         self._session = RespSession(service, client.id, _ignore)
@@ -151,9 +158,9 @@ class Caller:
             # What is said cannot be taken back, and a script may begin again, or leave nothing.
             raise CommandError(f"ERR {spec.name.upper()} is not served in scripts, nor in a transaction with one")
         if spec.read is not None:
-            return spec.read(session, overlay.find, words)
+            return whole(spec.read(session, overlay.find, words))
         if spec.local is not None:
-            return spec.local(session, words)
+            return whole(spec.local(session, words))
         if spec.plan is None:
             raise CommandError(NOT_ALLOWED)
         if not self.writes:
@@ -161,7 +168,10 @@ class Caller:
         commands, finish = spec.plan(session, overlay.find, words)
         if any(command[0] not in DECIDE for command in commands):
             raise CommandError(f"ERR {spec.name.upper()} is not served in scripts")
-        return finish(overlay.expect(commands))
+        results = overlay.expect(commands)
+        # What is listed next shows what was written.
+        session.service.scans.forget_copy()
+        return whole(finish(results))
 
     def check_size(self) -> None:
         """Raise CommandError if what the script leaves is more than a request may bring, or about more keys than it may."""

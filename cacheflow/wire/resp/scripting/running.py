@@ -28,6 +28,7 @@ from cacheflow.wire.resp.scripting.catalogue import Script
 from cacheflow.wire.resp.scripting.runner import Expired
 from cacheflow.wire.resp.scripting.sandbox import Sandbox
 from cacheflow.wire.resp.session import RespSession
+from cacheflow.wire.streams import Reply
 
 # As long as a node waits for a write by default.
 WAIT_S: Final = 10.0
@@ -61,7 +62,7 @@ class Call(NamedTuple):
 
 
 # What is run in the scripts' thread: it is given what answers commands, and returns the reply.
-Work = Callable[[Caller, Sandbox, Expired], bytes]
+Work = Callable[[Caller, Sandbox, Expired], Reply]
 
 
 class ScriptRun(Attempts):
@@ -92,7 +93,7 @@ class ScriptRun(Attempts):
     def begin(self, end: End) -> None:
         """Run the script when those before it that name one of its keys are done. ``end`` is called with the reply."""
 
-        def ended(reply: bytes) -> None:
+        def ended(reply: Reply) -> None:
             self._leave()
             end(reply)
 
@@ -126,14 +127,14 @@ class ScriptRun(Attempts):
             self._give_up_waiting()
         self._scripts.runner.start(self._run, lambda outcome: self._step(self._ran, outcome))
 
-    def _run(self, sandbox: Sandbox, expired: Expired) -> tuple[Caller, bytes]:
+    def _run(self, sandbox: Sandbox, expired: Expired) -> tuple[Caller, Reply]:
         """Do the work once; return the caller that it had and its reply. Called in the scripts' thread."""
         if self._client.is_gone:
             raise _GONE
         caller = Caller(self._session, writes=self._writes)
         return caller, self._work(caller, sandbox, expired)
 
-    def _ran(self, outcome: tuple[Caller, bytes] | CommandError) -> None:
+    def _ran(self, outcome: tuple[Caller, Reply] | CommandError) -> None:
         if isinstance(outcome, CommandError):
             self._end(outcome.reply)
             return

@@ -1,0 +1,67 @@
+"""Unsent: the bytes of answers that clients have not taken yet, of all fronts together, and who is ended for them.
+
+A client that asks and does not read costs what it has asked for. So each front tells how much of each connection's answers is
+unsent, and asks now and then whom to end: nobody as long as all of it stays within a limit, and else who has taken nothing for
+longest. A client that takes its answers, however slowly, is ended only after all those that take none.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from typing import Final, Protocol, TypeVar
+
+# Unsent bytes of all connections from which on those that take nothing are ended.
+UNSENT_BYTES_MAX: Final = 64 * 1024 * 1024
+# Seconds that a client may take nothing when there are more than that, and when there are more than half as many again.
+GRACE_S: Final = 5.0
+GRACE_FAR_OVER_S: Final = 0.1
+# Seconds between two looks of a front at its connections while some have unsent bytes.
+LOOK_EVERY_S: Final = 0.25
+
+
+class Holder(Protocol):
+    """Interface: a connection with unsent bytes.
+
+    unsent_bytes: how many; Unsent alone sets it.  taken_s: when the client took some last, or they began to wait.
+    """
+
+    unsent_bytes: int
+    taken_s: float
+
+
+H = TypeVar("H", bound=Holder)
+
+
+class Unsent:
+    """The number of bytes that all clients of a node have asked for and not taken. Any thread may use it."""
+
+    def __init__(self, bytes_max: int = UNSENT_BYTES_MAX) -> None:
+        self.bytes_max = bytes_max
+        self.bytes = 0
+        self.ended = 0
+        self._lock = threading.Lock()  # guards the sum
+
+    def tell(self, holder: Holder, unsent_bytes: int) -> None:
+        """Note that the connection ``holder`` has this many unsent bytes now."""
+        with self._lock:
+            self.bytes += unsent_bytes - holder.unsent_bytes
+            holder.unsent_bytes = unsent_bytes
+
+    def overdue(self, holders: Iterable[H], now_s: float) -> list[H]:
+        """Return those of a front's connections ``holders`` that are to be ended now: as many as it takes, the stalest first.
+
+        The front tries once more to send to each before it ends it, and counts it in ``ended``.
+        """
+        over = self.bytes - self.bytes_max
+        if over <= 0:
+            return []
+        grace_s = GRACE_S if over <= self.bytes_max // 2 else GRACE_FAR_OVER_S
+        chosen: list[H] = []
+        late = [holder for holder in holders if holder.unsent_bytes and now_s - holder.taken_s >= grace_s]
+        for holder in sorted(late, key=lambda holder: holder.taken_s):
+            chosen.append(holder)
+            over -= holder.unsent_bytes
+            if over <= 0:
+                break
+        return chosen

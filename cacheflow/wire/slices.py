@@ -1,0 +1,68 @@
+"""Slices: long work for clients of the wire ports, done a few milliseconds a turn of the event loop.
+
+The node's loop also serves peers, and a leader that is silent for long is deposed. So whatever a client asks for that may take
+long asks ``over`` from time to time, and when that is true has itself called in the next turn (``put``). The slice of a turn is
+for all clients together: a hundred who list all keys take no more of the loop than one.
+
+Not safe for concurrent use: the event loop owns it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+# Seconds of one turn for all long work.
+SLICE_S: Final = 0.002
+
+Call = Callable[[], object]
+
+
+def _soon(call: Call) -> None:
+    asyncio.get_running_loop().call_soon(call)
+
+
+class Slices:
+    """The slice of time that long work may take in each turn of the event loop, and the work that waits for its next slice.
+
+    clock: returns seconds.  soon: calls its argument in the next turn of the loop.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, soon: Callable[[Call], None] = _soon) -> None:
+        self._clock = clock
+        self._soon = soon
+        # When this turn's slice ends; 0 as long as nobody has asked in this turn.
+        self._until = 0.0
+        self._waiting: deque[Call] = deque()
+
+    def over(self) -> bool:
+        """True if this turn's slice of the event loop is used up: who has more to do goes on in the next turn."""
+        if self._until:
+            return self._clock() >= self._until
+        self._begin()
+        return False
+
+    def put(self, call: Call) -> None:
+        """Make the call ``call`` in a later turn of the event loop, as soon as its turn has come."""
+        self._waiting.append(call)
+        if not self._until:
+            self._begin()
+
+    def _begin(self) -> None:
+        self._until = self._clock() + SLICE_S
+        self._soon(self._next)
+
+    def _next(self) -> None:
+        """Begin the slice of a new turn of the event loop: make the calls that wait, in order, until the slice is over."""
+        self._until = 0.0
+        waiting = self._waiting
+        # A call that waits again comes behind all others, and in the next turn.
+        for _ in range(len(waiting)):
+            waiting.popleft()()
+            if self._until and self._clock() >= self._until:
+                break
+        if waiting and not self._until:
+            self._begin()

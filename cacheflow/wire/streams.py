@@ -1,0 +1,42 @@
+"""Stream: a reply that is made piece by piece, as time allows and as the client takes it.
+
+A short reply is bytes. One of many megabytes is never joined: its pieces are the stored values themselves and what stands between
+them. One that takes long to make (all keys, ten thousand requests of a transaction) is made in slices (slices.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+# A reply of more bytes is a Stream.
+WHOLE_BYTES_MAX: Final = 1024 * 1024
+# A longer piece is written by itself, as it is, and not joined with its neighbours.
+JOINED_BYTES_MAX: Final = 32 * 1024
+
+
+class Stream:
+    """A reply in pieces. An empty piece says that making the next one takes long: it may be asked for later.
+
+    pieces: the pieces, to be taken once.  held: the bytes of stored values that wait in the reply, so that they stay in memory
+    even when their keys are written over.
+    """
+
+    __slots__ = ("held", "pieces")
+
+    def __init__(self, pieces: Iterator[bytes], held: int = 0) -> None:
+        self.pieces = pieces
+        self.held = held
+
+
+Reply = bytes | Stream
+
+
+def size_of(reply: Reply) -> int:
+    """Return the bytes that ``reply`` keeps in memory."""
+    return len(reply) if isinstance(reply, bytes) else reply.held
+
+
+def whole(reply: Reply) -> bytes:
+    """Return all bytes of ``reply``, for who is no client and takes them at once."""
+    return reply if isinstance(reply, bytes) else b"".join(reply.pieces)

@@ -1,0 +1,175 @@
+"""What clients cost the others that end no request or read no answer: 500 on each port, then on all at once.
+
+The leader of three nodes is attacked. Half of the connections send the first part of a request and nothing more; the others ask
+for many megabytes and never read. Meanwhile others read at a steady rate on the same node, and its health is asked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import resource
+import socket
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from scripts.bench.harness import Cluster, Verdict, cluster
+from scripts.bench.loadgen import LoadGenerator, Measured
+from scripts.bench.requests import words
+
+MUST = (
+    "500 slow or unread connections on each port, one after the other and together: others' p99 <= 2 x, "
+    "memory <= 192 MiB over, no leader change, /livez <= 100 ms"
+)
+LIMIT_S = 600
+WHAT = "500 connections on each port that end no request or read no answer: others' p99, memory, /livez"
+MEMORY_MIB = 192.0
+P99_TIMES = 2.0
+LIVEZ_MS = 100.0
+# Values of a megabyte, and how many of them one request asks for.
+LARGE = 120
+VALUE = b"x" * 1_000_000
+PIPELINED = 60
+RATE = 400.0
+EVERY_S = 0.05
+
+
+def run(connections: int = 500, seconds: float = 8.0) -> Verdict:
+    """Before, then each port for ``seconds``, then all of them."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
+    flags = ("--resp-port", "0", "--memcached-port", "0")
+    with contextlib.closing(LoadGenerator()) as generator, cluster(*flags) as nodes:
+        leader = nodes.led_by()
+        ports = {
+            "http": urlsplit(leader.url).port or 0,
+            "resp": leader.wire_ports["--resp-port"],
+            "memcached": leader.wire_ports["--memcached-port"],
+        }
+        _fill(ports["resp"])
+        watched = Watched(nodes, nodes.pid(leader), ports["http"])
+
+        def others() -> tuple[Measured, dict[str, float]]:
+            with ThreadPoolExecutor(1) as threads:
+                load = threads.submit(
+                    generator.run,
+                    *("resp", "get", [ports["resp"]]),
+                    connections=8,
+                    seconds=seconds,
+                    rate=RATE,
+                    keys=1000,
+                )
+                health = watched.until(load.done)
+                return load.result(), health
+
+        others()
+        before, calm = others()
+        steps: dict[str, dict[str, float]] = {}
+        for name, chosen in (*((port, [port]) for port in ports), ("all", list(ports))):
+            with _attackers(ports, chosen, connections):
+                during, health = others()
+            steps[name] = {**health, "p99_ms": during.p99_us / 1000, "times": during.p99_us / before.p99_us}
+            steps[name]["memory_mib"] = health["rss_mib"] - calm["rss_mib"]
+        return judge(steps, before.p99_us / 1000, calm)
+
+
+def judge(steps: dict[str, dict[str, float]], p99_ms: float, calm: dict[str, float]) -> Verdict:
+    """By the worst of the steps."""
+    worst = {
+        "times": max(each["times"] for each in steps.values()),
+        "memory_mib": max(each["memory_mib"] for each in steps.values()),
+        "livez_ms": max(each["livez_ms"] for each in steps.values()),
+        "terms": max(each["terms"] for each in steps.values()),
+    }
+    told = "; ".join(
+        f"{name}: p99 {each['p99_ms']:.2f} ms ({each['times']:.1f} x), {each['memory_mib']:.0f} MiB over, "
+        f"/livez {each['livez_ms']:.0f} ms, {each['terms']:.0f} terms"
+        for name, each in steps.items()
+    )
+    passed = (
+        worst["times"] <= P99_TIMES
+        and worst["memory_mib"] <= MEMORY_MIB
+        and worst["livez_ms"] <= LIVEZ_MS
+        and not worst["terms"]
+    )
+    told += f"; before: p99 {p99_ms:.2f} ms, /livez {calm['livez_ms']:.0f} ms"
+    return Verdict(told, passed, {name: round(value, 1) for name, value in worst.items()}, steps)
+
+
+def shown(figures: dict[str, Any]) -> str:
+    """The worst of all steps."""
+    return (
+        f"p99 x {figures['times']:.1f}, {figures['memory_mib']:.0f} MiB over, /livez {figures['livez_ms']:.0f} ms, "
+        f"{figures['terms']:.0f} new terms"
+    )
+
+
+class Watched:
+    """The node that is attacked: its memory, its health and its cluster's term."""
+
+    def __init__(self, nodes: Cluster, pid: int, port: int) -> None:
+        self._status = Path(f"/proc/{pid}/status")
+        self._port = port
+        self._nodes = nodes
+
+    def until(self, over: Callable[[], bool]) -> dict[str, float]:
+        """Look again and again: the longest answer to /livez, the most memory, and by how much the term has risen."""
+        term = self._term()
+        livez_ms = rss_mib = 0.0
+        while not over():
+            began = time.monotonic()
+            with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self._port, timeout=30.0)) as asked:
+                asked.request("GET", "/livez")
+                assert asked.getresponse().read() == b"ok"
+            livez_ms = max(livez_ms, (time.monotonic() - began) * 1000)
+            rss_mib = max(rss_mib, self._rss_mib())
+            time.sleep(EVERY_S)
+        return {"livez_ms": livez_ms, "rss_mib": rss_mib, "terms": self._term() - term}
+
+    def _rss_mib(self) -> float:
+        lines = dict(line.split(":", 1) for line in self._status.read_text().splitlines())
+        return int(lines["VmRSS"].split()[0]) / 1024
+
+    def _term(self) -> float:
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self._port, timeout=30.0)) as asked:
+            asked.request("GET", "/metrics", headers={"Accept": "text/plain"})
+            lines = asked.getresponse().read().decode().splitlines()
+        return float(next(line.split()[-1] for line in lines if line.startswith("cacheflow_term ")))
+
+
+def _fill(port: int) -> None:
+    """Write the large values."""
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        for number in range(LARGE):
+            connection.sendall(words("SET", f"large:{number}", VALUE))
+            assert connection.recv(5) == b"+OK\r\n"
+
+
+@contextlib.contextmanager
+def _attackers(ports: dict[str, int], chosen: list[str], count: int) -> Iterator[None]:
+    """``count`` connections on each of the ``chosen`` ports."""
+    large = [f"large:{number}" for number in range(LARGE)]
+    get = b"GET /cache/large:%d HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    half = {
+        "http": b"PUT /cache/half HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\nxxx",
+        "resp": b"*3\r\n$3\r\nSET\r\n$4\r\nhalf\r\n$1000000\r\nxxx",
+        "memcached": b"set half 0 0 1000000\r\nxxx",
+    }
+    unread = {
+        "http": b"".join([get % (number % LARGE) for number in range(PIPELINED)]),
+        "resp": words("MGET", *large),
+        "memcached": f"get {' '.join(large)}\r\n".encode(),
+    }
+    with contextlib.ExitStack() as stack:
+        for port in chosen:
+            for number in range(count):
+                connection = stack.enter_context(socket.create_connection(("127.0.0.1", ports[port]), 30.0))
+                # Little is kept for a client that does not read.
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                with contextlib.suppress(OSError):
+                    connection.sendall((half if number % 2 else unread)[port])
+        yield

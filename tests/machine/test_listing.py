@@ -1,0 +1,65 @@
+"""Copies of all keys, made in slices while the machine goes on."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from machine.driver import Driver
+
+from cacheflow.machine import listing
+from cacheflow.machine.language import commands as c
+from cacheflow.machine.listing import KeysCopy
+
+
+def change(driver: Driver, chance: random.Random) -> None:
+    """Whatever may happen between two slices."""
+    present = list(driver.machine.contents.raw)
+    kind = chance.random()
+    if kind < 0.4 or not present:
+        driver.run(*(c.set_(f"n{chance.randrange(10**6)}", b"x", 0) for _ in range(chance.randrange(5))))
+    elif kind < 0.7:
+        driver.run(*(c.delete(chance.choice(present)) for _ in range(chance.randrange(5))))
+    elif kind < 0.73:
+        driver.run(c.delete_prefix(f"k{chance.randrange(10)}"))
+    elif kind < 0.735:
+        driver.run(c.delete_prefix(""))
+    elif kind < 0.75:
+        driver.run(c.configure({"policy": chance.choice(["lru", "lfu"]), "max_items": chance.choice([60, 300])}))
+    else:
+        driver.run(c.set_(chance.choice(present), b"y", 0))
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_a_key_that_is_there_all_the_time_is_copied_exactly_once(
+    driver: Driver, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "SLICE_KEYS", 7)
+    chance = random.Random(seed)
+    driver.run(*(c.set_(f"k{number}", b"x", 0) for number in range(chance.randrange(200))))
+    copy = KeysCopy(lambda: driver.machine.contents)
+    # Since the beginning, and since whoever was the last that could still join.
+    always = since_joined = set(driver.machine.contents.raw)
+    while not copy.done:
+        if copy.still_gathers:
+            since_joined = set(driver.machine.contents.raw)
+        copy.go_on()
+        if not copy.done:
+            for _ in range(chance.randrange(4)):
+                change(driver, chance)
+        present = set(driver.machine.contents.raw)
+        always, since_joined = always & present, since_joined & present
+    found = [key for part in copy.slices for key in part]
+    assert always | since_joined <= set(found)
+    assert len(found) == len(set(found))
+
+
+def test_a_copy_has_all_keys_until_something_is_written(driver: Driver) -> None:
+    driver.run(*(c.set_(f"k{number}", b"x", 0) for number in range(10)))
+    copy = KeysCopy(lambda: driver.machine.contents)
+    told = [(copy.done, copy.has_all, copy.still_gathers)]
+    copy.go_on()
+    told.append((copy.done, copy.has_all, copy.still_gathers))
+    driver.run(c.set_("another", b"x", 0))
+    told.append((copy.done, copy.has_all, copy.still_gathers))
+    assert told == [(False, False, True), (True, True, False), (True, False, False)]
