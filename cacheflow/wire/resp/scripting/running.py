@@ -31,7 +31,7 @@ from cacheflow.wire.resp.session import RespSession
 
 # As long as a node waits for a write by default.
 WAIT_S: Final = 10.0
-_GONE: Final = CommandError("ERR the client has gone")
+_NOT_WANTED: Final = CommandError("ERR nobody waits for the script any more")
 
 
 def refused(result: Result) -> bytes:
@@ -60,8 +60,10 @@ class Call(NamedTuple):
         return sandbox.run(script.source, script.sha, self.keys, self.arguments, null, caller.call, expired)
 
 
-# What is run in the scripts' thread: it is given what answers commands, and returns the reply.
-Work = Callable[[Caller, Sandbox, Expired], bytes]
+# What gives the reply when everything has taken place; called on the event loop.
+Reply = Callable[[], bytes]
+# What is run in the scripts' thread: it is given what answers commands.
+Work = Callable[[Caller, Sandbox, Expired], Reply]
 
 
 class ScriptRun(Attempts):
@@ -126,14 +128,15 @@ class ScriptRun(Attempts):
             self._give_up_waiting()
         self._scripts.runner.start(self._run, lambda outcome: self._step(self._ran, outcome))
 
-    def _run(self, sandbox: Sandbox, expired: Expired) -> tuple[Caller, bytes]:
+    def _run(self, sandbox: Sandbox, expired: Expired) -> tuple[Caller, Reply] | CommandError:
         """Do the work once; return the caller that it had and its reply. Called in the scripts' thread."""
-        if self._client.is_gone:
-            raise _GONE
+        # On a node with more scripts than it can run, it runs those that are still waited for.
+        if self._client.is_gone or self._is_over:
+            return _NOT_WANTED
         caller = Caller(self._session, writes=self._writes)
         return caller, self._work(caller, sandbox, expired)
 
-    def _ran(self, outcome: tuple[Caller, bytes] | CommandError) -> None:
+    def _ran(self, outcome: tuple[Caller, Reply] | CommandError) -> None:
         if isinstance(outcome, CommandError):
             self._end(outcome.reply)
             return
@@ -148,11 +151,11 @@ class ScriptRun(Attempts):
             return
         if self._writes:
             self._is_proposed = True
-            self._propose(Attempt(overlay.conditions(), overlay.effects(), lambda results: reply, atomic=True))
+            self._propose(Attempt(overlay.conditions(), overlay.effects(), lambda results: reply(), atomic=True))
             return
         lookup = self._client.store.lookup
         if [unchanged(key, lookup(key, count=False)) for key in overlay.seen] == overlay.conditions():
-            self._end(reply)
+            self._end(reply())
         else:
             self._attempt_again()
 

@@ -36,6 +36,8 @@ class Turns:
 
     def __init__(self) -> None:
         self._queues: dict[bytes, deque[Turn]] = {}
+        self._ready: deque[Turn] = deque()
+        self._is_beginning = False
 
     def __len__(self) -> int:
         return len(self._queues)
@@ -51,7 +53,6 @@ class Turns:
 
     def leave(self, turn: Turn) -> None:
         """End ``turn``, wherever it stands, and begin those turns that waited for nothing else."""
-        ready = []
         for key in turn.keys:
             queue = self._queues[key]
             was_first = queue[0] is turn
@@ -61,7 +62,17 @@ class Turns:
             elif was_first:
                 queue[0].waits -= 1
                 if not queue[0].waits:
-                    ready.append(queue[0])
-        for each in ready:
-            if each.begin is not None:
-                each.begin()
+                    self._ready.append(queue[0])
+        if not self._is_beginning:
+            self._begin_ready()
+
+    def _begin_ready(self) -> None:
+        # One that begins may end at once, as with a client that has gone, and make others ready: any number in a row.
+        self._is_beginning = True
+        try:
+            while self._ready:
+                each = self._ready.popleft()
+                if each.begin is not None:
+                    each.begin()
+        finally:
+            self._is_beginning = False
