@@ -100,7 +100,8 @@ class Caller:
         service.store = _Seen(store, self.overlay)
         service.scans = Scans(store)
         # A script has one clock, the cluster's, and that stands still.
-        service.wall = lambda: self.overlay.now_ms / 1000
+        now_s = self.overlay.now_ms / 1000
+        service.wall = lambda: now_s
         self._session = RespSession(service, client.id, _ignore)
         self._session.role = client.role
 

@@ -108,6 +108,8 @@ class ScriptRun(Attempts):
         if not self._is_over:
             self._is_over = True
             self._call_off()
+            # What is not in a circle is freed at once, with the script's arguments and what it has read.
+            del self._end, self._call_off
             self._scripts.turns.leave(self._turn)
 
     def _step(self, call: Callable[..., None], *arguments: object) -> None:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 class Turn:
     """A script's place in the queues of its keys.
 
-    waits: the number of keys for which another script comes first.  begin: called once when there is none, None before
-    somebody waits.
+    waits: the number of keys for which another script comes first.  begin: called once when there is none, None while
+    nobody waits.
     """
 
     __slots__ = ("begin", "keys", "waits")
@@ -53,6 +53,7 @@ class Turns:
 
     def leave(self, turn: Turn) -> None:
         """End ``turn``, wherever it stands, and begin those turns that waited for nothing else."""
+        turn.begin = None
         for key in turn.keys:
             queue = self._queues[key]
             was_first = queue[0] is turn

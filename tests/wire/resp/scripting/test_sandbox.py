@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import logging
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -263,6 +265,20 @@ def test_memory_that_runs_out_at_any_step_ends_the_script_and_nothing_else(monke
             replies.add(b"given up")
             sandbox = Sandbox()
     assert {b":100\r\n", b"given up"} <= replies
+
+
+def test_a_sandbox_that_is_dropped_is_freed_at_once() -> None:
+    # A server's garbage is seldom collected, and a sandbox may hold 32 MiB of a script that was given up.
+    gc.disable()
+    try:
+        sandbox = Sandbox()
+        with pytest.raises(GivenUp):
+            run("local t = string.rep('x', 1e6) while true do redis.call('X') end", sandbox=sandbox)
+        dropped = weakref.ref(sandbox)
+        del sandbox
+        assert dropped() is None
+    finally:
+        gc.enable()
 
 
 def test_compiled_scripts_take_so_much_memory_and_no_more() -> None:

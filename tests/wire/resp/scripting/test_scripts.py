@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 
 import pytest
@@ -16,7 +17,10 @@ from cacheflow.errors import NotCommitted, OutcomeUnknown
 from cacheflow.machine.language import commands as c
 from cacheflow.values import TEXT
 from cacheflow.wire.optimistic import ATTEMPTS_MAX
+from cacheflow.wire.resp.overlay import Overlay
 from cacheflow.wire.resp.scripting import caller
+from cacheflow.wire.resp.scripting.caller import Caller
+from cacheflow.wire.resp.scripting.running import ScriptRun
 
 COUNT = "local n = redis.call('GET', KEYS[1]) or 0 n = n + 1 redis.call('SET', KEYS[1], n) return n"
 
@@ -109,6 +113,25 @@ def test_time_is_the_clusters_and_stands_still(clients: ScriptClients, client: C
     seconds = clients.store.clock_ms // 1000
     script = "local t = redis.call('TIME') redis.call('SET', 'k', 'v', 'EXAT', t[1] + 10) return {t[1], redis.call('TTL', 'k')}"
     assert evaluate(client, script) == b"*2\r\n$10\r\n%d\r\n:10\r\n" % seconds
+
+
+def test_what_a_script_needed_is_freed_at_once(clients: ScriptClients, client: Client) -> None:
+    # Arguments have megabytes, and a server's garbage is seldom collected.
+    gone = clients.connect()
+    gc.collect()
+    gc.disable()
+    try:
+        assert evaluate(client, COUNT, keys=("k",)) == b":1\r\n"
+        assert evaluate(client, "error('x')", keys=("k",)).startswith(b"-ERR")
+        client.send(lines("MULTI\nSET k 5\nEVAL 'return 1' 1 k\nCLIENT ID\nEXEC"))
+        clients.runner.held = True
+        evaluate(gone, COUNT, keys=("k",))
+        gone.transport.close()
+        gone.protocol.connection_lost(None)
+        clients.runner.run_next()
+        assert [each for each in gc.get_objects() if isinstance(each, ScriptRun | Caller | Overlay)] == []
+    finally:
+        gc.enable()
 
 
 # Again, and in turn ---------------------------------------------------------------------------------------------------
