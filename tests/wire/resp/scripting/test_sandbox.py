@@ -289,6 +289,21 @@ def test_compiled_scripts_take_so_much_memory_and_no_more() -> None:
     assert sandbox._lua.get_memory_used() < 16 * 1024 * 1024
 
 
+def test_a_script_costs_as_much_beside_many_compiled_ones() -> None:
+    sandbox = Sandbox()
+
+    def cost() -> float:
+        began = time.thread_time()
+        for _ in range(100):
+            run("return 1", sandbox=sandbox)
+        return time.thread_time() - began
+
+    alone = cost()
+    for number in range(15):
+        assert sandbox.check(b"do local f = function() end end " * 2000 + b"-- %d" % number, b"%d" % number) == b""
+    assert cost() < 20 * alone
+
+
 @pytest.mark.parametrize("command", ["call('X')", "pcall('X')"])
 def test_a_script_of_slow_commands_ends_behind_the_command_that_takes_too_long(command: str) -> None:
     ends = time.thread_time() + TIME_S

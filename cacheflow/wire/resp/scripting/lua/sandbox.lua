@@ -23,8 +23,8 @@ local HOOK_EVERY, LOOK_EVERY = 1000, 0.002
 -- second.
 local CHARGED_MAX, STEPS_MAX = 1000000, 50000000
 local PATTERN_MAX, SORTED_MAX, LOADED_MAX, NESTED_MAX, LINES_MAX = 256, 50000, 65536, 100, 100
--- KiB in use before a run from which on garbage is collected first; and bytes of the sources of the scripts that are kept compiled,
--- which takes up to ten times as much.
+-- KiB that have come since the last collection of all garbage, from which on there is another before a run; and bytes of the
+-- sources of the scripts that are kept compiled, which takes up to ten times as much.
 local GARBAGE_MIN, KEPT_BYTES_MAX = 2048, 1048576
 
 local GIVEN_UP = 'the script was given up'
@@ -484,6 +484,8 @@ local function world(packed_keys, packed_arguments)
 end
 
 local compiled, kept = {}, 0
+-- KiB in use after the last collection.
+local settled = 0
 
 local function chunk_of(source, sha)
   local chunk = compiled[sha]
@@ -506,7 +508,10 @@ end
 -- Runs a script and returns its reply, encoded. null_reply: how the client's protocol writes that there is nothing.
 local function run(source, sha, packed_keys, packed_arguments, null_reply)
   given_up, looked_at, charged, logged, refusal = false, clock(), 0, 0, nil
-  if collectgarbage('count') > GARBAGE_MIN then collectgarbage() end
+  if collectgarbage('count') > settled + GARBAGE_MIN then
+    collectgarbage()
+    settled = collectgarbage('count')
+  end
   local chunk, wrong = chunk_of(source, sha)
   if not chunk then return '-ERR Error compiling script (new function): ' .. line(wrong) .. '\r\n' end
   setfenv(chunk, world(packed_keys, packed_arguments))
