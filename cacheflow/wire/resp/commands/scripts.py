@@ -9,6 +9,7 @@ from typing import Final
 from cacheflow.wire.connection import End
 from cacheflow.wire.optimistic import Condition
 from cacheflow.wire.resp.arguments import NOT_AN_INTEGER, SYNTAX, database_in, integer_of
+from cacheflow.wire.resp.commands.strings import ANSWER_BYTES_MAX
 from cacheflow.wire.resp.replies import OK, ONE, ZERO, CommandError, array, bulk, error
 from cacheflow.wire.resp.scripting.caller import KEYS_MAX, Caller
 from cacheflow.wire.resp.scripting.catalogue import Script, script_of
@@ -97,6 +98,7 @@ def run_transaction(
 
     def work(caller: Caller, sandbox: Sandbox, expired: Expired) -> Reply:
         replies: list[bytes] = []
+        size = 0
         for step, (spec, arguments) in zip(steps, queue, strict=True):
             if expired():
                 raise GivenUp("its time is over")
@@ -109,6 +111,11 @@ def run_transaction(
                 replies.append(caller.answer(spec, arguments, protocol))
             else:
                 replies.append(step)
+            # Not first when all is gathered: ten thousand replies of a megabyte would fill the memory until then.
+            size += len(replies[-1])
+            if size > ANSWER_BYTES_MAX:
+                size -= len(replies[-1])
+                replies[-1] = error(f"ERR the answers are larger than {ANSWER_BYTES_MAX} bytes")
         if not local:
             reply = gather(replies)
             return lambda: reply

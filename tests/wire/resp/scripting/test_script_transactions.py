@@ -79,6 +79,13 @@ def test_what_the_loop_owns_is_not_touched_by_the_scripts_thread(clients: Script
     assert client.replies() == b"*2\r\n:1\r\n:1\r\n"
 
 
+def test_large_answers_are_not_gathered(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scripts, "ANSWER_BYTES_MAX", 40)
+    client.send(lines(f"SET big {'x' * 20}\nMULTI\nEVAL 'return 1' 0\nGET big\nGET big\nGET none"))
+    reply = b"*4\r\n:1\r\n$20\r\n%b\r\n-ERR the answers are larger than 40 bytes\r\n$-1\r\n" % (b"x" * 20)
+    assert client.send(line("EXEC")) == reply
+
+
 def test_a_transaction_whose_time_is_over_leaves_nothing(clients: ScriptClients, client: Client) -> None:
     clients.runner.time_over = True
     client.send(lines("MULTI\nSET k 1\nEVAL 'return 1' 0\nKEYS *"))
