@@ -11,6 +11,7 @@ from wire.resp_client import VALUE_BYTES_MAX, ignore, pack
 from wire.turns import endless
 
 from cacheflow.access.users import Access
+from cacheflow.machine.language import commands as c
 from cacheflow.wire.resp.replies import CommandError
 from cacheflow.wire.resp.scripting.runner import Expired
 from cacheflow.wire.resp.scripting.sandbox import GivenUp, Sandbox
@@ -54,8 +55,6 @@ class InlineRunner:
         outcome: Any
         try:
             outcome = work(self._sandbox, lambda: self.time_over)
-        except CommandError as wrong:
-            outcome = wrong
         except GivenUp as why:
             self._sandbox = Sandbox()
             outcome = CommandError(f"ERR given up: {why}")
@@ -102,3 +101,8 @@ def evaluate(
 ) -> bytes:
     """What ``client`` gets for a script with ``keys`` and the arguments ``words``."""
     return client.send(pack(command, script, str(len(keys)), *keys, *words))
+
+
+def proposed(clients: ScriptClients) -> list[c.Command]:
+    """The commands proposed so far."""
+    return [command for proposal in clients.store.proposed for command in proposal]

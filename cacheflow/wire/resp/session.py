@@ -197,7 +197,8 @@ class Shared:
     @property
     def requests(self) -> int:
         """The number of requests that this port's clients have sent so far."""
-        return self.requests_before + sum([connection.requests for connection in self.connections.values()])
+        # A copy, because a script's thread asks as well.
+        return self.requests_before + sum([connection.requests for connection in list(self.connections.values())])
 
     @property
     def stranger(self) -> Role:

@@ -9,17 +9,19 @@ from typing import Final
 from cacheflow.wire.connection import End
 from cacheflow.wire.optimistic import Condition
 from cacheflow.wire.resp.arguments import NOT_AN_INTEGER, SYNTAX, database_in, integer_of
+from cacheflow.wire.resp.commands.strings import ANSWER_BYTES_MAX
 from cacheflow.wire.resp.replies import OK, ONE, ZERO, CommandError, array, bulk, error
-from cacheflow.wire.resp.scripting.caller import Caller
+from cacheflow.wire.resp.scripting.caller import KEYS_MAX, Caller
 from cacheflow.wire.resp.scripting.catalogue import Script, script_of
 from cacheflow.wire.resp.scripting.runner import Expired
-from cacheflow.wire.resp.scripting.running import Call, ScriptRun
-from cacheflow.wire.resp.scripting.sandbox import MISSING, Sandbox, is_available
-from cacheflow.wire.resp.session import Arguments, Control, Queue, RespSession, Spec, wrong_arity
-from cacheflow.wire.streams import Reply
+from cacheflow.wire.resp.scripting.running import Call, Render, ScriptRun
+from cacheflow.wire.resp.scripting.sandbox import MISSING, GivenUp, Sandbox, is_available
+from cacheflow.wire.resp.session import Arguments, Control, Local, Queue, RespSession, Spec, wrong_arity
+from cacheflow.wire.streams import Reply, size_of, whole
 
 NO_SCRIPT: Final = "NOSCRIPT No matching script. Please use EVAL."
 NOT_BUSY: Final = "NOTBUSY No scripts in execution right now."
+TOO_MANY_KEYS: Final = f"ERR scripts of one request name at most {KEYS_MAX} keys"
 NOT_READ_ONLY: Final = "ERR Can not execute a script with write flag using *_ro command."
 
 
@@ -46,6 +48,8 @@ def _call_of(connection: RespSession, arguments: Arguments) -> Call:
         raise CommandError("ERR Number of keys can't be greater than number of args")
     if count < 0:
         raise CommandError("ERR Number of keys can't be negative")
+    if count > KEYS_MAX:
+        raise CommandError(TOO_MANY_KEYS)
     script = (_known if name.startswith(b"evalsha") else _given)(connection, arguments[1])
     writes = not name.endswith(b"_ro")
     if not writes and script.flags is not None and not script.only_reads:
@@ -58,8 +62,9 @@ def evaluate(connection: RespSession, arguments: Arguments) -> None:
     """Answer EVAL, EVALSHA, EVAL_RO or EVALSHA_RO."""
     call = _call_of(connection, arguments)
 
-    def work(caller: Caller, sandbox: Sandbox, expired: Expired) -> bytes:
-        return call.run(caller, sandbox, connection.null, expired)
+    def work(caller: Caller, sandbox: Sandbox, expired: Expired) -> Render:
+        reply = call.run(caller, sandbox, connection.null, expired)
+        return lambda: reply
 
     connection.behind_barrier(ScriptRun(connection, work, call.places, writes=call.writes).begin)
 
@@ -73,6 +78,7 @@ def run_transaction(
     """Return what answers an EXEC with scripts in its ``queue``: all its commands run in the scripts' thread, as one script does.
 
     fixed: the conditions of WATCH.  gather: makes EXEC's reply of the commands' replies.
+    Raises CommandError if the scripts name too many keys.
     """
     steps: list[Call | bytes | None] = []
     for spec, arguments in queue:
@@ -81,21 +87,52 @@ def run_transaction(
         except CommandError as wrong:
             steps.append(wrong.reply)
     keys = [place for step in steps if isinstance(step, Call) for place in step.places]
+    if len(keys) > KEYS_MAX:
+        raise CommandError(TOO_MANY_KEYS)
     null, protocol = connection.null, connection.protocol
+    # What the connection answers by itself is about its own state, and others': that is the event loop's.
+    local = [
+        (place, functools.partial(_whole, spec.local, connection, arguments))
+        for place, (spec, arguments) in enumerate(queue)
+        if spec.local is not None
+    ]
 
-    def work(caller: Caller, sandbox: Sandbox, expired: Expired) -> Reply:
+    def work(caller: Caller, sandbox: Sandbox, expired: Expired) -> Render:
         replies: list[Reply] = []
+        size = 0
         for step, (spec, arguments) in zip(steps, queue, strict=True):
+            if expired():
+                raise GivenUp("its time is over")
             if isinstance(step, Call):
                 replies.append(step.run(caller, sandbox, null, expired))
+            elif spec.local is not None:
+                replies.append(b"")
             elif step is None:
                 caller.writes = True
                 replies.append(caller.answer(spec, arguments, protocol))
             else:
                 replies.append(step)
-        return gather(replies)
+            # Not first when all is gathered: ten thousand replies of a megabyte would fill the memory until then.
+            size += size_of(replies[-1])
+            if size > ANSWER_BYTES_MAX:
+                size -= size_of(replies[-1])
+                replies[-1] = error(f"ERR the answers are larger than {ANSWER_BYTES_MAX} bytes")
+        if not local:
+            reply = gather(replies)
+            return lambda: reply
+
+        def completed() -> Reply:
+            for place, answer in local:
+                replies[place] = connection.said(answer)
+            return gather(replies)
+
+        return completed
 
     return ScriptRun(connection, work, keys, writes=True, fixed=fixed, lost=connection.null_array)
+
+
+def _whole(answer: Local, connection: RespSession, arguments: Arguments) -> bytes:
+    return whole(answer(connection, arguments))
 
 
 # SCRIPT ---------------------------------------------------------------------------------------------------------------

@@ -82,9 +82,15 @@ def execute(connection: RespSession, queue: Queue, watched: Watched, selected: i
 
         def begin_scripts(end: End) -> None:
             told = functools.partial(_moved, connection, selected, end) if selects else end
-            run_transaction(connection, queue, _fixed(watched), _bounded).begin(told)
+            try:
+                run = run_transaction(connection, queue, _fixed(watched), _bounded)
+            except CommandError as wrong:
+                told(wrong.reply)
+            else:
+                run.begin(told)
 
-        connection.exclusive(begin_scripts)
+        # A script may look at what no condition guards, such as the number of keys.
+        connection.behind_barrier(begin_scripts)
     elif not watched and not any(spec.plan for spec, _ in queue):
         if selects:
             connection.behind_barrier(lambda end: _moved(connection, selected, end, _read_all(connection, queue)))

@@ -111,7 +111,8 @@ class Caller:
         service.store = _Seen(store, self.overlay)
         service.scans = Scans(service.store)
         # A script has one clock, the cluster's, and that stands still.
-        service.wall = lambda: self.overlay.now_ms / 1000
+        now_s = self.overlay.now_ms / 1000
+        service.wall = lambda: now_s
         self._session = RespSession(service, client.id, _ignore)
         self._session.role = client.role
 
@@ -156,7 +157,7 @@ class Caller:
         session, overlay = self._session, self.overlay
         if spec.publishes:
             # What is said cannot be taken back, and a script may begin again, or leave nothing.
-            raise CommandError(f"ERR {spec.name.upper()} is not served in scripts, nor in a transaction with one")
+            raise CommandError(f"ERR {spec.name.upper()} is not served in scripts")
         if spec.read is not None:
             return whole(spec.read(session, overlay.find, words))
         if spec.local is not None:

@@ -8,8 +8,9 @@ from typing import Final, NamedTuple
 
 from cacheflow.wire.resp.replies import CommandError
 
-# A script is compiled in one step that nothing interrupts: so much takes some milliseconds.
-SOURCE_BYTES_MAX: Final = 256 * 1024
+# A script is compiled in one step that nothing interrupts: so much takes some milliseconds, or a fifth of a second where one
+# expression or chain of conditions is that long, for which the compiler's time is quadratic.
+SOURCE_BYTES_MAX: Final = 64 * 1024
 SCRIPTS_MAX: Final = 1000
 KEPT_BYTES_MAX: Final = 16 * 1024 * 1024
 _FLAGS: Final = (b"no-writes", b"allow-oom", b"allow-stale", b"no-cluster", b"allow-cross-slot-keys")

@@ -32,7 +32,7 @@ from cacheflow.wire.streams import Reply
 
 # As long as a node waits for a write by default.
 WAIT_S: Final = 10.0
-_GONE: Final = CommandError("ERR the client has gone")
+_NOT_WANTED: Final = CommandError("ERR nobody waits for the script any more")
 
 
 def refused(result: Result) -> bytes:
@@ -61,8 +61,10 @@ class Call(NamedTuple):
         return sandbox.run(script.source, script.sha, self.keys, self.arguments, null, caller.call, expired)
 
 
-# What is run in the scripts' thread: it is given what answers commands, and returns the reply.
-Work = Callable[[Caller, Sandbox, Expired], Reply]
+# What gives the reply when everything has taken place; called on the event loop.
+Render = Callable[[], Reply]
+# What is run in the scripts' thread: it is given what answers commands.
+Work = Callable[[Caller, Sandbox, Expired], Render]
 
 
 class ScriptRun(Attempts):
@@ -107,6 +109,8 @@ class ScriptRun(Attempts):
         if not self._is_over:
             self._is_over = True
             self._call_off()
+            # What is not in a circle is freed at once, with the script's arguments and what it has read.
+            del self._end, self._call_off
             self._scripts.turns.leave(self._turn)
 
     def _step(self, call: Callable[..., None], *arguments: object) -> None:
@@ -127,14 +131,15 @@ class ScriptRun(Attempts):
             self._give_up_waiting()
         self._scripts.runner.start(self._run, lambda outcome: self._step(self._ran, outcome))
 
-    def _run(self, sandbox: Sandbox, expired: Expired) -> tuple[Caller, Reply]:
+    def _run(self, sandbox: Sandbox, expired: Expired) -> tuple[Caller, Render] | CommandError:
         """Do the work once; return the caller that it had and its reply. Called in the scripts' thread."""
-        if self._client.is_gone:
-            raise _GONE
+        # On a node with more scripts than it can run, it runs those that are still waited for.
+        if self._client.is_gone or self._is_over:
+            return _NOT_WANTED
         caller = Caller(self._session, writes=self._writes)
         return caller, self._work(caller, sandbox, expired)
 
-    def _ran(self, outcome: tuple[Caller, Reply] | CommandError) -> None:
+    def _ran(self, outcome: tuple[Caller, Render] | CommandError) -> None:
         if isinstance(outcome, CommandError):
             self._end(outcome.reply)
             return
@@ -149,11 +154,11 @@ class ScriptRun(Attempts):
             return
         if self._writes:
             self._is_proposed = True
-            self._propose(Attempt(overlay.conditions(), overlay.effects(), lambda results: reply, atomic=True))
+            self._propose(Attempt(overlay.conditions(), overlay.effects(), lambda results: reply(), atomic=True))
             return
         lookup = self._client.store.lookup
         if [unchanged(key, lookup(key, count=False)) for key in overlay.seen] == overlay.conditions():
-            self._end(reply)
+            self._end(reply())
         else:
             self._attempt_again()
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import weakref
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
@@ -73,7 +74,11 @@ class Sandbox:
         self._is_over = False
         new_cjson, null = self._lua.execute(_source("cjson"))
         parts = (new_cjson, null, self._lua.execute(_source("cmsgpack")), self._lua.execute(_source("bit")))
-        self._run, self._check = self._lua.execute(_source("sandbox"), self._answer, self._limit, self._over, *parts)
+        own = weakref.proxy(self)
+        # Lua keeps these, and a sandbox that is dropped is freed at once, with all that its script held: no garbage of a server
+        # waits longer than that of a circle.
+        called = (lambda *words: own._answer(*words), lambda: own._limit(), lambda: own._over())
+        self._run, self._check = self._lua.execute(_source("sandbox"), *called, *parts)
 
     def check(self, source: bytes, sha: bytes) -> bytes:
         """Return the error for which the script ``source``, whose digest is ``sha``, cannot be compiled; empty for none."""

@@ -23,8 +23,9 @@ local HOOK_EVERY, LOOK_EVERY = 1000, 0.002
 -- second.
 local CHARGED_MAX, STEPS_MAX = 1000000, 50000000
 local PATTERN_MAX, SORTED_MAX, LOADED_MAX, NESTED_MAX, LINES_MAX = 256, 50000, 65536, 100, 100
--- Bytes in use before a run from which on garbage is collected first; and compiled scripts that are kept.
-local GARBAGE_MIN, KEPT_MAX = 2048, 200
+-- KiB that have come since the last collection of all garbage, from which on there is another before a run; and bytes of the
+-- sources of the scripts that are kept compiled, which takes up to ten times as much.
+local GARBAGE_MIN, KEPT_BYTES_MAX = 2048, 1048576
 
 local GIVEN_UP = 'the script was given up'
 local given_up, looked_at, charged, logged
@@ -127,12 +128,13 @@ function strings.gsub(subject, pattern, replacement, ...)
 end
 
 function strings.rep(subject, count)
-  local times = tonumber(count)
-  if type(subject) == 'string' and times and times > 0 then bounded((#subject + 1) * times, 'string.rep') end
+  local text, times = text_of(subject), tonumber(count)
+  if type(text) == 'string' and times and times > 0 then bounded((#text + 1) * times, 'string.rep') end
   return string.rep(subject, count)
 end
 
 function strings.format(pattern, ...)
+  if type(pattern) == 'string' then charge(#pattern) end
   for place = 1, select('#', ...) do
     local value = select(place, ...)
     if type(value) == 'string' then charge(#value) end
@@ -147,7 +149,9 @@ function tables.concat(list, ...)
     local between = text_of((...))
     bounded(#list * (type(between) == 'string' and #between + 1 or 1), 'table.concat')
   end
-  return concat(list, ...)
+  local joined = concat(list, ...)
+  charge(#joined)
+  return joined
 end
 
 function tables.insert(list, ...)
@@ -162,8 +166,14 @@ end
 
 function tables.sort(list, ...)
   if type(list) == 'table' then
-    if #list > SORTED_MAX then error('a script sorts at most ' .. SORTED_MAX .. ' values', 2) end
-    charge(#list * 20)
+    local count, longest = #list, 0
+    if count > SORTED_MAX then error('a script sorts at most ' .. SORTED_MAX .. ' values', 2) end
+    for place = 1, count do
+      local value = rawget(list, place)
+      if type(value) == 'string' and #value > longest then longest = #value end
+    end
+    -- Long texts may differ in their last letters, or not at all; many letters are compared in a step.
+    bounded(count * 20 * (1 + longest / 64), 'table.sort')
   end
   return table.sort(list, ...)
 end
@@ -206,6 +216,8 @@ end
 local function ask(...)
   local answer = host(...)
   limit()
+  -- A command may take long, and is one instruction: the next call of the hook is many of them away.
+  hook()
   return answer
 end
 
@@ -472,6 +484,8 @@ local function world(packed_keys, packed_arguments)
 end
 
 local compiled, kept = {}, 0
+-- KiB in use after the last collection.
+local settled = 0
 
 local function chunk_of(source, sha)
   local chunk = compiled[sha]
@@ -480,8 +494,8 @@ local function chunk_of(source, sha)
   local wrong
   chunk, wrong = loadstring(source, '@user_script')
   if not chunk then return nil, wrong end
-  if kept >= KEPT_MAX then compiled, kept = {}, 0 end
-  compiled[sha], kept = chunk, kept + 1
+  if kept + #source > KEPT_BYTES_MAX then compiled, kept = {}, 0 end
+  compiled[sha], kept = chunk, kept + #source
   return chunk
 end
 
@@ -494,13 +508,18 @@ end
 -- Runs a script and returns its reply, encoded. null_reply: how the client's protocol writes that there is nothing.
 local function run(source, sha, packed_keys, packed_arguments, null_reply)
   given_up, looked_at, charged, logged, refusal = false, clock(), 0, 0, nil
-  if collectgarbage('count') > GARBAGE_MIN then collectgarbage() end
+  if collectgarbage('count') > settled + GARBAGE_MIN then
+    collectgarbage()
+    settled = collectgarbage('count')
+  end
   local chunk, wrong = chunk_of(source, sha)
   if not chunk then return '-ERR Error compiling script (new function): ' .. line(wrong) .. '\r\n' end
   setfenv(chunk, world(packed_keys, packed_arguments))
   limit()
   sethook(hook, '', HOOK_EVERY)
-  local _, result = xpcall(chunk, explained(sha))
+  local done, result = xpcall(chunk, explained(sha))
+  -- No handler is called where memory ends, or the room for errors: such a script has no reply, and leaves nothing.
+  if not done and type(result) ~= 'table' then error(result, 0) end
   local out = { null = null_reply }
   encode(out, result, 0)
   local reply = concat(out)
