@@ -196,7 +196,7 @@ class Contents:
     def _expire(self, keys_max: int) -> int:
         """Remove up to ``keys_max`` items that are past their expiry; return how many were removed."""
         raw, remove, tell = self.raw, self.items.__delitem__, self.effects.append
-        keys = self.due.pop(raw, self.now_ms, keys_max)
+        keys = self.due.pop(self.now_ms, keys_max)
         kills = self.condemned.kills if self.condemned.present else None
         for key in keys:
             entry = raw[key]
@@ -213,7 +213,6 @@ class Contents:
             self.expired += 1
             self.revision += 1
             tell((EXPIRED, key, self.revision, 0))
-        self.due.trim(raw, self.with_ttl, len(keys))
         return len(keys)
 
     def condemn(self, prefix: str, only_database_0: bool, counted: bool) -> int | None:
@@ -341,7 +340,7 @@ class Contents:
 
         Returns 0 for now, None for never.
         """
-        return 0 if self.behind else self.due.next_ms(self.raw)
+        return 0 if self.behind else self.due.next_ms()
 
     def make_room(self, protected: str, items: int, size: int) -> None:
         """Evict items, but never the key ``protected``, until a number of new items fits into the cache's limits.
@@ -404,7 +403,7 @@ class Contents:
         if entry[EXPIRES_AT_MS]:
             self.with_ttl -= 1
             self.expiries_ms -= entry[EXPIRES_AT_MS]
-            self.due.trim(self.raw, self.with_ttl)
+            self.due.remove(entry[EXPIRES_AT_MS], key)
 
     def _tell(self, key: str, how: int) -> None:
         """Record the removal of ``key`` with a revision and an effect, and count it.
@@ -424,10 +423,9 @@ class Contents:
         if key < OTHERS_BEFORE:
             self.census.retimed(key, before_ms, after_ms)
         self.expiries_ms += after_ms - before_ms
-        if after_ms:
-            if not before_ms:
-                self.with_ttl += 1
-            self.due.add(after_ms, key)
-        else:
+        if before_ms:
             self.with_ttl -= 1
-        self.due.trim(self.raw, self.with_ttl)
+            self.due.remove(before_ms, key)
+        if after_ms:
+            self.with_ttl += 1
+            self.due.add(after_ms, key)
