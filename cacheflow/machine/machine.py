@@ -178,7 +178,7 @@ class CacheMachine(State):
         """
         contents = self.contents
         effects: list[Effect] = []
-        contents.effects = effects
+        contents.effects, contents.uses = effects, 0
         settled: list[Settled] = []
         if payload:
             try:
