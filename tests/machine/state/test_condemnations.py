@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import process_time
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from cacheflow.machine.effects import CONDEMNED, EVICTED, WRITTEN
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.state import condemnations, contents
 from cacheflow.machine.state.census import Tally
-from cacheflow.machine.state.condemnations import Condemnations
+from cacheflow.machine.state.condemnations import Condemnation, Condemnations
 from cacheflow.machine.state.contents import BURIED_PER_ENTRY_MAX, EVICTED_PER_ENTRY_MAX, SWEPT_PER_ENTRY_MAX
 from cacheflow.machine.state.entries import KEY_BYTES_MAX, Entry
 
@@ -335,3 +336,27 @@ def test_a_reader_during_whose_look_something_is_cleared_looks_again(
 
     monkeypatch.setattr(items, "_in_memory", looked_at)
     assert items.count_of(0) == 1
+
+
+def test_clearing_again_and_again_takes_no_longer_while_much_is_condemned(driver: Driver) -> None:
+    driver.put("k")
+    prefixes = [c.delete_prefix(f"p{number:04}") for number in range(4000)]
+    clears = [c.clear_all(), c.clear_database(0), c.clear_database(3)] * 500
+    before = process_time()
+    results = driver.run(*prefixes, *clears)
+    # Each looked at all that was condemned before: that took more than a second.
+    assert process_time() - before < 0.4
+    assert {result[0] for result in results} == {c.OK, c.SWEEPING}
+    assert driver.live() == []
+
+
+def test_a_reader_during_the_making_of_a_condemnation_finds_what_is_there(
+    cache: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contents, "SWEPT_PER_ENTRY_MAX", 0)
+    cache.put(*"abcdefghij")
+    cache.run(c.delete_prefix("j"))
+    condemned = cache.machine.contents.condemned
+    assert condemned.present
+    assert condemned._list_of(Condemnation("a", False, False, 99, 0)) == []
+    assert cache.live() == [*"abcdefghi"]
