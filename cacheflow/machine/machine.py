@@ -178,14 +178,14 @@ class CacheMachine(State):
         """
         contents = self.contents
         effects: list[Effect] = []
-        contents.effects = effects
+        contents.effects, contents.uses = effects, 0
         settled: list[Settled] = []
         if payload:
             try:
                 level, stamp_ms, blocks = decode_entry(payload)
             except CodecError:
                 # Whatever a later level may make of an entry: what comes first in it stays.
-                level, blocks = level_of(payload), []
+                level = level_of(payload)
                 if level > self.build_level:
                     raise NewerCacheFlow.wrote(f"entry {index}", level, self.build_level) from None
             else:
@@ -201,14 +201,14 @@ class CacheMachine(State):
                         self.scopes.drop_due(stamp_ms)
                 if contents.with_ttl or contents.behind:
                     contents.begin_entry()
-            for block in blocks:
-                try:
-                    session_id, first, lowest, until_ms, commands = decode_block(block)
-                except CodecError:
-                    continue
-                settled.append((session_id, first, self._run_block(session_id, first, lowest, until_ms, commands)))
-            if contents.behind:
-                contents.end_entry()
+                for block in blocks:
+                    try:
+                        session_id, first, lowest, until_ms, commands = decode_block(block)
+                    except CodecError:
+                        continue
+                    settled.append((session_id, first, self._run_block(session_id, first, lowest, until_ms, commands)))
+                if contents.behind:
+                    contents.end_entry()
         if effects:
             digest = blake2b(self.digest, digest_size=DIGEST_BYTES)
             packed = self._pack(effects)

@@ -255,6 +255,8 @@ class LocalNode:
         """
         self.machine = machine
         self.proposals.answers_missed()
+        # Where nobody writes no entry follows that would tell them.
+        self.proposals.tell_counts(machine.contents)
 
     def applied(self, settled: list[Settled]) -> None:
         """Give the results of applied blocks to the calls that wait for them.
@@ -266,7 +268,7 @@ class LocalNode:
             inbox.empty()
         proposals.applied(settled)
         if proposals.counting:
-            proposals.tell_counts(self.machine.contents.condemned)
+            proposals.tell_counts(self.machine.contents)
         if inbox.waiting or inbox.barriers:
             # Writes of threads that waited for the inbox while the answers above were given: they go on their way now.
             inbox.empty()

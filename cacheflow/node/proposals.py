@@ -27,7 +27,7 @@ from cacheflow.errors import NoLeader, NotCommitted, OutcomeUnknown, Overloaded,
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.machine.machine import Settled
-from cacheflow.machine.state.condemnations import Condemnations
+from cacheflow.machine.state.contents import Contents
 from cacheflow.node.large_calls import CALL_BYTES_MAX
 
 logger = logging.getLogger(__name__)
@@ -299,12 +299,14 @@ class Proposals:
         if self._unsent:
             self.flush()
 
-    def tell_counts(self, condemned: Condemnations) -> None:
-        """Answer the removals whose keys the machine has counted by now. condemned: the machine's removals in bulk."""
+    def tell_counts(self, contents: Contents) -> None:
+        """Answer the removals whose keys the machine has counted by now. contents: the machine's items."""
+        condemned = contents.condemned
         counting, self.counting = self.counting, []
         for proposal in counting:
             revision = proposal.results[-1][1]
-            if condemned.is_counting(revision):
+            # A machine that was restored from an older snapshot comes to the removal again.
+            if condemned.is_counting(revision) or contents.revision < revision:
                 self.counting.append(proposal)
             elif revision in condemned.counts:
                 proposal.results[-1] = [commands.OK, condemned.counts[revision]]

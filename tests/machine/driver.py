@@ -10,7 +10,6 @@ from cacheflow.machine.language.databases import DATABASES, database_of
 from cacheflow.machine.machine import CacheMachine, Settled
 from cacheflow.machine.state.condemnations import Condemnation
 from cacheflow.machine.state.entries import entry_bytes
-from cacheflow.machine.state.expiry import STALE_ALLOWED
 
 
 class Driver:
@@ -115,9 +114,9 @@ def assert_invariants(machine: CacheMachine) -> None:
     with_ttl = [entry for entry in raw.values() if entry[4]]
     assert contents.with_ttl == len(with_ttl)
     assert contents.expiries_ms == sum(entry[4] for entry in with_ttl)
-    assert len(contents.due) <= 3 * len(with_ttl) + STALE_ALLOWED + 10
+    assert len(contents.due) == len(with_ttl)
     if not contents.behind:
-        assert contents.due.next_ms(raw) == min((entry[4] for entry in with_ttl), default=None)
+        assert contents.due.next_ms() == min((entry[4] for entry in with_ttl), default=None)
     versions = [entry[3] for entry in raw.values()]
     assert len(set(versions)) == len(versions)
     assert all(0 < version <= machine.contents.revision for version in versions)

@@ -27,6 +27,9 @@ def mixed_log(seed: int, length: int, *, removals: float = 0.0, many: int = 1500
         if random.random() < 0.05:
             log.append(b"")
             continue
+        if removals and random.random() < 0.05:
+            log.append(random.choice([b"\xc1", b"damaged", b"\x93\x01\x02"]))
+            continue
         blocks = [b"\xc1"] if random.random() < 0.05 else []
         for session in random.sample([0, 1, 2, 7], random.randrange(1, 4)):
             commands = [

@@ -13,8 +13,8 @@ from cacheflow.machine.language.commands import Command, Result
 from cacheflow.machine.language.levels import BUILD_LEVEL
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.machine.state import contents
-from cacheflow.machine.state.condemnations import Condemnations
 from cacheflow.node import proposals
+from cacheflow.node.assembly import LocalNode
 from cacheflow.node.proposals import (
     BLOCK_BYTES_MAX,
     BLOCK_COMMANDS_MAX,
@@ -664,9 +664,28 @@ def test_a_removal_is_answered_when_its_keys_are_counted(monkeypatch: pytest.Mon
     assert removal.outcomes == []
     for _ in range(5):
         cluster.apply(commands.encode_block(0, 0, 0, [commands.noop()]))
-        cluster.proposals.tell_counts(cluster.machine.contents.condemned)
+        cluster.proposals.tell_counts(cluster.machine.contents)
     assert removal.outcome == [[commands.OK, 3]]
     assert cluster.proposals.counting == []
+
+
+def test_a_removal_is_answered_also_when_snapshots_bring_its_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow_sweeps(monkeypatch)
+    cluster = Cluster().open()
+    Call(cluster, *(commands.set_(key, b"", 1) for key in "abc"))
+    cluster.apply()
+    local, older = object.__new__(LocalNode), CacheMachine.restore([*cluster.machine.snapshot()])
+    local.proposals = cluster.proposals
+    removal = Call(cluster, commands.delete_prefix(""))
+    cluster.apply()
+    local.machine_replaced(older)
+    assert (removal.outcomes, local.machine) == ([], older)
+    while cluster.machine.next_due_ms() == 0:
+        # Applied by others while this node is away.
+        cluster.index += 1
+        cluster.machine.apply(cluster.index, commands.encode_entry(cluster.leader_ms, []))
+    local.machine_replaced(CacheMachine.restore([*cluster.machine.snapshot()]))
+    assert removal.outcome == [[commands.OK, 3]]
 
 
 @pytest.mark.parametrize("end", ["deadline", "close", "forgotten"])
@@ -677,7 +696,7 @@ def test_a_removal_that_is_not_counted_in_time_is_told_as_done(end: str, monkeyp
     cluster.apply()
     removal = Call(cluster, commands.delete_prefix(""))
     cluster.apply()
-    cluster.proposals.tell_counts(cluster.machine.contents.condemned)
+    cluster.proposals.tell_counts(cluster.machine.contents)
     assert removal.outcomes == []
     if end == "deadline":
         cluster.now += 20.0
@@ -685,6 +704,7 @@ def test_a_removal_that_is_not_counted_in_time_is_told_as_done(end: str, monkeyp
     elif end == "close":
         cluster.proposals.close()
     else:
-        cluster.proposals.tell_counts(Condemnations())
+        cluster.machine.contents.condemned.adopt([], 0)
+        cluster.proposals.tell_counts(cluster.machine.contents)
     assert isinstance(removal.outcome, OutcomeUnknown) and "are removed" in str(removal.outcome)
     assert (cluster.proposals.counting, cluster.proposals.pending) == ([], 0)

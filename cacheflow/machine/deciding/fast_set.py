@@ -2,7 +2,8 @@
 
 It leaves exactly what ``decide`` and ``carry_out`` leave: the same state, results and effects (a test compares). It
 only saves the calls and tuples between the two, which are two thirds of the work. It looks for no dead items, and at the keys of
-database 0 only: while anything in memory is dead, and for other databases, commands go the general way.
+database 0 only: while anything in memory is dead, or above a lowered limit, and for other databases, commands go the general
+way.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def set_plainly(contents: Contents, commands: Iterable[Any], results: list[Resul
 
     The first other command ends the run.
     """
-    if contents.has_dead:
+    if contents.behind:
         return
     raw = contents.raw
     find = raw.get
@@ -34,9 +35,7 @@ def set_plainly(contents: Contents, commands: Iterable[Any], results: list[Resul
     add, rewrite, pop_victim = items.add, items.rewrite, items.pop_victim
     tell = contents.effects.append
     answer = results.append
-    bytes_max = contents.bytes_max
-    # What is above a lowered limit goes in its turn; a write does not add to it.
-    room_items, room_bytes = max(contents.items_max, len(raw)), max(bytes_max, contents.bytes_used)
+    items_max, bytes_max = contents.items_max, contents.bytes_max
     revision, bytes_used = contents.revision, contents.bytes_used
     before = len(results)
     for command in commands:
@@ -56,7 +55,7 @@ def set_plainly(contents: Contents, commands: Iterable[Any], results: list[Resul
             break
         old = find(key)
         if old is None:
-            while len(raw) >= room_items or bytes_used + size > room_bytes:
+            while len(raw) >= items_max or bytes_used + size > bytes_max:
                 victim = pop_victim(key)
                 if victim is None:
                     break
@@ -66,8 +65,6 @@ def set_plainly(contents: Contents, commands: Iterable[Any], results: list[Resul
                     contents.evict(gone, lost)
                     bytes_used, revision = contents.bytes_used, contents.revision
                     continue
-                if gone < OTHERS_BEFORE:
-                    contents.census.went(gone, lost)
                 bytes_used -= entry_bytes(gone, lost[DATA], lost[META])
                 contents.evicted += 1
                 revision = contents.revision = revision + 1
@@ -76,13 +73,11 @@ def set_plainly(contents: Contents, commands: Iterable[Any], results: list[Resul
             # The revision rises before the entry is there: no reader may see a version that is above the machine's.
             revision = contents.revision = revision + 1
             add(key, (data, kind, meta, revision, 0))
-            if key < OTHERS_BEFORE:
-                contents.census.came(key)
         else:
             if old[EXPIRES_AT_MS] or type(old[META]) is str:
                 break
             growth = len(data) - len(old[DATA])
-            if bytes_used + growth > room_bytes:
+            if bytes_used + growth > bytes_max:
                 break
             bytes_used += growth
             revision = contents.revision = revision + 1

@@ -92,24 +92,31 @@ class Condemnations:
 
     def add(self, new: Condemnation) -> None:
         """Put the condemnation ``new`` in force; its revision must be above all before."""
+        found = self._list_of(new)
+        old = None
         if not new.counted and new.is_whole:
-            for place in range(self.passing, len(self.present)):
-                old = self.present[place]
-                if (old.prefix, old.only_database_0, old.counted) == (new.prefix, new.only_database_0, False):
-                    # The new one does all that the old one would, and takes its place in the next pass.
-                    self._set([*self.present[:place], *self.present[place + 1 :], new])
-                    return
+            old = next((one for one in reversed(found) if not one.counted), None)
+        if old is None or (self.passing and old.revision <= self.present[self.passing - 1].revision):
+            found.append(new)
+        else:
+            # The new one does all that the old one would, and takes its place in the next pass. In one step, for readers in
+            # other threads look at the list.
+            place = bisect_left(found, old.revision, key=_REVISION)
+            found[place:] = [*found[place + 1 :], new]
+            del self.present[bisect_left(self.present, old.revision, key=_REVISION)]
         self.present.append(new)
         self._newest = new.revision
+
+    def _list_of(self, new: Condemnation) -> list[Condemnation]:
+        """Return the list of the condemnations of one target, that of ``new``, made if there is none; the oldest first."""
         if new.only_database_0:
-            self._database_0.append(new)
-            return
+            return self._database_0
         length = len(new.prefix)
         table = next((table for known, table in self._tables if known == length), None)
         if table is None:
             table = {}
             self._tables = (*self._tables, (length, table))
-        table.setdefault(new.prefix, []).append(new)
+        return table.setdefault(new.prefix, [])
 
     def adopt(self, present: Iterable[Condemnation], passing: int) -> None:
         """Replace all condemnations by those in ``present``, the oldest first. passing: how many of them a pass serves."""
@@ -199,6 +206,7 @@ def _meets(tables: Tables, database_0: list[Condemnation], key: str, version: in
     """True if a condemnation in ``tables``, or one of database 0, meets an item under ``key`` with this ``version``."""
     for length, table in tables:
         found = table.get(key[:length])
-        if found is not None and found[-1].revision >= version:
+        # A list that another thread is making has nothing in it for a moment.
+        if found and found[-1].revision >= version:
             return True
     return bool(database_0) and database_0[-1].revision >= version and not database_of(key)

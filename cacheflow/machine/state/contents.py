@@ -79,8 +79,9 @@ class Contents:
         self.evicted = 0
         self.condemnations = 0
         self.swept = 0
-        # The effects of the latest entry, in order.
+        # The effects of the latest entry, in order; and how many uses of keys it has counted beside them.
         self.effects: list[Effect] = []
+        self.uses = 0
         self.items: Items = POLICIES["lru"]()
         # ``items.raw`` itself: whatever is in memory, dead or alive.
         self.raw: dict[str, Entry] = self.items.raw
@@ -174,6 +175,7 @@ class Contents:
         """Count ``uses`` uses of ``key`` at this moment; do nothing if the key is absent."""
         entry = self.find(key)
         if entry is not None:
+            self.uses += 1
             self.items.touch(key, entry, uses)
 
     def remove(self, key: str) -> int:
@@ -196,7 +198,7 @@ class Contents:
     def _expire(self, keys_max: int) -> int:
         """Remove up to ``keys_max`` items that are past their expiry; return how many were removed."""
         raw, remove, tell = self.raw, self.items.__delitem__, self.effects.append
-        keys = self.due.pop(raw, self.now_ms, keys_max)
+        keys = self.due.pop(self.now_ms, keys_max)
         kills = self.condemned.kills if self.condemned.present else None
         for key in keys:
             entry = raw[key]
@@ -213,7 +215,6 @@ class Contents:
             self.expired += 1
             self.revision += 1
             tell((EXPIRED, key, self.revision, 0))
-        self.due.trim(raw, self.with_ttl, len(keys))
         return len(keys)
 
     def condemn(self, prefix: str, only_database_0: bool, counted: bool) -> int | None:
@@ -241,7 +242,7 @@ class Contents:
         """Remove some of what is condemned, except in an entry that had its fill of expired keys."""
         if self.condemned.present and not self._overdue:
             # A pass must come nearer to its end whatever the entry has moved to there.
-            self._sweep(SWEPT_PER_ENTRY_MAX + len(self.effects), BURIED_PER_ENTRY_MAX)
+            self._sweep(SWEPT_PER_ENTRY_MAX + len(self.effects) + self.uses, BURIED_PER_ENTRY_MAX)
             self._note_backlog()
 
     def evict_surplus(self) -> None:
@@ -287,12 +288,21 @@ class Contents:
 
         Those that are past their expiry, or condemned by a prefix, count until they are removed.
         """
-        return self.census.of(database, self._in_memory()).keys
+        return self._tally_of(database).keys
 
     def expiring_of(self, database: int) -> tuple[int, int]:
         """Return (how many living items of ``database`` have an expiry, the sum of these in ms). Any thread may call it."""
-        tally = self.census.of(database, self._in_memory())
+        tally = self._tally_of(database)
         return tally.expiring, tally.expiries_ms
+
+    def _tally_of(self, database: int | None) -> Tally:
+        """Return the numbers of living items in ``database``, None for all databases. Any thread may call it."""
+        while True:
+            before = self.revision, self.swept
+            tally = self.census.of(database, self._in_memory())
+            # Another thread may be in the middle of an entry: the numbers are those of one moment, but for one key.
+            if before == (self.revision, self.swept):
+                return Tally(max(0, tally.keys), max(0, tally.expiring), max(0, tally.expiries_ms))
 
     def _in_memory(self) -> Tally:
         return Tally(len(self.raw), self.with_ttl, self.expiries_ms)
@@ -341,7 +351,7 @@ class Contents:
 
         Returns 0 for now, None for never.
         """
-        return 0 if self.behind else self.due.next_ms(self.raw)
+        return 0 if self.behind else self.due.next_ms()
 
     def make_room(self, protected: str, items: int, size: int) -> None:
         """Evict items, but never the key ``protected``, until a number of new items fits into the cache's limits.
@@ -361,7 +371,9 @@ class Contents:
     def _remove_dead(self) -> bool:
         """Remove a dead item, or look for some among the next few; return False when there are none, or not for this entry."""
         if self._overdue:
-            return self._expire(1) > 0
+            if self._expire(1):
+                return True
+            self._overdue = False
         if not self.condemned.present or self._swept_for_room <= 0:
             return False
         self._swept_for_room -= SWEPT_AT_ONCE
@@ -404,7 +416,7 @@ class Contents:
         if entry[EXPIRES_AT_MS]:
             self.with_ttl -= 1
             self.expiries_ms -= entry[EXPIRES_AT_MS]
-            self.due.trim(self.raw, self.with_ttl)
+            self.due.remove(entry[EXPIRES_AT_MS], key)
 
     def _tell(self, key: str, how: int) -> None:
         """Record the removal of ``key`` with a revision and an effect, and count it.
@@ -424,10 +436,9 @@ class Contents:
         if key < OTHERS_BEFORE:
             self.census.retimed(key, before_ms, after_ms)
         self.expiries_ms += after_ms - before_ms
-        if after_ms:
-            if not before_ms:
-                self.with_ttl += 1
-            self.due.add(after_ms, key)
-        else:
+        if before_ms:
             self.with_ttl -= 1
-        self.due.trim(self.raw, self.with_ttl)
+            self.due.remove(before_ms, key)
+        if after_ms:
+            self.with_ttl += 1
+            self.due.add(after_ms, key)

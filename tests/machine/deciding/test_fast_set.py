@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from machine.driver import Driver, assert_invariants
+from machine.driver import Driver, assert_invariants, sets
 from machine.mixed_log import mixed_log
 
 from cacheflow.machine import machine
@@ -15,6 +15,7 @@ from cacheflow.machine.deciding import batches
 from cacheflow.machine.deciding.fast_set import set_plainly
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.machine import Settled
+from cacheflow.machine.state import contents
 
 
 def by_the_general_way(driver: Driver, payload: bytes) -> list[Settled]:
@@ -113,6 +114,17 @@ def test_a_mixed_log_leaves_the_same_by_both_ways(seed: int) -> None:
     for payload in mixed_log(seed, 80):
         assert_equal_after(straight, general, payload)
     assert straight.machine.contents_digest() == general.machine.contents_digest()
+
+
+def test_above_a_lowered_limit_the_same_is_left_by_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contents, "EVICTED_PER_ENTRY_MAX", 1)
+    straight, general = Driver(), Driver()
+    for cache in (straight, general):
+        cache.put(*(f"large{number}" for number in range(9)), data=b"x" * 900)
+        cache.put(*(f"small{number}" for number in range(9)))
+        cache.one(c.configure({"max_bytes": 2000}))
+    payload = c.encode_entry(1, [c.encode_block(0, 0, 0, sets((f"new{number}" for number in range(9)), b"y" * 90))])
+    assert_equal_after(straight, general, payload)
 
 
 def test_plain_sets_do_go_the_straight_way(cache: Driver) -> None:

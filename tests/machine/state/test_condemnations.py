@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import process_time
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ from machine.driver import Driver, assert_invariants, sets
 from cacheflow.machine.effects import CONDEMNED, EVICTED, WRITTEN
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.state import condemnations, contents
+from cacheflow.machine.state.census import Tally
+from cacheflow.machine.state.condemnations import Condemnation, Condemnations
 from cacheflow.machine.state.contents import BURIED_PER_ENTRY_MAX, EVICTED_PER_ENTRY_MAX, SWEPT_PER_ENTRY_MAX
 from cacheflow.machine.state.entries import KEY_BYTES_MAX, Entry
 
@@ -147,6 +150,35 @@ def test_expired_keys_go_before_the_living(cache: Driver, monkeypatch: pytest.Mo
     assert (cache.machine.contents.evicted, cache.machine.contents.expired) == (1, 10)
 
 
+def test_what_is_condemned_goes_before_the_living_once_nothing_more_has_expired(
+    cache: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contents, "EXPIRED_PER_ENTRY_MAX", 2)
+    monkeypatch.setattr(contents, "SWEPT_PER_ENTRY_MAX", 0)
+    cache.one(c.configure({"max_items": 30}))
+    cache.put(*(f"x{number}" for number in range(10)), *(f"k{number}" for number in range(10)))
+    cache.put(*(f"late{number}" for number in range(10)), ttl_ms=5)
+    cache.one(c.delete_prefix("k"))
+    cache.run(*sets(f"new{number}" for number in range(20)), at=100)
+    assert (cache.machine.contents.evicted, cache.machine.contents.expired) == (0, 10)
+    assert len(cache.live()) == 30
+
+
+def test_a_pass_ends_also_while_everything_is_read(cache: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contents, "SWEPT_PER_ENTRY_MAX", 10)
+    keys = [f"k{number:02}" for number in range(100)]
+    cache.put("gone", *keys)
+    _, revision = cache.one(c.delete_prefix("gone"))
+    for number in range(20):
+        # Through the log, and on a node by itself.
+        uses = [keys[(number * 30 + place) % 100] for place in range(30)]
+        cache.run(c.recency([(key, 1) for key in uses]) if number % 2 else c.batch([c.get(key) for key in uses]))
+        if number % 5 == 0:
+            cache = cache.copy()
+    assert not cache.machine.contents.condemned.is_counting(revision)
+    assert cache.machine.next_due_ms() is None
+
+
 def test_a_lowered_limit_evicts_a_bounded_number_an_entry(cache: Driver) -> None:
     count = 4 * EVICTED_PER_ENTRY_MAX
     cache.put(*(f"k{number:05}" for number in range(count + 10)))
@@ -271,3 +303,60 @@ def test_a_reader_that_stands_still_until_the_sweep_is_over_finds_nothing(
     readers = [cache.machine.contents.condemned.reader(Slow()) for _ in range(2)]
     assert [reader(key) for reader, key in zip(readers, ["a", "\x011a"], strict=True)] == [None, None]
     assert raw == {}
+
+
+def test_a_reader_in_the_middle_of_a_sweep_counts_nothing_below_zero(
+    cache: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items, counts = cache.machine.contents, []
+    cache.put("a", "b", ttl_ms=50)
+    bury = Condemnations.bury
+
+    def seen(condemned: Condemnations, *item: Any) -> bool:
+        counts.append((items.count_of(0), items.count_of(None), items.expiring_of(0)))
+        return bury(condemned, *item)
+
+    monkeypatch.setattr(Condemnations, "bury", seen)
+    cache.one(c.clear_all())
+    assert counts == [(0, 0, (0, 0))] * 2
+
+
+def test_a_reader_during_whose_look_something_is_cleared_looks_again(
+    cache: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = cache.machine.contents
+    cache.put("a", "b")
+    in_memory, others = items._in_memory, [c.clear_all(), *sets(["c"])]
+
+    def looked_at() -> Tally:
+        tally = in_memory()
+        if others:
+            cache.one(others.pop(0))
+        return tally
+
+    monkeypatch.setattr(items, "_in_memory", looked_at)
+    assert items.count_of(0) == 1
+
+
+def test_clearing_again_and_again_takes_no_longer_while_much_is_condemned(driver: Driver) -> None:
+    driver.put("k")
+    prefixes = [c.delete_prefix(f"p{number:04}") for number in range(4000)]
+    clears = [c.clear_all(), c.clear_database(0), c.clear_database(3)] * 500
+    before = process_time()
+    results = driver.run(*prefixes, *clears)
+    # Each looked at all that was condemned before: that took more than a second.
+    assert process_time() - before < 0.4
+    assert {result[0] for result in results} == {c.OK, c.SWEEPING}
+    assert driver.live() == []
+
+
+def test_a_reader_during_the_making_of_a_condemnation_finds_what_is_there(
+    cache: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contents, "SWEPT_PER_ENTRY_MAX", 0)
+    cache.put(*"abcdefghij")
+    cache.run(c.delete_prefix("j"))
+    condemned = cache.machine.contents.condemned
+    assert condemned.present
+    assert condemned._list_of(Condemnation("a", False, False, 99, 0)) == []
+    assert cache.live() == [*"abcdefghi"]
