@@ -123,6 +123,25 @@ def test_sighup_ends_no_node(tmp_path: Path) -> None:
             node.kill()
 
 
+def test_sighup_while_a_node_is_loaded_does_not_end_it(tmp_path: Path) -> None:
+    node = NodeProcess(1, tmp_path)
+    node.program = f"""
+import os, signal, sys
+class Hup:
+    def find_spec(self, name, *_):
+        if name == "cacheflow.cli.server":
+            os.kill(os.getpid(), signal.SIGHUP)
+sys.meta_path.insert(0, Hup())
+{node.program}"""
+    node.start()
+    try:
+        wait_for(lambda: not node.alive or node.is_ready())
+        assert node.alive
+    finally:
+        if node.alive:
+            node.kill()
+
+
 def test_a_node_with_a_wrong_file_does_not_start(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("the secret of all nodes")
     (tmp_path / "users").write_text("a read\n")
