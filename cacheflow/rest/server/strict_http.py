@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from waitress.buffers import OverflowableBuffer
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.server import TcpWSGIServer
@@ -206,6 +207,8 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
     def handle_write(self) -> None:
         if not self.refused or not self.close_when_flushed or self.will_close:
             super().handle_write()
+            if not self.total_outbufs_len and self.outbufs[0].buf is not None:
+                self.drop_what_was_sent()
             return
         self._flush_exception(self._flush_some)
         # (The client may have gone: then it is closed by now.)
@@ -216,6 +219,20 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
                 self.socket.shutdown(socket.SHUT_WR)
             except OSError:
                 self.handle_close()
+
+    def drop_what_was_sent(self) -> None:
+        """Let go of the last answer, which this connection has sent; never wait for another thread.
+
+        waitress keeps that until the next answer: up to a megabyte, and for a larger one a file with a descriptor.
+        """
+        if self.outbuf_lock.acquire(False):
+            try:
+                if self.connected and not self.total_outbufs_len:
+                    self.outbufs[-1].close()
+                    self.outbufs[:] = [OverflowableBuffer(self.adj.outbuf_overflow)]
+                    self.current_outbuf_count = 0
+            finally:
+                self.outbuf_lock.release()
 
     def enforce(self, now_s: float, wall_s: float, deadline_s: float) -> None:
         """Close this HTTP connection, or answer its request with 408, when one of its deadlines is over.

@@ -271,7 +271,8 @@ def test_where_descriptors_are_few_half_open_ones_are_fewer_and_the_fullest_door
     bench.handshakes.start()
     quiet = [bench.knock(other) for _ in range(3)]
     hanging = [bench.knock() for _ in range(25)]
-    until(lambda: bench.door.failed == 8)
+    until(lambda: bench.door.failed + bench.door.turned_away == 8 and not bench.handshakes._new)
+    until(lambda: len(bench.door.half_open) + len(other.half_open) == 20)
     assert (len(bench.door.half_open), len(other.half_open)) == (17, 3)
     bench.handshakes.stop()
     for each in (*hanging, *quiet):
