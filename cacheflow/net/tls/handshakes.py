@@ -250,7 +250,8 @@ class Handshakes:
     def _poke(self) -> None:
         with self._lock:
             if self._wake is not None:
-                with contextlib.suppress(BlockingIOError):  # it is full: the thread is woken already
+                # It is full, and the thread is woken already; or the thread has seen that this node stops, and has ended.
+                with contextlib.suppress(BlockingIOError, BrokenPipeError):
                     self._wake.send(b"\0")
 
     # The thread.

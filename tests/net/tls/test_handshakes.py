@@ -354,6 +354,17 @@ def test_it_can_be_started_again_and_leaves_nothing(authority: Authority) -> Non
     assert threading.active_count() == before
 
 
+def test_a_thread_that_has_ended_before_it_is_woken_can_be_stopped(bench: Bench) -> None:
+    thread = bench.handshakes._thread
+    assert thread is not None
+    # As when the thread looks just before ``stop`` wakes it.
+    bench.handshakes._stopping = True
+    bench.handshakes._poke()
+    thread.join(PATIENCE_S)
+    bench.knock().close()
+    bench.handshakes.stop()
+
+
 def test_the_end_of_the_certificate_is_looked_at_now_and_then(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
