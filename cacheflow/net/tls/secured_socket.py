@@ -48,6 +48,7 @@ class SecuredSocket:
             session = self._session
             plain, session.early = session.early, b""
             if plain:
+                self._show_end()
                 return plain
             if session.ended:
                 return b""
@@ -62,8 +63,15 @@ class SecuredSocket:
                 # Answers to key updates, which are few, go before the next record, and behind one that is on its way.
                 self._unsent += session.output()
             if plain or session.ended:
+                self._show_end()
                 return plain
             raise BlockingIOError(errno.EWOULDBLOCK, "a part of a record")
+
+    def _show_end(self) -> None:
+        """Let whoever polls the socket see the end that TLS has told, which may have come with the last plaintext."""
+        if self._session.ended:
+            with contextlib.suppress(OSError):  # it is over for the system, too
+                self._socket.shutdown(socket.SHUT_RD)
 
     def send(self, data: bytes | memoryview) -> int:
         """Send as much of ``data`` as the system takes, in records, and return how much of it was sent."""
