@@ -56,7 +56,11 @@ def make_node(ca_dir: Path, hosts: tuple[str, ...], folder: Path, name: str, day
     if not name or "/" in name:
         raise ConfigError(f"--name {name!r}: must be the name of a file, without folders")
     key = ec.generate_private_key(ec.SECP256R1())
-    builder = _begun(_name(hosts[0]), issuer.subject, key.public_key(), days)
+    # Without its CA a certificate counts for nothing, and whoever looks at its end only would be surprised.
+    last = issuer.not_valid_after_utc
+    if last <= datetime.datetime.now(datetime.UTC):
+        raise ConfigError(f"{ca_dir / 'ca.crt'}: has ended on {last:%Y-%m-%d}; make a CA in another --ca-dir")
+    builder = _begun(_name(hosts[0]), issuer.subject, key.public_key(), days, last)
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     builder = builder.add_extension(_usage(digital_signature=True), critical=True)
     purposes = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
@@ -75,8 +79,15 @@ def make_node(ca_dir: Path, hosts: tuple[str, ...], folder: Path, name: str, day
     return certificate, secret
 
 
-def _begun(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int) -> x509.CertificateBuilder:
+def _begun(
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePublicKey,
+    days: int,
+    last: datetime.datetime | None = None,
+) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
+    ends = now + datetime.timedelta(days=days)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -84,7 +95,7 @@ def _begun(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
         .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - _BEFORE)
-        .not_valid_after(now + datetime.timedelta(days=days))
+        .not_valid_after(ends if last is None else min(ends, last))
     )
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import signal
 import socket
+import ssl
 from pathlib import Path
 
 from cluster.processes import HOST, NodeProcess, Place, wait_for
+from fakes.certificates import Authority
 
 from cacheflow.access.roles import ROLES
 from cacheflow.access.users_file import line_of, new_token
@@ -15,9 +17,12 @@ from cacheflow.cli.launcher import free_ports
 
 
 class Guarded:
-    """A node with users. tokens: by the name of the user, which is that of the role; "nobody" has none."""
+    """A node with users. tokens: by the name of the user, which is that of the role; "nobody" has none.
 
-    def __init__(self, folder: Path) -> None:
+    authority: signs the certificate of a node that speaks TLS; None for plain ports.
+    """
+
+    def __init__(self, folder: Path, authority: Authority | None = None) -> None:
         self.tokens: dict[str, str | None] = {"nobody": None, **{role: new_token() for role in ROLES}}
         self.secret_file, self.users_file = folder / "secret", folder / "users"
         self.secret_file.write_text("the secret of all nodes")
@@ -25,7 +30,11 @@ class Guarded:
         self.resp_port, self.memcached_port = free_ports(2)
         flags = ["--cluster-secret-file", str(self.secret_file), "--users-file", str(self.users_file)]
         wires = ["--resp-port", str(self.resp_port), "--memcached-port", str(self.memcached_port)]
+        if authority is not None:
+            flags += authority.flags()
         self.node = NodeProcess(1, folder, [*flags, *wires], place=Place(token=self.tokens["admin"]))
+        self.node.ca = None if authority is None else authority.crt
+        self._context = None if authority is None else authority.trusted()
 
     def write_users(self, tokens: dict[str, str | None], roles: dict[str, str] | None = None) -> None:
         """Write the file of users. roles: of those whose role is another than their name."""
@@ -46,14 +55,16 @@ class Guarded:
 
     def dial(self, port: int) -> Wire:
         """A connection to one of its wire ports."""
-        return Wire(port)
+        return Wire(port, self._context)
 
 
 class Wire:
-    """One connection to a wire port."""
+    """One connection to a wire port. context: how to connect with TLS; None: without."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, context: ssl.SSLContext | None) -> None:
         self._socket = socket.create_connection((HOST, port), timeout=10)
+        if context is not None:
+            self._socket = context.wrap_socket(self._socket, server_hostname=HOST)
         self._file = self._socket.makefile("rb")
 
     def __enter__(self) -> Wire:

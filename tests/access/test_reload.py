@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from access.guarded import Guarded
 from cluster.processes import NodeProcess, wait_for
+from fakes.certificates import Authority
 from wire.resp_client import pack
 
 from cacheflow.access.roles import Role
@@ -21,10 +22,12 @@ from cacheflow.errors import InvalidRequest
 
 
 @pytest.fixture(autouse=True)
-def _all_users(guarded: Guarded) -> Iterator[None]:
+def _all_users(request: pytest.FixtureRequest) -> Iterator[None]:
+    guarded = request.getfixturevalue("guarded") if "guarded" in request.fixturenames else None
     yield
-    guarded.write_users(guarded.tokens)
-    guarded.reload()
+    if guarded is not None:
+        guarded.write_users(guarded.tokens)
+        guarded.reload()
 
 
 def get_status(guarded: Guarded, token: str | None) -> int:
@@ -130,6 +133,25 @@ def test_sighup_ends_no_node(tmp_path: Path) -> None:
             node.kill()
 
 
+def test_sighup_while_a_node_is_loaded_does_not_end_it(tmp_path: Path) -> None:
+    node = NodeProcess(1, tmp_path)
+    node.program = f"""
+import os, signal, sys
+class Hup:
+    def find_spec(self, name, *_):
+        if name == "cacheflow.cli.server":
+            os.kill(os.getpid(), signal.SIGHUP)
+sys.meta_path.insert(0, Hup())
+{node.program}"""
+    node.start()
+    try:
+        wait_for(lambda: not node.alive or node.is_ready())
+        assert node.alive
+    finally:
+        if node.alive:
+            node.kill()
+
+
 def test_a_node_with_a_wrong_file_does_not_start(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("the secret of all nodes")
     (tmp_path / "users").write_text("a read\n")
@@ -139,25 +161,32 @@ def test_a_node_with_a_wrong_file_does_not_start(tmp_path: Path) -> None:
     assert node.output().count("\n") == 1 and "line 1: must be NAME ROLE HASH" in node.output()
 
 
-def test_nodes_with_users_alone_join_and_send_each_other_writes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tls", [False, True])
+def test_nodes_with_users_alone_join_and_send_each_other_writes(tmp_path: Path, tls: bool) -> None:
     reader, writer = new_token(), new_token()
     users = tmp_path / "users"
     users.write_text(f"{line_of('r', Role.READ, reader)}\n{line_of('w', Role.WRITE, writer)}\n")
-    with LocalCluster(3, tmp_path / "data", flags=["--users-file", str(users)], say=lambda _: None) as cluster:
+    flags = ["--users-file", str(users)]
+    if tls:
+        flags += Authority(tmp_path / "ca").flags("node", "--peer-tls", "require")
+    with LocalCluster(3, tmp_path / "data", flags=flags, say=lambda _: None) as cluster:
         cluster.start()
         cluster.wait_ready()
-        with CacheClient(cluster.urls[0], token=reader) as client:
+        with CacheClient(cluster.urls[0], token=reader, ca=cluster.ca) as client:
             wait_for(lambda: len(client.nodes()) == 3)
         for number, url in enumerate(cluster.urls):
-            with CacheClient(url, token=writer) as client:
+            with CacheClient(url, token=writer, ca=cluster.ca) as client:
                 client.set(f"k{number}", number)
                 client.update({"a": 1, "b": 2})
                 with pytest.raises(InvalidRequest, match="needs the role admin"):
                     client.remove_node("node-3")
-            with CacheClient(url, token=reader) as client:
+            with CacheClient(url, token=reader, ca=cluster.ca) as client:
                 assert client.get(f"k{number}", consistency="linearizable") == number
                 assert client.get_many(["a", "b"]) == {"a": 1, "b": 2}
                 with pytest.raises(InvalidRequest, match="needs the role write"):
                     client.set("k", 1)
-            with pytest.raises(InvalidRequest, match="asks for a user's token"), CacheClient(url) as client:
+            with (
+                pytest.raises(InvalidRequest, match="asks for a user's token"),
+                CacheClient(url, ca=cluster.ca) as client,
+            ):
                 client.get("k")

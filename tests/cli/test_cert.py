@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from fakes.certificates import met
 
+from cacheflow.cli import signing
 from cacheflow.cli.main import main
 from cacheflow.net.tls.certificates import Certificates
 from cacheflow.net.tls.trust import trusting
@@ -47,6 +48,19 @@ def test_a_renewed_certificate_takes_the_place_of_the_old(tmp_path: Path) -> Non
     certificates.reload()
     assert certificates.days_left > 19
     assert sorted(path.name for path in (tmp_path / "n").iterdir()) == ["n.crt", "n.key"]
+
+
+def test_a_certificate_ends_with_its_ca_and_one_that_has_ended_signs_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = ["cert", "node", "--ca-dir", str(tmp_path), "--host", "n"]
+    assert main(["cert", "ca", "--ca-dir", str(tmp_path), "--days", "30"]) == 0
+    assert main(made) == 0
+    # Its end is what is warned of, and what the metric tells.
+    assert 29 < Certificates(tmp_path / "n.crt", tmp_path / "n.key", tmp_path / "ca.crt").days_left <= 30
+    signing.make_ca(tmp_path / "old", "old", 0)
+    assert main([*made, "--ca-dir", str(tmp_path / "old")]) == 2
+    assert "ca.crt: has ended on" in capsys.readouterr().err
 
 
 def test_a_ca_is_not_made_anew_over_the_old_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

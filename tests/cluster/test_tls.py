@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster.fuzzing import Fuzzed
 from cluster.processes import HOST, NodeProcess, Nodes, wait_for
 from fakes.certificates import HERE, Authority, put_in_place
 
@@ -311,16 +310,6 @@ def test_sighup_renews_certificates_and_ends_no_connection(folder: Path, authori
     finally:
         if node.alive:
             node.kill()
-
-
-def test_random_inputs_over_tls_find_nothing(folder: Path) -> None:
-    """What ``scripts/soak fuzzing`` does, in small."""
-    fuzzed = Fuzzed(folder, seed=3)
-    try:
-        fuzzed.run(3000)
-    finally:
-        if fuzzed.node.alive:
-            fuzzed.node.kill()
 
 
 @pytest.mark.parametrize("what", ["ended", "stranger"])

@@ -3,6 +3,7 @@
 Inputs come from a grammar, and from mutations of what it makes, many on a connection. Behind each valid one, and behind the
 mutated ones that the node survives, a known request must get its known answer, in order. At the end: nothing in the logs but
 what a node says of hostile clients, memory flat, the same leader able to write, equal digests. Exit code 1 when one is not so.
+With ``--tls`` every port speaks TLS, and records and handshakes are mutated, too.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import argparse
 import asyncio
 import os
 import re
-import ssl
 import sys
 import tempfile
 import time
@@ -21,7 +21,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from fuzz.http_api import Http  # noqa: E402 - the path comes first
+from fakes.certificates import Authority  # noqa: E402 - the path comes first
+from fuzz.http_api import Http  # noqa: E402
 from fuzz.memcached import Memcached  # noqa: E402
 from fuzz.peers import Peers  # noqa: E402
 from fuzz.resp import Resp  # noqa: E402
@@ -48,23 +49,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--inputs", type=int, default=100_000, help="on each port")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--ports", nargs="*", choices=PORTS, default=list(PORTS))
-    parser.add_argument("--tls-ca", type=Path, help="connect with TLS, and check the nodes' certificates by this CA")
+    parser.add_argument(
+        "--tls", action="store_true", help="every port speaks TLS: records and handshakes are hostile, too"
+    )
     parser.add_argument("--log", type=Path, help="where to keep what the nodes have logged")
-    parser.add_argument("flags", nargs="*", help="further flags of the nodes, behind --: those of TLS, for one")
+    parser.add_argument("flags", nargs="*", help="further flags of the nodes, behind --")
     given = parser.parse_args(arguments)
-    tls = None if given.tls_ca is None else ssl.create_default_context(cafile=str(given.tls_ca))
     lines: list[str] = []
     failed = False
-    with (
-        terminable(),
-        tempfile.TemporaryDirectory(prefix="cacheflow-fuzz-") as folder,
-        LocalCluster(3, Path(folder), flags=[*FLAGS, *given.flags], say=lines.append) as cluster,
-    ):
-        cluster.start()
-        cluster.wait_ready()
-        for name in given.ports:
-            failed |= not run_port(name, cluster, given.inputs, given.seed, tls)
-        failed |= not is_well(cluster)
+    with terminable(), tempfile.TemporaryDirectory(prefix="cacheflow-fuzz-") as folder:
+        authority = Authority(Path(folder) / "ca") if given.tls else None
+        flags = [*FLAGS, *given.flags]
+        if authority is not None:
+            flags += authority.flags("node", "--peer-tls", "require")
+        with LocalCluster(3, Path(folder), flags=flags, say=lines.append) as cluster:
+            cluster.start()
+            cluster.wait_ready()
+            for name in given.ports:
+                failed |= not run_port(name, cluster, given.inputs, given.seed, authority)
+            failed |= not is_well(cluster)
     if given.log is not None:
         given.log.write_text("\n".join(lines))
     bad = [line for line in lines if BAD_LINE.search(line)]
@@ -74,16 +77,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(failed or bool(bad))
 
 
-def run_port(name: str, cluster: LocalCluster, inputs: int, seed: int, tls: ssl.SSLContext | None) -> bool:
-    """Send ``inputs`` to one port of node 2; print and return whether all was well."""
+def run_port(name: str, cluster: LocalCluster, inputs: int, seed: int, authority: Authority | None) -> bool:
+    """Send ``inputs`` to one port of node 2, over TLS where there is an ``authority``; print and return whether all was well."""
+    tls = None if authority is None else authority.trusted()
     node = cluster.children[1]
     host, http_port = "127.0.0.1", int(node.url.rpartition(":")[2])
     tally = Tally(inputs)
     if name == "peers":
-        status = ask(node.url, "/cluster/status")[1]
+        status = ask(node.url, "/cluster/status", ca=cluster.ca)[1]
         secret = read_secret(cluster.secret_file, "cluster-secret-file") or b""
         raft_port = int(node.arguments[node.arguments.index("--raft-port") + 1])
-        run = fuzz(Port(host, raft_port), Peers(secret, status["cluster_id"]), tally, seed)
+        # To another node a stranger with a certificate of the CA is as good as a member.
+        dialing = None if authority is None else authority.certificates("fuzz").in_force.dialing
+        peers = Peers(secret, status["cluster_id"], certified=authority is not None)
+        run = fuzz(Port(host, raft_port, dialing), peers, tally, seed)
     elif name == "http":
         run = fuzz(Port(host, http_port, tls), Http(), tally, seed)
     elif name == "resp":
@@ -136,14 +143,14 @@ def _memory_mib(pids: list[int]) -> list[float]:
 
 def is_well(cluster: LocalCluster) -> bool:
     """Print and return whether the cluster still writes, is ready on all nodes, and holds the same everywhere."""
-    with CacheClient(cluster.urls) as client:
+    with CacheClient(cluster.urls, ca=cluster.ca) as client:
         client.set("fuzz", "over")
     deadline = time.monotonic() + 30
     digests: set[str] = set()
     while time.monotonic() < deadline:
-        found = [ask(url, "/cluster/digest")[1] or {} for url in cluster.urls]
+        found = [ask(url, "/cluster/digest", ca=cluster.ca)[1] or {} for url in cluster.urls]
         digests = {f"{each.get('index')} {each.get('digest')}" for each in found}
-        if len(digests) == 1 and all(ask(url, "/readyz")[0] == 200 for url in cluster.urls):
+        if len(digests) == 1 and all(ask(url, "/readyz", ca=cluster.ca)[0] == 200 for url in cluster.urls):
             print("the cluster is well: it writes, and its digests are equal")
             return True
         time.sleep(0.2)

@@ -13,12 +13,15 @@ from typing import Any, get_args, get_type_hints
 import msgpack
 from fuzz.grammar import Malformed
 from fuzz.mutating import mutated
+from fuzz.secured import Secured
 
 from cacheflow.raft import message_types
 from cacheflow.raft.transport.frames import HEADER, encode_frame
 from cacheflow.raft.transport.handshake import PROBE, SEND, Handshake, Hello
 from cacheflow.raft.transport.network import PeerRefused
 
+Reader = asyncio.StreamReader | Secured
+Writer = asyncio.StreamWriter | Secured
 TOKENS = (
     b"\xc0",
     b"\x80",
@@ -50,12 +53,13 @@ SHAPES = _shapes()
 class Peers:
     """One stranger that knows the secret, and a network's noise."""
 
-    def __init__(self, secret: bytes, cluster_id: str) -> None:
+    def __init__(self, secret: bytes, cluster_id: str, certified: bool = False) -> None:
+        self._certified = certified
         self._secret = secret
         self._cluster_id = cluster_id
         self._start = 0
 
-    async def connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, random: Random) -> int:
+    async def connection(self, reader: Reader, writer: Writer, random: Random) -> int:
         """Send some inputs over a new connection and return their number. Raises Malformed for a wrong answer."""
         if random.random() < 0.4:
             return await self._strange_hello(reader, writer, random)
@@ -82,10 +86,10 @@ class Peers:
         name = self._start if self._start % 3 == 0 else self._start % 4
         return Hello(
             f"stranger-{name}", f"i{name}", "127.0.0.1:9", self._cluster_id, secrets.token_hex(8),
-            self._start, purpose, True, secrets.token_bytes(32), 1, "fuzz", False,
+            self._start, purpose, True, secrets.token_bytes(32), 1, "fuzz", self._certified,
         )  # fmt: skip
 
-    async def _strange_hello(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, random: Random) -> int:
+    async def _strange_hello(self, reader: Reader, writer: Writer, random: Random) -> int:
         body = self._hello(random.choice((PROBE, SEND))).encode()
         frame = encode_frame(body)
         if random.random() < 0.5:
@@ -108,8 +112,9 @@ class Peers:
                 raise Malformed(repr(answer[:200]))
         return 1
 
-    async def _shake_hands(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, purpose: str) -> None:
+    async def _shake_hands(self, reader: Reader, writer: Writer, purpose: str) -> None:
         hands = Handshake(self._hello(purpose), self._secret, dialer=True)
+        hands.encrypted = self._certified
         writer.write(encode_frame(hands.opening()))
         for _ in range(2):
             (length,) = HEADER.unpack(await reader.readexactly(HEADER.size))

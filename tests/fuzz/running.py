@@ -12,6 +12,7 @@ from random import Random
 from fuzz.grammar import Grammar, Malformed, Replies
 from fuzz.mutating import mutated
 from fuzz.peers import Peers
+from fuzz.secured import Secured, knock, shake_hands
 
 # Clients of a port at once.
 CLIENTS = 32
@@ -22,6 +23,8 @@ SILENCE_S = 0.1
 # Inputs of a connection, at most: then another one is opened.
 CONNECTION_INPUTS_MAX = 400
 FAILURES_MAX = 20
+# Of connections over TLS so many are no handshake; of mutated inputs so many are no records.
+STRANGE = 0.05
 
 
 @dataclass
@@ -49,9 +52,12 @@ class Port:
     number: int
     tls: ssl.SSLContext | None = None
 
-    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def connect(self, random: Random) -> tuple[asyncio.StreamReader | Secured, asyncio.StreamWriter | Secured]:
         """Open a connection to the port."""
-        return await asyncio.open_connection(self.host, self.number, ssl=self.tls, limit=2**22)
+        if self.tls is None:
+            return await asyncio.open_connection(self.host, self.number, limit=2**22)
+        secured = await shake_hands(self.host, self.number, self.tls, random)
+        return secured, secured
 
 
 async def fuzz(port: Port, grammar: Grammar | Peers, tally: Tally, seed: int) -> None:
@@ -66,7 +72,11 @@ async def _client(
     while tally.going_on:
         try:
             async with asyncio.timeout(ANSWER_S):
-                reader, writer = await port.connect()
+                if port.tls is not None and random.random() < STRANGE:
+                    await knock(port.host, port.number, port.tls, random)
+                    tally.inputs += 1
+                    tally.ends["no handshake"] += 1
+                reader, writer = await port.connect(random)
         except (OSError, TimeoutError) as error:
             tally.failures.append(f"no connection: {error!r}")
             await asyncio.sleep(0.5)
@@ -96,8 +106,8 @@ class Conversation:
     def __init__(
         self,
         grammar: Grammar,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
+        reader: asyncio.StreamReader | Secured,
+        writer: asyncio.StreamWriter | Secured,
         tally: Tally,
         nonces: itertools.count[int],
     ) -> None:
@@ -150,8 +160,11 @@ class Conversation:
         self._latest = data
         self._tally.inputs += 1
         nonce = next(self._nonces)
-        self._writer.write(data)
-        self._writer.write(self._grammar.known(nonce))
+        if isinstance(self._writer, Secured) and random.random() < STRANGE:
+            self._writer.spoil(data)
+        else:
+            self._writer.write(data)
+            self._writer.write(self._grammar.known(nonce))
         try:
             async with asyncio.timeout(ANSWER_S):
                 while True:

@@ -20,8 +20,9 @@ INPUTS = 500
 Wrong = Callable[[bytes], bytes]
 
 
-def test_a_short_run_finds_nothing(capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["--inputs", str(INPUTS), "--seed", "7"]) == 0, capfd.readouterr().out
+@pytest.mark.parametrize("more", [[], ["--tls"]])
+def test_a_short_run_finds_nothing(more: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["--inputs", str(INPUTS), "--seed", "7", *more]) == 0, capfd.readouterr().out
     told = capfd.readouterr().out
     assert all(f"{name}: " in told for name in PORTS)
 

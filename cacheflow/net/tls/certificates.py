@@ -78,10 +78,11 @@ class Certificates:
         if self.days_left < WARN_DAYS and not 0 <= now_s - self._warned_s < _WARN_EVERY_S:
             self._warned_s = now_s
             logger.warning(
-                "the certificate %s ends on %s, in %.1f days: put a new one in its place and send this process SIGHUP",
+                "the certificate %s %s: put a new one in its place and send this process SIGHUP",
                 self._cert,
-                _date(self.in_force.ends_s),
-                self.days_left,
+                f"ends on {_date(self.in_force.ends_s)}, in {self.days_left:.1f} days"
+                if self.days_left > 0
+                else f"has ended on {_date(self.in_force.ends_s)}, and nobody who connects now takes it",
             )
 
     def _read(self) -> InForce:

@@ -5,7 +5,8 @@ node's loop for as long as an election takes. So
 
 1. whoever accepts a socket or has connected one hands it in here, and gets it back with a finished session;
 2. a half-open connection has DEADLINE_S, and HANDSHAKE_BYTES_MAX to say; of those of one door there are HALF_OPEN_MAX at most
-   (fewer where there are few descriptors), and the oldest makes room, for an honest one needs milliseconds;
+   (fewer where there are few descriptors), and the oldest makes room, for an honest one needs milliseconds; as many may wait
+   for the thread, and who comes then is turned away: a flood may be accepted faster than hands are shaken;
 3. the first byte tells TLS from everything else: nothing is kept for a connection before that byte has come;
 4. what fails ends that connection, and is counted and now and then logged.
 """
@@ -60,7 +61,7 @@ class Door:
 
     name: the port's name in metrics and in the log.  context: returns the context for a connection that begins now.
     refusal: what a client is told that speaks no TLS; None if a plain connection may stay.
-    Any thread may read the counts; the thread of the handshakes writes them.
+    Any thread may read the counts; the thread of the handshakes writes them, and ``turned_away`` the one that accepts.
     """
 
     def __init__(self, name: str, context: Callable[[], ssl.SSLContext], refusal: bytes | None) -> None:
@@ -71,6 +72,8 @@ class Door:
         self.done = 0
         self.failed = 0
         self.plain = 0
+        # Those that were ended at once, because too many wait for the thread.
+        self.turned_away = 0
         # The half-open connections, in the order in which they came.
         self.half_open: dict[_Half, None] = {}
         self.quiet_until_s = 0.0
@@ -121,7 +124,7 @@ class Handshakes:
         self.certificates = certificates
         self._deadline_s = deadline_s
         self._half_open_max = half_open_max
-        # Of all doors together.
+        # Of all doors together; and those that wait for the thread.
         self._all_half_open_max = 4 * half_open_max
         self._clock = clock
         self._doors: dict[str, Door] = {}
@@ -198,7 +201,7 @@ class Handshakes:
             found |= {
                 f"tls_handshakes_open{label}": len(door.half_open),
                 f"tls_handshakes_total{label}": door.done,
-                f"tls_handshakes_failed_total{label}": door.failed,
+                f"tls_handshakes_failed_total{label}": door.failed + door.turned_away,
                 f"tls_plain_connections_total{label}": door.plain,
             }
         return found
@@ -207,6 +210,10 @@ class Handshakes:
 
     def take(self, door: Door, sock: socket.socket, done: Done) -> None:
         """Shake hands with the client of a socket that ``door`` has just accepted, and call ``done``."""
+        if len(self._new) >= self._all_half_open_max:
+            door.turned_away += 1
+            sock.close()
+            return
         sock.setblocking(False)
         self._add(_Half(sock, door, None, done, None, self._clock() + self._deadline_s))
 
@@ -243,7 +250,8 @@ class Handshakes:
     def _poke(self) -> None:
         with self._lock:
             if self._wake is not None:
-                with contextlib.suppress(BlockingIOError):  # it is full: the thread is woken already
+                # It is full, and the thread is woken already; or the thread has seen that this node stops, and has ended.
+                with contextlib.suppress(BlockingIOError, BrokenPipeError):
                     self._wake.send(b"\0")
 
     # The thread.

@@ -48,6 +48,7 @@ class SecuredSocket:
             session = self._session
             plain, session.early = session.early, b""
             if plain:
+                self._show_end()
                 return plain
             if session.ended:
                 return b""
@@ -62,22 +63,39 @@ class SecuredSocket:
                 # Answers to key updates, which are few, go before the next record, and behind one that is on its way.
                 self._unsent += session.output()
             if plain or session.ended:
+                self._show_end()
                 return plain
             raise BlockingIOError(errno.EWOULDBLOCK, "a part of a record")
 
+    def _show_end(self) -> None:
+        """Let whoever polls the socket see the end that TLS has told, which may have come with the last plaintext."""
+        if self._session.ended:
+            with contextlib.suppress(OSError):  # it is over for the system, too
+                self._socket.shutdown(socket.SHUT_RD)
+
     def send(self, data: bytes | memoryview) -> int:
-        """Send a record's worth of ``data`` and return how much of it was sent."""
+        """Send as much of ``data`` as the system takes, in records, and return how much of it was sent."""
+        # All at once: waitress copies megabytes for each call, which a call for each record would make seven times as dear.
+        view, sent = memoryview(data), 0
         with self._lock:
-            if not self._unsent_plain:
-                piece = memoryview(data)[:RECORD_BYTES]
+            while True:
+                if not self._unsent_plain:
+                    piece = view[sent : sent + RECORD_BYTES]
+                    try:
+                        self._unsent += self._session.encrypt(piece)
+                    except ssl.SSLError as error:
+                        raise ConnectionResetError(errno.ECONNRESET, told(error)) from None
+                    self._unsent_plain = len(piece)
                 try:
-                    self._unsent += self._session.encrypt(piece)
-                except ssl.SSLError as error:
-                    raise ConnectionResetError(errno.ECONNRESET, told(error)) from None
-                self._unsent_plain = len(piece)
-            self._flush()
-            sent, self._unsent_plain = self._unsent_plain, 0
-            return sent
+                    self._flush()
+                except BlockingIOError:
+                    if sent:
+                        return sent
+                    raise
+                sent += self._unsent_plain
+                self._unsent_plain = 0
+                if sent >= len(view):
+                    return sent
 
     def _flush(self) -> None:
         """Send what is encrypted. Raises BlockingIOError while the system does not take all of it."""

@@ -97,9 +97,16 @@ class Session:
 
     def encrypt(self, data: bytes | bytearray | memoryview) -> bytes:
         """Return ``data`` as records to be sent."""
-        if data:
-            self._tls.write(data)
-        return self._outgoing.read()
+        if len(data) <= RECORD_BYTES:
+            if data:
+                self._tls.write(data)
+            return self._outgoing.read()
+        # OpenSSL's buffer never shrinks, and so is never more than a record's: every client would keep its largest answer.
+        view, records = memoryview(data), []
+        for begin in range(0, len(view), RECORD_BYTES):
+            self._tls.write(view[begin : begin + RECORD_BYTES])
+            records.append(self._outgoing.read())
+        return b"".join(records)
 
     def farewell(self) -> bytes:
         """Return the bytes by which this side says that it sends no more. Nothing can be encrypted afterwards."""

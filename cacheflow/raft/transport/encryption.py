@@ -117,7 +117,14 @@ class Encryption:
             loop.call_soon_threadsafe(give_up, error, heard)
 
         self._handshakes.dial(sock, host, done, failed)
-        return await shaken
+        try:
+            return await shaken
+        except asyncio.CancelledError:
+            # The thread has the socket until it tells how the handshake came out, which may have been in this very turn.
+            if shaken.done() and not shaken.cancelled():
+                shaken.exception()  # else it would be told as one that nobody has looked at
+                sock.close()
+            raise
 
 
 async def _attach(

@@ -62,6 +62,8 @@ class ReadingTask(OneWriteTask):
             self.start()
             self.execute()
             self.finish()
+            if not self.channel.total_outbufs_len and self.channel.outbufs[0].buf is not None:
+                self.channel.drop_what_was_sent()
         except Suspended:
             self.channel.put_aside = self
             raise

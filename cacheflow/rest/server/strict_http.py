@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from waitress.buffers import ReadOnlyFileBasedBuffer
+from waitress.buffers import OverflowableBuffer, ReadOnlyFileBasedBuffer
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.server import TcpWSGIServer
@@ -280,6 +280,8 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
     def handle_write(self) -> None:
         if not self.refused or not self.close_when_flushed or self.will_close:
             super().handle_write()
+            if not self.total_outbufs_len and self.outbufs[0].buf is not None:
+                self.drop_what_was_sent()
             if self.unsent_bytes:
                 before = self.unsent_bytes
                 self.server.unsent.tell(self, self.total_outbufs_len)
@@ -307,6 +309,20 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
         self._further = b""
         if self.unsent_bytes:
             self.server.unsent.tell(self, 0)
+
+    def drop_what_was_sent(self) -> None:
+        """Let go of the last answer, which this connection has sent; never wait for another thread.
+
+        waitress keeps that until the next answer: up to a megabyte, and for a larger one a file with a descriptor.
+        """
+        if self.outbuf_lock.acquire(False):
+            try:
+                if self.connected and not self.total_outbufs_len:
+                    self.outbufs[-1].close()
+                    self.outbufs[:] = [OverflowableBuffer(self.adj.outbuf_overflow)]
+                    self.current_outbuf_count = 0
+            finally:
+                self.outbuf_lock.release()
 
     def enforce(self, now_s: float, wall_s: float, deadline_s: float) -> None:
         """Close this HTTP connection, or answer its request with 408, when one of its deadlines is over.

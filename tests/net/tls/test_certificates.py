@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from fakes.certificates import Authority, met, put_in_place
 
+from cacheflow.cli import signing
 from cacheflow.errors import ConfigError
 from cacheflow.net.tls.certificates import WARN_DAYS, Certificates, validity
 
@@ -28,9 +29,10 @@ def test_it_knows_when_a_certificate_ends(authority: Authority) -> None:
     assert 39.9 < Certificates(cert, key, None).days_left < 40.1
 
 
-def test_it_reads_dates_before_and_after_2050(authority: Authority) -> None:
+def test_it_reads_dates_before_and_after_2050(tmp_path: Path) -> None:
     for days in (100, 36_000):
-        cert, _ = of(authority, "far", days)
+        signing.make_ca(tmp_path / str(days), "far", days)
+        cert = tmp_path / str(days) / "ca.crt"
         begins_s, ends_s = validity(ssl.PEM_cert_to_DER_cert(cert.read_text()))
         assert abs(ends_s - time.time() - days * DAY_S) < 3600 and begins_s < time.time()
         assert datetime.fromtimestamp(ends_s, UTC).year >= 2026
@@ -123,6 +125,9 @@ def test_its_end_is_warned_of_once_a_day(authority: Authority, caplog: pytest.Lo
         now_s[0] += 3600
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
     assert "SIGHUP" in caplog.text and str(cert) in caplog.text
+    now_s[0] += WARN_DAYS * DAY_S
+    certificates.look()
+    assert f"{cert} has ended on" in caplog.records[-1].getMessage()
 
 
 def test_a_renewed_certificate_is_for_new_connections(authority: Authority) -> None:

@@ -59,6 +59,14 @@ def until(condition: object, what: str = "") -> None:
         time.sleep(0.002)
 
 
+def closed(sock: socket.socket) -> bool:
+    """Whether the other end of a non-blocking socket, which has said nothing, is closed."""
+    try:
+        return sock.recv(1, socket.MSG_PEEK) == b""
+    except BlockingIOError:
+        return False
+
+
 def ended(sock: socket.socket) -> bytes:
     """What came until the end of the connection."""
     said = b""
@@ -263,10 +271,43 @@ def test_where_descriptors_are_few_half_open_ones_are_fewer_and_the_fullest_door
     bench.handshakes.start()
     quiet = [bench.knock(other) for _ in range(3)]
     hanging = [bench.knock() for _ in range(25)]
-    until(lambda: bench.door.failed == 8)
+    until(lambda: bench.door.failed + bench.door.turned_away == 8 and not bench.handshakes._new)
+    until(lambda: len(bench.door.half_open) + len(other.half_open) == 20)
     assert (len(bench.door.half_open), len(other.half_open)) == (17, 3)
     bench.handshakes.stop()
     for each in (*hanging, *quiet):
+        each.close()
+
+
+def test_those_that_wait_for_the_thread_are_bounded_too(authority: Authority) -> None:
+    """A flood is accepted faster than hands are shaken, and must not take the descriptors of everybody else."""
+    bench = Bench(authority, half_open_max=5)
+    busy, goes_on = threading.Event(), threading.Event()
+
+    def hold() -> ssl.SSLContext:
+        busy.set()
+        assert goes_on.wait(PATIENCE_S)
+        return bench.handshakes.certificates.in_force.clients
+
+    slow = Door("slow", hold, REFUSAL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("resource.getrlimit", lambda _: (80, 80))
+        bench.handshakes.start()
+    first = bench.knock(slow)
+    first.send(b"\x16")
+    assert busy.wait(PATIENCE_S)
+    dialed, ours = socket.socketpair()
+    ours.setblocking(False)
+    bench.handshakes.dial(ours, "x", lambda *_: None, lambda *_: None)
+    flood = [bench.knock() for _ in range(100)]
+    for each in (*flood, dialed):
+        each.setblocking(False)
+    # Of 80 descriptors a fourth, and the dialed one is among those that wait.
+    assert sum(map(closed, flood)) == 81 and not closed(dialed)
+    assert bench.handshakes.metrics()['tls_handshakes_failed_total{port="resp"}'] == 81
+    goes_on.set()
+    bench.handshakes.stop()
+    for each in (first, *flood, dialed):
         each.close()
 
 
@@ -311,6 +352,17 @@ def test_it_can_be_started_again_and_leaves_nothing(authority: Authority) -> Non
         bench.handshakes.stop()
         assert bench.handshakes.descriptors() == []
     assert threading.active_count() == before
+
+
+def test_a_thread_that_has_ended_before_it_is_woken_can_be_stopped(bench: Bench) -> None:
+    thread = bench.handshakes._thread
+    assert thread is not None
+    # As when the thread looks just before ``stop`` wakes it.
+    bench.handshakes._stopping = True
+    bench.handshakes._poke()
+    thread.join(PATIENCE_S)
+    bench.knock().close()
+    bench.handshakes.stop()
 
 
 def test_the_end_of_the_certificate_is_looked_at_now_and_then(

@@ -57,6 +57,22 @@ def test_what_is_sent_arrives(client: ssl.SSLContext, server: ssl.SSLContext, si
     assert one.decrypt(other.encrypt(memoryview(data))) == data
 
 
+def test_a_large_answer_leaves_no_large_buffer(client: ssl.SSLContext, server: ssl.SSLContext) -> None:
+    """OpenSSL's buffers never shrink: each client would keep its largest answer until it leaves."""
+    one, other = met(client, server)
+    held: list[int] = []
+
+    class Watched:
+        def read(self) -> bytes:
+            held.append(outgoing.pending)
+            return outgoing.read()
+
+    outgoing, other._outgoing = other._outgoing, Watched()  # type: ignore[assignment]
+    data = random.Random(1).randbytes(1_000_000)
+    assert one.decrypt(other.encrypt(data)) == data
+    assert max(held) < RECORD_BYTES + 100
+
+
 def test_nothing_is_left_that_no_socket_would_tell_of(client: ssl.SSLContext, server: ssl.SSLContext) -> None:
     one, other = met(client, server)
     records = b"".join([one.encrypt(b"x" * size) for size in (1, 5_000, RECORD_BYTES, 3)])

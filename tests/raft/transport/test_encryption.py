@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from fakes.certificates import HERE, Authority, put_in_place
 from fakes.raft_peers import Node, RawPeer, connected, eventually, hello, number, on_a_loop, started
 
 from cacheflow.net.tls.certificates import Certificates
-from cacheflow.net.tls.handshakes import Handshakes
+from cacheflow.net.tls.handshakes import Done, Failed, Handshakes
+from cacheflow.net.tls.session import Session
 from cacheflow.net.tls.stream import TlsStream
 from cacheflow.raft.transport.encryption import Encryption
 from cacheflow.raft.transport.network import PeerUnreachable
@@ -263,3 +265,24 @@ async def test_one_line_says_that_strangers_fail(
             await peer.ended()
             peer.close()
     assert len([record for record in caplog.records if "raft port" in record.getMessage()]) == 1
+
+
+@on_a_loop
+async def test_a_dial_that_is_given_up_as_hands_are_shaken_leaves_no_socket(authority: Authority, make: Make) -> None:
+    loop = asyncio.get_running_loop()
+    encryption = make(authority.certificates())
+    theirs, ours = socket.socketpair()
+
+    class Shaken:
+        """Hands are shaken in the very turn in which the dialer is cancelled."""
+
+        def dial(self, sock: socket.socket, host: str, done: Done, failed: Failed) -> None:
+            done(sock, Session(authority.trusted(), server_side=False, host=host))
+            loop.call_soon(task.cancel)
+
+    encryption._handshakes = Shaken()  # type: ignore[assignment]
+    task = loop.create_task(encryption._shake(loop, ours, "localhost"))
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ours.fileno() == -1
+    theirs.close()

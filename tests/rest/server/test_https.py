@@ -109,6 +109,33 @@ def test_what_comes_with_the_handshake_is_answered(server: HttpServer, authority
     assert plain.startswith(b"HTTP/1.1 200")
 
 
+@pytest.mark.parametrize("when", ["with the handshake", "with the request", "later"])
+def test_a_client_that_says_in_tls_alone_that_it_is_done_is_answered_and_let_go(
+    server: HttpServer, authority: Authority, when: str
+) -> None:
+    session = Session(authority.trusted(), server_side=False, host="localhost")
+    with socket.create_connection(("127.0.0.1", server.port), 10) as raw:
+        done = session.shake(b"")
+        while not done:
+            raw.sendall(session.output())
+            done = session.shake(raw.recv(65536))
+        said = session.output()
+        if when != "with the handshake":
+            raw.sendall(said)
+            until(lambda: bool(server._channels()), "the handshake is over")
+            said = b""
+        said += session.encrypt(request("GET", "/livez"))
+        if when == "later":
+            raw.sendall(said)
+            time.sleep(0.1)
+            said = b""
+        raw.sendall(said + session.farewell())
+        answer = b""
+        while data := raw.recv(65536):
+            answer += session.decrypt(data)
+        assert answer.startswith(b"HTTP/1.1 200 OK\r\n") and session.ended
+
+
 def test_a_record_in_pieces_is_waited_for(server: HttpServer, authority: Authority) -> None:
     session = Session(authority.trusted(), server_side=False, host="localhost")
     with socket.create_connection(("127.0.0.1", server.port), 10) as raw:

@@ -65,6 +65,21 @@ def test_a_large_value_goes_there_and_back(app: RestApp, server: HttpServer) -> 
     assert ask(server.port, "GET", "/cache/k?raw").body == value
 
 
+@pytest.mark.parametrize("slow", [False, True])
+def test_an_idle_connection_does_not_keep_its_last_answer(server: HttpServer, slow: bool) -> None:
+    put = json.dumps({"value": "x" * 90_000}).encode()
+    reads = json.dumps({"ops": [{"op": "get", "key": "k"}] * (90 if slow else 1)}).encode()
+    with Connection(server.port) as connection:
+        assert connection.send(request("PUT", "/cache/k", put, JSON)).reply().status == 201
+        [channel] = server._channels()
+        for _ in range(2):
+            connection.send(request("POST", "/cache/_batch", reads, JSON))
+            if slow:
+                until(lambda: channel.total_outbufs_len, "the socket does not take all of it")
+            assert len(connection.reply().body) > 90_000
+            until(lambda: not channel.total_outbufs_len and channel.outbufs[0].buf is None, "it is dropped")
+
+
 def test_pipelined_requests_are_answered_in_order(server: HttpServer, store: FakeStore) -> None:
     with Connection(server.port) as connection:
         connection.send(b"".join(request("PUT", f"/cache/k{n}", b"%d" % n) for n in range(50)))
