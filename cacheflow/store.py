@@ -34,6 +34,7 @@ from cacheflow.machine.language.databases import OTHERS_BEFORE
 from cacheflow.machine.listing import KeysCopy
 from cacheflow.machine.state.entries import Entry
 from cacheflow.net.ports import Service
+from cacheflow.net.slices import Slices
 from cacheflow.net.tls.handshakes import Handshakes
 from cacheflow.net.unsent import Unsent
 from cacheflow.node import leaving, status
@@ -283,6 +284,11 @@ class ReplicatedStore(Face):
     def unsent(self) -> Unsent:
         """The budget of answers that clients of this node have not taken, for all its fronts."""
         return self._engine.ports.unsent
+
+    @property
+    def slices(self) -> Slices:
+        """The slices of this node's event loop for long work, for all its fronts there."""
+        return self._engine.ports.slices
 
     def count_of(self, database: int) -> int:
         """Return how many keys ``database`` has, one of the RESP port's; 0 is everybody else's. Raises NotReady."""

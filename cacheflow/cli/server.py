@@ -25,7 +25,6 @@ from cacheflow.store import ReplicatedStore
 from cacheflow.wire.memcached.connection import memcached_port
 from cacheflow.wire.port import WirePort, connections_allowed
 from cacheflow.wire.resp.service import resp_port
-from cacheflow.wire.slices import Slices
 
 logger = logging.getLogger(__name__)
 
@@ -148,7 +147,6 @@ def _serve_wires(store: ReplicatedStore, config: NodeConfig, access: Access | No
     """Open the configured ports of the wire protocols on the node's own loop and return them; they close with the store."""
     wires = {memcached_port: config.memcached_port, resp_port: config.resp_port}
     told = {make: port for make, port in wires.items() if port is not None}
-    slices = Slices()
     ports: list[WirePort] = []
     for make, port in told.items():
         service = make(
@@ -156,7 +154,7 @@ def _serve_wires(store: ReplicatedStore, config: NodeConfig, access: Access | No
             value_bytes_max=config.max_value_bytes,
             access=access,
             connections_max=connections_allowed(len(told)),
-            slices=slices,
+            slices=store.slices,
         )
         bound = store.serve(service, config.host, port)
         ports.append(service)

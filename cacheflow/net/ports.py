@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 from cacheflow.net.listener import Listener
 from cacheflow.net.poller import Poller
+from cacheflow.net.slices import Slices
 from cacheflow.net.tls.handshakes import Handshakes
 from cacheflow.net.tls.session import Session
 from cacheflow.net.tls.stream import TlsStream
@@ -75,6 +76,8 @@ class ListeningPorts:
         self._run = run
         # The answers of all fronts that clients have not taken.
         self.unsent = Unsent()
+        # The time of the loop that long work for all clients may take.
+        self.slices = Slices()
         self._handshakes = handshakes
         # Connections of clients that asyncio's transports are to serve, once these are made.
         self._welcomes: set[asyncio.Task[None]] = set()

@@ -20,13 +20,21 @@ GRACE_FAR_OVER_S: Final = 0.1
 LOOK_EVERY_S: Final = 0.25
 
 
-class Holder(Protocol):
-    """Interface: a connection with unsent bytes.
+class Counted(Protocol):
+    """Interface: what has unsent bytes, for one client or for several.
 
-    unsent_bytes: how many; Unsent alone sets it.  taken_s: when the client took some last, or they began to wait.
+    unsent_bytes: how many; Unsent alone sets it.
     """
 
     unsent_bytes: int
+
+
+class Holder(Counted, Protocol):
+    """Interface: a connection with unsent bytes.
+
+    taken_s: when the client took some last, or they began to wait.
+    """
+
     taken_s: float
 
 
@@ -42,8 +50,8 @@ class Unsent:
         self.ended = 0
         self._lock = threading.Lock()  # guards the sum
 
-    def tell(self, holder: Holder, unsent_bytes: int) -> None:
-        """Note that the connection ``holder`` has this many unsent bytes now."""
+    def tell(self, holder: Counted, unsent_bytes: int) -> None:
+        """Note that ``holder``, a connection or the subscribers of a node, has this many unsent bytes now."""
         with self._lock:
             self.bytes += unsent_bytes - holder.unsent_bytes
             holder.unsent_bytes = unsent_bytes

@@ -17,6 +17,8 @@ from typing import Any
 from cacheflow.config import NodeConfig
 from cacheflow.machine.language.commands import open_session
 from cacheflow.machine.machine import CacheMachine, Settled
+from cacheflow.net.slices import Slices
+from cacheflow.net.unsent import Unsent
 from cacheflow.node.channels import Channels
 from cacheflow.node.clock import ClusterClock
 from cacheflow.node.inbox import Inbox
@@ -55,6 +57,7 @@ class Surroundings:
     passed: returns seconds, which go on while the machine is suspended.  random: returns a number from 0 to 1.
     segment_bytes: size of each of the journal's files.
     machine_type: class of this build's state machine, which knows the highest feature level that the build can use.
+    slices, unsent: for long work, and the budget of what clients do not take, which the fronts share.
     """
 
     loop: Any
@@ -72,6 +75,8 @@ class Surroundings:
     ask_seed: AskSeed
     random: Callable[[], float]
     random_bytes: Callable[[int], bytes]
+    slices: Slices
+    unsent: Unsent
     segment_bytes: int = SEGMENT_BYTES
     machine_type: type[CacheMachine] = CacheMachine
 
@@ -161,7 +166,7 @@ class LocalNode:
         self.network.on_disconnected = self.node.disconnected
         self.network.on_peer_lost = self.node.disconnected
         self.network.on_other_cluster = self._met_other_cluster
-        self.channels = Channels(loop, self.network, self.node.membership.is_member)
+        self.channels = Channels(around.slices, around.unsent, self.network, self.node.membership.is_member)
         self.network.on_beside = self.channels.receive
         self.proposals = Proposals(
             self.node,

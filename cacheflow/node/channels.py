@@ -4,10 +4,11 @@
    there, at most once, and in the order in which the messages of one node were published. What a link has no room for is lost.
 2. A message travels in parts of a frame each, which are numbered. A number that is not above the last one is late or comes a
    second time, and a part without those before it is of no use: both are dropped.
-3. The loop is held up for SLICE_S at a time, however many have subscribed: what is too much for a turn waits in a queue, which
-   is bounded for what other nodes send, and local publishers wait meanwhile for their answers.
-4. Who does not take what was published is ended, alone when too much waits for one subscriber, the slowest first when too much
-   waits for all of them together.
+3. The loop is held up for a slice at a time, however many have subscribed (net/slices.py): what is too much for a turn waits in
+   a queue, which is bounded for what other nodes send, and local publishers wait meanwhile for their answers.
+4. What subscribers have not taken counts among the unread answers of all clients (net/unsent.py). Who takes nothing is ended for
+   it like any client; and since who takes a little is sent more all the same, those for whom most waits are ended at once
+   when the subscribers' part alone is more than the budget.
 
 Not safe for concurrent use: the event loop owns it. Any thread may call ``metrics``.
 """
@@ -21,7 +22,8 @@ from typing import Any, Final, Literal, TypedDict
 
 from cacheflow.contract import CHANNEL, PATTERN, SHARD, Published, Space, Subscriber
 from cacheflow.errors import InvalidRequest
-from cacheflow.raft.seams import Loop
+from cacheflow.net.slices import Slices
+from cacheflow.net.unsent import Unsent
 from cacheflow.raft.transport.network import Message, Network, Peer
 
 logger = logging.getLogger(__name__)
@@ -35,16 +37,12 @@ SUBSCRIPTIONS_MAX: Final = 65_536
 PATTERNS_MAX: Final = 1000
 # The bytes of a message in one frame, which with the longest name stays below a piece (``frames.PIECE_BYTES``).
 PART_BYTES = 30 * 1024
-# The time for which messages are handed out and written at once, so that peers and other clients have their turn.
-SLICE_S: Final = 0.002
 # What may be handed out before the turn ends, counted in subscribers, with which patterns and bytes are put on a level: about
-# SLICE_S. And what a transaction may publish, which cannot wait.
+# a slice. And what a transaction may publish, which cannot wait.
 HANDED_OUT_MAX = 2000
 OVERRUN: Final = 10 * HANDED_OUT_MAX
 # Bytes of other nodes' messages that wait to be handed out; what comes then is lost.
 WAITING_BYTES_MAX: Final = 16 * 1024 * 1024
-# Bytes of messages that subscribers have not taken, all together; those that several wait for count once.
-UNREAD_BYTES_MAX: Final = 64 * 1024 * 1024
 # What a message costs beside its bytes, and what a place in a subscriber's queue costs.
 MESSAGE_COST: Final = 256
 PLACE_COST: Final = 128
@@ -116,13 +114,17 @@ class Channels:
     """The channels of a node: its subscriptions, and the messages on their way to its subscribers.
 
     is_member: tells whether a peer is a member of the cluster; what others publish does not count.
+    slices: for work that takes long.  unsent: the budget of what clients do not take.
+    unsent_bytes: what subscribers have not taken, as that budget knows it; what several wait for counts once.
     """
 
-    def __init__(self, loop: Loop, network: Network, is_member: Callable[[Peer], bool]) -> None:
+    def __init__(self, slices: Slices, unsent: Unsent, network: Network, is_member: Callable[[Peer], bool]) -> None:
         self.subscribed: dict[Space, dict[bytes, dict[Subscriber, None]]] = {CHANNEL: {}, PATTERN: {}, SHARD: {}}
         # Messages for other nodes of a type that is not known here.
         self.unknown = 0
-        self._loop = loop
+        self.unsent_bytes = 0
+        self._slices = slices
+        self._budget = unsent
         self._network = network
         self._is_member = is_member
         self._subscriptions = 0
@@ -282,7 +284,7 @@ class Channels:
             for subscriber in subscribers:
                 subscriber.take(published, pattern)
         self._handed_out += count + self._cost(published)
-        if self._unread_bytes > UNREAD_BYTES_MAX:
+        if self._unread_bytes > self._budget.bytes_max:
             self._end_the_slowest()
         return count
 
@@ -311,13 +313,20 @@ class Channels:
     def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
-            self._loop.call_soon(self._work)
+            self._slices.put(self._work)
 
     def _work(self) -> None:
-        self._scheduled = False
         self._handed_out = 0
-        clock = self._loop.time
-        until = clock() + SLICE_S
+        try:
+            self._work_for_a_slice()
+        finally:
+            self._scheduled = False
+            self._budget.tell(self, self._unread_bytes)
+        if self._to_write or self._to_hand_out or self._to_call:
+            self._schedule()
+
+    def _work_for_a_slice(self) -> None:
+        over = self._slices.over
         while True:
             if self._to_write:
                 self._to_write.popleft().write()
@@ -331,8 +340,7 @@ class Channels:
             else:
                 self._handed_out = 0
                 return
-            if clock() >= until:
-                self._schedule()
+            if over():
                 return
 
     # What subscribers have not taken ----------------------------------------------------------------------------------
@@ -353,6 +361,7 @@ class Channels:
             self._unread_bytes -= len(published.data)
         if is_last:
             del self._behind[subscriber]
+            self._schedule()
 
     def has_ended(self) -> None:
         """Count a subscriber that was ended because it did not take what was published."""
@@ -361,7 +370,7 @@ class Channels:
     def _end_the_slowest(self) -> None:
         """End the subscribers for whom most waits, until no more waits for all together than may."""
         for subscriber in sorted(self._behind, key=lambda each: each.unread_bytes, reverse=True):
-            if self._unread_bytes <= UNREAD_BYTES_MAX:
+            if self._unread_bytes <= self._budget.bytes_max:
                 break
             subscriber.end_as_slow()
 

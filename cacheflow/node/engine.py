@@ -286,6 +286,8 @@ class Engine:
                 ask_seed=over_http(secret, config.api_token_file, self._calling),
                 random=random.random,
                 random_bytes=os.urandom,
+                slices=self.ports.slices,
+                unsent=self.ports.unsent,
             ),
             data.note_removed,
         )

@@ -9,7 +9,7 @@
 4. Nothing piles up: at most REQUESTS_MAX requests of a connection are under way, at most ``request_bytes_max`` of one
    that is not complete are kept, and a client that does not take its replies is not read, nor answered further. A long
    reply is made piece by piece, as the client takes it (streams.py).
-5. Nobody keeps the event loop for long: whoever has used up this turn's slice goes on in the next turn (slices.py).
+5. Nobody keeps the event loop for long: whoever has used up this turn's slice goes on in the next turn (net/slices.py).
 
 Not safe for concurrent use: the event loop owns it.
 """
@@ -27,8 +27,8 @@ from cacheflow.contract import Outcome
 from cacheflow.contract import WireStore as Store
 from cacheflow.errors import ReplicationError
 from cacheflow.machine.language.commands import Command, Result
+from cacheflow.net.slices import Slices
 from cacheflow.wire.promises import Promise
-from cacheflow.wire.slices import Slices
 from cacheflow.wire.streams import JOINED_BYTES_MAX, Reply, Stream
 
 logger = logging.getLogger("cacheflow.wire")

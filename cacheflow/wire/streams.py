@@ -1,7 +1,7 @@
 """Stream: a reply that is made piece by piece, as time allows and as the client takes it.
 
 A short reply is bytes. One of many megabytes is never joined: its pieces are the stored values themselves and what stands between
-them. One that takes long to make (all keys, ten thousand requests of a transaction) is made in slices (slices.py).
+them. One that takes long to make (all keys, ten thousand requests of a transaction) is made in slices (net/slices.py).
 """
 
 from __future__ import annotations

@@ -66,6 +66,14 @@ def resp(many: int = MANY, written: int = WRITTEN, pipelined: int = PIPELINED) -
         "auth": words("auth", "default", "x" * 1000),
         "hello": words("hello", "3"),
         "quit": words("quit"),
+        **{name: words(name, *keys) for name in ("subscribe", "ssubscribe")},
+        **{
+            name: words("subscribe", *keys) + words(name, *keys)
+            for name in ("unsubscribe", "punsubscribe", "sunsubscribe")
+        },
+        "psubscribe": words("psubscribe", *keys[: written - 1]),
+        **{name: words(name, "a channel", b"x" * 1_000_000) for name in ("publish", "spublish")},
+        "pubsub": words("pubsub", "channels", "*1*2*3*") * pipelined + words("pubsub", "numsub", *keys) * 20,
         "multi": words("multi") + words("keys", "*") * 20 + words("scan", "0", "count", "10000") * 20 + words("exec"),
         "exec": words("multi")
         + b"".join([words("get", key) for key in keys[: 2 * written]])

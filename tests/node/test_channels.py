@@ -59,7 +59,7 @@ def turns() -> NextTurn:
 
 @pytest.fixture
 def node(turns: NextTurn) -> Channels:
-    return Channels(turns, cast(Network, turns), lambda peer: peer.node_id != "stranger")
+    return Channels(turns.slices, turns.unsent, cast(Network, turns), lambda peer: peer.node_id != "stranger")
 
 
 @pytest.fixture
@@ -71,11 +71,11 @@ def listener(node: Channels) -> Listener:
 
 @pytest.mark.parametrize("size", [0, 1, module.PART_BYTES, module.PART_BYTES + 1, module.MESSAGE_BYTES_MAX])
 def test_a_message_of_any_size_comes_whole_in_parts_of_a_frame(size: int, turns: NextTurn, listener: Listener) -> None:
-    sender = Channels(turns, cast(Network, turns), lambda peer: True)
+    sender = Channels(turns.slices, turns.unsent, cast(Network, turns), lambda peer: True)
     data = bytes(number % 251 for number in range(size))
     sender.publish(b"a" * module.NAME_BYTES_MAX, data)
     sender.publish(b"a", data)
-    node = Channels(turns, cast(Network, turns), lambda peer: True)
+    node = Channels(turns.slices, turns.unsent, cast(Network, turns), lambda peer: True)
     node.subscribe(listener, CHANNEL, b"a")
     for message in turns.broadcasted:
         body = messages.encode(message, messages.BESIDE)

@@ -32,6 +32,8 @@ from cacheflow.machine.eviction import lfu, use_order
 from cacheflow.machine.language.commands import Command
 from cacheflow.machine.machine import CacheMachine, Settled
 from cacheflow.machine.state import contents, idempotency, scopes
+from cacheflow.net.slices import Slices
+from cacheflow.net.unsent import Unsent
 from cacheflow.node import channels, large_calls, proposals, supervisor
 from cacheflow.node.assembly import LocalNode, Surroundings
 from cacheflow.node.clock import ClusterClock
@@ -183,6 +185,8 @@ class Process(LocalNode):
                 ask_seed=functools.partial(cluster.ask_seed, self),
                 random=random.random,
                 random_bytes=random.randbytes,
+                slices=Slices(loop.time, loop.call_soon),
+                unsent=Unsent(),
                 segment_bytes=SEGMENT_BYTES,
                 machine_type=host.build,
             ),

@@ -6,7 +6,6 @@ wrong is set on the instance.
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, cast
@@ -17,6 +16,8 @@ from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.machine.listing import KeysCopy
 from cacheflow.machine.machine import CacheMachine
+from cacheflow.net.slices import Slices
+from cacheflow.net.unsent import Unsent
 from cacheflow.node.channels import Channels
 from cacheflow.raft.transport.network import Network
 
@@ -28,7 +29,10 @@ class NextTurn:
 
     def __init__(self) -> None:
         self.broadcasted: list[Mapping[str, Any]] = []
-        self.time = time.monotonic
+        # A clock that stands still: no slice is over.
+        self.time: Callable[[], float] = lambda: 1.0
+        self.slices = Slices(lambda: self.time(), self.call_soon)
+        self.unsent = Unsent()
         self._calls: deque[Callable[[], object]] = deque()
 
     def call_soon(self, call: Callable[..., object], *arguments: object) -> None:
@@ -70,7 +74,9 @@ class FakeStore:
         self.hits = 0
         self.misses = 0
         self.next_turn = NextTurn()
-        self.channels = Channels(self.next_turn, cast(Network, self.next_turn), lambda peer: True)
+        self.channels = Channels(
+            self.next_turn.slices, self.next_turn.unsent, cast(Network, self.next_turn), lambda peer: True
+        )
         self._waiting: deque[tuple[list[Command], Done]] = deque()
         self.apply([commands.configure({"max_items": max_items, "max_bytes": max_bytes})])
 

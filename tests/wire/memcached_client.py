@@ -7,10 +7,10 @@ from wire.fake_store import START_MS, FakeStore
 from wire.fake_transport import Client
 from wire.turns import endless
 
+from cacheflow.net.slices import Slices
 from cacheflow.wire.connection import Connection
 from cacheflow.wire.memcached.connection import memcached_port
 from cacheflow.wire.port import WirePort
-from cacheflow.wire.slices import Slices
 
 VALUE_BYTES_MAX = 1000
 

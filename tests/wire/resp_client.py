@@ -9,11 +9,11 @@ from wire.fake_store import START_MS, FakeStore
 from wire.fake_transport import Client
 from wire.turns import endless
 
+from cacheflow.net.slices import Slices
 from cacheflow.wire.connection import Connection
 from cacheflow.wire.port import WirePort
 from cacheflow.wire.resp.service import RespService, resp_port
 from cacheflow.wire.resp.table import TABLE
-from cacheflow.wire.slices import Slices
 
 VALUE_BYTES_MAX = 1024 * 1024
 

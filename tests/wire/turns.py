@@ -7,7 +7,7 @@ from collections import deque
 from types import FrameType
 from typing import Any
 
-from cacheflow.wire.slices import Call, Slices
+from cacheflow.net.slices import Call, Slices
 
 # What one call of a function, Python's or C's, takes by the clock of ``Turns``; about as much as it takes on a fast machine.
 CALL_S = 0.0000005

@@ -16,6 +16,7 @@ from typing import ClassVar, Final
 from cacheflow.access.users import Access
 from cacheflow.contract import WireStore as Store
 from cacheflow.errors import NotReady, OutcomeUnknown, ReplicationError
+from cacheflow.net.slices import Slices
 from cacheflow.wire.connection import REPLY_BYTES_MAX
 from cacheflow.wire.memcached import lines
 from cacheflow.wire.memcached.fetch import END, not_ready, value_line
@@ -26,7 +27,6 @@ from cacheflow.wire.memcached.session import MemcachedSession, Shared
 from cacheflow.wire.memcached.storage import INCOMPLETE, STORED, store, value_behind
 from cacheflow.wire.memcached.text import COMMANDS, READS, version_text
 from cacheflow.wire.port import WirePort
-from cacheflow.wire.slices import Slices
 
 REFUSAL: Final = b"ERROR Too many open connections\r\n"
 TLS_ONLY: Final = b"SERVER_ERROR this port speaks TLS only\r\n"

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from cacheflow.access.roles import Role, User
 from cacheflow.access.users import Access
 from cacheflow.contract import WireStore as Store
+from cacheflow.net.slices import Slices
 from cacheflow.wire.connection import Connection
 from cacheflow.wire.memcached import lines
 from cacheflow.wire.memcached.fetch import Fetch
 from cacheflow.wire.port import WirePort
-from cacheflow.wire.slices import Slices
 
 # The bytes of a request beside its value: a command line, and as much again.
 _OVERHEAD_BYTES = 2 * lines.LINE_BYTES_MAX

@@ -310,8 +310,7 @@ class RespConnection(RespSession):
             elif self.confined and spec.name not in _BESIDE_MESSAGES:
                 raise CommandError(_not_beside_messages(spec, request))
             elif len(request) > WORDS_MAX and len(request) > spec.words_max:
-                most = f"{spec.keys_max} keys" if spec.keys_max else f"{spec.words_max} words"
-                raise CommandError(f"ERR a request of {spec.name.upper()} has at most {most}")
+                raise CommandError(f"ERR a request of {spec.name.upper()} has at most {_most(spec)}")
             else:
                 if self.selected != 0:
                     request = self._placed(spec, request)
@@ -451,6 +450,13 @@ class RespConnection(RespSession):
         if key is None:
             return
         self.write((c.DELETE, key, 0), _delete_answer)
+
+
+def _most(spec: Spec) -> str:
+    """Return what a request for the Redis command ``spec`` may have at most, for people."""
+    if spec.names:
+        return f"{spec.words_max - spec.names} channels"
+    return f"{spec.keys_max} keys" if spec.keys_max else f"{spec.words_max} words"
 
 
 def _not_beside_messages(spec: Spec, request: Request) -> bytes:

@@ -8,13 +8,13 @@ from typing import Final
 
 from cacheflow.access.users import Access
 from cacheflow.contract import WireStore as Store
+from cacheflow.net.slices import Slices
 from cacheflow.wire.connection import Connection
 from cacheflow.wire.port import WirePort
 from cacheflow.wire.resp.connection import RespConnection
 from cacheflow.wire.resp.gets import answer_gets
 from cacheflow.wire.resp.session import Shared
 from cacheflow.wire.resp.table import TABLE
-from cacheflow.wire.slices import Slices
 
 # The reply to a client for whom there is no room.
 REFUSAL: Final = b"-ERR max number of clients reached\r\n"

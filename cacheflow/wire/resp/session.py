@@ -30,6 +30,7 @@ from cacheflow.contract import WireStore as Store
 from cacheflow.errors import ReplicationError
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.machine.language.databases import PREFIXES
+from cacheflow.net.slices import Slices
 from cacheflow.wire.connection import Connection
 from cacheflow.wire.optimistic import Condition, unchanged
 from cacheflow.wire.resp.arguments import PlacedRequest, placed
@@ -38,7 +39,6 @@ from cacheflow.wire.resp.parser import RequestParser
 from cacheflow.wire.resp.replies import NULL, NULL_ARRAY, OK, CommandError, failure
 from cacheflow.wire.resp.scans import Scans
 from cacheflow.wire.resp.scripting.scripts import Scripts
-from cacheflow.wire.slices import Slices
 from cacheflow.wire.streams import Reply
 
 # The longest request has room for some values of the largest size, in an entry that still fits into one message between
@@ -47,8 +47,9 @@ REQUEST_BYTES_MIN: Final = 5 * 1024 * 1024
 REQUEST_BYTES_MAX: Final = 65 * 1024 * 1024
 VALUES_IN_REQUEST: Final = 4
 
-# The most keys of one request, and of a transaction that only reads; the most that one entry of the log writes; that it compares;
-# and the most words of a request that has no list of keys. Each is some milliseconds of work that cannot be cut in slices.
+# The most keys or channels of one request, and the most keys of a transaction that only reads; the most that one entry of the log
+# writes; that it compares; and the most words of a request that has no list. Each is some milliseconds of work that cannot be cut
+# in slices.
 KEYS_MAX: Final = 5000
 WRITES_MAX: Final = 1000
 WATCHED_MAX: Final = 2000
@@ -84,6 +85,7 @@ class Spec:
     publishes: True if the command sends other clients a message, which needs the role that a write does, though Redis' flags
     of the command do not say so.
     script: True if the command runs a script: in a transaction, EXEC runs it among the other commands.
+    names: where the request has a list of channels, the position of the first; else 0.
     """
 
     name: str
@@ -102,6 +104,7 @@ class Spec:
     publishes: bool = False
     control: Control | None = None
     script: bool = False
+    names: int = 0
 
     def __post_init__(self) -> None:
         writes = self.plan is not None or self.publishes or "write" in self.flags
@@ -122,6 +125,8 @@ class Spec:
     def words_max(self) -> int:
         """The most words that a request for this Redis command may have, with the command's name."""
         first, _, step = self.keys
+        if self.names:
+            return self.names + KEYS_MAX
         return first + self.keys_max * step if self.keys_max else KEYS_MAX if self.script else WORDS_MAX
 
     def keys_in(self, arguments: Arguments) -> list[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import logging
 import weakref
 
@@ -12,6 +13,7 @@ from wire.fake_transport import Client
 from wire.resp_client import connect, ignore, line, lines, pack, service
 
 from cacheflow.contract import CHANNEL, Published
+from cacheflow.net.slices import SLICE_S
 from cacheflow.node import channels as node_channels
 from cacheflow.wire.resp import mailbox
 from cacheflow.wire.resp.commands import channels
@@ -23,7 +25,7 @@ UNSUBSCRIBED = b"*3\r\n$11\r\nunsubscribe\r\n$1\r\na\r\n:0\r\n"
 def two(store: FakeStore | None = None) -> tuple[FakeStore, Client, Client]:
     """A store, a client that will subscribe, and one that publishes."""
     store = FakeStore() if store is None else store
-    shared = service(store)
+    shared = service(store, slices=store.next_turn.slices)
     return store, Client(shared.connection(ignore)), Client(shared.connection(ignore))
 
 
@@ -288,7 +290,10 @@ def test_names_messages_and_subscriptions_are_bounded(monkeypatch: pytest.Monkey
     assert one.send(line(f"PUBLISH {long} 1")) == b"-ERR a channel's name has at most 1024 bytes\r\n"
     large = pack("PUBLISH", "a", bytes(node_channels.MESSAGE_BYTES_MAX + 1))
     assert one.send(large) == b"-ERR a message has at most 1048576 bytes\r\n"
-    assert one.send(pack("PUBSUB", "NUMSUB", *["a"] * 10_001)).startswith(b"-ERR at most 10000 channels")
+    assert one.send(pack("PUBSUB", "NUMSUB", *["a"] * 5000)).startswith(b"*10000\r\n")
+    for words in (["PUBSUB", "NUMSUB"], ["SUBSCRIBE"], ["PSUBSCRIBE"], ["SUNSUBSCRIBE"]):
+        told = one.send(pack(*words, *["a"] * 5001))
+        assert told == f"-ERR a request of {words[0]} has at most 5000 channels\r\n".encode()
     # None of these has made a subscription.
     assert one.send(line("GET k")) == b"$-1\r\n"
     assert one.send(line("SUBSCRIBE a b c d")) == b"-ERR a client has at most 3 subscriptions\r\n"
@@ -380,9 +385,9 @@ def test_a_slow_subscriber_is_ended_with_one_line_and_the_others_go_on(
     assert publisher.send(line("PUBSUB NUMSUB a")) == b"*2\r\n$1\r\na\r\n:1\r\n"
 
 
-def test_the_slowest_are_ended_when_too_much_waits_for_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node_channels, "UNREAD_BYTES_MAX", 100_000)
+def test_the_slowest_are_ended_when_too_much_waits_for_all_of_them() -> None:
     store, slowest, publisher = two()
+    store.next_turn.unsent.bytes_max = 100_000
     slow = Client(service(store).connection(ignore))
     slowest.send(line("SUBSCRIBE a b"))
     slow.send(line("SUBSCRIBE a"))
@@ -409,6 +414,28 @@ def test_what_many_wait_for_counts_once() -> None:
     assert not any(client.closed for client in clients)
 
 
+def test_what_waits_is_in_the_budget_of_all_clients() -> None:
+    store, listener, publisher = two()
+    budget = store.next_turn.unsent
+    listener.send(line("SUBSCRIBE a"))
+    listener.transport.takes = False
+    for _ in range(3):
+        publisher.send(pack("PUBLISH", "a", bytes(500_000)))
+        store.next_turn.run()
+    waiting = store.channels.metrics()["subscribers_unread_bytes"]
+    assert 1_500_000 < waiting == budget.bytes
+    # What others keep waiting ends no subscriber at once: it may be taking what it is sent.
+    budget.bytes_max = 1_600_000
+    budget.bytes += 10_000_000
+    publisher.send(pack("PUBLISH", "a", b"1"))
+    store.next_turn.run()
+    budget.bytes -= 10_000_000
+    assert not listener.closed
+    listener.protocol.connection_lost(None)
+    store.next_turn.run()
+    assert budget.bytes == 0
+
+
 # Many ------------------------------------------------------------------------------------------------------------------
 
 
@@ -427,18 +454,20 @@ def test_who_publishes_faster_than_is_handed_out_waits(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("protocol", [2, 3])
 def test_many_subscriptions_are_made_in_slices_and_no_message_comes_in_between(
-    protocol: int, monkeypatch: pytest.MonkeyPatch
+    protocol: int,
 ) -> None:
-    monkeypatch.setattr(channels, "SLICE_S", 0.0)
-    store, listener, publisher = two()
+    store, listener, _ = two()
     if protocol == 3:
         speak_3(listener)
     listener.send(line("SUBSCRIBE first"))
     store.next_turn.run()
     listener.replies()
     names = [f"c{number}" for number in range(20)]
+    publisher = Client(service(store).connection(ignore))
     # A message that is about to be written when the subscriptions begin.
     publisher.send(line("PUBLISH first early"))
+    # The request begins in this slice, and from then on one is over whenever somebody asks; the publisher never does.
+    store.next_turn.time = itertools.chain([1.0], itertools.count(2.0)).__next__
     head = b"*3" if protocol == 2 else b">3"
     assert listener.send(line("SUBSCRIBE " + " ".join(names))) == b""
     assert publisher.send(lines("PUBLISH c0 a\nPUBLISH first b\nPUBLISH c19 no")) == b":1\r\n:1\r\n:0\r\n"
@@ -453,7 +482,7 @@ def test_many_subscriptions_are_made_in_slices_and_no_message_comes_in_between(
     came = listener.replies()
     assert came.startswith(message(b"a", b"c19", head) + message(b"b", b"c18", head)) and came.endswith(b":0\r\n")
     assert came.count(b"unsubscribe") == 21
-    assert listener.send(line("PUBSUB CHANNELS")) == b"*0\r\n"
+    assert publisher.send(line("PUBSUB CHANNELS")) == b"*0\r\n"
     assert listener.send(line("PSUBSCRIBE " + " ".join(names))) == b""
     listener.protocol.connection_lost(None)
     listener.transport.closed = True
@@ -500,5 +529,5 @@ def test_work_for_many_is_done_in_slices() -> None:
     store.next_turn.time = clock
     Client(shared.connection(ignore)).send(line("PUBLISH a 1"))
     turns = store.next_turn.run()
-    assert turns >= 300 * 0.0001 / node_channels.SLICE_S
+    assert turns >= 300 * 0.0001 / SLICE_S
     assert all(client.replies() == message(b"1") for client in clients)

@@ -1,8 +1,8 @@
-"""Slices: long work for clients of the wire ports, done a few milliseconds a turn of the event loop.
+"""Slices: long work for clients, done a few milliseconds a turn of the event loop.
 
 The node's loop also serves peers, and a leader that is silent for long is deposed. So whatever a client asks for that may take
 long asks ``over`` from time to time, and when that is true has itself called in the next turn (``put``). The slice of a turn is
-for all clients together: a hundred who list all keys take no more of the loop than one.
+for all clients together, and for what is published to them: a hundred who list all keys take no more of the loop than one.
 
 Not safe for concurrent use: the event loop owns it.
 """
@@ -31,7 +31,7 @@ class Slices:
     clock: returns seconds.  soon: calls its argument in the next turn of the loop.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, soon: Callable[[Call], None] = _soon) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, soon: Callable[[Call], object] = _soon) -> None:
         self._clock = clock
         self._soon = soon
         # When this turn's slice ends; 0 as long as nobody has asked in this turn.
