@@ -71,10 +71,16 @@ def test_the_kernel_takes_little_for_a_client_that_does_not_read(server: HttpSer
 def test_clients_that_come_at_once_are_accepted_in_a_few_turns(
     server: HttpServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    turns = []
+    turns: list[float] = []
     turn = server._turn
-    # Those that come during the first turn, which is slow, wait together.
-    monkeypatch.setattr(server, "_turn", lambda timeout_s: (turns.append(time.sleep(0.3)), turn(timeout_s)))
+
+    def slow(timeout_s: float) -> None:
+        # Those that come meanwhile wait together.
+        time.sleep(0.3)
+        turns.append(timeout_s)
+        turn(timeout_s)
+
+    monkeypatch.setattr(server, "_turn", slow)
     assert ask(server.port, "GET", "/livez").status == 200
     with ExitStack() as stack:
         for _ in range(60):
