@@ -34,7 +34,7 @@ _RESUMED: Final = "cacheflow.resumed"
 # What tells a node's health: served first.
 HEALTH: Final = frozenset(("/livez", "/readyz", "/metrics"))
 # Seconds for which short requests are served before the reading thread looks at its sockets again.
-SERVING_S: Final = 0.02
+SERVING_S: Final = 0.01
 # The most connections that one turn of the poll loop accepts.
 _ACCEPTED_AT_ONCE: Final = 64
 
