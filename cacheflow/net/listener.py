@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 from cacheflow.errors import ConfigError
+from cacheflow.net.unsent import bound_unsent
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +82,7 @@ class Listener:
             # A restarted node gets its port back although old connections still linger in TIME_WAIT.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(address)
+            bound_unsent(sock)
             sock.listen(_BACKLOG)
         except OSError as error:
             if sock is not None:

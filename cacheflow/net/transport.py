@@ -129,7 +129,12 @@ class SocketTransport(asyncio.Transport):
     def write(self, data: bytes | bytearray | memoryview) -> None:
         poller = self._poller
         if self._held:
-            data, self._held = b"".join((self._held, data)), b""
+            held, self._held = self._held, b""
+            if len(data) < KEPT_BYTES_MIN:
+                data = b"".join((held, data))
+            else:
+                # A long piece is never copied.
+                self._keep(held)
         # A short answer does not wait behind the long ones of others.
         if self._buffered or self._closing or (poller.room <= 0 and len(data) > HELD_BYTES_MAX):
             self._keep(data)

@@ -17,8 +17,10 @@ from collections.abc import Awaitable, Callable, Iterator
 import pytest
 
 from cacheflow.net import poller as polling
+from cacheflow.net.listener import Listener
 from cacheflow.net.poller import Poller
-from cacheflow.net.transport import HIGH_WATER_BYTES, LOW_WATER_BYTES, Arrival, SocketTransport
+from cacheflow.net.transport import HIGH_WATER_BYTES, KEPT_BYTES_MIN, LOW_WATER_BYTES, Arrival, SocketTransport
+from cacheflow.net.unsent import KERNEL_BYTES_MAX
 
 DEADLINE_S = 10.0
 MEGABYTES = bytes(range(256)) * (16 * 1024)
@@ -177,6 +179,40 @@ async def test_a_client_that_does_not_read_pauses_its_writer_and_gets_everything
     assert await here.read(client, len(sent) + 3) == sent + b"end"
     await until(lambda: protocol.told == ["pause", "resume"])
     assert protocol.transport.get_write_buffer_size() <= LOW_WATER_BYTES
+
+
+@party
+async def test_a_long_piece_behind_a_short_one_of_the_same_round_is_not_copied(
+    here: Party, _: pytest.MonkeyPatch
+) -> None:
+    protocol = Recorder()
+    client = here.connect(protocol)
+    piece = bytes(KEPT_BYTES_MIN)
+    here.poller.holds = True
+    protocol.transport.write(b"short")
+    protocol.transport.write(piece)
+    here.poller.holds = False
+    assert any(kept is piece for kept in protocol.transport._pieces)
+    assert await here.read(client, 5 + len(piece)) == b"short" + piece
+
+
+@party
+async def test_the_kernel_takes_little_for_a_client_that_does_not_read(here: Party, _: pytest.MonkeyPatch) -> None:
+    accepted: list[socket.socket] = []
+    listener = Listener(here.loop, Recorder, "resp", accepted.append)
+    await listener.open("127.0.0.1", 0)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+        client.connect(listener.address)
+        await until(lambda: bool(accepted))
+        with accepted[0] as served:
+            taken = 0
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    taken += served.send(MEGABYTES)
+            # What it has not sent, a segment over it, and what it has sent into the client's own buffer.
+            assert taken <= 2 * KERNEL_BYTES_MAX + 128 * 1024
+    await listener.close()
 
 
 @party

@@ -21,7 +21,7 @@ from waitress.adjustments import Adjustments
 from waitress.task import ThreadedTaskDispatcher
 
 from cacheflow.errors import ConfigError
-from cacheflow.net.unsent import LOOK_EVERY_S, Unsent
+from cacheflow.net.unsent import LOOK_EVERY_S, Unsent, bound_unsent
 from cacheflow.rest.problems import PROBLEM_TYPE, problem_bytes
 from cacheflow.rest.server.doors import Doors
 from cacheflow.rest.server.lanes import TwoLanes
@@ -270,6 +270,7 @@ def _listen(host: str, port: int) -> list[socket.socket]:
             if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
                 continue  # a name such as localhost may have an IPv6 address that this machine does not
             break
+        bound_unsent(listening)
         sockets.append(listening)
         port = listening.getsockname()[1]
     else:

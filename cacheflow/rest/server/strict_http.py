@@ -24,7 +24,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from waitress.buffers import OverflowableBuffer, ReadOnlyFileBasedBuffer
-from waitress.channel import HTTPChannel
+from waitress.channel import ClientDisconnected, HTTPChannel
 from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.server import TcpWSGIServer
 from waitress.task import ErrorTask, WSGITask
@@ -177,12 +177,7 @@ class OneWriteTask(WSGITask):  # type: ignore[misc]
             if size <= JOINED_BYTES_MAX:
                 channel.write_soon(header + data)
             else:
-                channel.write_soon(header)
-                # In pieces, each of which is freed when the client has taken it; in one buffer all of it would stay to the end.
-                for start in range(0, size, JOINED_BYTES_MAX):
-                    piece = ReadOnlyFileBasedBuffer(io.BytesIO(data[start : start + JOINED_BYTES_MAX]))
-                    piece.prepare()
-                    channel.write_soon(piece)
+                channel.write_long(header, data)
         else:
             channel.write_soon(header)
             super().write(data)
@@ -248,6 +243,27 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
 
     def _flush_outbufs_below_high_watermark(self) -> None:
         """Do nothing: waitress would wait here until the client has taken what is there, and the thread with it."""
+
+    def write_long(self, header: bytes, body: bytes) -> None:
+        """Send an answer with a long body, as much of it as the client takes now; the poll loop sends the rest.
+
+        In pieces, each of which is freed when the client has taken it: in one buffer all of it would stay to the end.
+        """
+        pieces = []
+        for start in range(0, len(body), JOINED_BYTES_MAX):
+            piece = ReadOnlyFileBasedBuffer(io.BytesIO(body[start : start + JOINED_BYTES_MAX]))
+            piece.prepare()
+            pieces.append(piece)
+        with self.outbuf_lock:
+            if not self.connected:
+                raise ClientDisconnected
+            self.outbufs[-1].append(header)
+            self.outbufs += [*pieces, OverflowableBuffer(self.adj.outbuf_overflow)]
+            self.current_outbuf_count = 0
+            self.total_outbufs_len += len(header) + len(body)
+            self._flush_exception(self._flush_some, do_close=False)
+            if self.total_outbufs_len or self.will_close:
+                self.server.pull_trigger()
 
     def tell_unsent(self) -> None:
         """Tell the budget of unsent bytes how many this client has."""

@@ -60,6 +60,36 @@ def test_clients_that_do_not_read_hold_no_thread_and_keep_nobody_waiting(
         assert server._unsent.bytes <= 8 * (len(LARGE) + 1000)
 
 
+def test_the_kernel_takes_little_for_a_client_that_does_not_read(server: HttpServer, store: FakeStore) -> None:
+    store._put("large", b"x" * 3_000_000, 1, None, 0)
+    with ExitStack() as stack:
+        silent(stack, server, request("GET", "/cache/large?raw"))
+        until(lambda: server._unsent.bytes > 0, "an answer is not taken")
+        assert server._unsent.bytes > 2_000_000
+
+
+def test_clients_that_come_at_once_are_accepted_in_a_few_turns(
+    server: HttpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns: list[float] = []
+    turn = server._turn
+
+    def slow(timeout_s: float) -> None:
+        # Those that come meanwhile wait together.
+        time.sleep(0.3)
+        turns.append(timeout_s)
+        turn(timeout_s)
+
+    monkeypatch.setattr(server, "_turn", slow)
+    assert ask(server.port, "GET", "/livez").status == 200
+    with ExitStack() as stack:
+        for _ in range(60):
+            stack.enter_context(Connection(server.port))
+        turns.clear()
+        until(lambda: len(server._channels()) >= 60, "all are accepted")
+        assert len(turns) <= 3
+
+
 @pytest.mark.usefixtures("large")
 def test_who_takes_nothing_is_ended_over_the_budget_and_a_slow_reader_is_not(
     server: HttpServer, monkeypatch: pytest.MonkeyPatch
