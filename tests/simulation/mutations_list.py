@@ -101,7 +101,6 @@ MUTATIONS = (
     Mutation("bounded answers", machine.answer_every_read_of_a_batch, ""),
     Mutation("clock back on a restart", storage.turn_the_clock_back_at_a_start, "blackout kill"),
     Mutation("one wrong clock of three", raft.believe_the_latest_wall_clock, "wall_jump blackout"),
-    Mutation("a late leader's time", raft.believe_a_late_leader, "doubling stragglers kill"),
     Mutation("one wrong clock of three", raft.believe_the_own_wall_clock, "wall_jump blackout"),
     Mutation("a removal shows once it is noted", storage.say_that_it_was_removed_before_it_is_noted, "remove"),
     Mutation("time passes in sleep", storage.stand_still_in_sleep, "suspend"),

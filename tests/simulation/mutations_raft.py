@@ -8,7 +8,6 @@ import pytest
 from pysyncobj.syncobj import SyncObj
 
 from cacheflow.machine.language import commands
-from cacheflow.node.clock import ClusterClock
 from cacheflow.node.inbox import Inbox
 from cacheflow.raft import guards
 from cacheflow.raft.log import segments
@@ -241,9 +240,3 @@ def believe_the_own_wall_clock(patch: pytest.MonkeyPatch) -> None:
         return self._now_ms() + heard[-1] if heard else 0
 
     patch.setattr(VotersTime, "estimate_ms", estimate_ms)
-
-
-def believe_a_late_leader(patch: pytest.MonkeyPatch) -> None:
-    """Let a node that has just started believe the time of any message of its leader, however late that is."""
-    hear = ClusterClock.hear
-    patch.setattr(ClusterClock, "hear", lambda self, cluster_ms, late_ms: hear(self, cluster_ms, 0))
