@@ -99,7 +99,8 @@ def test_what_one_node_is_given_comes_to_the_subscribers_of_all(ports: list[int]
 
 @pytest.mark.parametrize("size", [0, 100, 40_000, MEGABYTE])
 def test_messages_of_any_size_keep_their_order_on_other_nodes(ports: list[int], size: int) -> None:
-    count = 200 if size < 1000 else 8
+    # Together less than a subscriber may leave unread.
+    count = 200 if size < 1000 else 6
     with redis.Redis(port=ports[0]) as one, redis.Redis(port=ports[1]) as other, one.pubsub() as listener:
         listener.subscribe("sizes")
         subscribed(listener, 1)
