@@ -77,7 +77,7 @@ class NodeConfig:
     http_threads: int = 40
     cluster_secret_file: Path | None = None
     api_token_file: Path | None = None
-    # Who else may use the ports, and what for; the same file on every node (users.py).
+    # A file of users, with the role of each; the same file on every node (access/users_file.py).
     users_file: Path | None = None
     # This node's certificate and its key, in PEM: with them all ports of clients speak TLS and nothing else.
     tls_cert: Path | None = None

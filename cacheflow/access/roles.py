@@ -11,7 +11,7 @@ from typing import Final
 class Role(IntEnum):
     """What a client may do; each role may do what the lower ones may."""
 
-    # Who has shown no token: health checks.
+    # The role of a client that has shown no token: health checks alone.
     NOBODY = 0
     READ = 1
     WRITE = 2

@@ -147,7 +147,7 @@ class Poller:
             if self.room <= 0 or not left:
                 break
             before = transport.unsent_bytes
-            # It may be this node that was slow.
+            # This node itself may have been slow.
             self._write(transport.descriptor)
             if 0 < before == transport.unsent_bytes:
                 self.unsent.ended += 1
@@ -163,7 +163,7 @@ class Poller:
         while cost < COST_A_TURN and self.room > 0:
             ready = self.epoll.poll(0, EVENTS_A_POLL)
             if self._left:
-                # They come first, and what the kernel tells of them again counts once.
+                # These sockets come first, and one that the kernel tells of again counts once.
                 ready = list((dict(self._left) | dict(ready)).items())
                 self._left = []
             if not ready:
@@ -189,7 +189,7 @@ class Poller:
         for descriptor, events in ready:
             if events != READ:
                 if self.room <= 0:
-                    # Those who ask do not wait for those who take much.
+                    # Sockets with requests do not wait for sockets that take long answers.
                     self._left.append((descriptor, events))
                     continue
                 self._write(descriptor)

@@ -78,7 +78,7 @@ class Condemnations:
         self.passing = 0
         # {revision of a counted condemnation: how many keys it has removed}, of those that are over, the latest last.
         self.counts: dict[int, int] = {}
-        # Those of database 0 alone are beside the tables.
+        # Condemnations of database 0 alone are in a list beside the tables.
         self._tables: Tables = ()
         self._database_0: list[Condemnation] = []
         self._newest = 0

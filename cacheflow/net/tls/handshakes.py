@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 DEADLINE_S: Final = 10.0
 # Half-open connections of one door: as many as may wait to be accepted, because they may all be honest ones that come at once.
 HALF_OPEN_MAX: Final = 1024
-# Of so many descriptors that this process may have, half-open connections of all doors together may take one.
+# Half-open connections of all ports together may take one in so many of the descriptors that this process may have.
 DESCRIPTORS_FOR_ONE: Final = 4
 # Bytes that one side of a handshake may send: certificates have a few kilobytes.
 HANDSHAKE_BYTES_MAX: Final = 64 * 1024
@@ -72,7 +72,7 @@ class Door:
         self.done = 0
         self.failed = 0
         self.plain = 0
-        # Those that were ended at once, because too many wait for the thread.
+        # The number of connections ended at once, because too many wait for the thread.
         self.turned_away = 0
         # The half-open connections, in the order in which they came.
         self.half_open: dict[_Half, None] = {}

@@ -397,7 +397,7 @@ class StrictServer(TcpWSGIServer):  # type: ignore[misc]
         if self.unsent.bytes > self.unsent.bytes_max:
             for channel in self.unsent.overdue(list(self.active_channels.values()), time.monotonic()):
                 before = channel.unsent_bytes
-                # It may be this node that was slow.
+                # This node itself may have been slow.
                 channel.handle_write()
                 if 0 < before == channel.unsent_bytes:
                     self.unsent.ended += 1
