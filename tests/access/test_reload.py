@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -121,10 +120,9 @@ def test_sighup_ends_no_node(tmp_path: Path) -> None:
     node = NodeProcess(1, tmp_path).start()
     try:
         wait_for(lambda: not node.alive or node.is_ready())
-        for _ in range(3):
+        for times in (1, 2, 3):
             node.signal(signal.SIGHUP)
-            time.sleep(0.05)
-        wait_for(lambda: "SIGHUP: nothing is read again" in node.output())
+            wait_for(lambda times=times: node.output().count("SIGHUP: nothing is read again") == times)  # type: ignore[misc]
         assert node.put("k", 1).status == 201 and node.alive
         node.signal(signal.SIGTERM)
         assert node.wait() == 0 and "Traceback" not in node.output()

@@ -323,13 +323,3 @@ def test_a_node_with_a_wrong_certificate_does_not_start_and_says_why(
     said = node.output()
     assert "Traceback" not in said and len(said.splitlines()) == 1
     assert {"ended": "give a valid one", "stranger": "must be signed by the CA"}[what] in said
-
-
-def test_sighup_without_anything_to_read_again_ends_no_node(folder: Path) -> None:
-    node = NodeProcess(1, folder).start()
-    wait_for(node.is_ready)
-    node.signal(signal.SIGHUP)
-    assert node.put("k", "v").status == 201
-    time.sleep(0.2)
-    assert node.alive and node.value("k") == "v"
-    node.kill()
