@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cacheflow.aio import AsyncReplicatedStore
+    from cacheflow.aio.store import AsyncReplicatedStore
     from cacheflow.client.client import AsyncCacheClient, CacheClient
     from cacheflow.config import NodeConfig
     from cacheflow.errors import (
@@ -70,7 +70,7 @@ __all__ = [
 # The module of each name that is not in errors.py.
 _HOMES = {
     "AsyncCacheClient": "client.client",
-    "AsyncReplicatedStore": "aio",
+    "AsyncReplicatedStore": "aio.store",
     "CacheClient": "client.client",
     "IncrResult": "results",
     "Item": "results",

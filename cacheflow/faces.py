@@ -24,10 +24,11 @@ from collections.abc import (
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from cacheflow import operations, verbs
+from cacheflow.arguments import KEYS_PAGE
 from cacheflow.errors import KeyNotFound
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.results import Item
-from cacheflow.verbs import KEYS_PAGE, MISSING, Steps
+from cacheflow.verbs import MISSING, Steps
 
 P = ParamSpec("P")
 T = TypeVar("T")

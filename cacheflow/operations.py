@@ -23,26 +23,11 @@ from json.encoder import encode_basestring as json_string
 from typing import Any, Final
 
 from cacheflow import values
+from cacheflow.arguments import check_content_type, check_size, check_version, each_of, flag, known_fields, shown
 from cacheflow.errors import InvalidRequest, PreconditionFailed, ValueTooLarge
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
-from cacheflow.verbs import (
-    Steps,
-    check_content_type,
-    check_size,
-    check_version,
-    checked,
-    delete_command,
-    each_of,
-    error_of,
-    flag,
-    incr_command,
-    known_fields,
-    once,
-    shown,
-    touch_command,
-    write,
-)
+from cacheflow.verbs import Steps, checked, delete_command, error_of, incr_command, once, touch_command, write
 
 # The most operations of one batch, which is one log entry.
 # As many as hold no node for longer than some milliseconds: they are one entry of the log.

@@ -19,8 +19,8 @@ USERS = ("access",)
 # What a store answers, and the commands that it is asked for.
 CONTRACT = ("contract", "machine.language")
 # The verbs, and what makes methods of them: for store and client alike.
-VERBS = ("verbs", "operations", "faces")
-FRONT = (*BASE, *USERS, *CONTRACT, "verbs", "operations", "store", "client")
+VERBS = ("arguments", "verbs", "operations", "faces")
+FRONT = (*BASE, *USERS, *CONTRACT, "arguments", "verbs", "operations", "store", "client")
 
 # Module or folder -> what of ours it may import; a name covers everything below it.
 LAYERS: dict[str, tuple[str, ...]] = {
@@ -41,7 +41,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     **dict.fromkeys(VERBS, (*BASE, "machine.language", *VERBS)),
     "client": (*BASE, "machine.language", *VERBS, "net.tls.trust", "client"),
-    "aio": (*BASE, *CONTRACT, *VERBS, "store"),
+    "aio": (*BASE, *CONTRACT, *VERBS, "store", "client", "aio"),
     "rest": (*FRONT, "net.unsent", "rest"),
     # A transaction with steps foresees what its commands will do, by the machine's own pure rules.
     "wire": (*FRONT, "machine.deciding.decisions", "net.slices", "wire"),

@@ -16,7 +16,8 @@ import pytest
 from fakes.embedded import Waiting
 
 from cacheflow import verbs
-from cacheflow.aio import AsyncReplicatedStore
+from cacheflow.aio.store import AsyncReplicatedStore
+from cacheflow.arguments import TTL_S_MAX, ttl_to_ms
 from cacheflow.client.client import AsyncCacheClient, CacheClient
 from cacheflow.errors import (
     CacheFlowError,
@@ -36,7 +37,7 @@ from cacheflow.machine.machine import CacheMachine
 from cacheflow.rest import HttpServer, RestConfig, at_once, create_app, turn_away
 from cacheflow.results import Digest, IncrResult, Item, SetResult
 from cacheflow.store import ReplicatedStore
-from cacheflow.verbs import TTL_S_MAX, error_of, ttl_to_ms
+from cacheflow.verbs import error_of
 
 CLASSES = (ReplicatedStore, AsyncReplicatedStore, CacheClient, AsyncCacheClient)
 # What a class has beside the verbs: a node's life and its parts, and where a client's nodes are.

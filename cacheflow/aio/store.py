@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from cacheflow import values, verbs
+from cacheflow import arguments, values, verbs
 from cacheflow.config import NodeConfig
 from cacheflow.contract import Done, Outcome
 from cacheflow.errors import OutcomeUnknown, ReplicationError
@@ -102,7 +102,7 @@ class AsyncReplicatedStore(AsyncFace):
     ) -> Item | None:
         if strict is False and consistency != "linearizable":
             return self.store.get_item(key, consistency=consistency, max_staleness=max_staleness, peek=peek)
-        verbs.check_read(consistency, max_staleness, peek, strict)
+        arguments.check_read(consistency, max_staleness, peek, strict)
         values.check_key(key)
         if strict:
             return verbs.item_of(key, *await self._replicate(commands.get(key)))
@@ -143,7 +143,7 @@ class AsyncReplicatedStore(AsyncFace):
     # Writes
 
     async def _replicate(self, command: Command) -> tuple[Result, int]:
-        verbs.check_size(command, self.store.config.max_value_bytes)
+        arguments.check_size(command, self.store.config.max_value_bytes)
         (result,) = await self._answered(lambda done: self.store.submit([command], done))
         return result, self.store.now_ms()
 
