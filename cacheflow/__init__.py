@@ -1,6 +1,6 @@
 """CacheFlow: a Raft-consistent, replicated key-value cache.
 
-    from cacheflow import ReplicatedStore, CacheClient
+    from cacheflow import ReplicatedStore, CacheClient, open_cache
 
 The names are loaded when they are first used: a client does not pay for the server.
 """
@@ -31,8 +31,10 @@ if TYPE_CHECKING:
         Overloaded,
         PreconditionFailed,
         ReplicationError,
+        UnreadableValue,
         ValueTooLarge,
     )
+    from cacheflow.opening.blocking import open_cache
     from cacheflow.results import IncrResult, Item, SetResult
     from cacheflow.store import ReplicatedStore
     from cacheflow.values import hashkey, key_of
@@ -62,9 +64,11 @@ __all__ = [
     "ReplicatedStore",
     "ReplicationError",
     "SetResult",
+    "UnreadableValue",
     "ValueTooLarge",
     "hashkey",
     "key_of",
+    "open_cache",
 ]
 
 # The module of each name that is not in errors.py.
@@ -79,6 +83,7 @@ _HOMES = {
     "SetResult": "results",
     "hashkey": "values",
     "key_of": "values",
+    "open_cache": "opening.blocking",
 }
 
 

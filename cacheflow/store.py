@@ -29,6 +29,7 @@ from cacheflow.errors import (
     ReplicationError,
 )
 from cacheflow.faces import Face
+from cacheflow.forms.form import Form
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.machine.language.databases import OTHERS_BEFORE
@@ -192,10 +193,13 @@ class ReplicatedStore(Face):
                 return entry[DATA].decode() if kind == values.TEXT else values.decode(kind, entry[DATA])
         return super().get(key, default, consistency=consistency, max_staleness=max_staleness, peek=peek, strict=strict)
 
-    def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
-        """Return {key: value} of those ``keys`` that are present; each is a separate read of this node's memory."""
-        each = arguments.each_of(keys, "keys")
-        return {key: item.value for key in each if (item := self.get_item(key)) is not None}
+    def _get_many(self, form: Form, keys: Iterable[str]) -> dict[str, Any]:
+        found = {}
+        for key in arguments.each_of(keys, "keys"):
+            item = form.item(self.get_item(form.key(key)))
+            if item is not None:
+                found[item.key] = item.value
+        return found
 
     def lookup(self, key: str, *, count: bool = True) -> Entry | None:
         """Return the machine's own live entry under ``key``, or None, for fronts that answer in bytes.

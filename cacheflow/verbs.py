@@ -4,6 +4,7 @@
 2. Every argument is checked (``arguments.py``) before anything is sent, so what one class refuses all refuse.
 3. A verb is a generator. It yields one command at a time and is sent the command's raw result with the time in ms with
    which the expiry times in it compare; it returns what the call answers. ``faces.py`` makes methods and coroutines of the verbs.
+4. A verb begins with the form of its cache (``forms/form.py``), which names every key and makes every value.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from cacheflow.errors import (
     PreconditionFailed,
     ValueTooLarge,
 )
+from cacheflow.forms.form import Form
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.results import IncrResult, Item, SetResult
@@ -210,6 +212,7 @@ def item_of(key: str, result: Result, now_ms: int) -> Item | None:
 
 
 def set_(
+    form: Form,
     key: str,
     value: Any,
     *,
@@ -227,8 +230,9 @@ def set_(
     idempotency_key: a call repeated with the same idempotency key counts once.
     Raises InvalidRequest, ValueTooLarge, PreconditionFailed, NotCommitted (safe to retry), OutcomeUnknown.
     """
+    value, content_type = form.value(value, content_type)
     command = set_command(
-        key,
+        form.key(key),
         value,
         ttl=ttl,
         keep_ttl=keep_ttl,
@@ -241,32 +245,36 @@ def set_(
     return SetResult(version, created, seconds_left(expires_at_ms, now_ms))
 
 
-def add(key: str, value: Any, *, ttl: float | None = None, idempotency_key: str | None = None) -> Steps[bool]:
+def add(
+    form: Form, key: str, value: Any, *, ttl: float | None = None, idempotency_key: str | None = None
+) -> Steps[bool]:
     """Write ``key = value`` only if the key is absent; return whether it was absent. Raises what ``set`` raises."""
     try:
-        yield from set_(key, value, ttl=ttl, only_if_absent=True, idempotency_key=idempotency_key)
+        yield from set_(form, key, value, ttl=ttl, only_if_absent=True, idempotency_key=idempotency_key)
     except PreconditionFailed:
         return False
     return True
 
 
 def compare_and_set(
-    key: str, value: Any, *, version: int, ttl: float | None = None, idempotency_key: str | None = None
+    form: Form, key: str, value: Any, *, version: int, ttl: float | None = None, idempotency_key: str | None = None
 ) -> Steps[SetResult]:
     """Write ``key = value`` only if the key is at ``version``; return the new version and TTL.
 
     Raises PreconditionFailed with the present version, and what ``set`` raises.
     """
     check_version(version)
-    return (yield from set_(key, value, ttl=ttl, only_if_version=version, idempotency_key=idempotency_key))
+    return (yield from set_(form, key, value, ttl=ttl, only_if_version=version, idempotency_key=idempotency_key))
 
 
-def delete(key: str, *, only_if_version: int | None = None, idempotency_key: str | None = None) -> Steps[bool]:
+def delete(
+    form: Form, key: str, *, only_if_version: int | None = None, idempotency_key: str | None = None
+) -> Steps[bool]:
     """Remove ``key``; return whether it was present. only_if_version: remove it only at this version.
 
     An absent key is at no version. Raises PreconditionFailed and what ``set`` raises.
     """
-    result, _ = yield once(delete_command(key, only_if_version), idempotency_key)
+    result, _ = yield once(delete_command(form.key(key), only_if_version), idempotency_key)
     if result[0] == commands.MISSING:
         if only_if_version is not None:
             raise error_of(key, [commands.PRECONDITION, 0])
@@ -276,6 +284,7 @@ def delete(key: str, *, only_if_version: int | None = None, idempotency_key: str
 
 
 def incr(
+    form: Form,
     key: str,
     delta: int = 1,
     *,
@@ -288,12 +297,13 @@ def incr(
     An absent key becomes ``initial + delta`` with ``ttl``.
     Raises KeyNotFound (absent, and no initial), NotAnInteger and what ``set`` raises.
     """
-    result, now_ms = yield once(incr_command(key, delta, initial, ttl), idempotency_key)
+    result, now_ms = yield once(incr_command(form.key(key), delta, initial, ttl), idempotency_key)
     _, version, number, expires_at_ms = checked(key, result)
     return IncrResult(number, version, seconds_left(expires_at_ms, now_ms))
 
 
 def decr(
+    form: Form,
     key: str,
     delta: int = 1,
     *,
@@ -303,102 +313,107 @@ def decr(
 ) -> Steps[IncrResult]:
     """Subtract ``delta`` from the decimal 64-bit integer under ``key``; otherwise like ``incr``."""
     step = -int64(delta, "delta")
-    return (yield from incr(key, step, initial=initial, ttl=ttl, idempotency_key=idempotency_key))
+    return (yield from incr(form, key, step, initial=initial, ttl=ttl, idempotency_key=idempotency_key))
 
 
-def touch(key: str, ttl: float | None, *, idempotency_key: str | None = None) -> Steps[bool]:
+def touch(form: Form, key: str, ttl: float | None, *, idempotency_key: str | None = None) -> Steps[bool]:
     """Give ``key`` a new TTL in seconds, or none (None keeps it until evicted); return whether it was present."""
-    result, _ = yield once(touch_command(key, ttl), idempotency_key)
+    result, _ = yield once(touch_command(form.key(key), ttl), idempotency_key)
     if result[0] == commands.MISSING:
         return False
     checked(key, result)
     return True
 
 
-def persist(key: str, *, idempotency_key: str | None = None) -> Steps[bool]:
+def persist(form: Form, key: str, *, idempotency_key: str | None = None) -> Steps[bool]:
     """Remove the TTL of ``key``, which then stays until it is evicted; return whether it was present."""
-    return (yield from touch(key, None, idempotency_key=idempotency_key))
+    return (yield from touch(form, key, None, idempotency_key=idempotency_key))
 
 
-def get_many(keys: Iterable[str]) -> Steps[dict[str, Any]]:
+def get_many(form: Form, keys: Iterable[str]) -> Steps[dict[str, Any]]:
     """Return {key: value} of those ``keys`` that are present, read through the log; each read counts as a use."""
     found: dict[str, Any] = {}
-    wanted = [commands.get(values.check_key(key)) for key in each_of(keys, "keys")]
+    wanted = [commands.get(values.check_key(form.key(key))) for key in each_of(keys, "keys")]
     while wanted:
         # What is too much for one batch's answer is asked for again: each batch answers at least the first of its keys.
         rest: list[Command] = []
         for command, result in (yield from _in_batches(wanted)):
             if result[0] == commands.OK:
-                found[command[1]] = values.decode(result[2], result[1])
+                found[form.own(command[1])] = form.made(*result[1:4])
             elif result[0] == commands.TOO_LARGE and len(wanted) > 1:
                 rest.append(command)
             elif result[0] != commands.MISSING:
-                raise error_of(command[1], result)
+                raise error_of(form.own(command[1]), result)
         wanted = rest
     return found
 
 
-def set_many(mapping: Mapping[str, Any], *, ttl: float | None = None) -> Steps[None]:
+def set_many(form: Form, mapping: Mapping[str, Any], *, ttl: float | None = None) -> Steps[None]:
     """Write all keys of ``mapping``, in as few log entries as their size allows. Raises the first failure's error."""
     if not isinstance(mapping, Mapping):
         raise InvalidRequest(f"a mapping of keys and values is needed, not {shown(mapping)}")
-    for command, result in (yield from _in_batches(set_command(key, value, ttl=ttl) for key, value in mapping.items())):
-        checked(command[1], result)
+    for command, result in (yield from _in_batches(_put(form, key, value, ttl=ttl) for key, value in mapping.items())):
+        checked(form.own(command[1]), result)
 
 
-def update(other: Any = (), /, **more: Any) -> Steps[None]:
+def update(form: Form, other: Any = (), /, **more: Any) -> Steps[None]:
     """Write the keys and values of ``other``, a mapping or pairs, and of the keyword arguments, as ``set_many`` does."""
     try:
         pairs = dict(other)
     except (TypeError, ValueError) as error:
         raise InvalidRequest(f"a mapping, or pairs of a key and a value, are needed: {error}") from error
-    yield from set_many({**pairs, **more})
+    yield from set_many(form, {**pairs, **more})
 
 
-def delete_many(keys: Iterable[str]) -> Steps[int]:
+def delete_many(form: Form, keys: Iterable[str]) -> Steps[int]:
     """Remove ``keys``, in as few log entries as their number allows; return how many of them were present."""
-    results = yield from _in_batches(delete_command(key) for key in each_of(keys, "keys"))
+    results = yield from _in_batches(delete_command(form.key(key)) for key in each_of(keys, "keys"))
     return sum(result[0] == commands.OK for _, result in results)
 
 
-def delete_prefix(prefix: str, *, idempotency_key: str | None = None) -> Steps[int]:
+def delete_prefix(form: Form, prefix: str, *, idempotency_key: str | None = None) -> Steps[int]:
     """Remove every key that starts with ``prefix``, in one command; return how many keys that were."""
     if prefix == "":
         raise InvalidRequest("the prefix is empty: clear() removes every key")
-    result, _ = yield once(commands.delete_prefix(values.check_key(prefix)), idempotency_key)
+    result, _ = yield once(commands.delete_prefix(form.under(values.check_key(prefix))), idempotency_key)
     removed: int = checked("", result)[1]
     return removed
 
 
-def clear() -> Steps[None]:
-    """Remove every key of the cache, in one command."""
-    result, _ = yield commands.clear_database(0)
+def clear(form: Form) -> Steps[None]:
+    """Remove every key of the cache, in one command; with a prefix those that have it."""
+    result, _ = yield commands.delete_prefix(form.prefix) if form.prefix else commands.clear_database(0)
     checked("", result)
 
 
-def pop(key: str, default: Any = MISSING) -> Steps[Any]:
+def pop(form: Form, key: str, default: Any = MISSING) -> Steps[Any]:
     """Remove ``key`` and return its value, in one command: of several callers only one gets it.
 
     Raises KeyNotFound when the key is absent and no ``default`` is given, and what ``set`` raises.
     """
-    values.check_key(key)
-    result, _ = yield commands.batch([commands.get(key), commands.delete(key)], atomic=True)
+    stored = values.check_key(form.key(key))
+    result, _ = yield commands.batch([commands.get(stored), commands.delete(stored)], atomic=True)
     found = checked(key, result)[1][0]
     if found[0] == commands.MISSING and default is not MISSING:
         return default
-    _, data, kind, *_ = checked(key, found)
-    return values.decode(kind, data)
+    return form.made(*checked(key, found)[1:4])
 
 
-def setdefault(key: str, default: Any = None) -> Steps[Any]:
+def setdefault(form: Form, key: str, default: Any = None) -> Steps[Any]:
     """Return the value under ``key``; if the key is absent, set it to ``default`` in the same command, and return that."""
-    result, _ = yield commands.batch([set_command(key, default, only_if_absent=True), commands.get(key)])
+    write_ = _put(form, key, default, only_if_absent=True)
+    result, _ = yield commands.batch([write_, commands.get(write_[1])])
     written, found = checked(key, result)[1]
     if written[0] == commands.OK:
         return default
     if written[0] != commands.PRECONDITION:
         raise error_of(key, written)
-    return values.decode(found[2], found[1])
+    return form.made(*found[1:4])
+
+
+def _put(form: Form, key: str, value: Any, **options: Any) -> Command:
+    value, content_type = form.value(value, None)
+    return set_command(form.key(key), value, content_type=content_type, **options)
 
 
 def _in_batches(wanted: Iterable[Command]) -> Steps[list[tuple[Command, Result]]]:

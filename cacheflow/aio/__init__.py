@@ -1,6 +1,6 @@
 """CacheFlow for asyncio: the same verbs as coroutines.
 
-    from cacheflow.aio import AsyncReplicatedStore, AsyncCacheClient
+    from cacheflow.aio import AsyncReplicatedStore, AsyncCacheClient, open_cache
 
 The names are loaded when they are first used: a client does not pay for the server.
 """
@@ -13,10 +13,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cacheflow.aio.store import AsyncReplicatedStore
     from cacheflow.client.client import AsyncCacheClient
+    from cacheflow.opening.asynchronous import open_cache
 
-__all__ = ["AsyncCacheClient", "AsyncReplicatedStore"]
+__all__ = ["AsyncCacheClient", "AsyncReplicatedStore", "open_cache"]
 
-_HOMES = {"AsyncCacheClient": "client.client", "AsyncReplicatedStore": "aio.store"}
+_HOMES = {
+    "AsyncCacheClient": "client.client",
+    "AsyncReplicatedStore": "aio.store",
+    "open_cache": "opening.asynchronous",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -18,6 +18,7 @@ from cacheflow.config import NodeConfig
 from cacheflow.contract import Done, Outcome
 from cacheflow.errors import OutcomeUnknown, ReplicationError
 from cacheflow.faces import AsyncFace, in_thread
+from cacheflow.forms.form import Form
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.results import Item
@@ -125,9 +126,8 @@ class AsyncReplicatedStore(AsyncFace):
             key, default, consistency=consistency, max_staleness=max_staleness, peek=peek, strict=strict
         )
 
-    async def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
-        """Return {key: value} of those ``keys`` that are present; each is a separate read of this node's memory."""
-        return self.store.get_many(keys)
+    async def _get_many(self, form: Form, keys: Iterable[str]) -> dict[str, Any]:
+        return self.store._get_many(form, keys)
 
     # In a thread: of a million keys a page takes longer than a loop may stand still.
     keys_page = in_thread(ReplicatedStore.keys_page)
