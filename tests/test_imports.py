@@ -68,6 +68,7 @@ ONLY_IN = {
     "lupa": "wire",
     "celery": "integrations.celery",
     "kombu": "integrations.celery",
+    "aiocache": "integrations.aiocache",
 }
 
 IMPURE_MODULES = {

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import configparser
 import os
 import re
 import subprocess
 import tempfile
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from conformance.fetching import DidNotRun, environment, sources
+from conformance.fetching import ROOT, DidNotRun, environment, sources
 
 REDIS_PY = "8.1.0"
 PYMEMCACHE = "4.0.0"
 DJANGO = "5.2.19"
+AIOCACHE = "0.12.3"
+# What puts a back end of ours in the place of one of the framework's own.
+PLUGINS = Path(__file__).parent / "plugins"
 # Seconds for one suite.
 SUITE_S = 1500
 _DJANGO_LINE = re.compile(
@@ -36,9 +40,9 @@ class Results:
 
 @dataclass(frozen=True)
 class Suite:
-    """One suite of tests. control: the server it is written for.
+    """One suite of tests. control: the server it is written for; "" for one that tests a back end of ours.
 
-    run: runs it against a port, all of it or only ``tests``, and returns the results.
+    run: runs it against a port (a back end's is the HTTP port), all of it or only ``tests``, and returns the results.
     quick: True if it is a part of the subset that takes no more than a minute.
     """
 
@@ -80,7 +84,37 @@ def _pymemcache(port: int, tests: Sequence[str]) -> Results:
     return _pytest(python, folder, [*options, *(tests or ["pymemcache/test/test_integration.py"])])
 
 
-def _pytest(python: Path, folder: Path, arguments: Sequence[str]) -> Results:
+def _aiocache(port: int, tests: Sequence[str]) -> Results:
+    """Run aiocache's acceptance tests of its Redis cache, whose place a plugin gives to ours."""
+    needed = [
+        f"redis=={REDIS_PY}",
+        "pytest==9.2.0",
+        "pytest-asyncio==1.5.0",
+        "pytest-mock==3.15.1",
+        "marshmallow==4.1.0",
+    ]
+    python = environment("aiocache", [f"aiocache=={AIOCACHE}", *needed, *own_requirements()])
+    folder = sources("aiocache", AIOCACHE)
+    options = [
+        "-c",
+        os.devnull,
+        "--rootdir",
+        str(folder),
+        "-o",
+        "asyncio_mode=auto",
+        "-p",
+        "for_aiocache",
+        "-m",
+        "redis",
+    ]
+    environ = {
+        "CONFORMANCE_URL": f"http://127.0.0.1:{port}",
+        "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT), str(PLUGINS)]),
+    }
+    return _pytest(python, folder, [*options, *(tests or ["tests/acceptance"])], environ)
+
+
+def _pytest(python: Path, folder: Path, arguments: Sequence[str], environ: Mapping[str, str] | None = None) -> Results:
     """Run pytest in a package's sources and return the results by ``file::class::test``. Raises Unavailable, DidNotRun."""
     with tempfile.TemporaryDirectory() as scratch:
         report = Path(scratch) / "report.xml"
@@ -95,7 +129,7 @@ def _pytest(python: Path, folder: Path, arguments: Sequence[str]) -> Results:
             f"--junitxml={report}",
             *arguments,
         ]
-        done = _ended(command, folder, {"PYTHONPATH": str(folder)})
+        done = _ended(command, folder, {"PYTHONPATH": str(folder), **(environ or {})})
         if done.returncode not in (0, 1) or not report.exists():
             raise DidNotRun(f"no results: {(done.stdout + done.stderr)[-600:]}")
         failures: dict[str, str] = {}
@@ -155,6 +189,14 @@ def _django_results(told: str) -> Results:
     return Results(failures, passed - failures.keys())
 
 
+def own_requirements() -> list[str]:
+    """Return what this package needs, for an environment in which the checkout's own back ends are imported."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    lines = config["options"]["install_requires"].splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
 def _ended(command: Sequence[str], folder: Path, environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
     environ = {**os.environ, **environ}
     try:
@@ -198,4 +240,5 @@ SUITES = (
         _django("memcached.PyMemcacheCache", "127.0.0.1:{port}", "PyMemcacheCacheTests"),
         quick=True,
     ),
+    Suite("aiocache", "", _aiocache, quick=True),
 )
