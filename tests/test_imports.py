@@ -69,6 +69,7 @@ ONLY_IN = {
     "celery": "integrations.celery",
     "kombu": "integrations.celery",
     "aiocache": "integrations.aiocache",
+    "fastapi_cache": "integrations.fastapi_cache2",
 }
 
 IMPURE_MODULES = {
