@@ -108,12 +108,12 @@ def test_no_error_shows_a_token(url: Any) -> None:
 def test_the_password_of_a_url_is_the_token_and_is_not_shown(scheme: str) -> None:
     with FakeNode() as node:
         address = node.url.removeprefix("http://")
-        with opened(f"{scheme}://app:{SECRET}%21@{address}", key_prefix="p") as cache:
+        with opened(f"{scheme}://app:{SECRET}%21@{address}", key_prefix="p", discover=False) as cache:
             cache.set("k", 1)
             assert SECRET not in repr(cache) + repr(cache.cache) + str(cache.cache.urls)
         assert node.requests[-1][2]["authorization"] == f"Bearer {SECRET}!"
         assert SECRET not in repr(place_of(f"{scheme}://app:{SECRET}@{address}"))
-        with opened(f"{scheme}://app:{SECRET}@{address}", token="another") as cache:
+        with opened(f"{scheme}://app:{SECRET}@{address}", token="another", discover=False) as cache:
             cache.get("k")
         assert node.requests[-1][2]["authorization"] == "Bearer another"
 
@@ -124,7 +124,7 @@ def test_a_token_comes_from_a_file_too(tmp_path: Path) -> None:
     with FakeNode() as node:
         address = node.url.removeprefix("http://")
         for url, options in ((f"cacheflow://{address}?token_file={file}", {}), (node.url, {"token_file": file})):
-            with opened(url, **options) as cache:
+            with opened(url, discover=False, **options) as cache:
                 cache.get("k")
             assert node.requests[-1][2]["authorization"] == "Bearer 0123456789abcdef"
     with pytest.raises(InvalidRequest, match="exclude"):
