@@ -241,6 +241,19 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
             # The poll loop may not know yet that this connection is held.
             self.server.pull_trigger()
 
+    def _flush_some(self, do_close: bool = True) -> bool:
+        """Send what the client takes of what waits, unless another thread is at it; return whether anything was sent.
+
+        The poll loop of waitress takes no lock when no request is left. Here the next one may be begun, and answered, by another
+        thread at that moment: it waits in ``_further`` until the last one is answered.
+        """
+        if not self.outbuf_lock.acquire(False):
+            return False
+        try:
+            return bool(super()._flush_some(do_close=do_close))
+        finally:
+            self.outbuf_lock.release()
+
     def _flush_outbufs_below_high_watermark(self) -> None:
         """Do nothing: waitress would wait here until the client has taken what is there, and the thread with it."""
 

@@ -249,3 +249,22 @@ def test_a_stopping_server_answers_what_is_sent_and_says_that_it_closes(app: Res
         assert answer.startswith(b"HTTP/1.1 200") and b"connection: close" in answer.lower()
     stopping.join(10)
     assert not stopping.is_alive()
+
+
+def test_two_threads_never_send_to_one_client_at_once(server: HttpServer) -> None:
+    """The next request of a pipeline may be answered by one thread while the poll loop still believes that there is none."""
+    with Connection(server.port) as connection:
+        connection.send(request("GET", "/livez")).reply()
+        (channel,) = server._servers[0].active_channels.values()
+        with channel.outbuf_lock:
+            channel.outbufs[-1].append(b"one answer")
+            channel.total_outbufs_len += len(b"one answer")
+            turns: list[int] = []
+            served = channel.handle_write
+            channel.handle_write = lambda: (served(), turns.append(channel.total_outbufs_len))
+            server._servers[0].pull_trigger()
+            until(lambda: len(turns) > 1, "looked at by the poll loop")
+            assert set(turns) == {len(b"one answer")}
+        connection.socket.settimeout(10)
+        assert connection.socket.recv(100) == b"one answer"
+        del channel.handle_write
