@@ -53,7 +53,8 @@ class CacheFlowBackend(KeyValueStoreBackend):  # type: ignore[misc]
 
     def mget(self, keys: Iterable[str]) -> dict[str, Any]:
         """Return what is there under ``keys``, read as one."""
-        return self.client.get_many(keys)
+        found: dict[str, Any] = self.client.get_many(keys)
+        return found
 
     def set(self, key: str, value: str | bytes) -> None:
         """Keep a result for ``result_expires``. Raises BackendStoreError for one that is larger than the cluster takes."""

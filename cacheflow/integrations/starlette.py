@@ -114,7 +114,7 @@ class CacheMiddleware:
             state = "hit" if found.age_s < found.answer.lifetime.fresh_s else "stale"
             if state == "stale":
                 self._revalidate(scope, asked, key, found)
-            await _give(found.answer, asked, found.headers(state), scope["method"], send)
+            await _give(found.answer, asked, found.headers(state), send)
             return
         recorder = _Recorder(self, scope["method"], asked, key, send)
         await self.app(scope, receive, recorder.send)
@@ -274,7 +274,9 @@ class _Recorder:
             self._held.append({**message, "headers": [*self._fields, (b"x-cache", b"miss")]})
 
     async def _part(self, message: Message) -> None:
-        body, more = message.get("body", b""), message.get("more_body", False)
+        # An answer to HEAD has no body, whatever an application makes.
+        body = b"" if self._method == "HEAD" else message.get("body", b"")
+        more = message.get("more_body", False)
         self._body.append(body)
         self._size += len(body)
         if self._size > self._middleware.max_body_bytes:
@@ -295,7 +297,7 @@ class _Recorder:
         answer = self._answer()
         self._held.clear()
         await self._keep(answer)
-        await _give(answer, self._asked, [*answer.fields, (b"x-cache", b"miss")], self._method, self._send)
+        await _give(answer, self._asked, [*answer.fields, (b"x-cache", b"miss")], self._send)
 
     def _answer(self) -> Answer:
         assert self._lifetime is not None
@@ -326,14 +328,14 @@ class _Recorder:
             await self._send(message)
 
 
-async def _give(answer: Answer, asked: Fields, headers: Fields, method: str, send: Send) -> None:
+async def _give(answer: Answer, asked: Fields, headers: Fields, send: Send) -> None:
     """Send ``answer`` with ``headers`` to a request with the fields ``asked``, or 304 if it has the answer already."""
     status, body = answer.status, answer.body
     if status == 200 and rules.is_the_same(asked, answer.fields):
         told = rules.TOLD_BY_304 | {b"age", b"x-cache"}
         status, body, headers = 304, b"", [field for field in headers if field[0] in told]
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body})
+    await send({"type": "http.response.body", "body": body})
 
 
 async def _nowhere(message: Message) -> None:

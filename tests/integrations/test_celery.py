@@ -161,8 +161,21 @@ def test_a_result_that_is_too_large_is_told_as_celery_does(app: Celery) -> None:
         app.backend.mark_as_done("large", "x" * 2_000_000)
 
 
+def test_results_are_read_through_the_log(app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker asks its own node, which may not have yet what another one has just been told."""
+    asked: list[Any] = []
+
+    class Client:
+        def get(self, key: str, **options: Any) -> None:
+            asked.append((key, options))
+
+    monkeypatch.setitem(app.backend.__dict__, "client", Client())
+    assert app.backend.get("k") is None and asked == [("k", {"consistency": "linearizable"})]
+
+
 def test_pickled_results(urls: list[str]) -> None:
-    app = app_of(BACKEND + url_of(urls), result_serializer="pickle", accept_content=["pickle", "json"])
+    url = url_of(urls, "?key_prefix=celery&timeout=20")
+    app = app_of(BACKEND + url, result_serializer="pickle", accept_content=["pickle", "json"])
     app.backend.mark_as_done("pickled", {1: (2, b"\x00")})
     assert app.AsyncResult("pickled").get(**WAIT) == {1: (2, b"\x00")}
 

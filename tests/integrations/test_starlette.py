@@ -61,6 +61,22 @@ async def soon(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.01)
 
 
+async def asked(app: Any, method: str = "GET", **headers: str) -> list[Any]:
+    """Return the messages that ``app`` sends for ``/a``, as it sends them."""
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    named = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    scope = {"type": "http", "method": method, "path": "/a", "query_string": b"", "headers": named}
+    await asyncio.wait_for(app(scope, receive, send), 10)
+    return sent
+
+
 def states(*answers: httpx.Response) -> list[str | None]:
     return [answer.headers.get("x-cache") for answer in answers]
 
@@ -185,6 +201,7 @@ def test_methods_queries_and_hosts_have_answers_of_their_own(urls: list[str]) ->
             first, second = await client.head("/a"), await client.head("/a")
             assert states(first, second) == ["miss", "hit"] and second.content == b""
             assert second.headers["content-length"] == "32"
+            assert [each.get("body") for each in await asked(site.app, "HEAD", host="shop")] == [None, b""]
             assert states(await client.get("/a"), await client.get("/a?b"), await client.get("/a?c")) == ["miss"] * 3
             assert states(await client.get("/a", headers={"Host": "other"})) == ["miss"]
             assert states(await client.options("/a"), await client.options("/a")) == [None, None]
@@ -243,11 +260,12 @@ def test_a_fresh_answer_ends(urls: list[str]) -> None:
 def test_a_stale_answer_is_given_while_one_process_asks_again(urls: list[str]) -> None:
     async def steps() -> None:
         gate = asyncio.Event()
+        asked_again: list[Any] = []
         made = says("max-age=0, stale-while-revalidate=60")
 
         async def answer(request: Request) -> Response:
             if sum(site.calls for site in sites) > 1:
-                assert "if-none-match" not in request.headers and await request.body() == b""
+                asked_again.append((request.headers.get("if-none-match"), await request.body()))
                 await gate.wait()
             return await made(request)
 
@@ -255,10 +273,12 @@ def test_a_stale_answer_is_given_while_one_process_asks_again(urls: list[str]) -
         clients = [site.client() for site in sites]
         first = await clients[0].get("/a")
         tag = {"If-None-Match": first.headers["etag"]}
+        assert (await clients[1].get("/a", headers=tag)).status_code == 304
         stale = await asyncio.gather(*(client.get("/a") for client in clients for _ in range(5)))
         assert {each.text for each in stale} == {first.text} and set(states(*stale)) == {"stale"}
-        assert (await clients[1].get("/a", headers=tag)).status_code == 304
         await soon(lambda: sum(site.calls for site in sites) == 2)
+        # The answer for all is asked for, and not whether one reader has it.
+        assert asked_again == [(None, b"")]
         gate.set()
 
         async def changed() -> None:
@@ -407,24 +427,26 @@ def test_an_error_of_the_application_is_its_own(urls: list[str]) -> None:
         async def answer(request: Request) -> Response:
             raise RuntimeError("on purpose")
 
-        async def half(scope: Any, receive: Any, send: Any) -> None:
-            headers = [(b"cache-control", b"max-age=60"), (b"content-length", b"6")]
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
-            await send({"type": "http.response.body", "body": b"abc", "more_body": True})
+        def half(more: bool) -> Any:
+            async def app(scope: Any, receive: Any, send: Any) -> None:
+                headers = [(b"cache-control", b"max-age=60"), (b"content-length", b"6")]
+                await send({"type": "http.response.start", "status": 200, "headers": headers})
+                await send({"type": "http.response.body", "body": b"abc", "more_body": more})
+
+            return app
 
         site = Site(urls, answer)
         async with site.client() as client:
             with pytest.raises(RuntimeError, match="on purpose"):
                 await client.get("/a")
-            site.app.app = half
-            sent: list[Any] = []
-
-            async def send(message: Any) -> None:
-                sent.append(message)
-
-            scope = {"type": "http", "method": "GET", "path": "/a", "query_string": b"", "headers": []}
-            await site.app(scope, send, send)  # type: ignore[arg-type]
-            assert [each["type"].rpartition(".")[2] for each in sent] == ["start", "body"]
+            for more in (True, False):
+                sent = await asked(half(more), host="shop")
+                site.app.app = half(more)
+                # What came is passed on, and nothing is kept of it.
+                for _ in range(2):
+                    seen = await asked(site.app, host="shop")
+                    assert [each.get("body") for each in seen] == [each.get("body") for each in sent] == [None, b"abc"]
+                    assert (b"x-cache", b"miss") in seen[0]["headers"]
             site.app.app = site.pages
             site.answer = says("max-age=60")
             assert states(await client.get("/a")) == ["miss"]
