@@ -248,7 +248,8 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
         The poll loop of waitress takes no lock when no request is left. Here the next one, which waits in ``_further`` until
         the last one is answered, may be begun by another thread at that moment. And only the poll loop's thread closes the
         socket (``do_close``), for it may be about to use that: waitress closes it in any thread that sends "100 Continue"
-        to a client that has gone.
+        to a client that has gone. Behind that the poll loop may still come with what it was told of the socket before, and
+        a short answer is still there to be sent.
         """
         if not self.outbuf_lock.acquire(False):
             return False
