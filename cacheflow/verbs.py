@@ -14,6 +14,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 from cacheflow import values
 from cacheflow.errors import (
+    AnswerNotKept,
     CacheFlowError,
     IdempotencyKeyReused,
     InvalidRequest,
@@ -21,7 +22,6 @@ from cacheflow.errors import (
     LevelConflict,
     NotAnInteger,
     OutcomeForgotten,
-    OutcomeUnknown,
     Overloaded,
     PreconditionFailed,
     ValueTooLarge,
@@ -350,7 +350,7 @@ def error_of(key: str, result: Result) -> CacheFlowError:
     if status == commands.FORGOTTEN:
         return OutcomeForgotten("nothing was done now, and whether this took place before is not known any more")
     if status == commands.NOT_KEPT:
-        return OutcomeUnknown("this took place before, and its answer is not kept any more")
+        return AnswerNotKept("this took place before, and its answer is not kept any more")
     if status == commands.TOO_MANY:
         return Overloaded("too many removals by prefix are under way; this one was not begun")
     told = _TOLD_BY_THE_MACHINE.get(status)
