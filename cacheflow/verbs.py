@@ -257,7 +257,7 @@ def write(
     # A write is the hot path: no call for what is as usual.
     if keep_ttl is not False and flag(keep_ttl, "keep_ttl") and ttl is not None:
         raise InvalidRequest("ttl and keep_ttl exclude each other")
-    ttl_ms = commands.TTL_KEEP if keep_ttl else ttl_to_ms(ttl)
+    ttl_ms = commands.TTL_KEEP if keep_ttl else commands.TTL_NONE if ttl is None else ttl_to_ms(ttl)
     return commands.set_(key, data, kind, content_type, ttl_ms, when, version)
 
 

@@ -292,7 +292,10 @@ class Proposals:
                 if not self._session:
                     self._look_for_session(results)
             elif session == self._session:
-                self._settle(first, results)
+                if results and first == self._lowest() and results[0][0] not in _REFUSALS:
+                    self._settle_in_order(results)
+                else:
+                    self._settle_one_by_one(first, results)
         if self._answered_callers >= GATHER_FROM and not self._gathering:
             self._gathering = True
             # The callers just answered will probably write again at once: wait for them, so that one block takes them all.
@@ -447,12 +450,6 @@ class Proposals:
         if block and not self._send(first, block, latest):
             self._resend_due = True
 
-    def _settle(self, first: int, results: list[Result]) -> None:
-        if results and first == self._lowest() and results[0][0] not in _REFUSALS:
-            self._settle_in_order(results)
-        else:
-            self._settle_one_by_one(first, results)
-
     def _settle_in_order(self, results: list[Result]) -> None:
         """Give ``results``, those of one block, to the unanswered commands with the lowest numbers.
 
@@ -503,7 +500,9 @@ class Proposals:
         if status == commands.SWEEPING and proposal.done is not None:
             insort(self.counting, proposal, key=_removed_at)
             return
-        self._release(proposal)
+        # As ``_release`` does it, without its call.
+        self.pending -= len(proposal.commands)
+        self._pending_bytes -= proposal.size
         if status == commands.TOO_LATE:
             self._finish(proposal, _too_late(proposal.results))
         else:
