@@ -14,6 +14,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 from cacheflow import values
 from cacheflow.errors import (
+    AnswerNotKept,
     CacheFlowError,
     IdempotencyKeyReused,
     InvalidRequest,
@@ -21,7 +22,6 @@ from cacheflow.errors import (
     LevelConflict,
     NotAnInteger,
     OutcomeForgotten,
-    OutcomeUnknown,
     Overloaded,
     PreconditionFailed,
     ValueTooLarge,
@@ -257,7 +257,7 @@ def write(
     # A write is the hot path: no call for what is as usual.
     if keep_ttl is not False and flag(keep_ttl, "keep_ttl") and ttl is not None:
         raise InvalidRequest("ttl and keep_ttl exclude each other")
-    ttl_ms = commands.TTL_KEEP if keep_ttl else ttl_to_ms(ttl)
+    ttl_ms = commands.TTL_KEEP if keep_ttl else commands.TTL_NONE if ttl is None else ttl_to_ms(ttl)
     return commands.set_(key, data, kind, content_type, ttl_ms, when, version)
 
 
@@ -350,7 +350,7 @@ def error_of(key: str, result: Result) -> CacheFlowError:
     if status == commands.FORGOTTEN:
         return OutcomeForgotten("nothing was done now, and whether this took place before is not known any more")
     if status == commands.NOT_KEPT:
-        return OutcomeUnknown("this took place before, and its answer is not kept any more")
+        return AnswerNotKept("this took place before, and its answer is not kept any more")
     if status == commands.TOO_MANY:
         return Overloaded("too many removals by prefix are under way; this one was not begun")
     told = _TOLD_BY_THE_MACHINE.get(status)

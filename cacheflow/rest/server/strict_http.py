@@ -412,15 +412,14 @@ class StrictServer(TcpWSGIServer):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
 
     def end_overdue(self) -> None:
-        """End the connections of clients that take nothing while more is unsent, over all fronts, than may be."""
-        if self.unsent.bytes > self.unsent.bytes_max:
-            for channel in self.unsent.overdue(list(self.active_channels.values()), time.monotonic()):
-                before = channel.unsent_bytes
-                # This node itself may have been slow.
-                channel.handle_write()
-                if 0 < before == channel.unsent_bytes:
-                    self.unsent.ended += 1
-                    channel.handle_close()
+        """End the connections of clients that take nothing. Called while more is unsent, over all fronts, than may be."""
+        for channel in self.unsent.overdue(list(self.active_channels.values()), time.monotonic()):
+            before = channel.unsent_bytes
+            # This node itself may have been slow.
+            channel.handle_write()
+            if 0 < before == channel.unsent_bytes:
+                self.unsent.ended += 1
+                channel.handle_close()
 
     def maintenance(self, now: float) -> None:
         """Enforce the deadlines of all HTTP connections; when there are too many connections, also close idle ones.
