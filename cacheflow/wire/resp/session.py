@@ -37,7 +37,7 @@ from cacheflow.wire.resp.arguments import PlacedRequest, placed
 from cacheflow.wire.resp.mailbox import Mailbox
 from cacheflow.wire.resp.parser import RequestParser
 from cacheflow.wire.resp.replies import NULL, NULL_ARRAY, OK, CommandError, failure
-from cacheflow.wire.resp.scans import Scans
+from cacheflow.wire.resp.scans import GivenUp, Scans
 from cacheflow.wire.resp.scripting.scripts import Scripts
 from cacheflow.wire.streams import Reply
 
@@ -185,7 +185,7 @@ class Shared:
         self.value_bytes_max = value_bytes_max
         self.request_bytes_max = min(max(REQUEST_BYTES_MIN, VALUES_IN_REQUEST * value_bytes_max), REQUEST_BYTES_MAX)
         self.wall = wall
-        self.scans = Scans(store)
+        self.scans = Scans(store, GivenUp(self.slices).take)
         self.scripts = Scripts()
         self.connections: dict[int, RespSession] = {}
         self.accepted = 0
