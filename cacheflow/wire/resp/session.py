@@ -48,10 +48,11 @@ REQUEST_BYTES_MAX: Final = 65 * 1024 * 1024
 VALUES_IN_REQUEST: Final = 4
 
 # The most keys or channels of one request, and the most keys of a transaction that only reads; the most that one entry of the log
-# writes; that it compares; and the most words of a request that has no list. Each is some milliseconds of work that cannot be cut
-# in slices.
+# writes; that it removes; that it compares; and the most words of a request that has no list. Each is some milliseconds of work
+# that cannot be cut in slices.
 KEYS_MAX: Final = 5000
 WRITES_MAX: Final = 1000
+REMOVED_MAX: Final = 2000
 WATCHED_MAX: Final = 2000
 WORDS_MAX: Final = 128
 
@@ -119,7 +120,9 @@ class Spec:
     def keys_max(self) -> int:
         """The most keys that a request for this Redis command may name; 0 if it has no list of keys."""
         _, last, step = self.keys
-        return 0 if last >= 0 else KEYS_MAX if step == 1 else WRITES_MAX
+        if last >= 0:
+            return 0
+        return WRITES_MAX if step > 1 else KEYS_MAX if self.plan is None else REMOVED_MAX
 
     @property
     def words_max(self) -> int:

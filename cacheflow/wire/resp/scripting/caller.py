@@ -27,8 +27,9 @@ from cacheflow.wire.resp.scripting.sandbox import MEMORY_BYTES_MAX
 from cacheflow.wire.resp.session import Arguments, RespSession, Spec, no_permission
 from cacheflow.wire.streams import Reply
 
-# The most keys that one script reads, and that it writes: as many as one GUARDED takes.
-KEYS_MAX: Final = 10_000
+# The most keys that one script names and reads, and that it changes, all of them in one entry: that takes each node 10 ms.
+KEYS_MAX: Final = 5000
+CHANGED_MAX: Final = 2000
 # The longest reply to a script's command: of one that is longer a script has no memory for what it says.
 REPLY_BYTES_MAX: Final = MEMORY_BYTES_MAX // 2
 
@@ -237,7 +238,7 @@ class Caller:
     def check_size(self) -> None:
         """Raise CommandError if what the script leaves is more than a request may bring, or about more keys than it may."""
         overlay = self.overlay
-        if len(overlay.seen) > KEYS_MAX or len(overlay.left) > KEYS_MAX:
-            raise CommandError(f"ERR a script reads at most {KEYS_MAX} keys, and writes at most as many")
+        if len(overlay.seen) > KEYS_MAX or len(overlay.left) > CHANGED_MAX:
+            raise CommandError(f"ERR a script reads at most {KEYS_MAX} keys, and changes at most {CHANGED_MAX}")
         if overlay.left_bytes > self._bytes_max:
             raise CommandError(f"ERR a script writes at most {self._bytes_max} bytes")
