@@ -538,6 +538,13 @@ def test_an_address_that_is_none_is_refused(url: str) -> None:
         CacheClient(url)
 
 
+@pytest.mark.parametrize("url", ["http://me:secret@127.0.0.1:1", "http://secret@127.0.0.1:1", "me:secret@127.0.0.1:1"])
+def test_an_address_with_a_password_is_refused_and_not_shown(url: str) -> None:
+    with pytest.raises(InvalidRequest, match="token=") as refused:
+        CacheClient(url)
+    assert "secret" not in str(refused.value)
+
+
 def test_a_client_without_nodes_is_refused() -> None:
     with pytest.raises(InvalidRequest):
         CacheClient([])
