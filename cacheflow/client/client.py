@@ -14,8 +14,11 @@ from collections.abc import Iterable
 from typing import Any, Final
 from urllib.parse import quote
 
-from cacheflow import values, verbs
-from cacheflow.client.failover import Answer, Nodes, Request, check_is_ours, problem_document, problem_of
+from cacheflow import arguments, values, verbs
+from cacheflow.aio.threads import Threads
+from cacheflow.arguments import KEYS_PAGE
+from cacheflow.client.exchange import Answer, Request
+from cacheflow.client.failover import Nodes, check_is_ours, problem_document, problem_of
 from cacheflow.client.http_commands import JSON_TYPE, query_of, refusal_of, request_of, result_of, target_of, value_of
 from cacheflow.client.scopes import Scopes
 from cacheflow.errors import CacheFlowError, InvalidRequest, NotCommitted, OutcomeForgotten, OutcomeUnknown
@@ -23,7 +26,6 @@ from cacheflow.faces import AsyncFace, Face, in_thread
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.results import Digest, Item
-from cacheflow.verbs import KEYS_PAGE
 
 # Seconds for a call: a node waits 10 s for an outcome (--request-timeout); the rest is for the way and one more node.
 TIMEOUT_S_DEFAULT: Final = 15.0
@@ -39,7 +41,8 @@ class CacheClient(Face):
 
     urls: addresses of one or more nodes.  timeout_s: seconds for a whole call, fail-over included.
     token: the content of the nodes' --api-token-file.  ca: a file with the CA of the nodes' certificates; without it they must be
-    of one that the system trusts.  Values are str, bytes or anything JSON can hold; keys are str.
+    of one that the system trusts.  discover: ask a node for the others, and use them too; False behind a NAT, where the
+    addresses by which nodes know each other lead nowhere.  Values are str, bytes or anything JSON can hold; keys are str.
     Raises NotCommitted (certainly not applied), OutcomeUnknown (a write may have been applied), InvalidRequest.
     """
 
@@ -49,16 +52,18 @@ class CacheClient(Face):
         timeout_s: float = TIMEOUT_S_DEFAULT,
         token: str | None = None,
         ca: str | os.PathLike[str] | None = None,
+        discover: bool = True,
     ) -> None:
         if not 0 < timeout_s <= TIMEOUT_S_MAX:
             raise InvalidRequest(f"timeout_s = {timeout_s!r}: must be above 0 and at most {TIMEOUT_S_MAX}")
-        self._nodes = Nodes([urls] if isinstance(urls, str) else list(urls), timeout_s, ca)
         if token is not None and not (token.isascii() and token.isprintable() and token and token == token.strip()):
             # Not shown: it may be the real one with a line's end behind it.
             raise InvalidRequest("a token is printable ASCII; strip what was read from a file")
         self._timeout_s = timeout_s
         self._scopes = Scopes(self._open_scope)
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        each = [urls] if isinstance(urls, str) else list(urls)
+        self._nodes = Nodes(each, timeout_s, ca, self._headers, arguments.flag(discover, "discover"))
 
     @property
     def urls(self) -> list[str]:
@@ -108,7 +113,7 @@ class CacheClient(Face):
     def _document(
         self, key: str, consistency: str, max_staleness: float | None, peek: bool, strict: bool
     ) -> dict[str, Any] | None:
-        verbs.check_read(consistency, max_staleness, peek, strict)
+        arguments.check_read(consistency, max_staleness, peek, strict)
         query = query_of(
             consistency=None if consistency == "local" else consistency,
             max_staleness=max_staleness,
@@ -125,7 +130,7 @@ class CacheClient(Face):
     def keys_page(
         self, prefix: str = "", limit: int = KEYS_PAGE, cursor: str | None = None
     ) -> tuple[list[str], str | None]:
-        verbs.check_page(prefix, limit, cursor)
+        arguments.check_page(prefix, limit, cursor)
         page = self._ask("/cache" + query_of(prefix=prefix or None, limit=limit, cursor=cursor))
         return page["keys"], page.get("cursor") or None
 
@@ -144,7 +149,7 @@ class CacheClient(Face):
 
         full: return the digest of the whole contents as they are now.
         """
-        verbs.check_digest(index, full)
+        arguments.check_digest(index, full)
         answer = self._found("GET", "/cluster/digest" + query_of(index=index, full=full))
         return None if answer is None else Digest(**answer.json())
 
@@ -153,7 +158,7 @@ class CacheClient(Face):
 
         If the first answer gets lost and the request is sent again, it may find no such member any more.
         """
-        target = "/nodes/" + quote(verbs.check_node_id(node_id), safe="")
+        target = "/nodes/" + quote(arguments.check_node_id(node_id), safe="")
         answer = self._nodes.call(Request("DELETE", target, None, self._headers, write=True))
         if answer.status >= 300:
             raise problem_of(answer)
@@ -243,7 +248,10 @@ class CacheClient(Face):
 
 
 class AsyncCacheClient(AsyncFace):
-    """CacheClient for asyncio: the same methods as coroutines; requests run in threads of the loop's default executor."""
+    """CacheClient for asyncio: the same methods as coroutines, for one event loop; requests run in threads of its own.
+
+    A call that is cancelled before it is sent is never sent; one that is on its way ends by itself.
+    """
 
     def __init__(
         self,
@@ -251,8 +259,10 @@ class AsyncCacheClient(AsyncFace):
         timeout_s: float = TIMEOUT_S_DEFAULT,
         token: str | None = None,
         ca: str | os.PathLike[str] | None = None,
+        discover: bool = True,
     ) -> None:
-        self._client = self._blocking = CacheClient(urls, timeout_s, token, ca)
+        self._client = self._blocking = CacheClient(urls, timeout_s, token, ca, discover)
+        self._threads = Threads(timeout_s)
 
     @property
     def urls(self) -> list[str]:
@@ -262,6 +272,7 @@ class AsyncCacheClient(AsyncFace):
     async def close(self) -> None:
         """Close this client's idle connections to the nodes; the client can still be used afterwards."""
         self._client.close()
+        self._threads.close()
 
     async def __aenter__(self) -> AsyncCacheClient:
         return self
@@ -269,6 +280,7 @@ class AsyncCacheClient(AsyncFace):
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
+    get = in_thread(CacheClient.get)
     get_item = in_thread(CacheClient.get_item)
     keys_page = in_thread(CacheClient.keys_page)
     nodes = in_thread(CacheClient.nodes)

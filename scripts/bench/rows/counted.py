@@ -156,7 +156,7 @@ async def _measure(nodes: Cluster, seconds: float, writes_per_s: float, late_s: 
     before = [await proxy.listen(url) for url in urls]
     counted = Counted()
     stopping = threading.Event()
-    clients = [CacheClient(before[number % 3 :] + before[: number % 3]) for number in range(CLIENTS)]
+    clients = [CacheClient(before[number % 3 :] + before[: number % 3], discover=False) for number in range(CLIENTS)]
     # Not of the event loop's pool: that has as many threads as the machine has cores and four, and is joined without a deadline.
     counting = [
         threading.Thread(target=_count, args=(client, counted, stopping), name=f"counting-{number}", daemon=True)
