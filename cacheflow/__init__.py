@@ -1,6 +1,6 @@
 """CacheFlow: a Raft-consistent, replicated key-value cache.
 
-    from cacheflow import ReplicatedStore, CacheClient
+    from cacheflow import ReplicatedStore, CacheClient, open_cache
 
 The names are loaded when they are first used: a client does not pay for the server.
 """
@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cacheflow.aio import AsyncReplicatedStore
+    from cacheflow.aio.store import AsyncReplicatedStore
     from cacheflow.client.client import AsyncCacheClient, CacheClient
     from cacheflow.config import NodeConfig
     from cacheflow.errors import (
@@ -31,8 +31,10 @@ if TYPE_CHECKING:
         Overloaded,
         PreconditionFailed,
         ReplicationError,
+        UnreadableValue,
         ValueTooLarge,
     )
+    from cacheflow.opening.blocking import open_cache
     from cacheflow.results import IncrResult, Item, SetResult
     from cacheflow.store import ReplicatedStore
     from cacheflow.values import hashkey, key_of
@@ -62,15 +64,17 @@ __all__ = [
     "ReplicatedStore",
     "ReplicationError",
     "SetResult",
+    "UnreadableValue",
     "ValueTooLarge",
     "hashkey",
     "key_of",
+    "open_cache",
 ]
 
 # The module of each name that is not in errors.py.
 _HOMES = {
     "AsyncCacheClient": "client.client",
-    "AsyncReplicatedStore": "aio",
+    "AsyncReplicatedStore": "aio.store",
     "CacheClient": "client.client",
     "IncrResult": "results",
     "Item": "results",
@@ -79,6 +83,7 @@ _HOMES = {
     "SetResult": "results",
     "hashkey": "values",
     "key_of": "values",
+    "open_cache": "opening.blocking",
 }
 
 

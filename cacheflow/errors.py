@@ -12,6 +12,7 @@ CacheFlowError                500
 ├─ MemberConflict             409  the node id lives elsewhere, or the member cannot be spared now
 ├─ LevelConflict              409  the feature level cannot become that one, or is too low for what is asked
 ├─ PreconditionFailed         412  If-Match, If-None-Match, add, compare-and-set
+├─ UnreadableValue                 in clients: the serializer cannot read the bytes that are marked as its own
 └─ ReplicationError           503
    ├─ NotCommitted            503  certainly not applied: safe to retry (Retry-After)
    │  ├─ NoLeader
@@ -120,6 +121,12 @@ class PreconditionFailed(CacheFlowError):
     def __init__(self, message: str, version: int = 0) -> None:
         super().__init__(message)
         self.version = version
+
+
+class UnreadableValue(CacheFlowError):
+    """Raised by a cache with a serializer for bytes that have its content type and cannot be read: broken, or of other code."""
+
+    title = "Unreadable value"
 
 
 class ReplicationError(CacheFlowError):

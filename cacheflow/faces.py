@@ -16,6 +16,7 @@ from collections.abc import (
     Callable,
     Coroutine,
     ItemsView,
+    Iterable,
     Iterator,
     KeysView,
     MutableMapping,
@@ -24,51 +25,57 @@ from collections.abc import (
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from cacheflow import operations, verbs
+from cacheflow.arguments import KEYS_PAGE
 from cacheflow.errors import KeyNotFound
+from cacheflow.forms.form import PLAIN, Form
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.results import Item
-from cacheflow.verbs import KEYS_PAGE, MISSING, Steps
+from cacheflow.verbs import MISSING, Steps
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def blocking(verb: Callable[P, Steps[T]]) -> Callable[Concatenate[Face, P], T]:
-    """Return a blocking method that runs ``verb``, a generator of commands.
-
-    The method replicates each command that the generator yields, and sends the command's result into the generator.
-    """
+def blocking(verb: Callable[Concatenate[Form, P], Steps[T]]) -> Callable[Concatenate[Face, P], T]:
+    """Return a blocking method that runs ``verb``, a generator of commands, in the form of the method's cache."""
 
     def call(self: Face, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        steps = verb(*args, **kwargs)
-        try:
-            command = next(steps)
-            while True:
-                command = steps.send(self._replicate(command))
-        except StopIteration as end:
-            answer: T = end.value
-            return answer
+        return _run(self, verb(self._form, *args, **kwargs))
 
     return _named(call, verb)
 
 
-def coroutine(verb: Callable[P, Steps[T]]) -> Callable[Concatenate[AsyncFace, P], Coroutine[Any, Any, T]]:
-    """Return a coroutine method that runs ``verb``, a generator of commands.
+def _run(face: Face, steps: Steps[T]) -> T:
+    """Have ``face`` replicate each command that the verb ``steps`` yields; return what the verb returns."""
+    try:
+        command = next(steps)
+        while True:
+            command = steps.send(face._replicate(command))
+    except StopIteration as end:
+        answer: T = end.value
+        return answer
 
-    The method replicates each command that the generator yields, and sends the command's result into the generator.
-    """
 
-    async def call(self: AsyncFace, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        steps = verb(*args, **kwargs)
-        try:
-            command = next(steps)
-            while True:
-                command = steps.send(await self._replicate(command))
-        except StopIteration as end:
-            answer: T = end.value
-            return answer
+def coroutine(
+    verb: Callable[Concatenate[Form, P], Steps[T]],
+) -> Callable[Concatenate[AsyncFace, P], Coroutine[Any, Any, T]]:
+    """Return a coroutine method that runs ``verb``, a generator of commands, in the form of the method's cache."""
+
+    def call(self: AsyncFace, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
+        return _run_async(self, verb(self._form, *args, **kwargs))
 
     return _named(call, verb)
+
+
+async def _run_async(face: AsyncFace, steps: Steps[T]) -> T:
+    """Have ``face`` replicate each command that the verb ``steps`` yields; return what the verb returns."""
+    try:
+        command = next(steps)
+        while True:
+            command = steps.send(await face._replicate(command))
+    except StopIteration as end:
+        answer: T = end.value
+        return answer
 
 
 def in_thread(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[AsyncFace, P], Coroutine[Any, Any, T]]:
@@ -86,13 +93,13 @@ def in_thread(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[
 def _named(call: Callable[..., Any], verb: Callable[..., Any]) -> Callable[..., Any]:
     """Give the method ``call`` the name, docstring and signature of ``verb``, and return it."""
     functools.update_wrapper(call, verb)
-    del call.__wrapped__  # type: ignore[attr-defined]  # its signature has no self
+    del call.__wrapped__  # type: ignore[attr-defined]  # its signature has a form in the place of self
     call.__name__ = verb.__name__.rstrip("_")
     told = inspect.signature(verb)
     this = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
     answer = str(told.return_annotation).removeprefix("Steps[").removesuffix("]")
     call.__signature__ = told.replace(  # type: ignore[attr-defined]
-        parameters=[this, *told.parameters.values()], return_annotation=answer
+        parameters=[this, *list(told.parameters.values())[1:]], return_annotation=answer
     )
     return call
 
@@ -105,6 +112,9 @@ _setdefault = blocking(verbs.setdefault)
 
 class Face(MutableMapping[str, Any]):
     """Base class of the caches with blocking methods, which are mappings too. Subclasses define how to read and replicate."""
+
+    # What is done with keys and values on their way.
+    _form: Form = PLAIN
 
     @abc.abstractmethod
     def _replicate(self, command: Command) -> tuple[Result, int]:
@@ -154,7 +164,16 @@ class Face(MutableMapping[str, Any]):
         item = self.get_item(key, consistency=consistency, max_staleness=max_staleness, peek=peek, strict=strict)
         return default if item is None else item.value
 
-    get_many = blocking(verbs.get_many)
+    def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
+        """Return {key: value} of those ``keys`` that are present.
+
+        An embedded node reads each from its memory; a client asks for all at once, through the log, and that counts as uses.
+        """
+        return self._get_many(self._form, keys)
+
+    def _get_many(self, form: Form, keys: Iterable[str]) -> dict[str, Any]:
+        return _run(self, verbs.get_many(form, keys))
+
     set = blocking(verbs.set_)
     add = blocking(verbs.add)
     compare_and_set = blocking(verbs.compare_and_set)
@@ -272,6 +291,8 @@ class AsyncFace(abc.ABC):
 
     # The face behind this one, whose methods ``in_thread`` calls.
     _blocking: Face
+    # What is done with keys and values on their way.
+    _form: Form = PLAIN
 
     @abc.abstractmethod
     async def _replicate(self, command: Command) -> tuple[Result, int]:
@@ -318,7 +339,16 @@ class AsyncFace(abc.ABC):
         cursor: where the page begins, as returned with the page before; None for the first page.
         """
 
-    get_many = coroutine(verbs.get_many)
+    async def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
+        """Return {key: value} of those ``keys`` that are present.
+
+        An embedded node reads each from its memory; a client asks for all at once, through the log, and that counts as uses.
+        """
+        return await self._get_many(self._form, keys)
+
+    async def _get_many(self, form: Form, keys: Iterable[str]) -> dict[str, Any]:
+        return await _run_async(self, verbs.get_many(form, keys))
+
     set = coroutine(verbs.set_)
     add = coroutine(verbs.add)
     compare_and_set = coroutine(verbs.compare_and_set)

@@ -23,26 +23,12 @@ from json.encoder import encode_basestring as json_string
 from typing import Any, Final
 
 from cacheflow import values
+from cacheflow.arguments import check_content_type, check_size, check_version, each_of, flag, known_fields, shown
 from cacheflow.errors import InvalidRequest, PreconditionFailed, ValueTooLarge
+from cacheflow.forms.form import PLAIN, Form
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
-from cacheflow.verbs import (
-    Steps,
-    check_content_type,
-    check_size,
-    check_version,
-    checked,
-    delete_command,
-    each_of,
-    error_of,
-    flag,
-    incr_command,
-    known_fields,
-    once,
-    shown,
-    touch_command,
-    write,
-)
+from cacheflow.verbs import Steps, checked, delete_command, error_of, incr_command, once, touch_command, write
 
 # The most operations of one batch, which is one log entry.
 # As many as hold no node for longer than some milliseconds: they are one entry of the log.
@@ -58,7 +44,7 @@ _SET, _TEXT = commands.SET, values.TEXT
 
 
 def batch(
-    ops: Iterable[Operation], *, atomic: bool = False, idempotency_key: str | None = None
+    form: Form, ops: Iterable[Operation], *, atomic: bool = False, idempotency_key: str | None = None
 ) -> Steps[list[dict[str, Any]]]:
     """Run the operations ``ops`` in one log entry, with ``atomic`` all or none; return one result for each.
 
@@ -68,8 +54,9 @@ def batch(
     Raises InvalidRequest; with ``atomic`` the error of the operation that failed; and what ``set`` raises.
     """
     parsed: list[Command] = []
+    wanted = _formed(form, each_of(ops, "operations"))
     try:
-        parse_into(parsed, list(each_of(ops, "operations")), commands.TTL_MS_MAX)
+        parse_into(parsed, wanted, commands.TTL_MS_MAX)
     except InvalidRequest as error:
         raise type(error)(f"ops[{len(parsed)}]: {error}") from None
     flag(atomic, "atomic")
@@ -79,7 +66,19 @@ def batch(
         failure = error_of("", failed)
         failure.args = (f"ops[{index}]: {failure}",)
         raise failure
-    return [result_of(command, each) for command, each in zip(parsed, checked("", result)[1], strict=True)]
+    return [result_of(form, command, each) for command, each in zip(parsed, checked("", result)[1], strict=True)]
+
+
+def _formed(form: Form, ops: Iterable[Operation]) -> list[Any]:
+    if form is PLAIN:
+        return list(ops)
+    formed: list[Any] = []
+    try:
+        for op in ops:
+            formed.append(form.operation(op))
+    except InvalidRequest as error:
+        raise type(error)(f"ops[{len(formed)}]: {error}") from None
+    return formed
 
 
 def parse_into(parsed: list[Command], ops: Any, value_bytes_max: int) -> None:
@@ -181,9 +180,9 @@ _PARSE: Final[dict[str, Callable[[Operation], Command]]] = {
 }
 
 
-def result_of(command: Command, result: Result) -> dict[str, Any]:
+def result_of(form: Form, command: Command, result: Result) -> dict[str, Any]:
     """Return ``result``, the state machine's answer to ``command``, as a dictionary for Python, with the value decoded."""
-    answer: dict[str, Any] = {"status": 200, "key": command[1]}
+    answer: dict[str, Any] = {"status": 200, "key": form.own(command[1])}
     if result[0] != commands.OK:
         error = error_of("", result)
         answer |= {"status": error.http_status, "detail": str(error)}
@@ -191,8 +190,9 @@ def result_of(command: Command, result: Result) -> dict[str, Any]:
     op = command[0]
     if op == commands.GET:
         _, data, kind, meta, version, _ = result
-        answer |= {"value": values.decode(kind, data), "version": version}
-        return answer | ({"content_type": meta} if kind == values.BYTES and isinstance(meta, str) else {})
+        answer |= {"value": form.made(data, kind, meta), "version": version}
+        told = kind == values.BYTES and isinstance(meta, str) and not form.makes(kind, meta)
+        return answer | ({"content_type": meta} if told else {})
     if op == _SET and result[2]:
         answer["status"] = 201
     if op == commands.INCR:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
-from cacheflow import values, verbs
+from cacheflow import arguments, values, verbs
+from cacheflow.arguments import KEYS_PAGE
 from cacheflow.config import NodeConfig, split_address
 from cacheflow.contract import DATA, EXPIRES_AT_MS, KIND, Done, Outcome
 from cacheflow.errors import (
@@ -28,6 +29,7 @@ from cacheflow.errors import (
     ReplicationError,
 )
 from cacheflow.faces import Face
+from cacheflow.forms.form import Form
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.machine.language.databases import OTHERS_BEFORE
@@ -43,7 +45,6 @@ from cacheflow.node.channels import Channels
 from cacheflow.node.engine import Engine
 from cacheflow.raft.membership.changes import CONFLICT, JOINED, KNOWN, UNSURE
 from cacheflow.results import Digest, Item, RaftPosition
-from cacheflow.verbs import KEYS_PAGE
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +151,7 @@ class ReplicatedStore(Face):
     ) -> Item | None:
         values.check_key(key)
         if consistency != "local" or max_staleness is not None or peek is not False or strict is not False:
-            verbs.check_read(consistency, max_staleness, peek, strict)
+            arguments.check_read(consistency, max_staleness, peek, strict)
             if strict:
                 return verbs.item_of(key, *self._replicate(commands.get(key)))
             if consistency == "linearizable":
@@ -192,10 +193,13 @@ class ReplicatedStore(Face):
                 return entry[DATA].decode() if kind == values.TEXT else values.decode(kind, entry[DATA])
         return super().get(key, default, consistency=consistency, max_staleness=max_staleness, peek=peek, strict=strict)
 
-    def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
-        """Return {key: value} of those ``keys`` that are present; each is a separate read of this node's memory."""
-        each = verbs.each_of(keys, "keys")
-        return {key: item.value for key in each if (item := self.get_item(key)) is not None}
+    def _get_many(self, form: Form, keys: Iterable[str]) -> dict[str, Any]:
+        found = {}
+        for key in arguments.each_of(keys, "keys"):
+            item = form.item(self.get_item(form.key(key)))
+            if item is not None:
+                found[item.key] = item.value
+        return found
 
     def lookup(self, key: str, *, count: bool = True) -> Entry | None:
         """Return the machine's own live entry under ``key``, or None, for fronts that answer in bytes.
@@ -262,7 +266,7 @@ class ReplicatedStore(Face):
     def keys_page(
         self, prefix: str = "", limit: int = KEYS_PAGE, cursor: str | None = None
     ) -> tuple[list[str], str | None]:
-        verbs.check_page(prefix, limit, cursor)
+        arguments.check_page(prefix, limit, cursor)
         # One after the other: each takes the interpreter for milliseconds at a time, and the loop would wait for all of them.
         with self._listing:
             local = self._readable()
@@ -341,7 +345,7 @@ class ReplicatedStore(Face):
             done(self._refusal())()
 
     def _replicate(self, command: Command) -> tuple[Result, int]:
-        verbs.check_size(command, self.config.max_value_bytes)
+        arguments.check_size(command, self.config.max_value_bytes)
         (result,) = self.run([command])
         return result, self.now_ms()
 
@@ -376,7 +380,7 @@ class ReplicatedStore(Face):
 
         full: return the digest of the whole contents as they are now, which another process makes from the node's files.
         """
-        verbs.check_digest(index, full)
+        arguments.check_digest(index, full)
         if full:
             self._started()
             return self._engine.run(status.full_digest(self._engine), timeout_s=65.0)
@@ -417,7 +421,7 @@ class ReplicatedStore(Face):
 
         Raises MemberUnknown, MemberConflict (a majority could not be reached without it), NotCommitted, OutcomeUnknown.
         """
-        verbs.check_node_id(node_id)
+        arguments.check_node_id(node_id)
         timeout_s = self.config.request_timeout_s
         self._engine.run(
             leaving.remove(self._started().node, node_id, timeout_s), timeout_s=timeout_s + 5.0, changes=True
@@ -429,7 +433,7 @@ class ReplicatedStore(Face):
         Raises InvalidRequest (no such voter), NotCommitted, OutcomeUnknown.
         """
         if node_id is not None:
-            verbs.check_node_id(node_id)
+            arguments.check_node_id(node_id)
         return self._engine.run(status.hand_over(self._engine, node_id), timeout_s=5.0, changes=True)
 
     def raise_level(self, level: int) -> int:

@@ -1,18 +1,28 @@
 """The verbs of a cache as generators: the command that a call sends, and the Python value that its result becomes.
 
 1. Pure: no I/O, no clock, no store.
-2. Every check of an argument stands here, so what one class refuses all refuse, before anything is sent.
+2. Every argument is checked (``arguments.py``) before anything is sent, so what one class refuses all refuse.
 3. A verb is a generator. It yields one command at a time and is sent the command's raw result with the time in ms with
    which the expiry times in it compare; it returns what the call answers. ``faces.py`` makes methods and coroutines of the verbs.
+4. A verb begins with the form of its cache (``forms/form.py``), which names every key and makes every value.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Any, Final, TypeAlias, TypeVar
 
 from cacheflow import values
+from cacheflow.arguments import (
+    check_content_type,
+    check_idempotency_key,
+    check_version,
+    each_of,
+    flag,
+    int64,
+    shown,
+    ttl_to_ms,
+)
 from cacheflow.errors import (
     CacheFlowError,
     IdempotencyKeyReused,
@@ -26,195 +36,19 @@ from cacheflow.errors import (
     PreconditionFailed,
     ValueTooLarge,
 )
+from cacheflow.forms.form import Form
 from cacheflow.machine.language import commands
-from cacheflow.machine.language.commands import INT64_MAX, INT64_MIN, Command, Result
+from cacheflow.machine.language.commands import Command, Result
 from cacheflow.results import IncrResult, Item, SetResult
 
-# The longest TTL, ten years: longer than any cache should remember, and safely inside the machine's milliseconds.
-TTL_S_MAX: Final = 10 * 365 * 86400
-CONSISTENCY_LEVELS: Final = ("local", "bounded", "linearizable")
-# Keys in a page, and the most that a caller may ask for: with keys of 1 KiB that is an answer of 10 MiB.
-KEYS_PAGE: Final = 1000
-KEYS_MAX: Final = 10_000
 # The limits of a batch that set_many and its like send: it is one log entry, and a larger one makes every other write wait.
 BATCH_OPS_MAX: Final = 500
 BATCH_BYTES_MAX: Final = 512 * 1024
 # Stands for "no default was given", since None is a value.
 MISSING: Final = object()
 
-# HTTP takes blanks around a header's value away: a key with some would be another one there.
-_IDEMPOTENCY_KEY: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,254}[\x21-\x7e])?")
-_CONTENT_TYPE: Final = re.compile(r"[\x20-\x7e]{1,255}")
-
 T = TypeVar("T")
 Steps: TypeAlias = Generator[Command, tuple[Result, int], T]
-
-
-# Checks -------------------------------------------------------------------------------------------------------------
-
-
-def shown(value: Any) -> str:
-    """Return ``value`` as short text for an error message."""
-    try:
-        text = repr(value)
-    except Exception:  # an integer of too many digits, a list nested too deep, a class whose repr raises
-        text = type(value).__name__
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def positive_seconds(value: Any, name: str = "ttl") -> float:
-    """Return ``value`` as a float if it is a number of seconds above 0 and no bool.
-
-    Raises InvalidRequest for any other value, which the message calls ``name``.
-    """
-    if type(value) not in (float, int) or not 0 < value <= TTL_S_MAX:
-        raise InvalidRequest(f"{name} is a number of seconds above 0 and at most {TTL_S_MAX}, not {shown(value)}")
-    return float(value)
-
-
-def ttl_to_ms(ttl_s: float | None) -> int:
-    """Return ``ttl_s``, a TTL in seconds, as the milliseconds in a command, at least 1; TTL_NONE for None.
-
-    Raises InvalidRequest for what is no TTL."""
-    return commands.TTL_NONE if ttl_s is None else max(1, round(positive_seconds(ttl_s) * 1000))
-
-
-def int64(value: Any, name: str) -> int:
-    """Return ``value`` if it is a 64-bit integer.
-
-    Raises InvalidRequest for any other value, which the message calls ``name``.
-    """
-    if type(value) is not int or not INT64_MIN <= value <= INT64_MAX:
-        raise InvalidRequest(f"{name} is a 64-bit integer, not {shown(value)}")
-    return value
-
-
-def check_version(value: Any, name: str = "version") -> int:
-    """Return ``value`` if it can be an entry's version, a positive integer.
-
-    Raises InvalidRequest for any other value, which the message calls ``name``.
-    """
-    if type(value) is not int or not 1 <= value <= INT64_MAX:
-        raise InvalidRequest(f"{name} is a positive integer, not {shown(value)}")
-    return value
-
-
-def check_idempotency_key(key: Any) -> str:
-    """Return ``key`` if it can be an Idempotency-Key header: 1 to 256 printable ASCII characters.
-
-    Raises InvalidRequest.
-    """
-    if not isinstance(key, str) or not _IDEMPOTENCY_KEY.fullmatch(key):
-        raise InvalidRequest("an idempotency key is 1 to 256 printable ASCII characters, without blanks around")
-    return key
-
-
-def flag(value: Any, name: str) -> bool:
-    """Return ``value`` if it is a bool; else raise InvalidRequest, whose message calls the value ``name``.
-
-    Other values that Python takes for true mean something else over HTTP.
-    """
-    if type(value) is not bool:
-        raise InvalidRequest(f"{name} is true or false, not {shown(value)}")
-    return value
-
-
-def text(value: Any, name: str) -> str:
-    """Return ``value`` if it is a str that UTF-8 can encode; else raise InvalidRequest, whose message calls it ``name``."""
-    if not isinstance(value, str):
-        raise InvalidRequest(f"{name} is a str, not {shown(value)}")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise InvalidRequest(f"{name} has a lone surrogate") from None
-    return value
-
-
-def check_node_id(node_id: Any) -> str:
-    """Return ``node_id`` if it can be the id of a member: a str that is not empty. Raises InvalidRequest."""
-    if not text(node_id, "a node id"):
-        raise InvalidRequest("the node id is empty")
-    return str(node_id)
-
-
-def each_of(several: Any, what: str) -> Iterator[Any]:
-    """Return an iterator over ``several``.
-
-    Raises InvalidRequest if it is no iterable, and for a str, whose letters are not meant.
-    what: names the wanted items in the message.
-    """
-    if not isinstance(several, (str, bytes, bytearray)):
-        try:
-            return iter(several)
-        except TypeError:
-            pass
-    raise InvalidRequest(f"{what} are needed, such as a list of them, not {shown(several)}")
-
-
-def check_read(consistency: str, max_staleness: float | None, peek: bool, strict: bool) -> None:
-    """Check that the options of a read are known and do not contradict each other. Raises InvalidRequest."""
-    if not isinstance(consistency, str) or consistency not in CONSISTENCY_LEVELS:
-        raise InvalidRequest(f"consistency is one of {', '.join(CONSISTENCY_LEVELS)}, not {shown(consistency)}")
-    if max_staleness is not None:
-        positive_seconds(max_staleness, "max_staleness")
-    if (consistency == "bounded") != (max_staleness is not None):
-        raise InvalidRequest("consistency bounded and max_staleness, in seconds, go together")
-    flag(strict, "strict")
-    if flag(peek, "peek") and strict:
-        raise InvalidRequest("peek (count no use) and strict (count exactly) exclude each other")
-
-
-def check_page(prefix: str, limit: int, cursor: str | None) -> None:
-    """Raise InvalidRequest for a ``prefix``, ``limit`` or ``cursor`` that is not valid in a request for a page of keys."""
-    if text(prefix, "prefix"):
-        values.check_key(prefix)
-    if cursor is not None:
-        text(cursor, "cursor")
-    if not 1 <= int64(limit, "limit") <= KEYS_MAX:
-        raise InvalidRequest(f"limit is a whole number from 1 to {KEYS_MAX}, not {limit}")
-
-
-def check_digest(index: int | None, full: bool) -> None:
-    """Check a request for a digest: ``index`` is an index of the log or None, and None if ``full``, a bool, is true.
-
-    Raises InvalidRequest."""
-    flag(full, "full")
-    if index is not None:
-        if full:
-            raise InvalidRequest("full hashes the contents as they are now: it has no index")
-        if int64(index, "index") < 0:
-            raise InvalidRequest(f"index is no entry of the log: {index}")
-
-
-def check_size(command: Command, value_bytes_max: int, place: str = "") -> None:
-    """Check that no value in ``command``, also inside a batch, exceeds ``value_bytes_max``. Raises ValueTooLarge.
-
-    place: where in the request the value stands, as the beginning of the error's message.
-    """
-    op = command[0]
-    if op == commands.SET:
-        if len(command[2]) > value_bytes_max:
-            raise ValueTooLarge(f"{place}the value has {len(command[2])} bytes; at most {value_bytes_max} are taken")
-    elif op == commands.BATCH:
-        for index, inner in enumerate(command[2]):
-            check_size(inner, value_bytes_max, f"ops[{index}]: ")
-    elif op == commands.IDEMPOTENT:
-        check_size(command[3], value_bytes_max)
-
-
-def known_fields(fields: Mapping[str, Any], known: Collection[str]) -> None:
-    """Check that all ``fields`` of a JSON object or operation are ``known``, and that none but ``ttl`` and ``value`` is null.
-
-    Raises InvalidRequest: a misspelt ttl must not become a value without one, nor a null a default that nobody has written.
-    """
-    unknown = [name for name in fields if name not in known]
-    if unknown:
-        listed = ", ".join(shown(name) for name in sorted(unknown, key=str)[:5])
-        raise InvalidRequest(f"unknown field {listed}; known are {', '.join(sorted(known))}")
-    if None in fields.values():
-        empty = [name for name, value in fields.items() if value is None and name not in ("ttl", "value")]
-        if empty:
-            raise InvalidRequest(f"{shown(empty[0])} is null: leave it out, or give it a value")
 
 
 # Arguments to commands ----------------------------------------------------------------------------------------------
@@ -283,15 +117,6 @@ def set_command(
     if content_type is not None:
         check_content_type(content_type, value)
     return write(key, value, ttl, keep_ttl, content_type, when, version)
-
-
-def check_content_type(content_type: Any, value: Any) -> None:
-    if not isinstance(value, (bytes, bytearray, memoryview)):
-        raise InvalidRequest("content_type goes with a value of bytes")
-    if not isinstance(content_type, str) or not _CONTENT_TYPE.fullmatch(content_type):
-        raise InvalidRequest("content_type is 1 to 255 printable ASCII characters")
-    if content_type.partition(";")[0].strip().lower() == "application/json":
-        raise InvalidRequest("bytes of the type application/json are a JSON value: give the value itself")
 
 
 def delete_command(key: str, only_if_version: int | None = None) -> Command:
@@ -387,6 +212,7 @@ def item_of(key: str, result: Result, now_ms: int) -> Item | None:
 
 
 def set_(
+    form: Form,
     key: str,
     value: Any,
     *,
@@ -404,8 +230,9 @@ def set_(
     idempotency_key: a call repeated with the same idempotency key counts once.
     Raises InvalidRequest, ValueTooLarge, PreconditionFailed, NotCommitted (safe to retry), OutcomeUnknown.
     """
+    value, content_type = form.value(value, content_type)
     command = set_command(
-        key,
+        form.key(key),
         value,
         ttl=ttl,
         keep_ttl=keep_ttl,
@@ -418,32 +245,36 @@ def set_(
     return SetResult(version, created, seconds_left(expires_at_ms, now_ms))
 
 
-def add(key: str, value: Any, *, ttl: float | None = None, idempotency_key: str | None = None) -> Steps[bool]:
+def add(
+    form: Form, key: str, value: Any, *, ttl: float | None = None, idempotency_key: str | None = None
+) -> Steps[bool]:
     """Write ``key = value`` only if the key is absent; return whether it was absent. Raises what ``set`` raises."""
     try:
-        yield from set_(key, value, ttl=ttl, only_if_absent=True, idempotency_key=idempotency_key)
+        yield from set_(form, key, value, ttl=ttl, only_if_absent=True, idempotency_key=idempotency_key)
     except PreconditionFailed:
         return False
     return True
 
 
 def compare_and_set(
-    key: str, value: Any, *, version: int, ttl: float | None = None, idempotency_key: str | None = None
+    form: Form, key: str, value: Any, *, version: int, ttl: float | None = None, idempotency_key: str | None = None
 ) -> Steps[SetResult]:
     """Write ``key = value`` only if the key is at ``version``; return the new version and TTL.
 
     Raises PreconditionFailed with the present version, and what ``set`` raises.
     """
     check_version(version)
-    return (yield from set_(key, value, ttl=ttl, only_if_version=version, idempotency_key=idempotency_key))
+    return (yield from set_(form, key, value, ttl=ttl, only_if_version=version, idempotency_key=idempotency_key))
 
 
-def delete(key: str, *, only_if_version: int | None = None, idempotency_key: str | None = None) -> Steps[bool]:
+def delete(
+    form: Form, key: str, *, only_if_version: int | None = None, idempotency_key: str | None = None
+) -> Steps[bool]:
     """Remove ``key``; return whether it was present. only_if_version: remove it only at this version.
 
     An absent key is at no version. Raises PreconditionFailed and what ``set`` raises.
     """
-    result, _ = yield once(delete_command(key, only_if_version), idempotency_key)
+    result, _ = yield once(delete_command(form.key(key), only_if_version), idempotency_key)
     if result[0] == commands.MISSING:
         if only_if_version is not None:
             raise error_of(key, [commands.PRECONDITION, 0])
@@ -453,6 +284,7 @@ def delete(key: str, *, only_if_version: int | None = None, idempotency_key: str
 
 
 def incr(
+    form: Form,
     key: str,
     delta: int = 1,
     *,
@@ -465,12 +297,13 @@ def incr(
     An absent key becomes ``initial + delta`` with ``ttl``.
     Raises KeyNotFound (absent, and no initial), NotAnInteger and what ``set`` raises.
     """
-    result, now_ms = yield once(incr_command(key, delta, initial, ttl), idempotency_key)
+    result, now_ms = yield once(incr_command(form.key(key), delta, initial, ttl), idempotency_key)
     _, version, number, expires_at_ms = checked(key, result)
     return IncrResult(number, version, seconds_left(expires_at_ms, now_ms))
 
 
 def decr(
+    form: Form,
     key: str,
     delta: int = 1,
     *,
@@ -480,102 +313,107 @@ def decr(
 ) -> Steps[IncrResult]:
     """Subtract ``delta`` from the decimal 64-bit integer under ``key``; otherwise like ``incr``."""
     step = -int64(delta, "delta")
-    return (yield from incr(key, step, initial=initial, ttl=ttl, idempotency_key=idempotency_key))
+    return (yield from incr(form, key, step, initial=initial, ttl=ttl, idempotency_key=idempotency_key))
 
 
-def touch(key: str, ttl: float | None, *, idempotency_key: str | None = None) -> Steps[bool]:
+def touch(form: Form, key: str, ttl: float | None, *, idempotency_key: str | None = None) -> Steps[bool]:
     """Give ``key`` a new TTL in seconds, or none (None keeps it until evicted); return whether it was present."""
-    result, _ = yield once(touch_command(key, ttl), idempotency_key)
+    result, _ = yield once(touch_command(form.key(key), ttl), idempotency_key)
     if result[0] == commands.MISSING:
         return False
     checked(key, result)
     return True
 
 
-def persist(key: str, *, idempotency_key: str | None = None) -> Steps[bool]:
+def persist(form: Form, key: str, *, idempotency_key: str | None = None) -> Steps[bool]:
     """Remove the TTL of ``key``, which then stays until it is evicted; return whether it was present."""
-    return (yield from touch(key, None, idempotency_key=idempotency_key))
+    return (yield from touch(form, key, None, idempotency_key=idempotency_key))
 
 
-def get_many(keys: Iterable[str]) -> Steps[dict[str, Any]]:
+def get_many(form: Form, keys: Iterable[str]) -> Steps[dict[str, Any]]:
     """Return {key: value} of those ``keys`` that are present, read through the log; each read counts as a use."""
     found: dict[str, Any] = {}
-    wanted = [commands.get(values.check_key(key)) for key in each_of(keys, "keys")]
+    wanted = [commands.get(values.check_key(form.key(key))) for key in each_of(keys, "keys")]
     while wanted:
         # What is too much for one batch's answer is asked for again: each batch answers at least the first of its keys.
         rest: list[Command] = []
         for command, result in (yield from _in_batches(wanted)):
             if result[0] == commands.OK:
-                found[command[1]] = values.decode(result[2], result[1])
+                found[form.own(command[1])] = form.made(*result[1:4])
             elif result[0] == commands.TOO_LARGE and len(wanted) > 1:
                 rest.append(command)
             elif result[0] != commands.MISSING:
-                raise error_of(command[1], result)
+                raise error_of(form.own(command[1]), result)
         wanted = rest
     return found
 
 
-def set_many(mapping: Mapping[str, Any], *, ttl: float | None = None) -> Steps[None]:
+def set_many(form: Form, mapping: Mapping[str, Any], *, ttl: float | None = None) -> Steps[None]:
     """Write all keys of ``mapping``, in as few log entries as their size allows. Raises the first failure's error."""
     if not isinstance(mapping, Mapping):
         raise InvalidRequest(f"a mapping of keys and values is needed, not {shown(mapping)}")
-    for command, result in (yield from _in_batches(set_command(key, value, ttl=ttl) for key, value in mapping.items())):
-        checked(command[1], result)
+    for command, result in (yield from _in_batches(_put(form, key, value, ttl=ttl) for key, value in mapping.items())):
+        checked(form.own(command[1]), result)
 
 
-def update(other: Any = (), /, **more: Any) -> Steps[None]:
+def update(form: Form, other: Any = (), /, **more: Any) -> Steps[None]:
     """Write the keys and values of ``other``, a mapping or pairs, and of the keyword arguments, as ``set_many`` does."""
     try:
         pairs = dict(other)
     except (TypeError, ValueError) as error:
         raise InvalidRequest(f"a mapping, or pairs of a key and a value, are needed: {error}") from error
-    yield from set_many({**pairs, **more})
+    yield from set_many(form, {**pairs, **more})
 
 
-def delete_many(keys: Iterable[str]) -> Steps[int]:
+def delete_many(form: Form, keys: Iterable[str]) -> Steps[int]:
     """Remove ``keys``, in as few log entries as their number allows; return how many of them were present."""
-    results = yield from _in_batches(delete_command(key) for key in each_of(keys, "keys"))
+    results = yield from _in_batches(delete_command(form.key(key)) for key in each_of(keys, "keys"))
     return sum(result[0] == commands.OK for _, result in results)
 
 
-def delete_prefix(prefix: str, *, idempotency_key: str | None = None) -> Steps[int]:
+def delete_prefix(form: Form, prefix: str, *, idempotency_key: str | None = None) -> Steps[int]:
     """Remove every key that starts with ``prefix``, in one command; return how many keys that were."""
     if prefix == "":
         raise InvalidRequest("the prefix is empty: clear() removes every key")
-    result, _ = yield once(commands.delete_prefix(values.check_key(prefix)), idempotency_key)
+    result, _ = yield once(commands.delete_prefix(form.under(values.check_key(prefix))), idempotency_key)
     removed: int = checked("", result)[1]
     return removed
 
 
-def clear() -> Steps[None]:
-    """Remove every key of the cache, in one command."""
-    result, _ = yield commands.clear_database(0)
+def clear(form: Form) -> Steps[None]:
+    """Remove every key of the cache, in one command; with a prefix those that have it."""
+    result, _ = yield commands.delete_prefix(form.prefix) if form.prefix else commands.clear_database(0)
     checked("", result)
 
 
-def pop(key: str, default: Any = MISSING) -> Steps[Any]:
+def pop(form: Form, key: str, default: Any = MISSING) -> Steps[Any]:
     """Remove ``key`` and return its value, in one command: of several callers only one gets it.
 
     Raises KeyNotFound when the key is absent and no ``default`` is given, and what ``set`` raises.
     """
-    values.check_key(key)
-    result, _ = yield commands.batch([commands.get(key), commands.delete(key)], atomic=True)
+    stored = values.check_key(form.key(key))
+    result, _ = yield commands.batch([commands.get(stored), commands.delete(stored)], atomic=True)
     found = checked(key, result)[1][0]
     if found[0] == commands.MISSING and default is not MISSING:
         return default
-    _, data, kind, *_ = checked(key, found)
-    return values.decode(kind, data)
+    return form.made(*checked(key, found)[1:4])
 
 
-def setdefault(key: str, default: Any = None) -> Steps[Any]:
+def setdefault(form: Form, key: str, default: Any = None) -> Steps[Any]:
     """Return the value under ``key``; if the key is absent, set it to ``default`` in the same command, and return that."""
-    result, _ = yield commands.batch([set_command(key, default, only_if_absent=True), commands.get(key)])
+    write_ = _put(form, key, default, only_if_absent=True)
+    result, _ = yield commands.batch([write_, commands.get(write_[1])])
     written, found = checked(key, result)[1]
     if written[0] == commands.OK:
         return default
     if written[0] != commands.PRECONDITION:
         raise error_of(key, written)
-    return values.decode(found[2], found[1])
+    return form.made(*found[1:4])
+
+
+def _put(form: Form, key: str, value: Any, **options: Any) -> Command:
+    value, content_type = form.value(value, None)
+    return set_command(form.key(key), value, content_type=content_type, **options)
 
 
 def _in_batches(wanted: Iterable[Command]) -> Steps[list[tuple[Command, Result]]]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from fakes.embedded import wait_for
 
-from cacheflow.aio import AsyncReplicatedStore, _Answers
+from cacheflow.aio.store import AsyncReplicatedStore, _Answers
 from cacheflow.errors import InvalidRequest, NotReady, OutcomeUnknown, PreconditionFailed
 
 

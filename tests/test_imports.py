@@ -19,8 +19,8 @@ USERS = ("access",)
 # What a store answers, and the commands that it is asked for.
 CONTRACT = ("contract", "machine.language")
 # The verbs, and what makes methods of them: for store and client alike.
-VERBS = ("verbs", "operations", "faces")
-FRONT = (*BASE, *USERS, *CONTRACT, "verbs", "operations", "store", "client")
+VERBS = ("arguments", "forms", "verbs", "operations", "faces")
+FRONT = (*BASE, *USERS, *CONTRACT, "arguments", "verbs", "operations", "store", "client")
 
 # Module or folder -> what of ours it may import; a name covers everything below it.
 LAYERS: dict[str, tuple[str, ...]] = {
@@ -41,14 +41,17 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     **dict.fromkeys(VERBS, (*BASE, "machine.language", *VERBS)),
     "client": (*BASE, "machine.language", *VERBS, "net.tls.trust", "client"),
-    "aio": (*BASE, *CONTRACT, *VERBS, "store"),
+    # What opens a cache by its URL, whichever kind that is.
+    "opening": (*BASE, "machine.language", *VERBS, "client", "store", "aio.store", "opening"),
+    "aio.store": (*BASE, *CONTRACT, *VERBS, "store"),
+    "aio": ("client", "opening", "aio"),
     "rest": (*FRONT, "net.unsent", "rest"),
     # A transaction with steps foresees what its commands will do, by the machine's own pure rules.
     "wire": (*FRONT, "machine.deciding.decisions", "net.slices", "wire"),
     "cli": (*BASE, *USERS, "net.tls.trust", "client", "store", "rest", "wire", "cli"),
     "__main__": ("cli",),
     # The face: what a user imports.
-    "__init__": (*BASE, "store", "client", "aio"),
+    "__init__": (*BASE, "store", "client", "aio", "opening"),
 }
 
 # Foreign package -> the only place that may import it.

@@ -16,7 +16,8 @@ import pytest
 from fakes.embedded import Waiting
 
 from cacheflow import verbs
-from cacheflow.aio import AsyncReplicatedStore
+from cacheflow.aio.store import AsyncReplicatedStore
+from cacheflow.arguments import TTL_S_MAX, ttl_to_ms
 from cacheflow.client.client import AsyncCacheClient, CacheClient
 from cacheflow.errors import (
     CacheFlowError,
@@ -30,13 +31,14 @@ from cacheflow.errors import (
     PreconditionFailed,
     ValueTooLarge,
 )
+from cacheflow.forms.form import PLAIN
 from cacheflow.machine.deciding import batches
 from cacheflow.machine.language import commands
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.rest import HttpServer, RestConfig, at_once, create_app, turn_away
 from cacheflow.results import Digest, IncrResult, Item, SetResult
 from cacheflow.store import ReplicatedStore
-from cacheflow.verbs import TTL_S_MAX, error_of, ttl_to_ms
+from cacheflow.verbs import error_of
 
 CLASSES = (ReplicatedStore, AsyncReplicatedStore, CacheClient, AsyncCacheClient)
 # What a class has beside the verbs: a node's life and its parts, and where a client's nodes are.
@@ -585,7 +587,7 @@ def test_what_the_caller_s_own_iterator_raises_is_the_caller_s() -> None:
 
     for verb in (verbs.get_many, verbs.delete_many):
         with pytest.raises(LookupError, match="mine"):
-            next(verb(broken()))
+            next(verb(PLAIN, broken()))
 
 
 def test_every_verb_is_in_the_table() -> None:
@@ -726,7 +728,7 @@ def test_get_many_asks_again_for_what_was_too_much_for_one_answer(monkeypatch: p
     keys = [f"k{number}" for number in range(6)]
     for key in keys:
         apply(commands.set_(key, b"x" * 100, 0))
-    steps = verbs.get_many([*keys, "absent"])
+    steps = verbs.get_many(PLAIN, [*keys, "absent"])
     asked = []
     with pytest.raises(StopIteration) as end:
         command = next(steps)
@@ -737,6 +739,6 @@ def test_get_many_asks_again_for_what_was_too_much_for_one_answer(monkeypatch: p
     assert asked == [7, 5, 4, 3, 2, 1]
     # One that is too large by itself is no answer, and no key that is absent.
     apply(commands.set_("large", bytes(400), 0))
-    steps = verbs.get_many(["large"])
+    steps = verbs.get_many(PLAIN, ["large"])
     with pytest.raises(ValueTooLarge):
         steps.send((apply(next(steps)), 0))

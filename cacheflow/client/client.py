@@ -14,7 +14,8 @@ from collections.abc import Iterable
 from typing import Any, Final
 from urllib.parse import quote
 
-from cacheflow import values, verbs
+from cacheflow import arguments, values, verbs
+from cacheflow.arguments import KEYS_PAGE
 from cacheflow.client.failover import Answer, Nodes, Request, check_is_ours, problem_document, problem_of
 from cacheflow.client.http_commands import JSON_TYPE, query_of, refusal_of, request_of, result_of, target_of, value_of
 from cacheflow.client.scopes import Scopes
@@ -23,7 +24,6 @@ from cacheflow.faces import AsyncFace, Face, in_thread
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.results import Digest, Item
-from cacheflow.verbs import KEYS_PAGE
 
 # Seconds for a call: a node waits 10 s for an outcome (--request-timeout); the rest is for the way and one more node.
 TIMEOUT_S_DEFAULT: Final = 15.0
@@ -108,7 +108,7 @@ class CacheClient(Face):
     def _document(
         self, key: str, consistency: str, max_staleness: float | None, peek: bool, strict: bool
     ) -> dict[str, Any] | None:
-        verbs.check_read(consistency, max_staleness, peek, strict)
+        arguments.check_read(consistency, max_staleness, peek, strict)
         query = query_of(
             consistency=None if consistency == "local" else consistency,
             max_staleness=max_staleness,
@@ -125,7 +125,7 @@ class CacheClient(Face):
     def keys_page(
         self, prefix: str = "", limit: int = KEYS_PAGE, cursor: str | None = None
     ) -> tuple[list[str], str | None]:
-        verbs.check_page(prefix, limit, cursor)
+        arguments.check_page(prefix, limit, cursor)
         page = self._ask("/cache" + query_of(prefix=prefix or None, limit=limit, cursor=cursor))
         return page["keys"], page.get("cursor") or None
 
@@ -144,7 +144,7 @@ class CacheClient(Face):
 
         full: return the digest of the whole contents as they are now.
         """
-        verbs.check_digest(index, full)
+        arguments.check_digest(index, full)
         answer = self._found("GET", "/cluster/digest" + query_of(index=index, full=full))
         return None if answer is None else Digest(**answer.json())
 
@@ -153,7 +153,7 @@ class CacheClient(Face):
 
         If the first answer gets lost and the request is sent again, it may find no such member any more.
         """
-        target = "/nodes/" + quote(verbs.check_node_id(node_id), safe="")
+        target = "/nodes/" + quote(arguments.check_node_id(node_id), safe="")
         answer = self._nodes.call(Request("DELETE", target, None, self._headers, write=True))
         if answer.status >= 300:
             raise problem_of(answer)

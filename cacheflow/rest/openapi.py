@@ -6,10 +6,10 @@ from typing import Any
 
 from cacheflow import values
 from cacheflow.access.roles import Role
+from cacheflow.arguments import TTL_S_MAX
 from cacheflow.operations import OPS_MAX
 from cacheflow.rest.request.auth import NEEDS
 from cacheflow.rest.request.context import RestConfig
-from cacheflow.verbs import TTL_S_MAX
 
 Json = dict[str, Any]
 

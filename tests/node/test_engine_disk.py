@@ -14,7 +14,7 @@ import pytest
 from fakes.embedded import QUICK, Waiting, leader_of, three_nodes, wait_for
 
 from cacheflow import verbs
-from cacheflow.aio import AsyncReplicatedStore
+from cacheflow.aio.store import AsyncReplicatedStore
 from cacheflow.errors import ConfigError, NotReady, ReplicationError
 from cacheflow.node import engine
 from cacheflow.raft.log.disk import Disk

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from fakes.embedded import QUICK, Waiting, leader_of, three_nodes, wait_for
 
-from cacheflow.aio import AsyncReplicatedStore
+from cacheflow.aio.store import AsyncReplicatedStore
 from cacheflow.errors import (
     ConfigError,
     InvalidRequest,

@@ -9,10 +9,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from cacheflow.arguments import positive_seconds, shown
 from cacheflow.errors import InvalidRequest
 from cacheflow.rest.request.paths import Query
 from cacheflow.values import check_key
-from cacheflow.verbs import positive_seconds, shown
 
 # Numbers of bounded length: float() and int() also take "nan", "1_0" and any number of digits.
 _DECIMAL = re.compile(r"[0-9]{1,15}(\.[0-9]{0,15})?([eE][+-]?[0-9]{1,3})?")

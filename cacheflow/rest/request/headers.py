@@ -15,10 +15,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cacheflow.arguments import check_idempotency_key, shown
 from cacheflow.errors import InvalidRequest
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import INT64_MAX, Command
-from cacheflow.verbs import check_idempotency_key, shown
 
 _TAG = re.compile(r'[ \t]*(W/)?"([\x21\x23-\x7e\x80-\xff]*)"[ \t]*(?:,|$)')
 _VERSION = re.compile(r"[1-9][0-9]{0,18}")

@@ -10,6 +10,7 @@ from flask import Blueprint, request
 
 from cacheflow import verbs
 from cacheflow.access.roles import Role
+from cacheflow.arguments import KEYS_MAX, KEYS_PAGE, check_read, check_size, known_fields, shown
 from cacheflow.contract import RestStore
 from cacheflow.errors import InvalidRequest, KeyNotFound, PreconditionFailed
 from cacheflow.machine.language import commands
@@ -32,7 +33,7 @@ from cacheflow.rest.request.paths import Query, decode_key, parse_query
 from cacheflow.rest.request.waiting import BARRIER, Steps, run_one, waits
 from cacheflow.rest.routes.batch import parse_batch, render_results
 from cacheflow.results import Item
-from cacheflow.verbs import KEYS_MAX, KEYS_PAGE, known_fields, seconds_left, shown
+from cacheflow.verbs import seconds_left
 
 # An entry changes whenever somebody writes: nobody may keep an answer without asking again, which the ETag makes cheap.
 _NO_CACHE = ("Cache-Control", "no-cache")
@@ -93,7 +94,7 @@ def cache_blueprint(services: Services) -> Blueprint:
             content_type = None
             value, ttl = _parse_put(body, ttl)
         command = verbs.write(key, value, ttl, keep_ttl, content_type)
-        verbs.check_size(command, config.max_value_bytes)
+        check_size(command, config.max_value_bytes)
         condition = write_condition(environ)
         repeat = repeatable(environ, store.told_ms)
         if condition is not UNCONDITIONAL:
@@ -212,7 +213,7 @@ def _read(store: RestStore, key: str, query: Query) -> Generator[list[Command], 
     if recency not in (None, "strict"):
         raise InvalidRequest(f"recency is strict or absent, not {shown(recency)}")
     peek, strict = checks.flag(query, "peek"), recency == "strict"
-    verbs.check_read(consistency, max_staleness, peek, strict)
+    check_read(consistency, max_staleness, peek, strict)
     if strict:
         [result] = yield [commands.get(key)]
         return verbs.item_of(key, result, store.now_ms())

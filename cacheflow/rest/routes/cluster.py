@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flask import Blueprint, request
 
+from cacheflow.arguments import check_digest, known_fields, shown
 from cacheflow.config import RAFT_PORT_OFFSET, join_address, split_address
 from cacheflow.errors import InvalidRequest
 from cacheflow.machine.language.commands import INT64_MAX
@@ -13,7 +14,6 @@ from cacheflow.rest.request import checks
 from cacheflow.rest.request.bodies import read_object
 from cacheflow.rest.request.context import Services
 from cacheflow.rest.request.paths import parse_query
-from cacheflow.verbs import check_digest, known_fields, shown
 
 
 def cluster_blueprint(services: Services) -> Blueprint:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from flask import Blueprint, request
 
+from cacheflow.arguments import shown
 from cacheflow.contract import Check
 from cacheflow.errors import InvalidRequest
 from cacheflow.rest.answers import JSON_TYPE, TEXT_TYPE, Answer, json_answer, json_bytes
@@ -16,7 +17,6 @@ from cacheflow.rest.request.context import Services
 from cacheflow.rest.request.headers import media_quality
 from cacheflow.rest.request.paths import parse_query
 from cacheflow.rest.routes.metrics import prometheus_text
-from cacheflow.verbs import shown
 
 _PROMETHEUS_TYPE = ("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 

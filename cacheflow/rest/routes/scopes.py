@@ -6,13 +6,13 @@ import secrets
 
 from flask import Blueprint, request
 
+from cacheflow.arguments import known_fields
 from cacheflow.machine.language import commands
 from cacheflow.rest.answers import json_answer
 from cacheflow.rest.request.bodies import read_object
 from cacheflow.rest.request.context import Services
 from cacheflow.rest.request.headers import scope_name
 from cacheflow.rest.request.waiting import Steps, run_one, waits
-from cacheflow.verbs import known_fields
 
 
 def scopes_blueprint(services: Services) -> Blueprint:

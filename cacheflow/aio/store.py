@@ -13,11 +13,12 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from cacheflow import values, verbs
+from cacheflow import arguments, values, verbs
 from cacheflow.config import NodeConfig
 from cacheflow.contract import Done, Outcome
 from cacheflow.errors import OutcomeUnknown, ReplicationError
 from cacheflow.faces import AsyncFace, in_thread
+from cacheflow.forms.form import Form
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.results import Item
@@ -102,7 +103,7 @@ class AsyncReplicatedStore(AsyncFace):
     ) -> Item | None:
         if strict is False and consistency != "linearizable":
             return self.store.get_item(key, consistency=consistency, max_staleness=max_staleness, peek=peek)
-        verbs.check_read(consistency, max_staleness, peek, strict)
+        arguments.check_read(consistency, max_staleness, peek, strict)
         values.check_key(key)
         if strict:
             return verbs.item_of(key, *await self._replicate(commands.get(key)))
@@ -125,9 +126,8 @@ class AsyncReplicatedStore(AsyncFace):
             key, default, consistency=consistency, max_staleness=max_staleness, peek=peek, strict=strict
         )
 
-    async def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
-        """Return {key: value} of those ``keys`` that are present; each is a separate read of this node's memory."""
-        return self.store.get_many(keys)
+    async def _get_many(self, form: Form, keys: Iterable[str]) -> dict[str, Any]:
+        return self.store._get_many(form, keys)
 
     # In a thread: of a million keys a page takes longer than a loop may stand still.
     keys_page = in_thread(ReplicatedStore.keys_page)
@@ -143,7 +143,7 @@ class AsyncReplicatedStore(AsyncFace):
     # Writes
 
     async def _replicate(self, command: Command) -> tuple[Result, int]:
-        verbs.check_size(command, self.store.config.max_value_bytes)
+        arguments.check_size(command, self.store.config.max_value_bytes)
         (result,) = await self._answered(lambda done: self.store.submit([command], done))
         return result, self.store.now_ms()
 

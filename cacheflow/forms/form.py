@@ -1,0 +1,139 @@
+"""Form: what a cache does with keys and values between its caller and the cluster.
+
+1. Pure, and the only place that knows of prefixes and serializers: the verbs ask it for every key and value.
+2. A plain int stays a number under every serializer, so that counters count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from cacheflow import values
+from cacheflow.arguments import shown
+from cacheflow.errors import InvalidRequest
+from cacheflow.forms.serializers import Serializer, serializer_named
+from cacheflow.machine.language.commands import INT64_MAX, INT64_MIN
+from cacheflow.results import IncrResult, Item
+
+
+class Form:
+    """A prefix that all keys of a cache have in the cluster, and a serializer for its values; either may be missing."""
+
+    __slots__ = ("prefix", "serializer")
+
+    def __init__(self, prefix: str = "", serializer: Serializer | None = None) -> None:
+        self.prefix = prefix
+        self.serializer = serializer
+
+    def __repr__(self) -> str:
+        return f"Form(prefix={self.prefix!r}, serializer={self.serializer and self.serializer.name!r})"
+
+    def key(self, key: str) -> str:
+        """Return the cluster's name for ``key``. Raises InvalidRequest if that is too long; checks nothing without a prefix."""
+        if not self.prefix:
+            return key
+        return self._whole(values.check_key(key))
+
+    def under(self, prefix: str) -> str:
+        """Return the prefix that the cluster's keys have whose own names begin with ``prefix``."""
+        return self._whole(prefix) if self.prefix else prefix
+
+    def _whole(self, key: str) -> str:
+        whole = self.prefix + key
+        size = len(whole) if whole.isascii() else len(whole.encode())
+        if size > values.KEY_BYTES_MAX:
+            raise InvalidRequest(
+                f"the key has {size} bytes with the cache's prefix {shown(self.prefix)}; at most {values.KEY_BYTES_MAX} are taken"
+            )
+        return whole
+
+    def own(self, key: str) -> str:
+        """Return this cache's own name for ``key``, a key of the cluster under this form's prefix."""
+        return key[len(self.prefix) :]
+
+    def value(self, value: Any, content_type: str | None) -> tuple[Any, str | None]:
+        """Return the value to store for ``value``, and its content type. Raises InvalidRequest.
+
+        content_type: what the caller says of bytes, which then stay as they are.
+        """
+        serializer = self.serializer
+        if serializer is None or content_type is not None:
+            return value, content_type
+        if type(value) in (int, IncrResult) and INT64_MIN <= value <= INT64_MAX:
+            return int(value), None
+        return serializer.stored(value), serializer.content_type
+
+    def makes(self, kind: int, meta: object) -> bool:
+        """Return whether a stored value of that kind and meta was made by this form's serializer."""
+        return (
+            kind == values.BYTES
+            and self.serializer is not None
+            and meta is not None
+            and meta == self.serializer.content_type
+        )
+
+    def made(self, data: bytes, kind: int, meta: object) -> Any:
+        """Return the Python value that is stored as ``data``; what the serializer did not make comes as it is.
+
+        Raises UnreadableValue.
+        """
+        if self.serializer is not None and self.makes(kind, meta):
+            return self.serializer.read(data)
+        return values.decode(kind, data)
+
+    def item(self, item: Item | None) -> Item | None:
+        """Return ``item``, read from the cluster, under its own key and with the value that its caller has set."""
+        if item is None or self is PLAIN:
+            return item
+        return FormedItem(self.own(item.key), item.data, item.kind, item.meta, item.version, item.ttl_s, self)
+
+    def operation(self, op: Any) -> Any:
+        """Return ``op``, one of a batch, with the cluster's key and the value to store; what is no operation unchanged."""
+        if not isinstance(op, Mapping):
+            return op
+        changed = dict(op)
+        if isinstance(op.get("key"), str):
+            changed["key"] = self.key(op["key"])
+        if self.serializer is not None and "value" in op and "encoding" not in op and "content_type" not in op:
+            changed["value"], content_type = self.value(op["value"], None)
+            if content_type is not None:
+                changed["content_type"] = content_type
+        return changed
+
+
+@dataclass(frozen=True, slots=True)
+class FormedItem(Item):
+    """An item whose value a form's serializer makes when it is asked for."""
+
+    form: Form = field(repr=False, compare=False)
+
+    @property
+    def value(self) -> Any:
+        """The value as its writer has set it. Raises UnreadableValue."""
+        return self.form.made(self.data, self.kind, self.meta)
+
+
+PLAIN: Final = Form()
+
+
+def form_of(serializer: Any = None, key_prefix: Any = None, version: Any = None) -> Form:
+    """Return the form that a cache with these options has; its keys are ``key_prefix:version:key``, without what is not given.
+
+    A version is a whole number or a text. Raises InvalidRequest.
+    """
+    parts = []
+    if key_prefix is not None and key_prefix != "":
+        if not isinstance(key_prefix, str):
+            raise InvalidRequest(f"key_prefix is a str, not {shown(key_prefix)}")
+        parts.append(key_prefix)
+    if version is not None:
+        if type(version) not in (int, str) or version == "":
+            raise InvalidRequest(f"version is a whole number or a text, not {shown(version)}")
+        parts.append(str(version))
+    prefix = "".join(f"{part}:" for part in parts)
+    if prefix:
+        values.check_key(prefix)
+    found = serializer_named(serializer)
+    return Form(prefix, found) if prefix or found else PLAIN

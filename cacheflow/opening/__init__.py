@@ -1,0 +1,1 @@
+"""Caches opened by their URL, for applications that name theirs in a setting."""
