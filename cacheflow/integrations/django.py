@@ -23,7 +23,7 @@ import contextlib
 import functools
 import random
 import time
-from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Mapping
 from hashlib import blake2b
 from typing import Any, Final, TypeAlias
 
@@ -31,8 +31,8 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache, InvalidC
 from django.core.exceptions import ImproperlyConfigured
 
 from cacheflow import aio, open_cache, values
+from cacheflow.arguments import TTL_S_MAX
 from cacheflow.errors import CacheFlowError, InvalidRequest, KeyNotFound, NotAnInteger, PreconditionFailed
-from cacheflow.verbs import TTL_S_MAX
 
 # Seconds that get_or_set's function may take before another caller computes, too: longer than a page should take to make, and
 # as long as the others wait for a process that has died.
@@ -169,7 +169,8 @@ class CacheFlowCache(BaseCache):  # type: ignore[misc]  # Django has no types
         made, ttl = self.make_and_validate_key(key, version=version), self.get_backend_timeout(timeout)
         if _ends_at_once(ttl):
             yield lambda cache: cache.delete(made)
-        else:
+            return
+        with _serializer_s_own_errors():
             yield lambda cache: cache.set(made, value, ttl=ttl)
 
     def _add(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> Steps:
@@ -177,7 +178,8 @@ class CacheFlowCache(BaseCache):  # type: ignore[misc]  # Django has no types
         made, ttl = self.make_and_validate_key(key, version=version), self.get_backend_timeout(timeout)
         if _ends_at_once(ttl):
             return (yield lambda cache: cache.get_item(made, peek=True)) is None
-        return (yield lambda cache: cache.add(made, value, ttl=ttl))
+        with _serializer_s_own_errors():
+            return (yield lambda cache: cache.add(made, value, ttl=ttl))
 
     def _touch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> Steps:
         """Give ``key`` a new timeout; return whether it is there. A timeout of 0 or less removes the key."""
@@ -300,7 +302,8 @@ class CacheFlowCache(BaseCache):  # type: ignore[misc]  # Django has no types
         ttl = self.get_backend_timeout(timeout)
         if _ends_at_once(ttl):
             yield lambda cache: cache.delete_many(list(made))
-        else:
+            return []
+        with _serializer_s_own_errors():
             yield lambda cache: cache.set_many(made, ttl=ttl)
         return []
 
@@ -332,6 +335,17 @@ class CacheFlowCache(BaseCache):  # type: ignore[misc]  # Django has no types
     set_many, aset_many = _blocking(_set_many), _coroutine(_set_many)
     delete_many, adelete_many = _blocking(_delete_many), _coroutine(_delete_many)
     clear, aclear = _blocking(_clear), _coroutine(_clear)
+
+
+@contextlib.contextmanager
+def _serializer_s_own_errors() -> Iterator[None]:
+    """A context manager: what the serializer has raised, such as a PicklingError, is raised as applications expect it."""
+    try:
+        yield
+    except InvalidRequest as error:
+        if error.__cause__ is not None:
+            raise error.__cause__ from None
+        raise
 
 
 def _batch(cache: Any, ops: list[dict[str, Any]]) -> Any:
