@@ -88,6 +88,29 @@ def test_a_hundred_callers_on_three_nodes_compute_once(make: Callable[..., Any],
     assert found == [1] * 100
 
 
+def test_a_value_that_this_node_has_not_heard_of_is_not_computed_again(make: Callable[..., Any]) -> None:
+    made = make()
+    made.set("k", 7)
+    made._client = client = mock.Mock(wraps=made._client)
+    late = made._client.get
+
+    def get(key: str, default: Any, consistency: str = "local") -> Any:
+        return late(key, default, consistency=consistency) if consistency == "linearizable" else default
+
+    client.get = get
+    computed = Counted()
+    assert made.get_or_set("k", computed, 60) == 7
+    assert computed.calls == 0
+
+
+def test_the_lock_of_a_caller_ends_with_its_lease(make: Callable[..., Any]) -> None:
+    made = make(OPTIONS={"compute_lease": 5})
+    lock = made._lock_of(made.make_key("k"))
+    left = made.get_or_set("k", lambda: made._client.get_item(lock).ttl_s, 60)
+    assert 3 < left <= 5
+    assert lock not in made._client
+
+
 def test_a_function_that_raises_lets_the_next_one_compute_at_once(make: Callable[..., Any]) -> None:
     made = make()
 
@@ -135,7 +158,9 @@ def test_a_function_that_outlives_its_lease_does_not_end_the_next_one_s(make: Ca
 
 def test_a_value_that_is_not_kept_is_computed_without_a_lock(make: Callable[..., Any]) -> None:
     made = make()
+    made._client = client = mock.Mock(wraps=made._client)
     assert made.get_or_set("k", lambda: 7, 0) == 7
+    assert [call[0] for call in client.method_calls] == ["get"]
     assert made.get("k") is None
     assert made.get_or_set("k", 8, 60) == made.get("k") == 8
 
@@ -354,22 +379,46 @@ def test_every_method_has_its_coroutine_on_any_loop(make: Callable[..., Any]) ->
         asyncio.run(use(turn))
 
 
-def test_coroutines_compute_once_and_a_cancelled_one_frees_the_others(make: Callable[..., Any]) -> None:
+def test_coroutines_compute_once(make: Callable[..., Any]) -> None:
     made = make()
     lock = made._lock_of(made.make_key("k"))
-
-    async def wait() -> Any:
-        return await made.aget_or_set("k", lambda: 1, 60)
+    computed = Counted()
 
     async def run() -> None:
         made._client.set(lock, 1, ttl=60)
-        waiting = [asyncio.create_task(wait()) for _ in range(10)]
+        waiting = [asyncio.create_task(made.aget_or_set("k", computed, 60)) for _ in range(10)]
         await asyncio.sleep(0.1)
         waiting[0].cancel()
         made._client.delete(lock)
         found = await asyncio.gather(*waiting, return_exceptions=True)
-        assert found[1:] == [1] * 9
         assert isinstance(found[0], asyncio.CancelledError)
+        assert found[1:] == [1] * 9
+
+    asyncio.run(run())
+    assert computed.calls == 1
+
+
+def test_a_cancelled_coroutine_frees_its_lock(make: Callable[..., Any]) -> None:
+    made = make()
+    lock = made._lock_of(made.make_key("k"))
+
+    async def run() -> None:
+        holds = asyncio.Event()
+
+        async def get(key: str, default: Any, consistency: str = "local") -> Any:
+            if consistency == "linearizable":
+                holds.set()
+                await asyncio.Event().wait()
+            return default
+
+        made._twin = mock.Mock(wraps=made._twin)
+        made._twin.get = get
+        task = asyncio.create_task(made.aget_or_set("k", lambda: 1, 60))
+        await holds.wait()
+        assert lock in made._client
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
 
     asyncio.run(run())
     assert lock not in made._client
