@@ -27,10 +27,13 @@ from typing import Any, Protocol
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from cacheflow import CacheClient
 from cacheflow.cli.launcher import LocalCluster, terminable
 
 # The leader is killed when this part of the visits is done.
 KILLED_AFTER = 0.3
+# Seconds until the node that is asked has heard of the last login, which another one may have answered: milliseconds as a rule.
+HEARD_WITHIN_S = 5.0
 
 
 class Browser(Protocol):
@@ -89,6 +92,12 @@ def _used(cluster: LocalCluster, sites: dict[str, Callable[[], Browser]], users:
         for name, browser in by_name.items():
             browser.login(name)
         print(f"{site}: {users} users have logged in", flush=True)
+    with CacheClient(cluster.urls) as client:
+        until = time.monotonic() + HEARD_WITHIN_S
+        while (kept := len(client)) < users * len(sites) and time.monotonic() < until:
+            time.sleep(0.05)
+    print(f"{kept} sessions are in the nodes", flush=True)
+    yield kept == users * len(sites)
     seen = {site: Seen() for site in sites}
     with ThreadPoolExecutor(8) as pool:
         done = [
