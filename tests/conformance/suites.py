@@ -7,7 +7,7 @@ import re
 import subprocess
 import tempfile
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +57,7 @@ def _redis_py(files: Sequence[str]) -> Callable[[int, Sequence[str]], Results]:
         folder = sources("redis", REDIS_PY)
         marks = "not redismod and not onlycluster and not ssl and not cp_integration and not multidb_integration"
         options = ["--redis-url", f"redis://127.0.0.1:{port}/0", "--redis-mod-url", f"redis://127.0.0.1:{port}/0"]
-        return _pytest(python, folder, [*options, "--timeout", "30", "-m", marks, *(tests or files)])
+        return run_pytest(python, folder, [*options, "--timeout", "30", "-m", marks, *(tests or files)])
 
     return run
 
@@ -77,11 +77,16 @@ def _pymemcache(port: int, tests: Sequence[str]) -> Results:
         "--server",
         "127.0.0.1",
     ]
-    return _pytest(python, folder, [*options, *(tests or ["pymemcache/test/test_integration.py"])])
+    return run_pytest(python, folder, [*options, *(tests or ["pymemcache/test/test_integration.py"])])
 
 
-def _pytest(python: Path, folder: Path, arguments: Sequence[str]) -> Results:
-    """Run pytest in a package's sources and return the results by ``file::class::test``. Raises Unavailable, DidNotRun."""
+def run_pytest(
+    python: Path, folder: Path, arguments: Sequence[str], environ: Mapping[str, str] | None = None
+) -> Results:
+    """Run pytest in a package's sources and return the results by ``file::class::test``. Raises Unavailable, DidNotRun.
+
+    environ: more of its environment.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         report = Path(scratch) / "report.xml"
         command = [
@@ -95,7 +100,7 @@ def _pytest(python: Path, folder: Path, arguments: Sequence[str]) -> Results:
             f"--junitxml={report}",
             *arguments,
         ]
-        done = _ended(command, folder, {"PYTHONPATH": str(folder)})
+        done = _ended(command, folder, {"PYTHONPATH": str(folder), **(environ or {})})
         if done.returncode not in (0, 1) or not report.exists():
             raise DidNotRun(f"no results: {(done.stdout + done.stderr)[-600:]}")
         failures: dict[str, str] = {}
