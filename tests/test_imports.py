@@ -45,8 +45,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "opening": (*BASE, "machine.language", *VERBS, "client", "store", "aio.store", "opening"),
     "aio.store": (*BASE, *CONTRACT, *VERBS, "store"),
     "aio": ("client", "opening", "aio"),
-    # The frameworks' caches: above whatever an application imports, and imported by nothing of ours.
-    "integrations": (*BASE, "arguments", "open_cache", "aio", "integrations"),
+    # Frameworks' caches: users of what an application opens, which nothing of ours imports.
+    "integrations": (*BASE, "arguments", "opening", "integrations"),
     "rest": (*FRONT, "net.unsent", "rest"),
     # A transaction with steps foresees what its commands will do, by the machine's own pure rules.
     "wire": (*FRONT, "machine.deciding.decisions", "net.slices", "wire"),

@@ -30,9 +30,10 @@ from typing import Any, Final, TypeAlias
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache, InvalidCacheKey, default_key_func
 from django.core.exceptions import ImproperlyConfigured
 
-from cacheflow import aio, open_cache, values
+from cacheflow import values
 from cacheflow.arguments import TTL_S_MAX
 from cacheflow.errors import CacheFlowError, InvalidRequest, KeyNotFound, NotAnInteger, PreconditionFailed
+from cacheflow.opening import asynchronous, blocking
 
 # Seconds that get_or_set's function may take before another caller computes, too: longer than a page should take to make, and
 # as long as the others wait for a process that has died.
@@ -129,11 +130,11 @@ class CacheFlowCache(BaseCache):  # type: ignore[misc]  # Django has no types
             raise ImproperlyConfigured(f"compute_lease is a number of seconds above 0, not {self._lease_s!r}")
         self._settings = (location if isinstance(location, str) else tuple(location), tuple(sorted(options.items())))
         # Opened here, so that wrong settings are told before the first call.
-        self._client = _shared(open_cache, *self._settings)
+        self._client = _shared(blocking.open_cache, *self._settings)
 
     @functools.cached_property
     def _twin(self) -> Any:
-        return _shared(aio.open_cache, *self._settings)
+        return _shared(asynchronous.open_cache, *self._settings)
 
     # Keys and timeouts
 

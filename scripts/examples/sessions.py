@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Protocol
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -212,9 +212,10 @@ def flask_site(urls: list[str]) -> Callable[[], Browser]:
     from flask import Flask, session
     from flask_session import Session
 
-    caches: Any = importlib.import_module("cacheflow.integrations.cachelib")
+    from cacheflow.integrations.cachelib import CacheFlowCache
+
     app = Flask(__name__)
-    app.config.update(SESSION_TYPE="cachelib", SESSION_CACHELIB=caches.CacheFlowCache(urls, key_prefix="blog"))
+    app.config.update(SESSION_TYPE="cachelib", SESSION_CACHELIB=CacheFlowCache(urls, key_prefix="blog:"))
     Session(app)
 
     @app.get("/login/<name>")
@@ -255,7 +256,7 @@ def flask_site(urls: list[str]) -> Callable[[], Browser]:
 
 
 SITES: dict[str, Callable[[list[str]], Callable[[], Browser]]] = {"django": django_site, "flask": flask_site}
-NEEDS = {"django": ["django"], "flask": ["flask_session", "cacheflow.integrations.cachelib"]}
+NEEDS = {"django": ["django"], "flask": ["flask_session", "cachelib"]}
 
 
 if __name__ == "__main__":

@@ -2,41 +2,22 @@
 
 from __future__ import annotations
 
-import configparser
 import os
 import re
 import subprocess
 import tempfile
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from conformance.fetching import ROOT, DidNotRun, environment, sources
+from conformance.fetching import DidNotRun, environment, sources
 
 REDIS_PY = "8.1.0"
 PYMEMCACHE = "4.0.0"
 DJANGO = "5.2.19"
 # Seconds for one suite.
 SUITE_S = 1500
-# The base class of Django's tests of a back end, with that of ours. Culling is left out, as in the tests of Django's Redis back
-# end: the cluster evicts by its own limits.
-_DJANGO_OWN_TESTS = """
-from cache.tests import BaseCacheTests, caches_setting_for_tests
-from django.conf import settings
-from django.test import TestCase, override_settings
-
-@override_settings(CACHES=caches_setting_for_tests(base=settings.CACHES["default"], exclude={"cull", "zero_cull"}))
-class CacheFlowCacheTests(BaseCacheTests, TestCase):
-    pass
-"""
-# Django's own classes: the first one has the models of the tests above created.
-_DJANGO_OWN = (
-    "cache.tests.CacheClosingTests",
-    "own_tests.CacheFlowCacheTests",
-    "sessions_tests.tests.CacheSessionTests",
-    "sessions_tests.tests.CacheDBSessionTests",
-)
 _DJANGO_LINE = re.compile(
     r"^(test\w+) \(([\w.]+)\)(?:\n.*?)?? \.\.\. (ok|FAIL|ERROR|skipped.*|expected failure)$", re.MULTILINE
 )
@@ -55,9 +36,9 @@ class Results:
 
 @dataclass(frozen=True)
 class Suite:
-    """One suite of tests. control: the server it is written for; "" for one that tests a back end of ours.
+    """One suite of tests. control: the server it is written for.
 
-    run: runs it against a port (a back end's is the HTTP port), all of it or only ``tests``, and returns the results.
+    run: runs it against a port, all of it or only ``tests``, and returns the results.
     quick: True if it is a part of the subset that takes no more than a minute.
     """
 
@@ -76,7 +57,7 @@ def _redis_py(files: Sequence[str]) -> Callable[[int, Sequence[str]], Results]:
         folder = sources("redis", REDIS_PY)
         marks = "not redismod and not onlycluster and not ssl and not cp_integration and not multidb_integration"
         options = ["--redis-url", f"redis://127.0.0.1:{port}/0", "--redis-mod-url", f"redis://127.0.0.1:{port}/0"]
-        return _pytest(python, folder, [*options, "--timeout", "30", "-m", marks, *(tests or files)])
+        return run_pytest(python, folder, [*options, "--timeout", "30", "-m", marks, *(tests or files)])
 
     return run
 
@@ -96,11 +77,16 @@ def _pymemcache(port: int, tests: Sequence[str]) -> Results:
         "--server",
         "127.0.0.1",
     ]
-    return _pytest(python, folder, [*options, *(tests or ["pymemcache/test/test_integration.py"])])
+    return run_pytest(python, folder, [*options, *(tests or ["pymemcache/test/test_integration.py"])])
 
 
-def _pytest(python: Path, folder: Path, arguments: Sequence[str]) -> Results:
-    """Run pytest in a package's sources and return the results by ``file::class::test``. Raises Unavailable, DidNotRun."""
+def run_pytest(
+    python: Path, folder: Path, arguments: Sequence[str], environ: Mapping[str, str] | None = None
+) -> Results:
+    """Run pytest in a package's sources and return the results by ``file::class::test``. Raises Unavailable, DidNotRun.
+
+    environ: more of its environment.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         report = Path(scratch) / "report.xml"
         command = [
@@ -114,7 +100,7 @@ def _pytest(python: Path, folder: Path, arguments: Sequence[str]) -> Results:
             f"--junitxml={report}",
             *arguments,
         ]
-        done = _ended(command, folder, {"PYTHONPATH": str(folder)})
+        done = _ended(command, folder, {"PYTHONPATH": str(folder), **(environ or {})})
         if done.returncode not in (0, 1) or not report.exists():
             raise DidNotRun(f"no results: {(done.stdout + done.stderr)[-600:]}")
         failures: dict[str, str] = {}
@@ -129,37 +115,32 @@ def _pytest(python: Path, folder: Path, arguments: Sequence[str]) -> Results:
     return Results(failures, passed)
 
 
-def _django(backend: str, location: str, *labels: str) -> Callable[[int, Sequence[str]], Results]:
+def _django(backend: str, location: str, tests_of: str) -> Callable[[int, Sequence[str]], Results]:
     def run(port: int, tests: Sequence[str]) -> Results:
-        packages = [f"Django=={DJANGO}", f"redis=={REDIS_PY}", f"pymemcache=={PYMEMCACHE}"]
-        python = environment("django", [*packages, *own_requirements()])
-        folder = sources("django", DJANGO) / "tests"
-        with tempfile.TemporaryDirectory() as scratch:
-            cache = {"BACKEND": backend, "LOCATION": location.format(port=port)}
-            settings = [
-                "from test_sqlite import *",
-                f"CACHES = {{'default': {cache!r}}}",
-            ]
-            (Path(scratch) / "conformance_settings.py").write_text("\n".join(settings))
-            (Path(scratch) / "own_tests.py").write_text(_DJANGO_OWN_TESTS)
-            command = [
-                str(python),
-                "runtests.py",
-                "--settings=conformance_settings",
-                "--parallel=1",
-                "-v",
-                "2",
-                "--noinput",
-            ]
-            paths = os.pathsep.join([scratch, str(folder), str(folder.parent), str(ROOT)])
-            done = _ended([*command, *(tests or labels)], folder, {"PYTHONPATH": paths})
-        told = done.stdout + done.stderr
-        results = _django_results(told)
-        if not results.passed and not results.failures:
-            raise DidNotRun(f"no results: {told[-600:]}")
-        return results
+        python = environment("django", [f"Django=={DJANGO}", f"redis=={REDIS_PY}", f"pymemcache=={PYMEMCACHE}"])
+        cache = {"BACKEND": f"django.core.cache.backends.{backend}", "LOCATION": location.format(port=port)}
+        return run_django(python, cache, tests or [f"cache.tests.{tests_of}"])
 
     return run
+
+
+def run_django(python: Path, cache: Mapping[str, object], tests: Sequence[str], paths: Sequence[Path] = ()) -> Results:
+    """Run some of Django's own tests, by their labels, with ``cache`` as its cache; return the results. Raises DidNotRun.
+
+    paths: more folders whose modules can be imported.
+    """
+    folder = sources("django", DJANGO) / "tests"
+    with tempfile.TemporaryDirectory() as scratch:
+        settings = ["from test_sqlite import *", f"CACHES = {{'default': {dict(cache)!r}}}"]
+        (Path(scratch) / "conformance_settings.py").write_text("\n".join(settings))
+        options = ["--settings=conformance_settings", "--parallel=1", "-v", "2", "--noinput"]
+        imported = os.pathsep.join(map(str, [scratch, folder, folder.parent, *paths]))
+        done = _ended([str(python), "runtests.py", *options, *tests], folder, {"PYTHONPATH": imported})
+    told = done.stdout + done.stderr
+    results = _django_results(told)
+    if not results.passed and not results.failures:
+        raise DidNotRun(f"no results: {told[-600:]}")
+    return results
 
 
 def _django_results(told: str) -> Results:
@@ -174,14 +155,6 @@ def _django_results(told: str) -> Results:
         lines = [line for line in text.strip().splitlines() if line.strip()]
         failures[path] = _one_line(lines[-1] if lines else "")
     return Results(failures, passed - failures.keys())
-
-
-def own_requirements() -> list[str]:
-    """Return what this package needs, for an environment in which the checkout's own back ends are imported."""
-    config = configparser.ConfigParser()
-    config.read(ROOT / "setup.cfg")
-    lines = config["options"]["install_requires"].splitlines()
-    return [line for line in lines if line and not line.startswith("#")]
 
 
 def _ended(command: Sequence[str], folder: Path, environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
@@ -218,25 +191,13 @@ SUITES = (
     Suite(
         "django-redis-cache",
         "redis-server",
-        _django(
-            "django.core.cache.backends.redis.RedisCache", "redis://127.0.0.1:{port}", "cache.tests.RedisCacheTests"
-        ),
+        _django("redis.RedisCache", "redis://127.0.0.1:{port}", "RedisCacheTests"),
         quick=True,
     ),
     Suite(
         "django-pymemcache",
         "memcached",
-        _django(
-            "django.core.cache.backends.memcached.PyMemcacheCache",
-            "127.0.0.1:{port}",
-            "cache.tests.PyMemcacheCacheTests",
-        ),
-        quick=True,
-    ),
-    Suite(
-        "django",
-        "",
-        _django("cacheflow.integrations.django.CacheFlowCache", "http://127.0.0.1:{port}", *_DJANGO_OWN),
+        _django("memcached.PyMemcacheCache", "127.0.0.1:{port}", "PyMemcacheCacheTests"),
         quick=True,
     ),
 )
