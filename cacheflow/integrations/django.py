@@ -121,6 +121,11 @@ class CacheFlowCache(BaseCache):  # type: ignore[misc]  # Django has no types
             raise ImproperlyConfigured(
                 "LOCATION is needed: the address of a node, such as http://127.0.0.1:8080, or several"
             )
+        if isinstance(location, str) and location.startswith("cacheflow+embedded:"):
+            # Each worker would need a folder and an id of its own, and its coroutines one more.
+            raise ImproperlyConfigured(
+                "LOCATION names nodes that run beside this site, not one inside it: start one with cacheflow serve"
+            )
         options = {"serializer": "pickle", **params.get("OPTIONS", {})}
         for name in ("key_prefix", "version"):
             if name in options:

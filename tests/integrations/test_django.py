@@ -312,6 +312,8 @@ def test_many_keys_are_one_call_of_the_client_each_way(make: Callable[..., Any])
 def test_wrong_settings_are_told_at_once(make: Callable[..., Any]) -> None:
     with pytest.raises(ImproperlyConfigured, match="LOCATION is needed"):
         make("")
+    with pytest.raises(ImproperlyConfigured, match="beside this site"):
+        make("cacheflow+embedded:///tmp/never-made")
     with pytest.raises(ImproperlyConfigured, match="KEY_PREFIX is the one"):
         make(OPTIONS={"key_prefix": "x"})
     with pytest.raises(ImproperlyConfigured, match="compute_lease"):
