@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,10 @@ from scripts.bench.run import ROWS
 
 DOCUMENTS = reading.documents()
 BLOCKS = [block for document in DOCUMENTS for block in reading.blocks_of(document)]
+# Pages for users, beside the papers that README names.
+SITE_PAGES = ("docs/howto/", "docs/usecases/", "docs/tutorial.md", "docs/migrating.md")
+# What stands in these needs a framework: the environment of the tests has them all.
+FRAMEWORK_PAGES = ("docs/howto/", "docs/usecases/")
 SHELL = [block for block in BLOCKS if block.kind in (RUN, LONG)]
 
 
@@ -35,9 +40,15 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 
 
 def servers_of(block: Block) -> Block | None:
-    """The servers that a reader has running who has come to this block: those of the last block that starts some."""
+    """The servers that a reader has running who has come to this block: those of the last block that starts some.
+
+    Pages of the site that start none go on from README's quickstart, as the tutorial has left it.
+    """
     before = [other for other in BLOCKS if other.document == block.document and other.line <= block.line]
-    return next((other for other in reversed(before) if other.serves), None)
+    own = next((other for other in reversed(before) if other.serves), None)
+    if own is None and block.document.startswith(SITE_PAGES):
+        return next(other for other in BLOCKS if other.serves)
+    return own
 
 
 @pytest.mark.parametrize("block", named(BLOCKS))
@@ -61,7 +72,8 @@ def test_a_documented_command_works_as_written(block: Block, machine: Machine) -
     if servers := servers_of(block):
         machine.serve(servers)
     if block.kind == PYTHON:
-        machine.run([".venv/bin/python", "-"], text=block.text)
+        python = sys.executable if block.document.startswith(FRAMEWORK_PAGES) else ".venv/bin/python"
+        machine.run([python, "-"], text=block.text)
     elif block.serves:
         assert all(map(reading.is_server, block.commands)), "other commands of a block with servers would not be run"
     else:

@@ -381,6 +381,20 @@ def test_every_method_has_its_coroutine_on_any_loop(make: Callable[..., Any]) ->
         asyncio.run(use(turn))
 
 
+def test_loops_in_several_threads_count_exactly(make: Callable[..., Any]) -> None:
+    """As asynchronous views do under WSGI, where each request has a loop of its own."""
+    made = make()
+    made.set("n", 0)
+
+    async def count() -> None:
+        await asyncio.gather(*(made.aincr("n") for _ in range(10)))
+
+    with ThreadPoolExecutor(5) as pool:
+        for done in [pool.submit(asyncio.run, count()) for _ in range(10)]:
+            done.result()
+    assert made.get("n") == 100
+
+
 def test_coroutines_compute_once(make: Callable[..., Any]) -> None:
     made = make()
     lock = made._lock_of(made.make_key("k"))
