@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import os
 import pickle
@@ -25,6 +26,7 @@ from django.test import RequestFactory, override_settings
 from django.views.decorators.cache import cache_page
 
 from cacheflow import ReplicationError
+from cacheflow.integrations import django as backend
 from cacheflow.integrations.django import CacheFlowCache
 
 BACKEND = "cacheflow.integrations.django.CacheFlowCache"
@@ -32,7 +34,7 @@ _prefixes = itertools.count()
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _django() -> None:
+def _django() -> Iterator[None]:
     settings.configure(
         SECRET_KEY="x",
         INSTALLED_APPS=["django.contrib.sessions"],
@@ -40,6 +42,10 @@ def _django() -> None:
         USE_TZ=True,
     )
     django.setup()
+    yield
+    # The clients live as long as a process of a site, and other tests count threads.
+    backend._shared.cache_clear()
+    gc.collect()
 
 
 @pytest.fixture
