@@ -170,21 +170,21 @@ def test_nodes_with_users_alone_join_and_send_each_other_writes(tmp_path: Path, 
     with LocalCluster(3, tmp_path / "data", flags=flags, say=lambda _: None) as cluster:
         cluster.start()
         cluster.wait_ready()
-        with CacheClient(cluster.urls[0], token=reader, ca=cluster.ca) as client:
+        with CacheClient(cluster.urls[0], token=reader, ca=cluster.ca, discover=False) as client:
             wait_for(lambda: len(client.nodes()) == 3)
         for number, url in enumerate(cluster.urls):
-            with CacheClient(url, token=writer, ca=cluster.ca) as client:
+            with CacheClient(url, token=writer, ca=cluster.ca, discover=False) as client:
                 client.set(f"k{number}", number)
                 client.update({"a": 1, "b": 2})
                 with pytest.raises(InvalidRequest, match="needs the role admin"):
                     client.remove_node("node-3")
-            with CacheClient(url, token=reader, ca=cluster.ca) as client:
+            with CacheClient(url, token=reader, ca=cluster.ca, discover=False) as client:
                 assert client.get(f"k{number}", consistency="linearizable") == number
                 assert client.get_many(["a", "b"]) == {"a": 1, "b": 2}
                 with pytest.raises(InvalidRequest, match="needs the role write"):
                     client.set("k", 1)
             with (
                 pytest.raises(InvalidRequest, match="asks for a user's token"),
-                CacheClient(url, ca=cluster.ca) as client,
+                CacheClient(url, ca=cluster.ca, discover=False) as client,
             ):
                 client.get("k")

@@ -123,7 +123,7 @@ async def _measure(nodes: Cluster, seconds: float, writes_per_s: float, late_s: 
     before = [await proxy.listen(url) for url in urls]
     counted = Counted()
     stopping = threading.Event()
-    clients = [CacheClient(before[number % 3 :] + before[: number % 3]) for number in range(CLIENTS)]
+    clients = [CacheClient(before[number % 3 :] + before[: number % 3], discover=False) for number in range(CLIENTS)]
     counting = [
         asyncio.create_task(asyncio.to_thread(_count, client, counted, stopping))
         for client in clients
