@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from scripts.bench.run import ROWS
 DOCUMENTS = reading.documents()
 BLOCKS = [block for document in DOCUMENTS for block in reading.blocks_of(document)]
 SHELL = [block for block in BLOCKS if block.kind in (RUN, LONG)]
+# Documents for the developers of an application: it has a framework, and a cluster that runs.
+APPLICATIONS = ("docs/howto/", "docs/usecases/")
 
 
 def named(blocks: list[Block]) -> list[object]:
@@ -37,7 +40,16 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 def servers_of(block: Block) -> Block | None:
     """The servers that a reader has running who has come to this block: those of the last block that starts some."""
     before = [other for other in BLOCKS if other.document == block.document and other.line <= block.line]
+    if block.document.startswith(APPLICATIONS):
+        before = [next(other for other in BLOCKS if other.serves), *before]
     return next((other for other in reversed(before) if other.serves), None)
+
+
+def python_of(block: Block, machine: Machine) -> list[str]:
+    """The Python that runs a block: a new machine's; an application's is that of the tests, which has every framework."""
+    if block.document.startswith(APPLICATIONS):
+        return ["env", f"PYTHONPATH={machine.folder}", sys.executable]
+    return [".venv/bin/python"]
 
 
 @pytest.mark.parametrize("block", named(BLOCKS))
@@ -61,7 +73,7 @@ def test_a_documented_command_works_as_written(block: Block, machine: Machine) -
     if servers := servers_of(block):
         machine.serve(servers)
     if block.kind == PYTHON:
-        machine.run([".venv/bin/python", "-"], text=block.text)
+        machine.run([*python_of(block, machine), "-"], text=block.text)
     elif block.serves:
         assert all(map(reading.is_server, block.commands)), "other commands of a block with servers would not be run"
     else:
@@ -74,7 +86,7 @@ def test_a_long_command_names_what_there_is(block: Block, machine: Machine) -> N
     for words in block.commands:
         program, *arguments = words
         assert os.access(machine.folder / program, os.X_OK), f"{program} is no program"
-        command = [program]
+        command = python_of(block, machine) if program.endswith("/python") else [program]
         if program.endswith("/python"):
             assert (machine.folder / arguments[0]).is_file(), f"{arguments[0]} is no file"
             command.append(arguments.pop(0))

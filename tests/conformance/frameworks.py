@@ -82,4 +82,12 @@ FRAMEWORKS = (
         ),
         quick=True,
     ),
+    Framework(
+        "dogpile.cache",
+        _with_plugin(
+            *("for_dogpile", "dogpile.cache", "1.5.0", ["redis==8.1.0", "mako==1.3.10"]),
+            ["-o", "python_classes=*Test", "-k", "not RedisConnectionTest", "tests/cache/test_redis_backend.py"],
+        ),
+        quick=True,
+    ),
 )
