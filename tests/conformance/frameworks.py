@@ -63,6 +63,21 @@ def _with_plugin(
     return run
 
 
+# What limits' suite imports, whichever storages it is run for.
+_LIMITS = (
+    *("redis==8.1.0", "valkey==6.1.1", "pymongo==4.15.4", "pymemcache==4.0.0", "pytest-lazy-fixtures==1.4.0"),
+    *(
+        "pytest-asyncio==1.5.0",
+        "pytest-mock==3.15.1",
+        "pytest-benchmark==5.2.3",
+        "flaky==3.8.1",
+        "hiro==1.1.1",
+        "PyYAML==6.0.3",
+    ),
+)
+# Parts of the names of its tests for other servers, and for Redis by a socket file.
+_OTHERS = ("in-memory", "memcached", "mongodb", "cluster", "sentinel", "valkey", "uds")
+
 FRAMEWORKS = (
     Framework(
         "cachelib",
@@ -89,5 +104,12 @@ FRAMEWORKS = (
             ["-o", "python_classes=*Test", "-k", "not RedisConnectionTest", "tests/cache/test_redis_backend.py"],
         ),
         quick=True,
+    ),
+    Framework(
+        "limits",
+        _with_plugin(
+            *("for_limits", "limits", "5.8.0", _LIMITS),
+            ["-o", "asyncio_mode=auto", "--ignore=tests/benchmarks", "-k", f"not ({' or '.join(_OTHERS)})", "tests"],
+        ),
     ),
 )

@@ -1,4 +1,4 @@
-"""dogpile.cache over three nodes: regions, and locks that hold in all of the cluster. Its own suite is one of tests/conformance."""
+"""dogpile.cache over three nodes: regions, and locks that hold in the whole cluster. Its suite is one of tests/conformance."""
 
 from __future__ import annotations
 
