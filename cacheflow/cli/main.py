@@ -233,7 +233,10 @@ def _client_options(command: Callable[..., Any]) -> Callable[..., Any]:
     def connected(
         urls: tuple[str, ...], timeout: float, api_token_file: Path | None, ca: Path | None, **rest: Any
     ) -> Any:
-        with CacheClient(_urls(urls) or [DEFAULT_URL], timeout, _token(api_token_file), _ca(ca)) as client:
+        # One call, to the nodes that are named.
+        with CacheClient(
+            _urls(urls) or [DEFAULT_URL], timeout, _token(api_token_file), _ca(ca), discover=False
+        ) as client:
             return command(client, **rest)
 
     wrapped: Callable[..., Any] = connected

@@ -16,7 +16,8 @@ from urllib.parse import quote
 
 from cacheflow import arguments, values, verbs
 from cacheflow.arguments import KEYS_PAGE
-from cacheflow.client.failover import Answer, Nodes, Request, check_is_ours, problem_document, problem_of
+from cacheflow.client.exchange import Answer, Request
+from cacheflow.client.failover import Nodes, check_is_ours, problem_document, problem_of
 from cacheflow.client.http_commands import JSON_TYPE, query_of, refusal_of, request_of, result_of, target_of, value_of
 from cacheflow.client.scopes import Scopes
 from cacheflow.errors import CacheFlowError, InvalidRequest, NotCommitted, OutcomeForgotten, OutcomeUnknown
@@ -39,7 +40,8 @@ class CacheClient(Face):
 
     urls: addresses of one or more nodes.  timeout_s: seconds for a whole call, fail-over included.
     token: the content of the nodes' --api-token-file.  ca: a file with the CA of the nodes' certificates; without it they must be
-    of one that the system trusts.  Values are str, bytes or anything JSON can hold; keys are str.
+    of one that the system trusts.  discover: ask a node for the others, and use them too; False behind a NAT, where the
+    addresses by which nodes know each other lead nowhere.  Values are str, bytes or anything JSON can hold; keys are str.
     Raises NotCommitted (certainly not applied), OutcomeUnknown (a write may have been applied), InvalidRequest.
     """
 
@@ -49,16 +51,18 @@ class CacheClient(Face):
         timeout_s: float = TIMEOUT_S_DEFAULT,
         token: str | None = None,
         ca: str | os.PathLike[str] | None = None,
+        discover: bool = True,
     ) -> None:
         if not 0 < timeout_s <= TIMEOUT_S_MAX:
             raise InvalidRequest(f"timeout_s = {timeout_s!r}: must be above 0 and at most {TIMEOUT_S_MAX}")
-        self._nodes = Nodes([urls] if isinstance(urls, str) else list(urls), timeout_s, ca)
         if token is not None and not (token.isascii() and token.isprintable() and token and token == token.strip()):
             # Not shown: it may be the real one with a line's end behind it.
             raise InvalidRequest("a token is printable ASCII; strip what was read from a file")
         self._timeout_s = timeout_s
         self._scopes = Scopes(self._open_scope)
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        each = [urls] if isinstance(urls, str) else list(urls)
+        self._nodes = Nodes(each, timeout_s, ca, self._headers, arguments.flag(discover, "discover"))
 
     @property
     def urls(self) -> list[str]:
@@ -251,8 +255,9 @@ class AsyncCacheClient(AsyncFace):
         timeout_s: float = TIMEOUT_S_DEFAULT,
         token: str | None = None,
         ca: str | os.PathLike[str] | None = None,
+        discover: bool = True,
     ) -> None:
-        self._client = self._blocking = CacheClient(urls, timeout_s, token, ca)
+        self._client = self._blocking = CacheClient(urls, timeout_s, token, ca, discover)
 
     @property
     def urls(self) -> list[str]:

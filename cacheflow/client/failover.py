@@ -1,30 +1,24 @@
 """Nodes: one answer from a cluster, whichever node gives it.
 
 1. A request goes to the node that answered last; a node that cannot be reached or says 503 hands it to the next one,
-   round after round, until the deadline.
+   round after round, until the deadline. Which that is, and which nodes there are, ``members`` knows.
 2. A request may be sent more than once: a write is only handed in here with what makes it count once.
 3. What is raised tells whether a write may have happened: NotCommitted is certainly not, OutcomeUnknown may be.
-
-Needs nothing outside the standard library.
 """
 
 from __future__ import annotations
 
 import functools
-import http.client
 import json
 import os
 import random
-import select
-import socket
-import ssl
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
 from cacheflow import errors
-from cacheflow.config import split_url
+from cacheflow.client.exchange import Answer, NoAnswer, NodeHttp, NotSent, Request, left_s
+from cacheflow.client.members import Members
 from cacheflow.errors import (
     CacheFlowError,
     InvalidRequest,
@@ -33,12 +27,8 @@ from cacheflow.errors import (
     OutcomeUnknown,
     PreconditionFailed,
 )
-from cacheflow.net.tls.trust import told, trusting
+from cacheflow.net.tls.trust import trusting
 
-# Seconds to connect: a host that is switched off answers nothing at all; one on the network answers in a fraction of this.
-CONNECT_TIMEOUT_S_MAX: Final = 2.0
-# Idle connections that are kept to one node: more threads than this open and close their own.
-IDLE_CONNECTIONS_MAX: Final = 32
 # Seconds between two rounds over all nodes: doubled after each, up to PAUSE_S_MAX.
 PAUSE_S_FIRST: Final = 0.05
 PAUSE_S_MAX: Final = 0.5
@@ -46,149 +36,36 @@ PAUSE_S_MAX: Final = 0.5
 REFUSED_ROUNDS_MAX: Final = 3
 
 
-class Request(NamedTuple):
-    """One HTTP request, sent to as many nodes as it takes.
-
-    write: True if the request changes something that its caller wants changed. Its headers, or what it asks for, make such a
-    request count once, however often it is sent.
-    """
-
-    method: str
-    target: str
-    body: bytes | None
-    headers: Mapping[str, str]
-    write: bool
-
-
-class Answer(NamedTuple):
-    """One HTTP answer of a node. url: that node's address."""
-
-    status: int
-    headers: http.client.HTTPMessage
-    body: bytes
-    url: str
-
-    def json(self) -> Any:
-        """Return the value of this answer's JSON body. Raises CacheFlowError when the body is not JSON."""
-        try:
-            return json.loads(self.body)
-        except ValueError:
-            raise CacheFlowError(f"{self.url} answered {self.status} with something that is not JSON") from None
-
-
-class _NotSent(Exception):
-    """Raised when no connection to a node could be opened: that node has seen nothing of the request."""
-
-
-class _NoAnswer(Exception):
-    """Raised when an HTTP request was sent to a node, wholly or partly, and no answer came back."""
-
-
-class _Node:
-    """A client's view of one node: its address and idle HTTP connections to it.
-
-    Safe for concurrent use: a deque's append and pop are atomic.
-    """
-
-    def __init__(self, url: str, trusted: Callable[[], ssl.SSLContext]) -> None:
-        try:
-            parts = split_url(url if "//" in url else f"http://{url}")
-        except ValueError as error:
-            raise InvalidRequest(str(error)) from None
-        self.url = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
-        self._prefix = parts.path.rstrip("/")
-        self._connection: Callable[[], http.client.HTTPConnection] = functools.partial(
-            http.client.HTTPConnection, parts.hostname or "", parts.port
-        )
-        if parts.scheme == "https":
-            self._connection = functools.partial(
-                http.client.HTTPSConnection, parts.hostname or "", parts.port, context=trusted()
-            )
-        self._idle: deque[http.client.HTTPConnection] = deque()
-        self._pid = os.getpid()
-
-    def exchange(self, request: Request, timeout_s: float) -> Answer:
-        """Send ``request`` to this node and return its answer, within ``timeout_s`` seconds.
-
-        Raises _NotSent if no connection could be opened, _NoAnswer if no answer came back.
-        """
-        deadline = time.monotonic() + timeout_s
-        connection = self._borrow()
-        try:
-            if connection.sock is None:
-                connection.timeout = min(timeout_s, CONNECT_TIMEOUT_S_MAX)
-                connection.connect()
-        except OSError as error:
-            connection.close()
-            raise _NotSent(_reason(error)) from None
-        sock = connection.sock
-        assert sock is not None
-        try:
-            sock.settimeout(_left(deadline))
-            connection.request(request.method, self._prefix + request.target, request.body, dict(request.headers))
-            response = connection.getresponse()
-            chunks = []
-            # In pieces, so that a long answer that comes slowly does not outlast the deadline.
-            while not response.isclosed() and (chunk := response.read(65536)):
-                chunks.append(chunk)
-                sock.settimeout(_left(deadline))
-            if response.length:  # read(amount) does not complain when the connection ends early
-                raise http.client.IncompleteRead(b"", response.length)
-        except (OSError, http.client.HTTPException) as error:
-            connection.close()
-            raise _NoAnswer(_reason(error)) from None
-        except BaseException:  # Ctrl-C in the middle of an answer: the rest of it must not be read as the next one
-            connection.close()
-            raise
-        answer = Answer(response.status, response.headers, b"".join(chunks), self.url)
-        if response.will_close or len(self._idle) >= IDLE_CONNECTIONS_MAX:
-            connection.close()
-        else:
-            self._idle.append(connection)
-        return answer
-
-    def close(self) -> None:
-        while self._idle:
-            self._idle.pop().close()
-
-    def _borrow(self) -> http.client.HTTPConnection:
-        if self._pid != os.getpid():
-            # After a fork the parent still talks over these sockets.
-            self._idle = deque()
-            self._pid = os.getpid()
-        while self._idle:
-            try:
-                connection = self._idle.pop()
-            except IndexError:  # another thread took the last one
-                break
-            if connection.sock is not None and not _readable(connection.sock):
-                return connection
-            connection.close()
-        return self._connection()
-
-
 class Nodes:
     """The nodes of a cluster, any of which may answer a request. Safe for concurrent use, also after a fork.
 
     ca: a file with the CA of the nodes' certificates; None for what the system trusts. Raises ConfigError if it is broken.
+    headers: with which a node is asked for the others.  discover: whether it is.
     """
 
-    def __init__(self, urls: Sequence[str], timeout_s: float, ca: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self,
+        urls: Sequence[str],
+        timeout_s: float,
+        ca: str | os.PathLike[str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        discover: bool = False,
+    ) -> None:
         trusted = functools.cache(lambda: trusting(ca))
-        self._nodes = [_Node(url, trusted) for url in urls]
-        if not self._nodes:
+        given = [NodeHttp(url, trusted) for url in urls]
+        if not given:
             raise InvalidRequest("a client needs the address of at least one node")
+        self._members = Members(given, lambda url: NodeHttp(url, trusted), headers or {}, discover)
         self._timeout_s = timeout_s
-        self._preferred = 0
 
     @property
     def urls(self) -> list[str]:
-        """The addresses of the cluster's nodes, in the order in which this object got them."""
-        return [node.url for node in self._nodes]
+        """The addresses of the cluster's nodes: those that this object got, in that order, and those that it has learned."""
+        return [node.url for node in self._members.nodes]
 
     def close(self) -> None:
         """Close the idle connections to all nodes; the next request opens new ones."""
-        for node in self._nodes:
+        for node in self._members.nodes:
             node.close()
 
     def call(self, request: Request, deadline: float | None = None) -> Answer:
@@ -198,6 +75,13 @@ class Nodes:
         is unknown also when the next node refuses the write for reasons of its own. Raises OutcomeForgotten if no try of this
         call has been applied, and none ever will be under the number that the client gave the write.
         """
+        self._members.begin()
+        try:
+            return self._call(request, deadline)
+        finally:
+            self._members.end()
+
+    def _call(self, request: Request, deadline: float | None) -> Answer:
         began = time.monotonic()
         tried = False
         if deadline is None:
@@ -209,21 +93,19 @@ class Nodes:
         failures: dict[str, str] = {}
         while True:
             refused_rounds += 1
-            first = self._preferred
-            for offset in range(len(self._nodes)):
-                number = (first + offset) % len(self._nodes)
-                node = self._nodes[number]
+            nodes = self._members.nodes
+            for offset, node in enumerate(self._members.in_turn(nodes)):
                 if time.monotonic() >= deadline:
                     break
                 try:
                     # A share of what is left, so that one frozen node does not use up the time of the others.
                     answer = node.exchange(
-                        _of_age(request, began) if tried else request, _left(deadline) / (len(self._nodes) - offset)
+                        _of_age(request, began) if tried else request, left_s(deadline) / max(len(nodes) - offset, 1)
                     )
-                except _NotSent as error:
+                except NotSent as error:
                     failures[node.url] = str(error)
                     continue
-                except _NoAnswer as error:
+                except NoAnswer as error:
                     failures[node.url] = maybe_applied = str(error)
                     refused_rounds = 0
                     tried = True
@@ -233,7 +115,7 @@ class Nodes:
                 if answer.status not in (503, 504):
                     if request.write and maybe_applied is not None and _says_nothing_of_the_log(answer):
                         raise OutcomeUnknown(f"{problem_of(answer)}; before: {maybe_applied}")
-                    self._preferred = number
+                    self._members.answered(node, answer, others_failed=bool(failures))
                     return answer
                 refusal = answer
                 failures.pop(node.url, None)
@@ -279,26 +161,6 @@ def _says_nothing_of_the_log(answer: Answer) -> bool:
     if answer.status in (404, 409, 412):
         return answer.headers.get("X-Raft-Index") is None
     return True
-
-
-def _left(deadline: float) -> float:
-    """Return the seconds until ``deadline``, at least 0.001: a timeout of 0 would make the socket non-blocking."""
-    return max(deadline - time.monotonic(), 0.001)
-
-
-def _readable(sock: socket.socket) -> bool:
-    """Return whether an idle connection has input, which means that the node has closed it."""
-    poller = select.poll()
-    poller.register(sock, select.POLLIN)
-    return bool(poller.poll(0))
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    if isinstance(error, ssl.SSLError):
-        return f"TLS: {told(error)}"
-    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
 def check_is_ours(answer: Answer) -> None:

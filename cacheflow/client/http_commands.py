@@ -13,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from cacheflow import values
-from cacheflow.client.failover import Request
+from cacheflow.client.exchange import Request
 from cacheflow.errors import (
     CacheFlowError,
     IdempotencyKeyReused,

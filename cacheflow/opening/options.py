@@ -63,6 +63,7 @@ def _client(urls: tuple[str, ...], token: str | None, told: dict[str, Any]) -> d
         "timeout_s": TIMEOUT_S_DEFAULT if told.get("timeout") is None else told["timeout"],
         "token": token,
         "ca": told.get("ca"),
+        "discover": told.get("discover", True),
     }
 
 

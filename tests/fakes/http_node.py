@@ -13,6 +13,7 @@ import json
 import os
 import sys
 import threading
+import time
 from collections import deque
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -111,6 +112,7 @@ class FakeNode:
     "drop-early": the connection breaks before anything is done; "drop-late": after; "hang": no answer until ``stop``;
     (status, title): a problem document, nothing done; None: served as usual. Opening a scope is no request in this sense; it has
     faults of its own, ``opening_faults``.
+    index: what answers name as X-Raft-Index; None: nothing.  delay_s: how far away this node is.
     """
 
     def __init__(self, state: FakeState | None = None, node_id: str = "a", port: int = 0) -> None:
@@ -120,6 +122,8 @@ class FakeNode:
         self.opening_faults: deque[str | tuple[int, str] | None] = deque()
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.connections = 0
+        self.index: int | None = None
+        self.delay_s = 0.0
         self.nodes: list[dict[str, Any]] = []
         self.members_dir: Path | None = None
         self.released = threading.Event()
@@ -211,6 +215,8 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             node.requests.append((self.command, self.path, {k.lower(): v for k, v in self.headers.items()}))
             fault = node.faults.popleft() if node.faults else None
+        if node.delay_s:
+            time.sleep(node.delay_s)
         if fault == "drop-early":
             return self._break()
         if fault == "hang":
@@ -239,6 +245,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", PROBLEM if status >= 400 else "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.send_header("X-Served-By", self.server.node.node_id)
+        if self.server.node.index is not None:
+            self.send_header("X-Raft-Index", str(self.server.node.index))
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(data)

@@ -1,0 +1,179 @@
+"""One HTTP exchange with one node, over connections that are kept.
+
+1. What is raised tells whether the node may have seen the request: NotSent is certainly not, NoAnswer may be.
+2. Nothing is sent twice and no redirect is followed here: who tries again is ``failover``.
+3. A process forked from this one opens its own connections; the parent still talks over the others.
+
+http.client and a queue of idle connections: urllib3's pool costs a GET nearly twice the CPU (docs/DESIGN.md, 16).
+"""
+
+from __future__ import annotations
+
+import functools
+import http.client
+import json
+import os
+import select
+import socket
+import ssl
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
+
+from cacheflow.config import split_url
+from cacheflow.errors import CacheFlowError, InvalidRequest
+from cacheflow.net.tls.trust import told
+
+# Seconds to connect: a host that is switched off answers nothing at all; one on the network answers in a fraction of this.
+CONNECT_TIMEOUT_S_MAX: Final = 2.0
+# Idle connections that are kept to one node: more threads than this open and close their own.
+IDLE_CONNECTIONS_MAX: Final = 32
+
+
+class Request(NamedTuple):
+    """One HTTP request, sent to as many nodes as it takes.
+
+    write: True if the request changes something that its caller wants changed. Its headers, or what it asks for, make such a
+    request count once, however often it is sent.
+    """
+
+    method: str
+    target: str
+    body: bytes | None
+    headers: Mapping[str, str]
+    write: bool
+
+
+class Answer(NamedTuple):
+    """One HTTP answer of a node. url: that node's address."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+    url: str
+
+    def json(self) -> Any:
+        """Return the value of this answer's JSON body. Raises CacheFlowError when the body is not JSON."""
+        try:
+            return json.loads(self.body)
+        except ValueError:
+            raise CacheFlowError(f"{self.url} answered {self.status} with something that is not JSON") from None
+
+
+class NotSent(Exception):
+    """Raised when no connection to a node could be opened: that node has seen nothing of the request."""
+
+
+class NoAnswer(Exception):
+    """Raised when an HTTP request was sent to a node, wholly or partly, and no answer came back."""
+
+
+class NodeHttp:
+    """One node's address, and the idle connections to it. Safe for concurrent use, also after a fork.
+
+    trusted: returns the context that believes the nodes' certificates. Raises InvalidRequest for an address that is none.
+    """
+
+    def __init__(self, url: str, trusted: Callable[[], ssl.SSLContext]) -> None:
+        try:
+            parts = split_url(url if "//" in url else f"http://{url}")
+        except ValueError as error:
+            raise InvalidRequest(str(error)) from None
+        if parts.username is not None or parts.password is not None:
+            # Not shown: it may be a token.
+            raise InvalidRequest(
+                "a node's address has no user and password: give token=, or use cacheflow.open_cache(url)"
+            )
+        self.url = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+        self._prefix = parts.path.rstrip("/")
+        self._connection: Callable[[], http.client.HTTPConnection] = functools.partial(
+            http.client.HTTPConnection, parts.hostname or "", parts.port
+        )
+        if parts.scheme == "https":
+            self._connection = functools.partial(
+                http.client.HTTPSConnection, parts.hostname or "", parts.port, context=trusted()
+            )
+        # A deque's append and pop are atomic.
+        self._idle: deque[http.client.HTTPConnection] = deque()
+        self._pid = os.getpid()
+
+    def exchange(self, request: Request, timeout_s: float) -> Answer:
+        """Send ``request`` to this node and return its answer, within ``timeout_s`` seconds.
+
+        Raises NotSent if no connection could be opened, NoAnswer if no answer came back.
+        """
+        deadline = time.monotonic() + timeout_s
+        connection = self._borrow()
+        try:
+            if connection.sock is None:
+                connection.timeout = min(timeout_s, CONNECT_TIMEOUT_S_MAX)
+                connection.connect()
+        except OSError as error:
+            connection.close()
+            raise NotSent(_reason(error)) from None
+        sock = connection.sock
+        assert sock is not None
+        try:
+            sock.settimeout(left_s(deadline))
+            connection.request(request.method, self._prefix + request.target, request.body, dict(request.headers))
+            response = connection.getresponse()
+            chunks = []
+            # In pieces, so that a long answer that comes slowly does not outlast the deadline.
+            while not response.isclosed() and (chunk := response.read(65536)):
+                chunks.append(chunk)
+                sock.settimeout(left_s(deadline))
+            if response.length:  # read(amount) does not complain when the connection ends early
+                raise http.client.IncompleteRead(b"", response.length)
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise NoAnswer(_reason(error)) from None
+        except BaseException:  # Ctrl-C in the middle of an answer: the rest of it must not be read as the next one
+            connection.close()
+            raise
+        answer = Answer(response.status, response.headers, b"".join(chunks), self.url)
+        if response.will_close or len(self._idle) >= IDLE_CONNECTIONS_MAX:
+            connection.close()
+        else:
+            self._idle.append(connection)
+        return answer
+
+    def close(self) -> None:
+        """Close the idle connections; the next request opens new ones."""
+        while self._idle:
+            self._idle.pop().close()
+
+    def _borrow(self) -> http.client.HTTPConnection:
+        if self._pid != os.getpid():
+            # After a fork the parent still talks over these sockets.
+            self._idle = deque()
+            self._pid = os.getpid()
+        while self._idle:
+            try:
+                connection = self._idle.pop()
+            except IndexError:  # another thread took the last one
+                break
+            if connection.sock is not None and not _readable(connection.sock):
+                return connection
+            connection.close()
+        return self._connection()
+
+
+def left_s(deadline: float) -> float:
+    """Return the seconds until ``deadline``, at least 0.001: a timeout of 0 would make the socket non-blocking."""
+    return max(deadline - time.monotonic(), 0.001)
+
+
+def _readable(sock: socket.socket) -> bool:
+    """Return whether an idle connection has input, which means that the node has closed it."""
+    poller = select.poll()
+    poller.register(sock, select.POLLIN)
+    return bool(poller.poll(0))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS: {told(error)}"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__

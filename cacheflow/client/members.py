@@ -1,0 +1,232 @@
+"""Members: the nodes that a client knows, those that it learns of, and which of them it asks first.
+
+1. A client goes on with the node that has answered. It moves without need only to a node that is nearer, when no call is under
+   way and that node has applied everything that this client has seen: so it reads what it wrote, and never an older value.
+2. What a node says of the others is checked: addresses of the same scheme, and not so many that trying them takes for ever.
+3. Looking for others happens in a thread of its own, of which no call waits, at most every 30 s.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from cacheflow.client.exchange import Answer, NoAnswer, NodeHttp, NotSent, Request
+from cacheflow.config import is_loopback, join_address, split_address
+from cacheflow.errors import CacheFlowError, InvalidRequest
+
+# Seconds from one look for other members to the next.
+LOOK_EVERY_S: Final = 30.0
+# Seconds that a node has to answer a question of such a look: one that takes longer is not near.
+LOOK_TIMEOUT_S: Final = 1.0
+# The most members that are taken from a node's list: far more than a cluster has.
+LEARNED_MAX: Final = 32
+# A node is near when its answer takes at most so many times as long as the fastest one's, and so many seconds more: two nodes of
+# one data centre differ by less, and one of another by more.
+NEAR_TIMES: Final = 2.0
+NEAR_S: Final = 0.001
+# Times that a nearer node is asked whether it has caught up with this client, and the pause between two of them.
+MOVE_TRIES: Final = 3
+MOVE_PAUSE_S: Final = 0.05
+
+
+class Members:
+    """The nodes that one client may ask. Safe for concurrent use, also after a fork.
+
+    given: by the application; there is at least one.  make: makes a node of a URL, and raises InvalidRequest for what is none.
+    headers: with which the list of members is asked for.  discover: whether the others are looked for.
+    """
+
+    def __init__(
+        self, given: Sequence[NodeHttp], make: Callable[[str], NodeHttp], headers: Mapping[str, str], discover: bool
+    ) -> None:
+        self._given = tuple(given)
+        self._make = make
+        self._headers = headers
+        self._discover = discover
+        self.nodes = self._given
+        # Whose answers come fast, as far as that is known; any of them is as good as the others.
+        self._near: frozenset[NodeHttp] = frozenset()
+        # A node of this machine needs no measuring.
+        local = [node for node in given if is_loopback(_host(node.url))]
+        self._first = local[0] if local else given[0]
+        self._looked_at: float | None = None
+        # The highest index of the log that an answer to this client has named.
+        self._index_seen = 0
+        self._start()
+
+    def _start(self) -> None:
+        # Guards the two below, and the change of the first node together with them.
+        self._lock = threading.Lock()
+        self._under_way = 0
+        self._looking = False
+        # Last: another thread of a forked child that sees this process's id must find nothing of the parent's any more.
+        self._pid = os.getpid()
+
+    def begin(self) -> None:
+        """Note that a call is under way until ``end``."""
+        if self._pid != os.getpid():
+            self._start()
+        with self._lock:
+            self._under_way += 1
+
+    def end(self) -> None:
+        """Note that a call has ended, for which ``begin`` was called."""
+        with self._lock:
+            self._under_way -= 1
+
+    def in_turn(self, nodes: Sequence[NodeHttp]) -> Iterator[NodeHttp]:
+        """Yield ``nodes`` in the order in which a call tries them: the one that answered last, then near ones, then the rest.
+
+        Nodes that are equally near come in any order, so that not all clients of a dead node go to the same one.
+        """
+        first = self._first
+        yield first
+        others = [node for node in nodes if node is not first]
+        random.shuffle(others)
+        others.sort(key=lambda node: node not in self._near)
+        yield from others
+
+    def answered(self, node: NodeHttp, answer: Answer, *, others_failed: bool) -> None:
+        """Note that ``node`` has given a call's answer; the next call asks it first. others_failed: before it some gave none."""
+        index = _index_of(answer)
+        with self._lock:
+            self._first = node
+            self._index_seen = max(self._index_seen, index)
+        if others_failed or self._looked_at is None:
+            self._look_soon(node)
+
+    # Looking for others
+
+    def _look_soon(self, asked: NodeHttp) -> None:
+        if not self._discover:
+            return
+        with self._lock:
+            now = time.monotonic()
+            if self._looking or (self._looked_at is not None and now - self._looked_at < LOOK_EVERY_S):
+                return
+            self._looking = True
+            self._looked_at = now
+        # The application may end while it looks.
+        threading.Thread(target=self._look, args=(asked,), name="cacheflow-members", daemon=True).start()
+
+    def _look(self, asked: NodeHttp) -> None:
+        try:
+            self._learn(asked)
+            self._near = self._nearest()
+            if self._near and self._first not in self._near:
+                self._move_to(random.choice(list(self._near)))
+        finally:
+            self._looking = False
+
+    def _learn(self, asked: NodeHttp) -> None:
+        answer = _asked(asked, "/nodes/list", self._headers)
+        if answer is None or answer.status != 200:
+            return
+        try:
+            listed = answer.json()
+        except CacheFlowError:
+            return
+        known = {node.url: node for node in self.nodes}
+        learned: list[NodeHttp] = []
+        for url in addresses_in(listed, asked.url):
+            node = known.get(url)
+            if node is None:
+                try:
+                    node = self._make(url)
+                except InvalidRequest:
+                    continue
+            if node not in self._given:
+                learned.append(node)
+        # At once: calls go on meanwhile.
+        self.nodes = (*self._given, *learned)
+
+    def _nearest(self) -> frozenset[NodeHttp]:
+        took_s: dict[NodeHttp, float] = {}
+        for node in self.nodes:
+            # The first question may have to open a connection.
+            for _ in range(2):
+                began = time.monotonic()
+                if not _ready(node):
+                    took_s.pop(node, None)
+                    break
+                took_s[node] = 0.0 if is_loopback(_host(node.url)) else time.monotonic() - began
+        if not took_s:
+            return frozenset()
+        limit_s = min(took_s.values()) * NEAR_TIMES + NEAR_S
+        return frozenset(node for node, seconds in took_s.items() if seconds <= limit_s)
+
+    def _move_to(self, node: NodeHttp) -> None:
+        for _ in range(MOVE_TRIES):
+            answer = _asked(node, "/readyz", {})
+            if answer is None or answer.status != 200:
+                return
+            with self._lock:
+                if not self._under_way and _index_of(answer) >= self._index_seen:
+                    self._first = node
+                    return
+            time.sleep(MOVE_PAUSE_S)
+
+
+def addresses_in(listed: Any, told_by: str) -> list[str]:
+    """Return the URLs of the members in ``listed``, the JSON of a node's list of members; told_by: that node's own URL.
+
+    Leaves out what is no address, what has another scheme (who shows a token there would show it to everybody), addresses of
+    this machine from a node of another one, and more than LEARNED_MAX.
+    """
+    scheme = urlsplit(told_by).scheme
+    found: list[str] = []
+    for row in listed[:LEARNED_MAX] if isinstance(listed, list) else []:
+        address = row.get("address") if isinstance(row, dict) else None
+        if not isinstance(address, str):
+            continue
+        own, separator, rest = address.partition("://")
+        if separator and own != scheme:
+            continue
+        try:
+            host, port = split_address(rest if separator else address)
+        except ValueError:
+            continue
+        if not port or _is_nowhere(host) or (is_loopback(host) and not is_loopback(_host(told_by))):
+            continue
+        url = f"{scheme}://{join_address(host, port)}"
+        if url not in found:
+            found.append(url)
+    return found
+
+
+def _is_nowhere(host: str) -> bool:
+    """Return whether ``host`` is an address that is nobody's: 0.0.0.0, or one of a group."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return address.is_unspecified or address.is_multicast
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).hostname or ""
+
+
+def _asked(node: NodeHttp, target: str, headers: Mapping[str, str]) -> Answer | None:
+    try:
+        return node.exchange(Request("GET", target, None, headers, write=False), LOOK_TIMEOUT_S)
+    except (NotSent, NoAnswer):
+        return None
+
+
+def _ready(node: NodeHttp) -> bool:
+    answer = _asked(node, "/readyz", {})
+    return answer is not None and answer.status == 200
+
+
+def _index_of(answer: Answer) -> int:
+    """Return the index of the log that ``answer`` names, 0 for none."""
+    text = answer.headers.get("X-Raft-Index") or ""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
