@@ -72,6 +72,21 @@ def _django(urls: Sequence[str], tests: Sequence[str]) -> Results:
     return run_django(python, cache, tests or [*labels, *sessions], [ROOT, PLUGINS])
 
 
+# What limits' suite imports, whichever storages it is run for.
+_LIMITS = (
+    *("redis==8.1.0", "valkey==6.1.1", "pymongo==4.15.4", "pymemcache==4.0.0", "pytest-lazy-fixtures==1.4.0"),
+    *(
+        "pytest-asyncio==1.5.0",
+        "pytest-mock==3.15.1",
+        "pytest-benchmark==5.2.3",
+        "flaky==3.8.1",
+        "hiro==1.1.1",
+        "PyYAML==6.0.3",
+    ),
+)
+# Parts of the names of its tests for other servers, and for Redis by a socket file.
+_OTHERS = ("in-memory", "memcached", "mongodb", "cluster", "sentinel", "valkey", "uds")
+
 FRAMEWORKS = (
     Framework("django", _django, quick=True),
     Framework(
@@ -91,5 +106,20 @@ FRAMEWORKS = (
             within="tests",
         ),
         quick=True,
+    ),
+    Framework(
+        "dogpile.cache",
+        _with_plugin(
+            *("for_dogpile", "dogpile.cache", "1.5.0", ["redis==8.1.0", "mako==1.3.10"]),
+            ["-o", "python_classes=*Test", "-k", "not RedisConnectionTest", "tests/cache/test_redis_backend.py"],
+        ),
+        quick=True,
+    ),
+    Framework(
+        "limits",
+        _with_plugin(
+            *("for_limits", "limits", "5.8.0", _LIMITS),
+            ["-o", "asyncio_mode=auto", "--ignore=tests/benchmarks", "-k", f"not ({' or '.join(_OTHERS)})", "tests"],
+        ),
     ),
 )
