@@ -40,15 +40,19 @@ class Slices:
     def __init__(self, clock: Callable[[], float] = time.monotonic, soon: Callable[[Call], object] = _soon) -> None:
         self._clock = clock
         self._soon = soon
-        # When this turn's slice ends; 0 as long as nobody has asked in this turn.
+        # When this turn's slice ends, 0 as long as it has not begun; and whether anybody has asked in this turn.
         self._until = 0.0
+        self._asked = False
         self._waiting: deque[Call] = deque()
 
     def over(self) -> bool:
         """True if this turn's slice of the event loop is used up: who has more to do goes on in the next turn."""
-        if self._until:
+        if self._asked:
             return self._clock() >= self._until
-        self._begin()
+        # Who asks first may go on, however slow this turn is: some work is done in each.
+        self._asked = True
+        if not self._until:
+            self._begin()
         return False
 
     def put(self, call: Call) -> None:
@@ -64,14 +68,17 @@ class Slices:
     def _next(self) -> None:
         """Begin the slice of a new turn of the event loop: make the calls that wait, in order, until the slice is over."""
         self._until = 0.0
+        self._asked = False
         waiting = self._waiting
+        if not waiting:
+            return
+        # Now, and not when the first call asks whether the slice is over: that may have taken long by then.
+        self._begin()
         # A call that waits again comes behind all others, and in the next turn.
         for _ in range(len(waiting)):
             waiting.popleft()()
-            if self._until and self._clock() >= self._until:
+            if self._clock() >= self._until:
                 break
-        if waiting and not self._until:
-            self._begin()
 
 
 class Breaks:
