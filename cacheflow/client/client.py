@@ -252,7 +252,7 @@ class CacheClient(Face):
 
 
 class AsyncCacheClient(AsyncFace):
-    """CacheClient for asyncio: the same methods as coroutines, for one event loop; requests run in threads of its own.
+    """CacheClient for asyncio: the same methods as coroutines, on any event loop; requests run in threads of its own.
 
     A call that is cancelled before it is sent is never sent; one that is on its way ends by itself.
     """

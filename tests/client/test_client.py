@@ -15,6 +15,7 @@ from cacheflow.client import failover, scopes
 from cacheflow.client.client import AsyncCacheClient, CacheClient
 from cacheflow.client.members import Members
 from cacheflow.errors import (
+    AnswerNotKept,
     CacheFlowError,
     InvalidRequest,
     KeyNotFound,
@@ -493,6 +494,17 @@ def test_a_504_for_a_write_is_an_unknown_outcome_unless_a_retry_tells(node: Fake
     node.faults.extend([(504, "Outcome unknown")] * 1000)
     with pytest.raises(OutcomeUnknown):
         client.incr("n")
+
+
+def test_a_write_whose_answer_is_not_kept_is_told_at_once(node: FakeNode) -> None:
+    client = CacheClient(node.url, timeout_s=10)
+    assert client.incr("n", initial=0) == 1
+    node.faults.extend([(504, "Outcome unknown"), (504, "Answer not kept")])
+    asked = len(node.requests)
+    with pytest.raises(AnswerNotKept):
+        client.incr("n")
+    # Asking on, until the time is over, would give the same.
+    assert len(node.requests) == asked + 2
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import re
 import subprocess
 import tempfile
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +57,7 @@ def _redis_py(files: Sequence[str]) -> Callable[[int, Sequence[str]], Results]:
         folder = sources("redis", REDIS_PY)
         marks = "not redismod and not onlycluster and not ssl and not cp_integration and not multidb_integration"
         options = ["--redis-url", f"redis://127.0.0.1:{port}/0", "--redis-mod-url", f"redis://127.0.0.1:{port}/0"]
-        return _pytest(python, folder, [*options, "--timeout", "30", "-m", marks, *(tests or files)])
+        return run_pytest(python, folder, [*options, "--timeout", "30", "-m", marks, *(tests or files)])
 
     return run
 
@@ -77,11 +77,16 @@ def _pymemcache(port: int, tests: Sequence[str]) -> Results:
         "--server",
         "127.0.0.1",
     ]
-    return _pytest(python, folder, [*options, *(tests or ["pymemcache/test/test_integration.py"])])
+    return run_pytest(python, folder, [*options, *(tests or ["pymemcache/test/test_integration.py"])])
 
 
-def _pytest(python: Path, folder: Path, arguments: Sequence[str]) -> Results:
-    """Run pytest in a package's sources and return the results by ``file::class::test``. Raises Unavailable, DidNotRun."""
+def run_pytest(
+    python: Path, folder: Path, arguments: Sequence[str], environ: Mapping[str, str] | None = None
+) -> Results:
+    """Run pytest in a package's sources and return the results by ``file::class::test``. Raises Unavailable, DidNotRun.
+
+    environ: more of its environment.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         report = Path(scratch) / "report.xml"
         command = [
@@ -95,7 +100,7 @@ def _pytest(python: Path, folder: Path, arguments: Sequence[str]) -> Results:
             f"--junitxml={report}",
             *arguments,
         ]
-        done = _ended(command, folder, {"PYTHONPATH": str(folder)})
+        done = _ended(command, folder, {"PYTHONPATH": str(folder), **(environ or {})})
         if done.returncode not in (0, 1) or not report.exists():
             raise DidNotRun(f"no results: {(done.stdout + done.stderr)[-600:]}")
         failures: dict[str, str] = {}
@@ -113,32 +118,29 @@ def _pytest(python: Path, folder: Path, arguments: Sequence[str]) -> Results:
 def _django(backend: str, location: str, tests_of: str) -> Callable[[int, Sequence[str]], Results]:
     def run(port: int, tests: Sequence[str]) -> Results:
         python = environment("django", [f"Django=={DJANGO}", f"redis=={REDIS_PY}", f"pymemcache=={PYMEMCACHE}"])
-        folder = sources("django", DJANGO) / "tests"
-        with tempfile.TemporaryDirectory() as scratch:
-            cache = {"BACKEND": f"django.core.cache.backends.{backend}", "LOCATION": location.format(port=port)}
-            settings = [
-                "from test_sqlite import *",
-                f"CACHES = {{'default': {cache!r}}}",
-            ]
-            (Path(scratch) / "conformance_settings.py").write_text("\n".join(settings))
-            command = [
-                str(python),
-                "runtests.py",
-                "--settings=conformance_settings",
-                "--parallel=1",
-                "-v",
-                "2",
-                "--noinput",
-            ]
-            paths = os.pathsep.join([scratch, str(folder), str(folder.parent)])
-            done = _ended([*command, *(tests or [f"cache.tests.{tests_of}"])], folder, {"PYTHONPATH": paths})
-        told = done.stdout + done.stderr
-        results = _django_results(told)
-        if not results.passed and not results.failures:
-            raise DidNotRun(f"no results: {told[-600:]}")
-        return results
+        cache = {"BACKEND": f"django.core.cache.backends.{backend}", "LOCATION": location.format(port=port)}
+        return run_django(python, cache, tests or [f"cache.tests.{tests_of}"])
 
     return run
+
+
+def run_django(python: Path, cache: Mapping[str, object], tests: Sequence[str], paths: Sequence[Path] = ()) -> Results:
+    """Run some of Django's own tests, by their labels, with ``cache`` as its cache; return the results. Raises DidNotRun.
+
+    paths: more folders whose modules can be imported.
+    """
+    folder = sources("django", DJANGO) / "tests"
+    with tempfile.TemporaryDirectory() as scratch:
+        settings = ["from test_sqlite import *", f"CACHES = {{'default': {dict(cache)!r}}}"]
+        (Path(scratch) / "conformance_settings.py").write_text("\n".join(settings))
+        options = ["--settings=conformance_settings", "--parallel=1", "-v", "2", "--noinput"]
+        imported = os.pathsep.join(map(str, [scratch, folder, folder.parent, *paths]))
+        done = _ended([str(python), "runtests.py", *options, *tests], folder, {"PYTHONPATH": imported})
+    told = done.stdout + done.stderr
+    results = _django_results(told)
+    if not results.passed and not results.failures:
+        raise DidNotRun(f"no results: {told[-600:]}")
+    return results
 
 
 def _django_results(told: str) -> Results:
