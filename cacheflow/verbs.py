@@ -36,7 +36,7 @@ from cacheflow.errors import (
     PreconditionFailed,
     ValueTooLarge,
 )
-from cacheflow.forms.form import Form
+from cacheflow.forms.form import PLAIN, Form
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.results import IncrResult, Item, SetResult
@@ -230,9 +230,12 @@ def set_(
     idempotency_key: a call repeated with the same idempotency key counts once.
     Raises InvalidRequest, ValueTooLarge, PreconditionFailed, NotCommitted (safe to retry), OutcomeUnknown.
     """
-    value, content_type = form.value(value, content_type)
+    whole = key
+    # A write is the hot path: no call for what is as usual.
+    if form is not PLAIN:
+        whole, (value, content_type) = form.key(key), form.value(value, content_type)
     command = set_command(
-        form.key(key),
+        whole,
         value,
         ttl=ttl,
         keep_ttl=keep_ttl,
