@@ -7,7 +7,6 @@ replicated; so their verbs have the same names, options, defaults and refusals.
 from __future__ import annotations
 
 import abc
-import asyncio
 import contextlib
 import functools
 import inspect
@@ -25,6 +24,7 @@ from collections.abc import (
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from cacheflow import operations, verbs
+from cacheflow.aio.threads import Threads
 from cacheflow.arguments import KEYS_PAGE
 from cacheflow.errors import KeyNotFound
 from cacheflow.forms.form import PLAIN, Form
@@ -79,11 +79,11 @@ async def _run_async(face: AsyncFace, steps: Steps[T]) -> T:
 
 
 def in_thread(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[AsyncFace, P], Coroutine[Any, Any, T]]:
-    """Return a coroutine method that calls the blocking ``method`` in a thread of the loop's default executor."""
+    """Return a coroutine method that calls the blocking ``method`` in a thread of the cache's own."""
 
     @functools.wraps(method)
     async def call(self: AsyncFace, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await asyncio.to_thread(method, self._blocking, *args, **kwargs)
+        return await self._threads.run(functools.partial(method, self._blocking, *args, **kwargs))
 
     # Also the words that the method itself has from its base.
     call.__doc__ = inspect.getdoc(method)
@@ -289,8 +289,9 @@ class _Values(ValuesView[Any]):
 class AsyncFace(abc.ABC):
     """Base class of the caches with coroutine methods; ``keys``, ``values`` and ``items`` are asynchronous iterators."""
 
-    # The face behind this one, whose methods ``in_thread`` calls.
+    # The face behind this one, whose methods ``in_thread`` calls, and the threads in which it does.
     _blocking: Face
+    _threads: Threads
     # What is done with keys and values on their way.
     _form: Form = PLAIN
 

@@ -19,9 +19,11 @@ from scripts.bench.run import ROWS
 
 DOCUMENTS = reading.documents()
 BLOCKS = [block for document in DOCUMENTS for block in reading.blocks_of(document)]
+# Pages for users, beside the papers that README names.
+SITE_PAGES = ("docs/howto/", "docs/usecases/", "docs/tutorial.md", "docs/migrating.md")
+# What stands in these needs a framework: the environment of the tests has them all.
+FRAMEWORK_PAGES = ("docs/howto/", "docs/usecases/")
 SHELL = [block for block in BLOCKS if block.kind in (RUN, LONG)]
-# Documents for the developers of an application: it has a framework, and a cluster that runs.
-APPLICATIONS = ("docs/howto/", "docs/usecases/")
 
 
 def named(blocks: list[Block]) -> list[object]:
@@ -38,16 +40,20 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 
 
 def servers_of(block: Block) -> Block | None:
-    """The servers that a reader has running who has come to this block: those of the last block that starts some."""
+    """The servers that a reader has running who has come to this block: those of the last block that starts some.
+
+    Pages of the site that start none go on from README's quickstart, as the tutorial has left it.
+    """
     before = [other for other in BLOCKS if other.document == block.document and other.line <= block.line]
-    if block.document.startswith(APPLICATIONS):
-        before = [next(other for other in BLOCKS if other.serves), *before]
-    return next((other for other in reversed(before) if other.serves), None)
+    own = next((other for other in reversed(before) if other.serves), None)
+    if own is None and block.document.startswith(SITE_PAGES):
+        return next(other for other in BLOCKS if other.serves)
+    return own
 
 
 def python_of(block: Block, machine: Machine) -> list[str]:
-    """The Python that runs a block: a new machine's; an application's is that of the tests, which has every framework."""
-    if block.document.startswith(APPLICATIONS):
+    """The Python that runs a block: a new machine's, or that of the tests with what stands on the new machine."""
+    if block.document.startswith(FRAMEWORK_PAGES):
         return ["env", f"PYTHONPATH={machine.folder}", sys.executable]
     return [".venv/bin/python"]
 

@@ -19,7 +19,7 @@ USERS = ("access",)
 # What a store answers, and the commands that it is asked for.
 CONTRACT = ("contract", "machine.language")
 # The verbs, and what makes methods of them: for store and client alike.
-VERBS = ("arguments", "forms", "verbs", "operations", "faces")
+VERBS = ("arguments", "forms", "verbs", "operations", "aio.threads", "faces")
 FRONT = (*BASE, *USERS, *CONTRACT, "arguments", "verbs", "operations", "store", "client")
 
 # Module or folder -> what of ours it may import; a name covers everything below it.

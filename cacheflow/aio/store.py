@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from cacheflow import arguments, values, verbs
+from cacheflow.aio.threads import Threads
 from cacheflow.config import NodeConfig
 from cacheflow.contract import Done, Outcome
 from cacheflow.errors import OutcomeUnknown, ReplicationError
@@ -39,6 +40,7 @@ class AsyncReplicatedStore(AsyncFace):
 
     def __init__(self, config: NodeConfig | None = None, *, raft_address: str | None = None, **settings: Any) -> None:
         self.store = self._blocking = ReplicatedStore(config, raft_address=raft_address, **settings)
+        self._threads = Threads(self.store.config.request_timeout_s)
         self._answers: _Answers | None = None
         # Guards the node's start and end against each other: they run in threads, which a cancellation does not stop.
         self._life = threading.Lock()
@@ -71,6 +73,7 @@ class AsyncReplicatedStore(AsyncFace):
         ending = threading.Thread(target=self._stop, name="cacheflow-close")
         ending.start()
         await asyncio.to_thread(ending.join)
+        self._threads.close()
         return self._closed
 
     def _start(self) -> None:

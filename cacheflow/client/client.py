@@ -15,6 +15,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from cacheflow import arguments, values, verbs
+from cacheflow.aio.threads import Threads
 from cacheflow.arguments import KEYS_PAGE
 from cacheflow.client.exchange import Answer, Request
 from cacheflow.client.failover import Nodes, check_is_ours, problem_document, problem_of
@@ -247,7 +248,10 @@ class CacheClient(Face):
 
 
 class AsyncCacheClient(AsyncFace):
-    """CacheClient for asyncio: the same methods as coroutines; requests run in threads of the loop's default executor."""
+    """CacheClient for asyncio: the same methods as coroutines, for one event loop; requests run in threads of its own.
+
+    A call that is cancelled before it is sent is never sent; one that is on its way ends by itself.
+    """
 
     def __init__(
         self,
@@ -258,6 +262,7 @@ class AsyncCacheClient(AsyncFace):
         discover: bool = True,
     ) -> None:
         self._client = self._blocking = CacheClient(urls, timeout_s, token, ca, discover)
+        self._threads = Threads(timeout_s)
 
     @property
     def urls(self) -> list[str]:
@@ -267,6 +272,7 @@ class AsyncCacheClient(AsyncFace):
     async def close(self) -> None:
         """Close this client's idle connections to the nodes; the client can still be used afterwards."""
         self._client.close()
+        self._threads.close()
 
     async def __aenter__(self) -> AsyncCacheClient:
         return self
@@ -274,6 +280,7 @@ class AsyncCacheClient(AsyncFace):
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
+    get = in_thread(CacheClient.get)
     get_item = in_thread(CacheClient.get_item)
     keys_page = in_thread(CacheClient.keys_page)
     nodes = in_thread(CacheClient.nodes)

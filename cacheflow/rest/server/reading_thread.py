@@ -141,8 +141,6 @@ class ReadingServer(StrictServer):
         self._secure = secure
         # Clients whose hands were shaken, with their addresses, and who have no channel yet.
         self._secured: deque[tuple[SecuredSocket, Any]] = deque()
-        # The identifier of the reading thread.
-        self.reader: int | None = None
         # Requests for the node's health, and other short ones, served at the end of this turn of the poll loop or of a later one.
         self.health: deque[ReadingChannel] = deque()
         self.short: deque[ReadingChannel] = deque()

@@ -19,6 +19,7 @@ from __future__ import annotations
 import io
 import re
 import socket
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -241,6 +242,21 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
             # The poll loop may not know yet that this connection is held.
             self.server.pull_trigger()
 
+    def _flush_some(self, do_close: bool = True) -> bool:
+        """Send what the client takes of what waits, unless another thread is at it; return whether anything was sent.
+
+        The poll loop of waitress takes no lock when no request is left. Here the next one, which waits in ``_further`` until
+        the last one is answered, may be begun by another thread at that moment. And only the poll loop's thread closes the
+        socket (``do_close``), for it may be about to use that: waitress closes it in any thread that sends "100 Continue"
+        to a client that has gone.
+        """
+        if not self.outbuf_lock.acquire(False):
+            return False
+        try:
+            return bool(super()._flush_some(do_close=do_close and threading.get_ident() == self.server.reader))
+        finally:
+            self.outbuf_lock.release()
+
     def _flush_outbufs_below_high_watermark(self) -> None:
         """Do nothing: waitress would wait here until the client has taken what is there, and the thread with it."""
 
@@ -378,6 +394,8 @@ class StrictServer(TcpWSGIServer):  # type: ignore[misc]
 
     channel_class = StrictChannel
     draining = False
+    # The identifier of the reading thread, which runs the poll loop.
+    reader: int | None = None
 
     def __init__(
         self,

@@ -6,6 +6,7 @@ import http.client
 import json
 import logging
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -249,3 +250,42 @@ def test_a_stopping_server_answers_what_is_sent_and_says_that_it_closes(app: Res
         assert answer.startswith(b"HTTP/1.1 200") and b"connection: close" in answer.lower()
     stopping.join(10)
     assert not stopping.is_alive()
+
+
+def test_two_threads_never_send_to_one_client_at_once(server: HttpServer) -> None:
+    """The next request of a pipeline may be answered by one thread while the poll loop still believes that there is none."""
+    with Connection(server.port) as connection:
+        connection.send(request("GET", "/livez")).reply()
+        (channel,) = server._servers[0].active_channels.values()
+        with channel.outbuf_lock:
+            channel.outbufs[-1].append(b"one answer")
+            channel.total_outbufs_len += len(b"one answer")
+            turns: list[int] = []
+            served = channel.handle_write
+
+            def handle_write() -> None:
+                served()
+                turns.append(channel.total_outbufs_len)
+
+            channel.handle_write = handle_write
+            server._servers[0].pull_trigger()
+            until(lambda: len(turns) > 1, "looked at by the poll loop")
+            assert set(turns) == {len(b"one answer")}
+        connection.socket.settimeout(10)
+        assert connection.socket.recv(100) == b"one answer"
+        del channel.handle_write
+
+
+def test_a_thread_that_finds_its_client_gone_leaves_the_socket_to_the_poll_loop(server: HttpServer) -> None:
+    with Connection(server.port) as connection:
+        connection.send(request("GET", "/livez")).reply()
+        (channel,) = server._servers[0].active_channels.values()
+        # The poll loop, which notices as well, closes it behind this lock.
+        with channel.outbuf_lock:
+            connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.socket.close()
+            channel.request = channel.parser_class(channel.adj)
+            for _ in range(3):
+                channel.send_continue()
+                assert channel.socket is not None
+    until(lambda: channel.socket is None, "closed")
