@@ -96,7 +96,6 @@ FRAMEWORKS = (
             ["test_redis_cache.py", "test_base_cache.py", "test_serializers.py"],
             within="tests",
         ),
-        quick=True,
     ),
     Framework(
         "flask-caching",
@@ -105,7 +104,6 @@ FRAMEWORKS = (
             [],
             within="tests",
         ),
-        quick=True,
     ),
     Framework(
         "dogpile.cache",
@@ -113,7 +111,6 @@ FRAMEWORKS = (
             *("for_dogpile", "dogpile.cache", "1.5.0", ["redis==8.1.0", "mako==1.3.10"]),
             ["-o", "python_classes=*Test", "-k", "not RedisConnectionTest", "tests/cache/test_redis_backend.py"],
         ),
-        quick=True,
     ),
     Framework(
         "limits",

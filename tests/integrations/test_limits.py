@@ -100,6 +100,19 @@ def test_a_window_ends_by_the_cluster_s_clock(urls: list[str], strategy: str, mo
         time.sleep(0.05)
 
 
+def test_a_second_hit_leaves_the_window_s_end_where_it_was(urls: list[str]) -> None:
+    for strategy in EVERY[1:]:
+        prefix = f"lim-ends-{strategy}"
+        tested = limiter(strategy, uri(urls), key_prefix=prefix)
+        for _ in range(2):
+            assert tested.hit(RateLimitItemPerMinute(5), "k")
+            time.sleep(0.1)
+        (key,) = open_cache(urls).keys(f"{prefix}:")
+        item = open_cache(urls).get_item(key)
+        assert item is not None and item.ttl_s is not None
+        assert 110 < item.ttl_s < 119.85
+
+
 def test_hits_of_several_at_once_fit_or_not_as_a_whole(urls: list[str]) -> None:
     for strategy in EVERY[1:]:
         tested, item, key = limiter(strategy, uri(urls)), RateLimitItemPerMinute(10), uuid.uuid4().hex

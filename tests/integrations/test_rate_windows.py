@@ -96,6 +96,8 @@ def test_a_high_limit_has_bounded_groups_and_lets_nothing_through_too_early() ->
         assert key.hit(moving, now_ms, limit, 1) == [True]
     assert len(key.state) <= GROUPS_MAX + 1
     assert key.hit(moving, PERIOD_MS - 1, limit, 1) == [False]
+    # One hit was at 0; those at 2 to 10 are one group, and none of them goes before the last.
+    assert key.hit(moving, PERIOD_MS + 3, limit, 2) == [False]
     assert key.hit(moving, PERIOD_MS + PERIOD_MS // GROUPS_MAX, limit, 1) == [True]
     huge = Key()
     assert huge.hit(moving, 0, 10**6, 1) == [True]
