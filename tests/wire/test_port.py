@@ -67,6 +67,8 @@ async def test_who_comes_over_the_limit_is_told_so_and_others_come_in_when_one_l
     assert ports.metrics() == {
         "unsent_bytes": 0,
         "unsent_ended_total": 0,
+        "unfinished_bytes": 0,
+        "unfinished_ended_total": 0,
         'wire_connections{port="memcached"}': 2,
         'wire_connections_max{port="memcached"}': 2,
         'wire_connections_total{port="memcached"}': 3,
