@@ -26,7 +26,7 @@ from typing import Final
 from cacheflow.net.loop import NodeLoop
 from cacheflow.net.tls.polled import SecuredTransport
 from cacheflow.net.tls.session import Session
-from cacheflow.net.transport import BROKEN, HANG_UP, READ, WRITE, Arrival, Receive, SocketTransport
+from cacheflow.net.transport import HANG_UP, READ, WRITE, Arrival, Receive, SocketTransport
 from cacheflow.net.unfinished import Unfinished, has_input
 from cacheflow.net.unsent import LOOK_EVERY_S, Unsent
 
@@ -208,7 +208,8 @@ class Poller:
                     self._left.append((descriptor, events))
                     continue
                 if events & HANG_UP:
-                    self._hang_up(descriptor, events)
+                    if descriptor in self.transports:
+                        self.transports[descriptor].hang_up()
                     continue
                 self._write(descriptor)
                 if events == WRITE:
@@ -263,12 +264,6 @@ class Poller:
                 transport.writable()
             except Exception:
                 _stumbled(transport)
-
-    def _hang_up(self, descriptor: int, events: int) -> None:
-        """Tell the transport of the socket ``descriptor``, of which nothing is read, that its client sends no more."""
-        transport = self.transports.get(descriptor)
-        if transport is not None:
-            transport.hang_up(events & BROKEN != 0)
 
 
 def _more(receive: Receive) -> bytes:

@@ -35,9 +35,8 @@ KEPT_BYTES_MIN: Final = 32 * 1024
 # The bits of epoll's events, also on systems that have no epoll and import this module.
 READ: Final = getattr(select, "EPOLLIN", 1)
 WRITE: Final = getattr(select, "EPOLLOUT", 4)
-# A client sends no more. This is told with all errors, too, and asked for only while nothing is read.
+# A client sends no more, or the connection is broken; asked for only while nothing is read.
 HANG_UP: Final = getattr(select, "EPOLLRDHUP", 0x2000)
-BROKEN: Final = getattr(select, "EPOLLERR", 8) | getattr(select, "EPOLLHUP", 16)
 # The protocol of a connection that is over.
 _NO_PROTOCOL: Final = asyncio.Protocol()
 
@@ -303,14 +302,12 @@ class SocketTransport(asyncio.Transport):
             self._full = False
             self._protocol.resume_writing()
 
-    def hang_up(self, broken: bool) -> None:
-        """Take note that a client sends no more, of whom nothing is read; end its connection if that is ``broken``.
+    def hang_up(self) -> None:
+        """Take note that a client sends no more, of whom nothing is read.
 
         What it has sent may be the rest of its request, and is read next.
         """
-        if broken:
-            self.fail(None)
-        elif self.waits:
+        if self.waits:
             self._hung_up = True
             self._poller.unfinished.hasten(self)
             self._want()

@@ -154,17 +154,15 @@ class Unfinished:
 
 def has_input(descriptor: int) -> bool:
     """True if something has come on the socket ``descriptor`` that is not read yet, or its end."""
-    return bool(_events(descriptor, select.POLLIN))
+    return _is_told(descriptor, select.POLLIN)
 
 
-def end_of(descriptor: int) -> tuple[bool, bool]:
-    """Return what is known of the other end of the socket ``descriptor``: (it sends no more, the connection is broken)."""
-    events = _events(descriptor, _HANG_UP)
-    return events != 0, events & (select.POLLERR | select.POLLHUP | select.POLLNVAL) != 0
+def has_ended(descriptor: int) -> bool:
+    """True if the other end of the socket ``descriptor`` sends no more than has come already, or the connection is broken."""
+    return _is_told(descriptor, _HANG_UP)
 
 
-def _events(descriptor: int, asked: int) -> int:
+def _is_told(descriptor: int, event: int) -> bool:
     poll = select.poll()
-    poll.register(descriptor, asked)
-    told = poll.poll(0)
-    return told[0][1] if told else 0
+    poll.register(descriptor, event)
+    return bool(poll.poll(0))

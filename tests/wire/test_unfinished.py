@@ -212,6 +212,26 @@ async def test_the_silent_are_ended_over_the_budget_and_others_go_on(
 
 
 @on_a_loop
+async def test_who_has_sent_something_that_a_slow_node_has_not_read_is_not_ended(
+    served: Served, protocol: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unfinished, "SILENT_S", 1.0)
+    served.budget.bytes_max = 400_000
+    request, reply = set_of(protocol, 300_000)
+    first = await served.begin(protocol, request[:250_000])
+    await served.until(lambda: served.budget.bytes > 240_000)
+    second = await served.begin(protocol, request[:250_000])
+    await served.until(lambda: served.budget.bytes > 480_000)
+    first.send(request[250_000:260_000])
+    # The loop's timers come before its clients.
+    time.sleep(1.5)
+    await served.until(lambda: served.budget.ended > 0)
+    await served.asked(first, request[260_000:], reply)
+    assert served.budget.ended == 1
+    second.close()
+
+
+@on_a_loop
 async def test_who_goes_away_while_it_waits_keeps_nothing(
     served: Served, protocol: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,7 +31,7 @@ from waitress.server import TcpWSGIServer
 from waitress.task import ErrorTask, WSGITask
 from waitress.utilities import Error
 
-from cacheflow.net.unfinished import COUNTED_BYTES_MIN, Unfinished, end_of, has_input
+from cacheflow.net.unfinished import COUNTED_BYTES_MIN, Unfinished, has_ended, has_input
 from cacheflow.net.unsent import LOOK_EVERY_S, Unsent
 from cacheflow.rest.problems import PROBLEM_TYPE, problem_bytes
 from cacheflow.rest.server.doors import Doors
@@ -210,6 +210,8 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
     waits = False
     # Input behind the request that is being answered.
     _further = b""
+    # True if the answer that was made last has a long body.
+    answered_long = False
     # True while the next request waits until the client has taken the last answer.
     held = False
 
@@ -257,6 +259,7 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
 
         In pieces, each of which is freed when the client has taken it: in one buffer all of it would stay to the end.
         """
+        self.answered_long = True
         pieces = []
         for start in range(0, len(body), JOINED_BYTES_MAX):
             piece = ReadOnlyFileBasedBuffer(io.BytesIO(body[start : start + JOINED_BYTES_MAX]))
@@ -447,12 +450,8 @@ class StrictServer(TcpWSGIServer):  # type: ignore[misc]
                 channel.time_out_request()
         for channel in channels:
             # The poll loop does not look at those who wait.
-            if channel.waits:
-                ended, broken = end_of(channel.socket.fileno())
-                if broken:
-                    channel.handle_close()
-                elif ended:
-                    self.unfinished.hasten(channel)
+            if channel.waits and has_ended(channel.socket.fileno()):
+                self.unfinished.hasten(channel)
 
     def maintenance(self, now: float) -> None:
         """Enforce the deadlines of all HTTP connections; when there are too many connections, also close idle ones.
