@@ -17,6 +17,7 @@ from cacheflow.net.unfinished import COUNTED_BYTES_MIN, Unfinished
 from cacheflow.rest.app import create_app
 from cacheflow.rest.request.context import RestConfig
 from cacheflow.rest.request.waiting import at_once
+from cacheflow.rest.server import strict_http
 from cacheflow.rest.server.serving import HttpServer
 
 MIB = 1024 * 1024
@@ -108,6 +109,28 @@ def test_the_silent_are_told_so_when_all_is_full_and_others_go_on(
         assert {client.reply().status for client in refused} == {408}
 
 
+def test_who_has_sent_something_that_a_slow_node_has_not_read_is_not_ended(
+    server: HttpServer, budget: Unfinished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[int] = []
+
+    def look(descriptor: int) -> bool:
+        looked.append(descriptor)
+        return True
+
+    monkeypatch.setattr(strict_http, "has_input", look)
+    monkeypatch.setattr(unfinished, "SILENT_S", 0.1)
+    budget.bytes_max = MIB
+    with ExitStack() as stack:
+        for _ in range(2):
+            begin(stack, server, PUT[:600_000])
+        until(lambda: len(looked) > 3, "they are looked at")
+        assert budget.ended == 0
+        monkeypatch.undo()
+        monkeypatch.setattr(unfinished, "SILENT_S", 0.1)
+        until(lambda: budget.ended > 0, "one is ended")
+
+
 def _answers(client: Connection) -> bool:
     client.socket.settimeout(0.2)
     try:
@@ -116,6 +139,39 @@ def _answers(client: Connection) -> bool:
         return False
     finally:
         client.socket.settimeout(10.0)
+
+
+class Elsewhere:
+    """A connection of another front."""
+
+    unfinished_bytes = 0
+    came_s = 0.0
+    waits = False
+
+    def read_on(self) -> None:
+        raise AssertionError("it does not wait")
+
+
+def test_the_poll_loop_is_woken_when_another_front_makes_room(
+    server: HttpServer, budget: Unfinished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    woken: list[str] = []
+    wake = server._servers[0].wake
+
+    def noted() -> None:
+        woken.append(threading.current_thread().name)
+        wake()
+
+    monkeypatch.setattr(server._servers[0], "wake", noted)
+    elsewhere = Elsewhere()
+    budget.tell(elsewhere, ROOM)
+    with ExitStack() as stack:
+        client = begin(stack, server, PUT)
+        until(lambda: budget._waiting == 1, "it waits")
+        woken.clear()
+        budget.tell(elsewhere, 0)
+        assert woken == [threading.current_thread().name]
+        assert client.reply().status == 201
 
 
 def test_who_goes_away_while_it_waits_keeps_nothing(
