@@ -12,7 +12,7 @@
    closing at once, with its body still under way, resets the connection and takes the answer along.
 9. The next request of a pipeline is read when the client has taken the answer to the one before: so nothing piles up, and no
    thread ever waits for a client. What clients have not taken counts in one budget with the other fronts' (net/unsent.py), and so
-   do bodies that are not complete, in memory or in waitress' temporary files (net/unfinished.py).
+   do bodies that are not complete, or not answered, in memory or in waitress' temporary files (net/unfinished.py).
 """
 
 from __future__ import annotations
@@ -245,6 +245,9 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
 
     def service(self) -> None:
         super().service()
+        if self.unfinished_bytes:
+            with self.requests_lock:
+                self.tell_unfinished()
         if self._further and not self.requests and not self.will_close and not self.close_when_flushed:
             further, self._further = self._further, b""
             self.received(further)
@@ -283,8 +286,12 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
         self.server.unsent.tell(self, self.total_outbufs_len)
 
     def tell_unfinished(self) -> None:
-        """Tell the budget of unfinished input how much of a body has come that is not complete."""
-        size = 0 if self.request is None else self.request.body_bytes_received
+        """Tell the budget of unfinished input how long the body is of the request that is received, or is not answered yet.
+
+        Called with waitress' requests_lock held.
+        """
+        request = self.requests[0] if self.requests else self.request
+        size = 0 if request is None else request.body_bytes_received
         if size >= COUNTED_BYTES_MIN or self.unfinished_bytes:
             self.server.unfinished.tell(self, size)
 
@@ -442,7 +449,7 @@ class StrictServer(TcpWSGIServer):  # type: ignore[misc]
                     channel.handle_close()
 
     def _end_unfinished(self, now_s: float) -> None:
-        channels = list(self.active_channels.values())
+        channels = [channel for channel in self.active_channels.values() if channel.request is not None]
         for channel in self.unfinished.overdue(channels, now_s):
             # This node itself may have been slow.
             if not has_input(channel.socket.fileno()):

@@ -141,6 +141,25 @@ def _answers(client: Connection) -> bool:
         client.socket.settimeout(10.0)
 
 
+def test_a_body_counts_until_it_is_answered_and_its_client_need_not_send_more(
+    server: HttpServer, budget: Unfinished, store: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unfinished, "SILENT_S", 0.1)
+    budget.bytes_max = 2 * MIB
+    gate = threading.Event()
+    position = store.position
+    monkeypatch.setattr(store, "position", lambda: (gate.wait(10.0), position())[1])
+    with ExitStack() as stack:
+        clients = [begin(stack, server, PUT) for _ in range(6)]
+        until(lambda: budget.full and budget._waiting >= 3, "some are complete, and the others wait")
+        time.sleep(1.0)
+        assert budget.bytes < 2 * MIB + MIB + 6 * (COUNTED_BYTES_MIN + PIECE)
+        gate.set()
+        assert sorted(client.reply().status for client in clients) == [200] * 5 + [201]
+        until(lambda: budget.bytes == 0, "all are answered")
+        assert budget.ended == 0
+
+
 class Elsewhere:
     """A connection of another front."""
 
