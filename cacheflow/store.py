@@ -38,6 +38,7 @@ from cacheflow.machine.state.entries import Entry
 from cacheflow.net.ports import Service
 from cacheflow.net.slices import Breaks, Slices
 from cacheflow.net.tls.handshakes import Handshakes
+from cacheflow.net.unfinished import Unfinished
 from cacheflow.net.unsent import Unsent
 from cacheflow.node import leaving, status
 from cacheflow.node.assembly import LocalNode
@@ -291,6 +292,11 @@ class ReplicatedStore(Face):
     def unsent(self) -> Unsent:
         """The budget of answers that clients of this node have not taken, for all its fronts."""
         return self._engine.ports.unsent
+
+    @property
+    def unfinished(self) -> Unfinished:
+        """The budget of requests that clients of this node have not ended, for all its fronts."""
+        return self._engine.ports.unfinished
 
     @property
     def slices(self) -> Slices:

@@ -37,7 +37,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "node": (*BASE, "contract", "net", "machine", "raft", "node"),
     "store": (
         *(*BASE, *CONTRACT, *VERBS, "machine.state.entries", "machine.listing", "net.ports", "net.tls.handshakes"),
-        *("net.slices", "net.unsent", "raft.membership.changes", "node"),
+        *("net.slices", "net.unfinished", "net.unsent", "raft.membership.changes", "node"),
     ),
     **dict.fromkeys(VERBS, (*BASE, "machine.language", *VERBS)),
     "client": (*BASE, "machine.language", *VERBS, "net.tls.trust", "client"),
@@ -47,7 +47,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "aio": ("client", "opening", "aio"),
     # Frameworks' caches: users of what an application opens, which nothing of ours imports.
     "integrations": (*BASE, "arguments", "opening", "integrations"),
-    "rest": (*FRONT, "net.unsent", "rest"),
+    "rest": (*FRONT, "net.unfinished", "net.unsent", "rest"),
     # A transaction with steps foresees what its commands will do, by the machine's own pure rules.
     "wire": (*FRONT, "machine.deciding.decisions", "net.slices", "wire"),
     "cli": (*BASE, *USERS, "net.tls.trust", "client", "store", "rest", "wire", "cli"),

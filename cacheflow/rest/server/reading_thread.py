@@ -35,6 +35,9 @@ _RESUMED: Final = "cacheflow.resumed"
 HEALTH: Final = frozenset(("/livez", "/readyz", "/metrics"))
 # Seconds for which short requests are served before the reading thread looks at its sockets again.
 SERVING_S: Final = 0.01
+# Seconds for which other threads are given way behind a long answer, if more requests wait. While this thread works the node's
+# loop may wait at each of its system calls until this thread makes one, or for the interpreter's 5 ms.
+_GIVEN_WAY_S: Final = 0.001
 # The most connections that one turn of the poll loop accepts.
 _ACCEPTED_AT_ONCE: Final = 64
 
@@ -278,5 +281,8 @@ class ReadingServer(StrictServer):
                     # One broken connection must not end the service for all.
                     logger.exception("a request stumbled")
                     channel.handle_close()
+                if channel.answered_long and queue:
+                    time.sleep(_GIVEN_WAY_S)
+                channel.answered_long = False
                 if time.monotonic() >= until_s:
                     break

@@ -329,9 +329,14 @@ class RespSession(Connection):
         self.refused = False
         self.watched = {}
         self._queued_bytes = 0
+        self._count_kept()
         if self.selected is not None:
             self.selected = self.database
         self._choose_ways()
+
+    def _count_kept(self) -> None:
+        """Count what this connection keeps of requests that it cannot carry out yet: half of one, and those since MULTI."""
+        self._hold(self._parser.kept_bytes + self._queued_bytes)
 
     def watch(self, keys: list[str]) -> None:
         """Answer WATCH with OK: note what ``keys`` are when all earlier requests of this client are answered."""
