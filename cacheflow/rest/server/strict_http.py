@@ -267,6 +267,8 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
         if not self.outbuf_lock.acquire(False):
             return False
         try:
+            if self.socket is None:
+                return False
             return bool(super()._flush_some(do_close=do_close and threading.get_ident() == self.server.reader))
         finally:
             self.outbuf_lock.release()
