@@ -52,7 +52,7 @@ def servers_of(block: Block) -> Block | None:
 
 
 def python_of(block: Block, machine: Machine) -> list[str]:
-    """The Python that runs a block: a new machine's, or that of the tests with what stands on the new machine."""
+    """The Python that runs a block: a new machine's; for a framework's page that of the tests, on the machine's checkout."""
     if block.document.startswith(FRAMEWORK_PAGES):
         return ["env", f"PYTHONPATH={machine.folder}", sys.executable]
     return [".venv/bin/python"]

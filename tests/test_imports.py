@@ -46,7 +46,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "aio.store": (*BASE, *CONTRACT, *VERBS, "store"),
     "aio": ("client", "opening", "aio"),
     # Frameworks' caches: users of what an application opens, which nothing of ours imports.
-    "integrations": ("errors", "opening", "integrations"),
+    "integrations": (*BASE, "arguments", "opening", "integrations"),
     "rest": (*FRONT, "net.unsent", "rest"),
     # A transaction with steps foresees what its commands will do, by the machine's own pure rules.
     "wire": (*FRONT, "machine.deciding.decisions", "net.slices", "wire"),
@@ -66,6 +66,7 @@ ONLY_IN = {
     "hiredis": "wire",
     "cryptography": "cli.signing",
     "lupa": "wire",
+    "django": "integrations.django",
 }
 
 IMPURE_MODULES = {

@@ -1,5 +1,5 @@
 """The suites of frameworks whose caches CacheFlow has back ends for: each is run unchanged, with our back end in the place of one
-of the framework's own, which a plugin for pytest in the folder plugins puts there.
+of the framework's own, which a plugin for pytest in the folder plugins puts there. Django has a runner of its own.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conformance.fetching import ROOT, environment, sources
-from conformance.suites import Results, run_pytest
+from conformance.suites import DJANGO, Results, run_django, run_pytest
 
 PLUGINS = Path(__file__).parent / "plugins"
 PYTEST = "pytest==9.2.0"
@@ -63,6 +63,15 @@ def _with_plugin(
     return run
 
 
+def _django(urls: Sequence[str], tests: Sequence[str]) -> Results:
+    python = environment("django-own", [f"Django=={DJANGO}", *_ours()])
+    cache = {"BACKEND": "cacheflow.integrations.django.CacheFlowCache", "LOCATION": list(urls)}
+    # The first one has Django create the models that the second one uses.
+    labels = ["cache.tests.CacheClosingTests", "for_django.CacheFlowCacheTests"]
+    sessions = ["sessions_tests.tests.CacheSessionTests", "sessions_tests.tests.CacheDBSessionTests"]
+    return run_django(python, cache, tests or [*labels, *sessions], [ROOT, PLUGINS])
+
+
 # What limits' suite imports, whichever storages it is run for.
 _LIMITS = (
     *("redis==8.1.0", "valkey==6.1.1", "pymongo==4.15.4", "pymemcache==4.0.0", "pytest-lazy-fixtures==1.4.0"),
@@ -79,6 +88,7 @@ _LIMITS = (
 _OTHERS = ("in-memory", "memcached", "mongodb", "cluster", "sentinel", "valkey", "uds")
 
 FRAMEWORKS = (
+    Framework("django", _django, quick=True),
     Framework(
         "cachelib",
         _with_plugin(

@@ -118,32 +118,29 @@ def run_pytest(
 def _django(backend: str, location: str, tests_of: str) -> Callable[[int, Sequence[str]], Results]:
     def run(port: int, tests: Sequence[str]) -> Results:
         python = environment("django", [f"Django=={DJANGO}", f"redis=={REDIS_PY}", f"pymemcache=={PYMEMCACHE}"])
-        folder = sources("django", DJANGO) / "tests"
-        with tempfile.TemporaryDirectory() as scratch:
-            cache = {"BACKEND": f"django.core.cache.backends.{backend}", "LOCATION": location.format(port=port)}
-            settings = [
-                "from test_sqlite import *",
-                f"CACHES = {{'default': {cache!r}}}",
-            ]
-            (Path(scratch) / "conformance_settings.py").write_text("\n".join(settings))
-            command = [
-                str(python),
-                "runtests.py",
-                "--settings=conformance_settings",
-                "--parallel=1",
-                "-v",
-                "2",
-                "--noinput",
-            ]
-            paths = os.pathsep.join([scratch, str(folder), str(folder.parent)])
-            done = _ended([*command, *(tests or [f"cache.tests.{tests_of}"])], folder, {"PYTHONPATH": paths})
-        told = done.stdout + done.stderr
-        results = _django_results(told)
-        if not results.passed and not results.failures:
-            raise DidNotRun(f"no results: {told[-600:]}")
-        return results
+        cache = {"BACKEND": f"django.core.cache.backends.{backend}", "LOCATION": location.format(port=port)}
+        return run_django(python, cache, tests or [f"cache.tests.{tests_of}"])
 
     return run
+
+
+def run_django(python: Path, cache: Mapping[str, object], tests: Sequence[str], paths: Sequence[Path] = ()) -> Results:
+    """Run some of Django's own tests, by their labels, with ``cache`` as its cache; return the results. Raises DidNotRun.
+
+    paths: more folders whose modules can be imported.
+    """
+    folder = sources("django", DJANGO) / "tests"
+    with tempfile.TemporaryDirectory() as scratch:
+        settings = ["from test_sqlite import *", f"CACHES = {{'default': {dict(cache)!r}}}"]
+        (Path(scratch) / "conformance_settings.py").write_text("\n".join(settings))
+        options = ["--settings=conformance_settings", "--parallel=1", "-v", "2", "--noinput"]
+        imported = os.pathsep.join(map(str, [scratch, folder, folder.parent, *paths]))
+        done = _ended([str(python), "runtests.py", *options, *tests], folder, {"PYTHONPATH": imported})
+    told = done.stdout + done.stderr
+    results = _django_results(told)
+    if not results.passed and not results.failures:
+        raise DidNotRun(f"no results: {told[-600:]}")
+    return results
 
 
 def _django_results(told: str) -> Results:

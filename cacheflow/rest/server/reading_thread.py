@@ -83,6 +83,8 @@ class ReadingChannel(StrictChannel):
     put_aside: ReadingTask | None = None
     # True if the next ``service`` goes on with the request that was put aside.
     resumes = False
+    # True if the present request is short work: the reading thread begins it, and goes on with it.
+    is_short = False
 
     def task_class(self, channel: StrictChannel, request: Any) -> Any:
         """Return the waitress task that answers ``request``: a new one, or the earlier one if this request was put aside."""
@@ -201,11 +203,13 @@ class ReadingServer(StrictServer):
     def _place(self, channel: ReadingChannel) -> None:
         request = channel.requests[0]
         body_bytes = len(request.body_rcv) if request.body_rcv is not None else 0
+        channel.is_short = False
         if threading.get_ident() != self.reader:
             super().add_task(channel)
         elif request.path in HEALTH:
             self.health.append(channel)
         elif request.error is not None or self._at_once(request.path, body_bytes):
+            channel.is_short = True
             self.short.append(channel)
         else:
             super().add_task(channel)
@@ -260,7 +264,9 @@ class ReadingServer(StrictServer):
         while self._resumed:
             channel = self._resumed.popleft()
             channel.resumes = True
-            if channel.requests:
+            if channel.is_short and channel.requests:
+                self.short.append(channel)
+            elif channel.requests:
                 self._place(channel)
         until_s = time.monotonic() + SERVING_S
         for queue in (self.health, self.short):

@@ -208,7 +208,8 @@ class HttpServer:
             wasyncore.loop(timeout=timeout_s, use_poll=True, map=self._map, count=1)
             for server in self._servers:
                 server.end_turn()
-                server.end_overdue()
+                if self._unsent.bytes > self._unsent.bytes_max:
+                    server.end_overdue()
         except Exception:
             # One broken connection must not end the service for all.
             logger.exception("the HTTP loop stumbled")

@@ -248,7 +248,8 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
         The poll loop of waitress takes no lock when no request is left. Here the next one, which waits in ``_further`` until
         the last one is answered, may be begun by another thread at that moment. And only the poll loop's thread closes the
         socket (``do_close``), for it may be about to use that: waitress closes it in any thread that sends "100 Continue"
-        to a client that has gone.
+        to a client that has gone. Behind that the poll loop may still come with what it was told of the socket before, and
+        a short answer is still there to be sent.
         """
         if not self.outbuf_lock.acquire(False):
             return False
@@ -411,15 +412,14 @@ class StrictServer(TcpWSGIServer):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
 
     def end_overdue(self) -> None:
-        """End the connections of clients that take nothing while more is unsent, over all fronts, than may be."""
-        if self.unsent.bytes > self.unsent.bytes_max:
-            for channel in self.unsent.overdue(list(self.active_channels.values()), time.monotonic()):
-                before = channel.unsent_bytes
-                # This node itself may have been slow.
-                channel.handle_write()
-                if 0 < before == channel.unsent_bytes:
-                    self.unsent.ended += 1
-                    channel.handle_close()
+        """End the connections of clients that take nothing. Called while more is unsent, over all fronts, than may be."""
+        for channel in self.unsent.overdue(list(self.active_channels.values()), time.monotonic()):
+            before = channel.unsent_bytes
+            # This node itself may have been slow.
+            channel.handle_write()
+            if 0 < before == channel.unsent_bytes:
+                self.unsent.ended += 1
+                channel.handle_close()
 
     def maintenance(self, now: float) -> None:
         """Enforce the deadlines of all HTTP connections; when there are too many connections, also close idle ones.

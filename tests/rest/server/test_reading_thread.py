@@ -67,6 +67,18 @@ def test_short_requests_cross_no_thread_and_long_ones_do(server: HttpServer, thr
     assert all(name.startswith("waitress-") for name in threads) and len(threads) == 2
 
 
+def test_a_long_request_behind_a_short_one_goes_on_in_a_thread_too(server: HttpServer, threads: list[str]) -> None:
+    with Connection(server.port) as connection:
+        # At once, so that the second one is placed by the thread that has answered the first; and one after the other.
+        connection.send(request("PUT", "/cache/k", b"x") + request("PUT", "/cache/k", LARGE))
+        assert [connection.reply().status for _ in range(2)] == [201, 200]
+        connection.send(request("PUT", "/cache/k", b"x"))
+        assert connection.reply().status == 200
+        connection.send(request("PUT", "/cache/k", LARGE))
+        assert connection.reply().status == 200
+    assert [name.startswith("waitress-") for name in threads] == [False, True, False, True]
+
+
 def test_waiting_requests_hold_no_thread(server: HttpServer, store: FakeStore) -> None:
     store.blocked = threading.Event()
     waiting = [Connection(server.port) for _ in range(20)]
