@@ -26,7 +26,7 @@ from cacheflow.integrations.rate_windows import Counts, Found, Rule
 from cacheflow.opening import asynchronous, blocking
 
 # Seconds after which a hit gives up on a window that others change all the time.
-CONTENDED_S_MAX: Final = 15.0
+CONTENDED_S_MAX: Final = 5.0
 
 # What is asked of a cache, which may be an asyncio one; its answer comes back into the generator.
 Steps = Generator[Callable[[Any], Any], Any, list[bool]]
@@ -128,7 +128,8 @@ class CacheFlowStorage(base.Storage, base.MovingWindowSupport, base.SlidingWindo
     uri: as ``cacheflow.open_cache`` takes it.  key_prefix: the beginning of all keys.  options: those of ``open_cache``, such as
     ``timeout`` and ``token_file``.
     Windows end by the cluster's clock. When no node answers, ``cacheflow.ReplicationError`` is raised after ``timeout`` seconds,
-    or ``limits.errors.StorageError`` with ``wrap_exceptions``, as by limits' Redis storage.
+    or twice that for who has queued behind another hit on the same key; ``limits.errors.StorageError`` with ``wrap_exceptions``,
+    as by limits' Redis storage.
     """
 
     STORAGE_SCHEME = ["cacheflow", "cacheflows"]  # noqa: RUF012 - as limits declares it
