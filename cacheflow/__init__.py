@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cacheflow.client.client import AsyncCacheClient, CacheClient
     from cacheflow.config import NodeConfig
     from cacheflow.errors import (
+        AnswerNotKept,
         CacheFlowError,
         ConfigError,
         IdempotencyKeyReused,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from cacheflow.values import hashkey, key_of
 
 __all__ = [
+    "AnswerNotKept",
     "AsyncCacheClient",
     "AsyncReplicatedStore",
     "CacheClient",

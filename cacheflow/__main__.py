@@ -1,12 +1,24 @@
-"""The entry point of ``python -m cacheflow``, which runs the command line."""
+"""The entry point of ``python -m cacheflow`` and of the program ``cacheflow``, which run the command line."""
 
 import sys
 
-if __name__ == "__main__":
+
+def run() -> int:
+    """Run the command line of this process and return its exit code."""
     # Before anything else is imported: what follows does not even parse on an old Python.
     if sys.version_info < (3, 11):  # noqa: UP036 - that is what it is for
         sys.stderr.write("cacheflow: needs Python 3.11 or later; this is {}.{}\n".format(*sys.version_info[:2]))
-        sys.exit(2)
+        return 2
+    if sys.argv[1:2] in ([], ["serve"]) or sys.argv[1].startswith("-"):
+        import signal
+
+        # A node reads its files anew at SIGHUP. Until its handler is there the signal would end the process, which takes half a
+        # second to import; what a reload asks for is read after that anyway.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     from cacheflow.cli.main import main
 
-    sys.exit(main())
+    return main()
+
+
+if __name__ == "__main__":
+    sys.exit(run())

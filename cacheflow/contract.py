@@ -160,14 +160,14 @@ class KeysCopy(Protocol):
     """Interface: a copy of all keys of a cache that is made slice by slice (see machine/listing.py)."""
 
     @property
-    def slices(self) -> list[list[str]]: ...
+    def slices(self) -> list[tuple[str, ...]]: ...
     @property
     def done(self) -> bool: ...
     @property
     def still_gathers(self) -> bool: ...
     @property
     def has_all(self) -> bool: ...
-    def go_on(self) -> list[str]: ...
+    def go_on(self) -> tuple[str, ...]: ...
 
 
 class WireStore(Protocol):
@@ -195,8 +195,11 @@ class WireStore(Protocol):
     def now_ms(self) -> int:
         """Return the cluster's time in milliseconds, by which entries expire."""
 
-    def copy_keys(self) -> KeysCopy:
-        """Return a copy of all keys of all databases, of which nothing is copied yet. Raises NotReady."""
+    def copy_keys(self, give_up: Callable[[list[tuple[str, ...]]], object]) -> KeysCopy:
+        """Return a copy of all keys of all databases, of which nothing is copied yet. Raises NotReady.
+
+        give_up: is handed the copied slices when nobody needs them any more, for it takes long to free them.
+        """
 
     def live(self, keys: list[str]) -> list[str]:
         """Return those of ``keys`` that are there now; this counts as no use of them. Raises NotReady."""

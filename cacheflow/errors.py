@@ -20,6 +20,7 @@ CacheFlowError                500
    │  ├─ NoCluster                 this node belongs to no cluster yet, so it can register nobody
    │  └─ Overloaded
    └─ OutcomeUnknown          504  it was sent and no answer came in time
+      ├─ AnswerNotKept             it took place, and its answer is not known any more
       └─ OutcomeForgotten          it came again, or late, and what became of it before is not known any more
 """
 
@@ -182,6 +183,12 @@ class OutcomeUnknown(ReplicationError):
 
     http_status = 504
     title = "Outcome unknown"
+
+
+class AnswerNotKept(OutcomeUnknown):
+    """Raised when a write has taken place, and what its answer was is not known any more: asking again does not help."""
+
+    title = "Answer not kept"
 
 
 class OutcomeForgotten(OutcomeUnknown):

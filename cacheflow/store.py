@@ -36,8 +36,9 @@ from cacheflow.machine.language.databases import OTHERS_BEFORE
 from cacheflow.machine.listing import KeysCopy
 from cacheflow.machine.state.entries import Entry
 from cacheflow.net.ports import Service
-from cacheflow.net.slices import Slices
+from cacheflow.net.slices import Breaks, Slices
 from cacheflow.net.tls.handshakes import Handshakes
+from cacheflow.net.unfinished import Unfinished
 from cacheflow.net.unsent import Unsent
 from cacheflow.node import leaving, status
 from cacheflow.node.assembly import LocalNode
@@ -270,13 +271,16 @@ class ReplicatedStore(Face):
         # One after the other: each takes the interpreter for milliseconds at a time, and the loop would wait for all of them.
         with self._listing:
             local = self._readable()
-            return local.machine.keys(prefix, limit, cursor or "", local.clock.now_ms())
+            return local.machine.keys(prefix, limit, cursor or "", local.clock.now_ms(), Breaks().give_way)
 
-    def copy_keys(self) -> KeysCopy:
-        """Return a copy of all keys of all databases, of which nothing is copied yet, for fronts. Raises NotReady."""
+    def copy_keys(self, give_up: Callable[[list[tuple[str, ...]]], object]) -> KeysCopy:
+        """Return a copy of all keys of all databases, of which nothing is copied yet, for fronts. Raises NotReady.
+
+        give_up: is handed the copied slices when nobody needs them any more.
+        """
         local = self._readable()
         # Whatever machine the node has then: a snapshot may take the place of this one.
-        return KeysCopy(lambda: local.machine.contents)
+        return KeysCopy(lambda: local.machine.contents, give_up)
 
     def live(self, keys: list[str]) -> list[str]:
         """Return those of ``keys`` that are there now; this counts neither as use nor as hit. Raises NotReady."""
@@ -288,6 +292,11 @@ class ReplicatedStore(Face):
     def unsent(self) -> Unsent:
         """The budget of answers that clients of this node have not taken, for all its fronts."""
         return self._engine.ports.unsent
+
+    @property
+    def unfinished(self) -> Unfinished:
+        """The budget of requests that clients of this node have not ended, for all its fronts."""
+        return self._engine.ports.unfinished
 
     @property
     def slices(self) -> Slices:

@@ -24,6 +24,7 @@ from cacheflow.arguments import (
     ttl_to_ms,
 )
 from cacheflow.errors import (
+    AnswerNotKept,
     CacheFlowError,
     IdempotencyKeyReused,
     InvalidRequest,
@@ -31,12 +32,11 @@ from cacheflow.errors import (
     LevelConflict,
     NotAnInteger,
     OutcomeForgotten,
-    OutcomeUnknown,
     Overloaded,
     PreconditionFailed,
     ValueTooLarge,
 )
-from cacheflow.forms.form import Form
+from cacheflow.forms.form import PLAIN, Form
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.results import IncrResult, Item, SetResult
@@ -91,7 +91,7 @@ def write(
     # A write is the hot path: no call for what is as usual.
     if keep_ttl is not False and flag(keep_ttl, "keep_ttl") and ttl is not None:
         raise InvalidRequest("ttl and keep_ttl exclude each other")
-    ttl_ms = commands.TTL_KEEP if keep_ttl else ttl_to_ms(ttl)
+    ttl_ms = commands.TTL_KEEP if keep_ttl else commands.TTL_NONE if ttl is None else ttl_to_ms(ttl)
     return commands.set_(key, data, kind, content_type, ttl_ms, when, version)
 
 
@@ -175,7 +175,7 @@ def error_of(key: str, result: Result) -> CacheFlowError:
     if status == commands.FORGOTTEN:
         return OutcomeForgotten("nothing was done now, and whether this took place before is not known any more")
     if status == commands.NOT_KEPT:
-        return OutcomeUnknown("this took place before, and its answer is not kept any more")
+        return AnswerNotKept("this took place before, and its answer is not kept any more")
     if status == commands.TOO_MANY:
         return Overloaded("too many removals by prefix are under way; this one was not begun")
     told = _TOLD_BY_THE_MACHINE.get(status)
@@ -230,9 +230,12 @@ def set_(
     idempotency_key: a call repeated with the same idempotency key counts once.
     Raises InvalidRequest, ValueTooLarge, PreconditionFailed, NotCommitted (safe to retry), OutcomeUnknown.
     """
-    value, content_type = form.value(value, content_type)
+    whole = key
+    # A write is the hot path: no call for what is as usual.
+    if form is not PLAIN:
+        whole, (value, content_type) = form.key(key), form.value(value, content_type)
     command = set_command(
-        form.key(key),
+        whole,
         value,
         ttl=ttl,
         keep_ttl=keep_ttl,

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
+from cacheflow.client.client import CacheClient
 from scripts.bench.harness import cluster, node_command
 from scripts.bench.load import Tally, fill
 from scripts.bench.loadgen import Measured
@@ -14,6 +22,7 @@ from scripts.bench.more import looppauses, scripts, snapshot
 from scripts.bench.more.snapshot import Turn, Window
 from scripts.bench.rows import counted, freshness
 
+ROOT = Path(__file__).parent.parent
 RATE = 1000.0
 
 
@@ -148,3 +157,72 @@ def test_a_counter_of_scripts_is_judged_by_what_clients_were_told() -> None:
     assert judged([1, 2, 3], 0, 4) is False
     assert judged([1, 2, 3], 1, 2) is False
     assert judged([], 1, 0) is False
+
+
+async def mute() -> asyncio.Server:
+    """Takes connections and answers nothing."""
+
+    async def serve(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    return await asyncio.start_server(serve, "127.0.0.1", 0)
+
+
+def test_a_row_of_counting_that_hangs_says_where_everybody_stood(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counted, "REST_S", 0.5)
+    monkeypatch.setattr(counted, "LATE", 0.0)
+    monkeypatch.setattr(counted, "CacheClient", functools.partial(CacheClient, timeout_s=2))
+    monkeypatch.setattr(counted, "stacks_of", lambda nodes: ["what the nodes say"])
+
+    async def hang() -> None:
+        server = await mute()
+        port = server.sockets[0].getsockname()[1]
+        nodes: Any = SimpleNamespace(children=[SimpleNamespace(url=f"http://127.0.0.1:{port}")] * 3)
+        await counted._measure(nodes, 0.2, 1000, 0.0)
+
+    with pytest.raises(RuntimeError) as raised:
+        asyncio.run(hang())
+    told = str(raised.value)
+    assert told.startswith("hung while writing\n") and told.endswith("what the nodes say")
+    assert "counting-7" in told and "in _count" in told
+    assert "another writer: 0." in told and "in the proxy: 'POST /scopes" in told
+
+
+def test_a_late_request_that_no_node_answers_is_told_and_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counted, "DELIVERED_S", 0.1)
+    monkeypatch.setattr(counted, "LATE", 1.0)
+
+    async def deliver() -> list[str]:
+        server = await mute()
+        proxy = counted.LossyProxy(Random(1), 0.1)
+        _, writer = await asyncio.open_connection(
+            *urlsplit(await proxy.listen(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")).netloc.split(":")
+        )
+        writer.write(b"GET /livez HTTP/1.1\r\n\r\n")
+        while not proxy.late:
+            await asyncio.sleep(0.01)
+        await asyncio.wait_for(proxy.delivered(), 10)
+        return proxy.unanswered
+
+    [told] = asyncio.run(deliver())
+    assert told.startswith("no answer within 0.1 s: 'GET /livez HTTP/1.1'")
+
+
+def test_a_row_that_hangs_in_its_end_too_ends_with_the_process_and_shows_the_stacks() -> None:
+    program = """
+import time, types
+from scripts.bench import run
+
+def hang():
+    try:
+        time.sleep(60)
+    finally:
+        time.sleep(60)
+
+run.ENDING_S = 1
+run.module_of = lambda name: types.SimpleNamespace(run=hang, LIMIT_S=1, MUST="end")
+run.measure("hanging", {})
+"""
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert ended.returncode == 1
+    assert ended.stderr.count("in hang") == 2

@@ -51,6 +51,13 @@ def servers_of(block: Block) -> Block | None:
     return own
 
 
+def python_of(block: Block, machine: Machine) -> list[str]:
+    """The Python that runs a block: a new machine's; for a framework's page that of the tests, on the machine's checkout."""
+    if block.document.startswith(FRAMEWORK_PAGES):
+        return ["env", f"PYTHONPATH={machine.folder}", sys.executable]
+    return [".venv/bin/python"]
+
+
 @pytest.mark.parametrize("block", named(BLOCKS))
 def test_a_block_says_what_it_is(block: Block) -> None:
     """So that none escapes: a command without a mark would not be run."""
@@ -72,8 +79,7 @@ def test_a_documented_command_works_as_written(block: Block, machine: Machine) -
     if servers := servers_of(block):
         machine.serve(servers)
     if block.kind == PYTHON:
-        python = sys.executable if block.document.startswith(FRAMEWORK_PAGES) else ".venv/bin/python"
-        machine.run([python, "-"], text=block.text)
+        machine.run([*python_of(block, machine), "-"], text=block.text)
     elif block.serves:
         assert all(map(reading.is_server, block.commands)), "other commands of a block with servers would not be run"
     else:
@@ -86,7 +92,7 @@ def test_a_long_command_names_what_there_is(block: Block, machine: Machine) -> N
     for words in block.commands:
         program, *arguments = words
         assert os.access(machine.folder / program, os.X_OK), f"{program} is no program"
-        command = [program]
+        command = python_of(block, machine) if program.endswith("/python") else [program]
         if program.endswith("/python"):
             assert (machine.folder / arguments[0]).is_file(), f"{arguments[0]} is no file"
             command.append(arguments.pop(0))

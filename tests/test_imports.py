@@ -37,7 +37,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "node": (*BASE, "contract", "net", "machine", "raft", "node"),
     "store": (
         *(*BASE, *CONTRACT, *VERBS, "machine.state.entries", "machine.listing", "net.ports", "net.tls.handshakes"),
-        *("net.slices", "net.unsent", "raft.membership.changes", "node"),
+        *("net.slices", "net.unfinished", "net.unsent", "raft.membership.changes", "node"),
     ),
     **dict.fromkeys(VERBS, (*BASE, "machine.language", *VERBS)),
     "client": (*BASE, "machine.language", *VERBS, "net.tls.trust", "client"),
@@ -45,9 +45,9 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "opening": (*BASE, "machine.language", *VERBS, "client", "store", "aio.store", "opening"),
     "aio.store": (*BASE, *CONTRACT, *VERBS, "store"),
     "aio": ("client", "opening", "aio"),
-    # The frameworks' caches: above whatever an application imports, and imported by nothing of ours.
-    "integrations": (*BASE, "arguments", "open_cache", "aio", "integrations"),
-    "rest": (*FRONT, "net.unsent", "rest"),
+    # Frameworks' caches: users of what an application opens, which nothing of ours imports.
+    "integrations": (*BASE, "arguments", "opening", "integrations"),
+    "rest": (*FRONT, "net.unfinished", "net.unsent", "rest"),
     # A transaction with steps foresees what its commands will do, by the machine's own pure rules.
     "wire": (*FRONT, "machine.deciding.decisions", "net.slices", "wire"),
     "cli": (*BASE, *USERS, "net.tls.trust", "client", "store", "rest", "wire", "cli"),
@@ -66,6 +66,7 @@ ONLY_IN = {
     "hiredis": "wire",
     "cryptography": "cli.signing",
     "lupa": "wire",
+    "django": "integrations.django",
     "celery": "integrations.celery",
     "kombu": "integrations.celery",
     "aiocache": "integrations.aiocache",

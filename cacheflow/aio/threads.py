@@ -21,7 +21,7 @@ THREADS_MAX: Final = 32
 
 
 class Threads:
-    """At most THREADS_MAX threads, started when they are needed. For one event loop; also after a fork.
+    """At most THREADS_MAX threads, started when they are needed. For any event loops, also after a fork.
 
     limit_s: seconds that a call may wait for a thread; a blocking call counts its own only from then on.
     """

@@ -45,7 +45,7 @@ def demo(cluster: LocalCluster, say: Callable[[str], None], token: str | None = 
     survivors = [child.url for child in cluster.children if child is not leader]
     started = time.perf_counter()
     cluster.kill(leader)
-    with CacheClient(survivors, timeout_s=FAILOVER_TIMEOUT_S, token=token, ca=cluster.ca) as client:
+    with CacheClient(survivors, timeout_s=FAILOVER_TIMEOUT_S, token=token, ca=cluster.ca, discover=False) as client:
         client.set(KEY, "hello again")
         pause_s = time.perf_counter() - started
         say(f"write through a survivor: acknowledged; the change of leader was a pause of {pause_s * 1000:.0f} ms")
@@ -56,8 +56,8 @@ def demo(cluster: LocalCluster, say: Callable[[str], None], token: str | None = 
 def _write_and_read(cluster: LocalCluster, say: Callable[[str], None], token: str | None) -> None:
     first, last = cluster.children[0], cluster.children[-1]
     with (
-        CacheClient(first.url, token=token, ca=cluster.ca) as writer,
-        CacheClient(last.url, token=token, ca=cluster.ca) as reader,
+        CacheClient(first.url, token=token, ca=cluster.ca, discover=False) as writer,
+        CacheClient(last.url, token=token, ca=cluster.ca, discover=False) as reader,
     ):
         started = time.perf_counter()
         written = writer.set(KEY, VALUE)

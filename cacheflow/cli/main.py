@@ -7,7 +7,6 @@ import errno
 import functools
 import json
 import os
-import signal
 import sys
 import tempfile
 import time
@@ -128,8 +127,6 @@ def _node_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @_node_options
 def serve(config: Path | None, **flags: Any) -> int:
     """Run one node until SIGTERM or Ctrl-C. Every flag is also CACHEFLOW_<FLAG> in the environment."""
-    # What it asks for is read anyway; unhandled it would end this process, which takes half a second to load.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     given = {setting.name: flags[setting.field] for setting in settings.SETTINGS}
     node = settings.load(given, os.environ, config)
     # Here, not above: Flask and Raft take a while to load, and the other commands need neither.

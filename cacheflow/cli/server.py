@@ -71,6 +71,7 @@ def run(config: NodeConfig) -> int:
         turn_away=functools.partial(turn_away, app.services),
         at_once=at_once,
         unsent=store.unsent,
+        unfinished=store.unfinished,
         doors=Doors(
             None if access is not None else [config.host, config.advertise or config.host, *config.allow_host],
             config.allow_origin,

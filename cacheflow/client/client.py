@@ -54,9 +54,13 @@ class CacheClient(Face):
         ca: str | os.PathLike[str] | None = None,
         discover: bool = True,
     ) -> None:
-        if not 0 < timeout_s <= TIMEOUT_S_MAX:
-            raise InvalidRequest(f"timeout_s = {timeout_s!r}: must be above 0 and at most {TIMEOUT_S_MAX}")
-        if token is not None and not (token.isascii() and token.isprintable() and token and token == token.strip()):
+        if type(timeout_s) not in (int, float) or not 0 < timeout_s <= TIMEOUT_S_MAX:
+            raise InvalidRequest(
+                f"timeout_s = {arguments.shown(timeout_s)}: must be a number above 0 and at most {TIMEOUT_S_MAX}"
+            )
+        if token is not None and not (
+            isinstance(token, str) and token.isascii() and token.isprintable() and token and token == token.strip()
+        ):
             # Not shown: it may be the real one with a line's end behind it.
             raise InvalidRequest("a token is printable ASCII; strip what was read from a file")
         self._timeout_s = timeout_s
@@ -248,7 +252,7 @@ class CacheClient(Face):
 
 
 class AsyncCacheClient(AsyncFace):
-    """CacheClient for asyncio: the same methods as coroutines, for one event loop; requests run in threads of its own.
+    """CacheClient for asyncio: the same methods as coroutines, on any event loop; requests run in threads of its own.
 
     A call that is cancelled before it is sent is never sent; one that is on its way ends by itself.
     """

@@ -20,6 +20,7 @@ from cacheflow import errors
 from cacheflow.client.exchange import Answer, NoAnswer, NodeHttp, NotSent, Request, left_s
 from cacheflow.client.members import Members
 from cacheflow.errors import (
+    AnswerNotKept,
     CacheFlowError,
     InvalidRequest,
     NotCommitted,
@@ -72,8 +73,9 @@ class Nodes:
         """Send ``request`` to the nodes in turn until ``deadline``; return the first answer that is no 503 or 504.
 
         Raises NotCommitted, OutcomeUnknown, or what the last 503 said. The outcome of a write that one node may have applied
-        is unknown also when the next node refuses the write for reasons of its own. Raises OutcomeForgotten if no try of this
-        call has been applied, and none ever will be under the number that the client gave the write.
+        is unknown also when the next node refuses the write for reasons of its own. Raises AnswerNotKept if a try of this call
+        has been applied and no node knows its answer any more; OutcomeForgotten if none has been applied, and none ever will be
+        under the number that the client gave the write.
         """
         self._members.begin()
         try:
@@ -121,6 +123,9 @@ class Nodes:
                 failures.pop(node.url, None)
                 if answer.status == 504:
                     problem = problem_of(answer)
+                    if isinstance(problem, AnswerNotKept):
+                        # No node knows more of it.
+                        raise problem
                     if isinstance(problem, OutcomeForgotten):
                         # Trying again would give the same answer.
                         if maybe_applied is not None:

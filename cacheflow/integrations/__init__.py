@@ -1,1 +1,1 @@
-"""Back ends for the caches of web frameworks and libraries: one file each, over ``open_cache``; nothing here imports them."""
+"""Frameworks' caches over CacheFlow: one module for each framework, imported by name; each needs the extra of that name."""

@@ -27,8 +27,8 @@ from aiocache.base import BaseCache, _ensure_key
 from aiocache.serializers import JsonSerializer
 
 from cacheflow import values
-from cacheflow.aio import open_cache
 from cacheflow.errors import NotAnInteger, PreconditionFailed
+from cacheflow.opening.asynchronous import open_cache
 
 
 class CacheFlowCache(BaseCache):  # type: ignore[misc]

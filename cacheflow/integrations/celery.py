@@ -20,8 +20,8 @@ from celery.backends.base import KeyValueStoreBackend
 from celery.exceptions import BackendStoreError
 from kombu.utils.encoding import bytes_to_str
 
-from cacheflow import open_cache
 from cacheflow.errors import ReplicationError, ValueTooLarge
+from cacheflow.opening.blocking import open_cache
 
 
 class CacheFlowBackend(KeyValueStoreBackend):  # type: ignore[misc]

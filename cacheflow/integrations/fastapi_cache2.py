@@ -15,7 +15,7 @@ from typing import Any
 
 from fastapi_cache.types import Backend
 
-from cacheflow.aio import open_cache
+from cacheflow.opening.asynchronous import open_cache
 
 
 class CacheFlowBackend(Backend):

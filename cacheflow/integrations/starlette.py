@@ -20,11 +20,11 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
-from cacheflow.aio import open_cache
 from cacheflow.errors import CacheFlowError, ValueTooLarge
 from cacheflow.integrations.http_caching import records, rules
 from cacheflow.integrations.http_caching.records import Answer, Variants
 from cacheflow.integrations.http_caching.rules import Fields, Lifetime
+from cacheflow.opening.asynchronous import open_cache
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]

@@ -99,14 +99,20 @@ class CacheMachine(State):
         return entry
 
     def keys(
-        self, prefix: str = "", limit: int | None = None, after: str = "", now_ms: int = 0
+        self,
+        prefix: str = "",
+        limit: int | None = None,
+        after: str = "",
+        now_ms: int = 0,
+        give_way: Callable[[], object] = lambda: None,
     ) -> tuple[list[str], str | None]:
         """Return one page of database 0's keys that start with ``prefix`` and are live at ``now_ms``. Any thread may call it.
 
         Pages come in the order of the keys: ``after`` is the cursor of the page before, "" for the first one.
-        Returns (keys, cursor), the cursor None when no key follows. limit: None for all keys.
+        Returns (keys, cursor), the cursor None when no key follows. limit: None for all keys.  give_way: called every millisecond
+        or so, to let other threads go on.
         """
-        return page(lambda: self.contents, prefix, limit, after, now_ms)
+        return page(lambda: self.contents, prefix, limit, after, now_ms, give_way)
 
     def next_due_ms(self) -> int | None:
         """Return the earliest time, in ms, at which a new log entry would remove a key: 0 for now, None for never."""

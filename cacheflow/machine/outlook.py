@@ -73,7 +73,7 @@ def _rows(machine: State) -> Iterator[Any]:
             yield scope_id, scope.nonce, scope.floor, scope.used_ms, len(scope.kept), scope.kept_bytes
             yield [(number, scope.kept[number][0]) for number in islice(reversed(scope.kept), ROWS_A_SCOPE)]
     condemned = contents.condemned
-    yield len(condemned.present), condemned.passing, contents.items.passed(), contents.census.dead.keys
+    yield len(condemned.present), condemned.passing, contents.items.next_scanned(), contents.census.dead.keys
     yield [condemnation.row() for condemnation in condemned.present[:ROWS_MAX]]
     yield list(islice(reversed(condemned.counts.items()), ROWS_MAX))
     raw = contents.raw

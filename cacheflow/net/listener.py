@@ -20,8 +20,8 @@ logger = logging.getLogger(__name__)
 
 # Connections that may wait in the kernel to be accepted: with less, of 500 that come at once many would try again a second later.
 _BACKLOG: Final = 1024
-# The most connections that one turn of the loop accepts.
-_ACCEPTED_AT_ONCE: Final = 64
+# The most connections that one turn of the loop accepts: half a millisecond's work, for which those wait who are served.
+_ACCEPTED_AT_ONCE: Final = 16
 # The pause between two tries to accept when there are no descriptors or no memory.
 _PAUSE_S: Final = 0.1
 # The errors of an accept for which there are no descriptors or no memory.

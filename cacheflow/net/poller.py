@@ -26,7 +26,8 @@ from typing import Final
 from cacheflow.net.loop import NodeLoop
 from cacheflow.net.tls.polled import SecuredTransport
 from cacheflow.net.tls.session import Session
-from cacheflow.net.transport import READ, WRITE, Arrival, Receive, SocketTransport
+from cacheflow.net.transport import HANG_UP, READ, WRITE, Arrival, Receive, SocketTransport
+from cacheflow.net.unfinished import Unfinished, has_input
 from cacheflow.net.unsent import LOOK_EVERY_S, Unsent
 
 # A function that answers what it can of a round's arrivals, for all clients at once, and returns the rest. It may raise only
@@ -59,7 +60,8 @@ class Poller:
 
     Serves until ``close``. run: called when sockets are ready, with a function that does the work of one turn; ``run`` has to
     call this function.
-    unsent: the budget of answers that clients do not take, which other fronts share.
+    unsent, unfinished: the budgets of answers that clients do not take and of requests that they do not end, which other fronts
+    share.
     """
 
     def __init__(
@@ -67,10 +69,12 @@ class Poller:
         loop: asyncio.AbstractEventLoop,
         run: Callable[[Callable[[], None]], None],
         unsent: Unsent | None = None,
+        unfinished: Unfinished | None = None,
     ) -> None:
         self.loop = loop
         self.unsent = Unsent() if unsent is None else unsent
-        # The transports with unsent bytes, in a dictionary for its order, and the timer of the next look at them.
+        self.unfinished = Unfinished() if unfinished is None else unfinished
+        # The transports with unsent or unfinished bytes, in a dictionary for its order, and the timer of the next look at them.
         self._stalled: dict[SocketTransport, None] = {}
         self._look: asyncio.TimerHandle | None = None
         self.epoll = select.epoll()
@@ -132,15 +136,18 @@ class Poller:
         self.epoll.close()
 
     def watch(self, transport: SocketTransport) -> None:
-        """Look at a client's ``transport`` from time to time, because it has begun to have unsent bytes."""
+        """Look at a client's ``transport`` from time to time, because it has begun to have unsent or unfinished bytes."""
         self._stalled[transport] = None
         if self._look is None:
             self._look = self.loop.call_later(LOOK_EVERY_S, self._end_overdue)
 
     def _end_overdue(self) -> None:
-        """End the connections of clients that take nothing while more is unsent than may be; look again as long as any is."""
+        """End connections whose clients take nothing while too much is unsent, or send nothing while too much is unfinished.
+
+        Look again as long as anything is.
+        """
         self._look = None
-        self._stalled = {transport: None for transport in self._stalled if transport.unsent_bytes}
+        self._stalled = {each: None for each in self._stalled if each.unsent_bytes or each.unfinished_bytes}
         self.room = ROOM_A_TURN
         left = ENDED_AT_ONCE
         for transport in self.unsent.overdue(self._stalled, time.monotonic()):
@@ -154,6 +161,14 @@ class Poller:
                 left -= 1
                 transport.abort()
         self.room = ROOM_A_TURN
+        for transport in self.unfinished.overdue(self._stalled, time.monotonic()):
+            if not left:
+                break
+            # This node itself may have been slow.
+            if not has_input(transport.descriptor):
+                self.unfinished.ended += 1
+                left -= 1
+                transport.abort()
         if self._stalled:
             self._look = self.loop.call_later(LOOK_EVERY_S if left else NEXT_ENDED_S, self._end_overdue)
 
@@ -191,6 +206,10 @@ class Poller:
                 if self.room <= 0:
                     # Sockets with requests do not wait for sockets that take long answers.
                     self._left.append((descriptor, events))
+                    continue
+                if events & HANG_UP:
+                    if descriptor in self.transports:
+                        self.transports[descriptor].hang_up()
                     continue
                 self._write(descriptor)
                 if events == WRITE:

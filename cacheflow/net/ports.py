@@ -17,6 +17,7 @@ from cacheflow.net.tls.handshakes import Handshakes
 from cacheflow.net.tls.session import Session
 from cacheflow.net.tls.stream import TlsStream
 from cacheflow.net.transport import Arrival
+from cacheflow.net.unfinished import Unfinished
 from cacheflow.net.unsent import Unsent
 
 # Seconds between two looks at connections that are at a request for too long.
@@ -76,6 +77,8 @@ class ListeningPorts:
         self._run = run
         # The answers of all fronts that clients have not taken.
         self.unsent = Unsent()
+        # The requests of all fronts that clients have not ended.
+        self.unfinished = Unfinished()
         # The time of the loop that long work for all clients may take.
         self.slices = Slices()
         self._handshakes = handshakes
@@ -141,7 +144,7 @@ class ListeningPorts:
 
     def _poller_on(self, loop: asyncio.AbstractEventLoop) -> Poller:
         if self._poller is None:
-            self._poller = Poller(loop, self._run, self.unsent)
+            self._poller = Poller(loop, self._run, self.unsent, self.unfinished)
         return self._poller
 
     def _end_overdue(self) -> None:
@@ -175,5 +178,7 @@ class ListeningPorts:
         return {
             "unsent_bytes": self.unsent.bytes,
             "unsent_ended_total": self.unsent.ended,
+            "unfinished_bytes": self.unfinished.bytes,
+            "unfinished_ended_total": self.unfinished.ended,
             **{name: value for service, _ in self._open for name, value in service.metrics().items()},
         }

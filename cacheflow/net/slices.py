@@ -1,10 +1,11 @@
-"""Slices: long work for clients, done a few milliseconds a turn of the event loop.
+"""Long work for clients: done a few milliseconds a turn of the event loop (Slices), or beside it in a thread with Breaks.
 
 The node's loop also serves peers, and a leader that is silent for long is deposed. So whatever a client asks for that may take
 long asks ``over`` from time to time, and when that is true has itself called in the next turn (``put``). The slice of a turn is
 for all clients together, and for what is published to them: a hundred who list all keys take no more of the loop than one.
 
-Not safe for concurrent use: the event loop owns it.
+What a thread beside the loop does in Python keeps the loop waiting as well: for 5 ms whenever the loop wants the interpreter,
+which it gives away with each call to the system, four times for the shortest request. So a thread that works long gives way.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ from typing import Final
 
 # Seconds of one turn for all long work.
 SLICE_S: Final = 0.002
+# Seconds after which a thread beside the loop lets it have the interpreter, and for which it sleeps then: less would be over
+# before the loop's thread has woken up.
+BREAK_EVERY_S: Final = 0.0005
+BREAK_S: Final = 0.00005
 
 Call = Callable[[], object]
 
@@ -29,20 +34,25 @@ class Slices:
     """The slice of time that long work may take in each turn of the event loop, and the work that waits for its next slice.
 
     clock: returns seconds.  soon: calls its argument in the next turn of the loop.
+    Not safe for concurrent use: the event loop owns it.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, soon: Callable[[Call], object] = _soon) -> None:
         self._clock = clock
         self._soon = soon
-        # When this turn's slice ends; 0 as long as nobody has asked in this turn.
+        # When this turn's slice ends, 0 as long as it has not begun; and whether anybody has asked in this turn.
         self._until = 0.0
+        self._asked = False
         self._waiting: deque[Call] = deque()
 
     def over(self) -> bool:
         """True if this turn's slice of the event loop is used up: who has more to do goes on in the next turn."""
-        if self._until:
+        if self._asked:
             return self._clock() >= self._until
-        self._begin()
+        # Who asks first may go on, however slow this turn is: some work is done in each.
+        self._asked = True
+        if not self._until:
+            self._begin()
         return False
 
     def put(self, call: Call) -> None:
@@ -58,11 +68,34 @@ class Slices:
     def _next(self) -> None:
         """Begin the slice of a new turn of the event loop: make the calls that wait, in order, until the slice is over."""
         self._until = 0.0
+        self._asked = False
         waiting = self._waiting
+        if not waiting:
+            return
+        # Now, and not when the first call asks whether the slice is over: that may have taken long by then.
+        self._begin()
         # A call that waits again comes behind all others, and in the next turn.
         for _ in range(len(waiting)):
             waiting.popleft()()
-            if self._until and self._clock() >= self._until:
+            if self._clock() >= self._until:
                 break
-        if waiting and not self._until:
-            self._begin()
+
+
+class Breaks:
+    """The breaks of a thread that works long beside an event loop, which wants the interpreter meanwhile.
+
+    To be used by one thread. clock: returns seconds.  sleep: sleeps for so many seconds without the interpreter.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], object] = time.sleep
+    ) -> None:
+        self._clock = clock
+        self._sleep = sleep
+        self._since = clock()
+
+    def give_way(self) -> None:
+        """Let the event loop have the interpreter, if this thread has kept it for BREAK_EVERY_S; to be called often."""
+        if self._clock() - self._since >= BREAK_EVERY_S:
+            self._sleep(BREAK_S)
+            self._since = self._clock()

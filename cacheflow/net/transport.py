@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+from cacheflow.net.unfinished import COUNTED_BYTES_MIN, Unfinished
 from cacheflow.net.unsent import Unsent
 
 Receive = Callable[[int], bytes]
@@ -34,6 +35,8 @@ KEPT_BYTES_MIN: Final = 32 * 1024
 # The bits of epoll's events, also on systems that have no epoll and import this module.
 READ: Final = getattr(select, "EPOLLIN", 1)
 WRITE: Final = getattr(select, "EPOLLOUT", 4)
+# A client sends no more, or the connection is broken; asked for only while nothing is read.
+HANG_UP: Final = getattr(select, "EPOLLRDHUP", 0x2000)
 # The protocol of a connection that is over.
 _NO_PROTOCOL: Final = asyncio.Protocol()
 
@@ -51,6 +54,7 @@ class Polling(Protocol):
     holds: bool
     held: list[SocketTransport]
     unsent: Unsent
+    unfinished: Unfinished
 
     def watch(self, transport: SocketTransport) -> None: ...
 
@@ -69,6 +73,7 @@ class SocketTransport(asyncio.Transport):
         "_ended",
         "_full",
         "_held",
+        "_hung_up",
         "_lost",
         "_paused",
         "_pieces",
@@ -78,8 +83,11 @@ class SocketTransport(asyncio.Transport):
         "_socket",
         "_socket_send",
         "_wanted",
+        "came_s",
         "taken_s",
+        "unfinished_bytes",
         "unsent_bytes",
+        "waits",
     )
 
     def __init__(
@@ -102,6 +110,12 @@ class SocketTransport(asyncio.Transport):
         # See unsent.py.
         self.unsent_bytes = 0
         self.taken_s = 0.0
+        # See unfinished.py.
+        self.unfinished_bytes = 0
+        self.came_s = 0.0
+        self.waits = False
+        # True once the client is known to send no more, while what it has sent waits.
+        self._hung_up = False
         # The events that epoll is asked for.
         self._wanted = 0
         self._paused = False
@@ -184,6 +198,22 @@ class SocketTransport(asyncio.Transport):
             self._poller.watch(self)
         self._poller.unsent.tell(self, self._buffered + self._reserved)
 
+    def hold(self, size: int) -> None:
+        """Count the ``size`` bytes that the client's protocol keeps of requests that it cannot carry out yet, if these are many.
+
+        While all clients together keep too much, no more may be read of this one.
+        """
+        if (size >= COUNTED_BYTES_MIN or self.unfinished_bytes) and not self._lost:
+            if not self.unfinished_bytes:
+                self._poller.watch(self)
+            self._poller.unfinished.tell(self, size)
+            self._want()
+
+    def read_on(self) -> None:
+        """Read the client's input again, now that it need not wait any more. Any thread may call it."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._poller.loop.call_soon_threadsafe(self._want)
+
     def pause_reading(self) -> None:
         self._paused = True
         self._want()
@@ -193,7 +223,7 @@ class SocketTransport(asyncio.Transport):
         self._want()
 
     def is_reading(self) -> bool:
-        return not (self._paused or self._ended or self._closing)
+        return not (self._paused or self.waits or self._ended or self._closing)
 
     def is_closing(self) -> bool:
         return self._closing
@@ -272,6 +302,16 @@ class SocketTransport(asyncio.Transport):
             self._full = False
             self._protocol.resume_writing()
 
+    def hang_up(self) -> None:
+        """Take note that a client sends no more, of whom nothing is read.
+
+        What it has sent may be the rest of its request, and is read next.
+        """
+        if self.waits:
+            self._hung_up = True
+            self._poller.unfinished.hasten(self)
+            self._want()
+
     def end_of_input(self) -> None:
         """Tell the protocol that the client will send no more.
 
@@ -285,12 +325,15 @@ class SocketTransport(asyncio.Transport):
     def _want(self) -> None:
         """Register the client's socket with epoll for the events that are wanted now: input, room for output, or both.
 
-        When none is wanted the socket is unregistered: epoll would go on reporting its errors.
+        A client whose input waits must not go unnoticed, or what it has sent would be kept for nobody. When no event is wanted
+        the socket is unregistered: epoll would go on reporting its errors.
         """
         if self._lost:
             return
         reads = self.is_reading()
         wanted = (READ if reads else 0) | (WRITE if self._buffered else 0)
+        if self.waits and not (self._hung_up or self._ended):
+            wanted |= HANG_UP
         if wanted == self._wanted:
             return
         poller, descriptor = self._poller, self._descriptor
@@ -324,6 +367,8 @@ class SocketTransport(asyncio.Transport):
         self._buffered = self._reserved = 0
         poller, descriptor = self._poller, self._descriptor
         poller.unsent.tell(self, 0)
+        if self.unfinished_bytes:
+            poller.unfinished.tell(self, 0)
         poller.readers.pop(descriptor, None)
         del poller.transports[descriptor]
         if self._wanted:

@@ -126,7 +126,6 @@ class LocalNode:
             submit=around.write_journal,
             fsync=config.fsync if config.persistence else "never",
             segment_bytes=around.segment_bytes,
-            on_durable=lambda: self.node.flushed(),
             on_failure=lambda error: self.node.replica.fail(f"writing to {around.directory} failed: {error}"),
             # Followers begin with an entry as early as they can; their flush is further away than this node's own.
             defer=turn.defer_flush,
@@ -160,6 +159,7 @@ class LocalNode:
             random=around.random,
             turn=turn,
         )
+        self.journal.on_durable = self.node.flushed
         self.node.removal.on_removed = self._removed
         self.network.on_message = self.node.receive
         self.network.on_connected = self.node.connected

@@ -18,12 +18,13 @@ from __future__ import annotations
 import functools
 import logging
 import math
+from bisect import insort
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from cacheflow.contract import Outcome
-from cacheflow.errors import NoLeader, NotCommitted, OutcomeUnknown, Overloaded, ReplicationError
+from cacheflow.errors import AnswerNotKept, NoLeader, NotCommitted, OutcomeUnknown, Overloaded, ReplicationError
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.machine.machine import Settled
@@ -39,9 +40,9 @@ Settle = Callable[[Outcome], None]
 # of the largest calls fits, and many small ones.
 PENDING_MAX = 100_000
 PENDING_BYTES_MAX = 80 * 1024 * 1024
-# The limits of one block, and of all blocks on their way together: a large batch of small commands travels in one piece, and
-# one node sends only so much to a leader that stands still.
-BLOCK_COMMANDS_MAX = 10_000
+# The limits of one block, and of all blocks on their way together: one node sends only so much to a leader that stands still, and
+# an entry has so much of each node at most. The machine applies it in one step of the loop, 5 to 9 us for each command.
+BLOCK_COMMANDS_MAX = 2000
 BLOCK_BYTES_MAX = 1024 * 1024
 # The largest block that is sent: some small calls, and one as large as it may be. A frame takes it, with what the node sends in
 # front of it.
@@ -140,7 +141,7 @@ class Proposals:
         # The commands and bytes of the proposals in ``_sent``.
         self._sent_commands = 0
         self._sent_bytes = 0
-        # The number of commands without a result.
+        # The number of commands of calls that are not answered yet.
         self.pending = 0
         self._pending_bytes = 0
         self._resend_due = False
@@ -151,7 +152,8 @@ class Proposals:
         self._watched_at = 0.0
         self._watched_index = 0
         self._closed = False
-        # Proposals whose last command, a removal, has taken place, and whose keys are still being counted.
+        # Proposals whose last command, a removal, has taken place, and whose keys are still being counted; in the order of their
+        # removals, which is that in which the counts come. Their commands are pending until then.
         self.counting: list[Proposal] = []
         # No deadline of a proposal that waits is before this.
         self._next_deadline = math.inf
@@ -290,7 +292,10 @@ class Proposals:
                 if not self._session:
                     self._look_for_session(results)
             elif session == self._session:
-                self._settle(first, results)
+                if results and first == self._lowest() and results[0][0] not in _REFUSALS:
+                    self._settle_in_order(results)
+                else:
+                    self._settle_one_by_one(first, results)
         if self._answered_callers >= GATHER_FROM and not self._gathering:
             self._gathering = True
             # The callers just answered will probably write again at once: wait for them, so that one block takes them all.
@@ -302,19 +307,22 @@ class Proposals:
     def tell_counts(self, contents: Contents) -> None:
         """Answer the removals whose keys the machine has counted by now. contents: the machine's items."""
         condemned = contents.condemned
-        counting, self.counting = self.counting, []
-        for proposal in counting:
-            revision = proposal.results[-1][1]
+        counted = 0
+        for proposal in self.counting:
+            revision = _removed_at(proposal)
             # A machine that was restored from an older snapshot comes to the removal again.
             if condemned.is_counting(revision) or contents.revision < revision:
-                self.counting.append(proposal)
-            elif revision in condemned.counts:
+                break
+            counted += 1
+        told, self.counting = self.counting[:counted], self.counting[counted:]
+        for proposal in told:
+            self._release(proposal)
+            revision = _removed_at(proposal)
+            if revision in condemned.counts:
                 proposal.results[-1] = [commands.OK, condemned.counts[revision]]
                 self._finish(proposal, proposal.results)
             else:
-                self._finish(
-                    proposal, OutcomeUnknown("the keys are removed; how many there were is not known any more")
-                )
+                self._finish(proposal, AnswerNotKept("the keys are removed; how many there were is not known any more"))
 
     def _end_gathering(self, first: int) -> None:
         """Stop waiting for more callers and send the block that begins with command number ``first``, if it is not sent yet."""
@@ -363,6 +371,7 @@ class Proposals:
                 self._finish(proposal, OutcomeUnknown("the write was sent and no answer came in time"))
         for proposal in self.counting:
             if proposal.deadline <= now:
+                self._release(proposal)
                 self._finish(proposal, OutcomeUnknown("the keys are removed; they were not counted in time"))
         self.counting = [proposal for proposal in self.counting if proposal.done is not None]
         waiting = [
@@ -441,12 +450,6 @@ class Proposals:
         if block and not self._send(first, block, latest):
             self._resend_due = True
 
-    def _settle(self, first: int, results: list[Result]) -> None:
-        if results and first == self._lowest() and results[0][0] not in _REFUSALS:
-            self._settle_in_order(results)
-        else:
-            self._settle_one_by_one(first, results)
-
     def _settle_in_order(self, results: list[Result]) -> None:
         """Give ``results``, those of one block, to the unanswered commands with the lowest numbers.
 
@@ -481,7 +484,7 @@ class Proposals:
                 continue
             proposal = self._sent[0]
             if status == commands.NOT_KEPT:
-                self._finish(proposal, OutcomeUnknown("the write took place, and its answer is not kept any more"))
+                self._finish(proposal, AnswerNotKept("the write took place, and its answer is not kept any more"))
             proposal.results.append(result)
             if len(proposal.results) == len(proposal.commands):
                 self._answer(proposal)
@@ -492,13 +495,16 @@ class Proposals:
         self._sent_commands -= len(proposal.commands)
         self._sent_bytes -= proposal.size
         self._answered_callers += proposal.callers
-        self._release(proposal)
         # A block is too late as a whole, and a removal that is counted comes last: so the last result tells.
         status = proposal.results[-1][0] if proposal.results else commands.OK
+        if status == commands.SWEEPING and proposal.done is not None:
+            insort(self.counting, proposal, key=_removed_at)
+            return
+        # As ``_release`` does it, without its call.
+        self.pending -= len(proposal.commands)
+        self._pending_bytes -= proposal.size
         if status == commands.TOO_LATE:
             self._finish(proposal, _too_late(proposal.results))
-        elif status == commands.SWEEPING:
-            self.counting.append(proposal)
         else:
             self._finish(proposal, proposal.results)
 
@@ -525,6 +531,12 @@ class Proposals:
         done, proposal.done = proposal.done, None
         if done is not None:
             done(outcome)
+
+
+def _removed_at(proposal: Proposal) -> int:
+    """Return the revision of the removal that is the last command of ``proposal``, and whose keys are being counted."""
+    revision: int = proposal.results[-1][1]
+    return revision
 
 
 def _too_late(results: list[Result]) -> ReplicationError:

@@ -83,6 +83,22 @@ class FormedCache(Face):
             )
         )
 
+    def get(
+        self,
+        key: str,
+        default: Any = None,
+        *,
+        consistency: str = "local",
+        max_staleness: float | None = None,
+        peek: bool = False,
+        strict: bool = False,
+    ) -> Any:
+        read = super().get
+        if self._form.serializer is None:
+            # The cache behind has a shorter way to a value than over its item.
+            read, key = self.cache.get, self._form.key(key)
+        return read(key, default, consistency=consistency, max_staleness=max_staleness, peek=peek, strict=strict)
+
     def __contains__(self, key: object) -> bool:
         return isinstance(key, str) and self._form.key(key) in self.cache
 
@@ -146,6 +162,22 @@ class AsyncFormedCache(AsyncFace):
                 self._form.key(key), consistency=consistency, max_staleness=max_staleness, peek=peek, strict=strict
             )
         )
+
+    async def get(
+        self,
+        key: str,
+        default: Any = None,
+        *,
+        consistency: str = "local",
+        max_staleness: float | None = None,
+        peek: bool = False,
+        strict: bool = False,
+    ) -> Any:
+        read = super().get
+        if self._form.serializer is None:
+            # The cache behind has a shorter way to a value than over its item.
+            read, key = self.cache.get, self._form.key(key)
+        return await read(key, default, consistency=consistency, max_staleness=max_staleness, peek=peek, strict=strict)
 
     async def keys_page(
         self, prefix: str = "", limit: int = KEYS_PAGE, cursor: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -43,7 +44,9 @@ def opening_of(url: str | Iterable[str], options: Mapping[str, Any]) -> Opening:
     if place.urls:
         return Opening(form, _client(place.urls, place.token, told), None)
     if "timeout" in told:
-        told.setdefault("request_timeout_s", told.pop("timeout"))
+        if "request_timeout_s" in told:
+            raise InvalidRequest("timeout and request_timeout_s are the same: give one of them")
+        told["request_timeout_s"] = told.pop("timeout")
     if place.folder is not None:
         told.setdefault("data_dir", Path(place.folder))
     return Opening(form, None, told)
@@ -52,6 +55,8 @@ def opening_of(url: str | Iterable[str], options: Mapping[str, Any]) -> Opening:
 def _client(urls: tuple[str, ...], token: str | None, told: dict[str, Any]) -> dict[str, Any]:
     file = told.get("token_file")
     if file is not None:
+        if not isinstance(file, (str, os.PathLike)):
+            raise InvalidRequest(f"token_file is a path, not {shown(file)}")
         if told.get("token") is not None:
             raise InvalidRequest("token and token_file exclude each other")
         secret = read_secret(Path(file), "token_file")

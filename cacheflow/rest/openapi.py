@@ -51,7 +51,7 @@ _FAILURES = {
     415: "The body is not said to be JSON",
     422: "The Idempotency-Key, or the number in its scope, came before with another request",
     503: "Certainly not applied: no leader, not ready or overloaded; safe to repeat after Retry-After",
-    504: "The outcome is unknown: sent, and no answer came in time; or what became of it before is not known any more",
+    504: "The outcome is unknown: no answer came in time, or what became of it before, or its answer, is not known any more",
 }
 
 
@@ -111,7 +111,7 @@ _PROBLEM: Json = {
         "leader": {"type": "string", "description": "the leader's node id, when known"},
         "version": {"type": "integer", "description": "412: the present version, 0 when absent"},
         "index": {"type": "integer", "description": "the operation of a batch"},
-        "outcome": {"enum": ["not applied", "unknown"]},
+        "outcome": {"enum": ["not applied", "unknown", "applied"]},
         "incident": {"type": "string", "description": "500: what to look for in the node's log"},
     },
 }

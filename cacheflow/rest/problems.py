@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from cacheflow.errors import (
+    AnswerNotKept,
     CacheFlowError,
     InvalidRequest,
     KeyNotFound,
@@ -138,7 +139,7 @@ def _answer_known(error: CacheFlowError, services: Services, environ: WSGIEnviro
     if isinstance(error, NoCluster):
         members["raft_address"] = error.raft_address
     if isinstance(error, OutcomeUnknown):
-        members["outcome"] = "unknown"
+        members["outcome"] = "applied" if isinstance(error, AnswerNotKept) else "unknown"
     if isinstance(error, NotCommitted):
         members["outcome"] = "not applied"
         headers.append(("Retry-After", str(max(1, math.ceil(error.retry_after_s)))))

@@ -47,7 +47,7 @@ def no_reply(result: Result) -> bytes:
 
 
 def _count_nothing(change: int) -> None:
-    """Do nothing, in the place of a transport's ``reserve`` where there is none."""
+    """Do nothing, in the place of a transport's ``reserve`` or ``hold`` where there is none."""
 
 
 class Connection(asyncio.Protocol):
@@ -67,6 +67,7 @@ class Connection(asyncio.Protocol):
         "_commands",
         "_connected",
         "_draining",
+        "_hold",
         "_holds",
         "_in_row",
         "_input",
@@ -110,8 +111,8 @@ class Connection(asyncio.Protocol):
         self._slices = slices
         # Whether this connection waits for its next slice before it handles more input.
         self._waits = False
-        # Tells the transport how many more bytes a reply keeps that is not written yet.
-        self._reserve: Callable[[int], None] = _count_nothing
+        # Tell the transport how many more bytes a reply keeps that is not written yet, and how many unfinished requests keep.
+        self._reserve = self._hold = _count_nothing
         self._transport: asyncio.Transport
         self._input = b""
         # Input behind ``_input`` that came while bytes were missing.
@@ -397,8 +398,9 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports have all of its methods and do not derive from it.
         self._transport = cast(asyncio.Transport, transport)
-        # A loop's own transports have no part in the budget of unsent bytes.
+        # A loop's own transports have no part in these budgets.
         self._reserve = getattr(transport, "reserve", _count_nothing)
+        self._hold = getattr(transport, "hold", _count_nothing)
         self._connected = True
         self.at_rest = self.may_rest()
         if self._closing:
@@ -418,6 +420,7 @@ class Connection(asyncio.Protocol):
             self._input = data
         else:
             self._pieces += data
+            self._hold(len(self._input) + len(self._pieces) if len(self._pieces) < self.missing else 0)
             if len(self._pieces) < self.missing:
                 return
             self._input += self._pieces

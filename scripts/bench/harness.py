@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,8 @@ NODE = Path(__file__).with_name("node.py")
 POLL_S = 0.01
 # A node with 10^6 items has built a snapshot, or is up again, in less.
 WITHIN_S = 120.0
+# The lines of a node's end that hold the stacks of its fifty threads.
+STACK_LINES = 5_000
 
 
 @dataclass(frozen=True)
@@ -136,11 +139,30 @@ def cluster(*flags: str, nodes: int = 3, command: Sequence[str] | None = None) -
     with contextlib.ExitStack() as stack:
         data = stack.enter_context(tempfile.TemporaryDirectory(prefix="cacheflow-bench-"))
         log = stack.enter_context(_log())
+        # So that a node that is ended by SIGABRT shows where its threads stand.
+        os.environ["PYTHONFAULTHANDLER"] = "1"
         running = Cluster(nodes, Path(data), flags=flags, command=command, say=lambda line: print(line, file=log))
         stack.enter_context(running)
         running.start()
         running.wait_ready()
         yield running
+
+
+def stacks_of(nodes: Cluster) -> list[str]:
+    """Ends all nodes by SIGABRT; returns what each says of itself before that, and the stacks of its threads at its end."""
+    told = []
+    for child in nodes.children:
+        if child.alive:
+            for path in ("/readyz?verbose", "/cluster/status", "/metrics?format=json"):
+                told.append(f"{child.node_id} {path}: {ask(child.url, path)}")
+    for child in nodes.children:
+        if child.alive:
+            # Every stack is to be seen, not the last lines of one.
+            child.tail = deque(maxlen=STACK_LINES)
+            child.death_told = True
+            os.kill(nodes.pid(child), signal.SIGABRT)
+    nodes.stop()
+    return told + [f"{child.node_id}: {line}" for child in nodes.children for line in child.tail]
 
 
 @contextlib.contextmanager

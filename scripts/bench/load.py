@@ -95,6 +95,11 @@ class Connection(asyncio.Protocol):
         """Whether the other side has not closed it."""
         return self._transport is not None
 
+    @property
+    def waited_s(self) -> float:
+        """How long the request under way has waited for its answer; 0 when none is."""
+        return 0.0 if self._done is None else time.perf_counter() - self._sent_at
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport

@@ -5,19 +5,24 @@ Items are called ``key:0``, ``key:1`` and so on; what a request writes is called
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Final
 
-# The most keys of a request over RESP, of one that writes, and of one over memcached; the operations of a batch over HTTP.
+# The most keys of a request over RESP, of one that writes, of one that removes, and of one over memcached; the operations of a
+# batch over HTTP.
 MANY: Final = 5000
 WRITTEN: Final = 1000
+REMOVED: Final = 2000
 MANY_MEMCACHED: Final = 5000
 OPERATIONS: Final = 2000
 # Requests in one piece of input.
 PIPELINED: Final = 300
 Requests = dict[str, bytes]
-# A script that looks at all of its keys.
+# Scripts that look at all of their keys, list all that there are, and write as much as they may.
 _LOOKS: Final = "for _, key in ipairs(KEYS) do redis.call('GET', key) end return redis.call('KEYS', '*')"
+_WRITES: Final = """for _, key in ipairs(KEYS) do redis.call('GET', key) end
+for n = 1, 1000 do redis.call('SET', 'other:' .. n, n) end"""
 
 
 def words(*parts: str | bytes) -> bytes:
@@ -26,11 +31,12 @@ def words(*parts: str | bytes) -> bytes:
     return b"*%d\r\n%b" % (len(raw), b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in raw]))
 
 
-def resp(many: int = MANY, written: int = WRITTEN, pipelined: int = PIPELINED) -> Requests:
+def resp(many: int = MANY, written: int = WRITTEN, removed: int = REMOVED, pipelined: int = PIPELINED) -> Requests:
     """By the command's name; EXEC stands for the transaction before it."""
     keys = [f"key:{number}" for number in range(many)]
     others = [f"other:{number}" for number in range(many)]
     pairs = [part for key in others[:written] for part in (key, "value")]
+    present = b"".join([words("set", key, "value") for key in others[:removed]])
     some = {
         **{
             name: words(name, "key:1") for name in ("get", "strlen", "type", "ttl", "pttl", "expiretime", "pexpiretime")
@@ -38,7 +44,8 @@ def resp(many: int = MANY, written: int = WRITTEN, pipelined: int = PIPELINED) -
         **{name: words(name, "key:1", "0", "-1") for name in ("getrange", "substr")},
         **{name: words(name, *keys) for name in ("mget", "exists", "touch")},
         "watch": words("watch", *keys[: 2 * written]),
-        **{name: words(name, *others) for name in ("del", "unlink")},
+        # What is to be removed is there.
+        **{name: present + words(name, *others[:removed]) for name in ("del", "unlink")},
         **{name: words(name, *pairs) for name in ("mset", "msetnx")},
         **{name: words(name, "other:a", "value") for name in ("set", "getset", "setnx", "append")},
         **{name: words(name, "other:a") for name in ("getdel", "getex", "persist")},
@@ -82,7 +89,11 @@ def resp(many: int = MANY, written: int = WRITTEN, pipelined: int = PIPELINED) -
         + b"".join([words("set", key, "v") for key in others[:written]])
         + words("exec"),
         **{name: words(name, _LOOKS, str(many - 10), *keys[: many - 10]) for name in ("eval", "eval_ro")},
-        **{name: words(name, "0" * 40, str(many - 10), *keys[: many - 10]) for name in ("evalsha", "evalsha_ro")},
+        **{
+            name: words("script", "load", _WRITES)
+            + words(name, hashlib.sha1(_WRITES.encode()).hexdigest(), str(many - 10), *keys[: many - 10])
+            for name in ("evalsha", "evalsha_ro")
+        },
         "script": words("script", "exists", *["0" * 40] * 100) * pipelined,
         "discard": words("multi") + b"".join([words("set", key, "v") for key in others[:written]]) + words("discard"),
     }

@@ -11,6 +11,7 @@ docs: never of a short form, with --set or --no-keep, or when there is no figure
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import importlib
 import inspect
 import json
@@ -34,9 +35,11 @@ GUARDS = ("kills", "digests", "durability", "cas", "lfu", "trace", "freshness", 
 MORE = (
     *("rest", "batch", "failover", "resume", "noleader", "overload", "idle", "embedded", "idlerestart", "memory"),
     *("flat", "pauses", "looppauses", "holds", "slowclients", "start", "snapshot", "steady", "delays", "calls", "tls"),
-    *("clearing", "expiring", "scripts"),
+    *("clearing", "expiring", "scripts", "django"),
 )
 ROWS = (*GUARDS, *MORE)
+# Seconds for a row whose time is over to end its nodes and threads. Then the process ends: a row may hang in that, too.
+ENDING_S = 60
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -120,6 +123,9 @@ def measure(name: str, given: Mapping[str, str | float]) -> dict[str, Any]:
     chosen = {key: type(known[key].default)(float(value)) for key, value in given.items() if key in known}
 
     def too_long(signum: int, frame: FrameType | None) -> None:
+        # Where everybody stood: nothing else tells why it did not end.
+        faulthandler.dump_traceback()
+        faulthandler.dump_traceback_later(ENDING_S, exit=True)
         raise OutOfTime
 
     began, busy_s, own_s = time.monotonic(), machine_cpu_s(), _own_s()
@@ -134,6 +140,7 @@ def measure(name: str, given: Mapping[str, str | float]) -> dict[str, Any]:
         verdict = Verdict(f"broke: {type(error).__name__}: {error}", False)
     finally:
         signal.alarm(0)
+        faulthandler.cancel_dump_traceback_later()
     word = {True: "PASS", False: "MISS", None: "SKIP"}[verdict.passed]
     took_s = time.monotonic() - began
     foreign = max(machine_cpu_s() - busy_s - (_own_s() - own_s), 0.0) / took_s

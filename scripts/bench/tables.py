@@ -44,6 +44,7 @@ ROWS_OF = {
             "memory",
             "start",
             "idle",
+            "django",
         ),
     ),
     "promises": ("cas", "counted", "scripts", "lfu", "idlerestart", "clearing", "expiring"),

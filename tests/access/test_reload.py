@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +20,8 @@ from cacheflow.access.users_file import line_of, new_token
 from cacheflow.cli.launcher import LocalCluster
 from cacheflow.client.client import CacheClient
 from cacheflow.errors import InvalidRequest
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -170,21 +174,39 @@ def test_nodes_with_users_alone_join_and_send_each_other_writes(tmp_path: Path, 
     with LocalCluster(3, tmp_path / "data", flags=flags, say=lambda _: None) as cluster:
         cluster.start()
         cluster.wait_ready()
-        with CacheClient(cluster.urls[0], token=reader, ca=cluster.ca) as client:
+        with CacheClient(cluster.urls[0], token=reader, ca=cluster.ca, discover=False) as client:
             wait_for(lambda: len(client.nodes()) == 3)
         for number, url in enumerate(cluster.urls):
-            with CacheClient(url, token=writer, ca=cluster.ca) as client:
+            with CacheClient(url, token=writer, ca=cluster.ca, discover=False) as client:
                 client.set(f"k{number}", number)
                 client.update({"a": 1, "b": 2})
                 with pytest.raises(InvalidRequest, match="needs the role admin"):
                     client.remove_node("node-3")
-            with CacheClient(url, token=reader, ca=cluster.ca) as client:
+            with CacheClient(url, token=reader, ca=cluster.ca, discover=False) as client:
                 assert client.get(f"k{number}", consistency="linearizable") == number
                 assert client.get_many(["a", "b"]) == {"a": 1, "b": 2}
                 with pytest.raises(InvalidRequest, match="needs the role write"):
                     client.set("k", 1)
             with (
                 pytest.raises(InvalidRequest, match="asks for a user's token"),
-                CacheClient(url, ca=cluster.ca) as client,
+                CacheClient(url, ca=cluster.ca, discover=False) as client,
             ):
                 client.get("k")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lives"), [((), True), (("serve",), True), (("--port", "0"), True), (("keys",), False)]
+)
+def test_sighup_at_the_very_start_ends_what_serves_nothing(arguments: tuple[str, ...], lives: bool) -> None:
+    # The signal comes before the first import of the entry point, and nothing else happens.
+    program = """
+import os, runpy, signal, sys
+class Hup:
+    def find_spec(self, name, *_):
+        if name == "cacheflow.cli.main":
+            os.kill(os.getpid(), signal.SIGHUP)
+            sys.exit(0)
+sys.meta_path.insert(0, Hup())
+runpy.run_module("cacheflow", run_name="__main__")"""
+    ended = subprocess.run([sys.executable, "-c", program, *arguments], cwd=ROOT, timeout=30, check=False)
+    assert ended.returncode == (0 if lives else -signal.SIGHUP)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -109,6 +110,7 @@ def test_a_forked_child_has_threads_of_its_own() -> None:
         asyncio.run(client.set("k", 1))
         child = os.fork()
         if child == 0:
+            signal.alarm(20)
             code = 1
             with contextlib.suppress(BaseException):
                 code = 0 if asyncio.run(client.get("k")) == 1 else 2

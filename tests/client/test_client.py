@@ -15,6 +15,7 @@ from cacheflow.client import failover, scopes
 from cacheflow.client.client import AsyncCacheClient, CacheClient
 from cacheflow.client.members import Members
 from cacheflow.errors import (
+    AnswerNotKept,
     CacheFlowError,
     InvalidRequest,
     KeyNotFound,
@@ -495,6 +496,17 @@ def test_a_504_for_a_write_is_an_unknown_outcome_unless_a_retry_tells(node: Fake
         client.incr("n")
 
 
+def test_a_write_whose_answer_is_not_kept_is_told_at_once(node: FakeNode) -> None:
+    client = CacheClient(node.url, timeout_s=10)
+    assert client.incr("n", initial=0) == 1
+    node.faults.extend([(504, "Outcome unknown"), (504, "Answer not kept")])
+    asked = len(node.requests)
+    with pytest.raises(AnswerNotKept):
+        client.incr("n")
+    # Asking on, until the time is over, would give the same.
+    assert len(node.requests) == asked + 2
+
+
 @pytest.mark.parametrize(
     "kind", [kind for kind in failover._BY_TITLE.values() if kind not in (CacheFlowError, OutcomeForgotten)]
 )
@@ -536,6 +548,13 @@ def test_an_unknown_error_is_still_an_error_of_this_package(client: CacheClient,
 def test_an_address_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(InvalidRequest):
         CacheClient(url)
+
+
+@pytest.mark.parametrize("url", ["http://me:secret@127.0.0.1:1", "http://secret@127.0.0.1:1", "me:secret@127.0.0.1:1"])
+def test_an_address_with_a_password_is_refused_and_not_shown(url: str) -> None:
+    with pytest.raises(InvalidRequest, match="token=") as refused:
+        CacheClient(url)
+    assert "secret" not in str(refused.value)
 
 
 def test_a_client_without_nodes_is_refused() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -223,10 +226,30 @@ def test_a_client_does_not_move_while_a_call_is_under_way(far_and_near: list[Fak
 
 
 def test_a_node_of_this_machine_is_asked_first() -> None:
-    with FakeNode() as node, CacheClient(["http://192.0.2.1:1", node.url], timeout_s=5, discover=False) as client:
-        began = time.monotonic()
+    urls = ["http://192.0.2.1:1", "http://127.0.0.1:2", "http://192.0.2.3:3"]
+    client = CacheClient(urls)
+    assert client._nodes._members._first.url == urls[1]
+    assert client.urls == urls
+
+
+def test_a_forked_child_waits_for_nothing_of_its_parents(trio: list[FakeNode]) -> None:
+    a = trio[0]
+    with CacheClient(a.url, timeout_s=5, discover=False) as client:
         client["k"] = 1
-        assert time.monotonic() - began < 1.0 and client.urls == ["http://192.0.2.1:1", node.url]
+        members_ = client._nodes._members
+        # As if other threads of the parent were in the middle of a call and of a look.
+        members_.begin()
+        members_._looking = True
+        with members_._lock:
+            child = os.fork()
+            if child == 0:
+                signal.alarm(20)
+                code = 1
+                with contextlib.suppress(BaseException):
+                    code = 0 if client["k"] == 1 and not members_._looking and not members_._under_way else 2
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        members_.end()
 
 
 def test_clients_of_a_dead_node_do_not_all_go_to_the_same_one(trio: list[FakeNode]) -> None:

@@ -31,8 +31,8 @@ PROGRAM = """
 import ctypes, sys
 if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, 9)
-from cacheflow.cli.main import main
-sys.exit(main())
+from cacheflow.__main__ import run
+sys.exit(run())
 """
 
 T = TypeVar("T")

@@ -123,7 +123,7 @@ def test_a_leader_that_is_removed_hands_over_first(four: Nodes) -> None:
 def test_a_node_that_was_removed_while_it_was_down_stays_out_when_it_comes_back(four: Nodes, moves: bool) -> None:
     removed = four.others(four.leader())[0]
     removed.kill()
-    with CacheClient([node.url for node in four.others()]) as client:
+    with CacheClient([node.url for node in four.others()], discover=False) as client:
         client.remove_node(removed.node_id)
         with pytest.raises(MemberUnknown):
             client.remove_node(removed.node_id)

@@ -51,7 +51,7 @@ class Caller:
         assert not self._thread.is_alive(), f"{self.name} still waits for an answer"
 
     def _run(self) -> None:
-        with CacheClient(self._urls) as client:
+        with CacheClient(self._urls, discover=False) as client:
             while not self._stop.is_set():
                 self.calls += 1
                 try:

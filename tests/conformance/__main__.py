@@ -1,8 +1,9 @@
-"""``python -m tests.conformance [SUITE...]``: the suites of stock clients, and schemathesis, against three real nodes.
+"""``python -m tests.conformance [SUITE...]``: the suites of clients and frameworks, and schemathesis, against three real nodes.
 
-Each suite comes from the package registry and is run against node 2. What it fails is compared with its list in
-tests/conformance/expected: a failure that is not listed is new, and is run again against the server that the suite is written
-for, where that can be had. Exit code 1 for a new failure; a suite that cannot be fetched is skipped, and the reason told.
+Each suite comes from the package registry; that of a client is run against node 2, that of a framework with our back end against
+all. What it fails is compared with its list in tests/conformance/expected: a failure that is not listed is new, and a client's
+is run again against the server that the suite is written for, where that can be had.
+Exit code 1 for a new failure; a suite that cannot be fetched is skipped, and the reason told.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from conformance import expected, schema  # noqa: E402 - the path comes first
 from conformance.fetching import DidNotRun, Unavailable, program  # noqa: E402
+from conformance.frameworks import FRAMEWORKS  # noqa: E402
 from conformance.suites import SUITES, Results, Suite  # noqa: E402
 
-from cacheflow.cli.launcher import Child, LocalCluster, free_ports, terminable  # noqa: E402
+from cacheflow.cli.launcher import LocalCluster, free_ports, terminable  # noqa: E402
 
 SCHEMA = "http"
 # The seconds of schemathesis: on every operation together, and in the subset.
@@ -34,7 +36,7 @@ FLAGS = ("--max-items", "100000", "--resp-port", "0", "--memcached-port", "0")
 
 def main() -> int:
     """Run what the command line asks for; return the exit code."""
-    names = [SCHEMA, *(suite.name for suite in SUITES)]
+    names = [SCHEMA, *(suite.name for suite in (*SUITES, *FRAMEWORKS))]
     parser = argparse.ArgumentParser(prog="python -m tests.conformance", description=__doc__)
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"all unless told: {', '.join(names)}")
     parser.add_argument("--subset", action="store_true", help="what takes no more than three minutes")
@@ -46,7 +48,11 @@ def main() -> int:
     unknown = set(given.suites) - set(names)
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; known are {', '.join(names)}")
-    chosen = given.suites or [SCHEMA, *(suite.name for suite in SUITES if suite.quick or not given.subset)]
+    chosen = given.suites or [
+        SCHEMA,
+        *(suite.name for suite in (*SUITES, *FRAMEWORKS) if suite.quick or not given.subset),
+    ]
+    frameworks = {framework.name: framework for framework in FRAMEWORKS}
     failed = False
     with (
         terminable(),
@@ -60,6 +66,12 @@ def main() -> int:
             try:
                 if name == SCHEMA:
                     good, told = schema.check(cluster.urls[1], SCHEMA_SUBSET_S if given.subset else SCHEMA_S)
+                elif name in frameworks:
+                    if given.control:
+                        continue
+                    results = frameworks[name].run(cluster.urls, ())
+                    found, told = compared(name, results, update=given.update)
+                    good, told = not found.new, told + _lines(found.new)
                 else:
                     suite = next(each for each in SUITES if each.name == name)
                     good, told = run(suite, cluster, update=given.update, control=given.control)
@@ -74,8 +86,6 @@ def main() -> int:
 
 def run(suite: Suite, cluster: LocalCluster, *, update: bool, control: bool) -> tuple[bool, str]:
     """Run one suite; return (True if nothing failed that is not listed, what to tell). Raises Unavailable."""
-    if control and not suite.control:
-        return True, "no other server: it is the suite of a back end"
     if control:
         with server(suite.control) as port:
             results = suite.run(port, ())
@@ -83,27 +93,26 @@ def run(suite: Suite, cluster: LocalCluster, *, update: bool, control: bool) -> 
             True,
             f"{suite.control}: {len(results.passed)} passed, {len(results.failures)} failed{_lines(results.failures)}",
         )
-    results = suite.run(_port(suite, cluster.children[1]), ())
-    if update:
-        expected.write(suite.name, results.failures)
-    listed = expected.read(suite.name)
-    found = expected.compare(listed, results.failures, results.passed)
-    told = f"{len(results.passed)} passed, {len(results.failures)} failed, {len(found.new)} of them not listed"
-    if found.passing:
-        told += f"; {len(found.passing)} listed ones pass now, take them out:{_lines(dict.fromkeys(found.passing, ''))}"
+    flag = "--resp-port" if suite.control == "redis-server" else "--memcached-port"
+    results = suite.run(cluster.children[1].wire_ports[flag], ())
+    found, told = compared(suite.name, results, update=update)
     return not found.new, told + _lines(_beside_control(suite, found.new, results))
 
 
-def _port(suite: Suite, node: Child) -> int:
-    """Return the port of ``node`` that a suite is run against."""
-    if suite.control:
-        return node.wire_ports["--resp-port" if suite.control == "redis-server" else "--memcached-port"]
-    return int(node.url.rpartition(":")[2])
+def compared(name: str, results: Results, *, update: bool) -> tuple[expected.Comparison, str]:
+    """Return the results of the suite ``name`` beside its list, which ``update`` writes anew, and what to tell of them."""
+    if update:
+        expected.write(name, results.failures)
+    found = expected.compare(expected.read(name), results.failures, results.passed)
+    told = f"{len(results.passed)} passed, {len(results.failures)} failed, {len(found.new)} of them not listed"
+    if found.passing:
+        told += f"; {len(found.passing)} listed ones pass now, take them out:{_lines(dict.fromkeys(found.passing, ''))}"
+    return found, told
 
 
 def _beside_control(suite: Suite, new: dict[str, str], results: Results) -> dict[str, str]:
     """Return new failures with what the control says to the same tests, where there is a control."""
-    if not new or not suite.control:
+    if not new:
         return new
     try:
         with server(suite.control) as port:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import configparser
 import os
 import re
 import subprocess
@@ -12,14 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from conformance.fetching import ROOT, DidNotRun, environment, sources
+from conformance.fetching import DidNotRun, environment, sources
 
 REDIS_PY = "8.1.0"
 PYMEMCACHE = "4.0.0"
 DJANGO = "5.2.19"
-AIOCACHE = "0.12.3"
-# What puts a back end of ours in the place of one of the framework's own.
-PLUGINS = Path(__file__).parent / "plugins"
 # Seconds for one suite.
 SUITE_S = 1500
 _DJANGO_LINE = re.compile(
@@ -40,9 +36,9 @@ class Results:
 
 @dataclass(frozen=True)
 class Suite:
-    """One suite of tests. control: the server it is written for; "" for one that tests a back end of ours.
+    """One suite of tests. control: the server it is written for.
 
-    run: runs it against a port (a back end's is the HTTP port), all of it or only ``tests``, and returns the results.
+    run: runs it against a port, all of it or only ``tests``, and returns the results.
     quick: True if it is a part of the subset that takes no more than a minute.
     """
 
@@ -61,7 +57,7 @@ def _redis_py(files: Sequence[str]) -> Callable[[int, Sequence[str]], Results]:
         folder = sources("redis", REDIS_PY)
         marks = "not redismod and not onlycluster and not ssl and not cp_integration and not multidb_integration"
         options = ["--redis-url", f"redis://127.0.0.1:{port}/0", "--redis-mod-url", f"redis://127.0.0.1:{port}/0"]
-        return _pytest(python, folder, [*options, "--timeout", "30", "-m", marks, *(tests or files)])
+        return run_pytest(python, folder, [*options, "--timeout", "30", "-m", marks, *(tests or files)])
 
     return run
 
@@ -81,41 +77,16 @@ def _pymemcache(port: int, tests: Sequence[str]) -> Results:
         "--server",
         "127.0.0.1",
     ]
-    return _pytest(python, folder, [*options, *(tests or ["pymemcache/test/test_integration.py"])])
+    return run_pytest(python, folder, [*options, *(tests or ["pymemcache/test/test_integration.py"])])
 
 
-def _aiocache(port: int, tests: Sequence[str]) -> Results:
-    """Run aiocache's acceptance tests of its Redis cache, whose place a plugin gives to ours."""
-    needed = [
-        f"redis=={REDIS_PY}",
-        "pytest==9.2.0",
-        "pytest-asyncio==1.5.0",
-        "pytest-mock==3.15.1",
-        "marshmallow==4.1.0",
-    ]
-    python = environment("aiocache", [f"aiocache=={AIOCACHE}", *needed, *own_requirements()])
-    folder = sources("aiocache", AIOCACHE)
-    options = [
-        "-c",
-        os.devnull,
-        "--rootdir",
-        str(folder),
-        "-o",
-        "asyncio_mode=auto",
-        "-p",
-        "for_aiocache",
-        "-m",
-        "redis",
-    ]
-    environ = {
-        "CONFORMANCE_URL": f"http://127.0.0.1:{port}",
-        "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT), str(PLUGINS)]),
-    }
-    return _pytest(python, folder, [*options, *(tests or ["tests/acceptance"])], environ)
+def run_pytest(
+    python: Path, folder: Path, arguments: Sequence[str], environ: Mapping[str, str] | None = None
+) -> Results:
+    """Run pytest in a package's sources and return the results by ``file::class::test``. Raises Unavailable, DidNotRun.
 
-
-def _pytest(python: Path, folder: Path, arguments: Sequence[str], environ: Mapping[str, str] | None = None) -> Results:
-    """Run pytest in a package's sources and return the results by ``file::class::test``. Raises Unavailable, DidNotRun."""
+    environ: more of its environment.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         report = Path(scratch) / "report.xml"
         command = [
@@ -147,32 +118,29 @@ def _pytest(python: Path, folder: Path, arguments: Sequence[str], environ: Mappi
 def _django(backend: str, location: str, tests_of: str) -> Callable[[int, Sequence[str]], Results]:
     def run(port: int, tests: Sequence[str]) -> Results:
         python = environment("django", [f"Django=={DJANGO}", f"redis=={REDIS_PY}", f"pymemcache=={PYMEMCACHE}"])
-        folder = sources("django", DJANGO) / "tests"
-        with tempfile.TemporaryDirectory() as scratch:
-            cache = {"BACKEND": f"django.core.cache.backends.{backend}", "LOCATION": location.format(port=port)}
-            settings = [
-                "from test_sqlite import *",
-                f"CACHES = {{'default': {cache!r}}}",
-            ]
-            (Path(scratch) / "conformance_settings.py").write_text("\n".join(settings))
-            command = [
-                str(python),
-                "runtests.py",
-                "--settings=conformance_settings",
-                "--parallel=1",
-                "-v",
-                "2",
-                "--noinput",
-            ]
-            paths = os.pathsep.join([scratch, str(folder), str(folder.parent)])
-            done = _ended([*command, *(tests or [f"cache.tests.{tests_of}"])], folder, {"PYTHONPATH": paths})
-        told = done.stdout + done.stderr
-        results = _django_results(told)
-        if not results.passed and not results.failures:
-            raise DidNotRun(f"no results: {told[-600:]}")
-        return results
+        cache = {"BACKEND": f"django.core.cache.backends.{backend}", "LOCATION": location.format(port=port)}
+        return run_django(python, cache, tests or [f"cache.tests.{tests_of}"])
 
     return run
+
+
+def run_django(python: Path, cache: Mapping[str, object], tests: Sequence[str], paths: Sequence[Path] = ()) -> Results:
+    """Run some of Django's own tests, by their labels, with ``cache`` as its cache; return the results. Raises DidNotRun.
+
+    paths: more folders whose modules can be imported.
+    """
+    folder = sources("django", DJANGO) / "tests"
+    with tempfile.TemporaryDirectory() as scratch:
+        settings = ["from test_sqlite import *", f"CACHES = {{'default': {dict(cache)!r}}}"]
+        (Path(scratch) / "conformance_settings.py").write_text("\n".join(settings))
+        options = ["--settings=conformance_settings", "--parallel=1", "-v", "2", "--noinput"]
+        imported = os.pathsep.join(map(str, [scratch, folder, folder.parent, *paths]))
+        done = _ended([str(python), "runtests.py", *options, *tests], folder, {"PYTHONPATH": imported})
+    told = done.stdout + done.stderr
+    results = _django_results(told)
+    if not results.passed and not results.failures:
+        raise DidNotRun(f"no results: {told[-600:]}")
+    return results
 
 
 def _django_results(told: str) -> Results:
@@ -187,14 +155,6 @@ def _django_results(told: str) -> Results:
         lines = [line for line in text.strip().splitlines() if line.strip()]
         failures[path] = _one_line(lines[-1] if lines else "")
     return Results(failures, passed - failures.keys())
-
-
-def own_requirements() -> list[str]:
-    """Return what this package needs, for an environment in which the checkout's own back ends are imported."""
-    config = configparser.ConfigParser()
-    config.read(ROOT / "setup.cfg")
-    lines = config["options"]["install_requires"].splitlines()
-    return [line for line in lines if line and not line.startswith("#")]
 
 
 def _ended(command: Sequence[str], folder: Path, environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
@@ -240,5 +200,4 @@ SUITES = (
         _django("memcached.PyMemcacheCache", "127.0.0.1:{port}", "PyMemcacheCacheTests"),
         quick=True,
     ),
-    Suite("aiocache", "", _aiocache, quick=True),
 )

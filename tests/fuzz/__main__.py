@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import re
 import sys
@@ -31,14 +32,18 @@ from fuzz.running import Port, Tally, fuzz  # noqa: E402
 from cacheflow.cli.launcher import LocalCluster, ask, terminable  # noqa: E402
 from cacheflow.client.client import CacheClient  # noqa: E402
 from cacheflow.config import read_secret  # noqa: E402
+from cacheflow.errors import CacheFlowError  # noqa: E402
 
 PORTS = ("http", "resp", "memcached", "peers")
 # Small, so that memory is full early and stays so.
 FLAGS = ("--max-items", "1000", "--max-bytes", "4194304", "--resp-port", "0", "--memcached-port", "0")
-# MiB that memory may grow from a fifth of the inputs to all: on the node that has the clients, beside the others, which have
-# only the writes; and on any node, for the log stays in memory until the journal has 64 MiB and a snapshot is built.
+# The log stays in memory until the journal has 64 MiB and a snapshot is built. So a client beside the hostile ones writes 1 MiB
+# for so many inputs, and what counts is the least memory of each fifth of the inputs: in a long run, that behind a snapshot.
+INPUTS_PER_BALLAST = 1500
+# MiB that memory may grow from the first fifth to the last: on the node that has the hostile clients, beside the others, and
+# on any.
 BESIDE_MIB_MAX = 16.0
-GROWTH_MIB_MAX = 128.0
+GROWTH_MIB_MAX = 64.0
 SAMPLE_S = 1.0
 BAD_LINE = re.compile(r"Traceback|\bERROR\b|\bCRITICAL\b|Exception|never awaited|never retrieved")
 
@@ -101,20 +106,21 @@ def run_port(name: str, cluster: LocalCluster, inputs: int, seed: int, authority
     pids = [child.process.pid for child in cluster.children if child.process is not None]
     samples: list[tuple[int, list[float]]] = []
 
-    async def both() -> None:
-        sampling = asyncio.ensure_future(_sample(pids, samples, lambda: tally.inputs))
+    async def all_of_it() -> None:
+        beside = [
+            asyncio.ensure_future(_sample(pids, samples, lambda: tally.inputs)),
+            asyncio.ensure_future(_write_ballast(cluster, lambda: tally.inputs)),
+        ]
         try:
             await run
         finally:
-            sampling.cancel()
+            for task in beside:
+                task.cancel()
 
-    asyncio.run(both())
+    asyncio.run(all_of_it())
     took = time.monotonic() - began
     samples.append((tally.inputs, _memory_mib(pids)))
-    course = [
-        next(memory for count, memory in samples if count >= min(inputs, tally.inputs) * fifth / 5)
-        for fifth in range(1, 6)
-    ]
+    course = _least_of_fifths(samples)
     grown = [last - early for early, last in zip(course[0], course[-1], strict=True)]
     is_flat = grown[1] - max(grown[0], grown[2]) <= BESIDE_MIB_MAX and max(grown) <= GROWTH_MIB_MAX
     if not is_flat:
@@ -134,6 +140,26 @@ async def _sample(pids: list[int], samples: list[tuple[int, list[float]]], input
     while True:
         samples.append((inputs(), _memory_mib(pids)))
         await asyncio.sleep(SAMPLE_S)
+
+
+async def _write_ballast(cluster: LocalCluster, inputs: Callable[[], int]) -> None:
+    with CacheClient(cluster.urls, ca=cluster.ca) as client:
+        written = 0
+        while True:
+            await asyncio.sleep(SAMPLE_S / 10)
+            if inputs() // INPUTS_PER_BALLAST > written:
+                written += 1
+                with contextlib.suppress(CacheFlowError):  # hostile clients move the leadership, too
+                    await asyncio.to_thread(client.set, "ballast", bytes(2**20 - 1024))
+
+
+def _least_of_fifths(samples: list[tuple[int, list[float]]]) -> list[list[float]]:
+    """Return the least memory of each process in each fifth of the inputs; ``samples`` have them in order, the last one all."""
+    last = samples[-1][0]
+    fifths = [
+        [memory for count, memory in samples if last * fifth <= count * 5 <= last * (fifth + 1)] for fifth in range(5)
+    ]
+    return [[min(values) for values in zip(*fifth, strict=True)] for fifth in fifths if fifth]
 
 
 def _memory_mib(pids: list[int]) -> list[float]:

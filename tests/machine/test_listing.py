@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 
 import pytest
@@ -9,7 +10,7 @@ from machine.driver import Driver
 
 from cacheflow.machine import listing
 from cacheflow.machine.language import commands as c
-from cacheflow.machine.listing import KeysCopy
+from cacheflow.machine.listing import STEP_KEYS, KeysCopy
 
 
 def change(driver: Driver, chance: random.Random) -> None:
@@ -63,3 +64,58 @@ def test_a_copy_has_all_keys_until_something_is_written(driver: Driver) -> None:
     driver.run(c.set_("another", b"x", 0))
     told.append((copy.done, copy.has_all, copy.still_gathers))
     assert told == [(False, False, True), (True, True, False), (True, False, False)]
+
+
+def test_the_garbage_collector_does_not_look_at_slices_again(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "SLICE_KEYS", 7)
+    driver.run(*(c.set_(f"k{number}", b"x", 0) for number in range(100)))
+    copy = KeysCopy(lambda: driver.machine.contents)
+    while not copy.done:
+        assert not gc.is_tracked(copy.go_on())
+        driver.run(c.delete(f"k{len(copy.slices)}"))
+
+
+def test_a_host_without_garbage_collection_is_left_alone(driver: Driver) -> None:
+    driver.run(c.set_("k", b"x", 0))
+    gc.disable()
+    try:
+        collections = gc.get_stats()[0]["collections"]
+        KeysCopy(lambda: driver.machine.contents).go_on()
+        assert gc.get_stats()[0]["collections"] == collections
+    finally:
+        gc.enable()
+
+
+def test_who_frees_a_copy_is_handed_its_slices(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "SLICE_KEYS", 7)
+    driver.run(*(c.set_(f"k{number}", b"x", 0) for number in range(20)))
+    given_up: list[list[tuple[str, ...]]] = []
+    copy = KeysCopy(lambda: driver.machine.contents, given_up.append)
+    while not copy.done:
+        copy.go_on()
+    slices = copy.slices
+    del copy
+    assert given_up == []
+    expected = list(slices)
+    del slices
+    assert given_up == [expected]
+
+
+# To choose a few, all keys are gone through; for many, they are sorted in three pieces, and gone through as far as the page goes.
+@pytest.mark.parametrize(
+    ("limit", "steps"), [(None, 3 + 6000 // STEP_KEYS), (10, 6000 // STEP_KEYS), (3000, 3 + 3000 // STEP_KEYS)]
+)
+def test_who_lists_a_page_gives_way_all_the_time(driver: Driver, limit: int | None, steps: int) -> None:
+    keys = [f"k{number:05}" for number in range(6000)]
+    for start in range(0, len(keys), 1000):
+        driver.run(*(c.set_(key, b"x", 0) for key in keys[start : start + 1000]))
+    given_way = 0
+
+    def give_way() -> None:
+        nonlocal given_way
+        given_way += 1
+
+    found, _ = driver.machine.keys("", limit, give_way=give_way)
+    assert found == keys[:limit]
+    # Before that they are copied, looked at in three pieces, and the copy is freed.
+    assert given_way > 5 + steps

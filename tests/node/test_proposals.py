@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from cacheflow.errors import NoLeader, NotCommitted, OutcomeUnknown, Overloaded
+from cacheflow.errors import AnswerNotKept, NoLeader, NotCommitted, OutcomeUnknown, Overloaded
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.machine.language.levels import BUILD_LEVEL
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.machine.state import contents
+from cacheflow.machine.state.condemnations import Condemnations
 from cacheflow.node import proposals
 from cacheflow.node.assembly import LocalNode
 from cacheflow.node.proposals import (
@@ -647,6 +648,60 @@ def test_a_write_whose_answer_is_not_kept_any_more_is_unknown_and_the_session_go
     assert numbers(later.outcome) == [3] and cluster.proposals.pending == 0
 
 
+@pytest.mark.parametrize("repeated", [False, True])
+def test_removals_whose_keys_are_being_counted_are_in_the_limit_of_what_waits(
+    repeated: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow_sweeps(monkeypatch)
+    cluster = Cluster().open()
+    Call(cluster, *(commands.set_(key, b"", 1) for key in "abcdefghi"))
+    cluster.apply()
+    monkeypatch.setattr(proposals, "PENDING_MAX", 3)
+    # The same one again counts as another: everybody who waits takes a place.
+    removal = commands.idempotent("again", commands.delete_prefix("")) if repeated else commands.delete_prefix("")
+    removals = [Call(cluster, removal) for _ in range(3)]
+    cluster.apply()
+    cluster.proposals.tell_counts(cluster.machine.contents)
+    assert [each.outcomes for each in removals] == [[]] * 3 and cluster.proposals.pending == 3
+    assert isinstance(Call(cluster, count()).outcome, Overloaded)
+    while cluster.machine.next_due_ms() == 0:
+        cluster.apply(commands.encode_block(0, 0, 0, [commands.noop()]))
+        cluster.proposals.tell_counts(cluster.machine.contents)
+    assert [each.outcome for each in removals] == [
+        [[commands.OK, 9 if repeated or not number else 0]] for number in range(3)
+    ]
+    assert cluster.proposals.pending == cluster.proposals._pending_bytes == 0
+    served = Call(cluster, count())
+    cluster.apply()
+    assert numbers(served.outcome) == [1]
+
+
+def test_an_entry_looks_at_one_removal_however_many_are_being_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow_sweeps(monkeypatch)
+    cluster = Cluster().open()
+    Call(cluster, *(commands.set_(key, b"", 1) for key in "abcdefghijklmnop"))
+    cluster.apply()
+    first = commands.idempotent("first", commands.delete_prefix("a"))
+    Call(cluster, first)
+    for _ in range(2):
+        Call(cluster, commands.delete_prefix("b"))
+    cluster.apply()
+    # Sent again behind all others it waits for the oldest removal.
+    Call(cluster, first)
+    cluster.apply()
+    revisions = [proposal.results[-1][1] for proposal in cluster.proposals.counting]
+    assert len(revisions) == 4 and revisions == sorted(revisions) and revisions[0] == revisions[1]
+    asked: list[int] = []
+
+    def is_counting(_: Condemnations, revision: int) -> bool:
+        asked.append(revision)
+        return True
+
+    monkeypatch.setattr(Condemnations, "is_counting", is_counting)
+    cluster.proposals.tell_counts(cluster.machine.contents)
+    assert asked == revisions[:1]
+
+
 def slow_sweeps(patch: pytest.MonkeyPatch) -> None:
     """Let an entry sweep one key."""
     patch.setattr(contents, "SWEPT_PER_ENTRY_MAX", 1)
@@ -706,5 +761,6 @@ def test_a_removal_that_is_not_counted_in_time_is_told_as_done(end: str, monkeyp
     else:
         cluster.machine.contents.condemned.adopt([], 0)
         cluster.proposals.tell_counts(cluster.machine.contents)
-    assert isinstance(removal.outcome, OutcomeUnknown) and "are removed" in str(removal.outcome)
+    assert type(removal.outcome) is (AnswerNotKept if end == "forgotten" else OutcomeUnknown)
+    assert "are removed" in str(removal.outcome)
     assert (cluster.proposals.counting, cluster.proposals.pending) == ([], 0)

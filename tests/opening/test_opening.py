@@ -158,6 +158,26 @@ def test_an_unknown_option_is_refused_with_those_that_there_are(opener: Callable
         opener("cacheflow+embedded:///x", token="t")
 
 
+@pytest.mark.parametrize(
+    ("url", "options"),
+    [
+        ("cacheflow://a", {"timeout": "5"}),
+        ("cacheflow://a", {"timeout": 0}),
+        ("cacheflow://a", {"timeout": True}),
+        ("cacheflow://a?timeout=nan", {}),
+        ("cacheflow://a", {"token": b"x"}),
+        ("cacheflow://a", {"token": ""}),
+        ("cacheflow://a", {"token_file": 5}),
+        ("cacheflow://a", {"discover": 1}),
+        ("cacheflow+embedded:///x", {"timeout": 5, "request_timeout_s": 5}),
+    ],
+)
+@pytest.mark.parametrize("opener", OPEN)
+def test_an_option_of_a_wrong_kind_is_refused(opener: Callable[..., Any], url: str, options: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest):
+        opener(url, **options)
+
+
 def test_without_form_the_cache_is_the_client_itself() -> None:
     assert type(open_cache("cacheflow://a")) is CacheClient
     assert type(open_cache("cacheflow://a", key_prefix="", version=None, serializer=None)) is CacheClient

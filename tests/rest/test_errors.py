@@ -12,7 +12,7 @@ from rest.fake_store import FakeStore
 
 from cacheflow import errors
 from cacheflow.config import join_token
-from cacheflow.errors import NoCluster, NoLeader, NotCommitted, OutcomeUnknown, Overloaded
+from cacheflow.errors import AnswerNotKept, NoCluster, NoLeader, NotCommitted, OutcomeUnknown, Overloaded
 from cacheflow.rest.app import create_app
 from cacheflow.rest.problems import urn_of
 from cacheflow.rest.request.context import RestConfig
@@ -55,6 +55,13 @@ def test_a_timeout_of_what_was_sent_is_504_and_says_so(
     assert answer.json["outcome"] == "unknown"
     assert answer.json["leader"] == "n1"
     assert "Retry-After" not in answer.headers
+
+
+def test_a_write_that_took_place_and_whose_answer_is_lost_says_so(client: Client, store: FakeStore) -> None:
+    store.failure = AnswerNotKept("the keys are removed; how many there were is not known any more")
+    answer = client.delete("/cache?prefix=k")
+    assert (answer.status_code, answer.json["title"], answer.json["outcome"]) == (504, "Answer not kept", "applied")
+    assert answer.json["type"] == "urn:cacheflow:answer-not-kept"
 
 
 @pytest.mark.parametrize("error", [NotCommitted("n"), Overloaded("o"), NoLeader("n", retry_after_s=0.01)])

@@ -12,6 +12,7 @@ from rest.client import Client
 from rest.fake_store import FakeStore
 
 from cacheflow import values
+from cacheflow.rest.routes.cache import _LONG_BYTES_MIN
 
 
 def put_json(client: Client, body: bytes | str) -> tuple[int, dict[str, Any]]:
@@ -187,3 +188,15 @@ def test_a_value_over_the_limit_is_413(client: Client) -> None:
 def test_a_body_over_the_cap_is_413_without_a_server_in_front(client: Client) -> None:
     answer = client.put("/cache/k", data=b"x" * (16 * 1024 * 1024 + 1))
     assert (answer.status_code, answer.content_type) == (413, "application/problem+json")
+
+
+@pytest.mark.parametrize("size", [_LONG_BYTES_MIN - 1, _LONG_BYTES_MIN, 100_000])
+def test_long_texts_are_the_same_json_with_and_without_what_it_escapes(
+    client: Client, store: FakeStore, size: int
+) -> None:
+    for odd in ("", "\x00", "\x1f", "\n", '"', "\\", "/", "\x7f", "\u2028", "\U0001f600"):
+        text = "x" * (size - len(odd.encode()) - 1) + odd + "y"
+        store._put("k", text.encode(), values.TEXT, None, 0)
+        answer = client.get("/cache/k")
+        assert answer.json["value"] == text
+        assert answer.data == json.dumps(answer.json, ensure_ascii=False, separators=(",", ":")).encode()

@@ -87,6 +87,7 @@ MUTATIONS = (
     Mutation("a scope's floor", machine.drop_what_a_scope_keeps_and_leave_its_floor, ""),
     Mutation("the age of a key", machine.do_again_what_may_have_been_dropped, ""),
     Mutation("condemned is absent", machine.forget_what_is_condemned_when_reading, ""),
+    Mutation("what is counted waits no more", machine.keep_the_places_of_removals_that_are_counted, ""),
     Mutation("what is written later lives", machine.sweep_what_was_written_later, ""),
     Mutation("condemnations are restored", machine.forget_what_is_condemned_at_a_restore, "snapshot kill"),
     Mutation("a pass goes on where it was", machine.begin_a_pass_again_at_a_restore, "snapshot kill"),

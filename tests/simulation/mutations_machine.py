@@ -35,6 +35,18 @@ def call_it_not_done_when_the_leader_changes(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Proposals, "route_changed", _route_changed)
 
 
+def keep_the_places_of_removals_that_are_counted(patch: pytest.MonkeyPatch) -> None:
+    """Let a removal's call, told how many keys there were, still count as one that waits."""
+    tell_counts = Proposals.tell_counts
+
+    def _tell_counts(self: Any, contents: Contents) -> None:
+        pending = self.pending
+        tell_counts(self, contents)
+        self.pending = pending
+
+    patch.setattr(Proposals, "tell_counts", _tell_counts)
+
+
 def answer_every_read_of_a_batch(patch: pytest.MonkeyPatch) -> None:
     """Let the answers of one batch be as large as they may get."""
     begin = batches.Batches._begin

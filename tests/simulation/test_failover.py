@@ -84,6 +84,26 @@ def test_survivors_whose_logs_are_equal_do_not_split_the_vote() -> None:
             assert cluster.leader is not None, f"seed {seed}"
 
 
+def terms_of_an_election(seed: int, nodes: int) -> int:
+    """Return how many terms it takes to elect another leader when the leader's machine loses power at rest."""
+    cluster = Cluster(seed, nodes)
+    with patched(cluster):
+        for host in cluster.hosts:
+            cluster.start(host)
+        assert cluster.run(5.0, cluster.healthy)
+        cluster.run(1.0 + seed / 100)
+        before = max(process.node.term for process in cluster.processes)
+        leader_loses_power(cluster)
+        # Nobody is told: each notices by its own clock, two election timeouts later at most.
+        assert cluster.run(2.2, lambda: cluster.leader is not None and cluster.leader.node.term > before)
+        return max(process.node.term for process in cluster.processes) - before
+
+
+@pytest.mark.parametrize("nodes", [3, 5])
+def test_survivors_that_miss_their_leader_at_the_same_moment_do_not_split_the_vote(nodes: int) -> None:
+    assert [seed for seed in range(1, 61) if terms_of_an_election(seed, nodes) != 1] == []
+
+
 @pytest.mark.parametrize("seed", range(1, 4))
 def test_a_slow_but_healthy_cluster_keeps_its_leader(seed: int) -> None:
     cluster = Cluster(seed, 3)

@@ -144,9 +144,9 @@ class FakeStore:
     def now_ms(self) -> int:
         return self.clock_ms
 
-    def copy_keys(self) -> KeysCopy:
+    def copy_keys(self, give_up: Callable[[list[tuple[str, ...]]], object]) -> KeysCopy:
         self._check()
-        return KeysCopy(lambda: self.machine.contents)
+        return KeysCopy(lambda: self.machine.contents, give_up)
 
     def live(self, keys: list[str]) -> list[str]:
         self._check()
@@ -157,6 +157,7 @@ class FakeStore:
             raise NotReady("this node has not caught up with the cluster since it started")
 
     def count_of(self, database: int) -> int:
+        self._check()
         return self.machine.contents.count_of(database)
 
     def expiring_of(self, database: int) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import cast
 
 import pytest
@@ -11,13 +12,14 @@ from wire.fake_transport import Client
 from wire.turns import Turns
 
 from cacheflow.machine.language import commands
+from cacheflow.node.proposals import BLOCK_COMMANDS_MAX
 from cacheflow.rest.openapi import specification
 from cacheflow.rest.request.context import RestConfig
 from cacheflow.wire.connection import Connection
 from cacheflow.wire.memcached.connection import _WITH_VALUE
 from cacheflow.wire.memcached.meta.commands import META
 from cacheflow.wire.memcached.text import COMMANDS
-from cacheflow.wire.resp.session import KEYS_MAX, WATCHED_MAX, WRITES_MAX
+from cacheflow.wire.resp.session import KEYS_MAX, REMOVED_MAX, WATCHED_MAX, WRITES_MAX
 from cacheflow.wire.resp.table import TABLE
 from scripts.bench import requests
 
@@ -63,7 +65,7 @@ def longest_turn(turns: Turns, client: Client, store: FakeStore, data: bytes) ->
 
 
 # What runs in the scripts' thread, which is none of the loop's.
-IN_A_THREAD = {"eval", "eval_ro"}
+IN_A_THREAD = {"eval", "eval_ro", "evalsha", "evalsha_ro"}
 
 
 @pytest.mark.parametrize("name", sorted(RESP.keys() - IN_A_THREAD))
@@ -91,14 +93,32 @@ def test_every_command_and_operation_is_asked() -> None:
 
 
 def test_the_requests_are_as_large_as_they_may_be() -> None:
-    assert (requests.MANY, requests.WRITTEN) == (KEYS_MAX, WRITES_MAX)
+    assert (requests.MANY, requests.WRITTEN, requests.REMOVED) == (KEYS_MAX, WRITES_MAX, REMOVED_MAX)
     assert WATCHED_MAX == 2 * WRITES_MAX
 
 
 @pytest.mark.parametrize("name", ["mget", "exists", "touch", "del", "unlink", "mset", "msetnx", "config", "command"])
 def test_a_larger_request_is_refused(name: str) -> None:
-    larger = requests.resp(many=KEYS_MAX + 1, written=WRITES_MAX + 1)
+    larger = requests.resp(many=KEYS_MAX + 1, written=WRITES_MAX + 1, removed=REMOVED_MAX + 1)
     words = {"config": ["get", *["*"] * 127], "command": ["info", *["get"] * 127]}.get(name)
     data = larger[name] if words is None else requests.words(name, *words)
     client = resp_client.connect()
     assert b" has at most " in client.send(data)
+
+
+def test_what_an_entry_brings_at_most_is_applied_in_some_milliseconds() -> None:
+    machine = FakeStore().machine
+    keys = [f"key:{number}" for number in range(BLOCK_COMMANDS_MAX)]
+    made: int
+
+    def count(frame: object, event: str, argument: object) -> None:
+        nonlocal made
+        made += event in ("call", "c_call")
+
+    for ttl_ms in (1000, 2000):
+        block = commands.encode_block(0, 0, 0, [commands.set_(key, b"value", 0, None, ttl_ms) for key in keys])
+        made = 0
+        sys.setprofile(count)
+        machine.apply(machine.applied_index + 1, commands.encode_entry(1, [block]))
+        sys.setprofile(None)
+        assert made < 2 * CALLS_MAX

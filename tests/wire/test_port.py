@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import resource
+import socket
 from collections.abc import Awaitable, Callable
 from typing import cast
 
@@ -67,6 +69,8 @@ async def test_who_comes_over_the_limit_is_told_so_and_others_come_in_when_one_l
     assert ports.metrics() == {
         "unsent_bytes": 0,
         "unsent_ended_total": 0,
+        "unfinished_bytes": 0,
+        "unfinished_ended_total": 0,
         'wire_connections{port="memcached"}': 2,
         'wire_connections_max{port="memcached"}': 2,
         'wire_connections_total{port="memcached"}': 3,
@@ -75,6 +79,24 @@ async def test_who_comes_over_the_limit_is_told_so_and_others_come_in_when_one_l
         'wire_requests_total{port="memcached"}': 5,
     }
     await ports.close()
+
+
+def test_those_who_come_at_once_are_accepted_a_few_a_turn() -> None:
+    async def come() -> None:
+        ports = ListeningPorts(direct=True)
+        service = memcached(FakeStore(), connections_max=100)
+        number = await ports.open(service, "127.0.0.1", 0)
+        clients = [socket.create_connection(("127.0.0.1", number)) for _ in range(60)]
+        seen = [0]
+        while service.accepted < len(clients):
+            await asyncio.sleep(0)
+            seen.append(service.accepted)
+        assert max(now - before for before, now in itertools.pairwise(seen)) <= 16
+        for client in clients:
+            client.close()
+        await ports.close()
+
+    asyncio.run(come())
 
 
 @on_a_loop

@@ -102,6 +102,10 @@ class Items(cachetools.Cache[str, Entry]):
     def passed(self) -> int:
         """Return how many items are in front of the place in eviction order that the scan has reached."""
 
+    @abc.abstractmethod
+    def next_scanned(self) -> str | None:
+        """Return the key that the scan will give next, if it is still there then; None at the scan's end."""
+
     @property
     def currsize(self) -> float:
         """The number of items in the container."""

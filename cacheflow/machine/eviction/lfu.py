@@ -222,6 +222,12 @@ class LfuItems(Items, cachetools.LFUCache[str, Entry]):
             keys += some
         return keys
 
+    def next_scanned(self) -> str | None:
+        first = self._order.next_scanned()
+        if first is None:
+            first = next(iter(self._pending or self._scanned.next.keys), None)
+        return first
+
     def passed(self) -> int:
         total = self._order.passed() - len(self._pending)
         link = self._LFUCache__root

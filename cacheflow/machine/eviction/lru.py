@@ -64,5 +64,8 @@ class LruItems(Items):
     def scan(self, count: int) -> list[str]:
         return self._order.scan(count)
 
+    def next_scanned(self) -> str | None:
+        return self._order.next_scanned()
+
     def passed(self) -> int:
         return self._order.passed()

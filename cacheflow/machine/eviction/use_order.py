@@ -186,6 +186,19 @@ class UseOrder:
                 break
         return total - sum([key in self._scanned for key in self._pending])
 
+    def next_scanned(self) -> str | None:
+        """Return the key that the scan will give next; None at its end."""
+        segment, pending = self._scanned, self._pending
+        position = 0
+        if segment is not None:
+            # What has left the segment is not given: it is forgotten here, so that nobody passes over it twice.
+            while pending and pending[-1] not in segment:
+                pending.pop()
+            if pending:
+                return pending[-1]
+            position = 1 + next(place for place, each in enumerate(self._segments) if each is segment)
+        return next((next(iter(each)) for each in self._segments[position:] if each), None)
+
     def _enter_next(self) -> bool:
         """Go on with a scan in the next segment (a dictionary of some keys) that is not empty; return False at the end."""
         segments = self._segments

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 DATABASES: Final = 16
@@ -27,7 +28,7 @@ def database_of(key: str) -> int:
     return _NUMBERS.get(key[:PREFIX_BYTES], 0) if key.startswith(MARK) else 0
 
 
-def keys_of_database(keys: list[str], database: int) -> list[str]:
+def keys_of_database(keys: Iterable[str], database: int) -> list[str]:
     """Return those of the machine's ``keys`` that belong to ``database``, in the same order."""
     if database:
         prefix = PREFIXES[database]

@@ -42,41 +42,51 @@ class Tally:
 class Census:
     """The numbers of living keys in the databases above 0, and of dead ones. Not safe for concurrent use, except for reading."""
 
-    __slots__ = ("_databases", "dead")
+    __slots__ = ("_numbers",)
 
     def __init__(self) -> None:
-        # The first one has no meaning but for keys with a mark that no database has.
-        self._databases = [Tally() for _ in range(DATABASES)]
-        self.dead = Tally()
+        # The dead keys, and the living ones of each database; the first database has no meaning but for keys with a mark that no
+        # database has. Both in one attribute: when a database is condemned its keys go from one to the other, and a reader in
+        # another thread must not find them in both.
+        self._numbers = Tally(), [Tally() for _ in range(DATABASES)]
+
+    @property
+    def dead(self) -> Tally:
+        """The numbers of dead keys that are still in memory."""
+        return self._numbers[0]
 
     def came(self, key: str) -> None:
         """Count ``key``, a key before OTHERS_BEFORE that has no expiry yet."""
-        self._databases[database_of(key)].keys += 1
+        self._numbers[1][database_of(key)].keys += 1
 
     def retimed(self, key: str, before_ms: int, after_ms: int) -> None:
         """Count that the expiry of ``key``, a key before OTHERS_BEFORE, is ``after_ms`` instead of ``before_ms``; 0 is none."""
-        self._databases[database_of(key)].retimed(before_ms, after_ms)
+        self._numbers[1][database_of(key)].retimed(before_ms, after_ms)
 
     def went(self, key: str, entry: Entry) -> None:
         """Count that ``key``, a living key before OTHERS_BEFORE, is gone with its ``entry``."""
-        self._databases[database_of(key)].went(entry)
+        self._numbers[1][database_of(key)].went(entry)
 
     def of(self, database: int | None, memory: Tally) -> Tally:
         """Return the numbers of living keys in ``database``, None for all databases. memory: all keys in memory, dead or not."""
+        dead, databases = self._numbers
         if database:
-            return self._databases[database]
+            return databases[database]
         living = Tally()
         living.add(memory)
-        living.add(self.dead, -1)
+        living.add(dead, -1)
         if database == 0:
-            for other in self._databases[1:]:
+            for other in databases[1:]:
                 living.add(other, -1)
         return living
 
     def condemn(self, database: int | None, memory: Tally) -> None:
         """Count all living keys of ``database``, None for all databases, as dead. memory: all keys in memory, dead or not."""
-        self.dead.add(self.of(database, memory))
+        dead, databases = Tally(), list(self._numbers[1])
+        dead.add(self._numbers[0])
+        dead.add(self.of(database, memory))
         if database is None:
-            self._databases = [Tally() for _ in range(DATABASES)]
+            databases = [Tally() for _ in range(DATABASES)]
         elif database:
-            self._databases[database] = Tally()
+            databases[database] = Tally()
+        self._numbers = dead, databases

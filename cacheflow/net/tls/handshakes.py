@@ -43,6 +43,9 @@ HANDSHAKE_BYTES_MAX: Final = 64 * 1024
 # The first byte of every TLS connection (RFC 8446, 5.1: a record of a handshake). No protocol of this project begins with it.
 TLS_BEGINS: Final = b"\x16"
 _RECEIVE_BYTES: Final = 16 * 1024
+# The alert "internal error" (RFC 8446, 6.2), fatal, by which a handshake is ended that was never begun. A connection that ends
+# without a word of TLS looks like one to a port that speaks none.
+_NOT_NOW: Final = b"\x15\x03\x03\x00\x02\x02\x50"
 # Seconds between two lines in the log about connections that failed at one door.
 _COMPLAINTS_EVERY_S: Final = 30.0
 
@@ -210,11 +213,12 @@ class Handshakes:
 
     def take(self, door: Door, sock: socket.socket, done: Done) -> None:
         """Shake hands with the client of a socket that ``door`` has just accepted, and call ``done``."""
+        sock.setblocking(False)
         if len(self._new) >= self._all_half_open_max:
             door.turned_away += 1
+            _say_not_now(sock)
             sock.close()
             return
-        sock.setblocking(False)
         self._add(_Half(sock, door, None, done, None, self._clock() + self._deadline_s))
 
     def secure(self, name: str, refusal: bytes) -> Callable[[socket.socket, Callable[[SecuredSocket], None]], None]:
@@ -407,6 +411,17 @@ class Handshakes:
         more = f" (and {door.unsaid} more since the last line)" if door.unsaid else ""
         logger.warning("no TLS with %s on the %s port: %s%s", where, door.name, told(error), more)
         door.quiet_until_s, door.unsaid = now_s + _COMPLAINTS_EVERY_S, 0
+
+
+def _say_not_now(sock: socket.socket) -> None:
+    """Tell a client that its handshake does not take place, unless it has left or has begun to speak something else."""
+    first = TLS_BEGINS
+    with contextlib.suppress(OSError):
+        with contextlib.suppress(BlockingIOError):
+            # What has come is read, so that closing does not take the alert along.
+            first = sock.recv(_RECEIVE_BYTES)[:1]
+        if first == TLS_BEGINS:
+            sock.send(_NOT_NOW)
 
 
 def _tell(failed: Failed, error: Exception, heard: bool) -> None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Protocol, TypeVar, overload
@@ -417,9 +418,10 @@ class Journal:
         if self._busy or self._closed:
             return
         batch, self._pending = self._pending, []
-        self._free_some()
-        clock = self._take_clock()
-        if clock is not None:
+        # Every write comes here: no call for what is seldom.
+        if self._trimmed:
+            self._free_some()
+        if self._clock_is_new and (clock := self._take_clock()) is not None:
             batch.append((CLOCK, 0, 0, clock_payload(clock)))
         sync = self._sync_due or self._fsync == "always"
         self._sync_due = False
@@ -447,7 +449,7 @@ class Journal:
             self._continue()
             self.on_durable()
 
-        self._submit(lambda: files.append(batch, sync), done)
+        self._submit(partial(files.append, batch, sync), done)
 
     def _marked_done(self, outcome: BaseException | None) -> None:
         self._busy = False

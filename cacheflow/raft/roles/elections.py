@@ -8,6 +8,8 @@
    emptied has another one.
 4. Voters tell their estimate of the cluster's time with each answer to a candidate (``voters_time.py``). A candidate whose
    answers differ waits for the others' a moment, before its campaign and not as leader: nobody waits for it yet.
+5. Of two with equal logs that ask for pre-votes at the same moment only the one whose id comes first goes on: both would
+   campaign, vote for themselves, and wait for another election timeout.
 
 Not safe for concurrent use: the event loop owns it.
 """
@@ -61,9 +63,10 @@ class Elections:
         self._membership = membership
         self._disk = disk
         self._leader_heard_s = -math.inf
-        # The term that this node asks pre-votes for, and the ids that have granted one; the ids that have voted for it, and
-        # in which term.
+        # The term that this node asks pre-votes for, since when, and the ids that have granted one; the ids that have voted for
+        # it, and in which term.
         self._pre_vote_term = 0
+        self._pre_vote_began_s = -math.inf
         self._pre_votes: set[str] = set()
         self._votes: set[str] = set()
         self._votes_term = 0
@@ -107,6 +110,7 @@ class Elections:
         """Begin a pre-vote: ask the voters whether they would elect this node; campaign at once if there is no other."""
         core = self._core
         self._pre_vote_term = core.term + 1
+        self._pre_vote_began_s = core.now()
         self._pre_votes = {self._membership.node_id}
         for node_id in core.voter_ids:
             self._links.send(
@@ -170,8 +174,11 @@ class Elections:
             and not self._disk.hung
             and self._may_be_elected(peer, message)
             and guards.is_up_to_date(self._journal.last_index, self._journal.last_term, message)
+            and not (self._asks_too(term) and self._goes_first(peer, message))
         )
         if granted:
+            if self._asks_too(term):
+                self._pre_vote_term = 0
             core.give_way(GIVE_WAY_S)
         time_ms, heard = self._voters_time.own()
         reply: PreVoteReply = {
@@ -183,6 +190,15 @@ class Elections:
             "heard": heard,
         }
         self._links.send(peer.node_id, reply)
+
+    def _asks_too(self, term: int) -> bool:
+        """True if this node has itself asked for pre-votes for this ``term``, just now."""
+        return self._pre_vote_term == term and self._core.now() - self._pre_vote_began_s < GIVE_WAY_S
+
+    def _goes_first(self, peer: Peer, message: dict[str, Any]) -> bool:
+        """True if this node's log is as long as that of ``peer``, as ``message`` tells it, and its id comes first."""
+        ends = message["last_log_term"], message["last_log_index"]
+        return (self._journal.last_term, self._journal.last_index) == ends and self._membership.node_id < peer.node_id
 
     def _on_pre_vote_reply(self, peer: Peer, message: dict[str, Any]) -> None:
         core = self._core

@@ -105,9 +105,9 @@ class Encryption:
             if shaken.done():
                 return
             if not heard and isinstance(error, ConnectionError):
-                shaken.set_exception(NoTlsThere("it speaks no TLS, and --peer-tls is require"))
+                shaken.set_exception(NoTlsThere("it ended without a word of TLS, and --peer-tls is require"))
             else:
-                shaken.set_exception(ConnectionError(f"TLS: {told(error)}"))
+                shaken.set_exception(ConnectionError(f"TLS: {_why(error)}"))
 
         def done(_: socket.socket, session: Session | None) -> None:
             assert session is not None
@@ -125,6 +125,14 @@ class Encryption:
                 shaken.exception()  # else it would be told as one that nobody has looked at
                 sock.close()
             raise
+
+
+def _why(error: Exception) -> str:
+    """Return why the handshake with another node has failed, as text for people."""
+    if getattr(error, "reason", None) == "TLSV1_ALERT_INTERNAL_ERROR":
+        # What a node says of handshakes for which it has no place.
+        return f"it shakes no hands now, because too many want to or it has trouble of its own ({told(error)})"
+    return told(error)
 
 
 async def _attach(

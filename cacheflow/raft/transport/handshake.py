@@ -181,7 +181,8 @@ class Handshake:
             raise Refusal(f"a cluster secret is set {has} and none {lacks}: give every node the same")
         if remote.certified and local.certified and not self.encrypted:
             raise Refusal(
-                "both sides have certificates and the connection is plain: something between them keeps TLS away"
+                "both sides have certificates and the connection is plain: something between them keeps TLS away, or ended the "
+                "TLS connection before this one"
             )
         # A node may ask who lives at an address and find itself there, under another spelling.
         asks_itself = remote.epoch == local.epoch and PROBE in (remote.purpose, local.purpose)

@@ -25,16 +25,11 @@ class WaitingGate:
         self.waiting = 0
         self.refused = 0
 
-    def refusal(self) -> Overloaded | None:
-        """Return the error for a request that would wait beyond the limit of waiting requests, and count it as refused.
-
-        Returns None while fewer requests wait than may.
-        """
-        if self.waiting < self.waiting_max:
-            return None
+    def refusal(self) -> Overloaded:
+        """Return the error for a request that would wait beyond the limit of waiting requests, and count it as refused."""
         with self._lock:
             self.refused += 1
-        return self._overloaded()
+        return Overloaded(f"{self.waiting_max} requests wait for the cluster already; this one was not sent", 1.0)
 
     def enter(self) -> None:
         """Count a request that is going to wait for the cluster. Raises Overloaded at the limit of waiting requests."""
@@ -42,16 +37,12 @@ class WaitingGate:
             if self.waiting < self.waiting_max:
                 self.waiting += 1
                 return
-            self.refused += 1
-        raise self._overloaded()
+        raise self.refusal()
 
     def leave(self) -> None:
         """Stop counting a request that had to wait for the cluster and waits no longer."""
         with self._lock:
             self.waiting -= 1
-
-    def _overloaded(self) -> Overloaded:
-        return Overloaded(f"{self.waiting_max} requests wait for the cluster already; this one was not sent", 1.0)
 
     def __enter__(self) -> None:
         self.enter()

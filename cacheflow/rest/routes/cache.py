@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from json.encoder import encode_basestring as json_string
-from typing import Any
+from typing import Any, Final
 
 from flask import Blueprint, request
 
-from cacheflow import verbs
+from cacheflow import values, verbs
 from cacheflow.access.roles import Role
 from cacheflow.arguments import KEYS_MAX, KEYS_PAGE, check_read, check_size, known_fields, shown
 from cacheflow.contract import RestStore
@@ -40,6 +40,10 @@ _NO_CACHE = ("Cache-Control", "no-cache")
 _VARY = ("Vary", "Accept")
 # A stored page must not run as a part of this origin, where its scripts could call the API.
 _RAW_GUARDS = (("X-Content-Type-Options", "nosniff"), ("Content-Security-Policy", "sandbox"))
+
+# From here on a text is looked through for what JSON escapes, which costs a third of escaping it, and seldom finds any.
+_LONG_BYTES_MIN: Final = 64 * 1024
+_ESCAPED: Final = bytes(range(32)) + b'"\\'
 
 
 def cache_blueprint(services: Services) -> Blueprint:
@@ -193,6 +197,13 @@ def cache_blueprint(services: Services) -> Blueprint:
 
 
 def _item_json(item: Item) -> bytes:
+    if len(item.data) >= _LONG_BYTES_MIN and item.kind == values.TEXT and not _has_escapes(item.data):
+        return b'{"key":%b,"value":"%b","ttl":%b,"version":%d}' % (
+            json_string(item.key).encode(),
+            item.data,
+            seconds_json(item.ttl_s).encode(),
+            item.version,
+        )
     return (
         f'{{"key":{json_string(item.key)},{value_members(item.data, item.kind, item.meta)}'
         f',"ttl":{seconds_json(item.ttl_s)},"version":{item.version}}}'
@@ -281,3 +292,8 @@ def _one_version(
     if item is None or item.version not in versions:
         raise PreconditionFailed("no version in If-Match is the key's", item.version if item is not None else 0)
     return item.version
+
+
+def _has_escapes(text: bytes) -> bool:
+    """True if ``text``, in UTF-8, holds a character that JSON spells with a backslash."""
+    return len(text.translate(None, _ESCAPED)) != len(text)

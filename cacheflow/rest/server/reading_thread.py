@@ -35,6 +35,9 @@ _RESUMED: Final = "cacheflow.resumed"
 HEALTH: Final = frozenset(("/livez", "/readyz", "/metrics"))
 # Seconds for which short requests are served before the reading thread looks at its sockets again.
 SERVING_S: Final = 0.01
+# Seconds for which other threads are given way behind a long answer, if more requests wait. While this thread works the node's
+# loop may wait at each of its system calls until this thread makes one, or for the interpreter's 5 ms.
+_GIVEN_WAY_S: Final = 0.001
 # The most connections that one turn of the poll loop accepts.
 _ACCEPTED_AT_ONCE: Final = 64
 
@@ -83,6 +86,8 @@ class ReadingChannel(StrictChannel):
     put_aside: ReadingTask | None = None
     # True if the next ``service`` goes on with the request that was put aside.
     resumes = False
+    # True if the present request is short work: the reading thread begins it, and goes on with it.
+    is_short = False
 
     def task_class(self, channel: StrictChannel, request: Any) -> Any:
         """Return the waitress task that answers ``request``: a new one, or the earlier one if this request was put aside."""
@@ -201,11 +206,13 @@ class ReadingServer(StrictServer):
     def _place(self, channel: ReadingChannel) -> None:
         request = channel.requests[0]
         body_bytes = len(request.body_rcv) if request.body_rcv is not None else 0
+        channel.is_short = False
         if threading.get_ident() != self.reader:
             super().add_task(channel)
         elif request.path in HEALTH:
             self.health.append(channel)
         elif request.error is not None or self._at_once(request.path, body_bytes):
+            channel.is_short = True
             self.short.append(channel)
         else:
             super().add_task(channel)
@@ -260,7 +267,9 @@ class ReadingServer(StrictServer):
         while self._resumed:
             channel = self._resumed.popleft()
             channel.resumes = True
-            if channel.requests:
+            if channel.is_short and channel.requests:
+                self.short.append(channel)
+            elif channel.requests:
                 self._place(channel)
         until_s = time.monotonic() + SERVING_S
         for queue in (self.health, self.short):
@@ -272,5 +281,8 @@ class ReadingServer(StrictServer):
                     # One broken connection must not end the service for all.
                     logger.exception("a request stumbled")
                     channel.handle_close()
+                if channel.answered_long and queue:
+                    time.sleep(_GIVEN_WAY_S)
+                channel.answered_long = False
                 if time.monotonic() >= until_s:
                     break

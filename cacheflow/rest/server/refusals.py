@@ -18,9 +18,11 @@ def turn_away(services: Services, method: str) -> bytes | None:
 
     The HTTP server calls it in its reading thread for each request.
     """
-    error = None if method in READING else services.gate.refusal()
-    if error is None:
+    gate = services.gate
+    # Nearly every request: no call for what is as usual.
+    if method in READING or gate.waiting < gate.waiting_max:
         return None
+    error = gate.refusal()
     body = problem_bytes(urn_of(type(error)), error.title, error.http_status, str(error), outcome="not applied")
     headers = [
         PROBLEM_TYPE,

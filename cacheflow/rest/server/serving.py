@@ -21,6 +21,7 @@ from waitress.adjustments import Adjustments
 from waitress.task import ThreadedTaskDispatcher
 
 from cacheflow.errors import ConfigError
+from cacheflow.net.unfinished import Unfinished
 from cacheflow.net.unsent import LOOK_EVERY_S, Unsent, bound_unsent
 from cacheflow.rest.problems import PROBLEM_TYPE, problem_bytes
 from cacheflow.rest.server.doors import Doors
@@ -60,7 +61,8 @@ class HttpServer:
     request_deadline_s: seconds that a request may take to arrive, and that a client may leave an answer untaken.
     refusal_headers: returns headers for answers to requests that are refused before the application sees them.
     turn_away: given a method, returns the whole answer to a request that the application need not see, or None.
-    doors: says which browsers' requests are let in.  unsent: the budget of answers that clients do not take, of all fronts.
+    doors: says which browsers' requests are let in.
+    unsent, unfinished: the budgets of answers that clients do not take and of requests that they do not end, of all fronts.
     at_once: given a path and a body's length, returns whether the request is short and never blocks: it gets no thread then.
     secure: shakes hands with a client in another thread, where clients speak TLS; None for plain HTTP.
     """
@@ -80,6 +82,7 @@ class HttpServer:
         at_once: Callable[[str, int], bool] = lambda *_: False,
         doors: Doors | None = None,
         unsent: Unsent | None = None,
+        unfinished: Unfinished | None = None,
         secure: Secure | None = None,
     ) -> None:
         sockets = _listen(host, port)
@@ -117,6 +120,7 @@ class HttpServer:
         # The parser of a request is handed these settings alone.
         settings.doors = doors or Doors()
         self._unsent = Unsent() if unsent is None else unsent
+        self._unfinished = Unfinished() if unfinished is None else unfinished
         self._map: dict[int, Any] = {}
         self._dispatcher = ThreadedTaskDispatcher()
         self._dispatcher.queue = TwoLanes()
@@ -136,6 +140,7 @@ class HttpServer:
                 turn_away=turn_away,
                 at_once=at_once,
                 unsent=self._unsent,
+                unfinished=self._unfinished,
                 secure=secure,
             )
             for listening in sockets
@@ -200,7 +205,7 @@ class HttpServer:
 
     def _turn(self, timeout_s: float) -> None:
         try:
-            if self._unsent.bytes > self._unsent.bytes_max:
+            if self._unsent.bytes > self._unsent.bytes_max or self._unfinished.full:
                 timeout_s = min(timeout_s, LOOK_EVERY_S)
             for server in self._servers:
                 if server.short or server.health:
@@ -208,7 +213,8 @@ class HttpServer:
             wasyncore.loop(timeout=timeout_s, use_poll=True, map=self._map, count=1)
             for server in self._servers:
                 server.end_turn()
-                server.end_overdue()
+                if self._unsent.bytes > self._unsent.bytes_max or self._unfinished.full:
+                    server.end_overdue()
         except Exception:
             # One broken connection must not end the service for all.
             logger.exception("the HTTP loop stumbled")

@@ -11,7 +11,8 @@
 8. What is refused here is told in problem+json, and the connection lingers until the client has had time to read it:
    closing at once, with its body still under way, resets the connection and takes the answer along.
 9. The next request of a pipeline is read when the client has taken the answer to the one before: so nothing piles up, and no
-   thread ever waits for a client. What clients have not taken counts in one budget with the other fronts' (net/unsent.py).
+   thread ever waits for a client. What clients have not taken counts in one budget with the other fronts' (net/unsent.py), and so
+   do bodies that are not complete, or not answered, in memory or in waitress' temporary files (net/unfinished.py).
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ from waitress.server import TcpWSGIServer
 from waitress.task import ErrorTask, WSGITask
 from waitress.utilities import Error
 
-from cacheflow.net.unsent import Unsent
+from cacheflow.net.unfinished import COUNTED_BYTES_MIN, Unfinished, has_ended, has_input
+from cacheflow.net.unsent import LOOK_EVERY_S, Unsent
 from cacheflow.rest.problems import PROBLEM_TYPE, problem_bytes
 from cacheflow.rest.server.doors import Doors
 
@@ -203,8 +205,14 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
     # See net/unsent.py.
     unsent_bytes = 0
     taken_s = 0.0
+    # See net/unfinished.py.
+    unfinished_bytes = 0
+    came_s = 0.0
+    waits = False
     # Input behind the request that is being answered.
     _further = b""
+    # True if the answer that was made last has a long body.
+    answered_long = False
     # True while the next request waits until the client has taken the last answer.
     held = False
 
@@ -232,10 +240,15 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
                         self.requests.append(request)
                         self.server.add_task(self)
                 data = data[taken:]
+            if self.request is not None or self.unfinished_bytes:
+                self.tell_unfinished()
         return True
 
     def service(self) -> None:
         super().service()
+        if self.unfinished_bytes:
+            with self.requests_lock:
+                self.tell_unfinished()
         if self._further and not self.requests and not self.will_close and not self.close_when_flushed:
             further, self._further = self._further, b""
             self.received(further)
@@ -248,11 +261,14 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
         The poll loop of waitress takes no lock when no request is left. Here the next one, which waits in ``_further`` until
         the last one is answered, may be begun by another thread at that moment. And only the poll loop's thread closes the
         socket (``do_close``), for it may be about to use that: waitress closes it in any thread that sends "100 Continue"
-        to a client that has gone.
+        to a client that has gone. Behind that the poll loop may still come with what it was told of the socket before, and
+        a short answer is still there to be sent.
         """
         if not self.outbuf_lock.acquire(False):
             return False
         try:
+            if self.socket is None:
+                return False
             return bool(super()._flush_some(do_close=do_close and threading.get_ident() == self.server.reader))
         finally:
             self.outbuf_lock.release()
@@ -265,6 +281,7 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
 
         In pieces, each of which is freed when the client has taken it: in one buffer all of it would stay to the end.
         """
+        self.answered_long = True
         pieces = []
         for start in range(0, len(body), JOINED_BYTES_MAX):
             piece = ReadOnlyFileBasedBuffer(io.BytesIO(body[start : start + JOINED_BYTES_MAX]))
@@ -287,8 +304,22 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
             self.taken_s = time.monotonic()
         self.server.unsent.tell(self, self.total_outbufs_len)
 
+    def tell_unfinished(self) -> None:
+        """Tell the budget of unfinished input how long the body is of the request that is received, or is not answered yet.
+
+        Called with waitress' requests_lock held.
+        """
+        request = self.requests[0] if self.requests else self.request
+        size = 0 if request is None else request.body_bytes_received
+        if size >= COUNTED_BYTES_MIN or self.unfinished_bytes:
+            self.server.unfinished.tell(self, size)
+
+    def read_on(self) -> None:
+        """Read the rest of this client's request, now that it need not wait any more. Any thread may call it."""
+        self.server.wake()
+
     def readable(self) -> bool:
-        return self.lingers_until_s is not None or (not self._further and bool(super().readable()))
+        return self.lingers_until_s is not None or not (self._further or self.waits or not super().readable())
 
     def writable(self) -> bool:
         return self.held or bool(super().writable())
@@ -341,6 +372,8 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
         self._further = b""
         if self.unsent_bytes:
             self.server.unsent.tell(self, 0)
+        if self.unfinished_bytes:
+            self.server.unfinished.tell(self, 0)
 
     def drop_what_was_sent(self) -> None:
         """Let go of the last answer, which this connection has sent; never wait for another thread.
@@ -371,15 +404,17 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
             if wall_s - self.last_activity > deadline_s:
                 self.handle_close()
         elif self.request is not None and now_s - self.request.began_s > deadline_s:
-            self._time_out_request()
+            self.time_out_request()
 
-    def _time_out_request(self) -> None:
+    def time_out_request(self) -> None:
+        """Answer 408 to the request that this client has not ended."""
         with self.requests_lock:
             request = self.request
             if request is None or self.requests or self.will_close or self.close_when_flushed:
                 return
             request.time_out()
             self.request = None
+            self.tell_unfinished()
             self.requests.append(request)
             self.server.add_task(self)
 
@@ -403,15 +438,28 @@ class StrictServer(TcpWSGIServer):  # type: ignore[misc]
         deadline_s: float,
         refusal_headers: Callable[[], list[tuple[str, str]]],
         unsent: Unsent,
+        unfinished: Unfinished,
         **kwargs: Any,
     ) -> None:
         self.unsent = unsent
+        self.unfinished = unfinished
+        # When unfinished input was looked at last.
+        self._looked_s = 0.0
         self.deadline_s = deadline_s
         self.refusal_headers = refusal_headers
         super().__init__(*args, **kwargs)
 
+    def wake(self) -> None:
+        """Wake the HTTP server's poll loop. Any thread may call it."""
+        raise NotImplementedError
+
     def end_overdue(self) -> None:
-        """End the connections of clients that take nothing while more is unsent, over all fronts, than may be."""
+        """End the connections of clients that take nothing, or do not end their requests, while all fronts keep too much."""
+        if self.unfinished.full:
+            now_s = time.monotonic()
+            if now_s - self._looked_s >= LOOK_EVERY_S:
+                self._looked_s = now_s
+                self._end_unfinished(now_s)
         if self.unsent.bytes > self.unsent.bytes_max:
             for channel in self.unsent.overdue(list(self.active_channels.values()), time.monotonic()):
                 before = channel.unsent_bytes
@@ -420,6 +468,18 @@ class StrictServer(TcpWSGIServer):  # type: ignore[misc]
                 if 0 < before == channel.unsent_bytes:
                     self.unsent.ended += 1
                     channel.handle_close()
+
+    def _end_unfinished(self, now_s: float) -> None:
+        channels = [channel for channel in self.active_channels.values() if channel.request is not None]
+        for channel in self.unfinished.overdue(channels, now_s):
+            # This node itself may have been slow.
+            if not has_input(channel.socket.fileno()):
+                self.unfinished.ended += 1
+                channel.time_out_request()
+        for channel in channels:
+            # The poll loop does not look at those who wait.
+            if channel.waits and has_ended(channel.socket.fileno()):
+                self.unfinished.hasten(channel)
 
     def maintenance(self, now: float) -> None:
         """Enforce the deadlines of all HTTP connections; when there are too many connections, also close idle ones.

@@ -25,7 +25,7 @@ from cacheflow.wire.resp.commands.keys import OTHER_DATABASE
 from cacheflow.wire.resp.commands.strings import counted, failed, get
 from cacheflow.wire.resp.commands.transaction import COMMANDS_MAX, run_steps
 from cacheflow.wire.resp.gets import bulks_of
-from cacheflow.wire.resp.parser import Request
+from cacheflow.wire.resp.parser import WORD_BYTES, Request
 from cacheflow.wire.resp.replies import OK, ONE, QUEUED, ZERO, CommandError, error, failure
 from cacheflow.wire.resp.rows import GET, LONE_GETS, SET, is_part_of_set, keys_of_gets, lone_set, pairs_of_sets
 from cacheflow.wire.resp.session import (
@@ -61,8 +61,6 @@ _REFUSED: Final = {
 _HTTP: Final = (b"POST", b"HOST:")
 _NAMED_IN_ERROR: Final = 128
 _WITH_SUBCOMMANDS: Final = frozenset(("client", "command", "config", "memory", "object", "pubsub", "script"))
-# What a word of a queued request takes beside its bytes.
-WORD_BYTES: Final = 41
 
 
 class RespConnection(RespSession):
@@ -117,6 +115,8 @@ class RespConnection(RespSession):
             self._stumbled()
         else:
             self._work()
+            if self.queue:
+                self._count_kept()
 
     def may_rest(self) -> bool:
         return self._is_plain_so_far and super().may_rest()
@@ -167,6 +167,7 @@ class RespConnection(RespSession):
             self._stumbled()
             return b""
         self._work()
+        self._count_kept()
         return rest
 
     def _answer_row_of_gets(self, data: bytes) -> bytes:

@@ -18,6 +18,8 @@ Request = list[bytes]
 # Redis' own limits.
 ELEMENTS_MAX: Final = 1024 * 1024
 LINE_BYTES_MAX: Final = 64 * 1024
+# What a word of a request takes beside its bytes.
+WORD_BYTES: Final = 41
 STRANGER_ELEMENTS_MAX: Final = 10
 STRANGER_BULK_BYTES_MAX: Final = 16 * 1024
 
@@ -63,6 +65,11 @@ class RequestParser:
     def trusted(self, trusted: bool) -> None:
         self._exact.trusted = trusted
         self._quick = trusted and self.fault is None
+
+    @property
+    def kept_bytes(self) -> int:
+        """The memory that the part of a request takes that this parser keeps, in bytes."""
+        return self._exact.kept_bytes if self.holds else 0
 
     def complete(self, data: bytes) -> tuple[list[Request], bytes]:
         """Add ``data`` to the client's request that is not complete yet.
@@ -174,6 +181,14 @@ class _Exact:
     def holds(self) -> bool:
         """True if this parser keeps a part of a client's request, for which more input has to come."""
         return self._missing > 0 or len(self._buffer) > 0
+
+    @property
+    def kept_bytes(self) -> int:
+        """The memory that the part of a request takes that this parser keeps, in bytes."""
+        if not self._missing:
+            return len(self._buffer)
+        to_come = self._length + 2 if self._length >= 0 else 0
+        return self._size - to_come + len(self._buffer) + WORD_BYTES * len(self._arguments)
 
     def add(self, data: bytes) -> None:
         self._buffer += data

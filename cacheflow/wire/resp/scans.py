@@ -13,13 +13,14 @@ import random
 import time
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from itertools import accumulate
 from typing import Final
 
 from cacheflow.contract import KeysCopy
 from cacheflow.contract import WireStore as Store
 from cacheflow.machine.language.databases import keys_of_database
+from cacheflow.net.slices import Slices
 from cacheflow.wire.resp.replies import CommandError
 
 SCANS_MAX: Final = 256
@@ -40,7 +41,7 @@ class Keys:
     slices: the keys, in lists.  count: their number.
     """
 
-    def __init__(self, slices: list[list[str]]) -> None:
+    def __init__(self, slices: Sequence[tuple[str, ...]]) -> None:
         self.slices = slices
         self._starts = [0, *accumulate(map(len, slices))]
         self.count = self._starts[-1]
@@ -56,20 +57,53 @@ class Keys:
         return found
 
 
-class Scans:
-    """The SCANs in progress on this node, of all its RESP clients. Not safe for concurrent use: the event loop owns it."""
+class GivenUp:
+    """Copies of keys that nobody needs any more: they are freed slice by slice, in turns of the event loop.
 
-    def __init__(self, store: Store) -> None:
+    Not safe for concurrent use: the event loop owns it.
+    """
+
+    def __init__(self, slices: Slices) -> None:
+        self._slices = slices
+        self._left: list[tuple[str, ...]] = []
+
+    def take(self, slices: list[tuple[str, ...]]) -> None:
+        """Free the ``slices`` of a copy, soon."""
+        if not slices:
+            return
+        if not self._left:
+            try:
+                self._slices.put(self._free)
+            except RuntimeError:
+                # The event loop has ended, and waits for nothing any more.
+                return
+        self._left += slices
+
+    def _free(self) -> None:
+        self._left.pop()
+        while self._left and not self._slices.over():
+            self._left.pop()
+        if self._left:
+            self._slices.put(self._free)
+
+
+class Scans:
+    """The SCANs in progress on this node, of all its RESP clients. Not safe for concurrent use: the event loop owns it.
+
+    give_up: is handed the slices of a copy that nobody needs any more.
+    """
+
+    def __init__(self, store: Store, give_up: Callable[[list[tuple[str, ...]]], object]) -> None:
         self._store = store
+        self._give_up = give_up
         # By number: the database that is scanned, and the copy.
         self._scans: OrderedDict[int, tuple[int, Keys]] = OrderedDict()
-        # The latest copy, which may not be complete, and the same as keys once it is.
+        # The latest copy, which may not be complete, and the same as keys once it is, with the time at which it was.
         self._copy: KeysCopy | None = None
         self._keys = Keys([])
+        self._copied_at = -SAMPLE_S
         # The number of the latest scan. It begins anywhere, so that cursors of an earlier start do not fit.
         self._number = random.getrandbits(28)
-        # By database: its keys at the time of its sample.
-        self._samples: dict[int, tuple[float, Keys]] = {}
 
     def copied(self) -> Generator[bytes, None, Keys]:
         """Make a copy of all keys, or share one, and return it: a generator, which yields nothing's bytes between slices.
@@ -78,7 +112,7 @@ class Scans:
         """
         copy = self._copy
         if copy is None or not (copy.still_gathers or copy.has_all):
-            copy = self._copy = self._store.copy_keys()
+            copy = self._copy = self._store.copy_keys(self._give_up)
         while not copy.done:
             copy.go_on()
             if not copy.done:
@@ -86,7 +120,7 @@ class Scans:
         if copy is not self._copy:
             return Keys(copy.slices)
         if self._keys.slices is not copy.slices:
-            self._keys = Keys(copy.slices)
+            self._keys, self._copied_at = Keys(copy.slices), time.monotonic()
         return self._keys
 
     def forget_copy(self) -> None:
@@ -133,32 +167,39 @@ class Scans:
     def any_key(self, database: int) -> Generator[bytes, None, str | None]:
         """Return a random key of ``database`` that exists now, None when it is empty: a generator, as ``copied``.
 
-        The key is drawn from a copy of the database's keys that is up to SAMPLE_S seconds old.
+        The key is drawn from a copy of all keys that is up to SAMPLE_S seconds old.
         """
-        sampled_at, sample = self._samples.get(database, (-SAMPLE_S, Keys([])))
-        if time.monotonic() - sampled_at >= SAMPLE_S or sample.count < SAMPLE_TRIES:
-            sample = yield from self._sampled(database)
-        if sample.count:
-            for _ in range(SAMPLE_TRIES):
-                if alive := self._store.live(sample.part(random.randrange(sample.count), 1)):
-                    return alive[0]
-        # Nearly all of them are gone.
-        sample = yield from self._sampled(database)
-        for place in range(0, sample.count, STEP_KEYS):
-            if alive := self._store.live(sample.part(place, STEP_KEYS)):
+        if not self._store.count_of(database):
+            return None
+        keys = self._keys
+        if keys.count and time.monotonic() - self._copied_at < SAMPLE_S:
+            found = yield from self._drawn(keys, database)
+            if found is not None:
+                return found
+        # No key of that time is there, or none is of this database.
+        keys = yield from self.copied()
+        return (yield from self._drawn(keys, database))
+
+    def _drawn(self, keys: Keys, database: int) -> Generator[bytes, None, str | None]:
+        """Return one of ``keys`` that exists now and is of ``database``, None when there is none: a generator, as ``copied``.
+
+        Where these are few, it is the first one behind a random place.
+        """
+        if not keys.count:
+            return None
+        for _ in range(SAMPLE_TRIES):
+            if alive := self._alive(keys.part(random.randrange(keys.count), 1), database):
                 return alive[0]
-            yield b""
+        begin = random.randrange(keys.count)
+        for first, last in ((begin, keys.count), (0, begin)):
+            for place in range(first, last, STEP_KEYS):
+                if alive := self._alive(keys.part(place, min(STEP_KEYS, last - place)), database):
+                    return alive[0]
+                yield b""
         return None
 
-    def _sampled(self, database: int) -> Generator[bytes, None, Keys]:
-        copied = yield from self.copied()
-        slices = []
-        for some in copied.slices:
-            slices.append(keys_of_database(some, database))
-            yield b""
-        sample = Keys(slices)
-        self._samples[database] = time.monotonic(), sample
-        return sample
+    def _alive(self, keys: list[str], database: int) -> list[str]:
+        return self._store.live(keys_of_database(keys, database))
 
 
 def _search(keys: Keys, database: int, place: int, count: int) -> tuple[list[str], int]:

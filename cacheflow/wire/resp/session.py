@@ -37,7 +37,7 @@ from cacheflow.wire.resp.arguments import PlacedRequest, placed
 from cacheflow.wire.resp.mailbox import Mailbox
 from cacheflow.wire.resp.parser import RequestParser
 from cacheflow.wire.resp.replies import NULL, NULL_ARRAY, OK, CommandError, failure
-from cacheflow.wire.resp.scans import Scans
+from cacheflow.wire.resp.scans import GivenUp, Scans
 from cacheflow.wire.resp.scripting.scripts import Scripts
 from cacheflow.wire.streams import Reply
 
@@ -48,10 +48,11 @@ REQUEST_BYTES_MAX: Final = 65 * 1024 * 1024
 VALUES_IN_REQUEST: Final = 4
 
 # The most keys or channels of one request, and the most keys of a transaction that only reads; the most that one entry of the log
-# writes; that it compares; and the most words of a request that has no list. Each is some milliseconds of work that cannot be cut
-# in slices.
+# writes; that it removes; that it compares; and the most words of a request that has no list. Each is some milliseconds of work
+# that cannot be cut in slices.
 KEYS_MAX: Final = 5000
 WRITES_MAX: Final = 1000
+REMOVED_MAX: Final = 2000
 WATCHED_MAX: Final = 2000
 WORDS_MAX: Final = 128
 
@@ -119,7 +120,9 @@ class Spec:
     def keys_max(self) -> int:
         """The most keys that a request for this Redis command may name; 0 if it has no list of keys."""
         _, last, step = self.keys
-        return 0 if last >= 0 else KEYS_MAX if step == 1 else WRITES_MAX
+        if last >= 0:
+            return 0
+        return WRITES_MAX if step > 1 else KEYS_MAX if self.plan is None else REMOVED_MAX
 
     @property
     def words_max(self) -> int:
@@ -185,7 +188,7 @@ class Shared:
         self.value_bytes_max = value_bytes_max
         self.request_bytes_max = min(max(REQUEST_BYTES_MIN, VALUES_IN_REQUEST * value_bytes_max), REQUEST_BYTES_MAX)
         self.wall = wall
-        self.scans = Scans(store)
+        self.scans = Scans(store, GivenUp(self.slices).take)
         self.scripts = Scripts()
         self.connections: dict[int, RespSession] = {}
         self.accepted = 0
@@ -326,9 +329,14 @@ class RespSession(Connection):
         self.refused = False
         self.watched = {}
         self._queued_bytes = 0
+        self._count_kept()
         if self.selected is not None:
             self.selected = self.database
         self._choose_ways()
+
+    def _count_kept(self) -> None:
+        """Count what this connection keeps of requests that it cannot carry out yet: half of one, and those since MULTI."""
+        self._hold(self._parser.kept_bytes + self._queued_bytes)
 
     def watch(self, keys: list[str]) -> None:
         """Answer WATCH with OK: note what ``keys`` are when all earlier requests of this client are answered."""

@@ -1,8 +1,9 @@
 """How long one request of any front keeps a node's loop from everything else, with a million items.
 
 A process beside the node asks it for a PONG twice a millisecond, while each request of requests.py is sent alone. A hold is what
-an answer to it took, without the time for which the loop's thread had no core. Of several tries the shortest counts: what a
-request costs is there each time, and what else the machine does is not.
+an answer to it took, without the time for which the loop's thread had no core; passes of the garbage collector count, and so do
+waits for the interpreter, which another thread of the node keeps. Of several tries the shortest counts: what a request costs is
+there each time, and what else the machine does is not.
 """
 
 from __future__ import annotations

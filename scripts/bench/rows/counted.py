@@ -10,9 +10,11 @@ import asyncio
 import contextlib
 import itertools
 import json
+import sys
 import threading
 import time
-from collections.abc import Iterator
+import traceback
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -20,8 +22,8 @@ from urllib.parse import urlsplit
 
 from cacheflow.client.client import CacheClient
 from cacheflow.errors import NotCommitted, OutcomeUnknown
-from scripts.bench.harness import Cluster, Verdict, cluster
-from scripts.bench.load import Connection, Tally, get, open_all, pump, put
+from scripts.bench.harness import Cluster, Verdict, cluster, stacks_of
+from scripts.bench.load import ANSWER_TIMEOUT_S, Connection, Tally, get, open_all, pump, put
 
 MUST = "one counter, default clients, answers lost, 3,000 other writes a second: each increment counted once, or told unknown"
 LIMIT_S = 240
@@ -33,6 +35,10 @@ THREADS_PER_CLIENT = 2
 # Of the requests: the answer is lost, the request is late.
 LOST = 0.1
 LATE = 0.05
+# Seconds for a request, however late: what a node takes for an outcome (--request-timeout), twice.
+DELIVERED_S = 20.0
+# Seconds that the row may take beside counting and late requests: its last answers, and those of a client's last call.
+REST_S = ANSWER_TIMEOUT_S + DELIVERED_S
 # The connections of the other writers: as many as one node's threads, so that the rate is theirs.
 LOAD_CONNECTIONS = 48
 
@@ -58,9 +64,13 @@ class LossyProxy:
 
     def __init__(self, random: Random, late_s: float) -> None:
         self.lost = self.late = 0
+        # The requests that a node has never answered.
+        self.unanswered: list[str] = []
         self._random = random
         self._late_s = late_s
         self._tasks: set[asyncio.Task[None]] = set()
+        self._numbers = itertools.count()
+        self._awaited: dict[int, tuple[str, float]] = {}
 
     async def listen(self, url: str) -> str:
         """Return the URL of a new port before ``url``."""
@@ -78,6 +88,11 @@ class LossyProxy:
         """Return when nothing late is on its way any more."""
         await asyncio.gather(*self._tasks)
 
+    def standing(self) -> list[str]:
+        """Return the requests that this proxy has handed on and not seen answered, each with its age."""
+        now_s = time.monotonic()
+        return [f"{what}, {now_s - since_s:.1f} s" for what, since_s in self._awaited.values()]
+
     async def _carry(self, host: str, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         behind_reader, behind = await asyncio.open_connection(host, port)
         try:
@@ -90,9 +105,11 @@ class LossyProxy:
                     task.add_done_callback(self._tasks.discard)
                     return
                 behind.write(sent)
-                answer = await _message(behind_reader)
+                answer = await self._answer_to(sent, port, behind_reader)
                 if fate < LATE + LOST:
                     self.lost += 1
+                    return
+                if not answer:
                     return
                 writer.write(answer)
         finally:
@@ -101,9 +118,25 @@ class LossyProxy:
     async def _deliver(self, host: str, port: int, sent: bytes, late_s: float) -> None:
         await asyncio.sleep(late_s)
         reader, writer = await asyncio.open_connection(host, port)
-        writer.write(sent)
-        await _message(reader)
-        writer.close()
+        try:
+            writer.write(sent)
+            await self._answer_to(sent, port, reader)
+        finally:
+            writer.close()
+
+    async def _answer_to(self, sent: bytes, port: int, reader: asyncio.StreamReader) -> bytes:
+        """Return the answer of the node on ``port`` to ``sent``; nothing when it has hung up, or never answers."""
+        number = next(self._numbers)
+        head = sent.partition(b"\r\n\r\n")[0].decode("latin-1")
+        self._awaited[number] = (f"{head!r} to port {port}", time.monotonic())
+        try:
+            async with asyncio.timeout(DELIVERED_S):
+                return await _message(reader)
+        except TimeoutError:
+            self.unanswered.append(f"no answer within {DELIVERED_S:g} s: {head!r} to port {port}")
+            return b""
+        finally:
+            del self._awaited[number]
 
 
 async def _message(reader: asyncio.StreamReader) -> bytes:
@@ -123,27 +156,58 @@ async def _measure(nodes: Cluster, seconds: float, writes_per_s: float, late_s: 
     before = [await proxy.listen(url) for url in urls]
     counted = Counted()
     stopping = threading.Event()
-    clients = [CacheClient(before[number % 3 :] + before[: number % 3]) for number in range(CLIENTS)]
+    clients = [CacheClient(before[number % 3 :] + before[: number % 3], discover=False) for number in range(CLIENTS)]
+    # Not of the event loop's pool: that has as many threads as the machine has cores and four, and is joined without a deadline.
     counting = [
-        asyncio.create_task(asyncio.to_thread(_count, client, counted, stopping))
-        for client in clients
-        for _ in range(THREADS_PER_CLIENT)
+        threading.Thread(target=_count, args=(client, counted, stopping), name=f"counting-{number}", daemon=True)
+        for number, client in enumerate(clients * THREADS_PER_CLIENT)
     ]
-    connections = await open_all(urls, LOAD_CONNECTIONS)
-    load = await pump(connections, _others(), seconds, pause_s=LOAD_CONNECTIONS / writes_per_s)
-    for connection in connections:
-        connection.close()
-    stopping.set()
-    await asyncio.gather(*counting)
-    for client in clients:
-        client.close()
-    await proxy.delivered()
-    # What a node still has on its way.
-    await asyncio.sleep(1)
-    connection = await Connection.open(urls[0])
-    reply = await connection.ask(get(COUNTER, "?consistency=linearizable"))
-    connection.close()
+    connections: list[Connection] = []
+    doing = "opening connections"
+    try:
+        async with asyncio.timeout(seconds + late_s + REST_S):
+            connections += await open_all(urls, LOAD_CONNECTIONS)
+            for thread in counting:
+                thread.start()
+            doing = "writing"
+            load = await pump(connections, _others(), seconds, pause_s=LOAD_CONNECTIONS / writes_per_s)
+            stopping.set()
+            doing = "ending the clients' last calls"
+            while any(thread.is_alive() for thread in counting):
+                await asyncio.sleep(0.05)
+            for client in clients:
+                client.close()
+            doing = "delivering what is late"
+            await proxy.delivered()
+            # What a node still has on its way.
+            await asyncio.sleep(1)
+            doing = "reading the counter"
+            connection = await Connection.open(urls[0])
+            reply = await connection.ask(get(COUNTER, "?consistency=linearizable"))
+            connection.close()
+    except TimeoutError:
+        standing = _standing(counting, connections, proxy)
+        raise RuntimeError("\n".join((f"hung while {doing}", *standing, *stacks_of(nodes)))) from None
+    finally:
+        # Whatever has happened: nobody counts on, and hangs the process.
+        stopping.set()
+        for connection in connections:
+            connection.close()
+    counted.failures += proxy.unanswered
     return judge(counted, int(json.loads(reply.body)["value"]), load, proxy.lost, proxy.late)
+
+
+def _standing(counting: Sequence[threading.Thread], connections: Sequence[Connection], proxy: LossyProxy) -> list[str]:
+    """Return where everybody in this process stands: threads that count, other writers, requests in the proxy."""
+    frames = sys._current_frames()
+    told = []
+    for thread in counting:
+        stack = traceback.format_stack(frames[thread.ident]) if thread.ident in frames else ["has ended"]
+        told.append(f"{thread.name}: {''.join(stack)}")
+    told += [
+        f"another writer: {waited_s:.1f} s without an answer" for each in connections if (waited_s := each.waited_s)
+    ]
+    return told + [f"in the proxy: {request}" for request in proxy.standing()]
 
 
 def judge(counted: Counted, value: int, load: Tally, lost: int, late: int) -> Verdict:

@@ -9,16 +9,16 @@ import aiocache
 
 from cacheflow.integrations.aiocache import CacheFlowCache
 
-URL = os.environ["CONFORMANCE_URL"]
+URLS = os.environ["CONFORMANCE_URLS"].split(",")
 
 
 class RedisCache(CacheFlowCache):
-    """CacheFlow's cache with the node that is tested as the default."""
+    """CacheFlow's cache with the nodes that are tested as the default."""
 
     NAME = "redis"
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(URL, **options)
+        super().__init__(URLS, **options)
 
 
 aiocache.AIOCACHE_CACHES["redis"] = RedisCache

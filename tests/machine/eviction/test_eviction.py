@@ -121,6 +121,7 @@ def test_a_scan_goes_on_alike_in_a_container_that_was_filled_anew(
         if what == 5:
             assert items.scan(uses) == twin.scan(uses)
         assert items.passed() == twin.passed()
+        assert items.next_scanned() == twin.next_scanned() == next(iter(items.in_order()[items.passed() :]), None)
         if random.random() < 0.2:
             keys, counts = zip(*items.ordered(), strict=True)
             twin = POLICIES[policy].filled(dict(items.raw), keys, counts)
@@ -204,7 +205,7 @@ def test_a_container_that_took_an_order_over_goes_on_like_one_filled_from_it(
             old = items.raw.get(key)
             what = random.randrange(7)
             if what == 6:
-                seen.append((items.scan(3), items.passed()))
+                seen.append((items.scan(3), items.passed(), items.next_scanned()))
             elif old is None:
                 items.add(key, entry(version))
             elif what < 2:

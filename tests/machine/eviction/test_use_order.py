@@ -47,6 +47,7 @@ class Twins:
     def scan(self, count: str) -> None:
         """A scan gives what comes behind its place, and its place is where the order can be cut."""
         behind = list(self.plain)[self.order.passed() :]
+        assert self.order.next_scanned() == next(iter(behind), None)
         assert self.order.scan(int(count)) == behind[: int(count)]
         if behind and int(count):
             assert list(self.plain)[self.order.passed() - 1] == behind[: int(count)][-1]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from itertools import pairwise
 from time import process_time
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -10,6 +13,7 @@ from machine.driver import Driver, assert_invariants, sets
 
 from cacheflow.machine.effects import CONDEMNED, EVICTED, WRITTEN
 from cacheflow.machine.language import commands as c
+from cacheflow.machine.language.databases import PREFIXES
 from cacheflow.machine.state import condemnations, contents
 from cacheflow.machine.state.census import Tally
 from cacheflow.machine.state.condemnations import Condemnation, Condemnations
@@ -360,3 +364,34 @@ def test_a_reader_during_the_making_of_a_condemnation_finds_what_is_there(
     assert condemned.present
     assert condemned._list_of(Condemnation("a", False, False, 99, 0)) == []
     assert cache.live() == [*"abcdefghi"]
+
+
+@pytest.mark.parametrize("number", [None, 0, 3])
+def test_a_reader_in_the_middle_of_a_clear_counts_what_was_before_or_what_is_after(
+    cache: Driver, number: int | None
+) -> None:
+    cache.put("a", "b", ttl_ms=50)
+    cache.put(*(PREFIXES[3] + key for key in "cde"), ttl_ms=50)
+    cache.put(PREFIXES[7] + "f")
+    machine = cache.machine.contents
+
+    def counts() -> list[int]:
+        return [machine.count_of(database) for database in (None, 0, 3, 7)] + [*machine.expiring_of(0)]
+
+    seen = [counts()]
+
+    def look(frame: FrameType, event: str, argument: object) -> Any:
+        # Another thread may read between any two instructions.
+        frame.f_trace_opcodes = True
+        sys.settrace(None)
+        seen.append(counts())
+        sys.settrace(look)
+        return look
+
+    sys.settrace(look)
+    try:
+        machine.condemn("" if number is None else PREFIXES[number], number == 0, False)
+    finally:
+        sys.settrace(None)
+    changes = [after for before, after in pairwise([*seen, counts()]) if before != after]
+    assert len(seen) > 100 and seen[0][:5] == [6, 2, 3, 1, 2] and changes == [counts()] != seen[:1]

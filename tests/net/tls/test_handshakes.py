@@ -21,6 +21,8 @@ from cacheflow.net.tls.session import Session
 
 PATIENCE_S = 10.0
 REFUSAL = b"-ERR TLS only\r\n"
+# A fatal alert.
+NOT_NOW = b"\x15\x03\x03\x00\x02\x02\x50"
 
 
 class Bench:
@@ -201,7 +203,7 @@ def test_who_says_too_much_before_hands_are_shaken_is_cut_off(bench: Bench, capl
             client.sendall(record)
     ended(client)
     until(lambda: bench.door.failed == 1)
-    assert f"more than {module.HANDSHAKE_BYTES_MAX} bytes" in caplog.text
+    until(lambda: f"more than {module.HANDSHAKE_BYTES_MAX} bytes" in caplog.text)
 
 
 def test_noise_ends_connections_and_nothing_else(bench: Bench, authority: Authority) -> None:
@@ -279,6 +281,14 @@ def test_where_descriptors_are_few_half_open_ones_are_fewer_and_the_fullest_door
         each.close()
 
 
+def told(sock: socket.socket) -> bytes:
+    """What there is to read on a socket that does not wait."""
+    try:
+        return sock.recv(100)
+    except BlockingIOError:
+        return b""
+
+
 def test_those_that_wait_for_the_thread_are_bounded_too(authority: Authority) -> None:
     """A flood is accepted faster than hands are shaken, and must not take the descriptors of everybody else."""
     bench = Bench(authority, half_open_max=5)
@@ -303,7 +313,8 @@ def test_those_that_wait_for_the_thread_are_bounded_too(authority: Authority) ->
     for each in (*flood, dialed):
         each.setblocking(False)
     # Of 80 descriptors a fourth, and the dialed one is among those that wait.
-    assert sum(map(closed, flood)) == 81 and not closed(dialed)
+    turned_away = [each for each in flood if told(each) == NOT_NOW]
+    assert len(turned_away) == 81 and all(map(closed, turned_away)) and not closed(dialed)
     assert bench.handshakes.metrics()['tls_handshakes_failed_total{port="resp"}'] == 81
     goes_on.set()
     bench.handshakes.stop()
@@ -375,3 +386,14 @@ def test_the_end_of_the_certificate_is_looked_at_now_and_then(
     bench.handshakes.start()
     assert looked.wait(PATIENCE_S)
     bench.handshakes.stop()
+
+
+@pytest.mark.parametrize(("first", "answer"), [(b"\x16\x03\x01", NOT_NOW), (b"", NOT_NOW), (b"*1\r\n", b"")])
+def test_who_is_turned_away_is_told_in_the_language_of_its_own(bench: Bench, first: bytes, answer: bytes) -> None:
+    theirs, ours = socket.socketpair()
+    theirs.settimeout(PATIENCE_S)
+    theirs.send(first)
+    bench.handshakes._all_half_open_max = 0
+    bench.handshakes.take(bench.door, ours, lambda *_: None)
+    assert theirs.recv(100) == answer
+    theirs.close()

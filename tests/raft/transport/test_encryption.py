@@ -92,9 +92,25 @@ async def test_where_tls_is_required_a_plain_node_is_let_in_by_nobody(authority:
     a.set_peers({"b": b.raft_address})
     b.set_peers({"a": a.raft_address})
     await eventually(lambda: a.trouble("b") and b.trouble("a"))
-    assert a.trouble("b") == "it speaks no TLS, and --peer-tls is require"
+    assert a.trouble("b") == "it ended without a word of TLS, and --peer-tls is require"
     await asyncio.sleep(0.2)
     assert not a.is_connected("b") and not b.is_connected("a") and not a._incoming and not b._incoming
+
+
+@pytest.mark.parametrize("required", [True, False])
+@on_a_loop
+async def test_a_node_with_too_many_handshakes_says_so_and_is_not_dialed_plainly(
+    authority: Authority, make: Make, required: bool
+) -> None:
+    a = await started("a", encryption=make(authority.certificates(), required))
+    b = await started("b", encryption=(theirs := make(authority.certificates(), required)))
+    theirs._handshakes._all_half_open_max = 0
+    a.set_peers({"b": b.raft_address})
+    await eventually(lambda: theirs._door.turned_away > 2)
+    assert str(a.trouble("b")).startswith("TLS: it shakes no hands now, because too many want to")
+    assert theirs._door.plain == 0
+    theirs._handshakes._all_half_open_max = 100
+    await eventually(lambda: a.is_connected("b"))
 
 
 @on_a_loop

@@ -7,16 +7,21 @@ import logging
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from rest.fake_store import FakeStore
 from rest.wire import Connection, ask, request, until
 
+from cacheflow import values
 from cacheflow.errors import OutcomeUnknown
 from cacheflow.rest.app import RestApp
 from cacheflow.rest.request.waiting import AT_ONCE_BYTES_MAX, at_once
+from cacheflow.rest.server import reading_thread
 from cacheflow.rest.server.reading_thread import ReadingChannel
 from cacheflow.rest.server.serving import HttpServer
 
@@ -65,6 +70,18 @@ def test_short_requests_cross_no_thread_and_long_ones_do(server: HttpServer, thr
     assert ask(server.port, "PUT", "/cache/k", LARGE).status == 200
     assert ask(server.port, "GET", "/nodes/list").status == 200
     assert all(name.startswith("waitress-") for name in threads) and len(threads) == 2
+
+
+def test_a_long_request_behind_a_short_one_goes_on_in_a_thread_too(server: HttpServer, threads: list[str]) -> None:
+    with Connection(server.port) as connection:
+        # At once, so that the second one is placed by the thread that has answered the first; and one after the other.
+        connection.send(request("PUT", "/cache/k", b"x") + request("PUT", "/cache/k", LARGE))
+        assert [connection.reply().status for _ in range(2)] == [201, 200]
+        connection.send(request("PUT", "/cache/k", b"x"))
+        assert connection.reply().status == 200
+        connection.send(request("PUT", "/cache/k", LARGE))
+        assert connection.reply().status == 200
+    assert [name.startswith("waitress-") for name in threads] == [False, True, False, True]
 
 
 def test_waiting_requests_hold_no_thread(server: HttpServer, store: FakeStore) -> None:
@@ -202,3 +219,31 @@ def test_a_client_that_resets_its_connection_when_it_is_refused_leaves_nothing_i
             connection.socket.close()
         assert ask(server.port, "GET", "/livez").status == 200
     assert not caplog.records
+
+
+def test_other_threads_are_given_way_between_long_answers_and_not_behind_a_lone_one(
+    server: HttpServer, store: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[float] = []
+    monkeypatch.setattr(reading_thread, "time", SimpleNamespace(monotonic=time.monotonic, sleep=given.append))
+    store._put("long", b"x" * 80_000, values.TEXT, None, 0)
+    store._put("short", b"x" * 1_000, values.TEXT, None, 0)
+    gate = threading.Event()
+    position = store.position
+    monkeypatch.setattr(store, "position", lambda: (gate.wait(5.0), position())[1])
+    for key, expected in (("short", 0), ("long", 3)):
+        with ExitStack() as stack:
+            clients = [stack.enter_context(Connection(server.port)) for _ in range(4)]
+            for client in clients:
+                client.send(request("GET", f"/cache/{key}"))
+                # The first is being answered; the others come meanwhile.
+            gate.set()
+            for client in clients:
+                assert client.reply().status == 200
+        assert len(given) <= expected
+        gate.clear()
+    assert given
+    given.clear()
+    gate.set()
+    assert ask(server.port, "GET", "/cache/long").status == 200
+    assert given == []

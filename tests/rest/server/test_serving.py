@@ -289,3 +289,20 @@ def test_a_thread_that_finds_its_client_gone_leaves_the_socket_to_the_poll_loop(
                 channel.send_continue()
                 assert channel.socket is not None
     until(lambda: channel.socket is None, "closed")
+
+
+def test_a_connection_that_was_closed_with_an_answer_in_it_sends_nothing(
+    server: HttpServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Connection(server.port) as connection:
+        connection.send(request("GET", "/livez")).reply()
+        (channel,) = server._servers[0].active_channels.values()
+        with channel.outbuf_lock:
+            channel.outbufs[-1].append(b"a short answer")
+            channel.total_outbufs_len += 14
+            connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.socket.close()
+        until(lambda: channel.socket is None, "closed")
+    # The poll may have told that the socket can be read and written: reading has closed it.
+    channel.handle_write()
+    assert not caplog.records

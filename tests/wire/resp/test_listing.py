@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 
 import hiredis
@@ -13,7 +14,9 @@ from wire.fake_transport import Client
 from wire.resp_client import connect, ignore, line, pack, service
 from wire.turns import Turns
 
+from cacheflow.machine import listing
 from cacheflow.machine.language import commands
+from cacheflow.net.slices import Call, Slices
 from cacheflow.wire.resp import scans
 from cacheflow.wire.resp.glob import matcher
 
@@ -170,6 +173,90 @@ def test_randomkey_finds_what_is_there() -> None:
     assert len({client.send(line("RANDOMKEY")) for _ in range(200)}) > 50
     store.apply([commands.delete_prefix("")])
     assert client.send(line("RANDOMKEY")) == b"$-1\r\n"
+
+
+def test_randomkey_finds_the_few_keys_of_a_database_among_many() -> None:
+    store = filled(1000)
+    client = connect(store)
+    client.send(line("SELECT 3"))
+    assert client.send(line("RANDOMKEY")) == b"$-1\r\n"
+    client.send(line("SET a 1") + line("SET b 1"))
+    assert {client.send(line("RANDOMKEY")) for _ in range(100)} == {b"$1\r\na\r\n", b"$1\r\nb\r\n"}
+
+
+def test_what_keys_finds_is_what_was_there_when_it_looked() -> None:
+    turns = Turns()
+    store = filled(5000)
+    client = Client(service(store, slices=turns.slices).connection(ignore))
+    turns.turn(lambda: client.send(line("KEYS *9*")))
+    answered = client.replies()
+    while not answered:
+        turns.turn(lambda: None)
+        answered += client.replies()
+    # The number of keys is told: what goes now is listed all the same.
+    store.apply([commands.delete_prefix("")])
+    turns.until_idle()
+    found = understood(answered + client.replies())
+    assert sorted(found) == sorted(f"key:{n}" for n in range(5000) if "9" in str(n))  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("words", ["KEYS *", "SCAN 0 COUNT 2000", "RANDOMKEY"])
+def test_the_garbage_collector_meets_no_long_list(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # It goes through each young one in a single step, as long as that may be.
+    monkeypatch.setattr(listing, "SLICE_KEYS", 1000)
+    turns = Turns()
+    client = Client(service(filled(20_000), slices=turns.slices).connection(ignore))
+    longest = 0
+    gc.collect()
+    gc.freeze()
+    try:
+        turns.turn(lambda: client.send(line(words)))
+        while turns._waiting:
+            turns.turn(lambda: None)
+            longest = max(
+                longest, sum(len(o) for o in gc.get_objects() if isinstance(o, (list, tuple)) and len(o) > 100)
+            )
+    finally:
+        gc.unfreeze()
+    # One slice, what is found of it, and the answer.
+    assert longest <= 4 * 1000
+
+
+def test_a_copy_that_nobody_needs_any_more_is_freed_slice_by_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "SLICE_KEYS", 100)
+    given_up: list[int] = []
+    take = scans.GivenUp.take
+
+    def noted(self: scans.GivenUp, slices: list[tuple[str, ...]]) -> None:
+        given_up.append(len(slices))
+        take(self, slices)
+
+    monkeypatch.setattr(scans.GivenUp, "take", noted)
+    store = filled(1000)
+    client = connect(store)
+    client.send(line("KEYS *"))
+    store.apply([commands.set_("key:0", b"w", 0)])
+    client.send(line("RANDOMKEY") + line("KEYS *"))
+    assert given_up == [10]
+
+
+def test_slices_are_freed_in_turns() -> None:
+    now = 0.0
+    turns: list[Call] = []
+
+    def clock() -> float:
+        nonlocal now
+        now += 1.0
+        return now
+
+    given_up = scans.GivenUp(Slices(clock, turns.append))
+    given_up.take([("a",)] * 5)
+    given_up.take([("b",)] * 5)
+    made = 0
+    while turns:
+        turns.pop(0)()
+        made += 1
+    assert made >= 5
 
 
 # Patterns -------------------------------------------------------------------------------------------------------------

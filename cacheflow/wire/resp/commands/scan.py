@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from itertools import compress
 from typing import Final
 
 from cacheflow.contract import WireStore as Store
@@ -18,6 +19,8 @@ from cacheflow.wire.streams import Reply, Stream
 
 COUNT_DEFAULT: Final = 10
 COUNT_MAX: Final = 2000
+# The marks of a step's keys of which all were found.
+_ALL: Final = b"\x01" * STEP_KEYS
 
 
 def _pattern(raw: bytes) -> Callable[[bytes], object] | None:
@@ -62,7 +65,8 @@ def scan(session: RespSession, find: Find, arguments: Arguments) -> Reply:
     def listed() -> Iterator[bytes]:
         keys, following = yield from begun
         found = yield from _matching(store, database, keys if typed else [], matches)
-        yield array([bulk(b"%d" % following), bulks([key.encode() for key in found])])
+        before = len(PREFIXES[database])
+        yield array([bulk(b"%d" % following), bulks([key[before:].encode() for key in found])])
 
     return Stream(said_in_pieces(listed()))
 
@@ -75,18 +79,21 @@ def _at_once(page: tuple[list[str], int]) -> Generator[bytes, None, tuple[list[s
 def _matching(
     store: Store, database: int, keys: list[str], matches: Callable[[bytes], object] | None
 ) -> Generator[bytes, None, list[str]]:
-    """Return those of ``keys`` that are there, of ``database``, and match, as its clients know them.
-
-    A generator, which yields no bytes between steps. It returns texts: a million of them encoded would be 50 MB for each client.
-    """
+    """Return those of ``keys`` that are there, of ``database``, and match: a generator, which yields no bytes between steps."""
     found: list[str] = []
-    before = len(PREFIXES[database])
     for place in range(0, len(keys), STEP_KEYS):
-        some = store.live(keys_of_database(keys[place : place + STEP_KEYS], database))
-        own = [key[before:] for key in some] if before else some
-        found += own if matches is None else [key for key in own if matches(key.encode())]
+        found += _matching_now(store, database, keys[place : place + STEP_KEYS], matches)
         yield b""
     return found
+
+
+def _matching_now(
+    store: Store, database: int, keys: Sequence[str], matches: Callable[[bytes], object] | None
+) -> list[str]:
+    """Return those of ``keys`` that are there, of ``database``, and match."""
+    some = store.live(keys_of_database(keys, database))
+    before = len(PREFIXES[database])
+    return some if matches is None else [key for key in some if matches(key[before:].encode())]
 
 
 def keys(session: RespSession, find: Find, arguments: Arguments) -> Reply:
@@ -94,12 +101,21 @@ def keys(session: RespSession, find: Find, arguments: Arguments) -> Reply:
 
     def listed() -> Iterator[bytes]:
         copied = yield from session.service.scans.copied()
-        found: list[str] = []
-        for some in copied.slices:
-            found += yield from _matching(store, database, some, matches)
-        yield b"*%d\r\n" % len(found)
-        for start in range(0, len(found), STEP_KEYS):
-            yield b"".join([bulk(key.encode()) for key in found[start : start + STEP_KEYS]])
+        # Which keys of each step were found: a byte for each key. Lists of a million would be looked through by the garbage
+        # collector and freed in one step, and encoded keys would be 50 MB for each client.
+        marks: list[bytes] = []
+        count = 0
+        for place in range(0, copied.count, STEP_KEYS):
+            some = copied.part(place, STEP_KEYS)
+            found = set(_matching_now(store, database, some, matches))
+            count += len(found)
+            marks.append(_ALL if len(found) == len(some) else bytes([key in found for key in some]))
+            yield b""
+        yield b"*%d\r\n" % count
+        before = len(PREFIXES[database])
+        for number, marked in enumerate(marks):
+            some = copied.part(number * STEP_KEYS, STEP_KEYS)
+            yield b"".join([bulk(key[before:].encode()) for key in compress(some, marked)])
 
     return Stream(said_in_pieces(listed()))
 

@@ -7,6 +7,7 @@ the time, metrics. All that it changes is its own.
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
 from typing import Final
 
@@ -16,21 +17,57 @@ from cacheflow.errors import ReplicationError
 from cacheflow.machine.deciding.decisions import DECIDE
 from cacheflow.machine.language.commands import Command
 from cacheflow.machine.language.databases import database_of
+from cacheflow.net.slices import Breaks
 from cacheflow.wire.connection import Connection
 from cacheflow.wire.resp.arguments import database_named
 from cacheflow.wire.resp.overlay import Overlay
 from cacheflow.wire.resp.replies import CommandError, failure
 from cacheflow.wire.resp.scans import Scans
-from cacheflow.wire.resp.session import Arguments, RespSession, Spec, no_permission
-from cacheflow.wire.streams import whole
+from cacheflow.wire.resp.scripting.sandbox import MEMORY_BYTES_MAX
+from cacheflow.wire.resp.session import WRITES_MAX, Arguments, RespSession, Spec, no_permission
+from cacheflow.wire.streams import Reply
 
-# The most keys that one script reads, and that it writes: as many as one GUARDED takes.
-KEYS_MAX: Final = 10_000
+# The most keys that one script names and reads, and that it changes, all of them in one entry: that takes each node 10 ms, half
+# of it to see whether what was read is still so.
+KEYS_MAX: Final = 5000
+CHANGED_MAX: Final = WRITES_MAX
+# The longest reply to a script's command: of one that is longer a script has no memory for what it says.
+REPLY_BYTES_MAX: Final = MEMORY_BYTES_MAX // 2
 
 UNKNOWN: Final = "ERR Unknown Redis command called from script"
 WRONG_COUNT: Final = "ERR Wrong number of args calling Redis command from script"
 NOT_ALLOWED: Final = "ERR This Redis command is not allowed from script"
 READ_ONLY: Final = "ERR Write commands are not allowed from read-only scripts."
+
+
+class _OwnKeysToo:
+    """A copy of all keys, ``copied``, with those at its end that ``own`` returns then."""
+
+    def __init__(self, copied: KeysCopy, own: Callable[[], list[str]]) -> None:
+        self._copied = copied
+        self._own = own
+
+    @property
+    def slices(self) -> list[tuple[str, ...]]:
+        return self._copied.slices
+
+    @property
+    def done(self) -> bool:
+        return self._copied.done
+
+    @property
+    def still_gathers(self) -> bool:
+        return self._copied.still_gathers
+
+    @property
+    def has_all(self) -> bool:
+        return self._copied.has_all
+
+    def go_on(self) -> tuple[str, ...]:
+        some = self._copied.go_on()
+        if self._copied.done:
+            self._copied.slices.append(tuple(self._own()))
+        return some
 
 
 class _Seen:
@@ -50,12 +87,12 @@ class _Seen:
     def now_ms(self) -> int:
         return self._now_ms
 
-    def copy_keys(self) -> KeysCopy:
-        copied = self._store.copy_keys()
-        while not copied.done:
-            copied.go_on()
-        copied.slices.append([key for key, entry in self._left.items() if entry is not None and not self._holds(key)])
-        return copied
+    def copy_keys(self, give_up: Callable[[list[tuple[str, ...]]], object]) -> KeysCopy:
+        return _OwnKeysToo(self._store.copy_keys(give_up), self._own)
+
+    def _own(self) -> list[str]:
+        """Return the keys that only the script has written."""
+        return [key for key, entry in self._left.items() if entry is not None and not self._holds(key)]
 
     def live(self, keys: list[str]) -> list[str]:
         return [key for key in keys if self.lookup(key, count=False) is not None]
@@ -89,6 +126,13 @@ class _Seen:
         raise NotImplementedError("a script's commands replicate nothing by themselves")
 
 
+def _free(breaks: Breaks, slices: list[tuple[str, ...]]) -> None:
+    """Free the ``slices`` of a copy of all keys, with breaks between them."""
+    while slices:
+        slices.pop()
+        breaks.give_way()
+
+
 def _ignore(connection: Connection) -> None:
     """Do nothing at the end of a connection that is none."""
 
@@ -98,9 +142,10 @@ class Caller:
 
     overlay: what it has seen and will leave.  failed: why memory could not be read, None if it could.
     writes: whether commands may write.  database: the one that the script's commands are about.
+    expired: tells whether the script's time is over.
     """
 
-    def __init__(self, client: RespSession, *, writes: bool) -> None:
+    def __init__(self, client: RespSession, expired: Callable[[], bool], *, writes: bool) -> None:
         store = client.store
         self.overlay = Overlay(store, store.now_ms(), counts=True)
         self.failed: ReplicationError | None = None
@@ -109,7 +154,9 @@ class Caller:
         self._bytes_max = client.service.request_bytes_max
         service = copy.copy(client.service)
         service.store = _Seen(store, self.overlay)
-        service.scans = Scans(service.store)
+        self._expired = expired
+        self._breaks = Breaks()
+        service.scans = Scans(service.store, functools.partial(_free, self._breaks))
         # A script has one clock, the cluster's, and that stands still.
         now_s = self.overlay.now_ms / 1000
         service.wall = lambda: now_s
@@ -159,9 +206,9 @@ class Caller:
             # What is said cannot be taken back, and a script may begin again, or leave nothing.
             raise CommandError(f"ERR {spec.name.upper()} is not served in scripts")
         if spec.read is not None:
-            return whole(spec.read(session, overlay.find, words))
+            return self._whole(spec.read(session, overlay.find, words))
         if spec.local is not None:
-            return whole(spec.local(session, words))
+            return self._whole(spec.local(session, words))
         if spec.plan is None:
             raise CommandError(NOT_ALLOWED)
         if not self.writes:
@@ -172,12 +219,27 @@ class Caller:
         results = overlay.expect(commands)
         # What is listed next shows what was written.
         session.service.scans.forget_copy()
-        return whole(finish(results))
+        return self._whole(finish(results))
+
+    def _whole(self, reply: Reply) -> bytes:
+        """Return all bytes of ``reply``, which are made here with breaks, as long as the script has time."""
+        if isinstance(reply, bytes):
+            return reply
+        pieces, size = [], 0
+        for piece in reply.pieces:
+            pieces.append(piece)
+            size += len(piece)
+            if size > REPLY_BYTES_MAX:
+                raise CommandError(f"ERR a reply to a script has at most {REPLY_BYTES_MAX} bytes")
+            if self._expired():
+                raise CommandError("ERR the script's time is over")
+            self._breaks.give_way()
+        return b"".join(pieces)
 
     def check_size(self) -> None:
         """Raise CommandError if what the script leaves is more than a request may bring, or about more keys than it may."""
         overlay = self.overlay
-        if len(overlay.seen) > KEYS_MAX or len(overlay.left) > KEYS_MAX:
-            raise CommandError(f"ERR a script reads at most {KEYS_MAX} keys, and writes at most as many")
+        if len(overlay.seen) > KEYS_MAX or len(overlay.left) > CHANGED_MAX:
+            raise CommandError(f"ERR a script reads at most {KEYS_MAX} keys, and changes at most {CHANGED_MAX}")
         if overlay.left_bytes > self._bytes_max:
             raise CommandError(f"ERR a script writes at most {self._bytes_max} bytes")

@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 from cacheflow.contract import Outcome
-from cacheflow.errors import NotCommitted
+from cacheflow.errors import NotCommitted, ReplicationError
 from cacheflow.machine.language import commands as c
-from cacheflow.machine.language.commands import Result
+from cacheflow.machine.language.commands import Command, Result
 from cacheflow.wire.connection import End
 from cacheflow.wire.optimistic import Attempt, Attempts, Condition, unchanged
 from cacheflow.wire.resp.commands.strings import failed
@@ -65,6 +65,19 @@ class Call(NamedTuple):
 Render = Callable[[], Reply]
 # What is run in the scripts' thread: it is given what answers commands.
 Work = Callable[[Caller, Sandbox, Expired], Render]
+
+
+class _Ran(NamedTuple):
+    """What an attempt has found and will leave. failed: why memory could not be read, None if it could.
+
+    seen: the keys that it has looked up in memory.  conditions: that these are still so.  effects: what it writes.
+    """
+
+    failed: ReplicationError | None
+    seen: list[str]
+    conditions: list[Condition]
+    effects: list[Command]
+    render: Render
 
 
 class ScriptRun(Attempts):
@@ -131,34 +144,36 @@ class ScriptRun(Attempts):
             self._give_up_waiting()
         self._scripts.runner.start(self._run, lambda outcome: self._step(self._ran, outcome))
 
-    def _run(self, sandbox: Sandbox, expired: Expired) -> tuple[Caller, Render] | CommandError:
-        """Do the work once; return the caller that it had and its reply. Called in the scripts' thread."""
+    def _run(self, sandbox: Sandbox, expired: Expired) -> _Ran | CommandError:
+        """Do the work once. Called in the scripts' thread, which does all that takes long."""
         # On a node with more scripts than it can run, it runs those that are still waited for.
         if self._client.is_gone or self._is_over:
             return _NOT_WANTED
-        caller = Caller(self._session, writes=self._writes)
-        return caller, self._work(caller, sandbox, expired)
+        # The caller is gone at the end, in this thread, with all keys that its script has listed.
+        caller = Caller(self._session, expired, writes=self._writes)
+        try:
+            render = self._work(caller, sandbox, expired)
+            caller.check_size()
+        except CommandError as wrong:
+            return wrong
+        overlay = caller.overlay
+        effects = overlay.effects() if self._writes else []
+        return _Ran(caller.failed, list(overlay.seen), overlay.conditions(), effects, render)
 
-    def _ran(self, outcome: tuple[Caller, Render] | CommandError) -> None:
+    def _ran(self, outcome: _Ran | CommandError) -> None:
         if isinstance(outcome, CommandError):
             self._end(outcome.reply)
             return
-        caller, reply = outcome
-        if caller.failed is not None:
-            raise caller.failed
-        overlay = caller.overlay
-        try:
-            caller.check_size()
-        except CommandError as wrong:
-            self._end(wrong.reply)
-            return
+        failed, seen, conditions, effects, render = outcome
+        if failed is not None:
+            raise failed
         if self._writes:
             self._is_proposed = True
-            self._propose(Attempt(overlay.conditions(), overlay.effects(), lambda results: reply(), atomic=True))
+            self._propose(Attempt(conditions, effects, lambda results: render(), atomic=True))
             return
         lookup = self._client.store.lookup
-        if [unchanged(key, lookup(key, count=False)) for key in overlay.seen] == overlay.conditions():
-            self._end(reply())
+        if [unchanged(key, lookup(key, count=False)) for key in seen] == conditions:
+            self._end(render())
         else:
             self._attempt_again()
 

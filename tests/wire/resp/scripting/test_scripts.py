@@ -411,9 +411,10 @@ def test_what_it_has_read_of_memory_was_there_at_one_moment(clients: ScriptClien
 
 def test_too_much_is_refused_as_a_whole(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(caller, "KEYS_MAX", 10)
+    monkeypatch.setattr(caller, "CHANGED_MAX", 9)
     assert (
-        evaluate(client, "for i = 1, 11 do redis.call('SET', i, i) end")
-        == b"-ERR a script reads at most 10 keys, and writes at most as many\r\n"
+        evaluate(client, "for i = 1, 10 do redis.call('SET', i, i) end")
+        == b"-ERR a script reads at most 10 keys, and changes at most 9\r\n"
     )
     for script in (
         "for i = 1, 12 do pcall(redis.call, 'GET', i) end redis.call('SET', 'k', 1)",

@@ -1,0 +1,168 @@
+"""Unfinished: what clients have sent of requests that are not complete, of all fronts together, and who has to wait for it.
+
+A request is carried out when all of it is there, so a client that sends the half of a large one and stops costs what it has sent.
+Each front tells how much of each connection's input is unfinished. When all of it comes to a limit, connections with much of it
+are not read further, except for one that has the turn, so that uploads end one after the other. Those that wait are read again,
+the oldest first, as others end. Who may send and does not is ended soon, so nobody keeps the turn, or room, for nothing. Short
+requests are not counted and never wait.
+"""
+
+from __future__ import annotations
+
+import select
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol, TypeVar
+
+# Unfinished bytes of all connections from which on those with much of it wait for each other.
+UNFINISHED_BYTES_MAX: Final = 64 * 1024 * 1024
+# The fewest unfinished bytes of a connection that count: most requests are shorter, and none of these ever waits.
+COUNTED_BYTES_MIN: Final = 64 * 1024
+# Seconds that a client may send nothing of a long request while others have to wait.
+SILENT_S: Final = 2.0
+
+# The event of a socket whose client sends no more, also on systems that cannot tell of it.
+_HANG_UP: Final = getattr(select, "POLLRDHUP", 0)
+
+
+class Holder(Protocol):
+    """Interface: a connection with unfinished input.
+
+    unfinished_bytes: how many bytes of it count.  came_s: when some came last, or the connection ceased to wait.
+    waits: True while no more of it may be read. Unfinished alone sets all three.
+    """
+
+    unfinished_bytes: int
+    came_s: float
+    waits: bool
+
+    def read_on(self) -> None:
+        """Read this connection's input again. Any thread may call it."""
+
+
+H = TypeVar("H", bound=Holder)
+
+
+class Unfinished:
+    """The bytes that all clients of a node have sent of requests that are not complete. Any thread may use it.
+
+    clock: returns seconds.
+    """
+
+    def __init__(self, bytes_max: int = UNFINISHED_BYTES_MAX, clock: Callable[[], float] = time.monotonic) -> None:
+        self.bytes_max = bytes_max
+        self.bytes = 0
+        self.ended = 0
+        self._clock = clock
+        # The connections that count, the oldest first; the number of those that wait; the one that goes on although all is full.
+        self._line: OrderedDict[Holder, None] = OrderedDict()
+        self._waiting = 0
+        self._turn: Holder | None = None
+        self._lock = threading.Lock()  # guards the sum, the line and all that stands in it
+
+    @property
+    def full(self) -> bool:
+        """True if all connections together have as much unfinished input as they may."""
+        return self.bytes >= self.bytes_max
+
+    def tell(self, holder: Holder, size: int) -> None:
+        """Note that the connection ``holder`` keeps ``size`` bytes of unfinished input now; ``holder.waits`` tells what follows.
+
+        Called by the thread that serves the connection.
+        """
+        if size < COUNTED_BYTES_MIN:
+            size = 0
+        with self._lock:
+            self.bytes += size - holder.unfinished_bytes
+            holder.unfinished_bytes = size
+            holder.came_s = self._clock()
+            if size:
+                self._line.setdefault(holder, None)
+                if self.full and not holder.waits:
+                    if self._turn is None:
+                        self._turn = holder
+                    elif self._turn is not holder:
+                        holder.waits = True
+                        self._waiting += 1
+            else:
+                self._line.pop(holder, None)
+                self._waiting -= holder.waits
+                holder.waits = False
+                if self._turn is holder:
+                    self._turn = None
+            called = self._call() if self._waiting else []
+        for other in called:
+            other.read_on()
+
+    def hasten(self, holder: Holder) -> None:
+        """Give the turn to the connection ``holder``: its client sends no more, so it keeps nobody waiting for long."""
+        with self._lock:
+            if not holder.waits:
+                return
+            self._turn = holder
+            self._end_waiting(holder)
+        holder.read_on()
+
+    def _call(self) -> list[Holder]:
+        """End the waiting of as many connections as there is room for, the oldest first; return these.
+
+        When there is none, and nobody has the turn, the oldest gets it.
+        """
+        called: list[Holder] = []
+        room = self.bytes_max - self.bytes
+        for holder in self._line:
+            if room <= 0 and (called or self._turn is not None):
+                break
+            if holder.waits:
+                if room <= 0:
+                    self._turn = holder
+                self._end_waiting(holder)
+                called.append(holder)
+                # What it has sent meanwhile, which comes before it can be told to wait again.
+                room -= COUNTED_BYTES_MIN
+        return called
+
+    def _end_waiting(self, holder: Holder) -> None:
+        holder.waits = False
+        holder.came_s = self._clock()
+        self._waiting -= 1
+
+    def overdue(self, holders: Iterable[H], now_s: float) -> list[H]:
+        """Return those of a front's connections ``holders`` that are to be ended now, the stalest first.
+
+        These may send and have sent nothing for SILENT_S. They are as many as it takes to have half of all room again. The front
+        looks once more whether something has come before it ends one, and counts it in ``ended``.
+        """
+        over = self.bytes - self.bytes_max // 2
+        chosen: list[H] = []
+        if not self.full:
+            return chosen
+        silent = [
+            holder
+            for holder in holders
+            if holder.unfinished_bytes and not holder.waits and now_s - holder.came_s >= SILENT_S
+        ]
+        for holder in sorted(silent, key=lambda holder: holder.came_s):
+            chosen.append(holder)
+            over -= holder.unfinished_bytes
+            if over <= 0:
+                break
+        return chosen
+
+
+def has_input(descriptor: int) -> bool:
+    """True if something has come on the socket ``descriptor`` that is not read yet, or its end."""
+    return _is_told(descriptor, select.POLLIN)
+
+
+def has_ended(descriptor: int) -> bool:
+    """True if the other end of the socket ``descriptor`` sends no more than has come already, or the connection is broken."""
+    return _is_told(descriptor, _HANG_UP)
+
+
+def _is_told(descriptor: int, event: int) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, event)
+    return bool(poll.poll(0))
