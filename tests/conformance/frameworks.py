@@ -126,6 +126,5 @@ FRAMEWORKS = (
             ["redis==8.1.0", "pytest-asyncio==1.5.0", "pytest-mock==3.15.1", "marshmallow==4.4.0"],
             ["-o", "asyncio_mode=auto", "-m", "redis", "tests/acceptance"],
         ),
-        quick=True,
     ),
 )
