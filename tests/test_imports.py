@@ -67,6 +67,10 @@ ONLY_IN = {
     "cryptography": "cli.signing",
     "lupa": "wire",
     "django": "integrations.django",
+    "celery": "integrations.celery",
+    "kombu": "integrations.celery",
+    "aiocache": "integrations.aiocache",
+    "fastapi_cache": "integrations.fastapi_cache2",
 }
 
 IMPURE_MODULES = {

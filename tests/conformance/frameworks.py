@@ -119,4 +119,13 @@ FRAMEWORKS = (
             ["-o", "asyncio_mode=auto", "--ignore=tests/benchmarks", "-k", f"not ({' or '.join(_OTHERS)})", "tests"],
         ),
     ),
+    Framework(
+        "aiocache",
+        _with_plugin(
+            *("for_aiocache", "aiocache", "0.12.3"),
+            ["redis==8.1.0", "pytest-asyncio==1.5.0", "pytest-mock==3.15.1", "marshmallow==4.4.0"],
+            ["-o", "asyncio_mode=auto", "-m", "redis", "tests/acceptance"],
+        ),
+        quick=True,
+    ),
 )

@@ -1,0 +1,95 @@
+"""CacheFlowBackend: Celery's result back end ``cacheflow://host:port[,host:port…]``, chords included.
+
+    app = Celery("app", broker="…", backend="cacheflow://127.0.0.1:8080,127.0.0.1:8081")
+
+1. Results are read linearizably: the part of a chord that comes last, on whichever worker and node, finds what the others wrote.
+2. A chord's parts are counted by one command of the log each, which counts once however often it is sent. The body runs once
+   for each time that Celery itself runs the last part.
+3. No node answers: after the URL's ``timeout`` an error is raised, as by Celery's Redis back end; ``result_backend_always_retry``
+   has Celery try again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any
+
+from celery import states
+from celery.backends.base import KeyValueStoreBackend
+from celery.exceptions import BackendStoreError
+from kombu.utils.encoding import bytes_to_str
+
+from cacheflow.errors import ReplicationError, ValueTooLarge
+from cacheflow.opening.blocking import open_cache
+
+
+class CacheFlowBackend(KeyValueStoreBackend):  # type: ignore[misc]
+    """Celery's results in a cluster, one key each, which expire after ``result_expires``.
+
+    url: as ``cacheflow.open_cache`` takes it, with its options as a query, such as ``?timeout=5&token_file=/etc/token``.
+    The client is made at the first use, and made anew by each worker process.
+    """
+
+    supports_autoexpire = True
+    supports_native_join = True
+    supports_failure_expires = True
+    implements_incr = True
+    key_t = staticmethod(bytes_to_str)
+
+    def __init__(self, app: Any, expires: Any = None, url: str | None = None, **options: Any) -> None:
+        super().__init__(app, expires_type=int, expires=expires, url=url, **options)
+        failed = app.conf.get("result_failure_expires")
+        self.failure_expires = self.expires if failed is None else self.prepare_expires(failed, type=int)
+
+    @cached_property
+    def client(self) -> Any:
+        """The client of the cluster, made at the first use."""
+        return open_cache(self.url)
+
+    def get(self, key: str) -> Any:
+        """Return the text or bytes under ``key``, None if it is absent, as of everything acknowledged before."""
+        return self.client.get(key, consistency="linearizable")
+
+    def mget(self, keys: Iterable[str]) -> dict[str, Any]:
+        """Return what is there under ``keys``, read as one."""
+        found: dict[str, Any] = self.client.get_many(keys)
+        return found
+
+    def set(self, key: str, value: str | bytes) -> None:
+        """Keep a result for ``result_expires``. Raises BackendStoreError for one that is larger than the cluster takes."""
+        self._keep(key, value, self.expires)
+
+    def _set_with_state(self, key: str, value: str | bytes, state: str) -> None:
+        self._keep(key, value, self.failure_expires if state == states.FAILURE else self.expires)
+
+    def _keep(self, key: str, value: str | bytes, expires_s: int | None) -> None:
+        try:
+            self.client.set(key, value, ttl=expires_s or None)
+        except ValueTooLarge as error:
+            raise BackendStoreError(str(error)) from error
+
+    def delete(self, key: str) -> None:
+        """Remove ``key``."""
+        self.client.delete(key)
+
+    def incr(self, key: str) -> int:
+        """Count one more part of a chord and return how many have come, exactly."""
+        return int(self.client.incr(key, initial=0, ttl=self.chord_expires or None))
+
+    def expire(self, key: str, value: int | None) -> None:
+        """Give ``key`` another ``value`` seconds; None or 0 keeps it until it is evicted."""
+        self.client.touch(key, value or None)
+
+    def exception_safe_to_retry(self, exc: Exception) -> bool:
+        """Return True for an error of a cluster that does not answer: what Celery repeats gives the same state twice."""
+        return isinstance(exc, ReplicationError)
+
+    def as_uri(self, include_password: bool = False) -> str:
+        """Return the URL, unless ``include_password`` with asterisks for what stands before its hosts."""
+        scheme, sign, rest = (self.url or "").partition("://")
+        userinfo, at, hosts = rest.rpartition("@")
+        return f"{scheme}{sign}{userinfo if include_password or not at else '**'}{at}{hosts}"
+
+    def __reduce__(self, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        return super().__reduce__(args, {**(kwargs or {}), "expires": self.expires, "url": self.url})
