@@ -1,7 +1,8 @@
 """Values: the kinds of values, and the conversion between Python objects and their bytes.
 
-A value is *text*, *bytes* or *json* (canonical), kept as bytes beside its kind so that every front (HTTP, wire
-protocols, Python) reads what another wrote. This module alone knows how Python objects become that and back.
+A value is *text*, *bytes* or *json* (canonical), or what Redis' clients alone make: a *hash* or a *set* (``fields.py``).
+It is kept as bytes beside its kind so that every front (HTTP, wire protocols, Python) reads what another wrote. This module
+alone knows how Python objects become that and back.
 """
 
 from __future__ import annotations
@@ -15,11 +16,16 @@ from hashlib import blake2b
 from typing import Any, Final
 
 from cacheflow.errors import InvalidRequest
+from cacheflow.machine.language.fields import parts_of
 
 # The kinds of values, as the log and snapshots hold them.
 TEXT: Final = 0
 BYTES: Final = 1
 JSON: Final = 2
+HASH: Final = 3
+SET: Final = 4
+# The last of these that is one value: a hash and a set have fields, and are no strings to Redis' and memcached's clients.
+VALUE_MAX: Final = JSON
 
 KEY_BYTES_MAX: Final = 1024
 # The deepest nesting of a JSON value: deeper than any honest document, far below the interpreter's recursion limit.
@@ -171,9 +177,15 @@ def kind_of(data: bytes) -> int:
 
 
 def decode(kind: int, data: bytes) -> Any:
-    """Return the Python value that the cache has stored as the bytes ``data`` of the kind ``kind`` (text, bytes or JSON)."""
+    """Return the Python value that the cache has stored as the bytes ``data`` of the kind ``kind``.
+
+    A hash is a dict and a set is a set, of str, and of bytes where a field or value is not UTF-8.
+    """
     if kind == TEXT:
         return data.decode()
     if kind == BYTES:
         return data
-    return json.loads(data)
+    if kind == JSON:
+        return json.loads(data)
+    parts = [part.decode() if kind_of(part) == TEXT else part for part in parts_of(data)]
+    return {*parts[::2]} if kind == SET else dict(zip(parts[::2], parts[1::2], strict=True))

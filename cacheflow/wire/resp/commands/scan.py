@@ -14,6 +14,7 @@ from cacheflow.wire.resp.glob import PATTERN_BYTES_MAX, matcher
 from cacheflow.wire.resp.replies import CommandError, array, bulk, bulks, integer, said_in_pieces
 from cacheflow.wire.resp.scans import STEP_KEYS
 from cacheflow.wire.resp.session import Arguments, Find, RespSession, Spec
+from cacheflow.wire.resp.typed import type_of
 from cacheflow.wire.streams import Reply, Stream
 
 COUNT_DEFAULT: Final = 10
@@ -34,7 +35,7 @@ def scan(session: RespSession, find: Find, arguments: Arguments) -> Reply:
     raw = arguments[1]
     if not raw.isdigit() or len(raw) > 20 or int(raw) > UINT64_MAX:
         raise CommandError("ERR invalid cursor")
-    matches, count, typed = None, COUNT_DEFAULT, True
+    matches, count, wanted = None, COUNT_DEFAULT, None
     options = arguments[2:]
     if len(options) % 2:
         raise CommandError(SYNTAX)
@@ -47,7 +48,7 @@ def scan(session: RespSession, find: Find, arguments: Arguments) -> Reply:
         elif option == b"MATCH":
             matches = _pattern(value)
         elif option == b"TYPE":
-            typed = value.lower() == b"string"
+            wanted = value.lower().decode("latin-1")
         else:
             raise CommandError(SYNTAX)
     scans, store, cursor, count = session.service.scans, session.service.store, int(raw), min(count, COUNT_MAX)
@@ -61,7 +62,7 @@ def scan(session: RespSession, find: Find, arguments: Arguments) -> Reply:
 
     def listed() -> Iterator[bytes]:
         keys, following = yield from begun
-        found = yield from _matching(store, database, keys if typed else [], matches)
+        found = yield from _matching(store, database, keys, matches, wanted)
         yield array([bulk(b"%d" % following), bulks([key.encode() for key in found])])
 
     return Stream(said_in_pieces(listed()))
@@ -73,20 +74,28 @@ def _at_once(page: tuple[list[str], int]) -> Generator[bytes, None, tuple[list[s
 
 
 def _matching(
-    store: Store, database: int, keys: list[str], matches: Callable[[bytes], object] | None
+    store: Store, database: int, keys: list[str], matches: Callable[[bytes], object] | None, wanted: str | None = None
 ) -> Generator[bytes, None, list[str]]:
     """Return those of ``keys`` that are there, of ``database``, and match, as its clients know them.
 
+    wanted: the type that they must have, None for any.
     A generator, which yields no bytes between steps. It returns texts: a million of them encoded would be 50 MB for each client.
     """
     found: list[str] = []
     before = len(PREFIXES[database])
     for place in range(0, len(keys), STEP_KEYS):
         some = store.live(keys_of_database(keys[place : place + STEP_KEYS], database))
+        if wanted is not None:
+            some = [key for key in some if _type_of(store, key) == wanted]
         own = [key[before:] for key in some] if before else some
         found += own if matches is None else [key for key in own if matches(key.encode())]
         yield b""
     return found
+
+
+def _type_of(store: Store, key: str) -> str | None:
+    entry = store.lookup(key, count=False)
+    return None if entry is None else type_of(entry)
 
 
 def keys(session: RespSession, find: Find, arguments: Arguments) -> Reply:
