@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from cacheflow.contract import META, Entry
+from cacheflow.contract import KIND, META, Entry
 from cacheflow.errors import InvalidRequest
-from cacheflow.values import check_key
+from cacheflow.values import VALUE_MAX, check_key
 
 KEY_BYTES_MAX: Final = 250
 # memcached's own limit: a longer line is no command, unless it fetches many keys.
@@ -29,6 +29,7 @@ BAD_DELTA: Final = b"CLIENT_ERROR invalid numeric delta argument\r\n"
 BAD_CHUNK: Final = b"CLIENT_ERROR bad data chunk\r\n"
 NON_NUMERIC: Final = b"CLIENT_ERROR cannot increment or decrement non-numeric value\r\n"
 TOO_LARGE: Final = b"SERVER_ERROR object too large for cache\r\n"
+WRONG_KIND: Final = b"SERVER_ERROR wrong kind\r\n"
 TOO_LONG: Final = b"CLIENT_ERROR line too long\r\n"
 
 
@@ -37,6 +38,12 @@ class Refused(Exception):
 
     def __init__(self, reply: bytes) -> None:
         self.reply = reply
+
+
+def check_kind(entry: Entry) -> None:
+    """Raise Refused if ``entry`` is a hash or a set, which memcached's clients have no word for."""
+    if entry[KIND] > VALUE_MAX:
+        raise Refused(WRONG_KIND)
 
 
 def words_of(line: bytes) -> list[bytes]:
