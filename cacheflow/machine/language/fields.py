@@ -18,6 +18,9 @@ FIELD: Final = b"\xfe\x01"
 VALUE: Final = b"\xfe\x02"
 _MARK: Final = b"\xfe"
 _MARK_ITSELF: Final = b"\xfe\x00"
+# For the check of the order: the two bytes that stand in for FIELD and VALUE are taken out of all else before.
+_WITHOUT_STAND_INS: Final = bytes.maketrans(b"\xfd\xff", b"__")
+_NO_MARKS: Final = bytes(range(0xFD))
 
 
 def _escaped(part: bytes) -> bytes:
@@ -108,12 +111,16 @@ def slices(data: bytes, size: int) -> Iterator[bytes]:
 
 
 def is_well_formed(data: bytes, is_set: bool) -> bool:
-    """True if ``data`` is the bytes of a hash, or of a set if ``is_set``, with one field at least."""
-    fields = data.split(FIELD)
-    if len(fields) < 2 or fields[0] or data.count(VALUE) != len(fields) - 1:
+    """True if ``data`` is the bytes of a hash, or of a set if ``is_set``, with one field at least.
+
+    Takes some milliseconds for a million bytes, whatever these are.
+    """
+    fields = data.count(FIELD)
+    if not fields or not data.startswith(FIELD) or data.count(VALUE) != fields:
         return False
-    if data.count(_MARK) != 2 * (len(fields) - 1) + data.count(_MARK_ITSELF):
+    if is_set and not (data.endswith(VALUE) and data.count(VALUE + FIELD) == fields - 1):
         return False
-    if is_set:
-        return all(field.endswith(VALUE) for field in fields[1:])
-    return all(VALUE in field for field in fields[1:])
+    # What is left of each field is one byte for FIELD and another for VALUE, and a third for a mark that is neither.
+    plain = data.replace(_MARK_ITSELF, b"_").translate(_WITHOUT_STAND_INS)
+    marks = plain.replace(FIELD, b"\xfd").replace(VALUE, b"\xff").translate(None, _NO_MARKS)
+    return marks == b"\xfd\xff" * fields

@@ -12,7 +12,7 @@ from cacheflow.machine.language.commands import Result
 from cacheflow.values import VALUE_MAX
 from cacheflow.wire.connection import Connection
 from cacheflow.wire.memcached.expiry import OVER
-from cacheflow.wire.memcached.lines import FLAGS, WRONG_KIND, Refused, check_kind, server_error
+from cacheflow.wire.memcached.lines import FLAGS, WRONG_KIND, Refused, server_error
 from cacheflow.wire.streams import JOINED_BYTES_MAX, Stream
 
 END = b"END\r\n"
@@ -30,14 +30,16 @@ def value_line(word: bytes, entry: Entry) -> bytes:
 
     Raises Refused for a hash and a set.
     """
-    check_kind(entry)
+    if entry[KIND] > VALUE_MAX:
+        raise Refused(WRONG_KIND)
     data, _, meta = entry[:3]
     return b"VALUE %b %d %d\r\n%b\r\n" % (word, meta & FLAGS if type(meta) is int else 0, len(data), data)
 
 
 def value_line_with_cas(word: bytes, entry: Entry) -> bytes:
     """Return the part of memcached's reply to gets that shows one entry: the VALUE line, with its version, and the data."""
-    check_kind(entry)
+    if entry[KIND] > VALUE_MAX:
+        raise Refused(WRONG_KIND)
     data, _, meta, version, _ = entry
     return b"VALUE %b %d %d %d\r\n%b\r\n" % (
         word,

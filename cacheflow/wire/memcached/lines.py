@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from cacheflow.contract import KIND, META, Entry
+from cacheflow.contract import META, Entry
 from cacheflow.errors import InvalidRequest
-from cacheflow.values import VALUE_MAX, check_key
+from cacheflow.values import check_key
 
 KEY_BYTES_MAX: Final = 250
 # memcached's own limit: a longer line is no command, unless it fetches many keys.
@@ -38,12 +38,6 @@ class Refused(Exception):
 
     def __init__(self, reply: bytes) -> None:
         self.reply = reply
-
-
-def check_kind(entry: Entry) -> None:
-    """Raise Refused if ``entry`` is a hash or a set, which memcached's clients have no word for."""
-    if entry[KIND] > VALUE_MAX:
-        raise Refused(WRONG_KIND)
 
 
 def words_of(line: bytes) -> list[bytes]:

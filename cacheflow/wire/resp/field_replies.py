@@ -59,19 +59,57 @@ def looked_up(data: bytes, names: list[bytes], show: Callable[[bytes | None], by
     return Stream(said_in_pieces(pieces()), len(data))
 
 
-def drawn(data: bytes, count: int) -> list[tuple[bytes, bytes]]:
-    """Return ``count`` fields at random, each once, with their values; with a negative ``count`` some perhaps more than once."""
+def drawn(data: bytes, count: int) -> Generator[bytes, None, list[tuple[bytes, bytes]]]:
+    """Return ``count`` fields at random, each once, with their values; with a negative ``count`` some perhaps more than once.
+
+    A generator, which yields no bytes between steps. Raises CommandError when that is too much.
+    """
     if -count > DRAWN_MAX:
         raise CommandError("ERR value is out of range")
-    # Whole pieces, and only those that are chosen are looked into.
-    pieces = data.split(fields.FIELD)[1:]
-    chosen = (
-        random.choices(pieces, k=-count) if count < 0 and pieces else random.sample(pieces, min(count, len(pieces)))
-    )
-    if sum(map(len, chosen)) > ANSWER_BYTES_MAX:
+    total = fields.count(data)
+    if count < 0:
+        places = sorted(random.choices(range(total), k=-count)) if total else []
+    else:
+        places = list(range(total)) if count >= total else sorted(random.sample(range(total), count))
+    found: list[tuple[bytes, bytes]] = []
+    behind = 0
+    for some in fields.slices(data, SLICE_BYTES):
+        before, behind = behind, behind + fields.count(some)
+        parts = fields.parts_of(some) if len(found) < len(places) and places[len(found)] < behind else []
+        while len(found) < len(places) and places[len(found)] < behind:
+            at = 2 * (places[len(found)] - before)
+            found.append((parts[at], parts[at + 1]))
+        yield b""
+    if sum([len(field) + len(value) for field, value in found]) > ANSWER_BYTES_MAX:
         raise CommandError(f"ERR the answer is larger than {ANSWER_BYTES_MAX} bytes")
-    parts = [fields.parts_of(fields.FIELD + piece) for piece in chosen]
-    return [(field, value) for field, value in parts]
+    if count < 0:
+        random.shuffle(found)
+    return found
+
+
+def drawn_at_once(data: bytes, count: int) -> list[tuple[bytes, bytes]]:
+    """Return what ``drawn`` returns, without steps, for few fields."""
+    steps = drawn(data, count)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            found: list[tuple[bytes, bytes]] = end.value
+            return found
+
+
+def some_of(data: bytes, count: int, show: Callable[[tuple[bytes, bytes]], bytes], each: int = 1) -> Reply:
+    """Return the array of ``count`` fields at random (see ``drawn``), as ``show`` shows them. each: elements for one field."""
+
+    def pieces() -> Iterator[bytes]:
+        found = yield from drawn(data, count)
+        yield b"*%d\r\n" % (each * len(found))
+        for start in range(0, len(found), SLICE_BYTES // 16):
+            yield b"".join(map(show, found[start : start + SLICE_BYTES // 16]))
+
+    if len(data) <= SLICE_BYTES and count >= 0:
+        return b"".join(said_in_pieces(pieces()))
+    return Stream(said_in_pieces(pieces()), len(data))
 
 
 def scanned(arguments: Sequence[bytes], data: bytes, *, is_set: bool) -> Reply:

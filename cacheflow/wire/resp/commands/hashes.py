@@ -12,7 +12,7 @@ from cacheflow.machine.language.commands import Result
 from cacheflow.values import HASH
 from cacheflow.wire.resp.arguments import NOT_A_FLOAT, SYNTAX, float_of, integer_of, key_of
 from cacheflow.wire.resp.commands.strings import failed, float_sum, if_all_succeed
-from cacheflow.wire.resp.field_replies import drawn, listed, looked_up, scanned
+from cacheflow.wire.resp.field_replies import drawn_at_once, listed, looked_up, scanned, some_of
 from cacheflow.wire.resp.replies import OK, ONE, ZERO, CommandError, array, bulk, error, integer, map_head, value_reply
 from cacheflow.wire.resp.session import Arguments, Find, Finish, Plan, RespSession, Spec, wrong_arity
 from cacheflow.wire.resp.typed import fields_of
@@ -72,17 +72,17 @@ def hscan(session: RespSession, find: Find, arguments: Arguments) -> Reply:
 
 def hrandfield(session: RespSession, find: Find, arguments: Arguments) -> Reply:
     if len(arguments) == 2:
-        some = drawn(_found(find, arguments[1]), 1)
+        some = drawn_at_once(_found(find, arguments[1]), 1)
         return bulk(some[0][0]) if some else session.null
     count = integer_of(arguments[2])
     if len(arguments) > 4 or (len(arguments) == 4 and arguments[3].upper() != b"WITHVALUES"):
         raise CommandError(SYNTAX)
-    some = drawn(_found(find, arguments[1]), count)
+    data = _found(find, arguments[1])
     if len(arguments) == 3:
-        return array([bulk(field) for field, _ in some])
+        return some_of(data, count, lambda pair: bulk(pair[0]))
     if session.protocol == 3:
-        return array([array([bulk(field), bulk(value)]) for field, value in some])
-    return array([bulk(part) for pair in some for part in pair])
+        return some_of(data, count, lambda pair: array([bulk(pair[0]), bulk(pair[1])]))
+    return some_of(data, count, lambda pair: bulk(pair[0]) + bulk(pair[1]), each=2)
 
 
 # Writes -------------------------------------------------------------------------------------------------------------

@@ -12,8 +12,8 @@ from cacheflow.values import SET
 from cacheflow.wire.resp.arguments import SYNTAX, integer_of, key_of, keys_of
 from cacheflow.wire.resp.commands.hashes import told
 from cacheflow.wire.resp.commands.strings import failed
-from cacheflow.wire.resp.field_replies import SLICE_BYTES, drawn, in_steps, listed, looked_up, scanned
-from cacheflow.wire.resp.replies import ONE, ZERO, CommandError, array, bulk, integer, said_in_pieces, set_head
+from cacheflow.wire.resp.field_replies import SLICE_BYTES, drawn_at_once, in_steps, listed, looked_up, scanned, some_of
+from cacheflow.wire.resp.replies import ONE, ZERO, CommandError, bulk, integer, said_in_pieces, set_head
 from cacheflow.wire.resp.session import Arguments, Find, Plan, RespSession, Spec
 from cacheflow.wire.resp.typed import fields_of
 from cacheflow.wire.streams import Reply, Stream
@@ -54,9 +54,9 @@ def srandmember(session: RespSession, find: Find, arguments: Arguments) -> Reply
     if len(arguments) > 3:
         raise CommandError(SYNTAX)
     if len(arguments) == 2:
-        some = drawn(_found(find, arguments[1]), 1)
+        some = drawn_at_once(_found(find, arguments[1]), 1)
         return bulk(some[0][0]) if some else session.null
-    return array([bulk(member) for member, _ in drawn(_found(find, arguments[1]), integer_of(arguments[2]))])
+    return some_of(_found(find, arguments[1]), integer_of(arguments[2]), lambda pair: bulk(pair[0]))
 
 
 # Several sets -------------------------------------------------------------------------------------------------------
@@ -129,14 +129,17 @@ def spop(session: RespSession, find: Find, arguments: Arguments) -> Plan:
     count = integer_of(arguments[2], _NOT_POSITIVE) if len(arguments) == 3 else 1
     if count < 0:
         raise CommandError(_NOT_POSITIVE)
-    taken = [member for member, _ in drawn(data, count)]
+    total = fields.count(data)
+    if min(count, total) > c.FIELDS_AT_ONCE_MAX:
+        raise CommandError(f"ERR at most {c.FIELDS_AT_ONCE_MAX} members are taken at once")
+    taken = [member for member, _ in drawn_at_once(data, count)]
     if len(arguments) == 3:
         reply = set_head(session.protocol, len(taken)) + b"".join(map(bulk, taken))
     else:
         reply = bulk(taken[0]) if taken else session.null
     if not taken:
         return [], lambda results: reply
-    write = c.delete(key) if len(taken) == fields.count(data) else c.remove_fields(key, SET, taken)
+    write = c.delete(key) if len(taken) == total else c.remove_fields(key, SET, taken)
     return [write], lambda results: reply if results[0][0] == c.OK else failed(results[0])
 
 
