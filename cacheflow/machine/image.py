@@ -32,14 +32,13 @@ from typing import Any, ClassVar, Final
 import msgpack
 
 from cacheflow.errors import CacheFlowError, NewerCacheFlow
-from cacheflow.machine.language.commands import CodecError
+from cacheflow.machine.language.commands import FIELDS_BYTES_MAX, CodecError
 from cacheflow.machine.language.fields import is_well_formed
 from cacheflow.machine.language.levels import BUILD_LEVEL, FIRST_LEVEL
 from cacheflow.machine.state.answers import LargeAnswers
 from cacheflow.machine.state.condemnations import Condemnation, Condemnations
 from cacheflow.machine.state.contents import Contents
 from cacheflow.machine.state.entries import (
-    FIELDS_BYTES_MAX,
     KEY_BYTES_MAX,
     KIND_MAX,
     KIND_SET,

@@ -112,6 +112,10 @@ def resp(many: int = MANY, written: int = WRITTEN, pipelined: int = PIPELINED) -
         "srandmember": members + words("srandmember", "other:s1", "-10000"),
         "spop": members + words("spop", "other:s1", "1000"),
         **{name: members + words(name, *["other:s1", "other:s2"] * 20) for name in ("sunion", "sinter", "sdiff")},
+        "smove": members + words("smove", "other:s1", "other:s3", "field:9"),
+        **{
+            name: members + words(name, "other:s3", "other:s1") for name in ("sunionstore", "sinterstore", "sdiffstore")
+        },
         "script": words("script", "exists", *["0" * 40] * 100) * pipelined,
         "discard": words("multi") + b"".join([words("set", key, "v") for key in others[:written]]) + words("discard"),
     }

@@ -19,7 +19,8 @@ CLIENT SETNAME k|CONFIG GET max*|TIME|COMMAND COUNT|COMMAND INFO get|OBJECT ENCO
 HSET k v v|HSET k v v v v|HSETNX k v v|HMSET k v v|HGET k v|HMGET k v v|HGETALL k|HDEL k v v|HEXISTS k v|HLEN k|HKEYS k|HVALS k
 HINCRBY k v n|HINCRBYFLOAT k v n|HSTRLEN k v|HSCAN k 0|HSCAN k 0 MATCH v COUNT s|HRANDFIELD k|HRANDFIELD k n WITHVALUES
 SADD k v v|SREM k v v|SMEMBERS k|SISMEMBER k v|SMISMEMBER k v v|SCARD k|SSCAN k 0|SRANDMEMBER k n|SUNION k k|SINTER k k|SDIFF k k
-SPOP k|SPOP k s|SCAN 0 TYPE hash|WAIT 0 s|LPUSH k v|NOSUCH k|GET|SET k|HELLO 2|HELLO 3|FLUSHDB
+SPOP k|SPOP k s|SMOVE k k v|SUNIONSTORE k k k|SINTERSTORE k k k|SDIFFSTORE k k k
+SCAN 0 TYPE hash|WAIT 0 s|LPUSH k v|NOSUCH k|GET|SET k|HELLO 2|HELLO 3|FLUSHDB
 """
 SHAPES = [shape.split() for line in COMMANDS.strip().splitlines() for shape in line.split("|")]
 # Few, because they empty what the others have written.

@@ -36,7 +36,6 @@ from cacheflow.machine.language.fields import is_well_formed
 from cacheflow.machine.state.entries import (
     APPENDED_BYTES_MAX,
     EXPIRES_AT_MS,
-    FIELDS_BYTES_MAX,
     KIND,
     KIND_BYTES,
     KIND_JSON,
@@ -70,7 +69,7 @@ def decide_set(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: 
         raise Malformed("the value is not bytes")
     if type(kind) is not int or not 0 <= kind <= KIND_MAX:
         raise Malformed("the value's kind is unknown")
-    if kind > KIND_VALUE_MAX and not (len(data) <= FIELDS_BYTES_MAX and is_well_formed(data, kind == KIND_SET)):
+    if kind > KIND_VALUE_MAX and not (len(data) <= c.FIELDS_BYTES_MAX and is_well_formed(data, kind == KIND_SET)):
         raise Malformed("the value is no hash and no set")
     if meta is not None and type(meta) is not int and (type(meta) is not str or len(meta) > META_CHARS_MAX):
         raise Malformed("the value's metadata is neither a number nor a short text")

@@ -13,7 +13,6 @@ from cacheflow.machine.language import fields
 from cacheflow.machine.state.entries import (
     DATA,
     EXPIRES_AT_MS,
-    FIELDS_BYTES_MAX,
     KIND,
     KIND_HASH,
     KIND_SET,
@@ -47,7 +46,7 @@ def decide_set_fields(entry: Entry | None, command: list[Any], now_ms: int, byte
     data, new = fields.with_fields(b"" if entry is None else entry[DATA], pairs)
     if kind == KIND_SET and not new:
         return [c.OK, 0, 0, 0]
-    return _written(entry, key, data, kind, pairs, new, min(fields_bytes_max, FIELDS_BYTES_MAX), bytes_max)
+    return _written(entry, key, data, kind, pairs, new, min(fields_bytes_max, c.FIELDS_BYTES_MAX), bytes_max)
 
 
 def decide_remove_fields(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
@@ -90,7 +89,7 @@ def decide_count_field(entry: Entry | None, command: list[Any], now_ms: int, byt
         return [c.NOT_AN_INTEGER, "the sum leaves the range of a 64-bit integer"]
     pair = [field, b"%d" % number]
     data, _ = fields.with_fields(b"" if entry is None else entry[DATA], pair)
-    return _written(entry, key, data, KIND_HASH, pair, number, min(fields_bytes_max, FIELDS_BYTES_MAX), bytes_max)
+    return _written(entry, key, data, KIND_HASH, pair, number, min(fields_bytes_max, c.FIELDS_BYTES_MAX), bytes_max)
 
 
 def _written(

@@ -104,6 +104,9 @@ WRONG_KIND: Final = 16  # the key holds a hash or a set, or holds none: -> messa
 
 # The most fields of a hash or set that one command writes or removes.
 FIELDS_AT_ONCE_MAX: Final = 1000
+# The largest hash or set: each change of it is a search and a copy, some ms. It is part of the replicated rules and must never
+# change.
+FIELDS_BYTES_MAX: Final = 1024 * 1024
 
 INT64_MIN: Final = -(2**63)
 INT64_MAX: Final = 2**63 - 1

@@ -37,8 +37,6 @@ META_CHARS_MAX: Final = 1024
 ENTRY_BYTES: Final = 64
 # The longest value that APPEND may make: config.py's largest max_value_bytes. It must never change either.
 APPENDED_BYTES_MAX: Final = 64 * 1024 * 1024
-# The largest hash or set: each change of it is a search and a copy, some ms. It must never change either.
-FIELDS_BYTES_MAX: Final = 1024 * 1024
 
 
 def key_bytes(key: str) -> int:

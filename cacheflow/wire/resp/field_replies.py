@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 from cacheflow.machine.language import fields
 from cacheflow.wire.resp.arguments import NOT_AN_INTEGER, SYNTAX, integer_of
 from cacheflow.wire.resp.glob import PATTERN_BYTES_MAX, matcher
 from cacheflow.wire.resp.replies import CommandError, bulk, said_in_pieces
 from cacheflow.wire.streams import Reply, Stream
+
+T = TypeVar("T")
 
 # The bytes of a hash that are shown in one step: 1 ms of work where they are small fields.
 SLICE_BYTES: Final = 8 * 1024
@@ -87,15 +89,14 @@ def drawn(data: bytes, count: int) -> Generator[bytes, None, list[tuple[bytes, b
     return found
 
 
-def drawn_at_once(data: bytes, count: int) -> list[tuple[bytes, bytes]]:
-    """Return what ``drawn`` returns, without steps, for few fields."""
-    steps = drawn(data, count)
+def at_once(steps: Generator[bytes, None, T]) -> T:
+    """Return what the generator ``steps`` returns, all of its steps taken."""
     while True:
         try:
             next(steps)
         except StopIteration as end:
-            found: list[tuple[bytes, bytes]] = end.value
-            return found
+            result: T = end.value
+            return result
 
 
 def some_of(data: bytes, count: int, show: Callable[[tuple[bytes, bytes]], bytes], each: int = 1) -> Reply:

@@ -15,10 +15,9 @@ from cacheflow.machine.effects import DELETED, FIELDS_CHANGED, WRITTEN
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.language.fields import with_fields
 from cacheflow.machine.machine import CacheMachine
-from cacheflow.machine.state.entries import FIELDS_BYTES_MAX
 from cacheflow.values import HASH, SET, TEXT, decode
 
-ROOM = FIELDS_BYTES_MAX
+ROOM = c.FIELDS_BYTES_MAX
 
 
 def hset(key: str, *pairs: bytes, only_absent: bool = False) -> c.Command:
@@ -141,7 +140,7 @@ def test_a_hash_is_written_whole_where_its_bytes_are_those_of_one(driver: Driver
     assert value(driver, "copy") == {"a": "1"}
     for kind, wrong in ((SET, data), (HASH, b""), (HASH, b"x"), (HASH, data[:-1] + b"\xfe"), (SET + 1, data)):
         assert driver.one(c.set_("wrong", wrong, kind))[0] == c.MALFORMED
-    large, _ = with_fields(b"", [b"a", bytes(FIELDS_BYTES_MAX)])
+    large, _ = with_fields(b"", [b"a", bytes(ROOM)])
     assert driver.one(c.set_("wrong", large, HASH))[0] == c.MALFORMED
 
 

@@ -12,7 +12,7 @@ from cacheflow.machine.language.commands import Result
 from cacheflow.values import HASH
 from cacheflow.wire.resp.arguments import NOT_A_FLOAT, SYNTAX, float_of, integer_of, key_of
 from cacheflow.wire.resp.commands.strings import failed, float_sum, if_all_succeed
-from cacheflow.wire.resp.field_replies import drawn_at_once, listed, looked_up, scanned, some_of
+from cacheflow.wire.resp.field_replies import at_once, drawn, listed, looked_up, scanned, some_of
 from cacheflow.wire.resp.replies import OK, ONE, ZERO, CommandError, array, bulk, error, integer, map_head, value_reply
 from cacheflow.wire.resp.session import Arguments, Find, Finish, Plan, RespSession, Spec, wrong_arity
 from cacheflow.wire.resp.typed import fields_of
@@ -72,7 +72,7 @@ def hscan(session: RespSession, find: Find, arguments: Arguments) -> Reply:
 
 def hrandfield(session: RespSession, find: Find, arguments: Arguments) -> Reply:
     if len(arguments) == 2:
-        some = drawn_at_once(_found(find, arguments[1]), 1)
+        some = at_once(drawn(_found(find, arguments[1]), 1))
         return bulk(some[0][0]) if some else session.null
     count = integer_of(arguments[2])
     if len(arguments) > 4 or (len(arguments) == 4 and arguments[3].upper() != b"WITHVALUES"):

@@ -12,7 +12,7 @@ from cacheflow.values import SET
 from cacheflow.wire.resp.arguments import SYNTAX, integer_of, key_of, keys_of
 from cacheflow.wire.resp.commands.hashes import told
 from cacheflow.wire.resp.commands.strings import failed
-from cacheflow.wire.resp.field_replies import SLICE_BYTES, drawn_at_once, in_steps, listed, looked_up, scanned, some_of
+from cacheflow.wire.resp.field_replies import SLICE_BYTES, at_once, drawn, in_steps, listed, looked_up, scanned, some_of
 from cacheflow.wire.resp.replies import ONE, ZERO, CommandError, bulk, integer, said_in_pieces, set_head
 from cacheflow.wire.resp.session import Arguments, Find, Plan, RespSession, Spec
 from cacheflow.wire.resp.typed import fields_of
@@ -22,6 +22,8 @@ _NOT_POSITIVE: Final = "ERR value is out of range, must be positive"
 _MEMBERS: Final = slice(0, None, 2)
 # The bytes that the sets of one SUNION, SINTER or SDIFF may have together: their members are all in memory then.
 COMBINED_BYTES_MAX: Final = 16 * 1024 * 1024
+# The members that the sets may have of which another one is made, which cannot be done in slices: 5 ms of work.
+STORED_MEMBERS_MAX: Final = 10_000
 
 
 def _found(find: Find, raw: bytes) -> bytes:
@@ -54,7 +56,7 @@ def srandmember(session: RespSession, find: Find, arguments: Arguments) -> Reply
     if len(arguments) > 3:
         raise CommandError(SYNTAX)
     if len(arguments) == 2:
-        some = drawn_at_once(_found(find, arguments[1]), 1)
+        some = at_once(drawn(_found(find, arguments[1]), 1))
         return bulk(some[0][0]) if some else session.null
     return some_of(_found(find, arguments[1]), integer_of(arguments[2]), lambda pair: bulk(pair[0]))
 
@@ -122,6 +124,47 @@ def srem(session: RespSession, find: Find, arguments: Arguments) -> Plan:
     return [c.remove_fields(key_of(arguments[1]), SET, arguments[2:])], told
 
 
+def _store(combine: Combine) -> Callable[[RespSession, Find, Arguments], Plan]:
+    def plan(session: RespSession, find: Find, arguments: Arguments) -> Plan:
+        to, *keys = keys_of(arguments[1:])
+        sets = [fields_of(find(key), SET) for key in keys]
+        if sum(map(fields.count, sets)) > STORED_MEMBERS_MAX:
+            raise CommandError(
+                f"ERR sets of more than {STORED_MEMBERS_MAX} members together are not stored as another one"
+            )
+        members = at_once(combine(sets))
+        if not members:
+            return [c.delete(to)], lambda results: ZERO
+        data, _ = fields.with_fields(b"", [part for member in members for part in (member, b"")])
+        _check_size(session, data)
+        reply = integer(len(members))
+        return [c.set_(to, data, SET)], lambda results: reply if results[0][0] == c.OK else failed(results[0])
+
+    return plan
+
+
+def smove(session: RespSession, find: Find, arguments: Arguments) -> Plan:
+    old, new = keys_of(arguments[1:3])
+    member = arguments[3]
+    data = _found(find, arguments[1])
+    others = fields_of(find(new, count=False), SET) if data else b""
+    if not fields.has(data, member):
+        return [], lambda results: ZERO
+    if old == new:
+        return [], lambda results: ONE
+    # What is taken away must find its place.
+    _check_size(session, fields.with_fields(others, [member, b""])[0])
+    pair = [member, b""]
+    writes = [c.set_fields(new, SET, pair, session.service.value_bytes_max), c.remove_fields(old, SET, [member])]
+    return writes, lambda results: ONE if results[0][0] == c.OK else failed(results[0])
+
+
+def _check_size(session: RespSession, data: bytes) -> None:
+    most = min(session.service.value_bytes_max, c.FIELDS_BYTES_MAX)
+    if len(data) > most:
+        raise CommandError(f"OOM a hash or set has at most {most} bytes")
+
+
 def spop(session: RespSession, find: Find, arguments: Arguments) -> Plan:
     key, data = key_of(arguments[1]), _found(find, arguments[1])
     if len(arguments) > 3:
@@ -132,7 +175,7 @@ def spop(session: RespSession, find: Find, arguments: Arguments) -> Plan:
     total = fields.count(data)
     if min(count, total) > c.FIELDS_AT_ONCE_MAX:
         raise CommandError(f"ERR at most {c.FIELDS_AT_ONCE_MAX} members are taken at once")
-    taken = [member for member, _ in drawn_at_once(data, count)]
+    taken = [member for member, _ in at_once(drawn(data, count))]
     if len(arguments) == 3:
         reply = set_head(session.protocol, len(taken)) + b"".join(map(bulk, taken))
     else:
@@ -147,6 +190,7 @@ _read = functools.partial(Spec, group="set", flags=("readonly", "fast"), keys=(1
 _slow = functools.partial(Spec, group="set", flags=("readonly",), keys=(1, 1, 1))
 _several = functools.partial(Spec, group="set", flags=("readonly",), keys=(1, -1, 1))
 _write = functools.partial(Spec, group="set", flags=("write", "fast"), keys=(1, 1, 1))
+_stored = functools.partial(Spec, group="set", flags=("write", "denyoom"), keys=(1, -1, 1), steps=True)
 
 SPECS: Final = (
     _slow("smembers", 2, "Returns all members.", read=smembers),
@@ -159,6 +203,10 @@ SPECS: Final = (
     _several("sinter", -2, "Returns the members of all of the sets.", read=_combined(_intersection)),
     _several("sdiff", -2, "Returns the members of the first set and no other.", read=_combined(_difference)),
     _write("sadd", -3, "Adds members.", flags=("write", "denyoom", "fast"), plan=sadd, fields=1),
+    _write("smove", 4, "Moves a member to another set.", keys=(1, 2, 1), plan=smove, steps=True),
+    _stored("sunionstore", -3, "Stores the members of any of the sets.", plan=_store(_union)),
+    _stored("sinterstore", -3, "Stores the members of all of the sets.", plan=_store(_intersection)),
+    _stored("sdiffstore", -3, "Stores the members of the first set and no other.", plan=_store(_difference)),
     _write("srem", -3, "Removes members.", plan=srem, fields=1),
     _write("spop", -2, "Returns some members and removes them.", plan=spop, steps=True),
 )
