@@ -19,9 +19,10 @@ WRONG = b"-WRONGTYPE Operation against a key holding the wrong kind of value\r\n
 
 
 def ask(client: Client, *words: str | bytes) -> Any:
-    reader = hiredis.Reader(replyError=str)
+    reader = hiredis.Reader()
     reader.feed(client.send(pack(*words)))
-    return reader.gets()
+    told = reader.gets()
+    return str(told) if isinstance(told, Exception) else told
 
 
 @pytest.fixture
