@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 from json.encoder import encode_basestring as json_string
 from typing import Any, Final
@@ -205,11 +206,16 @@ def result_of(form: Form, command: Command, result: Result) -> dict[str, Any]:
 def value_members(data: bytes, kind: int, meta: str | int | None) -> str:
     """Return the JSON members that show a value, as text: ``"value"``, and for bytes ``"encoding"`` and ``"content_type"``.
 
-    A value of the kind JSON is stored as JSON text, which is put in unchanged.
+    A value of the kind JSON is stored as JSON text, which is put in unchanged. A hash or set has ``"type"``, and ``"encoding"``
+    where its texts are base64.
     """
     if kind == values.TEXT:
         return '"value":' + json_string(data.decode())
     if kind == values.JSON:
         return '"value":' + data.decode()
+    if kind > values.VALUE_MAX:
+        shown, is_base64 = values.json_of_fields(kind, data)
+        text = json.dumps(shown, ensure_ascii=False, separators=(",", ":"))
+        return f'"value":{text},"type":"{values.NAMES[kind]}"' + (',"encoding":"base64"' if is_base64 else "")
     members = f'"value":"{base64.b64encode(data).decode()}","encoding":"base64"'
     return f'{members},"content_type":{json_string(meta)}' if isinstance(meta, str) else members

@@ -12,7 +12,7 @@ from cacheflow import values
 class Item:
     """One key's value with its version and TTL, as a read returns it.
 
-    kind: values.TEXT, BYTES or JSON.  meta: a Content-Type, wire flags or None.  version: the machine's revision.
+    kind: values.TEXT, BYTES, JSON, HASH or SET.  meta: a Content-Type, wire flags or None.  version: the machine's revision.
     ttl_s: seconds left, None without a TTL.
     """
 
@@ -25,7 +25,7 @@ class Item:
 
     @property
     def value(self) -> Any:
-        """The value as a Python object: str, bytes, or what its JSON stands for."""
+        """The value as a Python object: str, bytes, what its JSON stands for, a dict for a hash or a set."""
         return values.decode(self.kind, self.data)
 
 

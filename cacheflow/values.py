@@ -1,7 +1,8 @@
 """Values: the kinds of values, and the conversion between Python objects and their bytes.
 
-A value is *text*, *bytes* or *json* (canonical), kept as bytes beside its kind so that every front (HTTP, wire
-protocols, Python) reads what another wrote. This module alone knows how Python objects become that and back.
+A value is *text*, *bytes* or *json* (canonical), or what Redis' clients alone make: a *hash* or a *set* (``fields.py``).
+It is kept as bytes beside its kind so that every front (HTTP, wire protocols, Python) reads what another wrote. This module
+alone knows how Python objects become that and back.
 """
 
 from __future__ import annotations
@@ -10,16 +11,24 @@ import inspect
 import json
 import re
 import sys
+from base64 import b64decode, b64encode
 from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any, Final
 
 from cacheflow.errors import InvalidRequest
+from cacheflow.machine.language.fields import parts_of, with_fields
 
 # The kinds of values, as the log and snapshots hold them.
 TEXT: Final = 0
 BYTES: Final = 1
 JSON: Final = 2
+HASH: Final = 3
+SET: Final = 4
+# The last of these that is one value: a hash and a set have fields, and are no strings to Redis' and memcached's clients.
+VALUE_MAX: Final = JSON
+# How HTTP calls them.
+NAMES: Final = {HASH: "hash", SET: "set"}
 
 KEY_BYTES_MAX: Final = 1024
 # The deepest nesting of a JSON value: deeper than any honest document, far below the interpreter's recursion limit.
@@ -171,9 +180,36 @@ def kind_of(data: bytes) -> int:
 
 
 def decode(kind: int, data: bytes) -> Any:
-    """Return the Python value that the cache has stored as the bytes ``data`` of the kind ``kind`` (text, bytes or JSON)."""
+    """Return the Python value that the cache has stored as the bytes ``data`` of the kind ``kind``.
+
+    A hash is a dict and a set is a set, of str, and of bytes where a field or value is not UTF-8.
+    """
     if kind == TEXT:
         return data.decode()
     if kind == BYTES:
         return data
-    return json.loads(data)
+    if kind == JSON:
+        return json.loads(data)
+    parts = [part.decode() if kind_of(part) == TEXT else part for part in parts_of(data)]
+    return {*parts[::2]} if kind == SET else dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+def json_of_fields(kind: int, data: bytes) -> tuple[Any, bool]:
+    """Return a hash as a dict, or a set as a list, as JSON can hold it; and whether all texts in it are base64.
+
+    They are base64 when a field or a value is not UTF-8.  kind: HASH or SET.  data: its bytes.
+    """
+    parts = parts_of(data)
+    is_text = all(kind_of(part) == TEXT for part in parts)
+    texts = [part.decode() if is_text else b64encode(part).decode() for part in parts]
+    if kind == SET:
+        return texts[::2], not is_text
+    return dict(zip(texts[::2], texts[1::2], strict=True)), not is_text
+
+
+def fields_of_json(value: Any, is_base64: bool) -> tuple[int, bytes]:
+    """Return (kind, bytes) of the hash or set that ``json_of_fields`` shows as ``value``."""
+    pairs = value.items() if isinstance(value, dict) else [(member, "") for member in value]
+    texts = [text for pair in pairs for text in pair]
+    parts = [b64decode(text) if is_base64 else text.encode() for text in texts]
+    return HASH if isinstance(value, dict) else SET, with_fields(b"", parts)[0]

@@ -153,6 +153,8 @@ def once(command: Command, idempotency_key: str | None) -> Command:
 # The errors whose message is in the result.
 _TOLD_BY_THE_MACHINE: Final[dict[int, type[CacheFlowError]]] = {
     commands.NOT_AN_INTEGER: NotAnInteger,
+    # Of the verbs counting alone depends on the kind.
+    commands.WRONG_KIND: NotAnInteger,
     commands.TOO_LARGE: ValueTooLarge,
     commands.MALFORMED: InvalidRequest,
 }

@@ -293,10 +293,17 @@ def get(client: CacheClient, key: str, consistency: str | None, max_staleness: f
     if item is None:
         raise KeyNotFound(f"{key!r} is absent")
     if as_json:
-        shown = {"key": key, "value": item.value, "ttl": item.ttl_s, "version": item.version}
-        if item.kind == values.BYTES:
+        shown = {"key": key, "value": None, "ttl": item.ttl_s, "version": item.version}
+        if item.kind > values.VALUE_MAX:
+            shown["value"], is_base64 = values.json_of_fields(item.kind, item.data)
+            shown |= {"type": values.NAMES[item.kind]} | ({"encoding": "base64"} if is_base64 else {})
+        elif item.kind == values.BYTES:
             shown |= {"value": base64.b64encode(item.data).decode(), "encoding": "base64"}
+        else:
+            shown["value"] = item.value
         print_json(shown)
+    elif item.kind > values.VALUE_MAX:
+        print_json(values.json_of_fields(item.kind, item.data)[0])
     else:
         out = sys.stdout.buffer
         out.write(item.data + (b"" if item.kind == values.BYTES else b"\n"))

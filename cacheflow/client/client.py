@@ -14,12 +14,21 @@ from collections.abc import Iterable
 from typing import Any, Final
 from urllib.parse import quote
 
-from cacheflow import arguments, values, verbs
+from cacheflow import arguments, verbs
 from cacheflow.aio.threads import Threads
 from cacheflow.arguments import KEYS_PAGE
 from cacheflow.client.exchange import Answer, Request
 from cacheflow.client.failover import Nodes, check_is_ours, problem_document, problem_of
-from cacheflow.client.http_commands import JSON_TYPE, query_of, refusal_of, request_of, result_of, target_of, value_of
+from cacheflow.client.http_commands import (
+    JSON_TYPE,
+    query_of,
+    refusal_of,
+    request_of,
+    result_of,
+    stored_of,
+    target_of,
+    value_of,
+)
 from cacheflow.client.scopes import Scopes
 from cacheflow.errors import CacheFlowError, InvalidRequest, NotCommitted, OutcomeForgotten, OutcomeUnknown
 from cacheflow.faces import AsyncFace, Face, in_thread
@@ -98,7 +107,7 @@ class CacheClient(Face):
         document = self._document(key, consistency, max_staleness, peek, strict)
         if document is None:
             return None
-        kind, data = values.encode(value_of(document))
+        kind, data = stored_of(document)
         return Item(key, data, kind, document.get("content_type"), document["version"], document.get("ttl"))
 
     def get(

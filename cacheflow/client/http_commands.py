@@ -139,7 +139,7 @@ def result_of(command: Command, status: int, document: Mapping[str, Any]) -> Res
     if op == commands.INCR:
         return [commands.OK, document["version"], document["value"], _left_ms(document)]
     if op == commands.GET:
-        kind, data = values.encode(value_of(document))
+        kind, data = stored_of(document)
         return [commands.OK, data, kind, document.get("content_type"), document["version"], _left_ms(document)]
     if op == commands.DELETE_PREFIX:
         return [commands.OK, document["deleted"]]
@@ -174,7 +174,17 @@ def _left_ms(document: Mapping[str, Any]) -> float:
     return 0 if ttl is None else max(ttl * 1000, 1)
 
 
+def stored_of(document: Mapping[str, Any]) -> tuple[int, bytes]:
+    """Return (kind, bytes) of the cache entry's value in ``document``, the JSON that a node shows of the entry."""
+    value, is_base64 = document["value"], document.get("encoding") == "base64"
+    if "type" in document:
+        return values.fields_of_json(value, is_base64)
+    return values.encode(base64.b64decode(value) if is_base64 else value)
+
+
 def value_of(document: Mapping[str, Any]) -> Any:
     """Return the cache entry's value in ``document``, the JSON that a node shows of the entry; base64 becomes bytes."""
+    if "type" in document:
+        return values.decode(*stored_of(document))
     value = document["value"]
     return base64.b64decode(value) if document.get("encoding") == "base64" else value

@@ -32,12 +32,20 @@ from typing import Any, ClassVar, Final
 import msgpack
 
 from cacheflow.errors import CacheFlowError, NewerCacheFlow
-from cacheflow.machine.language.commands import CodecError
+from cacheflow.machine.language.commands import FIELDS_BYTES_MAX, CodecError
+from cacheflow.machine.language.fields import is_well_formed
 from cacheflow.machine.language.levels import BUILD_LEVEL, FIRST_LEVEL
 from cacheflow.machine.state.answers import LargeAnswers
 from cacheflow.machine.state.condemnations import Condemnation, Condemnations
 from cacheflow.machine.state.contents import Contents
-from cacheflow.machine.state.entries import KEY_BYTES_MAX, KIND_MAX, Entry, key_bytes
+from cacheflow.machine.state.entries import (
+    KEY_BYTES_MAX,
+    KIND_MAX,
+    KIND_SET,
+    KIND_VALUE_MAX,
+    Entry,
+    key_bytes,
+)
 from cacheflow.machine.state.idempotency import IdempotencyTable
 from cacheflow.machine.state.scopes import Scope, Scopes
 from cacheflow.machine.state.sessions import Session, Sessions
@@ -354,6 +362,8 @@ def _entry(record: list[Any], revision: int) -> tuple[str, Entry, int]:
             raise CodecError("not a snapshot: an item's metadata has the wrong type")
     if type(data) is not bytes or type(kind) is not int or not 0 <= kind <= KIND_MAX:
         raise CodecError("not a snapshot: an item's value has the wrong type")
+    if kind > KIND_VALUE_MAX and not (len(data) <= FIELDS_BYTES_MAX and is_well_formed(data, kind == KIND_SET)):
+        raise CodecError("not a snapshot: a hash or set is none")
     if type(version) is not int or type(uses) is not int or not 0 < version <= revision or uses < 1:
         raise CodecError("not a snapshot: an item's version or count is impossible")
     if type(expires_at_ms) is not int or expires_at_ms < 0:

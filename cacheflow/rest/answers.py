@@ -76,17 +76,21 @@ def seconds_json(ttl_s: float | None) -> str:
     return "null" if ttl_s is None else repr(ttl_s)
 
 
-def raw_type(item: Item) -> str:
-    """Return the Content-Type with which the value of ``item``, an entry of the cache, is sent as raw bytes.
+def raw_of(item: Item) -> tuple[str, bytes]:
+    """Return the Content-Type with which the value of ``item``, an entry of the cache, is sent by itself, and its bytes.
 
     A value written from Python or a wire port can carry anything as its type: what cannot stand in a header is answered as
-    application/octet-stream.
+    application/octet-stream. A hash or set is sent as JSON; its texts are base64 where one of them is not UTF-8, and the type
+    says so.
     """
     if item.kind == values.TEXT:
-        return "text/plain; charset=utf-8"
+        return "text/plain; charset=utf-8", item.data
     if item.kind == values.JSON:
-        return "application/json"
+        return "application/json", item.data
+    if item.kind > values.VALUE_MAX:
+        shown, is_base64 = values.json_of_fields(item.kind, item.data)
+        return "application/json" + ("; encoding=base64" if is_base64 else ""), json_bytes(shown)
     meta = item.meta
     if isinstance(meta, str) and "/" in meta and meta.isascii() and meta.isprintable():
-        return meta
-    return _ANY_BYTES
+        return meta, item.data
+    return _ANY_BYTES, item.data

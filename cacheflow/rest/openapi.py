@@ -173,8 +173,9 @@ _CONSISTENCY: list[Json] = [
 _ITEM = _object(
     {
         "key": _STRING,
-        "value": {"description": "any JSON; bytes as base64"},
-        "encoding": {"const": "base64", "description": "only with bytes"},
+        "value": {"description": "any JSON; bytes as base64; a hash as an object of texts, a set as an array of texts"},
+        "encoding": {"const": "base64", "description": "with bytes; with a hash or set that has other than UTF-8"},
+        "type": {"enum": ["hash", "set"], "description": "only with these"},
         "content_type": {"type": "string", "description": "only with bytes"},
         "ttl": _SECONDS_LEFT,
         "version": _VERSION,
@@ -303,6 +304,7 @@ def _batch_path() -> Json:
             "key": _STRING,
             "value": {},
             "encoding": {"const": "base64"},
+            "type": {"enum": ["hash", "set"]},
             "content_type": _STRING,
             "version": _INTEGER,
             "deleted": {"const": True},

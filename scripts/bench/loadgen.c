@@ -9,6 +9,7 @@
  * Connections are spread over the ports (127.0.0.1). RATE 0: each connection keeps PIPELINE requests under way. Another RATE:
  * that many requests a second, whatever the server does, in turn over the connections, each with at most PIPELINE under way;
  * a latency then counts from when the request was due.
+ * SIGUSR1 forgets what was measured so far and begins the SECONDS anew, on the same connections.
  * After SECONDS nothing more is asked, and what was asked is waited for, DRAIN_S at most: its latencies count, too.
  * Prints one line of JSON: replies a second within SECONDS, all replies, errors, and latencies in microseconds: the longest
  * is exact, others are the middles of the buckets, which are printed as well. Exit code 1 when a connection fails and when
@@ -18,6 +19,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,9 +53,15 @@ static const double drain_s = DRAIN_S;
 static int protocol, operation, pipeline, keys, value_bytes;
 static char *value;
 static double ends_at, rate, due_at, longest_us;
-static uint64_t asked, replies, errors, misses, histogram[BUCKETS];
+static uint64_t asked, replies, errors, misses, counted, histogram[BUCKETS];
 static uint64_t state = 88172645463325252ULL;
 static char last_error[200];
+static volatile sig_atomic_t begins_anew;
+
+static void begin_anew(int number) {
+    (void)number;
+    begins_anew = 1;
+}
 
 static double now_s(void) {
     struct timespec t;
@@ -97,7 +105,7 @@ static double percentile(double share) {
     uint64_t seen = 0;
     for (int at = 0; at < BUCKETS; at++) {
         seen += histogram[at];
-        if (seen >= share * replies) return bucket_us(at) < longest_us ? bucket_us(at) : longest_us;
+        if (seen >= share * counted) return bucket_us(at) < longest_us ? bucket_us(at) : longest_us;
     }
     return longest_us;
 }
@@ -296,6 +304,7 @@ static void receive(struct connection *c) {
         double us = (now - c->sent_at[c->first]) * 1e6;
         if (us > longest_us) longest_us = us;
         histogram[bucket(us)]++;
+        counted++;
         c->first = (c->first + 1) % PIPELINE_MAX;
         c->pending--;
     }
@@ -382,7 +391,10 @@ int main(int argc, char **argv) {
             c->greeting = 1;
         }
     }
+    struct sigaction anew = {.sa_handler = begin_anew};
+    sigaction(SIGUSR1, &anew, NULL);
     double began = now_s();
+    uint64_t before = 0;
     ends_at = began + seconds;
     due_at = began;
     for (int i = 0; i < count; i++) {
@@ -391,11 +403,19 @@ int main(int argc, char **argv) {
     }
     double now = began;
     while (!is_over(now)) {
+        if (begins_anew) {
+            begins_anew = 0;
+            memset(histogram, 0, sizeof histogram);
+            longest_us = counted = 0;
+            before = replies;
+            began = now;
+            ends_at = began + seconds;
+        }
         if (rate) ask_what_is_due(all, count, now, poller);
         now = serve(rate && due_at > now && due_at < ends_at ? due_at : ends_at, poller);
     }
     /* Replies a second: those within the window, by the time that really passed. A fill ends with its last one. */
-    uint64_t within = replies;
+    uint64_t within = replies - before;
     double took_s = now - began;
     if (rate) ask_what_is_due(all, count, now, poller); /* what fell due since it was looked at last */
     for (double until = now + drain_s; replies < asked && now < until;) now = serve(until, poller);

@@ -6,6 +6,7 @@ import bisect
 import itertools
 import json
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -45,6 +46,34 @@ def percentile_us(runs: Iterable[Measured], share: float) -> float:
     return buckets[bisect.bisect_left(seen, share * seen[-1])][0]
 
 
+class Load:
+    """One run of the load generator, under way. name: for its errors."""
+
+    def __init__(self, name: str, command: Sequence[str], timeout_s: float) -> None:
+        self._name = name
+        self._timeout_s = timeout_s
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def begin_anew(self) -> None:
+        """Forget what was measured so far, and measure for the run's seconds from now on, on the same connections."""
+        self._process.send_signal(signal.SIGUSR1)
+
+    def result(self) -> Measured:
+        """Wait for the end. Raises RuntimeError with the generator's line when a connection fails or answers are missing."""
+        try:
+            out, err = self._process.communicate(timeout=self._timeout_s)
+        except BaseException:
+            self._process.kill()
+            self._process.communicate()
+            raise
+        if self._process.returncode:
+            raise RuntimeError(f"{self._name}: {err.strip()}")
+        measured = Measured(**json.loads(out))
+        if measured.errors:
+            raise RuntimeError(f"{self._name}: {measured.errors} errors: {err[:300]}")
+        return measured
+
+
 class LoadGenerator:
     """Compiled on first use. Raises RuntimeError where there is no C compiler."""
 
@@ -78,20 +107,35 @@ class LoadGenerator:
 
         rate: requests a second, whatever the server does; 0 keeps ``pipeline`` requests a connection under way.
         """
+        return self.begin(
+            protocol,
+            operation,
+            ports,
+            connections=connections,
+            pipeline=pipeline,
+            seconds=seconds,
+            keys=keys,
+            value_bytes=value_bytes,
+            rate=rate,
+        ).result()
+
+    def begin(
+        self,
+        protocol: str,
+        operation: str,
+        ports: Sequence[int],
+        *,
+        connections: int = 64,
+        pipeline: int = 1,
+        seconds: float = 2.0,
+        keys: int = 10_000,
+        value_bytes: int = 100,
+        rate: float = 0.0,
+    ) -> Load:
+        """Begin what ``run`` does, and return it while it runs."""
         numbers = (connections, pipeline, seconds, keys, value_bytes, rate, *ports)
-        ran = subprocess.run(
-            [self._program, protocol, operation, *map(str, numbers)],
-            capture_output=True,
-            text=True,
-            timeout=seconds + SLOWEST_S,
-            check=False,
-        )
-        if ran.returncode:
-            raise RuntimeError(f"{protocol} {operation} on {list(ports)}: {ran.stderr.strip()}")
-        measured = Measured(**json.loads(ran.stdout))
-        if measured.errors:
-            raise RuntimeError(f"{protocol} {operation} on {list(ports)}: {measured.errors} errors: {ran.stderr[:300]}")
-        return measured
+        command = [self._program, protocol, operation, *map(str, numbers)]
+        return Load(f"{protocol} {operation} on {list(ports)}", command, seconds + SLOWEST_S)
 
     def fill(self, protocol: str, port: int, *, keys: int = 10_000, value_bytes: int = 100) -> None:
         """Write each key once, in order. Raises RuntimeError when that takes longer than FILLED_WITHIN_S."""

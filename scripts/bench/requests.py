@@ -37,6 +37,19 @@ def resp(many: int = MANY, written: int = WRITTEN, removed: int = REMOVED, pipel
     others = [f"other:{number}" for number in range(many)]
     pairs = [part for key in others[:written] for part in (key, "value")]
     present = b"".join([words("set", key, "value") for key in others[:removed]])
+    # Ten thousand fields, which are all that one command changes several of.
+    several = [part for number in range(1000) for part in (f"field:{number}", "value")]
+    names = several[::2]
+    many_fields = b"".join(
+        [words("hset", "other:h", *[f"{turn}:{part}" for part in several]) for turn in range(9)]
+    ) + words("hset", "other:h", *several)
+    members = b"".join(
+        [
+            words("sadd", f"other:s{place}", *[f"{turn}:{name}" for name in names])
+            for turn in range(10)
+            for place in "12"
+        ]
+    )
     some = {
         **{
             name: words(name, "key:1") for name in ("get", "strlen", "type", "ttl", "pttl", "expiretime", "pexpiretime")
@@ -93,6 +106,26 @@ def resp(many: int = MANY, written: int = WRITTEN, removed: int = REMOVED, pipel
             name: words("script", "load", _WRITES)
             + words(name, hashlib.sha1(_WRITES.encode()).hexdigest(), str(many - 10), *keys[: many - 10])
             for name in ("evalsha", "evalsha_ro")
+        },
+        "hset": many_fields,
+        "hmset": many_fields + words("hmset", "other:h", *several),
+        **{name: many_fields + words(name, "other:h", *names) for name in ("hmget", "hdel")},
+        **{name: many_fields + words(name, "other:h") for name in ("hgetall", "hkeys", "hvals", "hlen")},
+        **{name: many_fields + words(name, "other:h", "field:9") for name in ("hget", "hexists", "hstrlen")},
+        **{name: many_fields + words(name, "other:h", "n", "7") for name in ("hsetnx", "hincrby", "hincrbyfloat")},
+        "hscan": many_fields + words("hscan", "other:h", "0", "match", "*1*2*3*"),
+        "hrandfield": many_fields + words("hrandfield", "other:h", "-10000", "withvalues"),
+        "sadd": members,
+        **{name: members + words(name, "other:s1", *names) for name in ("srem", "smismember")},
+        **{name: members + words(name, "other:s1") for name in ("smembers", "scard")},
+        "sismember": members + words("sismember", "other:s1", "field:9"),
+        "sscan": members + words("sscan", "other:s1", "0", "match", "*1*2*3*"),
+        "srandmember": members + words("srandmember", "other:s1", "-10000"),
+        "spop": members + words("spop", "other:s1", "1000"),
+        **{name: members + words(name, *["other:s1", "other:s2"] * 20) for name in ("sunion", "sinter", "sdiff")},
+        "smove": members + words("smove", "other:s1", "other:s3", "field:9"),
+        **{
+            name: members + words(name, "other:s3", "other:s1") for name in ("sunionstore", "sinterstore", "sdiffstore")
         },
         "script": words("script", "exists", *["0" * 40] * 100) * pipelined,
         "discard": words("multi") + b"".join([words("set", key, "v") for key in others[:written]]) + words("discard"),

@@ -126,7 +126,22 @@ def _single(random: Random) -> c.Command:
         return c.touch(key, random.choice([-1, 0, 1, 90, 800]))
     if chance < 0.8:
         return c.delete(key, random.choice([0, 0, 7]))
-    return c.get(key)
+    # Nothing is drawn for these either.
+    return _on_fields(Random(chance)) if chance < 0.87 else c.get(key)
+
+
+def _on_fields(random: Random) -> c.Command:
+    key = f"h{random.randrange(6)}"
+    names = [random.choice([b"a", b"b", b"\xfe\x01", b""]) for _ in range(random.choice([1, 1, 2, 3]))]
+    chance = random.random()
+    if chance < 0.3:
+        return c.count_field(key, names[0], random.randrange(-9, 9), 2000)
+    kind = random.choice([3, 3, 3, 4])
+    if chance < 0.6:
+        return c.remove_fields(key, kind, names)
+    data = random.choice([b"5", b"\xfe", b"x" * 90]) if kind == 3 else b""
+    only_absent = kind == 3 and len(names) == 1 and random.random() < 0.3
+    return c.set_fields(key, kind, [part for name in names for part in (name, data)], 2000, only_absent=only_absent)
 
 
 def _set(random: Random, key: str) -> c.Command:

@@ -25,7 +25,8 @@ ATOMS = (
 ANYTHING = st.recursive(
     ATOMS, lambda inner: st.lists(inner, max_size=8) | st.dictionaries(KEYS, inner, max_size=4), max_leaves=25
 )
-OPS = st.integers(0, 21)
+OPS = st.integers(0, 24)
+PARTS = st.lists(st.sampled_from([b"", b"f", b"g", b"\xfe\x01", b"1", b"9" * 18]), max_size=5)
 
 
 def command_of(fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -41,7 +42,10 @@ NEARLY = (
     | st.tuples(st.just(c.GET), KEYS)
     | st.tuples(st.just(c.APPEND), KEYS, st.binary(max_size=900), st.booleans(), st.booleans())
     | st.tuples(st.just(c.COUNT), KEYS, NUMBERS, st.booleans(), st.none() | NUMBERS, NUMBERS)
-    | st.tuples(st.just(c.EXPIRE), KEYS, NUMBERS, st.integers(0, 11))
+    | st.tuples(st.just(c.SET_FIELDS), KEYS, st.integers(2, 5), PARTS, st.booleans(), NUMBERS)
+    | st.tuples(st.just(c.REMOVE_FIELDS), KEYS, st.integers(2, 5), PARTS)
+    | st.tuples(st.just(c.COUNT_FIELD), KEYS, st.sampled_from([b"", b"f"]), NUMBERS, NUMBERS)
+    | st.tuples(st.just(c.EXPIRE), KEYS, NUMBERS, st.integers(0, 17))
     | st.tuples(st.just(c.DELETE_PREFIX), KEYS, st.booleans(), st.booleans())
     | st.tuples(st.just(c.RECENCY), st.lists(st.tuples(KEYS, NUMBERS) | ATOMS, max_size=5))
     | st.tuples(

@@ -2,21 +2,22 @@
 
 The keys have roles, so that each promise can be checked by itself: *registers* for linearizability, *counters* and
 *once* and *scoped* for exactly-once, *late* for late writes, *pairs* for atomic batches, *watched* for what follows from
-what was read, *leases* for TTL, *groups* for removals by prefix, *fillers* for eviction. *Publishing* is beside them: it
-concerns no key.
+what was read, *hashes* for fields, *leases* for TTL, *groups* for removals by prefix, *fillers* for eviction.
+*Publishing* is beside them: it concerns no key.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from fakes.newer_build import LABEL
 from simulation.bulk import Bulk
 from simulation.clears import Clears
 from simulation.cluster import TIMEOUT_S
 from simulation.counters import Counters
+from simulation.hashes import Hashes
 from simulation.late import Late
 from simulation.leases import Leases
 from simulation.once import Once
@@ -35,6 +36,8 @@ from cacheflow.machine.language.levels import FIRST_LEVEL
 
 if TYPE_CHECKING:
     from simulation.cluster import Cluster, Process
+
+T = TypeVar("T")
 
 ANSWERS = (commands.OK, commands.MISSING, commands.PRECONDITION)
 # Commands that no front sends: with a key that is none, too short, or unknown.
@@ -79,6 +82,7 @@ class Workload:
         self.evicts = evicts
         self.registers = Registers(self, registers)
         self.counters = Counters(self)
+        self.hashes = Hashes(self)
         self.leases = Leases(self)
         self.once = Once(self)
         self.scoped = Scoped(self)
@@ -120,8 +124,10 @@ class Workload:
                 self._read(process, self.registers.note_read, key)
             for key in self.counters.keys:
                 self._read(process, self.counters.note_read, key)
+            for place in self.hashes.places:
+                self._read(process, self.hashes.note_read, place)
 
-    def _read(self, process: Process, note: Callable[[Process, str, float], None], key: str) -> None:
+    def _read(self, process: Process, note: Callable[[Process, T, float], None], key: T) -> None:
         self.reading += 1
         began = self.cluster.scheduler.now
 
@@ -138,6 +144,7 @@ class Workload:
         if self.busy:
             self.cluster.checks.complain("progress: a caller was never told anything")
         self.registers.check()
+        self.hashes.check()
         self.publishing.check()
         if not self.evicts:  # whatever is missing may have been evicted
             self.counters.check()
@@ -163,6 +170,7 @@ class Client:
             (10, workload.leases.write),
             (4, workload.leases.touch),
             (4, workload.leases.read),
+            (6, workload.hashes.call),
             (6, workload.once.call),
             (8, workload.scoped.call),
             (0 if workload.evicts else 4, workload.late.write),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING
@@ -59,25 +60,26 @@ class Counters:
     def check(self) -> None:
         """Check all histories. Raises Violation."""
         for key, calls in self._calls.items():
-            self._check(key, calls)
+            check_counter(self._cluster.checks.complain, key, calls)
 
-    def _check(self, key: str, calls: list[Increment]) -> None:
-        complain = self._cluster.checks.complain
-        answered = sorted((call for call in calls if call.number is not None), key=lambda call: call.began)
-        numbers = [call.number or 0 for call in answered if call.amount]
-        if len(set(numbers)) != len(numbers):
-            complain(f"exactly once: {key} gave a number twice: {sorted(numbers)}")
-        attempts = sum(1 for call in calls if call.amount)
-        for call in answered:
-            number = call.number or 0
-            if number > attempts:
-                complain(f"exactly once: {key} is {number} after {attempts} increments")
-            before = max((other.number or 0 for other in answered if other.ended < call.began), default=0)
-            if number < before + call.amount:
-                complain(f"exactly once: {key} gave {number} at {call.began:.6f} after it had been {before}")
-            at_least = sum(1 for other in answered if other.amount and other.ended < call.began) + call.amount
-            if number < at_least:
-                complain(f"exactly once: {key} gave {number} after {at_least} acknowledged increments")
+
+def check_counter(complain: Callable[[str], object], key: str, calls: list[Increment]) -> None:
+    """Complain when the counter ``key`` has not counted each of ``calls`` once. complain: raises Violation."""
+    answered = sorted((call for call in calls if call.number is not None), key=lambda call: call.began)
+    numbers = [call.number or 0 for call in answered if call.amount]
+    if len(set(numbers)) != len(numbers):
+        complain(f"exactly once: {key} gave a number twice: {sorted(numbers)}")
+    attempts = sum(1 for call in calls if call.amount)
+    for call in answered:
+        number = call.number or 0
+        if number > attempts:
+            complain(f"exactly once: {key} is {number} after {attempts} increments")
+        before = max((other.number or 0 for other in answered if other.ended < call.began), default=0)
+        if number < before + call.amount:
+            complain(f"exactly once: {key} gave {number} at {call.began:.6f} after it had been {before}")
+        at_least = sum(1 for other in answered if other.amount and other.ended < call.began) + call.amount
+        if number < at_least:
+            complain(f"exactly once: {key} gave {number} after {at_least} acknowledged increments")
 
 
 def _number(process: Process, key: str) -> int:

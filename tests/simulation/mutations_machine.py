@@ -10,9 +10,12 @@ from simulation import bulk
 
 from cacheflow.errors import NoLeader
 from cacheflow.machine import image, machine
-from cacheflow.machine.deciding import batches, carry_out, repeats
+from cacheflow.machine.deciding import batches, carry_out, field_decisions, repeats
+from cacheflow.machine.deciding.decisions import DECIDE
+from cacheflow.machine.deciding.plans import EMPTY, WRITE
 from cacheflow.machine.image import DIGEST_BYTES
 from cacheflow.machine.language import commands as c
+from cacheflow.machine.language import fields
 from cacheflow.machine.machine import CacheMachine
 from cacheflow.machine.state.condemnations import Condemnations
 from cacheflow.machine.state.contents import Contents
@@ -74,6 +77,30 @@ def forget_the_expiry_that_was_read(patch: pytest.MonkeyPatch) -> None:
         return guarded(self, [command[0], conditions, *command[2:]])
 
     patch.setattr(batches.Batches, "guarded", _guarded)
+
+
+def write_a_field_over_the_others(patch: pytest.MonkeyPatch) -> None:
+    """Let a field that is written be the only one of its hash."""
+    with_fields = fields.with_fields
+    patch.setattr(fields, "with_fields", lambda data, pairs: with_fields(b"", pairs))
+
+
+def write_a_field_that_is_there(patch: pytest.MonkeyPatch) -> None:
+    """Let a write of a field for where it is absent take place where it is not."""
+    patch.setattr(fields, "has", lambda data, field: False)
+
+
+def keep_a_hash_without_fields(patch: pytest.MonkeyPatch) -> None:
+    """Let the key of a hash stay when its last field goes."""
+    decide = field_decisions.decide_remove_fields
+
+    def _decide(entry: Any, command: list[Any], now_ms: int, bytes_max: float) -> Any:
+        decision = decide(entry, command, now_ms, bytes_max)
+        if decision[0] == EMPTY and isinstance(decision, tuple):
+            return (WRITE, decision[1], b"", entry[1], None, entry[EXPIRES_AT_MS], decision[2])
+        return decision
+
+    patch.setitem(DECIDE, c.REMOVE_FIELDS, _decide)
 
 
 def guess_the_size_of_a_call_without_its_keys(patch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Final
 from cacheflow.machine.deciding.carry_out import carry_out, decide
 from cacheflow.machine.deciding.decisions import DECIDE, UNDECIDED, after
 from cacheflow.machine.deciding.fast_set import set_plainly
+from cacheflow.machine.deciding.field_decisions import FIELD_DECISIONS, searched_bytes
 from cacheflow.machine.deciding.plans import EXTEND, USE, WRITE, Decision, Malformed
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.language.commands import Result
@@ -36,9 +37,11 @@ EXTENDED_PER_BATCH_BYTES_MAX: Final = 4 * APPENDED_BYTES_MAX
 # Bytes of the entries that the GETs of one batch may answer: one of the largest value, or many small ones. The results are kept
 # and go into snapshots, where the same value is written once for each GET.
 READ_PER_BATCH_BYTES_MAX: Final = APPENDED_BYTES_MAX + 64 * 1024
+# What the commands on fields in one batch may search: some dozens of ms.
+SEARCHED_PER_BATCH_BYTES_MAX: Final = APPENDED_BYTES_MAX
 
 # The statuses with which a command fails an atomic batch.
-_FAILURES: Final = (c.PRECONDITION, c.NOT_AN_INTEGER, c.TOO_LARGE, c.MALFORMED)
+_FAILURES: Final = (c.PRECONDITION, c.NOT_AN_INTEGER, c.TOO_LARGE, c.MALFORMED, c.WRONG_KIND)
 # The commands that fail an atomic batch when their key is absent; a GET and a DELETE succeed without it.
 _NEED_THE_KEY: Final = (c.INCR, c.TOUCH, c.APPEND, c.COUNT, c.EXPIRE)
 
@@ -53,8 +56,8 @@ class Batches:
         self._contents = contents
         # The commands on one key that the present entry may hold: those of its level.
         self.known: Mapping[int, object] = DECIDE
-        # Bytes that the APPENDs of the present batch may still copy, and that its GETs may still answer.
-        self._extended_left = self._read_left = 0
+        # Bytes that the present batch may still copy to extend values, that its GETs may still answer, and that may be searched.
+        self._extended_left = self._read_left = self._searched_left = 0
 
     def batch(self, command: list[Any]) -> Result:
         """Run a BATCH command, which holds commands on one key each, and return its result.
@@ -83,6 +86,7 @@ class Batches:
 
     def _begin(self) -> None:
         self._extended_left, self._read_left = EXTENDED_PER_BATCH_BYTES_MAX, READ_PER_BATCH_BYTES_MAX
+        self._searched_left = SEARCHED_PER_BATCH_BYTES_MAX
 
     def _one_by_one(self, commands: list[Any]) -> Result:
         self._begin()
@@ -135,6 +139,12 @@ class Batches:
         try:
             if type(command) is not list or type(command[0]) is not int or command[0] not in self.known:
                 raise Malformed("a batch holds commands on one key only")
+            if command[0] in FIELD_DECISIONS:
+                key = command[1]
+                entry = overlay[key] if key in overlay else self._contents.get(key)
+                self._searched_left -= searched_bytes(entry, command)
+                if self._searched_left < 0:
+                    return [c.TOO_LARGE, "a batch changes fields of large hashes or sets too often; send fewer at once"]
             if command[1] in overlay:
                 contents = self._contents
                 decision = DECIDE[command[0]](overlay[command[1]], command, contents.now_ms, contents.bytes_max)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cacheflow.machine.deciding.decisions import DECIDE
-from cacheflow.machine.deciding.plans import EXTEND, REMOVE, USE, WRITE, Decision, Malformed, Plan
+from cacheflow.machine.deciding.plans import EMPTY, EXTEND, REMOVE, USE, WRITE, Decision, Malformed, Plan
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.language.commands import Result
 from cacheflow.machine.state.contents import Contents
@@ -36,8 +36,8 @@ def carry_out(contents: Contents, plan: Plan) -> Result:
         _, key, data, kind, meta, expires_at_ms, told = plan
         return [c.OK, contents.write(key, data, kind, meta, expires_at_ms), told, expires_at_ms]
     if what == EXTEND:
-        _, key, data, kind, meta, expires_at_ms, told, added, front = plan
-        version = contents.extend(key, data, kind, meta, expires_at_ms, added, front)
+        _, key, data, kind, meta, expires_at_ms, told, effect, change, flag = plan
+        version = contents.extend(key, data, kind, meta, expires_at_ms, effect, change, flag)
         return [c.OK, version, told, expires_at_ms]
     if what == USE:
         contents.use(plan[1], 1)
@@ -45,5 +45,7 @@ def carry_out(contents: Contents, plan: Plan) -> Result:
         return [c.OK, *plan[2]]
     if what == REMOVE:
         return [c.OK, contents.remove(plan[1])]
+    if what == EMPTY:
+        return [c.OK, contents.remove(plan[1]), plan[2], 0]
     contents.retime(plan[1], plan[2])
     return [c.OK, plan[3], plan[2]]

@@ -5,13 +5,22 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from cacheflow.machine.deciding.plans import WRITE, Decision, Malformed, expires_at_ms_of, too_large
+from cacheflow.machine.deciding.plans import WRITE, Decision, Malformed, expires_at_ms_of, too_large, wrong_kind
 from cacheflow.machine.language import commands as c
-from cacheflow.machine.state.entries import DATA, EXPIRES_AT_MS, KIND, KIND_JSON, META, Entry, entry_bytes
+from cacheflow.machine.state.entries import (
+    DATA,
+    EXPIRES_AT_MS,
+    KIND,
+    KIND_JSON,
+    KIND_VALUE_MAX,
+    META,
+    Entry,
+    entry_bytes,
+)
 
 # The numbers that INCR accepts: as SET and INCR write them and no other spelling, so that a value read back is the
 # value written.
-_INT64_DIGITS = re.compile(rb"0|-?[1-9][0-9]{0,18}")
+INT64_DIGITS = re.compile(rb"0|-?[1-9][0-9]{0,18}")
 # The numbers that COUNT accepts, as memcached does: also with leading zeros.
 _UINT64_DIGITS = re.compile(rb"[0-9]{1,20}")
 
@@ -30,7 +39,9 @@ def decide_incr(entry: Entry | None, command: list[Any], now_ms: int, bytes_max:
             return [c.MISSING]
         number = initial + delta
     else:
-        if _INT64_DIGITS.fullmatch(entry[DATA]) is None:
+        if INT64_DIGITS.fullmatch(entry[DATA]) is None:
+            if entry[KIND] > KIND_VALUE_MAX:
+                return wrong_kind(entry)
             return [c.NOT_AN_INTEGER, "the value is not a decimal 64-bit integer"]
         present = int(entry[DATA])
         if not c.INT64_MIN <= present <= c.INT64_MAX:
@@ -63,6 +74,8 @@ def decide_count(entry: Entry | None, command: list[Any], now_ms: int, bytes_max
     else:
         present = int(entry[DATA]) if _UINT64_DIGITS.fullmatch(entry[DATA]) is not None else c.UINT64_MAX + 1
         if present > c.UINT64_MAX:
+            if entry[KIND] > KIND_VALUE_MAX:
+                return wrong_kind(entry)
             return [c.NOT_AN_INTEGER, "the value is not a decimal unsigned 64-bit integer"]
         number = max(0, present - step) if down else (present + step) & c.UINT64_MAX
         kind, meta, expires_at_ms = entry[KIND], entry[META], entry[EXPIRES_AT_MS]

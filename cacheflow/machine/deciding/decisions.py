@@ -15,7 +15,9 @@ from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 from cacheflow.machine.deciding.counting import decide_count, decide_incr
+from cacheflow.machine.deciding.field_decisions import FIELD_DECISIONS
 from cacheflow.machine.deciding.plans import (
+    EMPTY,
     EXTEND,
     REMOVE,
     RETIME,
@@ -26,15 +28,21 @@ from cacheflow.machine.deciding.plans import (
     Plan,
     expires_at_ms_of,
     too_large,
+    wrong_kind,
 )
+from cacheflow.machine.effects import APPENDED
 from cacheflow.machine.language import commands as c
+from cacheflow.machine.language.fields import is_well_formed
 from cacheflow.machine.state.entries import (
     APPENDED_BYTES_MAX,
     EXPIRES_AT_MS,
+    KIND,
     KIND_BYTES,
     KIND_JSON,
     KIND_MAX,
+    KIND_SET,
     KIND_TEXT,
+    KIND_VALUE_MAX,
     META_CHARS_MAX,
     VERSION,
     Entry,
@@ -50,6 +58,7 @@ _EXPIRE_CONDITIONS: Final = (
     c.IF_EARLIER,
     c.IF_SET | c.IF_LATER,
     c.IF_SET | c.IF_EARLIER,
+    c.IF_ONE_VALUE,
 )
 
 
@@ -60,9 +69,11 @@ def decide_set(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: 
         raise Malformed("the value is not bytes")
     if type(kind) is not int or not 0 <= kind <= KIND_MAX:
         raise Malformed("the value's kind is unknown")
+    if kind > KIND_VALUE_MAX and not (len(data) <= c.FIELDS_BYTES_MAX and is_well_formed(data, kind == KIND_SET)):
+        raise Malformed("the value is no hash and no set")
     if meta is not None and type(meta) is not int and (type(meta) is not str or len(meta) > META_CHARS_MAX):
         raise Malformed("the value's metadata is neither a number nor a short text")
-    if type(when) is not int or not c.ALWAYS <= when <= c.IF_VERSION or type(version) is not int or version < 0:
+    if type(when) is not int or not c.ALWAYS <= when <= c.IF_VALUE_OR_ABSENT or type(version) is not int or version < 0:
         raise Malformed("the condition is unknown")
     if ttl_ms == 0 and type(ttl_ms) is int:
         expires_at_ms = 0
@@ -74,6 +85,8 @@ def decide_set(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: 
             (when == c.IF_ABSENT and entry is not None)
             or (when == c.IF_PRESENT and entry is None)
             or (when == c.IF_VERSION and (entry is None or present != version))
+            or (when == c.IF_VALUE and (entry is None or entry[KIND] > KIND_VALUE_MAX))
+            or (when == c.IF_VALUE_OR_ABSENT and entry is not None and entry[KIND] > KIND_VALUE_MAX)
         ):
             return [c.PRECONDITION, present]
     if entry_bytes(key, data, meta) > bytes_max:
@@ -119,6 +132,8 @@ def decide_append(entry: Entry | None, command: list[Any], now_ms: int, bytes_ma
         data, kind, meta, expires_at_ms = added, KIND_TEXT if _is_text(added) else KIND_BYTES, None, 0
     else:
         old, old_kind, meta, _, expires_at_ms = entry
+        if old_kind > KIND_VALUE_MAX:
+            return wrong_kind(entry)
         if len(old) + len(added) > APPENDED_BYTES_MAX:
             return _too_long()
         data = added + old if front else old + added
@@ -130,7 +145,7 @@ def decide_append(entry: Entry | None, command: list[Any], now_ms: int, bytes_ma
     if entry_bytes(key, data, meta) > bytes_max:
         return too_large(bytes_max)
     plan = (WRITE, key, data, kind, meta, expires_at_ms, len(data))
-    return plan if entry is None else (EXTEND, *plan[1:], added, front)
+    return plan if entry is None else (EXTEND, *plan[1:], APPENDED, added, front)
 
 
 def _is_text(data: bytes) -> bool:
@@ -163,6 +178,7 @@ def decide_expire(entry: Entry | None, command: list[Any], now_ms: int, bytes_ma
             or (when & c.IF_SET and not entry[EXPIRES_AT_MS])
             or (when & c.IF_LATER and wanted <= present)
             or (when & c.IF_EARLIER and wanted >= present)
+            or (when & c.IF_ONE_VALUE and entry[KIND] > KIND_VALUE_MAX)
         ):
             return [c.PRECONDITION, entry[VERSION]]
     return (REMOVE, key) if ends else (RETIME, key, expires_at_ms, entry[VERSION])
@@ -179,6 +195,7 @@ DECIDE: Final[dict[int, Decide]] = {
     c.APPEND: decide_append,
     c.COUNT: decide_count,
     c.EXPIRE: decide_expire,
+    **FIELD_DECISIONS,
 }
 
 
@@ -206,4 +223,6 @@ def result_of(decision: Decision) -> c.Result:
         return [c.OK, UNDECIDED, decision[6], decision[5]]
     if decision[0] == USE:
         return [c.OK, *decision[2]]
+    if decision[0] == EMPTY:
+        return [c.OK, UNDECIDED, decision[2], 0]
     return [c.OK, UNDECIDED] if decision[0] == REMOVE else [c.OK, decision[3], decision[2]]

@@ -15,7 +15,15 @@ from cacheflow.machine.effects import EVICTED, WRITTEN
 from cacheflow.machine.language.commands import OK, SET, Result
 from cacheflow.machine.language.databases import OTHERS_BEFORE
 from cacheflow.machine.state.contents import Contents
-from cacheflow.machine.state.entries import DATA, ENTRY_BYTES, EXPIRES_AT_MS, KEY_BYTES_MAX, KIND_MAX, META, entry_bytes
+from cacheflow.machine.state.entries import (
+    DATA,
+    ENTRY_BYTES,
+    EXPIRES_AT_MS,
+    KEY_BYTES_MAX,
+    KIND_VALUE_MAX,
+    META,
+    entry_bytes,
+)
 
 # The zero that fields are compared with by identity, which True and 0.0 do not pass: a command with anything else goes
 # the general way, which checks types.
@@ -44,7 +52,7 @@ def set_plainly(contents: Contents, commands: Iterable[Any], results: list[Resul
         op, key, data, kind, meta, ttl_ms, when, version = command
         if op is not SET or ttl_ms is not _ZERO or when is not _ZERO or version is not _ZERO:
             break
-        if type(key) is not str or type(data) is not bytes or type(kind) is not int or not 0 <= kind <= KIND_MAX:
+        if type(key) is not str or type(data) is not bytes or type(kind) is not int or not 0 <= kind <= KIND_VALUE_MAX:
             break
         if (meta is not None and type(meta) is not int) or not key.isascii():
             break

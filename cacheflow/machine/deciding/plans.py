@@ -8,13 +8,17 @@ from __future__ import annotations
 from typing import Any, Final, TypeAlias
 
 from cacheflow.machine.language import commands as c
+from cacheflow.machine.state.entries import KIND, KIND_HASH, KIND_SET, Entry
 
 # key, data, kind, meta, expires_at_ms, and what the result tells beside the version: created, the number, or the length
 WRITE: Final = 1
 REMOVE: Final = 2  # key
 RETIME: Final = 3  # key, expires_at_ms, version
 USE: Final = 4  # key, entry
-EXTEND: Final = 5  # the fields of WRITE, the added data, and whether that comes in front
+# the fields of WRITE, the kind of its effect, and what that tells: what has changed (added data, or fields), and whether that is
+# in front, or removed
+EXTEND: Final = 5
+EMPTY: Final = 6  # key, and what the result tells beside the version: how many fields there were
 
 Plan: TypeAlias = tuple[Any, ...]
 Decision: TypeAlias = c.Result | Plan
@@ -39,3 +43,9 @@ def expires_at_ms_of(ttl_ms: Any, kept_ms: int, now_ms: int) -> int:
 def too_large(bytes_max: float) -> c.Result:
     """Return the result of a command that would make an item larger than the whole cache may be."""
     return [c.TOO_LARGE, f"the item is larger than the whole cache may be ({bytes_max} bytes)"]
+
+
+def wrong_kind(entry: Entry) -> c.Result:
+    """Return the result of a command that the kind of ``entry`` has no meaning for."""
+    kinds = {KIND_HASH: "a hash", KIND_SET: "a set"}
+    return [c.WRONG_KIND, f"the key holds {kinds.get(entry[KIND], 'a value that is neither a hash nor a set')}"]

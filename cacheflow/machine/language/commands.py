@@ -46,9 +46,16 @@ EXPIRE: Final = 17  # key, ttl_ms (0: none, -2: past), when                   ->
 OPEN_SCOPE: Final = 18  # nonce                                     -> scope
 SCOPED: Final = 19  # scope, nonce, number, lowest, command         -> the command's own result
 RAISE_LEVEL: Final = 20  # level                                    -> level in force; PRECONDITION -> see below
+SET_FIELDS: Final = (
+    21  # key, kind, [field, value, ...], only_absent, bytes_max -> version (0: as before), new fields, expires_at_ms
+)
+REMOVE_FIELDS: Final = (
+    22  # key, kind, [field, ...]                -> version (0: as before), fields removed, expires_at_ms
+)
+COUNT_FIELD: Final = 23  # key, field, delta, bytes_max             -> version, number, expires_at_ms
 
 # The feature level that brought each command.
-LEVELS: Final = dict.fromkeys(range(SET, RAISE_LEVEL + 1), 1)
+LEVELS: Final = dict.fromkeys(range(SET, COUNT_FIELD + 1), 1)
 
 # Values of ``ttl_ms`` in SET and TOUCH; a number above 0 is counted from the entry's time.
 TTL_NONE: Final = 0
@@ -62,12 +69,17 @@ ALWAYS: Final = 0
 IF_ABSENT: Final = 1
 IF_PRESENT: Final = 2
 IF_VERSION: Final = 3
+# What is there is one value, no hash and no set; or that, or nothing.
+IF_VALUE: Final = 4
+IF_VALUE_OR_ABSENT: Final = 5
 
 # Values of ``when`` in EXPIRE: ALWAYS, one of these, or IF_SET with IF_LATER or IF_EARLIER. No expiry counts as infinite.
 IF_UNSET: Final = 1
 IF_SET: Final = 2
 IF_LATER: Final = 4
 IF_EARLIER: Final = 8
+# A value of ``when`` in EXPIRE by itself: what is there is one value, no hash and no set.
+IF_ONE_VALUE: Final = 16
 
 # Statuses, the first item of every result.
 OK: Final = 0
@@ -88,6 +100,13 @@ FORGOTTEN: Final = 12  # nothing was done now, nor will be; whether it took plac
 NOT_KEPT: Final = 13  # it took place before, and its answer is not kept
 SWEEPING: Final = 14  # it took place -> the revision of the condemnation, under which the number of keys is found later
 TOO_MANY: Final = 15  # nothing was done: too many condemnations are in force
+WRONG_KIND: Final = 16  # the key holds a hash or a set, or holds none: -> message
+
+# The most fields of a hash or set that one command writes or removes.
+FIELDS_AT_ONCE_MAX: Final = 1000
+# The largest hash or set: each change of it is a search and a copy, some ms. It is part of the replicated rules and must never
+# change.
+FIELDS_BYTES_MAX: Final = 1024 * 1024
 
 INT64_MIN: Final = -(2**63)
 INT64_MAX: Final = 2**63 - 1
@@ -265,6 +284,25 @@ def expire(key: str, ttl_ms: int, when: int = ALWAYS) -> Command:
     return (EXPIRE, key, ttl_ms, when)
 
 
+def set_fields(key: str, kind: int, pairs: Sequence[bytes], bytes_max: int, *, only_absent: bool = False) -> Command:
+    """Return the command that writes fields of the hash or set under ``key``, or makes one of them.
+
+    kind: values.HASH or values.SET.  pairs: field, value, field, value, ...; a set's values are empty.
+    bytes_max: the most bytes that it may have then.  only_absent: leave the field of a hash as it is if it is there; of one pair.
+    """
+    return (SET_FIELDS, key, kind, pairs, only_absent, bytes_max)
+
+
+def remove_fields(key: str, kind: int, names: Sequence[bytes]) -> Command:
+    """Return the command that removes the fields ``names`` of a hash or set, and the key with the last of them."""
+    return (REMOVE_FIELDS, key, kind, names)
+
+
+def count_field(key: str, field: bytes, delta: int, bytes_max: int) -> Command:
+    """Return the command that adds ``delta`` to the integer in a hash's ``field``, 0 where there is none."""
+    return (COUNT_FIELD, key, field, delta, bytes_max)
+
+
 def size_of(command: Command) -> int:
     """Return an upper bound of the bytes that ``command`` takes when packed, with its inner commands; mostly a close one."""
     op = command[0]
@@ -281,7 +319,11 @@ def size_of(command: Command) -> int:
         return 96 + _text_bytes(command[2]) + size_of(command[5])
     # Other commands have one text and some numbers, or are a node's own, which are small.
     size = 64 + _text_bytes(command[1]) if len(command) > 1 and type(command[1]) is str else 256
-    return size + len(command[2]) if op == APPEND else size
+    if op in (APPEND, COUNT_FIELD):
+        return size + len(command[2])
+    if op in (SET_FIELDS, REMOVE_FIELDS):
+        return size + sum([5 + len(part) for part in command[3]])
+    return size
 
 
 def _text_bytes(text: str) -> int:

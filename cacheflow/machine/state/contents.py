@@ -16,9 +16,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from sys import intern
-from typing import Final
+from typing import Any, Final
 
-from cacheflow.machine.effects import APPENDED, CONDEMNED, DELETED, EVICTED, EXPIRED, TOUCHED, WRITTEN, Effect
+from cacheflow.machine.effects import CONDEMNED, DELETED, EVICTED, EXPIRED, TOUCHED, WRITTEN, Effect
 from cacheflow.machine.eviction.items import Items
 from cacheflow.machine.eviction.lfu import LfuItems
 from cacheflow.machine.eviction.lru import LruItems
@@ -147,17 +147,17 @@ class Contents:
         return version
 
     def extend(
-        self, key: str, data: bytes, kind: int, meta: str | int | None, expires_at_ms: int, added: bytes, front: bool
+        self, key: str, data: bytes, kind: int, meta: str | int | None, expires_at_ms: int, effect: int, *change: Any
     ) -> int:
-        """Write a value that extends the one of ``key`` and return its version; the recorded effect holds only the addition.
+        """Write a value that is a change of the one of ``key`` and return its version; the effect tells only what has changed.
 
-        data: the whole new value.  added: the part of it that is new.  front: whether that part comes first.
+        data: the whole new value.  effect: the kind of the effect.  change: what that tells beside the value's kind.
         """
         present = self.find(key) is not None
         version = self.write(key, data, kind, meta, expires_at_ms)
         if present:
             # An effect with the whole value would cost the value's length at every short addition.
-            self.effects[-1] = (APPENDED, key, version, expires_at_ms, added, front, kind)
+            self.effects[-1] = (effect, key, version, expires_at_ms, *change, kind)
         return version
 
     def retime(self, key: str, expires_at_ms: int) -> None:

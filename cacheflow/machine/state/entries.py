@@ -23,7 +23,11 @@ EXPIRES_AT_MS: Final = 4
 KIND_TEXT: Final = 0
 KIND_BYTES: Final = 1
 KIND_JSON: Final = 2
-KIND_MAX: Final = 2
+KIND_HASH: Final = 3
+KIND_SET: Final = 4
+KIND_MAX: Final = 4
+# The last kind that is one value. Behind it are those with fields.
+KIND_VALUE_MAX: Final = KIND_JSON
 
 # The longest key: a client's, behind a database's prefix.
 KEY_BYTES_MAX: Final = 1024 + PREFIX_BYTES

@@ -16,7 +16,7 @@ from cacheflow.errors import InvalidRequest, KeyNotFound, PreconditionFailed
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.operations import value_members
-from cacheflow.rest.answers import JSON_TYPE, Answer, json_answer, raw_type, seconds_json
+from cacheflow.rest.answers import JSON_TYPE, Answer, json_answer, raw_of, seconds_json
 from cacheflow.rest.request import checks
 from cacheflow.rest.request.auth import require
 from cacheflow.rest.request.bodies import is_json, parse_json, read_body, read_object
@@ -76,11 +76,11 @@ def cache_blueprint(services: Services) -> Blueprint:
                 return Answer(b"", 304, headers)
             if ends == 412:
                 raise PreconditionFailed(f"the key is at version {item.version}", item.version)
-        media_type = raw_type(item)
+        media_type, body = raw_of(item)
         if raw or prefers_raw(environ.get("HTTP_ACCEPT"), media_type):
             headers.append(("Content-Type", media_type))
             headers += _RAW_GUARDS
-            return Answer(item.data, 200, headers)
+            return Answer(body, 200, headers)
         headers.append(JSON_TYPE)
         return Answer(_item_json(item), 200, headers)
 

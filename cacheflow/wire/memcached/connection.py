@@ -114,7 +114,10 @@ class MemcachedConnection(MemcachedSession):
             entry = self.store.lookup(key)
         except NotReady as error:
             return not_ready(error)
-        return END if entry is None else value_line(word, entry) + END
+        try:
+            return END if entry is None else value_line(word, entry) + END
+        except lines.Refused as refused:
+            return refused.reply
 
     def _found_all(self, data: bytes, at: int) -> int:
         """Answer the gets of one key each that stand in a row from position ``at`` of the client's input ``data``.

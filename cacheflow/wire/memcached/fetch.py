@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 
-from cacheflow.contract import DATA, Entry, WireStore
+from cacheflow.contract import DATA, KIND, Entry, WireStore
 from cacheflow.errors import NotReady
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Result
+from cacheflow.values import VALUE_MAX
 from cacheflow.wire.connection import Connection
 from cacheflow.wire.memcached.expiry import OVER
-from cacheflow.wire.memcached.lines import FLAGS, server_error
+from cacheflow.wire.memcached.lines import FLAGS, WRONG_KIND, Refused, server_error
 from cacheflow.wire.streams import JOINED_BYTES_MAX, Stream
 
 END = b"END\r\n"
@@ -25,13 +26,20 @@ TOO_MUCH = b"SERVER_ERROR out of memory writing get response\r\n"
 
 
 def value_line(word: bytes, entry: Entry) -> bytes:
-    """Return the part of memcached's reply to get that shows one entry: the VALUE line with the key ``word``, and the data."""
+    """Return the part of memcached's reply to get that shows one entry: the VALUE line with the key ``word``, and the data.
+
+    Raises Refused for a hash and a set.
+    """
+    if entry[KIND] > VALUE_MAX:
+        raise Refused(WRONG_KIND)
     data, _, meta = entry[:3]
     return b"VALUE %b %d %d\r\n%b\r\n" % (word, meta & FLAGS if type(meta) is int else 0, len(data), data)
 
 
 def value_line_with_cas(word: bytes, entry: Entry) -> bytes:
     """Return the part of memcached's reply to gets that shows one entry: the VALUE line, with its version, and the data."""
+    if entry[KIND] > VALUE_MAX:
+        raise Refused(WRONG_KIND)
     data, _, meta, version, _ = entry
     return b"VALUE %b %d %d %d\r\n%b\r\n" % (
         word,
@@ -83,6 +91,9 @@ class Fetch:
             except NotReady as error:
                 yield not_ready(error)
                 return
+            if entry is not None and entry[KIND] > VALUE_MAX:
+                yield WRONG_KIND
+                return
             if entry is None:
                 yield b""
             elif len(entry[DATA]) <= JOINED_BYTES_MAX:
@@ -104,7 +115,10 @@ class Fetch:
             entry = connection.store.lookup(self._keys[number])
         except NotReady as error:
             return self._refused(not_ready(error))
-        return b"" if entry is None else self._show(self._words[number], entry)
+        try:
+            return b"" if entry is None else self._show(self._words[number], entry)
+        except Refused as refused:
+            return self._refused(refused.reply)
 
     def _refused(self, failure: bytes) -> bytes:
         """Return the error reply ``failure``, or no bytes if this get was answered with an error already."""
@@ -127,8 +141,9 @@ def fetch_and_touch(connection: Connection, words: list[bytes], keys: list[str],
         return
     batch = []
     for key in keys:
-        # The read comes first: a removed key cannot be read.
-        batch += [commands.get(key), commands.delete(key) if ttl_ms == OVER else commands.touch(key, ttl_ms)]
+        # The read comes first: a removed key cannot be read. What is not shown is not touched either.
+        ends = commands.TTL_ENDED if ttl_ms == OVER else ttl_ms
+        batch += [commands.get(key), commands.expire(key, ends, commands.IF_ONE_VALUE)]
 
     def answer(result: Result) -> bytes:
         read = result[1][::2]
@@ -136,6 +151,9 @@ def fetch_and_touch(connection: Connection, words: list[bytes], keys: list[str],
             return TOO_MUCH
         found = [(word, got[1:]) for word, got in zip(words, read, strict=True) if got[0] == commands.OK]
         show = value_line_with_cas if with_cas else value_line
-        return b"".join([show(word, entry) for word, entry in found] + [END])
+        try:
+            return b"".join([show(word, entry) for word, entry in found] + [END])
+        except Refused as refused:
+            return refused.reply
 
     connection.write(commands.batch(batch), answer)

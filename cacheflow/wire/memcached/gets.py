@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from cacheflow.contract import DATA, META
+from cacheflow.contract import DATA, KIND, META
 from cacheflow.contract import WireStore as Store
 from cacheflow.errors import NotReady
+from cacheflow.values import VALUE_MAX
 from cacheflow.wire.arrivals import Arrival, others
 from cacheflow.wire.connection import REPLY_BYTES_MAX
 from cacheflow.wire.memcached.fetch import END, value_line
-from cacheflow.wire.memcached.lines import KEY_BYTES_MAX
+from cacheflow.wire.memcached.lines import KEY_BYTES_MAX, Refused
 
 
 def value_lines(store: Store, words: list[bytes]) -> list[bytes] | None:
     """Return the VALUE line and data of each key, empty bytes for an absent one; None when they cannot be answered together.
 
     words: the keys as clients wrote them. They cannot be answered together when one of them is no plain ASCII key, this node
-    may not be read, or the values exceed one reply's limit.
+    may not be read, the values exceed one reply's limit, or one is a hash or a set.
     """
     joined = b" ".join(words)
     if not joined.isascii():
@@ -30,14 +31,17 @@ def value_lines(store: Store, words: list[bytes]) -> list[bytes] | None:
         return None
     if entries is None:
         return None
-    return [
-        b""
-        if entry is None
-        else b"VALUE %b 0 %d\r\n%b\r\n" % (word, len(entry[DATA]), entry[DATA])
-        if entry[META] is None
-        else value_line(word, entry)
-        for word, entry in zip(words, entries, strict=True)
-    ]
+    try:
+        return [
+            b""
+            if entry is None
+            else b"VALUE %b 0 %d\r\n%b\r\n" % (word, len(entry[DATA]), entry[DATA])
+            if entry[META] is None and entry[KIND] <= VALUE_MAX
+            else value_line(word, entry)
+            for word, entry in zip(words, entries, strict=True)
+        ]
+    except Refused:
+        return None
 
 
 def answer_gets(store: Store, arrived: list[Arrival]) -> list[Arrival]:

@@ -29,6 +29,7 @@ BAD_DELTA: Final = b"CLIENT_ERROR invalid numeric delta argument\r\n"
 BAD_CHUNK: Final = b"CLIENT_ERROR bad data chunk\r\n"
 NON_NUMERIC: Final = b"CLIENT_ERROR cannot increment or decrement non-numeric value\r\n"
 TOO_LARGE: Final = b"SERVER_ERROR object too large for cache\r\n"
+WRONG_KIND: Final = b"SERVER_ERROR wrong kind\r\n"
 TOO_LONG: Final = b"CLIENT_ERROR line too long\r\n"
 
 

@@ -152,4 +152,6 @@ def failed(result: Result) -> bytes:
         return lines.TOO_LARGE
     if result[0] == commands.NOT_AN_INTEGER:
         return lines.NON_NUMERIC
+    if result[0] == commands.WRONG_KIND:
+        return lines.WRONG_KIND
     return lines.server_error(str(result[1]) if len(result) > 1 else f"unexpected status {result[0]}")

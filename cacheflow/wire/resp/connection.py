@@ -14,7 +14,7 @@ from typing import Final
 
 from cacheflow import values
 from cacheflow.access.roles import Role
-from cacheflow.contract import DATA
+from cacheflow.contract import DATA, KIND
 from cacheflow.errors import NotReady, ReplicationError
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.language.commands import Result
@@ -133,7 +133,7 @@ class RespConnection(RespSession):
         """Return the reply to a Redis GET of the key ``raw``, from memory.
 
         Returns None when that takes the slower, general way: the key is not UTF-8, this node may not be read, or the value is
-        long.
+        long, or no string.
         """
         try:
             key = raw.decode()
@@ -144,8 +144,9 @@ class RespConnection(RespSession):
         if entry is not None and raw[0] != MARK_BYTE:
             value = entry[DATA]
             size = len(value)
-            # A long value is not copied: it has a way of its own.
-            return b"$%d\r\n%b\r\n" % (size, value) if size <= WHOLE_BYTES_MAX else None
+            # A long value is not copied: it has a way of its own. So have hashes and sets.
+            whole = size <= WHOLE_BYTES_MAX and entry[KIND] <= values.VALUE_MAX
+            return b"$%d\r\n%b\r\n" % (size, value) if whole else None
         # Bytes that are no key are an error, not a miss.
         if 0 < len(raw) <= values.KEY_BYTES_MAX and key.isprintable():
             return self.null
@@ -457,6 +458,8 @@ def _most(spec: Spec) -> str:
     """Return what a request for the Redis command ``spec`` may have at most, for people."""
     if spec.names:
         return f"{spec.words_max - spec.names} channels"
+    if spec.fields:
+        return f"{c.FIELDS_AT_ONCE_MAX} fields"
     return f"{spec.keys_max} keys" if spec.keys_max else f"{spec.words_max} words"
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from cacheflow.contract import DATA, Entry
+from cacheflow.contract import DATA, KIND, Entry
 from cacheflow.contract import WireStore as Store
 from cacheflow.errors import NotReady
+from cacheflow.values import VALUE_MAX
 from cacheflow.wire.arrivals import Arrival, others
 from cacheflow.wire.connection import REPLY_BYTES_MAX
 from cacheflow.wire.resp.replies import bulk
 from cacheflow.wire.resp.rows import GET, keys_of_gets
+from cacheflow.wire.resp.typed import WRONG_TYPE_REPLY
 
 # The most bytes of GETs, over all clients, that are answered as one row; more are answered client by client.
 MANY_BYTES_MAX: Final = 256 * 1024
@@ -52,9 +54,19 @@ def answer_gets(store: Store, arrived: list[Arrival]) -> list[Arrival]:
 
 
 def bulks_of(entries: list[Entry | None]) -> list[bytes]:
-    """Return the value of each of the cache's ``entries`` as a RESP bulk string; empty bytes in place of an absent entry."""
+    """Return the reply to a GET of each of the cache's ``entries``; empty bytes in place of an absent entry."""
     join, heads = b"".join, _HEADS
     try:
-        return [b"" if entry is None else join((heads[len(entry[DATA])], entry[DATA], b"\r\n")) for entry in entries]
+        return [
+            b""
+            if entry is None
+            else join((heads[len(entry[DATA])], entry[DATA], b"\r\n"))
+            if entry[KIND] <= VALUE_MAX
+            else WRONG_TYPE_REPLY
+            for entry in entries
+        ]
     except IndexError:
-        return [b"" if entry is None else bulk(entry[DATA]) for entry in entries]
+        return [
+            b"" if entry is None else bulk(entry[DATA]) if entry[KIND] <= VALUE_MAX else WRONG_TYPE_REPLY
+            for entry in entries
+        ]

@@ -61,6 +61,16 @@ def array(items: list[bytes]) -> bytes:
     return b"*%d\r\n%b" % (len(items), b"".join(items))
 
 
+def map_head(protocol: int, count: int) -> bytes:
+    """Return what stands before the ``count`` pairs of a map in RESP; in RESP2 they are one flat array."""
+    return b"%%%d\r\n" % count if protocol == 3 else b"*%d\r\n" % (2 * count)
+
+
+def set_head(protocol: int, count: int) -> bytes:
+    """Return what stands before the ``count`` members of a set in RESP, which is an array in RESP2."""
+    return b"~%d\r\n" % count if protocol == 3 else b"*%d\r\n" % count
+
+
 def replies_array(items: list[Reply], size: int) -> Reply:
     """Return the RESP array of the replies ``items``; a Stream when these are long. size: the bytes that they keep."""
     head = b"*%d\r\n" % len(items)

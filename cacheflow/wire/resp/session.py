@@ -28,7 +28,7 @@ from cacheflow.access.users import Access
 from cacheflow.contract import CHANNEL, PATTERN, SHARD, Entry
 from cacheflow.contract import WireStore as Store
 from cacheflow.errors import ReplicationError
-from cacheflow.machine.language.commands import Command, Result
+from cacheflow.machine.language.commands import FIELDS_AT_ONCE_MAX, Command, Result
 from cacheflow.machine.language.databases import PREFIXES
 from cacheflow.net.slices import Slices
 from cacheflow.wire.connection import Connection
@@ -87,6 +87,7 @@ class Spec:
     of the command do not say so.
     script: True if the command runs a script: in a transaction, EXEC runs it among the other commands.
     names: where the request has a list of channels, the position of the first; else 0.
+    fields: where the request has a list of a hash's fields or a set's members, how many words each has: 2 with its value; else 0.
     """
 
     name: str
@@ -106,6 +107,7 @@ class Spec:
     control: Control | None = None
     script: bool = False
     names: int = 0
+    fields: int = 0
 
     def __post_init__(self) -> None:
         writes = self.plan is not None or self.publishes or "write" in self.flags
@@ -130,6 +132,8 @@ class Spec:
         first, _, step = self.keys
         if self.names:
             return self.names + KEYS_MAX
+        if self.fields:
+            return 2 + self.fields * FIELDS_AT_ONCE_MAX
         return first + self.keys_max * step if self.keys_max else KEYS_MAX if self.script else WORDS_MAX
 
     def keys_in(self, arguments: Arguments) -> list[bytes]:

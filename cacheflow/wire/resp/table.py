@@ -9,18 +9,22 @@ from cacheflow.wire.resp.commands import (
     channels,
     clients,
     control,
+    hashes,
     info,
     keys,
     objects,
     scan,
     scripts,
     server,
+    sets,
     strings,
 )
 from cacheflow.wire.resp.session import Spec
 
 _ALL: Final = (
     *strings.SPECS,
+    *hashes.SPECS,
+    *sets.SPECS,
     *keys.SPECS,
     *scan.SPECS,
     *objects.SPECS,

@@ -4,8 +4,9 @@ The leader of three nodes is attacked. Half of the connections send the first pa
 for many megabytes and never read. They come within a tenth of a second and then do nothing, so that they take no core from the
 node. Meanwhile others read at a steady rate on the same node, and its health is asked, each time on a new connection.
 
-What must hold counts from when the attackers have sent all, against the same load without them. The seconds in which they come
-are measured by a load of their own and told apart; memory, health and terms are looked at in both.
+The others are there before the attackers come, and stay. What must hold counts from when the attackers have sent all, while the
+node still answers them, against the same load without them. The seconds in which they come are measured by a load of their own
+and told apart; memory, health and terms are looked at in both.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from scripts.bench.harness import Verdict, cluster
-from scripts.bench.loadgen import LoadGenerator, Measured
+from scripts.bench.loadgen import Load, LoadGenerator
 from scripts.bench.requests import words
 
 MUST = (
@@ -61,25 +62,25 @@ def run(connections: int = 500, seconds: float = 8.0) -> Verdict:
         _fill(ports["resp"])
         watched = Watched(nodes.pid(leader), ports["http"])
 
-        def others(for_s: float = seconds) -> Measured:
+        def others(for_s: float = seconds) -> Load:
             at = [ports["resp"]]
-            return generator.run("resp", "get", at, connections=8, seconds=for_s, rate=RATE, keys=1000)
+            return generator.begin("resp", "get", at, connections=8, seconds=for_s, rate=RATE, keys=1000)
 
-        others()
+        others().result()
         with watched.during() as calm:
-            before = others()
+            before = others().result()
         steps: dict[str, dict[str, float]] = {}
-        with ThreadPoolExecutor(1) as threads:
-            for name, chosen in (*((port, [port]) for port in ports), ("all", list(ports))):
-                with watched.during() as health:
-                    coming = threads.submit(others, COMING_S)
-                    time.sleep(BEFORE_S)
-                    with _attackers(ports, chosen, connections):
-                        during = others()
-                    came = coming.result()
-                steps[name] = {**health, "p99_ms": during.p99_us / 1000, "times": during.p99_us / before.p99_us}
-                steps[name]["coming_p99_ms"] = came.p99_us / 1000
-                steps[name]["memory_mib"] = health["rss_mib"] - calm["rss_mib"]
+        for name, chosen in (*((port, [port]) for port in ports), ("all", list(ports))):
+            with watched.during() as health:
+                load, coming = others(), others(COMING_S)
+                time.sleep(BEFORE_S)
+                with _attackers(ports, chosen, connections):
+                    load.begin_anew()
+                    during = load.result()
+                came = coming.result()
+            steps[name] = {**health, "p99_ms": during.p99_us / 1000, "times": during.p99_us / before.p99_us}
+            steps[name]["coming_p99_ms"] = came.p99_us / 1000
+            steps[name]["memory_mib"] = health["rss_mib"] - calm["rss_mib"]
         return judge(steps, before.p99_us / 1000, calm)
 
 

@@ -16,7 +16,9 @@ from cacheflow.machine.state import entries
 
 def test_the_kinds_of_the_machine_are_those_of_values() -> None:
     assert (values.TEXT, values.BYTES) == (entries.KIND_TEXT, entries.KIND_BYTES)
-    assert values.JSON == entries.KIND_JSON == entries.KIND_MAX
+    assert (values.HASH, values.SET) == (entries.KIND_HASH, entries.KIND_SET)
+    assert values.SET == entries.KIND_MAX
+    assert values.JSON == values.VALUE_MAX == entries.KIND_JSON == entries.KIND_VALUE_MAX
     # A client's key, behind the prefix of a database.
     assert entries.KEY_BYTES_MAX == values.KEY_BYTES_MAX + 2
     assert {len(prefix.encode()) for prefix in PREFIXES} == {0, 2}
@@ -153,8 +155,14 @@ GOOD: dict[int, list[Any]] = {
     c.APPEND: [c.APPEND, "k", b"1", False, True],
     c.COUNT: [c.COUNT, "k", 1, False, 1, 0],
     c.EXPIRE: [c.EXPIRE, "k", 1, c.ALWAYS],
+    c.SET_FIELDS: [c.SET_FIELDS, "k", 3, [b"f", b"1"], False, 100],
+    c.REMOVE_FIELDS: [c.REMOVE_FIELDS, "k", 3, [b"f"]],
+    c.COUNT_FIELD: [c.COUNT_FIELD, "k", b"f", 1, 100],
 }
-ANY_NUMBER = ((c.INCR, 2), (c.INCR, 3), (c.SET, 7), (c.DELETE, 2), (c.COUNT, 2), (c.COUNT, 4))
+ANY_NUMBER = (
+    *((c.INCR, 2), (c.INCR, 3), (c.SET, 7), (c.DELETE, 2), (c.COUNT, 2), (c.COUNT, 4)),
+    *((c.SET_FIELDS, 5), (c.COUNT_FIELD, 3), (c.COUNT_FIELD, 4)),
+)
 NEVER_RIGHT: list[Any] = [-2, 10**15, True, 1.5, [], {}, "x" * 1027]
 
 
@@ -169,9 +177,9 @@ def test_a_wrong_field_makes_a_command_malformed(driver: Driver, op: int, wrong:
             continue  # wire flags
         if (op, position) in ANY_NUMBER and wrong == 10**15:
             continue  # a number like any other
-        if (op, position) in ((c.APPEND, 3), (c.APPEND, 4), (c.COUNT, 3)) and wrong is True:
+        if (op, position) in ((c.APPEND, 3), (c.APPEND, 4), (c.COUNT, 3), (c.SET_FIELDS, 4)) and wrong is True:
             continue
-        if (op, position) in ((c.INCR, 2), (c.INCR, 3), (c.EXPIRE, 2)) and wrong == -2:
+        if (op, position) in ((c.INCR, 2), (c.INCR, 3), (c.EXPIRE, 2), (c.COUNT_FIELD, 3)) and wrong == -2:
             continue
         driver.machine.applied_index -= 1
         assert driver.one(command)[0] == c.MALFORMED, command

@@ -255,6 +255,14 @@ def test_what_others_wrote_is_read_as_it_is_kept() -> None:
     assert talk(b"get j h\r\n", store=store) == [b'VALUE j 0 7\r\n{"a":1}\r\nVALUE h 0 3\r\n<p>\r\nEND\r\n']
 
 
+def test_rows_of_gets_tell_that_a_hash_is_none_of_memcacheds_kinds() -> None:
+    store = FakeStore()
+    store.apply([commands.set_("t", b"1", values.TEXT), commands.set_fields("h", values.HASH, [b"f", b"1"], 99)])
+    found, wrong = b"VALUE t 0 1\r\n1\r\n", b"SERVER_ERROR wrong kind\r\n"
+    said = (b"get h\r\n", b"get t h\r\n", b"get t\r\nget h\r\nget t\r\n", b"gets h\r\n")
+    assert talk(*said, store=store) == [wrong, found + wrong, found + b"END\r\n" + wrong + found + b"END\r\n", wrong]
+
+
 def test_a_key_with_a_blank_is_not_found_by_a_request_for_two() -> None:
     store = FakeStore()
     store.apply([commands.set_("a b", b"1", values.TEXT)])

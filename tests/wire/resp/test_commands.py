@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from wire.fake_store import START_MS, FakeStore
+from wire.field_conversations import FIELD_CONVERSATIONS
 from wire.resp_client import VALUE_BYTES_MAX, connect, line, lines, pack
 from wire.resp_conversations import CONVERSATIONS
 
@@ -15,15 +16,18 @@ from cacheflow.wire.resp.table import TABLE
 LARGE = b"x" * VALUE_BYTES_MAX
 
 
-@pytest.mark.parametrize("name", CONVERSATIONS)
+ALL = CONVERSATIONS | FIELD_CONVERSATIONS
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_it_answers_as_redis_does(name: str) -> None:
     client = connect()
-    for said, answered in CONVERSATIONS[name]:
+    for said, answered in ALL[name]:
         assert client.send(line(said)) == answered, said
 
 
 def test_every_command_is_in_some_conversation_or_has_a_test_of_its_own() -> None:
-    said = {words.split()[0].lower() for conversation in CONVERSATIONS.values() for words, _ in conversation}
+    said = {words.split()[0].lower() for conversation in ALL.values() for words, _ in conversation}
     assert {name.decode() for name in TABLE} - said == {
         *("time", "info", "readonly", "readwrite"),
         *("eval", "evalsha", "eval_ro", "evalsha_ro", "script"),

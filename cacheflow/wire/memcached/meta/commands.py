@@ -9,9 +9,10 @@ from cacheflow.contract import DATA, KIND, VERSION, Entry
 from cacheflow.errors import NotReady
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
+from cacheflow.values import VALUE_MAX
 from cacheflow.wire.memcached.expiry import OVER, seconds_left
 from cacheflow.wire.memcached.fetch import not_ready
-from cacheflow.wire.memcached.lines import BAD_FORMAT, NON_NUMERIC, STALE, WON, Refused, bits_of, number_of
+from cacheflow.wire.memcached.lines import BAD_FORMAT, NON_NUMERIC, STALE, WON, WRONG_KIND, Refused, bits_of, number_of
 from cacheflow.wire.memcached.meta.flags import MetaRequest, parse
 from cacheflow.wire.memcached.meta.get import plan_get
 from cacheflow.wire.memcached.meta.plan import Step, carry_out
@@ -79,6 +80,9 @@ def _plan_delete(request: MetaRequest, entry: Entry | None) -> Step:
     if request.has(b"x"):
         data, kind, bits, ttl_ms = b"", 0, request.number(b"F") or 0, ttl_ms or commands.TTL_NONE
     if request.has(b"I"):
+        if kind > VALUE_MAX:
+            # No mark of memcached's goes on a hash or a set.
+            return Step([], lambda _: WRONG_KIND)
         # Without WON the next client may win again.
         bits = bits & ~WON | STALE
     kept = commands.TTL_KEEP if ttl_ms is None else max(ttl_ms, 0)
@@ -122,7 +126,8 @@ def _plan_count(request: MetaRequest, now_ms: int, entry: Entry | None) -> Step:
         return Step([], lambda _: b"EX" + request.echo() + b"\r\n")
     elif number_of(entry[DATA]) is None:
         # Without a number to add to, nothing else of the request may take place either.
-        return Step([], lambda _: NON_NUMERIC)
+        refusal = WRONG_KIND if entry[KIND] > VALUE_MAX else NON_NUMERIC
+        return Step([], lambda _: refusal)
     writes: list[Command] = [_counting(request)]
     if over == OVER:
         writes.append(commands.delete(request.key))

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import functools
 
-from cacheflow.contract import EXPIRES_AT_MS, Entry
+from cacheflow.contract import EXPIRES_AT_MS, KIND, Entry
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
+from cacheflow.values import VALUE_MAX
 from cacheflow.wire.memcached.expiry import OVER, seconds_left
-from cacheflow.wire.memcached.lines import FLAGS, STALE, WON, bits_of
+from cacheflow.wire.memcached.lines import FLAGS, STALE, WON, WRONG_KIND, bits_of
 from cacheflow.wire.memcached.meta.flags import MetaRequest
 from cacheflow.wire.memcached.meta.plan import Step
 from cacheflow.wire.memcached.storage import failed
@@ -30,6 +31,8 @@ def plan_get(request: MetaRequest, now_ms: int, entry: Entry | None, may_win: bo
         if vivified is None:
             return b"" if request.quiet else b"EN" + request.echo() + b"\r\n"
         return _vivify(request, now_ms, vivified)
+    if entry[KIND] > VALUE_MAX:
+        return WRONG_KIND
     bits = bits_of(entry)
     wins = may_win and not bits & WON and (bool(bits & STALE) or _due(request, entry[EXPIRES_AT_MS], now_ms))
     ttl_ms = request.number(b"T")

@@ -15,6 +15,8 @@ from cacheflow.wire.streams import Reply
 # The category of Redis' ACL for each group of commands.
 _CATEGORIES: Final = {
     "string": "@string",
+    "hash": "@hash",
+    "set": "@set",
     "generic": "@keyspace",
     "connection": "@connection",
     "transactions": "@transaction",

@@ -13,6 +13,7 @@ from cacheflow.wire.resp.arguments import SYNTAX, database_in, database_named, i
 from cacheflow.wire.resp.commands.strings import failed
 from cacheflow.wire.resp.replies import OK, ONE, ZERO, CommandError, integer
 from cacheflow.wire.resp.session import Arguments, Find, Plan, Planner, Read, RespSession, Spec
+from cacheflow.wire.resp.typed import type_of
 
 NO_KEY: Final = -2
 NO_EXPIRY: Final = -1
@@ -40,7 +41,8 @@ def touch(session: RespSession, find: Find, arguments: Arguments) -> bytes:
 
 
 def type_(session: RespSession, find: Find, arguments: Arguments) -> bytes:
-    return b"+none\r\n" if find(key_of(arguments[1]), count=False) is None else b"+string\r\n"
+    entry = find(key_of(arguments[1]), count=False)
+    return b"+none\r\n" if entry is None else b"+%b\r\n" % type_of(entry).encode()
 
 
 # Expiry ---------------------------------------------------------------------------------------------------------------

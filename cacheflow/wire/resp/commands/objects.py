@@ -6,7 +6,8 @@ import functools
 from collections.abc import Callable
 from typing import Final
 
-from cacheflow.contract import DATA, META, Entry, entry_bytes
+from cacheflow.contract import DATA, KIND, META, Entry, entry_bytes
+from cacheflow.values import VALUE_MAX
 from cacheflow.wire.resp.arguments import SYNTAX, integer_of, key_of
 from cacheflow.wire.resp.commands.clients import chosen
 from cacheflow.wire.resp.replies import ONE, CommandError, bulk, integer
@@ -40,6 +41,9 @@ def _about(tell: Tell) -> Read:
 
 def _encoding(session: RespSession, key: str, entry: Entry) -> bytes:
     data = entry[DATA]
+    if entry[KIND] > VALUE_MAX:
+        # Redis' word for all fields in one piece of memory.
+        return bulk(b"listpack")
     try:
         integer_of(data)
     except CommandError:

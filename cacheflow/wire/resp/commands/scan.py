@@ -15,6 +15,7 @@ from cacheflow.wire.resp.glob import PATTERN_BYTES_MAX, matcher
 from cacheflow.wire.resp.replies import CommandError, array, bulk, bulks, integer, said_in_pieces
 from cacheflow.wire.resp.scans import STEP_KEYS
 from cacheflow.wire.resp.session import Arguments, Find, RespSession, Spec
+from cacheflow.wire.resp.typed import type_of
 from cacheflow.wire.streams import Reply, Stream
 
 COUNT_DEFAULT: Final = 10
@@ -37,7 +38,7 @@ def scan(session: RespSession, find: Find, arguments: Arguments) -> Reply:
     raw = arguments[1]
     if not raw.isdigit() or len(raw) > 20 or int(raw) > UINT64_MAX:
         raise CommandError("ERR invalid cursor")
-    matches, count, typed = None, COUNT_DEFAULT, True
+    matches, count, wanted = None, COUNT_DEFAULT, None
     options = arguments[2:]
     if len(options) % 2:
         raise CommandError(SYNTAX)
@@ -50,7 +51,7 @@ def scan(session: RespSession, find: Find, arguments: Arguments) -> Reply:
         elif option == b"MATCH":
             matches = _pattern(value)
         elif option == b"TYPE":
-            typed = value.lower() == b"string"
+            wanted = value.lower().decode("latin-1")
         else:
             raise CommandError(SYNTAX)
     scans, store, cursor, count = session.service.scans, session.service.store, int(raw), min(count, COUNT_MAX)
@@ -64,7 +65,7 @@ def scan(session: RespSession, find: Find, arguments: Arguments) -> Reply:
 
     def listed() -> Iterator[bytes]:
         keys, following = yield from begun
-        found = yield from _matching(store, database, keys if typed else [], matches)
+        found = yield from _matching(store, database, keys, matches, wanted)
         before = len(PREFIXES[database])
         yield array([bulk(b"%d" % following), bulks([key[before:].encode() for key in found])])
 
@@ -77,23 +78,37 @@ def _at_once(page: tuple[list[str], int]) -> Generator[bytes, None, tuple[list[s
 
 
 def _matching(
-    store: Store, database: int, keys: list[str], matches: Callable[[bytes], object] | None
+    store: Store, database: int, keys: list[str], matches: Callable[[bytes], object] | None, wanted: str | None = None
 ) -> Generator[bytes, None, list[str]]:
-    """Return those of ``keys`` that are there, of ``database``, and match: a generator, which yields no bytes between steps."""
+    """Return those of ``keys`` that are there, of ``database``, and match: a generator, which yields no bytes between steps.
+
+    wanted: the type that they must have, None for any.
+    """
     found: list[str] = []
     for place in range(0, len(keys), STEP_KEYS):
-        found += _matching_now(store, database, keys[place : place + STEP_KEYS], matches)
+        found += _matching_now(store, database, keys[place : place + STEP_KEYS], matches, wanted)
         yield b""
     return found
 
 
 def _matching_now(
-    store: Store, database: int, keys: Sequence[str], matches: Callable[[bytes], object] | None
+    store: Store,
+    database: int,
+    keys: Sequence[str],
+    matches: Callable[[bytes], object] | None,
+    wanted: str | None = None,
 ) -> list[str]:
-    """Return those of ``keys`` that are there, of ``database``, and match."""
+    """Return those of ``keys`` that are there, of ``database``, of the type ``wanted`` if there is one, and match."""
     some = store.live(keys_of_database(keys, database))
+    if wanted is not None:
+        some = [key for key in some if _type_of(store, key) == wanted]
     before = len(PREFIXES[database])
     return some if matches is None else [key for key in some if matches(key[before:].encode())]
+
+
+def _type_of(store: Store, key: str) -> str | None:
+    entry = store.lookup(key, count=False)
+    return None if entry is None else type_of(entry)
 
 
 def keys(session: RespSession, find: Find, arguments: Arguments) -> Reply:

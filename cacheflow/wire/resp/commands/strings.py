@@ -10,7 +10,7 @@ from typing import Final
 from cacheflow.contract import DATA, KIND, META
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.language.commands import Command, Result
-from cacheflow.values import kind_of
+from cacheflow.values import VALUE_MAX, kind_of
 from cacheflow.wire.resp.arguments import (
     NOT_AN_INTEGER,
     SYNTAX,
@@ -23,6 +23,7 @@ from cacheflow.wire.resp.arguments import (
 )
 from cacheflow.wire.resp.replies import EMPTY, OK, ONE, ZERO, CommandError, array, bulk, error, integer, value_reply
 from cacheflow.wire.resp.session import Arguments, Find, Finish, Plan, RespSession, Spec, wrong_arity
+from cacheflow.wire.resp.typed import WRONG_TYPE_REPLY, string_of
 from cacheflow.wire.streams import JOINED_BYTES_MAX, WHOLE_BYTES_MAX, Reply, Stream
 
 _UNITS: Final = (b"EX", b"PX", b"EXAT", b"PXAT")
@@ -36,6 +37,8 @@ def failed(result: Result) -> bytes:
     """Return Redis' error reply to a command that the state machine refused with ``result``, for an unexpected reason."""
     if result[0] == c.TOO_LARGE:
         return error(f"OOM {result[1]}")
+    if result[0] == c.WRONG_KIND:
+        return WRONG_TYPE_REPLY
     return error(f"ERR the command was refused ({result[0]}): {', '.join(map(str, result[1:]))}")
 
 
@@ -56,11 +59,12 @@ def check_value(session: RespSession, data: bytes) -> bytes:
 
 def get(session: RespSession, find: Find, arguments: Arguments) -> Reply:
     entry = find(key_of(arguments[1]))
-    return session.null if entry is None else value_reply(entry[DATA])
+    return session.null if entry is None else value_reply(string_of(entry))
 
 
 def mget(session: RespSession, find: Find, arguments: Arguments) -> Reply:
-    entries = [find(key) for key in keys_of(arguments[1:])]
+    found = [find(key) for key in keys_of(arguments[1:])]
+    entries = [None if entry is None or entry[KIND] > VALUE_MAX else entry for entry in found]
     size = sum([len(entry[DATA]) for entry in entries if entry is not None])
     if size > ANSWER_BYTES_MAX:
         raise CommandError(f"ERR the answer is larger than {ANSWER_BYTES_MAX} bytes")
@@ -85,15 +89,15 @@ def mget(session: RespSession, find: Find, arguments: Arguments) -> Reply:
 
 def strlen(session: RespSession, find: Find, arguments: Arguments) -> bytes:
     entry = find(key_of(arguments[1]))
-    return ZERO if entry is None else integer(len(entry[DATA]))
+    return ZERO if entry is None else integer(len(string_of(entry)))
 
 
 def getrange(session: RespSession, find: Find, arguments: Arguments) -> Reply:
     start, end = integer_of(arguments[2]), integer_of(arguments[3])
     entry = find(key_of(arguments[1]))
+    length = 0 if entry is None else len(string_of(entry))
     if entry is None or (start < 0 and end < 0 and start > end):
         return EMPTY
-    length = len(entry[DATA])
     start = max(0, start + length if start < 0 else start)
     end = max(0, end + length if end < 0 else end)
     return value_reply(entry[DATA][start : end + 1]) if start <= end else EMPTY
@@ -106,9 +110,15 @@ def set_(session: RespSession, find: Find, arguments: Arguments) -> Plan:
     when, ttl_ms, returns = _set_options(session, arguments)
     key, data = key_of(arguments[1]), check_value(session, arguments[2])
     null = session.null
-    if ttl_ms is not None and ttl_ms < 0:
+    ends = ttl_ms is not None and ttl_ms < 0
+    if returns and when != c.IF_ABSENT:
+        # What cannot be returned is not written over either.
+        when = c.IF_VALUE if when == c.IF_PRESENT else c.IF_VALUE_OR_ABSENT
+    if ends and when in (c.ALWAYS, c.IF_VALUE_OR_ABSENT):
+        write = c.delete(key) if when == c.ALWAYS else c.expire(key, c.TTL_ENDED, c.IF_ONE_VALUE)
+    elif ends:
         # The end is past. Under a condition the value lives for a millisecond: the machine's SET takes no less.
-        write = c.delete(key) if when == c.ALWAYS else c.set_(key, data, kind_of(data), None, 1, when)
+        write = c.set_(key, data, kind_of(data), None, 1, when)
     else:
         write = c.set_(key, data, kind_of(data), None, c.TTL_KEEP if ttl_ms is None else ttl_ms, when)
 
@@ -152,17 +162,18 @@ def _set_options(session: RespSession, arguments: Arguments) -> tuple[int, int |
 
 def getset(session: RespSession, find: Find, arguments: Arguments) -> Plan:
     key, data = key_of(arguments[1]), check_value(session, arguments[2])
-    return [c.get(key), c.set_(key, data, kind_of(data))], _old_value(session.null)
+    write = c.set_(key, data, kind_of(data), None, c.TTL_NONE, c.IF_VALUE_OR_ABSENT)
+    return [c.get(key), write], _old_value(session.null)
 
 
 def _old_value(null: bytes) -> Finish:
     """Return a function that makes the reply, the old value, for Redis commands that first GET a key and then change it.
 
-    null: the reply when the key was absent.
+    They change strings only.  null: the reply when the key was absent.
     """
 
     def finish(results: Sequence[Result]) -> Reply:
-        if results[-1][0] not in (c.OK, c.MISSING):
+        if results[-1][0] not in (c.OK, c.MISSING, c.PRECONDITION):
             return failed(results[-1])
         return _value(results[0], null)
 
@@ -171,12 +182,14 @@ def _old_value(null: bytes) -> Finish:
 
 def _value(result: Result, null: bytes) -> Reply:
     """Return the Redis reply that shows the result of a GET: the value, ``null`` for an absent key, or an error."""
+    if result[0] == c.OK and result[2] > VALUE_MAX:
+        return WRONG_TYPE_REPLY
     return value_reply(result[1]) if result[0] == c.OK else null if result[0] == c.MISSING else failed(result)
 
 
 def getdel(session: RespSession, find: Find, arguments: Arguments) -> Plan:
     key = key_of(arguments[1])
-    return [c.get(key), c.delete(key)], _old_value(session.null)
+    return [c.get(key), c.expire(key, c.TTL_ENDED, c.IF_ONE_VALUE)], _old_value(session.null)
 
 
 def getex(session: RespSession, find: Find, arguments: Arguments) -> Plan:
@@ -185,13 +198,13 @@ def getex(session: RespSession, find: Find, arguments: Arguments) -> Plan:
     if not options:
         return [c.get(key)], _old_value(session.null)
     if options == [b"PERSIST"] and len(arguments) == 3:
-        change = c.touch(key, c.TTL_NONE)
+        ttl_ms = c.TTL_NONE
     elif options[0] in _UNITS and len(arguments) == 4:
         ttl_ms = lifetime_ms(arguments[3], options[0], "getex", session.service.wall_ms())
-        change = c.touch(key, ttl_ms) if ttl_ms > 0 else c.delete(key)
+        ttl_ms = ttl_ms if ttl_ms > 0 else c.TTL_ENDED
     else:
         raise CommandError(SYNTAX)
-    return [c.get(key), change], _old_value(session.null)
+    return [c.get(key), c.expire(key, ttl_ms, c.IF_ONE_VALUE)], _old_value(session.null)
 
 
 def _set_for(unit: bytes, name: str) -> Callable[[RespSession, Find, Arguments], Plan]:
@@ -260,15 +273,19 @@ def decrby(session: RespSession, find: Find, arguments: Arguments) -> Plan:
     return incr_by(arguments[1], -delta)
 
 
+def float_sum(old: bytes, added: bytes) -> bytes:
+    """Return the sum of two numbers with decimals as Redis shows it. Raises CommandError when one is none, or the sum is."""
+    present, step = float_of(old), float_of(added)
+    total = _PRECISE.add(present, step) if present.is_finite() else present
+    if not total.is_finite() or total.adjusted() > 308:
+        raise CommandError("ERR increment would produce NaN or Infinity")
+    return _shortest(total)
+
+
 def incrbyfloat(session: RespSession, find: Find, arguments: Arguments) -> Plan:
     key = key_of(arguments[1])
     entry = find(key)
-    present = Decimal(0) if entry is None else float_of(entry[DATA])
-    added = float_of(arguments[2])
-    total = _PRECISE.add(present, added) if present.is_finite() else present
-    if not total.is_finite() or total.adjusted() > 308:
-        raise CommandError("ERR increment would produce NaN or Infinity")
-    data = _shortest(total)
+    data = float_sum(b"0" if entry is None else string_of(entry), arguments[2])
     kind, meta = (kind_of(data), None) if entry is None else (entry[KIND], entry[META])
     return [c.set_(key, data, kind, meta, c.TTL_KEEP)], if_all_succeed(bulk(data))
 
@@ -283,7 +300,7 @@ def _shortest(number: Decimal) -> bytes:
 def append(session: RespSession, find: Find, arguments: Arguments) -> Plan:
     key, data = key_of(arguments[1]), arguments[2]
     entry = find(key, count=False)
-    if len(data) + (0 if entry is None else len(entry[DATA])) > session.service.value_bytes_max:
+    if len(data) + (0 if entry is None else len(string_of(entry))) > session.service.value_bytes_max:
         raise CommandError(TOO_LONG)
     return [
         c.append(key, data, create=True)
@@ -296,7 +313,7 @@ def setrange(session: RespSession, find: Find, arguments: Arguments) -> Plan:
         raise CommandError("ERR offset is out of range")
     key = key_of(arguments[1])
     entry = find(key)
-    old = b"" if entry is None else entry[DATA]
+    old = b"" if entry is None else string_of(entry)
     if not added:
         return [], lambda results: integer(len(old))
     if offset + len(added) > session.service.value_bytes_max:

@@ -1,0 +1,153 @@
+"""Decisions of the commands on fields of a hash or a set, by the rules of decisions.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from cacheflow.machine.deciding.counting import INT64_DIGITS
+from cacheflow.machine.deciding.plans import EMPTY, EXTEND, WRITE, Decision, Malformed, too_large, wrong_kind
+from cacheflow.machine.effects import FIELDS_CHANGED
+from cacheflow.machine.language import commands as c
+from cacheflow.machine.language import fields
+from cacheflow.machine.state.entries import (
+    DATA,
+    EXPIRES_AT_MS,
+    KIND,
+    KIND_HASH,
+    KIND_SET,
+    KIND_VALUE_MAX,
+    META,
+    Entry,
+    entry_bytes,
+)
+
+# The most fields of a hash of which one command changes several: all of it is then taken apart and put together, 10 ms of work.
+FIELDS_TOGETHER_MAX: Final = 10_000
+
+
+def decide_set_fields(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
+    """Return the decision on a SET_FIELDS command: an EXTEND plan, a WRITE plan for a new key, or what is not to be done."""
+    _, key, kind, pairs, only_absent, fields_bytes_max = command
+    _check_kind(kind)
+    _check_parts(pairs, 2)
+    if type(only_absent) is not bool or (only_absent and (kind != KIND_HASH or len(pairs) != 2)):
+        raise Malformed("only one field of a hash may be written where it is absent")
+    if kind == KIND_SET and any(pairs[1::2]):
+        raise Malformed("a member of a set has no value")
+    _check_bytes_max(fields_bytes_max)
+    if entry is not None:
+        if entry[KIND] != kind:
+            return wrong_kind(entry)
+        if only_absent and fields.has(entry[DATA], pairs[0]):
+            return [c.OK, 0, 0, 0]
+        if len(pairs) > 2 and fields.count(entry[DATA]) > FIELDS_TOGETHER_MAX:
+            return _too_many()
+    data, new = fields.with_fields(b"" if entry is None else entry[DATA], pairs)
+    if kind == KIND_SET and not new:
+        return [c.OK, 0, 0, 0]
+    return _written(entry, key, data, kind, pairs, new, min(fields_bytes_max, c.FIELDS_BYTES_MAX), bytes_max)
+
+
+def decide_remove_fields(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
+    """Return the decision on a REMOVE_FIELDS command: an EXTEND plan, an EMPTY plan for the last fields, or what is not done."""
+    _, key, kind, names = command
+    _check_kind(kind)
+    _check_parts(names, 1)
+    if entry is None:
+        return [c.MISSING]
+    if entry[KIND] != kind:
+        return wrong_kind(entry)
+    if len(names) > 1 and fields.count(entry[DATA]) > FIELDS_TOGETHER_MAX:
+        return _too_many()
+    data, removed = fields.without_fields(entry[DATA], names)
+    if not removed:
+        return [c.OK, 0, 0, 0]
+    if not data:
+        return (EMPTY, key, removed)
+    return (EXTEND, key, data, kind, entry[META], entry[EXPIRES_AT_MS], removed, FIELDS_CHANGED, names, True)
+
+
+def decide_count_field(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
+    """Return the decision on a COUNT_FIELD command: an EXTEND plan, a WRITE plan for a new key, or what is not to be done."""
+    _, key, field, delta, fields_bytes_max = command
+    if type(field) is not bytes:
+        raise Malformed("the field is not bytes")
+    if type(delta) is not int or not c.INT64_MIN <= delta <= c.INT64_MAX:
+        raise Malformed("the step is not a 64-bit integer")
+    _check_bytes_max(fields_bytes_max)
+    if entry is not None and entry[KIND] != KIND_HASH:
+        return wrong_kind(entry)
+    present = None if entry is None else fields.value_in(entry[DATA], field)
+    number = 0
+    if present is not None:
+        if INT64_DIGITS.fullmatch(present) is None or not c.INT64_MIN <= int(present) <= c.INT64_MAX:
+            return [c.NOT_AN_INTEGER, "the field's value is not a decimal 64-bit integer"]
+        number = int(present)
+    number += delta
+    if not c.INT64_MIN <= number <= c.INT64_MAX:
+        return [c.NOT_AN_INTEGER, "the sum leaves the range of a 64-bit integer"]
+    pair = [field, b"%d" % number]
+    data, _ = fields.with_fields(b"" if entry is None else entry[DATA], pair)
+    return _written(entry, key, data, KIND_HASH, pair, number, min(fields_bytes_max, c.FIELDS_BYTES_MAX), bytes_max)
+
+
+def _written(
+    entry: Entry | None,
+    key: str,
+    data: bytes,
+    kind: int,
+    pairs: list[bytes],
+    told: int,
+    fields_bytes_max: int,
+    bytes_max: float,
+) -> Decision:
+    """Return the plan that leaves ``data`` in the place of ``entry``, or the result TOO_LARGE.
+
+    pairs: what has changed.  told: what the result tells beside the version.
+    """
+    if len(data) > fields_bytes_max:
+        return [c.TOO_LARGE, f"a hash or set has at most {fields_bytes_max} bytes"]
+    meta, expires_at_ms = (None, 0) if entry is None else (entry[META], entry[EXPIRES_AT_MS])
+    if entry_bytes(key, data, meta) > bytes_max:
+        return too_large(bytes_max)
+    if entry is None:
+        return (WRITE, key, data, kind, meta, expires_at_ms, told)
+    return (EXTEND, key, data, kind, meta, expires_at_ms, told, FIELDS_CHANGED, pairs, False)
+
+
+def _check_kind(kind: Any) -> None:
+    if type(kind) is not int or not KIND_HASH <= kind <= KIND_SET:
+        raise Malformed("the kind is neither a hash nor a set")
+
+
+def _check_parts(parts: Any, each: int) -> None:
+    if type(parts) is not list or not 0 < len(parts) <= each * c.FIELDS_AT_ONCE_MAX or len(parts) % each:
+        raise Malformed(f"a command has 1 to {c.FIELDS_AT_ONCE_MAX} fields")
+    for part in parts:
+        if type(part) is not bytes:
+            raise Malformed("a field or a value is not bytes")
+
+
+def _check_bytes_max(fields_bytes_max: Any) -> None:
+    if type(fields_bytes_max) is not int or fields_bytes_max < 0:
+        raise Malformed("the most bytes are not a number")
+
+
+def _too_many() -> c.Result:
+    return [c.TOO_LARGE, f"a hash or set of more than {FIELDS_TOGETHER_MAX} fields is changed one field a command"]
+
+
+FIELD_DECISIONS: Final[dict[int, Callable[[Entry | None, list[Any], int, float], Decision]]] = {
+    c.SET_FIELDS: decide_set_fields,
+    c.REMOVE_FIELDS: decide_remove_fields,
+    c.COUNT_FIELD: decide_count_field,
+}
+
+
+def searched_bytes(entry: Entry | None, command: list[Any]) -> int:
+    """Return what deciding ``command``, one of those above, on ``entry`` costs, as the bytes that a search could go through."""
+    if entry is None or entry[KIND] <= KIND_VALUE_MAX:
+        return 0
+    several = type(command[3]) is list and len(command[3]) > (2 if command[0] == c.SET_FIELDS else 1)
+    return len(entry[DATA]) * (16 if several else 1)

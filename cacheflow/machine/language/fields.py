@@ -1,0 +1,126 @@
+"""Fields: the bytes of a hash or a set, in which one field is found, written and removed without unpacking the others.
+
+1. The bytes are ``FIELD field VALUE value``, once a field, in the order in which the fields came; a field that is written again
+   keeps its place. A set is a hash whose values are empty. There is no empty one: its key is removed.
+2. Each byte 0xFE of a field or a value is followed by a zero, so 0xFE 0x01 (FIELD) and 0xFE 0x02 (VALUE) stand nowhere else, and
+   a search for ``FIELD field VALUE`` finds that field and nothing else. No text has a 0xFE, so most often nothing is added.
+3. The same commands in the same order make the same bytes on every node.
+
+A search and a copy are what one field costs, 1 ms in a hash of 1 MiB, where unpacking it costs 15 to 40 ms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+FIELD: Final = b"\xfe\x01"
+VALUE: Final = b"\xfe\x02"
+_MARK: Final = b"\xfe"
+_MARK_ITSELF: Final = b"\xfe\x00"
+# For the check of the order: the two bytes that stand in for FIELD and VALUE are taken out of all else before.
+_WITHOUT_STAND_INS: Final = bytes.maketrans(b"\xfd\xff", b"__")
+_NO_MARKS: Final = bytes(range(0xFD))
+
+
+def _escaped(part: bytes) -> bytes:
+    return part.replace(_MARK, _MARK_ITSELF) if _MARK in part else part
+
+
+def _head(field: bytes) -> bytes:
+    """Return the bytes that stand before the value of ``field``, and nowhere else."""
+    return b"\xfe\x01%b\xfe\x02" % _escaped(field)
+
+
+def count(data: bytes) -> int:
+    """Return the number of fields in ``data``."""
+    return data.count(FIELD)
+
+
+def value_in(data: bytes, field: bytes) -> bytes | None:
+    """Return the value of ``field`` in ``data``, None if there is no such field."""
+    head = _head(field)
+    start = data.find(head)
+    if start < 0:
+        return None
+    value = data[start + len(head) : _end(data, start)]
+    return value.replace(_MARK_ITSELF, _MARK) if _MARK in value else value
+
+
+def has(data: bytes, field: bytes) -> bool:
+    """True if there is the field ``field`` in ``data``."""
+    return _head(field) in data
+
+
+def _end(data: bytes, start: int) -> int:
+    """Return the place behind the field that begins at ``start`` and its value."""
+    end = data.find(FIELD, start + len(FIELD))
+    return len(data) if end < 0 else end
+
+
+def with_fields(data: bytes, pairs: Sequence[bytes]) -> tuple[bytes, int]:
+    """Return ``data`` with the fields and values in ``pairs`` (field, value, field, value, ...), and how many fields are new."""
+    if len(pairs) == 2:
+        head = _head(pairs[0])
+        start = data.find(head)
+        if start < 0:
+            return b"%b%b%b" % (data, head, _escaped(pairs[1])), 1
+        return b"%b%b%b%b" % (data[:start], head, _escaped(pairs[1]), data[_end(data, start) :]), 0
+    # One by one, each of many would be searched for and copied for.
+    by_field = _by_field(data)
+    before = len(by_field)
+    by_field.update(zip(map(_escaped, pairs[::2]), map(_escaped, pairs[1::2]), strict=True))
+    return _joined(by_field), len(by_field) - before
+
+
+def without_fields(data: bytes, names: Sequence[bytes]) -> tuple[bytes, int]:
+    """Return ``data`` without the fields ``names``, and how many of these there were."""
+    if len(names) == 1:
+        start = data.find(_head(names[0]))
+        return (data, 0) if start < 0 else (data[:start] + data[_end(data, start) :], 1)
+    by_field = _by_field(data)
+    removed = sum([by_field.pop(_escaped(name), None) is not None for name in names])
+    return (_joined(by_field), removed) if removed else (data, 0)
+
+
+def _by_field(data: bytes) -> dict[bytes, bytes]:
+    parts = data.replace(VALUE, FIELD).split(FIELD)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def _joined(by_field: dict[bytes, bytes]) -> bytes:
+    return b"".join([b"\xfe\x01%b\xfe\x02%b" % pair for pair in by_field.items()])
+
+
+def parts_of(data: bytes) -> list[bytes]:
+    """Return all fields and values in ``data``: field, value, field, value, ..."""
+    parts = data.replace(VALUE, FIELD).split(FIELD)
+    del parts[0]
+    if _MARK_ITSELF in data:
+        return [part.replace(_MARK_ITSELF, _MARK) if _MARK in part else part for part in parts]
+    return parts
+
+
+def slices(data: bytes, size: int) -> Iterator[bytes]:
+    """Yield ``data`` in slices of whole fields, of ``size`` bytes or a little more; a large value makes a larger one."""
+    start = 0
+    while start < len(data):
+        end = _end(data, start + size)
+        yield data[start:end]
+        start = end
+
+
+def is_well_formed(data: bytes, is_set: bool) -> bool:
+    """True if ``data`` is the bytes of a hash, or of a set if ``is_set``, with one field at least.
+
+    Takes some milliseconds for a million bytes, whatever these are.
+    """
+    fields = data.count(FIELD)
+    if not fields or not data.startswith(FIELD) or data.count(VALUE) != fields:
+        return False
+    if is_set and not (data.endswith(VALUE) and data.count(VALUE + FIELD) == fields - 1):
+        return False
+    # What is left of each field is one byte for FIELD and another for VALUE, and a third for a mark that is neither.
+    plain = data.replace(_MARK_ITSELF, b"_").translate(_WITHOUT_STAND_INS)
+    marks = plain.replace(FIELD, b"\xfd").replace(VALUE, b"\xff").translate(None, _NO_MARKS)
+    return marks == b"\xfd\xff" * fields

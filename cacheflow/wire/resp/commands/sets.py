@@ -1,0 +1,212 @@
+"""The commands on sets: a set is kept as a hash whose fields have no values."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Generator, Iterator
+from typing import Final
+
+from cacheflow.machine.language import commands as c
+from cacheflow.machine.language import fields
+from cacheflow.values import SET
+from cacheflow.wire.resp.arguments import SYNTAX, integer_of, key_of, keys_of
+from cacheflow.wire.resp.commands.hashes import told
+from cacheflow.wire.resp.commands.strings import failed
+from cacheflow.wire.resp.field_replies import SLICE_BYTES, at_once, drawn, in_steps, listed, looked_up, scanned, some_of
+from cacheflow.wire.resp.replies import ONE, ZERO, CommandError, bulk, integer, said_in_pieces, set_head
+from cacheflow.wire.resp.session import Arguments, Find, Plan, RespSession, Spec
+from cacheflow.wire.resp.typed import fields_of
+from cacheflow.wire.streams import Reply, Stream
+
+_NOT_POSITIVE: Final = "ERR value is out of range, must be positive"
+_MEMBERS: Final = slice(0, None, 2)
+# The bytes that the sets of one SUNION, SINTER or SDIFF may have together: their members are all in memory then.
+COMBINED_BYTES_MAX: Final = 16 * 1024 * 1024
+# The members that the sets may have of which another one is made, which cannot be done in slices: 5 ms of work.
+STORED_MEMBERS_MAX: Final = 10_000
+
+
+def _found(find: Find, raw: bytes) -> bytes:
+    """Return the bytes of the set under the key ``raw``, b"" for none."""
+    return fields_of(find(key_of(raw)), SET)
+
+
+def smembers(session: RespSession, find: Find, arguments: Arguments) -> Reply:
+    data = _found(find, arguments[1])
+    return listed(set_head(session.protocol, fields.count(data)), data, _MEMBERS)
+
+
+def sismember(session: RespSession, find: Find, arguments: Arguments) -> bytes:
+    return ONE if fields.has(_found(find, arguments[1]), arguments[2]) else ZERO
+
+
+def smismember(session: RespSession, find: Find, arguments: Arguments) -> Reply:
+    return looked_up(_found(find, arguments[1]), arguments[2:], lambda value: ZERO if value is None else ONE)
+
+
+def scard(session: RespSession, find: Find, arguments: Arguments) -> bytes:
+    return integer(fields.count(_found(find, arguments[1])))
+
+
+def sscan(session: RespSession, find: Find, arguments: Arguments) -> Reply:
+    return scanned(arguments, _found(find, arguments[1]), is_set=True)
+
+
+def srandmember(session: RespSession, find: Find, arguments: Arguments) -> Reply:
+    if len(arguments) > 3:
+        raise CommandError(SYNTAX)
+    if len(arguments) == 2:
+        some = at_once(drawn(_found(find, arguments[1]), 1))
+        return bulk(some[0][0]) if some else session.null
+    return some_of(_found(find, arguments[1]), integer_of(arguments[2]), lambda pair: bulk(pair[0]))
+
+
+# Several sets -------------------------------------------------------------------------------------------------------
+
+# A generator, which yields no bytes between steps, that returns the members that are asked for of sets, given as their bytes.
+Combine = Callable[[list[bytes]], Generator[bytes, None, dict[bytes, None]]]
+
+
+def _union(sets: list[bytes]) -> Generator[bytes, None, dict[bytes, None]]:
+    members: dict[bytes, None] = {}
+    for data in sets:
+        members |= yield from in_steps(data)
+    return members
+
+
+def _intersection(sets: list[bytes]) -> Generator[bytes, None, dict[bytes, None]]:
+    smallest, *others = sorted(sets, key=len)
+    members = yield from in_steps(smallest)
+    for data in others:
+        if not members:
+            break
+        theirs = yield from in_steps(data)
+        members = {member: None for member in members if member in theirs}
+    return members
+
+
+def _difference(sets: list[bytes]) -> Generator[bytes, None, dict[bytes, None]]:
+    members = yield from in_steps(sets[0])
+    for data in sets[1:]:
+        for member in (yield from in_steps(data)):
+            members.pop(member, None)
+    return members
+
+
+def _combined(combine: Combine) -> Callable[[RespSession, Find, Arguments], Reply]:
+    def answer(session: RespSession, find: Find, arguments: Arguments) -> Reply:
+        sets = [fields_of(find(key), SET) for key in keys_of(arguments[1:])]
+        size = sum(map(len, sets))
+        if size > COMBINED_BYTES_MAX:
+            raise CommandError(f"ERR the sets have more than {COMBINED_BYTES_MAX} bytes together")
+        protocol = session.protocol
+
+        def pieces() -> Iterator[bytes]:
+            members = list((yield from combine(sets)))
+            yield set_head(protocol, len(members))
+            for start in range(0, len(members), SLICE_BYTES // 8):
+                yield b"".join([bulk(member) for member in members[start : start + SLICE_BYTES // 8]])
+
+        return b"".join(pieces()) if size <= SLICE_BYTES else Stream(said_in_pieces(pieces()), size)
+
+    return answer
+
+
+# Writes -------------------------------------------------------------------------------------------------------------
+
+
+def sadd(session: RespSession, find: Find, arguments: Arguments) -> Plan:
+    pairs = [part for member in arguments[2:] for part in (member, b"")]
+    return [c.set_fields(key_of(arguments[1]), SET, pairs, session.service.value_bytes_max)], told
+
+
+def srem(session: RespSession, find: Find, arguments: Arguments) -> Plan:
+    return [c.remove_fields(key_of(arguments[1]), SET, arguments[2:])], told
+
+
+def _store(combine: Combine) -> Callable[[RespSession, Find, Arguments], Plan]:
+    def plan(session: RespSession, find: Find, arguments: Arguments) -> Plan:
+        to, *keys = keys_of(arguments[1:])
+        sets = [fields_of(find(key), SET) for key in keys]
+        if sum(map(fields.count, sets)) > STORED_MEMBERS_MAX:
+            raise CommandError(
+                f"ERR sets of more than {STORED_MEMBERS_MAX} members together are not stored as another one"
+            )
+        members = at_once(combine(sets))
+        if not members:
+            return [c.delete(to)], lambda results: ZERO
+        data, _ = fields.with_fields(b"", [part for member in members for part in (member, b"")])
+        _check_size(session, data)
+        reply = integer(len(members))
+        return [c.set_(to, data, SET)], lambda results: reply if results[0][0] == c.OK else failed(results[0])
+
+    return plan
+
+
+def smove(session: RespSession, find: Find, arguments: Arguments) -> Plan:
+    old, new = keys_of(arguments[1:3])
+    member = arguments[3]
+    data = _found(find, arguments[1])
+    others = fields_of(find(new, count=False), SET) if data else b""
+    if not fields.has(data, member):
+        return [], lambda results: ZERO
+    if old == new:
+        return [], lambda results: ONE
+    # What is taken away must find its place.
+    _check_size(session, fields.with_fields(others, [member, b""])[0])
+    pair = [member, b""]
+    writes = [c.set_fields(new, SET, pair, session.service.value_bytes_max), c.remove_fields(old, SET, [member])]
+    return writes, lambda results: ONE if results[0][0] == c.OK else failed(results[0])
+
+
+def _check_size(session: RespSession, data: bytes) -> None:
+    most = min(session.service.value_bytes_max, c.FIELDS_BYTES_MAX)
+    if len(data) > most:
+        raise CommandError(f"OOM a hash or set has at most {most} bytes")
+
+
+def spop(session: RespSession, find: Find, arguments: Arguments) -> Plan:
+    key, data = key_of(arguments[1]), _found(find, arguments[1])
+    if len(arguments) > 3:
+        raise CommandError(SYNTAX)
+    count = integer_of(arguments[2], _NOT_POSITIVE) if len(arguments) == 3 else 1
+    if count < 0:
+        raise CommandError(_NOT_POSITIVE)
+    total = fields.count(data)
+    if min(count, total) > c.FIELDS_AT_ONCE_MAX:
+        raise CommandError(f"ERR at most {c.FIELDS_AT_ONCE_MAX} members are taken at once")
+    taken = [member for member, _ in at_once(drawn(data, count))]
+    if len(arguments) == 3:
+        reply = set_head(session.protocol, len(taken)) + b"".join(map(bulk, taken))
+    else:
+        reply = bulk(taken[0]) if taken else session.null
+    if not taken:
+        return [], lambda results: reply
+    write = c.delete(key) if len(taken) == total else c.remove_fields(key, SET, taken)
+    return [write], lambda results: reply if results[0][0] == c.OK else failed(results[0])
+
+
+_read = functools.partial(Spec, group="set", flags=("readonly", "fast"), keys=(1, 1, 1))
+_slow = functools.partial(Spec, group="set", flags=("readonly",), keys=(1, 1, 1))
+_several = functools.partial(Spec, group="set", flags=("readonly",), keys=(1, -1, 1))
+_write = functools.partial(Spec, group="set", flags=("write", "fast"), keys=(1, 1, 1))
+_stored = functools.partial(Spec, group="set", flags=("write", "denyoom"), keys=(1, -1, 1), steps=True)
+
+SPECS: Final = (
+    _slow("smembers", 2, "Returns all members.", read=smembers),
+    _read("sismember", 3, "Tells whether something is a member.", read=sismember),
+    _read("smismember", -3, "Tells of several whether they are members.", read=smismember, fields=1),
+    _read("scard", 2, "Returns the number of members.", read=scard),
+    _slow("sscan", -3, "Returns the members that match a pattern.", read=sscan),
+    _slow("srandmember", -2, "Returns some members.", read=srandmember),
+    _several("sunion", -2, "Returns the members of any of the sets.", read=_combined(_union)),
+    _several("sinter", -2, "Returns the members of all of the sets.", read=_combined(_intersection)),
+    _several("sdiff", -2, "Returns the members of the first set and no other.", read=_combined(_difference)),
+    _write("sadd", -3, "Adds members.", flags=("write", "denyoom", "fast"), plan=sadd, fields=1),
+    _write("smove", 4, "Moves a member to another set.", keys=(1, 2, 1), plan=smove, steps=True),
+    _stored("sunionstore", -3, "Stores the members of any of the sets.", plan=_store(_union)),
+    _stored("sinterstore", -3, "Stores the members of all of the sets.", plan=_store(_intersection)),
+    _stored("sdiffstore", -3, "Stores the members of the first set and no other.", plan=_store(_difference)),
+    _write("srem", -3, "Removes members.", plan=srem, fields=1),
+    _write("spop", -2, "Returns some members and removes them.", plan=spop, steps=True),
+)

@@ -1,0 +1,166 @@
+"""Replies about many fields of a hash, or members of a set: made in slices where the hash is large, as all long work is."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import Final, TypeVar
+
+from cacheflow.machine.language import fields
+from cacheflow.wire.resp.arguments import NOT_AN_INTEGER, SYNTAX, integer_of
+from cacheflow.wire.resp.glob import PATTERN_BYTES_MAX, matcher
+from cacheflow.wire.resp.replies import CommandError, bulk, said_in_pieces
+from cacheflow.wire.streams import Reply, Stream
+
+T = TypeVar("T")
+
+# The bytes of a hash that are shown in one step: 1 ms of work where they are small fields.
+SLICE_BYTES: Final = 8 * 1024
+# The bytes that a request may have searched in one step.
+SEARCHED_BYTES: Final = 1024 * 1024
+# The longest answer, in which one large value may stand often; and the most fields that are drawn at random, some of them often.
+ANSWER_BYTES_MAX: Final = 128 * 1024 * 1024
+DRAWN_MAX: Final = 10_000
+
+
+def listed(head: bytes, data: bytes, parts: slice) -> Reply:
+    """Return the reply ``head`` and behind it parts of a hash with the bytes ``data`` as bulk strings, in their order.
+
+    parts: which of field, value, field, value, ...
+    """
+    if len(data) <= SLICE_BYTES:
+        return head + b"".join([bulk(part) for part in fields.parts_of(data)[parts]])
+
+    def pieces() -> Iterator[bytes]:
+        yield head
+        for some in fields.slices(data, SLICE_BYTES):
+            yield b"".join([bulk(part) for part in fields.parts_of(some)[parts]])
+
+    return Stream(pieces(), len(data))
+
+
+def looked_up(data: bytes, names: list[bytes], show: Callable[[bytes | None], bytes]) -> Reply:
+    """Return the array of what ``show`` makes of the value of each of the fields ``names``, None for one that is not there."""
+    found: dict[bytes, bytes] = {}
+
+    def pieces() -> Iterator[bytes]:
+        each = 1 + SEARCHED_BYTES // (len(data) + 1)
+        wanted = list(dict.fromkeys(names))
+        for start in range(0, len(wanted), each):
+            for name in wanted[start : start + each]:
+                found[name] = show(fields.value_in(data, name))
+            yield b""
+        if sum([len(found[name]) for name in names]) > ANSWER_BYTES_MAX:
+            raise CommandError(f"ERR the answer is larger than {ANSWER_BYTES_MAX} bytes")
+        yield b"*%d\r\n" % len(names)
+        for name in names:
+            yield found[name]
+
+    if len(data) * len(names) <= SEARCHED_BYTES:
+        return b"".join(said_in_pieces(pieces()))
+    return Stream(said_in_pieces(pieces()), len(data))
+
+
+def drawn(data: bytes, count: int) -> Generator[bytes, None, list[tuple[bytes, bytes]]]:
+    """Return ``count`` fields at random, each once, with their values; with a negative ``count`` some perhaps more than once.
+
+    A generator, which yields no bytes between steps. Raises CommandError when that is too much.
+    """
+    if -count > DRAWN_MAX:
+        raise CommandError("ERR value is out of range")
+    total = fields.count(data)
+    if count < 0:
+        places = sorted(random.choices(range(total), k=-count)) if total else []
+    else:
+        places = list(range(total)) if count >= total else sorted(random.sample(range(total), count))
+    found: list[tuple[bytes, bytes]] = []
+    behind = 0
+    for some in fields.slices(data, SLICE_BYTES):
+        before, behind = behind, behind + fields.count(some)
+        parts = fields.parts_of(some) if len(found) < len(places) and places[len(found)] < behind else []
+        while len(found) < len(places) and places[len(found)] < behind:
+            at = 2 * (places[len(found)] - before)
+            found.append((parts[at], parts[at + 1]))
+        yield b""
+    if sum([len(field) + len(value) for field, value in found]) > ANSWER_BYTES_MAX:
+        raise CommandError(f"ERR the answer is larger than {ANSWER_BYTES_MAX} bytes")
+    if count < 0:
+        random.shuffle(found)
+    return found
+
+
+def at_once(steps: Generator[bytes, None, T]) -> T:
+    """Return what the generator ``steps`` returns, all of its steps taken."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+
+def some_of(data: bytes, count: int, show: Callable[[tuple[bytes, bytes]], bytes], each: int = 1) -> Reply:
+    """Return the array of ``count`` fields at random (see ``drawn``), as ``show`` shows them. each: elements for one field."""
+
+    def pieces() -> Iterator[bytes]:
+        found = yield from drawn(data, count)
+        yield b"*%d\r\n" % (each * len(found))
+        for start in range(0, len(found), SLICE_BYTES // 16):
+            yield b"".join(map(show, found[start : start + SLICE_BYTES // 16]))
+
+    if len(data) <= SLICE_BYTES and count >= 0:
+        return b"".join(said_in_pieces(pieces()))
+    return Stream(said_in_pieces(pieces()), len(data))
+
+
+def scanned(arguments: Sequence[bytes], data: bytes, *, is_set: bool) -> Reply:
+    """Return the reply to HSCAN or SSCAN: all fields in one page, as Redis answers for what is kept in one piece.
+
+    arguments: the words of the request.
+    """
+    if not arguments[2].isdigit() or len(arguments[2]) > 20:
+        raise CommandError("ERR invalid cursor")
+    matches: Callable[[bytes], object] | None = None
+    with_values = not is_set
+    options = iter(arguments[3:])
+    for raw in options:
+        option = raw.upper()
+        if option == b"NOVALUES" and not is_set:
+            with_values = False
+        elif (word := next(options, None)) is None:
+            raise CommandError(SYNTAX)
+        elif option == b"COUNT":
+            if integer_of(word, NOT_AN_INTEGER) < 1:
+                raise CommandError(SYNTAX)
+        elif option != b"MATCH":
+            raise CommandError(SYNTAX)
+        elif len(word) > PATTERN_BYTES_MAX:
+            raise CommandError(f"ERR a pattern has at most {PATTERN_BYTES_MAX} bytes")
+        else:
+            matches = None if word == b"*" else matcher(word)
+
+    def pieces() -> Iterator[bytes]:
+        found: list[bytes] = []
+        for some in fields.slices(data, SLICE_BYTES):
+            parts = fields.parts_of(some)
+            if matches is None and with_values:
+                found += parts
+            else:
+                for name, value in zip(parts[::2], parts[1::2], strict=True):
+                    if matches is None or matches(name):
+                        found += (name, value) if with_values else (name,)
+            yield b""
+        yield b"*2\r\n$1\r\n0\r\n*%d\r\n" % len(found)
+        for start in range(0, len(found), SLICE_BYTES // 16):
+            yield b"".join([bulk(part) for part in found[start : start + SLICE_BYTES // 16]])
+
+    return b"".join(pieces()) if len(data) <= SLICE_BYTES else Stream(pieces(), len(data))
+
+
+def in_steps(data: bytes) -> Generator[bytes, None, dict[bytes, None]]:
+    """Return the members of a set with the bytes ``data``, in their order: a generator, which yields no bytes between steps."""
+    members: dict[bytes, None] = {}
+    for some in fields.slices(data, SLICE_BYTES):
+        members.update(dict.fromkeys(fields.parts_of(some)[::2]))
+        yield b""
+    return members

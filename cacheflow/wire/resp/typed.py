@@ -1,0 +1,37 @@
+"""The types of values as Redis' clients know them: string, hash and set; and the error for a command that is for another one."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cacheflow import values
+from cacheflow.contract import DATA, KIND, Entry
+from cacheflow.wire.resp.replies import CommandError, error
+
+WRONG_TYPE: Final = "WRONGTYPE Operation against a key holding the wrong kind of value"
+WRONG_TYPE_REPLY: Final = error(WRONG_TYPE)
+
+
+def type_of(entry: Entry) -> str:
+    """Return Redis' name for the type of the cache's ``entry``."""
+    kind = entry[KIND]
+    return "string" if kind <= values.VALUE_MAX else "hash" if kind == values.HASH else "set"
+
+
+def string_of(entry: Entry) -> bytes:
+    """Return the string that the cache's ``entry`` is. Raises CommandError for a hash and a set."""
+    if entry[KIND] > values.VALUE_MAX:
+        raise CommandError(WRONG_TYPE)
+    return entry[DATA]
+
+
+def fields_of(entry: Entry | None, kind: int) -> bytes:
+    """Return the bytes of the hash or set that the cache's ``entry`` is, b"" for an absent one. kind: values.HASH or values.SET.
+
+    Raises CommandError for an entry of another kind.
+    """
+    if entry is None:
+        return b""
+    if entry[KIND] != kind:
+        raise CommandError(WRONG_TYPE)
+    return entry[DATA]

@@ -1,0 +1,143 @@
+"""Hashes and sets over RESP: large ones, their bounds, what is proposed, and drawing at random."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hiredis
+import pytest
+from wire.fake_store import FakeStore
+from wire.fake_transport import Client
+from wire.resp_client import VALUE_BYTES_MAX, connect, line, lines, pack
+
+from cacheflow import values
+from cacheflow.machine.language import commands as c
+from cacheflow.machine.language.fields import with_fields
+from cacheflow.wire.resp import field_replies
+
+WRONG = b"-WRONGTYPE Operation against a key holding the wrong kind of value\r\n"
+
+
+def ask(client: Client, *words: str | bytes) -> Any:
+    reader = hiredis.Reader()
+    reader.feed(client.send(pack(*words)))
+    told = reader.gets()
+    return str(told) if isinstance(told, Exception) else told
+
+
+@pytest.fixture
+def large() -> tuple[Client, dict[bytes, bytes]]:
+    """A client of a store with a hash ``h`` and a set ``s`` of 5,000 fields each, which take several slices to show."""
+    pairs = {b"field:%d" % number: b"%d\xfe" % number for number in range(5000)}
+    store = FakeStore()
+    data, _ = with_fields(b"", [part for pair in pairs.items() for part in pair])
+    members, _ = with_fields(b"", [part for name in pairs for part in (name, b"")])
+    store.apply([c.set_("h", data, values.HASH), c.set_("s", members, values.SET)])
+    return connect(store), pairs
+
+
+def test_a_large_hash_is_shown_whole(large: tuple[Client, dict[bytes, bytes]]) -> None:
+    client, pairs = large
+    told = ask(client, "HGETALL", "h")
+    assert list(zip(told[::2], told[1::2], strict=True)) == list(pairs.items())
+    assert ask(client, "HKEYS", "h") == ask(client, "SMEMBERS", "s") == list(pairs)
+    assert ask(client, "HVALS", "h") == list(pairs.values())
+    names = [b"field:%d" % number for number in range(0, 9000, 10)]
+    assert ask(client, "HMGET", "h", *names) == [pairs.get(name) for name in names]
+    assert ask(client, "SMISMEMBER", "s", *names) == [int(name in pairs) for name in names]
+    cursor, told = ask(client, "HSCAN", "h", "0", "MATCH", "*99*", "COUNT", "3")
+    assert cursor == b"0" and dict(zip(told[::2], told[1::2], strict=True)) == {
+        name: value for name, value in pairs.items() if b"99" in name
+    }
+    assert ask(client, "HSCAN", "h", "0", "NOVALUES") == ask(client, "SSCAN", "s", "0") == [b"0", list(pairs)]
+
+
+def test_large_sets_are_combined(large: tuple[Client, dict[bytes, bytes]]) -> None:
+    client, pairs = large
+    assert ask(client, "SADD", "t", "field:7", "other") == 2
+    assert {*ask(client, "SUNION", "s", "t", "none")} == {*pairs, b"other"}
+    assert ask(client, "SINTER", "s", "t") == [b"field:7"]
+    assert {*ask(client, "SDIFF", "s", "t")} == {*pairs} - {b"field:7"}
+
+
+def test_fields_are_drawn_from_all_of_them(large: tuple[Client, dict[bytes, bytes]]) -> None:
+    client, pairs = large
+    told = ask(client, "HRANDFIELD", "h", "700", "WITHVALUES")
+    some = dict(zip(told[::2], told[1::2], strict=True))
+    assert len(some) == 700 and some.items() <= pairs.items()
+    assert {*ask(client, "SRANDMEMBER", "s", "9000")} == {*pairs}
+    often = ask(client, "SRANDMEMBER", "s", "-10000")
+    assert len(often) == 10_000 and 4000 < len({*often}) < 4700 and often != sorted(often, key=list(pairs).index)
+    assert ask(client, "HRANDFIELD", "h") in pairs
+    assert ask(client, "HRANDFIELD", "h", "-10001") == "ERR value is out of range"
+    taken = ask(client, "SPOP", "s", "1000")
+    assert len({*taken}) == 1000 and {*taken} < {*pairs} and ask(client, "SCARD", "s") == 4000
+    assert ask(client, "SPOP", "s", "1001") == "ERR at most 1000 members are taken at once"
+    assert ask(client, "SPOP", "s") not in taken and ask(client, "SCARD", "s") == 3999
+
+
+@pytest.mark.parametrize(
+    ("said", "command"),
+    [
+        ("HSET h f 1", c.set_fields("h", values.HASH, [b"f", b"1"], VALUE_BYTES_MAX)),
+        ("HSETNX h f 1", c.set_fields("h", values.HASH, [b"f", b"1"], VALUE_BYTES_MAX, only_absent=True)),
+        ("HDEL h f g", c.remove_fields("h", values.HASH, [b"f", b"g"])),
+        ("HINCRBY h f 5", c.count_field("h", b"f", 5, VALUE_BYTES_MAX)),
+        ("SADD s m n", c.set_fields("s", values.SET, [b"m", b"", b"n", b""], VALUE_BYTES_MAX)),
+        ("SREM s m", c.remove_fields("s", values.SET, [b"m"])),
+    ],
+)
+def test_a_change_is_one_command_that_nobody_else_can_make_start_again(said: str, command: c.Command) -> None:
+    store = FakeStore()
+    connect(store).send(line(said))
+    assert store.proposed == [[command]]
+
+
+@pytest.mark.parametrize("words", [("HSET", "h", "f"), ("SADD", "h"), ("HSETNX", "h", "f")])
+def test_a_hash_has_at_most_what_a_value_may_have(words: tuple[str, ...]) -> None:
+    client = connect()
+    value = b"x" * VALUE_BYTES_MAX
+    assert ask(client, *words, value) == f"OOM a hash or set has at most {VALUE_BYTES_MAX} bytes"
+    assert ask(client, "EXISTS", "h") == 0
+    # The marks of a field take four bytes.
+    assert ask(client, *words, value[5:]) == 1
+
+
+@pytest.mark.parametrize("name", ["HSET", "HMGET", "HDEL", "SADD", "SREM", "SMISMEMBER"])
+def test_a_request_has_at_most_so_many_fields(name: str) -> None:
+    client = connect()
+    each = 2 if name == "HSET" else 1
+    assert b"has at most" not in client.send(pack(name, "k", *["f"] * (1000 * each)))
+    assert client.send(pack(name, "k", *["f"] * (1001 * each))) == (
+        f"-ERR a request of {name} has at most 1000 fields\r\n".encode()
+    )
+
+
+def test_an_answer_that_names_a_large_value_often_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(field_replies, "ANSWER_BYTES_MAX", 10_000)
+    client = connect()
+    assert ask(client, "HSET", "h", "f", b"x" * 990) == 1
+    told = "ERR the answer is larger than 10000 bytes"
+    for name, member in (("HMGET", "h"), ("HRANDFIELD", "h")):
+        assert len(ask(client, name, member, *(["f"] * 9 if name == "HMGET" else ["-9"]))) == 9
+        assert ask(client, name, member, *(["f"] * 11 if name == "HMGET" else ["-11"])) == told
+
+
+def test_gets_in_a_row_tell_the_wrong_type_where_it_is() -> None:
+    client = connect()
+    client.send(lines("SET t 1\nHSET h f 1\nSADD s m"))
+    assert client.send(line("GET t") + line("GET h") + line("GET t") + line("GET s")) == (
+        b"$1\r\n1\r\n" + WRONG + b"$1\r\n1\r\n" + WRONG
+    )
+    client.send(pack("SET", "long", b"x" * 2000))
+    row = line("GET long") + line("GET h")
+    assert client.send(row) == b"$2000\r\n%b\r\n" % (b"x" * 2000) + WRONG
+    assert client.send(line("READWRITE") + line("GET h")) == b"+OK\r\n" + WRONG
+
+
+def test_a_move_to_a_full_set_takes_nothing_away() -> None:
+    client = connect()
+    ask(client, "SADD", "full", b"x" * (VALUE_BYTES_MAX - 10))
+    ask(client, "SADD", "s", "a member that is long")
+    assert ask(client, "SMOVE", "s", "full", "a member that is long").startswith("OOM")
+    assert ask(client, "SCARD", "s") == 1
