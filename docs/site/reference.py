@@ -54,7 +54,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         "reference/python.md": python_page(),
         "reference/command-line.md": command_line_page(),
         "reference/http.md": http_page(),
-        "changelog.md": (ROOT / "CHANGELOG.md").read_text(),
+        "changelog.md": (ROOT / "CHANGELOG.md").read_text().replace("](docs/", "]("),
         "reporting.md": (ROOT / "SECURITY.md").read_text().replace("](docs/", "]("),
         "readme.md": (ROOT / "README.md").read_text().replace("](docs/", "]("),
     }

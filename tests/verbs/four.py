@@ -34,6 +34,7 @@ OWN: dict[type, set[str]] = {
             "count_of",
             "expiring_of",
             "uses_of",
+            "unfinished",
             "unsent",
             "slices",
             "channels",
