@@ -4,7 +4,7 @@
     add     key, value  [ttl, encoding, content_type]              201, 412 when the key exists
     cas     key, value, version  [ttl | keep_ttl, encoding, ...]   200, 412 at another version
     get     key                                                    200, 404
-    delete  key  [version]                                         200, 404, 412
+    delete  key  [version]                                         200, 404, 412 at another version, or absent with one
     incr    key  [delta, initial, ttl]                             200, 404, 409
     touch   key, ttl                                               200, 404
 

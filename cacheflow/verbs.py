@@ -276,8 +276,6 @@ def delete(
     """
     result, _ = yield once(delete_command(form.key(key), only_if_version), idempotency_key)
     if result[0] == commands.MISSING:
-        if only_if_version is not None:
-            raise error_of(key, [commands.PRECONDITION, 0])
         return False
     checked(key, result)
     return True

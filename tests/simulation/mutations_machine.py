@@ -10,7 +10,7 @@ from simulation import bulk
 
 from cacheflow.errors import NoLeader
 from cacheflow.machine import image, machine
-from cacheflow.machine.deciding import batches, carry_out, repeats
+from cacheflow.machine.deciding import batches, carry_out, decisions, repeats
 from cacheflow.machine.image import DIGEST_BYTES
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.machine import CacheMachine
@@ -44,6 +44,16 @@ def answer_every_read_of_a_batch(patch: pytest.MonkeyPatch) -> None:
         self._read_left = 2**62
 
     patch.setattr(batches.Batches, "_begin", _begin)
+
+
+def delete_at_any_version_what_is_absent(patch: pytest.MonkeyPatch) -> None:
+    """Let a DELETE that names a version find nothing where it should fail, because its key is absent."""
+    delete = decisions.DECIDE[c.DELETE]
+
+    def _delete(entry: Any, command: list[Any], *rest: Any) -> Any:
+        return [c.MISSING] if entry is None else delete(entry, command, *rest)
+
+    patch.setitem(decisions.DECIDE, c.DELETE, _delete)
 
 
 def write_whatever_has_become_of_what_was_read(patch: pytest.MonkeyPatch) -> None:

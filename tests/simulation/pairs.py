@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 PAIRS = (("p0", "q0"), ("p1", "q1"))
 # A version that no key reaches.
 NO_VERSION = 2**40
+# A key that nobody writes.
+ABSENT = "pa"
 
 
 class Pairs:
@@ -34,11 +36,10 @@ class Pairs:
             transfer = [commands.incr(one, amount, 0), commands.incr(other, -amount, 0)]
             client.call(process, [commands.batch(transfer, atomic=True)], f"transfer {amount} {one} {other}")
         elif choice < 0.7:
-            doomed = [
-                commands.incr(one, amount, 0),
-                commands.set_(other, b"0", BYTES, None, 0, commands.IF_VERSION, NO_VERSION),
-            ]
-            batch = commands.batch(doomed, atomic=True)
+            failing = commands.set_(other, b"0", BYTES, None, 0, commands.IF_VERSION, NO_VERSION)
+            if amount % 3 == 0:
+                failing = commands.delete(ABSENT, NO_VERSION)
+            batch = commands.batch([commands.incr(one, amount, 0), failing], atomic=True)
             client.call(process, [batch], f"doomed {amount} {one}", self._aborted, statuses=(commands.ABORTED,))
         else:
             batch = commands.batch([commands.get(one), commands.get(other)])

@@ -167,6 +167,21 @@ TABLE: list[tuple[str, tuple[Any, ...], dict[str, Any], Any]] = [
     ),
     (
         "batch",
+        ([{"op": "set", "key": "n", "value": 1}, {"op": "delete", "key": "absent", "version": VERSION}],),
+        {"atomic": True},
+        PreconditionFailed,
+    ),
+    (
+        "batch",
+        ([{"op": "delete", "key": "absent", "version": VERSION}, {"op": "delete", "key": "absent"}],),
+        {},
+        [
+            {"status": 412, "key": "absent", "detail": "the key is absent", "version": False},
+            {"status": 404, "key": "absent", "detail": "the key is absent"},
+        ],
+    ),
+    (
+        "batch",
         ([{"op": "set", "key": "n", "value": 1}, {"op": "incr", "key": "text"}],),
         {"atomic": True},
         NotAnInteger,

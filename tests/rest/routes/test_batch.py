@@ -36,6 +36,7 @@ def test_every_operation_in_one_entry(client: Client, store: FakeStore) -> None:
         {"op": "delete", "key": "a", "version": 3},
         {"op": "delete", "key": "a", "version": 4},
         {"op": "delete", "key": "a"},
+        {"op": "delete", "key": "a", "version": 4},
         {"op": "get", "key": "a"},
     )
     assert store.entries_logged == 1
@@ -55,6 +56,7 @@ def test_every_operation_in_one_entry(client: Client, store: FakeStore) -> None:
         {"status": 412, "key": "a", "detail": "the key is at version 4", "version": 4},
         {"status": 200, "key": "a", "deleted": True, "version": 7},
         {"status": 404, "key": "a", "detail": "the key is absent"},
+        {"status": 412, "key": "a", "detail": "the key is absent", "version": 0},
         {"status": 404, "key": "a", "detail": "the key is absent"},
     ]
 
