@@ -28,11 +28,7 @@ from cacheflow.errors import InvalidRequest, PreconditionFailed, ValueTooLarge
 from cacheflow.forms.form import PLAIN, Form
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
-from cacheflow.verbs import Steps, checked, delete_command, error_of, incr_command, once, touch_command, write
-
-# The most operations of one batch, which is one log entry.
-# As many as hold no node for longer than some milliseconds: they are one entry of the log.
-OPS_MAX: Final = 2000
+from cacheflow.verbs import OPS_MAX, Steps, checked, delete_command, error_of, incr_command, once, touch_command, write
 
 Operation = Mapping[str, Any]
 

@@ -13,12 +13,13 @@ from cacheflow.rest.request.context import Services
 from cacheflow.rest.server.lanes import READING
 
 
-def turn_away(services: Services, method: str) -> bytes | None:
-    """Return the HTTP response that refuses a request of this ``method``, because too many writes wait already; else None.
+def turn_away(services: Services, method: str, path: str) -> bytes | None:
+    """Return the HTTP response that refuses a request, because too many writes wait already; None for one that may be a read.
 
     The HTTP server calls it in its reading thread for each request.
     """
-    error = None if method in READING else services.gate.refusal()
+    # A batch may be one of reads. One that writes is refused when it would begin to wait.
+    error = None if method in READING or path == "/cache/_batch" else services.gate.refusal()
     if error is None:
         return None
     body = problem_bytes(urn_of(type(error)), error.title, error.http_status, str(error), outcome="not applied")
