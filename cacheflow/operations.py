@@ -10,6 +10,8 @@
 
 In JSON ``"encoding": "base64"`` marks a value of bytes, in both directions; ``content_type`` goes with bytes.
 
+Over HTTP a batch of nothing but get is a read and no log entry (``rest/routes/cache.py``).
+
 This is the path for throughput: up to 2,000 operations in one log entry. So each operation costs one dictionary look-up
 and a tuple; a second look finds the reason only when one is wrong.
 """

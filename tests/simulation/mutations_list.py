@@ -99,6 +99,7 @@ MUTATIONS = (
     Mutation("what was read still holds", machine.write_whatever_has_become_of_what_was_read, ""),
     Mutation("expiries were read too", machine.forget_the_expiry_that_was_read, ""),
     Mutation("bounded answers", machine.answer_every_read_of_a_batch, ""),
+    Mutation("several keys at one moment", machine.read_in_the_middle_of_an_entry, ""),
     Mutation("what is absent has no version", machine.delete_at_any_version_what_is_absent, ""),
     Mutation("clock back on a restart", storage.turn_the_clock_back_at_a_start, "blackout kill"),
     Mutation("one wrong clock of three", raft.believe_the_latest_wall_clock, "wall_jump blackout"),

@@ -46,6 +46,11 @@ def answer_every_read_of_a_batch(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(batches.Batches, "_begin", _begin)
 
 
+def read_in_the_middle_of_an_entry(patch: pytest.MonkeyPatch) -> None:
+    """Let several keys be read whatever is being applied."""
+    patch.setattr(CacheMachine, "lookup_all", lambda self, keys, now_ms: [self.lookup(key, now_ms) for key in keys])
+
+
 def delete_at_any_version_what_is_absent(patch: pytest.MonkeyPatch) -> None:
     """Let a DELETE that names a version find nothing where it should fail, because its key is absent."""
     delete = decisions.DECIDE[c.DELETE]
