@@ -164,15 +164,26 @@ class Face(MutableMapping[str, Any]):
         item = self.get_item(key, consistency=consistency, max_staleness=max_staleness, peek=peek, strict=strict)
         return default if item is None else item.value
 
-    def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
-        """Return {key: value} of those ``keys`` that are present.
+    def get_many(
+        self,
+        keys: Iterable[str],
+        *,
+        consistency: str = "local",
+        max_staleness: float | None = None,
+        peek: bool = False,
+    ) -> dict[str, Any]:
+        """Return {key: value} of those ``keys`` that are present; the options are those of ``get_item``.
 
-        An embedded node reads each from its memory; a client asks for all at once, through the log, and that counts as uses.
+        Up to 2,000 keys whose values are no more than 64 MiB are read at one moment, between two entries of the log; of more,
+        each 2,000 are. Raises what ``get_item`` raises.
         """
-        return self._get_many(self._form, keys)
+        return self._get_many(self._form, keys, consistency, max_staleness, peek)
 
-    def _get_many(self, form: Form, keys: Iterable[str]) -> dict[str, Any]:
-        return _run(self, verbs.get_many(form, keys))
+    @abc.abstractmethod
+    def _get_many(
+        self, form: Form, keys: Iterable[str], consistency: str, max_staleness: float | None, peek: bool
+    ) -> dict[str, Any]:
+        """Return what ``get_many`` does, with keys and values in ``form``, whatever the form of this cache is."""
 
     set = blocking(verbs.set_)
     add = blocking(verbs.add)
@@ -340,15 +351,26 @@ class AsyncFace(abc.ABC):
         cursor: where the page begins, as returned with the page before; None for the first page.
         """
 
-    async def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
-        """Return {key: value} of those ``keys`` that are present.
+    async def get_many(
+        self,
+        keys: Iterable[str],
+        *,
+        consistency: str = "local",
+        max_staleness: float | None = None,
+        peek: bool = False,
+    ) -> dict[str, Any]:
+        """Return {key: value} of those ``keys`` that are present; the options are those of ``get_item``.
 
-        An embedded node reads each from its memory; a client asks for all at once, through the log, and that counts as uses.
+        Up to 2,000 keys whose values are no more than 64 MiB are read at one moment, between two entries of the log; of more,
+        each 2,000 are. Raises what ``get_item`` raises.
         """
-        return await self._get_many(self._form, keys)
+        return await self._get_many(self._form, keys, consistency, max_staleness, peek)
 
-    async def _get_many(self, form: Form, keys: Iterable[str]) -> dict[str, Any]:
-        return await _run_async(self, verbs.get_many(form, keys))
+    @abc.abstractmethod
+    async def _get_many(
+        self, form: Form, keys: Iterable[str], consistency: str, max_staleness: float | None, peek: bool
+    ) -> dict[str, Any]:
+        """Return what ``get_many`` does, with keys and values in ``form``, whatever the form of this cache is."""
 
     set = coroutine(verbs.set_)
     add = coroutine(verbs.add)

@@ -4,11 +4,13 @@
     add     key, value  [ttl, encoding, content_type]              201, 412 when the key exists
     cas     key, value, version  [ttl | keep_ttl, encoding, ...]   200, 412 at another version
     get     key                                                    200, 404
-    delete  key  [version]                                         200, 404, 412
+    delete  key  [version]                                         200, 404, 412 at another version, or absent with one
     incr    key  [delta, initial, ttl]                             200, 404, 409
     touch   key, ttl                                               200, 404
 
 In JSON ``"encoding": "base64"`` marks a value of bytes, in both directions; ``content_type`` goes with bytes.
+
+Over HTTP a batch of nothing but get is a read and no log entry (``rest/routes/cache.py``).
 
 This is the path for throughput: up to 2,000 operations in one log entry. So each operation costs one dictionary look-up
 and a tuple; a second look finds the reason only when one is wrong.
@@ -29,11 +31,7 @@ from cacheflow.errors import InvalidRequest, PreconditionFailed, ValueTooLarge
 from cacheflow.forms.form import PLAIN, Form
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
-from cacheflow.verbs import Steps, checked, delete_command, error_of, incr_command, once, touch_command, write
-
-# The most operations of one batch, which is one log entry.
-# As many as hold no node for longer than some milliseconds: they are one entry of the log.
-OPS_MAX: Final = 2000
+from cacheflow.verbs import OPS_MAX, Steps, checked, delete_command, error_of, incr_command, once, touch_command, write
 
 Operation = Mapping[str, Any]
 

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from weakref import WeakValueDictionary
 
 from cacheflow import arguments, values, verbs
@@ -48,6 +48,11 @@ from cacheflow.raft.membership.changes import CONFLICT, JOINED, KNOWN, UNSURE
 from cacheflow.results import Digest, Item, RaftPosition
 
 logger = logging.getLogger(__name__)
+
+# Seconds between two tries to read several keys at one moment, while entries of the log are applied; and how many are made: for a
+# quarter of a second, in which even a busy node comes to the end of an entry a hundred times.
+MOMENT_PAUSE_S: Final = 0.0005
+MOMENT_TRIES: Final = 500
 
 # All stores of this process by their id(): a process that is forked from it must let go of their nodes.
 _stores: WeakValueDictionary[int, ReplicatedStore] = WeakValueDictionary()
@@ -194,13 +199,53 @@ class ReplicatedStore(Face):
                 return entry[DATA].decode() if kind == values.TEXT else values.decode(kind, entry[DATA])
         return super().get(key, default, consistency=consistency, max_staleness=max_staleness, peek=peek, strict=strict)
 
-    def _get_many(self, form: Form, keys: Iterable[str]) -> dict[str, Any]:
-        found = {}
-        for key in arguments.each_of(keys, "keys"):
-            item = form.item(self.get_item(form.key(key)))
-            if item is not None:
-                found[item.key] = item.value
+    def _get_many(
+        self, form: Form, keys: Iterable[str], consistency: str, max_staleness: float | None, peek: bool
+    ) -> dict[str, Any]:
+        blocks = verbs.keys_to_read(form, keys, consistency, max_staleness, peek)
+        applied = consistency == "linearizable"
+        if applied and blocks:
+            self.barrier()
+        found: dict[str, Any] = {}
+        for block in blocks:
+            verbs.put_found(
+                found, form, block, self.read_many(block, applied=applied, max_staleness=max_staleness, peek=peek)
+            )
         return found
+
+    def read_many(
+        self, keys: list[str], *, applied: bool = False, max_staleness: float | None = None, peek: bool = False
+    ) -> list[Entry | None]:
+        """Return the entries of ``keys`` as of one moment, None for each absent one; may wait for the end of a log entry.
+
+        The keys, at most OPS_MAX, are checked already. applied: as of the newest applied log entry, by its time: a linearizable
+        read waits for ``barrier`` before.  max_staleness: in seconds.  peek: the reads do not count as uses. Raises NotReady.
+        """
+        for _ in range(MOMENT_TRIES):
+            entries = self._try_to_read(keys, applied, max_staleness, peek)
+            if entries is not None:
+                return entries
+            time.sleep(MOMENT_PAUSE_S)
+        raise no_moment()
+
+    def _try_to_read(
+        self, keys: list[str], applied: bool, max_staleness: float | None, peek: bool
+    ) -> list[Entry | None] | None:
+        """Return what ``read_many`` does; None where a log entry is being applied just now. Never waits."""
+        local = self._started() if applied else self._readable()
+        if max_staleness is not None:
+            _check_staleness(local, max_staleness)
+        machine = local.machine
+        entries = machine.lookup_all(keys, machine.now_ms if applied else local.clock.now_ms())
+        if entries is None:
+            return None
+        missing = entries.count(None)
+        if not peek:
+            local.uses.note_all(
+                [key for key, entry in zip(keys, entries, strict=True) if entry is not None] if missing else keys
+            )
+        local.hits, local.misses = local.hits + len(keys) - missing, local.misses + missing
+        return entries
 
     def lookup(self, key: str, *, count: bool = True) -> Entry | None:
         """Return the machine's own live entry under ``key``, or None, for fronts that answer in bytes.
@@ -534,6 +579,11 @@ def _embedded_config(raft_address: str | None, settings: dict[str, Any]) -> Node
         if isinstance(settings.get(name), str):
             settings[name] = Path(settings[name])
     return NodeConfig.of(**settings)
+
+
+def no_moment() -> NotReady:
+    """Return the error for a read of several keys that has found no moment between two log entries."""
+    return NotReady("this node applies log entries without a pause; ask again, or another node", 0.1)
 
 
 def _item(local: LocalNode, key: str, now_ms: int, peek: bool) -> Item | None:

@@ -16,6 +16,7 @@ from cacheflow import values
 from cacheflow.arguments import (
     check_content_type,
     check_idempotency_key,
+    check_read,
     check_version,
     each_of,
     flag,
@@ -44,6 +45,9 @@ from cacheflow.results import IncrResult, Item, SetResult
 # The limits of a batch that set_many and its like send: it is one log entry, and a larger one makes every other write wait.
 BATCH_OPS_MAX: Final = 500
 BATCH_BYTES_MAX: Final = 512 * 1024
+# The most operations of one batch, which is one log entry, and the most keys of one read.
+# As many as hold no node for longer than some milliseconds.
+OPS_MAX: Final = 2000
 # Stands for "no default was given", since None is a value.
 MISSING: Final = object()
 
@@ -281,8 +285,6 @@ def delete(
     """
     result, _ = yield once(delete_command(form.key(key), only_if_version), idempotency_key)
     if result[0] == commands.MISSING:
-        if only_if_version is not None:
-            raise error_of(key, [commands.PRECONDITION, 0])
         return False
     checked(key, result)
     return True
@@ -335,22 +337,27 @@ def persist(form: Form, key: str, *, idempotency_key: str | None = None) -> Step
     return (yield from touch(form, key, None, idempotency_key=idempotency_key))
 
 
-def get_many(form: Form, keys: Iterable[str]) -> Steps[dict[str, Any]]:
-    """Return {key: value} of those ``keys`` that are present, read through the log; each read counts as a use."""
-    found: dict[str, Any] = {}
-    wanted = [commands.get(values.check_key(form.key(key))) for key in each_of(keys, "keys")]
-    while wanted:
-        # What is too much for one batch's answer is asked for again: each batch answers at least the first of its keys.
-        rest: list[Command] = []
-        for command, result in (yield from _in_batches(wanted)):
-            if result[0] == commands.OK:
-                found[form.own(command[1])] = form.made(*result[1:4])
-            elif result[0] == commands.TOO_LARGE and len(wanted) > 1:
-                rest.append(command)
-            elif result[0] != commands.MISSING:
-                raise error_of(form.own(command[1]), result)
-        wanted = rest
-    return found
+def keys_to_read(
+    form: Form, keys: Iterable[str], consistency: str, max_staleness: float | None, peek: bool
+) -> list[list[str]]:
+    """Return the cluster's names for the ``keys`` of a ``get_many``, in lists of at most OPS_MAX, each for one read.
+
+    All arguments are checked before anything is read. Raises InvalidRequest.
+    """
+    check_read(consistency, max_staleness, peek, False)
+    wanted = [values.check_key(form.key(key)) for key in each_of(keys, "keys")]
+    return [wanted[start : start + OPS_MAX] for start in range(0, len(wanted), OPS_MAX)]
+
+
+def put_found(found: dict[str, Any], form: Form, keys: list[str], entries: Iterable[tuple[Any, ...] | None]) -> None:
+    """Add {key: value} of those ``keys`` that are present to ``found``.
+
+    entries: for each of the keys what the machine has under it, (data, kind, meta, ...), or None.
+    """
+    for key, entry in zip(keys, entries, strict=True):
+        if entry is not None:
+            data, kind, meta = entry[:3]
+            found[form.own(key)] = form.made(data, kind, meta)
 
 
 def set_many(form: Form, mapping: Mapping[str, Any], *, ttl: float | None = None) -> Steps[None]:

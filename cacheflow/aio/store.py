@@ -16,14 +16,14 @@ from typing import Any
 from cacheflow import arguments, values, verbs
 from cacheflow.aio.threads import Threads
 from cacheflow.config import NodeConfig
-from cacheflow.contract import Done, Outcome
+from cacheflow.contract import Done, Entry, Outcome
 from cacheflow.errors import OutcomeUnknown, ReplicationError
 from cacheflow.faces import AsyncFace, in_thread
 from cacheflow.forms.form import Form
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.results import Item
-from cacheflow.store import ReplicatedStore
+from cacheflow.store import MOMENT_PAUSE_S, MOMENT_TRIES, ReplicatedStore, no_moment
 
 # Seconds between two checks of whether a starting node is ready.
 WAIT_STEP_S = 0.01
@@ -129,8 +129,28 @@ class AsyncReplicatedStore(AsyncFace):
             key, default, consistency=consistency, max_staleness=max_staleness, peek=peek, strict=strict
         )
 
-    async def _get_many(self, form: Form, keys: Iterable[str]) -> dict[str, Any]:
-        return self.store._get_many(form, keys)
+    async def _get_many(
+        self, form: Form, keys: Iterable[str], consistency: str, max_staleness: float | None, peek: bool
+    ) -> dict[str, Any]:
+        blocks = verbs.keys_to_read(form, keys, consistency, max_staleness, peek)
+        applied = consistency == "linearizable"
+        if applied and blocks:
+            await self._answered(self.store.submit_barrier)
+        found: dict[str, Any] = {}
+        for block in blocks:
+            verbs.put_found(found, form, block, await self._read_many(block, applied, max_staleness, peek))
+        return found
+
+    async def _read_many(
+        self, keys: list[str], applied: bool, max_staleness: float | None, peek: bool
+    ) -> list[Entry | None]:
+        """Return what the store's ``read_many`` does, without a thread that waits."""
+        for _ in range(MOMENT_TRIES):
+            entries = self.store._try_to_read(keys, applied, max_staleness, peek)
+            if entries is not None:
+                return entries
+            await asyncio.sleep(MOMENT_PAUSE_S)
+        raise no_moment()
 
     # In a thread: of a million keys a page takes longer than a loop may stand still.
     keys_page = in_thread(ReplicatedStore.keys_page)

@@ -21,9 +21,11 @@ from cacheflow.client.exchange import Answer, Request
 from cacheflow.client.failover import Nodes, check_is_ours, problem_document, problem_of
 from cacheflow.client.http_commands import (
     JSON_TYPE,
+    put_found,
     query_of,
     refusal_of,
     request_of,
+    request_to_read,
     result_of,
     stored_of,
     target_of,
@@ -32,6 +34,7 @@ from cacheflow.client.http_commands import (
 from cacheflow.client.scopes import Scopes
 from cacheflow.errors import CacheFlowError, InvalidRequest, NotCommitted, OutcomeForgotten, OutcomeUnknown
 from cacheflow.faces import AsyncFace, Face, in_thread
+from cacheflow.forms.form import Form
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.results import Digest, Item
@@ -137,6 +140,26 @@ class CacheClient(Face):
         document: dict[str, Any] | None = None if answer is None else answer.json()
         return document
 
+    def _get_many(
+        self, form: Form, keys: Iterable[str], consistency: str, max_staleness: float | None, peek: bool
+    ) -> dict[str, Any]:
+        blocks = verbs.keys_to_read(form, keys, consistency, max_staleness, peek)
+        query = query_of(
+            consistency=None if consistency == "local" else consistency, max_staleness=max_staleness, peek=peek
+        )
+        found: dict[str, Any] = {}
+        blocks.reverse()
+        while blocks:
+            block = blocks.pop()
+            answer = self._nodes.call(request_to_read(block, query, self._headers))
+            if answer.status != 200:
+                raise problem_of(answer)
+            # What is too much for one answer is asked for again: each answer has at least the first of its keys.
+            rest = put_found(found, form, block, answer.json()["results"])
+            if rest:
+                blocks.append(rest)
+        return found
+
     def __contains__(self, key: object) -> bool:
         return isinstance(key, str) and self._found("HEAD", target_of(key) + "?peek=true") is not None
 
@@ -196,9 +219,12 @@ class CacheClient(Face):
         if command[0] == commands.IDEMPOTENT:
             _, client_key, _, command = command
         request = request_of(command)
-        if command[0] == commands.BATCH and all(inner[0] == commands.GET for inner in command[2]):
-            # Reads may be done as often as one likes, and their answers need not be kept.
-            answer = self._nodes.call(request._replace(headers={**request.headers, **self._headers}, write=False))
+        if client_key is None and command[0] == commands.BATCH and all(each[0] == commands.GET for each in command[2]):
+            # Reads may be done as often as one likes, and their answers need not be kept. A batch's are one log entry.
+            headers = {**request.headers, **self._headers}
+            answer = self._nodes.call(
+                request._replace(target=request.target + "?recency=strict", headers=headers, write=False)
+            )
         else:
             answer = self._write(request, client_key)
         if answer.status >= 300:
@@ -301,4 +327,5 @@ class AsyncCacheClient(AsyncFace):
     digest = in_thread(CacheClient.digest)
     remove_node = in_thread(CacheClient.remove_node)
     raise_level = in_thread(CacheClient.raise_level)
+    _get_many = in_thread(CacheClient._get_many)
     _replicate = in_thread(CacheClient._replicate)

@@ -23,9 +23,11 @@ from cacheflow.errors import (
     PreconditionFailed,
     ValueTooLarge,
 )
+from cacheflow.forms.form import Form
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.operations import value_members
+from cacheflow.verbs import error_of
 
 JSON_TYPE: Final = {"Content-Type": "application/json"}
 
@@ -77,6 +79,37 @@ def request_of(command: Command) -> Request:
         )
     path = "/incr" if op == commands.INCR else "/touch"
     return Request("POST", target_of(command[1]) + path, f"{{{_members(command)}}}".encode(), JSON_TYPE, write=True)
+
+
+def request_to_read(keys: list[str], query: str, headers: Mapping[str, str]) -> Request:
+    """Return the HTTP request that reads ``keys``, at most OPS_MAX, all at one moment of the node that answers.
+
+    query: the options of the read, as ``query_of`` returns them.
+    """
+    body = '{"ops":[' + ",".join([f'{{"op":"get","key":{json_string(key)}}}' for key in keys]) + "]}"
+    return Request("POST", "/cache/_batch" + query, body.encode(), {**JSON_TYPE, **headers}, write=False)
+
+
+def put_found(found: dict[str, Any], form: Form, keys: list[str], results: list[Mapping[str, Any]]) -> list[str]:
+    """Add {key: value} of the present ``keys`` to ``found``; return the keys whose values were too large for one answer.
+
+    results: a node's answers for each of the keys. Raises the error of any other failure.
+    """
+    rest = []
+    for key, result in zip(keys, results, strict=True):
+        status = result["status"]
+        if status == 200:
+            value = value_of(result)
+            if isinstance(value, bytes):
+                value = form.made(value, values.BYTES, result.get("content_type"))
+            found[form.own(key)] = value
+        elif status == 413 and len(keys) > 1:
+            rest.append(key)
+        elif status != 404:
+            raise error_of(form.own(key), result_of(commands.get(key), status, result))
+    if rest and len(rest) == len(keys):
+        raise CacheFlowError("a node answers none of the keys that it is asked for")
+    return rest
 
 
 def _put(command: Command) -> Request:

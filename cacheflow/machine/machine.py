@@ -60,7 +60,8 @@ PACKER_BYTES_MAX: Final = 1024 * 1024
 class CacheMachine(State):
     """The cache's replicated state and the commands that change it: the state machine of one Raft group.
 
-    Not safe for concurrent use: the event loop owns it. ``lookup`` and ``keys`` alone may be called by any thread.
+    Not safe for concurrent use: the event loop owns it. Any thread may call ``lookup``, ``lookup_all`` and ``keys``, and
+    nothing else.
     """
 
     # What this build knows: the level that brought each command, and what those do that are not about one key.
@@ -71,6 +72,8 @@ class CacheMachine(State):
         super().__init__()
         # One packer for all entries: a new one begins with a quarter of a megabyte of new memory.
         self._pack = msgpack.Packer().pack
+        # The index of the entry that was begun last: ahead of ``applied_index`` while an entry is being applied.
+        self._begun_index = self.applied_index
         self._first_digest = 1
         self._digests = bytearray(DIGESTS_KEPT * DIGEST_BYTES)
         self._note_digest(1)
@@ -97,6 +100,18 @@ class CacheMachine(State):
         if entry is not None and 0 < entry[EXPIRES_AT_MS] <= now_ms:
             return None
         return entry
+
+    def lookup_all(self, keys: list[str], now_ms: int) -> list[Entry | None] | None:
+        """Return the entries of ``keys`` as they were all at one moment, between two log entries; counts no use.
+
+        An entry that is not live at ``now_ms`` is None. Returns None instead of the list where a log entry was being applied
+        meanwhile: ask again. Any thread may call it.
+        """
+        index = self.applied_index
+        entries = list(map(self.contents.get, keys))
+        if self._begun_index != index:
+            return None
+        return [None if entry is None or 0 < entry[EXPIRES_AT_MS] <= now_ms else entry for entry in entries]
 
     def keys(
         self,
@@ -170,7 +185,7 @@ class CacheMachine(State):
         """
         machine = cls()
         image.load(machine, image.unpack(chunks))
-        machine._first_digest = machine.applied_index
+        machine._begun_index = machine._first_digest = machine.applied_index
         machine._note_digest(machine.applied_index)
         return machine
 
@@ -182,6 +197,7 @@ class CacheMachine(State):
         An empty payload is an entry of Raft's own. No payload, however damaged, raises; only one of a later feature level than
         this build knows raises NewerCacheFlow, with nothing done. Callers must not change the results: the sessions keep them.
         """
+        self._begun_index = index
         contents = self.contents
         effects: list[Effect] = []
         contents.effects, contents.uses = effects, 0

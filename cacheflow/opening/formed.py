@@ -112,8 +112,10 @@ class FormedCache(Face):
         keys, cursor = self.cache.keys_page(self._form.under(prefix), limit, cursor)
         return [self._form.own(key) for key in keys], cursor
 
-    def _get_many(self, form: Form, keys: Iterable[str]) -> dict[str, Any]:
-        found: dict[str, Any] = self.cache._get_many(form, keys)
+    def _get_many(
+        self, form: Form, keys: Iterable[str], consistency: str, max_staleness: float | None, peek: bool
+    ) -> dict[str, Any]:
+        found: dict[str, Any] = self.cache._get_many(form, keys, consistency, max_staleness, peek)
         return found
 
     def _replicate(self, command: Command) -> tuple[Result, int]:
@@ -186,8 +188,10 @@ class AsyncFormedCache(AsyncFace):
         keys, cursor = await self.cache.keys_page(self._form.under(prefix), limit, cursor)
         return [self._form.own(key) for key in keys], cursor
 
-    async def _get_many(self, form: Form, keys: Iterable[str]) -> dict[str, Any]:
-        found: dict[str, Any] = await self.cache._get_many(form, keys)
+    async def _get_many(
+        self, form: Form, keys: Iterable[str], consistency: str, max_staleness: float | None, peek: bool
+    ) -> dict[str, Any]:
+        found: dict[str, Any] = await self.cache._get_many(form, keys, consistency, max_staleness, peek)
         return found
 
     async def _replicate(self, command: Command) -> tuple[Result, int]:

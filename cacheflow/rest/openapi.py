@@ -7,9 +7,9 @@ from typing import Any
 from cacheflow import values
 from cacheflow.access.roles import Role
 from cacheflow.arguments import TTL_S_MAX
-from cacheflow.operations import OPS_MAX
 from cacheflow.rest.request.auth import NEEDS
 from cacheflow.rest.request.context import RestConfig
+from cacheflow.verbs import OPS_MAX
 
 Json = dict[str, Any]
 
@@ -314,10 +314,10 @@ def _batch_path() -> Json:
     )
     return {
         "post": _call(
-            "Several operations in one log entry",
+            "Several operations in one log entry; of nothing but get, and without an Idempotency header, a read at one moment",
             {200: _answer("One result an operation", _object({"results": {"type": "array", "items": result}}))},
             (*_WRITE_FAILURES, 404, 409, 412),
-            parameters=[*_REPEATABLE],
+            parameters=[*_REPEATABLE, *_CONSISTENCY],
             requestBody=_body(_object({"ops": ops, "atomic": {**_BOOLEAN, "description": "all or nothing"}}, ("ops",))),
         ),
     }

@@ -201,9 +201,9 @@ def test_many_keys_travel_in_batches_of_bounded_size(client: CacheClient, node: 
     client.set_many(many)
     assert client.get_many([*many, "absent"]) == many
     assert client.delete_many([*many, "absent"]) == 1200
-    assert len(node.requests) == 9
+    assert len(node.requests) == 7
     client.set_many({"a": "x" * 400_000, "b": b"x" * 400_000, "c": "x"}, ttl=5)
-    assert len(node.requests) == 11
+    assert len(node.requests) == 9
 
 
 def test_keys_are_read_page_by_page(client: CacheClient, node: FakeNode) -> None:
@@ -432,7 +432,27 @@ def test_reads_in_a_batch_need_no_number(client: CacheClient, node: FakeNode) ->
     client["k"] = 1
     node.requests.clear()
     assert client.get_many(["k", "absent"]) == {"k": 1}
-    assert "idempotency-scope" not in node.requests[0][2]
+    assert client.get_many(["k"], consistency="bounded", max_staleness=2, peek=True) == {"k": 1}
+    assert client.batch([{"op": "get", "key": "k"}])[0]["value"] == 1
+    targets = [target for _, target, _ in node.requests]
+    assert targets == [
+        "/cache/_batch",
+        "/cache/_batch?consistency=bounded&max_staleness=2&peek=true",
+        "/cache/_batch?recency=strict",
+    ]
+    assert not any("idempotency-scope" in headers for _, _, headers in node.requests)
+    client.batch([{"op": "get", "key": "k"}], idempotency_key="mine")
+    assert node.requests[-1][2]["idempotency-key"] == "mine" and node.requests[-1][1] == "/cache/_batch"
+
+
+def test_a_read_of_many_keys_is_sent_again_however_it_ended() -> None:
+    state = FakeState()
+    with FakeNode(state, "a") as first, FakeNode(state, "b") as second:
+        client = CacheClient([first.url, second.url], timeout_s=5)
+        client["k"] = 1
+        first.faults.extend(["drop-late", (503, "Not ready")])
+        second.faults.extend(["drop-early", (504, "Outcome unknown")])
+        assert client.get_many(["k"]) == {"k": 1}
 
 
 def test_a_write_that_was_sent_and_never_answered_has_an_unknown_outcome(node: FakeNode) -> None:

@@ -61,8 +61,11 @@ class Model:
             expires_at_ms = thing.expires_at_ms
         return self._write(key, data, expires_at_ms), thing is None, expires_at_ms
 
-    def delete(self, key: str) -> object:
-        if key not in self.things:
+    def delete(self, key: str, version: int) -> object:
+        thing = self.things.get(key)
+        if version and (thing is None or thing.version != version):
+            return "precondition", thing.version if thing else 0
+        if thing is None:
             return "missing"
         self._drop(key)
         return self.revision

@@ -33,7 +33,7 @@ COMMANDS = (
     SETS
     | SETS
     | st.tuples(st.just("get"), KEYS)
-    | st.tuples(st.just("delete"), KEYS)
+    | st.tuples(st.just("delete"), KEYS, st.just(0) | st.integers(0, 30))
     | st.tuples(st.just("touch"), KEYS, TTLS)
     | st.tuples(st.just("incr"), KEYS, st.integers(-5, 5), st.none() | st.integers(0, 3))
     | st.tuples(st.just("append"), KEYS, DATA, st.booleans(), st.booleans())
@@ -110,7 +110,7 @@ class MachineAgainstModel(RuleBasedStateMachine):
         self.model.begin_entry(self.driver.at_ms)
         # Nobody knows the versions that the batch itself will give, so none of its conditions may name one.
         commands = [
-            ("set", *command[1:5], min(command[5], self.model.revision)) if command[0] == "set" else command
+            (*command[:-1], min(command[-1], self.model.revision)) if command[0] in ("set", "delete") else command
             for command in commands
         ]
         trial = copy.deepcopy(self.model)

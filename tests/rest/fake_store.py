@@ -69,6 +69,15 @@ class FakeStore:
             self.reads.append({"consistency": "linearizable", "max_staleness": None, "peek": peek})
         return self._item(key)
 
+    def read_many(
+        self, keys: list[str], *, applied: bool = False, max_staleness: float | None = None, peek: bool = False
+    ) -> list[Entry | None]:
+        if self.records_reads:
+            self.reads.append({"applied": applied, "max_staleness": max_staleness, "peek": peek})
+        if self.read_failure is not None:
+            raise self.read_failure
+        return [self._entry(key) for key in keys]
+
     def now_ms(self) -> int:
         return self.clock_ms
 

@@ -327,6 +327,8 @@ class Cluster:
         self.trace = trace
         # How far a lease may end from its time; inf once time was taken from wall clocks half of which were set, and is wrong.
         self.lease_slack_s = inf
+        # Called behind each single write of a machine, with its contents and the key: what another thread may do there.
+        self.look_meanwhile: Callable[[contents.Contents, str], None] = lambda changed, key: None
         # The cluster's time less the simulation's, when a leader last began.
         self.ahead_s = 0.0
         if trace:
@@ -412,6 +414,16 @@ class Cluster:
         self.fingerprint = zlib.crc32(f"{self.scheduler.now:.6f}{source}{target}{kind}".encode(), self.fingerprint)
 
     # Processes.
+
+    def looked_at_meanwhile(self, write: Callable[..., int]) -> Callable[..., int]:
+        """Return ``write``, a machine's, with a look of another thread behind it: in the middle of an entry."""
+
+        def write_and_look(changed: contents.Contents, key: str, *args: Any) -> int:
+            version = write(changed, key, *args)
+            self.look_meanwhile(changed, key)
+            return version
+
+        return write_and_look
 
     @property
     def processes(self) -> list[Process]:
@@ -509,6 +521,7 @@ def patched(cluster: Cluster, *, journal_bytes: int | None = None, piece_bytes: 
         patch.setattr(lfu, "LINK_KEYS_MAX", SEGMENT_KEYS)
         for name, bound in clears.BOUNDS.items():
             patch.setattr(contents, name, bound)
+        patch.setattr(contents.Contents, "write", cluster.looked_at_meanwhile(contents.Contents.write))
         patch.setattr(batches, "READ_PER_BATCH_BYTES_MAX", bulk.READ_BYTES_MAX)
         patch.setattr(image, "RECORD_BYTES_MAX", bulk.RECORD_BYTES_MAX)
         patch.setattr(idempotency, "KEPT_BYTES_MAX", once.KEPT_BYTES_MAX)

@@ -103,6 +103,8 @@ MUTATIONS = (
     Mutation("a field is one of many", machine.write_a_field_over_the_others, ""),
     Mutation("a field that is there stays", machine.write_a_field_that_is_there, ""),
     Mutation("no hash without fields", machine.keep_a_hash_without_fields, ""),
+    Mutation("several keys at one moment", machine.read_in_the_middle_of_an_entry, ""),
+    Mutation("what is absent has no version", machine.delete_at_any_version_what_is_absent, ""),
     Mutation("clock back on a restart", storage.turn_the_clock_back_at_a_start, "blackout kill"),
     Mutation("one wrong clock of three", raft.believe_the_latest_wall_clock, "wall_jump blackout"),
     Mutation("one wrong clock of three", raft.believe_the_own_wall_clock, "wall_jump blackout"),

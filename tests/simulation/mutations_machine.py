@@ -10,7 +10,7 @@ from simulation import bulk
 
 from cacheflow.errors import NoLeader
 from cacheflow.machine import image, machine
-from cacheflow.machine.deciding import batches, carry_out, field_decisions, repeats
+from cacheflow.machine.deciding import batches, carry_out, decisions, field_decisions, repeats
 from cacheflow.machine.deciding.decisions import DECIDE
 from cacheflow.machine.deciding.plans import EMPTY, WRITE
 from cacheflow.machine.image import DIGEST_BYTES
@@ -59,6 +59,21 @@ def answer_every_read_of_a_batch(patch: pytest.MonkeyPatch) -> None:
         self._read_left = 2**62
 
     patch.setattr(batches.Batches, "_begin", _begin)
+
+
+def read_in_the_middle_of_an_entry(patch: pytest.MonkeyPatch) -> None:
+    """Let several keys be read whatever is being applied."""
+    patch.setattr(CacheMachine, "lookup_all", lambda self, keys, now_ms: [self.lookup(key, now_ms) for key in keys])
+
+
+def delete_at_any_version_what_is_absent(patch: pytest.MonkeyPatch) -> None:
+    """Let a DELETE that names a version find nothing where it should fail, because its key is absent."""
+    delete = decisions.DECIDE[c.DELETE]
+
+    def _delete(entry: Any, command: list[Any], *rest: Any) -> Any:
+        return [c.MISSING] if entry is None else delete(entry, command, *rest)
+
+    patch.setitem(decisions.DECIDE, c.DELETE, _delete)
 
 
 def write_whatever_has_become_of_what_was_read(patch: pytest.MonkeyPatch) -> None:

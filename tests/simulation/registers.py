@@ -82,6 +82,10 @@ class Registers:
             operation.kind, operation.argument = "set", self.new_value()
             return operation, commands.set_(key, operation.argument, BYTES)
         if choice < 0.55:
+            entry = process.machine.lookup(key, process.clock.now_ms()) if process.node.may_read else None
+            if choice > 0.52 and entry is not None:
+                operation.kind, operation.argument = "cas", (entry[0], None)
+                return operation, commands.delete(key, entry[3])
             operation.kind = "delete"
             return operation, commands.delete(key)
         if choice < 0.70:
@@ -106,10 +110,10 @@ class Registers:
         if not done:
             return
         self.versions.note(operation.began, operation.ended, result[1])
-        if operation.kind == "delete":
+        value = operation.argument[1] if operation.kind == "cas" else operation.argument
+        if value is None:
             client.written.pop(key, None)
         else:
-            value = operation.argument[1] if operation.kind == "cas" else operation.argument
             client.written[key] = (value, result[1])
 
     def clear(self, client: Client, process: Process, prefix: str) -> None:

@@ -11,13 +11,13 @@ from verbs.four import Four
 
 from cacheflow import verbs
 from cacheflow.errors import (
+    CacheFlowError,
     KeyNotFound,
-    ValueTooLarge,
+    NotReady,
 )
-from cacheflow.forms.form import PLAIN
-from cacheflow.machine.deciding import batches
-from cacheflow.machine.language import commands
 from cacheflow.machine.machine import CacheMachine
+from cacheflow.rest.routes import batch
+from cacheflow.store import ReplicatedStore
 
 
 def test_the_cluster_is_the_same_from_everywhere(node: Four) -> None:
@@ -145,28 +145,80 @@ def test_threads_that_pop_items_get_each_once(node: Four) -> None:
     assert sorted(taken) == list(range(40))
 
 
-def test_get_many_asks_again_for_what_was_too_much_for_one_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "READ_PER_BATCH_BYTES_MAX", 300)
-    machine = CacheMachine()
-
-    def apply(command: commands.Command) -> commands.Result:
-        payload = commands.encode_entry(1, [commands.encode_block(0, 0, 0, [command])])
-        return machine.apply(machine.applied_index + 1, payload)[0][2][0]
-
-    keys = [f"k{number}" for number in range(6)]
-    for key in keys:
-        apply(commands.set_(key, b"x" * 100, 0))
-    steps = verbs.get_many(PLAIN, [*keys, "absent"])
+@pytest.mark.parametrize("name", ["CacheClient", "AsyncCacheClient"])
+def test_get_many_asks_again_for_what_was_too_much_for_one_answer(
+    node: Four, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.store.clear()
+    many = {f"k{number}": "x" * 100 for number in range(6)} | {"large": b"x" * 400}
+    node.store.update(many)
     asked = []
-    with pytest.raises(StopIteration) as end:
-        command = next(steps)
-        while True:
-            asked.append(len(command[2]))
-            command = steps.send((apply(command), 0))
-    assert end.value.value == dict.fromkeys(keys, "x" * 100)
-    assert asked == [7, 5, 4, 3, 2, 1]
-    # One that is too large by itself is no answer, and no key that is absent.
-    apply(commands.set_("large", bytes(400), 0))
-    steps = verbs.get_many(PLAIN, ["large"])
-    with pytest.raises(ValueTooLarge):
-        steps.send((apply(next(steps)), 0))
+    read_many = ReplicatedStore.read_many
+
+    def counted(self: ReplicatedStore, keys: list[str], **options: Any) -> Any:
+        asked.append(len(keys))
+        return read_many(self, keys, **options)
+
+    monkeypatch.setattr(ReplicatedStore, "read_many", counted)
+    monkeypatch.setattr(batch, "ANSWER_CHARS_MAX", 350)
+    assert node.call(name, "get_many", [*many, "absent"]) == many
+    assert asked == [8, 6, 4, 2, 1]
+    # A node that answers none of them would be asked for ever.
+    monkeypatch.setattr(batch, "render_results", lambda reads, _: b'{"results":[{"status":413},{"status":413}]}')
+    monkeypatch.setattr("cacheflow.rest.routes.cache.render_results", batch.render_results)
+    with pytest.raises(CacheFlowError, match="none of the keys"):
+        node.call(name, "get_many", ["k1", "k2"])
+
+
+@pytest.mark.parametrize("name", ["ReplicatedStore", "AsyncReplicatedStore", "CacheClient", "AsyncCacheClient"])
+def test_get_many_reads_no_half_of_a_batch_and_goes_through_no_log(node: Four, name: str) -> None:
+    node.store.clear()
+    keys = [f"k{number}" for number in range(300)]
+    stop = threading.Event()
+
+    def write() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            node.store.set_many(dict.fromkeys(keys, number))
+
+    writer = Waiting(write)
+    try:
+        newest = 0
+        for turn in range(40):
+            found = node.call(name, "get_many", keys, peek=bool(turn % 2))
+            assert len(set(found.values())) <= 1 and len(found) in (0, 300), "one moment"
+            assert max(found.values(), default=0) >= newest
+            newest = max(found.values(), default=0)
+    finally:
+        stop.set()
+    assert writer.end() is None
+    index = node.store.position().index
+    assert len(node.call(name, "get_many", keys)) == 300
+    assert node.store.position().index == index
+    assert len(node.call(name, "get_many", keys, consistency="linearizable")) == 300
+    assert node.store.position().index == index + 1, "one barrier for all"
+
+
+@pytest.mark.parametrize("name", ["ReplicatedStore", "AsyncReplicatedStore", "CacheClient", "AsyncCacheClient"])
+def test_get_many_counts_as_uses_unless_it_peeks(node: Four, name: str) -> None:
+    node.store.clear()
+    node.store.update({"a": 1, "b": 2})
+    uses = node.store._local.uses
+    uses.drain()
+    node.call(name, "get_many", ["a", "b", "absent"], peek=True)
+    assert not uses.noted
+    node.call(name, "get_many", ["a", "absent", "b"])
+    assert list(uses.noted) == ["a", "b"]
+
+
+@pytest.mark.parametrize("name", ["ReplicatedStore", "AsyncReplicatedStore", "CacheClient"])
+def test_a_node_that_never_comes_to_the_end_of_an_entry_says_so(
+    node: Four, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("cacheflow.store", "cacheflow.aio.store"):
+        monkeypatch.setattr(f"{module}.MOMENT_TRIES", 3)
+    monkeypatch.setattr(CacheMachine, "lookup_all", lambda self, keys, now_ms: None)
+    monkeypatch.setattr(node.faces["CacheClient"]._nodes, "_timeout_s", 0.2)
+    with pytest.raises(NotReady, match="without a pause"):
+        node.call(name, "get_many", ["a"])

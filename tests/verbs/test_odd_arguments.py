@@ -115,6 +115,10 @@ def test_an_odd_argument_is_answered_alike_everywhere_and_by_an_error_of_the_tre
         ("keys_page", (), {"cursor": "\ud800"}),
         ("keys_page", (), {"cursor": 7}),
         ("get_many", ("text",), {}),
+        ("get_many", (None,), {}),
+        ("get_many", ([7],), {}),
+        ("get_many", (["k"],), {"peek": 1}),
+        ("get_many", (["k"],), {"consistency": None}),
         ("delete_many", ("text",), {}),
         ("set_many", ([("k", 1)],), {}),
         ("update", ([1],), {}),
@@ -148,6 +152,7 @@ def test_what_the_caller_s_own_iterator_raises_is_the_caller_s() -> None:
         yield "k"
         raise LookupError("mine")
 
-    for verb in (verbs.get_many, verbs.delete_many):
-        with pytest.raises(LookupError, match="mine"):
-            next(verb(PLAIN, broken()))
+    with pytest.raises(LookupError, match="mine"):
+        next(verbs.delete_many(PLAIN, broken()))
+    with pytest.raises(LookupError, match="mine"):
+        verbs.keys_to_read(PLAIN, broken(), "local", None, False)

@@ -42,7 +42,7 @@ SEARCHED_PER_BATCH_BYTES_MAX: Final = APPENDED_BYTES_MAX
 
 # The statuses with which a command fails an atomic batch.
 _FAILURES: Final = (c.PRECONDITION, c.NOT_AN_INTEGER, c.TOO_LARGE, c.MALFORMED, c.WRONG_KIND)
-# The commands that fail an atomic batch when their key is absent; a GET and a DELETE succeed without it.
+# The commands that fail an atomic batch when their key is absent; a GET, and a DELETE of any version, succeed without it.
 _NEED_THE_KEY: Final = (c.INCR, c.TOUCH, c.APPEND, c.COUNT, c.EXPIRE)
 
 

@@ -100,7 +100,8 @@ def decide_delete(entry: Entry | None, command: list[Any], now_ms: int, bytes_ma
     if type(version) is not int or version < 0:
         raise Malformed("the version is not a number")
     if entry is None:
-        return [c.MISSING]
+        # What is absent is at no version, as for a SET.
+        return [c.PRECONDITION, 0] if version else [c.MISSING]
     if version and entry[VERSION] != version:
         return [c.PRECONDITION, entry[VERSION]]
     return (REMOVE, key)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from json.encoder import encode_basestring as json_string
 from typing import Any, Final
 
+from cacheflow.contract import DATA, Entry
 from cacheflow.errors import InvalidRequest, PreconditionFailed
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
@@ -36,6 +37,25 @@ def parse_batch(ops: Any, value_bytes_max: int) -> list[Command]:
             raise
         raise problem_of_command(error, len(parsed)) from None
     return parsed
+
+
+def result_of_reads(entries: list[Entry | None], atomic: bool) -> Result:
+    """Return the result that a BATCH of GET commands has which found ``entries``, with the bound that the machine has for it."""
+    room = ANSWER_CHARS_MAX
+    results: list[Result] = []
+    for position, entry in enumerate(entries):
+        if entry is None:
+            results.append([commands.MISSING])
+            continue
+        room -= len(entry[DATA])
+        if room < 0 and results:
+            too_large = [commands.TOO_LARGE, "the answer would be too large; read this key by itself"]
+            if atomic:
+                return [commands.ABORTED, position, too_large]
+            results.append(too_large)
+            continue
+        results.append([_OK, *entry])
+    return [_OK, results]
 
 
 def render_results(batch: list[Command], results: list[Result]) -> bytes:

@@ -31,13 +31,15 @@ from cacheflow.rest.request.headers import (
 )
 from cacheflow.rest.request.paths import Query, decode_key, parse_query
 from cacheflow.rest.request.waiting import BARRIER, Steps, run_one, waits
-from cacheflow.rest.routes.batch import parse_batch, render_results
+from cacheflow.rest.routes.batch import parse_batch, render_results, result_of_reads
 from cacheflow.results import Item
 from cacheflow.verbs import seconds_left
 
 # An entry changes whenever somebody writes: nobody may keep an answer without asking again, which the ETag makes cheap.
 _NO_CACHE = ("Cache-Control", "no-cache")
 _VARY = ("Vary", "Accept")
+# The parameters of a query that say how to read.
+_READ_OPTIONS = frozenset(("consistency", "max_staleness", "peek", "recency"))
 # A stored page must not run as a part of this origin, where its scripts could call the API.
 _RAW_GUARDS = (("X-Content-Type-Options", "nosniff"), ("Content-Security-Policy", "sandbox"))
 
@@ -167,10 +169,15 @@ def cache_blueprint(services: Services) -> Blueprint:
             raise InvalidRequest("atomic is true or false")
         parsed = parse_batch(fields.get("ops"), config.max_value_bytes)
         repeat = repeatable(environ, store.told_ms)
+        query = parse_query(environ)
         # What is to be done once is kept in the log, even if it only reads.
         if repeat is not None or any(command[0] != commands.GET for command in parsed):
             require(environ, Role.WRITE)
-        result = yield from run_one("", commands.batch(parsed, atomic), repeat)
+            if not _READ_OPTIONS.isdisjoint(query):
+                raise InvalidRequest("consistency, max_staleness, peek and recency are for a batch of nothing but get")
+            result = yield from run_one("", commands.batch(parsed, atomic), repeat)
+        else:
+            result = yield from _read_many(store, parsed, atomic, query)
         results = [result] if result[0] == commands.ABORTED else result[1]
         return Answer(render_results(parsed, results), 200, [*services.raft_headers(), JSON_TYPE])
 
@@ -216,6 +223,35 @@ def _read(store: RestStore, key: str, query: Query) -> Generator[list[Command], 
     A generator: it yields the command or barrier that has to be replicated first, if any. It returns the key's item, or None
     for an absent key.
     """
+    consistency, max_staleness, peek, strict = _read_options(query)
+    if strict:
+        [result] = yield [commands.get(key)]
+        return verbs.item_of(key, result, store.now_ms())
+    if consistency == "linearizable":
+        yield BARRIER
+        return store.read_applied(key, peek=peek)
+    return store.get_item(key, consistency=consistency, max_staleness=max_staleness, peek=peek)
+
+
+def _read_many(
+    store: RestStore, reads: list[Command], atomic: bool, query: Query
+) -> Generator[list[Command], list[Result], Result]:
+    """Return the result that a batch of the GET commands ``reads`` has, read from memory at one moment.
+
+    A generator, as ``_read`` is one.
+    """
+    consistency, max_staleness, peek, strict = _read_options(query)
+    if strict:
+        return (yield from run_one("", commands.batch(reads, atomic), None))
+    applied = consistency == "linearizable"
+    if applied:
+        yield BARRIER
+    keys = [key for _, key in reads]
+    return result_of_reads(store.read_many(keys, applied=applied, max_staleness=max_staleness, peek=peek), atomic)
+
+
+def _read_options(query: Query) -> tuple[str, float | None, bool, bool]:
+    """Return (consistency, max_staleness, peek, strict) as the parameters ``query`` of a read over HTTP name them, checked."""
     consistency = query.get("consistency")
     max_staleness = checks.seconds(query, "max_staleness")
     if consistency is None:
@@ -225,13 +261,7 @@ def _read(store: RestStore, key: str, query: Query) -> Generator[list[Command], 
         raise InvalidRequest(f"recency is strict or absent, not {shown(recency)}")
     peek, strict = checks.flag(query, "peek"), recency == "strict"
     check_read(consistency, max_staleness, peek, strict)
-    if strict:
-        [result] = yield [commands.get(key)]
-        return verbs.item_of(key, result, store.now_ms())
-    if consistency == "linearizable":
-        yield BARRIER
-        return store.read_applied(key, peek=peek)
-    return store.get_item(key, consistency=consistency, max_staleness=max_staleness, peek=peek)
+    return consistency, max_staleness, peek, strict
 
 
 def _parse_put(body: bytes, query_ttl: float | None) -> tuple[Any, float | None]:

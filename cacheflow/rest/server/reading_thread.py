@@ -125,7 +125,7 @@ class ReadingChannel(StrictChannel):
 class ReadingServer(StrictServer):
     """A waitress server of one listening socket, whose reading thread serves short requests itself.
 
-    turn_away: given a request's method, returns the whole response that refuses the request, or None to serve it.
+    turn_away: given a request's method and path, returns the whole response that refuses the request, or None to serve it.
     at_once: given a request's path and the length of its body, returns whether it is short work that never blocks.
     secure: shakes hands with a client in another thread, where clients speak TLS; None for plain HTTP.
     """
@@ -136,7 +136,7 @@ class ReadingServer(StrictServer):
         self,
         application: WSGIApplication,
         *args: Any,
-        turn_away: Callable[[str], bytes | None],
+        turn_away: Callable[[str, str], bytes | None],
         at_once: Callable[[str, int], bool],
         secure: Secure | None,
         **kwargs: Any,
@@ -197,7 +197,7 @@ class ReadingServer(StrictServer):
         request = channel.requests[0]
         # (A browser would not show its page an answer that is made without looking at the request.)
         if request.error is None and not self.draining and "ORIGIN" not in request.headers:
-            answer = self._turn_away(request.command)
+            answer = self._turn_away(request.command, request.path)
             if answer is not None:
                 channel.answer_at_once(answer)
                 return

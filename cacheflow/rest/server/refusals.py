@@ -13,14 +13,15 @@ from cacheflow.rest.request.context import Services
 from cacheflow.rest.server.lanes import READING
 
 
-def turn_away(services: Services, method: str) -> bytes | None:
-    """Return the HTTP response that refuses a request of this ``method``, because too many writes wait already; else None.
+def turn_away(services: Services, method: str, path: str) -> bytes | None:
+    """Return the HTTP response that refuses a request, because too many writes wait already; None for one that may be a read.
 
     The HTTP server calls it in its reading thread for each request.
     """
     gate = services.gate
-    # Nearly every request: no call for what is as usual.
-    if method in READING or gate.waiting < gate.waiting_max:
+    # Nearly every request: no call for what is as usual. A batch may be one of reads; one that writes is refused when it would
+    # begin to wait.
+    if method in READING or gate.waiting < gate.waiting_max or path == "/cache/_batch":
         return None
     error = gate.refusal()
     body = problem_bytes(urn_of(type(error)), error.title, error.http_status, str(error), outcome="not applied")

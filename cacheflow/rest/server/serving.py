@@ -60,7 +60,7 @@ class HttpServer:
     body_bytes_max: a request with a larger body is refused before the application sees it.
     request_deadline_s: seconds that a request may take to arrive, and that a client may leave an answer untaken.
     refusal_headers: returns headers for answers to requests that are refused before the application sees them.
-    turn_away: given a method, returns the whole answer to a request that the application need not see, or None.
+    turn_away: given a method and a path, returns the whole answer to a request that the application need not see, or None.
     doors: says which browsers' requests are let in.
     unsent, unfinished: the budgets of answers that clients do not take and of requests that they do not end, of all fronts.
     at_once: given a path and a body's length, returns whether the request is short and never blocks: it gets no thread then.
@@ -78,7 +78,7 @@ class HttpServer:
         request_deadline_s: float = 30.0,
         connections_max: int = CONNECTIONS_MAX,
         refusal_headers: Callable[[], list[tuple[str, str]]] = list,
-        turn_away: Callable[[str], bytes | None] = lambda _: None,
+        turn_away: Callable[[str, str], bytes | None] = lambda *_: None,
         at_once: Callable[[str, int], bool] = lambda *_: False,
         doors: Doors | None = None,
         unsent: Unsent | None = None,

@@ -65,6 +65,7 @@ FAILING = [
     (c.set_("there", b"", 1, when=c.IF_ABSENT), [c.PRECONDITION, 1]),
     (c.set_("a", b"", 1, when=c.IF_VERSION, version=7), [c.PRECONDITION, 0]),
     (c.delete("there", version=7), [c.PRECONDITION, 1]),
+    (c.delete("absent", version=7), [c.PRECONDITION, 0]),
     (c.incr("there", 1), [c.NOT_AN_INTEGER, "the value is not a decimal 64-bit integer"]),
     (c.incr("absent", 1), [c.MISSING]),
     (c.touch("absent", 1), [c.MISSING]),

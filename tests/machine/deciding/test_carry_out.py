@@ -51,7 +51,8 @@ def test_a_write_with_an_older_version_fails_and_tells_the_present_one(driver: D
     assert driver.one(c.set_("k", b"new", 1, when=c.IF_VERSION, version=1)) == [c.PRECONDITION, 2]
     assert driver.one(c.delete("k", version=1)) == [c.PRECONDITION, 2]
     assert driver.one(c.delete("k", version=2)) == [c.OK, 3]
-    assert driver.one(c.delete("k", version=2)) == [c.MISSING]
+    assert driver.one(c.delete("k", version=2)) == [c.PRECONDITION, 0]
+    assert driver.one(c.delete("k")) == [c.MISSING]
 
 
 def test_of_two_nodes_that_compare_and_set_in_one_entry_one_wins(driver: Driver) -> None:

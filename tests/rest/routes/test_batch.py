@@ -9,6 +9,7 @@ import pytest
 from rest.client import Client
 from rest.fake_store import FakeStore
 
+from cacheflow.errors import NoLeader, NotReady
 from cacheflow.rest.routes import batch as batch_module
 
 
@@ -36,6 +37,7 @@ def test_every_operation_in_one_entry(client: Client, store: FakeStore) -> None:
         {"op": "delete", "key": "a", "version": 3},
         {"op": "delete", "key": "a", "version": 4},
         {"op": "delete", "key": "a"},
+        {"op": "delete", "key": "a", "version": 4},
         {"op": "get", "key": "a"},
     )
     assert store.entries_logged == 1
@@ -55,14 +57,76 @@ def test_every_operation_in_one_entry(client: Client, store: FakeStore) -> None:
         {"status": 412, "key": "a", "detail": "the key is at version 4", "version": 4},
         {"status": 200, "key": "a", "deleted": True, "version": 7},
         {"status": 404, "key": "a", "detail": "the key is absent"},
+        {"status": 412, "key": "a", "detail": "the key is absent", "version": 0},
         {"status": 404, "key": "a", "detail": "the key is absent"},
     ]
 
 
-def test_reads_alone_are_one_entry_too(client: Client, store: FakeStore) -> None:
+READS = {"ops": [{"op": "get", "key": "a"}, {"op": "get", "key": "absent"}]}
+READ = [
+    {"status": 200, "key": "a", "value": "ä", "version": 1},
+    {"status": 404, "key": "absent", "detail": "the key is absent"},
+]
+
+
+@pytest.mark.parametrize("atomic", [False, True])
+def test_reads_alone_are_read_from_memory(client: Client, store: FakeStore, atomic: bool) -> None:
     client.put("/cache/a", json={"value": "ä"})
-    assert run(client, {"op": "get", "key": "a"}) == [{"status": 200, "key": "a", "value": "ä", "version": 1}]
-    assert store.entries_logged == 2
+    store.failure = NoLeader("nobody leads")
+    assert run(client, *READS["ops"], atomic=atomic) == READ
+    assert store.entries_logged == 1
+
+
+@pytest.mark.parametrize(
+    ("query", "asked"),
+    [
+        ("", {}),
+        ("?consistency=local", {}),
+        ("?peek", {"peek": True}),
+        ("?consistency=bounded&max_staleness=0.5", {"max_staleness": 0.5}),
+        ("?max_staleness=3&peek=true", {"max_staleness": 3.0, "peek": True}),
+        ("?consistency=linearizable", {"applied": True}),
+    ],
+)
+def test_a_batch_of_reads_takes_the_options_of_a_read(
+    client: Client, store: FakeStore, query: str, asked: dict[str, Any]
+) -> None:
+    client.put("/cache/a", json={"value": "ä"})
+    store.records_reads = True
+    assert client.post(f"/cache/_batch{query}", json=READS).json["results"] == READ
+    assert store.reads == [{"applied": False, "max_staleness": None, "peek": False, **asked}]
+    if "linearizable" in query:
+        store.failure = NoLeader("nobody leads")
+        assert client.post(f"/cache/_batch{query}", json=READS).status_code == 503
+
+
+def test_reads_that_count_exactly_or_once_are_an_entry(client: Client, store: FakeStore) -> None:
+    client.put("/cache/a", json={"value": "ä"})
+    store.records_reads = True
+    assert client.post("/cache/_batch?recency=strict", json=READS).json["results"] == READ
+    assert client.post("/cache/_batch", json=READS, headers={"Idempotency-Key": "x"}).json["results"] == READ
+    assert (store.entries_logged, store.reads) == (3, [])
+
+
+@pytest.mark.parametrize(
+    "query", ["consistency=none", "max_staleness=0", "recency=now", "peek&recency=strict", "peek=7"]
+)
+def test_odd_options_of_a_batch_are_refused(client: Client, store: FakeStore, query: str) -> None:
+    assert client.post(f"/cache/_batch?{query}", json=READS).status_code == 400
+
+
+@pytest.mark.parametrize("query", ["consistency=linearizable", "max_staleness=1", "peek", "recency=strict"])
+def test_a_batch_that_writes_takes_no_options_of_a_read(client: Client, store: FakeStore, query: str) -> None:
+    writes = {"ops": [*READS["ops"], {"op": "set", "key": "a", "value": 1}]}
+    answer = client.post(f"/cache/_batch?{query}", json=writes)
+    assert answer.status_code == 400 and "nothing but get" in answer.json["detail"]
+    assert client.post(f"/cache/_batch?{query}", json=READS, headers={"Idempotency-Key": "x"}).status_code == 400
+    assert not store.entries
+
+
+def test_a_node_that_answers_no_reads_answers_no_batch_of_reads(client: Client, store: FakeStore) -> None:
+    store.read_failure = NotReady("not caught up")
+    assert client.post("/cache/_batch", json=READS).status_code == 503
 
 
 def test_bytes_travel_as_base64_in_both_directions(client: Client) -> None:
@@ -184,5 +248,16 @@ def test_an_answer_too_large_for_memory_leaves_the_rest_of_the_values_out(
 ) -> None:
     monkeypatch.setattr(batch_module, "ANSWER_CHARS_MAX", 1000)
     client.put("/cache/k", json={"value": "x" * 600})
-    statuses = [result["status"] for result in run(client, *[{"op": "get", "key": "k"}] * 3)]
-    assert statuses == [200, 413, 413]
+    reads = [{"op": "get", "key": "k"}] * 3
+    assert [result["status"] for result in run(client, *reads)] == [200, 413, 413]
+    assert [result["status"] for result in run(client, *reads, {"op": "touch", "key": "k", "ttl": 1})] == [
+        200,
+        413,
+        413,
+        200,
+    ]
+    answer = client.post("/cache/_batch", json={"ops": reads, "atomic": True})
+    assert (answer.status_code, answer.json["index"]) == (413, 1)
+    # One that is larger than all answers may be is answered where it is the first.
+    client.put("/cache/k", json={"value": "x" * 2000})
+    assert [result["status"] for result in run(client, *reads)] == [200, 413, 413]

@@ -24,6 +24,8 @@ def test_while_the_gate_is_full_writes_are_turned_away_and_reads_served(app: Res
         problem = json.loads(refused.body)
         assert problem["type"] == "urn:cacheflow:overloaded" and problem["outcome"] == "not applied"
         assert ask(server.port, "GET", "/livez").status == 200
+        reads = json.dumps({"ops": [{"op": "get", "key": "k"}]}).encode()
+        assert ask(server.port, "POST", "/cache/_batch", reads, JSON).status == 200
         counted = gate.refused
         gate.__exit__()
         served = ask(server.port, "PUT", "/cache/k", b'{"value": 1}', JSON)

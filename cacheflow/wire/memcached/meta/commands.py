@@ -61,7 +61,8 @@ def _deleted(request: MetaRequest, result: Result) -> bytes:
     if result[0] == commands.OK:
         return b"" if request.quiet else b"HD" + request.echo() + b"\r\n"
     if result[0] in (commands.MISSING, commands.PRECONDITION):
-        status = b"NF" if result[0] == commands.MISSING else b"EX"
+        # A condition that failed at version 0 has found no key.
+        status = b"EX" if result[0] == commands.PRECONDITION and result[1] else b"NF"
         return status + request.echo() + b"\r\n"
     return failed(result)
 
