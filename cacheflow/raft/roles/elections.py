@@ -109,6 +109,7 @@ class Elections:
         turn = (survivors.index(node_id) + core.term) % len(survivors)
         wait_s = LEADER_LOST_WITHIN_S * (turn + 0.5) / len(survivors)
         self._leader_heard_s = -math.inf
+        self._asked_for = 0, 0.0
         core.expect_election(wait_s)
         # The timer comes once a heartbeat, at which the survivors would begin together.
         self._ticks.wake_after(wait_s + 0.001)

@@ -27,7 +27,7 @@ class Voter:
         self.gives_way_s = 0.0
         # Of the core.
         self.conf = SimpleNamespace(raftMinTimeout=election_timeout_s)
-        self.term, self.is_leader = TERM, False
+        self.term, self.is_leader, self.leader_id = TERM, False, None
         self.voter_ids = ["a", "c", "d", "e"]
         # Of the journal, and of the disk.
         self.last_index, self.last_term = INDEX, TERM
@@ -57,6 +57,8 @@ class Voter:
 
     def withdraw(self) -> None: ...
     def wake(self) -> None: ...
+    def wake_after(self, seconds: float) -> None: ...
+    def expect_election(self, after_s: float) -> None: ...
 
     def is_voter(self, peer: Peer) -> bool:
         return True
@@ -169,6 +171,16 @@ def test_once_a_leader_was_heard_the_next_request_is_a_first_one() -> None:
     voter.time_s += 2.0
     voter.ask()
     assert not voter.grants("c")
+
+
+def test_when_the_connection_to_a_leader_breaks_again_the_next_request_is_a_first_one() -> None:
+    voter = Voter()
+    for _ in range(2):
+        voter.elections.leader_heard()
+        voter.elections.leader_lost()
+        voter.ask()
+        assert not voter.grants("c")
+        voter.time_s += 100.0
 
 
 def test_another_term_is_asked_for_anew() -> None:
