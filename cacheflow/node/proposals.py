@@ -314,6 +314,8 @@ class Proposals:
             if condemned.is_counting(revision) or contents.revision < revision:
                 break
             counted += 1
+        if not counted:
+            return
         told, self.counting = self.counting[:counted], self.counting[counted:]
         for proposal in told:
             self._release(proposal)
@@ -484,7 +486,9 @@ class Proposals:
                 continue
             proposal = self._sent[0]
             if status == commands.NOT_KEPT:
-                self._finish(proposal, AnswerNotKept("the write took place, and its answer is not kept any more"))
+                # No AnswerNotKept: it may have been refused, or too late. And a write that its client has numbered, or given a
+                # key, is asked for again: scopes and keys keep their answers beside the session's.
+                self._finish(proposal, OutcomeUnknown("the answer to the write was lost on its way to this node"))
             proposal.results.append(result)
             if len(proposal.results) == len(proposal.commands):
                 self._answer(proposal)

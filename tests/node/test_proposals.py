@@ -642,10 +642,33 @@ def test_a_write_whose_answer_is_not_kept_any_more_is_unknown_and_the_session_go
     cluster.proposals.answers_missed()
     cluster.proposals.expire()
     cluster.apply()
-    assert isinstance(calls[0].outcome, OutcomeUnknown) and numbers(calls[1].outcome) == [2]
+    assert type(calls[0].outcome) is OutcomeUnknown and numbers(calls[1].outcome) == [2]
     later = Call(cluster, count())
     cluster.apply()
     assert numbers(later.outcome) == [3] and cluster.proposals.pending == 0
+
+
+def test_a_write_whose_answer_the_session_has_dropped_is_not_told_as_one_that_took_place() -> None:
+    cluster = Cluster().open()
+    Call(cluster, commands.open_scope("nonce"))
+    cluster.apply()
+    numbered = commands.scoped(1, "nonce", 1, 1, count())
+    refused = commands.set_("k", b"", 1, when=commands.IF_PRESENT)
+    calls = [Call(cluster, numbered), Call(cluster, refused)]
+    cluster.machine.apply(cluster.index + 1, commands.encode_entry(1000, cluster.sent))
+    cluster.index += 1
+    cluster.sent = []
+    ((_, session),) = cluster.machine.sessions
+    # As it does when much was read in a later block.
+    session.kept.clear()
+    cluster.proposals.answers_missed()
+    cluster.proposals.expire()
+    cluster.apply()
+    assert [type(call.outcome) for call in calls] == [OutcomeUnknown, OutcomeUnknown]
+    # The client asks again, and its scope has kept the answer.
+    again = Call(cluster, numbered)
+    cluster.apply()
+    assert numbers(again.outcome) == [1] and cluster.machine.contents.revision == 1
 
 
 @pytest.mark.parametrize("repeated", [False, True])
@@ -698,8 +721,11 @@ def test_an_entry_looks_at_one_removal_however_many_are_being_counted(monkeypatc
         return True
 
     monkeypatch.setattr(Condemnations, "is_counting", is_counting)
+    counting = cluster.proposals.counting
     cluster.proposals.tell_counts(cluster.machine.contents)
     assert asked == revisions[:1]
+    # Nor does it copy them.
+    assert cluster.proposals.counting is counting
 
 
 def slow_sweeps(patch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from collections import deque
 from collections.abc import Callable, Coroutine
 from heapq import heappop, heappush
 from typing import Any
@@ -70,6 +71,9 @@ class Timer:
 class ProcessLoop:
     """The event loop of one process, with the clock of its machine. It runs coroutines as asyncio's loops do.
 
+    Calls are made in the order in which they come due, however often the process is busy or paused meanwhile: no system lets
+    what has come later overtake.
+
     offset_s: its monotonic clock minus the simulation's; no two machines count from the same moment.
     rate: how fast it runs; no two machines agree on a second either.
     after: called after every callback that ran.
@@ -79,7 +83,9 @@ class ProcessLoop:
         self.alive = True
         self.paused = False
         self.after = after
-        self._backlog: list[tuple[Call, tuple[Any, ...]]] = []
+        # The calls that have come due while the process could not make them, and whether ``_go_on`` is on its way for them.
+        self._due: deque[tuple[Call, tuple[Any, ...]]] = deque()
+        self._goes_on = False
         self._scheduler = scheduler
         self._offset_s = offset_s
         # How long the machine was suspended while this process ran; its monotonic clock stood still.
@@ -101,21 +107,35 @@ class ProcessLoop:
         return self.time() + self._suspended_s
 
     def do(self, call: Call, *args: Any) -> None:
-        """Make a call now; later if the process is busy or paused, never if it is dead."""
+        """Make a call now; behind those that wait if the process is busy or paused, never if it is dead."""
         if not self.alive:
             return
-        if self.paused:
-            self._backlog.append((call, args))
-        elif self._busy_until > self._scheduler.now:
-            self._scheduler.at(self._busy_until - self._scheduler.now, call, *args, owner=self)
+        if self._due or self.paused or self._busy_until > self._scheduler.now:
+            self._due.append((call, args))
+            self._go_on_soon()
         else:
-            before = asyncio._get_running_loop()
-            asyncio._set_running_loop(self)  # type: ignore[arg-type]
-            try:
-                call(*args)
-            finally:
-                asyncio._set_running_loop(before)
-            self.after()
+            self._make(call, args)
+
+    def _make(self, call: Call, args: tuple[Any, ...]) -> None:
+        before = asyncio._get_running_loop()
+        asyncio._set_running_loop(self)  # type: ignore[arg-type]
+        try:
+            call(*args)
+        finally:
+            asyncio._set_running_loop(before)
+        self.after()
+
+    def _go_on_soon(self) -> None:
+        """Make the calls that wait once the process has done its present work; those of a paused one wait for ``resume``."""
+        if self._due and not self._goes_on and not self.paused:
+            self._goes_on = True
+            self._scheduler.at(max(0.0, self._busy_until - self._scheduler.now), self._go_on)
+
+    def _go_on(self) -> None:
+        self._goes_on = False
+        while self._due and not self.paused and self._busy_until <= self._scheduler.now:
+            self._make(*self._due.popleft())
+        self._go_on_soon()
 
     def work(self, seconds: float) -> None:
         """Keep the process busy for so many seconds with what it does at present."""
@@ -172,14 +192,12 @@ class ProcessLoop:
             slept_s = (self._scheduler.now - self._paused_at_s) * self._rate
             self._suspended_s += slept_s
             self._offset_s -= slept_s
-        backlog, self._backlog = self._backlog, []
-        for call, args in backlog:
-            self._scheduler.at(0.0, call, *args, owner=self)
+        self._go_on_soon()
 
     def kill(self) -> None:
         """End the process: nothing of it runs any more."""
         self.alive = False
-        self._backlog.clear()
+        self._due.clear()
         for task in self._tasks:
             coroutine = task.get_coro()
             if inspect.iscoroutine(coroutine) and inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import permutations
 from random import Random
 from statistics import median
 
@@ -102,6 +104,42 @@ def terms_of_an_election(seed: int, nodes: int) -> int:
 @pytest.mark.parametrize("nodes", [3, 5])
 def test_survivors_that_miss_their_leader_at_the_same_moment_do_not_split_the_vote(nodes: int) -> None:
     assert [seed for seed in range(1, 61) if terms_of_an_election(seed, nodes) != 1] == []
+
+
+def timeouts_without_leader(seed: int, only: int, timeout_s: float) -> float:
+    """Return how many election timeouts three survivors of five take until one leads, the ``only`` one that can.
+
+    The other two do not hear each other, so neither wins, and both ask again and again.
+    """
+    cluster = Cluster(seed, 5)
+    config_of = cluster.config_of
+    cluster.config_of = lambda host: replace(  # type: ignore[method-assign]
+        config_of(host), election_timeout_s=timeout_s, heartbeat_s=min(0.1, 0.3 * timeout_s)
+    )
+    with patched(cluster):
+        for host in cluster.hosts:
+            cluster.start(host)
+        assert cluster.run(20.0, cluster.healthy)
+        cluster.run(1.0 + seed / 100)
+        followers = [host for host in cluster.hosts if host.process is not cluster.leader]
+        cluster.crash(followers.pop(), power=True)
+        ends = [host.node_id for host in followers if host is not followers[only]]
+        for one, other in permutations(ends):
+            cluster.wire.cut(one, other)
+        began = cluster.scheduler.now
+        leader_loses_power(cluster)
+        assert cluster.run(30 * timeout_s, lambda: cluster.leader is not None)
+        assert cluster.leader is followers[only].process
+        return (cluster.scheduler.now - began) / timeout_s
+
+
+@pytest.mark.parametrize("timeout_s", [0.1, 0.2, 0.5, 1.0])
+@pytest.mark.parametrize("only", [0, 1, 2])
+def test_voters_that_cannot_win_do_not_keep_one_that_can_from_leading(only: int, timeout_s: float) -> None:
+    took = [timeouts_without_leader(seed, only, timeout_s) for seed in range(1, 11)]
+    print(f"median {median(took):.1f}, longest {max(took):.1f}")
+    # Two at most pass before all have noticed, and each of the others' rounds may put it off once.
+    assert max(took) < 5.0
 
 
 @pytest.mark.parametrize("seed", range(1, 4))

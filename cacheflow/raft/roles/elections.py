@@ -8,8 +8,9 @@
    emptied has another one.
 4. Voters tell their estimate of the cluster's time with each answer to a candidate (``voters_time.py``). A candidate whose
    answers differ waits for the others' a moment, before its campaign and not as leader: nobody waits for it yet.
-5. Of two with equal logs that ask for pre-votes at the same moment only the one whose id comes first goes on: both would
-   campaign, vote for themselves, and wait for another election timeout.
+5. Of two with equal logs that first ask for pre-votes at the same moment only the one whose id comes first goes on: both would
+   campaign, vote for themselves, and wait for another election timeout. Who asks again does so at a random moment and stands
+   in nobody's way: it may be cut off from too many to win, and its id may come first for ever.
 
 Not safe for concurrent use: the event loop owns it.
 """
@@ -34,8 +35,11 @@ from cacheflow.raft.transport.network import Peer
 # A leader whose connection broke is taken for dead. Within this time each survivor has a moment of its own to campaign:
 # survivors with equal logs that began together would split the vote, which costs an election timeout.
 LEADER_LOST_WITHIN_S = 0.1
-# A node that grants a pre-vote does not campaign for this long: enough for that candidate's votes to be flushed and counted.
+# A node that grants a pre-vote does not campaign for this long: enough for that candidate's votes to be flushed and counted. And
+# for this many election timeouts at most, half of the shortest pause between two rounds: a node that asks for pre-votes again
+# and again and cannot win, because it reaches too few voters, must not keep one from campaigning that can.
 GIVE_WAY_S = 0.15
+GIVE_WAY = 0.15
 # How long a candidate waits for the time of voters that have not answered, in election timeouts: all that run have
 # answered by then, and where one is down the cluster is back half a second later.
 DISPUTE = 0.5
@@ -63,13 +67,16 @@ class Elections:
         self._membership = membership
         self._disk = disk
         self._leader_heard_s = -math.inf
-        # The term that this node asks pre-votes for, since when, and the ids that have granted one; the ids that have voted for
-        # it, and in which term.
+        self._give_way_s = min(GIVE_WAY_S, GIVE_WAY * core.conf.raftMinTimeout)
+        # The term that this node asks pre-votes for, and the ids that have granted one; the ids that have voted for it, and in
+        # which term.
         self._pre_vote_term = 0
-        self._pre_vote_began_s = -math.inf
         self._pre_votes: set[str] = set()
         self._votes: set[str] = set()
         self._votes_term = 0
+        # What this node has asked pre-votes for: the term, and when it had heard its last leader; and when it first asked.
+        self._asked_for = 0, 0.0
+        self._first_asked_s = -math.inf
         # The term whose campaign waits for more voters' time, and until when.
         self._disputed_term = 0
         self._disputed_until_s = 0.0
@@ -102,6 +109,7 @@ class Elections:
         turn = (survivors.index(node_id) + core.term) % len(survivors)
         wait_s = LEADER_LOST_WITHIN_S * (turn + 0.5) / len(survivors)
         self._leader_heard_s = -math.inf
+        self._asked_for = 0, 0.0
         core.expect_election(wait_s)
         # The timer comes once a heartbeat, at which the survivors would begin together.
         self._ticks.wake_after(wait_s + 0.001)
@@ -110,7 +118,9 @@ class Elections:
         """Begin a pre-vote: ask the voters whether they would elect this node; campaign at once if there is no other."""
         core = self._core
         self._pre_vote_term = core.term + 1
-        self._pre_vote_began_s = core.now()
+        asked_for = self._pre_vote_term, self._leader_heard_s
+        if self._asked_for != asked_for:
+            self._asked_for, self._first_asked_s = asked_for, core.now()
         self._pre_votes = {self._membership.node_id}
         for node_id in core.voter_ids:
             self._links.send(
@@ -179,7 +189,7 @@ class Elections:
         if granted:
             if self._asks_too(term):
                 self._pre_vote_term = 0
-            core.give_way(GIVE_WAY_S)
+            core.give_way(self._give_way_s)
         time_ms, heard = self._voters_time.own()
         reply: PreVoteReply = {
             "type": "pre_vote_reply",
@@ -192,8 +202,8 @@ class Elections:
         self._links.send(peer.node_id, reply)
 
     def _asks_too(self, term: int) -> bool:
-        """True if this node has itself asked for pre-votes for this ``term``, just now."""
-        return self._pre_vote_term == term and self._core.now() - self._pre_vote_began_s < GIVE_WAY_S
+        """True if this node has itself asked for pre-votes for this ``term``, just now and for the first time."""
+        return self._pre_vote_term == term and self._core.now() - self._first_asked_s < self._give_way_s
 
     def _goes_first(self, peer: Peer, message: dict[str, Any]) -> bool:
         """True if this node's log is as long as that of ``peer``, as ``message`` tells it, and its id comes first."""
