@@ -52,8 +52,8 @@ class CacheFlowBackend(KeyValueStoreBackend):  # type: ignore[misc]
         return self.client.get(key, consistency="linearizable")
 
     def mget(self, keys: Iterable[str]) -> dict[str, Any]:
-        """Return what is there under ``keys``, read as one."""
-        found: dict[str, Any] = self.client.get_many(keys)
+        """Return what is there under ``keys``, all at one moment, as of everything acknowledged before."""
+        found: dict[str, Any] = self.client.get_many(keys, consistency="linearizable")
         return found
 
     def set(self, key: str, value: str | bytes) -> None:

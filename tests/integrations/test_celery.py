@@ -169,8 +169,13 @@ def test_results_are_read_through_the_log(app: Celery, monkeypatch: pytest.Monke
         def get(self, key: str, **options: Any) -> None:
             asked.append((key, options))
 
+        def get_many(self, keys: list[str], **options: Any) -> dict[str, Any]:
+            asked.append((keys, options))
+            return {}
+
     monkeypatch.setitem(app.backend.__dict__, "client", Client())
-    assert app.backend.get("k") is None and asked == [("k", {"consistency": "linearizable"})]
+    assert app.backend.get("k") is None and app.backend.mget(["k", "l"]) == {}
+    assert asked == [("k", {"consistency": "linearizable"}), (["k", "l"], {"consistency": "linearizable"})]
 
 
 def test_pickled_results(urls: list[str]) -> None:
