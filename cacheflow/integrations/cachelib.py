@@ -71,7 +71,7 @@ class CacheFlowCache(BaseCache):
         return self.key_prefix if isinstance(self.key_prefix, str) else self.key_prefix()
 
     def _key(self, key: str) -> str:
-        return storable(f"{self._prefix()}{key}")
+        return storable(key, self._prefix())
 
     def _ttl(self, timeout: int | dt.timedelta | None) -> int | None:
         # cachelib's 0 is for ever, which is no TTL at all.

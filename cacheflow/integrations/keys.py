@@ -9,17 +9,30 @@ from typing import Final
 PLAIN_BYTES_MAX: Final = 700
 # The beginning of every hashed key. A key that begins so is hashed too, so that nobody can name another one's hash.
 HASHED: Final = "sha256:"
+# The longest prefix in bytes that stays in front of a hash: with both a key is still no longer than a plain one.
+PREFIX_BYTES_MAX: Final = PLAIN_BYTES_MAX - len(HASHED) - 64
 
 
-def storable(key: str) -> str:
-    """Return ``key`` itself if a cluster can store it, otherwise its hash, which names it as well.
+def storable(key: str, prefix: str = "") -> str:
+    """Return ``prefix`` and ``key`` if a cluster can store them as one key, otherwise ``prefix`` and the key's hash.
 
-    A key is hashed when it is empty, has over PLAIN_BYTES_MAX bytes, control characters or lone surrogates, or begins as a hash.
+    A key is hashed when it would be empty, have over PLAIN_BYTES_MAX bytes with its prefix, has control characters or lone
+    surrogates, or begins as a hash. A prefix that no cluster takes is hashed together with its key.
     """
-    data = key.encode("utf-8", "surrogatepass")
+    whole = prefix + key
+    if _is_plain(whole) and not key.startswith(HASHED) and not whole.startswith(HASHED):
+        return whole
+    if prefix and _is_plain(prefix) and len(prefix.encode()) <= PREFIX_BYTES_MAX:
+        return prefix + _hash(key)
+    return _hash(whole)
+
+
+def _is_plain(key: str) -> bool:
     plain = key.isprintable() or not any(
         char < " " or "\x7f" <= char <= "\x9f" or "\ud800" <= char <= "\udfff" for char in key
     )
-    if plain and 0 < len(data) <= PLAIN_BYTES_MAX and not key.startswith(HASHED):
-        return key
-    return HASHED + hashlib.sha256(data).hexdigest()
+    return plain and 0 < len(key.encode()) <= PLAIN_BYTES_MAX
+
+
+def _hash(key: str) -> str:
+    return HASHED + hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()

@@ -39,13 +39,13 @@ class _Names:
         self.all = f"{prefix}:"
 
     def fixed(self, key: str) -> str:
-        return storable(self.all + key)
+        return storable(key, self.all)
 
     def moving(self, key: str) -> str:
-        return storable(f"{self.all}{key}/moving")
+        return storable(f"{key}/moving", self.all)
 
     def sliding(self, key: str) -> str:
-        return storable(f"{self.all}{key}/sliding")
+        return storable(f"{key}/sliding", self.all)
 
 
 def _found(item: Any, expiry: int) -> Found:

@@ -86,10 +86,12 @@ def test_64_threads_count_exactly_over_three_nodes(urls: list[str]) -> None:
 
 def test_clear_removes_the_own_prefix_alone(urls: list[str]) -> None:
     mine, other = CacheFlowCache(urls, key_prefix="lib-clear-a:"), CacheFlowCache(urls, key_prefix="lib-clear-b:")
-    mine.set("k", 1)
-    other.set("k", 2)
+    keys = ["k", "k" * 5000, "a\nb", ""]
+    for key in keys:
+        mine.set(key, 1)
+        other.set(key, 2)
     assert mine.clear()
-    assert (mine.has("k"), other.get("k")) == (False, 2)
+    assert [(mine.has(key), other.get(key)) for key in keys] == [(False, 2)] * 4
 
 
 def test_a_prefix_may_be_made_anew_for_each_call(urls: list[str]) -> None:

@@ -23,3 +23,16 @@ def test_any_other_key_is_stored_by_its_hash(key: str) -> None:
 
 def test_no_two_keys_share_a_place() -> None:
     assert len({storable(key) for key in ODD}) == len(ODD)
+
+
+@pytest.mark.parametrize("key", ODD[1:])
+def test_a_hash_stands_behind_the_prefix_by_which_it_is_removed(key: str) -> None:
+    stored = storable(key, "shop:")
+    assert check_key(stored).startswith("shop:" + HASHED)
+    assert storable(stored.removeprefix("shop:"), "shop:") != stored
+
+
+def test_a_prefix_that_no_cluster_takes_is_hashed_with_its_key() -> None:
+    for prefix in ("a\n", "p" * 2000, "\ud800"):
+        assert storable("k", prefix) == check_key(storable(prefix + "k"))
+    assert storable("", "shop:") == "shop:"
