@@ -7,8 +7,8 @@
    but ``Age`` and ``X-Cache: hit|miss|stale``; an answer that is not kept passes as it is, chunk by chunk.
 3. Within ``stale-while-revalidate`` the old answer is given at once, and one process of all asks the application again.
 4. A write (any method but GET, HEAD, OPTIONS, TRACE) that succeeds removes what is kept for its URL, before it is answered.
-5. A cluster that does not answer costs a request ``timeout`` seconds at most, and for a second after that none is asked; the
-   application answers meanwhile, uncached.
+5. A cluster that does not answer costs a request ``timeout`` seconds at most, and for a second after that none is asked but to
+   remove; the application answers meanwhile, uncached. What could not be removed is logged, and is given until it ends.
 """
 
 from __future__ import annotations
@@ -125,11 +125,17 @@ class CacheMiddleware:
 
         async def removing(message: Message) -> None:
             if message["type"] == "http.response.start" and 200 <= message["status"] < 400:
-                keys = [self._key(scope, asked, method) for method in ("GET", "HEAD")]
-                await self._ask(lambda: self.client.delete_many(keys), None)
+                await self._remove([self._key(scope, asked, method) for method in ("GET", "HEAD")])
             await send(message)
 
         await self.app(scope, receive, removing)
+
+    async def _remove(self, keys: list[str]) -> None:
+        """Remove what is kept under ``keys``. The cluster is asked in a pause too: nobody would remove these later."""
+        try:
+            await self.client.delete_many(keys)
+        except CacheFlowError as error:
+            logger.warning("what is kept under %s is not removed, and may be old: %s", keys[0], error)
 
     def _key(self, scope: Scope, asked: Fields, method: str) -> str:
         host = rules.told(asked, b"host") or ""

@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from cacheflow.errors import NotCommitted
 from cacheflow.integrations.starlette import CacheMiddleware
 
 
@@ -477,6 +478,35 @@ def test_a_node_is_killed(urls: list[str], frameworks: Nodes) -> None:
             frameworks.leader().kill()
             assert (await client.get("/a")).text == first.text
             assert states(await client.get("/b"), await client.get("/b")) == ["miss", "hit"]
+
+    run(steps())
+
+
+def test_a_write_removes_what_was_kept_also_behind_a_call_that_failed(urls: list[str]) -> None:
+    async def steps() -> None:
+        site = Site(urls, says("max-age=60"))
+        async with site.client() as client:
+            first = await client.get("/a")
+
+            async def failing() -> None:
+                raise NotCommitted("no leader for a moment")
+
+            await site.app._ask(failing, None)
+            assert states(await client.get("/b")) == ["miss"]
+            await client.post("/a")
+            await soon(lambda: time.monotonic() > site.app._paused_until_s)
+            assert (await client.get("/a")).text != first.text
+
+    run(steps())
+
+
+def test_what_could_not_be_removed_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    async def steps() -> None:
+        site = Site("http://127.0.0.1:1", says("max-age=60"), timeout=0.3)
+        async with site.client() as client:
+            await client.get("/a")
+            assert (await client.post("/a")).status_code == 200
+        assert len([each for each in caplog.records if "/a" in each.message and "is not removed" in each.message]) == 1
 
     run(steps())
 
