@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
-from cluster.processes import Nodes
+from cluster.processes import DEADLINE_S, Nodes
+
+from cacheflow import open_cache
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +27,19 @@ def frameworks(_frameworks: Nodes) -> Nodes:
 def urls(frameworks: Nodes) -> list[str]:
     """The HTTP addresses of the three nodes; tests use keys or prefixes of their own."""
     return [node.url for node in frameworks.all]
+
+
+@pytest.fixture
+def heard(frameworks: Nodes) -> Callable[[], None]:
+    """A function that waits until every living node has all that any has acknowledged.
+
+    A read through another node than the one that has answered a write may come before that node's message, seldom.
+    """
+
+    def wait() -> None:
+        for node in frameworks.all:
+            if node.alive:
+                with open_cache(node.url, discover=False, timeout=DEADLINE_S) as cache:
+                    cache.get("heard", consistency="linearizable")
+
+    return wait

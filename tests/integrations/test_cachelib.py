@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -165,7 +165,7 @@ def test_without_a_node_every_call_raises_in_time() -> None:
         CacheFlowCache("http://127.0.0.1:1", timeout=0.2, check_connection=True)
 
 
-def test_flask_sessions_live_in_the_cluster(urls: list[str]) -> None:
+def test_flask_sessions_live_in_the_cluster(urls: list[str], heard: Callable[[], None]) -> None:
     def application(of: list[str]) -> flask.Flask:
         app = flask.Flask("sessions")
         app.config.update(
@@ -190,10 +190,13 @@ def test_flask_sessions_live_in_the_cluster(urls: list[str]) -> None:
     cookie = here.get_cookie("session")
     assert cookie is not None
     there.set_cookie("session", cookie.value)
+    heard()
     assert there.get("/count").text == "2"
+    heard()
     assert here.get("/count").text == "3"
     item = next(iter(open_cache(urls).keys("lib-session:")))
     found = open_cache(urls).get_item(item)
     assert found is not None and found.ttl_s == pytest.approx(timedelta(days=31).total_seconds(), rel=0.01)
     here.get("/leave")
+    heard()
     assert there.get("/count").text == "1"

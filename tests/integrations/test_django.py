@@ -16,7 +16,7 @@ from unittest import mock
 
 import django
 import pytest
-from cluster.processes import Nodes
+from cluster.processes import Nodes, wait_for
 from django.conf import settings
 from django.core.cache import InvalidCacheKey, cache, caches
 from django.core.exceptions import ImproperlyConfigured
@@ -135,10 +135,11 @@ def test_a_process_that_dies_while_it_computes_holds_the_others_no_longer_than_i
 ) -> None:
     made = make(OPTIONS={"compute_lease": 0.5})
     lock = made._lock_of(made.make_key("k"))
-    made._client.set(lock, 1, ttl=0.5)
+    # Before the lock is set: its answer may be late, and the lease is from the lock's entry on.
     began = time.monotonic()
+    made._client.set(lock, 1, ttl=0.5)
     assert made.get_or_set("k", lambda: 7, 60) == 7
-    assert 0.3 < time.monotonic() - began < 5
+    assert 0.45 < time.monotonic() - began < 5
 
 
 def test_a_caller_that_has_waited_for_a_lease_computes_by_itself_and_leaves_the_lock(make: Callable[..., Any]) -> None:
@@ -244,7 +245,7 @@ def test_a_timeout_of_nothing_removes_the_key(make: Callable[..., Any], timeout:
     assert made.get("k") == 1
 
 
-def test_timeouts_end_to_the_millisecond_and_at_most_in_ten_years(make: Callable[..., Any]) -> None:
+def test_timeouts_may_be_milliseconds_and_are_at_most_ten_years(make: Callable[..., Any]) -> None:
     made = make(TIMEOUT=50)
     made.set("default", 1)
     made.set("for-ever", 1, None)
@@ -254,8 +255,7 @@ def test_timeouts_end_to_the_millisecond_and_at_most_in_ten_years(make: Callable
     assert 40 < left["default"] <= 50
     assert left["for-ever"] is None
     assert 10 * 365 * 86400 - 100 < left["long"] <= 10 * 365 * 86400
-    time.sleep(0.06)
-    assert made.get("short") is None
+    wait_for(lambda: made.get("short") is None, "the short timeout is over", 10)
 
 
 @pytest.mark.parametrize("value", [None, True, 0, -(2**62), 2**70, 1.5, "", "5", b"\x00", (1, [2]), {1: {2}}])

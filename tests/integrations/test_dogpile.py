@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,17 +56,20 @@ print(type(region.backend).__module__)
     assert done.stdout.strip() == "cacheflow.integrations.dogpile", done.stderr
 
 
-def test_values_keep_their_age_and_the_cluster_drops_them(urls: list[str]) -> None:
+def test_values_keep_their_age_and_the_cluster_drops_them(urls: list[str], heard: Callable[[], None]) -> None:
     here, there = (region([url], "dog-values", cacheflow_expiration_time=50) for url in urls[:2])
     here.set("k", {"a": {1}})
+    heard()
     assert there.get("k") == {"a": {1}}
     assert there.get("k", expiration_time=-1) is NO_VALUE
     item = open_cache(urls, key_prefix="dog-values").get_item("k")
     assert item is not None and item.ttl_s == pytest.approx(50, abs=5)
     there.set_multi({"l": 1, "m": 2})
+    heard()
     assert here.get_multi(["l", "none", "m"]) == [1, NO_VALUE, 2]
     here.delete_multi(["l", "none"])
     here.delete("k")
+    heard()
     assert there.get_multi(["k", "l"]) == [NO_VALUE, NO_VALUE]
 
 
@@ -114,7 +118,7 @@ def test_a_creator_that_fails_frees_the_lock(urls: list[str]) -> None:
     assert cached.get_or_create("k", lambda: "made") == "made"
 
 
-def test_a_lock_holds_in_the_whole_cluster(urls: list[str]) -> None:
+def test_a_lock_holds_in_the_whole_cluster(urls: list[str], heard: Callable[[], None]) -> None:
     here, there = mutex(urls[:1], "dog-lock"), mutex(urls[1:], "dog-lock")
     assert here.acquire()
     assert (here.acquire(False), there.acquire(False)) == (False, False)
@@ -123,20 +127,22 @@ def test_a_lock_holds_in_the_whole_cluster(urls: list[str]) -> None:
     time.sleep(0.05)
     assert waiter.is_alive()
     here.release()
-    waiter.join(5)
+    waiter.join(20)
     assert not waiter.is_alive()
+    heard()
     assert here.locked()
     there.release()
     assert not there.locked()
 
 
 def test_the_lock_of_a_killed_holder_ends_with_its_lease(urls: list[str]) -> None:
-    assert mutex(urls, "dog-lease", 0.3).acquire()
+    # Before the lock is asked for: its answer may be late, and the lease is from the lock's entry on.
     began, waiting = time.monotonic(), mutex(urls, "dog-lease")
+    assert mutex(urls, "dog-lease", 0.3).acquire()
     while not waiting.acquire(False):
-        assert time.monotonic() < began + 10
+        assert time.monotonic() < began + 20
         time.sleep(0.02)
-    assert time.monotonic() > began + 0.1
+    assert time.monotonic() > began + 0.25
 
 
 def test_a_late_release_leaves_the_next_holder_s_lock(urls: list[str]) -> None:

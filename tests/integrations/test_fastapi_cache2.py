@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from datetime import date
 from typing import Any
 
@@ -84,24 +84,26 @@ def test_the_decorator_in_an_application(urls: list[str]) -> None:
     run(steps())
 
 
-def test_another_process_finds_what_this_one_has_kept(urls: list[str]) -> None:
+def test_another_process_finds_what_this_one_has_kept(urls: list[str], heard: Callable[[], None]) -> None:
     async def steps() -> None:
         calls: list[str] = []
         for url in urls:
             app, more = application(CacheFlowBackend(url), "fc-shared")
             async with browser(app) as client:
                 assert (await client.get("/items/ink")).json()["length"] == 3
+            heard()
             calls += more
         assert calls == ["ink"]
 
     run(steps())
 
 
-def test_nodes_that_do_not_answer(urls: list[str], frameworks: Nodes) -> None:
+def test_nodes_that_do_not_answer(urls: list[str], frameworks: Nodes, heard: Callable[[], None]) -> None:
     async def steps() -> None:
         app, calls = application(CacheFlowBackend(urls), "fc-killed")
         async with browser(app) as client:
             await client.get("/items/cup")
+            heard()
             frameworks.leader().kill()
             assert (await client.get("/items/cup")).headers["x-fastapi-cache"] == "HIT"
             assert (await client.get("/items/mug")).status_code == 200
