@@ -78,6 +78,10 @@ class Site:
         said = {"Cache-Control": "max-age=0, stale-while-revalidate=600"}
         return HTMLResponse(f"news {self._archive.made['news']}", headers=said)
 
+    async def hear(self) -> None:
+        """Wait until the node that this copy asks has everything that any node has acknowledged."""
+        await self.app.client.get("heard", consistency="linearizable")
+
     async def sidebar(self) -> str:
         """Return a fragment that all pages share."""
         kept = await self._fragments.get("sidebar")
@@ -127,8 +131,8 @@ async def _all_right(cluster: LocalCluster, readers: int, rounds: int) -> bool:
     sites = [Site(archive, urls[first:] + urls[:first]) for first in range(3)]
     everybody = [Reader(site) for site in sites for _ in range(readers)]
     kept = [
-        await _read_by_all(cluster, archive, everybody, rounds),
-        await _edited(archive, everybody),
+        await _read_by_all(cluster, archive, sites, everybody, rounds),
+        await _edited(archive, sites, everybody),
         await _stale_news(archive, sites),
     ]
     for reader in everybody:
@@ -136,10 +140,19 @@ async def _all_right(cluster: LocalCluster, readers: int, rounds: int) -> bool:
     return all(kept)
 
 
-async def _read_by_all(cluster: LocalCluster, archive: Archive, everybody: list[Reader], rounds: int) -> bool:
+async def _heard(sites: list[Site]) -> None:
+    """Wait until the nodes of all sites have what is kept: a read that overtakes a message has a page made twice."""
+    for site in sites:
+        await site.hear()
+
+
+async def _read_by_all(
+    cluster: LocalCluster, archive: Archive, sites: list[Site], everybody: list[Reader], rounds: int
+) -> bool:
     """Have everybody read everything while the leader is killed; return whether each page was made once, and right."""
     for number in range(PAGES):
-        await everybody[number % 3].read(f"/article/{number}")
+        await everybody[0].read(f"/article/{number}")
+    await _heard(sites)
     statuses: Counter[int] = Counter()
     wrong = 0
     longest_s = 0.0
@@ -167,12 +180,13 @@ async def _read_by_all(cluster: LocalCluster, archive: Archive, everybody: list[
     return not wrong and not made and set(statuses) == {200, 304} and archive.made["sidebar"] == 1
 
 
-async def _edited(archive: Archive, everybody: list[Reader]) -> bool:
+async def _edited(archive: Archive, sites: list[Site], everybody: list[Reader]) -> bool:
     """Have an article edited on one copy; return whether all readers of all copies see that, and it is made once more."""
     await everybody[-1].client.post("/article/1", content=b"a better article")
     wanted = "<h1>a better article</h1><ul><li>About</li></ul>"
     began = time.monotonic()
     await everybody[-1].read("/article/1")
+    await _heard(sites)
     seen = 0
     while seen < len(everybody) and time.monotonic() < began + SEEN_WITHIN_S:
         seen = sum([(await reader.read("/article/1"))[2] == wanted for reader in everybody])
@@ -186,6 +200,7 @@ async def _stale_news(archive: Archive, sites: list[Site]) -> bool:
     """Have everybody ask for stale news at once; return whether all got them at once, and one copy made them anew."""
     readers = [Reader(site) for site in sites for _ in range(10)]
     await readers[0].read("/news")
+    await _heard(sites)
     answers = await asyncio.gather(*(reader.read("/news") for reader in readers))
     # The first reader has the old news already.
     old = sum(status in (200, 304) and (state, text) == ("stale", "news 1") for status, state, text in answers)

@@ -81,10 +81,13 @@ def _ended_in_time(cluster: LocalCluster, clients: list[CacheClient], ttl_s: flo
         written[f"value:{number}"] = (before, time.monotonic())
     leader = cluster.leader()
     assert leader is not None
+    living = [open_cache(url, discover=False, timeout=30) for url in cluster.urls if url != leader.url]
+    for cache in living:
+        # From here on the node has the values; until then it may be a message behind.
+        cache.get("lock", consistency="linearizable")
     cluster.kill(leader)
     print(f"{leader.node_id}, the leader, is killed", flush=True)
     early, late, reads = 0, 0, 0
-    living = [open_cache(url, discover=False, timeout=30) for url in cluster.urls if url != leader.url]
     watched_until = max(after for _, after in written.values()) + ttl_s + LATE_S + 0.2
     while time.monotonic() < watched_until:
         for key, (before, after) in written.items():
