@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import inspect
 import random
 import time
 from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Mapping
@@ -283,7 +284,7 @@ class CacheFlowCache(BaseCache):  # type: ignore[misc]  # Django has no types
     def _taken(self, lock: str) -> Steps:
         """Return the version of ``lock`` if it was free and is this caller's now, else None."""
         try:
-            return (yield lambda cache: cache.set(lock, 1, ttl=self._lease_s, only_if_absent=True)).version
+            return (yield lambda cache: _take(cache, lock, self._lease_s)).version
         except PreconditionFailed:
             return None
 
@@ -356,6 +357,24 @@ def _serializer_s_own_errors() -> Iterator[None]:
 
 def _batch(cache: Any, ops: list[dict[str, Any]]) -> Any:
     return cache.batch(ops, atomic=True)
+
+
+def _take(cache: Any, lock: str, lease_s: float) -> Any:
+    """Add the key ``lock``; return what ``set`` returns, or the coroutine of that."""
+    asked = cache.set(lock, 1, ttl=lease_s, only_if_absent=True)
+    return _take_or_free(cache, lock, asked) if inspect.isawaitable(asked) else asked
+
+
+async def _take_or_free(cache: Any, lock: str, asked: Any) -> Any:
+    """Return what ``asked`` returns, the coroutine of a call that adds ``lock``; when this is cancelled, ``lock`` is freed."""
+    task = asyncio.ensure_future(asked)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        # What was sent takes the lock all the same, and nobody would give it back before its lease is over.
+        with contextlib.suppress(CacheFlowError):
+            await cache.delete(lock, only_if_version=(await task).version)
+        raise
 
 
 def _ends_at_once(ttl: float | None) -> bool:

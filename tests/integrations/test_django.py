@@ -446,6 +446,34 @@ def test_a_cancelled_coroutine_frees_its_lock(make: Callable[..., Any]) -> None:
     assert lock not in made._client
 
 
+def test_a_coroutine_that_is_cancelled_while_it_takes_the_lock_frees_it(make: Callable[..., Any]) -> None:
+    made = make()
+    lock = made._lock_of(made.make_key("k"))
+
+    async def run() -> None:
+        taken, told = asyncio.Event(), asyncio.Event()
+        real = made._twin
+
+        async def set_late(*args: Any, **kwargs: Any) -> Any:
+            result = await real.set(*args, **kwargs)
+            taken.set()
+            await told.wait()
+            return result
+
+        made._twin = mock.Mock(wraps=real)
+        made._twin.set = set_late
+        task = asyncio.create_task(made.aget_or_set("k", lambda: 1, 60))
+        await taken.wait()
+        assert lock in made._client
+        task.cancel()
+        asyncio.get_running_loop().call_later(0.05, told.set)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(run())
+    assert lock not in made._client
+
+
 # What Django builds on its cache
 
 
