@@ -168,8 +168,8 @@ async def _read_by_all(
 
     for each in range(rounds):
         if each == 1:
-            leader = cluster.leader()
-            assert leader is not None
+            while (leader := cluster.leader()) is None:
+                await asyncio.sleep(0.05)
             cluster.kill(leader)
             print(f"{leader.node_id}, the leader, is killed", flush=True)
         await asyncio.gather(*(reads(reader) for reader in everybody))

@@ -107,8 +107,8 @@ def _used(cluster: LocalCluster, sites: dict[str, Callable[[], Browser]], users:
         ]
         while sum(each.visits for each in seen.values()) < KILLED_AFTER * users * visits * len(sites):
             time.sleep(0.01)
-        leader = cluster.leader()
-        assert leader is not None
+        while (leader := cluster.leader()) is None:
+            time.sleep(0.05)
         cluster.kill(leader)
         print(f"{leader.node_id}, the leader, is killed", flush=True)
         for each in done:

@@ -79,8 +79,8 @@ def _ended_in_time(cluster: LocalCluster, clients: list[CacheClient], ttl_s: flo
         before = time.monotonic()
         clients[number % 3].set(f"value:{number}", number, ttl=ttl_s)
         written[f"value:{number}"] = (before, time.monotonic())
-    leader = cluster.leader()
-    assert leader is not None
+    while (leader := cluster.leader()) is None:
+        time.sleep(0.05)
     living = [open_cache(url, discover=False, timeout=30) for url in cluster.urls if url != leader.url]
     for cache in living:
         # From here on the node has the values; until then it may be a message behind.
