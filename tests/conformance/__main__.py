@@ -25,11 +25,12 @@ from conformance.fetching import DidNotRun, Unavailable, program  # noqa: E402
 from conformance.frameworks import FRAMEWORKS, Framework  # noqa: E402
 from conformance.stock import STOCK  # noqa: E402
 from conformance.suites import SUITES, Results, Suite  # noqa: E402
+from conformance.tcl import TCL  # noqa: E402
 
 from cacheflow.cli.launcher import LocalCluster, free_ports, terminable  # noqa: E402
 
 SCHEMA = "http"
-BY_PORT = (*SUITES, *STOCK)
+BY_PORT = (*SUITES, *STOCK, *TCL)
 ALL: tuple[Suite | Framework, ...] = (*BY_PORT, *FRAMEWORKS)
 # The seconds of schemathesis: on every operation together, and in the subset.
 SCHEMA_S = 300
