@@ -19,7 +19,7 @@ _FILES = (
     *("type/string", "type/incr", "type/hash", "type/set"),
     *("expire", "keyspace", "scan", "multi", "scripting", "pubsub"),
 )
-_QUICK = ("type/incr", "keyspace", "multi", "scripting", "pubsub")
+_QUICK = ("type/incr", "keyspace", "multi", "pubsub")
 # These are run in database 0 alone: their other tests are about COPY to another database and MOVE.
 _IN_ONE_DATABASE = ("keyspace",)
 # Changes of the suite's harness, so that a refusal ends the test that asks for it and no other: what it asks for before a file,
