@@ -188,6 +188,13 @@ class OneWriteTask(WSGITask):  # type: ignore[misc]
             channel.tell_unsent()
 
 
+class _Piece(ReadOnlyFileBasedBuffer):  # type: ignore[misc]
+    """A piece of a long answer, in a line with waitress' own buffers; its client may go before the piece has left."""
+
+    # The bytes of one of waitress' own buffers, which are looked at when nothing is to be sent any more.
+    buf = None
+
+
 class StrictChannel(HTTPChannel):  # type: ignore[misc]
     """One HTTP client's connection, with deadlines; after a refusal it stays open until the client has had time to read it."""
 
@@ -284,7 +291,7 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
         self.answered_long = True
         pieces = []
         for start in range(0, len(body), JOINED_BYTES_MAX):
-            piece = ReadOnlyFileBasedBuffer(io.BytesIO(body[start : start + JOINED_BYTES_MAX]))
+            piece = _Piece(io.BytesIO(body[start : start + JOINED_BYTES_MAX]))
             piece.prepare()
             pieces.append(piece)
         with self.outbuf_lock:

@@ -221,6 +221,26 @@ def test_a_client_that_resets_its_connection_when_it_is_refused_leaves_nothing_i
     assert not caplog.records
 
 
+def _late(server: HttpServer) -> list[ReadingChannel]:
+    return [each for each in server._channels() if each.total_outbufs_len and not each.requests]
+
+
+def test_a_client_that_resets_its_connection_in_a_long_answer_leaves_nothing_in_the_log(
+    server: HttpServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    ask(server.port, "PUT", "/cache/large", b"v" * 90_000)
+    ops = b",".join([b'{"op":"get","key":"large"}'] * 160)
+    batch = request("POST", "/cache/_batch", b'{"ops":[' + ops + b"]}", "Content-Type: application/json\r\n")
+    with caplog.at_level(logging.WARNING):
+        with Connection(server.port) as connection:
+            connection.send(batch)
+            until(lambda: bool(_late(server)), "an answer waits for its client")
+            connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        until(lambda: not _late(server), "it is closed")
+        assert ask(server.port, "GET", "/livez").status == 200
+    assert not caplog.records
+
+
 def test_other_threads_are_given_way_between_long_answers_and_not_behind_a_lone_one(
     server: HttpServer, store: FakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
