@@ -253,6 +253,11 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
 
     def service(self) -> None:
         super().service()
+        if self.unfinished_bytes or self._further:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Count a body no more whose request is answered, and handle what this client has sent behind that request."""
         if self.unfinished_bytes:
             with self.requests_lock:
                 self.tell_unfinished()
@@ -362,6 +367,9 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
                 with self.requests_lock:
                     if self.requests and self.connected:
                         self.server.add_task(self)
+                if not self.requests:
+                    # It was turned away.
+                    self._go_on()
             return
         self._flush_exception(self._flush_some)
         # (The client may have gone: then it is closed by now.)
