@@ -270,3 +270,21 @@ async def test_who_has_sent_all_and_shut_its_side_is_answered(
     second.shutdown(socket.SHUT_WR)
     await served.replied(second, reply)
     await served.asked(first, first_request[450_000:], first_reply)
+
+
+def test_long_lines_of_keys_count_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unfinished, "SILENT_S", 60.0)
+    line = b"get" + b" nothing" * 4900 + b" " * 200_000
+
+    async def run() -> None:
+        async with serving() as served:
+            served.budget.bytes_max = MIB
+            clients = [await served.begin("memcached", line) for _ in range(60)]
+            await served.until(lambda: served.budget._waiting > 40)
+            await asyncio.gather(*served.tasks)
+            await asyncio.sleep(0.3)
+            assert served.kept() < MIB + 60 * (COUNTED_BYTES_MIN + PIECE) + MIB
+            await asyncio.gather(*(served.asked(client, b"\r\n", b"END\r\n") for client in clients))
+            assert served.budget.bytes == served.budget._waiting == 0
+
+    asyncio.run(run())
