@@ -288,3 +288,26 @@ def test_long_lines_of_keys_count_as_well(monkeypatch: pytest.MonkeyPatch) -> No
             assert served.budget.bytes == served.budget._waiting == 0
 
     asyncio.run(run())
+
+
+def test_a_transaction_counts_what_it_keeps_and_not_what_is_refused() -> None:
+    async def run() -> None:
+        async with serving() as served:
+            client = await served.client("resp")
+            await served.asked(client, pack("MULTI"), b"+OK\r\n")
+            queued = pack("SET", "k", bytes(MIB - 100))
+            refusal = b"-ERR a transaction has at most "
+            replies = b""
+            while refusal not in replies:
+                await asyncio.get_running_loop().sock_sendall(client, queued)
+                replies = await asyncio.get_running_loop().sock_recv(client, 65_536)
+            assert served.budget.bytes <= served.kept() + MIB
+            counted = served.budget.bytes
+            for _ in range(3):
+                await asyncio.get_running_loop().sock_sendall(client, queued)
+                await asyncio.get_running_loop().sock_recv(client, 65_536)
+            assert served.budget.bytes == counted
+            client.close()
+            await served.until(lambda: served.budget.bytes == 0)
+
+    asyncio.run(run())
