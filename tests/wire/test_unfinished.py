@@ -311,3 +311,31 @@ def test_a_transaction_counts_what_it_keeps_and_not_what_is_refused() -> None:
             await served.until(lambda: served.budget.bytes == 0)
 
     asyncio.run(run())
+
+
+def test_transactions_that_never_end_and_are_never_silent_do_not_keep_the_others_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(unfinished, "LONG_S", 1.0, raising=False)
+
+    async def run() -> None:
+        async with serving() as served:
+            served.budget.bytes_max = 800_000
+            queued = pack("MULTI") + pack("SET", "other", bytes(300_000))
+            clients = [await served.begin("resp", queued) for _ in range(4)]
+            await served.until(lambda: served.budget._waiting >= 1)
+
+            async def speak(client: socket.socket) -> None:
+                with contextlib.suppress(OSError):
+                    while True:
+                        await asyncio.get_running_loop().sock_sendall(client, pack("PING"))
+                        await asyncio.sleep(0.02)
+
+            served.tasks += [asyncio.create_task(speak(client)) for client in clients]
+            request, reply = set_of("resp", 300_000)
+            upload = await served.begin("resp", request)
+            await served.replied(upload, reply)
+            for client in clients:
+                client.close()
+
+    asyncio.run(run())

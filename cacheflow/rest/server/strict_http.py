@@ -488,7 +488,7 @@ class StrictServer(TcpWSGIServer):  # type: ignore[misc]
         channels = [channel for channel in self.active_channels.values() if channel.request is not None]
         for channel in self.unfinished.overdue(channels, now_s):
             # This node itself may have been slow.
-            if not has_input(channel.socket.fileno()):
+            if self.unfinished.has_stayed(channel, now_s) or not has_input(channel.socket.fileno()):
                 self.unfinished.ended += 1
                 channel.time_out_request()
         for channel in channels:
