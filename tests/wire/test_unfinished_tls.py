@@ -52,7 +52,8 @@ class Party:
         return self._authority.trusted().wrap_socket(sock, server_hostname="localhost")
 
     async def client(self) -> ssl.SSLSocket:
-        return await self.in_thread(self.connected)
+        client: ssl.SSLSocket = await self.in_thread(self.connected)
+        return client
 
     def in_thread(self, work: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
         return asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
