@@ -378,11 +378,12 @@ class RespConnection(RespSession):
         if spec.name == "select":
             self.selected = database_named(request[1])
         # Each word takes more memory than its bytes.
-        self._queued_bytes += sum(map(len, request)) + WORD_BYTES * len(request)
-        if len(queue) >= COMMANDS_MAX or self._queued_bytes > self._request_bytes_max:
+        size = sum(map(len, request)) + WORD_BYTES * len(request)
+        if len(queue) >= COMMANDS_MAX or self._queued_bytes + size > self._request_bytes_max:
             raise CommandError(
                 f"ERR a transaction has at most {COMMANDS_MAX} commands and {self._request_bytes_max} bytes"
             )
+        self._queued_bytes += size
         queue.append((spec, request))
         self.reply(QUEUED)
 
