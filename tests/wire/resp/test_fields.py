@@ -141,3 +141,18 @@ def test_a_move_to_a_full_set_takes_nothing_away() -> None:
     ask(client, "SADD", "s", "a member that is long")
     assert ask(client, "SMOVE", "s", "full", "a member that is long").startswith("OOM")
     assert ask(client, "SCARD", "s") == 1
+
+
+@pytest.mark.parametrize("name", ["RENAME", "RENAMENX"])
+def test_what_finds_no_place_under_its_new_key_stays_under_the_old_one(name: str) -> None:
+    store = FakeStore(max_bytes=1024)
+    client = connect(store)
+    ask(client, "SET", "a", "v" * 900)
+    assert str(ask(client, name, "a", "b" * 200)).startswith("OOM")
+    assert store.entry("a") is not None
+
+
+def test_a_msetnx_of_which_one_value_finds_no_place_writes_none() -> None:
+    store = FakeStore(max_bytes=1024)
+    assert str(ask(connect(store), "MSETNX", "p", "1", "q", "2" * 1000)).startswith("OOM")
+    assert store.entry("p") is None

@@ -58,9 +58,13 @@ def run_steps(connection: RespSession, spec: Spec, arguments: Arguments) -> None
         except CommandError as wrong:
             # A refusal rests on what was seen too: it holds only on the same conditions.
             commands, finish = [], functools.partial(_said, wrong.reply)
-        return Attempt(overlay.conditions(), commands, finish)
+        # All or none: what a key is to be taken away for must find its place.
+        return Attempt(overlay.conditions(), commands, finish, atomic=True)
 
-    connection.exclusive(Attempts(connection, decide, failed).begin)
+    def refused(result: Result) -> bytes:
+        return failed(result[2] if result[0] == c.ABORTED else result)
+
+    connection.exclusive(Attempts(connection, decide, refused).begin)
 
 
 def _said(reply: Reply, results: Sequence[Result]) -> Reply:
