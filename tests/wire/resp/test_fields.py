@@ -8,12 +8,15 @@ import hiredis
 import pytest
 from wire.fake_store import FakeStore
 from wire.fake_transport import Client
-from wire.resp_client import VALUE_BYTES_MAX, connect, line, lines, pack
+from wire.resp_client import VALUE_BYTES_MAX, connect, ignore, line, lines, pack, service
 
 from cacheflow import values
 from cacheflow.machine.language import commands as c
+from cacheflow.machine.language import fields
 from cacheflow.machine.language.fields import with_fields
+from cacheflow.net.slices import Slices
 from cacheflow.wire.resp import field_replies
+from cacheflow.wire.resp.commands import transaction
 
 WRONG = b"-WRONGTYPE Operation against a key holding the wrong kind of value\r\n"
 
@@ -156,3 +159,54 @@ def test_a_msetnx_of_which_one_value_finds_no_place_writes_none() -> None:
     store = FakeStore(max_bytes=1024)
     assert str(ask(connect(store), "MSETNX", "p", "1", "q", "2" * 1000)).startswith("OOM")
     assert store.entry("p") is None
+
+
+@pytest.mark.parametrize("words", ["HLEN h", "HGET h none", "HEXISTS h none", "HMGET h none", "SCARD s"])
+@pytest.mark.parametrize("before", ["", "SET other 1"])
+def test_a_transaction_searches_large_hashes_in_slices(
+    monkeypatch: pytest.MonkeyPatch, words: str, before: str
+) -> None:
+    now_s = 1.0
+    made: list[int] = []
+    waiting: list[Any] = []
+
+    def slow(search: Any) -> Any:
+        def searched(*arguments: Any) -> Any:
+            nonlocal now_s
+            now_s += 0.001
+            made[-1] += 1
+            return search(*arguments)
+
+        return searched
+
+    store = FakeStore()
+    data, _ = with_fields(b"", [part for number in range(5000) for part in (b"%d" % number, b"")])
+    store.apply([c.set_("h", data, values.HASH), c.set_("s", data, values.SET)])
+    for name in ("count", "value_in", "has"):
+        monkeypatch.setattr(fields, name, slow(getattr(fields, name)))
+    slices = Slices(lambda: now_s, waiting.append)
+    client = Client(service(store, slices=slices).connection(ignore))
+    requests = [line("MULTI"), *[line(before)] * bool(before), *[line(words)] * 100, line("EXEC")]
+    reader = hiredis.Reader()
+    for request in requests:
+        made.append(0)
+        reader.feed(client.send(request))
+        while waiting:
+            made.append(0)
+            waiting.pop(0)()
+    reader.feed(client.replies())
+    told = [reader.gets() for _ in requests]
+    assert len(told[-1]) == len(requests) - 2
+    assert sum(made) >= 100 and max(made) <= 10
+
+
+def test_the_replies_of_a_transaction_are_bounded_where_one_large_hash_is_searched_often(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(transaction, "ANSWER_BYTES_MAX", 100_000)
+    client = connect()
+    ask(client, "HSET", "h", "f", "x" * 30_000)
+    reader = hiredis.Reader()
+    reader.feed(client.send(line("MULTI") + line("HGET h f") * 5 + line("HLEN h") * 9 + line("EXEC")))
+    told = [reader.gets() for _ in range(16)][-1]
+    assert told[:3] == [b"x" * 30_000] * 3 and "are larger than" in str(told[3]) and told[5:] == [1] * 9
