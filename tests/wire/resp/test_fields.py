@@ -11,6 +11,7 @@ from wire.fake_transport import Client
 from wire.resp_client import VALUE_BYTES_MAX, connect, ignore, line, lines, pack, service
 
 from cacheflow import values
+from cacheflow.machine.deciding.field_decisions import searched_bytes
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.language import fields
 from cacheflow.machine.language.fields import with_fields
@@ -144,6 +145,28 @@ def test_a_move_to_a_full_set_takes_nothing_away() -> None:
     ask(client, "SADD", "s", "a member that is long")
     assert ask(client, "SMOVE", "s", "full", "a member that is long").startswith("OOM")
     assert ask(client, "SCARD", "s") == 1
+
+
+@pytest.mark.parametrize("fields_each", [1, 2, 20])
+def test_a_pipeline_on_a_large_hash_goes_into_several_entries(fields_each: int) -> None:
+    store = FakeStore()
+    data, _ = with_fields(b"", [part for number in range(9000) for part in (b"%d" % number, bytes(80))])
+    store.apply([c.set_("h", data, values.HASH)])
+    store.held = True
+    client = connect(store)
+    words = [part for number in range(fields_each) for part in (b"%d" % number, b"1")]
+    client.send(pack("HSET", "h", *words) * 200)
+    told = b""
+    entries = 0
+    while store.waiting:
+        [proposed] = store.proposed[-1:]
+        assert sum(searched_bytes(store.entry("h"), list(command)) for command in proposed) < 50 * 1024 * 1024
+        entries += 1
+        store.release()
+        told += client.replies()
+    assert told == b":0\r\n" * 200 and entries > 2
+    client.send(pack("HSET", "small", *words) * 200)
+    assert len(store.proposed[-1]) == 200
 
 
 @pytest.mark.parametrize("name", ["RENAME", "RENAMENX"])
