@@ -223,6 +223,24 @@ def test_a_transaction_searches_large_hashes_in_slices(
     assert sum(made) >= 100 and max(made) <= 10
 
 
+@pytest.mark.parametrize("words", ["COPY h h{}", "SUNIONSTORE s{} s", "SINTERSTORE s{} s none"])
+def test_a_transaction_copies_only_so_much(words: str) -> None:
+    store = FakeStore()
+    data, _ = with_fields(b"", [part for number in range(9000) for part in (b"%d" % number, b"")])
+    store.apply([c.set_("h", data * 12, values.HASH), c.set_("s", data, values.SET)])
+    client = connect(store)
+    for count, is_too_much in ((5, False), (50, True)):
+        transaction = line("MULTI") + b"".join(line(words.format(number)) for number in range(count)) + line("EXEC")
+        proposed = len(store.proposed)
+        reader = hiredis.Reader()
+        reader.feed(client.send(transaction))
+        told = [reader.gets() for _ in range(count + 2)][-1]
+        if is_too_much:
+            assert "too often" in str(told) and len(store.proposed) == proposed
+        else:
+            assert len(told) == count and not any(isinstance(each, Exception) for each in told)
+
+
 def test_the_replies_of_a_transaction_are_bounded_where_one_large_hash_is_searched_often(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -40,10 +40,14 @@ from cacheflow.wire.streams import Reply, Stream, size_of
 # The most commands of a transaction.
 COMMANDS_MAX: Final = 2000
 TOO_MANY: Final = CommandError(f"ERR a transaction reads at most {KEYS_MAX} keys")
-TOO_MANY_WRITES: Final = CommandError(
-    f"ERR a transaction that writes or watches changes and reads at most {WRITES_MAX} keys"
-)
+# No exception that is raised again and again: it would keep what it was raised in.
+TOO_MANY_WRITES: Final = f"ERR a transaction that writes or watches changes and reads at most {WRITES_MAX} keys"
 _TOO_LONG: Final = f"ERR the answers are larger than {ANSWER_BYTES_MAX} bytes"
+# What the commands of one transaction may search in large hashes and sets before they are proposed, as the state machine counts;
+# and how often one that makes a set of others counts their bytes.
+SEARCHED_BYTES_MAX: Final = 64 * 1024 * 1024
+_COMBINED_COUNTS: Final = 64
+TOO_MUCH: Final = "ERR a transaction changes or copies large hashes or sets too often; send fewer at once"
 # The groups of commands that may search a megabyte for a short reply.
 _OF_FIELDS: Final = ("hash", "set")
 
@@ -264,11 +268,16 @@ def _prepare(connection: RespSession, queue: Queue, overlay: Overlay | None) -> 
         except CommandError as wrong:
             own, finish = [], functools.partial(_said, wrong.reply)
         if overlay is not None:
+            if spec.steps and spec.group == "set" and spec.keys[1] < 0:
+                sources = map(overlay.find, dict.fromkeys(keys_of(spec.keys_in(arguments)[1:])))
+                overlay.searched += _COMBINED_COUNTS * sum([len(entry[DATA]) for entry in sources if entry is not None])
             overlay.expect(own)
+            if overlay.searched > SEARCHED_BYTES_MAX:
+                raise CommandError(TOO_MUCH)
         parts.append((len(commands), len(commands) + len(own), finish))
         commands.extend(own)
     if len(commands) > WRITES_MAX:
-        raise TOO_MANY_WRITES
+        raise CommandError(TOO_MANY_WRITES)
 
     def finish_all(results: Sequence[Result]) -> Reply:
         return _bounded([finish(results[start:end]) for start, end, finish in parts])
