@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from typing import Any
 
 import hiredis
@@ -16,6 +18,7 @@ from cacheflow.machine.language import commands as c
 from cacheflow.machine.language import fields
 from cacheflow.machine.language.fields import with_fields
 from cacheflow.net.slices import Slices
+from cacheflow.wire import connection
 from cacheflow.wire.resp import field_replies
 from cacheflow.wire.resp.commands import transaction
 
@@ -251,3 +254,26 @@ def test_the_replies_of_a_transaction_are_bounded_where_one_large_hash_is_search
     reader.feed(client.send(line("MULTI") + line("HGET h f") * 5 + line("HLEN h") * 9 + line("EXEC")))
     told = [reader.gets() for _ in range(16)][-1]
     assert told[:3] == [b"x" * 30_000] * 3 and "are larger than" in str(told[3]) and told[5:] == [1] * 9
+
+
+@pytest.mark.parametrize(
+    "words", ["SUNION s s", "SDIFF s none", "SSCAN s 0", "SRANDMEMBER s 100000", "HRANDFIELD h 90000"]
+)
+def test_a_reply_that_nobody_takes_keeps_about_its_bytes(monkeypatch: pytest.MonkeyPatch, words: str) -> None:
+    monkeypatch.setattr(connection, "REPLY_BYTES_MAX", 16 * 1024)
+    store = FakeStore()
+    data, _ = with_fields(b"", [part for number in range(50_000) for part in (b"%x" % number, b"")])
+    store.apply([c.set_("s", data, values.SET), c.set_("h", data, values.HASH)])
+    client = connect(store)
+    size = len(client.send(line(words)))
+    client.transport.takes = False
+    gc.collect()
+    tracemalloc.start()
+    try:
+        told = len(client.send(line(words)))
+        kept = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert kept < 1.5 * size + 100_000
+    client.transport.take_all()
+    assert 0 < told < 50_000 and told + len(client.replies()) == size
