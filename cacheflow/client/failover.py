@@ -117,7 +117,7 @@ class Nodes:
                 if answer.status not in (503, 504):
                     if request.write and maybe_applied is not None and _says_nothing_of_the_log(answer):
                         raise OutcomeUnknown(f"{problem_of(answer)}; before: {maybe_applied}")
-                    self._members.answered(node, answer, others_failed=bool(failures))
+                    self._members.answered(node, answer, others_failed=bool(failures) or refusal is not None)
                     return answer
                 refusal = answer
                 failures.pop(node.url, None)
