@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -650,3 +651,36 @@ def test_in_a_forked_child_no_thread_finds_the_parents_scope(monkeypatch: pytest
     monkeypatch.setattr(scopes.Scopes, "__setattr__", half_way)
     started()
     assert table.present(1.0) is not parents
+
+
+def test_nobody_waits_for_another_ones_opening_longer_than_for_its_own() -> None:
+    # The other one's call may have begun later, and may wait as long again.
+    released = threading.Event()
+    opening = threading.Event()
+
+    def open_scope(deadline: float) -> str:
+        opening.set()
+        assert released.wait(20)
+        return "s"
+
+    table = scopes.Scopes(open_scope)
+    other = threading.Thread(target=table.present, args=(time.monotonic() + 60,))
+    other.start()
+    try:
+        assert opening.wait(20)
+        waiting = threading.Timer(10, released.set)
+        waiting.start()
+        with pytest.raises(NotCommitted, match="another thread"):
+            table.present(time.monotonic() + 0.05)
+        waiting.cancel()
+    finally:
+        released.set()
+        other.join()
+
+
+def test_a_scope_that_another_thread_leaves_at_once_is_still_a_scope(monkeypatch: pytest.MonkeyPatch) -> None:
+    def left_at_once(self: scopes.Scopes, name: str, value: object) -> None:
+        object.__setattr__(self, name, None if name == "_present" else value)
+
+    monkeypatch.setattr(scopes.Scopes, "__setattr__", left_at_once)
+    assert scopes.Scopes(lambda deadline: "s").present(time.monotonic() + 1).name == "s"
