@@ -578,6 +578,23 @@ def test_an_address_with_a_password_is_refused_and_not_shown(url: str) -> None:
     assert "secret" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://:secret@a:x",
+        "http://me:secret@a:99999",
+        "cacheflow://:secret@a",
+        "http://:secret/x@a",
+        "http://:secret?x@a",
+        "http://:secret@a b",
+    ],
+)
+def test_an_address_that_is_none_is_not_shown_with_its_password(url: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        CacheClient(url)
+    assert "secret" not in str(refused.value)
+
+
 def test_a_client_without_nodes_is_refused() -> None:
     with pytest.raises(InvalidRequest):
         CacheClient([])
