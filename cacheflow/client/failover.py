@@ -1,6 +1,6 @@
 """Nodes: one answer from a cluster, whichever node gives it.
 
-1. A request goes to the node that answered last; a node that cannot be reached or says 503 hands it to the next one,
+1. A request goes to the node that answered last; a node that cannot be reached or says 502 or 503 hands it to the next one,
    round after round, until the deadline. Which that is, and which nodes there are, ``members`` knows.
 2. A request may be sent more than once: a write is only handed in here with what makes it count once.
 3. What is raised tells whether a write may have happened: NotCommitted is certainly not, OutcomeUnknown may be.
@@ -70,7 +70,7 @@ class Nodes:
             node.close()
 
     def call(self, request: Request, deadline: float | None = None) -> Answer:
-        """Send ``request`` to the nodes in turn until ``deadline``; return the first answer that is no 503 or 504.
+        """Send ``request`` to the nodes in turn until ``deadline``; return the first answer that is no 502, 503 or 504.
 
         Raises NotCommitted, OutcomeUnknown, or what the last 503 said. The outcome of a write that one node may have applied
         is unknown also when the next node refuses the write for reasons of its own. Raises AnswerNotKept if a try of this call
@@ -114,6 +114,10 @@ class Nodes:
                     continue
                 refused_rounds = 0
                 tried = True
+                if answer.status == 502:
+                    # A proxy's: the node behind it may have carried the request out, and has given no answer.
+                    failures[node.url] = maybe_applied = "a proxy answered 502"
+                    continue
                 if answer.status not in (503, 504):
                     if request.write and maybe_applied is not None and _says_nothing_of_the_log(answer):
                         raise OutcomeUnknown(f"{problem_of(answer)}; before: {maybe_applied}")
@@ -157,11 +161,11 @@ def _of_age(request: Request, began: float) -> Request:
 
 
 def _says_nothing_of_the_log(answer: Answer) -> bool:
-    """Return whether ``answer`` is an HTTP error that a node or a proxy has made by itself, and not a result from the log.
+    """Return whether ``answer`` is an HTTP error or a redirect that a node or a proxy has made, and not a result from the log.
 
     An earlier try of the same request may have been applied in spite of such an answer.
     """
-    if answer.status < 400:
+    if answer.status < 300:
         return False
     if answer.status in (404, 409, 412):
         return answer.headers.get("X-Raft-Index") is None

@@ -620,7 +620,7 @@ def test_a_token_that_no_header_holds_is_refused_and_not_shown(token: str) -> No
     assert not token or token not in str(caught.value)
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 413, 422, 429, 500, 502])
+@pytest.mark.parametrize("status", [302, 400, 401, 403, 413, 422, 429, 500])
 def test_a_refusal_behind_a_lost_answer_says_nothing_of_the_first_try(
     pair: tuple[FakeNode, FakeNode], status: int
 ) -> None:
@@ -636,6 +636,25 @@ def test_a_refusal_behind_a_lost_answer_says_nothing_of_the_first_try(
         with pytest.raises(CacheFlowError) as caught:
             client.incr("n")
         assert not isinstance(caught.value, OutcomeUnknown)
+
+
+def test_a_proxy_that_got_no_answer_of_its_node_says_nothing_of_a_write(pair: tuple[FakeNode, FakeNode]) -> None:
+    first, second = pair
+    with CacheClient([first.url, second.url], timeout_s=5) as client:
+        client.incr("n", initial=0)
+        first.faults.append((502, "Bad gateway"))
+        # Sent again, under its number.
+        assert client.incr("n") == 2
+        assert keys_sent(first)[-1] == keys_sent(second)[-1]
+        second.faults.append((502, "Bad gateway"))
+        assert client["n"] == 2
+    with CacheClient(first.url, timeout_s=0.3) as client:
+        client.incr("n")
+        first.faults.extend([(502, "Bad gateway")] * 1000)
+        with pytest.raises(OutcomeUnknown, match="502"):
+            client.incr("n")
+        with pytest.raises(NotCommitted, match="502"):
+            client["n"]
 
 
 def test_a_try_after_the_first_tells_how_old_the_callers_key_is(client: CacheClient, node: FakeNode) -> None:
