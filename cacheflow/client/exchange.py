@@ -57,7 +57,7 @@ class Answer(NamedTuple):
         """Return the value of this answer's JSON body. Raises CacheFlowError when the body is not JSON."""
         try:
             return json.loads(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise CacheFlowError(f"{self.url} answered {self.status} with something that is not JSON") from None
 
 

@@ -95,6 +95,7 @@ class Nodes:
         failures: dict[str, str] = {}
         while True:
             refused_rounds += 1
+            asked_s = 0.0
             nodes = self._members.nodes
             for offset, node in enumerate(self._members.in_turn(nodes)):
                 if time.monotonic() >= deadline:
@@ -137,10 +138,12 @@ class Nodes:
                         raise problem
                     maybe_applied = str(problem)
                 elif problem_document(answer).get("title") == errors.Overloaded.title:
-                    pause_s = max(pause_s, _retry_after_s(answer))
-            if time.monotonic() + pause_s >= deadline or refused_rounds == REFUSED_ROUNDS_MAX:
+                    asked_s = max(asked_s, _retry_after_s(answer))
+            # Not all clients at once; and never sooner than a node that has too much to do has asked for.
+            wait_s = max(pause_s * random.uniform(0.5, 1), asked_s * random.uniform(1, 1.5))
+            if time.monotonic() + wait_s >= deadline or refused_rounds == REFUSED_ROUNDS_MAX:
                 break
-            time.sleep(pause_s * random.uniform(0.5, 1))
+            time.sleep(wait_s)
             pause_s = min(pause_s * 2, PAUSE_S_MAX)
         if request.write and maybe_applied is not None:
             raise OutcomeUnknown(f"the write was sent and no answer came: {maybe_applied}")
@@ -183,7 +186,7 @@ def problem_document(answer: Answer) -> dict[str, Any]:
     """Return the problem document (RFC 9457) in ``answer``, an HTTP error; {} when the body is no JSON object."""
     try:
         document = json.loads(answer.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}
 

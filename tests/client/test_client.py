@@ -7,6 +7,8 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from http.client import HTTPMessage
+from types import SimpleNamespace
 
 import pytest
 from fakes.http_node import FakeNode, FakeState
@@ -14,6 +16,7 @@ from fakes.http_node import FakeNode, FakeState
 from cacheflow import errors, values
 from cacheflow.client import failover, scopes
 from cacheflow.client.client import AsyncCacheClient, CacheClient
+from cacheflow.client.exchange import Answer
 from cacheflow.client.members import Members
 from cacheflow.errors import (
     AnswerNotKept,
@@ -720,3 +723,24 @@ def test_a_scope_that_another_thread_leaves_at_once_is_still_a_scope(monkeypatch
 
     monkeypatch.setattr(scopes.Scopes, "__setattr__", left_at_once)
     assert scopes.Scopes(lambda deadline: "s").present(time.monotonic() + 1).name == "s"
+
+
+def test_an_overloaded_node_is_left_alone_for_as_long_as_it_asks(
+    node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(failover, "time", SimpleNamespace(monotonic=time.monotonic, sleep=slept.append))
+    with CacheClient(node.url, timeout_s=60) as client:
+        client["k"] = 1
+        # The node of the tests names no Retry-After, which stands for a second.
+        node.faults.extend([(503, errors.Overloaded.title)] * 20)
+        client["k"] = 2
+    assert len(slept) == 20
+    assert min(slept) >= 1.0
+
+
+def test_json_that_is_nested_without_end_is_none(client: CacheClient, node: FakeNode) -> None:
+    answer = Answer(200, HTTPMessage(), b"[" * 100_000, node.url)
+    with pytest.raises(CacheFlowError, match="not JSON"):
+        answer.json()
+    assert isinstance(failover.problem_of(answer._replace(status=503)), NotCommitted)
