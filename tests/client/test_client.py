@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from http.client import HTTPMessage
 from types import SimpleNamespace
@@ -744,3 +746,16 @@ def test_json_that_is_nested_without_end_is_none(client: CacheClient, node: Fake
     with pytest.raises(CacheFlowError, match="not JSON"):
         answer.json()
     assert isinstance(failover.problem_of(answer._replace(status=503)), NotCommitted)
+
+
+def test_a_client_that_nobody_has_any_more_is_gone_without_the_garbage_collector(node: FakeNode) -> None:
+    client = CacheClient(node.url)
+    client["k"] = 1
+    nodes = weakref.ref(client._nodes)
+    gc.disable()
+    try:
+        client.close()
+        del client
+        assert nodes() is None
+    finally:
+        gc.enable()
