@@ -78,7 +78,7 @@ class CacheClient(Face):
             raise InvalidRequest("a token is printable ASCII; strip what was read from a file")
         self._timeout_s = timeout_s
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        each = [urls] if isinstance(urls, str) else list(urls)
+        each = [urls] if isinstance(urls, str) else list(arguments.each_of(urls, "addresses of nodes"))
         self._nodes = Nodes(each, timeout_s, ca, self._headers, arguments.flag(discover, "discover"))
         # No method of this object: when nobody has it any more its connections end, without the garbage collector.
         self._scopes = Scopes(functools.partial(_open_scope, self._nodes, self._headers))

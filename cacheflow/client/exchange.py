@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
+from cacheflow.arguments import shown
 from cacheflow.config import split_url
 from cacheflow.errors import CacheFlowError, InvalidRequest
 from cacheflow.net.tls.trust import told
@@ -76,6 +77,8 @@ class NodeHttp:
     """
 
     def __init__(self, url: str, trusted: Callable[[], ssl.SSLContext]) -> None:
+        if not isinstance(url, str):
+            raise InvalidRequest(f"a node's address is a str, not {shown(url)}")
         try:
             parts = split_url(url if "//" in url else f"http://{url}")
         except ValueError as error:

@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Iterator
 from http.client import HTTPMessage
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from fakes.http_node import FakeNode, FakeState
@@ -598,6 +599,13 @@ def test_an_address_that_is_none_is_not_shown_with_its_password(url: str) -> Non
     with pytest.raises(InvalidRequest) as refused:
         CacheClient(url)
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("urls", [None, 5, b"http://a", [None], [5], [b"http://a"], [["http://a"]]])
+def test_an_address_of_another_type_is_refused(urls: Any) -> None:
+    for kind in (CacheClient, AsyncCacheClient):
+        with pytest.raises(InvalidRequest):
+            kind(urls)
 
 
 def test_a_client_without_nodes_is_refused() -> None:
