@@ -80,7 +80,7 @@ class ReplicatedStore(Face):
         # The node, once it has been started.
         self._listing = threading.Lock()  # held while keys are listed, see keys_page
         self._local: LocalNode | None = None
-        forks.tell(self)
+        forks.tell(self, ReplicatedStore._leave_to_parent)
 
     # Life -----------------------------------------------------------------------------------------------------------
 
@@ -494,8 +494,7 @@ class ReplicatedStore(Face):
 
     # ----------------------------------------------------------------------------------------------------------------
 
-    def leave_to_parent(self) -> None:
-        """Refuse every call from now on, in a process that was forked from the one that runs this store's node."""
+    def _leave_to_parent(self) -> None:
         # A thread of the parent may have held the old one, and nobody lets go of that here.
         self._listing = threading.Lock()
         self._local = None

@@ -8,32 +8,30 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Protocol
-from weakref import WeakValueDictionary
+from collections.abc import Callable
+from typing import Any, TypeVar
+from weakref import ref
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
 
-class Owner(Protocol):
-    """What has a node in this process."""
-
-    def leave_to_parent(self) -> None:
-        """Let go of the node, in a process that was forked from the one that runs it."""
+# All owners of nodes in this process by their id(), each with what lets go of its node. Who is told here is not kept alive by it.
+_owners: dict[int, tuple[ref[Any], Callable[[Any], None]]] = {}
 
 
-# All owners of this process by their id(); who is told here is not kept alive by it.
-_owners: WeakValueDictionary[int, Owner] = WeakValueDictionary()
-
-
-def tell(owner: Owner) -> None:
-    """Have ``owner`` let go of its node in every process that is forked from this one."""
-    _owners[id(owner)] = owner
+def tell(owner: T, let_go: Callable[[T], None]) -> None:
+    """Have ``let_go`` called with ``owner``, which has a node, in every process that is forked from this one."""
+    number = id(owner)
+    _owners[number] = ref(owner, lambda _: _owners.pop(number, None)), let_go
 
 
 def _after_fork() -> None:
-    for owner in list(_owners.values()):
+    for known, let_go in list(_owners.values()):
+        owner = known()
         try:
-            owner.leave_to_parent()
+            if owner is not None:
+                let_go(owner)
         except Exception:  # the others must be let go of all the same
             logger.exception("a forked process could not let go of its parent's node")
 
