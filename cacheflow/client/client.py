@@ -52,7 +52,8 @@ _SCOPE_NAME: Final = re.compile(r"[\x21-\x3a\x3c-\x7e]{1,100}")
 class CacheClient(Face):
     """A client of a replicated cache over HTTP, a mapping with more methods. Safe for concurrent use, also after a fork.
 
-    urls: addresses of one or more nodes.  timeout_s: seconds for a whole call, fail-over included.
+    urls: addresses of one or more nodes.
+    timeout_s: seconds for a call, fail-over included, or for each part of one that takes several requests.
     token: the content of the nodes' --api-token-file.  ca: a file with the CA of the nodes' certificates; without it they must be
     of one that the system trusts.  discover: ask a node for the others, and use them too; False behind a NAT, where the
     addresses by which nodes know each other lead nowhere.  Values are str, bytes or anything JSON can hold; keys are str.
