@@ -28,6 +28,8 @@ _NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 # Longer secrets add nothing, and a header has 16 KiB for everything.
 _SECRET_BYTES_MAX = 4096
 _SECRET = re.compile(rb"[ -~]{16,}")
+# As much of a URL as could be a token that somebody forgot to escape.
+_USER_INFO = re.compile(r"//.*@")
 _HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 # What a browser calls a site: scheme, host and perhaps a port, or "null" for a file.
 _ORIGIN = re.compile(r"\*|null|https?://[^\s/?#@]+")
@@ -225,19 +227,24 @@ def join_address(host: str, port: int) -> str:
 def split_url(url: str) -> SplitResult:
     """Return the parts of the URL of a node's HTTP API. Raises ValueError for a text that is no such URL."""
     if not url.isprintable() or " " in url:
-        raise ValueError(f"{url!r} has blanks or control characters")
+        raise ValueError(f"{hidden(url)!r} has blanks or control characters")
     try:
         parts = urlsplit(url)
         good = parts.scheme in ("http", "https") and parts.hostname and not parts.query and not parts.fragment
     except ValueError:
         good = False
     if not good:
-        raise ValueError(f"{url!r} is not a node's address such as http://127.0.0.1:8080")
+        raise ValueError(f"{hidden(url)!r} is not a node's address such as http://127.0.0.1:8080")
     try:
         _ = parts.port
     except ValueError:
-        raise ValueError(f"{url!r}: the port is not a number up to 65535") from None
+        raise ValueError(f"{hidden(url)!r}: the port is not a number up to 65535") from None
     return parts
+
+
+def hidden(url: str) -> str:
+    """Return ``url`` for a message, without what could be a name and a token in it, also where nobody has escaped them."""
+    return _USER_INFO.sub("//***@", url)
 
 
 def _is_url(text: str) -> bool:

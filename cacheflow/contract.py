@@ -187,6 +187,9 @@ class WireStore(Protocol):
         count: whether this look-up counts as a use of the key.
         """
 
+    def peek(self, key: str) -> Entry | None:
+        """Return the cache entry under ``key``, perhaps past its expiry, or None; counts nothing, as neither read nor use."""
+
     def lookup_all(self, keys: list[str], bytes_max: int) -> list[Entry | None] | None:
         """Return the live cache entries of all ``keys`` at one moment, in a list with None for each absent key.
 

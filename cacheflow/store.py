@@ -7,14 +7,11 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
-from weakref import WeakValueDictionary
 
 from cacheflow import arguments, values, verbs
 from cacheflow.arguments import KEYS_PAGE
@@ -40,22 +37,17 @@ from cacheflow.net.slices import Breaks, Slices
 from cacheflow.net.tls.handshakes import Handshakes
 from cacheflow.net.unfinished import Unfinished
 from cacheflow.net.unsent import Unsent
-from cacheflow.node import leaving, status
+from cacheflow.node import forks, leaving, status
 from cacheflow.node.assembly import LocalNode
 from cacheflow.node.channels import Channels
 from cacheflow.node.engine import Engine
 from cacheflow.raft.membership.changes import CONFLICT, JOINED, KNOWN, UNSURE
 from cacheflow.results import Digest, Item, RaftPosition
 
-logger = logging.getLogger(__name__)
-
 # Seconds between two tries to read several keys at one moment, while entries of the log are applied; and how many are made: for a
 # quarter of a second, in which even a busy node comes to the end of an entry a hundred times.
 MOMENT_PAUSE_S: Final = 0.0005
 MOMENT_TRIES: Final = 500
-
-# All stores of this process by their id(): a process that is forked from it must let go of their nodes.
-_stores: WeakValueDictionary[int, ReplicatedStore] = WeakValueDictionary()
 
 
 class ReplicatedStore(Face):
@@ -88,7 +80,7 @@ class ReplicatedStore(Face):
         # The node, once it has been started.
         self._listing = threading.Lock()  # held while keys are listed, see keys_page
         self._local: LocalNode | None = None
-        _stores[id(self)] = self
+        forks.tell(self, ReplicatedStore._leave_to_parent)
 
     # Life -----------------------------------------------------------------------------------------------------------
 
@@ -266,6 +258,11 @@ class ReplicatedStore(Face):
             if count:
                 local.uses.note(key)
         return entry
+
+    def peek(self, key: str) -> Entry | None:
+        """Return the entry under ``key``, perhaps past its expiry, or None; counts nothing. For who asks how large it is."""
+        local = self._local
+        return None if local is None else local.machine.contents.get(key)
 
     def lookup_all(self, keys: list[str], bytes_max: int) -> list[Entry | None] | None:
         """Return the live entries of ``keys`` at one moment, None for each absent one.
@@ -503,6 +500,8 @@ class ReplicatedStore(Face):
     # ----------------------------------------------------------------------------------------------------------------
 
     def _leave_to_parent(self) -> None:
+        # A thread of the parent may have held the old one, and nobody lets go of that here.
+        self._listing = threading.Lock()
         self._local = None
         self._engine.leave_to_parent()
 
@@ -550,19 +549,6 @@ class ReplicatedStore(Face):
         if node.replica.stumbled or node.removal.removed_at is not None:
             raise NotReady(f"this node answers no reads: {node.replica.stumbled or node.replica.failure}")
         raise NotReady("this node has not caught up with the cluster since it started")
-
-
-def _after_fork() -> None:
-    """Make every store that a forked process has inherited from its parent refuse all calls."""
-    for store in list(_stores.values()):
-        try:
-            store._leave_to_parent()
-        except Exception:  # the others must be let go of all the same
-            logger.exception("a forked process could not let go of its parent's node")
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _embedded_config(raft_address: str | None, settings: dict[str, Any]) -> NodeConfig:

@@ -50,7 +50,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "integrations": (*BASE, "arguments", "opening", "integrations"),
     "rest": (*FRONT, "net.unfinished", "net.unsent", "rest"),
     # A transaction with steps foresees what its commands will do, by the machine's own pure rules.
-    "wire": (*FRONT, "machine.deciding.decisions", "net.slices", "wire"),
+    "wire": (*FRONT, "machine.deciding.decisions", "machine.deciding.field_decisions", "net.slices", "wire"),
     "cli": (*BASE, *USERS, "net.tls.trust", "client", "store", "rest", "wire", "cli"),
     "__main__": ("cli",),
     # The face: what a user imports.

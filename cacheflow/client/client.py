@@ -6,11 +6,12 @@ connection broke is sent again and never counts twice. How nodes are chosen and 
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -51,7 +52,8 @@ _SCOPE_NAME: Final = re.compile(r"[\x21-\x3a\x3c-\x7e]{1,100}")
 class CacheClient(Face):
     """A client of a replicated cache over HTTP, a mapping with more methods. Safe for concurrent use, also after a fork.
 
-    urls: addresses of one or more nodes.  timeout_s: seconds for a whole call, fail-over included.
+    urls: addresses of one or more nodes.
+    timeout_s: seconds for a call, fail-over included, or for each part of one that takes several requests.
     token: the content of the nodes' --api-token-file.  ca: a file with the CA of the nodes' certificates; without it they must be
     of one that the system trusts.  discover: ask a node for the others, and use them too; False behind a NAT, where the
     addresses by which nodes know each other lead nowhere.  Values are str, bytes or anything JSON can hold; keys are str.
@@ -76,10 +78,11 @@ class CacheClient(Face):
             # Not shown: it may be the real one with a line's end behind it.
             raise InvalidRequest("a token is printable ASCII; strip what was read from a file")
         self._timeout_s = timeout_s
-        self._scopes = Scopes(self._open_scope)
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        each = [urls] if isinstance(urls, str) else list(urls)
+        each = [urls] if isinstance(urls, str) else list(arguments.each_of(urls, "addresses of nodes"))
         self._nodes = Nodes(each, timeout_s, ca, self._headers, arguments.flag(discover, "discover"))
+        # No method of this object: when nobody has it any more its connections end, without the garbage collector.
+        self._scopes = Scopes(functools.partial(_open_scope, self._nodes, self._headers))
 
     @property
     def urls(self) -> list[str]:
@@ -253,19 +256,6 @@ class CacheClient(Face):
                 scope.told(number)
         raise NotCommitted("the cluster closed every scope before the write came; it was not applied")
 
-    def _open_scope(self, deadline: float) -> str:
-        try:
-            answer = self._nodes.call(Request("POST", "/scopes", None, self._headers, write=False), deadline)
-        except OutcomeUnknown as error:
-            raise NotCommitted(f"no scope could be opened, and the write was not sent: {error}") from None
-        if answer.status != 201:
-            check_is_ours(answer)
-            raise problem_of(answer)
-        name = answer.json().get("scope")
-        if type(name) is not str or not _SCOPE_NAME.fullmatch(name):
-            raise CacheFlowError(f"{answer.url} opened a scope without a name")
-        return name
-
     def _found(self, method: str, target: str) -> Answer | None:
         """Send a read over HTTP; return the answer if it is a success, None if it is a CacheFlow node's 404.
 
@@ -284,6 +274,21 @@ class CacheClient(Face):
         if answer.status != 200:
             raise problem_of(answer)
         return answer.json()
+
+
+def _open_scope(nodes: Nodes, headers: Mapping[str, str], deadline: float) -> str:
+    """Have one of ``nodes`` open a scope, and return its name. Raises NotCommitted, and what a node's refusal stands for."""
+    try:
+        answer = nodes.call(Request("POST", "/scopes", None, headers, write=False), deadline)
+    except OutcomeUnknown as error:
+        raise NotCommitted(f"no scope could be opened, and the write was not sent: {error}") from None
+    if answer.status != 201:
+        check_is_ours(answer)
+        raise problem_of(answer)
+    name = answer.json().get("scope")
+    if type(name) is not str or not _SCOPE_NAME.fullmatch(name):
+        raise CacheFlowError(f"{answer.url} opened a scope without a name")
+    return name
 
 
 class AsyncCacheClient(AsyncFace):

@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
+from cacheflow.arguments import shown
 from cacheflow.config import split_url
 from cacheflow.errors import CacheFlowError, InvalidRequest
 from cacheflow.net.tls.trust import told
@@ -57,7 +58,7 @@ class Answer(NamedTuple):
         """Return the value of this answer's JSON body. Raises CacheFlowError when the body is not JSON."""
         try:
             return json.loads(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise CacheFlowError(f"{self.url} answered {self.status} with something that is not JSON") from None
 
 
@@ -76,6 +77,8 @@ class NodeHttp:
     """
 
     def __init__(self, url: str, trusted: Callable[[], ssl.SSLContext]) -> None:
+        if not isinstance(url, str):
+            raise InvalidRequest(f"a node's address is a str, not {shown(url)}")
         try:
             parts = split_url(url if "//" in url else f"http://{url}")
         except ValueError as error:
@@ -109,7 +112,7 @@ class NodeHttp:
             if connection.sock is None:
                 connection.timeout = min(timeout_s, CONNECT_TIMEOUT_S_MAX)
                 connection.connect()
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter for a name that no host can have
             connection.close()
             raise NotSent(_reason(error)) from None
         sock = connection.sock
@@ -118,20 +121,14 @@ class NodeHttp:
             sock.settimeout(left_s(deadline))
             connection.request(request.method, self._prefix + request.target, request.body, dict(request.headers))
             response = connection.getresponse()
-            chunks = []
-            # In pieces, so that a long answer that comes slowly does not outlast the deadline.
-            while not response.isclosed() and (chunk := response.read(65536)):
-                chunks.append(chunk)
-                sock.settimeout(left_s(deadline))
-            if response.length:  # read(amount) does not complain when the connection ends early
-                raise http.client.IncompleteRead(b"", response.length)
+            body = _body_of(response, sock, deadline)
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             raise NoAnswer(_reason(error)) from None
         except BaseException:  # Ctrl-C in the middle of an answer: the rest of it must not be read as the next one
             connection.close()
             raise
-        answer = Answer(response.status, response.headers, b"".join(chunks), self.url)
+        answer = Answer(response.status, response.headers, body, self.url)
         if response.will_close or len(self._idle) >= IDLE_CONNECTIONS_MAX:
             connection.close()
         else:
@@ -157,6 +154,32 @@ class NodeHttp:
                 return connection
             connection.close()
         return self._connection()
+
+
+def _body_of(response: http.client.HTTPResponse, sock: socket.socket, deadline: float) -> bytes:
+    """Read and return the body of ``response``, which comes over ``sock``. Raises what reading raises, and TimeoutError."""
+    chunks = []
+    # None where chunks, or the end of the connection, end the body.
+    missing = response.length
+    while missing is None or missing:
+        # What comes at once, and no more: an answer that comes slowly, byte by byte, must not outlast the deadline.
+        chunk = response.read1(65536 if missing is None else min(65536, missing))
+        if not chunk:
+            break
+        chunks.append(chunk)
+        if missing is not None:
+            missing -= len(chunk)
+            if not missing:
+                # Where the connection ends with the answer, the socket may be closed by now.
+                break
+        if time.monotonic() >= deadline:
+            raise TimeoutError
+        sock.settimeout(left_s(deadline))
+    if missing:  # read1 does not complain when the connection ends early
+        raise http.client.IncompleteRead(b"", missing)
+    # The connection takes its next request only then.
+    response.close()
+    return b"".join(chunks)
 
 
 def left_s(deadline: float) -> float:

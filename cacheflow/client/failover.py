@@ -1,6 +1,6 @@
 """Nodes: one answer from a cluster, whichever node gives it.
 
-1. A request goes to the node that answered last; a node that cannot be reached or says 503 hands it to the next one,
+1. A request goes to the node that answered last; a node that cannot be reached or says 502 or 503 hands it to the next one,
    round after round, until the deadline. Which that is, and which nodes there are, ``members`` knows.
 2. A request may be sent more than once: a write is only handed in here with what makes it count once.
 3. What is raised tells whether a write may have happened: NotCommitted is certainly not, OutcomeUnknown may be.
@@ -70,7 +70,7 @@ class Nodes:
             node.close()
 
     def call(self, request: Request, deadline: float | None = None) -> Answer:
-        """Send ``request`` to the nodes in turn until ``deadline``; return the first answer that is no 503 or 504.
+        """Send ``request`` to the nodes in turn until ``deadline``; return the first answer that is no 502, 503 or 504.
 
         Raises NotCommitted, OutcomeUnknown, or what the last 503 said. The outcome of a write that one node may have applied
         is unknown also when the next node refuses the write for reasons of its own. Raises AnswerNotKept if a try of this call
@@ -95,6 +95,7 @@ class Nodes:
         failures: dict[str, str] = {}
         while True:
             refused_rounds += 1
+            asked_s = 0.0
             nodes = self._members.nodes
             for offset, node in enumerate(self._members.in_turn(nodes)):
                 if time.monotonic() >= deadline:
@@ -114,10 +115,14 @@ class Nodes:
                     continue
                 refused_rounds = 0
                 tried = True
+                if answer.status == 502:
+                    # A proxy's: the node behind it may have carried the request out, and has given no answer.
+                    failures[node.url] = maybe_applied = "a proxy answered 502"
+                    continue
                 if answer.status not in (503, 504):
                     if request.write and maybe_applied is not None and _says_nothing_of_the_log(answer):
                         raise OutcomeUnknown(f"{problem_of(answer)}; before: {maybe_applied}")
-                    self._members.answered(node, answer, others_failed=bool(failures))
+                    self._members.answered(node, answer, others_failed=bool(failures) or refusal is not None)
                     return answer
                 refusal = answer
                 failures.pop(node.url, None)
@@ -133,10 +138,12 @@ class Nodes:
                         raise problem
                     maybe_applied = str(problem)
                 elif problem_document(answer).get("title") == errors.Overloaded.title:
-                    pause_s = max(pause_s, _retry_after_s(answer))
-            if time.monotonic() + pause_s >= deadline or refused_rounds == REFUSED_ROUNDS_MAX:
+                    asked_s = max(asked_s, _retry_after_s(answer))
+            # Not all clients at once; and never sooner than a node that has too much to do has asked for.
+            wait_s = max(pause_s * random.uniform(0.5, 1), asked_s * random.uniform(1, 1.5))
+            if time.monotonic() + wait_s >= deadline or refused_rounds == REFUSED_ROUNDS_MAX:
                 break
-            time.sleep(pause_s * random.uniform(0.5, 1))
+            time.sleep(wait_s)
             pause_s = min(pause_s * 2, PAUSE_S_MAX)
         if request.write and maybe_applied is not None:
             raise OutcomeUnknown(f"the write was sent and no answer came: {maybe_applied}")
@@ -157,11 +164,11 @@ def _of_age(request: Request, began: float) -> Request:
 
 
 def _says_nothing_of_the_log(answer: Answer) -> bool:
-    """Return whether ``answer`` is an HTTP error that a node or a proxy has made by itself, and not a result from the log.
+    """Return whether ``answer`` is an HTTP error or a redirect that a node or a proxy has made, and not a result from the log.
 
     An earlier try of the same request may have been applied in spite of such an answer.
     """
-    if answer.status < 400:
+    if answer.status < 300:
         return False
     if answer.status in (404, 409, 412):
         return answer.headers.get("X-Raft-Index") is None
@@ -179,7 +186,7 @@ def problem_document(answer: Answer) -> dict[str, Any]:
     """Return the problem document (RFC 9457) in ``answer``, an HTTP error; {} when the body is no JSON object."""
     try:
         document = json.loads(answer.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}
 

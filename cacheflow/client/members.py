@@ -94,10 +94,15 @@ class Members:
         yield from others
 
     def answered(self, node: NodeHttp, answer: Answer, *, others_failed: bool) -> None:
-        """Note that ``node`` has given a call's answer; the next call asks it first. others_failed: before it some gave none."""
+        """Note that ``node`` has given a call's answer; the next call asks it first, unless this client has seen more elsewhere.
+
+        others_failed: before it some gave none, or refused.
+        """
         index = _index_of(answer)
         with self._lock:
-            self._first = node
+            # A node that this client has left meanwhile may be cut off: its late answer is no reason to go back to it.
+            if others_failed or index >= self._index_seen:
+                self._first = node
             self._index_seen = max(self._index_seen, index)
         if others_failed or self._looked_at is None:
             self._look_soon(node)
@@ -114,7 +119,12 @@ class Members:
             self._looking = True
             self._looked_at = now
         # The application may end while it looks.
-        threading.Thread(target=self._look, args=(asked,), name="cacheflow-members", daemon=True).start()
+        looker = threading.Thread(target=self._look, args=(asked,), name="cacheflow-members", daemon=True)
+        try:
+            looker.start()
+        except RuntimeError:  # the system has no thread left, or the interpreter ends
+            # The call that is under way has its answer all the same.
+            self._looking = False
 
     def _look(self, asked: NodeHttp) -> None:
         try:

@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from cacheflow.errors import NotCommitted
+
 # Seconds after which an unused scope is not used again: half of the time after which the cluster closes it.
 UNUSED_S_MAX: Final = 300.0
 
@@ -67,18 +69,26 @@ class Scopes:
     def present(self, deadline: float) -> Scope:
         """Return the scope in which the client's next write is numbered.
 
-        If there is none, or the last one was unused for too long, a new one is opened, which may raise.
+        If there is none, or the last one was unused for too long, a new one is opened, which may raise. Raises NotCommitted if
+        another thread is still about that at ``deadline``.
         """
         if self._pid != os.getpid():
             self._start()
         scope = self._present
         if scope is not None and time.monotonic() - scope.used_at < UNUSED_S_MAX:
             return scope
-        with self._lock:
+        # Whoever opens one waits as long as its own call may last, and that one may have begun later.
+        lock = self._lock
+        if not lock.acquire(timeout=max(deadline - time.monotonic(), 0)):
+            raise NotCommitted("no scope could be opened in time by another thread, and the write was not sent")
+        try:
             # Another thread may have opened one meanwhile.
-            if self._present is None or self._present is scope:
-                self._present = Scope(self._open_scope(deadline))
-            return self._present
+            present = self._present
+            if present is None or present is scope:
+                present = self._present = Scope(self._open_scope(deadline))
+            return present
+        finally:
+            lock.release()
 
     def leave(self, scope: Scope) -> None:
         """Stop using ``scope`` for writes, because the cluster has closed it."""

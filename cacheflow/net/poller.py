@@ -161,11 +161,12 @@ class Poller:
                 left -= 1
                 transport.abort()
         self.room = ROOM_A_TURN
-        for transport in self.unfinished.overdue(self._stalled, time.monotonic()):
+        now_s = time.monotonic()
+        for transport in self.unfinished.overdue(self._stalled, now_s):
             if not left:
                 break
             # This node itself may have been slow.
-            if not has_input(transport.descriptor):
+            if self.unfinished.has_stayed(transport, now_s) or not has_input(transport.descriptor):
                 self.unfinished.ended += 1
                 left -= 1
                 transport.abort()

@@ -3,8 +3,8 @@
 A request is carried out when all of it is there, so a client that sends the half of a large one and stops costs what it has sent.
 Each front tells how much of each connection's input is unfinished. When all of it comes to a limit, connections with much of it
 are not read further, except for one that has the turn, so that uploads end one after the other. Those that wait are read again,
-the oldest first, as others end. Who may send and does not is ended soon, so nobody keeps the turn, or room, for nothing. Short
-requests are not counted and never wait.
+the oldest first, as others end. Who may send and does not is ended soon, and who does not come to an end is ended as well, so
+nobody keeps the turn, or room, for nothing. Short requests are not counted and never wait.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ UNFINISHED_BYTES_MAX: Final = 64 * 1024 * 1024
 COUNTED_BYTES_MIN: Final = 64 * 1024
 # Seconds that a client may send nothing of a long request while others have to wait.
 SILENT_S: Final = 2.0
+# Seconds that a long request may take while others have to wait, however much comes of it: as many as any request has that is
+# not a transaction.
+LONG_S: Final = 30.0
 
 # The event of a socket whose client sends no more, also on systems that cannot tell of it.
 _HANG_UP: Final = getattr(select, "POLLRDHUP", 0)
@@ -56,8 +59,9 @@ class Unfinished:
         self.bytes = 0
         self.ended = 0
         self._clock = clock
-        # The connections that count, the oldest first; the number of those that wait; the one that goes on although all is full.
-        self._line: OrderedDict[Holder, None] = OrderedDict()
+        # The connections that count, the oldest first, and since when they do; the number of those that wait; the one that goes
+        # on although all is full.
+        self._line: OrderedDict[Holder, float] = OrderedDict()
         self._waiting = 0
         self._turn: Holder | None = None
         self._lock = threading.Lock()  # guards the sum, the line and all that stands in it
@@ -79,7 +83,7 @@ class Unfinished:
             holder.unfinished_bytes = size
             holder.came_s = self._clock()
             if size:
-                self._line.setdefault(holder, None)
+                self._line.setdefault(holder, holder.came_s)
                 if self.full and not holder.waits:
                     if self._turn is None:
                         self._turn = holder
@@ -129,22 +133,28 @@ class Unfinished:
         holder.came_s = self._clock()
         self._waiting -= 1
 
+    def has_stayed(self, holder: Holder, now_s: float) -> bool:
+        """True if the connection ``holder`` has had much unfinished input for LONG_S."""
+        return now_s - self._line.get(holder, now_s) >= LONG_S
+
     def overdue(self, holders: Iterable[H], now_s: float) -> list[H]:
         """Return those of a front's connections ``holders`` that are to be ended now, the stalest first.
 
-        These may send and have sent nothing for SILENT_S. They are as many as it takes to have half of all room again. The front
-        looks once more whether something has come before it ends one, and counts it in ``ended``.
+        These may send and have sent nothing for SILENT_S, or have stayed for too long. They are as many as it takes to have half
+        of all room again. Before the front ends one that has not stayed for too long, it looks once more whether something has
+        come. It counts each that it ends in ``ended``.
         """
         over = self.bytes - self.bytes_max // 2
         chosen: list[H] = []
         if not self.full:
             return chosen
-        silent = [
+        late = [
             holder
             for holder in holders
-            if holder.unfinished_bytes and not holder.waits and now_s - holder.came_s >= SILENT_S
+            if holder.unfinished_bytes
+            and (self.has_stayed(holder, now_s) or not (holder.waits or now_s - holder.came_s < SILENT_S))
         ]
-        for holder in sorted(silent, key=lambda holder: holder.came_s):
+        for holder in sorted(late, key=lambda holder: holder.came_s):
             chosen.append(holder)
             over -= holder.unfinished_bytes
             if over <= 0:

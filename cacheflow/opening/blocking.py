@@ -22,7 +22,8 @@ def open_cache(url: str | Iterable[str], **options: Any) -> CacheClient | Replic
 
     Options stand here or in the URL's query; what stands here counts:
     serializer: None (str, bytes and JSON), "json", "msgpack" or "pickle".  key_prefix, version: of all keys of this cache.
-    timeout: seconds for a whole call.  token, token_file: who this client is.  ca: a file with the CA of the nodes' certificates.
+    timeout: seconds for a call, or each part of a long one.  token, token_file: who this client is.
+    ca: a file with the CA of the nodes' certificates.
     discover: use the other nodes of the cluster, too, which the named ones tell; False behind a NAT.
     An embedded cache takes the settings of a NodeConfig besides.
 

@@ -10,21 +10,18 @@ an error too, never has it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
 from cacheflow.arguments import each_of, shown
-from cacheflow.config import join_address, split_address, split_url
+from cacheflow.config import hidden, join_address, split_address, split_url
 from cacheflow.errors import InvalidRequest
 
 PORT_DEFAULT: Final = 8080
 _SCHEMES: Final = {"cacheflow": "http", "cacheflows": "https", "http": "http", "https": "https"}
 _EMBEDDED: Final = "cacheflow+embedded"
-# As much as could be a token that somebody forgot to escape.
-_USER_INFO: Final = re.compile(r"//.*@")
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,7 @@ def place_of(url: str | Iterable[str]) -> Place:
 
 def shown_url(url: object) -> str:
     """Return ``url`` as short text for a message, without the name and token in it."""
-    return shown(_USER_INFO.sub("//***@", url) if isinstance(url, str) else url)
+    return shown(hidden(url) if isinstance(url, str) else url)
 
 
 def _place(url: Any) -> Place:
@@ -108,12 +105,15 @@ def _token(url: str, user: str) -> str:
 
 
 def _address(url: str, host: str) -> str:
+    told = host
     if host.endswith("]") or ":" not in host:
         host = f"{host}:{PORT_DEFAULT}"
     try:
         return join_address(*split_address(host))
     except ValueError as error:
-        raise InvalidRequest(f"{shown_url(url)}: {error}") from None
+        # Not shown where it is the beginning of a token that was not escaped.
+        why = error if told in hidden(url) else "where the hosts stand is no host:port"
+        raise InvalidRequest(f"{shown_url(url)}: {why}") from None
 
 
 def _options(url: str, query: str) -> dict[str, str]:

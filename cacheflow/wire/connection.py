@@ -418,14 +418,15 @@ class Connection(asyncio.Protocol):
         self.at_rest = False
         if not self._input:
             self._input = data
-        else:
-            self._pieces += data
-            self._hold(len(self._input) + len(self._pieces) if len(self._pieces) < self.missing else 0)
-            if len(self._pieces) < self.missing:
-                return
+            self._work()
+            return
+        self._pieces += data
+        if len(self._pieces) >= self.missing:
             self._input += self._pieces
             self._pieces.clear()
-        self._work()
+            self._work()
+        # Also a line whose end has not come, but not what waits for earlier requests.
+        self._hold(0 if self._paused else len(self._input) + len(self._pieces))
 
     def eof_received(self) -> bool:
         # A client that has shut down its side may still read.

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import threading
+import time
+import weakref
 from collections.abc import Iterator
+from http.client import HTTPMessage
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from fakes.http_node import FakeNode, FakeState
@@ -13,6 +19,7 @@ from fakes.http_node import FakeNode, FakeState
 from cacheflow import errors, values
 from cacheflow.client import failover, scopes
 from cacheflow.client.client import AsyncCacheClient, CacheClient
+from cacheflow.client.exchange import Answer
 from cacheflow.client.members import Members
 from cacheflow.errors import (
     AnswerNotKept,
@@ -577,6 +584,30 @@ def test_an_address_with_a_password_is_refused_and_not_shown(url: str) -> None:
     assert "secret" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://:secret@a:x",
+        "http://me:secret@a:99999",
+        "cacheflow://:secret@a",
+        "http://:secret/x@a",
+        "http://:secret?x@a",
+        "http://:secret@a b",
+    ],
+)
+def test_an_address_that_is_none_is_not_shown_with_its_password(url: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        CacheClient(url)
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("urls", [None, 5, b"http://a", [None], [5], [b"http://a"], [["http://a"]]])
+def test_an_address_of_another_type_is_refused(urls: Any) -> None:
+    for kind in (CacheClient, AsyncCacheClient):
+        with pytest.raises(InvalidRequest):
+            kind(urls)
+
+
 def test_a_client_without_nodes_is_refused() -> None:
     with pytest.raises(InvalidRequest):
         CacheClient([])
@@ -602,7 +633,7 @@ def test_a_token_that_no_header_holds_is_refused_and_not_shown(token: str) -> No
     assert not token or token not in str(caught.value)
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 413, 422, 429, 500, 502])
+@pytest.mark.parametrize("status", [302, 400, 401, 403, 413, 422, 429, 500])
 def test_a_refusal_behind_a_lost_answer_says_nothing_of_the_first_try(
     pair: tuple[FakeNode, FakeNode], status: int
 ) -> None:
@@ -618,6 +649,25 @@ def test_a_refusal_behind_a_lost_answer_says_nothing_of_the_first_try(
         with pytest.raises(CacheFlowError) as caught:
             client.incr("n")
         assert not isinstance(caught.value, OutcomeUnknown)
+
+
+def test_a_proxy_that_got_no_answer_of_its_node_says_nothing_of_a_write(pair: tuple[FakeNode, FakeNode]) -> None:
+    first, second = pair
+    with CacheClient([first.url, second.url], timeout_s=5) as client:
+        client.incr("n", initial=0)
+        first.faults.append((502, "Bad gateway"))
+        # Sent again, under its number.
+        assert client.incr("n") == 2
+        assert keys_sent(first)[-1] == keys_sent(second)[-1]
+        second.faults.append((502, "Bad gateway"))
+        assert client["n"] == 2
+    with CacheClient(first.url, timeout_s=0.3) as client:
+        client.incr("n")
+        first.faults.extend([(502, "Bad gateway")] * 1000)
+        with pytest.raises(OutcomeUnknown, match="502"):
+            client.incr("n")
+        with pytest.raises(NotCommitted, match="502"):
+            client["n"]
 
 
 def test_a_try_after_the_first_tells_how_old_the_callers_key_is(client: CacheClient, node: FakeNode) -> None:
@@ -650,3 +700,70 @@ def test_in_a_forked_child_no_thread_finds_the_parents_scope(monkeypatch: pytest
     monkeypatch.setattr(scopes.Scopes, "__setattr__", half_way)
     started()
     assert table.present(1.0) is not parents
+
+
+def test_nobody_waits_for_another_ones_opening_longer_than_for_its_own() -> None:
+    # The other one's call may have begun later, and may wait as long again.
+    released = threading.Event()
+    opening = threading.Event()
+
+    def open_scope(deadline: float) -> str:
+        opening.set()
+        assert released.wait(20)
+        return "s"
+
+    table = scopes.Scopes(open_scope)
+    other = threading.Thread(target=table.present, args=(time.monotonic() + 60,))
+    other.start()
+    try:
+        assert opening.wait(20)
+        waiting = threading.Timer(10, released.set)
+        waiting.start()
+        with pytest.raises(NotCommitted, match="another thread"):
+            table.present(time.monotonic() + 0.05)
+        waiting.cancel()
+    finally:
+        released.set()
+        other.join()
+
+
+def test_a_scope_that_another_thread_leaves_at_once_is_still_a_scope(monkeypatch: pytest.MonkeyPatch) -> None:
+    def left_at_once(self: scopes.Scopes, name: str, value: object) -> None:
+        object.__setattr__(self, name, None if name == "_present" else value)
+
+    monkeypatch.setattr(scopes.Scopes, "__setattr__", left_at_once)
+    assert scopes.Scopes(lambda deadline: "s").present(time.monotonic() + 1).name == "s"
+
+
+def test_an_overloaded_node_is_left_alone_for_as_long_as_it_asks(
+    node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(failover, "time", SimpleNamespace(monotonic=time.monotonic, sleep=slept.append))
+    with CacheClient(node.url, timeout_s=60) as client:
+        client["k"] = 1
+        # The node of the tests names no Retry-After, which stands for a second.
+        node.faults.extend([(503, errors.Overloaded.title)] * 20)
+        client["k"] = 2
+    assert len(slept) == 20
+    assert min(slept) >= 1.0
+
+
+def test_json_that_is_nested_without_end_is_none(client: CacheClient, node: FakeNode) -> None:
+    answer = Answer(200, HTTPMessage(), b"[" * 100_000, node.url)
+    with pytest.raises(CacheFlowError, match="not JSON"):
+        answer.json()
+    assert isinstance(failover.problem_of(answer._replace(status=503)), NotCommitted)
+
+
+def test_a_client_that_nobody_has_any_more_is_gone_without_the_garbage_collector(node: FakeNode) -> None:
+    client = CacheClient(node.url)
+    client["k"] = 1
+    nodes = weakref.ref(client._nodes)
+    gc.disable()
+    try:
+        client.close()
+        del client
+        assert nodes() is None
+    finally:
+        gc.enable()

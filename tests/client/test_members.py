@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from http.client import HTTPMessage
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from fakes.http_node import FakeNode, FakeState
 
 from cacheflow.client import members
 from cacheflow.client.client import CacheClient
+from cacheflow.client.exchange import Answer, NodeHttp
 from cacheflow.client.members import LEARNED_MAX, addresses_in
 from cacheflow.errors import InvalidRequest, NotCommitted
 
@@ -271,3 +273,54 @@ def test_many_threads_start_one_look(trio: list[FakeNode]) -> None:
             thread.join()
         soon(lambda: len(client.urls) == 3 and not client._nodes._members._looking)
         assert looks(a) == 1
+
+
+def test_a_late_answer_of_a_node_that_was_left_is_no_reason_to_go_back(trio: list[FakeNode]) -> None:
+    a, b, _ = trio
+    with CacheClient([a.url, b.url], discover=False) as client:
+        known = client._nodes._members
+        left, present = known.nodes
+        # A write has gone on to b, because a is cut off; the read of another thread, of before, is answered by a.
+        known.answered(present, answer_of(present, 9), others_failed=True)
+        known.answered(left, answer_of(left, 5), others_failed=False)
+        assert next(known.in_turn(known.nodes)) is present
+        # A node that has all of that may come first, and one that is behind when no other answers.
+        known.answered(left, answer_of(left, 9), others_failed=False)
+        assert next(known.in_turn(known.nodes)) is left
+        known.answered(present, answer_of(present, 8), others_failed=True)
+        assert next(known.in_turn(known.nodes)) is present
+
+
+def test_a_node_that_refuses_is_left_also_for_one_that_is_behind(trio: list[FakeNode]) -> None:
+    a, b, _ = trio
+    a.index, b.index = 9, 5
+    with CacheClient([a.url, b.url], timeout_s=5, discover=False) as client:
+        client.get("k")
+        a.faults.append((503, "Not ready"))
+        client.get("k")
+        client.get("k")
+        assert (calls(a), calls(b)) == (2, 2)
+
+
+def answer_of(node: NodeHttp, index: int) -> Answer:
+    headers = HTTPMessage()
+    headers["X-Raft-Index"] = str(index)
+    return Answer(200, headers, b"", node.url)
+
+
+def test_a_call_does_not_fail_for_want_of_a_thread_that_looks(
+    trio: list[FakeNode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(members, "LOOK_EVERY_S", 0.0)
+    with CacheClient(trio[0].url, timeout_s=5) as client:
+        known = client._nodes._members
+        (node,) = known.nodes
+        with monkeypatch.context() as full:
+            full.setattr(threading.Thread, "start", none_left)
+            known.answered(node, answer_of(node, 1), others_failed=False)
+        # It looks when there is one again.
+        known.answered(node, answer_of(node, 1), others_failed=True)
+        soon(lambda: len(client.urls) == 3)

@@ -1,8 +1,8 @@
 """``python -m tests.conformance [SUITE...]``: the suites of clients and frameworks, and schemathesis, against three real nodes.
 
-Each suite comes from the package registry; that of a client is run against node 2, that of a framework with our back end against
-all. What it fails is compared with its list in tests/conformance/expected: a failure that is not listed is new, and a client's
-is run again against the server that the suite is written for, where that can be had.
+Each suite comes from the package registry, or from Debian's sources. That of a client or of a stock back end is run against
+node 2, that of a framework with our back end against all. What fails and is not in its list in tests/conformance/expected is new;
+by a port it is run again against the server that the suite is written for, where that can be had.
 Exit code 1 for a new failure; a suite that cannot be fetched is skipped, and the reason told.
 """
 
@@ -22,21 +22,24 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from conformance import expected, schema  # noqa: E402 - the path comes first
 from conformance.fetching import DidNotRun, Unavailable, program  # noqa: E402
-from conformance.frameworks import FRAMEWORKS  # noqa: E402
+from conformance.frameworks import FRAMEWORKS, Framework  # noqa: E402
+from conformance.stock import STOCK  # noqa: E402
 from conformance.suites import SUITES, Results, Suite  # noqa: E402
+from conformance.tcl import TCL  # noqa: E402
 
 from cacheflow.cli.launcher import LocalCluster, free_ports, terminable  # noqa: E402
 
 SCHEMA = "http"
-# The seconds of schemathesis: on every operation together, and in the subset.
+BY_PORT = (*SUITES, *STOCK, *TCL)
+ALL: tuple[Suite | Framework, ...] = (*BY_PORT, *FRAMEWORKS)
+# The seconds of schemathesis on every operation together.
 SCHEMA_S = 300
-SCHEMA_SUBSET_S = 45
 FLAGS = ("--max-items", "100000", "--resp-port", "0", "--memcached-port", "0")
 
 
 def main() -> int:
     """Run what the command line asks for; return the exit code."""
-    names = [SCHEMA, *(suite.name for suite in (*SUITES, *FRAMEWORKS))]
+    names = [SCHEMA, *(suite.name for suite in ALL)]
     parser = argparse.ArgumentParser(prog="python -m tests.conformance", description=__doc__)
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"all unless told: {', '.join(names)}")
     parser.add_argument("--subset", action="store_true", help="what takes no more than three minutes")
@@ -45,13 +48,11 @@ def main() -> int:
         "--control", action="store_true", help="run the suites against the servers they are written for"
     )
     given = parser.parse_args()
+    quick = {suite.name for suite in ALL if suite.quick}
     unknown = set(given.suites) - set(names)
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; known are {', '.join(names)}")
-    chosen = given.suites or [
-        SCHEMA,
-        *(suite.name for suite in (*SUITES, *FRAMEWORKS) if suite.quick or not given.subset),
-    ]
+    chosen = given.suites or [name for name in names if not given.subset or name in quick]
     frameworks = {framework.name: framework for framework in FRAMEWORKS}
     failed = False
     with (
@@ -65,7 +66,7 @@ def main() -> int:
             began = time.monotonic()
             try:
                 if name == SCHEMA:
-                    good, told = schema.check(cluster.urls[1], SCHEMA_SUBSET_S if given.subset else SCHEMA_S)
+                    good, told = schema.check(cluster.urls[1], SCHEMA_S)
                 elif name in frameworks:
                     if given.control:
                         continue
@@ -73,7 +74,7 @@ def main() -> int:
                     found, told = compared(name, results, update=given.update)
                     good, told = not found.new, told + _lines(found.new)
                 else:
-                    suite = next(each for each in SUITES if each.name == name)
+                    suite = next(each for each in BY_PORT if each.name == name)
                     good, told = run(suite, cluster, update=given.update, control=given.control)
             except Unavailable as reason:
                 good, told = True, f"SKIPPED: {reason}"

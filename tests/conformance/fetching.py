@@ -32,8 +32,8 @@ def environment(name: str, packages: Sequence[str]) -> Path:
     stamp, wanted = folder / "stamp", "\n".join([sys.version, *packages])
     if not stamp.exists() or stamp.read_text() != wanted:
         shutil.rmtree(folder, ignore_errors=True)
-        _run([sys.executable, "-m", "venv", str(folder)])
-        _run([str(folder / "bin/python"), "-m", "pip", "install", "--quiet", *packages])
+        run_command([sys.executable, "-m", "venv", str(folder)])
+        run_command([str(folder / "bin/python"), "-m", "pip", "install", "--quiet", *packages])
         stamp.write_text(wanted)
     return folder / "bin/python"
 
@@ -45,15 +45,20 @@ def sources(package: str, version: str) -> Path:
         fetched = FOLDER / "fetched" / package
         python = environment("fetching", ["pip"])
         options = ["--quiet", "--no-deps", "--no-binary", package, "--dest", str(fetched)]
-        _run([str(python), "-m", "pip", "download", *options, f"{package}=={version}"])
+        run_command([str(python), "-m", "pip", "download", *options, f"{package}=={version}"])
         (archive,) = fetched.glob(f"*{version}.tar.gz")
-        unpacked = folder.with_suffix(".unfinished")
-        shutil.rmtree(unpacked, ignore_errors=True)
-        with tarfile.open(archive) as tar:
-            tar.extractall(unpacked, filter="data")
-        (inner,) = unpacked.iterdir()
-        inner.rename(folder)
+        unpack(archive, folder)
     return folder
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Make ``folder`` of the one folder that an archive holds."""
+    unpacked = folder.with_suffix(".unfinished")
+    shutil.rmtree(unpacked, ignore_errors=True)
+    with tarfile.open(archive) as tar:
+        tar.extractall(unpacked, filter="data")
+    (inner,) = unpacked.iterdir()
+    inner.rename(folder)
 
 
 def program(name: str, package: str) -> str:
@@ -63,16 +68,17 @@ def program(name: str, package: str) -> str:
     """
     found = shutil.which(name)
     if found is None and shutil.which("apt-get") is not None:
-        _run(["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", package])
+        run_command(["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", package])
         found = shutil.which(name)
     if found is None:
         raise Unavailable(f"there is no {name} here (Debian's package {package})")
     return found
 
 
-def _run(command: Sequence[str]) -> None:
+def run_command(command: Sequence[str], folder: Path | None = None) -> None:
+    """Run a command that fetches something, in a folder if told. Raises Unavailable when it fails."""
     try:
-        subprocess.run(command, check=True, capture_output=True, text=True, timeout=FETCH_S)
+        subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, timeout=FETCH_S)
     except subprocess.CalledProcessError as error:
         lines = [line for line in (error.stderr or error.stdout).strip().splitlines() if line.strip()]
         raise Unavailable(f"{' '.join(command[:6])} ...: {lines[-1] if lines else error}") from None

@@ -100,7 +100,7 @@ def run_pytest(
             f"--junitxml={report}",
             *arguments,
         ]
-        done = _ended(command, folder, {"PYTHONPATH": str(folder), **(environ or {})})
+        done = ended(command, folder, {"PYTHONPATH": str(folder), **(environ or {})})
         if done.returncode not in (0, 1) or not report.exists():
             raise DidNotRun(f"no results: {(done.stdout + done.stderr)[-600:]}")
         failures: dict[str, str] = {}
@@ -109,7 +109,7 @@ def run_pytest(
             name = f"{case.get('classname', '').replace('.', '/')}::{case.get('name')}"
             bad = [each for each in case if each.tag in ("failure", "error")]
             if bad:
-                failures[name] = _one_line(bad[0].get("message") or "")
+                failures[name] = one_line(bad[0].get("message") or "")
             elif not any(each.tag == "skipped" for each in case):
                 passed.add(name)
     return Results(failures, passed)
@@ -135,7 +135,7 @@ def run_django(python: Path, cache: Mapping[str, object], tests: Sequence[str], 
         (Path(scratch) / "conformance_settings.py").write_text("\n".join(settings))
         options = ["--settings=conformance_settings", "--parallel=1", "-v", "2", "--noinput"]
         imported = os.pathsep.join(map(str, [scratch, folder, folder.parent, *paths]))
-        done = _ended([str(python), "runtests.py", *options, *tests], folder, {"PYTHONPATH": imported})
+        done = ended([str(python), "runtests.py", *options, *tests], folder, {"PYTHONPATH": imported})
     told = done.stdout + done.stderr
     results = _django_results(told)
     if not results.passed and not results.failures:
@@ -153,26 +153,34 @@ def _django_results(told: str) -> Results:
             failures[path] = outcome
     for _, path, text in _DJANGO_ERROR.findall(told):
         lines = [line for line in text.strip().splitlines() if line.strip()]
-        failures[path] = _one_line(lines[-1] if lines else "")
+        failures[path] = one_line(lines[-1] if lines else "")
     return Results(failures, passed - failures.keys())
 
 
-def _ended(command: Sequence[str], folder: Path, environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def ended(command: Sequence[str], folder: Path, environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Return a suite's program when it has ended. Raises DidNotRun for one that does not end in time."""
     environ = {**os.environ, **environ}
     try:
         return subprocess.run(
-            command, cwd=folder, env=environ, capture_output=True, text=True, timeout=SUITE_S, check=False
+            command,
+            cwd=folder,
+            env=environ,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=SUITE_S,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         raise DidNotRun(f"it did not end within {SUITE_S} s") from None
 
 
-def _one_line(message: str) -> str:
+def one_line(message: str) -> str:
     """Return the first line of a failure's message, short and without addresses that differ from run to run."""
     line = next((line.strip() for line in message.splitlines() if line.strip()), "it failed")
-    unserved = re.search(r"unknown (command|subcommand) '(\w+)'", line)
+    unserved = re.search(r"unknown (?:command|subcommand) '(\w+)'(?:\. Try (\w+) HELP)?", line)
     if unserved:
-        return f"not served: {unserved[2]}" if unserved[1] == "command" else f"not served: the subcommand {unserved[2]}"
+        return f"not served: {f'{unserved[2] or str()} {unserved[1]}'.strip().upper()}"
     return re.sub(r"0x[0-9a-f]+", "0x", line)[:160]
 
 
@@ -187,6 +195,7 @@ SUITES = (
         "redis-server",
         _redis_py(["tests/test_asyncio/test_commands.py", "tests/test_asyncio/test_pipeline.py"]),
     ),
+    Suite("redis-py-pubsub", "redis-server", _redis_py(["tests/test_pubsub.py"])),
     Suite("pymemcache", "memcached", _pymemcache, quick=True),
     Suite(
         "django-redis-cache",

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 from conformance import expected
-from conformance.frameworks import FRAMEWORKS
-from conformance.suites import SUITES, _django_results
+from conformance.frameworks import FRAMEWORKS, Framework
+from conformance.stock import STOCK
+from conformance.suites import SUITES, Suite, _django_results
+from conformance.tcl import TCL, _results
 
 
 def test_every_listed_failure_has_a_reason_and_every_list_a_suite() -> None:
-    names = {suite.name for suite in (*SUITES, *FRAMEWORKS)}
+    suites: tuple[Suite | Framework, ...] = (*SUITES, *STOCK, *TCL, *FRAMEWORKS)
+    names = {suite.name for suite in suites}
     assert {file.stem for file in expected.FOLDER.glob("*.txt")} <= names
     assert sum(len(expected.read(name)) for name in names) > 100
 
@@ -55,3 +58,18 @@ Ran 4 tests
     results = _django_results(told)
     assert results.passed == {"cache.tests.T.test_a"}
     assert results.failures == {"cache.tests.T.test_b": "FAIL", "cache.tests.T.test_c": "not served: EVAL"}
+
+
+def test_the_report_of_redis_own_tests_is_read() -> None:
+    told = """
+\x1b[0;32;49m[ok]\x1b[0m: GET (now) (2 ms)
+\x1b[0;31;49m[err]\x1b[0m: RPUSH in tests/unit/type/incr.tcl
+n command 'rpush', with args beginning with: 'mylist' '1'
+ERR unknown command 'rpush', with args beginning with: 'mylist' '1'
+    while executing
+[ok]: GET (now) (3 ms)
+\x1b[0;33;49m[ignore]\x1b[0m: DEBUG: Tag: needs:debug denied
+"""
+    results = _results(told)
+    assert results.passed == {"GET (now)", "GET (now) (2)"}
+    assert results.failures == {"RPUSH": "not served: RPUSH"}

@@ -38,8 +38,8 @@ PORTS = ("http", "resp", "memcached", "peers")
 # Small, so that memory is full early and stays so.
 FLAGS = ("--max-items", "1000", "--max-bytes", "4194304", "--resp-port", "0", "--memcached-port", "0")
 # The log stays in memory until the journal has 64 MiB and a snapshot is built. So a client beside the hostile ones writes 1 MiB
-# for so many inputs, and what counts is the least memory of each fifth of the inputs: in a long run, that behind a snapshot. In the
-# first fifth memory is filled.
+# for so many inputs, and what counts is the least memory of each fifth of the inputs: in a long run, that behind a snapshot.
+# In the first fifth memory is filled.
 INPUTS_PER_BALLAST = 1500
 # MiB that memory may grow from the second fifth to the last: on the node that has the hostile clients, beside the others, and
 # on any.

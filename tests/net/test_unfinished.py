@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cacheflow.net.unfinished import COUNTED_BYTES_MIN, SILENT_S, Unfinished, has_ended, has_input
+from cacheflow.net.unfinished import COUNTED_BYTES_MIN, LONG_S, SILENT_S, Unfinished, has_ended, has_input
 
 MANY = 2 * COUNTED_BYTES_MIN
 
@@ -123,7 +123,7 @@ def test_over_the_limit_the_silent_are_ended_the_stalest_first_and_those_that_wa
     for one in ones:
         budget.tell(one, MANY)
         clock.now_s += 1
-    late = 200 + SILENT_S
+    late = 120 + SILENT_S
     assert budget.overdue(ones, late) == []
     turn, waiting = One(), One()
     budget.tell(turn, MANY)
@@ -133,14 +133,29 @@ def test_over_the_limit_the_silent_are_ended_the_stalest_first_and_those_that_wa
     assert budget.overdue(everybody, 101 + SILENT_S) == ones[:2]
     # Until half of the room is free again.
     assert budget.overdue(everybody, late) == ones
-    clock.now_s = 150.0
+    clock.now_s = 125.0
     for one in ones:
         budget.tell(one, MANY)
-    assert budget.overdue(everybody, 149 + SILENT_S) == [turn]
+    assert budget.overdue(everybody, 124 + SILENT_S) == [turn]
     # Who has waited has its time from when it may send again.
     budget.tell(turn, 0)
     assert ones[0].reads == 1
-    assert ones[0].came_s == 150.0
+    assert ones[0].came_s == 125.0
+
+
+def test_over_the_limit_who_does_not_come_to_an_end_is_ended_too(budget: Unfinished, clock: Clock) -> None:
+    ones = fill(budget, 6)
+    clock.now_s += LONG_S - 1
+    budget.tell(ones[4], MANY)
+    assert not budget.has_stayed(ones[4], clock.now_s)
+    assert budget.overdue(ones[4:], clock.now_s) == []
+    clock.now_s += 1
+    budget.tell(ones[4], MANY)
+    assert budget.overdue(ones[4:], clock.now_s) == [ones[5], ones[4]]
+    # A request that is complete is over.
+    budget.tell(ones[4], 0)
+    budget.tell(ones[4], MANY)
+    assert not budget.has_stayed(ones[4], clock.now_s)
 
 
 @pytest.fixture

@@ -125,6 +125,9 @@ class FakeStore:
                 self.noted.append(key)
         return entry
 
+    def peek(self, key: str) -> Entry | None:
+        return self.machine.contents.get(key)
+
     def lookup_all(self, keys: list[str], bytes_max: int) -> list[Entry | None] | None:
         entries = [self.entry(key) for key in keys]
         if self.readable and sum(len(entry[0]) for entry in entries if entry is not None) > bytes_max:

@@ -270,3 +270,72 @@ async def test_who_has_sent_all_and_shut_its_side_is_answered(
     second.shutdown(socket.SHUT_WR)
     await served.replied(second, reply)
     await served.asked(first, first_request[450_000:], first_reply)
+
+
+def test_long_lines_of_keys_count_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unfinished, "SILENT_S", 60.0)
+    line = b"get" + b" nothing" * 4900 + b" " * 200_000
+
+    async def run() -> None:
+        async with serving() as served:
+            served.budget.bytes_max = MIB
+            clients = [await served.begin("memcached", line) for _ in range(60)]
+            await served.until(lambda: served.budget._waiting > 40)
+            await asyncio.gather(*served.tasks)
+            await asyncio.sleep(0.3)
+            assert served.kept() < MIB + 60 * (COUNTED_BYTES_MIN + PIECE) + MIB
+            await asyncio.gather(*(served.asked(client, b"\r\n", b"END\r\n") for client in clients))
+            assert served.budget.bytes == served.budget._waiting == 0
+
+    asyncio.run(run())
+
+
+def test_a_transaction_counts_what_it_keeps_and_not_what_is_refused() -> None:
+    async def run() -> None:
+        async with serving() as served:
+            client = await served.client("resp")
+            await served.asked(client, pack("MULTI"), b"+OK\r\n")
+            queued = pack("SET", "k", bytes(MIB - 100))
+            refusal = b"-ERR a transaction has at most "
+            replies = b""
+            while refusal not in replies:
+                await asyncio.get_running_loop().sock_sendall(client, queued)
+                replies = await asyncio.get_running_loop().sock_recv(client, 65_536)
+            assert served.budget.bytes <= served.kept() + MIB
+            counted = served.budget.bytes
+            for _ in range(3):
+                await asyncio.get_running_loop().sock_sendall(client, queued)
+                await asyncio.get_running_loop().sock_recv(client, 65_536)
+            assert served.budget.bytes == counted
+            client.close()
+            await served.until(lambda: served.budget.bytes == 0)
+
+    asyncio.run(run())
+
+
+def test_transactions_that_never_end_and_are_never_silent_do_not_keep_the_others_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(unfinished, "LONG_S", 1.0, raising=False)
+
+    async def run() -> None:
+        async with serving() as served:
+            served.budget.bytes_max = 800_000
+            queued = pack("MULTI") + pack("SET", "other", bytes(300_000))
+            clients = [await served.begin("resp", queued) for _ in range(4)]
+            await served.until(lambda: served.budget._waiting >= 1)
+
+            async def speak(client: socket.socket) -> None:
+                with contextlib.suppress(OSError):
+                    while True:
+                        await asyncio.get_running_loop().sock_sendall(client, pack("PING"))
+                        await asyncio.sleep(0.02)
+
+            served.tasks += [asyncio.create_task(speak(client)) for client in clients]
+            request, reply = set_of("resp", 300_000)
+            upload = await served.begin("resp", request)
+            await served.replied(upload, reply)
+            for client in clients:
+                client.close()
+
+    asyncio.run(run())

@@ -13,7 +13,7 @@ from typing import Any, Final
 from cacheflow.machine.deciding.carry_out import carry_out, decide
 from cacheflow.machine.deciding.decisions import DECIDE, UNDECIDED, after
 from cacheflow.machine.deciding.fast_set import set_plainly
-from cacheflow.machine.deciding.field_decisions import FIELD_DECISIONS, searched_bytes
+from cacheflow.machine.deciding.field_decisions import FIELD_DECISIONS, KINDS_OF_FIELDS, searched_bytes
 from cacheflow.machine.deciding.plans import EXTEND, USE, WRITE, Decision, Malformed
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.language.commands import Result
@@ -37,7 +37,7 @@ EXTENDED_PER_BATCH_BYTES_MAX: Final = 4 * APPENDED_BYTES_MAX
 # Bytes of the entries that the GETs of one batch may answer: one of the largest value, or many small ones. The results are kept
 # and go into snapshots, where the same value is written once for each GET.
 READ_PER_BATCH_BYTES_MAX: Final = APPENDED_BYTES_MAX + 64 * 1024
-# What the commands on fields in one batch may search: some dozens of ms.
+# What the commands on fields in one batch, and the SETs of whole hashes, may search: some dozens of ms.
 SEARCHED_PER_BATCH_BYTES_MAX: Final = APPENDED_BYTES_MAX
 
 # The statuses with which a command fails an atomic batch.
@@ -139,7 +139,7 @@ class Batches:
         try:
             if type(command) is not list or type(command[0]) is not int or command[0] not in self.known:
                 raise Malformed("a batch holds commands on one key only")
-            if command[0] in FIELD_DECISIONS:
+            if command[0] in FIELD_DECISIONS or (command[0] == c.SET and command[3] in KINDS_OF_FIELDS):
                 key = command[1]
                 entry = overlay[key] if key in overlay else self._contents.get(key)
                 self._searched_left -= searched_bytes(entry, command)

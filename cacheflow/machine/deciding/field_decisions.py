@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from cacheflow.machine.deciding.counting import INT64_DIGITS
@@ -22,6 +22,7 @@ from cacheflow.machine.state.entries import (
     entry_bytes,
 )
 
+KINDS_OF_FIELDS: Final = (KIND_HASH, KIND_SET)
 # The most fields of a hash of which one command changes several: all of it is then taken apart and put together, 10 ms of work.
 FIELDS_TOGETHER_MAX: Final = 10_000
 
@@ -145,9 +146,16 @@ FIELD_DECISIONS: Final[dict[int, Callable[[Entry | None, list[Any], int, float],
 }
 
 
-def searched_bytes(entry: Entry | None, command: list[Any]) -> int:
-    """Return what deciding ``command``, one of those above, on ``entry`` costs, as the bytes that a search could go through."""
+def searched_bytes(entry: Entry | None, command: Sequence[Any]) -> int:
+    """Return what deciding ``command`` on ``entry`` costs, as the bytes that a search could go through.
+
+    command: one of those above, or a SET, of which the bytes of a hash or set are looked at as a whole.
+    """
+    if command[0] == c.SET:
+        return 8 * len(command[2]) if command[3] in KINDS_OF_FIELDS else 0
     if entry is None or entry[KIND] <= KIND_VALUE_MAX:
         return 0
-    several = type(command[3]) is list and len(command[3]) > (2 if command[0] == c.SET_FIELDS else 1)
-    return len(entry[DATA]) * (16 if several else 1)
+    if command[0] == c.COUNT_FIELD:
+        return len(entry[DATA])
+    count = len(command[3]) // (2 if command[0] == c.SET_FIELDS else 1)
+    return len(entry[DATA]) * (count if count <= fields.SINGLY_MAX else 16)

@@ -188,6 +188,13 @@ class OneWriteTask(WSGITask):  # type: ignore[misc]
             channel.tell_unsent()
 
 
+class _Piece(ReadOnlyFileBasedBuffer):  # type: ignore[misc]
+    """A piece of a long answer, in a line with waitress' own buffers; its client may go before the piece has left."""
+
+    # The bytes of one of waitress' own buffers, which are looked at when nothing is to be sent any more.
+    buf = None
+
+
 class StrictChannel(HTTPChannel):  # type: ignore[misc]
     """One HTTP client's connection, with deadlines; after a refusal it stays open until the client has had time to read it."""
 
@@ -246,6 +253,11 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
 
     def service(self) -> None:
         super().service()
+        if self.unfinished_bytes or self._further:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Count a body no more whose request is answered, and handle what this client has sent behind that request."""
         if self.unfinished_bytes:
             with self.requests_lock:
                 self.tell_unfinished()
@@ -284,7 +296,7 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
         self.answered_long = True
         pieces = []
         for start in range(0, len(body), JOINED_BYTES_MAX):
-            piece = ReadOnlyFileBasedBuffer(io.BytesIO(body[start : start + JOINED_BYTES_MAX]))
+            piece = _Piece(io.BytesIO(body[start : start + JOINED_BYTES_MAX]))
             piece.prepare()
             pieces.append(piece)
         with self.outbuf_lock:
@@ -355,6 +367,9 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
                 with self.requests_lock:
                     if self.requests and self.connected:
                         self.server.add_task(self)
+                if not self.requests:
+                    # It was turned away.
+                    self._go_on()
             return
         self._flush_exception(self._flush_some)
         # (The client may have gone: then it is closed by now.)
@@ -473,7 +488,7 @@ class StrictServer(TcpWSGIServer):  # type: ignore[misc]
         channels = [channel for channel in self.active_channels.values() if channel.request is not None]
         for channel in self.unfinished.overdue(channels, now_s):
             # This node itself may have been slow.
-            if not has_input(channel.socket.fileno()):
+            if self.unfinished.has_stayed(channel, now_s) or not has_input(channel.socket.fileno()):
                 self.unfinished.ended += 1
                 channel.time_out_request()
         for channel in channels:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from cacheflow.contract import DATA, EXPIRES_AT_MS, Entry
 from cacheflow.contract import WireStore as Store
 from cacheflow.machine.deciding.decisions import DECIDE, UNDECIDED, after, result_of
+from cacheflow.machine.deciding.field_decisions import FIELD_DECISIONS, searched_bytes
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.wire.optimistic import Condition, unchanged
@@ -25,6 +26,7 @@ class Overlay:
     seen: key -> the entry that memory had when the key was looked up first, None for an absent one.
     left: key -> the entry that the commands so far will leave, None for none; the key written last comes last.
     left_bytes: how many bytes the values in ``left`` have together.
+    searched: what deciding the commands so far has cost, as the bytes of hashes and sets that a search goes through.
     """
 
     def __init__(self, store: Store, now_ms: int, *, counts: bool = False) -> None:
@@ -32,6 +34,7 @@ class Overlay:
         self.seen: dict[str, Entry | None] = {}
         self.left: dict[str, Entry | None] = {}
         self.left_bytes = 0
+        self.searched = 0
         self._store = store
         self._counts = counts
 
@@ -55,6 +58,8 @@ class Overlay:
             key = command[1]
             # A SET without conditions does the same whatever was there: that need not stay as it is.
             entry = None if _is_blind(command) else self.find(key, count=False)
+            if command[0] == c.SET or command[0] in FIELD_DECISIONS:
+                self.searched += searched_bytes(entry, command)
             decision = DECIDE[command[0]](entry, list(command), self.now_ms, math.inf)
             if isinstance(decision, tuple):
                 left = after(decision, entry)

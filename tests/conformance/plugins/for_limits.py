@@ -10,13 +10,13 @@ from typing import Any
 
 import limits.aio.storage
 import limits.storage
-import pytest
 import redis
 from limits._storage_scheme import SCHEMES
 
 from cacheflow import open_cache
 from cacheflow.integrations.limits import AsyncCacheFlowStorage, CacheFlowStorage
 
+pytest_plugins = ["without_docker"]
 URI = "cacheflow://" + os.environ["CONFORMANCE_URLS"].replace("http://", "")
 
 
@@ -47,22 +47,6 @@ class StrictRedis:
     def get(self, key: str) -> bytes:
         """Return the number under ``key`` as Redis shows it."""
         return str(self._cache.get(key)).encode()
-
-
-class _Docker:
-    """What the suite asks of docker."""
-
-    def start(self, *_: Any) -> None:
-        """Start nothing: the nodes run."""
-
-    def wait_for_service(self, *_: Any) -> None:
-        """Wait for nothing."""
-
-
-@pytest.fixture(scope="session")
-def docker_services() -> _Docker:
-    """A stand-in for the fixture of a plugin that starts containers."""
-    return _Docker()
 
 
 SCHEMES["redis"] = RedisStorage

@@ -168,8 +168,12 @@ def test_a_batch_searches_only_so_much(driver: Driver, monkeypatch: pytest.Monke
     driver.one(hset("h", b"a", bytes(500)))
     batch = [hset("h", b"a", bytes(500)) for _ in range(3)]
     assert [result[0] for result in driver.one(c.batch(batch))[1]] == [c.OK, c.OK, c.TOO_LARGE]
+    # To look at the bytes of a whole hash takes longer than to search them.
+    data, _ = with_fields(b"", [b"a", bytes(50)])
+    copies = [c.set_("copy", data, HASH) for _ in range(3)]
+    assert [result[0] for result in driver.one(c.batch(copies))[1]] == [c.OK, c.OK, c.TOO_LARGE]
     assert driver.one(c.batch(batch, atomic=True))[:2] == [c.ABORTED, 2]
-    assert driver.one(c.batch([hset("h", b"a", b"1", b"b", b"2")]))[1][0][0] == c.TOO_LARGE
+    assert driver.one(c.batch([hset("h", *(b"%d" % n for n in range(18)))]))[1][0][0] == c.TOO_LARGE
 
 
 def test_commands_in_an_atomic_batch_see_each_other(driver: Driver) -> None:

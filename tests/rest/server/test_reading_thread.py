@@ -19,6 +19,7 @@ from rest.wire import Connection, ask, request, until
 
 from cacheflow import values
 from cacheflow.errors import OutcomeUnknown
+from cacheflow.net.unfinished import Unfinished
 from cacheflow.rest.app import RestApp
 from cacheflow.rest.request.waiting import AT_ONCE_BYTES_MAX, at_once
 from cacheflow.rest.server import reading_thread
@@ -221,6 +222,26 @@ def test_a_client_that_resets_its_connection_when_it_is_refused_leaves_nothing_i
     assert not caplog.records
 
 
+def _late(server: HttpServer) -> list[ReadingChannel]:
+    return [each for each in server._channels() if each.total_outbufs_len and not each.requests]
+
+
+def test_a_client_that_resets_its_connection_in_a_long_answer_leaves_nothing_in_the_log(
+    server: HttpServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    ask(server.port, "PUT", "/cache/large", b"v" * 90_000)
+    ops = b",".join([b'{"op":"get","key":"large"}'] * 160)
+    batch = request("POST", "/cache/_batch", b'{"ops":[' + ops + b"]}", "Content-Type: application/json\r\n")
+    with caplog.at_level(logging.WARNING):
+        with Connection(server.port) as connection:
+            connection.send(batch)
+            until(lambda: bool(_late(server)), "an answer waits for its client")
+            connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        until(lambda: not _late(server), "it is closed")
+        assert ask(server.port, "GET", "/livez").status == 200
+    assert not caplog.records
+
+
 def test_other_threads_are_given_way_between_long_answers_and_not_behind_a_lone_one(
     server: HttpServer, store: FakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,3 +268,31 @@ def test_other_threads_are_given_way_between_long_answers_and_not_behind_a_lone_
     gate.set()
     assert ask(server.port, "GET", "/cache/long").status == 200
     assert given == []
+
+
+def test_what_stands_behind_a_write_that_is_turned_away_late_is_answered(app: RestApp, store: FakeStore) -> None:
+    refusal = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
+    full = threading.Event()
+    budget = Unfinished()
+
+    def turn_away(method: str, path: str) -> bytes | None:
+        return refusal if full.is_set() and method == "PUT" else None
+
+    with HttpServer(app, "127.0.0.1", 0, threads=4, at_once=at_once, turn_away=turn_away, unfinished=budget) as server:
+        ask(server.port, "PUT", "/cache/large", b"v" * 90_000)
+        full.set()
+        ops = b",".join([b'{"op":"get","key":"large"}'] * 160)
+        batch = request("POST", "/cache/_batch", b'{"ops":[' + ops + b"]}", "Content-Type: application/json\r\n")
+        with Connection(server.port) as late:
+            late.send(batch)
+            until(lambda: bool(_late(server)), "an answer waits for its client")
+            (channel,) = _late(server)
+            put = request("PUT", "/cache/k", b"x" * 90_000)
+            channel.received(put[:80_000])
+            channel.received(put[80_000:] + request("GET", "/cache/none"))
+            assert channel.held
+            assert budget.bytes == 90_000
+            assert len(late.reply().json["results"]) == 160
+            assert late.reply().status == 503
+            assert late.reply().status == 404
+            until(lambda: budget.bytes == 0, "it counts no more")

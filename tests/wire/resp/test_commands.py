@@ -190,6 +190,13 @@ def test_an_end_beyond_all_reason_is_refused_and_never_shortened(words: str) -> 
     assert client.send(line(f"PEXPIRE k {commands.TTL_MS_MAX}")) == b":1\r\n"
 
 
+def test_an_end_before_all_time_has_come() -> None:
+    client = connect()
+    client.send(line("SET k v"))
+    assert b"ERR invalid expire time" in client.send(line("EXPIREAT k -9223372036854776"))
+    assert client.send(lines("PEXPIREAT k -9223372036854775808\nEXISTS k")) == b":1\r\n:0\r\n"
+
+
 def test_the_rest_of_its_life_goes_with_a_renamed_value() -> None:
     store = FakeStore()
     client = connect(store)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from typing import Any
 
 import hiredis
 import pytest
 from wire.fake_store import FakeStore
 from wire.fake_transport import Client
-from wire.resp_client import VALUE_BYTES_MAX, connect, line, lines, pack
+from wire.resp_client import VALUE_BYTES_MAX, connect, ignore, line, lines, pack, service
 
 from cacheflow import values
+from cacheflow.machine.deciding.field_decisions import searched_bytes
 from cacheflow.machine.language import commands as c
+from cacheflow.machine.language import fields
 from cacheflow.machine.language.fields import with_fields
+from cacheflow.net.slices import Slices
+from cacheflow.wire import connection
 from cacheflow.wire.resp import field_replies
+from cacheflow.wire.resp.commands import transaction
 
 WRONG = b"-WRONGTYPE Operation against a key holding the wrong kind of value\r\n"
 
@@ -141,3 +148,132 @@ def test_a_move_to_a_full_set_takes_nothing_away() -> None:
     ask(client, "SADD", "s", "a member that is long")
     assert ask(client, "SMOVE", "s", "full", "a member that is long").startswith("OOM")
     assert ask(client, "SCARD", "s") == 1
+
+
+@pytest.mark.parametrize("fields_each", [1, 2, 20])
+def test_a_pipeline_on_a_large_hash_goes_into_several_entries(fields_each: int) -> None:
+    store = FakeStore()
+    data, _ = with_fields(b"", [part for number in range(9000) for part in (b"%d" % number, bytes(80))])
+    store.apply([c.set_("h", data, values.HASH)])
+    store.held = True
+    client = connect(store)
+    words = [part for number in range(fields_each) for part in (b"%d" % number, b"1")]
+    client.send(pack("HSET", "h", *words) * 200)
+    told = b""
+    entries = 0
+    while store.waiting:
+        [proposed] = store.proposed[-1:]
+        assert sum(searched_bytes(store.entry("h"), list(command)) for command in proposed) < 50 * 1024 * 1024
+        entries += 1
+        store.release()
+        told += client.replies()
+    assert told == b":0\r\n" * 200 and entries > 2
+    client.send(pack("HSET", "small", *words) * 200)
+    assert len(store.proposed[-1]) == 200
+
+
+@pytest.mark.parametrize("name", ["RENAME", "RENAMENX"])
+def test_what_finds_no_place_under_its_new_key_stays_under_the_old_one(name: str) -> None:
+    store = FakeStore(max_bytes=1024)
+    client = connect(store)
+    ask(client, "SET", "a", "v" * 900)
+    assert str(ask(client, name, "a", "b" * 200)).startswith("OOM")
+    assert store.entry("a") is not None
+
+
+def test_a_msetnx_of_which_one_value_finds_no_place_writes_none() -> None:
+    store = FakeStore(max_bytes=1024)
+    assert str(ask(connect(store), "MSETNX", "p", "1", "q", "2" * 1000)).startswith("OOM")
+    assert store.entry("p") is None
+
+
+@pytest.mark.parametrize("words", ["HLEN h", "HGET h none", "HEXISTS h none", "HMGET h none", "SCARD s"])
+@pytest.mark.parametrize("before", ["", "SET other 1"])
+def test_a_transaction_searches_large_hashes_in_slices(
+    monkeypatch: pytest.MonkeyPatch, words: str, before: str
+) -> None:
+    now_s = 1.0
+    made: list[int] = []
+    waiting: list[Any] = []
+
+    def slow(search: Any) -> Any:
+        def searched(*arguments: Any) -> Any:
+            nonlocal now_s
+            now_s += 0.001
+            made[-1] += 1
+            return search(*arguments)
+
+        return searched
+
+    store = FakeStore()
+    data, _ = with_fields(b"", [part for number in range(5000) for part in (b"%d" % number, b"")])
+    store.apply([c.set_("h", data, values.HASH), c.set_("s", data, values.SET)])
+    for name in ("count", "value_in", "has"):
+        monkeypatch.setattr(fields, name, slow(getattr(fields, name)))
+    slices = Slices(lambda: now_s, waiting.append)
+    client = Client(service(store, slices=slices).connection(ignore))
+    requests = [line("MULTI"), *[line(before)] * bool(before), *[line(words)] * 100, line("EXEC")]
+    reader = hiredis.Reader()
+    for request in requests:
+        made.append(0)
+        reader.feed(client.send(request))
+        while waiting:
+            made.append(0)
+            waiting.pop(0)()
+    reader.feed(client.replies())
+    told = [reader.gets() for _ in requests]
+    assert len(told[-1]) == len(requests) - 2
+    assert sum(made) >= 100 and max(made) <= 10
+
+
+@pytest.mark.parametrize("words", ["COPY h h{}", "SUNIONSTORE s{} s", "SINTERSTORE s{} s none"])
+def test_a_transaction_copies_only_so_much(words: str) -> None:
+    store = FakeStore()
+    data, _ = with_fields(b"", [part for number in range(9000) for part in (b"%d" % number, b"")])
+    store.apply([c.set_("h", data * 12, values.HASH), c.set_("s", data, values.SET)])
+    client = connect(store)
+    for count, is_too_much in ((5, False), (50, True)):
+        transaction = line("MULTI") + b"".join(line(words.format(number)) for number in range(count)) + line("EXEC")
+        proposed = len(store.proposed)
+        reader = hiredis.Reader()
+        reader.feed(client.send(transaction))
+        told = [reader.gets() for _ in range(count + 2)][-1]
+        if is_too_much:
+            assert "too often" in str(told) and len(store.proposed) == proposed
+        else:
+            assert len(told) == count and not any(isinstance(each, Exception) for each in told)
+
+
+def test_the_replies_of_a_transaction_are_bounded_where_one_large_hash_is_searched_often(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(transaction, "ANSWER_BYTES_MAX", 100_000)
+    client = connect()
+    ask(client, "HSET", "h", "f", "x" * 30_000)
+    reader = hiredis.Reader()
+    reader.feed(client.send(line("MULTI") + line("HGET h f") * 5 + line("HLEN h") * 9 + line("EXEC")))
+    told = [reader.gets() for _ in range(16)][-1]
+    assert told[:3] == [b"x" * 30_000] * 3 and "are larger than" in str(told[3]) and told[5:] == [1] * 9
+
+
+@pytest.mark.parametrize(
+    "words", ["SUNION s s", "SDIFF s none", "SSCAN s 0", "SRANDMEMBER s 100000", "HRANDFIELD h 90000"]
+)
+def test_a_reply_that_nobody_takes_keeps_about_its_bytes(monkeypatch: pytest.MonkeyPatch, words: str) -> None:
+    monkeypatch.setattr(connection, "REPLY_BYTES_MAX", 16 * 1024)
+    store = FakeStore()
+    data, _ = with_fields(b"", [part for number in range(50_000) for part in (b"%x" % number, b"")])
+    store.apply([c.set_("s", data, values.SET), c.set_("h", data, values.HASH)])
+    client = connect(store)
+    size = len(client.send(line(words)))
+    client.transport.takes = False
+    gc.collect()
+    tracemalloc.start()
+    try:
+        told = len(client.send(line(words)))
+        kept = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert kept < 1.5 * size + 100_000
+    client.transport.take_all()
+    assert 0 < told < 50_000 and told + len(client.replies()) == size

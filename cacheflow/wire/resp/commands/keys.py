@@ -68,10 +68,9 @@ def _expire(name: str, unit_ms: int, as_time: bool) -> Planner:
         when = _condition(arguments[3:])
         key = key_of(arguments[1])
         number = integer_of(arguments[2])
-        ttl_ms = number * unit_ms
-        if as_time:
-            ttl_ms -= session.service.wall_ms()
-        if not c.INT64_MIN <= ttl_ms <= c.TTL_MS_MAX:
+        asked_ms = number * unit_ms
+        ttl_ms = asked_ms - session.service.wall_ms() if as_time else asked_ms
+        if asked_ms < c.INT64_MIN or ttl_ms > c.TTL_MS_MAX:
             raise CommandError(f"ERR invalid expire time in '{name}' command")
         return [c.expire(key, ttl_ms if ttl_ms > 0 else c.TTL_ENDED, when)], _done
 

@@ -103,9 +103,14 @@ def _combined(combine: Combine) -> Callable[[RespSession, Find, Arguments], Repl
 
         def pieces() -> Iterator[bytes]:
             members = list((yield from combine(sets)))
-            yield set_head(protocol, len(members))
+            # What waits for its client is the reply: small members take ten times as much, and nobody counts them.
+            sets.clear()
+            said = [set_head(protocol, len(members))]
             for start in range(0, len(members), SLICE_BYTES // 8):
-                yield b"".join([bulk(member) for member in members[start : start + SLICE_BYTES // 8]])
+                said.append(b"".join(map(bulk, members[start : start + SLICE_BYTES // 8])))
+                yield b""
+            del members
+            yield from said
 
         return b"".join(pieces()) if size <= SLICE_BYTES else Stream(said_in_pieces(pieces()), size)
 

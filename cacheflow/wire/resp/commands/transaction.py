@@ -10,7 +10,7 @@ import functools
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from cacheflow.contract import Entry
+from cacheflow.contract import DATA, VERSION, Entry
 from cacheflow.errors import ReplicationError
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.language.commands import Command, Result
@@ -19,6 +19,7 @@ from cacheflow.wire.optimistic import Attempt, Attempts, Condition, unchanged
 from cacheflow.wire.resp.arguments import keys_of
 from cacheflow.wire.resp.commands.scripts import run_transaction
 from cacheflow.wire.resp.commands.strings import ANSWER_BYTES_MAX, failed
+from cacheflow.wire.resp.field_replies import SLICE_BYTES
 from cacheflow.wire.resp.overlay import Overlay
 from cacheflow.wire.resp.replies import CommandError, error, failure, replies_array, said_in_pieces
 from cacheflow.wire.resp.session import (
@@ -29,6 +30,7 @@ from cacheflow.wire.resp.session import (
     Finish,
     Plan,
     Queue,
+    Read,
     RespSession,
     Spec,
     Watched,
@@ -38,9 +40,16 @@ from cacheflow.wire.streams import Reply, Stream, size_of
 # The most commands of a transaction.
 COMMANDS_MAX: Final = 2000
 TOO_MANY: Final = CommandError(f"ERR a transaction reads at most {KEYS_MAX} keys")
-TOO_MANY_WRITES: Final = CommandError(
-    f"ERR a transaction that writes or watches changes and reads at most {WRITES_MAX} keys"
-)
+# No exception that is raised again and again: it would keep what it was raised in.
+TOO_MANY_WRITES: Final = f"ERR a transaction that writes or watches changes and reads at most {WRITES_MAX} keys"
+_TOO_LONG: Final = f"ERR the answers are larger than {ANSWER_BYTES_MAX} bytes"
+# What the commands of one transaction may search in large hashes and sets before they are proposed, as the state machine counts;
+# and how often one that makes a set of others counts their bytes.
+SEARCHED_BYTES_MAX: Final = 64 * 1024 * 1024
+_COMBINED_COUNTS: Final = 64
+TOO_MUCH: Final = "ERR a transaction changes or copies large hashes or sets too often; send fewer at once"
+# The groups of commands that may search a megabyte for a short reply.
+_OF_FIELDS: Final = ("hash", "set")
 
 
 def run_steps(connection: RespSession, spec: Spec, arguments: Arguments) -> None:
@@ -58,9 +67,13 @@ def run_steps(connection: RespSession, spec: Spec, arguments: Arguments) -> None
         except CommandError as wrong:
             # A refusal rests on what was seen too: it holds only on the same conditions.
             commands, finish = [], functools.partial(_said, wrong.reply)
-        return Attempt(overlay.conditions(), commands, finish)
+        # All or none: what a key is to be taken away for must find its place.
+        return Attempt(overlay.conditions(), commands, finish, atomic=True)
 
-    connection.exclusive(Attempts(connection, decide, failed).begin)
+    def refused(result: Result) -> bytes:
+        return failed(result[2] if result[0] == c.ABORTED else result)
+
+    connection.exclusive(Attempts(connection, decide, refused).begin)
 
 
 def _said(reply: Reply, results: Sequence[Result]) -> Reply:
@@ -145,17 +158,59 @@ def _read_all(connection: RespSession, queue: Queue) -> Reply:
     if sum([len(spec.keys_in(arguments)) for spec, arguments in queue]) > KEYS_MAX:
         return TOO_MANY.reply
     find = connection.store.lookup
+    searches = _Searches()
     try:
-        return _bounded([_answer(connection, spec, find, arguments) for spec, arguments in queue])
+        return _bounded([_answer(connection, spec, find, arguments, searches) for spec, arguments in queue])
     except ReplicationError as unreadable:
         return failure(unreadable)
 
 
-def _answer(connection: RespSession, spec: Spec, find: Find, arguments: Arguments) -> Reply:
+class _Searches:
+    """The replies of one transaction for which large hashes and sets are searched.
+
+    The entries are looked up at once, all at one moment; each reply is made when its turn in the answer comes.
+    """
+
+    def __init__(self) -> None:
+        # What is counted as held already, by key and version; and what the replies may still have.
+        self._counted: set[tuple[str, int]] = set()
+        self._left = ANSWER_BYTES_MAX
+
+    def answer(self, connection: RespSession, read: Read, find: Find, spec: Spec, arguments: Arguments) -> Reply:
+        """Return the reply of ``read`` to a command on fields. Raises CommandError."""
+        found = {key: find(key) for key in keys_of(spec.keys_in(arguments))}
+        size = held = 0
+        for key, entry in found.items():
+            if entry is not None:
+                size += len(entry[DATA])
+                if (key, entry[VERSION]) not in self._counted:
+                    held += len(entry[DATA])
+
+        def seen(key: str, *, count: bool = True) -> Entry | None:
+            return found[key]
+
+        if size <= SLICE_BYTES:
+            return read(connection, seen, arguments)
+        self._counted.update((key, entry[VERSION]) for key, entry in found.items() if entry is not None)
+
+        def made() -> Iterator[bytes]:
+            reply = read(connection, seen, arguments)
+            if size_of(reply) > self._left:
+                raise CommandError(_TOO_LONG)
+            self._left -= size_of(reply)
+            if isinstance(reply, bytes):
+                yield reply
+            else:
+                yield from reply.pieces
+
+        return Stream(said_in_pieces(made()), held)
+
+
+def _answer(connection: RespSession, spec: Spec, find: Find, arguments: Arguments, searches: _Searches) -> Reply:
     """Return the reply to a Redis command that writes nothing; an error of the command is the reply too.
 
-    What names no key (KEYS, INFO, CLIENT LIST) may take long: it is made when its turn in the answer comes.
-    find: the function by which the command looks entries up.
+    What names no key (KEYS, INFO, CLIENT LIST), or searches a large hash, may take long: it is made when its turn in the answer
+    comes. find: the function by which the command looks entries up.
     """
 
     def made() -> Iterator[bytes]:
@@ -169,6 +224,8 @@ def _answer(connection: RespSession, spec: Spec, find: Find, arguments: Argument
         return Stream(said_in_pieces(made()))
     try:
         assert spec.read is not None
+        if spec.group in _OF_FIELDS:
+            return searches.answer(connection, spec.read, find, spec, arguments)
         return spec.read(connection, find, arguments)
     except CommandError as wrong:
         return wrong.reply
@@ -185,7 +242,7 @@ def _bounded(replies: list[Reply]) -> Reply:
     for position, reply in enumerate(replies):
         size += size_of(reply)
         if size > ANSWER_BYTES_MAX:
-            replies[position] = error(f"ERR the answers are larger than {ANSWER_BYTES_MAX} bytes")
+            replies[position] = error(_TOO_LONG)
             size -= size_of(reply)
     return replies_array(replies, size)
 
@@ -199,6 +256,7 @@ def _prepare(connection: RespSession, queue: Queue, overlay: Overlay | None) -> 
     commands: list[Command] = []
     parts: list[tuple[int, int, Finish]] = []
     find = connection.store.lookup if overlay is None else overlay.find
+    searches = _Searches()
     for spec, arguments in queue:
         try:
             if spec.plan is not None:
@@ -206,15 +264,20 @@ def _prepare(connection: RespSession, queue: Queue, overlay: Overlay | None) -> 
             else:
                 keys = keys_of(spec.keys_in(arguments))
                 own = [c.get(key) for key in keys]
-                finish = functools.partial(_answer_found, connection, spec, arguments, keys)
+                finish = functools.partial(_answer_found, connection, spec, arguments, keys, searches)
         except CommandError as wrong:
             own, finish = [], functools.partial(_said, wrong.reply)
         if overlay is not None:
+            if spec.steps and spec.group == "set" and spec.keys[1] < 0:
+                sources = map(overlay.find, dict.fromkeys(keys_of(spec.keys_in(arguments)[1:])))
+                overlay.searched += _COMBINED_COUNTS * sum([len(entry[DATA]) for entry in sources if entry is not None])
             overlay.expect(own)
+            if overlay.searched > SEARCHED_BYTES_MAX:
+                raise CommandError(TOO_MUCH)
         parts.append((len(commands), len(commands) + len(own), finish))
         commands.extend(own)
     if len(commands) > WRITES_MAX:
-        raise TOO_MANY_WRITES
+        raise CommandError(TOO_MANY_WRITES)
 
     def finish_all(results: Sequence[Result]) -> Reply:
         return _bounded([finish(results[start:end]) for start, end, finish in parts])
@@ -223,7 +286,12 @@ def _prepare(connection: RespSession, queue: Queue, overlay: Overlay | None) -> 
 
 
 def _answer_found(
-    connection: RespSession, spec: Spec, arguments: Arguments, keys: list[str], results: Sequence[Result]
+    connection: RespSession,
+    spec: Spec,
+    arguments: Arguments,
+    keys: list[str],
+    searches: _Searches,
+    results: Sequence[Result],
 ) -> Reply:
     """Return the reply to a reading command in a transaction that also writes.
 
@@ -240,4 +308,4 @@ def _answer_found(
     def find(key: str, *, count: bool = True) -> Entry | None:
         return entries[key]
 
-    return _answer(connection, spec, find, arguments)
+    return _answer(connection, spec, find, arguments, searches)

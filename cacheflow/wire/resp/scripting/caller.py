@@ -81,6 +81,9 @@ class _Seen:
     def lookup(self, key: str, *, count: bool = True) -> Entry | None:
         return self._left[key] if key in self._left else self._store.lookup(key, count=False)
 
+    def peek(self, key: str) -> Entry | None:
+        return self.lookup(key)
+
     def lookup_all(self, keys: list[str], bytes_max: int) -> list[Entry | None] | None:
         return [self.lookup(key) for key in keys]
 
