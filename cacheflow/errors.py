@@ -26,6 +26,11 @@ CacheFlowError                500
 
 from __future__ import annotations
 
+from typing import Final
+
+# The type of the problem document with which a port that speaks HTTPS answers a client that does not. No request was read.
+HTTPS_ONLY: Final = "urn:cacheflow:https-only"
+
 
 class CacheFlowError(Exception):
     """The base class of every error that this package raises on purpose."""

@@ -20,6 +20,7 @@ from cacheflow import errors
 from cacheflow.client.exchange import Answer, NoAnswer, NodeHttp, NotSent, Request, left_s
 from cacheflow.client.members import Members
 from cacheflow.errors import (
+    HTTPS_ONLY,
     AnswerNotKept,
     CacheFlowError,
     InvalidRequest,
@@ -112,6 +113,10 @@ class Nodes:
                     failures[node.url] = maybe_applied = str(error)
                     refused_rounds = 0
                     tried = True
+                    continue
+                if answer.status == 400 and problem_document(answer).get("type") == HTTPS_ONLY:
+                    # As a member that another one has named may, while a cluster changes over to TLS. Another node may do.
+                    failures[node.url] = str(problem_of(answer))
                     continue
                 refused_rounds = 0
                 tried = True

@@ -20,7 +20,7 @@ from waitress import wasyncore
 from waitress.adjustments import Adjustments
 from waitress.task import ThreadedTaskDispatcher
 
-from cacheflow.errors import ConfigError
+from cacheflow.errors import HTTPS_ONLY, ConfigError
 from cacheflow.net.unfinished import Unfinished
 from cacheflow.net.unsent import LOOK_EVERY_S, Unsent, bound_unsent
 from cacheflow.rest.problems import PROBLEM_TYPE, problem_bytes
@@ -44,7 +44,7 @@ _QUEUE_WARNING_INTERVAL_S = 60.0
 DEPTH_WORTH_A_LINE = 100
 _LOOP_INTERVAL_S = 1
 # The whole answer to a client that speaks plain HTTP where HTTPS is spoken.
-_TLS_ONLY_BODY = problem_bytes("about:blank", "Bad Request", 400, "this port speaks HTTPS only: ask for https://")
+_TLS_ONLY_BODY = problem_bytes(HTTPS_ONLY, "Bad Request", 400, "this port speaks HTTPS only: ask for https://")
 TLS_ONLY = (
     f"HTTP/1.1 400 Bad Request\r\nContent-Length: {len(_TLS_ONLY_BODY)}\r\nConnection: close\r\n"
     f"{PROBLEM_TYPE[0]}: {PROBLEM_TYPE[1]}\r\n\r\n"
