@@ -201,6 +201,7 @@ def test_sighup_at_the_very_start_ends_what_serves_nothing(arguments: tuple[str,
     # The signal comes before the first import of the entry point, and nothing else happens.
     program = """
 import os, runpy, signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # who runs the tests may ignore it (nohup)
 class Hup:
     def find_spec(self, name, *_):
         if name == "cacheflow.cli.main":
