@@ -127,7 +127,7 @@ def test_a_start_that_is_cancelled_leaves_no_node_behind(
             await entering
 
     asyncio.run(main())
-    wait_for(lambda: not any(thread.name.startswith("cacheflow-") for thread in threading.enumerate()))
+    wait_for(lambda: not any(thread.name == "cacheflow-loop" for thread in threading.enumerate()))
     assert [good for _, good, _ in cache.store.liveness()] == [False]
     run(tmp_path, lambda cache: cache.set("k", 1))
 

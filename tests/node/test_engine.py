@@ -32,12 +32,22 @@ from cacheflow.store import ReplicatedStore
 ROOT = Path(__file__).parents[2]
 
 
+# How the names of clients' threads begin.
+CLIENTS = ("cacheflow-client", "cacheflow-members")
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[ReplicatedStore]:
     (port,) = free_ports(1)
     made = ReplicatedStore(node_id="a", raft_address=f"127.0.0.1:{port}", bootstrap=True, data_dir=tmp_path)
     yield made
     made.close()
+
+
+def node_threads() -> list[str]:
+    """The threads of nodes in this process; clients of other tests may still have theirs."""
+    names = [thread.name for thread in threading.enumerate()]
+    return [name for name in names if name.startswith("cacheflow") and not name.startswith(CLIENTS)]
 
 
 def descriptors() -> int:
@@ -296,7 +306,7 @@ def test_a_signal_handler_may_close_the_store(
             monkeypatch.setattr(Engine, "_shut_down", interrupt)
             assert store.close()
         assert closed == [True]
-        assert not [thread for thread in threading.enumerate() if thread.name.startswith("cacheflow")]
+        assert not node_threads()
     finally:
         signal.signal(signal.SIGUSR1, previous)
 
@@ -318,7 +328,7 @@ def test_an_interrupted_start_leaves_no_node(store: ReplicatedStore, monkeypatch
             store.start()
     finally:
         signal.signal(signal.SIGINT, previous)
-    wait_for(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("cacheflow")])
+    wait_for(lambda: not node_threads())
     monkeypatch.undo()
     with store:
         store["k"] = 1

@@ -32,6 +32,7 @@ OWN: dict[type, set[str]] = {
             "read_many",
             "copy_keys",
             "live",
+            "peek",
             "count_of",
             "expiring_of",
             "uses_of",
