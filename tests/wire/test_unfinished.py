@@ -197,7 +197,7 @@ async def test_uploads_end_one_after_the_other_however_little_there_is_for_all(
 async def test_the_silent_are_ended_over_the_budget_and_others_go_on(
     served: Served, protocol: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unfinished, "SILENT_S", 2.0)
+    monkeypatch.setattr(unfinished, "SILENT_S", 0.5)
     served.budget.bytes_max = 400_000
     request, reply = set_of(protocol, 300_000)
     halves = [await served.begin(protocol, request[:250_000]) for _ in range(10)]

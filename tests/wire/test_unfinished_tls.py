@@ -107,7 +107,7 @@ async def test_uploads_end_one_after_the_other(party: Party, protocol: str, monk
 async def test_the_silent_are_ended_and_others_go_on(
     party: Party, protocol: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unfinished, "SILENT_S", 2.0)
+    monkeypatch.setattr(unfinished, "SILENT_S", 0.5)
     party.budget.bytes_max = 400_000
     request, reply = upload_of(protocol, 300_000)
     halves = [await party.client() for _ in range(4)]

@@ -97,7 +97,7 @@ def test_uploads_end_one_after_the_other_however_little_there_is_for_all(
 def test_the_silent_are_told_so_when_all_is_full_and_others_go_on(
     server: HttpServer, budget: Unfinished, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unfinished, "SILENT_S", 2.0)
+    monkeypatch.setattr(unfinished, "SILENT_S", 0.5)
     budget.bytes_max = MIB
     with ExitStack() as stack:
         halves = [begin(stack, server, PUT[:600_000]) for _ in range(8)]
