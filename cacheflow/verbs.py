@@ -157,7 +157,7 @@ def once(command: Command, idempotency_key: str | None) -> Command:
 # The errors whose message is in the result.
 _TOLD_BY_THE_MACHINE: Final[dict[int, type[CacheFlowError]]] = {
     commands.NOT_AN_INTEGER: NotAnInteger,
-    # Of the verbs counting alone depends on the kind.
+    # The only verb that depends on an entry's kind is the one that counts.
     commands.WRONG_KIND: NotAnInteger,
     commands.TOO_LARGE: ValueTooLarge,
     commands.MALFORMED: InvalidRequest,

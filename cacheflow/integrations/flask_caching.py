@@ -15,7 +15,7 @@ from cacheflow.integrations import cachelib
 
 
 class CacheFlowCache(cachelib.CacheFlowCache, BaseCache):
-    """The same cache as ``cacheflow.integrations.cachelib.CacheFlowCache``, as Flask-Caching makes it from its configuration.
+    """A Flask-Caching cache in a cluster: ``cacheflow.integrations.cachelib.CacheFlowCache``, made from the app's configuration.
 
     CACHE_CACHEFLOW_URLS: the nodes.  CACHE_KEY_PREFIX, CACHE_DEFAULT_TIMEOUT and CACHE_SERIALIZER: as for every cache of
     Flask-Caching.  CACHE_OPTIONS: more options of the cachelib cache, such as ``serializer`` and ``token_file``.

@@ -49,7 +49,7 @@ class Slices:
         """True if this turn's slice of the event loop is used up: who has more to do goes on in the next turn."""
         if self._asked:
             return self._clock() >= self._until
-        # Who asks first may go on, however slow this turn is: some work is done in each.
+        # The first work that asks in a turn may go on, however slow the turn is: so some work is done in each.
         self._asked = True
         if not self._until:
             self._begin()

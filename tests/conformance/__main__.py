@@ -9,6 +9,7 @@ Exit code 1 for a new failure; a suite that cannot be fetched is skipped, and th
 from __future__ import annotations
 
 import argparse
+import socket
 import subprocess
 import sys
 import tempfile
@@ -34,6 +35,8 @@ BY_PORT = (*SUITES, *STOCK, *TCL)
 ALL: tuple[Suite | Framework, ...] = (*BY_PORT, *FRAMEWORKS)
 # The seconds of schemathesis on every operation together.
 SCHEMA_S = 300
+# Seconds for a control server to listen.
+SERVER_S = 10.0
 FLAGS = ("--max-items", "100000", "--resp-port", "0", "--memcached-port", "0")
 
 
@@ -138,13 +141,20 @@ def server(name: str) -> Iterator[int]:
             command = [found, "-p", str(port), "-l", "127.0.0.1", "-u", "nobody"]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            time.sleep(1)
-            if process.poll() is not None:
-                raise Unavailable(f"{name} ends at once")
+            deadline = time.monotonic() + SERVER_S
+            while not _listens(port):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise Unavailable(f"{name} does not listen")
+                time.sleep(0.02)
             yield port
         finally:
             process.terminate()
             process.wait()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as asked:
+        return asked.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _lines(failures: dict[str, str]) -> str:

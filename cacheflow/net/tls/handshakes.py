@@ -127,7 +127,7 @@ class Handshakes:
         self.certificates = certificates
         self._deadline_s = deadline_s
         self._half_open_max = half_open_max
-        # Of all doors together; and those that wait for the thread.
+        # The most half-open connections of all doors together, and the most that may wait for the thread.
         self._all_half_open_max = 4 * half_open_max
         self._clock = clock
         self._doors: dict[str, Door] = {}
@@ -254,7 +254,7 @@ class Handshakes:
     def _poke(self) -> None:
         with self._lock:
             if self._wake is not None:
-                # It is full, and the thread is woken already; or the thread has seen that this node stops, and has ended.
+                # A full socket means that the thread is woken already; a closed one that it has seen the stop, and has ended.
                 with contextlib.suppress(BlockingIOError, BrokenPipeError):
                     self._wake.send(b"\0")
 

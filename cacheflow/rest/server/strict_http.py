@@ -368,7 +368,7 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
                     if self.requests and self.connected:
                         self.server.add_task(self)
                 if not self.requests:
-                    # It was turned away.
+                    # The server has turned the request away.
                     self._go_on()
             return
         self._flush_exception(self._flush_some)
