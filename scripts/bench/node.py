@@ -3,6 +3,7 @@
     without DELAY serve FLAGS               a node without one of its delays: a name of more/delays.py, or "-" for all as they are
     skewed SHIM SECONDS,... serve FLAGS     a node whose wall clock is off; the number behind ``--node-id node-N`` chooses
     on-demand serve FLAGS                   a node that builds a snapshot when it gets SIGUSR1, and otherwise none
+    of TREE serve FLAGS                     a node of another version of the project, whose files are in the folder TREE
     empty                                   no node: an empty Flask view on a waitress that is set as a node's is
 
 A kind imports what it needs only when it is chosen: more would count in what rows measure of a node's start and memory.
@@ -37,6 +38,17 @@ def skewed(shim: str, seconds: str, *arguments: str) -> None:
     number = int(arguments[arguments.index("--node-id") + 1].rpartition("-")[2])
     environment = {**os.environ, **skewed_by(shim, int(seconds.split(",")[number - 1]))}
     os.execve(sys.executable, [sys.executable, "-m", "cacheflow", *arguments], environment)
+
+
+def of(tree: str, *arguments: str) -> int:
+    """Serve with the files in ``tree``."""
+    sys.path[0] = tree
+    import cacheflow
+    from cacheflow.cli.main import main
+
+    if not str(cacheflow.__file__).startswith(tree):
+        raise RuntimeError(f"there is no cacheflow/ in {tree}")
+    return main(arguments)
 
 
 def on_demand(*arguments: str) -> int:
@@ -88,6 +100,7 @@ KINDS: dict[str, Callable[..., int | None]] = {
     "without": without,
     "skewed": skewed,
     "on-demand": on_demand,
+    "of": of,
     "empty": empty,
 }
 
