@@ -12,9 +12,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 
 import pytest
-import requests  # type: ignore[import-untyped]
-from cachecontrol import CacheControl  # type: ignore[import-not-found]
-from cachecontrol.caches.redis_cache import RedisCache  # type: ignore[import-not-found]
+import requests
+from cachecontrol import CacheControl
+from cachecontrol.caches.redis_cache import RedisCache
 from redis import Redis
 
 
