@@ -42,7 +42,7 @@ class Nodes:
     """The nodes of a cluster, any of which may answer a request. Safe for concurrent use, also after a fork.
 
     ca: a file with the CA of the nodes' certificates; None for what the system trusts. Raises ConfigError if it is broken.
-    headers: with which a node is asked for the others.  discover: whether it is.
+    discover: whether nodes are asked for the other members.  headers: the headers of that request.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Nodes:
 
     @property
     def urls(self) -> list[str]:
-        """The addresses of the cluster's nodes: those that this object got, in that order, and those that it has learned."""
+        """The addresses of the cluster's nodes: those that this client was given, in that order, and those it has learned."""
         return [node.url for node in self._members.nodes]
 
     def close(self) -> None:
