@@ -138,9 +138,10 @@ def _fixed(watched: Watched) -> list[Condition]:
 
 
 def _moved(connection: RespSession, selected: int | None, end: End, reply: Reply) -> None:
-    """Answer the EXEC of a transaction that holds a SELECT by giving ``reply`` to ``end``; ``selected`` is then the database.
+    """Give ``reply`` to ``end`` as the answer to an EXEC whose transaction has a SELECT in it, and change the database accordingly.
 
-    If a watched key has changed the connection keeps its database; behind an error it has none until a SELECT succeeds.
+    After a success the connection uses the database ``selected``. If a watched key has changed it keeps the one before; behind
+    an error it has none until a SELECT succeeds.
     """
     if reply == connection.null_array:
         connection.use_database(connection.database)
