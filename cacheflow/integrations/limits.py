@@ -164,7 +164,7 @@ class CacheFlowStorage(base.Storage, base.MovingWindowSupport, base.SlidingWindo
         return time.time() + _ttl_s(self._cache.get_item(self._names.fixed(key)))
 
     def check(self) -> bool:
-        """Return whether the cluster can count now: a majority answers."""
+        """Return whether the cluster can count hits now, because a majority of its nodes answers."""
         try:
             self._cache.get(self._names.fixed("check"), consistency="linearizable")
         except CacheFlowError:
@@ -248,7 +248,7 @@ class AsyncCacheFlowStorage(aio_base.Storage, aio_base.MovingWindowSupport, aio_
         return time.time() + _ttl_s(await self._cache.get_item(self._names.fixed(key)))
 
     async def check(self) -> bool:
-        """Return whether the cluster can count now: a majority answers."""
+        """Return whether the cluster can count hits now, because a majority of its nodes answers."""
         try:
             await self._cache.get(self._names.fixed("check"), consistency="linearizable")
         except CacheFlowError:

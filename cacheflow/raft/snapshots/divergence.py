@@ -89,7 +89,7 @@ class Divergence:
             self._core.step_down()
 
     def found_right(self) -> None:
-        """End the doubt about this node's contents, which were found to agree with its disk: the other node's contents are wrong.
+        """End the doubt whether this node's contents are right: they agree with its disk, so the other node's contents are wrong.
 
         For SURE_MS this node's contents are not doubted again.
         """
@@ -97,7 +97,7 @@ class Divergence:
         self.settle()
 
     def settle(self) -> None:
-        """End the doubt about this node's contents, because they were replaced or were found to agree with its disk."""
+        """End the doubt whether this node's contents are right, because they were replaced or agree with its disk."""
         self.check_from = 0
         self._pending = self._own = None
         self._contradicting.clear()

@@ -138,10 +138,10 @@ def _fixed(watched: Watched) -> list[Condition]:
 
 
 def _moved(connection: RespSession, selected: int | None, end: End, reply: Reply) -> None:
-    """Give ``reply`` to ``end`` as the answer to an EXEC whose transaction has a SELECT in it, and change the database accordingly.
+    """Give ``reply`` to ``end`` as the answer to an EXEC whose transaction has a SELECT in it; set the connection's database.
 
-    After a success the connection uses the database ``selected``. If a watched key has changed it keeps the one before; behind
-    an error it has none until a SELECT succeeds.
+    After a success that is ``selected``. If a watched key has changed the database stays; behind an error the connection has
+    none until a SELECT succeeds.
     """
     if reply == connection.null_array:
         connection.use_database(connection.database)
