@@ -188,7 +188,7 @@ class Outbox:
         self._written_bytes += len(data)
 
     def _write_last(self) -> None:
-        """Write the next published messages, which wait for all others: as many as are together no longer than a piece, or one."""
+        """Write the next published messages, which wait for all others: as many as fit into a piece together, or one."""
         last = self._last
         parts = [last.popleft()]
         size = len(parts[0])
