@@ -53,10 +53,6 @@ class Items(cachetools.Cache[str, Entry]):
         """
 
     @abc.abstractmethod
-    def in_order(self) -> list[str]:
-        """Return the keys of all items in eviction order."""
-
-    @abc.abstractmethod
     def ordered(self) -> Iterator[tuple[str, int]]:
         """Yield (key, number of uses) of all items in eviction order."""
 

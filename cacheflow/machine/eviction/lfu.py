@@ -174,14 +174,6 @@ class LfuItems(Items, cachetools.LFUCache[str, Entry]):
         if link is self._scanned or not link.keys:
             self._has_left(key, link)
 
-    def in_order(self) -> list[str]:
-        keys = list(self._order)
-        link = self._LFUCache__root.next
-        while link is not self._LFUCache__root:
-            keys.extend(link.keys)
-            link = link.next
-        return keys
-
     def ordered(self) -> Iterator[tuple[str, int]]:
         for key in self._order:
             yield key, 1

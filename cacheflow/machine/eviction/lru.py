@@ -26,9 +26,6 @@ class LruItems(Items):
     def give_order(self, version: int) -> UseOrder:
         return self._order
 
-    def in_order(self) -> list[str]:
-        return list(self._order)
-
     def ordered(self) -> Iterator[tuple[str, int]]:
         for key in self._order:
             yield key, 1
