@@ -157,10 +157,7 @@ class NodeHttp:
 
 
 def _body_of(response: http.client.HTTPResponse, sock: socket.socket, deadline: float) -> bytes:
-    """Read and return the body of the HTTP ``response``, which comes over the socket ``sock``.
-
-    Raises what reading raises, and TimeoutError.
-    """
+    """Read and return the body of ``response``, which comes over ``sock``. Raises what reading raises, and TimeoutError."""
     chunks = []
     # None where chunks, or the end of the connection, end the body.
     missing = response.length

@@ -42,7 +42,7 @@ class Nodes:
     """The nodes of a cluster, any of which may answer a request. Safe for concurrent use, also after a fork.
 
     ca: a file with the CA of the nodes' certificates; None for what the system trusts. Raises ConfigError if it is broken.
-    discover: whether nodes are asked for the other members.  headers: the headers of that request.
+    headers: with which a node is asked for the others.  discover: whether it is.
     """
 
     def __init__(

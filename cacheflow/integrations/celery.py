@@ -80,7 +80,7 @@ class CacheFlowBackend(KeyValueStoreBackend):  # type: ignore[misc]
         self.client.delete(key)
 
     def incr(self, key: str) -> int:
-        """Count one more finished part of a Celery chord under ``key``, and return how many parts have finished so far."""
+        """Count one more part of a chord and return how many have come, exactly."""
         return int(self.client.incr(key, initial=0, ttl=self.chord_expires or None))
 
     def expire(self, key: str, value: int | None) -> None:

@@ -140,9 +140,9 @@ class Unfinished:
     def overdue(self, holders: Iterable[H], now_s: float) -> list[H]:
         """Return those of a front's connections ``holders`` that are to be ended now, the stalest first.
 
-        To be ended are connections that may send and have sent nothing for SILENT_S, or that have stayed for too long; as many
-        as it takes to have half of all room again. Before the front ends a connection that has not stayed for too long, it looks
-        once more whether something has come. The front counts each connection that it ends in ``ended``.
+        These may send and have sent nothing for SILENT_S, or have stayed for too long. They are as many as it takes to have half
+        of all room again. Before the front ends one that has not stayed for too long, it looks once more whether something has
+        come. It counts each that it ends in ``ended``.
         """
         over = self.bytes - self.bytes_max // 2
         chosen: list[H] = []

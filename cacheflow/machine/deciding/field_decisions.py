@@ -149,7 +149,7 @@ FIELD_DECISIONS: Final[dict[int, Callable[[Entry | None, list[Any], int, float],
 def searched_bytes(entry: Entry | None, command: Sequence[Any]) -> int:
     """Return what deciding ``command`` on ``entry`` costs, as the bytes that a search could go through.
 
-    command: one that writes, removes or counts fields, or a SET; a SET's hash or set is looked at as a whole.
+    command: one of those above, or a SET, of which the bytes of a hash or set are looked at as a whole.
     """
     if command[0] == c.SET:
         return 8 * len(command[2]) if command[3] in KINDS_OF_FIELDS else 0

@@ -127,7 +127,7 @@ def slices(data: bytes, size: int) -> Iterator[bytes]:
 
 
 def is_well_formed(data: bytes, is_set: bool) -> bool:
-    """True if ``data`` is the well-formed bytes of a hash, or of a set if ``is_set`` is true, with one field at least.
+    """True if ``data`` is the bytes of a hash, or of a set if ``is_set``, with one field at least.
 
     Takes some milliseconds for a million bytes, whatever these are.
     """

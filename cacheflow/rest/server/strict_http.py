@@ -189,7 +189,7 @@ class OneWriteTask(WSGITask):  # type: ignore[misc]
 
 
 class _Piece(ReadOnlyFileBasedBuffer):  # type: ignore[misc]
-    """A piece of a long HTTP answer, kept among waitress' buffers of bytes to send; the client may go before it is sent."""
+    """A piece of a long answer, in a line with waitress' own buffers; its client may go before the piece has left."""
 
     # The bytes of one of waitress' own buffers, which are looked at when nothing is to be sent any more.
     buf = None
@@ -292,7 +292,7 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
     def write_long(self, header: bytes, body: bytes) -> None:
         """Send an answer with a long body, as much of it as the client takes now; the poll loop sends the rest.
 
-        The body is kept in pieces, each of which is freed when the client has taken it: one buffer would stay whole to the end.
+        In pieces, each of which is freed when the client has taken it: in one buffer all of it would stay to the end.
         """
         self.answered_long = True
         pieces = []
@@ -473,7 +473,7 @@ class StrictServer(TcpWSGIServer):  # type: ignore[misc]
         raise NotImplementedError
 
     def end_overdue(self) -> None:
-        """End connections of clients that do not take answers or do not end requests, while the node keeps too much of these."""
+        """End the connections of clients that take nothing, or do not end their requests, while all fronts keep too much."""
         if self.unfinished.full:
             now_s = time.monotonic()
             if now_s - self._looked_s >= LOOK_EVERY_S:

@@ -40,10 +40,7 @@ def listed(head: bytes, data: bytes, parts: slice) -> Reply:
 
 
 def looked_up(data: bytes, names: list[bytes], show: Callable[[bytes | None], bytes]) -> Reply:
-    """Return a RESP array with what ``show`` makes of the value of each field in ``names``, or of None for an absent field.
-
-    data: the bytes of the hash or set that is searched.
-    """
+    """Return the array of what ``show`` makes of the value of each of the fields ``names``, None for one that is not there."""
     found: dict[bytes, bytes] = {}
 
     def pieces() -> Iterator[bytes]:
@@ -170,7 +167,7 @@ def scanned(arguments: Sequence[bytes], data: bytes, *, is_set: bool) -> Reply:
 
 
 def in_steps(data: bytes) -> Generator[bytes, None, dict[bytes, None]]:
-    """Return the members of the set with the bytes ``data``, in their order: a generator, which yields b"" between steps."""
+    """Return the members of a set with the bytes ``data``, in their order: a generator, which yields no bytes between steps."""
     members: dict[bytes, None] = {}
     for some in fields.slices(data, SLICE_BYTES):
         members.update(dict.fromkeys(fields.parts_of(some)[::2]))
