@@ -180,7 +180,7 @@ class CacheFlowStorage(base.Storage, base.MovingWindowSupport, base.SlidingWindo
         self._cache.delete_many([self._names.fixed(key), self._names.moving(key)])
 
     def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
-        """Return whether ``amount`` hits fit into the moving window under ``key``; they are in it then."""
+        """Return whether ``amount`` hits fit into the moving window under ``key``; if so they are counted there."""
         return self._acquire(rate_windows.moving, self._names.moving(key), limit, expiry, amount)
 
     def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
@@ -191,7 +191,7 @@ class CacheFlowStorage(base.Storage, base.MovingWindowSupport, base.SlidingWindo
         return _start_and_count(self._cache.get_item(self._names.moving(key)), expiry)
 
     def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
-        """Return whether ``amount`` hits fit into the sliding window counter under ``key``; they are in it then."""
+        """Return whether ``amount`` hits fit into the sliding window counter under ``key``; if so they are counted there."""
         return self._acquire(rate_windows.sliding, self._names.sliding(key), limit, expiry, amount)
 
     def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
@@ -264,7 +264,7 @@ class AsyncCacheFlowStorage(aio_base.Storage, aio_base.MovingWindowSupport, aio_
         await self._cache.delete_many([self._names.fixed(key), self._names.moving(key)])
 
     async def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
-        """Return whether ``amount`` hits fit into the moving window under ``key``; they are in it then."""
+        """Return whether ``amount`` hits fit into the moving window under ``key``; if so they are counted there."""
         return await self._acquire(rate_windows.moving, self._names.moving(key), limit, expiry, amount)
 
     async def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
@@ -275,7 +275,7 @@ class AsyncCacheFlowStorage(aio_base.Storage, aio_base.MovingWindowSupport, aio_
         return _start_and_count(await self._cache.get_item(self._names.moving(key)), expiry)
 
     async def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
-        """Return whether ``amount`` hits fit into the sliding window counter under ``key``; they are in it then."""
+        """Return whether ``amount`` hits fit into the sliding window counter under ``key``; if so they are counted there."""
         return await self._acquire(rate_windows.sliding, self._names.sliding(key), limit, expiry, amount)
 
     async def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:

@@ -85,7 +85,7 @@ class _Source:
         self.shard = False
 
     def add(self, message: Publish) -> bytes | None:
-        """Add a part of a message, in ``message``; return the message when that was its last part, else None."""
+        """Take the next part of a published message; return the whole message if the part was its last, else None."""
         number, data = message["number"], message["data"]
         if number <= self.number:
             return None

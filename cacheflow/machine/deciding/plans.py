@@ -41,7 +41,7 @@ def expires_at_ms_of(ttl_ms: Any, kept_ms: int, now_ms: int) -> int:
 
 
 def too_large(bytes_max: float) -> c.Result:
-    """Return the result of a command that would make an item larger than the whole cache may be."""
+    """Return the result that refuses a command because its item would be larger than the whole cache may be."""
     return [c.TOO_LARGE, f"the item is larger than the whole cache may be ({bytes_max} bytes)"]
 
 
