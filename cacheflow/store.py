@@ -161,10 +161,7 @@ class ReplicatedStore(Face):
         return _item(local, key, local.clock.now_ms(), peek)
 
     def read_applied(self, key: str, *, peek: bool = False) -> Item | None:
-        """Return the item under ``key`` as of the newest log entry that this node has applied.
-
-        For a linearizable read the caller waits for ``barrier`` before, so that everything acknowledged is applied.
-        """
+        """Return the item under ``key`` as of the newest applied log entry, for callers that have waited for ``barrier``."""
         local = self._started()
         return _item(local, key, local.machine.now_ms, peek)
 
@@ -213,9 +210,8 @@ class ReplicatedStore(Face):
     ) -> list[Entry | None]:
         """Return the entries of ``keys`` as of one moment, None for each absent one; may wait for the end of a log entry.
 
-        The keys, at most OPS_MAX, are checked already. applied: read as of the newest applied log entry, by its time; for a
-        linearizable read the caller waits for ``barrier`` before.  max_staleness: in seconds.  peek: the reads do not count as
-        uses. Raises NotReady.
+        The keys, at most OPS_MAX, are checked already. applied: as of the newest applied log entry, by its time; the caller has
+        waited for ``barrier`` then.  max_staleness: in seconds.  peek: the reads do not count as uses. Raises NotReady.
         """
         for _ in range(MOMENT_TRIES):
             entries = self._try_to_read(keys, applied, max_staleness, peek)
@@ -264,10 +260,7 @@ class ReplicatedStore(Face):
         return entry
 
     def peek(self, key: str) -> Entry | None:
-        """Return the entry under ``key``, perhaps past its expiry, or None, for callers that ask for its size only.
-
-        The look-up counts neither as a read nor as a use.
-        """
+        """Return the entry under ``key``, perhaps past its expiry, or None; the look-up counts neither as read nor as use."""
         local = self._local
         return None if local is None else local.machine.contents.get(key)
 
@@ -307,10 +300,7 @@ class ReplicatedStore(Face):
         return self._started().clock.now_ms()
 
     def told_ms(self) -> int:
-        """Return the cluster's time in ms as a leader has told it.
-
-        Raises NotReady as long as this node knows only its own wall clock.
-        """
+        """Return the cluster's time in ms as a leader told it. Raises NotReady while only this node's wall clock is known."""
         clock = self._started().clock
         if not clock.heard:
             raise NotReady("this node has heard no leader since its start, and cannot tell the cluster's time")
@@ -356,10 +346,7 @@ class ReplicatedStore(Face):
         return self._engine.ports.slices
 
     def count_of(self, database: int) -> int:
-        """Return how many keys ``database`` has, 0 to 15, as clients of the RESP port number them. Raises NotReady.
-
-        All other fronts use database 0.
-        """
+        """Return how many keys ``database`` has, 0 to 15 as RESP numbers them; other fronts use 0. Raises NotReady."""
         return self._readable().machine.contents.count_of(database)
 
     def expiring_of(self, database: int) -> tuple[int, int]:

@@ -219,10 +219,7 @@ class Connection(asyncio.Protocol):
                 self.flush()
 
     def rests(self) -> bool:
-        """Return whether this client has used up its share of the turn's time.
-
-        If so, the client's further input is handled in a later turn.
-        """
+        """Return whether this client's share of the turn's time is used up; further input then waits for a later turn."""
         over = self._slices.over()
         if over:
             self._wait()
@@ -364,8 +361,7 @@ class Connection(asyncio.Protocol):
     def contained(self, end: End, call: Callable[..., None], *arguments: object) -> None:
         """Do one step of a client's request: call ``call(*arguments)``, or nothing if the client has gone.
 
-        end: the function that takes the request's reply; a ReplicationError of the step becomes that reply. Any other exception
-        is logged and closes this connection only.
+        ``end`` takes the reply, also for a ReplicationError. Any other exception is logged and closes this connection only.
         """
         if self._transport.is_closing():
             return
