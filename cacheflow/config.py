@@ -182,7 +182,7 @@ class NodeConfig:
 
     @property
     def leaves_plain(self) -> bool:
-        """True if something leaves this machine that is not encrypted, by what is set here."""
+        """True if this node's settings let something leave this machine that is not encrypted."""
         return not is_loopback(self.host) and (self.tls_ca is None or self.peer_tls != "require")
 
     @property

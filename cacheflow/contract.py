@@ -78,16 +78,16 @@ class Subscriber(Protocol):
         """The number of bytes that wait for this subscriber."""
 
     def take(self, published: Published, pattern: bytes | None) -> None:
-        """Keep a message until ``write``. pattern: the subscribed pattern that matches the channel; None for the channel itself.
+        """Keep a message that was published on a channel, until ``write`` is called; must change no subscription.
 
-        Must change no subscription.
+        pattern: the subscribed pattern that matches the channel; None if the channel itself is subscribed to.
         """
 
     def write(self) -> None:
         """Write the messages that wait for this subscriber, as far as it takes them."""
 
     def end_as_slow(self) -> None:
-        """End this subscriber, which does not take what was published, and let go of what waits for it."""
+        """End this subscriber's connection, and drop what waits for it: the client does not take what was published."""
 
 
 class Channels(Protocol):
@@ -95,7 +95,7 @@ class Channels(Protocol):
 
     @property
     def subscribed(self) -> Mapping[Space, Mapping[bytes, Mapping[Subscriber, None]]]:
-        """For each space the subscribers by what they have subscribed to."""
+        """The subscribers of each space (channels, patterns, shard channels), by what they have subscribed to."""
 
     @property
     def is_behind(self) -> bool: ...
@@ -188,7 +188,10 @@ class WireStore(Protocol):
         """
 
     def peek(self, key: str) -> Entry | None:
-        """Return the cache entry under ``key``, perhaps past its expiry, or None; counts nothing, as neither read nor use."""
+        """Return the cache entry under ``key``, perhaps past its expiry, or None.
+
+        The look-up counts neither as a read nor as a use.
+        """
 
     def lookup_all(self, keys: list[str], bytes_max: int) -> list[Entry | None] | None:
         """Return the live cache entries of all ``keys`` at one moment, in a list with None for each absent key.
@@ -198,7 +201,7 @@ class WireStore(Protocol):
 
     @property
     def channels(self) -> Channels:
-        """The channels of the node."""
+        """The channels of the node, on which its clients publish messages and to which they subscribe."""
 
     def now_ms(self) -> int:
         """Return the cluster's time in milliseconds, by which entries expire."""
@@ -219,7 +222,7 @@ class WireStore(Protocol):
         """Return how many keys of ``database`` have an expiry, and how many ms they have left on average. Raises NotReady."""
 
     def uses_of(self, key: str) -> int | None:
-        """Return how many uses of ``key`` the policy has counted, None if it counts none. Raises NotReady."""
+        """Return how many uses of ``key`` the eviction policy has counted, None if the policy counts none. Raises NotReady."""
 
     def submit(self, commands: list[Command], done: Done) -> None:
         """Replicate ``commands`` in order, then call ``done`` with their results or an error."""

@@ -46,7 +46,7 @@ def blocking(verb: Callable[Concatenate[Form, P], Steps[T]]) -> Callable[Concate
 
 
 def _run(face: Face, steps: Steps[T]) -> T:
-    """Have ``face`` replicate each command that the verb ``steps`` yields; return what the verb returns."""
+    """Have ``face``, a cache, replicate each command that the generator ``steps`` yields; return what ``steps`` returns."""
     try:
         command = next(steps)
         while True:
@@ -68,7 +68,7 @@ def coroutine(
 
 
 async def _run_async(face: AsyncFace, steps: Steps[T]) -> T:
-    """Have ``face`` replicate each command that the verb ``steps`` yields; return what the verb returns."""
+    """Have ``face``, a cache, replicate each command that the generator ``steps`` yields; return what ``steps`` returns."""
     try:
         command = next(steps)
         while True:
@@ -183,7 +183,10 @@ class Face(MutableMapping[str, Any]):
     def _get_many(
         self, form: Form, keys: Iterable[str], consistency: str, max_staleness: float | None, peek: bool
     ) -> dict[str, Any]:
-        """Return what ``get_many`` does, with keys and values in ``form``, whatever the form of this cache is."""
+        """Return {key: value} of those ``keys`` that are present, as ``get_many`` does, but by another form than this cache's.
+
+        form: the prefix of the keys and the serializer of the values.
+        """
 
     set = blocking(verbs.set_)
     add = blocking(verbs.add)
@@ -370,7 +373,10 @@ class AsyncFace(abc.ABC):
     async def _get_many(
         self, form: Form, keys: Iterable[str], consistency: str, max_staleness: float | None, peek: bool
     ) -> dict[str, Any]:
-        """Return what ``get_many`` does, with keys and values in ``form``, whatever the form of this cache is."""
+        """Return {key: value} of those ``keys`` that are present, as ``get_many`` does, but by another form than this cache's.
+
+        form: the prefix of the keys and the serializer of the values.
+        """
 
     set = coroutine(verbs.set_)
     add = coroutine(verbs.add)

@@ -10,7 +10,7 @@ from cacheflow import values
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One key's value with its version and TTL, as a read returns it.
+    """The value, version and TTL of one key, as a read returns them.
 
     kind: values.TEXT, BYTES, JSON, HASH or SET.  meta: a Content-Type, wire flags or None.  version: the machine's revision.
     ttl_s: seconds left, None without a TTL.

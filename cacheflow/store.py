@@ -100,12 +100,12 @@ class ReplicatedStore(Face):
         return self._engine.serve(service, host, port)
 
     def on_loop(self, call: Callable[[], None]) -> None:
-        """Have ``call`` called on the node's own loop soon; do nothing if the node is stopped. Any thread may use it."""
+        """Have ``call`` called on the node's own event loop soon; do nothing if the node is stopped. Any thread may use it."""
         self._engine.on_loop(call)
 
     @property
     def handshakes(self) -> Handshakes | None:
-        """The object that shakes hands with clients in TLS, and has the certificate; None where the node has none."""
+        """The object that shakes hands with TLS clients and holds the node's certificate; None for a node without one."""
         return self._engine.handshakes
 
     def close(self) -> bool:
@@ -161,7 +161,7 @@ class ReplicatedStore(Face):
         return _item(local, key, local.clock.now_ms(), peek)
 
     def read_applied(self, key: str, *, peek: bool = False) -> Item | None:
-        """Return the item under ``key`` as of the newest applied log entry; a linearizable read waits for ``barrier`` before."""
+        """Return the item under ``key`` as of the newest applied log entry, for callers that have waited for ``barrier``."""
         local = self._started()
         return _item(local, key, local.machine.now_ms, peek)
 
@@ -210,8 +210,8 @@ class ReplicatedStore(Face):
     ) -> list[Entry | None]:
         """Return the entries of ``keys`` as of one moment, None for each absent one; may wait for the end of a log entry.
 
-        The keys, at most OPS_MAX, are checked already. applied: as of the newest applied log entry, by its time: a linearizable
-        read waits for ``barrier`` before.  max_staleness: in seconds.  peek: the reads do not count as uses. Raises NotReady.
+        The keys, at most OPS_MAX, are checked already. applied: as of the newest applied log entry, by its time; the caller has
+        waited for ``barrier`` then.  max_staleness: in seconds.  peek: the reads do not count as uses. Raises NotReady.
         """
         for _ in range(MOMENT_TRIES):
             entries = self._try_to_read(keys, applied, max_staleness, peek)
@@ -223,7 +223,7 @@ class ReplicatedStore(Face):
     def _try_to_read(
         self, keys: list[str], applied: bool, max_staleness: float | None, peek: bool
     ) -> list[Entry | None] | None:
-        """Return what ``read_many`` does; None where a log entry is being applied just now. Never waits."""
+        """Return the entries of several keys as of one moment; None where a log entry is being applied just now. Never waits."""
         local = self._started() if applied else self._readable()
         if max_staleness is not None:
             _check_staleness(local, max_staleness)
@@ -240,7 +240,7 @@ class ReplicatedStore(Face):
         return entries
 
     def lookup(self, key: str, *, count: bool = True) -> Entry | None:
-        """Return the machine's own live entry under ``key``, or None, for fronts that answer in bytes.
+        """Return the live cache entry under ``key``, or None, for fronts that answer in bytes.
 
         count: the look-up counts as a use. Raises NotReady.
         """
@@ -260,7 +260,7 @@ class ReplicatedStore(Face):
         return entry
 
     def peek(self, key: str) -> Entry | None:
-        """Return the entry under ``key``, perhaps past its expiry, or None; counts nothing. For who asks how large it is."""
+        """Return the entry under ``key``, perhaps past its expiry, or None; the look-up counts neither as read nor as use."""
         local = self._local
         return None if local is None else local.machine.contents.get(key)
 
@@ -300,7 +300,7 @@ class ReplicatedStore(Face):
         return self._started().clock.now_ms()
 
     def told_ms(self) -> int:
-        """Return the cluster's time as a leader has told it. Raises NotReady as long as there is but this node's wall clock."""
+        """Return the cluster's time in ms as a leader told it. Raises NotReady while only this node's wall clock is known."""
         clock = self._started().clock
         if not clock.heard:
             raise NotReady("this node has heard no leader since its start, and cannot tell the cluster's time")
@@ -342,11 +342,11 @@ class ReplicatedStore(Face):
 
     @property
     def slices(self) -> Slices:
-        """The slices of this node's event loop for long work, for all its fronts there."""
+        """The scheduler of long work on this node's event loop, in slices of each turn; all fronts on that loop share it."""
         return self._engine.ports.slices
 
     def count_of(self, database: int) -> int:
-        """Return how many keys ``database`` has, one of the RESP port's; 0 is everybody else's. Raises NotReady."""
+        """Return how many keys ``database`` has, 0 to 15 as RESP numbers them; other fronts use 0. Raises NotReady."""
         return self._readable().machine.contents.count_of(database)
 
     def expiring_of(self, database: int) -> tuple[int, int]:
@@ -356,7 +356,7 @@ class ReplicatedStore(Face):
         return count, max(0, expiries_ms // count - local.clock.now_ms()) if count else 0
 
     def uses_of(self, key: str) -> int | None:
-        """Return how many uses of ``key`` the policy has counted, None if it counts none. Raises NotReady."""
+        """Return how many uses of ``key`` the eviction policy has counted, None if the policy counts none. Raises NotReady."""
         return self._readable().machine.contents.items.uses_of(key)
 
     # Writes ---------------------------------------------------------------------------------------------------------
@@ -451,7 +451,7 @@ class ReplicatedStore(Face):
         return status.readiness(self._engine)
 
     def register(self, node_id: str, address: str, raft_address: str, was_member: bool = False) -> bool:
-        """Make the node at ``raft_address`` a member; return False if it is one.
+        """Make the node at ``raft_address`` a member of the cluster; return False if the node is a member already.
 
         was_member: the node says that it has been a member; if it is none now, it was removed and is refused.
         Raises MemberConflict, InvalidRequest, NotCommitted, OutcomeUnknown.
@@ -526,20 +526,20 @@ class ReplicatedStore(Face):
         return result
 
     def _refusal(self) -> NotReady:
-        """Return the error for a write, which says why nothing can be replicated through this node."""
+        """Return the error that refuses a write and says why nothing can be replicated through this node now."""
         if self._local is None or not self._local.is_serving:
             return NotReady(self._engine.stopped)
         node = self._local.node
         return NotReady(f"this node takes no writes: {node.replica.failure or f'its disk {node.disk.state}'}")
 
     def _started(self) -> LocalNode:
-        """Return the node, running or stopped. Raises NotReady if it was never started."""
+        """Return this cache's node, running or stopped. Raises NotReady if the node was never started."""
         if self._local is None:
             raise NotReady(self._engine.stopped)
         return self._local
 
     def _readable(self) -> LocalNode:
-        """Return the node if its contents may be read. Raises NotReady otherwise."""
+        """Return this cache's node if its contents may be read now. Raises NotReady otherwise."""
         local = self._started()
         if local.may_read:
             return local

@@ -208,7 +208,7 @@ def json_of_fields(kind: int, data: bytes) -> tuple[Any, bool]:
 
 
 def fields_of_json(value: Any, is_base64: bool) -> tuple[int, bytes]:
-    """Return (kind, bytes) of the hash or set that ``json_of_fields`` shows as ``value``."""
+    """Return (kind, bytes) of the hash or set whose JSON form is ``value``: the reverse of ``json_of_fields``."""
     pairs = value.items() if isinstance(value, dict) else [(member, "") for member in value]
     texts = [text for pair in pairs for text in pair]
     parts = [b64decode(text) if is_base64 else text.encode() for text in texts]

@@ -32,7 +32,7 @@ DEFAULT_NAME: Final = "default"
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Somebody whose token a node knows. digest: the SHA-256 of that token."""
+    """A user, whose token the node knows. digest: the SHA-256 of that token."""
 
     name: str
     role: Role

@@ -59,11 +59,14 @@ class Access:
         return any(user.name == name for user in self._by_digest.values())
 
     def is_current(self, user: User) -> bool:
-        """True if ``user`` still has this name, role and token: it was not taken out or changed since."""
+        """True if ``user`` still has the same name, role and token: nobody has changed or removed the user since."""
         return self._by_digest.get(user.digest) == user
 
     def reload(self) -> bool:
-        """Read the files again; return whether what they say is in force now. If one is wrong, the users of before stay."""
+        """Read the users' files again; return whether their content is in force now.
+
+        If a file is wrong, the present users stay.
+        """
         try:
             self._by_digest = self._read()
         except ConfigError as error:
@@ -81,9 +84,10 @@ class Access:
             self._refused[key] = self._refused.get(key, 0) + 1
 
     def check(self) -> tuple[str, bool, str]:
-        """Return the readiness check (name, passed, detail). It always passes: the users of before are served as well as ever.
+        """Return the readiness check (name, passed, detail) of the users' files. The check always passes.
 
-        Anybody may ask for it, so it tells neither the file nor what is wrong there.
+        A node serves its present users as well as ever when their file has gone wrong. Anybody may ask for the check, so it tells
+        neither the file nor what is wrong there.
         """
         return (
             "users",

@@ -45,7 +45,10 @@ def line_of(name: str, role: Role, token: str) -> str:
 
 
 def read_users(path: Path) -> dict[bytes, User]:
-    """Return the users in the file at ``path``, by the SHA-256 of their tokens. Raises ConfigError that names the line."""
+    """Return the users in the file at ``path``, by the SHA-256 of their tokens.
+
+    Raises ConfigError that names the line which is wrong.
+    """
 
     def wrong(rule: str) -> ConfigError:
         return ConfigError(f"users-file = {str(path)!r}: {rule}")

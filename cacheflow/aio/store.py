@@ -144,7 +144,7 @@ class AsyncReplicatedStore(AsyncFace):
     async def _read_many(
         self, keys: list[str], applied: bool, max_staleness: float | None, peek: bool
     ) -> list[Entry | None]:
-        """Return what the store's ``read_many`` does, without a thread that waits."""
+        """Return the cache entries of several keys, as the store's method ``read_many`` does, but without a thread that waits."""
         for _ in range(MOMENT_TRIES):
             entries = self.store._try_to_read(keys, applied, max_staleness, peek)
             if entries is not None:
@@ -182,7 +182,7 @@ class AsyncReplicatedStore(AsyncFace):
 
 
 class _Answers:
-    """Hands answers to calls from the node's event loop over to the application's ``loop``; one wake-up delivers many.
+    """Hands answers to calls, which come on a node's event loop, over to the application's ``loop``; one wake-up delivers many.
 
     limit_s: seconds after which a call without an answer ends with OutcomeUnknown.
     """

@@ -21,9 +21,9 @@ THREADS_MAX: Final = 32
 
 
 class Threads:
-    """At most THREADS_MAX threads, started when they are needed. For any event loops, also after a fork.
+    """A pool of at most THREADS_MAX threads, started when they are needed. For any event loops, also after a fork.
 
-    limit_s: seconds that a call may wait for a thread; a blocking call counts its own only from then on.
+    limit_s: seconds that a call may wait for a free thread; a blocking call counts its own timeout only from then on.
     """
 
     def __init__(self, limit_s: float) -> None:
@@ -32,9 +32,10 @@ class Threads:
         self._pid = os.getpid()
 
     async def run(self, call: Callable[[], T]) -> T:
-        """Return what ``call`` returns in a thread. If this is cancelled before a thread takes the call, nothing is called.
+        """Return what ``call`` returns when a thread of this pool calls it.
 
-        Raises what ``call`` raises, and NotCommitted if every thread was busy for too long.
+        If the awaiting task is cancelled before a thread takes the call, nothing is called. Raises what ``call`` raises, and
+        NotCommitted if every thread was busy for too long.
         """
         if self._executor is None or self._pid != os.getpid():
             # A forked process has none of its parent's threads.
@@ -52,7 +53,7 @@ class Threads:
         return await asyncio.get_running_loop().run_in_executor(self._executor, in_time)
 
     def close(self) -> None:
-        """Let the threads end, without waiting for those that are busy; the next call starts new ones."""
+        """End the threads of this pool, without waiting for those that are busy; the next call starts new ones."""
         executor, self._executor = self._executor, None
         if executor is not None and self._pid == os.getpid():
             executor.shutdown(wait=False)

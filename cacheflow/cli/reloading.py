@@ -18,7 +18,10 @@ Reload = Callable[[], None]
 
 
 def reload_all(functions: Sequence[Reload]) -> None:
-    """Call every function that reads something again; one that fails is one line in the log, and what it had goes on."""
+    """Call each of ``functions``, which read files (certificates, users) again after a SIGHUP.
+
+    A function that fails becomes one line in the log, and what was in force before stays so.
+    """
     if not functions:
         logger.info(
             "SIGHUP: nothing is read again, for this node has no certificate, no --users-file and no --api-token-file"

@@ -95,7 +95,10 @@ def path(text: str) -> Path:
 
 
 def named_path(text: str, name: str) -> Path:
-    """Return the path that ``text`` names, as ``path`` does. Raises ConfigError that names ``name``, where ``text`` stood."""
+    """Return the path that ``text`` names, with a leading ``~`` for the user's home.
+
+    Raises ConfigError that names the setting ``name``, in which the text stood.
+    """
     try:
         return path(text)
     except ValueError as error:

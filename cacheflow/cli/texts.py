@@ -65,7 +65,7 @@ def text(given: str) -> str:
 
 
 def path(given: str | Path) -> Path:
-    """Return the path that a command-line argument names, as in settings.py (the ``type`` of a click parameter).
+    """Return the path that a command-line argument names, with a leading ``~`` for the user's home (the ``type`` of a parameter).
 
     Raises click.BadParameter that says the rule.
     """

@@ -193,9 +193,9 @@ class CacheClient(Face):
         return None if answer is None else Digest(**answer.json())
 
     def remove_node(self, node_id: str) -> None:
-        """Remove a member from the cluster. Raises MemberUnknown, MemberConflict (the cluster cannot do without it now).
+        """Remove the member ``node_id`` from the cluster. Raises MemberUnknown, MemberConflict (the cluster needs it now).
 
-        If the first answer gets lost and the request is sent again, it may find no such member any more.
+        If the first answer gets lost and the request is sent again, the member may be unknown by then.
         """
         target = "/nodes/" + quote(arguments.check_node_id(node_id), safe="")
         answer = self._nodes.call(Request("DELETE", target, None, self._headers, write=True))
@@ -277,7 +277,10 @@ class CacheClient(Face):
 
 
 def _open_scope(nodes: Nodes, headers: Mapping[str, str], deadline: float) -> str:
-    """Have one of ``nodes`` open a scope, and return its name. Raises NotCommitted, and what a node's refusal stands for."""
+    """Open a scope, which numbers a client's writes, at one of ``nodes``, and return the scope's name.
+
+    Raises NotCommitted, and what a node's refusal stands for.
+    """
     try:
         answer = nodes.call(Request("POST", "/scopes", None, headers, write=False), deadline)
     except OutcomeUnknown as error:

@@ -33,7 +33,7 @@ IDLE_CONNECTIONS_MAX: Final = 32
 
 
 class Request(NamedTuple):
-    """One HTTP request, sent to as many nodes as it takes.
+    """One HTTP request, sent to as many nodes as it takes to get an answer.
 
     write: True if the request changes something that its caller wants changed. Its headers, or what it asks for, make such a
     request count once, however often it is sent.
@@ -71,9 +71,9 @@ class NoAnswer(Exception):
 
 
 class NodeHttp:
-    """One node's address, and the idle connections to it. Safe for concurrent use, also after a fork.
+    """One node's address, and the idle connections to that node. Safe for concurrent use, also after a fork.
 
-    trusted: returns the context that believes the nodes' certificates. Raises InvalidRequest for an address that is none.
+    trusted: returns the TLS context that believes the nodes' certificates. Raises InvalidRequest for an invalid address.
     """
 
     def __init__(self, url: str, trusted: Callable[[], ssl.SSLContext]) -> None:
@@ -136,7 +136,7 @@ class NodeHttp:
         return answer
 
     def close(self) -> None:
-        """Close the idle connections; the next request opens new ones."""
+        """Close the idle connections to this node; the next request opens new ones."""
         while self._idle:
             self._idle.pop().close()
 

@@ -62,7 +62,7 @@ class Nodes:
 
     @property
     def urls(self) -> list[str]:
-        """The addresses of the cluster's nodes: those that this object got, in that order, and those that it has learned."""
+        """The addresses of the cluster's nodes: those that this client was given, in that order, and those it has learned."""
         return [node.url for node in self._members.nodes]
 
     def close(self) -> None:

@@ -216,7 +216,10 @@ def stored_of(document: Mapping[str, Any]) -> tuple[int, bytes]:
 
 
 def value_of(document: Mapping[str, Any]) -> Any:
-    """Return the cache entry's value in ``document``, the JSON that a node shows of the entry; base64 becomes bytes."""
+    """Return the Python value of the cache entry in ``document``, the JSON that a node shows of the entry.
+
+    A value that is shown in base64 becomes bytes.
+    """
     if "type" in document:
         return values.decode(*stored_of(document))
     value = document["value"]

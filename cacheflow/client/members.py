@@ -39,8 +39,8 @@ MOVE_PAUSE_S: Final = 0.05
 class Members:
     """The nodes that one client may ask. Safe for concurrent use, also after a fork.
 
-    given: by the application; there is at least one.  make: makes a node of a URL, and raises InvalidRequest for what is none.
-    headers: with which the list of members is asked for.  discover: whether the others are looked for.
+    given: the nodes' URLs from the application, at least one.  make: makes a node object of a URL; raises InvalidRequest.
+    discover: whether nodes are asked for the list of members.  headers: the headers of that request.
     """
 
     def __init__(
@@ -70,14 +70,14 @@ class Members:
         self._pid = os.getpid()
 
     def begin(self) -> None:
-        """Note that a call is under way until ``end``."""
+        """Note that this client has begun a call, which lasts until ``end`` is called."""
         if self._pid != os.getpid():
             self._start()
         with self._lock:
             self._under_way += 1
 
     def end(self) -> None:
-        """Note that a call has ended, for which ``begin`` was called."""
+        """Note that a call of this client has ended, for which ``begin`` was called."""
         with self._lock:
             self._under_way -= 1
 
@@ -94,9 +94,10 @@ class Members:
         yield from others
 
     def answered(self, node: NodeHttp, answer: Answer, *, others_failed: bool) -> None:
-        """Note that ``node`` has given a call's answer; the next call asks it first, unless this client has seen more elsewhere.
+        """Note that ``node`` has given a call's answer, so that the next call asks it first.
 
-        others_failed: before it some gave none, or refused.
+        That is not so if this client has seen newer state elsewhere, unless others_failed: nodes that were asked before gave no
+        answer, or refused.
         """
         index = _index_of(answer)
         with self._lock:
@@ -212,7 +213,7 @@ def addresses_in(listed: Any, told_by: str) -> list[str]:
 
 
 def _is_nowhere(host: str) -> bool:
-    """Return whether ``host`` is an address that is nobody's: 0.0.0.0, or one of a group."""
+    """Return whether ``host`` is an address that belongs to no single machine: 0.0.0.0, or one of a multicast group."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

@@ -31,13 +31,16 @@ class Form:
         return f"Form(prefix={self.prefix!r}, serializer={self.serializer and self.serializer.name!r})"
 
     def key(self, key: str) -> str:
-        """Return the cluster's name for ``key``. Raises InvalidRequest if that is too long; checks nothing without a prefix."""
+        """Return the key in the cluster for ``key``, one of a cache whose keys have a prefix there.
+
+        Raises InvalidRequest if the key is too long with that prefix; checks nothing if there is no prefix.
+        """
         if not self.prefix:
             return key
         return self._whole(values.check_key(key))
 
     def under(self, prefix: str) -> str:
-        """Return the prefix that the cluster's keys have whose own names begin with ``prefix``."""
+        """Return the prefix in the cluster of all keys that begin with ``prefix`` in a cache with a key prefix of its own."""
         return self._whole(prefix) if self.prefix else prefix
 
     def _whole(self, key: str) -> str:
@@ -50,13 +53,13 @@ class Form:
         return whole
 
     def own(self, key: str) -> str:
-        """Return this cache's own name for ``key``, a key of the cluster under this form's prefix."""
+        """Return the key without this cache's prefix for ``key``, a key of the cluster that has this prefix."""
         return key[len(self.prefix) :]
 
     def value(self, value: Any, content_type: str | None) -> tuple[Any, str | None]:
-        """Return the value to store for ``value``, and its content type. Raises InvalidRequest.
+        """Return (what the cluster stores for ``value``, its content type). Raises InvalidRequest.
 
-        content_type: what the caller says of bytes, which then stay as they are.
+        content_type: the type that a caller gives for bytes, which then stay as they are.
         """
         serializer = self.serializer
         if serializer is None or content_type is not None:
@@ -66,7 +69,7 @@ class Form:
         return serializer.stored(value), serializer.content_type
 
     def makes(self, kind: int, meta: object) -> bool:
-        """Return whether a stored value of that kind and meta was made by this form's serializer."""
+        """Return whether a stored value of this ``kind`` and content type ``meta`` was made by this cache's serializer."""
         return (
             kind == values.BYTES
             and self.serializer is not None
@@ -75,22 +78,25 @@ class Form:
         )
 
     def made(self, data: bytes, kind: int, meta: object) -> Any:
-        """Return the Python value that is stored as ``data``; what the serializer did not make comes as it is.
+        """Return the Python value that is stored as ``data``; a value that no serializer has made is decoded as in any cache.
 
-        Raises UnreadableValue.
+        kind, meta: the stored value's kind and content type. Raises UnreadableValue.
         """
         if self.serializer is not None and self.makes(kind, meta):
             return self.serializer.read(data)
         return values.decode(kind, data)
 
     def item(self, item: Item | None) -> Item | None:
-        """Return ``item``, read from the cluster, under its own key and with the value that its caller has set."""
+        """Return ``item``, read from the cluster, with its key in this cache and with the value that its writer has set."""
         if item is None or self is PLAIN:
             return item
         return FormedItem(self.own(item.key), item.data, item.kind, item.meta, item.version, item.ttl_s, self)
 
     def operation(self, op: Any) -> Any:
-        """Return ``op``, one of a batch, with the cluster's key and the value to store; what is no operation unchanged."""
+        """Return ``op``, an operation of a batch, with the cluster's key and the stored form of its value.
+
+        What is no operation is returned unchanged.
+        """
         if not isinstance(op, Mapping):
             return op
         changed = dict(op)
@@ -105,13 +111,13 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class FormedItem(Item):
-    """An item whose value a form's serializer makes when it is asked for."""
+    """An item of a cache, whose value is unpickled, or otherwise read by a serializer, when it is asked for."""
 
     form: Form = field(repr=False, compare=False)
 
     @property
     def value(self) -> Any:
-        """The value as its writer has set it. Raises UnreadableValue."""
+        """The value of this item as its writer has set it. Raises UnreadableValue."""
         return self.form.made(self.data, self.kind, self.meta)
 
 
@@ -119,9 +125,10 @@ PLAIN: Final = Form()
 
 
 def form_of(serializer: Any = None, key_prefix: Any = None, version: Any = None) -> Form:
-    """Return the form that a cache with these options has; its keys are ``key_prefix:version:key``, without what is not given.
+    """Return the form (key prefix and serializer) of a cache that is opened with these options.
 
-    A version is a whole number or a text. Raises InvalidRequest.
+    Its keys are ``key_prefix:version:key``, without what is not given. A version is a whole number or a text. Raises
+    InvalidRequest.
     """
     parts = []
     if key_prefix is not None and key_prefix != "":

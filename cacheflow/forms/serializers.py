@@ -24,7 +24,10 @@ PICKLE_PROTOCOL: Final = 5
 
 
 class Serializer(NamedTuple):
-    """One way to store values. content_type: under which its bytes are stored; None: it makes no bytes."""
+    """One way to store Python values as bytes.
+
+    content_type: the type under which the bytes are stored; None if this way makes no bytes.
+    """
 
     name: str
     content_type: str | None
@@ -51,7 +54,7 @@ class Serializer(NamedTuple):
 
 
 def shown_error(error: Exception) -> str:
-    """Return ``error`` as one short line for the message of another."""
+    """Return the text of ``error`` on one line and shortened, to stand in the message of another error."""
     try:
         text = " ".join(str(error).split())
     except Exception:  # an exception of the object's own, whose __str__ raises
@@ -89,7 +92,7 @@ SERIALIZERS: Final = {
 
 
 def serializer_named(name: Any) -> Serializer | None:
-    """Return the serializer called ``name``; None for None. Raises InvalidRequest for a name that none has."""
+    """Return the serializer called ``name``; None if ``name`` is None. Raises InvalidRequest if no serializer has that name."""
     if name is None:
         return None
     found = SERIALIZERS.get(name) if isinstance(name, str) else None

@@ -69,7 +69,7 @@ class CacheFlowCache(BaseCache):  # type: ignore[misc]
 
     @classmethod
     def parse_uri_path(cls, path: str) -> dict[str, str]:
-        """Return the options in a URL's path: none."""
+        """Return no options, as aiocache asks for those in the path of a URL: a cache of CacheFlow takes none there."""
         return {}
 
     def _build_key(self, key: Any, namespace: str | None = None) -> str:
@@ -80,7 +80,7 @@ class CacheFlowCache(BaseCache):  # type: ignore[misc]
         return _read(await self.client.get(key), encoding)
 
     async def _gets(self, key: str, encoding: str | None = "utf-8", _conn: Any = None) -> int | None:
-        """Return the version of ``key``, which an OptimisticLock takes for its token; None if the key is absent."""
+        """Return the version of ``key``, by which aiocache's OptimisticLock sees a change; None if the key is absent."""
         item = await self.client.get_item(key, consistency="linearizable")
         return None if item is None else item.version
 
@@ -137,7 +137,7 @@ class CacheFlowCache(BaseCache):  # type: ignore[misc]
     async def _raw(
         self, command: str, *args: Any, encoding: str | None = None, _conn: Any = None, **kwargs: Any
     ) -> Any:
-        """Call a method of CacheFlow's own client, without the namespace and the serializer."""
+        """Call the method ``command`` of CacheFlow's own client, without this cache's namespace and serializer."""
         return await getattr(self.client, command)(*args, **kwargs)
 
     async def _redlock_release(self, key: str, value: str) -> int:
@@ -155,16 +155,19 @@ class CacheFlowCache(BaseCache):  # type: ignore[misc]
 
 
 def _written(value: Any) -> Any:
-    """Return ``value``, what a serializer gave, if the cluster gives it back as the serializer expects it. Raises TypeError."""
+    """Return ``value``, made by a serializer, if it is str, bytes or an int, which the cluster gives back unchanged.
+
+    Raises TypeError for any other value.
+    """
     if isinstance(value, (str, bytes)) or type(value) is int:
         return value
     raise TypeError(f"a serializer for CacheFlow gives str or bytes, not {type(value).__name__}")
 
 
 def _read(value: Any, encoding: str | None) -> Any:
-    """Return what the client gave as ``value`` as a serializer wants it: bytes as they are, all else as text in ``encoding``.
+    """Return ``value``, read from the cluster, in the form that a serializer reads: bytes as they are, all else as text.
 
-    Without an ``encoding`` everything is bytes; None stays None.
+    Without an ``encoding`` everything becomes bytes. None stays None.
     """
     if value is None or isinstance(value, bytes):
         return value

@@ -111,7 +111,7 @@ class CacheFlowCache(BaseCache):
         return list(dumped)
 
     def add(self, key: str, value: Any, timeout: int | dt.timedelta | None = None) -> bool:
-        """Write ``key = value`` with its timeout in one step if the key is absent; return whether it was."""
+        """Write ``key = value`` with its timeout in one step if the key is absent; return whether the key was absent."""
         dumped = self._dumped(value)
         if dumped is None and self.serializer is not None:
             return False

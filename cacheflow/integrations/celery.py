@@ -44,7 +44,7 @@ class CacheFlowBackend(KeyValueStoreBackend):  # type: ignore[misc]
 
     @cached_property
     def client(self) -> Any:
-        """The client of the cluster, made at the first use."""
+        """The cache client that Celery's results go through, made at the first use."""
         return open_cache(self.url)
 
     def get(self, key: str) -> Any:
@@ -52,12 +52,18 @@ class CacheFlowBackend(KeyValueStoreBackend):  # type: ignore[misc]
         return self.client.get(key, consistency="linearizable")
 
     def mget(self, keys: Iterable[str]) -> dict[str, Any]:
-        """Return what is there under ``keys``, all at one moment, as of everything acknowledged before."""
+        """Return {key: text or bytes} of those ``keys`` that are present, as of everything acknowledged before.
+
+        All are read at one moment.
+        """
         found: dict[str, Any] = self.client.get_many(keys, consistency="linearizable")
         return found
 
     def set(self, key: str, value: str | bytes) -> None:
-        """Keep a result for ``result_expires``. Raises BackendStoreError for one that is larger than the cluster takes."""
+        """Keep the result ``value`` of a task under ``key`` for ``result_expires``.
+
+        Raises BackendStoreError for a result that is larger than the cluster takes.
+        """
         self._keep(key, value, self.expires)
 
     def _set_with_state(self, key: str, value: str | bytes, state: str) -> None:
@@ -70,7 +76,7 @@ class CacheFlowBackend(KeyValueStoreBackend):  # type: ignore[misc]
             raise BackendStoreError(str(error)) from error
 
     def delete(self, key: str) -> None:
-        """Remove ``key``."""
+        """Remove ``key``, under which the result of a task is kept."""
         self.client.delete(key)
 
     def incr(self, key: str) -> int:
@@ -78,15 +84,15 @@ class CacheFlowBackend(KeyValueStoreBackend):  # type: ignore[misc]
         return int(self.client.incr(key, initial=0, ttl=self.chord_expires or None))
 
     def expire(self, key: str, value: int | None) -> None:
-        """Give ``key`` another ``value`` seconds; None or 0 keeps it until it is evicted."""
+        """Give ``key`` a new expiry, ``value`` seconds from now; None or 0 keeps the key until it is evicted."""
         self.client.touch(key, value or None)
 
     def exception_safe_to_retry(self, exc: Exception) -> bool:
-        """Return True for an error of a cluster that does not answer: what Celery repeats gives the same state twice."""
+        """Return True if ``exc`` says that the cluster does not answer, so that Celery may safely repeat what it did."""
         return isinstance(exc, ReplicationError)
 
     def as_uri(self, include_password: bool = False) -> str:
-        """Return the URL, unless ``include_password`` with asterisks for what stands before its hosts."""
+        """Return the URL of the cluster; without ``include_password``, asterisks replace the name and token before its hosts."""
         scheme, sign, rest = (self.url or "").partition("://")
         userinfo, at, hosts = rest.rpartition("@")
         return f"{scheme}{sign}{userinfo if include_password or not at else '**'}{at}{hosts}"

@@ -53,7 +53,7 @@ Steps: TypeAlias = Generator[Step, Any, Any]
 
 
 def _blocking(verb: Callable[..., Steps]) -> Callable[..., Any]:
-    """Return the method of CacheFlowCache that runs the steps of ``verb`` in the calling thread."""
+    """Return the method of a Django cache that runs the steps of ``verb``, a generator, in the calling thread."""
 
     @functools.wraps(verb)
     def call(self: CacheFlowCache, /, *args: Any, **kwargs: Any) -> Any:
@@ -75,7 +75,7 @@ def _blocking(verb: Callable[..., Steps]) -> Callable[..., Any]:
 
 
 def _coroutine(verb: Callable[..., Steps]) -> Callable[..., Coroutine[Any, Any, Any]]:
-    """Return the coroutine method of CacheFlowCache that runs the steps of ``verb`` without blocking the event loop."""
+    """Return the coroutine method of a Django cache that runs the steps of ``verb``, a generator, on the event loop."""
 
     @functools.wraps(verb)
     async def call(self: CacheFlowCache, /, *args: Any, **kwargs: Any) -> Any:
@@ -104,7 +104,10 @@ def _pause(seconds: float) -> Any:
 def _shared(
     opened_by: Callable[..., Any], location: str | tuple[str, ...], options: tuple[tuple[str, Any], ...]
 ) -> Any:
-    """Return this process's cache for these settings: safe for all its threads and loops, and in its children after a fork."""
+    """Return the CacheFlow cache that this process's Django caches with the same settings share.
+
+    The cache is safe for all threads and event loops, and in children after a fork.
+    """
     return opened_by(location if isinstance(location, str) else list(location), **dict(options))
 
 
@@ -145,9 +148,9 @@ class CacheFlowCache(BaseCache):  # type: ignore[misc]  # Django has no types
     # Keys and timeouts
 
     def validate_key(self, key: str) -> None:
-        """Refuse with InvalidCacheKey what no cluster takes: more than 1024 bytes, or control characters.
+        """Raise InvalidCacheKey for a ``key`` that no cluster takes: over 1024 bytes, or with control characters.
 
-        Warns, as all of Django's own back ends do, of what memcached would not take.
+        Warns, as all of Django's own back ends do, of keys that memcached would not take.
         """
         try:
             values.check_key(key)
@@ -156,7 +159,10 @@ class CacheFlowCache(BaseCache):  # type: ignore[misc]  # Django has no types
         super().validate_key(key)
 
     def get_backend_timeout(self, timeout: Any = DEFAULT_TIMEOUT) -> float | None:
-        """Return the TTL in seconds, at most ten years; None for no TTL. A value of 0 or less is not kept at all."""
+        """Return the TTL in seconds for a Django ``timeout``, at most ten years; None for no TTL.
+
+        A TTL of 0 or less means that the value is not kept at all.
+        """
         if timeout is DEFAULT_TIMEOUT:
             timeout = self.default_timeout
         return None if timeout is None else min(float(timeout), float(TTL_S_MAX))
@@ -189,19 +195,19 @@ class CacheFlowCache(BaseCache):  # type: ignore[misc]  # Django has no types
             return (yield lambda cache: cache.add(made, value, ttl=ttl))
 
     def _touch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> Steps:
-        """Give ``key`` a new timeout; return whether it is there. A timeout of 0 or less removes the key."""
+        """Give ``key`` a new timeout; return whether the key is present. A timeout of 0 or less removes the key."""
         made, ttl = self.make_and_validate_key(key, version=version), self.get_backend_timeout(timeout)
         if _ends_at_once(ttl):
             return (yield lambda cache: cache.delete(made))
         return (yield lambda cache: cache.touch(made, ttl))
 
     def _delete(self, key: Any, version: Any = None) -> Steps:
-        """Remove ``key``; return whether it was there."""
+        """Remove ``key``; return whether the key was present."""
         made = self.make_and_validate_key(key, version=version)
         return (yield lambda cache: cache.delete(made))
 
     def _has_key(self, key: Any, version: Any = None) -> Steps:
-        """Return whether ``key`` is there. This does not count as a use of the key."""
+        """Return whether ``key`` is present, which does not count as a use of the key."""
         made = self.make_and_validate_key(key, version=version)
         return (yield lambda cache: cache.get_item(made, peek=True)) is not None
 
@@ -272,24 +278,27 @@ class CacheFlowCache(BaseCache):  # type: ignore[misc]  # Django has no types
                     yield lambda cache: cache.delete(lock, only_if_version=held)
 
     def _added(self, key: Any, value: Any, timeout: Any, version: Any) -> Steps:
-        """Write ``value`` under ``key`` unless somebody else has written meanwhile; return what is there then."""
+        """Write ``value`` under ``key`` unless somebody else has written meanwhile; return the key's value then."""
         if (yield from self._add(key, value, timeout, version)):
             return value
         return (yield from self._get(key, value, version))
 
     def _lock_of(self, made: str) -> str:
-        """Return the key of the lock for computing the value under the key ``made``: short, and removed by ``clear``."""
+        """Return the key of the lock that is held while the value under the cluster's key ``made`` is computed.
+
+        The lock's key is short, and the cache's ``clear`` removes it.
+        """
         return f"{self.key_prefix}:computing:{blake2b(made.encode(), digest_size=16).hexdigest()}"
 
     def _taken(self, lock: str) -> Steps:
-        """Return the version of ``lock`` if it was free and is this caller's now, else None."""
+        """Take the lock under the key ``lock`` if it is free; return its version then, None if somebody else has it."""
         try:
             return (yield lambda cache: _take(cache, lock, self._lease_s)).version
         except PreconditionFailed:
             return None
 
     def _until_free(self, lock: str, deadline: float) -> Steps:
-        """Wait until ``lock`` is free, or the ``deadline`` has come."""
+        """Wait until nobody holds the lock under the key ``lock``, or the ``deadline`` has come."""
         pause_s = PAUSE_S_FIRST
         while (yield lambda cache: cache.get_item(lock, peek=True)) is not None and time.monotonic() < deadline:
             yield pause_s * random.uniform(0.5, 1)
@@ -298,13 +307,13 @@ class CacheFlowCache(BaseCache):  # type: ignore[misc]  # Django has no types
     # Several keys, in one request as long as they are not more than a batch takes
 
     def _get_many(self, keys: Iterable[Any], version: Any = None) -> Steps:
-        """Return {key: value} of those ``keys`` that are there."""
+        """Return {key: value} of those ``keys`` that are present."""
         key_of = self._keys_of(keys, version)
         found = yield lambda cache: cache.get_many(list(key_of))
         return {key_of[made]: value for made, value in found.items()}
 
     def _set_many(self, data: Mapping[Any, Any], timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> Steps:
-        """Write all of ``data``; return []: the keys that could not be written, which raise an error here."""
+        """Write all keys and values of ``data``; return [], for Django asks for the keys that failed: here an error is raised."""
         made = {self.make_and_validate_key(key, version=version): value for key, value in data.items()}
         ttl = self.get_backend_timeout(timeout)
         if _ends_at_once(ttl):
@@ -315,7 +324,7 @@ class CacheFlowCache(BaseCache):  # type: ignore[misc]  # Django has no types
         return []
 
     def _delete_many(self, keys: Iterable[Any], version: Any = None) -> Steps:
-        """Remove ``keys``."""
+        """Remove all ``keys`` from the cache."""
         made = list(self._keys_of(keys, version))
         yield lambda cache: cache.delete_many(made)
 
@@ -346,7 +355,7 @@ class CacheFlowCache(BaseCache):  # type: ignore[misc]  # Django has no types
 
 @contextlib.contextmanager
 def _serializer_s_own_errors() -> Iterator[None]:
-    """A context manager: what the serializer has raised, such as a PicklingError, is raised as applications expect it."""
+    """A context manager that raises the errors of a serializer, such as a PicklingError, in the form that applications expect."""
     try:
         yield
     except InvalidRequest as error:
@@ -360,13 +369,19 @@ def _batch(cache: Any, ops: list[dict[str, Any]]) -> Any:
 
 
 def _take(cache: Any, lock: str, lease_s: float) -> Any:
-    """Add the key ``lock``; return what ``set`` returns, or the coroutine of that."""
+    """Write the key ``lock`` into ``cache`` for ``lease_s`` seconds if it is absent.
+
+    Returns what the cache's ``set`` returns, which is a coroutine if the cache is one for asyncio.
+    """
     asked = cache.set(lock, 1, ttl=lease_s, only_if_absent=True)
     return _take_or_free(cache, lock, asked) if inspect.isawaitable(asked) else asked
 
 
 async def _take_or_free(cache: Any, lock: str, asked: Any) -> Any:
-    """Return what ``asked`` returns, the coroutine of a call that adds ``lock``; when this is cancelled, ``lock`` is freed."""
+    """Return what the coroutine ``asked``, a call that adds the key ``lock``, returns.
+
+    If this is cancelled the key ``lock`` is removed again.
+    """
     task = asyncio.ensure_future(asked)
     try:
         return await asyncio.shield(task)

@@ -55,7 +55,7 @@ class CacheFlowBackend(BytesBackend):
         self.key_mangler = storable
 
     def has_lock_timeout(self) -> bool:
-        """Return whether a lock may end before its holder releases it."""
+        """Return whether this back end's locks may end before their holder releases them."""
         return self._locks
 
     def get_mutex(self, key: str) -> CacheMutex | None:
@@ -73,7 +73,7 @@ class CacheFlowBackend(BytesBackend):
         return [_bytes_or_none(found.get(key)) for key in wanted]
 
     def set_serialized(self, key: str, value: bytes) -> None:
-        """Write ``key = value``."""
+        """Write ``key = value``; the value is bytes that dogpile has serialized."""
         self._cache.set(key, value, ttl=self._ttl)
 
     def set_serialized_multi(self, mapping: Mapping[str, bytes]) -> None:

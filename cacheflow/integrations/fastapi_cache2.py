@@ -28,9 +28,9 @@ class CacheFlowBackend(Backend):
         self.client = open_cache(urls, **options)
 
     async def get_with_ttl(self, key: str) -> tuple[int, bytes | None]:
-        """Return (the whole seconds that ``key`` has left, its bytes).
+        """Return (the whole seconds that ``key`` has left, its bytes), as fastapi-cache2 asks a back end.
 
-        As with Redis the seconds are -1 for a key without a TTL, and -2 with None for an absent one.
+        As with Redis the seconds are -1 for a key without a TTL, and -2 with None for an absent key.
         """
         item = await self.client.get_item(key)
         if item is None:

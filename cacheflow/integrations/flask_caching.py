@@ -25,9 +25,10 @@ class CacheFlowCache(cachelib.CacheFlowCache, BaseCache):
 
     @classmethod
     def factory(cls, app: Any, config: dict[str, Any], args: list[Any], kwargs: dict[str, Any]) -> CacheFlowCache:
-        """Return the cache that the configuration ``config`` of the application ``app`` describes.
+        """Return the cache that the configuration ``config`` of the Flask application ``app`` describes.
 
-        args, kwargs: its CACHE_ARGS, and its CACHE_OPTIONS with the default timeout. Raises ConfigError without nodes.
+        args, kwargs: the configuration's CACHE_ARGS, and its CACHE_OPTIONS with the default timeout. Raises ConfigError without
+        nodes.
         """
         urls = config.get("CACHE_CACHEFLOW_URLS")
         if not urls:

@@ -16,7 +16,7 @@ from typing import Any
 
 
 class _Asked:
-    """One caller's hits, and what became of them. fits: None while that is not known."""
+    """One caller's hits on a rate limit's window, and the answer to whether they fit. fits: None while that is not known."""
 
     def __init__(self, amount: int) -> None:
         self.amount = amount
@@ -25,11 +25,11 @@ class _Asked:
 
     @property
     def settled(self) -> bool:
-        """True once this caller need not go to the cluster any more."""
+        """True once this caller's answer or error is known, so that it need not ask the cluster itself."""
         return self.fits is not None or self.error is not None
 
     def answer(self) -> bool:
-        """Return whether the hits fit; raise what asking the cluster has raised."""
+        """Return whether this caller's hits fit into the window; raise the error that asking the cluster has raised."""
         if self.error is not None:
             # Each thread raises one of its own: they would write their tracebacks into the same.
             raise copy.copy(self.error)
@@ -38,7 +38,7 @@ class _Asked:
 
 @dataclass
 class _Desk:
-    """Callers for one window: those that wait, and the lock of the one that goes to the cluster for them all."""
+    """The callers for one window of a rate limit: those that wait, and the lock of the one that asks the cluster for them all."""
 
     lock: Any
     callers: int = 0
@@ -46,7 +46,10 @@ class _Desk:
 
 
 class Gathering:
-    """Has callers for one window go to the cluster together. Safe for concurrent use, also after a fork."""
+    """Joins callers for one window of a rate limit, so that one of them asks the cluster for all.
+
+    Safe for concurrent use, also after a fork.
+    """
 
     def __init__(self) -> None:
         self._start()
@@ -80,7 +83,10 @@ class Gathering:
 
     @contextmanager
     def _taken(self, desk: _Desk) -> Iterator[list[_Asked]]:
-        """Take everybody who waits at ``desk``, for the one who has its lock; an error in the block is that of them all."""
+        """Take all callers that wait at ``desk``, to ask the cluster for them; only the caller with the desk's lock does so.
+
+        An error in the ``with`` block becomes the error of all these callers.
+        """
         with self._lock:
             batch, desk.waiting = desk.waiting, []
         try:
@@ -94,7 +100,7 @@ class Gathering:
                 desk.waiting[:0] = [asked for asked in batch if not asked.settled]
 
     def ask(self, key: str, amount: int, decide: Callable[[Sequence[int]], list[bool]]) -> bool:
-        """Return whether ``amount`` hits fit into the window ``key``.
+        """Return whether ``amount`` hits fit into the rate limit's window ``key``; callers that come meanwhile ask together.
 
         decide: asks the cluster, for the hits of several callers at once.
         """
@@ -109,7 +115,10 @@ class Gathering:
         return asked.answer()
 
     async def ask_async(self, key: str, amount: int, decide: Callable[[Sequence[int]], Awaitable[list[bool]]]) -> bool:
-        """Return what ``ask`` returns; callers of one event loop go together."""
+        """Return whether ``amount`` hits fit into the rate limit's window ``key``; callers of one event loop ask together.
+
+        decide: asks the cluster, for the hits of several callers at once.
+        """
         place = (asyncio.get_running_loop(), key)
         desk, asked = self._enter(place, amount, asyncio.Lock)
         try:

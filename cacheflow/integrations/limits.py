@@ -49,7 +49,10 @@ class _Names:
 
 
 def _found(item: Any, expiry: int) -> Found:
-    """Return the window that a read has found. Raises CacheFlowError if what is there is no window."""
+    """Return the state of a rate limit's window in ``item``, which a read has found. Raises CacheFlowError if it is no window.
+
+    expiry: the window's period in seconds.
+    """
     if item is None:
         return Found(None, 0)
     if item.ttl_s is None or not isinstance(item.value, list):
@@ -58,9 +61,10 @@ def _found(item: Any, expiry: int) -> Found:
 
 
 def _acquired(rule: Rule, key: str, limit: int, expiry: int, amounts: Sequence[int]) -> Steps:
-    """Return which of ``amounts``, the hits of several callers, fit into the window under ``key``; those are in it then.
+    """Decide which of ``amounts``, the hits of several callers, fit into the window under ``key``; put those into it.
 
-    Raises NotCommitted when others change the window all the time.
+    A generator of calls to the cluster; returns a bool for each amount. Raises NotCommitted when others change the window all the
+    time.
     """
     deadline = time.monotonic() + CONTENDED_S_MAX
     consistency = "local"
@@ -144,7 +148,7 @@ class CacheFlowStorage(base.Storage, base.MovingWindowSupport, base.SlidingWindo
 
     @property
     def base_exceptions(self) -> type[Exception] | tuple[type[Exception], ...]:
-        """The errors that limits may wrap."""
+        """The exception classes that this storage of rate limits raises for a cluster that fails, for limits to wrap."""
         return CacheFlowError
 
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
@@ -160,7 +164,7 @@ class CacheFlowStorage(base.Storage, base.MovingWindowSupport, base.SlidingWindo
         return time.time() + _ttl_s(self._cache.get_item(self._names.fixed(key)))
 
     def check(self) -> bool:
-        """Return whether the cluster can count now: a majority answers."""
+        """Return whether the cluster can count hits now, because a majority of its nodes answers."""
         try:
             self._cache.get(self._names.fixed("check"), consistency="linearizable")
         except CacheFlowError:
@@ -168,7 +172,7 @@ class CacheFlowStorage(base.Storage, base.MovingWindowSupport, base.SlidingWindo
         return True
 
     def reset(self) -> int:
-        """Remove every limit with this storage's prefix; return how many keys that were."""
+        """Remove every rate limit with this storage's prefix; return how many keys were removed."""
         return int(self._cache.delete_prefix(self._names.all))
 
     def clear(self, key: str) -> None:
@@ -176,19 +180,25 @@ class CacheFlowStorage(base.Storage, base.MovingWindowSupport, base.SlidingWindo
         self._cache.delete_many([self._names.fixed(key), self._names.moving(key)])
 
     def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
-        """Return whether ``amount`` hits fit into the moving window under ``key``; they are in it then."""
+        """Return whether ``amount`` hits fit into the moving window under ``key``; if so they are counted there."""
         return self._acquire(rate_windows.moving, self._names.moving(key), limit, expiry, amount)
 
     def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
-        """Return (when the oldest hit in the moving window was, in seconds since the epoch; how many hits are in it)."""
+        """Return (the time of the oldest hit in the moving window under ``key``, how many hits are in it).
+
+        The time is in seconds since the epoch.
+        """
         return _start_and_count(self._cache.get_item(self._names.moving(key)), expiry)
 
     def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
-        """Return whether ``amount`` hits fit into the sliding window counter under ``key``; they are in it then."""
+        """Return whether ``amount`` hits fit into the sliding window counter under ``key``; if so they are counted there."""
         return self._acquire(rate_windows.sliding, self._names.sliding(key), limit, expiry, amount)
 
     def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
-        """Return (hits in the previous window, seconds until they stop to count, the same of the current window)."""
+        """Return the hits in the two windows of the sliding window counter under ``key``.
+
+        They are (hits in the previous window, seconds until these stop to count, hits in the present window, and its seconds).
+        """
         found = _found(self._cache.get_item(self._names.sliding(key)), expiry)
         return _shown(rate_windows.counts(found, expiry * 1000))
 
@@ -222,7 +232,7 @@ class AsyncCacheFlowStorage(aio_base.Storage, aio_base.MovingWindowSupport, aio_
 
     @property
     def base_exceptions(self) -> type[Exception] | tuple[type[Exception], ...]:
-        """The errors that limits may wrap."""
+        """The exception classes that this storage of rate limits raises for a cluster that fails, for limits to wrap."""
         return CacheFlowError
 
     async def incr(self, key: str, expiry: int, amount: int = 1) -> int:
@@ -238,7 +248,7 @@ class AsyncCacheFlowStorage(aio_base.Storage, aio_base.MovingWindowSupport, aio_
         return time.time() + _ttl_s(await self._cache.get_item(self._names.fixed(key)))
 
     async def check(self) -> bool:
-        """Return whether the cluster can count now: a majority answers."""
+        """Return whether the cluster can count hits now, because a majority of its nodes answers."""
         try:
             await self._cache.get(self._names.fixed("check"), consistency="linearizable")
         except CacheFlowError:
@@ -246,7 +256,7 @@ class AsyncCacheFlowStorage(aio_base.Storage, aio_base.MovingWindowSupport, aio_
         return True
 
     async def reset(self) -> int:
-        """Remove every limit with this storage's prefix; return how many keys that were."""
+        """Remove every rate limit with this storage's prefix; return how many keys were removed."""
         return int(await self._cache.delete_prefix(self._names.all))
 
     async def clear(self, key: str) -> None:
@@ -254,19 +264,25 @@ class AsyncCacheFlowStorage(aio_base.Storage, aio_base.MovingWindowSupport, aio_
         await self._cache.delete_many([self._names.fixed(key), self._names.moving(key)])
 
     async def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
-        """Return whether ``amount`` hits fit into the moving window under ``key``; they are in it then."""
+        """Return whether ``amount`` hits fit into the moving window under ``key``; if so they are counted there."""
         return await self._acquire(rate_windows.moving, self._names.moving(key), limit, expiry, amount)
 
     async def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
-        """Return (when the oldest hit in the moving window was, in seconds since the epoch; how many hits are in it)."""
+        """Return (the time of the oldest hit in the moving window under ``key``, how many hits are in it).
+
+        The time is in seconds since the epoch.
+        """
         return _start_and_count(await self._cache.get_item(self._names.moving(key)), expiry)
 
     async def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
-        """Return whether ``amount`` hits fit into the sliding window counter under ``key``; they are in it then."""
+        """Return whether ``amount`` hits fit into the sliding window counter under ``key``; if so they are counted there."""
         return await self._acquire(rate_windows.sliding, self._names.sliding(key), limit, expiry, amount)
 
     async def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
-        """Return (hits in the previous window, seconds until they stop to count, the same of the current window)."""
+        """Return the hits in the two windows of the sliding window counter under ``key``.
+
+        They are (hits in the previous window, seconds until these stop to count, hits in the present window, and its seconds).
+        """
         found = _found(await self._cache.get_item(self._names.sliding(key)), expiry)
         return _shown(rate_windows.counts(found, expiry * 1000))
 

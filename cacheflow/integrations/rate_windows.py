@@ -18,16 +18,19 @@ GROUPS_MAX: Final = 1000
 
 
 class Found(NamedTuple):
-    """A window as a read has found it. state: what its key holds, None without a key; now_ms: the time since its zero."""
+    """A rate limit's window as a read has found it.
+
+    state: what the window's key holds, None without a key.  now_ms: the time since the window's zero, when it began.
+    """
 
     state: Any
     now_ms: float
 
 
 class Hit(NamedTuple):
-    """A window with one more hit. state: what its key is to hold.
+    """A rate limit's window with one more hit. state: what the window's key is to hold.
 
-    lives_ms: how long its key is to live from now on; None: as long as before, and its zero stays.
+    lives_ms: how long the key is to live from now on; None: as long as before, so that the window's zero stays.
     """
 
     state: Any
@@ -35,7 +38,7 @@ class Hit(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """What two windows in a row have, as limits' sliding window counter shows them: hits, and milliseconds until they end."""
+    """The hits in two successive windows of a rate limit, and the milliseconds until each of them ends."""
 
     previous: int
     previous_ms: float
@@ -53,7 +56,10 @@ def entries(found: Found, period_ms: int) -> list[list[int]]:
 
 
 def moving(found: Found, limit: int, period_ms: int, amount: int) -> Hit | None:
-    """Rule of the moving window: no period, wherever it begins, has more than ``limit`` hits."""
+    """Return the moving window ``found`` with ``amount`` more hits; None if some period would then have over ``limit`` hits.
+
+    A period may begin at any moment.
+    """
     groups = entries(found, period_ms)
     if sum(hits for _, hits in groups) + amount > limit:
         return None
@@ -70,7 +76,7 @@ def moving(found: Found, limit: int, period_ms: int, amount: int) -> Hit | None:
 
 
 def counts(found: Found, period_ms: int) -> Counts:
-    """Return what the two windows of a sliding window counter have now. A window begins with its first hit."""
+    """Return the hits in the previous and the current window of a sliding window counter. A window begins with its first hit."""
     previous, current = found.state or (0, 0)
     since_ms = found.now_ms
     if since_ms >= period_ms:
@@ -83,7 +89,10 @@ def counts(found: Found, period_ms: int) -> Counts:
 
 
 def sliding(found: Found, limit: int, period_ms: int, amount: int) -> Hit | None:
-    """Rule of the sliding window counter: the hits of this window, and the share of the last one's that still counts."""
+    """Return the sliding window counter ``found`` with ``amount`` more hits; None if there would be over ``limit``.
+
+    The hits of the present window count, and the share of the last window's that still reaches into the period.
+    """
     now = counts(found, period_ms)
     if int(now.previous * now.previous_ms / period_ms) + now.current + amount > limit:
         return None
@@ -96,9 +105,9 @@ def sliding(found: Found, limit: int, period_ms: int, amount: int) -> Hit | None
 def together(
     rule: Rule, found: Found, limit: int, period_ms: int, amounts: Sequence[int]
 ) -> tuple[list[bool], Hit | None]:
-    """Return which of ``amounts``, the hits of several callers in this order, fit by ``rule``, and the window with those.
+    """Return for each of ``amounts``, the hits of several callers, whether they fit by ``rule``; and the window with those.
 
-    None if none of them fit.
+    The window is None if none of the hits fit.
     """
     fits: list[bool] = []
     last: Hit | None = None

@@ -50,7 +50,7 @@ logger = logging.getLogger(__name__)
 
 
 class _Found(NamedTuple):
-    """A kept answer with where it is kept. age_s: the seconds since it was kept."""
+    """A kept HTTP answer, and the key and version under which it was found. age_s: the seconds since it was kept."""
 
     key: str
     version: int
@@ -58,7 +58,7 @@ class _Found(NamedTuple):
     age_s: float
 
     def headers(self, state: str) -> Fields:
-        """Return the fields of an answer made of this one."""
+        """Return the header fields with which this kept answer is sent. state: the value of X-Cache."""
         age = str(self.answer.age_s + int(self.age_s)).encode()
         return [*self.answer.fields, (b"age", age), (b"x-cache", state.encode())]
 
@@ -131,7 +131,10 @@ class CacheMiddleware:
         await self.app(scope, receive, removing)
 
     async def _remove(self, keys: list[str]) -> None:
-        """Remove what is kept under ``keys``. The cluster is asked in a pause too: nobody would remove these later."""
+        """Remove the answers that are kept under ``keys``, also while the cluster is not asked after a failure.
+
+        Nobody would remove these answers later.
+        """
         try:
             await self.client.delete_many(keys)
         except CacheFlowError as error:
@@ -143,7 +146,7 @@ class CacheMiddleware:
         return rules.key_of(self._prefix, method, scope.get("scheme", "http"), host, path, scope["query_string"])
 
     async def _ask(self, call: Callable[[], Awaitable[T]], otherwise: T) -> T:
-        """Return what ``call`` of the cluster answers; ``otherwise`` if it fails, or one has failed just now."""
+        """Return what ``call``, a call to the cluster, returns; ``otherwise`` if it fails, or one has failed a moment ago."""
         if time.monotonic() < self._paused_until_s:
             return otherwise
         try:
@@ -157,7 +160,7 @@ class CacheMiddleware:
         return otherwise
 
     async def _find(self, key: str, asked: Fields) -> _Found | None:
-        """Return what is kept under ``key`` for a request with the fields ``asked``."""
+        """Return the answer that is kept under ``key`` for a request with the header fields ``asked``; None if there is none."""
         item = await self.client.get_item(key)
         record = None if item is None else records.unpacked(item.data)
         if isinstance(record, Variants):
@@ -171,7 +174,7 @@ class CacheMiddleware:
         return _Found(key, item.version, record, max(0.0, record.kept_s - item.ttl_s))
 
     async def keep(self, key: str, asked: Fields, answer: Answer) -> None:
-        """Keep ``answer`` to a request with the fields ``asked`` under ``key``, or under the key of its variant."""
+        """Keep ``answer``, given to a request with the header fields ``asked``, under ``key`` or its variant's key."""
         await self._ask(lambda: self._keep(key, asked, answer), None)
 
     async def _keep(self, key: str, asked: Fields, answer: Answer) -> None:
@@ -191,13 +194,19 @@ class CacheMiddleware:
         await self.client.set(key, records.packed(record), ttl=ttl_s, content_type=records.CONTENT_TYPE)
 
     def lifetime_of(self, asked: Fields, status: int, fields: Fields) -> Lifetime | None:
-        """Return how long an answer may be kept; None for one that must not be."""
+        """Return how long an answer may be kept; None for an answer that must not be kept.
+
+        asked, fields: the header fields of the request and of the answer.  status: the answer's HTTP status.
+        """
         return rules.lifetime_of(asked, status, fields, self._default_s)
 
     # A stale answer
 
     def _revalidate(self, scope: Scope, asked: Fields, key: str, found: _Found) -> None:
-        """Have the application asked again, beside the request, unless somebody does."""
+        """Have the application make the stale answer ``found`` anew in the background, unless too many are being made.
+
+        Of all nodes of the application one does so for each version of the answer.
+        """
         if len(self._revalidations) < REVALIDATIONS_MAX:
             task = asyncio.get_running_loop().create_task(self._renewed(scope, asked, key, found))
             self._revalidations.add(task)
@@ -225,11 +234,11 @@ class CacheMiddleware:
 
 
 class _Recorder:
-    """Passes an application's answer on and keeps it. For one answer.
+    """Passes one HTTP answer of an application on to the client, and keeps it in the cluster.
 
     An answer that may be kept and whose length is known, or that comes as one piece, is passed on when it is whole, with an ETag,
-    or as a 304; any other at once, piece by piece. It is kept before its last byte is passed on: the application may be cancelled
-    with that, and who has the answer finds it kept.
+    or as a 304; any other at once, piece by piece. The answer is kept before its last byte is passed on: the application may be
+    cancelled with that, and who has the answer finds it kept.
     """
 
     def __init__(self, middleware: CacheMiddleware, method: str, asked: Fields, key: str, send: Send) -> None:
@@ -250,7 +259,7 @@ class _Recorder:
         self.kept = False
 
     async def send(self, message: Message) -> None:
-        """Take one message of the application's answer."""
+        """Take one ASGI message of the application's answer, and pass it on to the client now or later."""
         kind = message["type"]
         if kind == "http.response.start" and not self._held:
             await self._start(message)
@@ -264,7 +273,7 @@ class _Recorder:
             await self._part(message)
 
     async def end(self) -> None:
-        """Pass on what is held when the application has ended without the end of its answer."""
+        """Pass on the messages that are held back, for the application has ended without the end of its answer."""
         await self._pass_on()
 
     async def _start(self, message: Message) -> None:
@@ -299,7 +308,7 @@ class _Recorder:
             self._held.append(message)
 
     async def _whole(self) -> None:
-        """Keep what has come, which is all, and answer with it."""
+        """Keep the answer, which has come as a whole, and send it to the client."""
         answer = self._answer()
         self._held.clear()
         await self._keep(answer)
@@ -323,7 +332,7 @@ class _Recorder:
             await self._middleware.keep(self._key, self._asked, answer)
 
     async def _pass_on(self) -> None:
-        """Pass on what is held, and keep nothing of this answer."""
+        """Pass on the messages that are held back, and do not keep this answer."""
         self._lifetime = None
         self._body.clear()
         await self._flush()
@@ -335,7 +344,10 @@ class _Recorder:
 
 
 async def _give(answer: Answer, asked: Fields, headers: Fields, send: Send) -> None:
-    """Send ``answer`` with ``headers`` to a request with the fields ``asked``, or 304 if it has the answer already."""
+    """Send the kept ``answer`` with ``headers`` to a client; send 304 if the client has the same answer already.
+
+    asked: the header fields of the client's request.
+    """
     status, body = answer.status, answer.body
     if status == 200 and rules.is_the_same(asked, answer.fields):
         told = rules.TOLD_BY_304 | {b"age", b"x-cache"}
@@ -345,11 +357,11 @@ async def _give(answer: Answer, asked: Fields, headers: Fields, send: Send) -> N
 
 
 async def _nowhere(message: Message) -> None:
-    """Take a message of an answer that nobody waits for."""
+    """Do nothing with ``message``, a part of an answer that no client waits for."""
 
 
 def _nothing_more() -> Receive:
-    """Return the receiving side of a request without a body, whose client never goes."""
+    """Return an ASGI ``receive`` for a request without a body, whose client never disconnects."""
     waiting: list[Message] = [{"type": "http.request", "body": b"", "more_body": False}]
 
     async def receive() -> Message:

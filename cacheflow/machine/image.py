@@ -301,7 +301,10 @@ def _load(machine: State, stream: Iterator[list[Any]]) -> None:
 
 
 def _load_fields(machine: State, header: list[Any]) -> tuple[int, int]:
-    """Load the small fields; return how many condemnations the pass under way serves, and how many items it has seen."""
+    """Load a snapshot's small fields from its first record ``header`` into ``machine``; return two numbers about its sweep.
+
+    The sweep takes removed keys out of memory: how many removals it carries out, and how many items it has looked at.
+    """
     if len(header) != 3 or header[0] != NAME:
         raise CodecError("not a snapshot")
     if _count(header[1]) > FORMAT:
@@ -337,7 +340,10 @@ def _load_fields(machine: State, header: list[Any]) -> tuple[int, int]:
 
 
 def _condemnation(record: list[Any], before: int, revision: int) -> Condemnation:
-    """Return the condemnation in ``record``. Raises CodecError, also for one that is not after ``before``, up to ``revision``."""
+    """Return the condemnation (a removal of all keys with some prefix) that a snapshot's ``record`` holds. Raises CodecError.
+
+    before, revision: the condemnation's own revision must be above the one and not above the other.
+    """
     _, prefix, only_database_0, counted, made_at, at_ms, count = record
     if not before < _count(made_at) <= revision or len(_typed(prefix, str)) > KEY_BYTES_MAX:
         raise CodecError("not a snapshot: a condemnation is none, or out of order")

@@ -96,18 +96,19 @@ class KeysCopy:
 
     @property
     def still_gathers(self) -> bool:
-        """True as long as a key that is written now would still be copied, unless it is removed before."""
+        """True as long as this copy of the cache's keys would still take in a key that is written now."""
         return not self.done and self._turned is None and self._contents().raw is self._raw
 
     @property
     def has_all(self) -> bool:
-        """True if this copy is complete and nothing was written since, so that no key of now is missing."""
+        """True if this copy of the cache's keys is complete and no key was written since, so that none is missing."""
         return self.done and self._came_before == self._contents().revision and self._contents().raw is self._raw
 
     def go_on(self) -> Keys:
-        """Copy the next slice and return its keys; ``done`` tells whether it was the last. It takes a few milliseconds.
+        """Copy the next slice of the cache's keys and return these keys; ``done`` tells whether the slice was the last.
 
-        When the machine's contents were replaced it begins again, and keys may be returned twice.
+        A slice takes a few milliseconds. When the machine's contents were replaced the copy begins again, and keys may be
+        returned twice.
         """
         while True:
             contents = self._contents()
@@ -225,7 +226,7 @@ def page(
 
 
 def _passed(slices: list[Keys], give_way: Callable[[], object]) -> Iterator[str]:
-    """Yield the keys of all ``slices``; ``give_way`` is called every STEP_KEYS keys."""
+    """Yield the keys in the lists ``slices``; the function ``give_way`` is called every STEP_KEYS keys."""
     for number, key in enumerate(chain.from_iterable(slices)):
         if not number % STEP_KEYS:
             give_way()
@@ -233,7 +234,10 @@ def _passed(slices: list[Keys], give_way: Callable[[], object]) -> Iterator[str]
 
 
 def _in_order(slices: list[Keys], give_way: Callable[[], object]) -> Iterator[str]:
-    """Yield the keys of all ``slices`` in sorted order; ``give_way`` is called between the steps, none of which takes long."""
+    """Yield the keys in the lists ``slices`` in sorted order.
+
+    The function ``give_way`` is called between the steps of the work, none of which takes long.
+    """
     pieces: list[Keys] = []
     for some in slices:
         for start in range(0, len(some), _SORTED_KEYS):

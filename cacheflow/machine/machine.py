@@ -134,7 +134,7 @@ class CacheMachine(State):
         return self.contents.next_due_ms()
 
     def digest_at(self, index: int) -> bytes | None:
-        """Return the digest as of the entry ``index``; None if that entry is not applied, too old, or before a restore."""
+        """Return the digest as it was at the log entry ``index``; None if that is not applied, too old, or before a restore."""
         if not max(self._first_digest, self.applied_index - DIGESTS_KEPT + 1) <= index <= self.applied_index:
             return None
         start = index % DIGESTS_KEPT * DIGEST_BYTES

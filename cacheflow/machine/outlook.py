@@ -82,7 +82,10 @@ def _rows(machine: State) -> Iterator[Any]:
 
 
 def _without_values(result: Result) -> list[Any]:
-    """Return the ends of a command's ``result``, the lengths in the place of values, which may be megabytes."""
+    """Return what a digest takes of a command's ``result``: its first and last parts, with lengths in the place of values.
+
+    Values may be megabytes.
+    """
     return [_brief(part) for part in result]
 
 

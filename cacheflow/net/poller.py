@@ -106,7 +106,7 @@ class Poller:
         Raises OSError when the socket is broken.
         answer_many: a function for all sockets served with it. When several of these are ready at the same time, it gets the
         input of all, answers what it can, and returns the rest, which goes to each socket's protocol.
-        session: encrypts what goes over the socket; None for a plain one.
+        session: the TLS session that encrypts what goes over the socket; None for a plain socket.
         """
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -136,7 +136,7 @@ class Poller:
         self.epoll.close()
 
     def watch(self, transport: SocketTransport) -> None:
-        """Look at a client's ``transport`` from time to time, because it has begun to have unsent or unfinished bytes."""
+        """Look at a client's ``transport`` from time to time, because it has unsent answers or unfinished requests now."""
         self._stalled[transport] = None
         if self._look is None:
             self._look = self.loop.call_later(LOOK_EVERY_S, self._end_overdue)
@@ -279,6 +279,6 @@ def _more(receive: Receive) -> bytes:
 
 
 def _stumbled(transport: asyncio.Transport) -> None:
-    """Log the current exception and close the connection of ``transport``, whose protocol raised it."""
+    """Log the current exception and close the client's connection ``transport``, whose asyncio protocol raised it."""
     logger.exception("a connection stumbled and was closed")
     transport.abort()

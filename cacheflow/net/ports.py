@@ -110,7 +110,7 @@ class ListeningPorts:
         return lambda sock: adopt(sock, service.connect, service.answer_many)
 
     def _securing(self, loop: asyncio.AbstractEventLoop, service: Service) -> Callable[[socket.socket], None]:
-        """Return the function that takes an accepted socket and has it served once hands are shaken."""
+        """Return the function that takes an accepted socket, makes the TLS handshake, and has the socket served afterwards."""
         assert self._handshakes is not None
         take, door = self._handshakes.take, self._handshakes.door(service.name, service.tls_only)
         if self._direct:

@@ -31,7 +31,7 @@ def _soon(call: Call) -> None:
 
 
 class Slices:
-    """The slice of time that long work may take in each turn of the event loop, and the work that waits for its next slice.
+    """The slice of time that long work may take in each turn of the event loop, and a queue of the work for later turns.
 
     clock: returns seconds.  soon: calls its argument in the next turn of the loop.
     Not safe for concurrent use: the event loop owns it.
@@ -46,7 +46,7 @@ class Slices:
         self._waiting: deque[Call] = deque()
 
     def over(self) -> bool:
-        """True if this turn's slice of the event loop is used up: who has more to do goes on in the next turn."""
+        """True if the time for long work in this turn of the event loop is used up: the rest is to be done in a later turn."""
         if self._asked:
             return self._clock() >= self._until
         # The first work that asks in a turn may go on, however slow the turn is: so some work is done in each.
@@ -56,7 +56,7 @@ class Slices:
         return False
 
     def put(self, call: Call) -> None:
-        """Make the call ``call`` in a later turn of the event loop, as soon as its turn has come."""
+        """Have ``call`` called in a later turn of the event loop, behind the calls that wait already."""
         self._waiting.append(call)
         if not self._until:
             self._begin()
@@ -66,7 +66,7 @@ class Slices:
         self._soon(self._next)
 
     def _next(self) -> None:
-        """Begin the slice of a new turn of the event loop: make the calls that wait, in order, until the slice is over."""
+        """Begin the slice of a new turn of the event loop: make the calls that wait, in order, until the slice is used up."""
         self._until = 0.0
         self._asked = False
         waiting = self._waiting
@@ -82,9 +82,9 @@ class Slices:
 
 
 class Breaks:
-    """The breaks of a thread that works long beside an event loop, which wants the interpreter meanwhile.
+    """Short pauses of a thread that works for long beside an event loop, in which that gets Python's interpreter lock.
 
-    To be used by one thread. clock: returns seconds.  sleep: sleeps for so many seconds without the interpreter.
+    To be used by one thread. clock: returns seconds.  sleep: sleeps for so many seconds without the lock.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Breaks:
         self._since = clock()
 
     def give_way(self) -> None:
-        """Let the event loop have the interpreter, if this thread has kept it for BREAK_EVERY_S; to be called often."""
+        """Let the event loop have Python's interpreter lock if this thread has kept it for BREAK_EVERY_S; to be called often."""
         if self._clock() - self._since >= BREAK_EVERY_S:
             self._sleep(BREAK_S)
             self._since = self._clock()

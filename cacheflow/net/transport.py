@@ -129,7 +129,7 @@ class SocketTransport(asyncio.Transport):
 
     @property
     def descriptor(self) -> int:
-        """The number of the client's socket."""
+        """The file descriptor of the client's socket."""
         return self._descriptor
 
     def start(self) -> None:
@@ -192,7 +192,7 @@ class SocketTransport(asyncio.Transport):
             self._tell()
 
     def _tell(self) -> None:
-        """Tell the budget of unsent bytes how many this client has."""
+        """Report to the node's budget of unsent bytes how many bytes this client has not taken."""
         if not self.unsent_bytes:
             self.taken_s = time.monotonic()
             self._poller.watch(self)
@@ -210,7 +210,7 @@ class SocketTransport(asyncio.Transport):
             self._want()
 
     def read_on(self) -> None:
-        """Read the client's input again, now that it need not wait any more. Any thread may call it."""
+        """Read the client's input again, now that the node's budget of unfinished input has room. Any thread may call it."""
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self._poller.loop.call_soon_threadsafe(self._want)
 

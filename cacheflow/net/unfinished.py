@@ -31,7 +31,7 @@ _HANG_UP: Final = getattr(select, "POLLRDHUP", 0)
 
 
 class Holder(Protocol):
-    """Interface: a connection with unfinished input.
+    """Interface: a connection that may hold unfinished input (a part of a request).
 
     unfinished_bytes: how many bytes of it count.  came_s: when some came last, or the connection ceased to wait.
     waits: True while no more of it may be read. Unfinished alone sets all three.
@@ -42,16 +42,16 @@ class Holder(Protocol):
     waits: bool
 
     def read_on(self) -> None:
-        """Read this connection's input again. Any thread may call it."""
+        """Read input of this connection again, which had to wait. Any thread may call it."""
 
 
 H = TypeVar("H", bound=Holder)
 
 
 class Unfinished:
-    """The bytes that all clients of a node have sent of requests that are not complete. Any thread may use it.
+    """The budget of unfinished input: the bytes that a node's clients have sent of requests that are not complete.
 
-    clock: returns seconds.
+    Any thread may use it. clock: returns seconds.
     """
 
     def __init__(self, bytes_max: int = UNFINISHED_BYTES_MAX, clock: Callable[[], float] = time.monotonic) -> None:
@@ -72,9 +72,9 @@ class Unfinished:
         return self.bytes >= self.bytes_max
 
     def tell(self, holder: Holder, size: int) -> None:
-        """Note that the connection ``holder`` keeps ``size`` bytes of unfinished input now; ``holder.waits`` tells what follows.
+        """Note that the connection ``holder`` keeps ``size`` bytes of unfinished input now.
 
-        Called by the thread that serves the connection.
+        Sets ``holder.waits`` if no more may be read of the connection. Called by the thread that serves it.
         """
         if size < COUNTED_BYTES_MIN:
             size = 0
@@ -101,7 +101,7 @@ class Unfinished:
             other.read_on()
 
     def hasten(self, holder: Holder) -> None:
-        """Give the turn to the connection ``holder``: its client sends no more, so it keeps nobody waiting for long."""
+        """Let the waiting connection ``holder`` be read again: its client sends no more, so that it is done soon."""
         with self._lock:
             if not holder.waits:
                 return
@@ -110,9 +110,9 @@ class Unfinished:
         holder.read_on()
 
     def _call(self) -> list[Holder]:
-        """End the waiting of as many connections as there is room for, the oldest first; return these.
+        """Let as many waiting connections be read again as there is room for, the oldest first; return these connections.
 
-        When there is none, and nobody has the turn, the oldest gets it.
+        When there is no room, and no connection may go on in spite of that, the oldest may.
         """
         called: list[Holder] = []
         room = self.bytes_max - self.bytes
@@ -134,7 +134,7 @@ class Unfinished:
         self._waiting -= 1
 
     def has_stayed(self, holder: Holder, now_s: float) -> bool:
-        """True if the connection ``holder`` has had much unfinished input for LONG_S."""
+        """True if the connection ``holder`` has had much unfinished input for the time LONG_S."""
         return now_s - self._line.get(holder, now_s) >= LONG_S
 
     def overdue(self, holders: Iterable[H], now_s: float) -> list[H]:
@@ -163,12 +163,12 @@ class Unfinished:
 
 
 def has_input(descriptor: int) -> bool:
-    """True if something has come on the socket ``descriptor`` that is not read yet, or its end."""
+    """True if something, or the end of the input, has come on the socket ``descriptor`` and is not read yet."""
     return _is_told(descriptor, select.POLLIN)
 
 
 def has_ended(descriptor: int) -> bool:
-    """True if the other end of the socket ``descriptor`` sends no more than has come already, or the connection is broken."""
+    """True if the other end of the socket ``descriptor`` has said that it sends no more, or the connection is broken."""
     return _is_told(descriptor, _HANG_UP)
 
 

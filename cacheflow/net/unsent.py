@@ -25,7 +25,7 @@ KERNEL_BYTES_MAX: Final = 128 * 1024
 
 
 def bound_unsent(listening: socket.socket) -> None:
-    """Bound what the kernel takes, and has not sent, for each client that is accepted on the socket ``listening``."""
+    """Limit the bytes that the kernel keeps unsent for each client that is accepted on the socket ``listening``."""
     option = getattr(socket, "TCP_NOTSENT_LOWAT", None)  # not every system has it
     if option is not None:
         # Accepted sockets inherit it.
@@ -33,16 +33,16 @@ def bound_unsent(listening: socket.socket) -> None:
 
 
 class Counted(Protocol):
-    """Interface: what has unsent bytes, for one client or for several.
+    """Interface: an object with bytes that clients have not taken: one client's connection, or the subscribers of a node.
 
-    unsent_bytes: how many; Unsent alone sets it.
+    unsent_bytes: how many these are; Unsent alone sets it.
     """
 
     unsent_bytes: int
 
 
 class Holder(Counted, Protocol):
-    """Interface: a connection with unsent bytes.
+    """Interface: a client's connection that may have unsent bytes.
 
     taken_s: when the client took some last, or they began to wait.
     """
@@ -54,7 +54,7 @@ H = TypeVar("H", bound=Holder)
 
 
 class Unsent:
-    """The number of bytes that all clients of a node have asked for and not taken. Any thread may use it."""
+    """The budget of unsent bytes: answers that a node's clients have asked for and not taken. Any thread may use it."""
 
     def __init__(self, bytes_max: int = UNSENT_BYTES_MAX) -> None:
         self.bytes_max = bytes_max
@@ -63,7 +63,7 @@ class Unsent:
         self._lock = threading.Lock()  # guards the sum
 
     def tell(self, holder: Counted, unsent_bytes: int) -> None:
-        """Note that ``holder``, a connection or the subscribers of a node, has this many unsent bytes now."""
+        """Note that ``holder``, a client's connection or the subscribers of a node, has ``unsent_bytes`` unsent bytes now."""
         with self._lock:
             self.bytes += unsent_bytes - holder.unsent_bytes
             holder.unsent_bytes = unsent_bytes
@@ -71,7 +71,7 @@ class Unsent:
     def overdue(self, holders: Iterable[H], now_s: float) -> list[H]:
         """Return those of a front's connections ``holders`` that are to be ended now: as many as it takes, the stalest first.
 
-        The front tries once more to send to each before it ends it, and counts it in ``ended``.
+        The front tries once more to send to each connection before it ends it, and counts the ended ones in ``ended``.
         """
         over = self.bytes - self.bytes_max
         if over <= 0:

@@ -70,7 +70,7 @@ LEVELS: Final[dict[str, int]] = dict.fromkeys(MESSAGES, 1)
 
 
 class _Source:
-    """The messages of one start of another node, as they come."""
+    """Puts the published messages of another node together from their parts; a new start of that node needs a new object."""
 
     __slots__ = ("channel", "incarnation", "left", "number", "parts", "shard", "start")
 
@@ -85,7 +85,7 @@ class _Source:
         self.shard = False
 
     def add(self, message: Publish) -> bytes | None:
-        """Add a part of a message, in ``message``; return the message when that was its last part, else None."""
+        """Take the next part of a published message; return the whole message if the part was its last, else None."""
         number, data = message["number"], message["data"]
         if number <= self.number:
             return None
@@ -111,7 +111,7 @@ class _Source:
 
 
 class Channels:
-    """The channels of a node: its subscriptions, and the messages on their way to its subscribers.
+    """The channels of a node: its clients' subscriptions, and the published messages on their way to the subscribers.
 
     is_member: tells whether a peer is a member of the cluster; what others publish does not count.
     slices: for work that takes long.  unsent: the budget of what clients do not take.
@@ -155,7 +155,7 @@ class Channels:
         name: bytes,
         matches: Callable[[bytes], object] | None = None,
     ) -> None:
-        """Give ``subscriber`` what is published on the channel ``name``, or on those that the pattern ``name`` matches.
+        """Subscribe ``subscriber`` to the channel ``name``, or to all channels that the pattern ``name`` matches.
 
         matches: tells whether the pattern matches a channel; with the space PATTERN alone. Raises InvalidRequest for a name
         that is too long, and when there are too many subscriptions on this node.
@@ -177,7 +177,10 @@ class Channels:
         self._subscriptions += 1
 
     def unsubscribe(self, subscriber: Subscriber, space: Space, name: bytes) -> None:
-        """Give ``subscriber`` nothing more by its subscription to ``name``; without one nothing happens."""
+        """End the subscription of ``subscriber`` to ``name``, if there is one.
+
+        space: the kind of what is subscribed to: channels, patterns or shard channels.
+        """
         names = self.subscribed[space]
         subscribers = names.get(name)
         if subscribers is None or subscriber not in subscribers:
@@ -223,7 +226,10 @@ class Channels:
                 return
 
     def receive(self, peer: Peer, message: Message) -> None:
-        """Hand out what a member has published, once ``message``, the last part of it, has come; drop what is wrong."""
+        """Hand out what a member of the cluster has published, once ``message``, the last part of that, has come.
+
+        Parts that are wrong, or that follow a lost part, are dropped.
+        """
         if message["type"] not in MESSAGES:
             self.unknown += 1
             return
@@ -250,7 +256,7 @@ class Channels:
             self._lost += 1
 
     def deliver(self, published: Published) -> int:
-        """Give ``published`` to those on this node who have subscribed; return how many subscriptions it is for."""
+        """Give the published message ``published`` to its subscribers on this node; return the number of their subscriptions."""
         if not self.is_behind:
             self._schedule()
             return self._hand_out(published)
@@ -268,7 +274,10 @@ class Channels:
         return 1 + len(self._matchers) + len(published.data) // 4096
 
     def _found(self, published: Published) -> list[tuple[bytes | None, dict[Subscriber, None]]]:
-        """Return (pattern, its subscribers) for each that ``published`` is for; the pattern is None for the channel itself."""
+        """Return (pattern, its subscribers) for each pattern that the channel of ``published`` matches.
+
+        For the channel itself the pattern is None.
+        """
         channel = published.channel
         subscribers = self.subscribed[SHARD if published.shard else CHANNEL].get(channel)
         found: list[tuple[bytes | None, dict[Subscriber, None]]] = [(None, subscribers)] if subscribers else []
@@ -292,21 +301,21 @@ class Channels:
 
     @property
     def is_behind(self) -> bool:
-        """True if as much as may be was handed out in this turn, or messages wait: a publisher should wait with the next one."""
+        """True if this turn has handed out as many messages as it may, or messages wait: publishers should wait."""
         return self._handed_out >= HANDED_OUT_MAX or bool(self._to_hand_out)
 
     @property
     def is_overrun(self) -> bool:
-        """True if so much was published in this turn that no more of it should be taken."""
+        """True if so many messages were published in this turn that the node should refuse another one."""
         return self._handed_out >= OVERRUN
 
     def soon(self, call: Callable[[], None]) -> None:
-        """Make ``call`` in one of the next slices, in turn with messages that are to be handed out: one call for each."""
+        """Have ``call`` called in a later slice of the event loop's time, in turn with the published messages that wait."""
         self._to_call.append(call)
         self._schedule()
 
     def wake(self, subscriber: Subscriber) -> None:
-        """Call ``write`` of ``subscriber`` soon: it has something to write."""
+        """Have the ``write`` method of ``subscriber`` called in a later slice: messages wait for its client."""
         self._to_write.append(subscriber)
         self._schedule()
 
@@ -346,7 +355,7 @@ class Channels:
     # What subscribers have not taken ----------------------------------------------------------------------------------
 
     def hold(self, subscriber: Subscriber, published: Published) -> None:
-        """Count ``published`` as waiting for ``subscriber`` until it calls ``let_go``."""
+        """Count the published message ``published`` as waiting for ``subscriber`` until ``let_go`` is called for both."""
         self._behind[subscriber] = None
         if not published.holders:
             self._unread_bytes += len(published.data)
@@ -354,7 +363,10 @@ class Channels:
         self._unread_bytes += PLACE_COST
 
     def let_go(self, subscriber: Subscriber, published: Published, is_last: bool) -> None:
-        """Count ``published`` as waiting for ``subscriber`` no more. is_last: nothing else waits for it."""
+        """Stop counting the published message ``published`` as waiting for ``subscriber``.
+
+        is_last: no other message waits for this subscriber.
+        """
         published.holders -= 1
         self._unread_bytes -= PLACE_COST
         if not published.holders:
@@ -368,7 +380,7 @@ class Channels:
         self._ended += 1
 
     def _end_the_slowest(self) -> None:
-        """End the subscribers for whom most waits, until no more waits for all together than may."""
+        """End the subscribers for whom the most bytes wait, until all together have no more waiting than their budget allows."""
         for subscriber in sorted(self._behind, key=lambda each: each.unread_bytes, reverse=True):
             if self._unread_bytes <= self._budget.bytes_max:
                 break

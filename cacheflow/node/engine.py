@@ -370,7 +370,10 @@ class Engine:
 
 
 def _handshakes(config: NodeConfig) -> Handshakes | None:
-    """Return what shakes hands with this node's certificate, None where it has none. Raises ConfigError."""
+    """Return the object that makes TLS handshakes with this node's certificate, None for a node without one.
+
+    Raises ConfigError.
+    """
     if config.tls_cert is None or config.tls_key is None:
         return None
     return Handshakes(Certificates(config.tls_cert, config.tls_key, config.tls_ca))

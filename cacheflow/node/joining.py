@@ -108,7 +108,7 @@ class Joining:
             await asyncio.sleep(LOOK_S)
 
     async def run(self) -> None:
-        """Try until this node is a member with its present addresses, or until the cluster has removed it."""
+        """Try to register until this node is a member with its present addresses, or until the cluster has removed the node."""
         # Pauses are added up and time is not: nobody can dial a process that stands still.
         listened_s = 0.0
         while not self._is_current():

@@ -51,7 +51,7 @@ def over_http(
 
     secret: the cluster's secret, of which the request shows a derived token; None if the cluster has none.
     token_file: file of the members' API token, which the request shows if there is no secret; read again for every request.
-    context: returns what says whose certificates count, for a request that begins now to a seed whose URL begins with https.
+    context: returns the TLS context for a request that begins now, to a seed whose URL begins with https.
     """
 
     async def ask(url: str, document: dict[str, Any]) -> SeedAnswer:

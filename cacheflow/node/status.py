@@ -89,9 +89,10 @@ def digest(engine: Engine, index: int | None) -> Digest | None:
 
 
 async def full_digest(engine: Engine) -> Digest:
-    """Return the digest of the whole contents at an entry that was applied here when it was begun; raises NotReady.
+    """Return the digest of the node's whole contents at an entry that was applied when the making of that digest began.
 
-    The snapshot helper makes it from this node's files, for here it would take seconds. Who asks meanwhile shares it.
+    A helper process makes the digest from this node's files, as that takes seconds; callers that come meanwhile get the same
+    digest. Raises NotReady.
     """
     if engine.full_digest is None or engine.full_digest.done():
         engine.full_digest = asyncio.get_running_loop().create_task(_full_digest(engine))

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 def _handed_on(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[FormedCache, P], T]:
-    """Return a method that calls the same method of the cache behind."""
+    """Return a method that hands its call on to the same ``method`` of the cache that this cache wraps."""
 
     @functools.wraps(method)
     def call(self: FormedCache, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -37,7 +37,7 @@ def _handed_on(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate
 def _handed_on_async(
     method: Callable[Concatenate[Any, P], T],
 ) -> Callable[Concatenate[AsyncFormedCache, P], Coroutine[Any, Any, T]]:
-    """Return a coroutine method that calls the same method of the cache behind."""
+    """Return a coroutine method that hands its call on to the same ``method`` of the cache that this cache wraps."""
 
     @functools.wraps(method)
     async def call(self: AsyncFormedCache, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -49,9 +49,9 @@ def _handed_on_async(
 
 
 class FormedCache(Face):
-    """A cache whose keys have a prefix in the cluster, or whose values go through a serializer.
+    """A cache that wraps another one, and gives its keys a prefix in the cluster or its values a serializer.
 
-    ``cache`` is the one behind, which knows neither. Made by ``open_cache``.
+    ``cache`` is the wrapped one, which knows neither. Made by ``open_cache``.
     """
 
     def __init__(self, cache: Any, form: Form) -> None:
@@ -129,12 +129,15 @@ class FormedCache(Face):
     raise_level = _handed_on(CacheClient.raise_level)
 
     def close(self) -> Any:
-        """Close the cache behind this one, and return what that says."""
+        """Close the cache that this one wraps, and return what its ``close`` returns."""
         return self.cache.close()
 
 
 class AsyncFormedCache(AsyncFace):
-    """FormedCache for asyncio: the same methods as coroutines, over an asyncio cache. Made by ``aio.open_cache``."""
+    """A cache for asyncio that wraps another one, and gives its keys a prefix in the cluster or its values a serializer.
+
+    Made by ``aio.open_cache``.
+    """
 
     def __init__(self, cache: Any, form: Form) -> None:
         self.cache = cache
@@ -205,5 +208,5 @@ class AsyncFormedCache(AsyncFace):
     raise_level = _handed_on_async(CacheClient.raise_level)
 
     async def close(self) -> Any:
-        """Close the cache behind this one, and return what that says."""
+        """Close the cache that this one wraps, and return what its ``close`` returns."""
         return await self.cache.close()

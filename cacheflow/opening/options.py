@@ -22,7 +22,10 @@ _EMBEDDED: Final = (*_FORM, "timeout", "raft_address", *_SETTINGS)
 
 
 class Opening(NamedTuple):
-    """What a cache is opened with. client: arguments of CacheClient. node: those of ReplicatedStore. One of them is None."""
+    """The options of a cache that is to be opened, as arguments of what opens it; either ``client`` or ``node`` is None.
+
+    client: arguments of CacheClient.  node: arguments of ReplicatedStore.
+    """
 
     form: Form
     client: dict[str, Any] | None
@@ -30,7 +33,10 @@ class Opening(NamedTuple):
 
 
 def opening_of(url: str | Iterable[str], options: Mapping[str, Any]) -> Opening:
-    """Return what the cache at ``url`` is opened with. Raises InvalidRequest for options that are unknown or wrong."""
+    """Return the checked options for opening the cache at ``url``.
+
+    Raises InvalidRequest for options that are unknown or wrong.
+    """
     place = place_of(url)
     known = _REMOTE if place.urls else _EMBEDDED
     for name in (*place.options, *options):
@@ -73,7 +79,7 @@ def _client(urls: tuple[str, ...], token: str | None, told: dict[str, Any]) -> d
 
 
 def _typed(name: str, text: str) -> Any:
-    """Return the value that ``text``, of a URL's query, stands for in the option ``name``. Raises InvalidRequest."""
+    """Return the Python value of the option ``name`` for ``text``, its value in a URL's query. Raises InvalidRequest."""
     kind = {"timeout": "float", "discover": "bool"}.get(name) or _SETTINGS.get(name, "str")
     convert = _CONVERT.get(kind.removesuffix(" | None"), str)
     try:

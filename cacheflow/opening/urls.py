@@ -26,7 +26,7 @@ _EMBEDDED: Final = "cacheflow+embedded"
 
 @dataclass(frozen=True)
 class Place:
-    """Where a cache is. urls: HTTP addresses of its nodes, none for an embedded one, whose data is in ``folder``."""
+    """The place of a cache, by its URL: the HTTP addresses ``urls`` of nodes, or the data ``folder`` of an embedded node."""
 
     urls: tuple[str, ...] = ()
     folder: str | None = None
@@ -35,7 +35,7 @@ class Place:
 
 
 def place_of(url: str | Iterable[str]) -> Place:
-    """Return what ``url`` says, or several URLs of one cluster together. Raises InvalidRequest."""
+    """Return the place that a cache's ``url`` names, or several URLs of one cluster together. Raises InvalidRequest."""
     places = [_place(each) for each in ([url] if isinstance(url, str) else each_of(url, "URLs"))]
     if not places:
         raise InvalidRequest("a cache needs the address of at least one node")
@@ -56,7 +56,7 @@ def place_of(url: str | Iterable[str]) -> Place:
 
 
 def shown_url(url: object) -> str:
-    """Return ``url`` as short text for a message, without the name and token in it."""
+    """Return ``url`` as short text for a message, without a user name and token in the URL."""
     return shown(hidden(url) if isinstance(url, str) else url)
 
 

@@ -170,7 +170,7 @@ class Connection(asyncio.Protocol):
         return taken > 0
 
     def failure(self, error: ReplicationError) -> bytes:
-        """Return the reply to a request that failed with ``error``: it was not committed, or its outcome is not known."""
+        """Return the reply to a client's request that failed with ``error``: not committed, or of unknown outcome."""
         raise NotImplementedError
 
     def is_admitted(self) -> bool:
@@ -219,7 +219,7 @@ class Connection(asyncio.Protocol):
                 self.flush()
 
     def rests(self) -> bool:
-        """Handle no more input of this client before its next slice, if this turn's is used up; return whether that is so."""
+        """Return whether this client's share of the turn's time is used up; further input then waits for a later turn."""
         over = self._slices.over()
         if over:
             self._wait()
@@ -263,7 +263,7 @@ class Connection(asyncio.Protocol):
             self._begin_stream(reply)
 
     def _begin_stream(self, stream: Stream) -> None:
-        """Answer a client with ``stream``: it is the next reply, all earlier ones are given."""
+        """Answer a client's request with ``stream``, a reply in pieces, whose turn has come: all earlier replies are given."""
         promise = Promise(stream)
         self._promises.appendleft(promise)
         if self._last_read is None:
@@ -361,7 +361,7 @@ class Connection(asyncio.Protocol):
     def contained(self, end: End, call: Callable[..., None], *arguments: object) -> None:
         """Do one step of a client's request: call ``call(*arguments)``, or nothing if the client has gone.
 
-        A ReplicationError becomes the reply, given to ``end``. Any other exception is logged and closes this connection only.
+        ``end`` takes the reply, also for a ReplicationError. Any other exception is logged and closes this connection only.
         """
         if self._transport.is_closing():
             return
@@ -387,7 +387,7 @@ class Connection(asyncio.Protocol):
             self._end_when_idle()
 
     def abort(self) -> None:
-        """Close this client's connection at once, without waiting for pending replies."""
+        """Close this client's connection at once, without waiting for replies that are not sent yet."""
         self._closing = True
         self.at_rest = False
         if self._connected:

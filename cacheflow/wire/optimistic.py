@@ -30,14 +30,14 @@ Condition = tuple[str, int, int]
 
 
 def unchanged(key: str, entry: Entry | None) -> Condition:
-    """Return the condition that ``key`` still has the ``entry`` that was read, None for an absent key."""
+    """Return the condition that the entry of ``key`` is still ``entry``, None for an absent key, when writes take place."""
     return (key, 0, 0) if entry is None else (key, entry[VERSION], entry[EXPIRES_AT_MS])
 
 
 class Attempt(NamedTuple):
-    """What one look at memory found that a request needs: commands to run, and conditions that must still hold then.
+    """One attempt to answer a client's request: the commands that it needs, and what must still hold of keys when these run.
 
-    conditions: what must still hold of keys.  commands: run in order if all conditions hold.
+    conditions: (key, version, expiry) that must still hold.  commands: run in order if all conditions hold.
     reply: makes the reply to the client from the commands' results.  atomic: the commands take place all or none.
     """
 

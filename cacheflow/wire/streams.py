@@ -38,5 +38,5 @@ def size_of(reply: Reply) -> int:
 
 
 def whole(reply: Reply) -> bytes:
-    """Return all bytes of ``reply``, for who is no client and takes them at once."""
+    """Return all bytes of ``reply`` in one piece, for callers in this process: a client would get them piece by piece."""
     return reply if isinstance(reply, bytes) else b"".join(reply.pieces)

@@ -415,6 +415,12 @@ class _FileState(FakeState):
         self.entries = _Files(folder)
 
 
+def keys_sent(node: FakeNode) -> list[str]:
+    """Return the names that make each write that was sent to ``node`` count once: scope and number, or a key."""
+    sent = [headers for verb, _, headers in node.requests if verb not in ("GET", "HEAD")]
+    return [headers.get("idempotency-scope") or headers["idempotency-key"] for headers in sent]
+
+
 class _Files(dict[str, Stored]):
     def __init__(self, folder: Path) -> None:
         super().__init__()

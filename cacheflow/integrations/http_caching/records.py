@@ -20,7 +20,7 @@ _SPLITTING: Final = re.compile(rb"[\r\n\0]")
 
 
 class Answer(NamedTuple):
-    """A kept HTTP answer. age_s: how old it was when it was kept."""
+    """An HTTP answer that is kept in the cluster. age_s: how old the answer was, by its Age field, when it was kept."""
 
     status: int
     fields: Fields
@@ -35,7 +35,7 @@ class Answer(NamedTuple):
 
 
 class Variants(NamedTuple):
-    """The names of the request's fields on which the answers of one URL depend.
+    """The names of the request fields (Vary) on which the answers of one URL depend, as kept in the cluster.
 
     made: random bytes, which tell this list from earlier ones.
     """
@@ -45,7 +45,7 @@ class Variants(NamedTuple):
 
 
 def packed(record: Answer | Variants) -> bytes:
-    """Return ``record`` as bytes."""
+    """Return the bytes under which ``record``, a kept HTTP answer or the list of fields it varies by, is stored."""
     if isinstance(record, Variants):
         parts: list[Any] = [_VARIANTS, record.names, record.made]
     else:
@@ -55,7 +55,7 @@ def packed(record: Answer | Variants) -> bytes:
 
 
 def unpacked(data: bytes) -> Answer | Variants | None:
-    """Return the record that ``data`` stands for; None for anything else."""
+    """Return the kept HTTP answer, or the list of fields it varies by, that ``data`` stands for; None for any other bytes."""
     try:
         parts = msgpack.unpackb(data, use_list=False)
     except ValueError:

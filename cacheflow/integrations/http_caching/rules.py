@@ -39,7 +39,10 @@ _TAG: Final = re.compile(r'(?:W/)?("[^"]*")')
 
 
 class Lifetime(NamedTuple):
-    """How long an answer is kept: fresh, and then stale for those who wait for nobody; and whom it is for."""
+    """How long an HTTP answer is kept: fresh for so many seconds, then stale, to be given while a new one is fetched.
+
+    audience: whom the answer may be given to.
+    """
 
     fresh_s: int
     stale_s: int
@@ -47,25 +50,31 @@ class Lifetime(NamedTuple):
 
 
 class Wish(NamedTuple):
-    """What a request asks of a cache. store: its answer may be kept.  max_age_s: the oldest answer it takes; None for any."""
+    """A request's wishes of an HTTP cache, from its Cache-Control.
+
+    store: the answer may be kept.  max_age_s: the oldest answer that the request takes; None for any.
+    """
 
     store: bool
     max_age_s: int | None
 
 
 def lowered(headers: Iterable[Iterable[bytes]]) -> Fields:
-    """Return the fields of an ASGI message with their names in lower case."""
+    """Return the header fields of an ASGI message with their names in lower case."""
     return [(bytes(name).lower(), bytes(value)) for name, value in headers]
 
 
 def told(fields: Fields, name: bytes) -> str | None:
-    """Return the values of the field ``name`` as one text, joined by commas; None if there is none."""
+    """Return the values of the header field ``name`` as one text, joined by commas; None if the field is absent."""
     found = [value.decode("latin-1") for each, value in fields if each == name]
     return ", ".join(found) if found else None
 
 
 def directives(fields: Fields) -> dict[str, str]:
-    """Return the Cache-Control directives, names in lower case, with their values or ""; the first of two alike counts."""
+    """Return the Cache-Control directives in the header ``fields``: {name in lower case: value or ""}.
+
+    Of two directives with one name the first counts.
+    """
     found: dict[str, str] = {}
     for name, value in _DIRECTIVE.findall(told(fields, b"cache-control") or ""):
         found.setdefault(name.lower(), value.strip('"'))
@@ -73,14 +82,17 @@ def directives(fields: Fields) -> dict[str, str]:
 
 
 def seconds(text: str) -> int:
-    """Return the whole seconds in ``text``, SECONDS_MAX at most; 0 for what is no such number, so that it counts as stale."""
+    """Return the whole seconds in ``text``, a value of a Cache-Control directive or of Age, SECONDS_MAX at most.
+
+    Returns 0 for a text that is no such number, so that the answer counts as stale.
+    """
     if not (text.isascii() and text.isdigit()):
         return 0
     return min(int(text), SECONDS_MAX) if len(text) <= 10 else SECONDS_MAX
 
 
 def wish_of(asked: Fields) -> Wish:
-    """Return what the request with the fields ``asked`` wants of a cache."""
+    """Return the wishes that the request with the header fields ``asked`` has of an HTTP cache."""
     said = directives(asked)
     if "no-cache" in said:
         return Wish("no-store" not in said, -1)
@@ -88,9 +100,10 @@ def wish_of(asked: Fields) -> Wish:
 
 
 def lifetime_of(asked: Fields, status: int, fields: Fields, default_s: int | None) -> Lifetime | None:
-    """Return how long an answer may be kept; None for one that must not be.
+    """Return how long an HTTP answer may be kept, and for whom; None for an answer that must not be kept.
 
-    asked: the request's fields.  default_s: for an answer 200 that says nothing about it, to a request without a cookie.
+    asked, fields: the header fields of the request and of the answer.  default_s: seconds for an answer 200 that says nothing
+    of its lifetime, to a request without a cookie.
     """
     said = directives(fields)
     if status not in KEPT or {"no-store", "no-cache", "private"} & said.keys():
@@ -116,14 +129,17 @@ def lifetime_of(asked: Fields, status: int, fields: Fields, default_s: int | Non
 
 
 def may_see(audience: int, asked: Fields) -> bool:
-    """Return whether an answer for ``audience`` may be given to a request with the fields ``asked``."""
+    """Return whether a kept answer for ``audience`` may be given to a request with the header fields ``asked``."""
     if audience < EVERYBODY and told(asked, b"authorization") is not None:
         return False
     return audience > ANONYMOUS or told(asked, b"cookie") is None
 
 
 def varied_by(fields: Fields) -> list[str] | None:
-    """Return the names of the request's fields that an answer depends on, sorted; None for one that depends on anything."""
+    """Return the sorted names of the request fields that an answer depends on, by its Vary.
+
+    Returns None if it depends on anything (``*``).
+    """
     names = sorted({name.strip().lower() for name in (told(fields, b"vary") or "").split(",")} - {""})
     return None if "*" in names or len(names) > VARY_MAX else names
 
@@ -134,7 +150,10 @@ def tag_of(body: bytes) -> str:
 
 
 def is_the_same(asked: Fields, fields: Fields) -> bool:
-    """Return whether the request has the answer with these ``fields`` already: If-None-Match names its ETag, or is ``*``."""
+    """Return whether the client has the answer with the header ``fields`` already, by its request ``asked``.
+
+    That is so if the request's If-None-Match names the answer's ETag, or is ``*``.
+    """
     given, tag = told(asked, b"if-none-match"), told(fields, b"etag")
     if given is None or tag is None:
         return False
@@ -142,16 +161,19 @@ def is_the_same(asked: Fields, fields: Fields) -> bool:
 
 
 def key_of(prefix: str, method: str, scheme: str, host: str, path: bytes, query: bytes) -> str:
-    """Return the key of a request's answer: the beginning of its URL, to read and to remove by, and a digest of all of it."""
+    """Return the key in the cluster for the answer to a request.
+
+    The key is the beginning of the request's URL, for people, and a digest of all of it.
+    """
     url = f"{scheme}://{host}".encode("latin-1", "replace") + path + (b"?" + query if query else b"")
     readable = quote(url, safe="/:?&=%~,;@+$!*'()[]")[:READABLE_MAX]
     return f"{prefix}:{readable}#{_digest(method, scheme, host, path, query)}"
 
 
 def variant_key(key: str, made: bytes, names: list[str], asked: Fields) -> str:
-    """Return the key of the answer for the values that the request has in the fields ``names``.
+    """Return the key in the cluster for one variant of an answer, by the request's values of the header fields ``names``.
 
-    made: what tells this list of names from an earlier one under ``key``, whose answers are not to be found any more.
+    key: the key of all variants.  made: random bytes of this list of names: answers under an earlier list are not found any more.
     """
     values = (value for name in names for value in (name, told(asked, name.encode("latin-1", "replace")) or ""))
     return f"{key}+{_digest(made, *values)}"

@@ -28,7 +28,7 @@ FIELDS_TOGETHER_MAX: Final = 10_000
 
 
 def decide_set_fields(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
-    """Return the decision on a SET_FIELDS command: an EXTEND plan, a WRITE plan for a new key, or what is not to be done."""
+    """Return the decision on a SET_FIELDS command: an EXTEND plan, a WRITE plan for a new key, or a result without effect."""
     _, key, kind, pairs, only_absent, fields_bytes_max = command
     _check_kind(kind)
     _check_parts(pairs, 2)
@@ -51,7 +51,7 @@ def decide_set_fields(entry: Entry | None, command: list[Any], now_ms: int, byte
 
 
 def decide_remove_fields(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
-    """Return the decision on a REMOVE_FIELDS command: an EXTEND plan, an EMPTY plan for the last fields, or what is not done."""
+    """Return the decision on a REMOVE_FIELDS command: an EXTEND plan, an EMPTY plan for the last fields, or no change."""
     _, key, kind, names = command
     _check_kind(kind)
     _check_parts(names, 1)
@@ -70,7 +70,7 @@ def decide_remove_fields(entry: Entry | None, command: list[Any], now_ms: int, b
 
 
 def decide_count_field(entry: Entry | None, command: list[Any], now_ms: int, bytes_max: float) -> Decision:
-    """Return the decision on a COUNT_FIELD command: an EXTEND plan, a WRITE plan for a new key, or what is not to be done."""
+    """Return the decision on a COUNT_FIELD command: an EXTEND plan, a WRITE plan for a new key, or a result without effect."""
     _, key, field, delta, fields_bytes_max = command
     if type(field) is not bytes:
         raise Malformed("the field is not bytes")
@@ -103,9 +103,9 @@ def _written(
     fields_bytes_max: int,
     bytes_max: float,
 ) -> Decision:
-    """Return the plan that leaves ``data`` in the place of ``entry``, or the result TOO_LARGE.
+    """Return the plan that makes ``data`` the bytes of the hash or set ``entry``, or the result TOO_LARGE.
 
-    pairs: what has changed.  told: what the result tells beside the version.
+    pairs: the fields that change, with their values.  told: what the command's result tells beside the new version.
     """
     if len(data) > fields_bytes_max:
         return [c.TOO_LARGE, f"a hash or set has at most {fields_bytes_max} bytes"]

@@ -41,11 +41,11 @@ def expires_at_ms_of(ttl_ms: Any, kept_ms: int, now_ms: int) -> int:
 
 
 def too_large(bytes_max: float) -> c.Result:
-    """Return the result of a command that would make an item larger than the whole cache may be."""
+    """Return the result that refuses a command because its item would be larger than the whole cache may be."""
     return [c.TOO_LARGE, f"the item is larger than the whole cache may be ({bytes_max} bytes)"]
 
 
 def wrong_kind(entry: Entry) -> c.Result:
-    """Return the result of a command that the kind of ``entry`` has no meaning for."""
+    """Return the result that refuses a command because ``entry`` is of a kind (string, hash, set) that it is not for."""
     kinds = {KIND_HASH: "a hash", KIND_SET: "a set"}
     return [c.WRONG_KIND, f"the key holds {kinds.get(entry[KIND], 'a value that is neither a hash nor a set')}"]

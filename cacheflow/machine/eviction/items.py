@@ -53,10 +53,6 @@ class Items(cachetools.Cache[str, Entry]):
         """
 
     @abc.abstractmethod
-    def in_order(self) -> list[str]:
-        """Return the keys of all items in eviction order."""
-
-    @abc.abstractmethod
     def ordered(self) -> Iterator[tuple[str, int]]:
         """Yield (key, number of uses) of all items in eviction order."""
 
@@ -104,7 +100,7 @@ class Items(cachetools.Cache[str, Entry]):
 
     @abc.abstractmethod
     def next_scanned(self) -> str | None:
-        """Return the key that the scan will give next, if it is still there then; None at the scan's end."""
+        """Return the key that the scan of all keys will give next, if the key is still there then; None at the scan's end."""
 
     @property
     def currsize(self) -> float:

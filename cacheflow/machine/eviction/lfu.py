@@ -60,7 +60,7 @@ class LfuItems(Items, cachetools.LFUCache[str, Entry]):
         self._break_ring()
 
     def _break_ring(self) -> list[OrderedDict[str, str]]:
-        """Take apart the ring of links that hold the keys by number of uses; return the keys of each link.
+        """Take apart the ring of links, each of which holds the keys with one number of uses; return the keys of each link.
 
         Without its cycles the ring leaves no work to the garbage collector.
         """
@@ -125,7 +125,7 @@ class LfuItems(Items, cachetools.LFUCache[str, Entry]):
     def _place(self, key: str, count: int, link: Any) -> None:
         """Add ``key`` to the keys that were used ``count`` times, as the last of them.
 
-        link: the link of the ring of counts at which the search for that count begins, of no higher count.
+        link: the link of the ring at which the search for that count begins; its keys have no higher count.
         """
         last = self._last.get(count)
         if last is None:
@@ -148,7 +148,7 @@ class LfuItems(Items, cachetools.LFUCache[str, Entry]):
         return fresh
 
     def _has_left(self, key: str, link: Any) -> None:
-        """Account for ``key``, which was taken out of ``link``, now empty or scanned: an empty link leaves the ring of counts."""
+        """Update the ring of use counts after ``key`` was taken out of ``link``: a link without keys leaves the ring."""
         if link is self._scanned:
             self._pending.pop(key, None)
             if len(self._pending) == len(link.keys):
@@ -173,14 +173,6 @@ class LfuItems(Items, cachetools.LFUCache[str, Entry]):
         del link.keys[key]
         if link is self._scanned or not link.keys:
             self._has_left(key, link)
-
-    def in_order(self) -> list[str]:
-        keys = list(self._order)
-        link = self._LFUCache__root.next
-        while link is not self._LFUCache__root:
-            keys.extend(link.keys)
-            link = link.next
-        return keys
 
     def ordered(self) -> Iterator[tuple[str, int]]:
         for key in self._order:

@@ -14,10 +14,7 @@ from cacheflow.machine.state.entries import VERSION, Entry
 
 
 class LruItems(Items):
-    """A container that evicts the least recently used item first.
-
-    An item's number of uses does not matter and is always given as 1.
-    """
+    """Return up to ``count`` keys of the next link of a scan (a link holds the keys with one number of uses); none at its end."""
 
     @classmethod
     def filled(cls, raw: dict[str, Entry], keys: Sequence[str], uses: Iterable[int]) -> LruItems:
@@ -25,9 +22,6 @@ class LruItems(Items):
 
     def give_order(self, version: int) -> UseOrder:
         return self._order
-
-    def in_order(self) -> list[str]:
-        return list(self._order)
 
     def ordered(self) -> Iterator[tuple[str, int]]:
         for key in self._order:

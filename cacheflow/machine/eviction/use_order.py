@@ -155,7 +155,7 @@ class UseOrder:
                 return None
 
     def start_scan(self, passed: int = 0) -> None:
-        """Begin a new scan of the keys in the order of use, as if the first ``passed`` keys had been given already."""
+        """Begin a new scan of the keys in the order of use, as if the scan had given the first ``passed`` keys already."""
         self._scanned, self._pending = None, []
         while passed > 0 and self._enter_next():
             given = min(passed, len(self._pending))
@@ -187,7 +187,7 @@ class UseOrder:
         return total - sum([key in self._scanned for key in self._pending])
 
     def next_scanned(self) -> str | None:
-        """Return the key that the scan will give next; None at its end."""
+        """Return the key that the scan of the order of use will give next; None at the scan's end."""
         segment, pending = self._scanned, self._pending
         position = 0
         if segment is not None:
@@ -200,7 +200,7 @@ class UseOrder:
         return next((next(iter(each)) for each in self._segments[position:] if each), None)
 
     def _enter_next(self) -> bool:
-        """Go on with a scan in the next segment (a dictionary of some keys) that is not empty; return False at the end."""
+        """Go on with a scan in the next segment (a dictionary of some keys) that is not empty; return False at the scan's end."""
         segments = self._segments
         position = 0
         if self._scanned is not None:

@@ -285,21 +285,25 @@ def expire(key: str, ttl_ms: int, when: int = ALWAYS) -> Command:
 
 
 def set_fields(key: str, kind: int, pairs: Sequence[bytes], bytes_max: int, *, only_absent: bool = False) -> Command:
-    """Return the command that writes fields of the hash or set under ``key``, or makes one of them.
+    """Return the command that writes fields of the hash or set under ``key``; an absent key gets one with these fields.
 
     kind: values.HASH or values.SET.  pairs: field, value, field, value, ...; a set's values are empty.
-    bytes_max: the most bytes that it may have then.  only_absent: leave the field of a hash as it is if it is there; of one pair.
+    bytes_max: the most bytes that the hash or set may have after the command.
+    only_absent: do nothing if the field is there already; only for one field of a hash.
     """
     return (SET_FIELDS, key, kind, pairs, only_absent, bytes_max)
 
 
 def remove_fields(key: str, kind: int, names: Sequence[bytes]) -> Command:
-    """Return the command that removes the fields ``names`` of a hash or set, and the key with the last of them."""
+    """Return the command that removes the fields ``names`` of the hash or set under ``key``.
+
+    Where no field is left the key is removed, too.
+    """
     return (REMOVE_FIELDS, key, kind, names)
 
 
 def count_field(key: str, field: bytes, delta: int, bytes_max: int) -> Command:
-    """Return the command that adds ``delta`` to the integer in a hash's ``field``, 0 where there is none."""
+    """Return the command that adds ``delta`` to the integer in the ``field`` of the hash under ``key``; no field counts as 0."""
     return (COUNT_FIELD, key, field, delta, bytes_max)
 
 

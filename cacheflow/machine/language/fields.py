@@ -30,17 +30,17 @@ def _escaped(part: bytes) -> bytes:
 
 
 def _head(field: bytes) -> bytes:
-    """Return the bytes that stand before the value of ``field``, and nowhere else."""
+    """Return the bytes that stand before the value of ``field`` in a hash's bytes, and that stand nowhere else in these."""
     return b"\xfe\x01%b\xfe\x02" % _escaped(field)
 
 
 def count(data: bytes) -> int:
-    """Return the number of fields in ``data``."""
+    """Return the number of fields in ``data``, the bytes of a hash or set."""
     return data.count(FIELD)
 
 
 def value_in(data: bytes, field: bytes) -> bytes | None:
-    """Return the value of ``field`` in ``data``, None if there is no such field."""
+    """Return the value of ``field`` in ``data``, the bytes of a hash or set; None if there is no such field."""
     head = _head(field)
     start = data.find(head)
     if start < 0:
@@ -50,18 +50,21 @@ def value_in(data: bytes, field: bytes) -> bytes | None:
 
 
 def has(data: bytes, field: bytes) -> bool:
-    """True if there is the field ``field`` in ``data``."""
+    """True if the field ``field`` is in ``data``, the bytes of a hash or set."""
     return _head(field) in data
 
 
 def _end(data: bytes, start: int) -> int:
-    """Return the place behind the field that begins at ``start`` and its value."""
+    """Return the position behind the field, with its value, that begins at ``start`` of ``data``, the bytes of a hash or set."""
     end = data.find(FIELD, start + len(FIELD))
     return len(data) if end < 0 else end
 
 
 def with_fields(data: bytes, pairs: Sequence[bytes]) -> tuple[bytes, int]:
-    """Return ``data`` with the fields and values in ``pairs`` (field, value, field, value, ...), and how many fields are new."""
+    """Return a hash's bytes ``data`` with some fields written, and how many of these fields are new.
+
+    pairs: the fields to write: field, value, field, value, ...
+    """
     if len(pairs) <= 2 * SINGLY_MAX:
         new = 0
         for place in range(0, len(pairs), 2):
@@ -80,7 +83,7 @@ def with_fields(data: bytes, pairs: Sequence[bytes]) -> tuple[bytes, int]:
 
 
 def without_fields(data: bytes, names: Sequence[bytes]) -> tuple[bytes, int]:
-    """Return ``data`` without the fields ``names``, and how many of these there were."""
+    """Return ``data``, the bytes of a hash or set, without the fields ``names``, and how many of these there were."""
     if len(names) <= SINGLY_MAX:
         removed = 0
         for name in names:
@@ -103,7 +106,7 @@ def _joined(by_field: dict[bytes, bytes]) -> bytes:
 
 
 def parts_of(data: bytes) -> list[bytes]:
-    """Return all fields and values in ``data``: field, value, field, value, ..."""
+    """Return all fields and values in ``data``, the bytes of a hash or set: field, value, field, value, ..."""
     parts = data.replace(VALUE, FIELD).split(FIELD)
     del parts[0]
     if _MARK_ITSELF in data:
@@ -112,7 +115,10 @@ def parts_of(data: bytes) -> list[bytes]:
 
 
 def slices(data: bytes, size: int) -> Iterator[bytes]:
-    """Yield ``data`` in slices of whole fields, of ``size`` bytes or a little more; a large value makes a larger one."""
+    """Yield ``data``, the bytes of a hash or set, in slices of whole fields; each slice has ``size`` bytes or a little more.
+
+    A slice with a large value is larger.
+    """
     start = 0
     while start < len(data):
         end = _end(data, start + size)

@@ -13,7 +13,7 @@ from cacheflow.machine.state.entries import EXPIRES_AT_MS, Entry
 
 
 class Tally:
-    """A number of keys, the number of those that have an expiry, and the sum of these expiries in ms."""
+    """Three numbers about some keys: how many they are, how many of them have an expiry, and the sum of these expiries in ms."""
 
     __slots__ = ("expiries_ms", "expiring", "keys")
 
@@ -23,24 +23,27 @@ class Tally:
         self.expiries_ms = expiries_ms
 
     def add(self, other: Tally, times: int = 1) -> None:
-        """Add the numbers of ``other``, each multiplied by ``times``."""
+        """Add the counts of the tally ``other``, each multiplied by ``times``, to the counts of this tally of keys."""
         self.keys += times * other.keys
         self.expiring += times * other.expiring
         self.expiries_ms += times * other.expiries_ms
 
     def went(self, entry: Entry) -> None:
-        """Subtract one key, with its ``entry``."""
+        """Count one key less in this tally of keys: the one with ``entry``, whose expiry is counted too."""
         self.keys -= 1
         self.retimed(entry[EXPIRES_AT_MS], 0)
 
     def retimed(self, before_ms: int, after_ms: int) -> None:
-        """Count that the expiry of one of the keys is ``after_ms`` instead of ``before_ms``; 0 is none."""
+        """Count in this tally of keys that one key's expiry is ``after_ms`` instead of ``before_ms``; 0 stands for none."""
         self.expiring += bool(after_ms) - bool(before_ms)
         self.expiries_ms += after_ms - before_ms
 
 
 class Census:
-    """The numbers of living keys in the databases above 0, and of dead ones. Not safe for concurrent use, except for reading."""
+    """The numbers of living keys in each database above 0, and of all dead keys.
+
+    Not safe for concurrent use, except for reading.
+    """
 
     __slots__ = ("_numbers",)
 
@@ -52,23 +55,26 @@ class Census:
 
     @property
     def dead(self) -> Tally:
-        """The numbers of dead keys that are still in memory."""
+        """The tally of dead keys: those of databases that were cleared as a whole, while the keys are still in memory."""
         return self._numbers[0]
 
     def came(self, key: str) -> None:
-        """Count ``key``, a key before OTHERS_BEFORE that has no expiry yet."""
+        """Count ``key``, a new key of a database above 0, which has no expiry yet."""
         self._numbers[1][database_of(key)].keys += 1
 
     def retimed(self, key: str, before_ms: int, after_ms: int) -> None:
-        """Count that the expiry of ``key``, a key before OTHERS_BEFORE, is ``after_ms`` instead of ``before_ms``; 0 is none."""
+        """Count that the expiry of ``key``, a key of a database above 0, is ``after_ms``, not ``before_ms``; 0 is none."""
         self._numbers[1][database_of(key)].retimed(before_ms, after_ms)
 
     def went(self, key: str, entry: Entry) -> None:
-        """Count that ``key``, a living key before OTHERS_BEFORE, is gone with its ``entry``."""
+        """Count that ``key``, a living key of a database above 0, is gone with its ``entry``."""
         self._numbers[1][database_of(key)].went(entry)
 
     def of(self, database: int | None, memory: Tally) -> Tally:
-        """Return the numbers of living keys in ``database``, None for all databases. memory: all keys in memory, dead or not."""
+        """Return the tally (number and expiries) of the living keys in ``database``, None for all databases.
+
+        memory: the tally of all keys in memory, dead or not.
+        """
         dead, databases = self._numbers
         if database:
             return databases[database]
@@ -81,7 +87,10 @@ class Census:
         return living
 
     def condemn(self, database: int | None, memory: Tally) -> None:
-        """Count all living keys of ``database``, None for all databases, as dead. memory: all keys in memory, dead or not."""
+        """Count all living keys of ``database``, None for all databases, as dead.
+
+        memory: the tally of all keys in memory, dead or not.
+        """
         dead, databases = Tally(), list(self._numbers[1])
         dead.add(self._numbers[0])
         dead.add(self.of(database, memory))

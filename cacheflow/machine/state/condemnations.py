@@ -32,8 +32,8 @@ _WHOLE: Final = frozenset(PREFIXES)
 class Condemnation:
     """One removal of all keys that start with ``prefix``, as of ``revision``; with ``only_database_0``, of database 0's keys.
 
-    at_ms: the machine's time when it was made.  counted: whether somebody asks how many keys there were.
-    count: how many have been found so far.
+    at_ms: the machine's time when the removal was ordered.  counted: whether somebody asks how many keys it removes.
+    count: how many of these keys have been found so far.
     """
 
     __slots__ = ("at_ms", "count", "counted", "only_database_0", "prefix", "revision")
@@ -49,12 +49,12 @@ class Condemnation:
         self.count = count
 
     def row(self) -> tuple[str, bool, bool, int, int, int]:
-        """Return all fields of the condemnation, in the order in which a new one takes them."""
+        """Return all fields of this condemnation (a removal of all keys with some prefix), in the order of its arguments."""
         return self.prefix, self.only_database_0, self.counted, self.revision, self.at_ms, self.count
 
     @property
     def is_whole(self) -> bool:
-        """True if the condemnation removes whole databases, whose keys are counted at all times."""
+        """True if this condemnation (a removal of all keys with some prefix) removes one whole database, or all."""
         return is_whole(self.prefix)
 
 
@@ -63,12 +63,15 @@ Tables: TypeAlias = tuple[tuple[int, dict[str, list[Condemnation]]], ...]
 
 
 def is_whole(prefix: str) -> bool:
-    """True if the keys that start with ``prefix`` are one whole database, or all."""
+    """True if the keys that start with ``prefix`` are one whole database, or all databases."""
     return prefix in _WHOLE
 
 
 class Condemnations:
-    """All condemnations in force. Not safe for concurrent use, except for the functions that ``reader`` returns."""
+    """All condemnations (removals of all keys with some prefix) in force. Not safe for concurrent use.
+
+    Any thread may call the functions that ``reader`` returns.
+    """
 
     __slots__ = ("_database_0", "_newest", "_tables", "counts", "passing", "present")
 
@@ -84,14 +87,17 @@ class Condemnations:
         self._newest = 0
 
     def has_room_for(self, prefix: str, counted: bool) -> bool:
-        """True if a condemnation of ``prefix`` may be made now. One of whole databases always may, if nobody wants its count."""
+        """True if there is room for another removal of all keys that start with ``prefix``.
+
+        There always is for a removal of whole databases, if ``counted`` is false: nobody asks for the number of its keys.
+        """
         if not counted and is_whole(prefix):
             return True
         lengths = [length for length, _ in self._tables]
         return len(self.present) < CONDEMNATIONS_MAX and (len(prefix) in lengths or len(lengths) < LENGTHS_MAX)
 
     def add(self, new: Condemnation) -> None:
-        """Put the condemnation ``new`` in force; its revision must be above all before."""
+        """Put the condemnation ``new`` (a removal of all keys with some prefix) in force; its revision must be the highest."""
         found = self._list_of(new)
         old = None
         if not new.counted and new.is_whole:
@@ -108,7 +114,7 @@ class Condemnations:
         self._newest = new.revision
 
     def _list_of(self, new: Condemnation) -> list[Condemnation]:
-        """Return the list of the condemnations of one target, that of ``new``, made if there is none; the oldest first."""
+        """Return the list of all removals of the same keys that ``new`` removes, the oldest first; empty if there is none."""
         if new.only_database_0:
             return self._database_0
         length = len(new.prefix)
@@ -119,7 +125,10 @@ class Condemnations:
         return table.setdefault(new.prefix, [])
 
     def adopt(self, present: Iterable[Condemnation], passing: int) -> None:
-        """Replace all condemnations by those in ``present``, the oldest first. passing: how many of them a pass serves."""
+        """Replace all removals in force by those in ``present``, the oldest first.
+
+        passing: how many of them are carried out by the sweep of all items that is under way.
+        """
         self._set(list(present))
         self.passing = passing
 
@@ -138,11 +147,11 @@ class Condemnations:
         self.present = present
 
     def begin_pass(self) -> None:
-        """Begin a pass, which serves all condemnations that are in force now."""
+        """Begin a sweep of all items, which carries out the removals that are in force now."""
         self.passing = len(self.present)
 
     def end_pass(self) -> None:
-        """End those condemnations that the pass under way has served, and keep their counts."""
+        """End the removals that the completed sweep of all items has carried out, and keep their numbers of keys."""
         for one in self.present[: self.passing]:
             if one.counted:
                 self.counts[one.revision] = one.count
@@ -151,20 +160,23 @@ class Condemnations:
         self.adopt(self.present[self.passing :], 0)
 
     def is_counting(self, revision: int) -> bool:
-        """True if the condemnation made at ``revision`` is still in force."""
+        """True if the removal that was ordered at ``revision`` is still in force: the number of its keys is not known yet."""
         place = bisect_left(self.present, revision, key=_REVISION)
         return place < len(self.present) and self.present[place].revision == revision
 
     def kills(self, key: str, version: int) -> bool:
-        """True if an item under ``key`` with this ``version`` is dead."""
+        """True if an item under ``key`` with this ``version`` is dead: a removal of all keys with some prefix has met it."""
         return version <= self._newest and _meets(self._tables, self._database_0, key, version)
 
     def is_in_dead_database(self, key: str, version: int) -> bool:
-        """True if a condemnation of whole databases has met the item under ``key`` with this ``version``."""
+        """True if the item under ``key`` with this ``version`` was removed by clearing whole databases."""
         return any(found[-1].revision >= version and found[-1].is_whole for found in self._about(key))
 
     def bury(self, key: str, version: int, expires_at_ms: int) -> bool:
-        """Count a dead item for the earliest condemnation that met it; True if one of whole databases has met it."""
+        """Count a dead item for the earliest removal that met the item.
+
+        Returns True if a removal of whole databases is among those that did.
+        """
         first: Condemnation | None = None
         whole = False
         for found in self._about(key):
@@ -178,16 +190,16 @@ class Condemnations:
         return whole
 
     def _about(self, key: str) -> list[list[Condemnation]]:
-        """Return the condemnations of each target that ``key`` belongs to, the oldest first in each list."""
+        """Return the removals in force that ``key`` belongs to by its prefix: a list for each prefix, the oldest first."""
         lists = [table[key[:length]] for length, table in self._tables if key[:length] in table]
         if self._database_0 and not database_of(key):
             lists.append(self._database_0)
         return lists
 
     def reader(self, raw: dict[str, Entry]) -> Callable[[str], Entry | None]:
-        """Return a function that returns the entry of a key in ``raw``, {key: entry}, None for an absent or a dead one.
+        """Return a function that returns the entry of a key in ``raw``, {key: entry}, None for an absent or a dead key.
 
-        Any thread may call it.
+        Any thread may call the returned function.
         """
         find = raw.get
         # As they are now: a thread may stand still behind ``find`` until the sweep is over, and must still know the dead.
@@ -203,7 +215,10 @@ class Condemnations:
 
 
 def _meets(tables: Tables, database_0: list[Condemnation], key: str, version: int) -> bool:
-    """True if a condemnation in ``tables``, or one of database 0, meets an item under ``key`` with this ``version``."""
+    """True if the item under ``key`` with this ``version`` is dead, by a removal in ``tables`` or one in ``database_0``.
+
+    tables: removals of all keys with some prefix.  database_0: removals of database 0's keys.
+    """
     for length, table in tables:
         found = table.get(key[:length])
         # A list that another thread is making has nothing in it for a moment.

@@ -149,9 +149,9 @@ class Contents:
     def extend(
         self, key: str, data: bytes, kind: int, meta: str | int | None, expires_at_ms: int, effect: int, *change: Any
     ) -> int:
-        """Write a value that is a change of the one of ``key`` and return its version; the effect tells only what has changed.
+        """Write ``data``, a changed form of the value under ``key``, and return its version; the effect tells the change only.
 
-        data: the whole new value.  effect: the kind of the effect.  change: what that tells beside the value's kind.
+        effect: the kind of the effect.  change: what the effect tells beside the value's kind.
         """
         present = self.find(key) is not None
         version = self.write(key, data, kind, meta, expires_at_ms)
@@ -188,7 +188,7 @@ class Contents:
     def begin_entry(self) -> None:
         """Remove some expired items, in the order of (expiry, key), or else evict some of what is above a lowered limit.
 
-        Before the commands, so that no write of the entry is evicted by it.
+        Called before a log entry's commands, so that nothing that the entry writes is evicted here.
         """
         self._overdue = self._expire(EXPIRED_PER_ENTRY_MAX) == EXPIRED_PER_ENTRY_MAX
         self._swept_for_room = SWEPT_FOR_ROOM_MAX
@@ -239,14 +239,17 @@ class Contents:
         return revision
 
     def end_entry(self) -> None:
-        """Remove some of what is condemned, except in an entry that had its fill of expired keys."""
+        """Remove some items of prefixes that were removed as a whole, unless the entry has removed its fill of expired items."""
         if self.condemned.present and not self._overdue:
             # A pass must come nearer to its end whatever the entry has moved to there.
             self._sweep(SWEPT_PER_ENTRY_MAX + len(self.effects) + self.uses, BURIED_PER_ENTRY_MAX)
             self._note_backlog()
 
     def evict_surplus(self) -> None:
-        """Evict some of what is above a lowered limit, in the usual order; nothing while there may be dead items."""
+        """Evict some items of a cache that is above a lowered limit, in the usual order.
+
+        Do nothing while there may be dead items.
+        """
         if self.has_dead or not self.behind:
             return
         left = EVICTED_PER_ENTRY_MAX
@@ -256,7 +259,10 @@ class Contents:
         self._note_backlog()
 
     def _sweep(self, keys_max: int, dead_max: int) -> None:
-        """Look at the next ``keys_max`` items of the passes that are to be made, and remove about ``dead_max`` dead at most."""
+        """Look at the next ``keys_max`` items of the sweep that takes dead items out of memory.
+
+        Remove about ``dead_max`` dead items at most.
+        """
         condemned = self.condemned
         while condemned.present and keys_max > 0 and dead_max > 0:
             if not condemned.passing:
@@ -286,7 +292,7 @@ class Contents:
     def count_of(self, database: int | None) -> int:
         """Return how many living items the ``database`` has, None for all databases. Any thread may call it.
 
-        Those that are past their expiry, or condemned by a prefix, count until they are removed.
+        Items past their expiry, and items removed by a prefix, count as living until they are out of memory.
         """
         return self._tally_of(database).keys
 
@@ -296,7 +302,10 @@ class Contents:
         return tally.expiring, tally.expiries_ms
 
     def _tally_of(self, database: int | None) -> Tally:
-        """Return the numbers of living items in ``database``, None for all databases. Any thread may call it."""
+        """Return the tally (number and expiries) of the living items in ``database``, None for all databases.
+
+        Any thread may call it.
+        """
         while True:
             before = self.revision, self.swept
             tally = self.census.of(database, self._in_memory())
@@ -308,7 +317,7 @@ class Contents:
         return Tally(len(self.raw), self.with_ttl, self.expiries_ms)
 
     def set_limits(self, items_max: int | None, bytes_max: int | None) -> None:
-        """Set the limits of items and bytes; what exceeds them has its turns to go (``evict_surplus``). None: no limit."""
+        """Set the cache's limits of items and bytes; None is no limit. What exceeds a lowered limit is evicted by and by."""
         self.items_max = math.inf if items_max is None else items_max
         self.bytes_max = math.inf if bytes_max is None else bytes_max
         self._note_backlog()
@@ -316,7 +325,7 @@ class Contents:
     def set_policy(self, policy: str) -> None:
         """Keep the items under another eviction policy, in the present eviction order and counted as used once each.
 
-        A pass over the items that is under way begins again.
+        A sweep over the items that is under way begins again.
         """
         self.items = POLICIES[policy](self.raw, self.items.give_order(self.revision))
         self.items.start_scan()
@@ -324,7 +333,8 @@ class Contents:
     def adopt(self, policy: str, raw: dict[str, Entry], uses: list[int], condemned: Condemnations, passed: int) -> None:
         """Replace all items of an empty cache by those in ``raw``, {key: entry}, which are in eviction order.
 
-        uses: the number of uses of each item, in the same order.  passed: how many of them the pass under way has seen.
+        uses: the number of uses of each item, in the same order.  condemned: the removals in force.
+        passed: how many of the items the sweep under way has looked at.
         """
         keys = list(raw)
         self.bytes_used = total_bytes(keys, list(raw.values()))
@@ -347,7 +357,7 @@ class Contents:
                 self.census.retimed(key, 0, entry[EXPIRES_AT_MS])
 
     def next_due_ms(self) -> int | None:
-        """Return the earliest time in ms at which an entry would remove something, if it had no commands.
+        """Return the earliest time in ms at which a log entry without commands would remove some item.
 
         Returns 0 for now, None for never.
         """
@@ -369,7 +379,10 @@ class Contents:
             self.evict(*victim)
 
     def _remove_dead(self) -> bool:
-        """Remove a dead item, or look for some among the next few; return False when there are none, or not for this entry."""
+        """Remove a dead item to make room, or look for some among the next few items; return False when none is to be found.
+
+        Also returns False once the log entry has looked at its fill of items.
+        """
         if self._overdue:
             if self._expire(1):
                 return True
@@ -389,7 +402,7 @@ class Contents:
         self._tell(key, EXPIRED if 0 < entry[EXPIRES_AT_MS] <= self.now_ms else EVICTED)
 
     def _bury(self, key: str, entry: Entry) -> None:
-        """Remove a condemned item, whose removal was told when it was condemned."""
+        """Remove an item from memory that was removed by its prefix before: the effects have told of its removal then."""
         del self.items[key]
         self._account_for_dead(key, entry)
 

@@ -103,7 +103,10 @@ class DueTimes:
         return popped
 
     def _join(self, place: int) -> None:
-        """Put the block at ``place``, which has few keys, together with a neighbour if both are half a block at most."""
+        """Merge the block (a list of expiries) at ``place``, which has few keys, with a neighbour.
+
+        Do nothing unless both blocks are half full at most, taken together.
+        """
         blocks, (last_times, last_keys) = self._blocks, self._lasts
         for left in (place - 1, place):
             if 0 <= left < len(blocks) - 1 and len(blocks[left][0]) + len(blocks[left + 1][0]) <= BLOCK_KEYS_MAX // 2:
@@ -114,7 +117,7 @@ class DueTimes:
 
 
 def _place(block: Block, at_ms: int, key: str) -> int:
-    """Return how many keys of ``block`` come before ``key`` with the time ``at_ms``."""
+    """Return how many keys of ``block``, a sorted list of expiries, come before ``key`` with the time ``at_ms``."""
     times, keys = block
     first = bisect_left(times, at_ms)
     if first == len(times) or times[first] != at_ms:

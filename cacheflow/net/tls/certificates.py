@@ -36,7 +36,7 @@ _LEGS_MAX: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class InForce:
-    """What one reading of the files has given.
+    """The TLS contexts made by one reading of the files with this node's certificate, key and CA.
 
     clients: the context for clients' ports.  listening, dialing: the contexts for connections of other nodes and to them,
     None without a CA.  calling: the context for HTTP calls to other nodes.
@@ -51,7 +51,10 @@ class InForce:
 
 
 class Certificates:
-    """This node's certificate, key and CA. Any thread may use it; one at a time may reload. Raises ConfigError."""
+    """This node's certificate, key and CA, read from files. Raises ConfigError.
+
+    Any thread may use it; one at a time may reload.
+    """
 
     def __init__(self, cert: Path, key: Path, ca: Path | None, wall_s: Callable[[], float] = time.time) -> None:
         self._cert, self._key, self._ca = cert, key, ca
@@ -61,7 +64,10 @@ class Certificates:
         self.look()
 
     def reload(self) -> None:
-        """Read the files again, for connections that begin from now on. Raises ConfigError, and changes nothing then."""
+        """Read the files with certificate, key and CA again, for connections that begin from now on.
+
+        Raises ConfigError, and changes nothing then.
+        """
         self.in_force = self._read()
         self._warned_s = -math.inf
         logger.info("the certificate of %s is in force, for %.0f days", self._cert, self.days_left)
@@ -73,7 +79,7 @@ class Certificates:
         return (self.in_force.ends_s - self._wall_s()) / _DAY_S
 
     def look(self) -> None:
-        """Warn, once a day, of a certificate that ends soon."""
+        """Log a warning, once a day, if this node's certificate ends soon."""
         now_s = self._wall_s()
         if self.days_left < WARN_DAYS and not 0 <= now_s - self._warned_s < _WARN_EVERY_S:
             self._warned_s = now_s
@@ -132,9 +138,9 @@ class Certificates:
 
 
 def validity(certificate: bytes) -> tuple[float, float]:
-    """Return from when and until when a certificate in DER counts, in seconds since 1970. Raises ValueError.
+    """Return the times (begin, end) between which a certificate in DER is valid, in seconds since 1970. Raises ValueError.
 
-    The standard library tells it of another side's verified certificate only, not of one's own.
+    The standard library tells these of another side's verified certificate only, not of one's own.
     """
     fields = _elements(_elements(_elements(certificate)[0][1])[0][1])
     # The version is optional; then come serial number, algorithm, issuer and validity (RFC 5280, 4.1).
@@ -177,7 +183,7 @@ def _first_certificate(text: str) -> str:
 
 
 def _meet(dialer: Session, listener: Session) -> None:
-    """Let two sessions in this process shake hands. Raises ssl.SSLError."""
+    """Let two TLS sessions in this process shake hands with each other, to see that a certificate serves. Raises ssl.SSLError."""
     said = b""
     for _ in range(_LEGS_MAX):
         dialed = dialer.shake(said)

@@ -84,7 +84,7 @@ class Door:
 
 
 class _Half:
-    """One connection whose handshake is under way."""
+    """One connection whose TLS handshake is under way."""
 
     __slots__ = ("done", "door", "failed", "finished", "received", "session", "sock", "unsent", "until_s")
 
@@ -141,9 +141,9 @@ class Handshakes:
         self._selector: selectors.BaseSelector | None = None
 
     def door(self, name: str, refusal: bytes | None, *, peers: bool = False) -> Door:
-        """Return the door with that ``name``, a new one if there is none yet.
+        """Return the door (the port at which connections begin with TLS) with that ``name``; a new door if there is none yet.
 
-        refusal: what a client is told that speaks no TLS; None if it may stay.
+        refusal: what a client is told that speaks no TLS; None if such a client may stay.
         peers: True for the port of other nodes, which show a certificate of their own.
         """
         certificates = self.certificates
@@ -159,7 +159,7 @@ class Handshakes:
     # Life.
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the thread that makes TLS handshakes."""
         woken, self._wake = socket.socketpair()
         for end in (woken, self._wake):
             end.setblocking(False)
@@ -175,7 +175,7 @@ class Handshakes:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread; connections whose handshake is under way are closed."""
+        """End the thread that makes TLS handshakes; connections whose handshake is under way are closed."""
         thread, self._thread = self._thread, None
         if thread is None:
             return
@@ -189,7 +189,7 @@ class Handshakes:
         self._selector = None
 
     def descriptors(self) -> list[int]:
-        """Return the file descriptors that a process forked from this one must not keep."""
+        """Return the file descriptors of the TLS handshakes, which a process forked from this one must not keep."""
         selector, wake = self._selector, self._wake
         if selector is None or wake is None:
             return []
@@ -197,7 +197,7 @@ class Handshakes:
         return [*own, wake.fileno(), *list(selector.get_map() or ())]
 
     def metrics(self) -> dict[str, float]:
-        """Return the counts of handshakes, and the days that the certificate is still good for. Any thread may call it."""
+        """Return the counts of TLS handshakes and the days until the certificate ends, by metric name. Any thread may call it."""
         found: dict[str, float] = {"tls_certificate_days_left": self.certificates.days_left}
         for door in list(self._doors.values()):
             label = f'{{port="{door.name}"}}'
@@ -212,7 +212,7 @@ class Handshakes:
     # Connections.
 
     def take(self, door: Door, sock: socket.socket, done: Done) -> None:
-        """Shake hands with the client of a socket that ``door`` has just accepted, and call ``done``."""
+        """Make the TLS handshake with the client of a socket that ``door`` has just accepted; then call ``done``."""
         sock.setblocking(False)
         if len(self._new) >= self._all_half_open_max:
             door.turned_away += 1
@@ -222,9 +222,9 @@ class Handshakes:
         self._add(_Half(sock, door, None, done, None, self._clock() + self._deadline_s))
 
     def secure(self, name: str, refusal: bytes) -> Callable[[socket.socket, Callable[[SecuredSocket], None]], None]:
-        """Return the function that shakes hands with a client and then calls what it is given, in another thread.
+        """Return a function that makes the TLS handshake with a client in another thread and then calls the function it is given.
 
-        name, refusal: of the door at which these clients come in.
+        name, refusal: those of the door (the port with TLS) at which these clients come in.
         """
         door = self.door(name, refusal)
 
@@ -238,7 +238,10 @@ class Handshakes:
         return secure
 
     def dial(self, sock: socket.socket, host: str, done: Done, failed: Failed) -> None:
-        """Shake hands as the dialer on a connected socket with the node that is called ``host``; call one of the functions."""
+        """Make the TLS handshake, as the side that dialed, with the node called ``host``.
+
+        Calls ``done`` when that has succeeded, or else ``failed``.
+        """
         dialing = self.certificates.in_force.dialing
         assert dialing is not None, "nobody dials without a CA"
         session = Session(dialing, server_side=False, host=host)
@@ -353,7 +356,7 @@ class Handshakes:
             self._hand_over(selector, half, session)
 
     def _send(self, selector: selectors.BaseSelector, half: _Half) -> None:
-        """Send what waits. Raises BlockingIOError while the socket does not take all of it."""
+        """Send what waits of a TLS handshake. Raises BlockingIOError while the socket does not take all of it."""
         with contextlib.suppress(BlockingIOError, InterruptedError):
             half.unsent = half.unsent[half.sock.send(half.unsent) :]
         selector.modify(half.sock, selectors.EVENT_WRITE if half.unsent else selectors.EVENT_READ, half)
@@ -361,7 +364,7 @@ class Handshakes:
             raise BlockingIOError
 
     def _plain(self, selector: selectors.BaseSelector, half: _Half) -> None:
-        """Let a connection stay that speaks no TLS, or tell it what is spoken here and end it."""
+        """Let a connection stay that speaks no TLS, if its port allows that; otherwise answer it with the refusal and end it."""
         door = half.door
         door.plain += 1
         if door.refusal is None:
@@ -414,7 +417,7 @@ class Handshakes:
 
 
 def _say_not_now(sock: socket.socket) -> None:
-    """Tell a client that its handshake does not take place, unless it has left or has begun to speak something else."""
+    """Tell a client that its TLS handshake does not take place now, unless it has left or has begun to speak something else."""
     first = TLS_BEGINS
     with contextlib.suppress(OSError):
         with contextlib.suppress(BlockingIOError):

@@ -18,10 +18,10 @@ _RECEIVE_BYTES: Final = RECORD_BYTES
 
 
 class SecuredTransport(SocketTransport):
-    """The asyncio transport of one client's socket whose bytes are encrypted; hands are shaken already.
+    """The asyncio transport of one client's socket whose bytes are encrypted, from the end of the TLS handshake on.
 
-    All that has come of a record is decrypted at once and given to the protocol: nothing that the Poller cannot see is left to
-    read. The event loop owns it.
+    All that has come of a TLS record is decrypted at once and given to the protocol: nothing that the Poller cannot see is left
+    to read. The event loop owns it.
     """
 
     __slots__ = ("_session",)
@@ -64,7 +64,7 @@ class SecuredTransport(SocketTransport):
         return self._decrypted
 
     def _decrypted(self, size: int) -> bytes:
-        """Return the plaintext of what the socket has, not bounded by ``size``; b"" at its end. Raises OSError."""
+        """Return the plaintext of all that the socket has received, not bounded by ``size``; b"" at the end. Raises OSError."""
         data = self._socket.recv(_RECEIVE_BYTES)
         if not data:
             return data
@@ -84,7 +84,7 @@ class SecuredTransport(SocketTransport):
         return plain
 
     def _said_all(self) -> None:
-        """Tell the protocol that the client will send no more, unless the end of the socket has told it."""
+        """Tell the client's protocol that the client will send no more, unless the protocol has been told already."""
         if self._ended or self._closing:
             return
         try:

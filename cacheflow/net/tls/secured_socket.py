@@ -39,11 +39,11 @@ class SecuredSocket:
 
     @property
     def early(self) -> bool:
-        """True if the other side has sent something behind its handshake that ``recv`` has not returned yet."""
+        """True if the other side has sent something right behind its TLS handshake that ``recv`` has not returned yet."""
         return bool(self._session.early) or self._session.ended
 
     def recv(self, size: int) -> bytes:
-        """Return plaintext, perhaps more than ``size`` bytes; b"" at the end."""
+        """Return received plaintext, perhaps more than ``size`` bytes; b"" when the other side sends no more."""
         with self._lock:
             session = self._session
             plain, session.early = session.early, b""
@@ -68,7 +68,10 @@ class SecuredSocket:
             raise BlockingIOError(errno.EWOULDBLOCK, "a part of a record")
 
     def _show_end(self) -> None:
-        """Let whoever polls the socket see the end that TLS has told, which may have come with the last plaintext."""
+        """Make the socket readable for whoever polls it, because the other side has said in TLS that it sends no more.
+
+        That may have come with the last plaintext, so that nothing is left to read on the socket itself.
+        """
         if self._session.ended:
             with contextlib.suppress(OSError):  # it is over for the system, too
                 self._socket.shutdown(socket.SHUT_RD)
@@ -98,20 +101,20 @@ class SecuredSocket:
                     return sent
 
     def _flush(self) -> None:
-        """Send what is encrypted. Raises BlockingIOError while the system does not take all of it."""
+        """Send the encrypted bytes that wait. Raises BlockingIOError while the system does not take all of them."""
         self._unsent = self._unsent[self._socket.send(self._unsent) :]
         if self._unsent:
             raise BlockingIOError(errno.EWOULDBLOCK, "a part of a record has left")
 
     def shutdown(self, how: int) -> None:
-        """Say that this side sends no more, as far as the system takes that now, and shut down the socket."""
+        """Tell the other side that this side sends no more, as far as the system takes that now, and shut down the socket."""
         with self._lock, contextlib.suppress(OSError):
             self._unsent += self._session.farewell()
             self._flush()
         self._socket.shutdown(how)
 
     def close(self) -> None:
-        """Say that this side sends no more, as far as the system takes that now, and close the socket."""
+        """Tell the other side that this side sends no more, as far as the system takes that now, and close the socket."""
         with self._lock, contextlib.suppress(OSError):
             self._unsent += self._session.farewell()
             self._flush()

@@ -45,7 +45,7 @@ class Session:
         self.early = b""
 
     def shake(self, data: bytes) -> bool:
-        """Go on with the handshake, given ``data`` from the other side; return whether the handshake is done."""
+        """Go on with the TLS handshake, given ``data`` from the other side; return whether the handshake is done."""
         self._incoming.write(data)
         try:
             self._tls.do_handshake()
@@ -57,15 +57,15 @@ class Session:
 
     @property
     def has_output(self) -> bool:
-        """True if there are bytes to be sent that no call has returned yet."""
+        """True if this TLS connection has bytes to be sent that no call has returned yet."""
         return bool(self._outgoing.pending)
 
     def output(self) -> bytes:
-        """Return the bytes to be sent to the other side: of the handshake, of alerts and of answers to key updates."""
+        """Return the bytes that TLS itself has to send to the other side: handshake, alerts, answers to key updates."""
         return self._outgoing.read()
 
     def decrypt(self, data: bytes) -> bytes:
-        """Return the plaintext of ``data``, which has come from the other side; b"" if no record is whole yet."""
+        """Return the plaintext of ``data``, encrypted bytes from the other side; b"" if no TLS record is whole yet."""
         if self._partial:
             data, self._partial = self._partial + data, b""
         if len(data) == _record_end(data, 0):
@@ -78,7 +78,7 @@ class Session:
         return b"".join(parts)
 
     def _open(self, record: bytes | memoryview) -> bytes:
-        """Return the plaintext of one whole record; b"" if it carries none."""
+        """Return the plaintext of one whole TLS record; b"" if the record carries none."""
         self._incoming.write(record)
         try:
             plain = self._tls.read(RECORD_BYTES)
@@ -96,7 +96,7 @@ class Session:
         return plain
 
     def encrypt(self, data: bytes | bytearray | memoryview) -> bytes:
-        """Return ``data`` as records to be sent."""
+        """Return ``data`` encrypted, as TLS records to be sent."""
         if len(data) <= RECORD_BYTES:
             if data:
                 self._tls.write(data)
@@ -109,7 +109,10 @@ class Session:
         return b"".join(records)
 
     def farewell(self) -> bytes:
-        """Return the bytes by which this side says that it sends no more. Nothing can be encrypted afterwards."""
+        """Return the bytes that tell the other side, in TLS, that this side sends no more.
+
+        Nothing can be encrypted afterwards.
+        """
         # ``unwrap`` raises when the other side has not said the same yet, or the session is broken.
         with contextlib.suppress(ssl.SSLError):
             self._tls.unwrap()
@@ -117,9 +120,10 @@ class Session:
 
 
 def _record_end(data: bytes, begin: int) -> int:
-    """Return where the record ends that begins at ``begin``, behind all of ``data`` while its head is not whole.
+    """Return the position behind the TLS record that begins at ``begin`` of ``data``; it may lie behind the end of ``data``.
 
-    Raises ssl.SSLError if no record is so long.
+    While less than the record's head has come, return the position behind the head. Raises ssl.SSLError if no record may be so
+    long.
     """
     if len(data) < begin + _HEAD_BYTES:
         return begin + _HEAD_BYTES

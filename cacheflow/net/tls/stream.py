@@ -11,9 +11,9 @@ from cacheflow.net.tls.trust import told
 
 
 class TlsStream(asyncio.Transport, asyncio.Protocol):
-    """A protocol to the transport of a socket, and a transport to the protocol ``above``, which sees plaintext only.
+    """A link for TLS between a socket's transport and the asyncio protocol ``above``, which sees plaintext only.
 
-    Not safe for concurrent use: the event loop owns it.
+    To the transport it is a protocol, and to the protocol a transport. Not safe for concurrent use: the event loop owns it.
     """
 
     def __init__(self, session: Session, above: asyncio.BaseProtocol) -> None:

@@ -9,7 +9,7 @@ from cacheflow.errors import ConfigError
 
 
 def trusting(ca: str | os.PathLike[str] | None, setting: str = "ca") -> ssl.SSLContext:
-    """Return a context for HTTPS calls that trusts the CA in a file, or without one what the system trusts.
+    """Return a TLS context for HTTPS calls that trusts the CA in a file, or without a file what the system trusts.
 
     Raises ConfigError that names the ``setting``.
     """
@@ -22,14 +22,14 @@ def trusting(ca: str | os.PathLike[str] | None, setting: str = "ca") -> ssl.SSLC
 
 
 def modern(context: ssl.SSLContext) -> ssl.SSLContext:
-    """Return ``context`` once it is set to speak nothing older than TLS 1.2, and to keep the keys that were agreed on."""
+    """Make the TLS ``context`` refuse versions older than 1.2, renegotiation and compression; return ``context``."""
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     return context
 
 
 def trust(context: ssl.SSLContext, ca: str | os.PathLike[str], setting: str) -> None:
-    """Have ``context`` believe certificates of the CA in a file. Raises ConfigError that names the ``setting``."""
+    """Make the TLS ``context`` trust certificates of the CA in a file. Raises ConfigError that names the ``setting``."""
     try:
         context.load_verify_locations(ca)
     except ssl.SSLError as error:
@@ -39,7 +39,7 @@ def trust(context: ssl.SSLContext, ca: str | os.PathLike[str], setting: str) -> 
 
 
 def told(error: Exception) -> str:
-    """Return why TLS failed, in OpenSSL's words for people, without its file names and numbers."""
+    """Return why TLS failed with ``error``, in OpenSSL's words for people, without its file names and numbers."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return str(error.verify_message).rstrip(".")
     reason = getattr(error, "reason", None)

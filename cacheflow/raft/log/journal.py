@@ -340,7 +340,7 @@ class Journal:
     def note_clock(self, cluster_ms: int, wall_ms: int) -> None:
         """Store a pair of clock readings in the journal: the cluster's time and this node's wall clock at one moment.
 
-        They cause no flush of their own: they are written with the next record, or when the journal is idle.
+        The pair causes no flush of its own: it is written with the next record, or when the journal is idle.
         """
         self.clock_pair = (cluster_ms, wall_ms)
         self._clock_is_new = True

@@ -292,9 +292,9 @@ class Replay(Generic[V]):
             raise CorruptJournal(file, record.offset, f"a record of kind {kind} has no place here")
 
     def finish(self, first_file: object) -> None:
-        """Raise CorruptJournal if the records that were fed do not hold the beginning of the log; called after the last one.
+        """Raise CorruptJournal if the journal's records that were read do not hold the beginning of the log.
 
-        first_file: the journal's oldest file, for the message.
+        Called after the last record. first_file: the journal's oldest file, for the message.
         """
         if self._gap:
             raise CorruptJournal(first_file, 0, "the segments before this one are missing")

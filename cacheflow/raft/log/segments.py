@@ -350,8 +350,8 @@ class SegmentWriter:
     def _write(self, pieces: list[bytes], sync: bool = False) -> None:
         """Write the bytes in ``pieces`` at the end of the journal's newest file.
 
-        sync: make them durable in the same call if nothing before them waits for a flush; else ``_sync`` is still to be
-        called.
+        sync: make these bytes durable in the same call if nothing before them waits for a flush; otherwise the caller has to call
+        ``_sync``.
         """
         if pieces:
             data = b"".join(pieces)

@@ -9,7 +9,6 @@ Not safe for concurrent use: the event loop owns it.
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -29,8 +28,6 @@ from cacheflow.raft.replica import Replica
 from cacheflow.raft.roles.leader import Leading
 from cacheflow.raft.ticks import Ticks
 from cacheflow.raft.transport.network import Peer
-
-logger = logging.getLogger(__name__)
 
 # Outcomes of a change, as they travel between nodes. UNSURE: it was proposed, and its leader has lost leadership since.
 JOINED, REMOVED, KNOWN, UNKNOWN, CONFLICT = "joined", "removed", "known", "unknown", "conflict"

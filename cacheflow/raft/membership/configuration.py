@@ -86,9 +86,8 @@ class Configurations:
 
     def __init__(self, base: Configuration, log: Iterable[tuple[bytes, int, int]]) -> None:
         # The latest committed configuration, then the uncommitted ones.
-        self._stack = [base]
-        for command, index, _ in log:
-            self.note(command, index)
+        self._stack: list[Configuration] = []
+        self.restart_from(base, log)
 
     @property
     def latest(self) -> Configuration:

@@ -170,7 +170,7 @@ class Replicator:
     def _replicate_to(
         self, node_id: str, progress: Progress, header: dict[str, Any], *, heartbeat: bool = True
     ) -> None:
-        """Send the follower ``node_id`` the log entries that it lacks, as many as may be in flight to it at once.
+        """Send the follower ``node_id`` the log entries that the follower lacks, as many as may be in flight to it at once.
 
         header: the fields that all followers get.  heartbeat: send a message without entries if none can be sent.
         """

@@ -63,9 +63,9 @@ class VotersTime:
         return self._now_ms() + offsets[(len(offsets) - 1) // 2] if offsets else 0
 
     def is_disputed(self, voters: int) -> bool:
-        """True if the estimate of the cluster's time rests on wall clocks, and no majority of all voters agrees on it.
+        """True if the estimate of the cluster's time rests on wall clocks, and no majority of all voters agrees on that time.
 
-        voters: their number, this node included. False once all of them have answered: nothing better will come.
+        voters: the number of all voters, this node included. False once all voters have answered: nothing better will come.
         """
         if self._clock.heard or self._offsets(heard=True) or len(self._told) + 1 >= voters:
             return False

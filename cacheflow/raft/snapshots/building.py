@@ -203,7 +203,10 @@ class Building:
         self._storage.run(lambda: files.restored(disk, path, meta, self._storage.machine_type), done)
 
     def _discard(self, meta: SnapshotMeta) -> None:
-        """Remove the file of a snapshot that must not be loaded; build none before that is done, for it would be made of this."""
+        """Remove the file of the snapshot ``meta``, which must not be loaded; build no snapshot until the file is gone.
+
+        A new snapshot would be made of that one.
+        """
         self._building = True
 
         def done() -> None:

@@ -79,7 +79,7 @@ class Divergence:
     def doubt(self, index: int, whose: str) -> None:
         """Stop using this node's contents until they are checked at ``index`` or later; a leader also stops leading.
 
-        whose: names for people what the contents differ from, as "the leader's".
+        whose: text for people that names the other contents, from which this node's differ, such as "the leader's".
         """
         self.check_from = max(self.check_from, index)
         if self._replica.doubt is None:
@@ -89,15 +89,15 @@ class Divergence:
             self._core.step_down()
 
     def found_right(self) -> None:
-        """End the doubt about this node's contents, which were found to agree with its disk: another node's are wrong.
+        """End the doubt whether this node's contents are right: they agree with its disk, so the other node's contents are wrong.
 
-        For SURE_MS they are not doubted again.
+        For SURE_MS this node's contents are not doubted again.
         """
         self._sure_until_ms = self._links.now_ms() + SURE_MS
         self.settle()
 
     def settle(self) -> None:
-        """End the doubt about this node's contents, because they were replaced or were found to agree with its disk."""
+        """End the doubt whether this node's contents are right, because they were replaced or agree with its disk."""
         self.check_from = 0
         self._pending = self._own = None
         self._contradicting.clear()

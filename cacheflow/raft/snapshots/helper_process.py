@@ -67,9 +67,9 @@ class HelperProcess:
         return meta
 
     async def digest(self, index: int) -> str:
-        """Return the digest of the node's whole contents at the entry ``index``, made by a helper process from its files.
+        """Return the digest of the node's whole contents at the log entry ``index``, made by a helper process from its files.
 
-        index: as for a snapshot. Raises RuntimeError, TimeoutError.
+        index: that of an applied entry which is durable on this node. Raises RuntimeError, TimeoutError.
         """
         async with asyncio.timeout(DIGEST_S_MAX):
             report = await self._ask(index, "--digest")

@@ -61,7 +61,7 @@ class SnapshotStorage:
         )
 
     def discard(self, meta: SnapshotMeta, done: Callable[[], None]) -> None:
-        """Remove the file of the snapshot ``meta``, which must not be loaded; call ``done`` when nobody finds it any more."""
+        """Remove the file of the snapshot ``meta``, which must not be loaded; call ``done`` when that was done or has failed."""
 
         def removed(outcome: BaseException | None) -> None:
             if outcome is not None:

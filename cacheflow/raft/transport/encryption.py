@@ -23,11 +23,11 @@ from cacheflow.raft.transport.connection import Connection
 
 
 class NoTlsThere(ConnectionError):
-    """Raised when the node that was dialed has ended the connection without a word of TLS."""
+    """Raised when a node that was dialed for TLS has ended the connection without a word of TLS."""
 
 
 class Encryption:
-    """The beginning of this node's connections to and from other nodes, with TLS. The event loop owns it.
+    """Begins this node's connections to and from other nodes, with TLS. The event loop owns the object.
 
     required: False if a node without certificates may talk to this one.
     """
@@ -41,9 +41,9 @@ class Encryption:
     def accepting(
         self, loop: asyncio.AbstractEventLoop, make: Callable[[bool], Connection]
     ) -> Callable[[socket.socket], None]:
-        """Return the function that takes an accepted socket, and has ``make`` called once hands are shaken.
+        """Return a function that takes an accepted socket, makes the TLS handshake, and then has ``make`` called.
 
-        make: returns the protocol for a connection, given whether it is encrypted.
+        make: returns the asyncio protocol for a connection between nodes, given whether the connection is encrypted.
         """
 
         def begin(sock: socket.socket, session: Session | None) -> None:
@@ -74,9 +74,9 @@ class Encryption:
     async def dial(
         self, loop: asyncio.AbstractEventLoop, make: Callable[[bool], Connection], host: str, port: int
     ) -> None:
-        """Connect to a node and give the connection its protocol, which ``make`` returns. Raises OSError.
+        """Connect to the node at ``host`` and ``port``, with TLS if that node speaks it. Raises OSError.
 
-        make: as for ``accepting``.
+        make: returns the asyncio protocol for a connection between nodes, given whether the connection is encrypted.
         """
         sock = await _connected(loop, host, port)
         try:
@@ -92,7 +92,10 @@ class Encryption:
             raise
 
     async def _shake(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, host: str) -> Session:
-        """Shake hands as the dialer, in the thread of handshakes, which owns the socket meanwhile. Raises OSError."""
+        """Make the TLS handshake as the side that dialed, in the thread of handshakes, which owns the socket meanwhile.
+
+        Raises OSError.
+        """
         shaken: asyncio.Future[Session] = loop.create_future()
 
         def settle(session: Session) -> None:

@@ -96,7 +96,7 @@ class Network(Protocol):
     def callers(self) -> list[Peer]:
         """The nodes that have dialed this node in order to send to it.
 
-        Those of them that belong to a cluster take this node, by its id, for a member of that cluster.
+        Nodes among these that belong to a cluster take this node, by its id, for a member of that cluster.
         """
 
     @property

@@ -83,7 +83,7 @@ class Outbox:
     def waiting_bytes(self) -> int:
         """The number of bytes given to this connection to be sent that the system has not taken yet.
 
-        Messages that go last do not count: nothing waits for them.
+        Published messages, which are sent only when nothing else waits, do not count.
         """
         return self._queue_bytes + self._parts_bytes + self._transport.get_write_buffer_size()
 
@@ -125,8 +125,8 @@ class Outbox:
     def flush(self) -> None:
         """Write the waiting small messages to the socket.
 
-        Then write pieces of the large messages behind them, and then the messages that go last, as long as the system takes
-        bytes.
+        Then write pieces of the large messages, and then the messages that may wait for all others (published ones), as long as
+        the system takes bytes.
         """
         if self._parts:
             self._transport.write(b"".join(self._parts))
@@ -188,7 +188,7 @@ class Outbox:
         self._written_bytes += len(data)
 
     def _write_last(self) -> None:
-        """Write the next messages of those that go last: as many as are together no longer than a piece, or one."""
+        """Write the next published messages, which wait for all others: as many as fit into a piece together, or one."""
         last = self._last
         parts = [last.popleft()]
         size = len(parts[0])

@@ -105,9 +105,9 @@ class PeerLink:
         return connection is not None and connection.outbox is not None and connection.outbox.put_last(frame)
 
     def update(self, addresses: Sequence[str], purpose: str) -> None:
-        """Use ``addresses`` and ``purpose`` for the link to a node from now on.
+        """Set the addresses at which the other node of this link may answer, the likeliest first, and the link's purpose.
 
-        The connection is replaced if the first address is a new one and not the one that the connection leads to.
+        The connection is replaced if the likeliest address is a new one and not the one that the connection leads to.
         purpose: SEND, or REPLY for a link that only answers a node that sends to this one.
         """
         moved = addresses[0] != self._addresses[0] and addresses[0] != self._address

@@ -52,7 +52,10 @@ _USER: Final = "cacheflow.user"
 
 
 def route_name(method: str, rule: str) -> str:
-    """Return a route's name as in NEEDS, such as ``GET /cache/{key}``. rule: as in the URL map, ``/cache/<path:raw_key>``."""
+    """Return a route's name in the form that the table of needed roles has, such as ``GET /cache/{key}``.
+
+    rule: the path as Flask's URL map has it, such as ``/cache/<path:raw_key>``.
+    """
     return f"{method} " + re.sub(r"<(?:\w+:)?(?:raw_)?(\w+)>", r"{\1}", rule)
 
 

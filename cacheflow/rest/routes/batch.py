@@ -40,7 +40,10 @@ def parse_batch(ops: Any, value_bytes_max: int) -> list[Command]:
 
 
 def result_of_reads(entries: list[Entry | None], atomic: bool) -> Result:
-    """Return the result that a BATCH of GET commands has which found ``entries``, with the bound that the machine has for it."""
+    """Return the result of a BATCH of GET commands that found ``entries``, None for an absent one.
+
+    The state machine's limit of a result's size holds here, too: entries beyond it get the result TOO_LARGE.
+    """
     room = ANSWER_CHARS_MAX
     results: list[Result] = []
     for position, entry in enumerate(entries):

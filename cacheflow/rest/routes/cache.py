@@ -238,7 +238,8 @@ def _read_many(
 ) -> Generator[list[Command], list[Result], Result]:
     """Return the result that a batch of the GET commands ``reads`` has, read from memory at one moment.
 
-    A generator, as ``_read`` is one.
+    A generator: it yields the command or barrier that has to be replicated first, if any.
+    query: the parameters of the HTTP request, which tell the consistency.
     """
     consistency, max_staleness, peek, strict = _read_options(query)
     if strict:

@@ -246,7 +246,7 @@ class _QueueWarning:
         self._quiet_until_s = float("-inf")
 
     def warning(self, _: str, depth: int) -> None:
-        """Log that ``depth`` HTTP requests wait for a thread, if these are many and the last such line is a minute old.
+        """Log that ``depth`` HTTP requests wait for a thread, if these are many and the last such line is at least a minute old.
 
         Called with the lock of waitress' dispatcher held.
         """

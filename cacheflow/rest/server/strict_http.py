@@ -224,7 +224,7 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
     held = False
 
     def received(self, data: bytes) -> bool:
-        """Take input of this client: up to the end of one request; the rest waits until that is answered."""
+        """Parse ``data``, input of this client, up to the end of one HTTP request; the rest waits until that is answered."""
         if not data:
             return False
         with self.requests_lock:
@@ -257,7 +257,7 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
             self._go_on()
 
     def _go_on(self) -> None:
-        """Count a body no more whose request is answered, and handle what this client has sent behind that request."""
+        """Release the memory budget of the request just answered, and parse what this client has sent behind that request."""
         if self.unfinished_bytes:
             with self.requests_lock:
                 self.tell_unfinished()
@@ -268,8 +268,9 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
             self.server.pull_trigger()
 
     def _flush_some(self, do_close: bool = True) -> bool:
-        """Send what the client takes of what waits, unless another thread is at it; return whether anything was sent.
+        """Send the client as much of its waiting answers as its socket takes; return whether anything was sent.
 
+        Do nothing while another thread is sending.
         The poll loop of waitress takes no lock when no request is left. Here the next one, which waits in ``_further`` until
         the last one is answered, may be begun by another thread at that moment. And only the poll loop's thread closes the
         socket (``do_close``), for it may be about to use that: waitress closes it in any thread that sends "100 Continue"
@@ -286,7 +287,7 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
             self.outbuf_lock.release()
 
     def _flush_outbufs_below_high_watermark(self) -> None:
-        """Do nothing: waitress would wait here until the client has taken what is there, and the thread with it."""
+        """Do nothing; waitress' own method would make a thread wait until the client has taken enough of its answer."""
 
     def write_long(self, header: bytes, body: bytes) -> None:
         """Send an answer with a long body, as much of it as the client takes now; the poll loop sends the rest.
@@ -311,15 +312,15 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
                 self.server.pull_trigger()
 
     def tell_unsent(self) -> None:
-        """Tell the budget of unsent bytes how many this client has."""
+        """Report to the node's budget of unsent bytes how many bytes this client has not taken yet."""
         if not self.unsent_bytes:
             self.taken_s = time.monotonic()
         self.server.unsent.tell(self, self.total_outbufs_len)
 
     def tell_unfinished(self) -> None:
-        """Tell the budget of unfinished input how long the body is of the request that is received, or is not answered yet.
+        """Report to the node's budget of unfinished input how many bytes of a request's body this connection keeps.
 
-        Called with waitress' requests_lock held.
+        The request is the oldest without an answer, or the one that is being received. Called with waitress' requests_lock held.
         """
         request = self.requests[0] if self.requests else self.request
         size = 0 if request is None else request.body_bytes_received
@@ -327,7 +328,10 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
             self.server.unfinished.tell(self, size)
 
     def read_on(self) -> None:
-        """Read the rest of this client's request, now that it need not wait any more. Any thread may call it."""
+        """Read the rest of this client's request, now that the node's budget of unfinished input has room.
+
+        Any thread may call it.
+        """
         self.server.wake()
 
     def readable(self) -> bool:
@@ -393,7 +397,7 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
     def drop_what_was_sent(self) -> None:
         """Let go of the last answer, which this connection has sent; never wait for another thread.
 
-        waitress keeps that until the next answer: up to a megabyte, and for a larger one a file with a descriptor.
+        waitress would keep that answer until the next one: up to a megabyte, and for a larger one a file with a descriptor.
         """
         if self.outbuf_lock.acquire(False):
             try:
@@ -422,7 +426,7 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
             self.time_out_request()
 
     def time_out_request(self) -> None:
-        """Answer 408 to the request that this client has not ended."""
+        """Answer 408 to the HTTP request of which this client has sent a part only."""
         with self.requests_lock:
             request = self.request
             if request is None or self.requests or self.will_close or self.close_when_flushed:

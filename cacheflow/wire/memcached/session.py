@@ -18,7 +18,7 @@ _OVERHEAD_BYTES = 2 * lines.LINE_BYTES_MAX
 
 
 class Shared:
-    """The settings and figures that all connections of memcached's port share.
+    """The settings that all connections of memcached's port share.
 
     access: the users, one of whose tokens clients must show; None if they need none.
     slices: for long work, shared with other ports of the loop.

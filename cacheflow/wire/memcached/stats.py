@@ -77,7 +77,7 @@ def _settings(connection: MemcachedSession) -> dict[str, object]:
 
 
 def _items(connection: MemcachedSession) -> dict[str, object]:
-    """Return the figures of memcached's ``stats items`` by name; this cache has one class of items, number 1."""
+    """Return the figures of memcached's ``stats items`` by name; this cache has a single class of items, number 1."""
     numbers = connection.store.metrics()
     count = connection.store.count_of(0)
     if not count:

@@ -334,14 +334,17 @@ class RespConnection(RespSession):
             self.reply(failure(failed_))
 
     def _denied(self, spec: Spec) -> CommandError:
-        """Return the error for a command that this client's role does not allow, and count it."""
+        """Return the error for the Redis command ``spec``, which this client's role does not allow, and count the refusal."""
         if self.role == Role.NOBODY:
             self.service.refused()
             return CommandError("NOAUTH Authentication required.")
         return no_permission(self, spec.name, spec.needs)
 
     def _placed(self, spec: Spec, request: Request) -> Request:
-        """Return ``request`` with its keys placed in the selected database. Raises CommandError when there is none."""
+        """Return a client's ``request`` with its keys placed in the selected database.
+
+        Raises CommandError when the client has no database, for its last SELECT has failed.
+        """
         if self.selected is None:
             if spec.reads_keys:
                 raise CommandError(_NO_DATABASE)
@@ -349,7 +352,10 @@ class RespConnection(RespSession):
         return spec.placed_in(self.selected, request)
 
     def _leave(self, name: str) -> None:
-        """Take away what the failed command ``name`` was to change: requests behind it were meant for another place, or user."""
+        """Drop this client's database after a failed SELECT, or its user after a failed AUTH; ``name`` is the failed command's.
+
+        Requests that are on their way already were meant for another database or user.
+        """
         if name == "select":
             self.leave_database()
         elif self.service.access is not None:
@@ -464,7 +470,7 @@ class RespConnection(RespSession):
 
 
 def _most(spec: Spec) -> str:
-    """Return what a request for the Redis command ``spec`` may have at most, for people."""
+    """Return how much a request for the Redis command ``spec`` may hold at most, as text for people, such as ``5000 keys``."""
     if spec.names:
         return f"{spec.words_max - spec.names} channels"
     if spec.fields:

@@ -24,9 +24,9 @@ DRAWN_MAX: Final = 10_000
 
 
 def listed(head: bytes, data: bytes, parts: slice) -> Reply:
-    """Return the reply ``head`` and behind it parts of a hash with the bytes ``data`` as bulk strings, in their order.
+    """Return the reply ``head`` with parts of the hash of the bytes ``data`` behind it, as bulk strings in order.
 
-    parts: which of field, value, field, value, ...
+    parts: which of field, value, field, value, ... are shown.
     """
     if len(data) <= SLICE_BYTES:
         return head + b"".join([bulk(part) for part in fields.parts_of(data)[parts]])
@@ -62,9 +62,10 @@ def looked_up(data: bytes, names: list[bytes], show: Callable[[bytes | None], by
 
 
 def drawn(data: bytes, count: int) -> Generator[bytes, None, list[tuple[bytes, bytes]]]:
-    """Return ``count`` fields at random, each once, with their values; with a negative ``count`` some perhaps more than once.
+    """Return ``count`` fields at random, with their values, of the hash or set with the bytes ``data``; no field comes twice.
 
-    A generator, which yields no bytes between steps. Raises CommandError when that is too much.
+    With a negative ``count`` fields may come several times. A generator, which yields b"" between steps. Raises CommandError
+    when the answer would be too large.
     """
     if -count > DRAWN_MAX:
         raise CommandError("ERR value is out of range")
@@ -90,7 +91,7 @@ def drawn(data: bytes, count: int) -> Generator[bytes, None, list[tuple[bytes, b
 
 
 def at_once(steps: Generator[bytes, None, T]) -> T:
-    """Return what the generator ``steps`` returns, all of its steps taken."""
+    """Run the generator ``steps`` to its end at once and return what it returns."""
     while True:
         try:
             next(steps)
@@ -100,7 +101,10 @@ def at_once(steps: Generator[bytes, None, T]) -> T:
 
 
 def some_of(data: bytes, count: int, show: Callable[[tuple[bytes, bytes]], bytes], each: int = 1) -> Reply:
-    """Return the array of ``count`` fields at random (see ``drawn``), as ``show`` shows them. each: elements for one field."""
+    """Return a RESP array of ``count`` random fields of the hash or set with the bytes ``data``, as ``show`` encodes each.
+
+    each: the number of array elements for one field. A negative ``count`` may give a field several times.
+    """
 
     def pieces() -> Iterator[bytes]:
         found = yield from drawn(data, count)
@@ -118,9 +122,9 @@ def some_of(data: bytes, count: int, show: Callable[[tuple[bytes, bytes]], bytes
 
 
 def scanned(arguments: Sequence[bytes], data: bytes, *, is_set: bool) -> Reply:
-    """Return the reply to HSCAN or SSCAN: all fields in one page, as Redis answers for what is kept in one piece.
+    """Return the reply to HSCAN or SSCAN: all matching fields in one page, as Redis does for small hashes and sets.
 
-    arguments: the words of the request.
+    arguments: the words of the request.  data: the bytes of the hash or set.
     """
     if not arguments[2].isdigit() or len(arguments[2]) > 20:
         raise CommandError("ERR invalid cursor")

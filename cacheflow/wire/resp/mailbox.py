@@ -39,7 +39,7 @@ class Receiver(Protocol):
         """True while the client's socket takes no more bytes."""
 
     def write_pushes(self, data: bytes) -> None:
-        """Write a part of the published messages to the client's socket."""
+        """Write a part of the published messages that wait for this client to the client's socket."""
 
     def describe(self) -> str:
         """Return the client's line in CLIENT LIST."""
@@ -96,11 +96,11 @@ class Mailbox:
         self.taken()
 
     def hold(self) -> None:
-        """Send the client no message until ``release``."""
+        """Hold back all messages to this client until ``release`` is called."""
         self._held = True
 
     def release(self) -> None:
-        """Send the client messages again."""
+        """End the holding back of messages to this client."""
         self._held = False
         if self._waiting:
             self._wake()

@@ -39,7 +39,10 @@ class Overlay:
         self._counts = counts
 
     def find(self, key: str, *, count: bool = True) -> Entry | None:
-        """Return the live entry of ``key`` behind the commands so far, None for none. What memory had, stays what it had."""
+        """Return the live entry that ``key`` has after the commands so far, None for none.
+
+        Two look-ups of a key that no command has written return the same, whatever happens in the node's memory meanwhile.
+        """
         if key in self.left:
             return self.left[key]
         if key in self.seen:
@@ -48,7 +51,7 @@ class Overlay:
         return entry
 
     def conditions(self) -> list[Condition]:
-        """Return the conditions that every key that was looked up in memory is still as it was then."""
+        """Return the conditions that hold as long as every key that was looked up in memory has the entry that was found."""
         return [unchanged(key, entry) for key, entry in self.seen.items()]
 
     def expect(self, commands: Sequence[Command]) -> list[Result]:
@@ -71,7 +74,7 @@ class Overlay:
         return results
 
     def effects(self) -> list[Command]:
-        """Return the commands, one a key, that leave what the commands so far would, if everything seen is still so."""
+        """Return commands, one a key, that do what all commands so far would do if no key that was looked up has changed."""
         found = []
         for key, entry in self.left.items():
             known = key in self.seen

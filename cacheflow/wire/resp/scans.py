@@ -47,7 +47,7 @@ class Keys:
         self.count = self._starts[-1]
 
     def part(self, place: int, count: int) -> list[str]:
-        """Return up to ``count`` of the keys, from ``place`` on."""
+        """Return up to ``count`` keys of this copy, from position ``place`` on."""
         number = bisect_right(self._starts, place) - 1
         found: list[str] = []
         while len(found) < count and number < len(self.slices):
@@ -68,7 +68,7 @@ class GivenUp:
         self._left: list[tuple[str, ...]] = []
 
     def take(self, slices: list[tuple[str, ...]]) -> None:
-        """Free the ``slices`` of a copy, soon."""
+        """Have the lists of keys ``slices``, which nobody needs any more, freed in later turns of the event loop."""
         if not slices:
             return
         if not self._left:
@@ -106,7 +106,7 @@ class Scans:
         self._number = random.getrandbits(28)
 
     def copied(self) -> Generator[bytes, None, Keys]:
-        """Make a copy of all keys, or share one, and return it: a generator, which yields nothing's bytes between slices.
+        """Return a copy of all keys, a new one or one that other callers share: a generator, which yields b"" between its steps.
 
         Raises NotReady.
         """
@@ -124,13 +124,13 @@ class Scans:
         return self._keys
 
     def forget_copy(self) -> None:
-        """Let whoever begins next share no copy that was made before, because there is something else to list now."""
+        """Make the next caller of ``copied`` copy all keys anew: what there is to list has changed."""
         self._copy = None
 
     def first_page(self, database: int, count: int) -> Generator[bytes, None, tuple[list[str], int]]:
-        """Begin a scan of ``database``; return about its first ``count`` keys and the next cursor, 0 at the end: a generator.
+        """Begin a SCAN of ``database``: return about its first ``count`` keys and the next cursor, which is 0 at the end.
 
-        Raises NotReady.
+        A generator, which yields b"" between steps. Raises NotReady.
         """
         keys = yield from self.copied()
         found, place = _search(keys, database, 0, count)
@@ -165,9 +165,9 @@ class Scans:
         return self._number
 
     def any_key(self, database: int) -> Generator[bytes, None, str | None]:
-        """Return a random key of ``database`` that exists now, None when it is empty: a generator, as ``copied``.
+        """Return a random key of ``database`` that exists now, None when there is none.
 
-        The key is drawn from a copy of all keys that is up to SAMPLE_S seconds old.
+        A generator, which yields b"" between steps. The key is drawn from a copy of all keys that is up to SAMPLE_S seconds old.
         """
         if not self._store.count_of(database):
             return None
@@ -181,9 +181,9 @@ class Scans:
         return (yield from self._drawn(keys, database))
 
     def _drawn(self, keys: Keys, database: int) -> Generator[bytes, None, str | None]:
-        """Return one of ``keys`` that exists now and is of ``database``, None when there is none: a generator, as ``copied``.
+        """Return a random key among ``keys`` that exists now and belongs to ``database``; None when there is none.
 
-        Where these are few, it is the first one behind a random place.
+        Where such keys are few, the first one behind a random place is returned. A generator, which yields b"" between steps.
         """
         if not keys.count:
             return None
@@ -203,7 +203,7 @@ class Scans:
 
 
 def _search(keys: Keys, database: int, place: int, count: int) -> tuple[list[str], int]:
-    """Return up to ``count`` of those of ``keys`` from ``place`` on that are of ``database``, and the place behind them."""
+    """Return (up to ``count`` keys of ``database``, the place behind the last) out of ``keys``, from position ``place`` on."""
     last = min(keys.count, place + max(count, SEARCHED_MIN))
     found: list[str] = []
     while place < last and len(found) < count:

@@ -285,7 +285,7 @@ class RespSession(Connection):
         self._choose_ways()
 
     def forget_subscriptions(self) -> None:
-        """End all of this client's subscriptions; what waits for it is not sent."""
+        """End all of this client's subscriptions; messages that still wait for the client are not sent."""
         mailbox, self.mailbox = self.mailbox, None
         if mailbox is not None:
             mailbox.close()

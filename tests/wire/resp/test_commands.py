@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from wire.channel_conversations import CHANNEL_CONVERSATIONS
+from wire.database_conversations import DATABASE_CONVERSATIONS
 from wire.fake_store import START_MS, FakeStore
 from wire.field_conversations import FIELD_CONVERSATIONS
 from wire.resp_client import VALUE_BYTES_MAX, connect, line, lines, pack
@@ -16,7 +18,7 @@ from cacheflow.wire.resp.table import TABLE
 LARGE = b"x" * VALUE_BYTES_MAX
 
 
-ALL = CONVERSATIONS | FIELD_CONVERSATIONS
+ALL = CONVERSATIONS | CHANNEL_CONVERSATIONS | DATABASE_CONVERSATIONS | FIELD_CONVERSATIONS
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -91,7 +91,7 @@ class MetaRequest:
     def expiry_before(self, flag: bytes, expires_at_ms: int, now_ms: int) -> int:
         """Return the expiry, in ms, that ``flag`` of this meta request shows or tests: the new one if flag T stands before it.
 
-        Otherwise that is ``expires_at_ms``, the entry's present expiry. 0 stands for no expiry.
+        Otherwise return ``expires_at_ms``, the entry's present expiry. 0 stands for no expiry.
         """
         for token in self.tokens:
             if token[:1] == flag:

@@ -24,10 +24,10 @@ UNVERBS: Final[dict[Space, bytes]] = {CHANNEL: b"unsubscribe", PATTERN: b"punsub
 
 
 class _InSlices:
-    """A request about many names, done in slices, between which the event loop does its other work.
+    """A RESP request about many names, done in slices, between which the event loop does its other work.
 
-    step: takes a name and returns a part of the reply, or None.  done: called with all parts; gives the reply to ``end``. What
-    ``step`` refuses, by InvalidRequest, is the last part.
+    step: takes a name and returns a part of the reply, or None.  done: called with all parts; gives the reply to ``end``.
+    An InvalidRequest that ``step`` raises becomes the last part.
     """
 
     # A class and no function inside of another one: that would be in a cycle with itself, and keep the connection.
@@ -48,7 +48,7 @@ class _InSlices:
         self._parts: list[bytes] = []
 
     def work(self) -> None:
-        """Do as much as there is time for, and the rest soon."""
+        """Do this request's work for the next names until the slice is used up; a later turn of the event loop does the rest."""
         connection, slices = self._connection, self._connection.service.slices
         try:
             for name in self._left:
@@ -148,7 +148,7 @@ def _publish_at_once(shard: bool, session: RespSession, arguments: Arguments) ->
 
 
 def _publish_in_turn(shard: bool, connection: RespSession, arguments: Arguments) -> None:
-    """Answer PUBLISH behind all earlier requests; who publishes faster than is handed out waits until that is done."""
+    """Answer PUBLISH behind all earlier requests of the client; the reply waits while messages wait to be handed out."""
     answer = functools.partial(_publish, shard, connection, arguments)
     channels = connection.store.channels
     if not channels.is_behind:
@@ -217,7 +217,7 @@ def _pubsub(connection: RespSession, arguments: Arguments) -> None:
 
 
 def _names_in_slices(space: Space, connection: RespSession, arguments: Arguments) -> None:
-    """Answer PUBSUB CHANNELS in slices."""
+    """Answer PUBSUB CHANNELS and its kin, which list channels: in slices, between which the event loop does its other work."""
     matches = _matches(arguments)
 
     def begin(end: End) -> None:

@@ -159,7 +159,7 @@ def _consistency(session: RespSession, arguments: Arguments) -> bytes:
 
 
 def for_admins(name: str, answer: Local) -> Local:
-    """Return the function ``answer`` of the subcommand ``name`` as one that refuses whoever is no admin."""
+    """Return a function that answers the subcommand ``name`` by ``answer`` for admins and refuses all other clients."""
 
     def checked(session: RespSession, arguments: Arguments) -> Reply:
         if session.role < Role.ADMIN:

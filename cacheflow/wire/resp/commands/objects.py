@@ -29,7 +29,10 @@ Tell = Callable[[RespSession, str, Entry], bytes]
 
 
 def _about(tell: Tell) -> Read:
-    """Return the function that answers a command about the key that is its third word by ``tell``; by null if it is absent."""
+    """Return a function that answers a Redis command about the key in its third word, by ``tell``.
+
+    The reply is null if the key is absent.
+    """
 
     def answer(session: RespSession, find: Find, arguments: Arguments) -> bytes:
         key = key_of(arguments[2])

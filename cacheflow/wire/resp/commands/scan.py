@@ -80,9 +80,10 @@ def _at_once(page: tuple[list[str], int]) -> Generator[bytes, None, tuple[list[s
 def _matching(
     store: Store, database: int, keys: list[str], matches: Callable[[bytes], object] | None, wanted: str | None = None
 ) -> Generator[bytes, None, list[str]]:
-    """Return those of ``keys`` that are there, of ``database``, and match: a generator, which yields no bytes between steps.
+    """Return the keys among ``keys`` that exist, belong to ``database`` and match: a generator, which yields b"" between steps.
 
-    wanted: the type that they must have, None for any.
+    matches: the test of a key without its database's prefix; None if every key passes.  wanted: the type that keys must have;
+    None for any.
     """
     found: list[str] = []
     for place in range(0, len(keys), STEP_KEYS):
@@ -98,7 +99,11 @@ def _matching_now(
     matches: Callable[[bytes], object] | None,
     wanted: str | None = None,
 ) -> list[str]:
-    """Return those of ``keys`` that are there, of ``database``, of the type ``wanted`` if there is one, and match."""
+    """Return the keys among ``keys`` that exist, belong to ``database`` and match.
+
+    matches: the test of a key without its database's prefix; None if every key passes.  wanted: the type that keys must have;
+    None for any.
+    """
     some = store.live(keys_of_database(keys, database))
     if wanted is not None:
         some = [key for key in some if _type_of(store, key) == wanted]

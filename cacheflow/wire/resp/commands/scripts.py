@@ -59,7 +59,7 @@ def _call_of(connection: RespSession, arguments: Arguments) -> Call:
 
 
 def evaluate(connection: RespSession, arguments: Arguments) -> None:
-    """Answer EVAL, EVALSHA, EVAL_RO or EVALSHA_RO."""
+    """Answer a request for EVAL, EVALSHA, EVAL_RO or EVALSHA_RO: run the script that it names or brings."""
     call = _call_of(connection, arguments)
 
     def work(caller: Caller, sandbox: Sandbox, expired: Expired) -> Render:

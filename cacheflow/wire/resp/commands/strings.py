@@ -274,7 +274,10 @@ def decrby(session: RespSession, find: Find, arguments: Arguments) -> Plan:
 
 
 def float_sum(old: bytes, added: bytes) -> bytes:
-    """Return the sum of two numbers with decimals as Redis shows it. Raises CommandError when one is none, or the sum is."""
+    """Return the sum of two numbers with decimals as Redis shows it.
+
+    Raises CommandError when one of the two is no number, or the sum is infinite or no number.
+    """
     present, step = float_of(old), float_of(added)
     total = _PRECISE.add(present, step) if present.is_finite() else present
     if not total.is_finite() or total.adjusted() > 308:

@@ -130,17 +130,18 @@ def execute(connection: RespSession, queue: Queue, watched: Watched, selected: i
 
 
 def _fixed(watched: Watched) -> list[Condition]:
-    """Return the conditions of WATCH, at the turn of EXEC, when every WATCH before it has had its own.
+    """Return the conditions on a transaction's ``watched`` keys; to be called when all earlier WATCH requests are answered.
 
-    A WATCH that failed has told its client, and seen nothing.
+    A WATCH that failed has told its client so and counts as one that found no key.
     """
     return [seen or unchanged(key, None) for key, seen in watched.items()]
 
 
 def _moved(connection: RespSession, selected: int | None, end: End, reply: Reply) -> None:
-    """End a transaction that has a SELECT in it with ``reply``: from here on ``selected`` is the connection's database.
+    """Give ``reply`` to ``end`` as the answer to an EXEC whose transaction has a SELECT in it; set the connection's database.
 
-    If a watched key has changed, the database is the one before; behind an error it is none.
+    After a success that is ``selected``. If a watched key has changed the database stays; behind an error the connection has
+    none until a SELECT succeeds.
     """
     if reply == connection.null_array:
         connection.use_database(connection.database)
@@ -177,7 +178,10 @@ class _Searches:
         self._left = ANSWER_BYTES_MAX
 
     def answer(self, connection: RespSession, read: Read, find: Find, spec: Spec, arguments: Arguments) -> Reply:
-        """Return the reply of ``read`` to a command on fields. Raises CommandError."""
+        """Return the reply that ``read`` makes for a Redis command on fields of a hash or set.
+
+        A reply about large ones is made piece by piece, later. find: looks up the command's keys. Raises CommandError.
+        """
         found = {key: find(key) for key in keys_of(spec.keys_in(arguments))}
         size = held = 0
         for key, entry in found.items():

@@ -41,7 +41,7 @@ READ_ONLY: Final = "ERR Write commands are not allowed from read-only scripts."
 
 
 class _OwnKeysToo:
-    """A copy of all keys, ``copied``, with those at its end that ``own`` returns then."""
+    """A copy of all keys of a cache, made by ``copied``, to which the keys that ``own`` returns are added when it is complete."""
 
     def __init__(self, copied: KeysCopy, own: Callable[[], list[str]]) -> None:
         self._copied = copied
@@ -71,7 +71,7 @@ class _OwnKeysToo:
 
 
 class _Seen:
-    """A store as a script's commands see it beside single keys: all keys and their number, with the script's own writes."""
+    """The cache as a script's commands see it: a node's memory with the script's own writes on top."""
 
     def __init__(self, store: Store, overlay: Overlay) -> None:
         self._store = store
@@ -130,20 +130,20 @@ class _Seen:
 
 
 def _free(breaks: Breaks, slices: list[tuple[str, ...]]) -> None:
-    """Free the ``slices`` of a copy of all keys, with breaks between them."""
+    """Free the lists of keys ``slices`` one by one, and let the event loop have the interpreter between them."""
     while slices:
         slices.pop()
         breaks.give_way()
 
 
 def _ignore(connection: Connection) -> None:
-    """Do nothing at the end of a connection that is none."""
+    """Do nothing; called at the end of a connection object that a script uses in place of a client's."""
 
 
 class Caller:
-    """One attempt of a script: answers its commands, and gathers what it has seen and what it will leave.
+    """One attempt to run a script: answers the script's commands, and gathers what the script has read and will write.
 
-    overlay: what it has seen and will leave.  failed: why memory could not be read, None if it could.
+    overlay: what the script has read and will write.  failed: why memory could not be read, None if it could.
     writes: whether commands may write.  database: the one that the script's commands are about.
     expired: tells whether the script's time is over.
     """
@@ -171,7 +171,7 @@ class Caller:
         return self._said(self._called, words)
 
     def answer(self, spec: Spec, words: Arguments, protocol: int) -> bytes:
-        """Return the reply to the command ``spec`` of a transaction, in the client's version ``protocol`` of RESP."""
+        """Return the reply to the command ``spec`` of a transaction, encoded in version ``protocol`` (2 or 3) of RESP."""
         self._session.speak(protocol)
         reply = self._said(self._answer, spec, words)
         self._session.speak(2)
@@ -225,7 +225,7 @@ class Caller:
         return self._whole(finish(results))
 
     def _whole(self, reply: Reply) -> bytes:
-        """Return all bytes of ``reply``, which are made here with breaks, as long as the script has time."""
+        """Return all bytes of ``reply``, a reply in pieces. Raises CommandError once the script's time is over."""
         if isinstance(reply, bytes):
             return reply
         pieces, size = [], 0
@@ -240,7 +240,7 @@ class Caller:
         return b"".join(pieces)
 
     def check_size(self) -> None:
-        """Raise CommandError if what the script leaves is more than a request may bring, or about more keys than it may."""
+        """Raise CommandError if the script would write more bytes than a request may bring, or uses too many keys."""
         overlay = self.overlay
         if len(overlay.seen) > KEYS_MAX or len(overlay.left) > CHANGED_MAX:
             raise CommandError(f"ERR a script reads at most {KEYS_MAX} keys, and changes at most {CHANGED_MAX}")

@@ -66,7 +66,7 @@ class Catalogue:
         self._bytes = 0
 
     def keep(self, script: Script) -> None:
-        """Know ``script`` by its digest from now on."""
+        """Keep ``script``, so that clients can call it by its digest."""
         if script.sha not in self._scripts:
             self._scripts[script.sha] = script
             self._bytes += len(script.source)
@@ -83,10 +83,10 @@ class Catalogue:
         return script
 
     def knows(self, sha: bytes) -> bool:
-        """True if this node knows the script with the digest ``sha``; asking is no use of it."""
+        """True if this node knows the script with the digest ``sha``; unlike running it, asking does not count as a use."""
         return sha.lower() in self._scripts
 
     def clear(self) -> None:
-        """Forget all scripts."""
+        """Drop all scripts that clients have loaded into this node."""
         self._scripts.clear()
         self._bytes = 0

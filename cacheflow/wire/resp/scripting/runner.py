@@ -38,10 +38,10 @@ Expired = Callable[[], bool]
 
 
 class Runs(Protocol):
-    """Interface: what runs scripts.
+    """Interface: an object that runs scripts in a thread of their own.
 
     ``start`` has ``work`` called in the scripts' thread, and ``done`` on the event loop. ``after`` has ``call`` called on the
-    event loop, and returns what calls it off. ``kill`` ends the script that runs, and returns whether there was one.
+    event loop, and returns the function that cancels that. ``kill`` ends the script that runs, and returns whether there was one.
     work: is given the sandbox and a function that says whether its time is over; may raise GivenUp.
     done: is given what ``work`` has returned, or the error that says why it has returned nothing.
     """
@@ -52,7 +52,7 @@ class Runs(Protocol):
 
 
 class _Task:
-    """One script's run: the work, whom to tell, and what is known of its time."""
+    """One run of a script: the function ``work`` that runs it, and the function ``done`` that is told the outcome."""
 
     def __init__(
         self, work: Callable[[Sandbox, Expired], object], done: Callable[[object | CommandError], None]
@@ -71,7 +71,7 @@ class _Task:
 
 
 class _Worker:
-    """A thread with a sandbox; it runs the tasks that it is given."""
+    """A thread with a Lua sandbox, which runs the scripts that it is given, one after the other."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, runner: weakref.ref[Runner]) -> None:
         self._loop = loop
@@ -84,7 +84,7 @@ class _Worker:
         self._tasks.put(task)
 
     def stop(self) -> None:
-        """Let the thread end when it has done what it was given."""
+        """End this worker's thread, after the scripts that it was given."""
         self._tasks.put(None)
 
     def used_s(self) -> float:
@@ -133,12 +133,15 @@ class Runner:
         self._abandoned: list[threading.Thread] = []
 
     def start(self, work: Callable[[Sandbox, Expired], T], done: Callable[[T | CommandError], None]) -> None:
-        """Have ``work`` called in the scripts' thread when those before have ended, and ``done`` on the event loop then."""
+        """Have ``work`` called in the scripts' thread when the scripts before it have ended; its outcome is given to ``done``.
+
+        The event loop calls ``done``.
+        """
         self._waiting.append(_Task(work, done))  # type: ignore[arg-type]
         self._next()
 
     def after(self, seconds: float, call: Callable[[], None]) -> Callable[[], None]:
-        """Have ``call`` called on the event loop in so many seconds; return the function that calls this off."""
+        """Have the event loop call ``call`` after ``seconds``; return the function that cancels this."""
         return asyncio.get_running_loop().call_later(seconds, call).cancel
 
     def kill(self) -> bool:
@@ -161,7 +164,7 @@ class Runner:
             worker.give(task)
 
     def _new_worker(self) -> _Worker | None:
-        """Return a worker with a new thread; None while too many that were abandoned have not ended."""
+        """Return a worker with a new thread for scripts; None while too many threads of abandoned scripts have not ended."""
         self._abandoned = [thread for thread in self._abandoned if thread.is_alive()]
         if len(self._abandoned) >= ABANDONED_MAX:
             return None
@@ -190,7 +193,7 @@ class Runner:
         self._end(CommandError(why))
 
     def ended(self, task: _Task, outcome: object | CommandError) -> None:
-        """Tell whoever waits for ``task`` its ``outcome``. Called for a worker, on the event loop."""
+        """Give ``outcome`` to whoever waits for the script run ``task``, unless that was abandoned. Called on the event loop."""
         # Nobody waits any more for the end of a script that was abandoned.
         if task is self._task:
             self._end(outcome)

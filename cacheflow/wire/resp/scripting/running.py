@@ -41,7 +41,10 @@ def refused(result: Result) -> bytes:
 
 
 class Call(NamedTuple):
-    """One call of a script. keys, arguments: KEYS and ARGV.  writes: whether it may write.  database: the one it begins in."""
+    """One call of a Lua script by a client.
+
+    keys, arguments: the script's KEYS and ARGV.  writes: whether it may write.  database: the one that its commands begin in.
+    """
 
     script: Script
     keys: list[bytes]
@@ -51,11 +54,14 @@ class Call(NamedTuple):
 
     @property
     def places(self) -> list[bytes]:
-        """The keys, each with its database: what scripts of one key have in common."""
+        """The names of the script's keys, each with its database: two scripts that share such a name run one after the other."""
         return [b"%d:%b" % (self.database, key) for key in self.keys]
 
     def run(self, caller: Caller, sandbox: Sandbox, null: bytes, expired: Expired) -> bytes:
-        """Run the script with ``caller`` answering its commands, and return its reply. Raises GivenUp."""
+        """Run the script in ``sandbox`` and return its encoded reply; ``caller`` answers its commands. Raises GivenUp.
+
+        null: the reply that says that there is nothing.  expired: returns whether the script's time is over.
+        """
         caller.writes, caller.database = self.writes, self.database
         script = self.script
         return sandbox.run(script.source, script.sha, self.keys, self.arguments, null, caller.call, expired)
@@ -68,9 +74,10 @@ Work = Callable[[Caller, Sandbox, Expired], Render]
 
 
 class _Ran(NamedTuple):
-    """What an attempt has found and will leave. failed: why memory could not be read, None if it could.
+    """What one attempt to run a script has found. failed: why memory could not be read, None if it could.
 
-    seen: the keys that it has looked up in memory.  conditions: that these are still so.  effects: what it writes.
+    seen: the keys that were looked up in memory.  conditions: that these keys are still the same.
+    effects: the commands that write what the script wrote.  render: makes the reply.
     """
 
     failed: ReplicationError | None
@@ -81,9 +88,10 @@ class _Ran(NamedTuple):
 
 
 class ScriptRun(Attempts):
-    """The attempts to do ``work`` for the connection ``client``, until its effects have taken place. To be used once.
+    """The attempts to run scripts by ``work`` for the connection ``client``, until one has taken place. To be used once.
 
-    keys: what its scripts name.  writes: whether it may write.  fixed, lost: as in ``Attempts``.
+    keys: what the scripts name.  writes: whether they may write.  fixed: conditions from before (what WATCH has seen).
+    lost: the reply when one of these does not hold.
     """
 
     def __init__(
@@ -106,7 +114,7 @@ class ScriptRun(Attempts):
         self._is_proposed = self._is_late = self._is_over = False
 
     def begin(self, end: End) -> None:
-        """Run the script when those before it that name one of its keys are done. ``end`` is called with the reply."""
+        """Run the script when the earlier scripts that name one of its keys are done; ``end`` is called with the reply."""
 
         def ended(reply: Reply) -> None:
             self._leave()
@@ -127,7 +135,10 @@ class ScriptRun(Attempts):
             self._scripts.turns.leave(self._turn)
 
     def _step(self, call: Callable[..., None], *arguments: object) -> None:
-        """Do one step; the turn of a client that has gone, or whose connection stumbles over the step, ends with it."""
+        """Do one step of the script's run by calling ``call``.
+
+        If the client has gone, or the step fails in a way that ends its connection, the scripts that wait for this one may go on.
+        """
         if self._is_over:
             return
         self._client.contained(self._end, call, *arguments)
@@ -145,7 +156,7 @@ class ScriptRun(Attempts):
         self._scripts.runner.start(self._run, lambda outcome: self._step(self._ran, outcome))
 
     def _run(self, sandbox: Sandbox, expired: Expired) -> _Ran | CommandError:
-        """Do the work once. Called in the scripts' thread, which does all that takes long."""
+        """Run the scripts once, in the scripts' thread; return what they have read and would write, or an error."""
         # On a node with more scripts than it can run, it runs those that are still waited for.
         if self._client.is_gone or self._is_over:
             return _NOT_WANTED

@@ -21,7 +21,7 @@ class Turn:
         self.begin: Callable[[], None] | None = None
 
     def wait(self, begin: Callable[[], None]) -> None:
-        """Call ``begin``, now or later, when no earlier script that names one of the keys is left."""
+        """Have ``begin`` called, now or later, when no earlier script that names one of this script's keys is left."""
         self.begin = begin
         if not self.waits:
             begin()
@@ -44,7 +44,7 @@ class Turns:
         return len(self._queues)
 
     def enter(self, keys: Iterable[bytes]) -> Turn:
-        """Return a place behind all earlier scripts that name one of ``keys``."""
+        """Put a script that names ``keys`` into the queues of these keys, behind all earlier scripts; return its place there."""
         turn = Turn(tuple(dict.fromkeys(keys)))
         for key in turn.keys:
             queue = self._queues.get(key)
@@ -56,7 +56,7 @@ class Turns:
         return turn
 
     def leave(self, turn: Turn) -> None:
-        """End ``turn``, wherever it stands, and begin those turns that waited for nothing else."""
+        """Take a script's place ``turn`` out of its keys' queues, and begin the scripts that waited for nothing else."""
         turn.begin = None
         for key in turn.keys:
             queue = self._queues[key]
