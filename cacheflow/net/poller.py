@@ -165,7 +165,7 @@ class Poller:
         for transport in self.unfinished.overdue(self._stalled, now_s):
             if not left:
                 break
-            # This node itself may have been slow.
+            # It may wait, and this node itself may have been slow.
             if self.unfinished.has_stayed(transport, now_s) or not has_input(transport.descriptor):
                 self.unfinished.ended += 1
                 left -= 1

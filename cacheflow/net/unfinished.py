@@ -3,8 +3,8 @@
 A request is carried out when all of it is there, so a client that sends the half of a large one and stops costs what it has sent.
 Each front tells how much of each connection's input is unfinished. When all of it comes to a limit, connections with much of it
 are not read further, except for one that has the turn, so that uploads end one after the other. Those that wait are read again,
-the oldest first, as others end. Who may send and does not is ended soon, and who does not come to an end is ended as well, so
-nobody keeps the turn, or room, for nothing. Short requests are not counted and never wait.
+the oldest first, as others end. As long as anybody waits, who sends nothing is ended soon, and who does not come to an end is
+ended as well, so nobody keeps the turn, or room, for nothing. Short requests are not counted and never wait.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import select
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Protocol, TypeVar
 
 # Unfinished bytes of all connections from which on those with much of it wait for each other.
@@ -33,7 +33,8 @@ _HANG_UP: Final = getattr(select, "POLLRDHUP", 0)
 class Holder(Protocol):
     """Interface: a connection that may hold unfinished input (a part of a request).
 
-    unfinished_bytes: how many bytes of it count.  came_s: when some came last, or the connection ceased to wait.
+    unfinished_bytes: how many bytes of it count.
+    came_s: when some came last, or was seen to be there, or the connection ceased to wait.
     waits: True while no more of it may be read. Unfinished alone sets all three.
     """
 
@@ -70,6 +71,14 @@ class Unfinished:
     def full(self) -> bool:
         """True if all connections together have as much unfinished input as they may."""
         return self.bytes >= self.bytes_max
+
+    @property
+    def crowded(self) -> bool:
+        """True if a connection waits for others, or has to when more of it comes.
+
+        Some may wait although not all is full: a little room is for the oldest alone, which may have no more to send.
+        """
+        return self.bytes >= self.bytes_max or self._waiting > 0
 
     def tell(self, holder: Holder, size: int) -> None:
         """Note that the connection ``holder`` keeps ``size`` bytes of unfinished input now.
@@ -137,29 +146,27 @@ class Unfinished:
         """True if the connection ``holder`` has had much unfinished input for the time LONG_S."""
         return now_s - self._line.get(holder, now_s) >= LONG_S
 
-    def overdue(self, holders: Iterable[H], now_s: float) -> list[H]:
-        """Return those of a front's connections ``holders`` that are to be ended now, the stalest first.
+    def overdue(self, holders: Iterable[H], now_s: float) -> Iterator[H]:
+        """Yield those of a front's connections ``holders`` that are to be ended now, the stalest first.
 
-        These may send and have sent nothing for SILENT_S, or have stayed for too long. They are as many as it takes to have half
-        of all room again. Before the front ends one that has not stayed for too long, it looks once more whether something has
-        come. It counts each that it ends in ``ended``.
+        Nothing of these has been read for SILENT_S, or they have stayed for too long. Before the front ends one that has not, it
+        looks whether something has come that is not read yet, as it does of an honest client that waits, and spares that one. It
+        counts each that it ends in ``ended``. They are as many as it takes to have half of all room again.
         """
-        over = self.bytes - self.bytes_max // 2
-        chosen: list[H] = []
-        if not self.full:
-            return chosen
-        late = [
-            holder
-            for holder in holders
-            if holder.unfinished_bytes
-            and (self.has_stayed(holder, now_s) or not (holder.waits or now_s - holder.came_s < SILENT_S))
-        ]
+        if not self.crowded:
+            return
+        late = [holder for holder in holders if self._is_late(holder, now_s)]
         for holder in sorted(late, key=lambda holder: holder.came_s):
-            chosen.append(holder)
-            over -= holder.unfinished_bytes
-            if over <= 0:
-                break
-        return chosen
+            if self.bytes <= self.bytes_max // 2:
+                return
+            # One that was ended before may have made room for this one.
+            if self._is_late(holder, now_s):
+                yield holder
+                # If the front has spared it, something has come: so it is not looked at again and again.
+                holder.came_s = now_s
+
+    def _is_late(self, holder: Holder, now_s: float) -> bool:
+        return holder.unfinished_bytes > 0 and (now_s - holder.came_s >= SILENT_S or self.has_stayed(holder, now_s))
 
 
 def has_input(descriptor: int) -> bool:

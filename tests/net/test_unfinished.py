@@ -116,7 +116,17 @@ def test_who_sends_no_more_goes_first(budget: Unfinished) -> None:
     assert [one.reads for one in ones] == [1, 0, 0, 1, 0, 0]
 
 
-def test_over_the_limit_the_silent_are_ended_the_stalest_first_and_those_that_wait_are_not(
+def end_overdue(budget: Unfinished, ones: list[One], now_s: float, spared: One | None = None) -> list[One]:
+    """What a front does that finds unread input of ``spared`` alone; those that it ends."""
+    ended = []
+    for one in budget.overdue(ones, now_s):
+        if one is not spared:
+            ended.append(one)
+            budget.tell(one, 0)
+    return ended
+
+
+def test_over_the_limit_the_silent_are_ended_the_stalest_first_until_half_of_the_room_is_free(
     budget: Unfinished, clock: Clock
 ) -> None:
     ones = [One() for _ in range(4)]
@@ -124,34 +134,67 @@ def test_over_the_limit_the_silent_are_ended_the_stalest_first_and_those_that_wa
         budget.tell(one, MANY)
         clock.now_s += 1
     late = 120 + SILENT_S
-    assert budget.overdue(ones, late) == []
+    assert not budget.crowded
+    assert end_overdue(budget, ones, late) == []
     turn, waiting = One(), One()
     budget.tell(turn, MANY)
     budget.tell(waiting, MANY)
     assert waiting.waits
     everybody = [waiting, turn, *reversed(ones)]
-    assert budget.overdue(everybody, 101 + SILENT_S) == ones[:2]
-    # Until half of the room is free again.
-    assert budget.overdue(everybody, late) == ones
-    clock.now_s = 125.0
-    for one in ones:
-        budget.tell(one, MANY)
-    assert budget.overdue(everybody, 124 + SILENT_S) == [turn]
-    # Who has waited has its time from when it may send again.
-    budget.tell(turn, 0)
+    assert end_overdue(budget, everybody, 100 + SILENT_S, spared=ones[0]) == []
+    assert end_overdue(budget, everybody, late) == [ones[1], ones[2], ones[0], ones[3]]
+    assert waiting.reads == 1
+    assert end_overdue(budget, everybody, late + SILENT_S) == []
+
+
+def test_who_waits_is_ended_too_unless_it_has_sent_something_and_then_it_is_not_looked_at_for_a_while(
+    budget: Unfinished, clock: Clock
+) -> None:
+    ones = fill(budget, 6)
+    assert [one.waits for one in ones] == [True, True, True, True, False, True]
+    now_s = clock.now_s + SILENT_S
+    assert list(budget.overdue(ones[:4], now_s - 0.1)) == []
+    clock.now_s = now_s
+    assert end_overdue(budget, ones[:2], now_s, spared=ones[0]) == [ones[1]]
+    assert list(budget.overdue(ones[:2], now_s + SILENT_S - 0.1)) == []
+    assert list(budget.overdue(ones[:2], now_s + SILENT_S)) == [ones[0]]
+
+
+def test_who_has_waited_has_its_time_from_when_it_may_send_again(budget: Unfinished, clock: Clock) -> None:
+    ones = fill(budget, 7)
+    clock.now_s += SILENT_S
+    looking = budget.overdue(ones, clock.now_s)
+    assert next(looking) is ones[0]
+    # It is ended, and so is the one that has the turn: the next one is called and is not late any more.
+    budget.tell(ones[0], 0)
+    budget.tell(ones[4], 0)
+    assert ones[1].reads == 1
+    assert next(looking) is ones[2]
+
+
+def test_as_long_as_one_waits_the_silent_are_ended_although_not_all_is_full(budget: Unfinished, clock: Clock) -> None:
+    ones = fill(budget, 6)
+    budget.tell(ones[4], MANY // 2)
+    budget.tell(ones[5], 0)
+    # There is room for one, and four wait: the oldest is called, and sends nothing.
     assert ones[0].reads == 1
-    assert ones[0].came_s == 125.0
+    assert [one.waits for one in ones] == [False, True, True, True, False, False]
+    assert not budget.full
+    assert budget.crowded
+    clock.now_s += SILENT_S
+    assert next(budget.overdue(ones[:1], clock.now_s)) is ones[0]
 
 
 def test_over_the_limit_who_does_not_come_to_an_end_is_ended_too(budget: Unfinished, clock: Clock) -> None:
     ones = fill(budget, 6)
     clock.now_s += LONG_S - 1
-    budget.tell(ones[4], MANY)
+    for one in ones:
+        budget.tell(one, MANY)
     assert not budget.has_stayed(ones[4], clock.now_s)
-    assert budget.overdue(ones[4:], clock.now_s) == []
+    assert list(budget.overdue(ones[4:], clock.now_s)) == []
     clock.now_s += 1
     budget.tell(ones[4], MANY)
-    assert budget.overdue(ones[4:], clock.now_s) == [ones[5], ones[4]]
+    assert list(budget.overdue(ones[4:], clock.now_s)) == [ones[5], ones[4]]
     # A request that is complete is over.
     budget.tell(ones[4], 0)
     budget.tell(ones[4], MANY)

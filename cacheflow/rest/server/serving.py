@@ -205,7 +205,7 @@ class HttpServer:
 
     def _turn(self, timeout_s: float) -> None:
         try:
-            if self._unsent.bytes > self._unsent.bytes_max or self._unfinished.full:
+            if self._unsent.bytes > self._unsent.bytes_max or self._unfinished.crowded:
                 timeout_s = min(timeout_s, LOOK_EVERY_S)
             for server in self._servers:
                 if server.short or server.health:
@@ -213,7 +213,7 @@ class HttpServer:
             wasyncore.loop(timeout=timeout_s, use_poll=True, map=self._map, count=1)
             for server in self._servers:
                 server.end_turn()
-                if self._unsent.bytes > self._unsent.bytes_max or self._unfinished.full:
+                if self._unsent.bytes > self._unsent.bytes_max or self._unfinished.crowded:
                     server.end_overdue()
         except Exception:
             # One broken connection must not end the service for all.

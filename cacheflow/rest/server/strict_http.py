@@ -474,7 +474,7 @@ class StrictServer(TcpWSGIServer):  # type: ignore[misc]
 
     def end_overdue(self) -> None:
         """End the connections of clients that take nothing, or do not end their requests, while all fronts keep too much."""
-        if self.unfinished.full:
+        if self.unfinished.crowded:
             now_s = time.monotonic()
             if now_s - self._looked_s >= LOOK_EVERY_S:
                 self._looked_s = now_s
@@ -491,7 +491,7 @@ class StrictServer(TcpWSGIServer):  # type: ignore[misc]
     def _end_unfinished(self, now_s: float) -> None:
         channels = [channel for channel in self.active_channels.values() if channel.request is not None]
         for channel in self.unfinished.overdue(channels, now_s):
-            # This node itself may have been slow.
+            # It may wait, and this node itself may have been slow.
             if self.unfinished.has_stayed(channel, now_s) or not has_input(channel.socket.fileno()):
                 self.unfinished.ended += 1
                 channel.time_out_request()

@@ -194,6 +194,40 @@ def test_the_poll_loop_is_woken_when_another_front_makes_room(
         assert client.reply().status == 201
 
 
+def test_one_that_is_called_and_has_no_more_to_send_does_not_stop_the_others(
+    server: HttpServer, budget: Unfinished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unfinished, "SILENT_S", 0.5)
+    elsewhere = Elsewhere()
+    budget.tell(elsewhere, ROOM)
+    with ExitStack() as stack:
+        begin(stack, server, PUT[:100_000])
+        until(lambda: budget._waiting == 1, "the half waits")
+        honest = begin(stack, server, PUT)
+        until(lambda: budget._waiting == 2, "both wait")
+        # There is room for one.
+        budget.tell(elsewhere, ROOM - 20_000 - (budget.bytes - ROOM))
+        assert not budget.full
+        assert budget._waiting == 1
+        until(lambda: budget.ended == 1, "the half is ended")
+        budget.tell(elsewhere, 0)
+        assert honest.reply().status == 201
+
+
+def test_those_who_wait_and_send_nothing_are_ended_together(
+    server: HttpServer, budget: Unfinished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unfinished, "SILENT_S", 0.5)
+    budget.bytes_max = MIB
+    with ExitStack() as stack:
+        for _ in range(40):
+            begin(stack, server, PUT[:80_000])
+        until(lambda: budget._waiting >= 26, "they wait")
+        assert begin(stack, server, PUT).reply().status == 201
+        # As many as it takes to have half of the room.
+        assert budget.ended >= 32
+
+
 def test_who_goes_away_while_it_waits_keeps_nothing(
     server: HttpServer, budget: Unfinished, monkeypatch: pytest.MonkeyPatch
 ) -> None:

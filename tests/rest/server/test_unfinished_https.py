@@ -63,7 +63,7 @@ def test_uploads_end_one_after_the_other(
 def test_the_silent_are_ended_and_others_go_on(
     server: HttpServer, authority: Authority, budget: Unfinished, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unfinished, "SILENT_S", 1.0)
+    monkeypatch.setattr(unfinished, "SILENT_S", 0.5)
     halves = [Secured(server.port, authority) for _ in range(4)]
     for half in halves:
         threading.Thread(target=half.send, args=(PUT[:600_000],), daemon=True).start()
