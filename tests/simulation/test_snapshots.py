@@ -63,7 +63,7 @@ def test_a_snapshot_that_cannot_be_built_is_begun_again_after_growing_pauses_and
     node_building = process.node.building
     storage_build = node_building._storage.build
     monkeypatch.setattr(node_building._storage, "build", functools.partial(fail, process))
-    workload = Workload(cluster, Random(1), clients=10, pause_s=0.05)
+    workload = Workload(cluster, Random(1), clients=4, pause_s=0.1)
     assert cluster.run(60.0, lambda: len(begun) == building.FAILURES_SHOWN)
     assert node_building.problem == ""
     assert cluster.run(30.0, lambda: len(begun) == building.FAILURES_SHOWN + 1)

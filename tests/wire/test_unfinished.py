@@ -200,12 +200,12 @@ async def test_the_silent_are_ended_over_the_budget_and_others_go_on(
     monkeypatch.setattr(unfinished, "SILENT_S", 0.5)
     served.budget.bytes_max = 400_000
     request, reply = set_of(protocol, 300_000)
-    halves = [await served.begin(protocol, request[:250_000]) for _ in range(10)]
+    halves = [await served.begin(protocol, request[:250_000]) for _ in range(6)]
     client = await served.begin(protocol, request)
     await served.replied(client, reply)
     # The last ones are within the budget and may take their time.
     await served.until(lambda: served.budget.bytes <= served.budget.bytes_max)
-    assert 8 <= served.budget.ended <= 10
+    assert 4 <= served.budget.ended <= 6
     assert served.store.lookup("k") is not None
     for half in halves:
         half.close()
