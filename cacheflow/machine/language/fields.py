@@ -6,18 +6,22 @@
    a search for ``FIELD field VALUE`` finds that field and nothing else. No text has a 0xFE, so most often nothing is added.
 3. The same commands in the same order make the same bytes on every node.
 
-A search and a copy are what one field costs, 1 ms in a hash of 1 MiB, where unpacking it costs 15 to 40 ms.
+A search and a copy are what one field costs, 0.5 ms in a hash of 1 MiB. Where several change at once, all of a hash are taken
+apart and put together, by functions of bytes alone: 2 ms for 10,000 short fields, 5 ms where they are 1 MiB. Of a set the members
+are only looked at, and new ones put behind them: 1 and 2 ms.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
 FIELD: Final = b"\xfe\x01"
 VALUE: Final = b"\xfe\x02"
 # So many fields are searched and written one by one; to take 10,000 apart takes as long as 8 searches of a megabyte.
 SINGLY_MAX: Final = 8
+# What stands between two members of a set.
+_NEXT_MEMBER: Final = VALUE + FIELD
 _MARK: Final = b"\xfe"
 _MARK_ITSELF: Final = b"\xfe\x00"
 # For the check of the order: the two bytes that stand in for FIELD and VALUE are taken out of all else before.
@@ -37,6 +41,12 @@ def _head(field: bytes) -> bytes:
 def count(data: bytes) -> int:
     """Return the number of fields in ``data``."""
     return data.count(FIELD)
+
+
+def has_more(data: bytes, most: int) -> bool:
+    """True if there are more than ``most`` fields in ``data``."""
+    # Each field has two marks at least, and to count single bytes takes a third of the time.
+    return data.count(_MARK) > 2 * most and count(data) > most
 
 
 def value_in(data: bytes, field: bytes) -> bytes | None:
@@ -79,6 +89,23 @@ def with_fields(data: bytes, pairs: Sequence[bytes]) -> tuple[bytes, int]:
     return _joined(by_field), len(by_field) - before
 
 
+def with_members(data: bytes, members: Sequence[bytes]) -> tuple[bytes, int]:
+    """Return the bytes ``data`` of a set with the members ``members``, and how many of these are new.
+
+    As ``with_fields`` with empty values, in a third of the time.
+    """
+    if len(members) <= SINGLY_MAX:
+        new = 0
+        for member in members:
+            head = _head(member)
+            if head not in data:
+                data, new = data + head, new + 1
+        return data, new
+    present = set(_members(data))
+    fresh = [member for member in dict.fromkeys(map(_escaped, members)) if member not in present]
+    return (data + set_of(fresh), len(fresh)) if fresh else (data, 0)
+
+
 def without_fields(data: bytes, names: Sequence[bytes]) -> tuple[bytes, int]:
     """Return ``data`` without the fields ``names``, and how many of these there were."""
     if len(names) <= SINGLY_MAX:
@@ -93,13 +120,34 @@ def without_fields(data: bytes, names: Sequence[bytes]) -> tuple[bytes, int]:
     return (_joined(by_field), removed) if removed else (data, 0)
 
 
+def without_members(data: bytes, members: Sequence[bytes]) -> tuple[bytes, int]:
+    """Return the bytes ``data`` of a set without the members ``members``, and how many of these there were."""
+    if len(members) <= SINGLY_MAX:
+        return without_fields(data, members)
+    present = _members(data)
+    gone = set(map(_escaped, members))
+    left = [member for member in present if member not in gone]
+    removed = len(present) - len(left)
+    return (set_of(left), removed) if removed else (data, 0)
+
+
+def _members(data: bytes) -> list[bytes]:
+    """Return the members in the bytes ``data`` of a set, as they stand there."""
+    return data[len(FIELD) : -len(VALUE)].split(_NEXT_MEMBER) if data else []
+
+
+def set_of(members: Collection[bytes]) -> bytes:
+    """Return the bytes of a set of ``members``, each of which is given as it stands in a set."""
+    return b"%b%b%b" % (FIELD, _NEXT_MEMBER.join(members), VALUE) if members else b""
+
+
 def _by_field(data: bytes) -> dict[bytes, bytes]:
     parts = data.replace(VALUE, FIELD).split(FIELD)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
 def _joined(by_field: dict[bytes, bytes]) -> bytes:
-    return b"".join([b"\xfe\x01%b\xfe\x02%b" % pair for pair in by_field.items()])
+    return FIELD + FIELD.join(map(VALUE.join, by_field.items())) if by_field else b""
 
 
 def parts_of(data: bytes) -> list[bytes]:
