@@ -134,7 +134,7 @@ class FakeStore:
             return None
         return [self.lookup(key) for key in keys]
 
-    def submit(self, commands_: list[Command], done: Done) -> None:
+    def submit(self, commands_: list[Command], done: Done, work: int = 0) -> None:
         self.proposed.append(commands_)
         if self.held:
             self._waiting.append((commands_, done))

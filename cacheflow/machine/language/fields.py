@@ -13,6 +13,7 @@ are only looked at, and new ones put behind them: 1 and 2 ms.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
@@ -24,9 +25,10 @@ SINGLY_MAX: Final = 8
 _NEXT_MEMBER: Final = VALUE + FIELD
 _MARK: Final = b"\xfe"
 _MARK_ITSELF: Final = b"\xfe\x00"
-# For the check of the order: the two bytes that stand in for FIELD and VALUE are taken out of all else before.
-_WITHOUT_STAND_INS: Final = bytes.maketrans(b"\xfd\xff", b"__")
-_NO_MARKS: Final = bytes(range(0xFD))
+# The forms of a hash and of a set in which no part has a mark. Nothing fits them in two ways, so nothing is tried again ("*+",
+# "++"): a megabyte takes 1 ms, and 7 ms where it is the smallest fields.
+_HASH_FORM: Final = re.compile(rb"(?:\xfe\x01[^\xfe]*+\xfe\x02[^\xfe]*+)++")
+_SET_FORM: Final = re.compile(rb"(?:\xfe\x01[^\xfe]*+\xfe\x02)++")
 
 
 def _escaped(part: bytes) -> bytes:
@@ -169,16 +171,6 @@ def slices(data: bytes, size: int) -> Iterator[bytes]:
 
 
 def is_well_formed(data: bytes, is_set: bool) -> bool:
-    """True if ``data`` is the bytes of a hash, or of a set if ``is_set``, with one field at least.
-
-    Takes some milliseconds for a million bytes, whatever these are.
-    """
-    fields = data.count(FIELD)
-    if not fields or not data.startswith(FIELD) or data.count(VALUE) != fields:
-        return False
-    if is_set and not (data.endswith(VALUE) and data.count(VALUE + FIELD) == fields - 1):
-        return False
-    # What is left of each field is one byte for FIELD and another for VALUE, and a third for a mark that is neither.
-    plain = data.replace(_MARK_ITSELF, b"_").translate(_WITHOUT_STAND_INS)
-    marks = plain.replace(FIELD, b"\xfd").replace(VALUE, b"\xff").translate(None, _NO_MARKS)
-    return marks == b"\xfd\xff" * fields
+    """True if ``data`` is the bytes of a hash, or of a set if ``is_set``, with one field at least."""
+    plain = data.replace(_MARK_ITSELF, b"_")
+    return (_SET_FORM if is_set else _HASH_FORM).fullmatch(plain) is not None

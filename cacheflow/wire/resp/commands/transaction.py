@@ -12,6 +12,7 @@ from typing import Final
 
 from cacheflow.contract import DATA, VERSION, Entry
 from cacheflow.errors import ReplicationError
+from cacheflow.machine.deciding.field_decisions import FIELD_DECISIONS, work_of
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.wire.connection import End
@@ -45,8 +46,8 @@ TOO_MANY_WRITES: Final = f"ERR a transaction that writes or watches changes and 
 _TOO_LONG: Final = f"ERR the answers are larger than {ANSWER_BYTES_MAX} bytes"
 # What the commands of one transaction may search in large hashes and sets before they are proposed, as the state machine counts;
 # and how often one that makes a set of others counts their bytes.
-SEARCHED_BYTES_MAX: Final = 64 * 1024 * 1024
-_COMBINED_COUNTS: Final = 64
+SEARCHED_BYTES_MAX: Final = 16 * 1024 * 1024
+_COMBINED_COUNTS: Final = 8
 TOO_MUCH: Final = "ERR a transaction changes or copies large hashes or sets too often; send fewer at once"
 # The groups of commands that may search a megabyte for a short reply.
 _OF_FIELDS: Final = ("hash", "set")
@@ -68,12 +69,20 @@ def run_steps(connection: RespSession, spec: Spec, arguments: Arguments) -> None
             # A refusal rests on what was seen too: it holds only on the same conditions.
             commands, finish = [], functools.partial(_said, wrong.reply)
         # All or none: what a key is to be taken away for must find its place.
-        return Attempt(overlay.conditions(), commands, finish, atomic=True)
+        return Attempt(overlay.conditions(), commands, finish, atomic=True, work=_work_of(connection, commands))
 
     def refused(result: Result) -> bytes:
         return failed(result[2] if result[0] == c.ABORTED else result)
 
     connection.exclusive(Attempts(connection, decide, refused).begin)
+
+
+def _work_of(connection: RespSession, commands: Sequence[Command]) -> int:
+    """Return how many plain commands more the machine could run in the time that one with ``commands`` in it takes."""
+    peek = connection.store.peek
+    return len(commands) + sum(
+        [work_of(peek(command[1]), command) for command in commands if command[0] == c.SET or command[0] in FIELD_DECISIONS]
+    )
 
 
 def _said(reply: Reply, results: Sequence[Result]) -> Reply:
@@ -111,7 +120,8 @@ def execute(connection: RespSession, queue: Queue, watched: Watched, selected: i
             connection.read(functools.partial(_read_all, connection, queue))
     elif not watched and not steps and not selects:
         commands, finish = _prepare(connection, queue, None)
-        connection.write(c.guarded([], commands), functools.partial(_settled, finish))
+        work = _work_of(connection, commands)
+        connection.write(c.guarded([], commands), functools.partial(_settled, finish), work)
     else:
 
         def decide() -> Attempt | bytes:
@@ -120,7 +130,7 @@ def execute(connection: RespSession, queue: Queue, watched: Watched, selected: i
                 commands, finish = _prepare(connection, queue, overlay if steps else None)
             except CommandError as wrong:
                 return wrong.reply
-            return Attempt(overlay.conditions(), commands, finish)
+            return Attempt(overlay.conditions(), commands, finish, work=_work_of(connection, commands))
 
         def begin(end: End) -> None:
             told = functools.partial(_moved, connection, selected, end) if selects else end
