@@ -41,8 +41,8 @@ Settle = Callable[[Outcome], None]
 PENDING_MAX = 100_000
 PENDING_BYTES_MAX = 80 * 1024 * 1024
 # The limits of one block, and of all blocks on their way together: one node sends only so much to a leader that stands still, and
-# an entry has so much of each node at most. The machine applies it in one step of the loop, 5 to 9 us for each command; what takes
-# longer, a command on a large hash, counts as so many more (``Proposal.work``).
+# an entry has so much of each node at most. The machine applies it in one step of the loop, 5 to 9 us for each command; one that
+# takes longer, on a large hash, counts as so many more (``Proposal.work``).
 BLOCK_COMMANDS_MAX = 2000
 BLOCK_BYTES_MAX = 1024 * 1024
 # The largest block that is sent: some small calls, and one as large as it may be. A frame takes it, with what the node sends in

@@ -447,7 +447,7 @@ class RaftNode:
     # The core calls ---------------------------------------------------------------------------------------------------
 
     def apply_committed(self) -> None:
-        """Apply committed log entries to the machine, as many as begin within APPLY_SLICE_S, and report their results to the store."""
+        """Apply committed log entries to the machine, those that begin within APPLY_SLICE_S, and report their results."""
         core, replica, journal = self._core, self.replica, self._journal
         machine = replica.machine
         index, commit_index = core.last_applied, core.commit_index

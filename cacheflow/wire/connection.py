@@ -304,7 +304,7 @@ class Connection(asyncio.Protocol):
         self._written.append((promise, answer))
 
     def _add_work(self, work: int) -> None:
-        """Count ``work`` for the next command of this piece of input; propose the commands before it if that is too much at once."""
+        """Count ``work`` for the next command of this piece of input; if that is too much, propose those before it now."""
         if self._commands and self._written_work + work > REQUESTS_MAX:
             self._propose()
         self._written_work += work

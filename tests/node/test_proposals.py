@@ -117,10 +117,16 @@ class Call:
     """A caller that waits. outcomes: what it was told; never more than one."""
 
     def __init__(
-        self, cluster: Cluster, *commands_: Command, timeout_s: float = 10.0, size: int = 64, flush: bool = True
+        self,
+        cluster: Cluster,
+        *commands_: Command,
+        timeout_s: float = 10.0,
+        size: int = 64,
+        flush: bool = True,
+        work: int = 0,
     ) -> None:
         self.outcomes: list[Any] = []
-        cluster.proposals.add(Proposal(commands_, size, cluster.now + timeout_s, self.outcomes.append))
+        cluster.proposals.add(Proposal(commands_, size, cluster.now + timeout_s, self.outcomes.append, work=work))
         if flush:
             cluster.proposals.flush()
 
@@ -235,6 +241,34 @@ def test_what_is_on_its_way_is_bounded() -> None:
     assert [len(call.outcomes) for call in large] == [1, 1, 0] and not cluster.proposals.holds_back(0)
     cluster.apply()
     assert len(large[2].outcomes) == 1
+
+
+def test_commands_that_are_much_work_go_a_few_at_a_time_and_in_order() -> None:
+    cluster = Cluster().open()
+    works = [BLOCK_COMMANDS_MAX * 2, BLOCK_COMMANDS_MAX // 2, BLOCK_COMMANDS_MAX // 3, BLOCK_COMMANDS_MAX // 2, 0, 0]
+    calls = [Call(cluster, count(), work=work, flush=False) for work in works]
+    cluster.proposals.flush()
+    sizes = []
+    while cluster.sent:
+        sizes += [len(block[3]) for block in cluster.blocks()]
+        cluster.apply()
+        cluster.wait()
+    # What alone is more than an entry should hold goes alone; who comes behind does not overtake.
+    assert sizes == [1, 2, 3]
+    assert [numbers(call.outcome) for call in calls] == [[1], [2], [3], [4], [5], [6]]
+    assert cluster.proposals.pending == 0 and not cluster.proposals.holds_back(0)
+
+
+def test_while_much_work_is_on_its_way_more_of_it_waits() -> None:
+    cluster = Cluster().open()
+    calls = [Call(cluster, count(), work=BLOCK_COMMANDS_MAX // 2) for _ in range(3)]
+    plain = Call(cluster, count())
+    assert [len(block[3]) for block in cluster.blocks()] == [1]
+    cluster.apply()
+    assert [len(block[3]) for block in cluster.blocks()] == [1]
+    cluster.apply()
+    cluster.apply()
+    assert [len(call.outcomes) for call in (*calls, plain)] == [1] * 4
 
 
 def test_while_the_way_is_full_nothing_new_overtakes_what_is_to_be_sent_again() -> None:

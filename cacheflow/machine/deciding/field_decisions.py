@@ -25,9 +25,9 @@ from cacheflow.machine.state.entries import (
 # The bytes that are searched in the time in which one field is taken out of a hash and put back; and those that count as a plain
 # command. They take half of its time: of plain commands an entry holds 10 ms, and of one large hash it should hold less.
 _BYTES_A_FIELD: Final = 400
-_BYTES_A_COMMAND: Final = 4 * 1024
+BYTES_A_COMMAND: Final = 4 * 1024
 KINDS_OF_FIELDS: Final = (KIND_HASH, KIND_SET)
-# The most fields of a hash of which one command changes several: all of it is then taken apart and put together, 2 to 5 ms of work.
+# The most fields of a hash of which one command changes several: all of it is then taken apart and put together, in 2 to 5 ms.
 FIELDS_TOGETHER_MAX: Final = 10_000
 
 
@@ -159,6 +159,7 @@ def searched_bytes(entry: Entry | None, command: Sequence[Any], growth: int = 0)
     """Return what deciding ``command`` on ``entry`` costs, as the bytes that a search could go through.
 
     command: one of those above, or a SET, of which the bytes of a hash or set are looked at as a whole.
+    What is searched is copied as well, which counts like another search.
     growth: bytes by which commands that are still on their way may have made the hash or set larger by then.
     """
     if command[0] == c.SET:
@@ -167,10 +168,10 @@ def searched_bytes(entry: Entry | None, command: Sequence[Any], growth: int = 0)
     if size > c.FIELDS_BYTES_MAX:
         size = c.FIELDS_BYTES_MAX
     if command[0] == c.COUNT_FIELD:
-        return size
+        return 3 * size
     count = len(command[3]) // (2 if command[0] == c.SET_FIELDS else 1)
     if count <= fields.SINGLY_MAX:
-        return size * count
+        return 2 * size * count
     # All are taken apart, and put together. How many there are is not counted: a field has about eight bytes at least.
     return 8 * size + _BYTES_A_FIELD * (count + min(size // 8, FIELDS_TOGETHER_MAX))
 
@@ -180,4 +181,4 @@ def work_of(entry: Entry | None, command: Sequence[Any], growth: int = 0) -> int
 
     command, growth: see ``searched_bytes``.
     """
-    return searched_bytes(entry, command, growth) // _BYTES_A_COMMAND
+    return searched_bytes(entry, command, growth) // BYTES_A_COMMAND

@@ -185,7 +185,7 @@ class ThreadWriter:
                 self._loop.call_soon_threadsafe(self._settle)
 
     def _settle(self) -> None:
-        # What is done meanwhile has a turn of its own: a flush that ends while the entry before it is applied would make its entry
+        # What ends meanwhile has a turn of its own: the next flush, which ends while this entry is applied, would make its entry
         # a part of this turn, and so on without an end.
         for _ in range(self._settled.qsize()):
             done, outcome = self._settled.get()

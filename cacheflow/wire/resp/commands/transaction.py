@@ -81,7 +81,11 @@ def _work_of(connection: RespSession, commands: Sequence[Command]) -> int:
     """Return how many plain commands more the machine could run in the time that one with ``commands`` in it takes."""
     peek = connection.store.peek
     return len(commands) + sum(
-        [work_of(peek(command[1]), command) for command in commands if command[0] == c.SET or command[0] in FIELD_DECISIONS]
+        [
+            work_of(peek(command[1]), command)
+            for command in commands
+            if command[0] == c.SET or command[0] in FIELD_DECISIONS
+        ]
     )
 
 
