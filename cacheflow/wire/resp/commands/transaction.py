@@ -12,7 +12,6 @@ from typing import Final
 
 from cacheflow.contract import DATA, VERSION, Entry
 from cacheflow.errors import ReplicationError
-from cacheflow.machine.deciding.field_decisions import FIELD_DECISIONS, work_of
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.wire.connection import End
@@ -21,7 +20,7 @@ from cacheflow.wire.resp.arguments import keys_of
 from cacheflow.wire.resp.commands.scripts import run_transaction
 from cacheflow.wire.resp.commands.strings import ANSWER_BYTES_MAX, failed
 from cacheflow.wire.resp.field_replies import SLICE_BYTES
-from cacheflow.wire.resp.overlay import Overlay
+from cacheflow.wire.resp.overlay import Overlay, work_in
 from cacheflow.wire.resp.replies import CommandError, error, failure, replies_array, said_in_pieces
 from cacheflow.wire.resp.session import (
     KEYS_MAX,
@@ -69,24 +68,12 @@ def run_steps(connection: RespSession, spec: Spec, arguments: Arguments) -> None
             # A refusal rests on what was seen too: it holds only on the same conditions.
             commands, finish = [], functools.partial(_said, wrong.reply)
         # All or none: what a key is to be taken away for must find its place.
-        return Attempt(overlay.conditions(), commands, finish, atomic=True, work=_work_of(connection, commands))
+        return Attempt(overlay.conditions(), commands, finish, atomic=True, work=work_in(connection.store, commands))
 
     def refused(result: Result) -> bytes:
         return failed(result[2] if result[0] == c.ABORTED else result)
 
     connection.exclusive(Attempts(connection, decide, refused).begin)
-
-
-def _work_of(connection: RespSession, commands: Sequence[Command]) -> int:
-    """Return how many plain commands more the machine could run in the time that one with ``commands`` in it takes."""
-    peek = connection.store.peek
-    return len(commands) + sum(
-        [
-            work_of(peek(command[1]), command)
-            for command in commands
-            if command[0] == c.SET or command[0] in FIELD_DECISIONS
-        ]
-    )
 
 
 def _said(reply: Reply, results: Sequence[Result]) -> Reply:
@@ -124,7 +111,7 @@ def execute(connection: RespSession, queue: Queue, watched: Watched, selected: i
             connection.read(functools.partial(_read_all, connection, queue))
     elif not watched and not steps and not selects:
         commands, finish = _prepare(connection, queue, None)
-        work = _work_of(connection, commands)
+        work = work_in(connection.store, commands)
         connection.write(c.guarded([], commands), functools.partial(_settled, finish), work)
     else:
 
@@ -134,7 +121,7 @@ def execute(connection: RespSession, queue: Queue, watched: Watched, selected: i
                 commands, finish = _prepare(connection, queue, overlay if steps else None)
             except CommandError as wrong:
                 return wrong.reply
-            return Attempt(overlay.conditions(), commands, finish, work=_work_of(connection, commands))
+            return Attempt(overlay.conditions(), commands, finish, work=work_in(connection.store, commands))
 
         def begin(end: End) -> None:
             told = functools.partial(_moved, connection, selected, end) if selects else end
