@@ -224,8 +224,11 @@ class WireStore(Protocol):
     def uses_of(self, key: str) -> int | None:
         """Return how many uses of ``key`` the eviction policy has counted, None if the policy counts none. Raises NotReady."""
 
-    def submit(self, commands: list[Command], done: Done) -> None:
-        """Replicate ``commands`` in order, then call ``done`` with their results or an error."""
+    def submit(self, commands: list[Command], done: Done, work: int = 0) -> None:
+        """Replicate ``commands`` in order, then call ``done`` with their results or an error.
+
+        work: how many plain commands more the machine could run in the time that these will take.
+        """
 
     def submit_barrier(self, done: Done) -> None:
         """Call ``done`` once this node has applied all writes that were acknowledged before this call."""

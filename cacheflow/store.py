@@ -375,15 +375,16 @@ class ReplicatedStore(Face):
         """
         return self._wait(self.submit_barrier, None)
 
-    def submit(self, commands_: list[Command], done: Done, *, timeout_s: float | None = None) -> None:
+    def submit(self, commands_: list[Command], done: Done, work: int = 0, *, timeout_s: float | None = None) -> None:
         """Replicate ``commands_`` without waiting; ``done`` is called once, with their results or the error.
 
+        work: how many plain commands more the machine could run in the time that these will take.
         The node's event loop calls ``done``, which must not block and returns a function that wakes whoever waits; the loop calls
         that function after it has sent what its turn had to send.
         """
         local = self._local
         if local is not None and local.takes_writes:
-            local.inbox.submit(commands_, done, timeout_s)
+            local.inbox.submit(commands_, done, timeout_s, work)
         else:
             done(self._refusal())()
 

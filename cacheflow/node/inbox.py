@@ -51,20 +51,21 @@ class Inbox:
         self.barriers: deque[Done] = deque()
         self._woken = False
 
-    def submit(self, commands_: Sequence[Command], done: Done, timeout_s: float | None = None) -> None:
+    def submit(self, commands_: Sequence[Command], done: Done, timeout_s: float | None = None, work: int = 0) -> None:
         """Replicate ``commands_`` in order; call ``done`` once, on the event loop, with the results or a ReplicationError.
 
-        timeout_s: the most seconds to wait for the results; None: this inbox's default. Any thread may call it.
+        timeout_s: the most seconds to wait for the results; None: this inbox's default.  work: how many plain commands more
+        the machine could run in the time that these will take. Any thread may call it.
         """
         size = sum(map(commands.size_of, commands_))
         deadline = self._loop.time() + (self._timeout_s if timeout_s is None else timeout_s)
         if size > large_calls.CALL_BYTES_MAX or len(commands_) > PENDING_MAX:
             large_calls.LargeCall(commands_, functools.partial(self._add, deadline), done).go_on()()
         else:
-            self._add(deadline, commands_, size, done)
+            self._add(deadline, commands_, size, done, work)
 
-    def _add(self, deadline: float, commands_: Sequence[Command], size: int, done: Done) -> None:
-        self.waiting.append(Proposal(commands_, size, deadline, functools.partial(self._settle, done)))
+    def _add(self, deadline: float, commands_: Sequence[Command], size: int, done: Done, work: int = 0) -> None:
+        self.waiting.append(Proposal(commands_, size, deadline, functools.partial(self._settle, done), 1, work))
         if not self._proposals.holds_back(len(self.waiting) + len(self.barriers)):
             self._wake()
 

@@ -55,8 +55,9 @@ from cacheflow.results import RaftPosition
 
 logger = logging.getLogger(__name__)
 
-# A node applies entries for this long at a time, so that it goes on answering when it has many to apply.
-APPLY_SLICE_S = 0.010
+# A node begins to apply entries for this long at a time, so that it goes on answering when it has many to apply: with the last
+# one, which takes 5 ms, a turn is shorter than 10 ms.
+APPLY_SLICE_S = 0.004
 # The messages that come with every entry and need no whole tick: if one changes a role, the core's position shows it.
 OF_LOAD = frozenset(("append_entries", "commit", "propose"))
 
@@ -446,7 +447,7 @@ class RaftNode:
     # The core calls ---------------------------------------------------------------------------------------------------
 
     def apply_committed(self) -> None:
-        """Apply committed log entries to the machine, for APPLY_SLICE_S at most, and report their results to the store."""
+        """Apply committed log entries to the machine, those that begin within APPLY_SLICE_S, and report their results."""
         core, replica, journal = self._core, self.replica, self._journal
         machine = replica.machine
         index, commit_index = core.last_applied, core.commit_index

@@ -86,6 +86,7 @@ class Connection(asyncio.Protocol):
         "_waits",
         "_writes_waiting",
         "_written",
+        "_written_work",
         "at_rest",
         "linearizable",
         "missing",
@@ -125,8 +126,10 @@ class Connection(asyncio.Protocol):
         self._writes_waiting = 0
         self._output: list[bytes] = []
         self._output_bytes = 0
-        # The writes of this piece of input; the promise of each, and the function that renders its result.
+        # The writes of this piece of input, what more the machine could run instead, in plain commands; the promise of each, and
+        # the function that renders its result.
         self._commands: list[Command] = []
+        self._written_work = 0
         self._written: list[tuple[Promise, Callable[[Result], Reply]]] = []
         # The reads of this piece that must see all that was acknowledged before; the first is the barrier itself.
         self._behind: list[tuple[Promise, Callable[[bytes], bytes] | None]] = []
@@ -282,19 +285,33 @@ class Connection(asyncio.Protocol):
 
         self.store.submit_barrier(done)
 
-    def write(self, command: Command, answer: Callable[[Result], Reply]) -> None:
-        """Replicate the write ``command``, and answer the client with the bytes that ``answer`` makes of the result."""
+    def write(self, command: Command, answer: Callable[[Result], Reply], work: int = 0) -> None:
+        """Replicate the write ``command``, and answer the client with the bytes that ``answer`` makes of the result.
+
+        work: as how many requests more it counts among those under way, for the time that the machine will need for it.
+        """
+        if work:
+            self._in_row += work
         if self._last_read is not None or self._writes_waiting:
             self._writes_waiting += 1
-            self._promises.append(Promise(functools.partial(self._start_write, command, answer)))
+            self._promises.append(Promise(functools.partial(self._start_write, command, answer, work)))
             return
+        if work:
+            self._add_work(work)
         promise = Promise()
         self._promises.append(promise)
         self._commands.append(command)
         self._written.append((promise, answer))
 
-    def _start_write(self, command: Command, answer: Callable[[Result], Reply]) -> bytes:
+    def _add_work(self, work: int) -> None:
+        """Count ``work`` for the next command of this piece of input; if that is too much, propose those before it now."""
+        if self._commands and self._written_work + work > REQUESTS_MAX:
+            self._propose()
+        self._written_work += work
+
+    def _start_write(self, command: Command, answer: Callable[[Result], Reply], work: int) -> bytes:
         self._writes_waiting -= 1
+        self._add_work(work)
         promise = Promise()
         self._promises.appendleft(promise)
         self._commands.append(command)
@@ -487,6 +504,7 @@ class Connection(asyncio.Protocol):
     def _propose(self) -> None:
         commands, self._commands = self._commands, []
         written, self._written = self._written, []
+        work, self._written_work = self._written_work, 0
 
         def done(outcome: Outcome) -> Callable[[], None]:
             if isinstance(outcome, ReplicationError):
@@ -498,7 +516,7 @@ class Connection(asyncio.Protocol):
                     promise.answer = answer, result
             return self._settle
 
-        self.store.submit(commands, done)
+        self.store.submit(commands, done, work)
 
     def _propose_barrier(self) -> None:
         ((barrier, _), *reads), self._behind = self._behind, []

@@ -39,12 +39,14 @@ class Attempt(NamedTuple):
 
     conditions: (key, version, expiry) that must still hold.  commands: run in order if all conditions hold.
     reply: makes the reply to the client from the commands' results.  atomic: the commands take place all or none.
+    work: how many plain commands more the machine could run in the time that these will take.
     """
 
     conditions: Sequence[Condition]
     commands: Sequence[Command]
     reply: Callable[[list[Result]], Reply]
     atomic: bool = False
+    work: int = 0
 
 
 class Attempts:
@@ -85,10 +87,10 @@ class Attempts:
         if isinstance(attempt, bytes):
             self._end(attempt)
             return
-        conditions, commands, self._reply, atomic = attempt
+        conditions, commands, self._reply, atomic, work = attempt
         conditions = [*self._fixed, *conditions]
         if conditions or commands:
-            self._client.store.submit([c.guarded(conditions, commands, atomic=atomic)], self._done)
+            self._client.store.submit([c.guarded(conditions, commands, atomic=atomic)], self._done, work)
         else:
             # Nothing was looked at, so that nothing can have changed: the request alone was wrong.
             self._end(self._reply([]))

@@ -41,10 +41,10 @@ def become_newer() -> None:
     helper_process._RUN_HELPER = __file__  # type: ignore[misc]
     submit = ReplicatedStore.submit
 
-    def _submit(self: Any, commands_: list[Any], done: Any, **named: Any) -> None:
+    def _submit(self: Any, commands_: list[Any], done: Any, work: int = 0, **named: Any) -> None:
         if self._local is not None and self._local.level >= NewerMachine.build_level:
             commands_ = [_labelled(command) for command in commands_]
-        submit(self, commands_, done, **named)
+        submit(self, commands_, done, work, **named)
 
     ReplicatedStore.submit = _submit  # type: ignore[method-assign]
 

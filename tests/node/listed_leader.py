@@ -100,10 +100,16 @@ class Call:
     """A caller that waits. outcomes: what it was told; never more than one."""
 
     def __init__(
-        self, cluster: Cluster, *commands_: Command, timeout_s: float = 10.0, size: int = 64, flush: bool = True
+        self,
+        cluster: Cluster,
+        *commands_: Command,
+        timeout_s: float = 10.0,
+        size: int = 64,
+        flush: bool = True,
+        work: int = 0,
     ) -> None:
         self.outcomes: list[Any] = []
-        cluster.proposals.add(Proposal(commands_, size, cluster.now + timeout_s, self.outcomes.append))
+        cluster.proposals.add(Proposal(commands_, size, cluster.now + timeout_s, self.outcomes.append, work=work))
         if flush:
             cluster.proposals.flush()
 

@@ -274,3 +274,31 @@ def test_a_session_that_is_lost_while_the_next_block_gathers_keeps_nobody_waitin
     cluster.wait()
     cluster.apply()
     assert numbers(late.outcome) != []
+
+
+def test_commands_that_are_much_work_go_a_few_at_a_time_and_in_order() -> None:
+    cluster = Cluster().open()
+    works = [BLOCK_COMMANDS_MAX * 2, BLOCK_COMMANDS_MAX // 2, BLOCK_COMMANDS_MAX // 3, BLOCK_COMMANDS_MAX // 2, 0, 0]
+    calls = [Call(cluster, count(), work=work, flush=False) for work in works]
+    cluster.proposals.flush()
+    sizes = []
+    while cluster.sent:
+        sizes += [len(block[3]) for block in cluster.blocks()]
+        cluster.apply()
+        cluster.wait()
+    # What alone is more than an entry should hold goes alone; who comes behind does not overtake.
+    assert sizes == [1, 2, 3]
+    assert [numbers(call.outcome) for call in calls] == [[1], [2], [3], [4], [5], [6]]
+    assert cluster.proposals.pending == 0 and not cluster.proposals.holds_back(0)
+
+
+def test_while_much_work_is_on_its_way_more_of_it_waits() -> None:
+    cluster = Cluster().open()
+    calls = [Call(cluster, count(), work=BLOCK_COMMANDS_MAX // 2) for _ in range(3)]
+    plain = Call(cluster, count())
+    assert [len(block[3]) for block in cluster.blocks()] == [1]
+    cluster.apply()
+    assert [len(block[3]) for block in cluster.blocks()] == [1]
+    cluster.apply()
+    cluster.apply()
+    assert [len(call.outcomes) for call in (*calls, plain)] == [1] * 4

@@ -30,9 +30,11 @@ from simulation.watched import Watched
 
 from cacheflow.contract import Outcome
 from cacheflow.errors import NotCommitted, OutcomeUnknown, ReplicationError
+from cacheflow.machine.deciding.field_decisions import FIELD_DECISIONS
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.machine.language.levels import FIRST_LEVEL
+from cacheflow.node.proposals import BLOCK_COMMANDS_MAX
 
 if TYPE_CHECKING:
     from simulation.cluster import Cluster, Process
@@ -260,7 +262,9 @@ class Client:
             # A linearizable read, which looks at memory behind a barrier.
             process.inbox.barrier(done)
         else:
-            process.inbox.submit(commands_, done, TIMEOUT_S)
+            # Hashes are small here, and are told to be large: two of them are more than a block takes.
+            work = BLOCK_COMMANDS_MAX * 2 // 3 if commands_[0][0] in FIELD_DECISIONS else 0
+            process.inbox.submit(commands_, done, TIMEOUT_S, work)
 
     def _look(self, _: Client, process: Process) -> None:
         """Make local reads through a process, and check them."""

@@ -60,7 +60,8 @@ class FakeStore:
     """clock_ms: the cluster's time, moved by tests.  held: proposals wait for ``release``.
 
     failure: what proposals end with instead of being applied.  readable: false: reads raise NotReady.
-    proposed: every proposal so far, a barrier as [].  noted: the keys whose reads counted as uses.
+    proposed: every proposal so far, a barrier as [].  works: how much work each of them is told to be.
+    noted: the keys whose reads counted as uses.
     """
 
     def __init__(self, max_items: int | None = None, max_bytes: int | None = None) -> None:
@@ -70,6 +71,7 @@ class FakeStore:
         self.failure: ReplicationError | None = None
         self.readable = True
         self.proposed: list[list[Command]] = []
+        self.works: list[int] = []
         self.noted: list[str] = []
         self.hits = 0
         self.misses = 0
@@ -134,8 +136,9 @@ class FakeStore:
             return None
         return [self.lookup(key) for key in keys]
 
-    def submit(self, commands_: list[Command], done: Done) -> None:
+    def submit(self, commands_: list[Command], done: Done, work: int = 0) -> None:
         self.proposed.append(commands_)
+        self.works.append(work)
         if self.held:
             self._waiting.append((commands_, done))
         else:

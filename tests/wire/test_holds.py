@@ -11,6 +11,7 @@ from wire.fake_store import FakeStore
 from wire.fake_transport import Client
 from wire.turns import Turns
 
+from cacheflow.machine.deciding.field_decisions import BYTES_A_COMMAND, FIELD_DECISIONS, searched_bytes
 from cacheflow.machine.language import commands
 from cacheflow.node.proposals import BLOCK_COMMANDS_MAX
 from cacheflow.rest.openapi import specification
@@ -26,6 +27,8 @@ from scripts.bench import requests
 ITEMS = 60_000
 # What one turn may call: 5,000 keys looked up at one moment take most of it, 60,000 keys would take three times as much.
 CALLS_MAX = 80_000
+# What the machine may search for one entry: about 5 ms.
+SEARCHED_MAX = 8 * 1024 * 1024
 # Pieces in which a socket's input comes.
 RECEIVED = 16 * 1024
 
@@ -62,6 +65,41 @@ def longest_turn(turns: Turns, client: Client, store: FakeStore, data: bytes) ->
     store.held = False
     client.replies()
     return turns.longest
+
+
+def searched_by(store: FakeStore, proposal: list[commands.Command]) -> int:
+    """The bytes that the machine would search for the commands of ``proposal`` if it ran each of them now."""
+    searched = 0
+    for command in proposal:
+        if command[0] in (commands.BATCH, commands.GUARDED):
+            searched += searched_by(store, command[2])
+        elif command[0] == commands.SET or command[0] in FIELD_DECISIONS:
+            searched += searched_bytes(store.entry(command[1]), command)
+    return searched
+
+
+@pytest.mark.parametrize("name", sorted(name for name in RESP if TABLE[name.encode()].group in ("hash", "set")))
+def test_what_is_proposed_together_is_a_few_ms_of_work_and_is_told_to_be(name: str) -> None:
+    store = FakeStore()
+    client = Client(resp_client.service(store).connection(resp_client.ignore))
+    # Twice: once fields are new, and once they are there.
+    for _ in range(2):
+        store.held = True
+        data = RESP[name]
+        pieces = [data[start : start + RECEIVED] for start in range(0, len(data), RECEIVED)]
+        while pieces or store.waiting:
+            while pieces and client.transport.reading:
+                client.send(pieces.pop(0))
+            if not store.waiting:
+                continue
+            proposal, work = store.proposed[-store.waiting], store.works[-store.waiting]
+            # What other commands before it have changed was on its way when its work was told.
+            searched = searched_by(store, proposal)
+            assert searched <= SEARCHED_MAX
+            assert searched <= (work + len(proposal)) * BYTES_A_COMMAND
+            store.release(1)
+        store.held = False
+        client.replies()
 
 
 # What runs in the scripts' thread, which is none of the loop's.

@@ -22,8 +22,12 @@ from cacheflow.machine.state.entries import (
     entry_bytes,
 )
 
+# The bytes that are searched in the time in which one field is taken out of a hash and put back; and those that count as a plain
+# command. They take half of its time: of plain commands an entry holds 10 ms, and of one large hash it should hold less.
+_BYTES_A_FIELD: Final = 400
+BYTES_A_COMMAND: Final = 4 * 1024
 KINDS_OF_FIELDS: Final = (KIND_HASH, KIND_SET)
-# The most fields of a hash of which one command changes several: all of it is then taken apart and put together, 10 ms of work.
+# The most fields of a hash of which one command changes several: all of it is then taken apart and put together, in 2 to 5 ms.
 FIELDS_TOGETHER_MAX: Final = 10_000
 
 
@@ -42,11 +46,15 @@ def decide_set_fields(entry: Entry | None, command: list[Any], now_ms: int, byte
             return wrong_kind(entry)
         if only_absent and fields.has(entry[DATA], pairs[0]):
             return [c.OK, 0, 0, 0]
-        if len(pairs) > 2 and fields.count(entry[DATA]) > FIELDS_TOGETHER_MAX:
+        if len(pairs) > 2 and fields.has_more(entry[DATA], FIELDS_TOGETHER_MAX):
             return _too_many()
-    data, new = fields.with_fields(b"" if entry is None else entry[DATA], pairs)
-    if kind == KIND_SET and not new:
-        return [c.OK, 0, 0, 0]
+    present = b"" if entry is None else entry[DATA]
+    if kind == KIND_SET:
+        data, new = fields.with_members(present, pairs[::2])
+        if not new:
+            return [c.OK, 0, 0, 0]
+    else:
+        data, new = fields.with_fields(present, pairs)
     return _written(entry, key, data, kind, pairs, new, min(fields_bytes_max, c.FIELDS_BYTES_MAX), bytes_max)
 
 
@@ -59,9 +67,10 @@ def decide_remove_fields(entry: Entry | None, command: list[Any], now_ms: int, b
         return [c.MISSING]
     if entry[KIND] != kind:
         return wrong_kind(entry)
-    if len(names) > 1 and fields.count(entry[DATA]) > FIELDS_TOGETHER_MAX:
+    if len(names) > 1 and fields.has_more(entry[DATA], FIELDS_TOGETHER_MAX):
         return _too_many()
-    data, removed = fields.without_fields(entry[DATA], names)
+    without = fields.without_members if kind == KIND_SET else fields.without_fields
+    data, removed = without(entry[DATA], names)
     if not removed:
         return [c.OK, 0, 0, 0]
     if not data:
@@ -146,16 +155,30 @@ FIELD_DECISIONS: Final[dict[int, Callable[[Entry | None, list[Any], int, float],
 }
 
 
-def searched_bytes(entry: Entry | None, command: Sequence[Any]) -> int:
+def searched_bytes(entry: Entry | None, command: Sequence[Any], growth: int = 0) -> int:
     """Return what deciding ``command`` on ``entry`` costs, as the bytes that a search could go through.
 
     command: one of those above, or a SET, of which the bytes of a hash or set are looked at as a whole.
+    What is searched is copied as well, which counts like another search.
+    growth: bytes by which commands that are still on their way may have made the hash or set larger by then.
     """
     if command[0] == c.SET:
         return 8 * len(command[2]) if command[3] in KINDS_OF_FIELDS else 0
-    if entry is None or entry[KIND] <= KIND_VALUE_MAX:
-        return 0
+    size = growth if entry is None or entry[KIND] <= KIND_VALUE_MAX else len(entry[DATA]) + growth
+    if size > c.FIELDS_BYTES_MAX:
+        size = c.FIELDS_BYTES_MAX
     if command[0] == c.COUNT_FIELD:
-        return len(entry[DATA])
+        return 3 * size
     count = len(command[3]) // (2 if command[0] == c.SET_FIELDS else 1)
-    return len(entry[DATA]) * (count if count <= fields.SINGLY_MAX else 16)
+    if count <= fields.SINGLY_MAX:
+        return 2 * size * count
+    # All are taken apart, and put together. How many there are is not counted: a field has about eight bytes at least.
+    return 8 * size + _BYTES_A_FIELD * (count + min(size // 8, FIELDS_TOGETHER_MAX))
+
+
+def work_of(entry: Entry | None, command: Sequence[Any], growth: int = 0) -> int:
+    """Return how many plain commands are as much work for the machine as ``command`` on ``entry``, beside the one that it is.
+
+    command, growth: see ``searched_bytes``.
+    """
+    return searched_bytes(entry, command, growth) // BYTES_A_COMMAND

@@ -6,27 +6,38 @@
    a search for ``FIELD field VALUE`` finds that field and nothing else. No text has a 0xFE, so most often nothing is added.
 3. The same commands in the same order make the same bytes on every node.
 
-A search and a copy are what one field costs, 1 ms in a hash of 1 MiB, where unpacking it costs 15 to 40 ms.
+A search and a copy are what one field costs, 0.5 ms in a hash of 1 MiB. Where several change at once, all of a hash are taken
+apart and put together, by functions of bytes alone: 2 ms for 10,000 short fields, 5 ms where they are 1 MiB. Of a set the members
+are only looked at, and new ones put behind them: 1 and 2 ms.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
 FIELD: Final = b"\xfe\x01"
 VALUE: Final = b"\xfe\x02"
 # So many fields are searched and written one by one; to take 10,000 apart takes as long as 8 searches of a megabyte.
 SINGLY_MAX: Final = 8
+# What stands between two members of a set.
+_NEXT_MEMBER: Final = VALUE + FIELD
 _MARK: Final = b"\xfe"
 _MARK_ITSELF: Final = b"\xfe\x00"
-# For the check of the order: the two bytes that stand in for FIELD and VALUE are taken out of all else before.
-_WITHOUT_STAND_INS: Final = bytes.maketrans(b"\xfd\xff", b"__")
-_NO_MARKS: Final = bytes(range(0xFD))
+# The forms of a hash and of a set in which no part has a mark. Nothing fits them in two ways, so nothing is tried again ("*+",
+# "++"): a megabyte takes 1 ms, and 7 ms where it is the smallest fields.
+_HASH_FORM: Final = re.compile(rb"(?:\xfe\x01[^\xfe]*+\xfe\x02[^\xfe]*+)++")
+_SET_FORM: Final = re.compile(rb"(?:\xfe\x01[^\xfe]*+\xfe\x02)++")
 
 
 def _escaped(part: bytes) -> bytes:
     return part.replace(_MARK, _MARK_ITSELF) if _MARK in part else part
+
+
+def _all_escaped(parts: Sequence[bytes]) -> Sequence[bytes]:
+    # Most often there is no mark in any of a thousand, which is seen without a call for each.
+    return list(map(_escaped, parts)) if _MARK in b"".join(parts) else parts
 
 
 def _head(field: bytes) -> bytes:
@@ -37,6 +48,12 @@ def _head(field: bytes) -> bytes:
 def count(data: bytes) -> int:
     """Return the number of fields in ``data``, the bytes of a hash or set."""
     return data.count(FIELD)
+
+
+def has_more(data: bytes, most: int) -> bool:
+    """True if there are more than ``most`` fields in ``data``."""
+    # Each field has two marks at least, and to count single bytes takes a third of the time.
+    return data.count(_MARK) > 2 * most and count(data) > most
 
 
 def value_in(data: bytes, field: bytes) -> bytes | None:
@@ -73,13 +90,33 @@ def with_fields(data: bytes, pairs: Sequence[bytes]) -> tuple[bytes, int]:
             if start < 0:
                 data, new = b"%b%b%b" % (data, head, value), new + 1
             else:
-                data = b"%b%b%b%b" % (data[:start], head, value, data[_end(data, start) :])
+                # Views, so that all other fields are copied once.
+                rest = memoryview(data)
+                data = b"".join((rest[:start], head, value, rest[_end(data, start) :]))
         return data, new
     # One by one, each of many would be searched for and copied for.
     by_field = _by_field(data)
     before = len(by_field)
-    by_field.update(zip(map(_escaped, pairs[::2]), map(_escaped, pairs[1::2]), strict=True))
+    parts = _all_escaped(pairs)
+    by_field.update(zip(parts[::2], parts[1::2], strict=True))
     return _joined(by_field), len(by_field) - before
+
+
+def with_members(data: bytes, members: Sequence[bytes]) -> tuple[bytes, int]:
+    """Return the bytes ``data`` of a set with the members ``members``, and how many of these are new.
+
+    As ``with_fields`` with empty values, in a third of the time.
+    """
+    if len(members) <= SINGLY_MAX:
+        new = 0
+        for member in members:
+            head = _head(member)
+            if head not in data:
+                data, new = data + head, new + 1
+        return data, new
+    present = set(_members(data))
+    fresh = [member for member in dict.fromkeys(_all_escaped(members)) if member not in present]
+    return (data + _joined_members(fresh), len(fresh)) if fresh else (data, 0)
 
 
 def without_fields(data: bytes, names: Sequence[bytes]) -> tuple[bytes, int]:
@@ -89,11 +126,38 @@ def without_fields(data: bytes, names: Sequence[bytes]) -> tuple[bytes, int]:
         for name in names:
             start = data.find(_head(name))
             if start >= 0:
-                data, removed = data[:start] + data[_end(data, start) :], removed + 1
+                rest = memoryview(data)
+                data, removed = b"".join((rest[:start], rest[_end(data, start) :])), removed + 1
         return data, removed
     by_field = _by_field(data)
-    removed = sum([by_field.pop(_escaped(name), None) is not None for name in names])
+    removed = sum([by_field.pop(name, None) is not None for name in _all_escaped(names)])
     return (_joined(by_field), removed) if removed else (data, 0)
+
+
+def without_members(data: bytes, members: Sequence[bytes]) -> tuple[bytes, int]:
+    """Return the bytes ``data`` of a set without the members ``members``, and how many of these there were."""
+    if len(members) <= SINGLY_MAX:
+        return without_fields(data, members)
+    present = _members(data)
+    gone = {*_all_escaped(members)}
+    left = [member for member in present if member not in gone]
+    removed = len(present) - len(left)
+    return (_joined_members(left), removed) if removed else (data, 0)
+
+
+def _members(data: bytes) -> list[bytes]:
+    """Return the members in the bytes ``data`` of a set, as they stand there."""
+    return data[len(FIELD) : -len(VALUE)].split(_NEXT_MEMBER) if data else []
+
+
+def _joined_members(members: Collection[bytes]) -> bytes:
+    """Return the bytes of a set of ``members``, each of which is given as it stands there."""
+    return b"%b%b%b" % (FIELD, _NEXT_MEMBER.join(members), VALUE) if members else b""
+
+
+def set_of(members: Sequence[bytes]) -> bytes:
+    """Return the bytes of a set of ``members``, no two of which are the same."""
+    return _joined_members(_all_escaped(members))
 
 
 def _by_field(data: bytes) -> dict[bytes, bytes]:
@@ -102,7 +166,7 @@ def _by_field(data: bytes) -> dict[bytes, bytes]:
 
 
 def _joined(by_field: dict[bytes, bytes]) -> bytes:
-    return b"".join([b"\xfe\x01%b\xfe\x02%b" % pair for pair in by_field.items()])
+    return FIELD + FIELD.join(map(VALUE.join, by_field.items())) if by_field else b""
 
 
 def parts_of(data: bytes) -> list[bytes]:
@@ -127,16 +191,6 @@ def slices(data: bytes, size: int) -> Iterator[bytes]:
 
 
 def is_well_formed(data: bytes, is_set: bool) -> bool:
-    """True if ``data`` is the bytes of a hash, or of a set if ``is_set``, with one field at least.
-
-    Takes some milliseconds for a million bytes, whatever these are.
-    """
-    fields = data.count(FIELD)
-    if not fields or not data.startswith(FIELD) or data.count(VALUE) != fields:
-        return False
-    if is_set and not (data.endswith(VALUE) and data.count(VALUE + FIELD) == fields - 1):
-        return False
-    # What is left of each field is one byte for FIELD and another for VALUE, and a third for a mark that is neither.
-    plain = data.replace(_MARK_ITSELF, b"_").translate(_WITHOUT_STAND_INS)
-    marks = plain.replace(FIELD, b"\xfd").replace(VALUE, b"\xff").translate(None, _NO_MARKS)
-    return marks == b"\xfd\xff" * fields
+    """True if ``data`` is the bytes of a hash, or of a set if ``is_set``, with one field at least."""
+    plain = data.replace(_MARK_ITSELF, b"_")
+    return (_SET_FORM if is_set else _HASH_FORM).fullmatch(plain) is not None

@@ -185,7 +185,9 @@ class ThreadWriter:
                 self._loop.call_soon_threadsafe(self._settle)
 
     def _settle(self) -> None:
-        while not self._settled.empty():
+        # What ends meanwhile has a turn of its own: the next flush, which ends while this entry is applied, would make its entry
+        # a part of this turn, and so on without an end.
+        for _ in range(self._settled.qsize()):
             done, outcome = self._settled.get()
             done(outcome)
 

@@ -16,8 +16,10 @@ T = TypeVar("T")
 
 # The bytes of a hash that are shown in one step: 1 ms of work where they are small fields.
 SLICE_BYTES: Final = 8 * 1024
-# The bytes that a request may have searched in one step.
+# The bytes that are searched at once for a reply, one that takes all fields apart counting 16 times.
 SEARCHED_BYTES: Final = 1024 * 1024
+# The fields that are shown, or drawn, in one step: less than 1 ms of work.
+SHOWN_AT_ONCE: Final = 1000
 # The longest answer, in which one large value may stand often; and the most fields that are drawn at random, some of them often.
 ANSWER_BYTES_MAX: Final = 128 * 1024 * 1024
 DRAWN_MAX: Final = 10_000
@@ -41,22 +43,28 @@ def listed(head: bytes, data: bytes, parts: slice) -> Reply:
 
 def looked_up(data: bytes, names: list[bytes], show: Callable[[bytes | None], bytes]) -> Reply:
     """Return the array of what ``show`` makes of the value of each of the fields ``names``, None for one that is not there."""
-    found: dict[bytes, bytes] = {}
 
     def pieces() -> Iterator[bytes]:
-        each = 1 + SEARCHED_BYTES // (len(data) + 1)
-        wanted = list(dict.fromkeys(names))
-        for start in range(0, len(wanted), each):
-            for name in wanted[start : start + each]:
+        absent = show(None)
+        found = dict.fromkeys(names, absent)
+        if len(found) <= fields.SINGLY_MAX:
+            for name in found:
                 found[name] = show(fields.value_in(data, name))
-            yield b""
+                yield b""
+        else:
+            for some in fields.slices(data, SLICE_BYTES):
+                parts = fields.parts_of(some)
+                for name, value in zip(parts[::2], parts[1::2], strict=True):
+                    if name in found:
+                        found[name] = show(value)
+                yield b""
         if sum([len(found[name]) for name in names]) > ANSWER_BYTES_MAX:
             raise CommandError(f"ERR the answer is larger than {ANSWER_BYTES_MAX} bytes")
         yield b"*%d\r\n" % len(names)
         for name in names:
             yield found[name]
 
-    if len(data) * len(names) <= SEARCHED_BYTES:
+    if len(data) * (len(names) if len(names) <= fields.SINGLY_MAX else 16) <= SEARCHED_BYTES:
         return b"".join(said_in_pieces(pieces()))
     return Stream(said_in_pieces(pieces()), len(data))
 
@@ -70,10 +78,41 @@ def drawn(data: bytes, count: int) -> Generator[bytes, None, list[tuple[bytes, b
     if -count > DRAWN_MAX:
         raise CommandError("ERR value is out of range")
     total = fields.count(data)
-    if count < 0:
-        places = sorted(random.choices(range(total), k=-count)) if total else []
-    else:
-        places = list(range(total)) if count >= total else sorted(random.sample(range(total), count))
+    if not total:
+        return []
+    if count >= 0:
+        places = yield from _places(total, count)
+        return (yield from _at(data, places))
+    drawn_places = random.choices(range(total), k=-count)
+    yield b""
+    once = sorted({*drawn_places})
+    by_place = dict(zip(once, (yield from _at(data, once)), strict=True))
+    found = [by_place[place] for place in drawn_places]
+    yield b""
+    # One large field may have been drawn often.
+    if sum([len(field) + len(value) for field, value in found]) > ANSWER_BYTES_MAX:
+        raise CommandError(f"ERR the answer is larger than {ANSWER_BYTES_MAX} bytes")
+    return found
+
+
+def _places(total: int, count: int) -> Generator[bytes, None, Sequence[int]]:
+    """Return ``count`` numbers below ``total`` at random, in order, each once; all of them if ``count`` is larger."""
+    if count >= total:
+        return range(total)
+    if count <= SHOWN_AT_ONCE:
+        return sorted(random.sample(range(total), count))
+    # To sample many takes as long as all other steps together: so each number is taken, or not, in its turn.
+    places: list[int] = []
+    for start in range(0, total, SHOWN_AT_ONCE):
+        for place in range(start, min(start + SHOWN_AT_ONCE, total)):
+            if random.random() * (total - place) < count - len(places):
+                places.append(place)
+        yield b""
+    return places
+
+
+def _at(data: bytes, places: Sequence[int]) -> Generator[bytes, None, list[tuple[bytes, bytes]]]:
+    """Return the fields with their values at the ``places`` in ``data``, which are in order."""
     found: list[tuple[bytes, bytes]] = []
     behind = 0
     for some in fields.slices(data, SLICE_BYTES):
@@ -83,11 +122,17 @@ def drawn(data: bytes, count: int) -> Generator[bytes, None, list[tuple[bytes, b
             at = 2 * (places[len(found)] - before)
             found.append((parts[at], parts[at + 1]))
         yield b""
-    if sum([len(field) + len(value) for field, value in found]) > ANSWER_BYTES_MAX:
-        raise CommandError(f"ERR the answer is larger than {ANSWER_BYTES_MAX} bytes")
-    if count < 0:
-        random.shuffle(found)
     return found
+
+
+def taken_from(items: list[T]) -> Iterator[list[T]]:
+    """Yield lists of SHOWN_AT_ONCE of the ``items``, in order, and leave none behind: to free many at once takes as long."""
+    items.reverse()
+    while items:
+        some = items[-SHOWN_AT_ONCE:]
+        del items[-SHOWN_AT_ONCE:]
+        some.reverse()
+        yield some
 
 
 def at_once(steps: Generator[bytes, None, T]) -> T:
@@ -110,10 +155,9 @@ def some_of(data: bytes, count: int, show: Callable[[tuple[bytes, bytes]], bytes
         found = yield from drawn(data, count)
         # What waits for its client is the reply: small fields take ten times as much, and nobody counts them.
         said = [b"*%d\r\n" % (each * len(found))]
-        for start in range(0, len(found), SLICE_BYTES // 16):
-            said.append(b"".join(map(show, found[start : start + SLICE_BYTES // 16])))
+        for some in taken_from(found):
+            said.append(b"".join(map(show, some)))
             yield b""
-        del found
         yield from said
 
     if len(data) <= SLICE_BYTES and count >= 0:
@@ -166,10 +210,7 @@ def scanned(arguments: Sequence[bytes], data: bytes, *, is_set: bool) -> Reply:
     return b"".join(pieces()) if len(data) <= SLICE_BYTES else Stream(pieces(), len(data))
 
 
-def in_steps(data: bytes) -> Generator[bytes, None, dict[bytes, None]]:
-    """Return the members of a set with the bytes ``data``, in their order: a generator, which yields no bytes between steps."""
-    members: dict[bytes, None] = {}
+def members_in(data: bytes) -> Iterator[list[bytes]]:
+    """Yield the members of a set with the bytes ``data``, in their order, as many as one step may handle."""
     for some in fields.slices(data, SLICE_BYTES):
-        members.update(dict.fromkeys(fields.parts_of(some)[::2]))
-        yield b""
-    return members
+        yield fields.parts_of(some)[::2]

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from cacheflow.contract import DATA, EXPIRES_AT_MS, Entry
 from cacheflow.contract import WireStore as Store
 from cacheflow.machine.deciding.decisions import DECIDE, UNDECIDED, after, result_of
-from cacheflow.machine.deciding.field_decisions import FIELD_DECISIONS, searched_bytes
+from cacheflow.machine.deciding.field_decisions import FIELD_DECISIONS, searched_bytes, work_of
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.wire.optimistic import Condition, unchanged
@@ -92,6 +92,17 @@ class Overlay:
             elif before is None or before[EXPIRES_AT_MS] != expires_at_ms:
                 found.append(c.expire(key, ttl_ms))
         return found
+
+
+def work_in(store: Store, commands: Sequence[Command]) -> int:
+    """Return how many plain commands more the machine could run in the time that one with ``commands`` in it takes."""
+    return len(commands) + sum(
+        [
+            work_of(store.peek(command[1]), command)
+            for command in commands
+            if command[0] == c.SET or command[0] in FIELD_DECISIONS
+        ]
+    )
 
 
 def _is_blind(command: Command) -> bool:

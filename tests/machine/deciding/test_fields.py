@@ -164,12 +164,12 @@ def test_one_field_of_many_is_changed_by_itself(driver: Driver) -> None:
 
 
 def test_a_batch_searches_only_so_much(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "SEARCHED_PER_BATCH_BYTES_MAX", 1100)
+    monkeypatch.setattr(batches, "SEARCHED_PER_BATCH_BYTES_MAX", 2200)
     driver.one(hset("h", b"a", bytes(500)))
     batch = [hset("h", b"a", bytes(500)) for _ in range(3)]
     assert [result[0] for result in driver.one(c.batch(batch))[1]] == [c.OK, c.OK, c.TOO_LARGE]
     # To look at the bytes of a whole hash takes longer than to search them.
-    data, _ = with_fields(b"", [b"a", bytes(50)])
+    data, _ = with_fields(b"", [b"a", bytes(100)])
     copies = [c.set_("copy", data, HASH) for _ in range(3)]
     assert [result[0] for result in driver.one(c.batch(copies))[1]] == [c.OK, c.OK, c.TOO_LARGE]
     assert driver.one(c.batch(batch, atomic=True))[:2] == [c.ABORTED, 2]

@@ -12,6 +12,9 @@ PART = st.text(alphabet="ab", max_size=2).map(str.encode) | st.lists(
     st.sampled_from([b"\xfe", b"\x00", b"\x01", b"\x02", b"a", b"\xff"]), max_size=5
 ).map(b"".join)
 PAIRS = st.lists(st.tuples(PART, PART), max_size=8)
+# More than are written or removed one by one.
+MANY = st.lists(st.tuples(PART, PART), max_size=3 * fields.SINGLY_MAX)
+MEMBERS = st.lists(PART, max_size=3 * fields.SINGLY_MAX)
 
 
 def made(pairs: list[tuple[bytes, bytes]]) -> bytes:
@@ -44,7 +47,7 @@ def test_a_field_is_found_where_it_is_and_nowhere_else(pairs: list[tuple[bytes, 
     assert all(fields.value_in(data, name) == value for name, value in wanted.items())
 
 
-@given(PAIRS, PAIRS)
+@given(PAIRS, MANY)
 def test_several_fields_at_once_leave_what_they_leave_one_by_one(
     pairs: list[tuple[bytes, bytes]], more: list[tuple[bytes, bytes]]
 ) -> None:
@@ -55,7 +58,7 @@ def test_several_fields_at_once_leave_what_they_leave_one_by_one(
     assert new == len({*dict(more)} - {*dict(pairs)})
 
 
-@given(PAIRS, st.lists(PART, min_size=1, max_size=5))
+@given(MANY, st.lists(PART, min_size=1, max_size=3 * fields.SINGLY_MAX))
 def test_fields_are_removed_alone_and_together(pairs: list[tuple[bytes, bytes]], names: list[bytes]) -> None:
     data, wanted = made(pairs), dict(pairs)
     together, removed = fields.without_fields(data, names)
@@ -65,6 +68,23 @@ def test_fields_are_removed_alone_and_together(pairs: list[tuple[bytes, bytes]],
         wanted.pop(name, None)
     assert together == one_by_one == made(list(wanted.items()))
     assert removed == fields.count(data) - len(wanted)
+
+
+@given(MEMBERS, MEMBERS, MEMBERS)
+def test_the_members_of_a_set_are_fields_without_values(
+    first: list[bytes], more: list[bytes], gone: list[bytes]
+) -> None:
+    data, _ = fields.with_members(b"", first)
+    assert data == made([(member, b"") for member in first])
+    together, new = fields.with_members(data, more)
+    assert (together, new) == fields.with_fields(data, [part for member in more for part in (member, b"")])
+    assert fields.without_members(together, gone) == fields.without_fields(together, gone)
+    assert not together or fields.is_well_formed(together, True)
+
+
+@given(MANY, st.integers(0, 30))
+def test_more_fields_than_a_number_are_told_by_their_marks(pairs: list[tuple[bytes, bytes]], most: int) -> None:
+    assert fields.has_more(made(pairs), most) == (len(dict(pairs)) > most)
 
 
 @given(PAIRS, st.integers(1, 30))

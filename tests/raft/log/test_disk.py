@@ -155,6 +155,32 @@ def test_work_runs_in_order_on_one_thread_and_is_settled_on_the_loop() -> None:
     asyncio.run(run())
 
 
+def test_what_ends_while_the_work_before_is_settled_has_a_turn_of_its_own() -> None:
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        writer = ThreadWriter(loop)
+        told: list[str] = []
+        complete = asyncio.Event()
+
+        def first(outcome: object) -> None:
+            loop.call_soon(told.append, "somebody else")
+            ended = threading.Event()
+            writer.submit(lambda: None, second)
+            writer.submit(ended.set, lambda outcome: None)
+            assert ended.wait(5)
+
+        def second(outcome: object) -> None:
+            told.append("second")
+            complete.set()
+
+        writer.submit(lambda: None, first)
+        await asyncio.wait_for(complete.wait(), 5)
+        assert told == ["somebody else", "second"]
+        writer.close()
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize("loop_closed", [False, True])
 def test_closing_the_writer_drains_the_journal(loop_closed: bool, tmp_path: Path) -> None:
     loop = asyncio.new_event_loop()

@@ -163,13 +163,14 @@ def test_a_pipeline_on_a_large_hash_goes_into_several_entries(fields_each: int) 
     entries = 0
     while store.waiting:
         [proposed] = store.proposed[-1:]
-        assert sum(searched_bytes(store.entry("h"), list(command)) for command in proposed) < 50 * 1024 * 1024
+        searched = [searched_bytes(store.entry("h"), list(command)) for command in proposed]
+        assert sum(searched) < 5 * 1024 * 1024 or len(searched) == 1
         entries += 1
         store.release()
         told += client.replies()
     assert told == b":0\r\n" * 200 and entries > 2
-    client.send(pack("HSET", "small", *words) * 200)
-    assert len(store.proposed[-1]) == 200
+    client.send(pack("HSET", "small", *words) * 20)
+    assert len(store.proposed[-1]) == 20
 
 
 @pytest.mark.parametrize("name", ["RENAME", "RENAMENX"])
@@ -232,7 +233,7 @@ def test_a_transaction_copies_only_so_much(words: str) -> None:
     data, _ = with_fields(b"", [part for number in range(9000) for part in (b"%d" % number, b"")])
     store.apply([c.set_("h", data * 12, values.HASH), c.set_("s", data, values.SET)])
     client = connect(store)
-    for count, is_too_much in ((5, False), (50, True)):
+    for count, is_too_much in ((2, False), (50, True)):
         transaction = line("MULTI") + b"".join(line(words.format(number)) for number in range(count)) + line("EXEC")
         proposed = len(store.proposed)
         reader = hiredis.Reader()

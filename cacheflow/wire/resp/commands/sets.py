@@ -6,13 +6,24 @@ import functools
 from collections.abc import Callable, Generator, Iterator
 from typing import Final
 
+from cacheflow.machine.deciding.field_decisions import FIELDS_TOGETHER_MAX
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.language import fields
 from cacheflow.values import SET
 from cacheflow.wire.resp.arguments import SYNTAX, integer_of, key_of, keys_of
 from cacheflow.wire.resp.commands.hashes import told
 from cacheflow.wire.resp.commands.strings import failed
-from cacheflow.wire.resp.field_replies import SLICE_BYTES, at_once, drawn, in_steps, listed, looked_up, scanned, some_of
+from cacheflow.wire.resp.field_replies import (
+    SLICE_BYTES,
+    at_once,
+    drawn,
+    listed,
+    looked_up,
+    members_in,
+    scanned,
+    some_of,
+    taken_from,
+)
 from cacheflow.wire.resp.replies import ONE, ZERO, CommandError, bulk, integer, said_in_pieces, set_head
 from cacheflow.wire.resp.session import Arguments, Find, Plan, RespSession, Spec
 from cacheflow.wire.resp.typed import fields_of
@@ -22,6 +33,8 @@ _NOT_POSITIVE: Final = "ERR value is out of range, must be positive"
 _MEMBERS: Final = slice(0, None, 2)
 # The bytes that the sets of one SUNION, SINTER or SDIFF may have together: their members are all in memory then.
 COMBINED_BYTES_MAX: Final = 16 * 1024 * 1024
+# The bytes of sets whose members are kept in one dictionary: it takes 1 ms to grow.
+PART_BYTES: Final = 256 * 1024
 # The members that the sets may have of which another one is made, which cannot be done in slices: 5 ms of work.
 STORED_MEMBERS_MAX: Final = 10_000
 
@@ -63,34 +76,50 @@ def srandmember(session: RespSession, find: Find, arguments: Arguments) -> Reply
 
 # Several sets -------------------------------------------------------------------------------------------------------
 
+# Members, in one dictionary or several: a large one takes long to grow, and to free.
+Parts = list[dict[bytes, None]]
 # A generator, which yields no bytes between steps, that returns the members that are asked for of sets, given as their bytes.
-Combine = Callable[[list[bytes]], Generator[bytes, None, dict[bytes, None]]]
+Combine = Callable[[list[bytes]], Generator[bytes, None, Parts]]
 
 
-def _union(sets: list[bytes]) -> Generator[bytes, None, dict[bytes, None]]:
-    members: dict[bytes, None] = {}
+def _union(sets: list[bytes]) -> Generator[bytes, None, Parts]:
+    parts: Parts = [{} for _ in range(1 + sum(map(len, sets)) // PART_BYTES)]
     for data in sets:
-        members |= yield from in_steps(data)
-    return members
+        for some in members_in(data):
+            if len(parts) == 1:
+                parts[0].update(dict.fromkeys(some))
+            else:
+                for member in some:
+                    parts[hash(member) % len(parts)][member] = None
+            yield b""
+    return parts
 
 
-def _intersection(sets: list[bytes]) -> Generator[bytes, None, dict[bytes, None]]:
+def _intersection(sets: list[bytes]) -> Generator[bytes, None, Parts]:
     smallest, *others = sorted(sets, key=len)
-    members = yield from in_steps(smallest)
+    parts = yield from _union([smallest])
     for data in others:
-        if not members:
+        if not any(parts):
             break
-        theirs = yield from in_steps(data)
-        members = {member: None for member in members if member in theirs}
-    return members
+        common: Parts = [{} for _ in parts]
+        for some in members_in(data):
+            for member in some:
+                at = hash(member) % len(parts)
+                if member in parts[at]:
+                    common[at][member] = None
+            yield b""
+        parts = common
+    return parts
 
 
-def _difference(sets: list[bytes]) -> Generator[bytes, None, dict[bytes, None]]:
-    members = yield from in_steps(sets[0])
+def _difference(sets: list[bytes]) -> Generator[bytes, None, Parts]:
+    parts = yield from _union(sets[:1])
     for data in sets[1:]:
-        for member in (yield from in_steps(data)):
-            members.pop(member, None)
-    return members
+        for some in members_in(data):
+            for member in some:
+                parts[hash(member) % len(parts)].pop(member, None)
+            yield b""
+    return parts
 
 
 def _combined(combine: Combine) -> Callable[[RespSession, Find, Arguments], Reply]:
@@ -102,14 +131,14 @@ def _combined(combine: Combine) -> Callable[[RespSession, Find, Arguments], Repl
         protocol = session.protocol
 
         def pieces() -> Iterator[bytes]:
-            members = list((yield from combine(sets)))
+            parts = yield from combine(sets)
             # What waits for its client is the reply: small members take ten times as much, and nobody counts them.
             sets.clear()
-            said = [set_head(protocol, len(members))]
-            for start in range(0, len(members), SLICE_BYTES // 8):
-                said.append(b"".join(map(bulk, members[start : start + SLICE_BYTES // 8])))
-                yield b""
-            del members
+            said = [set_head(protocol, sum(map(len, parts)))]
+            while parts:
+                for some in taken_from(list(parts.pop())):
+                    said.append(b"".join(map(bulk, some)))
+                    yield b""
             yield from said
 
         return b"".join(pieces()) if size <= SLICE_BYTES else Stream(said_in_pieces(pieces()), size)
@@ -137,10 +166,10 @@ def _store(combine: Combine) -> Callable[[RespSession, Find, Arguments], Plan]:
             raise CommandError(
                 f"ERR sets of more than {STORED_MEMBERS_MAX} members together are not stored as another one"
             )
-        members = at_once(combine(sets))
+        members = [member for part in at_once(combine(sets)) for member in part]
         if not members:
             return [c.delete(to)], lambda results: ZERO
-        data, _ = fields.with_fields(b"", [part for member in members for part in (member, b"")])
+        data = fields.set_of(members)
         _check_size(session, data)
         reply = integer(len(members))
         return [c.set_(to, data, SET)], lambda results: reply if results[0][0] == c.OK else failed(results[0])
@@ -158,7 +187,7 @@ def smove(session: RespSession, find: Find, arguments: Arguments) -> Plan:
     if old == new:
         return [], lambda results: ONE
     # What is taken away must find its place.
-    _check_size(session, fields.with_fields(others, [member, b""])[0])
+    _check_size(session, fields.with_members(others, [member])[0])
     pair = [member, b""]
     writes = [c.set_fields(new, SET, pair, session.service.value_bytes_max), c.remove_fields(old, SET, [member])]
     return writes, lambda results: ONE if results[0][0] == c.OK else failed(results[0])
@@ -180,6 +209,10 @@ def spop(session: RespSession, find: Find, arguments: Arguments) -> Plan:
     total = fields.count(data)
     if min(count, total) > c.FIELDS_AT_ONCE_MAX:
         raise CommandError(f"ERR at most {c.FIELDS_AT_ONCE_MAX} members are taken at once")
+    if count > 1 and total > FIELDS_TOGETHER_MAX:
+        raise CommandError(
+            f"OOM a hash or set of more than {FIELDS_TOGETHER_MAX} fields is changed one field a command"
+        )
     taken = [member for member, _ in at_once(drawn(data, count))]
     if len(arguments) == 3:
         reply = set_head(session.protocol, len(taken)) + b"".join(map(bulk, taken))

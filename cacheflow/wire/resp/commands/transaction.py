@@ -20,7 +20,7 @@ from cacheflow.wire.resp.arguments import keys_of
 from cacheflow.wire.resp.commands.scripts import run_transaction
 from cacheflow.wire.resp.commands.strings import ANSWER_BYTES_MAX, failed
 from cacheflow.wire.resp.field_replies import SLICE_BYTES
-from cacheflow.wire.resp.overlay import Overlay
+from cacheflow.wire.resp.overlay import Overlay, work_in
 from cacheflow.wire.resp.replies import CommandError, error, failure, replies_array, said_in_pieces
 from cacheflow.wire.resp.session import (
     KEYS_MAX,
@@ -45,8 +45,8 @@ TOO_MANY_WRITES: Final = f"ERR a transaction that writes or watches changes and 
 _TOO_LONG: Final = f"ERR the answers are larger than {ANSWER_BYTES_MAX} bytes"
 # What the commands of one transaction may search in large hashes and sets before they are proposed, as the state machine counts;
 # and how often one that makes a set of others counts their bytes.
-SEARCHED_BYTES_MAX: Final = 64 * 1024 * 1024
-_COMBINED_COUNTS: Final = 64
+SEARCHED_BYTES_MAX: Final = 16 * 1024 * 1024
+_COMBINED_COUNTS: Final = 8
 TOO_MUCH: Final = "ERR a transaction changes or copies large hashes or sets too often; send fewer at once"
 # The groups of commands that may search a megabyte for a short reply.
 _OF_FIELDS: Final = ("hash", "set")
@@ -68,7 +68,7 @@ def run_steps(connection: RespSession, spec: Spec, arguments: Arguments) -> None
             # A refusal rests on what was seen too: it holds only on the same conditions.
             commands, finish = [], functools.partial(_said, wrong.reply)
         # All or none: what a key is to be taken away for must find its place.
-        return Attempt(overlay.conditions(), commands, finish, atomic=True)
+        return Attempt(overlay.conditions(), commands, finish, atomic=True, work=work_in(connection.store, commands))
 
     def refused(result: Result) -> bytes:
         return failed(result[2] if result[0] == c.ABORTED else result)
@@ -111,7 +111,8 @@ def execute(connection: RespSession, queue: Queue, watched: Watched, selected: i
             connection.read(functools.partial(_read_all, connection, queue))
     elif not watched and not steps and not selects:
         commands, finish = _prepare(connection, queue, None)
-        connection.write(c.guarded([], commands), functools.partial(_settled, finish))
+        work = work_in(connection.store, commands)
+        connection.write(c.guarded([], commands), functools.partial(_settled, finish), work)
     else:
 
         def decide() -> Attempt | bytes:
@@ -120,7 +121,7 @@ def execute(connection: RespSession, queue: Queue, watched: Watched, selected: i
                 commands, finish = _prepare(connection, queue, overlay if steps else None)
             except CommandError as wrong:
                 return wrong.reply
-            return Attempt(overlay.conditions(), commands, finish)
+            return Attempt(overlay.conditions(), commands, finish, work=work_in(connection.store, commands))
 
         def begin(end: End) -> None:
             told = functools.partial(_moved, connection, selected, end) if selects else end

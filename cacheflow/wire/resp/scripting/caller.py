@@ -122,7 +122,7 @@ class _Seen:
     def metrics(self) -> dict[str, float]:
         return self._store.metrics()
 
-    def submit(self, commands: list[Command], done: Done) -> None:
+    def submit(self, commands: list[Command], done: Done, work: int = 0) -> None:
         raise NotImplementedError("a script's commands replicate nothing by themselves")
 
     def submit_barrier(self, done: Done) -> None:

@@ -22,6 +22,7 @@ from cacheflow.machine.language.commands import Command, Result
 from cacheflow.wire.connection import End
 from cacheflow.wire.optimistic import Attempt, Attempts, Condition, unchanged
 from cacheflow.wire.resp.commands.strings import failed
+from cacheflow.wire.resp.overlay import work_in
 from cacheflow.wire.resp.replies import CommandError
 from cacheflow.wire.resp.scripting.caller import Caller
 from cacheflow.wire.resp.scripting.catalogue import Script
@@ -180,7 +181,8 @@ class ScriptRun(Attempts):
             raise failed
         if self._writes:
             self._is_proposed = True
-            self._propose(Attempt(conditions, effects, lambda results: render(), atomic=True))
+            work = work_in(self._client.store, effects)
+            self._propose(Attempt(conditions, effects, lambda results: render(), atomic=True, work=work))
             return
         lookup = self._client.store.lookup
         if [unchanged(key, lookup(key, count=False)) for key in seen] == conditions:
