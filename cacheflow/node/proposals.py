@@ -41,7 +41,8 @@ Settle = Callable[[Outcome], None]
 PENDING_MAX = 100_000
 PENDING_BYTES_MAX = 80 * 1024 * 1024
 # The limits of one block, and of all blocks on their way together: one node sends only so much to a leader that stands still, and
-# an entry has so much of each node at most. The machine applies it in one step of the loop, 5 to 9 us for each command.
+# an entry has so much of each node at most. The machine applies it in one step of the loop, 2 to 6 us for each command, and each
+# of those in a batch counts.
 BLOCK_COMMANDS_MAX = 2000
 BLOCK_BYTES_MAX = 1024 * 1024
 # The largest block that is sent: some small calls, and one as large as it may be. A frame takes it, with what the node sends in
@@ -82,15 +83,17 @@ class Proposal:
     """One call: its commands, and those of their results that have arrived.
 
     done: called once, on the event loop, with the outcome of the call.  callers: how many callers wait for that.
-    first: the number of the call's first command in the session; 0 before the commands are sent.
+    first: the number of the call's first command in the session; 0 before the commands are sent.  weight: the number of the
+    commands, with those in batches.
     """
 
-    __slots__ = ("callers", "commands", "deadline", "done", "first", "results", "size")
+    __slots__ = ("callers", "commands", "deadline", "done", "first", "results", "size", "weight")
 
     def __init__(
         self, commands_: Sequence[Command], size: int, deadline: float, done: Settle | None, callers: int = 1
     ) -> None:
         self.commands = commands_
+        self.weight = commands.weight_of(commands_)
         self.size = size
         self.deadline = deadline
         self.done = done
@@ -138,8 +141,8 @@ class Proposals:
         self._unsent: deque[Proposal] = deque()
         self._unsent_callers = 0
         self._sent: deque[Proposal] = deque()
-        # The commands and bytes of the proposals in ``_sent``.
-        self._sent_commands = 0
+        # The weights and bytes of the proposals in ``_sent``.
+        self._sent_weight = 0
         self._sent_bytes = 0
         # The number of commands of calls that are not answered yet.
         self.pending = 0
@@ -164,7 +167,7 @@ class Proposals:
         callers: how many callers the new commands have. Any thread may ask.
         """
         return (
-            self._sent_commands >= BLOCK_COMMANDS_MAX
+            self._sent_weight >= BLOCK_COMMANDS_MAX
             or self._sent_bytes >= BLOCK_BYTES_MAX
             or (self._gathering and callers + self._unsent_callers < self._expected)
         )
@@ -201,15 +204,21 @@ class Proposals:
         self._gathering = False
         taken: list[Proposal] = []
         block: list[Command] = []
-        size = self._sent_bytes
+        size, weight = self._sent_bytes, self._sent_weight
         latest = 0.0
-        while self._unsent and self._sent_commands + len(block) < BLOCK_COMMANDS_MAX and size < BLOCK_BYTES_MAX:
+        while self._unsent and size < BLOCK_BYTES_MAX:
+            # What is heavier than any block may be goes alone.
+            if weight and weight + self._unsent[0].weight > BLOCK_COMMANDS_MAX:
+                break
             proposal = self._unsent.popleft()
             taken.append(proposal)
+            weight += proposal.weight
             block.extend(proposal.commands)
             size += proposal.size
             if proposal.deadline > latest:
                 latest = proposal.deadline
+        if not taken:
+            return
         first = self._next_number
         try:
             packed = commands.encode_block(self._session, first, self._lowest(), block, self._last_moment_ms(latest))
@@ -226,7 +235,7 @@ class Proposals:
             self._next_number += len(proposal.commands)
             callers += proposal.callers
         self._sent.extend(taken)
-        self._sent_commands += len(block)
+        self._sent_weight = weight
         self._sent_bytes = size
         self._unsent_callers -= callers
         # A block that the route has not taken is sent again when the route changes, or by the timer.
@@ -394,7 +403,7 @@ class Proposals:
         self._unsent.clear()
         self._unsent_callers = 0
         self._sent.clear()
-        self._sent_commands = self._sent_bytes = 0
+        self._sent_weight = self._sent_bytes = 0
         self.pending = self._pending_bytes = 0
 
     # ----------------------------------------------------------------------------------------------------------------
@@ -431,7 +440,7 @@ class Proposals:
     def _resend(self) -> None:
         self._resend_due = False
         block: list[Command] = []
-        size = 0
+        size = weight = 0
         latest = 0.0
         first = self._lowest()
         for proposal in self._sent:
@@ -443,12 +452,13 @@ class Proposals:
                 block.extend(rest)
                 size += proposal.size
                 latest = max(latest, proposal.deadline)
-            if len(block) >= BLOCK_COMMANDS_MAX or size >= BLOCK_BYTES_MAX:
+            weight += proposal.weight
+            if weight >= BLOCK_COMMANDS_MAX or size >= BLOCK_BYTES_MAX:
                 if not self._send(first, block, latest):
                     self._resend_due = True
                     return
                 first += len(block)
-                block, size, latest = [], 0, 0.0
+                block, size, weight, latest = [], 0, 0, 0.0
         if block and not self._send(first, block, latest):
             self._resend_due = True
 
@@ -496,7 +506,7 @@ class Proposals:
     def _answer(self, proposal: Proposal) -> None:
         """End ``proposal``, the oldest call in flight, with its results, which are complete by now."""
         self._sent.popleft()
-        self._sent_commands -= len(proposal.commands)
+        self._sent_weight -= proposal.weight
         self._sent_bytes -= proposal.size
         self._answered_callers += proposal.callers
         # A block is too late as a whole, and a removal that is counted comes last: so the last result tells.
@@ -520,7 +530,7 @@ class Proposals:
         self._session = 0
         self._open_sent_at = None
         lost, self._sent = self._sent, deque()
-        self._sent_commands = self._sent_bytes = 0
+        self._sent_weight = self._sent_bytes = 0
         for proposal in lost:
             self._release(proposal)
             self._finish(proposal, OutcomeUnknown("the session was closed before the answer came"))
