@@ -23,8 +23,8 @@ from cacheflow.machine.state.entries import EXPIRES_AT_MS
 
 # The largest page that is picked by a heap: for more keys a heap is slower than sorting all.
 _PICKED_MAX: Final = 2000
-# Keys that one call copies, and that one call sorts: each takes a few milliseconds at most.
-SLICE_KEYS: Final = 32_768
+# Keys that one call copies, and that one call sorts: a millisecond or two where no key is in a cache of the processor.
+SLICE_KEYS: Final = 16_384
 _SORTED_KEYS: Final = 2048
 # Keys that are gone through between two calls that give way to the event loop.
 STEP_KEYS: Final = 256

@@ -27,6 +27,7 @@ from cacheflow.machine import image
 from cacheflow.machine.deciding.batches import Batches
 from cacheflow.machine.deciding.carry_out import carry_out, decide
 from cacheflow.machine.deciding.decisions import DECIDE
+from cacheflow.machine.deciding.fast_delete import delete_plainly
 from cacheflow.machine.deciding.fast_set import set_plainly
 from cacheflow.machine.deciding.plans import Malformed
 from cacheflow.machine.deciding.repeats import REPEATABLE_OPS, idempotent, open_scope, scoped
@@ -282,13 +283,11 @@ class CacheMachine(State):
 
     def _run_all(self, commands: list[Any]) -> list[Result]:
         results: list[Result] = []
-        count = len(commands)
-        while len(results) < count:
-            done = len(results)
-            set_plainly(self.contents, islice(commands, done, None), results)
-            if len(results) == done:
-                # A block is seldom a mixture: from the first other command on, all go the general way.
-                results += [self._run(command) for command in islice(commands, done, None)]
+        set_plainly(self.contents, commands, results)
+        if not results:
+            delete_plainly(self.contents, commands, results)
+        # A block is seldom a mixture: from the first other command on, all go the general way.
+        results += [self._run(command) for command in islice(commands, len(results), None)]
         return results
 
     def _run(self, command: Any) -> Result:

@@ -41,8 +41,8 @@ Settle = Callable[[Outcome], None]
 PENDING_MAX = 100_000
 PENDING_BYTES_MAX = 80 * 1024 * 1024
 # The limits of one block, and of all blocks on their way together: one node sends only so much to a leader that stands still, and
-# an entry has so much of each node at most. The machine applies it in one step of the loop, 5 to 9 us for each command; one
-# that takes longer, on a large hash, counts as so many more (``Proposal.weight``).
+# an entry has so much of each node at most. The machine applies it in one step of the loop, 2 to 6 us for each command, and each
+# of those in a batch counts; one that takes longer, on a large hash, counts as so many more (``Proposal.weight``).
 BLOCK_COMMANDS_MAX = 2000
 BLOCK_BYTES_MAX = 1024 * 1024
 # The largest block that is sent: some small calls, and one as large as it may be. A frame takes it, with what the node sends in
@@ -84,7 +84,8 @@ class Proposal:
 
     done: called once, on the event loop, with the outcome of the call.  callers: how many callers wait for that.
     first: the number of the call's first command in the session; 0 before the commands are sent.  work: how many plain commands
-    more the machine could run in the time that these will take.  weight: the number of the commands, with these.
+    more the machine could run in the time that these will take.  weight: the number of the commands, with those in batches and
+    with these.
     """
 
     __slots__ = ("callers", "commands", "deadline", "done", "first", "results", "size", "weight")
@@ -99,7 +100,7 @@ class Proposal:
         work: int = 0,
     ) -> None:
         self.commands = commands_
-        self.weight = len(commands_) + work
+        self.weight = commands.weight_of(commands_) + work
         self.size = size
         self.deadline = deadline
         self.done = done

@@ -87,6 +87,35 @@ def test_a_large_crowd_is_cut_into_blocks() -> None:
     assert cluster.proposals.pending == 0
 
 
+def test_what_batches_hold_counts_in_the_limit_of_a_block() -> None:
+    sets = [commands.set_(f"k{number}", b"x", 0) for number in range(BLOCK_COMMANDS_MAX // 2)]
+    heavy = commands.batch([*sets, *sets, *sets])
+    cluster = Cluster().open()
+    kinds = [
+        [commands.batch(sets)],
+        [commands.scoped(1, "n", 1, 1, commands.batch(sets[1:]))],
+        [commands.idempotent("i", commands.guarded([], sets))],
+        [count()],
+        [heavy],
+        [count(), count()],
+    ]
+    calls = [Call(cluster, *each) for each in kinds]
+    sizes = []
+    while cluster.sent:
+        # Also of all blocks that are on their way together.
+        sizes.append([[command[0] for command in block[3]] for block in cluster.blocks()])
+        cluster.apply()
+        cluster.wait()
+    assert sizes == [
+        [[commands.BATCH]],
+        [[commands.SCOPED]],
+        [[commands.IDEMPOTENT, commands.INCR]],
+        [[commands.BATCH]],
+        [[commands.INCR, commands.INCR]],
+    ]
+    assert all(call.outcomes for call in calls) and cluster.proposals.pending == 0
+
+
 def test_a_block_does_not_wait_for_the_answer_to_the_one_before() -> None:
     cluster = Cluster().open()
     calls = [Call(cluster, count()) for _ in range(3)]

@@ -169,9 +169,10 @@ def raise_inside_apply(patch: pytest.MonkeyPatch) -> None:
 
 
 def _go_the_general_way(patch: pytest.MonkeyPatch) -> None:
-    """Turn off the fast way of plain SETs, so that all writes go through ``Contents.write``."""
+    """Turn off the fast ways, so that all writes go through ``Contents.write`` and all removals through ``remove``."""
     for module in (batches, machine):
-        patch.setattr(module, "set_plainly", lambda contents, commands, results: None)
+        for way in ("set_plainly", "delete_plainly"):
+            patch.setattr(module, way, lambda contents, commands, results: None)
 
 
 def take_the_log_index_as_version(patch: pytest.MonkeyPatch) -> None:

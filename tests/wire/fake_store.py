@@ -131,10 +131,16 @@ class FakeStore:
         return self.machine.contents.get(key)
 
     def lookup_all(self, keys: list[str], bytes_max: int) -> list[Entry | None] | None:
-        entries = [self.entry(key) for key in keys]
-        if self.readable and sum(len(entry[0]) for entry in entries if entry is not None) > bytes_max:
+        if not self.readable:
+            raise NotReady("this node has not caught up with the cluster since it started")
+        entries = self.machine.lookup_all(keys, self.clock_ms)
+        assert entries is not None
+        if sum([len(entry[0]) for entry in entries if entry is not None]) > bytes_max:
             return None
-        return [self.lookup(key) for key in keys]
+        self.misses += entries.count(None)
+        self.hits += len(keys) - entries.count(None)
+        self.noted += [key for key, entry in zip(keys, entries, strict=True) if entry is not None]
+        return entries
 
     def submit(self, commands_: list[Command], done: Done, work: int = 0) -> None:
         self.proposed.append(commands_)

@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from cacheflow.machine.deciding.carry_out import carry_out, decide
 from cacheflow.machine.deciding.decisions import DECIDE, UNDECIDED, after
-from cacheflow.machine.deciding.fast_set import set_plainly
+from cacheflow.machine.deciding.fast_delete import delete_plainly
+from cacheflow.machine.deciding.fast_set import new_keys, set_plainly
 from cacheflow.machine.deciding.field_decisions import FIELD_DECISIONS, KINDS_OF_FIELDS, searched_bytes
 from cacheflow.machine.deciding.plans import EXTEND, USE, WRITE, Decision, Malformed
 from cacheflow.machine.language import commands as c
@@ -93,6 +94,8 @@ class Batches:
         self._begin()
         results: list[Result] = []
         set_plainly(self._contents, commands, results)
+        if not results:
+            delete_plainly(self._contents, commands, results)
         for one in islice(commands, len(results), None):
             decision = self._decided(one, {})
             results.append(decision if isinstance(decision, list) else carry_out(self._contents, decision))
@@ -103,6 +106,9 @@ class Batches:
 
         Each is decided as if the earlier ones had taken place; they are carried out only when none of them has failed.
         """
+        new = new_keys(self._contents, commands)
+        if new is not None:
+            return self._all_set(commands, new)
         self._begin()
         overlay: dict[str, Entry | None] = {}
         decisions: list[Decision] = []
@@ -134,6 +140,18 @@ class Batches:
                 if result[where] == UNDECIDED:
                     result[where] = versions[key]
             results.append(result)
+        return [c.OK, results]
+
+    def _all_set(self, commands: list[Any], new: list[bool]) -> Result:
+        """Run an atomic batch of SETs that cannot fail, and return its result. new: whether each writes a new key."""
+        contents = self._contents
+        results: list[Result] = []
+        set_plainly(contents, commands, results)
+        # What was to be evicted for an earlier SET was there all the same when the batch was decided.
+        for result, is_new in zip(results, new, strict=False):
+            result[2] = is_new
+        for command, is_new in islice(zip(commands, new, strict=True), len(results), None):
+            results.append(carry_out(contents, (WRITE, *command[1:5], 0, is_new)))
         return [c.OK, results]
 
     def _decided(self, command: Any, overlay: dict[str, Entry | None]) -> Decision:

@@ -94,3 +94,34 @@ def set_plainly(contents: Contents, commands: Iterable[Any], results: list[Resul
         answer([OK, revision, old is None, 0])
     contents.bytes_used = bytes_used
     contents.written += len(results) - before
+
+
+def new_keys(contents: Contents, commands: Iterable[Any]) -> list[bool] | None:
+    """Return for each of ``commands`` whether it writes a new key; None unless all are SETs that cannot fail.
+
+    Such a SET has no condition, no TTL and room in an empty cache. A key that an earlier one of them writes is not new. While
+    anything is dead, or above a lowered limit, None is returned as well.
+    """
+    if contents.behind:
+        return None
+    find = contents.raw.get
+    bytes_max = contents.bytes_max
+    seen: set[str] = set()
+    see = seen.add
+    new: list[bool] = []
+    tell = new.append
+    for command in commands:
+        if type(command) is not list or len(command) != 8:
+            return None
+        op, key, data, kind, meta, ttl_ms, when, version = command
+        if op is not SET or ttl_ms is not _ZERO or when is not _ZERO or version is not _ZERO:
+            return None
+        if type(key) is not str or type(data) is not bytes or type(kind) is not int or not 0 <= kind <= KIND_VALUE_MAX:
+            return None
+        if (meta is not None and type(meta) is not int) or not key.isascii():
+            return None
+        if key < OTHERS_BEFORE or len(key) > KEY_BYTES_MAX or ENTRY_BYTES + len(data) + len(key) > bytes_max:
+            return None
+        tell(find(key) is None and key not in seen)
+        see(key)
+    return new

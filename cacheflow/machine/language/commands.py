@@ -13,7 +13,7 @@ Session 0 is for commands that may be applied twice: ticks, recency, opening a s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from typing import Any, Final
 
 import msgpack
@@ -328,6 +328,26 @@ def size_of(command: Command) -> int:
     if op in (SET_FIELDS, REMOVE_FIELDS):
         return size + sum([5 + len(part) for part in command[3]])
     return size
+
+
+# Where the command stands in those that have one inside.
+_INNER: Final = {IDEMPOTENT: 3, SCOPED: 5}
+
+
+def weight_of(commands: Sequence[Command]) -> int:
+    """Return the number of ``commands``, with all that the batches among them hold: what an entry of them costs every node.
+
+    A batch that is malformed counts as one command: the machine says so of it.
+    """
+    weight = len(commands)
+    for command in commands:
+        op = command[0]
+        if op in _INNER:
+            command = command[_INNER[op]]
+            op = command[0]
+        if op in (BATCH, GUARDED) and isinstance(command[2], Sized):
+            weight += len(command[2])
+    return weight
 
 
 def _text_bytes(text: str) -> int:

@@ -95,8 +95,8 @@ class Overlay:
 
 
 def work_in(store: Store, commands: Sequence[Command]) -> int:
-    """Return how many plain commands more the machine could run in the time that one with ``commands`` in it takes."""
-    return len(commands) + sum(
+    """Return how many plain commands more the machine could run in the time that ``commands`` take."""
+    return sum(
         [
             work_of(store.peek(command[1]), command)
             for command in commands

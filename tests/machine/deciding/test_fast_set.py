@@ -1,4 +1,4 @@
-"""The straight way for plain SETs leaves what the general way leaves: results, effects, order, digests."""
+"""The straight ways for plain SETs and DELETEs leave what the general way leaves: results, effects, order, digests."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from machine.mixed_log import mixed_log
 
 from cacheflow.machine import machine
 from cacheflow.machine.deciding import batches
+from cacheflow.machine.deciding.fast_delete import delete_plainly
 from cacheflow.machine.deciding.fast_set import set_plainly
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.machine import Settled
@@ -21,7 +22,9 @@ from cacheflow.machine.state import contents
 def by_the_general_way(driver: Driver, payload: bytes) -> list[Settled]:
     with pytest.MonkeyPatch.context() as patch:
         for module in (machine, batches):
-            patch.setattr(module, "set_plainly", lambda contents, commands, results: None)
+            for way in ("set_plainly", "delete_plainly"):
+                patch.setattr(module, way, lambda contents, commands, results: None)
+        patch.setattr(batches, "new_keys", lambda contents, commands: None)
         return driver.apply(payload)
 
 
@@ -61,16 +64,17 @@ PLAIN = st.tuples(
     ZEROS,
     ZEROS,
 ).map(list)
+DELETES = st.tuples(st.sampled_from([c.DELETE] * 9 + [3.0, True]), KEYS, ZEROS).map(list)
 SMALL = st.integers(0, 12).map("k{}".format)
 OTHERS = st.one_of(
     st.tuples(
         st.just(c.SET), SMALL, st.binary(max_size=9), st.just(1), st.none(), st.sampled_from([3, -1]), ZEROS, ZEROS
     ),
     st.tuples(st.just(c.GET), SMALL),
-    st.tuples(st.just(c.DELETE), SMALL, st.just(0)),
     st.tuples(st.just(c.TOUCH), SMALL, st.sampled_from([0, 2, 5])),
     st.tuples(st.just(c.APPEND), SMALL, st.binary(max_size=9), st.booleans(), st.booleans()),
-    st.tuples(st.just(c.BATCH), st.just(False), st.lists(PLAIN, max_size=6)),
+    st.tuples(st.just(c.BATCH), st.booleans(), st.lists(PLAIN, max_size=6)),
+    st.tuples(st.just(c.BATCH), st.booleans(), st.lists(DELETES, max_size=6)),
     st.tuples(st.just(c.DELETE_PREFIX), st.sampled_from(["", "k1"]), st.booleans(), st.booleans()),
     st.tuples(
         st.just(c.CONFIGURE),
@@ -85,7 +89,7 @@ OTHERS = st.one_of(
     ),
     st.sampled_from([[c.SET], [c.SET, "k", b""], [], "eight898", None, 5, [1, 2, 3, 4, 5, 6, 7, 8]]),
 )
-COMMANDS = st.one_of(PLAIN, PLAIN, PLAIN, PLAIN, OTHERS)
+COMMANDS = st.one_of(PLAIN, PLAIN, PLAIN, PLAIN, DELETES, OTHERS)
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -136,3 +140,27 @@ def test_plain_sets_do_go_the_straight_way(cache: Driver) -> None:
     for other in (c.set_("k", b"", 1, ttl_ms=5), c.set_("k", b"", 1, when=c.IF_ABSENT), c.get("k1")):
         set_plainly(cache.machine.contents, [list(other), *plain], results)
     assert len(results) == 40
+
+
+def test_plain_deletes_do_go_the_straight_way(cache: Driver) -> None:
+    cache.put(*(f"k{number}" for number in range(9)))
+    results: list[c.Result] = []
+    plain = [list(c.delete(f"k{number}")) for number in range(12)]
+    delete_plainly(cache.machine.contents, plain, results)
+    assert [result[0] for result in results] == [c.OK] * 9 + [c.MISSING] * 3
+    for other in (c.delete("k", 5), c.get("k1")):
+        delete_plainly(cache.machine.contents, [list(other), *plain], results)
+    assert len(results) == 12
+
+
+def test_an_atomic_batch_of_plain_sets_is_not_decided_one_by_one(
+    cache: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches.Batches, "_decided", None)
+    cache.one(c.configure({"max_items": 5}))
+    cache.put("old")
+    written = ["k1", "old", "k2", "k1", *(f"k{number}" for number in range(3, 9)), "old"]
+    status, results = cache.one(c.batch(sets(written), True))
+    assert status == c.OK
+    # That it was evicted meanwhile does not count.
+    assert [result[2] for result in results] == [True, False, True, False, *[True] * 6, False]

@@ -120,6 +120,10 @@ class LookedAt(FakeStore):
         self.keys.add(key)
         return super().lookup(key, count=count)
 
+    def lookup_all(self, keys: list[str], bytes_max: int) -> list[Entry | None] | None:
+        self.keys.update(keys)
+        return super().lookup_all(keys, bytes_max)
+
 
 def filled(*databases: int) -> LookedAt:
     """A store that has the keys ``a`` and ``b`` in each of ``databases``."""

@@ -10,7 +10,7 @@ from cacheflow.contract import EXPIRES_AT_MS, Entry
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.wire.resp.arguments import SYNTAX, database_in, database_named, integer_of, key_of, keys_of
-from cacheflow.wire.resp.commands.strings import failed
+from cacheflow.wire.resp.commands.strings import entries_at_once, failed
 from cacheflow.wire.resp.replies import OK, ONE, ZERO, CommandError, integer
 from cacheflow.wire.resp.session import Arguments, Find, Plan, Planner, Read, RespSession, Spec
 from cacheflow.wire.resp.typed import type_of
@@ -37,7 +37,8 @@ def exists(session: RespSession, find: Find, arguments: Arguments) -> bytes:
 
 
 def touch(session: RespSession, find: Find, arguments: Arguments) -> bytes:
-    return integer(sum([find(key) is not None for key in keys_of(arguments[1:])]))
+    found = entries_at_once(session, find, keys_of(arguments[1:]))
+    return integer(len(found) - found.count(None))
 
 
 def type_(session: RespSession, find: Find, arguments: Arguments) -> bytes:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Final
 
-from cacheflow.contract import DATA, KIND, META
+from cacheflow.contract import DATA, KIND, META, Entry
 from cacheflow.machine.language import commands as c
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.values import VALUE_MAX, kind_of
@@ -21,11 +22,14 @@ from cacheflow.wire.resp.arguments import (
     keys_of,
     lifetime_ms,
 )
+from cacheflow.wire.resp.gets import bulks_of
 from cacheflow.wire.resp.replies import EMPTY, OK, ONE, ZERO, CommandError, array, bulk, error, integer, value_reply
 from cacheflow.wire.resp.session import Arguments, Find, Finish, Plan, RespSession, Spec, wrong_arity
 from cacheflow.wire.resp.typed import WRONG_TYPE_REPLY, string_of
 from cacheflow.wire.streams import JOINED_BYTES_MAX, WHOLE_BYTES_MAX, Reply, Stream
 
+# Entries whose answers are made in one step.
+_WHOLE_ENTRIES: Final = 512
 _UNITS: Final = (b"EX", b"PX", b"EXAT", b"PXAT")
 # The longest answer: a request of some kilobytes can name the same large value thousands of times.
 ANSWER_BYTES_MAX: Final = 128 * 1024 * 1024
@@ -62,18 +66,30 @@ def get(session: RespSession, find: Find, arguments: Arguments) -> Reply:
     return session.null if entry is None else value_reply(string_of(entry))
 
 
+def entries_at_once(session: RespSession, find: Find, keys: list[str]) -> list[Entry | None]:
+    """Return the entries that ``find`` shows of ``keys``, all at one moment, None for each absent one."""
+    store = session.store
+    # Memory itself is looked into in one step, not key by key.
+    found = store.lookup_all(keys, sys.maxsize) if find == store.lookup else None
+    return [find(key) for key in keys] if found is None else found
+
+
 def mget(session: RespSession, find: Find, arguments: Arguments) -> Reply:
-    found = [find(key) for key in keys_of(arguments[1:])]
+    found = entries_at_once(session, find, keys_of(arguments[1:]))
     entries = [None if entry is None or entry[KIND] > VALUE_MAX else entry for entry in found]
     size = sum([len(entry[DATA]) for entry in entries if entry is not None])
     if size > ANSWER_BYTES_MAX:
         raise CommandError(f"ERR the answer is larger than {ANSWER_BYTES_MAX} bytes")
     null = session.null
-    if size <= WHOLE_BYTES_MAX:
-        return array([null if entry is None else bulk(entry[DATA]) for entry in entries])
+    if size <= WHOLE_BYTES_MAX and len(entries) <= _WHOLE_ENTRIES:
+        return array([answer or null for answer in bulks_of(entries)])
 
     def pieces() -> Iterator[bytes]:
         yield b"*%d\r\n" % len(entries)
+        if size <= WHOLE_BYTES_MAX:
+            for start in range(0, len(entries), _WHOLE_ENTRIES):
+                yield b"".join([answer or null for answer in bulks_of(entries[start : start + _WHOLE_ENTRIES])])
+            return
         for entry in entries:
             if entry is None:
                 yield null

@@ -7,6 +7,7 @@ version and expiry that were seen. When one has not, optimistic.py has them look
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -39,6 +40,8 @@ from cacheflow.wire.streams import Reply, Stream, size_of
 
 # The most commands of a transaction.
 COMMANDS_MAX: Final = 2000
+# Commands whose replies are made in slices, at least.
+_IN_SLICES: Final = 64
 TOO_MANY: Final = CommandError(f"ERR a transaction reads at most {KEYS_MAX} keys")
 # No exception that is raised again and again: it would keep what it was raised in.
 TOO_MANY_WRITES: Final = f"ERR a transaction that writes or watches changes and reads at most {WRITES_MAX} keys"
@@ -162,9 +165,44 @@ def _read_all(connection: RespSession, queue: Queue) -> Reply:
     find = connection.store.lookup
     searches = _Searches()
     try:
+        if len(queue) >= _IN_SLICES and all(spec.group == "string" for spec, _ in queue):
+            return _read_strings(connection, queue, searches)
         return _bounded([_answer(connection, spec, find, arguments, searches) for spec, arguments in queue])
     except ReplicationError as unreadable:
         return failure(unreadable)
+
+
+def _read_strings(connection: RespSession, queue: Queue, searches: _Searches) -> Reply:
+    """Return the reply to EXEC of commands that read strings: all are looked up now, and what is said of them is made in slices.
+
+    Raises ReplicationError.
+    """
+    raws = [raw for spec, arguments in queue for raw in spec.keys_in(arguments)]
+    try:
+        keys = keys_of(raws)
+    except CommandError:
+        # One command's error is its own reply, and what it names is not looked up.
+        lookup = connection.store.lookup
+        return _bounded([_answer(connection, spec, lookup, arguments, searches) for spec, arguments in queue])
+    found = dict(zip(keys, connection.store.lookup_all(keys, sys.maxsize) or (), strict=True))
+
+    def find(key: str, *, count: bool = True) -> Entry | None:
+        return found[key]
+
+    def pieces() -> Iterator[bytes]:
+        left = ANSWER_BYTES_MAX
+        yield b"*%d\r\n" % len(queue)
+        for spec, arguments in queue:
+            reply = _answer(connection, spec, find, arguments, searches)
+            if size_of(reply) > left:
+                reply = error(_TOO_LONG)
+            left -= size_of(reply)
+            if isinstance(reply, bytes):
+                yield reply
+            else:
+                yield from reply.pieces
+
+    return Stream(pieces(), sum([len(entry[DATA]) for entry in found.values() if entry is not None]))
 
 
 class _Searches:
