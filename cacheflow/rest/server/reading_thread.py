@@ -37,9 +37,11 @@ _RESUMED: Final = "cacheflow.resumed"
 HEALTH: Final = frozenset(("/livez", "/readyz", "/metrics"))
 # Seconds for which short requests are served before the reading thread looks at its sockets again.
 SERVING_S: Final = 0.01
-# Seconds between two long answers, in which other threads are given way. While this thread works the node's loop may wait at each
-# of its system calls until this thread makes one, or for the interpreter's 5 ms.
-_BETWEEN_LONG_S: Final = 0.002
+# How many times as long as a long answer took other threads are given way before the next one, and for how many seconds at most.
+# While this thread works the node's loop may wait at each of its system calls until this thread makes one, or for the
+# interpreter's 5 ms; so the more there is to do beside, the longer an answer takes and the more way is given.
+_GIVEN_WAY: Final = 3
+_GIVEN_WAY_S_MAX: Final = 0.02
 # The most connections that one turn of the poll loop accepts.
 _ACCEPTED_AT_ONCE: Final = 64
 
@@ -292,19 +294,21 @@ class ReadingServer(StrictServer):
                 self.short.append(channel)
             elif channel.requests:
                 self._place(channel)
-        began_s = time.monotonic()
-        until_s = began_s + SERVING_S
-        is_long = bool(self.long) and began_s >= self._long_from_s
+        began_s = now_s = time.monotonic()
+        until_s = now_s + SERVING_S
+        is_long = bool(self.long) and now_s >= self._long_from_s
         for queue, most in ((self.health, len(self.health)), (self.short, len(self.short)), (self.long, is_long)):
             for _ in range(most):
                 channel = queue.popleft()
+                began_s = now_s
                 try:
                     channel.service()
                 except Exception:
                     # One broken connection must not end the service for all.
                     logger.exception("a request stumbled")
                     channel.handle_close()
-                if time.monotonic() >= until_s:
+                now_s = time.monotonic()
+                if now_s >= until_s:
                     break
         if is_long:
-            self._long_from_s = time.monotonic() + _BETWEEN_LONG_S
+            self._long_from_s = now_s + min(_GIVEN_WAY * (now_s - began_s), _GIVEN_WAY_S_MAX)

@@ -40,6 +40,12 @@ def stored(store: FakeStore) -> FakeStore:
     return store
 
 
+def give_way(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Let the server give way for so many seconds behind a long answer."""
+    monkeypatch.setattr(reading_thread, "_GIVEN_WAY", 1_000_000)
+    monkeypatch.setattr(reading_thread, "_GIVEN_WAY_S_MAX", seconds)
+
+
 def asked_while_busy(server: HttpServer, store: FakeStore, requests: list[bytes]) -> list[Reply]:
     """The replies to ``requests``, each of its own connection, all of which came while the reading thread was busy."""
     begun, over = threading.Event(), threading.Event()
@@ -91,12 +97,12 @@ def test_a_short_request_is_answered_before_a_row_of_long_ones_that_came_before_
 def test_between_long_answers_others_are_given_way_and_a_lone_one_does_not_wait(
     server: HttpServer, stored: FakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading_thread, "_BETWEEN_LONG_S", 0.2)
+    give_way(monkeypatch, 0.2)
     began_s = time.monotonic()
     asked_while_busy(server, stored, [request("GET", "/cache/long")] * 4)
     assert time.monotonic() - began_s >= 0.6
     time.sleep(0.2)
-    monkeypatch.setattr(reading_thread, "_BETWEEN_LONG_S", 60.0)
+    give_way(monkeypatch, 60.0)
     assert ask(server.port, "GET", "/cache/long").status == 200
     assert ask(server.port, "GET", "/cache/short").status == 200
 
@@ -104,7 +110,7 @@ def test_between_long_answers_others_are_given_way_and_a_lone_one_does_not_wait(
 def test_a_long_answer_shows_what_is_stored_when_its_turn_has_come(
     server: HttpServer, stored: FakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading_thread, "_BETWEEN_LONG_S", 0.5)
+    give_way(monkeypatch, 0.5)
     others: list[tuple[Callable[[], Any], int, bytes]] = [
         (lambda: stored._put("long", b"other", values.TEXT, None, 0), 200, b'"other"'),
         (lambda: stored.entries.pop("long"), 404, b"absent"),
@@ -124,7 +130,7 @@ def test_a_long_answer_shows_what_is_stored_when_its_turn_has_come(
 def test_a_node_that_ceases_to_be_ready_before_the_turn_has_come_says_so(
     server: HttpServer, stored: FakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading_thread, "_BETWEEN_LONG_S", 0.5)
+    give_way(monkeypatch, 0.5)
     with Connection(server.port) as first, Connection(server.port) as second:
         assert first.send(request("GET", "/cache/long")).reply().status == 200
         second.send(request("GET", "/cache/long"))
@@ -136,7 +142,7 @@ def test_a_node_that_ceases_to_be_ready_before_the_turn_has_come_says_so(
 def test_who_leaves_before_the_turn_has_come_costs_nothing(
     server: HttpServer, stored: FakeStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(reading_thread, "_BETWEEN_LONG_S", 0.3)
+    give_way(monkeypatch, 0.3)
     with Connection(server.port) as first:
         assert first.send(request("GET", "/cache/long")).reply().status == 200
         with Connection(server.port) as leaving:
