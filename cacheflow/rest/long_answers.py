@@ -17,8 +17,10 @@ from cacheflow.operations import value_members
 from cacheflow.rest.answers import Answer, Headers, seconds_json
 from cacheflow.results import Item
 
-# A value of so many bytes is a long answer: to make that and to send it takes longer than most requests.
+# A value of so many bytes is not copied to be sent.
 LONG_BYTES_MIN: Final = 64 * 1024
+# Values of so many bytes are answered in turn: it takes longer than most requests, and much longer than to wait for the turn.
+IN_TURN_BYTES_MIN: Final = 256 * 1024
 # The bytes that JSON spells with a backslash. To look for them takes a fifth of the time of spelling, and seldom finds any.
 _ESCAPED: Final = bytes(range(32)) + b'"\\'
 # The characters, or bytes, that one step spells: a multiple of three, as base64 needs it.

@@ -17,7 +17,7 @@ from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.operations import value_members
 from cacheflow.rest.answers import JSON_TYPE, Answer, json_answer, raw_of, seconds_json
-from cacheflow.rest.long_answers import LONG_BYTES_MIN, LongAnswer, long_json
+from cacheflow.rest.long_answers import IN_TURN_BYTES_MIN, LONG_BYTES_MIN, LongAnswer, long_json
 from cacheflow.rest.request import checks
 from cacheflow.rest.request.auth import require
 from cacheflow.rest.request.bodies import is_json, parse_json, read_body, read_object
@@ -65,7 +65,7 @@ def cache_blueprint(services: Services) -> Blueprint:
             item = yield from _read(store, key, query)
         else:
             raw, item = False, store.get_item(key)
-        if item is not None and len(item.data) >= LONG_BYTES_MIN:
+        if item is not None and len(item.data) >= IN_TURN_BYTES_MIN:
             # Nobody keeps the value while this request waits, perhaps behind hundreds.
             item = None
             yield IN_TURN
@@ -253,7 +253,7 @@ def _read_many(
         yield BARRIER
     keys = [key for _, key in reads]
     entries = store.read_many(keys, applied=applied, max_staleness=max_staleness, peek=peek)
-    if sum(len(entry[DATA]) for entry in entries if entry is not None) >= LONG_BYTES_MIN:
+    if sum(len(entry[DATA]) for entry in entries if entry is not None) >= IN_TURN_BYTES_MIN:
         # As in ``get``.
         entries = []
         yield IN_TURN

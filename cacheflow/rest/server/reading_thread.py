@@ -37,11 +37,12 @@ _RESUMED: Final = "cacheflow.resumed"
 HEALTH: Final = frozenset(("/livez", "/readyz", "/metrics"))
 # Seconds for which short requests are served before the reading thread looks at its sockets again.
 SERVING_S: Final = 0.01
-# How many times as long as a long answer took other threads are given way before the next one, and for how many seconds at most.
-# While this thread works the node's loop may wait at each of its system calls until this thread makes one, or for the
-# interpreter's 5 ms; so the more there is to do beside, the longer an answer takes and the more way is given.
-_GIVEN_WAY: Final = 3
+# Seconds for which other threads are given way behind a long answer, if another one waits: the least, the most, and how many
+# times as long as this thread was kept from working. While it works the node's loop may wait at each of its system calls until
+# this thread makes one, or for the interpreter's 5 ms; that two want to work at once shows in both of them waiting.
+_GIVEN_WAY_S_MIN: Final = 0.001
 _GIVEN_WAY_S_MAX: Final = 0.02
+_GIVEN_WAY: Final = 5
 # The most connections that one turn of the poll loop accepts.
 _ACCEPTED_AT_ONCE: Final = 64
 
@@ -294,13 +295,13 @@ class ReadingServer(StrictServer):
                 self.short.append(channel)
             elif channel.requests:
                 self._place(channel)
-        began_s = now_s = time.monotonic()
+        began_s, worked_s = time.monotonic(), time.thread_time()
+        now_s = began_s
         until_s = now_s + SERVING_S
         is_long = bool(self.long) and now_s >= self._long_from_s
         for queue, most in ((self.health, len(self.health)), (self.short, len(self.short)), (self.long, is_long)):
             for _ in range(most):
                 channel = queue.popleft()
-                began_s = now_s
                 try:
                     channel.service()
                 except Exception:
@@ -310,5 +311,6 @@ class ReadingServer(StrictServer):
                 now_s = time.monotonic()
                 if now_s >= until_s:
                     break
-        if is_long:
-            self._long_from_s = now_s + min(_GIVEN_WAY * (now_s - began_s), _GIVEN_WAY_S_MAX)
+        if is_long and self.long:
+            kept_s = now_s - began_s - (time.thread_time() - worked_s)
+            self._long_from_s = now_s + min(max(_GIVEN_WAY_S_MIN, _GIVEN_WAY * kept_s), _GIVEN_WAY_S_MAX)

@@ -40,10 +40,9 @@ def stored(store: FakeStore) -> FakeStore:
     return store
 
 
-def give_way(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """Let the server give way for so many seconds behind a long answer."""
-    monkeypatch.setattr(reading_thread, "_GIVEN_WAY", 1_000_000)
-    monkeypatch.setattr(reading_thread, "_GIVEN_WAY_S_MAX", seconds)
+def keep_waiting(server: HttpServer, seconds: float) -> None:
+    """Let the next long answer wait for so many seconds."""
+    server._servers[0]._long_from_s = time.monotonic() + seconds
 
 
 def asked_while_busy(server: HttpServer, store: FakeStore, requests: list[bytes]) -> list[Reply]:
@@ -94,31 +93,47 @@ def test_a_short_request_is_answered_before_a_row_of_long_ones_that_came_before_
     assert sum(size >= len(LONG) for size in answered) == 12
 
 
-def test_between_long_answers_others_are_given_way_and_a_lone_one_does_not_wait(
+def test_between_long_answers_others_are_given_way_and_behind_a_lone_one_not(
     server: HttpServer, stored: FakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    give_way(monkeypatch, 0.2)
+    monkeypatch.setattr(reading_thread, "_GIVEN_WAY_S_MIN", 0.2)
+    monkeypatch.setattr(reading_thread, "_GIVEN_WAY_S_MAX", 0.2)
     began_s = time.monotonic()
     asked_while_busy(server, stored, [request("GET", "/cache/long")] * 4)
     assert time.monotonic() - began_s >= 0.6
-    time.sleep(0.2)
-    give_way(monkeypatch, 60.0)
-    assert ask(server.port, "GET", "/cache/long").status == 200
-    assert ask(server.port, "GET", "/cache/short").status == 200
+    monkeypatch.setattr(reading_thread, "_GIVEN_WAY_S_MIN", 60.0)
+    monkeypatch.setattr(reading_thread, "_GIVEN_WAY_S_MAX", 60.0)
+    for _ in range(3):
+        assert ask(server.port, "GET", "/cache/long").status == 200
 
 
-def test_a_long_answer_shows_what_is_stored_when_its_turn_has_come(
+def test_more_way_is_given_when_others_want_to_work_as_well(
     server: HttpServer, stored: FakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    give_way(monkeypatch, 0.5)
+    lookups = stored.get_item
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        # As if another thread had the interpreter.
+        time.sleep(0.01)
+        return lookups(*arguments, **options)
+
+    stored.get_item = slow  # type: ignore[method-assign]
+    monkeypatch.setattr(reading_thread, "_GIVEN_WAY", 20)
+    monkeypatch.setattr(reading_thread, "_GIVEN_WAY_S_MAX", 0.2)
+    began_s = time.monotonic()
+    asked_while_busy(server, stored, [request("GET", "/cache/long")] * 4)
+    assert time.monotonic() - began_s >= 0.6
+
+
+def test_a_long_answer_shows_what_is_stored_when_its_turn_has_come(server: HttpServer, stored: FakeStore) -> None:
     others: list[tuple[Callable[[], Any], int, bytes]] = [
         (lambda: stored._put("long", b"other", values.TEXT, None, 0), 200, b'"other"'),
         (lambda: stored.entries.pop("long"), 404, b"absent"),
     ]
     for change, status, told in others:
         stored._put("long", LONG, values.TEXT, None, 0)
-        with Connection(server.port) as first, Connection(server.port) as second:
-            assert first.send(request("GET", "/cache/long")).reply().status == 200
+        with Connection(server.port) as second:
+            keep_waiting(server, 0.5)
             second.send(request("GET", "/cache/long"))
             until(lambda: bool(server._servers[0].long), "it waits for its turn")
             change()
@@ -127,12 +142,9 @@ def test_a_long_answer_shows_what_is_stored_when_its_turn_has_come(
         assert told in reply.body
 
 
-def test_a_node_that_ceases_to_be_ready_before_the_turn_has_come_says_so(
-    server: HttpServer, stored: FakeStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    give_way(monkeypatch, 0.5)
-    with Connection(server.port) as first, Connection(server.port) as second:
-        assert first.send(request("GET", "/cache/long")).reply().status == 200
+def test_a_node_that_ceases_to_be_ready_before_the_turn_has_come_says_so(server: HttpServer, stored: FakeStore) -> None:
+    keep_waiting(server, 0.5)
+    with Connection(server.port) as second:
         second.send(request("GET", "/cache/long"))
         until(lambda: bool(server._servers[0].long), "it waits for its turn")
         stored.read_failure = NotReady("this node is behind")
@@ -140,11 +152,10 @@ def test_a_node_that_ceases_to_be_ready_before_the_turn_has_come_says_so(
 
 
 def test_who_leaves_before_the_turn_has_come_costs_nothing(
-    server: HttpServer, stored: FakeStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    server: HttpServer, stored: FakeStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    give_way(monkeypatch, 0.3)
+    keep_waiting(server, 0.3)
     with Connection(server.port) as first:
-        assert first.send(request("GET", "/cache/long")).reply().status == 200
         with Connection(server.port) as leaving:
             leaving.send(request("GET", "/cache/long"))
             until(lambda: bool(server._servers[0].long), "it waits for its turn")
