@@ -40,7 +40,7 @@ SERVING_S: Final = 0.01
 # Seconds for which other threads are given way behind a long answer, if another one waits: the least, the most, and how many
 # times as long as this thread was kept from working. While it works the node's loop may wait at each of its system calls until
 # this thread makes one, or for the interpreter's 5 ms; that two want to work at once shows in both of them waiting.
-_GIVEN_WAY_S_MIN: Final = 0.001
+_GIVEN_WAY_S_MIN: Final = 0.002
 _GIVEN_WAY_S_MAX: Final = 0.02
 _GIVEN_WAY: Final = 5
 # The most connections that one turn of the poll loop accepts.
