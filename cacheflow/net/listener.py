@@ -10,6 +10,7 @@ import asyncio
 import errno
 import logging
 import socket
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -20,8 +21,10 @@ logger = logging.getLogger(__name__)
 
 # Connections that may wait in the kernel to be accepted: with less, of 500 that come at once many would try again a second later.
 _BACKLOG: Final = 1024
-# The most connections that one turn of the loop accepts: half a millisecond's work, for which those wait who are served.
+# The most connections that one turn of the loop accepts, and the seconds after which it accepts no more of them: half a
+# millisecond's work, for which those wait who are served. Another thread that works may take the interpreter at each accept.
 _ACCEPTED_AT_ONCE: Final = 16
+_ACCEPTING_S: Final = 0.0005
 # The pause between two tries to accept when there are no descriptors or no memory.
 _PAUSE_S: Final = 0.1
 # The errors of an accept for which there are no descriptors or no memory.
@@ -106,7 +109,10 @@ class Listener:
 
     def _accept(self) -> None:
         assert self._socket is not None
-        for _ in range(_ACCEPTED_AT_ONCE):
+        until_s = time.monotonic() + _ACCEPTING_S
+        for accepted in range(_ACCEPTED_AT_ONCE):
+            if accepted and time.monotonic() >= until_s:
+                return
             try:
                 sock, _ = self._socket.accept()
             except (BlockingIOError, InterruptedError):

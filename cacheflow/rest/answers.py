@@ -8,7 +8,7 @@ Whoever asks it for anything else (``after_request`` functions, tests) finds an 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -39,25 +39,25 @@ class Answer(Response):
     def __init__(self, body: bytes, status: int, headers: Headers) -> None:
         if status not in _BODILESS:
             headers.append(("Content-Length", str(len(body))))
-        self._plain: tuple[bytes, int, Headers] | None = (body, status, headers)
+        self._plain: tuple[Sequence[bytes], int, Headers] | None = ((body,), status, headers)
 
     def __getattr__(self, name: str) -> Any:
         """Turn this answer into an ordinary Flask Response, and return the Response's attribute ``name``."""
         plain = self.__dict__.get("_plain")
         if plain is None:
             raise AttributeError(name)
-        body, status, headers = plain
+        parts, status, headers = plain
         self._plain = None
-        super().__init__(body, status, headers)
+        super().__init__(b"".join(parts), status, headers)
         return getattr(self, name)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         plain = self._plain
         if plain is None:
             return super().__call__(environ, start_response)
-        body, status, headers = plain
+        parts, status, headers = plain
         start_response(_STATUS_LINES[status], headers)
-        return () if environ["REQUEST_METHOD"] == "HEAD" or status in _BODILESS else (body,)
+        return () if environ["REQUEST_METHOD"] == "HEAD" or status in _BODILESS else parts
 
 
 def json_bytes(value: Any) -> bytes:

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
+from cacheflow.net import listener as listening
 from cacheflow.net import poller as polling
 from cacheflow.net.listener import Listener
 from cacheflow.net.poller import Poller
@@ -213,6 +214,25 @@ async def test_the_kernel_takes_little_for_a_client_that_does_not_read(here: Par
             # What it has not sent, a segment over it, and what it has sent into the client's own buffer.
             assert taken <= 2 * KERNEL_BYTES_MAX + 128 * 1024
     await listener.close()
+
+
+@party
+async def test_clients_that_come_at_once_are_accepted_a_few_a_turn(here: Party, patch: pytest.MonkeyPatch) -> None:
+    accepted: list[socket.socket] = []
+    for seconds, first in ((0.0, 1), (60.0, 16)):
+        patch.setattr(listening, "_ACCEPTING_S", seconds)
+        listener = Listener(here.loop, Recorder, "resp", accepted.append)
+        await listener.open("127.0.0.1", 0)
+        with contextlib.ExitStack() as stack:
+            for _ in range(20):
+                stack.enter_context(socket.create_connection(listener.address))
+            # A turn by hand: the loop has none while this function runs.
+            listener._accept()
+            assert len(accepted) == first
+            await until(lambda: len(accepted) == 20)
+            while accepted:
+                accepted.pop().close()
+        await listener.close()
 
 
 @party

@@ -12,7 +12,7 @@ from rest.client import Client
 from rest.fake_store import FakeStore
 
 from cacheflow import values
-from cacheflow.rest.routes.cache import _LONG_BYTES_MIN
+from cacheflow.rest.long_answers import LONG_BYTES_MIN
 
 
 def put_json(client: Client, body: bytes | str) -> tuple[int, dict[str, Any]]:
@@ -190,7 +190,7 @@ def test_a_body_over_the_cap_is_413_without_a_server_in_front(client: Client) ->
     assert (answer.status_code, answer.content_type) == (413, "application/problem+json")
 
 
-@pytest.mark.parametrize("size", [_LONG_BYTES_MIN - 1, _LONG_BYTES_MIN, 100_000])
+@pytest.mark.parametrize("size", [LONG_BYTES_MIN - 1, LONG_BYTES_MIN, 100_000])
 def test_long_texts_are_the_same_json_with_and_without_what_it_escapes(
     client: Client, store: FakeStore, size: int
 ) -> None:

@@ -127,6 +127,32 @@ def test_no_command_of_memcached_keeps_the_loop(store: FakeStore, name: str) -> 
     assert longest_turn(turns, client, store, MEMCACHED[name]) < CALLS_OF_KEYS_MAX
 
 
+@pytest.mark.parametrize("front", ["memcached", "resp"])
+def test_many_clients_with_a_long_request_each_do_not_keep_the_loop_together(store: FakeStore, front: str) -> None:
+    turns = Turns()
+    keys = [f"long:{number}" for number in range(250)]
+    # Together more than is answered as a row.
+    store.apply([commands.batch([commands.set_(key, b"x" * 5_000, 0) for key in keys])])
+    if front == "resp":
+        service = resp_client.service(store, slices=turns.slices)
+        clients = [Client(service.connection(resp_client.ignore)) for _ in range(64)]
+        data = requests.words("MGET", *keys)
+    else:
+        port = memcached_client.port(store, connections_max=64, slices=turns.slices)
+        clients = [Client(cast(Connection, port.connect())) for _ in range(64)]
+        data = f"gets {' '.join(keys)}\r\n".encode()
+
+    def all_send() -> None:
+        for client in clients:
+            client.protocol.data_received(data)
+
+    turns.turn(all_send)
+    turns.until_idle()
+    assert len({client.replies() for client in clients}) == 1
+    # A slice is 4,000 calls; what begins in it takes some thousand more.
+    assert turns.longest < CALLS_MAX // 4
+
+
 def test_every_command_and_operation_is_asked() -> None:
     assert {name.decode() for name in TABLE} == RESP.keys()
     assert {name.decode() for name in (*COMMANDS, *META, *_WITH_VALUE)} == MEMCACHED.keys()

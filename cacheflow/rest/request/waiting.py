@@ -2,7 +2,8 @@
 
 Such a view is a generator: ``[result] = yield [command]`` replicates the command and goes on with its result, and
 ``yield BARRIER`` goes on once everything acknowledged before is applied here. What is refused or not answered in time
-never comes back to the view: problems.py answers it.
+never comes back to the view: problems.py answers it. ``yield IN_TURN`` goes on when it is this request's turn to be
+answered at length.
 
 Our HTTP server can put a request aside (suspending.py): the view's thread is free at once, and when the
 event loop has the answer the server goes on with the view where it stopped. Any other WSGI server is waited in.
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 # What a view yields to wait until everything acknowledged before is applied here.
 BARRIER: Final[list[Command]] = []
+# What a view yields before it makes a long answer, which then has its turn among all long ones; it must keep no value meanwhile.
+IN_TURN: Final[list[Command]] = []
 Steps = Generator[list[Command], list[Result], Answer]
 
 # The largest body of a request that needs no thread: a larger one takes longer to parse than a hand-over to a thread.
@@ -73,8 +76,10 @@ def waits(services: Services) -> Callable[[Callable[..., Steps]], Callable[..., 
                 if request.environ.get(SUSPENDS):
                     return Waiting(services, steps, wanted, arguments.get("raw_key"))
                 while True:
-                    with services.thread_gate:
-                        results = services.store.run(wanted) if wanted is not BARRIER else services.store.barrier()
+                    results: list[Result] = []
+                    if wanted is not IN_TURN:
+                        with services.thread_gate:
+                            results = services.store.run(wanted) if wanted is not BARRIER else services.store.barrier()
                     wanted = steps.send(results)
             except StopIteration as end:
                 answer: Answer = end.value
@@ -110,9 +115,13 @@ class Waiting(Response):
                 return answer(environ, start_response)
             except Exception as error:
                 return answer_error(error, self._services, environ, self._raw_key)(environ, start_response)
-        raise Suspended(self._begin)
+        raise Suspended(self._begin, self._wanted is IN_TURN)
 
     def _begin(self, resume: Resume) -> None:
+        if self._wanted is IN_TURN:
+            self._outcome = []
+            resume(self)()
+            return
         store, gate = self._services.store, self._services.gate
 
         def done(outcome: list[Result] | Exception) -> Wake:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from json.encoder import encode_basestring as json_string
-from typing import Any, Final
+from typing import Any
 
 from flask import Blueprint, request
 
-from cacheflow import values, verbs
+from cacheflow import verbs
 from cacheflow.access.roles import Role
 from cacheflow.arguments import KEYS_MAX, KEYS_PAGE, check_read, check_size, known_fields, shown
-from cacheflow.contract import RestStore
+from cacheflow.contract import DATA, RestStore
 from cacheflow.errors import InvalidRequest, KeyNotFound, PreconditionFailed
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 from cacheflow.operations import value_members
 from cacheflow.rest.answers import JSON_TYPE, Answer, json_answer, raw_of, seconds_json
+from cacheflow.rest.long_answers import IN_TURN_BYTES_MIN, LONG_BYTES_MIN, LongAnswer, long_json
 from cacheflow.rest.request import checks
 from cacheflow.rest.request.auth import require
 from cacheflow.rest.request.bodies import is_json, parse_json, read_body, read_object
@@ -30,7 +31,7 @@ from cacheflow.rest.request.headers import (
     write_condition,
 )
 from cacheflow.rest.request.paths import Query, decode_key, parse_query
-from cacheflow.rest.request.waiting import BARRIER, Steps, run_one, waits
+from cacheflow.rest.request.waiting import BARRIER, IN_TURN, Steps, run_one, waits
 from cacheflow.rest.routes.batch import parse_batch, render_results, result_of_reads
 from cacheflow.results import Item
 from cacheflow.verbs import seconds_left
@@ -42,10 +43,6 @@ _VARY = ("Vary", "Accept")
 _READ_OPTIONS = frozenset(("consistency", "max_staleness", "peek", "recency"))
 # A stored page must not run as a part of this origin, where its scripts could call the API.
 _RAW_GUARDS = (("X-Content-Type-Options", "nosniff"), ("Content-Security-Policy", "sandbox"))
-
-# From here on a text is looked through for what JSON escapes, which costs a third of escaping it, and seldom finds any.
-_LONG_BYTES_MIN: Final = 64 * 1024
-_ESCAPED: Final = bytes(range(32)) + b'"\\'
 
 
 def cache_blueprint(services: Services) -> Blueprint:
@@ -68,6 +65,11 @@ def cache_blueprint(services: Services) -> Blueprint:
             item = yield from _read(store, key, query)
         else:
             raw, item = False, store.get_item(key)
+        if item is not None and len(item.data) >= IN_TURN_BYTES_MIN:
+            # Nobody keeps the value while this request waits, perhaps behind hundreds.
+            item = None
+            yield IN_TURN
+            item = _read_again(store, key, query)
         if item is None:
             raise KeyNotFound("the key is absent")
         headers = services.raft_headers()
@@ -84,6 +86,8 @@ def cache_blueprint(services: Services) -> Blueprint:
             headers += _RAW_GUARDS
             return Answer(body, 200, headers)
         headers.append(JSON_TYPE)
+        if len(item.data) >= LONG_BYTES_MIN:
+            return LongAnswer(long_json(item), headers)
         return Answer(_item_json(item), 200, headers)
 
     @blueprint.put("/cache/<path:raw_key>", endpoint="put")
@@ -204,13 +208,6 @@ def cache_blueprint(services: Services) -> Blueprint:
 
 
 def _item_json(item: Item) -> bytes:
-    if len(item.data) >= _LONG_BYTES_MIN and item.kind == values.TEXT and not _has_escapes(item.data):
-        return b'{"key":%b,"value":"%b","ttl":%b,"version":%d}' % (
-            json_string(item.key).encode(),
-            item.data,
-            seconds_json(item.ttl_s).encode(),
-            item.version,
-        )
     return (
         f'{{"key":{json_string(item.key)},{value_members(item.data, item.kind, item.meta)}'
         f',"ttl":{seconds_json(item.ttl_s)},"version":{item.version}}}'
@@ -233,6 +230,14 @@ def _read(store: RestStore, key: str, query: Query) -> Generator[list[Command], 
     return store.get_item(key, consistency=consistency, max_staleness=max_staleness, peek=peek)
 
 
+def _read_again(store: RestStore, key: str, query: Query) -> Item | None:
+    """Return the item under ``key`` as it is now, None for an absent key, for a read that ``_read`` has begun before."""
+    consistency, max_staleness, _, strict = _read_options(query)
+    if strict or consistency == "linearizable":
+        return store.read_applied(key, peek=True)
+    return store.get_item(key, consistency=consistency, max_staleness=max_staleness, peek=True)
+
+
 def _read_many(
     store: RestStore, reads: list[Command], atomic: bool, query: Query
 ) -> Generator[list[Command], list[Result], Result]:
@@ -248,7 +253,13 @@ def _read_many(
     if applied:
         yield BARRIER
     keys = [key for _, key in reads]
-    return result_of_reads(store.read_many(keys, applied=applied, max_staleness=max_staleness, peek=peek), atomic)
+    entries = store.read_many(keys, applied=applied, max_staleness=max_staleness, peek=peek)
+    if sum(len(entry[DATA]) for entry in entries if entry is not None) >= IN_TURN_BYTES_MIN:
+        # As in ``get``.
+        entries = []
+        yield IN_TURN
+        entries = store.read_many(keys, applied=applied, max_staleness=max_staleness, peek=True)
+    return result_of_reads(entries, atomic)
 
 
 def _read_options(query: Query) -> tuple[str, float | None, bool, bool]:
@@ -323,8 +334,3 @@ def _one_version(
     if item is None or item.version not in versions:
         raise PreconditionFailed("no version in If-Match is the key's", item.version if item is not None else 0)
     return item.version
-
-
-def _has_escapes(text: bytes) -> bool:
-    """True if ``text``, in UTF-8, holds a character that JSON spells with a backslash."""
-    return len(text.translate(None, _ESCAPED)) != len(text)

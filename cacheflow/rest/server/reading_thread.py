@@ -4,7 +4,8 @@ A hand-over to a thread costs more than most requests here: two thread switches 
 thread at a time anyway. So the thread that reads requests also
 
 1. serves the short ones (``at_once``), the node's health before all others, so that it is told whatever clients do;
-2. goes on with requests that were put aside (see suspending.py), all those of a turn after one wake-up;
+2. goes on with requests that were put aside (see suspending.py), all those of a turn after one wake-up, but only one a turn
+   of those that are answered at length: nobody's short request stands behind a row of them;
 3. turns away what could only be refused (``turn_away``), for a twentieth of what a refusal by the application costs.
 
 It never waits for a client: what does not fit into a socket is left to the poll loop, and nobody is served who has not taken his
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import socket
 import threading
 import time
@@ -35,9 +37,12 @@ _RESUMED: Final = "cacheflow.resumed"
 HEALTH: Final = frozenset(("/livez", "/readyz", "/metrics"))
 # Seconds for which short requests are served before the reading thread looks at its sockets again.
 SERVING_S: Final = 0.01
-# Seconds for which other threads are given way behind a long answer, if more requests wait. While this thread works the node's
-# loop may wait at each of its system calls until this thread makes one, or for the interpreter's 5 ms.
-_GIVEN_WAY_S: Final = 0.001
+# Seconds for which other threads are given way behind a long answer, if another one waits: the least, the most, and how many
+# times as long as this thread was kept from working. While it works the node's loop may wait at each of its system calls until
+# this thread makes one, or for the interpreter's 5 ms; that two want to work at once shows in both of them waiting.
+_GIVEN_WAY_S_MIN: Final = 0.002
+_GIVEN_WAY_S_MAX: Final = 0.02
+_GIVEN_WAY: Final = 5
 # The most connections that one turn of the poll loop accepts.
 _ACCEPTED_AT_ONCE: Final = 64
 
@@ -101,7 +106,14 @@ class ReadingChannel(StrictChannel):
         try:
             super().service()
         except Suspended as suspended:
-            suspended.begin(self._resume)
+            suspended.begin(self._resume_in_turn if suspended.in_turn else self._resume)
+
+    def _resume_in_turn(self, application: WSGIApplication) -> Callable[[], None]:
+        assert self.put_aside is not None
+        self.put_aside.environ[_RESUMED] = application
+        self.resumes = True
+        self.server.long.append(self)
+        return self.server.pull_trigger  # type: ignore[no-any-return]
 
     def _resume(self, application: WSGIApplication) -> Callable[[], None]:
         assert self.put_aside is not None
@@ -149,6 +161,9 @@ class ReadingServer(StrictServer):
         # Requests for the node's health, and other short ones, served at the end of this turn of the poll loop or of a later one.
         self.health: deque[ReadingChannel] = deque()
         self.short: deque[ReadingChannel] = deque()
+        # Requests that are to be answered at length, one a turn, and when the next one may be (by the monotonic clock).
+        self.long: deque[ReadingChannel] = deque()
+        self._long_from_s = 0.0
         self._resumed: deque[ReadingChannel] = deque()
         self._woken = False
         self._closed = False
@@ -242,6 +257,15 @@ class ReadingServer(StrictServer):
         if threading.get_ident() != self.reader:
             super().pull_trigger()
 
+    def idle_s(self, timeout_s: float) -> float:
+        """Return for how many seconds the poll loop may wait for input, ``timeout_s`` at most, before something is due here."""
+        if self.short or self.health:
+            return 0.0
+        if self.long:
+            # Whole milliseconds, as a poll takes them: it must not end too soon, and again and again.
+            return min(timeout_s, max(0.0, math.ceil((self._long_from_s - time.monotonic()) * 1000) / 1000))
+        return timeout_s
+
     def end_turns(self) -> None:
         """Make ``wake``, which wakes the reading thread from its poll, do nothing from now on.
 
@@ -253,7 +277,7 @@ class ReadingServer(StrictServer):
             self._secured.popleft()[0].close()
 
     def end_turn(self) -> None:
-        """Go on with the requests that were put aside and whose results came; then serve this turn's short requests.
+        """Go on with the requests that were put aside and whose results came; serve this turn's short requests, and a long one.
 
         Called at the end of each turn of the HTTP server's poll loop.
         """
@@ -271,9 +295,12 @@ class ReadingServer(StrictServer):
                 self.short.append(channel)
             elif channel.requests:
                 self._place(channel)
-        until_s = time.monotonic() + SERVING_S
-        for queue in (self.health, self.short):
-            for _ in range(len(queue)):
+        began_s, worked_s = time.monotonic(), time.thread_time()
+        now_s = began_s
+        until_s = now_s + SERVING_S
+        is_long = bool(self.long) and now_s >= self._long_from_s
+        for queue, most in ((self.health, len(self.health)), (self.short, len(self.short)), (self.long, is_long)):
+            for _ in range(most):
                 channel = queue.popleft()
                 try:
                     channel.service()
@@ -281,8 +308,9 @@ class ReadingServer(StrictServer):
                     # One broken connection must not end the service for all.
                     logger.exception("a request stumbled")
                     channel.handle_close()
-                if channel.answered_long and queue:
-                    time.sleep(_GIVEN_WAY_S)
-                channel.answered_long = False
-                if time.monotonic() >= until_s:
+                now_s = time.monotonic()
+                if now_s >= until_s:
                     break
+        if is_long and self.long:
+            kept_s = now_s - began_s - (time.thread_time() - worked_s)
+            self._long_from_s = now_s + min(max(_GIVEN_WAY_S_MIN, _GIVEN_WAY * kept_s), _GIVEN_WAY_S_MAX)

@@ -17,7 +17,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 import socket
 import threading
@@ -25,7 +24,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from waitress.buffers import OverflowableBuffer, ReadOnlyFileBasedBuffer
+from waitress.buffers import OverflowableBuffer
 from waitress.channel import ClientDisconnected, HTTPChannel
 from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.server import TcpWSGIServer
@@ -37,7 +36,7 @@ from cacheflow.net.unsent import LOOK_EVERY_S, Unsent
 from cacheflow.rest.problems import PROBLEM_TYPE, problem_bytes
 from cacheflow.rest.server.doors import Doors
 
-# A longer body is not joined with its header, and is sent in pieces of so many bytes.
+# A longer body is not joined with its header, and leaves in pieces.
 JOINED_BYTES_MAX: Final = 64 * 1024
 # Seconds for which a refused client may go on sending before its connection is cut.
 _LINGER_S = 5.0
@@ -147,6 +146,8 @@ class OneWriteTask(WSGITask):  # type: ignore[misc]
     """A waitress task that sends an answer's header and body in one system call and one packet, not in two of each."""
 
     wrote_header: bool = False
+    # The parts of a body that have come, of one that comes in several.
+    _parts: tuple[bytes, ...] = ()
     # waitress wants to close behind an answer without a length, which 204 and 304 have no use for (RFC 9112, 6.3).
     keeps_open = False
 
@@ -171,28 +172,70 @@ class OneWriteTask(WSGITask):  # type: ignore[misc]
         if self.wrote_header or not data or not self.complete:
             super().write(data)
             return
+        size = self.content_length
+        if self._parts or (size is not None and len(data) < size and self.has_body):
+            self._write_part(data)
+            return
         header = self.build_response_header()
         self.wrote_header = True
         channel = self.channel
-        size = len(data)
-        if self.has_body and not self.chunked_response and self.content_length == size:
+        if self.has_body and not self.chunked_response and size == len(data):
             self.content_bytes_written = size
             if size <= JOINED_BYTES_MAX:
                 channel.write_soon(header + data)
             else:
-                channel.write_long(header, data)
+                # Each is freed when the client has taken it: in one piece all of the body would stay to the end.
+                channel.write_long(
+                    header, *(data[start : start + JOINED_BYTES_MAX] for start in range(0, size, JOINED_BYTES_MAX))
+                )
         else:
             channel.write_soon(header)
             super().write(data)
         if channel.total_outbufs_len:
             channel.tell_unsent()
 
+    def _write_part(self, data: bytes) -> None:
+        """Keep ``data``, a part of a body, until all of the body is there; then send the answer."""
+        self._parts += (data,)
+        size = sum(map(len, self._parts))
+        if size < self.content_length:
+            return
+        if size > self.content_length:
+            # waitress cuts it.
+            super().write(b"".join(self._parts))
+            return
+        header = self.build_response_header()
+        self.wrote_header = True
+        self.content_bytes_written = size
+        channel = self.channel
+        channel.write_long(header + self._parts[0], *self._parts[1:])
+        if channel.total_outbufs_len:
+            channel.tell_unsent()
 
-class _Piece(ReadOnlyFileBasedBuffer):  # type: ignore[misc]
-    """A piece of a long answer, in a line with waitress' own buffers; its client may go before the piece has left."""
+
+class _Piece:
+    """A piece of a long answer, in a line with waitress' own buffers: the answer's own bytes, which nobody copies."""
 
     # The bytes of one of waitress' own buffers, which are looked at when nothing is to be sent any more.
     buf = None
+
+    def __init__(self, data: bytes) -> None:
+        self._left = memoryview(data)
+
+    def __len__(self) -> int:
+        return len(self._left)
+
+    def get(self, size: int) -> memoryview:
+        """Return the next bytes to be sent, ``size`` at most."""
+        return self._left[:size]
+
+    def skip(self, size: int, _: bool) -> None:
+        """Let go of the next ``size`` bytes, which the client has taken."""
+        self._left = self._left[size:]
+
+    def close(self) -> None:
+        """Let go of all bytes."""
+        self._left = memoryview(b"")
 
 
 class StrictChannel(HTTPChannel):  # type: ignore[misc]
@@ -218,8 +261,6 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
     waits = False
     # Input behind the request that is being answered.
     _further = b""
-    # True if the answer that was made last has a long body.
-    answered_long = False
     # True while the next request waits until the client has taken the last answer.
     held = False
 
@@ -289,24 +330,14 @@ class StrictChannel(HTTPChannel):  # type: ignore[misc]
     def _flush_outbufs_below_high_watermark(self) -> None:
         """Do nothing; waitress' own method would make a thread wait until the client has taken enough of its answer."""
 
-    def write_long(self, header: bytes, body: bytes) -> None:
-        """Send an answer with a long body, as much of it as the client takes now; the poll loop sends the rest.
-
-        In pieces, each of which is freed when the client has taken it: in one buffer all of it would stay to the end.
-        """
-        self.answered_long = True
-        pieces = []
-        for start in range(0, len(body), JOINED_BYTES_MAX):
-            piece = _Piece(io.BytesIO(body[start : start + JOINED_BYTES_MAX]))
-            piece.prepare()
-            pieces.append(piece)
+    def write_long(self, *pieces: bytes) -> None:
+        """Send a long answer, which is ``pieces``, as much of it as the client takes now; the poll loop sends the rest."""
         with self.outbuf_lock:
             if not self.connected:
                 raise ClientDisconnected
-            self.outbufs[-1].append(header)
-            self.outbufs += [*pieces, OverflowableBuffer(self.adj.outbuf_overflow)]
+            self.outbufs += [*map(_Piece, pieces), OverflowableBuffer(self.adj.outbuf_overflow)]
             self.current_outbuf_count = 0
-            self.total_outbufs_len += len(header) + len(body)
+            self.total_outbufs_len += sum(map(len, pieces))
             self._flush_exception(self._flush_some, do_close=False)
             if self.total_outbufs_len or self.will_close:
                 self.server.pull_trigger()

@@ -160,15 +160,13 @@ class MemcachedConnection(MemcachedSession):
             if data[at] == _BINARY:
                 self.close(lines.ERROR)
                 return size
-            if end < 0:
+            if end < 0 or self.rests():
                 break
             behind = self._request(data, at, end) if self.may_read else self._authenticate(data, at, end)
             if behind == INCOMPLETE:
                 break
             self.requests += 1
             at = behind
-            if self.rests():
-                break
         return at
 
     def failure(self, error: ReplicationError) -> bytes:

@@ -1,6 +1,6 @@
 """RequestParser: it makes requests out of a client's bytes, RESP arrays and inline commands.
 
-1. hiredis parses what is plain: whole requests of up to 99 arguments. It would allocate whatever a header claims, so
+1. hiredis parses what is plain: whole requests of up to 999 arguments. It would allocate whatever a header claims, so
    it never sees a piece of input that holds an unusual one.
 2. Everything else (a request that comes in pieces, inline commands, long ones, nonsense) goes through ``_Exact``, which
    says what Redis says and keeps no more than it was told to.
@@ -23,9 +23,9 @@ WORD_BYTES: Final = 41
 STRANGER_ELEMENTS_MAX: Final = 10
 STRANGER_BULK_BYTES_MAX: Final = 16 * 1024
 
-# Input that holds one of these is parsed exactly: an array that is not one of 1 to 99 bulk strings, any other type. Inside
+# Input that holds one of these is parsed exactly: an array that is not one of 1 to 999 bulk strings, any other type. Inside
 # a value they only cost speed.
-_UNUSUAL_ARRAY = re.compile(rb"\*(?![1-9][0-9]?\r\n\$)").search
+_UNUSUAL_ARRAY = re.compile(rb"\*(?![1-9][0-9]{0,2}\r\n\$)").search
 _OTHER_TYPE = re.compile(rb"\n[-+:,(=!_#%~>|]").search
 _INTEGER = re.compile(rb"-?(?:0|[1-9][0-9]{0,18})").fullmatch
 _END: Final = b"*0\r\n"

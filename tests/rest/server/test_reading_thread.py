@@ -7,22 +7,17 @@ import logging
 import socket
 import struct
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import ExitStack
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from rest.fake_store import FakeStore
 from rest.wire import Connection, ask, request, until
 
-from cacheflow import values
 from cacheflow.errors import OutcomeUnknown
 from cacheflow.net.unfinished import Unfinished
 from cacheflow.rest.app import RestApp
 from cacheflow.rest.request.waiting import AT_ONCE_BYTES_MAX, at_once
-from cacheflow.rest.server import reading_thread
 from cacheflow.rest.server.reading_thread import ReadingChannel
 from cacheflow.rest.server.serving import HttpServer
 
@@ -240,34 +235,6 @@ def test_a_client_that_resets_its_connection_in_a_long_answer_leaves_nothing_in_
         until(lambda: not _late(server), "it is closed")
         assert ask(server.port, "GET", "/livez").status == 200
     assert not caplog.records
-
-
-def test_other_threads_are_given_way_between_long_answers_and_not_behind_a_lone_one(
-    server: HttpServer, store: FakeStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given: list[float] = []
-    monkeypatch.setattr(reading_thread, "time", SimpleNamespace(monotonic=time.monotonic, sleep=given.append))
-    store._put("long", b"x" * 80_000, values.TEXT, None, 0)
-    store._put("short", b"x" * 1_000, values.TEXT, None, 0)
-    gate = threading.Event()
-    position = store.position
-    monkeypatch.setattr(store, "position", lambda: (gate.wait(5.0), position())[1])
-    for key, expected in (("short", 0), ("long", 3)):
-        with ExitStack() as stack:
-            clients = [stack.enter_context(Connection(server.port)) for _ in range(4)]
-            for client in clients:
-                client.send(request("GET", f"/cache/{key}"))
-                # The first is being answered; the others come meanwhile.
-            gate.set()
-            for client in clients:
-                assert client.reply().status == 200
-        assert len(given) <= expected
-        gate.clear()
-    assert given
-    given.clear()
-    gate.set()
-    assert ask(server.port, "GET", "/cache/long").status == 200
-    assert given == []
 
 
 def test_what_stands_behind_a_write_that_is_turned_away_late_is_answered(app: RestApp, store: FakeStore) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import itertools
+import sys
 import tracemalloc
 import weakref
+from types import FrameType
 
 import pytest
 from hypothesis import given, settings
@@ -162,6 +164,23 @@ def test_quotes_that_do_not_match_are_a_fault(written: bytes) -> None:
         split_line(written)
 
 
+@pytest.mark.parametrize(("words", "is_quick"), [(120, True), (999, True), (1000, False)])
+def test_a_whole_request_of_many_words_takes_no_step_a_word(words: int, is_quick: bool) -> None:
+    steps: list[str] = []
+
+    def count(frame: FrameType, event: str, argument: object) -> None:
+        if event == "call":
+            steps.append(frame.f_code.co_name)
+
+    one = RequestParser(VALUE_BYTES_MAX, True)
+    data = pack("MGET", *["k"] * (words - 1))
+    sys.setprofile(count)
+    requests = one.feed(data)
+    sys.setprofile(None)
+    assert requests == [[b"MGET", *[b"k"] * (words - 1)]]
+    assert (len(steps) < 20) is is_quick
+
+
 # What hostile clients claim ---------------------------------------------------------------------------------------------
 
 
@@ -169,7 +188,7 @@ def test_quotes_that_do_not_match_are_a_fault(written: bytes) -> None:
     "data",
     [
         b"*1000000\r\n" * 20_000,
-        b"*99\r\n$1\r\na\r\n" * 10_000,
+        b"*999\r\n$1\r\na\r\n" * 10_000,
         b"*2\r\n$1\r\na\r\n>99999999\r\n",
         b"*2\r\n$1\r\na\r\n%99999999\r\n",
         b"*1\r\n" * 60_000,
