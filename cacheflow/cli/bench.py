@@ -26,7 +26,7 @@ from typing import Final, NamedTuple
 
 from cacheflow.config import split_url
 from cacheflow.errors import InvalidRequest
-from cacheflow.net.tls.trust import trusting
+from cacheflow.net.tls.trust import check_is_of_use, trusting
 
 # Seconds without any answer after which every request under way has failed.
 ANSWER_TIMEOUT_S: Final = 30.0
@@ -199,7 +199,8 @@ def drive(
     """Send the requests that ``workers`` yield to the nodes at ``urls``, until all workers have ended; return the report.
 
     workers: generators of requests, each of which is sent the answers.  progress: called with the number of operations
-    whenever some are done. Raises InvalidRequest for a malformed address in ``urls``.
+    whenever some are done. Raises InvalidRequest for a malformed address in ``urls``, or
+    a ``ca`` where none of them is for TLS.
     """
     with contextlib.closing(_Driver(urls, workers, token, ca, progress)) as driver:
         return driver.run()
@@ -211,6 +212,7 @@ class _Driver:
     def __init__(
         self, urls: Sequence[str], workers: Sequence[Worker], token: str | None, ca: Path | None, progress: Progress
     ) -> None:
+        check_is_of_use(ca, urls)
         trusted = functools.cache(lambda: trusting(ca))
         self._workers = workers
         self._connections = [[_Connection(url, token, trusted) for url in urls] for _ in workers]

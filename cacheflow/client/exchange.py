@@ -9,7 +9,6 @@ http.client and a queue of idle connections: urllib3's pool costs a GET nearly t
 
 from __future__ import annotations
 
-import functools
 import http.client
 import json
 import os
@@ -22,12 +21,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from cacheflow.arguments import shown
+from cacheflow.client.timed import Host, TimedConnection
 from cacheflow.config import split_url
 from cacheflow.errors import CacheFlowError, InvalidRequest
 from cacheflow.net.tls.trust import told
 
-# Seconds to connect: a host that is switched off answers nothing at all; one on the network answers in a fraction of this.
-CONNECT_TIMEOUT_S_MAX: Final = 2.0
 # Idle connections that are kept to one node: more threads than this open and close their own.
 IDLE_CONNECTIONS_MAX: Final = 32
 
@@ -90,15 +88,11 @@ class NodeHttp:
             )
         self.url = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
         self._prefix = parts.path.rstrip("/")
-        self._connection: Callable[[], http.client.HTTPConnection] = functools.partial(
-            http.client.HTTPConnection, parts.hostname or "", parts.port
-        )
-        if parts.scheme == "https":
-            self._connection = functools.partial(
-                http.client.HTTPSConnection, parts.hostname or "", parts.port, context=trusted()
-            )
+        secure = parts.scheme == "https"
+        port = parts.port or (http.client.HTTPS_PORT if secure else http.client.HTTP_PORT)
+        self._host = Host(parts.hostname or "", port, trusted() if secure else None)
         # A deque's append and pop are atomic.
-        self._idle: deque[http.client.HTTPConnection] = deque()
+        self._idle: deque[TimedConnection] = deque()
         self._pid = os.getpid()
 
     def exchange(self, request: Request, timeout_s: float) -> Answer:
@@ -106,22 +100,18 @@ class NodeHttp:
 
         Raises NotSent if no connection could be opened, NoAnswer if no answer came back.
         """
-        deadline = time.monotonic() + timeout_s
         connection = self._borrow()
+        connection.deadline = time.monotonic() + timeout_s
         try:
             if connection.sock is None:
-                connection.timeout = min(timeout_s, CONNECT_TIMEOUT_S_MAX)
                 connection.connect()
         except (OSError, UnicodeError) as error:  # the latter for a name that no host can have
             connection.close()
             raise NotSent(_reason(error)) from None
-        sock = connection.sock
-        assert sock is not None
         try:
-            sock.settimeout(left_s(deadline))
             connection.request(request.method, self._prefix + request.target, request.body, dict(request.headers))
             response = connection.getresponse()
-            body = _body_of(response, sock, deadline)
+            body = _body_of(response)
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             raise NoAnswer(_reason(error)) from None
@@ -140,7 +130,7 @@ class NodeHttp:
         while self._idle:
             self._idle.pop().close()
 
-    def _borrow(self) -> http.client.HTTPConnection:
+    def _borrow(self) -> TimedConnection:
         if self._pid != os.getpid():
             # After a fork the parent still talks over these sockets.
             self._idle = deque()
@@ -153,38 +143,27 @@ class NodeHttp:
             if connection.sock is not None and not _readable(connection.sock):
                 return connection
             connection.close()
-        return self._connection()
+        return TimedConnection(self._host)
 
 
-def _body_of(response: http.client.HTTPResponse, sock: socket.socket, deadline: float) -> bytes:
-    """Read and return the body of ``response``, which comes over ``sock``. Raises what reading raises, and TimeoutError."""
+def _body_of(response: http.client.HTTPResponse) -> bytes:
+    """Read and return the body of ``response``. Raises what reading raises."""
     chunks = []
     # None where chunks, or the end of the connection, end the body.
     missing = response.length
     while missing is None or missing:
-        # What comes at once, and no more: an answer that comes slowly, byte by byte, must not outlast the deadline.
+        # What comes at once, and no more: memory is taken for what has come, not for what the headers promise.
         chunk = response.read1(65536 if missing is None else min(65536, missing))
         if not chunk:
             break
         chunks.append(chunk)
         if missing is not None:
             missing -= len(chunk)
-            if not missing:
-                # Where the connection ends with the answer, the socket may be closed by now.
-                break
-        if time.monotonic() >= deadline:
-            raise TimeoutError
-        sock.settimeout(left_s(deadline))
     if missing:  # read1 does not complain when the connection ends early
         raise http.client.IncompleteRead(b"", missing)
     # The connection takes its next request only then.
     response.close()
     return b"".join(chunks)
-
-
-def left_s(deadline: float) -> float:
-    """Return the seconds until ``deadline``, at least 0.001: a timeout of 0 would make the socket non-blocking."""
-    return max(deadline - time.monotonic(), 0.001)
 
 
 def _readable(sock: socket.socket) -> bool:

@@ -17,8 +17,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from cacheflow import errors
-from cacheflow.client.exchange import Answer, NoAnswer, NodeHttp, NotSent, Request, left_s
+from cacheflow.client.exchange import Answer, NoAnswer, NodeHttp, NotSent, Request
 from cacheflow.client.members import Members
+from cacheflow.client.timed import left_s
 from cacheflow.errors import (
     HTTPS_ONLY,
     AnswerNotKept,
@@ -29,7 +30,7 @@ from cacheflow.errors import (
     OutcomeUnknown,
     PreconditionFailed,
 )
-from cacheflow.net.tls.trust import trusting
+from cacheflow.net.tls.trust import check_is_of_use, trusting
 
 # Seconds between two rounds over all nodes: doubled after each, up to PAUSE_S_MAX.
 PAUSE_S_FIRST: Final = 0.05
@@ -41,7 +42,8 @@ REFUSED_ROUNDS_MAX: Final = 3
 class Nodes:
     """The nodes of a cluster, any of which may answer a request. Safe for concurrent use, also after a fork.
 
-    ca: a file with the CA of the nodes' certificates; None for what the system trusts. Raises ConfigError if it is broken.
+    ca: a file with the CA of the nodes' certificates; None for what the system trusts. Raises ConfigError if it is broken,
+    InvalidRequest if no address is for TLS.
     headers: with which a node is asked for the others.  discover: whether it is.
     """
 
@@ -57,6 +59,7 @@ class Nodes:
         given = [NodeHttp(url, trusted) for url in urls]
         if not given:
             raise InvalidRequest("a client needs the address of at least one node")
+        check_is_of_use(ca, [node.url for node in given])
         self._members = Members(given, lambda url: NodeHttp(url, trusted), headers or {}, discover)
         self._timeout_s = timeout_s
 
@@ -127,6 +130,9 @@ class Nodes:
                 if answer.status not in (503, 504):
                     if request.write and maybe_applied is not None and _says_nothing_of_the_log(answer):
                         raise OutcomeUnknown(f"{problem_of(answer)}; before: {maybe_applied}")
+                    if request.write and answer.status >= 500:
+                        # Whoever failed may have done so behind the write. Another try may well fail in the same way.
+                        raise OutcomeUnknown(f"the write may have taken place: {problem_of(answer)}")
                     self._members.answered(node, answer, others_failed=bool(failures) or refusal is not None)
                     return answer
                 refusal = answer

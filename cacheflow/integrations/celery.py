@@ -4,7 +4,9 @@
 
 1. Results are read linearizably: the part of a chord that comes last, on whichever worker and node, finds what the others wrote.
 2. A chord's parts are counted by one command of the log each, which counts once however often it is sent. The body runs once
-   for each time that Celery itself runs the last part.
+   for each time that Celery itself runs the last part. The counter knows how many parts there are: Celery's other key-value back
+   ends compare it with the number of a group's results, which is smaller where one is a group behind a chain; then a worker takes
+   an earlier part for the last one and waits for the others, for ever if it is to run one of them itself.
 3. No node answers: after the URL's ``timeout`` an error is raised, as by Celery's Redis back end; ``result_backend_always_retry``
    has Celery try again.
 """
@@ -13,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 from celery import states
 from celery.backends.base import KeyValueStoreBackend
@@ -22,6 +24,10 @@ from kombu.utils.encoding import bytes_to_str
 
 from cacheflow.errors import ReplicationError, ValueTooLarge
 from cacheflow.opening.blocking import open_cache
+
+# What a chord's counter is when all parts have come, however many they are: more than any chord has. Before their number is known
+# no part is the last.
+COMPLETE: Final = 1 << 40
 
 
 class CacheFlowBackend(KeyValueStoreBackend):  # type: ignore[misc]
@@ -81,7 +87,20 @@ class CacheFlowBackend(KeyValueStoreBackend):  # type: ignore[misc]
 
     def incr(self, key: str) -> int:
         """Count one more part of a chord and return how many have come, exactly."""
-        return int(self.client.incr(key, initial=0, ttl=self.chord_expires or None))
+        return self._count(key, 1)
+
+    def _count(self, key: str, delta: int) -> int:
+        return int(self.client.incr(key, delta, initial=0, ttl=self.chord_expires or None))
+
+    def set_chord_size(self, group_id: str, chord_size: int) -> None:
+        """Have a chord's counter come to COMPLETE with the last of its parts. Celery calls this before it sends that one."""
+        self._count(self.get_key_for_chord(group_id), COMPLETE - chord_size)
+
+    def on_chord_part_return(self, request: Any, state: str, result: Any, **options: Any) -> None:
+        """Count a part of a chord that has ended, and run the chord's body behind the last one."""
+        if request.chord:
+            request.chord = {**request.chord, "chord_size": COMPLETE}
+        super().on_chord_part_return(request, state, result, **options)
 
     def expire(self, key: str, value: int | None) -> None:
         """Give ``key`` a new expiry, ``value`` seconds from now; None or 0 keeps the key until it is evicted."""

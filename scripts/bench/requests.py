@@ -123,6 +123,7 @@ def resp(many: int = MANY, written: int = WRITTEN, removed: int = REMOVED, pipel
         "srandmember": members + words("srandmember", "other:s1", "-10000"),
         "spop": members + words("spop", "other:s1", "1000"),
         **{name: members + words(name, *["other:s1", "other:s2"] * 20) for name in ("sunion", "sinter", "sdiff")},
+        "sintercard": members + words("sintercard", "40", *["other:s1", "other:s2"] * 20),
         "smove": members + words("smove", "other:s1", "other:s3", "field:9"),
         **{
             name: members + words(name, "other:s3", "other:s1") for name in ("sunionstore", "sinterstore", "sdiffstore")

@@ -8,10 +8,12 @@ import threading
 import time
 import weakref
 from http.client import HTTPMessage
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fakes.certificates import Authority
 from fakes.http_node import FakeNode, FakeState, keys_sent
 
 from cacheflow import errors
@@ -199,13 +201,12 @@ def test_a_write_whose_answer_is_not_kept_is_told_at_once(node: FakeNode) -> Non
 
 
 @pytest.mark.parametrize(
-    "kind", [kind for kind in failover._BY_TITLE.values() if kind not in (CacheFlowError, OutcomeForgotten)]
+    "kind", [kind for kind in failover._BY_TITLE.values() if kind.http_status != 500 and kind is not OutcomeForgotten]
 )
 def test_every_error_of_a_node_is_the_same_error_here(node: FakeNode, kind: type[CacheFlowError]) -> None:
     client = CacheClient(node.url, timeout_s=0.05)
     node.faults.extend([(kind.http_status, kind.title)] * 200)
-    expected = kind if kind.http_status != 500 else CacheFlowError
-    with pytest.raises(expected) as caught:
+    with pytest.raises(kind) as caught:
         client.set("k", 1)
     assert type(caught.value) is kind
     assert issubclass(kind, ReplicationError) == (kind.http_status in (503, 504))
@@ -288,7 +289,45 @@ def test_a_refusal_behind_a_lost_answer_says_nothing_of_the_first_try(
         first.faults.append((status, "Something of its own"))
         with pytest.raises(CacheFlowError) as caught:
             client.incr("n")
+        # Whoever failed may have done so behind the write.
+        assert isinstance(caught.value, OutcomeUnknown) == (status >= 500)
+
+
+@pytest.mark.parametrize("status", [500, 501, 505, 507, 520])
+def test_a_write_that_somebody_failed_to_answer_may_have_taken_place(node: FakeNode, status: int) -> None:
+    with CacheClient(node.url, timeout_s=10) as client:
+        client["k"] = 1
+        asked = len(node.requests)
+        for write in (
+            lambda: client.set("k", 2),
+            lambda: client.delete("k"),
+            lambda: client.batch([{"op": "set", "key": "k", "value": 3}]),
+            lambda: client.remove_node("b"),
+        ):
+            node.faults.append((status, "Internal error"))
+            with pytest.raises(OutcomeUnknown, match="may have taken place: Internal error"):
+                write()
+        # A fault that comes again each time is told once.
+        assert len(node.requests) == asked + 4
+        node.faults.append((status, "Internal error"))
+        with pytest.raises(CacheFlowError) as caught:
+            client.get("k")
         assert not isinstance(caught.value, OutcomeUnknown)
+        # Where nothing but a scope was asked for nothing was written.
+        node.opening_faults.append((status, "Internal error"))
+        with CacheClient(node.url, timeout_s=10) as other, pytest.raises(CacheFlowError) as caught:
+            other.set("k", 2)
+        assert not isinstance(caught.value, OutcomeUnknown)
+
+
+@pytest.mark.parametrize("kind", [CacheClient, AsyncCacheClient])
+def test_a_ca_for_nodes_that_are_asked_without_tls_is_refused(kind: Any, tmp_path: Path) -> None:
+    ca = Authority(tmp_path).crt
+    for urls in ("http://127.0.0.1:1", "127.0.0.1:1", ["http://127.0.0.1:1", "http://127.0.0.1:2"]):
+        with pytest.raises(InvalidRequest, match="https://"):
+            kind(urls, ca=ca)
+    # While a cluster changes over its clients have both.
+    kind(["http://127.0.0.1:1", "https://127.0.0.1:1"], ca=ca)
 
 
 def test_a_proxy_that_got_no_answer_of_its_node_says_nothing_of_a_write(pair: tuple[FakeNode, FakeNode]) -> None:

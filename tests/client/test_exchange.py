@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
+from cacheflow.client import timed
 from cacheflow.client.exchange import Answer, NoAnswer, NodeHttp, NotSent, Request
 
 READ = Request("GET", "/", None, {}, write=False)
@@ -36,11 +39,22 @@ def answering(answer: Callable[[socket.socket], object]) -> Iterator[NodeHttp]:
         yield NodeHttp(f"http://127.0.0.1:{listener.getsockname()[1]}", no_trust)
 
 
-def test_an_answer_that_comes_byte_by_byte_does_not_outlast_the_deadline() -> None:
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX-Long: ",
+        b"HTTP/1.1 200 ",
+        b"HTTP/1.1 100 Continue\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;",
+    ],
+    ids=["body", "header", "first line", "nothing yet", "chunk"],
+)
+def test_an_answer_that_comes_byte_by_byte_does_not_outlast_the_deadline(head: bytes) -> None:
     ended = threading.Event()
 
     def drip(connection: socket.socket) -> None:
-        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n")
+        connection.sendall(head)
         while not ended.wait(0.05):
             connection.sendall(b"x")
 
@@ -108,3 +122,70 @@ def test_an_answer_that_ends_early_is_none() -> None:
 def test_a_name_that_no_host_can_have_is_a_node_that_cannot_be_reached(host: str) -> None:
     with pytest.raises(NotSent):
         NodeHttp(f"http://{host}:80", no_trust).exchange(READ, 1)
+
+
+def test_a_name_that_is_looked_up_for_ever_does_not_outlast_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, ended = [], threading.Event()
+    real = socket.getaddrinfo
+
+    def slow(host: str, *arguments: Any, **named: Any) -> Any:
+        if host == "slow.example" and not named.get("flags"):
+            asked.append(host)
+            ended.wait(8)
+            return real("127.0.0.1", *arguments, **named)
+        return real(host, *arguments, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    with answering(lambda connection: connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")) as node:
+        named = NodeHttp(node.url.replace("127.0.0.1", "slow.example"), no_trust)
+        for _ in range(3):
+            began = time.monotonic()
+            with pytest.raises(NotSent, match="name"):
+                named.exchange(READ, 0.1)
+            assert time.monotonic() - began < 5
+        # Those who could not wait have left one look-up behind, which the next one waits for.
+        assert len(asked) == 1
+        ended.set()
+        assert named.exchange(READ, 10).status == 200
+        assert len(asked) <= 2
+
+
+def test_in_a_forked_child_nobody_waits_for_the_parents_look_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+    parent, real = os.getpid(), socket.getaddrinfo
+
+    def slow(host: str, *arguments: Any, **named: Any) -> Any:
+        if host == "slow.example" and not named.get("flags"):
+            if os.getpid() == parent:
+                ended.wait(8)
+            host = "127.0.0.1"
+        return real(host, *arguments, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    with answering(lambda connection: connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")) as node:
+        named = NodeHttp(node.url.replace("127.0.0.1", "slow.example"), no_trust)
+        with pytest.raises(NotSent, match="name"):
+            named.exchange(READ, 0.1)
+        child = os.fork()
+        if not child:
+            os._exit(0 if named.exchange(READ, 5).status == 200 else 1)
+        _, status = os.waitpid(child, 0)
+        ended.set()
+        assert os.waitstatus_to_exitcode(status) == 0
+
+
+def test_an_address_that_takes_no_connection_leaves_time_for_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    given_s: list[float] = []
+    real, connected = socket.getaddrinfo, timed._connected
+
+    def first_takes_none(place: timed.Place, timeout_s: float) -> socket.socket:
+        given_s.append(timeout_s)
+        if len(given_s) == 1:
+            raise TimeoutError
+        return connected(place, timeout_s)
+
+    monkeypatch.setattr(timed, "_connected", first_takes_none)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments, **named: real(*arguments, **named) * 2)
+    with answering(lambda connection: connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")) as node:
+        assert node.exchange(READ, 60).status == 200
+    assert given_s[0] <= timed.CONNECT_TIMEOUT_S_MAX / 2 < given_s[1] <= timed.CONNECT_TIMEOUT_S_MAX

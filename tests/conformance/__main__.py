@@ -9,34 +9,29 @@ Exit code 1 for a new failure; a suite that cannot be fetched is skipped, and th
 from __future__ import annotations
 
 import argparse
-import socket
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from conformance import expected, schema  # noqa: E402 - the path comes first
-from conformance.fetching import DidNotRun, Unavailable, program  # noqa: E402
+from conformance.fetching import DidNotRun, Unavailable  # noqa: E402
 from conformance.frameworks import FRAMEWORKS, Framework  # noqa: E402
+from conformance.servers import server  # noqa: E402
 from conformance.stock import STOCK  # noqa: E402
 from conformance.suites import SUITES, Results, Suite  # noqa: E402
 from conformance.tcl import TCL  # noqa: E402
 
-from cacheflow.cli.launcher import LocalCluster, free_ports, terminable  # noqa: E402
+from cacheflow.cli.launcher import LocalCluster, terminable  # noqa: E402
 
 SCHEMA = "http"
 BY_PORT = (*SUITES, *STOCK, *TCL)
 ALL: tuple[Suite | Framework, ...] = (*BY_PORT, *FRAMEWORKS)
 # The seconds of schemathesis on every operation together.
 SCHEMA_S = 300
-# Seconds for a control server to listen.
-SERVER_S = 10.0
 FLAGS = ("--max-items", "100000", "--resp-port", "0", "--memcached-port", "0")
 
 
@@ -127,34 +122,6 @@ def _beside_control(suite: Suite, new: dict[str, str], results: Results) -> dict
         test: f"{message} ({suite.control}: {'fails as well' if test in others.failures else 'passes'})"
         for test, message in new.items()
     }
-
-
-@contextmanager
-def server(name: str) -> Iterator[int]:
-    """Start the server that a suite is written for and yield its port. Raises Unavailable."""
-    found = program(name, "redis-server" if name == "redis-server" else "memcached")
-    (port,) = free_ports(1)
-    with tempfile.TemporaryDirectory() as folder:
-        if name == "redis-server":
-            command = [found, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
-        else:
-            command = [found, "-p", str(port), "-l", "127.0.0.1", "-u", "nobody"]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            deadline = time.monotonic() + SERVER_S
-            while not _listens(port):
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise Unavailable(f"{name} does not listen")
-                time.sleep(0.02)
-            yield port
-        finally:
-            process.terminate()
-            process.wait()
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as asked:
-        return asked.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _lines(failures: dict[str, str]) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conformance.fetching import ROOT, environment, sources
+from conformance.servers import server
 from conformance.suites import DJANGO, Results, run_django, run_pytest
 
 PLUGINS = Path(__file__).parent / "plugins"
@@ -72,6 +73,37 @@ def _django(urls: Sequence[str], tests: Sequence[str]) -> Results:
     return run_django(python, cache, tests or [*labels, *sessions], [ROOT, PLUGINS])
 
 
+def _celery(urls: Sequence[str], tests: Sequence[str]) -> Results:
+    """Run Celery's tests of nested chords with our result back end, and a redis-server as their broker."""
+    needed = (
+        *("redis==6.4.0", "pydantic==2.12.5", "cryptography>=42", "pytest-rerunfailures==16.7"),
+        *("pytest-timeout==2.4.0", "pytest-subtests==0.15.0", "pytest-order==1.5.0"),
+    )
+    python = environment("celery", ["celery==5.7.0", *needed, PYTEST, *_ours()])
+    folder = sources("celery", "5.7.0")
+    hosts = ",".join(url.removeprefix("http://") for url in urls)
+    with server("redis-server") as port:
+        environ = {
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(folder)]),
+            "REDIS_HOST": "127.0.0.1",
+            "REDIS_PORT": str(port),
+            "TEST_BACKEND": f"cacheflow.integrations.celery:CacheFlowBackend+cacheflow://{hosts}",
+            "TEST_BROKER": f"redis://127.0.0.1:{port}/1",
+        }
+        options = [
+            "-c",
+            os.devnull,
+            "--rootdir",
+            str(folder),
+            "-p",
+            "celery.contrib.pytest",
+            "-o",
+            "python_classes=test_*",
+        ]
+        told = ["t/integration/test_canvas.py", "-k", "test_chord and nested"]
+        return run_pytest(python, folder, [*options, *(tests or told)], environ)
+
+
 # What limits' suite imports, whichever storages it is run for.
 _LIMITS = (
     *("redis==8.1.0", "valkey==6.1.1", "pymongo==4.15.4", "pymemcache==4.0.0", "pytest-lazy-fixtures==1.4.0"),
@@ -127,4 +159,5 @@ FRAMEWORKS = (
             ["-o", "asyncio_mode=auto", "-m", "redis", "tests/acceptance"],
         ),
     ),
+    Framework("celery", _celery),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,30 @@ from conformance.stock import STOCK
 from conformance.suites import SUITES, Suite, _django_results
 from conformance.tcl import TCL, _results
 
+from cacheflow.wire.resp.table import TABLE
+
 
 def test_every_listed_failure_has_a_reason_and_every_list_a_suite() -> None:
     suites: tuple[Suite | Framework, ...] = (*SUITES, *STOCK, *TCL, *FRAMEWORKS)
     names = {suite.name for suite in suites}
     assert {file.stem for file in expected.FOLDER.glob("*.txt")} <= names
     assert sum(len(expected.read(name)) for name in names) > 100
+
+
+def test_what_is_called_not_served_is_not() -> None:
+    """A command that has come to be served leaves no list that says the opposite."""
+    called = {
+        (file.name, test, words)
+        for file in expected.FOLDER.glob("*.txt")
+        for test, reason in expected.read(file.stem).items()
+        for words in re.findall(r"^not served: ([A-Z_]+(?: [A-Z-]+)?)", reason)
+    }
+    assert len(called) > 100
+    served = {name.decode().upper() for name in TABLE}
+    with_subcommands = {"CLIENT", "COMMAND", "CONFIG", "MEMORY", "OBJECT", "SCRIPT", "PUBSUB"}
+    for file_name, test, words in called:
+        command, _, subcommand = words.partition(" ")
+        assert command not in served or (subcommand and command in with_subcommands), (file_name, test, words)
 
 
 def test_a_line_without_a_reason_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

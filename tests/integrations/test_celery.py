@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from celery import Celery, chord, group
+from celery import Celery, chain, chord, group
 from celery.backends.redis import RedisBackend
 from celery.contrib.testing.worker import start_worker
 from celery.exceptions import BackendStoreError
@@ -205,3 +205,15 @@ def test_no_node_answers() -> None:
             call(*arguments)
         assert backend.exception_safe_to_retry(caught.value)
     assert not backend.exception_safe_to_retry(ValueError())
+
+
+# The last one: a worker that stops has all workers of this process stop.
+def test_a_group_in_a_chain_in_a_group_ends_with_a_worker_that_does_one_thing_at_a_time(app: Celery) -> None:
+    add, total = app.tasks["add"], app.tasks["total"]
+    inner = chain(add.si(1, 200), group(add.si(1, 1000), add.si(1, 2000)))
+    with start_worker(app, pool="solo", perform_ping_check=False), allow_join_result():
+        for parts in ([add.si(1, 100), inner], [inner, add.si(1, 100)]):
+            assert chain(add.si(1, 0), group(parts), add.si(1, 10))().get(**WAIT) == 11
+        # One who takes an earlier part for the last one may run the body twice, or with less.
+        flat = chord([group(add.si(1, 1), add.si(2, 2)), group(add.si(3, 3), add.si(4, 4))], total.s())
+        assert flat().get(**WAIT) == 20

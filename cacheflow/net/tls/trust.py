@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import ssl
+from collections.abc import Iterable
 
-from cacheflow.errors import ConfigError
+from cacheflow.errors import ConfigError, InvalidRequest
 
 
 def trusting(ca: str | os.PathLike[str] | None, setting: str = "ca") -> ssl.SSLContext:
@@ -19,6 +20,15 @@ def trusting(ca: str | os.PathLike[str] | None, setting: str = "ca") -> ssl.SSLC
     else:
         trust(context, ca, setting)
     return context
+
+
+def check_is_of_use(ca: str | os.PathLike[str] | None, urls: Iterable[str]) -> None:
+    """Raise InvalidRequest if a CA is given for nodes that would all be asked without TLS, by their ``urls``.
+
+    A few such nodes beside others there may be: while a cluster changes over its clients have both kinds of addresses.
+    """
+    if ca is not None and not any(url.lower().startswith("https://") for url in urls):
+        raise InvalidRequest("ca is of no use without TLS: give an address with https:// (cacheflows://), or no ca")
 
 
 def modern(context: ssl.SSLContext) -> ssl.SSLContext:

@@ -80,6 +80,7 @@ class Spec:
 
     arity: the number of words, with the command's name; negative for "at least".
     keys: positions of the first and last key (negative: from the end) and their step, as in Redis' COMMAND.
+    counted: where a request says how many keys it has, the position of that number; else 0.
     local, read, plan, control: functions that answer the command: by the connection itself, from memory, through the log,
     or in a way of their own.
     steps: True if ``plan`` looks at memory first, and its writes take place only if what it saw still holds.
@@ -99,6 +100,7 @@ class Spec:
     # The role that a client needs, by the sort of the command and the flags ``no_auth``, ``write`` and ``admin``.
     needs: Role = field(init=False, default=Role.READ)
     keys: tuple[int, int, int] = (0, 0, 0)
+    counted: int = 0
     local: Local | None = None
     read: Read | None = None
     plan: Planner | None = None
@@ -132,9 +134,11 @@ class Spec:
         first, _, step = self.keys
         if self.names:
             return self.names + KEYS_MAX
+        if self.script:
+            return KEYS_MAX
         if self.fields:
             return 2 + self.fields * FIELDS_AT_ONCE_MAX
-        return first + self.keys_max * step if self.keys_max else KEYS_MAX if self.script else WORDS_MAX
+        return first + self.keys_max * step if self.keys_max else WORDS_MAX
 
     def keys_in(self, arguments: Arguments) -> list[bytes]:
         """Return those words of a request that are keys. arguments: all words of the request, with the command's name.
@@ -142,7 +146,8 @@ class Spec:
         The positions of keys stand in this command's row of the table of commands.
         """
         first, last, step = self.keys
-        return arguments[first : (last if last >= 0 else len(arguments) + last) + 1 : step] if first else []
+        end = (last if last >= 0 else len(arguments) + last) + 1
+        return arguments[first : self._end_in(arguments) if self.counted else end : step] if first else []
 
     def placed_in(self, database: int, arguments: Arguments) -> Arguments:
         """Return the words of a request, ``arguments``, placed in ``database``, above 0, with each key that is among them.
@@ -151,10 +156,18 @@ class Spec:
         """
         first, last, step = self.keys
         words = PlacedRequest(arguments, database)
-        if first:
-            for position in range(first, min(last if last >= 0 else len(words) + last, len(words) - 1) + 1, step):
+        # A script is shown its keys as they were sent: each command in it is placed.
+        if first and not self.script:
+            end = self._end_in(words) if self.counted else (last if last >= 0 else len(words) + last) + 1
+            for position in range(first, min(end, len(words)), step):
                 words[position] = placed(words[position], database)
         return words
+
+    def _end_in(self, arguments: Arguments) -> int:
+        """Return the position behind the keys that ``arguments`` counts; that of the first where the number is none."""
+        number = arguments[self.counted]
+        count = int(number) if number.isdigit() and len(number) < 10 else 0
+        return self.keys[0] + count if self.keys[0] + count <= len(arguments) else self.keys[0]
 
     @property
     def reads_keys(self) -> bool:

@@ -39,8 +39,9 @@ def _categories(spec: Spec) -> set[str]:
 
 
 def _details(spec: Spec) -> list[Any]:
-    first, last, step = spec.keys
-    flags = {Status(flag) for flag in spec.flags}
+    # Where they are counted their positions are only known of a request.
+    first, last, step = (0, 0, 0) if spec.counted else spec.keys
+    flags = {Status(flag) for flag in (*spec.flags, *(("movablekeys",) if spec.counted else ()))}
     categories = {Status(category) for category in _categories(spec)}
     return [spec.name, spec.arity, flags, first, last, step, categories, [], [], []]
 

@@ -208,7 +208,7 @@ def script(connection: RespSession, arguments: Arguments) -> None:
 
 # A script may write, whatever it does: who may only read has the commands that end with ``_ro``.
 _spec = functools.partial(Spec, group="scripting", flags=("write", "noscript", "stale"))
-_script = functools.partial(_spec, control=evaluate, script=True)
+_script = functools.partial(_spec, control=evaluate, script=True, keys=(3, -1, 1), counted=2)
 _read = functools.partial(_script, flags=("readonly", "noscript", "stale"))
 
 SPECS: Final = (

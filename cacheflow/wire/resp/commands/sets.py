@@ -30,8 +30,10 @@ from cacheflow.wire.resp.typed import fields_of
 from cacheflow.wire.streams import Reply, Stream
 
 _NOT_POSITIVE: Final = "ERR value is out of range, must be positive"
+_NO_NUMBER_OF_KEYS: Final = "ERR numkeys should be greater than 0"
+_NEGATIVE_LIMIT: Final = "ERR LIMIT can't be negative"
 _MEMBERS: Final = slice(0, None, 2)
-# The bytes that the sets of one SUNION, SINTER or SDIFF may have together: their members are all in memory then.
+# The bytes that the sets of one SUNION, SINTER, SINTERCARD or SDIFF may have together: their members are all in memory then.
 COMBINED_BYTES_MAX: Final = 16 * 1024 * 1024
 # The bytes of sets whose members are kept in one dictionary: it takes 1 ms to grow.
 PART_BYTES: Final = 256 * 1024
@@ -122,12 +124,17 @@ def _difference(sets: list[bytes]) -> Generator[bytes, None, Parts]:
     return parts
 
 
+def _size_together(sets: list[bytes]) -> int:
+    size = sum(map(len, sets))
+    if size > COMBINED_BYTES_MAX:
+        raise CommandError(f"ERR the sets have more than {COMBINED_BYTES_MAX} bytes together")
+    return size
+
+
 def _combined(combine: Combine) -> Callable[[RespSession, Find, Arguments], Reply]:
     def answer(session: RespSession, find: Find, arguments: Arguments) -> Reply:
         sets = [fields_of(find(key), SET) for key in keys_of(arguments[1:])]
-        size = sum(map(len, sets))
-        if size > COMBINED_BYTES_MAX:
-            raise CommandError(f"ERR the sets have more than {COMBINED_BYTES_MAX} bytes together")
+        size = _size_together(sets)
         protocol = session.protocol
 
         def pieces() -> Iterator[bytes]:
@@ -144,6 +151,28 @@ def _combined(combine: Combine) -> Callable[[RespSession, Find, Arguments], Repl
         return b"".join(pieces()) if size <= SLICE_BYTES else Stream(said_in_pieces(pieces()), size)
 
     return answer
+
+
+def sintercard(session: RespSession, find: Find, arguments: Arguments) -> Reply:
+    count = integer_of(arguments[1], _NO_NUMBER_OF_KEYS)
+    if count < 1:
+        raise CommandError(_NO_NUMBER_OF_KEYS)
+    options = arguments[2 + count :]
+    if len(arguments) < 2 + count:
+        raise CommandError("ERR Number of keys can't be greater than number of args")
+    if options and (len(options) != 2 or options[0].upper() != b"LIMIT"):
+        raise CommandError(SYNTAX)
+    most = integer_of(options[1], _NEGATIVE_LIMIT) if options else 0
+    if most < 0:
+        raise CommandError(_NEGATIVE_LIMIT)
+    sets = [fields_of(find(key), SET) for key in keys_of(arguments[2 : 2 + count])]
+    size = _size_together(sets)
+
+    def pieces() -> Iterator[bytes]:
+        found = len((yield from _intersection(sets)))
+        yield integer(min(found, most) if most else found)
+
+    return b"".join(pieces()) if size <= SLICE_BYTES else Stream(said_in_pieces(pieces()), size)
 
 
 # Writes -------------------------------------------------------------------------------------------------------------
@@ -239,6 +268,14 @@ SPECS: Final = (
     _slow("srandmember", -2, "Returns some members.", read=srandmember),
     _several("sunion", -2, "Returns the members of any of the sets.", read=_combined(_union)),
     _several("sinter", -2, "Returns the members of all of the sets.", read=_combined(_intersection)),
+    _several(
+        "sintercard",
+        -3,
+        "Returns how many members are in all of the sets.",
+        keys=(2, -1, 1),
+        counted=1,
+        read=sintercard,
+    ),
     _several("sdiff", -2, "Returns the members of the first set and no other.", read=_combined(_difference)),
     _write("sadd", -3, "Adds members.", flags=("write", "denyoom", "fast"), plan=sadd, fields=1),
     _write("smove", 4, "Moves a member to another set.", keys=(1, 2, 1), plan=smove, steps=True),
