@@ -32,7 +32,7 @@ ITEMS = 60_000
 CALLS_MAX = 80_000
 # What the machine may search for one entry: about 5 ms.
 SEARCHED_MAX = 8 * 1024 * 1024
-# What one may call that is about no hash and no set: 1,000 writes with their keys and values, or 5,000 keys or channels looked up.
+# What one may call that is about no hash and no set: 1,000 writes with keys and values, or 5,000 keys or channels looked up.
 CALLS_OF_KEYS_MAX = 36_000
 # Pieces in which a socket's input comes.
 RECEIVED = 16 * 1024
