@@ -34,8 +34,10 @@ LAYERS: dict[str, tuple[str, ...]] = {
     # What the store answers and the fronts ask for: above the machine, below all of them.
     "contract": (*BASE, "machine.language", "machine.state.entries"),
     "machine": ("errors", "values", "machine"),
-    "raft": (*BASE, "net", "machine", "raft"),
-    "node": (*BASE, "contract", "net", "machine", "raft", "node"),
+    # What is in the files that hold contents; raft writes and loads them.
+    "files": ("errors", "values", "machine.language", "machine.state.entries", "files"),
+    "raft": (*BASE, "files", "net", "machine", "raft"),
+    "node": (*BASE, "contract", "files", "net", "machine", "raft", "node"),
     "store": (
         *(*BASE, *CONTRACT, *VERBS, "machine.state.entries", "machine.listing", "net.ports", "net.tls.handshakes"),
         *("net.slices", "net.unfinished", "net.unsent", "raft.membership.changes", "node"),
