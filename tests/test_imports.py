@@ -32,7 +32,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "access": ("errors", "config", "access"),
     "net": ("errors", "net"),
     # What the store answers and the fronts ask for: above the machine, below all of them.
-    "contract": (*BASE, "machine.language", "machine.state.entries"),
+    "contract": (*BASE, "files.backup", "machine.language", "machine.state.entries"),
     "machine": ("errors", "values", "machine"),
     # What is in the files that hold contents; raft writes and loads them.
     "files": ("errors", "values", "machine.language", "machine.state.entries", "files"),

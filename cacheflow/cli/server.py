@@ -17,10 +17,11 @@ import signal
 import sys
 from dataclasses import replace
 
+from cacheflow.access.roles import Role
 from cacheflow.access.users import Access
 from cacheflow.cli.reloading import Reload, reload_all
 from cacheflow.config import NodeConfig, join_address, join_token, read_secret
-from cacheflow.rest import TLS_ONLY, Doors, HttpServer, RestConfig, at_once, create_app, turn_away
+from cacheflow.rest import TLS_ONLY, Doors, HttpServer, RestConfig, Uploads, at_once, create_app, may, turn_away
 from cacheflow.store import ReplicatedStore
 from cacheflow.wire.memcached.connection import memcached_port
 from cacheflow.wire.port import WirePort, connections_allowed
@@ -76,6 +77,7 @@ def run(config: NodeConfig) -> int:
             None if access is not None else [config.host, config.advertise or config.host, *config.allow_host],
             config.allow_origin,
         ),
+        uploads=Uploads(lambda shown: may(access, shown, Role.ADMIN), store.backups.new_file, store.backups.room),
         secure=None if handshakes is None else handshakes.secure("http", TLS_ONLY),
     )
     address = join_address(config.advertise or config.host, http.port)

@@ -105,6 +105,7 @@ class Backups:
 
         Raises BadBackup, ValueTooLarge, NewerCacheFlow, NotReady.
         """
+        file.flush()
         bytes_max = self._engine.local.machine.settings.max_bytes
         work = self._engine.helper.check_backup(file.fileno(), self._config.max_value_bytes, bytes_max)
         try:
