@@ -559,7 +559,16 @@ def _embedded_config(raft_address: str | None, settings: dict[str, Any]) -> Node
     for name in ("seed", "peers"):
         if name in settings:
             settings[name] = tuple(settings[name])
-    for name in ("data_dir", "cluster_secret_file", "api_token_file", "users_file", "tls_cert", "tls_key", "tls_ca"):
+    for name in (
+        "data_dir",
+        "cluster_secret_file",
+        "api_token_file",
+        "users_file",
+        "restore",
+        "tls_cert",
+        "tls_key",
+        "tls_ca",
+    ):
         if isinstance(settings.get(name), str):
             settings[name] = Path(settings[name])
     return NodeConfig.of(**settings)

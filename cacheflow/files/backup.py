@@ -79,6 +79,23 @@ def opened(file: BinaryIO) -> tuple[BackupMeta, Iterator[Item]]:
 
     Raises BadBackup, NewerCacheFlow. The file is damaged until the last item was read without an error.
     """
+    meta, frames = _begun(file)
+    return meta, _items(meta, frames)
+
+
+def verified(file: BinaryIO) -> BackupMeta:
+    """Return the description of the backup in ``file`` after reading all of it; its items are not looked at.
+
+    Raises BadBackup, NewerCacheFlow.
+    """
+    meta, frames = _begun(file)
+    for _ in frames:
+        pass
+    return meta
+
+
+def _begun(file: BinaryIO) -> tuple[BackupMeta, Iterator[bytes]]:
+    """Return the description of the backup in ``file``, and the frames behind it."""
     size = file.seek(0, io.SEEK_END)
 
     def read(offset: int, length: int) -> bytes:
@@ -88,8 +105,7 @@ def opened(file: BinaryIO) -> tuple[BackupMeta, Iterator[Item]]:
     if read(0, len(MAGIC)) != MAGIC:
         raise BadBackup("this is no backup of CacheFlow")
     frames = _frames(read, size)
-    meta = _meta_of(next(frames))
-    return meta, _items(meta, frames)
+    return _meta_of(next(frames)), frames
 
 
 def _frames(read: Callable[[int, int], bytes], size: int) -> Iterator[bytes]:

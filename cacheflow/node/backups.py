@@ -15,11 +15,22 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import BinaryIO, Final
 
 from cacheflow.config import NodeConfig
 from cacheflow.contract import Outcome
-from cacheflow.errors import ConfigError, NoRoom, NotCommitted, NotReady, OutcomeUnknown, Overloaded, ReplicationError
+from cacheflow.errors import (
+    ConfigError,
+    InvalidRequest,
+    NoRoom,
+    NotCommitted,
+    NotReady,
+    OutcomeUnknown,
+    Overloaded,
+    ReplicationError,
+    RestoreConflict,
+)
 from cacheflow.files.backup import BackupMeta, opened
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
@@ -99,6 +110,22 @@ class Backups:
             except (ConfigError, OSError, RuntimeError) as error:
                 last = error
         raise NotReady(f"no backup could be made: {last or type(last).__name__}", 5.0)
+
+    def begin_with(self, path: Path) -> None:
+        """Restore the backup at ``path`` if this start of the node has founded its cluster, or has to end such a restore.
+
+        Raises ConfigError for a file that cannot be read or is refused.
+        """
+        local = self._engine.local
+        unfinished = self.latest is not None and not self.latest.ended
+        if not local.joining.has_founded and not unfinished:
+            logger.info("there is data already: %s is not restored", path)
+            return
+        try:
+            with path.open("rb") as file:
+                self.restore(file)
+        except (OSError, InvalidRequest, RestoreConflict) as error:
+            raise ConfigError(f"restore = {str(path)!r}: {error}") from None
 
     def check(self, file: BinaryIO) -> BackupMeta:
         """Read the whole backup in ``file`` and return its description.
