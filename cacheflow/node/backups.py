@@ -155,7 +155,8 @@ class Backups:
             meta = self.check(file)
             logger.info("a backup of %d items is being restored, made of cluster %s", meta.items, meta.cluster_id)
             _, items = opened(file)
-            going = steps(os.urandom(8).hex(), meta, items, online)
+            latest = self.latest
+            going = steps(os.urandom(8).hex(), "" if latest is None else latest.id, meta, items, online)
             command = next(going)
             while True:
                 try:

@@ -62,7 +62,7 @@ NEARLY = (
     | st.tuples(st.just(c.OPEN_SESSION), KEYS, KEYS, NUMBERS, KEYS, NUMBERS)
     | st.tuples(st.just(c.OPEN_SCOPE), KEYS)
     | st.tuples(st.just(c.RAISE_LEVEL), NUMBERS)
-    | st.tuples(st.just(c.RESTORE_BEGIN), KEYS, NUMBERS, NUMBERS, st.booleans())
+    | st.tuples(st.just(c.RESTORE_BEGIN), KEYS, KEYS, NUMBERS, NUMBERS, st.booleans())
     | st.tuples(st.just(c.RESTORE_ITEMS), KEYS, NUMBERS, st.lists(RESTORED, max_size=4))
     | st.tuples(st.just(c.RESTORE_END), KEYS, st.booleans())
     | st.tuples(st.just(c.MEMBERS), KEYS, st.lists(st.tuples(KEYS, KEYS, KEYS, KEYS, st.booleans()), max_size=3))

@@ -1,7 +1,8 @@
 """Restores: the commands that replace all contents by a backup's, in entries of bounded size.
 
 1. RESTORE_BEGIN condemns everything and raises the revision, so that no version of before meets another value: neither one of
-   this cluster nor one of the cluster that the backup is of. It takes the place of a restore that was not ended.
+   this cluster nor one of the cluster that the backup is of. It names the restore that it comes after, whose place it takes, so
+   one that comes late, when a later restore has begun or is done, changes nothing.
 2. RESTORE_ITEMS names its restore and the number of items before its own, so it counts once however often it is sent, and
    nothing comes after a later restore has begun.
 3. A key that is there is left as it is: somebody has written it since the restore began.
@@ -34,12 +35,20 @@ REVISION_MAX: Final = 2**62
 
 def begin_restore(machine: State, command: list[Any]) -> Result:
     """Carry out RESTORE_BEGIN. It was carried out before if the restore of that name is the present one: nothing is done then."""
-    _, restore_id, items, revision, online = command
-    if not is_name(restore_id) or not is_whole(items, 0) or not is_whole(revision, 0) or type(online) is not bool:
-        raise Malformed("a restore has a short name, a number of items, a revision and a flag")
+    _, restore_id, after, items, revision, online = command
+    if (
+        not is_name(restore_id)
+        or type(after) is not str
+        or not is_whole(items, 0)
+        or not is_whole(revision, 0)
+        or type(online) is not bool
+    ):
+        raise Malformed("a restore has a short name, one before it, a number of items, a revision and a flag")
     contents = machine.contents
     if machine.restoring is not None and machine.restoring.id == restore_id:
         return [c.OK, contents.revision]
+    if after != ("" if machine.restoring is None else machine.restoring.id):
+        return [c.PRECONDITION, -1]
     least = max(contents.revision, revision) + REVISION_GAP
     if least > REVISION_MAX:
         raise Malformed("the revision has no room for another restore")

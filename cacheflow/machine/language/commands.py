@@ -53,7 +53,7 @@ REMOVE_FIELDS: Final = (
     22  # key, kind, [field, ...]                -> version (0: as before), fields removed, expires_at_ms
 )
 COUNT_FIELD: Final = 23  # key, field, delta, bytes_max             -> version, number, expires_at_ms
-RESTORE_BEGIN: Final = 24  # id, number of items, the backup's revision, online -> revision
+RESTORE_BEGIN: Final = 24  # id, the one before ("": none), number of items, the backup's revision, online -> revision
 RESTORE_ITEMS: Final = (
     25  # id, number of items before these, [[key, data, kind, meta, expires_at_ms], ...] -> items so far
 )
@@ -290,13 +290,14 @@ def expire(key: str, ttl_ms: int, when: int = ALWAYS) -> Command:
     return (EXPIRE, key, ttl_ms, when)
 
 
-def restore_begin(restore_id: str, items: int, revision: int, online: bool) -> Command:
+def restore_begin(restore_id: str, after: str, items: int, revision: int, online: bool) -> Command:
     """Return the command that removes everything, raises the revision, and begins a restore of ``items`` items.
 
-    restore_id: a new unique name; sent again with it, the command counts once.  revision: the backup's.
+    restore_id: a new unique name; sent again with it, the command counts once.  after: the name of the restore that was begun last,
+    "" if there was none; refused if that is another one by then.  revision: the backup's.
     online: whether clients are served meanwhile.
     """
-    return (RESTORE_BEGIN, restore_id, items, revision, online)
+    return (RESTORE_BEGIN, restore_id, after, items, revision, online)
 
 
 def restore_items(restore_id: str, first: int, items: Sequence[Sequence[Any]]) -> Command:

@@ -23,7 +23,8 @@ def driver() -> Driver:
 
 
 def begin(driver: Driver, items: int, restore_id: str = "r", revision: int = 0, online: bool = False) -> c.Result:
-    return driver.one(c.restore_begin(restore_id, items, revision, online))
+    latest = driver.machine.restoring
+    return driver.one(c.restore_begin(restore_id, latest.id if latest else "", items, revision, online))
 
 
 def test_a_restore_replaces_everything(driver: Driver) -> None:
@@ -72,6 +73,17 @@ def test_nothing_comes_after_a_later_restore_has_begun(driver: Driver) -> None:
     driver.one(c.restore_end("second"))
     assert driver.one(c.restore_items("second", 1, [item("late")])) == [c.PRECONDITION, -1]
     assert driver.live() == ["second"]
+
+
+def test_a_restore_that_comes_late_changes_nothing(driver: Driver) -> None:
+    late = c.restore_begin("late", "", 1, 0, False)
+    begin(driver, 1)
+    driver.one(c.restore_items("r", 0, [item("a")]))
+    assert driver.one(late) == [c.PRECONDITION, -1]
+    driver.one(c.restore_end("r"))
+    assert driver.one(late) == [c.PRECONDITION, -1]
+    assert driver.live() == ["a"]
+    assert not driver.machine.is_closed
 
 
 def test_what_is_written_meanwhile_stays(driver: Driver) -> None:
@@ -127,7 +139,7 @@ def test_a_snapshot_knows_how_far_it_is(driver: Driver) -> None:
 
 def test_a_restore_changes_the_digest_of_who_applies_it(driver: Driver) -> None:
     digests = [driver.machine.digest]
-    for command in (c.restore_begin("r", 0, 0, False), c.restore_end("r")):
+    for command in (c.restore_begin("r", "", 0, 0, False), c.restore_end("r")):
         driver.one(command)
         digests.append(driver.machine.digest)
     assert len(set(digests)) == 3
@@ -142,10 +154,11 @@ def test_a_restore_changes_the_digest_of_who_applies_it(driver: Driver) -> None:
         c.restore_items("r", 0, [item("a"), item("k" * 2000)]),
         c.restore_items("r", 0, [item(f"{number}") for number in range(5)]),
         c.restore_items("r", None, [item("a")]),  # type: ignore[arg-type]
-        c.restore_begin("", 1, 0, False),
-        c.restore_begin("x", -1, 0, False),
-        c.restore_begin("x", 1, REVISION_MAX, False),
-        (c.RESTORE_BEGIN, "x", 1, 0, 0),
+        c.restore_begin("", "r", 1, 0, False),
+        c.restore_begin("x", "r", -1, 0, False),
+        c.restore_begin("x", "r", 1, REVISION_MAX, False),
+        (c.RESTORE_BEGIN, "x", "r", 1, 0, 0),
+        (c.RESTORE_BEGIN, "x", None, 1, 0, False),
         (c.RESTORE_END, "r", 1),
     ],
 )
@@ -159,7 +172,7 @@ def test_what_is_malformed_changes_nothing(driver: Driver, command: c.Command) -
 
 def test_restores_are_no_commands_on_one_key(driver: Driver) -> None:
     """Neither a batch nor a client's retry may carry them."""
-    for inner in (c.restore_begin("r", 1, 0, False), c.restore_end("r")):
+    for inner in (c.restore_begin("r", "", 1, 0, False), c.restore_end("r")):
         for command in (c.batch([inner]), c.idempotent("key", inner)):
             driver.one(command)
             assert driver.machine.restoring is None
