@@ -88,6 +88,7 @@ class Backups:
             file = self.new_file()
             try:
                 meta = self._engine.run(self._written(file), timeout_s=BUILD_S_MAX * TRIES)
+                file.seek(0)
             except BaseException:
                 file.close()
                 raise

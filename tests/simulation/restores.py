@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from simulation.checks import Violation
-from simulation.cluster import Cluster, Process, patched
+from simulation.cluster import TIMEOUT_S, Cluster, Process, patched
 from simulation.faults import Faults, draw
 from simulation.runner import JOURNAL_BYTES, Outcome, describe
 from simulation.storage import DIRECTORY
@@ -54,9 +54,11 @@ DONE_WITHIN_S = 30.0
 AGAIN_S = 0.2
 # The most seconds between two steps: so many that faults strike in the middle.
 PAUSE_S = 0.6
-# Seconds between two looks of the operator, and the share of looks at which a restore is begun again for no reason.
-LOOK_EVERY_S = 0.5
-IMPATIENCE = 0.05
+# Seconds between two looks of the operator, and the share of looks at which a restore is begun again: for no reason, and because
+# no step was answered since the look before.
+LOOK_EVERY_S = 0.7
+IMPATIENCE = 0.04
+IMPATIENCE_WITH_SILENCE = 0.4
 
 # What a backup holds: (data, kind, meta, expires_at_ms) by key.
 Contents = dict[str, tuple[Any, ...]]
@@ -134,12 +136,13 @@ class Operator:
         self._random = random
         self._backups = backups
         self._process: Process | None = None
-        self._restore_id = ""
         self._number = 0
+        self._answered = False
         self.patient = False
         self.repeats = 0
         # What the restore that was done last has brought, and whether clients were served.
         self.done: Contents | None = None
+        self.done_id = ""
         self.online = False
         cluster.scheduler.at(0.0, self._look)
 
@@ -149,7 +152,9 @@ class Operator:
         cluster = self._cluster
         self._cluster.scheduler.at(LOOK_EVERY_S, self._look)
         is_gone = self._process is None or self._process not in cluster.processes
-        if cluster.processes and (is_gone or (not self.patient and self._random.random() < IMPATIENCE)):
+        impatience = 0.0 if self.patient else IMPATIENCE if self._answered else IMPATIENCE_WITH_SILENCE
+        self._answered = False
+        if cluster.processes and (is_gone or self._random.random() < impatience):
             self._begin()
 
     def _begin(self) -> None:
@@ -158,7 +163,6 @@ class Operator:
         self.repeats += self._number > 0
         self._number += 1
         number, restore_id = self._number, f"restore {self._number}"
-        self._restore_id = restore_id
         data, brings = random.choice(self._backups)
         self.online = random.random() < 0.3
         online = self.online
@@ -174,16 +178,20 @@ class Operator:
             if not isinstance(told, list):
                 process.loop.call_later(AGAIN_S, send, command)
                 return lambda: None
+            self._answered = True
             try:
                 following = going.send(told[0])
             except StopIteration:
                 cluster.note(f"{restore_id} is done")
                 if number == self._number:
-                    self.done = brings
+                    self.done, self.done_id = brings, restore_id
             except RestoreConflict as error:
                 cluster.note(str(error))
-                if number == 1 == self._number:
+                if number == 1 == self._number or not str(error).endswith(f"{[commands.PRECONDITION, -1]})"):
                     cluster.checks.complain(f"restore: no other one has begun, and {error}")
+                other = process.machine.restoring
+                if "ended after" in str(error) and other is not None and int(other.id.split()[1]) < number:
+                    cluster.checks.complain(f"restore: the earlier {other.id} takes the place of {restore_id}")
                 if number == self._number:
                     self._process = None
             else:
@@ -249,6 +257,11 @@ def run(seed: int, nodes: int = 3, *, trace: bool = False) -> Outcome:
                 cluster.checks.complain(f"progress: not at rest: {describe(cluster)}")
             check(cluster, operator, Versions(versions, own))
             write(cluster, random, Versions(versions, own), 30)
+            cluster.run(TIMEOUT_S + 2.0)
+            for process in cluster.processes:
+                restore = process.machine.restoring
+                if restore is None or restore.id != operator.done_id or not restore.ended:
+                    cluster.checks.complain(f"restore: {operator.done_id} was done last, and now there is {restore}")
             if not cluster.run(10.0, cluster.checks.nothing_left):
                 cluster.checks.complain("progress: something is left over")
             cluster.checks.at_the_end(None)

@@ -293,8 +293,8 @@ def expire(key: str, ttl_ms: int, when: int = ALWAYS) -> Command:
 def restore_begin(restore_id: str, after: str, items: int, revision: int, online: bool) -> Command:
     """Return the command that removes everything, raises the revision, and begins a restore of ``items`` items.
 
-    restore_id: a new unique name; sent again with it, the command counts once.  after: the name of the restore that was begun last,
-    "" if there was none; refused if that is another one by then.  revision: the backup's.
+    restore_id: a new unique name; sent again with it, the command counts once.  after: the name of the restore that was begun
+    last, "" if there was none; refused if that is another one by then.  revision: the backup's.
     online: whether clients are served meanwhile.
     """
     return (RESTORE_BEGIN, restore_id, after, items, revision, online)
