@@ -150,7 +150,7 @@ def test_a_part_of_an_item_at_the_end_is_refused() -> None:
 
 
 def opened_frames(data: bytes) -> Iterable[bytes]:
-    return backup._frames(lambda offset, length: data[offset : offset + length], len(data))  # type: ignore[return-value]
+    return backup._frames(lambda offset, length: data[offset : offset + length], len(data))
 
 
 def test_a_frame_over_the_bound_is_not_read() -> None:

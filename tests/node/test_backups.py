@@ -6,6 +6,7 @@ import io
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fakes.embedded import wait_for
@@ -17,7 +18,7 @@ from cacheflow.node import backups
 from cacheflow.store import ReplicatedStore
 
 
-def node(directory: Path, **settings: object) -> ReplicatedStore:
+def node(directory: Path, **settings: Any) -> ReplicatedStore:
     return ReplicatedStore(
         node_id="a", raft_address="127.0.0.1:0", bootstrap=True, data_dir=directory, replicas=0, **settings
     )

@@ -116,14 +116,16 @@ def test_a_smaller_cache_keeps_the_most_useful(driver: Driver, policy: str) -> N
 
 
 def test_clients_are_kept_out_unless_it_is_online(driver: Driver) -> None:
-    machine = driver.machine
+    def is_closed() -> list[bool]:
+        return [each.machine.is_closed for each in (driver, driver.copy())]
+
     begin(driver, 1, "on", online=True)
-    assert not machine.is_closed
+    assert is_closed() == [False, False]
     begin(driver, 1, "off")
-    assert machine.is_closed and driver.copy().machine.is_closed
+    assert is_closed() == [True, True]
     driver.one(c.restore_end("off", given_up=True))
-    assert not machine.is_closed
-    assert machine.restoring is not None and machine.restoring.ended
+    assert is_closed() == [False, False]
+    assert driver.machine.restoring is not None and driver.machine.restoring.ended
 
 
 def test_a_snapshot_knows_how_far_it_is(driver: Driver) -> None:
