@@ -25,7 +25,7 @@ from cacheflow.machine.state.settings import is_name, is_whole
 if TYPE_CHECKING:
     from cacheflow.machine.image import State
 
-# Items of one command: with a value of some hundred bytes each the leader's loop is busy for some 5 ms.
+# Items of one command: with a value of some hundred bytes each they take some 5 ms to apply.
 RESTORED_AT_ONCE_MAX: Final = 500
 # What a restore adds to the revision: more than is ever written between a backup and the loss of what came after it.
 REVISION_GAP: Final = 2**40
