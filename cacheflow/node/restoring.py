@@ -16,8 +16,8 @@ from cacheflow.files.backup import BackupMeta, Item
 from cacheflow.machine.language import commands
 from cacheflow.machine.language.commands import Command, Result
 
-# Bounds of one step, which a leader appends as one entry: 300 items take some 2 ms to apply, and up to 5 ms the sweep that goes on
-# beside them. RESTORED_AT_ONCE_MAX is what the machine takes.
+# Bounds of one step, which a leader appends as one entry: 300 items take some 2 ms to apply, the sweep beside them up to 5 ms.
+# RESTORED_AT_ONCE_MAX is what the machine takes.
 ITEMS_A_STEP: Final = 300
 BYTES_A_STEP: Final = 256 * 1024
 
