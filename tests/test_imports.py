@@ -53,7 +53,18 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "rest": (*FRONT, "net.unfinished", "net.unsent", "rest"),
     # A transaction with steps foresees what its commands will do, by the machine's own pure rules.
     "wire": (*FRONT, "machine.deciding.decisions", "machine.deciding.field_decisions", "net.slices", "wire"),
-    "cli": (*BASE, *USERS, "files.backup", "net.tls.trust", "client", "store", "rest", "wire", "cli"),
+    "cli": (
+        *BASE,
+        *USERS,
+        "files.backup",
+        "machine.language.databases",
+        "net.tls.trust",
+        "client",
+        "store",
+        "rest",
+        "wire",
+        "cli",
+    ),
     "__main__": ("cli",),
     # The face: what a user imports.
     "__init__": (*BASE, "store", "client", "aio", "opening"),

@@ -22,9 +22,9 @@ from cacheflow.files.backup import verified
 LOOK_EVERY_S: Final = 0.5
 
 
-def _options(command: Any) -> Any:
+def node_options(command: Any) -> Any:
+    """Give a click command the options that name one node and an admin's token."""
     for option in (
-        click.option("--json", "as_json", is_flag=True, help="JSON for programs instead of text for people."),
         click.option("--api-token-file", type=texts.path, help="Token of an admin."),
         CA_OPTION,
         click.option(
@@ -35,11 +35,26 @@ def _options(command: Any) -> Any:
     return command
 
 
+def source_of(
+    urls: tuple[str, ...], api_token_file: Path | None, ca: Path | None, here: bool = False
+) -> tuple[str, str | None, Path | None]:
+    """Return (URL, token, CA) of the node that is to make a backup: a follower, if there is one, unless ``here``."""
+    url, token, ca = (urls_of(urls) or [DEFAULT_URL])[0], token_of(api_token_file), ca_of(ca)
+    if not here:
+        with CacheClient([url], token=token, ca=ca, discover=False) as client:
+            url = near(client.nodes(), url.partition("//")[0].rstrip(":") if "//" in url else "http") or url
+    return url, token, ca
+
+
+_as_json = click.option("--json", "as_json", is_flag=True, help="JSON for programs instead of text for people.")
+
+
 @click.command()
 @click.argument("file", type=texts.path)
 @click.option("--here", is_flag=True, help="Of the very node that is named, even if it leads.")
 @click.option("--force", is_flag=True, help="Replace FILE if it is there.")
-@_options
+@_as_json
+@node_options
 def backup(
     file: Path,
     here: bool,
@@ -52,10 +67,7 @@ def backup(
     """Write a consistent copy of the cluster's contents to FILE, from a follower if there is one. Nobody stops writing."""
     if file.exists() and not force:
         raise ConfigError(f"{file} is there; --force replaces it")
-    url, token, ca = (urls_of(urls) or [DEFAULT_URL])[0], token_of(api_token_file), ca_of(ca)
-    if not here:
-        with CacheClient([url], token=token, ca=ca, discover=False) as client:
-            url = near(client.nodes(), url.partition("//")[0].rstrip(":") if "//" in url else "http") or url
+    url, token, ca = source_of(urls, api_token_file, ca, here)
     bars: list[Bar] = []
 
     def begin(size: int) -> Told:
@@ -86,7 +98,8 @@ def backup(
 @click.option("--online", is_flag=True, help="The nodes serve clients meanwhile, who see a part of the contents.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--give-up", is_flag=True, help="End a restore that was interrupted, with the contents as they are.")
-@_options
+@_as_json
+@node_options
 def restore(
     file: Path | None,
     online: bool,
