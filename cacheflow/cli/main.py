@@ -27,6 +27,7 @@ from cacheflow.cli.demo import demo as demonstrate
 from cacheflow.cli.demo import tour as show_around
 from cacheflow.cli.dump import dump
 from cacheflow.cli.dump import load as load_lines
+from cacheflow.cli.importing import import_
 from cacheflow.cli.launcher import LocalCluster, terminable
 from cacheflow.cli.options import CA_OPTION, DEFAULT_URL, ca_of, client_options, token_of, urls_of
 from cacheflow.cli.printing import Bar, cell, is_rows, print_json, print_table
@@ -106,6 +107,7 @@ commands.add_command(backup)
 commands.add_command(restore)
 commands.add_command(dump)
 commands.add_command(load_lines)
+commands.add_command(import_)
 
 
 # Nodes
