@@ -95,7 +95,8 @@ def _operations(source: RedisSource, keys: list[bytes], told: Counter[str]) -> l
         except ValueError:
             told["keys that are none here"] += 1
             continue
-        operation = {"op": "set", "key": name, "value": data.decode() if values.kind_of(data) == values.TEXT else data}
+        operation: dict[str, Any] = {"op": "set", "key": name}
+        operation["value"] = data.decode() if values.kind_of(data) == values.TEXT else data
         if left_ms >= 0:
             operation["ttl"] = max(left_ms, 1) / 1000
         block.append(operation)
